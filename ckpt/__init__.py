@@ -1,0 +1,44 @@
+"""ckpt: rename, diff and version PyTorch checkpoints without running them.
+
+What the command line does, this module does. Nothing is imported before it is used, and
+torch only where tensors are asked for or a definition is built.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ckpt.ops.diff import diff
+    from ckpt.ops.export import export
+    from ckpt.ops.load import load, open
+    from ckpt.ops.register import register
+    from ckpt.ops.registry import Registry
+    from ckpt.ops.rename import rename
+    from ckpt.ops.show import log
+    from ckpt.ops.verify import verify
+
+__version__ = "0.1.0"
+__all__ = ["Registry", "diff", "export", "load", "log", "open", "register", "rename", "verify"]
+
+_HOMES = {
+    "Registry": "ckpt.ops.registry",
+    "diff": "ckpt.ops.diff",
+    "export": "ckpt.ops.export",
+    "load": "ckpt.ops.load",
+    "log": "ckpt.ops.show",
+    "open": "ckpt.ops.load",
+    "register": "ckpt.ops.register",
+    "rename": "ckpt.ops.rename",
+    "verify": "ckpt.ops.verify",
+}
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ckpt' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
