@@ -1,0 +1,34 @@
+"""SHA-256 digests, written ``sha256:hex``.
+
+The digest of a tensor is that of its raw little-endian bytes alone; dtype and shape stand
+beside it in the manifest.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def of_bytes(data: bytes) -> str:
+    """The digest of `data`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def of_chunks(chunks: Iterable[bytes]) -> str:
+    """The digest of the concatenated `chunks`."""
+    hasher = hashlib.sha256()
+    for chunk in chunks:
+        hasher.update(chunk)
+    return "sha256:" + hasher.hexdigest()
+
+
+def is_digest(text: object) -> bool:
+    """Whether `text` is a whole, well-formed digest."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def short(digest: str) -> str:
+    """The first 8 hex digits, for people: ``sha256:3fa9c1d2``."""
+    return digest[: len("sha256:") + 8]

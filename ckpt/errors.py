@@ -1,0 +1,89 @@
+"""The exceptions of ckpt, each with the exit code that it means on the command line.
+
+An error's text says the thing first, then what was found against what was expected,
+and its `hint` says what to do. Foreign exceptions are wrapped where we call out
+(`raise … from error`); only `ckpt.cli` catches and prints.
+"""
+
+
+class CkptError(Exception):
+    """Base of all that ckpt raises on purpose.
+
+    Args:
+        message: One line: what, where, found against expected.
+        hint: What to do about it; may have several lines.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(CkptError):
+    """What was typed cannot be meant."""
+
+    exit_code = 2
+
+
+class RefError(UsageError):
+    """A ref names nothing, or more than one thing."""
+
+
+class RuleError(UsageError):
+    """A rename rule cannot be read or cannot be run."""
+
+
+class FormatError(CkptError):
+    """A file is not a checkpoint, or not a well-formed one."""
+
+    exit_code = 3
+
+
+class RefusedGlobalError(FormatError):
+    """A pickle names something that is not needed to describe tensors."""
+
+
+class PlanError(CkptError):
+    """Rules that can be read do not make a good plan for these keys."""
+
+    exit_code = 3
+
+
+class KeyCollisionError(PlanError):
+    """Two keys end up with one name."""
+
+
+class UnmatchedRuleError(PlanError):
+    """A rule changed no key."""
+
+
+class FitError(CkptError):
+    """A state_dict does not fit a definition."""
+
+    exit_code = 3
+
+
+class DatasetError(CkptError):
+    """A dataset is absent, damaged or not what it should be."""
+
+    exit_code = 3
+
+
+class IntegrityError(CkptError):
+    """Stored bytes are not the bytes that were stored."""
+
+    exit_code = 4
+
+
+class DiskError(CkptError):
+    """The disk or the system did not do what it was asked."""
+
+    exit_code = 5
+
+
+class ConflictError(CkptError):
+    """Somebody else holds the lock, or won."""
+
+    exit_code = 6

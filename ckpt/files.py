@@ -1,0 +1,190 @@
+"""Files: ranged reads, and writes that appear whole or not at all.
+
+Law of `write_whole`: when the `with` block ends, the complete file stands under its name
+and the disk has it; when it raises, nothing stands there that did not stand before.
+"""
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol, Self
+
+from ckpt.errors import DiskError, FormatError, RefError, UsageError
+
+CHUNK = 4 << 20  # bytes; large enough that system calls cost nothing beside hashing
+
+
+class ByteSource(Protocol):
+    """A container's bytes, wherever they are: a file, or a version put together."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Exactly `nbytes` bytes from `offset`; the range must lie inside."""
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        """The same range in chunks; what was yielded is verified when the stream ends."""
+
+
+class FileSource(AbstractContextManager["FileSource"]):
+    """A regular file, opened for ranged reads.
+
+    Raises:
+        RefError: There is no such file.
+        FormatError: It is no regular file (a folder, a pipe, a device).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = str(path)
+        try:
+            # O_NONBLOCK: opening a FIFO must not wait for its writer.
+            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RefError(f"{path}: no such file") from error
+        except OSError as error:
+            raise DiskError(f"{path}: {error.strerror}") from error
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise FormatError(f"{path}: not a regular file")
+        self.size = status.st_size
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def close(self) -> None:
+        """Give the file descriptor back."""
+        os.close(self._fd)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """See `ByteSource.read`."""
+        return b"".join(self.stream(offset, nbytes))
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        """See `ByteSource.stream`."""
+        end = offset + nbytes
+        while offset < end:
+            chunk = os.pread(self._fd, min(CHUNK, end - offset), offset)
+            if not chunk:
+                raise FormatError(
+                    f"{self.name}: ends at byte {offset:,}, {end:,} were expected",
+                    hint="the file was cut short; fetch it again",
+                )
+            offset += len(chunk)
+            yield chunk
+
+
+@contextmanager
+def write_whole(
+    path: Path, *, replace: bool = False, check: Callable[[Path], None] | None = None
+) -> Iterator[BinaryIO]:
+    """Write a file that appears whole, and on disk, when the block ends.
+
+    Args:
+        path: Where it shall stand; its folder must exist.
+        replace: Whether a file that stands there already is replaced, atomically.
+        check: Looks at the finished temporary file and raises if it must not appear.
+
+    Raises:
+        UsageError: The name is taken and `replace` is false.
+        DiskError: The system refused a call; the message names path and reason.
+    """
+    if not replace and os.path.lexists(path):
+        raise _taken(path)
+    try:
+        with temporary_file(path.parent) as (temporary, out):
+            yield out
+            sync_file(out)
+            if check is not None:
+                check(temporary)
+            if replace:
+                temporary.replace(path)
+            else:
+                name_new(temporary, path)
+            sync_folder(path.parent)
+    except FileExistsError as error:
+        raise _taken(path) from error
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror}") from error
+
+
+def _taken(path: Path) -> UsageError:
+    return UsageError(
+        f"{path}: exists already", hint="name another file with -o, or replace it with --force"
+    )
+
+
+@contextmanager
+def temporary_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file in `folder`, gone when the block ends unless it has got another name."""
+    path = folder / f".ckpt-{secrets.token_hex(8)}.tmp"
+    # O_EXCL neither follows a link nor opens what somebody else has put there.
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(fd, "wb") as out:
+            yield path, out
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def sync_file(out: BinaryIO) -> None:
+    """Make the bytes written so far durable."""
+    out.flush()
+    os.fsync(out.fileno())
+
+
+def name_new(temporary: Path, path: Path) -> None:
+    """Give a file its name, never replacing what stands there.
+
+    Raises:
+        FileExistsError: Something stands there.
+    """
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # A file system without hard links: the check and the rename are two steps there.
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        temporary.rename(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable (POSIX: an fsync of the folder)."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and those above it, durably."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        sync_folder(new.parent)
