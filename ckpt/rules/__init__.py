@@ -1,0 +1,1 @@
+"""Rename rules and the plan that they make. Pure functions over strings."""

@@ -1,0 +1,52 @@
+"""Key maps: renames listed one by one and applied at once, so that a swap works."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ckpt.errors import RuleError
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMap:
+    """Old to new: whole keys, or modules with all that hangs under them.
+
+    A key is looked up whole first, then by its longest module that is listed.
+
+    Attributes:
+        text: What to call the map in messages, e.g. the name of its file.
+        pairs: E.g. ``{"conv1": "embed1", "fc1.weight": "head.weight"}``.
+    """
+
+    text: str
+    pairs: Mapping[str, str]
+
+    def apply(self, key: str) -> str:
+        """The new name of `key`; the key itself where nothing is listed for it."""
+        old = self.listed(key)
+        return key if old is None else self.pairs[old] + key[len(old) :]
+
+    def listed(self, key: str) -> str | None:
+        """The listed name that decides about `key`."""
+        name = key
+        while name not in self.pairs:
+            name, dot, _ = name.rpartition(".")
+            if not dot:
+                return None
+        return name
+
+
+def key_map(document: object, *, name: str) -> KeyMap:
+    """Make a map of a parsed JSON or TOML document.
+
+    Raises:
+        RuleError: The document is not an object of text to text.
+    """
+    if not isinstance(document, dict) or not document:
+        raise RuleError(f"{name}: a map is an object of old key to new key, and not empty")
+    for old, new in document.items():
+        if not isinstance(new, str) or not old or not new:
+            raise RuleError(
+                f"{name}: {old!r} is mapped to {new!r}; both must be keys",
+                hint='in TOML, a key with dots needs quotes: "conv1.weight" = "embed1.weight"',
+            )
+    return KeyMap(name, document)

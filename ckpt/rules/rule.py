@@ -1,0 +1,170 @@
+r"""Rename rules: one instruction each, `OLD->NEW`, and how it changes one key.
+
+OLD is a Python regular expression, substituted everywhere it matches in the key; in NEW,
+``\1`` or ``{1}`` stands for a group and ``{1+1}`` for its number with arithmetic done on it.
+`OLD=NEW` means the same and needs no quotes in a shell.
+No file, no tensor, no torch; patterns are run by `regex`, whose timeout bounds a bad one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import regex
+
+from ckpt.errors import RuleError
+
+MATCH_SECONDS = 0.5  # a pattern that needs longer for one key is refused
+KEY_CHARACTERS = 65_536  # a longer result is refused: no model has such a key
+
+_ARROW = regex.compile(r"=>|->")
+# An equals sign that is no part of a lookaround, `(?=…)` or `(?<=…)`.
+_EQUALS = regex.compile(r"(?<!\(\?)(?<!\(\?<)=")
+_PART = regex.compile(
+    r"\\(?P<group>\d{1,2})"
+    r"|\\g<(?P<name>\w+)>"
+    r"|\{(?P<minus>-?)(?P<number>\d{1,2})(?P<plus>[+-]\d{1,9})?\}"
+    r"|(?P<odd>[\\{}])"
+    r"|(?P<literal>[^\\{}]+)"
+)
+
+Match = regex.Match[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RenameRule:
+    """One rule, ready to run.
+
+    Attributes:
+        text: As it was typed, for messages and for the record.
+        old: The part before the arrow.
+        new: The part after it.
+    """
+
+    text: str
+    old: str
+    new: str
+    _pattern: "regex.Pattern[str]" = field(repr=False, compare=False)
+    _parts: tuple[Callable[[Match], str], ...] = field(repr=False, compare=False)
+
+    def apply(self, key: str) -> str:
+        """The key with every match replaced; the key itself where nothing matches.
+
+        Raises:
+            RuleError: The pattern ran too long, or the result is no possible key.
+        """
+        try:
+            new = self._pattern.sub(self._expand, key, timeout=MATCH_SECONDS)
+        except TimeoutError as error:
+            raise RuleError(
+                f"rule '{self.text}' took over {MATCH_SECONDS} s on a key of {len(key):,} letters",
+                hint="a repeat inside a repeat, like (a+)+, is the usual reason",
+            ) from error
+        if len(new) > KEY_CHARACTERS:
+            raise RuleError(f"rule '{self.text}' makes a key of {len(new):,} characters")
+        return new
+
+    def _expand(self, match: Match) -> str:
+        return "".join(part(match) for part in self._parts)
+
+
+def parse_rule(text: str, *, literal: bool = False, word: bool = False) -> RenameRule:
+    r"""Read one rule as it is typed: `OLD->NEW` or `OLD=NEW`.
+
+    Args:
+        text: E.g. ``conv->embed`` or ``layers.(\d+)->blocks.{1+1}``.
+        literal: Take OLD and NEW as they are, without special characters.
+        word: Match whole dotted parts only, with their trailing number: `conv` then
+            matches in ``conv1.weight`` and not in ``deconv1.weight``.
+
+    Raises:
+        RuleError: No arrow, an empty side, or a pattern that cannot be read.
+    """
+    old, new = _split(text)
+    source = regex.escape(old) if literal else old
+    if word:
+        source = rf"(?<![^.])(?:{source})(?=\d*(?:\.|$))"
+    try:
+        pattern = regex.compile(source)
+    except regex.error as error:
+        raise RuleError(
+            f"rule '{text}': '{old}' is no regular expression: {error}",
+            hint="-F takes it literally",
+        ) from error
+    parts = (partial(_constant, new),) if literal else _replacement(text, new, pattern)
+    return RenameRule(text, old, new, pattern, parts)
+
+
+def _split(text: str) -> tuple[str, str]:
+    arrows = list(_ARROW.finditer(text)) or list(_EQUALS.finditer(text))
+    if not arrows:
+        raise RuleError(f"rule '{text}' has no arrow", hint="write OLD->NEW in quotes, or OLD=NEW")
+    if len(arrows) > 1:
+        raise RuleError(
+            f"rule '{text}' has {len(arrows)} arrows", hint="give each rule its own --rule"
+        )
+    old, new = text[: arrows[0].start()], text[arrows[0].end() :]
+    if not old:
+        raise RuleError(f"rule '{text}' has nothing before the arrow")
+    if not new:
+        raise RuleError(
+            f"rule '{text}' has nothing after the arrow",
+            hint="to cut a prefix off, name what stays: 'module[.](.+)->{1}'",
+        )
+    return old, new
+
+
+def _replacement(
+    text: str, new: str, pattern: "regex.Pattern[str]"
+) -> tuple[Callable[[Match], str], ...]:
+    parts: list[Callable[[Match], str]] = []
+    for part in _PART.finditer(new):
+        if part["literal"]:
+            parts.append(partial(_constant, part["literal"]))
+        elif part["odd"]:
+            raise RuleError(
+                f"rule '{text}': {part['odd']!r} in '{new}' starts no group",
+                hint=r"groups are \1 or {1}, arithmetic is {1+1}; -F takes NEW literally",
+            )
+        elif part["number"]:
+            group = _known_group(text, int(part["number"]), pattern)
+            sign = -1 if part["minus"] else 1
+            if sign == 1 and not part["plus"]:
+                parts.append(partial(_group, group))
+            else:
+                parts.append(partial(_sum, text, group, sign, int(part["plus"] or 0)))
+        else:
+            name = part["name"] or int(part["group"])
+            parts.append(partial(_group, _known_group(text, name, pattern)))
+    return tuple(parts)
+
+
+def _known_group(text: str, group: int | str, pattern: "regex.Pattern[str]") -> int:
+    if isinstance(group, str):
+        number = pattern.groupindex.get(group, int(group) if group.isdecimal() else -1)
+    else:
+        number = group
+    if not 1 <= number <= pattern.groups:
+        raise RuleError(
+            f"rule '{text}' uses group {group}, its pattern has {pattern.groups}",
+            hint=r"put parentheses around what the group shall hold, e.g. layers\.(\d+)",
+        )
+    return number
+
+
+def _constant(text: str, _match: Match) -> str:
+    return text
+
+
+def _group(group: int, match: Match) -> str:
+    return match[group] or ""
+
+
+def _sum(text: str, group: int, sign: int, addend: int, match: Match) -> str:
+    digits = match[group] or ""
+    if not digits.isdecimal():
+        raise RuleError(f"rule '{text}' does arithmetic on {digits!r}, which is no number")
+    result = sign * int(digits) + addend
+    if result < 0:
+        raise RuleError(f"rule '{text}' makes {digits} into {result}, and no index is negative")
+    return str(result)

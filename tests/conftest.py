@@ -1,0 +1,13 @@
+import pytest
+from hypothesis import settings
+
+# Timing never fails a test: machines differ and are noisy.
+settings.register_profile("ckpt", deadline=None)
+settings.load_profile("ckpt")
+
+
+@pytest.fixture(autouse=True)
+def _no_registry_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see no registry but their own."""
+    for name in ("CKPT_REGISTRY", "CKPT_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
