@@ -1,0 +1,136 @@
+"""The difference of two state_dicts, and whether one fits a definition.
+
+Values are compared by digest alone; entries without one are counted as not compared.
+Law: every entry of both sides is in exactly one group of `KeyDiff`, a re-typed and reshaped
+one in both of these.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ckpt.tensors import TensorEntry
+
+Pair = tuple[TensorEntry, TensorEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDiff:
+    """What differs from the first side to the second.
+
+    Attributes:
+        removed: Entries whose key only the first side has.
+        added: Entries whose key only the second side has.
+        renamed: The same bytes, dtype and shape under another key.
+        reshaped: The same key, another shape.
+        retyped: The same key, another dtype.
+        changed: The same key, dtype and shape, other bytes.
+        same: Keys with the same dtype, shape and bytes.
+        unread: Keys with the same dtype and shape whose bytes were not compared.
+    """
+
+    removed: tuple[TensorEntry, ...]
+    added: tuple[TensorEntry, ...]
+    renamed: tuple[Pair, ...]
+    reshaped: tuple[Pair, ...]
+    retyped: tuple[Pair, ...]
+    changed: tuple[Pair, ...]
+    same: tuple[Pair, ...]
+    unread: tuple[Pair, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything differs, as far as it was compared."""
+        return bool(
+            self.removed
+            or self.added
+            or self.renamed
+            or self.reshaped
+            or self.retyped
+            or self.changed
+        )
+
+
+def diff_entries(before: Iterable[TensorEntry], after: Iterable[TensorEntry]) -> KeyDiff:
+    """Compare two lists of entries with unique keys; groups keep the order of their side."""
+    old = {entry.key: entry for entry in before}
+    new = {entry.key: entry for entry in after}
+    common = [(old[key], new[key]) for key in old if key in new]
+    removed = [entry for key, entry in old.items() if key not in new]
+    added = [entry for key, entry in new.items() if key not in old]
+    renamed = _same_bytes(removed, added)
+    gone = {a.key for a, _ in renamed}
+    come = {b.key for _, b in renamed}
+    alike = [(a, b) for a, b in common if a.shape == b.shape and a.dtype == b.dtype]
+    known = [(a, b) for a, b in alike if a.digest and b.digest]
+    return KeyDiff(
+        removed=tuple(entry for entry in removed if entry.key not in gone),
+        added=tuple(entry for entry in added if entry.key not in come),
+        renamed=tuple(renamed),
+        reshaped=tuple((a, b) for a, b in common if a.shape != b.shape),
+        retyped=tuple((a, b) for a, b in common if a.dtype != b.dtype),
+        changed=tuple((a, b) for a, b in known if a.digest != b.digest),
+        same=tuple((a, b) for a, b in known if a.digest == b.digest),
+        unread=tuple((a, b) for a, b in alike if not (a.digest and b.digest)),
+    )
+
+
+def _same_bytes(removed: list[TensorEntry], added: list[TensorEntry]) -> list[Pair]:
+    """Pair entries of equal digest; equal last parts (`weight`, `bias`) go first, then order.
+
+    Several tensors can hold the same bytes (zeros of fresh biases), so that the pairing is
+    free among them; it never pairs different bytes.
+    """
+    waiting: defaultdict[object, list[TensorEntry]] = defaultdict(list)
+    for entry in added:
+        waiting[entry.digest, entry.dtype, entry.shape].append(entry)
+    partner: dict[str, TensorEntry] = {}
+    for same_leaf in (True, False):
+        for entry in removed:
+            if entry.digest is None or entry.key in partner:
+                continue
+            candidates = waiting[entry.digest, entry.dtype, entry.shape]
+            for candidate in candidates:
+                if not same_leaf or _leaf(candidate.key) == _leaf(entry.key):
+                    partner[entry.key] = candidate
+                    candidates.remove(candidate)
+                    break
+    return [(entry, partner[entry.key]) for entry in removed if entry.key in partner]
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a state_dict meets a definition; the words are those of `load_state_dict`.
+
+    Attributes:
+        missing: Entries that the definition has and the state_dict lacks.
+        unexpected: Entries that the definition does not have.
+        reshaped: (of the state_dict, of the definition): the same key, another shape.
+        agreeing: Number of keys with the same shape on both sides.
+    """
+
+    missing: tuple[TensorEntry, ...]
+    unexpected: tuple[TensorEntry, ...]
+    reshaped: tuple[Pair, ...]
+    agreeing: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether `load_state_dict(strict=True)` would accept it."""
+        return not (self.missing or self.unexpected or self.reshaped)
+
+
+def fit(entries: Iterable[TensorEntry], definition: Iterable[TensorEntry]) -> Fit:
+    """Compare a state_dict with a definition as strict loading does: keys and shapes.
+
+    A dtype may differ, since loading converts.
+    """
+    difference = diff_entries(entries, definition)
+    alike = len(difference.same) + len(difference.unread) + len(difference.changed)
+    reshaped = {a.key for a, _ in difference.reshaped}
+    retyped = sum(a.key not in reshaped for a, _ in difference.retyped)
+    return Fit(difference.added, difference.removed, difference.reshaped, alike + retyped)
