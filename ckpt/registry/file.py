@@ -1,0 +1,77 @@
+"""`registry.json` on disk: found like `.git`, read whole, changed under a lock.
+
+A change is an operation applied to what stands there at that moment, never a document
+written back: two processes that add a version each both succeed.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ckpt.errors import ConflictError, IntegrityError
+from ckpt.files import make_folder, write_whole
+from ckpt.registry.index import Index, parse_index
+
+FILE_NAME = "registry.json"
+LOCK_SECONDS = 60.0
+
+
+def find_registry(start: Path) -> Path | None:
+    """The nearest folder from `start` upwards that holds a `registry.json`."""
+    for folder in (start, *start.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder
+    return None
+
+
+class IndexFile:
+    """The index of the registry in `folder`; it need not exist yet.
+
+    Args:
+        folder: The folder of `registry.json`; the lock is `.ckpt/lock` in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE_NAME
+        self._lock = folder / ".ckpt" / "lock"
+
+    def read(self) -> Index:
+        """The index as it stands; an empty one where there is no file yet.
+
+        Raises:
+            IntegrityError: The document is damaged or of a newer schema.
+        """
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return Index()
+        except UnicodeDecodeError as error:
+            raise IntegrityError(f"{self.path}: not a registry: {error}") from error
+        return parse_index(text, name=str(self.path))
+
+    def commit(self, operation: Callable[[Index], Index]) -> Index:
+        """Apply `operation` to the index under the lock and make the result durable.
+
+        An operation that answers the index it was given writes nothing.
+
+        Raises:
+            ConflictError: Another process holds the lock for over a minute.
+        """
+        from filelock import FileLock, Timeout
+
+        make_folder(self._lock.parent)
+        try:
+            with FileLock(self._lock, timeout=LOCK_SECONDS):
+                before = self.read()
+                after = operation(before)
+                if after is not before:
+                    after = replace(after, serial=before.serial + 1, write_id=secrets.token_hex(8))
+                    with write_whole(self.path, replace=True) as out:
+                        out.write(after.to_text().encode("utf-8"))
+                return after
+        except Timeout as error:
+            raise ConflictError(
+                f"{self._lock}: another process has held the lock for {LOCK_SECONDS:.0f} s",
+                hint="wait for it to end; a process that died holds no lock",
+            ) from error

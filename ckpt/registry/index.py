@@ -1,0 +1,256 @@
+"""The index: which versions there are. `registry.json` holds it, one version a line.
+
+Values only: operations give a new index. Fields that this ckpt does not know are kept, and
+an index of a newer schema is refused.
+Law: `parse_index(index.to_text()) == index`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ckpt import digest
+from ckpt.errors import IntegrityError, RefError
+from ckpt.registry.refs import VersionRef, is_version
+
+SCHEMA = 1
+_REPAIR = "restore it from git, or from a backup: the versions' bytes in .ckpt are untouched"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One version, immutable.
+
+    Attributes:
+        model: Name of its model.
+        number: 3 for `v3`.
+        manifest: Digest of its manifest.
+        content: The manifest's `content_digest`, by which the same bytes are recognised.
+        file: Digest of the file it was registered from; None for a rename.
+        size: Bytes of its file.
+        keys: Number of keys.
+        new_bytes: What the store grew by, the manifest not counted.
+        made_by: E.g. ``train classic, 14 ep`` or ``rename of v1``.
+        created: UTC, ISO 8601 to the second.
+        metrics: E.g. ``{"accuracy": 0.9921}``.
+        message: What the person said of it.
+    """
+
+    model: str
+    number: int
+    manifest: str
+    content: str
+    file: str | None
+    size: int
+    keys: int
+    new_bytes: int
+    made_by: str
+    created: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    message: str = ""
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """``v3``."""
+        return f"v{self.number}"
+
+    @property
+    def ref(self) -> str:
+        """``mnist-cnn:v3``."""
+        return f"{self.model}:{self.label}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One model: its versions by number, its aliases, and the next number to give out."""
+
+    name: str
+    next_number: int = 1
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[int, Version] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    def aliases_of(self, version: Version) -> list[str]:
+        """The aliases that point to `version`."""
+        return sorted(name for name, number in self.aliases.items() if number == version.number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """All models. `serial` counts writes, `write_id` tells two writes of one serial apart."""
+
+    serial: int = 0
+    write_id: str = ""
+    models: Mapping[str, Model] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    def version(self, ref: VersionRef) -> Version:
+        """The version that `ref` names.
+
+        Raises:
+            RefError: None, or more than one.
+        """
+        model = self.model(ref.model)
+        if ref.label == "latest":
+            if not model.versions:
+                raise RefError(f"{model.name} has no versions")
+            return model.versions[max(model.versions)]
+        number = int(ref.label[1:]) if is_version(ref.label) else model.aliases.get(ref.label)
+        if number is None or number not in model.versions:
+            known = [*(f"v{n}" for n in sorted(model.versions)[-5:]), *sorted(model.aliases)]
+            raise RefError(f"{model.name} has no {ref.label}", hint=f"it has {', '.join(known)}")
+        return model.versions[number]
+
+    def model(self, name: str | None) -> Model:
+        """The model called `name`, or the only one.
+
+        Raises:
+            RefError: There is none, or no telling which.
+        """
+        if name is None:
+            if len(self.models) == 1:
+                return next(iter(self.models.values()))
+            raise RefError(
+                f"the registry holds {len(self.models)} models",
+                hint="say which: " + ", ".join(f"{model}:v1" for model in list(self.models)[:5])
+                if self.models
+                else "ckpt register FILE  or  ckpt train --register  makes a first version",
+            )
+        if name not in self.models:
+            raise RefError(f"no model {name!r}", hint=_did_you_mean(name, list(self.models)))
+        return self.models[name]
+
+    def same_content(self, model: str, content: str) -> Version | None:
+        """The version of `model` that holds the same bytes already."""
+        versions = self.models[model].versions.values() if model in self.models else ()
+        return next((version for version in versions if version.content == content), None)
+
+    def next_number(self, model: str) -> int:
+        """The number that the next version of `model` gets."""
+        return self.models[model].next_number if model in self.models else 1
+
+    def with_version(self, version: Version) -> "Index":
+        """This index and one more version, whose number must be the next one."""
+        model = self.models.get(version.model) or Model(name=version.model)
+        if version.number != model.next_number:
+            raise ValueError(f"{version.ref}: the next number is {model.next_number}")
+        grown = replace(
+            model,
+            next_number=version.number + 1,
+            versions={**model.versions, version.number: version},
+        )
+        return replace(self, models={**self.models, model.name: grown})
+
+    def to_text(self) -> str:
+        """The document: canonical JSON, laid out with one version a line."""
+        models = ",\n".join(_model_text(self.models[name]) for name in sorted(self.models))
+        head = {"schema": SCHEMA, "serial": self.serial, "write_id": self.write_id}
+        fields = [
+            f"{_json(key)}: {_json(value)}" for key, value in {**head, **self.unknown}.items()
+        ]
+        return "{\n" + ",\n".join(fields) + ',\n"models": {\n' + models + "\n}\n}\n"
+
+
+def _did_you_mean(name: str, names: list[str]) -> str | None:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, names, n=3) or names[:5]
+    return f"the registry holds {', '.join(near)}" if near else None
+
+
+def _model_text(model: Model) -> str:
+    head = {
+        "next": model.next_number,
+        "aliases": {name: f"v{number}" for name, number in model.aliases.items()},
+        **model.unknown,
+    }
+    fields = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
+    lines = ",\n".join(
+        f"  {_json(version.label)}: {_json(_version_fields(version))}"
+        for _, version in sorted(model.versions.items())
+    )
+    return f'{_json(model.name)}: {{{", ".join(fields)}, "versions": {{\n{lines}\n}}}}'
+
+
+def _version_fields(version: Version) -> dict[str, Any]:
+    names = [name for name in Version.__slots__ if name not in ("model", "number", "unknown")]
+    return {**{name: getattr(version, name) for name in names}, **version.unknown}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def parse_index(text: str, *, name: str) -> Index:
+    """Read the document.
+
+    Raises:
+        IntegrityError: It is damaged, or of a newer schema.
+    """
+    try:
+        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        schema = document.pop("schema")
+        if isinstance(schema, int) and schema <= SCHEMA:
+            return _index(document)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise IntegrityError(f"{name}: not a registry: {error}", hint=_REPAIR) from error
+    raise IntegrityError(
+        f"{name}: schema {schema!r}, this ckpt reads up to {SCHEMA}",
+        hint="a newer ckpt wrote it: pip install -U ckpt-registry",
+    )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _index(document: dict[str, Any]) -> Index:
+    models = document.pop("models")
+    return Index(
+        serial=int(document.pop("serial")),
+        write_id=str(document.pop("write_id")),
+        models={name: _model(name, fields) for name, fields in models.items()},
+        unknown=document,
+    )
+
+
+def _model(name: str, fields: dict[str, Any]) -> Model:
+    versions = {_number(label): line for label, line in fields.pop("versions").items()}
+    aliases = {alias: _number(label) for alias, label in fields.pop("aliases").items()}
+    model = Model(
+        name=name,
+        next_number=int(fields.pop("next")),
+        aliases=aliases,
+        versions={number: _version(name, number, line) for number, line in versions.items()},
+        unknown=fields,
+    )
+    if any(number >= model.next_number for number in versions):
+        raise ValueError(f"{name}: a version has a number that was not given out")
+    if not set(aliases.values()) <= set(versions):
+        raise ValueError(f"{name}: an alias points to no version")
+    return model
+
+
+def _number(label: str) -> int:
+    if not is_version(label):
+        raise ValueError(f"{label!r} is no version")
+    return int(label[1:])
+
+
+def _version(model: str, number: int, fields: dict[str, Any]) -> Version:
+    known = {name: fields.pop(name) for name in Version.__slots__ if name in fields}
+    version = Version(model=model, number=number, unknown=fields, **known)
+    digests = [version.manifest, version.content, *([version.file] if version.file else [])]
+    for text in digests:
+        if not digest.is_digest(text):
+            raise ValueError(f"{version.ref}: {text!r} is no digest")
+    return version

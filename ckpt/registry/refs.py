@@ -1,0 +1,113 @@
+"""Refs: how a person names a version, a file or a definition.
+
+Grammar (DESIGN: what contains a separator or a known suffix is a path):
+
+    v3  mnist-cnn  mnist-cnn:v3  mnist-cnn@prod  mnist-cnn:prod  sha256:3fa9c1d2
+    old.pt  runs/old.pt  runs/old.pt::model
+    models/mnist_cnn.py:Net  torchvision.models:resnet18
+
+`a:b` can name a version as well as a definition in a module; the registry decides.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckpt.errors import UsageError
+
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"v[1-9][0-9]{0,8}")
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A checkpoint file; `inside` names one of the state_dicts of a training checkpoint."""
+
+    path: Path
+    inside: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRef:
+    """A version: `model` is None for the only one, `label` a version, an alias or latest."""
+
+    model: str | None
+    label: str = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class DigestRef:
+    """A version by the first digits of its manifest's or its file's digest."""
+
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionRef:
+    """A class in a file or a module; `version` is the other thing that it can mean."""
+
+    text: str
+    version: VersionRef | None = None
+
+
+Ref = FileRef | VersionRef | DigestRef | DefinitionRef
+
+
+def parse_ref(text: str) -> Ref:
+    """Read a ref. Nothing is looked up here.
+
+    Raises:
+        UsageError: It has none of the forms.
+    """
+    if re.fullmatch(r"sha256:[0-9a-f]{4,64}", text):
+        return DigestRef(text)
+    path, inside = _inside(text)
+    head, _, attribute = path.rpartition(":")
+    if head.endswith(".py") and attribute.isidentifier():
+        return DefinitionRef(path)
+    if _is_path(path):
+        return FileRef(Path(path), inside)
+    model, mark, label = re.fullmatch(r"([^:@]*)([:@]?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not mark:
+        return VersionRef(None, text) if is_version(text) else VersionRef(expect_name(model))
+    version = None
+    if _NAME.fullmatch(model) and _NAME.fullmatch(label):
+        version = VersionRef(model, label)
+    if mark == ":" and _IDENTIFIER.fullmatch(model) and label.isidentifier():
+        return DefinitionRef(text, version)
+    if version is None:
+        raise UsageError(
+            f"{text!r} names no version, file or definition",
+            hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod, old.pt, models/mnist_cnn.py:Net",
+        )
+    return version
+
+
+def is_version(label: str) -> bool:
+    """Whether `label` is a version (`v3`), not an alias."""
+    return _VERSION.fullmatch(label) is not None
+
+
+def expect_name(name: str) -> str:
+    """The name itself, if a model, alias or tag may have it.
+
+    Raises:
+        UsageError: It may not: letters, digits and ``. _ -``, at most 128 of them.
+    """
+    if not _NAME.fullmatch(name) or name.endswith("."):
+        raise UsageError(
+            f"{name!r} is no possible name",
+            hint="a letter or digit, then up to 127 letters, digits, '.', '_' or '-'",
+        )
+    return name
+
+
+def _inside(text: str) -> tuple[str, str | None]:
+    path, mark, inside = text.partition("::")
+    return path, inside if mark and inside else None
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text or "\\" in text or text.lower().endswith(SUFFIXES) or text in (".", "..")

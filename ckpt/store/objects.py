@@ -1,0 +1,150 @@
+"""Objects on disk: `objects/ab/cdef…` and `manifests/ab/cdef…`, mode 0444, never changed.
+
+Laws: an object stands under its name only whole and after the disk has it; what is read is
+hashed, and bytes that do not match their name are never handed on without an error.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckpt import digest
+from ckpt.errors import DiskError, IntegrityError
+from ckpt.files import CHUNK, make_folder, name_new, sync_file, sync_folder, temporary_file
+from ckpt.manifest import Manifest
+
+REPAIR = "ckpt verify  lists all that is damaged; copy a good registry's .ckpt/objects over it"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What `put` did: the object's name, its bytes, and whether the store grew by them."""
+
+    digest: str
+    nbytes: int
+    new: bool
+
+
+class ObjectStore:
+    """The folder `.ckpt` beside an index.
+
+    Args:
+        root: The folder; made when the first object is written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, chunks: Iterable[bytes]) -> Stored:
+        """Store the joined `chunks` and answer their name, in one pass over the bytes."""
+        return self._put("objects", chunks)
+
+    def put_manifest(self, manifest: Manifest) -> Stored:
+        """Store a manifest; its objects must be stored already."""
+        return self._put("manifests", [manifest.to_bytes()])
+
+    def manifest(self, name: str) -> Manifest:
+        """The manifest with the digest `name`.
+
+        Raises:
+            IntegrityError: It is absent or damaged.
+        """
+        return Manifest.from_bytes(b"".join(self._stream("manifests", name, "manifest")))
+
+    def stream(self, name: str, nbytes: int, what: str) -> Iterator[bytes]:
+        """The bytes of an object in chunks, hashed on the way.
+
+        Args:
+            name: Its digest.
+            nbytes: How many bytes it must have.
+            what: What it is, for messages, e.g. ``fc1.weight``.
+
+        Raises:
+            IntegrityError: It is absent or damaged; raised at the latest after the last
+                chunk, so nothing made of the chunks may be kept before the stream ends.
+        """
+        found = 0
+        for chunk in self._stream("objects", name, what):
+            found += len(chunk)
+            yield chunk
+        if found != nbytes:
+            raise IntegrityError(
+                f"object {digest.short(name)} of {what} has {found:,} bytes, "
+                f"{nbytes:,} were expected",
+                hint=REPAIR,
+            )
+
+    def _put(self, kind: str, chunks: Iterable[bytes]) -> Stored:
+        try:
+            temporaries = self.root / "tmp"
+            make_folder(temporaries)
+            hasher, nbytes = hashlib.sha256(), 0
+            with temporary_file(temporaries) as (temporary, out):
+                for chunk in chunks:
+                    hasher.update(chunk)
+                    nbytes += len(chunk)
+                    out.write(chunk)
+                name = "sha256:" + hasher.hexdigest()
+                if self._has_good(kind, name):
+                    return Stored(name, nbytes, new=False)
+                os.fchmod(out.fileno(), 0o444)
+                sync_file(out)
+                self._name(temporary, self._path(kind, name))
+            return Stored(name, nbytes, new=True)
+        except OSError as error:
+            raise DiskError(f"{self.root}: {error.strerror}: {error.filename or ''}") from error
+
+    def _name(self, temporary: Path, path: Path) -> None:
+        make_folder(path.parent)
+        # What stands there in spite of `_has_good` is damaged, or another writer was faster
+        # with the same bytes: either way these good bytes may take its place.
+        try:
+            name_new(temporary, path)
+        except FileExistsError:
+            temporary.replace(path)
+        sync_folder(path.parent)
+
+    def _has_good(self, kind: str, name: str) -> bool:
+        """Whether the object is there and, hashed again, is what its name says."""
+        with suppress(IntegrityError):
+            for _ in self._stream(kind, name, "object"):
+                pass
+            return True
+        return False
+
+    def _stream(self, kind: str, name: str, what: str) -> Iterator[bytes]:
+        path = self._path(kind, name)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError as error:
+            raise IntegrityError(
+                f"object {digest.short(name)} of {what} is missing", hint=REPAIR
+            ) from error
+        except OSError as error:
+            raise IntegrityError(f"{path}: {error.strerror}", hint=REPAIR) from error
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise IntegrityError(f"{path}: not a regular file", hint=REPAIR)
+            hasher, nbytes = hashlib.sha256(), 0
+            while chunk := os.read(fd, CHUNK):
+                hasher.update(chunk)
+                nbytes += len(chunk)
+                yield chunk
+        finally:
+            os.close(fd)
+        if "sha256:" + hasher.hexdigest() != name:
+            raise IntegrityError(
+                f"object {digest.short(name)} of {what} is damaged: {nbytes:,} bytes, "
+                "digest differs",
+                hint=REPAIR,
+            )
+
+    def _path(self, kind: str, name: str) -> Path:
+        if not digest.is_digest(name):
+            raise IntegrityError(f"not a digest: {name!r}")
+        hexadecimal = name.removeprefix("sha256:")
+        return self.root / kind / hexadecimal[:2] / hexadecimal[2:]
