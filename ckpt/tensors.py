@@ -47,7 +47,7 @@ class TensorEntry:
     @property
     def numel(self) -> int:
         """Number of elements."""
-        return prod(self.shape)
+        return numel_of(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -75,6 +75,11 @@ class Summed:
 # that it can use the checksum of a `Summed` piece that it has yielded before.
 Piece = bytes | Span | TensorEntry | Summed
 Layout = Iterable[Piece]
+
+
+def numel_of(shape: Iterable[int]) -> int:
+    """Number of elements of a tensor of this shape; 1 of a scalar."""
+    return prod(shape)
 
 
 def tensor_spans(entries: Iterable[TensorEntry]) -> list[Span]:

@@ -1,0 +1,58 @@
+"""Containers: files that hold named tensors, read without running anything in them.
+
+Every format is a module of this package with the same few names (`checkpoint.Format`), found
+by a table and imported on demand. Recognition is by content, never by suffix.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from ckpt.errors import UsageError
+from ckpt.files import ByteSource
+from ckpt.formats.checkpoint import Checkpoint, Format
+from ckpt.formats.foreign import foreign
+
+_MODULES = ("safetensors", "torch_zip")
+_SUFFIXES = {
+    ".safetensors": "safetensors",
+    ".pt": "torch_zip",
+    ".pth": "torch_zip",
+    ".bin": "torch_zip",
+    ".ckpt": "torch_zip",
+}
+_HEAD_BYTES = 512
+
+
+def open_checkpoint(source: ByteSource, *, inside: str | None = None) -> Checkpoint:
+    """Read what `source` holds; of the tensors nothing but where they are.
+
+    Args:
+        source: A file, or a version put together.
+        inside: Which state_dict of a training checkpoint, as after ``FILE::``, e.g. ``model``.
+
+    Raises:
+        FormatError: It is no checkpoint, or not a well-formed one; the message says what.
+    """
+    head = source.read(0, min(_HEAD_BYTES, source.size))
+    for name in _MODULES:
+        form = _load(name)
+        if form.recognises(head, source.size):
+            return form.read(source, inside=inside)
+    raise foreign(source.name, head)
+
+
+def format_for(path: Path) -> Format:
+    """The format that the suffix of `path` asks for.
+
+    Raises:
+        UsageError: The suffix is no format's.
+    """
+    name = _SUFFIXES.get(path.suffix.lower())
+    if name is None:
+        raise UsageError(f"{path}: no known suffix, expected one of {', '.join(_SUFFIXES)}")
+    return _load(name)
+
+
+def _load(name: str) -> Format:
+    return cast("Format", import_module(f"ckpt.formats.{name}"))

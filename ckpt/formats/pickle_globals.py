@@ -1,0 +1,85 @@
+"""The allow-list: the globals that describing tensors and plain values needs, and no other.
+
+Sources: torch 2.13, `torch/_utils.py` (`_rebuild_*`), `torch/storage.py`, and
+`torch/_weights_only_unpickler.py` for what torch itself calls safe. What stands here is never
+imported or called; it is only understood.
+"""
+
+# torch's typed storages and the dtype of their elements.
+STORAGES = {
+    "torch.DoubleStorage": "float64",
+    "torch.FloatStorage": "float32",
+    "torch.HalfStorage": "float16",
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.LongStorage": "int64",
+    "torch.IntStorage": "int32",
+    "torch.ShortStorage": "int16",
+    "torch.CharStorage": "int8",
+    "torch.ByteStorage": "uint8",
+    "torch.BoolStorage": "bool",
+    "torch.ComplexFloatStorage": "complex64",
+    "torch.ComplexDoubleStorage": "complex128",
+}
+# Bytes without a dtype; numel counts bytes then.
+UNTYPED = "torch.storage.UntypedStorage"
+
+TENSOR_V2 = "torch._utils._rebuild_tensor_v2"
+TENSOR_V3 = "torch._utils._rebuild_tensor_v3"
+PARAMETER = "torch._utils._rebuild_parameter"
+PARAMETER_WITH_STATE = "torch._utils._rebuild_parameter_with_state"
+
+# Tensors that are no plain strided ones: known, and refused by name where they stand.
+OTHER_TENSORS = {
+    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils._rebuild_qtensor": "a quantised tensor",
+    "torch._utils._rebuild_nested_tensor": "a nested tensor",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a meta tensor, which has no values",
+    "torch._utils._rebuild_wrapper_subclass": "a tensor subclass",
+    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of another device",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
+    "torch._tensor._rebuild_from_type_v2": "a tensor subclass",
+}
+_OTHER_STORAGES = ("QInt8", "QInt32", "QUInt8", "QUInt4x2", "QUInt2x4")
+
+_DTYPES = (
+    "float64", "float32", "float16", "bfloat16", "complex128", "complex64", "complex32",
+    "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
+    "float4_e2m1fn_x2", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",
+    "bool", "qint8", "qint32", "quint8", "quint4x2", "quint2x4", "bits8", "bits16", "bits1x8",
+    "bits2x4", "bits4x2", *(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)),
+)  # fmt: skip
+
+_PLAIN = (
+    "collections.OrderedDict",
+    "collections.Counter",
+    "builtins.set",
+    "builtins.frozenset",
+    "builtins.bytearray",
+    "builtins.complex",
+    "_codecs.encode",
+    "torch.Size",
+    "torch.device",
+    "torch.nn.parameter.Parameter",
+    "torch.Tensor",
+    "torch.serialization._get_layout",
+    "torch.per_tensor_affine",
+    "torch.per_tensor_symmetric",
+    "torch.per_channel_affine",
+    "torch.per_channel_symmetric",
+    "torch.per_channel_affine_float_qparams",
+)
+
+ALLOWED = frozenset(
+    {
+        *STORAGES,
+        UNTYPED,
+        TENSOR_V2,
+        TENSOR_V3,
+        PARAMETER,
+        PARAMETER_WITH_STATE,
+        *OTHER_TENSORS,
+        *(f"torch.{name}Storage" for name in _OTHER_STORAGES),
+        *(f"torch.{name}" for name in _DTYPES),
+        *_PLAIN,
+    }
+)

@@ -1,0 +1,70 @@
+"""What a pickle describes, as plain values: nothing of it is ever called or built.
+
+Text, bytes, numbers, booleans and None are themselves; the rest are the nodes below. Nodes
+compare and hash by identity, so that no foreign value is ever hashed; they may contain each
+other in circles, which who walks them must expect.
+"""
+
+from dataclasses import dataclass, field
+
+
+class Text(str):
+    """Text that knows where in the pickle it was pushed.
+
+    Attributes:
+        start: Offset of the opcode that pushed it, a literal or a memo look-up.
+        end: Offset of the next opcode.
+        origin: Offset of the literal that it goes back to.
+    """
+
+    __slots__ = ("end", "origin", "start")
+
+    start: int
+    end: int
+    origin: int
+
+    @classmethod
+    def at(cls, text: str, start: int, end: int, origin: int) -> "Text":
+        """The text, pushed by the opcode between `start` and `end`."""
+        new = cls(text)
+        new.start, new.end, new.origin = start, end, origin
+        return new
+
+
+@dataclass(eq=False, slots=True)
+class Global:
+    """A name of the allow-list, e.g. ``torch._utils._rebuild_tensor_v2``."""
+
+    name: str
+
+
+@dataclass(eq=False, slots=True)
+class Mapping:
+    """A dict or an OrderedDict; `state` is what was set on it besides (`_metadata`)."""
+
+    items: list[tuple[object, object]] = field(default_factory=list)
+    state: object = None
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """A list, tuple, set or frozenset."""
+
+    kind: str
+    items: list[object] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class Persistent:
+    """A reference to something outside the pickle: torch's storages."""
+
+    id: object
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """A call that the pickle asks for; it is not made."""
+
+    function: str
+    arguments: list[object]
+    state: object = None

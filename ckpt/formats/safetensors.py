@@ -1,0 +1,216 @@
+"""safetensors: 8 bytes of header length, a JSON header, the tensors.
+
+Source: safetensors README, "Format": the length is an unsigned little-endian 64-bit integer,
+the header at most 100,000,000 bytes, it begins with ``{`` and may end in spaces; offsets count
+from the end of the header; the tensors fill the rest without holes. Stricter than the
+library where that loses something in silence: duplicate names, unknown fields and the empty
+name are refused.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from ckpt.dtypes import DTYPES, FROM_SAFETENSORS
+from ckpt.errors import FormatError
+from ckpt.files import ByteSource
+from ckpt.tensors import Layout, Piece, Span, TensorEntry, tensor_spans
+
+NAME = "safetensors"
+HEADER_LIMIT = 100_000_000  # bytes
+_METADATA = "__metadata__"
+_FIELDS = {"dtype", "shape", "data_offsets"}
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsFile:
+    """An opened file; see `ckpt.formats.checkpoint.Checkpoint`."""
+
+    source: ByteSource
+    entries: Sequence[TensorEntry]
+    metadata: Mapping[str, str] | None
+    body: Span
+    format: str = NAME
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        """All tensors, in file order."""
+        return tensor_spans(self.entries)
+
+    @property
+    def rest(self) -> Mapping[str, Any]:
+        """The header's ``__metadata__``."""
+        return self.metadata or {}
+
+    def renamed(self, new_keys: Mapping[str, str]) -> Layout:
+        """A new header and the body as it is."""
+        header = {
+            new_keys.get(entry.key, entry.key): _described(entry, _offset(entry) - self.body.offset)
+            for entry in self.entries
+        }
+        return [_header_bytes(header, self.metadata), self.body]
+
+
+def recognises(head: bytes, size: int) -> bool:
+    """A plausible length and then a JSON object."""
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size
+
+
+def read(source: ByteSource, *, inside: str | None = None) -> SafetensorsFile:
+    """See `ckpt.formats.checkpoint.Format.read`."""
+    name = source.name
+    if inside is not None:
+        raise FormatError(f"{name}::{inside}: a safetensors file holds one state_dict")
+    length = int.from_bytes(source.read(0, 8), "little")
+    if length > HEADER_LIMIT:
+        raise FormatError(f"{name}: a header of {length:,} bytes, the limit is {HEADER_LIMIT:,}")
+    if 8 + length > source.size:
+        raise FormatError(
+            f"{name}: its header should have {length:,} bytes, the file has {source.size:,}",
+            hint="the file is cut short; fetch it again",
+        )
+    header = _parse(name, source.read(8, length))
+    metadata = _metadata(name, header.pop(_METADATA, None))
+    body = Span(8 + length, source.size - 8 - length)
+    entries = tuple(_entry(name, key, fields, body) for key, fields in header.items())
+    _expect_filled(name, entries, body)
+    return SafetensorsFile(source, entries, metadata, body)
+
+
+def lay_out(entries: Sequence[TensorEntry], *, name: str) -> Layout:
+    """See `ckpt.formats.checkpoint.Format.lay_out`.
+
+    The header keeps the order of `entries`; the body goes from wide dtypes to narrow ones,
+    so that every tensor is aligned to its element.
+    """
+    for entry in entries:
+        if DTYPES[entry.dtype].safetensors is None:
+            raise FormatError(
+                f"{entry.key}: safetensors has no {entry.dtype}", hint="write a .pt file instead"
+            )
+    body = sorted(entries, key=lambda entry: -DTYPES[entry.dtype].bits)
+    offsets, position = {}, 0
+    for entry in body:
+        offsets[entry.key] = position
+        position += entry.nbytes
+    header = {entry.key: _described(entry, offsets[entry.key]) for entry in entries}
+    pieces: list[Piece] = [_header_bytes(header, {"format": "pt"})]
+    return pieces + [entry for entry in body if entry.nbytes]
+
+
+def _parse(name: str, data: bytes) -> dict[str, Any]:
+    if not data.startswith(b"{"):
+        raise FormatError(f"{name}: the header does not begin with {{")
+    try:
+        header = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+    except RecursionError as error:
+        raise FormatError(f"{name}: the header is nested too deep") from error
+    except ValueError as error:  # JSON and UTF-8 errors, and what the two hooks raise
+        raise FormatError(f"{name}: the header is no JSON that can be meant: {error}") from error
+    assert isinstance(header, dict)  # it begins with a brace
+    return header
+
+
+def _expect_text(name: str, text: str) -> None:
+    """JSON can escape half of a surrogate pair, which is no text and cannot be written."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{name}: {text!r} is no Unicode text") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"{twice!r} stands twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _metadata(name: str, metadata: Any) -> Mapping[str, str] | None:
+    if metadata is None:
+        return None
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise FormatError(f"{name}: {_METADATA} is not an object of text to text")
+    for text in (*metadata, *metadata.values()):
+        _expect_text(name, text)
+    return metadata
+
+
+def _entry(name: str, key: str, fields: Any, body: Span) -> TensorEntry:
+    if not key:
+        raise FormatError(f"{name}: a tensor has the empty name")
+    _expect_text(name, key)
+    if not isinstance(fields, dict) or fields.keys() != _FIELDS:
+        found = ", ".join(map(str, fields)) if isinstance(fields, dict) else type(fields).__name__
+        raise FormatError(f"{name}: {key}: has {found}; dtype, shape, data_offsets were expected")
+    dtype = FROM_SAFETENSORS.get(fields["dtype"]) if isinstance(fields["dtype"], str) else None
+    if dtype is None:
+        raise FormatError(f"{name}: {key}: dtype {fields['dtype']!r} is not known")
+    shape = tuple(_whole_numbers(name, key, fields["shape"]))
+    offsets = tuple(_whole_numbers(name, key, fields["data_offsets"]))
+    if len(offsets) != 2:
+        raise FormatError(f"{name}: {key}: {len(offsets)} offsets, two were expected")
+    begin, end = offsets
+    nbytes = prod(shape) * dtype.bits // 8
+    if end - begin != nbytes:
+        raise FormatError(
+            f"{name}: {key}: {end - begin:,} bytes for {dtype.name} of shape {list(shape)}, "
+            f"{nbytes:,} were expected"
+        )
+    return TensorEntry(key, dtype.name, shape, offset=body.offset + begin)
+
+
+def _whole_numbers(name: str, key: str, numbers: Any) -> Iterator[int]:
+    if not isinstance(numbers, list):
+        raise FormatError(f"{name}: {key}: {numbers!r} is no list of numbers")
+    for number in numbers:
+        # bool is an int to Python, and no number to JSON.
+        if type(number) is not int or not 0 <= number < 2**63:
+            raise FormatError(f"{name}: {key}: {number!r} is no size or offset")
+        yield number
+
+
+def _expect_filled(name: str, entries: Sequence[TensorEntry], body: Span) -> None:
+    """The tensors lie end to end and fill the file."""
+    position = body.offset
+    for entry in sorted(entries, key=lambda entry: (_offset(entry), entry.nbytes)):
+        if entry.offset != position:
+            kind = "overlaps another" if _offset(entry) < position else "leaves a hole before it"
+            raise FormatError(f"{name}: {entry.key}: {kind}, at byte {entry.offset:,}")
+        position += entry.nbytes
+    if position != body.end:
+        raise FormatError(
+            f"{name}: the header promises {position - body.offset:,} bytes of tensors, "
+            f"the file holds {body.nbytes:,}",
+            hint="the file is cut short; fetch it again" if position > body.end else None,
+        )
+
+
+def _offset(entry: TensorEntry) -> int:
+    assert entry.offset is not None  # entries of a file have one
+    return entry.offset
+
+
+def _described(entry: TensorEntry, begin: int) -> dict[str, Any]:
+    return {
+        "dtype": DTYPES[entry.dtype].safetensors,
+        "shape": list(entry.shape),
+        "data_offsets": [begin, begin + entry.nbytes],
+    }
+
+
+def _header_bytes(header: Mapping[str, Any], metadata: Mapping[str, str] | None) -> bytes:
+    full = header if metadata is None else {_METADATA: metadata, **header}
+    data = json.dumps(full, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    data += b" " * (-len(data) % 8)
+    return len(data).to_bytes(8, "little") + data
