@@ -1,0 +1,250 @@
+"""Definitions: the `nn.Module` classes that a state_dict must fit.
+
+A ref is ``path/to/file.py:Class`` or ``package.module:Class``; a function that gives a
+module serves as well (``torchvision.models:resnet18``). Finding one imports the file that
+it names, which runs that file's code and nothing else; what it prints goes to stderr, so
+that stdout stays the answer's. torch is imported inside the functions that need it.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import inspect
+import sys
+import tokenize
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from ckpt.errors import CkptError, RefError
+from ckpt.tensors import TensorEntry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class DefinitionError(CkptError):
+    """A definition's own code fails, or gives no module."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A class or function that gives a module, found and imported.
+
+    Attributes:
+        ref: As it was typed.
+        path: The file that defines it; None where Python knows of none.
+        folder: The folder whose modules it may import beside it; None for a package's.
+    """
+
+    ref: str
+    path: Path | None
+    folder: Path | None = field(repr=False)
+    factory: Callable[[], object] = field(repr=False)
+
+    def build(self) -> "nn.Module":
+        """A new module with its initial weights; draws from torch's global generator.
+
+        Raises:
+            DefinitionError: The class raises, or what it gives is no `nn.Module`.
+        """
+        from torch import nn
+
+        with _own_code(self.ref), _importable(self.folder):
+            module = self.factory()
+        if not isinstance(module, nn.Module):
+            raise DefinitionError(f"{self.ref}: gives {type(module).__name__}, no torch.nn.Module")
+        return module
+
+    def entries(self) -> tuple[TensorEntry, ...]:
+        """Keys, dtypes and shapes in the order of its state_dict, persistent buffers included.
+
+        The module is built on torch's meta device, so that its size costs nothing; one whose
+        constructor needs real values is built on the CPU. Extra state that is no tensor has
+        no entry. Leaves the global generator as it was.
+
+        Raises:
+            DefinitionError: As `build`; or a key has no shape yet (a lazy module).
+        """
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            try:
+                with torch.device("meta"):
+                    module = self.build()
+            except DefinitionError:
+                module = self.build()
+        with _own_code(self.ref):
+            return tuple(
+                TensorEntry(key, str(value.dtype).removeprefix("torch."), tuple(value.shape))
+                for key, value in module.state_dict().items()
+                if isinstance(value, torch.Tensor)
+            )
+
+    def source(self) -> str | None:
+        """The text of the file that defines it; None where there is none to read."""
+        if self.path is None:
+            return None
+        try:
+            with tokenize.open(self.path) as file:
+                return file.read()
+        except (OSError, SyntaxError, UnicodeDecodeError):
+            return None
+
+
+def find_definition(ref: str) -> Definition:
+    """Import what `ref` names.
+
+    Args:
+        ref: ``path/to/file.py:Class`` or ``package.module:Class``. What holds a separator
+            or ends in ``.py`` before the colon is a path.
+
+    Raises:
+        RefError: There is no such file, module or class; the hint has the nearest names.
+        DefinitionError: The file's own code raises.
+    """
+    place, colon, name = ref.rpartition(":")
+    if not colon or not place or not name.isidentifier():
+        hint = "write path/to/file.py:Class or package.module:Class"
+        raise RefError(f"{ref}: no definition", hint=hint)
+    is_path = place.endswith(".py") or "/" in place or "\\" in place
+    module = _import_file(ref, Path(place)) if is_path else _import_module(ref, place)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise RefError(f"{place}: has no class {name}", hint=_nearest(name, module, place))
+    folder = Path(place).absolute().parent if is_path else None
+    return Definition(ref, _defining_file(factory, module), folder, factory)
+
+
+def declare_torchvision_ops() -> None:
+    """Make torchvision importable beside a torch that its compiled operators do not fit.
+
+    Its Python side registers fakes for ``torchvision::nms`` and ``torchvision::qnms`` on
+    import, and raises "operator torchvision::nms does not exist" where its library could
+    not be loaded (PyPI's wheel is built for CUDA). Datasets, transforms and models need
+    neither, so their schemas are enough. A library that loads brings the operators itself.
+    """
+    import torch
+
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None or hasattr(torch.ops.torchvision, "nms"):
+        return
+    for library in Path(spec.origin).parent.glob("_C*"):
+        with contextlib.suppress(OSError):
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+            return
+    schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    fragment = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for operator in ("nms", "qnms"):
+        fragment.define(operator + schema)  # type: ignore[no-untyped-call]
+    _kept_alive.append(fragment)
+
+
+# torch.library withdraws what a Library declared when the object goes.
+_kept_alive: list[object] = []
+
+
+def _import_file(ref: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise RefError(f"{path}: no such file", hint=_nearest_file(path))
+    path = path.absolute()
+    # A private name: the file may be called like a module of ours or of the library.
+    name = "_ckpt_definition_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise RefError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and inspect look a class's module up by name
+    try:
+        with _own_code(ref), _importable(path.parent):
+            declare_torchvision_ops()
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_module(ref: str, name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise RefError(f"{name}: no module's name")
+    with _own_code(ref), _importable(None):
+        declare_torchvision_ops()
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # A module that the definition imports is its own affair, and another message.
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            raise RefError(f"{ref}: no module {error.name}") from error
+
+
+@contextlib.contextmanager
+def _own_code(ref: str) -> Iterator[None]:
+    """Run somebody's code: its prints go to stderr, what it raises becomes one line."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except CkptError:
+        raise
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())
+        hint = "a file of a package is named package.module:Class" if "relative" in text else None
+        raise DefinitionError(f"{ref}: raises {type(error).__name__}: {text}", hint=hint) from error
+
+
+@contextlib.contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    """Let code import the modules beside it, as Python does for a script; for a while.
+
+    Modules of `folder` are forgotten then: another definition's ``layers.py`` must not be
+    taken for this one's. Without a folder, those of the current one are found, last of all.
+    """
+    before, known = list(sys.path), set(sys.modules)
+    sys.path[:] = [*before, str(Path.cwd())] if folder is None else [str(folder), *before]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+        new = set(sys.modules) - known
+        beside = {name for name in new if "." not in name and _lies_in(name, folder)}
+        for name in new:
+            if name.partition(".")[0] in beside:
+                del sys.modules[name]
+
+
+def _lies_in(name: str, folder: Path | None) -> bool:
+    """Whether a module is ``folder/name.py`` or ``folder/name/__init__.py``."""
+    file = Path(getattr(sys.modules[name], "__file__", None) or "")
+    return folder in (file.parent, file.parent.parent)
+
+
+def _defining_file(factory: Callable[[], object], module: ModuleType) -> Path | None:
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(factory))
+    except TypeError:  # a callable object, or built in
+        file = module.__file__
+    return Path(file) if file else None
+
+
+def _nearest(name: str, module: ModuleType, place: str) -> str:
+    from torch import nn
+
+    values = vars(module).items()
+    classes = [key for key, it in values if isinstance(it, type) and issubclass(it, nn.Module)]
+    if not classes:
+        return f"{place} has no torch.nn.Module"
+    near = get_close_matches(name, classes, n=3, cutoff=0.5)
+    what = "did you mean" if near else "it has"
+    return f"{what} {', '.join(f'{place}:{key}' for key in near or classes[:5])}"
+
+
+def _nearest_file(path: Path) -> str | None:
+    names = [file.name for file in path.parent.glob("[!_]*.py")]
+    near = get_close_matches(path.name, names, n=3, cutoff=0.5)
+    return "did you mean " + ", ".join(str(path.parent / name) for name in near) if near else None

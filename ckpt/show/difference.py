@@ -1,0 +1,147 @@
+"""A difference: `ckpt diff`. First the answer, then the details, then the next command."""
+
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from ckpt.difference import Fit, KeyDiff, Pair
+from ckpt.ops.diff import Comparison
+from ckpt.ops.fitting import Fitting
+from ckpt.show.folding import fold
+from ckpt.show.terminal import table
+from ckpt.show.words import count, printable, shape, size
+from ckpt.tensors import TensorEntry
+
+
+def comparison_text(comparison: Comparison, *, width: int | None) -> str:
+    """The difference as text."""
+    if comparison.fitting is not None:
+        return _fitting_text(comparison, comparison.fitting, width)
+    before, after = printable(comparison.before), printable(comparison.after)
+    lines = [f"{before} -> {after}", *_groups(comparison.diff)]
+    if comparison.unread_bytes:
+        lines.append(
+            f"  not compared  the values of {count(len(comparison.diff.unread), 'key')}: "
+            f"{size(comparison.unread_bytes)} to read; --values reads them"
+        )
+    elif not comparison.diff.differs:
+        lines.append("  no difference")
+    return "\n".join(lines)
+
+
+def _groups(diff: KeyDiff) -> Iterator[str]:
+    yield from _group("removed", [(e.key,) for e in diff.removed], [_kind(e) for e in diff.removed])
+    yield from _group("added", [(e.key,) for e in diff.added], [_kind(e) for e in diff.added])
+    yield from _group("renamed", [(a.key, b.key) for a, b in diff.renamed], note="same bytes")
+    for a, b in diff.reshaped:
+        yield _line("reshaped", printable(a.key), f"{shape(a.shape)}  ->  {shape(b.shape)}")
+    for a, b in diff.retyped:
+        yield _line("re-typed", printable(a.key), f"{a.dtype}  ->  {b.dtype}")
+    yield from _group("changed", [(a.key,) for a, _ in diff.changed], note="other values")
+    if diff.same:
+        yield f"  same      {count(len(diff.same), 'key')}"
+
+
+def _kind(entry: TensorEntry) -> str:
+    return f"{shape(entry.shape)}  {entry.dtype}"
+
+
+def _group(
+    word: str, rows: Sequence[tuple[str, ...]], kinds: Sequence[str] = (), *, note: str = ""
+) -> Iterator[str]:
+    """Folded lines; a line of one key shows its shape and dtype."""
+    described = dict(zip(rows, kinds, strict=False))
+    for folded in fold(rows):
+        if folded.count == 1:
+            detail = described.get(folded.cells, note)
+        else:
+            detail = ", ".join(filter(None, [count(folded.count, "key"), note]))
+        yield _line(word, "  ->  ".join(map(printable, folded.cells)), detail)
+
+
+def _line(word: str, what: str, detail: str) -> str:
+    return f"  {word:<8}  {what}   {detail}"
+
+
+def _fitting_text(comparison: Comparison, fitting: Fitting, width: int | None) -> str:
+    fit, definition = fitting.fit, printable(fitting.definition)
+    backwards = comparison.before == fitting.definition and comparison.after != fitting.definition
+    mine = printable(comparison.after if backwards else comparison.before)
+    if fit.fits:
+        return f"{mine} fits {definition}: {count(fit.agreeing, 'key')} agree"
+    counts = [f"{count(fit.agreeing, 'key')} agree", f"{len(fit.missing):,} missing"]
+    counts.append(f"{len(fit.unexpected):,} unexpected")
+    if fit.reshaped:
+        counts.append(f"{len(fit.reshaped):,} of another shape")
+    short = definition.rpartition(":")[2]
+    headers = [f"only in {mine}", f"only in {short}", "shape", ""]
+    parts = [f"{mine} does not fit {definition}"]
+    if fit.missing or fit.unexpected:
+        parts.append(_indented(table(list(_side_by_side(fit)), headers, width=width)))
+    if fit.reshaped:
+        parts.append(_indented(table(_reshaped(fit.reshaped), ["key", mine, short], width=width)))
+    parts.append("  " + " · ".join(counts))
+    if fitting.rules:
+        rules = " ".join(f"--rule '{rule}'" for rule in fitting.rules)
+        parts.append(f"To make it fit:  ckpt rename {mine} {rules} --check {definition}")
+    return "\n\n".join(parts)
+
+
+def _side_by_side(fit: Fit) -> Iterator[list[str]]:
+    """What is left over on both sides, in order: twins often stand in the same place."""
+    for mine, wanted in zip_longest(fit.unexpected, fit.missing):
+        shapes = dict.fromkeys(shape(e.shape) for e in (mine, wanted) if e is not None)
+        note = "same shape" if mine and wanted and len(shapes) == 1 else ""
+        keys = [printable(entry.key) if entry else "" for entry in (mine, wanted)]
+        yield [*keys, " | ".join(shapes), note]
+
+
+def _reshaped(pairs: Sequence[Pair]) -> list[list[str]]:
+    return [[printable(a.key), shape(a.shape), shape(b.shape)] for a, b in pairs]
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def comparison_data(comparison: Comparison) -> dict[str, Any]:
+    """The same for JSON."""
+    diff, fitting = comparison.diff, comparison.fitting
+    return {
+        "before": comparison.before,
+        "after": comparison.after,
+        "differs": comparison.differs,
+        "removed": [_entry(entry) for entry in diff.removed],
+        "added": [_entry(entry) for entry in diff.added],
+        "renamed": [{"old": a.key, "new": b.key} for a, b in diff.renamed],
+        "reshaped": [
+            {"key": a.key, "before": list(a.shape), "after": list(b.shape)}
+            for a, b in diff.reshaped
+        ],
+        "retyped": [{"key": a.key, "before": a.dtype, "after": b.dtype} for a, b in diff.retyped],
+        "changed": [a.key for a, _ in diff.changed],
+        "same": [a.key for a, _ in diff.same],
+        "not_compared": [a.key for a, _ in diff.unread],
+        "unread_bytes": comparison.unread_bytes,
+        "fit": fitting_data(fitting) if fitting else None,
+    }
+
+
+def fitting_data(fitting: Fitting) -> dict[str, Any]:
+    """Whether a state_dict fits a definition, for JSON."""
+    return {
+        "definition": fitting.definition,
+        "fits": fitting.fit.fits,
+        "missing": [_entry(entry) for entry in fitting.fit.missing],
+        "unexpected": [_entry(entry) for entry in fitting.fit.unexpected],
+        "reshaped": [
+            {"key": a.key, "found": list(a.shape), "expected": list(b.shape)}
+            for a, b in fitting.fit.reshaped
+        ],
+        "agreeing": fitting.fit.agreeing,
+        "rules": list(fitting.rules),
+    }
+
+
+def _entry(entry: TensorEntry) -> dict[str, Any]:
+    return {"key": entry.key, "shape": list(entry.shape), "dtype": entry.dtype}

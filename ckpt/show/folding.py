@@ -1,0 +1,87 @@
+"""Folding: many alike lines as one. Sixty-four layers are one line, not sixty-four.
+
+`blocks.0.attn.weight`, `blocks.0.attn.bias`, … `blocks.11.attn.bias` become
+`blocks.{0..11}.attn.{weight,bias}`. A row holds one key, or an old and a new one that fold
+together; where the new number is not the old one plus a constant, nothing is folded, since
+the line would hide which goes where.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Row = tuple[str, ...]
+_NUMBER = re.compile(r"(?<!\d)(?:0|[1-9]\d*)(?!\d)")  # an index; `01` stays as it is
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """One line that stands for `count` rows."""
+
+    cells: Row
+    count: int
+
+
+def fold(rows: Sequence[Row]) -> list[Folded]:
+    """Fold rows of keys, in the order in which their kinds first appear."""
+    groups: defaultdict[Row, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(_NUMBER.sub("{}", cell) for cell in row)].append(row)
+    lines = [line for group in groups.values() for line in _fold_numbers(group)]
+    return _fold_leaves(lines)
+
+
+def _fold_numbers(rows: list[Row]) -> list[Folded]:
+    """Rows of one template: one line if their numbers make a full grid, else a line each."""
+    numbers = [[int(n) for cell in row for n in _NUMBER.findall(cell)] for row in rows]
+    columns = list(zip(*numbers, strict=True))
+    leaders = _leaders(columns)
+    product = 1
+    for index, leader in enumerate(leaders):
+        if leader == index:
+            product *= len(set(columns[index]))
+    if len(rows) == 1 or product != len(set(rows)):
+        return [Folded(row, 1) for row in rows]
+    texts = iter([_number_set(column) for column in columns])
+    cells = tuple(_NUMBER.sub(lambda _: next(texts), cell) for cell in rows[0])
+    return [Folded(cells, len(rows))]
+
+
+def _leaders(columns: list[tuple[int, ...]]) -> list[int]:
+    """For each column the first one that it follows at a constant distance."""
+    leaders: list[int] = []
+    for index, column in enumerate(columns):
+        for earlier in range(index + 1):
+            if len({a - b for a, b in zip(column, columns[earlier], strict=True)}) == 1:
+                leaders.append(earlier)
+                break
+    return leaders
+
+
+def _number_set(column: Sequence[int]) -> str:
+    found = sorted(set(column))
+    if len(found) == 1:
+        return str(found[0])
+    if len(found) > 2 and found[-1] - found[0] == len(found) - 1:
+        return f"{{{found[0]}..{found[-1]}}}"
+    return f"{{{','.join(map(str, found))}}}"
+
+
+def _fold_leaves(lines: list[Folded]) -> list[Folded]:
+    """Join lines that differ only in a last part that is the same in all their cells."""
+    groups: defaultdict[object, list[Folded]] = defaultdict(list)
+    for line in lines:
+        stems, leaves = zip(*(cell.rpartition(".")[::2] for cell in line.cells), strict=True)
+        alone = len(set(leaves)) > 1 or not all(stems)
+        groups[line.cells if alone else (stems, line.count)].append(line)
+    return [_joined(group) for group in groups.values()]
+
+
+def _joined(group: list[Folded]) -> Folded:
+    leaves = [line.cells[0].rpartition(".")[2] for line in group]
+    if len(group) == 1:
+        return group[0]
+    stems = [cell.rpartition(".")[0] for cell in group[0].cells]
+    joined = f"{{{','.join(leaves)}}}"
+    return Folded(tuple(f"{stem}.{joined}" for stem in stems), sum(line.count for line in group))

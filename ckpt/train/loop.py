@@ -1,0 +1,144 @@
+"""The training loop: windows of samples become steps.
+
+Law: a window of N samples gives the gradient of one batch of N, however it is cut into
+micro-batches. Each micro-batch backpropagates ``loss_sum * world_size / N``: dividing by
+the number of micro-batches instead would give the samples of a short one more weight.
+Nothing here reads a number from the device within an epoch, and no graph outlives its
+micro-batch.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import nll_loss
+
+MicroBatch = tuple[Tensor, Tensor]  # (b, 1, 28, 28) float32 normalised, (b,) int64
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one step sees: `samples` of them, in micro-batches made as they are asked for."""
+
+    samples: int
+    micro_batches: Iterable[MicroBatch]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """An epoch's sums, as numbers."""
+
+    loss_sum: float
+    correct: int
+    samples: int
+    windows: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """A model with all that changes it.
+
+    Attributes:
+        scaler: Disabled for fp32 and bf16, so that one path serves all precisions.
+        autocast: Entered around every forward pass.
+        schedule: Steps once an epoch.
+        world_size: Processes that average their gradients; each has its own windows.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+    autocast: AbstractContextManager[object]
+    world_size: int = 1
+    _steps: list[None] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # The hook runs only where the step really happens: GradScaler skips it when a
+        # gradient is not finite, and says so nowhere that costs no device read.
+        self.optimizer.register_step_post_hook(lambda *_: self._steps.append(None))
+
+    def train_epoch(self, windows: Iterable[Window], seen: Callable[[int], None]) -> Totals:
+        """One pass: a step per window, then one of the schedule if any step happened.
+
+        Args:
+            windows: Of the epoch.
+            seen: Called after each window with the number of samples so far.
+        """
+        self.model.train()
+        self._steps.clear()
+        tally = torch.zeros(2, dtype=torch.float64, device=device_of(self.model))
+        samples = count = 0
+        for window in windows:
+            self.optimizer.zero_grad(set_to_none=True)
+            tally += self.accumulate(window)  # (2,) loss sum, correct
+            self.step()
+            samples, count = samples + window.samples, count + 1
+            seen(samples)
+        if self._steps:
+            self.schedule.step()
+        loss_sum, correct = tally.tolist()  # the epoch's one read from the device
+        return Totals(loss_sum, int(correct), samples, count, len(self._steps))
+
+    def accumulate(self, window: Window) -> Tensor:
+        """Add the window's mean gradient, scaled by `scaler`, to the parameters' ``.grad``.
+
+        Returns:
+            ``(2,)`` float64, detached, on the device: sum of losses, correct predictions.
+
+        Raises:
+            ValueError: The micro-batches do not hold `window.samples` samples.
+        """
+        tally = torch.zeros(2, dtype=torch.float64, device=device_of(self.model))
+        samples = 0
+        for images, labels in window.micro_batches:  # (b, 1, 28, 28) float32, (b,) int64
+            with self.autocast:
+                log_probs = self.model(images)  # (b, 10)
+            loss_sum = loss_sum_of(log_probs, labels)  # () float32
+            share = self.scaler.scale(loss_sum * self.world_size / window.samples)
+            share.backward()  # type: ignore[no-untyped-call]
+            tally += tally_of(loss_sum, log_probs, labels)
+            samples += len(labels)
+        if samples != window.samples:
+            raise ValueError(f"window of {window.samples} samples holds {samples}")
+        return tally
+
+    def step(self) -> None:
+        """Unscale once, step unless a gradient is not finite, update the scale once."""
+        self.scaler.unscale_(self.optimizer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def loss_sum_of(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """Sum of negative log-likelihoods, in float32 at the least; ``()``, nats."""
+    at_least_float32 = torch.promote_types(log_probs.dtype, torch.float32)
+    return nll_loss(log_probs.to(at_least_float32), labels, reduction="sum")
+
+
+def tally_of(loss_sum: Tensor, log_probs: Tensor, labels: Tensor) -> Tensor:
+    """``(2,)`` float64 without a graph: loss sum, number of right predictions."""
+    correct = (log_probs.detach().argmax(dim=1) == labels).sum()
+    return torch.stack((loss_sum.detach().double(), correct.double()))
+
+
+def evaluate(model: nn.Module, batches: Iterable[MicroBatch]) -> Totals:
+    """Score a model as it is, in its own precision; one read from the device."""
+    model.eval()
+    tally = torch.zeros(2, dtype=torch.float64, device=device_of(model))
+    samples = 0
+    with torch.inference_mode():
+        for images, labels in batches:
+            log_probs = model(images)  # (b, 10)
+            tally = tally + tally_of(loss_sum_of(log_probs, labels), log_probs, labels)
+            samples += len(labels)
+    loss_sum, correct = tally.tolist()
+    return Totals(loss_sum, int(correct), samples, windows=0, steps=0)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next(model.parameters()).device

@@ -1,0 +1,108 @@
+"""Precision: fp32, or autocast to bf16 or fp16, and which of them is worth it here.
+
+torch's float32 is the reference; a lower precision has to be faster by more than a tenth
+to be chosen. What is timed is a scratch copy of the model, and torch's generators are left
+as they were, so that trying changes no weights.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import nn
+
+from ckpt.train.loop import MicroBatch, Trainer, Window
+from ckpt.train.recipe import Recipe
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_ROUNDS, _WARM_UP = 9, 3  # steps of each; about a second in all on two CPU cores
+_WORTH_IT = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """A choice, and why it was made.
+
+    Attributes:
+        name: ``fp32``, ``bf16`` or ``fp16``.
+        why: One phrase for people.
+        milliseconds: Median of a step of one micro-batch, for each that was timed.
+    """
+
+    name: str
+    why: str
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+
+def build_trainer(model: nn.Module, precision: str, recipe: Recipe) -> Trainer:
+    """The recipe's optimizer and schedule around `model`, which stays where it is."""
+    device = next(model.parameters()).device.type
+    optimizer = torch.optim.Adadelta(model.parameters(), lr=recipe.lr)
+    lowered = precision != "fp32"
+    return Trainer(
+        model,
+        optimizer,
+        schedule=torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=recipe.lr_decay),
+        # bfloat16 has float32's range: its gradients need no scaling.
+        scaler=torch.amp.GradScaler(device, enabled=precision == "fp16"),
+        autocast=torch.autocast(
+            device, dtype=_DTYPES[precision] if lowered else None, enabled=lowered
+        ),
+    )
+
+
+def choose_precision(recipe: Recipe, model: nn.Module, batch: MicroBatch) -> Precision:
+    """The recipe's precision, or for ``auto`` the one that a few steps show to be worth it.
+
+    Args:
+        recipe: Its optimizer and batch size are what is timed.
+        model: On the device; not changed.
+        batch: One micro-batch on the device.
+    """
+    if recipe.precision != "auto":
+        return Precision(recipe.precision, "as asked")
+    cuda = batch[0].is_cuda
+    # CPUs have no fast float16; GPUs before Ampere have no bfloat16.
+    lower = (
+        "bf16" if not cuda or torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    )
+    milliseconds = _time(("fp32", lower), recipe, model, batch)
+    ratio = milliseconds["fp32"] / milliseconds[lower]
+    if ratio > _WORTH_IT:
+        return Precision(lower, f"timed: {ratio:.1f} × fp32", milliseconds)
+    return Precision("fp32", f"timed: {lower} is {ratio:.1f} × fp32", milliseconds)
+
+
+def _time(
+    names: tuple[str, ...], recipe: Recipe, model: nn.Module, batch: MicroBatch
+) -> dict[str, float]:
+    """Milliseconds of a step; the precisions take turns, so that both meet the same noise."""
+    images = batch[0]
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        clocks = {
+            name: _timed_steps(build_trainer(copy.deepcopy(model).train(), name, recipe), batch)
+            for name in names
+        }
+        rounds = [{name: next(clock) for name, clock in clocks.items()} for _ in range(_ROUNDS)]
+    return {name: round(median(each[name] for each in rounds) * 1000, 3) for name in names}
+
+
+def _timed_steps(trainer: Trainer, batch: MicroBatch) -> Iterator[float]:
+    """Seconds of one step after the other, the first ones left out."""
+    for turn in range(_WARM_UP + _ROUNDS):
+        _wait(batch)
+        start = perf_counter()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.accumulate(Window(len(batch[1]), [batch]))
+        trainer.step()
+        _wait(batch)
+        if turn >= _WARM_UP:
+            yield perf_counter() - start
+
+
+def _wait(batch: MicroBatch) -> None:
+    if batch[0].is_cuda:
+        torch.cuda.synchronize(batch[0].device)

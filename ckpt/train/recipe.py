@@ -1,0 +1,82 @@
+"""The recipe: what a training run is asked to do. Importable without torch."""
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from ckpt.errors import UsageError
+
+DATASETS = ("auto", "mnist", "fashion-mnist", "kmnist", "digits")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides the weights, and how fast they are had.
+
+    Two runs of one recipe with the same precision, machine and number of threads give the
+    same bytes; ``precision="auto"`` is resolved by timing, so it is the record of a run,
+    not this, that says what to repeat.
+
+    Attributes:
+        model: Ref of the definition; it gives log-probabilities ``(batch, 10)``.
+        dataset: ``auto`` is MNIST where it can be had, else scikit-learn's digits.
+        data_dir: Looked into first, in torchvision's layout (``MNIST/raw/…``).
+        epochs: Passes over the training images.
+        batch_size: Images of one micro-batch, what memory has to hold.
+        accumulate: Micro-batches of one step; their product is the effective batch.
+        precision: ``fp16`` scales its loss; ``auto`` times fp32 against the others.
+        lr: Adadelta's factor on its own step.
+        lr_decay: `lr` is multiplied by it after every epoch, in (0, 1].
+        seed: Of weights, sample order and dropout.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        num_workers: Processes that gather batches; 0 keeps the images on the device.
+
+    Raises:
+        UsageError: A value makes no sense; the message has it and what would.
+    """
+
+    model: str = "ckpt.models.mnist_cnn:Net"
+    dataset: str = "auto"
+    data_dir: Path | None = None
+    epochs: int = 14
+    batch_size: int = 64
+    accumulate: int = 1
+    precision: str = "auto"
+    lr: float = 1.0
+    lr_decay: float = 0.7
+    seed: int = 1
+    device: str = "auto"
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("dataset", self.dataset, DATASETS)
+        _one_of("precision", self.precision, PRECISIONS)
+        for name in ("epochs", "batch_size", "accumulate"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
+        _require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a number above 0")
+        _require(0 < self.lr_decay <= 1, "lr_decay", self.lr_decay, "above 0, at most 1")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1")
+        known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None
+        _require(known, "device", self.device, "auto, cpu, cuda or cuda:N")
+
+    @property
+    def effective_batch(self) -> int:
+        """Images of one whole step."""
+        return self.batch_size * self.accumulate
+
+
+def _require(holds: object, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise UsageError(f"{name.replace('_', '-')} is {value}, expected {expected}")
+
+
+def _one_of(name: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        near = get_close_matches(value, known, n=1)
+        hint = f"did you mean {near[0]}" if near else None
+        raise UsageError(f"{name} is {value}, expected one of {', '.join(known)}", hint=hint)

@@ -1,0 +1,114 @@
+"""What a training run tells whoever watches it, and what it gives in the end. No torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is settled before the first step.
+
+    Attributes:
+        dataset: As people call it, e.g. ``Fashion-MNIST``.
+        where: Folder or package that the images come from, the home folder as ``~``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        why: One phrase: why this precision, e.g. ``timed: 1.4 × fp32``.
+    """
+
+    dataset: str
+    where: str
+    train_count: int
+    test_count: int
+    epochs: int
+    batch_size: int
+    accumulate: int
+    precision: str
+    why: str
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """One epoch, as measured while its weights were changing.
+
+    Attributes:
+        epoch: From 1.
+        loss: Mean over the images, in nats, with dropout.
+        accuracy: Of the same outputs, in [0, 1].
+        lr: That its steps used.
+        seconds: Wall clock.
+        images_per_second: Wall clock, data and optimizer included.
+        skipped_steps: Windows whose gradients overflowed in fp16 and changed nothing.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    lr: float
+    seconds: float
+    images_per_second: float
+    skipped_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        path: The file that was written, and read back for the test.
+        test_loss: Mean over the test images, in nats, fp32.
+        test_accuracy: In [0, 1].
+        record: JSON-able: recipe as resolved, dataset, precision, environment, …
+        definition_source: Text of the file that defines the model.
+    """
+
+    path: Path
+    curves: tuple[Epoch, ...]
+    test_loss: float
+    test_accuracy: float
+    test_correct: int
+    test_count: int
+    seconds: float
+    peak_bytes: int | None
+    record: dict[str, Any] = field(repr=False)
+    definition_source: str = field(repr=False)
+
+
+class Watcher(Protocol):
+    """Told of a run in this order: notes, started, then steps and epochs, finished."""
+
+    def note(self, text: str) -> None:
+        """One plain line about something that is not as one might think."""
+
+    def started(self, facts: Facts) -> None:
+        """Everything is loaded; the first step comes next."""
+
+    def step(self, epoch: int, images: int) -> None:
+        """A window is done; `images` of `epoch` have been seen so far."""
+
+    def epoch(self, result: Epoch) -> None:
+        """An epoch is over."""
+
+    def finished(self, trained: Trained) -> None:
+        """The file is on disk and tested."""
+
+
+class Unwatched:
+    """A watcher that does nothing."""
+
+    def note(self, text: str) -> None:
+        """See `Watcher.note`."""
+
+    def started(self, facts: Facts) -> None:
+        """See `Watcher.started`."""
+
+    def step(self, epoch: int, images: int) -> None:
+        """See `Watcher.step`."""
+
+    def epoch(self, result: Epoch) -> None:
+        """See `Watcher.epoch`."""
+
+    def finished(self, trained: Trained) -> None:
+        """See `Watcher.finished`."""

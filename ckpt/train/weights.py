@@ -1,0 +1,83 @@
+"""Weights of a finished run: onto the disk, and back the way any reader would take them.
+
+Law: what is read back fits a new module of the same definition, strictly.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ckpt.errors import FitError, UsageError
+from ckpt.files import write_whole
+
+ZIP_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+SUFFIXES = (*ZIP_SUFFIXES, ".safetensors")
+
+
+def check_destination(path: Path, *, replace: bool) -> None:
+    """Find out before the training what would be found out after it.
+
+    Raises:
+        UsageError: The suffix is no format's, the folder is missing, or the name is taken.
+    """
+    if path.suffix not in SUFFIXES:
+        expected = ", ".join(SUFFIXES)
+        raise UsageError(f"{path}: no known suffix, expected one of {expected}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such folder")
+    if not replace and path.exists():
+        raise UsageError(
+            f"{path}: exists already", hint="name another file with -o, or replace it with --force"
+        )
+
+
+def write_weights(model: nn.Module, path: Path, *, replace: bool) -> None:
+    """Save the state_dict by torch or safetensors, as the suffix says; whole or not at all."""
+    state = _portable(model)
+    with write_whole(path, replace=replace) as out:
+        if path.suffix == ".safetensors":
+            import safetensors.torch
+
+            tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+            out.write(safetensors.torch.save(tensors, metadata={"format": "pt"}))
+        else:
+            # Given a path, torch.save would name the archive's folder after the file.
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            out.write(buffer.getbuffer())
+
+
+def read_weights(model: nn.Module, path: Path) -> None:
+    """Load a file into `model`, strictly.
+
+    Raises:
+        FitError: The file's keys or shapes are not the model's.
+    """
+    if path.suffix == ".safetensors":
+        import safetensors.torch
+
+        state = safetensors.torch.load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise FitError(f"{path}: does not fit what it was saved from: {reason}") from error
+
+
+def _portable(model: nn.Module) -> dict[str, Any]:
+    """The state_dict on the CPU, each tensor row-major and with a storage of its own.
+
+    A storage of its own: a view would take everything that it looks at into the file. And
+    copied into a new one: `contiguous` leaves a channels-last tensor with one channel the
+    strides that it has.
+    """
+    state = model.state_dict()
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            state[key] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+    return state

@@ -1,0 +1,1 @@
+"""The model definitions that come with ckpt; `ckpt.models` once installed."""

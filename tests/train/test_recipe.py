@@ -1,0 +1,48 @@
+"""The recipe checks itself, and needs no torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ckpt.errors import UsageError
+from ckpt.train.recipe import Recipe
+
+WRONG = {
+    "dataset": ({"dataset": "mnits"}, "dataset is mnits"),
+    "precision": ({"precision": "fp8"}, "precision is fp8"),
+    "epochs": ({"epochs": 0}, "epochs is 0, expected at least 1"),
+    "batch size": ({"batch_size": 0}, "batch-size is 0"),
+    "accumulate": ({"accumulate": -1}, "accumulate is -1"),
+    "workers": ({"num_workers": -1}, "num-workers is -1"),
+    "lr zero": ({"lr": 0.0}, "lr is 0.0"),
+    "lr nan": ({"lr": float("nan")}, "lr is nan"),
+    "decay": ({"lr_decay": 1.5}, "lr-decay is 1.5"),
+    "seed": ({"seed": 2**63}, "seed is"),
+    "device": ({"device": "gpu"}, "device is gpu, expected auto, cpu, cuda or cuda:N"),
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), WRONG.values(), ids=WRONG)
+def test_recipe_refuses_what_makes_no_sense(settings, message):
+    with pytest.raises(UsageError, match=message):
+        Recipe(**settings)
+
+
+def test_recipe_suggests_the_dataset_that_was_meant():
+    with pytest.raises(UsageError) as caught:
+        Recipe(dataset="mnits")
+    assert caught.value.hint == "did you mean mnist"
+
+
+def test_effective_batch_is_the_product():
+    assert Recipe(batch_size=64, accumulate=4).effective_batch == 256
+
+
+def test_recipe_windows_and_watch_need_no_torch():
+    code = (
+        "import sys, ckpt.train, ckpt.train.recipe, ckpt.train.windows, ckpt.train.watch,"
+        "ckpt.show.training; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

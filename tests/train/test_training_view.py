@@ -1,0 +1,117 @@
+"""What people see of a run."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from ckpt.show.training import TrainingView, division, duration, epoch_line, header, summary
+from ckpt.train.watch import Epoch, Facts, Trained
+
+FACTS = Facts(
+    dataset="MNIST",
+    where="~/.cache/ckpt/MNIST",
+    train_count=60_000,
+    test_count=10_000,
+    epochs=14,
+    batch_size=64,
+    accumulate=1,
+    precision="bf16",
+    why="timed: 1.4 × fp32",
+    device="cpu",
+    threads=2,
+)
+EPOCH = Epoch(
+    epoch=1,
+    loss=0.2134,
+    accuracy=0.934,
+    lr=1.0,
+    seconds=22.1,
+    images_per_second=2715.0,
+    skipped_steps=0,
+)
+TRAINED = Trained(
+    path=Path("w.pt"),
+    curves=(EPOCH,),
+    test_loss=0.03,
+    test_accuracy=0.9921,
+    test_correct=9921,
+    test_count=10_000,
+    seconds=273.4,
+    peak_bytes=412_000_000,
+    record={},
+    definition_source="",
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_header_shows_the_arithmetic():
+    assert header(FACTS) == [
+        "MNIST: 60,000 images from ~/.cache/ckpt/MNIST        60,000 = 937 × 64 + 32",
+        "effective batch 64 = 64 × 1 · bf16 autocast (timed: 1.4 × fp32) · 2 threads",
+    ]
+
+
+def test_division_without_a_rest_has_none():
+    assert division(128, 64) == "128 = 2 × 64"
+
+
+def test_epoch_line_is_one_line_and_counts_skipped_steps():
+    line = "epoch  1/14  loss 0.2134  acc  93.4%  2,715 img/s  0:22"
+    assert epoch_line(EPOCH, 14) == line
+
+
+def test_summary_is_accuracy_time_and_memory():
+    assert summary(TRAINED) == (
+        "test accuracy 99.21% (10,000 images, read once) · 4 min 33 s · peak 412 MB"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(8.24, "8.2 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (7500, "2 h 5 min")],
+)
+def test_duration_is_as_people_say_it(seconds, text):
+    assert duration(seconds) == text
+
+
+def show(stream):
+    lines = []
+    view = TrainingView(lines.append, stream)
+    view.note("a note")
+    view.started(FACTS)
+    view.step(1, 64)
+    view.step(1, 60_000)
+    view.epoch(EPOCH)
+    view.finished(TRAINED)
+    return lines
+
+
+def test_a_pipe_gets_lines_and_no_bar():
+    stream = io.StringIO()
+    lines = show(stream)
+    assert lines == ["a note", *header(FACTS), epoch_line(EPOCH, 14), summary(TRAINED)]
+    assert stream.getvalue() == ""
+
+
+def test_a_dumb_terminal_gets_no_bar(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    show(stream)
+    assert stream.getvalue() == ""
+
+
+def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("ckpt.show.training.BAR_DELAY", 0.0)
+    stream = Terminal()
+    lines = show(stream)
+    assert "epoch  1/14" in stream.getvalue()
+    assert stream.getvalue().endswith("\r")
+    assert lines[-1] == summary(TRAINED)
+    assert sys.stdout is not stream
