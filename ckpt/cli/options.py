@@ -1,0 +1,97 @@
+"""What the commands share: their common options, and the session these make."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import update_wrapper
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ckpt.ops.registry import Registry
+from ckpt.show.terminal import Terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of a command: where it shows things, and which registry it uses."""
+
+    terminal: Terminal
+    as_json: bool
+    registry: Registry
+
+    def show(self, text: Callable[[], str], data: Callable[[], object]) -> None:
+        """Print a result, as text or as JSON."""
+        if self.as_json:
+            self.terminal.data(data())
+        else:
+            self.terminal.result(text())
+
+
+def command(*, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function whose first argument is a `Session` a command with the common options.
+
+    Args:
+        examples: Command lines that `--help` shows at the end.
+    """
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        def run(
+            *, as_json: bool, quiet: bool, registry_folder: Path | None, **arguments: Any
+        ) -> None:
+            session = Session(Terminal(quiet=quiet), as_json, Registry(registry_folder))
+            function(session, **arguments)
+
+        wrapped = update_wrapper(run, function)
+        for option in reversed(_COMMON):
+            wrapped = option(wrapped)
+        epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples.splitlines())
+        return click.command(epilog=epilog)(wrapped)
+
+    return decorate
+
+
+_COMMON = (
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    click.option("-q", "--quiet", is_flag=True, help="No remarks and no progress."),
+    click.option(
+        "--registry",
+        "registry_folder",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="The registry's folder; else CKPT_REGISTRY, else the nearest one upwards.",
+    ),
+)
+
+
+def metric_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--metric k=v`, several times; the function gets `metrics`, a dict."""
+    return click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        metavar="NAME=NUMBER",
+        callback=_metrics,
+        help="A metric to keep with the version, e.g. accuracy=0.992; may stand again.",
+    )(function)
+
+
+def _metrics(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for value in values:
+        name, mark, number = value.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            mark = ""
+        if not (name and mark) or found[name] - found[name] != 0:  # NaN and infinities, too
+            raise click.BadParameter(f"{value!r} is not NAME=NUMBER")
+    return found
+
+
+def remark_on_new_registry(session: Session, folder: Path | None) -> None:
+    """Say that a registry was begun, if one was."""
+    if folder is not None:
+        session.terminal.remark(f"began a registry: {folder / 'registry.json'}")

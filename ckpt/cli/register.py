@@ -1,0 +1,29 @@
+"""`ckpt register`."""
+
+import click
+
+from ckpt.cli.options import Session, metric_option, remark_on_new_registry
+from ckpt.cli.options import command as ckpt_command
+from ckpt.ops.register import register
+from ckpt.show.versions import added_data, added_text
+
+
+@ckpt_command(
+    examples="ckpt register old.pt --name mnist-cnn -m 'before the refactoring'\n"
+    "ckpt register run7.safetensors --metric accuracy=0.992"
+)
+@click.argument("file")
+@click.option("--name", metavar="MODEL", help="The model; by default the file's name.")
+@click.option("-m", "--message", default="", help="What to say of this version.")
+@metric_option
+def command(
+    session: Session, file: str, name: str | None, message: str, metrics: dict[str, float]
+) -> None:
+    """Make FILE the next version of a model.
+
+    The file stays where it is; its tensors go into the store beside registry.json, each once.
+    The same file again adds nothing.
+    """
+    added = register(file, registry=session.registry, name=name, message=message, metrics=metrics)
+    remark_on_new_registry(session, added.created_registry)
+    session.show(lambda: added_text(added), lambda: added_data(added))

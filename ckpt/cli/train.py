@@ -1,0 +1,170 @@
+"""`ckpt train`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+
+from ckpt.cli.options import Session, remark_on_new_registry
+from ckpt.cli.options import command as ckpt_command
+from ckpt.errors import UsageError
+from ckpt.ops.register import register
+from ckpt.ops.registry import Added
+from ckpt.registry.refs import expect_name
+from ckpt.show.training import TrainingView
+from ckpt.show.versions import added_data, added_text
+from ckpt.show.words import printable, size
+from ckpt.train.recipe import DATASETS, PRECISIONS, Recipe
+from ckpt.train.watch import Trained
+
+_DEFAULT = Recipe()
+
+
+@ckpt_command(
+    examples="ckpt train --register\n"
+    "ckpt train --register --accumulate 4 --precision bf16 --epochs 3\n"
+    "ckpt train --dataset digits --out digits.safetensors"
+)
+@click.option("--register", "registered", is_flag=True, help="Make the weights the next version.")
+@click.option("--name", metavar="MODEL", help="The model for --register; else the definition's.")
+@click.option("-m", "--message", default="", help="What to say of the version.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
+@click.option("--force", is_flag=True, help="Replace the file that stands there.")
+@click.option("--model", default=_DEFAULT.model, show_default=True, help="The definition.")
+@click.option(
+    "--dataset",
+    type=click.Choice(DATASETS),
+    default=_DEFAULT.dataset,
+    show_default=True,
+    help="auto is MNIST where it can be had, else scikit-learn's digits.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="A folder in torchvision's layout; else CKPT_DATA, else the cache.",
+)
+@click.option("--epochs", type=int, default=_DEFAULT.epochs, show_default=True)
+@click.option(
+    "--batch-size",
+    type=int,
+    default=_DEFAULT.batch_size,
+    show_default=True,
+    help="Images of one micro-batch, what memory has to hold.",
+)
+@click.option(
+    "--accumulate",
+    type=int,
+    default=_DEFAULT.accumulate,
+    show_default=True,
+    help="Micro-batches of one step; the product is the effective batch.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=_DEFAULT.precision,
+    show_default=True,
+    help="auto times a few steps of each and says what it chose.",
+)
+@click.option("--lr", type=float, default=_DEFAULT.lr, show_default=True)
+@click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True)
+@click.option("--device", default=_DEFAULT.device, show_default=True)
+@click.option(
+    "--num-workers",
+    type=int,
+    default=_DEFAULT.num_workers,
+    show_default=True,
+    help="Processes that load batches; 0 keeps all images in memory.",
+)
+def command(
+    session: Session,
+    registered: bool,
+    name: str | None,
+    message: str,
+    out: Path | None,
+    force: bool,
+    **settings: Any,
+) -> None:
+    """Train a network with the default recipe; the test images are read once, at the end.
+
+    Without --register and --out the weights are written to a file named after the model.
+    """
+    recipe = Recipe(**settings)
+    model = expect_name(name or _model_name(recipe.model))
+    if name and not registered:
+        raise UsageError("--name goes with --register")
+    with _destination(out, model, kept=not registered) as path:
+        trained = _train(session, recipe, path, force=force)
+        added = _registered(session, trained, recipe, model, message) if registered else None
+    kept = None if registered and out is None else path
+    session.show(lambda: _text(kept, added), lambda: _data(trained, kept, added))
+
+
+def _train(session: Session, recipe: Recipe, path: Path, *, force: bool) -> Trained:
+    from ckpt.train.run import train
+
+    view = TrainingView(session.terminal.remark, sys.stderr)
+    try:
+        return train(recipe, path, watch=view, replace=force)
+    finally:
+        view.close()
+
+
+@contextmanager
+def _destination(out: Path | None, model: str, *, kept: bool) -> Iterator[Path]:
+    """Where the weights go: the file that was named, or one that only the registry sees."""
+    if out is not None or kept:
+        yield out or Path(f"{model}.pt")
+    else:
+        with TemporaryDirectory(prefix="ckpt-train-") as folder:
+            yield Path(folder) / f"{model}.pt"
+
+
+def _registered(
+    session: Session, trained: Trained, recipe: Recipe, model: str, message: str
+) -> Added:
+    added = register(
+        str(trained.path),
+        registry=session.registry,
+        name=model,
+        message=message,
+        metrics={"accuracy": trained.test_accuracy, "loss": trained.test_loss},
+        made_by=f"train {trained.record['dataset']['name']}, {recipe.epochs} ep",
+        record={"training": trained.record, "curves": curves(trained)},
+        definition_source=trained.definition_source,
+    )
+    remark_on_new_registry(session, added.created_registry)
+    return added
+
+
+def curves(trained: Trained) -> dict[str, list[float]]:
+    """What was measured in each epoch, a list a quantity."""
+    names = ("loss", "accuracy", "lr", "seconds", "skipped_steps")
+    return {name: [round(getattr(e, name), 6) for e in trained.curves] for name in names}
+
+
+def _model_name(definition: str) -> str:
+    """``models/mnist_cnn.py:Net`` and ``ckpt.models.mnist_cnn:Net`` give ``mnist-cnn``."""
+    place = definition.rpartition(":")[0].replace("\\", "/").removesuffix(".py")
+    return place.rpartition("/")[2].rpartition(".")[2].replace("_", "-")
+
+
+def _text(path: Path | None, added: Added | None) -> str:
+    lines = [f"wrote {printable(str(path))}  {size(path.stat().st_size)}"] if path else []
+    return "\n".join([*lines, added_text(added)] if added else lines)
+
+
+def _data(trained: Trained, path: Path | None, added: Added | None) -> dict[str, Any]:
+    return {
+        "path": str(path) if path else None,
+        "test_accuracy": trained.test_accuracy,
+        "test_loss": trained.test_loss,
+        "test_images": trained.test_count,
+        "seconds": trained.seconds,
+        "curves": curves(trained),
+        "record": trained.record,
+        "added": added_data(added) if added else None,
+    }

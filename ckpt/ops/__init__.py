@@ -1,0 +1,1 @@
+"""The verbs: each resolves its refs, acts, and returns a value. Nothing here prints."""

@@ -1,0 +1,128 @@
+"""What a ref names, opened: a version, a file or a definition. All three have entries."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckpt.definitions import Definition, find_definition
+from ckpt.errors import RefError
+from ckpt.files import FileSource
+from ckpt.formats import open_checkpoint
+from ckpt.formats.checkpoint import Checkpoint
+from ckpt.manifest import Manifest
+from ckpt.ops.registry import Registry
+from ckpt.registry.index import Version
+from ckpt.registry.refs import DefinitionRef, FileRef, Ref, parse_ref
+from ckpt.store.version import VersionSource
+from ckpt.tensors import TensorEntry
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedFile:
+    """A checkpoint file."""
+
+    name: str
+    path: Path
+    inside: str | None
+    source: FileSource
+    checkpoint: Checkpoint
+
+    @property
+    def entries(self) -> Sequence[TensorEntry]:
+        """With offsets, without digests."""
+        return self.checkpoint.entries
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVersion:
+    """A registered version; its checkpoint is read from the skeleton when asked for."""
+
+    name: str
+    version: Version
+    source: VersionSource
+
+    @property
+    def manifest(self) -> Manifest:
+        """The version's manifest."""
+        return self.source.manifest
+
+    @property
+    def entries(self) -> Sequence[TensorEntry]:
+        """With digests, without offsets."""
+        return self.manifest.entries
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The version's file, read as any file is."""
+        return open_checkpoint(self.source, inside=self.manifest.inside)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedDefinition:
+    """A definition, built on the meta device."""
+
+    name: str
+    definition: Definition
+    entries: Sequence[TensorEntry]
+
+
+OpenedState = OpenedFile | OpenedVersion
+Opened = OpenedState | OpenedDefinition
+
+
+@contextmanager
+def open_ref(text: str, registry: Registry) -> Iterator[Opened]:
+    """Open what `text` names; files are closed when the block ends.
+
+    Raises:
+        RefError: It names nothing.
+        FormatError: The file is no checkpoint that can be read.
+    """
+    ref = parse_ref(text)
+    if isinstance(ref, FileRef):
+        with FileSource(ref.path) as source:
+            checkpoint = open_checkpoint(source, inside=ref.inside)
+            yield OpenedFile(text, ref.path, ref.inside, source, checkpoint)
+    elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
+        definition = _definition(ref)
+        yield OpenedDefinition(text, definition, definition.entries())
+    else:
+        version = _version(text, ref, registry)
+        yield OpenedVersion(version.ref, version, registry.source(version))
+
+
+@contextmanager
+def open_state(text: str, registry: Registry) -> Iterator[OpenedState]:
+    """Open a version or a file; a definition holds no weights and is refused."""
+    with open_ref(text, registry) as opened:
+        if isinstance(opened, OpenedDefinition):
+            raise RefError(f"{text} is a definition and holds no weights")
+        yield opened
+
+
+def _definition(ref: DefinitionRef) -> Definition:
+    try:
+        return find_definition(ref.text)
+    except RefError as error:
+        if ref.version is None or "." in str(ref.version.model):
+            raise
+        raise RefError(
+            f"{ref.text}: no model {ref.version.model} in the registry, and no such module",
+            hint=f"{error}",
+        ) from error
+
+
+def _is_model(ref: DefinitionRef, registry: Registry) -> bool:
+    return ref.version is not None and ref.version.model in registry.index().models
+
+
+def _version(text: str, ref: Ref, registry: Registry) -> Version:
+    try:
+        return registry.version(ref)
+    except RefError as error:
+        # Somebody who types `old` may well mean old.pt.
+        near = sorted(Path.cwd().glob(f"{text}.*")) if text.isidentifier() else []
+        if near:
+            raise RefError(str(error), hint=f"or the file {near[0].name}?") from error
+        raise

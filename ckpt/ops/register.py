@@ -1,0 +1,150 @@
+"""Register: a file becomes the next version of a model."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ckpt.errors import FormatError
+from ckpt.files import ByteSource, FileSource
+from ckpt.formats import open_checkpoint
+from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.writing import tensor_bytes
+from ckpt.manifest import Hole, Manifest, Skeleton
+from ckpt.ops.blobs import Blobs
+from ckpt.ops.registry import Added, Registry
+from ckpt.registry.refs import FileRef, expect_name, parse_ref
+from ckpt.tensors import Span, TensorEntry
+
+
+def register(
+    ref: str,
+    *,
+    registry: Registry | None = None,
+    name: str | None = None,
+    message: str = "",
+    metrics: Mapping[str, float] | None = None,
+    made_by: str | None = None,
+    record: Mapping[str, Any] | None = None,
+    definition_source: str | None = None,
+) -> Added:
+    """Make the file that `ref` names the next version of a model.
+
+    Args:
+        ref: A path, with ``::model`` for one state_dict of a training checkpoint.
+        registry: Where; None finds it as the command line does.
+        name: The model; None takes the file's name without its suffix.
+        message: What to say of the version.
+        metrics: E.g. ``{"accuracy": 0.9921}``.
+        made_by: How it came about, a few words for `ckpt ls`.
+        record: What else to keep: parent, plan, training config, environment.
+        definition_source: Source text of the definition that it fits.
+
+    Returns:
+        The version; not new if the model held the same bytes already.
+
+    Raises:
+        FormatError: The file is no checkpoint that can be read.
+    """
+    parsed = parse_ref(ref)
+    if not isinstance(parsed, FileRef):
+        raise FormatError(f"{ref}: not a file", hint="register takes a checkpoint file")
+    registry = registry or Registry()
+    model = expect_name(name or model_name(parsed.path))
+    blobs = Blobs(registry.store)
+    with FileSource(parsed.path) as source:
+        checkpoint = open_checkpoint(source, inside=parsed.inside)
+        manifest = _stored(source, checkpoint, parsed, blobs)
+    manifest = replace(
+        manifest,
+        record=_record(model, message, metrics, record, definition_source, blobs),
+        inline=blobs.inline,
+    )
+    return registry.add(
+        model,
+        manifest,
+        new_bytes=blobs.new_bytes,
+        made_by=made_by or f"register {parsed.path.name}",
+        metrics=metrics,
+        message=message,
+    )
+
+
+def model_name(path: Path) -> str:
+    """A model's name out of a file's: ``My Net.best.pt`` gives ``My-Net.best``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:128]
+
+
+def _stored(source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blobs) -> Manifest:
+    whole = hashlib.sha256()
+    holes: list[Hole] = []
+    gaps: list[Span] = []
+    position = 0
+    for span in checkpoint.spans:
+        gaps.append(Span(position, span.offset - position))
+        _feed(whole, source.stream(gaps[-1].offset, gaps[-1].nbytes))
+        chunks = _teed(source.stream(span.offset, span.nbytes), whole)
+        tensor = blobs.put(chunks, span.nbytes)
+        holes.append(Hole(span.offset, span.nbytes, tensor))
+        position = span.end
+    gaps.append(Span(position, source.size - position))
+    _feed(whole, source.stream(position, source.size - position))
+    skeleton = blobs.put_skeleton(
+        chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in gaps),
+        sum(gap.nbytes for gap in gaps),
+    )
+    return Manifest(
+        format=checkpoint.format,
+        file_name=ref.path.name,
+        file_digest="sha256:" + whole.hexdigest(),
+        skeleton=Skeleton(source.size, tuple(holes), skeleton),
+        entries=tuple(_digested(checkpoint.entries, holes, source, blobs)),
+        inside=ref.inside,
+        rest=checkpoint.rest,
+    )
+
+
+def _digested(
+    entries: Iterable[TensorEntry], holes: list[Hole], source: ByteSource, blobs: Blobs
+) -> Iterator[TensorEntry]:
+    """The entries with their digests; a tensor that fills no hole gets an object of its own."""
+    filled = {Span(hole.offset, hole.nbytes): hole.digest for hole in holes}
+    for entry in entries:
+        tensor = filled.get(entry.span) if entry.span else None
+        if tensor is None:
+            chunks = tensor_bytes(source, entry)
+            tensor = blobs.put(chunks, entry.nbytes)
+        yield TensorEntry(entry.key, entry.dtype, entry.shape, digest=tensor)
+
+
+def _record(
+    model: str,
+    message: str,
+    metrics: Mapping[str, float] | None,
+    record: Mapping[str, Any] | None,
+    definition_source: str | None,
+    blobs: Blobs,
+) -> dict[str, Any]:
+    full: dict[str, Any] = {"model": model, "message": message, "metrics": dict(metrics or {})}
+    full |= record or {}
+    if definition_source is not None:
+        data = definition_source.encode("utf-8")
+        full["definition"] = {
+            "digest": blobs.put([data], len(data)),
+            "nbytes": len(data),
+        }
+    return full
+
+
+def _teed(chunks: Iterable[bytes], hasher: "hashlib._Hash") -> Iterator[bytes]:
+    for chunk in chunks:
+        hasher.update(chunk)
+        yield chunk
+
+
+def _feed(hasher: "hashlib._Hash", chunks: Iterable[bytes]) -> None:
+    for chunk in chunks:
+        hasher.update(chunk)

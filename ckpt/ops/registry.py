@@ -1,0 +1,156 @@
+"""A registry: the index and the store of one folder, joined."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ckpt.errors import IntegrityError, RefError
+from ckpt.manifest import Manifest
+from ckpt.registry.file import FILE_NAME, IndexFile, find_registry
+from ckpt.registry.index import Index, Version
+from ckpt.registry.refs import DefinitionRef, DigestRef, Ref, VersionRef, expect_name, parse_ref
+from ckpt.store.objects import ObjectStore
+from ckpt.store.version import VersionSource
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of a version that was to be added.
+
+    Attributes:
+        version: The version that now holds the bytes.
+        new: Whether it was added; false if the model held the same bytes already.
+        created_registry: The folder in which a registry was begun for it, if one was.
+    """
+
+    version: Version
+    new: bool
+    created_registry: Path | None = None
+
+
+class Registry:
+    """Versions of models: their index and their bytes.
+
+    Args:
+        folder: The folder of `registry.json`; None finds it: `CKPT_REGISTRY`, else the
+            nearest folder upwards that has one, else this folder, where the first
+            version begins a new registry.
+    """
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self.folder = _locate(folder)
+        self.store = ObjectStore(self.folder / ".ckpt")
+        self._file = IndexFile(self.folder)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is an index yet."""
+        return self._file.path.exists()
+
+    def index(self) -> Index:
+        """The index as it stands now."""
+        return self._file.read()
+
+    def versions(self, model: str | None = None) -> list[Version]:
+        """All versions, or those of one model, newest first."""
+        index = self.index()
+        models = index.models.values() if model is None else [index.model(model)]
+        found = [version for each in models for version in each.versions.values()]
+        return sorted(found, key=lambda v: (v.model, -v.number))
+
+    def version(self, ref: str | Ref) -> Version:
+        """The version that `ref` names.
+
+        Raises:
+            RefError: It names none, or more than one.
+        """
+        parsed = parse_ref(ref) if isinstance(ref, str) else ref
+        match parsed:
+            case VersionRef():
+                return self.index().version(parsed)
+            case DigestRef():
+                return self._by_digest(parsed.prefix)
+            case DefinitionRef(version=VersionRef() as version):
+                return self.index().version(version)
+        raise RefError(f"{ref} names no version", hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod")
+
+    def manifest(self, version: Version) -> Manifest:
+        """The manifest of `version`, verified."""
+        try:
+            return self.store.manifest(version.manifest)
+        except IntegrityError as error:
+            raise IntegrityError(f"{version.ref}: {error}", hint=error.hint) from error
+
+    def source(self, version: Version) -> VersionSource:
+        """The file of `version` as a source of bytes."""
+        return VersionSource(version.ref, self.manifest(version), self.store)
+
+    def add(
+        self,
+        model: str,
+        manifest: Manifest,
+        *,
+        new_bytes: int,
+        made_by: str,
+        metrics: Mapping[str, float] | None = None,
+        message: str = "",
+    ) -> Added:
+        """Add the next version of `model`; the manifest's objects must be stored already.
+
+        The same content again answers the version that holds it, and adds nothing.
+        """
+        expect_name(model)
+        content = manifest.content_digest
+        known = self.index().same_content(model, content)
+        if known:
+            return Added(known, new=False)
+        created = None if self.exists else self.folder
+        draft = Version(
+            model=model,
+            number=0,
+            manifest=self.store.put_manifest(manifest).digest,
+            content=content,
+            file=manifest.file_digest,
+            size=manifest.skeleton.size,
+            keys=len(manifest.entries),
+            new_bytes=new_bytes,
+            made_by=made_by,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            metrics=dict(metrics or {}),
+            message=message,
+        )
+
+        def with_draft(index: Index) -> Index:
+            if index.same_content(model, content):  # another process was faster
+                return index
+            return index.with_version(replace(draft, number=index.next_number(model)))
+
+        version = self._file.commit(with_draft).same_content(model, content)
+        assert version is not None
+        return Added(version, version.manifest == draft.manifest, created)
+
+    def _by_digest(self, prefix: str) -> Version:
+        found = [
+            version
+            for version in self.versions()
+            if version.manifest.startswith(prefix) or (version.file or "").startswith(prefix)
+        ]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(version.ref for version in found)
+        raise RefError(f"{prefix} names {names or 'no version'}")
+
+
+def _locate(folder: Path | str | None) -> Path:
+    chosen = folder or os.environ.get("CKPT_REGISTRY")
+    if chosen is None:
+        here = Path.cwd()
+        return find_registry(here) or here
+    path = Path(chosen)
+    if path.name == FILE_NAME:
+        path = path.parent
+    if not path.is_dir():
+        raise RefError(f"{path}: no such folder", hint="--registry takes a registry's folder")
+    return path

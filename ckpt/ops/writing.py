@@ -1,0 +1,83 @@
+"""Writing a checkpoint file: in the container it has, or in the one that the suffix names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ckpt.errors import DiskError, UsageError
+from ckpt.files import FileSource, write_whole
+from ckpt.formats import format_for, open_checkpoint
+from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.writing import write_layout
+from ckpt.registry.refs import SUFFIXES
+from ckpt.tensors import Layout, TensorEntry, tensor_spans
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was written.
+
+    Attributes:
+        path: Where it stands.
+        size: Its bytes.
+        left_out: What the new container cannot hold, a few words each.
+    """
+
+    path: Path
+    size: int
+    left_out: tuple[str, ...] = ()
+
+
+def write_checkpoint(
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    new_keys: Mapping[str, str],
+    inside: str | None,
+    replace_out: bool,
+) -> Written:
+    """Write `checkpoint` with new keys to `path`, and read it back before it appears.
+
+    Args:
+        checkpoint: What to write.
+        path: Its suffix chooses the container; an unknown one keeps the container.
+        new_keys: Old key to new key, for all keys.
+        inside: Which state_dict of a training checkpoint has the keys.
+        replace_out: Whether a file that stands there is replaced.
+    """
+    renamed = [replace(entry, key=new_keys[entry.key]) for entry in checkpoint.entries]
+    form = format_for(path) if path.suffix.lower() in SUFFIXES else None
+    left_out: tuple[str, ...] = ()
+    layout: Layout
+    if form is None or checkpoint.format == form.NAME:
+        layout = checkpoint.renamed(new_keys)
+    else:
+        layout, inside = form.lay_out(renamed, name=path.stem), None
+        left_out = _left_out(checkpoint)
+
+    def read_back(written: Path) -> None:
+        with FileSource(written) as source:
+            _expect_same(path, open_checkpoint(source, inside=inside).entries, renamed)
+
+    _expect_folder(path)
+    with write_whole(path, replace=replace_out, check=read_back) as out:
+        write_layout(layout, checkpoint.source, out)
+    return Written(path, path.stat().st_size, left_out)
+
+
+def _left_out(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What another container would not take over: all but the keys and their tensors."""
+    others = set(checkpoint.spans) - set(tensor_spans(checkpoint.entries))
+    tensors = (f"{len(others):,} tensors outside the state_dict",) if others else ()
+    return (*tensors, *checkpoint.rest)
+
+
+def _expect_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such folder")
+
+
+def _expect_same(path: Path, found: Sequence[TensorEntry], expected: Sequence[TensorEntry]) -> None:
+    described = [(entry.key, entry.dtype, entry.shape) for entry in found]
+    if described != [(entry.key, entry.dtype, entry.shape) for entry in expected]:
+        raise DiskError(f"{path}: what was written does not read back as planned; not kept")

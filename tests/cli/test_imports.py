@@ -1,0 +1,60 @@
+"""torch is a leaf: what does not need it never imports it, nor numpy."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.support import Run, weights
+
+PROGRAM = """
+import sys
+from ckpt.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as done:
+    heavy = {"torch", "numpy", "safetensors", "sklearn", "scipy", "matplotlib"} & set(sys.modules)
+    sys.exit(f"imported {sorted(heavy)}" if heavy else done.code)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("rename", "--help"),
+        ("train", "--help"),
+        ("ls",),
+        ("show", "v1"),
+        ("show", "old.pt"),
+        ("log", "v1"),
+        ("diff", "v1", "v2"),
+        ("diff", "old.pt", "v2"),
+        ("rename", "v1", "--rule", "fc=head"),
+        ("rename", "old.pt", "--rule", "conv=embed"),
+        ("export", "v1", "-o", "x.pt"),
+        ("export", "v2", "-o", "x.safetensors"),
+        ("register", "old.pt"),
+        ("verify",),
+    ],
+    ids=" ".join,
+)
+def test_fault_45_command_imports_no_torch_and_no_numpy(
+    ckpt: Run, folder: Path, words: tuple[str, ...]
+) -> None:
+    torch.save(weights(), folder / "old.pt")
+    assert ckpt("register", "old.pt", "--name", "mnist-cnn").code == 0
+    assert ckpt("rename", "v1", "--rule", "conv=embed").code == 0
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words], cwd=folder, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.partition("\n")[0]) == (0, "")
+
+
+def test_import_of_the_package_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, ckpt; sys.exit(len({'torch', 'numpy', 'click', 'regex'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
