@@ -54,12 +54,14 @@ class FileSource(AbstractContextManager["FileSource"]):
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RefError(f"{path}: no such file") from error
         except OSError as error:
-            raise DiskError(f"{path}: {error.strerror}") from error
+            kind = RefError if error.errno == errno.ELOOP else DiskError
+            raise kind(f"{path}: {error.strerror}") from error
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise FormatError(f"{path}: not a regular file")
         self.size = status.st_size
+        self._modified = status.st_mtime_ns
 
     def __exit__(
         self,
@@ -75,6 +77,18 @@ class FileSource(AbstractContextManager["FileSource"]):
     def close(self) -> None:
         """Give the file descriptor back."""
         os.close(self._fd)
+
+    def expect_unchanged(self) -> None:
+        """Make sure that what was read is one state of the file.
+
+        Raises:
+            FormatError: Somebody wrote to it since it was opened.
+        """
+        status = os.fstat(self._fd)
+        if (status.st_size, status.st_mtime_ns) != (self.size, self._modified):
+            raise FormatError(
+                f"{self.name}: changed while it was read", hint="wait until it is written"
+            )
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """See `ByteSource.read`."""

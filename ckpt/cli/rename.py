@@ -8,7 +8,6 @@ from ckpt.cli.options import Session, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
 from ckpt.cli.shell_trap import expect_whole_rules
 from ckpt.errors import UsageError
-from ckpt.ops.register import model_name
 from ckpt.ops.rename import rename
 from ckpt.ops.rule_files import read_map
 from ckpt.rules.rule import parse_rule
@@ -77,7 +76,8 @@ def command(
         check=check,
         out=out,
         replace_out=force,
-        register_as=(name or model_name(Path(source.partition("::")[0]))) if registered else None,
+        register_result=registered,
+        name=name,
         dry_run=dry_run,
     )
     if renamed.added:

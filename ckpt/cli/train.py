@@ -133,17 +133,11 @@ def _registered(
         message=message,
         metrics={"accuracy": trained.test_accuracy, "loss": trained.test_loss},
         made_by=f"train {trained.record['dataset']['name']}, {recipe.epochs} ep",
-        record={"training": trained.record, "curves": curves(trained)},
+        record={"training": trained.record, "curves": trained.series},
         definition_source=trained.definition_source,
     )
     remark_on_new_registry(session, added.created_registry)
     return added
-
-
-def curves(trained: Trained) -> dict[str, list[float]]:
-    """What was measured in each epoch, a list a quantity."""
-    names = ("loss", "accuracy", "lr", "seconds", "skipped_steps")
-    return {name: [round(getattr(e, name), 6) for e in trained.curves] for name in names}
 
 
 def _model_name(definition: str) -> str:
@@ -164,7 +158,7 @@ def _data(trained: Trained, path: Path | None, added: Added | None) -> dict[str,
         "test_loss": trained.test_loss,
         "test_images": trained.test_count,
         "seconds": trained.seconds,
-        "curves": curves(trained),
+        "curves": trained.series,
         "record": trained.record,
         "added": added_data(added) if added else None,
     }

@@ -58,6 +58,7 @@ def register(
     with FileSource(parsed.path) as source:
         checkpoint = open_checkpoint(source, inside=parsed.inside)
         manifest = _stored(source, checkpoint, parsed, blobs)
+        source.expect_unchanged()
     manifest = replace(
         manifest,
         record=_record(model, message, metrics, record, definition_source, blobs),

@@ -18,7 +18,7 @@ from ckpt.manifest import Hole, Skeleton
 from ckpt.ops.blobs import Blobs
 from ckpt.ops.fitting import Fitting, fitting
 from ckpt.ops.opened import OpenedFile, OpenedState, OpenedVersion, open_state
-from ckpt.ops.register import register
+from ckpt.ops.register import model_name, register
 from ckpt.ops.registry import Added, Registry
 from ckpt.ops.writing import Written, write_checkpoint
 from ckpt.rules.plan import Plan, Rule, plan_renames
@@ -54,7 +54,8 @@ def rename(
     check: str | None = None,
     out: Path | None = None,
     replace_out: bool = False,
-    register_as: str | None = None,
+    register_result: bool = False,
+    name: str | None = None,
     dry_run: bool = False,
 ) -> Renamed:
     """Give the keys of `source` other names, by rules.
@@ -67,7 +68,8 @@ def rename(
         out: The file to write; of a file, by default, ``old.renamed.pt`` beside it; of a
             version only if it is given, and then no version is added.
         replace_out: Whether a file that stands there is replaced.
-        register_as: Register the written file as the next version of this model.
+        register_result: Register the file that is written as the next version of a model.
+        name: That model; None takes the version's, or the file's name.
         dry_run: Stop after the plan and the check.
 
     Raises:
@@ -87,9 +89,9 @@ def rename(
         if isinstance(opened, OpenedVersion) and out is None:
             return replace(result, added=_next_version(opened, plan, registry, result.fitting))
         result = replace(result, written=_write(opened, plan, out, replace_out=replace_out))
-    if register_as is None or result.written is None:
+    if not register_result:
         return result
-    return replace(result, added=_registered(result, registry, register_as))
+    return replace(result, added=_registered(result, registry, name or _model(opened)))
 
 
 def _checked(entries: Sequence[TensorEntry], plan: Plan, definition: str | None) -> Fitting | None:
@@ -138,6 +140,10 @@ def _write(opened: OpenedState, plan: Plan, out: Path | None, *, replace_out: bo
     return write_checkpoint(
         opened.checkpoint, out, new_keys=plan.new_keys, inside=inside, replace_out=replace_out
     )
+
+
+def _model(opened: OpenedState) -> str:
+    return model_name(opened.path) if isinstance(opened, OpenedFile) else opened.version.model
 
 
 def _registered(result: Renamed, registry: Registry, model: str) -> Added:

@@ -75,6 +75,12 @@ class Trained:
     record: dict[str, Any] = field(repr=False)
     definition_source: str = field(repr=False)
 
+    @property
+    def series(self) -> dict[str, list[float]]:
+        """What was measured in each epoch, a list for each quantity, to six decimals."""
+        names = ("loss", "accuracy", "lr", "seconds", "skipped_steps")
+        return {name: [round(getattr(each, name), 6) for each in self.curves] for name in names}
+
 
 class Watcher(Protocol):
     """Told of a run in this order: notes, started, then steps and epochs, finished."""

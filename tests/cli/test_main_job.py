@@ -263,3 +263,37 @@ def test_training_checkpoint_is_renamed_inside(ckpt: Run, folder: Path) -> None:
     assert equal(loaded["model"], embedded(weights()))
     assert loaded["epoch"] == 3
     assert loaded["note"] == "conv is not a key here"
+
+
+def test_renamed_version_can_be_a_file_and_registered(ckpt: Run, old: Path, folder: Path) -> None:
+    ckpt("register", "old.pt", "--name", "mnist-cnn")
+    ran = ckpt("rename", "v1", "--rule", "conv=embed", "-o", "new.pt", "--register")
+    assert ran.code == 0
+    assert "wrote new.pt" in ran.out
+    assert "registered mnist-cnn:v2" in ran.out
+    assert (folder / "new.pt").exists()
+    assert ckpt("rename", "old.pt", "--rule", "fc=head", "--register", "--name", "m").code == 0
+    assert ckpt("show", "m:v1", "--json").data["version"]["made_by"] == "rename of old.pt"
+
+
+def test_views_ties_and_strides_survive_registering(ckpt: Run, folder: Path) -> None:
+    base = torch.arange(24, dtype=torch.float32)
+    state = {
+        "whole": base,
+        "tied": base,
+        "part": base[4:8],
+        "transposed": base.view(4, 6).t(),
+        "empty": torch.zeros(0, 3),
+        "scalar": torch.tensor(7, dtype=torch.bfloat16),
+    }
+    torch.save(state, folder / "odd.pt")
+    assert ckpt("register", "odd.pt").code == 0
+    assert ckpt("rename", "v1", "--rule", "part=piece").code == 0
+    assert equal(api.load("v1"), state)
+    assert torch.equal(api.load("v2")["piece"], base[4:8])
+    assert ckpt("export", "v1", "-o", "x.pt").code == 0
+    assert (folder / "x.pt").read_bytes() == (folder / "odd.pt").read_bytes()
+    for ref in ("v1", "odd.pt"):
+        assert ckpt("export", ref, "-o", "x.safetensors", "--force").code == 0
+        assert same(load_file("x.safetensors"), state)
+    assert ckpt("verify").code == 0
