@@ -49,5 +49,10 @@ def test_wheel_trains_and_registers_in_an_empty_folder(wheel: Path, tmp_path: Pa
     done = subprocess.run(
         [python, "-m", "ckpt", *words], cwd=empty, env=environment, capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout.split("  ")[0]) == (0, "registered mnist-cnn:v1")
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (0, [began(empty)])
+    assert done.stdout.splitlines()[-1].startswith("registered mnist-cnn:v1  sha256:")
     assert sorted(path.name for path in empty.iterdir()) == [".ckpt", "registry.json"]
+
+
+def began(folder: Path) -> str:
+    return f"began a registry: {folder / 'registry.json'}"

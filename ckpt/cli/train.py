@@ -15,7 +15,7 @@ from ckpt.errors import UsageError
 from ckpt.ops.register import register
 from ckpt.ops.registry import Added
 from ckpt.registry.refs import expect_name
-from ckpt.show.training import TrainingView
+from ckpt.show.training import TrainingView, summary_table
 from ckpt.show.versions import added_data, added_text
 from ckpt.show.words import printable, size
 from ckpt.train.recipe import DATASETS, PRECISIONS, Recipe
@@ -100,7 +100,7 @@ def command(
         trained = _train(session, recipe, path, force=force)
         added = _registered(session, trained, recipe, model, message) if registered else None
     kept = None if registered and out is None else path
-    session.show(lambda: _text(kept, added), lambda: _data(trained, kept, added))
+    session.show(lambda: _text(trained, kept, added), lambda: _data(trained, kept, added))
 
 
 def _train(session: Session, recipe: Recipe, path: Path, *, force: bool) -> Trained:
@@ -146,9 +146,13 @@ def _model_name(definition: str) -> str:
     return place.rpartition("/")[2].rpartition(".")[2].replace("_", "-")
 
 
-def _text(path: Path | None, added: Added | None) -> str:
-    lines = [f"wrote {printable(str(path))}  {size(path.stat().st_size)}"] if path else []
-    return "\n".join([*lines, added_text(added)] if added else lines)
+def _text(trained: Trained, path: Path | None, added: Added | None) -> str:
+    lines = [summary_table(trained), ""]
+    if path:
+        lines.append(f"wrote {printable(str(path))}  {size(path.stat().st_size)}")
+    if added:
+        lines.append(added_text(added))
+    return "\n".join(lines)
 
 
 def _data(trained: Trained, path: Path | None, added: Added | None) -> dict[str, Any]:

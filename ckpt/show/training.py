@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ckpt.show.terminal import table
 from ckpt.train.watch import Epoch, Facts, Trained
 
 if TYPE_CHECKING:
@@ -52,6 +53,23 @@ def summary(trained: Trained) -> str:
     if trained.peak_bytes is not None:
         parts.append(f"peak {trained.peak_bytes / 1e6:,.0f} MB")
     return " · ".join(parts)
+
+
+def summary_table(trained: Trained) -> str:
+    """The run at a glance, as a table of one line."""
+    record, last = trained.record, trained.curves[-1]
+    images = sum(each.images_per_second for each in trained.curves) / len(trained.curves)
+    cells = {
+        "epochs": f"{len(trained.curves)}",
+        "effective batch": f"{record['effective_batch']:,}",
+        "precision": record["precision"]["name"],
+        "train loss": f"{last.loss:.4f}",
+        "test loss": f"{trained.test_loss:.4f}",
+        "test accuracy": f"{trained.test_accuracy:.2%}",
+        "images/s": f"{images:,.0f}",
+        "time": duration(trained.seconds),
+    }
+    return table([list(cells.values())], list(cells), right=list(cells))
 
 
 def duration(seconds: float) -> str:

@@ -48,7 +48,7 @@ class Recipe:
     precision: str = "auto"
     lr: float = 1.0
     lr_decay: float = 0.7
-    seed: int = 1
+    seed: int = 3
     device: str = "auto"
     num_workers: int = 0
 

@@ -2,11 +2,20 @@
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ckpt.show.training import TrainingView, division, duration, epoch_line, header, summary
+from ckpt.show.training import (
+    TrainingView,
+    division,
+    duration,
+    epoch_line,
+    header,
+    summary,
+    summary_table,
+)
 from ckpt.train.watch import Epoch, Facts, Trained
 
 FACTS = Facts(
@@ -69,6 +78,15 @@ def test_epoch_line_is_one_line_and_counts_skipped_steps():
 def test_summary_is_accuracy_time_and_memory():
     assert summary(TRAINED) == (
         "test accuracy 99.21% (10,000 images, read once) · 4 min 33 s · peak 412 MB"
+    )
+
+
+def test_summary_table_has_one_line_of_figures():
+    record = {"effective_batch": 64, "precision": {"name": "bf16"}}
+    head, _, figures = summary_table(replace(TRAINED, record=record)).splitlines()
+    assert head.split("  ")[-1].strip() == "time"
+    assert figures.split() == (
+        ["1", "64", "bf16", "0.2134", "0.0300", "99.21%", "2,715", "4", "min", "33", "s"]
     )
 
 
