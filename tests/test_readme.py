@@ -1,6 +1,6 @@
-"""The README is true: its commands run, and what it shows is what they print.
+"""The documents are true: their commands run, and what they show is what these print.
 
-`CKPT_WRITE_README=1 pytest tests/test_readme.py` writes what they print into it. In a block
+`CKPT_WRITE_README=1 pytest tests/test_readme.py` writes what is printed into them. In a block
 marked ``console vary`` the numbers differ from machine to machine and are not compared.
 """
 
@@ -10,20 +10,23 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "docs" / "json.md"]
 _BLOCK = re.compile(r"^```console( vary)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
     """What a person has right after the clone, and a file that no longer loads."""
-    folder = tmp_path_factory.mktemp("clone")
+    folder = tmp_path / "clone"
+    folder.mkdir()
     shutil.copy(ROOT / "registry.json", folder)
     for name in (".ckpt", "models"):
         ignore = shutil.ignore_patterns("__pycache__", "lock", "tmp")
@@ -51,32 +54,38 @@ def shell(command: str, folder: Path) -> str:
     return done.stdout
 
 
-def steps(block: str) -> list[tuple[str, str]]:
-    """The commands of a block, each with the output below it."""
+def refreshed(block: str, folder: Path, *, same: Callable[[str], str]) -> str:
+    """The block with what its commands print now, where that is not the same."""
     parts = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)
     assert parts[0] == ""
-    return list(zip(parts[1::2], parts[2::2], strict=True))
+    steps = []
+    for command, shown in zip(parts[1::2], parts[2::2], strict=True):
+        printed = shell(command, folder).rstrip("\n")
+        old = shown.rstrip("\n")
+        steps.append(f"$ {command}\n{old if same(old) == same(printed) else printed}".rstrip("\n"))
+    return "\n\n".join(steps) + "\n"
+
+
+def without_times(text: str) -> str:
+    return re.sub(r"in \d+\.\d+ s", "in N s", text)
 
 
 def without_numbers(text: str) -> str:
-    return re.sub(r"sha256:[0-9a-f]+|[\d,.]+", "N", re.sub(r" +", " ", text))
+    return re.sub(r"sha256:[0-9a-f]+|[\d,.]+|-{2,}", "N", re.sub(r" +", " ", text))
 
 
-def test_readme_shows_what_the_commands_print(clone: Path) -> None:
-    text = README.read_text(encoding="utf-8")
-    found = text
-    for vary, block in _BLOCK.findall(text):
-        for command, shown in steps(block):
-            printed = shell(command, clone)
-            same = without_numbers if vary else str
-            if same(re.sub(r"in \d+\.\d+ s", "", printed)) != same(
-                re.sub(r"in \d+\.\d+ s", "", shown.rstrip("\n") + "\n" if shown else "")
-            ):
-                found = found.replace(f"$ {command}\n{shown}", f"$ {command}\n{printed}", 1)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_document_shows_what_the_commands_print(clone: Path, document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+
+    def refresh(block: re.Match[str]) -> str:
+        same = without_numbers if block[1] else without_times
+        return f"```console{block[1] or ''}\n{refreshed(block[2], clone, same=same)}```"
+
+    found = _BLOCK.sub(refresh, text)
     if os.environ.get("CKPT_WRITE_README"):
-        README.write_text(found, encoding="utf-8")
-    else:
-        assert found == text
+        document.write_text(found, encoding="utf-8")
+    assert found == text or os.environ.get("CKPT_WRITE_README")
 
 
 def test_readme_python_prints_what_it_shows(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ckpt.errors import IntegrityError, RefError
+from ckpt.files import make_folder, write_whole
 from ckpt.manifest import Manifest
 from ckpt.registry.file import FILE_NAME, IndexFile, find_registry
 from ckpt.registry.index import Index, Version
@@ -106,7 +107,7 @@ class Registry:
         known = self.index().same_content(model, content)
         if known:
             return Added(known, new=False)
-        created = None if self.exists else self.folder
+        created = None if self.exists else self._begin()
         draft = Version(
             model=model,
             number=0,
@@ -130,6 +131,14 @@ class Registry:
         version = self._file.commit(with_draft).same_content(model, content)
         assert version is not None
         return Added(version, version.manifest == draft.manifest, created)
+
+    def _begin(self) -> Path:
+        """Keep what only this machine needs out of git, before there is anything else."""
+        ignored = self.folder / ".ckpt" / ".gitignore"
+        make_folder(ignored.parent)
+        with write_whole(ignored, replace=True) as out:
+            out.write(b"lock\ntmp/\n")
+        return self.folder
 
     def _by_digest(self, prefix: str) -> Version:
         found = [

@@ -65,7 +65,7 @@ def _listed(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _brief(value: object) -> str:
     if isinstance(value, Mapping):
-        text = ", ".join(f"{key} {_brief(each)}" for key, each in value.items())
+        text = ", ".join(f"{key or repr(key)} {_brief(each)}" for key, each in value.items())
     elif isinstance(value, list | tuple):
         text = f"[{', '.join(map(_brief, value))}]"
     else:
