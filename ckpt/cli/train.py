@@ -1,9 +1,11 @@
 """`ckpt train`."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -98,7 +100,8 @@ def command(
         raise UsageError("--name goes with --register")
     with _destination(out, model, kept=not registered) as path:
         trained = _train(session, recipe, path, force=force)
-        added = _registered(session, trained, recipe, model, message) if registered else None
+        with _rescue(session, path, needed=registered and out is None):
+            added = _registered(session, trained, recipe, model, message) if registered else None
     kept = None if registered and out is None else path
     session.show(lambda: _text(trained, kept, added), lambda: _data(trained, kept, added))
 
@@ -121,6 +124,19 @@ def _destination(out: Path | None, model: str, *, kept: bool) -> Iterator[Path]:
     else:
         with TemporaryDirectory(prefix="ckpt-train-") as folder:
             yield Path(folder) / f"{model}.pt"
+
+
+@contextmanager
+def _rescue(session: Session, path: Path, *, needed: bool) -> Iterator[None]:
+    """Keep the weights of a finished training if the registry does not take them."""
+    try:
+        yield
+    except BaseException:
+        if needed:
+            saved = Path.cwd() / f"{path.stem}.{token_hex(4)}.pt"
+            shutil.move(path, saved)
+            session.terminal.remark(f"the weights are in {saved}")
+        raise
 
 
 def _registered(
