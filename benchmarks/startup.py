@@ -21,7 +21,7 @@ from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET_MS = 150
-CKPT = [sys.executable, "-m", "ckpt"]
+CKPT = [str(Path(sys.executable).with_name("ckpt"))]
 COMMANDS = {
     "ckpt --help": [*CKPT, "--help"],
     "ckpt ls": [*CKPT, "ls"],

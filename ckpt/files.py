@@ -6,7 +6,6 @@ and the disk has it; when it raises, nothing stands there that did not stand bef
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -151,7 +150,7 @@ def _taken(path: Path) -> UsageError:
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A new file in `folder`, gone when the block ends unless it has got another name."""
-    path = folder / f".ckpt-{secrets.token_hex(8)}.tmp"
+    path = folder / f".ckpt-{os.urandom(8).hex()}.tmp"
     # O_EXCL neither follows a link nor opens what somebody else has put there.
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ckpt.definitions import Definition, find_definition
 from ckpt.errors import RefError
 from ckpt.files import FileSource
 from ckpt.formats import open_checkpoint
@@ -16,6 +16,9 @@ from ckpt.registry.index import Version
 from ckpt.registry.refs import DefinitionRef, FileRef, Ref, parse_ref
 from ckpt.store.version import VersionSource
 from ckpt.tensors import TensorEntry
+
+if TYPE_CHECKING:
+    from ckpt.definitions import Definition
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class OpenedDefinition:
     """A definition, built on the meta device."""
 
     name: str
-    definition: Definition
+    definition: "Definition"
     entries: Sequence[TensorEntry]
 
 
@@ -101,7 +104,9 @@ def open_state(text: str, registry: Registry) -> Iterator[OpenedState]:
         yield opened
 
 
-def _definition(ref: DefinitionRef) -> Definition:
+def _definition(ref: DefinitionRef) -> "Definition":
+    from ckpt.definitions import find_definition
+
     try:
         return find_definition(ref.text)
     except RefError as error:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ckpt.definitions import find_definition
 from ckpt.errors import FitError, IntegrityError, UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
@@ -97,6 +96,8 @@ def rename(
 def _checked(entries: Sequence[TensorEntry], plan: Plan, definition: str | None) -> Fitting | None:
     if definition is None:
         return None
+    from ckpt.definitions import find_definition
+
     wanted = find_definition(definition).entries()
     found = fitting(_with_new_keys(entries, plan), definition, wanted)
     if not found.fit.fits:

@@ -4,7 +4,7 @@ A change is an operation applied to what stands there at that moment, never a do
 written back: two processes that add a version each both succeed.
 """
 
-import secrets
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +66,7 @@ class IndexFile:
                 before = self.read()
                 after = operation(before)
                 if after is not before:
-                    after = replace(after, serial=before.serial + 1, write_id=secrets.token_hex(8))
+                    after = replace(after, serial=before.serial + 1, write_id=os.urandom(8).hex())
                     with write_whole(self.path, replace=True) as out:
                         out.write(after.to_text().encode("utf-8"))
                 return after

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -58,7 +57,11 @@ class Terminal:
     @property
     def width(self) -> int | None:
         """Columns of the terminal; None in a pipe, where nothing is folded."""
-        return shutil.get_terminal_size().columns if self.out.isatty() else None
+        if not self.out.isatty():
+            return None
+        from shutil import get_terminal_size
+
+        return get_terminal_size().columns
 
 
 def coloured(stream: TextIO) -> bool:
