@@ -37,7 +37,7 @@ def open_checkpoint(source: ByteSource, *, inside: str | None = None) -> Checkpo
     head = source.read(0, min(_HEAD_BYTES, source.size))
     for name in _MODULES:
         form = _load(name)
-        if form.recognises(head, source.size):
+        if form.recognises(head):
             return form.read(source, inside=inside)
     raise foreign(source.name, head)
 

@@ -1,8 +1,9 @@
 """What every format gives: a checkpoint, and the functions of its module."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from ckpt.errors import FormatError, KeyCollisionError
 from ckpt.files import ByteSource
 from ckpt.tensors import Layout, Span, TensorEntry
 
@@ -41,6 +42,10 @@ class Checkpoint(Protocol):
 
         Args:
             new_keys: Old key to new key; keys that are not in it keep their name.
+
+        Raises:
+            KeyCollisionError: Two keys, of which one may hold no tensor, would be the same.
+            FormatError: The container cannot hold a new key.
         """
 
 
@@ -49,8 +54,8 @@ class Format(Protocol):
 
     NAME: str
 
-    def recognises(self, head: bytes, size: int) -> bool:
-        """Whether a file that begins with `head` and has `size` bytes is of this format."""
+    def recognises(self, head: bytes) -> bool:
+        """Whether a file that begins with `head`, of 512 bytes or less, is of this format."""
 
     def read(self, source: ByteSource, *, inside: str | None = None) -> Checkpoint:
         """Open a file of this format.
@@ -69,3 +74,25 @@ class Format(Protocol):
         Raises:
             FormatError: The format cannot hold one of them.
         """
+
+
+def expect_keys(name: str, keys: Iterable[str]) -> None:
+    """Keys that are to be written are unique, not empty, and Unicode text.
+
+    Args:
+        name: What to call the file in messages.
+        keys: All keys of the new state_dict.
+
+    Raises:
+        KeyCollisionError: A key stands twice.
+        FormatError: A key is empty, or holds half a surrogate pair.
+    """
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise KeyCollisionError(f"{name}: two keys would become {key!r}")
+        if not key:
+            raise FormatError(f"{name}: a key would become empty")
+        if any("\ud800" <= char <= "\udfff" for char in key):
+            raise FormatError(f"{name}: the key {key!r} is no Unicode text")
+        seen.add(key)

@@ -1,6 +1,7 @@
 """Files that are no checkpoint that ckpt reads: what they are, told by how they begin.
 
-Sources: the formats' own magic numbers; Git LFS specification, "The Pointer".
+Sources: the formats' own magic numbers; Git LFS specification, "The Pointer"; for legacy
+torch files `torch.serialization.MAGIC_NUMBER`, which they begin with as a pickle of its own.
 """
 
 import re
@@ -17,9 +18,14 @@ _KNOWN: tuple[tuple[bytes, str, str | None], ...] = (
     (rb"\s*<(!doctype html|html|head|\?xml)", "an HTML page", "the download failed; try it again"),
     (rb"PK\x03\x04|PK\x05\x06", "a zip archive without the data.pkl of a torch file", None),
     (
+        rb"\x80[\x02-\x05]\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.",
+        "a legacy torch.save file (from before torch 1.6), which cannot be read yet",
+        "re-save it: torch.save(torch.load(FILE, weights_only=True), NEW)",
+    ),
+    (
         rb"\x80[\x02-\x05]",
-        "a bare pickle, as torch.save wrote before 1.6",
-        "re-save it with torch.save(torch.load(FILE, weights_only=True), NEW)",
+        "a bare pickle, not a torch file",
+        "save it with torch.save, which writes a zip archive",
     ),
     (rb"\x1f\x8b", "a gzip archive", "unpack it first: gunzip"),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),

@@ -24,7 +24,10 @@ def rename_texts(data: bytes, read: Read, renames: list[tuple[Text, str]]) -> by
         read: What it was read as.
         renames: Texts of `read`, and what shall stand in their place.
     """
-    edits = {text.start: (text.end, _literal(new)) for text, new in renames if text != new}
+    renames = [(text, new) for text, new in renames if text != new]
+    if not renames:
+        return data
+    edits = {text.start: (text.end, _literal(new)) for text, new in renames}
     changed = {text.origin for text, _ in renames if text.start == text.origin in edits}
     for text in read.looked_up:
         if text.origin in changed and text.start not in edits:
@@ -47,28 +50,46 @@ def module_renames(metadata: Mapping, new_keys: MappingOf[str, str]) -> list[tup
     """What changes in `_metadata`: a module follows its tensors where they stay together.
 
     Without it a module would lose its version, and a BatchNorm that lacks
-    `num_batches_tracked` would load in silence.
+    `num_batches_tracked` would load in silence. A module whose new path is another's stays.
     """
-    modules = _moved_modules(new_keys)
+    targets = _moved_modules(new_keys)
     texts = list(texts_of(metadata))
-    renames = [(text, modules[text]) for text in texts if text in modules]
-    landed = [modules.get(text, text) for text in texts]
-    return renames if len(set(landed)) == len(landed) else []
+    landed = {str(text): targets.get(text, str(text)) for text in texts}
+    while True:
+        takers: dict[str, str] = {}
+        for module, target in sorted(landed.items(), key=lambda pair: pair[0] != pair[1]):
+            takers.setdefault(target, module)
+        losers = [module for module, target in landed.items() if takers[target] != module]
+        if not losers:
+            return [(text, landed[text]) for text in texts if landed[text] != text]
+        landed |= {module: module for module in losers}
 
 
 def _moved_modules(new_keys: MappingOf[str, str]) -> dict[str, str]:
-    """Module path to new module path, for those whose tensors all moved alike."""
-    moved: dict[str, str | None] = {}
+    """Module path to new module path, for those whose tensors all moved to one place.
+
+    A module that holds tensors itself goes where they go, whatever becomes of their last
+    part; one that holds modules goes where all of them go under their old names.
+    """
+    own: dict[str, set[str | None]] = {}
+    around: dict[str, set[str | None]] = {}
     for old, new in new_keys.items():
-        old_parts, new_parts = old.split("."), new.split(".")
-        # Common last parts are what hangs under the module; peel them off one by one.
-        while len(old_parts) > 1 and len(new_parts) > 1 and old_parts[-1] == new_parts[-1]:
-            old_parts.pop()
-            new_parts.pop()
-            module, target = ".".join(old_parts), ".".join(new_parts)
-            if moved.setdefault(module, target) != target:
-                moved[module] = None
-    return {module: target for module, target in moved.items() if target is not None}
+        module, _, name = old.rpartition(".")
+        target, _, new_name = new.rpartition(".")
+        own.setdefault(module, set()).add(target)
+        outer: str | None = target if name == new_name else None
+        while module:
+            module, _, name = module.rpartition(".")
+            if outer is not None:
+                outer, _, new_name = outer.rpartition(".")
+                outer = outer if name == new_name else None
+            around.setdefault(module, set()).add(outer)
+    return {
+        module: target
+        for module, targets in (around | own).items()
+        for target in targets
+        if len(targets) == 1 and target is not None
+    }
 
 
 def _literal(text: str) -> bytes:

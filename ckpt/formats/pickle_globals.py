@@ -27,18 +27,22 @@ TENSOR_V2 = "torch._utils._rebuild_tensor_v2"
 TENSOR_V3 = "torch._utils._rebuild_tensor_v3"
 PARAMETER = "torch._utils._rebuild_parameter"
 PARAMETER_WITH_STATE = "torch._utils._rebuild_parameter_with_state"
+# A tensor with attributes of its own: (function, type, its arguments, the attributes).
+FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
 
 # Tensors that are no plain strided ones: known, and refused by name where they stand.
 OTHER_TENSORS = {
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
     "torch._utils._rebuild_qtensor": "a quantised tensor",
     "torch._utils._rebuild_nested_tensor": "a nested tensor",
-    "torch._utils._rebuild_meta_tensor_no_storage": "a meta tensor, which has no values",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a meta tensor without values",
     "torch._utils._rebuild_wrapper_subclass": "a tensor subclass",
     "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of another device",
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
-    "torch._tensor._rebuild_from_type_v2": "a tensor subclass",
 }
+TENSORS = frozenset(
+    {TENSOR_V2, TENSOR_V3, PARAMETER, PARAMETER_WITH_STATE, FROM_TYPE, *OTHER_TENSORS}
+)
 _OTHER_STORAGES = ("QInt8", "QInt32", "QUInt8", "QUInt4x2", "QUInt2x4")
 
 _DTYPES = (
@@ -73,11 +77,7 @@ ALLOWED = frozenset(
     {
         *STORAGES,
         UNTYPED,
-        TENSOR_V2,
-        TENSOR_V3,
-        PARAMETER,
-        PARAMETER_WITH_STATE,
-        *OTHER_TENSORS,
+        *TENSORS,
         *(f"torch.{name}Storage" for name in _OTHER_STORAGES),
         *(f"torch.{name}" for name in _DTYPES),
         *_PLAIN,

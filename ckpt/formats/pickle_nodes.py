@@ -31,22 +31,23 @@ class Text(str):
         return new
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Global:
     """A name of the allow-list, e.g. ``torch._utils._rebuild_tensor_v2``."""
 
     name: str
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Mapping:
-    """A dict or an OrderedDict; `state` is what was set on it besides (`_metadata`)."""
+    """A dict or an OrderedDict; `state` is what was set on the latter besides (`_metadata`)."""
 
     items: list[tuple[object, object]] = field(default_factory=list)
     state: object = None
+    ordered: bool = False
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Sequence:
     """A list, tuple, set or frozenset."""
 
@@ -54,14 +55,14 @@ class Sequence:
     items: list[object] = field(default_factory=list)
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Persistent:
     """A reference to something outside the pickle: torch's storages."""
 
     id: object
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Call:
     """A call that the pickle asks for; it is not made."""
 

@@ -10,12 +10,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ckpt.errors import FormatError, RefusedGlobalError
-from ckpt.formats.pickle_globals import ALLOWED
-from ckpt.formats.pickle_nodes import Call, Global, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle_machine import MARK, Machine
+from ckpt.formats.pickle_nodes import Call, Mapping, Persistent, Sequence, Text
 
-MEMO_LIMIT = 1_000_000
-_MARK = object()
+_STOP = ord(".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +45,9 @@ def read_pickle(data: bytes, *, name: str, opcode_limit: int) -> Read:
         RefusedGlobalError: It names something that no tensor needs.
         FormatError: It is damaged, too large, or does what torch never writes.
     """
-    machine = _Machine(data, name)
+    machine = Machine(data, name)
     try:
-        root = machine.run(opcode_limit)
+        root = _run(machine, opcode_limit)
     except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError) as error:
         raise machine.fault(f"damaged at offset {machine.start:,}: {error}") from error
     if machine.position != len(data):
@@ -57,152 +55,35 @@ def read_pickle(data: bytes, *, name: str, opcode_limit: int) -> Read:
     return Read(root, machine.looked_up, machine.frames, machine.opcodes)
 
 
-class _Machine:
-    """The pickle machine's stack, memo and position.
-
-    Foreign bytes drive it: a stack that is too short, a wrong type or a cut argument raises
-    IndexError, TypeError, ValueError or struct.error, which `read_pickle` turns into a
-    FormatError with the offset.
-    """
-
-    def __init__(self, data: bytes, name: str) -> None:
-        self.data = data
-        self.name = name
-        self.position = 0
-        self.start = 0
-        self.opcodes = 0
-        self.stack: list[object] = []
-        self.memo: dict[int, object] = {}
-        self.looked_up: list[Text] = []
-        self.frames: list[int] = []
-
-    def run(self, opcode_limit: int) -> object:
-        """Execute until STOP and answer what is on the stack."""
-        data, opcodes = self.data, _OPCODES
-        while True:
-            self.start = self.position
-            code = data[self.start]
-            self.position += 1
-            self.opcodes += 1
-            if code == 0x2E:  # STOP
-                if len(self.stack) != 1:
-                    raise self.fault(f"leaves {len(self.stack)} values, one was expected")
-                return self.stack[0]
-            if self.opcodes > opcode_limit:
-                raise self.fault(f"over {opcode_limit:,} opcodes, more than its tensors need")
-            operation = opcodes.get(code)
-            if operation is None:
-                raise self.fault(
-                    f"opcode {bytes([code])!r} at offset {self.start:,}, which torch.save does not "
-                    "write"
-                )
-            operation(self)
-
-    def fault(self, text: str) -> FormatError:
-        """An error about this pickle."""
-        return FormatError(f"{self.name}: {text}")
-
-    def take(self, nbytes: int) -> bytes:
-        """The opcode's next `nbytes` argument bytes."""
-        end = self.position + nbytes
-        if nbytes < 0 or end > len(self.data):
-            raise self.fault(f"cut short at offset {self.start:,}")
-        taken = self.data[self.position : end]
-        self.position = end
-        return taken
-
-    def line(self) -> str:
-        """The opcode's next argument line."""
-        end = self.data.index(b"\n", self.position)
-        text = self.data[self.position : end].decode("utf-8")
-        self.position = end + 1
-        return text
-
-    def push(self, value: object) -> None:
-        """Put a value on the stack."""
-        self.stack.append(value)
-
-    def pop(self) -> object:
-        """Take the topmost value; a mark is none."""
-        value = self.stack.pop()
-        if value is _MARK:
-            raise ValueError("a mark where a value was expected")
-        return value
-
-    def to_mark(self) -> list[object]:
-        """Take all values down to the topmost mark."""
-        index = len(self.stack) - 1
-        while self.stack[index] is not _MARK:
-            index -= 1
-            if index < 0:
-                raise ValueError("no mark")
-        values = self.stack[index + 1 :]
-        del self.stack[index:]
-        return values
-
-    def remember(self, slot: int) -> None:
-        """Put the topmost value into the memo."""
-        if len(self.memo) >= MEMO_LIMIT:
-            raise self.fault(f"over {MEMO_LIMIT:,} memo entries")
-        if self.stack[-1] is _MARK:
-            raise ValueError("a mark for the memo")
-        self.memo[slot] = self.stack[-1]
-
-    def recall(self, slot: int) -> None:
-        """Push what the memo has."""
-        if slot not in self.memo:
-            raise ValueError(f"memo {slot} is empty")
-        value = self.memo[slot]
-        if isinstance(value, Text):
-            value = Text.at(value, self.start, self.position, value.origin)
-            self.looked_up.append(value)
-        self.push(value)
-
-    def text(self, data: bytes) -> None:
-        """Push a literal."""
-        text = data.decode("utf-8", "surrogatepass")
-        self.push(Text.at(text, self.start, self.position, self.start))
-
-    def name_global(self, module: str, attribute: str) -> None:
-        """Push a global of the allow-list."""
-        name = f"{module}.{attribute}".replace("__builtin__.", "builtins.", 1)
-        if name not in ALLOWED or "." in attribute:
-            raise RefusedGlobalError(
-                f"{self.name}: refused global {name} at offset {self.start:,}",
-                hint="no tensor needs it; a file from a stranger that asks for it may do harm, "
-                "one of your own can be saved again with tensors and plain values only",
+def _run(machine: Machine, opcode_limit: int) -> object:
+    """Execute until STOP and answer what is on the stack."""
+    data = machine.data
+    if not data.startswith(b"\x80"):
+        raise machine.fault("does not begin with the protocol, as pickles of protocol 2 to 5 do")
+    while True:
+        machine.start = machine.position
+        code = data[machine.start]
+        machine.position += 1
+        machine.opcodes += 1
+        if code == _STOP:
+            if len(machine.stack) != 1 or machine.stack[0] is MARK:
+                raise machine.fault(f"leaves {len(machine.stack)} values, one was expected")
+            return machine.stack[0]
+        if machine.opcodes > opcode_limit:
+            raise machine.fault(f"over {opcode_limit:,} opcodes, more than its tensors need")
+        operation = _OPCODES.get(code)
+        if operation is None:
+            raise machine.fault(
+                f"opcode {bytes([code])!r} at offset {machine.start:,}, which torch.save does "
+                "not write"
             )
-        self.push(Global(name))
-
-    def call(self, function: object, arguments: object) -> None:
-        """Push the description of a call."""
-        if not isinstance(function, Global) or not isinstance(arguments, Sequence):
-            raise self.fault(f"calls what is no global at offset {self.start:,}")
-        if function.name == "collections.OrderedDict":
-            self.push(Mapping(_pairs(arguments.items)))
-        else:
-            self.push(Call(function.name, arguments.items))
+        operation(machine)
 
 
-def _pairs(arguments: list[object]) -> list[tuple[object, object]]:
-    """The items of an OrderedDict that is made of a list of pairs, as before Python 2.7."""
-    if not arguments:
-        return []
-    (items,) = arguments
-    if not isinstance(items, Sequence):
-        raise TypeError("an OrderedDict of something else than pairs")
-    pairs = []
-    for pair in items.items:
-        if not isinstance(pair, Sequence) or len(pair.items) != 2:
-            raise TypeError("an OrderedDict of something else than pairs")
-        pairs.append((pair.items[0], pair.items[1]))
-    return pairs
-
-
-def _number(kind: str, nbytes: int) -> Callable[[_Machine], int]:
+def _number(kind: str, nbytes: int) -> Callable[[Machine], int]:
     unpack = struct.Struct(kind).unpack
 
-    def read(machine: _Machine) -> int:
+    def read(machine: Machine) -> int:
         return int(unpack(machine.take(nbytes))[0])
 
     return read
@@ -212,90 +93,88 @@ _U1, _U2, _U4, _U8 = (_number(k, n) for k, n in (("<B", 1), ("<H", 2), ("<I", 4)
 _I4 = _number("<i", 4)
 
 
-def _pushes(value: Callable[[_Machine], object]) -> Callable[[_Machine], None]:
+def _pushes(value: Callable[[Machine], object]) -> Callable[[Machine], None]:
     return lambda machine: machine.push(value(machine))
 
 
-def _tuple(size: int) -> Callable[[_Machine], None]:
-    def operation(machine: _Machine) -> None:
+def _tuple(size: int) -> Callable[[Machine], None]:
+    def operation(machine: Machine) -> None:
         items = [machine.pop() for _ in range(size)]
         machine.push(Sequence("tuple", items[::-1]))
 
     return operation
 
 
-def _append(machine: _Machine, values: list[object]) -> None:
+def _append(machine: Machine, values: list[object]) -> None:
     target = machine.stack[-1]
     if not isinstance(target, Sequence) or target.kind == "tuple":
         raise TypeError("appends to what is no list")
     target.items.extend(values)
 
 
-def _set_items(machine: _Machine, values: list[object]) -> None:
+def _set_items(machine: Machine, values: list[object]) -> None:
     target = machine.stack[-1]
     if not isinstance(target, Mapping) or len(values) % 2:
         raise TypeError("sets items of what is no dict")
     target.items.extend(zip(values[::2], values[1::2], strict=True))
 
 
-def _build(machine: _Machine) -> None:
+def _build(machine: Machine) -> None:
     state = machine.pop()
-    target = machine.stack[-1]
-    if not isinstance(target, Mapping | Call) or target.state is not None:
-        raise TypeError("sets state on what has none")
-    target.state = state
+    match machine.stack[-1]:
+        case (Mapping(ordered=True, state=None) | Call(state=None)) as target:
+            target.state = state
+        case _:
+            raise TypeError("sets state on what has none")
 
 
-def _reduce(machine: _Machine) -> None:
+def _reduce(machine: Machine) -> None:
     arguments, function = machine.pop(), machine.pop()
     machine.call(function, arguments)
 
 
-def _stack_global(machine: _Machine) -> None:
+def _stack_global(machine: Machine) -> None:
     attribute, module = machine.pop(), machine.pop()
     if not isinstance(attribute, str) or not isinstance(module, str):
         raise TypeError("a global whose name is no text")
     machine.name_global(module, attribute)
 
 
-def _global(machine: _Machine) -> None:
+def _global(machine: Machine) -> None:
     module = machine.line()
     machine.name_global(module, machine.line())
 
 
-def _instance(machine: _Machine) -> None:
+def _instance(machine: Machine) -> None:
     """INST: names its class by itself; no protocol that torch uses writes it."""
     _global(machine)
     raise machine.fault(f"opcode INST at offset {machine.start:,}, which torch.save does not write")
 
 
-def _long(machine: _Machine, nbytes: int) -> None:
+def _long(machine: Machine, nbytes: int) -> None:
     if nbytes > 64:
         raise machine.fault(f"an integer of {nbytes:,} bytes at offset {machine.start:,}")
     machine.push(int.from_bytes(machine.take(nbytes), "little", signed=True))
 
 
-def _protocol(machine: _Machine) -> None:
+def _protocol(machine: Machine) -> None:
     protocol = _U1(machine)
     if not 2 <= protocol <= 5 or machine.start:
         raise machine.fault(f"pickle protocol {protocol}, 2 to 5 were expected")
 
 
-def _frame(machine: _Machine) -> None:
-    length = _U8(machine)
-    if length > len(machine.data) - machine.position:
-        raise machine.fault(f"a frame of {length:,} bytes at offset {machine.start:,}")
-    machine.frames.append(machine.start)
+def _frame(machine: Machine) -> None:
+    machine.begin_frame(_U8(machine))
 
 
-def _pop(machine: _Machine) -> None:
+def _pop(machine: Machine) -> None:
     machine.stack.pop()
 
 
-_OPCODES: dict[int, Callable[[_Machine], None]] = {
+_OPCODES: dict[int, Callable[[Machine], None]] = {
     0x80: _protocol,
     0x95: _frame,
-    ord("("): lambda m: m.push(_MARK),
+    ord("("): lambda m: m.push(MARK),
     ord("0"): _pop,
     ord("1"): lambda m: (m.to_mark(), None)[1],
     # constants

@@ -1,16 +1,17 @@
-"""From the description of a pickle to its state_dicts, tensors and the rest.
+"""From the description of a tensor to its entry: dtype, shape, and where its bytes are.
 
-Walks the nodes without recursion, bounded in depth and steps: they may share and contain
-each other as the file likes.
+Every number is checked against the storage that the file has; nothing is taken on trust.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import isfinite
+from math import prod
 
 from ckpt.dtypes import DTYPES, itemsize
 from ckpt.errors import FormatError
+from ckpt.formats.pickle_describe import brief, is_tensor
 from ckpt.formats.pickle_globals import (
+    FROM_TYPE,
     OTHER_TENSORS,
     PARAMETER,
     PARAMETER_WITH_STATE,
@@ -22,97 +23,11 @@ from ckpt.formats.pickle_globals import (
 from ckpt.formats.pickle_nodes import Call, Global, Mapping, Persistent, Sequence, Text
 from ckpt.tensors import Span, TensorEntry, numel_of
 
-DEPTH_LIMIT = 100
-SHOWN_ITEMS = 1000  # of the non-tensor part; the file itself keeps all
-_TENSORS = {TENSOR_V2, TENSOR_V3, PARAMETER, PARAMETER_WITH_STATE, *OTHER_TENSORS}
+DIMENSIONS_LIMIT = 1000  # torch's own operations stop at 64
+_LARGEST = 2**63  # torch counts elements in an int64
 
-Path = tuple[object, ...]
 # From a storage's name in the file to where its bytes are.
 FindStorage = Callable[[str], Span]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a pickle holds.
-
-    Attributes:
-        tensors: Every tensor with its path from the root.
-        state_dicts: Mappings that hold tensors themselves, reached by text keys alone.
-    """
-
-    tensors: list[tuple[Path, Call]]
-    state_dicts: list[tuple[tuple[str, ...], Mapping]]
-
-
-def find(root: object, *, name: str, step_limit: int) -> Found:
-    """Find the tensors and the state_dicts.
-
-    Raises:
-        FormatError: It is nested too deep, in a circle, or shared beyond measure.
-    """
-    found = Found([], [])
-    waiting: list[tuple[Path, object]] = [((), root)]
-    steps = 0
-    while waiting:
-        path, node = waiting.pop()
-        steps += 1
-        if len(path) > DEPTH_LIMIT:
-            raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")
-        if steps > step_limit:
-            raise FormatError(f"{name}: its parts are shared so often that they never end")
-        if is_tensor(node):
-            assert isinstance(node, Call)
-            found.tensors.append((path, node))
-            continue
-        if isinstance(node, Mapping) and any(is_tensor(value) for _, value in node.items):
-            texts = tuple(part for part in path if isinstance(part, str))
-            if len(texts) == len(path):
-                found.state_dicts.append((texts, node))
-        waiting.extend(reversed([((*path, key), value) for key, value in _children(node)]))
-    return found
-
-
-def is_tensor(node: object) -> bool:
-    """Whether the node is the description of a tensor."""
-    return isinstance(node, Call) and node.function in _TENSORS
-
-
-def _children(node: object) -> Iterator[tuple[object, object]]:
-    match node:
-        case Mapping():
-            yield from node.items
-            if node.state is not None:
-                yield None, node.state
-        case Sequence():
-            yield from enumerate(node.items)
-        case Call():
-            yield from enumerate(node.arguments)
-            if node.state is not None:
-                yield None, node.state
-
-
-def choose(found: Found, inside: str | None, *, name: str) -> tuple[tuple[str, ...], Mapping]:
-    """The state_dict that is meant.
-
-    Raises:
-        FormatError: There is none, or several and no telling which.
-    """
-    paths = {".".join(path): (path, mapping) for path, mapping in found.state_dicts}
-    if inside is not None:
-        if inside in paths:
-            return paths[inside]
-        raise FormatError(
-            f"{name}: holds no state_dict {inside!r}",
-            hint=f"it holds {', '.join(map(repr, paths))}" if paths else None,
-        )
-    if "" in paths:
-        return paths[""]
-    if not paths:
-        raise FormatError(f"{name}: a torch file in which no mapping holds tensors")
-    if len(paths) > 1:
-        several = "  or  ".join(f"{name}::{path}" for path in list(paths)[:5])
-        raise FormatError(f"{name}: holds {len(paths)} state_dicts", hint=f"name one: {several}")
-    return next(iter(paths.values()))
 
 
 def entries_of(
@@ -121,76 +36,130 @@ def entries_of(
     """The tensors of a state_dict, in its order.
 
     Raises:
-        FormatError: A key is no text or stands twice, or a tensor is not well-formed.
+        FormatError: A key is no text, or a tensor is not well-formed.
     """
-    entries: dict[str, TensorEntry] = {}
+    entries = []
     for key, value in state_dict.items:
         if not is_tensor(value):
             continue
         if not isinstance(key, str) or not key:
-            raise FormatError(f"{name}: the key {_brief(key)} of a tensor is no text")
-        if key in entries:
-            raise FormatError(f"{name}: {key}: stands twice")
+            raise FormatError(f"{name}: the key {brief(key)} of a tensor is no text")
         if any("\ud800" <= char <= "\udfff" for char in key):
-            raise FormatError(f"{name}: the key {key!r} is no Unicode text")
+            raise FormatError(f"{name}: the key {brief(key)} is no Unicode text")
         assert isinstance(value, Call)
-        entries[key] = entry_of(str(key), value, find_storage, name=name)
-    return tuple(entries.values())
+        entries.append(entry_of(str(key), value, find_storage, name=name))
+    return tuple(entries)
 
 
 def entry_of(key: str, tensor: Call, find_storage: FindStorage, *, name: str) -> TensorEntry:
     """What is known of one tensor, its geometry checked against its storage.
 
-    Source: `torch._utils._rebuild_tensor_v2(storage, storage_offset, size, stride,
-    requires_grad, backward_hooks, metadata)`; v3 has the dtype before `metadata`.
-
     Raises:
         FormatError: It is of a kind that has no plain bytes, or not well-formed.
     """
     where = f"{name}: {key}"
-    tensor = _inner(tensor, where)
+    tensor = _plain(tensor, where)
+    _expect_no_bits(tensor, where)
     try:
-        storage, offset, size, stride = tensor.arguments[:4]
-        shape = _numbers(size)
-        steps = _numbers(stride)
-        (first,) = _numbers(Sequence("tuple", [offset]))
-        storage_dtype, storage_name, numel = _storage(storage)
-        dtype = _dtype(tensor.arguments[6]) if tensor.function == TENSOR_V3 else storage_dtype
+        read = _read(tensor)
     except (ValueError, IndexError) as error:
         raise FormatError(f"{where}: not described as torch describes a tensor: {error}") from error
-    if dtype not in DTYPES:
-        raise FormatError(f"{where}: dtype {dtype}, which ckpt cannot read yet")
-    span = find_storage(storage_name)
-    width = itemsize(dtype)
-    if numel * itemsize(storage_dtype) != span.nbytes:
+    if read.dtype not in DTYPES:
+        raise FormatError(f"{where}: dtype {read.dtype}, which ckpt cannot read yet")
+    span = find_storage(read.storage)
+    if read.storage_nbytes != span.nbytes:
         raise FormatError(
-            f"{where}: storage {storage_name} should have {numel * itemsize(storage_dtype):,} "
-            f"bytes, the file holds {span.nbytes:,}"
+            f"{where}: storage {read.storage} should have {read.storage_nbytes:,} bytes, "
+            f"the file holds {span.nbytes:,}"
         )
-    if len(shape) != len(steps):
-        raise FormatError(f"{where}: {len(shape)} dimensions with {len(steps)} strides")
-    if numel_of(shape) >= 2**63:
-        raise FormatError(f"{where}: {numel_of(shape):,} elements")
-    reach = sum((n - 1) * step for n, step in zip(shape, steps, strict=True)) + 1
-    if numel_of(shape) and (first + reach) * width > span.nbytes:
-        raise FormatError(
-            f"{where}: reaches to byte {(first + reach) * width:,} of a storage of {span.nbytes:,}"
-        )
-    begin = span.offset + (first * width if numel_of(shape) else 0)
-    return TensorEntry(key, dtype, shape, begin, None if _contiguous(shape, steps) else steps)
+    _expect_inside(read, span, where)
+    first = read.first * itemsize(read.dtype) if numel_of(read.shape) else 0
+    stride = None if _contiguous(read.shape, read.stride) else read.stride
+    return TensorEntry(key, read.dtype, read.shape, span.offset + first, stride)
 
 
-def _inner(tensor: Call, where: str) -> Call:
-    """The plain tensor; a Parameter is one with a flag."""
-    if tensor.function in (PARAMETER, PARAMETER_WITH_STATE) and tensor.arguments:
-        inner = tensor.arguments[0]
-        if not isinstance(inner, Call) or inner.function in (PARAMETER, PARAMETER_WITH_STATE):
-            raise FormatError(f"{where}: a Parameter of something that is no tensor")
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The arguments of a tensor, of the right types. `first` and `stride` count elements."""
+
+    storage: str
+    storage_nbytes: int
+    dtype: str
+    first: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def _plain(tensor: Call, where: str) -> Call:
+    """The plain tensor in it; a Parameter is one with a flag, others have attributes besides."""
+    for _ in range(3):  # attributes of a Parameter of a tensor is as deep as torch nests
+        if tensor.function in (TENSOR_V2, TENSOR_V3):
+            return tensor
+        inner = None
+        if tensor.function in (PARAMETER, PARAMETER_WITH_STATE) and tensor.arguments:
+            inner = tensor.arguments[0]
+        if tensor.function == FROM_TYPE and len(tensor.arguments) == 4:
+            function, _, arguments, _ = tensor.arguments
+            if isinstance(function, Global) and isinstance(arguments, Sequence):
+                inner = Call(function.name, arguments.items)
+        if not isinstance(inner, Call):
+            break
         tensor = inner
-    if tensor.function in (TENSOR_V2, TENSOR_V3):
-        return tensor
-    kind = OTHER_TENSORS.get(tensor.function, tensor.function)
-    raise FormatError(f"{where}: {kind}, which ckpt cannot read")
+    kind = OTHER_TENSORS.get(tensor.function, f"a tensor made of {tensor.function}")
+    raise FormatError(f"{where}: {kind}; ckpt reads plain tensors, as .to_dense() gives them")
+
+
+def _read(tensor: Call) -> _Read:
+    """The arguments of a call that rebuilds a tensor.
+
+    Source: `torch._utils._rebuild_tensor_v2(storage, storage_offset, size, stride,
+    requires_grad, backward_hooks, metadata)`; v3 has the dtype before `metadata`.
+    """
+    arguments = tensor.arguments
+    storage, offset, size, stride = arguments[:4]
+    storage_dtype, name, numel = _storage(storage)
+    v3 = tensor.function == TENSOR_V3
+    return _Read(
+        storage=name,
+        storage_nbytes=numel * itemsize(storage_dtype),
+        dtype=_dtype(arguments[6]) if v3 else storage_dtype,
+        first=_number(offset),
+        shape=_numbers(size),
+        stride=_numbers(stride),
+    )
+
+
+def _expect_no_bits(tensor: Call, where: str) -> None:
+    """A lazily conjugated or negated tensor has other values than its bytes say.
+
+    Source: `torch._utils.get_tensor_metadata`: a dict of bits such as ``conj`` and ``neg``.
+    """
+    for each in tensor.arguments[6 + (tensor.function == TENSOR_V3) :]:
+        bits = each.items if isinstance(each, Mapping) else [("metadata", each is not None)]
+        for bit, value in bits:
+            if value is not False:
+                raise FormatError(
+                    f"{where}: its {brief(bit)} bit is set, so its bytes are not its values",
+                    hint="save what .resolve_conj().resolve_neg() gives",
+                )
+
+
+def _expect_inside(read: _Read, span: Span, where: str) -> None:
+    """The view reaches no further than its storage."""
+    shape, stride = read.shape, read.stride
+    if len(shape) != len(stride):
+        raise FormatError(f"{where}: {len(shape)} dimensions with {len(stride)} strides")
+    if prod(filter(None, shape)) >= _LARGEST:
+        raise FormatError(f"{where}: 2^63 elements or more, which torch cannot count")
+    if not numel_of(shape):
+        return
+    last = read.first + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+    reach = (last + 1) * itemsize(read.dtype)
+    if reach > span.nbytes:
+        raise FormatError(
+            f"{where}: reaches to byte {reach:,} of storage {read.storage}, "
+            f"which has {span.nbytes:,}"
+        )
 
 
 def _storage(node: object) -> tuple[str, str, int]:
@@ -205,11 +174,10 @@ def _storage(node: object) -> tuple[str, str, int]:
     word, kind, key, _, numel = identity.items
     if word != "storage" or not isinstance(kind, Global) or not isinstance(key, str):
         raise ValueError("no storage")
-    (count,) = _numbers(Sequence("tuple", [numel]))
     dtype = "uint8" if kind.name == UNTYPED else STORAGES.get(kind.name)
     if dtype is None:
-        raise ValueError(f"storage of kind {kind.name}, which ckpt cannot read")
-    return dtype, str(key), count
+        raise ValueError(f"a storage of kind {kind.name}, which ckpt cannot read")
+    return dtype, str(key), _number(numel)
 
 
 def _dtype(node: object) -> str:
@@ -223,17 +191,24 @@ def _numbers(node: object) -> tuple[int, ...]:
         node = node.arguments[0]
     if not isinstance(node, Sequence):
         raise ValueError("a list of numbers was expected")
-    for number in node.items:
-        if type(number) is not int or not 0 <= number < 2**63:
-            raise ValueError(f"{_brief(number)} is no size, stride or offset")
-    return tuple(number for number in node.items if isinstance(number, int))
+    if len(node.items) > DIMENSIONS_LIMIT:
+        raise ValueError(f"{len(node.items):,} dimensions, the limit is {DIMENSIONS_LIMIT:,}")
+    return tuple(map(_number, node.items))
+
+
+def _number(node: object) -> int:
+    if type(node) is not int or not 0 <= node < _LARGEST:
+        raise ValueError(f"{brief(node)} is no size, stride or offset")
+    return node
 
 
 def _contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     """Row-major without gaps; a dimension of one element may have any stride."""
+    if not numel_of(shape):
+        return True
     expected = 1
     for count, step in zip(reversed(shape), reversed(stride), strict=True):
-        if count != 1 and step != expected and numel_of(shape):
+        if count != 1 and step != expected:
             return False
         expected *= count
     return True
@@ -246,40 +221,6 @@ def metadata_of(state_dict: Mapping) -> Mapping | None:
             if key == "_metadata" and isinstance(value, Mapping):
                 return value
     return None
-
-
-def describe(node: object, budget: list[int] | None = None, depth: int = 0) -> object:
-    """A node for people, fit for JSON: bounded in depth and items, foreign objects named."""
-    budget = [SHOWN_ITEMS] if budget is None else budget
-    budget[0] -= 1
-    if budget[0] < 0 or depth > 8:
-        return "…"
-    match node:
-        case Mapping():
-            items = node.items[: budget[0] + 1]
-            return {str(describe(key)): describe(value, budget, depth + 1) for key, value in items}
-        case Sequence():
-            return [describe(item, budget, depth + 1) for item in node.items[: budget[0] + 1]]
-        case float() if not isfinite(node):
-            return str(node)
-        case None | bool() | int() | float():
-            return node
-        case str():
-            return str(node).encode("utf-8", "backslashreplace").decode("utf-8")
-    return _brief(node)
-
-
-def _brief(node: object) -> str:
-    match node:
-        case Call():
-            return "a tensor" if is_tensor(node) else f"{node.function}(…)"
-        case Global():
-            return node.name
-        case bytes():
-            return f"{len(node):,} bytes"
-        case Mapping() | Sequence() | Persistent():
-            return f"a {type(node).__name__.lower()}"
-    return repr(node)
 
 
 def texts_of(mapping: Mapping) -> Iterator[Text]:

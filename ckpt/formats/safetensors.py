@@ -8,7 +8,7 @@ name are refused.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,10 +16,16 @@ from typing import Any
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS
 from ckpt.errors import FormatError
 from ckpt.files import ByteSource
+from ckpt.formats.checkpoint import expect_keys
 from ckpt.tensors import Layout, Piece, Span, TensorEntry, tensor_spans
 
 NAME = "safetensors"
 HEADER_LIMIT = 100_000_000  # bytes
+TENSOR_LIMIT = 250_000  # the largest models of today have 100,000 in all their shards
+DIMENSIONS_LIMIT = 1000  # torch's own operations stop at 64
+# What a header of so many tensors has at most: a brace and two brackets each, two braces for
+# the whole and its metadata, and commas.
+_MARKS = ((b"{", TENSOR_LIMIT + 2), (b"[", 2 * TENSOR_LIMIT), (b",", 16 * TENSOR_LIMIT))
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
@@ -46,16 +52,18 @@ class SafetensorsFile:
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new header and the body as it is."""
+        keys = [new_keys.get(entry.key, entry.key) for entry in self.entries]
+        _expect_keys(self.source.name, keys)
         header = {
-            new_keys.get(entry.key, entry.key): _described(entry, _offset(entry) - self.body.offset)
-            for entry in self.entries
+            key: _described(entry, _offset(entry) - self.body.offset)
+            for key, entry in zip(keys, self.entries, strict=True)
         }
         return [_header_bytes(header, self.metadata), self.body]
 
 
-def recognises(head: bytes, size: int) -> bool:
-    """A plausible length and then a JSON object."""
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size
+def recognises(head: bytes) -> bool:
+    """A JSON object after a length that has four bytes at most, as the limit has."""
+    return head[4:9] == b"\0\0\0\0{"
 
 
 def read(source: ByteSource, *, inside: str | None = None) -> SafetensorsFile:
@@ -90,6 +98,7 @@ def lay_out(entries: Sequence[TensorEntry], *, name: str) -> Layout:
             raise FormatError(
                 f"{entry.key}: safetensors has no {entry.dtype}", hint="write a .pt file instead"
             )
+    _expect_keys("the new file", [entry.key for entry in entries])
     body = sorted(entries, key=lambda entry: -DTYPES[entry.dtype].bits)
     offsets, position = {}, 0
     for entry in body:
@@ -100,9 +109,18 @@ def lay_out(entries: Sequence[TensorEntry], *, name: str) -> Layout:
     return pieces + [entry for entry in body if entry.nbytes]
 
 
+def _expect_keys(name: str, keys: Sequence[str]) -> None:
+    expect_keys(name, keys)
+    if _METADATA in keys:
+        raise FormatError(f"{name}: {_METADATA} is no key that safetensors can hold")
+
+
 def _parse(name: str, data: bytes) -> dict[str, Any]:
     if not data.startswith(b"{"):
         raise FormatError(f"{name}: the header does not begin with {{")
+    # JSON takes a hundred times its length in memory; this is known before it is parsed.
+    if any(data.count(mark) > most for mark, most in _MARKS):
+        raise FormatError(f"{name}: a header of more than {TENSOR_LIMIT:,} tensors")
     try:
         header = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
@@ -120,7 +138,7 @@ def _expect_text(name: str, text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise FormatError(f"{name}: {text!r} is no Unicode text") from error
+        raise FormatError(f"{name}: {_short(text)} is no Unicode text") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -128,8 +146,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"{twice!r} stands twice")
+        raise ValueError(f"{_short(twice)} stands twice")
     return found
+
+
+def _short(value: object) -> str:
+    """A foreign value, as much of it as has room in a line."""
+    if isinstance(value, dict | list):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value):,}"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"
 
 
 def _no_constant(name: str) -> None:
@@ -151,16 +177,18 @@ def _entry(name: str, key: str, fields: Any, body: Span) -> TensorEntry:
         raise FormatError(f"{name}: a tensor has the empty name")
     _expect_text(name, key)
     if not isinstance(fields, dict) or fields.keys() != _FIELDS:
-        found = ", ".join(map(str, fields)) if isinstance(fields, dict) else type(fields).__name__
+        found = ", ".join(map(_short, fields)) if isinstance(fields, dict) else _short(fields)
         raise FormatError(f"{name}: {key}: has {found}; dtype, shape, data_offsets were expected")
     dtype = FROM_SAFETENSORS.get(fields["dtype"]) if isinstance(fields["dtype"], str) else None
     if dtype is None:
-        raise FormatError(f"{name}: {key}: dtype {fields['dtype']!r} is not known")
-    shape = tuple(_whole_numbers(name, key, fields["shape"]))
-    offsets = tuple(_whole_numbers(name, key, fields["data_offsets"]))
+        raise FormatError(f"{name}: {key}: dtype {_short(fields['dtype'])} is not known")
+    shape = _whole_numbers(name, key, fields["shape"])
+    offsets = _whole_numbers(name, key, fields["data_offsets"])
     if len(offsets) != 2:
         raise FormatError(f"{name}: {key}: {len(offsets)} offsets, two were expected")
     begin, end = offsets
+    if prod(filter(None, shape)) >= 2**63:
+        raise FormatError(f"{name}: {key}: 2^63 elements or more")
     nbytes = prod(shape) * dtype.bits // 8
     if end - begin != nbytes:
         raise FormatError(
@@ -170,14 +198,16 @@ def _entry(name: str, key: str, fields: Any, body: Span) -> TensorEntry:
     return TensorEntry(key, dtype.name, shape, offset=body.offset + begin)
 
 
-def _whole_numbers(name: str, key: str, numbers: Any) -> Iterator[int]:
+def _whole_numbers(name: str, key: str, numbers: Any) -> tuple[int, ...]:
     if not isinstance(numbers, list):
-        raise FormatError(f"{name}: {key}: {numbers!r} is no list of numbers")
+        raise FormatError(f"{name}: {key}: {_short(numbers)} is no list of numbers")
+    if len(numbers) > DIMENSIONS_LIMIT:
+        raise FormatError(f"{name}: {key}: {len(numbers):,} dimensions")
     for number in numbers:
         # bool is an int to Python, and no number to JSON.
         if type(number) is not int or not 0 <= number < 2**63:
-            raise FormatError(f"{name}: {key}: {number!r} is no size or offset")
-        yield number
+            raise FormatError(f"{name}: {key}: {_short(number)} is no size or offset")
+    return tuple(numbers)
 
 
 def _expect_filled(name: str, entries: Sequence[TensorEntry], body: Span) -> None:

@@ -11,28 +11,24 @@ from typing import Any
 
 from ckpt.errors import FormatError
 from ckpt.files import ByteSource
+from ckpt.formats.checkpoint import expect_keys
+from ckpt.formats.pickle_describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle_edit import key_renames, module_renames, rename_texts
+from ckpt.formats.pickle_find import choose, dotted, find
 from ckpt.formats.pickle_nodes import Mapping as Node
 from ckpt.formats.pickle_reader import Read, read_pickle
-from ckpt.formats.pickle_tensors import (
-    SHOWN_ITEMS,
-    choose,
-    describe,
-    entries_of,
-    entry_of,
-    find,
-    is_tensor,
-    metadata_of,
-)
+from ckpt.formats.pickle_tensors import entries_of, entry_of, metadata_of, texts_of
 from ckpt.formats.pickle_writer import pickle_state_dict
 from ckpt.formats.zip_reader import Member, read_members
-from ckpt.formats.zip_writer import NewMember, lay_out_archive
+from ckpt.formats.zip_writer import ALIGNMENT, NewMember, lay_out_archive
 from ckpt.tensors import Layout, Span, Summed, TensorEntry, tensor_spans
 
 NAME = "torch-zip"
 PICKLE_LIMIT = 1 << 28  # bytes of data.pkl; 100,000 keys take 12 MB
 # A tensor takes about 30 opcodes; the rest of a checkpoint may hold curves and settings.
 _OPCODES, _OPCODES_A_MEMBER = 1_000_000, 100
+_STEPS = 3  # an opcode; what is not shared takes two at most
+_LARGEST_ALIGNMENT = 1 << 15  # bytes; the length of an extra field has 16 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +43,31 @@ class TorchZipFile:
     entries: Sequence[TensorEntry]
     spans: Sequence[Span]
     rest: Mapping[str, Any]
+    alignment: int
     format: str = NAME
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new data.pkl, and all records as they are, aligned anew."""
         full = {entry.key: new_keys.get(entry.key, entry.key) for entry in self.entries}
+        others = [key for key in texts_of(self.state_dict) if key not in full]
+        expect_keys(self.source.name, [*full.values(), *others])
         renames = key_renames(self.state_dict, full)
         metadata = metadata_of(self.state_dict)
         if metadata is not None:
             renames += module_renames(metadata, full)
         data = rename_texts(self.pickle, self.read, renames)
-        return lay_out_archive(self._members(data))
+        return lay_out_archive(self._members(data), alignment=self.alignment)
 
     def _members(self, data: bytes) -> Iterator[NewMember]:
         for member in self.members:
-            if member.name.endswith("/data.pkl"):
+            if member.name.partition("/")[2] == "data.pkl":
                 yield NewMember(member.name, len(data), zlib.crc32(data), data)
             else:
                 span = Span(member.offset, member.nbytes)
                 yield NewMember(member.name, member.nbytes, member.crc32, span)
 
 
-def recognises(head: bytes, size: int) -> bool:
+def recognises(head: bytes) -> bool:
     """A zip archive whose first member is in a folder, as torch's all are."""
     length = int.from_bytes(head[26:28], "little")
     return head.startswith(b"PK\x03\x04") and b"/" in head[30 : 30 + length]
@@ -89,12 +88,14 @@ def read(source: ByteSource, *, inside: str | None = None) -> TorchZipFile:
             raise FormatError(f"{source.name}: lacks the record data/{key}")
         return Span(record.offset, record.nbytes)
 
-    found = find(described.root, name=where, step_limit=4 * described.opcodes + 1000)
+    found = find(described.root, name=where, step_limit=_STEPS * described.opcodes + 1000)
     path, state_dict = choose(found, inside, name=source.name)
     entries = entries_of(state_dict, storage, name=source.name)
-    everything = [
-        entry_of(".".join(map(str, path)), tensor, storage, name=source.name)
-        for path, tensor in found.tensors
+    inside_it = {id(value) for _, value in state_dict.items}
+    others = [
+        entry_of(dotted(at), tensor, storage, name=source.name)
+        for at, tensor in found.tensors
+        if id(tensor) not in inside_it
     ]
     return TorchZipFile(
         source=source,
@@ -103,24 +104,27 @@ def read(source: ByteSource, *, inside: str | None = None) -> TorchZipFile:
         read=described,
         state_dict=state_dict,
         entries=entries,
-        spans=tensor_spans(everything),
+        spans=tensor_spans([*entries, *others]),
         rest=_rest(described.root, path, state_dict),
+        alignment=_alignment(source, records),
     )
 
 
 def lay_out(entries: Sequence[TensorEntry], *, name: str) -> Layout:
     """See `ckpt.formats.checkpoint.Format.lay_out`. Tied entries share a storage."""
+    expect_keys("the new file", [entry.key for entry in entries])
     storages: dict[object, tuple[str, TensorEntry]] = {}
     names = []
     for entry in entries:
         tie = (entry.offset, entry.dtype, entry.shape, entry.stride)
         identity: object = tie if entry.nbytes else object()
         names.append(storages.setdefault(identity, (str(len(storages)), entry))[0])
-    folder = name or "archive"
+    # torch names the folder after the file too, where the name is ASCII.
+    folder = name if name.isascii() and name and "/" not in name else "archive"
     small = {
         "data.pkl": pickle_state_dict(entries, names),
         ".format_version": b"1",
-        ".storage_alignment": b"64",
+        ".storage_alignment": b"%d" % ALIGNMENT,
         "byteorder": b"little",
     }
     members = [_small(folder, record, data) for record, data in small.items()]
@@ -145,13 +149,43 @@ def _records(source: ByteSource, members: Sequence[Member]) -> dict[str, Member]
             f"{source.name}: a TorchScript archive, which contains code",
             hint="save its weights: torch.save(torch.jit.load(FILE).state_dict(), NEW)",
         )
+    if "archive_format" in records:
+        raise FormatError(
+            f"{source.name}: a torch.export archive, which contains a program",
+            hint="save its weights: torch.save(torch.export.load(FILE).state_dict, NEW)",
+        )
+    for member in members:
+        if member.method != 0:
+            raise FormatError(
+                f"{source.name}: {member.name}: compressed (method {member.method}); torch "
+                "stores its records as they are",
+                hint="unzip it, and zip it again with  zip -0 -r",
+            )
     order = _content(source, records, "byteorder")
     if order not in (None, b"little"):
         raise FormatError(f"{source.name}: byteorder {order!r}, only little is read")
-    version = _content(source, records, "version") or _content(source, records, ".data/version")
-    if version is not None and not version.strip().isdigit():
-        raise FormatError(f"{source.name}: version {version!r} is no number")
+    for name in ("version", ".data/version", ".format_version"):
+        _number(source, records, name)
     return records
+
+
+def _alignment(source: ByteSource, records: Mapping[str, Member]) -> int:
+    alignment = _number(source, records, ".storage_alignment")
+    if alignment is None:
+        return ALIGNMENT
+    if not 1 <= alignment <= _LARGEST_ALIGNMENT:
+        raise FormatError(f"{source.name}: storages aligned to {alignment:,} bytes")
+    return alignment
+
+
+def _number(source: ByteSource, records: Mapping[str, Member], name: str) -> int | None:
+    content = _content(source, records, name)
+    if content is None:
+        return None
+    text = content.strip()
+    if not (text.isdigit() and len(text) < 10):
+        raise FormatError(f"{source.name}: {name} {content!r} is no number")
+    return int(text)
 
 
 def _content(source: ByteSource, records: Mapping[str, Member], name: str) -> bytes | None:
@@ -180,13 +214,23 @@ def _pickle(source: ByteSource, records: Mapping[str, Member]) -> bytes:
 
 def _rest(root: object, path: Sequence[str], state_dict: Node) -> dict[str, Any]:
     """What is beside the tensors of the state_dict, and its module versions whole."""
-    rest: dict[str, Any] = {}
-    budget = [SHOWN_ITEMS]
-    for key, value in root.items if isinstance(root, Node) else ():
-        chosen = is_tensor(value) if root is state_dict else key == path[0]
-        if not chosen:
-            rest[str(describe(key))] = describe(value, budget)
+    rest = _beside(root, path, state_dict, [SHOWN_ITEMS])
     metadata = metadata_of(state_dict)
     if metadata is not None:
         rest["_metadata"] = describe(metadata, [len(metadata.items) * 10 + 10])
     return rest
+
+
+def _beside(node: object, path: Sequence[str], chosen: Node, budget: list[int]) -> dict[str, Any]:
+    """What stands along the path to the chosen state_dict; the path is bounded in length."""
+    shown: dict[str, Any] = {}
+    for key, value in node.items if isinstance(node, Node) else ():
+        if path and key == path[0]:
+            inner = _beside(value, path[1:], chosen, budget)
+            if inner:
+                shown[free_name(key, shown)] = inner
+        elif not (node is chosen and is_tensor(value)):
+            shown[free_name(key, shown)] = describe(value, budget)
+            if budget[0] < 0:
+                break
+    return shown

@@ -6,11 +6,14 @@ from typing import BinaryIO
 
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError
-from ckpt.files import ByteSource
+from ckpt.files import CHUNK, ByteSource
 from ckpt.tensors import Layout, Span, Summed, TensorEntry
 
-# A view may show more elements than there are bytes (stride 0); past this it is refused.
+# A view may show more elements than there are bytes (stride 0, or strides that overlap); past
+# this it is refused.
 MATERIALISED_LIMIT = 1 << 30  # bytes
+# Of tensors that do not lie contiguously, as much as is gathered at once where it can be parted.
+GATHERED_BYTES = 1 << 26
 
 
 def write_layout(layout: Layout, source: ByteSource, out: BinaryIO) -> None:
@@ -41,27 +44,61 @@ def tensor_bytes(source: ByteSource, entry: TensorEntry) -> Iterator[bytes]:
     """
     if entry.span is not None:
         return source.stream(entry.span.offset, entry.nbytes)
-    return iter((_gathered(source, entry),))
-
-
-def _gathered(source: ByteSource, entry: TensorEntry) -> bytes:
-    """A tensor that does not lie contiguously, made contiguous."""
     assert entry.offset is not None
     assert entry.stride is not None
     width = itemsize(entry.dtype)
-    reach = 1 + sum((n - 1) * step for n, step in zip(entry.shape, entry.stride, strict=True))
-    if entry.nbytes > max(MATERIALISED_LIMIT, reach * width):
+    # A dimension of one element may have any stride, and numpy takes no more than 64.
+    dimensions = [
+        (count, step * width)
+        for count, step in zip(entry.shape, entry.stride, strict=True)
+        if count != 1
+    ]
+    reach = _reach(dimensions, width)
+    if entry.nbytes > max(MATERIALISED_LIMIT, reach):
         raise FormatError(
             f"{source.name}: {entry.key}: a view that would materialise "
-            f"{entry.nbytes / 2**40:,.2f} TiB out of {reach * width:,} bytes"
+            f"{_binary(entry.nbytes)} out of {reach:,} bytes"
         )
+    return _gathered(source, entry.offset, dimensions, width)
+
+
+def _gathered(
+    source: ByteSource, offset: int, dimensions: list[tuple[int, int]], width: int
+) -> Iterator[bytes]:
+    """Elements of `width` bytes in row-major order; `dimensions` are counts and byte strides."""
+    reach = _reach(dimensions, width)
+    if dimensions and reach > GATHERED_BYTES:
+        (count, step), *inner = dimensions
+        if step >= _reach(inner, width):  # rows that do not interleave: some after the other
+            block = max(1, GATHERED_BYTES // step)
+            for first in range(0, count, block):
+                rows = min(block, count - first)
+                part = [(rows, step), *inner] if rows > 1 else inner
+                yield from _gathered(source, offset + first * step, part, width)
+            return
     import numpy as np
 
-    data = np.frombuffer(source.read(entry.offset, reach * width), np.uint8)
     view = np.lib.stride_tricks.as_strided(
-        data,
-        shape=(*entry.shape, width),
-        strides=(*(step * width for step in entry.stride), 1),
+        np.frombuffer(source.read(offset, reach), np.uint8),
+        shape=(*(count for count, _ in dimensions), width),
+        strides=(*(step for _, step in dimensions), 1),
         writeable=False,
     )
-    return view.tobytes()
+    some = max(1, CHUNK * len(view) // view.size)
+    for first in range(0, len(view), some):
+        yield view[first : first + some].tobytes()
+
+
+def _reach(dimensions: list[tuple[int, int]], width: int) -> int:
+    """Bytes from the first element's first to the last element's last."""
+    return width + sum((count - 1) * step for count, step in dimensions)
+
+
+def _binary(nbytes: int) -> str:
+    """E.g. ``4 TiB``."""
+    size, unit = float(nbytes), "bytes"
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
+        if size < 1024 or unit == "EiB":
+            break
+        size /= 1024
+    return f"{size:,.3g} {unit}"

@@ -1,37 +1,51 @@
 """The zip container of a torch file: its members, strictly.
 
 Sources: APPNOTE.TXT 6.3.10, sections 4.3 and 4.5; PyTorch's `caffe2/serialize/inline_container`
-and miniz, which write stored members only, flags 0x0808 or less, and no comment. What a
-reader could understand in two ways is refused: prefixes, overlaps, local headers that say
-something else than the directory.
+and miniz, which write flags 0x0808 or less, and no comment. What a reader could understand in two
+ways is refused: prefixes, overlaps, gaps, local headers that say something else than the
+directory. Compressed members are listed like any other.
 """
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ckpt.errors import FormatError
 from ckpt.files import ByteSource
 
 MEMBER_LIMIT = 1_000_000
+DIRECTORY_LIMIT = 1 << 28  # bytes; a storage's line takes about 70
 _LOCAL = struct.Struct("<4s5HIIIHH")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
 _ZIP64 = 0x0001  # id of the extra field with 64-bit sizes
-_FLAGS = 0x0808  # a descriptor after the data, names in UTF-8
+_DESCRIPTOR = 0x0008  # a flag: CRC-32 and sizes stand after the data
+_FLAGS = 0x0800 | _DESCRIPTOR  # names in UTF-8
+_WIDE = 0xFFFFFFFF  # in a field of 32 bits: see the zip64 field
 _CUT = "the file is cut short or damaged; fetch it again"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One stored member. `crc32` is 0 where the writer did not compute it."""
+    """One member.
+
+    Attributes:
+        name: With its folder, e.g. ``archive/data/0``.
+        offset: Of its data in the file.
+        packed: Bytes of its data as they are in the file.
+        nbytes: Bytes of what it holds; `packed` where it is stored.
+        crc32: Of what it holds; 0 where the writer did not compute it.
+        method: How it is compressed (APPNOTE 4.4.5); 0 where it is stored.
+    """
 
     name: str
     offset: int
+    packed: int
     nbytes: int
     crc32: int
+    method: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,7 @@ class _Listed:
 
     member: Member
     header: int
+    flags: int
 
 
 def read_members(source: ByteSource) -> list[Member]:
@@ -54,17 +69,12 @@ def read_members(source: ByteSource) -> list[Member]:
     if len(names) != len(listed):
         raise FormatError(f"{source.name}: two members have the same name")
     listed.sort(key=lambda each: each.header)
-    position = 0
-    members: list[Member] = []
-    for each in listed:
-        if each.header < position or (not members and each.header != 0):
-            raise FormatError(
-                f"{source.name}: {each.member.name}: begins at {each.header:,}, where "
-                f"{'another member lies' if members else 'the file should begin with it'}"
-            )
-        members.append(_located(source, each, begin))
-        position = members[-1].offset + members[-1].nbytes
-    return members
+    if listed and listed[-1].header >= begin:
+        raise FormatError(f"{source.name}: {listed[-1].member.name}: lies past the members")
+    followers = [*(each.header for each in listed[1:]), begin]
+    if listed and listed[0].header != 0:
+        raise FormatError(f"{source.name}: {listed[0].header:,} bytes before its first member")
+    return [_located(source, *pair) for pair in zip(listed, followers, strict=True)]
 
 
 def _directory(source: ByteSource) -> tuple[int, int, int]:
@@ -85,7 +95,7 @@ def _directory(source: ByteSource) -> tuple[int, int, int]:
             f"{source.name}: its directory ends at byte {begin + size:,}, {end:,} was expected",
             hint=_CUT,
         )
-    if count >= MEMBER_LIMIT or count * _CENTRAL.size > size:
+    if count >= MEMBER_LIMIT or not count * _CENTRAL.size <= size <= DIRECTORY_LIMIT:
         raise FormatError(f"{source.name}: {count:,} members in a directory of {size:,} bytes")
     return begin, size, count
 
@@ -126,8 +136,8 @@ def _listed(source: ByteSource, directory: bytes, count: int) -> Iterator[_Liste
             source, name, directory[name_end:extra_end], size, packed, header
         )
         position = extra_end
-        _expect_stored(source, name, flags, method, size, packed)
-        yield _Listed(Member(name, 0, size, crc), header)
+        _expect_plain(source, name, flags, method, size, packed)
+        yield _Listed(Member(name, 0, packed, size, crc, method), header, flags)
     if position != len(directory):
         raise FormatError(f"{source.name}: its directory lists more than it counts")
 
@@ -147,7 +157,7 @@ def _wide(
 ) -> tuple[int, int, int]:
     """Replace what has no room in 32 bits by the zip64 field (APPNOTE 4.5.3)."""
     narrow = [size, packed, header]
-    if 0xFFFFFFFF not in narrow:
+    if _WIDE not in narrow:
         return size, packed, header
     position = 0
     while position + 4 <= len(extra):
@@ -155,46 +165,72 @@ def _wide(
         position += 4
         if kind == _ZIP64 and position + length <= len(extra) and length % 8 == 0:
             wide = iter(struct.unpack_from(f"<{length // 8}Q", extra, position))
-            full = [next(wide, None) if each == 0xFFFFFFFF else each for each in narrow]
+            full = [next(wide, None) if each == _WIDE else each for each in narrow]
             if None not in full:
                 return full[0], full[1], full[2]  # type: ignore[return-value]
         position += length
     raise FormatError(f"{source.name}: {name}: lacks its 64-bit sizes", hint=_CUT)
 
 
-def _expect_stored(
+def _expect_plain(
     source: ByteSource, name: str, flags: int, method: int, size: int, packed: int
 ) -> None:
     if flags & 1:
         raise FormatError(f"{source.name}: {name}: encrypted")
     if flags & ~_FLAGS:
         raise FormatError(f"{source.name}: {name}: has flags {flags:#06x}, torch writes none such")
-    if method != 0:
-        raise FormatError(
-            f"{source.name}: {name}: compressed (method {method}); torch stores its members",
-            hint="unzip it, and zip it again with  zip -0 -r",
-        )
-    if size != packed:
+    if method == 0 and size != packed:
         raise FormatError(f"{source.name}: {name}: stored, and yet {size:,} bytes in {packed:,}")
 
 
-def _located(source: ByteSource, listed: _Listed, directory: int) -> Member:
-    """The member with the offset of its data, once its local header has agreed."""
-    name, nbytes = listed.member.name, listed.member.nbytes
-    encoded = name.encode("utf-8")
-    begin = listed.header + _LOCAL.size
-    if begin + len(encoded) > directory:
-        raise FormatError(f"{source.name}: {name}: begins past the members", hint=_CUT)
+def _located(source: ByteSource, listed: _Listed, follower: int) -> Member:
+    """The member with the offset of its data, once its local header has agreed.
+
+    Args:
+        source: The archive.
+        listed: The member as the directory has it.
+        follower: Where the next member begins, or the directory; it ends there exactly.
+    """
+    member = listed.member
+    name, encoded = member.name, member.name.encode("utf-8")
+    begin = listed.header + _LOCAL.size + len(encoded)
+    if begin > follower:
+        raise FormatError(f"{source.name}: {name}: no room for its header", hint=_CUT)
     data = source.read(listed.header, _LOCAL.size + len(encoded))
     mark, _, flags, method, _, _, crc, packed, size, name_length, extra = _LOCAL.unpack_from(data)
     if mark != b"PK\x03\x04" or data[_LOCAL.size :] != encoded or name_length != len(encoded):
         raise FormatError(f"{source.name}: {name}: another name stands before its data", hint=_CUT)
     # With a descriptor after the data, or with 64-bit sizes, the local fields say nothing.
-    silent = flags & 0x0008 or 0xFFFFFFFF in (packed, size)
-    agrees = (crc, packed, size) == (listed.member.crc32, nbytes, nbytes)
-    if method != 0 or flags & ~_FLAGS or not (silent or agrees):
+    described = bool(flags & _DESCRIPTOR)
+    silent = described or _WIDE in (packed, size)
+    agrees = (crc, packed, size) == (member.crc32, member.packed, member.nbytes)
+    if method != member.method or flags != listed.flags or not (silent or agrees):
         raise FormatError(f"{source.name}: {name}: its two headers differ", hint=_CUT)
-    offset = begin + len(encoded) + extra
-    if offset + nbytes > directory:
-        raise FormatError(f"{source.name}: {name}: reaches into the directory", hint=_CUT)
-    return Member(name, offset, nbytes, listed.member.crc32)
+    end = begin + extra + member.packed
+    if end > follower:
+        raise FormatError(
+            f"{source.name}: {name}: ends at byte {end:,}, what follows begins at {follower:,}",
+            hint=_CUT,
+        )
+    if not _is_descriptor(source, end, follower - end, member, described):
+        raise FormatError(
+            f"{source.name}: {name}: {follower - end:,} bytes after it that belong to nothing"
+        )
+    return replace(member, offset=begin + extra)
+
+
+def _is_descriptor(
+    source: ByteSource, at: int, length: int, member: Member, described: bool
+) -> bool:
+    """Whether what follows a member's data is its descriptor, or nothing where it has none.
+
+    APPNOTE 4.3.9: CRC-32 and both sizes, of 4 or 8 bytes each; a mark may stand before them.
+    """
+    if not described or not length:
+        return not described and not length
+    kind = {12: "<III", 16: "<4sIII", 20: "<IQQ", 24: "<4sIQQ"}.get(length)
+    if kind is None:
+        return False
+    fields = struct.unpack(kind, source.read(at, length))
+    expected = (member.crc32, member.packed, member.nbytes)
+    return fields[:-3] in ((), (b"PK\x07\x08",)) and fields[-3:] == expected

@@ -1,8 +1,12 @@
-"""A new zip archive as torch reads it, laid out: members stored, their data aligned.
+"""A new zip archive as torch writes it, laid out: members stored, their data aligned.
 
-Sources: APPNOTE.TXT 6.3.10, sections 4.3 and 4.5; PyTorch's `caffe2/serialize/inline_container`,
-which aligns the data of every member to 64 bytes by an extra field "FB", so that tensors can
-be mapped into memory.
+Sources: APPNOTE.TXT 6.3.10, sections 4.3 and 4.5; PyTorch's `caffe2/serialize/inline_container`
+(`getPadding`) and its miniz (`mz_zip_writer_add_mem_ex_v2`). The layout is theirs to the byte,
+since `torch.serialization.config.load.calculate_storage_offsets` computes where records are
+without looking: no sizes in the local header but a descriptor after the data, an extra field
+"FB" that aligns the data so that tensors can be mapped into memory, zip64 end records always.
+
+Law: the members of an archive that torch wrote, laid out with its alignment, are that archive.
 """
 
 import struct
@@ -11,13 +15,14 @@ from dataclasses import dataclass
 
 from ckpt.tensors import Layout, Piece, Span, Summed
 
-ALIGNMENT = 64  # bytes
+ALIGNMENT = 64  # bytes; torch's default
 _LOCAL = struct.Struct("<4s5HIIIHH")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _WIDE = 0xFFFFFFFF
-_VERSION = 45  # "needed to extract": 4.5 knows zip64
+_ZIP64 = 0x0001  # id of the extra field with 64-bit sizes
 _UTF8 = 0x0800
 _DESCRIPTOR = 0x0008
+_MADE_BY, _NEEDED = 0x031E, 45  # in the end record, as miniz has it; 4.5 knows zip64
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +42,18 @@ class NewMember:
     data: bytes | Span | Summed
 
 
-def lay_out_archive(members: Iterable[NewMember]) -> Layout:
-    """The pieces of the archive, in order."""
+def lay_out_archive(members: Iterable[NewMember], *, alignment: int = ALIGNMENT) -> Layout:
+    """The pieces of the archive, in order.
+
+    Args:
+        members: In the order in which they shall lie.
+        alignment: What the offset of every member's data is a multiple of, in bytes.
+    """
     position = 0
     directory: list[tuple[NewMember, int]] = []
     for member in members:
         directory.append((member, position))
-        for piece in _member(member, position):
+        for piece in _member(member, position, alignment):
             yield piece
             position += _length(piece)
     begin = position
@@ -54,53 +64,49 @@ def lay_out_archive(members: Iterable[NewMember]) -> Layout:
     yield _end(begin, position - begin, len(directory))
 
 
-def _member(member: NewMember, position: int) -> Iterator[Piece]:
-    name = member.name.encode("utf-8")
-    wide = member.nbytes >= _WIDE
-    flags = _UTF8 | (_DESCRIPTOR if member.crc32 is None else 0)
-    # APPNOTE 4.5.3: in a local header the zip64 field holds both sizes.
-    sizes = struct.pack("<HHQQ", 1, 16, member.nbytes, member.nbytes) if wide else b""
-    used = position + _LOCAL.size + len(name) + len(sizes) + 4
-    extra = sizes + _padding(-used % ALIGNMENT)
-    stated = _WIDE if wide else member.nbytes
+def _member(member: NewMember, header: int, alignment: int) -> Iterator[Piece]:
+    name, wide = member.name.encode("utf-8"), _wide(member, header)
+    # The padding comes with a head of its own, of 4 bytes.
+    used = header + _LOCAL.size + len(name) + len(wide) + 4
+    padding = -used % alignment
+    extra = wide + struct.pack("<2sH", b"FB", padding) + b"Z" * padding
     yield _LOCAL.pack(
-        b"PK\x03\x04", _VERSION, flags, 0, 0, 0, member.crc32 or 0, stated, stated,
-        len(name), len(extra),
+        b"PK\x03\x04", 0, _flags(member), 0, 0, 0, 0, 0, 0, len(name), len(extra)
     ) + name + extra  # fmt: skip
     if member.nbytes:
         yield member.data
-    if member.crc32 is None:
         kind = "<4sIQQ" if wide else "<4sIII"
         yield struct.pack(kind, b"PK\x07\x08", _crc32(member), member.nbytes, member.nbytes)
 
 
-def _padding(nbytes: int) -> bytes:
-    return struct.pack("<2sH", b"FB", nbytes) + b"Z" * nbytes
-
-
 def _line(member: NewMember, header: int) -> bytes:
-    name = member.name.encode("utf-8")
-    wide = [value for value in (member.nbytes, member.nbytes, header) if value >= _WIDE]
-    extra = struct.pack(f"<HH{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""
-    flags = _UTF8 | (_DESCRIPTOR if member.crc32 is None else 0)
+    name, wide = member.name.encode("utf-8"), _wide(member, header)
     stated = min(member.nbytes, _WIDE)
     return _CENTRAL.pack(
-        b"PK\x01\x02", _VERSION, _VERSION, flags, 0, 0, 0, _crc32(member), stated, stated,
-        len(name), len(extra), 0, 0, 0, 0, min(header, _WIDE),
-    ) + name + extra  # fmt: skip
+        b"PK\x01\x02", 0, 0, _flags(member), 0, 0, 0, _crc32(member), stated, stated,
+        len(name), len(wide), 0, 0, 0, 0, min(header, _WIDE),
+    ) + name + wide  # fmt: skip
+
+
+def _wide(member: NewMember, header: int) -> bytes:
+    """The zip64 extra field, with what has no room in 32 bits (APPNOTE 4.5.3)."""
+    values = [v for v in (member.nbytes, member.nbytes, header) if v >= _WIDE]
+    return struct.pack(f"<HH{len(values)}Q", _ZIP64, 8 * len(values), *values) if values else b""
+
+
+def _flags(member: NewMember) -> int:
+    return _UTF8 | (_DESCRIPTOR if member.nbytes else 0)
 
 
 def _end(begin: int, size: int, count: int) -> bytes:
-    end = struct.pack(
-        "<4s4H2IH", b"PK\x05\x06", 0, 0, min(count, 0xFFFF), min(count, 0xFFFF),
-        min(size, _WIDE), min(begin, _WIDE), 0,
-    )  # fmt: skip
-    if count < 0xFFFF and size < _WIDE and begin < _WIDE:
-        return end
     record = struct.pack(
-        "<4sQ2H2I4Q", b"PK\x06\x06", 44, _VERSION, _VERSION, 0, 0, count, count, size, begin
+        "<4sQ2H2I4Q", b"PK\x06\x06", 44, _MADE_BY, _NEEDED, 0, 0, count, count, size, begin
     )
-    return record + struct.pack("<4sIQI", b"PK\x06\x07", 0, begin + size, 1) + end
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, begin + size, 1)
+    few = min(count, 0xFFFF)
+    return record + locator + struct.pack(
+        "<4s4H2IH", b"PK\x05\x06", 0, 0, few, few, min(size, _WIDE), min(begin, _WIDE), 0
+    )  # fmt: skip
 
 
 def _crc32(member: NewMember) -> int:

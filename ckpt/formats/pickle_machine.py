@@ -1,0 +1,156 @@
+"""The pickle machine: stack, memo, position, and what may be put on the stack.
+
+The reader's opcodes drive it. It builds descriptions, calls nothing and imports nothing.
+"""
+
+from ckpt.errors import FormatError, RefusedGlobalError
+from ckpt.formats.pickle_globals import ALLOWED
+from ckpt.formats.pickle_nodes import Call, Global, Mapping, Sequence, Text
+
+MEMO_LIMIT = 1_000_000
+# Each look-up of a text is a text of its own; a long one looked up often would fill the memory.
+RECALLED_LIMIT = 1 << 25  # characters
+_SHOWN = 100  # characters of a refused global's name
+MARK = object()
+
+
+class Machine:
+    """The pickle machine's stack, memo and position.
+
+    Foreign bytes drive it: a stack that is too short, a wrong type or a cut argument raises
+    IndexError, TypeError, ValueError or struct.error, which `read_pickle` turns into a
+    FormatError with the offset.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.data = data
+        self.name = name
+        self.position = 0
+        self.start = 0
+        self.opcodes = 0
+        self.stack: list[object] = []
+        self.memo: dict[int, object] = {}
+        self.looked_up: list[Text] = []
+        self.frames: list[int] = []
+        self.frame_end = 0
+        self.recalled = 0
+
+    def fault(self, text: str) -> FormatError:
+        """An error about this pickle."""
+        return FormatError(f"{self.name}: {text}")
+
+    def take(self, nbytes: int) -> bytes:
+        """The opcode's next `nbytes` argument bytes."""
+        end = self.position + nbytes
+        if nbytes < 0 or end > len(self.data):
+            raise self.fault(f"cut short at offset {self.start:,}")
+        taken = self.data[self.position : end]
+        self.advance(end)
+        return taken
+
+    def advance(self, end: int) -> None:
+        """Go on to `end`; an opcode that crosses the end of its frame is read in two ways."""
+        if self.start < self.frame_end < end:
+            raise self.fault(f"the opcode at offset {self.start:,} crosses its frame's end")
+        self.position = end
+
+    def begin_frame(self, nbytes: int) -> None:
+        """Enter a frame of protocol 4, which lies whole in the pickle and in no other frame."""
+        if self.frame_end > self.position or nbytes > len(self.data) - self.position:
+            raise self.fault(f"a frame of {nbytes:,} bytes at offset {self.start:,}")
+        self.frame_end = self.position + nbytes
+        self.frames.append(self.start)
+
+    def line(self) -> str:
+        """The opcode's next argument line."""
+        end = self.data.index(b"\n", self.position)
+        text = self.data[self.position : end].decode("utf-8")
+        self.advance(end + 1)
+        return text
+
+    def push(self, value: object) -> None:
+        """Put a value on the stack."""
+        self.stack.append(value)
+
+    def pop(self) -> object:
+        """Take the topmost value; a mark is none."""
+        value = self.stack.pop()
+        if value is MARK:
+            raise ValueError("a mark where a value was expected")
+        return value
+
+    def to_mark(self) -> list[object]:
+        """Take all values down to the topmost mark."""
+        index = len(self.stack) - 1
+        while self.stack[index] is not MARK:
+            index -= 1
+            if index < 0:
+                raise ValueError("no mark")
+        values = self.stack[index + 1 :]
+        del self.stack[index:]
+        return values
+
+    def remember(self, slot: int) -> None:
+        """Put the topmost value into the memo."""
+        if len(self.memo) >= MEMO_LIMIT:
+            raise self.fault(f"over {MEMO_LIMIT:,} memo entries")
+        if self.stack[-1] is MARK:
+            raise ValueError("a mark for the memo")
+        self.memo[slot] = self.stack[-1]
+
+    def recall(self, slot: int) -> None:
+        """Push what the memo has."""
+        if slot not in self.memo:
+            raise ValueError(f"memo {slot} is empty")
+        value = self.memo[slot]
+        if isinstance(value, Text):
+            self.recalled += len(value)
+            if self.recalled > RECALLED_LIMIT:
+                raise self.fault(f"looks up over {RECALLED_LIMIT:,} characters in its memo")
+            value = Text.at(value, self.start, self.position, value.origin)
+            self.looked_up.append(value)
+        self.push(value)
+
+    def text(self, data: bytes) -> None:
+        """Push a literal."""
+        text = data.decode("utf-8", "surrogatepass")
+        self.push(Text.at(text, self.start, self.position, self.start))
+
+    def name_global(self, module: str, attribute: str) -> None:
+        """Push a global of the allow-list."""
+        name = f"{module}.{attribute}".replace("__builtin__.", "builtins.", 1)
+        if name not in ALLOWED or "." in attribute:
+            raise RefusedGlobalError(
+                f"{self.name}: refused global {_short(name)} at offset {self.start:,}",
+                hint="no tensor needs it; a file from a stranger that asks for it may do harm, "
+                "one of your own can be saved again with tensors and plain values only",
+            )
+        self.push(Global(name))
+
+    def call(self, function: object, arguments: object) -> None:
+        """Push the description of a call."""
+        if not isinstance(function, Global) or not isinstance(arguments, Sequence):
+            raise self.fault(f"calls what is no global at offset {self.start:,}")
+        if function.name == "collections.OrderedDict":
+            self.push(Mapping(_pairs(arguments.items), ordered=True))
+        else:
+            self.push(Call(function.name, arguments.items))
+
+
+def _pairs(arguments: list[object]) -> list[tuple[object, object]]:
+    """The items of an OrderedDict that is made of a list of pairs, as before Python 2.7."""
+    if not arguments:
+        return []
+    (items,) = arguments
+    if not isinstance(items, Sequence):
+        raise TypeError("an OrderedDict of something else than pairs")
+    pairs = []
+    for pair in items.items:
+        if not isinstance(pair, Sequence) or len(pair.items) != 2:
+            raise TypeError("an OrderedDict of something else than pairs")
+        pairs.append((pair.items[0], pair.items[1]))
+    return pairs
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

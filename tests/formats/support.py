@@ -1,0 +1,106 @@
+"""What the tests of the formats share: sources in memory, and files made by their writers."""
+
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ckpt.formats import open_checkpoint
+from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.writing import tensor_bytes, write_layout
+from ckpt.tensors import Layout
+
+
+@dataclass
+class Memory:
+    """A `ByteSource` in memory that notes what was read of it, and reads in small chunks."""
+
+    data: bytes
+    name: str = "file"
+    reads: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        assert offset >= 0
+        assert nbytes >= 0
+        assert offset + nbytes <= len(self.data), "reads past the end of the file"
+        self.reads.append((offset, nbytes))
+        return self.data[offset : offset + nbytes]
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        data = self.read(offset, nbytes)
+        for first in range(0, nbytes, 1000):
+            yield data[first : first + 1000]
+
+
+# Of a tensor: dtype, shape, contiguous bytes.
+Contents = dict[str, tuple[str, tuple[int, ...], bytes]]
+
+
+def saved(value: object, **options: Any) -> bytes:
+    """The file that `torch.save` writes; its folder is called ``archive``."""
+    out = io.BytesIO()
+    torch.save(value, out, **options)
+    return out.getvalue()
+
+
+def opened(data: bytes, inside: str | None = None) -> Checkpoint:
+    return open_checkpoint(Memory(data), inside=inside)
+
+
+def written(layout: Layout, checkpoint: Checkpoint) -> bytes:
+    out = io.BytesIO()
+    write_layout(layout, checkpoint.source, out)
+    return out.getvalue()
+
+
+def renamed(data: bytes, new_keys: Mapping[str, str], inside: str | None = None) -> bytes:
+    checkpoint = opened(data, inside)
+    return written(checkpoint.renamed(new_keys), checkpoint)
+
+
+def contents(checkpoint: Checkpoint) -> Contents:
+    return {
+        entry.key: (
+            entry.dtype,
+            entry.shape,
+            b"".join(tensor_bytes(checkpoint.source, entry)),
+        )
+        for entry in checkpoint.entries
+    }
+
+
+def expected(state_dict: Mapping[str, torch.Tensor]) -> Contents:
+    """The same of tensors in memory, as torch has them."""
+    return {
+        key: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), raw(tensor))
+        for key, tensor in state_dict.items()
+    }
+
+
+def raw(tensor: torch.Tensor) -> bytes:
+    """The contiguous bytes of a tensor."""
+    whole = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+    return bytes(whole.untyped_storage().tolist())
+
+
+def loaded(data: bytes, **options: Any) -> Any:
+    return torch.load(io.BytesIO(data), weights_only=True, **options)
+
+
+def torch_file(pickle: bytes, storages: Mapping[str, bytes] | None = None, **small: bytes) -> bytes:
+    """A zip container around any pickle; a `_` in the name of a small record means a dot."""
+    out = io.BytesIO()
+    records = {"data.pkl": pickle, "byteorder": b"little", "version": b"3\n"}
+    records |= {name.replace("_", ".", 1): data for name, data in small.items()}
+    records |= {f"data/{key}": data for key, data in (storages or {}).items()}
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in records.items():
+            archive.writestr(f"archive/{name}", data)
+    return out.getvalue()

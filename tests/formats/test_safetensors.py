@@ -1,0 +1,266 @@
+"""safetensors: as strict as the library, and stricter where it loses something in silence."""
+
+import json
+import struct
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+
+from ckpt.errors import FormatError, KeyCollisionError
+from tests.formats.support import contents, expected, opened, renamed
+
+F32 = '{"dtype":"F32","shape":[2],"data_offsets":[%d,%d]}'
+A, B = F32 % (0, 8), F32 % (8, 16)
+
+
+def made(header: str | bytes, body: int = 0, length: int | None = None) -> bytes:
+    """A file of this header, whatever it says, and `body` zeros."""
+    data = header if isinstance(header, bytes) else header.encode("utf-8", "surrogatepass")
+    return struct.pack("<Q", len(data) if length is None else length) + data + bytes(body)
+
+
+def one(shape: str = "[2]", offsets: str = "[0,8]", dtype: str = '"F32"') -> str:
+    return f'{{"a":{{"dtype":{dtype},"shape":{shape},"data_offsets":{offsets}}}}}'
+
+
+REFUSED_BY_BOTH = {
+    "seven bytes": b"\2\0\0\0\0\0\0",
+    "length alone": struct.pack("<Q", 2),
+    "length over the limit": made("{}", length=100_000_001),
+    "length of 2^64-1": made("{}", length=2**64 - 1),
+    "length past the file": made("{}", length=3),
+    "length of zero": made("{}", length=0),
+    "length one short": made("{}", length=1),
+    "not utf-8": made(b'{"\xff":1}'),
+    "latin-1": made('{"é":1}'.encode("latin-1")),
+    "array": made("[]"),
+    "null": made("null"),
+    "number": made("1"),
+    "text": made('"{}"'),
+    "byte order mark": made(b"\xef\xbb\xbf{}"),
+    "nan": made(one("[NaN]"), 8),
+    "infinity": made(one("[Infinity]"), 8),
+    "comment": made("{}/* */"),
+    "comment before": made("/**/{}"),
+    "trailing object": made("{}{}"),
+    "trailing nul": made(b"{}\0\0"),
+    "trailing comma": made('{"a":' + A + ",}", 8),
+    "single quotes": made("{'a':1}"),
+    "unclosed": made('{"a":' + A, 8),
+    "control character in a string": made(b'{"a\n":' + A.encode() + b"}", 8),
+    "overlap": made(f'{{"a":{A},"b":{F32 % (4, 12)}}}', 12),
+    "same range twice": made(f'{{"a":{A},"b":{A}}}', 8),
+    "hole": made(f'{{"a":{A},"b":{F32 % (12, 20)}}}', 20),
+    "hole at the start": made(one(offsets="[8,16]"), 16),
+    "trailing byte": made(one(), 9),
+    "missing byte": made(one(), 7),
+    "no body": made(one()),
+    "body without tensors": made("{}", 8),
+    "reversed offsets": made(one(offsets="[8,0]"), 8),
+    "size mismatch": made(one(shape="[3]"), 8),
+    "negative offset": made(one(offsets="[-8,0]"), 8),
+    "negative size": made(one(shape="[-2]"), 8),
+    "huge offset": made(one(offsets="[0,18446744073709551616]"), 8),
+    "huge shape": made(one(shape="[4611686018427387904,4]"), 8),
+    "shape that overflows to fit": made(one(shape="[4611686018427387904,4,2]"), 8),
+    "digits without end": made(one(shape=f"[{'9' * 5000}]"), 8),
+    "float shape": made(one(shape="[2.0]"), 8),
+    "exponent": made(one(shape="[2e0]"), 8),
+    "true as a size": made(one(shape="[true,2]"), 8),
+    "text as a size": made(one(shape='["2"]'), 8),
+    "shape is a number": made(one(shape="2"), 8),
+    "shape is null": made(one(shape="null"), 8),
+    "three offsets": made(one(offsets="[0,4,8]"), 8),
+    "one offset": made(one(offsets="[8]"), 8),
+    "offsets are null": made(one(offsets="null"), 8),
+    "unknown dtype": made(one(dtype='"F33"'), 8),
+    "lower-case dtype": made(one(dtype='"f32"'), 8),
+    "dtype is a number": made(one(dtype="32"), 8),
+    "no dtype": made('{"a":{"shape":[2],"data_offsets":[0,8]}}', 8),
+    "no shape": made('{"a":{"dtype":"F32","data_offsets":[0,8]}}', 8),
+    "no offsets": made('{"a":{"dtype":"F32","shape":[2]}}', 8),
+    "entry is a list": made('{"a":["F32",[2]]}', 8),
+    "entry is null": made('{"a":null}'),
+    "metadata of numbers": made('{"__metadata__":{"epoch":1}}'),
+    "metadata of null": made('{"__metadata__":{"epoch":null}}'),
+    "nested metadata": made('{"__metadata__":{"a":{"b":"c"}}}'),
+    "metadata is a list": made('{"__metadata__":["a"]}'),
+    "deep nesting": made('{"a":' + "[" * 100_000 + "]" * 100_000 + "}"),
+    "deep nesting of objects": made('{"a":' * 100_000 + "1" + "}" * 100_000),
+}
+
+REFUSED_BY_US = {
+    "duplicate tensor": made(f'{{"a":{A},"a":{B}}}', 16),
+    "duplicate tensor, the same": made(f'{{"a":{A},"a":{A}}}', 8),
+    "duplicate through an escape": made(f'{{"a":{A},"\\u0061":{A}}}', 8),
+    "duplicate metadata key": made('{"__metadata__":{"a":"1","a":"2"}}'),
+    "duplicate field": made('{"a":{"dtype":"F32","dtype":"F32","shape":[0],"data_offsets":[0,0]}}'),
+    "metadata twice": made('{"__metadata__":{},"__metadata__":{}}'),
+    "unknown field": made('{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0],"x":1}}'),
+    "empty name": made(f'{{"":{A}}}', 8),
+    "blank before": made("  {}"),
+    "half a surrogate pair": made(f'{{"\\ud800":{A}}}', 8),
+    "thousands of dimensions": made(one(shape=str([1] * 2000 + [2])), 8),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_BY_BOTH)
+def test_fault_18_refused_as_the_library_does(name: str) -> None:
+    data = REFUSED_BY_BOTH[name]
+    with pytest.raises(SafetensorError):
+        load(data)
+    with pytest.raises(FormatError) as refused:
+        opened(data)
+    assert str(refused.value).startswith("file: ")
+    assert len(str(refused.value)) < 300
+    assert refused.value.exit_code == 3
+
+
+@pytest.mark.parametrize("name", REFUSED_BY_US)
+def test_fault_18_refused_where_the_library_is_silent(name: str) -> None:
+    with pytest.raises(FormatError) as refused:
+        opened(REFUSED_BY_US[name])
+    assert len(str(refused.value)) < 300
+
+
+def test_fault_18_cases_are_many() -> None:
+    assert len(REFUSED_BY_BOTH) + len(REFUSED_BY_US) >= 50
+
+
+@pytest.mark.parametrize(
+    ("data", "keys", "rest"),
+    [
+        (made("{}"), [], {}),
+        (made('{"__metadata__":null}'), [], {}),
+        (made('{"__metadata__":{}}'), [], {}),
+        (made('{"__metadata__":{"é":"\\u001b"}}'), [], {"é": "\x1b"}),
+        (made(one() + "   ", 8), ["a"], {}),
+        (made(f'{{"b":{B},"a":{A}}}', 16), ["b", "a"], {}),
+        (made(f'{{"\\u001b[2J\\u202e\\u0000":{A}}}', 8), ["\x1b[2J\u202e\0"], {}),
+        (made(one(shape="[]", offsets="[0,4]"), 4), ["a"], {}),
+        (made(one(shape="[3,0,2]", offsets="[0,0]")), ["a"], {}),
+    ],
+    ids=[
+        "nothing", "null metadata", "empty metadata", "control characters in metadata",
+        "spaces after", "order of the header", "control characters in a name", "scalar", "no bytes",
+    ],
+)  # fmt: skip
+def test_fault_18_legal_oddities_are_read(
+    data: bytes, keys: list[str], rest: dict[str, str]
+) -> None:
+    checkpoint = opened(data)
+    assert [entry.key for entry in checkpoint.entries] == keys
+    assert checkpoint.rest == rest
+    assert sorted(load(data)) == sorted(keys)
+
+
+STATE = {
+    "conv.weight": torch.arange(12, dtype=torch.float32).reshape(3, 4),
+    "conv.bias": torch.tensor([True, False, True]),
+    "scale": torch.tensor(2.5, dtype=torch.bfloat16),
+    "empty": torch.zeros(0, 3),
+}
+
+
+def test_fault_19_truncated_at_every_byte() -> None:
+    data = save(STATE, {"format": "pt"})
+    for end in range(len(data)):
+        with pytest.raises(FormatError):
+            opened(data[:end])
+
+
+def test_fault_19_every_header_byte_flipped_is_refused_or_read_like_the_library() -> None:
+    data = save(STATE, {"format": "pt"})
+    header = 8 + int.from_bytes(data[:8], "little")
+    read = 0
+    for index in range(header):
+        for mask in (0x01, 0x20, 0x80, 0xFF):
+            mutant = data[:index] + bytes([data[index] ^ mask]) + data[index + 1 :]
+            try:
+                found = contents(opened(mutant))
+            except FormatError:
+                continue
+            assert found == expected(load(mutant))
+            read += 1
+    assert read  # a letter of a name changes the name and nothing else
+
+
+def test_fault_20_header_of_many_names() -> None:
+    entries = ",".join(f'"layer.{i}.weight":{F32 % (8 * i, 8 * i + 8)}' for i in range(50_000))
+    checkpoint = opened(made(f"{{{entries}}}", 8 * 50_000))
+    assert len(checkpoint.entries) == 50_000
+    assert checkpoint.entries[-1].key == "layer.49999.weight"
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b'"a":{},', b'"a":[],', b"1,"],
+    ids=["objects", "lists", "numbers"],
+)
+def test_fault_20_flood_is_refused_before_it_is_parsed(flood: bytes) -> None:
+    data = made(b'{"a":[' + flood * 5_000_000 + b"1]}")
+    begun = time.process_time()
+    with pytest.raises(FormatError, match="more than 250,000 tensors"):
+        opened(data)
+    assert time.process_time() - begun < 3
+
+
+def test_rename_keeps_order_metadata_and_body() -> None:
+    data = save(STATE, {"format": "pt", "license": "mit"})
+    new = renamed(data, {"conv.weight": "embed.weight", "conv.bias": "embed.bias"})
+    length = int.from_bytes(new[:8], "little")
+    assert length % 8 == 0
+    header = json.loads(new[8 : 8 + length])
+    old_header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert list(header) == [key.replace("conv.", "embed.") for key in old_header]
+    assert header["__metadata__"] == {"format": "pt", "license": "mit"}
+    assert list(header.values()) == list(old_header.values())
+    assert new[8 + length :] == data[8 + int.from_bytes(data[:8], "little") :]
+    assert contents(opened(new)) == expected(load(new))
+
+
+def test_rename_of_nothing_is_the_same_file() -> None:
+    data = save(STATE, {"format": "pt"})
+    assert renamed(data, {}) == data
+
+
+@pytest.mark.parametrize(
+    ("new_keys", "error"),
+    [
+        ({"scale": "empty"}, KeyCollisionError),
+        ({"scale": ""}, FormatError),
+        ({"scale": "__metadata__"}, FormatError),
+        ({"scale": "\ud800"}, FormatError),
+    ],
+)
+def test_rename_that_would_lose_something_is_refused(
+    new_keys: dict[str, str], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        renamed(save(STATE), new_keys)
+
+
+def test_swapped_keys(tmp_path: Path) -> None:
+    data = save({"a": torch.zeros(2), "b": torch.ones(2)})
+    (tmp_path / "x.safetensors").write_bytes(renamed(data, {"a": "b", "b": "a"}))
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert file.get_tensor("a").tolist() == [1, 1]
+        assert file.get_tensor("b").tolist() == [0, 0]
+
+
+def test_inside_of_a_safetensors_file_is_refused() -> None:
+    with pytest.raises(FormatError, match="file::model: a safetensors file holds one state_dict"):
+        opened(save(STATE), "model")
+
+
+def test_message_says_found_against_expected() -> None:
+    with pytest.raises(FormatError) as refused:
+        opened(save(STATE)[:-1])
+    assert str(refused.value) == (
+        "file: the header promises 53 bytes of tensors, the file holds 52"
+    )
+    assert refused.value.hint == "the file is cut short; fetch it again"

@@ -1,0 +1,372 @@
+"""What torch.save writes is read as torch.load reads it, or refused by name."""
+
+import warnings
+from collections import Counter, OrderedDict
+from io import BytesIO
+from typing import Any
+
+import pytest
+import torch
+
+from ckpt.errors import FormatError
+from tests.formats import hostile
+from tests.formats.support import contents, expected, loaded, opened, saved, torch_file
+
+LINEAR = OrderedDict({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)})
+
+
+def trained() -> dict[str, Any]:
+    """A training checkpoint as scripts write it."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(4, 3)).sum().backward()
+    optimizer.step()
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epoch": 3,
+        "best": float("nan"),
+        "history": [1.5, float("inf")],
+    }
+
+
+def with_attribute(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.note = "kept by torch, not read"
+    return tensor
+
+
+KINDS = {
+    "plain": torch.arange(6.0).reshape(2, 3),
+    "scalar": torch.tensor(3),
+    "no bytes": torch.zeros(0, 3),
+    "parameter": torch.nn.Parameter(torch.ones(2)),
+    "parameter with an attribute": with_attribute(torch.nn.Parameter(torch.ones(2))),
+    "tensor with an attribute": with_attribute(torch.ones(2)),
+    "transposed": torch.arange(6.0).reshape(2, 3).T,
+    "slice": torch.arange(10)[2:9:3],
+    "view with an offset": torch.arange(10)[4:],
+    "column": torch.arange(12.0).reshape(3, 4)[:, 1],
+    "permuted": torch.arange(24).reshape(2, 3, 4).permute(2, 0, 1),
+    "channels last": torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last),
+    "expanded": torch.ones(1, 3).expand(4, 3),
+    "overlapping": torch.arange(6.0).as_strided((3, 4), (1, 1)),
+    "odd stride of a dimension of one": torch.ones(6).as_strided((1, 3), (77, 1)),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_tensor_is_read_bit_for_bit(name: str) -> None:
+    state = {"before": torch.ones(1), "it": KINDS[name]}
+    assert contents(opened(saved(state))) == expected(state)
+
+
+DTYPES = [
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
+    *(torch.float8_e8m0fnu, torch.complex128, torch.complex64, torch.complex32, torch.bool),
+    *(torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+]
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fault_15_dtypes_are_read(dtype: torch.dtype) -> None:
+    state = {"it": torch.tensor([0, 1, 2]).to(dtype), "rest": torch.ones(1)}
+    assert contents(opened(saved(state))) == expected(state)
+
+
+def refused_kinds() -> dict[str, tuple[torch.Tensor, str]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ones = torch.ones(3)
+        return {
+            "sparse": (torch.eye(3).to_sparse(), "a sparse tensor"),
+            "csr": (torch.eye(3).to_sparse_csr(), "a sparse tensor"),
+            "meta": (torch.empty(3, device="meta"), "a meta tensor"),
+            "nested": (torch.nested.nested_tensor([ones, ones]), "a nested tensor"),
+            "quantised": (
+                torch.quantize_per_tensor(ones, 1.0, 0, torch.qint8),
+                "a quantised tensor",
+            ),
+            "conjugated": (torch.ones(3, dtype=torch.complex64).conj(), "'conj' bit is set"),
+            "negated": (torch.ones(3, dtype=torch.complex64).conj().imag, "'neg' bit is set"),
+        }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", refused_kinds())
+@pytest.mark.parametrize("place", ["state_dict", "beside it"])
+def test_fault_15_what_has_no_plain_bytes_is_refused_by_name(name: str, place: str) -> None:
+    tensor, says = refused_kinds()[name]
+    value = {"it": tensor} if place == "state_dict" else {"model": LINEAR, "more": [tensor]}
+    with pytest.raises(FormatError) as refused:
+        opened(saved(value))
+    where = "it" if place == "state_dict" else "more.0"
+    assert str(refused.value).startswith(f"file: {where}: ")
+    assert says in str(refused.value)
+
+
+def test_ties_share_their_bytes() -> None:
+    tied = torch.ones(4)
+    first, second, part = opened(saved({"a": tied, "b": tied, "c": tied[1:3]})).entries
+    assert first.span == second.span
+    assert part.offset == first.offset + 4
+
+
+def test_spans_hold_all_tensors_of_the_file() -> None:
+    value = trained()
+    checkpoint = opened(saved(value))
+    held = {
+        checkpoint.source.read(span.offset, span.nbytes)
+        for span in checkpoint.spans
+    }  # fmt: skip
+    state = value["optimizer"]["state"][0]
+    assert {data for _, _, data in expected(state).values()} <= held
+    assert {data for _, _, data in expected(value["model"]).values() if data} <= held
+    ends = [span.end for span in checkpoint.spans]
+    assert all(end <= span.offset for end, span in zip(ends, checkpoint.spans[1:], strict=False))
+
+
+def test_rest_is_what_is_beside_the_tensors_and_fit_for_json() -> None:
+    checkpoint = opened(saved(trained()))
+    rest = dict(checkpoint.rest)
+    assert rest.pop("optimizer")["param_groups"][0]["betas"] == [0.9, 0.999]
+    assert rest == {
+        "epoch": 3,
+        "best": "nan",
+        "history": [1.5, "inf"],
+        "_metadata": {"": {"version": 1}, "0": {"version": 1}, "1": {"version": 2}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (torch.Size([1, 2]), [1, 2]),
+        ({3}, [3]),
+        (b"abc", "3 bytes"),
+        (1 + 2j, "builtins.complex(1.0, 2.0)"),
+        (torch.float32, "torch.float32"),
+        (torch.device("cpu"), "torch.device('cpu')"),
+        (Counter("a"), "collections.Counter(…)"),
+        ({1: "a", "1": "b", (1, 2): "c", None: "d"}, None),
+        (2**100, 2**100),
+        ("\ud800\x1b", "\\ud800\x1b"),
+        ("x" * 5000, "x" * 1000 + "…"),
+        (torch.ones(1), "a tensor"),
+        (list(range(5000)), None),
+    ],
+    ids=lambda value: str(type(value).__name__),
+)
+def test_values_are_described(value: object, shown: object) -> None:
+    rest = opened(saved({"model": LINEAR, "value": [value]})).rest
+    if type(value) is dict:
+        shown = {"1": "a", "1 (text)": "b", "(1, 2)": "c", "None": "d"}
+    if isinstance(value, list):
+        assert len(rest["value"][0]) < 1010
+        return
+    assert rest["value"] == [shown]
+
+
+def test_values_inside_the_state_dict_are_part_of_the_rest() -> None:
+    value = {"m": {"model": LINEAR | {"_extra_state": 7}, "epoch": 3}, "z": {}}
+    checkpoint = opened(saved(value))
+    assert [entry.key for entry in checkpoint.entries] == ["weight", "bias"]
+    assert checkpoint.rest == {"m": {"model": {"_extra_state": 7}, "epoch": 3}, "z": {}}
+
+
+CHOICES = [
+    (LINEAR, None, ["weight", "bias"]),
+    ({"model": LINEAR, "epoch": 1}, None, ["weight", "bias"]),
+    ({"state": {"model": LINEAR}}, None, ["weight", "bias"]),
+    ({"model": LINEAR, "ema": {"model": {"x": torch.ones(1)}}}, "ema.model", ["x"]),
+    ({"model": LINEAR, "ema": {"model": {"x": torch.ones(1)}}}, "model", ["weight", "bias"]),
+    ({"model": LINEAR, "last_loss": torch.ones(1)}, None, ["last_loss"]),
+    ({"model": LINEAR, "last_loss": torch.ones(1)}, "model", ["weight", "bias"]),
+    ({}, None, []),
+]
+
+
+@pytest.mark.parametrize(("value", "inside", "keys"), CHOICES, ids=range(len(CHOICES)))
+def test_state_dict_is_chosen(value: object, inside: str | None, keys: list[str]) -> None:
+    assert [entry.key for entry in opened(saved(value), inside).entries] == keys
+
+
+@pytest.mark.parametrize(
+    ("value", "inside", "says", "hint"),
+    [
+        ({"a": LINEAR, "b": LINEAR.copy()}, None, "2 state_dicts", "file::a  or  file::b"),
+        ({f"m{i}": {"x": torch.ones(1)} for i in range(9)}, None, "9 state_dicts", "or 4 more"),
+        ({"model": LINEAR}, "ema", "holds no state_dict 'ema'", "file::model"),
+        (LINEAR, "model", "holds no state_dict 'model'", "name one: file"),
+        ({"a.b": LINEAR, "a": {"b": LINEAR.copy()}}, None, "both called 'a.b'", None),
+        ({"optimizer": {0: {"x": torch.ones(1)}}}, None, "no mapping holds tensors", None),
+        ([torch.ones(1)], None, "no mapping holds tensors", None),
+        (torch.ones(1), None, "no mapping holds tensors", None),
+        (3, None, "no mapping holds tensors", None),
+    ],
+    ids=["two", "nine", "none such", "root", "twice", "int keys", "list", "tensor", "number"],
+)
+def test_choice_that_cannot_be_made_is_refused(
+    value: object, inside: str | None, says: str, hint: str | None
+) -> None:
+    with pytest.raises(FormatError) as refused:
+        opened(saved(value), inside)
+    assert says in str(refused.value)
+    assert (hint is None) if refused.value.hint is None else (hint in refused.value.hint)
+
+
+@pytest.mark.parametrize("key", [1, (1, 2), b"a", None, 1.5, True, "", "\ud800"], ids=repr)
+def test_fault_16_keys_that_are_no_text_are_refused_by_name(key: object) -> None:
+    with pytest.raises(FormatError, match=r"file: the key .* no (Unicode )?text"):
+        opened(saved({"a": torch.ones(1), key: torch.ones(1)}))
+
+
+def test_fault_08_flipped_bit_of_the_pickle_is_refused() -> None:
+    data = bytearray(saved(LINEAR))
+    data[data.index(b"weight")] ^= 1
+    loaded(bytes(data))  # torch does not look
+    with pytest.raises(FormatError, match=r"data\.pkl is damaged: its CRC-32 differs"):
+        opened(bytes(data))
+
+
+def test_fault_08_file_without_checksums_is_read() -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        data = saved(LINEAR)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert contents(opened(data)) == expected(LINEAR)
+
+
+def test_fault_12_torchscript_contains_code() -> None:
+    out = BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), out)
+    with pytest.raises(FormatError, match="contains code") as refused:
+        opened(out.getvalue())
+    assert "state_dict()" in (refused.value.hint or "")
+
+
+LIES = {
+    "storage shorter than it says": (hostile.tensor(of=hostile.storage(numel=5)), "20 bytes"),
+    "storage longer than it says": (hostile.tensor(of=hostile.storage(numel=3)), "12 bytes"),
+    "storage of other elements": (
+        hostile.tensor(of=hostile.storage(kind="DoubleStorage")),
+        "should have 32 bytes, the file holds 16",
+    ),
+    "no such storage": (hostile.tensor(of=hostile.storage("7")), "lacks the record data/7"),
+    "storage elsewhere": (hostile.tensor(of=hostile.storage("../version")), "lacks the record"),
+    "view past the end": (hostile.tensor(offset=1), "reaches to byte 20"),
+    "shape past the end": (hostile.tensor(shape=[5]), "reaches to byte 20"),
+    "stride past the end": (hostile.tensor(stride=[2]), "reaches to byte 28"),
+    "negative offset": (hostile.tensor(offset=-1), "-1 is no size, stride or offset"),
+    "negative stride": (hostile.tensor(stride=[-1], offset=3), "-1 is no size"),
+    "negative size": (hostile.tensor(shape=[-4]), "-4 is no size"),
+    "negative storage": (hostile.tensor(of=hostile.storage(numel=-4)), "-4 is no size"),
+    "2^72 elements": (hostile.tensor([2**36, 2**36], [0, 0]), "2^63 elements or more"),
+    "2^72 elements and none": (hostile.tensor([0, 2**36, 2**36], [0, 0, 0]), "2^63 elements"),
+    "size of 65 bits": (hostile.tensor([2**65], [0]), "is no size"),
+    "more strides than sizes": (hostile.tensor(stride=[1, 1]), "1 dimensions with 2 strides"),
+    "sizes are no tuple": (
+        hostile.call("torch._utils", "_rebuild_tensor_v2", hostile.storage(), *[b"K\0"] * 3),
+        "a list of numbers was expected",
+    ),
+    "too few arguments": (
+        hostile.call("torch._utils", "_rebuild_tensor_v2", hostile.storage()),
+        "not described as torch describes a tensor",
+    ),
+    "no storage": (hostile.tensor(of=b"N"), "no storage"),
+    "storage of a dict": (hostile.tensor(of=b"}Q"), "no storage"),
+    "storage of no known kind": (
+        hostile.tensor(of=hostile.storage(kind="Size")),
+        "a storage of kind torch.Size",
+    ),
+    "quantised storage": (
+        hostile.tensor(of=hostile.storage(kind="QInt8Storage")),
+        "a storage of kind torch.QInt8Storage",
+    ),
+    "size of text": (hostile.tensor(offset=0, of=hostile.storage(numel=4)[:-2] + b"NtQ"), "no st"),
+    "conjugated": (
+        hostile.tensor(more=b"}" + hostile.text("conj") + b"\x88s"),
+        "'conj' bit is set",
+    ),
+    "dtype without whole bytes": (
+        hostile.call(
+            "torch._utils",
+            "_rebuild_tensor_v3",
+            hostile.storage(numel=16, kind="UntypedStorage", module="torch.storage"),
+            *[hostile.number(0), hostile.tuple_of(hostile.number(4))],
+            *[hostile.tuple_of(hostile.number(1)), b"\x89", b"}"],
+            hostile.global_("torch", "uint4"),
+        ),
+        "dtype uint4, which ckpt cannot read yet",
+    ),
+    "metadata of text": (hostile.tensor(more=hostile.text("x")), "bit is set"),
+    "parameter of nothing": (
+        hostile.call("torch._utils", "_rebuild_parameter", b"N", b"\x88", b"}"),
+        "a tensor made of torch._utils._rebuild_parameter",
+    ),
+    "parameter of parameters": (
+        hostile.call("torch._utils", "_rebuild_parameter",
+            hostile.call("torch._utils", "_rebuild_parameter",
+                hostile.call("torch._utils", "_rebuild_parameter",
+                    hostile.call("torch._utils", "_rebuild_parameter", hostile.tensor())))),
+        "a tensor made of",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_fault_13_geometry_that_lies_is_refused(name: str) -> None:
+    tensor, says = LIES[name]
+    with pytest.raises(FormatError) as refused:
+        opened(torch_file(hostile.state_dict(tensor), {"0": bytes(16)}))
+    assert says in str(refused.value)
+    assert "value.0" in str(refused.value) or "lacks the record" in says
+
+
+def test_fault_13_lies_outside_the_state_dict_are_refused_too() -> None:
+    pickle = hostile.state_dict(hostile.LIST + hostile.tensor(offset=1) + hostile.APPEND)
+    with pytest.raises(FormatError, match=r"value\.0\.0: reaches to byte 20"):
+        opened(torch_file(pickle, {"0": bytes(16)}))
+
+
+@pytest.mark.parametrize("place", ["state_dict", "beside it"])
+def test_key_that_stands_twice_is_refused(place: str) -> None:
+    twice = hostile.DICT + 2 * (hostile.text("x") + hostile.NONE + hostile.SETITEM)
+    pickle = hostile.state_dict(twice)
+    if place == "state_dict":
+        pickle = hostile.state_dict(hostile.NONE + hostile.text("good") + hostile.NONE)
+    with pytest.raises(FormatError, match="stands twice"):
+        opened(torch_file(pickle, {"0": bytes(16)}))
+
+
+@pytest.mark.parametrize(
+    ("small", "says"),
+    [
+        ({"byteorder": b"big"}, "byteorder b'big', only little is read"),
+        ({"byteorder": b"middle"}, "byteorder b'middle'"),
+        ({"byteorder": b""}, "byteorder b''"),
+        ({"byteorder": b"little" * 100}, "byteorder: 600 bytes, a word was expected"),
+        ({"version": b"three"}, "version b'three' is no number"),
+        ({"_format_version": b"\xff"}, "is no number"),
+        ({"_storage_alignment": b"junk"}, "is no number"),
+        ({"_storage_alignment": b"-64"}, "is no number"),
+        ({"_storage_alignment": b"0"}, "aligned to 0 bytes"),
+        ({"_storage_alignment": b"99999999"}, "aligned to 99,999,999 bytes"),
+    ],
+)
+def test_fault_17_records_that_say_the_impossible_are_refused(
+    small: dict[str, bytes], says: str
+) -> None:
+    with pytest.raises(FormatError) as refused:
+        opened(torch_file(hostile.state_dict(), {"0": bytes(16)}, **small))
+    assert says in str(refused.value)
+
+
+def test_old_file_without_small_records_is_read() -> None:
+    data = torch_file(hostile.state_dict(), {"0": bytes(16)})
+    assert contents(opened(data)) == {"good": ("float32", (4,), bytes(16))}
