@@ -3,8 +3,8 @@ import os
 # Tests run side by side; torch's threads would take the cores from each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
+import pytest
+from hypothesis import settings
 
 # Timing never fails a test: machines differ and are noisy.
 settings.register_profile("ckpt", deadline=None)

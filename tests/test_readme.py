@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "docs" / "json.md"]
+NOT_OF_A_PERSON = ("CKPT_DATA", "OMP_NUM_THREADS")
 _BLOCK = re.compile(r"^```console( vary)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -38,7 +39,7 @@ def clone(tmp_path: Path) -> Path:
 def shell(command: str, folder: Path) -> str:
     """What a person sees of one command."""
     environment = {
-        **{name: value for name, value in os.environ.items() if name != "CKPT_DATA"},
+        **{name: value for name, value in os.environ.items() if name not in NOT_OF_A_PERSON},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUTF8": "1",
