@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from ckpt import strict_json
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS
 from ckpt.errors import FormatError
 from ckpt.files import ByteSource
@@ -122,12 +123,8 @@ def _parse(name: str, data: bytes) -> dict[str, Any]:
     if any(data.count(mark) > most for mark, most in _MARKS):
         raise FormatError(f"{name}: a header of more than {TENSOR_LIMIT:,} tensors")
     try:
-        header = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
-    except RecursionError as error:
-        raise FormatError(f"{name}: the header is nested too deep") from error
-    except ValueError as error:  # JSON and UTF-8 errors, and what the two hooks raise
+        header = strict_json.parse(data.decode("utf-8"))
+    except ValueError as error:  # of JSON or UTF-8
         raise FormatError(f"{name}: the header is no JSON that can be meant: {error}") from error
     assert isinstance(header, dict)  # it begins with a brace
     return header
@@ -141,25 +138,12 @@ def _expect_text(name: str, text: str) -> None:
         raise FormatError(f"{name}: {_short(text)} is no Unicode text") from error
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"{_short(twice)} stands twice")
-    return found
-
-
 def _short(value: object) -> str:
     """A foreign value, as much of it as has room in a line."""
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value):,}"
     text = repr(value)
     return text if len(text) <= 80 else text[:80] + "…"
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _metadata(name: str, metadata: Any) -> Mapping[str, str] | None:

@@ -1,9 +1,9 @@
 """Rules that stand in files: maps of old key to new key, in JSON or TOML."""
 
-import json
 import tomllib
 from pathlib import Path
 
+from ckpt import strict_json
 from ckpt.errors import RefError, RuleError
 from ckpt.rules.mapping import KeyMap, key_map
 
@@ -20,18 +20,11 @@ def read_map(path: Path) -> KeyMap:
         if path.suffix == ".toml":
             document: object = tomllib.loads(text)
         else:
-            document = json.loads(text, object_pairs_hook=_unique)
+            document = strict_json.parse(text)
     except FileNotFoundError as error:
         raise RefError(f"{path}: no such file") from error
-    except (ValueError, RecursionError) as error:  # JSON, TOML and UTF-8 errors are ValueErrors
+    except ValueError as error:  # of JSON, TOML or UTF-8
         raise RuleError(
             f"{path}: {error}", hint="a map is JSON, or TOML in a .toml file"
         ) from error
     return key_map(document, name=str(path))
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is listed twice")
-    return found

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ckpt import digest
+from ckpt import digest, strict_json
 from ckpt.errors import IntegrityError, RefError
 from ckpt.registry.refs import VersionRef, is_version
 
@@ -190,27 +190,16 @@ def parse_index(text: str, *, name: str) -> Index:
         IntegrityError: It is damaged, or of a newer schema.
     """
     try:
-        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        document = strict_json.parse(text)
         schema = document.pop("schema")
         if isinstance(schema, int) and schema <= SCHEMA:
             return _index(document)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise IntegrityError(f"{name}: not a registry: {error}", hint=_REPAIR) from error
     raise IntegrityError(
         f"{name}: schema {schema!r}, this ckpt reads up to {SCHEMA}",
         hint="a newer ckpt wrote it: pip install -U ckpt-registry",
     )
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _index(document: dict[str, Any]) -> Index:

@@ -69,7 +69,8 @@ def parse_ref(text: str) -> Ref:
         return DefinitionRef(path)
     if _is_path(path):
         return FileRef(Path(path), inside)
-    model, mark, label = re.fullmatch(r"([^:@]*)([:@]?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    mark = next((char for char in text if char in ":@"), "")
+    model, _, label = text.partition(mark) if mark else (text, "", "")
     if not mark:
         return VersionRef(None, text) if is_version(text) else VersionRef(expect_name(model))
     version = None

@@ -95,7 +95,8 @@ def test_what_torch_saves_is_read_bit_for_bit(
 def test_what_safetensors_saves_is_read_bit_for_bit(
     state: dict[str, torch.Tensor], metadata: dict[str, str]
 ) -> None:
-    data = save(as_safetensors(state), metadata)
+    # safetensors 0.8 writes no JSON for no tensors with an empty metadata; None is left out.
+    data = save(as_safetensors(state), metadata or None)
     checkpoint = opened(data)
     assert contents(checkpoint) == expected(load(data))
     assert checkpoint.rest == metadata
