@@ -114,14 +114,16 @@ def write_whole(
     """Write a file that appears whole, and on disk, when the block ends.
 
     Args:
-        path: Where it shall stand; its folder must exist.
+        path: Where it shall stand.
         replace: Whether a file that stands there already is replaced, atomically.
         check: Looks at the finished temporary file and raises if it must not appear.
 
     Raises:
-        UsageError: The name is taken and `replace` is false.
+        UsageError: There is no such folder, or the name is taken and `replace` is false.
         DiskError: The system refused a call; the message names path and reason.
     """
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such folder")
     if not replace and os.path.lexists(path):
         raise _taken(path)
     try:

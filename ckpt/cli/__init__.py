@@ -22,7 +22,7 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for any other tool
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code; the only place that catches errors."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = _run(words)
     except BrokenPipeError:

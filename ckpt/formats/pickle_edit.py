@@ -69,15 +69,14 @@ def _moved_modules(new_keys: MappingOf[str, str]) -> dict[str, str]:
     """Module path to new module path, for those whose tensors all moved to one place.
 
     A module that holds tensors itself goes where they go, whatever becomes of their last
-    part; one that holds modules goes where all of them go under their old names.
+    part; one that holds modules alone goes where all of them go under their old names.
     """
     own: dict[str, set[str | None]] = {}
     around: dict[str, set[str | None]] = {}
     for old, new in new_keys.items():
-        module, _, name = old.rpartition(".")
-        target, _, new_name = new.rpartition(".")
+        module, target = old.rpartition(".")[0], new.rpartition(".")[0]
         own.setdefault(module, set()).add(target)
-        outer: str | None = target if name == new_name else None
+        outer: str | None = target
         while module:
             module, _, name = module.rpartition(".")
             if outer is not None:

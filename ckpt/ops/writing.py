@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ckpt.errors import DiskError, UsageError
+from ckpt.errors import DiskError
 from ckpt.files import FileSource, write_whole
 from ckpt.formats import format_for, open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
@@ -59,7 +59,6 @@ def write_checkpoint(
         with FileSource(written) as source:
             _expect_same(path, open_checkpoint(source, inside=inside).entries, renamed)
 
-    _expect_folder(path)
     with write_whole(path, replace=replace_out, check=read_back) as out:
         write_layout(layout, checkpoint.source, out)
     return Written(path, path.stat().st_size, left_out)
@@ -70,11 +69,6 @@ def _left_out(checkpoint: Checkpoint) -> tuple[str, ...]:
     others = set(checkpoint.spans) - set(tensor_spans(checkpoint.entries))
     tensors = (f"{len(others):,} tensors outside the state_dict",) if others else ()
     return (*tensors, *checkpoint.rest)
-
-
-def _expect_folder(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder")
 
 
 def _expect_same(path: Path, found: Sequence[TensorEntry], expected: Sequence[TensorEntry]) -> None:

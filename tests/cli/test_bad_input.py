@@ -104,6 +104,7 @@ def test_truncated_file_is_refused(ckpt: Run, folder: Path, command: tuple[str, 
         (("rename", "old.pt", "--rule", "a=b", "--name", "m"), 2, "goes with --register"),
         (("rename", "old.pt", "--rule", "conv=embed", "-o", "old.pt"), 2, "never overwritten"),
         (("rename", "old.pt", "--rule", "conv=embed", "-o", "no/x.pt"), 2, "no: no such folder"),
+        (("export", "old.pt", "-o", "no/x.pt"), 2, "no: no such folder"),
         (("register", "old.pt", "--name", "../x"), 2, "no possible name"),
         (("register", "old.pt", "--metric", "accuracy=nan"), 2, "not NAME=NUMBER"),
         (("export", "old.pt", "-o", "x.txt"), 2, "x.txt"),
@@ -118,6 +119,12 @@ def test_what_cannot_be_meant_is_answered_in_a_line(
     before = tree(folder)
     expect_refused(ckpt(*words), code, says)
     assert tree(folder) == before
+
+
+def test_no_command_at_all_shows_the_help(ckpt: Run) -> None:
+    ran = ckpt()
+    assert ran.code == 0
+    assert "Commands:\n  diff " in ran.out
 
 
 def test_output_that_stands_is_kept_unless_forced(ckpt: Run, old: Path, folder: Path) -> None:

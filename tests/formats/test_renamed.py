@@ -175,6 +175,12 @@ def test_module_version_follows_though_all_its_parameters_get_other_names() -> N
     assert modules(state, new_keys) == {"": 1, "norm": 2}
 
 
+def test_modules_around_follow_too() -> None:
+    state = network().state_dict()
+    new_keys = {key: f"t{key.removeprefix('block')}_" for key in state if key.startswith("block")}
+    assert modules(state, new_keys) == {"": 1, "t": 1, "t.0": 1, "t.1": 2, "head": 1}
+
+
 def test_module_that_is_torn_apart_keeps_its_version_where_it_was() -> None:
     state = network().state_dict()
     new_keys = {"head.weight": "a.weight", "head.bias": "b.bias"}
