@@ -5,6 +5,7 @@ and the disk has it; when it raises, nothing stands there that did not stand bef
 """
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -15,7 +16,17 @@ from typing import BinaryIO, Protocol, Self
 
 from ckpt.errors import DiskError, FormatError, RefError, UsageError
 
-CHUNK = 4 << 20  # bytes; large enough that system calls cost nothing beside hashing
+CHUNK = 1 << 20  # bytes; larger ones were slower, for the allocator gives them back each time
+EARLY_SECONDS = 0.05
+# What copy_file_range answers where it cannot be had (Linux man page, ERRORS).
+_NOT_IN_THE_KERNEL = (
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EBADF,
+    errno.ETXTBSY,
+)
 
 
 class ByteSource(Protocol):
@@ -34,6 +45,9 @@ class ByteSource(Protocol):
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
         """The same range in chunks; what was yielded is verified when the stream ends."""
+
+    def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
+        """Write the same range to `out`."""
 
 
 class FileSource(AbstractContextManager["FileSource"]):
@@ -99,12 +113,40 @@ class FileSource(AbstractContextManager["FileSource"]):
         while offset < end:
             chunk = os.pread(self._fd, min(CHUNK, end - offset), offset)
             if not chunk:
-                raise FormatError(
-                    f"{self.name}: ends at byte {offset:,}, {end:,} were expected",
-                    hint="the file was cut short; fetch it again",
-                )
+                raise self._cut_short(offset, end)
             offset += len(chunk)
             yield chunk
+
+    def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
+        """See `ByteSource.copy`; in the kernel where it can, a reflink where that is known."""
+        end = offset + nbytes
+        offset += self._copied_in_kernel(offset, nbytes, out)
+        for chunk in self.stream(offset, end - offset):
+            out.write(chunk)
+
+    def _copied_in_kernel(self, offset: int, nbytes: int, out: BinaryIO) -> int:
+        """How many of the bytes the kernel has copied; the rest is left to others."""
+        copied = 0
+        try:
+            target = out.fileno()
+            out.flush()
+            while copied < nbytes:
+                done = os.copy_file_range(self._fd, target, nbytes - copied, offset + copied)
+                if not done:
+                    raise self._cut_short(offset + copied, offset + nbytes)
+                copied += done
+        except (AttributeError, io.UnsupportedOperation):  # another system; no file at all
+            return copied
+        except OSError as error:
+            if error.errno not in _NOT_IN_THE_KERNEL:
+                raise
+        return copied
+
+    def _cut_short(self, offset: int, end: int) -> FormatError:
+        return FormatError(
+            f"{self.name}: ends at byte {offset:,}, {end:,} were expected",
+            hint="the file was cut short; fetch it again",
+        )
 
 
 @contextmanager
@@ -128,7 +170,8 @@ def write_whole(
         raise _taken(path)
     try:
         with temporary_file(path.parent) as (temporary, out):
-            yield out
+            with early_sync(out):
+                yield out
             sync_file(out)
             if check is not None:
                 check(temporary)
@@ -160,6 +203,38 @@ def temporary_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
             yield path, out
     finally:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def early_sync(out: BinaryIO) -> Iterator[None]:
+    """Have the disk write while the block still produces, if that takes long.
+
+    The sync at the end finds little left to do then: for 3 GB the whole took as long as `cp`
+    without any sync, in place of 1.7 times as long. A sync that failed is not tried again,
+    since the kernel may have dropped the pages; its error is raised when the block ends.
+    """
+    import threading
+
+    done = threading.Event()
+    write_out = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
+    failures: list[OSError] = []
+
+    def sync() -> None:
+        try:
+            while not done.wait(EARLY_SECONDS):
+                write_out(out.fileno())
+        except OSError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=sync, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def sync_file(out: BinaryIO) -> None:

@@ -1,6 +1,7 @@
 """Layouts become bytes here: pieces of a source, streamed in bounded memory."""
 
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -14,26 +15,59 @@ from ckpt.tensors import Layout, Span, Summed, TensorEntry
 MATERIALISED_LIMIT = 1 << 30  # bytes
 # Of tensors that do not lie contiguously, as much as is gathered at once where it can be parted.
 GATHERED_BYTES = 1 << 26
+PENDING_CHUNKS = 8  # that wait for their checksum; bounds the memory
 
 
 def write_layout(layout: Layout, source: ByteSource, out: BinaryIO) -> None:
     """Write the pieces one after the other; the checksums of `Summed` pieces are noted."""
     for piece in layout:
-        if isinstance(piece, Summed):
-            for chunk in _chunks(piece.piece, source):
-                piece.crc32 = zlib.crc32(chunk, piece.crc32)
-                out.write(chunk)
+        if isinstance(piece, bytes):
+            out.write(piece)
+        elif isinstance(piece, Summed):
+            _write_summed(piece, source, out)
+        elif isinstance(piece, Span):
+            source.copy(piece.offset, piece.nbytes, out)
+        elif piece.span is not None:
+            source.copy(piece.span.offset, piece.nbytes, out)
         else:
-            for chunk in _chunks(piece, source):
-                out.write(chunk)
+            _write_chunks(tensor_bytes(source, piece), out)
 
 
-def _chunks(piece: bytes | Span | TensorEntry, source: ByteSource) -> Iterator[bytes]:
-    if isinstance(piece, bytes):
-        return iter((piece,))
+def _write_summed(summed: Summed, source: ByteSource, out: BinaryIO) -> None:
+    piece = summed.piece
     if isinstance(piece, Span):
-        return source.stream(piece.offset, piece.nbytes)
-    return tensor_bytes(source, piece)
+        chunks = source.stream(piece.offset, piece.nbytes)
+    else:
+        chunks = tensor_bytes(source, piece)
+    sum_up = _summed_beside if piece.nbytes > CHUNK else _summed
+    _write_chunks(sum_up(summed, chunks), out)
+
+
+def _summed(summed: Summed, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        summed.crc32 = zlib.crc32(chunk, summed.crc32)
+        yield chunk
+
+
+def _summed_beside(summed: Summed, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same by another thread, for the sum takes as long as writing does."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    def add(chunk: bytes) -> None:
+        summed.crc32 = zlib.crc32(chunk, summed.crc32)
+
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(max_workers=1) as one_after_the_other:
+        for chunk in chunks:
+            pending.append(one_after_the_other.submit(add, chunk))
+            yield chunk
+            if len(pending) > PENDING_CHUNKS:
+                pending.popleft().result()
+
+
+def _write_chunks(chunks: Iterator[bytes], out: BinaryIO) -> None:
+    for chunk in chunks:
+        out.write(chunk)
 
 
 def tensor_bytes(source: ByteSource, entry: TensorEntry) -> Iterator[bytes]:

@@ -14,7 +14,15 @@ from pathlib import Path
 
 from ckpt import digest
 from ckpt.errors import DiskError, IntegrityError
-from ckpt.files import CHUNK, make_folder, name_new, sync_file, sync_folder, temporary_file
+from ckpt.files import (
+    CHUNK,
+    early_sync,
+    make_folder,
+    name_new,
+    sync_file,
+    sync_folder,
+    temporary_file,
+)
 from ckpt.manifest import Manifest
 
 REPAIR = "ckpt verify  lists all that is damaged; copy a good registry's .ckpt/objects over it"
@@ -84,10 +92,11 @@ class ObjectStore:
             make_folder(temporaries)
             hasher, nbytes = hashlib.sha256(), 0
             with temporary_file(temporaries) as (temporary, out):
-                for chunk in chunks:
-                    hasher.update(chunk)
-                    nbytes += len(chunk)
-                    out.write(chunk)
+                with early_sync(out):
+                    for chunk in chunks:
+                        hasher.update(chunk)
+                        nbytes += len(chunk)
+                        out.write(chunk)
                 name = "sha256:" + hasher.hexdigest()
                 if self._has_good(kind, name):
                     return Stored(name, nbytes, new=False)

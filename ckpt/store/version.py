@@ -7,6 +7,7 @@ once and the tensors only if it asks for them.
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
+from typing import BinaryIO
 
 from ckpt.manifest import Hole, Manifest
 from ckpt.store.objects import ObjectStore
@@ -51,6 +52,11 @@ class VersionSource:
             else:
                 # A part cannot be verified without the whole.
                 yield b"".join(self.blob(hole.digest, hole.nbytes))[part.offset : part.end]
+
+    def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
+        """See `ByteSource.copy`."""
+        for chunk in self.stream(offset, nbytes):
+            out.write(chunk)
 
     def pieces(self, span: Span) -> Iterator[tuple[Span, Hole | None]]:
         """Cut a span of the file at the holes.

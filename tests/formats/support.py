@@ -4,7 +4,7 @@ import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -37,6 +37,10 @@ class Memory:
         data = self.read(offset, nbytes)
         for first in range(0, nbytes, 1000):
             yield data[first : first + 1000]
+
+    def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
+        for chunk in self.stream(offset, nbytes):
+            out.write(chunk)
 
 
 # Of a tensor: dtype, shape, contiguous bytes.
