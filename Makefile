@@ -18,6 +18,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/large.py
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up .venv: ckpt, its dependencies and the development tools"

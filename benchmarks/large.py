@@ -1,0 +1,139 @@
+"""What a large checkpoint costs: CPU time, wall time and memory, beside `cp` and the usual ways.
+
+    python benchmarks/large.py [--gigabytes 3] [--runs 3] [--folder DIR]
+
+A file of 290 tensors is made on the spot, as .safetensors and as .pt. Every command is a
+process of its own; the median of the runs is printed. Wall times are given as a ratio to `cp`
+of the same file in the same run. The page cache is warm; what ckpt writes is on the disk when
+it ends, which is not so of `cp` and of the usual ways.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+TENSORS = 290
+CKPT = str(Path(sys.executable).with_name("ckpt"))
+TORCH_LOAD = "import sys, torch; torch.load(sys.argv[1], weights_only=True)"
+TORCH_MMAP = "import sys, torch; torch.load(sys.argv[1], weights_only=True, mmap=True)"
+LIBRARY_LOAD = "import sys, safetensors.torch as s; s.load_file(sys.argv[1])"
+TORCH_RENAME = (
+    "import sys, torch; d = torch.load(sys.argv[1], weights_only=True); "
+    "torch.save({k.replace('model', 'net'): v for k, v in d.items()}, sys.argv[2])"
+)
+LIBRARY_RENAME = (
+    "import sys, safetensors.torch as s; d = s.load_file(sys.argv[1]); "
+    "s.save_file({k.replace('model', 'net'): v for k, v in d.items()}, sys.argv[2])"
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Medians of one command: seconds of wall and CPU time, bytes of peak memory."""
+
+    wall: float
+    cpu: float
+    memory: int
+
+
+def main() -> None:
+    """Make the files, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=3.0)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the files are made")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        os.chdir(folder)
+        make_files(options.gigabytes)
+        print(f"{TENSORS} tensors, {Path('big.pt').stat().st_size / 1e9:.2f} GB\n")
+        print_headers(options.runs)
+        print_copies(options.runs)
+
+
+def make_files(gigabytes: float) -> None:
+    """`big.pt` and `big.safetensors`, of random bits, in a process of its own."""
+    program = (
+        "import torch, safetensors.torch as s\n"
+        f"n = int({gigabytes} * 1e9 / 4 / {TENSORS})\n"
+        "d = {f'model.layers.{i // 10}.part{i % 10}.weight': "
+        "torch.randint(-2**31, 2**31 - 1, (n,), dtype=torch.int32).view(torch.float32)"
+        f" for i in range({TENSORS})}}\n"
+        "torch.save(d, 'big.pt'); s.save_file(d, 'big.safetensors')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def print_headers(runs: int) -> None:
+    """The commands that read headers alone."""
+    rows = []
+    for name in ("big.pt", "big.safetensors"):
+        library = TORCH_LOAD if name.endswith(".pt") else LIBRARY_LOAD
+        commands = {
+            f"ckpt show {name}": [CKPT, "show", name],
+            f"ckpt diff --keys {name} {name}": [CKPT, "diff", "--keys", name, name],
+            f"ckpt rename {name} --dry-run": [
+                CKPT, "rename", name, "--rule", "model=net", "--dry-run",
+            ],
+            f"the library's load of {name}": [sys.executable, "-c", library, name],
+        }  # fmt: skip
+        rows += [(label, measure(command, runs)) for label, command in commands.items()]
+    table = [[label, f"{c.cpu * 1000:.0f}", f"{c.memory / 1e6:.0f}"] for label, c in rows]
+    print(tabulate(table, ["reads the header", "CPU ms", "peak MB"]))
+    print("the target is under 150 ms and 60 MB\n")
+
+
+def print_copies(runs: int) -> None:
+    """The commands that write a whole file, beside `cp`."""
+    rows = []
+    for name, other, rename in (
+        ("big.pt", "out.safetensors", TORCH_RENAME),
+        ("big.safetensors", "out.pt", LIBRARY_RENAME),
+    ):
+        out = f"out{Path(name).suffix}"
+        commands = {
+            f"cp {name}": ["cp", name, out],
+            f"cp {name}, and sync": ["sh", "-c", f"cp {name} {out} && sync {out}"],
+            f"ckpt export {name} -o {other}": [CKPT, "export", name, "-o", other, "-q"],
+            f"ckpt rename {name}": [CKPT, "rename", name, "--rule", "model=net", "-o", out],
+            f"the usual load, rename, save of {name}": [
+                sys.executable, "-c", rename, name, out,
+            ],
+        }  # fmt: skip
+        costs = {label: measure(command, runs) for label, command in commands.items()}
+        base = next(iter(costs.values())).wall
+        rows += [
+            [label, f"{cost.wall:.2f}", f"{cost.wall / base:.2f}", f"{cost.memory / 1e6:.0f}"]
+            for label, cost in costs.items()
+        ]
+    print(tabulate(rows, ["writes a file", "wall s", "of cp", "peak MB"]))
+
+
+def measure(command: list[str], runs: int) -> Cost:
+    """Run a command several times; what it wrote is removed after each."""
+    found = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        found.append((wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024))
+        for path in Path().glob("out.*"):
+            path.unlink()
+    walls, cpus, memories = zip(*found, strict=True)
+    return Cost(statistics.median(walls), statistics.median(cpus), max(memories))
+
+
+if __name__ == "__main__":
+    main()
