@@ -6,6 +6,7 @@ Laws: no two keys end up with one name; every rule changed some key; the order i
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from ckpt.errors import KeyCollisionError, PlanError, RuleError, UnmatchedRuleError
 from ckpt.rules.mapping import KeyMap
@@ -140,8 +141,10 @@ def _way_out(changes: Sequence[KeyChange], rules: Sequence[Rule]) -> str:
         digits = r"\d+" if r"\d+" in rule.old else r"\d"
         text = f"{rule.old.replace(digits, f'({digits})', 1)}->{rule.new}{{1}}"
         try:
-            plan_renames(keys, [*rules[:number], parse_rule(text), *rules[number + 1 :]])
-        except (PlanError, RuleError):
+            better = [*rules[:number], parse_rule(text), *rules[number + 1 :]]
+            landed = {reduce(lambda name, each: each.apply(name), better, key) for key in keys}
+        except RuleError:
             continue
-        return f"keep the number:  --rule '{text}'"
+        if len(landed) == len(keys):
+            return f"keep the number:  --rule '{text}'"
     return "rules apply one after the other; --map FILE applies all at once, so that swaps work"

@@ -87,8 +87,12 @@ class VersionSource:
         if inline is not None:
             yield inline
         else:
-            what = next((e.key for e in self.manifest.entries if e.digest == digest), "skeleton")
-            yield from self._store.stream(digest, nbytes, f"{self.name}: {what}")
+            what = f"{self.name}: {self._keys.get(digest, 'skeleton')}"
+            yield from self._store.stream(digest, nbytes, what)
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        return {str(entry.digest): entry.key for entry in self.manifest.entries}
 
     @cached_property
     def _skeleton(self) -> bytes:
