@@ -18,7 +18,7 @@ from ckpt.show.difference import comparison_data, comparison_text
     "--values/--keys",
     default=None,
     help="Read the values of files, or their headers alone. Without either, values are read "
-    "where that is little (64 MB). Versions are compared by digest at no cost.",
+    "where that is little (256 MB). Versions are compared by digest at no cost.",
 )
 @click.option(
     "--exit-code", is_flag=True, help="Exit with 1 if anything differs; reads values unless --keys."

@@ -101,7 +101,7 @@ def _checked(entries: Sequence[TensorEntry], plan: Plan, definition: str | None)
     wanted = find_definition(definition).entries()
     found = fitting(_with_new_keys(entries, plan), definition, wanted)
     if not found.fit.fits:
-        raise _misfit(found, right=fitting(entries, definition, wanted).rules)
+        raise _misfit(found, before=fitting(entries, definition, wanted))
     return found
 
 
@@ -110,19 +110,20 @@ def _with_new_keys(entries: Sequence[TensorEntry], plan: Plan) -> list[TensorEnt
     return [replace(entry, key=new_keys[entry.key]) for entry in entries]
 
 
-def _misfit(found: Fitting, *, right: tuple[str, ...]) -> FitError:
+def _misfit(found: Fitting, *, before: Fitting) -> FitError:
     groups = {
         "missing": [entry.key for entry in found.fit.missing],
         "unexpected": [entry.key for entry in found.fit.unexpected],
         "of another shape": [mine.key for mine, _ in found.fit.reshaped],
     }
     parts = [f"{len(keys)} {what} ({_few(keys)})" for what, keys in groups.items() if keys]
-    return FitError(
-        f"the result would not fit {found.definition}: {', '.join(parts)}",
-        hint="this would fit:  " + " ".join(f"--rule '{rule}'" for rule in right)
-        if right
-        else f"ckpt diff FILE {found.definition}  shows both sides",
-    )
+    if before.fit.fits:
+        hint = "it fits as it is, without any rule"
+    elif before.rules:
+        hint = "this would fit:  " + " ".join(f"--rule '{rule}'" for rule in before.rules)
+    else:
+        hint = f"ckpt diff SRC {found.definition}  shows both sides"
+    return FitError(f"the result would not fit {found.definition}: {', '.join(parts)}", hint=hint)
 
 
 def _few(keys: list[str]) -> str:

@@ -4,7 +4,7 @@ Only a first guess for people to read: who uses it applies the rules and looks w
 result is what was wanted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
 from ckpt.errors import CkptError
@@ -20,15 +20,42 @@ def suggest_rules(keys: Iterable[str], pairs: Iterable[tuple[str, str]]) -> list
     Law: what is returned, applied to `keys`, gives each new key of `pairs` and keeps the rest.
     """
     wanted = dict(pairs)
-    texts = dict.fromkeys(_difference(old, new) for old, new in wanted.items())
-    if not texts or None in texts or len(texts) > MOST_RULES:
+    if not wanted:
         return []
-    rules = [parse_rule(text) for text in texts if text]
+    keys = list(keys)
+    for guess in (_prefix_cut(wanted), _prefix_added(wanted), _differences(wanted)):
+        if 0 < len(guess) <= MOST_RULES and (rules := _proved(guess, keys, wanted)):
+            return rules
+    return []
+
+
+def _proved(
+    guess: Sequence[str], keys: Sequence[str], wanted: Mapping[str, str]
+) -> list[RenameRule]:
+    rules = [parse_rule(text) for text in guess]
     try:
         plan = plan_renames(keys, rules)
     except CkptError:  # a guess that does not work is no suggestion
         return []
     return rules if {change.old: change.new for change in plan.renamed} == wanted else []
+
+
+def _differences(wanted: Mapping[str, str]) -> list[str]:
+    found = dict.fromkeys(_difference(old, new) for old, new in wanted.items())
+    return [] if None in found else [text for text in found if text]
+
+
+def _prefix_cut(wanted: Mapping[str, str]) -> list[str]:
+    """One prefix that all old keys have and no new one: `module.`, `_orig_mod.`."""
+    prefixes = {old.removesuffix(new) for old, new in wanted.items() if old.endswith(new)}
+    cut = len(prefixes) == 1 and all(old.endswith(new) for old, new in wanted.items())
+    return [f"^{_escaped(prefixes.pop())}(.+)->{{1}}"] if cut else []
+
+
+def _prefix_added(wanted: Mapping[str, str]) -> list[str]:
+    prefixes = {new.removesuffix(old) for old, new in wanted.items() if new.endswith(old)}
+    added = len(prefixes) == 1 and all(new.endswith(old) for old, new in wanted.items())
+    return [f"^(.+)->{prefixes.pop()}{{1}}"] if added else []
 
 
 def _difference(old: str, new: str) -> str | None:
@@ -51,4 +78,4 @@ def _common(one: str, other: str) -> int:
 
 
 def _escaped(literal: str) -> str:
-    return literal.replace(".", r"\.")
+    return literal.replace(".", "[.]")  # unlike a backslash, the same in every shell

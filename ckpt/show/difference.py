@@ -1,5 +1,6 @@
 """A difference: `ckpt diff`. First the answer, then the details, then the next command."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -21,8 +22,7 @@ def comparison_text(comparison: Comparison, *, width: int | None) -> str:
     lines = [f"{before} -> {after}", *_groups(comparison.diff)]
     if comparison.unread_bytes:
         lines.append(
-            f"  not compared  the values of {count(len(comparison.diff.unread), 'key')}: "
-            f"{size(comparison.unread_bytes)} to read; --values reads them"
+            f"  not compared: {size(comparison.unread_bytes)} of values; --values reads them"
         )
     elif not comparison.diff.differs:
         lines.append("  no difference")
@@ -33,10 +33,10 @@ def _groups(diff: KeyDiff) -> Iterator[str]:
     yield from _group("removed", [(e.key,) for e in diff.removed], [_kind(e) for e in diff.removed])
     yield from _group("added", [(e.key,) for e in diff.added], [_kind(e) for e in diff.added])
     yield from _group("renamed", [(a.key, b.key) for a, b in diff.renamed], note="same bytes")
-    for a, b in diff.reshaped:
-        yield _line("reshaped", printable(a.key), f"{shape(a.shape)}  ->  {shape(b.shape)}")
-    for a, b in diff.retyped:
-        yield _line("re-typed", printable(a.key), f"{a.dtype}  ->  {b.dtype}")
+    yield from _pairs(
+        "reshaped", [(a.key, shape(a.shape), shape(b.shape)) for a, b in diff.reshaped]
+    )
+    yield from _pairs("re-typed", [(a.key, a.dtype, b.dtype) for a, b in diff.retyped])
     yield from _group("changed", [(a.key,) for a, _ in diff.changed], note="other values")
     if diff.same:
         yield f"  same      {count(len(diff.same), 'key')}"
@@ -57,6 +57,17 @@ def _group(
         else:
             detail = ", ".join(filter(None, [count(folded.count, "key"), note]))
         yield _line(word, "  ->  ".join(map(printable, folded.cells)), detail)
+
+
+def _pairs(word: str, changes: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    """Keys that went from one thing to another, folded where they did alike."""
+    alike: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for key, before, after in changes:
+        alike[f"{before}  ->  {after}"].append((key,))
+    for detail, rows in alike.items():
+        for folded in fold(rows):
+            keys = f"{count(folded.count, 'key')}, " if folded.count > 1 else ""
+            yield _line(word, printable(folded.cells[0]), keys + detail)
 
 
 def _line(word: str, what: str, detail: str) -> str:

@@ -221,7 +221,7 @@ def test_diff_of_files_reads_their_values(ckpt: Run, old: Path, folder: Path) ->
         "  same      2 keys\n"
     )
     keys = ckpt("diff", "old.pt", "old.pt", "--keys").out
-    assert "not compared  the values of 8 keys" in keys
+    assert "not compared: 4.9 MB of values; --values reads them" in keys
     assert ckpt("diff", "old.pt", "old.pt", "--exit-code").code == 0
 
 
@@ -297,3 +297,26 @@ def test_views_ties_and_strides_survive_registering(ckpt: Run, folder: Path) -> 
         assert ckpt("export", ref, "-o", "x.safetensors", "--force").code == 0
         assert same(load_file("x.safetensors"), state)
     assert ckpt("verify").code == 0
+
+
+def test_diff_folds_what_was_retyped_and_reshaped_alike(ckpt: Run, old: Path, folder: Path) -> None:
+    other = {key: value.half() for key, value in weights().items()}
+    other["fc2.weight"] = torch.zeros(12, 64, dtype=torch.float16)
+    torch.save(other, folder / "half.pt")
+    assert ckpt("diff", "old.pt", "half.pt").out == (
+        "old.pt -> half.pt\n"
+        "  reshaped  fc2.weight   10 64  ->  12 64\n"
+        "  re-typed  conv{1,2}.{weight,bias}   4 keys, float32  ->  float16\n"
+        "  re-typed  fc{1,2}.{weight,bias}   4 keys, float32  ->  float16\n"
+    )
+
+
+def test_prefix_of_a_wrapper_is_answered_with_the_rule_that_cuts_it(
+    ckpt: Run, folder: Path
+) -> None:
+    torch.save({f"module.{key}": value for key, value in weights().items()}, folder / "ddp.pt")
+    rule = "^module[.](.+)->{1}"
+    assert f"ckpt rename ddp.pt --rule '{rule}' --check {CNN}" in ckpt("diff", "ddp.pt", CNN).out
+    assert ckpt("rename", "ddp.pt", "--rule", rule, "--check", CNN).code == 0
+    ran = ckpt("rename", "ddp.renamed.pt", "--rule", "conv=x", "--check", CNN)
+    assert "it fits as it is, without any rule" in ran.err

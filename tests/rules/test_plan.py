@@ -114,9 +114,10 @@ def test_any_permutation_can_be_mapped_and_mapped_back(keys: list[str], order: l
             [(key, key.replace("conv", "embded_")) for key in KEYS if "conv" in key],
             ["conv->embded_"],
         ),
+        ([(key, f"net.{key}") for key in KEYS], ["^(.+)->net.{1}"]),
         ([("fc1.weight", "conv.weight"), ("fc1.bias", "other.bias")], ["fc1->conv", "fc1->other"]),
     ],
-    ids=["not all of a kind", "one word", "another spelling", "undecidable"],
+    ids=["not all of a kind", "one word", "another spelling", "prefix added", "undecidable"],
 )
 def test_suggested_rules_do_exactly_what_was_asked(
     pairs: list[tuple[str, str]], rules: list[str]
@@ -126,3 +127,11 @@ def test_suggested_rules_do_exactly_what_was_asked(
     if found:
         renamed = plan_renames(KEYS, found).renamed
         assert [(change.old, change.new) for change in renamed] == pairs
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.net."])
+def test_wrapper_is_suggested_to_be_cut_off(prefix: str) -> None:
+    wrapped = [prefix + key for key in KEYS]
+    (rule,) = suggest_rules(wrapped, zip(wrapped, KEYS, strict=True))
+    assert [rule.apply(key) for key in wrapped] == KEYS
+    assert rule.text == f"^{prefix.replace('.', '[.]')}(.+)->{{1}}"
