@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ckpt.errors import FormatError
 from ckpt.files import ByteSource, FileSource
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
@@ -16,7 +15,7 @@ from ckpt.formats.writing import tensor_bytes
 from ckpt.manifest import Hole, Manifest, Skeleton
 from ckpt.ops.blobs import Blobs
 from ckpt.ops.registry import Added, Registry
-from ckpt.registry.refs import FileRef, expect_name, parse_ref
+from ckpt.registry.refs import FileRef, expect_name, parse_file_ref
 from ckpt.tensors import Span, TensorEntry
 
 
@@ -49,9 +48,7 @@ def register(
     Raises:
         FormatError: The file is no checkpoint that can be read.
     """
-    parsed = parse_ref(ref)
-    if not isinstance(parsed, FileRef):
-        raise FormatError(f"{ref}: not a file", hint="register takes a checkpoint file")
+    parsed = parse_file_ref(ref)
     registry = registry or Registry()
     model = expect_name(name or model_name(parsed.path))
     blobs = Blobs(registry.store)

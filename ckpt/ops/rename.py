@@ -151,7 +151,7 @@ def _model(opened: OpenedState) -> str:
 def _registered(result: Renamed, registry: Registry, model: str) -> Added:
     assert result.written is not None
     return register(
-        str(result.written.path),
+        result.written.ref,
         registry=registry,
         name=model,
         made_by=f"rename of {Path(result.source).name}",
@@ -206,6 +206,7 @@ def _skeleton(layout: Layout, source: VersionSource, blobs: Blobs) -> Skeleton:
             if hole is None:
                 parts.append(source.own(part))
             else:
+                assert part.nbytes == hole.nbytes  # tensors move whole
                 holes.append(Hole(position, part.nbytes, hole.digest))
             position += part.nbytes
     own = b"".join(parts)

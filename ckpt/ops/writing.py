@@ -21,11 +21,18 @@ class Written:
         path: Where it stands.
         size: Its bytes.
         left_out: What the new container cannot hold, a few words each.
+        inside: Which state_dict of a training checkpoint it is about, as after ``FILE::``.
     """
 
     path: Path
     size: int
     left_out: tuple[str, ...] = ()
+    inside: str | None = None
+
+    @property
+    def ref(self) -> str:
+        """The ref of what was written."""
+        return f"{self.path}::{self.inside}" if self.inside else str(self.path)
 
 
 def write_checkpoint(
@@ -61,7 +68,7 @@ def write_checkpoint(
 
     with write_whole(path, replace=replace_out, check=read_back) as out:
         write_layout(layout, checkpoint.source, out)
-    return Written(path, path.stat().st_size, left_out)
+    return Written(path, path.stat().st_size, left_out, inside)
 
 
 def _left_out(checkpoint: Checkpoint) -> tuple[str, ...]:

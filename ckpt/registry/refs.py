@@ -63,12 +63,13 @@ def parse_ref(text: str) -> Ref:
     """
     if re.fullmatch(r"sha256:[0-9a-f]{4,64}", text):
         return DigestRef(text)
-    path, inside = _inside(text)
+    file = parse_file_ref(text)
+    path = str(file.path)
     head, _, attribute = path.rpartition(":")
     if head.endswith(".py") and attribute.isidentifier():
         return DefinitionRef(path)
-    if _is_path(path):
-        return FileRef(Path(path), inside)
+    if _is_path(text.partition("::")[0]):
+        return file
     mark = next((char for char in text if char in ":@"), "")
     model, _, label = text.partition(mark) if mark else (text, "", "")
     if not mark:
@@ -84,6 +85,12 @@ def parse_ref(text: str) -> Ref:
             hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod, old.pt, models/mnist_cnn.py:Net",
         )
     return version
+
+
+def parse_file_ref(text: str) -> FileRef:
+    """Read a ref that can only be a file, whatever it is called."""
+    path, _, inside = text.partition("::")
+    return FileRef(Path(path), inside or None)
 
 
 def is_version(label: str) -> bool:
@@ -103,11 +110,6 @@ def expect_name(name: str) -> str:
             hint="a letter or digit, then up to 127 letters, digits, '.', '_' or '-'",
         )
     return name
-
-
-def _inside(text: str) -> tuple[str, str | None]:
-    path, mark, inside = text.partition("::")
-    return path, inside if mark and inside else None
 
 
 def _is_path(text: str) -> bool:

@@ -320,3 +320,14 @@ def test_prefix_of_a_wrapper_is_answered_with_the_rule_that_cuts_it(
     assert ckpt("rename", "ddp.pt", "--rule", rule, "--check", CNN).code == 0
     ran = ckpt("rename", "ddp.renamed.pt", "--rule", "conv=x", "--check", CNN)
     assert "it fits as it is, without any rule" in ran.err
+
+
+def test_file_without_a_suffix_and_a_state_dict_of_several(ckpt: Run, folder: Path) -> None:
+    torch.save({"model": weights(), "ema": weights(1)}, folder / "run")
+    assert ckpt("register", "run::ema", "--name", "m").code == 0
+    assert equal(api.load("m:v1"), weights(1))
+    ran = ckpt("rename", "./run::ema", "--rule", "conv=embed", "--register", "--name", "m")
+    assert ran.code == 0
+    assert "registered m:v2" in ran.out
+    assert equal(api.load("m:v2"), embedded(weights(1)))
+    assert equal(torch.load("run.renamed", weights_only=True)["model"], weights())
