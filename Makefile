@@ -27,4 +27,5 @@ $(READY): pyproject.toml constraints.txt
 		-c constraints.txt torch torchvision
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints.txt -e '.[dev]'
+	$(BIN)/python -m compileall -q ckpt models
 	@touch $@
