@@ -19,6 +19,10 @@ class Checkpoint(Protocol):
         """The container's name, e.g. ``torch-zip``."""
 
     @property
+    def written_by(self) -> str | None:
+        """What wrote it, as far as the file says: ``torch.save of torch 2.1 or newer``."""
+
+    @property
     def source(self) -> ByteSource:
         """Where its bytes are."""
 

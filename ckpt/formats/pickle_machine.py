@@ -4,7 +4,6 @@ The reader's opcodes drive it. It builds descriptions, calls nothing and imports
 """
 
 from ckpt.errors import FormatError, RefusedGlobalError
-from ckpt.formats.pickle_globals import ALLOWED
 from ckpt.formats.pickle_nodes import Call, Global, Mapping, Sequence, Text
 
 MEMO_LIMIT = 1_000_000
@@ -14,17 +13,27 @@ _SHOWN = 100  # characters of a refused global's name
 MARK = object()
 
 
+class CutShortError(FormatError):
+    """A pickle that goes on after the bytes that were given."""
+
+
 class Machine:
     """The pickle machine's stack, memo and position.
+
+    Args:
+        data: The pickle, or more than it, or only its beginning.
+        name: What to call it in messages.
+        allowed: The globals that it may name.
 
     Foreign bytes drive it: a stack that is too short, a wrong type or a cut argument raises
     IndexError, TypeError, ValueError or struct.error, which `read_pickle` turns into a
     FormatError with the offset.
     """
 
-    def __init__(self, data: bytes, name: str) -> None:
+    def __init__(self, data: bytes, name: str, allowed: frozenset[str]) -> None:
         self.data = data
         self.name = name
+        self.allowed = allowed
         self.position = 0
         self.start = 0
         self.opcodes = 0
@@ -39,11 +48,17 @@ class Machine:
         """An error about this pickle."""
         return FormatError(f"{self.name}: {text}")
 
+    def cut_short(self) -> CutShortError:
+        """An error about a pickle that goes on after the bytes that there are."""
+        return CutShortError(f"{self.name}: cut short at offset {self.start:,}")
+
     def take(self, nbytes: int) -> bytes:
         """The opcode's next `nbytes` argument bytes."""
         end = self.position + nbytes
-        if nbytes < 0 or end > len(self.data):
-            raise self.fault(f"cut short at offset {self.start:,}")
+        if nbytes < 0:
+            raise ValueError(f"an argument of {nbytes:,} bytes")
+        if end > len(self.data):
+            raise self.cut_short()
         taken = self.data[self.position : end]
         self.advance(end)
         return taken
@@ -56,14 +71,18 @@ class Machine:
 
     def begin_frame(self, nbytes: int) -> None:
         """Enter a frame of protocol 4, which lies whole in the pickle and in no other frame."""
-        if self.frame_end > self.position or nbytes > len(self.data) - self.position:
-            raise self.fault(f"a frame of {nbytes:,} bytes at offset {self.start:,}")
+        if self.frame_end > self.position:
+            raise self.fault(f"a frame inside a frame at offset {self.start:,}")
+        if nbytes > len(self.data) - self.position:
+            raise self.cut_short()
         self.frame_end = self.position + nbytes
         self.frames.append(self.start)
 
     def line(self) -> str:
         """The opcode's next argument line."""
-        end = self.data.index(b"\n", self.position)
+        end = self.data.find(b"\n", self.position)
+        if end < 0:
+            raise self.cut_short()
         text = self.data[self.position : end].decode("utf-8")
         self.advance(end + 1)
         return text
@@ -119,7 +138,7 @@ class Machine:
     def name_global(self, module: str, attribute: str) -> None:
         """Push a global of the allow-list."""
         name = f"{module}.{attribute}".replace("__builtin__.", "builtins.", 1)
-        if name not in ALLOWED or "." in attribute:
+        if name not in self.allowed or "." in attribute:
             raise RefusedGlobalError(
                 f"{self.name}: refused global {_short(name)} at offset {self.start:,}",
                 hint="no tensor needs it; a file from a stranger that asks for it may do harm, "

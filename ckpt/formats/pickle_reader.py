@@ -10,6 +10,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ckpt.errors import FormatError
+from ckpt.formats.pickle_globals import ALLOWED
 from ckpt.formats.pickle_machine import MARK, Machine
 from ckpt.formats.pickle_nodes import Call, Mapping, Persistent, Sequence, Text
 
@@ -25,43 +27,62 @@ class Read:
         looked_up: Every text that came from the memo, in order.
         frames: Where the FRAME opcodes of protocol 4 stand.
         opcodes: How many there were.
+        nbytes: Bytes of the pickle, its STOP included.
     """
 
     root: object
     looked_up: list[Text]
     frames: list[int]
     opcodes: int
+    nbytes: int
 
 
-def read_pickle(data: bytes, *, name: str, opcode_limit: int) -> Read:
+def read_pickle(
+    data: bytes, *, name: str, opcode_limit: int, allowed: frozenset[str] = ALLOWED
+) -> Read:
     """Describe what a pickle holds.
 
     Args:
         data: The whole pickle; nothing may follow its STOP.
         name: What to call it in messages.
         opcode_limit: More opcodes than this are refused.
+        allowed: The globals that it may name.
 
     Raises:
         RefusedGlobalError: It names something that no tensor needs.
         FormatError: It is damaged, too large, or does what torch never writes.
     """
-    machine = Machine(data, name)
+    read = read_first_pickle(data, name=name, opcode_limit=opcode_limit, allowed=allowed)
+    if read.nbytes != len(data):
+        raise FormatError(f"{name}: {len(data) - read.nbytes:,} bytes after its end")
+    return read
+
+
+def read_first_pickle(
+    data: bytes, *, name: str, opcode_limit: int, allowed: frozenset[str] = ALLOWED
+) -> Read:
+    """Like `read_pickle`, of data in which something else may follow the pickle.
+
+    Raises:
+        CutShortError: The pickle goes on after `data`.
+    """
+    machine = Machine(data, name, allowed)
     try:
         root = _run(machine, opcode_limit)
     except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError) as error:
         raise machine.fault(f"damaged at offset {machine.start:,}: {error}") from error
-    if machine.position != len(data):
-        raise machine.fault(f"{len(data) - machine.position:,} bytes after its end")
-    return Read(root, machine.looked_up, machine.frames, machine.opcodes)
+    return Read(root, machine.looked_up, machine.frames, machine.opcodes, machine.position)
 
 
 def _run(machine: Machine, opcode_limit: int) -> object:
     """Execute until STOP and answer what is on the stack."""
     data = machine.data
-    if not data.startswith(b"\x80"):
+    if data[:1] != b"\x80":
         raise machine.fault("does not begin with the protocol, as pickles of protocol 2 to 5 do")
     while True:
         machine.start = machine.position
+        if machine.start >= len(data):
+            raise machine.cut_short()
         code = data[machine.start]
         machine.position += 1
         machine.opcodes += 1

@@ -40,6 +40,7 @@ class SafetensorsFile:
     metadata: Mapping[str, str] | None
     body: Span
     format: str = NAME
+    written_by: str | None = None
 
     @property
     def spans(self) -> Sequence[Span]:

@@ -45,6 +45,7 @@ class TorchZipFile:
     rest: Mapping[str, Any]
     alignment: int
     format: str = NAME
+    written_by: str | None = None
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new data.pkl, and all records as they are, aligned anew."""
