@@ -7,9 +7,11 @@ and the disk has it; when it raises, nothing stands there that did not stand bef
 import errno
 import io
 import os
+import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -29,12 +31,36 @@ _NOT_IN_THE_KERNEL = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of a checkpoint: its base name, and where it lies in the files joined."""
+
+    name: str
+    offset: int
+    nbytes: int
+
+
+def is_base_name(name: str) -> bool:
+    """Whether `name` can only be a file of the folder in which it is looked up.
+
+    What is a separator or a drive on any system is refused on all.
+    """
+    return re.fullmatch(r"[^/\\:\x00-\x1f\x7f]{1,255}", name) is not None and name not in (
+        ".",
+        "..",
+    )
+
+
 class ByteSource(Protocol):
     """A container's bytes, wherever they are: a file, or a version put together."""
 
     @property
     def name(self) -> str:
         """What to call it in messages."""
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The files of which it is made, joined in this order; mostly one."""
 
     @property
     def size(self) -> int:
@@ -74,7 +100,9 @@ class FileSource(AbstractContextManager["FileSource"]):
             self.close()
             raise FormatError(f"{path}: not a regular file")
         self.size = status.st_size
+        self.parts = (Part(path.name, 0, self.size),)
         self._modified = status.st_mtime_ns
+        self._map: memoryview | None = None
 
     def __exit__(
         self,
@@ -123,6 +151,18 @@ class FileSource(AbstractContextManager["FileSource"]):
         offset += self._copied_in_kernel(offset, nbytes, out)
         for chunk in self.stream(offset, end - offset):
             out.write(chunk)
+
+    def mapped(self, offset: int, nbytes: int) -> memoryview:
+        """The same range without a copy, as memory of the process.
+
+        Writing to it changes neither the file nor what others see of it. Whoever shortens the
+        file while it is in use makes the system end the process (POSIX: SIGBUS).
+        """
+        import mmap
+
+        if self._map is None:
+            self._map = memoryview(mmap.mmap(self._fd, 0, access=mmap.ACCESS_COPY))
+        return self._map[offset : offset + nbytes]
 
     def _copied_in_kernel(self, offset: int, nbytes: int, out: BinaryIO) -> int:
         """How many of the bytes the kernel has copied; the rest is left to others."""
@@ -186,16 +226,64 @@ def write_whole(
         raise DiskError(f"{path}: {error.strerror}") from error
 
 
+@contextmanager
+def write_folder(path: Path, *, check: Callable[[Path], None]) -> Iterator[Path]:
+    """Make a folder that appears with all its files, and on disk, when the block ends.
+
+    Args:
+        path: Where it shall stand; what stands there is never replaced.
+        check: Looks at the finished temporary folder and raises if it must not appear.
+
+    Yields:
+        The temporary folder, beside `path`, for files that `new_file` makes.
+
+    Raises:
+        UsageError: There is no such folder above it, or the name is taken.
+        DiskError: The system refused a call; the message names path and reason.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such folder")
+    if os.path.lexists(path):
+        raise _taken(path)
+    temporary = path.parent / _temporary_name()
+    try:
+        temporary.mkdir()
+        try:
+            yield temporary
+            check(temporary)
+            sync_folder(temporary)
+            # A rename would replace an empty folder that somebody made in the meantime.
+            if os.path.lexists(path):
+                raise _taken(path)
+            temporary.rename(path)
+        except BaseException:
+            import shutil
+
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror}") from error
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Make a file in a folder that nobody sees yet; the disk has it when the block ends."""
+    with path.open("xb") as out:
+        with early_sync(out):
+            yield out
+        sync_file(out)
+
+
 def _taken(path: Path) -> UsageError:
-    return UsageError(
-        f"{path}: exists already", hint="name another file with -o, or replace it with --force"
-    )
+    hint = "name another one with -o" + ("" if path.is_dir() else ", or replace it with --force")
+    return UsageError(f"{path}: exists already", hint=hint)
 
 
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A new file in `folder`, gone when the block ends unless it has got another name."""
-    path = folder / f".ckpt-{os.urandom(8).hex()}.tmp"
+    path = folder / _temporary_name()
     # O_EXCL neither follows a link nor opens what somebody else has put there.
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -203,6 +291,10 @@ def temporary_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
             yield path, out
     finally:
         path.unlink(missing_ok=True)
+
+
+def _temporary_name() -> str:
+    return f".ckpt-{os.urandom(8).hex()}.tmp"
 
 
 @contextmanager

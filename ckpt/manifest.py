@@ -16,6 +16,7 @@ from typing import Any
 from ckpt import digest
 from ckpt.dtypes import DTYPES
 from ckpt.errors import IntegrityError
+from ckpt.files import is_base_name
 from ckpt.tensors import TensorEntry
 
 SCHEMA = 1
@@ -64,14 +65,17 @@ class Manifest:
 
     Attributes:
         format: The container's format, e.g. ``torch-zip``.
-        file_name: The base name that the file had, or would have.
-        file_digest: Of the whole file; None where it was never put together (a rename).
+        file_name: The base name that the file had, or would have; of several files that of
+            their folder.
+        file_digest: Of the whole file, or of several joined; None where it was never put
+            together (a rename).
         skeleton: The file around the tensors.
         entries: In file order, each with its digest and without an offset.
         inside: Which state_dict of a training checkpoint they are, as after ``FILE::``.
         rest: The container's non-tensor part, for people to read.
         record: Where the version comes from: parent, plan, training, metrics, environment.
         inline: Digest to bytes, of what is too small for an object of its own.
+        files: Base name and bytes of each file, joined in this order; empty of a single one.
     """
 
     format: str
@@ -83,11 +87,18 @@ class Manifest:
     rest: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
     inline: Mapping[str, bytes] = field(default_factory=dict)
+    files: tuple[tuple[str, int], ...] = ()
 
     @property
     def content_digest(self) -> str:
         """What the version holds, whatever its record says: equal bytes, equal digest."""
-        return digest.of_bytes(canonical([self.format, self.inside, *self._content()]))
+        content = [
+            self.format,
+            self.inside,
+            *self._content(),
+            *([self.files] if self.files else []),
+        ]
+        return digest.of_bytes(canonical(content))
 
     @property
     def tensor_nbytes(self) -> int:
@@ -121,8 +132,10 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The manifest as it is stored."""
         skeleton, entries = self._content()
+        files = {"files": self.files} if self.files else {}
         return canonical(
             {
+                **files,
                 "schema": SCHEMA,
                 "format": self.format,
                 "file": {"name": self.file_name, "digest": self.file_digest},
@@ -181,6 +194,7 @@ def _read(document: dict[str, Any]) -> Manifest:
         rest=document["rest"],
         record=document["record"],
         inline={key: _unpacked(key, text) for key, text in document["inline"].items()},
+        files=tuple((name, nbytes) for name, nbytes in document.get("files", ())),
     )
     _check(manifest)
     return manifest
@@ -206,6 +220,11 @@ def _check(manifest: Manifest) -> None:
     for entry in manifest.entries:
         if entry.dtype not in DTYPES:
             raise ValueError(f"unknown dtype {entry.dtype!r}")
+    if manifest.files and sum(nbytes for _, nbytes in manifest.files) != manifest.skeleton.size:
+        raise ValueError("its files are not as long as what they are cut of")
+    for file_name, nbytes in manifest.files:
+        if not is_base_name(file_name) or nbytes < 0:
+            raise ValueError(f"{file_name!r} of {nbytes} bytes is no file of a checkpoint")
     for name in manifest.objects():
         if not digest.is_digest(name):
             raise ValueError(f"not a digest: {name!r}")

@@ -70,11 +70,18 @@ class Summed:
     crc32: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class FileStart:
+    """In the layout of a checkpoint of several files: here the next one begins."""
+
+    name: str
+
+
 # One piece of a file to be written: bytes as given, a span copied from the source, or the
 # contiguous bytes of an entry of the source. A layout is consumed lazily and in order, so
 # that it can use the checksum of a `Summed` piece that it has yielded before.
 Piece = bytes | Span | TensorEntry | Summed
-Layout = Iterable[Piece]
+Layout = Iterable[Piece | FileStart]
 
 
 def numel_of(shape: Iterable[int]) -> int:

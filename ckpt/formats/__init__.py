@@ -14,13 +14,14 @@ from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.foreign import foreign
 
 _MODULES = ("safetensors", "torch_zip")
-_SUFFIXES = {
+SUFFIXES = {
     ".safetensors": "safetensors",
     ".pt": "torch_zip",
     ".pth": "torch_zip",
     ".bin": "torch_zip",
     ".ckpt": "torch_zip",
 }
+_CONTAINERS = {"safetensors": ("safetensors",), "torch_zip": ("torch-zip", "torch-legacy")}
 _HEAD_BYTES = 512
 
 
@@ -28,12 +29,21 @@ def open_checkpoint(source: ByteSource, *, inside: str | None = None) -> Checkpo
     """Read what `source` holds; of the tensors nothing but where they are.
 
     Args:
-        source: A file, or a version put together.
+        source: A file, several files joined, or a version put together.
         inside: Which state_dict of a training checkpoint, as after ``FILE::``, e.g. ``model``.
 
     Raises:
         FormatError: It is no checkpoint, or not a well-formed one; the message says what.
     """
+    if len(source.parts) == 1:
+        return open_single(source, inside=inside)
+    from ckpt.formats import sharded
+
+    return sharded.read(source, inside=inside)
+
+
+def open_single(source: ByteSource, *, inside: str | None = None) -> Checkpoint:
+    """The same of one file, which may be a part of a larger checkpoint."""
     head = source.read(0, min(_HEAD_BYTES, source.size))
     for name in _MODULES:
         form = _load(name)
@@ -48,10 +58,19 @@ def format_for(path: Path) -> Format:
     Raises:
         UsageError: The suffix is no format's.
     """
-    name = _SUFFIXES.get(path.suffix.lower())
+    name = SUFFIXES.get(path.suffix.lower())
     if name is None:
-        raise UsageError(f"{path}: no known suffix, expected one of {', '.join(_SUFFIXES)}")
+        raise UsageError(f"{path}: no known suffix, expected one of {', '.join(SUFFIXES)}")
     return _load(name)
+
+
+def is_usual(path: Path, container: str) -> bool:
+    """Whether a file called `path` may well be of this container; any may without a suffix.
+
+    The two containers of torch share their suffixes.
+    """
+    name = SUFFIXES.get(path.suffix.lower())
+    return name is None or container in _CONTAINERS[name]
 
 
 def _load(name: str) -> Format:

@@ -1,11 +1,27 @@
 """What every format gives: a checkpoint, and the functions of its module."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ckpt.errors import FormatError, KeyCollisionError
 from ckpt.files import ByteSource
 from ckpt.tensors import Layout, Span, TensorEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A checksum that a container states of a range of its file.
+
+    Attributes:
+        span: The range.
+        crc32: Of its bytes; None where the writer left it out.
+        what: What stands there, as people know it, e.g. ``archive/data/0``.
+    """
+
+    span: Span
+    crc32: int | None
+    what: str
 
 
 class Checkpoint(Protocol):
@@ -36,6 +52,10 @@ class Checkpoint(Protocol):
 
         Those outside the state_dict, an optimizer's for example, are among them.
         """
+
+    @property
+    def sums(self) -> Sequence[Sum]:
+        """The checksums that the container states, in file order; `ckpt show --deep` checks them."""
 
     @property
     def rest(self) -> Mapping[str, Any]:

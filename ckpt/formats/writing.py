@@ -8,7 +8,7 @@ from typing import BinaryIO
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError
 from ckpt.files import CHUNK, ByteSource
-from ckpt.tensors import Layout, Span, Summed, TensorEntry
+from ckpt.tensors import FileStart, Layout, Span, Summed, TensorEntry
 
 # A view may show more elements than there are bytes (stride 0, or strides that overlap); past
 # this it is refused.
@@ -27,6 +27,8 @@ def write_layout(layout: Layout, source: ByteSource, out: BinaryIO) -> None:
             _write_summed(piece, source, out)
         elif isinstance(piece, Span):
             source.copy(piece.offset, piece.nbytes, out)
+        elif isinstance(piece, FileStart):
+            raise ValueError(f"a layout of several files, {piece.name} among them, for one")
         elif piece.span is not None:
             source.copy(piece.span.offset, piece.nbytes, out)
         else:

@@ -116,7 +116,7 @@ def _hashed(
     if not isinstance(side, OpenedFile):
         return list(entries)
     return [
-        replace(entry, digest=digest.of_chunks(tensor_bytes(side.source, entry)))
+        replace(entry, digest=digest.of_chunks(tensor_bytes(side.checkpoint.source, entry)))
         if entry.key in wanted
         else entry
         for entry in entries

@@ -1,14 +1,18 @@
 """Export: a version, or a file, becomes a file; byte for byte, or in another container."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from ckpt import digest
 from ckpt.errors import IntegrityError, UsageError
-from ckpt.files import FileSource, write_whole
-from ckpt.formats import format_for
+from ckpt.files import FileSource, new_file, write_folder, write_whole
+from ckpt.formats import SUFFIXES, format_for, is_usual
+from ckpt.formats.checkpoint import Checkpoint
+from ckpt.manifest import Manifest
 from ckpt.ops.opened import OpenedFile, OpenedVersion, open_state
 from ckpt.ops.registry import Registry
 from ckpt.ops.writing import Written, write_checkpoint
+from ckpt.store.version import VersionSource
 
 
 def export(
@@ -19,7 +23,8 @@ def export(
     Args:
         ref: A version or a file.
         out: Its suffix chooses the container; the version's own gives back, byte for
-            byte, the file that was registered.
+            byte, the file that was registered. A checkpoint of several files becomes a
+            folder, unless a suffix asks for one file.
         registry: Where versions are looked up.
         replace_out: Whether a file that stands there is replaced.
 
@@ -27,9 +32,11 @@ def export(
         IntegrityError: A stored object is absent or damaged; nothing is written then.
         UsageError: `out` stands already, or its suffix names no container.
     """
-    form = format_for(out)
     with open_state(ref, registry or Registry()) as opened:
-        if isinstance(opened, OpenedVersion) and opened.manifest.format == form.NAME:
+        held = opened.manifest if isinstance(opened, OpenedVersion) else opened.checkpoint
+        as_folder = _is_several(held) and out.suffix.lower() not in SUFFIXES
+        form = None if as_folder else format_for(out)
+        if isinstance(opened, OpenedVersion) and is_usual(out, opened.manifest.format):
             return _whole(opened, out, replace_out=replace_out)
         if isinstance(opened, OpenedFile) and out.exists() and out.samefile(opened.path):
             raise UsageError(f"{out}: the input is never overwritten")
@@ -37,22 +44,40 @@ def export(
         return write_checkpoint(
             checkpoint,
             out,
+            form=None if form is None or checkpoint.format == form.NAME else form,
             new_keys={entry.key: entry.key for entry in checkpoint.entries},
             inside=opened.inside if isinstance(opened, OpenedFile) else opened.manifest.inside,
             replace_out=replace_out,
         )
 
 
+def _is_several(held: Manifest | Checkpoint) -> bool:
+    files = held.files if isinstance(held, Manifest) else held.source.parts
+    return len(files) > 1
+
+
 def _whole(opened: OpenedVersion, out: Path, *, replace_out: bool) -> Written:
-    expected = opened.manifest.file_digest
+    """The file, or the folder of files, that was registered."""
+    source, expected = opened.source, opened.manifest.file_digest
 
     def check(written: Path) -> None:
-        with FileSource(written) as again:
-            found = digest.of_chunks(again.stream(0, again.size))
+        found = digest.of_chunks(_joined(written, source))
         if expected not in (None, found):
             raise IntegrityError(f"{opened.name}: the file came out as {found}, not {expected}")
 
-    with write_whole(out, replace=replace_out, check=check) as file:
-        for chunk in opened.source.stream(0, opened.source.size):
-            file.write(chunk)
-    return Written(out, opened.source.size)
+    if len(source.parts) > 1:
+        with write_folder(out, check=check) as folder:
+            for part in source.parts:
+                with new_file(folder / part.name) as file:
+                    source.copy(part.offset, part.nbytes, file)
+    else:
+        with write_whole(out, replace=replace_out, check=check) as file:
+            source.copy(0, source.size, file)
+    return Written(out, source.size)
+
+
+def _joined(written: Path, source: VersionSource) -> Iterator[bytes]:
+    paths = [written / part.name for part in source.parts] if written.is_dir() else [written]
+    for path in paths:
+        with FileSource(path) as again:
+            yield from again.stream(0, again.size)

@@ -74,7 +74,7 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
 
     def _chunks(self, entry: TensorEntry) -> Iterator[bytes]:
         if isinstance(self._opened, OpenedFile):
-            return tensor_bytes(self._opened.source, entry)
+            return tensor_bytes(self._opened.checkpoint.source, entry)
         return self._opened.source.blob(str(entry.digest), entry.nbytes)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckpt.errors import RefError
-from ckpt.files import FileSource
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.paths import open_path
 from ckpt.manifest import Manifest
 from ckpt.ops.registry import Registry
 from ckpt.registry.index import Version
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OpenedFile:
-    """A checkpoint file."""
+    """A checkpoint file, or a sharded checkpoint by its index or folder."""
 
     name: str
     path: Path
     inside: str | None
-    source: FileSource
     checkpoint: Checkpoint
 
     @property
@@ -84,9 +83,9 @@ def open_ref(text: str, registry: Registry) -> Iterator[Opened]:
     """
     ref = parse_ref(text)
     if isinstance(ref, FileRef):
-        with FileSource(ref.path) as source:
+        with open_path(ref.path) as source:
             checkpoint = open_checkpoint(source, inside=ref.inside)
-            yield OpenedFile(text, ref.path, ref.inside, source, checkpoint)
+            yield OpenedFile(text, ref.path, ref.inside, checkpoint)
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
         definition = _definition(ref)
         yield OpenedDefinition(text, definition, definition.entries())
@@ -127,6 +126,8 @@ def _version(text: str, ref: Ref, registry: Registry) -> Version:
         return registry.version(ref)
     except RefError as error:
         # Somebody who types `old` may well mean old.pt.
+        if Path(text).is_dir():
+            raise RefError(str(error), hint=f"or the folder {text}/ ?") from error
         near = sorted(Path.cwd().glob(f"{text}.*")) if text.isidentifier() else []
         if near:
             raise RefError(str(error), hint=f"or the file {near[0].name}?") from error

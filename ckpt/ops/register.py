@@ -8,9 +8,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ckpt.files import ByteSource, FileSource
+from ckpt.files import ByteSource
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.paths import checkpoint_name, open_path
 from ckpt.formats.writing import tensor_bytes
 from ckpt.manifest import Hole, Manifest, Skeleton
 from ckpt.ops.blobs import Blobs
@@ -52,7 +53,7 @@ def register(
     registry = registry or Registry()
     model = expect_name(name or model_name(parsed.path))
     blobs = Blobs(registry.store)
-    with FileSource(parsed.path) as source:
+    with open_path(parsed.path) as source:
         checkpoint = open_checkpoint(source, inside=parsed.inside)
         manifest = _stored(source, checkpoint, parsed, blobs)
         source.expect_unchanged()
@@ -73,7 +74,7 @@ def register(
 
 def model_name(path: Path) -> str:
     """A model's name out of a file's: ``My Net.best.pt`` gives ``My-Net.best``."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:128]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint_name(path)).strip("-._")[:128]
 
 
 def _stored(source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blobs) -> Manifest:
@@ -96,24 +97,29 @@ def _stored(source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blo
     )
     return Manifest(
         format=checkpoint.format,
-        file_name=ref.path.name,
+        file_name=ref.path.name if len(source.parts) == 1 else checkpoint_name(ref.path),
         file_digest="sha256:" + whole.hexdigest(),
         skeleton=Skeleton(source.size, tuple(holes), skeleton),
-        entries=tuple(_digested(checkpoint.entries, holes, source, blobs)),
+        entries=tuple(_digested(checkpoint, holes, blobs)),
         inside=ref.inside,
         rest=checkpoint.rest,
+        files=_files(source),
     )
 
 
-def _digested(
-    entries: Iterable[TensorEntry], holes: list[Hole], source: ByteSource, blobs: Blobs
-) -> Iterator[TensorEntry]:
+def _files(source: ByteSource) -> tuple[tuple[str, int], ...]:
+    if len(source.parts) == 1:
+        return ()
+    return tuple((part.name, part.nbytes) for part in source.parts)
+
+
+def _digested(checkpoint: Checkpoint, holes: list[Hole], blobs: Blobs) -> Iterator[TensorEntry]:
     """The entries with their digests; a tensor that fills no hole gets an object of its own."""
     filled = {Span(hole.offset, hole.nbytes): hole.digest for hole in holes}
-    for entry in entries:
+    for entry in checkpoint.entries:
         tensor = filled.get(entry.span) if entry.span else None
         if tensor is None:
-            chunks = tensor_bytes(source, entry)
+            chunks = tensor_bytes(checkpoint.source, entry)
             tensor = blobs.put(chunks, entry.nbytes)
         yield TensorEntry(entry.key, entry.dtype, entry.shape, digest=tensor)
 

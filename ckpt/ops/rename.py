@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.errors import FitError, IntegrityError, UsageError
-from ckpt.formats import open_checkpoint
+from ckpt.formats import format_for, is_usual, open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.manifest import Hole, Skeleton
 from ckpt.ops.blobs import Blobs
@@ -23,7 +23,7 @@ from ckpt.ops.writing import Written, write_checkpoint
 from ckpt.rules.plan import Plan, Rule, plan_renames
 from ckpt.rules.rule import parse_rule
 from ckpt.store.version import VersionSource
-from ckpt.tensors import Layout, Span, TensorEntry
+from ckpt.tensors import FileStart, Layout, Span, TensorEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +133,32 @@ def _few(keys: list[str]) -> str:
 def _write(opened: OpenedState, plan: Plan, out: Path | None, *, replace_out: bool) -> Written:
     if isinstance(opened, OpenedFile):
         inside = opened.inside
-        out = out or opened.path.with_name(f"{opened.path.stem}.renamed{opened.path.suffix}")
+        out = out or _beside(opened)
         if out.exists() and out.samefile(opened.path):
             raise UsageError(f"{out}: the input is never overwritten", hint="name another with -o")
     else:
         inside = opened.manifest.inside
     assert out is not None  # of a version only where it is given
+    checkpoint = opened.checkpoint
     return write_checkpoint(
-        opened.checkpoint, out, new_keys=plan.new_keys, inside=inside, replace_out=replace_out
+        checkpoint,
+        out,
+        form=None if is_usual(out, checkpoint.format) else format_for(out),
+        new_keys=plan.new_keys,
+        inside=inside,
+        replace_out=replace_out,
     )
+
+
+def _beside(opened: OpenedFile) -> Path:
+    """The default output: ``old.renamed.pt`` beside the file, or a folder beside the folder."""
+    path = opened.path
+    if len(opened.checkpoint.source.parts) == 1:
+        return path.with_name(f"{path.stem}.renamed{path.suffix}")
+    folder = path if path.is_dir() else path.parent
+    if folder.resolve() == Path.cwd():
+        folder = Path("..") / Path.cwd().name
+    return folder.with_name(f"{folder.name}.renamed")
 
 
 def _model(opened: OpenedState) -> str:
@@ -166,12 +183,14 @@ def _next_version(
     old, version = opened.manifest, opened.version
     blobs = Blobs(registry.store)
     entries = tuple(_with_new_keys(old.entries, plan))
-    skeleton = _skeleton(opened.checkpoint.renamed(plan.new_keys), opened.source, blobs)
+    layout = opened.checkpoint.renamed(plan.new_keys)
+    skeleton, files = _skeleton(layout, opened.source, blobs)
     needed = {hole.digest for hole in skeleton.holes} | {str(entry.digest) for entry in entries}
     manifest = replace(
         old,
         file_digest=None,
         skeleton=skeleton,
+        files=files,
         entries=entries,
         inline={**blobs.inline, **{d: b for d, b in old.inline.items() if d in needed}},
         record={
@@ -193,10 +212,16 @@ def _next_version(
     )
 
 
-def _skeleton(layout: Layout, source: VersionSource, blobs: Blobs) -> Skeleton:
-    """The skeleton of a file laid out of pieces of a version, no tensor being read."""
+def _skeleton(
+    layout: Layout, source: VersionSource, blobs: Blobs
+) -> tuple[Skeleton, tuple[tuple[str, int], ...]]:
+    """The skeleton, and the files, laid out of pieces of a version, no tensor being read."""
     position, holes, parts = 0, list[Hole](), list[bytes]()
+    begins: list[tuple[str, int]] = []
     for piece in layout:
+        if isinstance(piece, FileStart):
+            begins.append((piece.name, position))
+            continue
         if isinstance(piece, bytes):
             parts.append(piece)
             position += len(piece)
@@ -210,7 +235,9 @@ def _skeleton(layout: Layout, source: VersionSource, blobs: Blobs) -> Skeleton:
                 holes.append(Hole(position, part.nbytes, hole.digest))
             position += part.nbytes
     own = b"".join(parts)
-    return Skeleton(position, tuple(holes), blobs.put_skeleton([own], len(own)))
+    ends = [*(begin for _, begin in begins[1:]), position]
+    files = ((name, end - begin) for (name, begin), end in zip(begins, ends, strict=False))
+    return Skeleton(position, tuple(holes), blobs.put_skeleton([own], len(own))), tuple(files)
 
 
 def _read_back(source: VersionSource, expected: Sequence[TensorEntry]) -> Checkpoint:

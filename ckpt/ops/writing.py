@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from ckpt.errors import DiskError
-from ckpt.files import FileSource, write_whole
-from ckpt.formats import format_for, open_checkpoint
-from ckpt.formats.checkpoint import Checkpoint
+from ckpt.files import ByteSource, new_file, write_folder, write_whole
+from ckpt.formats import open_checkpoint
+from ckpt.formats.checkpoint import Checkpoint, Format
+from ckpt.formats.paths import open_path
 from ckpt.formats.writing import write_layout
-from ckpt.registry.refs import SUFFIXES
-from ckpt.tensors import Layout, TensorEntry, tensor_spans
+from ckpt.tensors import FileStart, Layout, Piece, TensorEntry, tensor_spans
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file that was written.
+    """A file, or a folder of files, that was written.
 
     Attributes:
         path: Where it stands.
@@ -39,6 +40,7 @@ def write_checkpoint(
     checkpoint: Checkpoint,
     path: Path,
     *,
+    form: Format | None,
     new_keys: Mapping[str, str],
     inside: str | None,
     replace_out: bool,
@@ -47,28 +49,50 @@ def write_checkpoint(
 
     Args:
         checkpoint: What to write.
-        path: Its suffix chooses the container; an unknown one keeps the container.
+        path: Where; a folder, for a checkpoint of several files that keeps its container.
+        form: The format of another container for it; None keeps the one it has.
         new_keys: Old key to new key, for all keys.
         inside: Which state_dict of a training checkpoint has the keys.
         replace_out: Whether a file that stands there is replaced.
     """
     renamed = [replace(entry, key=new_keys[entry.key]) for entry in checkpoint.entries]
-    form = format_for(path) if path.suffix.lower() in SUFFIXES else None
     left_out: tuple[str, ...] = ()
     layout: Layout
-    if form is None or checkpoint.format == form.NAME:
+    if form is None:
         layout = checkpoint.renamed(new_keys)
     else:
         layout, inside = form.lay_out(renamed, name=path.stem), None
         left_out = _left_out(checkpoint)
 
     def read_back(written: Path) -> None:
-        with FileSource(written) as source:
+        with open_path(written) as source:
             _expect_same(path, open_checkpoint(source, inside=inside).entries, renamed)
 
+    if form is None and len(checkpoint.source.parts) > 1:
+        with write_folder(path, check=read_back) as folder:
+            _write_files(layout, checkpoint.source, folder)
+        return Written(path, _size(path), left_out, inside)
     with write_whole(path, replace=replace_out, check=read_back) as out:
         write_layout(layout, checkpoint.source, out)
     return Written(path, path.stat().st_size, left_out, inside)
+
+
+def _write_files(layout: Layout, source: ByteSource, folder: Path) -> None:
+    name = ""
+
+    def file_of(piece: Piece | FileStart) -> str:
+        nonlocal name
+        name = piece.name if isinstance(piece, FileStart) else name
+        return name
+
+    for file_name, pieces in groupby(layout, key=file_of):
+        own = (piece for piece in pieces if not isinstance(piece, FileStart))
+        with new_file(folder / file_name) as out:
+            write_layout(own, source, out)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _left_out(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ckpt.errors import UsageError
 
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".index.json")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"v[1-9][0-9]{0,8}")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import BinaryIO
 
+from ckpt.files import Part
 from ckpt.manifest import Hole, Manifest
 from ckpt.store.objects import ObjectStore
 from ckpt.tensors import Span
@@ -27,6 +28,7 @@ class VersionSource:
         self.name = name
         self.manifest = manifest
         self.size = manifest.skeleton.size
+        self.parts = tuple(_parts(manifest))
         self._store = store
         self._holes = manifest.skeleton.holes
         self._ends = [hole.end for hole in self._holes]
@@ -98,3 +100,10 @@ class VersionSource:
     def _skeleton(self) -> bytes:
         skeleton = self.manifest.skeleton
         return b"".join(self.blob(skeleton.digest, skeleton.nbytes))
+
+
+def _parts(manifest: Manifest) -> Iterator[Part]:
+    position = 0
+    for name, nbytes in manifest.files or ((manifest.file_name, manifest.skeleton.size),):
+        yield Part(name, position, nbytes)
+        position += nbytes

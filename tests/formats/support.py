@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ckpt.files import Part
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.writing import tensor_bytes, write_layout
@@ -25,6 +26,10 @@ class Memory:
     @property
     def size(self) -> int:
         return len(self.data)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (Part(self.name, 0, len(self.data)),)
 
     def read(self, offset: int, nbytes: int) -> bytes:
         assert offset >= 0

@@ -1,0 +1,97 @@
+"""From a path to the bytes of a checkpoint: one file, or the files of one joined.
+
+No path is opened but the one that was named and files that stand beside it; a link that leads
+elsewhere is not followed.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ckpt.errors import DiskError, FormatError
+from ckpt.files import FileSource
+from ckpt.formats import SUFFIXES, sharded
+from ckpt.sources import JoinedSource
+
+_HEAD_BYTES = 512
+_LISTED = 5  # files in a hint
+
+
+def open_path(path: Path) -> FileSource | JoinedSource:
+    """Open what `path` names: a file, the index of shards, or the folder that holds it.
+
+    Raises:
+        RefError: There is no such file.
+        FormatError: It is no regular file, or a folder that holds no sharded checkpoint.
+    """
+    if path.is_dir():
+        return _open_folder(path)
+    shards = _shards(path, path.name)
+    return FileSource(path) if shards is None else _joined(path, {path.name: path}, shards)
+
+
+def checkpoint_name(path: Path) -> str:
+    """What to call the checkpoint at `path`: its file without the suffix, or its folder."""
+    if path.is_dir():
+        return path.resolve().name
+    if path.name.endswith(sharded.INDEX_SUFFIX):
+        return path.resolve().parent.name
+    return path.stem
+
+
+def _open_folder(folder: Path) -> JoinedSource:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise DiskError(f"{folder}: {error.strerror}") from error
+    indexes = [name for name in names if name.endswith(sharded.INDEX_SUFFIX)]
+    if len(indexes) == 1:
+        index = _beside(folder, indexes[0])
+        shards = _shards(index, indexes[0])
+        if shards is not None:
+            return _joined(folder / indexes[0], {indexes[0]: index}, shards)
+    found = indexes or [name for name in names if name.lower().endswith(tuple(SUFFIXES))]
+    shown = "  or  ".join(str(folder / name) for name in found[:_LISTED])
+    raise FormatError(
+        f"{folder}: a folder that holds {len(indexes) or 'no'} indexes of shards",
+        hint=f"name a file: {shown}" if found else None,
+    )
+
+
+def _shards(path: Path, name: str) -> tuple[str, ...] | None:
+    """The shards that the index at `path` names; None if it is no index."""
+    with FileSource(path) as source:
+        if not sharded.is_index(source.read(0, min(_HEAD_BYTES, source.size))):
+            return None
+        if source.size > sharded.INDEX_LIMIT:
+            raise FormatError(f"{path}: an index of {source.size:,} bytes")
+        return sharded.shard_names(name, source.read(0, source.size), name=str(path))
+
+
+def _joined(index: Path, first: Mapping[str, Path], names: tuple[str, ...]) -> JoinedSource:
+    shards = {name: _beside(index.parent, name) for name in names}
+    for name, path in shards.items():
+        if not path.exists():
+            raise FormatError(
+                f"{index}: names the shard {name}, which is not there", hint="fetch it as well"
+            )
+    return JoinedSource(str(index.parent), {**first, **shards})
+
+
+def _beside(folder: Path, name: str) -> Path:
+    """The file `name` of `folder`, links resolved, once it is sure that it is there.
+
+    A link may lead to a file of the same folder, or from `snapshots/REVISION/` to `blobs/`
+    of the same model, as in the cache of Hugging Face; anywhere else it is refused.
+    """
+    root = Path(os.path.realpath(folder))
+    target = Path(os.path.realpath(root / name))
+    allowed = {root}
+    if root.parent.name == "snapshots":
+        allowed.add(root.parent.parent / "blobs")
+    if target.parent not in allowed:
+        raise FormatError(
+            f"{folder / name}: a link to {target}, outside of the folder",
+            hint="copy the file into the folder if it belongs there",
+        )
+    return target
