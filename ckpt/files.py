@@ -75,6 +75,9 @@ class ByteSource(Protocol):
     def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
         """Write the same range to `out`."""
 
+    def mapped(self, offset: int, nbytes: int) -> memoryview | None:
+        """The same range as memory of the process, without a copy, where that can be had."""
+
 
 class FileSource(AbstractContextManager["FileSource"]):
     """A regular file, opened for ranged reads.
@@ -153,7 +156,7 @@ class FileSource(AbstractContextManager["FileSource"]):
             out.write(chunk)
 
     def mapped(self, offset: int, nbytes: int) -> memoryview:
-        """The same range without a copy, as memory of the process.
+        """See `ByteSource.mapped`.
 
         Writing to it changes neither the file nor what others see of it. Whoever shortens the
         file while it is in use makes the system end the process (POSIX: SIGBUS).

@@ -73,7 +73,7 @@ class JoinedSource(AbstractContextManager["JoinedSource"]):
             file.copy(begin, length, out)
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
-        """See `FileSource.mapped`; None of a range that no one file holds."""
+        """See `ByteSource.mapped`; None of a range that no one file holds."""
         cut = list(self._cut(offset, nbytes))
         if len(cut) != 1:
             return None
@@ -118,3 +118,7 @@ class Window:
     def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
         """See `ByteSource.copy`."""
         self._source.copy(self._offset + offset, nbytes, out)
+
+    def mapped(self, offset: int, nbytes: int) -> memoryview | None:
+        """See `ByteSource.mapped`."""
+        return self._source.mapped(self._offset + offset, nbytes)

@@ -81,14 +81,7 @@ def tensor_bytes(source: ByteSource, entry: TensorEntry) -> Iterator[bytes]:
     if entry.span is not None:
         return source.stream(entry.span.offset, entry.nbytes)
     assert entry.offset is not None
-    assert entry.stride is not None
-    width = itemsize(entry.dtype)
-    # A dimension of one element may have any stride, and numpy takes no more than 64.
-    dimensions = [
-        (count, step * width)
-        for count, step in zip(entry.shape, entry.stride, strict=True)
-        if count != 1
-    ]
+    width, dimensions = itemsize(entry.dtype), _dimensions(entry)
     reach = _reach(dimensions, width)
     if entry.nbytes > max(MATERIALISED_LIMIT, reach):
         raise FormatError(
@@ -96,6 +89,27 @@ def tensor_bytes(source: ByteSource, entry: TensorEntry) -> Iterator[bytes]:
             f"{_binary(entry.nbytes)} out of {reach:,} bytes"
         )
     return _gathered(source, entry.offset, dimensions, width)
+
+
+def reach_of(entry: TensorEntry) -> int:
+    """Bytes from the first of an entry's first element to the last of its last one."""
+    if entry.stride is None:
+        return entry.nbytes
+    return _reach(_dimensions(entry), itemsize(entry.dtype))
+
+
+def _dimensions(entry: TensorEntry) -> list[tuple[int, int]]:
+    """Counts and byte strides of a view that is not contiguous.
+
+    A dimension of one element may have any stride, and numpy takes no more than 64 of them.
+    """
+    assert entry.stride is not None
+    width = itemsize(entry.dtype)
+    return [
+        (count, step * width)
+        for count, step in zip(entry.shape, entry.stride, strict=True)
+        if count != 1
+    ]
 
 
 def _gathered(

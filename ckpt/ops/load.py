@@ -6,17 +6,25 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ckpt.formats.writing import tensor_bytes
+from ckpt.dtypes import itemsize
+from ckpt.errors import FormatError
+from ckpt.formats.writing import reach_of, tensor_bytes
 from ckpt.ops.opened import OpenedFile, OpenedVersion, open_state
 from ckpt.ops.registry import Registry
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
 class LazyStateDict(Mapping[str, "torch.Tensor"]):
     """A state_dict whose tensors are read when they are asked for; use it in a `with` block.
+
+    Tensors of a file are its bytes, mapped into memory without a copy where they lie as they
+    are; writing to them does not change the file. Keep the file as it is while they are in
+    use: whoever shortens it makes the system end the process. `clone()` makes a tensor
+    independent. Tensors of a version are read, verified, into memory of their own.
 
     Attributes:
         name: What it was opened from, e.g. ``mnist-cnn:v1``.
@@ -37,7 +45,7 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         self._by_key = {entry.key: entry for entry in opened.entries}
 
     def __getitem__(self, key: str) -> "torch.Tensor":
-        """The tensor, freshly read, on the CPU.
+        """The tensor, on the CPU.
 
         Raises:
             IntegrityError: Stored bytes are not the bytes that were registered.
@@ -46,10 +54,33 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
 
         entry = self._by_key[key]
         dtype = getattr(torch, entry.dtype)
-        data = bytearray().join(self._chunks(entry))
-        if not data:
+        if not entry.nbytes:
             return torch.empty(entry.shape, dtype=dtype)
-        return torch.frombuffer(data, dtype=dtype).reshape(entry.shape)
+        data, stride = self._memory(entry)
+        flat = torch.frombuffer(data, dtype=torch.uint8).view(dtype)
+        return flat.reshape(entry.shape) if stride is None else flat.as_strided(entry.shape, stride)
+
+    def numpy(self, key: str) -> "np.ndarray[Any, Any]":
+        """The tensor as a numpy array, like `lazy[key]` in all else, and without torch.
+
+        Raises:
+            FormatError: numpy lacks the dtype.
+        """
+        import numpy as np
+
+        entry = self._by_key[key]
+        try:
+            dtype = np.dtype(entry.dtype)
+        except TypeError as error:
+            raise FormatError(
+                f"{self.name}: {key}: numpy has no {entry.dtype}",
+                hint="index with [key] for a torch tensor",
+            ) from error
+        if not entry.nbytes:
+            return np.empty(entry.shape, dtype)
+        data, stride = self._memory(entry)
+        steps = None if stride is None else tuple(step * dtype.itemsize for step in stride)
+        return np.ndarray(entry.shape, dtype, data, strides=steps)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_key)
@@ -69,13 +100,22 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; tensors that were taken stay valid."""
         self._stack.close()
 
-    def _chunks(self, entry: TensorEntry) -> Iterator[bytes]:
-        if isinstance(self._opened, OpenedFile):
-            return tensor_bytes(self._opened.checkpoint.source, entry)
-        return self._opened.source.blob(str(entry.digest), entry.nbytes)
+    def _memory(self, entry: TensorEntry) -> tuple[bytearray | memoryview, Sequence[int] | None]:
+        """Writable memory that holds the tensor, and its stride there; None if contiguous."""
+        opened = self._opened
+        if isinstance(opened, OpenedVersion):
+            return bytearray().join(opened.source.blob(str(entry.digest), entry.nbytes)), None
+        assert isinstance(opened, OpenedFile)
+        source = opened.checkpoint.source
+        # Processors, and torch, expect elements at multiples of their size.
+        if entry.offset is not None and entry.offset % itemsize(entry.dtype) == 0:
+            mapped = source.mapped(entry.offset, reach_of(entry))
+            if mapped is not None:
+                return mapped, entry.stride
+        return bytearray().join(tensor_bytes(source, entry)), None
 
 
 def open(ref: str, *, registry: Registry | None = None) -> LazyStateDict:
@@ -91,14 +131,14 @@ def open(ref: str, *, registry: Registry | None = None) -> LazyStateDict:
 def load(ref: str, *, registry: Registry | None = None) -> "OrderedDict[str, torch.Tensor]":
     """The state_dict of a version or a file, on the CPU, for `load_state_dict`.
 
-    Module versions (`state_dict._metadata`) are kept where the container has them. Tied
-    tensors are separate copies.
+    Every tensor has memory of its own, tied ones too, so that the file may change. Module
+    versions (`state_dict._metadata`) are kept where the container has them.
 
     Raises:
         IntegrityError: Stored bytes are not the bytes that were registered.
     """
     with open(ref, registry=registry) as lazy:
-        state_dict = OrderedDict(lazy.items())
+        state_dict = OrderedDict((key, tensor.clone()) for key, tensor in lazy.items())
         versions = lazy.rest.get("_metadata")
     if isinstance(versions, Mapping):
         state_dict._metadata = OrderedDict(versions)  # type: ignore[attr-defined]

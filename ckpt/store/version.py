@@ -60,6 +60,10 @@ class VersionSource:
         for chunk in self.stream(offset, nbytes):
             out.write(chunk)
 
+    def mapped(self, offset: int, nbytes: int) -> memoryview | None:
+        """See `ByteSource.mapped`; None, for what is stored is verified as it is read."""
+        return None
+
     def pieces(self, span: Span) -> Iterator[tuple[Span, Hole | None]]:
         """Cut a span of the file at the holes.
 

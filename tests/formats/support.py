@@ -47,6 +47,9 @@ class Memory:
         for chunk in self.stream(offset, nbytes):
             out.write(chunk)
 
+    def mapped(self, offset: int, nbytes: int) -> None:
+        """Nothing to map."""
+
 
 # Of a tensor: dtype, shape, contiguous bytes.
 Contents = dict[str, tuple[str, tuple[int, ...], bytes]]

@@ -1,0 +1,155 @@
+"""`ckpt.open` and `ckpt.load`: lazy, without a copy where the bytes lie as they are, exact."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+import ckpt
+from ckpt.errors import FormatError
+from tests.formats.support import Contents, expected
+from tests.formats.test_laws import as_safetensors, state_dicts
+
+Weights = dict[str, torch.Tensor]
+OLD = {"_use_new_zipfile_serialization": False}
+
+
+def tensors() -> Weights:
+    whole = torch.randn(300, 40)
+    return {
+        "whole": whole,
+        "turned": whole.t(),
+        "rows": whole[3:99:2, 5:7],
+        "expanded": torch.ones(1).expand(5, 7),
+        "scalar": torch.tensor(3.5),
+        "nothing": torch.zeros(0, 3),
+        "half": torch.randn(4).bfloat16(),
+        "bits": torch.tensor([True, False]),
+    }
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.save(tensors(), tmp_path / "a.pt")
+    return tmp_path / "a.pt"
+
+
+def opened(path: Path) -> Contents:
+    with ckpt.open(str(path)) as lazy:
+        return expected(dict(lazy))
+
+
+@given(state_dicts(), st.sampled_from(["zip", "legacy", "safetensors"]))
+@settings(max_examples=150)
+def test_open_gives_what_the_library_gives_bit_for_bit(state: Weights, form: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file.pt"
+        if form == "safetensors":
+            save_file(as_safetensors(state), path)
+            theirs = load_file(path)
+        else:
+            torch.save(state, path, **(OLD if form == "legacy" else {}))
+            theirs = torch.load(path, weights_only=True)
+        assert opened(path) == expected(theirs)
+
+
+def test_tensors_are_the_file_itself(file: Path) -> None:
+    with ckpt.open(str(file)) as lazy:
+        assert lazy["whole"].data_ptr() == lazy["whole"].data_ptr(), "nothing is copied"
+        assert lazy["turned"].data_ptr() == lazy["whole"].data_ptr(), "views share their memory"
+        assert lazy["turned"].stride() == (1, 40)
+    assert str(file) in Path("/proc/self/maps").read_text()
+
+
+def test_large_tensor_takes_memory_only_where_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "big.safetensors"
+    save_file({"a": torch.zeros(100_000_000 // 4), "b": torch.ones(3)}, path)
+    program = (
+        "import sys, resource, torch, ckpt\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "before = peak()\n"
+        "with ckpt.open(sys.argv[1]) as lazy:\n"
+        "    a, b = lazy['a'], lazy['b']\n"
+        "assert a.shape == (25_000_000,) and b.sum() == 3\n"
+        "print(peak() - before)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
+    )
+    assert int(ran.stdout) < 50_000_000
+
+
+def test_writing_to_a_tensor_leaves_the_file_alone(file: Path) -> None:
+    before = file.read_bytes()
+    with ckpt.open(str(file)) as lazy:
+        lazy["whole"].zero_()
+        assert lazy["turned"].abs().sum() == 0
+    assert file.read_bytes() == before
+    assert opened(file)["whole"][2] != bytes(48_000)
+
+
+def test_tensor_outlives_the_block(file: Path) -> None:
+    with ckpt.open(str(file)) as lazy:
+        whole = lazy["whole"]
+    assert expected({"whole": whole})["whole"] == opened(file)["whole"]
+
+
+def test_elements_that_are_not_aligned_are_copied(tmp_path: Path) -> None:
+    """Header and tensors of safetensors may lie anywhere; a float at an odd address is slow."""
+    path = tmp_path / "odd.safetensors"
+    header = b'{"a":{"dtype":"F64","shape":[2],"data_offsets":[0,16]}}'
+    header += b" " * (1 - len(header) % 2)
+    data = np.array([1.5, -2.5]).tobytes()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    with ckpt.open(str(path)) as lazy:
+        assert (8 + len(header)) % 8, "the test wants an odd address"
+        assert lazy["a"].data_ptr() % 8 == 0
+        assert lazy["a"].tolist() == [1.5, -2.5]
+
+
+def test_load_is_independent_of_the_file(file: Path) -> None:
+    state = ckpt.load(str(file))
+    before = expected(state)
+    file.write_bytes(b"\0" * file.stat().st_size)
+    assert expected(state) == before
+    assert str(file) not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize(
+    "key", ["whole", "turned", "rows", "expanded", "scalar", "nothing", "bits"]
+)
+def test_numpy_gives_the_same(file: Path, key: str) -> None:
+    with ckpt.open(str(file)) as lazy:
+        array = lazy.numpy(key)
+        np.testing.assert_array_equal(array, lazy[key].numpy())
+        assert array.dtype == lazy[key].numpy().dtype
+
+
+def test_numpy_lacks_some_dtypes(file: Path) -> None:
+    with ckpt.open(str(file)) as lazy, pytest.raises(FormatError, match="numpy has no bfloat16"):
+        lazy.numpy("half")
+
+
+def test_numpy_needs_no_torch(file: Path) -> None:
+    program = (
+        "import sys, ckpt\n"
+        "with ckpt.open(sys.argv[1]) as lazy:\n"
+        "    assert lazy.numpy('scalar') == 3.5\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(file)], check=True)
+
+
+def test_version_is_read_verified(tmp_path: Path, file: Path) -> None:
+    registry = ckpt.Registry(tmp_path)
+    ckpt.register(str(file), registry=registry)
+    with ckpt.open("v1", registry=registry) as lazy:
+        assert expected(dict(lazy)) == opened(file)
+        np.testing.assert_array_equal(lazy.numpy("turned"), lazy["turned"].numpy())
