@@ -51,6 +51,10 @@ def is_base_name(name: str) -> bool:
     )
 
 
+# Something that looks at bytes as they go by: a checksum.
+Seen = Callable[[bytes], None]
+
+
 class ByteSource(Protocol):
     """A container's bytes, wherever they are: a file, or a version put together."""
 
@@ -72,8 +76,16 @@ class ByteSource(Protocol):
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
         """The same range in chunks; what was yielded is verified when the stream ends."""
 
-    def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
-        """Write the same range to `out`."""
+    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
+        """Write the same range to `out`.
+
+        Args:
+            offset: Where it begins.
+            nbytes: Its length.
+            out: What it is written to.
+            seen: Is shown all of it, chunk by chunk in order, before the call returns, and
+                maybe by another thread.
+        """
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
         """The same range as memory of the process, without a copy, where that can be had."""
@@ -148,8 +160,28 @@ class FileSource(AbstractContextManager["FileSource"]):
             offset += len(chunk)
             yield chunk
 
-    def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
+    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
         """See `ByteSource.copy`; in the kernel where it can, a reflink where that is known."""
+        if seen is None:
+            self._copy(offset, nbytes, out)
+        elif nbytes <= CHUNK:
+            data = self.read(offset, nbytes)
+            seen(data)
+            out.write(data)
+        else:
+            from concurrent.futures import ThreadPoolExecutor
+
+            # Reading it once more beside the kernel's copy is faster than copying it by hand.
+            with ThreadPoolExecutor(max_workers=1) as beside:
+                looked = beside.submit(self._show, offset, nbytes, seen)
+                self._copy(offset, nbytes, out)
+            looked.result()
+
+    def _show(self, offset: int, nbytes: int, seen: Seen) -> None:
+        for chunk in self.stream(offset, nbytes):
+            seen(chunk)
+
+    def _copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
         end = offset + nbytes
         offset += self._copied_in_kernel(offset, nbytes, out)
         for chunk in self.stream(offset, end - offset):

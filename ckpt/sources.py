@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from ckpt.files import ByteSource, FileSource, Part
+from ckpt.files import ByteSource, FileSource, Part, Seen
 
 
 class JoinedSource(AbstractContextManager["JoinedSource"]):
@@ -67,10 +67,10 @@ class JoinedSource(AbstractContextManager["JoinedSource"]):
         for file, begin, length in self._cut(offset, nbytes):
             yield from file.stream(begin, length)
 
-    def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
+    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
         """See `ByteSource.copy`."""
         for file, begin, length in self._cut(offset, nbytes):
-            file.copy(begin, length, out)
+            file.copy(begin, length, out, seen)
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
         """See `ByteSource.mapped`; None of a range that no one file holds."""
@@ -115,9 +115,9 @@ class Window:
         """See `ByteSource.stream`."""
         return self._source.stream(self._offset + offset, nbytes)
 
-    def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
+    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
         """See `ByteSource.copy`."""
-        self._source.copy(self._offset + offset, nbytes, out)
+        self._source.copy(self._offset + offset, nbytes, out, seen)
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
         """See `ByteSource.mapped`."""

@@ -1,7 +1,6 @@
 """Layouts become bytes here: pieces of a source, streamed in bounded memory."""
 
 import zlib
-from collections import deque
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -15,7 +14,6 @@ from ckpt.tensors import FileStart, Layout, Span, Summed, TensorEntry
 MATERIALISED_LIMIT = 1 << 30  # bytes
 # Of tensors that do not lie contiguously, as much as is gathered at once where it can be parted.
 GATHERED_BYTES = 1 << 26
-PENDING_CHUNKS = 8  # that wait for their checksum; bounds the memory
 
 
 def write_layout(layout: Layout, source: ByteSource, out: BinaryIO) -> None:
@@ -32,44 +30,23 @@ def write_layout(layout: Layout, source: ByteSource, out: BinaryIO) -> None:
         elif piece.span is not None:
             source.copy(piece.span.offset, piece.nbytes, out)
         else:
-            _write_chunks(tensor_bytes(source, piece), out)
+            for chunk in tensor_bytes(source, piece):
+                out.write(chunk)
 
 
 def _write_summed(summed: Summed, source: ByteSource, out: BinaryIO) -> None:
-    piece = summed.piece
-    if isinstance(piece, Span):
-        chunks = source.stream(piece.offset, piece.nbytes)
-    else:
-        chunks = tensor_bytes(source, piece)
-    sum_up = _summed_beside if piece.nbytes > CHUNK else _summed
-    _write_chunks(sum_up(summed, chunks), out)
-
-
-def _summed(summed: Summed, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:
-        summed.crc32 = zlib.crc32(chunk, summed.crc32)
-        yield chunk
-
-
-def _summed_beside(summed: Summed, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same by another thread, for the sum takes as long as writing does."""
-    from concurrent.futures import Future, ThreadPoolExecutor
-
     def add(chunk: bytes) -> None:
         summed.crc32 = zlib.crc32(chunk, summed.crc32)
 
-    pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(max_workers=1) as one_after_the_other:
-        for chunk in chunks:
-            pending.append(one_after_the_other.submit(add, chunk))
-            yield chunk
-            if len(pending) > PENDING_CHUNKS:
-                pending.popleft().result()
-
-
-def _write_chunks(chunks: Iterator[bytes], out: BinaryIO) -> None:
-    for chunk in chunks:
-        out.write(chunk)
+    piece = summed.piece
+    span = piece if isinstance(piece, Span) else piece.span
+    if span is not None:
+        source.copy(span.offset, span.nbytes, out, add)
+    else:
+        assert isinstance(piece, TensorEntry)
+        for chunk in tensor_bytes(source, piece):
+            add(chunk)
+            out.write(chunk)
 
 
 def tensor_bytes(source: ByteSource, entry: TensorEntry) -> Iterator[bytes]:

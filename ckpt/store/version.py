@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import BinaryIO
 
-from ckpt.files import Part
+from ckpt.files import Part, Seen
 from ckpt.manifest import Hole, Manifest
 from ckpt.store.objects import ObjectStore
 from ckpt.tensors import Span
@@ -55,9 +55,11 @@ class VersionSource:
                 # A part cannot be verified without the whole.
                 yield b"".join(self.blob(hole.digest, hole.nbytes))[part.offset : part.end]
 
-    def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
+    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
         """See `ByteSource.copy`."""
         for chunk in self.stream(offset, nbytes):
+            if seen is not None:
+                seen(chunk)
             out.write(chunk)
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:

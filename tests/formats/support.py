@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from ckpt.files import Part
+from ckpt.files import Part, Seen
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.writing import tensor_bytes, write_layout
@@ -43,8 +43,10 @@ class Memory:
         for first in range(0, nbytes, 1000):
             yield data[first : first + 1000]
 
-    def copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
+    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
         for chunk in self.stream(offset, nbytes):
+            if seen is not None:
+                seen(chunk)
             out.write(chunk)
 
     def mapped(self, offset: int, nbytes: int) -> None:
