@@ -1,20 +1,33 @@
 """The dtype table: torch's spelling, the width in bits, and the name in safetensors.
 
 torch's spelling without ``torch.`` is used everywhere; the short names (`BF16`) appear
-only inside the safetensors module. Sources: torch 2.13 `torch.dtype` members;
-safetensors 0.8 `safetensors.torch._TYPES`.
+only inside the safetensors module. Law: it holds every dtype that `torch.save` writes but the
+quantised ones, whose bytes are no values without a scale. These, int1 to int7 and uint1 to uint7
+are refused by name where they stand. Sources: torch 2.13, `torch.dtype` members and what its
+`save` says to them; safetensors 0.8, `Dtype` of its Rust part, whose six-bit floats torch lacks.
 """
 
 from dataclasses import dataclass
 
+from ckpt.errors import FormatError
+
 
 @dataclass(frozen=True, slots=True)
 class DType:
-    """One dtype. `bits` is the width of one element as torch counts elements."""
+    """One dtype.
+
+    Attributes:
+        name: torch's spelling.
+        bits: Width of one element as torch counts elements.
+        safetensors: Its name there, where it has one.
+        numbers: How many numbers an element packs; safetensors counts these, in the last
+            dimension.
+    """
 
     name: str
     bits: int
     safetensors: str | None = None
+    numbers: int = 1
 
 
 _TABLE = (
@@ -27,6 +40,7 @@ _TABLE = (
     DType("float8_e5m2", 8, "F8_E5M2"),
     DType("float8_e5m2fnuz", 8, "F8_E5M2FNUZ"),
     DType("float8_e8m0fnu", 8, "F8_E8M0"),
+    DType("float4_e2m1fn_x2", 8, "F4", numbers=2),
     DType("complex128", 128),
     DType("complex64", 64, "C64"),
     DType("complex32", 32),
@@ -39,12 +53,22 @@ _TABLE = (
     DType("uint16", 16, "U16"),
     DType("uint8", 8, "U8"),
     DType("bool", 8, "BOOL"),
+    DType("bits16", 16),
+    *(DType(name, 8) for name in ("bits8", "bits1x8", "bits2x4", "bits4x2")),
 )
 
 DTYPES = {dtype.name: dtype for dtype in _TABLE}
 FROM_SAFETENSORS = {dtype.safetensors: dtype for dtype in _TABLE if dtype.safetensors}
+_ITEMSIZES = {dtype.name: dtype.bits // 8 for dtype in _TABLE}
 
 
 def itemsize(name: str) -> int:
-    """Bytes of one element, e.g. 2 for ``bfloat16``."""
-    return DTYPES[name].bits // 8
+    """Bytes of one element, e.g. 2 for ``bfloat16``.
+
+    Raises:
+        FormatError: It is not in the table.
+    """
+    try:
+        return _ITEMSIZES[name]
+    except KeyError:
+        raise FormatError(f"dtype {name}, which ckpt cannot read yet") from None

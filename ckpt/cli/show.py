@@ -10,13 +10,26 @@ from ckpt.show.checkpoint import shown_data, shown_text
 
 @ckpt_command(
     examples="ckpt show v1\nckpt show old.pt\nckpt show run7.pt::model --json\n"
+    "ckpt show llama.safetensors --tree\nckpt show download.pt --deep\n"
     "ckpt show models/mnist_cnn.py:Net"
 )
 @click.argument("ref")
-def command(session: Session, ref: str) -> None:
+@click.option("--tree", is_flag=True, help="Its modules, with keys, elements and sizes.")
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Read everything: check the file's checksums or the version's digests, show the digest "
+    "of every tensor, and count NaN and Inf. Exits with 3 or 4 if anything is damaged.",
+)
+def command(session: Session, ref: str, tree: bool, deep: bool) -> None:
     """Show the tensors and the record of a version, file or definition.
 
-    Of a file only the header is read, and nothing in it is ever executed.
+    Without --deep only the header of a file is read. Nothing in it is ever executed.
     """
-    shown = show(ref, registry=session.registry)
-    session.show(lambda: shown_text(shown, width=session.terminal.width), lambda: shown_data(shown))
+    shown = show(ref, registry=session.registry, deep=deep)
+    text, data = shown_text, shown_data
+    if tree:
+        from ckpt.show.tree import tree_data, tree_text
+
+        text, data = tree_text, tree_data
+    session.show(lambda: text(shown, width=session.terminal.width), lambda: data(shown))

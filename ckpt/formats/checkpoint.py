@@ -55,7 +55,7 @@ class Checkpoint(Protocol):
 
     @property
     def sums(self) -> Sequence[Sum]:
-        """The checksums that the container states, in file order; `ckpt show --deep` checks them."""
+        """The checksums that the container states, in file order."""
 
     @property
     def rest(self) -> Mapping[str, Any]:

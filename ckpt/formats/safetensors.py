@@ -4,7 +4,8 @@ Source: safetensors README, "Format": the length is an unsigned little-endian 64
 the header at most 100,000,000 bytes, it begins with ``{`` and may end in spaces; offsets count
 from the end of the header; the tensors fill the rest without holes. Stricter than the
 library where that loses something in silence: duplicate names, unknown fields and the empty
-name are refused.
+name are refused. Of a dtype that packs two numbers into an element (F4) the header counts the
+numbers, in the last dimension, and torch the elements; entries have torch's shape.
 """
 
 import json
@@ -14,10 +15,10 @@ from math import prod
 from typing import Any
 
 from ckpt import strict_json
-from ckpt.dtypes import DTYPES, FROM_SAFETENSORS
+from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
 from ckpt.errors import FormatError
 from ckpt.files import ByteSource
-from ckpt.formats.checkpoint import expect_keys
+from ckpt.formats.checkpoint import Sum, expect_keys
 from ckpt.tensors import Layout, Piece, Span, TensorEntry, tensor_spans
 
 NAME = "safetensors"
@@ -29,6 +30,14 @@ DIMENSIONS_LIMIT = 1000  # torch's own operations stop at 64
 _MARKS = ((b"{", TENSOR_LIMIT + 2), (b"[", 2 * TENSOR_LIMIT), (b",", 16 * TENSOR_LIMIT))
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
+# What `__metadata__` has as its format; the library's own functions for each of them write it.
+_WRITERS = {
+    "pt": "a PyTorch writer",
+    "tf": "a TensorFlow writer",
+    "flax": "a Flax writer",
+    "np": "a NumPy writer",
+    "mlx": "an MLX writer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,16 @@ class SafetensorsFile:
     metadata: Mapping[str, str] | None
     body: Span
     format: str = NAME
-    written_by: str | None = None
+
+    @property
+    def written_by(self) -> str | None:
+        """By the format that ``__metadata__`` states."""
+        return _WRITERS.get((self.metadata or {}).get("format", ""))
+
+    @property
+    def sums(self) -> Sequence[Sum]:
+        """None: the format has no checksums."""
+        return ()
 
     @property
     def spans(self) -> Sequence[Span]:
@@ -96,9 +114,12 @@ def lay_out(entries: Sequence[TensorEntry], *, name: str) -> Layout:
     so that every tensor is aligned to its element.
     """
     for entry in entries:
-        if DTYPES[entry.dtype].safetensors is None:
+        dtype = DTYPES[entry.dtype]
+        scalar = "" if entry.shape or dtype.numbers == 1 else " without a dimension"
+        if dtype.safetensors is None or scalar:
             raise FormatError(
-                f"{entry.key}: safetensors has no {entry.dtype}", hint="write a .pt file instead"
+                f"{entry.key}: safetensors has no {entry.dtype}{scalar}",
+                hint="write a .pt file instead",
             )
     _expect_keys("the new file", [entry.key for entry in entries])
     body = sorted(entries, key=lambda entry: -DTYPES[entry.dtype].bits)
@@ -167,7 +188,7 @@ def _entry(name: str, key: str, fields: Any, body: Span) -> TensorEntry:
     dtype = FROM_SAFETENSORS.get(fields["dtype"]) if isinstance(fields["dtype"], str) else None
     if dtype is None:
         raise FormatError(f"{name}: {key}: dtype {_short(fields['dtype'])} is not known")
-    shape = _whole_numbers(name, key, fields["shape"])
+    shape = _elements(name, key, dtype, _whole_numbers(name, key, fields["shape"]))
     offsets = _whole_numbers(name, key, fields["data_offsets"])
     if len(offsets) != 2:
         raise FormatError(f"{name}: {key}: {len(offsets)} offsets, two were expected")
@@ -181,6 +202,18 @@ def _entry(name: str, key: str, fields: Any, body: Span) -> TensorEntry:
             f"{nbytes:,} were expected"
         )
     return TensorEntry(key, dtype.name, shape, offset=body.offset + begin)
+
+
+def _elements(name: str, key: str, dtype: DType, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape as torch has it, which counts elements of a byte or more."""
+    if dtype.numbers == 1:
+        return shape
+    if not shape or shape[-1] % dtype.numbers:
+        raise FormatError(
+            f"{name}: {key}: {dtype.safetensors} of shape {list(shape)}; torch's {dtype.name} "
+            f"holds {dtype.numbers} numbers an element, along the last dimension"
+        )
+    return (*shape[:-1], shape[-1] // dtype.numbers)
 
 
 def _whole_numbers(name: str, key: str, numbers: Any) -> tuple[int, ...]:
@@ -217,9 +250,13 @@ def _offset(entry: TensorEntry) -> int:
 
 
 def _described(entry: TensorEntry, begin: int) -> dict[str, Any]:
+    dtype = DTYPES[entry.dtype]
+    shape = list(entry.shape)
+    if dtype.numbers > 1:
+        shape[-1] *= dtype.numbers
     return {
-        "dtype": DTYPES[entry.dtype].safetensors,
-        "shape": list(entry.shape),
+        "dtype": dtype.safetensors,
+        "shape": shape,
         "data_offsets": [begin, begin + entry.nbytes],
     }
 

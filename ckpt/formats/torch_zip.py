@@ -11,7 +11,7 @@ from typing import Any
 
 from ckpt.errors import FormatError
 from ckpt.files import ByteSource
-from ckpt.formats.checkpoint import expect_keys
+from ckpt.formats.checkpoint import Sum, expect_keys
 from ckpt.formats.pickle_describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle_edit import key_renames, module_renames, rename_texts
 from ckpt.formats.pickle_find import choose, dotted, find
@@ -46,6 +46,15 @@ class TorchZipFile:
     alignment: int
     format: str = NAME
     written_by: str | None = None
+
+    @property
+    def sums(self) -> Sequence[Sum]:
+        """Of every member; where there are bytes, a CRC-32 of 0 was not computed."""
+        return [
+            Sum(Span(member.offset, member.nbytes), member.crc32 or None, member.name)
+            for member in self.members
+            if member.nbytes
+        ]
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new data.pkl, and all records as they are, aligned anew."""

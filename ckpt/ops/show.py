@@ -1,13 +1,32 @@
 """Show: what one version, file or definition holds; and the lineage of a version."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from ckpt.ops.opened import OpenedDefinition, OpenedVersion, open_ref
+from ckpt.errors import RefError
+from ckpt.manifest import Manifest
+from ckpt.ops.opened import Opened, OpenedDefinition, OpenedVersion, open_ref
 from ckpt.ops.registry import Registry
 from ckpt.registry.index import Version
 from ckpt.tensors import TensorEntry
+
+if TYPE_CHECKING:
+    from ckpt.ops.deep import Deep
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a checkpoint holds in all; a tied tensor counts once.
+
+    Attributes:
+        elements: Of each dtype.
+        nbytes: Of the tensors, contiguous.
+    """
+
+    elements: Mapping[str, int]
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +39,12 @@ class Shown:
         size: Bytes of the file; None of a definition.
         entries: In file order.
         rest: The non-tensor part.
+        written_by: What wrote the file, as far as it says.
+        ties: Keys whose bytes are those of an earlier key, with that key.
         version: The line of the index, of a version.
         aliases: The aliases that point to it.
         record: Where a version comes from.
+        deep: What reading everything found, if it was asked for.
     """
 
     name: str
@@ -30,33 +52,104 @@ class Shown:
     size: int | None
     entries: Sequence[TensorEntry]
     rest: Mapping[str, Any]
+    written_by: str | None = None
+    ties: Mapping[str, str] = field(default_factory=dict)
     version: Version | None = None
     aliases: tuple[str, ...] = ()
     record: Mapping[str, Any] | None = None
+    deep: "Deep | None" = None
+
+    def totals(self) -> Totals:
+        """Of all entries."""
+        elements: Counter[str] = Counter()
+        nbytes = 0
+        for entry in self.entries:
+            if entry.key not in self.ties:
+                elements[entry.dtype] += entry.numel
+                nbytes += entry.nbytes
+        return Totals(elements, nbytes)
 
 
-def show(ref: str, *, registry: Registry | None = None) -> Shown:
-    """Describe what `ref` names. Of files only the header is read, of versions the manifest."""
+def show(ref: str, *, registry: Registry | None = None, deep: bool = False) -> Shown:
+    """Describe what `ref` names. Of files only the header is read, of versions the manifest.
+
+    Args:
+        ref: A version, a file or a definition.
+        registry: Where versions are looked up.
+        deep: Read everything, and see that it is not damaged.
+
+    Raises:
+        RefError: It names nothing; or a definition is to be read.
+        FormatError: The file is no checkpoint that can be read, or it is damaged.
+        IntegrityError: The version is damaged.
+    """
     registry = registry or Registry()
     with open_ref(ref, registry) as opened:
+        shown = _shown(opened, registry)
+        if not deep:
+            return shown
         if isinstance(opened, OpenedDefinition):
-            return Shown(opened.name, None, None, opened.entries, {})
-        if isinstance(opened, OpenedVersion):
-            manifest, version = opened.manifest, opened.version
-            aliases = registry.index().model(version.model).aliases_of(version)
-            return Shown(
-                opened.name,
-                manifest.format,
-                manifest.skeleton.size,
-                manifest.entries,
-                manifest.rest,
-                version,
-                tuple(aliases),
-                manifest.record,
-            )
-        checkpoint = opened.checkpoint
-        size = opened.source.size
-        return Shown(opened.name, checkpoint.format, size, checkpoint.entries, checkpoint.rest)
+            raise RefError(f"{ref} is a definition and holds no weights to read")
+        from ckpt.ops.deep import examine
+
+        return replace(shown, deep=examine(opened, registry))
+
+
+def _shown(opened: Opened, registry: Registry) -> Shown:
+    if isinstance(opened, OpenedDefinition):
+        return Shown(opened.name, None, None, opened.entries, {})
+    if isinstance(opened, OpenedVersion):
+        manifest, version = opened.manifest, opened.version
+        return Shown(
+            opened.name,
+            manifest.format,
+            manifest.skeleton.size,
+            manifest.entries,
+            manifest.rest,
+            ties=_ties_of_version(manifest),
+            version=version,
+            aliases=tuple(registry.index().model(version.model).aliases_of(version)),
+            record=manifest.record,
+        )
+    checkpoint = opened.checkpoint
+    return Shown(
+        opened.name,
+        checkpoint.format,
+        checkpoint.source.size,
+        checkpoint.entries,
+        checkpoint.rest,
+        checkpoint.written_by,
+        _ties_of_file(checkpoint.entries),
+    )
+
+
+def _ties_of_file(entries: Sequence[TensorEntry]) -> dict[str, str]:
+    """Keys whose bytes stand where those of an earlier key stand."""
+    first: dict[object, str] = {}
+    ties = {}
+    for entry in entries:
+        nbytes = entry.nbytes
+        if nbytes:
+            place = (entry.offset, nbytes, entry.stride, entry.stride and entry.shape)
+            key = first.setdefault(place, entry.key)
+            if key is not entry.key:
+                ties[entry.key] = key
+    return ties
+
+
+def _ties_of_version(manifest: Manifest) -> dict[str, str]:
+    """The same by digest: of tensors with equal bytes, those for which the file has no room."""
+    rooms = Counter(hole.digest for hole in manifest.skeleton.holes)
+    first: dict[str, str] = {}
+    met: Counter[str] = Counter()
+    ties = {}
+    for entry in manifest.entries:
+        name = str(entry.digest)
+        met[name] += 1
+        key = first.setdefault(name, entry.key)
+        if met[name] > rooms.get(name, met[name]):
+            ties[entry.key] = key
+    return ties
 
 
 @dataclass(frozen=True, slots=True)
