@@ -1,4 +1,4 @@
-"""Sources of bytes made of others: files joined, and windows on a part.
+"""Sources of bytes made of others: files joined, windows on a part, and derived regions.
 
 A checkpoint of several files is read as one: its files joined in a fixed order. Law: the
 range of a part in the joined source holds that file's bytes.
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Protocol, Self
 
 from ckpt.files import ByteSource, FileSource, Part, Seen
 
@@ -122,3 +122,64 @@ class Window:
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
         """See `ByteSource.mapped`."""
         return self._source.mapped(self._offset + offset, nbytes)
+
+
+class Region(Protocol):
+    """Bytes that no file holds as they are: an inflated member, a tensor made of chunks."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many there are."""
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        """A range of them in chunks, worked out as they are asked for."""
+
+
+class ExtendedSource:
+    """A source, and regions that follow its end; a `ckpt.files.ByteSource`.
+
+    `size` and `parts` are those of the source: what is copied, hashed or put into a skeleton
+    is never a region, while an entry's bytes may well be one.
+    """
+
+    def __init__(self, source: ByteSource) -> None:
+        self.name, self.parts, self.size = source.name, source.parts, source.size
+        self._source = source
+        self._regions: list[Region] = []
+        self._begins: list[int] = []
+        self._end = source.size
+
+    def add(self, region: Region) -> int:
+        """Let a region follow; the answer is its offset."""
+        begin = self._end
+        self._regions.append(region)
+        self._begins.append(begin)
+        self._end += region.nbytes
+        return begin
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """See `ByteSource.read`."""
+        return b"".join(self.stream(offset, nbytes))
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        """See `ByteSource.stream`; a range lies in the source or in one region."""
+        if offset < self.size:
+            return self._source.stream(offset, nbytes)
+        if not nbytes:
+            return iter(())
+        index = bisect_right(self._begins, offset) - 1
+        return self._regions[index].stream(offset - self._begins[index], nbytes)
+
+    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
+        """See `ByteSource.copy`."""
+        if offset < self.size or not nbytes:
+            self._source.copy(offset, nbytes, out, seen)
+            return
+        for chunk in self.stream(offset, nbytes):
+            if seen is not None:
+                seen(chunk)
+            out.write(chunk)
+
+    def mapped(self, offset: int, nbytes: int) -> memoryview | None:
+        """See `ByteSource.mapped`; None of a region."""
+        return self._source.mapped(offset, nbytes) if offset < self.size else None

@@ -95,9 +95,15 @@ def tensor_spans(entries: Iterable[TensorEntry]) -> list[Span]:
     Tied tensors share a span. Of tensors that overlap in part the first keeps its span.
     Tensors of no bytes, and those that do not lie contiguously, have none.
     """
-    candidates = {entry.span for entry in entries if entry.span and entry.nbytes}
+    candidates = set()  # (offset, -nbytes): of those that begin together the largest is first
+    for entry in entries:
+        nbytes = entry.nbytes
+        if nbytes and entry.offset is not None and entry.stride is None:
+            candidates.add((entry.offset, -nbytes))
     chosen: list[Span] = []
-    for span in sorted(candidates, key=lambda span: (span.offset, -span.nbytes)):
-        if not chosen or span.offset >= chosen[-1].end:
-            chosen.append(span)
+    end = 0
+    for offset, negative in sorted(candidates):
+        if offset >= end:
+            chosen.append(Span(offset, -negative))
+            end = offset - negative
     return chosen

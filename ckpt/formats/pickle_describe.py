@@ -4,6 +4,7 @@ from math import isfinite
 
 from ckpt.formats.pickle_globals import OTHER_TENSORS, TENSORS
 from ckpt.formats.pickle_nodes import Call, Global, Mapping, Persistent, Sequence
+from ckpt.formats.pickle_values import bytes_of, value_of
 
 SHOWN_ITEMS = 1000  # of the non-tensor part; the file itself keeps all
 _SHOWN_CHARACTERS = 1000  # of one text
@@ -29,6 +30,8 @@ def describe(node: object, budget: list[int] | None = None, depth: int = 0) -> o
     budget[0] -= 1
     if budget[0] < 0 or depth > _SHOWN_DEPTH:
         return "…"
+    if isinstance(node, Call):
+        node = value_of(node)
     match node:
         case Mapping():
             shown: dict[str, object] = {}
@@ -61,8 +64,8 @@ def brief(node: object) -> str:
     match node:
         case Call() if is_tensor(node):
             return OTHER_TENSORS.get(node.function, "a tensor")
-        case Call(function="_codecs.encode", arguments=[str() as text, _]):
-            return f"{len(text):,} bytes"  # protocol 2 has bytes as Latin-1 text
+        case Call() if (data := bytes_of(node)) is not None:
+            return f"{len(data):,} bytes"
         case Call() if len(node.arguments) <= 3 and _plain(node.arguments):
             return f"{node.function}({', '.join(map(brief, node.arguments))})"
         case Call():

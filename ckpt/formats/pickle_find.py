@@ -1,4 +1,4 @@
-"""Where a pickle's tensors and state_dicts are.
+"""Where a pickle's tensors and state_dicts are, and which of them is meant.
 
 Walks the nodes without recursion, bounded in depth and steps: they may share and contain
 each other as the file likes.
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from ckpt.errors import FormatError
 from ckpt.formats.pickle_describe import brief, is_tensor
-from ckpt.formats.pickle_globals import TENSOR_V2, TENSOR_V3
+from ckpt.formats.pickle_globals import TENSOR_V1, TENSOR_V2, TENSOR_V3
+from ckpt.formats.pickle_keys import identity, shown_keys, shown_path
 from ckpt.formats.pickle_nodes import Call, Mapping, Sequence
 
 DEPTH_LIMIT = 100
@@ -24,11 +25,28 @@ class Found:
 
     Attributes:
         tensors: Every tensor with its path from the root.
-        state_dicts: Mappings that hold tensors themselves, reached by text keys alone.
+        state_dicts: Mappings that hold tensors themselves, reached by text keys alone; each
+            with its path and with how many it holds.
     """
 
     tensors: list[tuple[Path, Call]]
-    state_dicts: list[tuple[tuple[str, ...], Mapping]]
+    state_dicts: list[tuple[tuple[str, ...], Mapping, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The state_dict that is meant.
+
+    Attributes:
+        path: Where it stands, from the root.
+        mapping: It; None where no mapping has all the tensors, as in an optimizer's state: their
+            keys are dotted paths then.
+        tensors: Each with its key, in the order of the file.
+    """
+
+    path: tuple[str, ...]
+    mapping: Mapping | None
+    tensors: list[tuple[str, Call]]
 
 
 def find(root: object, *, name: str, step_limit: int) -> Found:
@@ -44,8 +62,6 @@ def find(root: object, *, name: str, step_limit: int) -> Found:
         FormatError: It is nested too deep, in a circle, or shared beyond measure.
     """
     found = Found([], [])
-    if isinstance(root, Mapping) and not root.items:
-        found.state_dicts.append(((), root))  # a module without parameters
     path: list[object] = []
     # One iterator a level: what waits to be visited takes no memory, however often it is shared.
     levels: list[Iterator[tuple[object, object]]] = [iter(((None, root),))]
@@ -70,7 +86,7 @@ def find(root: object, *, name: str, step_limit: int) -> Found:
 
 def _is_plain_tensor(node: object) -> bool:
     """A tensor without attributes, in which there is nothing to find."""
-    return isinstance(node, Call) and node.function in (TENSOR_V2, TENSOR_V3)
+    return isinstance(node, Call) and node.function in (TENSOR_V1, TENSOR_V2, TENSOR_V3)
 
 
 def _note(found: Found, path: Path, node: object, name: str) -> None:
@@ -80,18 +96,23 @@ def _note(found: Found, path: Path, node: object, name: str) -> None:
     elif isinstance(node, Mapping):
         _expect_unique(node, path, name)
         texts = tuple(part for part in path if isinstance(part, str))
-        if len(texts) == len(path) and any(is_tensor(value) for _, value in node.items):
-            found.state_dicts.append((texts, node))
+        count = sum(is_tensor(value) for _, value in node.items)
+        # A module without parameters is an empty mapping.
+        if len(texts) == len(path) and (count or not (path or node.items)):
+            found.state_dicts.append((texts, node, count))
 
 
 def _expect_unique(mapping: Mapping, path: Path, name: str) -> None:
     """No dict that was pickled has a key twice; readers differ in which of them they take."""
     seen: set[str] = set()
+    others: set[str] = set()
     for key, _ in mapping.items:
-        if isinstance(key, str):
-            if key in seen:
-                raise FormatError(f"{name}: {dotted((*path, key))}: stands twice")
-            seen.add(key)
+        text = key if isinstance(key, str) else identity(key)
+        taken = seen if isinstance(key, str) else others
+        if text in taken:
+            raise FormatError(f"{name}: {dotted((*path, key))}: stands twice")
+        if text is not None:
+            taken.add(text)
 
 
 def _children(node: Mapping | Sequence | Call) -> Iterator[tuple[object, object]]:
@@ -109,33 +130,84 @@ def _children(node: Mapping | Sequence | Call) -> Iterator[tuple[object, object]
         yield None, node.state
 
 
-def choose(found: Found, inside: str | None, *, name: str) -> tuple[tuple[str, ...], Mapping]:
+def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
     """The state_dict that is meant.
 
     Args:
         found: What the file holds.
-        inside: Its dotted path; None for the root, or the only one that there is.
+        inside: Its dotted path, or that of something that has tensors further down, such as
+            an optimizer's state; None for the only one that there is. The root is none if a
+            mapping in it holds more tensors than it does itself: a training checkpoint with a
+            loose tensor beside its model.
         name: What to call the file in messages.
 
     Raises:
         FormatError: There is none, or several and no telling which.
     """
     paths: dict[str, tuple[tuple[str, ...], Mapping]] = {}
-    for path, mapping in found.state_dicts:
+    for path, mapping, _ in found.state_dicts:
         if dotted(path) in paths:
             raise FormatError(f"{name}: two of its state_dicts are both called {dotted(path)!r}")
         paths[dotted(path)] = (path, mapping)
+    counts = {path: count for path, _, count in found.state_dicts}
+    if () in counts and counts[()] < max(counts.values()):
+        del paths[""]
     if inside is not None:
         if inside in paths:
-            return paths[inside]
-        raise FormatError(f"{name}: holds no state_dict {inside!r}", hint=_hint(name, list(paths)))
+            return _direct(*paths[inside], name)
+        return _below(found, inside, list(paths), name)
     if "" in paths:
-        return paths[""]
+        return _direct(*paths[""], name)
     if not paths:
-        raise FormatError(f"{name}: a torch file in which no mapping holds tensors")
+        return _flattened(found, (), name)
     if len(paths) > 1:
         raise FormatError(f"{name}: holds {len(paths)} state_dicts", hint=_hint(name, list(paths)))
-    return next(iter(paths.values()))
+    return _direct(*next(iter(paths.values())), name)
+
+
+def _direct(path: tuple[str, ...], mapping: Mapping, name: str) -> Chosen:
+    """A mapping's own tensors, by its keys."""
+    items = [item for item in mapping.items if isinstance(item[0], str) or is_tensor(item[1])]
+    try:
+        keys = list(shown_keys(key for key, _ in items))
+    except ValueError as error:
+        raise FormatError(f"{name}: {dotted(path) or 'its root'}: {error}") from error
+    tensors = [
+        (key, value)
+        for key, (_, value) in zip(keys, items, strict=True)
+        if isinstance(value, Call) and is_tensor(value)
+    ]
+    return Chosen(path, mapping, tensors)
+
+
+def _below(found: Found, inside: str, paths: list[str], name: str) -> Chosen:
+    """The tensors below a dotted path, whatever holds them."""
+    for path, _ in found.tensors:
+        for length in range(1, len(path)):
+            top = path[:length]
+            if all(isinstance(part, str) for part in top) and dotted(top) == inside:
+                return _flattened(found, tuple(map(str, top)), name)
+    raise FormatError(f"{name}: holds no state_dict {inside!r}", hint=_hint(name, paths))
+
+
+def _flattened(found: Found, top: tuple[str, ...], name: str) -> Chosen:
+    """All tensors below `top`, by their paths from there."""
+    below = [(path[len(top) :], each) for path, each in found.tensors if path[: len(top)] == top]
+    if not below:
+        raise FormatError(f"{name}: a torch file that holds no tensors")
+    if below[0][0] == ():
+        raise FormatError(
+            f"{name}: a single tensor, not a state_dict",
+            hint="give it a key: torch.save({'weight': tensor}, FILE)",
+        )
+    for with_types in (False, True):
+        try:
+            keys = [shown_path(path, with_types=with_types) for path, _ in below]
+        except ValueError as error:
+            raise FormatError(f"{name}: {error} on the way to a tensor") from error
+        if len(set(keys)) == len(keys):
+            return Chosen(top, None, list(zip(keys, (each for _, each in below), strict=True)))
+    raise FormatError(f"{name}: two of its tensors have paths that look the same")
 
 
 def _hint(name: str, paths: list[str]) -> str | None:

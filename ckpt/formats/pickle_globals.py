@@ -23,6 +23,8 @@ STORAGES = {
 # Bytes without a dtype; numel counts bytes then.
 UNTYPED = "torch.storage.UntypedStorage"
 
+# Until torch 0.3: the first four arguments of v2.
+TENSOR_V1 = "torch._utils._rebuild_tensor"
 TENSOR_V2 = "torch._utils._rebuild_tensor_v2"
 TENSOR_V3 = "torch._utils._rebuild_tensor_v3"
 PARAMETER = "torch._utils._rebuild_parameter"
@@ -41,7 +43,10 @@ OTHER_TENSORS = {
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
 }
 TENSORS = frozenset(
-    {TENSOR_V2, TENSOR_V3, PARAMETER, PARAMETER_WITH_STATE, FROM_TYPE, *OTHER_TENSORS}
+    {
+        *(TENSOR_V1, TENSOR_V2, TENSOR_V3, PARAMETER, PARAMETER_WITH_STATE, FROM_TYPE),
+        *OTHER_TENSORS,
+    }
 )
 _OTHER_STORAGES = ("QInt8", "QInt32", "QUInt8", "QUInt4x2", "QUInt2x4")
 
@@ -73,6 +78,43 @@ _PLAIN = (
     "torch.per_channel_affine_float_qparams",
 )
 
+# What trainers put beside the tensors. Each constructor makes a value out of values and does
+# nothing else; whatever calls, looks up attributes or imports has no place here.
+DICTS = frozenset(  # of a class of their own
+    {
+        "collections.defaultdict",
+        "lightning.fabric.utilities.data.AttributeDict",
+        "lightning_fabric.utilities.data.AttributeDict",
+        "pytorch_lightning.utilities.parsing.AttributeDict",
+    }
+)
+# What a defaultdict makes; they are named there and called nowhere.
+FACTORIES = frozenset({f"builtins.{name}" for name in ("dict", "list", "int", "float")})
+NAMESPACE = "argparse.Namespace"
+# numpy 2 calls `core` `_core`.
+_NUMPY = ("numpy.core", "numpy._core")
+NUMPY_DTYPE = "numpy.dtype"
+NUMPY_SCALARS = frozenset({f"{core}.multiarray.scalar" for core in _NUMPY})
+NUMPY_ARRAYS = frozenset({f"{core}.multiarray._reconstruct" for core in _NUMPY})
+NUMPY_BUFFERS = frozenset({f"{core}.numeric._frombuffer" for core in _NUMPY})  # of protocol 5
+# Python 3.13 has pathlib's classes in `_local`.
+PATHS = frozenset(
+    {
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+    }
+)
+TIMES = frozenset(
+    {f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")}
+)
+TRAINERS = frozenset(
+    {
+        *(NAMESPACE, NUMPY_DTYPE, "numpy.ndarray", "builtins.bytes"),
+        *(*DICTS, *FACTORIES, *NUMPY_SCALARS, *NUMPY_ARRAYS, *NUMPY_BUFFERS, *PATHS, *TIMES),
+    }
+)
+
 ALLOWED = frozenset(
     {
         *STORAGES,
@@ -81,5 +123,6 @@ ALLOWED = frozenset(
         *(f"torch.{name}Storage" for name in _OTHER_STORAGES),
         *(f"torch.{name}" for name in _DTYPES),
         *_PLAIN,
+        *TRAINERS,
     }
 )

@@ -4,7 +4,8 @@ The reader's opcodes drive it. It builds descriptions, calls nothing and imports
 """
 
 from ckpt.errors import FormatError, RefusedGlobalError
-from ckpt.formats.pickle_nodes import Call, Global, Mapping, Sequence, Text
+from ckpt.formats.pickle_globals import DICTS, FACTORIES
+from ckpt.formats.pickle_nodes import Call, Global, Mapping, Persistent, Sequence, Text
 
 MEMO_LIMIT = 1_000_000
 # Each look-up of a text is a text of its own; a long one looked up often would fill the memory.
@@ -15,6 +16,36 @@ MARK = object()
 
 class CutShortError(FormatError):
     """A pickle that goes on after the bytes that were given."""
+
+
+class Memo:
+    """What the pickle remembers, by slot.
+
+    Attributes:
+        row: Slots 0, 1, 2 and so on, as picklers number them; a dict of a million is ten times
+            as large.
+        others: The rest of them.
+    """
+
+    def __init__(self) -> None:
+        self.row: list[object] = []
+        self.others: dict[int, object] = {}
+
+    def __len__(self) -> int:
+        return len(self.row) + len(self.others)
+
+    def put(self, slot: int, value: object) -> None:
+        """Put a value into a slot, full or empty."""
+        if slot < len(self.row):
+            self.row[slot] = value
+        elif slot == len(self.row) and slot not in self.others:
+            self.row.append(value)
+        else:
+            self.others[slot] = value
+
+    def get(self, slot: int) -> object:
+        """What a slot has; MARK, which no slot can have, if it is empty."""
+        return self.row[slot] if slot < len(self.row) else self.others.get(slot, MARK)
 
 
 class Machine:
@@ -38,8 +69,9 @@ class Machine:
         self.start = 0
         self.opcodes = 0
         self.stack: list[object] = []
-        self.memo: dict[int, object] = {}
+        self.memo = Memo()
         self.looked_up: list[Text] = []
+        self.persistents: list[Persistent] = []
         self.frames: list[int] = []
         self.frame_end = 0
         self.recalled = 0
@@ -115,25 +147,37 @@ class Machine:
             raise self.fault(f"over {MEMO_LIMIT:,} memo entries")
         if self.stack[-1] is MARK:
             raise ValueError("a mark for the memo")
-        self.memo[slot] = self.stack[-1]
+        self.memo.put(slot, self.stack[-1])
 
     def recall(self, slot: int) -> None:
         """Push what the memo has."""
-        if slot not in self.memo:
+        value = self.memo.get(slot)
+        if value is MARK:
             raise ValueError(f"memo {slot} is empty")
-        value = self.memo[slot]
         if isinstance(value, Text):
-            self.recalled += len(value)
-            if self.recalled > RECALLED_LIMIT:
-                raise self.fault(f"looks up over {RECALLED_LIMIT:,} characters in its memo")
-            value = Text.at(value, self.start, self.position, value.origin)
-            self.looked_up.append(value)
-        self.push(value)
+            self.recall_text(value)
+        else:
+            self.push(value)
+
+    def recall_text(self, text: Text) -> None:
+        """Push a text of the memo as one of its own, which knows where it stands."""
+        self.recalled += len(text)
+        if self.recalled > RECALLED_LIMIT:
+            raise self.fault(f"looks up over {RECALLED_LIMIT:,} characters in its memo")
+        recalled = Text.at(text, self.start, self.position, text.origin)
+        self.looked_up.append(recalled)
+        self.stack.append(recalled)
 
     def text(self, data: bytes) -> None:
         """Push a literal."""
         text = data.decode("utf-8", "surrogatepass")
         self.push(Text.at(text, self.start, self.position, self.start))
+
+    def refer(self, identity: object) -> Persistent:
+        """A reference to something outside the pickle."""
+        persistent = Persistent(identity)
+        self.persistents.append(persistent)
+        return persistent
 
     def name_global(self, module: str, attribute: str) -> None:
         """Push a global of the allow-list."""
@@ -152,8 +196,20 @@ class Machine:
             raise self.fault(f"calls what is no global at offset {self.start:,}")
         if function.name == "collections.OrderedDict":
             self.push(Mapping(_pairs(arguments.items), ordered=True))
+        elif function.name in DICTS:
+            self.push(_dict(arguments.items))
+        elif function.name in FACTORIES:
+            raise self.fault(f"calls {function.name} at offset {self.start:,}")
         else:
             self.push(Call(function.name, arguments.items))
+
+
+def _dict(arguments: list[object]) -> Mapping:
+    """An empty dict of another class; a defaultdict is told what it makes."""
+    for each in arguments:
+        if each is not None and not (isinstance(each, Global) and each.name in FACTORIES):
+            raise TypeError("a dict of another class that is made of something")
+    return Mapping()
 
 
 def _pairs(arguments: list[object]) -> list[tuple[object, object]]:

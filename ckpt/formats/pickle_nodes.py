@@ -13,22 +13,29 @@ class Text(str):
 
     Attributes:
         start: Offset of the opcode that pushed it, a literal or a memo look-up.
-        end: Offset of the next opcode.
+        nbytes: Bytes of that opcode.
         origin: Offset of the literal that it goes back to.
     """
 
-    __slots__ = ("end", "origin", "start")
+    # A checkpoint has some four of them a tensor: `nbytes`, unlike the offset of the next
+    # opcode, is mostly an integer that Python has already.
+    __slots__ = ("nbytes", "origin", "start")
 
     start: int
-    end: int
+    nbytes: int
     origin: int
 
     @classmethod
     def at(cls, text: str, start: int, end: int, origin: int) -> "Text":
         """The text, pushed by the opcode between `start` and `end`."""
         new = cls(text)
-        new.start, new.end, new.origin = start, end, origin
+        new.start, new.nbytes, new.origin = start, end - start, origin
         return new
+
+    @property
+    def end(self) -> int:
+        """Offset of the next opcode."""
+        return self.start + self.nbytes
 
 
 @dataclass(eq=False, repr=False, slots=True)

@@ -3,7 +3,8 @@
 Source of the opcodes: CPython's `Lib/pickletools.py`; which of them matter: what `torch.save`
 and the pickle protocols 2 to 5 emit for state_dicts. Every global must stand on the
 allow-list; an unknown one, or an opcode that needs one, is refused with its offset. There is
-no fallback. The loop is iterative and bounded in opcodes, memo and stack.
+no fallback. The loop is iterative and bounded in opcodes, memo and stack. The table below can
+do all of it; `pickle_common` does most of it sooner.
 """
 
 import struct
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ckpt.errors import FormatError
+from ckpt.formats.pickle_common import COMMON, run_common
 from ckpt.formats.pickle_globals import ALLOWED
 from ckpt.formats.pickle_machine import MARK, Machine
 from ckpt.formats.pickle_nodes import Call, Mapping, Persistent, Sequence, Text
@@ -25,6 +27,7 @@ class Read:
     Attributes:
         root: What it describes.
         looked_up: Every text that came from the memo, in order.
+        persistents: Every reference to something outside, in order.
         frames: Where the FRAME opcodes of protocol 4 stand.
         opcodes: How many there were.
         nbytes: Bytes of the pickle, its STOP included.
@@ -32,6 +35,7 @@ class Read:
 
     root: object
     looked_up: list[Text]
+    persistents: list[Persistent]
     frames: list[int]
     opcodes: int
     nbytes: int
@@ -71,7 +75,14 @@ def read_first_pickle(
         root = _run(machine, opcode_limit)
     except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError) as error:
         raise machine.fault(f"damaged at offset {machine.start:,}: {error}") from error
-    return Read(root, machine.looked_up, machine.frames, machine.opcodes, machine.position)
+    return Read(
+        root=root,
+        looked_up=machine.looked_up,
+        persistents=machine.persistents,
+        frames=machine.frames,
+        opcodes=machine.opcodes,
+        nbytes=machine.position,
+    )
 
 
 def _run(machine: Machine, opcode_limit: int) -> object:
@@ -80,6 +91,8 @@ def _run(machine: Machine, opcode_limit: int) -> object:
     if data[:1] != b"\x80":
         raise machine.fault("does not begin with the protocol, as pickles of protocol 2 to 5 do")
     while True:
+        if machine.position < len(data) and data[machine.position] in COMMON:
+            run_common(machine, opcode_limit)
         machine.start = machine.position
         if machine.start >= len(data):
             raise machine.cut_short()
@@ -247,5 +260,5 @@ _OPCODES: dict[int, Callable[[Machine], None]] = {
     ord("R"): _reduce,
     0x81: _reduce,  # NEWOBJ: of the classes allowed, a call like any other
     ord("b"): _build,
-    ord("Q"): lambda m: m.push(Persistent(m.pop())),
+    ord("Q"): lambda m: m.push(m.refer(m.pop())),
 }

@@ -3,19 +3,20 @@
 Every number is checked against the storage that the file has; nothing is taken on trust.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
+from typing import NamedTuple
 
 from ckpt.dtypes import DTYPES, itemsize
 from ckpt.errors import FormatError
-from ckpt.formats.pickle_describe import brief, is_tensor
+from ckpt.formats.pickle_describe import brief
 from ckpt.formats.pickle_globals import (
     FROM_TYPE,
     OTHER_TENSORS,
     PARAMETER,
     PARAMETER_WITH_STATE,
     STORAGES,
+    TENSOR_V1,
     TENSOR_V2,
     TENSOR_V3,
     UNTYPED,
@@ -26,28 +27,41 @@ from ckpt.tensors import Span, TensorEntry, numel_of
 DIMENSIONS_LIMIT = 1000  # torch's own operations stop at 64
 _LARGEST = 2**63  # torch counts elements in an int64
 
-# From a storage's name in the file to where its bytes are.
-FindStorage = Callable[[str], Span]
+
+class Storage(NamedTuple):
+    """A reference to a storage: the dtype of its elements, its name in the file, how many.
+
+    `view` is where a view of it begins, in elements; only legacy files know such.
+    """
+
+    dtype: str
+    key: str
+    numel: int
+    view: int | None = None
+
+
+# Where a storage's bytes are; ValueError if the container has none of this form.
+FindStorage = Callable[[Storage], Span]
 
 
 def entries_of(
-    state_dict: Mapping, find_storage: FindStorage, *, name: str
+    tensors: Iterable[tuple[str, Call]], find_storage: FindStorage, *, name: str
 ) -> tuple[TensorEntry, ...]:
-    """The tensors of a state_dict, in its order.
+    """The entries of tensors, in their order.
+
+    Args:
+        tensors: Each with its key, e.g. as `pickle_find.choose` gives them.
+        find_storage: Where a storage's bytes are.
+        name: What to call the file in messages.
 
     Raises:
-        FormatError: A key is no text, or a tensor is not well-formed.
+        FormatError: A key is no Unicode text, or a tensor is not well-formed.
     """
     entries = []
-    for key, value in state_dict.items:
-        if not is_tensor(value):
-            continue
-        if not isinstance(key, str) or not key:
-            raise FormatError(f"{name}: the key {brief(key)} of a tensor is no text")
+    for key, tensor in tensors:
         if any("\ud800" <= char <= "\udfff" for char in key):
             raise FormatError(f"{name}: the key {brief(key)} is no Unicode text")
-        assert isinstance(value, Call)
-        entries.append(entry_of(str(key), value, find_storage, name=name))
+        entries.append(entry_of(key, tensor, find_storage, name=name))
     return tuple(entries)
 
 
@@ -62,28 +76,31 @@ def entry_of(key: str, tensor: Call, find_storage: FindStorage, *, name: str) ->
     _expect_no_bits(tensor, where)
     try:
         read = _read(tensor)
+        span = find_storage(read.storage)
     except (ValueError, IndexError) as error:
         raise FormatError(f"{where}: not described as torch describes a tensor: {error}") from error
     if read.dtype not in DTYPES:
         raise FormatError(f"{where}: dtype {read.dtype}, which ckpt cannot read yet")
-    span = find_storage(read.storage)
-    if read.storage_nbytes != span.nbytes:
+    storage_nbytes = read.storage.numel * itemsize(read.storage.dtype)
+    if storage_nbytes != span.nbytes:
         raise FormatError(
-            f"{where}: storage {read.storage} should have {read.storage_nbytes:,} bytes, "
+            f"{where}: storage {read.storage.key} should have {storage_nbytes:,} bytes, "
             f"the file holds {span.nbytes:,}"
         )
-    _expect_inside(read, span, where)
-    first = read.first * itemsize(read.dtype) if numel_of(read.shape) else 0
-    stride = None if _contiguous(read.shape, read.stride) else read.stride
+    numel = numel_of(read.shape)
+    _expect_countable(read, numel, where)
+    contiguous = not numel or _contiguous(read.shape, read.stride)
+    if numel:
+        _expect_inside(read, numel - 1 if contiguous else _farthest(read), span, where)
+    first = read.first * itemsize(read.dtype) if numel else 0
+    stride = None if contiguous else read.stride
     return TensorEntry(key, read.dtype, read.shape, span.offset + first, stride)
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(NamedTuple):
     """The arguments of a tensor, of the right types. `first` and `stride` count elements."""
 
-    storage: str
-    storage_nbytes: int
+    storage: Storage
     dtype: str
     first: int
     shape: tuple[int, ...]
@@ -93,7 +110,7 @@ class _Read:
 def _plain(tensor: Call, where: str) -> Call:
     """The plain tensor in it; a Parameter is one with a flag, others have attributes besides."""
     for _ in range(3):  # attributes of a Parameter of a tensor is as deep as torch nests
-        if tensor.function in (TENSOR_V2, TENSOR_V3):
+        if tensor.function in (TENSOR_V1, TENSOR_V2, TENSOR_V3):
             return tensor
         inner = None
         if tensor.function in (PARAMETER, PARAMETER_WITH_STATE) and tensor.arguments:
@@ -117,15 +134,13 @@ def _read(tensor: Call) -> _Read:
     """
     arguments = tensor.arguments
     storage, offset, size, stride = arguments[:4]
-    storage_dtype, name, numel = _storage(storage)
-    v3 = tensor.function == TENSOR_V3
+    of = storage_of(storage)
     return _Read(
-        storage=name,
-        storage_nbytes=numel * itemsize(storage_dtype),
-        dtype=_dtype(arguments[6]) if v3 else storage_dtype,
-        first=_number(offset),
-        shape=_numbers(size),
-        stride=_numbers(stride),
+        of,
+        _dtype(arguments[6]) if tensor.function == TENSOR_V3 else of.dtype,
+        (of.view or 0) + _number(offset),
+        _numbers(size),
+        _numbers(stride),
     )
 
 
@@ -144,40 +159,55 @@ def _expect_no_bits(tensor: Call, where: str) -> None:
                 )
 
 
-def _expect_inside(read: _Read, span: Span, where: str) -> None:
-    """The view reaches no further than its storage."""
-    shape, stride = read.shape, read.stride
-    if len(shape) != len(stride):
-        raise FormatError(f"{where}: {len(shape)} dimensions with {len(stride)} strides")
-    if prod(filter(None, shape)) >= _LARGEST:
+def _expect_countable(read: _Read, numel: int, where: str) -> None:
+    if len(read.shape) != len(read.stride):
+        raise FormatError(f"{where}: {len(read.shape)} dimensions with {len(read.stride)} strides")
+    if (numel or prod(filter(None, read.shape))) >= _LARGEST:
         raise FormatError(f"{where}: 2^63 elements or more, which torch cannot count")
-    if not numel_of(shape):
-        return
-    last = read.first + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-    reach = (last + 1) * itemsize(read.dtype)
+
+
+def _farthest(read: _Read) -> int:
+    """How many elements after the first one the last one lies, of a tensor that has any."""
+    return sum((n - 1) * step for n, step in zip(read.shape, read.stride, strict=True))
+
+
+def _expect_inside(read: _Read, farthest: int, span: Span, where: str) -> None:
+    """The view reaches no further than its storage."""
+    reach = (read.first + farthest + 1) * itemsize(read.dtype)
     if reach > span.nbytes:
         raise FormatError(
-            f"{where}: reaches to byte {reach:,} of storage {read.storage}, "
+            f"{where}: reaches to byte {reach:,} of storage {read.storage.key}, "
             f"which has {span.nbytes:,}"
         )
 
 
-def _storage(node: object) -> tuple[str, str, int]:
-    """Dtype of the storage's elements, its name in the file, and its number of elements.
+def storage_of(node: object) -> Storage:
+    """What a persistent id says.
 
     Source: `torch.serialization._save`, `persistent_id`: ``("storage", storage type, key,
-    location, numel)``.
+    location, numel)``; in `_legacy_save` a view follows, None or ``(key, first, numel)``.
+
+    Raises:
+        ValueError: It is no storage, or one of no known kind.
     """
     identity = node.id if isinstance(node, Persistent) else None
-    if not isinstance(identity, Sequence) or len(identity.items) != 5:
+    if not isinstance(identity, Sequence) or len(identity.items) not in (5, 6):
         raise ValueError("no storage")
-    word, kind, key, _, numel = identity.items
+    word, kind, key, _, numel, *view = identity.items
     if word != "storage" or not isinstance(kind, Global) or not isinstance(key, str):
         raise ValueError("no storage")
     dtype = "uint8" if kind.name == UNTYPED else STORAGES.get(kind.name)
     if dtype is None:
         raise ValueError(f"a storage of kind {kind.name}, which ckpt cannot read")
-    return dtype, str(key), _number(numel)
+    return Storage(dtype, str(key), _number(numel), _first(view) if view else None)
+
+
+def _first(view: list[object]) -> int:
+    if view == [None]:
+        return 0
+    if isinstance(view[0], Sequence) and len(view[0].items) == 3:
+        return _number(view[0].items[1])
+    raise ValueError("no view of a storage")
 
 
 def _dtype(node: object) -> str:
@@ -193,19 +223,17 @@ def _numbers(node: object) -> tuple[int, ...]:
         raise ValueError("a list of numbers was expected")
     if len(node.items) > DIMENSIONS_LIMIT:
         raise ValueError(f"{len(node.items):,} dimensions, the limit is {DIMENSIONS_LIMIT:,}")
-    return tuple(map(_number, node.items))
+    return tuple([_number(item) for item in node.items])
 
 
 def _number(node: object) -> int:
-    if type(node) is not int or not 0 <= node < _LARGEST:
-        raise ValueError(f"{brief(node)} is no size, stride or offset")
-    return node
+    if type(node) is int and 0 <= node < _LARGEST:
+        return node
+    raise ValueError(f"{brief(node)} is no size, stride or offset")
 
 
 def _contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     """Row-major without gaps; a dimension of one element may have any stride."""
-    if not numel_of(shape):
-        return True
     expected = 1
     for count, step in zip(reversed(shape), reversed(stride), strict=True):
         if count != 1 and step != expected:

@@ -19,7 +19,8 @@ from ckpt.errors import FormatError
 from ckpt.files import ByteSource, Part, is_base_name
 from ckpt.formats import open_single
 from ckpt.formats.checkpoint import Checkpoint, Sum, expect_keys
-from ckpt.sources import Window
+from ckpt.formats.inflated import HINT
+from ckpt.sources import ExtendedSource, Window
 from ckpt.tensors import FileStart, Layout, Piece, Span, Summed, TensorEntry
 
 INDEX_SUFFIX = ".index.json"
@@ -168,6 +169,9 @@ def read(source: ByteSource, *, inside: str | None = None) -> ShardedCheckpoint:
         raise FormatError(f"{where}: names other shards than there are")
     index = _parse(data, where)
     shards = [open_single(Window(source, part), inside=None) for part in parts]
+    for part, shard in zip(parts, shards, strict=True):
+        if isinstance(shard.source, ExtendedSource):
+            raise FormatError(f"{source.name}: {part.name}: a compressed shard", hint=HINT)
     formats = {shard.format for shard in shards}
     if len(formats) > 1:
         raise FormatError(f"{where}: its shards are of {' and '.join(sorted(formats))}")

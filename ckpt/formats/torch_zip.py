@@ -12,68 +12,124 @@ from typing import Any
 from ckpt.errors import FormatError
 from ckpt.files import ByteSource
 from ckpt.formats.checkpoint import Sum, expect_keys
-from ckpt.formats.pickle_describe import SHOWN_ITEMS, describe, free_name, is_tensor
-from ckpt.formats.pickle_edit import key_renames, module_renames, rename_texts
-from ckpt.formats.pickle_find import choose, dotted, find
-from ckpt.formats.pickle_nodes import Mapping as Node
+from ckpt.formats.inflated import STORED, Inflated, expect_proportion
 from ckpt.formats.pickle_reader import Read, read_pickle
-from ckpt.formats.pickle_tensors import entries_of, entry_of, metadata_of, texts_of
+from ckpt.formats.pickle_tensors import Storage
 from ckpt.formats.pickle_writer import pickle_state_dict
+from ckpt.formats.torch_state import TorchState, read_state
 from ckpt.formats.zip_reader import Member, read_members
 from ckpt.formats.zip_writer import ALIGNMENT, NewMember, lay_out_archive
-from ckpt.tensors import Layout, Span, Summed, TensorEntry, tensor_spans
+from ckpt.sources import ExtendedSource
+from ckpt.tensors import Layout, Span, Summed, TensorEntry
 
 NAME = "torch-zip"
 PICKLE_LIMIT = 1 << 28  # bytes of data.pkl; 100,000 keys take 12 MB
 # A tensor takes about 30 opcodes; the rest of a checkpoint may hold curves and settings.
 _OPCODES, _OPCODES_A_MEMBER = 1_000_000, 100
-_STEPS = 3  # an opcode; what is not shared takes two at most
 _LARGEST_ALIGNMENT = 1 << 15  # bytes; the length of an extra field has 16 bits
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The container, and its pickle read.
+
+    Attributes:
+        source: The file; what is compressed in it follows its end, inflated.
+        members: All records, in file order.
+        spans: By name below the archive's folder, where the content of a record is.
+        pickle: The bytes of data.pkl.
+        read: What they describe.
+        alignment: Of the records' data, in bytes.
+    """
+
+    source: ByteSource
+    members: Sequence[Member]
+    spans: Mapping[str, Span]
+    pickle: bytes
+    read: Read
+    alignment: int
+
+    @property
+    def root(self) -> object:
+        """What data.pkl describes."""
+        return self.read.root
+
+    @property
+    def sums(self) -> Sequence[Sum]:
+        """Of every member; where there are bytes, a CRC-32 of 0 was not computed."""
+        return [
+            Sum(span, member.crc32 or None, member.name)
+            for member, span in zip(self.members, self.spans.values(), strict=True)
+            if span.nbytes
+        ]
+
+    def storage(self, storage: Storage) -> Span:
+        """Where a storage's bytes are.
+
+        Raises:
+            FormatError: There is no such record.
+            ValueError: It is a view, which no zip archive has.
+        """
+        span = self.spans.get(f"data/{storage.key}")
+        if span is None:
+            raise FormatError(f"{self.source.name}: lacks the record data/{storage.key}")
+        if storage.view is not None:
+            raise ValueError("no storage of a zip archive, but a view of one")
+        return span
 
 
 @dataclass(frozen=True, slots=True)
 class TorchZipFile:
     """An opened file; see `ckpt.formats.checkpoint.Checkpoint`."""
 
-    source: ByteSource
-    members: Sequence[Member]
-    pickle: bytes
-    read: Read
-    state_dict: Node
-    entries: Sequence[TensorEntry]
-    spans: Sequence[Span]
-    rest: Mapping[str, Any]
-    alignment: int
+    archive: Archive
+    state: TorchState
     format: str = NAME
-    written_by: str | None = None
+
+    @property
+    def source(self) -> ByteSource:
+        """The file."""
+        return self.archive.source
+
+    @property
+    def written_by(self) -> str:
+        """By the record `byteorder`, which torch has written since 2.1."""
+        since = "2.1 or newer" if "byteorder" in self.archive.spans else "1.6 to 2.0"
+        return f"torch.save of torch {since}"
+
+    @property
+    def entries(self) -> Sequence[TensorEntry]:
+        """The state_dict."""
+        return self.state.entries
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        """All that lie in the file as they are; no compressed one does."""
+        return [span for span in self.state.spans if span.end <= self.source.size]
 
     @property
     def sums(self) -> Sequence[Sum]:
-        """Of every member; where there are bytes, a CRC-32 of 0 was not computed."""
-        return [
-            Sum(Span(member.offset, member.nbytes), member.crc32 or None, member.name)
-            for member in self.members
-            if member.nbytes
-        ]
+        """Those of all records."""
+        return self.archive.sums
+
+    @property
+    def rest(self) -> Mapping[str, Any]:
+        """What is beside the tensors of the state_dict."""
+        return self.state.rest
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
-        """A new data.pkl, and all records as they are, aligned anew."""
-        full = {entry.key: new_keys.get(entry.key, entry.key) for entry in self.entries}
-        others = [key for key in texts_of(self.state_dict) if key not in full]
-        expect_keys(self.source.name, [*full.values(), *others])
-        renames = key_renames(self.state_dict, full)
-        metadata = metadata_of(self.state_dict)
-        if metadata is not None:
-            renames += module_renames(metadata, full)
-        data = rename_texts(self.pickle, self.read, renames)
-        return lay_out_archive(self._members(data), alignment=self.alignment)
+        """A new data.pkl, and all records as they are, aligned anew and stored."""
+        archive = self.archive
+        name = self.source.name
+        data = self.state.renamed(archive.pickle, archive.read, new_keys, name=name)
+        return lay_out_archive(self._members(data), alignment=archive.alignment)
 
     def _members(self, data: bytes) -> Iterator[NewMember]:
-        for member in self.members:
-            if member.name.partition("/")[2] == "data.pkl":
+        archive = self.archive
+        for member, (name, span) in zip(archive.members, archive.spans.items(), strict=True):
+            if name == "data.pkl":
                 yield NewMember(member.name, len(data), zlib.crc32(data), data)
             else:
-                span = Span(member.offset, member.nbytes)
                 yield NewMember(member.name, member.nbytes, member.crc32, span)
 
 
@@ -85,39 +141,26 @@ def recognises(head: bytes) -> bool:
 
 def read(source: ByteSource, *, inside: str | None = None) -> TorchZipFile:
     """See `ckpt.formats.checkpoint.Format.read`."""
-    members = read_members(source)
-    records = _records(source, members)
-    data = _pickle(source, records)
-    limit = _OPCODES + _OPCODES_A_MEMBER * len(members)
+    archive = open_archive(source)
     where = f"{source.name}: data.pkl"
-    described = read_pickle(data, name=where, opcode_limit=limit)
+    state = read_state(archive.read, archive.storage, name=source.name, where=where, inside=inside)
+    return TorchZipFile(archive, state)
 
-    def storage(key: str) -> Span:
-        record = records.get(f"data/{key}")
-        if record is None:
-            raise FormatError(f"{source.name}: lacks the record data/{key}")
-        return Span(record.offset, record.nbytes)
 
-    found = find(described.root, name=where, step_limit=_STEPS * described.opcodes + 1000)
-    path, state_dict = choose(found, inside, name=source.name)
-    entries = entries_of(state_dict, storage, name=source.name)
-    inside_it = {id(value) for _, value in state_dict.items}
-    others = [
-        entry_of(dotted(at), tensor, storage, name=source.name)
-        for at, tensor in found.tensors
-        if id(tensor) not in inside_it
-    ]
-    return TorchZipFile(
-        source=source,
-        members=members,
-        pickle=data,
-        read=described,
-        state_dict=state_dict,
-        entries=entries,
-        spans=tensor_spans([*entries, *others]),
-        rest=_rest(described.root, path, state_dict),
-        alignment=_alignment(source, records),
-    )
+def open_archive(source: ByteSource) -> Archive:
+    """Read the container and its pickle, whatever that describes.
+
+    Raises:
+        FormatError: The archive is damaged, or no archive of `torch.save`.
+    """
+    members = read_members(source)
+    _expect_weights(source.name, members)
+    whole, spans = _spans(source, members)
+    _expect_small_records(whole, spans)
+    data = _pickle(whole, spans, {member.name.partition("/")[2]: member for member in members})
+    limit = _OPCODES + _OPCODES_A_MEMBER * len(members)
+    described = read_pickle(data, name=f"{source.name}: data.pkl", opcode_limit=limit)
+    return Archive(whole, members, spans, data, described, _alignment(whole, spans))
 
 
 def lay_out(entries: Sequence[TensorEntry], *, name: str) -> Layout:
@@ -148,39 +191,52 @@ def _small(folder: str, record: str, data: bytes) -> NewMember:
     return NewMember(f"{folder}/{record}", len(data), zlib.crc32(data), data)
 
 
-def _records(source: ByteSource, members: Sequence[Member]) -> dict[str, Member]:
-    """The members by their name below the archive's one folder; the small ones checked."""
+def _expect_weights(name: str, members: Sequence[Member]) -> None:
+    """One folder, as torch has it, and no code in it."""
     folders = {member.name.partition("/")[0] for member in members}
     if len(folders) != 1:
-        raise FormatError(f"{source.name}: a zip archive of {len(folders)} folders, not of one")
-    records = {member.name.partition("/")[2]: member for member in members}
-    if "constants.pkl" in records or any(name.startswith("code/") for name in records):
+        raise FormatError(f"{name}: a zip archive of {len(folders)} folders, not of one")
+    records = {member.name.partition("/")[2] for member in members}
+    if "constants.pkl" in records or any(record.startswith("code/") for record in records):
         raise FormatError(
-            f"{source.name}: a TorchScript archive, which contains code",
+            f"{name}: a TorchScript archive, which contains code",
             hint="save its weights: torch.save(torch.jit.load(FILE).state_dict(), NEW)",
         )
     if "archive_format" in records:
         raise FormatError(
-            f"{source.name}: a torch.export archive, which contains a program",
+            f"{name}: a torch.export archive, which contains a program",
             hint="save its weights: torch.save(torch.export.load(FILE).state_dict, NEW)",
         )
+
+
+def _spans(source: ByteSource, members: Sequence[Member]) -> tuple[ByteSource, dict[str, Span]]:
+    """Where each record's content is; compressed ones follow the end of the source."""
+    packed = [member for member in members if member.method != STORED]
+    if not packed:
+        return source, {
+            member.name.partition("/")[2]: Span(member.offset, member.nbytes) for member in members
+        }
+    expect_proportion(source.name, packed, source.size)
+    extended = ExtendedSource(source)
+    spans = {}
     for member in members:
-        if member.method != 0:
-            raise FormatError(
-                f"{source.name}: {member.name}: compressed (method {member.method}); torch "
-                "stores its records as they are",
-                hint="unzip it, and zip it again with  zip -0 -r",
-            )
-    order = _content(source, records, "byteorder")
+        offset = member.offset
+        if member.method != STORED:
+            offset = extended.add(Inflated(source, member))
+        spans[member.name.partition("/")[2]] = Span(offset, member.nbytes)
+    return extended, spans
+
+
+def _expect_small_records(source: ByteSource, spans: Mapping[str, Span]) -> None:
+    order = _content(source, spans, "byteorder")
     if order not in (None, b"little"):
         raise FormatError(f"{source.name}: byteorder {order!r}, only little is read")
     for name in ("version", ".data/version", ".format_version"):
-        _number(source, records, name)
-    return records
+        _number(source, spans, name)
 
 
-def _alignment(source: ByteSource, records: Mapping[str, Member]) -> int:
-    alignment = _number(source, records, ".storage_alignment")
+def _alignment(source: ByteSource, spans: Mapping[str, Span]) -> int:
+    alignment = _number(source, spans, ".storage_alignment")
     if alignment is None:
         return ALIGNMENT
     if not 1 <= alignment <= _LARGEST_ALIGNMENT:
@@ -188,8 +244,8 @@ def _alignment(source: ByteSource, records: Mapping[str, Member]) -> int:
     return alignment
 
 
-def _number(source: ByteSource, records: Mapping[str, Member], name: str) -> int | None:
-    content = _content(source, records, name)
+def _number(source: ByteSource, spans: Mapping[str, Span], name: str) -> int | None:
+    content = _content(source, spans, name)
     if content is None:
         return None
     text = content.strip()
@@ -198,49 +254,26 @@ def _number(source: ByteSource, records: Mapping[str, Member], name: str) -> int
     return int(text)
 
 
-def _content(source: ByteSource, records: Mapping[str, Member], name: str) -> bytes | None:
-    record = records.get(name)
-    if record is None:
+def _content(source: ByteSource, spans: Mapping[str, Span], name: str) -> bytes | None:
+    span = spans.get(name)
+    if span is None:
         return None
-    if record.nbytes > 64:
-        raise FormatError(f"{source.name}: {name}: {record.nbytes:,} bytes, a word was expected")
-    return source.read(record.offset, record.nbytes)
+    if span.nbytes > 64:
+        raise FormatError(f"{source.name}: {name}: {span.nbytes:,} bytes, a word was expected")
+    return source.read(span.offset, span.nbytes)
 
 
-def _pickle(source: ByteSource, records: Mapping[str, Member]) -> bytes:
-    record = records.get("data.pkl")
-    if record is None:
+def _pickle(source: ByteSource, spans: Mapping[str, Span], members: Mapping[str, Member]) -> bytes:
+    span = spans.get("data.pkl")
+    if span is None:
         raise FormatError(f"{source.name}: a zip archive without data.pkl")
-    if record.nbytes > PICKLE_LIMIT:
-        raise FormatError(f"{source.name}: data.pkl of {record.nbytes:,} bytes")
-    data = source.read(record.offset, record.nbytes)
+    if span.nbytes > PICKLE_LIMIT:
+        raise FormatError(f"{source.name}: data.pkl of {span.nbytes:,} bytes")
+    data = source.read(span.offset, span.nbytes)
     # torch.load does not look at it; 0 means that the writer did not compute it.
-    if record.crc32 and zlib.crc32(data) != record.crc32:
+    crc32 = members["data.pkl"].crc32
+    if crc32 and zlib.crc32(data) != crc32:
         raise FormatError(
             f"{source.name}: data.pkl is damaged: its CRC-32 differs", hint="fetch it again"
         )
     return data
-
-
-def _rest(root: object, path: Sequence[str], state_dict: Node) -> dict[str, Any]:
-    """What is beside the tensors of the state_dict, and its module versions whole."""
-    rest = _beside(root, path, state_dict, [SHOWN_ITEMS])
-    metadata = metadata_of(state_dict)
-    if metadata is not None:
-        rest["_metadata"] = describe(metadata, [len(metadata.items) * 10 + 10])
-    return rest
-
-
-def _beside(node: object, path: Sequence[str], chosen: Node, budget: list[int]) -> dict[str, Any]:
-    """What stands along the path to the chosen state_dict; the path is bounded in length."""
-    shown: dict[str, Any] = {}
-    for key, value in node.items if isinstance(node, Node) else ():
-        if path and key == path[0]:
-            inner = _beside(value, path[1:], chosen, budget)
-            if inner:
-                shown[free_name(key, shown)] = inner
-        elif not (node is chosen and is_tensor(value)):
-            shown[free_name(key, shown)] = describe(value, budget)
-            if budget[0] < 0:
-                break
-    return shown

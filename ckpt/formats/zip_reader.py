@@ -8,21 +8,27 @@ directory. Compressed members are listed like any other.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from ckpt.errors import FormatError
 from ckpt.files import ByteSource
 
 MEMBER_LIMIT = 1_000_000
 DIRECTORY_LIMIT = 1 << 28  # bytes; a storage's line takes about 70
-_LOCAL = struct.Struct("<4s5HIIIHH")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
+# Without versions, times and attributes, which say nothing about the data.
+_LOCAL = struct.Struct("<4s2x2H4x3I2H")
+_CENTRAL = struct.Struct("<4s4x2H4x3I4H6xI")
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
 _ZIP64 = 0x0001  # id of the extra field with 64-bit sizes
 _DESCRIPTOR = 0x0008  # a flag: CRC-32 and sizes stand after the data
-_FLAGS = 0x0800 | _DESCRIPTOR  # names in UTF-8
+_EFFORT = 0x0006  # how hard a compressor tried; zip writes it of what it then stored, too
+_FLAGS = 0x0800 | _DESCRIPTOR | _EFFORT  # the first: names in UTF-8
+_DESCRIPTORS = {
+    kind.size: kind for kind in map(struct.Struct, ("<III", "<4sIII", "<IQQ", "<4sIQQ"))
+}
 _WIDE = 0xFFFFFFFF  # in a field of 32 bits: see the zip64 field
 _CUT = "the file is cut short or damaged; fetch it again"
 
@@ -48,13 +54,25 @@ class Member:
     method: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """One line of the directory."""
+class _Listed(NamedTuple):
+    """One line of the directory.
 
-    member: Member
+    Attributes:
+        name: As text.
+        encoded: The same as it stands there.
+        header: Where the local header begins.
+        begin: Where its extra fields begin, which the data follows.
+    """
+
+    name: str
+    encoded: bytes
     header: int
+    begin: int
     flags: int
+    method: int
+    crc32: int
+    packed: int
+    nbytes: int
 
 
 def read_members(source: ByteSource) -> list[Member]:
@@ -65,15 +83,15 @@ def read_members(source: ByteSource) -> list[Member]:
     """
     begin, size, count = _directory(source)
     listed = list(_listed(source, source.read(begin, size), count))
-    names = {each.member.name for each in listed}
+    names = {each.name for each in listed}
     if len(names) != len(listed):
         raise FormatError(f"{source.name}: two members have the same name")
     listed.sort(key=lambda each: each.header)
     if listed and listed[-1].header >= begin:
-        raise FormatError(f"{source.name}: {listed[-1].member.name}: lies past the members")
-    followers = [*(each.header for each in listed[1:]), begin]
+        raise FormatError(f"{source.name}: {listed[-1].name}: lies past the members")
     if listed and listed[0].header != 0:
         raise FormatError(f"{source.name}: {listed[0].header:,} bytes before its first member")
+    followers = [*(each.header for each in listed[1:]), begin]
     return [_located(source, *pair) for pair in zip(listed, followers, strict=True)]
 
 
@@ -123,21 +141,23 @@ def _listed(source: ByteSource, directory: bytes, count: int) -> Iterator[_Liste
     for _ in range(count):
         if position + _CENTRAL.size > len(directory):
             raise FormatError(f"{source.name}: its directory is cut short", hint=_CUT)
-        fields = _CENTRAL.unpack_from(directory, position)
-        mark, _, _, flags, method, _, _, crc, packed, size, *lengths = fields[:13]
-        disk, _, _, header = fields[13:]
-        position += _CENTRAL.size
-        name_end = position + lengths[0]
-        extra_end = name_end + lengths[1]
-        if mark != b"PK\x01\x02" or lengths[2] or disk or extra_end > len(directory):
-            raise FormatError(f"{source.name}: its directory is damaged", hint=_CUT)
-        name = _name(source, directory[position:name_end])
-        size, packed, header = _wide(
-            source, name, directory[name_end:extra_end], size, packed, header
+        mark, flags, method, crc32, packed, size, named, extra, comment, disk, header = (
+            _CENTRAL.unpack_from(directory, position)
         )
+        name_end = position + _CENTRAL.size + named
+        extra_end = name_end + extra
+        if mark != b"PK\x01\x02" or comment or disk or extra_end > len(directory):
+            raise FormatError(f"{source.name}: its directory is damaged", hint=_CUT)
+        encoded = directory[position + _CENTRAL.size : name_end]
+        name = _name(source, encoded)
+        if _WIDE in (size, packed, header):
+            field = directory[name_end:extra_end]
+            size, packed, header = _wide(source, name, field, size, packed, header)
         position = extra_end
-        _expect_plain(source, name, flags, method, size, packed)
-        yield _Listed(Member(name, 0, packed, size, crc, method), header, flags)
+        if flags & ~_FLAGS or (method == 0 and size != packed):
+            raise _not_plain(source, name, flags, size, packed)
+        begin = header + _LOCAL.size + named
+        yield _Listed(name, encoded, header, begin, flags, method, crc32, packed, size)
     if position != len(directory):
         raise FormatError(f"{source.name}: its directory lists more than it counts")
 
@@ -157,8 +177,6 @@ def _wide(
 ) -> tuple[int, int, int]:
     """Replace what has no room in 32 bits by the zip64 field (APPNOTE 4.5.3)."""
     narrow = [size, packed, header]
-    if _WIDE not in narrow:
-        return size, packed, header
     position = 0
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, position)
@@ -172,15 +190,12 @@ def _wide(
     raise FormatError(f"{source.name}: {name}: lacks its 64-bit sizes", hint=_CUT)
 
 
-def _expect_plain(
-    source: ByteSource, name: str, flags: int, method: int, size: int, packed: int
-) -> None:
+def _not_plain(source: ByteSource, name: str, flags: int, size: int, packed: int) -> FormatError:
     if flags & 1:
-        raise FormatError(f"{source.name}: {name}: encrypted")
+        return FormatError(f"{source.name}: {name}: encrypted")
     if flags & ~_FLAGS:
-        raise FormatError(f"{source.name}: {name}: has flags {flags:#06x}, torch writes none such")
-    if method == 0 and size != packed:
-        raise FormatError(f"{source.name}: {name}: stored, and yet {size:,} bytes in {packed:,}")
+        return FormatError(f"{source.name}: {name}: has flags {flags:#06x}, torch writes none such")
+    return FormatError(f"{source.name}: {name}: stored, and yet {size:,} bytes in {packed:,}")
 
 
 def _located(source: ByteSource, listed: _Listed, follower: int) -> Member:
@@ -191,46 +206,46 @@ def _located(source: ByteSource, listed: _Listed, follower: int) -> Member:
         listed: The member as the directory has it.
         follower: Where the next member begins, or the directory; it ends there exactly.
     """
-    member = listed.member
-    name, encoded = member.name, member.name.encode("utf-8")
-    begin = listed.header + _LOCAL.size + len(encoded)
+    name, encoded, header, begin, flags, method, *sums = listed
     if begin > follower:
         raise FormatError(f"{source.name}: {name}: no room for its header", hint=_CUT)
-    data = source.read(listed.header, _LOCAL.size + len(encoded))
-    mark, _, flags, method, _, _, crc, packed, size, name_length, extra = _LOCAL.unpack_from(data)
-    if mark != b"PK\x03\x04" or data[_LOCAL.size :] != encoded or name_length != len(encoded):
+    data = source.read(header, begin - header)
+    mark, told_flags, told_method, *told_sums, named, extra = _LOCAL.unpack_from(data)
+    if mark != b"PK\x03\x04" or data[_LOCAL.size :] != encoded or named != len(encoded):
         raise FormatError(f"{source.name}: {name}: another name stands before its data", hint=_CUT)
     # With a descriptor after the data, or with 64-bit sizes, the local fields say nothing.
-    described = bool(flags & _DESCRIPTOR)
-    silent = described or _WIDE in (packed, size)
-    agrees = (crc, packed, size) == (member.crc32, member.packed, member.nbytes)
-    if method != member.method or flags != listed.flags or not (silent or agrees):
+    silent = told_flags & _DESCRIPTOR or _WIDE in told_sums[1:]
+    if told_method != method or told_flags != flags or not (silent or told_sums == sums):
         raise FormatError(f"{source.name}: {name}: its two headers differ", hint=_CUT)
-    end = begin + extra + member.packed
+    crc32, packed, nbytes = sums
+    end = begin + extra + packed
     if end > follower:
         raise FormatError(
             f"{source.name}: {name}: ends at byte {end:,}, what follows begins at {follower:,}",
             hint=_CUT,
         )
-    if not _is_descriptor(source, end, follower - end, member, described):
+    if not _is_descriptor(source, end, follower - end, listed):
         raise FormatError(
             f"{source.name}: {name}: {follower - end:,} bytes after it that belong to nothing"
         )
-    return replace(member, offset=begin + extra)
+    return Member(name, begin + extra, packed, nbytes, crc32, method)
 
 
-def _is_descriptor(
-    source: ByteSource, at: int, length: int, member: Member, described: bool
-) -> bool:
+def _is_descriptor(source: ByteSource, at: int, length: int, listed: _Listed) -> bool:
     """Whether what follows a member's data is its descriptor, or nothing where it has none.
 
     APPNOTE 4.3.9: CRC-32 and both sizes, of 4 or 8 bytes each; a mark may stand before them.
     """
+    described = bool(listed.flags & _DESCRIPTOR)
     if not described or not length:
         return not described and not length
-    kind = {12: "<III", 16: "<4sIII", 20: "<IQQ", 24: "<4sIQQ"}.get(length)
+    kind = _DESCRIPTORS.get(length)
     if kind is None:
         return False
-    fields = struct.unpack(kind, source.read(at, length))
-    expected = (member.crc32, member.packed, member.nbytes)
-    return fields[:-3] in ((), (b"PK\x07\x08",)) and fields[-3:] == expected
+    *mark, crc32, packed, nbytes = kind.unpack(source.read(at, length))
+    return (
+        mark in ([], [b"PK\x07\x08"])
+        and crc32 == listed.crc32
+        and packed == listed.packed
+        and nbytes == listed.nbytes
+    )

@@ -4,17 +4,26 @@ import ast
 import re
 import subprocess
 import sys
+import zipfile
+from collections import OrderedDict
+from io import BytesIO
 from pathlib import Path
+from pickle import dumps
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch._weights_only_unpickler import _get_allowed_globals
 
 import ckpt
 from ckpt.errors import FormatError, RefusedGlobalError
-from ckpt.formats.pickle_globals import ALLOWED
-from ckpt.formats.pickle_nodes import Mapping
-from ckpt.formats.pickle_reader import read_pickle
+from ckpt.formats import pickle_reader
+from ckpt.formats.pickle_common import run_common
+from ckpt.formats.pickle_globals import ALLOWED, TRAINERS
+from ckpt.formats.pickle_machine import MARK, Machine, Memo
+from ckpt.formats.pickle_nodes import Call, Global, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle_reader import Read, read_first_pickle, read_pickle
 from tests.formats import hostile
 from tests.formats.support import contents, expected, opened, saved, torch_file
 
@@ -142,9 +151,11 @@ def test_fault_04_and_05_bombs_are_refused_within_bounds(tmp_path: Path) -> None
 
 def test_allow_list_is_torchs_own_and_no_longer() -> None:
     theirs = set(_get_allowed_globals())
-    # What torch understands but does not list, or lists only in some versions; all of it data.
-    ours_alone = {
+    # What torch understands but does not list, or lists only in some versions, and what trainers
+    # put beside the tensors; all of it data.
+    ours_alone = TRAINERS | {
         "builtins.frozenset",
+        "torch._utils._rebuild_tensor",
         "torch.float4_e2m1fn_x2",
         *(name for name in ALLOWED if name.startswith("torch.bits")),
         *(name for name in ALLOWED if name.startswith("torch._utils._rebuild_device_tensor")),
@@ -168,3 +179,164 @@ def test_fault_16_protocols(protocol: int) -> None:
     checkpoint = opened(saved({"model": state, "epoch": 3}, pickle_protocol=protocol))
     assert contents(checkpoint) == expected(state)
     assert checkpoint.rest == {"epoch": 3}
+
+
+PLAIN = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(min_value=-(2**70), max_value=2**70),
+    st.floats(allow_nan=False),
+    st.text(max_size=20),
+    st.text(min_size=250, max_size=300),
+    st.binary(max_size=300),
+)
+NESTED = st.recursive(
+    PLAIN,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5),
+        st.lists(inner, max_size=5).map(tuple),
+        st.dictionaries(st.text(max_size=5), inner, max_size=5),
+        inner.map(lambda value: [value, (value, value)]),  # looked up in the memo
+    ),
+)
+
+
+@given(NESTED, st.integers(min_value=2, max_value=5))
+@settings(max_examples=300)
+def test_plain_values_are_read_as_they_were_pickled(value: object, protocol: int) -> None:
+    allowed = ALLOWED | {"builtins.bytes"}
+    read = read_pickle(dumps(value, protocol), name="p", opcode_limit=10_000, allowed=allowed)
+    assert repr(value_of(read.root)) == repr(value)
+
+
+def value_of(node: object) -> object:
+    """The value that a node describes."""
+    match node:
+        case Mapping(items=items):
+            return {value_of(key): value_of(value) for key, value in items}
+        case Sequence(kind="tuple", items=items):
+            return tuple(map(value_of, items))
+        case Sequence(kind="list", items=items):
+            return list(map(value_of, items))
+        case Call(function="_codecs.encode", arguments=[str() as text, "latin1"]):
+            return text.encode("latin-1")  # bytes in protocol 2
+        case Call(function="builtins.bytes", arguments=[]):
+            return b""
+        case str():
+            return str(node)
+    return node
+
+
+def torch_pickle(value: object, protocol: int) -> bytes:
+    with zipfile.ZipFile(BytesIO(saved(value, pickle_protocol=protocol))) as archive:
+        return archive.read("archive/data.pkl")
+
+
+_TIED = torch.zeros(2, 3)
+_STATE = {"a.weight": _TIED, "b.weight": _TIED, "ü": torch.zeros(1, 2, 3, 300), "n": torch.ones(())}
+_SETTINGS = [True, False, None, 1, 70_000, -1, 2**70, (1,), (1, "n", 3), b"x", "ü" * 200]
+_CHECKPOINT = {
+    "model": OrderedDict(_STATE),
+    "optimizer": {"state": {0: {"step": 7, "exp_avg": _TIED}}, "groups": [{"betas": (0.9, 0.999)}]},
+    "settings": _SETTINGS,
+}
+SEEDS = [
+    *(torch_pickle(_CHECKPOINT, protocol) for protocol in (2, 3, 4, 5)),
+    *hostile.VARIANTS.values(),
+]
+OPCODES = st.sampled_from(sorted(pickle_reader._OPCODES))
+POSITIONS = st.integers(min_value=0, max_value=2**16)
+# Where a pickle is changed, how many bytes are dropped there, and what is put in their place.
+CHANGES = st.lists(
+    st.tuples(
+        POSITIONS,
+        st.integers(min_value=0, max_value=4),
+        st.one_of(OPCODES.map(lambda code: bytes([code])), st.binary(max_size=3)),
+    ),
+    max_size=3,
+)
+
+
+@given(st.sampled_from(SEEDS), CHANGES, st.one_of(st.just(100_000), POSITIONS))
+@settings(max_examples=1000)
+def test_the_common_opcodes_do_what_the_table_does(
+    pickle: bytes, changes: list[tuple[int, int, bytes]], opcode_limit: int
+) -> None:
+    for position, dropped, added in changes:
+        at = position % (len(pickle) + 1)
+        pickle = pickle[:at] + added + pickle[at + dropped :]
+    quick = outcome(pickle, opcode_limit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pickle_reader, "run_common", lambda machine, opcode_limit: None)
+        assert outcome(pickle, opcode_limit) == quick
+
+
+def outcome(pickle: bytes, opcode_limit: int) -> object:
+    try:
+        read = read_first_pickle(pickle, name="p", opcode_limit=opcode_limit)
+    except FormatError as error:
+        return type(error), str(error), error.hint
+    looked_up = [place(text) for text in read.looked_up]
+    return shape_of(read), looked_up, read.frames, read.opcodes, read.nbytes
+
+
+def shape_of(read: Read) -> list[object]:
+    """All that a pickle describes, as values; a node that stands there again by its number."""
+    numbers: dict[int, int] = {}
+    shape: list[object] = []
+    waiting = [read.root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in numbers and isinstance(node, Mapping | Sequence | Call | Persistent):
+            shape.append(numbers[id(node)])
+            continue
+        numbers[id(node)] = len(numbers)
+        match node:
+            case Mapping(items=items, state=state, ordered=ordered):
+                shape.append(("mapping", len(items), ordered))
+                waiting += [state, *(each for pair in items for each in pair)]
+            case Sequence(kind=kind, items=items):
+                shape.append((kind, len(items)))
+                waiting += items
+            case Call(function=function, arguments=arguments, state=state):
+                shape.append((function, len(arguments)))
+                waiting += [state, *arguments]
+            case Persistent(id=identity):
+                shape.append("persistent")
+                waiting.append(identity)
+            case Global(name=name):
+                shape.append(("global", name))
+            case Text():
+                shape.append(place(node))
+            case _:
+                shape.append((type(node), repr(node)))
+    return shape
+
+
+def place(text: Text) -> tuple[str, int, int, int]:
+    return str(text), text.start, text.end, text.origin
+
+
+def test_common_opcodes_leave_few_of_a_state_dict_to_the_table() -> None:
+    state = {f"layers.{number}.weight": torch.zeros(2, 3) for number in range(1000)}
+    data = torch_pickle(state, 2)
+    asked: list[int] = []
+
+    def noted(machine: Machine, opcode_limit: int) -> None:
+        run_common(machine, opcode_limit)
+        asked.append(machine.position)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pickle_reader, "run_common", noted)
+        read = read_pickle(data, name="p", opcode_limit=100_000)
+    assert len(asked) < read.opcodes / 50
+
+
+@given(st.lists(st.tuples(st.integers(min_value=0, max_value=6), st.integers())))
+def test_memo_remembers_whatever_the_order_of_its_slots(puts: list[tuple[int, int]]) -> None:
+    memo, expected = Memo(), dict[int, int]()
+    for slot, value in puts:
+        memo.put(slot, value)
+        expected[slot] = value
+        assert len(memo) == len(expected)
+        assert [memo.get(each) for each in range(8)] == [expected.get(x, MARK) for x in range(8)]

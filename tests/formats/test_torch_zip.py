@@ -1,16 +1,20 @@
 """What torch.save writes is read as torch.load reads it, or refused by name."""
 
+import argparse
+import datetime
 import warnings
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from io import BytesIO
+from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from ckpt.errors import FormatError
 from tests.formats import hostile
-from tests.formats.support import contents, expected, loaded, opened, saved, torch_file
+from tests.formats.support import contents, expected, loaded, opened, renamed, saved, torch_file
 
 LINEAR = OrderedDict({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)})
 
@@ -182,9 +186,17 @@ CHOICES = [
     ({"state": {"model": LINEAR}}, None, ["weight", "bias"]),
     ({"model": LINEAR, "ema": {"model": {"x": torch.ones(1)}}}, "ema.model", ["x"]),
     ({"model": LINEAR, "ema": {"model": {"x": torch.ones(1)}}}, "model", ["weight", "bias"]),
-    ({"model": LINEAR, "last_loss": torch.ones(1)}, None, ["last_loss"]),
+    ({"model": LINEAR, "last_loss": torch.ones(1)}, None, ["weight", "bias"]),
+    (LINEAR | {"extra": {"scale": torch.ones(1)}}, None, ["weight", "bias"]),
+    (LINEAR | {"extra": {"scale": torch.ones(1)}}, "extra", ["scale"]),
     ({"model": LINEAR, "last_loss": torch.ones(1)}, "model", ["weight", "bias"]),
     ({}, None, []),
+    ({"optimizer": {0: {"x": torch.ones(1)}}}, None, ["optimizer.0.x"]),
+    ({"m": LINEAR, "optimizer": {0: {"x": torch.ones(1)}}}, "optimizer", ["0.x"]),
+    ({"m": LINEAR, "parts": [torch.ones(1), [torch.ones(2)]]}, "parts", ["0", "1.0"]),
+    ([torch.ones(1), {"a": torch.ones(1)}], None, ["0", "1.a"]),
+    ({0: {"x": torch.ones(1)}, "0": [torch.ones(1)]}, None, ["0.x", "0.0"]),
+    ({"a": [{0: torch.ones(1), "0": torch.ones(1)}]}, None, ["a.0 (int).0 (int)", "a.0 (int).0"]),
 ]
 
 
@@ -201,12 +213,18 @@ def test_state_dict_is_chosen(value: object, inside: str | None, keys: list[str]
         ({"model": LINEAR}, "ema", "holds no state_dict 'ema'", "file::model"),
         (LINEAR, "model", "holds no state_dict 'model'", "name one: file"),
         ({"a.b": LINEAR, "a": {"b": LINEAR.copy()}}, None, "both called 'a.b'", None),
-        ({"optimizer": {0: {"x": torch.ones(1)}}}, None, "no mapping holds tensors", None),
-        ([torch.ones(1)], None, "no mapping holds tensors", None),
-        (torch.ones(1), None, "no mapping holds tensors", None),
-        (3, None, "no mapping holds tensors", None),
+        ({"a": LINEAR, "x": torch.ones(1)}, "x", "holds no state_dict 'x'", "name one: file::a"),
+        ({"a": [LINEAR]}, "a.0", "holds no state_dict 'a.0'", None),
+        ([{"a.b": torch.ones(1), "a": {"b": torch.ones(1)}}], None, "look the same", None),
+        ({"a": [{(b"x" * 2000,): torch.ones(1)}]}, None, "too many characters", None),
+        (torch.ones(1), None, "a single tensor, not a state_dict", "give it a key"),
+        (3, None, "holds no tensors", None),
+        ({"model": {}, "epoch": 3}, None, "holds no tensors", None),
     ],
-    ids=["two", "nine", "none such", "root", "twice", "int keys", "list", "tensor", "number"],
+    ids=[
+        *("two", "nine", "none such", "root", "twice", "a tensor", "below a list"),
+        *("same paths", "long key", "tensor", "number", "empty"),
+    ],
 )
 def test_choice_that_cannot_be_made_is_refused(
     value: object, inside: str | None, says: str, hint: str | None
@@ -217,10 +235,87 @@ def test_choice_that_cannot_be_made_is_refused(
     assert (hint is None) if refused.value.hint is None else (hint in refused.value.hint)
 
 
-@pytest.mark.parametrize("key", [1, (1, 2), b"a", None, 1.5, True, "", "\ud800"], ids=repr)
-def test_fault_16_keys_that_are_no_text_are_refused_by_name(key: object) -> None:
-    with pytest.raises(FormatError, match=r"file: the key .* no (Unicode )?text"):
-        opened(saved({"a": torch.ones(1), key: torch.ones(1)}))
+TYPED = [
+    (1, "1 (int)"),
+    ((1, "a"), "(1, 'a') (tuple)"),
+    (b"a", "b'a' (bytes)"),
+    (None, "None (NoneType)"),
+    (1.5, "1.5 (float)"),
+    (True, "True (bool)"),
+    (2**70, f"{2**70} (int)"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(("key", "shown"), TYPED, ids=[repr(key) for key, _ in TYPED])
+def test_fault_16_keys_that_are_no_text_are_shown_typed(
+    key: object, shown: str, protocol: int
+) -> None:
+    data = saved({"a": torch.ones(1), key: torch.zeros(1)}, pickle_protocol=protocol)
+    assert contents(opened(data)) == expected({"a": torch.ones(1), shown: torch.zeros(1)})
+    assert renamed(data, {}) == data
+    assert list(contents(opened(renamed(data, {"a": "b"})))) == ["b", shown]
+
+
+def test_fault_16_keys_that_look_the_same_do_not() -> None:
+    value = {1: torch.ones(1), "1": torch.ones(2), "1 (int)": torch.ones(3)}
+    assert {key: shape for key, (_, shape, _) in contents(opened(saved(value))).items()} == {
+        "1 (int) (int)": (1,),
+        "1": (2,),
+        "1 (int)": (3,),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [({"a": torch.ones(1), 1: torch.ones(1)}, "1 (int)"), ([{"a": torch.ones(1)}], "0.a")],
+    ids=["int", "path"],
+)
+def test_fault_16_key_that_is_no_text_keeps_its_name(value: object, key: str) -> None:
+    with pytest.raises(FormatError, match="is no text in this file, and keeps its name"):
+        renamed(saved(value), {key: "b"})
+
+
+def test_fault_16_half_a_surrogate_pair_is_refused() -> None:
+    with pytest.raises(FormatError, match=r"file: the key .* is no Unicode text"):
+        opened(saved({"a": torch.ones(1), "\ud800": torch.ones(1)}))
+
+
+def test_fault_16_key_that_cannot_be_shown_is_refused() -> None:
+    value = {"a": torch.ones(1), (torch.float32,): torch.ones(1)}
+    with pytest.raises(FormatError, match="a key of no plain value"):
+        opened(saved(value))
+
+
+TRAINERS_VALUES = [
+    (np.float64(0.5), 0.5),
+    (np.int64(-4), -4),
+    (np.float16(2), 2.0),
+    (np.bool_(True), True),
+    (np.float32("nan"), "nan"),
+    (np.array([[1.0, 2.0]]), "a numpy array of float64, 1 2"),
+    (np.array(3), "a numpy array of int64, a scalar"),
+    (np.str_("abc"), "numpy"),
+    (argparse.Namespace(lr=0.1, out=PurePosixPath("/a/b")), {"lr": 0.1, "out": "/a/b"}),
+    (PurePosixPath("a/b"), "a/b"),
+    (defaultdict(list, {"x": [1]}), {"x": [1]}),
+    (datetime.datetime(2026, 11, 25, 1, 2, 3), "2026-11-25T01:02:03"),
+    (datetime.datetime(2026, 11, 25, 1, 2, 3, 4000), "2026-11-25T01:02:03.004000"),
+    (datetime.date(2026, 11, 25), "2026-11-25"),
+    (datetime.timedelta(1, 2, 3), "datetime.timedelta(1, 2, 3)"),
+]
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize(("value", "shown"), TRAINERS_VALUES, ids=lambda value: repr(value)[:30])
+def test_what_trainers_put_beside_the_tensors_is_shown(
+    value: object, shown: object, protocol: int
+) -> None:
+    data = saved({"model": LINEAR, "value": value}, pickle_protocol=protocol)
+    found = opened(data).rest["value"]
+    assert type(found) is type(shown)
+    assert str(found).startswith("numpy") if shown == "numpy" else found == shown
 
 
 def test_fault_08_flipped_bit_of_the_pickle_is_refused() -> None:

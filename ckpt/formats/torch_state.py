@@ -1,0 +1,126 @@
+"""A pickle of `torch.save` as a state_dict: which one, its tensors, and all that is beside it.
+
+The containers differ in where a storage's bytes are; what the pickle says is the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ckpt.errors import FormatError
+from ckpt.formats.checkpoint import expect_keys
+from ckpt.formats.pickle_describe import SHOWN_ITEMS, describe, free_name, is_tensor
+from ckpt.formats.pickle_edit import key_renames, module_renames, rename_texts
+from ckpt.formats.pickle_find import Chosen, choose, dotted, find
+from ckpt.formats.pickle_nodes import Mapping as Node
+from ckpt.formats.pickle_reader import Read
+from ckpt.formats.pickle_tensors import FindStorage, entries_of, entry_of, metadata_of, texts_of
+from ckpt.tensors import Span, TensorEntry, tensor_spans
+
+_STEPS = 3  # an opcode; what is not shared takes two at most
+
+
+@dataclass(frozen=True, slots=True)
+class TorchState:
+    """A state_dict in a pickle.
+
+    Attributes:
+        entries: In the order of the pickle.
+        spans: Where whole tensors lie, those beside the state_dict included.
+        rest: What is no tensor of the state_dict, fit for JSON.
+    """
+
+    entries: Sequence[TensorEntry]
+    spans: Sequence[Span]
+    rest: Mapping[str, Any]
+    _chosen: Chosen
+
+    def renamed(
+        self, pickle: bytes, read: Read, new_keys: Mapping[str, str], *, name: str
+    ) -> bytes:
+        """The pickle with other keys; the versions of modules move along.
+
+        Args:
+            pickle: Its bytes.
+            read: What they were read as.
+            new_keys: Old key to new key; keys that are not in it keep their name.
+            name: What to call the file in messages.
+
+        Raises:
+            KeyCollisionError: Two keys, of which one may hold no tensor, would be the same.
+            FormatError: A key that changes is no text, or no longer would be.
+        """
+        full = {entry.key: new_keys.get(entry.key, entry.key) for entry in self.entries}
+        changed = [old for old, new in full.items() if old != new]
+        if not changed:
+            return pickle
+        mapping = self._chosen.mapping
+        texts = {str(key) for key in texts_of(mapping)} if mapping else set[str]()
+        for key in changed:
+            if key not in texts:
+                raise FormatError(
+                    f"{name}: {key} is no text in this file, and keeps its name",
+                    hint="-o FILE.safetensors writes the tensors alone, under any name",
+                )
+        assert mapping is not None  # it has the texts
+        # One that was empty may stay so.
+        keys = [new for old, new in full.items() if old or new]
+        expect_keys(name, [*keys, *(texts - full.keys())])
+        renames = key_renames(mapping, full)
+        metadata = metadata_of(mapping)
+        if metadata is not None:
+            renames += module_renames(metadata, full)
+        return rename_texts(pickle, read, renames)
+
+
+def read_state(
+    read: Read, find_storage: FindStorage, *, name: str, where: str, inside: str | None
+) -> TorchState:
+    """The state_dict that is meant, and the rest.
+
+    Args:
+        read: The pickle.
+        find_storage: Where a storage's bytes are.
+        name: What to call the file in messages.
+        where: What to call the pickle.
+        inside: As after ``FILE::``.
+
+    Raises:
+        FormatError: There is no telling which is meant, or a tensor is not well-formed.
+    """
+    found = find(read.root, name=where, step_limit=_STEPS * read.opcodes + 1000)
+    chosen = choose(found, inside, name=name)
+    entries = entries_of(chosen.tensors, find_storage, name=name)
+    inside_it = {id(tensor) for _, tensor in chosen.tensors}
+    others = [
+        entry_of(dotted(at), tensor, find_storage, name=name)
+        for at, tensor in found.tensors
+        if id(tensor) not in inside_it
+    ]
+    return TorchState(entries, tensor_spans([*entries, *others]), _rest(read.root, chosen), chosen)
+
+
+def _rest(root: object, chosen: Chosen) -> dict[str, Any]:
+    """What is beside the tensors of the state_dict, and its module versions whole."""
+    rest = _beside(root, chosen.path, chosen.mapping, [SHOWN_ITEMS])
+    metadata = metadata_of(chosen.mapping) if chosen.mapping else None
+    if metadata is not None:
+        rest["_metadata"] = describe(metadata, [len(metadata.items) * 10 + 10])
+    return rest
+
+
+def _beside(
+    node: object, path: Sequence[str], chosen: Node | None, budget: list[int]
+) -> dict[str, Any]:
+    """What stands along the path to the chosen state_dict; the path is bounded in length."""
+    shown: dict[str, Any] = {}
+    for key, value in node.items if isinstance(node, Node) else ():
+        if path and key == path[0]:
+            inner = _beside(value, path[1:], chosen, budget)
+            if inner:
+                shown[free_name(key, shown)] = inner
+        elif not (node is chosen and is_tensor(value)):
+            shown[free_name(key, shown)] = describe(value, budget)
+            if budget[0] < 0:
+                break
+    return shown
