@@ -13,7 +13,7 @@ from ckpt.files import ByteSource
 from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.foreign import foreign
 
-_MODULES = ("safetensors", "torch_zip")
+_MODULES = ("safetensors", "torch_zip", "torch_legacy")
 SUFFIXES = {
     ".safetensors": "safetensors",
     ".pt": "torch_zip",
@@ -37,9 +37,9 @@ def open_checkpoint(source: ByteSource, *, inside: str | None = None) -> Checkpo
     """
     if len(source.parts) == 1:
         return open_single(source, inside=inside)
-    from ckpt.formats import sharded
-
-    return sharded.read(source, inside=inside)
+    # Of several files the first says what they are: JSON, or the pickle of a `.metadata`.
+    form = _load("distributed" if source.read(0, 1) == b"\x80" else "sharded")
+    return form.read(source, inside=inside)
 
 
 def open_single(source: ByteSource, *, inside: str | None = None) -> Checkpoint:

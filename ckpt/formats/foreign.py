@@ -1,7 +1,7 @@
 """Files that are no checkpoint that ckpt reads: what they are, told by how they begin.
 
-Sources: the formats' own magic numbers; Git LFS specification, "The Pointer"; for legacy
-torch files `torch.serialization.MAGIC_NUMBER`, which they begin with as a pickle of its own.
+Sources: the formats' own magic numbers; Git LFS specification, "The Pointer"; for torch's first
+form `torch.serialization.legacy_load`.
 """
 
 import re
@@ -18,11 +18,6 @@ _KNOWN: tuple[tuple[bytes, str, str | None], ...] = (
     (rb"\s*<(!doctype html|html|head|\?xml)", "an HTML page", "the download failed; try it again"),
     (rb"PK\x03\x04|PK\x05\x06", "a zip archive without the data.pkl of a torch file", None),
     (
-        rb"\x80[\x02-\x05]\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.",
-        "a legacy torch.save file (from before torch 1.6), which cannot be read yet",
-        "re-save it: torch.save(torch.load(FILE, weights_only=True), NEW)",
-    ),
-    (
         rb"\x80[\x02-\x05]",
         "a bare pickle, not a torch file",
         "save it with torch.save, which writes a zip archive",
@@ -32,6 +27,11 @@ _KNOWN: tuple[tuple[bytes, str, str | None], ...] = (
     (rb"BZh[1-9]", "a bzip2 archive", "unpack it first: bunzip2"),
     (rb"\xfd7zXZ\x00", "an xz archive", "unpack it first: unxz"),
     (rb"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first: unzstd"),
+    (
+        rb"(?s)(sys_info|pickle|tensors|storages)\0.{248,}ustar",
+        "a torch.save file in its form before torch 0.1.10, a tar archive",
+        "where you trust it, torch.load reads it yet, and torch.save writes what ckpt reads",
+    ),
     (rb"(?s).{257}ustar", "a tar archive", "unpack it first: tar -xf"),
     (rb"\x89PNG", "a PNG image", None),
     (rb"\xff\xd8\xff", "a JPEG image", None),
@@ -45,11 +45,7 @@ _KNOWN: tuple[tuple[bytes, str, str | None], ...] = (
     (rb"\x93NUMPY", "a NumPy array", "ckpt reads PyTorch's and safetensors' files"),
     (rb"\x08[\x01-\x0b]\x12", "an ONNX model", "ckpt reads PyTorch's and safetensors' files"),
     (rb"\x7fELF", "a program", None),
-    (
-        rb'\s*\{\s*"(metadata|weight_map)"',
-        "the index of a sharded checkpoint",
-        "name one of its shards; whole sharded checkpoints cannot be read yet",
-    ),
+    (rb'\s*\{\s*"', "a JSON file", None),
 )
 
 

@@ -29,10 +29,10 @@ def _zip(*names: str) -> bytes:
     return out.getvalue()
 
 
-def _tar() -> bytes:
+def _tar(name: str) -> bytes:
     out = BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("weights.pt"))
+        archive.addfile(tarfile.TarInfo(name))
     return out.getvalue()
 
 
@@ -46,7 +46,7 @@ FOREIGN = {
     "bzip2": (b"BZh91AY", "a bzip2 archive", "bunzip2"),
     "xz": (b"\xfd7zXZ\x00", "an xz archive", "unxz"),
     "zstd": (b"\x28\xb5\x2f\xfd", "a zstd archive", "unzstd"),
-    "tar": (_tar(), "a tar archive", "tar -xf"),
+    "tar": (_tar("weights.pt"), "a tar archive", "tar -xf"),
     "png": (b"\x89PNG\r\n\x1a\n", "a PNG image", ""),
     "jpeg": (b"\xff\xd8\xff\xe0", "a JPEG image", ""),
     "hdf5": (b"\x89HDF\r\n\x1a\n", "HDF5", ""),
@@ -54,10 +54,10 @@ FOREIGN = {
     "onnx": (b"\x08\x07\x12\x07pytorch", "ONNX", ""),
     "numpy": (b"\x93NUMPY\x01\x00", "a NumPy array", ""),
     "program": (b"\x7fELF\x02\x01", "a program", ""),
-    "legacy": (
-        saved(STATE, _use_new_zipfile_serialization=False),
-        "legacy torch.save file",
-        "torch.save(torch.load(FILE, weights_only=True), NEW)",
+    "tar of torch": (
+        _tar("sys_info"),
+        "a torch.save file in its form before torch 0.1.10",
+        "torch.load",
     ),
     "bare pickle": (pickle.dumps({"a": 1}), "a bare pickle", "torch.save"),
     "empty zip": (b"PK\x05\x06" + bytes(18), "zip archive", ""),
@@ -65,7 +65,7 @@ FOREIGN = {
     "zip of folders": (_zip("folder/readme.txt"), "zip archive without data.pkl", ""),
     "zip of two folders": (_zip("a/data.pkl", "b/data/0"), "a zip archive of 2 folders", ""),
     "torch.export": (_zip("model/archive_format"), "a torch.export archive", "state_dict"),
-    "sharded index": (b'{"metadata": {}, "weight_map": {}}', "sharded", "shards"),
+    "json": (b'{"metadata": {}, "weight_map": {}}', "a JSON file", ""),
     "text": (b"hello, world", "neither a torch file nor safetensors", "damaged"),
     "braces": (b"function(){ return }", "neither a torch file nor safetensors", "damaged"),
     "zeros": (bytes(4096), "neither a torch file nor safetensors", "damaged"),

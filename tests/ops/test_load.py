@@ -54,8 +54,12 @@ def test_open_gives_what_the_library_gives_bit_for_bit(state: Weights, form: str
         if form == "safetensors":
             save_file(as_safetensors(state), path)
             theirs = load_file(path)
+        elif form == "legacy":
+            # torch writes dtypes in this form that it cannot read.
+            torch.save(state, path, **OLD)
+            theirs = state
         else:
-            torch.save(state, path, **(OLD if form == "legacy" else {}))
+            torch.save(state, path)
             theirs = torch.load(path, weights_only=True)
         assert opened(path) == expected(theirs)
 
