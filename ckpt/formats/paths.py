@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ckpt.errors import DiskError, FormatError
 from ckpt.files import FileSource
-from ckpt.formats import SUFFIXES, sharded
+from ckpt.formats import SUFFIXES, distributed_metadata, sharded
 from ckpt.sources import JoinedSource
 
 _HEAD_BYTES = 512
@@ -18,14 +18,21 @@ _LISTED = 5  # files in a hint
 
 
 def open_path(path: Path) -> FileSource | JoinedSource:
-    """Open what `path` names: a file, the index of shards, or the folder that holds it.
+    """Open what `path` names: a file, the index of shards, or the folder of a checkpoint.
 
     Raises:
         RefError: There is no such file.
-        FormatError: It is no regular file, or a folder that holds no sharded checkpoint.
+        FormatError: It is no regular file, or a folder that holds no checkpoint of several.
     """
     if path.is_dir():
         return _open_folder(path)
+    if path.name == distributed_metadata.FILE_NAME:
+        return _open_folder(path.parent)
+    if path.suffix == distributed_metadata.PART_SUFFIX and path.exists():
+        raise FormatError(
+            f"{path}: a part of a torch.distributed.checkpoint folder",
+            hint=f"name the folder: {path.parent}",
+        )
     shards = _shards(path, path.name)
     return FileSource(path) if shards is None else _joined(path, {path.name: path}, shards)
 
@@ -44,6 +51,8 @@ def _open_folder(folder: Path) -> JoinedSource:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise DiskError(f"{folder}: {error.strerror}") from error
+    if distributed_metadata.FILE_NAME in names:
+        return _open_distributed(folder)
     indexes = [name for name in names if name.endswith(sharded.INDEX_SUFFIX)]
     if len(indexes) == 1:
         index = _beside(folder, indexes[0])
@@ -56,6 +65,18 @@ def _open_folder(folder: Path) -> JoinedSource:
         f"{folder}: a folder that holds {len(indexes) or 'no'} indexes of shards",
         hint=f"name a file: {shown}" if found else None,
     )
+
+
+def _open_distributed(folder: Path) -> JoinedSource:
+    name = distributed_metadata.FILE_NAME
+    metadata = _beside(folder, name)
+    with FileSource(metadata) as source:
+        if source.size > distributed_metadata.LIMIT:
+            raise FormatError(f"{metadata}: {source.size:,} bytes")
+        read = distributed_metadata.read_metadata(
+            source.read(0, source.size), name=str(folder / name)
+        )
+    return _joined(folder / name, {name: metadata}, read.files)
 
 
 def _shards(path: Path, name: str) -> tuple[str, ...] | None:
@@ -72,9 +93,7 @@ def _joined(index: Path, first: Mapping[str, Path], names: tuple[str, ...]) -> J
     shards = {name: _beside(index.parent, name) for name in names}
     for name, path in shards.items():
         if not path.exists():
-            raise FormatError(
-                f"{index}: names the shard {name}, which is not there", hint="fetch it as well"
-            )
+            raise FormatError(f"{index}: names {name}, which is not there", hint="fetch it as well")
     return JoinedSource(str(index.parent), {**first, **shards})
 
 
