@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 differs (only with --exit-code), 2 usage, 3 input refused,
 4 integrity, 5 disk or system, 6 lock or conflict, 7 remote, 130 interrupted.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,11 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for any other tool
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code; the only place that catches errors."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if arguments is None and "train" not in words:
+        # The process is ours and short-lived. Looking for circles in the hundreds of thousands
+        # of nodes of a large file takes a third of the time, and finds none. A training run is
+        # neither short nor without circles, which may hold tensors.
+        gc.disable()
     try:
         code = _run(words)
     except BrokenPipeError:

@@ -44,7 +44,7 @@ def export(
         return write_checkpoint(
             checkpoint,
             out,
-            form=None if form is None or checkpoint.format == form.NAME else form,
+            form=None if form is None or is_usual(out, checkpoint.format) else form,
             new_keys={entry.key: entry.key for entry in checkpoint.entries},
             inside=opened.inside if isinstance(opened, OpenedFile) else opened.manifest.inside,
             replace_out=replace_out,
@@ -73,7 +73,7 @@ def _whole(opened: OpenedVersion, out: Path, *, replace_out: bool) -> Written:
     else:
         with write_whole(out, replace=replace_out, check=check) as file:
             source.copy(0, source.size, file)
-    return Written(out, source.size)
+    return Written(out, source.size, files=len(source.parts))
 
 
 def _joined(written: Path, source: VersionSource) -> Iterator[bytes]:

@@ -23,12 +23,14 @@ class Written:
         size: Its bytes.
         left_out: What the new container cannot hold, a few words each.
         inside: Which state_dict of a training checkpoint it is about, as after ``FILE::``.
+        files: How many files; more than one stand in the folder `path`.
     """
 
     path: Path
     size: int
     left_out: tuple[str, ...] = ()
     inside: str | None = None
+    files: int = 1
 
     @property
     def ref(self) -> str:
@@ -71,7 +73,8 @@ def write_checkpoint(
     if form is None and len(checkpoint.source.parts) > 1:
         with write_folder(path, check=read_back) as folder:
             _write_files(layout, checkpoint.source, folder)
-        return Written(path, _size(path), left_out, inside)
+        sizes = [each.stat().st_size for each in path.iterdir()]
+        return Written(path, sum(sizes), left_out, inside, len(sizes))
     with write_whole(path, replace=replace_out, check=read_back) as out:
         write_layout(layout, checkpoint.source, out)
     return Written(path, path.stat().st_size, left_out, inside)
@@ -89,10 +92,6 @@ def _write_files(layout: Layout, source: ByteSource, folder: Path) -> None:
         own = (piece for piece in pieces if not isinstance(piece, FileStart))
         with new_file(folder / file_name) as out:
             write_layout(own, source, out)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _left_out(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from ckpt.ops.rename import Renamed
 from ckpt.show.difference import fitting_data
 from ckpt.show.folding import fold
 from ckpt.show.versions import added_data, added_text
-from ckpt.show.words import count, printable, size
+from ckpt.show.words import count, printable
+from ckpt.show.written import left_out_text, written_data, written_text
 
 MOST_LINES = 8  # more renamed keys than this are folded
 
@@ -15,9 +16,9 @@ def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
     """The plan, then the verdict, then what stands where now."""
     parts = [plan_text(renamed)]
     if renamed.written:
-        written = renamed.written
-        parts.append(f"wrote {printable(str(written.path))}  {size(written.size)}")
-        parts += [f"  left out, it has no place there: {printable(x)}" for x in written.left_out]
+        parts.append(written_text(renamed.written))
+        left_out = left_out_text(renamed.written)
+        parts += [f"  {left_out}"] if left_out else []
     if renamed.added:
         parts.append(added_text(renamed.added))
     if dry_run:
@@ -47,7 +48,6 @@ def plan_text(renamed: Renamed) -> str:
 
 def renamed_data(renamed: Renamed) -> dict[str, Any]:
     """The same for JSON."""
-    written = renamed.written
     return {
         "source": renamed.source,
         "rules": list(renamed.plan.rules),
@@ -56,12 +56,6 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
             for change in renamed.plan.changes
         ],
         "fit": fitting_data(renamed.fitting) if renamed.fitting else None,
-        "written": {
-            "path": str(written.path),
-            "size": written.size,
-            "left_out": list(written.left_out),
-        }
-        if written
-        else None,
+        "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
     }

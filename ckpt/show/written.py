@@ -1,0 +1,35 @@
+"""A file, or a folder of files, that was written."""
+
+from typing import Any
+
+from ckpt.ops.writing import Written
+from ckpt.show.words import count, printable, size
+
+NAMED = 5  # of what was left out
+
+
+def written_text(written: Written) -> str:
+    """Where it stands, and how large it is."""
+    path = printable(str(written.path))
+    if written.files == 1:
+        return f"wrote {path}  {size(written.size)}"
+    return f"wrote {path}/  {count(written.files, 'file')}, {size(written.size)}"
+
+
+def left_out_text(written: Written) -> str | None:
+    """What the new container has no place for, if there was any."""
+    if not written.left_out:
+        return None
+    named = ", ".join(map(printable, written.left_out[:NAMED]))
+    more = len(written.left_out) - NAMED
+    return f"left out, it has no place there: {named}" + (f" and {more:,} more" if more > 0 else "")
+
+
+def written_data(written: Written) -> dict[str, Any]:
+    """The same for JSON."""
+    return {
+        "path": str(written.path),
+        "files": written.files,
+        "size": written.size,
+        "left_out": list(written.left_out),
+    }
