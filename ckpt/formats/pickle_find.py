@@ -124,10 +124,19 @@ def _children(node: Mapping | Sequence | Call) -> Iterator[tuple[object, object]
                 yield None, key
     elif isinstance(node, Sequence):
         yield from enumerate(node.items)
+    elif is_tensor(node):
+        yield from enumerate(_attributes(node))
     else:
         yield from enumerate(node.arguments)
     if isinstance(node, Mapping | Call) and node.state is not None:
         yield None, node.state
+
+
+def _attributes(tensor: Call) -> Iterator[object]:
+    """What a tensor that is made of another one, as a Parameter is, has besides that one."""
+    for argument in tensor.arguments:
+        within = argument.items if isinstance(argument, Sequence) else [argument]
+        yield from (each for each in within if not is_tensor(each))
 
 
 def choose(found: Found, inside: str | None, *, name: str) -> Chosen:

@@ -4,7 +4,9 @@ import os
 import pickle
 import subprocess
 import sys
+import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,48 @@ def test_fault_11_what_is_no_checkpoint_is_named(
     before = tree(folder)
     expect_refused(ckpt(*command), 3, "bad.pt", says)
     assert tree(folder) == before
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _archive(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("weights.pt"))
+
+
+ODD = [
+    (Path.mkdir, 3, "a folder that holds no indexes"),
+    (_fifo, 3, "not a regular file"),
+    (_loop, 2, "symbolic links"),
+    (_device, 3, "not a regular file"),
+    (_archive, 3, "unpack it first: tar -xf"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize(("make", "code", "says"), ODD, ids=[make.__name__ for make, *_ in ODD])
+def test_fault_11_what_is_no_file_is_named(
+    ckpt: Run,
+    folder: Path,
+    command: tuple[str, ...],
+    make: Callable[[Path], None],
+    code: int,
+    says: str,
+) -> None:
+    make(folder / "bad.pt")
+    before = sorted(folder.iterdir())
+    expect_refused(ckpt(*command), code, "bad.pt", says)
+    assert sorted(folder.iterdir()) == before
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])

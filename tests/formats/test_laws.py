@@ -1,6 +1,8 @@
 """Laws that hold for whatever torch.save and safetensors write, and for every byte changed."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from ckpt.errors import CkptError
+from ckpt.errors import CkptError, FormatError
 from ckpt.formats import format_for
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.tensors import Span
 from tests.formats import hostile
 from tests.formats.support import (
+    Contents,
     contents,
     expected,
     loaded,
@@ -88,6 +91,110 @@ def test_what_torch_saves_is_read_bit_for_bit(
     data = saved(state, pickle_protocol=protocol)
     assert contents(opened(data)) == expected(state)
     assert renamed(data, {}) == data
+
+
+OLD = {"_use_new_zipfile_serialization": False}
+PLAIN = st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=5), st.booleans())
+ANY_KEYS = st.one_of(KEYS, st.integers(-3, 300), st.booleans(), st.none(), st.binary(max_size=3))
+NESTED = st.recursive(
+    st.one_of(state_dicts(), PLAIN, tensors()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(ANY_KEYS, inner, max_size=3),
+        st.dictionaries(KEYS.filter(lambda key: "." not in key), inner, max_size=3),
+    ),
+)
+
+
+def held(value: object) -> Iterator[torch.Tensor]:
+    """The tensors in nested dicts and lists, in order."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from held(each)
+
+
+def mappings(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """The dicts that hold tensors themselves, by dotted path, reached by text keys alone."""
+    if isinstance(value, dict):
+        if path and any(isinstance(each, torch.Tensor) for each in value.values()):
+            yield ".".join(path), value
+        for key, each in value.items():
+            if isinstance(key, str):
+                yield from mappings(each, (*path, key))
+
+
+def read_or_refused(data: bytes, inside: str | None = None) -> Contents | str:
+    """What a file holds, or why it is refused."""
+    try:
+        return contents(opened(data, inside))
+    except FormatError as error:
+        return str(error)
+
+
+def bits(tensors: Iterable[torch.Tensor]) -> list[tuple[str, tuple[int, ...], bytes]]:
+    return [expected({"": each})[""] for each in tensors]
+
+
+@given(st.dictionaries(ANY_KEYS, NESTED, max_size=4), st.sampled_from([{}, OLD]), st.integers(2, 5))
+@settings(max_examples=200)
+def test_nested_values_are_read_bit_for_bit(
+    value: dict[Any, Any], form: dict[str, Any], protocol: int
+) -> None:
+    """Each state_dict by its path, and what has none by the paths of its tensors."""
+    data = saved(value, pickle_protocol=protocol, **form)
+    paths = [path for path, _ in mappings(value)]
+    for path, state in mappings(value):
+        found = read_or_refused(data, path)
+        if paths.count(path) > 1:
+            assert "both called" in found
+            continue
+        if isinstance(found, str):  # two others have the same name
+            assert "both called" in found
+            continue
+        wanted = [each for each in state.values() if isinstance(each, torch.Tensor)]
+        assert list(found.values()) == bits(wanted)
+        texts = [k for k, v in state.items() if isinstance(v, torch.Tensor) and isinstance(k, str)]
+        assert [key for key in found if key in texts] == texts
+    whole = read_or_refused(data)
+    if isinstance(whole, str):
+        assert any(says in whole for says in ("state_dicts", "no tensors", "look the same"))
+        return
+    assert renamed(data, {}) == data
+    if not paths and not any(isinstance(each, torch.Tensor) for each in value.values()):
+        assert list(whole.values()) == bits(held(value)), "no tensor is left out"
+
+
+@given(st.data(), state_dicts(), st.sampled_from([2, 4]))
+@settings(max_examples=400)
+def test_changed_byte_of_whatever_torch_saves_is_found_or_means_nothing(
+    draw: st.DataObject, state: dict[str, torch.Tensor], protocol: int
+) -> None:
+    good = saved({"model": state, "epoch": 3}, pickle_protocol=protocol)
+    mutant, (place,) = draw.draw(mutants(good))
+    before = opened(good)
+    stored = [Span(each.span.offset, each.span.nbytes) for each in before.sums]
+    if any(span.offset <= place < span.end for span in stored):
+        return  # the records' own sums, or `--deep`, find these
+    try:
+        found = contents(opened(mutant))
+    except CkptError:
+        return
+    assert found == contents(before)
+
+
+@given(st.data(), state_dicts())
+@settings(max_examples=300)
+def test_changed_byte_of_whatever_safetensors_saves_is_found_or_read_alike(
+    draw: st.DataObject, state: dict[str, torch.Tensor]
+) -> None:
+    mutant, _ = draw.draw(mutants(save(as_safetensors(state)), most=3))
+    try:
+        found = contents(opened(mutant))
+    except CkptError:
+        return
+    assert found == expected(load(mutant))
 
 
 @given(state_dicts(), st.dictionaries(KEYS, KEYS, max_size=3))
