@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-DOCUMENTS = [README, ROOT / "docs" / "json.md"]
+DOCUMENTS = [README, ROOT / "docs" / "json.md", ROOT / "docs" / "formats.md"]
 NOT_OF_A_PERSON = ("CKPT_DATA", "OMP_NUM_THREADS")
 _BLOCK = re.compile(r"^```console( vary)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -33,7 +34,18 @@ def clone(tmp_path: Path) -> Path:
         ignore = shutil.ignore_patterns("__pycache__", "lock", "tmp")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     assert shell("ckpt export v1 -o old.pt", folder).startswith("wrote old.pt")
+    write_training_checkpoint(folder)
     return folder
+
+
+def write_training_checkpoint(folder: Path) -> None:
+    """`run.pt`, as a training script leaves it."""
+    weights = torch.load(folder / "old.pt", weights_only=True)
+    ema = {key: tensor * 0.999 if tensor.ndim > 1 else tensor for key, tensor in weights.items()}
+    state = {number: {"exp_avg": tensor} for number, tensor in enumerate(weights.values())}
+    optimizer = {"state": state, "param_groups": [{"lr": 0.1, "params": list(state)}]}
+    run = {"model": weights, "ema": ema, "optimizer": optimizer, "epoch": 14}
+    torch.save(run, folder / "run.pt")
 
 
 def shell(command: str, folder: Path) -> str:

@@ -146,13 +146,24 @@ def _listed(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _brief(value: object) -> str:
-    if isinstance(value, Mapping):
+    tensors = _tensors_alone(value)
+    if isinstance(value, Mapping) and tensors:
+        text = count(tensors, "tensor")
+    elif isinstance(value, Mapping):
         text = ", ".join(f"{key or repr(key)} {_brief(each)}" for key, each in value.items())
     elif isinstance(value, list | tuple):
         text = f"[{', '.join(map(_brief, value))}]"
     else:
         text = f"{value}"
     return text if len(text) <= LONG_VALUE else text[: LONG_VALUE - 1] + "…"
+
+
+def _tensors_alone(value: object) -> int | None:
+    """How many tensors stand there, if there is nothing else; another state_dict, mostly."""
+    if not isinstance(value, Mapping):
+        return 1 if value == "a tensor" else None
+    found = [_tensors_alone(each) for each in value.values()]
+    return None if None in found else sum(each or 0 for each in found)
 
 
 def shown_data(shown: Shown) -> dict[str, Any]:

@@ -125,7 +125,7 @@ from ckpt.errors import CkptError
 from ckpt.files import FileSource
 from ckpt.formats import open_checkpoint
 
-resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
+resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
 for path in sorted(Path(sys.argv[1]).iterdir()):
     begun = time.process_time()
     try:

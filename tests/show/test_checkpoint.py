@@ -55,6 +55,13 @@ def test_views_and_ties_are_noted() -> None:
     )
 
 
+def test_other_state_dicts_are_counted() -> None:
+    rest = {"ema": {"a": "a tensor", "b": {"c": "a tensor"}}, "mixed": {"a": "a tensor", "n": 1}}
+    text = shown_text(shown(rest=rest), width=None)
+    assert "  ema       2 tensors\n" in text
+    assert "  mixed     a a tensor, n 1" in text
+
+
 def test_plain_tensors_need_no_note() -> None:
     table = shown_text(shown(entries=ENTRIES[:1], ties={}), width=None).split("\n\n")[1]
     assert table.splitlines()[0] == "key         shape    dtype      size"
