@@ -19,8 +19,9 @@ ENTRIES = (
 
 
 def shown(**more: Any) -> Shown:
-    fields = {"entries": ENTRIES, "ties": {"head.weight": "wte.weight"}, **more}
-    return Shown("x.pt", "torch-zip", 2_500_000, rest={}, **fields)
+    ties = {"head.weight": "wte.weight"}
+    fields = {"entries": ENTRIES, "ties": ties, "rest": {}, **more}
+    return Shown("x.pt", "torch-zip", 2_500_000, **fields)
 
 
 def test_head_has_container_writer_and_totals() -> None:
