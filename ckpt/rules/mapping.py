@@ -1,9 +1,10 @@
 """Key maps: renames listed one by one and applied at once, so that a swap works."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ckpt.errors import RuleError
+from ckpt.rules.planned import Planned, with_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,15 @@ class KeyMap:
 
     text: str
     pairs: Mapping[str, str]
+
+    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
+        """See `ckpt.rules.planned.Rule`."""
+        return with_keys(tensors, self.apply)
+
+    def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
+        """See `ckpt.rules.planned.Rule`."""
+        used = {self.listed(key) for key in keys}
+        return next((old for old in self.pairs if old not in used), None)
 
     def apply(self, key: str) -> str:
         """The new name of `key`; the key itself where nothing is listed for it."""

@@ -1,18 +1,20 @@
-"""The plan: what a list of rules does to one list of keys, before anything is written.
+"""The plan: what a list of rules does to the tensors of a checkpoint, before anything is written.
 
 Rules apply in the order given, each to the result of the one before.
-Laws: no two keys end up with one name; every rule changed some key; the order is kept.
+Laws: no two keys end up with one name; every rule changed something; the order is kept; every
+tensor of the source goes into the result or is named as dropped.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from ckpt.errors import KeyCollisionError, PlanError, RuleError, UnmatchedRuleError
+from ckpt.rules.expressions import Source, sources_of
 from ckpt.rules.mapping import KeyMap
+from ckpt.rules.planned import Planned, Rule
 from ckpt.rules.rule import RenameRule, parse_rule
-
-Rule = RenameRule | KeyMap
+from ckpt.tensors import TensorEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,69 +27,155 @@ class KeyChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A tensor that is left out, and the number of the rule that did it."""
+
+    key: str
+    rule: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Every key with its new name, in the order of the state_dict."""
+    """What becomes of every tensor.
+
+    Attributes:
+        rules: Their texts.
+        tensors: Of the result, in order.
+        dropped: Tensors of the source that are in none of them.
+        aliases: New names of what is named elsewhere and is no tensor by itself.
+    """
 
     rules: tuple[str, ...]
-    changes: tuple[KeyChange, ...]
+    tensors: tuple[Planned, ...]
+    dropped: tuple[Dropped, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> tuple[KeyChange, ...]:
+        """The tensors that keep their elements, with their old and new keys."""
+        return tuple(
+            KeyChange(each.made_of.key, each.key, each.rules)
+            for each in self.tensors
+            if isinstance(each.made_of, Source)
+        )
 
     @property
     def renamed(self) -> tuple[KeyChange, ...]:
-        """The keys that get another name."""
+        """Those that get another name."""
         return tuple(change for change in self.changes if change.old != change.new)
 
     @property
+    def made(self) -> tuple[Planned, ...]:
+        """The tensors that an operation makes."""
+        return tuple(each for each in self.tensors if not isinstance(each.made_of, Source))
+
+    @property
+    def is_rename(self) -> bool:
+        """Whether it gives names and does nothing else: no tensor made, dropped or twice there."""
+        return not self.made and not self.dropped and len(self.new_keys) == len(self.tensors)
+
+    @property
     def new_keys(self) -> dict[str, str]:
-        """Old key to new key, for all keys."""
+        """Old key to new key, of the tensors that keep their elements."""
         return {change.old: change.new for change in self.changes}
+
+    def touched(self, number: int) -> int:
+        """How many tensors of the result the rule of this number had a part in, or dropped."""
+        return sum(number in each.rules for each in self.tensors) + sum(
+            number == each.rule for each in self.dropped
+        )
 
 
 def plan_renames(keys: Iterable[str], rules: Sequence[Rule]) -> Plan:
-    """Work out the new name of every key, in the order of `keys`.
+    """Work out the new name of every key, in the order of `keys`, where names are all that counts.
 
     Args:
         keys: Keys of the state_dict, unique, e.g. ``_orig_mod.fc1.weight``.
         rules: Applied first to last.
 
     Raises:
+        PlanError: See `plan_tensors`.
+    """
+    return plan_tensors([TensorEntry(key, "uint8", ()) for key in keys], rules)
+
+
+def plan_tensors(
+    entries: Iterable[TensorEntry], rules: Sequence[Rule], *, aliases: Sequence[str] = ()
+) -> Plan:
+    """Work out what becomes of every tensor, in the order of `entries`.
+
+    Args:
+        entries: Of the state_dict, their keys unique.
+        rules: Applied first to last.
+        aliases: Names that stand elsewhere; rules that give names change them as well.
+
+    Raises:
         KeyCollisionError: Two keys end up with one name; the message shows both.
-        UnmatchedRuleError: A rule, or a line of a map, changed no key.
-        PlanError: A key would become empty or get an empty part.
+        UnmatchedRuleError: A rule, or a line of a map, changed nothing.
+        PlanError: A key would become empty or get an empty part, or an operation does not
+            fit a shape.
         RuleError: A rule could not be run on a key.
     """
-    changes = [KeyChange(key, key) for key in keys]
+    tensors = [Planned(each.key, Source(each.key, each.dtype, each.shape)) for each in entries]
+    before = tensors
+    dropped: list[Dropped] = []
     for number, rule in enumerate(rules, start=1):
-        after = [_changed(change, number, rule) for change in changes]
-        _expect_match(number, rule, changes, after)
-        changes = after
-    for change in changes:
-        _expect_key(change, rules)
-    _expect_distinct(changes, rules)
-    return Plan(tuple(rule.text for rule in rules), tuple(changes))
-
-
-def _changed(change: KeyChange, number: int, rule: Rule) -> KeyChange:
-    new = rule.apply(change.new)
-    return change if new == change.new else KeyChange(change.old, new, (*change.rules, number))
-
-
-def _expect_match(
-    number: int, rule: Rule, before: Sequence[KeyChange], after: Sequence[KeyChange]
-) -> None:
-    keys = [change.new for change in before]
-    if isinstance(rule, KeyMap):
-        used = {rule.listed(key) for key in keys}
-        unused = [old for old in rule.pairs if old not in used]
-        if unused:
-            raise UnmatchedRuleError(
-                f"{rule.text}: {unused[0]!r} is none of the {len(keys):,} keys, and no module",
-                hint=_nearest(unused[0], keys),
-            )
-    elif all(old is new for old, new in zip(before, after, strict=True)):
-        raise UnmatchedRuleError(
-            f"rule {number} '{rule.text}' changes none of the {len(keys):,} keys",
-            hint=_nearest(rule.old, keys),
+        after = _credited(tensors, rule.run(tensors), number)
+        changed = len(after) != len(tensors) or any(
+            old is not new for old, new in zip(tensors, after, strict=True)
         )
+        missing = rule.unmatched([tensor.key for tensor in tensors], changed)
+        if missing is not None:
+            raise _unmatched(number, rule, missing, [tensor.key for tensor in tensors])
+        dropped += _gone(tensors, after, number)
+        tensors = after
+    for tensor in tensors:
+        _expect_key(tensor, rules)
+    _expect_distinct(before, tensors, rules)
+    texts = tuple(rule.text for rule in rules)
+    return Plan(texts, tuple(tensors), tuple(dropped), _followed(aliases, before, rules))
+
+
+def _followed(
+    aliases: Sequence[str], tensors: Sequence[Planned], rules: Sequence[Rule]
+) -> dict[str, str]:
+    """New names of aliases, as the rules would name tensors that were called so."""
+    named = [Planned(name, Source(name, "uint8", ())) for name in aliases]
+    together = [*tensors, *named] if named else []
+    for rule in rules if named else ():
+        try:
+            together = rule.run(together)
+        except PlanError:  # an operation that does not fit what has no shape
+            continue
+    found = {e.made_of.key: e.key for e in together if isinstance(e.made_of, Source)}
+    return {name: found[name] for name in aliases if found.get(name, name) != name}
+
+
+def _credited(before: Sequence[Planned], after: Sequence[Planned], number: int) -> list[Planned]:
+    """The tensors after a rule, with its number where it made them another."""
+    same = {id(tensor) for tensor in before}
+    return [
+        each if id(each) in same else replace(each, rules=(*each.rules, number)) for each in after
+    ]
+
+
+def _gone(before: Sequence[Planned], after: Sequence[Planned], number: int) -> list[Dropped]:
+    """What was in `before` and is in none of `after`."""
+    if len(before) == len(after) and all(isinstance(each.made_of, Source) for each in after):
+        return []
+    left = {key for each in after for key in sources_of(each.made_of)}
+    keys = dict.fromkeys(key for each in before for key in sources_of(each.made_of))
+    return [Dropped(key, number) for key in keys if key not in left]
+
+
+def _unmatched(number: int, rule: Rule, missing: str, keys: Sequence[str]) -> UnmatchedRuleError:
+    if isinstance(rule, KeyMap):
+        text = f"{rule.text}: {missing!r} is none of the {len(keys):,} keys, and no module"
+    elif isinstance(rule, RenameRule):
+        text = f"rule {number} '{rule.text}' changes none of the {len(keys):,} keys"
+    else:
+        text = f"rule {number}, {rule.text}: {missing!r} finds none of the {len(keys):,} keys"
+    return UnmatchedRuleError(text, hint=_nearest(missing, keys))
 
 
 def _nearest(wanted: str, keys: Sequence[str]) -> str | None:
@@ -102,46 +190,55 @@ def _nearest(wanted: str, keys: Sequence[str]) -> str | None:
     return f"nearest keys: {', '.join(found)}" if found else None
 
 
-def _expect_key(change: KeyChange, rules: Sequence[Rule]) -> None:
-    parts = change.new.split(".")
-    if change.rules and "" in parts and "" not in change.old.split("."):
+def _expect_key(tensor: Planned, rules: Sequence[Rule]) -> None:
+    if not tensor.rules or "" not in tensor.key.split("."):
+        return
+    olds = list(sources_of(tensor.made_of))
+    if not any("" in old.split(".") for old in olds):
         raise PlanError(
-            f"{change.old!r} would become {change.new!r} "
-            f"({_blame(change, rules)}), which has an empty part",
+            f"{' and '.join(map(repr, olds[:2])) or 'a new tensor'} would become {tensor.key!r} "
+            f"({_blame(tensor, rules)}), which has an empty part",
             hint="match the dot as well, or name what stays",
         )
 
 
-def _expect_distinct(changes: Sequence[KeyChange], rules: Sequence[Rule]) -> None:
-    owner: dict[str, KeyChange] = {}
-    for change in changes:
-        other = owner.setdefault(change.new, change)
-        if other is not change:
+def _expect_distinct(
+    before: Sequence[Planned], tensors: Sequence[Planned], rules: Sequence[Rule]
+) -> None:
+    owner: dict[str, Planned] = {}
+    for tensor in tensors:
+        other = owner.setdefault(tensor.key, tensor)
+        if other is not tensor:
             raise KeyCollisionError(
-                f"two keys would become {change.new!r}: "
-                f"{other.old} ({_blame(other, rules)}) and {change.old} ({_blame(change, rules)})",
-                hint=_way_out(changes, rules),
+                f"two keys would become {tensor.key!r}: "
+                f"{_origin(other)} ({_blame(other, rules)}) and "
+                f"{_origin(tensor)} ({_blame(tensor, rules)})",
+                hint=_way_out([each.key for each in before], rules),
             )
 
 
-def _blame(change: KeyChange, rules: Sequence[Rule]) -> str:
-    if not change.rules:
+def _origin(tensor: Planned) -> str:
+    return next(sources_of(tensor.made_of), "a new tensor")
+
+
+def _blame(tensor: Planned, rules: Sequence[Rule]) -> str:
+    if not tensor.rules:
         return "unchanged"
-    if len(change.rules) == 1 and isinstance(rules[change.rules[0] - 1], KeyMap):
-        return rules[change.rules[0] - 1].text
-    return ("rule " if len(change.rules) == 1 else "rules ") + ", ".join(map(str, change.rules))
+    if len(tensor.rules) == 1 and isinstance(rules[tensor.rules[0] - 1], KeyMap):
+        return rules[tensor.rules[0] - 1].text
+    return ("rule " if len(tensor.rules) == 1 else "rules ") + ", ".join(map(str, tensor.rules))
 
 
-def _way_out(changes: Sequence[KeyChange], rules: Sequence[Rule]) -> str:
+def _way_out(keys: Sequence[str], rules: Sequence[Rule]) -> str:
     """A rule that keeps the number, where that is what was lost and it can be shown to help."""
-    keys = [change.old for change in changes]
-    for number, rule in enumerate(rules):
-        if not isinstance(rule, RenameRule) or r"\d" not in rule.old or "(" in rule.old:
+    renames = [rule for rule in rules if isinstance(rule, RenameRule)]
+    for number, rule in enumerate(renames):
+        if len(renames) < len(rules) or r"\d" not in rule.old or "(" in rule.old:
             continue
         digits = r"\d+" if r"\d+" in rule.old else r"\d"
         text = f"{rule.old.replace(digits, f'({digits})', 1)}->{rule.new}{{1}}"
         try:
-            better = [*rules[:number], parse_rule(text), *rules[number + 1 :]]
+            better = [*renames[:number], parse_rule(text), *renames[number + 1 :]]
             landed = {reduce(lambda name, each: each.apply(name), better, key) for key in keys}
         except RuleError:
             continue

@@ -2,17 +2,18 @@ r"""Rename rules: one instruction each, `OLD->NEW`, and how it changes one key.
 
 OLD is a Python regular expression, substituted everywhere it matches in the key; in NEW,
 ``\1`` or ``{1}`` stands for a group and ``{1+1}`` for its number with arithmetic done on it.
-`OLD=NEW` means the same and needs no quotes in a shell.
+`OLD=NEW` means the same and needs no quotes in a shell. Nothing but the matched span changes.
 No file, no tensor, no torch; patterns are run by `regex`, whose timeout bounds a bad one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import regex
 
-from ckpt.errors import RuleError
+from ckpt.errors import PlanError, RuleError
+from ckpt.rules.planned import Planned, with_keys
 
 MATCH_SECONDS = 0.5  # a pattern that needs longer for one key is refused
 KEY_CHARACTERS = 65_536  # a longer result is refused: no model has such a key
@@ -39,6 +40,8 @@ class RenameRule:
         text: As it was typed, for messages and for the record.
         old: The part before the arrow.
         new: The part after it.
+        literal: Whether both are taken as they are.
+        word: Whether whole dotted parts are matched only.
     """
 
     text: str
@@ -46,6 +49,28 @@ class RenameRule:
     new: str
     _pattern: "regex.Pattern[str]" = field(repr=False, compare=False)
     _parts: tuple[Callable[[Match], str], ...] = field(repr=False, compare=False)
+    literal: bool = False
+    word: bool = False
+
+    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
+        """See `ckpt.rules.planned.Rule`.
+
+        Raises:
+            PlanError: All that it would change has the new form already.
+        """
+        after = with_keys(tensors, self.apply)
+        changed = [new.key for old, new in zip(tensors, after, strict=True) if old is not new]
+        before = [old.key for old, new in zip(tensors, after, strict=True) if old is not new]
+        if changed and all(map(self.is_applied, before)):
+            raise PlanError(
+                f"rule '{self.text}' was applied already: {before[0]} would become {changed[0]}",
+                hint="--map FILE renames keys all the same",
+            )
+        return after
+
+    def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
+        """See `ckpt.rules.planned.Rule`."""
+        return None if changed else self.old
 
     def apply(self, key: str) -> str:
         """The key with every match replaced; the key itself where nothing matches.
@@ -54,18 +79,47 @@ class RenameRule:
             RuleError: The pattern ran too long, or the result is no possible key.
         """
         try:
-            new = self._pattern.sub(self._expand, key, timeout=MATCH_SECONDS)
+            new = self._pattern.sub(self.expand, key, timeout=MATCH_SECONDS)
         except TimeoutError as error:
-            raise RuleError(
-                f"rule '{self.text}' took over {MATCH_SECONDS} s on a key of {len(key):,} letters",
-                hint="a repeat inside a repeat, like (a+)+, is the usual reason",
-            ) from error
+            raise self._too_long(key) from error
         if len(new) > KEY_CHARACTERS:
             raise RuleError(f"rule '{self.text}' makes a key of {len(new):,} characters")
         return new
 
-    def _expand(self, match: Match) -> str:
+    def search(self, key: str, position: int = 0) -> Match | None:
+        """The first match at `position` or after it.
+
+        Raises:
+            RuleError: The pattern ran too long.
+        """
+        try:
+            return self._pattern.search(key, position, timeout=MATCH_SECONDS)
+        except TimeoutError as error:
+            raise self._too_long(key) from error
+
+    def expand(self, match: Match) -> str:
+        """What takes the place of a match."""
         return "".join(part(match) for part in self._parts)
+
+    def is_applied(self, key: str) -> bool:
+        """Whether every match stands inside what would take its place.
+
+        E.g. `layers` in ``encoder.layers.0``, for the rule `layers->encoder.layers`.
+        """
+        position = 0
+        while (match := self.search(key, position)) is not None:
+            new, at = self.expand(match), match.start()
+            inside = new.find(match[0])
+            if inside < 0 or at < inside or not key.startswith(new, at - inside):
+                return False
+            position = max(match.end(), position + 1)
+        return True
+
+    def _too_long(self, key: str) -> RuleError:
+        return RuleError(
+            f"rule '{self.text}' took over {MATCH_SECONDS} s on a key of {len(key):,} letters",
+            hint="a repeat inside a repeat, like (a+)+, is the usual reason",
+        )
 
 
 def parse_rule(text: str, *, literal: bool = False, word: bool = False) -> RenameRule:
@@ -92,7 +146,7 @@ def parse_rule(text: str, *, literal: bool = False, word: bool = False) -> Renam
             hint="-F takes it literally",
         ) from error
     parts = (partial(_constant, new),) if literal else _replacement(text, new, pattern)
-    return RenameRule(text, old, new, pattern, parts)
+    return RenameRule(text, old, new, pattern, parts, literal, word)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -109,7 +163,7 @@ def _split(text: str) -> tuple[str, str]:
     if not new:
         raise RuleError(
             f"rule '{text}' has nothing after the arrow",
-            hint="to cut a prefix off, name what stays: 'module[.](.+)->{1}'",
+            hint="--strip PREFIX cuts a prefix off, --drop REGEX leaves tensors out",
         )
     return old, new
 

@@ -41,11 +41,28 @@ def _fold_numbers(rows: list[Row]) -> list[Folded]:
     for index, leader in enumerate(leaders):
         if leader == index:
             product *= len(set(columns[index]))
-    if len(rows) == 1 or product != len(set(rows)):
+    if len(rows) == 1:
         return [Folded(row, 1) for row in rows]
+    if product != len(set(rows)):
+        return _fold_parts(rows, columns, leaders)
     texts = iter([_number_set(column) for column in columns])
     cells = tuple(_NUMBER.sub(lambda _: next(texts), cell) for cell in rows[0])
     return [Folded(cells, len(rows))]
+
+
+def _fold_parts(
+    rows: list[Row], columns: list[tuple[int, ...]], leaders: list[int]
+) -> list[Folded]:
+    """Rows that make no full grid: one line for each value of the number with the fewest."""
+    counts = {len(set(columns[index])): index for index in sorted(set(leaders), reverse=True)}
+    several = [count for count in counts if count > 1]
+    if not several or min(several) == len(rows):
+        return [Folded(row, 1) for row in rows]
+    column = columns[counts[min(several)]]
+    parts: defaultdict[int, list[Row]] = defaultdict(list)
+    for value, row in zip(column, rows, strict=True):
+        parts[value].append(row)
+    return [line for part in parts.values() for line in _fold_numbers(part)]
 
 
 def _leaders(columns: list[tuple[int, ...]]) -> list[int]:

@@ -1,0 +1,306 @@
+"""Rules as a document: a list of tables, each with one verb, in the order in which they apply.
+
+The form of rule files and of the record of a version. Law: `read_rules(rules_document(r))`
+are the rules `r`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from ckpt.dtypes import DTYPES
+from ckpt.errors import RuleError
+from ckpt.rules import expressions as ex
+from ckpt.rules.choice import Choice, drop, keep
+from ckpt.rules.mapping import KeyMap, key_map
+from ckpt.rules.operations import (
+    Changed,
+    Concat,
+    Fill,
+    Operation,
+    Split,
+    Stack,
+    Unstack,
+    copies,
+)
+from ckpt.rules.planned import Rule
+from ckpt.rules.prefixes import Add, Strip, Unwrap
+from ckpt.rules.rule import RenameRule, parse_rule
+from ckpt.rules.together import SWAP, AtOnce, parse_swap
+
+MOST_RULES = 10_000
+
+
+def read_rules(document: object, *, name: str) -> list[Rule]:
+    """Make the rules of a parsed document.
+
+    Args:
+        document: A list of tables.
+        name: What to call it in messages, e.g. the name of its file.
+
+    Raises:
+        RuleError: A table has no verb or several, or a field that is not understood.
+    """
+    if not isinstance(document, list) or not document:
+        raise RuleError(f"{name}: no list of rules", hint="[[rules]]  begins each of them")
+    if len(document) > MOST_RULES:
+        raise RuleError(f"{name}: {len(document):,} rules, the limit is {MOST_RULES:,}")
+    return [_Table(each, f"{name}: rule {n}").rule() for n, each in enumerate(document, start=1)]
+
+
+def rules_document(rules: Sequence[Rule]) -> list[dict[str, Any]]:
+    """The rules as a document."""
+    return [_document(rule) for rule in rules]
+
+
+def _document(rule: Rule) -> dict[str, Any]:
+    match rule:
+        case RenameRule():
+            return {"rename": rule.text, **_flags(rule)}
+        case AtOnce():
+            if rule.swap is not None:
+                return {"rename": rule.swap, **({"word": True} if rule.rules[0].word else {})}
+            return {"at_once": [each.text for each in rule.rules], **_flags(rule.rules[0])}
+        case KeyMap():
+            return {"map": dict(rule.pairs)}
+        case Choice():
+            return {"keep" if rule.keeps else "drop": rule.pattern}
+        case Strip() | Add():
+            return {type(rule).__name__.lower(): rule.prefix}
+        case Unwrap():
+            return {"unwrap": True}
+        case Operation():
+            return dict(rule.spec)
+    raise TypeError(f"a rule of no known kind: {rule!r}")
+
+
+def _flags(rule: RenameRule) -> dict[str, bool]:
+    return {name: True for name in ("literal", "word") if getattr(rule, name)}
+
+
+class _Table:
+    """One table of the document, and the fields that were taken from it."""
+
+    def __init__(self, fields: object, where: str) -> None:
+        if not isinstance(fields, dict):
+            raise RuleError(f"{where}: no table")
+        self._fields: dict[str, Any] = fields
+        self._where = where
+        self._left = set(fields)
+
+    def rule(self) -> Rule:
+        """The rule that it describes.
+
+        Raises:
+            RuleError: It has no verb or several, or something that is not understood.
+        """
+        verbs = [field for field in self._fields if field in _VERBS]
+        if len(verbs) != 1:
+            found = " and ".join(map(repr, verbs)) or f"only {', '.join(self._fields) or 'nothing'}"
+            raise RuleError(
+                f"{self._where}: has {found}, one verb was expected",
+                hint=f"verbs are {', '.join(_VERBS)}",
+            )
+        try:
+            made = _VERBS[verbs[0]](self)
+        except RuleError as error:
+            if str(error).startswith(self._where):
+                raise
+            raise RuleError(f"{self._where}: {error}", hint=error.hint) from error
+        if self._left:
+            raise RuleError(f"{self._where}: {verbs[0]} has no {sorted(self._left)[0]!r}")
+        return made
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """All of it, the verb first."""
+        return dict(sorted(self._fields.items(), key=lambda item: item[0] not in _VERBS))
+
+    def wrong(self, field: str, expected: str) -> RuleError:
+        """An error about a field."""
+        return RuleError(f"{self._where}: {field} is {self._fields.get(field)!r:.80}, "
+                         f"{expected} was expected")  # fmt: skip
+
+    def take(self, field: str) -> Any:
+        """A field; None where it is not there."""
+        self._left.discard(field)
+        return self._fields.get(field)
+
+    def text(self, field: str) -> str:
+        """A text that is not empty."""
+        value = self.take(field)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(field, "a text")
+        return value
+
+    def texts(self, field: str, least: int = 1) -> list[str]:
+        """A list of texts."""
+        value = self.take(field)
+        if not isinstance(value, list) or len(value) < least:
+            raise self.wrong(field, f"a list of {least} texts or more")
+        if not all(isinstance(each, str) and each for each in value):
+            raise self.wrong(field, "a list of texts")
+        return value
+
+    def number(self, field: str, default: int) -> int:
+        """A whole number."""
+        value = self.take(field)
+        if value is not None and type(value) is not int:
+            raise self.wrong(field, "a whole number")
+        return default if value is None else int(value)
+
+    def numbers(self, field: str) -> list[int] | None:
+        """A list of whole numbers; None where it is not there."""
+        value = self.take(field)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(type(each) is int for each in value):
+            raise self.wrong(field, "a list of whole numbers")
+        return value
+
+    def flag(self, field: str) -> bool:
+        """True or false."""
+        value = self.take(field)
+        if value not in (None, True, False):
+            raise self.wrong(field, "true or false")
+        return bool(value)
+
+    def finder(self, field: str) -> RenameRule:
+        """A pattern, as a rule of which only OLD counts."""
+        return _pair(self.text(field), "x")
+
+    def into(self, old: str) -> tuple[RenameRule, ...]:
+        """A rule from `old` to each name of `into`."""
+        return tuple(_pair(old, new) for new in self.texts("into", 1))
+
+
+def _pair(old: str, new: str) -> RenameRule:
+    return parse_rule(f"{old}->{new}")
+
+
+def _rename(table: _Table) -> Rule:
+    text, literal, word = table.text("rename"), table.flag("literal"), table.flag("word")
+    if SWAP in text:
+        return parse_swap(text, word=word)
+    return parse_rule(text, literal=literal, word=word)
+
+
+def _at_once(table: _Table) -> Rule:
+    literal, word = table.flag("literal"), table.flag("word")
+    texts = table.texts("at_once")
+    return AtOnce(tuple(parse_rule(text, literal=literal, word=word) for text in texts))
+
+
+def _map(table: _Table) -> Rule:
+    return key_map(table.take("map"), name="the map")
+
+
+def _unwrap(table: _Table) -> Rule:
+    if not table.flag("unwrap"):
+        raise table.wrong("unwrap", "true")
+    return Unwrap()
+
+
+def _split(table: _Table) -> Rule:
+    into = table.into(table.text("split"))
+    dim, sizes = table.number("dim", 0), table.numbers("sizes")
+
+    def parts(of: ex.Expression) -> Sequence[ex.Expression]:
+        return ex.split(of, dim, len(into), sizes)
+
+    return Split(table.spec, into, parts)
+
+
+def _copied(verb: str, table: _Table) -> Rule:
+    into = table.into(table.text(verb))
+    return Split(table.spec, into, copies(len(into), tied=verb == "tie"))
+
+
+def _concat(table: _Table) -> Rule:
+    new = table.text("into")
+    parts = tuple(_pair(old, new) for old in table.texts("concat", 2))
+    return Concat(table.spec, parts, table.number("dim", 0))
+
+
+def _stack(table: _Table) -> Rule:
+    rule = _pair(table.text("stack"), table.text("into"))
+    return Stack(table.spec, rule, table.number("dim", 0))
+
+
+def _unstack(table: _Table) -> Rule:
+    old, new = table.text("unstack"), table.text("into")
+    if "{i}" not in new:
+        raise table.wrong("into", "a name with {i} for the index")
+    _pair(old, new.replace("{i}", "0"))
+    return Unstack(table.spec, old, new, table.number("dim", 0))
+
+
+def _transpose(table: _Table) -> Rule:
+    finds, dims = table.finder("transpose"), table.numbers("dims")
+    dims = [0, 1] if dims is None else dims
+    if len(dims) != 2:
+        raise table.wrong("dims", "a list of two numbers")
+    one, other = dims
+    return Changed(table.spec, finds, lambda of: ex.transposed(of, one, other))
+
+
+def _numbered(
+    verb: str, field: str, change: Callable[[ex.Expression, Sequence[int]], ex.Expression]
+) -> Callable[[_Table], Rule]:
+    def make(table: _Table) -> Rule:
+        finds, numbers = table.finder(verb), table.numbers(field)
+        if numbers is None:
+            raise table.wrong(field, "a list of whole numbers")
+        return Changed(table.spec, finds, lambda of: change(of, numbers))
+
+    return make
+
+
+def _dimension(
+    verb: str, change: Callable[[ex.Expression, int], ex.Expression]
+) -> Callable[[_Table], Rule]:
+    def make(table: _Table) -> Rule:
+        finds, dim = table.finder(verb), table.number("dim", 0)
+        return Changed(table.spec, finds, lambda of: change(of, dim))
+
+    return make
+
+
+def _cast(table: _Table) -> Rule:
+    finds, dtype = table.finder("cast"), table.text("dtype")
+    return Changed(table.spec, finds, lambda of: ex.cast(of, dtype))
+
+
+def _fill(table: _Table) -> Rule:
+    rule = _pair(table.text("beside"), table.text("fill"))
+    value, shape, dtype = table.take("value"), table.numbers("shape"), table.take("dtype")
+    if type(value) not in (int, float):
+        raise table.wrong("value", "a number")
+    if dtype is not None and dtype not in DTYPES:
+        raise table.wrong("dtype", "one like float32 or int64")
+    return Fill(table.spec, rule, value, None if shape is None else tuple(shape), dtype)
+
+
+_VERBS: Mapping[str, Callable[[_Table], Rule]] = {
+    "rename": _rename,
+    "at_once": _at_once,
+    "map": _map,
+    "strip": lambda table: Strip(table.text("strip")),
+    "add": lambda table: Add(table.text("add")),
+    "unwrap": _unwrap,
+    "drop": lambda table: drop(table.text("drop")),
+    "keep": lambda table: keep(table.text("keep")),
+    "split": _split,
+    "concat": _concat,
+    "stack": _stack,
+    "unstack": _unstack,
+    "duplicate": partial(_copied, "duplicate"),
+    "tie": partial(_copied, "tie"),
+    "transpose": _transpose,
+    "permute": _numbered("permute", "dims", ex.permuted),
+    "reshape": _numbered("reshape", "shape", ex.reshaped),
+    "squeeze": _dimension("squeeze", ex.squeezed),
+    "unsqueeze": _dimension("unsqueeze", ex.unsqueezed),
+    "cast": _cast,
+    "fill": _fill,
+}

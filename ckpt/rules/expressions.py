@@ -1,0 +1,283 @@
+"""What a tensor of the result is made of: tensors of the source, and operations on them.
+
+Values that nobody works out here: they say which elements stand where, not how they get there.
+Law: `shape` and `dtype` are those that torch's operation of the same name would give.
+Shapes count elements; a dimension is never negative here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from ckpt.dtypes import DTYPES
+from ckpt.errors import PlanError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A tensor of the source, as it is."""
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Permuted:
+    """Its dimensions in another order; `dims` says which one stands where."""
+
+    of: "Expression"
+    dims: tuple[int, ...]
+
+    @property
+    def dtype(self) -> str:
+        """Unchanged."""
+        return self.of.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In the new order."""
+        return tuple(self.of.shape[dim] for dim in self.dims)
+
+
+@dataclass(frozen=True, slots=True)
+class Reshaped:
+    """The same elements, row by row, in another shape."""
+
+    of: "Expression"
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> str:
+        """Unchanged."""
+        return self.of.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """The part of one dimension that begins at `start`."""
+
+    of: "Expression"
+    dim: int
+    start: int
+    length: int
+
+    @property
+    def dtype(self) -> str:
+        """Unchanged."""
+        return self.of.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the whole but for one dimension."""
+        shape = self.of.shape
+        return (*shape[: self.dim], self.length, *shape[self.dim + 1 :])
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Parts one after the other along one dimension."""
+
+    parts: tuple["Expression", ...]
+    dim: int
+
+    @property
+    def dtype(self) -> str:
+        """That of all parts."""
+        return self.parts[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the parts but for one dimension."""
+        shape = self.parts[0].shape
+        length = sum(part.shape[self.dim] for part in self.parts)
+        return (*shape[: self.dim], length, *shape[self.dim + 1 :])
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The values in another dtype, rounded as torch's `to` does."""
+
+    of: "Expression"
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Unchanged."""
+        return self.of.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """The same tensor, with bytes of its own."""
+
+    of: "Expression"
+
+    @property
+    def dtype(self) -> str:
+        """Unchanged."""
+        return self.of.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Unchanged."""
+        return self.of.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A new tensor, of one value."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    value: float
+
+
+Expression = Source | Permuted | Reshaped | Narrowed | Joined | Cast | Copied | Filled
+
+
+def sources_of(expression: Expression) -> Iterator[str]:
+    """The keys of the source that go into it."""
+    match expression:
+        case Source(key=key):
+            yield key
+        case Joined(parts=parts):
+            for part in parts:
+                yield from sources_of(part)
+        case Filled():
+            return
+        case _:
+            yield from sources_of(expression.of)
+
+
+def permuted(of: Expression, dims: Sequence[int]) -> Expression:
+    """The expression with its dimensions in the order `dims`; negative ones count from the end.
+
+    Raises:
+        PlanError: `dims` does not name each dimension once.
+    """
+    count = len(of.shape)
+    order = tuple(dim + count if dim < 0 else dim for dim in dims)
+    if sorted(order) != list(range(count)):
+        raise PlanError(f"{list(dims)} does not name each of its {count} dimensions once")
+    return Permuted(of, order)
+
+
+def transposed(of: Expression, one: int, other: int) -> Expression:
+    """The expression with two of its dimensions exchanged.
+
+    Raises:
+        PlanError: It has no such dimensions.
+    """
+    one, other = dimension(of.shape, one), dimension(of.shape, other)
+    dims = list(range(len(of.shape)))
+    dims[one], dims[other] = dims[other], dims[one]
+    return Permuted(of, tuple(dims))
+
+
+def reshaped(of: Expression, shape: Sequence[int]) -> Expression:
+    """The expression in another shape, in which one size may be -1.
+
+    Raises:
+        PlanError: The shape has another number of elements.
+    """
+    wanted, numel = list(shape), prod(of.shape)
+    known = prod(size for size in wanted if size != -1)
+    if wanted.count(-1) == 1 and known and numel % known == 0:
+        wanted[wanted.index(-1)] = numel // known
+    if min(wanted, default=0) < 0 or prod(wanted) != numel:
+        raise PlanError(f"shape {list(of.shape)} has {numel:,} elements; {list(shape)} has not")
+    return Reshaped(of, tuple(wanted))
+
+
+def squeezed(of: Expression, dim: int) -> Expression:
+    """The expression without a dimension of one element.
+
+    Raises:
+        PlanError: There is no such dimension, or it has more elements.
+    """
+    dim = dimension(of.shape, dim)
+    if of.shape[dim] != 1:
+        raise PlanError(f"dimension {dim} of shape {list(of.shape)} has more than one element")
+    return Reshaped(of, (*of.shape[:dim], *of.shape[dim + 1 :]))
+
+
+def unsqueezed(of: Expression, dim: int) -> Expression:
+    """The expression with a new dimension of one element before `dim`.
+
+    Raises:
+        PlanError: There is no place `dim`.
+    """
+    dim = dimension((*of.shape, 1), dim)
+    return Reshaped(of, (*of.shape[:dim], 1, *of.shape[dim:]))
+
+
+def split(
+    of: Expression, dim: int, count: int, sizes: Sequence[int] | None = None
+) -> list[Expression]:
+    """The expression in parts along a dimension.
+
+    Args:
+        of: The whole.
+        dim: Along which; a negative one counts from the end.
+        count: How many parts.
+        sizes: Of each; None for equal ones.
+
+    Raises:
+        PlanError: The parts do not make up the whole.
+    """
+    dim = dimension(of.shape, dim)
+    length = of.shape[dim]
+    if sizes is None:
+        if length % count:
+            raise PlanError(f"dimension {dim} of shape {list(of.shape)} has no {count} equal parts")
+        sizes = [length // count] * count
+    if len(sizes) != count or sum(sizes) != length or min(sizes) < 0:
+        raise PlanError(
+            f"sizes {list(sizes)} do not make up dimension {dim} of shape {list(of.shape)}"
+        )
+    starts = [sum(sizes[:number]) for number in range(count)]
+    return [Narrowed(of, dim, start, size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def joined(parts: Sequence[Expression], dim: int) -> Expression:
+    """The parts one after the other.
+
+    Raises:
+        PlanError: They differ in dtype, or in another dimension.
+    """
+    first = parts[0]
+    dim = dimension(first.shape, dim)
+    for part in parts:
+        if part.dtype != first.dtype:
+            raise PlanError(f"cannot be joined: {first.dtype} and {part.dtype}")
+        others = (*part.shape[:dim], *part.shape[dim + 1 :])
+        if others != (*first.shape[:dim], *first.shape[dim + 1 :]):
+            raise PlanError(
+                f"cannot be joined along dimension {dim}: {list(first.shape)} and "
+                f"{list(part.shape)}"
+            )
+    return Joined(tuple(parts), dim)
+
+
+def cast(of: Expression, dtype: str) -> Expression:
+    """The expression in another dtype.
+
+    Raises:
+        PlanError: There is no such dtype.
+    """
+    if dtype not in DTYPES:
+        raise PlanError(f"{dtype} is no dtype, as float32 and bfloat16 are")
+    return Cast(of, dtype)
+
+
+def dimension(shape: Sequence[int], dim: int) -> int:
+    """The dimension's number; a negative one counts from the end.
+
+    Raises:
+        PlanError: There is no such dimension.
+    """
+    found = dim + len(shape) if dim < 0 else dim
+    if not 0 <= found < len(shape):
+        raise PlanError(f"shape {list(shape)} has no dimension {dim}")
+    return found

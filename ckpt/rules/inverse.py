@@ -1,0 +1,120 @@
+"""The inverse of a plan: how the tensors of the source are made of those of the result.
+
+Law: a plan, then its inverse, is the identity on every key, dtype, shape and bit.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ckpt.errors import PlanError
+from ckpt.rules.expressions import (
+    Cast,
+    Copied,
+    Expression,
+    Filled,
+    Joined,
+    Narrowed,
+    Permuted,
+    Reshaped,
+    Source,
+)
+from ckpt.rules.planned import Planned
+
+# Every value of the first is one of the second, so that a cast back gives it again.
+_WIDENS = {
+    ("float16", "float32"), ("float16", "float64"), ("bfloat16", "float32"),
+    ("bfloat16", "float64"), ("float32", "float64"),
+    ("int8", "int16"), ("int8", "int32"), ("int8", "int64"), ("int16", "int32"),
+    ("int16", "int64"), ("int32", "int64"), ("uint8", "int16"), ("uint8", "int32"),
+    ("uint8", "int64"), ("bool", "uint8"),
+}  # fmt: skip
+# A part of a tensor: the dimension along which it was cut, where it begins, and what it is.
+_Piece = tuple[int, int, Expression]
+
+
+def inverse(sources: Iterable[Source], planned: Iterable[Planned]) -> list[Planned]:
+    """The tensors of the source, made of those of the result.
+
+    Args:
+        sources: Every tensor of the source, in order.
+        planned: The result.
+
+    Raises:
+        PlanError: Something of the source is not in the result, or not as it was.
+    """
+    found: dict[str, Expression] = {}
+    pieces: defaultdict[str, dict[_Place, list[_Piece]]] = defaultdict(lambda: defaultdict(list))
+    for each in planned:
+        whole = Source(each.key, each.made_of.dtype, each.made_of.shape)
+        _undo(each.made_of, whole, found, pieces)
+    return [Planned(source.key, _found(source, found, pieces)) for source in sources]
+
+
+_Place = tuple[Expression, int]
+
+
+def _undo(
+    made: Expression,
+    of: Expression,
+    found: dict[str, Expression],
+    pieces: dict[str, dict[_Place, list[_Piece]]],
+) -> None:
+    """Note what `of`, which has the value of `made`, says of the sources in `made`."""
+    match made:
+        case Source(key=key):
+            found.setdefault(key, of)
+        case Permuted(of=inner, dims=dims):
+            back = tuple(dims.index(dim) for dim in range(len(dims)))
+            _undo(inner, Permuted(of, back), found, pieces)
+        case Reshaped(of=inner):
+            _undo(inner, Reshaped(of, inner.shape), found, pieces)
+        case Copied(of=inner):
+            _undo(inner, of, found, pieces)
+        case Cast(of=inner) if inner.dtype == made.dtype or (inner.dtype, made.dtype) in _WIDENS:
+            _undo(inner, Cast(of, inner.dtype), found, pieces)
+        case Joined(parts=parts, dim=dim):
+            start = 0
+            for part in parts:
+                _undo(part, Narrowed(of, dim, start, part.shape[dim]), found, pieces)
+                start += part.shape[dim]
+        case Narrowed(of=inner, dim=dim, start=start):
+            found_pieces = pieces[_key_of(inner)][inner, dim]
+            found_pieces.append((dim, start, of))
+            whole = _whole(inner, dim, found_pieces)
+            if whole is not None:
+                _undo(inner, whole, found, pieces)
+        case Cast() | Filled():
+            pass
+
+
+def _key_of(expression: Expression) -> str:
+    from ckpt.rules.expressions import sources_of
+
+    return next(sources_of(expression), "")
+
+
+def _whole(inner: Expression, dim: int, pieces: list[_Piece]) -> Expression | None:
+    """What the pieces are together, once they cover all of `inner`."""
+    position, parts = 0, []
+    for _, start, piece in sorted(pieces, key=lambda each: each[1]):
+        if start == position:
+            parts.append(piece)
+            position += piece.shape[dim]
+    if position != inner.shape[dim]:
+        return None
+    return parts[0] if len(parts) == 1 else Joined(tuple(parts), dim)
+
+
+def _found(
+    source: Source,
+    found: dict[str, Expression],
+    pieces: dict[str, dict[_Place, list[_Piece]]],
+) -> Expression:
+    if source.key in found:
+        return found[source.key]
+    why = "was cast, which rounds, or dropped"
+    if source.key in pieces:
+        why = "is there in part"
+    raise PlanError(
+        f"{source.key}: {why}; the plan has no inverse", hint="keep the file that it was made of"
+    )

@@ -1,0 +1,128 @@
+"""Prefixes: cut off, put before, and the wrappers that torch and trainers put around a module.
+
+Sources of the wrappers: torch 2.13, `DataParallel` and `DistributedDataParallel` (`module.`),
+`torch.compile` (`_orig_mod.`), FSDP (`_fsdp_wrapped_module.`), activation checkpointing
+(`_checkpoint_wrapped_module.`), `AveragedModel` (`module.` and `n_averaged`); Lightning, whose
+module mostly calls its network `model`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ckpt.errors import PlanError
+from ckpt.rules.planned import Planned, with_keys
+
+# Attributes that no network of a person has: cut out wherever they stand.
+_ANYWHERE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_MODULE = "module"  # of a parallel wrapper at the start of a key, or beside one of the above
+# What a trainer calls the network that it holds, if all else is a second copy of it.
+_HOLDERS = ("model.", "network.", "net.", "state_dict.")
+# A second copy of the same network keeps its prefix, and so stays apart.
+_COPIES = (
+    *("ema.", "ema_model.", "model_ema.", "averaged_model.", "teacher.", "target."),
+    "n_averaged",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Cut a prefix off the keys that have it; see `ckpt.rules.planned.Rule`."""
+
+    prefix: str
+
+    @property
+    def text(self) -> str:
+        """What to call it in messages."""
+        return f"strip {self.prefix}"
+
+    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
+        """See `ckpt.rules.planned.Rule`."""
+        return with_keys(tensors, lambda key: key.removeprefix(self.prefix))
+
+    def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
+        """See `ckpt.rules.planned.Rule`."""
+        return None if changed else self.prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Put a prefix before every key; see `ckpt.rules.planned.Rule`."""
+
+    prefix: str
+
+    @property
+    def text(self) -> str:
+        """What to call it in messages."""
+        return f"add {self.prefix}"
+
+    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
+        """See `ckpt.rules.planned.Rule`.
+
+        Raises:
+            PlanError: All keys have it already.
+        """
+        if tensors and all(tensor.key.startswith(self.prefix) for tensor in tensors):
+            raise PlanError(f"all {len(tensors):,} keys begin with {self.prefix!r} already")
+        return with_keys(tensors, lambda key: self.prefix + key)
+
+    def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
+        """See `ckpt.rules.planned.Rule`."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Unwrap:
+    """Take the wrappers off, in any order and number; see `ckpt.rules.planned.Rule`."""
+
+    text: str = "unwrap"
+
+    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
+        """See `ckpt.rules.planned.Rule`."""
+        after = with_keys(tensors, unwrapped)
+        holder = _holder(tensor.key for tensor in after)
+        if holder is None:
+            return after
+        return with_keys(after, lambda key: key.removeprefix(holder))
+
+    def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
+        """See `ckpt.rules.planned.Rule`."""
+        return None if changed else "module."
+
+
+def unwrapped(key: str) -> str:
+    """One key without the wrappers that can be told from it alone.
+
+    E.g. ``module._orig_mod.fc.weight`` gives ``fc.weight``, and ``model._orig_mod.fc.weight``
+    gives ``model.fc.weight``.
+    """
+    kept: list[str] = []
+    wrapped = True  # at the start, or right behind a wrapper
+    parts = key.split(".")
+    for number, part in enumerate(parts):
+        before_wrapper = parts[number + 1 : number + 2] != [] and parts[number + 1] in _ANYWHERE
+        if part in _ANYWHERE or (part == _MODULE and (wrapped or before_wrapper)):
+            wrapped = True
+        else:
+            kept.append(part)
+            wrapped = False
+    return ".".join(kept) if kept else key
+
+
+def wrappers_of(old: str, new: str) -> list[str]:
+    """The dotted parts of `old` that `new` lacks, e.g. ``["module.", "_orig_mod."]``."""
+    left, gone = new.split("."), []
+    for part in reversed(old.split(".")):
+        if left and left[-1] == part:
+            left.pop()
+        else:
+            gone.append(f"{part}.")
+    return gone[::-1]
+
+
+def _holder(keys: Iterable[str]) -> str | None:
+    """The name under which all keys stand that are not a second copy's."""
+    own = [key for key in keys if not key.startswith(_COPIES)]
+    for holder in _HOLDERS:
+        if own and all(key.startswith(holder) and key != holder for key in own):
+            return holder
+    return None
