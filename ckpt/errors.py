@@ -41,6 +41,10 @@ class FormatError(CkptError):
     exit_code = 3
 
 
+class AmbiguousStateError(FormatError):
+    """A file holds several state_dicts, and nothing says which is meant."""
+
+
 class RefusedGlobalError(FormatError):
     """A pickle names something that is not needed to describe tensors."""
 

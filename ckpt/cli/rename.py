@@ -8,27 +8,40 @@ from ckpt.cli.options import Session, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
 from ckpt.cli.shell_trap import expect_whole_rules
 from ckpt.errors import UsageError
-from ckpt.ops.rename import rename
-from ckpt.ops.rule_files import read_map
-from ckpt.rules.rule import parse_rule
+from ckpt.ops.rename import parse, rename
+from ckpt.ops.rule_files import RuleFile, read_map, read_rule_file
+from ckpt.rules.choice import drop, keep
+from ckpt.rules.planned import Rule
+from ckpt.rules.prefixes import Add, Strip, Unwrap
 from ckpt.show.renamed import renamed_data, renamed_text
 
 
 @ckpt_command(
     examples='ckpt rename old.pt --rule "conv->embed" --check models/mnist_embed.py:Net\n'
     r'ckpt rename old.pt --rule "layers\.(\d+)->blocks.{1+1}" --dry-run' + "\n"
+    "ckpt rename run.pt::model --unwrap --in-place\n"
     "ckpt rename v1 --rule conv=embed\n"
-    "ckpt rename old.safetensors --map names.json -o new.safetensors"
+    "ckpt rename old.safetensors --rules vit.toml -o new.safetensors\n"
+    "ckpt rename v2 --undo"
 )
 @click.argument("source", metavar="SRC")
 @click.option(
     "--rule",
-    "rules",
+    "texts",
     multiple=True,
     metavar="'OLD->NEW'",
     help=r"Replace the regular expression OLD by NEW wherever it matches in a key; \1 or {1} is "
-    "a group, {1+1} its number plus one. OLD=NEW is the same and needs no quotes. Several apply "
-    "in order, each to the result of the one before.",
+    "a group, {1+1} its number plus one. OLD=NEW is the same and needs no quotes; A<->B swaps "
+    "two names. Several apply in order, each to the result of the one before.",
+)
+@click.option("-F", "literal", is_flag=True, help="Take OLD and NEW literally.")
+@click.option("--word", is_flag=True, help="OLD matches whole dotted parts and their number only.")
+@click.option(
+    "--rules",
+    "rule_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A rule file (TOML): rules in order, and operations on tensors.",
 )
 @click.option(
     "--map",
@@ -36,46 +49,79 @@ from ckpt.show.renamed import renamed_data, renamed_text
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="JSON or TOML, old key or module to new; applied at once, before the rules.",
+    help="JSON, TOML or CSV, old key or module to new; applied at once.",
 )
-@click.option("-F", "literal", is_flag=True, help="Take OLD and NEW literally.")
-@click.option("--word", is_flag=True, help="OLD matches whole dotted parts and their number only.")
+@click.option("--unwrap", is_flag=True, help="Cut off what DDP, compile and trainers put before.")
+@click.option("--strip", multiple=True, metavar="PREFIX", help="Cut a prefix off.")
+@click.option("--add", multiple=True, metavar="PREFIX", help="Put a prefix before every key.")
+@click.option("--drop", "drops", multiple=True, metavar="REGEX", help="Leave these tensors out.")
+@click.option("--keep", "keeps", multiple=True, metavar="REGEX", help="Leave all others out.")
 @click.option("--check", metavar="DEF", help="Refuse unless the result fits this definition.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace the file that stands there.")
+@click.option("--in-place", is_flag=True, help="Replace SRC itself, all at once.")
+@click.option(
+    "--save-rules",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the rules to a rule file, from which they can be undone.",
+)
+@click.option(
+    "--undo", is_flag=True, help="Give the old keys back: of a version, or by the file of --rules."
+)
 @click.option("--register", "registered", is_flag=True, help="Register the new file as well.")
 @click.option("--name", metavar="MODEL", help="The model for --register; else the file's name.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 def command(
     session: Session,
     source: str,
-    rules: tuple[str, ...],
-    maps: tuple[Path, ...],
+    texts: tuple[str, ...],
     literal: bool,
     word: bool,
+    rule_file: Path | None,
+    maps: tuple[Path, ...],
+    unwrap: bool,
+    strip: tuple[str, ...],
+    add: tuple[str, ...],
+    drops: tuple[str, ...],
+    keeps: tuple[str, ...],
     check: str | None,
     out: Path | None,
     force: bool,
+    in_place: bool,
+    save_rules: Path | None,
+    undo: bool,
     registered: bool,
     name: str | None,
     dry_run: bool,
 ) -> None:
     """Give the keys of SRC other names, by rules; the tensors stay as they are.
 
-    Of a file a new one is written beside it, old.renamed.pt; SRC itself is never touched. Of
-    a version the next version is made, which stores no tensor bytes.
+    Of a file a new one is written beside it, old.renamed.pt; SRC itself is never touched
+    without --in-place. Of a version the next version is made, which stores no tensor bytes.
+
+    Rules apply in this order: --unwrap, --strip, --drop, --keep, --map, --rules, --rule, --add.
     """
-    expect_whole_rules(source, rules)
+    expect_whole_rules(source, texts)
     if name and not registered:
         raise UsageError("--name goes with --register")
-    parsed = [parse_rule(rule, literal=literal, word=word) for rule in rules]
+    saved = None if rule_file is None else read_rule_file(rule_file)
+    before: list[Rule] = [*([Unwrap()] if unwrap else []), *map(Strip, strip)]
+    before += [*map(drop, drops), *map(keep, keeps), *map(read_map, maps)]
+    after: list[Rule] = [*(parse(text, literal=literal, word=word) for text in texts)]
+    after += map(Add, add)
+    if undo and (before or after):
+        raise UsageError("--undo takes no rules but those of --rules")
     renamed = rename(
         source,
-        [*map(read_map, maps), *parsed],
+        _in_order(before, saved, after, undo=undo),
         registry=session.registry,
         check=check,
         out=out,
         replace_out=force,
+        in_place=in_place,
+        undo=undo,
+        save_rules=save_rules,
         register_result=registered,
         name=name,
         dry_run=dry_run,
@@ -83,3 +129,11 @@ def command(
     if renamed.added:
         remark_on_new_registry(session, renamed.added.created_registry)
     session.show(lambda: renamed_text(renamed, dry_run=dry_run), lambda: renamed_data(renamed))
+
+
+def _in_order(
+    before: list[Rule], saved: RuleFile | None, after: list[Rule], *, undo: bool
+) -> list[Rule] | RuleFile:
+    if saved is None:
+        return [*before, *after]
+    return saved if undo else [*before, *saved.rules, *after]

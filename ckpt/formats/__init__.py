@@ -12,6 +12,9 @@ from ckpt.errors import UsageError
 from ckpt.files import ByteSource
 from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.foreign import foreign
+from ckpt.formats.pickle_find import ALL
+
+__all__ = ["ALL", "SUFFIXES", "format_for", "format_of", "is_usual", "open_checkpoint"]
 
 _MODULES = ("safetensors", "torch_zip", "torch_legacy")
 SUFFIXES = {
@@ -62,6 +65,11 @@ def format_for(path: Path) -> Format:
     if name is None:
         raise UsageError(f"{path}: no known suffix, expected one of {', '.join(SUFFIXES)}")
     return _load(name)
+
+
+def format_of(container: str) -> Format:
+    """The format that writes one file of what a container holds: its own, or the nearest one."""
+    return _load("safetensors" if "safetensors" in container else "torch_zip")
 
 
 def is_usual(path: Path, container: str) -> bool:

@@ -61,6 +61,13 @@ class Checkpoint(Protocol):
     def rest(self) -> Mapping[str, Any]:
         """The non-tensor part as far as people want to see it; fit for JSON."""
 
+    @property
+    def aliases(self) -> Sequence[str]:
+        """Names of tensors that stand elsewhere than with the tensors, of tied ones mostly.
+
+        `renamed` takes new names for them as well.
+        """
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """The same container with other keys; all else, and the order, is kept.
 
@@ -78,6 +85,9 @@ class Format(Protocol):
 
     NAME: str
 
+    def carries(self, key: str, value: object) -> bool:
+        """Whether a new file has a place for this part of the rest of another."""
+
     def recognises(self, head: bytes) -> bool:
         """Whether a file that begins with `head`, of 512 bytes or less, is of this format."""
 
@@ -88,12 +98,15 @@ class Format(Protocol):
             FormatError: It is not well-formed.
         """
 
-    def lay_out(self, entries: Sequence[TensorEntry], *, name: str) -> Layout:
+    def lay_out(
+        self, entries: Sequence[TensorEntry], *, name: str, rest: Mapping[str, Any]
+    ) -> Layout:
         """A new file that holds `entries` of some source.
 
         Args:
             entries: With their offsets in the source.
             name: The file's name without its suffix.
+            rest: What to hold besides; nothing but what `carries` says.
 
         Raises:
             FormatError: The format cannot hold one of them.

@@ -40,6 +40,11 @@ class DistributedCheckpoint:
     written_by: str
     format: str = NAME
 
+    @property
+    def aliases(self) -> Sequence[str]:
+        """None."""
+        return ()
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new `.metadata`, and all other files as they are."""
         own = {self.prefix + entry.key: entry.key for entry in self.entries}

@@ -52,16 +52,22 @@ def module_renames(metadata: Mapping, new_keys: MappingOf[str, str]) -> list[tup
     Without it a module would lose its version, and a BatchNorm that lacks
     `num_batches_tracked` would load in silence. A module whose new path is another's stays.
     """
-    targets = _moved_modules(new_keys)
     texts = list(texts_of(metadata))
-    landed = {str(text): targets.get(text, str(text)) for text in texts}
+    landed = moved_modules([str(text) for text in texts], new_keys)
+    return [(text, landed[text]) for text in texts if landed[text] != text]
+
+
+def moved_modules(modules: list[str], new_keys: MappingOf[str, str]) -> dict[str, str]:
+    """Where each module goes: with its tensors where they stay together; no two to one place."""
+    targets = _moved_modules(new_keys)
+    landed = {module: targets.get(module, module) for module in modules}
     while True:
         takers: dict[str, str] = {}
         for module, target in sorted(landed.items(), key=lambda pair: pair[0] != pair[1]):
             takers.setdefault(target, module)
         losers = [module for module, target in landed.items() if takers[target] != module]
         if not losers:
-            return [(text, landed[text]) for text in texts if landed[text] != text]
+            return landed
         landed |= {module: module for module in losers}
 
 

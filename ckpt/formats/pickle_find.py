@@ -4,16 +4,18 @@ Walks the nodes without recursion, bounded in depth and steps: they may share an
 each other as the file likes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ckpt.errors import FormatError
+from ckpt.errors import AmbiguousStateError, FormatError
 from ckpt.formats.pickle_describe import brief, is_tensor
 from ckpt.formats.pickle_globals import TENSOR_V1, TENSOR_V2, TENSOR_V3
 from ckpt.formats.pickle_keys import identity, shown_keys, shown_path
 from ckpt.formats.pickle_nodes import Call, Mapping, Sequence
 
 DEPTH_LIMIT = 100
+ALL = "*"  # as after ``FILE::``: a state_dict, and all that have its keys
+_OPTIMIZER = {"state", "param_groups"}
 _LISTED = 5  # state_dicts in a hint
 
 Path = tuple[object, ...]
@@ -27,10 +29,12 @@ class Found:
         tensors: Every tensor with its path from the root.
         state_dicts: Mappings that hold tensors themselves, reached by text keys alone; each
             with its path and with how many it holds.
+        optimizers: Mappings that have what `Optimizer.state_dict` gives.
     """
 
     tensors: list[tuple[Path, Call]]
     state_dicts: list[tuple[tuple[str, ...], Mapping, int]]
+    optimizers: list[Mapping]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ def find(root: object, *, name: str, step_limit: int) -> Found:
     Raises:
         FormatError: It is nested too deep, in a circle, or shared beyond measure.
     """
-    found = Found([], [])
+    found = Found([], [], [])
     path: list[object] = []
     # One iterator a level: what waits to be visited takes no memory, however often it is shared.
     levels: list[Iterator[tuple[object, object]]] = [iter(((None, root),))]
@@ -94,7 +98,8 @@ def _note(found: Found, path: Path, node: object, name: str) -> None:
         assert isinstance(node, Call)
         found.tensors.append((path, node))
     elif isinstance(node, Mapping):
-        _expect_unique(node, path, name)
+        if _unique_texts(node, path, name) >= _OPTIMIZER:
+            found.optimizers.append(node)
         texts = tuple(part for part in path if isinstance(part, str))
         count = sum(is_tensor(value) for _, value in node.items)
         # A module without parameters is an empty mapping.
@@ -102,8 +107,11 @@ def _note(found: Found, path: Path, node: object, name: str) -> None:
             found.state_dicts.append((texts, node, count))
 
 
-def _expect_unique(mapping: Mapping, path: Path, name: str) -> None:
-    """No dict that was pickled has a key twice; readers differ in which of them they take."""
+def _unique_texts(mapping: Mapping, path: Path, name: str) -> set[str]:
+    """The keys that are text.
+
+    No dict that was pickled has a key twice; readers differ in which of them they take.
+    """
     seen: set[str] = set()
     others: set[str] = set()
     for key, _ in mapping.items:
@@ -113,6 +121,7 @@ def _expect_unique(mapping: Mapping, path: Path, name: str) -> None:
             raise FormatError(f"{name}: {dotted((*path, key))}: stands twice")
         if text is not None:
             taken.add(text)
+    return seen
 
 
 def _children(node: Mapping | Sequence | Call) -> Iterator[tuple[object, object]]:
@@ -147,11 +156,12 @@ def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
         inside: Its dotted path, or that of something that has tensors further down, such as
             an optimizer's state; None for the only one that there is. The root is none if a
             mapping in it holds more tensors than it does itself: a training checkpoint with a
-            loose tensor beside its model.
+            loose tensor beside its model. `ALL` for the first of several with the same keys.
         name: What to call the file in messages.
 
     Raises:
-        FormatError: There is none, or several and no telling which.
+        FormatError: There is none.
+        AmbiguousStateError: There are several and no telling which.
     """
     paths: dict[str, tuple[tuple[str, ...], Mapping]] = {}
     for path, mapping, _ in found.state_dicts:
@@ -161,7 +171,8 @@ def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
     counts = {path: count for path, _, count in found.state_dicts}
     if () in counts and counts[()] < max(counts.values()):
         del paths[""]
-    if inside is not None:
+    if inside not in (None, ALL):
+        assert inside is not None
         if inside in paths:
             return _direct(*paths[inside], name)
         return _below(found, inside, list(paths), name)
@@ -169,9 +180,19 @@ def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
         return _direct(*paths[""], name)
     if not paths:
         return _flattened(found, (), name)
-    if len(paths) > 1:
-        raise FormatError(f"{name}: holds {len(paths)} state_dicts", hint=_hint(name, list(paths)))
+    if len(paths) > 1 and not (inside == ALL and _same_keys(paths.values())):
+        raise AmbiguousStateError(
+            f"{name}: holds {len(paths)} state_dicts", hint=_hint(name, list(paths))
+        )
     return _direct(*next(iter(paths.values())), name)
+
+
+def _same_keys(found: Iterable[tuple[tuple[str, ...], Mapping]]) -> bool:
+    """Whether the first has all the keys that the others have."""
+    first, *others = [
+        {key for key, _ in mapping.items if isinstance(key, str)} for _, mapping in found
+    ]
+    return all(keys <= first for keys in others)
 
 
 def _direct(path: tuple[str, ...], mapping: Mapping, name: str) -> Chosen:

@@ -5,7 +5,7 @@ Source: `torch.serialization._save` and `torch._tensor.Tensor._reduce_ex_interna
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ckpt.formats.pickle_globals import STORAGES, TENSOR_V2, TENSOR_V3, UNTYPED
 from ckpt.tensors import TensorEntry
@@ -13,18 +13,47 @@ from ckpt.tensors import TensorEntry
 _TYPED = {dtype: storage for storage, dtype in STORAGES.items()}
 
 
-def pickle_state_dict(entries: Sequence[TensorEntry], storages: Sequence[str]) -> bytes:
+Versions = Mapping[str, Mapping[str, int]]
+
+
+def pickle_state_dict(
+    entries: Sequence[TensorEntry], storages: Sequence[str], versions: Versions | None = None
+) -> bytes:
     """The pickle of a state_dict whose tensors are contiguous, each from its storage's start.
 
     Args:
         entries: Keys, dtypes and shapes.
         storages: For each entry the name of its storage in the archive.
+        versions: The `_metadata` that `Module.state_dict` sets on its result; None for none.
     """
     pickler = _Pickler()
     parts = [b"\x80\x02", pickler.named("collections.OrderedDict"), b")R("]
     for entry, storage in zip(entries, storages, strict=True):
         parts += [pickler.text(entry.key), *_tensor(pickler, entry, storage)]
-    return b"".join([*parts, b"u."])
+    parts.append(b"u")
+    if versions is not None:
+        parts += _versions(pickler, versions)
+    return b"".join([*parts, b"."])
+
+
+def is_module_versions(value: object) -> bool:
+    """Whether it is what `versions` takes: for each module numbers by name."""
+    return isinstance(value, Mapping) and all(
+        isinstance(module, str)
+        and isinstance(numbers, Mapping)
+        and all(type(number) is int and 0 <= number < 1 << 31 for number in numbers.values())
+        for module, numbers in value.items()
+    )
+
+
+def _versions(pickler: "_Pickler", versions: Versions) -> list[bytes]:
+    parts = [b"}", pickler.text("_metadata"), pickler.named("collections.OrderedDict"), b")R("]
+    for module, numbers in versions.items():
+        parts += [pickler.text(module), b"}("]
+        for name, number in numbers.items():
+            parts += [pickler.text(name), pickler.number(number)]
+        parts.append(b"u")
+    return [*parts, b"usb"]
 
 
 def _tensor(pickler: "_Pickler", entry: TensorEntry, storage: str) -> list[bytes]:

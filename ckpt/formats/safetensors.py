@@ -70,6 +70,15 @@ class SafetensorsFile:
         """The header's ``__metadata__``."""
         return self.metadata or {}
 
+    @property
+    def aliases(self) -> Sequence[str]:
+        """What `safetensors.torch.save_model` left out, since another tensor has its bytes.
+
+        It notes them in ``__metadata__``, with the key that was kept.
+        """
+        keys = {entry.key for entry in self.entries}
+        return [name for name, kept in (self.metadata or {}).items() if kept in keys]
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new header and the body as it is."""
         keys = [new_keys.get(entry.key, entry.key) for entry in self.entries]
@@ -78,7 +87,16 @@ class SafetensorsFile:
             key: _described(entry, _offset(entry) - self.body.offset)
             for key, entry in zip(keys, self.entries, strict=True)
         }
-        return [_header_bytes(header, self.metadata), self.body]
+        return [_header_bytes(header, self._renamed_metadata(new_keys)), self.body]
+
+    def _renamed_metadata(self, new_keys: Mapping[str, str]) -> Mapping[str, str] | None:
+        if self.metadata is None:
+            return None
+        tied = {name: self.metadata[name] for name in self.aliases}
+        return {
+            **{name: text for name, text in self.metadata.items() if name not in tied},
+            **{new_keys.get(name, name): new_keys.get(kept, kept) for name, kept in tied.items()},
+        }
 
 
 def recognises(head: bytes) -> bool:
@@ -107,7 +125,14 @@ def read(source: ByteSource, *, inside: str | None = None) -> SafetensorsFile:
     return SafetensorsFile(source, entries, metadata, body)
 
 
-def lay_out(entries: Sequence[TensorEntry], *, name: str) -> Layout:
+def carries(key: str, value: object) -> bool:
+    """See `ckpt.formats.checkpoint.Format.carries`: text, as ``__metadata__`` has it."""
+    return isinstance(value, str)
+
+
+def lay_out(
+    entries: Sequence[TensorEntry], *, name: str, rest: Mapping[str, Any] | None = None
+) -> Layout:
     """See `ckpt.formats.checkpoint.Format.lay_out`.
 
     The header keeps the order of `entries`; the body goes from wide dtypes to narrow ones,
@@ -128,7 +153,7 @@ def lay_out(entries: Sequence[TensorEntry], *, name: str) -> Layout:
         offsets[entry.key] = position
         position += entry.nbytes
     header = {entry.key: _described(entry, offsets[entry.key]) for entry in entries}
-    pieces: list[Piece] = [_header_bytes(header, {"format": "pt"})]
+    pieces: list[Piece] = [_header_bytes(header, {"format": "pt", **(rest or {})})]
     return pieces + [entry for entry in body if entry.nbytes]
 
 

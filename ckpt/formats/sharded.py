@@ -85,6 +85,11 @@ class ShardedCheckpoint:
         }
         return {**index, **shards}
 
+    @property
+    def aliases(self) -> Sequence[str]:
+        """Those of all shards."""
+        return [name for shard in self.shards for name in shard.aliases]
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """Every file anew, the index first; without a new key it keeps its bytes."""
         keys = [new_keys.get(entry.key, entry.key) for entry in self.entries]

@@ -70,6 +70,11 @@ class TorchLegacyFile:
         """What is beside the tensors of the state_dict."""
         return self.state.rest
 
+    @property
+    def aliases(self) -> Sequence[str]:
+        """None."""
+        return ()
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new pickle of the value between what stands before and after it."""
         data = self.state.renamed(self.pickle, self.read, new_keys, name=self.source.name)

@@ -3,7 +3,7 @@
 The containers differ in where a storage's bytes are; what the pickle says is the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,10 @@ from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import expect_keys
 from ckpt.formats.pickle_describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle_edit import key_renames, module_renames, rename_texts
-from ckpt.formats.pickle_find import Chosen, choose, dotted, find
+from ckpt.formats.pickle_find import ALL, Chosen, Found, choose, dotted, find
 from ckpt.formats.pickle_nodes import Mapping as Node
+from ckpt.formats.pickle_nodes import Sequence as Items
+from ckpt.formats.pickle_nodes import Text
 from ckpt.formats.pickle_reader import Read
 from ckpt.formats.pickle_tensors import FindStorage, entries_of, entry_of, metadata_of, texts_of
 from ckpt.tensors import Span, TensorEntry, tensor_spans
@@ -28,11 +30,15 @@ class TorchState:
         entries: In the order of the pickle.
         spans: Where whole tensors lie, those beside the state_dict included.
         rest: What is no tensor of the state_dict, fit for JSON.
+        beside: Mappings and lists that name its tensors as well: the other state_dicts of the
+            file, an optimizer's state by name, its `param_names`. They follow a rename, if it
+            was not limited to one state_dict.
     """
 
     entries: Sequence[TensorEntry]
     spans: Sequence[Span]
     rest: Mapping[str, Any]
+    beside: Sequence[Node | Items]
     _chosen: Chosen
 
     def renamed(
@@ -67,9 +73,12 @@ class TorchState:
         keys = [new for old, new in full.items() if old or new]
         expect_keys(name, [*keys, *(texts - full.keys())])
         renames = key_renames(mapping, full)
-        metadata = metadata_of(mapping)
-        if metadata is not None:
-            renames += module_renames(metadata, full)
+        for each in (mapping, *self.beside):
+            metadata = metadata_of(each) if isinstance(each, Node) else None
+            if metadata is not None:
+                renames += module_renames(metadata, full)
+        for each in self.beside:
+            renames += _followed(each, full, name)
         return rename_texts(pickle, read, renames)
 
 
@@ -97,7 +106,39 @@ def read_state(
         for at, tensor in found.tensors
         if id(tensor) not in inside_it
     ]
-    return TorchState(entries, tensor_spans([*entries, *others]), _rest(read.root, chosen), chosen)
+    return TorchState(
+        entries=entries,
+        spans=tensor_spans([*entries, *others]),
+        rest=_rest(read.root, chosen),
+        beside=list(_beside_it(found, chosen)) if inside in (None, ALL) else [],
+        _chosen=chosen,
+    )
+
+
+def _beside_it(found: Found, chosen: Chosen) -> Iterator[Node | Items]:
+    """What else in the file may name the tensors of the state_dict."""
+    for _, mapping, _ in found.state_dicts:
+        if mapping is not chosen.mapping:
+            yield mapping
+    for optimizer in found.optimizers:
+        fields = {str(key): value for key, value in optimizer.items}
+        if isinstance(fields["state"], Node):
+            yield fields["state"]
+        groups = fields["param_groups"]
+        for group in groups.items if isinstance(groups, Items) else ():
+            for key, value in group.items if isinstance(group, Node) else ():
+                if key == "param_names" and isinstance(value, Items):
+                    yield value
+
+
+def _followed(
+    beside: Node | Items, new_keys: Mapping[str, str], name: str
+) -> list[tuple[Text, str]]:
+    """What changes in something that names the tensors as well."""
+    texts = texts_of(beside) if isinstance(beside, Node) else beside.items
+    own = [text for text in texts if isinstance(text, Text)]
+    expect_keys(name, [new_keys.get(text, str(text)) for text in own if text])
+    return [(text, new_keys[text]) for text in own if text in new_keys]
 
 
 def _rest(root: object, chosen: Chosen) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ckpt.formats.checkpoint import Sum, expect_keys
 from ckpt.formats.inflated import STORED, Inflated, expect_proportion
 from ckpt.formats.pickle_reader import Read, read_pickle
 from ckpt.formats.pickle_tensors import Storage
-from ckpt.formats.pickle_writer import pickle_state_dict
+from ckpt.formats.pickle_writer import is_module_versions, pickle_state_dict
 from ckpt.formats.torch_state import TorchState, read_state
 from ckpt.formats.zip_reader import Member, read_members
 from ckpt.formats.zip_writer import ALIGNMENT, NewMember, lay_out_archive
@@ -117,6 +117,11 @@ class TorchZipFile:
         """What is beside the tensors of the state_dict."""
         return self.state.rest
 
+    @property
+    def aliases(self) -> Sequence[str]:
+        """None."""
+        return ()
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new data.pkl, and all records as they are, aligned anew and stored."""
         archive = self.archive
@@ -163,7 +168,14 @@ def open_archive(source: ByteSource) -> Archive:
     return Archive(whole, members, spans, data, described, _alignment(whole, spans))
 
 
-def lay_out(entries: Sequence[TensorEntry], *, name: str) -> Layout:
+def carries(key: str, value: object) -> bool:
+    """See `ckpt.formats.checkpoint.Format.carries`: the versions of modules."""
+    return key == "_metadata" and is_module_versions(value)
+
+
+def lay_out(
+    entries: Sequence[TensorEntry], *, name: str, rest: Mapping[str, Any] | None = None
+) -> Layout:
     """See `ckpt.formats.checkpoint.Format.lay_out`. Tied entries share a storage."""
     expect_keys("the new file", [entry.key for entry in entries])
     storages: dict[object, tuple[str, TensorEntry]] = {}
@@ -175,7 +187,7 @@ def lay_out(entries: Sequence[TensorEntry], *, name: str) -> Layout:
     # torch names the folder after the file too, where the name is ASCII.
     folder = name if name.isascii() and name and "/" not in name else "archive"
     small = {
-        "data.pkl": pickle_state_dict(entries, names),
+        "data.pkl": pickle_state_dict(entries, names, (rest or {}).get("_metadata")),
         ".format_version": b"1",
         ".storage_alignment": b"%d" % ALIGNMENT,
         "byteorder": b"little",

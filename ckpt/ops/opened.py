@@ -50,6 +50,11 @@ class OpenedVersion:
         return self.source.manifest
 
     @property
+    def inside(self) -> str | None:
+        """Which state_dict of its file it is, as after ``FILE::``."""
+        return self.manifest.inside
+
+    @property
     def entries(self) -> Sequence[TensorEntry]:
         """With digests, without offsets."""
         return self.manifest.entries

@@ -1,29 +1,32 @@
-"""Rename: a checkpoint with other keys. Of a file a new file, of a version the next one.
+"""Rename: a checkpoint with other keys, and other tensors where rules make some.
 
-The plan is whole, and checked against the definition if one is named, before anything is
-written. No tensor is decoded: a file's tensors are copied as they are, a version's are
-not even read.
+Of a file a new file, of a version the next one. The plan is whole, and checked against the
+definition if one is named, before anything is written. Where names alone change no tensor is
+decoded: a file's tensors are copied as they are, a version's are not even read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ckpt.errors import FitError, IntegrityError, UsageError
-from ckpt.formats import format_for, is_usual, open_checkpoint
-from ckpt.formats.checkpoint import Checkpoint
-from ckpt.manifest import Hole, Skeleton
-from ckpt.ops.blobs import Blobs
+from ckpt.errors import AmbiguousStateError, FitError, UsageError
+from ckpt.formats import ALL, format_for, format_of, is_usual
+from ckpt.ops.derive import Derived
 from ckpt.ops.fitting import Fitting, fitting
+from ckpt.ops.next_version import next_version, plan_record
 from ckpt.ops.opened import OpenedFile, OpenedState, OpenedVersion, open_state
 from ckpt.ops.register import model_name, register
 from ckpt.ops.registry import Added, Registry
-from ckpt.ops.writing import Written, write_checkpoint
-from ckpt.rules.plan import Plan, Rule, plan_renames
+from ckpt.ops.rule_files import RuleFile, write_rule_file
+from ckpt.ops.undo import undo_file, undo_version
+from ckpt.ops.writing import Written, write_checkpoint, write_tensors
+from ckpt.rules.plan import Plan, plan_tensors
+from ckpt.rules.planned import Rule
 from ckpt.rules.rule import parse_rule
-from ckpt.store.version import VersionSource
-from ckpt.tensors import FileStart, Layout, Span, TensorEntry
+from ckpt.rules.together import SWAP, parse_swap
+from ckpt.tensors import TensorEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,11 @@ class Renamed:
 
     Attributes:
         source: The name of what was renamed.
-        plan: Every key with its new name.
+        plan: What becomes of every tensor.
         fitting: The fit with the definition of `check`; it fits, where it is given.
         written: The file that was written, if one was.
         added: The version that was added, if one was.
+        saved: The rule file that was written, if one was.
     """
 
     source: str
@@ -43,16 +47,20 @@ class Renamed:
     fitting: Fitting | None = None
     written: Written | None = None
     added: Added | None = None
+    saved: Path | None = None
 
 
 def rename(
     source: str,
-    rules: Sequence[str | Rule],
+    rules: Sequence[str | Rule] | RuleFile = (),
     *,
     registry: Registry | None = None,
     check: str | None = None,
     out: Path | None = None,
     replace_out: bool = False,
+    in_place: bool = False,
+    undo: bool = False,
+    save_rules: Path | None = None,
     register_result: bool = False,
     name: str | None = None,
     dry_run: bool = False,
@@ -61,12 +69,16 @@ def rename(
 
     Args:
         source: A file, or a version.
-        rules: ``conv->embed`` and the like, and key maps, applied first to last.
+        rules: ``conv->embed`` and the like, key maps and operations, applied first to last.
         registry: Where versions are looked up and added.
         check: A definition that the result must fit strictly.
         out: The file to write; of a file, by default, ``old.renamed.pt`` beside it; of a
             version only if it is given, and then no version is added.
         replace_out: Whether a file that stands there is replaced.
+        in_place: Replace the file itself, atomically.
+        undo: Give the old keys back: of a version those of its own rename, of a file those
+            of `rules`, a rule file that `save_rules` wrote.
+        save_rules: A rule file to write, which can be applied again, and undone.
         register_result: Register the file that is written as the next version of a model.
         name: That model; None takes the version's, or the file's name.
         dry_run: Stop after the plan and the check.
@@ -77,20 +89,74 @@ def rename(
         UsageError: There is nothing to do, or `out` stands already.
     """
     registry = registry or Registry()
-    parsed = [parse_rule(rule) if isinstance(rule, str) else rule for rule in rules]
-    if not parsed:
-        raise UsageError("no rule is given", hint="--rule 'OLD->NEW', or --map FILE")
-    with open_state(source, registry) as opened:
-        plan = plan_renames([entry.key for entry in opened.entries], parsed)
+    listed = _listed(rules)
+    if not listed and not undo:
+        raise UsageError(
+            "no rule is given", hint="--rule 'OLD->NEW', --rules FILE, --map FILE or --unwrap"
+        )
+    with _opened(source, registry) as opened:
+        plan = _undone(opened, rules) if undo else _planned(opened, listed)
         result = Renamed(opened.name, plan, _checked(opened.entries, plan, check))
         if dry_run:
             return result
+        if save_rules is not None:
+            write_rule_file(save_rules, listed, opened.entries, name=f"rename of {opened.name}")
+            result = replace(result, saved=save_rules)
         if isinstance(opened, OpenedVersion) and out is None:
-            return replace(result, added=_next_version(opened, plan, registry, result.fitting))
-        result = replace(result, written=_write(opened, plan, out, replace_out=replace_out))
+            return replace(result, added=_added(opened, result, listed, registry, undo=undo))
+        target = _target(opened, plan, out, in_place=in_place)
+        written = _write(opened, plan, target, replace_out=replace_out or in_place)
+        result = replace(result, written=written)
     if not register_result:
         return result
-    return replace(result, added=_registered(result, registry, name or _model(opened)))
+    record = {"plan": plan_record(plan, listed, opened.entries)}
+    added = _registered(result, record, registry, name or _model(opened))
+    return replace(result, added=added)
+
+
+def parse(text: str, *, literal: bool = False, word: bool = False) -> Rule:
+    """Read one rule as it is typed: ``OLD->NEW``, ``OLD=NEW``, or ``A<->B`` for a swap.
+
+    Raises:
+        RuleError: It cannot be read.
+    """
+    if SWAP in text:
+        return parse_swap(text, word=word)
+    return parse_rule(text, literal=literal, word=word)
+
+
+@contextmanager
+def _opened(source: str, registry: Registry) -> Iterator[OpenedState]:
+    """Like `open_state`; of a file with several state_dicts of the same keys all are meant."""
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(open_state(source, registry))
+        except AmbiguousStateError as ambiguous:
+            try:
+                opened = stack.enter_context(open_state(f"{source}::{ALL}", registry))
+            except AmbiguousStateError:
+                raise ambiguous from None
+        yield opened
+
+
+def _planned(opened: OpenedState, rules: Sequence[Rule]) -> Plan:
+    return plan_tensors(opened.entries, rules, aliases=opened.checkpoint.aliases)
+
+
+def _listed(rules: Sequence[str | Rule] | RuleFile) -> list[Rule]:
+    given = rules.rules if isinstance(rules, RuleFile) else rules
+    return [parse(rule) if isinstance(rule, str) else rule for rule in given]
+
+
+def _undone(opened: OpenedState, rules: Sequence[str | Rule] | RuleFile) -> Plan:
+    if isinstance(rules, RuleFile):
+        return undo_file(opened.name, opened.entries, rules)
+    if rules or isinstance(opened, OpenedFile):
+        raise UsageError(
+            "--undo needs the rule file of the rename",
+            hint="ckpt rename NEW --undo --rules FILE, with the FILE of --save-rules",
+        )
+    return undo_version(opened)
 
 
 def _checked(entries: Sequence[TensorEntry], plan: Plan, definition: str | None) -> Fitting | None:
@@ -99,15 +165,15 @@ def _checked(entries: Sequence[TensorEntry], plan: Plan, definition: str | None)
     from ckpt.definitions import find_definition
 
     wanted = find_definition(definition).entries()
-    found = fitting(_with_new_keys(entries, plan), definition, wanted)
+    found = fitting(_planned_entries(plan), definition, wanted)
     if not found.fit.fits:
         raise _misfit(found, before=fitting(entries, definition, wanted))
     return found
 
 
-def _with_new_keys(entries: Sequence[TensorEntry], plan: Plan) -> list[TensorEntry]:
-    new_keys = plan.new_keys
-    return [replace(entry, key=new_keys[entry.key]) for entry in entries]
+def _planned_entries(plan: Plan) -> list[TensorEntry]:
+    """The result as far as a plan says: keys, dtypes, shapes."""
+    return [TensorEntry(e.key, e.made_of.dtype, e.made_of.shape) for e in plan.tensors]
 
 
 def _misfit(found: Fitting, *, before: Fitting) -> FitError:
@@ -130,27 +196,27 @@ def _few(keys: list[str]) -> str:
     return ", ".join(keys[:2]) + (", …" if len(keys) > 2 else "")
 
 
-def _write(opened: OpenedState, plan: Plan, out: Path | None, *, replace_out: bool) -> Written:
-    if isinstance(opened, OpenedFile):
-        inside = opened.inside
-        out = out or _beside(opened)
-        if out.exists() and out.samefile(opened.path):
-            raise UsageError(f"{out}: the input is never overwritten", hint="name another with -o")
-    else:
-        inside = opened.manifest.inside
-    assert out is not None  # of a version only where it is given
-    checkpoint = opened.checkpoint
-    return write_checkpoint(
-        checkpoint,
-        out,
-        form=None if is_usual(out, checkpoint.format) else format_for(out),
-        new_keys=plan.new_keys,
-        inside=inside,
-        replace_out=replace_out,
-    )
+def _target(opened: OpenedState, plan: Plan, out: Path | None, *, in_place: bool) -> Path:
+    """Where the new file goes."""
+    if isinstance(opened, OpenedVersion):
+        assert out is not None  # else a version is added
+        return out
+    several = len(opened.checkpoint.source.parts) > 1
+    if in_place:
+        if out is not None or several:
+            what = "a folder of several files" if several else "-o"
+            raise UsageError(f"--in-place replaces one file; {what} cannot go with it")
+        return opened.path
+    out = out or _beside(opened, as_folder=several and plan.is_rename)
+    if out.exists() and out.samefile(opened.path):
+        raise UsageError(
+            f"{out}: the input is never overwritten",
+            hint="name another with -o, or replace it with --in-place",
+        )
+    return out
 
 
-def _beside(opened: OpenedFile) -> Path:
+def _beside(opened: OpenedFile, *, as_folder: bool) -> Path:
     """The default output: ``old.renamed.pt`` beside the file, or a folder beside the folder."""
     path = opened.path
     if len(opened.checkpoint.source.parts) == 1:
@@ -158,98 +224,82 @@ def _beside(opened: OpenedFile) -> Path:
     folder = path if path.is_dir() else path.parent
     if folder.resolve() == Path.cwd():
         folder = Path("..") / Path.cwd().name
-    return folder.with_name(f"{folder.name}.renamed")
+    if as_folder:
+        return folder.with_name(f"{folder.name}.renamed")
+    suffix = ".safetensors" if "safetensors" in opened.checkpoint.format else ".pt"
+    return folder.with_name(f"{folder.name}.renamed{suffix}")
+
+
+def _write(opened: OpenedState, plan: Plan, out: Path, *, replace_out: bool) -> Written:
+    checkpoint = opened.checkpoint
+    same = is_usual(out, checkpoint.format)
+    if plan.is_rename:
+        return write_checkpoint(
+            checkpoint,
+            out,
+            form=None if same else format_for(out),
+            new_keys={**plan.new_keys, **plan.aliases},
+            inside=opened.inside,
+            replace_out=replace_out,
+        )
+    derived = Derived(checkpoint.source, {entry.key: entry for entry in checkpoint.entries})
+    return write_tensors(
+        checkpoint,
+        [derived.entry(each.key, each.made_of) for each in plan.tensors],
+        out,
+        source=derived.source,
+        form=format_of(checkpoint.format) if same else format_for(out),
+        new_keys=plan.new_keys,
+        replace_out=replace_out,
+    )
 
 
 def _model(opened: OpenedState) -> str:
     return model_name(opened.path) if isinstance(opened, OpenedFile) else opened.version.model
 
 
-def _registered(result: Renamed, registry: Registry, model: str) -> Added:
+def _registered(result: Renamed, record: dict[str, Any], registry: Registry, model: str) -> Added:
     assert result.written is not None
     return register(
         result.written.ref,
         registry=registry,
         name=model,
         made_by=f"rename of {Path(result.source).name}",
-        record={"plan": _plan_record(result.plan)},
+        record=record,
     )
 
 
-def _next_version(
-    opened: OpenedVersion, plan: Plan, registry: Registry, fits: Fitting | None
+def _added(
+    opened: OpenedVersion, result: Renamed, rules: Sequence[Rule], registry: Registry, *, undo: bool
 ) -> Added:
-    """Add the version with the new keys: a new skeleton around the tensors as they are."""
-    old, version = opened.manifest, opened.version
-    blobs = Blobs(registry.store)
-    entries = tuple(_with_new_keys(old.entries, plan))
-    layout = opened.checkpoint.renamed(plan.new_keys)
-    skeleton, files = _skeleton(layout, opened.source, blobs)
-    needed = {hole.digest for hole in skeleton.holes} | {str(entry.digest) for entry in entries}
-    manifest = replace(
-        old,
-        file_digest=None,
-        skeleton=skeleton,
-        files=files,
-        entries=entries,
-        inline={**blobs.inline, **{d: b for d, b in old.inline.items() if d in needed}},
-        record={
-            "model": version.model,
-            "metrics": dict(version.metrics),
-            "parent": {"version": version.ref, "manifest": version.manifest},
-            "plan": _plan_record(plan),
-            **({"fits": fits.definition} if fits else {}),
-        },
-    )
-    again = VersionSource(f"{version.ref}, renamed", manifest, registry.store)
-    manifest = replace(manifest, rest=_read_back(again, entries).rest)
-    return registry.add(
-        version.model,
-        manifest,
-        new_bytes=blobs.new_bytes,
-        made_by=f"rename of {version.label}",
-        metrics=version.metrics,
-    )
+    """The next version; of a plan that makes tensors by way of a file."""
+    plan, fits = result.plan, result.fitting
+    record = plan_record(plan, rules, opened.entries)
+    if undo:
+        from ckpt.ops.undo import known_parent
 
+        parent = known_parent(opened, plan, registry)
+        if parent is not None:
+            return Added(parent, new=False)
+    if plan.is_rename:
+        definition = fits.definition if fits else None
+        return next_version(opened, plan, record, registry, definition=definition)
+    from tempfile import TemporaryDirectory
 
-def _skeleton(
-    layout: Layout, source: VersionSource, blobs: Blobs
-) -> tuple[Skeleton, tuple[tuple[str, int], ...]]:
-    """The skeleton, and the files, laid out of pieces of a version, no tensor being read."""
-    position, holes, parts = 0, list[Hole](), list[bytes]()
-    begins: list[tuple[str, int]] = []
-    for piece in layout:
-        if isinstance(piece, FileStart):
-            begins.append((piece.name, position))
-            continue
-        if isinstance(piece, bytes):
-            parts.append(piece)
-            position += len(piece)
-            continue
-        assert isinstance(piece, Span)  # renaming a container copies its tensors as they are
-        for part, hole in source.pieces(piece):
-            if hole is None:
-                parts.append(source.own(part))
-            else:
-                assert part.nbytes == hole.nbytes  # tensors move whole
-                holes.append(Hole(position, part.nbytes, hole.digest))
-            position += part.nbytes
-    own = b"".join(parts)
-    ends = [*(begin for _, begin in begins[1:]), position]
-    files = ((name, end - begin) for (name, begin), end in zip(begins, ends, strict=False))
-    return Skeleton(position, tuple(holes), blobs.put_skeleton([own], len(own))), tuple(files)
-
-
-def _read_back(source: VersionSource, expected: Sequence[TensorEntry]) -> Checkpoint:
-    """Read the new skeleton as any reader will, before a version is made of it."""
-    again = open_checkpoint(source, inside=source.manifest.inside)
-    if [(e.key, e.shape) for e in again.entries] != [(e.key, e.shape) for e in expected]:
-        raise IntegrityError(f"{source.name}: does not read back as planned; nothing was added")
-    return again
-
-
-def _plan_record(plan: Plan) -> dict[str, Any]:
-    return {
-        "rules": list(plan.rules),
-        "keys": {change.old: change.new for change in plan.renamed},
-    }
+    version = opened.version
+    suffix = ".safetensors" if "safetensors" in opened.manifest.format else ".pt"
+    with TemporaryDirectory(prefix=".ckpt-", dir=registry.folder) as folder:
+        out = Path(folder) / f"{Path(opened.manifest.file_name).stem}{suffix}"
+        written = _write(opened, plan, out, replace_out=False)
+        return register(
+            written.ref,
+            registry=registry,
+            name=version.model,
+            metrics=version.metrics,
+            made_by=f"rename of {version.label}",
+            record={
+                "parent": {"version": version.ref, "manifest": version.manifest},
+                "plan": record,
+                **({"fits": fits.definition} if fits else {}),
+            },
+        )

@@ -1,17 +1,21 @@
 """Writing a checkpoint file: in the container it has, or in the one that the suffix names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from ckpt.errors import DiskError
 from ckpt.files import ByteSource, new_file, write_folder, write_whole
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.paths import open_path
+from ckpt.formats.pickle_edit import moved_modules
 from ckpt.formats.writing import write_layout
 from ckpt.tensors import FileStart, Layout, Piece, TensorEntry, tensor_spans
+
+_USUAL = ("format", "pt")  # which every safetensors file of torch has, and no other needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +62,68 @@ def write_checkpoint(
         replace_out: Whether a file that stands there is replaced.
     """
     renamed = [replace(entry, key=new_keys[entry.key]) for entry in checkpoint.entries]
-    left_out: tuple[str, ...] = ()
-    layout: Layout
-    if form is None:
-        layout = checkpoint.renamed(new_keys)
-    else:
-        layout, inside = form.lay_out(renamed, name=path.stem), None
-        left_out = _left_out(checkpoint)
-
-    def read_back(written: Path) -> None:
-        with open_path(written) as source:
-            _expect_same(path, open_checkpoint(source, inside=inside).entries, renamed)
-
-    if form is None and len(checkpoint.source.parts) > 1:
-        with write_folder(path, check=read_back) as folder:
+    if form is not None:
+        return write_tensors(
+            checkpoint,
+            renamed,
+            path,
+            source=checkpoint.source,
+            form=form,
+            new_keys=new_keys,
+            replace_out=replace_out,
+        )
+    check = _reader_back(path, renamed, inside)
+    layout = checkpoint.renamed(new_keys)
+    if len(checkpoint.source.parts) > 1:
+        with write_folder(path, check=check) as folder:
             _write_files(layout, checkpoint.source, folder)
         sizes = [each.stat().st_size for each in path.iterdir()]
-        return Written(path, sum(sizes), left_out, inside, len(sizes))
-    with write_whole(path, replace=replace_out, check=read_back) as out:
+        return Written(path, sum(sizes), inside=inside, files=len(sizes))
+    with write_whole(path, replace=replace_out, check=check) as out:
         write_layout(layout, checkpoint.source, out)
-    return Written(path, path.stat().st_size, left_out, inside)
+    return Written(path, path.stat().st_size, inside=inside)
+
+
+def write_tensors(
+    checkpoint: Checkpoint,
+    entries: Sequence[TensorEntry],
+    path: Path,
+    *,
+    source: ByteSource,
+    form: Format,
+    new_keys: Mapping[str, str],
+    replace_out: bool,
+) -> Written:
+    """Write a new file of one state_dict to `path`, and read it back before it appears.
+
+    Args:
+        checkpoint: Where the tensors come from, and what else is carried over.
+        entries: The tensors, as entries of `source`.
+        path: Where.
+        source: Where their bytes are.
+        form: The format of the new file.
+        new_keys: Old key to new key, which the versions of modules follow.
+        replace_out: Whether a file that stands there is replaced.
+    """
+    rest = {key: value for key, value in checkpoint.rest.items() if form.carries(key, value)}
+    left_out = _left_out(checkpoint, rest)
+    if isinstance(rest.get("_metadata"), Mapping):
+        moved = moved_modules(list(rest["_metadata"]), new_keys)
+        rest["_metadata"] = {moved[module]: each for module, each in rest["_metadata"].items()}
+    layout = form.lay_out(entries, name=path.stem, rest=rest)
+    with write_whole(path, replace=replace_out, check=_reader_back(path, entries, None)) as out:
+        write_layout(layout, source, out)
+    return Written(path, path.stat().st_size, left_out)
+
+
+def _reader_back(
+    path: Path, expected: Sequence[TensorEntry], inside: str | None
+) -> Callable[[Path], None]:
+    def read_back(written: Path) -> None:
+        with open_path(written) as source:
+            _expect_same(path, open_checkpoint(source, inside=inside).entries, expected)
+
+    return read_back
 
 
 def _write_files(layout: Layout, source: ByteSource, folder: Path) -> None:
@@ -94,11 +140,12 @@ def _write_files(layout: Layout, source: ByteSource, folder: Path) -> None:
             write_layout(own, source, out)
 
 
-def _left_out(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """What another container would not take over: all but the keys and their tensors."""
+def _left_out(checkpoint: Checkpoint, carried: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the new file would not take over."""
     others = set(checkpoint.spans) - set(tensor_spans(checkpoint.entries))
     tensors = (f"{len(others):,} tensors outside the state_dict",) if others else ()
-    return (*tensors, *checkpoint.rest)
+    rest = (key for key, value in checkpoint.rest.items() if (key, value) != _USUAL)
+    return (*tensors, *(key for key in rest if key not in carried))
 
 
 def _expect_same(path: Path, found: Sequence[TensorEntry], expected: Sequence[TensorEntry]) -> None:

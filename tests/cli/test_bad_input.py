@@ -186,7 +186,7 @@ def test_output_that_stands_is_kept_unless_forced(ckpt: Run, old: Path, folder: 
         ("{}", "a map is an object"),
         ('{"conv1": 1}', "both must be keys"),
         ('{"conv1": "a", "conv1": "b"}', "stands twice"),
-        ("{", "a map is JSON"),
+        ("{", "a map or list of rules is JSON"),
         ('{"conv9": "a"}', "'conv9' is none of the 8 keys"),
     ],
 )
