@@ -236,13 +236,18 @@ def write_whole(
         check: Looks at the finished temporary file and raises if it must not appear.
 
     Raises:
-        UsageError: There is no such folder, or the name is taken and `replace` is false.
+        UsageError: There is no such folder; the name is taken and `replace` is false, or
+            what stands there is no regular file.
         DiskError: The system refused a call; the message names path and reason.
     """
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}: no such folder")
-    if not replace and os.path.lexists(path):
-        raise _taken(path)
+    if path.name == "-":
+        raise UsageError("a checkpoint is written to a file, not to stdout")
+    if os.path.lexists(path):
+        if not replace:
+            raise _taken(path)
+        _expect_replaceable(path)
     try:
         with temporary_file(path.parent) as (temporary, out):
             with early_sync(out):
@@ -308,6 +313,17 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         with early_sync(out):
             yield out
         sync_file(out)
+
+
+def _expect_replaceable(path: Path) -> None:
+    """A device, a pipe or a link is more than its bytes, and is not replaced by a file."""
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        raise UsageError(
+            f"{path}: a symbolic link", hint=f"name the file that it leads to: {path.resolve()}"
+        )
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{path}: not a regular file, and not replaced")
 
 
 def _taken(path: Path) -> UsageError:

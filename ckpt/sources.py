@@ -20,14 +20,15 @@ class JoinedSource(AbstractContextManager["JoinedSource"]):
     Args:
         name: What to call them together, e.g. the path of their folder.
         files: Base name and path of each, in the order in which they are joined.
+        first: What the first of them says, where it was read to know the others.
 
     Raises:
         RefError: One of them is not there.
         FormatError: One of them is no regular file.
     """
 
-    def __init__(self, name: str, files: Mapping[str, Path]) -> None:
-        self.name = name
+    def __init__(self, name: str, files: Mapping[str, Path], first: object = None) -> None:
+        self.name, self.first = name, first
         self._stack = ExitStack()
         self._files: list[FileSource] = []
         parts, position = [], 0
@@ -147,7 +148,12 @@ class ExtendedSource:
         self._source = source
         self._regions: list[Region] = []
         self._begins: list[int] = []
-        self._end = source.size
+        self._own = self._end = extent_of(source)
+
+    @property
+    def extent(self) -> int:
+        """Where the last region ends."""
+        return self._end
 
     def add(self, region: Region) -> int:
         """Let a region follow; the answer is its offset."""
@@ -163,7 +169,7 @@ class ExtendedSource:
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
         """See `ByteSource.stream`; a range lies in the source or in one region."""
-        if offset < self.size:
+        if offset < self._own:
             return self._source.stream(offset, nbytes)
         if not nbytes:
             return iter(())
@@ -172,7 +178,7 @@ class ExtendedSource:
 
     def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
         """See `ByteSource.copy`."""
-        if offset < self.size or not nbytes:
+        if offset < self._own:
             self._source.copy(offset, nbytes, out, seen)
             return
         for chunk in self.stream(offset, nbytes):
@@ -182,4 +188,10 @@ class ExtendedSource:
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
         """See `ByteSource.mapped`; None of a region."""
-        return self._source.mapped(offset, nbytes) if offset < self.size else None
+        return self._source.mapped(offset, nbytes) if offset < self._own else None
+
+
+def extent_of(source: ByteSource) -> int:
+    """Where what can be read of a source ends: its size, or that of its last region."""
+    extent: int = getattr(source, "extent", source.size)
+    return extent

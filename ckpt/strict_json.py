@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from typing import Any
 
+_DIGITS = 400  # more than a double has
 _SHOWN = 80  # characters of a foreign key in a message
 
 
@@ -18,7 +19,9 @@ def parse(text: str) -> Any:
         ValueError: It is no JSON, or could be understood in two ways.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer
+        )
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
@@ -29,6 +32,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"{key[:_SHOWN]!r} stands twice")
     return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
 
 
 def _no_constant(name: str) -> None:

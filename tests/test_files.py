@@ -113,3 +113,30 @@ def test_folders_are_made_once(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            (tmp_path / "file").write_bytes(b"precious")
+            path.symlink_to("file")
+        case "folder":
+            path.mkdir()
+    before = path.lstat()
+    with pytest.raises(UsageError), write_whole(path, replace=True) as out:
+        out.write(b"x")
+    assert path.lstat() == before
+    assert len(list(tmp_path.iterdir())) == (2 if kind == "link" else 1)
+
+
+def test_nothing_is_written_to_a_file_called_dash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="not to stdout"), write_whole(Path("-")) as out:
+        out.write(b"x")
+    assert list(tmp_path.iterdir()) == []

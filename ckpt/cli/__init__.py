@@ -60,7 +60,7 @@ def _run(words: list[str]) -> int:
         raise
     except OSError as error:
         _trace_if_asked()
-        terminal.error(f"{error.filename or 'system'}: {error.strerror or error}")
+        terminal.error(f"{error.filename or 'the output'}: {error.strerror or error}")
         return SYSTEM
     except Exception as error:  # noqa: BLE001 - a crash must not be read as "differs"
         _trace_if_asked()

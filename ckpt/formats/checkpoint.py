@@ -1,6 +1,6 @@
 """What every format gives: a checkpoint, and the functions of its module."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,6 +68,9 @@ class Checkpoint(Protocol):
         `renamed` takes new names for them as well.
         """
 
+    def also_named(self, keys: Container[str]) -> Sequence[str]:
+        """Where else in the file some of these keys stand and follow a rename: ``ema``."""
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """The same container with other keys; all else, and the order, is kept.
 
@@ -130,6 +133,6 @@ def expect_keys(name: str, keys: Iterable[str]) -> None:
             raise KeyCollisionError(f"{name}: two keys would become {key!r}")
         if not key:
             raise FormatError(f"{name}: a key would become empty")
-        if any("\ud800" <= char <= "\udfff" for char in key):
+        if not key.isascii() and any("\ud800" <= char <= "\udfff" for char in key):
             raise FormatError(f"{name}: the key {key!r} is no Unicode text")
         seen.add(key)

@@ -6,21 +6,21 @@ a chunk of a tensor or another value, is a `torch.save` archive of its own, some
 `FOLDER::model` takes those below `model`, without that prefix.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ckpt.dtypes import DTYPES, itemsize
-from ckpt.errors import FormatError
+from ckpt.errors import FormatError, RefusedGlobalError
 from ckpt.files import ByteSource, Part
 from ckpt.formats import torch_zip
 from ckpt.formats.checkpoint import Sum, expect_keys
 from ckpt.formats.chunks import Chunk, ChunkedTensor, expect_filled
 from ckpt.formats.distributed_metadata import Metadata, StoredItem, StoredTensor, read_metadata
-from ckpt.formats.pickle_describe import SHOWN_ITEMS, describe, is_tensor
+from ckpt.formats.pickle_describe import describe, is_tensor
 from ckpt.formats.pickle_nodes import Call
 from ckpt.formats.pickle_tensors import entry_of
-from ckpt.sources import ExtendedSource, Window
+from ckpt.sources import ExtendedSource, JoinedSource, Window
 from ckpt.tensors import FileStart, Layout, Span, TensorEntry, tensor_spans
 
 NAME = "torch-distributed"
@@ -45,6 +45,10 @@ class DistributedCheckpoint:
         """None."""
         return ()
 
+    def also_named(self, keys: Container[str]) -> Sequence[str]:
+        """Nowhere."""
+        return ()
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new `.metadata`, and all other files as they are."""
         own = {self.prefix + entry.key: entry.key for entry in self.entries}
@@ -66,12 +70,17 @@ def read(source: ByteSource, *, inside: str | None = None) -> DistributedCheckpo
         FormatError: It is not well-formed.
     """
     first, *files = source.parts
-    metadata = read_metadata(source.read(0, first.nbytes), name=f"{source.name}: {first.name}")
+    said = source.first if isinstance(source, JoinedSource) else None
+    if isinstance(said, Metadata):
+        metadata = said
+    else:
+        where = f"{source.name}: {first.name}"
+        metadata = read_metadata(source.read(0, first.nbytes), name=where)
     if metadata.files != tuple(part.name for part in files):
         raise FormatError(f"{source.name}: {first.name} names other files than there are")
     items = _Items(source, {part.name: part for part in files}, metadata)
     tensors = [items.tensor(key, stored) for key, stored in metadata.tensors.items()]
-    values = {key: items.value(key) for key in metadata.values[:SHOWN_ITEMS]}
+    values = {key: items.value(key) for key in metadata.values}
     prefix = f"{inside}." if inside else ""
     entries = [entry for entry in tensors if entry.key.startswith(prefix)]
     if inside and not entries:
@@ -136,13 +145,14 @@ class _Items:
 
     def value(self, key: str) -> object:
         """What is no tensor, for people."""
-        values = [
-            describe(torch_zip.open_archive(window).root)
-            for _, window in map(self._window, self._metadata.items.get(key, ()))
-        ]
-        if len(values) != 1:
-            raise FormatError(f"{self.source.name}: {key}: was saved {len(values)} times")
-        return values[0]
+        windows = [window for _, window in map(self._window, self._metadata.items.get(key, ()))]
+        if len(windows) != 1:
+            raise FormatError(f"{self.source.name}: {key}: was saved {len(windows)} times")
+        try:
+            return describe(torch_zip.open_archive(windows[0]).root)
+        except RefusedGlobalError as error:
+            hint = f"the value {key} is no tensor and no plain value; save the folder without it"
+            raise RefusedGlobalError(str(error), hint=hint) from error
 
     def _chunk(
         self, key: str, item: StoredItem, stored: StoredTensor, begin: tuple[int, ...]

@@ -16,6 +16,12 @@ _KNOWN: tuple[tuple[bytes, str, str | None], ...] = (
         "git lfs pull  brings the file",
     ),
     (rb"\s*<(!doctype html|html|head|\?xml)", "an HTML page", "the download failed; try it again"),
+    (
+        rb"(?s)PK\x03\x04.{26}[^/]{1,200}\.npy",
+        "a NumPy archive (.npz)",
+        "torch.save({name: torch.from_numpy(array), ...}, NEW)  makes a checkpoint of it",
+    ),
+    (rb"\xef\xbb\xbf", "text with a byte order mark", "save it again as UTF-8 without one"),
     (rb"PK\x03\x04|PK\x05\x06", "a zip archive without the data.pkl of a torch file", None),
     (
         rb"\x80[\x02-\x05]",

@@ -11,6 +11,7 @@ from pathlib import Path
 from ckpt.errors import DiskError, FormatError
 from ckpt.files import FileSource
 from ckpt.formats import SUFFIXES, distributed_metadata, sharded
+from ckpt.journal import recovered
 from ckpt.sources import JoinedSource
 
 _HEAD_BYTES = 512
@@ -33,8 +34,10 @@ def open_path(path: Path) -> FileSource | JoinedSource:
             f"{path}: a part of a torch.distributed.checkpoint folder",
             hint=f"name the folder: {path.parent}",
         )
-    shards = _shards(path, path.name)
-    return FileSource(path) if shards is None else _joined(path, {path.name: path}, shards)
+    shards = _shards(recovered(path), path.name)
+    if shards is None:
+        return FileSource(path)
+    return _joined(path, {path.name: path}, shards, named=path)
 
 
 def checkpoint_name(path: Path) -> str:
@@ -76,7 +79,7 @@ def _open_distributed(folder: Path) -> JoinedSource:
         read = distributed_metadata.read_metadata(
             source.read(0, source.size), name=str(folder / name)
         )
-    return _joined(folder / name, {name: metadata}, read.files)
+    return _joined(folder / name, {name: metadata}, read.files, said=read)
 
 
 def _shards(path: Path, name: str) -> tuple[str, ...] | None:
@@ -89,12 +92,20 @@ def _shards(path: Path, name: str) -> tuple[str, ...] | None:
         return sharded.shard_names(name, source.read(0, source.size), name=str(path))
 
 
-def _joined(index: Path, first: Mapping[str, Path], names: tuple[str, ...]) -> JoinedSource:
+def _joined(
+    index: Path,
+    first: Mapping[str, Path],
+    names: tuple[str, ...],
+    *,
+    named: Path | None = None,
+    said: object = None,
+) -> JoinedSource:
+    """The first file and those that it names, called by what was `named`, or by their folder."""
     shards = {name: _beside(index.parent, name) for name in names}
     for name, path in shards.items():
         if not path.exists():
             raise FormatError(f"{index}: names {name}, which is not there", hint="fetch it as well")
-    return JoinedSource(str(index.parent), {**first, **shards})
+    return JoinedSource(str(named or index.parent), {**first, **shards}, first=said)
 
 
 def _beside(folder: Path, name: str) -> Path:

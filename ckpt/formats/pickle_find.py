@@ -29,12 +29,15 @@ class Found:
         tensors: Every tensor with its path from the root.
         state_dicts: Mappings that hold tensors themselves, reached by text keys alone; each
             with its path and with how many it holds.
-        optimizers: Mappings that have what `Optimizer.state_dict` gives.
+        optimizers: Mappings that have what `Optimizer.state_dict` gives, with their paths.
+        parameter_states: Identities of what these hold for each parameter, which is no
+            state_dict, whether a number or a name leads to it.
     """
 
     tensors: list[tuple[Path, Call]]
     state_dicts: list[tuple[tuple[str, ...], Mapping, int]]
-    optimizers: list[Mapping]
+    optimizers: list[tuple[Path, Mapping]]
+    parameter_states: set[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def find(root: object, *, name: str, step_limit: int) -> Found:
     Raises:
         FormatError: It is nested too deep, in a circle, or shared beyond measure.
     """
-    found = Found([], [], [])
+    found = Found([], [], [], set())
     path: list[object] = []
     # One iterator a level: what waits to be visited takes no memory, however often it is shared.
     levels: list[Iterator[tuple[object, object]]] = [iter(((None, root),))]
@@ -99,12 +102,21 @@ def _note(found: Found, path: Path, node: object, name: str) -> None:
         found.tensors.append((path, node))
     elif isinstance(node, Mapping):
         if _unique_texts(node, path, name) >= _OPTIMIZER:
-            found.optimizers.append(node)
+            found.optimizers.append((path, node))
+            found.parameter_states.update(_parameter_states(node))
+        if id(node) in found.parameter_states:
+            return
         texts = tuple(part for part in path if isinstance(part, str))
         count = sum(is_tensor(value) for _, value in node.items)
         # A module without parameters is an empty mapping.
         if len(texts) == len(path) and (count or not (path or node.items)):
             found.state_dicts.append((texts, node, count))
+
+
+def _parameter_states(optimizer: Mapping) -> Iterator[int]:
+    for key, state in optimizer.items:
+        if key == "state" and isinstance(state, Mapping):
+            yield from (id(each) for _, each in state.items)
 
 
 def _unique_texts(mapping: Mapping, path: Path, name: str) -> set[str]:
@@ -164,11 +176,14 @@ def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
         AmbiguousStateError: There are several and no telling which.
     """
     paths: dict[str, tuple[tuple[str, ...], Mapping]] = {}
-    for path, mapping, _ in found.state_dicts:
-        if dotted(path) in paths:
-            raise FormatError(f"{name}: two of its state_dicts are both called {dotted(path)!r}")
-        paths[dotted(path)] = (path, mapping)
-    counts = {path: count for path, _, count in found.state_dicts}
+    twice = set[str]()
+    for path, mapping, _ in _without_scores(found):
+        twice |= {dotted(path)} & set(paths)
+        paths.setdefault(dotted(path), (path, mapping))
+    doubted = inside if inside in twice else next(iter(twice), None)
+    if doubted is not None and (inside == doubted or len(paths) == 1):
+        raise FormatError(f"{name}: two of its state_dicts are both called {doubted!r}")
+    counts = {path: count for path, _, count in _without_scores(found)}
     if () in counts and counts[()] < max(counts.values()):
         del paths[""]
     if inside not in (None, ALL):
@@ -185,6 +200,25 @@ def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
             f"{name}: holds {len(paths)} state_dicts", hint=_hint(name, list(paths))
         )
     return _direct(*next(iter(paths.values())), name)
+
+
+def _without_scores(found: Found) -> list[tuple[tuple[str, ...], Mapping, int]]:
+    """The state_dicts but for those of scalars alone, if others are left.
+
+    Trainers keep scores as tensors: the best of a checkpoint callback, a loss scale.
+    """
+    left = [each for each in found.state_dicts if not _is_scores(each[1])]
+    return left or found.state_dicts
+
+
+def _is_scores(mapping: Mapping) -> bool:
+    tensors = [value for _, value in mapping.items if isinstance(value, Call) and is_tensor(value)]
+    return bool(tensors) and all(map(_is_scalar, tensors))
+
+
+def _is_scalar(tensor: Call) -> bool:
+    size = tensor.arguments[2] if _is_plain_tensor(tensor) and len(tensor.arguments) > 2 else None
+    return isinstance(size, Sequence) and not size.items
 
 
 def _same_keys(found: Iterable[tuple[tuple[str, ...], Mapping]]) -> bool:
@@ -243,7 +277,9 @@ def _flattened(found: Found, top: tuple[str, ...], name: str) -> Chosen:
 def _hint(name: str, paths: list[str]) -> str | None:
     if not paths:
         return None
-    shown = [f"{name}::{path}" if path else name for path in paths[:_LISTED]]
+    from shlex import quote
+
+    shown = [quote(f"{name}::{path}") if path else quote(name) for path in paths[:_LISTED]]
     more = "" if len(paths) <= _LISTED else f"  or {len(paths) - _LISTED:,} more"
     return f"name one: {'  or  '.join(shown)}{more}"
 

@@ -11,6 +11,15 @@ MEMO_LIMIT = 1_000_000
 # Each look-up of a text is a text of its own; a long one looked up often would fill the memory.
 RECALLED_LIMIT = 1 << 25  # characters
 _SHOWN = 100  # characters of a refused global's name
+_EARLY = 16  # bytes; what is named before anything else is what was pickled as a whole
+_WHOLE = (
+    "a pickled object, a whole module perhaps; where its class can be imported, and you trust "
+    "the file:  torch.save(module.state_dict(), NEW)"
+)
+_OTHERS = (
+    "no tensor needs it; a file from a stranger that asks for it may do harm, "
+    "one of your own can be saved again with tensors and plain values only"
+)
 MARK = object()
 
 
@@ -185,8 +194,7 @@ class Machine:
         if name not in self.allowed or "." in attribute:
             raise RefusedGlobalError(
                 f"{self.name}: refused global {_short(name)} at offset {self.start:,}",
-                hint="no tensor needs it; a file from a stranger that asks for it may do harm, "
-                "one of your own can be saved again with tensors and plain values only",
+                hint=_OTHERS if self.stack or self.start > _EARLY else _WHOLE,
             )
         self.push(Global(name))
 

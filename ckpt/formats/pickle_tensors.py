@@ -24,6 +24,13 @@ from ckpt.formats.pickle_globals import (
 from ckpt.formats.pickle_nodes import Call, Global, Mapping, Persistent, Sequence, Text
 from ckpt.tensors import Span, TensorEntry, numel_of
 
+# How a plain tensor is made of another kind.
+_WAYS = {
+    "sparse": "save what .to_dense() gives",
+    "quantised": "save what .dequantize() gives, or .int_repr() with its scale",
+    "nested": "save what .unbind() gives",
+    "meta": "it has a shape and no values; save the tensor of a device",
+}
 DIMENSIONS_LIMIT = 1000  # torch's own operations stop at 64
 _LARGEST = 2**63  # torch counts elements in an int64
 
@@ -59,7 +66,7 @@ def entries_of(
     """
     entries = []
     for key, tensor in tensors:
-        if any("\ud800" <= char <= "\udfff" for char in key):
+        if not key.isascii() and any("\ud800" <= char <= "\udfff" for char in key):
             raise FormatError(f"{name}: the key {brief(key)} is no Unicode text")
         entries.append(entry_of(key, tensor, find_storage, name=name))
     return tuple(entries)
@@ -123,7 +130,8 @@ def _plain(tensor: Call, where: str) -> Call:
             break
         tensor = inner
     kind = OTHER_TENSORS.get(tensor.function, f"a tensor made of {tensor.function}")
-    raise FormatError(f"{where}: {kind}; ckpt reads plain tensors, as .to_dense() gives them")
+    way = next((hint for word, hint in _WAYS.items() if word in kind), None)
+    raise FormatError(f"{where}: {kind}, and ckpt reads plain ones", hint=way)
 
 
 def _read(tensor: Call) -> _Read:
@@ -223,7 +231,10 @@ def _numbers(node: object) -> tuple[int, ...]:
         raise ValueError("a list of numbers was expected")
     if len(node.items) > DIMENSIONS_LIMIT:
         raise ValueError(f"{len(node.items):,} dimensions, the limit is {DIMENSIONS_LIMIT:,}")
-    return tuple([_number(item) for item in node.items])
+    for item in node.items:
+        if type(item) is not int or not 0 <= item < _LARGEST:
+            _number(item)
+    return tuple(node.items)  # type: ignore[arg-type]
 
 
 def _number(node: object) -> int:

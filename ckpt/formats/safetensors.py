@@ -9,7 +9,7 @@ numbers, in the last dimension, and torch the elements; entries have torch's sha
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -79,7 +79,12 @@ class SafetensorsFile:
         keys = {entry.key for entry in self.entries}
         return [name for name, kept in (self.metadata or {}).items() if kept in keys]
 
-    def renamed(self, new_keys: Mapping[str, str]) -> Layout:
+    def also_named(self, keys: Container[str]) -> Sequence[str]:
+        """In ``__metadata__``, of tied tensors."""
+        named = any((self.metadata or {})[alias] in keys for alias in self.aliases)
+        return (_METADATA,) if named else ()
+
+    def renamed(self, new_keys: Mapping[str, str]) -> list[Piece]:
         """A new header and the body as it is."""
         keys = [new_keys.get(entry.key, entry.key) for entry in self.entries]
         _expect_keys(self.source.name, keys)
@@ -88,6 +93,15 @@ class SafetensorsFile:
             for key, entry in zip(keys, self.entries, strict=True)
         }
         return [_header_bytes(header, self._renamed_metadata(new_keys)), self.body]
+
+    def start_renamed(self, new_keys: Mapping[str, str]) -> bytes | None:
+        """The header with other keys in the room of the old one; None if it has no room."""
+        start, body = self.renamed(new_keys)
+        assert isinstance(start, bytes)
+        assert body == self.body
+        text = start[8:].rstrip(b" ")
+        room = self.body.offset - 8
+        return self.source.read(0, 8) + text.ljust(room) if len(text) <= room else None
 
     def _renamed_metadata(self, new_keys: Mapping[str, str]) -> Mapping[str, str] | None:
         if self.metadata is None:

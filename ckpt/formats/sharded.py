@@ -9,7 +9,7 @@ that the index says, and in no other.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -26,6 +26,7 @@ from ckpt.tensors import FileStart, Layout, Piece, Span, Summed, TensorEntry
 INDEX_SUFFIX = ".index.json"
 INDEX_LIMIT = 1 << 28  # bytes; 100,000 keys take 10 MB
 SHARD_LIMIT = 10_000
+_SHOWN = 80  # characters of a foreign name in a message
 _USUAL_REST = {"format": "pt"}  # which safetensors' torch writer puts into every file
 # The ways in which the index is usually written; the one that gives its bytes is kept.
 _STYLES: tuple[dict[str, Any], ...] = (
@@ -90,6 +91,10 @@ class ShardedCheckpoint:
         """Those of all shards."""
         return [name for shard in self.shards for name in shard.aliases]
 
+    def also_named(self, keys: Container[str]) -> Sequence[str]:
+        """In the index, and elsewhere in the shards."""
+        return list(dict.fromkeys(at for shard in self.shards for at in shard.also_named(keys)))
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """Every file anew, the index first; without a new key it keeps its bytes."""
         keys = [new_keys.get(entry.key, entry.key) for entry in self.entries]
@@ -143,7 +148,7 @@ def shard_names(index_name: str, data: bytes, *, name: str) -> tuple[str, ...]:
     for shard in shards:
         if not is_base_name(shard) or shard == index_name:
             raise FormatError(
-                f"{name}: names {shard!r}, which is no file beside it",
+                f"{name}: names {_short(shard)}, which is no file beside it",
                 hint="shards stand in the folder of their index; do not trust this one",
             )
     stem = index_name.removesuffix(INDEX_SUFFIX)
@@ -167,7 +172,7 @@ def read(source: ByteSource, *, inside: str | None = None) -> ShardedCheckpoint:
     if inside is not None:
         raise FormatError(f"{source.name}::{inside}: a sharded checkpoint holds one state_dict")
     first, *parts = source.parts
-    where = f"{source.name}: {first.name}"
+    where = source.name if source.name.endswith(first.name) else f"{source.name}: {first.name}"
     data = source.read(0, first.nbytes)
     names = shard_names(first.name, data, name=where)
     if names != tuple(part.name for part in parts):
@@ -236,6 +241,10 @@ def _expect_total(where: str, index: Mapping[str, Any], entries: Sequence[Tensor
             f"{where}: total_size {stated!r}, its shards hold {each:,} bytes of tensors",
             hint="a shard was exchanged or cut; fetch them all again",
         )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
 
 
 def _shifted(span: Span, by: int) -> Span:

@@ -7,7 +7,7 @@ the value names follows exactly once, and nothing follows them.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,10 @@ class TorchLegacyFile:
     def aliases(self) -> Sequence[str]:
         """None."""
         return ()
+
+    def also_named(self, keys: Container[str]) -> Sequence[str]:
+        """See `TorchState.also_named`."""
+        return self.state.also_named(keys)
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new pickle of the value between what stands before and after it."""

@@ -3,7 +3,7 @@
 The containers differ in where a storage's bytes are; what the pickle says is the same.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,16 +30,22 @@ class TorchState:
         entries: In the order of the pickle.
         spans: Where whole tensors lie, those beside the state_dict included.
         rest: What is no tensor of the state_dict, fit for JSON.
-        beside: Mappings and lists that name its tensors as well: the other state_dicts of the
-            file, an optimizer's state by name, its `param_names`. They follow a rename, if it
-            was not limited to one state_dict.
+        beside: By their paths, mappings and lists that may name its tensors as well: the other
+            state_dicts of the file, an optimizer's state by name, its `param_names`. They follow
+            a rename, if it was not limited to one state_dict.
     """
 
     entries: Sequence[TensorEntry]
     spans: Sequence[Span]
     rest: Mapping[str, Any]
-    beside: Sequence[Node | Items]
+    beside: Mapping[str, Node | Items]
     _chosen: Chosen
+
+    def also_named(self, keys: Container[str]) -> Sequence[str]:
+        """Where else some of these keys stand, and follow."""
+        return [
+            path for path, each in self.beside.items() if any(text in keys for text in _texts(each))
+        ]
 
     def renamed(
         self, pickle: bytes, read: Read, new_keys: Mapping[str, str], *, name: str
@@ -73,11 +79,11 @@ class TorchState:
         keys = [new for old, new in full.items() if old or new]
         expect_keys(name, [*keys, *(texts - full.keys())])
         renames = key_renames(mapping, full)
-        for each in (mapping, *self.beside):
+        for each in (mapping, *self.beside.values()):
             metadata = metadata_of(each) if isinstance(each, Node) else None
             if metadata is not None:
                 renames += module_renames(metadata, full)
-        for each in self.beside:
+        for each in self.beside.values():
             renames += _followed(each, full, name)
         return rename_texts(pickle, read, renames)
 
@@ -110,33 +116,37 @@ def read_state(
         entries=entries,
         spans=tensor_spans([*entries, *others]),
         rest=_rest(read.root, chosen),
-        beside=list(_beside_it(found, chosen)) if inside in (None, ALL) else [],
+        beside=dict(_beside_it(found, chosen)) if inside in (None, ALL) else {},
         _chosen=chosen,
     )
 
 
-def _beside_it(found: Found, chosen: Chosen) -> Iterator[Node | Items]:
-    """What else in the file may name the tensors of the state_dict."""
-    for _, mapping, _ in found.state_dicts:
+def _beside_it(found: Found, chosen: Chosen) -> Iterator[tuple[str, Node | Items]]:
+    """What else in the file may name the tensors of the state_dict, and where it stands."""
+    for path, mapping, _ in found.state_dicts:
         if mapping is not chosen.mapping:
-            yield mapping
-    for optimizer in found.optimizers:
+            yield dotted(path), mapping
+    for at, optimizer in found.optimizers:
         fields = {str(key): value for key, value in optimizer.items}
         if isinstance(fields["state"], Node):
-            yield fields["state"]
+            yield dotted((*at, "state")), fields["state"]
         groups = fields["param_groups"]
-        for group in groups.items if isinstance(groups, Items) else ():
+        for number, group in enumerate(groups.items if isinstance(groups, Items) else ()):
             for key, value in group.items if isinstance(group, Node) else ():
                 if key == "param_names" and isinstance(value, Items):
-                    yield value
+                    yield dotted((*at, "param_groups", number, key)), value
+
+
+def _texts(beside: Node | Items) -> list[Text]:
+    texts = texts_of(beside) if isinstance(beside, Node) else beside.items
+    return [text for text in texts if isinstance(text, Text)]
 
 
 def _followed(
     beside: Node | Items, new_keys: Mapping[str, str], name: str
 ) -> list[tuple[Text, str]]:
     """What changes in something that names the tensors as well."""
-    texts = texts_of(beside) if isinstance(beside, Node) else beside.items
-    own = [text for text in texts if isinstance(text, Text)]
+    own = _texts(beside)
     expect_keys(name, [new_keys.get(text, str(text)) for text in own if text])
     return [(text, new_keys[text]) for text in own if text in new_keys]
 

@@ -5,7 +5,7 @@ Source: `torch.serialization` of torch 2.13 (`_save`, `_load`) and PyTorch's
 """
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,10 @@ class TorchZipFile:
     def aliases(self) -> Sequence[str]:
         """None."""
         return ()
+
+    def also_named(self, keys: Container[str]) -> Sequence[str]:
+        """See `TorchState.also_named`."""
+        return self.state.also_named(keys)
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new data.pkl, and all records as they are, aligned anew and stored."""
@@ -278,7 +282,10 @@ def _content(source: ByteSource, spans: Mapping[str, Span], name: str) -> bytes 
 def _pickle(source: ByteSource, spans: Mapping[str, Span], members: Mapping[str, Member]) -> bytes:
     span = spans.get("data.pkl")
     if span is None:
-        raise FormatError(f"{source.name}: a zip archive without data.pkl")
+        raise FormatError(
+            f"{source.name}: a zip archive without data.pkl",
+            hint="a torch.save that failed leaves such a file",
+        )
     if span.nbytes > PICKLE_LIMIT:
         raise FormatError(f"{source.name}: data.pkl of {span.nbytes:,} bytes")
     data = source.read(span.offset, span.nbytes)

@@ -30,6 +30,11 @@ _DESCRIPTORS = {
     kind.size: kind for kind in map(struct.Struct, ("<III", "<4sIII", "<IQQ", "<4sIQQ"))
 }
 _WIDE = 0xFFFFFFFF  # in a field of 32 bits: see the zip64 field
+_SMALL, _ROW = 1 << 10, 1 << 16  # bytes of a member with its header, and of many
+_END_HINT = (
+    "cut short, or something was added behind it or as a comment: fetch it again, or where you "
+    "trust it:  zip -F FILE --out NEW"
+)
 _CUT = "the file is cut short or damaged; fetch it again"
 
 
@@ -92,7 +97,50 @@ def read_members(source: ByteSource) -> list[Member]:
     if listed and listed[0].header != 0:
         raise FormatError(f"{source.name}: {listed[0].header:,} bytes before its first member")
     followers = [*(each.header for each in listed[1:]), begin]
-    return [_located(source, *pair) for pair in zip(listed, followers, strict=True)]
+    near = _Near(source, [(each.header, end) for each, end in zip(listed, followers, strict=True)])
+    return [_located(near, *pair) for pair in zip(listed, followers, strict=True)]
+
+
+class _Near:
+    """Reads at members, small ones of a row at once; of large ones what is asked for alone.
+
+    Args:
+        source: The archive.
+        places: Where each member begins and ends, in file order.
+    """
+
+    def __init__(self, source: ByteSource, places: list[tuple[int, int]]) -> None:
+        self.name = source.name
+        self._source = source
+        self._rows = iter(_small_rows(places))
+        self._row = next(self._rows, None)
+        self._begin, self._data = 0, b""
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """See `ByteSource.read`; offsets grow from call to call."""
+        at = offset - self._begin
+        if 0 <= at <= len(self._data) - nbytes:
+            return self._data[at : at + nbytes]
+        while self._row is not None and self._row[1] <= offset:
+            self._row = next(self._rows, None)
+        if self._row is not None and self._row[0] <= offset:
+            self._begin, end = self._row
+            self._data = self._source.read(self._begin, end - self._begin)
+            return self.read(offset, nbytes)
+        return self._source.read(offset, nbytes)
+
+
+def _small_rows(places: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ranges of small members that follow each other, each range of moderate size."""
+    row: tuple[int, int] | None = None
+    for begin, end in places:
+        if row is not None and (end - begin > _SMALL or end - row[0] > _ROW):
+            yield row
+            row = None
+        if end - begin <= _SMALL:
+            row = (begin if row is None else row[0], end)
+    if row is not None:
+        yield row
 
 
 def _directory(source: ByteSource) -> tuple[int, int, int]:
@@ -102,7 +150,7 @@ def _directory(source: ByteSource) -> tuple[int, int, int]:
         raise FormatError(f"{source.name}: {source.size} bytes are no zip archive", hint=_CUT)
     mark, disk, first, here, count, size, begin, comment = _END.unpack(source.read(end, _END.size))
     if mark != b"PK\x05\x06" or comment:
-        raise FormatError(f"{source.name}: does not end like a zip archive", hint=_CUT)
+        raise FormatError(f"{source.name}: does not end like a zip archive", hint=_END_HINT)
     locator = _locator(source, end)
     if locator is not None:
         end, disk, first, here, count, size, begin = locator
@@ -198,7 +246,7 @@ def _not_plain(source: ByteSource, name: str, flags: int, size: int, packed: int
     return FormatError(f"{source.name}: {name}: stored, and yet {size:,} bytes in {packed:,}")
 
 
-def _located(source: ByteSource, listed: _Listed, follower: int) -> Member:
+def _located(source: _Near, listed: _Listed, follower: int) -> Member:
     """The member with the offset of its data, once its local header has agreed.
 
     Args:
@@ -231,7 +279,7 @@ def _located(source: ByteSource, listed: _Listed, follower: int) -> Member:
     return Member(name, begin + extra, packed, nbytes, crc32, method)
 
 
-def _is_descriptor(source: ByteSource, at: int, length: int, listed: _Listed) -> bool:
+def _is_descriptor(source: _Near, at: int, length: int, listed: _Listed) -> bool:
     """Whether what follows a member's data is its descriptor, or nothing where it has none.
 
     APPNOTE 4.3.9: CRC-32 and both sizes, of 4 or 8 bytes each; a mark may stand before them.

@@ -11,17 +11,15 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ckpt.errors import FormatError
 from ckpt.files import CHUNK
+from ckpt.formats.checked import expect_sum
 from ckpt.formats.checkpoint import Checkpoint, Sum
 from ckpt.formats.writing import tensor_bytes
 from ckpt.ops.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.ops.registry import Registry
 from ckpt.ops.special_values import SpecialValues, has_special_values
-from ckpt.tensors import Span, TensorEntry
 
 PENDING_CHUNKS = 8  # that wait for the other thread; bounds the memory
-NAMED_KEYS = 3  # in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +78,14 @@ def _examine_file(checkpoint: Checkpoint, reader: "_Reader") -> Deep:
             stated = waiting.pop(entry.span, None) if entry.span and entry.nbytes else None
             reading = _Reading(entry.dtype, summed=stated is not None)
             reader.read(tensor_bytes(checkpoint.source, entry), reading, entry.nbytes)
-            _expect_sum(checkpoint, stated, reading)
+            _expect(checkpoint, stated, reading)
             known[place] = reading.examined()
         tensors[entry.key] = known[place]
     for stated in waiting.values():
         reading = _Reading(None, summed=True)
         span = stated.span
         reader.read(checkpoint.source.stream(span.offset, span.nbytes), reading, span.nbytes)
-        _expect_sum(checkpoint, stated, reading)
+        _expect(checkpoint, stated, reading)
     absent = sum(each.crc32 is None for each in checkpoint.sums)
     return Deep(tensors, len(checkpoint.sums) - absent, absent)
 
@@ -187,21 +185,6 @@ class _Reader:
             each.result()
 
 
-def _expect_sum(checkpoint: Checkpoint, stated: Sum | None, reading: _Reading) -> None:
-    if stated is None or stated.crc32 == reading.crc32:
-        return
-    keys = [entry.key for entry in checkpoint.entries if _lies_in(entry, stated.span)]
-    named = ", ".join(keys[:NAMED_KEYS])
-    if len(keys) > NAMED_KEYS:
-        named += f" and {len(keys) - NAMED_KEYS:,} more keys"
-    where = f"{checkpoint.source.name}: {named}: " if keys else f"{checkpoint.source.name}: "
-    raise FormatError(
-        f"{where}{stated.what} is damaged: its CRC-32 is {reading.crc32:08x}, "
-        f"{stated.crc32:08x} was expected",
-        hint="fetch the file again",
-    )
-
-
-def _lies_in(entry: TensorEntry, span: Span) -> bool:
-    """Every view lies in one storage, so its first byte decides."""
-    return bool(entry.nbytes) and span.offset <= (entry.offset or 0) < span.end
+def _expect(checkpoint: Checkpoint, stated: Sum | None, reading: _Reading) -> None:
+    if stated is not None:
+        expect_sum(checkpoint.source.name, stated, reading.crc32, checkpoint.entries)

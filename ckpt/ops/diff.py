@@ -8,7 +8,7 @@ from ckpt import digest
 from ckpt.difference import KeyDiff, diff_entries
 from ckpt.formats.writing import tensor_bytes
 from ckpt.ops.fitting import Fitting, fitting
-from ckpt.ops.opened import Opened, OpenedDefinition, OpenedFile, open_ref
+from ckpt.ops.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
 from ckpt.ops.registry import Registry
 from ckpt.tensors import TensorEntry
 
@@ -41,7 +41,7 @@ class Comparison:
 
 
 def diff(
-    before: str, after: str, *, registry: Registry | None = None, values: bool | None = None
+    before: Named, after: Named, *, registry: Registry | None = None, values: bool | None = None
 ) -> Comparison:
     """Compare two refs.
 

@@ -9,19 +9,19 @@ from ckpt.files import FileSource, new_file, write_folder, write_whole
 from ckpt.formats import SUFFIXES, format_for, is_usual
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.manifest import Manifest
-from ckpt.ops.opened import OpenedFile, OpenedVersion, open_state
+from ckpt.ops.opened import Named, OpenedFile, OpenedVersion, open_state
 from ckpt.ops.registry import Registry
 from ckpt.ops.writing import Written, write_checkpoint
 from ckpt.store.version import VersionSource
 
 
 def export(
-    ref: str, out: Path, *, registry: Registry | None = None, replace_out: bool = False
+    ref: Named, out: Path | str, *, registry: Registry | None = None, replace_out: bool = False
 ) -> Written:
     """Write what `ref` names to `out`.
 
     Args:
-        ref: A version or a file.
+        ref: A version or a file; of ``FILE::model`` that state_dict alone is written.
         out: Its suffix chooses the container; the version's own gives back, byte for
             byte, the file that was registered. A checkpoint of several files becomes a
             folder, unless a suffix asks for one file.
@@ -32,6 +32,7 @@ def export(
         IntegrityError: A stored object is absent or damaged; nothing is written then.
         UsageError: `out` stands already, or its suffix names no container.
     """
+    out = Path(out)
     with open_state(ref, registry or Registry()) as opened:
         held = opened.manifest if isinstance(opened, OpenedVersion) else opened.checkpoint
         as_folder = _is_several(held) and out.suffix.lower() not in SUFFIXES
@@ -41,12 +42,15 @@ def export(
         if isinstance(opened, OpenedFile) and out.exists() and out.samefile(opened.path):
             raise UsageError(f"{out}: the input is never overwritten")
         checkpoint = opened.checkpoint
+        if opened.inside is not None and form is None:
+            raise UsageError(f"{ref} becomes one file", hint="-o NAME.pt  or  -o NAME.safetensors")
+        whole = opened.inside is None and is_usual(out, checkpoint.format)
         return write_checkpoint(
             checkpoint,
             out,
-            form=None if form is None or is_usual(out, checkpoint.format) else form,
+            form=None if form is None or whole else form,
             new_keys={entry.key: entry.key for entry in checkpoint.entries},
-            inside=opened.inside if isinstance(opened, OpenedFile) else opened.manifest.inside,
+            inside=opened.inside,
             replace_out=replace_out,
         )
 

@@ -1,12 +1,20 @@
-"""Whether a state_dict fits a definition, and which rules would make it fit."""
+"""Whether a state_dict fits a definition, and what to type to make it fit."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from shlex import quote
 
 from ckpt.difference import Fit, fit
-from ckpt.rules.plan import plan_renames
+from ckpt.errors import CkptError
+from ckpt.rules.choice import drop
+from ckpt.rules.plan import plan_tensors
+from ckpt.rules.planned import Rule
+from ckpt.rules.prefixes import Unwrap
+from ckpt.rules.rule import RenameRule
 from ckpt.rules.suggest import suggest_rules
 from ckpt.tensors import TensorEntry
+
+MOST_DROPPED = 3  # keys; more than these left over are no detail that a hint may leave out
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +24,12 @@ class Fitting:
     Attributes:
         definition: Its ref.
         fit: What agrees and what does not.
-        rules: Rules that, applied to the state_dict, make it fit; empty where none is known.
+        options: Of `ckpt rename`, that make the state_dict fit; empty where none are known.
     """
 
     definition: str
     fit: Fit
-    rules: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def fitting(
@@ -31,22 +39,51 @@ def fitting(
     found = fit(entries, wanted)
     if found.fits:
         return Fitting(definition, found)
-    return Fitting(definition, found, _rules_that_fit(entries, wanted, found))
+    for rules in _guesses(entries, wanted):
+        if fit(_applied(entries, rules), wanted).fits:
+            return Fitting(definition, found, tuple(map(_option, rules)))
+    return Fitting(definition, found)
 
 
-def _rules_that_fit(
-    entries: Sequence[TensorEntry], wanted: Sequence[TensorEntry], found: Fit
-) -> tuple[str, ...]:
-    """Pair what is left over on both sides in order, and prove the guess by applying it."""
-    if len(found.missing) != len(found.unexpected):
-        return ()
-    pairs = list(zip(found.unexpected, found.missing, strict=True))
+def _guesses(entries: Sequence[TensorEntry], wanted: Sequence[TensorEntry]) -> Iterator[list[Rule]]:
+    """Rules that may make it fit, the plainest first."""
+    bare: list[Rule] = [Unwrap()]
+    yield bare
+    for first in ([], bare):
+        after = _applied(entries, first)
+        left = fit(after, wanted)
+        yield first + _renames(after, left)
+        if not left.missing and 0 < len(left.unexpected) <= MOST_DROPPED:
+            keys = [entry.key.replace(".", "[.]") for entry in left.unexpected]
+            pattern = keys[0] if len(keys) == 1 else f"({'|'.join(keys)})"
+            yield [*first, drop(f"^{pattern}$")]
+
+
+def _renames(entries: Sequence[TensorEntry], left: Fit) -> list[Rule]:
+    """Pair what is left over on both sides in order, and find the rules that do just that."""
+    if len(left.missing) != len(left.unexpected):
+        return []
+    pairs = list(zip(left.unexpected, left.missing, strict=True))
     if any(old.shape != new.shape for old, new in pairs):
-        return ()
+        return []
     keys = [entry.key for entry in entries]
-    rules = suggest_rules(keys, [(old.key, new.key) for old, new in pairs])
-    if not rules:
-        return ()
-    new_keys = plan_renames(keys, rules).new_keys
-    renamed = [replace(entry, key=new_keys[entry.key]) for entry in entries]
-    return tuple(rule.text for rule in rules) if fit(renamed, wanted).fits else ()
+    return [*suggest_rules(keys, [(old.key, new.key) for old, new in pairs])]
+
+
+def _applied(entries: Sequence[TensorEntry], rules: Sequence[Rule]) -> list[TensorEntry]:
+    """The tensors after the rules; none if these make no plan."""
+    try:
+        plan = plan_tensors(entries, rules)
+    except CkptError:  # a guess that does not work is none
+        return []
+    return [TensorEntry(e.key, e.made_of.dtype, e.made_of.shape) for e in plan.tensors]
+
+
+def _option(rule: Rule) -> str:
+    match rule:
+        case Unwrap():
+            return "--unwrap"
+        case RenameRule():
+            return f"--rule {quote(rule.text)}"
+    verb, _, pattern = rule.text.partition(" ")
+    return f"--{verb} {pattern}"

@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ckpt.dtypes import itemsize
-from ckpt.errors import FormatError
+from ckpt.errors import FormatError, UsageError
 from ckpt.formats.writing import reach_of, tensor_bytes
-from ckpt.ops.opened import OpenedFile, OpenedVersion, open_state
+from ckpt.ops.opened import Named, OpenedFile, OpenedVersion, open_state
 from ckpt.ops.registry import Registry
 from ckpt.tensors import TensorEntry
 
@@ -23,8 +23,9 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
 
     Tensors of a file are its bytes, mapped into memory without a copy where they lie as they
     are; writing to them does not change the file. Keep the file as it is while they are in
-    use: whoever shortens it makes the system end the process. `clone()` makes a tensor
-    independent. Tensors of a version are read, verified, into memory of their own.
+    use: whoever shortens it makes the system end the process. What is written to one is seen
+    by all that were taken of the same bytes; `clone()` makes a tensor independent. Tensors of
+    a version are read, verified, into memory of their own.
 
     Attributes:
         name: What it was opened from, e.g. ``mnist-cnn:v1``.
@@ -33,8 +34,9 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         rest: The non-tensor part of the container.
     """
 
-    def __init__(self, ref: str, registry: Registry) -> None:
+    def __init__(self, ref: Named, registry: Registry) -> None:
         self._stack = ExitStack()
+        self._closed = False
         self._opened = self._stack.enter_context(open_state(ref, registry))
         opened = self._opened
         held = opened.manifest if isinstance(opened, OpenedVersion) else opened.checkpoint
@@ -82,6 +84,9 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         steps = None if stride is None else tuple(step * dtype.itemsize for step in stride)
         return np.ndarray(entry.shape, dtype, data, strides=steps)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._by_key
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_key)
 
@@ -101,10 +106,13 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
 
     def close(self) -> None:
         """Close the file; tensors that were taken stay valid."""
+        self._closed = True
         self._stack.close()
 
     def _memory(self, entry: TensorEntry) -> tuple[bytearray | memoryview, Sequence[int] | None]:
         """Writable memory that holds the tensor, and its stride there; None if contiguous."""
+        if self._closed:
+            raise UsageError(f"{self.name}: closed already", hint="take tensors inside the block")
         opened = self._opened
         if isinstance(opened, OpenedVersion):
             return bytearray().join(opened.source.blob(str(entry.digest), entry.nbytes)), None
@@ -115,10 +123,13 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
             mapped = source.mapped(entry.offset, reach_of(entry))
             if mapped is not None:
                 return mapped, entry.stride
+        reach = reach_of(entry)
+        if entry.stride is not None and reach < entry.nbytes:  # more elements than bytes
+            return bytearray(source.read(entry.offset or 0, reach)), entry.stride
         return bytearray().join(tensor_bytes(source, entry)), None
 
 
-def open(ref: str, *, registry: Registry | None = None) -> LazyStateDict:
+def open(ref: Named, *, registry: Registry | None = None) -> LazyStateDict:
     """Open a version or a file as a mapping of key to tensor, read on demand.
 
     Raises:
@@ -128,7 +139,7 @@ def open(ref: str, *, registry: Registry | None = None) -> LazyStateDict:
     return LazyStateDict(ref, registry or Registry())
 
 
-def load(ref: str, *, registry: Registry | None = None) -> "OrderedDict[str, torch.Tensor]":
+def load(ref: Named, *, registry: Registry | None = None) -> "OrderedDict[str, torch.Tensor]":
     """The state_dict of a version or a file, on the CPU, for `load_state_dict`.
 
     Every tensor has memory of its own, tied ones too, so that the file may change. Module

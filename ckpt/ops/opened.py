@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,15 @@ from ckpt.formats.paths import open_path
 from ckpt.manifest import Manifest
 from ckpt.ops.registry import Registry
 from ckpt.registry.index import Version
-from ckpt.registry.refs import DefinitionRef, FileRef, Ref, parse_ref
+from ckpt.registry.refs import DefinitionRef, FileRef, Ref, parse_file_ref, parse_ref
 from ckpt.store.version import VersionSource
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
     from ckpt.definitions import Definition
+
+
+Named = str | PathLike[str]  # a ref, or a path as `pathlib` has it, which names a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,15 @@ Opened = OpenedState | OpenedDefinition
 
 
 @contextmanager
-def open_ref(text: str, registry: Registry) -> Iterator[Opened]:
-    """Open what `text` names; files are closed when the block ends.
+def open_ref(named: Named, registry: Registry) -> Iterator[Opened]:
+    """Open what a ref or a path names; files are closed when the block ends.
 
     Raises:
         RefError: It names nothing.
         FormatError: The file is no checkpoint that can be read.
     """
-    ref = parse_ref(text)
+    text = fspath(named)
+    ref = parse_ref(text) if isinstance(named, str) else parse_file_ref(text)
     if isinstance(ref, FileRef):
         with open_path(ref.path) as source:
             checkpoint = open_checkpoint(source, inside=ref.inside)
@@ -100,7 +105,7 @@ def open_ref(text: str, registry: Registry) -> Iterator[Opened]:
 
 
 @contextmanager
-def open_state(text: str, registry: Registry) -> Iterator[OpenedState]:
+def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
     """Open a version or a file; a definition holds no weights and is refused."""
     with open_ref(text, registry) as opened:
         if isinstance(opened, OpenedDefinition):
@@ -131,8 +136,9 @@ def _version(text: str, ref: Ref, registry: Registry) -> Version:
         return registry.version(ref)
     except RefError as error:
         # Somebody who types `old` may well mean old.pt.
-        if Path(text).is_dir():
-            raise RefError(str(error), hint=f"or the folder {text}/ ?") from error
+        if Path(text).exists():
+            kind = "folder" if Path(text).is_dir() else "file"
+            raise RefError(str(error), hint=f"or the {kind} ./{text} ?") from error
         near = sorted(Path.cwd().glob(f"{text}.*")) if text.isidentifier() else []
         if near:
             raise RefError(str(error), hint=f"or the file {near[0].name}?") from error

@@ -5,23 +5,26 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
+from os import fspath
 from pathlib import Path
 from typing import Any
 
 from ckpt.files import ByteSource
 from ckpt.formats import open_checkpoint
+from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.paths import checkpoint_name, open_path
 from ckpt.formats.writing import tensor_bytes
 from ckpt.manifest import Hole, Manifest, Skeleton
 from ckpt.ops.blobs import Blobs
+from ckpt.ops.opened import Named
 from ckpt.ops.registry import Added, Registry
 from ckpt.registry.refs import FileRef, expect_name, parse_file_ref
 from ckpt.tensors import Span, TensorEntry
 
 
 def register(
-    ref: str,
+    ref: Named,
     *,
     registry: Registry | None = None,
     name: str | None = None,
@@ -47,9 +50,10 @@ def register(
         The version; not new if the model held the same bytes already.
 
     Raises:
-        FormatError: The file is no checkpoint that can be read.
+        FormatError: The file is no checkpoint that can be read, or its own checksums say that
+            it is damaged.
     """
-    parsed = parse_file_ref(ref)
+    parsed = parse_file_ref(fspath(ref))
     registry = registry or Registry()
     model = expect_name(name or model_name(parsed.path))
     blobs = Blobs(registry.store)
@@ -79,18 +83,20 @@ def model_name(path: Path) -> str:
 
 def _stored(source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blobs) -> Manifest:
     whole = hashlib.sha256()
+    checked = CheckedSource(checkpoint.source, checkpoint.sums, checkpoint.entries)
     holes: list[Hole] = []
     gaps: list[Span] = []
     position = 0
     for span in checkpoint.spans:
         gaps.append(Span(position, span.offset - position))
         _feed(whole, source.stream(gaps[-1].offset, gaps[-1].nbytes))
-        chunks = _teed(source.stream(span.offset, span.nbytes), whole)
+        chunks = _teed(checked.stream(span.offset, span.nbytes), whole)
         tensor = blobs.put(chunks, span.nbytes)
         holes.append(Hole(span.offset, span.nbytes, tensor))
         position = span.end
     gaps.append(Span(position, source.size - position))
     _feed(whole, source.stream(position, source.size - position))
+    checked.finish()
     skeleton = blobs.put_skeleton(
         chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in gaps),
         sum(gap.nbytes for gap in gaps),

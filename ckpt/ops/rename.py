@@ -8,15 +8,15 @@ decoded: a file's tensors are copied as they are, a version's are not even read.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from os import fspath
 from pathlib import Path
 from typing import Any
 
 from ckpt.errors import AmbiguousStateError, FitError, UsageError
 from ckpt.formats import ALL, format_for, format_of, is_usual
-from ckpt.ops.derive import Derived
 from ckpt.ops.fitting import Fitting, fitting
 from ckpt.ops.next_version import next_version, plan_record
-from ckpt.ops.opened import OpenedFile, OpenedState, OpenedVersion, open_state
+from ckpt.ops.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state
 from ckpt.ops.register import model_name, register
 from ckpt.ops.registry import Added, Registry
 from ckpt.ops.rule_files import RuleFile, write_rule_file
@@ -51,16 +51,16 @@ class Renamed:
 
 
 def rename(
-    source: str,
-    rules: Sequence[str | Rule] | RuleFile = (),
+    source: Named,
+    rules: str | Sequence[str | Rule] | RuleFile = (),
     *,
     registry: Registry | None = None,
     check: str | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
     replace_out: bool = False,
     in_place: bool = False,
     undo: bool = False,
-    save_rules: Path | None = None,
+    save_rules: Path | str | None = None,
     register_result: bool = False,
     name: str | None = None,
     dry_run: bool = False,
@@ -89,6 +89,9 @@ def rename(
         UsageError: There is nothing to do, or `out` stands already.
     """
     registry = registry or Registry()
+    rules = [rules] if isinstance(rules, str) else rules
+    out = None if out is None else Path(out)
+    save_rules = None if save_rules is None else Path(save_rules)
     listed = _listed(rules)
     if not listed and not undo:
         raise UsageError(
@@ -105,7 +108,7 @@ def rename(
         if isinstance(opened, OpenedVersion) and out is None:
             return replace(result, added=_added(opened, result, listed, registry, undo=undo))
         target = _target(opened, plan, out, in_place=in_place)
-        written = _write(opened, plan, target, replace_out=replace_out or in_place)
+        written = _write(opened, plan, target, replace_out=replace_out, in_place=in_place)
         result = replace(result, written=written)
     if not register_result:
         return result
@@ -126,14 +129,14 @@ def parse(text: str, *, literal: bool = False, word: bool = False) -> Rule:
 
 
 @contextmanager
-def _opened(source: str, registry: Registry) -> Iterator[OpenedState]:
+def _opened(source: Named, registry: Registry) -> Iterator[OpenedState]:
     """Like `open_state`; of a file with several state_dicts of the same keys all are meant."""
     with ExitStack() as stack:
         try:
             opened = stack.enter_context(open_state(source, registry))
         except AmbiguousStateError as ambiguous:
             try:
-                opened = stack.enter_context(open_state(f"{source}::{ALL}", registry))
+                opened = stack.enter_context(open_state(f"{fspath(source)}::{ALL}", registry))
             except AmbiguousStateError:
                 raise ambiguous from None
         yield opened
@@ -185,8 +188,8 @@ def _misfit(found: Fitting, *, before: Fitting) -> FitError:
     parts = [f"{len(keys)} {what} ({_few(keys)})" for what, keys in groups.items() if keys]
     if before.fit.fits:
         hint = "it fits as it is, without any rule"
-    elif before.rules:
-        hint = "this would fit:  " + " ".join(f"--rule '{rule}'" for rule in before.rules)
+    elif before.options:
+        hint = f"this would fit:  {' '.join(before.options)}"
     else:
         hint = f"ckpt diff SRC {found.definition}  shows both sides"
     return FitError(f"the result would not fit {found.definition}: {', '.join(parts)}", hint=hint)
@@ -230,7 +233,9 @@ def _beside(opened: OpenedFile, *, as_folder: bool) -> Path:
     return folder.with_name(f"{folder.name}.renamed{suffix}")
 
 
-def _write(opened: OpenedState, plan: Plan, out: Path, *, replace_out: bool) -> Written:
+def _write(
+    opened: OpenedState, plan: Plan, out: Path, *, replace_out: bool, in_place: bool = False
+) -> Written:
     checkpoint = opened.checkpoint
     same = is_usual(out, checkpoint.format)
     if plan.is_rename:
@@ -240,18 +245,12 @@ def _write(opened: OpenedState, plan: Plan, out: Path, *, replace_out: bool) -> 
             form=None if same else format_for(out),
             new_keys={**plan.new_keys, **plan.aliases},
             inside=opened.inside,
-            replace_out=replace_out,
+            replace_out=replace_out or in_place,
+            in_place=in_place,
         )
-    derived = Derived(checkpoint.source, {entry.key: entry for entry in checkpoint.entries})
-    return write_tensors(
-        checkpoint,
-        [derived.entry(each.key, each.made_of) for each in plan.tensors],
-        out,
-        source=derived.source,
-        form=format_of(checkpoint.format) if same else format_for(out),
-        new_keys=plan.new_keys,
-        replace_out=replace_out,
-    )
+    replace_out = replace_out or in_place
+    form = format_of(checkpoint.format) if same else format_for(out)
+    return write_tensors(checkpoint, plan.tensors, out, form=form, replace_out=replace_out)
 
 
 def _model(opened: OpenedState) -> str:

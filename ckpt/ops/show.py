@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import RefError
 from ckpt.manifest import Manifest
-from ckpt.ops.opened import Opened, OpenedDefinition, OpenedVersion, open_ref
+from ckpt.ops.opened import Named, Opened, OpenedDefinition, OpenedVersion, open_ref
 from ckpt.ops.registry import Registry
 from ckpt.registry.index import Version
 from ckpt.tensors import TensorEntry
@@ -70,7 +70,7 @@ class Shown:
         return Totals(elements, nbytes)
 
 
-def show(ref: str, *, registry: Registry | None = None, deep: bool = False) -> Shown:
+def show(ref: Named, *, registry: Registry | None = None, deep: bool = False) -> Shown:
     """Describe what `ref` names. Of files only the header is read, of versions the manifest.
 
     Args:

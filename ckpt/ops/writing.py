@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.errors import DiskError
-from ckpt.files import ByteSource, new_file, write_folder, write_whole
+from ckpt.files import ByteSource, FileSource, new_file, write_folder, write_whole
 from ckpt.formats import open_checkpoint
+from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.paths import open_path
 from ckpt.formats.pickle_edit import moved_modules
+from ckpt.formats.safetensors import SafetensorsFile
 from ckpt.formats.writing import write_layout
+from ckpt.journal import can_overwrite, overwrite_start
+from ckpt.ops.derive import Derived
+from ckpt.rules.expressions import Source, sources_of
+from ckpt.rules.planned import Planned
 from ckpt.tensors import FileStart, Layout, Piece, TensorEntry, tensor_spans
 
 _USUAL = ("format", "pt")  # which every safetensors file of torch has, and no other needs
@@ -28,6 +34,7 @@ class Written:
         left_out: What the new container cannot hold, a few words each.
         inside: Which state_dict of a training checkpoint it is about, as after ``FILE::``.
         files: How many files; more than one stand in the folder `path`.
+        also_named: Where else in the file renamed keys stood and followed.
     """
 
     path: Path
@@ -35,6 +42,7 @@ class Written:
     left_out: tuple[str, ...] = ()
     inside: str | None = None
     files: int = 1
+    also_named: tuple[str, ...] = ()
 
     @property
     def ref(self) -> str:
@@ -50,6 +58,7 @@ def write_checkpoint(
     new_keys: Mapping[str, str],
     inside: str | None,
     replace_out: bool,
+    in_place: bool = False,
 ) -> Written:
     """Write `checkpoint` with new keys to `path`, and read it back before it appears.
 
@@ -60,59 +69,68 @@ def write_checkpoint(
         new_keys: Old key to new key, for all keys.
         inside: Which state_dict of a training checkpoint has the keys.
         replace_out: Whether a file that stands there is replaced.
+        in_place: Whether that file is the checkpoint's own, whose header may be written over.
     """
-    renamed = [replace(entry, key=new_keys[entry.key]) for entry in checkpoint.entries]
     if form is not None:
-        return write_tensors(
-            checkpoint,
-            renamed,
-            path,
-            source=checkpoint.source,
-            form=form,
-            new_keys=new_keys,
-            replace_out=replace_out,
-        )
+        tensors = [
+            Planned(new_keys[e.key], Source(e.key, e.dtype, e.shape)) for e in checkpoint.entries
+        ]
+        return write_tensors(checkpoint, tensors, path, form=form, replace_out=replace_out)
+    renamed = [replace(entry, key=new_keys[entry.key]) for entry in checkpoint.entries]
+    changed = {old for old, new in new_keys.items() if old != new}
+    also = tuple(checkpoint.also_named(changed))
     check = _reader_back(path, renamed, inside)
+    if in_place and isinstance(checkpoint, SafetensorsFile) and can_overwrite(path):
+        start = checkpoint.start_renamed(new_keys)
+        if start is not None:
+            overwrite_start(path, start, check=_header_back(renamed))
+            return Written(path, path.stat().st_size, inside=inside, also_named=also)
     layout = checkpoint.renamed(new_keys)
     if len(checkpoint.source.parts) > 1:
         with write_folder(path, check=check) as folder:
             _write_files(layout, checkpoint.source, folder)
         sizes = [each.stat().st_size for each in path.iterdir()]
-        return Written(path, sum(sizes), inside=inside, files=len(sizes))
+        return Written(path, sum(sizes), (), inside, len(sizes), also)
     with write_whole(path, replace=replace_out, check=check) as out:
         write_layout(layout, checkpoint.source, out)
-    return Written(path, path.stat().st_size, inside=inside)
+    return Written(path, path.stat().st_size, inside=inside, also_named=also)
 
 
 def write_tensors(
     checkpoint: Checkpoint,
-    entries: Sequence[TensorEntry],
+    tensors: Sequence[Planned],
     path: Path,
     *,
-    source: ByteSource,
     form: Format,
-    new_keys: Mapping[str, str],
     replace_out: bool,
 ) -> Written:
     """Write a new file of one state_dict to `path`, and read it back before it appears.
 
     Args:
-        checkpoint: Where the tensors come from, and what else is carried over.
-        entries: The tensors, as entries of `source`.
+        checkpoint: Where the tensors come from, and what else is carried over: the versions of
+            modules follow the tensors that keep their elements.
+        tensors: Keys, and what the tensors are made of.
         path: Where.
-        source: Where their bytes are.
         form: The format of the new file.
-        new_keys: Old key to new key, which the versions of modules follow.
         replace_out: Whether a file that stands there is replaced.
+
+    Raises:
+        FormatError: The checksums of `checkpoint` say that it is damaged.
     """
+    checked = CheckedSource(checkpoint.source, checkpoint.sums, checkpoint.entries)
+    derived = Derived(checked, {entry.key: entry for entry in checkpoint.entries})
+    entries = [derived.entry(each.key, each.made_of) for each in tensors]
     rest = {key: value for key, value in checkpoint.rest.items() if form.carries(key, value)}
     left_out = _left_out(checkpoint, rest)
     if isinstance(rest.get("_metadata"), Mapping):
-        moved = moved_modules(list(rest["_metadata"]), new_keys)
+        kept = {e.made_of.key: e.key for e in tensors if isinstance(e.made_of, Source)}
+        moved = moved_modules(list(rest["_metadata"]), kept)
         rest["_metadata"] = {moved[module]: each for module, each in rest["_metadata"].items()}
     layout = form.lay_out(entries, name=path.stem, rest=rest)
     with write_whole(path, replace=replace_out, check=_reader_back(path, entries, None)) as out:
-        write_layout(layout, source, out)
+        write_layout(layout, derived.source, out)
+        used = {key for each in tensors for key in sources_of(each.made_of)}
+        checked.finish(entry for entry in checkpoint.entries if entry.key in used)
     return Written(path, path.stat().st_size, left_out)
 
 
@@ -122,6 +140,16 @@ def _reader_back(
     def read_back(written: Path) -> None:
         with open_path(written) as source:
             _expect_same(path, open_checkpoint(source, inside=inside).entries, expected)
+
+    return read_back
+
+
+def _header_back(expected: Sequence[TensorEntry]) -> Callable[[Path], None]:
+    """The same of a file whose journal still stands."""
+
+    def read_back(written: Path) -> None:
+        with FileSource(written) as source:
+            _expect_same(written, open_checkpoint(source).entries, expected)
 
     return read_back
 

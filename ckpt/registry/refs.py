@@ -56,7 +56,7 @@ Ref = FileRef | VersionRef | DigestRef | DefinitionRef
 
 
 def parse_ref(text: str) -> Ref:
-    """Read a ref. Nothing is looked up here.
+    """Read a ref. Nothing is looked up here but whether a file has ``::`` in its own name.
 
     Raises:
         UsageError: It has none of the forms.
@@ -89,7 +89,9 @@ def parse_ref(text: str) -> Ref:
 
 def parse_file_ref(text: str) -> FileRef:
     """Read a ref that can only be a file, whatever it is called."""
-    path, _, inside = text.partition("::")
+    path, mark, inside = text.partition("::")
+    if mark and Path(text).exists():  # a file that is called so
+        return FileRef(Path(text), None)
     return FileRef(Path(path), inside or None)
 
 

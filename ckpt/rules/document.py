@@ -161,7 +161,7 @@ class _Table:
     def flag(self, field: str) -> bool:
         """True or false."""
         value = self.take(field)
-        if value not in (None, True, False):
+        if value is not None and type(value) is not bool:
             raise self.wrong(field, "true or false")
         return bool(value)
 

@@ -229,7 +229,7 @@ def _blame(tensor: Planned, rules: Sequence[Rule]) -> str:
     return ("rule " if len(tensor.rules) == 1 else "rules ") + ", ".join(map(str, tensor.rules))
 
 
-def _way_out(keys: Sequence[str], rules: Sequence[Rule]) -> str:
+def _way_out(keys: Sequence[str], rules: Sequence[Rule]) -> str | None:
     """A rule that keeps the number, where that is what was lost and it can be shown to help."""
     renames = [rule for rule in rules if isinstance(rule, RenameRule)]
     for number, rule in enumerate(renames):
@@ -244,4 +244,6 @@ def _way_out(keys: Sequence[str], rules: Sequence[Rule]) -> str:
             continue
         if len(landed) == len(keys):
             return f"keep the number:  --rule '{text}'"
+    if len(rules) < 2:
+        return None
     return "rules apply one after the other; --map FILE applies all at once, so that swaps work"

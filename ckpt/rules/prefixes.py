@@ -8,6 +8,7 @@ module mostly calls its network `model`.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ckpt.errors import PlanError
 from ckpt.rules.planned import Planned, with_keys
@@ -80,9 +81,7 @@ class Unwrap:
         """See `ckpt.rules.planned.Rule`."""
         after = with_keys(tensors, unwrapped)
         holder = _holder(tensor.key for tensor in after)
-        if holder is None:
-            return after
-        return with_keys(after, lambda key: key.removeprefix(holder))
+        return after if holder is None else with_keys(after, partial(_without, holder))
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
         """See `ckpt.rules.planned.Rule`."""
@@ -106,6 +105,10 @@ def unwrapped(key: str) -> str:
             kept.append(part)
             wrapped = False
     return ".".join(kept) if kept else key
+
+
+def _without(holder: str, key: str) -> str:
+    return unwrapped(key.removeprefix(holder))
 
 
 def wrappers_of(old: str, new: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 from typing import Any
 
 from ckpt.difference import Fit, KeyDiff, Pair
@@ -92,19 +91,43 @@ def _fitting_text(comparison: Comparison, fitting: Fitting, width: int | None) -
     if fit.reshaped:
         parts.append(_indented(table(_reshaped(fit.reshaped), ["key", mine, short], width=width)))
     parts.append("  " + " · ".join(counts))
-    if fitting.rules:
-        rules = " ".join(f"--rule '{rule}'" for rule in fitting.rules)
-        parts.append(f"To make it fit:  ckpt rename {mine} {rules} --check {definition}")
+    if fitting.options:
+        options = " ".join(fitting.options)
+        parts.append(f"To make it fit:  ckpt rename {mine} {options} --check {definition}")
     return "\n\n".join(parts)
 
 
 def _side_by_side(fit: Fit) -> Iterator[list[str]]:
-    """What is left over on both sides, in order: twins often stand in the same place."""
-    for mine, wanted in zip_longest(fit.unexpected, fit.missing):
+    """What is left over on both sides, each beside the first that may be its twin."""
+    for mine, wanted in _twins(fit.unexpected, fit.missing):
         shapes = dict.fromkeys(shape(e.shape) for e in (mine, wanted) if e is not None)
         note = "same shape" if mine and wanted and len(shapes) == 1 else ""
         keys = [printable(entry.key) if entry else "" for entry in (mine, wanted)]
         yield [*keys, " | ".join(shapes), note]
+
+
+def _twins(
+    unexpected: Sequence[TensorEntry], missing: Sequence[TensorEntry]
+) -> Iterator[tuple[TensorEntry | None, TensorEntry | None]]:
+    """Pairs in order: of one shape and one last part if there are such, else of one shape."""
+    left = dict(enumerate(missing))
+    partner: dict[int, int] = {}
+    for strict in (True, False):
+        places: defaultdict[object, list[int]] = defaultdict(list)
+        for number in reversed(left):
+            places[_likeness(left[number], strict)].append(number)
+        for number, mine in enumerate(unexpected):
+            same = places[_likeness(mine, strict)]
+            if number not in partner and same:
+                partner[number] = same.pop()
+                del left[partner[number]]
+    for number, mine in enumerate(unexpected):
+        yield mine, missing[partner[number]] if number in partner else None
+    yield from ((None, each) for each in left.values())
+
+
+def _likeness(entry: TensorEntry, strict: bool) -> object:
+    return entry.shape, entry.key.rpartition(".")[2] if strict else None
 
 
 def _reshaped(pairs: Sequence[Pair]) -> list[list[str]]:
@@ -150,7 +173,7 @@ def fitting_data(fitting: Fitting) -> dict[str, Any]:
             for a, b in fitting.fit.reshaped
         ],
         "agreeing": fitting.fit.agreeing,
-        "rules": list(fitting.rules),
+        "options": list(fitting.options),
     }
 
 

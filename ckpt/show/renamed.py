@@ -16,11 +16,12 @@ from ckpt.rules.expressions import (
     Source,
 )
 from ckpt.rules.plan import Plan
+from ckpt.rules.prefixes import Unwrap, wrappers_of
 from ckpt.show.difference import fitting_data
 from ckpt.show.folding import fold
 from ckpt.show.versions import added_data, added_text
 from ckpt.show.words import count, printable, shape
-from ckpt.show.written import left_out_text, written_data, written_text
+from ckpt.show.written import also_named_text, left_out_text, written_data, written_text
 
 MOST_LINES = 8  # more renamed keys than this are folded
 
@@ -30,8 +31,8 @@ def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
     parts = [plan_text(renamed)]
     if renamed.written:
         parts.append(written_text(renamed.written))
-        left_out = left_out_text(renamed.written)
-        parts += [f"  {left_out}"] if left_out else []
+        for remark in (also_named_text(renamed.written), left_out_text(renamed.written)):
+            parts += [f"  {remark}"] if remark else []
     if renamed.saved:
         parts.append(f"saved the rules in {printable(str(renamed.saved))}")
     if renamed.added:
@@ -47,7 +48,16 @@ def plan_text(renamed: Renamed) -> str:
     verdict = f"  {', '.join(_counts(plan))}"
     if renamed.fitting:
         verdict += f" · fits {printable(renamed.fitting.definition)}"
-    return "\n".join([*_renames(plan), *_made(plan), *_dropped(plan), *_by_rule(plan), verdict])
+    return "\n".join(
+        [
+            *_renames(plan),
+            *_made(plan),
+            *_dropped(plan),
+            *_unwrapped(plan),
+            *_by_rule(plan),
+            verdict,
+        ]
+    )
 
 
 def _renames(plan: Plan) -> list[str]:
@@ -87,6 +97,16 @@ def _by_rule(plan: Plan) -> Iterator[str]:
         return
     for number, text in enumerate(plan.rules, start=1):
         yield f"  rule {number}  {count(plan.touched(number), 'key')}  {printable(text)}"
+
+
+def _unwrapped(plan: Plan) -> Iterator[str]:
+    """Which wrappers came off."""
+    for number, text in enumerate(plan.rules, start=1):
+        if text == Unwrap().text:
+            own = (c for c in plan.renamed if c.rules == (number,))
+            found = dict.fromkeys(each for c in own for each in wrappers_of(c.old, c.new))
+            if found:
+                yield f"  unwrapped  {printable(', '.join(found))}"
 
 
 def _counts(plan: Plan) -> Iterator[str]:

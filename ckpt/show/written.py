@@ -25,6 +25,15 @@ def left_out_text(written: Written) -> str | None:
     return f"left out, it has no place there: {named}" + (f" and {more:,} more" if more > 0 else "")
 
 
+def also_named_text(written: Written) -> str | None:
+    """Where else in the file the names followed, if there was such a place."""
+    if not written.also_named:
+        return None
+    named = ", ".join(map(printable, written.also_named[:NAMED]))
+    more = len(written.also_named) - NAMED
+    return f"renamed as well in {named}" + (f" and {more:,} more" if more > 0 else "")
+
+
 def written_data(written: Written) -> dict[str, Any]:
     """The same for JSON."""
     return {
@@ -32,4 +41,5 @@ def written_data(written: Written) -> dict[str, Any]:
         "files": written.files,
         "size": written.size,
         "left_out": list(written.left_out),
+        "also_named": list(written.also_named),
     }

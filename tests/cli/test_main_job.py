@@ -311,13 +311,12 @@ def test_diff_folds_what_was_retyped_and_reshaped_alike(ckpt: Run, old: Path, fo
     )
 
 
-def test_prefix_of_a_wrapper_is_answered_with_the_rule_that_cuts_it(
-    ckpt: Run, folder: Path
-) -> None:
+def test_wrapper_is_answered_with_what_takes_it_off(ckpt: Run, folder: Path) -> None:
     torch.save({f"module.{key}": value for key, value in weights().items()}, folder / "ddp.pt")
-    rule = "^module[.](.+)->{1}"
-    assert f"ckpt rename ddp.pt --rule '{rule}' --check {CNN}" in ckpt("diff", "ddp.pt", CNN).out
-    assert ckpt("rename", "ddp.pt", "--rule", rule, "--check", CNN).code == 0
+    assert f"ckpt rename ddp.pt --unwrap --check {CNN}" in ckpt("diff", "ddp.pt", CNN).out
+    ran = ckpt("rename", "ddp.pt", "--unwrap", "--check", CNN)
+    assert ran.code == 0
+    assert "unwrapped  module.\n" in ran.out
     ran = ckpt("rename", "ddp.renamed.pt", "--rule", "conv=x", "--check", CNN)
     assert "it fits as it is, without any rule" in ran.err
 

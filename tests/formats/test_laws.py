@@ -194,7 +194,15 @@ def test_changed_byte_of_whatever_safetensors_saves_is_found_or_read_alike(
         found = contents(opened(mutant))
     except CkptError:
         return
-    assert found == expected(load(mutant))
+    assert with_truth(found) == with_truth(expected(load(mutant)))
+
+
+def with_truth(held: Contents) -> Contents:
+    """A bool that is neither 0 nor 1 is read as true."""
+    return {
+        key: (dtype, shape, bytes(map(bool, data)) if dtype == "bool" else data)
+        for key, (dtype, shape, data) in held.items()
+    }
 
 
 @given(state_dicts(), st.dictionaries(KEYS, KEYS, max_size=3))

@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import shlex
 import warnings
 from collections import Counter, OrderedDict, defaultdict
 from io import BytesIO
@@ -191,6 +192,16 @@ CHOICES = [
     (LINEAR | {"extra": {"scale": torch.ones(1)}}, "extra", ["scale"]),
     ({"model": LINEAR, "last_loss": torch.ones(1)}, "model", ["weight", "bias"]),
     ({}, None, []),
+    # Scores that trainers keep as tensors are no state_dict beside others.
+    ({"model": LINEAR, "best": {"a.ckpt": torch.tensor(1.0)}}, None, ["weight", "bias"]),
+    ({"best": {"a.ckpt": torch.tensor(1.0)}}, None, ["a.ckpt"]),
+    # What an optimizer holds for a parameter is none either, whatever leads to it.
+    (
+        {"model": LINEAR, "opt": {"state": {"weight": {"m": torch.ones(2)}}, "param_groups": []}},
+        None,
+        ["weight", "bias"],
+    ),
+    ({"state": {"w": {"m": torch.ones(2)}}, "param_groups": []}, None, ["state.w.m"]),
     ({"optimizer": {0: {"x": torch.ones(1)}}}, None, ["optimizer.0.x"]),
     ({"m": LINEAR, "optimizer": {0: {"x": torch.ones(1)}}}, "optimizer", ["0.x"]),
     ({"m": LINEAR, "parts": [torch.ones(1), [torch.ones(2)]]}, "parts", ["0", "1.0"]),
@@ -203,6 +214,20 @@ CHOICES = [
 @pytest.mark.parametrize(("value", "inside", "keys"), CHOICES, ids=range(len(CHOICES)))
 def test_state_dict_is_chosen(value: object, inside: str | None, keys: list[str]) -> None:
     assert [entry.key for entry in opened(saved(value), inside).entries] == keys
+
+
+def test_hint_can_be_typed_as_it_is() -> None:
+    with pytest.raises(FormatError) as refused:
+        opened(saved({"a": LINEAR, "Model{'monitor': 'x'}": LINEAR.copy()}))
+    words = shlex.split(str(refused.value.hint).removeprefix("name one: "))
+    assert words == ["file::a", "or", "file::Model{'monitor': 'x'}"]
+
+
+def test_pickled_module_is_answered_with_how_to_save_its_weights() -> None:
+    with pytest.raises(FormatError) as refused:
+        opened(saved(torch.nn.Linear(2, 2)))
+    assert "refused global torch.nn.modules.linear.Linear at offset 2" in str(refused.value)
+    assert "state_dict()" in str(refused.value.hint)
 
 
 @pytest.mark.parametrize(

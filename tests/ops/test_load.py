@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import ckpt
-from ckpt.errors import FormatError
+from ckpt.errors import FormatError, UsageError
 from tests.formats.support import Contents, expected
 from tests.formats.test_laws import as_safetensors, state_dicts
 
@@ -157,3 +158,45 @@ def test_version_is_read_verified(tmp_path: Path, file: Path) -> None:
     with ckpt.open("v1", registry=registry) as lazy:
         assert expected(dict(lazy)) == opened(file)
         np.testing.assert_array_equal(lazy.numpy("turned"), lazy["turned"].numpy())
+
+
+def test_path_is_a_file_whatever_it_is_called(tmp_path: Path, file: Path) -> None:
+    (tmp_path / "v1").write_bytes(file.read_bytes())
+    (tmp_path / "x::y.pt").write_bytes(file.read_bytes())
+    for path in (file, tmp_path / "v1", tmp_path / "x::y.pt"):
+        with ckpt.open(path) as lazy:
+            assert len(lazy) == 8
+    assert ckpt.load(file).keys() == opened(file).keys()
+    assert not ckpt.diff(file, tmp_path / "v1").differs
+    written = ckpt.export(file, str(tmp_path / "o.safetensors"))
+    assert written.path == tmp_path / "o.safetensors"
+    assert len(ckpt.rename(file, "half->h", out=str(tmp_path / "o.pt")).plan.renamed) == 1
+    assert ckpt.register(file, registry=ckpt.Registry(tmp_path)).new
+
+
+def test_looking_for_a_key_reads_nothing(file: Path) -> None:
+    with ckpt.open(file) as lazy:
+        file.write_bytes(b"")
+        assert "whole" in lazy
+        assert "absent" not in lazy
+
+
+def test_closed_one_says_so(file: Path) -> None:
+    with ckpt.open(file) as lazy:
+        pass
+    with pytest.raises(UsageError, match="closed already"):
+        lazy["whole"]
+
+
+def test_expanded_view_at_an_odd_place_stays_one(tmp_path: Path) -> None:
+    """A zip archive written by others aligns nothing."""
+    torch.save({"wide": torch.tensor([2.5]).expand(1 << 40)}, tmp_path / "a.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt") as old,
+        zipfile.ZipFile(tmp_path / "odd.pt", "w") as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name.replace("a/", "odd/", 1), old.read(name))
+    with ckpt.open(tmp_path / "odd.pt") as lazy:
+        assert lazy["wide"].shape == (1 << 40,)
+        assert float(lazy["wide"][7]) == 2.5

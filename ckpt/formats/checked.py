@@ -1,0 +1,140 @@
+"""A source that checks what it hands out against the checksums that its container states.
+
+`torch.load` does not look at them; who makes another file of the bytes, or registers them, would
+hand damage on without the sum that tells. Law: a record that was read whole, or was `finish`ed,
+has the CRC-32 that its container states.
+"""
+
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+from ckpt.errors import FormatError
+from ckpt.files import ByteSource, Part, Seen
+from ckpt.formats.checkpoint import Sum
+from ckpt.sources import extent_of
+from ckpt.tensors import TensorEntry
+
+_NAMED = 3  # keys in a message
+
+
+class CheckedSource:
+    """A source, and what its container states of it; a `ckpt.files.ByteSource`.
+
+    Args:
+        source: Where the bytes are.
+        sums: Of ranges of it.
+        entries: The tensors, whose keys are named where a sum differs.
+    """
+
+    def __init__(
+        self, source: ByteSource, sums: Iterable[Sum], entries: Sequence[TensorEntry]
+    ) -> None:
+        self.name, self.size = source.name, source.size
+        self.parts: Sequence[Part] = source.parts
+        self.extent = extent_of(source)
+        self._source, self._entries = source, entries
+        stated = [each for each in sums if each.crc32 is not None]
+        self._waiting = {(each.span.offset, each.span.nbytes): each for each in stated}
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """See `ByteSource.read`."""
+        return b"".join(self.stream(offset, nbytes))
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        """See `ByteSource.stream`.
+
+        Raises:
+            FormatError: The range has a sum, and another one was stated.
+        """
+        stated = self._waiting.get((offset, nbytes))
+        if stated is None:
+            return self._source.stream(offset, nbytes)
+        return self._checked(stated)
+
+    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
+        """See `ByteSource.copy`, and `stream`."""
+        stated = self._waiting.get((offset, nbytes))
+        if stated is None:
+            self._source.copy(offset, nbytes, out, seen)
+            return
+        crc32 = 0
+
+        def add(chunk: bytes) -> None:
+            nonlocal crc32
+            crc32 = zlib.crc32(chunk, crc32)
+            if seen is not None:
+                seen(chunk)
+
+        self._source.copy(offset, nbytes, out, add)
+        self._expect(stated, crc32)
+
+    def mapped(self, offset: int, nbytes: int) -> memoryview | None:
+        """See `ByteSource.mapped`; what is mapped is not checked."""
+        return self._source.mapped(offset, nbytes)
+
+    def finish(self, entries: Iterable[TensorEntry] | None = None) -> None:
+        """Check the records that were not read whole.
+
+        Args:
+            entries: Those in which these tensors lie; None for all.
+
+        Raises:
+            FormatError: A sum differs.
+        """
+        if entries is None:
+            for stated in list(self._waiting.values()):
+                self._read_through(stated)
+            return
+        waiting = sorted(self._waiting.values(), key=lambda each: each.span.offset)
+        begins = [each.span.offset for each in waiting]
+        touched = set()
+        for entry in entries:
+            index = bisect_right(begins, entry.offset or 0) - 1
+            if entry.nbytes and index >= 0 and (entry.offset or 0) < waiting[index].span.end:
+                touched.add(index)
+        for index in sorted(touched):
+            self._read_through(waiting[index])
+
+    def _read_through(self, stated: Sum) -> None:
+        for _ in self._checked(stated):
+            pass
+
+    def _checked(self, stated: Sum) -> Iterator[bytes]:
+        crc32 = 0
+        for chunk in self._source.stream(stated.span.offset, stated.span.nbytes):
+            crc32 = zlib.crc32(chunk, crc32)
+            yield chunk
+        self._expect(stated, crc32)
+
+    def _expect(self, stated: Sum, crc32: int) -> None:
+        expect_sum(self.name, stated, crc32, self._entries)
+        self._waiting.pop((stated.span.offset, stated.span.nbytes), None)
+
+
+def expect_sum(name: str, stated: Sum, crc32: int, entries: Iterable[TensorEntry]) -> None:
+    """Make sure that a range has the sum that is stated.
+
+    Args:
+        name: What to call the file in messages.
+        stated: What the container says.
+        crc32: What it has.
+        entries: The tensors; those that lie in the range are named.
+
+    Raises:
+        FormatError: The two differ.
+    """
+    if stated.crc32 is None or stated.crc32 == crc32:
+        return
+    span = stated.span
+    # Every view lies in one record, so its first byte decides.
+    keys = [e.key for e in entries if e.nbytes and span.offset <= (e.offset or 0) < span.end]
+    named = ", ".join(keys[:_NAMED])
+    if len(keys) > _NAMED:
+        named += f" and {len(keys) - _NAMED:,} more keys"
+    raise FormatError(
+        f"{name}: {f'{named}: ' if keys else ''}{stated.what} is damaged: its CRC-32 is "
+        f"{crc32:08x}, {stated.crc32:08x} was expected",
+        hint="fetch the file again",
+    )
