@@ -19,6 +19,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "docs" / "json.md", ROOT / "docs" / "formats.md"]
+DOCUMENTS.append(ROOT / "docs" / "rules.md")
 NOT_OF_A_PERSON = ("CKPT_DATA", "OMP_NUM_THREADS")
 _BLOCK = re.compile(r"^```console( vary)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -35,7 +36,20 @@ def clone(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     assert shell("ckpt export v1 -o old.pt", folder).startswith("wrote old.pt")
     write_training_checkpoint(folder)
+    write_others(folder)
     return folder
+
+
+def write_others(folder: Path) -> None:
+    """`ddp.pt`, as DistributedDataParallel names its keys; `vit.pt`, and rules for it."""
+    weights = torch.load(folder / "old.pt", weights_only=True)
+    torch.save({f"module.{key}": each for key, each in weights.items()}, folder / "ddp.pt")
+    blocks = [f"blocks.{number}.attn.qkv.weight" for number in range(12)]
+    torch.save({key: torch.full((576, 192), 0.5) for key in blocks}, folder / "vit.pt")
+    (folder / "qkv.toml").write_text(
+        "[[rules]]\nsplit = 'attn\\.qkv'\ninto = ['attn.q', 'attn.k', 'attn.v']\n\n"
+        "[[rules]]\nrename = '^blocks->encoder.layer'  # and the names above it\n"
+    )
 
 
 def write_training_checkpoint(folder: Path) -> None:

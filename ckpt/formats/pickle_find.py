@@ -175,31 +175,46 @@ def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
         FormatError: There is none.
         AmbiguousStateError: There are several and no telling which.
     """
-    paths: dict[str, tuple[tuple[str, ...], Mapping]] = {}
+    named: dict[str, tuple[tuple[str, ...], Mapping]] = {}
     twice = set[str]()
-    for path, mapping, _ in _without_scores(found):
-        twice |= {dotted(path)} & set(paths)
-        paths.setdefault(dotted(path), (path, mapping))
-    doubted = inside if inside in twice else next(iter(twice), None)
-    if doubted is not None and (inside == doubted or len(paths) == 1):
-        raise FormatError(f"{name}: two of its state_dicts are both called {doubted!r}")
-    counts = {path: count for path, _, count in _without_scores(found)}
-    if () in counts and counts[()] < max(counts.values()):
-        del paths[""]
+    for path, mapping, _ in found.state_dicts:
+        twice |= {dotted(path)} & set(named)
+        named.setdefault(dotted(path), (path, mapping))
+    likely = _likely(found)
+    paths = {dotted(path): named[dotted(path)] for path in likely}
     if inside not in (None, ALL):
         assert inside is not None
-        if inside in paths:
-            return _direct(*paths[inside], name)
+        if inside in twice:
+            raise _doubled(name, inside)
+        if inside in named:
+            return _direct(*named[inside], name)
         return _below(found, inside, list(paths), name)
-    if "" in paths:
-        return _direct(*paths[""], name)
     if not paths:
         return _flattened(found, (), name)
+    if "" in paths:
+        return _direct(*paths[""], name)
     if len(paths) > 1 and not (inside == ALL and _same_keys(paths.values())):
         raise AmbiguousStateError(
             f"{name}: holds {len(paths)} state_dicts", hint=_hint(name, list(paths))
         )
-    return _direct(*next(iter(paths.values())), name)
+    (only, *_) = paths
+    if only in twice:
+        raise _doubled(name, only)
+    return _direct(*paths[only], name)
+
+
+def _doubled(name: str, path: str) -> FormatError:
+    return FormatError(f"{name}: two of its state_dicts are both called {path!r}")
+
+
+def _likely(found: Found) -> list[tuple[str, ...]]:
+    """Paths of what may be meant; that of the root alone, if it may be."""
+    counts = {path: count for path, _, count in _without_scores(found)}
+    if () in counts:
+        if counts[()] >= max(counts.values()):
+            return [()]
+        del counts[()]
+    return list(counts)
 
 
 def _without_scores(found: Found) -> list[tuple[tuple[str, ...], Mapping, int]]:
