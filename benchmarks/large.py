@@ -149,7 +149,9 @@ def other_tools(name: str, out: str) -> dict[str, list[str]]:
     sft = os.environ.get("SFT")
     if sft is None:
         return {}
-    return {f"sft rename {name}": [sft, "rename", name, "-o", out, "--sub", "model", "net"]}
+    return {
+        f"sft rename {name}": [sft, "rename", name, "-o", out, "--sub", "model", "--sub", "net"]
+    }
 
 
 def print_many_keys(runs: int) -> None:

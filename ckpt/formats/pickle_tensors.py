@@ -31,6 +31,7 @@ _WAYS = {
     "nested": "save what .unbind() gives",
     "meta": "it has a shape and no values; save the tensor of a device",
 }
+_PLAIN = frozenset({TENSOR_V1, TENSOR_V2, TENSOR_V3})
 DIMENSIONS_LIMIT = 1000  # torch's own operations stop at 64
 _LARGEST = 2**63  # torch counts elements in an int64
 
@@ -79,8 +80,10 @@ def entry_of(key: str, tensor: Call, find_storage: FindStorage, *, name: str) ->
         FormatError: It is of a kind that has no plain bytes, or not well-formed.
     """
     where = f"{name}: {key}"
-    tensor = _plain(tensor, where)
-    _expect_no_bits(tensor, where)
+    if tensor.function not in _PLAIN:
+        tensor = _plain(tensor, where)
+    if len(tensor.arguments) > 6:
+        _expect_no_bits(tensor, where)
     try:
         read = _read(tensor)
         span = find_storage(read.storage)
@@ -117,7 +120,7 @@ class _Read(NamedTuple):
 def _plain(tensor: Call, where: str) -> Call:
     """The plain tensor in it; a Parameter is one with a flag, others have attributes besides."""
     for _ in range(3):  # attributes of a Parameter of a tensor is as deep as torch nests
-        if tensor.function in (TENSOR_V1, TENSOR_V2, TENSOR_V3):
+        if tensor.function in _PLAIN:
             return tensor
         inner = None
         if tensor.function in (PARAMETER, PARAMETER_WITH_STATE) and tensor.arguments:

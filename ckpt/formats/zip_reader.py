@@ -8,7 +8,6 @@ directory. Compressed members are listed like any other.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ckpt.errors import FormatError
@@ -38,8 +37,7 @@ _END_HINT = (
 _CUT = "the file is cut short or damaged; fetch it again"
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One member.
 
     Attributes:

@@ -191,8 +191,17 @@ def _misfit(found: Fitting, *, before: Fitting) -> FitError:
     elif before.options:
         hint = f"this would fit:  {' '.join(before.options)}"
     else:
-        hint = f"ckpt diff SRC {found.definition}  shows both sides"
+        hint = _near(groups["unexpected"], groups["missing"])
+        hint += f"ckpt diff SRC {found.definition}  shows both sides"
     return FitError(f"the result would not fit {found.definition}: {', '.join(parts)}", hint=hint)
+
+
+def _near(unexpected: list[str], missing: list[str]) -> str:
+    """What the first keys that are not expected may have meant, a line each."""
+    from difflib import get_close_matches
+
+    found = ((key, get_close_matches(key, missing, n=1)) for key in unexpected[:3])
+    return "".join(f"{key}: did you mean {near[0]}?\n" for key, near in found if near)
 
 
 def _few(keys: list[str]) -> str:

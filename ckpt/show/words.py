@@ -13,6 +13,8 @@ _UNPRINTABLE = re.compile(
 
 def printable(text: str) -> str:
     r"""Text from a file or a person, safe for a terminal: ESC becomes ``\x1b``."""
+    if text.isascii() and text.isprintable():
+        return text
     return _UNPRINTABLE.sub(lambda match: _escape(ord(match[0])), text)
 
 
