@@ -52,7 +52,7 @@ class TensorEntry:
     @property
     def nbytes(self) -> int:
         """Bytes of the contiguous tensor."""
-        return self.numel * itemsize(self.dtype)
+        return prod(self.shape) * itemsize(self.dtype)
 
     @property
     def span(self) -> Span | None:

@@ -8,8 +8,10 @@ before anything is changed, so that limits, messages and offsets stand in one pl
 
 import struct
 
+from ckpt.formats.pickle_globals import TENSOR_V2
 from ckpt.formats.pickle_machine import MARK, MEMO_LIMIT, Machine
 from ckpt.formats.pickle_nodes import Global, Sequence, Text
+from ckpt.formats.pickle_row import REMEMBERED, Row, row_at
 
 _LONGEST = 5  # bytes of an opcode below and its argument, without the text that may follow
 _u4 = struct.Struct("<I").unpack_from
@@ -50,11 +52,23 @@ def run_common(machine: Machine, opcode_limit: int) -> None:
                 position += 2
             elif code == _BINGET:
                 value = row[data[position + 1]]
-                if type(value) is Text:
+                if type(value) is Global and value.name == TENSOR_V2 and end == len(data):
+                    tensor = row_at(data, position, row, machine.tuples)
+                    if (
+                        tensor is not None
+                        and len(row) + REMEMBERED <= room
+                        and opcodes + tensor.opcodes <= opcode_limit
+                    ):
+                        machine.run_row(tensor)
+                        position, opcodes = tensor.end, opcodes + tensor.opcodes
+                        continue
+                elif type(value) is Text or type(value) is Row:
                     machine.start, machine.position = position, position + 2
-                    machine.recall_text(value)
-                else:
-                    push(value)
+                    machine.recall(data[position + 1])
+                    position += 2
+                    opcodes += 1
+                    continue
+                push(value)
                 position += 2
             elif code == _MARK:
                 push(MARK)

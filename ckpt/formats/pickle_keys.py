@@ -80,6 +80,9 @@ def shown_keys(keys: Iterable[object]) -> Iterator[str]:
         ValueError: One of them cannot be shown.
     """
     keys = list(keys)
+    if all(isinstance(key, str) for key in keys):
+        yield from map(str, keys)
+        return
     taken = {str(key) for key in keys if isinstance(key, str)}
     for key in keys:
         if isinstance(key, str):

@@ -6,10 +6,12 @@ The reader's opcodes drive it. It builds descriptions, calls nothing and imports
 from ckpt.errors import FormatError, RefusedGlobalError
 from ckpt.formats.pickle_globals import DICTS, FACTORIES
 from ckpt.formats.pickle_nodes import Call, Global, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle_row import REMEMBERED, Row, Tuples
 
 MEMO_LIMIT = 1_000_000
 # Each look-up of a text is a text of its own; a long one looked up often would fill the memory.
 RECALLED_LIMIT = 1 << 25  # characters
+_RECALLED = f"looks up over {RECALLED_LIMIT:,} characters in its memo"
 _SHOWN = 100  # characters of a refused global's name
 _EARLY = 16  # bytes; what is named before anything else is what was pickled as a whole
 _WHOLE = (
@@ -81,6 +83,8 @@ class Machine:
         self.memo = Memo()
         self.looked_up: list[Text] = []
         self.persistents: list[Persistent] = []
+        self.rows: list[Row] = []
+        self.tuples: Tuples = {}
         self.frames: list[int] = []
         self.frame_end = 0
         self.recalled = 0
@@ -166,13 +170,22 @@ class Machine:
         if isinstance(value, Text):
             self.recall_text(value)
         else:
-            self.push(value)
+            self.push(value.remembered(slot - value.begin) if isinstance(value, Row) else value)
+
+    def run_row(self, row: Row) -> None:
+        """Push a tensor, and remember what its opcodes do."""
+        self.recalled += row.recalled
+        if self.recalled > RECALLED_LIMIT:
+            raise self.fault(_RECALLED)
+        self.rows.append(row)
+        self.memo.row += [row] * REMEMBERED
+        self.stack.append(row)
 
     def recall_text(self, text: Text) -> None:
         """Push a text of the memo as one of its own, which knows where it stands."""
         self.recalled += len(text)
         if self.recalled > RECALLED_LIMIT:
-            raise self.fault(f"looks up over {RECALLED_LIMIT:,} characters in its memo")
+            raise self.fault(_RECALLED)
         recalled = Text.at(text, self.start, self.position, text.origin)
         self.looked_up.append(recalled)
         self.stack.append(recalled)

@@ -16,6 +16,7 @@ from ckpt.formats.pickle_common import COMMON, run_common
 from ckpt.formats.pickle_globals import ALLOWED
 from ckpt.formats.pickle_machine import MARK, Machine
 from ckpt.formats.pickle_nodes import Call, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle_row import Row
 
 _STOP = ord(".")
 
@@ -26,19 +27,29 @@ class Read:
 
     Attributes:
         root: What it describes.
-        looked_up: Every text that came from the memo, in order.
-        persistents: Every reference to something outside, in order.
         frames: Where the FRAME opcodes of protocol 4 stand.
         opcodes: How many there were.
         nbytes: Bytes of the pickle, its STOP included.
     """
 
     root: object
-    looked_up: list[Text]
-    persistents: list[Persistent]
     frames: list[int]
     opcodes: int
     nbytes: int
+    _looked_up: list[Text]
+    _persistents: list[Persistent]
+    _rows: list[Row]
+
+    @property
+    def looked_up(self) -> list[Text]:
+        """Every text that came from the memo, in order."""
+        texts = [*self._looked_up, *(text for row in self._rows for text in row.texts())]
+        return sorted(texts, key=lambda text: text.start)
+
+    @property
+    def persistents(self) -> list[Persistent]:
+        """Every reference to something outside."""
+        return [*self._persistents, *(row.persistent for row in self._rows)]
 
 
 def read_pickle(
@@ -77,11 +88,12 @@ def read_first_pickle(
         raise machine.fault(f"damaged at offset {machine.start:,}: {error}") from error
     return Read(
         root=root,
-        looked_up=machine.looked_up,
-        persistents=machine.persistents,
         frames=machine.frames,
         opcodes=machine.opcodes,
         nbytes=machine.position,
+        _looked_up=machine.looked_up,
+        _persistents=machine.persistents,
+        _rows=machine.rows,
     )
 
 

@@ -22,6 +22,7 @@ from ckpt.formats.pickle_globals import (
     UNTYPED,
 )
 from ckpt.formats.pickle_nodes import Call, Global, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle_row import Row
 from ckpt.tensors import Span, TensorEntry, numel_of
 
 # How a plain tensor is made of another kind.
@@ -82,10 +83,10 @@ def entry_of(key: str, tensor: Call, find_storage: FindStorage, *, name: str) ->
     where = f"{name}: {key}"
     if tensor.function not in _PLAIN:
         tensor = _plain(tensor, where)
-    if len(tensor.arguments) > 6:
+    if type(tensor) is not Row and len(tensor.arguments) > 6:
         _expect_no_bits(tensor, where)
     try:
-        read = _read(tensor)
+        read = _read_row(tensor) if type(tensor) is Row else _read(tensor)
         span = find_storage(read.storage)
     except (ValueError, IndexError) as error:
         raise FormatError(f"{where}: not described as torch describes a tensor: {error}") from error
@@ -153,6 +154,14 @@ def _read(tensor: Call) -> _Read:
         _numbers(size),
         _numbers(stride),
     )
+
+
+def _read_row(row: Row) -> _Read:
+    """The same of one that was read as a whole."""
+    dtype = "uint8" if row.kind.name == UNTYPED else STORAGES.get(row.kind.name)
+    if dtype is None:
+        return _read(Call(row.function, row.arguments))  # which says what is wrong
+    return _Read(Storage(dtype, row.key, row.numel), dtype, row.first, row.shape, row.stride)
 
 
 def _expect_no_bits(tensor: Call, where: str) -> None:

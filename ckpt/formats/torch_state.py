@@ -28,7 +28,6 @@ class TorchState:
 
     Attributes:
         entries: In the order of the pickle.
-        spans: Where whole tensors lie, those beside the state_dict included.
         rest: What is no tensor of the state_dict, fit for JSON.
         beside: By their paths, mappings and lists that may name its tensors as well: the other
             state_dicts of the file, an optimizer's state by name, its `param_names`. They follow
@@ -36,10 +35,15 @@ class TorchState:
     """
 
     entries: Sequence[TensorEntry]
-    spans: Sequence[Span]
     rest: Mapping[str, Any]
     beside: Mapping[str, Node | Items]
     _chosen: Chosen
+    _others: Sequence[TensorEntry]
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        """Where whole tensors lie, those beside the state_dict included."""
+        return tensor_spans([*self.entries, *self._others])
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         """Where else some of these keys stand, and follow."""
@@ -114,10 +118,10 @@ def read_state(
     ]
     return TorchState(
         entries=entries,
-        spans=tensor_spans([*entries, *others]),
         rest=_rest(read.root, chosen),
         beside=dict(_beside_it(found, chosen)) if inside in (None, ALL) else {},
         _chosen=chosen,
+        _others=others,
     )
 
 

@@ -28,6 +28,7 @@ _FLAGS = 0x0800 | _DESCRIPTOR | _EFFORT  # the first: names in UTF-8
 _DESCRIPTORS = {
     kind.size: kind for kind in map(struct.Struct, ("<III", "<4sIII", "<IQQ", "<4sIQQ"))
 }
+_USUAL = struct.Struct("<4sIII").pack  # a descriptor as torch and zip write it
 _WIDE = 0xFFFFFFFF  # in a field of 32 bits: see the zip64 field
 _SMALL, _ROW = 1 << 10, 1 << 16  # bytes of a member with its header, and of many
 _END_HINT = (
@@ -270,6 +271,9 @@ def _located(source: _Near, listed: _Listed, follower: int) -> Member:
             f"{source.name}: {name}: ends at byte {end:,}, what follows begins at {follower:,}",
             hint=_CUT,
         )
+    usual = _USUAL(b"PK\x07\x08", crc32, packed, nbytes) if nbytes < _WIDE > packed else b""
+    if flags & _DESCRIPTOR and follower - end == len(usual) and source.read(end, 16) == usual:
+        return Member(name, begin + extra, packed, nbytes, crc32, method)
     if not _is_descriptor(source, end, follower - end, listed):
         raise FormatError(
             f"{source.name}: {name}: {follower - end:,} bytes after it that belong to nothing"
