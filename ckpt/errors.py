@@ -75,6 +75,20 @@ class DatasetError(CkptError):
     exit_code = 3
 
 
+class InterruptedTrainingError(CkptError):
+    """A signal ended a training run, whose state was written.
+
+    Args:
+        message: Where it stopped.
+        hint: How it goes on.
+        signal: Its number.
+    """
+
+    def __init__(self, message: str, *, hint: str, signal: int) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = 128 + signal
+
+
 class IntegrityError(CkptError):
     """Stored bytes are not the bytes that were stored."""
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,15 +23,33 @@ from ckpt.show.words import printable, size
 from ckpt.train.recipe import DATASETS, PRECISIONS, Recipe
 from ckpt.train.watch import Trained
 
+if TYPE_CHECKING:
+    from ckpt.train.state import Keeper, State
+
 _DEFAULT = Recipe()
 
 
 @ckpt_command(
     examples="ckpt train --register\n"
     "ckpt train --register --accumulate 4 --precision bf16 --epochs 3\n"
-    "ckpt train --dataset digits --out digits.safetensors"
+    "ckpt train --dataset digits --out digits.safetensors\n"
+    "ckpt train --register --resume mnist-cnn.state.pt"
 )
 @click.option("--register", "registered", is_flag=True, help="Make the weights the next version.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Go on with a run from its state file, to the very same weights.",
+)
+@click.option(
+    "--save-every",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="How often the state is written, so that little is lost.",
+)
 @click.option("--name", metavar="MODEL", help="The model for --register; else the definition's.")
 @click.option("-m", "--message", default="", help="What to say of the version.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
@@ -88,32 +106,75 @@ def command(
     message: str,
     out: Path | None,
     force: bool,
+    resume: Path | None,
+    save_every: float,
     **settings: Any,
 ) -> None:
     """Train a network with the default recipe; the test images are read once, at the end.
 
     Without --register and --out the weights are written to a file named after the model.
+    Ctrl-C, or SIGTERM, ends it at the next step, with a state file that --resume takes; a
+    second one ends it at once.
     """
-    recipe = Recipe(**settings)
+    resumed = _resumed(resume)
+    recipe = Recipe(**settings) if resumed is None else resumed.recipe
     model = expect_name(name or _model_name(recipe.model))
+    keeper = _keeper(resume or Path(f"{model}.state.pt"), save_every, new=resume is None)
     if name and not registered:
         raise UsageError("--name goes with --register")
     with _destination(out, model, kept=not registered) as path:
-        trained = _train(session, recipe, path, force=force)
+        trained = _train(session, recipe, path, keeper, resumed, force=force)
         with _rescue(session, path, needed=registered and out is None):
             added = _registered(session, trained, recipe, model, message) if registered else None
+    keeper.path.unlink(missing_ok=True)
     kept = None if registered and out is None else path
     session.show(lambda: _text(trained, kept, added), lambda: _data(trained, kept, added))
 
 
-def _train(session: Session, recipe: Recipe, path: Path, *, force: bool) -> Trained:
+def _train(
+    session: Session,
+    recipe: Recipe,
+    path: Path,
+    keeper: "Keeper",
+    resumed: "State | None",
+    *,
+    force: bool,
+) -> Trained:
     from ckpt.train.run import train
 
     view = TrainingView(session.terminal.remark, sys.stderr)
     try:
-        return train(recipe, path, watch=view, replace=force)
+        return train(recipe, path, watch=view, replace=force, keeper=keeper, resumed=resumed)
     finally:
         view.close()
+
+
+def _resumed(path: Path | None) -> "State | None":
+    """The state to go on from, which has its own recipe."""
+    if path is None:
+        return None
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        typed = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+        if typed and name in Recipe.__dataclass_fields__:
+            raise UsageError(
+                f"--resume takes the recipe of {path}; --{name.replace('_', '-')} cannot go with it"
+            )
+    from ckpt.train.state import read_state
+
+    return read_state(path)
+
+
+def _keeper(path: Path, minutes: float, *, new: bool) -> "Keeper":
+    if new and path.exists():
+        raise UsageError(
+            f"{path}: the state of an interrupted run",
+            hint=f"ckpt train --resume {path}  goes on with it; remove it to begin anew",
+        )
+    from ckpt.train.state import Keeper
+
+    return Keeper(path, every=60 * minutes)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Nothing here reads a number from the device within an epoch, and no graph outliv
 micro-batch.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -24,6 +25,23 @@ class Window:
 
     samples: int
     micro_batches: Iterable[MicroBatch]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an epoch is, at a window border.
+
+    Attributes:
+        tally: ``(2,)`` float64, on the device: sum of losses, correct predictions.
+        samples: Seen so far.
+        windows: Done so far.
+        steps: Of the optimizer, the skipped ones not among them.
+    """
+
+    tally: Tensor
+    samples: int = 0
+    windows: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +79,43 @@ class Trainer:
         # gradient is not finite, and says so nowhere that costs no device read.
         self.optimizer.register_step_post_hook(lambda *_: self._steps.append(None))
 
-    def train_epoch(self, windows: Iterable[Window], seen: Callable[[int], None]) -> Totals:
+    def train_epoch(
+        self,
+        windows: Iterable[Window],
+        seen: Callable[[Progress], None],
+        progress: Progress | None = None,
+    ) -> Totals:
         """One pass: a step per window, then one of the schedule if any step happened.
 
         Args:
-            windows: Of the epoch.
-            seen: Called after each window with the number of samples so far.
+            windows: Of the epoch, those that `progress` counts left out.
+            seen: Called after each window with how far the epoch is.
+            progress: Where an interrupted epoch goes on; None begins one.
         """
         self.model.train()
         self._steps.clear()
-        tally = torch.zeros(2, dtype=torch.float64, device=device_of(self.model))
-        samples = count = 0
+        at = progress or Progress(self._tally())
+        at.tally, steps = at.tally.to(device_of(self.model)), at.steps
         for window in windows:
             self.optimizer.zero_grad(set_to_none=True)
-            tally += self.accumulate(window)  # (2,) loss sum, correct
+            at.tally += self.accumulate(window)  # (2,) loss sum, correct
             self.step()
-            samples, count = samples + window.samples, count + 1
-            seen(samples)
-        if self._steps:
+            at.samples, at.windows = at.samples + window.samples, at.windows + 1
+            at.steps = steps + len(self._steps)
+            seen(at)
+        if at.steps:
+            self._end_epoch()
+        loss_sum, correct = at.tally.tolist()  # the epoch's one read from the device
+        return Totals(loss_sum, int(correct), at.samples, at.windows, at.steps)
+
+    def _end_epoch(self) -> None:
+        with warnings.catch_warnings():
+            # An epoch that was resumed at its very end has its steps in another process.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             self.schedule.step()
-        loss_sum, correct = tally.tolist()  # the epoch's one read from the device
-        return Totals(loss_sum, int(correct), samples, count, len(self._steps))
+
+    def _tally(self) -> Tensor:
+        return torch.zeros(2, dtype=torch.float64, device=device_of(self.model))
 
     def accumulate(self, window: Window) -> Tensor:
         """Add the window's mean gradient, scaled by `scaler`, to the parameters' ``.grad``.
@@ -92,7 +126,7 @@ class Trainer:
         Raises:
             ValueError: The micro-batches do not hold `window.samples` samples.
         """
-        tally = torch.zeros(2, dtype=torch.float64, device=device_of(self.model))
+        tally = self._tally()
         samples = 0
         for images, labels in window.micro_batches:  # (b, 1, 28, 28) float32, (b,) int64
             with self.autocast:

@@ -46,8 +46,8 @@ def normalise(raw: Raw, *, mean: float, std: float) -> MicroBatch:
 class Source(Protocol):
     """Where an epoch's raw micro-batches come from."""
 
-    def batches(self, epoch: int) -> Iterator[Raw]:
-        """The micro-batches of `epoch` in order, as bytes on the device."""
+    def batches(self, epoch: int, first: int) -> Iterator[Raw]:
+        """The micro-batches of `epoch` in order from number `first`, as bytes on the device."""
 
 
 class Resident:
@@ -57,9 +57,9 @@ class Resident:
         self._images, self._labels = split.images.to(device), split.labels.to(device)
         self._recipe, self._device = recipe, device
 
-    def batches(self, epoch: int) -> Iterator[Raw]:
+    def batches(self, epoch: int, first: int) -> Iterator[Raw]:
         """See `Source.batches`."""
-        for indices in micro_batch_indices(len(self._labels), self._recipe, epoch):
+        for indices in micro_batch_indices(len(self._labels), self._recipe, epoch, first):
             chosen = indices.to(self._device, non_blocking=True)
             yield self._images[chosen], self._labels[chosen]
 
@@ -83,9 +83,9 @@ class Workers:
             generator=torch.Generator(),  # else each epoch draws from the global one
         )
 
-    def batches(self, epoch: int) -> Iterator[Raw]:
+    def batches(self, epoch: int, first: int) -> Iterator[Raw]:
         """See `Source.batches`."""
-        self._order.epoch = epoch
+        self._order.epoch, self._order.first = epoch, first
         for images, labels in self._loader:
             yield (
                 images.to(self._device, non_blocking=True),
@@ -101,10 +101,16 @@ class Feed:
         source = Workers if recipe.num_workers else Resident
         self._source: Source = source(dataset.train, recipe, device)
 
-    def windows(self, epoch: int) -> Iterator[Window]:
-        """The windows of `epoch`, from 1; each must be used up before the next is taken."""
-        batches = self._source.batches(epoch)
-        for slices in self._windows():
+    def windows(self, epoch: int, first: int = 0) -> Iterator[Window]:
+        """The windows of `epoch`, from 1; each must be used up before the next is taken.
+
+        Args:
+            epoch: From 1.
+            first: How many of them are left out.
+        """
+        # Every window but the last has as many micro-batches, and the last is never left out.
+        batches = self._source.batches(epoch, first * self._recipe.accumulate)
+        for slices in islice(self._windows(), first, None):
             samples = slices[-1].stop - slices[0].start
             yield Window(samples, map(self._normalise, islice(batches, len(slices))))
 
@@ -132,28 +138,30 @@ class Feed:
         return normalise(raw, mean=self._dataset.mean, std=self._dataset.std)
 
 
-def micro_batch_indices(samples: int, recipe: Recipe, epoch: int) -> Iterator[Tensor]:
-    """Indices ``(b,)`` of each micro-batch of an epoch.
+def micro_batch_indices(
+    samples: int, recipe: Recipe, epoch: int, first: int = 0
+) -> Iterator[Tensor]:
+    """Indices ``(b,)`` of each micro-batch of an epoch, from number `first`.
 
     A window starts where a micro-batch does, so cutting the order into micro-batches
     needs no windows.
     """
     order = epoch_order(samples, seed=recipe.seed, epoch=epoch)
-    for at in range(0, samples, recipe.batch_size):
+    for at in range(first * recipe.batch_size, samples, recipe.batch_size):
         yield order[at : at + recipe.batch_size]
 
 
 class _EpochOrder:
-    """The DataLoader's sampler: set `epoch` before iterating."""
+    """The DataLoader's sampler: set `epoch` and `first` before iterating."""
 
     def __init__(self, samples: int, recipe: Recipe) -> None:
-        self._samples, self._recipe, self.epoch = samples, recipe, 1
+        self._samples, self._recipe, self.epoch, self.first = samples, recipe, 1, 0
 
     def __iter__(self) -> Iterator[Tensor]:
-        return micro_batch_indices(self._samples, self._recipe, self.epoch)
+        return micro_batch_indices(self._samples, self._recipe, self.epoch, self.first)
 
     def __len__(self) -> int:
-        return -(-self._samples // self._recipe.batch_size)
+        return -(-self._samples // self._recipe.batch_size) - self.first
 
 
 class _Gathered(TorchDataset[Raw]):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,32 +11,29 @@ import torch
 from torch import nn
 
 from ckpt.definitions import Definition, find_definition
-from ckpt.errors import FitError, UsageError
+from ckpt.errors import DatasetError, FitError, UsageError
 from ckpt.train.dataset import Dataset, load_dataset
-from ckpt.train.loop import Totals, Trainer, evaluate
+from ckpt.train.epochs import Epochs, Run
+from ckpt.train.loop import Totals, evaluate
 from ckpt.train.pixels import Feed
-from ckpt.train.precision import Precision, build_trainer, choose_precision
+from ckpt.train.precision import choose_precision
 from ckpt.train.provenance import environment, git_state, peak_bytes
 from ckpt.train.recipe import Recipe
+from ckpt.train.state import Keeper, State
 from ckpt.train.watch import Epoch, Facts, Trained, Watcher
 from ckpt.train.weights import check_destination, read_weights, write_weights
-from ckpt.train.windows import ORDER_RULE, epoch_seed
+from ckpt.train.windows import ORDER_RULE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """What is settled before the first step."""
-
-    recipe: Recipe
-    definition: Definition
-    dataset: Dataset
-    device: torch.device
-    feed: Feed
-    model: nn.Module
-    precision: Precision
-
-
-def train(recipe: Recipe, out: Path, *, watch: Watcher, replace: bool = False) -> Trained:
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    watch: Watcher,
+    replace: bool = False,
+    keeper: Keeper | None = None,
+    resumed: State | None = None,
+) -> Trained:
     """Train, write the weights to `out`, read them back and score the test images once.
 
     The score is that of the file: loaded strictly into a new module, in fp32. Interrupted
@@ -48,9 +45,12 @@ def train(recipe: Recipe, out: Path, *, watch: Watcher, replace: bool = False) -
             torch.save, ``.safetensors`` by safetensors.
         watch: Told how it goes.
         replace: Whether a file that stands there is replaced.
+        keeper: Writes the state of the run now and then, and where a signal ends it.
+        resumed: The state to go on from; `recipe` is its own then.
 
     Raises:
         UsageError: `out` cannot be written, or the device is not there.
+        InterruptedTrainingError: A signal ended it; `keeper` has written its state.
         RefError: There is no such definition.
         DefinitionError: The definition's code fails.
         FitError: The model does not map images to log-probabilities of ten classes.
@@ -60,25 +60,30 @@ def train(recipe: Recipe, out: Path, *, watch: Watcher, replace: bool = False) -
     check_destination(out, replace=replace)
     device = _device(recipe.device)
     with _own_generators(device), _reproducible():
-        run = _prepare(recipe, device, watch)
-        curves = _train_epochs(run, watch)
+        run = _prepare(recipe, device, watch, resumed)
+        curves = Epochs(run, watch, keeper, resumed).train()
         write_weights(run.model, out, replace=replace)
         score = _score_file(run, out)
     trained = _result(run, out, curves, score, seconds=perf_counter() - start)
+    if resumed is not None:
+        trained.record["resumes"] = resumed.resumes + 1
     watch.finished(trained)
     return trained
 
 
-def _prepare(recipe: Recipe, device: torch.device, watch: Watcher) -> _Run:
+def _prepare(recipe: Recipe, device: torch.device, watch: Watcher, resumed: State | None) -> Run:
     definition = find_definition(recipe.model)
     dataset = load_dataset(recipe.dataset, data_dir=recipe.data_dir, note=watch.note)
+    if resumed is not None:
+        _expect_same(resumed, definition, dataset)
     feed = Feed(dataset, recipe, device)
     torch.manual_seed(recipe.seed)
     # Channels last: measured 1.1 to 1.2 times as fast in bf16 on a CPU with AVX-512.
     model = definition.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_output(model, feed, definition.ref)
-    precision = choose_precision(recipe, model, feed.first_batch())
-    run = _Run(
+    chosen = resumed.precision if resumed is not None else None
+    precision = chosen or choose_precision(recipe, model, feed.first_batch())
+    run = Run(
         recipe=recipe,
         definition=definition,
         dataset=dataset,
@@ -91,36 +96,18 @@ def _prepare(recipe: Recipe, device: torch.device, watch: Watcher) -> _Run:
     return run
 
 
-def _train_epochs(run: _Run, watch: Watcher) -> tuple[Epoch, ...]:
-    trainer = build_trainer(run.model, run.precision.name, run.recipe)
-    return tuple(_train_epoch(run, trainer, epoch, watch) for epoch in _epochs(run.recipe))
+def _expect_same(resumed: State, definition: Definition, dataset: Dataset) -> None:
+    """What is gone on with is what was begun with."""
+    if resumed.definition != (definition.source() or ""):
+        raise FitError(
+            f"{definition.ref}: has changed since the run began",
+            hint="begin a run with the new one",
+        )
+    if resumed.dataset != dataset.digest():
+        raise DatasetError(f"{dataset.title}: other images than those the run began with")
 
 
-def _epochs(recipe: Recipe) -> range:
-    return range(1, recipe.epochs + 1)
-
-
-def _train_epoch(run: _Run, trainer: Trainer, epoch: int, watch: Watcher) -> Epoch:
-    lr = float(trainer.optimizer.param_groups[0]["lr"])
-    # Each epoch has its own stream of dropout masks, so that it can be repeated alone.
-    torch.manual_seed(epoch_seed("dropout", run.recipe.seed, epoch))
-    start = perf_counter()
-    totals = trainer.train_epoch(run.feed.windows(epoch), lambda seen: watch.step(epoch, seen))
-    seconds = perf_counter() - start
-    result = Epoch(
-        epoch=epoch,
-        loss=totals.loss_sum / totals.samples,
-        accuracy=totals.correct / totals.samples,
-        lr=lr,
-        seconds=seconds,
-        images_per_second=totals.samples / seconds,
-        skipped_steps=totals.windows - totals.steps,
-    )
-    watch.epoch(result)
-    return result
-
-
-def _score_file(run: _Run, path: Path) -> Totals:
+def _score_file(run: Run, path: Path) -> Totals:
     model = run.definition.build()
     read_weights(model, path)
     model = model.to(run.device)
@@ -167,7 +154,7 @@ def _reproducible() -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
 
 
-def _facts(run: _Run) -> Facts:
+def _facts(run: Run) -> Facts:
     recipe, dataset = run.recipe, run.dataset
     return Facts(
         dataset=dataset.title,
@@ -185,7 +172,7 @@ def _facts(run: _Run) -> Facts:
 
 
 def _result(
-    run: _Run, path: Path, curves: tuple[Epoch, ...], score: Totals, *, seconds: float
+    run: Run, path: Path, curves: tuple[Epoch, ...], score: Totals, *, seconds: float
 ) -> Trained:
     peak = peak_bytes(run.device)
     return Trained(
@@ -202,7 +189,7 @@ def _result(
     )
 
 
-def _record(run: _Run) -> dict[str, Any]:
+def _record(run: Run) -> dict[str, Any]:
     """What is needed to have the same weights again; JSON-able."""
     recipe = dataclasses.replace(
         run.recipe,

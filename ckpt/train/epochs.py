@@ -1,0 +1,114 @@
+"""The epochs of a run, one after the other, from the beginning or from a state."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import nn
+
+from ckpt.definitions import Definition
+from ckpt.train.dataset import Dataset
+from ckpt.train.loop import Progress
+from ckpt.train.pixels import Feed
+from ckpt.train.precision import Precision, build_trainer
+from ckpt.train.recipe import Recipe
+from ckpt.train.state import Keeper, State, generators, states_of
+from ckpt.train.watch import Epoch, Watcher
+from ckpt.train.windows import epoch_seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What is settled before the first step."""
+
+    recipe: Recipe
+    definition: Definition
+    dataset: Dataset
+    device: torch.device
+    feed: Feed
+    model: nn.Module
+    precision: Precision
+
+
+class Epochs:
+    """The training of a run.
+
+    Args:
+        run: What is trained.
+        watch: Told how it goes.
+        keeper: Writes the state at window borders, and where a signal ends the run.
+        resumed: The state to go on from.
+    """
+
+    def __init__(
+        self, run: Run, watch: Watcher, keeper: Keeper | None, resumed: State | None
+    ) -> None:
+        self._run, self._watch, self._keeper = run, watch, keeper
+        self._trainer = build_trainer(run.model, run.precision.name, run.recipe)
+        self._resumed = resumed
+        self._resumes = 0 if resumed is None else resumed.resumes + 1
+        self._curves = [] if resumed is None else [*resumed.curves]
+        self._began = 0.0  # of the epoch, as perf_counter has it
+
+    def train(self) -> tuple[Epoch, ...]:
+        """Train all epochs that are left.
+
+        Raises:
+            InterruptedTrainingError: A signal ended it; the keeper has the state.
+        """
+        with self._keeper.listening() if self._keeper is not None else nullcontext():
+            while len(self._curves) < self._run.recipe.epochs:
+                self._curves.append(self._epoch(len(self._curves) + 1))
+        return tuple(self._curves)
+
+    def _epoch(self, epoch: int) -> Epoch:
+        progress = self._begin(epoch)
+        lr = float(self._trainer.optimizer.param_groups[0]["lr"])
+        windows = self._run.feed.windows(epoch, progress.windows if progress else 0)
+        totals = self._trainer.train_epoch(windows, lambda at: self._border(epoch, at), progress)
+        seconds = perf_counter() - self._began
+        result = Epoch(
+            epoch=epoch,
+            loss=totals.loss_sum / totals.samples,
+            accuracy=totals.correct / totals.samples,
+            lr=lr,
+            seconds=seconds,
+            images_per_second=totals.samples / seconds,
+            skipped_steps=totals.windows - totals.steps,
+        )
+        self._watch.epoch(result)
+        return result
+
+    def _begin(self, epoch: int) -> Progress | None:
+        """Put everything where the epoch begins, or where it was left."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is None:
+            # Each epoch has its own stream of dropout masks, so that it can be repeated alone.
+            torch.manual_seed(epoch_seed("dropout", self._run.recipe.seed, epoch))
+            self._began = perf_counter()
+            return None
+        resumed.restore(self._trainer)
+        self._began = perf_counter() - resumed.seconds
+        return resumed.progress
+
+    def _border(self, epoch: int, progress: Progress) -> None:
+        self._watch.step(epoch, progress.samples)
+        if self._keeper is not None and self._keeper.due:
+            self._keeper.write(self._state(epoch, progress))
+
+    def _state(self, epoch: int, progress: Progress) -> State:
+        run = self._run
+        return State(
+            recipe=run.recipe,
+            precision=run.precision,
+            dataset=run.dataset.digest(),
+            definition=run.definition.source() or "",
+            epoch=epoch,
+            seconds=perf_counter() - self._began,
+            progress=progress,
+            curves=tuple(self._curves),
+            generators=generators(),
+            parts=states_of(self._trainer),
+            resumes=self._resumes,
+        )

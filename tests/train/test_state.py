@@ -1,0 +1,196 @@
+"""Interrupted and resumed: the same weights to the bit, wherever it was, and however."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ckpt.errors import DatasetError, FitError, FormatError, InterruptedTrainingError, RefError
+from ckpt.train.recipe import Recipe
+from ckpt.train.run import train
+from ckpt.train.state import Keeper, State, read_state
+from ckpt.train.watch import Trained, Unwatched
+
+WINDOWS = 23  # of an epoch: 1,437 = 22 x 64 + 29
+DEFINITION = """
+from torch import nn
+def net():
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(16, 10), nn.LogSoftmax(dim=1),
+    )
+"""
+
+
+@pytest.fixture
+def dropout(tmp_path: Path) -> str:
+    """A definition whose training draws random numbers in every step, and has buffers."""
+    (tmp_path / "dropout.py").write_text(DEFINITION)
+    return f"{tmp_path}/dropout.py:net"
+
+
+def recipe(model: str, **settings: object) -> Recipe:
+    quick = {"dataset": "digits", "epochs": 3, "precision": "fp32", "device": "cpu"}
+    return Recipe(**{**quick, "model": model, **settings})  # type: ignore[arg-type]
+
+
+class Stops(Keeper):
+    """Stops as a signal would, after a number of windows."""
+
+    def __init__(self, path: Path, after: int) -> None:
+        super().__init__(path, every=1e9)
+        self._left = after
+
+    @property
+    def due(self) -> bool:
+        self._left -= 1
+        if self._left == 0:
+            self._signal = signal.SIGINT
+        return super().due
+
+
+def run(
+    model: str,
+    out: Path,
+    keeper: Keeper | None = None,
+    resumed: State | None = None,
+    **settings: object,
+) -> Trained:
+    made = recipe(model, **settings) if resumed is None else resumed.recipe
+    return train(made, out, watch=Unwatched(), keeper=keeper, resumed=resumed)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_resumed_run_ends_with_the_same_bytes(
+    tmp_path: Path, dropout: str, precision: str, accumulate: int
+) -> None:
+    """Stopped in the middle, twice, and at the last window of an epoch."""
+    settings = {"precision": precision, "accumulate": accumulate, "epochs": 2}
+    whole = run(dropout, tmp_path / "whole.pt", **settings)
+    windows = -(-WINDOWS // accumulate)
+    for number, stops in enumerate([(1,), (windows - 1, 2), (windows,), (windows + 2, 1)]):
+        state = None
+        for after in stops:
+            keeper = Stops(tmp_path / "state.pt", after)
+            with pytest.raises(InterruptedTrainingError, match="interrupted in epoch"):
+                run(dropout, tmp_path / "never.pt", keeper, state, **settings)
+            state = read_state(tmp_path / "state.pt")
+        again = run(dropout, tmp_path / f"{number}.pt", None, state)
+        assert (tmp_path / f"{number}.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+        assert [e.loss for e in again.curves] == [e.loss for e in whole.curves]
+        assert again.record["resumes"] == len(stops)
+    assert not (tmp_path / "never.pt").exists()
+
+
+def test_state_that_is_written_now_and_then_changes_nothing(tmp_path: Path, dropout: str) -> None:
+    run(dropout, tmp_path / "whole.pt")
+    run(dropout, tmp_path / "kept.pt", Keeper(tmp_path / "state.pt", every=0))
+    assert (tmp_path / "kept.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+    last = read_state(tmp_path / "state.pt")
+    assert (last.epoch, last.progress.windows) == (3, WINDOWS)
+    run(dropout, tmp_path / "late.pt", None, last)
+    assert (tmp_path / "late.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+
+
+def test_workers_go_on_where_they_were(tmp_path: Path, dropout: str) -> None:
+    run(dropout, tmp_path / "whole.pt", epochs=2)
+    with pytest.raises(InterruptedTrainingError):
+        run(dropout, tmp_path / "x.pt", Stops(tmp_path / "state.pt", 9), epochs=2, num_workers=1)
+    run(dropout, tmp_path / "again.pt", None, read_state(tmp_path / "state.pt"))
+    assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+
+
+def test_other_code_or_other_images_are_refused(tmp_path: Path, dropout: str) -> None:
+    with pytest.raises(InterruptedTrainingError):
+        run(dropout, tmp_path / "x.pt", Stops(tmp_path / "state.pt", 3))
+    state = read_state(tmp_path / "state.pt")
+    with pytest.raises(DatasetError, match="other images than those the run began with"):
+        from dataclasses import replace
+
+        run(dropout, tmp_path / "x.pt", None, replace(state, dataset="sha256:0"))
+    (tmp_path / "dropout.py").write_text(DEFINITION.replace("0.5", "0.4"))
+    with pytest.raises(FitError, match="has changed since the run began"):
+        run(dropout, tmp_path / "x.pt", None, state)
+
+
+@pytest.mark.parametrize("what", ["weights", "junk", "other form", "hostile"])
+def test_what_is_no_state_is_refused(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "state.pt"
+    match what:
+        case "weights":
+            torch.save({"a": torch.ones(2)}, path)
+        case "junk":
+            path.write_bytes(b"hello")
+        case "other form":
+            torch.save({"form": "ckpt training state 9"}, path)
+        case "hostile":
+            torch.save({"form": "ckpt training state 1", "recipe": Path}, path)
+    with pytest.raises(FormatError, match="no state of a training run"):
+        read_state(path)
+    with pytest.raises(RefError):
+        read_state(tmp_path / "absent.pt")
+
+
+TRAIN = ["train", "--dataset", "digits", "--epochs", "3", "--precision", "fp32", "-q"]
+
+
+def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "ckpt", *words]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{path} does not appear")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+    ids=["SIGINT", "SIGTERM", "SIGKILL"],
+)
+def test_fault_39_signal_at_a_prompt_loses_nothing(
+    tmp_path: Path, dropout: str, number: signal.Signals, code: int
+) -> None:
+    """A real process, a real signal; after SIGKILL the state that was written before counts."""
+    words = [*TRAIN, "--model", dropout]
+    _, errors = start(tmp_path, *words, "-o", "whole.pt").communicate(timeout=120)
+    assert (tmp_path / "whole.pt").exists(), errors
+    state = tmp_path / "dropout.state.pt"
+    interrupted = start(tmp_path, *words, "-o", "cut.pt", "--save-every", "0")
+    wait_for(state)
+    interrupted.send_signal(number)
+    _, errors = interrupted.communicate(timeout=120)
+    if interrupted.returncode == 0:  # it was faster than the signal
+        return
+    assert interrupted.returncode == code, errors
+    assert not (tmp_path / "cut.pt").exists()
+    if number != signal.SIGKILL:
+        assert "error: interrupted in epoch" in errors
+        assert "ckpt train --resume dropout.state.pt  goes on from there" in errors
+    again = start(tmp_path, *words)
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 2, "it does not begin anew over the state of another run"
+    assert "the state of an interrupted run" in errors
+    wrong = start(tmp_path, "train", "--resume", state.name, "--epochs", "5")
+    _, errors = wrong.communicate(timeout=120)
+    assert wrong.returncode == 2
+    assert "--epochs cannot go with it" in errors
+    resumed = start(tmp_path, "train", "--resume", state.name, "-o", "cut.pt", "-q")
+    _, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, errors
+    assert (tmp_path / "cut.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+    assert not state.exists()
