@@ -20,7 +20,8 @@ from ckpt.registry.refs import expect_name
 from ckpt.show.training import TrainingView, summary_table
 from ckpt.show.versions import added_data, added_text
 from ckpt.show.words import printable, size
-from ckpt.train.recipe import DATASETS, PRECISIONS, Recipe
+from ckpt.train.recipe import DATASETS, OPTIMIZERS, PRECISIONS, SCHEDULES, Recipe
+from ckpt.train.recipe_file import NAMES, read_recipe
 from ckpt.train.watch import Trained
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _DEFAULT = Recipe()
 
 @ckpt_command(
     examples="ckpt train --register\n"
+    "ckpt train --register --recipe fast\n"
     "ckpt train --register --accumulate 4 --precision bf16 --epochs 3\n"
     "ckpt train --dataset digits --out digits.safetensors\n"
     "ckpt train --register --resume mnist-cnn.state.pt"
@@ -54,6 +56,14 @@ _DEFAULT = Recipe()
 @click.option("-m", "--message", default="", help="What to say of the version.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace the file that stands there.")
+@click.option(
+    "--recipe",
+    "recipe_ref",
+    default="classic",
+    show_default=True,
+    metavar="NAME|FILE",
+    help=f"Settings to begin with: {', '.join(NAMES)}, or a TOML file; options go before it.",
+)
 @click.option("--model", default=_DEFAULT.model, show_default=True, help="The definition.")
 @click.option(
     "--dataset",
@@ -89,7 +99,31 @@ _DEFAULT = Recipe()
     show_default=True,
     help="auto times a few steps of each and says what it chose.",
 )
+@click.option(
+    "--optimizer",
+    type=click.Choice(OPTIMIZERS),
+    default=_DEFAULT.optimizer,
+    show_default=True,
+)
 @click.option("--lr", type=float, default=_DEFAULT.lr, show_default=True)
+@click.option("--momentum", type=float, default=_DEFAULT.momentum, help="Of sgd.")
+@click.option("--weight-decay", type=float, default=_DEFAULT.weight_decay, show_default=True)
+@click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    default=_DEFAULT.schedule,
+    show_default=True,
+    help="Of the learning rate: step once an epoch, cosine and onecycle with every step.",
+)
+@click.option("--lr-decay", type=float, default=_DEFAULT.lr_decay, help="Of step, an epoch.")
+@click.option("--clip", type=float, default=_DEFAULT.clip, help="Largest norm of the gradient.")
+@click.option(
+    "--ema",
+    type=float,
+    default=_DEFAULT.ema,
+    metavar="DECAY",
+    help="Keep an average of the weights, 0.99 or so, and write that.",
+)
 @click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True)
 @click.option("--device", default=_DEFAULT.device, show_default=True)
 @click.option(
@@ -108,16 +142,17 @@ def command(
     force: bool,
     resume: Path | None,
     save_every: float,
+    recipe_ref: str,
     **settings: Any,
 ) -> None:
-    """Train a network with the default recipe; the test images are read once, at the end.
+    """Train a network by a recipe; the test images are read once, at the end.
 
     Without --register and --out the weights are written to a file named after the model.
     Ctrl-C, or SIGTERM, ends it at the next step, with a state file that --resume takes; a
     second one ends it at once.
     """
     resumed = _resumed(resume)
-    recipe = Recipe(**settings) if resumed is None else resumed.recipe
+    recipe = resumed.recipe if resumed is not None else _recipe(recipe_ref, settings)
     model = expect_name(name or _model_name(recipe.model))
     keeper = _keeper(resume or Path(f"{model}.state.pt"), save_every, new=resume is None)
     if name and not registered:
@@ -149,18 +184,25 @@ def _train(
         view.close()
 
 
+def _recipe(ref: str, settings: dict[str, Any]) -> Recipe:
+    """The recipe, with what was typed besides."""
+    typed = {name: value for name, value in settings.items() if _is_typed(name)}
+    return Recipe(**{**read_recipe(ref), **typed})
+
+
+def _is_typed(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source == click.core.ParameterSource.COMMANDLINE
+
+
 def _resumed(path: Path | None) -> "State | None":
     """The state to go on from, which has its own recipe."""
     if path is None:
         return None
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        typed = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-        if typed and name in Recipe.__dataclass_fields__:
-            raise UsageError(
-                f"--resume takes the recipe of {path}; --{name.replace('_', '-')} cannot go with it"
-            )
+    for name in ("recipe_ref", *Recipe.__dataclass_fields__):
+        if _is_typed(name):
+            option = "recipe" if name == "recipe_ref" else name.replace("_", "-")
+            raise UsageError(f"--resume takes the recipe of {path}; --{option} cannot go with it")
     from ckpt.train.state import read_state
 
     return read_state(path)

@@ -45,11 +45,19 @@ class Epochs:
         self, run: Run, watch: Watcher, keeper: Keeper | None, resumed: State | None
     ) -> None:
         self._run, self._watch, self._keeper = run, watch, keeper
-        self._trainer = build_trainer(run.model, run.precision.name, run.recipe)
+        self._trainer = build_trainer(
+            run.model, run.precision.name, run.recipe, windows=run.feed.window_count
+        )
         self._resumed = resumed
         self._resumes = 0 if resumed is None else resumed.resumes + 1
         self._curves = [] if resumed is None else [*resumed.curves]
         self._began = 0.0  # of the epoch, as perf_counter has it
+
+    @property
+    def result(self) -> nn.Module:
+        """The model to be kept: the average of its weights, where the recipe has one."""
+        average = self._trainer.average
+        return self._run.model if average is None else average.module
 
     def train(self) -> tuple[Epoch, ...]:
         """Train all epochs that are left.

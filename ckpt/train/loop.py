@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
+from torch.optim.swa_utils import AveragedModel
+
+from ckpt.train.optimisation import Schedule
 
 MicroBatch = tuple[Tensor, Tensor]  # (b, 1, 28, 28) float32 normalised, (b,) int64
 
@@ -62,15 +65,19 @@ class Trainer:
     Attributes:
         scaler: Disabled for fp32 and bf16, so that one path serves all precisions.
         autocast: Entered around every forward pass.
-        schedule: Steps once an epoch.
+        schedule: Steps once an epoch, or with every step that happened.
+        clip: Largest norm of a window's gradient; 0 for any.
+        average: Of the weights; follows every step that happened.
         world_size: Processes that average their gradients; each has its own windows.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
+    schedule: Schedule
     scaler: torch.amp.GradScaler
     autocast: AbstractContextManager[object]
+    clip: float = 0.0
+    average: AveragedModel | None = None
     world_size: int = 1
     _steps: list[None] = field(default_factory=list, init=False, repr=False)
 
@@ -103,7 +110,7 @@ class Trainer:
             at.samples, at.windows = at.samples + window.samples, at.windows + 1
             at.steps = steps + len(self._steps)
             seen(at)
-        if at.steps:
+        if at.steps and not self.schedule.every_step:
             self._end_epoch()
         loss_sum, correct = at.tally.tolist()  # the epoch's one read from the device
         return Totals(loss_sum, int(correct), at.samples, at.windows, at.steps)
@@ -112,7 +119,7 @@ class Trainer:
         with warnings.catch_warnings():
             # An epoch that was resumed at its very end has its steps in another process.
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            self.schedule.step()
+            self.schedule.scheduler.step()
 
     def _tally(self) -> Tensor:
         return torch.zeros(2, dtype=torch.float64, device=device_of(self.model))
@@ -141,10 +148,21 @@ class Trainer:
         return tally
 
     def step(self) -> None:
-        """Unscale once, step unless a gradient is not finite, update the scale once."""
+        """Unscale once, clip, step unless a gradient is not finite, update the scale once.
+
+        Learning rate and average move only if the step happened.
+        """
+        before = len(self._steps)
         self.scaler.unscale_(self.optimizer)
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if len(self._steps) > before:
+            if self.schedule.every_step:
+                self.schedule.scheduler.step()
+            if self.average is not None:
+                self.average.update_parameters(self.model)
 
 
 def loss_sum_of(log_probs: Tensor, labels: Tensor) -> Tensor:

@@ -114,6 +114,11 @@ class Feed:
             samples = slices[-1].stop - slices[0].start
             yield Window(samples, map(self._normalise, islice(batches, len(slices))))
 
+    @property
+    def window_count(self) -> int:
+        """Windows of an epoch."""
+        return sum(1 for _ in self._windows())
+
     def test_batches(self, size: int = 250) -> Iterator[MicroBatch]:
         """All test images, once, in file order."""
         test = self._dataset.test

@@ -7,7 +7,7 @@ as they were, so that trying changes no weights.
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from time import perf_counter
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ckpt.train.loop import MicroBatch, Trainer, Window
+from ckpt.train.optimisation import build_average, build_optimizer, build_schedule
 from ckpt.train.recipe import Recipe
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -37,20 +38,29 @@ class Precision:
     milliseconds: dict[str, float] = field(default_factory=dict)
 
 
-def build_trainer(model: nn.Module, precision: str, recipe: Recipe) -> Trainer:
-    """The recipe's optimizer and schedule around `model`, which stays where it is."""
+def build_trainer(model: nn.Module, precision: str, recipe: Recipe, *, windows: int = 1) -> Trainer:
+    """The recipe's optimizer and schedule around `model`, which stays where it is.
+
+    Args:
+        model: On its device.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        recipe: What else is asked for.
+        windows: Of an epoch, which a schedule that moves with every step needs to know.
+    """
     device = next(model.parameters()).device.type
-    optimizer = torch.optim.Adadelta(model.parameters(), lr=recipe.lr)
+    optimizer = build_optimizer(model, recipe)
     lowered = precision != "fp32"
     return Trainer(
         model,
         optimizer,
-        schedule=torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=recipe.lr_decay),
+        schedule=build_schedule(optimizer, recipe, recipe.epochs * windows),
         # bfloat16 has float32's range: its gradients need no scaling.
         scaler=torch.amp.GradScaler(device, enabled=precision == "fp16"),
         autocast=torch.autocast(
             device, dtype=_DTYPES[precision] if lowered else None, enabled=lowered
         ),
+        clip=recipe.clip,
+        average=build_average(model, recipe),
     )
 
 
@@ -81,6 +91,7 @@ def _time(
 ) -> dict[str, float]:
     """Milliseconds of a step; the precisions take turns, so that both meet the same noise."""
     images = batch[0]
+    recipe = replace(recipe, schedule="constant")  # the others know how many steps there are
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         clocks = {
             name: _timed_steps(build_trainer(copy.deepcopy(model).train(), name, recipe), batch)

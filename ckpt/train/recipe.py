@@ -11,6 +11,8 @@ from ckpt.errors import UsageError
 
 DATASETS = ("auto", "mnist", "fashion-mnist", "kmnist", "digits")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+OPTIMIZERS = ("adadelta", "sgd", "adam", "adamw")
+SCHEDULES = ("step", "cosine", "onecycle", "constant")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +31,14 @@ class Recipe:
         batch_size: Images of one micro-batch, what memory has to hold.
         accumulate: Micro-batches of one step; their product is the effective batch.
         precision: ``fp16`` scales its loss; ``auto`` times fp32 against the others.
-        lr: Adadelta's factor on its own step.
-        lr_decay: `lr` is multiplied by it after every epoch, in (0, 1].
+        optimizer: With torch's defaults but for what stands here.
+        lr: Learning rate; Adadelta's factor on its own step.
+        momentum: Of ``sgd``, Nesterov's; in [0, 1).
+        weight_decay: As the optimizer has it.
+        schedule: ``step`` once an epoch; ``cosine`` and ``onecycle`` with every step.
+        lr_decay: Of ``step``: `lr` is multiplied by it after every epoch, in (0, 1].
+        clip: Largest norm of a step's gradient, after unscaling; 0 for any.
+        ema: Decay of the average of the weights, which is what is written; 0 for none.
         seed: Of weights, sample order and dropout.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         num_workers: Processes that gather batches; 0 keeps the images on the device.
@@ -46,8 +54,14 @@ class Recipe:
     batch_size: int = 64
     accumulate: int = 1
     precision: str = "auto"
+    optimizer: str = "adadelta"
     lr: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "step"
     lr_decay: float = 0.7
+    clip: float = 0.0
+    ema: float = 0.0
     seed: int = 3
     device: str = "auto"
     num_workers: int = 0
@@ -55,10 +69,17 @@ class Recipe:
     def __post_init__(self) -> None:
         _one_of("dataset", self.dataset, DATASETS)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("schedule", self.schedule, SCHEDULES)
         for name in ("epochs", "batch_size", "accumulate"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
         _require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a number above 0")
+        for name in ("momentum", "ema"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
+        for name in ("weight_decay", "clip"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, name, value, "0 or more")
         _require(0 < self.lr_decay <= 1, "lr_decay", self.lr_decay, "above 0, at most 1")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1")
         known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None

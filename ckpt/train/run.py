@@ -61,8 +61,9 @@ def train(
     device = _device(recipe.device)
     with _own_generators(device), _reproducible():
         run = _prepare(recipe, device, watch, resumed)
-        curves = Epochs(run, watch, keeper, resumed).train()
-        write_weights(run.model, out, replace=replace)
+        epochs = Epochs(run, watch, keeper, resumed)
+        curves = epochs.train()
+        write_weights(epochs.result, out, replace=replace)
         score = _score_file(run, out)
     trained = _result(run, out, curves, score, seconds=perf_counter() - start)
     if resumed is not None:
@@ -201,7 +202,6 @@ def _record(run: Run) -> dict[str, Any]:
     del settings["data_dir"]  # a folder of this machine; the dataset's digest says what it held
     return {
         "recipe": settings,
-        "optimizer": "Adadelta",
         "effective_batch": recipe.effective_batch,
         "sample_order": ORDER_RULE,
         "dataset": run.dataset.describe(),

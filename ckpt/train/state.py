@@ -69,12 +69,13 @@ class State:
 
 
 def _parts(trainer: Trainer) -> dict[str, Any]:
-    return {
+    parts = {
         "model": trainer.model,
         "optimizer": trainer.optimizer,
-        "schedule": trainer.schedule,
+        "schedule": trainer.schedule.scheduler,
         "scaler": trainer.scaler,
     }
+    return parts if trainer.average is None else {**parts, "average": trainer.average}
 
 
 def states_of(trainer: Trainer) -> dict[str, Any]:

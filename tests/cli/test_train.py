@@ -52,3 +52,20 @@ def test_weights_are_kept_where_the_registry_refuses(ckpt: Run, folder: Path) ->
 def test_settings_that_make_no_sense_are_refused(ckpt: Run) -> None:
     for words in (("--epochs", "0"), ("--precision", "int8"), ("--device", "tpu"), ("--name", "m")):
         assert ckpt("train", *words).code == 2
+
+
+def test_what_is_typed_goes_before_the_recipe(ckpt: Run, folder: Path) -> None:
+    (folder / "r.toml").write_text("dataset = 'digits'\nepochs = 2\nbatch_size = 32\nlr = 0.5\n")
+    ran = ckpt("train", "--recipe", "r.toml", "--epochs", "1", "--precision", "fp32", "--json")
+    assert ran.code == 0, ran.err
+    recipe = ran.data["record"]["recipe"]
+    assert (recipe["epochs"], recipe["batch_size"], recipe["lr"]) == (1, 32, 0.5)
+
+
+def test_average_of_the_weights_is_what_is_written(ckpt: Run, folder: Path) -> None:
+    words = ("train", "--dataset", "digits", "--epochs", "1", "--precision", "fp32", "--json")
+    plain = ckpt(*words, "-o", "plain.pt").data
+    averaged = ckpt(*words, "--ema", "0.9", "-o", "ema.pt").data
+    assert plain["curves"]["loss"] == averaged["curves"]["loss"]
+    assert plain["test_loss"] != averaged["test_loss"]
+    assert (folder / "plain.pt").read_bytes() != (folder / "ema.pt").read_bytes()

@@ -53,3 +53,11 @@ def test_timing_changes_neither_the_model_nor_the_generator():
 @pytest.mark.parametrize(("name", "scales"), [("fp32", False), ("bf16", False), ("fp16", True)])
 def test_only_fp16_scales_its_loss(name, scales):
     assert build_trainer(model(), name, Recipe()).scaler.is_enabled() is scales
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
+def test_timing_takes_more_steps_than_a_short_run(schedule):
+    recipe = Recipe(epochs=1, schedule=schedule, optimizer="adamw", lr=0.01, ema=0.9, clip=1.0)
+    chosen = choose_precision(recipe, model(), BATCH)
+    assert chosen.name in ("fp32", "bf16")
+    assert set(chosen.milliseconds) == {"fp32", "bf16"}

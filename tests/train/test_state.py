@@ -65,13 +65,18 @@ def run(
     return train(made, out, watch=Unwatched(), keeper=keeper, resumed=resumed)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+OTHERS = {"optimizer": "adamw", "lr": 0.01, "schedule": "onecycle", "clip": 1.0, "ema": 0.9}
+SETTINGS = [{"precision": name} for name in ("fp32", "bf16", "fp16")]
+SETTINGS += [{"precision": "fp16", **OTHERS}, {"optimizer": "sgd", "lr": 0.1, "schedule": "cosine"}]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda each: "-".join(map(str, each.values())))
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_resumed_run_ends_with_the_same_bytes(
-    tmp_path: Path, dropout: str, precision: str, accumulate: int
+    tmp_path: Path, dropout: str, settings: dict[str, object], accumulate: int
 ) -> None:
     """Stopped in the middle, twice, and at the last window of an epoch."""
-    settings = {"precision": precision, "accumulate": accumulate, "epochs": 2}
+    settings = {**settings, "accumulate": accumulate, "epochs": 2}
     whole = run(dropout, tmp_path / "whole.pt", **settings)
     windows = -(-WINDOWS // accumulate)
     for number, stops in enumerate([(1,), (windows - 1, 2), (windows,), (windows + 2, 1)]):

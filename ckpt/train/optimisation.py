@@ -1,0 +1,75 @@
+"""Optimizer, schedule and average of a recipe: what turns gradients into weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ckpt.train.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How the learning rate moves.
+
+    Attributes:
+        scheduler: torch's.
+        every_step: Whether it moves with each step that happened; else once an epoch.
+    """
+
+    scheduler: lr_scheduler.LRScheduler
+    every_step: bool
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer for all parameters of `model`."""
+    optimizers: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adadelta": torch.optim.Adadelta,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "sgd": torch.optim.SGD,
+    }
+    more = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
+    return optimizers[recipe.optimizer](
+        model.parameters(),
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        **(more if recipe.optimizer == "sgd" else {}),
+    )
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Schedule:
+    """The recipe's schedule.
+
+    Args:
+        optimizer: Whose learning rate it moves.
+        recipe: ``step`` multiplies it after every epoch; ``cosine`` takes it to 0 over all
+            steps; ``onecycle`` up to `lr` in the first quarter of the steps, then down.
+        steps: Of the whole run, those that may be skipped included.
+    """
+    match recipe.schedule:
+        case "step":
+            scheduler: lr_scheduler.LRScheduler = lr_scheduler.StepLR(
+                optimizer, step_size=1, gamma=recipe.lr_decay
+            )
+        case "cosine":
+            scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        case "onecycle":
+            scheduler = lr_scheduler.OneCycleLR(
+                optimizer, max_lr=recipe.lr, total_steps=steps, pct_start=0.25,
+                cycle_momentum=False,
+            )  # fmt: skip
+        case _:
+            scheduler = lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    return Schedule(scheduler, every_step=recipe.schedule in ("cosine", "onecycle"))
+
+
+def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
+    """The exponential moving average of the weights, buffers included; None without one."""
+    if not recipe.ema:
+        return None
+    decay = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=decay, use_buffers=True)

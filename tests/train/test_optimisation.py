@@ -1,0 +1,137 @@
+"""Optimizers, schedules, clipping and averages: as torch alone would do, and only on real steps."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import nll_loss
+
+from ckpt.errors import UsageError
+from ckpt.train.loop import Trainer, Window
+from ckpt.train.precision import build_trainer
+from ckpt.train.recipe import OPTIMIZERS, Recipe
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.LogSoftmax(dim=1))
+
+
+def batch(seed: int, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, 1, 28, 28, generator=generator)
+    return images, torch.randint(0, 10, (count,), generator=generator)
+
+
+def trained(precision: str = "fp32", windows: int = 6, **settings: object) -> Trainer:
+    recipe = Recipe(**{"epochs": 1, **settings})  # type: ignore[arg-type]
+    trainer = build_trainer(network(), precision, recipe, windows=windows)
+    trainer.train_epoch([Window(8, [batch(seed)]) for seed in range(windows)], lambda _: None)
+    return trainer
+
+
+REFERENCES = {
+    "adadelta": lambda p: torch.optim.Adadelta(p, lr=0.1, weight_decay=0.01),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.01),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.01),
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5, nesterov=True, weight_decay=0.01),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weights_are_those_of_torchs_own_loop(name: str) -> None:
+    found = trained(optimizer=name, lr=0.1, momentum=0.5, weight_decay=0.01, schedule="constant")
+    model = network()
+    optimizer = REFERENCES[name](model.parameters())
+    for seed in range(6):
+        images, labels = batch(seed)
+        optimizer.zero_grad()
+        (nll_loss(model(images), labels, reduction="sum") / 8).backward()
+        optimizer.step()
+    for mine, theirs in zip(found.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def rates(schedule: str, *, windows: int = 6, overflow: int | None = None) -> list[float]:
+    """The learning rate of each window."""
+    recipe = Recipe(epochs=1, schedule=schedule, optimizer="sgd", lr=0.4)
+    precision = "fp32" if overflow is None else "fp16"
+    trainer = build_trainer(network(), precision, recipe, windows=windows)
+    found = []
+    for number in range(windows):
+        found.append(trainer.optimizer.param_groups[0]["lr"])
+        images, labels = batch(number)
+        if number == overflow:
+            images = images * float("inf")
+        trainer.train_epoch([Window(8, [(images, labels)])], lambda _: None)
+    return found
+
+
+def test_cosine_falls_to_nothing_over_all_steps() -> None:
+    found = rates("cosine")
+    assert found[0] == 0.4
+    assert found == sorted(found, reverse=True)
+    assert found[3] == pytest.approx(0.2)
+
+
+def test_onecycle_rises_and_falls_once() -> None:
+    found = rates("onecycle", windows=20)
+    top = found.index(max(found))
+    assert max(found) == pytest.approx(0.4, rel=0.05)
+    assert 3 <= top <= 5
+    assert found[:top] == sorted(found[:top])
+    assert found[top:] == sorted(found[top:], reverse=True)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step"])
+def test_skipped_step_moves_no_learning_rate(schedule: str) -> None:
+    found = rates(schedule, overflow=2)
+    assert found[3] == found[2]
+    assert found[:3] == rates(schedule)[:3]
+
+
+def test_gradient_is_clipped_after_it_is_unscaled() -> None:
+    """Clipped before, the scale of fp16 would shrink it to nothing."""
+    for precision in ("fp32", "fp16"):
+        recipe = Recipe(optimizer="sgd", lr=1.0, momentum=0.0, clip=0.5, schedule="constant")
+        trainer = build_trainer(network(), precision, recipe)
+        before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+        trainer.train_epoch([Window(8, [batch(0)])], lambda _: None)
+        after = [parameter.detach() for parameter in trainer.model.parameters()]
+        moved = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
+        assert float(moved.norm()) == pytest.approx(0.5, rel=1e-3), precision
+
+
+def test_small_gradient_is_left_as_it_is() -> None:
+    loose, free = trained(clip=1e6, optimizer="sgd"), trained(optimizer="sgd")
+    for one, other in zip(loose.model.parameters(), free.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_average_follows_the_steps_that_happened() -> None:
+    recipe = Recipe(optimizer="sgd", lr=0.1, momentum=0.0, ema=0.75, schedule="constant")
+    trainer = build_trainer(network(), "fp16", recipe)
+    assert trainer.average is not None
+    expected: list[torch.Tensor] = []
+    for number in range(5):
+        images, labels = batch(number)
+        if number == 2:
+            images = images * float("inf")
+        trainer.train_epoch([Window(8, [(images, labels)])], lambda _: None)
+        weights = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+        if not expected:
+            expected = weights
+        elif number != 2:
+            expected = [0.75 * old + 0.25 * new for old, new in zip(expected, weights, strict=True)]
+    found = trainer.average.module.parameters()
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("optimizer", "lion"), ("schedule", "linear"), ("ema", 1.0), ("momentum", -0.1),
+     ("clip", -1.0), ("weight_decay", float("nan"))],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=name.replace("_", "-")):
+        Recipe(**{name: value})  # type: ignore[arg-type]
