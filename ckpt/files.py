@@ -256,6 +256,8 @@ def write_whole(
             if check is not None:
                 check(temporary)
             if replace:
+                if path.exists():
+                    temporary.chmod(stat.S_IMODE(path.stat().st_mode))
                 temporary.replace(path)
             else:
                 name_new(temporary, path)

@@ -82,7 +82,7 @@ def test_what_does_not_read_back_is_put_back(file: Path) -> None:
         raise IntegrityError("no")
 
     with pytest.raises(IntegrityError):
-        overwrite_start(file, b"xxxx", check=refuse)
+        overwrite_start(file, before[:4], b"xxxx", check=refuse)
     assert file.read_bytes() == before
     assert not journal_of(file).exists()
 
@@ -92,17 +92,93 @@ def test_whoever_comes_meanwhile_is_told(file: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(ConflictError, match="another process is renaming it in place"):
             ckpt.rename(file, "conv->emb", in_place=True)
-        journal_of(file).write_bytes(b"")
+        leave_journal(file)
         with pytest.raises(ConflictError):
             ckpt.open(file)
 
 
-@pytest.mark.parametrize("data", [b"", b"something else", b"ckpt journal 1\n" + bytes(40)])
+def leave_journal(file: Path) -> bytes:
+    """Stop a rename in place just when it wrote one; the journal."""
+    journal = b""
+
+    def crash(_: Path) -> None:
+        nonlocal journal
+        journal = journal_of(file).read_bytes()
+
+    start = file.read_bytes()[:64]
+    overwrite_start(file, start, bytes(reversed(start)), check=crash)
+    journal_of(file).write_bytes(journal)
+    return start
+
+
+def test_torn_beginning_is_put_back(file: Path) -> None:
+    start = leave_journal(file)
+    with file.open("r+b") as out:
+        out.write(start[:40] + bytes(reversed(start))[40:])
+    recovered(file)
+    assert file.read_bytes()[:64] == start
+    assert same(load_file(file), STATE)
+    assert not journal_of(file).exists()
+
+
+def test_beginning_that_is_neither_is_not_touched(file: Path) -> None:
+    leave_journal(file)
+    with file.open("r+b") as out:
+        out.write(b"something that somebody wrote")
+    before = file.read_bytes()
+    recovered(file)
+    assert file.read_bytes() == before
+
+
+def test_journal_of_a_file_that_is_gone_changes_no_other(file: Path) -> None:
+    leave_journal(file)
+    other = file.with_name("new.safetensors")
+    save_file(NEW, other, metadata={"format": "pt"})
+    other.replace(file)
+    before = file.read_bytes()
+    assert same(dict(ckpt.open(file)), NEW)
+    assert file.read_bytes() == before
+    ckpt.rename(file, "emb->conv", in_place=True)
+    assert same(load_file(file), STATE)
+
+
+@pytest.mark.parametrize("data", [b"", b"something else", b"ckpt journal 2\n" + bytes(60)])
 def test_journal_of_somebody_else_is_left_alone(file: Path, data: bytes) -> None:
     journal_of(file).write_bytes(data)
-    with pytest.raises(IntegrityError, match="no journal of ckpt"):
-        recovered(file)
+    assert same(dict(ckpt.open(file)), STATE)
+    with pytest.raises(ConflictError, match="stands where the journal goes"):
+        ckpt.rename(file, "conv->emb", in_place=True)
+    assert same(load_file(file), STATE)
     assert journal_of(file).read_bytes() == data
+
+
+def test_two_processes_at_once_lose_no_rule(file: Path) -> None:
+    """Both rename in place: each is applied whole, or its process is told."""
+    commands = [
+        [*CKPT, "rename", file.name, "--rule", rule, "--in-place"]
+        for rule in ("conv=emb", "fc=out")
+    ]
+    for _ in range(4):
+        save_file(STATE, file, metadata={"format": "pt"})
+        running = [
+            subprocess.Popen(each, cwd=file.parent, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+            for each in commands
+        ]
+        for each in running:
+            each.communicate()
+        codes = [each.returncode for each in running]
+        assert set(codes) <= {0, 6}
+        keys = set(load_file(file))
+        assert ("emb1.weight" in keys) == (codes[0] == 0)
+        assert ("out.bias" in keys) == (codes[1] == 0)
+
+
+def test_mode_of_the_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(STATE, path)
+    path.chmod(0o640)
+    ckpt.rename(path, "conv->emb", in_place=True)
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 CALLS = ["pwrite64", "fsync", "fdatasync", "link", "linkat", "rename", "unlink", "openat", "write"]

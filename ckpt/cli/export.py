@@ -22,7 +22,7 @@ def command(session: Session, ref: str, out: Path, force: bool) -> None:
     and stays a folder without one.
     """
     written = export(ref, out, registry=session.registry, replace_out=force)
-    left_out = left_out_text(written)
+    left_out = left_out_text(written.left_out)
     if left_out:
         session.terminal.remark(left_out)
     session.show(lambda: written_text(written), lambda: written_data(written))

@@ -7,6 +7,7 @@ chunks: joined, copied, cast and filled tensors.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from math import copysign
 
 from ckpt.dtypes import itemsize
 from ckpt.files import CHUNK, ByteSource
@@ -152,7 +153,7 @@ def _cast(source: ByteSource, entry: TensorEntry, dtype: str) -> Iterator[bytes]
 
 def _filled(made: Filled) -> Iterator[bytes]:
     element = bytes(itemsize(made.dtype))
-    if made.value:
+    if made.value or copysign(1, made.value) < 0:
         import torch
 
         one = torch.full((1,), made.value, dtype=getattr(torch, made.dtype))

@@ -39,8 +39,8 @@ def export(
         form = None if as_folder else format_for(out)
         if isinstance(opened, OpenedVersion) and is_usual(out, opened.manifest.format):
             return _whole(opened, out, replace_out=replace_out)
-        if isinstance(opened, OpenedFile) and out.exists() and out.samefile(opened.path):
-            raise UsageError(f"{out}: the input is never overwritten")
+        if isinstance(opened, OpenedFile):
+            opened.expect_other(out)
         checkpoint = opened.checkpoint
         if opened.inside is not None and form is None:
             raise UsageError(f"{ref} becomes one file", hint="-o NAME.pt  or  -o NAME.safetensors")

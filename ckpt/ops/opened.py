@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ckpt.errors import RefError
+from ckpt.errors import RefError, UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.paths import open_path
@@ -38,6 +38,21 @@ class OpenedFile:
     def entries(self) -> Sequence[TensorEntry]:
         """With offsets, without digests."""
         return self.checkpoint.entries
+
+    def expect_other(self, out: Path) -> None:
+        """Refuse to write to one of the files that this is read from.
+
+        Raises:
+            UsageError: `out` is one of them, by whatever name.
+        """
+        folder = self.path if self.path.is_dir() else self.path.parent
+        read = [self.path, *(folder / part.name for part in self.checkpoint.source.parts)]
+        if out.exists() and any(each.exists() and out.samefile(each) for each in read):
+            several = len(self.checkpoint.source.parts) > 1
+            raise UsageError(
+                f"{out}: the input is never overwritten",
+                hint="name another with -o" + ("" if several else ", or rename it with --in-place"),
+            )
 
 
 @dataclass(frozen=True, slots=True)

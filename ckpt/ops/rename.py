@@ -14,6 +14,7 @@ from typing import Any
 
 from ckpt.errors import AmbiguousStateError, FitError, UsageError
 from ckpt.formats import ALL, format_for, format_of, is_usual
+from ckpt.journal import exclusive
 from ckpt.ops.fitting import Fitting, fitting
 from ckpt.ops.next_version import next_version, plan_record
 from ckpt.ops.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state
@@ -22,6 +23,7 @@ from ckpt.ops.registry import Added, Registry
 from ckpt.ops.rule_files import RuleFile, write_rule_file
 from ckpt.ops.undo import undo_file, undo_version
 from ckpt.ops.writing import Written, write_checkpoint, write_tensors
+from ckpt.registry.refs import FileRef, expect_name, parse_file_ref, parse_ref
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.rules.rule import parse_rule
@@ -39,6 +41,7 @@ class Renamed:
         fitting: The fit with the definition of `check`; it fits, where it is given.
         written: The file that was written, if one was.
         added: The version that was added, if one was.
+        left_out: What that version does not hold of the one before, a few words each.
         saved: The rule file that was written, if one was.
     """
 
@@ -47,6 +50,7 @@ class Renamed:
     fitting: Fitting | None = None
     written: Written | None = None
     added: Added | None = None
+    left_out: tuple[str, ...] = ()
     saved: Path | None = None
 
 
@@ -87,6 +91,7 @@ def rename(
         PlanError: The rules do not make a good plan for these keys.
         FitError: The result would not fit `check`.
         UsageError: There is nothing to do, or `out` stands already.
+        ConflictError: Another process renames the same file in place.
     """
     registry = registry or Registry()
     rules = [rules] if isinstance(rules, str) else rules
@@ -97,23 +102,38 @@ def rename(
         raise UsageError(
             "no rule is given", hint="--rule 'OLD->NEW', --rules FILE, --map FILE or --unwrap"
         )
-    with _opened(source, registry) as opened:
+    if undo and save_rules is not None:
+        raise UsageError("--undo has no rules to save")
+    if save_rules is not None:
+        _expect_new(save_rules)
+    if name is not None:
+        expect_name(name)
+    with _alone(source, in_place=in_place), _opened(source, registry) as opened:
+        as_version = isinstance(opened, OpenedVersion) and out is None
+        if as_version and (in_place or replace_out or register_result):
+            raise UsageError(
+                f"{opened.name} is a version, and stays as it is; its rename is the next version",
+                hint="-o  writes a file instead",
+            )
         plan = _undone(opened, rules) if undo else _planned(opened, listed)
         result = Renamed(opened.name, plan, _checked(opened.entries, plan, check))
+        target = None if as_version else _target(opened, plan, out, in_place=in_place)
         if dry_run:
+            if plan.is_rename:
+                opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # what it refuses
             return result
+        record = _record(opened, plan, listed, undo=undo)
+        if isinstance(opened, OpenedVersion) and target is None:
+            result = _added(opened, result, record, registry, undo=undo)
+        elif target is not None:
+            written = _write(opened, plan, target, replace_out=replace_out, in_place=in_place)
+            result = replace(result, written=written)
         if save_rules is not None:
             write_rule_file(save_rules, listed, opened.entries, name=f"rename of {opened.name}")
             result = replace(result, saved=save_rules)
-        if isinstance(opened, OpenedVersion) and out is None:
-            return replace(result, added=_added(opened, result, listed, registry, undo=undo))
-        target = _target(opened, plan, out, in_place=in_place)
-        written = _write(opened, plan, target, replace_out=replace_out, in_place=in_place)
-        result = replace(result, written=written)
     if not register_result:
         return result
-    record = {"plan": plan_record(plan, listed, opened.entries)}
-    added = _registered(result, record, registry, name or _model(opened))
+    added = _registered(result, {"plan": record}, registry, name or _model(opened))
     return replace(result, added=added)
 
 
@@ -140,6 +160,33 @@ def _opened(source: Named, registry: Registry) -> Iterator[OpenedState]:
             except AmbiguousStateError:
                 raise ambiguous from None
         yield opened
+
+
+@contextmanager
+def _alone(source: Named, *, in_place: bool) -> Iterator[None]:
+    """Nobody else renames the file in place meanwhile; what is no regular file is refused later."""
+    text = fspath(source)
+    ref = parse_ref(text) if isinstance(source, str) else parse_file_ref(text)
+    path = ref.path if in_place and isinstance(ref, FileRef) else None
+    if path is None or not path.is_file() or path.is_symlink():
+        yield
+    else:
+        with exclusive(path):
+            yield
+
+
+def _expect_new(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such folder")
+    if path.exists():
+        raise UsageError(f"{path} stands already", hint="name another with --save-rules")
+
+
+def _record(
+    opened: OpenedState, plan: Plan, rules: Sequence[Rule], *, undo: bool
+) -> dict[str, Any]:
+    record = plan_record(plan, rules, opened.entries)
+    return {**record, "undone": True} if undo and not plan.is_rename else record
 
 
 def _planned(opened: OpenedState, rules: Sequence[Rule]) -> Plan:
@@ -220,11 +267,7 @@ def _target(opened: OpenedState, plan: Plan, out: Path | None, *, in_place: bool
             raise UsageError(f"--in-place replaces one file; {what} cannot go with it")
         return opened.path
     out = out or _beside(opened, as_folder=several and plan.is_rename)
-    if out.exists() and out.samefile(opened.path):
-        raise UsageError(
-            f"{out}: the input is never overwritten",
-            hint="name another with -o, or replace it with --in-place",
-        )
+    opened.expect_other(out)
     return out
 
 
@@ -246,7 +289,7 @@ def _write(
     opened: OpenedState, plan: Plan, out: Path, *, replace_out: bool, in_place: bool = False
 ) -> Written:
     checkpoint = opened.checkpoint
-    same = is_usual(out, checkpoint.format)
+    same = in_place or is_usual(out, checkpoint.format)  # in place no container changes
     if plan.is_rename:
         return write_checkpoint(
             checkpoint,
@@ -259,7 +302,9 @@ def _write(
         )
     replace_out = replace_out or in_place
     form = format_of(checkpoint.format) if same else format_for(out)
-    return write_tensors(checkpoint, plan.tensors, out, form=form, replace_out=replace_out)
+    return write_tensors(
+        checkpoint, plan.tensors, out, form=form, replace_out=replace_out, whole=in_place
+    )
 
 
 def _model(opened: OpenedState) -> str:
@@ -278,20 +323,26 @@ def _registered(result: Renamed, record: dict[str, Any], registry: Registry, mod
 
 
 def _added(
-    opened: OpenedVersion, result: Renamed, rules: Sequence[Rule], registry: Registry, *, undo: bool
-) -> Added:
+    opened: OpenedVersion,
+    result: Renamed,
+    record: dict[str, Any],
+    registry: Registry,
+    *,
+    undo: bool,
+) -> Renamed:
     """The next version; of a plan that makes tensors by way of a file."""
     plan, fits = result.plan, result.fitting
-    record = plan_record(plan, rules, opened.entries)
     if undo:
         from ckpt.ops.undo import known_parent
 
         parent = known_parent(opened, plan, registry)
         if parent is not None:
-            return Added(parent, new=False)
+            return replace(result, added=Added(parent, new=False))
     if plan.is_rename:
         definition = fits.definition if fits else None
-        return next_version(opened, plan, record, registry, definition=definition)
+        return replace(
+            result, added=next_version(opened, plan, record, registry, definition=definition)
+        )
     from tempfile import TemporaryDirectory
 
     version = opened.version
@@ -299,7 +350,7 @@ def _added(
     with TemporaryDirectory(prefix=".ckpt-", dir=registry.folder) as folder:
         out = Path(folder) / f"{Path(opened.manifest.file_name).stem}{suffix}"
         written = _write(opened, plan, out, replace_out=False)
-        return register(
+        added = register(
             written.ref,
             registry=registry,
             name=version.model,
@@ -311,3 +362,4 @@ def _added(
                 **({"fits": fits.definition} if fits else {}),
             },
         )
+        return replace(result, added=added, left_out=written.left_out)

@@ -17,7 +17,7 @@ from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
 FILE_LIMIT = 1 << 26  # bytes; a map of 100,000 keys has 10 MB
-_HEADS = ({"old", "new"}, {"from", "to"}, {"source", "target"})  # of a CSV file's two columns
+_HEADS = (("old", "new"), ("from", "to"), ("source", "target"))  # of a CSV file's two columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def _pairs(path: Path) -> Mapping[str, str]:
         rows = [row for row in csv.reader(_text(path).splitlines()) if row]
     except (csv.Error, UnicodeDecodeError) as error:
         raise RuleError(f"{path}: {error}") from error
-    if rows and {cell.strip().lower() for cell in rows[0]} in _HEADS:
+    if rows and tuple(cell.strip().lower() for cell in rows[0]) in _HEADS:
         del rows[0]
     for row in rows:
         if len(row) != 2:
@@ -149,7 +149,7 @@ def _text(path: Path) -> str:
         size = path.stat().st_size
         if size > FILE_LIMIT:
             raise RuleError(f"{path}: {size:,} bytes, the limit is {FILE_LIMIT:,}")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise RefError(f"{path}: no such file") from error
     except OSError as error:

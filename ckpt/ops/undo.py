@@ -48,10 +48,15 @@ def undo_version(opened: OpenedVersion) -> Plan:
     record = opened.manifest.record.get("plan")
     if not isinstance(record, dict):
         raise UsageError(f"{opened.name} was not made by a rename", hint="ckpt log  says what was")
+    if record.get("undone"):
+        raise UsageError(
+            f"{opened.name} was made by --undo itself", hint="ckpt log  shows what it was made of"
+        )
     if "document" in record:
         source = read_tensors(record["source"], name=opened.name)
         plan = plan_tensors(source, read_rules(record["document"], name=opened.name))
-        return _inverse(opened.name, opened.entries, source, plan)
+        hint = f"{parent_name(opened)} has it still"
+        return _inverse(opened.name, opened.entries, source, plan, hint=hint)
     old_keys = {new: old for old, new in record["keys"].items()}
     tensors = []
     for entry in opened.entries:
@@ -59,6 +64,12 @@ def undo_version(opened: OpenedVersion) -> Plan:
         rules = () if key == entry.key else (1,)
         tensors.append(Planned(key, Source(entry.key, entry.dtype, entry.shape), rules))
     return Plan(("undo",), tuple(tensors))
+
+
+def parent_name(opened: OpenedVersion) -> str:
+    """The version that this one was made of, by name."""
+    parent = opened.manifest.record.get("parent")
+    return str(parent["version"]) if isinstance(parent, dict) else "its parent"
 
 
 def known_parent(opened: OpenedVersion, plan: Plan, registry: Registry) -> Version | None:
@@ -77,7 +88,12 @@ def known_parent(opened: OpenedVersion, plan: Plan, registry: Registry) -> Versi
 
 
 def _inverse(
-    name: str, entries: Sequence[TensorEntry], source: Sequence[TensorEntry], plan: Plan
+    name: str,
+    entries: Sequence[TensorEntry],
+    source: Sequence[TensorEntry],
+    plan: Plan,
+    *,
+    hint: str = "keep the file that it was made of",
 ) -> Plan:
     described = {entry.key: (entry.dtype, entry.shape) for entry in entries}
     for each in plan.tensors:
@@ -92,7 +108,7 @@ def _inverse(
     if plan.dropped:
         raise PlanError(
             f"{name}: {plan.dropped[0].key} was dropped; the plan has no inverse",
-            hint="keep the file that it was made of",
+            hint=hint,
         )
     back = inverse([Source(e.key, e.dtype, e.shape) for e in source], plan.tensors)
     tensors = tuple(

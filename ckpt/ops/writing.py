@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ckpt.errors import DiskError
+from ckpt.errors import DiskError, UsageError
 from ckpt.files import ByteSource, FileSource, new_file, write_folder, write_whole
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checked import CheckedSource
@@ -69,7 +69,8 @@ def write_checkpoint(
         new_keys: Old key to new key, for all keys.
         inside: Which state_dict of a training checkpoint has the keys.
         replace_out: Whether a file that stands there is replaced.
-        in_place: Whether that file is the checkpoint's own, whose header may be written over.
+        in_place: Whether that file is the checkpoint's own, `exclusive` to this process,
+            whose header may be written over.
     """
     if form is not None:
         tensors = [
@@ -83,7 +84,8 @@ def write_checkpoint(
     if in_place and isinstance(checkpoint, SafetensorsFile) and can_overwrite(path):
         start = checkpoint.start_renamed(new_keys)
         if start is not None:
-            overwrite_start(path, start, check=_header_back(renamed))
+            old = checkpoint.source.read(0, len(start))
+            overwrite_start(path, old, start, check=_header_back(renamed))
             return Written(path, path.stat().st_size, inside=inside, also_named=also)
     layout = checkpoint.renamed(new_keys)
     if len(checkpoint.source.parts) > 1:
@@ -103,6 +105,7 @@ def write_tensors(
     *,
     form: Format,
     replace_out: bool,
+    whole: bool = False,
 ) -> Written:
     """Write a new file of one state_dict to `path`, and read it back before it appears.
 
@@ -113,8 +116,10 @@ def write_tensors(
         path: Where.
         form: The format of the new file.
         replace_out: Whether a file that stands there is replaced.
+        whole: Whether to refuse when something would be left out.
 
     Raises:
+        UsageError: `whole`, and something would be.
         FormatError: The checksums of `checkpoint` say that it is damaged.
     """
     checked = CheckedSource(checkpoint.source, checkpoint.sums, checkpoint.entries)
@@ -122,6 +127,10 @@ def write_tensors(
     entries = [derived.entry(each.key, each.made_of) for each in tensors]
     rest = {key: value for key, value in checkpoint.rest.items() if form.carries(key, value)}
     left_out = _left_out(checkpoint, rest)
+    if whole and left_out:
+        raise UsageError(
+            f"{path}: {', '.join(left_out)} would be lost in place", hint="-o  names a new file"
+        )
     if isinstance(rest.get("_metadata"), Mapping):
         kept = {e.made_of.key: e.key for e in tensors if isinstance(e.made_of, Source)}
         moved = moved_modules(list(rest["_metadata"]), kept)

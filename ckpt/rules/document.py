@@ -14,6 +14,7 @@ from ckpt.rules import expressions as ex
 from ckpt.rules.choice import Choice, drop, keep
 from ckpt.rules.mapping import KeyMap, key_map
 from ckpt.rules.operations import (
+    INDEX,
     Changed,
     Concat,
     Fill,
@@ -231,8 +232,8 @@ def _unstack(table: _Table) -> Rule:
     old, new = table.text("unstack"), table.text("into")
     if "{i}" not in new:
         raise table.wrong("into", "a name with {i} for the index")
-    _pair(old, new.replace("{i}", "0"))
-    return Unstack(table.spec, old, new, table.number("dim", 0))
+    rule = _pair(old, new.replace("{i}", INDEX))
+    return Unstack(table.spec, rule, table.number("dim", 0))
 
 
 def _transpose(table: _Table) -> Rule:

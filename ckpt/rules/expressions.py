@@ -5,9 +5,11 @@ Law: `shape` and `dtype` are those that torch's operation of the same name would
 Shapes count elements; a dimension is never negative here.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
+from itertools import accumulate
+from math import inf, isfinite, prod
 
 from ckpt.dtypes import DTYPES
 from ckpt.errors import PlanError
@@ -133,6 +135,9 @@ class Filled:
     value: float
 
 
+MOST_ELEMENTS = 1 << 60  # of one tensor; no file has as many
+_NO_VALUES = ("bits", "float4")  # of packed ones torch knows no numbers
+
 Expression = Source | Permuted | Reshaped | Narrowed | Joined | Cast | Copied | Filled
 
 
@@ -236,7 +241,7 @@ def split(
         raise PlanError(
             f"sizes {list(sizes)} do not make up dimension {dim} of shape {list(of.shape)}"
         )
-    starts = [sum(sizes[:number]) for number in range(count)]
+    starts = accumulate(sizes[:-1], initial=0)
     return [Narrowed(of, dim, start, size) for start, size in zip(starts, sizes, strict=True)]
 
 
@@ -268,7 +273,34 @@ def cast(of: Expression, dtype: str) -> Expression:
     """
     if dtype not in DTYPES:
         raise PlanError(f"{dtype} is no dtype, as float32 and bfloat16 are")
+    for each in (of.dtype, dtype):
+        if each.startswith(_NO_VALUES):
+            raise PlanError(f"{each} has no values that could be cast")
     return Cast(of, dtype)
+
+
+def filled(dtype: str, shape: Sequence[int], value: float) -> Expression:
+    """A new tensor of one value.
+
+    Raises:
+        PlanError: The dtype has no such value, or there is no such shape.
+    """
+    if min(shape, default=0) < 0 or prod(shape) >= MOST_ELEMENTS:
+        raise PlanError(f"{list(shape)} is no shape of a tensor")
+    if dtype.startswith(_NO_VALUES) or not _has_value(dtype, value):
+        raise PlanError(f"{dtype} has no value {value!r:.40}")
+    return Filled(dtype, tuple(shape), value)
+
+
+def _has_value(dtype: str, value: float) -> bool:
+    if dtype == "bool":
+        return value in (0, 1)
+    if "int" in dtype:
+        bits = DTYPES[dtype].bits - (not dtype.startswith("u"))
+        least = 0 if dtype.startswith("u") else -(1 << bits)
+        whole = isinstance(value, int) or (isfinite(value) and value == int(value))
+        return whole and least <= value < 1 << bits
+    return not abs(value) > sys.float_info.max or value in (inf, -inf)
 
 
 def dimension(shape: Sequence[int], dim: int) -> int:

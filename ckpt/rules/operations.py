@@ -10,9 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckpt.errors import PlanError
-from ckpt.rules.expressions import Copied, Expression, Filled, joined, split, unsqueezed
+from ckpt.rules.expressions import (
+    Copied,
+    Expression,
+    dimension,
+    filled,
+    joined,
+    split,
+    squeezed,
+    unsqueezed,
+)
 from ckpt.rules.planned import Planned
-from ckpt.rules.rule import RenameRule, parse_rule
+from ckpt.rules.rule import RenameRule
+
+MOST_PARTS = 100_000  # of one tensor
+INDEX = "\x00"  # where the number of a part stands in a name, which has no such letter itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,46 +110,41 @@ class Unstack(Operation):
 
     Attributes:
         spec: It, as a rule file has it.
-        old: Finds the tensors.
-        new: The names, with ``{i}`` for the index.
+        rule: OLD finds the tensors, NEW makes their names, with `INDEX` for the index.
         dim: The dimension, which they lack.
     """
 
-    old: str
-    new: str
+    rule: RenameRule
     dim: int
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
         """See `ckpt.rules.planned.Rule`."""
-        finds = parse_rule(f"{self.old}->x")
         after: list[Planned] = []
         for tensor in tensors:
-            if finds.search(tensor.key) is None:
+            if self.rule.search(tensor.key) is None:
                 after.append(tensor)
             else:
                 after += self._unstacked(tensor)
         return after
 
     def _unstacked(self, tensor: Planned) -> list[Planned]:
-        from ckpt.rules.expressions import dimension, squeezed
-
         made = tensor.made_of
         try:
             dim = dimension(made.shape, self.dim)
+            if made.shape[dim] > MOST_PARTS:
+                raise PlanError(f"{made.shape[dim]:,} parts, the limit is {MOST_PARTS:,}")
             parts = split(made, dim, made.shape[dim])
         except PlanError as error:
             raise PlanError(f"{self.text}: {tensor.key}: {error}") from error
-        rules = (
-            parse_rule(f"{self.old}->{self.new}".replace("{i}", str(i))) for i in range(len(parts))
-        )
+        name = self.rule.apply(tensor.key)
         return [
-            Planned(rule.apply(tensor.key), squeezed(part, dim), tensor.rules)
-            for rule, part in zip(rules, parts, strict=True)
+            Planned(name.replace(INDEX, str(number)), squeezed(part, dim), tensor.rules)
+            for number, part in enumerate(parts)
         ]
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
         """See `ckpt.rules.planned.Rule`."""
-        return None if changed else self.old
+        return None if changed else self.rule.old
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,8 +278,11 @@ class Fill(Operation):
             if self.rule.search(tensor.key) is not None:
                 other = tensor.made_of
                 shape = other.shape if self.shape is None else self.shape
-                filled = Filled(self.dtype or other.dtype, shape, self.value)
-                after.append(Planned(self.rule.apply(tensor.key), filled))
+                try:
+                    made = filled(self.dtype or other.dtype, shape, self.value)
+                except PlanError as error:
+                    raise PlanError(f"{self.text}: {tensor.key}: {error}") from error
+                after.append(Planned(self.rule.apply(tensor.key), made))
         return after
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:

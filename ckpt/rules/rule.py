@@ -3,7 +3,7 @@ r"""Rename rules: one instruction each, `OLD->NEW`, and how it changes one key.
 OLD is a Python regular expression, substituted everywhere it matches in the key; in NEW,
 ``\1`` or ``{1}`` stands for a group and ``{1+1}`` for its number with arithmetic done on it.
 `OLD=NEW` means the same and needs no quotes in a shell. Nothing but the matched span changes.
-No file, no tensor, no torch; patterns are run by `regex`, whose timeout bounds a bad one.
+No file, no tensor, no torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +13,9 @@ from functools import partial
 import regex
 
 from ckpt.errors import PlanError, RuleError
+from ckpt.rules.patterns import Match, Pattern
 from ckpt.rules.planned import Planned, with_keys
 
-MATCH_SECONDS = 0.5  # a pattern that needs longer for one key is refused
 KEY_CHARACTERS = 65_536  # a longer result is refused: no model has such a key
 
 _ARROW = regex.compile(r"=>|->")
@@ -28,8 +28,6 @@ _PART = regex.compile(
     r"|(?P<odd>[\\{}])"
     r"|(?P<literal>[^\\{}]+)"
 )
-
-Match = regex.Match[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class RenameRule:
     text: str
     old: str
     new: str
-    _pattern: "regex.Pattern[str]" = field(repr=False, compare=False)
+    _pattern: Pattern = field(repr=False, compare=False)
     _parts: tuple[Callable[[Match], str], ...] = field(repr=False, compare=False)
     literal: bool = False
     word: bool = False
@@ -78,13 +76,19 @@ class RenameRule:
         Raises:
             RuleError: The pattern ran too long, or the result is no possible key.
         """
-        try:
-            new = self._pattern.sub(self.expand, key, timeout=MATCH_SECONDS)
-        except TimeoutError as error:
-            raise self._too_long(key) from error
-        if len(new) > KEY_CHARACTERS:
-            raise RuleError(f"rule '{self.text}' makes a key of {len(new):,} characters")
-        return new
+        made = 0
+
+        def expand(match: Match) -> str:
+            nonlocal made
+            part = self.expand(match)
+            made += len(part)
+            if made > KEY_CHARACTERS:
+                raise RuleError(
+                    f"rule '{self.text:.200}' makes a key of over {KEY_CHARACTERS:,} letters"
+                )
+            return part
+
+        return self._pattern.sub(expand, key)
 
     def search(self, key: str, position: int = 0) -> Match | None:
         """The first match at `position` or after it.
@@ -92,10 +96,7 @@ class RenameRule:
         Raises:
             RuleError: The pattern ran too long.
         """
-        try:
-            return self._pattern.search(key, position, timeout=MATCH_SECONDS)
-        except TimeoutError as error:
-            raise self._too_long(key) from error
+        return self._pattern.search(key, position)
 
     def expand(self, match: Match) -> str:
         """What takes the place of a match."""
@@ -115,12 +116,6 @@ class RenameRule:
             position = max(match.end(), position + 1)
         return True
 
-    def _too_long(self, key: str) -> RuleError:
-        return RuleError(
-            f"rule '{self.text}' took over {MATCH_SECONDS} s on a key of {len(key):,} letters",
-            hint="a repeat inside a repeat, like (a+)+, is the usual reason",
-        )
-
 
 def parse_rule(text: str, *, literal: bool = False, word: bool = False) -> RenameRule:
     r"""Read one rule as it is typed: `OLD->NEW` or `OLD=NEW`.
@@ -138,13 +133,7 @@ def parse_rule(text: str, *, literal: bool = False, word: bool = False) -> Renam
     source = regex.escape(old) if literal else old
     if word:
         source = rf"(?<![^.])(?:{source})(?=\d*(?:\.|$))"
-    try:
-        pattern = regex.compile(source)
-    except regex.error as error:
-        raise RuleError(
-            f"rule '{text}': '{old}' is no regular expression: {error}",
-            hint="-F takes it literally",
-        ) from error
+    pattern = Pattern(source, name=f"rule '{text:.200}'", shown=old, hint="-F takes it literally")
     parts = (partial(_constant, new),) if literal else _replacement(text, new, pattern)
     return RenameRule(text, old, new, pattern, parts, literal, word)
 
@@ -168,9 +157,7 @@ def _split(text: str) -> tuple[str, str]:
     return old, new
 
 
-def _replacement(
-    text: str, new: str, pattern: "regex.Pattern[str]"
-) -> tuple[Callable[[Match], str], ...]:
+def _replacement(text: str, new: str, pattern: Pattern) -> tuple[Callable[[Match], str], ...]:
     parts: list[Callable[[Match], str]] = []
     for part in _PART.finditer(new):
         if part["literal"]:
@@ -193,9 +180,10 @@ def _replacement(
     return tuple(parts)
 
 
-def _known_group(text: str, group: int | str, pattern: "regex.Pattern[str]") -> int:
+def _known_group(text: str, group: int | str, pattern: Pattern) -> int:
     if isinstance(group, str):
-        number = pattern.groupindex.get(group, int(group) if group.isdecimal() else -1)
+        named = pattern.group(group)
+        number = named or (int(group) if group.isdecimal() and len(group) < 4 else -1)
     else:
         number = group
     if not 1 <= number <= pattern.groups:
@@ -216,8 +204,8 @@ def _group(group: int, match: Match) -> str:
 
 def _sum(text: str, group: int, sign: int, addend: int, match: Match) -> str:
     digits = match[group] or ""
-    if not digits.isdecimal():
-        raise RuleError(f"rule '{text}' does arithmetic on {digits!r}, which is no number")
+    if not digits.isdecimal() or len(digits) > 18:
+        raise RuleError(f"rule '{text}' does arithmetic on {digits!r:.80}, which is no number")
     result = sign * int(digits) + addend
     if result < 0:
         raise RuleError(f"rule '{text}' makes {digits} into {result}, and no index is negative")

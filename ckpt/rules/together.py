@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ckpt.errors import RuleError
+from ckpt.rules.patterns import Match
 from ckpt.rules.planned import Planned, with_keys
-from ckpt.rules.rule import Match, RenameRule, parse_rule
+from ckpt.rules.rule import RenameRule, parse_rule
 
 SWAP = "<->"
 

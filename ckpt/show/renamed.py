@@ -31,12 +31,14 @@ def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
     parts = [plan_text(renamed)]
     if renamed.written:
         parts.append(written_text(renamed.written))
-        for remark in (also_named_text(renamed.written), left_out_text(renamed.written)):
-            parts += [f"  {remark}"] if remark else []
+        also = also_named_text(renamed.written)
+        parts += [f"  {also}"] if also else []
     if renamed.saved:
         parts.append(f"saved the rules in {printable(str(renamed.saved))}")
     if renamed.added:
         parts.append(added_text(renamed.added))
+    left = left_out_text(renamed.written.left_out if renamed.written else renamed.left_out)
+    parts += [f"  {left}"] if left else []
     if dry_run:
         parts.append("nothing written (--dry-run)")
     return parts[0] + "\n\n" + "\n".join(parts[1:])
@@ -176,5 +178,6 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "fit": fitting_data(renamed.fitting) if renamed.fitting else None,
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
+        "left_out": list(renamed.left_out),
         "saved_rules": str(renamed.saved) if renamed.saved else None,
     }

@@ -1,5 +1,6 @@
 """A file, or a folder of files, that was written."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ckpt.ops.writing import Written
@@ -16,12 +17,12 @@ def written_text(written: Written) -> str:
     return f"wrote {path}/  {count(written.files, 'file')}, {size(written.size)}"
 
 
-def left_out_text(written: Written) -> str | None:
+def left_out_text(left_out: Sequence[str]) -> str | None:
     """What the new container has no place for, if there was any."""
-    if not written.left_out:
+    if not left_out:
         return None
-    named = ", ".join(map(printable, written.left_out[:NAMED]))
-    more = len(written.left_out) - NAMED
+    named = ", ".join(map(printable, left_out[:NAMED]))
+    more = len(left_out) - NAMED
     return f"left out, it has no place there: {named}" + (f" and {more:,} more" if more > 0 else "")
 
 

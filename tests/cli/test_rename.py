@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ckpt import open as open_file
 from tests.cli.support import Run, tree, weights
 
 CNN = "ckpt.models.mnist_cnn:Net"
@@ -255,3 +256,63 @@ def test_sharded_checkpoint_with_operations_becomes_one_file(ckpt: Run, folder: 
     ran = ckpt("rename", "shards/", "--rules", "vit.toml")
     assert ran.code == 0, ran.err
     assert len(load_file("shards.renamed.safetensors")) == 25
+
+
+def test_in_place_loses_nothing(ckpt: Run, folder: Path) -> None:
+    """A training checkpoint whose optimizer would be left out stays as it is."""
+    path = folder / "run.pt"
+    torch.save({"model": {"a.w": torch.ones(2), "b.w": torch.ones(2)}, "optim": {"lr": 1.0}}, path)
+    before = path.read_bytes()
+    result = ckpt("rename", f"{path}::model", "--drop", "^b", "--in-place")
+    assert result.code == 2
+    assert "would be lost in place" in result.err
+    assert path.read_bytes() == before
+
+
+def test_in_place_keeps_the_container(ckpt: Run, folder: Path) -> None:
+    """Whatever the suffix says."""
+    path = folder / "a.safetensors"
+    torch.save({"conv.w": torch.ones(2)}, path)
+    assert ckpt("rename", str(path), "--rule", "conv=emb", "--in-place").code == 0
+    with open_file(path) as lazy:
+        assert list(lazy) == ["emb.w"]
+
+
+def test_shard_is_no_output(ckpt: Run, folder: Path) -> None:
+    """Every file of a checkpoint of several is input."""
+    save_file({"a.w": torch.ones(2)}, folder / "m-00001-of-00001.safetensors")
+    index = folder / "m.safetensors.index.json"
+    index.write_text('{"metadata": {}, "weight_map": {"a.w": "m-00001-of-00001.safetensors"}}')
+    shard = folder / "m-00001-of-00001.safetensors"
+    before = shard.read_bytes()
+    for command in (
+        ["rename", str(index), "--rule", "a=b", "-o", str(shard), "--force"],
+        ["export", str(index), "-o", str(shard), "--force"],
+    ):
+        result = ckpt(*command)
+        assert result.code == 2
+        assert "never overwritten" in result.err
+        assert shard.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", [["--in-place"], ["--force"], ["--register"]])
+def test_options_of_files_are_refused_for_versions(
+    ckpt: Run, folder: Path, option: list[str]
+) -> None:
+    torch.save({"conv.w": torch.ones(2)}, folder / "a.pt")
+    assert ckpt("register", str(folder / "a.pt"), "--name", "a").code == 0
+    result = ckpt("rename", "v1", "--rule", "conv=emb", *option)
+    assert result.code == 2
+    assert "stays as it is" in result.err
+
+
+def test_rules_are_saved_of_a_rename_that_happened(ckpt: Run, folder: Path) -> None:
+    torch.save({"conv.w": torch.ones(2)}, folder / "a.pt")
+    (folder / "out.pt").write_bytes(b"mine")
+    saved = folder / "rules.toml"
+    command = ["rename", str(folder / "a.pt"), "--rule", "conv=emb", "--save-rules", str(saved)]
+    assert ckpt(*command, "-o", str(folder / "out.pt")).code == 2
+    assert not saved.exists()
+    assert ckpt(*command, "-o", str(folder / "other.pt")).code == 0
+    assert ckpt(*command, "-o", str(folder / "third.pt")).code == 2
+    assert not (folder / "third.pt").exists()

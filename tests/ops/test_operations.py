@@ -329,3 +329,35 @@ def test_large_tensors_go_through_in_bounded_memory(tmp_path: Path) -> None:
     new = load_file(tmp_path / "b.safetensors")
     assert torch.equal(torch.cat([new["a.q1"], new["a.k1"], new["a.v1"]]), whole)
     assert torch.equal(new["b.qk"], whole)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"fill": "b", "beside": "a", "value": 300, "dtype": "uint8"}, "uint8 has no value 300"),
+        ({"fill": "b", "beside": "a", "value": 0.5, "dtype": "int64"}, "has no value 0.5"),
+        ({"fill": "b", "beside": "a", "value": float("inf"), "dtype": "int8"}, "has no value inf"),
+        ({"fill": "b", "beside": "a", "value": 10**400}, "float32 has no value"),
+        ({"fill": "b", "beside": "a", "value": 1, "dtype": "bits8"}, "bits8 has no value 1"),
+        ({"fill": "b", "beside": "a", "value": 0, "shape": [-1]}, "no shape of a tensor"),
+        ({"fill": "b", "beside": "a", "value": 0, "shape": [2**40, 2**40]}, "no shape of a tensor"),
+        ({"cast": "a", "dtype": "float4_e2m1fn_x2"}, "float4_e2m1fn_x2 has no values"),
+        ({"unstack": "a", "into": r"x\1{i}"}, "uses group 1"),
+        ({"drop": "(" * 5_000 + "a" + ")" * 5_000}, "is no regular expression"),
+        ({"rename": "a{99999999999999999999}->b"}, "none of the 1 keys|is no regular expression"),
+    ],
+)
+def test_what_no_tensor_can_be_is_refused(rule: dict[str, Any], said: str) -> None:
+    with pytest.raises((PlanError, RuleError), match=said):
+        done({"a": torch.ones(4)}, [rule])
+
+
+def test_minus_zero_is_filled(tmp_path: Path) -> None:
+    rules: list[dict[str, Any]] = [{"fill": "b", "beside": "a", "value": -0.0}]
+    assert torch.signbit(done({"a": torch.ones(4)}, rules)["b"]).all()
+
+
+def test_number_of_a_part_stands_after_a_group() -> None:
+    rules = [{"unstack": r"w(\d)", "into": r"x\1{i}"}]
+    found = done({"w7": torch.arange(12.0)}, rules)
+    assert list(found) == [f"x7{i}" for i in range(12)]

@@ -1,6 +1,7 @@
 import pytest
 
 from ckpt.errors import RuleError
+from ckpt.rules.plan import plan_renames
 from ckpt.rules.rule import parse_rule
 
 
@@ -82,3 +83,20 @@ def test_fault_25_pattern_that_explodes_is_stopped() -> None:
 def test_fault_25_result_that_explodes_is_refused() -> None:
     with pytest.raises(RuleError, match="makes a key of"):
         parse_rule("a->" + "b" * 1000).apply("a" * 1000)
+
+
+def test_fault_25_pattern_that_is_slow_on_every_key_is_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each key is below the limit for one; all of them together would take hours."""
+    monkeypatch.setattr("ckpt.rules.patterns.SLOW_SECONDS", 0.5)
+    keys = [f"{number}.{'a' * 20}!" for number in range(100_000)]
+    with pytest.raises(RuleError, match=r"took over 0\.5 s"):
+        plan_renames(keys, [parse_rule("(a|a?a)+$->b")])
+
+
+def test_long_key_that_stays_is_no_reason_to_refuse() -> None:
+    plan = plan_renames(["a" * 70_000, "conv"], [parse_rule("conv->embed")])
+    assert plan.tensors[1].key == "embed"
+    with pytest.raises(RuleError, match="makes a key of over"):
+        plan_renames(["a" * 60_000], [parse_rule("a->" + "b" * 60_000)])

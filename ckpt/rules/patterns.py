@@ -1,0 +1,93 @@
+"""Regular expressions that somebody typed, run by `regex`, whose timeout bounds a bad one.
+
+Bounded for one key, and for all keys of a checkpoint together.
+"""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import TypeVar
+
+import regex
+
+from ckpt.errors import RuleError
+
+MATCH_SECONDS = 0.5  # for one key
+SLOW_SECONDS = 10.0  # for all keys that are slow
+_SLOW = 0.001  # a usual match takes a thousandth of that
+
+Match = regex.Match[str]
+_T = TypeVar("_T")
+
+
+class Pattern:
+    """One of them.
+
+    Args:
+        source: The regular expression.
+        name: What to call what it belongs to in messages, e.g. ``rule 'conv->embed'``.
+        shown: The part of `source` that somebody typed; None for all of it.
+        hint: What to do if it cannot be read.
+
+    Raises:
+        RuleError: It cannot be read.
+    """
+
+    def __init__(
+        self, source: str, *, name: str, shown: str | None = None, hint: str | None = None
+    ) -> None:
+        self._name = name
+        self._slow = 0.0
+        try:
+            self._compiled = regex.compile(source)
+        except (regex.error, RecursionError, MemoryError, OverflowError, ValueError) as error:
+            text = source if shown is None else shown
+            why = str(error) or "too large"
+            raise RuleError(
+                f"{name}: '{text:.200}' is no regular expression: {why:.200}", hint=hint
+            ) from error
+
+    @property
+    def groups(self) -> int:
+        """How many groups it has."""
+        return self._compiled.groups
+
+    def group(self, name: str) -> int | None:
+        """The number of a named group."""
+        return self._compiled.groupindex.get(name)
+
+    def search(self, key: str, position: int = 0) -> Match | None:
+        """The first match at `position` or after it.
+
+        Raises:
+            RuleError: It ran too long.
+        """
+        return self._timed(key, lambda: self._compiled.search(key, position, timeout=MATCH_SECONDS))
+
+    def sub(self, expand: Callable[[Match], str], key: str) -> str:
+        """The key with every match replaced.
+
+        Raises:
+            RuleError: It ran too long.
+        """
+        return self._timed(key, lambda: self._compiled.sub(expand, key, timeout=MATCH_SECONDS))
+
+    def _timed(self, key: str, run: Callable[[], _T]) -> _T:
+        begin = perf_counter()
+        try:
+            found = run()
+        except TimeoutError as error:
+            raise self._too_long(f"{MATCH_SECONDS} s on a key of {len(key):,} letters") from error
+        except (MemoryError, RecursionError) as error:
+            raise self._too_long(f"the memory on a key of {len(key):,} letters") from error
+        took = perf_counter() - begin
+        if took > _SLOW:
+            self._slow += took
+            if self._slow > SLOW_SECONDS:
+                raise self._too_long(f"{SLOW_SECONDS:g} s")
+        return found
+
+    def _too_long(self, what: str) -> RuleError:
+        return RuleError(
+            f"{self._name} took over {what}",
+            hint="a repeat inside a repeat, like (a+)+, is the usual reason",
+        )
