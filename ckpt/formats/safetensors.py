@@ -81,7 +81,8 @@ class SafetensorsFile:
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         """In ``__metadata__``, of tied tensors."""
-        named = any((self.metadata or {})[alias] in keys for alias in self.aliases)
+        tied = {*self.aliases, *((self.metadata or {})[alias] for alias in self.aliases)}
+        named = any(name in keys for name in tied)
         return (_METADATA,) if named else ()
 
     def renamed(self, new_keys: Mapping[str, str]) -> list[Piece]:

@@ -137,7 +137,7 @@ def _beside_it(found: Found, chosen: Chosen) -> Iterator[tuple[str, Node | Items
         groups = fields["param_groups"]
         for number, group in enumerate(groups.items if isinstance(groups, Items) else ()):
             for key, value in group.items if isinstance(group, Node) else ():
-                if key == "param_names" and isinstance(value, Items):
+                if key in ("param_names", "params") and isinstance(value, Items):
                     yield dotted((*at, "param_groups", number, key)), value
 
 

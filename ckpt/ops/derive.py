@@ -5,7 +5,7 @@ offset and strides in the source. All else is a region that is worked out as it 
 chunks: joined, copied, cast and filled tensors.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
 from math import copysign
 
@@ -38,6 +38,7 @@ class Derived:
     def __init__(self, source: ByteSource, entries: Mapping[str, TensorEntry]) -> None:
         self.source = ExtendedSource(source)
         self._entries = entries
+        self._regions: dict[Hashable, TensorEntry] = {}  # tied tensors stay tied
 
     def entry(self, key: str, made_of: Expression) -> TensorEntry:
         """The entry of a tensor, under `key`."""
@@ -66,7 +67,7 @@ class Derived:
                 return self._region(made, lambda: tensor_bytes(self.source, entry))
             case Cast(of=inner):
                 entry = self._entry(inner)
-                return self._region(made, lambda: _cast(self.source, entry, made.dtype))
+                return self._shared(made, entry, lambda: _cast(self.source, entry, made.dtype))
         return self._region(made, lambda: _filled(made))
 
     def _contiguous(self, made: Expression) -> TensorEntry:
@@ -74,23 +75,36 @@ class Derived:
         entry = self._entry(made)
         if entry.stride is None:
             return entry
-        return self._region(made, lambda: tensor_bytes(self.source, entry))
+        return self._shared(made, entry, lambda: tensor_bytes(self.source, entry))
 
     def _joined(self, parts: tuple[Expression, ...], dim: int, whole: Joined) -> TensorEntry:
         chunks, position = [], 0
-        for part in parts:
+        entries = [self._contiguous(part) for part in parts]
+        for part, entry in zip(parts, entries, strict=True):
             begin = (
                 *(0 for _ in whole.shape[:dim]),
                 position,
                 *(0 for _ in whole.shape[dim + 1 :]),
             )
-            chunks.append(Chunk(begin, part.shape, self._contiguous(part).offset or 0))
+            chunks.append(Chunk(begin, part.shape, entry.offset or 0))
             position += part.shape[dim]
         made = TensorEntry("", whole.dtype, whole.shape, 0)
         if not made.nbytes:
             return made
-        region = ChunkedTensor(self.source, whole.shape, itemsize(whole.dtype), chunks)
-        return replace(made, offset=self.source.add(region))
+        of = ("joined", dim, *((entry.offset, entry.shape) for entry in entries))
+        if of not in self._regions:
+            region = ChunkedTensor(self.source, whole.shape, itemsize(whole.dtype), chunks)
+            self._regions[of] = replace(made, offset=self.source.add(region))
+        return self._regions[of]
+
+    def _shared(
+        self, made: Expression, entry: TensorEntry, chunks: Callable[[], Iterator[bytes]]
+    ) -> TensorEntry:
+        """A region that another tensor made of the same elements shares."""
+        of = (made.dtype, made.shape, entry.dtype, entry.offset, entry.stride)
+        if of not in self._regions:
+            self._regions[of] = self._region(made, chunks)
+        return self._regions[of]
 
     def _region(self, made: Expression, chunks: Callable[[], Iterator[bytes]]) -> TensorEntry:
         entry = TensorEntry("", made.dtype, made.shape, 0)

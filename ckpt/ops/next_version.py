@@ -27,6 +27,7 @@ def plan_record(plan: Plan, rules: Sequence[Rule], source: Sequence[TensorEntry]
     record: dict[str, Any] = {
         "rules": list(plan.rules),
         "keys": {change.old: change.new for change in plan.renamed},
+        **({"aliases": dict(plan.aliases)} if plan.aliases else {}),
     }
     if not plan.is_rename:
         record |= {"document": rules_document(rules), "source": tensors_document(source)}

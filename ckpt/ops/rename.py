@@ -129,7 +129,13 @@ def rename(
             written = _write(opened, plan, target, replace_out=replace_out, in_place=in_place)
             result = replace(result, written=written)
         if save_rules is not None:
-            write_rule_file(save_rules, listed, opened.entries, name=f"rename of {opened.name}")
+            write_rule_file(
+                save_rules,
+                listed,
+                opened.entries,
+                aliases=opened.checkpoint.aliases,
+                name=f"rename of {opened.name}",
+            )
             result = replace(result, saved=save_rules)
     if not register_result:
         return result
@@ -186,7 +192,9 @@ def _record(
     opened: OpenedState, plan: Plan, rules: Sequence[Rule], *, undo: bool
 ) -> dict[str, Any]:
     record = plan_record(plan, rules, opened.entries)
-    return {**record, "undone": True} if undo and not plan.is_rename else record
+    if plan.is_rename:
+        return record
+    return {**record, "tied": list(opened.checkpoint.aliases), **({"undone": True} if undo else {})}
 
 
 def _planned(opened: OpenedState, rules: Sequence[Rule]) -> Plan:
@@ -303,7 +311,13 @@ def _write(
     replace_out = replace_out or in_place
     form = format_of(checkpoint.format) if same else format_for(out)
     return write_tensors(
-        checkpoint, plan.tensors, out, form=form, replace_out=replace_out, whole=in_place
+        checkpoint,
+        plan.tensors,
+        out,
+        form=form,
+        aliases=plan.aliases,
+        replace_out=replace_out,
+        whole=in_place,
     )
 
 

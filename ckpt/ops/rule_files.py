@@ -28,11 +28,13 @@ class RuleFile:
         name: What its writer calls it; empty if it has no name.
         rules: In order.
         source: The tensors that the rules were applied to, where it was saved by a rename.
+        aliases: Names of tied tensors that stood elsewhere in that file.
     """
 
     name: str
     rules: Sequence[Rule]
     source: Sequence[TensorEntry] = ()
+    aliases: Sequence[str] = ()
 
 
 def read_map(path: Path) -> KeyMap:
@@ -57,14 +59,17 @@ def read_rule_file(path: Path) -> RuleFile:
     document = _parsed(path, toml=path.suffix.lower() != ".json")
     if not isinstance(document, dict) or not isinstance(document.get("rules"), list):
         raise RuleError(f"{path}: no rule file", hint="[[rules]]  begins each rule of it")
-    unknown = sorted(set(document) - {"name", "description", "rules", "source"})
+    unknown = sorted(set(document) - {"name", "description", "rules", "source", "tied"})
     if unknown:
         raise RuleError(f"{path}: a rule file has no {unknown[0]!r}")
     name = document.get("name", "")
     if not isinstance(name, str):
         raise RuleError(f"{path}: its name is no text")
     rules = read_rules(document["rules"], name=str(path))
-    return RuleFile(name, rules, read_tensors(document.get("source", []), name=str(path)))
+    tied = document.get("tied", [])
+    if not isinstance(tied, list) or not all(isinstance(each, str) for each in tied):
+        raise RuleError(f"{path}: tied is no list of names")
+    return RuleFile(name, rules, read_tensors(document.get("source", []), name=str(path)), tied)
 
 
 def write_rule_file(
@@ -72,6 +77,7 @@ def write_rule_file(
     rules: Sequence[Rule],
     source: Sequence[TensorEntry],
     *,
+    aliases: Sequence[str] = (),
     name: str,
     replace_out: bool = False,
 ) -> None:
@@ -81,12 +87,15 @@ def write_rule_file(
         path: Where; what stands there is kept unless `replace_out`.
         rules: In order.
         source: The tensors that they were applied to.
+        aliases: Names of tied tensors that stand elsewhere in that file.
         name: What to call it.
         replace_out: Whether a file that stands there is replaced.
     """
     import tomli_w
 
     document: dict[str, Any] = {"name": name, "source": tensors_document(source)}
+    if aliases:
+        document["tied"] = list(aliases)
     document["rules"] = rules_document(rules)
     with write_whole(path, replace=replace_out) as out:
         out.write(tomli_w.dumps(document).encode("utf-8"))

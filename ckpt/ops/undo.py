@@ -35,7 +35,8 @@ def undo_file(name: str, entries: Sequence[TensorEntry], saved: RuleFile) -> Pla
             "the rule file does not say what it was applied to, and cannot be undone",
             hint="--save-rules FILE writes one that does",
         )
-    return _inverse(name, entries, saved.source, plan_tensors(saved.source, saved.rules))
+    plan = plan_tensors(saved.source, saved.rules, aliases=saved.aliases)
+    return _inverse(name, entries, saved.source, plan)
 
 
 def undo_version(opened: OpenedVersion) -> Plan:
@@ -54,7 +55,8 @@ def undo_version(opened: OpenedVersion) -> Plan:
         )
     if "document" in record:
         source = read_tensors(record["source"], name=opened.name)
-        plan = plan_tensors(source, read_rules(record["document"], name=opened.name))
+        saved = read_rules(record["document"], name=opened.name)
+        plan = plan_tensors(source, saved, aliases=tuple(record.get("tied", ())))
         hint = f"{parent_name(opened)} has it still"
         return _inverse(opened.name, opened.entries, source, plan, hint=hint)
     old_keys = {new: old for old, new in record["keys"].items()}
@@ -63,7 +65,8 @@ def undo_version(opened: OpenedVersion) -> Plan:
         key = old_keys.get(entry.key, entry.key)
         rules = () if key == entry.key else (1,)
         tensors.append(Planned(key, Source(entry.key, entry.dtype, entry.shape), rules))
-    return Plan(("undo",), tuple(tensors))
+    aliases = {new: old for old, new in record.get("aliases", {}).items()}
+    return Plan(("undo",), tuple(tensors), aliases=aliases)
 
 
 def parent_name(opened: OpenedVersion) -> str:
@@ -118,4 +121,4 @@ def _inverse(
     )  # fmt: skip
     left = {key for each in back for key in sources_of(each.made_of)}
     gone = tuple(Dropped(each.key, 1) for each in plan.tensors if each.key not in left)
-    return Plan(("undo",), tensors, gone)
+    return Plan(("undo",), tensors, gone, {new: old for old, new in plan.aliases.items()})

@@ -17,7 +17,7 @@ from ckpt.formats.safetensors import SafetensorsFile
 from ckpt.formats.writing import write_layout
 from ckpt.journal import can_overwrite, overwrite_start
 from ckpt.ops.derive import Derived
-from ckpt.rules.expressions import Source, sources_of
+from ckpt.rules.expressions import Source, sources_of, whole_source
 from ckpt.rules.planned import Planned
 from ckpt.tensors import FileStart, Layout, Piece, TensorEntry, tensor_spans
 
@@ -76,7 +76,9 @@ def write_checkpoint(
         tensors = [
             Planned(new_keys[e.key], Source(e.key, e.dtype, e.shape)) for e in checkpoint.entries
         ]
-        return write_tensors(checkpoint, tensors, path, form=form, replace_out=replace_out)
+        return write_tensors(
+            checkpoint, tensors, path, form=form, aliases=new_keys, replace_out=replace_out
+        )
     renamed = [replace(entry, key=new_keys[entry.key]) for entry in checkpoint.entries]
     changed = {old for old, new in new_keys.items() if old != new}
     also = tuple(checkpoint.also_named(changed))
@@ -105,17 +107,19 @@ def write_tensors(
     *,
     form: Format,
     replace_out: bool,
+    aliases: Mapping[str, str] | None = None,
     whole: bool = False,
 ) -> Written:
     """Write a new file of one state_dict to `path`, and read it back before it appears.
 
     Args:
         checkpoint: Where the tensors come from, and what else is carried over: the versions of
-            modules follow the tensors that keep their elements.
+            modules follow the tensors that are made of one.
         tensors: Keys, and what the tensors are made of.
         path: Where.
         form: The format of the new file.
         replace_out: Whether a file that stands there is replaced.
+        aliases: New names of what is named elsewhere in it.
         whole: Whether to refuse when something would be left out.
 
     Raises:
@@ -131,8 +135,10 @@ def write_tensors(
         raise UsageError(
             f"{path}: {', '.join(left_out)} would be lost in place", hint="-o  names a new file"
         )
+    kept = {key: e.key for e in tensors if (key := whole_source(e.made_of)) is not None}
+    tied = {name: kept.get(rest.pop(name)) for name in checkpoint.aliases if name in rest}
+    rest |= {(aliases or {}).get(name, name): key for name, key in tied.items() if key is not None}
     if isinstance(rest.get("_metadata"), Mapping):
-        kept = {e.made_of.key: e.key for e in tensors if isinstance(e.made_of, Source)}
         moved = moved_modules(list(rest["_metadata"]), kept)
         rest["_metadata"] = {moved[module]: each for module, each in rest["_metadata"].items()}
     layout = form.lay_out(entries, name=path.stem, rest=rest)

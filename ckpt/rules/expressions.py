@@ -155,6 +155,17 @@ def sources_of(expression: Expression) -> Iterator[str]:
             yield from sources_of(expression.of)
 
 
+def whole_source(expression: Expression) -> str | None:
+    """The key of the one tensor whose elements it has, all of them; None if it is no such."""
+    match expression:
+        case Source(key=key):
+            return key
+        case Permuted() | Reshaped() | Cast() | Copied():
+            return whole_source(expression.of)
+        case _:
+            return None
+
+
 def permuted(of: Expression, dims: Sequence[int]) -> Expression:
     """The expression with its dimensions in the order `dims`; negative ones count from the end.
 

@@ -13,8 +13,12 @@ from ckpt.errors import KeyCollisionError, PlanError, RuleError, UnmatchedRuleEr
 from ckpt.rules.expressions import Source, sources_of
 from ckpt.rules.mapping import KeyMap
 from ckpt.rules.planned import Planned, Rule
+from ckpt.rules.prefixes import Add, Strip, Unwrap
 from ckpt.rules.rule import RenameRule, parse_rule
+from ckpt.rules.together import AtOnce
 from ckpt.tensors import TensorEntry
+
+_NAMES = (RenameRule, AtOnce, KeyMap, Strip, Add, Unwrap)  # rules that give names alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,38 +121,29 @@ def plan_tensors(
         RuleError: A rule could not be run on a key.
     """
     tensors = [Planned(each.key, Source(each.key, each.dtype, each.shape)) for each in entries]
+    named = [Planned(name, Source(name, "uint8", ())) for name in aliases]
     before = tensors
     dropped: list[Dropped] = []
     for number, rule in enumerate(rules, start=1):
-        after = _credited(tensors, rule.run(tensors), number)
-        changed = len(after) != len(tensors) or any(
-            old is not new for old, new in zip(tensors, after, strict=True)
+        # What gives names sees all of them together; what makes tensors has no use for aliases.
+        known = [*tensors, *named] if isinstance(rule, _NAMES) else tensors
+        ran = _credited(known, rule.run(known), number)
+        changed = len(ran) != len(known) or any(
+            old is not new for old, new in zip(known, ran, strict=True)
         )
-        missing = rule.unmatched([tensor.key for tensor in tensors], changed)
+        missing = rule.unmatched([each.key for each in known], changed)
         if missing is not None:
-            raise _unmatched(number, rule, missing, [tensor.key for tensor in tensors])
-        dropped += _gone(tensors, after, number)
-        tensors = after
+            raise _unmatched(number, rule, missing, [each.key for each in known])
+        if known is not tensors:
+            ran, named = ran[: len(tensors)], ran[len(tensors) :]
+        dropped += _gone(tensors, ran, number)
+        tensors = ran
     for tensor in tensors:
         _expect_key(tensor, rules)
     _expect_distinct(before, tensors, rules)
     texts = tuple(rule.text for rule in rules)
-    return Plan(texts, tuple(tensors), tuple(dropped), _followed(aliases, before, rules))
-
-
-def _followed(
-    aliases: Sequence[str], tensors: Sequence[Planned], rules: Sequence[Rule]
-) -> dict[str, str]:
-    """New names of aliases, as the rules would name tensors that were called so."""
-    named = [Planned(name, Source(name, "uint8", ())) for name in aliases]
-    together = [*tensors, *named] if named else []
-    for rule in rules if named else ():
-        try:
-            together = rule.run(together)
-        except PlanError:  # an operation that does not fit what has no shape
-            continue
-    found = {e.made_of.key: e.key for e in together if isinstance(e.made_of, Source)}
-    return {name: found[name] for name in aliases if found.get(name, name) != name}
+    followed = {old: each.key for old, each in zip(aliases, named, strict=True) if old != each.key}
+    return Plan(texts, tuple(tensors), tuple(dropped), followed)
 
 
 def _credited(before: Sequence[Planned], after: Sequence[Planned], number: int) -> list[Planned]:

@@ -64,6 +64,7 @@ def plan_text(renamed: Renamed) -> str:
 
 def _renames(plan: Plan) -> list[str]:
     pairs = [(change.old, change.new) for change in plan.renamed]
+    pairs += plan.aliases.items()
     if len(pairs) <= MOST_LINES:
         rows = [(printable(old), printable(new), "") for old, new in pairs]
     else:
@@ -114,6 +115,8 @@ def _unwrapped(plan: Plan) -> Iterator[str]:
 def _counts(plan: Plan) -> Iterator[str]:
     changes, renamed = plan.changes, plan.renamed
     yield f"{count(len(renamed), 'key')} renamed"
+    if plan.aliases:
+        yield f"{count(len(plan.aliases), 'tied name')} renamed"
     if plan.made:
         yield f"{len(plan.made):,} made"
     if plan.dropped:

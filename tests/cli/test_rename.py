@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ckpt import open as open_file
@@ -316,3 +317,52 @@ def test_rules_are_saved_of_a_rename_that_happened(ckpt: Run, folder: Path) -> N
     assert ckpt(*command, "-o", str(folder / "other.pt")).code == 0
     assert ckpt(*command, "-o", str(folder / "third.pt")).code == 2
     assert not (folder / "third.pt").exists()
+
+
+def tied_model(path: Path) -> None:
+    """As `save_model` writes one whose head is its embedding: one tensor, and a note."""
+    tied = {"format": "pt", "head.weight": "embed.weight"}
+    save_file({"embed.weight": torch.ones(4, 3)}, path, metadata=tied)
+
+
+def tied_names(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return {k: v for k, v in file.metadata().items() if k != "format"}
+
+
+def test_name_of_a_tied_tensor_is_renamed_and_comes_back(ckpt: Run, folder: Path) -> None:
+    tied_model(folder / "a.safetensors")
+    ran = ckpt(
+        "rename", "a.safetensors", "--rule", "head=out", "--save-rules", "r.toml", "-o",
+        "b.safetensors",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "1 tied name renamed" in ran.out
+    assert tied_names(folder / "b.safetensors") == {"out.weight": "embed.weight"}
+    back = ckpt("rename", "b.safetensors", "--undo", "--rules", "r.toml", "-o", "c.safetensors")
+    assert back.code == 0, back.err
+    assert (folder / "c.safetensors").read_bytes() == (folder / "a.safetensors").read_bytes()
+
+
+def test_name_of_a_tied_tensor_follows_what_is_made_of_it(ckpt: Run, folder: Path) -> None:
+    tied_model(folder / "a.safetensors")
+    (folder / "r.toml").write_text(
+        "[[rules]]\ncast = 'embed'\ndtype = 'float16'\n[[rules]]\nrename = '^(.*)->lm.{1}'\n"
+    )
+    ran = ckpt("rename", "a.safetensors", "--rules", "r.toml", "-o", "b.safetensors")
+    assert ran.code == 0, ran.err
+    assert tied_names(folder / "b.safetensors") == {"lm.head.weight": "lm.embed.weight"}
+
+
+def test_version_with_a_tied_tensor_is_undone(ckpt: Run, folder: Path) -> None:
+    tied_model(folder / "a.safetensors")
+    for words in (
+        ["register", "a.safetensors", "--name", "a"],
+        ["rename", "v1", "--rule", "head=out"],
+        ["rename", "v2", "--undo"],
+        ["export", "v2", "-o", "b.safetensors"],
+    ):
+        ran = ckpt(*words)
+        assert ran.code == 0, ran.err
+    assert tied_names(folder / "b.safetensors") == {"out.weight": "embed.weight"}
+    assert "v1" in ckpt("rename", "v2", "--undo").out

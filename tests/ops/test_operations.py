@@ -361,3 +361,41 @@ def test_number_of_a_part_stands_after_a_group() -> None:
     rules = [{"unstack": r"w(\d)", "into": r"x\1{i}"}]
     found = done({"w7": torch.arange(12.0)}, rules)
     assert list(found) == [f"x7{i}" for i in range(12)]
+
+
+def test_tied_tensors_stay_tied(tmp_path: Path) -> None:
+    """What is worked out for one of them is the other's as well."""
+    shared = torch.arange(6.0).reshape(2, 3)
+    torch.save({"embed.w": shared, "head.w": shared}, tmp_path / "a.pt")
+    for rule in (
+        {"cast": "w$", "dtype": "bfloat16"},
+        {"transpose": "w$"},
+        {"reshape": "w$", "shape": [3, 2]},
+    ):
+        out = tmp_path / f"{next(iter(rule))}.pt"
+        ckpt.rename(tmp_path / "a.pt", read_rules([rule], name="rules"), out=out)
+        found = torch.load(out, weights_only=True)
+        assert found["embed.w"].data_ptr() == found["head.w"].data_ptr()
+
+
+def test_versions_of_modules_follow_tensors_that_are_cast(tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.BatchNorm1d(3))
+    torch.save(net.state_dict(), tmp_path / "a.pt")
+    rules = [{"cast": "weight|bias", "dtype": "float16"}, {"rename": "^0->norm"}]
+    ckpt.rename(tmp_path / "a.pt", read_rules(rules, name="rules"), out=tmp_path / "b.pt")
+    loaded = torch.load(tmp_path / "b.pt", weights_only=True)
+    assert loaded._metadata["norm"] == {"version": 2}
+
+
+def test_names_in_param_groups_follow(tmp_path: Path) -> None:
+    """As torch.distributed's get_optimizer_state_dict has them."""
+    model = {"conv.w": torch.ones(2)}
+    optimizer = {
+        "state": {"conv.w": {"step": torch.ones(())}},
+        "param_groups": [{"lr": 0.1, "params": ["conv.w"]}],
+    }
+    torch.save({"model": model, "optimizer": optimizer}, tmp_path / "a.pt")
+    ckpt.rename(tmp_path / "a.pt", "conv->emb", out=tmp_path / "b.pt")
+    found = torch.load(tmp_path / "b.pt", weights_only=True)["optimizer"]
+    assert list(found["state"]) == ["emb.w"]
+    assert found["param_groups"][0]["params"] == ["emb.w"]
