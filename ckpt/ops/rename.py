@@ -5,7 +5,7 @@ definition if one is named, before anything is written. Where names alone change
 decoded: a file's tensors are copied as they are, a version's are not even read.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from os import fspath
@@ -24,6 +24,7 @@ from ckpt.ops.rule_files import RuleFile, write_rule_file
 from ckpt.ops.undo import undo_file, undo_version
 from ckpt.ops.writing import Written, write_checkpoint, write_tensors
 from ckpt.registry.refs import FileRef, expect_name, parse_file_ref, parse_ref
+from ckpt.rules.mapping import key_map
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.rules.rule import parse_rule
@@ -56,7 +57,7 @@ class Renamed:
 
 def rename(
     source: Named,
-    rules: str | Sequence[str | Rule] | RuleFile = (),
+    rules: str | Mapping[str, str] | Sequence[str | Rule] | RuleFile = (),
     *,
     registry: Registry | None = None,
     check: str | None = None,
@@ -73,7 +74,8 @@ def rename(
 
     Args:
         source: A file, or a version.
-        rules: ``conv->embed`` and the like, key maps and operations, applied first to last.
+        rules: ``conv->embed`` and the like, key maps and operations, applied first to last;
+            or a dict of old key to new.
         registry: Where versions are looked up and added.
         check: A definition that the result must fit strictly.
         out: The file to write; of a file, by default, ``old.renamed.pt`` beside it; of a
@@ -94,6 +96,8 @@ def rename(
         ConflictError: Another process renames the same file in place.
     """
     registry = registry or Registry()
+    if isinstance(rules, Mapping):
+        rules = [key_map(rules, name="the map")]
     rules = [rules] if isinstance(rules, str) else rules
     out = None if out is None else Path(out)
     save_rules = None if save_rules is None else Path(save_rules)

@@ -116,8 +116,8 @@ def plan_tensors(
     Raises:
         KeyCollisionError: Two keys end up with one name; the message shows both.
         UnmatchedRuleError: A rule, or a line of a map, changed nothing.
-        PlanError: A key would become empty or get an empty part, or an operation does not
-            fit a shape.
+        PlanError: A key would become empty or get an empty part, an operation does not fit a
+            shape, or no tensor is left.
         RuleError: A rule could not be run on a key.
     """
     tensors = [Planned(each.key, Source(each.key, each.dtype, each.shape)) for each in entries]
@@ -138,6 +138,8 @@ def plan_tensors(
             ran, named = ran[: len(tensors)], ran[len(tensors) :]
         dropped += _gone(tensors, ran, number)
         tensors = ran
+    if before and not tensors:
+        raise PlanError("no tensor would be left")
     for tensor in tensors:
         _expect_key(tensor, rules)
     _expect_distinct(before, tensors, rules)

@@ -399,3 +399,14 @@ def test_names_in_param_groups_follow(tmp_path: Path) -> None:
     found = torch.load(tmp_path / "b.pt", weights_only=True)["optimizer"]
     assert list(found["state"]) == ["emb.w"]
     assert found["param_groups"][0]["params"] == ["emb.w"]
+
+
+def test_dict_is_a_map(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1), "b": torch.zeros(1)}, tmp_path / "a.pt")
+    ckpt.rename(tmp_path / "a.pt", {"a": "b", "b": "a"}, out=tmp_path / "b.pt")
+    assert torch.load(tmp_path / "b.pt", weights_only=True) == {"b": 1.0, "a": 0.0}
+
+
+def test_empty_result_is_refused() -> None:
+    with pytest.raises(PlanError, match="no tensor would be left"):
+        done({"a": torch.ones(1)}, [{"drop": "."}])
