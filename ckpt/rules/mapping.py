@@ -1,17 +1,26 @@
 """Key maps: renames listed one by one and applied at once, so that a swap works."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ckpt.errors import RuleError
 from ckpt.rules.planned import Planned, with_keys
 
+# What stands beside a quantised weight under its name. Sources: the names that compressed-tensors
+# writes (scale, zero_point, g_idx, shape, global_scale), DeepSeek-V3's weights (scale_inv) and
+# NVFP4 checkpoints (scale_2). What hangs under the weight, as weight.absmax, needs no list.
+_COMPANION = re.compile(
+    r"(.+)_(?:scale|scale_inv|scale_2|global_scale|zero_point|g_idx|shape)", re.DOTALL
+)
+
 
 @dataclass(frozen=True, slots=True)
 class KeyMap:
     """Old to new: whole keys, or modules with all that hangs under them.
 
-    A key is looked up whole first, then by its longest module that is listed.
+    A key is looked up whole first; then, if it belongs to a quantised weight, as
+    ``fc.weight_scale`` does to ``fc.weight``, by that; then by its longest module that is listed.
 
     Attributes:
         text: What to call the map in messages, e.g. the name of its file.
@@ -37,7 +46,10 @@ class KeyMap:
 
     def listed(self, key: str) -> str | None:
         """The listed name that decides about `key`."""
-        name = key
+        if key in self.pairs:
+            return key
+        quantised = _COMPANION.fullmatch(key)
+        name = quantised[1] if quantised and quantised[1] in self.pairs else key
         while name not in self.pairs:
             name, dot, _ = name.rpartition(".")
             if not dot:
