@@ -14,6 +14,7 @@ COMMANDS = {
     "ls": "The versions in the registry.",
     "log": "Where a version comes from.",
     "verify": "Hash all that the registry holds again.",
+    "plot": "Loss and accuracy by epoch, as text or as a picture.",
     "train": "Train a network; with --register its weights become the next version.",
 }
 

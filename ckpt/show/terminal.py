@@ -10,7 +10,17 @@ from typing import TextIO
 from ckpt.show.words import plain, printable
 
 # What stands for a symbol where the terminal's encoding lacks it.
-_ASCII = str.maketrans({"·": "-", "×": "x", "…": "...", "→": "->", "█": "#", "─": "-"})
+_ASCII = str.maketrans(
+    {
+        "·": "-",
+        "×": "x",
+        "…": "...",
+        "→": "->",
+        "█": "#",
+        "─": "-",
+        **dict(zip("▁▂▃▄▅▆▇", "_.:-=+*", strict=True)),
+    }
+)
 NARROWEST = 16  # columns; a key folded tighter than this is not readable
 # From here on tabulate, which takes 17 µs a row, lays out the widest cells alone.
 _MANY_ROWS = 1000

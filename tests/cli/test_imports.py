@@ -26,6 +26,7 @@ except SystemExit as done:
         ("--help",),
         ("rename", "--help"),
         ("train", "--help"),
+        ("plot", "--help"),
         ("ls",),
         ("show", "v1"),
         ("show", "old.pt"),

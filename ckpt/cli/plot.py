@@ -1,0 +1,41 @@
+"""`ckpt plot`."""
+
+from pathlib import Path
+
+import click
+
+from ckpt.cli.options import Session
+from ckpt.cli.options import command as ckpt_command
+from ckpt.errors import UsageError
+from ckpt.files import write_whole
+from ckpt.ops.curves import curves
+from ckpt.show.curves import curves_data, curves_text, picture
+from ckpt.show.words import printable
+
+FORMS = {".png": "png", ".svg": "svg"}
+
+
+@ckpt_command(examples="ckpt plot v1\nckpt plot v1 v3 -o curves.svg")
+@click.argument("refs", nargs=-1, required=True, metavar="REF...")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The picture, .png or .svg.")
+@click.option("--force", is_flag=True, help="Replace the file that stands there.")
+def command(session: Session, refs: tuple[str, ...], out: Path | None, force: bool) -> None:
+    """Draw the loss and the accuracy of versions by epoch: as text, or as a picture.
+
+    Both are of the training images as they went by, under dropout. A version that was renamed
+    has the curves of the one that was trained.
+    """
+    form = None if out is None else FORMS.get(out.suffix.lower())
+    if out is not None and form is None:
+        raise UsageError(f"{out}: a picture is a .png or a .svg file")
+    several = [curves(ref, registry=session.registry) for ref in refs]
+    if out is None or form is None:
+        session.show(lambda: curves_text(several), lambda: curves_data(several))
+        return
+    drawn = picture(several, form)
+    with write_whole(out, replace=force) as file:
+        file.write(drawn)
+    session.show(
+        lambda: f"wrote {printable(str(out))}",
+        lambda: {**curves_data(several), "path": str(out)},
+    )
