@@ -31,6 +31,8 @@ from ckpt.rules.rule import parse_rule
 from ckpt.rules.together import SWAP, parse_swap
 from ckpt.tensors import TensorEntry
 
+Rules = str | Mapping[str, str] | Sequence[str | Rule] | RuleFile
+
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
@@ -57,7 +59,7 @@ class Renamed:
 
 def rename(
     source: Named,
-    rules: str | Mapping[str, str] | Sequence[str | Rule] | RuleFile = (),
+    rules: Rules = (),
     *,
     registry: Registry | None = None,
     check: str | None = None,
@@ -96,22 +98,9 @@ def rename(
         ConflictError: Another process renames the same file in place.
     """
     registry = registry or Registry()
-    if isinstance(rules, Mapping):
-        rules = [key_map(rules, name="the map")]
-    rules = [rules] if isinstance(rules, str) else rules
     out = None if out is None else Path(out)
-    save_rules = None if save_rules is None else Path(save_rules)
     listed = _listed(rules)
-    if not listed and not undo:
-        raise UsageError(
-            "no rule is given", hint="--rule 'OLD->NEW', --rules FILE, --map FILE or --unwrap"
-        )
-    if undo and save_rules is not None:
-        raise UsageError("--undo has no rules to save")
-    if save_rules is not None:
-        _expect_new(save_rules)
-    if name is not None:
-        expect_name(name)
+    _expect_possible(listed, undo=undo, save_rules=save_rules, name=name)
     with _alone(source, in_place=in_place), _opened(source, registry) as opened:
         as_version = isinstance(opened, OpenedVersion) and out is None
         if as_version and (in_place or replace_out or register_result):
@@ -133,14 +122,7 @@ def rename(
             written = _write(opened, plan, target, replace_out=replace_out, in_place=in_place)
             result = replace(result, written=written)
         if save_rules is not None:
-            write_rule_file(
-                save_rules,
-                listed,
-                opened.entries,
-                aliases=opened.checkpoint.aliases,
-                name=f"rename of {opened.name}",
-            )
-            result = replace(result, saved=save_rules)
+            result = replace(result, saved=_saved(Path(save_rules), listed, opened))
     if not register_result:
         return result
     added = _registered(result, {"plan": record}, registry, name or _model(opened))
@@ -185,11 +167,31 @@ def _alone(source: Named, *, in_place: bool) -> Iterator[None]:
             yield
 
 
-def _expect_new(path: Path) -> None:
+def _expect_possible(
+    rules: Sequence[Rule], *, undo: bool, save_rules: Path | str | None, name: str | None
+) -> None:
+    """What can be refused before anything is opened, so that nothing is half done."""
+    if not rules and not undo:
+        raise UsageError(
+            "no rule is given", hint="--rule 'OLD->NEW', --rules FILE, --map FILE or --unwrap"
+        )
+    if name is not None:
+        expect_name(name)
+    if save_rules is None:
+        return
+    if undo:
+        raise UsageError("--undo has no rules to save")
+    path = Path(save_rules)
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}: no such folder")
     if path.exists():
         raise UsageError(f"{path} stands already", hint="name another with --save-rules")
+
+
+def _saved(path: Path, rules: Sequence[Rule], opened: OpenedState) -> Path:
+    aliases, name = opened.checkpoint.aliases, f"rename of {opened.name}"
+    write_rule_file(path, rules, opened.entries, aliases=aliases, name=name)
+    return path
 
 
 def _record(
@@ -205,12 +207,18 @@ def _planned(opened: OpenedState, rules: Sequence[Rule]) -> Plan:
     return plan_tensors(opened.entries, rules, aliases=opened.checkpoint.aliases)
 
 
-def _listed(rules: Sequence[str | Rule] | RuleFile) -> list[Rule]:
-    given = rules.rules if isinstance(rules, RuleFile) else rules
-    return [parse(rule) if isinstance(rule, str) else rule for rule in given]
+def _listed(rules: Rules) -> list[Rule]:
+    match rules:
+        case str():
+            return [parse(rules)]
+        case RuleFile():
+            return list(rules.rules)
+        case Mapping():
+            return [key_map(rules, name="the map")]
+    return [parse(rule) if isinstance(rule, str) else rule for rule in rules]
 
 
-def _undone(opened: OpenedState, rules: Sequence[str | Rule] | RuleFile) -> Plan:
+def _undone(opened: OpenedState, rules: Rules) -> Plan:
     if isinstance(rules, RuleFile):
         return undo_file(opened.name, opened.entries, rules)
     if rules or isinstance(opened, OpenedFile):
