@@ -58,7 +58,8 @@ class _Journal:
             return None
         inode, size, length = _HEAD.unpack_from(body)
         old, new = body[_HEAD.size : _HEAD.size + length], body[_HEAD.size + length :]
-        return cls(inode, size, old, new) if len(old) == len(new) == length else None
+        fits = len(old) == len(new) == length <= size
+        return cls(inode, size, old, new) if fits else None
 
     def is_of(self, fd: int) -> bool:
         """Whether it was written for this file, as it stands now."""

@@ -1,9 +1,11 @@
 """A header is written over in place: old or new after every crash, and never for others."""
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -179,6 +181,16 @@ def test_mode_of_the_file_stays(tmp_path: Path) -> None:
     path.chmod(0o640)
     ckpt.rename(path, "conv->emb", in_place=True)
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_journal_that_is_longer_than_its_file_is_none(file: Path) -> None:
+    """Whole by its digest, and made by nobody's rename."""
+    status, start = file.stat(), bytes(file.stat().st_size + 1)
+    body = struct.pack("<QQQ", status.st_ino, status.st_size, len(start)) + start + start
+    journal_of(file).write_bytes(b"ckpt journal 2\n" + hashlib.sha256(body).digest() + body)
+    before = file.read_bytes()
+    assert same(dict(ckpt.open(file)), STATE)
+    assert file.read_bytes() == before
 
 
 CALLS = ["pwrite64", "fsync", "fdatasync", "link", "linkat", "rename", "unlink", "openat", "write"]
