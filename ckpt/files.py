@@ -354,8 +354,7 @@ def _temporary_name() -> str:
 def early_sync(out: BinaryIO) -> Iterator[None]:
     """Have the disk write while the block still produces, if that takes long.
 
-    The sync at the end finds little left to do then: for 3 GB the whole took as long as `cp`
-    without any sync, in place of 1.7 times as long. A sync that failed is not tried again,
+    The sync at the end finds little left to do then. A sync that failed is not tried again,
     since the kernel may have dropped the pages; its error is raised when the block ends.
     """
     import threading

@@ -30,8 +30,8 @@ class TorchState:
         entries: In the order of the pickle.
         rest: What is no tensor of the state_dict, fit for JSON.
         beside: By their paths, mappings and lists that may name its tensors as well: the other
-            state_dicts of the file, an optimizer's state by name, its `param_names`. They follow
-            a rename, if it was not limited to one state_dict.
+            state_dicts of the file, an optimizer's state by name, its `param_names` or `params`.
+            They follow a rename, if it was not limited to one state_dict.
     """
 
     entries: Sequence[TensorEntry]

@@ -17,6 +17,7 @@ from ckpt.rules.expressions import (
     Permuted,
     Reshaped,
     Source,
+    sources_of,
 )
 from ckpt.rules.planned import Planned
 
@@ -30,6 +31,7 @@ _WIDENS = {
 }  # fmt: skip
 # A part of a tensor: the dimension along which it was cut, where it begins, and what it is.
 _Piece = tuple[int, int, Expression]
+_Place = tuple[Expression, int]  # what was cut, and along which dimension
 
 
 def inverse(sources: Iterable[Source], planned: Iterable[Planned]) -> list[Planned]:
@@ -48,9 +50,6 @@ def inverse(sources: Iterable[Source], planned: Iterable[Planned]) -> list[Plann
         whole = Source(each.key, each.made_of.dtype, each.made_of.shape)
         _undo(each.made_of, whole, found, pieces)
     return [Planned(source.key, _found(source, found, pieces)) for source in sources]
-
-
-_Place = tuple[Expression, int]
 
 
 def _undo(
@@ -88,8 +87,6 @@ def _undo(
 
 
 def _key_of(expression: Expression) -> str:
-    from ckpt.rules.expressions import sources_of
-
     return next(sources_of(expression), "")
 
 
