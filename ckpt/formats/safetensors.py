@@ -16,7 +16,7 @@ from typing import Any
 
 from ckpt import strict_json
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
-from ckpt.errors import FormatError
+from ckpt.errors import FormatError, KeyCollisionError
 from ckpt.files import ByteSource
 from ckpt.formats.checkpoint import Sum, expect_keys
 from ckpt.tensors import Layout, Piece, Span, TensorEntry, tensor_spans
@@ -107,11 +107,13 @@ class SafetensorsFile:
     def _renamed_metadata(self, new_keys: Mapping[str, str]) -> Mapping[str, str] | None:
         if self.metadata is None:
             return None
-        tied = {name: self.metadata[name] for name in self.aliases}
-        return {
-            **{name: text for name, text in self.metadata.items() if name not in tied},
-            **{new_keys.get(name, name): new_keys.get(kept, kept) for name, kept in tied.items()},
-        }
+        tied = set(self.aliases)
+        names = [new_keys.get(name, name) if name in tied else name for name in self.metadata]
+        if len(set(names)) < len(names):
+            raise KeyCollisionError(f"{self.source.name}: two names of {_METADATA} would be one")
+        texts = [new_keys.get(text, text) if name in tied else text
+                 for name, text in self.metadata.items()]  # fmt: skip
+        return dict(zip(names, texts, strict=True))
 
 
 def recognises(head: bytes) -> bool:

@@ -277,14 +277,14 @@ def _few(keys: list[str]) -> str:
 
 def _target(opened: OpenedState, plan: Plan, out: Path | None, *, in_place: bool) -> Path:
     """Where the new file goes."""
+    several = len(opened.checkpoint.source.parts) > 1
+    if in_place and (out is not None or several):
+        what = "-o" if out is not None else "a folder of several files"
+        raise UsageError(f"--in-place replaces one file; {what} cannot go with it")
     if isinstance(opened, OpenedVersion):
         assert out is not None  # else a version is added
         return out
-    several = len(opened.checkpoint.source.parts) > 1
     if in_place:
-        if out is not None or several:
-            what = "a folder of several files" if several else "-o"
-            raise UsageError(f"--in-place replaces one file; {what} cannot go with it")
         return opened.path
     out = out or _beside(opened, as_folder=several and plan.is_rename)
     opened.expect_other(out)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from ckpt.errors import DiskError, UsageError
 from ckpt.files import ByteSource, FileSource, new_file, write_folder, write_whole
@@ -130,14 +129,15 @@ def write_tensors(
     derived = Derived(checked, {entry.key: entry for entry in checkpoint.entries})
     entries = [derived.entry(each.key, each.made_of) for each in tensors]
     rest = {key: value for key, value in checkpoint.rest.items() if form.carries(key, value)}
-    left_out = _left_out(checkpoint, rest)
+    kept = {key: e.key for e in tensors if (key := whole_source(e.made_of)) is not None}
+    tied = {name: kept.get(rest.pop(name)) for name in checkpoint.aliases if name in rest}
+    rest |= {(aliases or {}).get(name, name): key for name, key in tied.items() if key is not None}
+    gone = (name for name, key in tied.items() if key is None)
+    left_out = (*_left_out(checkpoint, form), *gone)
     if whole and left_out:
         raise UsageError(
             f"{path}: {', '.join(left_out)} would be lost in place", hint="-o  names a new file"
         )
-    kept = {key: e.key for e in tensors if (key := whole_source(e.made_of)) is not None}
-    tied = {name: kept.get(rest.pop(name)) for name in checkpoint.aliases if name in rest}
-    rest |= {(aliases or {}).get(name, name): key for name, key in tied.items() if key is not None}
     if isinstance(rest.get("_metadata"), Mapping):
         moved = moved_modules(list(rest["_metadata"]), kept)
         rest["_metadata"] = {moved[module]: each for module, each in rest["_metadata"].items()}
@@ -183,12 +183,12 @@ def _write_files(layout: Layout, source: ByteSource, folder: Path) -> None:
             write_layout(own, source, out)
 
 
-def _left_out(checkpoint: Checkpoint, carried: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the new file would not take over."""
+def _left_out(checkpoint: Checkpoint, form: Format) -> tuple[str, ...]:
+    """What a file of another format would not take over."""
     others = set(checkpoint.spans) - set(tensor_spans(checkpoint.entries))
     tensors = (f"{len(others):,} tensors outside the state_dict",) if others else ()
-    rest = (key for key, value in checkpoint.rest.items() if (key, value) != _USUAL)
-    return (*tensors, *(key for key in rest if key not in carried))
+    rest = (item for item in checkpoint.rest.items() if item != _USUAL)
+    return (*tensors, *(key for key, value in rest if not form.carries(key, value)))
 
 
 def _expect_same(path: Path, found: Sequence[TensorEntry], expected: Sequence[TensorEntry]) -> None:

@@ -140,9 +140,9 @@ def plan_tensors(
         tensors = ran
     if before and not tensors:
         raise PlanError("no tensor would be left")
-    for tensor in tensors:
+    for tensor in (*tensors, *named):
         _expect_key(tensor, rules)
-    _expect_distinct(before, tensors, rules)
+    _expect_distinct(before, [*tensors, *named], rules)
     texts = tuple(rule.text for rule in rules)
     followed = {old: each.key for old, each in zip(aliases, named, strict=True) if old != each.key}
     return Plan(texts, tuple(tensors), tuple(dropped), followed)
@@ -205,7 +205,7 @@ def _expect_distinct(
     owner: dict[str, Planned] = {}
     for tensor in tensors:
         other = owner.setdefault(tensor.key, tensor)
-        if other is not tensor:
+        if other is not tensor and (other.rules or tensor.rules):
             raise KeyCollisionError(
                 f"two keys would become {tensor.key!r}: "
                 f"{_origin(other)} ({_blame(other, rules)}) and "

@@ -82,10 +82,7 @@ class RenameRule:
             nonlocal made
             part = self.expand(match)
             made += len(part)
-            if made > KEY_CHARACTERS:
-                raise RuleError(
-                    f"rule '{self.text:.200}' makes a key of over {KEY_CHARACTERS:,} letters"
-                )
+            expect_length(made, self.text)
             return part
 
         return self._pattern.sub(expand, key)
@@ -115,6 +112,16 @@ class RenameRule:
                 return False
             position = max(match.end(), position + 1)
         return True
+
+
+def expect_length(letters: int, text: str) -> None:
+    """Refuse a result that no key can be, while it is made.
+
+    Raises:
+        RuleError: It is too long.
+    """
+    if letters > KEY_CHARACTERS:
+        raise RuleError(f"rule '{text:.200}' makes a key of over {KEY_CHARACTERS:,} letters")
 
 
 def parse_rule(text: str, *, literal: bool = False, word: bool = False) -> RenameRule:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ckpt.errors import RuleError
 from ckpt.rules.patterns import Match
 from ckpt.rules.planned import Planned, with_keys
-from ckpt.rules.rule import RenameRule, parse_rule
+from ckpt.rules.rule import RenameRule, expect_length, parse_rule
 
 SWAP = "<->"
 
@@ -47,8 +47,12 @@ class AtOnce:
         return None
 
     def apply(self, key: str) -> str:
-        """The key after one pass."""
-        position, parts = 0, list[str]()
+        """The key after one pass.
+
+        Raises:
+            RuleError: A pattern ran too long, or the result is no possible key.
+        """
+        position, made, parts = 0, 0, list[str]()
         while True:
             found: tuple[RenameRule, Match] | None = None
             for rule in self.rules:
@@ -60,6 +64,8 @@ class AtOnce:
             rule, match = found
             parts += [key[position : match.start()], rule.expand(match)]
             position = match.end()
+            made += len(parts[-1])
+            expect_length(made, self.text)
 
 
 def parse_swap(text: str, *, word: bool = False) -> AtOnce:

@@ -1,5 +1,7 @@
 """`ckpt rename` beyond one rule: files of rules, wrappers, what follows, in place, and undo."""
 
+import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -319,10 +321,19 @@ def test_rules_are_saved_of_a_rename_that_happened(ckpt: Run, folder: Path) -> N
     assert not (folder / "third.pt").exists()
 
 
-def tied_model(path: Path) -> None:
-    """As `save_model` writes one whose head is its embedding: one tensor, and a note."""
-    tied = {"format": "pt", "head.weight": "embed.weight"}
-    save_file({"embed.weight": torch.ones(4, 3)}, path, metadata=tied)
+def tied_model(path: Path, *, first: str = "format") -> None:
+    """As `save_model` writes one whose head is its embedding: one tensor, and a note.
+
+    Written by hand, since the library writes the notes in any order.
+    """
+    notes = {"format": "pt", "head.weight": "embed.weight"}
+    notes = {first: notes[first], **notes}
+    tensor = {"dtype": "F32", "shape": [4, 3], "data_offsets": [0, 48]}
+    header = json.dumps(
+        {"__metadata__": notes, "embed.weight": tensor}, separators=(",", ":")
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(struct.pack("<Q", len(header)) + header + struct.pack("<12f", *range(12)))
 
 
 def tied_names(path: Path) -> dict[str, str]:
@@ -330,8 +341,11 @@ def tied_names(path: Path) -> dict[str, str]:
         return {k: v for k, v in file.metadata().items() if k != "format"}
 
 
-def test_name_of_a_tied_tensor_is_renamed_and_comes_back(ckpt: Run, folder: Path) -> None:
-    tied_model(folder / "a.safetensors")
+@pytest.mark.parametrize("first", ["format", "head.weight"])
+def test_name_of_a_tied_tensor_is_renamed_and_comes_back(
+    ckpt: Run, folder: Path, first: str
+) -> None:
+    tied_model(folder / "a.safetensors", first=first)
     ran = ckpt(
         "rename", "a.safetensors", "--rule", "head=out", "--save-rules", "r.toml", "-o",
         "b.safetensors",
@@ -366,3 +380,34 @@ def test_version_with_a_tied_tensor_is_undone(ckpt: Run, folder: Path) -> None:
         assert ran.code == 0, ran.err
     assert tied_names(folder / "b.safetensors") == {"out.weight": "embed.weight"}
     assert "v1" in ckpt("rename", "v2", "--undo").out
+
+
+def test_name_of_a_tied_tensor_is_never_lost_in_silence(ckpt: Run, folder: Path) -> None:
+    tied_model(folder / "a.safetensors")
+    (folder / "map.json").write_text('{"head.weight": "format"}')
+    onto = ckpt("rename", "a.safetensors", "--rule", "head=embed")
+    assert onto.code == 3
+    assert "two keys would become 'embed.weight'" in onto.err
+    note = ckpt("rename", "a.safetensors", "--map", "map.json")
+    assert note.code == 3
+    assert "two names of __metadata__ would be one" in note.err
+    rules = "[[rules]]\nsplit = 'embed'\ninto = ['one', 'two']\n"
+    (folder / "r.toml").write_text(rules)
+    split = ckpt("rename", "a.safetensors", "--rules", "r.toml", "-o", "b.safetensors")
+    assert "left out, it has no place there: head.weight" in split.out
+    assert tied_names(folder / "b.safetensors") == {}
+    before = (folder / "a.safetensors").read_bytes()
+    in_place = ckpt("rename", "a.safetensors", "--rules", "r.toml", "--in-place")
+    assert in_place.code == 2
+    assert "head.weight would be lost in place" in in_place.err
+    assert (folder / "a.safetensors").read_bytes() == before
+
+
+def test_version_is_not_written_in_place_of_a_file(ckpt: Run, folder: Path) -> None:
+    save_file({"conv.w": torch.ones(2)}, folder / "a.safetensors")
+    assert ckpt("register", "a.safetensors", "--name", "a").code == 0
+    before = (folder / "a.safetensors").read_bytes()
+    ran = ckpt("rename", "v1", "--rule", "conv=emb", "-o", "a.safetensors", "--in-place")
+    assert ran.code == 2
+    assert "-o cannot go with it" in ran.err
+    assert (folder / "a.safetensors").read_bytes() == before

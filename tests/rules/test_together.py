@@ -157,3 +157,8 @@ def test_rule_that_was_applied_already_is_noticed() -> None:
     assert new_keys(["encoder.layers.0.w"], swap) == {
         "encoder.layers.0.w": "encoder.encoder.layers.0.w"
     }
+
+
+def test_fault_25_result_of_a_group_that_explodes_is_refused() -> None:
+    with pytest.raises(RuleError, match="makes a key of over"):
+        parse_swap("a<->" + "b" * 1000).apply("a" * 1000)
