@@ -1,6 +1,6 @@
 """Datasets as resident tensors, and where to look for them.
 
-A dataset is two splits of 28x28 grey images with labels 0 to 9. Which module reads which
+A dataset is two splits of images of one size with a label each. Which module reads which
 is a table; each is imported when asked for.
 """
 
@@ -27,7 +27,7 @@ _READERS = {
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Images ``(n, 28, 28)`` uint8 and labels ``(n,)`` uint8."""
+    """Images ``(n, c, h, w)`` uint8 and labels ``(n,)``, whole numbers from 0."""
 
     images: Tensor = field(repr=False)
     labels: Tensor = field(repr=False)
@@ -46,7 +46,8 @@ class Dataset:
         found: How it was found: ``--data-dir``, ``CKPT_DATA``, ``cache``, ``download`` or
             ``scikit-learn``; goes into records, where a folder's name would not belong.
         where: The folder, for people, with the home folder as ``~``.
-        mean: Of the training pixels, in [0, 1].
+        classes: How many there are; every label is below it.
+        mean: Of the training pixels taken as [0, 1], for each channel.
         std: Likewise.
     """
 
@@ -56,8 +57,9 @@ class Dataset:
     where: str
     train: Split
     test: Split
-    mean: float
-    std: float
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def digest(self) -> str:
         """SHA-256 of the bytes of train images, train labels, test images, test labels."""
@@ -75,8 +77,9 @@ class Dataset:
             "found": self.found,
             "train_count": len(self.train),
             "test_count": len(self.test),
-            "mean": self.mean,
-            "std": self.std,
+            "classes": self.classes,
+            "mean": list(self.mean),
+            "std": list(self.std),
         }
 
 

@@ -23,7 +23,7 @@ def read(name: str, data_dir: Path | None, note: Note) -> Dataset:
     from sklearn.datasets import load_digits
 
     scans, targets = load_digits(return_X_y=True)
-    images = enlarge(torch.from_numpy(scans).float().view(-1, 8, 8))  # (1797, 28, 28) uint8
+    images = enlarge(torch.from_numpy(scans).float().view(-1, 8, 8))  # (1797, 1, 28, 28) uint8
     labels = torch.from_numpy(targets).to(torch.uint8)  # (1797,)
     held_out = torch.arange(len(labels)) % 5 == 0
     train = Split(images[~held_out], labels[~held_out])
@@ -35,13 +35,14 @@ def read(name: str, data_dir: Path | None, note: Note) -> Dataset:
         where="scikit-learn",
         train=train,
         test=Split(images[held_out], labels[held_out]),
+        classes=10,
         mean=mean,
         std=std,
     )
 
 
 def enlarge(scans: Tensor) -> Tensor:
-    """Bring ``(n, 8, 8)`` values 0 to 16 to ``(n, 28, 28)`` uint8, laid out as MNIST is.
+    """Bring ``(n, 8, 8)`` values 0 to 16 to ``(n, 1, 28, 28)`` uint8, laid out as MNIST is.
 
     Bilinear to 20x20 with half-pixel centres (``align_corners=False``), values times
     255/16 and rounded to even, and a border of 4 zeros, as in MNIST, whose digits fill
@@ -49,4 +50,4 @@ def enlarge(scans: Tensor) -> Tensor:
     """
     larger = interpolate(scans[:, None], size=(20, 20), mode="bilinear", align_corners=False)
     grey = (larger * (255 / 16)).round().clamp(0, 255).to(torch.uint8)  # (n, 1, 20, 20)
-    return pad(grey[:, 0], (4, 4, 4, 4))
+    return pad(grey, (4, 4, 4, 4))

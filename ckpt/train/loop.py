@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ckpt.train.optimisation import Schedule
 
-MicroBatch = tuple[Tensor, Tensor]  # (b, 1, 28, 28) float32 normalised, (b,) int64
+MicroBatch = tuple[Tensor, Tensor]  # (b, c, h, w) float32 normalised, (b,) int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +135,9 @@ class Trainer:
         """
         tally = self._tally()
         samples = 0
-        for images, labels in window.micro_batches:  # (b, 1, 28, 28) float32, (b,) int64
+        for images, labels in window.micro_batches:  # (b, c, h, w) float32, (b,) int64
             with self.autocast:
-                log_probs = self.model(images)  # (b, 10)
+                log_probs = self.model(images)  # (b, classes)
             loss_sum = loss_sum_of(log_probs, labels)  # () float32
             share = self.scaler.scale(loss_sum * self.world_size / window.samples)
             share.backward()  # type: ignore[no-untyped-call]
@@ -184,7 +184,7 @@ def evaluate(model: nn.Module, batches: Iterable[MicroBatch]) -> Totals:
     samples = 0
     with torch.inference_mode():
         for images, labels in batches:
-            log_probs = model(images)  # (b, 10)
+            log_probs = model(images)  # (b, classes)
             tally = tally + tally_of(loss_sum_of(log_probs, labels), log_probs, labels)
             samples += len(labels)
     loss_sum, correct = tally.tolist()

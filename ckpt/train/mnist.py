@@ -66,7 +66,7 @@ def read(name: str, data_dir: Path | None, note: Note) -> Dataset:
     folder, title = _CLASSES[name]
     found, raw = _find(folder, data_dir) or _download(name, note)
     train, test = (_read_split(raw, part, name) for part in ("train", "t10k"))
-    mean, std = (0.1307, 0.3081) if name == "mnist" else mean_and_std(train.images)
+    mean, std = ((0.1307,), (0.3081,)) if name == "mnist" else mean_and_std(train.images)
     return Dataset(
         name=name,
         title=title,
@@ -74,6 +74,7 @@ def read(name: str, data_dir: Path | None, note: Note) -> Dataset:
         where=for_people(raw.parent),
         train=train,
         test=test,
+        classes=10,
         mean=mean,
         std=std,
     )
@@ -106,7 +107,7 @@ def _read_split(raw: Path, part: str, name: str) -> Split:
         raise DatasetError(f"{raw}: {part} has {shapes}, expected (n, 28, 28) and (n,)")
     if int(labels.max()) > 9:
         raise DatasetError(f"{raw}: {part} has label {int(labels.max())}, expected 0 to 9")
-    return Split(images, labels)
+    return Split(images[:, None], labels)
 
 
 def _read_idx(path: Path, name: str) -> Tensor:

@@ -20,7 +20,7 @@ from ckpt.train.loop import MicroBatch, Window
 from ckpt.train.recipe import Recipe
 from ckpt.train.windows import epoch_seed, windows
 
-Raw = tuple[Tensor, Tensor]  # (b, 28, 28) uint8, (b,) uint8
+Raw = tuple[Tensor, Tensor]  # (b, c, h, w) uint8, (b,) whole numbers
 
 
 def epoch_order(samples: int, *, seed: int, epoch: int) -> Tensor:
@@ -29,18 +29,30 @@ def epoch_order(samples: int, *, seed: int, epoch: int) -> Tensor:
     return torch.randperm(samples, generator=generator)
 
 
-def mean_and_std(images: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of uint8 pixels taken as [0, 1], from exact integer sums."""
-    counts = torch.bincount(images.flatten(), minlength=256).double()
+def mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of uint8 pixels taken as [0, 1], for each channel, from exact integer sums."""
+    channels = [_mean_and_std(images[:, channel]) for channel in range(images.shape[1])]
+    means, deviations = zip(*channels, strict=True)
+    return means, deviations
+
+
+def _mean_and_std(pixels: Tensor) -> tuple[float, float]:
+    counts = torch.bincount(pixels.flatten(), minlength=256).double()
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = float((counts * values).sum() / counts.sum())
     return mean, float((counts * (values - mean) ** 2).sum() / counts.sum()) ** 0.5
 
 
-def normalise(raw: Raw, *, mean: float, std: float) -> MicroBatch:
-    """``(b, 1, 28, 28)`` float32 as torchvision's ToTensor and Normalize give, ``(b,)`` int64."""
+def normalise(raw: Raw, *, mean: Tensor, std: Tensor) -> MicroBatch:
+    """``(b, c, h, w)`` float32 as torchvision's ToTensor and Normalize give, ``(b,)`` int64.
+
+    Args:
+        raw: On any device.
+        mean: ``(c, 1, 1)`` float32, there too.
+        std: Likewise.
+    """
     images, labels = raw
-    return images[:, None].float().div_(255).sub_(mean).div_(std), labels.long()
+    return images.float().div_(255).sub_(mean).div_(std), labels.long()
 
 
 class Source(Protocol):
@@ -100,6 +112,10 @@ class Feed:
         self._dataset, self._recipe, self._device = dataset, recipe, device
         source = Workers if recipe.num_workers else Resident
         self._source: Source = source(dataset.train, recipe, device)
+        # Made once: each would be a copy to the device that the host waits for.
+        self._mean, self._std = (
+            torch.tensor(each, device=device).view(-1, 1, 1) for each in (dataset.mean, dataset.std)
+        )
 
     def windows(self, epoch: int, first: int = 0) -> Iterator[Window]:
         """The windows of `epoch`, from 1; each must be used up before the next is taken.
@@ -113,6 +129,11 @@ class Feed:
         for slices in islice(self._windows(), first, None):
             samples = slices[-1].stop - slices[0].start
             yield Window(samples, map(self._normalise, islice(batches, len(slices))))
+
+    @property
+    def classes(self) -> int:
+        """What a model tells apart."""
+        return self._dataset.classes
 
     @property
     def window_count(self) -> int:
@@ -140,7 +161,7 @@ class Feed:
         )
 
     def _normalise(self, raw: Raw) -> MicroBatch:
-        return normalise(raw, mean=self._dataset.mean, std=self._dataset.std)
+        return normalise(raw, mean=self._mean, std=self._std)
 
 
 def micro_batch_indices(

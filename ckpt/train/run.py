@@ -53,7 +53,7 @@ def train(
         InterruptedTrainingError: A signal ended it; `keeper` has written its state.
         RefError: There is no such definition.
         DefinitionError: The definition's code fails.
-        FitError: The model does not map images to log-probabilities of ten classes.
+        FitError: The model does not map images to log-probabilities of the dataset's classes.
         DatasetError: The dataset is not to be had, or damaged.
     """
     start = perf_counter()
@@ -117,17 +117,18 @@ def _score_file(run: Run, path: Path) -> Totals:
 
 def _check_output(model: nn.Module, feed: Feed, ref: str) -> None:
     """Try one batch: nll_loss takes anything for log-probabilities, and says nothing."""
-    images, labels = feed.first_batch()  # (b, 1, 28, 28) float32, (b,) int64
+    images, labels = feed.first_batch()  # (b, c, h, w) float32, (b,) int64
+    expected = (len(labels), feed.classes)
     model.eval()
     try:
         with torch.inference_mode():
-            log_probs = model(images)  # (b, 10)
+            log_probs = model(images)  # (b, classes)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise FitError(f"{ref}: does not take images {tuple(images.shape)}: {reason}") from error
     shape = tuple(getattr(log_probs, "shape", ()))
-    if shape != (len(labels), 10):
-        raise FitError(f"{ref}: gives {shape or type(log_probs)}, expected {(len(labels), 10)}")
+    if shape != expected:
+        raise FitError(f"{ref}: gives {shape or type(log_probs)}, expected {expected}")
     sums = log_probs.double().exp().sum(dim=1)  # (b,)
     if not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
         raise FitError(

@@ -48,12 +48,12 @@ def load(name, data_dir=None):
 def test_files_become_resident_bytes(tmp_path, name, folder):
     layout(tmp_path, folder)
     dataset, notes = load(name, tmp_path)
-    assert (dataset.train.images.shape, dataset.train.images.dtype) == ((5, 28, 28), torch.uint8)
+    assert (dataset.train.images.shape, dataset.train.images.dtype) == ((5, 1, 28, 28), torch.uint8)
     assert dataset.test.labels.tolist() == [0, 1, 2]
     assert (dataset.name, dataset.found, notes) == (name, "--data-dir", [])
     values = dataset.train.images.double() / 255
-    assert dataset.mean == pytest.approx(values.mean().item())
-    assert dataset.std == pytest.approx(values.std(correction=0).item())
+    assert dataset.mean == pytest.approx([values.mean().item()])
+    assert dataset.std == pytest.approx([values.std(correction=0).item()])
 
 
 def test_digest_is_that_of_the_bytes_in_order(tmp_path):
@@ -189,19 +189,19 @@ def test_the_real_mnist_is_read(real_data):
     assert (len(dataset.train), len(dataset.test), notes) == (60_000, 10_000, [])
     assert torch.bincount(dataset.test.labels).tolist()[:3] == [980, 1135, 1032]
     pixels = dataset.train.images.float() / 255
-    assert pixels.mean().item() == pytest.approx(dataset.mean, abs=1e-4)
-    assert pixels.std().item() == pytest.approx(dataset.std, abs=1e-4)
+    assert pixels.mean().item() == pytest.approx(dataset.mean[0], abs=1e-4)
+    assert pixels.std().item() == pytest.approx(dataset.std[0], abs=1e-4)
 
 
 def test_digits_are_the_whole_of_scikit_learn():
     dataset, _ = load("digits")
     assert (len(dataset.train), len(dataset.test)) == (1437, 360)
-    assert dataset.train.images.shape[1:] == (28, 28)
+    assert dataset.train.images.shape[1:] == (1, 28, 28)
     assert torch.bincount(torch.cat((dataset.train.labels, dataset.test.labels))).sum() == 1797
     assert dataset.digest() == load("digits")[0].digest()
 
 
 def test_enlarging_keeps_flat_areas_and_makes_a_border():
-    image = enlarge(torch.full((1, 8, 8), 16.0))[0]
+    image = enlarge(torch.full((1, 8, 8), 16.0))[0, 0]
     assert image[4:24, 4:24].unique().tolist() == [255]
     assert image.sum() == 20 * 20 * 255

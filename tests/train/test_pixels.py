@@ -24,10 +24,11 @@ def epochs(dataset, recipe, count=2):
 
 
 def test_normalise_is_to_tensor_and_normalize():
-    images = torch.arange(784, dtype=torch.int64).to(torch.uint8).view(1, 28, 28)
-    found, labels = normalise((images, torch.tensor([7], dtype=torch.uint8)), mean=0.1, std=0.3)
+    images = torch.arange(784, dtype=torch.int64).to(torch.uint8).view(1, 1, 28, 28)
+    label = torch.tensor([7], dtype=torch.uint8)
+    found, labels = normalise((images, label), mean=torch.tensor([0.1]), std=torch.tensor([0.3]))
     assert (found.shape, found.dtype, labels.dtype) == ((1, 1, 28, 28), torch.float32, torch.int64)
-    assert torch.allclose(found, (images[:, None] / 255 - 0.1) / 0.3)
+    assert torch.allclose(found, (images / 255 - 0.1) / 0.3)
 
 
 def test_windows_hold_every_image_once_and_say_how_many(digits):
