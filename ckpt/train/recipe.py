@@ -13,6 +13,9 @@ DATASETS = ("auto", "mnist", "fashion-mnist", "kmnist", "digits")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OPTIMIZERS = ("adadelta", "sgd", "adam", "adamw")
 SCHEDULES = ("step", "cosine", "onecycle", "constant")
+MICRO_BATCHES = ("fixed", "auto")
+LOADERS = ("auto", "resident", "workers")
+KEEPS = ("best", "last", "both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,8 @@ class Recipe:
         epochs: Passes over the training images.
         batch_size: Images of one micro-batch, what memory has to hold.
         accumulate: Micro-batches of one step; their product is the effective batch.
+        micro_batch: ``auto`` begins with the effective batch as one micro-batch, and halves
+            it whenever memory runs out; ``fixed`` is `batch_size`.
         precision: ``fp16`` scales its loss; ``auto`` times fp32 against the others.
         optimizer: With torch's defaults but for what stands here.
         lr: Learning rate; Adadelta's factor on its own step.
@@ -39,9 +44,19 @@ class Recipe:
         lr_decay: Of ``step``: `lr` is multiplied by it after every epoch, in (0, 1].
         clip: Largest norm of a step's gradient, after unscaling; 0 for any.
         ema: Decay of the average of the weights, which is what is written; 0 for none.
-        seed: Of weights, sample order and dropout.
+        holdout: Fraction of the training images that are held out of it, and scored after
+            every epoch; in [0, 1).
+        patience: Epochs without a lower loss on the hold-out that end the run; 0 for any.
+        keep: The epoch whose weights are written: ``best`` on the hold-out, without one the
+            last; ``last``; or ``both``.
+        seed: Of weights, sample order, dropout and hold-out.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        num_workers: Processes that gather batches; 0 keeps the images on the device.
+        loader: ``resident`` keeps the images on the device, ``workers`` is a DataLoader;
+            ``auto`` is the first where they fit, unless there are `num_workers`.
+        num_workers: Processes of the DataLoader that gather batches; 0 for this one.
+        prefetch_factor: Windows that each of them makes ahead.
+        pin_memory: Whether the DataLoader's batches for CUDA are page-locked.
+        persistent_workers: Whether its processes live from epoch to epoch.
 
     Raises:
         UsageError: A value makes no sense; the message has it and what would.
@@ -53,6 +68,7 @@ class Recipe:
     epochs: int = 14
     batch_size: int = 64
     accumulate: int = 1
+    micro_batch: str = "fixed"
     precision: str = "auto"
     optimizer: str = "adadelta"
     lr: float = 1.0
@@ -62,26 +78,45 @@ class Recipe:
     lr_decay: float = 0.7
     clip: float = 0.0
     ema: float = 0.0
+    holdout: float = 0.0
+    patience: int = 0
+    keep: str = "best"
     seed: int = 3
     device: str = "auto"
+    loader: str = "auto"
     num_workers: int = 0
+    prefetch_factor: int = 4
+    pin_memory: bool = True
+    persistent_workers: bool = True
 
     def __post_init__(self) -> None:
         _one_of("dataset", self.dataset, DATASETS)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("schedule", self.schedule, SCHEDULES)
-        for name in ("epochs", "batch_size", "accumulate"):
+        _one_of("micro_batch", self.micro_batch, MICRO_BATCHES)
+        _one_of("loader", self.loader, LOADERS)
+        _one_of("keep", self.keep, KEEPS)
+        for name in ("epochs", "batch_size", "accumulate", "prefetch_factor"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
+        for name in ("num_workers", "patience"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a number above 0")
-        for name in ("momentum", "ema"):
+        for name in ("momentum", "ema", "holdout"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
         for name in ("weight_decay", "clip"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, name, value, "0 or more")
         _require(0 < self.lr_decay <= 1, "lr_decay", self.lr_decay, "above 0, at most 1")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1")
+        needs_none = self.patience == 0 and self.keep != "both"
+        _require(
+            self.holdout or needs_none, "holdout", self.holdout, "above 0 for patience and both"
+        )
+        _require(
+            self.loader != "resident" or not self.num_workers,
+            "num_workers", self.num_workers, "0 with the resident loader",
+        )  # fmt: skip
         known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None
         _require(known, "device", self.device, "auto, cpu, cuda or cuda:N")
 

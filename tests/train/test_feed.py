@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from ckpt.train.dataset import load_dataset
-from ckpt.train.pixels import Feed, normalise
+from ckpt.train.feed import Feed
+from ckpt.train.loading import choose_loader
+from ckpt.train.memory import MicroBatchSize
+from ckpt.train.pixels import normalise
+from ckpt.train.processes import ALONE
 from ckpt.train.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -15,8 +19,13 @@ def digits():
     return load_dataset("digits", data_dir=None, note=print)
 
 
+def feed_of(dataset, recipe):
+    size = MicroBatchSize(recipe.batch_size, adapts=False, note=print)
+    return Feed(dataset, recipe, CPU, processes=ALONE, size=size)
+
+
 def epochs(dataset, recipe, count=2):
-    feed = Feed(dataset, recipe, CPU)
+    feed = feed_of(dataset, recipe)
     return [
         [(window.samples, list(window.micro_batches)) for window in feed.windows(epoch)]
         for epoch in range(1, count + 1)
@@ -58,6 +67,56 @@ def test_workers_give_the_same_batches_bit_for_bit_and_draw_nothing(digits):
 
 
 def test_test_images_come_once_in_file_order(digits):
-    batches = list(Feed(digits, Recipe(), CPU).test_batches(size=100))
+    batches = list(feed_of(digits, Recipe()).test_batches(size=100))
     assert [len(labels) for _, labels in batches] == [100, 100, 100, 60]
     assert torch.equal(torch.cat([labels for _, labels in batches]), digits.test.labels.long())
+
+
+LOADERS = {
+    "in this process": {"loader": "workers"},
+    "kept": {"num_workers": 1, "prefetch_factor": 2},
+    "started anew each epoch": {"num_workers": 1, "persistent_workers": False},
+    "not pinned": {"loader": "workers", "pin_memory": False},
+}
+
+
+@pytest.mark.parametrize("settings", LOADERS.values(), ids=LOADERS)
+def test_every_way_of_loading_gives_the_same_batches(digits, settings):
+    common = {"batch_size": 100, "accumulate": 3, "holdout": 0.1}
+    expected = epochs(digits, Recipe(**common))
+    found = epochs(digits, Recipe(**common, **settings))
+    for (samples, batches), (others, got) in zip(
+        (window for epoch in expected for window in epoch),
+        (window for epoch in found for window in epoch),
+        strict=True,
+    ):
+        assert samples == others
+        pairs = zip(batches, got, strict=True)
+        assert all(torch.equal(a, b) for one, two in pairs for a, b in zip(one, two, strict=True))
+
+
+CHOICES = {
+    "auto": ({}, ("resident", "the images are in memory")),
+    "workers asked for": ({"num_workers": 2}, ("workers", "2 were asked for")),
+    "resident": ({"loader": "resident"}, ("resident", "as asked")),
+    "workers": ({"loader": "workers"}, ("workers", "as asked")),
+}
+
+
+@pytest.mark.parametrize(("settings", "expected"), CHOICES.values(), ids=CHOICES)
+def test_a_loader_is_chosen_and_the_reason_said(digits, settings, expected):
+    loader = feed_of(digits, Recipe(**settings)).loader
+    assert (loader.name, loader.why) == expected
+
+
+FREE = {4 * 784 * 1437: "workers", 5 * 785 * 1437: "resident"}
+
+
+@pytest.mark.parametrize(("free", "name"), FREE.items(), ids=FREE.values())
+def test_auto_measures_the_memory_of_a_gpu(digits, free, name, monkeypatch):
+    """Injected, for want of one: a quarter of what is free may hold images."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
+    loader = choose_loader(Recipe(), digits.train, torch.device("cuda"))
+    assert loader.name == name
+    assert "1 MB of " in loader.why
+    assert loader.why.endswith("MB free on cuda")
