@@ -74,7 +74,12 @@ def train(
 
 def _prepare(recipe: Recipe, device: torch.device, watch: Watcher, resumed: State | None) -> Run:
     definition = find_definition(recipe.model)
-    dataset = load_dataset(recipe.dataset, data_dir=recipe.data_dir, note=watch.note)
+    dataset = load_dataset(
+        recipe.dataset,
+        data_dir=recipe.data_dir,
+        note=watch.note,
+        loading=watch.loading,
+    )
     if resumed is not None:
         _expect_same(resumed, definition, dataset)
     feed = Feed(dataset, recipe, device)
@@ -195,12 +200,13 @@ def _record(run: Run) -> dict[str, Any]:
     """What is needed to have the same weights again; JSON-able."""
     recipe = dataclasses.replace(
         run.recipe,
-        dataset=run.dataset.name,
         precision=run.precision.name,
         device=str(run.device),
     )
     settings = asdict(recipe)
-    del settings["data_dir"]  # a folder of this machine; the dataset's digest says what it held
+    # Never a folder of this machine; the dataset's digest says what it held.
+    settings["dataset"] = run.dataset.name
+    del settings["data_dir"]
     return {
         "recipe": settings,
         "effective_batch": recipe.effective_batch,
