@@ -35,6 +35,7 @@ _DEFAULT = Recipe()
     "ckpt train --register --recipe fast\n"
     "ckpt train --register --accumulate 4 --precision bf16 --epochs 3\n"
     "ckpt train --dataset digits --out digits.safetensors\n"
+    "ckpt train --register --dataset photos/ --image-size 28 --model net.py:Net\n"
     "ckpt train --register --resume mnist-cnn.state.pt"
 )
 @click.option("--register", "registered", is_flag=True, help="Make the weights the next version.")
@@ -67,10 +68,19 @@ _DEFAULT = Recipe()
 @click.option("--model", default=_DEFAULT.model, show_default=True, help="The definition.")
 @click.option(
     "--dataset",
-    type=click.Choice(DATASETS),
+    metavar="NAME|FOLDER|FILE.npz",
     default=_DEFAULT.dataset,
     show_default=True,
-    help="auto is MNIST where it can be had, else scikit-learn's digits.",
+    help=f"{', '.join(DATASETS)}: auto is MNIST where it can be had, else scikit-learn's digits. "
+    "Or FOLDER/CLASS/*.png, in train and test folders or not; or x_train, y_train, x_test and "
+    "y_test in an .npz.",
+)
+@click.option(
+    "--image-size",
+    type=int,
+    default=_DEFAULT.image_size,
+    metavar="PIXELS",
+    help="Bring a folder's images to this height and width; the middle is kept.",
 )
 @click.option(
     "--data-dir",

@@ -77,6 +77,7 @@ def _prepare(recipe: Recipe, device: torch.device, watch: Watcher, resumed: Stat
     dataset = load_dataset(
         recipe.dataset,
         data_dir=recipe.data_dir,
+        image_size=recipe.image_size,
         note=watch.note,
         loading=watch.loading,
     )
