@@ -64,10 +64,19 @@ _OPTIONS = (
     click.option("--model", default=_DEFAULT.model, show_default=True, help="The definition."),
     click.option(
         "--dataset",
-        type=click.Choice(DATASETS),
+        metavar="NAME|FOLDER|FILE.npz",
         default=_DEFAULT.dataset,
         show_default=True,
-        help="auto is MNIST where it can be had, else scikit-learn's digits.",
+        help=f"{', '.join(DATASETS)}: auto is MNIST where it can be had, else scikit-learn's "
+        "digits. Or FOLDER/CLASS/*.png, in train and test folders or not; or x_train, y_train, "
+        "x_test and y_test in an .npz.",
+    ),
+    click.option(
+        "--image-size",
+        type=int,
+        default=_DEFAULT.image_size,
+        metavar="PIXELS",
+        help="Bring a folder's images to this height and width; the middle is kept.",
     ),
     click.option(
         "--data-dir",

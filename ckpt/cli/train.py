@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     "ckpt train --register --recipe fast\n"
     "ckpt train --register --accumulate 4 --precision bf16 --epochs 3\n"
     "ckpt train --dataset digits --out digits.safetensors\n"
+    "ckpt train --register --dataset photos/ --image-size 28 --model net.py:Net\n"
     "ckpt train --register --resume mnist-cnn.state.pt\n"
     "torchrun --nproc-per-node 2 -m ckpt train --register"
 )

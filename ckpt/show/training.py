@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ckpt.show.terminal import table
+from ckpt.show.words import printable
 from ckpt.train.watch import Epoch, Facts, Trained
 
 if TYPE_CHECKING:
@@ -120,13 +121,24 @@ class TrainingView:
 
     def note(self, text: str) -> None:
         """See `Watcher.note`."""
-        self._write(text)
+        self.close()
+        self._write(printable(text))
+
+    def loading(self, what: str, done: int, total: int, unit: str) -> None:
+        """See `Watcher.loading`."""
+        if not self._draws:
+            return
+        if self._bar is None:
+            self._bar = self._new_loading_bar(what, total, unit)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self.close()
 
     def started(self, facts: Facts) -> None:
         """See `Watcher.started`."""
         self._facts = facts
         for line in header(facts):
-            self._write(line)
+            self._write(printable(line))
 
     def step(self, epoch: int, images: int) -> None:
         """See `Watcher.step`."""
@@ -167,6 +179,21 @@ class TrainingView:
             leave=False,
             unit=" img",
             bar_format=layout,
+            dynamic_ncols=True,
+            delay=BAR_DELAY,
+        )
+
+    def _new_loading_bar(self, what: str, total: int, unit: str) -> "tqdm[Any]":
+        from tqdm import tqdm
+
+        return tqdm(
+            total=total,
+            desc=printable(what),
+            file=self._stream,
+            leave=False,
+            unit=unit,
+            unit_scale=True,
+            bar_format="{desc}  {bar}  {percentage:3.0f}%  {rate_fmt}  {remaining}",
             dynamic_ncols=True,
             delay=BAR_DELAY,
         )

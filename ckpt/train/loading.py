@@ -168,7 +168,7 @@ def choose_loader(recipe: Recipe, split: Split, device: torch.device) -> Loader:
     if recipe.num_workers:
         return Loader("workers", f"{recipe.num_workers} were asked for")
     if device.type == "cpu":
-        return Loader("resident", "the images are in memory")
+        return Loader("resident", "in memory")
     needed = sum(tensor.numel() * tensor.element_size() for tensor in (split.images, split.labels))
     free, _ = torch.cuda.mem_get_info(device)
     place = f"{needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free on {device}"

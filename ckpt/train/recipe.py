@@ -1,6 +1,7 @@
 """The recipe: what a training run is asked to do. Importable without torch."""
 
 import math
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ SCHEDULES = ("step", "cosine", "onecycle", "constant")
 MICRO_BATCHES = ("fixed", "auto")
 LOADERS = ("auto", "resident", "workers")
 KEEPS = ("best", "last", "both")
+LARGEST_SIDE = 4096  # pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +30,10 @@ class Recipe:
 
     Attributes:
         model: Ref of the definition; it gives log-probabilities ``(batch, 10)``.
-        dataset: ``auto`` is MNIST where it can be had, else scikit-learn's digits.
+        dataset: ``auto`` is MNIST where it can be had, else scikit-learn's digits; what is a
+            path, see `is_path`, is a folder of images by class or an ``.npz`` file.
         data_dir: Looked into first, in torchvision's layout (``MNIST/raw/…``).
+        image_size: Height and width that a folder's images are brought to; 0 for their own.
         epochs: Passes over the training images.
         batch_size: Images of one micro-batch, what memory has to hold.
         accumulate: Micro-batches of one step; their product is the effective batch.
@@ -65,6 +69,7 @@ class Recipe:
     model: str = "ckpt.models.mnist_cnn:Net"
     dataset: str = "auto"
     data_dir: Path | None = None
+    image_size: int = 0
     epochs: int = 14
     batch_size: int = 64
     accumulate: int = 1
@@ -90,7 +95,8 @@ class Recipe:
     persistent_workers: bool = True
 
     def __post_init__(self) -> None:
-        _one_of("dataset", self.dataset, DATASETS)
+        if not is_path(self.dataset):
+            _one_of("dataset", self.dataset, DATASETS, ", a folder of images or an .npz file")
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("schedule", self.schedule, SCHEDULES)
@@ -101,6 +107,8 @@ class Recipe:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("num_workers", "patience"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        sensible = 0 <= self.image_size <= LARGEST_SIDE
+        _require(sensible, "image_size", self.image_size, f"from 0 to {LARGEST_SIDE:,}")
         _require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a number above 0")
         for name in ("momentum", "ema", "holdout"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
@@ -126,13 +134,24 @@ class Recipe:
         return self.batch_size * self.accumulate
 
 
+def is_path(dataset: str) -> bool:
+    """Whether a recipe's dataset is a path: it has a separator, ends in .npz, or is a folder.
+
+    The names in `DATASETS` are none; ``./mnist`` is the folder.
+    """
+    if dataset in DATASETS or not dataset:
+        return False
+    separated = "/" in dataset or os.sep in dataset
+    return separated or dataset.lower().endswith(".npz") or Path(dataset).is_dir()
+
+
 def _require(holds: object, name: str, value: object, expected: str) -> None:
     if not holds:
         raise UsageError(f"{name.replace('_', '-')} is {value}, expected {expected}")
 
 
-def _one_of(name: str, value: str, known: Collection[str]) -> None:
+def _one_of(name: str, value: str, known: Collection[str], other: str = "") -> None:
     if value not in known:
         near = get_close_matches(value, known, n=1)
         hint = f"did you mean {near[0]}" if near else None
-        raise UsageError(f"{name} is {value}, expected one of {', '.join(known)}", hint=hint)
+        raise UsageError(f"{name} is {value}, expected one of {', '.join(known)}{other}", hint=hint)

@@ -149,7 +149,13 @@ def _load(recipe: Recipe, watch: Watcher, processes: Processes) -> Dataset:
     """The first process loads before the others, for it may have to fetch the files."""
     if not processes.is_first:
         processes.wait()
-    dataset = load_dataset(recipe.dataset, data_dir=recipe.data_dir, note=watch.note)
+    dataset = load_dataset(
+        recipe.dataset,
+        data_dir=recipe.data_dir,
+        image_size=recipe.image_size,
+        note=watch.note,
+        loading=watch.loading,
+    )
     if processes.is_first:
         processes.wait()
     return dataset
@@ -280,12 +286,13 @@ def _record(run: Run) -> dict[str, Any]:
     """What is needed to have the same weights again; JSON-able."""
     recipe = dataclasses.replace(
         run.recipe,
-        dataset=run.dataset.name,
         precision=run.precision.name,
         device=str(run.device),
     )
     settings = asdict(recipe)
-    del settings["data_dir"]  # a folder of this machine; the dataset's digest says what it held
+    # Never a folder of this machine; the dataset's digest says what it held.
+    settings["dataset"] = run.dataset.name
+    del settings["data_dir"]
     return {
         "recipe": settings,
         "effective_batch": recipe.effective_batch,

@@ -101,10 +101,13 @@ class Trained:
 
 
 class Watcher(Protocol):
-    """Told of a run in this order: notes, started, then steps and epochs, finished."""
+    """Told of a run in this order: notes and loading, started, then steps and epochs, finished."""
 
     def note(self, text: str) -> None:
         """One plain line about something that is not as one might think."""
+
+    def loading(self, what: str, done: int, total: int, unit: str) -> None:
+        """So much of a file has been fetched, or so many images are decoded."""
 
     def started(self, facts: Facts) -> None:
         """Everything is loaded; the first step comes next."""
@@ -124,6 +127,9 @@ class Unwatched:
 
     def note(self, text: str) -> None:
         """See `Watcher.note`."""
+
+    def loading(self, what: str, done: int, total: int, unit: str) -> None:
+        """See `Watcher.loading`."""
 
     def started(self, facts: Facts) -> None:
         """See `Watcher.started`."""

@@ -96,7 +96,7 @@ def test_every_way_of_loading_gives_the_same_batches(digits, settings):
 
 
 CHOICES = {
-    "auto": ({}, ("resident", "the images are in memory")),
+    "auto": ({}, ("resident", "in memory")),
     "workers asked for": ({"num_workers": 2}, ("workers", "2 were asked for")),
     "resident": ({"loader": "resident"}, ("resident", "as asked")),
     "workers": ({"loader": "workers"}, ("workers", "as asked")),

@@ -30,7 +30,7 @@ FACTS = Facts(
     precision="bf16",
     why="timed: 1.4 × fp32",
     loader="resident",
-    why_loader="the images are in memory",
+    why_loader="in memory",
     processes=1,
     device="cpu",
     threads=2,
@@ -69,7 +69,7 @@ def test_header_shows_the_arithmetic():
     assert header(FACTS) == [
         "MNIST: 60,000 images from ~/.cache/ckpt/MNIST        60,000 = 937 × 64 + 32",
         "effective batch 64 = 64 × 1 · bf16 autocast (timed: 1.4 × fp32)"
-        " · resident (the images are in memory) · 2 threads",
+        " · resident (in memory) · 2 threads",
     ]
 
 
@@ -163,3 +163,34 @@ def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch):
     assert stream.getvalue().endswith("\r")
     assert lines[-1] == summary(TRAINED)
     assert sys.stdout is not stream
+
+
+def test_loading_is_a_bar_on_a_terminal_alone(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("ckpt.show.training.BAR_DELAY", 0.0)
+    lines = []
+    for stream in (Terminal(), io.StringIO()):
+        view = TrainingView(lines.append, stream)
+        view.loading("a\x1b.gz", 1_000_000, 2_000_000, "B")
+        view.note("wait")
+        view.loading("b.gz", 1_000_000, 4_000_000, "B")
+        view.loading("b.gz", 4_000_000, 4_000_000, "B")
+        view.loading("pets", 1, 2, " img")
+        view.close()
+        shown = stream.getvalue()
+        if stream.isatty():
+            assert r"a\x1b.gz" in shown
+            assert shown.index("b.gz") < shown.index("pets")
+            assert shown.endswith("\r")
+        else:
+            assert shown == ""
+    assert lines == ["wait", "wait"]
+
+
+def test_names_of_files_cannot_write_on_the_terminal():
+    lines = []
+    view = TrainingView(lines.append, io.StringIO())
+    view.note("\x1b[2Jnote")
+    view.started(replace(FACTS, where="\x1b[2J"))
+    assert lines[0] == r"\x1b[2Jnote"
+    assert r"from \x1b[2J" in lines[1]
