@@ -87,14 +87,23 @@ class Epochs:
         Raises:
             InterruptedTrainingError: A signal ended it; the keeper has the state.
         """
+        progress = self._resumed.restore(self._trainer) if self._resumed is not None else None
         with self._keeper.listening() if self._keeper is not None else nullcontext():
             # One word for all processes: the GPUs of two may round a loss in two ways.
             while not self._run.processes.of_first(is_over(self._curves, self._run.recipe)):
-                self._epoch(len(self._curves) + 1)
+                self._epoch(len(self._curves) + 1, progress)
+                progress = None
+            self._keep_end()
         return tuple(self._curves)
 
-    def _epoch(self, epoch: int) -> None:
-        progress = self._begin(epoch)
+    def _keep_end(self) -> None:
+        """Write the state once more: what is left may fail too, and the epochs took long."""
+        if self._keeper is not None:
+            self._began = perf_counter()
+            self._keeper.write(self._state(len(self._curves) + 1, self._trainer.begun()))
+
+    def _epoch(self, epoch: int, progress: Progress | None) -> None:
+        self._begin(epoch, progress)
         lr = float(self._trainer.optimizer.param_groups[0]["lr"])
         windows = self._run.feed.windows(epoch, progress.windows if progress else 0)
         totals = self._trainer.train_epoch(windows, lambda at: self._border(epoch, at), progress)
@@ -120,20 +129,14 @@ class Epochs:
         feed = self._run.feed
         return evaluate(self._result, feed.holdout_batches()) if feed.holdout_count else None
 
-    def _begin(self, epoch: int) -> Progress | None:
-        """Put everything where the epoch begins, or where it was left."""
-        resumed, self._resumed = self._resumed, None
-        if resumed is None:
-            # Each epoch has its own stream of dropout masks, so that it can be repeated alone.
-            stream = (
-                f"dropout {self._run.processes.rank}" if self._run.processes.rank else "dropout"
-            )
+    def _begin(self, epoch: int, progress: Progress | None) -> None:
+        """Start the epoch's clock and its stream of dropout masks; no other epoch draws from it."""
+        already = self._resumed.seconds if self._resumed is not None and progress else 0.0
+        self._began = perf_counter() - already
+        if progress is None or not progress.windows:
+            rank = self._run.processes.rank
+            stream = f"dropout {rank}" if rank else "dropout"
             torch.manual_seed(epoch_seed(stream, self._run.recipe.seed, epoch))
-            self._began = perf_counter()
-            return None
-        progress = resumed.restore(self._trainer)
-        self._began = perf_counter() - resumed.seconds
-        return progress
 
     def _border(self, epoch: int, progress: Progress) -> None:
         self._watch.step(epoch, progress.samples)

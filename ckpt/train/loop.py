@@ -120,7 +120,7 @@ class Trainer:
         """
         self.model.train()
         self._steps.clear()
-        at = progress or Progress(self._tally())
+        at = progress or self.begun()
         at.tally, steps = at.tally.to(device_of(self.model)), at.steps
         for window in windows:
             self.optimizer.zero_grad(set_to_none=True)
@@ -140,6 +140,10 @@ class Trainer:
             # An epoch that was resumed at its very end has its steps in another process.
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             self.schedule.scheduler.step()
+
+    def begun(self) -> Progress:
+        """How far an epoch is before its first window."""
+        return Progress(self._tally())
 
     def _tally(self) -> Tensor:
         return torch.zeros(2, dtype=torch.float64, device=device_of(self.model))

@@ -97,10 +97,6 @@ def test_state_that_is_written_now_and_then_changes_nothing(tmp_path: Path, drop
     run(dropout, tmp_path / "whole.pt")
     run(dropout, tmp_path / "kept.pt", Keeper(tmp_path / "state.pt", every=0))
     assert (tmp_path / "kept.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
-    last = read_state(tmp_path / "state.pt")
-    assert (last.epoch, last.progress.windows) == (3, WINDOWS)
-    run(dropout, tmp_path / "late.pt", None, last)
-    assert (tmp_path / "late.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
 
 
 def test_workers_go_on_where_they_were(tmp_path: Path, dropout: str) -> None:
@@ -199,3 +195,23 @@ def test_fault_39_signal_at_a_prompt_loses_nothing(
     assert resumed.returncode == 0, errors
     assert (tmp_path / "cut.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
     assert not state.exists()
+
+
+def test_a_run_whose_end_failed_is_not_lost(
+    tmp_path: Path, dropout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the weights are written: the state has them."""
+    run(dropout, tmp_path / "whole.pt", holdout=0.1)
+    keeper = Keeper(tmp_path / "state.pt", every=1e9)
+    with monkeypatch.context() as full:
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        full.setattr("ckpt.train.run.write_weights", fail)
+        with pytest.raises(OSError, match="No space"):
+            run(dropout, tmp_path / "x.pt", keeper, holdout=0.1)
+    state = read_state(tmp_path / "state.pt")
+    assert (state.epoch, state.progress.windows, len(state.curves)) == (4, 0, 3)
+    run(dropout, tmp_path / "again.pt", Keeper(tmp_path / "state.pt", every=1e9), state)
+    assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
