@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -13,6 +13,7 @@ import click
 
 from ckpt.cli.options import Session, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.watch_options import watch_options, watchers
 from ckpt.errors import UsageError
 from ckpt.ops.register import register
 from ckpt.ops.registry import Added
@@ -22,7 +23,7 @@ from ckpt.show.versions import added_data, added_text
 from ckpt.show.words import printable, size
 from ckpt.train.recipe import DATASETS, OPTIMIZERS, PRECISIONS, SCHEDULES, Recipe
 from ckpt.train.recipe_file import NAMES, read_recipe
-from ckpt.train.watch import Trained
+from ckpt.train.watch import Trained, Watcher, Watchers
 
 if TYPE_CHECKING:
     from ckpt.train.state import Keeper, State
@@ -35,7 +36,8 @@ _DEFAULT = Recipe()
     "ckpt train --register --recipe fast\n"
     "ckpt train --register --accumulate 4 --precision bf16 --epochs 3\n"
     "ckpt train --dataset digits --out digits.safetensors\n"
-    "ckpt train --register --resume mnist-cnn.state.pt"
+    "ckpt train --register --resume mnist-cnn.state.pt\n"
+    "ckpt train --register --metrics run.jsonl --tensorboard runs/1"
 )
 @click.option("--register", "registered", is_flag=True, help="Make the weights the next version.")
 @click.option(
@@ -56,6 +58,7 @@ _DEFAULT = Recipe()
 @click.option("-m", "--message", default="", help="What to say of the version.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace the file that stands there.")
+@watch_options
 @click.option(
     "--recipe",
     "recipe_ref",
@@ -142,6 +145,8 @@ def command(
     force: bool,
     resume: Path | None,
     save_every: float,
+    metrics: Path | None,
+    tensorboard: Path | None,
     recipe_ref: str,
     **settings: Any,
 ) -> None:
@@ -157,10 +162,13 @@ def command(
     keeper = _keeper(resume or Path(f"{model}.state.pt"), save_every, new=resume is None)
     if name and not registered:
         raise UsageError("--name goes with --register")
-    with _destination(out, model, kept=not registered) as path:
-        trained = _train(session, recipe, path, keeper, resumed, force=force)
-        with _rescue(session, path, needed=registered and out is None):
-            added = _registered(session, trained, recipe, model, message) if registered else None
+    others = [*watchers(metrics, tensorboard, resumed, replace=force)]
+    with (
+        _destination(out, model, kept=not registered) as path,
+        _rescue(session, path, needed=registered and out is None),
+    ):
+        trained = _train(session, recipe, path, keeper, resumed, others, force=force)
+        added = _registered(session, trained, recipe, model, message) if registered else None
     keeper.path.unlink(missing_ok=True)
     kept = None if registered and out is None else path
     session.show(lambda: _text(trained, kept, added), lambda: _data(trained, kept, added))
@@ -172,16 +180,17 @@ def _train(
     path: Path,
     keeper: "Keeper",
     resumed: "State | None",
+    others: Sequence[Watcher],
     *,
     force: bool,
 ) -> Trained:
     from ckpt.train.run import train
 
-    view = TrainingView(session.terminal.remark, sys.stderr)
+    watch = Watchers(TrainingView(session.terminal.remark, sys.stderr), *others)
     try:
-        return train(recipe, path, watch=view, replace=force, keeper=keeper, resumed=resumed)
+        return train(recipe, path, watch=watch, replace=force, keeper=keeper, resumed=resumed)
     finally:
-        view.close()
+        watch.close()
 
 
 def _recipe(ref: str, settings: dict[str, Any]) -> Recipe:
@@ -231,11 +240,11 @@ def _destination(out: Path | None, model: str, *, kept: bool) -> Iterator[Path]:
 
 @contextmanager
 def _rescue(session: Session, path: Path, *, needed: bool) -> Iterator[None]:
-    """Keep the weights of a finished training if the registry does not take them."""
+    """Keep the weights of a finished training whatever fails after it."""
     try:
         yield
     except BaseException:
-        if needed:
+        if needed and path.exists():
             saved = Path.cwd() / f"{path.stem}.{token_hex(4)}.pt"
             shutil.move(path, saved)
             session.terminal.remark(f"the weights are in {saved}")
