@@ -101,6 +101,12 @@ class DiskError(CkptError):
     exit_code = 5
 
 
+class OutOfMemoryError(CkptError):
+    """A training step needs more memory than there is."""
+
+    exit_code = 5
+
+
 class ConflictError(CkptError):
     """Somebody else holds the lock, or won."""
 

@@ -13,22 +13,21 @@ import click
 
 from ckpt.cli.options import Session, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.recipe_options import expect_none_typed, recipe_of, recipe_options
 from ckpt.cli.watch_options import watch_options, watchers
-from ckpt.errors import UsageError
+from ckpt.errors import InterruptedTrainingError, UsageError
 from ckpt.ops.register import register
 from ckpt.ops.registry import Added
 from ckpt.registry.refs import expect_name
 from ckpt.show.training import TrainingView, summary_table
 from ckpt.show.versions import added_data, added_text
 from ckpt.show.words import printable, size
-from ckpt.train.recipe import DATASETS, OPTIMIZERS, PRECISIONS, SCHEDULES, Recipe
-from ckpt.train.recipe_file import NAMES, read_recipe
+from ckpt.train.recipe import Recipe
 from ckpt.train.watch import Trained, Watcher, Watchers
 
 if TYPE_CHECKING:
+    from ckpt.train.processes import Processes
     from ckpt.train.state import Keeper, State
-
-_DEFAULT = Recipe()
 
 
 @ckpt_command(
@@ -36,8 +35,10 @@ _DEFAULT = Recipe()
     "ckpt train --register --recipe fast\n"
     "ckpt train --register --accumulate 4 --precision bf16 --epochs 3\n"
     "ckpt train --dataset digits --out digits.safetensors\n"
+    "ckpt train --register --dataset photos/ --image-size 28 --model net.py:Net\n"
     "ckpt train --register --resume mnist-cnn.state.pt\n"
-    "ckpt train --register --metrics run.jsonl --tensorboard runs/1"
+    "ckpt train --register --metrics run.jsonl --tensorboard runs/1\n"
+    "torchrun --nproc-per-node 2 -m ckpt train --register"
 )
 @click.option("--register", "registered", is_flag=True, help="Make the weights the next version.")
 @click.option(
@@ -59,83 +60,7 @@ _DEFAULT = Recipe()
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace the file that stands there.")
 @watch_options
-@click.option(
-    "--recipe",
-    "recipe_ref",
-    default="classic",
-    show_default=True,
-    metavar="NAME|FILE",
-    help=f"Settings to begin with: {', '.join(NAMES)}, or a TOML file; options go before it.",
-)
-@click.option("--model", default=_DEFAULT.model, show_default=True, help="The definition.")
-@click.option(
-    "--dataset",
-    type=click.Choice(DATASETS),
-    default=_DEFAULT.dataset,
-    show_default=True,
-    help="auto is MNIST where it can be had, else scikit-learn's digits.",
-)
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    help="A folder in torchvision's layout; else CKPT_DATA, else the cache.",
-)
-@click.option("--epochs", type=int, default=_DEFAULT.epochs, show_default=True)
-@click.option(
-    "--batch-size",
-    type=int,
-    default=_DEFAULT.batch_size,
-    show_default=True,
-    help="Images of one micro-batch, what memory has to hold.",
-)
-@click.option(
-    "--accumulate",
-    type=int,
-    default=_DEFAULT.accumulate,
-    show_default=True,
-    help="Micro-batches of one step; the product is the effective batch.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default=_DEFAULT.precision,
-    show_default=True,
-    help="auto times a few steps of each and says what it chose.",
-)
-@click.option(
-    "--optimizer",
-    type=click.Choice(OPTIMIZERS),
-    default=_DEFAULT.optimizer,
-    show_default=True,
-)
-@click.option("--lr", type=float, default=_DEFAULT.lr, show_default=True)
-@click.option("--momentum", type=float, default=_DEFAULT.momentum, help="Of sgd.")
-@click.option("--weight-decay", type=float, default=_DEFAULT.weight_decay, show_default=True)
-@click.option(
-    "--schedule",
-    type=click.Choice(SCHEDULES),
-    default=_DEFAULT.schedule,
-    show_default=True,
-    help="Of the learning rate: step once an epoch, cosine and onecycle with every step.",
-)
-@click.option("--lr-decay", type=float, default=_DEFAULT.lr_decay, help="Of step, an epoch.")
-@click.option("--clip", type=float, default=_DEFAULT.clip, help="Largest norm of the gradient.")
-@click.option(
-    "--ema",
-    type=float,
-    default=_DEFAULT.ema,
-    metavar="DECAY",
-    help="Keep an average of the weights, 0.99 or so, and write that.",
-)
-@click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True)
-@click.option("--device", default=_DEFAULT.device, show_default=True)
-@click.option(
-    "--num-workers",
-    type=int,
-    default=_DEFAULT.num_workers,
-    show_default=True,
-    help="Processes that load batches; 0 keeps all images in memory.",
-)
+@recipe_options
 def command(
     session: Session,
     registered: bool,
@@ -154,12 +79,16 @@ def command(
 
     Without --register and --out the weights are written to a file named after the model.
     Ctrl-C, or SIGTERM, ends it at the next step, with a state file that --resume takes; a
-    second one ends it at once.
+    second one ends it at once. Under torchrun the processes share every effective batch.
     """
+    from ckpt.train.processes import started_by_torchrun
+
+    processes = started_by_torchrun()
     resumed = _resumed(resume)
-    recipe = resumed.recipe if resumed is not None else _recipe(recipe_ref, settings)
+    recipe = resumed.recipe if resumed is not None else recipe_of(recipe_ref, settings)
     model = expect_name(name or _model_name(recipe.model))
-    keeper = _keeper(resume or Path(f"{model}.state.pt"), save_every, new=resume is None)
+    state = resume or Path(f"{model}.state.pt")
+    keeper = _keeper(state, save_every, processes, new=resume is None)
     if name and not registered:
         raise UsageError("--name goes with --register")
     others = [*watchers(metrics, tensorboard, resumed, replace=force)]
@@ -167,7 +96,9 @@ def command(
         _destination(out, model, kept=not registered) as path,
         _rescue(session, path, needed=registered and out is None),
     ):
-        trained = _train(session, recipe, path, keeper, resumed, others, force=force)
+        trained = _train(session, recipe, path, keeper, resumed, processes, others, force=force)
+        if trained is None:  # another process has the result
+            return
         added = _registered(session, trained, recipe, model, message) if registered else None
     keeper.path.unlink(missing_ok=True)
     kept = None if registered and out is None else path
@@ -180,44 +111,43 @@ def _train(
     path: Path,
     keeper: "Keeper",
     resumed: "State | None",
+    processes: "Processes",
     others: Sequence[Watcher],
     *,
     force: bool,
-) -> Trained:
+) -> Trained | None:
     from ckpt.train.run import train
 
     watch = Watchers(TrainingView(session.terminal.remark, sys.stderr), *others)
     try:
-        return train(recipe, path, watch=watch, replace=force, keeper=keeper, resumed=resumed)
+        return train(
+            recipe,
+            path,
+            watch=watch,
+            replace=force,
+            keeper=keeper,
+            resumed=resumed,
+            processes=processes,
+        )
+    except InterruptedTrainingError as error:
+        if not processes.is_first:  # the first one says it
+            sys.exit(error.exit_code)
+        raise
     finally:
         watch.close()
-
-
-def _recipe(ref: str, settings: dict[str, Any]) -> Recipe:
-    """The recipe, with what was typed besides."""
-    typed = {name: value for name, value in settings.items() if _is_typed(name)}
-    return Recipe(**{**read_recipe(ref), **typed})
-
-
-def _is_typed(name: str) -> bool:
-    source = click.get_current_context().get_parameter_source(name)
-    return source == click.core.ParameterSource.COMMANDLINE
 
 
 def _resumed(path: Path | None) -> "State | None":
     """The state to go on from, which has its own recipe."""
     if path is None:
         return None
-    for name in ("recipe_ref", *Recipe.__dataclass_fields__):
-        if _is_typed(name):
-            option = "recipe" if name == "recipe_ref" else name.replace("_", "-")
-            raise UsageError(f"--resume takes the recipe of {path}; --{option} cannot go with it")
+    expect_none_typed(path)
     from ckpt.train.state import read_state
 
     return read_state(path)
 
 
-def _keeper(path: Path, minutes: float, *, new: bool) -> "Keeper":
+def _keeper(path: Path, minutes: float, processes: "Processes", *, new: bool) -> "Keeper":
     if new and path.exists():
         raise UsageError(
             f"{path}: the state of an interrupted run",
@@ -225,7 +155,7 @@ def _keeper(path: Path, minutes: float, *, new: bool) -> "Keeper":
         )
     from ckpt.train.state import Keeper
 
-    return Keeper(path, every=60 * minutes)
+    return Keeper(path, every=60 * minutes, processes=processes)
 
 
 @contextmanager
@@ -276,8 +206,8 @@ def _model_name(definition: str) -> str:
 
 def _text(trained: Trained, path: Path | None, added: Added | None) -> str:
     lines = [summary_table(trained), ""]
-    if path:
-        lines.append(f"wrote {printable(str(path))}  {size(path.stat().st_size)}")
+    written = [each for each in (path, trained.last_path) if path and each]
+    lines += [f"wrote {printable(str(each))}  {size(each.stat().st_size)}" for each in written]
     if added:
         lines.append(added_text(added))
     return "\n".join(lines)
@@ -286,6 +216,8 @@ def _text(trained: Trained, path: Path | None, added: Added | None) -> str:
 def _data(trained: Trained, path: Path | None, added: Added | None) -> dict[str, Any]:
     return {
         "path": str(path) if path else None,
+        "last_path": str(trained.last_path) if path and trained.last_path else None,
+        "epoch": trained.epoch,
         "test_accuracy": trained.test_accuracy,
         "test_loss": trained.test_loss,
         "test_images": trained.test_count,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ckpt.show.terminal import table
+from ckpt.show.words import printable
 from ckpt.train.watch import Epoch, Facts, Trained
 
 if TYPE_CHECKING:
@@ -19,14 +20,31 @@ BAR_DELAY = 0.5  # seconds; a shorter epoch has its line at once
 def header(facts: Facts) -> list[str]:
     """What is settled before the first step: the data, the batch arithmetic, the precision."""
     images = f"{facts.dataset}: {facts.train_count:,} images from {facts.where}"
-    window = facts.batch_size * facts.accumulate
+    if facts.holdout_count:
+        images += f", {facts.holdout_count:,} held out"
     precision = facts.precision if facts.precision == "fp32" else f"{facts.precision} autocast"
     threads = f"{facts.threads} thread{'s' * (facts.threads != 1)}"
-    return [
-        f"{images}        {division(facts.train_count, window)}",
-        f"effective batch {window:,} = {facts.batch_size:,} × {facts.accumulate:,}"
-        f" · {precision} ({facts.why}) · {threads if facts.device == 'cpu' else facts.device}",
+    parts = [
+        f"effective batch {micro_batches(facts)}",
+        f"{precision} ({facts.why})",
+        f"{facts.loader} ({facts.why_loader})",
+        threads if facts.device == "cpu" else facts.device,
     ]
+    return [
+        f"{images}        {division(facts.train_count, facts.effective_batch)}",
+        " · ".join(parts),
+    ]
+
+
+def micro_batches(facts: Facts) -> str:
+    """How the effective batch is cut: ``256 = 64 × 4``, or in words where that is not even."""
+    whole, micro = facts.effective_batch, facts.batch_size
+    share = -(-whole // facts.processes)
+    if whole == micro * facts.processes * (share // micro):
+        shared = f" × {facts.processes} processes" if facts.processes > 1 else ""
+        return f"{whole:,} = {micro:,} × {share // micro:,}{shared}"
+    among = f"in {facts.processes} processes, " if facts.processes > 1 else ""
+    return f"{whole:,}, {among}at most {micro:,} at once"
 
 
 def division(samples: int, window: int) -> str:
@@ -38,9 +56,12 @@ def division(samples: int, window: int) -> str:
 def epoch_line(result: Epoch, epochs: int) -> str:
     """One epoch; the loss is in nats, and both it and the accuracy are under dropout."""
     skipped = f"  steps skipped: {result.skipped_steps:,}" if result.skipped_steps else ""
+    held_out = ""
+    if result.holdout_loss is not None and result.holdout_accuracy is not None:
+        held_out = f"  hold-out {result.holdout_loss:.4f} {result.holdout_accuracy:6.2%}"
     return (
         f"{_counted(result.epoch, epochs)}  loss {result.loss:.4f}  acc {result.accuracy:6.1%}"
-        f"  {result.images_per_second:,.0f} img/s  {_clock(result.seconds)}{skipped}"
+        f"{held_out}  {result.images_per_second:,.0f} img/s  {_clock(result.seconds)}{skipped}"
     )
 
 
@@ -100,13 +121,24 @@ class TrainingView:
 
     def note(self, text: str) -> None:
         """See `Watcher.note`."""
-        self._write(text)
+        self.close()
+        self._write(printable(text))
+
+    def loading(self, what: str, done: int, total: int, unit: str) -> None:
+        """See `Watcher.loading`."""
+        if not self._draws:
+            return
+        if self._bar is None:
+            self._bar = self._new_loading_bar(what, total, unit)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self.close()
 
     def started(self, facts: Facts) -> None:
         """See `Watcher.started`."""
         self._facts = facts
         for line in header(facts):
-            self._write(line)
+            self._write(printable(line))
 
     def step(self, epoch: int, images: int) -> None:
         """See `Watcher.step`."""
@@ -147,6 +179,21 @@ class TrainingView:
             leave=False,
             unit=" img",
             bar_format=layout,
+            dynamic_ncols=True,
+            delay=BAR_DELAY,
+        )
+
+    def _new_loading_bar(self, what: str, total: int, unit: str) -> "tqdm[Any]":
+        from tqdm import tqdm
+
+        return tqdm(
+            total=total,
+            desc=printable(what),
+            file=self._stream,
+            leave=False,
+            unit=unit,
+            unit_scale=True,
+            bar_format="{desc}  {bar}  {percentage:3.0f}%  {rate_fmt}  {remaining}",
             dynamic_ncols=True,
             delay=BAR_DELAY,
         )

@@ -4,17 +4,15 @@
 of Handwritten Digits" (E. Alpaydin, C. Kaynak, 1998), as `sklearn.datasets.load_digits`.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from ckpt.train.dataset import Dataset, Note, Split
+from ckpt.train.dataset import Dataset, Split, Wanted, every_fifth
 from ckpt.train.pixels import mean_and_std
 
 
-def read(name: str, data_dir: Path | None, note: Note) -> Dataset:
+def read(wanted: Wanted) -> Dataset:
     """The digits; they come with scikit-learn, so no folder is looked into.
 
     Every fifth scan from the first on is a test image: 360 of them, 1,437 to train on. The
@@ -25,11 +23,11 @@ def read(name: str, data_dir: Path | None, note: Note) -> Dataset:
     scans, targets = load_digits(return_X_y=True)
     images = enlarge(torch.from_numpy(scans).float().view(-1, 8, 8))  # (1797, 1, 28, 28) uint8
     labels = torch.from_numpy(targets).to(torch.uint8)  # (1797,)
-    held_out = torch.arange(len(labels)) % 5 == 0
+    held_out = every_fifth(len(labels))
     train = Split(images[~held_out], labels[~held_out])
     mean, std = mean_and_std(train.images)
     return Dataset(
-        name=name,
+        name=wanted.name,
         title="digits",
         found="scikit-learn",
         where="scikit-learn",
@@ -38,6 +36,7 @@ def read(name: str, data_dir: Path | None, note: Note) -> Dataset:
         classes=10,
         mean=mean,
         std=std,
+        test_from="every fifth",
     )
 
 

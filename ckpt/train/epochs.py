@@ -1,7 +1,7 @@
 """The epochs of a run, one after the other, from the beginning or from a state."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
@@ -9,12 +9,16 @@ from torch import nn
 
 from ckpt.definitions import Definition
 from ckpt.train.dataset import Dataset
-from ckpt.train.loop import Progress
-from ckpt.train.pixels import Feed
+from ckpt.train.feed import Feed
+from ckpt.train.holdout import Best, best_epoch, is_over
+from ckpt.train.loop import Progress, Totals, evaluate
+from ckpt.train.memory import MicroBatchSize
 from ckpt.train.precision import Precision, build_trainer
+from ckpt.train.processes import Processes
 from ckpt.train.recipe import Recipe
 from ckpt.train.state import Keeper, State, generators, states_of
 from ckpt.train.watch import Epoch, Watcher
+from ckpt.train.weights import portable
 from ckpt.train.windows import epoch_seed
 
 
@@ -26,6 +30,8 @@ class Run:
     definition: Definition
     dataset: Dataset
     device: torch.device
+    processes: Processes
+    size: MicroBatchSize
     feed: Feed
     model: nn.Module
     precision: Precision
@@ -46,36 +52,54 @@ class Epochs:
     ) -> None:
         self._run, self._watch, self._keeper = run, watch, keeper
         self._trainer = build_trainer(
-            run.model, run.precision.name, run.recipe, windows=run.feed.window_count
+            run.model,
+            run.precision.name,
+            run.recipe,
+            windows=run.feed.window_count,
+            processes=run.processes,
+            size=run.size,
         )
         self._resumed = resumed
         self._resumes = 0 if resumed is None else resumed.resumes + 1
         self._curves = [] if resumed is None else [*resumed.curves]
+        self._best = None if resumed is None else resumed.best
         self._began = 0.0  # of the epoch, as perf_counter has it
 
     @property
-    def result(self) -> nn.Module:
+    def best(self) -> Best:
+        """The best epoch on the hold-out; without one the last."""
+        return self._best or self.last
+
+    @property
+    def last(self) -> Best:
+        """The last epoch."""
+        return Best(len(self._curves), portable(self._result))
+
+    @property
+    def _result(self) -> nn.Module:
         """The model to be kept: the average of its weights, where the recipe has one."""
         average = self._trainer.average
         return self._run.model if average is None else average.module
 
     def train(self) -> tuple[Epoch, ...]:
-        """Train all epochs that are left.
+        """Train the epochs that are left, until the hold-out says that they bring nothing.
 
         Raises:
             InterruptedTrainingError: A signal ended it; the keeper has the state.
         """
         with self._keeper.listening() if self._keeper is not None else nullcontext():
-            while len(self._curves) < self._run.recipe.epochs:
-                self._curves.append(self._epoch(len(self._curves) + 1))
+            # One word for all processes: the GPUs of two may round a loss in two ways.
+            while not self._run.processes.of_first(is_over(self._curves, self._run.recipe)):
+                self._epoch(len(self._curves) + 1)
         return tuple(self._curves)
 
-    def _epoch(self, epoch: int) -> Epoch:
+    def _epoch(self, epoch: int) -> None:
         progress = self._begin(epoch)
         lr = float(self._trainer.optimizer.param_groups[0]["lr"])
         windows = self._run.feed.windows(epoch, progress.windows if progress else 0)
         totals = self._trainer.train_epoch(windows, lambda at: self._border(epoch, at), progress)
         seconds = perf_counter() - self._began
+        held_out = self._score_holdout()
         result = Epoch(
             epoch=epoch,
             loss=totals.loss_sum / totals.samples,
@@ -84,21 +108,32 @@ class Epochs:
             seconds=seconds,
             images_per_second=totals.samples / seconds,
             skipped_steps=totals.windows - totals.steps,
+            holdout_loss=held_out.loss_sum / held_out.samples if held_out else None,
+            holdout_accuracy=held_out.correct / held_out.samples if held_out else None,
         )
+        self._curves.append(result)
+        if held_out and best_epoch(self._curves) == epoch:
+            self._best = self.last
         self._watch.epoch(result)
-        return result
+
+    def _score_holdout(self) -> Totals | None:
+        feed = self._run.feed
+        return evaluate(self._result, feed.holdout_batches()) if feed.holdout_count else None
 
     def _begin(self, epoch: int) -> Progress | None:
         """Put everything where the epoch begins, or where it was left."""
         resumed, self._resumed = self._resumed, None
         if resumed is None:
             # Each epoch has its own stream of dropout masks, so that it can be repeated alone.
-            torch.manual_seed(epoch_seed("dropout", self._run.recipe.seed, epoch))
+            stream = (
+                f"dropout {self._run.processes.rank}" if self._run.processes.rank else "dropout"
+            )
+            torch.manual_seed(epoch_seed(stream, self._run.recipe.seed, epoch))
             self._began = perf_counter()
             return None
-        resumed.restore(self._trainer)
+        progress = resumed.restore(self._trainer)
         self._began = perf_counter() - resumed.seconds
-        return resumed.progress
+        return progress
 
     def _border(self, epoch: int, progress: Progress) -> None:
         self._watch.step(epoch, progress.samples)
@@ -106,7 +141,7 @@ class Epochs:
             self._keeper.write(self._state(epoch, progress))
 
     def _state(self, epoch: int, progress: Progress) -> State:
-        run = self._run
+        run, tally = self._run, self._run.processes.total(progress.tally)
         return State(
             recipe=run.recipe,
             precision=run.precision,
@@ -114,9 +149,11 @@ class Epochs:
             definition=run.definition.source() or "",
             epoch=epoch,
             seconds=perf_counter() - self._began,
-            progress=progress,
+            progress=replace(progress, tally=tally),
             curves=tuple(self._curves),
-            generators=generators(),
+            generators=run.processes.of_all(generators()),
             parts=states_of(self._trainer),
+            best=self._best,
+            micro_batch=run.size.now,
             resumes=self._resumes,
         )

@@ -4,30 +4,43 @@ Law: a window of N samples gives the gradient of one batch of N, however it is c
 micro-batches. Each micro-batch backpropagates ``loss_sum * world_size / N``: dividing by
 the number of micro-batches instead would give the samples of a short one more weight.
 Nothing here reads a number from the device within an epoch, and no graph outlives its
+micro-batch. Processes that share a window average their gradients once, with the last
 micro-batch.
 """
 
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from ckpt.train.memory import MicroBatchSize, is_out_of_memory
 from ckpt.train.optimisation import Schedule
+from ckpt.train.processes import ALONE, Processes
 
 MicroBatch = tuple[Tensor, Tensor]  # (b, c, h, w) float32 normalised, (b,) int64
+IGNORED = -100  # a label that gives no loss and no gradient: nll_loss's ignore_index
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one step sees: `samples` of them, in micro-batches made as they are asked for."""
+    """What one step sees.
+
+    Attributes:
+        samples: Of all processes.
+        micro_batches: Of this process; made as they are asked for, and anew each time.
+        here: Samples of this process; None for all of them.
+    """
 
     samples: int
     micro_batches: Iterable[MicroBatch]
+    here: int | None = None
 
 
 @dataclass(slots=True)
@@ -65,10 +78,13 @@ class Trainer:
     Attributes:
         scaler: Disabled for fp32 and bf16, so that one path serves all precisions.
         autocast: Entered around every forward pass.
+        kernels: Entered likewise, in training: faster forms of torch's own operations.
         schedule: Steps once an epoch, or with every step that happened.
         clip: Largest norm of a window's gradient; 0 for any.
         average: Of the weights; follows every step that happened.
-        world_size: Processes that average their gradients; each has its own windows.
+        processes: They average their gradients.
+        parallel: The model as it averages them; None for one process.
+        size: Of the micro-batches, if it may change.
     """
 
     model: nn.Module
@@ -76,9 +92,12 @@ class Trainer:
     schedule: Schedule
     scaler: torch.amp.GradScaler
     autocast: AbstractContextManager[object]
+    kernels: AbstractContextManager[object] = field(default_factory=nullcontext)
     clip: float = 0.0
     average: AveragedModel | None = None
-    world_size: int = 1
+    processes: Processes = ALONE
+    parallel: DistributedDataParallel | None = None
+    size: MicroBatchSize | None = None
     _steps: list[None] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -105,14 +124,15 @@ class Trainer:
         at.tally, steps = at.tally.to(device_of(self.model)), at.steps
         for window in windows:
             self.optimizer.zero_grad(set_to_none=True)
-            at.tally += self.accumulate(window)  # (2,) loss sum, correct
+            at.tally += self.accumulate_in_memory(window)  # (2,) loss sum, correct
             self.step()
             at.samples, at.windows = at.samples + window.samples, at.windows + 1
             at.steps = steps + len(self._steps)
             seen(at)
         if at.steps and not self.schedule.every_step:
             self._end_epoch()
-        loss_sum, correct = at.tally.tolist()  # the epoch's one read from the device
+        # The epoch's one read from the device.
+        loss_sum, correct = self.processes.total(at.tally).tolist()
         return Totals(loss_sum, int(correct), at.samples, at.windows, at.steps)
 
     def _end_epoch(self) -> None:
@@ -135,17 +155,60 @@ class Trainer:
         """
         tally = self._tally()
         samples = 0
-        for images, labels in window.micro_batches:  # (b, c, h, w) float32, (b,) int64
-            with self.autocast:
-                log_probs = self.model(images)  # (b, classes)
-            loss_sum = loss_sum_of(log_probs, labels)  # () float32
-            share = self.scaler.scale(loss_sum * self.world_size / window.samples)
-            share.backward()  # type: ignore[no-untyped-call]
+        for (images, labels), is_last in _marking_last(window.micro_batches):
+            with self._syncing(is_last):  # (b, c, h, w) float32, (b,) int64
+                with self.autocast, self.kernels:
+                    log_probs = (self.parallel or self.model)(images)  # (b, classes)
+                loss_sum = loss_sum_of(log_probs, labels)  # () float32
+                share = self.scaler.scale(loss_sum * self.processes.count / window.samples)
+                share.backward()  # type: ignore[no-untyped-call]
             tally += tally_of(loss_sum, log_probs, labels)
             samples += len(labels)
-        if samples != window.samples:
+        if samples != (window.samples if window.here is None else window.here or 1):
             raise ValueError(f"window of {window.samples} samples holds {samples}")
         return tally
+
+    def _syncing(self, is_last: bool) -> AbstractContextManager[Any]:
+        """Around forward and backward: only the window's last pass averages the gradients."""
+        if self.parallel is None or is_last:
+            return nullcontext()
+        return self.parallel.no_sync()
+
+    def accumulate_in_memory(self, window: Window) -> Tensor:
+        """Accumulate, and where memory runs out begin the window anew in smaller micro-batches.
+
+        Raises:
+            OutOfMemoryError: They may not, or cannot, be smaller.
+        """
+        undo = self._undoing() if self.size is not None and self.size.adapts else None
+        while True:
+            try:
+                return self.accumulate(window)
+            except RuntimeError as error:
+                if self.size is None or not is_out_of_memory(error):
+                    raise
+                self.size.halve(error)
+            # Here the error is gone, and with it its frames, which hold the activations.
+            if undo is not None:
+                undo()
+
+    def _undoing(self) -> Callable[[], None]:
+        """What takes back all that a window's passes do: gradients, buffers, random numbers."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        device = device_of(self.model)
+        of_cpu = torch.get_rng_state()
+        of_cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+        def undo() -> None:
+            self.optimizer.zero_grad(set_to_none=True)
+            for buffer, before in buffers:
+                buffer.copy_(before)
+            torch.set_rng_state(of_cpu)
+            if of_cuda is not None:
+                torch.cuda.set_rng_state(of_cuda, device)
+                torch.cuda.empty_cache()
+
+        return undo
 
     def step(self) -> None:
         """Unscale once, clip, step unless a gradient is not finite, update the scale once.
@@ -163,6 +226,16 @@ class Trainer:
                 self.schedule.scheduler.step()
             if self.average is not None:
                 self.average.update_parameters(self.model)
+
+
+def _marking_last(batches: Iterable[MicroBatch]) -> Iterator[tuple[MicroBatch, bool]]:
+    """Each, and whether it is the last one; one is made ahead."""
+    iterator = iter(batches)
+    current = next(iterator, None)
+    while current is not None:
+        following = next(iterator, None)
+        yield current, following is None
+        current = following
 
 
 def loss_sum_of(log_probs: Tensor, labels: Tensor) -> Tensor:

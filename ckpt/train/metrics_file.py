@@ -62,6 +62,7 @@ class MetricsFile(Unwatched):
     def finished(self, trained: Trained) -> None:
         """See `Watcher.finished`."""
         fields = {
+            "epoch": trained.epoch,
             "test_accuracy": trained.test_accuracy,
             "test_loss": trained.test_loss,
             "test_images": trained.test_count,

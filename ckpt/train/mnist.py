@@ -1,59 +1,48 @@
 """MNIST, Fashion-MNIST and KMNIST: IDX files in torchvision's layout.
 
-torchvision downloads, checks and reads them. What lies on the disk is measured against its
-own header first, because torchvision's reader answers a damaged file with an assertion, and
-against the published digests where they are known.
+They are read where they lie, unpacked or not, or fetched. An unpacked file is measured against
+its own header, and MNIST's against a digest; an archive has to be the published one.
 
-Sources: yann.lecun.com/exdb/mnist (the IDX format); torchvision 0.28 `datasets/mnist.py`.
+Source: yann.lecun.com/exdb/mnist (the IDX format).
 """
 
 import contextlib
-import gzip
 import hashlib
-import http.client
 import io
-import shutil
-import socket
 import struct
-import tempfile
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
-from ckpt.definitions import declare_torchvision_ops
 from ckpt.errors import DatasetError
 from ckpt.train.dataset import (
     AbsentError,
     Dataset,
-    Note,
     Split,
+    Wanted,
     cache_folder,
     for_people,
     places,
 )
+from ckpt.train.download import DownloadError, NotPublishedError, fetch
 from ckpt.train.pixels import mean_and_std
+from ckpt.train.published import PUBLISHED, Published
 
-_CLASSES = {
-    "mnist": ("MNIST", "MNIST"),
-    "fashion-mnist": ("FashionMNIST", "Fashion-MNIST"),
-    "kmnist": ("KMNIST", "KMNIST"),
-}
 # Of MNIST's unpacked files, which come without a checksum of their own; taken from the
-# archives whose MD5 torchvision knows.
+# published archives.
 _SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-_CONNECT_SECONDS = 15.0
 
 
-def read(name: str, data_dir: Path | None, note: Note) -> Dataset:
+def read(wanted: Wanted) -> Dataset:
     """Read from the first place that has it, or download it into the cache.
 
     MNIST is normalised with the mean and deviation that everybody uses for it, 0.1307 and
@@ -63,13 +52,13 @@ def read(name: str, data_dir: Path | None, note: Note) -> Dataset:
         AbsentError: It is in no place, and cannot be downloaded.
         DatasetError: Its files are damaged, or some are missing.
     """
-    folder, title = _CLASSES[name]
-    found, raw = _find(folder, data_dir) or _download(name, note)
+    name, published = wanted.name, PUBLISHED[wanted.name]
+    found, raw = _find(published, wanted.data_dir) or _download(published, wanted)
     train, test = (_read_split(raw, part, name) for part in ("train", "t10k"))
     mean, std = ((0.1307,), (0.3081,)) if name == "mnist" else mean_and_std(train.images)
     return Dataset(
         name=name,
-        title=title,
+        title=published.title,
         found=found,
         where=for_people(raw.parent),
         train=train,
@@ -77,16 +66,18 @@ def read(name: str, data_dir: Path | None, note: Note) -> Dataset:
         classes=10,
         mean=mean,
         std=std,
+        test_from="published",
     )
 
 
-def _find(folder: str, data_dir: Path | None) -> tuple[str, Path] | None:
+def _find(published: Published, data_dir: Path | None) -> tuple[str, Path] | None:
+    files = published.archives
     for found, place in places(data_dir):
-        raw = place / folder / "raw"
-        missing = [file for file in _SHA256 if not _variants(raw / file)]
+        raw = place / published.folder / "raw"
+        missing = [file for file in files if not _variants(raw / file)]
         if not missing:
             return found, raw
-        if len(missing) < len(_SHA256):
+        if len(missing) < len(files):
             raise DatasetError(
                 f"{raw}: {', '.join(missing)} missing",
                 hint="add what is missing, or take the folder away",
@@ -112,105 +103,77 @@ def _read_split(raw: Path, part: str, name: str) -> Split:
 
 def _read_idx(path: Path, name: str) -> Tensor:
     """The tensor of one IDX file, verified; uint8."""
-    from_torchvision = _torchvision_mnist()
     try:
-        with _unpacked(path, name) as file:
-            _check_header(file, path, dimensions=3 if "images" in path.name else 1)
+        with _opened(path, name) as (stream, size):
+            shape = _read_shape(stream, path, size, dimensions=3 if "images" in path.name else 1)
             if name == "mnist":
-                _check_digest(file, path, "sha256", _SHA256[path.name])
-            tensor: Tensor = from_torchvision.read_sn3_pascalvincent_tensor(str(file))
-            return tensor.to(torch.uint8)
+                _check_digest(stream, path)
+            return torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8).view(shape)
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
-def _unpacked(path: Path, name: str) -> Iterator[Path]:
-    """The file itself, or a temporary copy of what its archive holds.
-
-    An archive has to be the published one, so its unpacked size needs no limit.
-    """
+def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    """The file itself, or what its archive holds, with its size in bytes."""
     file = _variants(path)[0]
     if file == path:
-        yield file
+        with file.open("rb") as stream:
+            yield stream, file.stat().st_size
         return
-    published = dict(getattr(_torchvision_mnist(), _CLASSES[name][0]).resources)
-    _check_digest(file, file, "md5", published[file.name])
-    with tempfile.TemporaryDirectory(prefix="ckpt-") as folder:
-        copy = Path(folder) / path.name
-        with gzip.open(file) as packed, copy.open("wb") as out:
-            shutil.copyfileobj(packed, out)
-        yield copy
+    try:
+        content = PUBLISHED[name].archives[path.name].unpack(file)
+    except NotPublishedError as error:
+        raise _not_published(file, str(error)) from error
+    yield io.BytesIO(content), len(content)
 
 
-def _check_header(file: Path, path: Path, *, dimensions: int) -> None:
-    """The header's magic number, and that the file is as long as it says."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        header = stream.read(4 + 4 * dimensions)
+def _read_shape(stream: BinaryIO, path: Path, size: int, *, dimensions: int) -> tuple[int, ...]:
+    """What the header says, once it has the magic number and the file is as long as it says."""
+    header = stream.read(4 + 4 * dimensions)
     magic = 0x0800 + dimensions  # 08: unsigned bytes
     if len(header) < 4 + 4 * dimensions or int.from_bytes(header[:4], "big") != magic:
         start = header[:4].hex() or "nothing"
         raise DatasetError(f"{path}: starts with {start}, expected {magic:08x}", hint=_AGAIN)
     if not any(header[4:8]):
         raise DatasetError(f"{path}: holds no samples", hint=_AGAIN)
-    expected = len(header) + prod(struct.unpack(f">{dimensions}I", header[4:]))
+    shape = struct.unpack(f">{dimensions}I", header[4:])
+    expected = len(header) + prod(shape)
     if size != expected:
         raise DatasetError(
             f"{path}: header promises {expected:,} bytes, the file holds {size:,}", hint=_AGAIN
         )
+    return shape
 
 
-def _check_digest(file: Path, path: Path, algorithm: str, expected: str) -> None:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, algorithm).hexdigest()
+def _check_digest(stream: BinaryIO, path: Path) -> None:
+    """The whole file's; the stream stands where it stood afterwards."""
+    at = stream.tell()
+    stream.seek(0)
+    digest, expected = hashlib.sha256(stream.read()).hexdigest(), _SHA256[path.name]
+    stream.seek(at)
     if digest != expected:
-        raise DatasetError(
-            f"{path}: not the published file ({algorithm} {digest[:8]}…, expected {expected[:8]}…)",
-            hint=_AGAIN,
-        )
+        raise _not_published(path, f"sha256 {digest[:8]}…, expected {expected[:8]}…")
+
+
+def _not_published(path: Path, why: str) -> DatasetError:
+    return DatasetError(f"{path}: not the published file ({why})", hint=_AGAIN)
 
 
 _AGAIN = "the file is damaged; delete it and fetch it again"
 
 
-def _download(name: str, note: Note) -> tuple[str, Path]:
-    """Fetch into the cache by torchvision, which checks what it fetches.
-
-    The folder gets its name when it is whole, so that an interruption leaves nothing.
-    """
-    folder, title = _CLASSES[name]
-    cache = cache_folder()
-    note(f"{title}: fetching it into {for_people(cache / folder)}")
+def _download(published: Published, wanted: Wanted) -> tuple[str, Path]:
+    """Fetch into the cache."""
+    folder, title = cache_folder() / published.folder, published.title
+    wanted.note(f"{title}: fetching it into {for_people(folder)}")
+    archives = published.archives.values()
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as fetching, _quietly():
-            getattr(_torchvision_mnist(), folder)(root=fetching, download=True)
-            (Path(fetching) / folder).rename(cache / folder)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        fetch(archives, published.mirrors, folder, note=wanted.note, loading=wanted.loading)
+    except (OSError, DownloadError) as error:
         raise AbsentError(
             f"{title}: not found here, and it cannot be downloaded",
-            hint=f"--data-dir DIR or CKPT_DATA=DIR with DIR/{folder}/raw/ names a copy; "
-            "--dataset digits needs none",
+            hint=f"--data-dir DIR or CKPT_DATA=DIR with DIR/{published.folder}/raw/ names a copy; "
+            f"--dataset digits needs none\n{error}",
         ) from error
-    return "download", cache / folder / "raw"
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Nothing printed (torchvision draws its own bars), and no waiting for a dead network."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_CONNECT_SECONDS)
-    silence = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-            yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _torchvision_mnist() -> Any:
-    declare_torchvision_ops()
-    from torchvision.datasets import mnist
-
-    return mnist
+    return "download", folder / "raw"

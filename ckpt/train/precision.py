@@ -7,15 +7,20 @@ as they were, so that trying changes no weights.
 
 import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from statistics import median
 from time import perf_counter
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from ckpt.train.kernels import OnCpu
 from ckpt.train.loop import MicroBatch, Trainer, Window
+from ckpt.train.memory import MicroBatchSize
 from ckpt.train.optimisation import build_average, build_optimizer, build_schedule
+from ckpt.train.processes import ALONE, Processes
 from ckpt.train.recipe import Recipe
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,7 +43,15 @@ class Precision:
     milliseconds: dict[str, float] = field(default_factory=dict)
 
 
-def build_trainer(model: nn.Module, precision: str, recipe: Recipe, *, windows: int = 1) -> Trainer:
+def build_trainer(
+    model: nn.Module,
+    precision: str,
+    recipe: Recipe,
+    *,
+    windows: int = 1,
+    processes: Processes = ALONE,
+    size: MicroBatchSize | None = None,
+) -> Trainer:
     """The recipe's optimizer and schedule around `model`, which stays where it is.
 
     Args:
@@ -46,6 +59,8 @@ def build_trainer(model: nn.Module, precision: str, recipe: Recipe, *, windows: 
         precision: ``fp32``, ``bf16`` or ``fp16``.
         recipe: What else is asked for.
         windows: Of an epoch, which a schedule that moves with every step needs to know.
+        processes: Their gradients are averaged.
+        size: Of the micro-batches, if it may change.
     """
     device = next(model.parameters()).device.type
     optimizer = build_optimizer(model, recipe)
@@ -59,8 +74,12 @@ def build_trainer(model: nn.Module, precision: str, recipe: Recipe, *, windows: 
         autocast=torch.autocast(
             device, dtype=_DTYPES[precision] if lowered else None, enabled=lowered
         ),
+        kernels=OnCpu() if device == "cpu" else nullcontext(),
         clip=recipe.clip,
         average=build_average(model, recipe),
+        processes=processes,
+        parallel=DistributedDataParallel(model) if processes.count > 1 else None,
+        size=size,
     )
 
 
@@ -68,9 +87,9 @@ def choose_precision(recipe: Recipe, model: nn.Module, batch: MicroBatch) -> Pre
     """The recipe's precision, or for ``auto`` the one that a few steps show to be worth it.
 
     Args:
-        recipe: Its optimizer and batch size are what is timed.
+        recipe: Its optimizer is what is timed.
         model: On the device; not changed.
-        batch: One micro-batch on the device.
+        batch: A micro-batch on the device.
     """
     if recipe.precision != "auto":
         return Precision(recipe.precision, "as asked")

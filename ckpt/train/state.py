@@ -7,11 +7,12 @@ function of seed and epoch, dropout continues where its generator stood.
 """
 
 import io
+import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -21,12 +22,14 @@ import torch
 
 from ckpt.errors import CkptError, FormatError, InterruptedTrainingError, RefError
 from ckpt.files import write_whole
+from ckpt.train.holdout import Best
 from ckpt.train.loop import Progress, Trainer
 from ckpt.train.precision import Precision
+from ckpt.train.processes import ALONE, Processes
 from ckpt.train.recipe import Recipe
 from ckpt.train.watch import Epoch
 
-_FORM = "ckpt training state 1"
+_FORM = "ckpt training state 2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +45,10 @@ class State:
         seconds: That this epoch has taken.
         progress: How far it is.
         curves: The epochs that are over.
-        generators: torch's random numbers, of the CPU and of each CUDA device.
+        generators: torch's random numbers in each process: of the CPU and of CUDA devices.
         parts: What has a state_dict: model, optimizer, schedule, scaler.
+        best: The best epoch so far, where there is a hold-out.
+        micro_batch: Their largest size, which may have been halved.
         resumes: How often the run was taken up.
     """
 
@@ -55,17 +60,27 @@ class State:
     seconds: float
     progress: Progress
     curves: tuple[Epoch, ...]
-    generators: Mapping[str, Any]
+    generators: Sequence[Mapping[str, Any]]
     parts: Mapping[str, Any]
+    best: Best | None
+    micro_batch: int
     resumes: int
 
-    def restore(self, trainer: Trainer) -> None:
-        """Put the trainer, and torch's random numbers, where they were."""
+    def restore(self, trainer: Trainer) -> Progress:
+        """Put the trainer, and torch's random numbers, where they were.
+
+        Returns:
+            How far this process is; the first one has what all have counted.
+        """
         for name, part in _parts(trainer).items():
             part.load_state_dict(self.parts[name])
-        torch.set_rng_state(self.generators["cpu"])
-        if self.generators["cuda"]:
-            torch.cuda.set_rng_state_all(self.generators["cuda"])
+        generators = self.generators[trainer.processes.rank]
+        torch.set_rng_state(generators["cpu"])
+        if generators["cuda"]:
+            torch.cuda.set_rng_state_all(generators["cuda"])
+        counted = self.progress.tally
+        tally = counted if trainer.processes.is_first else torch.zeros_like(counted)
+        return replace(self.progress, tally=tally)
 
 
 def _parts(trainer: Trainer) -> dict[str, Any]:
@@ -103,8 +118,10 @@ def write_state(path: Path, state: State) -> None:
         "seconds": state.seconds,
         "progress": {**asdict(state.progress), "tally": state.progress.tally},
         "curves": [asdict(epoch) for epoch in state.curves],
-        "generators": dict(state.generators),
+        "generators": [dict(each) for each in state.generators],
         "parts": dict(state.parts),
+        "best": state.best and {"epoch": state.best.epoch, "weights": state.best.weights},
+        "micro_batch": state.micro_batch,
         "resumes": state.resumes,
     }
     buffer = io.BytesIO()
@@ -150,6 +167,8 @@ def _state(document: Mapping[str, Any]) -> State:
         curves=tuple(Epoch(**epoch) for epoch in document["curves"]),
         generators=document["generators"],
         parts=document["parts"],
+        best=document["best"] and Best(**document["best"]),
+        micro_batch=document["micro_batch"],
         resumes=document["resumes"],
     )
 
@@ -157,20 +176,33 @@ def _state(document: Mapping[str, Any]) -> State:
 class Keeper:
     """Says at each window border whether the state is to be written, and whether to stop.
 
+    The processes of a run agree on both: the first one writes, and all stop after that.
+
     Args:
         path: The state file.
         every: Seconds between two of them.
+        processes: Of the run.
     """
 
-    def __init__(self, path: Path, *, every: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        every: float,
+        processes: Processes = ALONE,
+    ) -> None:
         self.path = path
         self._every, self._written = every, monotonic()
-        self._signal: int | None = None
+        self._processes = processes
+        self._asked, self._asked_at = 0, 0.0  # the signal that this process has
+        self._stop = 0  # the one that all of them know of
 
     @property
     def due(self) -> bool:
-        """Whether the state is to be written at this border."""
-        return self._signal is not None or monotonic() - self._written >= self._every
+        """Whether the state is to be written at this border; asked by all processes there."""
+        is_late = monotonic() - self._written >= self._every
+        self._stop, due = self._processes.largest([self._asked, is_late])
+        return bool(self._stop or due)
 
     def write(self, state: State) -> None:
         """Write the state, and stop if a signal asked for it.
@@ -178,13 +210,16 @@ class Keeper:
         Raises:
             InterruptedTrainingError: One did.
         """
-        write_state(self.path, state)
+        if self._processes.is_first:
+            write_state(self.path, state)
+        self._processes.wait()  # one that ends has torchrun end the others
         self._written = monotonic()
-        if self._signal is not None:
+        if self._stop:
+            command = f"{again(self._processes.count)} train --resume {self.path}"
             raise InterruptedTrainingError(
                 f"interrupted in epoch {state.epoch}, after {state.progress.samples:,} images",
-                hint=f"ckpt train --resume {self.path}  goes on from there",
-                signal=self._signal,
+                hint=f"{command}  goes on from there",
+                signal=self._stop,
             )
 
     @contextmanager
@@ -196,9 +231,13 @@ class Keeper:
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def note(number: int, _frame: FrameType | None) -> None:
-            self._signal = number
-            for each in before:
-                signal.signal(each, signal.SIG_DFL)
+            # A terminal's Ctrl-C reaches torchrun too, which sends SIGTERM after it.
+            if self._asked and self._processes.count > 1 and monotonic() < self._asked_at + 1:
+                return
+            if self._asked:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            self._asked, self._asked_at = number, monotonic()
 
         for number in before:
             signal.signal(number, note)
@@ -207,3 +246,8 @@ class Keeper:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def again(processes: int) -> str:
+    """The command that goes on with a run of so many processes."""
+    return "ckpt" if processes == 1 else f"torchrun --nproc-per-node {processes} -m ckpt"

@@ -73,8 +73,8 @@ class TensorBoard(Unwatched):
         scores = {"loss/test": trained.test_loss, "accuracy/test": trained.test_accuracy}
         with self._writing() as writer:
             # "." for its file to be in the run's folder, not in one that is a run of its own.
-            last = trained.curves[-1].epoch
-            writer.add_hparams(trained.record["recipe"], scores, run_name=".", global_step=last)
+            recipe, epoch = trained.record["recipe"], trained.epoch
+            writer.add_hparams(recipe, scores, run_name=".", global_step=epoch)
 
     def close(self) -> None:
         """See `Watcher.close`."""

@@ -12,19 +12,27 @@ class Facts:
     Attributes:
         dataset: As people call it, e.g. ``Fashion-MNIST``.
         where: Folder or package that the images come from, the home folder as ``~``.
+        batch_size: The largest micro-batch at the start.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         why: One phrase: why this precision, e.g. ``timed: 1.4 × fp32``.
+        loader: ``resident`` or ``workers``.
+        why_loader: One phrase.
+        processes: That share every window.
     """
 
     dataset: str
     where: str
     train_count: int
+    holdout_count: int
     test_count: int
     epochs: int
+    effective_batch: int
     batch_size: int
-    accumulate: int
     precision: str
     why: str
+    loader: str
+    why_loader: str
+    processes: int
     device: str
     threads: int
 
@@ -41,6 +49,8 @@ class Epoch:
         seconds: Wall clock.
         images_per_second: Wall clock, data and optimizer included.
         skipped_steps: Windows whose gradients overflowed in fp16 and changed nothing.
+        holdout_loss: Mean over the images held out, after the epoch, in nats, without dropout.
+        holdout_accuracy: Likewise, in [0, 1]; both are None where none are held out.
     """
 
     epoch: int
@@ -50,6 +60,8 @@ class Epoch:
     seconds: float
     images_per_second: float
     skipped_steps: int
+    holdout_loss: float | None = None
+    holdout_accuracy: float | None = None
 
     @property
     def figures(self) -> dict[str, float]:
@@ -72,6 +84,8 @@ class Trained:
 
     Attributes:
         path: The file that was written, and read back for the test.
+        last_path: That of the last epoch's weights, where both were asked for.
+        epoch: Whose weights `path` has.
         test_loss: Mean over the test images, in nats, fp32.
         test_accuracy: In [0, 1].
         record: JSON-able: recipe as resolved, dataset, precision, environment, …
@@ -79,6 +93,8 @@ class Trained:
     """
 
     path: Path
+    last_path: Path | None
+    epoch: int
     curves: tuple[Epoch, ...]
     test_loss: float
     test_accuracy: float
@@ -92,15 +108,20 @@ class Trained:
     @property
     def series(self) -> dict[str, list[float]]:
         """What was measured in each epoch, a list for each quantity, to six decimals."""
-        names = ("loss", "accuracy", "lr", "seconds", "skipped_steps")
-        return {name: [round(getattr(each, name), 6) for each in self.curves] for name in names}
+        figures = [each.figures for each in self.curves]
+        left_out = ("epoch", "images_per_second")
+        names = [name for name in figures[0] if name not in left_out]
+        return {name: [each[name] for each in figures] for name in names}
 
 
 class Watcher(Protocol):
-    """Told of a run in this order: notes, started, then steps and epochs, finished."""
+    """Told of a run in this order: notes and loading, started, then steps and epochs, finished."""
 
     def note(self, text: str) -> None:
         """One plain line about something that is not as one might think."""
+
+    def loading(self, what: str, done: int, total: int, unit: str) -> None:
+        """So much of a file has been fetched, or so many images are decoded."""
 
     def started(self, facts: Facts) -> None:
         """Everything is loaded; the first step comes next."""
@@ -123,6 +144,9 @@ class Unwatched:
 
     def note(self, text: str) -> None:
         """See `Watcher.note`."""
+
+    def loading(self, what: str, done: int, total: int, unit: str) -> None:
+        """See `Watcher.loading`."""
 
     def started(self, facts: Facts) -> None:
         """See `Watcher.started`."""
@@ -150,6 +174,11 @@ class Watchers:
         """See `Watcher.note`."""
         for each in self._watchers:
             each.note(text)
+
+    def loading(self, what: str, done: int, total: int, unit: str) -> None:
+        """See `Watcher.loading`."""
+        for each in self._watchers:
+            each.loading(what, done, total, unit)
 
     def started(self, facts: Facts) -> None:
         """See `Watcher.started`."""

@@ -4,6 +4,7 @@ Law: what is read back fits a new module of the same definition, strictly.
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,22 @@ def check_destination(path: Path, *, replace: bool) -> None:
         )
 
 
-def write_weights(model: nn.Module, path: Path, *, replace: bool) -> None:
-    """Save the state_dict by torch or safetensors, as the suffix says; whole or not at all."""
-    state = _portable(model)
+def portable(model: nn.Module) -> dict[str, Any]:
+    """The state_dict, copied to the CPU, each tensor row-major and with a storage of its own.
+
+    A storage of its own: a view would take everything that it looks at into the file. And
+    copied into a new one: `contiguous` leaves a channels-last tensor with one channel the
+    strides that it has.
+    """
+    state = model.state_dict()
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            state[key] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+    return state
+
+
+def write_weights(state: Mapping[str, Any], path: Path, *, replace: bool) -> None:
+    """Save what `portable` gave, in the format of the suffix; whole or not at all."""
     with write_whole(path, replace=replace) as out:
         if path.suffix == ".safetensors":
             import safetensors.torch
@@ -67,17 +81,3 @@ def read_weights(model: nn.Module, path: Path) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise FitError(f"{path}: does not fit what it was saved from: {reason}") from error
-
-
-def _portable(model: nn.Module) -> dict[str, Any]:
-    """The state_dict on the CPU, each tensor row-major and with a storage of its own.
-
-    A storage of its own: a view would take everything that it looks at into the file. And
-    copied into a new one: `contiguous` leaves a channels-last tensor with one channel the
-    strides that it has.
-    """
-    state = model.state_dict()
-    for key, value in state.items():
-        if isinstance(value, Tensor):
-            state[key] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
-    return state

@@ -1,7 +1,9 @@
-"""Arithmetic of an epoch: which samples make which micro-batch of which window.
+"""Arithmetic of an epoch: which samples make which micro-batch of which window, and where.
 
-Law: the micro-batches of an epoch, joined, are its samples in order, each once; every
-window but the last holds ``batch_size * accumulate`` of them. Pure, without torch.
+Laws: the windows of an epoch, joined, are its samples in order, each once, and every window
+but the last has the size asked for. The shares of a window, joined in the order of the
+processes, are the window; the micro-batches of a share, joined, are the share. Pure, without
+torch.
 """
 
 import hashlib
@@ -10,27 +12,35 @@ from collections.abc import Iterator
 ORDER_RULE = "torch.randperm, seeded with the first 8 bytes of sha256('order SEED EPOCH') >> 1"
 
 
-def windows(samples: int, *, batch_size: int, accumulate: int) -> Iterator[tuple[slice, ...]]:
-    """The accumulation windows of an epoch, each as the slices of its micro-batches.
+def windows(samples: int, size: int) -> Iterator[range]:
+    """The accumulation windows of an epoch: positions in its order.
 
     Args:
         samples: Of the epoch, at least 1.
-        batch_size: Samples of a micro-batch; the last one of the epoch may have fewer.
-        accumulate: Micro-batches of a window; the last window may have fewer.
+        size: The effective batch; the last window may have fewer.
     """
-    window = batch_size * accumulate
-    for start in range(0, samples, window):
-        end = min(start + window, samples)
-        yield tuple(slice(at, min(at + batch_size, end)) for at in range(start, end, batch_size))
+    return (range(at, min(at + size, samples)) for at in range(0, samples, size))
+
+
+def share(window: range, *, rank: int, count: int) -> range:
+    """What the process `rank` of `count` takes of a window: a run of it, the first ones longer."""
+    each, longer = divmod(len(window), count)
+    start = window.start + rank * each + min(rank, longer)
+    return range(start, start + each + (rank < longer))
+
+
+def cut(samples: int, size: int) -> Iterator[slice]:
+    """The micro-batches of a share, as slices of it; the last one may have fewer."""
+    return (slice(at, min(at + size, samples)) for at in range(0, samples, size))
 
 
 def epoch_seed(purpose: str, seed: int, epoch: int) -> int:
     """A seed that is a pure function of its arguments, in [0, 2^63).
 
     Args:
-        purpose: ``order`` or ``dropout``: the streams must not be the same.
+        purpose: ``order``, ``dropout`` or ``hold-out``: the streams must not be the same.
         seed: The recipe's.
-        epoch: From 1.
+        epoch: From 1; 0 for what holds in all of them.
     """
     digest = hashlib.sha256(f"{purpose} {seed} {epoch}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # torch takes a signed 64-bit seed

@@ -1,16 +1,22 @@
 """`ckpt train` at a prompt; what it computes is tested in tests/train."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ckpt.errors import DiskError
 from ckpt.show.training import TrainingView
 from ckpt.train.metrics_file import MetricsFile
-from tests.cli.support import Run
+from tests.cli.support import Run, tree
 
 QUICK = ("--dataset", "digits", "--epochs", "1", "--precision", "fp32")
 
@@ -77,6 +83,100 @@ def test_average_of_the_weights_is_what_is_written(ckpt: Run, folder: Path) -> N
     assert (folder / "plain.pt").read_bytes() != (folder / "ema.pt").read_bytes()
 
 
+SOFTMAX = """
+from torch import nn
+def net():
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 2), nn.LogSoftmax(dim=1))
+"""
+
+
+def write_pets(folder: Path) -> None:
+    """Cats are dark, dogs are bright; and a definition that can tell them apart."""
+    noise = np.random.default_rng(0)
+    for name, lowest in (("cat", 0), ("dog", 128)):
+        (folder / "pets" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = noise.integers(lowest, lowest + 128, (6, 6), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "pets" / name / f"{number}.png")
+    (folder / "net.py").write_text(SOFTMAX)
+
+
+OF_PETS = ("--model", "net.py:net", "--epochs", "2", "--precision", "fp32", "--batch-size", "8")
+
+
+def test_folder_of_images_is_trained_on(ckpt: Run, folder: Path) -> None:
+    write_pets(folder)
+    ran = ckpt("train", "--register", "--dataset", "pets", *OF_PETS, "--json")
+    assert ran.code == 0, ran.err
+    assert "pets: 32 images from pets (every fifth for the test)" in ran.err
+    assert ran.data["test_accuracy"] == 1.0
+    record = ckpt("show", "v1", "--json").data["record"]["training"]
+    assert record["dataset"]["class_names"] == ["cat", "dog"]
+    assert record["dataset"]["test_from"] == "every fifth"
+    assert record["recipe"]["dataset"] == record["dataset"]["name"] == "folder"
+    assert "pets" not in str(record)
+    again = ckpt("train", "--register", "--dataset", f"{folder}/pets/", *OF_PETS, "--json")
+    assert again.data["added"]["new"] is False
+
+
+def test_resumed_run_finds_its_folder_again(
+    ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pets(folder)
+    words = ("train", "--dataset", "pets", "--image-size", "6", *OF_PETS, "--json")
+    whole = ckpt(*words, "-o", "whole.pt").data
+    with monkeypatch.context() as stopped:
+        from ckpt.train.state import Keeper
+
+        write = Keeper.write
+
+        def stop(self: Keeper, state: object) -> None:
+            self._stop = signal.SIGINT
+            write(self, state)
+
+        stopped.setattr(Keeper, "write", stop)
+        assert ckpt(*words, "--save-every", "0", "-o", "x.pt").code == 130
+    ran = ckpt("train", "--resume", "net.state.pt", "-o", "again.pt", "--json")
+    assert ran.data["test_loss"] == whole["test_loss"]
+    assert (folder / "again.pt").read_bytes() == (folder / "whole.pt").read_bytes()
+
+
+def test_dataset_that_is_none_says_what_may_be_meant(ckpt: Run, folder: Path) -> None:
+    ran = ckpt("train", "--dataset", "mnits")
+    assert ran.code == 2
+    assert "dataset is mnits, expected one of auto, mnist" in ran.err
+    assert "did you mean mnist" in ran.err
+    for words, code in (
+        (("--dataset", "no/where"), 3),
+        (("--dataset", "no.npz"), 3),
+        (("--dataset", "digits", "--image-size", "8"), 2),
+    ):
+        ran = ckpt("train", *words)
+        assert (ran.code, len(ran.err.splitlines()) <= 2) == (code, True), ran.err
+
+
+def test_fault_44_interrupted_training_registers_nothing(ckpt: Run, folder: Path) -> None:
+    """A real process, and a real Ctrl-C in the middle of an epoch."""
+    write_pets(folder)
+    words = ["train", "--register", "--dataset", "pets", *OF_PETS]
+    assert ckpt(*words).code == 0
+    before = tree(folder)
+    command = [sys.executable, "-m", "ckpt", *words, "--epochs", "100000", "--save-every", "0"]
+    package = Path(__file__).parent.parent.parent
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(package)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        state = folder / "net.state.pt"
+        deadline = time.monotonic() + 60
+        while not state.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    state.unlink()
+    assert tree(folder) == before
+    assert ckpt("verify").code == 0
+
+
 def test_metrics_and_events_are_written_beside_what_is_shown(ckpt: Run, folder: Path) -> None:
     ran = ckpt("train", *QUICK, "--json", "--metrics", "m.jsonl", "--tensorboard", "runs/1")
     assert ran.code == 0, ran.err
@@ -125,7 +225,7 @@ def test_metrics_of_an_interrupted_run_go_on(
         ("epoch", 1),
         ("started", None),
         ("epoch", 2),
-        ("finished", None),
+        ("finished", 2),
     ]
     assert lines[2]["resumed_at"] == {"epoch": 2, "images": 128}
 

@@ -11,12 +11,18 @@ REAL_DATA = os.environ.get("CKPT_DATA")
 
 @pytest.fixture(autouse=True)
 def cut_off(tmp_path, monkeypatch):
-    """An empty cache, no ``CKPT_DATA``, and every look-up of a host name fails."""
+    """An empty cache, no ``CKPT_DATA``, no proxy, and every look-up of a host name fails."""
+    look_up = socket.getaddrinfo
 
-    def fail(*_: object, **__: object) -> None:
+    def fail(host: object, *arguments: object, **options: object) -> object:
+        if host == "127.0.0.1":  # a test's own server
+            return look_up(host, *arguments, **options)
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.delenv("CKPT_DATA", raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(socket, "getaddrinfo", fail)
 

@@ -3,18 +3,17 @@
 import gzip
 import hashlib
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from ckpt.definitions import declare_torchvision_ops
 from ckpt.errors import DatasetError
 from ckpt.train.dataset import AbsentError, load_dataset
 from ckpt.train.digits import enlarge
-
-declare_torchvision_ops()
-from torchvision.datasets import mnist as torchvision_mnist  # noqa: E402
+from ckpt.train.download import Archive
+from ckpt.train.published import PUBLISHED
 
 SIZES = {"train": 5, "t10k": 3}
 FILES = [f"{part}-{what}" for part in SIZES for what in ("images-idx3-ubyte", "labels-idx1-ubyte")]
@@ -96,50 +95,44 @@ def test_a_cache_that_cannot_be_made_is_no_reason_to_fail(tmp_path, monkeypatch)
     assert load("auto")[0].name == "digits"
 
 
-def fake_download(monkeypatch, action):
-    def download(self):
-        print("torchvision is talkative")
-        action(Path(self.root))
-
-    monkeypatch.setattr(torchvision_mnist.KMNIST, "download", download)
-
-
-def test_a_download_gets_its_name_when_it_is_whole(tmp_path, monkeypatch, capsys):
-    fake_download(monkeypatch, layout)
-    dataset, notes = load("kmnist")
-    assert dataset.found == "download"
-    assert len(notes) == 1
-    assert load("kmnist")[0].found == "cache"
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("error", [RuntimeError("bad MD5"), OSError("reset"), KeyboardInterrupt()])
-def test_a_broken_download_leaves_nothing(tmp_path, monkeypatch, error):
-    def half(root):
-        layout(root)
-        raise error
-
-    fake_download(monkeypatch, half)
-    with pytest.raises((AbsentError, KeyboardInterrupt)):
-        load("kmnist")
-    assert list((tmp_path / "cache" / "ckpt").iterdir()) == []
-
-
 def test_archives_are_read_where_they_are_the_published_ones(tmp_path, monkeypatch):
     raw = layout(tmp_path)
     expected = load("kmnist", tmp_path)[0].digest()
-    resources = []
+    archives = {}
     for name in FILES:
         packed = raw / f"{name}.gz"
         packed.write_bytes(gzip.compress((raw / name).read_bytes()))
+        archives[name] = archive_of(packed, (raw / name).stat().st_size)
         (raw / name).unlink()
-        resources.append((packed.name, hashlib.md5(packed.read_bytes()).hexdigest()))
-    monkeypatch.setattr(torchvision_mnist.KMNIST, "resources", resources)
+    kmnist = replace(PUBLISHED["kmnist"], archives=archives)
+    monkeypatch.setitem(PUBLISHED, "kmnist", kmnist)
     assert load("kmnist", tmp_path)[0].digest() == expected
     assert sorted(path.name for path in raw.iterdir()) == sorted(f"{name}.gz" for name in FILES)
-    packed.write_bytes(packed.read_bytes()[:-9])  # cut short
-    with pytest.raises(DatasetError, match=f"{packed.name}: not the published file"):
+
+
+def archive_of(packed: Path, unpacked: int) -> Archive:
+    content = packed.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return Archive(name=packed.name, nbytes=len(content), sha256=digest, unpacked=unpacked)
+
+
+def test_fault_44_other_or_truncated_archives_are_refused(tmp_path):
+    """Before anything of them is unpacked, whatever they would become."""
+    raw = layout(tmp_path)
+    for name in FILES:
+        (raw / f"{name}.gz").write_bytes(gzip.compress(bytes(99)))
+        (raw / name).unlink()
+    packed = raw / f"{FILES[0]}.gz"
+    refused = f"{packed.name}: not the published file"
+    size = PUBLISHED["kmnist"].archives[FILES[0]].nbytes
+    for content in (b"", packed.read_bytes(), packed.read_bytes()[:-9], bytes(size + 1)):
+        packed.write_bytes(content)
+        with pytest.raises(DatasetError, match=f"{refused} .{len(content):,} bytes, expected"):
+            load("kmnist", tmp_path)
+    packed.write_bytes(bytes(size))
+    with pytest.raises(DatasetError, match=f"{refused} .sha256 ") as caught:
         load("kmnist", tmp_path)
+    assert caught.value.exit_code == 3
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -160,7 +153,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("name", "content", "message"), DAMAGE.values(), ids=DAMAGE)
-def test_damaged_files_are_refused_by_name(tmp_path, name, content, message):
+def test_fault_44_damaged_files_are_refused_by_name(tmp_path, name, content, message):
     raw = layout(tmp_path)
     (raw / name).write_bytes(content)
     with pytest.raises(DatasetError, match=message) as caught:
@@ -178,7 +171,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mnist", "auto"])
-def test_files_that_are_not_mnist_are_refused_by_digest(tmp_path, name):
+def test_fault_44_files_that_are_not_mnist_are_refused_by_digest(tmp_path, name):
     layout(tmp_path, "MNIST")
     with pytest.raises(DatasetError, match=f"{IMAGES}: not the published file"):
         load(name, tmp_path)

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ckpt.train.loop import Window, evaluate
 from ckpt.train.precision import build_trainer
+from ckpt.train.processes import Processes
 from ckpt.train.recipe import Recipe
 
 TOLERANCE = 1e-12
@@ -120,7 +121,7 @@ def test_world_size_multiplies_because_processes_average():
     trainer.accumulate(Window(32, [batch]))
     alone = gradients(trainer)
     two = build_trainer(trainer.model, "fp32", Recipe())
-    object.__setattr__(two, "world_size", 2)
+    object.__setattr__(two, "processes", Processes(count=2))
     two.optimizer.zero_grad()
     two.accumulate(Window(32, [batch]))
     assert all(torch.equal(2 * a, b) for a, b in zip(alone, gradients(two), strict=True))

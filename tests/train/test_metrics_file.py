@@ -17,13 +17,17 @@ from ckpt.train.watch import Epoch, Facts, Place, Unwatched, Watchers
 FACTS = Facts(
     dataset="MNIST",
     where="~/data/MNIST",
-    train_count=60_000,
+    train_count=54_000,
+    holdout_count=6_000,
     test_count=10_000,
     epochs=14,
+    effective_batch=256,
     batch_size=64,
-    accumulate=4,
     precision="bf16",
     why="timed: 1.4 × fp32",
+    loader="resident",
+    why_loader="they fit",
+    processes=1,
     device="cpu",
     threads=2,
 )
@@ -55,19 +59,26 @@ def test_a_run_is_told_as_it_goes(tmp_path: Path, path: Path, linear: str) -> No
         def epoch(self, result: Epoch) -> None:
             counts.append(len(lines(path)))
 
-    recipe = Recipe(model=linear, dataset="digits", epochs=2, precision="fp32", device="cpu")
+    recipe = Recipe(model=linear, dataset="digits", epochs=2, precision="fp32", holdout=0.2)
     out = tmp_path / "w.pt"
     trained = train(recipe, out, watch=Watchers(MetricsFile(path), Counter()))
+    assert trained is not None
     assert counts == [2, 3]
     started, *epochs, finished = lines(path)
     assert started["event"] == "started"
-    assert (started["train_count"], started["batch_size"], started["why"]) == (1437, 64, "as asked")
+    assert (started["holdout_count"], started["batch_size"], started["why"]) == (
+        287,
+        64,
+        "as asked",
+    )
+    assert "holdout_loss" in trained.series
     assert {each["event"] for each in epochs} == {"epoch"}
     for name, curve in trained.series.items():
         assert [each[name] for each in epochs] == curve
     del finished["time"]
     assert finished == {
         "event": "finished",
+        "epoch": trained.epoch,
         "test_accuracy": trained.test_accuracy,
         "test_loss": trained.test_loss,
         "test_images": 360,
@@ -85,13 +96,17 @@ def test_started_line_has_the_facts_and_no_folder_of_the_machine(path: Path) -> 
     assert line == {
         "event": "started",
         "dataset": "MNIST",
-        "train_count": 60_000,
+        "train_count": 54_000,
+        "holdout_count": 6_000,
         "test_count": 10_000,
         "epochs": 14,
+        "effective_batch": 256,
         "batch_size": 64,
-        "accumulate": 4,
         "precision": "bf16",
         "why": "timed: 1.4 × fp32",
+        "loader": "resident",
+        "why_loader": "they fit",
+        "processes": 1,
         "device": "cpu",
         "threads": 2,
     }
@@ -105,9 +120,9 @@ def test_numbers_that_json_lacks_are_text(path: Path) -> None:
 
 
 def test_figures_that_are_not_known_are_left_out() -> None:
-    partly = replace(EPOCH, accuracy=None)  # type: ignore[arg-type]
-    assert "accuracy" not in partly.figures
-    assert partly.figures["loss"] == 0.213446
+    assert "holdout_loss" not in EPOCH.figures
+    known = replace(EPOCH, holdout_loss=0.12345678).figures
+    assert (known["holdout_loss"], known["loss"]) == (0.123457, 0.213446)
 
 
 def test_a_run_that_goes_on_adds_lines(path: Path) -> None:
@@ -180,5 +195,5 @@ def test_watchers_hear_everything_in_their_order() -> None:
     calls = {name for name in dir(Unwatched) if not name.startswith("_")}
     assert calls == {name for name in dir(Watchers) if not name.startswith("_")}
     for call in sorted(calls):
-        getattr(both, call)(*[1] * {"step": 2, "close": 0}.get(call, 1))
+        getattr(both, call)(*[1] * {"step": 2, "close": 0, "loading": 4}.get(call, 1))
     assert heard == [(name, call) for call in sorted(calls) for name in "ab"]

@@ -6,10 +6,16 @@ import sys
 import pytest
 
 from ckpt.errors import UsageError
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipe import Recipe, is_path
 
 WRONG = {
     "dataset": ({"dataset": "mnits"}, "dataset is mnits"),
+    "no folder": (
+        {"dataset": "pets"},
+        "dataset is pets, expected one of auto, .*, digits, a folder of images or an .npz file",
+    ),
+    "nothing": ({"dataset": ""}, "dataset is , expected one of"),
+    "image size": ({"image_size": -1}, "image-size is -1, expected from 0 to 4,096"),
     "precision": ({"precision": "fp8"}, "precision is fp8"),
     "epochs": ({"epochs": 0}, "epochs is 0, expected at least 1"),
     "batch size": ({"batch_size": 0}, "batch-size is 0"),
@@ -33,6 +39,15 @@ def test_recipe_suggests_the_dataset_that_was_meant():
     with pytest.raises(UsageError) as caught:
         Recipe(dataset="mnits")
     assert caught.value.hint == "did you mean mnist"
+
+
+def test_what_is_a_path_is_taken_for_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("pets", "mnist"):
+        (tmp_path / name).mkdir()
+    for dataset in ("pets", "./mnist", "no/where", "a.npz", "B.NPZ"):
+        assert is_path(Recipe(dataset=dataset).dataset)
+    assert not is_path("mnist")
 
 
 def test_effective_batch_is_the_product():

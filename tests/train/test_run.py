@@ -181,8 +181,8 @@ def test_a_device_that_is_not_there_is_refused(tmp_path, linear):
 
 UNFIT = {
     "logits": ("nn.Sequential(nn.Flatten(), nn.Linear(784, 10))", "no log-probabilities"),
-    "classes": ("nn.Sequential(nn.Flatten(), nn.Linear(784, 9))", r"gives \(64, 9\)"),
-    "input": ("nn.Linear(3, 10)", r"does not take images \(64, 1, 28, 28\)"),
+    "classes": ("nn.Sequential(nn.Flatten(), nn.Linear(784, 9))", r"gives \(8, 9\)"),
+    "input": ("nn.Linear(3, 10)", r"does not take images \(8, 1, 28, 28\)"),
 }
 
 

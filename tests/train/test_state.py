@@ -50,7 +50,7 @@ class Stops(Keeper):
     def due(self) -> bool:
         self._left -= 1
         if self._left == 0:
-            self._signal = signal.SIGINT
+            self._asked = signal.SIGINT
         return super().due
 
 

@@ -36,6 +36,7 @@ def run(folder: Path, model: str, out: Path) -> Trained:
     recipe = Recipe(model=model, dataset="digits", epochs=2, precision="fp32", device="cpu")
     trained = train(recipe, out, watch=watch)
     watch.close()
+    assert trained is not None
     return trained
 
 

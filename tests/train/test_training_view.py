@@ -22,12 +22,16 @@ FACTS = Facts(
     dataset="MNIST",
     where="~/.cache/ckpt/MNIST",
     train_count=60_000,
+    holdout_count=0,
     test_count=10_000,
     epochs=14,
+    effective_batch=64,
     batch_size=64,
-    accumulate=1,
     precision="bf16",
     why="timed: 1.4 × fp32",
+    loader="resident",
+    why_loader="in memory",
+    processes=1,
     device="cpu",
     threads=2,
 )
@@ -42,6 +46,8 @@ EPOCH = Epoch(
 )
 TRAINED = Trained(
     path=Path("w.pt"),
+    last_path=None,
+    epoch=1,
     curves=(EPOCH,),
     test_loss=0.03,
     test_accuracy=0.9921,
@@ -62,8 +68,32 @@ class Terminal(io.StringIO):
 def test_header_shows_the_arithmetic():
     assert header(FACTS) == [
         "MNIST: 60,000 images from ~/.cache/ckpt/MNIST        60,000 = 937 × 64 + 32",
-        "effective batch 64 = 64 × 1 · bf16 autocast (timed: 1.4 × fp32) · 2 threads",
+        "effective batch 64 = 64 × 1 · bf16 autocast (timed: 1.4 × fp32)"
+        " · resident (in memory) · 2 threads",
     ]
+
+
+BATCHES = [
+    ((256, 64, 1), "256 = 64 × 4"),
+    ((256, 64, 2), "256 = 64 × 2 × 2 processes"),
+    ((256, 256, 1), "256 = 256 × 1"),
+    ((256, 100, 1), "256, at most 100 at once"),
+    ((65, 65, 2), "65, in 2 processes, at most 65 at once"),
+]
+
+
+@pytest.mark.parametrize(("numbers", "words"), BATCHES, ids=[words for _, words in BATCHES])
+def test_header_says_how_the_effective_batch_is_cut(numbers, words):
+    whole, micro, processes = numbers
+    facts = replace(FACTS, effective_batch=whole, batch_size=micro, processes=processes)
+    assert f"effective batch {words} · " in header(facts)[1]
+
+
+def test_header_and_lines_have_the_hold_out():
+    images = header(replace(FACTS, train_count=54_000, holdout_count=6_000))[0]
+    assert "54,000 images from ~/.cache/ckpt/MNIST, 6,000 held out" in images
+    line = epoch_line(replace(EPOCH, holdout_loss=0.0512, holdout_accuracy=0.98423), 14)
+    assert "acc  93.4%  hold-out 0.0512 98.42%  2,715 img/s" in line
 
 
 def test_division_without_a_rest_has_none():
@@ -133,3 +163,34 @@ def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch):
     assert stream.getvalue().endswith("\r")
     assert lines[-1] == summary(TRAINED)
     assert sys.stdout is not stream
+
+
+def test_loading_is_a_bar_on_a_terminal_alone(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("ckpt.show.training.BAR_DELAY", 0.0)
+    lines = []
+    for stream in (Terminal(), io.StringIO()):
+        view = TrainingView(lines.append, stream)
+        view.loading("a\x1b.gz", 1_000_000, 2_000_000, "B")
+        view.note("wait")
+        view.loading("b.gz", 1_000_000, 4_000_000, "B")
+        view.loading("b.gz", 4_000_000, 4_000_000, "B")
+        view.loading("pets", 1, 2, " img")
+        view.close()
+        shown = stream.getvalue()
+        if stream.isatty():
+            assert r"a\x1b.gz" in shown
+            assert shown.index("b.gz") < shown.index("pets")
+            assert shown.endswith("\r")
+        else:
+            assert shown == ""
+    assert lines == ["wait", "wait"]
+
+
+def test_names_of_files_cannot_write_on_the_terminal():
+    lines = []
+    view = TrainingView(lines.append, io.StringIO())
+    view.note("\x1b[2Jnote")
+    view.started(replace(FACTS, where="\x1b[2J"))
+    assert lines[0] == r"\x1b[2Jnote"
+    assert r"from \x1b[2J" in lines[1]

@@ -1,0 +1,56 @@
+"""How many samples go through the model at once, and what happens when memory runs out.
+
+Law: the effective batch, the order of the samples and the gradient stay as they are; only the
+micro-batches become smaller.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ckpt.errors import OutOfMemoryError
+
+_CPU_ALLOCATOR = "DefaultCPUAllocator"  # c10/core/impl/alloc_cpu.cpp raises a plain RuntimeError
+
+
+@dataclass(slots=True)
+class MicroBatchSize:
+    """The largest micro-batch.
+
+    Attributes:
+        now: Samples, at least 1.
+        adapts: Whether it is halved when memory runs out.
+        note: Takes one plain line for each halving.
+    """
+
+    now: int
+    adapts: bool
+    note: Callable[[str], None]
+
+    def halve(self, error: RuntimeError) -> None:
+        """Halve it after `error`.
+
+        Raises:
+            OutOfMemoryError: It does not adapt, or is 1 already.
+        """
+        too_large, self.now = self.now, self.now // 2
+        if not self.adapts or too_large == 1:
+            hint = None if self.adapts else "--micro-batch auto  halves it, not the effective batch"
+            raise OutOfMemoryError(
+                f"out of memory with {_images(too_large)} at once: {_brief(error)}", hint=hint
+            ) from error
+        self.note(f"out of memory with {_images(too_large)} at once: now {self.now:,}")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device has no more memory, or the CPU's allocator none from the system."""
+    return isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"
+
+
+def _brief(error: RuntimeError) -> str:
+    return " ".join(str(error).split())[:120]

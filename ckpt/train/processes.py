@@ -1,0 +1,98 @@
+"""The processes of one run, as torchrun starts them; alone, they are one.
+
+Each has a share of every window, all have the same weights, and the first one alone speaks and
+writes. What they tell each other beside the gradients goes over gloo, whatever the device.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process among those of its run.
+
+    Attributes:
+        rank: Of this one, from 0.
+        count: Of all.
+        local_rank: Of this one among those of its machine.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one speaks and writes."""
+        return self.rank == 0
+
+    def largest(self, numbers: list[int]) -> list[int]:
+        """For each number, the largest that any process has."""
+        if self.count == 1:
+            return numbers
+        shared = torch.tensor(numbers)
+        distributed.all_reduce(shared, op=distributed.ReduceOp.MAX)
+        return [int(number) for number in shared]
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of all processes' tensors, on the CPU; `tensor` is left as it is."""
+        if self.count == 1:
+            return tensor
+        shared = tensor.detach().cpu().clone()
+        distributed.all_reduce(shared)
+        return shared
+
+    def of_first(self, value: T) -> T:
+        """The first one's value."""
+        values = [value]
+        if self.count > 1:
+            distributed.broadcast_object_list(values)
+        return values[0]
+
+    def of_all(self, value: T) -> list[T]:
+        """Everyone's value, by rank."""
+        values: list[Any] = [value] * self.count
+        if self.count > 1:
+            distributed.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+ALONE = Processes()
+
+
+def started_by_torchrun() -> Processes:
+    """What torchrun says in the environment of a process; `ALONE` without it.
+
+    Source: PyTorch's documentation, torchrun, Environment Variables.
+    """
+    rank, count, local = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if rank is None or count is None:
+        return ALONE
+    return Processes(int(rank), int(count), int(local or 0))
+
+
+@contextmanager
+def joined(processes: Processes) -> Iterator[None]:
+    """Have them know each other; where they do already, it is left so."""
+    if processes.count == 1 or distributed.is_initialized():
+        yield
+        return
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()

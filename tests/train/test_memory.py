@@ -1,0 +1,162 @@
+"""Memory that runs out: smaller micro-batches, the same windows, order and gradients."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from ckpt.errors import OutOfMemoryError, UsageError
+from ckpt.train.loop import Window
+from ckpt.train.memory import MicroBatchSize
+from ckpt.train.precision import build_trainer
+from ckpt.train.recipe import Recipe
+from ckpt.train.run import train
+from ckpt.train.watch import Unwatched
+
+
+class Tight(nn.Module):
+    """Has room for a number of samples; in the middle of a window too, where `later` says."""
+
+    def __init__(self, room, later=0, error=None):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.LogSoftmax(dim=1))
+        self.norm = nn.BatchNorm2d(1)
+        self.room, self.left, self.seen = room, later, []
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
+
+    def forward(self, images):
+        self.seen.append(len(images))
+        normed = self.norm(images)
+        self.left -= 1
+        if len(images) > self.room and self.left < 0:
+            raise self.error
+        return self.layers(normed)
+
+
+class Cut:
+    """A window's micro-batches, cut anew each time in the size that is now allowed."""
+
+    def __init__(self, images, labels, size):
+        self.images, self.labels, self.size = images, labels, size
+
+    def __iter__(self):
+        pairs = zip(self.images.split(self.size.now), self.labels.split(self.size.now), strict=True)
+        return iter(list(pairs))
+
+
+def window(count, size):
+    generator = torch.Generator().manual_seed(7)
+    images = torch.randn(count, 1, 28, 28, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 10, (count,), generator=generator)
+    return Window(count, Cut(images, labels, size))
+
+
+def trainer_for(model, size):
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return build_trainer(model.double(), "fp32", Recipe(), size=size)
+
+
+@pytest.mark.parametrize("later", [0, 1, 2], ids=["first", "second", "third micro-batch"])
+def test_halving_keeps_window_order_and_gradient(later):
+    """As if the window had been cut that way from the start: gradients, buffers, metrics."""
+    notes = []
+    adapting = MicroBatchSize(96, adapts=True, note=notes.append)
+    if later:
+        adapting.now = 32  # so that there are micro-batches before the one that fails
+    tight = trainer_for(Tight(16, later), adapting)
+    tally = tight.accumulate_in_memory(window(96, adapting))
+    fixed = MicroBatchSize(adapting.now, adapts=False, note=notes.append)
+    roomy = trainer_for(Tight(1000), fixed)
+    expected = roomy.accumulate_in_memory(window(96, fixed))
+    assert adapting.now <= 16
+    assert torch.equal(tally, expected)
+    for found, wanted in zip(tight.model.parameters(), roomy.model.parameters(), strict=True):
+        assert torch.equal(found.grad, wanted.grad)
+    for found, wanted in zip(tight.model.buffers(), roomy.model.buffers(), strict=True):
+        assert torch.equal(found, wanted)
+    assert notes[0].startswith("out of memory with 96" if not later else "out of memory with 32")
+
+
+def test_the_size_stays_for_the_windows_that_follow():
+    size = MicroBatchSize(64, adapts=True, note=lambda _: None)
+    trainer = trainer_for(Tight(16), size)
+    totals = trainer.train_epoch([window(64, size), window(64, size)], lambda _: None)
+    assert trainer.model.seen == [64, 32] + [16] * 8
+    assert (totals.samples, totals.windows, totals.steps) == (128, 2, 2)
+
+
+CPU = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"
+
+
+def test_the_cpus_allocator_counts_too():
+    size = MicroBatchSize(8, adapts=True, note=lambda _: None)
+    trainer_for(Tight(4, error=RuntimeError(CPU)), size).accumulate_in_memory(window(8, size))
+    assert size.now == 4
+
+
+def test_other_errors_are_not_taken_for_it():
+    size = MicroBatchSize(8, adapts=True, note=lambda _: None)
+    trainer = trainer_for(Tight(4, error=RuntimeError("shapes do not match")), size)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        trainer.accumulate_in_memory(window(8, size))
+
+
+def test_one_image_that_does_not_fit_is_an_error():
+    size = MicroBatchSize(4, adapts=True, note=lambda _: None)
+    with pytest.raises(OutOfMemoryError, match="out of memory with 1 image at once"):
+        trainer_for(Tight(0), size).accumulate_in_memory(window(8, size))
+
+
+def test_a_size_that_was_asked_for_is_kept_and_the_way_out_said():
+    size = MicroBatchSize(8, adapts=False, note=lambda _: None)
+    with pytest.raises(OutOfMemoryError) as caught:
+        trainer_for(Tight(4), size).accumulate_in_memory(window(8, size))
+    assert "--micro-batch auto" in str(caught.value.hint)
+
+
+LIMITED = """
+import resource, sys
+from ckpt.cli import main
+import torch
+from sklearn.datasets import load_digits
+with open("/proc/self/status") as status:
+    data = next(int(line.split()[1]) for line in status if line.startswith("VmData"))
+limit = data * 1024 + int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds mmap on Linux only")
+def test_a_cpu_without_enough_memory_trains_all_the_same(tmp_path):
+    """A real limit on a real process; the default network on 1,437 images at once."""
+
+    def run(*words):
+        command = [sys.executable, "-c", LIMITED, str(400 << 20), "train", "--dataset", "digits"]
+        return subprocess.run(
+            [*command, "--epochs", "1", "--precision", "fp32", "--batch-size", "1437", *words],
+            cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+            capture_output=True, check=False,
+        )  # fmt: skip
+
+    fixed = run()
+    assert fixed.returncode == 5, fixed.stderr
+    assert "error: out of memory with 1,437 images at once" in fixed.stderr
+    assert "hint:  --micro-batch auto" in fixed.stderr
+    adapting = run("--micro-batch", "auto", "--json")
+    assert adapting.returncode == 0, adapting.stderr
+    assert "out of memory with 1,437 images at once: now 718" in adapting.stderr
+    assert "effective batch 1,437 = 1,437 × 1" in adapting.stderr
+
+
+def test_auto_is_for_one_process(tmp_path):
+    from ckpt.train.processes import Processes
+
+    recipe = Recipe(dataset="digits", micro_batch="auto")
+    with pytest.raises(UsageError, match="for one process"):
+        train(recipe, tmp_path / "w.pt", watch=Unwatched(), processes=Processes(0, 2))

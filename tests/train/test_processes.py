@@ -1,0 +1,146 @@
+"""Two processes by torchrun and gloo: one run's gradients, weights and states."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from ckpt.models.mnist_cnn import Net
+from torch.nn.functional import nll_loss
+
+from ckpt.errors import UsageError
+from ckpt.train.processes import ALONE, Processes, started_by_torchrun
+from ckpt.train.run import train
+from ckpt.train.state import read_state
+from ckpt.train.watch import Unwatched
+from tests.train.test_loop import TOLERANCE, worst
+from tests.train.test_state import DEFINITION
+from tests.train.two_processes import CASES, samples
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+def torchrun(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.Popen(
+        [*command, "--nproc-per-node", "2", *words], cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which `two_processes.py` has done what it does."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "dropout.py").write_text(DEFINITION)
+    with torchrun(folder, str(SCRIPT), str(folder), f"{folder}/dropout.py:net") as started:
+        _, errors = started.communicate(timeout=120)
+    assert started.returncode == 0, errors
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_have_the_gradient_of_one_batch(ran: Path, name: str) -> None:
+    count, _ = CASES[name]
+    both = [torch.load(ran / f"grads{rank}.pt") for rank in (0, 1)]
+    model = Net().double().eval()
+    model.load_state_dict(both[0]["state"])
+    images, labels = samples(count)
+    nll_loss(model(images), labels).backward()
+    expected = [parameter.grad for parameter in model.parameters()]
+    error = worst(both[0]["grads"][name], expected)
+    print(f"\ntwo processes, {name}: max relative error {error:.2e}")
+    assert error <= TOLERANCE
+    pairs = zip(both[0]["grads"][name], both[1]["grads"][name], strict=True)
+    assert all(torch.equal(first, second) for first, second in pairs)
+
+
+def test_gradients_are_averaged_once_a_window(ran: Path) -> None:
+    """Each bucket once, however many micro-batches a process has, and as many in both."""
+    counts = [json.loads((ran / f"counts{rank}.json").read_text()) for rank in (0, 1)]
+    assert counts[0] == counts[1]
+    for reduced, buckets, *_ in counts[0].values():
+        assert reduced == buckets > 0
+
+
+def test_losses_and_hits_are_those_of_all(ran: Path) -> None:
+    counts = json.loads((ran / "counts0.json").read_text())
+    state = torch.load(ran / "grads0.pt")["state"]
+    model = Net().double().eval()
+    model.load_state_dict(state)
+    for name, (count, _) in CASES.items():
+        images, labels = samples(count)
+        with torch.inference_mode():
+            log_probs = model(images)
+        loss_sum, correct = counts[name][2:]
+        assert loss_sum == pytest.approx(nll_loss(log_probs, labels, reduction="sum").item())
+        assert correct == (log_probs.argmax(dim=1) == labels).sum().item()
+
+
+def test_interrupted_anywhere_and_resumed_they_end_with_the_same_bytes(ran: Path) -> None:
+    """First window, mid-epoch, an epoch's end, the one after it, the last; one has the signal."""
+    resumed = sorted(ran.glob("resumed*.pt"))
+    assert len(resumed) == 5
+    assert {path.read_bytes() for path in resumed} == {(ran / "whole.pt").read_bytes()}
+    assert not (ran / "x.pt").exists()
+
+
+def test_a_state_of_two_is_not_for_one(ran: Path, tmp_path: Path) -> None:
+    state = read_state(ran / "s")
+    with pytest.raises(UsageError, match="the run has 2 processes, here are 1") as caught:
+        train(state.recipe, tmp_path / "w.pt", watch=Unwatched(), resumed=state)
+    assert "torchrun --nproc-per-node 2 -m ckpt train --resume" in str(caught.value.hint)
+
+
+def test_the_environment_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert started_by_torchrun() == ALONE
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert started_by_torchrun() == Processes(3, 4, 1)
+
+
+TRAIN = ["-m", "ckpt", "train", "--dataset", "digits", "--precision", "fp32", "--epochs", "4"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are looked up in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+def test_fault_39_signal_to_all_processes_loses_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """To torchrun and to both: what torchrun sends besides is no second signal."""
+    (tmp_path / "dropout.py").write_text(DEFINITION)
+    words = [*TRAIN, "--model", "dropout.py:net", "--save-every", "0"]
+    whole = torchrun(tmp_path, *words, "-o", "whole.pt")
+    out, errors = whole.communicate(timeout=120)
+    assert whole.returncode == 0, errors
+    assert out.count("wrote whole.pt") == 1, "the first process alone speaks"
+    cut = torchrun(tmp_path, *words, "-o", "cut.pt")
+    state = tmp_path / "dropout.state.pt"
+    for _ in range(600):
+        if state.exists():
+            break
+        time.sleep(0.05)
+    children = Path(f"/proc/{cut.pid}/task/{cut.pid}/children").read_text().split()
+    for process in (*map(int, children), cut.pid):
+        os.kill(process, number)
+    _, errors = cut.communicate(timeout=120)
+    assert cut.returncode != 0
+    assert not (tmp_path / "cut.pt").exists()
+    if number == signal.SIGINT:
+        hint = "torchrun --nproc-per-node 2 -m ckpt train --resume dropout.state.pt"
+        assert errors.count("error: interrupted in epoch") == 1, errors
+        assert hint in errors
+    resumed = torchrun(tmp_path, "-m", "ckpt", "train", "--resume", state.name, "-o", "cut.pt")
+    _, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, errors
+    assert (tmp_path / "cut.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+    assert not state.exists()
