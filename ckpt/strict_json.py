@@ -6,6 +6,8 @@ with a RecursionError.
 
 import json
 from collections import Counter
+from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 _DIGITS = 400  # more than a double has
@@ -24,6 +26,17 @@ def parse(text: str) -> Any:
         )
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+
+
+def plain(value: object) -> object:
+    """`value` for JSON: NaN and infinities, which JSON lacks, as text."""
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

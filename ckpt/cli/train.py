@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -14,6 +14,7 @@ import click
 from ckpt.cli.options import Session, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
 from ckpt.cli.recipe_options import expect_none_typed, recipe_of, recipe_options
+from ckpt.cli.watch_options import watch_options, watchers
 from ckpt.errors import InterruptedTrainingError, UsageError
 from ckpt.ops.register import register
 from ckpt.ops.registry import Added
@@ -22,7 +23,7 @@ from ckpt.show.training import TrainingView, summary_table
 from ckpt.show.versions import added_data, added_text
 from ckpt.show.words import printable, size
 from ckpt.train.recipe import Recipe
-from ckpt.train.watch import Trained
+from ckpt.train.watch import Trained, Watcher, Watchers
 
 if TYPE_CHECKING:
     from ckpt.train.processes import Processes
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     "ckpt train --dataset digits --out digits.safetensors\n"
     "ckpt train --register --dataset photos/ --image-size 28 --model net.py:Net\n"
     "ckpt train --register --resume mnist-cnn.state.pt\n"
+    "ckpt train --register --metrics run.jsonl --tensorboard runs/1\n"
     "torchrun --nproc-per-node 2 -m ckpt train --register"
 )
 @click.option("--register", "registered", is_flag=True, help="Make the weights the next version.")
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 @click.option("-m", "--message", default="", help="What to say of the version.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace the file that stands there.")
+@watch_options
 @recipe_options
 def command(
     session: Session,
@@ -67,6 +70,8 @@ def command(
     force: bool,
     resume: Path | None,
     save_every: float,
+    metrics: Path | None,
+    tensorboard: Path | None,
     recipe_ref: str,
     **settings: Any,
 ) -> None:
@@ -86,12 +91,15 @@ def command(
     keeper = _keeper(state, save_every, processes, new=resume is None)
     if name and not registered:
         raise UsageError("--name goes with --register")
-    with _destination(out, model, kept=not registered) as path:
-        trained = _train(session, recipe, path, keeper, resumed, processes, force=force)
+    others = [*watchers(metrics, tensorboard, resumed, replace=force)]
+    with (
+        _destination(out, model, kept=not registered) as path,
+        _rescue(session, path, needed=registered and out is None),
+    ):
+        trained = _train(session, recipe, path, keeper, resumed, processes, others, force=force)
         if trained is None:  # another process has the result
             return
-        with _rescue(session, path, needed=registered and out is None):
-            added = _registered(session, trained, recipe, model, message) if registered else None
+        added = _registered(session, trained, recipe, model, message) if registered else None
     keeper.path.unlink(missing_ok=True)
     kept = None if registered and out is None else path
     session.show(lambda: _text(trained, kept, added), lambda: _data(trained, kept, added))
@@ -104,17 +112,18 @@ def _train(
     keeper: "Keeper",
     resumed: "State | None",
     processes: "Processes",
+    others: Sequence[Watcher],
     *,
     force: bool,
 ) -> Trained | None:
     from ckpt.train.run import train
 
-    view = TrainingView(session.terminal.remark, sys.stderr)
+    watch = Watchers(TrainingView(session.terminal.remark, sys.stderr), *others)
     try:
         return train(
             recipe,
             path,
-            watch=view,
+            watch=watch,
             replace=force,
             keeper=keeper,
             resumed=resumed,
@@ -125,7 +134,7 @@ def _train(
             sys.exit(error.exit_code)
         raise
     finally:
-        view.close()
+        watch.close()
 
 
 def _resumed(path: Path | None) -> "State | None":
@@ -161,11 +170,11 @@ def _destination(out: Path | None, model: str, *, kept: bool) -> Iterator[Path]:
 
 @contextmanager
 def _rescue(session: Session, path: Path, *, needed: bool) -> Iterator[None]:
-    """Keep the weights of a finished training if the registry does not take them."""
+    """Keep the weights of a finished training whatever fails after it."""
     try:
         yield
     except BaseException:
-        if needed:
+        if needed and path.exists():
             saved = Path.cwd() / f"{path.stem}.{token_hex(4)}.pt"
             shutil.move(path, saved)
             session.terminal.remark(f"the weights are in {saved}")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TextIO
 
-from ckpt.show.words import plain, printable
+from ckpt.show.words import printable
+from ckpt.strict_json import plain
 
 # What stands for a symbol where the terminal's encoding lacks it.
 _ASCII = str.maketrans(

@@ -160,7 +160,7 @@ class TrainingView:
         self._write(summary(trained))
 
     def close(self) -> None:
-        """Take the bar off the screen, as after an interruption."""
+        """See `Watcher.close`: take the bar off the screen, as after an interruption."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

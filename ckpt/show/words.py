@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from math import isfinite
 
 # C0 and C1 controls, DEL, line and paragraph separators, surrogates, and the characters
 # that turn the direction of writing (Unicode TR 36, bidirectional text spoofing).
@@ -50,14 +49,3 @@ def metric(name: str, value: float) -> str:
 def metrics(values: Mapping[str, float]) -> str:
     """``accuracy 99.21%  loss 0.0271``."""
     return "  ".join(f"{printable(name)} {metric(name, value)}" for name, value in values.items())
-
-
-def plain(value: object) -> object:
-    """`value` for JSON: NaN and infinities, which JSON lacks, as text."""
-    if isinstance(value, float) and not isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return value

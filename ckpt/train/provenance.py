@@ -1,24 +1,32 @@
-"""Where a run took place: the machine, the versions, the code's commit.
+"""Where a run took place: the machine, the versions, the code's commit, its process.
 
 What is not known is None; asking never fails, and no person's or folder's name is asked.
 """
 
+import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 
-def environment() -> dict[str, Any]:
-    """Versions and machine, as far as they decide the bytes of the weights."""
+def environment(device: torch.device, *, devices: int = 1) -> dict[str, Any]:
+    """Versions and machine, as far as they decide the bytes of the weights.
+
+    Args:
+        device: What was trained on; `gpu` is None where it is a CPU.
+        devices: How many of them.
+    """
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
+        "gpu": _gpu(device, devices) if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
     }
 
@@ -30,6 +38,20 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def process_age() -> float | None:
+    """Seconds since this process began, the interpreter's start and imports among them.
+
+    Source: proc_pid_stat(5), field 22: its start in clock ticks since boot.
+    """
+    try:
+        stat = Path("/proc/self/stat").read_bytes()
+    except OSError:  # another system
+        return None
+    fields = stat.rpartition(b")")[2].split()  # from field 3; before it a name of any characters
+    began = int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began
 
 
 def peak_bytes(device: torch.device) -> int | None:
@@ -52,6 +74,17 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _gpu(device: torch.device, devices: int) -> dict[str, Any]:
+    major, minor = torch.cuda.get_device_capability(device)
+    return {
+        "name": torch.cuda.get_device_name(device),
+        "count": devices,
+        "capability": f"{major}.{minor}",  # of the chip, whatever the driver
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    }
 
 
 def _cpu() -> str | None:

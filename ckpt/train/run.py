@@ -20,7 +20,7 @@ from ckpt.train.loop import Totals, evaluate
 from ckpt.train.memory import MicroBatchSize
 from ckpt.train.precision import choose_precision
 from ckpt.train.processes import ALONE, Processes, joined
-from ckpt.train.provenance import environment, git_state, peak_bytes
+from ckpt.train.provenance import environment, git_state, peak_bytes, process_age
 from ckpt.train.recipe import Recipe
 from ckpt.train.state import Keeper, State, again
 from ckpt.train.watch import Epoch, Facts, Trained, Unwatched, Watcher
@@ -28,6 +28,7 @@ from ckpt.train.weights import check_destination, read_weights, write_weights
 from ckpt.train.windows import ORDER_RULE
 
 _TRIED = 256  # images that precisions are timed on, at most: memory may not hold a micro-batch
+_AUTOCAST = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}  # as torch spells them
 
 
 def train(
@@ -64,7 +65,7 @@ def train(
         FitError: The model does not map images to log-probabilities of the dataset's classes.
         DatasetError: The dataset is not to be had, or damaged.
     """
-    start = perf_counter()
+    start, age = perf_counter(), process_age()
     _check_processes(recipe, resumed, processes)
     check_destination(out, replace=replace)
     last_out = _last_path(out) if recipe.keep == "both" else None
@@ -75,7 +76,9 @@ def train(
     with joined(processes), _own_generators(device), _reproducible():
         run = _prepare(recipe, device, watch, resumed, processes)
         epochs = Epochs(run, watch, keeper, resumed)
+        ready = perf_counter()
         curves = epochs.train()
+        ended = perf_counter()
         if not processes.is_first:
             return None
         kept = epochs.last if recipe.keep == "last" else epochs.best
@@ -84,6 +87,7 @@ def train(
             write_weights(epochs.last.weights, last_out, replace=replace)
         score = _score_file(run, out)
     trained = _result(run, out, last_out, kept, curves, score, seconds=perf_counter() - start)
+    trained.record["wall_clock"] = _wall_clock(age, ready - start, ended - ready)
     if resumed is not None:
         trained.record["resumes"] = resumed.resumes + 1
     watch.finished(trained)
@@ -282,6 +286,15 @@ def _result(
     )
 
 
+def _wall_clock(process: float | None, warm_up: float, loop: float) -> dict[str, Any]:
+    """Seconds until `train` was called, until the first window, and of the epochs."""
+    return {
+        "process": None if process is None else round(process, 3),
+        "warm_up": round(warm_up, 3),
+        "loop": round(loop, 3),
+    }
+
+
 def _record(run: Run) -> dict[str, Any]:
     """What is needed to have the same weights again; JSON-able."""
     recipe = dataclasses.replace(
@@ -303,8 +316,9 @@ def _record(run: Run) -> dict[str, Any]:
         "sample_order": ORDER_RULE,
         "dataset": run.dataset.describe(),
         "precision": asdict(run.precision),
+        "autocast": _AUTOCAST[run.precision.name],
         "tested": "the file, read back, fp32, once",
         "device": str(run.device),
-        "environment": environment(),
+        "environment": environment(run.device, devices=run.processes.count),
         "git": git_state(Path.cwd()),
     }

@@ -1,6 +1,6 @@
 """What a training run tells whoever watches it, and what it gives in the end. No torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,6 +63,20 @@ class Epoch:
     holdout_loss: float | None = None
     holdout_accuracy: float | None = None
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What was measured, by name, to six decimals as in `Trained.series`."""
+        known = {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: round(value, 6) for name, value in known.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A window border of a run: `images` of `epoch` have been seen."""
+
+    epoch: int
+    images: int
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
@@ -94,10 +108,10 @@ class Trained:
     @property
     def series(self) -> dict[str, list[float]]:
         """What was measured in each epoch, a list for each quantity, to six decimals."""
-        names = ["loss", "accuracy", "lr", "seconds", "skipped_steps"]
-        if self.curves[0].holdout_loss is not None:
-            names += ["holdout_loss", "holdout_accuracy"]
-        return {name: [round(getattr(each, name), 6) for each in self.curves] for name in names}
+        figures = [each.figures for each in self.curves]
+        left_out = ("epoch", "images_per_second")
+        names = [name for name in figures[0] if name not in left_out]
+        return {name: [each[name] for each in figures] for name in names}
 
 
 class Watcher(Protocol):
@@ -121,6 +135,9 @@ class Watcher(Protocol):
     def finished(self, trained: Trained) -> None:
         """The file is on disk and tested."""
 
+    def close(self) -> None:
+        """No more comes, however the run ended; whoever made the watcher says so."""
+
 
 class Unwatched:
     """A watcher that does nothing."""
@@ -142,3 +159,48 @@ class Unwatched:
 
     def finished(self, trained: Trained) -> None:
         """See `Watcher.finished`."""
+
+    def close(self) -> None:
+        """See `Watcher.close`."""
+
+
+class Watchers:
+    """Several watchers as one; each hears everything, in the order given."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+
+    def note(self, text: str) -> None:
+        """See `Watcher.note`."""
+        for each in self._watchers:
+            each.note(text)
+
+    def loading(self, what: str, done: int, total: int, unit: str) -> None:
+        """See `Watcher.loading`."""
+        for each in self._watchers:
+            each.loading(what, done, total, unit)
+
+    def started(self, facts: Facts) -> None:
+        """See `Watcher.started`."""
+        for each in self._watchers:
+            each.started(facts)
+
+    def step(self, epoch: int, images: int) -> None:
+        """See `Watcher.step`."""
+        for each in self._watchers:
+            each.step(epoch, images)
+
+    def epoch(self, result: Epoch) -> None:
+        """See `Watcher.epoch`."""
+        for each in self._watchers:
+            each.epoch(result)
+
+    def finished(self, trained: Trained) -> None:
+        """See `Watcher.finished`."""
+        for each in self._watchers:
+            each.finished(trained)
+
+    def close(self) -> None:
+        """See `Watcher.close`."""
+        for each in self._watchers:
+            each.close()

@@ -1,5 +1,6 @@
 """`ckpt train` at a prompt; what it computes is tested in tests/train."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ckpt.errors import DiskError
+from ckpt.show.training import TrainingView
+from ckpt.train.metrics_file import MetricsFile
 from tests.cli.support import Run, tree
 
 QUICK = ("--dataset", "digits", "--epochs", "1", "--precision", "fp32")
@@ -171,3 +175,70 @@ def test_fault_44_interrupted_training_registers_nothing(ckpt: Run, folder: Path
     state.unlink()
     assert tree(folder) == before
     assert ckpt("verify").code == 0
+
+
+def test_metrics_and_events_are_written_beside_what_is_shown(ckpt: Run, folder: Path) -> None:
+    ran = ckpt("train", *QUICK, "--json", "--metrics", "m.jsonl", "--tensorboard", "runs/1")
+    assert ran.code == 0, ran.err
+    assert "epoch 1/1  loss" in ran.err
+    started, epoch, finished = map(json.loads, Path("m.jsonl").read_text().splitlines())
+    assert (started["dataset"], finished["path"]) == ("digits", "mnist-cnn.pt")
+    assert [epoch["loss"]] == ran.data["curves"]["loss"]
+    assert all(path.name.startswith("events.") for path in Path("runs/1").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--metrics", "old.jsonl"), "error: old.jsonl: exists already"),
+        (("--metrics", "m.txt"), "error: m.txt: metrics are a .jsonl file"),
+        (("--metrics", "no/m.jsonl"), "error: no: no such folder"),
+        (("--tensorboard", "old.jsonl"), "error: old.jsonl: not a folder"),
+    ],
+)
+def test_places_that_cannot_take_metrics_are_refused_before_the_training(
+    ckpt: Run, folder: Path, words: tuple[str, str], error: str
+) -> None:
+    (folder / "old.jsonl").write_text("precious")
+    ran = ckpt("train", *QUICK, *words)
+    assert (ran.code, ran.err.splitlines()[0]) == (2, error)
+    assert [path.read_text() for path in folder.iterdir()] == ["precious"]
+
+
+def test_metrics_of_an_interrupted_run_go_on(
+    ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: TrainingView, epoch: int, images: int) -> None:
+        if (epoch, images) == (2, 128):
+            signal.raise_signal(signal.SIGINT)
+
+    words = ("--dataset", "digits", "--epochs", "2", "--precision", "fp32")
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingView, "step", interrupt)
+        assert ckpt("train", *words, "--metrics", "m.jsonl", "--tensorboard", "t").code == 130
+    resumed = ("--resume", "mnist-cnn.state.pt", "--metrics", "m.jsonl", "--tensorboard", "t")
+    assert ckpt("train", *resumed).code == 0
+    lines = [json.loads(line) for line in Path("m.jsonl").read_text().splitlines()]
+    events = [(each["event"], each.get("epoch")) for each in lines]
+    assert events == [
+        ("started", None),
+        ("epoch", 1),
+        ("started", None),
+        ("epoch", 2),
+        ("finished", 2),
+    ]
+    assert lines[2]["resumed_at"] == {"epoch": 2, "images": 128}
+
+
+def test_weights_are_kept_where_the_last_line_cannot_be_written(
+    ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DiskError("m.jsonl: No space left on device")
+
+    monkeypatch.setattr(MetricsFile, "finished", fail)
+    ran = ckpt("train", "--register", *QUICK, "--metrics", "m.jsonl")
+    assert ran.code == 5
+    (saved,) = folder.glob("mnist-cnn.*.pt")
+    assert f"the weights are in {saved}" in ran.err
+    assert "error: m.jsonl: No space left on device" in ran.err

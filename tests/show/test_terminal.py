@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from ckpt.show import terminal
 from ckpt.show.terminal import Terminal, table
-from ckpt.show.words import metric, plain, printable, shape, size
+from ckpt.show.words import metric, printable, shape, size
+from ckpt.strict_json import plain
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ckpt.errors import FitError, UsageError
 from ckpt.train.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.watch import Unwatched
+from ckpt.train.windows import ORDER_RULE
 
 DIGITS = {"dataset": "digits", "epochs": 1, "precision": "fp32", "device": "cpu"}
 
@@ -72,6 +73,24 @@ def test_the_record_is_json_and_says_what_to_repeat(tmp_path, linear):
     assert record["dataset"]["digest"].startswith("sha256:")
     assert record["environment"]["torch"] == torch.__version__
     Recipe(**record["recipe"])
+    assert record["recipe"]["seed"] == 3
+    assert record["sample_order"] == ORDER_RULE
+
+
+def test_the_record_has_the_wall_clock_in_three_parts(tmp_path, linear):
+    trained = run(linear, tmp_path / "w.pt", epochs=2)[0]
+    clock = trained.record["wall_clock"]
+    assert list(clock) == ["process", "warm_up", "loop"]
+    assert clock["loop"] >= sum(epoch.seconds for epoch in trained.curves) - 0.001
+    assert clock["warm_up"] + clock["loop"] <= trained.seconds + 0.001
+    assert sys.platform != "linux" or clock["process"] > 0
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", None), ("bf16", "bfloat16"), ("fp16", "float16")]
+)
+def test_the_record_has_the_dtype_of_autocast(tmp_path, linear, precision, dtype):
+    assert run(linear, tmp_path / "w.pt", precision=precision)[0].record["autocast"] == dtype
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt", ".safetensors"])
