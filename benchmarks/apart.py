@@ -1,0 +1,27 @@
+"""Run a function in a process of its own, for its memory; with it what it returned."""
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+
+def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What `function` returns, with ``peak_mb``: the most that its process held, in 10^6 bytes.
+
+    Its children count too: where one of them held more, ``child_mb`` says how much.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_measured, function, arguments).result()
+
+
+def _measured(function: Callable[..., dict[str, Any]], arguments: Any) -> dict[str, Any]:
+    result = function(*arguments)
+    sizes = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, _CHILDREN))
+    own, child = (size * 1024 / 1e6 for size in sizes)  # getrusage(2): kilobytes
+    return {**result, "peak_mb": own, "child_mb": child}
+
+
+_CHILDREN = resource.RUSAGE_CHILDREN

@@ -1,0 +1,235 @@
+"""Five tips for training on a small machine, with and without each: what they bring here.
+
+    CKPT_DATA=/path/to/data python benchmarks/tips.py [--images 60000] [--only TIP,...]
+
+The same network on MNIST, one epoch of `--images` images, each row in a process of its own:
+wall time, the most memory that the process held, and the accuracy on the test images afterwards.
+Where a tip is usually written down wrong, the wrong way has a row too. With CUDA at hand the rows
+run there, and the memory is the device's.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from apart import apart
+from ckpt.models.mnist_cnn import Net
+from tabulate import tabulate
+from torch import Tensor, nn
+from torch.nn.functional import nll_loss
+from torch.utils.data import DataLoader, Subset
+
+from ckpt.definitions import declare_torchvision_ops
+from ckpt.train.dataset import Dataset, Split, load_dataset
+from ckpt.train.feed import Feed
+from ckpt.train.loop import MicroBatch, Progress, evaluate
+from ckpt.train.memory import MicroBatchSize
+from ckpt.train.precision import build_trainer
+from ckpt.train.processes import ALONE
+from ckpt.train.recipe import Recipe
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+PLAIN = Recipe(dataset="mnist", precision="fp32", epochs=1, seed=1)
+# Adadelta divides by the gradient's own size, which hides a gradient of the wrong size.
+SGD = replace(PLAIN, optimizer="sgd", lr=0.05, momentum=0.9, schedule="constant")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to train: its tip, what it is called, and what makes it."""
+
+    tip: str
+    name: str
+    run: Callable[..., None]
+    arguments: tuple[Any, ...] = ()
+    share: float = 1.0  # of the images, where a row would take all memory there is
+
+
+def ours(model: nn.Module, dataset: Dataset, recipe: Recipe) -> None:
+    """An epoch of the trainer of `ckpt train`."""
+    size = MicroBatchSize(recipe.batch_size, adapts=False, note=print)
+    feed = Feed(dataset, recipe, DEVICE, processes=ALONE, size=size)
+    trainer = build_trainer(model, recipe.precision, recipe, windows=feed.window_count)
+    trainer.train_epoch(feed.windows(1), unseen)
+
+
+def unseen(_: Progress) -> None:
+    """Nobody watches."""
+
+
+def images_one_by_one(model: nn.Module, dataset: Dataset, workers: int, batch: int) -> None:
+    """The usual DataLoader: PIL images, each through ToTensor and Normalize."""
+    declare_torchvision_ops()
+    from torchvision import datasets, transforms
+
+    transform = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+    )
+    images = datasets.MNIST(os.environ["CKPT_DATA"], train=True, transform=transform)
+    subset = Subset(images, range(len(dataset.train)))
+    loader = DataLoader(
+        subset,
+        batch_size=batch,
+        shuffle=True,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,  # Linux's default until Python 3.14
+    )
+    optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
+    for batch_of_images, labels in loader:
+        optimizer.zero_grad()
+        nll_loss(model(batch_of_images.to(DEVICE)), labels.to(DEVICE)).backward()
+        optimizer.step()
+
+
+def snippet(model: nn.Module, dataset: Dataset, mistake: str) -> None:
+    """Accumulation over four batches of 64, as it is often copied."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    for number, (images, labels) in enumerate(micro_batches(dataset), 1):
+        if mistake == "zeroed inside the loop":
+            optimizer.zero_grad()
+        loss = nll_loss(model(images), labels)
+        (loss if mistake == "not divided" else loss / 4).backward()
+        if number % 4 == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def micro_batches(dataset: Dataset) -> Iterator[MicroBatch]:
+    """Batches of 64 in the trainer's order."""
+    size = MicroBatchSize(64, adapts=False, note=print)
+    feed = Feed(dataset, PLAIN, DEVICE, processes=ALONE, size=size)
+    for window in feed.windows(1):
+        yield from window.micro_batches
+
+
+def losses_kept(model: nn.Module, dataset: Dataset, how: str) -> None:
+    """An epoch whose losses are remembered, as tensors or as floats; the last part validates."""
+    optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
+    losses: list[Tensor | float] = []
+    for images, labels in micro_batches(dataset):
+        loss = nll_loss(model(images), labels)
+        if not how.startswith("validation"):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses.append(loss if how.endswith("tensors") else loss.item())
+
+
+def with_no_grad(model: nn.Module, dataset: Dataset) -> None:
+    """The same validation without graphs."""
+    with torch.inference_mode():
+        losses_kept(model, dataset, "validation, floats")
+
+
+ROWS = [
+    Row("loader", "DataLoader, PIL, 0 workers, batch 64", images_one_by_one, (0, 64)),
+    Row("loader", "DataLoader, PIL, 1 worker, batch 64", images_one_by_one, (1, 64)),
+    Row("loader", "DataLoader, PIL, 2 workers, batch 64", images_one_by_one, (2, 64)),
+    Row("loader", "DataLoader, PIL, 2 workers, batch 512", images_one_by_one, (2, 512)),
+    Row("loader", "ckpt resident, batch 64", ours, (PLAIN,)),
+    Row("loader", "ckpt --num-workers 1, batch 64", ours, (replace(PLAIN, num_workers=1),)),
+    Row("loader", "ckpt resident, batch 512", ours, (replace(PLAIN, batch_size=512),)),
+    Row("16 bits", "fp32", ours, (PLAIN,)),
+    Row("16 bits", "bf16 autocast", ours, (replace(PLAIN, precision="bf16"),)),
+    Row("16 bits", "fp16 autocast, GradScaler", ours, (replace(PLAIN, precision="fp16"),)),
+    Row("accumulation", "batch 256 = 256 × 1", ours, (replace(SGD, batch_size=256),)),
+    Row("accumulation", "batch 256 = 64 × 4", ours, (replace(SGD, accumulate=4),)),
+    Row("accumulation", "batch 64", ours, (SGD,)),
+    Row("accumulation", "wrong: not divided", snippet, ("not divided",)),
+    Row("accumulation", "wrong: zeroed inside the loop", snippet, ("zeroed inside the loop",)),
+    Row("metrics", "training losses as floats", losses_kept, ("floats",), 0.2),
+    Row("metrics", "wrong: training losses as tensors", losses_kept, ("tensors",), 0.2),
+    Row("metrics", "validation in inference mode", with_no_grad, (), 0.2),
+    Row(
+        "metrics", "wrong: validation losses as tensors", losses_kept, ("validation tensors",), 0.2
+    ),
+]
+
+
+def measure(index: int, images: int) -> dict[str, Any]:
+    """Run a row; in a process of its own."""
+    row = ROWS[index]
+    dataset = load_dataset("mnist", data_dir=None, note=print)
+    count = max(1, int(images * row.share))
+    some = replace(dataset, train=Split(dataset.train.images[:count], dataset.train.labels[:count]))
+    torch.manual_seed(1)
+    model = Net().to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
+    began = perf_counter()
+    row.run(model, some, *row.arguments)
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = perf_counter() - began
+    on_device = torch.cuda.max_memory_allocated() / 1e6 if DEVICE.type == "cuda" else None
+    return {"seconds": seconds, "accuracy": score(model, dataset), "device_mb": on_device}
+
+
+def score(model: nn.Module, dataset: Dataset) -> float:
+    """On the test images, in [0, 1]."""
+    size = MicroBatchSize(64, adapts=False, note=print)
+    feed = Feed(dataset, PLAIN, DEVICE, processes=ALONE, size=size)
+    totals = evaluate(model, feed.test_batches())
+    return totals.correct / totals.samples
+
+
+def main() -> None:
+    """Train all ways, rename, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=60_000)
+    parser.add_argument("--only", default="loader,16 bits,accumulation,metrics,rename")
+    options = parser.parse_args()
+    if not Path(os.environ.get("CKPT_DATA", ""), "MNIST").is_dir():
+        sys.exit("CKPT_DATA names no folder with MNIST; without it there is nothing to train on")
+    tips = options.only.split(",")
+    chosen = [(at, row) for at, row in enumerate(ROWS) if row.tip in tips]
+    print(f"{options.images:,} images, {DEVICE}, {torch.get_num_threads()} threads\n")
+    for tip in dict.fromkeys(row.tip for _, row in chosen):
+        rows = [(row, apart(measure, at, options.images)) for at, row in chosen if row.tip == tip]
+        print(
+            tabulate(
+                lines(rows), [tip, "s", "× first", "peak MB", "accuracy"], disable_numparse=True
+            )
+        )
+        print()
+    if "rename" in tips:
+        print_rename()
+
+
+def lines(rows: Iterable[tuple[Row, dict[str, Any]]]) -> list[list[str]]:
+    """What is printed of each."""
+    made, first = [], 0.0
+    for row, found in rows:
+        first = first or found["seconds"]
+        memory = found["device_mb"] or max(found["peak_mb"], found["child_mb"])
+        trained = "" if "validation" in row.name else f"{found['accuracy']:.2%}"
+        made.append([
+            row.name, f"{found['seconds']:.1f}", f"{found['seconds'] / first:.2f}",
+            f"{memory:,.0f}", trained,
+        ])  # fmt: skip
+    return made
+
+
+def print_rename() -> None:
+    """What it takes to rename the layers of saved weights, beside training them again."""
+    ckpt = str(Path(sys.executable).with_name("ckpt"))
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(Net().state_dict(), Path(folder) / "old.pt")
+        began = perf_counter()
+        command = [ckpt, "rename", "old.pt", "--rule", "conv=embed", "-o", "new.pt", "-q"]
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        seconds = perf_counter() - began
+        old, new = (torch.load(Path(folder) / f"{name}.pt") for name in ("old", "new"))
+    same = all(torch.equal(old[key.replace("embed", "conv")], new[key]) for key in new)
+    print(f"rename: {seconds:.2f} s for a file of 8 tensors; bytes of all tensors kept: {same}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""What training costs here, beside the way that everybody copies and beside Lightning Fabric.
+
+    CKPT_DATA=/path/to/data python benchmarks/training.py [--epochs 6] [--only NAME,...]
+
+The same network on MNIST, each in a process of its own: (a) the public PyTorch MNIST example's
+way, a DataLoader over PIL images with ToTensor and Normalize, batch 64, shuffled, Adadelta; (b)
+Lightning Fabric around the same; and the recipes of ckpt. All are scored on the test images after
+each epoch, which is not counted in the times. Seconds to 99 % is the time of the epochs until
+that score. A training of ckpt itself reads the test images once; this is to compare.
+
+Source of (a): github.com/pytorch/examples, mnist/main.py, as of 2025, without CUDA.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from apart import apart
+from ckpt.models.mnist_cnn import Net
+from tabulate import tabulate
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from ckpt.definitions import declare_torchvision_ops
+from ckpt.train.dataset import load_dataset
+from ckpt.train.feed import Feed
+from ckpt.train.loop import Progress, evaluate
+from ckpt.train.memory import MicroBatchSize
+from ckpt.train.precision import build_trainer, choose_precision
+from ckpt.train.processes import ALONE
+from ckpt.train.recipe import Recipe
+from ckpt.train.recipe_file import read_recipe
+
+IMAGES = 60_000
+Epochs = Iterator[tuple[float, float]]  # seconds of one, accuracy after it
+
+
+def public_example(fabric_precision: str | None = None) -> Epochs:
+    """(a), or with a precision (b)."""
+    declare_torchvision_ops()
+    from torchvision import datasets, transforms
+
+    transform = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+    )
+    folder = os.environ["CKPT_DATA"]
+    train, test = (
+        datasets.MNIST(folder, train=part, transform=transform) for part in (True, False)
+    )
+    loader: Any = DataLoader(train, batch_size=64, shuffle=True)
+    model: nn.Module = Net()
+    optimizer: Any = torch.optim.Adadelta(model.parameters(), lr=1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
+    backward: Callable[[torch.Tensor], None] = torch.Tensor.backward
+    if fabric_precision is not None:
+        from lightning_fabric import Fabric
+
+        fabric = Fabric(accelerator="cpu", devices=1, precision=fabric_precision)  # type: ignore[arg-type]
+        model, optimizer = fabric.setup(model, optimizer)
+        loader = fabric.setup_dataloaders(loader)
+        backward = fabric.backward
+    while True:
+        began = perf_counter()
+        model.train()
+        for images, labels in loader:
+            optimizer.zero_grad()
+            backward(functional.nll_loss(model(images), labels))
+            optimizer.step()
+        scheduler.step()
+        yield perf_counter() - began, accuracy(model, DataLoader(test, batch_size=1000))
+
+
+def accuracy(model: nn.Module, batches: Any) -> float:
+    """In [0, 1], over all test images."""
+    model.eval()
+    with torch.inference_mode():
+        hits = [(model(images).argmax(1) == labels).sum() for images, labels in batches]
+    return float(sum(hits)) / 10_000
+
+
+def recipe_of_ckpt(name: str, precision: str) -> Epochs:
+    """The trainer of `ckpt train`, an epoch at a time."""
+    recipe = Recipe(**{**read_recipe(name), "dataset": "mnist", "precision": precision})
+    dataset = load_dataset("mnist", data_dir=None, note=print)
+    size = MicroBatchSize(recipe.batch_size, adapts=False, note=print)
+    feed = Feed(dataset, recipe, torch.device("cpu"), processes=ALONE, size=size)
+    torch.manual_seed(recipe.seed)
+    model = Net().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    chosen = choose_precision(recipe, model, feed.first_images(64)).name
+    trainer = build_trainer(model, chosen, recipe, windows=feed.window_count)
+    for epoch in range(1, recipe.epochs + 1):
+        began = perf_counter()
+        trainer.train_epoch(feed.windows(epoch), unseen)
+        seconds = perf_counter() - began
+        score = evaluate(model, feed.test_batches())
+        yield seconds, score.correct / score.samples
+
+
+def unseen(_: Progress) -> None:
+    """Nobody watches."""
+
+
+WAYS: dict[str, tuple[Callable[..., Epochs], tuple[str, ...]]] = {
+    "(a) public example": (public_example, ()),
+    "(b) Fabric 32-true": (public_example, ("32-true",)),
+    "(b) Fabric bf16-mixed": (public_example, ("bf16-mixed",)),
+    "ckpt classic fp32": (recipe_of_ckpt, ("classic", "fp32")),
+    "ckpt classic auto": (recipe_of_ckpt, ("classic", "auto")),
+    "ckpt fast auto": (recipe_of_ckpt, ("fast", "auto")),
+}
+
+
+def measure(way: str, epochs: int) -> dict[str, Any]:
+    """Train for some epochs; in a process of its own."""
+    torch.manual_seed(1)
+    function, arguments = WAYS[way]
+    steps = function(*arguments)
+    done = [step for step, _ in zip(steps, range(epochs), strict=False)]
+    seconds, scores = zip(*done, strict=True)
+    to_99 = next((sum(seconds[: at + 1]) for at, s in enumerate(scores) if s >= 0.99), None)
+    return {"seconds": sum(seconds) / len(seconds), "scores": scores, "to_99": to_99}
+
+
+def main() -> None:
+    """Train all ways, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--only", help="names of ways, with commas")
+    options = parser.parse_args()
+    if not Path(os.environ.get("CKPT_DATA", ""), "MNIST").is_dir():
+        sys.exit("CKPT_DATA names no folder with MNIST; without it there is nothing to compare")
+    names = options.only.split(",") if options.only else list(WAYS)
+    found = {}
+    for name in names:
+        found[name] = apart(measure, name, options.epochs)
+        print(name, found[name], file=sys.stderr, flush=True)
+    base = found[names[0]]["seconds"]
+    rows = [
+        [
+            name,
+            f"{IMAGES / each['seconds']:,.0f}",
+            f"{each['seconds']:.1f}",
+            f"{base / each['seconds']:.2f}",
+            f"{each['peak_mb']:,.0f}",
+            f"{each['to_99']:.0f}" if each["to_99"] else f"not in {len(each['scores'])}",
+            f"{max(each['scores']):.2%}",
+        ]
+        for name, each in found.items()
+    ]
+    heads = ["way", "images/s", "s/epoch", f"× {names[0]}", "peak MB", "s to 99 %", "best"]
+    print(tabulate(rows, heads, disable_numparse=True))
+    print(f"\n{options.epochs} epochs of each at most, {torch.get_num_threads()} threads")
+    print("target: at least 2 times (a) and (b) at the same accuracy")
+
+
+if __name__ == "__main__":
+    main()
