@@ -91,10 +91,12 @@ def command(
     keeper = _keeper(state, save_every, processes, new=resume is None)
     if name and not registered:
         raise UsageError("--name goes with --register")
+    if recipe.keep == "both" and registered and out is None:
+        raise UsageError("--keep both makes two files, of which one is registered: add -o FILE")
     others = [*watchers(metrics, tensorboard, resumed, replace=force)]
     with (
         _destination(out, model, kept=not registered) as path,
-        _rescue(session, path, needed=registered and out is None),
+        _rescue(session, path, keeper, needed=registered and out is None),
     ):
         trained = _train(session, recipe, path, keeper, resumed, processes, others, force=force)
         if trained is None:  # another process has the result
@@ -169,7 +171,7 @@ def _destination(out: Path | None, model: str, *, kept: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def _rescue(session: Session, path: Path, *, needed: bool) -> Iterator[None]:
+def _rescue(session: Session, path: Path, keeper: "Keeper", *, needed: bool) -> Iterator[None]:
     """Keep the weights of a finished training whatever fails after it."""
     try:
         yield
@@ -177,7 +179,8 @@ def _rescue(session: Session, path: Path, *, needed: bool) -> Iterator[None]:
         if needed and path.exists():
             saved = Path.cwd() / f"{path.stem}.{token_hex(4)}.pt"
             shutil.move(path, saved)
-            session.terminal.remark(f"the weights are in {saved}")
+            resume = f"ckpt train --register --resume {keeper.path}"
+            session.terminal.remark(f"the weights are in {saved}\n{resume}  tries the rest again")
         raise
 
 

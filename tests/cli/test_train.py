@@ -56,9 +56,19 @@ def test_weights_are_kept_where_the_registry_refuses(ckpt: Run, folder: Path) ->
     (folder / "registry.json").write_text("{")
     ran = ckpt("train", "--register", *QUICK)
     assert ran.code == 4
-    (saved,) = folder.glob("mnist-cnn.*.pt")
+    (saved,) = set(folder.glob("mnist-cnn.*.pt")) - {folder / "mnist-cnn.state.pt"}
     assert f"the weights are in {saved}" in ran.err
     assert next(iter(torch.load(saved, weights_only=True))) == "conv1.weight"
+    (folder / "registry.json").unlink()
+    again = ckpt("train", "--register", "--resume", "mnist-cnn.state.pt", "-o", "again.pt")
+    assert again.code == 0, again.err
+    assert (folder / "again.pt").read_bytes() == saved.read_bytes()
+    assert not (folder / "mnist-cnn.state.pt").exists()
+
+
+def test_two_files_need_a_name(ckpt: Run) -> None:
+    ran = ckpt("train", "--register", "--holdout", "0.1", "--keep", "both", *QUICK)
+    assert (ran.code, "add -o FILE" in ran.err) == (2, True)
 
 
 def test_settings_that_make_no_sense_are_refused(ckpt: Run) -> None:
@@ -239,6 +249,6 @@ def test_weights_are_kept_where_the_last_line_cannot_be_written(
     monkeypatch.setattr(MetricsFile, "finished", fail)
     ran = ckpt("train", "--register", *QUICK, "--metrics", "m.jsonl")
     assert ran.code == 5
-    (saved,) = folder.glob("mnist-cnn.*.pt")
+    (saved,) = set(folder.glob("mnist-cnn.*.pt")) - {folder / "mnist-cnn.state.pt"}
     assert f"the weights are in {saved}" in ran.err
     assert "error: m.jsonl: No space left on device" in ran.err
