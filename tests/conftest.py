@@ -11,6 +11,18 @@ settings.register_profile("ckpt", deadline=None)
 settings.load_profile("ckpt")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured: `record_property("figure", text)`."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    figures = [
+        value for each in reports for name, value in each.user_properties if name == "figure"
+    ]
+    if figures:
+        terminalreporter.section("measured")
+        for figure in sorted(set(figures)):
+            terminalreporter.write_line(figure)
+
+
 @pytest.fixture(autouse=True)
 def _no_registry_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see no registry but their own."""

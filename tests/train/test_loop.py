@@ -69,13 +69,14 @@ def worst(found, expected):
 
 
 @pytest.mark.parametrize("sizes", CUTS.values(), ids=CUTS)
-def test_a_window_has_the_gradient_of_one_batch(trainer, sizes):
+def test_a_window_has_the_gradient_of_one_batch(trainer, sizes, record_property):
     images, labels = samples(sum(sizes))
     expected = one_batch(trainer, images, labels)
     trainer.optimizer.zero_grad()
     trainer.accumulate(Window(len(labels), cut(images, labels, sizes)))
     error = worst(gradients(trainer), expected)
-    print(f"\n{' + '.join(map(str, sizes))}: max relative error {error:.2e}")
+    cuts = " + ".join(map(str, sizes))
+    record_property("figure", f"gradient of {sum(sizes)} as {cuts}: relative error {error:.1e}")
     assert error <= TOLERANCE
 
 
@@ -105,13 +106,14 @@ MISTAKES = [mean_of_means, sum_of_means, zeroed_inside, nominal_size]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
-def test_the_classic_mistakes_are_told_apart_on_the_tail(trainer, mistake):
+def test_the_classic_mistakes_are_told_apart_on_the_tail(trainer, mistake, record_property):
     images, labels = samples(96)
     expected = one_batch(trainer, images, labels)
     trainer.optimizer.zero_grad()
     mistake(trainer, cut(images, labels, [64, 32]))
     error = worst(gradients(trainer), expected)
-    print(f"\n{mistake.__name__}: max relative error {error:.2e}")
+    name = mistake.__name__.replace("_", " ")
+    record_property("figure", f"mistake on 96 as 64 + 32, {name}: relative error {error:.1e}")
     assert error > 1e6 * TOLERANCE
 
 

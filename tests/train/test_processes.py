@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_have_the_gradient_of_one_batch(ran: Path, name: str) -> None:
+def test_two_processes_have_the_gradient_of_one_batch(
+    ran: Path, name: str, record_property: Callable[[str, object], None]
+) -> None:
     count, _ = CASES[name]
     both = [torch.load(ran / f"grads{rank}.pt") for rank in (0, 1)]
     model = Net().double().eval()
@@ -55,7 +58,7 @@ def test_two_processes_have_the_gradient_of_one_batch(ran: Path, name: str) -> N
     nll_loss(model(images), labels).backward()
     expected = [parameter.grad for parameter in model.parameters()]
     error = worst(both[0]["grads"][name], expected)
-    print(f"\ntwo processes, {name}: max relative error {error:.2e}")
+    record_property("figure", f"gradient in two processes, {name}: relative error {error:.1e}")
     assert error <= TOLERANCE
     pairs = zip(both[0]["grads"][name], both[1]["grads"][name], strict=True)
     assert all(torch.equal(first, second) for first, second in pairs)
