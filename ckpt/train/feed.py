@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ckpt.errors import UsageError
 from ckpt.train.dataset import Dataset, Split
 from ckpt.train.loading import Loaded, Loader, Resident, Shares, Source, Take, choose_loader
 from ckpt.train.loop import IGNORED, MicroBatch, Window
@@ -124,8 +125,13 @@ def hold_out(train: Split, fraction: float, *, seed: int) -> tuple[Split, Split]
     """Split off a fraction of the training images, drawn once by the seed.
 
     Both parts keep the order that the images have.
+
+    Raises:
+        UsageError: One of them would have no image.
     """
     count = round(len(train) * fraction)
+    if fraction and not 0 < count < len(train):
+        raise UsageError(f"holdout is {fraction}, of {len(train):,} images that makes {count:,}")
     generator = torch.Generator().manual_seed(epoch_seed("hold-out", seed, 0))
     drawn = torch.zeros(len(train), dtype=torch.bool)
     drawn[torch.randperm(len(train), generator=generator)[:count]] = True

@@ -71,6 +71,13 @@ def test_parts_are_drawn_by_the_seed_and_joined_are_the_whole():
     assert len(none) == 0
 
 
+@pytest.mark.parametrize("fraction", [0.0001, 0.9999])
+def test_a_part_without_images_is_refused(fraction):
+    train_split = load_dataset("digits", data_dir=None, note=print).train
+    with pytest.raises(UsageError, match="of 1,437 images that makes"):
+        hold_out(train_split, fraction, seed=1)
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     (tmp_path / "dropout.py").write_text(DEFINITION)
