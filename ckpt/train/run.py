@@ -124,6 +124,8 @@ def _prepare(
     dataset = _load(recipe, watch, processes)
     if resumed is not None:
         _expect_same(resumed, definition, dataset)
+    if recipe.precision == "fp16" and device.type == "cpu":
+        watch.note("fp16 on a CPU may take a hundred times as long as fp32; bf16 is made for it")
     size = _micro_batch_size(recipe, watch, resumed)
     feed = Feed(dataset, recipe, device, processes=processes, size=size)
     torch.manual_seed(recipe.seed)

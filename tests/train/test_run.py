@@ -200,3 +200,8 @@ def test_lower_precisions_learn_too(tmp_path, linear, precision):
     trained, log = run(linear, tmp_path / "w.pt", precision=precision, epochs=2)
     assert trained.test_accuracy > 0.8
     assert log.facts.precision == precision
+
+
+def test_fp16_on_a_cpu_is_warned_of(tmp_path, linear):
+    assert run(linear, tmp_path / "w.pt", precision="fp16")[1].calls[0] == "note"
+    assert run(linear, tmp_path / "b.pt", precision="bf16")[1].calls[0] == "started"
