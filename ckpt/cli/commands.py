@@ -12,6 +12,8 @@ COMMANDS = {
     "export": "Turn a version into a file again, or a file into another container.",
     "register": "Make a file the next version of a model.",
     "ls": "The versions in the registry.",
+    "alias": "Have a name such as prod point to a version, and move it.",
+    "tag": "Put labels on versions.",
     "log": "Where a version comes from.",
     "verify": "Hash all that the registry holds again.",
     "plot": "Loss and accuracy by epoch, as text or as a picture.",

@@ -4,16 +4,33 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
+from ckpt.ops.listing import select
 from ckpt.show.versions import versions_data, versions_text
 
 
-@ckpt_command(examples="ckpt ls\nckpt ls mnist-cnn --json")
+@ckpt_command(
+    examples="ckpt ls\n"
+    "ckpt ls mnist-cnn --json\n"
+    "ckpt ls --where 'accuracy>0.99' --sort -accuracy\n"
+    "ckpt ls --where tag=golden"
+)
 @click.argument("model", required=False)
-def command(session: Session, model: str | None) -> None:
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="CONDITION",
+    help="Only versions for which this holds: a metric, size, keys, version, created, …, tag or "
+    "alias, compared by > >= < <= = !=. Several must all hold.",
+)
+@click.option("--sort", metavar="[-]FIELD", help="In ascending order of it; - is descending.")
+def command(session: Session, model: str | None, where: tuple[str, ...], sort: str | None) -> None:
     """List the versions in the registry, newest first."""
-    versions = session.registry.versions(model)
     index = session.registry.index()
-    if not versions:
+    every = session.registry.versions(model)
+    versions = select(every, index, where=where, sort=sort)
+    if every and not versions:
+        session.terminal.remark(f"none of {len(every):,} versions")
+    if not every:
         session.terminal.remark(
             f"no versions in {session.registry.folder}: "
             "ckpt register FILE  or  ckpt train --register  makes the first"

@@ -1,7 +1,7 @@
 """A registry: the index and the store of one folder, joined."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from ckpt.errors import IntegrityError, RefError
 from ckpt.files import make_folder, write_whole
 from ckpt.manifest import Manifest
 from ckpt.registry.file import FILE_NAME, IndexFile, find_registry
-from ckpt.registry.index import Index, Version
+from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.refs import DefinitionRef, DigestRef, Ref, VersionRef, expect_name, parse_ref
 from ckpt.store.objects import ObjectStore
 from ckpt.store.version import VersionSource
@@ -131,6 +131,20 @@ class Registry:
         version = self._file.commit(with_draft).same_content(model, content)
         assert version is not None
         return Added(version, version.manifest == draft.manifest, created)
+
+    def change(self, model: str, operation: Callable[[Model], Model]) -> Model:
+        """Apply `operation` to a model as it stands at that moment, and have it on the disk.
+
+        Raises:
+            RefError: There is no such model.
+        """
+
+        def changed(index: Index) -> Index:
+            before = index.model(model)
+            after = operation(before)
+            return index if after == before else index.with_model(after)
+
+        return self._file.commit(changed).model(model)
 
     def _begin(self) -> Path:
         """Keep what only this machine needs out of git, before there is anything else."""

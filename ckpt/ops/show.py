@@ -43,6 +43,7 @@ class Shown:
         ties: Keys whose bytes are those of an earlier key, with that key.
         version: The line of the index, of a version.
         aliases: The aliases that point to it.
+        tags: The tags that stand on it.
         record: Where a version comes from.
         deep: What reading everything found, if it was asked for.
     """
@@ -56,6 +57,7 @@ class Shown:
     ties: Mapping[str, str] = field(default_factory=dict)
     version: Version | None = None
     aliases: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     record: Mapping[str, Any] | None = None
     deep: "Deep | None" = None
 
@@ -100,6 +102,7 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         return Shown(opened.name, None, None, opened.entries, {})
     if isinstance(opened, OpenedVersion):
         manifest, version = opened.manifest, opened.version
+        model = registry.index().model(version.model)
         return Shown(
             opened.name,
             manifest.format,
@@ -108,7 +111,8 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
             manifest.rest,
             ties=_ties_of_version(manifest),
             version=version,
-            aliases=tuple(registry.index().model(version.model).aliases_of(version)),
+            aliases=tuple(model.aliases_of(version)),
+            tags=tuple(model.tags_of(version)),
             record=manifest.record,
         )
     checkpoint = opened.checkpoint

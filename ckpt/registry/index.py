@@ -64,17 +64,50 @@ class Version:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One model: its versions by number, its aliases, and the next number to give out."""
+    """One model: its versions by number, what points to them, and the next number to give out.
+
+    Attributes:
+        aliases: Each points to one version.
+        protected: Aliases that move only if it is said from where.
+        tags: Each stands on any number of versions, in ascending order.
+    """
 
     name: str
     next_number: int = 1
     aliases: Mapping[str, int] = field(default_factory=dict)
+    protected: frozenset[str] = frozenset()
+    tags: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     versions: Mapping[int, Version] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def aliases_of(self, version: Version) -> list[str]:
         """The aliases that point to `version`."""
         return sorted(name for name, number in self.aliases.items() if number == version.number)
+
+    def tags_of(self, version: Version) -> list[str]:
+        """The tags that stand on `version`."""
+        return sorted(name for name, numbers in self.tags.items() if version.number in numbers)
+
+    def with_alias(self, name: str, number: int, *, protect: bool | None = None) -> "Model":
+        """This model, its alias `name` pointing to a version; `protect` None changes nothing."""
+        kept = self.protected if protect is None else self.protected - {name}
+        return replace(
+            self,
+            aliases={**self.aliases, name: number},
+            protected=kept | {name} if protect else kept,
+        )
+
+    def without_alias(self, name: str) -> "Model":
+        """This model without the alias `name`."""
+        aliases = {alias: number for alias, number in self.aliases.items() if alias != name}
+        return replace(self, aliases=aliases, protected=self.protected - {name})
+
+    def with_tag(self, name: str, number: int, *, present: bool = True) -> "Model":
+        """This model, the tag `name` standing on a version, or not standing on it."""
+        others = {each for each in self.tags.get(name, ()) if each != number}
+        standing = tuple(sorted(others | {number} if present else others))
+        tags = {tag: numbers for tag, numbers in self.tags.items() if tag != name}
+        return replace(self, tags={**tags, name: standing} if standing else tags)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +174,11 @@ class Index:
             next_number=version.number + 1,
             versions={**model.versions, version.number: version},
         )
-        return replace(self, models={**self.models, model.name: grown})
+        return self.with_model(grown)
+
+    def with_model(self, model: Model) -> "Index":
+        """This index with `model` in place of the one of its name."""
+        return replace(self, models={**self.models, model.name: model})
 
     def to_text(self) -> str:
         """The document: canonical JSON, laid out with one version a line."""
@@ -164,6 +201,7 @@ def _model_text(model: Model) -> str:
     head = {
         "next": model.next_number,
         "aliases": {name: f"v{number}" for name, number in model.aliases.items()},
+        **_pointers(model),
         **model.unknown,
     }
     fields = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
@@ -172,6 +210,13 @@ def _model_text(model: Model) -> str:
         for _, version in sorted(model.versions.items())
     )
     return f'{_json(model.name)}: {{{", ".join(fields)}, "versions": {{\n{lines}\n}}}}'
+
+
+def _pointers(model: Model) -> dict[str, Any]:
+    """What many models have none of, and then leave out."""
+    tags = {name: [f"v{number}" for number in found] for name, found in model.tags.items()}
+    fields = {"protected": sorted(model.protected), "tags": tags}
+    return {name: value for name, value in fields.items() if value}
 
 
 def _version_fields(version: Version) -> dict[str, Any]:
@@ -219,6 +264,8 @@ def _model(name: str, fields: dict[str, Any]) -> Model:
         name=name,
         next_number=int(fields.pop("next")),
         aliases=aliases,
+        protected=frozenset(fields.pop("protected", ())),
+        tags={tag: _numbers(labels) for tag, labels in fields.pop("tags", {}).items()},
         versions={number: _version(name, number, line) for number, line in versions.items()},
         unknown=fields,
     )
@@ -226,7 +273,15 @@ def _model(name: str, fields: dict[str, Any]) -> Model:
         raise ValueError(f"{name}: a version has a number that was not given out")
     if not set(aliases.values()) <= set(versions):
         raise ValueError(f"{name}: an alias points to no version")
+    if not {number for found in model.tags.values() for number in found} <= set(versions):
+        raise ValueError(f"{name}: a tag stands on no version")
+    if not model.protected <= set(aliases):
+        raise ValueError(f"{name}: a protected alias is none")
     return model
+
+
+def _numbers(labels: list[str]) -> tuple[int, ...]:
+    return tuple(sorted(map(_number, labels)))
 
 
 def _number(label: str) -> int:

@@ -114,5 +114,19 @@ def expect_name(name: str) -> str:
     return name
 
 
+def expect_alias(name: str) -> str:
+    """The name itself, if an alias may have it: none that a ref reads as a version.
+
+    Raises:
+        UsageError: It may not.
+    """
+    if is_version(name) or name == "latest":
+        raise UsageError(
+            f"{name!r} cannot be an alias: it names a version already",
+            hint="e.g. prod, staging, best",
+        )
+    return expect_name(name)
+
+
 def _is_path(text: str) -> bool:
     return "/" in text or "\\" in text or text.lower().endswith(SUFFIXES) or text in (".", "..")

@@ -126,6 +126,8 @@ def _origin(shown: Shown) -> Iterator[str]:
         return
     if shown.aliases:
         yield f"  aliases   {', '.join(shown.aliases)}"
+    if shown.tags:
+        yield f"  tags      {', '.join(shown.tags)}"
     yield f"  made by   {printable(version.made_by)}, {version.created}"
     if version.metrics:
         yield f"  metrics   {metrics(version.metrics)}"
@@ -197,7 +199,9 @@ def tail_data(shown: Shown) -> dict[str, Any]:
     """What is beside the tensors, for JSON."""
     return {
         "rest": shown.rest,
-        "version": version_data(shown.version, shown.aliases) if shown.version else None,
+        "version": version_data(shown.version, shown.aliases, shown.tags)
+        if shown.version
+        else None,
         "record": shown.record,
     }
 

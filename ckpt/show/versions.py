@@ -13,10 +13,12 @@ from ckpt.show.words import count, metric, printable, size
 def versions_text(versions: Sequence[Version], index: Index, *, width: int | None) -> str:
     """A table, one version a line."""
     scored = sorted({name for version in versions for name in version.metrics})
-    headers = ["model", "version", "aliases", "made by", *map(printable, scored)]
+    headers = ["model", "version", "aliases", "tags", "made by", *map(printable, scored)]
     headers += ["keys", "size", "new bytes", "when", "message"]
     rows = [_row(version, index, scored) for version in versions]
-    empty = [header for header in ("aliases", "message") if not any(r[header] for r in rows)]
+    empty = [
+        header for header in ("aliases", "tags", "message") if not any(r[header] for r in rows)
+    ]
     shown = [header for header in headers if header not in empty]
     cells = [[row[header] for header in shown] for row in rows]
     right = [*map(printable, scored), "keys", "size", "new bytes"]
@@ -32,6 +34,7 @@ def _row(version: Version, index: Index, scored: Sequence[str]) -> dict[str, str
         "model": version.model,
         "version": version.label,
         "aliases": ", ".join(index.models[version.model].aliases_of(version)),
+        "tags": ", ".join(index.models[version.model].tags_of(version)),
         "made by": printable(version.made_by),
         **scores,
         "keys": f"{version.keys:,}",
@@ -42,12 +45,15 @@ def _row(version: Version, index: Index, scored: Sequence[str]) -> dict[str, str
     }
 
 
-def version_data(version: Version, aliases: Sequence[str] = ()) -> dict[str, Any]:
+def version_data(
+    version: Version, aliases: Sequence[str] = (), tags: Sequence[str] = ()
+) -> dict[str, Any]:
     """One version for JSON."""
     return {
         "model": version.model,
         "version": version.label,
         "aliases": list(aliases),
+        "tags": list(tags),
         "made_by": version.made_by,
         "metrics": dict(version.metrics),
         "keys": version.keys,
@@ -62,8 +68,13 @@ def version_data(version: Version, aliases: Sequence[str] = ()) -> dict[str, Any
 
 def versions_data(versions: Sequence[Version], index: Index) -> list[dict[str, Any]]:
     """Versions for JSON."""
+    models = index.models
     return [
-        version_data(version, index.models[version.model].aliases_of(version))
+        version_data(
+            version,
+            models[version.model].aliases_of(version),
+            models[version.model].tags_of(version),
+        )
         for version in versions
     ]
 

@@ -28,6 +28,8 @@ except SystemExit as done:
         ("train", "--help"),
         ("plot", "--help"),
         ("ls",),
+        ("alias",),
+        ("tag", "v1"),
         ("show", "v1"),
         ("show", "old.pt"),
         ("log", "v1"),

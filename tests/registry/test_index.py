@@ -101,6 +101,8 @@ def test_fault_26_unknown_fields_are_kept() -> None:
         lambda text: text.replace('"schema": 1', '"schema": 2'),
         lambda text: text.replace("sha256:", "sha256:../../", 1),
         lambda text: text.replace('"aliases": {}', '"aliases": {"prod":"v9"}'),
+        lambda text: text.replace('"aliases": {}', '"aliases": {}, "tags": {"golden":["v9"]}'),
+        lambda text: text.replace('"aliases": {}', '"aliases": {}, "protected": ["prod"]'),
         lambda text: text.replace('"next": 3', '"next": 2'),
         lambda text: "null",
         lambda text: "",
@@ -113,6 +115,8 @@ def test_fault_26_unknown_fields_are_kept() -> None:
         "newer",
         "digest",
         "alias",
+        "tag",
+        "protected",
         "next",
         "null",
         "empty",
@@ -190,3 +194,18 @@ def test_registry_is_found_upwards_like_git(tmp_path: Path) -> None:
     assert find_registry(inner) is None
     (tmp_path / "registry.json").write_text("{}")
     assert find_registry(inner) == tmp_path
+
+
+def test_aliases_and_tags_read_back_and_leave_version_lines_alone() -> None:
+    before = index()
+    model = before.model(None).with_alias("prod", 2, protect=True).with_alias("old", 1)
+    model = model.with_tag("golden", 2).with_tag("golden", 1).with_tag("x", 1)
+    after = before.with_model(model)
+    assert parse_index(after.to_text(), name="registry.json") == after
+    assert model.tags == {"golden": (1, 2), "x": (1,)}
+    lines = {line for line in before.to_text().splitlines() if '"created"' in line}
+    assert lines <= set(after.to_text().splitlines())
+    plain = model.without_alias("prod").without_alias("old")
+    for name, number in (("golden", 1), ("golden", 2), ("x", 1)):
+        plain = plain.with_tag(name, number, present=False)
+    assert before.with_model(plain) == before

@@ -1,0 +1,65 @@
+"""`ckpt alias`."""
+
+import click
+
+from ckpt.cli.options import Session
+from ckpt.cli.options import command as ckpt_command
+from ckpt.errors import UsageError
+from ckpt.ops.labels import aliases, delete_alias, set_alias
+from ckpt.show.labels import alias_text, aliases_data, aliases_text
+
+
+@ckpt_command(
+    examples="ckpt alias\n"
+    "ckpt alias prod v3\n"
+    "ckpt alias prod mnist-cnn:v3 --expect v2\n"
+    "ckpt alias prod v3 --protect\n"
+    "ckpt alias -d staging"
+)
+@click.argument("name", required=False)
+@click.argument("ref", required=False)
+@click.option(
+    "--expect",
+    metavar="VERSION|none",
+    help="What it must point to now; else nothing is changed, and the exit code is 6.",
+)
+@click.option(
+    "--protect/--unprotect",
+    default=None,
+    help="From now on it moves only with --expect, or without.",
+)
+@click.option("-d", "--delete", is_flag=True, help="Take the alias away; its version stays.")
+def command(
+    session: Session,
+    name: str | None,
+    ref: str | None,
+    expect: str | None,
+    protect: bool | None,
+    delete: bool,
+) -> None:
+    """Have NAME point to the version REF, or list all aliases.
+
+    MODEL@NAME is a ref like any other then: `ckpt export mnist-cnn@prod -o prod.pt`. A NAME to be
+    deleted, or kept where it is, may be written so too.
+    """
+    if name is None:
+        found = aliases(registry=session.registry)
+        if not found:
+            session.terminal.remark("no aliases: ckpt alias prod v1  makes one")
+        if found or session.as_json:
+            session.show(lambda: aliases_text(found), lambda: aliases_data(found))
+        return
+    if delete:
+        if ref is not None or protect is not None:
+            raise UsageError("-d takes a name and nothing else but --expect")
+        done = delete_alias(name, expect=expect, registry=session.registry)
+    else:
+        if ref is None and protect is None:
+            raise UsageError(f"which version? ckpt alias {name} REF", hint="ckpt ls  lists them")
+        at = ref or (name if "@" in name else _of_only_model(session, name))
+        done = set_alias(name, at, expect=expect, protect=protect, registry=session.registry)
+    session.show(lambda: alias_text(done), lambda: aliases_data([done])[0])
+
+
+def _of_only_model(session: Session, alias: str) -> str:
+    return f"{session.registry.index().model(None).name}@{alias}"

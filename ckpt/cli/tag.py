@@ -1,0 +1,21 @@
+"""`ckpt tag`."""
+
+import click
+
+from ckpt.cli.options import Session
+from ckpt.cli.options import command as ckpt_command
+from ckpt.ops.labels import tag
+from ckpt.show.labels import tags_data, tags_text
+
+
+@ckpt_command(examples="ckpt tag v3 golden mnist\nckpt tag mnist-cnn:v3\nckpt tag v3 -d golden")
+@click.argument("ref")
+@click.argument("names", nargs=-1, metavar="[TAG]...")
+@click.option("-d", "--delete", is_flag=True, help="Take the tags off.")
+def command(session: Session, ref: str, names: tuple[str, ...], delete: bool) -> None:
+    """Put tags on a version, or show those that it has.
+
+    A tag may stand on many versions; `ckpt ls --where tag=golden` lists them.
+    """
+    version, found = tag(ref, names, present=not delete, registry=session.registry)
+    session.show(lambda: tags_text(version, found), lambda: tags_data(version, found))
