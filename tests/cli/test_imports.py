@@ -28,7 +28,7 @@ except SystemExit as done:
         ("train", "--help"),
         ("plot", "--help"),
         ("ls",),
-        ("alias",),
+        ("alias", "prod", "v1"),
         ("tag", "v1"),
         ("show", "v1"),
         ("show", "old.pt"),
