@@ -16,6 +16,7 @@ COMMANDS = {
     "tag": "Put labels on versions.",
     "log": "Where a version comes from.",
     "verify": "Hash all that the registry holds again.",
+    "du": "What each version takes of the disk, alone and with others.",
     "plot": "Loss and accuracy by epoch, as text or as a picture.",
     "train": "Train a network; with --register its weights become the next version.",
 }

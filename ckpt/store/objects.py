@@ -86,6 +86,16 @@ class ObjectStore:
                 hint=REPAIR,
             )
 
+    def sizes(self) -> dict[str, int]:
+        """Digest to bytes on the disk, of every object and manifest that stands there."""
+        found: dict[str, int] = {}
+        for kind in ("objects", "manifests"):
+            for path in (self.root / kind).glob("??/*"):
+                name = f"sha256:{path.parent.name}{path.name}"
+                if digest.is_digest(name):
+                    found[name] = path.lstat().st_size
+        return found
+
     def _put(self, kind: str, chunks: Iterable[bytes]) -> Stored:
         try:
             temporaries = self.root / "tmp"

@@ -41,6 +41,7 @@ except SystemExit as done:
         ("export", "v2", "-o", "x.safetensors"),
         ("register", "old.pt"),
         ("verify",),
+        ("du",),
     ],
     ids=" ".join,
 )

@@ -1,0 +1,20 @@
+"""`ckpt du`."""
+
+import click
+
+from ckpt.cli.options import Session
+from ckpt.cli.options import command as ckpt_command
+from ckpt.ops.usage import usage
+from ckpt.show.usage import usage_data, usage_text
+
+
+@ckpt_command(examples="ckpt du\nckpt du mnist-cnn --json")
+@click.argument("model", required=False)
+def command(session: Session, model: str | None) -> None:
+    """Show what each version takes of the disk, and what it takes alone.
+
+    "in the store" are the tensors and the manifest that a version needs, "alone" what no other
+    version needs of them.
+    """
+    found = usage(model, registry=session.registry)
+    session.show(lambda: usage_text(found), lambda: usage_data(found))

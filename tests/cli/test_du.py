@@ -1,0 +1,55 @@
+"""What versions take of the disk: shared tensors count once, and alone for nobody."""
+
+from pathlib import Path
+
+import torch
+
+from tests.cli.support import SHAPES, Run, weights
+
+TENSORS = sum(4 * torch.Size(shape).numel() for shape in SHAPES.values())
+BIG = 4 * 64 * 9216  # fc1.weight
+
+
+def on_disk(folder: Path) -> int:
+    kinds = (folder / ".ckpt" / kind for kind in ("objects", "manifests"))
+    return sum(path.stat().st_size for kind in kinds for path in kind.rglob("*") if path.is_file())
+
+
+def test_rename_takes_its_manifest_alone(ckpt: Run, folder: Path) -> None:
+    torch.save(weights(), folder / "net.pt")
+    assert ckpt("register", "net.pt").code == 0
+    single = ckpt("du", "--json").data
+    assert single["stored"] == single["versions"][0]["alone"] == on_disk(folder)
+    assert ckpt("rename", "net:v1", "--rule", "fc=head").code == 0
+    both = ckpt("du", "--json").data
+    assert both["stored"] == on_disk(folder)
+    renamed, first = both["versions"]
+    assert (renamed["version"], first["version"]) == ("v2", "v1")
+    assert renamed["alone"] < 16_384
+    assert first["alone"] < 16_384
+    assert min(renamed["needed"], first["needed"]) > 0.99 * TENSORS
+    assert both["unneeded"] == 0
+    assert "of files, 5" in ckpt("du").out
+
+
+def test_changed_tensor_is_what_a_version_takes(ckpt: Run, folder: Path) -> None:
+    state = weights()
+    torch.save(state, folder / "net.pt")
+    assert ckpt("register", "net.pt").code == 0
+    state["fc1.weight"] = state["fc1.weight"] + 1
+    torch.save(state, folder / "net.pt")
+    assert ckpt("register", "net.pt").code == 0
+    second, first = ckpt("du", "--json").data["versions"]
+    for each in (first, second):
+        assert BIG <= each["alone"] < BIG + 16_384
+
+
+def test_what_nobody_needs_is_said(ckpt: Run, folder: Path) -> None:
+    torch.save(weights(), folder / "net.pt")
+    assert ckpt("register", "net.pt").code == 0
+    stray = folder / ".ckpt" / "objects" / "ab" / ("c" * 62)
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"x" * 5000)
+    (stray.parent / "README").write_text("no object")
+    assert ckpt("du", "--json").data["unneeded"] == 5000
+    assert "5.0 kB are needed by no version" in ckpt("du").out
