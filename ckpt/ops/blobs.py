@@ -1,7 +1,11 @@
-"""Where a version's bytes go: small blobs into its manifest, the others into the store."""
+"""Where a version's bytes go: small blobs into its manifest, the others into the store.
+
+Several threads may put blobs at once.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from threading import Lock
 
 from ckpt import digest
 from ckpt.manifest import INLINE_BYTES, INLINE_SKELETON_BYTES
@@ -21,6 +25,8 @@ class Blobs:
     store: ObjectStore
     inline: dict[str, bytes] = field(default_factory=dict)
     new_bytes: int = 0
+    _counted: set[str] = field(default_factory=set)
+    _counting: Lock = field(default_factory=Lock)
 
     def put(self, chunks: Iterable[bytes], nbytes: int) -> str:
         """Keep the `nbytes` bytes of `chunks` and answer their digest."""
@@ -37,5 +43,8 @@ class Blobs:
             self.inline[name] = data
             return name
         stored = self.store.put(chunks)
-        self.new_bytes += stored.nbytes if stored.new else 0
+        with self._counting:
+            if stored.new and stored.digest not in self._counted:
+                self._counted.add(stored.digest)
+                self.new_bytes += stored.nbytes
         return stored.digest

@@ -1,8 +1,11 @@
 """Register: a file becomes the next version of a model."""
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from os import fspath
@@ -21,6 +24,9 @@ from ckpt.ops.opened import Named
 from ckpt.ops.registry import Added, Registry
 from ckpt.registry.refs import FileRef, expect_name, parse_file_ref
 from ckpt.tensors import Span, TensorEntry
+
+Map = Callable[..., Iterator[Any]]
+_WORTH_THREADS = 32 << 20  # bytes; below, threads cost more than they bring
 
 
 def register(
@@ -82,21 +88,18 @@ def model_name(path: Path) -> str:
 
 
 def _stored(source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blobs) -> Manifest:
-    whole = hashlib.sha256()
     checked = CheckedSource(checkpoint.source, checkpoint.sums, checkpoint.entries)
-    holes: list[Hole] = []
-    gaps: list[Span] = []
-    position = 0
-    for span in checkpoint.spans:
-        gaps.append(Span(position, span.offset - position))
-        _feed(whole, source.stream(gaps[-1].offset, gaps[-1].nbytes))
-        chunks = _teed(checked.stream(span.offset, span.nbytes), whole)
-        tensor = blobs.put(chunks, span.nbytes)
-        holes.append(Hole(span.offset, span.nbytes, tensor))
-        position = span.end
-    gaps.append(Span(position, source.size - position))
-    _feed(whole, source.stream(position, source.size - position))
+
+    def stored(span: Span) -> Hole:
+        tensor = blobs.put(checked.stream(span.offset, span.nbytes), span.nbytes)
+        return Hole(span.offset, span.nbytes, tensor)
+
+    with _side_by_side(source.size) as side:
+        whole = side(_digest_of, [source])  # reads what the others read, from the page cache
+        holes = list(side(stored, checkpoint.spans))
+        (file_digest,) = whole
     checked.finish()
+    gaps = list(_gaps(checkpoint.spans, source.size))
     skeleton = blobs.put_skeleton(
         chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in gaps),
         sum(gap.nbytes for gap in gaps),
@@ -104,7 +107,7 @@ def _stored(source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blo
     return Manifest(
         format=checkpoint.format,
         file_name=ref.path.name if len(source.parts) == 1 else checkpoint_name(ref.path),
-        file_digest="sha256:" + whole.hexdigest(),
+        file_digest=file_digest,
         skeleton=Skeleton(source.size, tuple(holes), skeleton),
         entries=tuple(_digested(checkpoint, holes, blobs)),
         inside=ref.inside,
@@ -149,12 +152,34 @@ def _record(
     return full
 
 
-def _teed(chunks: Iterable[bytes], hasher: "hashlib._Hash") -> Iterator[bytes]:
-    for chunk in chunks:
-        hasher.update(chunk)
-        yield chunk
+@contextmanager
+def _side_by_side(nbytes: int) -> Iterator[Map]:
+    """A `map` that works on several things at once, where there are enough bytes for it.
+
+    What fails first is raised, and what has not begun by then is left.
+    """
+    if nbytes < _WORTH_THREADS:
+        yield map
+        return
+    # hashlib and the disk work without Python's lock.
+    threads = ThreadPoolExecutor((os.cpu_count() or 1) + 1)
+    try:
+        yield threads.map
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
-def _feed(hasher: "hashlib._Hash", chunks: Iterable[bytes]) -> None:
-    for chunk in chunks:
-        hasher.update(chunk)
+def _digest_of(source: ByteSource) -> str:
+    whole = hashlib.sha256()
+    for chunk in source.stream(0, source.size):
+        whole.update(chunk)
+    return "sha256:" + whole.hexdigest()
+
+
+def _gaps(spans: Iterable[Span], size: int) -> Iterator[Span]:
+    """What lies around the spans, empty gaps included."""
+    position = 0
+    for span in spans:
+        yield Span(position, span.offset - position)
+        position = span.end
+    yield Span(position, size - position)
