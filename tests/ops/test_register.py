@@ -1,0 +1,52 @@
+"""Registering on several threads: the same version, and failures that leave nothing behind."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ckpt.errors import FormatError
+from ckpt.ops import register as registering
+from ckpt.ops.registry import Registry
+from ckpt.ops.verify import verify
+
+
+def large(path: Path) -> Path:
+    """Forty tensors, two of which are the same, with a small one between them."""
+    generator = torch.Generator().manual_seed(1)
+    state = {f"layer{at}.weight": torch.randn(10_000, generator=generator) for at in range(40)}
+    state["layer7.weight"] = state["layer3.weight"].clone()
+    state["bias"] = torch.arange(3.0)
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registering, "_WORTH_THREADS", 0)
+
+
+def test_threads_give_the_same_manifest(tmp_path: Path, threads: None, monkeypatch) -> None:
+    path = large(tmp_path / "net.pt")
+    found = []
+    for name, worth in (("threads", 0), ("alone", 1 << 40)):
+        monkeypatch.setattr(registering, "_WORTH_THREADS", worth)
+        folder = tmp_path / name
+        folder.mkdir()
+        added = registering.register(path, registry=Registry(folder))
+        found.append((added.version.manifest, added.version.new_bytes))
+        assert not verify(registry=Registry(folder)).damages
+    assert found[0] == found[1]
+    assert found[0][1] == 39 * 40_000
+
+
+def test_damaged_tensor_is_refused_by_threads_too(tmp_path: Path, threads: None) -> None:
+    path = large(tmp_path / "net.pt")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    registry = Registry(tmp_path)
+    with pytest.raises(FormatError, match="is damaged: its CRC-32 is"):
+        registering.register(path, registry=registry)
+    assert not registry.exists
+    assert not list((tmp_path / ".ckpt" / "tmp").iterdir())
