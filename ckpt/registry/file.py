@@ -35,20 +35,30 @@ class IndexFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
         self._lock = folder / ".ckpt" / "lock"
+        self._parsed: tuple[bytes | None, Index] = None, Index()
 
     def read(self) -> Index:
         """The index as it stands; an empty one where there is no file yet.
+
+        Read from the disk each time, but parsed once as long as its bytes are the same: with
+        10,000 versions that takes 80 ms, and a command looks several refs up.
 
         Raises:
             IntegrityError: The document is damaged or of a newer schema.
         """
         try:
-            text = self.path.read_text(encoding="utf-8")
+            document = self.path.read_bytes()
         except FileNotFoundError:
             return Index()
+        if document != self._parsed[0]:
+            self._parsed = document, self._parse(document)
+        return self._parsed[1]
+
+    def _parse(self, document: bytes) -> Index:
+        try:
+            return parse_index(document.decode("utf-8"), name=str(self.path))
         except UnicodeDecodeError as error:
             raise IntegrityError(f"{self.path}: not a registry: {error}") from error
-        return parse_index(text, name=str(self.path))
 
     def commit(self, operation: Callable[[Index], Index]) -> Index:
         """Apply `operation` to the index under the lock and make the result durable.

@@ -209,3 +209,17 @@ def test_aliases_and_tags_read_back_and_leave_version_lines_alone() -> None:
     for name, number in (("golden", 1), ("golden", 2), ("x", 1)):
         plain = plain.with_tag(name, number, present=False)
     assert before.with_model(plain) == before
+
+
+def test_index_is_read_anew_when_its_bytes_change(tmp_path: Path) -> None:
+    file, other = IndexFile(tmp_path), IndexFile(tmp_path)
+    assert file.read() == Index()
+    other.commit(lambda index: index.with_version(version(1)))
+    assert len(file.read().models) == 1
+    assert file.read() is file.read()
+    other.commit(lambda index: index.with_version(version(2)))
+    assert len(file.read().model(None).versions) == 2
+    file.path.write_bytes(b"")
+    for reader in (file, IndexFile(tmp_path)):
+        with pytest.raises(IntegrityError):
+            reader.read()

@@ -1,0 +1,193 @@
+"""What a registry costs: time with ten versions and with 10,000, and bytes beside plain copies.
+
+    python benchmarks/registry.py [--versions 10000] [--runs 5]
+
+Commands are processes of their own; the median of the runs is printed, and how much longer it took
+than with ten versions. The 10,000 are lines of the index, as registering makes them, over ten
+manifests.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from ckpt.models.mnist_cnn import Net
+from tabulate import tabulate
+
+import ckpt
+from ckpt.digest import of_bytes
+from ckpt.ops.registry import Registry
+from ckpt.registry.file import IndexFile
+from ckpt.registry.index import Index
+
+CKPT = str(Path(sys.executable).with_name("ckpt"))
+TARGET_MS = 300
+TWENTY = 20
+State = dict[str, torch.Tensor]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--versions", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    print_times(options.versions, options.runs)
+    print_bytes()
+
+
+def print_times(versions: int, runs: int) -> None:
+    """Ten versions beside many."""
+    with tempfile.TemporaryDirectory() as scratch:
+        few, many = (Path(scratch) / name for name in ("few", "many"))
+        for folder in (few, many):
+            folder.mkdir()
+            register_ten(folder)
+        grow(many, versions)
+        rows = []
+        for name, words in commands().items():
+            times = [median_ms(folder, words, runs) for folder in (few, many)]
+            rows.append([name, *(f"{ms:.0f}" for ms in times), f"{times[1] - times[0]:.0f}"])
+    print(tabulate(rows, ["command", "10 versions, ms", f"{versions:,}", "more"]))
+    print(f"\nmedian of {runs}; the target is at most {TARGET_MS} ms more\n")
+
+
+def register_ten(folder: Path) -> None:
+    """`net` v1 to v10, and a file that is none of them for each run to come."""
+    for seed in range(10):
+        torch.save(weights(seed), folder / "net.pt")
+        ckpt.register(folder / "net.pt", registry=Registry(folder), metrics={"accuracy": 0.99})
+
+
+def weights(seed: int) -> State:
+    """Of a small network, so that the index is what counts."""
+    generator = torch.Generator().manual_seed(seed)
+    return {f"layer{at}.weight": torch.randn(64, 64, generator=generator) for at in range(4)}
+
+
+def grow(folder: Path, versions: int) -> None:
+    """Add lines to the index, each with content of its own."""
+
+    def grown(index: Index) -> Index:
+        model = index.model("net")
+        kept = dict(model.versions)
+        for number in range(model.next_number, versions + 1):
+            like = kept[1 + number % 10]
+            kept[number] = replace(like, number=number, content=of_bytes(b"%d" % number))
+        return index.with_model(replace(model, versions=kept, next_number=versions + 1))
+
+    IndexFile(folder).commit(grown)
+
+
+def commands() -> dict[str, Callable[[Path, int], list[str]]]:
+    """Command lines, made for a folder and the number of a run."""
+
+    def registering(folder: Path, run: int) -> list[str]:
+        torch.save(weights(1000 + run), folder / "new.pt")
+        return ["register", "new.pt", "--name", "net"]
+
+    return {
+        "ckpt ls --where 'version<11'": lambda *_: ["ls", "--where", "version<11"],
+        "ckpt show net:v3": lambda *_: ["show", "net:v3"],
+        "ckpt diff net:v1 net:v2": lambda *_: ["diff", "net:v1", "net:v2"],
+        "ckpt alias prod net:v3": lambda _, run: ["alias", "prod", f"net:v{3 + run % 2}"],
+        "ckpt register new.pt": registering,
+        "ckpt ls": lambda *_: ["ls"],
+    }
+
+
+def median_ms(folder: Path, words: Callable[[Path, int], list[str]], runs: int) -> float:
+    """Wall time of a command."""
+    times = []
+    for run in range(runs):
+        command = [CKPT, *words(folder, run)]
+        began = time.perf_counter()
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        times.append(1000 * (time.perf_counter() - began))
+    return statistics.median(times)
+
+
+def print_bytes() -> None:
+    """Twenty versions of the MNIST network, of six kinds, beside twenty copies."""
+    rows = []
+    for name, files in KINDS.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            copies = 0
+            for command, copied in files(folder):
+                subprocess.run([CKPT, *command, "-q"], cwd=folder, check=True, capture_output=True)
+                copies += copied
+            stored = sum(
+                path.stat().st_size
+                for path in [folder / "registry.json", *(folder / ".ckpt").rglob("*")]
+                if path.is_file()
+            )
+        rows.append([name, f"{copies / 1e6:.1f}", f"{stored / 1e6:.2f}", f"{stored / copies:.1%}"])
+    heads = ["twenty versions of the MNIST network", "copies, MB", "ckpt, MB", "of copies"]
+    print(tabulate(rows, heads, disable_numparse=True, stralign="right"))
+
+
+Files = Iterator[tuple[list[str], int]]
+
+
+def registered(
+    folder: Path, states: Iterator[object], suffixes: tuple[str, ...] = (".pt",)
+) -> Files:
+    """Write each and register it; with every suffix."""
+    from safetensors.torch import save_file
+
+    for state in states:
+        for suffix in suffixes:
+            path = folder / f"net{suffix}"
+            if suffix == ".pt":
+                torch.save(state, path)
+            else:
+                save_file(state, path)
+            yield ["register", path.name], path.stat().st_size
+
+
+def net(seed: int) -> State:
+    """The MNIST network's weights, freshly drawn."""
+    torch.manual_seed(seed)
+    return dict(Net().state_dict())
+
+
+def renamed(folder: Path) -> Files:
+    """One version and nineteen renames of it."""
+    yield from registered(folder, iter([net(1)]))
+    size = (folder / "net.pt").stat().st_size
+    for at in range(2, TWENTY + 1):
+        yield ["rename", "net:v1", "--rule", f"conv=embed{at}_"], size
+
+
+def new_head(seed: int) -> State:
+    """A frozen backbone: all but the last layer as in seed 1."""
+    other = net(seed)
+    return {**net(1), **{key: other[key] for key in other if key.startswith("fc2")}}
+
+
+KINDS: dict[str, Callable[[Path], Files]] = {
+    "the same bytes again": lambda f: registered(f, (net(1) for _ in range(TWENTY))),
+    "renamed": renamed,
+    ".pt and .safetensors of ten": lambda f: registered(
+        f, (net(seed) for seed in range(TWENTY // 2)), (".pt", ".safetensors")
+    ),
+    "frozen backbone, new head": lambda f: registered(f, map(new_head, range(TWENTY))),
+    "new metadata": lambda f: registered(
+        f, ({"model": net(1), "epoch": epoch} for epoch in range(TWENTY))
+    ),
+    "all weights new": lambda f: registered(f, map(net, range(TWENTY))),
+}
+
+
+if __name__ == "__main__":
+    os.environ.pop("CKPT_REGISTRY", None)
+    main()
