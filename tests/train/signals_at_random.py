@@ -61,7 +61,9 @@ def once(number: int, seconds: float) -> dict[str, object]:
             os.kill(pid, chosen)
     code = wait(pid)
     left = sorted(path.name for path in folder.iterdir())
-    resumed = wait(start(folder, RESUME if "net.state.pt" in left else [*TRAIN, "--force"]))
+    again = RESUME if "net.state.pt" in left else TRAIN
+    # The second signal may fall after w.pt was written, which is kept unless --force says so.
+    resumed = wait(start(folder, [*again, "--force"]))
     return {
         "signal": int(chosen), "twice": twice, "code": code, "left": left, "resumed": resumed,
         "same": (folder / "w.pt").read_bytes() == (FOLDER / "whole" / "w.pt").read_bytes(),
