@@ -84,7 +84,7 @@ def grow(folder: Path, versions: int) -> None:
             kept[number] = replace(like, number=number, content=of_bytes(b"%d" % number))
         return index.with_model(replace(model, versions=kept, next_number=versions + 1))
 
-    IndexFile(folder).commit(grown)
+    IndexFile(folder).commit(grown, "grow")
 
 
 def commands() -> dict[str, Callable[[Path, int], list[str]]]:

@@ -15,6 +15,8 @@ COMMANDS = {
     "alias": "Have a name such as prod point to a version, and move it.",
     "tag": "Put labels on versions.",
     "log": "Where a version comes from.",
+    "rm": "Remove versions from the list.",
+    "undo": "Take back the last thing that was done to the registry.",
     "verify": "Hash all that the registry holds again.",
     "du": "What each version takes of the disk, alone and with others.",
     "plot": "Loss and accuracy by epoch, as text or as a picture.",

@@ -84,7 +84,8 @@ def set_alias(
         seen.append(_checked(model, name, expect, moves_to=version.label))
         return model.with_alias(name, version.number, protect=protect)
 
-    model = registry.change(version.model, moved)
+    what = f"alias {version.model}@{name} {version.label}"
+    model = registry.change(version.model, moved, what)
     return Alias(model.name, name, version.label, seen[-1], name in model.protected)
 
 
@@ -115,7 +116,7 @@ def delete_alias(
         seen.append(_checked(found, name, expect, moves_to=None))
         return found.without_alias(name)
 
-    registry.change(owner.name, gone)
+    registry.change(owner.name, gone, f"alias -d {owner.name}@{name}")
     return Alias(owner.name, name, None, seen[-1], protected=False)
 
 
@@ -143,7 +144,8 @@ def tag(
             model = model.with_tag(name, version.number, present=present)
         return model
 
-    model = registry.change(version.model, tagged)
+    what = " ".join(["tag", version.ref, *(() if present else ("-d",)), *chosen])
+    model = registry.change(version.model, tagged, what)
     return version, model.tags_of(version)
 
 

@@ -11,6 +11,7 @@ from ckpt.files import make_folder, write_whole
 from ckpt.manifest import Manifest
 from ckpt.registry.file import FILE_NAME, IndexFile, find_registry
 from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.reflog import Reflog
 from ckpt.registry.refs import DefinitionRef, DigestRef, Ref, VersionRef, expect_name, parse_ref
 from ckpt.store.objects import ObjectStore
 from ckpt.store.version import VersionSource
@@ -77,6 +78,17 @@ class Registry:
                 return self.index().version(version)
         raise RefError(f"{ref} names no version", hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod")
 
+    def ever(self, ref: str) -> Version:
+        """The version that ``mnist-cnn:v1`` names, or named before it was removed.
+
+        Raises:
+            RefError: There never was one.
+        """
+        name, _, label = ref.rpartition(":")
+        removed = self.index().model(name or None).removed
+        found = next((each for each in removed.values() if each.label == label), None)
+        return found or self.version(ref)
+
     def manifest(self, version: Version) -> Manifest:
         """The manifest of `version`, verified."""
         try:
@@ -128,11 +140,23 @@ class Registry:
                 return index
             return index.with_version(replace(draft, number=index.next_number(model)))
 
-        version = self._file.commit(with_draft).same_content(model, content)
+        committed = self._file.commit(with_draft, f"{made_by} as {model}")
+        version = committed.same_content(model, content)
         assert version is not None
         return Added(version, version.manifest == draft.manifest, created)
 
-    def change(self, model: str, operation: Callable[[Model], Model]) -> Model:
+    @property
+    def reflog(self) -> Reflog:
+        """What was done to the index on this machine."""
+        return self._file.reflog
+
+    def commit(
+        self, operation: Callable[[Index], Index], what: str, *, undoes: str | None = None
+    ) -> Index:
+        """See `IndexFile.commit`."""
+        return self._file.commit(operation, what, undoes=undoes)
+
+    def change(self, model: str, operation: Callable[[Model], Model], what: str) -> Model:
         """Apply `operation` to a model as it stands at that moment, and have it on the disk.
 
         Raises:
@@ -144,14 +168,14 @@ class Registry:
             after = operation(before)
             return index if after == before else index.with_model(after)
 
-        return self._file.commit(changed).model(model)
+        return self._file.commit(changed, what).model(model)
 
     def _begin(self) -> Path:
         """Keep what only this machine needs out of git, before there is anything else."""
         ignored = self.folder / ".ckpt" / ".gitignore"
         make_folder(ignored.parent)
         with write_whole(ignored, replace=True) as out:
-            out.write(b"lock\ntmp/\n")
+            out.write(b"lock\nreflog\ntmp/\n")
         return self.folder
 
     def _by_digest(self, prefix: str) -> Version:

@@ -165,7 +165,10 @@ class Step:
 
 
 def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
-    """The lineage of a version, from itself back to where it was first made."""
+    """The lineage of a version, from itself back to where it was first made.
+
+    Versions that were removed are part of it, as long as the store has their manifests.
+    """
     registry = registry or Registry()
     steps: list[Step] = []
     version: Version | None = registry.version(ref)
@@ -173,5 +176,5 @@ def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
         record = registry.manifest(version).record
         steps.append(Step(version, record))
         parent = (record.get("parent") or {}).get("version")
-        version = registry.version(parent) if parent else None
+        version = registry.ever(parent) if parent else None
     return steps

@@ -7,11 +7,14 @@ written back: two processes that add a version each both succeed.
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ckpt.errors import ConflictError, IntegrityError
 from ckpt.files import make_folder, write_whole
+from ckpt.registry.history import changes
 from ckpt.registry.index import Index, parse_index
+from ckpt.registry.reflog import Entry, Reflog
 
 FILE_NAME = "registry.json"
 LOCK_SECONDS = 60.0
@@ -35,6 +38,7 @@ class IndexFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
         self._lock = folder / ".ckpt" / "lock"
+        self.reflog = Reflog(folder / ".ckpt" / "reflog")
         self._parsed: tuple[bytes | None, Index] = None, Index()
 
     def read(self) -> Index:
@@ -60,10 +64,17 @@ class IndexFile:
         except UnicodeDecodeError as error:
             raise IntegrityError(f"{self.path}: not a registry: {error}") from error
 
-    def commit(self, operation: Callable[[Index], Index]) -> Index:
+    def commit(
+        self, operation: Callable[[Index], Index], what: str, *, undoes: str | None = None
+    ) -> Index:
         """Apply `operation` to the index under the lock and make the result durable.
 
         An operation that answers the index it was given writes nothing.
+
+        Args:
+            operation: Gives a new index for the one that stands there.
+            what: What it does, for the reflog.
+            undoes: The `write_id` of the write that it takes back.
 
         Raises:
             ConflictError: Another process holds the lock for over a minute.
@@ -77,6 +88,7 @@ class IndexFile:
                 after = operation(before)
                 if after is not before:
                     after = replace(after, serial=before.serial + 1, write_id=os.urandom(8).hex())
+                    self.reflog.append(_entry(before, after, what, undoes))
                     with write_whole(self.path, replace=True) as out:
                         out.write(after.to_text().encode("utf-8"))
                 return after
@@ -85,3 +97,14 @@ class IndexFile:
                 f"{self._lock}: another process has held the lock for {LOCK_SECONDS:.0f} s",
                 hint="wait for it to end; a process that died holds no lock",
             ) from error
+
+
+def _entry(before: Index, after: Index, what: str, undoes: str | None) -> Entry:
+    return Entry(
+        write_id=after.write_id,
+        parent=before.write_id,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        what=what,
+        changes=tuple(changes(before, after)),
+        undoes=undoes,
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckpt import digest, strict_json
-from ckpt.errors import IntegrityError, RefError
+from ckpt.errors import ConflictError, IntegrityError, RefError
 from ckpt.registry.refs import VersionRef, is_version
 
 SCHEMA = 1
@@ -70,6 +70,7 @@ class Model:
         aliases: Each points to one version.
         protected: Aliases that move only if it is said from where.
         tags: Each stands on any number of versions, in ascending order.
+        removed: Versions that were removed, whose numbers are not given out again.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Model:
     protected: frozenset[str] = frozenset()
     tags: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     versions: Mapping[int, Version] = field(default_factory=dict)
+    removed: Mapping[int, Version] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def aliases_of(self, version: Version) -> list[str]:
@@ -105,9 +107,37 @@ class Model:
     def with_tag(self, name: str, number: int, *, present: bool = True) -> "Model":
         """This model, the tag `name` standing on a version, or not standing on it."""
         others = {each for each in self.tags.get(name, ()) if each != number}
-        standing = tuple(sorted(others | {number} if present else others))
-        tags = {tag: numbers for tag, numbers in self.tags.items() if tag != name}
-        return replace(self, tags={**tags, name: standing} if standing else tags)
+        return self.with_tagged(name, tuple(sorted(others | {number} if present else others)))
+
+    def with_tagged(self, name: str, numbers: tuple[int, ...]) -> "Model":
+        """This model, the tag `name` standing on these versions and no others."""
+        tags = {tag: standing for tag, standing in self.tags.items() if tag != name}
+        return replace(self, tags={**tags, name: numbers} if numbers else tags)
+
+    def without(self, number: int) -> "Model":
+        """This model, a version of it removed: kept aside, and its tags taken off.
+
+        Raises:
+            ConflictError: An alias points to it.
+        """
+        for alias, pointed in self.aliases.items():
+            if pointed == number:
+                raise ConflictError(
+                    f"{self.name}:v{number} is {self.name}@{alias}",
+                    hint=f"ckpt alias -d {self.name}@{alias}  first, or move it",
+                )
+        versions = dict(self.versions)
+        removed = {**self.removed, number: versions.pop(number)}
+        model = replace(self, versions=versions, removed=removed)
+        for tag in self.tags:
+            model = model.with_tag(tag, number, present=False)
+        return model
+
+    def restored(self, number: int) -> "Model":
+        """This model, a version that was removed back in its place."""
+        removed = dict(self.removed)
+        versions = {**self.versions, number: removed.pop(number)}
+        return replace(self, versions=dict(sorted(versions.items())), removed=removed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +162,10 @@ class Index:
             return model.versions[max(model.versions)]
         number = int(ref.label[1:]) if is_version(ref.label) else model.aliases.get(ref.label)
         if number is None or number not in model.versions:
+            if number in model.removed:
+                raise RefError(
+                    f"{model.name}:{ref.label} was removed", hint="ckpt undo --list  shows when"
+                )
             known = [*(f"v{n}" for n in sorted(model.versions)[-5:]), *sorted(model.aliases)]
             raise RefError(f"{model.name} has no {ref.label}", hint=f"it has {', '.join(known)}")
         return model.versions[number]
@@ -205,11 +239,16 @@ def _model_text(model: Model) -> str:
         **model.unknown,
     }
     fields = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
-    lines = ",\n".join(
+    removed = f', "removed": {{\n{_lines(model.removed)}\n}}' if model.removed else ""
+    versions = f'"versions": {{\n{_lines(model.versions)}\n}}'
+    return f"{_json(model.name)}: {{{', '.join(fields)}, {versions}{removed}}}"
+
+
+def _lines(versions: Mapping[int, Version]) -> str:
+    return ",\n".join(
         f"  {_json(version.label)}: {_json(_version_fields(version))}"
-        for _, version in sorted(model.versions.items())
+        for _, version in sorted(versions.items())
     )
-    return f'{_json(model.name)}: {{{", ".join(fields)}, "versions": {{\n{lines}\n}}}}'
 
 
 def _pointers(model: Model) -> dict[str, Any]:
@@ -259,6 +298,7 @@ def _index(document: dict[str, Any]) -> Index:
 
 def _model(name: str, fields: dict[str, Any]) -> Model:
     versions = {_number(label): line for label, line in fields.pop("versions").items()}
+    removed = {_number(label): line for label, line in fields.pop("removed", {}).items()}
     aliases = {alias: _number(label) for alias, label in fields.pop("aliases").items()}
     model = Model(
         name=name,
@@ -267,9 +307,12 @@ def _model(name: str, fields: dict[str, Any]) -> Model:
         protected=frozenset(fields.pop("protected", ())),
         tags={tag: _numbers(labels) for tag, labels in fields.pop("tags", {}).items()},
         versions={number: _version(name, number, line) for number, line in versions.items()},
+        removed={number: _version(name, number, line) for number, line in removed.items()},
         unknown=fields,
     )
-    if any(number >= model.next_number for number in versions):
+    if set(versions) & set(removed):
+        raise ValueError(f"{name}: a version is there and removed")
+    if any(number >= model.next_number for number in (*versions, *removed)):
         raise ValueError(f"{name}: a version has a number that was not given out")
     if not set(aliases.values()) <= set(versions):
         raise ValueError(f"{name}: an alias points to no version")

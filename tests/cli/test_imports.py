@@ -42,6 +42,8 @@ except SystemExit as done:
         ("register", "old.pt"),
         ("verify",),
         ("du",),
+        ("rm", "v1", "--yes"),
+        ("undo", "--list"),
     ],
     ids=" ".join,
 )

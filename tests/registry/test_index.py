@@ -139,8 +139,8 @@ def test_fault_26_index_cut_anywhere_is_refused() -> None:
 
 def test_commit_counts_and_names_each_write(tmp_path: Path) -> None:
     file = IndexFile(tmp_path)
-    first = file.commit(lambda index: index.with_version(version(1)))
-    second = file.commit(lambda index: index.with_version(version(2)))
+    first = file.commit(lambda index: index.with_version(version(1)), "add")
+    second = file.commit(lambda index: index.with_version(version(2)), "add")
     assert (first.serial, second.serial) == (1, 2)
     assert first.write_id != second.write_id
     assert file.read() == second
@@ -148,18 +148,18 @@ def test_commit_counts_and_names_each_write(tmp_path: Path) -> None:
 
 def test_operation_that_changes_nothing_writes_nothing(tmp_path: Path) -> None:
     file = IndexFile(tmp_path)
-    file.commit(lambda index: index.with_version(version(1)))
+    file.commit(lambda index: index.with_version(version(1)), "add")
     before = file.path.stat().st_mtime_ns
-    file.commit(lambda index: index)
+    file.commit(lambda index: index, "add")
     assert file.path.stat().st_mtime_ns == before
 
 
 def test_operation_that_fails_leaves_the_index(tmp_path: Path) -> None:
     file = IndexFile(tmp_path)
-    file.commit(lambda index: index.with_version(version(1)))
+    file.commit(lambda index: index.with_version(version(1)), "add")
     before = file.path.read_bytes()
     with pytest.raises(ValueError, match="the next number is 2"):
-        file.commit(lambda index: index.with_version(version(5)))
+        file.commit(lambda index: index.with_version(version(5)), "add")
     assert file.path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == [".ckpt", "registry.json"]
 
@@ -176,7 +176,7 @@ def add(index):
     return index.with_version(version(index.next_number("mnist-cnn")))
 
 for _ in range(5):
-    IndexFile(Path(sys.argv[1])).commit(add)
+    IndexFile(Path(sys.argv[1])).commit(add, "add")
 """
 
 
@@ -214,10 +214,10 @@ def test_aliases_and_tags_read_back_and_leave_version_lines_alone() -> None:
 def test_index_is_read_anew_when_its_bytes_change(tmp_path: Path) -> None:
     file, other = IndexFile(tmp_path), IndexFile(tmp_path)
     assert file.read() == Index()
-    other.commit(lambda index: index.with_version(version(1)))
+    other.commit(lambda index: index.with_version(version(1)), "add")
     assert len(file.read().models) == 1
     assert file.read() is file.read()
-    other.commit(lambda index: index.with_version(version(2)))
+    other.commit(lambda index: index.with_version(version(2)), "add")
     assert len(file.read().model(None).versions) == 2
     file.path.write_bytes(b"")
     for reader in (file, IndexFile(tmp_path)):

@@ -1,0 +1,33 @@
+"""`ckpt rm`."""
+
+import sys
+
+import click
+
+from ckpt.cli.options import Session
+from ckpt.cli.options import command as ckpt_command
+from ckpt.errors import UsageError
+from ckpt.ops.removal import remove
+from ckpt.show.versions import version_data
+
+
+@ckpt_command(examples="ckpt rm v3\nckpt rm mnist-cnn:v2 mnist-cnn:v3 --yes")
+@click.argument("refs", nargs=-1, required=True, metavar="REF...")
+@click.option("--yes", is_flag=True, help="Do not ask; needed where nobody can be asked.")
+def command(session: Session, refs: tuple[str, ...], yes: bool) -> None:
+    """Remove versions from the list; `ckpt undo` brings them back.
+
+    The bytes stay in the store, and a number is never given out again. A version that an alias
+    points to is not removed.
+    """
+    found = [session.registry.version(ref) for ref in refs]
+    names = ", ".join(version.ref for version in found)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"would remove {names}", hint="--yes  removes without asking")
+        click.confirm(f"remove {names}?", abort=True, err=True)
+    removed = remove(refs, registry=session.registry)
+    session.show(
+        lambda: f"removed {names}; ckpt undo  brings back what was",
+        lambda: [version_data(version) for version in removed],
+    )

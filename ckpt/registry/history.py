@@ -1,0 +1,123 @@
+"""What a write to the index changed, as values that can be taken back.
+
+Law: taking back the changes between two indexes gives the models of the first one, but that a
+version which was added stays as a removed one: its number is not given out again.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ckpt.errors import ConflictError
+from ckpt.registry.index import Index, Model
+
+Value = str | bool | tuple[str, ...] | None
+THERE, REMOVED = "there", "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that changed.
+
+    Attributes:
+        model: Whose.
+        kind: ``version``, ``alias``, ``protected`` or ``tag``.
+        name: ``v3``, or that of the alias or tag.
+        before: ``there`` or ``removed`` of a version, ``v2`` of an alias, the versions of a tag,
+            whether an alias is protected; None where there was nothing.
+        after: Likewise.
+    """
+
+    model: str
+    kind: str
+    name: str
+    before: Value
+    after: Value
+
+
+def changes(before: Index, after: Index) -> list[Change]:
+    """What is not the same in two indexes."""
+    found = []
+    for name in sorted(after.models):
+        if after.models[name] is before.models.get(name):
+            continue
+        old = _state(before.models.get(name) or Model(name=name))
+        new = _state(after.models[name])
+        found += [
+            Change(name, kind, key, old.get((kind, key)), new.get((kind, key)))
+            for kind, key in sorted({**old, **new})
+            if old.get((kind, key)) != new.get((kind, key))
+        ]
+    return found
+
+
+def taken_back(index: Index, done: Iterable[Change]) -> Index:
+    """The index without these changes.
+
+    Raises:
+        ConflictError: Something was changed again since.
+    """
+    done = list(done)
+    for change in done:
+        now = _state(index.model(change.model)).get((change.kind, change.name))
+        if now != change.after:
+            raise ConflictError(
+                f"{change.model}: {change.kind} {change.name} was changed since: it is "
+                f"{said(now)}, expected {said(change.after)}",
+                hint="ckpt undo --list  shows what was done",
+            )
+    # Versions first: an alias may point to one that comes back. And last those that go.
+    for change in sorted(done, key=lambda each: (each.kind != "version", each.after is None)):
+        index = index.with_model(_restored(index.model(change.model), change))
+    return index
+
+
+def said(value: Value) -> str:
+    """A value in words."""
+    match value:
+        case None:
+            return "not there"
+        case bool():
+            return "protected" if value else "not protected"
+        case tuple():
+            return ", ".join(value)
+    return value
+
+
+def _state(model: Model) -> dict[tuple[str, str], Value]:
+    """All that can change of a model."""
+    return dict(_pairs(model))
+
+
+def _pairs(model: Model) -> Iterator[tuple[tuple[str, str], Value]]:
+    for number in model.versions:
+        yield ("version", f"v{number}"), THERE
+    for number in model.removed:
+        yield ("version", f"v{number}"), REMOVED
+    for name, number in model.aliases.items():
+        yield ("alias", name), f"v{number}"
+        if name in model.protected:
+            yield ("protected", name), True
+    for name, numbers in model.tags.items():
+        yield ("tag", name), tuple(f"v{number}" for number in numbers)
+
+
+def _restored(model: Model, change: Change) -> Model:
+    match change.kind, change.before:
+        case "version", before:
+            number = _number(change.name)
+            return model.restored(number) if before == THERE else model.without(number)
+        case "alias", str(label):
+            return model.with_alias(change.name, _number(label))
+        case "alias", _:
+            return model.without_alias(change.name)
+        case "protected", before if change.name in model.aliases:
+            number = model.aliases[change.name]
+            return model.with_alias(change.name, number, protect=bool(before))
+        case "tag", before:
+            labels = before if isinstance(before, tuple) else ()
+            return model.with_tagged(change.name, tuple(map(_number, labels)))
+    return model
+
+
+def _number(label: str) -> int:
+    return int(label.removeprefix("v"))

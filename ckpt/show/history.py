@@ -1,0 +1,36 @@
+"""What was done to a registry, as text and as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ckpt.registry.history import said
+from ckpt.registry.reflog import Entry
+from ckpt.show.terminal import table
+from ckpt.show.words import printable
+
+
+def history_text(entries: Sequence[tuple[Entry, bool]]) -> str:
+    """A table, one write a line, the last first."""
+    if not entries:
+        return "nothing was done here"
+    rows = [
+        [entry.time, printable(entry.what), "taken back" if undone else ""]
+        for entry, undone in entries
+    ]
+    return table(rows, ["when", "what", ""])
+
+
+def entry_text(entry: Entry) -> str:
+    """What was taken back: each change, from what it was to what it is again."""
+    lines = [f"took back: {printable(entry.what)}  ({entry.time})"]
+    for change in entry.changes:
+        name = printable(f"{change.model} {change.kind} {change.name}")
+        before = "removed" if change.kind == "version" and not change.before else change.before
+        lines.append(f"  {name}  {said(change.after)} -> {said(before)}")
+    return "\n".join(lines)
+
+
+def entry_data(entry: Entry, *, undone: bool) -> dict[str, Any]:
+    """An entry for JSON."""
+    return {**asdict(entry), "undone": undone}
