@@ -10,7 +10,7 @@ from typing import Any
 from ckpt.errors import IntegrityError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
-from ckpt.manifest import Hole, Skeleton
+from ckpt.manifest import Hole, Manifest, Skeleton
 from ckpt.ops.blobs import Blobs
 from ckpt.ops.opened import OpenedVersion
 from ckpt.ops.registry import Added, Registry
@@ -51,6 +51,28 @@ def next_version(
         registry: Where it is added.
         definition: The definition that the result was found to fit.
     """
+    version = opened.version
+    with registry.store.writing():
+        # Removed meanwhile, its objects might be gone; while this block runs they are not.
+        registry.version(version.ref)
+        manifest, new_bytes = _manifest(opened, plan, record, registry, definition)
+        return registry.add(
+            version.model,
+            manifest,
+            new_bytes=new_bytes,
+            made_by=f"rename of {version.label}",
+            metrics=version.metrics,
+        )
+
+
+def _manifest(
+    opened: OpenedVersion,
+    plan: Plan,
+    record: Mapping[str, Any],
+    registry: Registry,
+    definition: str | None,
+) -> tuple[Manifest, int]:
+    """The new version's manifest, and the bytes by which the store grew."""
     old, version = opened.manifest, opened.version
     blobs = Blobs(registry.store)
     new_keys = plan.new_keys
@@ -75,13 +97,7 @@ def next_version(
     )
     again = VersionSource(f"{version.ref}, renamed", manifest, registry.store)
     manifest = replace(manifest, rest=_read_back(again, entries).rest)
-    return registry.add(
-        version.model,
-        manifest,
-        new_bytes=blobs.new_bytes,
-        made_by=f"rename of {version.label}",
-        metrics=version.metrics,
-    )
+    return manifest, blobs.new_bytes
 
 
 def _skeleton(

@@ -62,24 +62,24 @@ def register(
     parsed = parse_file_ref(fspath(ref))
     registry = registry or Registry()
     model = expect_name(name or model_name(parsed.path))
-    blobs = Blobs(registry.store)
     with open_path(parsed.path) as source:
         checkpoint = open_checkpoint(source, inside=parsed.inside)
-        manifest = _stored(source, checkpoint, parsed, blobs)
-        source.expect_unchanged()
-    manifest = replace(
-        manifest,
-        record=_record(model, message, metrics, record, definition_source, blobs),
-        inline=blobs.inline,
-    )
-    return registry.add(
-        model,
-        manifest,
-        new_bytes=blobs.new_bytes,
-        made_by=made_by or f"register {parsed.path.name}",
-        metrics=metrics,
-        message=message,
-    )
+        with registry.store.writing():
+            blobs = Blobs(registry.store)
+            manifest = replace(
+                _stored(source, checkpoint, parsed, blobs),
+                record=_record(model, message, metrics, record, definition_source, blobs),
+                inline=blobs.inline,
+            )
+            source.expect_unchanged()
+            return registry.add(
+                model,
+                manifest,
+                new_bytes=blobs.new_bytes,
+                made_by=made_by or f"register {parsed.path.name}",
+                metrics=metrics,
+                message=message,
+            )
 
 
 def model_name(path: Path) -> str:

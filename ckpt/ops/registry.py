@@ -175,7 +175,7 @@ class Registry:
         ignored = self.folder / ".ckpt" / ".gitignore"
         make_folder(ignored.parent)
         with write_whole(ignored, replace=True) as out:
-            out.write(b"lock\nreflog\ntmp/\n")
+            out.write(b"lock\nreflog\ntmp/\nwriting\n")
         return self.folder
 
     def _by_digest(self, prefix: str) -> Version:

@@ -10,14 +10,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ckpt.errors import ConflictError, IntegrityError
-from ckpt.files import make_folder, write_whole
+from ckpt.errors import IntegrityError
+from ckpt.files import write_whole
+from ckpt.lock import exclusive
 from ckpt.registry.history import changes
 from ckpt.registry.index import Index, parse_index
 from ckpt.registry.reflog import Entry, Reflog
 
 FILE_NAME = "registry.json"
-LOCK_SECONDS = 60.0
 
 
 def find_registry(start: Path) -> Path | None:
@@ -77,26 +77,17 @@ class IndexFile:
             undoes: The `write_id` of the write that it takes back.
 
         Raises:
-            ConflictError: Another process holds the lock for over a minute.
+            ConflictError: Others hold the lock for too long; see `ckpt.lock.exclusive`.
         """
-        from filelock import FileLock, Timeout
-
-        make_folder(self._lock.parent)
-        try:
-            with FileLock(self._lock, timeout=LOCK_SECONDS):
-                before = self.read()
-                after = operation(before)
-                if after is not before:
-                    after = replace(after, serial=before.serial + 1, write_id=os.urandom(8).hex())
-                    self.reflog.append(_entry(before, after, what, undoes))
-                    with write_whole(self.path, replace=True) as out:
-                        out.write(after.to_text().encode("utf-8"))
-                return after
-        except Timeout as error:
-            raise ConflictError(
-                f"{self._lock}: another process has held the lock for {LOCK_SECONDS:.0f} s",
-                hint="wait for it to end; a process that died holds no lock",
-            ) from error
+        with exclusive(self._lock):
+            before = self.read()
+            after = operation(before)
+            if after is not before:
+                after = replace(after, serial=before.serial + 1, write_id=os.urandom(8).hex())
+                self.reflog.append(_entry(before, after, what, undoes))
+                with write_whole(self.path, replace=True) as out:
+                    out.write(after.to_text().encode("utf-8"))
+            return after
 
 
 def _entry(before: Index, after: Index, what: str, undoes: str | None) -> Entry:

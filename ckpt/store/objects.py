@@ -8,7 +8,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from ckpt.files import (
     sync_folder,
     temporary_file,
 )
+from ckpt.lock import exclusive, shared
 from ckpt.manifest import Manifest
 
 REPAIR = "ckpt verify  lists all that is damaged; copy a good registry's .ckpt/objects over it"
@@ -46,6 +47,17 @@ class ObjectStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Hold this from the first object of a version until the index names it.
+
+        What was put, or was found to be there already, is not collected meanwhile.
+        """
+        return shared(self.root / "writing")
+
+    def collecting(self) -> AbstractContextManager[None]:
+        """Hold this to remove objects: no version is being written then."""
+        return exclusive(self.root / "writing")
 
     def put(self, chunks: Iterable[bytes]) -> Stored:
         """Store the joined `chunks` and answer their name, in one pass over the bytes."""
