@@ -350,6 +350,11 @@ def _temporary_name() -> str:
     return f".ckpt-{os.urandom(8).hex()}.tmp"
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is one that was not finished."""
+    return re.fullmatch(r"\.ckpt-[0-9a-f]{16}\.tmp", name) is not None
+
+
 @contextmanager
 def early_sync(out: BinaryIO) -> Iterator[None]:
     """Have the disk write while the block still produces, if that takes long.

@@ -17,6 +17,7 @@ COMMANDS = {
     "log": "Where a version comes from.",
     "rm": "Remove versions from the list.",
     "undo": "Take back the last thing that was done to the registry.",
+    "gc": "Remove what no version needs any more.",
     "verify": "Hash all that the registry holds again.",
     "du": "What each version takes of the disk, alone and with others.",
     "plot": "Loss and accuracy by epoch, as text or as a picture.",

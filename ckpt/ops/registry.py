@@ -130,7 +130,7 @@ class Registry:
             keys=len(manifest.entries),
             new_bytes=new_bytes,
             made_by=made_by,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=now(),
             metrics=dict(metrics or {}),
             message=message,
         )
@@ -188,6 +188,11 @@ class Registry:
             return found[0]
         names = ", ".join(version.ref for version in found)
         raise RefError(f"{prefix} names {names or 'no version'}")
+
+
+def now() -> str:
+    """The time, UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _locate(folder: Path | str | None) -> Path:

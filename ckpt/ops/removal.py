@@ -8,7 +8,7 @@ what it changed.
 from collections.abc import Iterable
 
 from ckpt.errors import RefError
-from ckpt.ops.registry import Registry
+from ckpt.ops.registry import Registry, now
 from ckpt.registry.history import taken_back
 from ckpt.registry.index import Index, Version
 from ckpt.registry.reflog import Entry
@@ -28,7 +28,7 @@ def remove(refs: Iterable[str], *, registry: Registry | None = None) -> list[Ver
         for version in versions:
             model = index.model(version.model)
             if version.number in model.versions:  # else another process was faster
-                index = index.with_model(model.without(version.number))
+                index = index.with_model(model.without(version.number, at=now()))
         return index
 
     what = "rm " + ", ".join(version.ref for version in versions)
@@ -56,7 +56,7 @@ def undo(*, registry: Registry | None = None) -> Entry:
         (
             entry
             for entry, is_undone in done(registry=registry)
-            if not is_undone and entry.undoes is None
+            if not is_undone and entry.undoes is None and not entry.is_final
         ),
         None,
     )
@@ -67,6 +67,8 @@ def undo(*, registry: Registry | None = None) -> Entry:
         )
     found = last
     registry.commit(
-        lambda index: taken_back(index, found.changes), f"undo {found.what}", undoes=found.write_id
+        lambda index: taken_back(index, found.changes, at=now()),
+        f"undo {found.what}",
+        undoes=found.write_id,
     )
     return found

@@ -55,12 +55,11 @@ def usage(model: str | None = None, *, registry: Registry | None = None) -> Usag
     users = Counter(name for names in needs.values() for name in names)
     uses = tuple(_use(version, needs[version.ref], users) for version in listed)
     every = {name: nbytes for names in needs.values() for name, nbytes in names.items()}
-    held = registry.store.sizes()
     return Usage(
         uses,
         stored=sum(every.values()),
         copies=sum(version.size for version in registry.versions()),
-        unneeded=sum(nbytes for name, nbytes in held.items() if name not in every),
+        unneeded=sum(each.nbytes for each in registry.store.held() if each.digest not in every),
     )
 
 

@@ -33,6 +33,11 @@ class Change:
     before: Value
     after: Value
 
+    @property
+    def is_final(self) -> bool:
+        """Whether a version has gone for good, bytes and all."""
+        return self.kind == "version" and self.after is None
+
 
 def changes(before: Index, after: Index) -> list[Change]:
     """What is not the same in two indexes."""
@@ -50,13 +55,15 @@ def changes(before: Index, after: Index) -> list[Change]:
     return found
 
 
-def taken_back(index: Index, done: Iterable[Change]) -> Index:
-    """The index without these changes.
+def taken_back(index: Index, done: Iterable[Change], *, at: str) -> Index:
+    """The index without these changes; a version that they added is removed `at` a time.
 
     Raises:
-        ConflictError: Something was changed again since.
+        ConflictError: Something was changed again since, or has gone for good.
     """
     done = list(done)
+    if gone := [f"{change.model}:{change.name}" for change in done if change.is_final]:
+        raise ConflictError(f"{', '.join(gone)} went for good, and cannot come back")
     for change in done:
         now = _state(index.model(change.model)).get((change.kind, change.name))
         if now != change.after:
@@ -67,7 +74,7 @@ def taken_back(index: Index, done: Iterable[Change]) -> Index:
             )
     # Versions first: an alias may point to one that comes back. And last those that go.
     for change in sorted(done, key=lambda each: (each.kind != "version", each.after is None)):
-        index = index.with_model(_restored(index.model(change.model), change))
+        index = index.with_model(_restored(index.model(change.model), change, at))
     return index
 
 
@@ -101,11 +108,11 @@ def _pairs(model: Model) -> Iterator[tuple[tuple[str, str], Value]]:
         yield ("tag", name), tuple(f"v{number}" for number in numbers)
 
 
-def _restored(model: Model, change: Change) -> Model:
+def _restored(model: Model, change: Change, at: str) -> Model:
     match change.kind, change.before:
         case "version", before:
             number = _number(change.name)
-            return model.restored(number) if before == THERE else model.without(number)
+            return model.restored(number) if before == THERE else model.without(number, at=at)
         case "alias", str(label):
             return model.with_alias(change.name, _number(label))
         case "alias", _:

@@ -35,6 +35,7 @@ class Version:
         created: UTC, ISO 8601 to the second.
         metrics: E.g. ``{"accuracy": 0.9921}``.
         message: What the person said of it.
+        removed: When it was removed, UTC, ISO 8601 to the second; empty of one that stands.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Version:
     created: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
+    removed: str = ""
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -114,8 +116,8 @@ class Model:
         tags = {tag: standing for tag, standing in self.tags.items() if tag != name}
         return replace(self, tags={**tags, name: numbers} if numbers else tags)
 
-    def without(self, number: int) -> "Model":
-        """This model, a version of it removed: kept aside, and its tags taken off.
+    def without(self, number: int, *, at: str) -> "Model":
+        """This model, a version of it removed at a time: kept aside, and its tags taken off.
 
         Raises:
             ConflictError: An alias points to it.
@@ -127,7 +129,7 @@ class Model:
                     hint=f"ckpt alias -d {self.name}@{alias}  first, or move it",
                 )
         versions = dict(self.versions)
-        removed = {**self.removed, number: versions.pop(number)}
+        removed = {**self.removed, number: replace(versions.pop(number), removed=at)}
         model = replace(self, versions=versions, removed=removed)
         for tag in self.tags:
             model = model.with_tag(tag, number, present=False)
@@ -136,8 +138,12 @@ class Model:
     def restored(self, number: int) -> "Model":
         """This model, a version that was removed back in its place."""
         removed = dict(self.removed)
-        versions = {**self.versions, number: removed.pop(number)}
+        versions = {**self.versions, number: replace(removed.pop(number), removed="")}
         return replace(self, versions=dict(sorted(versions.items())), removed=removed)
+
+    def forgotten(self, number: int) -> "Model":
+        """This model, a version that was removed gone for good; its number stays taken."""
+        return replace(self, removed={k: v for k, v in self.removed.items() if k != number})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +266,9 @@ def _pointers(model: Model) -> dict[str, Any]:
 
 def _version_fields(version: Version) -> dict[str, Any]:
     names = [name for name in Version.__slots__ if name not in ("model", "number", "unknown")]
-    return {**{name: getattr(version, name) for name in names}, **version.unknown}
+    fields = {name: getattr(version, name) for name in names if name != "removed"}
+    removed = {"removed": version.removed} if version.removed else {}
+    return {**fields, **removed, **version.unknown}
 
 
 def _json(value: object) -> str:

@@ -38,6 +38,11 @@ class Entry:
     changes: tuple[Change, ...]
     undoes: str | None = None
 
+    @property
+    def is_final(self) -> bool:
+        """Whether it cannot be taken back."""
+        return any(change.is_final for change in self.changes)
+
 
 class Reflog:
     """The reflog of one registry.

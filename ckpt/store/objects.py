@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from ckpt import digest
@@ -17,6 +18,7 @@ from ckpt.errors import DiskError, IntegrityError
 from ckpt.files import (
     CHUNK,
     early_sync,
+    is_temporary,
     make_folder,
     name_new,
     sync_file,
@@ -38,6 +40,21 @@ class Stored:
     new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file of the store: whose bytes it should hold, and what the disk says of it.
+
+    Attributes:
+        modified: Seconds since 1970, by the file system's clock.
+    """
+
+    digest: str
+    is_manifest: bool
+    path: Path
+    nbytes: int
+    modified: float
+
+
 class ObjectStore:
     """The folder `.ckpt` beside an index.
 
@@ -47,17 +64,18 @@ class ObjectStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.lock = root / "writing"
 
     def writing(self) -> AbstractContextManager[None]:
         """Hold this from the first object of a version until the index names it.
 
         What was put, or was found to be there already, is not collected meanwhile.
         """
-        return shared(self.root / "writing")
+        return shared(self.lock)
 
     def collecting(self) -> AbstractContextManager[None]:
         """Hold this to remove objects: no version is being written then."""
-        return exclusive(self.root / "writing")
+        return exclusive(self.lock)
 
     def put(self, chunks: Iterable[bytes]) -> Stored:
         """Store the joined `chunks` and answer their name, in one pass over the bytes."""
@@ -98,15 +116,25 @@ class ObjectStore:
                 hint=REPAIR,
             )
 
-    def sizes(self) -> dict[str, int]:
-        """Digest to bytes on the disk, of every object and manifest that stands there."""
-        found: dict[str, int] = {}
+    def held(self) -> Iterator[Held]:
+        """Every object and manifest that stands there."""
         for kind in ("objects", "manifests"):
             for path in (self.root / kind).glob("??/*"):
                 name = f"sha256:{path.parent.name}{path.name}"
                 if digest.is_digest(name):
-                    found[name] = path.lstat().st_size
-        return found
+                    status = path.lstat()
+                    yield Held(name, kind == "manifests", path, status.st_size, status.st_mtime)
+
+    def temporaries(self) -> list[Path]:
+        """What is being written; or was, if this is held for `collecting`."""
+        return sorted(path for path in (self.root / "tmp").glob("*") if is_temporary(path.name))
+
+    def remove(self, held: Iterable[Held]) -> None:
+        """Remove files of the store, in this order, durably; called while `collecting`."""
+        for folder, files in groupby(held, key=lambda each: each.path.parent):
+            for each in files:
+                each.path.unlink(missing_ok=True)
+            sync_folder(folder)
 
     def _put(self, kind: str, chunks: Iterable[bytes]) -> Stored:
         try:
@@ -121,6 +149,7 @@ class ObjectStore:
                         out.write(chunk)
                 name = "sha256:" + hasher.hexdigest()
                 if self._has_good(kind, name):
+                    self._renew(kind, name)
                     return Stored(name, nbytes, new=False)
                 os.fchmod(out.fileno(), 0o444)
                 sync_file(out)
@@ -138,6 +167,11 @@ class ObjectStore:
         except FileExistsError:
             temporary.replace(path)
         sync_folder(path.parent)
+
+    def _renew(self, kind: str, name: str) -> None:
+        """Make an object young again, whose first writer may never have finished a version."""
+        with suppress(PermissionError):  # another user's: it is needed, or they keep it
+            os.utime(self._path(kind, name))
 
     def _has_good(self, kind: str, name: str) -> bool:
         """Whether the object is there and, hashed again, is what its name says."""

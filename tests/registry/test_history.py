@@ -11,6 +11,8 @@ from ckpt.registry.history import changes, taken_back
 from ckpt.registry.index import Index, parse_index
 from tests.registry.test_index import version
 
+AT = "2026-11-25T09:00:00+00:00"
+
 
 def written(index: Index, draw: random.Random) -> Index:
     """One random write."""
@@ -18,12 +20,14 @@ def written(index: Index, draw: random.Random) -> Index:
         return index.with_version(version(1))
     model = index.model(None)
     numbers = list(model.versions)
-    choice = draw.choice(["add", "rm", "alias", "delete", "tag", "untag", "restore"])
+    choice = draw.choice(["add", "rm", "alias", "delete", "tag", "untag", "restore", "forget"])
     number = draw.choice(numbers) if numbers else None
     name = draw.choice(["a", "b"])
     match choice:
         case "rm" if number and number not in model.aliases.values():
-            model = model.without(number)
+            model = model.without(number, at=AT)
+        case "forget" if model.removed:
+            model = model.forgotten(draw.choice(list(model.removed)))
         case "restore" if model.removed:
             model = model.restored(draw.choice(list(model.removed)))
         case "alias" if number:
@@ -44,7 +48,11 @@ def test_writes_taken_back_in_turn_give_what_was_before(seed: int) -> None:
     for _ in range(12):
         before, index = index, written(index, draw)
         assert parse_index(index.to_text(), name="x") == index
-        undone = taken_back(index, changes(before, index))
+        if any(change.is_final for change in changes(before, index)):
+            with pytest.raises(ConflictError, match="for good"):
+                taken_back(index, changes(before, index), at=AT)
+            continue
+        undone = taken_back(index, changes(before, index), at=AT)
         added = [c for c in changes(before, index) if c.kind == "version" and c.before is None]
         if not added:
             assert undone.models == before.models
@@ -61,4 +69,4 @@ def test_what_was_changed_since_is_not_taken_back() -> None:
     one = before.with_model(before.model(None).with_alias("prod", 1))
     two = one.with_model(one.model(None).with_alias("prod", 2))
     with pytest.raises(ConflictError, match="alias prod was changed since: it is v2, expected v1"):
-        taken_back(two, changes(before, one))
+        taken_back(two, changes(before, one), at=AT)

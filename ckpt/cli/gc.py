@@ -1,0 +1,76 @@
+"""`ckpt gc`."""
+
+import re
+import sys
+from datetime import timedelta
+
+import click
+
+from ckpt.cli.options import Session
+from ckpt.cli.options import command as ckpt_command
+from ckpt.ops.garbage import GRACE, KEEP_REMOVED, Garbage, collect, find_garbage
+from ckpt.show.garbage import garbage_data, garbage_text
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Duration(click.ParamType[timedelta]):
+    """``90s``, ``15m``, ``1h``, ``30d``, or ``0``."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """See `click.ParamType.convert`."""
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"(\d{1,6})([smhd])|0", str(value))
+        if not found:
+            self.fail(f"{value!r} is no time; e.g. 15m, 1h, 30d or 0", param, ctx)
+        return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found[1] else timedelta()
+
+
+@ckpt_command(examples="ckpt gc\nckpt gc --yes\nckpt gc --keep-removed 0 --grace 0 --yes")
+@click.option(
+    "--keep-removed",
+    type=Duration(),
+    default=KEEP_REMOVED,
+    help="Keep versions that were removed since, for undo; 30d by default.",
+)
+@click.option(
+    "--grace",
+    type=Duration(),
+    default=GRACE,
+    help="Keep what was written since; 1h by default.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and stop.")
+@click.option("--yes", is_flag=True, help="Remove it without asking.")
+def command(
+    session: Session, keep_removed: timedelta, grace: timedelta, dry_run: bool, yes: bool
+) -> None:
+    """Remove objects that no version needs, and what writes that were cut off have left.
+
+    Shows first what would go; removes nothing while a version is being written, nor if the index
+    or a manifest cannot be read. A version's number is never given out again.
+    """
+    if not yes:
+        found = find_garbage(keep_removed=keep_removed, grace=grace, registry=session.registry)
+        _show(session, found, keep_removed, grace, removed=False)
+        if dry_run or found.is_empty or session.as_json:
+            return
+        if not sys.stdin.isatty():
+            session.terminal.remark("ckpt gc --yes  removes this")
+            return
+        click.confirm("remove this?", abort=True, err=True)
+    collected = collect(keep_removed=keep_removed, grace=grace, registry=session.registry)
+    _show(session, collected, keep_removed, grace, removed=True)
+
+
+def _show(
+    session: Session, garbage: Garbage, keep_removed: timedelta, grace: timedelta, *, removed: bool
+) -> None:
+    session.show(
+        lambda: garbage_text(garbage, keep_removed=keep_removed, grace=grace, removed=removed),
+        lambda: garbage_data(garbage, removed=removed),
+    )

@@ -1,0 +1,169 @@
+"""`ckpt gc`: what goes, what stays, and when nothing goes at all."""
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from ckpt.ops import next_version, rename
+from ckpt.ops.garbage import collect
+from ckpt.ops.register import register
+from ckpt.ops.registry import Registry
+from tests.cli.support import Run, tree, weights
+
+AT_ONCE = ("--keep-removed", "0", "--grace", "0", "--yes")
+
+
+@pytest.fixture
+def three(ckpt: Run, folder: Path) -> Run:
+    """`net` v1, v2 that renames it, and v3 with other weights."""
+    for seed in (0, 1):
+        torch.save(weights(seed), folder / "net.pt")
+        assert ckpt("register", "net.pt").code == 0
+        if not seed:
+            assert ckpt("rename", "net:v1", "--rule", "conv=embed").code == 0
+    return ckpt
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    return {
+        name: data
+        for name, data in tree(folder / ".ckpt").items()
+        if name.startswith(("objects", "manifests"))
+    }
+
+
+def test_nothing_goes_that_a_version_needs(three: Run, folder: Path) -> None:
+    before = tree(folder)
+    ran = three("gc", *AT_ONCE)
+    assert (ran.code, ran.out) == (0, "nothing to remove\n")
+    assert {**before, ".ckpt/writing": b""} == {**tree(folder), ".ckpt/writing": b""}
+
+
+def test_removed_version_goes_after_its_time_and_not_before(three: Run, folder: Path) -> None:
+    kept = stored(folder)
+    assert three("rm", "net:v3", "--yes").code == 0
+    assert three("gc", "--grace", "0", "--yes").out == "nothing to remove\n"
+    assert stored(folder) == kept
+    shown = three("gc", "--keep-removed", "0", "--grace", "0")
+    assert shown.out.startswith("would remove\n  net:v3  rm of ")
+    assert "2 objects, 1 manifest" in shown.out
+    assert "ckpt gc --yes" in shown.err
+    assert stored(folder) == kept, "shown only"
+    data = three("gc", *AT_ONCE, "--json").data
+    assert (data["removed"], data["versions"], len(data["objects"])) == (True, ["net:v3"], 2)
+    assert len(stored(folder)) == len(kept) - 3
+    assert three("verify").code == 0
+    assert three("export", "net:v2", "-o", "v2.pt").code == 0
+    assert three("register", "net.pt", "--json").data["version"] == "v4", "its number stays taken"
+
+
+def test_what_is_shared_stays(three: Run, folder: Path) -> None:
+    """v1's tensors are v2's, under other names."""
+    assert three("rm", "net:v1", "--yes").code == 0
+    data = three("gc", *AT_ONCE, "--json").data
+    assert (data["versions"], len(data["manifests"]), data["objects"]) == (["net:v1"], 1, [])
+    assert three("verify").code == 0
+
+
+def test_what_went_for_good_is_not_taken_back(three: Run) -> None:
+    assert three("alias", "prod", "net:v1").code == 0
+    assert three("rm", "net:v3", "--yes").code == 0
+    assert three("gc", *AT_ONCE).code == 0
+    ran = three("undo")
+    assert (ran.code, "net: version v3 was changed since" in ran.err) == (6, True)
+
+
+def test_left_temporaries_go_and_young_objects_stay(three: Run, folder: Path) -> None:
+    left = folder / ".ckpt" / "tmp" / ".ckpt-0123456789abcdef.tmp"
+    beside = folder / ".ckpt-fedcba9876543210.tmp"
+    other = folder / ".ckpt" / "tmp" / "notes.txt"
+    for path in (left, beside, other):
+        path.write_bytes(b"half")
+    Registry(folder).store.put([b"x" * 5000])
+    ran = three("gc", "--yes")
+    assert ran.out == (
+        "removed\n  1 temporary file  0 B\nkept 5.0 kB that nothing needs, as younger than 1 h\n"
+    )
+    assert (left.exists(), beside.exists(), other.exists()) == (False, True, True)
+    assert three("gc", "--grace", "0", "--yes").out == (
+        "removed\n  1 object, 1 temporary file  5.0 kB\n"
+    )
+    assert not beside.exists()
+
+
+def test_same_bytes_again_make_an_object_young(three: Run, folder: Path) -> None:
+    store = Registry(folder).store
+    store.put([b"x" * 5000])
+    (held,) = [each for each in store.held() if each.nbytes == 5000]
+    os.utime(held.path, (0, 0))
+    store.put([b"x" * 5000])
+    assert time.time() - held.path.stat().st_mtime < 60
+
+
+@pytest.mark.parametrize("damage", ["truncated", "absent", "conflict", "manifest"])
+def test_nothing_goes_while_it_is_not_known_what_is_needed(
+    damage: str, three: Run, folder: Path
+) -> None:
+    index = folder / "registry.json"
+    match damage:
+        case "truncated":
+            index.write_bytes(index.read_bytes()[:-20])
+        case "absent":
+            index.unlink()
+        case "conflict":
+            index.write_text(f"<<<<<<< HEAD\n{index.read_text()}=======\n>>>>>>> other\n")
+        case "manifest":
+            path = next((folder / ".ckpt" / "manifests").glob("??/*"))
+            path.chmod(0o644)
+            path.write_bytes(path.read_bytes()[:-1])
+    before = stored(folder)
+    for words in (("gc",), ("gc", *AT_ONCE)):
+        ran = three(*words, "--registry", str(folder))
+        assert ran.code == 4, ran
+        assert ran.err.startswith("error: ")
+        assert "hint: " in ran.err
+    assert stored(folder) == before
+
+
+def test_where_there_is_no_registry_there_is_nothing(ckpt: Run, folder: Path) -> None:
+    assert ckpt("gc", "--yes").out == "nothing to remove\n"
+    assert ckpt("gc", "--grace", "soon").code == 2
+
+
+def test_collecting_waits_for_a_version_in_the_making(
+    three: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CKPT_LOCK_SECONDS", "0.1")
+    with Registry(folder).store.writing():
+        Registry(folder).store.put([b"x" * 5000])
+        ran = three("gc", *AT_ONCE)
+    assert (ran.code, "locked for 0.1 s by process" in ran.err) == (6, True)
+    assert three("gc", *AT_ONCE).code == 0
+
+
+def test_version_removed_for_good_meanwhile_is_not_renamed(three: Run, folder: Path) -> None:
+    """Between opening the parent and writing, it may have gone."""
+
+    def collected_first(*words, **named):
+        assert three("rm", "net:v3", "--yes").code == 0
+        collect(registry=Registry(folder), keep_removed=timedelta(), grace=timedelta())
+        return next_version.next_version(*words, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rename, "next_version", collected_first)
+        ran = three("rename", "net:v3", "--rule", "conv=embed")
+    assert (ran.code, "v3" in ran.err) == (2, True)
+    assert three("verify").code == 0
+
+
+def test_register_again_after_all_has_gone(three: Run, folder: Path) -> None:
+    assert three("rm", "net:v1", "net:v2", "net:v3", "--yes").code == 0
+    assert three("gc", *AT_ONCE).code == 0
+    assert not stored(folder)
+    added = register(folder / "net.pt", registry=Registry(folder))
+    assert added.version.ref == "net:v4"
+    assert three("verify").code == 0
