@@ -5,7 +5,6 @@ bytes for a time, so that undo can bring it back. What is young is kept as well.
 removed while a version is being written, nor unless all that the index names could be read.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -189,9 +188,8 @@ def _from_the_future(what: str, verb: str, when: datetime) -> DiskError:
 
 def _expect_one_clock(registry: Registry) -> None:
     """The clock by which the file system dates files must be the one by which they are judged."""
-    lock = registry.store.lock
-    os.utime(lock)
-    apart = timedelta(seconds=abs(lock.stat().st_mtime - time.time()))
+    lock = registry.store.lock  # which was opened for writing a moment ago
+    apart = timedelta(seconds=round(abs(lock.stat().st_mtime - time.time())))
     if apart > _SLACK:
         raise DiskError(
             f"{lock}: the file system's clock and this machine's are {apart} apart",
