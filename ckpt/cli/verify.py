@@ -7,16 +7,37 @@ import click
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import IntegrityError
+from ckpt.ops.repair import repair
 from ckpt.ops.verify import verify
-from ckpt.show.verified import verified_data, verified_text
+from ckpt.show.verified import repaired_data, repaired_text, verified_data, verified_text
 
 
-@ckpt_command(examples="ckpt verify\nckpt verify --json")
-def command(session: Session) -> None:
+@ckpt_command(
+    examples="ckpt verify\nckpt verify --json\nckpt verify --repair old.pt --repair ../backup"
+)
+@click.option(
+    "--repair",
+    "places",
+    multiple=True,
+    metavar="FROM",
+    help="Take good copies of what is damaged from a file, or from another registry's folder; "
+    "may stand again.",
+)
+def command(session: Session, places: tuple[str, ...]) -> None:
     """Hash every manifest and every object again; exit with 4 if anything is damaged."""
     began = perf_counter()
-    verified = verify(registry=session.registry)
-    seconds = perf_counter() - began
-    session.show(lambda: verified_text(verified, seconds=seconds), lambda: verified_data(verified))
+    if places:
+        repaired = repair(places, registry=session.registry)
+        verified = repaired.left
+        session.show(
+            lambda: repaired_text(repaired, seconds=perf_counter() - began),
+            lambda: repaired_data(repaired),
+        )
+    else:
+        verified = verify(registry=session.registry)
+        session.show(
+            lambda: verified_text(verified, seconds=perf_counter() - began),
+            lambda: verified_data(verified),
+        )
     if verified.damages:
         click.get_current_context().exit(IntegrityError.exit_code)

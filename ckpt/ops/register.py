@@ -87,6 +87,15 @@ def model_name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint_name(path)).strip("-._")[:128]
 
 
+def gaps(spans: Iterable[Span], size: int) -> Iterator[Span]:
+    """What lies around the spans, empty gaps included."""
+    position = 0
+    for span in spans:
+        yield Span(position, span.offset - position)
+        position = span.end
+    yield Span(position, size - position)
+
+
 def _stored(source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blobs) -> Manifest:
     checked = CheckedSource(checkpoint.source, checkpoint.sums, checkpoint.entries)
 
@@ -99,10 +108,10 @@ def _stored(source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blo
         holes = list(side(stored, checkpoint.spans))
         (file_digest,) = whole
     checked.finish()
-    gaps = list(_gaps(checkpoint.spans, source.size))
+    around = list(gaps(checkpoint.spans, source.size))
     skeleton = blobs.put_skeleton(
-        chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in gaps),
-        sum(gap.nbytes for gap in gaps),
+        chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in around),
+        sum(gap.nbytes for gap in around),
     )
     return Manifest(
         format=checkpoint.format,
@@ -174,12 +183,3 @@ def _digest_of(source: ByteSource) -> str:
     for chunk in source.stream(0, source.size):
         whole.update(chunk)
     return "sha256:" + whole.hexdigest()
-
-
-def _gaps(spans: Iterable[Span], size: int) -> Iterator[Span]:
-    """What lies around the spans, empty gaps included."""
-    position = 0
-    for span in spans:
-        yield Span(position, span.offset - position)
-        position = span.end
-    yield Span(position, size - position)

@@ -4,20 +4,29 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
-from ckpt.errors import IntegrityError
+from ckpt.errors import DiskError, IntegrityError
 from ckpt.manifest import Manifest
 from ckpt.ops.registry import Registry
-from ckpt.store.objects import ObjectStore
+
+NOBODY = "no version"
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that is wrong, and the versions and keys that it hurts."""
+    """One thing that is wrong.
+
+    Attributes:
+        message: What is wrong with it.
+        hurts: The versions and keys that need it; none where nothing does.
+        digest: What its bytes should be.
+        nbytes: How many these should be; None of a manifest.
+    """
 
     message: str
     hurts: tuple[str, ...]
+    digest: str
+    nbytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,9 @@ class Verified:
 
 
 def verify(*, registry: Registry | None = None) -> Verified:
-    """Read every manifest and every object that one names, and hash them, on all cores.
+    """Read every manifest, and every object that one names or that is there, on all cores.
+
+    Versions that were removed count, as long as undo can bring them back.
 
     Raises:
         IntegrityError: The index itself cannot be read.
@@ -39,32 +50,49 @@ def verify(*, registry: Registry | None = None) -> Verified:
     registry = registry or Registry()
     damages: list[Damage] = []
     manifests: dict[str, Manifest] = {}
-    for version in registry.versions():
+    for ref, digest in _named(registry):
         try:
-            manifests[version.ref] = registry.manifest(version)
+            manifests[ref] = registry.store.manifest(digest)
         except IntegrityError as error:
-            damages.append(Damage(str(error), (version.ref,)))
-    wanted: dict[str, tuple[int, str]] = {}
-    for manifest in manifests.values():
-        wanted |= manifest.objects()
+            damages.append(Damage(f"{ref}: {error}", (ref,), digest, None))
+    wanted = _wanted(registry, manifests)
     # hashlib and the disk work without Python's lock.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = threads.map(partial(_hash, registry.store), wanted.items())
-        results = list(zip(wanted, found, strict=True))
-    for name, result in results:
-        if isinstance(result, IntegrityError):
-            damages.append(Damage(str(result), tuple(_hurt_by(name, manifests))))
-    total = sum(result for _, result in results if isinstance(result, int))
+        results = list(threads.map(lambda item: _hash(registry, *item), wanted.items()))
+    for (name, (nbytes, _)), result in zip(wanted.items(), results, strict=True):
+        if isinstance(result, str):
+            damages.append(Damage(result, tuple(_hurt_by(name, manifests)), name, nbytes))
+    total = sum(result for result in results if isinstance(result, int))
     return Verified(len(wanted), len(manifests), total, tuple(damages))
 
 
-def _hash(store: ObjectStore, wanted: tuple[str, tuple[int, str]]) -> int | IntegrityError:
+def _named(registry: Registry) -> Iterator[tuple[str, str]]:
+    """Every version by name, with its manifest's digest."""
+    models = registry.index().models.values()
+    for version in registry.versions():
+        yield version.ref, version.manifest
+    for version in (each for model in models for each in model.removed.values()):
+        yield f"{version.ref} (removed)", version.manifest
+
+
+def _wanted(registry: Registry, manifests: Mapping[str, Manifest]) -> dict[str, tuple[int, str]]:
+    """Digest to bytes, and what it is, of every object that is needed or merely there."""
+    there = (each for each in registry.store.held() if not each.is_manifest)
+    wanted = {each.digest: (each.nbytes, NOBODY) for each in there}
+    for ref, manifest in manifests.items():
+        for name, (nbytes, what) in manifest.objects().items():
+            if wanted.get(name, (0, NOBODY))[1] == NOBODY:
+                wanted[name] = nbytes, f"{ref} {what}"
+    return wanted
+
+
+def _hash(registry: Registry, name: str, wanted: tuple[int, str]) -> int | str:
     """Bytes of an object that is as its name says, or what is wrong with it."""
-    name, (nbytes, what) = wanted
+    nbytes, what = wanted
     try:
-        return sum(len(chunk) for chunk in store.stream(name, nbytes, what))
-    except IntegrityError as error:
-        return error
+        return sum(len(chunk) for chunk in registry.store.stream(name, nbytes, what))
+    except (IntegrityError, DiskError) as error:
+        return str(error)
 
 
 def _hurt_by(name: str, manifests: Mapping[str, Manifest]) -> Iterator[str]:

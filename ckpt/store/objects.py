@@ -28,7 +28,7 @@ from ckpt.files import (
 from ckpt.lock import exclusive, shared
 from ckpt.manifest import Manifest
 
-REPAIR = "ckpt verify  lists all that is damaged; copy a good registry's .ckpt/objects over it"
+REPAIR = "ckpt verify --repair FROM  takes a good copy from a file or another registry"
 
 
 @dataclass(frozen=True, slots=True)
