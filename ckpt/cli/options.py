@@ -28,11 +28,14 @@ class Session:
             self.terminal.result(text())
 
 
-def command(*, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+def command(
+    *, examples: str, writes: bool = False
+) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function whose first argument is a `Session` a command with the common options.
 
     Args:
         examples: Command lines that `--help` shows at the end.
+        writes: Whether it may write to the registry.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
@@ -40,6 +43,8 @@ def command(*, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
             *, as_json: bool, quiet: bool, registry_folder: Path | None, **arguments: Any
         ) -> None:
             session = Session(Terminal(quiet=quiet), as_json, Registry(registry_folder))
+            if writes:
+                _remark_on_locks(session)
             function(session, **arguments)
 
         wrapped = update_wrapper(run, function)
@@ -95,3 +100,10 @@ def remark_on_new_registry(session: Session, folder: Path | None) -> None:
     """Say that a registry was begun, if one was."""
     if folder is not None:
         session.terminal.remark(f"began a registry: {folder / 'registry.json'}")
+
+
+def _remark_on_locks(session: Session) -> None:
+    """Say that nothing keeps other machines out, where nothing does."""
+    doubt = session.registry.doubt_of_locks if session.registry.exists else None
+    if doubt is not None:
+        session.terminal.remark(f"{session.registry.folder}: {doubt}; write from one at a time")

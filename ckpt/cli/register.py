@@ -10,7 +10,8 @@ from ckpt.show.versions import added_data, added_text
 
 @ckpt_command(
     examples="ckpt register old.pt --name mnist-cnn -m 'before the refactoring'\n"
-    "ckpt register run7.safetensors --metric accuracy=0.992"
+    "ckpt register run7.safetensors --metric accuracy=0.992",
+    writes=True,
 )
 @click.argument("file")
 @click.option("--name", metavar="MODEL", help="The model; by default the file's name.")
