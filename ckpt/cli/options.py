@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ckpt.ops.registry import Registry
+from ckpt.show.progress import Progress
 from ckpt.show.terminal import Terminal
 
 
@@ -19,6 +20,10 @@ class Session:
     terminal: Terminal
     as_json: bool
     registry: Registry
+
+    def progress(self, what: str) -> Progress:
+        """A bar for what takes long."""
+        return Progress(self.terminal, what)
 
     def show(self, text: Callable[[], str], data: Callable[[], object]) -> None:
         """Print a result, as text or as JSON."""

@@ -25,6 +25,14 @@ def command(
     The file stays where it is; its tensors go into the store beside registry.json, each once.
     The same file again adds nothing.
     """
-    added = register(file, registry=session.registry, name=name, message=message, metrics=metrics)
+    with session.progress(f"registering {file}") as told:
+        added = register(
+            file,
+            registry=session.registry,
+            name=name,
+            message=message,
+            metrics=metrics,
+            told=told,
+        )
     remark_on_new_registry(session, added.created_registry)
     session.show(lambda: added_text(added), lambda: added_data(added))
