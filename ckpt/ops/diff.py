@@ -10,6 +10,7 @@ from ckpt.formats.writing import tensor_bytes
 from ckpt.ops.fitting import Fitting, fitting
 from ckpt.ops.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
 from ckpt.ops.registry import Registry
+from ckpt.ops.ties import ties_of
 from ckpt.tensors import TensorEntry
 
 # Up to this many bytes are hashed without being asked to: it takes about 0.15 s.
@@ -64,7 +65,7 @@ def diff(
         if values or (values is None and cost <= READ_UNASKED_BYTES):
             sides = (_hashed(a, sides[0], wanted[0]), _hashed(b, sides[1], wanted[1]))
             cost = 0
-        difference = diff_entries(*sides)
+        difference = diff_entries(*sides, ties=(ties_of(a), ties_of(b)))
         return Comparison(a.name, b.name, difference, _fitting(a, b), cost)
 
 
