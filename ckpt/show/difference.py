@@ -10,13 +10,14 @@ from ckpt.moves import Move, find_moves
 from ckpt.ops.diff import Comparison
 from ckpt.ops.fitting import Fitting
 from ckpt.show.folding import fold
+from ckpt.show.records import facts_text
 from ckpt.show.terminal import table
 from ckpt.show.words import count, printable, shape, size
 from ckpt.tensors import TensorEntry
 
 
-def comparison_text(comparison: Comparison, *, width: int | None) -> str:
-    """The difference as text."""
+def comparison_text(comparison: Comparison, *, width: int | None, records: bool = False) -> str:
+    """The difference as text; with `records`, how both sides were made as well."""
     if comparison.fitting is not None:
         return _fitting_text(comparison, comparison.fitting, width)
     before, after = printable(comparison.before), printable(comparison.after)
@@ -27,6 +28,11 @@ def comparison_text(comparison: Comparison, *, width: int | None) -> str:
         )
     elif not comparison.diff.differs:
         lines.append("  no difference")
+    if comparison.facts and records:
+        facts = facts_text(comparison.facts, before, after, width=width)
+        lines += ["", _indented(facts)]
+    elif comparison.facts:
+        lines.append(f"  record    {count(len(comparison.facts), 'field')} not alike; --records")
     return "\n".join(lines)
 
 
@@ -176,6 +182,7 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
         "untied": [{"key": key, "other": other} for key, other in diff.untied],
         "not_compared": [a.key for a, _ in diff.unread],
         "unread_bytes": comparison.unread_bytes,
+        "records": [asdict(fact) for fact in comparison.facts],
         "fit": fitting_data(fitting) if fitting else None,
     }
 
