@@ -146,6 +146,5 @@ def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
     while version is not None:
         record = registry.manifest(version).record
         steps.append(Step(version, record))
-        parent = (record.get("parent") or {}).get("version")
-        version = registry.ever(parent) if parent else None
+        version = registry.parent(record)
     return steps
