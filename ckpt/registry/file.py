@@ -15,7 +15,7 @@ from ckpt.errors import UsageError
 from ckpt.files import name_new, write_whole
 from ckpt.lock import exclusive
 from ckpt.registry import damage
-from ckpt.registry.index import Index, parse_index
+from ckpt.registry.index import Index, read_index
 from ckpt.registry.reflog import Entry, Reflog
 from ckpt.registry.replay import replayed, write_entry
 
@@ -65,15 +65,8 @@ class IndexFile:
                 raise damage.missing(str(self.path)) from None
             return self.read() if self.path.exists() else Index()
         if document != self._parsed[0]:
-            self._parsed = document, self._parse(document)
+            self._parsed = document, read_index(document, name=str(self.path))
         return self._parsed[1]
-
-    def _parse(self, document: bytes) -> Index:
-        try:
-            return parse_index(document.decode("utf-8"), name=str(self.path))
-        except UnicodeDecodeError as error:
-            text = document.decode("utf-8", "replace")
-            raise damage.damaged(str(self.path), text, error) from error
 
     def begin(self) -> None:
         """Make an index without versions, unless another process has been faster."""

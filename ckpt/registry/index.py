@@ -286,6 +286,19 @@ def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def read_index(document: bytes, *, name: str) -> Index:
+    """Read the document as it stands in a file.
+
+    Raises:
+        IndexDamageError: It is damaged, or of a newer schema.
+    """
+    try:
+        text = document.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise damage.damaged(name, document.decode("utf-8", "replace"), error) from error
+    return parse_index(text, name=name)
+
+
 def parse_index(text: str, *, name: str) -> Index:
     """Read the document.
 
