@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ckpt.errors import ConflictError, IndexDamageError, IntegrityError, UsageError
 from ckpt.manifest import Manifest
-from ckpt.ops.registry import Registry, now
+from ckpt.ops.registry import Registry
 from ckpt.registry.file import FILE_NAME
 from ckpt.registry.index import Index
 from ckpt.registry.rebuild import Rebuilt, rebuilt
@@ -49,7 +49,7 @@ class Rebuilding:
     Attributes:
         path: Its file.
         result: The index, and what is not as it was.
-        damages: What is wrong with manifests that are left out.
+        damages: What is wrong with manifests that cannot be read, and of which nothing is made.
         kept: Where the damaged index was put; None if there was none, or nothing is written yet.
     """
 
@@ -80,7 +80,7 @@ def plan_rebuild(*, registry: Registry | None = None) -> Rebuilding:
     registry = registry or Registry()
     _expect_broken(registry)
     manifests, damages = _manifests(registry)
-    result = rebuilt(_known(registry), manifests, at=now())
+    result = rebuilt(_known(registry), manifests)
     return Rebuilding(registry.folder / FILE_NAME, result, damages)
 
 
@@ -104,7 +104,7 @@ def rebuild_index(*, registry: Registry | None = None) -> Rebuilding:
 
     def operation(known: Index) -> Index:
         manifests, damages = _manifests(registry)
-        result = rebuilt(known, manifests, at=now())
+        result = rebuilt(known, manifests)
         done.append(Rebuilding(path, result, damages, registry.set_aside()))
         return replace(result.index)  # written even if the reflog knew all of it
 

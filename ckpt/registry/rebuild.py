@@ -25,26 +25,23 @@ class Rebuilt:
     Attributes:
         index: The new one.
         added: Versions of manifests that the reflog does not name, with new numbers.
-        lost: Versions without a manifest that can be read, which count as removed.
-        pointers: Aliases that pointed to one of these and are gone, ``net@prod``.
+        unread: Versions that the reflog tells of, whose manifests cannot be read. They stay, so
+            that a good copy of the manifest is all that it takes to have them back.
     """
 
     index: Index
     added: tuple[Version, ...]
-    lost: tuple[Version, ...]
-    pointers: tuple[str, ...]
+    unread: tuple[Version, ...]
 
 
-def rebuilt(known: Index, manifests: Mapping[str, Manifest], *, at: str) -> Rebuilt:
+def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
     """Make an index.
 
     Args:
         known: What the reflog tells; its versions keep their numbers.
         manifests: All that can be read, by digest.
-        at: When the lost versions count as removed, UTC, ISO 8601.
     """
-    lost = [each for each in _there(known) if each.manifest not in manifests]
-    index, pointers = _without(known, lost, at)
+    index = known
     named = {name for version in _every(index) for name in version.manifests}
     held = {(each.model, each.content) for each in _every(index) if each.manifest in manifests}
     objects = {key for name in named & manifests.keys() for key in manifests[name].objects()}
@@ -60,7 +57,8 @@ def rebuilt(known: Index, manifests: Mapping[str, Manifest], *, at: str) -> Rebu
         held.add((model, version.content))
         objects |= manifest.objects().keys()
         added.append(version)
-    return Rebuilt(index, tuple(added), tuple(lost), tuple(pointers))
+    unread = (each for each in _there(known) if each.manifest not in manifests)
+    return Rebuilt(index, tuple(added), tuple(unread))
 
 
 def model_of(manifest: Manifest) -> str:
@@ -80,18 +78,6 @@ def _every(index: Index) -> Iterator[Version]:
     yield from _there(index)
     for model in index.models.values():
         yield from model.removed.values()
-
-
-def _without(index: Index, lost: list[Version], at: str) -> tuple[Index, list[str]]:
-    """The index, these versions removed, with their aliases; their numbers stay taken."""
-    gone = []
-    for version in lost:
-        model = index.model(version.model)
-        for alias in model.aliases_of(version):
-            model = model.without_alias(alias)
-            gone.append(f"{version.model}@{alias}")
-        index = index.with_model(model.without(version.number, at=at))
-    return index, gone
 
 
 def _parents_first(manifests: Mapping[str, Manifest]) -> Iterator[str]:

@@ -35,14 +35,13 @@ def checked_data(checked: Checked) -> dict[str, Any]:
 
 
 def rebuilding_text(rebuilding: Rebuilding, *, written: bool) -> str:
-    """Each model with what it has, then what is new, lost or left out."""
+    """Each model with what it has, then what is new, damaged or left out."""
     result = rebuilding.result
     models = sorted(result.index.models.values(), key=lambda each: each.name)
     lines = [_model_text(model) for model in models] or ["no versions"]
     lines += _listed("of manifests that nothing named, with new numbers:", result.added)
-    lines += _listed("their manifests cannot be read, they count as removed:", result.lost)
-    lines += [f"{printable(name)} pointed to one of them, and is gone" for name in result.pointers]
-    lines += [f"left out: {printable(text)}" for text in rebuilding.damages]
+    lines += _listed("their manifests cannot be read, ckpt verify --repair:", result.unread)
+    lines += [f"not read: {printable(text)}" for text in rebuilding.damages]
     if written:
         lines.append(f"wrote {printable(str(rebuilding.path))}; ckpt verify  hashes what it names")
     if rebuilding.kept:
@@ -87,7 +86,6 @@ def rebuilding_data(rebuilding: Rebuilding, *, written: bool) -> dict[str, Any]:
             for version in model.removed.values()
         ],
         "added": [version.ref for version in result.added],
-        "lost": [version.ref for version in result.lost],
-        "lost_aliases": list(result.pointers),
-        "left_out": list(rebuilding.damages),
+        "unread": [version.ref for version in result.unread],
+        "damages": list(rebuilding.damages),
     }

@@ -70,7 +70,7 @@ def test_rebuilt_index_is_the_lost_one(used: Run, folder: Path) -> None:
     assert index(folder)["models"] == before["models"]
     assert index(folder)["serial"] > before["serial"]
     assert index(folder)["write_id"] != before["write_id"]
-    assert (data["added"], data["lost"], data["left_out"], data["kept"]) == ([], [], [], None)
+    assert (data["added"], data["unread"], data["damages"], data["kept"]) == ([], [], [], None)
     assert data["removed"] == ["net:v2", "net:v4"]
     assert used("undo").out.startswith("took back: register net.pt as net"), "history goes on"
 
@@ -144,17 +144,31 @@ def test_clone_that_wrote_once_rebuilds_the_numbers_of_others(used: Run, folder:
     assert "v6" in models["net"]["versions"]
 
 
-def test_damaged_manifest_is_named_and_left_out(used: Run, folder: Path) -> None:
-    line = index(folder)["models"]["net"]["versions"]["v1"]
-    hexadecimal = line["manifest"].removeprefix("sha256:")
+@pytest.mark.parametrize("reflog", ["there", "gone"])
+def test_damaged_manifest_is_named(used: Run, folder: Path, reflog: str) -> None:
+    """What the reflog tells of it stays, for a repair; of what nothing tells, nothing is made."""
+    models = index(folder)["models"]
+    manifest = models["net"]["versions"]["v1"]["manifest"]
+    hexadecimal = manifest.removeprefix("sha256:")
     path = folder / ".ckpt" / "manifests" / hexadecimal[:2] / hexadecimal[2:]
+    good = path.read_bytes()
     path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[:-9])
+    path.write_bytes(good[:-9])
     (folder / "registry.json").unlink()
-    data = rebuilt(used)
-    assert (data["lost"], data["lost_aliases"]) == (["net:v1"], ["net@prod"])
-    assert line["manifest"] in data["left_out"][0]
-    assert "v1" in index(folder)["models"]["net"]["removed"], "its number stays taken"
+    if reflog == "gone":
+        (folder / ".ckpt" / "reflog").unlink()
+    ran = used("fsck", "--rebuild-index", "--yes", "--json")
+    assert (ran.code, manifest in ran.data["damages"][0]) == (0, True)
+    if reflog == "there":
+        assert ran.data["unread"] == ["net:v1"]
+        assert index(folder)["models"] == models
+        assert used("verify").code == 4
+        path.write_bytes(good)
+        assert used("verify").code == 0
+    else:
+        assert manifest not in (folder / "registry.json").read_text()
+        assert len(ran.data["added"]) == 5
+        assert used("verify").code == 0
 
 
 def test_nothing_is_written_unasked(used: Run, folder: Path) -> None:
