@@ -8,14 +8,21 @@ Law: `parse_index(index.to_text()) == index`.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from ckpt import digest, strict_json
 from ckpt.errors import ConflictError, RefError
 from ckpt.registry import damage
-from ckpt.registry.refs import VersionRef, is_version
+from ckpt.registry.refs import VersionRef, is_alias, is_name, is_version
 
 SCHEMA = 1
+_SHOWN = 80  # characters of what stands there in a message
+_KINDS = {
+    **dict.fromkeys(("size", "keys", "new_bytes"), int),
+    **dict.fromkeys(("made_by", "created", "message", "removed", "renumbered"), str),
+    "metrics": dict,
+}
 _RARE = ("removed", "renumbered", "also")  # what most lines have none of, and then leave out
 
 
@@ -308,7 +315,9 @@ def parse_index(text: str, *, name: str) -> Index:
     try:
         document = strict_json.parse(text)
         schema = document.pop("schema")
-        if isinstance(schema, int) and schema <= SCHEMA:
+        if type(schema) is not int or schema < 1:
+            raise ValueError(f"its schema is no number such as {SCHEMA}")
+        if schema <= SCHEMA:
             return _index(document)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damage.damaged(name, text, error) from error
@@ -339,6 +348,8 @@ def _model(name: str, fields: dict[str, Any]) -> Model:
         removed={number: read_version(name, number, line) for number, line in removed.items()},
         unknown=fields,
     )
+    if not all(map(is_name, (name, *model.tags))) or not all(map(is_alias, aliases)):
+        raise ValueError(f"{name[:_SHOWN]!r} or a name in it is none that can be given")
     if set(versions) & set(removed):
         raise ValueError(f"{name}: a version is there and removed")
     if any(number >= model.next_number for number in (*versions, *removed)):
@@ -358,7 +369,7 @@ def _numbers(labels: list[str]) -> tuple[int, ...]:
 
 def _number(label: str) -> int:
     if not is_version(label):
-        raise ValueError(f"{label!r} is no version")
+        raise ValueError(f"{str(label)[:_SHOWN]!r} is no version")
     return int(label[1:])
 
 
@@ -372,8 +383,15 @@ def read_version(model: str, number: int, line: Mapping[str, Any]) -> Version:
     known = {name: fields.pop(name) for name in Version.__slots__ if name in fields}
     known["also"] = tuple(known.get("also", ()))
     version = Version(model=model, number=number, unknown=fields, **known)
+    for name, kind in _KINDS.items():
+        if not isinstance(getattr(version, name), kind):
+            raise ValueError(f"{version.ref}: its {name} is no {kind.__name__}")
+    if not all(isinstance(value, int | float) for value in version.metrics.values()):
+        raise ValueError(f"{version.ref}: a metric is no number")
+    if version.removed and not datetime.fromisoformat(version.removed).tzinfo:
+        raise ValueError(f"{version.ref}: was removed at a time of no time zone")
     digests = [*version.manifests, version.content, *([version.file] if version.file else [])]
     for text in digests:
         if not digest.is_digest(text):
-            raise ValueError(f"{version.ref}: {text!r} is no digest")
+            raise ValueError(f"{version.ref}: {str(text)[:_SHOWN]!r} is no digest")
     return version
