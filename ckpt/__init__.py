@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ckpt.ops.diff import diff
     from ckpt.ops.export import export
+    from ckpt.ops.fsck import check_index, rebuild_index
     from ckpt.ops.garbage import collect, find_garbage
     from ckpt.ops.labels import delete_alias, set_alias, tag
     from ckpt.ops.load import load, open
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Registry",
-    "",
+    "check_index",
     "collect",
     "delete_alias",
     "diff",
@@ -33,6 +34,7 @@ __all__ = [
     "load",
     "log",
     "open",
+    "rebuild_index",
     "register",
     "remove",
     "rename",
@@ -46,6 +48,7 @@ __all__ = [
 
 _HOMES = {
     "Registry": "ckpt.ops.registry",
+    "check_index": "ckpt.ops.fsck",
     "collect": "ckpt.ops.garbage",
     "delete_alias": "ckpt.ops.labels",
     "diff": "ckpt.ops.diff",
@@ -54,6 +57,7 @@ _HOMES = {
     "load": "ckpt.ops.load",
     "log": "ckpt.ops.show",
     "open": "ckpt.ops.load",
+    "rebuild_index": "ckpt.ops.fsck",
     "register": "ckpt.ops.register",
     "remove": "ckpt.ops.removal",
     "rename": "ckpt.ops.rename",

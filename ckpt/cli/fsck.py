@@ -29,7 +29,7 @@ def command(session: Session, rebuild_index: bool, yes: bool) -> None:
     manifest. The damaged file is kept as registry.json.damaged.
     """
     if not rebuild_index:
-        checked = fsck.check(registry=session.registry)
+        checked = fsck.check_index(registry=session.registry)
         session.show(lambda: checked_text(checked), lambda: checked_data(checked))
         if checked.kind not in (FINE, NONE):
             click.get_current_context().exit(IntegrityError.exit_code)
