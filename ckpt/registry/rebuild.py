@@ -1,12 +1,12 @@
 """An index made anew of what the reflog tells and of the manifests that the store holds.
 
-Values only. Law: every manifest ends up in exactly one version, there or removed, but that content
-which its model holds already is not added twice. Clocks of files decide nothing.
+Values only. Law: every manifest belongs to a version, there or removed; several of the same bytes
+belong to one. Clocks of files decide nothing.
 """
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -44,18 +44,21 @@ def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
     index = known
     named = {name for version in _every(index) for name in version.manifests}
     held = {(each.model, each.content) for each in _every(index) if each.manifest in manifests}
-    objects = {key for name in named & manifests.keys() for key in manifests[name].objects()}
-    added: list[Version] = []
+    twins: dict[tuple[str, str], list[str]] = {}  # manifests by model and content
     for name in _parents_first({k: v for k, v in manifests.items() if k not in named}):
-        manifest = manifests[name]
-        model = model_of(manifest)
-        if (model, manifest.content_digest) in held:
-            continue
-        new_bytes = sum(n for key, (n, _) in manifest.objects().items() if key not in objects)
-        version = _version(model, index.next_number(model), name, manifest, new_bytes)
+        content = model_of(manifests[name]), manifests[name].content_digest
+        if content not in held:
+            twins.setdefault(content, []).append(name)
+    objects = {key for name in named & manifests.keys() for key in manifests[name].objects()}
+    added = []
+    for (model, digest), names in twins.items():
+        manifest = manifests[names[0]]
+        needs = manifest.objects()
+        grown = sum(nbytes for key, (nbytes, _) in needs.items() if key not in objects)
+        version = _version(manifest, model, digest, names)
+        version = replace(version, number=index.next_number(model), new_bytes=grown)
         index = index.with_version(version)
-        held.add((model, version.content))
-        objects |= manifest.objects().keys()
+        objects |= needs.keys()
         added.append(version)
     unread = (each for each in _there(known) if each.manifest not in manifests)
     return Rebuilt(index, tuple(added), tuple(unread))
@@ -104,21 +107,23 @@ def _parent(manifest: Manifest) -> str:
     return str(parent.get("manifest")) if isinstance(parent, dict) else ""
 
 
-def _version(model: str, number: int, name: str, manifest: Manifest, new_bytes: int) -> Version:
+def _version(manifest: Manifest, model: str, content: str, names: list[str]) -> Version:
+    """The version of the first of some manifests of the same bytes, without a number yet."""
     metrics = manifest.record.get("metrics")
     return Version(
         model=model,
-        number=number,
-        manifest=name,
-        content=manifest.content_digest,
+        number=0,
+        manifest=names[0],
+        content=content,
         file=manifest.file_digest,
         size=manifest.skeleton.size,
         keys=len(manifest.entries),
-        new_bytes=new_bytes,
+        new_bytes=0,
         made_by=_text(manifest, "made_by") or "found by fsck",
         created=_text(manifest, "created"),
         metrics=_numbers(metrics) if isinstance(metrics, dict) else {},
         message=_text(manifest, "message"),
+        also=tuple(sorted(names[1:])),
     )
 
 

@@ -8,6 +8,8 @@ from ckpt.ops.git_driver import CONFIG, Installed
 from ckpt.registry.merge import Conflict, Merged
 from ckpt.show.words import printable
 
+LONG = 80  # characters of a field's value; --json has the whole
+
 
 def installed_text(installed: Installed) -> str:
     """What git was told, and what to do with it."""
@@ -41,7 +43,8 @@ def merged_lines(merged: Merged) -> Iterator[str]:
 
 def conflict_line(conflict: Conflict) -> str:
     """One conflict in one line."""
-    said = f"ours {conflict.ours}, theirs {conflict.theirs}, base {conflict.base}"
+    sides = {"ours": conflict.ours, "theirs": conflict.theirs, "base": conflict.base}
+    said = ", ".join(f"{side} {text[:LONG]}" for side, text in sides.items())
     todo = f"{conflict.command}  takes theirs" if conflict.command else "edit it to have theirs"
     return printable(f"{conflict.what}: {said}; ours is kept, {todo}; then  git add registry.json")
 

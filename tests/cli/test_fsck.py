@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ckpt.ops.registry import Registry
 from tests.cli.support import Run, tree
 
 CONFLICT = (
@@ -210,7 +212,25 @@ def test_folder_without_a_registry_has_none_to_check(ckpt: Run, folder: Path) ->
     assert tree(folder) == {}
 
 
+def test_manifests_of_the_same_bytes_are_one_version(used: Run, folder: Path) -> None:
+    """As a register that was cut off leaves one, or a merge; children may be of either."""
+    registry = Registry(folder)
+    (line,) = (row for row in used("ls", "net", "--json").data if row["version"] == "v5")
+    manifest = registry.store.manifest(line["manifest"])
+    record = {**manifest.record, "created": "2026-11-24T00:00:00+00:00"}
+    twin = registry.store.put_manifest(replace(manifest, record=record)).digest
+    (folder / "registry.json").unlink()
+    assert rebuilt(used)["added"] == []
+    (folder / "registry.json").unlink()
+    (folder / ".ckpt" / "reflog").unlink()
+    assert len(rebuilt(used)["added"]) == 6
+    lines = index(folder)["models"]["net"]["versions"].values()
+    (also,) = (each for each in lines if "also" in each)
+    assert (also["manifest"], also["also"]) == (twin, [line["manifest"]]), "the earlier one"
+
+
 WRITING = [
+    ("train", "--register", "--dataset", "digits"),
     ("register", "net.pt"),
     ("rename", "net:v1", "--rule", "conv=x"),
     ("alias", "prod", "net:v1"),
