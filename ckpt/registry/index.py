@@ -381,12 +381,13 @@ def read_version(model: str, number: int, line: Mapping[str, Any]) -> Version:
     """
     fields = dict(line)
     known = {name: fields.pop(name) for name in Version.__slots__ if name in fields}
-    known["also"] = tuple(known.get("also", ()))
+    if "also" in known:
+        known["also"] = tuple(known["also"])
     version = Version(model=model, number=number, unknown=fields, **known)
-    for name, kind in _KINDS.items():
-        if not isinstance(getattr(version, name), kind):
-            raise ValueError(f"{version.ref}: its {name} is no {kind.__name__}")
-    if not all(isinstance(value, int | float) for value in version.metrics.values()):
+    for name, value in known.items():
+        if not isinstance(value, _KINDS.get(name, object)):
+            raise ValueError(f"{version.ref}: its {name} is no {_KINDS[name].__name__}")
+    if not {*map(type, version.metrics.values())} <= {int, float}:
         raise ValueError(f"{version.ref}: a metric is no number")
     if version.removed and not datetime.fromisoformat(version.removed).tzinfo:
         raise ValueError(f"{version.ref}: was removed at a time of no time zone")
