@@ -212,6 +212,12 @@ class Index:
             raise RefError(f"no model {name!r}", hint=_did_you_mean(name, list(self.models)))
         return self.models[name]
 
+    def before(self, version: Version) -> Version | None:
+        """The version of the same model with the next lower number."""
+        versions = self.models[version.model].versions
+        number = max((number for number in versions if number < version.number), default=None)
+        return None if number is None else versions[number]
+
     def same_content(self, model: str, content: str) -> Version | None:
         """The version of `model` that holds the same bytes already."""
         versions = self.models[model].versions.values() if model in self.models else ()
