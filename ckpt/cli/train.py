@@ -92,8 +92,6 @@ def command(
     keeper = _keeper(state, save_every, processes, new=resume is None)
     if name and not registered:
         raise UsageError("--name goes with --register")
-    if registered:
-        session.registry.index()  # one that cannot be read is no find for the end of a long run
     if recipe.keep == "both" and registered and out is None:
         raise UsageError("--keep both makes two files, of which one is registered: add -o FILE")
     others = [*watchers(metrics, tensorboard, resumed, replace=force)]
