@@ -49,8 +49,8 @@ def _facts(
     if made and isinstance(side, OpenedVersion):
         yield from _flat(_record(side, registry), "")
     if held:
-        is_version = isinstance(side, OpenedVersion)
-        yield from _flat(side.manifest.rest if is_version else side.checkpoint.rest, "")
+        held_by = side.manifest if isinstance(side, OpenedVersion) else side.checkpoint
+        yield from _flat(held_by.rest, "")
 
 
 def _record(side: OpenedVersion, registry: Registry) -> dict[str, Any]:

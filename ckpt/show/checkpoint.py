@@ -226,7 +226,9 @@ def _tensor_data(entry: TensorEntry, shown: Shown) -> dict[str, Any]:
 
 def log_text(steps: Sequence[Step]) -> str:
     """The lineage, newest first."""
-    return "\n\n".join("\n".join(_step(step)) for step in steps)
+    text = "\n\n".join("\n".join(_step(step)) for step in steps)
+    parent = steps[-1].record.get("parent")
+    return text + (f"\n  of {printable(parent['version'])}, which is gone" if parent else "")
 
 
 def _step(step: Step) -> Iterator[str]:
