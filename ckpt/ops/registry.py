@@ -134,6 +134,10 @@ class Registry:
         created = now()
         # What the index says of it, so that an index that is lost can be made anew.
         record = {"model": model, **manifest.record, "made_by": made_by, "created": created}
+        tensors = manifest.tensors_digest
+        twin = self.index().same_tensors(model, tensors)
+        if twin and "parent" not in record:
+            record["parent"] = parent_record(twin, tensors)
         manifest = replace(manifest, record=record)
         draft = Version(
             model=model,
@@ -148,6 +152,7 @@ class Registry:
             created=created,
             metrics=dict(metrics or {}),
             message=message,
+            tensors=tensors,
         )
 
         def with_draft(index: Index) -> Index:
@@ -212,6 +217,17 @@ class Registry:
             return found[0]
         names = ", ".join(version.ref for version in found)
         raise RefError(f"{prefix} names {names or 'no version'}")
+
+
+def parent_record(parent: Version, tensors: str) -> dict[str, Any]:
+    """How a version names the one that it was made of.
+
+    Args:
+        parent: That one.
+        tensors: The `tensors_digest` of the new one.
+    """
+    same = {"same_tensors": True} if parent.tensors == tensors else {}
+    return {"version": parent.ref, "manifest": parent.manifest, **same}
 
 
 def now() -> str:

@@ -234,7 +234,7 @@ def log_text(steps: Sequence[Step]) -> str:
 def _step(step: Step) -> Iterator[str]:
     version = step.version
     yield f"{version.ref}  {digest.short(version.manifest)}  {version.created}"
-    yield f"  {printable(version.made_by)}"
+    yield f"  {step.kind}: {printable(version.made_by)}"
     if version.metrics:
         yield f"  {metrics(version.metrics)}"
     if version.message:
@@ -247,4 +247,6 @@ def _step(step: Step) -> Iterator[str]:
 
 def log_data(steps: Sequence[Step]) -> list[dict[str, Any]]:
     """The same for JSON."""
-    return [{**version_data(step.version), "record": step.record} for step in steps]
+    return [
+        {**version_data(step.version), "kind": step.kind, "record": step.record} for step in steps
+    ]
