@@ -127,7 +127,9 @@ class ObjectStore:
 
     def temporaries(self) -> list[Path]:
         """What is being written; or was, if this is held for `collecting`."""
-        return sorted(path for path in (self.root / "tmp").glob("*") if is_temporary(path.name))
+        # Beside the store's own folders stands what a registry is begun with.
+        paths = [*self.root.glob("*"), *(self.root / "tmp").glob("*")]
+        return sorted(path for path in paths if is_temporary(path.name))
 
     def remove(self, held: Iterable[Held]) -> None:
         """Remove files of the store, in this order, durably; called while `collecting`."""
