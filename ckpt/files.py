@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol, Self
 
 from ckpt.errors import DiskError, FormatError, RefError, UsageError
 
-CHUNK = 1 << 20  # bytes; larger ones were slower, for the allocator gives them back each time
+CHUNK = 1 << 16  # bytes; larger ones are given back by the allocator, page by page, each time
 EARLY_SECONDS = 0.05
 # What copy_file_range answers where it cannot be had (Linux man page, ERRORS).
 _NOT_IN_THE_KERNEL = (
@@ -53,6 +53,12 @@ def is_base_name(name: str) -> bool:
 
 # Something that looks at bytes as they go by: a checksum.
 Seen = Callable[[bytes], None]
+# Told how far something is: bytes done, bytes in all.
+Told = Callable[[int, int], None]
+
+
+def untold(_done: int, _total: int) -> None:
+    """Tell nobody."""
 
 
 class ByteSource(Protocol):

@@ -32,7 +32,7 @@ def clone(tmp_path: Path) -> Path:
     folder.mkdir()
     shutil.copy(ROOT / "registry.json", folder)
     for name in (".ckpt", "models"):
-        ignore = shutil.ignore_patterns("__pycache__", "lock", "tmp")
+        ignore = shutil.ignore_patterns("__pycache__", "lock", "writing", "tmp")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     assert shell("ckpt export v1 -o old.pt", folder).startswith("wrote old.pt")
     write_training_checkpoint(folder)

@@ -14,7 +14,8 @@ from ckpt.show.labels import alias_text, aliases_data, aliases_text
     "ckpt alias prod v3\n"
     "ckpt alias prod mnist-cnn:v3 --expect v2\n"
     "ckpt alias prod v3 --protect\n"
-    "ckpt alias -d staging"
+    "ckpt alias -d staging",
+    writes=True,
 )
 @click.argument("name", required=False)
 @click.argument("ref", required=False)

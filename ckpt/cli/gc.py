@@ -31,7 +31,9 @@ class Duration(click.ParamType[timedelta]):
         return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found[1] else timedelta()
 
 
-@ckpt_command(examples="ckpt gc\nckpt gc --yes\nckpt gc --keep-removed 0 --grace 0 --yes")
+@ckpt_command(
+    examples="ckpt gc\nckpt gc --yes\nckpt gc --keep-removed 0 --grace 0 --yes", writes=True
+)
 @click.option(
     "--keep-removed",
     type=Duration(),

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ckpt.ops.registry import Registry
+from ckpt.show.progress import Progress
 from ckpt.show.terminal import Terminal
 
 
@@ -20,6 +21,10 @@ class Session:
     as_json: bool
     registry: Registry
 
+    def progress(self, what: str) -> Progress:
+        """A bar for what takes long."""
+        return Progress(self.terminal, what)
+
     def show(self, text: Callable[[], str], data: Callable[[], object]) -> None:
         """Print a result, as text or as JSON."""
         if self.as_json:
@@ -28,11 +33,14 @@ class Session:
             self.terminal.result(text())
 
 
-def command(*, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+def command(
+    *, examples: str, writes: bool = False
+) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function whose first argument is a `Session` a command with the common options.
 
     Args:
         examples: Command lines that `--help` shows at the end.
+        writes: Whether it may write to the registry.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
@@ -40,6 +48,8 @@ def command(*, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
             *, as_json: bool, quiet: bool, registry_folder: Path | None, **arguments: Any
         ) -> None:
             session = Session(Terminal(quiet=quiet), as_json, Registry(registry_folder))
+            if writes:
+                _remark_on_locks(session)
             function(session, **arguments)
 
         wrapped = update_wrapper(run, function)
@@ -95,3 +105,10 @@ def remark_on_new_registry(session: Session, folder: Path | None) -> None:
     """Say that a registry was begun, if one was."""
     if folder is not None:
         session.terminal.remark(f"began a registry: {folder / 'registry.json'}")
+
+
+def _remark_on_locks(session: Session) -> None:
+    """Say that nothing keeps other machines out, where nothing does."""
+    doubt = session.registry.doubt_of_locks if session.registry.exists else None
+    if doubt is not None:
+        session.terminal.remark(f"{session.registry.folder}: {doubt}; write from one at a time")

@@ -10,7 +10,8 @@ from ckpt.show.versions import added_data, added_text
 
 @ckpt_command(
     examples="ckpt register old.pt --name mnist-cnn -m 'before the refactoring'\n"
-    "ckpt register run7.safetensors --metric accuracy=0.992"
+    "ckpt register run7.safetensors --metric accuracy=0.992",
+    writes=True,
 )
 @click.argument("file")
 @click.option("--name", metavar="MODEL", help="The model; by default the file's name.")
@@ -24,6 +25,14 @@ def command(
     The file stays where it is; its tensors go into the store beside registry.json, each once.
     The same file again adds nothing.
     """
-    added = register(file, registry=session.registry, name=name, message=message, metrics=metrics)
+    with session.progress(f"registering {file}") as told:
+        added = register(
+            file,
+            registry=session.registry,
+            name=name,
+            message=message,
+            metrics=metrics,
+            told=told,
+        )
     remark_on_new_registry(session, added.created_registry)
     session.show(lambda: added_text(added), lambda: added_data(added))

@@ -22,7 +22,8 @@ from ckpt.show.renamed import renamed_data, renamed_text
     "ckpt rename run.pt::model --unwrap --in-place\n"
     "ckpt rename v1 --rule conv=embed\n"
     "ckpt rename old.safetensors --rules vit.toml -o new.safetensors\n"
-    "ckpt rename v2 --undo"
+    "ckpt rename v2 --undo",
+    writes=True,
 )
 @click.argument("source", metavar="SRC")
 @click.option(

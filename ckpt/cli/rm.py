@@ -11,7 +11,7 @@ from ckpt.ops.removal import remove
 from ckpt.show.versions import version_data
 
 
-@ckpt_command(examples="ckpt rm v3\nckpt rm mnist-cnn:v2 mnist-cnn:v3 --yes")
+@ckpt_command(examples="ckpt rm v3\nckpt rm mnist-cnn:v2 mnist-cnn:v3 --yes", writes=True)
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
 @click.option("--yes", is_flag=True, help="Do not ask; needed where nobody can be asked.")
 def command(session: Session, refs: tuple[str, ...], yes: bool) -> None:

@@ -8,7 +8,9 @@ from ckpt.ops.labels import tag
 from ckpt.show.labels import tags_data, tags_text
 
 
-@ckpt_command(examples="ckpt tag v3 golden mnist\nckpt tag mnist-cnn:v3\nckpt tag v3 -d golden")
+@ckpt_command(
+    examples="ckpt tag v3 golden mnist\nckpt tag mnist-cnn:v3\nckpt tag v3 -d golden", writes=True
+)
 @click.argument("ref")
 @click.argument("names", nargs=-1, metavar="[TAG]...")
 @click.option("-d", "--delete", is_flag=True, help="Take the tags off.")

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     "ckpt train --register --dataset photos/ --image-size 28 --model net.py:Net\n"
     "ckpt train --register --resume mnist-cnn.state.pt\n"
     "ckpt train --register --metrics run.jsonl --tensorboard runs/1\n"
-    "torchrun --nproc-per-node 2 -m ckpt train --register"
+    "torchrun --nproc-per-node 2 -m ckpt train --register",
+    writes=True,
 )
 @click.option("--register", "registered", is_flag=True, help="Make the weights the next version.")
 @click.option(

@@ -8,7 +8,7 @@ from ckpt.ops.removal import done, undo
 from ckpt.show.history import entry_data, entry_text, history_text
 
 
-@ckpt_command(examples="ckpt undo\nckpt undo --list")
+@ckpt_command(examples="ckpt undo\nckpt undo --list", writes=True)
 @click.option("--list", "listed", is_flag=True, help="Show what was done here, and do nothing.")
 def command(session: Session, listed: bool) -> None:
     """Take back the last thing that was done to the registry on this machine.

@@ -34,7 +34,8 @@ def command(session: Session, places: tuple[str, ...]) -> None:
             lambda: repaired_data(repaired),
         )
     else:
-        verified = verify(registry=session.registry)
+        with session.progress("verifying") as told:
+            verified = verify(registry=session.registry, told=told)
         session.show(
             lambda: verified_text(verified, seconds=perf_counter() - began),
             lambda: verified_data(verified),

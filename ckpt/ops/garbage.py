@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ckpt.errors import DiskError, IntegrityError
+from ckpt.errors import ConflictError, DiskError, IntegrityError
 from ckpt.files import is_temporary
 from ckpt.ops.registry import Registry
 from ckpt.registry.index import Index, Version
@@ -82,12 +82,18 @@ def collect(
     """Remove what nothing needs, and answer what that was.
 
     Raises:
-        ConflictError: A version is being written, for longer than a lock is waited for.
+        ConflictError: A version is being written, for longer than a lock is waited for; or
+            locks keep no other machine out.
         IntegrityError: As `find_garbage`.
         DiskError: Likewise.
     """
     registry = registry or Registry()
     _expect_index(registry)  # before a lock makes a folder
+    if registry.doubt_of_locks:
+        raise ConflictError(
+            f"{registry.folder}: {registry.doubt_of_locks}, so a writer elsewhere cannot be seen",
+            hint="nothing was removed; run  ckpt gc  on the machine whose disk it is",
+        )
     with registry.store.collecting():
         _expect_one_clock(registry)
         forgotten = find_garbage(

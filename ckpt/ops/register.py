@@ -12,7 +12,7 @@ from os import fspath
 from pathlib import Path
 from typing import Any
 
-from ckpt.files import ByteSource
+from ckpt.files import ByteSource, Told, untold
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
@@ -39,6 +39,7 @@ def register(
     made_by: str | None = None,
     record: Mapping[str, Any] | None = None,
     definition_source: str | None = None,
+    told: Told = untold,
 ) -> Added:
     """Make the file that `ref` names the next version of a model.
 
@@ -51,6 +52,7 @@ def register(
         made_by: How it came about, a few words for `ckpt ls`.
         record: What else to keep: parent, plan, training config, environment.
         definition_source: Source text of the definition that it fits.
+        told: Told how far it is.
 
     Returns:
         The version; not new if the model held the same bytes already.
@@ -67,7 +69,7 @@ def register(
         with registry.store.writing():
             blobs = Blobs(registry.store)
             manifest = replace(
-                _stored(source, checkpoint, parsed, blobs),
+                _stored(source, checkpoint, parsed, blobs, told),
                 record=_record(model, message, metrics, record, definition_source, blobs),
                 inline=blobs.inline,
             )
@@ -96,7 +98,9 @@ def gaps(spans: Iterable[Span], size: int) -> Iterator[Span]:
     yield Span(position, size - position)
 
 
-def _stored(source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blobs) -> Manifest:
+def _stored(
+    source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blobs, told: Told
+) -> Manifest:
     checked = CheckedSource(checkpoint.source, checkpoint.sums, checkpoint.entries)
 
     def stored(span: Span) -> Hole:
@@ -104,7 +108,9 @@ def _stored(source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blo
         return Hole(span.offset, span.nbytes, tensor)
 
     with _side_by_side(source.size) as side:
-        whole = side(_digest_of, [source])  # reads what the others read, from the page cache
+        whole = side(
+            _digest_of, [source], [told]
+        )  # reads what the others read, from the page cache
         holes = list(side(stored, checkpoint.spans))
         (file_digest,) = whole
     checked.finish()
@@ -178,8 +184,10 @@ def _side_by_side(nbytes: int) -> Iterator[Map]:
         threads.shutdown(cancel_futures=True)
 
 
-def _digest_of(source: ByteSource) -> str:
-    whole = hashlib.sha256()
+def _digest_of(source: ByteSource, told: Told) -> str:
+    whole, done = hashlib.sha256(), 0
     for chunk in source.stream(0, source.size):
         whole.update(chunk)
+        done += len(chunk)
+        told(done, source.size)
     return "sha256:" + whole.hexdigest()

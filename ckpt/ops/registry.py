@@ -9,6 +9,7 @@ from pathlib import Path
 from ckpt.errors import IntegrityError, RefError
 from ckpt.files import make_folder, write_whole
 from ckpt.manifest import Manifest
+from ckpt.mounts import doubt_of_locks
 from ckpt.registry.file import FILE_NAME, IndexFile, find_registry
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.reflog import Reflog
@@ -50,6 +51,11 @@ class Registry:
     def exists(self) -> bool:
         """Whether there is an index yet."""
         return self._file.path.exists()
+
+    @property
+    def doubt_of_locks(self) -> str | None:
+        """Why other machines may write at the same time; None where locks keep them out."""
+        return doubt_of_locks(self.folder)
 
     def index(self) -> Index:
         """The index as it stands now."""

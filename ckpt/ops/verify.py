@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ckpt.errors import DiskError, IntegrityError
+from ckpt.files import Told, untold
 from ckpt.manifest import Manifest
 from ckpt.ops.registry import Registry
 
@@ -39,10 +40,14 @@ class Verified:
     damages: tuple[Damage, ...]
 
 
-def verify(*, registry: Registry | None = None) -> Verified:
+def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified:
     """Read every manifest, and every object that one names or that is there, on all cores.
 
     Versions that were removed count, as long as undo can bring them back.
+
+    Args:
+        registry: Which; None finds it as the command line does.
+        told: Told how far it is.
 
     Raises:
         IntegrityError: The index itself cannot be read.
@@ -56,14 +61,19 @@ def verify(*, registry: Registry | None = None) -> Verified:
         except IntegrityError as error:
             damages.append(Damage(f"{ref}: {error}", (ref,), digest, None))
     wanted = _wanted(registry, manifests)
+    results, done, total = [], 0, sum(nbytes for nbytes, _ in wanted.values())
     # hashlib and the disk work without Python's lock.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        results = list(threads.map(lambda item: _hash(registry, *item), wanted.items()))
+        hashed = threads.map(lambda item: _hash(registry, *item), wanted.items())
+        for result, (nbytes, _) in zip(hashed, wanted.values(), strict=True):
+            results.append(result)
+            done += nbytes
+            told(done, total)
     for (name, (nbytes, _)), result in zip(wanted.items(), results, strict=True):
         if isinstance(result, str):
             damages.append(Damage(result, tuple(_hurt_by(name, manifests)), name, nbytes))
-    total = sum(result for result in results if isinstance(result, int))
-    return Verified(len(wanted), len(manifests), total, tuple(damages))
+    good = sum(result for result in results if isinstance(result, int))
+    return Verified(len(wanted), len(manifests), good, tuple(damages))
 
 
 def _named(registry: Registry) -> Iterator[tuple[str, str]]:

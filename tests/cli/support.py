@@ -47,9 +47,9 @@ def weights(seed: int = 0) -> "OrderedDict[str, torch.Tensor]":
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """All files of a folder."""
+    """All files of a folder but those that only say who has a lock."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "lock"
+        if path.is_file() and path.name not in ("lock", "writing")
     }

@@ -40,7 +40,7 @@ def test_nothing_goes_that_a_version_needs(three: Run, folder: Path) -> None:
     before = tree(folder)
     ran = three("gc", *AT_ONCE)
     assert (ran.code, ran.out) == (0, "nothing to remove\n")
-    assert {**before, ".ckpt/writing": b""} == {**tree(folder), ".ckpt/writing": b""}
+    assert tree(folder) == before
 
 
 def test_removed_version_goes_after_its_time_and_not_before(three: Run, folder: Path) -> None:

@@ -88,7 +88,7 @@ def test_fault_37_other_weights_repair_nothing(two: Run, folder: Path) -> None:
     before = tree(folder)
     ran = two("verify", "--repair", "other.pt", "--json")
     assert (ran.code, ran.data["repaired"], len(ran.data["damages"])) == (4, [], count)
-    assert {**before, ".ckpt/writing": b""} == {**tree(folder), ".ckpt/writing": b""}
+    assert tree(folder) == before
 
 
 def test_fault_37_damaged_place_is_not_believed_and_the_next_one_is(two: Run, folder: Path) -> None:
