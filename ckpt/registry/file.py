@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ckpt.errors import IntegrityError
+from ckpt.errors import DiskError, IntegrityError
 from ckpt.files import write_whole
 from ckpt.lock import exclusive
 from ckpt.registry.history import changes
@@ -49,11 +49,14 @@ class IndexFile:
 
         Raises:
             IntegrityError: The document is damaged or of a newer schema.
+            DiskError: The system does not give it.
         """
         try:
             document = self.path.read_bytes()
         except FileNotFoundError:
             return Index()
+        except OSError as error:
+            raise DiskError(f"{self.path}: {error.strerror}") from error
         if document != self._parsed[0]:
             self._parsed = document, self._parse(document)
         return self._parsed[1]

@@ -4,6 +4,7 @@ Laws: an object stands under its name only whole and after the disk has it; what
 hashed, and bytes that do not match their name are never handed on without an error.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -17,6 +18,7 @@ from ckpt import digest
 from ckpt.errors import DiskError, IntegrityError
 from ckpt.files import (
     CHUNK,
+    disk_errors,
     early_sync,
     is_temporary,
     make_folder,
@@ -136,7 +138,8 @@ class ObjectStore:
         for folder, files in groupby(held, key=lambda each: each.path.parent):
             for each in files:
                 each.path.unlink(missing_ok=True)
-            sync_folder(folder)
+            with disk_errors(folder):
+                sync_folder(folder)
 
     def _put(self, kind: str, chunks: Iterable[bytes]) -> Stored:
         try:
@@ -192,17 +195,20 @@ class ObjectStore:
                 f"object {digest.short(name)} of {what} is missing", hint=REPAIR
             ) from error
         except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise DiskError(f"{path}: {error.strerror}") from error
             raise IntegrityError(f"{path}: {error.strerror}", hint=REPAIR) from error
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise IntegrityError(f"{path}: not a regular file", hint=REPAIR)
             hasher, nbytes = hashlib.sha256(), 0
-            while chunk := os.read(fd, CHUNK):
+            while chunk := _read(fd, path):
                 hasher.update(chunk)
                 nbytes += len(chunk)
                 yield chunk
         finally:
-            os.close(fd)
+            with disk_errors(path):
+                os.close(fd)
         if "sha256:" + hasher.hexdigest() != name:
             raise IntegrityError(
                 f"object {digest.short(name)} of {what} is damaged: {nbytes:,} bytes, "
@@ -215,3 +221,8 @@ class ObjectStore:
             raise IntegrityError(f"not a digest: {name!r}")
         hexadecimal = name.removeprefix("sha256:")
         return self.root / kind / hexadecimal[:2] / hexadecimal[2:]
+
+
+def _read(fd: int, path: Path) -> bytes:
+    with disk_errors(path):
+        return os.read(fd, CHUNK)
