@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ckpt import strict_json
-from ckpt.errors import IntegrityError
-from ckpt.files import sync_folder
+from ckpt.errors import DiskError, IntegrityError
+from ckpt.files import disk_errors, sync_folder
 from ckpt.registry.history import Change
 
 
@@ -57,12 +57,18 @@ class Reflog:
     def append(self, entry: Entry) -> None:
         """Add an entry, and have it on the disk; called with the index's lock held."""
         line = json.dumps(asdict(entry), separators=(",", ":"))
-        # What a crash has left of a line before ends here.
+        with disk_errors(self._path):
+            self._append(line.encode())
+
+    def _append(self, line: bytes) -> None:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             size = os.fstat(fd).st_size
             whole = size == 0 or os.pread(fd, 1, size - 1) == b"\n"
-            os.write(fd, (("" if whole else "\n") + line + "\n").encode())
+            # What a crash has left of a line before ends here.
+            left = (b"" if whole else b"\n") + line + b"\n"
+            while left:  # a disk that becomes full takes a part, and says so at the next one
+                left = left[os.write(fd, left) :]
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -81,6 +87,8 @@ class Reflog:
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise DiskError(f"{self._path}: {error.strerror}") from error
         entries = [entry for line in lines if (entry := _entry(line)) is not None]
         return {entry.write_id: entry for entry in entries}
 
