@@ -9,25 +9,63 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ckpt.ops.diff import diff
     from ckpt.ops.export import export
+    from ckpt.ops.fsck import check_index, rebuild_index
+    from ckpt.ops.garbage import collect, find_garbage
+    from ckpt.ops.labels import delete_alias, set_alias, tag
     from ckpt.ops.load import load, open
     from ckpt.ops.register import register
     from ckpt.ops.registry import Registry
+    from ckpt.ops.removal import remove, undo
     from ckpt.ops.rename import rename
+    from ckpt.ops.repair import repair
     from ckpt.ops.show import log
+    from ckpt.ops.usage import usage
     from ckpt.ops.verify import verify
 
 __version__ = "0.1.0"
-__all__ = ["Registry", "diff", "export", "load", "log", "open", "register", "rename", "verify"]
+__all__ = [
+    "Registry",
+    "check_index",
+    "collect",
+    "delete_alias",
+    "diff",
+    "export",
+    "find_garbage",
+    "load",
+    "log",
+    "open",
+    "rebuild_index",
+    "register",
+    "remove",
+    "rename",
+    "repair",
+    "set_alias",
+    "tag",
+    "undo",
+    "usage",
+    "verify",
+]
 
 _HOMES = {
     "Registry": "ckpt.ops.registry",
+    "check_index": "ckpt.ops.fsck",
+    "collect": "ckpt.ops.garbage",
+    "delete_alias": "ckpt.ops.labels",
     "diff": "ckpt.ops.diff",
     "export": "ckpt.ops.export",
+    "find_garbage": "ckpt.ops.garbage",
     "load": "ckpt.ops.load",
     "log": "ckpt.ops.show",
     "open": "ckpt.ops.load",
+    "rebuild_index": "ckpt.ops.fsck",
     "register": "ckpt.ops.register",
+    "remove": "ckpt.ops.removal",
     "rename": "ckpt.ops.rename",
+    "repair": "ckpt.ops.repair",
+    "set_alias": "ckpt.ops.labels",
+    "tag": "ckpt.ops.labels",
+    "undo": "ckpt.ops.removal",
+    "usage": "ckpt.ops.usage",
     "verify": "ckpt.ops.verify",
 }
 

@@ -5,8 +5,9 @@ Law: every entry of both sides is in exactly one group of `KeyDiff`, a re-typed 
 one in both of these.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ckpt.tensors import TensorEntry
@@ -27,6 +28,9 @@ class KeyDiff:
         changed: The same key, dtype and shape, other bytes.
         same: Keys with the same dtype, shape and bytes.
         unread: Keys with the same dtype and shape whose bytes were not compared.
+        reordered: Keys of both sides that stand elsewhere among these, as few as explain it.
+        tied: (key, other): share their bytes on the second side alone.
+        untied: (key, other): share their bytes on the first side alone.
     """
 
     removed: tuple[TensorEntry, ...]
@@ -37,10 +41,23 @@ class KeyDiff:
     changed: tuple[Pair, ...]
     same: tuple[Pair, ...]
     unread: tuple[Pair, ...]
+    reordered: tuple[str, ...] = ()
+    tied: tuple[tuple[str, str], ...] = ()
+    untied: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def keys_before(self) -> Iterator[str]:
+        """All keys of the first side."""
+        yield from (entry.key for entry in self.removed)
+        pairs = (self.renamed, self.reshaped, self.retyped, self.changed, self.same, self.unread)
+        yield from {a.key: None for group in pairs for a, _ in group}
 
     @property
     def differs(self) -> bool:
-        """Whether anything differs, as far as it was compared."""
+        """Whether any tensor differs, as far as it was compared.
+
+        Order and ties are how a file holds its tensors, and no difference between these.
+        """
         return bool(
             self.removed
             or self.added
@@ -51,8 +68,19 @@ class KeyDiff:
         )
 
 
-def diff_entries(before: Iterable[TensorEntry], after: Iterable[TensorEntry]) -> KeyDiff:
-    """Compare two lists of entries with unique keys; groups keep the order of their side."""
+def diff_entries(
+    before: Iterable[TensorEntry],
+    after: Iterable[TensorEntry],
+    *,
+    ties: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
+) -> KeyDiff:
+    """Compare two lists of entries with unique keys; groups keep the order of their side.
+
+    Args:
+        before: The first side.
+        after: The second.
+        ties: Of each side the keys that share the bytes of another key, with that key.
+    """
     old = {entry.key: entry for entry in before}
     new = {entry.key: entry for entry in after}
     common = [(old[key], new[key]) for key in old if key in new]
@@ -72,7 +100,42 @@ def diff_entries(before: Iterable[TensorEntry], after: Iterable[TensorEntry]) ->
         changed=tuple((a, b) for a, b in known if a.digest != b.digest),
         same=tuple((a, b) for a, b in known if a.digest == b.digest),
         unread=tuple((a, b) for a, b in alike if not (a.digest and b.digest)),
+        reordered=tuple(_out_of_order([a.key for a, _ in common], [*new])),
+        tied=tuple(_new_ties(*ties, keys=new.keys() & old.keys())),
+        untied=tuple(_new_ties(*reversed(ties), keys=new.keys() & old.keys())),
     )
+
+
+def _out_of_order(mine: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """The fewest of `mine` without which the others stand in the order of `theirs`.
+
+    That is all but a longest increasing subsequence of their places (patience sorting).
+    """
+    place = {key: number for number, key in enumerate(theirs)}
+    numbers = [place[key] for key in mine]
+    tops: list[int] = []  # the least number in which a sequence of each length can end
+    ends: list[int] = []  # where in `mine` that is
+    before: list[int | None] = []
+    for at, number in enumerate(numbers):
+        length = bisect_left(tops, number)
+        tops[length : length + 1] = [number]
+        ends[length : length + 1] = [at]
+        before.append(ends[length - 1] if length else None)
+    kept: set[int] = set()
+    at_or_none = ends[-1] if ends else None
+    while at_or_none is not None:
+        kept.add(at_or_none)
+        at_or_none = before[at_or_none]
+    return [key for at, key in enumerate(mine) if at not in kept]
+
+
+def _new_ties(
+    before: Mapping[str, str], after: Mapping[str, str], *, keys: Set[str]
+) -> Iterator[tuple[str, str]]:
+    """Ties among `keys` that only `after` has."""
+    for key, other in after.items():
+        if {key, other} <= keys and before.get(key, key) != before.get(other, other):
+            yield key, other
 
 
 def _same_bytes(removed: list[TensorEntry], added: list[TensorEntry]) -> list[Pair]:

@@ -95,6 +95,22 @@ class IntegrityError(CkptError):
     exit_code = 4
 
 
+class IndexDamageError(IntegrityError):
+    """The index cannot be read, or is not there though there are versions.
+
+    Args:
+        message: Which file, and what is wrong with it.
+        hint: What to do.
+        kind: ``missing``, ``conflict`` (git's markers), ``newer`` (schema) or ``damaged``.
+        line: Where, from 1; None where that cannot be said.
+    """
+
+    def __init__(self, message: str, *, hint: str, kind: str, line: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.line = line
+
+
 class DiskError(CkptError):
     """The disk or the system did not do what it was asked."""
 

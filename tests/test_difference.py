@@ -1,3 +1,5 @@
+from itertools import combinations
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,3 +94,36 @@ def test_every_entry_of_both_sides_is_accounted_for(before, after) -> None:
 @given(sides)
 def test_nothing_differs_from_itself(side) -> None:
     assert not diff_entries(side, side).differs
+
+
+def test_ties_that_came_and_went_are_told_and_are_no_difference() -> None:
+    entries = [entry(key, digest="1") for key in ("embed", "head", "other")]
+    diff = diff_entries(entries, entries, ties=({"head": "embed"}, {"other": "embed"}))
+    assert diff.tied == (("other", "embed"),)
+    assert diff.untied == (("head", "embed"),)
+    assert not diff.differs
+    again = diff_entries(entries, entries, ties=({"head": "embed"}, {"embed": "head"}))
+    assert again.tied == again.untied == ()
+
+
+@given(st.permutations(range(7)))
+def test_reordered_keys_are_the_fewest_that_explain_the_order(order: list[int]) -> None:
+    before = [entry(str(number), digest="1") for number in range(7)]
+    diff = diff_entries(before, [before[number] for number in order])
+    kept = [number for number in order if str(number) not in diff.reordered]
+    assert kept == sorted(kept)
+    longest = max(
+        len(chosen)
+        for size in range(8)
+        for chosen in combinations(order, size)
+        if list(chosen) == sorted(chosen)
+    )
+    assert len(diff.reordered) == 7 - longest
+    assert not diff.differs
+
+
+@given(st.lists(st.text("ab.", min_size=1, max_size=3), unique=True, max_size=6),
+       st.lists(st.text("ab.", min_size=1, max_size=3), unique=True, max_size=6))  # fmt: skip
+def test_keys_before_are_all_of_the_first_side_once(mine: list[str], theirs: list[str]) -> None:
+    sides = [[entry(key, digest=str(len(key))) for key in keys] for keys in (mine, theirs)]
+    assert sorted(diff_entries(*sides).keys_before) == sorted(mine)

@@ -18,6 +18,8 @@ COMMANDS = {
     "rm": "Remove versions from the list.",
     "undo": "Take back the last thing that was done to the registry.",
     "gc": "Remove what no version needs any more.",
+    "fsck": "Say what is wrong with registry.json, and make it anew.",
+    "git-driver": "Have git merge registry.json without conflict markers.",
     "verify": "Hash all that the registry holds again.",
     "du": "What each version takes of the disk, alone and with others.",
     "plot": "Loss and accuracy by epoch, as text or as a picture.",
@@ -51,7 +53,8 @@ class Commands(click.Group):
         """Import the command's module."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"ckpt.cli.{cmd_name}").command
+        module = f"ckpt.cli.{cmd_name.replace('-', '_')}"
+        command: click.Command = import_module(module).command
         return command
 
     def resolve_command(

@@ -21,10 +21,21 @@ from ckpt.show.difference import comparison_data, comparison_text
     "where that is little (256 MB). Versions are compared by digest at no cost.",
 )
 @click.option(
+    "--records",
+    is_flag=True,
+    help="Show as well what is recorded differently: training, metrics, data, environment, and "
+    "what files hold besides tensors.",
+)
+@click.option(
     "--exit-code", is_flag=True, help="Exit with 1 if anything differs; reads values unless --keys."
 )
 def command(
-    session: Session, before: str, after: str, values: bool | None, exit_code: bool
+    session: Session,
+    before: str,
+    after: str,
+    values: bool | None,
+    records: bool,
+    exit_code: bool,
 ) -> None:
     """Show what differs from A to B: two versions, files or definitions.
 
@@ -35,7 +46,7 @@ def command(
         values = True
     comparison = diff(before, after, registry=session.registry, values=values)
     session.show(
-        lambda: comparison_text(comparison, width=session.terminal.width),
+        lambda: comparison_text(comparison, width=session.terminal.width, records=records),
         lambda: comparison_data(comparison),
     )
     if exit_code and comparison.differs:

@@ -87,11 +87,13 @@ def command(
     processes = started_by_torchrun()
     resumed = _resumed(resume)
     recipe = resumed.recipe if resumed is not None else recipe_of(recipe_ref, settings)
-    model = expect_name(name or _model_name(recipe.model))
+    model = expect_name(_model_name(recipe.model) if name is None else name)
     state = resume or Path(f"{model}.state.pt")
     keeper = _keeper(state, save_every, processes, new=resume is None)
     if name and not registered:
         raise UsageError("--name goes with --register")
+    if registered:
+        session.registry.index()  # one that cannot be read is no find for the end of a long run
     if recipe.keep == "both" and registered and out is None:
         raise UsageError("--keep both makes two files, of which one is registered: add -o FILE")
     others = [*watchers(metrics, tensorboard, resumed, replace=force)]

@@ -9,7 +9,9 @@ from ckpt.difference import KeyDiff, diff_entries
 from ckpt.formats.writing import tensor_bytes
 from ckpt.ops.fitting import Fitting, fitting
 from ckpt.ops.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
+from ckpt.ops.records import Fact, differing_facts
 from ckpt.ops.registry import Registry
+from ckpt.ops.ties import ties_of
 from ckpt.tensors import TensorEntry
 
 # Up to this many bytes are hashed without being asked to: it takes about 0.15 s.
@@ -26,6 +28,7 @@ class Comparison:
         diff: By key, shape, dtype and, where they were read, bytes.
         fitting: Where one side is a definition: whether the other fits it.
         unread_bytes: Bytes that were not read, and so not compared.
+        facts: What is recorded differently, or held differently besides the tensors.
     """
 
     before: str
@@ -33,6 +36,7 @@ class Comparison:
     diff: KeyDiff
     fitting: Fitting | None
     unread_bytes: int
+    facts: tuple[Fact, ...] = ()
 
     @property
     def differs(self) -> bool:
@@ -64,8 +68,9 @@ def diff(
         if values or (values is None and cost <= READ_UNASKED_BYTES):
             sides = (_hashed(a, sides[0], wanted[0]), _hashed(b, sides[1], wanted[1]))
             cost = 0
-        difference = diff_entries(*sides)
-        return Comparison(a.name, b.name, difference, _fitting(a, b), cost)
+        difference = diff_entries(*sides, ties=(ties_of(a), ties_of(b)))
+        facts = tuple(differing_facts(a, b, registry))
+        return Comparison(a.name, b.name, difference, _fitting(a, b), cost, facts)
 
 
 def _is_definition(*sides: Opened) -> bool:

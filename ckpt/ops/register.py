@@ -63,7 +63,7 @@ def register(
     """
     parsed = parse_file_ref(fspath(ref))
     registry = registry or Registry()
-    model = expect_name(name or model_name(parsed.path))
+    model = expect_name(model_name(parsed.path) if name is None else name)
     with open_path(parsed.path) as source:
         checkpoint = open_checkpoint(source, inside=parsed.inside)
         with registry.store.writing():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ckpt.errors import IntegrityError, RefError
 from ckpt.files import make_folder, write_whole
@@ -84,6 +85,23 @@ class Registry:
                 return self.index().version(version)
         raise RefError(f"{ref} names no version", hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod")
 
+    def parent(self, record: Mapping[str, Any]) -> Version | None:
+        """The version of which a record says that it was made; it may have been removed since.
+
+        Its manifest is looked for first: a merge may have given it another number.
+
+        Raises:
+            RefError: There never was one.
+        """
+        made_of = record.get("parent")
+        if not isinstance(made_of, dict):
+            return None
+        for model in self.index().models.values():
+            for version in (*model.versions.values(), *model.removed.values()):
+                if made_of.get("manifest") in version.manifests:
+                    return version
+        return self.ever(str(made_of["version"]))
+
     def ever(self, ref: str) -> Version:
         """The version that ``mnist-cnn:v1`` names, or named before it was removed.
 
@@ -125,7 +143,11 @@ class Registry:
         known = self.index().same_content(model, content)
         if known:
             return Added(known, new=False)
-        created = None if self.exists else self._begin()
+        begun = None if self.exists else self._begin()
+        created = now()
+        # What the index says of it, so that an index that is lost can be made anew.
+        record = {"model": model, **manifest.record, "made_by": made_by, "created": created}
+        manifest = replace(manifest, record=record)
         draft = Version(
             model=model,
             number=0,
@@ -136,7 +158,7 @@ class Registry:
             keys=len(manifest.entries),
             new_bytes=new_bytes,
             made_by=made_by,
-            created=now(),
+            created=created,
             metrics=dict(metrics or {}),
             message=message,
         )
@@ -152,7 +174,7 @@ class Registry:
         committed = self._file.commit(with_draft, f"{made_by} as {model}")
         version = committed.same_content(model, content)
         assert version is not None
-        return Added(version, is_new, created)
+        return Added(version, is_new, begun)
 
     @property
     def reflog(self) -> Reflog:
@@ -185,7 +207,16 @@ class Registry:
         make_folder(ignored.parent)
         with write_whole(ignored, replace=True) as out:
             out.write(b"lock\nreflog\ntmp/\nwriting\n")
+        self._file.begin()
         return self.folder
+
+    def rebuild(self, operation: Callable[[Index], Index], *, known: Callable[[], Index]) -> Index:
+        """Write an index in place of one that cannot be read; see `IndexFile.commit`."""
+        return self._file.commit(operation, "fsck --rebuild-index", known=known)
+
+    def set_aside(self) -> Path | None:
+        """See `IndexFile.set_aside`."""
+        return self._file.set_aside()
 
     def _by_digest(self, prefix: str) -> Version:
         found = [

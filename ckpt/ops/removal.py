@@ -56,7 +56,8 @@ def undo(*, registry: Registry | None = None) -> Entry:
         (
             entry
             for entry, is_undone in done(registry=registry)
-            if not is_undone and entry.undoes is None and not entry.is_final
+            # An index that was made anew as it was is a write that changed nothing.
+            if not is_undone and entry.undoes is None and not entry.is_final and entry.changes
         ),
         None,
     )

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import RefError
-from ckpt.manifest import Manifest
 from ckpt.ops.opened import Named, Opened, OpenedDefinition, OpenedVersion, open_ref
 from ckpt.ops.registry import Registry
+from ckpt.ops.ties import ties_of
 from ckpt.registry.index import Version
 from ckpt.tensors import TensorEntry
 
@@ -109,7 +109,7 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
             manifest.skeleton.size,
             manifest.entries,
             manifest.rest,
-            ties=_ties_of_version(manifest),
+            ties=ties_of(opened),
             version=version,
             aliases=tuple(model.aliases_of(version)),
             tags=tuple(model.tags_of(version)),
@@ -123,37 +123,8 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         checkpoint.entries,
         checkpoint.rest,
         checkpoint.written_by,
-        _ties_of_file(checkpoint.entries),
+        ties_of(opened),
     )
-
-
-def _ties_of_file(entries: Sequence[TensorEntry]) -> dict[str, str]:
-    """Keys whose bytes stand where those of an earlier key stand."""
-    first: dict[object, str] = {}
-    ties = {}
-    for entry in entries:
-        nbytes = entry.nbytes
-        if nbytes:
-            place = (entry.offset, nbytes, entry.stride, entry.stride and entry.shape)
-            key = first.setdefault(place, entry.key)
-            if key is not entry.key:
-                ties[entry.key] = key
-    return ties
-
-
-def _ties_of_version(manifest: Manifest) -> dict[str, str]:
-    """The same by digest: of tensors with equal bytes, those for which the file has no room."""
-    rooms = Counter(hole.digest for hole in manifest.skeleton.holes)
-    first: dict[str, str] = {}
-    met: Counter[str] = Counter()
-    ties = {}
-    for entry in manifest.entries:
-        name = str(entry.digest)
-        met[name] += 1
-        key = first.setdefault(name, entry.key)
-        if met[name] > rooms.get(name, met[name]):
-            ties[entry.key] = key
-    return ties
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +146,5 @@ def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
     while version is not None:
         record = registry.manifest(version).record
         steps.append(Step(version, record))
-        parent = (record.get("parent") or {}).get("version")
-        version = registry.ever(parent) if parent else None
+        version = registry.parent(record)
     return steps

@@ -80,7 +80,9 @@ def known_parent(opened: OpenedVersion, plan: Plan, registry: Registry) -> Versi
     parent = opened.manifest.record.get("parent")
     if not isinstance(parent, dict):
         return None
-    found = [v for v in registry.versions(opened.version.model) if v.manifest == parent["manifest"]]
+    found = [
+        v for v in registry.versions(opened.version.model) if parent["manifest"] in v.manifests
+    ]
     if not found:
         return None
     theirs = {

@@ -8,24 +8,30 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
-from ckpt.errors import DiskError, IntegrityError
-from ckpt.files import write_whole
+from ckpt.errors import DiskError, UsageError
+from ckpt.files import name_new, write_whole
 from ckpt.lock import exclusive
-from ckpt.registry.history import changes
-from ckpt.registry.index import Index, parse_index
+from ckpt.registry import damage
+from ckpt.registry.index import Index, read_index
 from ckpt.registry.reflog import Entry, Reflog
+from ckpt.registry.replay import replayed, write_entry
 
 FILE_NAME = "registry.json"
 
 
 def find_registry(start: Path) -> Path | None:
-    """The nearest folder from `start` upwards that holds a `registry.json`."""
+    """The nearest folder from `start` upwards that holds a registry, even one without its index."""
     for folder in (start, *start.parents):
-        if (folder / FILE_NAME).is_file():
+        if (folder / FILE_NAME).is_file() or _holds_versions(folder):
             return folder
     return None
+
+
+def _holds_versions(folder: Path) -> bool:
+    return next((folder / ".ckpt" / "manifests").glob("??/*"), None) is not None
 
 
 class IndexFile:
@@ -42,33 +48,59 @@ class IndexFile:
         self._parsed: tuple[bytes | None, Index] = None, Index()
 
     def read(self) -> Index:
-        """The index as it stands; an empty one where there is no file yet.
+        """The index as it stands; an empty one where there is no registry yet.
 
         Read from the disk each time, but parsed once as long as its bytes are the same: with
         10,000 versions that takes 80 ms, and a command looks several refs up.
 
         Raises:
-            IntegrityError: The document is damaged or of a newer schema.
+            IndexDamageError: The document is damaged or of a newer schema; or it is not there
+                though versions are. `begin` comes before the first of them, so it was lost.
             DiskError: The system does not give it.
         """
         try:
             document = self.path.read_bytes()
         except FileNotFoundError:
-            return Index()
+            # Looked at in this order, since another process may begin it right now.
+            if _holds_versions(self.path.parent) and not self.path.exists():
+                raise damage.missing(str(self.path)) from None
+            return self.read() if self.path.exists() else Index()
         except OSError as error:
             raise DiskError(f"{self.path}: {error.strerror}") from error
         if document != self._parsed[0]:
-            self._parsed = document, self._parse(document)
+            self._parsed = document, read_index(document, name=str(self.path))
         return self._parsed[1]
 
-    def _parse(self, document: bytes) -> Index:
+    def begin(self) -> None:
+        """Make an index without versions, unless another process has been faster."""
         try:
-            return parse_index(document.decode("utf-8"), name=str(self.path))
-        except UnicodeDecodeError as error:
-            raise IntegrityError(f"{self.path}: not a registry: {error}") from error
+            with write_whole(self.path) as out:
+                out.write(Index().to_text().encode("utf-8"))
+        except UsageError:
+            if not self.path.exists():
+                raise
+
+    def set_aside(self) -> Path | None:
+        """Give a damaged document one more name, under which it stays; None if there is none."""
+        for number in count(1):
+            ending = ".damaged" if number == 1 else f".damaged.{number}"
+            kept = self.path.with_name(FILE_NAME + ending)
+            try:
+                name_new(self.path, kept)
+            except FileExistsError:
+                continue
+            except FileNotFoundError:
+                break
+            return kept
+        return None
 
     def commit(
-        self, operation: Callable[[Index], Index], what: str, *, undoes: str | None = None
+        self,
+        operation: Callable[[Index], Index],
+        what: str,
+        *,
+        undoes: str | None = None,
+        known: Callable[[], Index] | None = None,
     ) -> Index:
         """Apply `operation` to the index under the lock and make the result durable.
 
@@ -78,27 +110,32 @@ class IndexFile:
             operation: Gives a new index for the one that stands there.
             what: What it does, for the reflog.
             undoes: The `write_id` of the write that it takes back.
+            known: What to give to the operation in place of what stands there.
 
         Raises:
             ConflictError: Others hold the lock for too long; see `ckpt.lock.exclusive`.
         """
         with exclusive(self._lock):
-            before = self.read()
+            before = (known or self.read)()
             after = operation(before)
             if after is not before:
                 after = replace(after, serial=before.serial + 1, write_id=os.urandom(8).hex())
-                self.reflog.append(_entry(before, after, what, undoes))
+                self.reflog.append(*self._entries(before, after, what, undoes))
                 with write_whole(self.path, replace=True) as out:
                     out.write(after.to_text().encode("utf-8"))
             return after
 
-
-def _entry(before: Index, after: Index, what: str, undoes: str | None) -> Entry:
-    return Entry(
-        write_id=after.write_id,
-        parent=before.write_id,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        what=what,
-        changes=tuple(changes(before, after)),
-        undoes=undoes,
-    )
+    def _entries(self, before: Index, after: Index, what: str, undoes: str | None) -> list[Entry]:
+        """The entry of a write, and before it one of what was done elsewhere, if something was."""
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        entry = write_entry(before, after, what, time=time, undoes=undoes)
+        if not before.models or self.reflog.ends_with(before.write_id):
+            return [entry]
+        known = self.reflog.entries()
+        if any(each.write_id == before.write_id for each in known):
+            return [entry]
+        last = replayed(known)
+        there = write_entry(
+            last, before, "elsewhere", time=time, parent=last.write_id, elsewhere=True
+        )
+        return [there, entry]

@@ -111,10 +111,10 @@ def _pairs(model: Model) -> Iterator[tuple[tuple[str, str], Value]]:
 def _restored(model: Model, change: Change, at: str) -> Model:
     match change.kind, change.before:
         case "version", before:
-            number = _number(change.name)
+            number = number_of(change.name)
             return model.restored(number) if before == THERE else model.without(number, at=at)
         case "alias", str(label):
-            return model.with_alias(change.name, _number(label))
+            return model.with_alias(change.name, number_of(label))
         case "alias", _:
             return model.without_alias(change.name)
         case "protected", before if change.name in model.aliases:
@@ -122,9 +122,10 @@ def _restored(model: Model, change: Change, at: str) -> Model:
             return model.with_alias(change.name, number, protect=bool(before))
         case "tag", before:
             labels = before if isinstance(before, tuple) else ()
-            return model.with_tagged(change.name, tuple(map(_number, labels)))
+            return model.with_tagged(change.name, tuple(map(number_of, labels)))
     return model
 
 
-def _number(label: str) -> int:
+def number_of(label: str) -> int:
+    """3 for ``v3``."""
     return int(label.removeprefix("v"))

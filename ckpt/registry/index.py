@@ -8,14 +8,22 @@ Law: `parse_index(index.to_text()) == index`.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from ckpt import digest, strict_json
-from ckpt.errors import ConflictError, IntegrityError, RefError
-from ckpt.registry.refs import VersionRef, is_version
+from ckpt.errors import ConflictError, RefError
+from ckpt.registry import damage
+from ckpt.registry.refs import VersionRef, is_alias, is_name, is_version
 
 SCHEMA = 1
-_REPAIR = "restore it from git, or from a backup: the versions' bytes in .ckpt are untouched"
+_SHOWN = 80  # characters of what stands there in a message
+_KINDS = {
+    **dict.fromkeys(("size", "keys", "new_bytes"), int),
+    **dict.fromkeys(("made_by", "created", "message", "removed", "renumbered"), str),
+    "metrics": dict,
+}
+_RARE = ("removed", "renumbered", "also")  # what most lines have none of, and then leave out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +44,8 @@ class Version:
         metrics: E.g. ``{"accuracy": 0.9921}``.
         message: What the person said of it.
         removed: When it was removed, UTC, ISO 8601 to the second; empty of one that stands.
+        renumbered: The number that it had before a merge gave it this one, ``v3``.
+        also: Digests of other manifests of the same bytes, which a merge found beside its own.
     """
 
     model: str
@@ -51,6 +61,8 @@ class Version:
     metrics: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
     removed: str = ""
+    renumbered: str = ""
+    also: tuple[str, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -62,6 +74,11 @@ class Version:
     def ref(self) -> str:
         """``mnist-cnn:v3``."""
         return f"{self.model}:{self.label}"
+
+    @property
+    def manifests(self) -> tuple[str, ...]:
+        """Every manifest by which another version may call this one its parent."""
+        return (self.manifest, *self.also)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +269,7 @@ def _model_text(model: Model) -> str:
 
 def _lines(versions: Mapping[int, Version]) -> str:
     return ",\n".join(
-        f"  {_json(version.label)}: {_json(_version_fields(version))}"
+        f"  {_json(version.label)}: {_json(version_line(version))}"
         for _, version in sorted(versions.items())
     )
 
@@ -264,34 +281,47 @@ def _pointers(model: Model) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _version_fields(version: Version) -> dict[str, Any]:
+def version_line(version: Version) -> dict[str, Any]:
+    """The fields of its line in the document."""
     names = [name for name in Version.__slots__ if name not in ("model", "number", "unknown")]
-    fields = {name: getattr(version, name) for name in names if name != "removed"}
-    removed = {"removed": version.removed} if version.removed else {}
-    return {**fields, **removed, **version.unknown}
+    fields = {name: getattr(version, name) for name in names}
+    shown = {name: value for name, value in fields.items() if value or name not in _RARE}
+    return {**shown, **version.unknown}
 
 
 def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def read_index(document: bytes, *, name: str) -> Index:
+    """Read the document as it stands in a file.
+
+    Raises:
+        IndexDamageError: It is damaged, or of a newer schema.
+    """
+    try:
+        text = document.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise damage.damaged(name, document.decode("utf-8", "replace"), error) from error
+    return parse_index(text, name=name)
+
+
 def parse_index(text: str, *, name: str) -> Index:
     """Read the document.
 
     Raises:
-        IntegrityError: It is damaged, or of a newer schema.
+        IndexDamageError: It is damaged, or of a newer schema.
     """
     try:
         document = strict_json.parse(text)
         schema = document.pop("schema")
-        if isinstance(schema, int) and schema <= SCHEMA:
+        if type(schema) is not int or schema < 1:
+            raise ValueError(f"its schema is no number such as {SCHEMA}")
+        if schema <= SCHEMA:
             return _index(document)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise IntegrityError(f"{name}: not a registry: {error}", hint=_REPAIR) from error
-    raise IntegrityError(
-        f"{name}: schema {schema!r}, this ckpt reads up to {SCHEMA}",
-        hint="a newer ckpt wrote it: pip install -U ckpt-registry",
-    )
+        raise damage.damaged(name, text, error) from error
+    raise damage.newer(name, schema, SCHEMA)
 
 
 def _index(document: dict[str, Any]) -> Index:
@@ -314,10 +344,12 @@ def _model(name: str, fields: dict[str, Any]) -> Model:
         aliases=aliases,
         protected=frozenset(fields.pop("protected", ())),
         tags={tag: _numbers(labels) for tag, labels in fields.pop("tags", {}).items()},
-        versions={number: _version(name, number, line) for number, line in versions.items()},
-        removed={number: _version(name, number, line) for number, line in removed.items()},
+        versions={number: read_version(name, number, line) for number, line in versions.items()},
+        removed={number: read_version(name, number, line) for number, line in removed.items()},
         unknown=fields,
     )
+    if not all(map(is_name, (name, *model.tags))) or not all(map(is_alias, aliases)):
+        raise ValueError(f"{name[:_SHOWN]!r} or a name in it is none that can be given")
     if set(versions) & set(removed):
         raise ValueError(f"{name}: a version is there and removed")
     if any(number >= model.next_number for number in (*versions, *removed)):
@@ -337,15 +369,30 @@ def _numbers(labels: list[str]) -> tuple[int, ...]:
 
 def _number(label: str) -> int:
     if not is_version(label):
-        raise ValueError(f"{label!r} is no version")
+        raise ValueError(f"{str(label)[:_SHOWN]!r} is no version")
     return int(label[1:])
 
 
-def _version(model: str, number: int, fields: dict[str, Any]) -> Version:
+def read_version(model: str, number: int, line: Mapping[str, Any]) -> Version:
+    """The version of a line of the document.
+
+    Raises:
+        ValueError: It is none; TypeError likewise.
+    """
+    fields = dict(line)
     known = {name: fields.pop(name) for name in Version.__slots__ if name in fields}
+    if "also" in known:
+        known["also"] = tuple(known["also"])
     version = Version(model=model, number=number, unknown=fields, **known)
-    digests = [version.manifest, version.content, *([version.file] if version.file else [])]
+    for name, value in known.items():
+        if not isinstance(value, _KINDS.get(name, object)):
+            raise ValueError(f"{version.ref}: its {name} is no {_KINDS[name].__name__}")
+    if not {*map(type, version.metrics.values())} <= {int, float}:
+        raise ValueError(f"{version.ref}: a metric is no number")
+    if version.removed and not datetime.fromisoformat(version.removed).tzinfo:
+        raise ValueError(f"{version.ref}: was removed at a time of no time zone")
+    digests = [*version.manifests, version.content, *([version.file] if version.file else [])]
     for text in digests:
         if not digest.is_digest(text):
-            raise ValueError(f"{version.ref}: {text!r} is no digest")
+            raise ValueError(f"{version.ref}: {str(text)[:_SHOWN]!r} is no digest")
     return version

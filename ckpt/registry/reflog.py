@@ -2,13 +2,15 @@
 
 Law: the entry of a write is on the disk before the index is, and names the write that it came
 after. Which entries happened is told from the index: its `write_id` names the last one, and each
-entry the one before. A write that never came about, or was done elsewhere, is in no such chain.
+entry the one before. A write that never came about is in no such chain. What was done elsewhere is
+an entry as well, written before the first write that comes after it: so the entries tell the whole
+index, and `ckpt.registry.replay` makes it anew of them.
 """
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from ckpt import strict_json
 from ckpt.errors import DiskError, IntegrityError
 from ckpt.files import disk_errors, sync_folder
 from ckpt.registry.history import Change
+
+_TAIL = 1 << 16  # bytes; a longer last line is read with all the others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,10 @@ class Entry:
         what: E.g. ``alias net@prod``.
         changes: What was changed.
         undoes: The `write_id` of the entry that this one took back.
+        versions: Lines of the index that are new or not as before, by ref, ``mnist-cnn:v3``.
+        next_numbers: What the next version of each model that was changed gets.
+        serial: That of the index.
+        elsewhere: Whether it was not done on this machine: it came by git, or by hand.
     """
 
     write_id: str
@@ -37,6 +45,10 @@ class Entry:
     what: str
     changes: tuple[Change, ...]
     undoes: str | None = None
+    versions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    next_numbers: Mapping[str, int] = field(default_factory=dict)
+    serial: int = 0
+    elsewhere: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -54,19 +66,19 @@ class Reflog:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def append(self, entry: Entry) -> None:
-        """Add an entry, and have it on the disk; called with the index's lock held."""
-        line = json.dumps(asdict(entry), separators=(",", ":"))
+    def append(self, *entries: Entry) -> None:
+        """Add entries, and have them on the disk; called with the index's lock held."""
+        lines = "".join(_line(entry) + "\n" for entry in entries)
         with disk_errors(self._path):
-            self._append(line.encode())
+            self._append(lines.encode())
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, lines: bytes) -> None:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             size = os.fstat(fd).st_size
             whole = size == 0 or os.pread(fd, 1, size - 1) == b"\n"
             # What a crash has left of a line before ends here.
-            left = (b"" if whole else b"\n") + line + b"\n"
+            left = lines if whole else b"\n" + lines
             while left:  # a disk that becomes full takes a part, and says so at the next one
                 left = left[os.write(fd, left) :]
             os.fsync(fd)
@@ -76,21 +88,38 @@ class Reflog:
             sync_folder(self._path.parent)
 
     def chain(self, write_id: str) -> Iterator[Entry]:
-        """The entries that led to a write, the last one first, as far as they are known."""
-        known = self._known()
-        while (entry := known.pop(write_id, None)) is not None:
+        """The entries that led to a write, the last one first, back to what was done elsewhere."""
+        known = {entry.write_id: entry for entry in self.entries()}
+        while (entry := known.pop(write_id, None)) is not None and not entry.elsewhere:
             yield entry
             write_id = entry.parent
 
-    def _known(self) -> dict[str, Entry]:
+    def entries(self) -> list[Entry]:
+        """All entries, in the order in which they were written, come about or not."""
         try:
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
-            return {}
+            return []
         except OSError as error:
             raise DiskError(f"{self._path}: {error.strerror}") from error
-        entries = [entry for line in lines if (entry := _entry(line)) is not None]
-        return {entry.write_id: entry for entry in entries}
+        return [entry for line in lines if (entry := _entry(line)) is not None]
+
+    def ends_with(self, write_id: str) -> bool:
+        """Whether the last entry is that of a write; read from the file's end alone."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+                _, *whole = (b"\n" + file.read()).splitlines()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise DiskError(f"{self._path}: {error.strerror}") from error
+        last = _entry(whole[-1].decode("utf-8", "replace")) if whole else None
+        return last is not None and last.write_id == write_id
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(asdict(entry), separators=(",", ":"))
 
 
 def _entry(line: str) -> Entry | None:

@@ -100,13 +100,23 @@ def is_version(label: str) -> bool:
     return _VERSION.fullmatch(label) is not None
 
 
+def is_name(name: str) -> bool:
+    """Whether a model, alias or tag may have this name; see `expect_name`."""
+    return _NAME.fullmatch(name) is not None and not name.endswith(".")
+
+
+def is_alias(name: str) -> bool:
+    """Whether an alias may have this name; see `expect_alias`."""
+    return is_name(name) and not is_version(name) and name != "latest"
+
+
 def expect_name(name: str) -> str:
     """The name itself, if a model, alias or tag may have it.
 
     Raises:
         UsageError: It may not: letters, digits and ``. _ -``, at most 128 of them.
     """
-    if not _NAME.fullmatch(name) or name.endswith("."):
+    if not is_name(name):
         raise UsageError(
             f"{name!r} is no possible name",
             hint="a letter or digit, then up to 127 letters, digits, '.', '_' or '-'",

@@ -129,6 +129,8 @@ def _origin(shown: Shown) -> Iterator[str]:
     if shown.tags:
         yield f"  tags      {', '.join(shown.tags)}"
     yield f"  made by   {printable(version.made_by)}, {version.created}"
+    if version.renumbered:
+        yield f"  was       {printable(version.renumbered)}, before a merge gave it another number"
     if version.metrics:
         yield f"  metrics   {metrics(version.metrics)}"
     if version.message:
@@ -136,7 +138,7 @@ def _origin(shown: Shown) -> Iterator[str]:
     yield f"  manifest  {version.manifest}"
     yield f"  file      {version.file or 'not put together yet (a rename): ckpt export does it'}"
     record = shown.record or {}
-    shown_already = ("model", "metrics", "message")
+    shown_already = ("model", "metrics", "message", "made_by", "created")
     yield from _listed({key: record[key] for key in record if key not in shown_already})
 
 

@@ -2,19 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ckpt.difference import Fit, KeyDiff, Pair
+from ckpt.moves import Move, find_moves
 from ckpt.ops.diff import Comparison
 from ckpt.ops.fitting import Fitting
 from ckpt.show.folding import fold
+from ckpt.show.records import facts_text
 from ckpt.show.terminal import table
 from ckpt.show.words import count, printable, shape, size
 from ckpt.tensors import TensorEntry
 
 
-def comparison_text(comparison: Comparison, *, width: int | None) -> str:
-    """The difference as text."""
+def comparison_text(comparison: Comparison, *, width: int | None, records: bool = False) -> str:
+    """The difference as text; with `records`, how both sides were made as well."""
     if comparison.fitting is not None:
         return _fitting_text(comparison, comparison.fitting, width)
     before, after = printable(comparison.before), printable(comparison.after)
@@ -25,20 +28,38 @@ def comparison_text(comparison: Comparison, *, width: int | None) -> str:
         )
     elif not comparison.diff.differs:
         lines.append("  no difference")
+    if comparison.facts and records:
+        facts = facts_text(comparison.facts, before, after, width=width)
+        lines += ["", _indented(facts)]
+    elif comparison.facts:
+        lines.append(f"  record    {count(len(comparison.facts), 'field')} not alike; --records")
     return "\n".join(lines)
 
 
 def _groups(diff: KeyDiff) -> Iterator[str]:
     yield from _group("removed", [(e.key,) for e in diff.removed], [_kind(e) for e in diff.removed])
     yield from _group("added", [(e.key,) for e in diff.added], [_kind(e) for e in diff.added])
-    yield from _group("renamed", [(a.key, b.key) for a, b in diff.renamed], note="same bytes")
+    moves, renamed = _moves(diff)
+    for move in moves:
+        whole = [f"{part}.*" if part else "*" for part in map(printable, (move.old, move.new))]
+        yield _line("moved", "  ->  ".join(whole), f"{count(move.count, 'key')}, same bytes")
+    yield from _group("renamed", renamed, note="same bytes")
     yield from _pairs(
         "reshaped", [(a.key, shape(a.shape), shape(b.shape)) for a, b in diff.reshaped]
     )
     yield from _pairs("re-typed", [(a.key, a.dtype, b.dtype) for a, b in diff.retyped])
     yield from _group("changed", [(a.key,) for a, _ in diff.changed], note="other values")
+    for word, ties in (("tied", diff.tied), ("untied", diff.untied)):
+        for key, other in ties:
+            yield _line(word, f"{printable(key)}  =  {printable(other)}", "one tensor for both")
+    yield from _group("reordered", [(key,) for key in diff.reordered])
     if diff.same:
         yield f"  same      {count(len(diff.same), 'key')}"
+
+
+def _moves(diff: KeyDiff) -> tuple[list[Move], list[tuple[str, str]]]:
+    """What moved as a whole, and the renames besides."""
+    return find_moves(diff.keys_before, [(a.key, b.key) for a, b in diff.renamed])
 
 
 def _kind(entry: TensorEntry) -> str:
@@ -70,7 +91,7 @@ def _pairs(word: str, changes: Sequence[tuple[str, str, str]]) -> Iterator[str]:
 
 
 def _line(word: str, what: str, detail: str) -> str:
-    return f"  {word:<8}  {what}   {detail}"
+    return f"  {word:<9} {what}   {detail}".rstrip()
 
 
 def _fitting_text(comparison: Comparison, fitting: Fitting, width: int | None) -> str:
@@ -148,6 +169,7 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
         "removed": [_entry(entry) for entry in diff.removed],
         "added": [_entry(entry) for entry in diff.added],
         "renamed": [{"old": a.key, "new": b.key} for a, b in diff.renamed],
+        "moved": [asdict(move) for move in _moves(diff)[0]],
         "reshaped": [
             {"key": a.key, "before": list(a.shape), "after": list(b.shape)}
             for a, b in diff.reshaped
@@ -155,8 +177,12 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
         "retyped": [{"key": a.key, "before": a.dtype, "after": b.dtype} for a, b in diff.retyped],
         "changed": [a.key for a, _ in diff.changed],
         "same": [a.key for a, _ in diff.same],
+        "reordered": list(diff.reordered),
+        "tied": [{"key": key, "other": other} for key, other in diff.tied],
+        "untied": [{"key": key, "other": other} for key, other in diff.untied],
         "not_compared": [a.key for a, _ in diff.unread],
         "unread_bytes": comparison.unread_bytes,
+        "records": [asdict(fact) for fact in comparison.facts],
         "fit": fitting_data(fitting) if fitting else None,
     }
 

@@ -9,6 +9,9 @@ from ckpt.registry.reflog import Entry
 from ckpt.show.terminal import table
 from ckpt.show.words import printable
 
+# What an entry holds so that the index can be made anew, and nobody wants to see.
+_FOR_REPLAY = ("versions", "next_numbers", "serial", "elsewhere")
+
 
 def history_text(entries: Sequence[tuple[Entry, bool]]) -> str:
     """A table, one write a line, the last first."""
@@ -33,4 +36,5 @@ def entry_text(entry: Entry) -> str:
 
 def entry_data(entry: Entry, *, undone: bool) -> dict[str, Any]:
     """An entry for JSON."""
-    return {**asdict(entry), "undone": undone}
+    fields = {name: value for name, value in asdict(entry).items() if name not in _FOR_REPLAY}
+    return {**fields, "undone": undone}

@@ -63,6 +63,7 @@ def version_data(
         "message": version.message,
         "manifest": version.manifest,
         "file": version.file,
+        **({"renumbered": version.renumbered} if version.renumbered else {}),
     }
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from ckpt.ops.registry import Registry
 from tests.cli.support import SHAPES, Run, weights
 
 TENSORS = sum(4 * torch.Size(shape).numel() for shape in SHAPES.values())
@@ -53,3 +54,19 @@ def test_what_nobody_needs_is_said(ckpt: Run, folder: Path) -> None:
     (stray.parent / "README").write_text("no object")
     assert ckpt("du", "--json").data["unneeded"] == 5000
     assert "5.0 kB are needed by no version" in ckpt("du").out
+
+
+def test_version_with_one_tensor_changed_adds_that_tensor_and_a_manifest(
+    ckpt: Run, folder: Path
+) -> None:
+    state = weights()
+    torch.save(state, folder / "net.pt")
+    assert ckpt("register", "net.pt").code == 0
+    before = {each.path for each in Registry(folder).store.held()}
+    state["fc1.weight"] += 1
+    torch.save(state, folder / "net.pt")
+    nbytes = state["fc1.weight"].nbytes
+    assert ckpt("register", "net.pt", "--json").data["new_bytes"] == nbytes
+    added = [each for each in Registry(folder).store.held() if each.path not in before]
+    assert [each.nbytes for each in added if not each.is_manifest] == [nbytes]
+    assert sum(each.is_manifest for each in added) == 1

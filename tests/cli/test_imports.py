@@ -41,9 +41,15 @@ except SystemExit as done:
         ("export", "v2", "-o", "x.safetensors"),
         ("register", "old.pt"),
         ("verify",),
+        ("verify", "--repair", "old.pt"),
+        ("gc",),
+        ("gc", "--yes"),
         ("du",),
         ("rm", "v1", "--yes"),
         ("undo", "--list"),
+        ("fsck",),
+        ("git-driver", "--help"),
+        ("git-driver", "merge", "registry.json", "registry.json", "registry.json"),
     ],
     ids=" ".join,
 )
@@ -57,6 +63,21 @@ def test_fault_45_command_imports_no_torch_and_no_numpy(
         [sys.executable, "-c", PROGRAM, *words], cwd=folder, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr.partition("\n")[0]) == (0, "")
+
+
+def test_fault_45_rebuilding_the_index_imports_no_torch(ckpt: Run, folder: Path) -> None:
+    torch.save(weights(), folder / "old.pt")
+    assert ckpt("register", "old.pt").code == 0
+    (folder / "registry.json").unlink()
+    words = [sys.executable, "-c", PROGRAM, "fsck", "--rebuild-index", "--yes"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_names_of_the_package_are_there() -> None:
+    import ckpt
+
+    assert all(getattr(ckpt, name) for name in ckpt.__all__)
 
 
 def test_import_of_the_package_imports_nothing_heavy() -> None:

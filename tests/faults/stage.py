@@ -156,7 +156,7 @@ def models(folder: Path) -> Mapping[str, Model]:
 
 def _timeless(model: Model) -> Model:
     def plain(version: Version) -> Version:
-        return replace(version, created="", removed="", new_bytes=0)
+        return replace(version, manifest="", created="", removed="", new_bytes=0)
 
     return replace(
         model,

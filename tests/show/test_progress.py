@@ -22,9 +22,11 @@ def shown(*, quiet: bool = False) -> str:
             told(10**9, 2 * 10**9)
         err.write("end")
         err.flush()
-        text = os.read(ours, 4096).decode()
+        text = b""
+        while not text.endswith(b"end"):
+            text += os.read(ours, 4096)
     os.close(ours)
-    return text
+    return text.decode()
 
 
 @pytest.fixture

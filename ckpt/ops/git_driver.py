@@ -1,0 +1,102 @@
+"""Git merges `registry.json` as what it is: versions, aliases and tags, not lines of text.
+
+`install` tells git of it, once in every clone; `merge` is what git then calls.
+"""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckpt.errors import RefError, UsageError
+from ckpt.files import write_whole
+from ckpt.ops.registry import Registry
+from ckpt.registry.file import FILE_NAME
+from ckpt.registry.index import Index, read_index
+from ckpt.registry.merge import Merged, merged
+
+DRIVER = "ckpt git-driver merge %O %A %B"
+CONFIG = {"merge.ckpt.name": "merge of ckpt's registry.json", "merge.ckpt.driver": DRIVER}
+_ATTRIBUTE = f"{FILE_NAME} merge=ckpt"
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What git was told.
+
+    Attributes:
+        attributes: The file `.gitattributes`, which belongs into a commit.
+        added: Whether the line was added to it; it may have stood there.
+    """
+
+    attributes: Path
+    added: bool
+
+
+def install(*, registry: Registry | None = None) -> Installed:
+    """Have git call `merge` for the index of a registry, in this clone.
+
+    Raises:
+        RefError: There is no registry.
+        UsageError: It is in no git repository.
+    """
+    registry = registry or Registry()
+    if not registry.exists:
+        raise RefError(
+            f"{registry.folder}: no registry here", hint="ckpt register FILE  makes the first"
+        )
+    for key, value in CONFIG.items():
+        _git(registry.folder, "config", key, value)
+    path = registry.folder / ".gitattributes"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    added = not any(map(_is_ours, text.splitlines()))
+    if added:
+        if text and not text.endswith("\n"):
+            text += "\n"
+        with write_whole(path, replace=True) as out:
+            out.write(f"{text}{_ATTRIBUTE}\n".encode())
+    return Installed(path, added)
+
+
+def merge(base: Path, ours: Path, theirs: Path) -> Merged:
+    """Join three files, as git hands them over, into `ours`.
+
+    Raises:
+        IndexDamageError: One of them is no index; nothing is written then.
+    """
+    result = merged(
+        _read(base, "the common ancestor", may_be_empty=True),
+        _read(ours, "ours"),
+        _read(theirs, "theirs"),
+    )
+    with write_whole(ours, replace=True) as out:
+        out.write(result.index.to_text().encode("utf-8"))
+    return result
+
+
+def _read(path: Path, side: str, *, may_be_empty: bool = False) -> Index:
+    try:
+        document = path.read_bytes()
+    except FileNotFoundError as error:
+        raise RefError(f"{path}: no such file", hint="git calls this, with three files") from error
+    if may_be_empty and not document:  # both sides added the file
+        return Index()
+    return read_index(document, name=f"{FILE_NAME} of {side} ({path.name})")
+
+
+def _is_ours(line: str) -> bool:
+    pattern, *attributes = line.split() or [""]
+    return pattern in (FILE_NAME, f"/{FILE_NAME}") and "merge=ckpt" in attributes
+
+
+def _git(folder: Path, *words: str) -> None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, errors="replace"
+        )
+    except FileNotFoundError as error:
+        raise UsageError("git is not installed, or not on the PATH") from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UsageError(
+            f"{folder}: git says: {said[0]}", hint="is the registry in a git repository?"
+        )

@@ -1,0 +1,70 @@
+"""Records side by side: how two versions were made, and what files hold besides tensors."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ckpt.ops.opened import Opened, OpenedDefinition, OpenedVersion
+from ckpt.ops.registry import Registry
+from ckpt.ops.show import log
+
+# Told elsewhere: curves by `ckpt plot`, keys by the difference itself, the rest by `ckpt log`.
+_ELSEWHERE = (
+    *("curves", "plan", "_metadata"),
+    *("parent", "model", "message", "fits", "created", "made_by", "definition"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One field that is not the same on both sides.
+
+    Attributes:
+        name: Its path, ``training.recipe.lr``.
+        before: What it is on the first side; None where that has none, or null.
+        after: Likewise on the second.
+    """
+
+    name: str
+    before: Any
+    after: Any
+
+
+def differing_facts(a: Opened, b: Opened, registry: Registry) -> list[Fact]:
+    """The fields that differ, by name; those of versions only where both sides are versions."""
+    both = isinstance(a, OpenedVersion) and isinstance(b, OpenedVersion)
+    before, after = (dict(_facts(side, registry, made=both)) for side in (a, b))
+    names = [*before, *(name for name in after if name not in before)]
+    facts = [Fact(name, before.get(name), after.get(name)) for name in names]
+    return [fact for fact in facts if fact.before != fact.after]
+
+
+def _facts(side: Opened, registry: Registry, *, made: bool) -> Iterator[tuple[str, Any]]:
+    if isinstance(side, OpenedDefinition):
+        return
+    if isinstance(side, OpenedVersion):
+        if made:
+            yield from _flat(_record(side, registry), "")
+        yield from _flat(side.manifest.rest, "")
+    else:
+        yield from _flat(side.checkpoint.rest, "")
+
+
+def _record(side: OpenedVersion, registry: Registry) -> dict[str, Any]:
+    """What the version says of itself, and of its training: that of the version it comes from."""
+    record = dict(side.manifest.record)
+    if "training" not in record:
+        steps = log(side.version.ref, registry=registry)
+        trained = (step.record["training"] for step in steps if "training" in step.record)
+        record["training"] = next(trained, {})
+    return record
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings, each with its path."""
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, inner in value.items():
+        if name or key not in _ELSEWHERE:
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))

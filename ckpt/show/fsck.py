@@ -1,0 +1,91 @@
+"""What `ckpt fsck` found, and what it makes anew."""
+
+from typing import Any
+
+from ckpt.ops.fsck import FINE, NONE, Checked, Rebuilding
+from ckpt.registry.index import Model, Version
+from ckpt.show.versions import version_data
+from ckpt.show.words import count, printable
+
+SHOWN = 20  # versions; --json has all of them
+
+
+def checked_text(checked: Checked) -> str:
+    """The verdict, and what to type."""
+    if checked.kind == NONE:
+        return "no registry here: ckpt register FILE  makes one"
+    if checked.kind == FINE and checked.index is not None:
+        models = checked.index.models.values()
+        versions = count(sum(len(model.versions) for model in models), "version")
+        return f"registry.json is fine: {count(len(models), 'model')}, {versions}"
+    return "\n".join(
+        [printable(checked.message or ""), *map(printable, (checked.hint or "").splitlines())]
+    )
+
+
+def checked_data(checked: Checked) -> dict[str, Any]:
+    """The same for JSON."""
+    return {
+        "path": str(checked.path),
+        "state": checked.kind,
+        "line": checked.line,
+        "message": checked.message,
+        "hint": checked.hint,
+    }
+
+
+def rebuilding_text(rebuilding: Rebuilding, *, written: bool) -> str:
+    """Each model with what it has, then what is new, damaged or left out."""
+    result = rebuilding.result
+    models = sorted(result.index.models.values(), key=lambda each: each.name)
+    lines = [_model_text(model) for model in models] or ["no versions"]
+    lines += _listed("of manifests that nothing named, with new numbers:", result.added)
+    lines += _listed("their manifests cannot be read, ckpt verify --repair:", result.unread)
+    lines += [f"not read: {printable(text)}" for text in rebuilding.damages]
+    if written:
+        lines.append(f"wrote {printable(str(rebuilding.path))}; ckpt verify  hashes what it names")
+    if rebuilding.kept:
+        lines.append(f"what stood there is {printable(str(rebuilding.kept))}")
+    return "\n".join(lines)
+
+
+def _model_text(model: Model) -> str:
+    parts = [count(len(model.versions), "version")]
+    if model.removed:
+        parts.append(f"{len(model.removed):,} removed")
+    for names, noun in ((model.aliases, "alias"), (model.tags, "tag")):
+        if names:
+            parts.append(f"{noun} {', '.join(sorted(map(printable, names)))}")
+    return f"{printable(model.name)}  {' · '.join(parts)}"
+
+
+def _listed(head: str, versions: tuple[Version, ...]) -> list[str]:
+    if not versions:
+        return []
+    more = [f"  and {len(versions) - SHOWN:,} more"] if len(versions) > SHOWN else []
+    shown = [f"  {each.ref}  {printable(each.made_by)}  {each.created}" for each in versions]
+    return [head, *(line.rstrip() for line in shown[:SHOWN]), *more]
+
+
+def rebuilding_data(rebuilding: Rebuilding, *, written: bool) -> dict[str, Any]:
+    """The same for JSON."""
+    result = rebuilding.result
+    every = [
+        version_data(version, model.aliases_of(version), model.tags_of(version))
+        for model in result.index.models.values()
+        for version in model.versions.values()
+    ]
+    return {
+        "path": str(rebuilding.path),
+        "written": written,
+        "kept": str(rebuilding.kept) if rebuilding.kept else None,
+        "versions": every,
+        "removed": [
+            version.ref
+            for model in result.index.models.values()
+            for version in model.removed.values()
+        ],
+        "added": [version.ref for version in result.added],
+        "unread": [version.ref for version in result.unread],
+        "damages": list(rebuilding.damages),
+    }

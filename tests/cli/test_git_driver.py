@@ -1,0 +1,323 @@
+"""Branches that both write to a registry, merged by a real git."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.cli.support import Run, tree
+
+Git = Callable[..., "subprocess.CompletedProcess[str]"]
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def git(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
+    """Run git in a repository of its own, with no settings of the machine."""
+    for name in [each for each in os.environ if each.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    settings = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    person = {"NAME": "Ann", "EMAIL": "ann@example.org"}
+    settings |= {f"GIT_{who}_{k}": v for who in ("AUTHOR", "COMMITTER") for k, v in person.items()}
+    for name, value in {**settings, "PATH": f"{BIN}:{os.environ['PATH']}"}.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*words: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == code, (words, done.stdout, done.stderr)
+        return done
+
+    run("init", "-q", "-b", "main")
+    return run
+
+
+def save(path: Path, seed: int) -> None:
+    torch.save({"w": torch.full((2000,), float(seed))}, path)
+
+
+@pytest.fixture
+def shared(ckpt: Run, git: Git, folder: Path) -> Run:
+    """`net` v1 and v2 on `main`, `prod` at v1, and a branch `other` that begins there."""
+    for seed in (1, 2):
+        save(folder / "net.pt", seed)
+        assert ckpt("register", "net.pt").code == 0
+    assert ckpt("alias", "prod", "net:v1").code == 0
+    assert ckpt("git-driver", "install").code == 0
+    (folder / ".gitignore").write_text("*.pt\n")
+    commit(git)
+    git("branch", "other")
+    return ckpt
+
+
+def commit(git: Git) -> None:
+    git("add", "-A")
+    git("commit", "-qm", "x")
+
+
+def register(ckpt: Run, folder: Path, *seeds: int) -> None:
+    for seed in seeds:
+        save(folder / "net.pt", seed)
+        assert ckpt("register", "net.pt", "-m", f"seed {seed}").code == 0
+
+
+def model(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "registry.json").read_text())["models"]["net"]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {label: line["content"] for label, line in model(folder)["versions"].items()}
+
+
+def test_both_branches_register_and_all_versions_are_there(
+    shared: Run, git: Git, folder: Path
+) -> None:
+    register(shared, folder, 3, 4)
+    assert shared("tag", "net:v3", "golden").code == 0
+    commit(git)
+    git("checkout", "-q", "other")
+    register(shared, folder, 5)
+    assert shared("rename", "net:v3", "--rule", "w=u").code == 0
+    assert shared("tag", "net:v3", "theirs").code == 0
+    commit(git)
+    git("checkout", "-q", "main")
+    merge = git("merge", "-q", "other", "-m", "m")
+    assert "net:v3 of theirs is v5 now, for its number was taken" in merge.stderr
+    rows = {row["version"]: row for row in shared("ls", "--json").data}
+    assert [rows[f"v{n}"]["message"] for n in (3, 4, 5)] == ["seed 3", "seed 4", "seed 5"]
+    assert (rows["v5"]["renumbered"], rows["v6"]["renumbered"]) == ("v3", "v4")
+    assert "renumbered" not in rows["v4"]
+    assert (rows["v3"]["tags"], rows["v5"]["tags"]) == (["golden"], ["theirs"])
+    lineage = shared("log", "net:v6", "--json").data
+    assert [step["version"] for step in lineage] == ["v6", "v5"], "not v3, as its record says"
+    assert "was       v3, before a merge" in shared("show", "net:v5").out
+    assert shared("verify").code == 0
+    register(shared, folder, 6)
+    assert model(folder)["next"] == 8
+    before = model(folder)
+    (folder / "registry.json").unlink()
+    assert shared("fsck", "--rebuild-index", "--yes").code == 0
+    assert model(folder) == before, "what the merge did is in the reflog, too"
+
+
+def test_merges_either_way_have_the_same_versions_and_cross_without_loss(
+    shared: Run, git: Git, folder: Path
+) -> None:
+    register(shared, folder, 3)
+    commit(git)
+    git("checkout", "-q", "other")
+    register(shared, folder, 4, 3)
+    commit(git)
+    git("branch", "theirs")
+    git("merge", "-q", "main", "-m", "m")
+    one = contents(folder)
+    git("checkout", "-q", "main")
+    git("merge", "-q", "theirs", "-m", "m")
+    two = contents(folder)
+    assert set(one.values()) == set(two.values())
+    assert len(one) == len(two) == 4
+    git("merge", "-q", "other", "-m", "criss-cross")
+    # Git merges the two bases first. That may give one side's very document, since a merge is a
+    # function of its three, and git takes the other side's then without asking anybody.
+    assert contents(folder) in (one, two)
+    assert shared("verify").code == 0
+
+
+def test_alias_that_one_side_moved_moves(shared: Run, git: Git, folder: Path) -> None:
+    register(shared, folder, 3)
+    commit(git)
+    git("checkout", "-q", "other")
+    assert shared("alias", "prod", "net:v2", "--protect").code == 0
+    commit(git)
+    git("merge", "-q", "main", "-m", "m")
+    assert (model(folder)["aliases"], model(folder)["protected"]) == ({"prod": "v2"}, ["prod"])
+    assert sorted(model(folder)["versions"]) == ["v1", "v2", "v3"]
+
+
+def test_alias_that_both_moved_is_a_conflict_that_one_command_solves(
+    shared: Run, git: Git, folder: Path
+) -> None:
+    register(shared, folder, 3)
+    assert shared("alias", "prod", "net:v3").code == 0
+    commit(git)
+    git("checkout", "-q", "other")
+    register(shared, folder, 4)
+    assert shared("alias", "prod", "net:v3").code == 0
+    commit(git)
+    git("checkout", "-q", "main")
+    merge = git("merge", "-q", "other", "-m", "m", code=1)
+    command = "ckpt alias net@prod v4 --expect v3"
+    (line,) = (each for each in merge.stderr.splitlines() if each.startswith("error: net@prod"))
+    assert "ours v3, theirs v4, base v1" in line
+    assert command in line
+    assert "git add registry.json" in line
+    assert "registry.json" in git("diff", "--name-only", "--diff-filter=U").stdout
+    assert model(folder)["aliases"] == {"prod": "v3"}
+    assert shared("fsck").code == 0, "valid in spite of the conflict"
+    assert shared(*command.split()[1:]).code == 0
+    git("add", "registry.json")
+    git("commit", "-qm", "m")
+    assert model(folder)["aliases"] == {"prod": "v4"}
+
+
+def test_same_bytes_on_both_branches_are_one_version(shared: Run, git: Git, folder: Path) -> None:
+    register(shared, folder, 3, 4)
+    commit(git)
+    git("checkout", "-q", "other")
+    register(shared, folder, 4)
+    assert shared("alias", "prod", "net:v3").code == 0
+    assert shared("rename", "net:v3", "--rule", "w=u").code == 0
+    commit(git)
+    git("checkout", "-q", "main")
+    merge = git("merge", "-q", "other", "-m", "m")
+    assert "net:v3 of theirs is v4 now, where the same bytes stand" in merge.stderr
+    assert model(folder)["aliases"] == {"prod": "v4"}
+    assert len(set(contents(folder).values())) == len(contents(folder)) == 5
+    lineage = shared("log", "net:v5", "--json").data
+    assert [step["version"] for step in lineage] == ["v5", "v4"], "though ours has its manifest"
+
+
+def test_removed_version_stays_where_the_other_branch_has_it_in_use(
+    shared: Run, git: Git, folder: Path
+) -> None:
+    assert shared("rm", "net:v2", "--yes").code == 0
+    commit(git)
+    git("checkout", "-q", "other")
+    assert shared("alias", "next", "net:v2").code == 0
+    commit(git)
+    merge = git("merge", "-q", "main", "-m", "m")
+    assert "net:v2 was removed on one side, and stays" in merge.stderr
+    assert sorted(contents(folder)) == ["v1", "v2"]
+    assert shared("export", "net@next", "-o", "next.pt").code == 0
+
+
+def test_both_branches_begin_a_registry(ckpt: Run, git: Git, folder: Path) -> None:
+    (folder / ".gitattributes").write_text("registry.json merge=ckpt\n")
+    (folder / ".gitignore").write_text("*.pt\n")
+    commit(git)
+    git("branch", "other")
+    register(ckpt, folder, 1)
+    assert ckpt("git-driver", "install").code == 0
+    commit(git)
+    git("checkout", "-q", "other")
+    register(ckpt, folder, 2)
+    commit(git)
+    git("merge", "-q", "main", "-m", "m")
+    rows = ckpt("ls", "--json").data
+    assert [(row["version"], row["message"]) for row in rows] == [
+        ("v2", "seed 1"),
+        ("v1", "seed 2"),
+    ]
+
+
+def test_damaged_side_is_a_conflict_and_ours_is_untouched(
+    shared: Run, git: Git, folder: Path
+) -> None:
+    register(shared, folder, 3)
+    commit(git)
+    before = (folder / "registry.json").read_bytes()
+    git("checkout", "-q", "other")
+    (folder / "registry.json").write_bytes(before[:50])
+    commit(git)
+    git("checkout", "-q", "main")
+    merge = git("merge", "-q", "other", "-m", "m", code=1)
+    assert "error: registry.json of theirs" in merge.stderr
+    assert (folder / "registry.json").read_bytes() == before
+
+
+def test_clone_without_the_driver_is_told_of_it_at_the_markers(
+    shared: Run, git: Git, folder: Path
+) -> None:
+    git("config", "--remove-section", "merge.ckpt")  # as in a clone that did not install it
+    register(shared, folder, 3)
+    commit(git)
+    git("checkout", "-q", "other")
+    register(shared, folder, 4)
+    commit(git)
+    git("merge", "-q", "main", "-m", "m", code=1)
+    ran = shared("ls")
+    lines = (folder / "registry.json").read_text().splitlines()
+    line = next(number for number, each in enumerate(lines, 1) if each.startswith("<<<<<<<"))
+    says = f"registry.json: line {line} is a conflict marker of git, <<<<<<<"
+    assert (ran.code, says in ran.err) == (4, True)
+    assert "ckpt git-driver install" in ran.err
+    assert "git checkout --ours registry.json" in ran.err
+    data = shared("fsck", "--rebuild-index", "--yes", "--json").data
+    assert {row["message"] for row in data["versions"]} == {"", "seed 3", "seed 4"}
+    assert shared("verify").code == 0
+
+
+def test_install_adds_one_line_once_and_keeps_what_stands_there(
+    ckpt: Run, git: Git, folder: Path
+) -> None:
+    register(ckpt, folder, 1)
+    (folder / ".gitattributes").write_text("*.bin -text")
+    first = ckpt("git-driver", "install", "--json")
+    assert first.data["added"]
+    assert "commit .gitattributes" in ckpt("git-driver", "install").out
+    assert not ckpt("git-driver", "install", "--json").data["added"]
+    assert (folder / ".gitattributes").read_text() == "*.bin -text\nregistry.json merge=ckpt\n"
+    driver = git("config", "merge.ckpt.driver").stdout
+    assert driver == "ckpt git-driver merge %O %A %B\n"
+    attribute = git("check-attr", "merge", "registry.json").stdout
+    assert attribute == "registry.json: merge: ckpt\n"
+
+
+def test_install_needs_a_registry_in_a_repository(
+    ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = ckpt("git-driver", "install")
+    assert (ran.code, "no registry here" in ran.err) == (2, True)
+    register(ckpt, folder, 1)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
+    before = tree(folder)
+    ran = ckpt("git-driver", "install")
+    assert (ran.code, "is the registry in a git repository?" in ran.err) == (2, True), ran.err
+    monkeypatch.setenv("PATH", str(folder))
+    ran = ckpt("git-driver", "install")
+    assert (ran.code, "git is not installed" in ran.err) == (2, True)
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize("damaged", ["base", "ours", "theirs"])
+def test_merge_of_a_damaged_file_writes_nothing(ckpt: Run, folder: Path, damaged: str) -> None:
+    good = '{"schema":1,"serial":1,"write_id":"a","models":{}}'
+    for name in ("base", "ours", "theirs"):
+        (folder / name).write_text("<<<<<<< x\n" if name == damaged else good)
+    before = tree(folder)
+    ran = ckpt("git-driver", "merge", "base", "ours", "theirs")
+    assert (ran.code, "conflict marker" in ran.err) == (4, True)
+    assert tree(folder) == before
+    assert ckpt("git-driver", "merge", "base", "ours", "absent").code in (2, 4)
+
+
+def test_merge_as_json(ckpt: Run, folder: Path) -> None:
+    (folder / "base").write_bytes(b"")
+    for name in ("ours", "theirs"):
+        (folder / name).write_text(
+            json.dumps({"schema": 1, "serial": 1, "write_id": "a", "models": {}, "x": name})
+        )
+    ran = ckpt("git-driver", "merge", "base", "ours", "theirs", "--json")
+    assert ran.code == 6
+    assert ran.data["conflicts"] == [
+        {
+            "what": "field 'x' of registry.json",
+            "ours": "ours",
+            "theirs": "theirs",
+            "base": "None",
+            "command": None,
+        }
+    ]
+
+
+def test_group_without_a_word_says_what_is_missing(ckpt: Run) -> None:
+    ran = ckpt("git-driver")
+    assert (ran.code, ran.err.splitlines()[0]) == (2, "error: Missing command.")
+    assert "install" in ckpt("git-driver", "--help").out

@@ -1,0 +1,280 @@
+"""Laws of the merge of two indexes, over random histories; and each rule by an example."""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckpt import digest
+from ckpt.registry.index import Index, Model, Version, parse_index
+from ckpt.registry.merge import merged
+from tests.registry.test_history import AT, written
+from tests.registry.test_index import version
+
+
+def contents(model: Model) -> set[str]:
+    return {each.content for each in model.versions.values()}
+
+
+def every(index: Index) -> dict[int, Version]:
+    model = index.models.get("mnist-cnn") or Model(name="mnist-cnn")
+    return {**model.versions, **model.removed}
+
+
+def history(index: Index, draw: random.Random, side: str) -> Index:
+    """Some writes. Versions hold bytes of their side, or bytes that both sides may register."""
+    for _ in range(draw.randrange(6)):
+        before, index = index, written(index, draw)
+        model = index.models["mnist-cnn"]
+        for number in sorted(every(index).keys() - every(before).keys()):
+            held = {each.content for each in every(before).values()}
+            content = draw.choice([f"{side} {number}", f"{side} {number}", "x", "y"])
+            new = version(number, content=content)
+            if new.content in held:
+                new = version(number, content=f"{side} {number}")
+            new = replace(new, manifest=digest.of_bytes(f"{side} {number}".encode()))
+            index = index.with_model(replace(model, versions={**model.versions, number: new}))
+    return replace(index, serial=draw.randrange(9), write_id=side)
+
+
+def three(seed: int) -> tuple[Index, Index, Index]:
+    draw = random.Random(seed)
+    base = history(Index(), draw, "base")
+    return base, history(base, draw, "ours"), history(base, draw, "theirs")
+
+
+@given(st.integers(0, 2**32))
+def test_what_one_side_alone_did_is_the_result(seed: int) -> None:
+    base, ours, _ = three(seed)
+    for result in (merged(base, ours, base), merged(base, base, ours)):
+        assert result.index.models == ours.models
+        assert (result.renumbered, result.conflicts, result.kept) == ((), (), ())
+
+
+@given(st.integers(0, 2**32))
+def test_no_version_of_either_side_is_lost(seed: int) -> None:
+    base, ours, theirs = three(seed)
+    result = merged(base, ours, theirs).index
+    assert parse_index(result.to_text(), name="x") == result, "whatever comes out is valid"
+    before = {each.content for each in every(base).values()}
+    got = {each.content for each in every(result).values()}
+    for side, other in ((ours, theirs), (theirs, ours)):
+        live = contents(side.models.get("mnist-cnn") or Model(name="x"))
+        new = {each.content for each in every(side).values()} - before
+        standing = contents(other.models["mnist-cnn"]) if other.models else set()
+        untaken = before - standing  # what the other side removed, for good or not
+        assert new <= got
+        if "mnist-cnn" in result.models:
+            assert live - untaken <= contents(result.models["mnist-cnn"])
+    numbers = [max(every(each), default=0) for each in (ours, theirs, result)]
+    next_numbers = [each.next_number("mnist-cnn") for each in (ours, theirs)]
+    assert result.next_number("mnist-cnn") >= max(*next_numbers, *(n + 1 for n in numbers))
+
+
+@given(st.integers(0, 2**32))
+def test_ours_keep_their_numbers_and_pointers_of_theirs_follow(seed: int) -> None:
+    base, ours, theirs = three(seed)
+    result = merged(base, ours, theirs)
+    lines = every(result.index)
+    for number, each in every(ours).items():
+        if number in lines:  # not forgotten
+            assert lines[number].content == each.content
+    conflicts = {each.what for each in result.conflicts}
+    for name, number in (theirs.models["mnist-cnn"].aliases if theirs.models else {}).items():
+        unmoved = name in base.models["mnist-cnn"].aliases if base.models else False
+        if f"mnist-cnn@{name}" not in conflicts and not unmoved:
+            now = result.index.models["mnist-cnn"].aliases[name]
+            assert lines[now].content == every(theirs)[number].content
+
+
+@given(st.integers(0, 2**32))
+def test_merge_again_changes_nothing_and_the_other_way_round_has_the_same_versions(
+    seed: int,
+) -> None:
+    base, ours, theirs = three(seed)
+    one = merged(base, ours, theirs)
+    again = merged(base, one.index, theirs)
+    assert again.index.models == one.index.models
+    assert merged(base, ours, theirs) == one, "the same each time"
+    other = merged(base, theirs, ours).index
+    for name in one.index.models:
+        # Which alias stands after a conflict differs, and with it what an alias keeps.
+        if not one.conflicts:
+            assert contents(one.index.models[name]) == contents(other.models[name])
+        assert one.index.models[name].tags.keys() == other.models[name].tags.keys() or one.conflicts
+    same = {each.content for each in every(one.index).values()}
+    assert same == {each.content for each in every(other).values()}
+
+
+@given(st.integers(0, 2**32))
+def test_merges_that_cross_lose_nothing(seed: int) -> None:
+    """Both merge the other, and then their merges are merged."""
+    base, ours, theirs = three(seed)
+    here, there = merged(base, ours, theirs).index, merged(base, theirs, ours).index
+    for ancestor in (base, here, there):
+        crossed = merged(ancestor, here, there).index
+        want = {each.content for each in every(here).values()}
+        assert {each.content for each in every(crossed).values()} == want
+        assert len(every(crossed)) == len(every(here))
+
+
+BASE = Index().with_version(version(1)).with_version(version(2))
+
+
+def on(index: Index, *operations: Callable[[Model], Model]) -> Index:
+    model = index.model(None)
+    for operation in operations:
+        model = operation(model)
+    return index.with_model(model)
+
+
+def alias(name: str, number: int) -> Callable[[Model], Model]:
+    return lambda model: model.with_alias(name, number)
+
+
+def test_number_that_both_gave_out_is_renumbered_in_theirs_with_its_pointers() -> None:
+    ours = BASE.with_version(version(3, content="a"))
+    theirs = on(BASE.with_version(version(3, content="b")), alias("prod", 3))
+    theirs = on(theirs, lambda model: model.with_tag("golden", 3))
+    result = merged(BASE, ours, theirs)
+    model = result.index.model(None)
+    assert [each.content for each in model.versions.values()][2:] == [
+        version(3, content="a").content,
+        version(3, content="b").content,
+    ]
+    assert (model.versions[4].renumbered, model.aliases, model.tags, model.next_number) == (
+        "v3",
+        {"prod": 4},
+        {"golden": (4,)},
+        5,
+    )
+    (moved,) = result.renumbered
+    assert (moved.before, moved.after, moved.is_twin) == ("mnist-cnn:v3", "v4", False)
+
+
+def test_same_bytes_on_both_sides_are_one_version_with_both_manifests() -> None:
+    ours = BASE.with_version(version(3, content="a")).with_version(version(4, content="same"))
+    twin = replace(version(3, content="same"), manifest=version(77).manifest)
+    theirs = on(BASE.with_version(twin), alias("prod", 3))
+    result = merged(BASE, ours, theirs)
+    model = result.index.model(None)
+    assert sorted(model.versions) == [1, 2, 3, 4]
+    assert model.aliases == {"prod": 4}
+    assert model.versions[4].manifests == (version(4).manifest, twin.manifest)
+    assert result.renumbered[0].is_twin
+
+
+def test_number_that_ours_gave_out_and_forgot_is_not_given_to_theirs() -> None:
+    ours = BASE.with_version(version(3, content="a"))
+    ours = on(ours, lambda model: model.without(3, at=AT).forgotten(3))
+    theirs = BASE.with_version(version(3, content="b"))
+    assert sorted(merged(BASE, ours, theirs).index.model(None).versions) == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "now", "conflict"),
+    [
+        (1, 1, 1, False),
+        (2, 1, 2, False),
+        (1, 2, 2, False),
+        (2, 2, 2, False),
+        (None, 1, None, False),
+        (1, None, None, False),
+        (2, 3, 2, True),
+        (2, None, 2, True),
+        (None, 2, None, True),
+    ],
+)
+def test_alias_moves_if_one_side_moved_it(
+    ours: int | None, theirs: int | None, now: int | None, conflict: bool
+) -> None:
+    base = on(BASE.with_version(version(3)), alias("prod", 1))
+    gone = on(base, lambda model: model.without_alias("prod"))
+    sides = [on(base, alias("prod", number)) if number else gone for number in (ours, theirs)]
+    result = merged(base, *sides)
+    assert result.index.model(None).aliases.get("prod") == now
+    assert bool(result.conflicts) == conflict
+    if conflict:
+        said = result.conflicts[0]
+        words = [f"v{number}" if number else "none" for number in (ours, theirs, 1)]
+        assert [said.ours, said.theirs, said.base] == words
+        assert said.command is not None
+        assert said.command.endswith(f"--expect {words[0]}")
+
+
+def test_alias_to_one_number_with_different_bytes_is_a_conflict() -> None:
+    base = on(BASE, alias("prod", 1))
+    ours = on(base.with_version(version(3, content="a")), alias("prod", 3))
+    theirs = on(base.with_version(version(3, content="b")), alias("prod", 3))
+    (conflict,) = merged(base, ours, theirs).conflicts
+    assert (conflict.ours, conflict.theirs, conflict.base) == ("v3", "v4", "v1")
+    assert conflict.command == "ckpt alias mnist-cnn@prod v4 --expect v3"
+
+
+def test_protection_follows_the_side_that_changed_it() -> None:
+    base = on(BASE, lambda m: m.with_alias("a", 1, protect=True).with_alias("b", 1))
+    ours = on(base, lambda m: m.with_alias("a", 1, protect=False))
+    theirs = on(base, lambda m: m.with_alias("b", 1, protect=True))
+    assert merged(base, ours, theirs).index.model(None).protected == {"b"}
+
+
+def test_tags_are_joined_version_by_version() -> None:
+    base = on(BASE, lambda m: m.with_tag("golden", 1).with_tag("old", 1))
+    ours = on(base, lambda m: m.with_tag("golden", 2).with_tag("old", 1, present=False))
+    theirs = on(base, lambda m: m.with_tag("golden", 1, present=False).with_tag("new", 1))
+    assert merged(base, ours, theirs).index.model(None).tags == {"golden": (2,), "new": (1,)}
+
+
+def test_removed_version_stays_if_an_alias_of_the_other_side_points_to_it() -> None:
+    gone = on(BASE, lambda m: m.without(2, at=AT))
+    assert list(merged(BASE, gone, BASE).index.model(None).removed) == [2]
+    aliased = on(BASE, alias("prod", 2))
+    for sides in ((gone, aliased), (aliased, gone)):
+        result = merged(BASE, *sides)
+        assert sorted(result.index.model(None).versions) == [1, 2]
+        assert result.index.model(None).versions[2].removed == ""
+        assert result.kept == ("mnist-cnn:v2",)
+
+
+def test_fault_26_unknown_fields_are_joined_one_by_one() -> None:
+    def having(**values: str) -> Index:
+        document = json.loads(BASE.to_text())
+        for place in (
+            document,
+            document["models"]["mnist-cnn"],
+            document["models"]["mnist-cnn"]["versions"]["v1"],
+        ):
+            place.update({f"future_{name}": value for name, value in values.items()})
+        return parse_index(json.dumps(document), name="x")
+
+    result = merged(having(a="1", b="1"), having(a="2", b="2"), having(a="1", b="3", c="4"))
+    want = {"future_a": "2", "future_b": "2", "future_c": "4"}
+    model = result.index.model(None)
+    assert [result.index.unknown, model.unknown, model.versions[1].unknown] == [want] * 3
+    assert len(result.conflicts) == 3
+    assert {each.command for each in result.conflicts} == {None}
+
+
+def test_models_of_one_side_are_in_the_result() -> None:
+    ours, theirs = BASE.with_version(version(1, "a")), BASE.with_version(version(1, "b"))
+    assert list(merged(BASE, ours, theirs).index.models) == ["a", "b", "mnist-cnn"]
+
+
+def test_write_is_told_from_the_two_that_it_joins() -> None:
+    ours, theirs = replace(BASE, serial=3, write_id="a"), replace(BASE, serial=7, write_id="b")
+    one = merged(Index(), ours, theirs).index
+    assert (one.serial, len(one.write_id)) == (8, 16)
+    assert one.write_id == merged(Index(), ours, theirs).index.write_id
+    assert one.write_id != merged(Index(), theirs, ours).index.write_id
+
+
+def test_ten_thousand_versions_are_merged_in_seconds() -> None:
+    lines = {number: version(number) for number in range(1, 10_001)}
+    base = Index(models={"net": Model(name="net", next_number=10_001, versions=lines)})
+    ours = base.with_model(replace(base.models["net"]).with_alias("a", 5))
+    theirs = base.with_model(replace(base.models["net"]).with_alias("b", 6))
+    assert merged(base, ours, theirs).index.models["net"].aliases == {"a": 5, "b": 6}
