@@ -121,7 +121,8 @@ class ObjectStore:
     def held(self) -> Iterator[Held]:
         """Every object and manifest that stands there."""
         for kind in ("objects", "manifests"):
-            for path in (self.root / kind).glob("??/*"):
+            beginnings = [path.name for path in self._own(kind).glob("??")]
+            for path in (path for each in beginnings for path in self._own(kind, each).glob("*")):
                 name = f"sha256:{path.parent.name}{path.name}"
                 if digest.is_digest(name):
                     status = path.lstat()
@@ -130,7 +131,7 @@ class ObjectStore:
     def temporaries(self) -> list[Path]:
         """What is being written; or was, if this is held for `collecting`."""
         # Beside the store's own folders stands what a registry is begun with.
-        paths = [*self.root.glob("*"), *(self.root / "tmp").glob("*")]
+        paths = [*self.root.glob("*"), *self._own("tmp").glob("*")]
         return sorted(path for path in paths if is_temporary(path.name))
 
     def remove(self, held: Iterable[Held]) -> None:
@@ -143,7 +144,7 @@ class ObjectStore:
 
     def _put(self, kind: str, chunks: Iterable[bytes]) -> Stored:
         try:
-            temporaries = self.root / "tmp"
+            temporaries = self._own("tmp")
             make_folder(temporaries)
             hasher, nbytes = hashlib.sha256(), 0
             with temporary_file(temporaries) as (temporary, out):
@@ -197,10 +198,10 @@ class ObjectStore:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise DiskError(f"{path}: {error.strerror}") from error
-            raise IntegrityError(f"{path}: {error.strerror}", hint=REPAIR) from error
+            raise _no_file(name, what, path) from error
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise IntegrityError(f"{path}: not a regular file", hint=REPAIR)
+                raise _no_file(name, what, path)
             hasher, nbytes = hashlib.sha256(), 0
             while chunk := _read(fd, path):
                 hasher.update(chunk)
@@ -220,7 +221,25 @@ class ObjectStore:
         if not digest.is_digest(name):
             raise IntegrityError(f"not a digest: {name!r}")
         hexadecimal = name.removeprefix("sha256:")
-        return self.root / kind / hexadecimal[:2] / hexadecimal[2:]
+        return self._own(kind, hexadecimal[:2]) / hexadecimal[2:]
+
+    def _own(self, *names: str) -> Path:
+        """A folder of the store; what it leads to elsewhere is not read, written or removed."""
+        path = self.root
+        for name in names:
+            path = path / name
+            if path.is_symlink():
+                raise IntegrityError(
+                    f"{path}: a symbolic link inside the store",
+                    hint=f"move what it leads to here; {self.root} itself may be a link",
+                )
+        return path
+
+
+def _no_file(name: str, what: str, path: Path) -> IntegrityError:
+    return IntegrityError(
+        f"object {digest.short(name)} of {what} is not a regular file: {path}", hint=REPAIR
+    )
 
 
 def _read(fd: int, path: Path) -> bytes:
