@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench
+.PHONY: demo test faults lint bench
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+faults: $(READY)
+	CKPT_FAULTS=all $(BIN)/python -m pytest -n auto tests/faults
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -138,7 +138,8 @@ class FileSource(AbstractContextManager["FileSource"]):
 
     def close(self) -> None:
         """Give the file descriptor back."""
-        os.close(self._fd)
+        with disk_errors(self.path):
+            os.close(self._fd)
 
     def expect_unchanged(self) -> None:
         """Make sure that what was read is one state of the file.
@@ -160,7 +161,8 @@ class FileSource(AbstractContextManager["FileSource"]):
         """See `ByteSource.stream`."""
         end = offset + nbytes
         while offset < end:
-            chunk = os.pread(self._fd, min(CHUNK, end - offset), offset)
+            with disk_errors(self.path):
+                chunk = os.pread(self._fd, min(CHUNK, end - offset), offset)
             if not chunk:
                 raise self._cut_short(offset, end)
             offset += len(chunk)
@@ -228,6 +230,15 @@ class FileSource(AbstractContextManager["FileSource"]):
             f"{self.name}: ends at byte {offset:,}, {end:,} were expected",
             hint="the file was cut short; fetch it again",
         )
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Say of which file it is that the system refuses a call; many of its errors do not."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ckpt.errors import ConflictError, DiskError, UsageError
-from ckpt.files import make_folder
+from ckpt.files import disk_errors, make_folder
 
 POLL_SECONDS = 0.02
 PATIENCE = "CKPT_LOCK_SECONDS"  # the environment's word on how long to wait
@@ -79,8 +79,9 @@ def shared(path: Path) -> Iterator[None]:
         yield
     finally:
         # Closing alone would leave it to a forked process that has the descriptor, too.
-        fcntl.flock(fd, fcntl.LOCK_UN)
-        os.close(fd)
+        with disk_errors(path):
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
 
 
 def patience() -> float:

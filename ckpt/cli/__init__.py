@@ -35,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # Whoever read our output has seen enough. Python would complain at exit again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
+    except OSError:
+        # Not even stderr takes what there is to say: the code alone says it. Python's own code
+        # for a crash would be read as "differs".
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        code = SYSTEM
     sys.exit(code)
 
 

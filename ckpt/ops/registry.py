@@ -154,16 +154,19 @@ class Registry:
             message=message,
             tensors=tensors,
         )
+        is_new = False
 
         def with_draft(index: Index) -> Index:
+            nonlocal is_new
             if index.same_content(model, content):  # another process was faster
                 return index
+            is_new = True
             return index.with_version(replace(draft, number=index.next_number(model)))
 
         committed = self._file.commit(with_draft, f"{made_by} as {model}")
         version = committed.same_content(model, content)
         assert version is not None
-        return Added(version, version.manifest == draft.manifest, begun)
+        return Added(version, is_new, begun)
 
     @property
     def reflog(self) -> Reflog:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from ckpt.errors import UsageError
+from ckpt.errors import DiskError, UsageError
 from ckpt.files import name_new, write_whole
 from ckpt.lock import exclusive
 from ckpt.registry import damage
@@ -56,6 +56,7 @@ class IndexFile:
         Raises:
             IndexDamageError: The document is damaged or of a newer schema; or it is not there
                 though versions are. `begin` comes before the first of them, so it was lost.
+            DiskError: The system does not give it.
         """
         try:
             document = self.path.read_bytes()
@@ -64,6 +65,8 @@ class IndexFile:
             if _holds_versions(self.path.parent) and not self.path.exists():
                 raise damage.missing(str(self.path)) from None
             return self.read() if self.path.exists() else Index()
+        except OSError as error:
+            raise DiskError(f"{self.path}: {error.strerror}") from error
         if document != self._parsed[0]:
             self._parsed = document, read_index(document, name=str(self.path))
         return self._parsed[1]

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ckpt import digest, strict_json
-from ckpt.errors import IntegrityError
-from ckpt.files import sync_folder
+from ckpt.errors import DiskError, IntegrityError
+from ckpt.files import disk_errors, sync_folder
 from ckpt.registry.history import Change
 
 _TAIL = 1 << 16  # bytes; a longer last line is read with all the others
@@ -71,12 +71,18 @@ class Reflog:
     def append(self, *entries: Entry) -> None:
         """Add entries, and have them on the disk; called with the index's lock held."""
         lines = "".join(_line(entry) + "\n" for entry in entries)
-        # What a crash has left of a line before ends here.
+        with disk_errors(self._path):
+            self._append(lines.encode())
+
+    def _append(self, lines: bytes) -> None:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             size = os.fstat(fd).st_size
             whole = size == 0 or os.pread(fd, 1, size - 1) == b"\n"
-            os.write(fd, (("" if whole else "\n") + lines).encode())
+            # What a crash has left of a line before ends here.
+            left = lines if whole else b"\n" + lines
+            while left:  # a disk that becomes full takes a part, and says so at the next one
+                left = left[os.write(fd, left) :]
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -96,6 +102,8 @@ class Reflog:
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise DiskError(f"{self._path}: {error.strerror}") from error
         return [entry for line in lines if (entry := _entry(line)) is not None]
 
     def manifests(self) -> set[str]:
@@ -118,6 +126,8 @@ class Reflog:
                 _, *whole = (b"\n" + file.read()).splitlines()
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise DiskError(f"{self._path}: {error.strerror}") from error
         last = _entry(whole[-1].decode("utf-8", "replace")) if whole else None
         return last is not None and last.write_id == write_id
 

@@ -4,6 +4,7 @@ Laws: an object stands under its name only whole and after the disk has it; what
 hashed, and bytes that do not match their name are never handed on without an error.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -17,6 +18,7 @@ from ckpt import digest
 from ckpt.errors import DiskError, IntegrityError
 from ckpt.files import (
     CHUNK,
+    disk_errors,
     early_sync,
     is_temporary,
     make_folder,
@@ -119,7 +121,8 @@ class ObjectStore:
     def held(self) -> Iterator[Held]:
         """Every object and manifest that stands there."""
         for kind in ("objects", "manifests"):
-            for path in (self.root / kind).glob("??/*"):
+            beginnings = [path.name for path in self._own(kind).glob("??")]
+            for path in (path for each in beginnings for path in self._own(kind, each).glob("*")):
                 name = f"sha256:{path.parent.name}{path.name}"
                 if digest.is_digest(name):
                     status = path.lstat()
@@ -127,18 +130,21 @@ class ObjectStore:
 
     def temporaries(self) -> list[Path]:
         """What is being written; or was, if this is held for `collecting`."""
-        return sorted(path for path in (self.root / "tmp").glob("*") if is_temporary(path.name))
+        # Beside the store's own folders stands what a registry is begun with.
+        paths = [*self.root.glob("*"), *self._own("tmp").glob("*")]
+        return sorted(path for path in paths if is_temporary(path.name))
 
     def remove(self, held: Iterable[Held]) -> None:
         """Remove files of the store, in this order, durably; called while `collecting`."""
         for folder, files in groupby(held, key=lambda each: each.path.parent):
             for each in files:
                 each.path.unlink(missing_ok=True)
-            sync_folder(folder)
+            with disk_errors(folder):
+                sync_folder(folder)
 
     def _put(self, kind: str, chunks: Iterable[bytes]) -> Stored:
         try:
-            temporaries = self.root / "tmp"
+            temporaries = self._own("tmp")
             make_folder(temporaries)
             hasher, nbytes = hashlib.sha256(), 0
             with temporary_file(temporaries) as (temporary, out):
@@ -190,17 +196,20 @@ class ObjectStore:
                 f"object {digest.short(name)} of {what} is missing", hint=REPAIR
             ) from error
         except OSError as error:
-            raise IntegrityError(f"{path}: {error.strerror}", hint=REPAIR) from error
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise DiskError(f"{path}: {error.strerror}") from error
+            raise _no_file(name, what, path) from error
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise IntegrityError(f"{path}: not a regular file", hint=REPAIR)
+                raise _no_file(name, what, path)
             hasher, nbytes = hashlib.sha256(), 0
-            while chunk := os.read(fd, CHUNK):
+            while chunk := _read(fd, path):
                 hasher.update(chunk)
                 nbytes += len(chunk)
                 yield chunk
         finally:
-            os.close(fd)
+            with disk_errors(path):
+                os.close(fd)
         if "sha256:" + hasher.hexdigest() != name:
             raise IntegrityError(
                 f"object {digest.short(name)} of {what} is damaged: {nbytes:,} bytes, "
@@ -212,4 +221,27 @@ class ObjectStore:
         if not digest.is_digest(name):
             raise IntegrityError(f"not a digest: {name!r}")
         hexadecimal = name.removeprefix("sha256:")
-        return self.root / kind / hexadecimal[:2] / hexadecimal[2:]
+        return self._own(kind, hexadecimal[:2]) / hexadecimal[2:]
+
+    def _own(self, *names: str) -> Path:
+        """A folder of the store; what it leads to elsewhere is not read, written or removed."""
+        path = self.root
+        for name in names:
+            path = path / name
+            if path.is_symlink():
+                raise IntegrityError(
+                    f"{path}: a symbolic link inside the store",
+                    hint=f"move what it leads to here; {self.root} itself may be a link",
+                )
+        return path
+
+
+def _no_file(name: str, what: str, path: Path) -> IntegrityError:
+    return IntegrityError(
+        f"object {digest.short(name)} of {what} is not a regular file: {path}", hint=REPAIR
+    )
+
+
+def _read(fd: int, path: Path) -> bytes:
+    with disk_errors(path):
+        return os.read(fd, CHUNK)

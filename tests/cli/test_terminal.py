@@ -163,3 +163,15 @@ def test_fault_24_broken_pipe_is_quiet(folder: Path, words: list[str]) -> None:
     )
     assert ran.stderr == ""
     assert len(ran.stdout.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("words", [["ls"], ["show", "none.pt"], ["--help"]])
+def test_output_that_nobody_takes_is_a_fault_of_the_system(
+    tmp_path: Path, words: list[str]
+) -> None:
+    """Not 1, which means that things differ."""
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-P", "-m", "ckpt", *words]
+        ran = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=full, check=False)
+    assert ran.returncode == 5

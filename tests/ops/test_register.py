@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from ckpt.errors import FormatError
+from ckpt.manifest import Manifest
 from ckpt.ops import register as registering
 from ckpt.ops.registry import Registry
 from ckpt.ops.verify import verify
+from ckpt.store.objects import Stored
 
 
 def large(path: Path) -> Path:
@@ -50,3 +52,21 @@ def test_damaged_tensor_is_refused_by_threads_too(tmp_path: Path, threads: None)
         registering.register(path, registry=registry)
     assert not registry.exists
     assert not list((tmp_path / ".ckpt" / "tmp").iterdir())
+
+
+def test_whoever_was_slower_with_the_same_file_adds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process registers it between the look at the index and the lock."""
+    path, registry = large(tmp_path / "net.pt"), Registry(tmp_path)
+    put_manifest = registry.store.put_manifest
+    faster = []
+
+    def meanwhile(manifest: Manifest) -> Stored:
+        faster.append(registering.register(path, registry=Registry(tmp_path)))
+        return put_manifest(manifest)
+
+    monkeypatch.setattr(registry.store, "put_manifest", meanwhile)
+    slower = registering.register(path, registry=registry)
+    assert slower.version == faster[0].version
+    assert (faster[0].new, slower.new) == (True, False)

@@ -1,0 +1,41 @@
+"""FAULTS 27: a process that is killed, before each call by which it changes something."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults import strace
+from tests.faults.stage import ALL, COMMANDS, Scene, copy
+
+# All of these in the short form, every other of the others.
+SHORT = {"register", "rename", "alias", "rm"}
+
+
+@strace.needed
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+def test_fault_27_kill_before_every_call(
+    name: str,
+    scenes: Callable[[str], Scene],
+    folder: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    scene = scenes(name)
+    found = strace.calls(scene.command, copy(scene.template, folder))
+    points = [call for call in found if call.changes]
+    if not (ALL or name in SHORT):
+        points = points[::2]
+    states: Counter[str] = Counter()
+    for call in points:
+        copy(scene.template, folder)
+        strace.killed(scene.command, folder, call)
+        try:
+            states[scene.state(folder)] += 1
+            scene.recovers(folder)
+        except Exception as error:
+            error.add_note(f"killed before {call}")
+            raise
+    assert states["before"]
+    figure = f"killed before a call of {name}: {len(points)} points, {dict(states)}"
+    record_property("figure", figure)
