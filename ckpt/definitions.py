@@ -12,9 +12,10 @@ import importlib.util
 import inspect
 import sys
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -97,12 +98,13 @@ class Definition:
             return None
 
 
-def find_definition(ref: str) -> Definition:
+def find_definition(ref: str, arguments: Mapping[str, object] | None = None) -> Definition:
     """Import what `ref` names.
 
     Args:
         ref: ``path/to/file.py:Class`` or ``package.module:Class``. What holds a separator
             or ends in ``.py`` before the colon is a path.
+        arguments: What it is called with, by name.
 
     Raises:
         RefError: There is no such file, module or class; the hint has the nearest names.
@@ -118,7 +120,8 @@ def find_definition(ref: str) -> Definition:
     if not callable(factory):
         raise RefError(f"{place}: has no class {name}", hint=_nearest(name, module, place))
     folder = Path(place).absolute().parent if is_path else None
-    return Definition(ref, _defining_file(factory, module), folder, factory)
+    called = partial(factory, **arguments) if arguments else factory
+    return Definition(ref, _defining_file(factory, module), folder, called)
 
 
 def declare_torchvision_ops() -> None:

@@ -102,6 +102,35 @@ def _metrics(
     return found
 
 
+def arg_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--arg k=v`, several times; the function gets `arguments`, a dict."""
+    return click.option(
+        "--arg",
+        "arguments",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_arguments,
+        help="What the definition is called with: a Python literal, else text; may stand again.",
+    )(function)
+
+
+def _arguments(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, object]:
+    from ast import literal_eval
+
+    found: dict[str, object] = {}
+    for value in values:
+        name, mark, text = value.partition("=")
+        if not mark or not name.isidentifier():
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE")
+        try:
+            found[name] = literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            found[name] = text
+    return found
+
+
 def remark_on_new_registry(session: Session, folder: Path | None) -> None:
     """Say that a registry was begun, if one was."""
     if folder is not None:

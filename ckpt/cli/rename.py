@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ckpt.cli.options import Session, remark_on_new_registry
+from ckpt.cli.options import Session, arg_option, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
 from ckpt.cli.shell_trap import expect_whole_rules
 from ckpt.errors import UsageError
@@ -58,6 +58,7 @@ from ckpt.show.renamed import renamed_data, renamed_text
 @click.option("--drop", "drops", multiple=True, metavar="REGEX", help="Leave these tensors out.")
 @click.option("--keep", "keeps", multiple=True, metavar="REGEX", help="Leave all others out.")
 @click.option("--check", metavar="DEF", help="Refuse unless the result fits this definition.")
+@arg_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace the file that stands there.")
 @click.option("--in-place", is_flag=True, help="Replace SRC itself, all at once.")
@@ -87,6 +88,7 @@ def command(
     drops: tuple[str, ...],
     keeps: tuple[str, ...],
     check: str | None,
+    arguments: dict[str, object],
     out: Path | None,
     force: bool,
     in_place: bool,
@@ -118,6 +120,7 @@ def command(
         _in_order(before, saved, after, undo=undo),
         registry=session.registry,
         check=check,
+        arguments=arguments,
         out=out,
         replace_out=force,
         in_place=in_place,

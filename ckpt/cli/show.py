@@ -2,7 +2,7 @@
 
 import click
 
-from ckpt.cli.options import Session
+from ckpt.cli.options import Session, arg_option
 from ckpt.cli.options import command as ckpt_command
 from ckpt.ops.show import show
 from ckpt.show.checkpoint import shown_data, shown_text
@@ -21,12 +21,15 @@ from ckpt.show.checkpoint import shown_data, shown_text
     help="Read everything: check the file's checksums or the version's digests, show the digest "
     "of every tensor, and count NaN and Inf. Exits with 3 or 4 if anything is damaged.",
 )
-def command(session: Session, ref: str, tree: bool, deep: bool) -> None:
+@arg_option
+def command(
+    session: Session, ref: str, tree: bool, deep: bool, arguments: dict[str, object]
+) -> None:
     """Show the tensors and the record of a version, file or definition.
 
     Without --deep only the header of a file is read. Nothing in it is ever executed.
     """
-    shown = show(ref, registry=session.registry, deep=deep)
+    shown = show(ref, registry=session.registry, deep=deep, arguments=arguments)
     text, data = shown_text, shown_data
     if tree:
         from ckpt.show.tree import tree_data, tree_text

@@ -1,10 +1,11 @@
 """What a ref names, opened: a version, a file or a definition. All three have entries."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from ckpt.errors import RefError, UsageError
@@ -98,8 +99,15 @@ Opened = OpenedState | OpenedDefinition
 
 
 @contextmanager
-def open_ref(named: Named, registry: Registry) -> Iterator[Opened]:
+def open_ref(
+    named: Named, registry: Registry, arguments: Mapping[str, object] | None = None
+) -> Iterator[Opened]:
     """Open what a ref or a path names; files are closed when the block ends.
+
+    Args:
+        named: A ref or a path.
+        registry: Where versions are looked up.
+        arguments: What a definition is called with.
 
     Raises:
         RefError: It names nothing.
@@ -112,8 +120,8 @@ def open_ref(named: Named, registry: Registry) -> Iterator[Opened]:
             checkpoint = open_checkpoint(source, inside=ref.inside)
             yield OpenedFile(text, ref.path, ref.inside, checkpoint)
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
-        definition = _definition(ref)
-        yield OpenedDefinition(text, definition, definition.entries())
+        definition = _definition(ref, arguments)
+        yield OpenedDefinition(as_typed(text, arguments), definition, definition.entries())
     else:
         version = _version(text, ref, registry)
         yield OpenedVersion(version.ref, version, registry.source(version))
@@ -128,11 +136,18 @@ def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
         yield opened
 
 
-def _definition(ref: DefinitionRef) -> "Definition":
+def as_typed(definition: str, arguments: Mapping[str, object] | None) -> str:
+    """A definition as it is typed, ``net.py:Net --arg width=64``."""
+    return " ".join(
+        [definition, *(f"--arg {quote(f'{k}={v}')}" for k, v in (arguments or {}).items())]
+    )
+
+
+def _definition(ref: DefinitionRef, arguments: Mapping[str, object] | None) -> "Definition":
     from ckpt.definitions import find_definition
 
     try:
-        return find_definition(ref.text)
+        return find_definition(ref.text, arguments)
     except RefError as error:
         if ref.version is None or "." in str(ref.version.model):
             raise

@@ -17,7 +17,7 @@ from ckpt.formats import ALL, format_for, format_of, is_usual
 from ckpt.journal import exclusive
 from ckpt.ops.fitting import Fitting, fitting
 from ckpt.ops.next_version import next_version, plan_record
-from ckpt.ops.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state
+from ckpt.ops.opened import Named, OpenedFile, OpenedState, OpenedVersion, as_typed, open_state
 from ckpt.ops.register import model_name, register
 from ckpt.ops.registry import Added, Registry
 from ckpt.ops.rule_files import RuleFile, write_rule_file
@@ -63,6 +63,7 @@ def rename(
     *,
     registry: Registry | None = None,
     check: str | None = None,
+    arguments: Mapping[str, object] | None = None,
     out: Path | str | None = None,
     replace_out: bool = False,
     in_place: bool = False,
@@ -80,6 +81,7 @@ def rename(
             or a dict of old key to new.
         registry: Where versions are looked up and added.
         check: A definition that the result must fit strictly.
+        arguments: What that is called with.
         out: The file to write; of a file, by default, ``old.renamed.pt`` beside it; of a
             version only if it is given, and then no version is added.
         replace_out: Whether a file that stands there is replaced.
@@ -109,7 +111,7 @@ def rename(
                 hint="-o  writes a file instead",
             )
         plan = _undone(opened, rules) if undo else _planned(opened, listed)
-        result = Renamed(opened.name, plan, _checked(opened.entries, plan, check))
+        result = Renamed(opened.name, plan, _checked(opened.entries, plan, check, arguments))
         target = None if as_version else _target(opened, plan, out, in_place=in_place)
         if dry_run:
             if plan.is_rename:
@@ -229,12 +231,18 @@ def _undone(opened: OpenedState, rules: Rules) -> Plan:
     return undo_version(opened)
 
 
-def _checked(entries: Sequence[TensorEntry], plan: Plan, definition: str | None) -> Fitting | None:
+def _checked(
+    entries: Sequence[TensorEntry],
+    plan: Plan,
+    definition: str | None,
+    arguments: Mapping[str, object] | None,
+) -> Fitting | None:
     if definition is None:
         return None
     from ckpt.definitions import find_definition
 
-    wanted = find_definition(definition).entries()
+    wanted = find_definition(definition, arguments).entries()
+    definition = as_typed(definition, arguments)
     found = fitting(_planned_entries(plan), definition, wanted)
     if not found.fit.fits:
         raise _misfit(found, before=fitting(entries, definition, wanted))

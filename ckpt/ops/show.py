@@ -72,13 +72,20 @@ class Shown:
         return Totals(elements, nbytes)
 
 
-def show(ref: Named, *, registry: Registry | None = None, deep: bool = False) -> Shown:
+def show(
+    ref: Named,
+    *,
+    registry: Registry | None = None,
+    deep: bool = False,
+    arguments: Mapping[str, object] | None = None,
+) -> Shown:
     """Describe what `ref` names. Of files only the header is read, of versions the manifest.
 
     Args:
         ref: A version, a file or a definition.
         registry: Where versions are looked up.
         deep: Read everything, and see that it is not damaged.
+        arguments: What a definition is called with.
 
     Raises:
         RefError: It names nothing; or a definition is to be read.
@@ -86,7 +93,7 @@ def show(ref: Named, *, registry: Registry | None = None, deep: bool = False) ->
         IntegrityError: The version is damaged.
     """
     registry = registry or Registry()
-    with open_ref(ref, registry) as opened:
+    with open_ref(ref, registry, arguments) as opened:
         shown = _shown(opened, registry)
         if not deep:
             return shown

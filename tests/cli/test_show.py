@@ -197,3 +197,32 @@ def test_fault_45_show_imports_no_torch(folder: Path, options: tuple[str, ...]) 
         [sys.executable, "-c", program, "show", "x.pt", *options], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+SIZED = """
+import torch.nn as nn
+
+class Net(nn.Module):
+    def __init__(self, width, kind="plain"):
+        super().__init__()
+        self.fc = nn.Linear(4, width, bias=kind == "plain")
+"""
+
+
+def test_definition_is_called_with_what_arg_says(ckpt: Run, folder: Path) -> None:
+    (folder / "net.py").write_text(SIZED)
+    ran = ckpt("show", "net.py:Net")
+    assert (ran.code, "--arg NAME=VALUE" in ran.err) == (3, True)
+    shown = ckpt("show", "net.py:Net", "--arg", "width=64", "--arg", "kind=bare", "--json").data
+    assert [(t["key"], t["shape"]) for t in shown["tensors"]] == [("fc.weight", [64, 4])]
+    for text in ("width", "=3", "a b=3"):
+        assert ckpt("show", "net.py:Net", "--arg", text).code == 2
+
+
+def test_check_and_its_hints_have_the_arguments(ckpt: Run, folder: Path) -> None:
+    (folder / "net.py").write_text(SIZED)
+    torch.save({"lin.weight": torch.ones(64, 4), "lin.bias": torch.ones(64)}, folder / "old.pt")
+    ran = ckpt("rename", "old.pt", "--rule", "lin=fc", "--check", "net.py:Net", "--arg", "width=64")
+    assert ran.code == 0
+    ran = ckpt("rename", "old.pt", "--rule", "lin=f", "--check", "net.py:Net", "--arg", "width=64")
+    assert (ran.code, "net.py:Net --arg width=64" in ran.err) == (3, True)
