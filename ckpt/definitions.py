@@ -198,6 +198,8 @@ def _own_code(ref: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         hint = "a file of a package is named package.module:Class" if "relative" in text else None
+        if isinstance(error, TypeError) and "required positional argument" in text:
+            hint = "--arg NAME=VALUE  says what it is called with"
         raise DefinitionError(f"{ref}: raises {type(error).__name__}: {text}", hint=hint) from error
 
 

@@ -138,9 +138,8 @@ def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
 
 def as_typed(definition: str, arguments: Mapping[str, object] | None) -> str:
     """A definition as it is typed, ``net.py:Net --arg width=64``."""
-    return " ".join(
-        [definition, *(f"--arg {quote(f'{k}={v}')}" for k, v in (arguments or {}).items())]
-    )
+    texts = (f"{name}={value}" for name, value in (arguments or {}).items())
+    return " ".join([definition, *(f"--arg {quote(text)}" for text in texts)])
 
 
 def _definition(ref: DefinitionRef, arguments: Mapping[str, object] | None) -> "Definition":
