@@ -42,7 +42,17 @@ class FormatError(CkptError):
 
 
 class AmbiguousStateError(FormatError):
-    """A file holds several state_dicts, and nothing says which is meant."""
+    """A file holds several state_dicts, and nothing says which is meant.
+
+    Args:
+        message: Which file.
+        hint: How to say it.
+        names: Theirs, as after ``FILE::``.
+    """
+
+    def __init__(self, message: str, *, hint: str | None, names: tuple[str, ...]) -> None:
+        super().__init__(message, hint=hint)
+        self.names = names
 
 
 class RefusedGlobalError(FormatError):

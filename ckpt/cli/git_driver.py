@@ -8,6 +8,7 @@ from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import ConflictError
 from ckpt.ops import git_driver
+from ckpt.ops.as_text import as_text
 from ckpt.show.merged import (
     conflict_line,
     installed_data,
@@ -19,7 +20,7 @@ from ckpt.show.merged import (
 
 @click.group(no_args_is_help=False)
 def command() -> None:
-    """Have git merge registry.json as versions, aliases and tags, not as lines of text.
+    """Have git merge registry.json as versions, aliases and tags, and show weights as text.
 
     Two branches that both registered have all versions afterwards: of two with one number, theirs
     gets the next free one. What both moved to different places is left to you.
@@ -53,5 +54,16 @@ def merge(session: Session, base: Path, ours: Path, theirs: Path) -> None:
         click.get_current_context().exit(ConflictError.exit_code)
 
 
+@ckpt_command(examples="ckpt git-driver text net.pt")
+@click.argument("file", type=click.Path(path_type=Path))
+def text(session: Session, file: Path) -> None:
+    """What git compares of a checkpoint or of registry.json: a line for each tensor or version.
+
+    What is neither is said, and is no error: git would show nothing at all.
+    """
+    session.show(lambda: "\n".join(as_text(file)), lambda: list(as_text(file)))
+
+
 command.add_command(install)
+command.add_command(text)
 command.add_command(merge)

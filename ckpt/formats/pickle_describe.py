@@ -11,6 +11,8 @@ _SHOWN_CHARACTERS = 1000  # of one text
 _SHOWN_DEPTH = 8
 _COLLECTIONS = {"torch.Size", "builtins.set", "builtins.frozenset"}
 
+A_TENSOR = "a tensor"  # what stands for one in the part that people read
+
 
 def is_tensor(node: object) -> bool:
     """Whether the node is the description of a tensor."""
@@ -63,7 +65,7 @@ def brief(node: object) -> str:
     """A few words for one node."""
     match node:
         case Call() if is_tensor(node):
-            return OTHER_TENSORS.get(node.function, "a tensor")
+            return OTHER_TENSORS.get(node.function, A_TENSOR)
         case Call() if (data := bytes_of(node)) is not None:
             return f"{len(data):,} bytes"
         case Call() if len(node.arguments) <= 3 and _plain(node.arguments):

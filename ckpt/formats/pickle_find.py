@@ -195,7 +195,9 @@ def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
         return _direct(*paths[""], name)
     if len(paths) > 1 and not (inside == ALL and _same_keys(paths.values())):
         raise AmbiguousStateError(
-            f"{name}: holds {len(paths)} state_dicts", hint=_hint(name, list(paths))
+            f"{name}: holds {len(paths)} state_dicts",
+            hint=_hint(name, list(paths)),
+            names=tuple(paths),
         )
     (only, *_) = paths
     if only in twice:

@@ -1,6 +1,6 @@
-"""Git merges `registry.json` as what it is: versions, aliases and tags, not lines of text.
+"""Git, told of what it cannot know: how to merge `registry.json`, and how to show weights.
 
-`install` tells git of it, once in every clone; `merge` is what git then calls.
+`install` tells git, once in every clone; `merge` and `ckpt.ops.as_text` are what git then calls.
 """
 
 import subprocess
@@ -15,8 +15,15 @@ from ckpt.registry.index import Index, read_index
 from ckpt.registry.merge import Merged, merged
 
 DRIVER = "ckpt git-driver merge %O %A %B"
-CONFIG = {"merge.ckpt.name": "merge of ckpt's registry.json", "merge.ckpt.driver": DRIVER}
-_ATTRIBUTE = f"{FILE_NAME} merge=ckpt"
+CONFIG = {
+    "merge.ckpt.name": "merge of ckpt's registry.json",
+    "merge.ckpt.driver": DRIVER,
+    "diff.ckpt.textconv": "ckpt git-driver text",
+}
+ATTRIBUTES = {
+    FILE_NAME: ("merge=ckpt", "diff=ckpt"),
+    **dict.fromkeys(("*.pt", "*.pth", "*.safetensors"), ("diff=ckpt",)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,35 +32,37 @@ class Installed:
 
     Attributes:
         attributes: The file `.gitattributes`, which belongs into a commit.
-        added: Whether the line was added to it; it may have stood there.
+        added: The lines that were added to it; others stood there already.
     """
 
     attributes: Path
-    added: bool
+    added: tuple[str, ...]
 
 
 def install(*, registry: Registry | None = None) -> Installed:
-    """Have git call `merge` for the index of a registry, in this clone.
+    """Have git merge the index, and show it and weights as text, in this clone.
+
+    Args:
+        registry: Beside its index the attributes are written, or here where there is none.
 
     Raises:
-        RefError: There is no registry.
         UsageError: It is in no git repository.
     """
     registry = registry or Registry()
-    if not registry.exists:
-        raise RefError(
-            f"{registry.folder}: no registry here", hint="ckpt register FILE  makes the first"
-        )
     for key, value in CONFIG.items():
         _git(registry.folder, "config", key, value)
     path = registry.folder / ".gitattributes"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    added = not any(map(_is_ours, text.splitlines()))
+    added = tuple(
+        " ".join([pattern, *wanted])
+        for pattern, wanted in ATTRIBUTES.items()
+        if not any(_gives(line, pattern, wanted) for line in text.splitlines())
+    )
     if added:
         if text and not text.endswith("\n"):
             text += "\n"
         with write_whole(path, replace=True) as out:
-            out.write(f"{text}{_ATTRIBUTE}\n".encode())
+            out.write((text + "".join(f"{line}\n" for line in added)).encode())
     return Installed(path, added)
 
 
@@ -83,9 +92,10 @@ def _read(path: Path, side: str, *, may_be_empty: bool = False) -> Index:
     return read_index(document, name=f"{FILE_NAME} of {side} ({path.name})")
 
 
-def _is_ours(line: str) -> bool:
-    pattern, *attributes = line.split() or [""]
-    return pattern in (FILE_NAME, f"/{FILE_NAME}") and "merge=ckpt" in attributes
+def _gives(line: str, pattern: str, wanted: tuple[str, ...]) -> bool:
+    """Whether a line of `.gitattributes` gives the files of a pattern what is wanted."""
+    first, *attributes = line.split() or [""]
+    return first in (pattern, f"/{pattern}") and {*wanted} <= {*attributes}
 
 
 def _git(folder: Path, *words: str) -> None:
@@ -97,6 +107,4 @@ def _git(folder: Path, *words: str) -> None:
         raise UsageError("git is not installed, or not on the PATH") from error
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UsageError(
-            f"{folder}: git says: {said[0]}", hint="is the registry in a git repository?"
-        )
+        raise UsageError(f"{folder}: git says: {said[0]}", hint="is this in a git repository?")

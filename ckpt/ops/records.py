@@ -10,8 +10,8 @@ from ckpt.ops.show import log
 
 # Told elsewhere: curves by `ckpt plot`, keys by the difference itself, the rest by `ckpt log`.
 _ELSEWHERE = (
-    *("curves", "plan", "_metadata"),
-    *("parent", "model", "message", "fits", "created", "made_by", "definition"),
+    *("curves", "plan", "parent", "model", "message"),
+    *("fits", "created", "made_by", "definition"),
 )
 
 
@@ -47,10 +47,11 @@ def _facts(
     side: OpenedState, registry: Registry, *, made: bool, held: bool
 ) -> Iterator[tuple[str, Any]]:
     if made and isinstance(side, OpenedVersion):
-        yield from _flat(_record(side, registry), "")
+        record = _record(side, registry)
+        yield from flat({k: v for k, v in record.items() if k not in _ELSEWHERE})
     if held:
         held_by = side.manifest if isinstance(side, OpenedVersion) else side.checkpoint
-        yield from _flat(held_by.rest, "")
+        yield from flat({k: v for k, v in held_by.rest.items() if k != "_metadata"})
 
 
 def _record(side: OpenedVersion, registry: Registry) -> dict[str, Any]:
@@ -63,11 +64,10 @@ def _record(side: OpenedVersion, registry: Registry) -> dict[str, Any]:
     return record
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings, each with its path."""
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings, each with its path, ``recipe.lr``."""
     if not isinstance(value, Mapping):
         yield name, value
         return
     for key, inner in value.items():
-        if name or key not in _ELSEWHERE:
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+        yield from flat(inner, f"{name}.{key}" if name else str(key))

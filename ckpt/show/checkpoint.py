@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ckpt import digest
+from ckpt.formats.pickle_describe import A_TENSOR
 from ckpt.ops.show import Shown, Step
 from ckpt.show.terminal import table
 from ckpt.show.versions import version_data
@@ -165,7 +166,7 @@ def _brief(value: object) -> str:
 def _tensors_alone(value: object) -> int | None:
     """How many tensors stand there, if there is nothing else; another state_dict, mostly."""
     if not isinstance(value, Mapping):
-        return 1 if value == "a tensor" else None
+        return 1 if value == A_TENSOR else None
     found = [_tensors_alone(each) for each in value.values()]
     return None if None in found else sum(each or 0 for each in found)
 

@@ -13,13 +13,13 @@ LONG = 80  # characters of a field's value; --json has the whole
 
 def installed_text(installed: Installed) -> str:
     """What git was told, and what to do with it."""
-    did = "added to" if installed.added else "stood already in"
+    path = printable(str(installed.attributes))
+    lines = [f"git config  {name}  set in this clone" for name in CONFIG]
+    lines += [f"{line}  added to {path}" for line in installed.added]
+    if not installed.added:
+        lines.append(f"{path} has all lines already")
     return "\n".join(
-        [
-            f"git config  {next(iter(CONFIG))}, {list(CONFIG)[1]}  set in this clone",
-            f"registry.json merge=ckpt  {did} {printable(str(installed.attributes))}",
-            "commit .gitattributes; every other clone types  ckpt git-driver install  once",
-        ]
+        [*lines, "commit .gitattributes; every other clone types  ckpt git-driver install  once"]
     )
 
 
@@ -28,7 +28,7 @@ def installed_data(installed: Installed) -> dict[str, Any]:
     return {
         "config": CONFIG,
         "attributes": str(installed.attributes),
-        "added": installed.added,
+        "added": list(installed.added),
     }
 
 

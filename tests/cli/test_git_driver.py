@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -254,32 +255,33 @@ def test_clone_without_the_driver_is_told_of_it_at_the_markers(
     assert shared("verify").code == 0
 
 
-def test_install_adds_one_line_once_and_keeps_what_stands_there(
+def test_install_adds_its_lines_once_and_keeps_what_stands_there(
     ckpt: Run, git: Git, folder: Path
 ) -> None:
     register(ckpt, folder, 1)
     (folder / ".gitattributes").write_text("*.bin -text")
     first = ckpt("git-driver", "install", "--json")
-    assert first.data["added"]
+    assert len(first.data["added"]) == 4
     assert "commit .gitattributes" in ckpt("git-driver", "install").out
     assert not ckpt("git-driver", "install", "--json").data["added"]
-    assert (folder / ".gitattributes").read_text() == "*.bin -text\nregistry.json merge=ckpt\n"
+    assert (folder / ".gitattributes").read_text() == (
+        "*.bin -text\nregistry.json merge=ckpt diff=ckpt\n"
+        "*.pt diff=ckpt\n*.pth diff=ckpt\n*.safetensors diff=ckpt\n"
+    )
     driver = git("config", "merge.ckpt.driver").stdout
     assert driver == "ckpt git-driver merge %O %A %B\n"
     attribute = git("check-attr", "merge", "registry.json").stdout
     assert attribute == "registry.json: merge: ckpt\n"
 
 
-def test_install_needs_a_registry_in_a_repository(
+def test_install_needs_a_repository(
     ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran = ckpt("git-driver", "install")
-    assert (ran.code, "no registry here" in ran.err) == (2, True)
     register(ckpt, folder, 1)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
     before = tree(folder)
     ran = ckpt("git-driver", "install")
-    assert (ran.code, "is the registry in a git repository?" in ran.err) == (2, True), ran.err
+    assert (ran.code, "is this in a git repository?" in ran.err) == (2, True), ran.err
     monkeypatch.setenv("PATH", str(folder))
     ran = ckpt("git-driver", "install")
     assert (ran.code, "git is not installed" in ran.err) == (2, True)
@@ -321,3 +323,64 @@ def test_group_without_a_word_says_what_is_missing(ckpt: Run) -> None:
     ran = ckpt("git-driver")
     assert (ran.code, ran.err.splitlines()[0]) == (2, "error: Missing command.")
     assert "install" in ckpt("git-driver", "--help").out
+
+
+def changed(git: Git, name: str) -> list[str]:
+    """The lines that git says are not as they were."""
+    lines = git("diff", name).stdout.splitlines()[4:]
+    return [line for line in lines if line.startswith(("+", "-"))]
+
+
+def line_of(key: str, tensor: torch.Tensor) -> str:
+    shape = " ".join(map(str, tensor.shape))
+    return f"{key}  float32  {shape}  {sha256(tensor.numpy().tobytes()).hexdigest()[:16]}"
+
+
+def test_git_shows_weights_as_text(ckpt: Run, git: Git, folder: Path) -> None:
+    assert ckpt("git-driver", "install").code == 0
+    weight, zeros, ones = torch.ones(2, 2), torch.zeros(2), torch.ones(2)
+    model = {"fc.weight": weight, "fc.bias": zeros}
+    torch.save({"model": model, "ema": {"fc.weight": weight}, "epoch": 3}, folder / "net.pt")
+    commit(git)
+    model["fc.bias"] = ones
+    torch.save({"model": model, "ema": {"fc.weight": weight}, "epoch": 4}, folder / "net.pt")
+    assert changed(git, "net.pt") == [
+        f"-{line_of('model::fc.bias', zeros)}",
+        f"+{line_of('model::fc.bias', ones)}",
+        "-epoch = 3",
+        "+epoch = 4",
+    ]
+
+
+def test_git_shows_an_index_by_what_it_says(shared: Run, git: Git, folder: Path) -> None:
+    register(shared, folder, 3)
+    assert shared("alias", "prod", "net:v3", "--expect", "v1").code == 0
+    assert shared("tag", "net:v3", "golden").code == 0
+    moved, alias, added = sorted(changed(git, "registry.json"), key=lambda line: line[1:])[::-1]
+    assert added.startswith("+net:v3  sha256:")
+    assert added.endswith("  register net.pt  #golden  seed 3")
+    assert [alias, moved] == ["-net@prod  v1", "+net@prod  v3"]
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"{", b""])
+def test_what_is_no_checkpoint_is_said_and_git_goes_on(
+    content: bytes, ckpt: Run, git: Git, folder: Path
+) -> None:
+    assert ckpt("git-driver", "install").code == 0
+    torch.save({"w": torch.ones(2)}, folder / "net.pt")
+    commit(git)
+    (folder / "net.pt").write_bytes(content)
+    shown = git("diff", "net.pt").stdout
+    assert "-w  float32  2" in shown
+    assert not content or "+no checkpoint: it: " in shown
+
+
+def test_same_tensors_in_any_order_and_container_are_the_same_text(ckpt: Run, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = {"b": torch.ones(2), "a": torch.zeros(3)}
+    torch.save(state, folder / "one.pt")
+    save_file(state, folder / "two.safetensors")
+    one, two = (ckpt("git-driver", "text", name).out for name in ("one.pt", "two.safetensors"))
+    assert one == two
+    assert one.startswith("a  float32  3  ")
