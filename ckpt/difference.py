@@ -1,12 +1,13 @@
 """The difference of two state_dicts, and whether one fits a definition.
 
-Values are compared by digest alone; entries without one are counted as not compared.
+Values are compared by digest, or by whoever has compared the bytes; entries of which neither is
+known are counted as not compared.
 Law: every entry of both sides is in exactly one group of `KeyDiff`, a re-typed and reshaped
 one in both of these.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ckpt.tensors import TensorEntry
@@ -51,8 +52,19 @@ class KeyDiff:
         )
 
 
-def diff_entries(before: Iterable[TensorEntry], after: Iterable[TensorEntry]) -> KeyDiff:
-    """Compare two lists of entries with unique keys; groups keep the order of their side."""
+def diff_entries(
+    before: Iterable[TensorEntry],
+    after: Iterable[TensorEntry],
+    equal: Mapping[str, bool] | None = None,
+) -> KeyDiff:
+    """Compare two lists of entries with unique keys; groups keep the order of their side.
+
+    Args:
+        before: Of the first side.
+        after: Of the second.
+        equal: Of keys whose bytes were compared: whether they are the same. It says nothing of
+            tensors of two dtypes or shapes.
+    """
     old = {entry.key: entry for entry in before}
     new = {entry.key: entry for entry in after}
     common = [(old[key], new[key]) for key in old if key in new]
@@ -62,17 +74,23 @@ def diff_entries(before: Iterable[TensorEntry], after: Iterable[TensorEntry]) ->
     gone = {a.key for a, _ in renamed}
     come = {b.key for _, b in renamed}
     alike = [(a, b) for a, b in common if a.shape == b.shape and a.dtype == b.dtype]
-    known = [(a, b) for a, b in alike if a.digest and b.digest]
+    verdicts = [(_equal(a, b, equal or {}), (a, b)) for a, b in alike]
     return KeyDiff(
         removed=tuple(entry for entry in removed if entry.key not in gone),
         added=tuple(entry for entry in added if entry.key not in come),
         renamed=tuple(renamed),
         reshaped=tuple((a, b) for a, b in common if a.shape != b.shape),
         retyped=tuple((a, b) for a, b in common if a.dtype != b.dtype),
-        changed=tuple((a, b) for a, b in known if a.digest != b.digest),
-        same=tuple((a, b) for a, b in known if a.digest == b.digest),
-        unread=tuple((a, b) for a, b in alike if not (a.digest and b.digest)),
+        changed=tuple(pair for same, pair in verdicts if same is False),
+        same=tuple(pair for same, pair in verdicts if same),
+        unread=tuple(pair for same, pair in verdicts if same is None),
     )
+
+
+def _equal(before: TensorEntry, after: TensorEntry, equal: Mapping[str, bool]) -> bool | None:
+    if before.digest and after.digest:
+        return before.digest == after.digest
+    return equal.get(before.key)
 
 
 def _same_bytes(removed: list[TensorEntry], added: list[TensorEntry]) -> list[Pair]:
