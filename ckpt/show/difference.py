@@ -9,12 +9,13 @@ from ckpt.ops.diff import Comparison
 from ckpt.ops.fitting import Fitting
 from ckpt.show.folding import fold
 from ckpt.show.terminal import table
+from ckpt.show.values import values_data, values_lines
 from ckpt.show.words import count, printable, shape, size
 from ckpt.tensors import TensorEntry
 
 
-def comparison_text(comparison: Comparison, *, width: int | None) -> str:
-    """The difference as text."""
+def comparison_text(comparison: Comparison, *, width: int | None, all_values: bool = False) -> str:
+    """The difference as text; of changed values those that changed most, or all."""
     if comparison.fitting is not None:
         return _fitting_text(comparison, comparison.fitting, width)
     before, after = printable(comparison.before), printable(comparison.after)
@@ -25,6 +26,7 @@ def comparison_text(comparison: Comparison, *, width: int | None) -> str:
         )
     elif not comparison.diff.differs:
         lines.append("  no difference")
+    lines += values_lines(comparison, width=width, all_rows=all_values)
     return "\n".join(lines)
 
 
@@ -157,6 +159,7 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
         "same": [a.key for a, _ in diff.same],
         "not_compared": [a.key for a, _ in diff.unread],
         "unread_bytes": comparison.unread_bytes,
+        **values_data(comparison),
         "fit": fitting_data(fitting) if fitting else None,
     }
 
