@@ -7,13 +7,14 @@ neither overflow nor vanish. Pure: bytes in, numbers out.
 """
 
 from dataclasses import dataclass, field
-from math import frexp, inf, isfinite, ldexp, sqrt
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from ckpt.dtypes import itemsize
 from ckpt.ops.numbers import FLOATS, INTEGERS, has_numbers, integers, numbers, parts_of, ranks
 from ckpt.ops.numbers import rounded as rounded_to
 from ckpt.ops.special_values import has_special_values
+from ckpt.ops.sums import Sum, cosine, product, ratio_of_roots, scaled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 # Numbers at once: they stay in the processor's cache, and BLAS starts no thread for them. Larger
 # ones would keep several threads busy, and lose as much to the memory.
 _BLOCK = 8192
-_SMALLEST_SUM = 1e-280  # a sum of products below it may have lost some
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +79,6 @@ def comparable(before: str, after: str) -> bool:
 
 
 @dataclass(slots=True)
-class _Sum:
-    """A sum of float64 values, each with a power of two; law: `value` has 53 bits or is 0."""
-
-    value: float = 0.0
-    exponent: int = 0
-
-    def add(self, value: float, exponent: int = 0) -> None:
-        """Add `value` × 2^`exponent`."""
-        if not value:
-            return
-        if not self.value:
-            self.value, self.exponent = value, exponent
-        else:
-            top = max(self.exponent, exponent)
-            self.value = ldexp(self.value, self.exponent - top) + ldexp(value, exponent - top)
-            self.exponent = top
-        self.value, shift = frexp(self.value)
-        self.exponent += shift
-
-
-@dataclass(slots=True)
 class Tally:
     """Counts and sums of a range of two tensors; ranges are joined in their order by `join`.
 
@@ -119,7 +98,8 @@ class Tally:
     max_abs: float = 0.0
     max_ulps: int = 0
     exact_cast: bool | None = None
-    _sums: list[_Sum] = field(default_factory=lambda: [_Sum() for _ in range(5)])
+    # Of |b - a|, its square, a·a, b·b and a·b.
+    _sums: list[Sum] = field(default_factory=lambda: [Sum() for _ in range(5)])
 
     def add(self, before: bytes, after: bytes) -> None:
         """The next elements of both: as many of them, and whole ones."""
@@ -156,7 +136,7 @@ class Tally:
         finite = (self.elements - self.left_out) * parts_of(self.before)
         known = has_numbers(self.before) and finite > 0
         floating = special and self.before == self.after
-        absolute, square, before, after, product = self._sums
+        absolute, square, before, after, dot = self._sums
         return ValueDiff(
             elements=self.elements,
             differ=self.differ,
@@ -165,9 +145,9 @@ class Tally:
             nan=(self.nan[0], self.nan[1]) if special else None,
             inf=(self.inf[0], self.inf[1]) if special else None,
             max_abs=self.max_abs if known else None,
-            mean_abs=_scaled(absolute.value / finite, absolute.exponent) if known else None,
-            relative_l2=_ratio_of_roots(square, before) if known else None,
-            cosine=_cosine(product, before, after) if known else None,
+            mean_abs=scaled(absolute.value / finite, absolute.exponent) if known else None,
+            relative_l2=ratio_of_roots(square, before) if known else None,
+            cosine=cosine(dot, before, after) if known else None,
             max_ulps=self.max_ulps if known and floating else None,
             exact_cast=self.exact_cast,
         )
@@ -198,7 +178,8 @@ class Tally:
     def _add_same(self, a: "Numbers") -> None:
         """Of equal numbers only their size matters."""
         finite = self._finite(a, a)
-        square = _product(a if finite is None else a[finite], a if finite is None else a[finite])
+        kept = a if finite is None else a[finite]
+        square = product(kept, kept)
         for total in self._sums[2:]:
             total.add(*square)
 
@@ -254,18 +235,18 @@ class Tally:
 
         if not distances.size:
             return
-        self.max_abs = max(self.max_abs, _scaled(float(distances.max()), exponent))
+        self.max_abs = max(self.max_abs, scaled(float(distances.max()), exponent))
         total = float(distances.sum())
         if isfinite(total):
             self._sums[0].add(total, exponent)
         else:
             self._sums[0].add(float(np.ldexp(distances, -64).sum()), exponent + 64)
-        square, twice = _product(distances, distances)
+        square, twice = product(distances, distances)
         self._sums[1].add(square, twice + 2 * exponent)
 
     def _add_products(self, a: "Numbers", b: "Numbers") -> None:
         for total, (x, y) in zip(self._sums[2:], ((a, a), (b, b), (a, b)), strict=True):
-            total.add(*_product(x, y))
+            total.add(*product(x, y))
 
     def _add_ranks(self, before: bytes, after: bytes, other: "Flags") -> None:
         """The distances in ulps; they need 64 bits without a sign."""
@@ -298,40 +279,3 @@ def _apart(dtype: str, before: bytes, after: bytes) -> "Numbers":
         x, y = x.astype(np.int64), y.astype(np.int64)
     apart: NDArray[np.int64] = np.maximum(x, y) - np.minimum(x, y)
     return apart.view(np.uint64).astype(np.float64)
-
-
-def _product(x: "Numbers", y: "Numbers") -> tuple[float, int]:
-    """The dot product as a value and a power of two."""
-    import numpy as np
-
-    product = float(x @ y)
-    if (isfinite(product) and abs(product) > _SMALLEST_SUM) or not x.size:
-        return product, 0
-    # As numbers below 1: out of reach of both ends of float64.
-    shifts = [frexp(float(np.abs(each).max()))[1] for each in (x, y)]
-    x, y = (np.ldexp(each, -shift) for each, shift in zip((x, y), shifts, strict=True))
-    return float(x @ y), sum(shifts)
-
-
-def _scaled(value: float, exponent: int) -> float:
-    try:
-        return ldexp(value, exponent)
-    except OverflowError:
-        return inf
-
-
-def _ratio_of_roots(above: _Sum, below: _Sum) -> float | None:
-    if not below.value:
-        return None if above.value else 0.0
-    odd = (above.exponent - below.exponent) % 2
-    ratio = above.value / below.value * (1 + odd)
-    return _scaled(sqrt(ratio), (above.exponent - below.exponent - odd) // 2)
-
-
-def _cosine(product: _Sum, before: _Sum, after: _Sum) -> float | None:
-    if not before.value or not after.value:
-        return None
-    both = before.exponent + after.exponent
-    norms = sqrt(before.value * after.value * (1 + both % 2))
-    cosine = _scaled(product.value / norms, product.exponent - both // 2)
-    return max(-1.0, min(1.0, cosine))
