@@ -170,25 +170,28 @@ def _blocks(sides: Sides, piece: _Piece) -> Iterator[tuple[bytes, bytes]]:
     before, after = _stream(sides.before, a, piece), _stream(sides.after, b, piece)
     widths = itemsize(a.dtype), itemsize(b.dtype)
     x = y = b""
+    left = piece.count
     while True:
         x, y = _filled(x, before, widths[0]), _filled(y, after, widths[1])
         count = min(len(x) // widths[0], len(y) // widths[1])
         if not count:
             break
+        left -= count
         yield x[: count * widths[0]], y[: count * widths[1]]
         x, y = x[count * widths[0] :], y[count * widths[1] :]
     for stream in (before, after):
         for _ in stream:
             pass
+    assert not left, f"{a.key}: {left:,} elements were not read"
 
 
 def _filled(begun: bytes, stream: Iterator[bytes], width: int) -> bytes:
     """At least one element, unless the stream ends."""
     while len(begun) < width:
-        chunk = next(stream, b"")
-        if not chunk:
+        chunk = next(stream, None)
+        if chunk is None:
             break
-        begun += chunk
+        begun += chunk  # which may be of no bytes
     return begun
 
 

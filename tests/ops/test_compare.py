@@ -1,6 +1,7 @@
 """Two files compared tensor by tensor: what was planted is reported, and nothing else."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -264,3 +265,21 @@ def test_chunks_of_two_sides_need_not_be_alike(
     monkeypatch.setattr(files, "CHUNK", 1000)
     (pair,) = ckpt.diff(*paths, values=True).values or ()
     assert (pair.found.differ, pair.found.max_abs) == (1, pytest.approx(1.0))
+
+
+def test_empty_chunk_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream may well yield nothing for a while, an inflater for example."""
+    before = torch.randn(40_000)
+    after = before.clone()
+    after[-1] += 1
+    paths = saved({"a": before}, {"a": after}, tmp_path)
+    stream = files.FileSource.stream
+
+    def halting(self: files.FileSource, offset: int, nbytes: int) -> Iterator[bytes]:
+        for chunk in stream(self, offset, nbytes):
+            yield b""
+            yield chunk
+
+    monkeypatch.setattr(files.FileSource, "stream", halting)
+    comparison = ckpt.diff(*paths, values=True)
+    assert [pair.found.differ for pair in comparison.values or ()] == [1]
