@@ -1,6 +1,7 @@
 """The difference of two state_dicts, and whether one fits a definition.
 
-Values are compared by digest alone; entries without one are counted as not compared.
+Values are compared by digest, or by whoever has compared the bytes; entries of which neither is
+known are counted as not compared.
 Law: every entry of both sides is in exactly one group of `KeyDiff`, a re-typed and reshaped
 one in both of these.
 """
@@ -46,6 +47,20 @@ class KeyDiff:
     untied: tuple[tuple[str, str], ...] = ()
 
     @property
+    def swapped(self) -> list[tuple[str, str]]:
+        """Keys of `changed` of which each has the bytes that the other had."""
+        waiting: dict[object, list[str]] = {}
+        found = []
+        for a, b in self.changed:
+            if a.digest and b.digest:
+                kind = (a.dtype, a.shape)
+                if others := waiting.get((b.digest, a.digest, kind)):
+                    found.append((others.pop(0), a.key))
+                else:
+                    waiting.setdefault((a.digest, b.digest, kind), []).append(a.key)
+        return found
+
+    @property
     def keys_before(self) -> Iterator[str]:
         """All keys of the first side."""
         yield from (entry.key for entry in self.removed)
@@ -72,13 +87,16 @@ def diff_entries(
     before: Iterable[TensorEntry],
     after: Iterable[TensorEntry],
     *,
+    equal: Mapping[str, bool] | None = None,
     ties: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
 ) -> KeyDiff:
     """Compare two lists of entries with unique keys; groups keep the order of their side.
 
     Args:
-        before: The first side.
-        after: The second.
+        before: Of the first side.
+        after: Of the second.
+        equal: Of keys whose bytes were compared: whether they are the same. It says nothing of
+            tensors of two dtypes or shapes.
         ties: Of each side the keys that share the bytes of another key, with that key.
     """
     old = {entry.key: entry for entry in before}
@@ -90,16 +108,16 @@ def diff_entries(
     gone = {a.key for a, _ in renamed}
     come = {b.key for _, b in renamed}
     alike = [(a, b) for a, b in common if a.shape == b.shape and a.dtype == b.dtype]
-    known = [(a, b) for a, b in alike if a.digest and b.digest]
+    verdicts = [(_equal(a, b, equal or {}), (a, b)) for a, b in alike]
     return KeyDiff(
         removed=tuple(entry for entry in removed if entry.key not in gone),
         added=tuple(entry for entry in added if entry.key not in come),
         renamed=tuple(renamed),
         reshaped=tuple((a, b) for a, b in common if a.shape != b.shape),
         retyped=tuple((a, b) for a, b in common if a.dtype != b.dtype),
-        changed=tuple((a, b) for a, b in known if a.digest != b.digest),
-        same=tuple((a, b) for a, b in known if a.digest == b.digest),
-        unread=tuple((a, b) for a, b in alike if not (a.digest and b.digest)),
+        changed=tuple(pair for same, pair in verdicts if same is False),
+        same=tuple(pair for same, pair in verdicts if same),
+        unread=tuple(pair for same, pair in verdicts if same is None),
         reordered=tuple(_out_of_order([a.key for a, _ in common], [*new])),
         tied=tuple(_new_ties(*ties, keys=new.keys() & old.keys())),
         untied=tuple(_new_ties(*reversed(ties), keys=new.keys() & old.keys())),
@@ -136,6 +154,12 @@ def _new_ties(
     for key, other in after.items():
         if {key, other} <= keys and before.get(key, key) != before.get(other, other):
             yield key, other
+
+
+def _equal(before: TensorEntry, after: TensorEntry, equal: Mapping[str, bool]) -> bool | None:
+    if before.digest and after.digest:
+        return before.digest == after.digest
+    return equal.get(before.key)
 
 
 def _same_bytes(removed: list[TensorEntry], added: list[TensorEntry]) -> list[Pair]:

@@ -1,24 +1,27 @@
 """`ckpt diff`."""
 
+from math import inf
+
 import click
 
-from ckpt.cli.options import Session
+from ckpt.cli.options import Session, arg_option
 from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.diff import diff
+from ckpt.ops.diff import READ_UNASKED_BYTES, diff
 from ckpt.show.difference import comparison_data, comparison_text
 
 
 @ckpt_command(
     examples="ckpt diff v1 v2\nckpt diff old.pt models/mnist_embed.py:Net\n"
-    "ckpt diff v1 new.safetensors --exit-code"
+    "ckpt diff v1 new.safetensors --exit-code\nckpt diff a.pt b.pt --tolerance 1e-6"
 )
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
 @click.option(
     "--values/--keys",
     default=None,
-    help="Read the values of files, or their headers alone. Without either, values are read "
-    "where that is little (256 MB). Versions are compared by digest at no cost.",
+    help="Say how far changed values are apart, or read the headers of files alone. Without "
+    "either, bytes are compared where that is little (256 MB). Versions are compared by digest at "
+    "no cost.",
 )
 @click.option(
     "--records",
@@ -27,26 +30,55 @@ from ckpt.show.difference import comparison_data, comparison_text
     "what files hold besides tensors.",
 )
 @click.option(
-    "--exit-code", is_flag=True, help="Exit with 1 if anything differs; reads values unless --keys."
+    "--tolerance",
+    type=float,
+    metavar="T",
+    help="Tensors no number of which moved by more than T are not held to differ; as --values.",
 )
+@click.option(
+    "--all", "all_values", is_flag=True, help="List all changed tensors, not only 20; as --values."
+)
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help="Exit with 1 if anything differs; compares all bytes unless --keys.",
+)
+@arg_option
 def command(
     session: Session,
     before: str,
     after: str,
     values: bool | None,
     records: bool,
+    tolerance: float | None,
+    all_values: bool,
     exit_code: bool,
+    arguments: dict[str, object],
 ) -> None:
     """Show what differs from A to B: two versions, files or definitions.
 
     Keys added, removed, renamed (the same bytes under another key), reshaped, re-typed and
     changed. With a definition on one side: whether the other fits it, strictly.
     """
-    if exit_code and values is None:
+    if tolerance is not None or all_values:
+        if values is False:
+            raise click.UsageError("--keys reads no values, which --tolerance and --all need")
         values = True
-    comparison = diff(before, after, registry=session.registry, values=values)
+    with session.progress("comparing") as told:
+        comparison = diff(
+            before,
+            after,
+            registry=session.registry,
+            values=values,
+            tolerance=tolerance,
+            unasked=inf if exit_code else READ_UNASKED_BYTES,
+            arguments=arguments,
+            told=told,
+        )
     session.show(
-        lambda: comparison_text(comparison, width=session.terminal.width, records=records),
+        lambda: comparison_text(
+            comparison, width=session.terminal.width, records=records, all_values=all_values
+        ),
         lambda: comparison_data(comparison),
     )
     if exit_code and comparison.differs:

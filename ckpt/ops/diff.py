@@ -1,21 +1,39 @@
 """Diff: what differs between any two of version, file and definition."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
-from ckpt import digest
 from ckpt.difference import KeyDiff, diff_entries
-from ckpt.formats.writing import tensor_bytes
+from ckpt.errors import UsageError
+from ckpt.files import Told, untold
+from ckpt.ops.compare import Sides, equal_bytes, hashed, measured
 from ckpt.ops.fitting import Fitting, fitting
-from ckpt.ops.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
+from ckpt.ops.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
 from ckpt.ops.records import Fact, differing_facts
 from ckpt.ops.registry import Registry
 from ckpt.ops.ties import ties_of
+from ckpt.ops.values import ValueDiff, comparable
 from ckpt.tensors import TensorEntry
 
-# Up to this many bytes are hashed without being asked to: it takes about 0.15 s.
+# Up to this many bytes are read without being asked to: it takes about 0.15 s.
 READ_UNASKED_BYTES = 256_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PairValues:
+    """How far the tensors of one key are apart.
+
+    Attributes:
+        before: Of the first side.
+        after: Of the second; of the same shape.
+        found: The figures.
+    """
+
+    before: TensorEntry
+    after: TensorEntry
+    found: ValueDiff
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +46,10 @@ class Comparison:
         diff: By key, shape, dtype and, where they were read, bytes.
         fitting: Where one side is a definition: whether the other fits it.
         unread_bytes: Bytes that were not read, and so not compared.
+        values: Where they were asked for, of each changed tensor and of each that was re-typed
+            from one floating dtype to another; what changed most is first. First of all is what
+            has NaN or infinity where the other side has none.
+        tolerance: Changed tensors that are this close are not held to differ.
         facts: What is recorded differently, or held differently besides the tensors.
     """
 
@@ -36,16 +58,39 @@ class Comparison:
     diff: KeyDiff
     fitting: Fitting | None
     unread_bytes: int
+    values: tuple[PairValues, ...] | None = None
+    tolerance: float | None = None
     facts: tuple[Fact, ...] = ()
 
     @property
+    def within(self) -> tuple[PairValues, ...]:
+        """The changed tensors that are within the tolerance; none without one."""
+        if self.tolerance is None:
+            return ()
+        return tuple(
+            pair
+            for pair in self.values or ()
+            if pair.before.dtype == pair.after.dtype and pair.found.within(self.tolerance)
+        )
+
+    @property
     def differs(self) -> bool:
-        """Whether anything differs, as far as it was compared."""
+        """Whether anything differs, as far as it was compared, by more than the tolerance."""
+        if self.within and len(self.within) == len(self.diff.changed):
+            return replace(self.diff, changed=()).differs
         return self.diff.differs
 
 
 def diff(
-    before: Named, after: Named, *, registry: Registry | None = None, values: bool | None = None
+    before: Named,
+    after: Named,
+    *,
+    registry: Registry | None = None,
+    values: bool | None = None,
+    tolerance: float | None = None,
+    unasked: float = READ_UNASKED_BYTES,
+    arguments: Mapping[str, object] | None = None,
+    told: Told = untold,
 ) -> Comparison:
     """Compare two refs.
 
@@ -53,28 +98,89 @@ def diff(
         before: A version, a file or a definition.
         after: Another.
         registry: Where versions are looked up.
-        values: Whether the bytes of files are read and hashed; None reads them where it is
-            little. Versions are compared by the digests in their manifests, at no cost.
+        values: Whether the bytes of files are read, and how far apart the values are is worked
+            out; None only says whether bytes differ, and reads files where it is little. Versions
+            are compared by the digests in their manifests, at no cost.
+        tolerance: The greatest difference of one number that is none; asks for `values`.
+        unasked: Up to how many bytes are little.
+        arguments: What definitions are called with.
+        told: Told how far it is.
 
     Raises:
         RefError: A side names nothing.
         FormatError: A file is no checkpoint that can be read.
+        IntegrityError: A tensor that changed is damaged in the registry.
     """
+    if tolerance is not None and not 0 <= tolerance < inf:
+        raise UsageError(f"a tolerance of {tolerance}: it is a number from 0 on")
+    values = True if tolerance is not None else values
     registry = registry or Registry()
-    with open_ref(before, registry) as a, open_ref(after, registry) as b:
-        sides = (list(a.entries), list(b.entries))
-        wanted = _worth_reading(*sides) if not _is_definition(a, b) else ({}, {})
-        cost = sum(entry.nbytes for side in wanted for entry in side.values())
-        if values or (values is None and cost <= READ_UNASKED_BYTES):
-            sides = (_hashed(a, sides[0], wanted[0]), _hashed(b, sides[1], wanted[1]))
-            cost = 0
-        difference = diff_entries(*sides, ties=(ties_of(a), ties_of(b)))
-        facts = tuple(differing_facts(a, b, registry))
-        return Comparison(a.name, b.name, difference, _fitting(a, b), cost, facts)
+    with (
+        open_ref(before, registry, arguments) as a,
+        open_ref(after, registry, arguments) as b,
+    ):
+        if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
+            difference = diff_entries(a.entries, b.entries)
+            return Comparison(a.name, b.name, difference, _fitting(a, b), 0)
+        sides = Sides(a, b)
+        old, new = _worth_reading(a.entries, b.entries)
+        cost = sum(entry.nbytes for side in (old, new) for entry in side.values())
+        if values or (values is None and cost <= unasked):
+            difference, cost = _read(sides, old, new, told), 0
+        else:
+            difference = _compared(sides, a.entries, b.entries)
+        return Comparison(
+            a.name,
+            b.name,
+            difference,
+            fitting=None,
+            unread_bytes=cost,
+            values=_values(sides, difference, told) if values else None,
+            tolerance=tolerance,
+            facts=tuple(differing_facts(a, b, registry)),
+        )
 
 
-def _is_definition(*sides: Opened) -> bool:
-    return any(isinstance(side, OpenedDefinition) for side in sides)
+def _read(
+    sides: Sides, old: dict[str, TensorEntry], new: dict[str, TensorEntry], told: Told
+) -> KeyDiff:
+    """Compare bytes: of one key in two files directly, all others by their digests."""
+    pairs = [(entry, new[key]) for key, entry in old.items() if key in new]
+    equal = equal_bytes(sides, pairs, told=told)
+    # Of what changed, digests tell what was swapped; where much changed, that is unlikely.
+    changed = sum(2 * old[key].nbytes for key, same in equal.items() if not same)
+    told_apart = {key for key, same in equal.items() if same or changed > READ_UNASKED_BYTES}
+    mine, theirs = (
+        [entry for key, entry in side.items() if key not in told_apart] for side in (old, new)
+    )
+    return _compared(
+        sides, _hashed(sides.before, mine, told), _hashed(sides.after, theirs, told), equal
+    )
+
+
+def _compared(
+    sides: Sides,
+    before: Sequence[TensorEntry],
+    after: Sequence[TensorEntry],
+    equal: Mapping[str, bool] | None = None,
+) -> KeyDiff:
+    ties = ties_of(sides.before), ties_of(sides.after)
+    return diff_entries(before, after, equal=equal, ties=ties)
+
+
+def _values(sides: Sides, difference: KeyDiff, told: Told) -> tuple[PairValues, ...]:
+    retyped = [
+        (a, b) for a, b in difference.retyped if a.shape == b.shape and comparable(a.dtype, b.dtype)
+    ]
+    found = measured(sides, [*difference.changed, *retyped], told=told)
+    pairs = (PairValues(a, b, values) for (a, b), values in found)
+    return tuple(sorted(pairs, key=_change, reverse=True))
+
+
+def _change(pair: PairValues) -> tuple[bool, float, float]:
+    found = pair.found
+    relative = inf if found.relative_l2 is None else found.relative_l2
+    return found.incomparable > 0, relative, found.max_abs or 0.0
 
 
 def _fitting(a: Opened, b: Opened) -> Fitting | None:
@@ -115,14 +221,12 @@ def _undecided(
     }
 
 
-def _hashed(
-    side: Opened, entries: Sequence[TensorEntry], wanted: dict[str, TensorEntry]
-) -> list[TensorEntry]:
+def _hashed(side: OpenedState, wanted: Sequence[TensorEntry], told: Told) -> list[TensorEntry]:
+    """The entries of a side, with the digests of those that are wanted."""
     if not isinstance(side, OpenedFile):
-        return list(entries)
+        return list(side.entries)
+    digests = hashed(side, wanted, told=told)
     return [
-        replace(entry, digest=digest.of_chunks(tensor_bytes(side.checkpoint.source, entry)))
-        if entry.key in wanted
-        else entry
-        for entry in entries
+        replace(entry, digest=digests[entry.key]) if entry.key in digests else entry
+        for entry in side.entries
     ]

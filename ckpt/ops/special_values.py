@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Without the sign: infinity has these bits, a NaN is greater, a number less.
-_INFINITIES = {
+INFINITIES = {
     "float64": 0x7FF0_0000_0000_0000,
     "float32": 0x7F80_0000,
     "float16": 0x7C00,
@@ -22,20 +22,20 @@ _INFINITIES = {
     "float8_e5m2": 0x7C,
 }
 # Without infinity: all bytes that are NaN.
-_NANS: dict[str, tuple[int, ...]] = {
+NANS: dict[str, tuple[int, ...]] = {
     "float8_e4m3fn": (0x7F, 0xFF),
     "float8_e4m3fnuz": (0x80,),
     "float8_e5m2fnuz": (0x80,),
     "float8_e8m0fnu": (0xFF,),
     "float4_e2m1fn_x2": (),
 }
-_COMPLEX = {"complex128": "float64", "complex64": "float32", "complex32": "float16"}
+COMPLEX = {"complex128": "float64", "complex64": "float32", "complex32": "float16"}
 _PART = 1 << 16  # bytes; what is worked out of it stays in the processor's cache
 
 
 def has_special_values(dtype: str) -> bool:
     """Whether it makes sense to ask: integers have none, nor has bool."""
-    return dtype in _INFINITIES or dtype in _NANS or dtype in _COMPLEX
+    return dtype in INFINITIES or dtype in NANS or dtype in COMPLEX
 
 
 class SpecialValues:
@@ -53,8 +53,8 @@ class SpecialValues:
         self.nan = 0
         self.inf = 0
         self._width = itemsize(dtype)
-        self._parts = 2 if dtype in _COMPLEX else 1
-        self._real = _COMPLEX.get(dtype, dtype)
+        self._parts = 2 if dtype in COMPLEX else 1
+        self._real = COMPLEX.get(dtype, dtype)
         self._left = b""  # the beginning of an element that a chunk did not end
 
     def add(self, chunk: bytes) -> None:
@@ -72,9 +72,9 @@ class SpecialValues:
             self._count(numbers[begin : begin + step])
 
     def _count(self, numbers: "NDArray[np.unsignedinteger]") -> None:
-        infinity = _INFINITIES.get(self._real)
+        infinity = INFINITIES.get(self._real)
         if infinity is None:
-            self.nan += sum(int((numbers == each).sum()) for each in _NANS[self._real])
+            self.nan += sum(int((numbers == each).sum()) for each in NANS[self._real])
             return
         magnitudes = numbers & ((1 << (8 * numbers.itemsize - 1)) - 1)
         if magnitudes.max() < infinity:  # nearly always

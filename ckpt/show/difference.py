@@ -12,12 +12,22 @@ from ckpt.ops.fitting import Fitting
 from ckpt.show.folding import fold
 from ckpt.show.records import facts_text
 from ckpt.show.terminal import table
+from ckpt.show.values import values_data, values_lines
 from ckpt.show.words import count, printable, shape, size
 from ckpt.tensors import TensorEntry
 
 
-def comparison_text(comparison: Comparison, *, width: int | None, records: bool = False) -> str:
-    """The difference as text; with `records`, how both sides were made as well."""
+def comparison_text(
+    comparison: Comparison, *, width: int | None, records: bool = False, all_values: bool = False
+) -> str:
+    """The difference as text.
+
+    Args:
+        comparison: What was found.
+        width: Columns; None for any.
+        records: Show how both sides were made as well.
+        all_values: Show all tensors whose values changed, and not those alone that changed most.
+    """
     if comparison.fitting is not None:
         return _fitting_text(comparison, comparison.fitting, width)
     before, after = printable(comparison.before), printable(comparison.after)
@@ -28,6 +38,7 @@ def comparison_text(comparison: Comparison, *, width: int | None, records: bool 
         )
     elif not comparison.diff.differs:
         lines.append("  no difference")
+    lines += values_lines(comparison, width=width, all_rows=all_values)
     if comparison.facts and records:
         facts = facts_text(comparison.facts, before, after, width=width)
         lines += ["", _indented(facts)]
@@ -48,7 +59,12 @@ def _groups(diff: KeyDiff) -> Iterator[str]:
         "reshaped", [(a.key, shape(a.shape), shape(b.shape)) for a, b in diff.reshaped]
     )
     yield from _pairs("re-typed", [(a.key, a.dtype, b.dtype) for a, b in diff.retyped])
-    yield from _group("changed", [(a.key,) for a, _ in diff.changed], note="other values")
+    swapped = {key for pair in diff.swapped for key in pair}
+    for one, other in diff.swapped:
+        what = f"{printable(one)}  <->  {printable(other)}"
+        yield _line("swapped", what, "each has the bytes of the other")
+    changed = [(a.key,) for a, _ in diff.changed if a.key not in swapped]
+    yield from _group("changed", changed, note="other values")
     for word, ties in (("tied", diff.tied), ("untied", diff.untied)):
         for key, other in ties:
             yield _line(word, f"{printable(key)}  =  {printable(other)}", "one tensor for both")
@@ -176,6 +192,7 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
         ],
         "retyped": [{"key": a.key, "before": a.dtype, "after": b.dtype} for a, b in diff.retyped],
         "changed": [a.key for a, _ in diff.changed],
+        "swapped": [list(pair) for pair in diff.swapped],
         "same": [a.key for a, _ in diff.same],
         "reordered": list(diff.reordered),
         "tied": [{"key": key, "other": other} for key, other in diff.tied],
@@ -183,6 +200,7 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
         "not_compared": [a.key for a, _ in diff.unread],
         "unread_bytes": comparison.unread_bytes,
         "records": [asdict(fact) for fact in comparison.facts],
+        **values_data(comparison),
         "fit": fitting_data(fitting) if fitting else None,
     }
 

@@ -41,7 +41,7 @@ class Progress(AbstractContextManager["Progress"]):
         if self._bar is None:
             self._bar = self._new_bar(total)
             self._bar.start_t -= now - self._begin  # the rate is that of the whole
-        self._bar.n = done
+        self._bar.n, self._bar.total = done, total  # the total of a step that follows is another
         self._bar.refresh()
         self._next = now + INTERVAL
 

@@ -87,3 +87,28 @@ def test_order_and_ties_are_told_and_are_no_difference(ckpt: Run, folder: Path) 
         "  no difference\n"
     )
     assert "  untied    embed.weight  =  head.weight" in ckpt("diff", "b.pt", "a.pt").out
+
+
+def test_swapped_tensors_are_told_as_such(ckpt: Run, folder: Path) -> None:
+    q, k, v = (torch.full((64, 64), value) for value in (1.0, 2.0, 3.0))
+    torch.save({"q": q, "k": k, "v": v, "o": q}, folder / "a.pt")
+    torch.save({"q": k, "k": q, "v": v + 1, "o": q}, folder / "b.pt")
+    ran = ckpt("diff", "a.pt", "b.pt")
+    assert "  swapped   q  <->  k   each has the bytes of the other\n" in ran.out
+    assert "  changed   v   other values\n" in ran.out
+    data = ckpt("diff", "a.pt", "b.pt", "--values", "--json").data
+    assert (data["swapped"], data["changed"]) == ([["q", "k"]], ["q", "k", "v"])
+    for name in ("a.pt", "b.pt"):
+        assert ckpt("register", name, "--name", "net").code == 0
+    assert ckpt("diff", "v1", "v2", "--json").data["swapped"] == [["q", "k"]]
+
+
+def test_two_definitions_and_their_arguments(ckpt: Run, folder: Path) -> None:
+    text = "import torch.nn as nn\nclass Net(nn.Module):\n    def __init__(self, width):\n"
+    for name in ("fc", "lin"):
+        body = f"        super().__init__()\n        self.{name} = nn.Linear(4, width)\n"
+        (folder / f"{name}.py").write_text(text + body)
+    ran = ckpt("diff", "fc.py:Net", "lin.py:Net", "--arg", "width=8")
+    assert ran.code == 0
+    assert ran.out.startswith("fc.py:Net --arg width=8 does not fit lin.py:Net --arg width=8\n")
+    assert "fc.weight" in ran.out

@@ -37,6 +37,8 @@ except SystemExit as done:
         ("blame", "conv1", "v1"),
         ("diff", "v1", "v2"),
         ("diff", "old.pt", "v2"),
+        ("diff", "old.pt", "old.pt", "--values"),
+        ("diff", "v1", "v2", "--tolerance", "0"),
         ("rename", "v1", "--rule", "fc=head"),
         ("rename", "old.pt", "--rule", "conv=embed"),
         ("export", "v1", "-o", "x.pt"),
