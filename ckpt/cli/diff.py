@@ -7,7 +7,9 @@ import click
 from ckpt.cli.options import Session, arg_option
 from ckpt.cli.options import command as ckpt_command
 from ckpt.ops.diff import READ_UNASKED_BYTES, diff
-from ckpt.show.difference import comparison_data, comparison_text
+from ckpt.show.difference import comparison_data, comparison_report, comparison_text
+from ckpt.show.pages import markdown, page
+from ckpt.show.terminal import coloured
 
 
 @ckpt_command(
@@ -22,6 +24,14 @@ from ckpt.show.difference import comparison_data, comparison_text
     help="Say how far changed values are apart, or read the headers of files alone. Without "
     "either, bytes are compared where that is little (256 MB). Versions are compared by digest at "
     "no cost.",
+)
+@click.option("--stat", is_flag=True, help="Show numbers by module in place of keys.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "html"]),
+    default="text",
+    help="Markdown for a pull request, or one page of HTML that needs nothing else.",
 )
 @click.option(
     "--records",
@@ -49,6 +59,8 @@ def command(
     before: str,
     after: str,
     values: bool | None,
+    stat: bool,
+    form: str,
     records: bool,
     tolerance: float | None,
     all_values: bool,
@@ -75,11 +87,17 @@ def command(
             arguments=arguments,
             told=told,
         )
-    session.show(
-        lambda: comparison_text(
-            comparison, width=session.terminal.width, records=records, all_values=all_values
-        ),
-        lambda: comparison_data(comparison),
-    )
+    chosen = {"stat": stat, "records": records, "all_values": all_values}
+    if form == "text" or session.as_json:
+        colour = coloured(session.terminal.out)
+        session.show(
+            lambda: comparison_text(
+                comparison, width=session.terminal.width, colour=colour, **chosen
+            ),
+            lambda: comparison_data(comparison),
+        )
+    else:
+        report = comparison_report(comparison, **chosen)
+        session.terminal.result(markdown(report) if form == "markdown" else page(report))
     if exit_code and comparison.differs:
         click.get_current_context().exit(1)

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from ckpt.ops.records import Fact
-from ckpt.show.terminal import table
+from ckpt.show.tables import Table
 from ckpt.show.words import metric, printable
 
 _LONGEST = 60  # characters of a value; --json has all of it
 
 
-def facts_text(facts: Sequence[Fact], before: str, after: str, *, width: int | None) -> str:
-    """A table, one field a line."""
+def facts_table(facts: Sequence[Fact], before: str, after: str) -> Table:
+    """One field a row."""
     rows = [
         [printable(fact.name), *(_value(fact.name, value) for value in (fact.before, fact.after))]
         for fact in facts
     ]
-    return table(rows, ["record", printable(before), printable(after)], width=width)
+    return Table(["record", printable(before), printable(after)], rows)
 
 
 def _value(name: str, value: Any) -> str:

@@ -17,7 +17,7 @@ from ckpt.rules.expressions import (
 )
 from ckpt.rules.plan import Plan
 from ckpt.rules.prefixes import Unwrap, wrappers_of
-from ckpt.show.difference import fitting_data
+from ckpt.show.fit import fitting_data
 from ckpt.show.folding import fold
 from ckpt.show.versions import added_data, added_text
 from ckpt.show.words import count, printable, shape

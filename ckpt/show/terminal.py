@@ -25,7 +25,7 @@ _ASCII = str.maketrans(
 NARROWEST = 16  # columns; a key folded tighter than this is not readable
 # From here on tabulate, which takes 17 µs a row, lays out the widest cells alone.
 _MANY_ROWS = 1000
-_COLOURS = {"red": "31", "yellow": "33"}
+_COLOURS = {"red": "31", "green": "32", "yellow": "33"}
 
 
 class Terminal:
@@ -83,8 +83,13 @@ def coloured(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def painted(word: str, colour: str) -> str:
+    """A word in a colour."""
+    return f"\x1b[{_COLOURS[colour]}m{word}\x1b[0m"
+
+
 def _label(word: str, colour: str, stream: TextIO) -> str:
-    return f"\x1b[{_COLOURS[colour]}m{word}\x1b[0m" if coloured(stream) else word
+    return painted(word, colour) if coloured(stream) else word
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -4,21 +4,25 @@ from collections.abc import Iterator
 from typing import Any
 
 from ckpt.ops.diff import Comparison, PairValues
-from ckpt.show.terminal import table
+from ckpt.show.tables import Table
 from ckpt.show.words import count, printable
 
 ROWS = 20  # unless all are asked for
 
 
-def values_lines(comparison: Comparison, *, width: int | None, all_rows: bool) -> Iterator[str]:
-    """A table of what changed, most first, and how much of it is within the tolerance."""
+def values_table(comparison: Comparison, *, all_rows: bool) -> Table:
+    """What changed, most first; columns that would be empty are left out."""
     pairs = comparison.values or ()
-    if pairs:
-        shown = pairs if all_rows else pairs[:ROWS]
-        yield ""
-        yield from ("  " + line for line in _table(shown, width).splitlines())
-        if len(pairs) > len(shown):
-            yield f"  and {len(pairs) - len(shown):,} more that changed less; --all lists them"
+    rows = [_row(pair) for pair in (pairs if all_rows else pairs[:ROWS])]
+    heads = [head for head in rows[0] if any(row[head] for row in rows)]
+    return Table(heads, [[row[head] for head in heads] for row in rows], right=heads[1:])
+
+
+def values_notes(comparison: Comparison, *, all_rows: bool) -> Iterator[str]:
+    """How much was left out, and how much of it is within the tolerance."""
+    more = len(comparison.values or ()) - ROWS
+    if more > 0 and not all_rows:
+        yield f"  and {more:,} more that changed less; --all lists them"
     if comparison.tolerance is not None:
         within, changed = len(comparison.within), len(comparison.diff.changed)
         yield ""
@@ -37,18 +41,6 @@ def values_data(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _table(pairs: tuple[PairValues, ...], width: int | None) -> str:
-    """Columns that would be empty are left out."""
-    rows = [_row(pair) for pair in pairs]
-    headers = [head for head in rows[0] if any(row[head] for row in rows)]
-    return table(
-        [[row[head] for head in headers] for row in rows],
-        headers,
-        right=headers[1:],
-        width=None if width is None else width - 2,
-    )
-
-
 def _row(pair: PairValues) -> dict[str, str]:
     found = pair.found
     return {
@@ -61,7 +53,7 @@ def _row(pair: PairValues) -> dict[str, str]:
         "ulps": "" if found.max_ulps is None else f"{found.max_ulps:,}",
         "NaN": _two(found.nan),
         "Inf": _two(found.inf),
-        "dtype": _cast(pair),
+        "cast": _cast(pair),
     }
 
 
@@ -80,10 +72,8 @@ def _two(counts: tuple[int, int] | None) -> str:
 
 
 def _cast(pair: PairValues) -> str:
-    if pair.before.dtype == pair.after.dtype:
-        return ""
-    words = {True: ", exact cast", False: ", no exact cast", None: ""}[pair.found.exact_cast]
-    return f"{pair.before.dtype} -> {pair.after.dtype}{words}"
+    """Of a re-typed tensor; the dtypes stand above."""
+    return {True: "exact", False: "not exact", None: ""}[pair.found.exact_cast]
 
 
 def _data(pair: PairValues) -> dict[str, Any]:

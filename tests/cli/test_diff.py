@@ -1,5 +1,11 @@
 """`ckpt diff`: what a person sees first, and what they ask for next."""
 
+import contextlib
+import os
+import pty
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -112,3 +118,116 @@ def test_two_definitions_and_their_arguments(ckpt: Run, folder: Path) -> None:
     assert ran.code == 0
     assert ran.out.startswith("fc.py:Net --arg width=8 does not fit lin.py:Net --arg width=8\n")
     assert "fc.weight" in ran.out
+
+
+@pytest.fixture
+def two_files(ckpt: Run, folder: Path) -> Run:
+    """Much that differs between a.pt and b.pt."""
+
+    def layers(value: float, stem: str, count: int) -> dict[str, torch.Tensor]:
+        return {
+            f"{stem}.{at}.{leaf}": torch.full(shape, float(value + at))
+            for at in range(count)
+            for leaf, shape in (("attn.q", (8, 8)), ("attn.k", (8, 8)), ("norm", (8,)))
+        }  # fmt: skip
+
+    old = {
+        **layers(1, "encoder.layer", 3),
+        "head.weight": torch.ones(10, 8),
+        "scale": torch.ones(1),
+    }
+    new = {
+        **layers(1, "blocks", 3),
+        "head.weight": torch.ones(12, 8),
+        "scale": torch.ones(1).half(),
+    }
+    new["blocks.1.attn.q"] = new["blocks.1.attn.q"] + 0.5
+    new["extra.bias"] = torch.ones(3)
+    torch.save(old, folder / "a.pt")
+    torch.save(new, folder / "b.pt")
+    return ckpt
+
+
+def test_what_people_see(two_files: Run) -> None:
+    assert two_files("diff", "a.pt", "b.pt").out == (
+        "a.pt -> b.pt\n"
+        "  removed   encoder.layer.1.attn.q   8 8  float32\n"
+        "  added     blocks.1.attn.q   8 8  float32\n"
+        "  added     extra.bias   3  float32\n"
+        "  moved     encoder.layer.{0,2}.*  ->  blocks.{0,2}.*   2 modules, same bytes\n"
+        "  renamed   encoder.layer.1.attn.k  ->  blocks.1.attn.k   same bytes\n"
+        "  renamed   encoder.layer.1.norm  ->  blocks.1.norm   same bytes\n"
+        "  reshaped  head.weight   10 8  ->  12 8\n"
+        "  re-typed  scale   float32  ->  float16\n"
+    )
+    assert two_files("diff", "a.pt", "b.pt", "--stat").out == (
+        "a.pt -> b.pt\n"
+        "  module                  added    removed    renamed    reshaped    re-typed\n"
+        "  --------------------  -------  ---------  ---------  ----------  ----------\n"
+        "  encoder.layer.1.attn                   1\n"
+        "  blocks.1.attn               1                     1\n"
+        "  extra                       1\n"
+        "  blocks.{0,2}.attn                                 2\n"
+        "  blocks.{0..2}                                     1\n"
+        "  head                                                          1\n"
+        "  (root)                                                                    1\n"
+    )
+
+
+def test_what_people_see_in_a_pull_request(two_files: Run) -> None:
+    title, _, *rows = two_files(
+        "diff", "b.pt", "a.pt", "--format", "markdown", "--stat"
+    ).out.splitlines()
+    assert title == "### b.pt -\\> a.pt"
+    assert {len(row) for row in rows} == {len(rows[0])}, "columns stand below each other"
+    assert [
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in rows if ":--" not in row
+    ] == [
+        ["module", "added", "removed", "renamed", "reshaped", "re-typed"],
+        ["blocks.1.attn", "", "1", "", "", ""],
+        ["extra", "", "1", "", "", ""],
+        ["encoder.layer.1.attn", "1", "", "1", "", ""],
+        [r"encoder.layer.\{0,2\}.attn", "", "", "2", "", ""],
+        [r"encoder.layer.\{0..2\}", "", "", "1", "", ""],
+        ["head", "", "", "", "1", ""],
+        ["(root)", "", "", "", "", "1"],
+    ]
+    page = two_files("diff", "a.pt", "b.pt", "--format", "html").out
+    assert page.startswith("<!doctype html>")
+    assert "moved" in page
+    assert "encoder.layer.{0,2}.*" in page
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_lines_of_a_terminal_fit_it(columns: int, two_files: Run, folder: Path) -> None:
+    """Tables fold; a key is never cut."""
+    (folder / "net.py").write_text(
+        "import torch.nn as nn\nclass Net(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.head = nn.Linear(8, 12)\n"
+    )
+    for words in (["b.pt", "net.py:Net"], ["a.pt", "b.pt", "--values"], ["a.pt", "b.pt", "--stat"]):
+        ran = on_a_terminal(columns, "diff", *words)
+        shown = [line for line in ran.splitlines() if "ckpt rename" not in line]
+        assert shown
+        assert max(map(len, shown)) <= columns, ran
+        assert "\x1b[32m" in ran or "--stat" in words or "net.py:Net" in words
+
+
+def on_a_terminal(columns: int, *words: str) -> str:
+    """What a command writes to a terminal so wide."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, columns))
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS")
+    }
+    command = [sys.executable, "-m", "ckpt", *words]
+    with subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm"}
+    ):
+        os.close(theirs)
+        text = b""
+        with contextlib.suppress(OSError):  # Linux says EIO when the other side is closed
+            while more := os.read(ours, 4096):
+                text += more
+    os.close(ours)
+    return text.decode()
