@@ -15,7 +15,8 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -173,6 +174,22 @@ def exported(folder: Path) -> dict[str, str]:
         source = registry.source(version)
         found[version.ref] = hashlib.sha256(source.read(0, source.size)).hexdigest()
     return found
+
+
+def record(
+    record_property: Callable[[str, object], None], what: str, name: str, outcomes: Counter[str]
+) -> None:
+    """Count what was tried; in the long form say what came of it, too.
+
+    Args:
+        record_property: pytest's.
+        what: E.g. ``killed before a call``.
+        name: Of the command.
+        outcomes: How often each came about.
+    """
+    record_property(f"count: {what}", outcomes.total())
+    if ALL:
+        record_property("figure", f"{what}, {name}: {dict(outcomes)}")
 
 
 def copy(source: Path, folder: Path) -> Path:
