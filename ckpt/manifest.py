@@ -101,6 +101,13 @@ class Manifest:
         return digest.of_bytes(canonical(content))
 
     @property
+    def tensors_digest(self) -> str:
+        """What the state_dict holds, whatever its container and its order."""
+        return digest.of_bytes(
+            canonical(sorted([e.key, e.dtype, list(e.shape), e.digest] for e in self.entries))
+        )
+
+    @property
     def tensor_nbytes(self) -> int:
         """Bytes of all tensors, tied ones counted once for each key."""
         return sum(entry.nbytes for entry in self.entries)

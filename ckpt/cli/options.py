@@ -34,13 +34,14 @@ class Session:
 
 
 def command(
-    *, examples: str, writes: bool = False
+    *, examples: str, writes: bool = False, kind: type[click.Command] = click.Command
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function whose first argument is a `Session` a command with the common options.
 
     Args:
         examples: Command lines that `--help` shows at the end.
         writes: Whether it may write to the registry.
+        kind: The class of the command.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
@@ -56,7 +57,7 @@ def command(
         for option in reversed(_COMMON):
             wrapped = option(wrapped)
         epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples.splitlines())
-        return click.command(epilog=epilog)(wrapped)
+        return click.command(cls=kind, epilog=epilog)(wrapped)
 
     return decorate
 

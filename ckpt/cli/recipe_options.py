@@ -63,6 +63,12 @@ _OPTIONS = (
     ),
     click.option("--model", default=_DEFAULT.model, show_default=True, help="The definition."),
     click.option(
+        "--init",
+        metavar="REF",
+        default=_DEFAULT.init,
+        help="Begin with the weights of a version or a file, and not anew: fine-tuning.",
+    ),
+    click.option(
         "--dataset",
         metavar="NAME|FOLDER|FILE.npz",
         default=_DEFAULT.dataset,

@@ -16,9 +16,17 @@ from ckpt.show.versions import added_data, added_text
 @click.argument("file")
 @click.option("--name", metavar="MODEL", help="The model; by default the file's name.")
 @click.option("-m", "--message", default="", help="What to say of this version.")
+@click.option(
+    "--parent", metavar="REF", help="The version that it was made of, by fine-tuning, say."
+)
 @metric_option
 def command(
-    session: Session, file: str, name: str | None, message: str, metrics: dict[str, float]
+    session: Session,
+    file: str,
+    name: str | None,
+    message: str,
+    parent: str | None,
+    metrics: dict[str, float],
 ) -> None:
     """Make FILE the next version of a model.
 
@@ -32,6 +40,7 @@ def command(
             name=name,
             message=message,
             metrics=metrics,
+            parent=parent,
             told=told,
         )
     remark_on_new_registry(session, added.created_registry)

@@ -2,8 +2,9 @@
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -15,10 +16,10 @@ from ckpt.cli.options import Session, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
 from ckpt.cli.recipe_options import expect_none_typed, recipe_of, recipe_options
 from ckpt.cli.watch_options import watch_options, watchers
-from ckpt.errors import InterruptedTrainingError, UsageError
+from ckpt.errors import InterruptedTrainingError, RefError, UsageError
 from ckpt.ops.register import register
 from ckpt.ops.registry import Added
-from ckpt.registry.refs import expect_name
+from ckpt.registry.refs import FileRef, expect_name, parse_ref
 from ckpt.show.training import TrainingView, summary_table
 from ckpt.show.versions import added_data, added_text
 from ckpt.show.words import printable, size
@@ -26,6 +27,8 @@ from ckpt.train.recipe import Recipe
 from ckpt.train.watch import Trained, Watcher, Watchers
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ckpt.train.processes import Processes
     from ckpt.train.state import Keeper, State
 
@@ -87,13 +90,14 @@ def command(
     processes = started_by_torchrun()
     resumed = _resumed(resume)
     recipe = resumed.recipe if resumed is not None else recipe_of(recipe_ref, settings)
+    initial = None
+    if recipe.init and resumed is None:
+        recipe, initial = _initial(session, recipe)
     model = expect_name(_model_name(recipe.model) if name is None else name)
     state = resume or Path(f"{model}.state.pt")
     keeper = _keeper(state, save_every, processes, new=resume is None)
     if name and not registered:
         raise UsageError("--name goes with --register")
-    if registered:
-        session.registry.index()  # one that cannot be read is no find for the end of a long run
     if recipe.keep == "both" and registered and out is None:
         raise UsageError("--keep both makes two files, of which one is registered: add -o FILE")
     others = [*watchers(metrics, tensorboard, resumed, replace=force)]
@@ -101,7 +105,9 @@ def command(
         _destination(out, model, kept=not registered) as path,
         _rescue(session, path, keeper, needed=registered and out is None),
     ):
-        trained = _train(session, recipe, path, keeper, resumed, processes, others, force=force)
+        trained = _train(
+            session, recipe, path, keeper, resumed, processes, others, initial, force=force
+        )
         if trained is None:  # another process has the result
             return
         added = _registered(session, trained, recipe, model, message) if registered else None
@@ -118,6 +124,7 @@ def _train(
     resumed: "State | None",
     processes: "Processes",
     others: Sequence[Watcher],
+    initial: "Mapping[str, Tensor] | None",
     *,
     force: bool,
 ) -> Trained | None:
@@ -133,6 +140,7 @@ def _train(
             keeper=keeper,
             resumed=resumed,
             processes=processes,
+            initial=initial,
         )
     except InterruptedTrainingError as error:
         if not processes.is_first:  # the first one says it
@@ -140,6 +148,15 @@ def _train(
         raise
     finally:
         watch.close()
+
+
+def _initial(session: Session, recipe: Recipe) -> "tuple[Recipe, Mapping[str, Tensor]]":
+    """The weights to begin with; the recipe names them so that they stay what they are."""
+    from ckpt.ops.load import open as open_state_dict
+
+    with open_state_dict(recipe.init, registry=session.registry) as state:
+        tensors = {key: tensor.clone() for key, tensor in state.items()}
+        return replace(recipe, init=state.name), tensors
 
 
 def _resumed(path: Path | None) -> "State | None":
@@ -199,9 +216,21 @@ def _registered(
         made_by=f"train {trained.record['dataset']['name']}, {recipe.epochs} ep",
         record={"training": trained.record, "curves": trained.series},
         definition_source=trained.definition_source,
+        parent=_parent(session, recipe.init),
     )
     remark_on_new_registry(session, added.created_registry)
     return added
+
+
+def _parent(session: Session, init: str) -> str | None:
+    """The version whose weights the run began with, if it was one."""
+    if not init or isinstance(parse_ref(init), FileRef):
+        return None
+    try:
+        return session.registry.version(init).ref
+    except RefError:  # removed while the run went on
+        session.terminal.remark(f"{init} is not there any more; the new version names no parent")
+        return None
 
 
 def _model_name(definition: str) -> str:

@@ -1,17 +1,18 @@
 """Garbage: what the store holds and nothing needs any more, found and removed.
 
 Needed is what the index names, and what it named until lately: a version that was removed keeps its
-bytes for a time, so that undo can bring it back. What is young is kept as well. Law: nothing is
-removed while a version is being written, nor unless all that the index names could be read.
+bytes for a time, so that undo can bring it back. Needed is as well what the reflog alone tells of,
+a version of another branch, say. What is young is kept. Law: nothing is removed while a version is
+being written, nor unless all that is needed could be told.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ckpt.errors import ConflictError, DiskError, IntegrityError
+from ckpt.errors import ConflictError, DiskError
 from ckpt.files import is_temporary
 from ckpt.ops.registry import Registry
 from ckpt.registry.index import Index, Version
@@ -68,7 +69,7 @@ def find_garbage(
         DiskError: Something is from the future: the clock cannot be trusted.
     """
     registry = registry or Registry()
-    index = _expect_index(registry)
+    index = registry.index()
     forgotten = tuple(_forgotten(index, keep_removed))
     return _garbage(registry, _without(index, forgotten), forgotten, grace)
 
@@ -88,7 +89,7 @@ def collect(
         DiskError: Likewise.
     """
     registry = registry or Registry()
-    _expect_index(registry)  # before a lock makes a folder
+    registry.index()  # before a lock makes a folder
     if registry.doubt_of_locks:
         raise ConflictError(
             f"{registry.folder}: {registry.doubt_of_locks}, so a writer elsewhere cannot be seen",
@@ -107,16 +108,6 @@ def collect(
         for path in garbage.temporaries:
             path.unlink(missing_ok=True)
         return garbage
-
-
-def _expect_index(registry: Registry) -> Index:
-    if not registry.exists and next(registry.store.held(), None):
-        raise IntegrityError(
-            f"{registry.folder}: there are objects but no registry.json, so nothing says what is "
-            "needed",
-            hint="restore registry.json from git or from a backup",
-        )
-    return registry.index()
 
 
 def _forgotten(index: Index, kept: timedelta) -> Iterator[Version]:
@@ -142,10 +133,11 @@ def _without(index: Index, forgotten: tuple[Version, ...]) -> Index:
 def _garbage(
     registry: Registry, index: Index, forgotten: tuple[Version, ...], grace: timedelta
 ) -> Garbage:
-    manifests, objects = _needed(registry, index)
+    everything = list(registry.store.held())
+    manifests, objects = _needed(registry, index, everything, forgotten)
     old: list[Held] = []
     young: list[Held] = []
-    for each in registry.store.held():
+    for each in everything:
         if each.digest not in (manifests if each.is_manifest else objects):
             (old if _is_old(each.path, each.modified, grace) else young).append(each)
     return Garbage(
@@ -157,16 +149,25 @@ def _garbage(
     )
 
 
-def _needed(registry: Registry, index: Index) -> tuple[set[str], set[str]]:
-    """Digests of the manifests that the index names, and of the objects that these name."""
-    manifests: set[str] = set()
-    objects: set[str] = set()
-    for model in index.models.values():
-        for version in (*model.versions.values(), *model.removed.values()):
-            if version.manifest not in manifests:
-                manifests.add(version.manifest)
-                objects |= registry.manifest(version).objects().keys()
-    return manifests, objects
+def _needed(
+    registry: Registry, index: Index, held: Iterable[Held], forgotten: Iterable[Version]
+) -> tuple[set[str], set[str]]:
+    """Digests of the manifests that are needed, and of the objects that these name.
+
+    Those that the reflog alone tells of may never have been on this machine.
+    """
+    versions = [
+        version
+        for model in index.models.values()
+        for version in (*model.versions.values(), *model.removed.values())
+    ]
+    # The index's own first: an error names the version.
+    manifests = {version.manifest: registry.manifest(version) for version in versions}
+    others = {name for version in versions for name in version.also} | registry.reflog.manifests()
+    others -= {name for version in forgotten for name in version.manifests} | {*manifests}
+    there = {each.digest for each in held}
+    manifests |= {name: registry.store.manifest(name) for name in others & there}
+    return {*manifests}, {name for each in manifests.values() for name in each.objects()}
 
 
 def _temporaries(registry: Registry, grace: timedelta) -> Iterator[Path]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ckpt.ops.opened import Opened, OpenedDefinition, OpenedVersion
+from ckpt.ops.opened import Opened, OpenedDefinition, OpenedState, OpenedVersion
 from ckpt.ops.registry import Registry
 from ckpt.ops.show import log
 
@@ -33,21 +33,24 @@ class Fact:
 def differing_facts(a: Opened, b: Opened, registry: Registry) -> list[Fact]:
     """The fields that differ, by name; those of versions only where both sides are versions."""
     both = isinstance(a, OpenedVersion) and isinstance(b, OpenedVersion)
-    before, after = (dict(_facts(side, registry, made=both)) for side in (a, b))
+    if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
+        return []
+    # Beside another state_dict stand other things: the first one, say.
+    held = a.inside == b.inside
+    before, after = (dict(_facts(side, registry, made=both, held=held)) for side in (a, b))
     names = [*before, *(name for name in after if name not in before)]
     facts = [Fact(name, before.get(name), after.get(name)) for name in names]
     return [fact for fact in facts if fact.before != fact.after]
 
 
-def _facts(side: Opened, registry: Registry, *, made: bool) -> Iterator[tuple[str, Any]]:
-    if isinstance(side, OpenedDefinition):
-        return
-    if isinstance(side, OpenedVersion):
-        if made:
-            yield from _flat(_record(side, registry), "")
-        yield from _flat(side.manifest.rest, "")
-    else:
-        yield from _flat(side.checkpoint.rest, "")
+def _facts(
+    side: OpenedState, registry: Registry, *, made: bool, held: bool
+) -> Iterator[tuple[str, Any]]:
+    if made and isinstance(side, OpenedVersion):
+        yield from _flat(_record(side, registry), "")
+    if held:
+        held_by = side.manifest if isinstance(side, OpenedVersion) else side.checkpoint
+        yield from _flat(held_by.rest, "")
 
 
 def _record(side: OpenedVersion, registry: Registry) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ckpt.formats.writing import tensor_bytes
 from ckpt.manifest import Hole, Manifest, Skeleton
 from ckpt.ops.blobs import Blobs
 from ckpt.ops.opened import Named
-from ckpt.ops.registry import Added, Registry
+from ckpt.ops.registry import Added, Registry, parent_record
 from ckpt.registry.refs import FileRef, expect_name, parse_file_ref
 from ckpt.tensors import Span, TensorEntry
 
@@ -39,6 +39,7 @@ def register(
     made_by: str | None = None,
     record: Mapping[str, Any] | None = None,
     definition_source: str | None = None,
+    parent: str | None = None,
     told: Told = untold,
 ) -> Added:
     """Make the file that `ref` names the next version of a model.
@@ -52,6 +53,7 @@ def register(
         made_by: How it came about, a few words for `ckpt ls`.
         record: What else to keep: parent, plan, training config, environment.
         definition_source: Source text of the definition that it fits.
+        parent: The version that it was made of, by further training, say.
         told: Told how far it is.
 
     Returns:
@@ -63,14 +65,24 @@ def register(
     """
     parsed = parse_file_ref(fspath(ref))
     registry = registry or Registry()
+    made_of = None if parent is None else registry.version(parent)
     model = expect_name(model_name(parsed.path) if name is None else name)
     with open_path(parsed.path) as source:
         checkpoint = open_checkpoint(source, inside=parsed.inside)
         with registry.store.writing():
             blobs = Blobs(registry.store)
+            manifest = _stored(source, checkpoint, parsed, blobs, told)
+            origin = made_of and {"parent": parent_record(made_of, manifest.tensors_digest)}
             manifest = replace(
-                _stored(source, checkpoint, parsed, blobs, told),
-                record=_record(model, message, metrics, record, definition_source, blobs),
+                manifest,
+                record=_record(
+                    model,
+                    message,
+                    metrics,
+                    {**(record or {}), **(origin or {})},
+                    definition_source,
+                    blobs,
+                ),
                 inline=blobs.inline,
             )
             source.expect_unchanged()

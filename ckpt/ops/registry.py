@@ -88,10 +88,8 @@ class Registry:
     def parent(self, record: Mapping[str, Any]) -> Version | None:
         """The version of which a record says that it was made; it may have been removed since.
 
-        Its manifest is looked for first: a merge may have given it another number.
-
-        Raises:
-            RefError: There never was one.
+        It is found by its manifest, since a merge may have given it another number. None where the
+        record names none, or where it has gone for good.
         """
         made_of = record.get("parent")
         if not isinstance(made_of, dict):
@@ -100,18 +98,7 @@ class Registry:
             for version in (*model.versions.values(), *model.removed.values()):
                 if made_of.get("manifest") in version.manifests:
                     return version
-        return self.ever(str(made_of["version"]))
-
-    def ever(self, ref: str) -> Version:
-        """The version that ``mnist-cnn:v1`` names, or named before it was removed.
-
-        Raises:
-            RefError: There never was one.
-        """
-        name, _, label = ref.rpartition(":")
-        removed = self.index().model(name or None).removed
-        found = next((each for each in removed.values() if each.label == label), None)
-        return found or self.version(ref)
+        return None
 
     def manifest(self, version: Version) -> Manifest:
         """The manifest of `version`, verified."""
@@ -147,6 +134,10 @@ class Registry:
         created = now()
         # What the index says of it, so that an index that is lost can be made anew.
         record = {"model": model, **manifest.record, "made_by": made_by, "created": created}
+        tensors = manifest.tensors_digest
+        twin = self.index().same_tensors(model, tensors)
+        if twin and "parent" not in record:
+            record["parent"] = parent_record(twin, tensors)
         manifest = replace(manifest, record=record)
         draft = Version(
             model=model,
@@ -161,6 +152,7 @@ class Registry:
             created=created,
             metrics=dict(metrics or {}),
             message=message,
+            tensors=tensors,
         )
         is_new = False
 
@@ -228,6 +220,17 @@ class Registry:
             return found[0]
         names = ", ".join(version.ref for version in found)
         raise RefError(f"{prefix} names {names or 'no version'}")
+
+
+def parent_record(parent: Version, tensors: str) -> dict[str, Any]:
+    """How a version names the one that it was made of.
+
+    Args:
+        parent: That one.
+        tensors: The `tensors_digest` of the new one.
+    """
+    same = {"same_tensors": True} if parent.tensors == tensors else {}
+    return {"version": parent.ref, "manifest": parent.manifest, **same}
 
 
 def now() -> str:

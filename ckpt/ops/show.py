@@ -134,6 +134,16 @@ class Step:
     version: Version
     record: Mapping[str, Any]
 
+    @property
+    def kind(self) -> str:
+        """``trained``, ``fine-tuned``, ``renamed``, ``converted`` or ``registered``."""
+        parent = self.record.get("parent")
+        if "plan" in self.record:
+            return "renamed"
+        if parent:
+            return "converted" if parent.get("same_tensors") else "fine-tuned"
+        return "trained" if "training" in self.record else "registered"
+
 
 def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
     """The lineage of a version, from itself back to where it was first made.

@@ -20,10 +20,10 @@ SCHEMA = 1
 _SHOWN = 80  # characters of what stands there in a message
 _KINDS = {
     **dict.fromkeys(("size", "keys", "new_bytes"), int),
-    **dict.fromkeys(("made_by", "created", "message", "removed", "renumbered"), str),
+    **dict.fromkeys(("made_by", "created", "message", "tensors", "removed", "renumbered"), str),
     "metrics": dict,
 }
-_RARE = ("removed", "renumbered", "also")  # what most lines have none of, and then leave out
+_RARE = ("tensors", "removed", "renumbered", "also")  # left out where there is nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,7 @@ class Version:
         created: UTC, ISO 8601 to the second.
         metrics: E.g. ``{"accuracy": 0.9921}``.
         message: What the person said of it.
+        tensors: The manifest's `tensors_digest`; empty where an earlier ckpt wrote the line.
         removed: When it was removed, UTC, ISO 8601 to the second; empty of one that stands.
         renumbered: The number that it had before a merge gave it this one, ``v3``.
         also: Digests of other manifests of the same bytes, which a merge found beside its own.
@@ -60,6 +61,7 @@ class Version:
     created: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
+    tensors: str = ""
     removed: str = ""
     renumbered: str = ""
     also: tuple[str, ...] = ()
@@ -212,10 +214,22 @@ class Index:
             raise RefError(f"no model {name!r}", hint=_did_you_mean(name, list(self.models)))
         return self.models[name]
 
+    def before(self, version: Version) -> Version | None:
+        """The version of the same model with the next lower number."""
+        versions = self.models[version.model].versions
+        number = max((number for number in versions if number < version.number), default=None)
+        return None if number is None else versions[number]
+
     def same_content(self, model: str, content: str) -> Version | None:
         """The version of `model` that holds the same bytes already."""
         versions = self.models[model].versions.values() if model in self.models else ()
         return next((version for version in versions if version.content == content), None)
+
+    def same_tensors(self, model: str, tensors: str) -> Version | None:
+        """The latest version of `model` whose state_dict is the same, in any container."""
+        versions = self.models[model].versions if model in self.models else {}
+        same = [each for each in versions.values() if each.tensors == tensors]
+        return same[-1] if same else None
 
     def next_number(self, model: str) -> int:
         """The number that the next version of `model` gets."""

@@ -110,7 +110,7 @@ class _Sides:
         self.old_places = _old_places(self.old, {**self.others, **self.mine})
         self.origins = {place: number for number, place in self.old_places.items()}
         self.aliases = dict(self._aliases())
-        self.pointed = {number for number, _ in self.aliases.values() if number is not None}
+        self.pointed = set(self._pointed())
 
     def model(self) -> Model:
         """The model of the result."""
@@ -138,7 +138,7 @@ class _Sides:
                 yield Renumbered(f"{self.name}:v{number}", f"v{place}", place in self.mine)
 
     def kept(self) -> Iterator[str]:
-        """What stays for an alias alone."""
+        """What stays for an alias alone, or since one may be moved to it."""
         for number in sorted(self.pointed):
             if self._merged_state(number) != _THERE:
                 yield f"{self.name}:v{number}"
@@ -158,6 +158,12 @@ class _Sides:
     def _aliases(self) -> Iterator[tuple[str, tuple[int | None, bool]]]:
         for name in sorted({*self.ours.aliases, *self.theirs.aliases}):
             yield name, _three_way(*self._pointers(name))
+
+    def _pointed(self) -> Iterator[int]:
+        """What aliases point to, and what those would that a person has to decide on."""
+        for name, (number, is_conflict) in self.aliases.items():
+            pointers = self._pointers(name)[1:] if is_conflict else (number,)
+            yield from (each for each in pointers if each)
 
     def _pointers(self, name: str) -> tuple[int | None, int | None, int | None]:
         """Where an alias points in base, ours and theirs, in numbers of the result."""

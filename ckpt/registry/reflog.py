@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ckpt import strict_json
+from ckpt import digest, strict_json
 from ckpt.errors import DiskError, IntegrityError
 from ckpt.files import disk_errors, sync_folder
 from ckpt.registry.history import Change
@@ -35,6 +35,7 @@ class Entry:
         undoes: The `write_id` of the entry that this one took back.
         versions: Lines of the index that are new or not as before, by ref, ``mnist-cnn:v3``.
         next_numbers: What the next version of each model that was changed gets.
+        gone: Manifests of versions that went for good.
         serial: That of the index.
         elsewhere: Whether it was not done on this machine: it came by git, or by hand.
     """
@@ -47,6 +48,7 @@ class Entry:
     undoes: str | None = None
     versions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     next_numbers: Mapping[str, int] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
     serial: int = 0
     elsewhere: bool = False
 
@@ -104,6 +106,18 @@ class Reflog:
             raise DiskError(f"{self._path}: {error.strerror}") from error
         return [entry for line in lines if (entry := _entry(line)) is not None]
 
+    def manifests(self) -> set[str]:
+        """Those of all versions that it tells of, but of those that went for good.
+
+        Versions are among them that the index does not name now: of another branch, perhaps.
+        """
+        found: set[str] = set()
+        for entry in self.entries():
+            for line in entry.versions.values():
+                found.update([str(line.get("manifest")), *map(str, line.get("also", ()))])
+            found.difference_update(entry.gone)
+        return set(filter(digest.is_digest, found))
+
     def ends_with(self, write_id: str) -> bool:
         """Whether the last entry is that of a write; read from the file's end alone."""
         try:
@@ -127,7 +141,8 @@ def _entry(line: str) -> Entry | None:
     try:
         fields: dict[str, Any] = strict_json.parse(line)
         changed = tuple(_change(change) for change in fields.pop("changes"))
-        return Entry(**fields, changes=changed)
+        gone = tuple(fields.pop("gone", ()))
+        return Entry(**fields, changes=changed, gone=gone)
     except (ValueError, TypeError, KeyError, AttributeError, IntegrityError):
         return None
 

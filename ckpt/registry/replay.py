@@ -5,7 +5,7 @@ models that the index has. Only fields that this ckpt does not know, of models a
 are not in a reflog; those of versions are.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from ckpt.registry.history import REMOVED, THERE, Value, changes, number_of
@@ -31,6 +31,9 @@ def write_entry(
     changed = [
         model for name, model in after.models.items() if model is not before.models.get(name)
     ]
+    olds = {
+        model.name: before.models.get(model.name) or Model(name=model.name) for model in changed
+    }
     return Entry(
         write_id=after.write_id,
         parent=before.write_id if parent is None else parent,
@@ -41,9 +44,10 @@ def write_entry(
         versions={
             version.ref: version_line(version)
             for model in changed
-            for version in _new(before.models.get(model.name) or Model(name=model.name), model)
+            for version in _new(olds[model.name], model)
         },
         next_numbers={model.name: model.next_number for model in changed},
+        gone=tuple(name for model in changed for name in _gone(olds[model.name], model)),
         serial=after.serial,
         elsewhere=elsewhere,
     )
@@ -55,6 +59,13 @@ def _new(before: Model, after: Model) -> list[Version]:
     # Most are the very same, which is told faster than that they are equal.
     others = [version for version in every if version is not old.get(version.number)]
     return [version for version in others if version != old.get(version.number)]
+
+
+def _gone(before: Model, after: Model) -> Iterator[str]:
+    """The manifests of versions that are neither there nor removed any more."""
+    for number, version in {**before.versions, **before.removed}.items():
+        if number not in after.versions and number not in after.removed:
+            yield from version.manifests
 
 
 def happened(entries: Sequence[Entry]) -> list[Entry]:

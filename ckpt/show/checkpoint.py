@@ -226,13 +226,15 @@ def _tensor_data(entry: TensorEntry, shown: Shown) -> dict[str, Any]:
 
 def log_text(steps: Sequence[Step]) -> str:
     """The lineage, newest first."""
-    return "\n\n".join("\n".join(_step(step)) for step in steps)
+    text = "\n\n".join("\n".join(_step(step)) for step in steps)
+    parent = steps[-1].record.get("parent")
+    return text + (f"\n  of {printable(parent['version'])}, which is gone" if parent else "")
 
 
 def _step(step: Step) -> Iterator[str]:
     version = step.version
     yield f"{version.ref}  {digest.short(version.manifest)}  {version.created}"
-    yield f"  {printable(version.made_by)}"
+    yield f"  {step.kind}: {printable(version.made_by)}"
     if version.metrics:
         yield f"  {metrics(version.metrics)}"
     if version.message:
@@ -245,4 +247,6 @@ def _step(step: Step) -> Iterator[str]:
 
 def log_data(steps: Sequence[Step]) -> list[dict[str, Any]]:
     """The same for JSON."""
-    return [{**version_data(step.version), "record": step.record} for step in steps]
+    return [
+        {**version_data(step.version), "kind": step.kind, "record": step.record} for step in steps
+    ]

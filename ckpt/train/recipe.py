@@ -30,6 +30,8 @@ class Recipe:
 
     Attributes:
         model: Ref of the definition; it gives log-probabilities ``(batch, 10)``.
+        init: What the weights are before the first step, a version or a file that fits the
+            definition strictly; empty for the definition's own, by `seed`.
         dataset: ``auto`` is MNIST where it can be had, else scikit-learn's digits; what is a
             path, see `is_path`, is a folder of images by class or an ``.npz`` file.
         data_dir: Looked into first, in torchvision's layout (``MNIST/raw/…``).
@@ -67,6 +69,7 @@ class Recipe:
     """
 
     model: str = "ckpt.models.mnist_cnn:Net"
+    init: str = ""
     dataset: str = "auto"
     data_dir: Path | None = None
     image_size: int = 0

@@ -76,8 +76,19 @@ def read_weights(model: nn.Module, path: Path) -> None:
         state = safetensors.torch.load_file(path)
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    load_strictly(model, state, f"{path}: does not fit what it was saved from")
+
+
+def load_strictly(
+    model: nn.Module, state: Mapping[str, Tensor], complaint: str, hint: str | None = None
+) -> None:
+    """Give `model` the tensors of a state_dict, all of them and no others.
+
+    Raises:
+        FitError: The keys or shapes are not the model's; `complaint` begins the message.
+    """
     try:
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise FitError(f"{path}: does not fit what it was saved from: {reason}") from error
+        raise FitError(f"{complaint}: {reason}", hint=hint) from error

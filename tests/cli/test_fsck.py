@@ -230,7 +230,6 @@ def test_manifests_of_the_same_bytes_are_one_version(used: Run, folder: Path) ->
 
 
 WRITING = [
-    ("train", "--register", "--dataset", "digits"),
     ("register", "net.pt"),
     ("rename", "net:v1", "--rule", "conv=x"),
     ("alias", "prod", "net:v1"),

@@ -129,6 +129,37 @@ def test_nothing_goes_while_it_is_not_known_what_is_needed(
     assert stored(folder) == before
 
 
+def test_version_that_only_the_reflog_tells_of_stays(three: Run, folder: Path) -> None:
+    """As after `git checkout` of another branch, whose index does not name it."""
+    index = folder / "registry.json"
+    whole = index.read_bytes()
+    torch.save(weights(7), folder / "other.pt")
+    assert three("register", "other.pt", "--name", "net").code == 0
+    other_branch = index.read_bytes()
+    index.write_bytes(whole)
+    assert three("gc", *AT_ONCE).out == "nothing to remove\n"
+    assert three("alias", "prod", "net:v1").code == 0
+    assert three("gc", *AT_ONCE).out == "nothing to remove\n"
+    index.write_bytes(other_branch)
+    assert three("verify").code == 0
+    assert three("rm", "net:v4", "--yes").code == 0
+    assert three("gc", *AT_ONCE, "--json").data["versions"] == ["net:v4"]
+    index.write_bytes(whole)
+    assert three("verify").code == 0
+
+
+def test_lineage_ends_where_a_parent_went_for_good(three: Run) -> None:
+    assert three("rm", "net:v1", "--yes").code == 0
+    assert three("gc", *AT_ONCE).code == 0
+    ran = three("log", "net:v2")
+    assert ran.code == 0
+    assert ran.out.endswith("  of net:v1, which is gone\n")
+    assert len(three("log", "net:v2", "--json").data) == 1
+    assert three("blame", "embed1.weight", "net:v2").code == 0
+    assert three("diff", "net:v2", "net:v3").code == 0
+    assert three("rename", "net:v2", "--undo").code == 0
+
+
 def test_where_there_is_no_registry_there_is_nothing(ckpt: Run, folder: Path) -> None:
     assert ckpt("gc", "--yes").out == "nothing to remove\n"
     assert ckpt("gc", "--grace", "soon").code == 2

@@ -33,6 +33,8 @@ except SystemExit as done:
         ("show", "v1"),
         ("show", "old.pt"),
         ("log", "v1"),
+        ("log", "v1", "--", "conv1"),
+        ("blame", "conv1", "v1"),
         ("diff", "v1", "v2"),
         ("diff", "old.pt", "v2"),
         ("rename", "v1", "--rule", "fc=head"),

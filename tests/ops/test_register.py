@@ -36,7 +36,7 @@ def test_threads_give_the_same_manifest(tmp_path: Path, threads: None, monkeypat
         folder = tmp_path / name
         folder.mkdir()
         added = registering.register(path, registry=Registry(folder))
-        found.append((added.version.manifest, added.version.new_bytes))
+        found.append((added.version.content, added.version.new_bytes))
         assert not verify(registry=Registry(folder)).damages
     assert found[0] == found[1]
     assert found[0][1] == 39 * 40_000

@@ -119,7 +119,8 @@ def test_merges_that_cross_lose_nothing(seed: int) -> None:
         crossed = merged(ancestor, here, there).index
         want = {each.content for each in every(here).values()}
         assert {each.content for each in every(crossed).values()} == want
-        assert len(every(crossed)) == len(every(here))
+        # Bytes that one side forgot and had anew may stand twice in one of them.
+        assert len(every(crossed)) <= max(len(every(here)), len(every(there)))
 
 
 BASE = Index().with_version(version(1)).with_version(version(2))

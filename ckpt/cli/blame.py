@@ -1,0 +1,21 @@
+"""`ckpt blame`."""
+
+import click
+
+from ckpt.cli.options import Session
+from ckpt.cli.options import command as ckpt_command
+from ckpt.ops.blame import blame
+from ckpt.show.blame import blame_data, blame_text
+
+
+@ckpt_command(examples="ckpt blame conv1.weight\nckpt blame fc1 mnist-cnn@prod")
+@click.argument("key")
+@click.argument("ref", required=False)
+def command(session: Session, key: str, ref: str | None) -> None:
+    """Show which version last changed a tensor of REF, by default the latest version.
+
+    KEY is a key, or a module whose tensors are all meant. Tensors are followed through renames; no
+    tensor is read.
+    """
+    found = blame(key, ref, registry=session.registry)
+    session.show(lambda: blame_text(found, width=session.terminal.width), lambda: blame_data(found))

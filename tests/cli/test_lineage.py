@@ -1,0 +1,67 @@
+"""Lineage: how each version was made of the one before."""
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.cli.support import Run, weights
+
+
+def kinds(ckpt: Run, ref: str) -> list[tuple[str, str]]:
+    return [(step["version"], step["kind"]) for step in ckpt("log", ref, "--json").data]
+
+
+def test_same_tensors_in_another_container_are_a_conversion(ckpt: Run, folder: Path) -> None:
+    torch.save(weights(), folder / "net.pt")
+    assert ckpt("register", "net.pt").code == 0
+    torch.save(weights(1), folder / "net.pt")
+    assert ckpt("register", "net.pt").code == 0
+    safetensors.torch.save_file(dict(weights()), folder / "net.safetensors")
+    assert ckpt("register", "net.safetensors").code == 0
+    assert kinds(ckpt, "v3") == [("v3", "converted"), ("v1", "registered")]
+    assert "  converted: register net.safetensors\n" in ckpt("log", "v3").out
+
+
+def test_parent_that_is_named_is_fine_tuning_or_a_conversion(ckpt: Run, folder: Path) -> None:
+    torch.save(weights(), folder / "net.pt")
+    assert ckpt("register", "net.pt").code == 0
+    torch.save({**weights(), "fc2.bias": torch.zeros(10)}, folder / "tuned.pt")
+    assert ckpt("register", "tuned.pt", "--name", "other", "--parent", "net:v1").code == 0
+    assert kinds(ckpt, "other:v1") == [("v1", "fine-tuned"), ("v1", "registered")]
+    assert ckpt("rename", "other:v1", "--rule", "fc=head").code == 0
+    assert kinds(ckpt, "other:v2")[0] == ("v2", "renamed")
+    ran = ckpt("register", "tuned.pt", "--name", "third", "--parent", "net:v9")
+    assert (ran.code, "v9" in ran.err) == (2, True)
+
+
+TRAIN = ("train", "--dataset", "digits", "--epochs", "1", "--precision", "fp32", "-q")
+
+
+def test_training_that_begins_with_a_version_is_fine_tuning(ckpt: Run, folder: Path) -> None:
+    assert ckpt(*TRAIN, "--register", "--name", "net").code == 0
+    assert ckpt(*TRAIN, "--register", "--name", "net", "--init", "net").code == 0
+    assert kinds(ckpt, "net") == [("v2", "fine-tuned"), ("v1", "trained")]
+    record = ckpt("show", "net:v2", "--json").data["record"]
+    assert record["training"]["recipe"]["init"] == "net:v1", "what it was then"
+    accuracy = [row["metrics"]["accuracy"] for row in ckpt("ls", "--json").data]
+    assert accuracy[0] > accuracy[1], "it went on from there"
+
+
+def test_training_begins_with_a_file_strictly(ckpt: Run, folder: Path) -> None:
+    torch.save(weights(), folder / "begin.pt")
+    assert ckpt(*TRAIN, "--lr", "1e-30", "--init", "begin.pt", "-o", "out.pt").code == 0
+    assert torch.equal(torch.load(folder / "out.pt")["fc1.weight"], weights()["fc1.weight"])
+    state = {key.replace("conv", "embed"): each for key, each in weights().items()}
+    torch.save(state, folder / "renamed.pt")
+    ran = ckpt(*TRAIN, "--init", "renamed.pt", "-o", "no.pt")
+    assert ran.code == 3
+    assert "renamed.pt does not fit ckpt.models.mnist_cnn:Net" in ran.err
+    assert "ckpt diff renamed.pt ckpt.models.mnist_cnn:Net" in ran.err
+    assert not (folder / "no.pt").exists()
+
+
+@pytest.mark.parametrize("init", ["absent.pt", "net:v7"])
+def test_training_does_not_begin_with_nothing(init: str, ckpt: Run) -> None:
+    assert ckpt(*TRAIN, "--init", init, "-o", "no.pt").code == 2
