@@ -40,12 +40,12 @@ def test_fault_32_killed_again(
     crashed = folder.with_name("crashed")
     first = strace.calls(scene.command, copy(scene.template, folder))
     states: Counter[str] = Counter()
-    for call in [call for call in first if call.changes][3 :: 5 if ALL else 20]:
+    for call in [call for call in first if call.changes][3 :: 5 if ALL else 25]:
         copy(scene.template, folder)
         strace.killed(scene.command, folder, call)
         copy(folder, crashed)
         again = [each for each in strace.calls(command, folder) if each.changes]
-        for other in again[2 :: 4 if ALL else 12]:
+        for other in again[2 :: 4 if ALL else 16]:
             copy(crashed, folder)
             strace.killed(command, folder, other)
             try:

@@ -52,7 +52,7 @@ def test_fault_29_call_that_fails(
     found = strace.calls(scene.command, copy(scene.template, folder), names)
     points = [call for call in found if not closes_a_folder(call)]
     if not ALL:
-        points = points[:: 3 if name == "register" and not onwards else 10]
+        points = points[:: 3 if name == "register" and not onwards else 12]
     outcomes: Counter[str] = Counter()
     for call in points:
         copy(scene.template, folder)
