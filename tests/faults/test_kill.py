@@ -9,8 +9,8 @@ import pytest
 from tests.faults import strace
 from tests.faults.stage import ALL, COMMANDS, TRAINING, Scene, copy, record
 
-# All of these in the short form, each third of the others.
 NAMES = [command.name for command in (*COMMANDS, *([TRAINING] if ALL else []))]
+# All points of these in the short form, each third of the others.
 SHORT = {"register", "rename", "alias", "rm"}
 
 
