@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 
 # Tests run side by side; torch's threads would take the cores from each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,11 +13,18 @@ settings.load_profile("ckpt")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests have measured: `record_property("figure", text)`."""
+    """Print what tests have measured: `record_property("figure", text)`.
+
+    And what several tests have counted together: `record_property("count: crash points", 45)`.
+    """
     reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
-    figures = [
-        value for each in reports for name, value in each.user_properties if name == "figure"
-    ]
+    properties = [pair for each in reports for pair in each.user_properties]
+    figures = [value for name, value in properties if name == "figure"]
+    counts: Counter[str] = Counter()
+    for name, value in properties:
+        if name.startswith("count: "):
+            counts[name.removeprefix("count: ")] += int(value)
+    figures += [f"{name}: {number:,}" for name, number in counts.items()]
     if figures:
         terminalreporter.section("measured")
         for figure in sorted(set(figures)):

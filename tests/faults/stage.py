@@ -15,7 +15,8 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -99,7 +100,9 @@ COMMANDS = [
     ),
     Command("train", ("new.safetensors",), script=AS_TRAIN_DOES),
 ]
-BY_NAME = {command.name: command for command in COMMANDS}
+# Half a minute each time: for the long form, and of it a few points.
+TRAINING = Command("training", ("train", "--dataset", "digits", "--epochs", "1", "--register"))
+BY_NAME = {command.name: command for command in (*COMMANDS, TRAINING)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,22 @@ def exported(folder: Path) -> dict[str, str]:
     return found
 
 
+def record(
+    record_property: Callable[[str, object], None], what: str, name: str, outcomes: Counter[str]
+) -> None:
+    """Count what was tried; in the long form say what came of it, too.
+
+    Args:
+        record_property: pytest's.
+        what: E.g. ``killed before a call``.
+        name: Of the command.
+        outcomes: How often each came about.
+    """
+    record_property(f"count: {what}", outcomes.total())
+    if ALL:
+        record_property("figure", f"{what}, {name}: {dict(outcomes)}")
+
+
 def copy(source: Path, folder: Path) -> Path:
     """The folder, which is emptied first, holding what `source` holds."""
     folder.mkdir(exist_ok=True)
@@ -236,7 +255,7 @@ class Scene:
 
     def again(self, folder: Path) -> Ran:
         """Type the command again."""
-        if self.command.script:
+        if self.command.script or self.command == TRAINING:
             return run(folder, *self.command.line)
         return within(folder, *(self.command.again or self.command.words))
 

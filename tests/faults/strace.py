@@ -1,7 +1,7 @@
 """What strace does to a command: it lists the calls that change something, and spoils one of them.
 
-A call is named by its number among those of its name that the main thread makes, which is the
-same in every run: file names differ by run, the order of the calls does not.
+A call is named by its number among those of its name that the main thread makes, which is nearly
+always the same: file names differ by run, the order of the calls does not.
 """
 
 import re
@@ -58,13 +58,17 @@ def calls(command: Command, folder: Path, names: tuple[str, ...] = WRITES) -> li
     return found
 
 
-def killed(command: Command, folder: Path, call: Call) -> Ran:
-    """Run a command that is killed just before a call."""
+def killed(command: Command, folder: Path, call: Call) -> bool:
+    """Run a command that is killed just before a call, and say whether it came to that call.
+
+    A manifest says when it was made, and its folder is called by its digest: rarely a run finds
+    that folder there, makes it not, and ends before the last call of a name.
+    """
     inject = f"inject={call.name}:signal=KILL:when={call.number}"
     around = traced("-o", "/dev/null", "-e", inject, names=(call.name,))
     ran = run(folder, *command.line, around=around)
-    assert ran.code == -9, (str(call), ran)
-    return ran
+    assert ran.code in (-9, 0), (str(call), ran)
+    return ran.code == -9
 
 
 def failing(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import strace
-from tests.faults.stage import ALL, COMMANDS, Ran, Scene, copy
+from tests.faults.stage import ALL, COMMANDS, Ran, Scene, copy, record
 
 DISK = 5
 PLAIN = [command.name for command in COMMANDS if not command.script]
@@ -52,7 +52,7 @@ def test_fault_29_call_that_fails(
     found = strace.calls(scene.command, copy(scene.template, folder), names)
     points = [call for call in found if not closes_a_folder(call)]
     if not ALL:
-        points = points[:: 3 if name == "register" and not onwards else 10]
+        points = points[:: 3 if name == "register" and not onwards else 12]
     outcomes: Counter[str] = Counter()
     for call in points:
         copy(scene.template, folder)
@@ -68,5 +68,5 @@ def test_fault_29_call_that_fails(
             error.add_note(f"{ran}\nfailed from {call}")
             raise
         outcomes[f"exit {ran.code}, {state}"] += 1
-    how = "onwards" if onwards else "once"
-    record_property("figure", f"EIO {how} in {name}: {len(points)} calls, {dict(outcomes)}")
+    how = "calls from which on all fail" if onwards else "calls of which one fails"
+    record(record_property, f"{how}, EIO", name, outcomes)

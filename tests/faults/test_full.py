@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.disk import PAGE, mounted, nearly_full
-from tests.faults.stage import ALL, COMMANDS, Scene, copy, run
+from tests.faults.stage import ALL, COMMANDS, Scene, copy, record, run
 from tests.faults.test_errors import DISK, expect_told
 
 NAMES = [command.name for command in COMMANDS]
@@ -42,7 +42,7 @@ def test_fault_30_full_at_any_page(
             copy(scene.template, disk / "registry")
             outcomes[tried(scene, disk / "registry", pages)] += 1
             pages += 1
-    record_property("figure", f"full at any page in {name}: {pages} sizes, {dict(outcomes)}")
+    record(record_property, "sizes of a full disk", name, outcomes)
 
 
 @pytest.mark.parametrize("name", NAMES if ALL else ["begin", "register", "alias"])
@@ -64,7 +64,7 @@ def test_fault_30_full_at_any_file(
             assert ran.code in (0, DISK), ran
             outcomes[f"exit {ran.code}, {state}"] += 1
         more += 1
-    record_property("figure", f"full at any file in {name}: {more} sizes, {dict(outcomes)}")
+    record(record_property, "sizes of a full disk", name, outcomes)
 
 
 @pytest.mark.parametrize("seed", range(100 if ALL else PASSES))

@@ -11,7 +11,7 @@ import pytest
 from tests.cli.support import tree
 from tests.faults import strace
 from tests.faults.disk import mounted
-from tests.faults.stage import ALL, CKPT, COMMANDS, Ran, Scene, copy, run
+from tests.faults.stage import ALL, CKPT, COMMANDS, Ran, Scene, copy, record, run
 from tests.faults.test_errors import DISK, PLAIN, expect_told
 
 NAMES = [command.name for command in COMMANDS]
@@ -54,7 +54,7 @@ def test_fault_31_call_that_is_refused(
             failure.add_note(f"{ran}\n{error} at {call}")
             raise
         outcomes[f"exit {ran.code}, {state}"] += 1
-    record_property("figure", f"{error} in {name}: {outcomes.total()} calls, {dict(outcomes)}")
+    record(record_property, f"calls of which one fails, {error}", name, outcomes)
 
 
 @needs("prlimit")
