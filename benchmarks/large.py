@@ -23,6 +23,8 @@ from tabulate import tabulate
 
 TENSORS = 290
 CKPT = str(Path(sys.executable).with_name("ckpt"))
+# Into a new registry each time; it hashes twice, as a whole and tensor by tensor.
+REGISTER = '"$1" register "$2" --registry "$(mktemp -d -p .)" -q'
 TORCH_LOAD = "import sys, torch; torch.load(sys.argv[1], weights_only=True)"
 TORCH_MMAP = "import sys, torch; torch.load(sys.argv[1], weights_only=True, mmap=True)"
 LIBRARY_LOAD = "import sys, safetensors.torch as s; s.load_file(sys.argv[1])"
@@ -118,6 +120,8 @@ def print_copies(runs: int) -> None:
                 "iflag=count_bytes", f"count={Path(name).stat().st_size}",
             ],
             f"cp {name}, and sync": ["sh", "-c", f"cp {name} {out} && sync {out}"],
+            f"sha256sum {name}": ["sha256sum", name],
+            f"ckpt register {name}": ["sh", "-c", REGISTER, "sh", CKPT, name],
             f"ckpt export {name} -o {other}": [CKPT, "export", name, "-o", other, "-q"],
             f"ckpt rename {name}": [CKPT, "rename", name, "--rule", "model=net", "-o", out],
             f"the usual load, rename, save of {name}": [
