@@ -94,8 +94,11 @@ def _splits_and_concats(
         for whole, found, dim, margin in _joints(wholes, parts, spelled=spelled):
             sizes = tuple(part.shape[dim] for part in found)
             places = tuple(part.place for part in found)
-            sides = ((whole.place,), places) if verb == "split" else (places, (whole.place,))
-            yield Fused(verb, *sides, margin, dim, sizes, "shapes and names")
+            one, several = (whole.place,), places
+            if verb == "split":
+                yield Fused(verb, one, several, margin, dim, sizes, "shapes and names")
+            else:
+                yield Fused(verb, several, one, margin, dim, sizes, "shapes and names")
 
 
 @dataclass(frozen=True, slots=True)
