@@ -11,7 +11,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -89,24 +89,21 @@ def entries_of(pair: Pair, *, digests: bool) -> tuple[list[TensorEntry], list[Te
     digest_of: dict[str, str] = {}
     if digests:
         operated = {new for operation in pair["ops"] for new in _listed(operation["new"])}
-        digest_of = {
-            new: f"sha256:{old}" for old, new, *_ in pair["pairs"] if new not in operated
-        }
-    sides = []
-    for side in ("source", "target"):
-        sides.append(
-            [
-                TensorEntry(
-                    key,
-                    "float32",
-                    (1,) if shape is None else tuple(shape),
-                    digest=(digest_of.get(key, f"sha256:new {key}") if side == "target"
-                            else f"sha256:{key}") if digests else None,
-                )
-                for key, shape, *_ in pair[side]
-            ]
-        )  # fmt: skip
-    return sides[0], sides[1]
+        digest_of = {new: f"sha256:{old}" for old, new, *_ in pair["pairs"] if new not in operated}
+    source = [_entry(key, shape, f"sha256:{key}") for key, shape, *_ in pair["source"]]
+    target = [
+        _entry(key, shape, digest_of.get(key, f"sha256:new {key}"))
+        for key, shape, *_ in pair["target"]
+    ]
+    if digests:
+        return source, target
+    return [replace(each, digest=None) for each in source], [
+        replace(each, digest=None) for each in target
+    ]
+
+
+def _entry(key: str, shape: list[int] | None, digest: str) -> TensorEntry:
+    return TensorEntry(key, "float32", (1,) if shape is None else tuple(shape), digest=digest)
 
 
 def _count_keys(result: Score, found: Inference, pair: Pair) -> None:

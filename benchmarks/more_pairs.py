@@ -152,7 +152,7 @@ def meaningless(keys: list[str], rng: random.Random) -> Callable[[str], str]:
     share = rng.choice([0.3, 0.6, 1.0])
     for word in words_in(keys):
         if rng.random() < share:
-            made = "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(3))
+            made = _syllables(rng)
             if made not in chosen.values():
                 chosen[word] = made
     return by_word(chosen)
@@ -193,17 +193,66 @@ def nested(keys: list[str], rng: random.Random) -> Callable[[str], str]:
 
 def flattened(keys: list[str], rng: random.Random) -> Callable[[str], str]:
     """One level less: two parts become one with an underscore."""
-    inner = sorted({m[0] for key in keys for m in re.finditer(r"[A-Za-z_]+\.[A-Za-z_]+(?=\.)", key)})
+    inner = sorted(
+        {m[0] for key in keys for m in re.finditer(r"[A-Za-z_]+\.[A-Za-z_]+(?=\.)", key)}
+    )
     if not inner:
         return lambda key: key
     pair = rng.choice(inner)
     return lambda key: key.replace(pair, pair.replace(".", "_"))
 
 
+def whole_parts(keys: list[str], rng: random.Random) -> Callable[[str], str]:
+    """Some dotted parts, with their digits, become syllables: `conv1` and `conv2` have no row."""
+    parts = dict.fromkeys(p for key in keys for p in key.split(".")[:-1] if not p.isdecimal())
+    share = rng.choice([0.2, 0.5, 1.0])
+    chosen = {part: _syllables(rng) for part in parts if rng.random() < share}
+    return lambda key: ".".join(
+        [chosen.get(part, part) for part in key.split(".")[:-1]] + key.split(".")[-1:]
+    )
+
+
+def meaningless_leaves(keys: list[str], rng: random.Random) -> Callable[[str], str]:
+    """Leaves become syllables."""
+    return by_word({leaf: _syllables(rng) for leaf in sorted(_LEAVES)})
+
+
+def worded(keys: list[str], rng: random.Random) -> Callable[[str], str]:
+    """Glued digits become words: `norm1` and `norm2` are `norm_pre` and `norm_post`."""
+    words = rng.choice([("pre", "post"), ("first", "second"), ("a", "b"), ("in", "out")])
+
+    def rename(key: str) -> str:
+        return re.sub(r"([a-z])([12])(?=\.)", lambda m: f"{m[1]}_{words[int(m[2]) - 1]}", key)
+
+    return rename
+
+
+def moved(keys: list[str], rng: random.Random) -> Callable[[str], str]:
+    """All under one name goes up a level, or beside its parent."""
+    inner = sorted({(p[-3], p[-2]) for key in keys for p in [key.split(".")]
+                    if len(p) > 3 and not p[-2].isdecimal()})  # fmt: skip
+    if not inner:
+        return lambda key: key
+    above, below = rng.choice(inner)
+    new = below if rng.random() < 0.5 else f"extra.{below}"
+
+    def rename(key: str) -> str:
+        parts = key.split(".")
+        if parts[-3:-1] != [above, below]:
+            return key
+        return ".".join([*parts[:-3], *([above] if above.isdecimal() else []), new, parts[-1]])
+
+    return rename
+
+
+def _syllables(rng: random.Random) -> str:
+    return "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(3))
+
+
 SCHEMES: dict[str, Scheme] = {
     each.__name__: each
     for each in (synonyms, leaf_synonyms, abbreviations, meaningless, wrapper, one_based, glued,
-                 nested, flattened)
+                 nested, flattened, whole_parts, meaningless_leaves, worded, moved)
 }  # fmt: skip
 
 
@@ -225,15 +274,54 @@ def make_pair(model: str, keys: Keys, seed: int) -> Pair:
     if rng.random() < 0.3:
         dropped = [key for key in keys if key.endswith(("num_batches_tracked", "position_index"))]
         notes += ["dropped"] * bool(dropped)
+    if rng.random() < 0.3:
+        dropped += _cut(list(keys), rng)
+        notes.append("cut")
     gone = set(dropped)
     pairs = [[old, names[old], keys[old]] for old in keys if old not in gone]
     pair = {
         "name": f"{model} {seed} {'+'.join(notes)}", "kind": "rename", "ops": [],
         "source": [[key, shape] for key, shape in keys.items()],
         "target": [[names[key], keys[key]] for key in order if key not in gone],
-        "pairs": pairs, "dropped": dropped, "added": [],
+        "pairs": pairs, "dropped": [key for key in keys if key in gone], "added": [],
     }  # fmt: skip
+    if rng.random() < 0.3:
+        _split(pair, rng)
     return _turned(pair) if rng.random() < 0.3 else pair
+
+
+def _cut(keys: list[str], rng: random.Random) -> list[str]:
+    """What a target may lack: the last module, one leaf of each of some modules, or any few."""
+    match rng.choice(["last", "biases", "few"]):
+        case "last":
+            last = keys[-1].rpartition(".")[0]
+            return [key for key in keys if key.startswith(f"{last}.")]
+        case "biases":
+            modules = sorted({key.split(".")[-2] for key in keys if key.endswith(".bias")})
+            return [k for m in modules[:1] for k in keys if k.endswith(f".{m}.bias")]
+    return rng.sample(keys, 3)
+
+
+def _split(pair: Pair, rng: random.Random) -> None:
+    """Split what is called qkv or in_proj into three of the target."""
+    shapes = {key: shape for key, shape, *_ in pair["source"]}
+    names = rng.choice([("q", "k", "v"), ("query", "key", "value"), ("q_proj", "k_proj", "v_proj")])
+    for old, new, *_ in list(pair["pairs"]):
+        found = re.search(r"(qkv\.|in_proj_)(?=weight|bias)", old)
+        module, _, leaf = new.rpartition(".")
+        if not found or not module:
+            continue
+        base = module.rpartition(".")[0] if found[1] == "qkv." else module
+        leaf = leaf.removeprefix("in_proj_")
+        news = [f"{base}.{name}.{leaf}" for name in names]
+        size = shapes[old][0] // 3
+        place = next(n for n, (key, *_) in enumerate(pair["target"]) if key == new)
+        pair["target"][place : place + 1] = [[n, [size, *shapes[old][1:]]] for n in news]
+        pair["pairs"] = [each for each in pair["pairs"] if each[0] != old]
+        pair["pairs"] += [[old, name, shapes[old]] for name in news]
+        pair["ops"].append({"op": "split", "old": old, "new": news, "dim": 0, "sizes": [size] * 3})
+    if pair["ops"]:
+        pair["name"] += "+split"
 
 
 def _turned(pair: Pair) -> Pair:
@@ -242,6 +330,8 @@ def _turned(pair: Pair) -> Pair:
         **pair, "name": pair["name"] + " turned", "source": pair["target"],
         "target": pair["source"], "dropped": pair["added"], "added": pair["dropped"],
         "pairs": [[new, old, shape] for old, new, shape in pair["pairs"]],
+        "ops": [{**each, "op": "concat", "old": each["new"], "new": each["old"]}
+                for each in pair["ops"]],
     }  # fmt: skip
 
 

@@ -166,7 +166,7 @@ class Alignment:
             ys = [y for y in rights[each.other] if self._open(1, y, covered[1])]
             if not xs or not ys:
                 continue
-            for paired in pair_group(xs, ys, (a, b), self._likeness):
+            for paired in pair_group(xs, ys, (a, b), self._trees, self._likeness):
                 x, y = xs[paired.left], ys[paired.right]
                 if not self._plausible(paired, each, len(xs), len(ys)):
                     continue
@@ -218,7 +218,7 @@ class Alignment:
         for xs, ys in kinds.values():
             if not xs or not ys:
                 continue
-            for paired in pair_group(xs, ys, (a, b), self._likeness):
+            for paired in pair_group(xs, ys, (a, b), self._trees, self._likeness):
                 if len(xs) != len(ys) and paired.likeness < PLAUSIBLE:
                     continue
                 others = tuple(ys[other].low for other in paired.others)

@@ -4,6 +4,7 @@ Looked for among what two modules that belong together have left over, so that t
 tensor come from one place.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -83,7 +84,11 @@ def find_spelled(
     ]
     if not all(wholes):
         return []
-    return [*_splits_and_concats(*_leaves(known, above, rest), spelled=True)]
+    lefts, rights = _leaves(known, above, rest)
+    named = Counter((each.last, len(each.shape)) for each in (*lefts, *rights) if _spelled(each))
+    if max(named.values(), default=2) > 1:  # several blocks: which parts are whose?
+        return []
+    return [*_splits_and_concats(lefts, rights, spelled=True)]
 
 
 def _splits_and_concats(
@@ -214,16 +219,20 @@ def _parts_of(
     groups: dict[object, list[_Leaf]] = {}
     for part in fits:
         if letters and part.letter in letters:
-            groups.setdefault(part.siblings, []).append(part)
+            groups.setdefault((part.siblings, part.name.numbers), []).append(part)
     if not spelled:
         for part in fits:
-            groups.setdefault(part.last, []).append(part)
+            groups.setdefault((part.last, part.name.numbers), []).append(part)
         groups[None] = fits
-    for group in groups.values():
-        total = sum(part.shape[dim] for part in group)
-        if 2 <= len(group) <= _MOST_PARTS and total == whole.shape[dim]:
-            return group
-    return None
+    admitted = [
+        group
+        for group in groups.values()
+        if 2 <= len(group) <= _MOST_PARTS
+        and sum(part.shape[dim] for part in group) == whole.shape[dim]
+    ]
+    return max(
+        admitted, key=lambda group: group[0].name.numbers == whole.name.numbers, default=None
+    )
 
 
 def _spelled(whole: _Leaf) -> str:
@@ -246,7 +255,8 @@ def _in_order(whole: _Leaf, parts: list[_Leaf]) -> tuple[list[_Leaf], bool]:
     if -1 not in places and len(set(places)) == len(places):
         ranked = sorted(zip(places, parts, strict=True), key=lambda each: each[0])
         return [part for _, part in ranked], True
-    ordinals = [part.name.ordinal[-1:] for part in parts]
-    if () not in ordinals and len(set(ordinals)) == len(ordinals):
-        return sorted(parts, key=lambda part: part.name.ordinal[-1]), True
+    ordinals = [part.name.ordinal for part in parts if part.name.ordinal is not None]
+    if len(set(ordinals)) == len(parts):
+        ordered = sorted(zip(ordinals, parts, strict=True), key=lambda each: each[0])
+        return [part for _, part in ordered], True
     return sorted(parts, key=lambda part: part.order), False

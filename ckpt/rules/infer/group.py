@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ckpt.rules.infer.assignment import assign, rivals
-from ckpt.rules.infer.tree import Node
+from ckpt.rules.infer.tree import Node, Tree
+from ckpt.rules.infer.vocabulary import ORDINALS
 from ckpt.rules.infer.words import Likeness, Name
 
 STRONG = 0.3  # a margin of names that needs no order to agree
@@ -47,32 +48,40 @@ class Paired:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The nodes of one side, with what is compared of them."""
+    """The nodes of one side, with what is compared of them.
+
+    Attributes:
+        names: From the node above on.
+        contents: The names of what hangs under each.
+        ranks: In the order of registration.
+        ordinals: Rank in the row that all names make; None where they make none.
+        rows: Rank in the row that each makes with those of the same words, and its length.
+        numbers: Of each name from its end on: the number, its rank in its row, the row's length.
+    """
 
     names: list[Name]
     contents: list[Name]
     ranks: list[int]
     ordinals: list[int] | None
-    rows: dict[tuple[str, int], list[int]]
-
-    def number(self, name: Name, back: int) -> tuple[int, int, int]:
-        """Its number `back` places from the end: itself, its rank, and of how many."""
-        values = self.rows[name.template, back]
-        value = name.numbers[-back]
-        return value, values.index(value), len(values)
+    rows: list[tuple[int, int]]
+    numbers: list[list[tuple[int, int, int]]]
 
 
 def pair_group(
-    lefts: Sequence[Node], rights: Sequence[Node], above: tuple[Node, Node], likeness: Likeness
+    lefts: Sequence[Node],
+    rights: Sequence[Node],
+    above: tuple[Node, Node],
+    trees: tuple[Tree, Tree],
+    likeness: Likeness,
 ) -> list[Paired]:
     """Pair the nodes of the source with those of the target, under two that belong together."""
-    one = _side(lefts, above[0], likeness)
-    other = _side(rights, above[1], likeness)
+    one = _side(lefts, above[0], trees[0], likeness)
+    other = _side(rights, above[1], trees[1], likeness)
     if len(lefts) == len(rights) == 1:
         like = likeness.of_names(one.names[0], other.names[0])
         return [Paired(0, 0, 0.5 + like / 2, like, (), "shape")]
-    if _is_row(one) and _is_row(other) and len(lefts) == len(rights):
-        return _by_number(one, other)
+    if row := _by_number(one, other):
+        return row
     if len(lefts) * len(rights) > _MOST_PAIRS:
         return []
     likes = [[likeness.of_names(a, b) for b in other.names] for a in one.names]
@@ -85,20 +94,18 @@ def pair_group(
     ]
 
 
-def _side(nodes: Sequence[Node], above: Node, likeness: Likeness) -> _Side:
-    leaf = nodes[0].leaf
-    names = [likeness.name(node.relative(above), leaf=leaf) for node in nodes]
+def _side(nodes: Sequence[Node], above: Node, tree: Tree, likeness: Likeness) -> _Side:
+    names = [likeness.name(node.relative(above), leaf=nodes[0].leaf) for node in nodes]
     contents = [likeness.name(_content(node), leaf=False) for node in nodes]
     by_order = sorted(range(len(nodes)), key=lambda place: nodes[place].order)
     ranks = [0] * len(nodes)
     for rank, place in enumerate(by_order):
         ranks[place] = rank
-    values: dict[tuple[str, int], set[int]] = {}
-    for name in names:
-        for back, value in enumerate(reversed(name.numbers), start=1):
-            values.setdefault((name.template, back), set()).add(value)
-    rows = {key: sorted(found) for key, found in values.items()}
-    return _Side(names, contents, ranks, _ordinal_ranks(names), rows)
+    numbers = [
+        [tree.place(node.path, back) for back in range(1, len(name.numbers) + 1)]
+        for node, name in zip(nodes, names, strict=True)
+    ]
+    return _Side(names, contents, ranks, _ordinal_ranks(names), _rows(names), numbers)
 
 
 def _content(node: Node) -> str:
@@ -111,30 +118,52 @@ def _content(node: Node) -> str:
 
 def _ordinal_ranks(names: Sequence[Name]) -> list[int] | None:
     """The place of each in the row that their names make; None where they make none."""
-    ordinals = [name.ordinal[-1:] for name in names]
-    if () in ordinals or len(set(ordinals)) < len(ordinals):
+    ordinals = [name.ordinal for name in names if name.ordinal is not None]
+    if len(set(ordinals)) < len(names):
         return None
     in_order = sorted(ordinals)
     return [in_order.index(ordinal) for ordinal in ordinals]
 
 
-def _is_row(side: _Side) -> bool:
-    """Whether the names differ in one number alone."""
-    name = side.names[0]
-    if any(each.template != name.template for each in side.names):
-        return False
-    lengths = [len(side.rows[name.template, back]) for back in range(1, len(name.numbers) + 1)]
-    return sorted(lengths)[-1:] == [len(side.names)] and sum(n > 1 for n in lengths) == 1
+def _rows(names: Sequence[Name]) -> list[tuple[int, int]]:
+    """The rank of each among those whose words are the same but for the place, and their number."""
+    members: dict[tuple[str, ...], list[int]] = {}
+    keys = []
+    for place, name in enumerate(names):
+        key = tuple(word for word, _ in name.words if word not in ORDINALS)
+        members.setdefault(key, []).append(place)
+        keys.append(key)
+    ranks = [(0, 1)] * len(names)
+    for row in members.values():
+        found = _ordinal_ranks([names[place] for place in row])
+        for place, rank in zip(row, found or (), strict=False):
+            ranks[place] = rank, len(row)
+    return ranks
 
 
 def _by_number(one: _Side, other: _Side) -> list[Paired]:
-    rights = sorted(range(len(other.names)), key=lambda place: other.names[place].numbers)
-    lefts = sorted(range(len(one.names)), key=lambda place: one.names[place].numbers)
+    """The pairs of two rows whose names differ in one number alone; none where they are no such."""
+    rows = [_ranks_in_row(side) for side in (one, other)]
+    if not rows[0] or rows[0].keys() != rows[1].keys():
+        return []
     pairs = []
-    for left, right in zip(lefts, rights, strict=True):
+    for rank, left in sorted(rows[0].items(), key=lambda item: item[1]):
+        right = rows[1][rank]
         agree = one.ranks[left] == other.ranks[right]
         pairs.append(Paired(left, right, 0.8 if agree else 0.6, 1.0, (), "numbers"))
     return pairs
+
+
+def _ranks_in_row(side: _Side) -> dict[tuple[int, int], int]:
+    """Rank in the row and its length -> place, if one number alone tells the names apart."""
+    if len({name.template for name in side.names}) > 1 or not side.numbers[0]:
+        return {}
+    columns = [*zip(*side.numbers, strict=True)]
+    varying = [column for column in columns if len({each[0] for each in column}) > 1]
+    if len(varying) != 1:
+        return {}
+    found = {(rank, length): place for place, (_, rank, length) in enumerate(varying[0])}
+    return found if len(found) == len(side.names) else {}
 
 
 def _scores(
@@ -142,18 +171,12 @@ def _scores(
 ) -> list[list[float]]:
     """How well the names of each two go together."""
     contents = len({*one.contents}) > 1 or len({*other.contents}) > 1
-    placed = (
-        one.ordinals is not None
-        and other.ordinals is not None
-        and len(one.names) == len(other.names)
-    )
     table: list[list[float]] = []
     for i, a in enumerate(one.names):
         line: list[float] = []
         for j, b in enumerate(other.names):
-            score = likes[i][j] + _NUMBER * _numbers(one, other, a, b)
-            if placed and one.ordinals and other.ordinals:
-                score += _ORDINAL * (one.ordinals[i] == other.ordinals[j])
+            score = likes[i][j] + _NUMBER * _numbers(one.numbers[i], other.numbers[j])
+            score += _ORDINAL * _places(one, other, i, j)
             if contents:
                 score += _CONTENT * likeness.of_names(one.contents[i], other.contents[j])
             line.append(score + _SAME * (likes[i][j] >= 1.0 and a.text == b.text))
@@ -161,15 +184,20 @@ def _scores(
     return table
 
 
-def _numbers(one: _Side, other: _Side, a: Name, b: Name) -> float:
+def _places(one: _Side, other: _Side, i: int, j: int) -> float:
+    """Whether two have the same place in their rows; a half where they have none."""
+    if one.ordinals and other.ordinals and len(one.names) == len(other.names):
+        return float(one.ordinals[i] == other.ordinals[j])
+    (rank, length), (rank_b, length_b) = one.rows[i], other.rows[j]
+    return float(rank == rank_b) if length == length_b > 1 else _NO_NUMBER
+
+
+def _numbers(one: Sequence[tuple[int, int, int]], other: Sequence[tuple[int, int, int]]) -> float:
     """How well the numbers agree, from 0 to 1; a half where they say nothing."""
-    count = min(len(a.numbers), len(b.numbers))
-    if not count:
-        return 1.0 if not a.numbers and not b.numbers else _NO_NUMBER
+    if not one or not other:
+        return _NO_NUMBER if one or other else 1.0
     total = 0.0
-    for back in range(1, count + 1):
-        value, rank, length = one.number(a, back)
-        value_b, rank_b, length_b = other.number(b, back)
+    for (value, rank, length), (value_b, rank_b, length_b) in zip(one, other, strict=False):
         if length == length_b > 1:
             total += rank == rank_b
         elif length == length_b:
@@ -178,7 +206,7 @@ def _numbers(one: _Side, other: _Side, a: Name, b: Name) -> float:
             total += value == value_b
         else:  # rows of other lengths: an index may have moved
             total += _NO_NUMBER
-    return total / count
+    return total / min(len(one), len(other))
 
 
 def _assigned(names: list[list[float]], one: _Side, other: _Side) -> list[int]:

@@ -89,7 +89,7 @@ def _copies(
 ) -> Iterator[Match]:
     """Targets that only a tensor that has another target already can give: a tied one."""
     made = {match.target for match in matches} | {k for each in operations for k in each.targets}
-    given = {match.source for match in matches}
+    given = {m.source for m in matches if m.confidence is not Confidence.AMBIGUOUS}
     of_kind: dict[int, list[str]] = {}
     for leaf, kind in zip(trees[0].leaves, trees[0].kinds, strict=True):
         of_kind.setdefault(kind, []).append(leaf.path)
@@ -97,7 +97,8 @@ def _copies(
         sources = of_kind.get(kind, [])
         if leaf.path in made or len(sources) != 1 or sources[0] not in given:
             continue
-        if counts[1][kind] == 2 and len(kinds.shapes[kind]) >= 2:
+        alone = "#" not in template_of(leaf.path)  # of a repeated block there would be more
+        if alone and counts[1][kind] == 2 and len(kinds.shapes[kind]) >= 2:
             evidence = "the only tensor of its shape, a second time"
             yield Match(sources[0], leaf.path, Confidence.LIKELY, _COPY, (), evidence)
 

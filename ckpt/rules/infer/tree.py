@@ -4,10 +4,14 @@ Every node knows its leaves in the order of the tree, and its signature: how man
 which kind hang under it. Two modules that hold the same have the same signature.
 """
 
+import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+_NUMBER = re.compile(r"\d+")
+_DIGITS = 18  # of a number; no index has more
 _MOST_PARTS = 64  # of one key; what lies deeper stays in one part
 
 
@@ -90,12 +94,21 @@ class Tree:
         leaves: In the order of the tree; `index` of each says which key it is.
         index: Of the leaf in the list that was given.
         kinds: Of each leaf, in the order of the tree.
+        rows: Of a path with one of its numbers left out, the numbers that stand there.
     """
 
     root: Node
     leaves: list[Node]
     index: list[int]
     kinds: list[int]
+    rows: dict[str, list[int]]
+
+    def place(self, path: str, back: int) -> tuple[int, int, int]:
+        """The number in `path` that is `back` places from the end: it, its rank, of how many."""
+        found = [*_NUMBER.finditer(path)][-back]
+        value = int(found[0][:_DIGITS])
+        row = self.rows[path[: found.start()]]
+        return value, bisect_left(row, value), len(row)
 
 
 _Trie = dict[str, "_Trie | int"]
@@ -106,10 +119,19 @@ def build_tree(keys: Sequence[str], kinds: Sequence[int], signatures: Signatures
     trie: _Trie = {}
     for number, key in enumerate(keys):
         _insert(trie, key.split(".", _MOST_PARTS), number)
-    tree = Tree(Node("", None, 0), [], [], [])
+    tree = Tree(Node("", None, 0), [], [], [], _rows(keys))
     _grow(tree, tree.root, trie, keys, kinds)
     _sign(tree.root, tree.kinds, signatures)
     return tree
+
+
+def _rows(keys: Sequence[str]) -> dict[str, list[int]]:
+    """The numbers that stand behind the same text, e.g. all indices of the layers of one list."""
+    found: dict[str, set[int]] = {}
+    for key in keys:
+        for number in _NUMBER.finditer(key):
+            found.setdefault(key[: number.start()], set()).add(int(number[0][:_DIGITS]))
+    return {before: sorted(values) for before, values in found.items()}
 
 
 def _insert(trie: _Trie, parts: list[str], number: int) -> None:

@@ -127,7 +127,7 @@ ORDINALS: dict[str, int] = {
     "first": BEFORE, "pre": BEFORE, "before": BEFORE, "in": BEFORE, "input": BEFORE,
     "second": 5, "post": BEHIND, "after": BEHIND, "final": BEHIND, "last": BEHIND,
     "attention": 0, "attn": 0, "self": 0, "cross": 1, "mlp": 4, "ffn": 4,
-    "start": BEFORE, "end": BEHIND,
+    "start": BEFORE, "end": BEHIND, "a": 0, "b": 1, "c": 2, "d": 3,
 }  # fmt: skip
 
 # Tensors that a module computes by itself, and that versions of it have or lack: sources are

@@ -34,37 +34,35 @@ class Name:
     Attributes:
         text: As it is.
         words: Lower case, the usual phrases joined, each with its weight.
-        numbers: In order, those that belong to no phrase.
+        numbers: All, in order.
+        ordinal: Its place in a row: its last number that belongs to no phrase, or the place that
+            its words name; None for none.
         template: The text with ``#`` for each number.
     """
 
     text: str
     words: Words
     numbers: tuple[int, ...]
+    ordinal: int | None
     template: str
-
-    @property
-    def ordinal(self) -> tuple[int, ...]:
-        """Its place in a row: its numbers, or the place that its words name; empty for none."""
-        if self.numbers:
-            return self.numbers
-        places = [ORDINALS[word] for word, _ in self.words if word in ORDINALS]
-        return (places[-1],) if places else ()
 
 
 def read_name(text: str, *, leaf: bool) -> Name:
     """Read a name; the last part of a `leaf` weighs more, since it says what the tensor is."""
     parts = text.split(".")
     words: list[tuple[str, float]] = []
-    numbers: list[int] = []
+    places: list[int] = []
     for place, part in enumerate(parts):
         weight = _LEAF_WEIGHT if leaf and place == len(parts) - 1 else 1.0
         for word in words_of(part):
             if word.isdecimal():
-                numbers.append(int(word[:18]))
+                places.append(int(word[:18]))
             else:
                 words.append((word, weight * (_FAINT_WEIGHT if word in FAINT else 1.0)))
-    return Name(text, tuple(words[-_MOST_WORDS:]), tuple(numbers), template_of(text))
+    named = [ORDINALS[word] for word, _ in words if word in ORDINALS]
+    ordinal = next(reversed(places or named), None)
+    numbers = tuple(int(found[:18]) for found in re.findall(r"\d+", text))
+    return Name(text, tuple(words[-_MOST_WORDS:]), numbers, ordinal, template_of(text))
 
 
 def template_of(text: str) -> str:
