@@ -133,7 +133,11 @@ def _count_operations(result: Score, found: Inference, pair: Pair) -> None:
     proposed = {(each.verb, each.sources, each.targets, each.dim) for each in found.operations}
     result.operations = len(true)
     result.operations_right = len(true & proposed)
-    result.operations_wrong = len(proposed - true)
+    result.operations_wrong = sum(
+        each.confidence is not Confidence.AMBIGUOUS
+        and (each.verb, each.sources, each.targets, each.dim) not in true
+        for each in found.operations
+    )
 
 
 def _listed(one_or_more: Any) -> list[str]:

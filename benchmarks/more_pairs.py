@@ -132,7 +132,7 @@ def synonyms(keys: list[str], rng: random.Random) -> Callable[[str], str]:
 
 def leaf_synonyms(keys: list[str], rng: random.Random) -> Callable[[str], str]:
     """Leaves become others that people use."""
-    return by_word({leaf: rng.choice(SYNONYMS[leaf]) for leaf in _LEAVES if leaf in SYNONYMS})
+    return by_word({leaf: rng.choice(SYNONYMS[leaf]) for leaf in sorted(_LEAVES & SYNONYMS.keys())})
 
 
 def abbreviations(keys: list[str], rng: random.Random) -> Callable[[str], str]:

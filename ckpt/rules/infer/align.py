@@ -80,6 +80,7 @@ class Alignment:
         self._known_of = Known(trees, shapes, _surplus(trees), likeness)
         self._likeness = likeness
         self._done = tuple(bytearray(len(tree.leaves)) for tree in trees)
+        self._doubted = tuple(bytearray(len(tree.leaves)) for tree in trees)
         self._partner: dict[int, int] = {}
         self._known: dict[tuple[_Form, _Form], tuple[list[Found], list[Fused]]] = {}
         self.found: list[Found] = []
@@ -159,27 +160,61 @@ class Alignment:
 
     def _modules(self, a: Node, b: Node) -> None:
         """Pair the modules under two, the largest first."""
-        lefts, rights = _by_signature(a), _by_signature(b)
+        sides = _by_signature(a), _by_signature(b)
         covered = tuple(bytearray(self._done[side]) for side in (0, 1))
-        for each in self._classes(lefts, rights, a, b):
-            xs = [x for x in lefts[each.one] if self._open(0, x, covered[0])]
-            ys = [y for y in rights[each.other] if self._open(1, y, covered[1])]
+        for each in self._classes(*sides):
+            xs, ys = self._members(each, sides, covered)
             if not xs or not ys:
                 continue
-            for paired in pair_group(xs, ys, (a, b), self._trees, self._likeness):
+            pairs = pair_group(xs, ys, (a, b), self._trees, self._likeness)
+            taken = [
+                paired
+                for paired in pairs
+                if self._plausible(paired, each, len(xs), len(ys))
+                and self._consistent(xs[paired.left], ys[paired.right])
+            ]
+            for paired in taken:
                 x, y = xs[paired.left], ys[paired.right]
-                if not self._plausible(paired, each, len(xs), len(ys)):
-                    continue
-                if not self._consistent(x, y):
-                    continue
                 self._descend(x, y, paired, [ys[other] for other in paired.others])
                 covered[0][x.low : x.high] = b"\x01" * x.size
                 covered[1][y.low : y.high] = b"\x01" * y.size
+            if any(paired.margin <= OPEN for paired in taken):
+                self._doubt(0, xs, {paired.left for paired in taken})
+                self._doubt(1, ys, {paired.right for paired in taken})
 
-    def _open(self, side: int, node: Node, covered: bytearray) -> bool:
+    def _doubt(self, side: int, nodes: list[Node], taken: set[int]) -> None:
+        """What an open decision left over is as open as what it took."""
+        for place, node in enumerate(nodes):
+            if place not in taken:
+                self._doubted[side][node.low : node.high] = b"\x01" * node.size
+
+    def _is_doubted(self, x: Node, y: Node) -> bool:
+        left, right = self._doubted
+        return 1 in left[x.low : x.high] or 1 in right[y.low : y.high]
+
+    def _members(
+        self,
+        each: _Class,
+        sides: tuple[dict[int, list[Node]], dict[int, list[Node]]],
+        covered: tuple[bytearray, ...],
+    ) -> tuple[list[Node], list[Node]]:
+        """The nodes of a class; where one side has fewer, with those that lack a little."""
+        found = tuple(
+            [node for node in sides[side][number] if self._open(node, covered[side])]
+            for side, number in enumerate((each.one, each.other))
+        )
+        fewer = 0 if len(found[0]) < len(found[1]) else 1
+        if each.exact and found[fewer] and len(found[0]) != len(found[1]):
+            whole = self._signatures[each.one]
+            for number in self._alone(sides[fewer], sides[1 - fewer]):
+                if number != each.one and _lacks_little(self._signatures[number], whole):
+                    nodes = sides[fewer][number]
+                    found[fewer].extend(n for n in nodes if self._open(n, covered[fewer]))
+        return found[0], found[1]
+
+    def _open(self, node: Node, covered: bytearray) -> bool:
         """Whether something under a node is free, and the node in none that has a partner."""
-        inner = covered[node.low : node.high]
-        return 0 in inner
+        return 0 in covered[node.low : node.high]
 
     def _plausible(self, paired: Paired, each: _Class, lefts: int, rights: int) -> bool:
         if each.exact and lefts == rights:
@@ -200,6 +235,8 @@ class Alignment:
         return inside == sum(right in range(y.low, y.high) for right in self._partner.values())
 
     def _descend(self, x: Node, y: Node, paired: Paired, others: list[Node]) -> None:
+        if self._is_doubted(x, y):
+            paired = replace(paired, margin=OPEN)
         start, start_fused = len(self.found), len(self.fused)
         self._align(x, y)
         for place in range(start, len(self.found)):
@@ -223,11 +260,10 @@ class Alignment:
                     continue
                 others = tuple(ys[other].low for other in paired.others)
                 x, y = xs[paired.left], ys[paired.right]
-                self._add(Found(x.low, y.low, paired.margin, others, paired.evidence))
+                margin = OPEN if self._is_doubted(x, y) else paired.margin
+                self._add(Found(x.low, y.low, margin, others, paired.evidence))
 
-    def _classes(
-        self, lefts: dict[int, list[Node]], rights: dict[int, list[Node]], a: Node, b: Node
-    ) -> list[_Class]:
+    def _classes(self, lefts: dict[int, list[Node]], rights: dict[int, list[Node]]) -> list[_Class]:
         """Signatures whose nodes may belong together, in the order in which to try them."""
         all_of = self._signatures
         classes = [
@@ -277,6 +313,12 @@ def _alike(one: int, other: int, a: Signature, b: Signature) -> _Class | None:
     if shared < size * _HALF:
         return None
     return _Class(one, other, shared, False, shared / size)
+
+
+def _lacks_little(part: Signature, whole: Signature) -> bool:
+    """Whether two signatures share more than half of their leaves."""
+    shared = sum((part.kinds & whole.kinds).values())
+    return shared > max(part.size, whole.size) * _HALF
 
 
 def _moved(found: Found, left: int, right: int) -> Found:

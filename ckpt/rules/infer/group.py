@@ -84,7 +84,13 @@ def pair_group(
         return row
     if len(lefts) * len(rights) > _MOST_PAIRS:
         return []
-    likes = [[likeness.of_names(a, b) for b in other.names] for a in one.names]
+    likes = [
+        [
+            likeness.of_names(a, b) if a.words or b.words else _numbers(left, right)
+            for b, right in zip(other.names, other.numbers, strict=True)
+        ]
+        for a, left in zip(one.names, one.numbers, strict=True)
+    ]
     names = _scores(one, other, likes, likeness)
     found = _assigned(names, one, other)
     return [
