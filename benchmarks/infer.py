@@ -19,6 +19,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ckpt.rules.infer import Confidence, Inference, infer
+from ckpt.rules.infer.synthesis import count_rules, proves, synthesise
 from ckpt.tensors import TensorEntry
 
 Pair = dict[str, Any]
@@ -72,7 +73,7 @@ def main() -> None:
         print(table(scores))
 
 
-def score(pair: Pair, *, digests: bool = False) -> Score:
+def score(pair: Pair, *, digests: bool = False, rules: bool = True) -> Score:
     """Infer the mapping of one pair, and compare it with the true one."""
     source, target = entries_of(pair, digests=digests)
     begin = perf_counter()
@@ -81,6 +82,11 @@ def score(pair: Pair, *, digests: bool = False) -> Score:
     result = Score(pair["name"], pair.get("kind", ""), len(pair["pairs"]), seconds=seconds)
     _count_keys(result, found, pair)
     _count_operations(result, found, pair)
+    if rules:
+        begin = perf_counter()
+        made = synthesise(source, target, found)
+        result.rule_seconds = perf_counter() - begin
+        result.rules, result.exact = count_rules(made), proves(source, made, found)
     return result
 
 
@@ -165,10 +171,11 @@ def table(scores: Sequence[Score]) -> str:
                 "whole" if each.whole else "",
                 each.rules if each.exact else "",
                 f"{each.seconds:.2f}",
+                f"{each.rule_seconds:.2f}",
             ]
         )
     heads = ["pair", "keys", "certain", "likely", "ambiguous", "lost", "operations", "", "rules"]
-    return tabulate([*rows, _total(scores)], [*heads, "s"], disable_numparse=True)
+    return tabulate([*rows, _total(scores)], [*heads, "s", "rules s"], disable_numparse=True)
 
 
 def _total(scores: Sequence[Score]) -> list[str]:
@@ -184,6 +191,7 @@ def _total(scores: Sequence[Score]) -> list[str]:
         "all", str(sum(each.keys for each in scores)), *cells,
         str(sum(each.lost for each in scores)), "/".join(map(str, ops)), whole,
         str(sum(each.rules for each in scores)), f"{sum(each.seconds for each in scores):.2f}",
+        f"{sum(each.rule_seconds for each in scores):.2f}",
     ]  # fmt: skip
 
 

@@ -352,6 +352,7 @@ def main() -> None:
     parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--digests", action="store_true")
+    parser.add_argument("--rules", action="store_true", help="make the rules as well")
     parser.add_argument("--show", type=int, default=0, help="wrong keys of each pair to show")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
@@ -367,7 +368,7 @@ def main() -> None:
         for number, pair in enumerate(pairs):
             (options.output / f"{number:03}.json").write_text(json.dumps(pair))
         return
-    scores = [score(pair, digests=options.digests) for pair in pairs]
+    scores = [score(pair, digests=options.digests, rules=options.rules) for pair in pairs]
     _print(scores, options.show)
 
 

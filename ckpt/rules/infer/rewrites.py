@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-ROUNDS = 5
-_MOST_OLD, _MOST_NEW = 4, 5  # dotted parts of a replacement
-_MOST_NUMBERS = 3  # of one replacement that are tried both as groups and as they are
+HOPES = ((0.5, 0.2, 0.1, 0.0, 0.0), (0.0, 0.0, 0.0))  # for `Cutter.cut`; one or the other is better
+_MOST_OLD, _MOST_NEW = 3, 4  # dotted parts of a replacement
+_MOST_NUMBERS = 2  # of one replacement that are tried both as groups and as they are
 _NUMBER = re.compile(r"\d+")
 _WHOLE_COST = 2.0  # of a replacement that one key uses
 _UNUSED = 0.2  # keys that are said to use a replacement that none uses
@@ -41,23 +41,69 @@ class Piece:
     end: int
 
 
-def cut(pairs: Sequence[tuple[str, str]]) -> list[list[Piece]]:
-    """The pieces of each pair of an old and a new key."""
-    forms: dict[tuple[str, str], list[Rewrite]] = {}
-    steps = [_steps(old, new, forms) for old, new in pairs]
-    counts: Mapping[Rewrite, float] = Counter(
-        rewrite for step in steps for rewrite in {each[4] for each in step if each[4] is not None}
-    )
-    cuts: list[list[Piece]] = []
-    for _ in range(ROUNDS):
-        costs = {rewrite: _cost(rewrite, count) for rewrite, count in counts.items()}
-        cuts = [
-            _cheapest(old, new, step, costs) for (old, new), step in zip(pairs, steps, strict=True)
-        ]
-        used = Counter(piece.rewrite for pieces in cuts for piece in pieces)
-        if used == counts:
-            break
-        counts = {rewrite: used[rewrite] or _UNUSED for rewrite in counts}
+Forms = dict[tuple[str, str], list[Rewrite]]
+
+
+class Cutter:
+    """Cuts some pairs of an old and a new key.
+
+    Args:
+        pairs: Old key and new key.
+        forms: Replacements that were worked out for others already; added to.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]], forms: Forms) -> None:
+        self._pairs = pairs
+        self._steps = [_steps(old, new, forms) for old, new in pairs]
+
+    def cut(self, hopes: Sequence[float], banned: set[Rewrite]) -> list[list[Piece]]:
+        """The pieces of each pair.
+
+        Args:
+            hopes: How much the keys that could use a replacement count beside those that do,
+                round by round.
+            banned: Replacements that are not to be used.
+        """
+        steps = [[each for each in step if each[4] not in banned] for step in self._steps]
+        possible = Counter(
+            rewrite
+            for step in steps
+            for rewrite in {each[4] for each in step if each[4] is not None}
+        )
+        counts: Mapping[Rewrite, float] = possible
+        for hope in hopes:
+            costs = {rewrite: _cost(rewrite, count) for rewrite, count in counts.items()}
+            cuts = [
+                _cheapest(old, new, step, costs)
+                for (old, new), step in zip(self._pairs, steps, strict=True)
+            ]
+            used = Counter(piece.rewrite for pieces in cuts for piece in pieces)
+            counts = {
+                rewrite: used[rewrite] + hope * count or _UNUSED
+                for rewrite, count in possible.items()
+            }
+        return _with_fewer(self._pairs, steps, cuts)
+
+
+def _with_fewer(
+    pairs: Sequence[tuple[str, str]], steps: Sequence[Sequence["_Step"]], cuts: list[list[Piece]]
+) -> list[list[Piece]]:
+    """Without the replacements that the others can do, the least used first."""
+    used = Counter(piece.rewrite for pieces in cuts for piece in pieces)
+    costs = {rewrite: _cost(rewrite, count) for rewrite, count in used.items()}
+    few = [[each for each in step if each[4] is None or each[4] in used] for step in steps]
+    for rewrite in sorted(used, key=lambda each: (used[each], -len(each.old))):
+        fewer = [[each for each in step if each[4] != rewrite] for step in few]
+        touched = [n for n, pieces in enumerate(cuts) if any(p.rewrite == rewrite for p in pieces)]
+        found = {}
+        for place in touched:
+            try:
+                found[place] = _cheapest(*pairs[place], fewer[place], costs)
+            except KeyError:  # the others do not reach the end of this key
+                break
+        else:
+            few = fewer
+            cuts = [found.get(place, pieces) for place, pieces in enumerate(cuts)]
     return cuts
 
 
@@ -69,7 +115,7 @@ def _cost(rewrite: Rewrite, count: float) -> float:
 _Step = tuple[int, int, int, int, Rewrite | None]  # old parts from, to; new from, to; None: kept
 
 
-def _steps(old: str, new: str, forms: dict[tuple[str, str], list[Rewrite]]) -> list[_Step]:
+def _steps(old: str, new: str, forms: Forms) -> list[_Step]:
     """All ways to go from some parts of the old key to some of the new one."""
     olds, news = old.split("."), new.split(".")
     before, behind = _kept_ends(olds, news)
@@ -82,18 +128,19 @@ def _steps(old: str, new: str, forms: dict[tuple[str, str], list[Rewrite]]) -> l
     for i, j in product(range(before, end_old), range(before, end_new)):
         if olds[i] == news[j]:
             found.append((i, i + 1, j, j + 1, None))
-        for a in range(i + 1, min(i + _most(end_old - before), end_old) + 1):
-            for b in range(j + 1, min(j + _most(end_new - before), end_new) + 1):
+        for a in range(i + 1, min(i + _MOST_OLD, end_old) + 1):
+            for b in range(j + 1, min(j + _MOST_NEW, end_new) + 1):
                 if not _is_padded(olds[i:a], news[j:b]):
                     text = ".".join(olds[i:a]), ".".join(news[j:b])
                     if text not in forms:
                         forms[text] = list(_forms(*text))
                     found += ((i, a, j, b, form) for form in forms[text])
-    return found
+    found.append((0, len(olds), 0, len(news), _whole(old, new)))
+    return sorted(found, key=lambda step: step[:4])
 
 
-def _most(parts: int) -> int:
-    return max(_MOST_NEW, 1) if parts <= 12 else _MOST_OLD - 1
+def _whole(old: str, new: str) -> Rewrite:
+    return Rewrite(escaped(old), new)
 
 
 def _kept_ends(olds: Sequence[str], news: Sequence[str]) -> tuple[int, int]:
@@ -183,7 +230,7 @@ def _cheapest(
     """The cheapest way from the start of both keys to their ends."""
     olds, news = old.split("."), new.split(".")
     best: dict[tuple[int, int], tuple[float, _Step | None]] = {(0, 0): (0.0, None)}
-    for step in sorted(steps, key=lambda step: step[:4]):
+    for step in steps:
         i, a, j, b, rewrite = step
         if (i, j) not in best:
             continue

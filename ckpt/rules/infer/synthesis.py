@@ -14,7 +14,7 @@ from ckpt.rules.infer.contexts import Keys, Span, rules_for
 from ckpt.rules.infer.covering import patterns_for
 from ckpt.rules.infer.operating import tables_for
 from ckpt.rules.infer.result import Inference
-from ckpt.rules.infer.rewrites import Piece, Rewrite, cut, escaped
+from ckpt.rules.infer.rewrites import HOPES, Cutter, Forms, Piece, Rewrite, escaped
 from ckpt.rules.infer.words import template_of
 from ckpt.rules.mapping import KeyMap
 from ckpt.rules.plan import plan_tensors
@@ -25,7 +25,8 @@ from ckpt.rules.together import AtOnce
 from ckpt.tensors import TensorEntry
 
 _TRIES = 4
-_SAMPLES = 4  # keys of one pair of templates that are looked at first
+_BANS = 8  # times that keys are cut anew
+_SAMPLES = 3  # keys of one pair of templates that are looked at first
 
 Pairs = list[tuple[str, str]]
 
@@ -99,7 +100,9 @@ def _guesses(pairs: Pairs) -> Iterator[list[Rule]]:
     if all(old == new for old, new in pairs):
         yield []
         return
-    yield from ([*start, *rest] for start, left in _starts(pairs) for rest in _rest(left))
+    forms: Forms = {}
+    for start, left in _starts(pairs):
+        yield from ([*start, *rest] for rest in _rest(left, forms))
 
 
 def _starts(pairs: Pairs) -> Iterator[tuple[list[Rule], Pairs]]:
@@ -120,22 +123,23 @@ def _starts(pairs: Pairs) -> Iterator[tuple[list[Rule], Pairs]]:
             yield [Add(prefix)], [(prefix + old, new) for old, new in pairs]
 
 
-def _rest(pairs: Pairs) -> Iterator[list[Rule]]:
+def _rest(pairs: Pairs, forms: Forms) -> Iterator[list[Rule]]:
     if all(old == new for old, new in pairs):
         yield []
         return
-    rules = _by_pieces(pairs)
+    rules = _by_pieces(pairs, forms)
     if rules is not None:
         if _renamed_in_turn(pairs, rules):
             yield [*rules]
         yield [AtOnce(tuple(rules))]
 
 
-def _by_pieces(pairs: Pairs) -> list[RenameRule] | None:
+def _by_pieces(pairs: Pairs, forms: Forms) -> list[RenameRule] | None:
     """Rules for the pieces in which the keys differ, made of samples until all keys are right."""
     samples = _samples(pairs)
     for _ in range(_TRIES):
-        rules = _rules_of(samples, cut(samples))
+        cutter = Cutter(samples, forms)
+        rules = min((_rules_of(samples, cutter, hopes) for hopes in HOPES), key=len)
         group = AtOnce(tuple(rules)) if rules else None
         wrong = [pair for pair in pairs if not _is_right(group, *pair)]
         if not wrong:
@@ -167,8 +171,25 @@ def _samples(pairs: Pairs) -> Pairs:
     return found
 
 
-def _rules_of(pairs: Pairs, cuts: Sequence[Sequence[Piece]]) -> list[RenameRule]:
-    """A rule or several for each replacement; whole keys where none can be found."""
+def _rules_of(pairs: Pairs, cutter: Cutter, hopes: Sequence[float]) -> list[RenameRule]:
+    """A rule or several for each replacement; whole keys where none can be found.
+
+    A replacement that no rule expresses is given up, and the keys are cut anew.
+    """
+    banned: set[Rewrite] = set()
+    for _ in range(_BANS):
+        rules, failed = _expressed(pairs, cutter.cut(hopes, banned))
+        if not failed:
+            return rules
+        banned |= failed.keys()
+    places = dict.fromkeys(place for group in failed.values() for place in group)
+    return [*(_whole(*pairs[place]) for place in places), *rules]
+
+
+def _expressed(
+    pairs: Pairs, cuts: Sequence[Sequence[Piece]]
+) -> tuple[list[RenameRule], dict[Rewrite, list[int]]]:
+    """The rules of the replacements, and those that have none with the keys that use them."""
     olds = [old for old, _ in pairs]
     spans: dict[Rewrite, list[Span]] = {}
     for place, (old, pieces) in enumerate(zip(olds, cuts, strict=True)):
@@ -181,12 +202,13 @@ def _rules_of(pairs: Pairs, cuts: Sequence[Sequence[Piece]]) -> list[RenameRule]
     rank = {rewrite: place for place, rewrite in enumerate(in_order)}
     keys = Keys(olds, [[(p.start, p.end, rank[p.rewrite]) for p in pieces] for pieces in cuts])
     rules: list[RenameRule] = []
-    whole: dict[int, None] = {}
+    failed: dict[Rewrite, list[int]] = {}
     for rewrite in in_order:
         found = rules_for(rewrite, rank[rewrite], spans[rewrite], keys)
         rules += found or ()
-        whole.update({} if found else dict.fromkeys(span.key for span in spans[rewrite]))
-    return [*(_whole(*pairs[place]) for place in whole), *rules]
+        if found is None:
+            failed[rewrite] = [span.key for span in spans[rewrite]]
+    return rules, failed
 
 
 def _made(rewrite: Rewrite, old: str) -> str:
