@@ -26,6 +26,8 @@ from ckpt.tensors import TensorEntry
 
 _TRIES = 4
 _BANS = 8  # times that keys are cut anew
+_MANY = 400  # samples; keys that share so little are no case for few rules
+_MORE = 30  # wrong keys that become samples
 _SAMPLES = 3  # keys of one pair of templates that are looked at first
 
 Pairs = list[tuple[str, str]]
@@ -128,28 +130,33 @@ def _rest(pairs: Pairs, forms: Forms) -> Iterator[list[Rule]]:
         yield []
         return
     rules = _by_pieces(pairs, forms)
-    if rules is not None:
-        if _renamed_in_turn(pairs, rules):
-            yield [*rules]
-        yield [AtOnce(tuple(rules))]
+    if _renamed_in_turn(pairs, rules):
+        yield [*rules]
+    yield [AtOnce(tuple(rules))]
 
 
-def _by_pieces(pairs: Pairs, forms: Forms) -> list[RenameRule] | None:
-    """Rules for the pieces in which the keys differ, made of samples until all keys are right."""
+def _by_pieces(pairs: Pairs, forms: Forms) -> list[RenameRule]:
+    """Rules for the pieces in which the keys differ, made of samples until all keys are right.
+
+    Keys that stay wrong get a rule each, before the others.
+    """
     samples = _samples(pairs)
     for _ in range(_TRIES):
+        large = len(samples) > _MANY
         cutter = Cutter(samples, forms)
-        rules = min((_rules_of(samples, cutter, hopes) for hopes in HOPES), key=len)
+        lists = (
+            _rules_of(samples, cutter, hopes, bans=2 if large else _BANS)
+            for hopes in HOPES[: 1 if large else None]
+        )
+        rules = min(lists, key=len)
         group = AtOnce(tuple(rules)) if rules else None
         wrong = [pair for pair in pairs if not _is_right(group, *pair)]
-        if not wrong:
-            return rules
         known = {*samples}
         more = [pair for pair in wrong if pair not in known]
-        samples += _samples(more) if more else []
-        if not more:
+        if not more or large:
             break
-    return None
+        samples += dict.fromkeys((*_samples(more), *more[:: len(more) // _MORE + 1]))
+    return [*(_whole(*pair) for pair in wrong), *rules]
 
 
 def _is_right(group: AtOnce | None, old: str, new: str) -> bool:
@@ -171,13 +178,13 @@ def _samples(pairs: Pairs) -> Pairs:
     return found
 
 
-def _rules_of(pairs: Pairs, cutter: Cutter, hopes: Sequence[float]) -> list[RenameRule]:
+def _rules_of(pairs: Pairs, cutter: Cutter, hopes: Sequence[float], bans: int) -> list[RenameRule]:
     """A rule or several for each replacement; whole keys where none can be found.
 
     A replacement that no rule expresses is given up, and the keys are cut anew.
     """
     banned: set[Rewrite] = set()
-    for _ in range(_BANS):
+    for _ in range(bans):
         rules, failed = _expressed(pairs, cutter.cut(hopes, banned))
         if not failed:
             return rules
