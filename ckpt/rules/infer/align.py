@@ -15,6 +15,7 @@ from ckpt.rules.infer.group import OPEN, PLAUSIBLE, Paired, pair_group
 from ckpt.rules.infer.tree import Node, Signature, Tree
 from ckpt.rules.infer.words import Likeness
 
+_INVERTED = bytes((1, 0)) + bytes(254)
 _HALF = 0.5  # of what two modules hold must be the same, where nothing else says so
 _FEW = 3  # leaves; smaller modules must hold the same
 _MOST_CLASSES = 250  # of modules without a counterpart that are compared one by one
@@ -81,6 +82,7 @@ class Alignment:
         self._likeness = likeness
         self._done = tuple(bytearray(len(tree.leaves)) for tree in trees)
         self._doubted = tuple(bytearray(len(tree.leaves)) for tree in trees)
+        self._left = tuple(bytearray(len(tree.leaves)) for tree in trees)
         self._partner: dict[int, int] = {}
         self._known: dict[tuple[_Form, _Form], tuple[list[Found], list[Fused]]] = {}
         self.found: list[Found] = []
@@ -162,8 +164,12 @@ class Alignment:
         """Pair the modules under two, the largest first."""
         sides = _by_signature(a), _by_signature(b)
         covered = tuple(bytearray(self._done[side]) for side in (0, 1))
+        paired_already: tuple[set[str], set[str]] = (set(), set())
         for each in self._classes(*sides):
-            xs, ys = self._members(each, sides, covered)
+            xs, ys = (
+                [node for node in nodes if node.path not in paired_already[side]]
+                for side, nodes in enumerate(self._members(each, sides, covered))
+            )
             if not xs or not ys:
                 continue
             pairs = pair_group(xs, ys, (a, b), self._trees, self._likeness)
@@ -176,8 +182,12 @@ class Alignment:
             for paired in taken:
                 x, y = xs[paired.left], ys[paired.right]
                 self._descend(x, y, paired, [ys[other] for other in paired.others])
-                covered[0][x.low : x.high] = b"\x01" * x.size
-                covered[1][y.low : y.high] = b"\x01" * y.size
+                for side, node in enumerate((x, y)):
+                    paired_already[side].add(node.path)
+                    # What is left over may go elsewhere.
+                    done = self._done[side][node.low : node.high]
+                    covered[side][node.low : node.high] = done
+                    self._left[side][node.low : node.high] = done.translate(_INVERTED)
             if any(paired.margin <= OPEN for paired in taken):
                 self._doubt(0, xs, {paired.left for paired in taken})
                 self._doubt(1, ys, {paired.right for paired in taken})
@@ -188,9 +198,14 @@ class Alignment:
             if place not in taken:
                 self._doubted[side][node.low : node.high] = b"\x01" * node.size
 
-    def _is_doubted(self, x: Node, y: Node) -> bool:
-        left, right = self._doubted
-        return 1 in left[x.low : x.high] or 1 in right[y.low : y.high]
+    def _is_doubted(self, x: Node, y: Node, paired: Paired) -> bool:
+        """Whether a pair is open whatever the group says: doubted, or left over and unlike."""
+        of = self._doubted if paired.likeness >= PLAUSIBLE else self._left
+        return any(
+            1 in flags[side][node.low : node.high]
+            for flags in (self._doubted, of)
+            for side, node in enumerate((x, y))
+        )
 
     def _members(
         self,
@@ -235,8 +250,10 @@ class Alignment:
         return inside == sum(right in range(y.low, y.high) for right in self._partner.values())
 
     def _descend(self, x: Node, y: Node, paired: Paired, others: list[Node]) -> None:
-        if self._is_doubted(x, y):
+        if self._is_doubted(x, y, paired):
             paired = replace(paired, margin=OPEN)
+        for side, node in enumerate((x, y)):  # found its place
+            self._left[side][node.low : node.high] = bytes(node.size)
         start, start_fused = len(self.found), len(self.fused)
         self._align(x, y)
         for place in range(start, len(self.found)):
@@ -260,7 +277,7 @@ class Alignment:
                     continue
                 others = tuple(ys[other].low for other in paired.others)
                 x, y = xs[paired.left], ys[paired.right]
-                margin = OPEN if self._is_doubted(x, y) else paired.margin
+                margin = OPEN if self._is_doubted(x, y, paired) else paired.margin
                 self._add(Found(x.low, y.low, margin, others, paired.evidence))
 
     def _classes(self, lefts: dict[int, list[Node]], rights: dict[int, list[Node]]) -> list[_Class]:

@@ -255,7 +255,7 @@ def _in_order(whole: _Leaf, parts: list[_Leaf]) -> tuple[list[_Leaf], bool]:
     if -1 not in places and len(set(places)) == len(places):
         ranked = sorted(zip(places, parts, strict=True), key=lambda each: each[0])
         return [part for _, part in ranked], True
-    ordinals = [part.name.ordinal for part in parts if part.name.ordinal is not None]
+    ordinals = [part.name.ordinal for part in parts if part.name.ordinal]
     if len(set(ordinals)) == len(parts):
         ordered = sorted(zip(ordinals, parts, strict=True), key=lambda each: each[0])
         return [part for _, part in ordered], True

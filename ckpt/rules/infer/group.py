@@ -78,25 +78,30 @@ def pair_group(
     one = _side(lefts, above[0], trees[0], likeness)
     other = _side(rights, above[1], trees[1], likeness)
     if len(lefts) == len(rights) == 1:
-        like = likeness.of_names(one.names[0], other.names[0])
+        like = _likes(one, other, likeness)[0][0]
         return [Paired(0, 0, 0.5 + like / 2, like, (), "shape")]
     if row := _by_number(one, other):
         return row
     if len(lefts) * len(rights) > _MOST_PAIRS:
         return []
-    likes = [
-        [
-            likeness.of_names(a, b) if a.words or b.words else _numbers(left, right)
-            for b, right in zip(other.names, other.numbers, strict=True)
-        ]
-        for a, left in zip(one.names, one.numbers, strict=True)
-    ]
+    likes = _likes(one, other, likeness)
     names = _scores(one, other, likes, likeness)
     found = _assigned(names, one, other)
     return [
         _judged(row, column, names, found, likes, one, other)
         for row, column in enumerate(found)
         if column >= 0
+    ]
+
+
+def _likes(one: _Side, other: _Side, likeness: Likeness) -> list[list[float]]:
+    """How alike the names of each two are; of mere numbers, these."""
+    return [
+        [
+            likeness.of_names(a, b) if a.words or b.words else _numbers(left, right)
+            for b, right in zip(other.names, other.numbers, strict=True)
+        ]
+        for a, left in zip(one.names, one.numbers, strict=True)
     ]
 
 
@@ -124,7 +129,7 @@ def _content(node: Node) -> str:
 
 def _ordinal_ranks(names: Sequence[Name]) -> list[int] | None:
     """The place of each in the row that their names make; None where they make none."""
-    ordinals = [name.ordinal for name in names if name.ordinal is not None]
+    ordinals = [name.ordinal for name in names if name.ordinal]
     if len(set(ordinals)) < len(names):
         return None
     in_order = sorted(ordinals)

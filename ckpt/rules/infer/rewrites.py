@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 HOPES = ((0.5, 0.2, 0.1, 0.0, 0.0), (0.0, 0.0, 0.0))  # for `Cutter.cut`; one or the other is better
-_MOST_OLD, _MOST_NEW = 3, 4  # dotted parts of a replacement
+_MOST_OLD, _MOST_NEW = 4, 4  # dotted parts of a replacement
 _MOST_NUMBERS = 2  # of one replacement that are tried both as groups and as they are
 _NUMBER = re.compile(r"\d+")
 _WHOLE_COST = 2.0  # of a replacement that one key uses

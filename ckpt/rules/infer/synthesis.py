@@ -5,6 +5,7 @@ Drops come first, then operations, then renames. Law: the rules, applied to the 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ckpt.errors import CkptError, RuleError
 from ckpt.rules.choice import drop
@@ -24,11 +25,9 @@ from ckpt.rules.rule import RenameRule, parse_rule
 from ckpt.rules.together import AtOnce
 from ckpt.tensors import TensorEntry
 
-_TRIES = 4
-_BANS = 8  # times that keys are cut anew
-_MANY = 400  # samples; keys that share so little are no case for few rules
-_MORE = 30  # wrong keys that become samples
+_MOST_CUTS = 1_200  # keys that are cut into pieces, each time anew
 _SAMPLES = 3  # keys of one pair of templates that are looked at first
+_MORE = 30  # wrong keys that become samples
 
 Pairs = list[tuple[str, str]]
 
@@ -97,14 +96,19 @@ def _renames(inference: Inference) -> Pairs:
     return pairs
 
 
+@dataclass(slots=True)
+class _Effort:
+    """What the search may still cost, in keys that are cut, and what it worked out so far."""
+
+    forms: Forms
+    left: int = _MOST_CUTS
+
+
 def _guesses(pairs: Pairs) -> Iterator[list[Rule]]:
     """Lists of rules that may rename just so."""
-    if all(old == new for old, new in pairs):
-        yield []
-        return
     forms: Forms = {}
     for start, left in _starts(pairs):
-        yield from ([*start, *rest] for rest in _rest(left, forms))
+        yield from ([*start, *rest] for rest in _rest(left, _Effort(forms)))
 
 
 def _starts(pairs: Pairs) -> Iterator[tuple[list[Rule], Pairs]]:
@@ -125,38 +129,34 @@ def _starts(pairs: Pairs) -> Iterator[tuple[list[Rule], Pairs]]:
             yield [Add(prefix)], [(prefix + old, new) for old, new in pairs]
 
 
-def _rest(pairs: Pairs, forms: Forms) -> Iterator[list[Rule]]:
+def _rest(pairs: Pairs, effort: _Effort) -> Iterator[list[Rule]]:
     if all(old == new for old, new in pairs):
         yield []
         return
-    rules = _by_pieces(pairs, forms)
+    rules = _by_pieces(pairs, effort)
     if _renamed_in_turn(pairs, rules):
         yield [*rules]
     yield [AtOnce(tuple(rules))]
 
 
-def _by_pieces(pairs: Pairs, forms: Forms) -> list[RenameRule]:
+def _by_pieces(pairs: Pairs, effort: _Effort) -> list[RenameRule]:
     """Rules for the pieces in which the keys differ, made of samples until all keys are right.
 
     Keys that stay wrong get a rule each, before the others.
     """
     samples = _samples(pairs)
-    for _ in range(_TRIES):
-        large = len(samples) > _MANY
-        cutter = Cutter(samples, forms)
-        lists = (
-            _rules_of(samples, cutter, hopes, bans=2 if large else _BANS)
-            for hopes in HOPES[: 1 if large else None]
-        )
-        rules = min(lists, key=len)
+    while True:
+        cutter = Cutter(samples, effort.forms)
+        rules = _rules_of(samples, cutter, HOPES[0], effort)
+        if effort.left > 0:
+            rules = min(rules, _rules_of(samples, cutter, HOPES[1], effort), key=len)
         group = AtOnce(tuple(rules)) if rules else None
         wrong = [pair for pair in pairs if not _is_right(group, *pair)]
         known = {*samples}
         more = [pair for pair in wrong if pair not in known]
-        if not more or large:
-            break
+        if not more or effort.left <= 0:
+            return [*(_whole(*pair) for pair in wrong), *rules]
         samples += dict.fromkeys((*_samples(more), *more[:: len(more) // _MORE + 1]))
-    return [*(_whole(*pair) for pair in wrong), *rules]
 
 
 def _is_right(group: AtOnce | None, old: str, new: str) -> bool:
@@ -178,16 +178,21 @@ def _samples(pairs: Pairs) -> Pairs:
     return found
 
 
-def _rules_of(pairs: Pairs, cutter: Cutter, hopes: Sequence[float], bans: int) -> list[RenameRule]:
+def _rules_of(
+    pairs: Pairs, cutter: Cutter, hopes: Sequence[float], effort: _Effort
+) -> list[RenameRule]:
     """A rule or several for each replacement; whole keys where none can be found.
 
     A replacement that no rule expresses is given up, and the keys are cut anew.
     """
     banned: set[Rewrite] = set()
-    for _ in range(bans):
+    while True:
+        effort.left -= len(pairs)
         rules, failed = _expressed(pairs, cutter.cut(hopes, banned))
         if not failed:
             return rules
+        if effort.left <= 0:
+            break
         banned |= failed.keys()
     places = dict.fromkeys(place for group in failed.values() for place in group)
     return [*(_whole(*pairs[place]) for place in places), *rules]

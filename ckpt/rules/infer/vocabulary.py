@@ -126,7 +126,8 @@ ORDINALS: dict[str, int] = {
     "gate": 0, "up": 1, "down": 2,
     "first": BEFORE, "pre": BEFORE, "before": BEFORE, "in": BEFORE, "input": BEFORE,
     "second": 5, "post": BEHIND, "after": BEHIND, "final": BEHIND, "last": BEHIND,
-    "attention": 0, "attn": 0, "self": 0, "cross": 1, "mlp": 4, "ffn": 4,
+    "attention": 0, "attn": 0, "self": 0, "cross": 1, "encoder": 1, "decoder": 2,
+    "mlp": 4, "ffn": 4,
     "start": BEFORE, "end": BEHIND, "a": 0, "b": 1, "c": 2, "d": 3,
 }  # fmt: skip
 

@@ -35,15 +35,15 @@ class Name:
         text: As it is.
         words: Lower case, the usual phrases joined, each with its weight.
         numbers: All, in order.
-        ordinal: Its place in a row: its last number that belongs to no phrase, or the place that
-            its words name; None for none.
+        ordinal: Its place in a row: its last number that belongs to no phrase, or the places that
+            its words name; empty for none.
         template: The text with ``#`` for each number.
     """
 
     text: str
     words: Words
     numbers: tuple[int, ...]
-    ordinal: int | None
+    ordinal: tuple[int, ...]
     template: str
 
 
@@ -60,7 +60,7 @@ def read_name(text: str, *, leaf: bool) -> Name:
             else:
                 words.append((word, weight * (_FAINT_WEIGHT if word in FAINT else 1.0)))
     named = [ORDINALS[word] for word, _ in words if word in ORDINALS]
-    ordinal = next(reversed(places or named), None)
+    ordinal = (places[-1],) if places else tuple(named)
     numbers = tuple(int(found[:18]) for found in re.findall(r"\d+", text))
     return Name(text, tuple(words[-_MOST_WORDS:]), numbers, ordinal, template_of(text))
 
