@@ -1,0 +1,88 @@
+"""The best pairing of two lists by a table of scores, and how much better than the next best.
+
+Law: `assign` gives each row one column at most, and no pairing has a higher sum of scores.
+"""
+
+from collections.abc import Sequence
+from math import inf
+
+Table = Sequence[Sequence[float]]
+
+
+def assign(scores: Table) -> list[int]:
+    """The column of each row, -1 for none, so that the sum of the scores is greatest.
+
+    Every row has a column, or every column a row. The Hungarian method with potentials,
+    rows x rows x columns steps.
+    """
+    rows, columns = len(scores), len(scores[0]) if scores else 0
+    if rows > columns:
+        flipped = assign([[row[j] for row in scores] for j in range(columns)])
+        found = [-1] * rows
+        for j, i in enumerate(flipped):
+            found[i] = j
+        return found
+    return _hungarian([[-score for score in row] for row in scores], columns)
+
+
+def _hungarian(costs: Table, columns: int) -> list[int]:
+    rows = len(costs)
+    u, v = [0.0] * (rows + 1), [0.0] * (columns + 1)
+    owner = [0] * (columns + 1)  # the row of each column, from 1
+    for row in range(1, rows + 1):
+        owner[0] = row
+        column, least = 0, [inf] * (columns + 1)
+        way, used = [0] * (columns + 1), [False] * (columns + 1)
+        while owner[column]:
+            used[column] = True
+            at, delta, best = owner[column], inf, 0
+            line, base = costs[at - 1], u[at]
+            for j in range(1, columns + 1):
+                if used[j]:
+                    continue
+                cost = line[j - 1] - base - v[j]
+                if cost < least[j]:
+                    least[j], way[j] = cost, column
+                if least[j] < delta:
+                    delta, best = least[j], j
+            for j in range(columns + 1):
+                if used[j]:
+                    u[owner[j]] += delta
+                    v[j] -= delta
+                else:
+                    least[j] -= delta
+            column = best
+        while column:
+            owner[column] = owner[way[column]]
+            column = way[column]
+    found = [-1] * rows
+    for j in range(1, columns + 1):
+        if owner[j]:
+            found[owner[j] - 1] = j - 1
+    return found
+
+
+def rivals(scores: Table, found: Sequence[int], row: int) -> list[tuple[float, int]]:
+    """What each other column for `row` would cost, (loss, column), the cheapest first.
+
+    The loss is that of exchanging two rows, or of taking what is free, for each row that
+    changes; 0 or less says that the scores do not care.
+    """
+    mine = found[row]
+    owners = {column: other for other, column in enumerate(found) if column >= 0}
+    losses: list[tuple[float, int]] = []
+    for column, score in enumerate(scores[row]):
+        if column == mine:
+            continue
+        other = owners.get(column)
+        if other is None:
+            losses.append((scores[row][mine] - score, column))
+            continue
+        before = scores[row][mine] + scores[other][column]
+        losses.append(((before - score - scores[other][mine]) / 2, column))
+    losses += (
+        (scores[row][mine] - scores[other][mine], mine)
+        for other, column in enumerate(found)
+        if column < 0
+    )
+    return sorted(losses)

@@ -1,0 +1,185 @@
+"""The modules of a state_dict as a tree, a chain of modules with one child each being one node.
+
+Every node knows its leaves in the order of the tree, and its signature: how many leaves of
+which kind hang under it. Two modules that hold the same have the same signature.
+"""
+
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+_NUMBER = re.compile(r"\d+")
+_DIGITS = 18  # of a number; no index has more
+_MOST_PARTS = 64  # of one key; what lies deeper stays in one part
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A module, or a tensor.
+
+    Attributes:
+        path: Dotted, down to where it branches; that of the root may be empty.
+        parent: None for the root.
+        low: Its leaves are those from here...
+        high: ...to before here, in the order of the tree.
+        children: In the order in which they come first.
+        signature: Number of its `Signature`.
+        order: Of its first tensor, in the order of registration.
+        leaf: Whether it is a tensor.
+    """
+
+    path: str
+    parent: "Node | None"
+    low: int
+    high: int = 0
+    children: list["Node"] = field(default_factory=list)
+    signature: int = -1
+    order: int = 0
+    leaf: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of its leaves."""
+        return self.high - self.low
+
+    def below(self) -> Iterator["Node"]:
+        """All nodes under it, parents before their children."""
+        stack = self.children[::-1]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(reversed(node.children))
+
+    def relative(self, to: "Node") -> str:
+        """Its path from a node above it."""
+        return self.path[len(to.path) + 1 :] if to.path else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What hangs under a node: kinds of leaves, with their numbers, and elements in all."""
+
+    kinds: Counter[int]
+    size: int
+    numel: int
+
+
+class Signatures:
+    """All signatures of both sides, numbered."""
+
+    def __init__(self, numels: Sequence[int]) -> None:
+        self._numbers: dict[frozenset[tuple[int, int]], int] = {}
+        self._numels = numels
+        self.all: list[Signature] = []
+
+    def number(self, kinds: Counter[int]) -> int:
+        """The number of a signature."""
+        key = frozenset(kinds.items())
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = len(self.all)
+            numel = sum(self._numels[kind] * count for kind, count in kinds.items())
+            self.all.append(Signature(kinds, sum(kinds.values()), numel))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One side.
+
+    Attributes:
+        root: Holds all.
+        leaves: In the order of the tree; `index` of each says which key it is.
+        index: Of the leaf in the list that was given.
+        kinds: Of each leaf, in the order of the tree.
+        rows: Of a path with one of its numbers left out, the numbers that stand there.
+    """
+
+    root: Node
+    leaves: list[Node]
+    index: list[int]
+    kinds: list[int]
+    rows: dict[str, list[int]]
+
+    def place(self, path: str, back: int) -> tuple[int, int, int]:
+        """The number in `path` that is `back` places from the end: it, its rank, of how many."""
+        found = [*_NUMBER.finditer(path)][-back]
+        value = int(found[0][:_DIGITS])
+        row = self.rows[path[: found.start()]]
+        return value, bisect_left(row, value), len(row)
+
+
+_Trie = dict[str, "_Trie | int"]
+
+
+def build_tree(keys: Sequence[str], kinds: Sequence[int], signatures: Signatures) -> Tree:
+    """Make the tree of some keys, unique, with the kind of each."""
+    trie: _Trie = {}
+    for number, key in enumerate(keys):
+        _insert(trie, key.split(".", _MOST_PARTS), number)
+    tree = Tree(Node("", None, 0), [], [], [], _rows(keys))
+    _grow(tree, tree.root, trie, keys, kinds)
+    _sign(tree.root, tree.kinds, signatures)
+    return tree
+
+
+def _rows(keys: Sequence[str]) -> dict[str, list[int]]:
+    """The numbers that stand behind the same text, e.g. all indices of the layers of one list."""
+    found: dict[str, set[int]] = {}
+    for key in keys:
+        for number in _NUMBER.finditer(key):
+            found.setdefault(key[: number.start()], set()).add(int(number[0][:_DIGITS]))
+    return {before: sorted(values) for before, values in found.items()}
+
+
+def _insert(trie: _Trie, parts: list[str], number: int) -> None:
+    for part in parts[:-1]:
+        inner = trie.get(part)
+        if isinstance(inner, int):  # `a` and `a.b`: the tensor becomes a child without a name
+            inner = trie[part] = {"": inner}
+        elif inner is None:
+            inner = trie[part] = {}
+        trie = inner
+    last = trie.get(parts[-1])
+    if isinstance(last, dict):
+        last[""] = number
+    else:
+        trie[parts[-1]] = number
+
+
+def _grow(tree: Tree, node: Node, trie: _Trie, keys: Sequence[str], kinds: Sequence[int]) -> None:
+    while len(trie) == 1:  # a chain: one node, named by its end
+        ((part, inner),) = trie.items()
+        if isinstance(inner, int):
+            break
+        node.path = f"{node.path}.{part}" if node.path else part
+        trie = inner
+    for part, inner in trie.items():
+        child = Node(f"{node.path}.{part}" if node.path else part, node, len(tree.leaves))
+        while isinstance(inner, dict) and len(inner) == 1:
+            ((part, inner),) = inner.items()
+            child.path += f".{part}"
+        node.children.append(child)
+        if isinstance(inner, int):
+            child.path, child.leaf, child.order = keys[inner], True, inner
+            child.high = child.low + 1
+            tree.leaves.append(child)
+            tree.index.append(inner)
+            tree.kinds.append(kinds[inner])
+        else:
+            _grow(tree, child, inner, keys, kinds)
+    node.high = len(tree.leaves)
+    node.order = min((child.order for child in node.children), default=0)
+
+
+def _sign(node: Node, kinds: Sequence[int], signatures: Signatures) -> Counter[int]:
+    if node.leaf:
+        counts = Counter((kinds[node.low],))
+    else:
+        counts = Counter[int]()
+        for child in node.children:
+            counts.update(_sign(child, kinds, signatures))
+    node.signature = signatures.number(counts)
+    return counts
