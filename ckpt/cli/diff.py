@@ -25,6 +25,12 @@ from ckpt.show.terminal import coloured
     "either, bytes are compared where that is little (256 MB). Versions are compared by digest at "
     "no cost.",
 )
+@click.option(
+    "--map",
+    "as_map",
+    is_flag=True,
+    help="Find out which key of A becomes which of B, how sure that is, and the rules for it.",
+)
 @click.option("--stat", is_flag=True, help="Show numbers by module in place of keys.")
 @click.option(
     "--format",
@@ -59,6 +65,7 @@ def command(
     before: str,
     after: str,
     values: bool | None,
+    as_map: bool,
     stat: bool,
     form: str,
     records: bool,
@@ -76,6 +83,9 @@ def command(
         if values is False:
             raise click.UsageError("--keys reads no values, which --tolerance and --all need")
         values = True
+    if as_map:
+        _show_map(session, before, after, arguments)
+        return
     with session.progress("comparing") as told:
         comparison = diff(
             before,
@@ -101,3 +111,12 @@ def command(
         session.terminal.result(markdown(report) if form == "markdown" else page(report))
     if exit_code and comparison.differs:
         click.get_current_context().exit(1)
+
+
+def _show_map(session: Session, before: str, after: str, arguments: dict[str, object]) -> None:
+    from ckpt.ops.inferring import find_rules
+    from ckpt.show.mapping import found_data, found_text
+
+    with session.progress("comparing") as told:
+        found = find_rules(before, after, registry=session.registry, arguments=arguments, told=told)
+    session.show(lambda: found_text(found), lambda: found_data(found))

@@ -17,7 +17,8 @@ from ckpt.show.renamed import renamed_data, renamed_text
 
 
 @ckpt_command(
-    examples='ckpt rename old.pt --rule "conv->embed" --check models/mnist_embed.py:Net\n'
+    examples="ckpt rename old.pt --to models/mnist_embed.py:Net\n"
+    'ckpt rename old.pt --rule "conv->embed" --check models/mnist_embed.py:Net\n'
     r'ckpt rename old.pt --rule "layers\.(\d+)->blocks.{1+1}" --dry-run' + "\n"
     "ckpt rename run.pt::model --unwrap --in-place\n"
     "ckpt rename v1 --rule conv=embed\n"
@@ -57,6 +58,14 @@ from ckpt.show.renamed import renamed_data, renamed_text
 @click.option("--add", multiple=True, metavar="PREFIX", help="Put a prefix before every key.")
 @click.option("--drop", "drops", multiple=True, metavar="REGEX", help="Leave these tensors out.")
 @click.option("--keep", "keeps", multiple=True, metavar="REGEX", help="Leave all others out.")
+@click.option(
+    "--to",
+    metavar="DEF|FILE|REF",
+    help="Find the rules that make it fit a definition, or give it the keys of a file or version.",
+)
+@click.option(
+    "--accept-likely", is_flag=True, help="With --to: take the best guess where nothing decides."
+)
 @click.option("--check", metavar="DEF", help="Refuse unless the result fits this definition.")
 @arg_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
@@ -87,6 +96,8 @@ def command(
     add: tuple[str, ...],
     drops: tuple[str, ...],
     keeps: tuple[str, ...],
+    to: str | None,
+    accept_likely: bool,
     check: str | None,
     arguments: dict[str, object],
     out: Path | None,
@@ -103,9 +114,12 @@ def command(
     Of a file a new one is written beside it, old.renamed.pt; SRC itself is never touched
     without --in-place. Of a version the next version is made, which stores no tensor bytes.
 
-    Rules apply in this order: --unwrap, --strip, --drop, --keep, --map, --rules, --rule, --add.
+    Rules apply in this order: --unwrap, --strip, --drop, --keep, --map, --rules, --rule, --add, and
+    then those that --to finds.
     """
     expect_whole_rules(source, texts)
+    if accept_likely and to is None:
+        raise UsageError("--accept-likely goes with --to")
     if name and not registered:
         raise UsageError("--name goes with --register")
     saved = None if rule_file is None else read_rule_file(rule_file)
@@ -119,6 +133,8 @@ def command(
         source,
         _in_order(before, saved, after, undo=undo),
         registry=session.registry,
+        to=to,
+        accept_likely=accept_likely,
         check=check,
         arguments=arguments,
         out=out,

@@ -14,6 +14,7 @@ from ckpt.rules.rule import RenameRule
 from ckpt.rules.suggest import suggest_rules
 from ckpt.tensors import TensorEntry
 
+MOST_INFERRED = 2_000  # keys; that takes about a second
 MOST_DROPPED = 3  # keys; more than these left over are no detail that a hint may leave out
 
 
@@ -24,7 +25,8 @@ class Fitting:
     Attributes:
         definition: Its ref.
         fit: What agrees and what does not.
-        options: Of `ckpt rename`, that make the state_dict fit; empty where none are known.
+        options: Of `ckpt rename`, that make the state_dict fit, ``--to`` alone where these are many
+            rules; empty where none are known.
     """
 
     definition: str
@@ -42,7 +44,26 @@ def fitting(
     for rules in _guesses(entries, wanted):
         if fit(_applied(entries, rules), wanted).fits:
             return Fitting(definition, found, tuple(map(_option, rules)))
+    if _can_be_found(entries, wanted):
+        return Fitting(definition, found, (f"--to {definition}",))
     return Fitting(definition, found)
+
+
+def _can_be_found(entries: Sequence[TensorEntry], wanted: Sequence[TensorEntry]) -> bool:
+    """Whether rules can be inferred of which nothing is a guess, and that make it fit."""
+    if max(len(entries), len(wanted)) > MOST_INFERRED:
+        return False
+    from ckpt.rules.infer import infer
+    from ckpt.rules.infer.synthesis import synthesise
+
+    inference = infer(entries, wanted)
+    if not inference.settled or inference.missing:
+        return False
+    try:
+        rules = synthesise(entries, wanted, inference)
+    except CkptError:  # no rules express it
+        return False
+    return fit(_applied(entries, rules), wanted).fits
 
 
 def _guesses(entries: Sequence[TensorEntry], wanted: Sequence[TensorEntry]) -> Iterator[list[Rule]]:

@@ -10,14 +10,22 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from os import fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import AmbiguousStateError, FitError, UsageError
 from ckpt.formats import ALL, format_for, format_of, is_usual
 from ckpt.journal import exclusive
 from ckpt.ops.fitting import Fitting, fitting
 from ckpt.ops.next_version import next_version, plan_record
-from ckpt.ops.opened import Named, OpenedFile, OpenedState, OpenedVersion, as_typed, open_state
+from ckpt.ops.opened import (
+    Named,
+    OpenedFile,
+    OpenedState,
+    OpenedVersion,
+    as_typed,
+    open_ref,
+    open_state,
+)
 from ckpt.ops.register import model_name, register
 from ckpt.ops.registry import Added, Registry
 from ckpt.ops.rule_files import RuleFile, write_rule_file
@@ -30,6 +38,9 @@ from ckpt.rules.planned import Rule
 from ckpt.rules.rule import parse_rule
 from ckpt.rules.together import SWAP, parse_swap
 from ckpt.tensors import TensorEntry
+
+if TYPE_CHECKING:
+    from ckpt.ops.inferring import Found
 
 Rules = str | Mapping[str, str] | Sequence[str | Rule] | RuleFile
 
@@ -46,6 +57,7 @@ class Renamed:
         added: The version that was added, if one was.
         left_out: What that version does not hold of the one before, a few words each.
         saved: The rule file that was written, if one was.
+        found: The mapping that was inferred, if one was asked for.
     """
 
     source: str
@@ -55,6 +67,7 @@ class Renamed:
     added: Added | None = None
     left_out: tuple[str, ...] = ()
     saved: Path | None = None
+    found: "Found | None" = None
 
 
 def rename(
@@ -64,6 +77,8 @@ def rename(
     registry: Registry | None = None,
     check: str | None = None,
     arguments: Mapping[str, object] | None = None,
+    to: Named | None = None,
+    accept_likely: bool = False,
     out: Path | str | None = None,
     replace_out: bool = False,
     in_place: bool = False,
@@ -82,6 +97,9 @@ def rename(
         registry: Where versions are looked up and added.
         check: A definition that the result must fit strictly.
         arguments: What that is called with.
+        to: A definition, file or version that the result must fit strictly, and to which the
+            rules are found; `rules` go before them.
+        accept_likely: Take the best guess where nothing decides.
         out: The file to write; of a file, by default, ``old.renamed.pt`` beside it; of a
             version only if it is given, and then no version is added.
         replace_out: Whether a file that stands there is replaced.
@@ -102,7 +120,7 @@ def rename(
     registry = registry or Registry()
     out = None if out is None else Path(out)
     listed = _listed(rules)
-    _expect_possible(listed, undo=undo, save_rules=save_rules, name=name)
+    _expect_possible(listed, undo=undo, save_rules=save_rules, name=name, to=to)
     with _alone(source, in_place=in_place), _opened(source, registry) as opened:
         as_version = isinstance(opened, OpenedVersion) and out is None
         if as_version and (in_place or replace_out or register_result):
@@ -110,8 +128,15 @@ def rename(
                 f"{opened.name} is a version, and stays as it is; its rename is the next version",
                 hint="-o  writes a file instead",
             )
+        found = None
+        if to is not None:
+            found = _found(opened, to, listed, registry, arguments, accept_likely=accept_likely)
+            listed = list(found.rules)
         plan = _undone(opened, rules) if undo else _planned(opened, listed)
-        result = Renamed(opened.name, plan, _checked(opened.entries, plan, check, arguments))
+        fits = _checked(opened.entries, plan, check, arguments)
+        if found is not None:
+            fits = _fitting(opened.entries, plan, found.target, found.wanted)
+        result = Renamed(opened.name, plan, fits, found=found)
         target = None if as_version else _target(opened, plan, out, in_place=in_place)
         if dry_run:
             if plan.is_rename:
@@ -169,13 +194,42 @@ def _alone(source: Named, *, in_place: bool) -> Iterator[None]:
             yield
 
 
+def _found(
+    opened: OpenedState,
+    to: Named,
+    first: Sequence[Rule],
+    registry: Registry,
+    arguments: Mapping[str, object] | None,
+    *,
+    accept_likely: bool,
+) -> "Found":
+    """The rules that lead to another state_dict, if nothing about them is a guess."""
+    from ckpt.ops.inferring import expect_settled, rules_between
+
+    with open_ref(to, registry, arguments) as target:
+        found = rules_between(opened, target, first)
+    if not accept_likely:
+        expect_settled(found)
+    if not found.rules:
+        raise UsageError(f"{found.source} fits {found.target} as it is; nothing is to be renamed")
+    return found
+
+
 def _expect_possible(
-    rules: Sequence[Rule], *, undo: bool, save_rules: Path | str | None, name: str | None
+    rules: Sequence[Rule],
+    *,
+    undo: bool,
+    save_rules: Path | str | None,
+    name: str | None,
+    to: Named | None,
 ) -> None:
     """What can be refused before anything is opened, so that nothing is half done."""
-    if not rules and not undo:
+    if to is not None and undo:
+        raise UsageError("--undo and --to cannot go together")
+    if not rules and not undo and to is None:
         raise UsageError(
-            "no rule is given", hint="--rule 'OLD->NEW', --rules FILE, --map FILE or --unwrap"
+            "no rule is given",
+            hint="--rule 'OLD->NEW', --rules FILE, --map FILE or --unwrap; --to DEF  finds them",
         )
     if name is not None:
         expect_name(name)
@@ -242,7 +296,12 @@ def _checked(
     from ckpt.definitions import find_definition
 
     wanted = find_definition(definition, arguments).entries()
-    definition = as_typed(definition, arguments)
+    return _fitting(entries, plan, as_typed(definition, arguments), wanted)
+
+
+def _fitting(
+    entries: Sequence[TensorEntry], plan: Plan, definition: str, wanted: Sequence[TensorEntry]
+) -> Fitting:
     found = fitting(_planned_entries(plan), definition, wanted)
     if not found.fit.fits:
         raise _misfit(found, before=fitting(entries, definition, wanted))

@@ -29,7 +29,8 @@ def fit_report(comparison: Comparison, fitting: Fitting) -> Report:
     notes = ["  " + " · ".join(_counts(fit))]
     if fitting.options:
         options = " ".join(fitting.options)
-        notes.append(f"To make it fit:  ckpt rename {mine} {options} --check {definition}")
+        check = "" if options.startswith("--to ") else f" --check {definition}"
+        notes.append(f"To make it fit:  ckpt rename {mine} {options}{check}")
     return Report(f"{mine} does not fit {definition}", tables, notes)
 
 

@@ -56,10 +56,20 @@ def plan_text(renamed: Renamed) -> str:
             *_made(plan),
             *_dropped(plan),
             *_unwrapped(plan),
-            *_by_rule(plan),
+            *_by_rule(renamed),
+            *_found(renamed),
             verdict,
         ]
     )
+
+
+def _found(renamed: Renamed) -> Iterator[str]:
+    """How sure the mapping is, and the rules that were found."""
+    if renamed.found is not None:
+        from ckpt.show.mapping import rules_lines, sureness
+
+        yield f"  found for {printable(renamed.found.target)}: {sureness(renamed.found)}"
+        yield from rules_lines(renamed.found.rules)
 
 
 def _renames(plan: Plan) -> list[str]:
@@ -94,12 +104,12 @@ def _dropped(plan: Plan) -> Iterator[str]:
         yield f"  {printable(line.cells[0])}  dropped{note}"
 
 
-def _by_rule(plan: Plan) -> Iterator[str]:
+def _by_rule(renamed: Renamed) -> Iterator[str]:
     """What each of several rules did."""
-    if len(plan.rules) < 2:
+    if len(renamed.plan.rules) < 2 or renamed.found is not None:  # which are shown otherwise
         return
-    for number, text in enumerate(plan.rules, start=1):
-        yield f"  rule {number}  {count(plan.touched(number), 'key')}  {printable(text)}"
+    for number, text in enumerate(renamed.plan.rules, start=1):
+        yield f"  rule {number}  {count(renamed.plan.touched(number), 'key')}  {printable(text)}"
 
 
 def _unwrapped(plan: Plan) -> Iterator[str]:
@@ -179,8 +189,17 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         ],
         "dropped": [{"key": each.key, "rule": each.rule} for each in plan.dropped],
         "fit": fitting_data(renamed.fitting) if renamed.fitting else None,
+        "found": _found_data(renamed),
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         "left_out": list(renamed.left_out),
         "saved_rules": str(renamed.saved) if renamed.saved else None,
     }
+
+
+def _found_data(renamed: Renamed) -> dict[str, Any] | None:
+    if renamed.found is None:
+        return None
+    from ckpt.show.mapping import found_data
+
+    return found_data(renamed.found)

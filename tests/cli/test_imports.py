@@ -39,6 +39,8 @@ except SystemExit as done:
         ("diff", "old.pt", "v2"),
         ("diff", "old.pt", "old.pt", "--values"),
         ("diff", "v1", "v2", "--tolerance", "0"),
+        ("diff", "old.pt", "v2", "--map"),
+        ("rename", "old.pt", "--to", "v2"),
         ("rename", "v1", "--rule", "fc=head"),
         ("rename", "old.pt", "--rule", "conv=embed"),
         ("export", "v1", "-o", "x.pt"),
