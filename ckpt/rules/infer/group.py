@@ -13,7 +13,7 @@ from ckpt.rules.infer.tree import Node, Tree
 from ckpt.rules.infer.vocabulary import ORDINALS
 from ckpt.rules.infer.words import Likeness, Name
 
-STRONG = 0.3  # a margin of names that needs no order to agree
+STRONG = 0.2  # a margin of names that needs no order to agree
 WEAK = 0.04  # a smaller one is none
 OPEN = 0.0  # the margin of what nothing decides
 PLAUSIBLE = 0.25  # likeness of names below which two nodes are left alone if others are free
