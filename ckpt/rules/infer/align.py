@@ -207,6 +207,11 @@ class Alignment:
             for side, node in enumerate((x, y))
         )
 
+    def _are_strays(self, x: Node, y: Node) -> bool:
+        """Whether two tensors of a usual shape were left over by modules with other partners."""
+        shape = self._known_of.shapes[self._trees[0].kinds[x.low]]
+        return len(shape) < 2 and bool(self._left[0][x.low] and self._left[1][y.low])
+
     def _members(
         self,
         each: _Class,
@@ -277,7 +282,8 @@ class Alignment:
                     continue
                 others = tuple(ys[other].low for other in paired.others)
                 x, y = xs[paired.left], ys[paired.right]
-                margin = OPEN if self._is_doubted(x, y, paired) else paired.margin
+                open_ = self._is_doubted(x, y, paired) or self._are_strays(x, y)
+                margin = OPEN if open_ else paired.margin
                 self._add(Found(x.low, y.low, margin, others, paired.evidence))
 
     def _classes(self, lefts: dict[int, list[Node]], rights: dict[int, list[Node]]) -> list[_Class]:

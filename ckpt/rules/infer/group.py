@@ -79,6 +79,8 @@ def pair_group(
     other = _side(rights, above[1], trees[1], likeness)
     if len(lefts) == len(rights) == 1:
         like = _likes(one, other, likeness)[0][0]
+        if likeness.are_opposed(one.names[0], other.names[0]):
+            return [Paired(0, 0, OPEN, like, (), "names that disagree")]
         return [Paired(0, 0, 0.5 + like / 2, like, (), "shape")]
     if row := _by_number(one, other):
         return row
