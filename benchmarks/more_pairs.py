@@ -351,12 +351,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first", type=int, help="seed; 0, or 1000 of those held out")
     parser.add_argument("--digests", action="store_true")
     parser.add_argument("--rules", action="store_true", help="make the rules as well")
     parser.add_argument("--show", type=int, default=0, help="wrong keys of each pair to show")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    first = 1000 if options.held_out else 0
+    first = options.first if options.first is not None else 1000 if options.held_out else 0
     pairs = [
         make_pair(model, keys, seed)
         for model in (HELD_OUT if options.held_out else LOOKED_AT)

@@ -207,6 +207,11 @@ class Alignment:
             for side, node in enumerate((x, y))
         )
 
+    def _are_strays(self, x: Node, y: Node) -> bool:
+        """Whether two tensors of a usual shape were left over by modules with other partners."""
+        shape = self._known_of.shapes[self._trees[0].kinds[x.low]]
+        return len(shape) < 2 and bool(self._left[0][x.low] and self._left[1][y.low])
+
     def _members(
         self,
         each: _Class,
@@ -277,14 +282,14 @@ class Alignment:
                     continue
                 others = tuple(ys[other].low for other in paired.others)
                 x, y = xs[paired.left], ys[paired.right]
-                margin = OPEN if self._is_doubted(x, y, paired) else paired.margin
+                open_ = self._is_doubted(x, y, paired) or self._are_strays(x, y)
+                margin = OPEN if open_ else paired.margin
                 self._add(Found(x.low, y.low, margin, others, paired.evidence))
 
     def _classes(self, lefts: dict[int, list[Node]], rights: dict[int, list[Node]]) -> list[_Class]:
         """Signatures whose nodes may belong together, in the order in which to try them."""
-        all_of = self._signatures
         classes = [
-            _Class(number, number, all_of[number].size, True, 1.0)
+            _Class(number, number, self._signatures[number].size, True, 1.0)
             for number in lefts
             if number in rights
         ]
@@ -294,9 +299,26 @@ class Alignment:
             each
             for one in ones
             for other in others
-            if (each := _alike(one, other, all_of[one], all_of[other])) is not None
+            if (each := self._alike(one, other)) is not None
         )
         return sorted(classes, key=lambda each: each.key)
+
+    def _alike(self, one: int, other: int) -> _Class | None:
+        """Whether two signatures are near enough: the same elements, or half of the leaves."""
+        a, b = self._signatures[one], self._signatures[other]
+        size, least = max(a.size, b.size), min(a.size, b.size)
+        if one == other:
+            return None
+        if a.numel == b.numel and self._has_matrix(a, b) and self._has_matrix(b, a):
+            return _Class(one, other, size, False, 1.0)
+        if least < _FEW or least < size * _HALF:
+            return None
+        shared = sum((a.kinds & b.kinds).values())
+        return None if shared < size * _HALF else _Class(one, other, shared, False, shared / size)
+
+    def _has_matrix(self, mine: Signature, other: Signature) -> bool:
+        """Whether what only one has is more than vectors, whose numbers may agree by chance."""
+        return any(len(self._known_of.shapes[kind]) > 1 for kind in mine.kinds - other.kinds)
 
     def _alone(self, nodes: dict[int, list[Node]], others: dict[int, list[Node]]) -> list[int]:
         found = [number for number in nodes if len(others.get(number, ())) != len(nodes[number])]
@@ -315,21 +337,6 @@ def _by_signature(node: Node) -> dict[int, list[Node]]:
         if not each.leaf:
             found.setdefault(each.signature, []).append(each)
     return found
-
-
-def _alike(one: int, other: int, a: Signature, b: Signature) -> _Class | None:
-    """Whether two signatures are near enough: as many elements, or half of the leaves."""
-    if one == other:
-        return None
-    size, least = max(a.size, b.size), min(a.size, b.size)
-    if a.numel == b.numel:
-        return _Class(one, other, size, False, 1.0)
-    if least < _FEW or least < size * _HALF:
-        return None
-    shared = sum((a.kinds & b.kinds).values())
-    if shared < size * _HALF:
-        return None
-    return _Class(one, other, shared, False, shared / size)
 
 
 def _lacks_little(part: Signature, whole: Signature) -> bool:

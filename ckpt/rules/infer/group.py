@@ -13,7 +13,7 @@ from ckpt.rules.infer.tree import Node, Tree
 from ckpt.rules.infer.vocabulary import ORDINALS
 from ckpt.rules.infer.words import Likeness, Name
 
-STRONG = 0.3  # a margin of names that needs no order to agree
+STRONG = 0.2  # a margin of names that needs no order to agree
 WEAK = 0.04  # a smaller one is none
 OPEN = 0.0  # the margin of what nothing decides
 PLAUSIBLE = 0.25  # likeness of names below which two nodes are left alone if others are free
@@ -66,6 +66,11 @@ class _Side:
     rows: list[tuple[int, int]]
     numbers: list[list[tuple[int, int, int]]]
 
+    @property
+    def mixed(self) -> bool:
+        """Whether some names have numbers and some have none."""
+        return len({bool(name.numbers) for name in self.names}) > 1
+
 
 def pair_group(
     lefts: Sequence[Node],
@@ -79,16 +84,22 @@ def pair_group(
     other = _side(rights, above[1], trees[1], likeness)
     if len(lefts) == len(rights) == 1:
         like = _likes(one, other, likeness)[0][0]
+        if likeness.are_opposed(one.names[0], other.names[0]):
+            return [Paired(0, 0, OPEN, like, (), "names that disagree")]
         return [Paired(0, 0, 0.5 + like / 2, like, (), "shape")]
     if row := _by_number(one, other):
         return row
     if len(lefts) * len(rights) > _MOST_PAIRS:
         return []
     likes = _likes(one, other, likeness)
-    names = _scores(one, other, likes, likeness)
+    plain = _scores(one, other, likes, likeness)
+    names = [
+        [score + _ORDINAL * _places(one, other, i, j) for j, score in enumerate(line)]
+        for i, line in enumerate(plain)
+    ]
     found = _assigned(names, one, other)
     return [
-        _judged(row, column, names, found, likes, one, other)
+        _judged(row, column, (names, plain), found, likes, one, other)
         for row, column in enumerate(found)
         if column >= 0
     ]
@@ -180,14 +191,13 @@ def _ranks_in_row(side: _Side) -> dict[tuple[int, int], int]:
 def _scores(
     one: _Side, other: _Side, likes: list[list[float]], likeness: Likeness
 ) -> list[list[float]]:
-    """How well the names of each two go together."""
+    """How well the names of each two go together, but for their places in a row."""
     contents = len({*one.contents}) > 1 or len({*other.contents}) > 1
     table: list[list[float]] = []
     for i, a in enumerate(one.names):
         line: list[float] = []
         for j, b in enumerate(other.names):
             score = likes[i][j] + _NUMBER * _numbers(one.numbers[i], other.numbers[j])
-            score += _ORDINAL * _places(one, other, i, j)
             if contents:
                 score += _CONTENT * likeness.of_names(one.contents[i], other.contents[j])
             line.append(score + _SAME * (likes[i][j] >= 1.0 and a.text == b.text))
@@ -251,16 +261,18 @@ def _greedy(scores: list[list[float]]) -> list[int]:
 def _judged(
     row: int,
     column: int,
-    names: list[list[float]],
+    tables: tuple[list[list[float]], list[list[float]]],
     found: list[int],
     likes: list[list[float]],
     one: _Side,
     other: _Side,
 ) -> Paired:
-    losses = rivals(names, found, row)
-    margin = max(0.0, min(1.0, losses[0][0])) if losses else 1.0
-    even = len(found) == len(names[0])
+    even = len(found) == len(tables[0][0])
     in_order = even and one.ranks[row] == other.ranks[column]
+    # A row of numbers and words mixed counts for nothing against the order of registration.
+    mixed = even and not in_order and (one.mixed or other.mixed)
+    losses = rivals(tables[1] if mixed else tables[0], found, row)
+    margin = max(0.0, min(1.0, losses[0][0])) if losses else 1.0
     if margin >= STRONG:
         evidence, sure = "names and order" if in_order else "names", margin
         sure *= 1.0 if in_order or not even else 0.8

@@ -64,7 +64,10 @@ class Cutter:
                 round by round.
             banned: Replacements that are not to be used.
         """
-        steps = [[each for each in step if each[4] not in banned] for step in self._steps]
+        steps = [
+            [each for each in step if each[4] not in banned or each is step[-1]]
+            for step in self._steps
+        ]
         possible = Counter(
             rewrite
             for step in steps
@@ -135,12 +138,9 @@ def _steps(old: str, new: str, forms: Forms) -> list[_Step]:
                     if text not in forms:
                         forms[text] = list(_forms(*text))
                     found += ((i, a, j, b, form) for form in forms[text])
-    found.append((0, len(olds), 0, len(news), _whole(old, new)))
-    return sorted(found, key=lambda step: step[:4])
-
-
-def _whole(old: str, new: str) -> Rewrite:
-    return Rewrite(escaped(old), new)
+    found.sort(key=lambda step: step[:4])
+    whole = Rewrite(escaped(old), new)  # always possible, and seldom the best
+    return [*found, (0, len(olds), 0, len(news), whole)]
 
 
 def _kept_ends(olds: Sequence[str], news: Sequence[str]) -> tuple[int, int]:

@@ -106,9 +106,19 @@ class _Effort:
 
 def _guesses(pairs: Pairs) -> Iterator[list[Rule]]:
     """Lists of rules that may rename just so."""
+    if any(map(_is_odd, pairs)):
+        return
     forms: Forms = {}
     for start, left in _starts(pairs):
         yield from ([*start, *rest] for rest in _rest(left, _Effort(forms)))
+
+
+def _is_odd(pair: tuple[str, str]) -> bool:
+    """Whether a key holds what no rule can, an arrow or a brace, or ends in a dot."""
+    try:
+        return "" in pair[0].split(".") or _whole(*pair).apply(pair[0]) != pair[1]
+    except RuleError:
+        return True
 
 
 def _starts(pairs: Pairs) -> Iterator[tuple[list[Rule], Pairs]]:

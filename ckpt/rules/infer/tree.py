@@ -53,8 +53,8 @@ class Node:
             stack.extend(reversed(node.children))
 
     def relative(self, to: "Node") -> str:
-        """Its path from a node above it."""
-        return self.path[len(to.path) + 1 :] if to.path else self.path
+        """Its path from a node above it; all of it from the root, whose name may tell too."""
+        return self.path[len(to.path) + 1 :] if to.parent is not None else self.path
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,15 @@ PHRASES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("w", "3"): ("up",),
 }
 
+# Words of which one excludes the others, unless a name has several; each begins its group.
+OPPOSITES: tuple[tuple[str, ...], ...] = (
+    ("encoder", "decoder"),
+    ("q", "k", "v"),
+    ("weight", "bias"),
+    ("mean", "var"),
+    ("token", "position", "type"),
+)
+
 # Words that say little where others stand beside them.
 FAINT = frozenset(
     ("linear", "lin", "fc", "dense", "proj", "projection", "affine", "layer", "layers", "block",

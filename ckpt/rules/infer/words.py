@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from ckpt.rules.infer.vocabulary import ALONE, COMPOUNDS, FAINT, GROUPS, ORDINALS, PHRASES
+from ckpt.rules.infer.vocabulary import (
+    ALONE,
+    COMPOUNDS,
+    FAINT,
+    GROUPS,
+    OPPOSITES,
+    ORDINALS,
+    PHRASES,
+)
 
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
 _GROUPS_OF: dict[str, frozenset[int]] = {
@@ -141,6 +149,17 @@ class Likeness:
                 shared += likeness * (one.words[i][1] + other.words[j][1])
         return shared / total
 
+    def are_opposed(self, one: Name, other: Name) -> bool:
+        """Whether one says `encoder` or the like where the other says `decoder`."""
+        for opposites in OPPOSITES:
+            mine, theirs = (
+                {each for each in opposites for word, _ in name.words if _is_word(word, each)}
+                for name in (one, other)
+            )
+            if mine and theirs and not mine & theirs:
+                return True
+        return False
+
     def of_words(self, one: str, other: str) -> float:
         """Of a word of the source and one of the target."""
         if one == other:
@@ -151,6 +170,11 @@ class Likeness:
                 word_likeness(one, other), self._learned.get((one, other), 0.0)
             )
         return found
+
+
+def _is_word(word: str, first: str) -> bool:
+    """Whether a word is in the group that begins with the other."""
+    return any(group[0] == first and word in group for group in GROUPS)
 
 
 def word_likeness(one: str, other: str) -> float:
