@@ -20,11 +20,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ckpt.errors import CkptError, RefError
+from ckpt.errors import CkptError, FitError, RefError
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class DefinitionError(CkptError):
@@ -61,6 +61,36 @@ class Definition:
         if not isinstance(module, nn.Module):
             raise DefinitionError(f"{self.ref}: gives {type(module).__name__}, no torch.nn.Module")
         return module
+
+    def load(self, module: "nn.Module", state: "Mapping[str, Tensor]") -> None:
+        """Give a module that `build` made the tensors of a state_dict, strictly.
+
+        Raises:
+            FitError: The keys or shapes are others.
+        """
+        try:
+            module.load_state_dict(dict(state), strict=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise FitError(f"{self.ref} does not take this state_dict: {reason}") from error
+
+    def run(self, module: "nn.Module", given: "Tensor") -> object:
+        """What a module that `build` made gives.
+
+        Raises:
+            DefinitionError: It raises, but for a RuntimeError, which is torch's.
+        """
+        with contextlib.redirect_stdout(sys.stderr), _importable(self.folder):
+            try:
+                return module(given)
+            except RuntimeError:
+                raise
+            except Exception as error:
+                text = " ".join(str(error).split())
+                raise DefinitionError(
+                    f"{self.ref}: raises {type(error).__name__} on {tuple(given.shape)}: {text}",
+                    hint="--input 1x3x224x224  says what goes in",
+                ) from error
 
     def entries(self) -> tuple[TensorEntry, ...]:
         """Keys, dtypes and shapes in the order of its state_dict, persistent buffers included.

@@ -16,6 +16,17 @@ from ckpt.rules.prefixes import Add, Strip, Unwrap
 from ckpt.show.renamed import renamed_data, renamed_text
 
 
+def _shape(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.split("x")
+    if not all(part.isdecimal() and 0 < int(part) < 1 << 20 for part in parts):
+        raise click.BadParameter(f"{text!r} is no shape; e.g. 1x3x224x224")
+    return tuple(map(int, parts))
+
+
 @ckpt_command(
     examples="ckpt rename old.pt --to models/mnist_embed.py:Net\n"
     'ckpt rename old.pt --rule "conv->embed" --check models/mnist_embed.py:Net\n'
@@ -66,6 +77,16 @@ from ckpt.show.renamed import renamed_data, renamed_text
 @click.option(
     "--accept-likely", is_flag=True, help="With --to: take the best guess where nothing decides."
 )
+@click.option("--from", "old", metavar="DEF", help="The definition that SRC fits; for --prove.")
+@click.option(
+    "--prove",
+    is_flag=True,
+    help="Run the definitions of --from and of --to on one random input, with the weights and with "
+    "random ones, and write nothing unless they give the same.",
+)
+@click.option(
+    "--input", "shape", metavar="1x28x28", callback=_shape, help="What --prove runs them on."
+)
 @click.option("--check", metavar="DEF", help="Refuse unless the result fits this definition.")
 @arg_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
@@ -98,6 +119,9 @@ def command(
     keeps: tuple[str, ...],
     to: str | None,
     accept_likely: bool,
+    old: str | None,
+    prove: bool,
+    shape: tuple[int, ...] | None,
     check: str | None,
     arguments: dict[str, object],
     out: Path | None,
@@ -120,6 +144,8 @@ def command(
     expect_whole_rules(source, texts)
     if accept_likely and to is None:
         raise UsageError("--accept-likely goes with --to")
+    if prove != (old is not None) or (shape and not prove):
+        raise UsageError("a proof needs both definitions", hint="--from OLD --to NEW --prove")
     if name and not registered:
         raise UsageError("--name goes with --register")
     saved = None if rule_file is None else read_rule_file(rule_file)
@@ -135,6 +161,8 @@ def command(
         registry=session.registry,
         to=to,
         accept_likely=accept_likely,
+        prove_from=old,
+        prove_input=shape,
         check=check,
         arguments=arguments,
         out=out,

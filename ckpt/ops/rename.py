@@ -31,7 +31,7 @@ from ckpt.ops.registry import Added, Registry
 from ckpt.ops.rule_files import RuleFile, write_rule_file
 from ckpt.ops.undo import undo_file, undo_version
 from ckpt.ops.writing import Written, write_checkpoint, write_tensors
-from ckpt.registry.refs import FileRef, expect_name, parse_file_ref, parse_ref
+from ckpt.registry.refs import DefinitionRef, FileRef, expect_name, parse_file_ref, parse_ref
 from ckpt.rules.mapping import key_map
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
@@ -41,6 +41,7 @@ from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
     from ckpt.ops.inferring import Found
+    from ckpt.ops.proving import Proof
 
 Rules = str | Mapping[str, str] | Sequence[str | Rule] | RuleFile
 
@@ -58,6 +59,7 @@ class Renamed:
         left_out: What that version does not hold of the one before, a few words each.
         saved: The rule file that was written, if one was.
         found: The mapping that was inferred, if one was asked for.
+        proof: That the old and the new model give the same, if it was asked for.
     """
 
     source: str
@@ -68,6 +70,7 @@ class Renamed:
     left_out: tuple[str, ...] = ()
     saved: Path | None = None
     found: "Found | None" = None
+    proof: "Proof | None" = None
 
 
 def rename(
@@ -79,6 +82,8 @@ def rename(
     arguments: Mapping[str, object] | None = None,
     to: Named | None = None,
     accept_likely: bool = False,
+    prove_from: str | None = None,
+    prove_input: Sequence[int] | None = None,
     out: Path | str | None = None,
     replace_out: bool = False,
     in_place: bool = False,
@@ -100,6 +105,9 @@ def rename(
         to: A definition, file or version that the result must fit strictly, and to which the
             rules are found; `rules` go before them.
         accept_likely: Take the best guess where nothing decides.
+        prove_from: The definition that `source` fits: it and the new one, of `to` or `check`, are
+            run, and must give the same.
+        prove_input: The shape of what they are run on; None works it out.
         out: The file to write; of a file, by default, ``old.renamed.pt`` beside it; of a
             version only if it is given, and then no version is added.
         replace_out: Whether a file that stands there is replaced.
@@ -136,7 +144,11 @@ def rename(
         fits = _checked(opened.entries, plan, check, arguments)
         if found is not None:
             fits = _fitting(opened.entries, plan, found.target, found.wanted)
-        result = Renamed(opened.name, plan, fits, found=found)
+        proof = None
+        if prove_from is not None:
+            new = to if to is not None else check
+            proof = _proved(source, plan, prove_from, new, registry, arguments, prove_input)
+        result = Renamed(opened.name, plan, fits, found=found, proof=proof)
         target = None if as_version else _target(opened, plan, out, in_place=in_place)
         if dry_run:
             if plan.is_rename:
@@ -213,6 +225,25 @@ def _found(
     if not found.rules:
         raise UsageError(f"{found.source} fits {found.target} as it is; nothing is to be renamed")
     return found
+
+
+def _proved(
+    source: Named,
+    plan: Plan,
+    old: str,
+    new: Named | None,
+    registry: Registry,
+    arguments: Mapping[str, object] | None,
+    shape: Sequence[int] | None,
+) -> "Proof":
+    from ckpt.definitions import find_definition
+    from ckpt.ops.load import load
+    from ckpt.ops.proving import prove
+
+    if new is None or not isinstance(parse_ref(fspath(new)), DefinitionRef):
+        raise UsageError("a proof runs two definitions", hint="--from OLD_DEF --to NEW_DEF --prove")
+    definitions = [find_definition(each, arguments) for each in (old, fspath(new))]
+    return prove(plan, load(source, registry=registry), *definitions, shape=shape)
 
 
 def _expect_possible(

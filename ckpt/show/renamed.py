@@ -1,6 +1,7 @@
 """A rename: the plan, whether it fits, and what was written."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from ckpt.ops.rename import Renamed
@@ -48,6 +49,9 @@ def plan_text(renamed: Renamed) -> str:
     """Every tensor that changes, folded where they are many, and the count of the others."""
     plan = renamed.plan
     verdict = f"  {', '.join(_counts(plan))}"
+    if renamed.proof:
+        largest = max(renamed.proof.largest)
+        verdict += f" · proved: outputs agree to {largest:.1g}"
     if renamed.fitting:
         verdict += f" · fits {printable(renamed.fitting.definition)}"
     return "\n".join(
@@ -190,6 +194,7 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "dropped": [{"key": each.key, "rule": each.rule} for each in plan.dropped],
         "fit": fitting_data(renamed.fitting) if renamed.fitting else None,
         "found": _found_data(renamed),
+        "proof": asdict(renamed.proof) if renamed.proof else None,
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         "left_out": list(renamed.left_out),

@@ -1,0 +1,245 @@
+"""Proof that a mapping is right: the old model and the new one, run on the same random input.
+
+With the weights as they are, and again with random ones, in float64 where the models allow it.
+What keeps every shape and is still wrong (two norms swapped, a query for a key, a square matrix
+not transposed) loads strictly, and is found by this alone. torch runs the user's own code here.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ckpt.definitions import Definition, DefinitionError
+from ckpt.errors import PlanError, UsageError
+from ckpt.rules.expressions import (
+    Cast,
+    Copied,
+    Expression,
+    Filled,
+    Joined,
+    Narrowed,
+    Permuted,
+    Reshaped,
+    Source,
+    sources_of,
+)
+from ckpt.rules.plan import Plan
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+State = Mapping[str, "Tensor"]
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # of the largest output
+_BATCH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Both models gave the same, each time.
+
+    Attributes:
+        shape: Of the input.
+        dtype: In which they ran.
+        largest: The greatest difference of two outputs, as a part of the largest output, with the
+            weights as they are and with random ones.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    largest: tuple[float, float]
+
+
+def prove(
+    plan: Plan,
+    state: State,
+    old: Definition,
+    new: Definition,
+    *,
+    shape: Sequence[int] | None = None,
+) -> Proof:
+    """Run both models; torch's global generator is left as it was.
+
+    Args:
+        plan: What becomes of every tensor of `state`.
+        state: The old state_dict.
+        old: The definition that it fits.
+        new: The definition that the result fits.
+        shape: Of the input; None works it out of the first layer.
+
+    Raises:
+        PlanError: The outputs differ; the message names the first module where they do.
+        FitError: A state_dict does not fit its definition.
+        DefinitionError: A model fails on the input.
+        UsageError: The shape cannot be worked out.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        models = old.build().eval(), new.build().eval()
+        data = _input(models[0], shape)
+        states = state, _random(state)
+        dtype = torch.float64
+        try:
+            found = [_difference(plan, each, old, new, models, data, dtype) for each in states]
+        except RuntimeError:  # a model that insists on float32, or the wrong input
+            dtype = torch.float32
+            try:
+                found = [_difference(plan, each, old, new, models, data, dtype) for each in states]
+            except RuntimeError as error:
+                text = " ".join(str(error).split())
+                raise DefinitionError(
+                    f"{old.ref} does not run on {' '.join(map(str, data.shape))}: {text}",
+                    hint="--input 1x3x224x224  says what goes in",
+                ) from error
+    return Proof(tuple(data.shape), str(dtype).removeprefix("torch."), (found[0], found[1]))
+
+
+def evaluated(made: Expression, state: State) -> "Tensor":
+    """The tensor that an expression makes of a state_dict."""
+    import torch
+
+    match made:
+        case Source(key=key):
+            return state[key]
+        case Permuted(of=inner, dims=dims):
+            return evaluated(inner, state).permute(dims)
+        case Reshaped(of=inner, shape=shape):
+            return evaluated(inner, state).reshape(shape)
+        case Narrowed(of=inner, dim=dim, start=start, length=length):
+            return evaluated(inner, state).narrow(dim, start, length)
+        case Joined(parts=parts, dim=dim):
+            return torch.cat([evaluated(part, state) for part in parts], dim)
+        case Cast(of=inner, dtype=dtype):
+            return evaluated(inner, state).to(getattr(torch, dtype))
+        case Copied(of=inner):
+            return evaluated(inner, state).clone()
+        case Filled(dtype=dtype, shape=shape, value=value):
+            return torch.full(shape, value, dtype=getattr(torch, dtype))
+
+
+def _difference(
+    plan: Plan,
+    state: State,
+    old: Definition,
+    new: Definition,
+    models: "tuple[nn.Module, nn.Module]",
+    data: "Tensor",
+    dtype: "torch.dtype",
+) -> float:
+    """How far the outputs are apart, as a part of the largest."""
+    made = {each.key: evaluated(each.made_of, state) for each in plan.tensors}
+    seen: list[dict[str, Tensor]] = []
+    results = []
+    for model, definition, tensors in zip(models, (old, new), (state, made), strict=True):
+        model.to(dtype)
+        definition.load(model, tensors)
+        outputs: dict[str, Tensor] = {}
+        handles = _watched(model, outputs)
+        batch = data.to(dtype) if data.is_floating_point() else data
+        results.append([*_tensors(definition.run(model, batch))])
+        for handle in handles:
+            handle.remove()
+        seen.append(outputs)
+    tolerance = TOLERANCE[str(dtype).removeprefix("torch.")]
+    apart = [_apart(a, b) for a, b in zip(*results, strict=False)]
+    worst = max(apart, default=math.inf)
+    if worst > tolerance or len(results[0]) != len(results[1]):
+        where = _parting(plan, seen, tolerance)
+        raise PlanError(
+            f"{old.ref} and {new.ref} give different outputs, by {worst:.2g} of the largest{where}",
+            hint="the mapping is wrong there, or the models compute something else",
+        )
+    return worst
+
+
+def _parting(plan: Plan, seen: "Sequence[Mapping[str, Tensor]]", tolerance: float) -> str:
+    """The first module, in the order of the old model's run, whose twin gives something else."""
+    twins = {
+        old.rpartition(".")[0]: each.key.rpartition(".")[0]
+        for each in plan.tensors
+        for old in sources_of(each.made_of)
+    }
+    for module, output in seen[0].items():
+        other = seen[1].get(twins.get(module, ""))
+        if other is not None and _apart(output, other) > tolerance:
+            return f"; they part at {module or 'the root'} and {twins[module] or 'the root'}"
+    return ""
+
+
+def _apart(a: "Tensor", b: "Tensor") -> float:
+    if a.shape != b.shape:
+        return math.inf
+    if not a.numel():
+        return 0.0
+    largest = max(float(a.abs().max()), float(b.abs().max()), 1e-300)
+    apart = float((a.double() - b.double()).abs().max()) / largest
+    return math.inf if math.isnan(apart) else apart
+
+
+def _watched(
+    model: "nn.Module", outputs: "dict[str, Tensor]"
+) -> "list[torch.utils.hooks.RemovableHandle]":
+    """Hooks that note what each module with tensors of its own gives, the first time."""
+
+    def note(name: str, result: object) -> None:
+        first = next(_tensors(result), None)
+        if first is not None:
+            outputs.setdefault(name, first.detach().clone())
+
+    return [
+        module.register_forward_hook(lambda _module, _given, result, name=name: note(name, result))
+        for name, module in model.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    ]
+
+
+def _tensors(result: object) -> "Iterator[Tensor]":
+    """The floating tensors of what a model gives, whatever holds them."""
+    import torch
+
+    if isinstance(result, torch.Tensor):
+        if result.is_floating_point():
+            yield result
+    elif isinstance(result, Mapping):
+        for each in result.values():
+            yield from _tensors(each)
+    elif isinstance(result, list | tuple):
+        for each in result:
+            yield from _tensors(each)
+
+
+def _random(state: State) -> State:
+    """The same shapes, with random values; what is a variance stays above zero."""
+    import torch
+
+    def drawn(key: str, value: "Tensor") -> "Tensor":
+        if not value.is_floating_point():
+            return value
+        scale = math.sqrt(max(value.shape[-1], 1)) if value.ndim else 1.0
+        noise = torch.randn(value.shape, dtype=torch.float64) / scale
+        return noise.abs() + 0.5 if key.endswith("running_var") else noise
+
+    return {key: drawn(key, value) for key, value in state.items()}
+
+
+def _input(model: "nn.Module", shape: Sequence[int] | None) -> "Tensor":
+    """Random input for the first layer: numbers, or indices for an embedding."""
+    import torch
+    from torch import nn
+
+    layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.Embedding)
+    first = next((each for each in model.modules() if isinstance(each, layers)), None)
+    if isinstance(first, nn.Embedding):
+        return torch.randint(0, first.num_embeddings, tuple(shape or (_BATCH, 8)))
+    if shape is not None:
+        return torch.randn(tuple(shape), dtype=torch.float64)
+    if isinstance(first, nn.Linear):
+        return torch.randn(_BATCH, first.in_features, dtype=torch.float64)
+    if isinstance(first, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        side = 28 if first.in_channels == 1 else 64
+        sides = [side] * len(first.kernel_size)
+        return torch.randn(_BATCH, first.in_channels, *sides, dtype=torch.float64)
+    raise UsageError("the first layer does not say what goes in", hint="--input 1x3x224x224")
