@@ -12,32 +12,32 @@ from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ckpt.errors import AmbiguousStateError, FitError, UsageError
-from ckpt.formats import ALL, format_for, format_of, is_usual
+from ckpt.errors import AmbiguousStateError, UsageError
+from ckpt.formats import ALL
 from ckpt.journal import exclusive
-from ckpt.ops.fitting import Fitting, fitting
+from ckpt.ops.fitting import Fitting
 from ckpt.ops.next_version import next_version, plan_record
 from ckpt.ops.opened import (
     Named,
     OpenedFile,
     OpenedState,
     OpenedVersion,
-    as_typed,
     open_ref,
     open_state,
 )
+from ckpt.ops.plan_fit import checked, expect_fit
+from ckpt.ops.plan_output import target_of, write_plan
 from ckpt.ops.register import model_name, register
 from ckpt.ops.registry import Added, Registry
 from ckpt.ops.rule_files import RuleFile, write_rule_file
 from ckpt.ops.undo import undo_file, undo_version
-from ckpt.ops.writing import Written, write_checkpoint, write_tensors
+from ckpt.ops.writing import Written
 from ckpt.registry.refs import DefinitionRef, FileRef, expect_name, parse_file_ref, parse_ref
 from ckpt.rules.mapping import key_map
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.rules.rule import parse_rule
 from ckpt.rules.together import SWAP, parse_swap
-from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
     from ckpt.ops.inferring import Found
@@ -141,15 +141,15 @@ def rename(
             found = _found(opened, to, listed, registry, arguments, accept_likely=accept_likely)
             listed = list(found.rules)
         plan = _undone(opened, rules) if undo else _planned(opened, listed)
-        fits = _checked(opened.entries, plan, check, arguments)
+        fits = checked(opened.entries, plan, check, arguments)
         if found is not None:
-            fits = _fitting(opened.entries, plan, found.target, found.wanted)
+            fits = expect_fit(opened.entries, plan, found.target, found.wanted)
         proof = None
         if prove_from is not None:
             new = to if to is not None else check
             proof = _proved(source, plan, prove_from, new, registry, arguments, prove_input)
         result = Renamed(opened.name, plan, fits, found=found, proof=proof)
-        target = None if as_version else _target(opened, plan, out, in_place=in_place)
+        target = None if as_version else target_of(opened, plan, out, in_place=in_place)
         if dry_run:
             if plan.is_rename:
                 opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # what it refuses
@@ -158,7 +158,7 @@ def rename(
         if isinstance(opened, OpenedVersion) and target is None:
             result = _added(opened, result, record, registry, undo=undo)
         elif target is not None:
-            written = _write(opened, plan, target, replace_out=replace_out, in_place=in_place)
+            written = write_plan(opened, plan, target, replace_out=replace_out, in_place=in_place)
             result = replace(result, written=written)
         if save_rules is not None:
             result = replace(result, saved=_saved(Path(save_rules), listed, opened))
@@ -316,121 +316,6 @@ def _undone(opened: OpenedState, rules: Rules) -> Plan:
     return undo_version(opened)
 
 
-def _checked(
-    entries: Sequence[TensorEntry],
-    plan: Plan,
-    definition: str | None,
-    arguments: Mapping[str, object] | None,
-) -> Fitting | None:
-    if definition is None:
-        return None
-    from ckpt.definitions import find_definition
-
-    wanted = find_definition(definition, arguments).entries()
-    return _fitting(entries, plan, as_typed(definition, arguments), wanted)
-
-
-def _fitting(
-    entries: Sequence[TensorEntry], plan: Plan, definition: str, wanted: Sequence[TensorEntry]
-) -> Fitting:
-    found = fitting(_planned_entries(plan), definition, wanted)
-    if not found.fit.fits:
-        raise _misfit(found, before=fitting(entries, definition, wanted))
-    return found
-
-
-def _planned_entries(plan: Plan) -> list[TensorEntry]:
-    """The result as far as a plan says: keys, dtypes, shapes."""
-    return [TensorEntry(e.key, e.made_of.dtype, e.made_of.shape) for e in plan.tensors]
-
-
-def _misfit(found: Fitting, *, before: Fitting) -> FitError:
-    groups = {
-        "missing": [entry.key for entry in found.fit.missing],
-        "unexpected": [entry.key for entry in found.fit.unexpected],
-        "of another shape": [mine.key for mine, _ in found.fit.reshaped],
-    }
-    parts = [f"{len(keys)} {what} ({_few(keys)})" for what, keys in groups.items() if keys]
-    if before.fit.fits:
-        hint = "it fits as it is, without any rule"
-    elif before.options:
-        hint = f"this would fit:  {' '.join(before.options)}"
-    else:
-        hint = _near(groups["unexpected"], groups["missing"])
-        hint += f"ckpt diff SRC {found.definition}  shows both sides"
-    return FitError(f"the result would not fit {found.definition}: {', '.join(parts)}", hint=hint)
-
-
-def _near(unexpected: list[str], missing: list[str]) -> str:
-    """What the first keys that are not expected may have meant, a line each."""
-    from difflib import get_close_matches
-
-    found = ((key, get_close_matches(key, missing, n=1)) for key in unexpected[:3])
-    return "".join(f"{key}: did you mean {near[0]}?\n" for key, near in found if near)
-
-
-def _few(keys: list[str]) -> str:
-    return ", ".join(keys[:2]) + (", …" if len(keys) > 2 else "")
-
-
-def _target(opened: OpenedState, plan: Plan, out: Path | None, *, in_place: bool) -> Path:
-    """Where the new file goes."""
-    several = len(opened.checkpoint.source.parts) > 1
-    if in_place and (out is not None or several):
-        what = "-o" if out is not None else "a folder of several files"
-        raise UsageError(f"--in-place replaces one file; {what} cannot go with it")
-    if isinstance(opened, OpenedVersion):
-        assert out is not None  # else a version is added
-        return out
-    if in_place:
-        return opened.path
-    out = out or _beside(opened, as_folder=several and plan.is_rename)
-    opened.expect_other(out)
-    return out
-
-
-def _beside(opened: OpenedFile, *, as_folder: bool) -> Path:
-    """The default output: ``old.renamed.pt`` beside the file, or a folder beside the folder."""
-    path = opened.path
-    if len(opened.checkpoint.source.parts) == 1:
-        return path.with_name(f"{path.stem}.renamed{path.suffix}")
-    folder = path if path.is_dir() else path.parent
-    if folder.resolve() == Path.cwd():
-        folder = Path("..") / Path.cwd().name
-    if as_folder:
-        return folder.with_name(f"{folder.name}.renamed")
-    suffix = ".safetensors" if "safetensors" in opened.checkpoint.format else ".pt"
-    return folder.with_name(f"{folder.name}.renamed{suffix}")
-
-
-def _write(
-    opened: OpenedState, plan: Plan, out: Path, *, replace_out: bool, in_place: bool = False
-) -> Written:
-    checkpoint = opened.checkpoint
-    same = in_place or is_usual(out, checkpoint.format)  # in place no container changes
-    if plan.is_rename:
-        return write_checkpoint(
-            checkpoint,
-            out,
-            form=None if same else format_for(out),
-            new_keys={**plan.new_keys, **plan.aliases},
-            inside=opened.inside,
-            replace_out=replace_out or in_place,
-            in_place=in_place,
-        )
-    replace_out = replace_out or in_place
-    form = format_of(checkpoint.format) if same else format_for(out)
-    return write_tensors(
-        checkpoint,
-        plan.tensors,
-        out,
-        form=form,
-        aliases=plan.aliases,
-        replace_out=replace_out,
-        whole=in_place,
-    )
-
-
 def _model(opened: OpenedState) -> str:
     return model_name(opened.path) if isinstance(opened, OpenedFile) else opened.version.model
 
@@ -473,7 +358,7 @@ def _added(
     suffix = ".safetensors" if "safetensors" in opened.manifest.format else ".pt"
     with TemporaryDirectory(prefix=".ckpt-", dir=registry.folder) as folder:
         out = Path(folder) / f"{Path(opened.manifest.file_name).stem}{suffix}"
-        written = _write(opened, plan, out, replace_out=False)
+        written = write_plan(opened, plan, out, replace_out=False)
         added = register(
             written.ref,
             registry=registry,
