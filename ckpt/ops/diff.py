@@ -1,7 +1,7 @@
 """Diff: what differs between any two of version, file and definition."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -9,7 +9,7 @@ from ckpt.difference import KeyDiff, diff_entries
 from ckpt.errors import UsageError
 from ckpt.files import Told, untold
 from ckpt.ops.compare import Sides, equal_bytes, hashed, measured
-from ckpt.ops.fitting import Fitting, fitting
+from ckpt.ops.fitting import MOST_INFERRED, Fitting, fitting
 from ckpt.ops.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
 from ckpt.ops.records import Fact, differing_facts
 from ckpt.ops.registry import Registry
@@ -50,6 +50,7 @@ class Comparison:
             from one floating dtype to another; what changed most is first. First of all is what
             has NaN or infinity where the other side has none.
         tolerance: Changed tensors that are this close are not held to differ.
+        inferred: (removed key, added key), where names and shapes say that one became the other.
         facts: What is recorded differently, or held differently besides the tensors.
     """
 
@@ -60,6 +61,7 @@ class Comparison:
     unread_bytes: int
     values: tuple[PairValues, ...] | None = None
     tolerance: float | None = None
+    inferred: tuple[tuple[str, str], ...] = ()
     facts: tuple[Fact, ...] = ()
 
     @property
@@ -137,8 +139,25 @@ def diff(
             unread_bytes=cost,
             values=_values(sides, difference, told) if values else None,
             tolerance=tolerance,
+            inferred=tuple(_inferred(difference)),
             facts=tuple(differing_facts(a, b, registry)),
         )
+
+
+def _inferred(difference: KeyDiff) -> Iterator[tuple[str, str]]:
+    """What was renamed as far as names and shapes tell, of what bytes do not."""
+    removed, added = difference.removed, difference.added
+    if not (removed and added) or max(len(removed), len(added)) > MOST_INFERRED:
+        return
+    from ckpt.rules.infer import Confidence, infer
+
+    for match in infer([_unread(e) for e in removed], [_unread(e) for e in added]).matches:
+        if match.confidence is not Confidence.AMBIGUOUS:
+            yield match.source, match.target
+
+
+def _unread(entry: TensorEntry) -> TensorEntry:
+    return replace(entry, digest=None)
 
 
 def _read(

@@ -22,13 +22,21 @@ class Row(NamedTuple):
     detail: str
 
 
-def change_rows(diff: KeyDiff) -> Iterator[Row]:
-    """All that changed; what is the same is counted."""
-    yield from _group("removed", [(e.key,) for e in diff.removed], [_kind(e) for e in diff.removed])
-    yield from _group("added", [(e.key,) for e in diff.added], [_kind(e) for e in diff.added])
+def change_rows(diff: KeyDiff, inferred: Sequence[tuple[str, str]] = ()) -> Iterator[Row]:
+    """All that changed; what is the same is counted.
+
+    Args:
+        diff: By key.
+        inferred: (removed key, added key), of what was renamed as far as names and shapes tell.
+    """
+    known = {key for pair in inferred for key in pair}
+    for word, entries in (("removed", diff.removed), ("added", diff.added)):
+        left = [entry for entry in entries if entry.key not in known]
+        yield from _group(word, [(e.key,) for e in left], [_kind(e) for e in left])
     moves, renamed = moves_of(diff)
     yield from _moved(moves)
     yield from _group("renamed", renamed, note="same bytes")
+    yield from _group("renamed?", inferred, note="by names and shapes")
     yield from _pairs(
         "reshaped", [(a.key, shape(a.shape), shape(b.shape)) for a, b in diff.reshaped]
     )

@@ -42,7 +42,7 @@ def comparison_text(
         return fit_text(fit_report(comparison, comparison.fitting), width=width)
     lines = [_answer(comparison)]
     if not stat:
-        lines += [_line(row, colour=colour) for row in change_rows(comparison.diff)]
+        lines += [_line(row, colour=colour) for row in _rows(comparison)]
     elif comparison.diff.differs:
         lines += stat_table(comparison.diff).lines(width)
     lines += _remarks(comparison)
@@ -60,7 +60,7 @@ def comparison_report(
     """The same, to be shown otherwise than on a terminal."""
     if comparison.fitting is not None:
         return fit_report(comparison, comparison.fitting)
-    rows = [*map(list, change_rows(comparison.diff))]
+    rows = [*map(list, _rows(comparison))]
     changes = stat_table(comparison.diff) if stat else Table(["", "keys", ""], rows)
     tables = _tables(comparison, records=records, all_values=all_values)
     notes = [*_remarks(comparison), *values_notes(comparison, all_rows=all_values)]
@@ -69,6 +69,10 @@ def comparison_report(
 
 def _answer(comparison: Comparison) -> str:
     return f"{printable(comparison.before)} -> {printable(comparison.after)}"
+
+
+def _rows(comparison: Comparison) -> Iterator[Row]:
+    return change_rows(comparison.diff, comparison.inferred)
 
 
 def _line(row: Row, *, colour: bool) -> str:
@@ -102,6 +106,7 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
         "removed": [entry_data(entry) for entry in diff.removed],
         "added": [entry_data(entry) for entry in diff.added],
         "renamed": [{"old": a.key, "new": b.key} for a, b in diff.renamed],
+        "inferred": [{"old": old, "new": new} for old, new in comparison.inferred],
         "moved": [asdict(move) for move in moves_of(diff)[0]],
         "reshaped": [
             {"key": a.key, "before": list(a.shape), "after": list(b.shape)}

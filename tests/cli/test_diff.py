@@ -151,12 +151,11 @@ def two_files(ckpt: Run, folder: Path) -> Run:
 def test_what_people_see(two_files: Run) -> None:
     assert two_files("diff", "a.pt", "b.pt").out == (
         "a.pt -> b.pt\n"
-        "  removed   encoder.layer.1.attn.q   8 8  float32\n"
-        "  added     blocks.1.attn.q   8 8  float32\n"
         "  added     extra.bias   3  float32\n"
         "  moved     encoder.layer.{0,2}.*  ->  blocks.{0,2}.*   2 modules, same bytes\n"
         "  renamed   encoder.layer.1.attn.k  ->  blocks.1.attn.k   same bytes\n"
         "  renamed   encoder.layer.1.norm  ->  blocks.1.norm   same bytes\n"
+        "  renamed?  encoder.layer.1.attn.q  ->  blocks.1.attn.q   by names and shapes\n"
         "  reshaped  head.weight   10 8  ->  12 8\n"
         "  re-typed  scale   float32  ->  float16\n"
     )
@@ -231,3 +230,14 @@ def on_a_terminal(columns: int, *words: str) -> str:
                 text += more
     os.close(ours)
     return text.decode()
+
+
+def test_renames_of_unread_files_are_inferred_and_marked(two_files: Run) -> None:
+    ran = two_files("diff", "--keys", "a.pt", "b.pt")
+    assert (
+        "  renamed?  encoder.layer.{0..2}.attn.{q,k}  ->  blocks.{0..2}.attn.{q,k}"
+        "   6 keys, by names and shapes\n"
+    ) in ran.out
+    data = two_files("diff", "--keys", "a.pt", "b.pt", "--json").data
+    assert len(data["inferred"]) == len(data["removed"]) == 9
+    assert data["renamed"] == []
