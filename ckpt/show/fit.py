@@ -18,7 +18,7 @@ def fit_report(comparison: Comparison, fitting: Fitting) -> Report:
     backwards = comparison.before == fitting.definition and comparison.after != fitting.definition
     mine = printable(comparison.after if backwards else comparison.before)
     if fit.fits:
-        return Report(f"{mine} fits {definition}: {count(fit.agreeing, 'key')} agree")
+        return Report(f"{mine} fits {definition}: {_agreeing(fit)}")
     short = definition.rpartition(":")[2]
     tables = []
     if fit.missing or fit.unexpected:
@@ -62,11 +62,15 @@ def entry_data(entry: TensorEntry) -> dict[str, Any]:
 
 
 def _counts(fit: Fit) -> Iterator[str]:
-    yield f"{count(fit.agreeing, 'key')} agree"
+    yield _agreeing(fit)
     yield f"{len(fit.missing):,} missing"
     yield f"{len(fit.unexpected):,} unexpected"
     if fit.reshaped:
         yield f"{len(fit.reshaped):,} of another shape"
+
+
+def _agreeing(fit: Fit) -> str:
+    return f"{count(fit.agreeing, 'key')} agree{'s' if fit.agreeing == 1 else ''}"
 
 
 def _side_by_side(fit: Fit) -> Iterator[list[str]]:

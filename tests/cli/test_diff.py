@@ -241,3 +241,48 @@ def test_renames_of_unread_files_are_inferred_and_marked(two_files: Run) -> None
     data = two_files("diff", "--keys", "a.pt", "b.pt", "--json").data
     assert len(data["inferred"]) == len(data["removed"]) == 9
     assert data["renamed"] == []
+
+
+LONG = "encoder.transformer.stages.2.blocks.11.self_attention.output_projection"
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        (
+            80,
+            [
+                "a.pt does not fit net.py:Net",
+                "",
+                "  only in a.pt                                only in Net    shape",
+                "  ------------------------------------------  -------------  -------  ----------",
+                "  encoder.transformer.stages.2.blocks.11.sel  head.weight    4 4      same shape",
+                "  f_attention.output_projection.weight",
+                "",
+                "  1 key agrees · 1 missing · 1 unexpected",
+            ],
+        ),
+        (
+            120,
+            [
+                "a.pt does not fit net.py:Net",
+                "",
+                f"  {'only in a.pt':<80}only in Net    shape",
+                f"  {'-' * 78}  -------------  -------  ----------",
+                f"  {LONG}.weight  head.weight    4 4      same shape",
+                "",
+                "  1 key agrees · 1 missing · 1 unexpected",
+                "",
+            ],
+        ),
+    ],
+)
+def test_verdict_on_a_terminal(columns: int, lines: list[str], ckpt: Run, folder: Path) -> None:
+    """A long key folds where the terminal is narrow, and stands in one line where it is not."""
+    (folder / "net.py").write_text(
+        "import torch.nn as nn\nclass Net(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.head = nn.Linear(4, 4)\n"
+    )
+    torch.save({f"{LONG}.weight": torch.ones(4, 4), "head.bias": torch.ones(4)}, folder / "a.pt")
+    shown = on_a_terminal(columns, "diff", "a.pt", "net.py:Net").splitlines()
+    assert [line.rstrip() for line in shown[:8]] == lines
