@@ -11,7 +11,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto
 
 faults: $(READY)
-	CKPT_FAULTS=all $(BIN)/python -m pytest -n auto tests/faults
+	CKPT_FAULTS=all $(BIN)/python -m pytest -n auto tests/faults tests/train/test_signals.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -123,6 +123,7 @@ def _version(manifest: Manifest, model: str, content: str, names: list[str]) -> 
         created=_text(manifest, "created"),
         metrics=_numbers(metrics) if isinstance(metrics, dict) else {},
         message=_text(manifest, "message"),
+        tensors=manifest.tensors_digest,
         also=tuple(sorted(names[1:])),
     )
 

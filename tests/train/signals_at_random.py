@@ -19,7 +19,7 @@ import torch
 import ckpt.train.run
 from ckpt.cli import main
 
-FOLDER, COUNT = Path(sys.argv[1]), int(sys.argv[2])
+FOLDER, COUNT, SEED = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 TRAIN = ["train", "--dataset", "digits", "--precision", "fp32", "--epochs", "3", "-q",
          "--model", f"{FOLDER}/net.py:net", "--save-every", "0", "-o", "w.pt"]  # fmt: skip
 RESUME = ["train", "--resume", "net.state.pt", "-q", "-o", "w.pt"]
@@ -74,7 +74,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     assert sklearn.datasets is not None
     assert ckpt.train.run is not None
-    random.seed(39)
+    random.seed(SEED)
     began = time.perf_counter()
     assert wait(start(fresh("whole"), TRAIN)) == 0
     took = time.perf_counter() - began

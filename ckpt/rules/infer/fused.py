@@ -95,15 +95,23 @@ def _splits_and_concats(
     lefts: list["_Leaf"], rights: list["_Leaf"], *, spelled: bool
 ) -> Iterator[Fused]:
     ones, others = ([each for each in side if each.surplus] for side in (lefts, rights))
-    for verb, wholes, parts in (("split", ones, others), ("concat", others, ones)):
-        for whole, found, dim, margin in _joints(wholes, parts, spelled=spelled):
-            sizes = tuple(part.shape[dim] for part in found)
-            places = tuple(part.place for part in found)
-            one, several = (whole.place,), places
-            if verb == "split":
-                yield Fused(verb, one, several, margin, dim, sizes, "shapes and names")
-            else:
-                yield Fused(verb, several, one, margin, dim, sizes, "shapes and names")
+    split = set[int]()  # of the source; and what is made of it, of the target
+    made = set[int]()
+    for whole, found, dim, margin in _joints(ones, others, spelled=spelled):
+        places, sizes = _parts(found, dim)
+        split.add(whole.place)
+        made.update(places)
+        yield Fused("split", (whole.place,), places, margin, dim, sizes, "shapes and names")
+    ones = [each for each in ones if each.place not in split]
+    others = [each for each in others if each.place not in made]
+    for whole, found, dim, margin in _joints(others, ones, spelled=spelled):
+        places, sizes = _parts(found, dim)
+        yield Fused("concat", places, (whole.place,), margin, dim, sizes, "shapes and names")
+
+
+def _parts(found: Sequence["_Leaf"], dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where the parts stand, and their sizes along a dimension."""
+    return tuple(part.place for part in found), tuple(part.shape[dim] for part in found)
 
 
 @dataclass(frozen=True, slots=True)
