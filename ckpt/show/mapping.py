@@ -30,6 +30,9 @@ def found_text(found: Found) -> str:
 
 def rules_lines(rules: tuple[Rule, ...]) -> Iterator[str]:
     """The rules as they are typed, where that can be."""
+    if not rules:
+        yield "  no rule is needed"
+        return
     yield f"  {count(len(rules), 'rule')}:"
     yield from (f"    {_option(rule)}" for rule in rules[:_LISTED])
     if len(rules) > _LISTED:
