@@ -129,6 +129,7 @@ class Registry:
         content = manifest.content_digest
         known = self.index().same_content(model, content)
         if known:
+            self._file.settle()
             return Added(known, new=False)
         begun = None if self.exists else self._begin()
         created = now()

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from ckpt.errors import DiskError, UsageError
-from ckpt.files import name_new, write_whole
+from ckpt.files import disk_errors, name_new, sync_folder, write_whole
 from ckpt.lock import exclusive
 from ckpt.registry import damage
 from ckpt.registry.index import Index, read_index
@@ -104,7 +104,8 @@ class IndexFile:
     ) -> Index:
         """Apply `operation` to the index under the lock and make the result durable.
 
-        An operation that answers the index it was given writes nothing.
+        An operation that answers the index it was given writes nothing, and what stands is made
+        durable.
 
         Args:
             operation: Gives a new index for the one that stands there.
@@ -123,7 +124,18 @@ class IndexFile:
                 self.reflog.append(*self._entries(before, after, what, undoes))
                 with write_whole(self.path, replace=True) as out:
                     out.write(after.to_text().encode("utf-8"))
+            else:
+                self.settle()
             return after
+
+    def settle(self) -> None:
+        """Have on the disk what stands; a process that wrote it may have been killed just before.
+
+        Whoever says that something is done already has not written it, and says it of what a loss
+        of power could take back.
+        """
+        with disk_errors(self.path.parent):
+            sync_folder(self.path.parent)
 
     def _entries(self, before: Index, after: Index, what: str, undoes: str | None) -> list[Entry]:
         """The entry of a write, and before it one of what was done elsewhere, if something was."""

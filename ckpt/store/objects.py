@@ -85,7 +85,13 @@ class ObjectStore:
 
     def put_manifest(self, manifest: Manifest) -> Stored:
         """Store a manifest; its objects must be stored already."""
-        return self._put("manifests", [manifest.to_bytes()])
+        stored = self._put("manifests", [manifest.to_bytes()])
+        # Folders that somebody else made, and was killed before the disk had their names.
+        for folder in (self.root / "objects", self.root / "manifests", self.root):
+            if folder.is_dir():
+                with disk_errors(folder):
+                    sync_folder(folder)
+        return stored
 
     def manifest(self, name: str) -> Manifest:
         """The manifest with the digest `name`.
@@ -156,6 +162,7 @@ class ObjectStore:
                 name = "sha256:" + hasher.hexdigest()
                 if self._has_good(kind, name):
                     self._renew(kind, name)
+                    sync_folder(self._path(kind, name).parent)
                     return Stored(name, nbytes, new=False)
                 os.fchmod(out.fileno(), 0o444)
                 sync_file(out)

@@ -102,6 +102,7 @@ COMMANDS = [
 ]
 # Half a minute each time: for the long form, and of it a few points.
 TRAINING = Command("training", ("train", "--dataset", "digits", "--epochs", "1", "--register"))
+TRAINED = "mnist-cnn.state.pt"  # what an interrupted run goes on with
 BY_NAME = {command.name: command for command in (*COMMANDS, TRAINING)}
 
 
@@ -255,6 +256,8 @@ class Scene:
 
     def again(self, folder: Path) -> Ran:
         """Type the command again."""
+        if self.command == TRAINING and (folder / TRAINED).exists():
+            return run(folder, *CKPT, "train", "--register", "--resume", TRAINED)
         if self.command.script or self.command == TRAINING:
             return run(folder, *self.command.line)
         return within(folder, *(self.command.again or self.command.words))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ckpt import digest
 from ckpt.errors import IntegrityError
 from ckpt.manifest import Hole, Manifest, Skeleton
+from ckpt.store import objects
 from ckpt.store.objects import ObjectStore
 from ckpt.store.version import VersionSource
 from ckpt.tensors import Span
@@ -136,3 +137,18 @@ def test_temporary_that_a_registry_was_begun_with_is_found(store: ObjectStore) -
     for path in left:
         path.write_bytes(b"")
     assert store.temporaries() == left
+
+
+def test_name_that_another_writer_gave_is_synced_by_whoever_finds_it(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been killed before it could; what is said then is said of this object as well."""
+    synced: list[Path] = []
+    monkeypatch.setattr(objects, "sync_folder", synced.append)
+    path = path_of(store, store.put([b"abcd"]).digest)
+    synced.clear()
+    assert not store.put([b"abcd"]).new
+    assert synced == [path.parent]
+    synced.clear()
+    store.put_manifest(Manifest("x", "x", None, Skeleton(0, (), digest.of_bytes(b"")), ()))
+    assert {store.root / "objects", store.root / "manifests", store.root} <= set(synced)
