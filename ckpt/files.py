@@ -18,7 +18,9 @@ from typing import BinaryIO, Protocol, Self
 
 from ckpt.errors import DiskError, FormatError, RefError, UsageError
 
-CHUNK = 1 << 16  # bytes; larger ones are given back by the allocator, page by page, each time
+# Bytes. The allocator gives larger ones back, page by page, each time; smaller ones make threads
+# wait for each other.
+CHUNK = 1 << 18
 EARLY_SECONDS = 0.05
 # What copy_file_range answers where it cannot be had (Linux man page, ERRORS).
 _NOT_IN_THE_KERNEL = (

@@ -188,8 +188,8 @@ def _side_by_side(nbytes: int) -> Iterator[Map]:
     if nbytes < _WORTH_THREADS:
         yield map
         return
-    # hashlib and the disk work without Python's lock.
-    threads = ThreadPoolExecutor((os.cpu_count() or 1) + 1)
+    # hashlib and the disk work without Python's lock; some threads always wait for the disk.
+    threads = ThreadPoolExecutor((os.cpu_count() or 1) + 3)
     try:
         yield threads.map
     finally:
