@@ -23,8 +23,8 @@ from tabulate import tabulate
 
 TENSORS = 290
 CKPT = str(Path(sys.executable).with_name("ckpt"))
-# Into a new registry each time; it hashes twice, as a whole and tensor by tensor.
-REGISTER = '"$1" register "$2" --registry "$(mktemp -d -p .)" -q'
+# Into a new registry each time, in place of the last one, as cp writes over its last copy.
+REGISTER = 'rm -rf reg && mkdir reg && "$1" register "$2" --registry reg -q'
 TORCH_LOAD = "import sys, torch; torch.load(sys.argv[1], weights_only=True)"
 TORCH_MMAP = "import sys, torch; torch.load(sys.argv[1], weights_only=True, mmap=True)"
 LIBRARY_LOAD = "import sys, safetensors.torch as s; s.load_file(sys.argv[1])"
