@@ -1,6 +1,6 @@
 """What comparing two large checkpoints costs, beside `cmp` and a loop over torch's tensors.
 
-    python benchmarks/diff.py [--gigabytes 3] [--runs 3] [--folder DIR]
+    python benchmarks/diff.py [--gigabytes 3] [--runs 3] [--folder DIR] [--quick]
 
 A file of 290 tensors, one in which the last of them differs, so that `cmp` has to read all, and one
 in which all differ. Every command is a process of its own; they take turns, and the median of the
@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from large import CKPT, TENSORS, measure
+from quick import parse_options
 from tabulate import tabulate
 
 BASE = "a/big.pt"  # of one name all, since torch writes it into the file
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the files are made")
-    options = parser.parse_args()
+    options = parse_options(parser, gigabytes=0.002, runs=1)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         os.chdir(folder)
         make_files(options.gigabytes)

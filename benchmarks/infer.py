@@ -1,9 +1,10 @@
 """How well a mapping is inferred: keys right, wrong and ambiguous, operations, rules, seconds.
 
-    python benchmarks/infer.py PAIR.json… [--json] [--digests]
+    python benchmarks/infer.py [PAIR.json…] [--json] [--digests] [--quick]
 
 A PAIR.json has `source` and `target` (lists of key and shape), the true `pairs` (old key, new
-key), `dropped`, `added` and `ops`. Names and shapes are all that is looked at; with --digests
+key), `dropped`, `added` and `ops`; without any, those of the tests are taken, with --quick the
+three smallest. Names and shapes are all that is looked at; with --digests
 every tensor also has the digest of its true partner.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from quick import parse_options
 from tabulate import tabulate
 
 from ckpt.rules.infer import Confidence, Inference, infer
@@ -23,6 +25,7 @@ from ckpt.rules.infer.synthesis import count_rules, proves, synthesise
 from ckpt.tensors import TensorEntry
 
 Pair = dict[str, Any]
+PAIRS = Path(__file__).resolve().parent.parent / "tests" / "data" / "pairs"
 
 
 @dataclass
@@ -59,18 +62,27 @@ class Score:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pairs", nargs="+", type=Path)
+    parser.add_argument("pairs", nargs="*", type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--digests", action="store_true")
-    options = parser.parse_args()
-    documents = [json.loads(path.read_text()) for path in options.pairs]
-    for path, document in zip(options.pairs, documents, strict=True):
+    options = parse_options(parser)
+    paths = options.pairs or pairs_of_the_tests(at_most=3 if options.quick else None)
+    documents = [json.loads(path.read_text()) for path in paths]
+    for path, document in zip(paths, documents, strict=True):
         document.setdefault("name", path.stem)
     scores = [score(document, digests=options.digests) for document in documents]
     if options.json:
         print(json.dumps([{**asdict(each), "whole": each.whole} for each in scores], indent=1))
     else:
         print(table(scores))
+
+
+def pairs_of_the_tests(*, at_most: int | None) -> list[Path]:
+    """Real conversions, the smallest first."""
+    paths = sorted(PAIRS.glob("*.json"), key=lambda path: path.stat().st_size)
+    if not paths:
+        raise SystemExit(f"{PAIRS}: holds no pairs")
+    return paths[:at_most]
 
 
 def score(pair: Pair, *, digests: bool = False, rules: bool = True) -> Score:

@@ -1,6 +1,7 @@
 """Pairs made of torchvision's models by consistent renaming, and how well they are inferred.
 
     python benchmarks/more_pairs.py [--held-out] [--seeds N] [--digests] [--show N]
+                                    [--models NAME,…] [--quick]
     python benchmarks/more_pairs.py -o FOLDER      writes them as files, for benchmarks/infer.py
 
 Every pair is a model and a few random schemes, the same for the same seed: words replaced by
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from infer import Pair, Score, score, table
+from quick import parse_options
 
 Keys = dict[str, list[int]]
 Renames = dict[str, str]
@@ -350,17 +352,19 @@ def main() -> None:
     """Make, infer, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--models", help="names, with commas")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, help="seed; 0, or 1000 of those held out")
     parser.add_argument("--digests", action="store_true")
     parser.add_argument("--rules", action="store_true", help="make the rules as well")
     parser.add_argument("--show", type=int, default=0, help="wrong keys of each pair to show")
     parser.add_argument("-o", "--output", type=Path)
-    options = parser.parse_args()
+    options = parse_options(parser, models="alexnet,nn.Transformer", seeds=5)
+    named = HELD_OUT if options.held_out else LOOKED_AT
     first = options.first if options.first is not None else 1000 if options.held_out else 0
     pairs = [
         make_pair(model, keys, seed)
-        for model in (HELD_OUT if options.held_out else LOOKED_AT)
+        for model in (options.models.split(",") if options.models else named)
         for keys in [keys_of(model)]
         for seed in range(first, first + options.seeds)
     ]

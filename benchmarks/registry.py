@@ -1,6 +1,6 @@
 """What a registry costs: time with ten versions and with 10,000, and bytes beside plain copies.
 
-    python benchmarks/registry.py [--versions 10000] [--runs 5]
+    python benchmarks/registry.py [--versions 10000] [--copies 20] [--runs 5] [--quick]
 
 Commands are processes of their own; the median of the runs is printed, and how much longer it took
 than with ten versions. The 10,000 are lines of the index, as registering makes them, over ten
@@ -17,20 +17,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from ckpt.models.mnist_cnn import Net
+from quick import parse_options
 from tabulate import tabulate
 
 import ckpt
+from ckpt.definitions import find_definition
 from ckpt.digest import of_bytes
 from ckpt.ops.registry import Registry
 from ckpt.registry.file import IndexFile
 from ckpt.registry.index import Index
 
 CKPT = str(Path(sys.executable).with_name("ckpt"))
+NET = "ckpt.models.mnist_cnn:Net"
 TARGET_MS = 300
-TWENTY = 20
 State = dict[str, torch.Tensor]
 
 
@@ -38,10 +40,13 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--versions", type=int, default=10_000)
+    parser.add_argument(
+        "--copies", type=int, default=20, help="versions of which bytes are counted"
+    )
     parser.add_argument("--runs", type=int, default=5)
-    options = parser.parse_args()
+    options = parse_options(parser, versions=20, copies=2, runs=1)
     print_times(options.versions, options.runs)
-    print_bytes()
+    print_bytes(options.copies)
 
 
 def print_times(versions: int, runs: int) -> None:
@@ -115,14 +120,14 @@ def median_ms(folder: Path, words: Callable[[Path, int], list[str]], runs: int) 
     return statistics.median(times)
 
 
-def print_bytes() -> None:
-    """Twenty versions of the MNIST network, of six kinds, beside twenty copies."""
+def print_bytes(count: int) -> None:
+    """Versions of the MNIST network, of six kinds, beside as many copies."""
     rows = []
     for name, files in KINDS.items():
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             copies = 0
-            for command, copied in files(folder):
+            for command, copied in files(folder, count):
                 subprocess.run([CKPT, *command, "-q"], cwd=folder, check=True, capture_output=True)
                 copies += copied
             stored = sum(
@@ -131,7 +136,7 @@ def print_bytes() -> None:
                 if path.is_file()
             )
         rows.append([name, f"{copies / 1e6:.1f}", f"{stored / 1e6:.2f}", f"{stored / copies:.1%}"])
-    heads = ["twenty versions of the MNIST network", "copies, MB", "ckpt, MB", "of copies"]
+    heads = [f"{count} versions of the MNIST network", "copies, MB", "ckpt, MB", "of copies"]
     print(tabulate(rows, heads, disable_numparse=True, stralign="right"))
 
 
@@ -139,7 +144,7 @@ Files = Iterator[tuple[list[str], int]]
 
 
 def registered(
-    folder: Path, states: Iterator[object], suffixes: tuple[str, ...] = (".pt",)
+    folder: Path, states: Iterator[dict[str, Any]], suffixes: tuple[str, ...] = (".pt",)
 ) -> Files:
     """Write each and register it; with every suffix."""
     from safetensors.torch import save_file
@@ -157,14 +162,14 @@ def registered(
 def net(seed: int) -> State:
     """The MNIST network's weights, freshly drawn."""
     torch.manual_seed(seed)
-    return dict(Net().state_dict())
+    return dict(find_definition(NET).build().state_dict())
 
 
-def renamed(folder: Path) -> Files:
-    """One version and nineteen renames of it."""
+def renamed(folder: Path, count: int) -> Files:
+    """One version and renames of it."""
     yield from registered(folder, iter([net(1)]))
     size = (folder / "net.pt").stat().st_size
-    for at in range(2, TWENTY + 1):
+    for at in range(2, count + 1):
         yield ["rename", "net:v1", "--rule", f"conv=embed{at}_"], size
 
 
@@ -174,17 +179,17 @@ def new_head(seed: int) -> State:
     return {**net(1), **{key: other[key] for key in other if key.startswith("fc2")}}
 
 
-KINDS: dict[str, Callable[[Path], Files]] = {
-    "the same bytes again": lambda f: registered(f, (net(1) for _ in range(TWENTY))),
+KINDS: dict[str, Callable[[Path, int], Files]] = {
+    "the same bytes again": lambda f, n: registered(f, (net(1) for _ in range(n))),
     "renamed": renamed,
-    ".pt and .safetensors of ten": lambda f: registered(
-        f, (net(seed) for seed in range(TWENTY // 2)), (".pt", ".safetensors")
+    ".pt and .safetensors of half as many": lambda f, n: registered(
+        f, (net(seed) for seed in range(n // 2)), (".pt", ".safetensors")
     ),
-    "frozen backbone, new head": lambda f: registered(f, map(new_head, range(TWENTY))),
-    "new metadata": lambda f: registered(
-        f, ({"model": net(1), "epoch": epoch} for epoch in range(TWENTY))
+    "frozen backbone, new head": lambda f, n: registered(f, map(new_head, range(n))),
+    "new metadata": lambda f, n: registered(
+        f, ({"model": net(1), "epoch": epoch} for epoch in range(n))
     ),
-    "all weights new": lambda f: registered(f, map(net, range(TWENTY))),
+    "all weights new": lambda f, n: registered(f, map(net, range(n))),
 }
 
 

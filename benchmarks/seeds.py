@@ -1,10 +1,11 @@
 """What accuracy a recipe gives, over several seeds, in fp32 and in bf16.
 
     CKPT_DATA=/path/to/data python benchmarks/seeds.py [--recipe NAME|FILE] [--seeds 1,2,3]
-                                                       [--precisions fp32,bf16]
+                                                       [--precisions fp32,bf16] [--epochs N]
+                                                       [--quick]
 
-Each run is whole: trained, written, read back, and scored once on the test images in fp32. The
-mean and the standard deviation (of the sample) are printed for each precision.
+Each run is whole, on MNIST: trained, written, read back, and scored once on the test images in
+fp32. The mean and the standard deviation (of the sample) are printed for each precision.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from images import Images, find_images
+from quick import parse_options
 from tabulate import tabulate
 
 from ckpt.train.recipe import Recipe
@@ -27,16 +30,25 @@ def main() -> None:
     parser.add_argument("--recipe", default="classic")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--precisions", default="fp32,bf16")
-    arguments = parser.parse_args()
-    settings = read_recipe(arguments.recipe)
-    rows, means = [], {}
+    parser.add_argument("--epochs", type=int, help="in place of the recipe's")
+    arguments = parse_options(parser, seeds="1,2", epochs=1)
+    with find_images(quick=arguments.quick) as images:
+        print_scores(arguments, images)
+
+
+def print_scores(arguments: argparse.Namespace, images: Images) -> None:
+    """A row for each seed and precision."""
+    settings = {
+        **read_recipe(arguments.recipe), "dataset": images.name, "data_dir": images.folder,
+    }  # fmt: skip
+    if arguments.epochs:
+        settings["epochs"] = arguments.epochs
+    rows: list[list[object]] = []
+    means: dict[str, float] = {}
     for precision in arguments.precisions.split(","):
         found = []
         for seed in map(int, arguments.seeds.split(",")):
-            recipe = Recipe(
-                **{**settings, "dataset": "mnist", "precision": precision, "seed": seed}
-            )
-            trained = trained_by(recipe)
+            trained = trained_by(Recipe(**{**settings, "precision": precision, "seed": seed}))
             found.append(100 * trained.test_accuracy)
             rows.append([precision, seed, f"{found[-1]:.2f}", f"{trained.test_loss:.4f}",
                          f"{trained.seconds:.0f}"])  # fmt: skip

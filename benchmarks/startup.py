@@ -1,6 +1,6 @@
 """What the commands that need no torch cost: CPU time and imports, beside `import torch`.
 
-    python benchmarks/startup.py [--runs N]
+    python benchmarks/startup.py [--runs N] [--quick]
 
 Works on a copy of the shipped registry. Each command runs N times; the minimum and the
 median of its CPU time (user + system, the whole process) are printed, and the ratio of the
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from quick import parse_options
 from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +40,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=7)
-    runs = parser.parse_args().runs
+    runs = parse_options(parser, runs=1).runs
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "registry"
         times = {name: cpu_ms(command, copy, runs) for name, command in COMMANDS.items()}

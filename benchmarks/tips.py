@@ -1,6 +1,6 @@
 """Five tips for training on a small machine, with and without each: what they bring here.
 
-    CKPT_DATA=/path/to/data python benchmarks/tips.py [--images 60000] [--only TIP,...]
+    CKPT_DATA=/path/to/data python benchmarks/tips.py [--images 60000] [--only TIP,...] [--quick]
 
 The same network on MNIST, one epoch of `--images` images, each row in a process of its own:
 images per second, the most memory that the process held, and the accuracy on the test images
@@ -11,7 +11,6 @@ run there, and the memory is the device's.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,15 +21,17 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from apart import apart
-from ckpt.models.mnist_cnn import Net
+from apart import apart, here
+from images import Images, find_images
+from quick import parse_options
 from tabulate import tabulate
 from torch import Tensor, nn
+from torch.autograd import backward
 from torch.nn.functional import nll_loss
 from torch.utils.data import DataLoader, Subset
 
-from ckpt.definitions import declare_torchvision_ops
-from ckpt.train.dataset import Dataset, Split, load_dataset
+from ckpt.definitions import find_definition
+from ckpt.train.dataset import Dataset, Split
 from ckpt.train.feed import Feed
 from ckpt.train.loop import MicroBatch, Progress, evaluate
 from ckpt.train.memory import MicroBatchSize
@@ -38,6 +39,7 @@ from ckpt.train.precision import build_trainer
 from ckpt.train.processes import ALONE
 from ckpt.train.recipe import Recipe
 
+NET = find_definition("ckpt.models.mnist_cnn:Net")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PLAIN = Recipe(dataset="mnist", precision="fp32", epochs=1, seed=1)
 # Adadelta divides by the gradient's own size, which hides a gradient of the wrong size.
@@ -55,10 +57,18 @@ class Row:
     share: float = 1.0  # of the images, where a row would take all memory there is
 
 
-def ours(model: nn.Module, dataset: Dataset, recipe: Recipe) -> None:
+@dataclass(frozen=True)
+class Given:
+    """The images of a row: files for torchvision, and in memory, where there may be fewer."""
+
+    images: Images
+    dataset: Dataset
+
+
+def ours(model: nn.Module, given: Given, recipe: Recipe) -> None:
     """An epoch of the trainer of `ckpt train`."""
     size = MicroBatchSize(recipe.batch_size, adapts=False, note=print)
-    feed = Feed(dataset, recipe, DEVICE, processes=ALONE, size=size)
+    feed = Feed(given.dataset, recipe, DEVICE, processes=ALONE, size=size)
     trainer = build_trainer(model, recipe.precision, recipe, windows=feed.window_count)
     trainer.train_epoch(feed.windows(1), unseen)
 
@@ -67,16 +77,9 @@ def unseen(_: Progress) -> None:
     """Nobody watches."""
 
 
-def images_one_by_one(model: nn.Module, dataset: Dataset, workers: int, batch: int) -> None:
+def images_one_by_one(model: nn.Module, given: Given, workers: int, batch: int) -> None:
     """The usual DataLoader: PIL images, each through ToTensor and Normalize."""
-    declare_torchvision_ops()
-    from torchvision import datasets, transforms
-
-    transform = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
-    )
-    images = datasets.MNIST(os.environ["CKPT_DATA"], train=True, transform=transform)
-    subset = Subset(images, range(len(dataset.train)))
+    subset = Subset(given.images.one_by_one(train=True), range(len(given.dataset.train)))
     loader = DataLoader(
         subset,
         batch_size=batch,
@@ -87,18 +90,18 @@ def images_one_by_one(model: nn.Module, dataset: Dataset, workers: int, batch: i
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     for batch_of_images, labels in loader:
         optimizer.zero_grad()
-        nll_loss(model(batch_of_images.to(DEVICE)), labels.to(DEVICE)).backward()
+        backward(nll_loss(model(batch_of_images.to(DEVICE)), labels.to(DEVICE)))
         optimizer.step()
 
 
-def snippet(model: nn.Module, dataset: Dataset, mistake: str) -> None:
+def snippet(model: nn.Module, given: Given, mistake: str) -> None:
     """Accumulation over four batches of 64, as it is often copied."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
-    for number, (images, labels) in enumerate(micro_batches(dataset), 1):
+    for number, (images, labels) in enumerate(micro_batches(given.dataset), 1):
         if mistake == "zeroed inside the loop":
             optimizer.zero_grad()
         loss = nll_loss(model(images), labels)
-        (loss if mistake == "not divided" else loss / 4).backward()
+        backward(loss if mistake == "not divided" else loss / 4)
         if number % 4 == 0:
             optimizer.step()
             optimizer.zero_grad()
@@ -112,23 +115,23 @@ def micro_batches(dataset: Dataset) -> Iterator[MicroBatch]:
         yield from window.micro_batches
 
 
-def losses_kept(model: nn.Module, dataset: Dataset, how: str) -> None:
+def losses_kept(model: nn.Module, given: Given, how: str) -> None:
     """An epoch whose losses are remembered, as tensors or as floats; the last part validates."""
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     losses: list[Tensor | float] = []
-    for images, labels in micro_batches(dataset):
+    for images, labels in micro_batches(given.dataset):
         loss = nll_loss(model(images), labels)
         if not how.startswith("validation"):
             optimizer.zero_grad()
-            loss.backward()
+            backward(loss)
             optimizer.step()
         losses.append(loss if how.endswith("tensors") else loss.item())
 
 
-def with_no_grad(model: nn.Module, dataset: Dataset) -> None:
+def with_no_grad(model: nn.Module, given: Given) -> None:
     """The same validation without graphs."""
     with torch.inference_mode():
-        losses_kept(model, dataset, "validation, floats")
+        losses_kept(model, given, "validation, floats")
 
 
 ROWS = [
@@ -156,17 +159,17 @@ ROWS = [
 ]
 
 
-def measure(index: int, images: int) -> dict[str, Any]:
+def measure(index: int, images: Images, count: int) -> dict[str, Any]:
     """Run a row; in a process of its own."""
     row = ROWS[index]
-    dataset = load_dataset("mnist", data_dir=None, note=print)
-    count = max(1, int(images * row.share))
+    dataset = images.load()
+    count = max(1, int(count * row.share))
     some = replace(dataset, train=Split(dataset.train.images[:count], dataset.train.labels[:count]))
     torch.manual_seed(1)
-    model = Net().to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = NET.build().to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
     began = perf_counter()
-    row.run(model, some, *row.arguments)
+    row.run(model, Given(images, some), *row.arguments)
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     seconds = perf_counter() - began
@@ -187,24 +190,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--only", default="loader,16 bits,accumulation,metrics,rename")
-    options = parser.parse_args()
-    if not Path(os.environ.get("CKPT_DATA", ""), "MNIST").is_dir():
-        sys.exit("CKPT_DATA names no folder with MNIST; without it there is nothing to train on")
+    options = parse_options(parser, images=256)
     tips = options.only.split(",")
-    chosen = [(at, row) for at, row in enumerate(ROWS) if row.tip in tips]
     print(f"{options.images:,} images, {DEVICE}, {torch.get_num_threads()} threads\n")
-    for tip in dict.fromkeys(row.tip for _, row in chosen):
-        rows = [(row, apart(measure, at, options.images)) for at, row in chosen if row.tip == tip]
-        print(
-            tabulate(
-                lines(rows),
-                [tip, "images/s", "× first", "peak MB", "accuracy"],
-                disable_numparse=True,
-            )
-        )
-        print()
+    with find_images(quick=options.quick) as images:
+        print_rows(images, options.images, tips, quick=options.quick)
     if "rename" in tips:
         print_rename()
+
+
+def print_rows(images: Images, count: int, tips: list[str], *, quick: bool) -> None:
+    """A table for each tip; if quick, only the first row has a process of its own."""
+    chosen = [(at, row) for at, row in enumerate(ROWS) if row.tip in tips]
+    for tip in dict.fromkeys(row.tip for _, row in chosen):
+        rows = [
+            (row, (here if quick and at else apart)(measure, at, images, count))
+            for at, row in chosen
+            if row.tip == tip
+        ]
+        heads = [tip, "images/s", "× first", "peak MB", "accuracy"]
+        print(tabulate(lines(rows), heads, disable_numparse=True), end="\n\n")
 
 
 def lines(rows: Iterable[tuple[Row, dict[str, Any]]]) -> list[list[str]]:
@@ -225,7 +230,7 @@ def print_rename() -> None:
     """What it takes to rename the layers of saved weights, beside training them again."""
     ckpt = str(Path(sys.executable).with_name("ckpt"))
     with tempfile.TemporaryDirectory() as folder:
-        torch.save(Net().state_dict(), Path(folder) / "old.pt")
+        torch.save(NET.build().state_dict(), Path(folder) / "old.pt")
         began = perf_counter()
         command = [ckpt, "rename", "old.pt", "--rule", "conv=embed", "-o", "new.pt", "-q"]
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)

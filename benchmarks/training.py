@@ -1,6 +1,7 @@
 """What training costs here, beside the way that everybody copies and beside Lightning Fabric.
 
     CKPT_DATA=/path/to/data python benchmarks/training.py [--epochs 6] [--only NAME,...]
+                                                          [--quick]
 
 The same network on MNIST, each in a process of its own: (a) the public PyTorch MNIST example's
 way, a DataLoader over PIL images with ToTensor and Normalize, batch 64, shuffled, Adadelta; (b)
@@ -12,23 +13,22 @@ Source of (a): github.com/pytorch/examples, mnist/main.py, as of 2025, without C
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from importlib.util import find_spec
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from apart import apart
-from ckpt.models.mnist_cnn import Net
+from apart import apart, here
+from images import Images, find_images
+from quick import parse_options
 from tabulate import tabulate
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from ckpt.definitions import declare_torchvision_ops
-from ckpt.train.dataset import load_dataset
+from ckpt.definitions import find_definition
 from ckpt.train.feed import Feed
 from ckpt.train.loop import Progress, evaluate
 from ckpt.train.memory import MicroBatchSize
@@ -37,61 +37,54 @@ from ckpt.train.processes import ALONE
 from ckpt.train.recipe import Recipe
 from ckpt.train.recipe_file import read_recipe
 
-IMAGES = 60_000
+NET = find_definition("ckpt.models.mnist_cnn:Net")
 Epochs = Iterator[tuple[float, float]]  # seconds of one, accuracy after it
 
 
-def public_example(fabric_precision: str | None = None) -> Epochs:
+def public_example(
+    images: Images, fabric_precision: Literal["32-true", "bf16-mixed"] | None = None
+) -> Epochs:
     """(a), or with a precision (b)."""
-    declare_torchvision_ops()
-    from torchvision import datasets, transforms
-
-    transform = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
-    )
-    folder = os.environ["CKPT_DATA"]
-    train, test = (
-        datasets.MNIST(folder, train=part, transform=transform) for part in (True, False)
-    )
-    loader: Any = DataLoader(train, batch_size=64, shuffle=True)
-    model: nn.Module = Net()
+    loader: Any = DataLoader(images.one_by_one(train=True), batch_size=64, shuffle=True)
+    test: Any = DataLoader(images.one_by_one(train=False), batch_size=1000)
+    model = NET.build()
     optimizer: Any = torch.optim.Adadelta(model.parameters(), lr=1.0)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
     backward: Callable[[torch.Tensor], None] = torch.Tensor.backward
     if fabric_precision is not None:
         from lightning_fabric import Fabric
 
-        fabric = Fabric(accelerator="cpu", devices=1, precision=fabric_precision)  # type: ignore[arg-type]
+        fabric = Fabric(accelerator="cpu", devices=1, precision=fabric_precision)
         model, optimizer = fabric.setup(model, optimizer)
         loader = fabric.setup_dataloaders(loader)
         backward = fabric.backward
     while True:
         began = perf_counter()
         model.train()
-        for images, labels in loader:
+        for batch, labels in loader:
             optimizer.zero_grad()
-            backward(functional.nll_loss(model(images), labels))
+            backward(functional.nll_loss(model(batch), labels))
             optimizer.step()
         scheduler.step()
-        yield perf_counter() - began, accuracy(model, DataLoader(test, batch_size=1000))
+        yield perf_counter() - began, accuracy(model, test)
 
 
 def accuracy(model: nn.Module, batches: Any) -> float:
     """In [0, 1], over all test images."""
     model.eval()
     with torch.inference_mode():
-        hits = [(model(images).argmax(1) == labels).sum() for images, labels in batches]
-    return float(sum(hits)) / 10_000
+        hits = [model(images).argmax(1) == labels for images, labels in batches]
+    return float(torch.cat(hits).float().mean())
 
 
-def recipe_of_ckpt(name: str, precision: str) -> Epochs:
+def recipe_of_ckpt(images: Images, name: str, precision: str) -> Epochs:
     """The trainer of `ckpt train`, an epoch at a time."""
-    recipe = Recipe(**{**read_recipe(name), "dataset": "mnist", "precision": precision})
-    dataset = load_dataset("mnist", data_dir=None, note=print)
+    recipe = Recipe(**{**read_recipe(name), "dataset": images.name, "precision": precision})
+    dataset = images.load()
     size = MicroBatchSize(recipe.batch_size, adapts=False, note=print)
     feed = Feed(dataset, recipe, torch.device("cpu"), processes=ALONE, size=size)
     torch.manual_seed(recipe.seed)
-    model = Net().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = NET.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = choose_precision(recipe, model, feed.first_images(64)).name
     trainer = build_trainer(model, chosen, recipe, windows=feed.window_count)
     for epoch in range(1, recipe.epochs + 1):
@@ -116,11 +109,11 @@ WAYS: dict[str, tuple[Callable[..., Epochs], tuple[str, ...]]] = {
 }
 
 
-def measure(way: str, epochs: int) -> dict[str, Any]:
+def measure(way: str, images: Images, epochs: int) -> dict[str, Any]:
     """Train for some epochs; in a process of its own."""
     torch.manual_seed(1)
     function, arguments = WAYS[way]
-    steps = function(*arguments)
+    steps = function(images, *arguments)
     done = [step for step, _ in zip(steps, range(epochs), strict=False)]
     seconds, scores = zip(*done, strict=True)
     to_99 = next((sum(seconds[: at + 1]) for at, s in enumerate(scores) if s >= 0.99), None)
@@ -132,19 +125,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--only", help="names of ways, with commas")
-    options = parser.parse_args()
-    if not Path(os.environ.get("CKPT_DATA", ""), "MNIST").is_dir():
-        sys.exit("CKPT_DATA names no folder with MNIST; without it there is nothing to compare")
+    options = parse_options(parser, epochs=1)
     names = options.only.split(",") if options.only else list(WAYS)
-    found = {}
-    for name in names:
-        found[name] = apart(measure, name, options.epochs)
-        print(name, found[name], file=sys.stderr, flush=True)
+    if options.quick and find_spec("lightning_fabric") is None:
+        print("quick: without (b), lightning-fabric is not installed (the extra `bench` has it)")
+        names = [name for name in names if "Fabric" not in name]
+    with find_images(quick=options.quick) as images:
+        count = len(images.load().train)
+        found: dict[str, dict[str, Any]] = {}
+        for name in names:
+            run = here if options.quick else apart
+            found[name] = run(measure, name, images, options.epochs)
+            print(name, found[name], file=sys.stderr, flush=True)
+    print_table(found, count)
+    print(f"\n{options.epochs} epochs of each at most, {torch.get_num_threads()} threads")
+    print("target: at least 2 times (a) and (b) at the same accuracy")
+
+
+def print_table(found: dict[str, dict[str, Any]], count: int) -> None:
+    """A row for each way; an epoch has `count` images."""
+    names = list(found)
     base = found[names[0]]["seconds"]
     rows = [
         [
             name,
-            f"{IMAGES / each['seconds']:,.0f}",
+            f"{count / each['seconds']:,.0f}",
             f"{each['seconds']:.1f}",
             f"{base / each['seconds']:.2f}",
             f"{each['peak_mb']:,.0f}",
@@ -157,8 +162,6 @@ def main() -> None:
     ]
     heads = ["way", "images/s", "s/epoch", f"× {names[0]}", "peak MB", "s to 99 %", "best"]
     print(tabulate(rows, heads, disable_numparse=True))
-    print(f"\n{options.epochs} epochs of each at most, {torch.get_num_threads()} threads")
-    print("target: at least 2 times (a) and (b) at the same accuracy")
 
 
 if __name__ == "__main__":

@@ -8,21 +8,26 @@ REF is a version or a file; it is loaded strictly into a new module of DEFINITIO
 import sys
 
 import torch
+from torch.nn.functional import nll_loss
+from torch.utils.data import DataLoader, TensorDataset
 
 import ckpt
 from ckpt.definitions import find_definition
 from ckpt.train.dataset import load_dataset
-from ckpt.train.loop import evaluate
-from ckpt.train.pixels import Feed
-from ckpt.train.recipe import Recipe
 
 ref, definition = sys.argv[1:]
-dataset = ckpt.log("v1")[0].record["training"]["dataset"]["name"]
-model = find_definition(definition).build()
+model = find_definition(definition).build().eval()
 model.load_state_dict(ckpt.load(ref))
-feed = Feed(load_dataset(dataset, data_dir=None, note=print), Recipe(), torch.device("cpu"))
-score = evaluate(model, feed.test_batches())
+name = ckpt.log("v1")[0].record["training"]["dataset"]["name"]
+dataset = load_dataset(name, data_dir=None, note=print)
+mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (dataset.mean, dataset.std))
+tests = TensorDataset(dataset.test.images, dataset.test.labels.long())
+correct, loss_sum, samples = 0, 0.0, len(tests)
+with torch.inference_mode():
+    for images, labels in DataLoader(tests, batch_size=250):
+        log_probs = model((images / 255 - mean) / std)  # (b, classes)
+        correct += int((log_probs.argmax(dim=1) == labels).sum())
+        loss_sum += float(nll_loss(log_probs, labels, reduction="sum"))
 print(
-    f"{score.correct:,} of {score.samples:,} right: accuracy {score.correct / score.samples!r}, "
-    f"loss {score.loss_sum / score.samples!r}"
+    f"{correct:,} of {samples:,} right: accuracy {correct / samples!r}, loss {loss_sum / samples!r}"
 )

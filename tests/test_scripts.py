@@ -1,0 +1,162 @@
+"""Every script of `examples` and `benchmarks` runs in its shortest form, and prints what it should.
+
+None of them needs files of MNIST then. What they print about time says nothing, so none is looked
+at; bytes, keys and scores are.
+"""
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.long
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted([*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")])
+Table = dict[str, list[str]]  # cells by the first one of their line
+
+
+def is_module(path: Path) -> bool:
+    """Whether other scripts import it, and it does nothing by itself."""
+    line = re.compile(rf"^from {path.stem} import ", re.MULTILINE)
+    imported = any(line.search(other.read_text()) for other in path.parent.glob("*.py"))
+    return imported and "__main__" not in path.read_text()
+
+
+SCRIPTS = [path for path in FILES if not is_module(path)]
+
+
+def run(*command: str | Path, folder: Path) -> str:
+    """What a command prints, without CKPT_DATA."""
+    environment = {name: text for name, text in os.environ.items() if name != "CKPT_DATA"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def table(printed: str) -> Table:
+    lines = (re.split(r"\s{2,}", line.strip()) for line in printed.splitlines())
+    return {first: cells for first, *cells in lines if cells}
+
+
+def check_startup(printed: str) -> None:
+    assert {"ckpt --help", "ckpt ls", "ckpt diff v1 v2", "python -c 'import torch'"} <= set(
+        table(printed)
+    )
+    grown = re.search(r"a rename of a version adds ([\d,]+) bytes", printed)
+    assert grown
+    assert 0 < int(grown[1].replace(",", "")) < 16_384
+
+
+def check_diff(printed: str) -> None:
+    rows = table(printed)
+    assert {"cmp, one tensor differs", "ckpt diff --values, one", "ckpt diff --values, all"} <= set(
+        rows
+    )
+    one_tensor = 4 * int(0.002e9 / 4 / 290)
+    assert rows["ckpt diff v1 v2"][-1] == "0"
+    assert rows["ckpt diff v1 v2 --values"][-1] == f"{2 * one_tensor:,}"
+
+
+def check_large(printed: str) -> None:
+    rows = table(printed)
+    for name in ("big.pt", "big.safetensors", "many.pt", "many.safetensors"):
+        assert {f"ckpt show {name}", f"ckpt diff --keys {name} {name}"} <= set(rows)
+    for name in ("big.pt", "big.safetensors"):
+        assert rows[f"cp {name}"][1] == "1"
+        assert {f"ckpt register {name}", f"ckpt rename {name}"} <= set(rows)
+
+
+def check_registry(printed: str) -> None:
+    rows = table(printed)
+    assert "ckpt alias prod net:v3" in rows
+    shares = {
+        name: float(cells[-1].rstrip("%")) for name, cells in rows.items() if "%" in cells[-1]
+    }
+    assert len(shares) == 6
+    assert 100 <= shares.pop("all weights new") < 105
+    assert all(50 <= share < 55 for share in shares.values()), shares  # two copies, stored once
+
+
+def check_infer(printed: str) -> None:
+    *pairs, total = list(table(printed).values())[-4:]
+    assert len(pairs) == 3
+    keys = [int(cells[0]) for cells in pairs]
+    assert min(keys) > 0
+    assert int(total[0]) == sum(keys)
+
+
+def check_more_pairs(printed: str) -> None:
+    rows = table(printed)
+    pairs = [name for name in rows if name.startswith(("alexnet ", "nn.Transformer "))]
+    assert len(pairs) == 10
+    assert all("whole" in rows[name] for name in pairs if name.startswith("alexnet"))
+    assert "of the likely keys" in printed
+
+
+def check_seeds(printed: str) -> None:
+    found: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    for precision, what, number in re.findall(r"^(fp32|bf16) +(\w+) +([\d.]+)", printed, re.M):
+        if what.isdecimal():
+            found[precision].append(float(number))
+        elif what == "mean":
+            assert float(number) == pytest.approx(statistics.mean(found[precision]), abs=0.01)
+    assert [len(scores) for scores in found.values()] == [2, 2]
+    assert all(0 < score <= 100 for scores in found.values() for score in scores)
+
+
+def check_training(printed: str) -> None:
+    rows = table(printed)
+    names = {"(a) public example", "ckpt classic fp32", "ckpt classic auto", "ckpt fast auto"}
+    assert names <= set(rows)
+    assert all(0 < float(rows[name][-1].rstrip("%")) <= 100 for name in names)
+    assert "(b) Fabric 32-true" in rows or "lightning-fabric is not installed" in printed
+
+
+def check_tips(printed: str) -> None:
+    rows = table(printed)
+    accuracies = [cells[3] for cells in rows.values() if len(cells) == 4 and "%" in cells[3]]
+    assert len(accuracies) == 14
+    assert {"bf16 autocast", "wrong: not divided", "validation in inference mode"} <= set(rows)
+    assert "bytes of all tensors kept: True" in printed
+
+
+CHECKS: dict[str, Callable[[str], None]] = {
+    "startup": check_startup,
+    "diff": check_diff,
+    "large": check_large,
+    "registry": check_registry,
+    "infer": check_infer,
+    "more_pairs": check_more_pairs,
+    "seeds": check_seeds,
+    "training": check_training,
+    "tips": check_tips,
+}
+
+
+@pytest.mark.parametrize(
+    "script", [path for path in SCRIPTS if path.stem != "score"], ids=lambda path: path.stem
+)
+def test_script_runs_in_its_shortest_form(script: Path, tmp_path: Path) -> None:
+    printed = run(sys.executable, script, "--quick", folder=tmp_path)
+    CHECKS[script.stem](printed)
+
+
+def test_score_is_what_the_training_registered(tmp_path: Path) -> None:
+    words = ["train", "--register", "--dataset", "digits", "--epochs", "1", "--precision", "fp32"]
+    run("ckpt", *words, folder=tmp_path)
+    score = ROOT / "examples" / "score.py"
+    printed = run(sys.executable, score, "v1", "ckpt.models.mnist_cnn:Net", folder=tmp_path)
+    index = json.loads((tmp_path / "registry.json").read_text())
+    metrics = index["models"]["mnist-cnn"]["versions"]["v1"]["metrics"]
+    found = re.fullmatch(r"(\d+) of 360 right: accuracy (\S+), loss (\S+)\n", printed)
+    assert found
+    assert float(found[2]) == metrics["accuracy"] == int(found[1]) / 360
+    assert float(found[3]) == pytest.approx(metrics["loss"], rel=1e-5)
