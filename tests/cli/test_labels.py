@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.support import Run, weights
+from tests.effort import PATIENCE
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_of_many_who_expect_the_same_one_wins(three: Run, folder: Path) -> None:
         )
         for at in range(8)
     ]  # fmt: skip
-    ended = [(run.communicate(timeout=60), run.returncode) for run in runs]
+    ended = [(run.communicate(timeout=PATIENCE), run.returncode) for run in runs]
     assert sorted(code for _, code in ended) == [0] + [6] * 7
     (winner,) = [out for (out, _), code in ended if code == 0]
     now = json.loads((folder / "registry.json").read_text())["models"]["net"]["aliases"]["prod"]

@@ -1,11 +1,7 @@
 """`ckpt train` at a prompt; what it computes is tested in tests/train."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +13,8 @@ from ckpt.errors import DiskError
 from ckpt.show.training import TrainingView
 from ckpt.train.metrics_file import MetricsFile
 from tests.cli.support import Run, tree
+from tests.effort import PATIENCE
+from tests.train.starting import held, python
 
 QUICK = ("--dataset", "digits", "--epochs", "1", "--precision", "fp32")
 
@@ -171,18 +169,11 @@ def test_fault_44_interrupted_training_registers_nothing(ckpt: Run, folder: Path
     words = ["train", "--register", "--dataset", "pets", *OF_PETS]
     assert ckpt(*words).code == 0
     before = tree(folder)
-    command = [sys.executable, "-m", "ckpt", *words, "--epochs", "100000", "--save-every", "0"]
-    package = Path(__file__).parent.parent.parent
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(package)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
-        state = folder / "net.state.pt"
-        deadline = time.monotonic() + 60
-        while not state.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+    with held(python, folder, *words, "--epochs", "9", "--save-every", "0") as process:
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, errors
-    state.unlink()
+    (folder / "net.state.pt").unlink()
     assert tree(folder) == before
     assert ckpt("verify").code == 0
 

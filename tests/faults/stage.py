@@ -28,8 +28,8 @@ from ckpt.ops.garbage import collect
 from ckpt.ops.registry import Registry
 from ckpt.ops.verify import verify
 from ckpt.registry.index import Model, Version
+from tests.effort import EVERY
 
-ALL = os.environ.get("CKPT_FAULTS") == "all"
 CKPT = (sys.executable, "-P", "-m", "ckpt")
 _FOREIGN = {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "CKPT_REGISTRY", "CKPT_DEBUG"}
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
@@ -191,7 +191,7 @@ def record(
         outcomes: How often each came about.
     """
     record_property(f"count: {what}", outcomes.total())
-    if ALL:
+    if EVERY:
         record_property("figure", f"{what}, {name}: {dict(outcomes)}")
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.effort import EVERY, thinned
 from tests.faults import strace
-from tests.faults.stage import ALL, BY_NAME, Command, Scene, copy, record
+from tests.faults.stage import BY_NAME, Command, Scene, copy, record
 
 # Of a registry in which nothing was removed lately, this changes no model.
 COLLECT = Command("gc", ("gc", "--grace", "0", "--yes"))
@@ -40,12 +41,12 @@ def test_fault_32_killed_again(
     crashed = folder.with_name("crashed")
     first = strace.calls(scene.command, copy(scene.template, folder))
     states: Counter[str] = Counter()
-    for call in [call for call in first if call.changes][3 :: 5 if ALL else 25]:
+    for call in thinned([call for call in first if call.changes][3 :: 5 if EVERY else 25]):
         copy(scene.template, folder)
         strace.killed(scene.command, folder, call)
         copy(folder, crashed)
         again = [each for each in strace.calls(command, folder) if each.changes]
-        for other in again[2 :: 4 if ALL else 16]:
+        for other in again[2 :: 4 if EVERY else 16]:
             copy(crashed, folder)
             strace.killed(command, folder, other)
             try:

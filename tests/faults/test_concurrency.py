@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ckpt.ops.registry import Registry
 from ckpt.ops.verify import verify
-from tests.faults.stage import ALL, CKPT, ENVIRONMENT, Scene, copy, save
+from tests.effort import by_effort
+from tests.faults.stage import CKPT, ENVIRONMENT, Scene, copy, save
 
 PROCESSES = 32
-EACH = 20 if ALL else 5
+EACH = by_effort(3, 5, 20)
 PATIENT = {**ENVIRONMENT, "CKPT_LOCK_SECONDS": "600"}
 REGISTER = """
 import sys

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.effort import EVERY, thinned
 from tests.faults import strace
-from tests.faults.stage import ALL, COMMANDS, Ran, Scene, copy, record
+from tests.faults.stage import COMMANDS, Ran, Scene, copy, record
 
 DISK = 5
 PLAIN = [command.name for command in COMMANDS if not command.script]
@@ -51,8 +52,8 @@ def test_fault_29_call_that_fails(
     names = tuple({*strace.WRITES, *strace.READS})
     found = strace.calls(scene.command, copy(scene.template, folder), names)
     points = [call for call in found if not closes_a_folder(call)]
-    if not ALL:
-        points = points[:: 3 if name == "register" and not onwards else 12]
+    if not EVERY:
+        points = thinned(points[:: 3 if name == "register" and not onwards else 12])
     outcomes: Counter[str] = Counter()
     for call in points:
         copy(scene.template, folder)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.effort import EVERY, by_effort
 from tests.faults.disk import PAGE, mounted, nearly_full
-from tests.faults.stage import ALL, COMMANDS, Scene, copy, record, run
+from tests.faults.stage import COMMANDS, Scene, copy, record, run
 from tests.faults.test_errors import DISK, expect_told
 
 NAMES = [command.name for command in COMMANDS]
@@ -28,7 +29,7 @@ def tried(scene: Scene, folder: Path, pages: int) -> str:
     return f"exit {ran.code}, {state}"
 
 
-@pytest.mark.parametrize("name", NAMES if ALL else ["begin", "register", "rename", "rm", "gc"])
+@pytest.mark.parametrize("name", NAMES if EVERY else ["begin", "register", "rename", "rm", "gc"])
 def test_fault_30_full_at_any_page(
     name: str,
     scenes: Callable[[str], Scene],
@@ -45,7 +46,7 @@ def test_fault_30_full_at_any_page(
     record(record_property, "sizes of a full disk", name, outcomes)
 
 
-@pytest.mark.parametrize("name", NAMES if ALL else ["begin", "register", "alias"])
+@pytest.mark.parametrize("name", NAMES if EVERY else ["begin", "register", "alias"])
 def test_fault_30_full_at_any_file(
     name: str,
     scenes: Callable[[str], Scene],
@@ -67,7 +68,7 @@ def test_fault_30_full_at_any_file(
     record(record_property, "sizes of a full disk", name, outcomes)
 
 
-@pytest.mark.parametrize("seed", range(100 if ALL else PASSES))
+@pytest.mark.parametrize("seed", range(by_effort(2, PASSES, 100)))
 def test_fault_30_full_at_random(seed: int, scenes: Callable[[str], Scene], tmp_path: Path) -> None:
     """Any command and size, and a reflog of which a page takes a part of the next line."""
     chance = random.Random(seed)

@@ -2,28 +2,29 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 
-from ckpt.errors import ConflictError, DiskError
-from ckpt.lock import exclusive
+from ckpt.errors import DiskError
 from ckpt.ops.garbage import collect
 from ckpt.ops.register import register
 from ckpt.ops.registry import Registry
 from ckpt.ops.removal import remove
 from ckpt.ops.verify import verify
+from tests.effort import PATIENCE
+from tests.faults import strace
 
 CKPT = str(Path(sys.executable).with_name("ckpt"))
 GC = [CKPT, "gc", "--keep-removed", "0", "--grace", "0", "--yes"]
-SLOWLY = "400000"  # microseconds before each call of a kind
-NAMING = "link,linkat,rename,renameat,renameat2"
-strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 faketime = pytest.mark.skipif(not shutil.which("faketime"), reason="faketime is not installed")
 
 
@@ -38,64 +39,69 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *command: str, slow: str = "") -> subprocess.Popen[str]:
-    """A command; with `slow`, these calls of the system take long."""
-    traced = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={slow}",
-              "-e", f"inject={slow}:delay_enter={SLOWLY}"] if slow else []  # fmt: skip
+def start(folder: Path, *command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*traced, *command], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
-def wait_until_held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until some process has the store, shared or alone."""
-    monkeypatch.setenv("CKPT_LOCK_SECONDS", "0")
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            with exclusive(Registry(folder).store.lock):
-                time.sleep(0.01)
-        except ConflictError:
-            monkeypatch.delenv("CKPT_LOCK_SECONDS")
-            return
-    raise AssertionError("nobody took it")
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Its exit code and output."""
+    out, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, out, err
 
 
-def ended(process: subprocess.Popen[str]) -> int:
-    """Its exit code."""
-    process.communicate(timeout=60)
-    return process.returncode
+@contextmanager
+def stopped(
+    folder: Path, calls: str, number: int, *command: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A command that stands still before its `number`-th of some calls; then it goes on."""
+    trace = folder.with_name(f"{folder.name}.stopped")
+    options = ("-o", str(trace), "-e", f"inject={calls}:signal=STOP:when={number}")
+    process = start(folder, *strace.traced(*options, names=(calls,)), *command)
+    wait_for("stopped by SIGSTOP", trace, process)
+    assert process.poll() is None, process.communicate()
+    yield process
+    os.kill(int(trace.read_text().split()[0]), signal.SIGCONT)
 
 
-@strace
-def test_fault_35_objects_of_a_version_in_the_making_survive(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def start_beside(folder: Path, *command: str) -> subprocess.Popen[str]:
+    """A command that has met a lock that another one has, or has ended without."""
+    trace = folder.with_name(f"{folder.name}.beside")
+    process = start(folder, *strace.traced("-o", str(trace), names=("flock",)), *command)
+    wait_for("EAGAIN", trace, process)
+    return process
+
+
+def wait_for(text: str, trace: Path, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and not (trace.exists() and text in trace.read_text()):
+        time.sleep(0.01)
+
+
+@strace.needed
+def test_fault_35_objects_of_a_version_in_the_making_survive(folder: Path) -> None:
     """Between the objects' names and the index nothing names them."""
-    writer = start(folder, CKPT, "register", "new.pt", "--name", "net", slow=NAMING)
-    wait_until_held(folder, monkeypatch)
-    collector = start(folder, *GC)
-    out, err = collector.communicate(timeout=60)
-    assert (collector.returncode, out) == (0, "nothing to remove\n"), err
-    assert ended(writer) == 0
+    register_new = [CKPT, "register", "new.pt", "--name", "net"]
+    with stopped(folder, "link,linkat", 2, *register_new) as writer:
+        collector = start_beside(folder, *GC)
+    code, out, err = ended(collector)
+    assert (code, out) == (0, "nothing to remove\n"), err
+    assert ended(writer)[0] == 0
     registry = Registry(folder)
     assert [version.label for version in registry.versions("net")] == ["v2", "v1"]
     assert not verify(registry=registry).damages
 
 
-@strace
-def test_fault_35_object_found_again_as_it_is_condemned_survives(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@strace.needed
+def test_fault_35_object_found_again_as_it_is_condemned_survives(folder: Path) -> None:
     registry = Registry(folder)
     register(folder / "new.pt", registry=registry, name="net")
     remove(["net:v2"], registry=registry)
-    collector = start(folder, *GC, slow="unlink,unlinkat")
-    wait_until_held(folder, monkeypatch)
-    writer = start(folder, CKPT, "register", "new.pt", "--name", "net")
-    out, err = writer.communicate(timeout=60)
-    assert (writer.returncode, "net:v3" in out) == (0, True), err
-    assert ended(collector) == 0
+    with stopped(folder, "unlink,unlinkat", 1, *GC) as collector:
+        writer = start_beside(folder, CKPT, "register", "new.pt", "--name", "net")
+    code, out, err = ended(writer)
+    assert (code, "net:v3" in out) == (0, True), err
+    assert ended(collector)[0] == 0
     assert [version.label for version in registry.versions("net")] == ["v3", "v1"]
     assert not verify(registry=registry).damages
 
@@ -109,8 +115,8 @@ def test_fault_36_clock_that_is_wrong_removes_nothing(jump: str, folder: Path) -
     registry.store.put([b"x" * 5000])
     before = {each.path for each in registry.store.held()}
     ran = start(folder, "faketime", "-f", jump, CKPT, "gc", "--yes")
-    _, err = ran.communicate(timeout=60)
-    assert ran.returncode == 5, err
+    code, _, err = ended(ran)
+    assert code == 5, err
     assert "nothing was removed" in err
     assert {each.path for each in registry.store.held()} == before
 
@@ -130,8 +136,8 @@ def test_fault_36_what_is_dated_in_the_future_removes_nothing(folder: Path) -> N
 def test_fault_36_order_is_by_number_not_by_time(folder: Path) -> None:
     """A version registered ten years before the first one is still the latest."""
     ran = start(folder, "faketime", "-f", "-10y", CKPT, "register", "new.pt", "--name", "net")
-    _, err = ran.communicate(timeout=60)
-    assert ran.returncode == 0, err
+    code, _, err = ended(ran)
+    assert code == 0, err
     registry = Registry(folder)
     assert registry.version("net").label == "v2"
     assert registry.version("net").created < registry.version("net:v1").created

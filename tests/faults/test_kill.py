@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.effort import EVERY, thinned
 from tests.faults import strace
-from tests.faults.stage import ALL, COMMANDS, TRAINING, Scene, copy, record
+from tests.faults.stage import COMMANDS, TRAINING, Scene, copy, record
 
-NAMES = [command.name for command in (*COMMANDS, *([TRAINING] if ALL else []))]
+NAMES = [command.name for command in (*COMMANDS, *([TRAINING] if EVERY else []))]
 # All points of these in the short form, each third of the others.
 SHORT = {"register", "rename", "alias", "rm"}
 
@@ -27,9 +28,10 @@ def test_fault_27_kill_before_every_call(
     points = [call for call in found if call.changes]
     if name == TRAINING.name:
         points = points[::9]
-    elif not (ALL or name in SHORT):
+    elif not (EVERY or name in SHORT):
         points = points[::3]
     states: Counter[str] = Counter()
+    points = thinned(points)
     for call in points:
         copy(scene.template, folder)
         reached = strace.killed(scene.command, folder, call)
@@ -40,5 +42,6 @@ def test_fault_27_kill_before_every_call(
             error.add_note(f"killed before {call}")
             raise
     assert states["before"]
-    assert states.total() >= 0.9 * len(points)
+    # A call may go missing: see strace.killed.
+    assert states.total() >= len(points) - max(1, len(points) // 10)
     record(record_property, "killed before a call", name, states)

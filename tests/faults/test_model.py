@@ -26,7 +26,8 @@ from ckpt.ops.registry import Registry
 from ckpt.ops.removal import remove, undo
 from ckpt.ops.rename import rename
 from ckpt.ops.verify import verify
-from tests.faults.stage import ALL, save
+from tests.effort import by_effort
+from tests.faults.stage import save
 
 MODELS, ALIASES, TAGS = ("a", "b"), ("prod", "best"), ("x", "y")
 FILES = 4
@@ -231,7 +232,7 @@ def test_registry_does_what_a_dictionary_does(tmp_path_factory: pytest.TempPathF
     run_state_machine_as_test(
         fresh,
         settings=settings(
-            max_examples=300 if ALL else 30,
+            max_examples=by_effort(8, 30, 300),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.effort import EVERY, thinned
 from tests.faults import strace
 from tests.faults.disk import ext4
-from tests.faults.stage import ALL, COMMANDS, Command, Scene, copy, record, run, save
+from tests.faults.stage import COMMANDS, Command, Scene, copy, record, run, save
 
 NAMES = [command.name for command in COMMANDS]
 DISKS = {"ordered": "data=ordered", "writeback": "data=writeback,noauto_da_alloc"}
@@ -29,9 +30,9 @@ def test_fault_28_power_goes_at_any_call(
         folder = disk.root / "registry"
         found = strace.calls(scene.command, copy(scene.template, folder))
         points = [call for call in found if call.changes]
-        if not ALL:
+        if not EVERY:
             # From the end: it is there that syncs and names stand close together.
-            points = points[::-1][:: 4 if name in ("register", "rename") else 8]
+            points = thinned(points[::-1][:: 4 if name in ("register", "rename") else 8])
         states: Counter[str] = Counter()
         for call in points:
             copy(scene.template, folder)
@@ -54,7 +55,7 @@ def test_fault_28_what_was_said_is_on_the_disk(
     """P1: the power goes as soon as a command has ended well."""
     with ext4(tmp_path, options) as disk:
         folder = disk.root / "registry"
-        for name in NAMES if ALL else ("begin", "register", "rename-file", "alias", "gc"):
+        for name in NAMES if EVERY else ("begin", "register", "rename-file", "alias", "gc"):
             scene = scenes(name)
             copy(scene.template, folder)
             disk.settle()
@@ -74,7 +75,7 @@ def test_fault_28_what_a_killed_process_left_is_on_the_disk_once_it_is_used(
     with ext4(tmp_path, DISKS["ordered"]) as disk:
         folder = disk.root / "registry"
         points = strace.calls(scene.command, copy(scene.template, folder))
-        for call in [call for call in points if call.changes][:: 1 if ALL else 6]:
+        for call in [call for call in points if call.changes][:: 1 if EVERY else 6]:
             copy(scene.template, folder)
             disk.settle()
             strace.killed(scene.command, folder, call)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.support import tree
+from tests.effort import EVERY, thinned
 from tests.faults import strace
 from tests.faults.disk import mounted
-from tests.faults.stage import ALL, CKPT, COMMANDS, Ran, Scene, copy, record, run
+from tests.faults.stage import CKPT, COMMANDS, Ran, Scene, copy, record, run
 from tests.faults.test_errors import DISK, PLAIN, expect_told
 
 NAMES = [command.name for command in COMMANDS]
@@ -31,7 +32,7 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 @strace.needed
 @pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("name", PLAIN if ALL else ["register", "gc", "rename-file"])
+@pytest.mark.parametrize("name", PLAIN if EVERY else ["register", "gc", "rename-file"])
 def test_fault_31_call_that_is_refused(
     name: str,
     error: str,
@@ -41,7 +42,7 @@ def test_fault_31_call_that_is_refused(
 ) -> None:
     scene, outcomes = scenes(name), Counter[str]()
     points = strace.calls(scene.command, copy(scene.template, folder), ERRORS[error])
-    for call in points if ALL else points[::6]:
+    for call in points if EVERY else thinned(points[::6]):
         copy(scene.template, folder)
         ran, _ = strace.failing(scene.command, folder, call, error)
         try:
@@ -58,7 +59,7 @@ def test_fault_31_call_that_is_refused(
 
 
 @needs("prlimit")
-@pytest.mark.parametrize("name", NAMES if ALL else ["register", "gc"])
+@pytest.mark.parametrize("name", NAMES if EVERY else ["register", "gc"])
 def test_fault_31_few_open_files(name: str, scenes: Callable[[str], Scene], folder: Path) -> None:
     scene, codes = scenes(name), []
     for most in range(4, 16):
@@ -76,7 +77,7 @@ def test_fault_31_few_open_files(name: str, scenes: Callable[[str], Scene], fold
 
 
 @needs("prlimit")
-@pytest.mark.parametrize("name", NAMES if ALL else ["begin", "register", "alias"])
+@pytest.mark.parametrize("name", NAMES if EVERY else ["begin", "register", "alias"])
 def test_fault_31_short_files(name: str, scenes: Callable[[str], Scene], folder: Path) -> None:
     """A limit on how long a file may become, which takes a part of what is written."""
     scene, codes = scenes(name), []
@@ -91,12 +92,12 @@ def test_fault_31_short_files(name: str, scenes: Callable[[str], Scene], folder:
             assert "File too large" in ran.err, ran
         scene.state(folder)
         scene.recovers(folder)
-        most = int(most * (1.15 if ALL else 1.5)) + 40
+        most = int(most * (1.15 if EVERY else 1.5)) + 40
     assert len(codes) > 4
 
 
 @pytest.mark.parametrize(
-    "name", NAMES if ALL else ["begin", "register", "rename-file", "undo", "gc"]
+    "name", NAMES if EVERY else ["begin", "register", "rename-file", "undo", "gc"]
 )
 def test_fault_31_disk_that_is_read_only(
     name: str, scenes: Callable[[str], Scene], tmp_path: Path
@@ -117,7 +118,7 @@ def test_fault_31_disk_that_is_read_only(
 
 @needs("setpriv")
 @pytest.mark.parametrize("closed", [".", ".ckpt", ".ckpt/objects", ".ckpt/tmp", ".ckpt/lock"])
-@pytest.mark.parametrize("name", ["register", "gc", "alias"] if ALL else ["register"])
+@pytest.mark.parametrize("name", ["register", "gc", "alias"] if EVERY else ["register"])
 def test_fault_31_folder_of_somebody_else(
     name: str, closed: str, scenes: Callable[[str], Scene], folder: Path
 ) -> None:

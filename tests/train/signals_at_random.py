@@ -1,20 +1,23 @@
 """What test_signals.py starts: many short runs, each ended by a signal at a random moment.
 
-Runs are forked from a process that has imported everything, with one thread, so that each costs
-a fraction of a second. Prints a line of JSON for each: what was sent, how it ended, what it left.
+A moment is the n-th call of a Python function, not a time: the run waits there until the signal
+has come, so that a slow or busy machine changes nothing. Runs are forked from a process that has
+imported everything, with one thread, so that each costs a fraction of a second. Prints a line of
+JSON for each: what was sent, how it ended, what it left.
 """
 
-import contextlib
 import json
 import os
 import random
 import signal
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import sklearn.datasets
 import torch
+import torch._dynamo  # which every optimizer imports, in seconds
 
 import ckpt.train.run
 from ckpt.cli import main
@@ -25,7 +28,43 @@ TRAIN = ["train", "--dataset", "digits", "--precision", "fp32", "--epochs", "3",
 RESUME = ["train", "--resume", "net.state.pt", "-q", "-o", "w.pt"]
 
 
-def start(folder: Path, words: list[str]) -> int:
+class Moment:
+    """The n-th call of a function in a run that is to be interrupted there."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._reached, self._reach = os.pipe()
+        self._continued, self._continue = os.pipe()
+
+    def wait_in_run(self) -> None:
+        """Be profiled from here on; at the moment say so, and wait for the signal."""
+        os.close(self._reached)  # and so the test sees a run that ends before its moment
+        os.close(self._continue)
+        count = 0
+
+        def profile(_frame: FrameType, event: str, _argument: object) -> None:
+            nonlocal count
+            count += event == "call"
+            if count == self.number and event == "call":
+                os.write(self._reach, b".")
+                os.read(self._continued, 1)
+
+        sys.setprofile(profile)
+
+    def send(self, pid: int, number: signal.Signals, *, twice: bool) -> None:
+        """The signal, once the run has come there, and again as it goes on; not if it has ended."""
+        os.close(self._reach)
+        os.close(self._continued)
+        reached = os.read(self._reached, 1)
+        if reached:
+            os.kill(pid, number)
+        os.close(self._continue)
+        if reached and twice:
+            os.kill(pid, number)
+        os.close(self._reached)
+
+
+def start(folder: Path, words: list[str], before: Callable[[], None] = lambda: None) -> int:
     """A forked process that runs a command in `folder`, silently."""
     pid = os.fork()
     if not pid:
@@ -33,6 +72,7 @@ def start(folder: Path, words: list[str]) -> int:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
+        before()
         main(words)
     return pid
 
@@ -50,15 +90,28 @@ def fresh(name: str) -> Path:
     return folder
 
 
-def once(number: int, seconds: float) -> dict[str, object]:
+def calls() -> int:
+    """How many functions a whole run calls; its weights stay in the folder ``whole``."""
+    counted, count = os.pipe()
+    total = 0
+
+    def profile(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal total
+        total += event == "call"
+        if _frame.f_code is main.__code__ and event == "return":
+            os.write(count, str(total).encode())
+
+    assert wait(start(fresh("whole"), TRAIN, lambda: sys.setprofile(profile))) == 0
+    return int(os.read(counted, 100))
+
+
+def once(number: int, of: int) -> dict[str, object]:
     folder = fresh(str(number))
     chosen = (signal.SIGINT, signal.SIGTERM)[number % 2]
     twice = number % 3 == 0
-    pid = start(folder, TRAIN)
-    for wait_for in (random.uniform(0, seconds), 0.01)[: 1 + twice]:
-        time.sleep(wait_for)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, chosen)
+    moment = Moment(random.randrange(1, of))
+    pid = start(folder, TRAIN, moment.wait_in_run)
+    moment.send(pid, chosen, twice=twice)
     code = wait(pid)
     left = sorted(path.name for path in folder.iterdir())
     again = RESUME if "net.state.pt" in left else TRAIN
@@ -75,8 +128,6 @@ if __name__ == "__main__":
     assert sklearn.datasets is not None
     assert ckpt.train.run is not None
     random.seed(SEED)
-    began = time.perf_counter()
-    assert wait(start(fresh("whole"), TRAIN)) == 0
-    took = time.perf_counter() - began
+    total = calls()
     for at in range(COUNT):
-        print(json.dumps(once(at, took)), flush=True)
+        print(json.dumps(once(at, total)), flush=True)

@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,20 +17,13 @@ from ckpt.train.processes import ALONE, Processes, started_by_torchrun
 from ckpt.train.run import train
 from ckpt.train.state import read_state
 from ckpt.train.watch import Unwatched
+from tests.effort import PATIENCE, by_effort
+from tests.train.starting import held, torchrun
 from tests.train.test_loop import TOLERANCE, worst
 from tests.train.test_state import DEFINITION
 from tests.train.two_processes import CASES, samples
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
-
-
-def torchrun(folder: Path, *words: str) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return subprocess.Popen(
-        [*command, "--nproc-per-node", "2", *words], cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +32,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     (folder / "dropout.py").write_text(DEFINITION)
     with torchrun(folder, str(SCRIPT), str(folder), f"{folder}/dropout.py:net") as started:
-        _, errors = started.communicate(timeout=120)
+        _, errors = started.communicate(timeout=PATIENCE)
     assert started.returncode == 0, errors
     return folder
 
@@ -111,31 +102,28 @@ def test_the_environment_says_which_process_this_is(monkeypatch: pytest.MonkeyPa
     assert started_by_torchrun() == Processes(3, 4, 1)
 
 
-TRAIN = ["-m", "ckpt", "train", "--dataset", "digits", "--precision", "fp32", "--epochs", "4"]
+TRAIN = ["train", "--dataset", "digits", "--precision", "fp32", "--epochs", "4"]
+BOTH = [signal.SIGINT, signal.SIGKILL]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are looked up in /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+@pytest.mark.parametrize("number", by_effort(BOTH[:1], BOTH, BOTH), ids=lambda each: each.name)
 def test_fault_39_signal_to_all_processes_loses_nothing(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     """To torchrun and to both: what torchrun sends besides is no second signal."""
     (tmp_path / "dropout.py").write_text(DEFINITION)
     words = [*TRAIN, "--model", "dropout.py:net", "--save-every", "0"]
-    whole = torchrun(tmp_path, *words, "-o", "whole.pt")
-    out, errors = whole.communicate(timeout=120)
+    whole = torchrun(tmp_path, "-m", "ckpt", *words, "-o", "whole.pt")
+    out, errors = whole.communicate(timeout=PATIENCE)
     assert whole.returncode == 0, errors
     assert out.count("wrote whole.pt") == 1, "the first process alone speaks"
-    cut = torchrun(tmp_path, *words, "-o", "cut.pt")
     state = tmp_path / "dropout.state.pt"
-    for _ in range(600):
-        if state.exists():
-            break
-        time.sleep(0.05)
-    children = Path(f"/proc/{cut.pid}/task/{cut.pid}/children").read_text().split()
-    for process in (*map(int, children), cut.pid):
-        os.kill(process, number)
-    _, errors = cut.communicate(timeout=120)
+    with held(torchrun, tmp_path, *words, "-o", "cut.pt") as cut:
+        children = Path(f"/proc/{cut.pid}/task/{cut.pid}/children").read_text().split()
+        for process in (*map(int, children), cut.pid):
+            os.kill(process, number)
+    _, errors = cut.communicate(timeout=PATIENCE)
     assert cut.returncode != 0
     assert not (tmp_path / "cut.pt").exists()
     if number == signal.SIGINT:
@@ -143,7 +131,7 @@ def test_fault_39_signal_to_all_processes_loses_nothing(
         assert errors.count("error: interrupted in epoch") == 1, errors
         assert hint in errors
     resumed = torchrun(tmp_path, "-m", "ckpt", "train", "--resume", state.name, "-o", "cut.pt")
-    _, errors = resumed.communicate(timeout=120)
+    _, errors = resumed.communicate(timeout=PATIENCE)
     assert resumed.returncode == 0, errors
     assert (tmp_path / "cut.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
     assert not state.exists()

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.effort import by_effort
 from tests.train.test_state import DEFINITION
 
 SCRIPT = Path(__file__).with_name("signals_at_random.py")
-COUNT = 100 if os.environ.get("CKPT_FAULTS") == "all" else 10  # of each seed
+COUNT = by_effort(3, 10, 100)  # of each seed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGTERM")
@@ -33,7 +34,6 @@ def test_fault_39_signals_at_random_moments(seed: int, tmp_path: Path, record_pr
         if each["code"] and not each["twice"]:
             assert set(each["left"]) <= {"net.state.pt", "w.pt"}, each
     codes = Counter(each["code"] for each in results)
-    assert codes[130], "none was interrupted: the test shows nothing"
-    assert codes[143]
+    assert codes[130] + codes[143] >= COUNT // 2  # one near the end changes nothing any more
     ended = ", ".join(f"{count} × {code}" for code, count in sorted(codes.items()))
     record_property("figure", f"signals at {COUNT} moments of seed {seed}, exit codes: {ended}")

@@ -1,10 +1,8 @@
 """Interrupted and resumed: the same weights to the bit, wherever it was, and however."""
 
-import os
+import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,8 @@ from ckpt.train.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.state import Keeper, State, read_state
 from ckpt.train.watch import Trained, Unwatched
+from tests.effort import PATIENCE, by_effort
+from tests.train.starting import held, python
 
 WINDOWS = 23  # of an epoch: 1,437 = 22 x 64 + 29
 DEFINITION = """
@@ -141,59 +141,56 @@ def test_what_is_no_state_is_refused(tmp_path: Path, what: str) -> None:
 TRAIN = ["train", "--dataset", "digits", "--epochs", "3", "--precision", "fp32", "-q"]
 
 
+SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+
+
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "ckpt", *words]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    return python(folder, "-m", "ckpt", *words)
 
 
-def wait_for(path: Path) -> None:
-    for _ in range(600):
-        if path.exists():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{path} does not appear")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted; its weights are whole.pt."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "dropout.py").write_text(DEFINITION)
+    words = [*TRAIN, "--model", f"{folder}/dropout.py:net", "-o", "whole.pt"]
+    _, errors = start(folder, *words).communicate(timeout=PATIENCE)
+    assert (folder / "whole.pt").exists(), errors
+    return folder
 
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
-    ids=["SIGINT", "SIGTERM", "SIGKILL"],
+    by_effort(SIGNALS[:1], SIGNALS, SIGNALS),
+    ids=lambda each: each.name if isinstance(each, signal.Signals) else "",
 )
 def test_fault_39_signal_at_a_prompt_loses_nothing(
-    tmp_path: Path, dropout: str, number: signal.Signals, code: int
+    tmp_path: Path, whole: Path, number: signal.Signals, code: int
 ) -> None:
     """A real process, a real signal; after SIGKILL the state that was written before counts."""
-    words = [*TRAIN, "--model", dropout]
-    _, errors = start(tmp_path, *words, "-o", "whole.pt").communicate(timeout=120)
-    assert (tmp_path / "whole.pt").exists(), errors
+    shutil.copy(whole / "dropout.py", tmp_path)
+    words = [*TRAIN, "--model", f"{tmp_path}/dropout.py:net"]
     state = tmp_path / "dropout.state.pt"
-    interrupted = start(tmp_path, *words, "-o", "cut.pt", "--save-every", "0")
-    wait_for(state)
-    interrupted.send_signal(number)
-    _, errors = interrupted.communicate(timeout=120)
-    if interrupted.returncode == 0:  # it was faster than the signal
-        return
+    with held(python, tmp_path, *words, "-o", "cut.pt", "--save-every", "0") as interrupted:
+        interrupted.send_signal(number)
+    _, errors = interrupted.communicate(timeout=PATIENCE)
     assert interrupted.returncode == code, errors
     assert not (tmp_path / "cut.pt").exists()
     if number != signal.SIGKILL:
         assert "error: interrupted in epoch" in errors
         assert "ckpt train --resume dropout.state.pt  goes on from there" in errors
     again = start(tmp_path, *words)
-    _, errors = again.communicate(timeout=120)
+    _, errors = again.communicate(timeout=PATIENCE)
     assert again.returncode == 2, "it does not begin anew over the state of another run"
     assert "the state of an interrupted run" in errors
     wrong = start(tmp_path, "train", "--resume", state.name, "--epochs", "5")
-    _, errors = wrong.communicate(timeout=120)
+    _, errors = wrong.communicate(timeout=PATIENCE)
     assert wrong.returncode == 2
     assert "--epochs cannot go with it" in errors
     resumed = start(tmp_path, "train", "--resume", state.name, "-o", "cut.pt", "-q")
-    _, errors = resumed.communicate(timeout=120)
+    _, errors = resumed.communicate(timeout=PATIENCE)
     assert resumed.returncode == 0, errors
-    assert (tmp_path / "cut.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+    assert (tmp_path / "cut.pt").read_bytes() == (whole / "whole.pt").read_bytes()
     assert not state.exists()
 
 
