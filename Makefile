@@ -2,39 +2,51 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test faults lint bench
-demo: $(READY)
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all faults soak lint bench mutants fresh-clone
+help: ## List the targets.
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: $(READY) ## Train, register, rename and score the MNIST network in a scratch folder.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
-test: $(READY)
-	$(BIN)/python -m pytest -n auto
+test: $(READY) ## Run the tests in their short form; a part with ARGS="-k rename".
+	$(PYTEST) -n auto --dist worksteal $(ARGS)
 
-faults: $(READY)
-	CKPT_FAULTS=all $(BIN)/python -m pytest -n auto tests/faults tests/train/test_signals.py
+test-all: $(READY) ## Run all tests, as CI does.
+	CKPT_TESTS=all $(PYTEST) -n auto --dist worksteal $(ARGS)
 
-lint: $(READY)
+faults: $(READY) ## Try every fault at every point.
+	CKPT_TESTS=every CKPT_EXAMPLES=random $(PYTEST) -n auto tests/faults tests/train/test_signals.py
+
+soak: $(READY) ## Run all tests three times beside eight busy processes, and once in random order.
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/soak.sh
+
+lint: $(READY) ## Check format, style, types and layers.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)
+fresh-clone: ## Clone into an empty folder, and run the README's two commands there.
+	sh tests/fresh_clone.sh
+
+bench: $(READY) ## Measure the commands beside cp, import torch and hand-written loops.
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/large.py
 	$(BIN)/python benchmarks/diff.py
 	$(BIN)/python benchmarks/registry.py
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[bench]'
+	$(PIP) --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/tips.py
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up .venv: ckpt, its dependencies and the development tools"
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt torch torchvision
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[dev]'
-	$(BIN)/python -m compileall -q ckpt models
+	@$(PYTHON) -m venv .venv
+	@{ $(PIP) -c constraints.txt torch torchvision && $(PIP) -c constraints.txt -e '.[dev]'; } \
+		>.venv/pip.log 2>&1 || { cat .venv/pip.log; exit 1; }
+	@$(BIN)/python -m compileall -q ckpt models
 	@touch $@

@@ -1,21 +1,60 @@
 import os
+import sys
+import time
 from collections import Counter
+from typing import Any
 
 # Tests run side by side; torch's threads would take the cores from each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# Timing never fails a test: machines differ and are noisy.
-settings.register_profile("ckpt", deadline=None)
-settings.load_profile("ckpt")
+from tests.effort import LEVEL, SHORT
+
+# Timing never fails a test: machines differ and are noisy. Nor does luck: only `make soak` and
+# `make faults` draw other examples each time.
+slow = [HealthCheck.too_slow]
+settings.register_profile("same", deadline=None, suppress_health_check=slow, derandomize=True)
+settings.register_profile("random", deadline=None, suppress_health_check=slow, print_blob=True)
+settings.load_profile(os.environ.get("CKPT_EXAMPLES", "same"))
+
+# In CI a skip fails the run, but for these: a part of its reason, and where it may be given.
+ALLOWED_SKIPS = {
+    "CKPT_DATA is not set": "CKPT_DATA" not in os.environ,
+    "strace is not installed": sys.platform != "linux",
+    "faketime is not installed": sys.platform != "linux",
+    "chattr is not installed": sys.platform != "linux",
+    "setpriv is not installed": sys.platform != "linux",
+    "a loop device": sys.platform != "linux",
+    "not root": os.geteuid() != 0,
+    "Linux": sys.platform != "linux",
+}
+
+
+BEGAN = pytest.StashKey[float]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[BEGAN] = time.monotonic()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The short form leaves out what is marked ``long``, unless it is asked for by name."""
+    if not SHORT or any("::" in word for word in config.args):
+        return
+    kept, left_out = [], []
+    for item in items:
+        (left_out if item.get_closest_marker("long") else kept).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests have measured: `record_property("figure", text)`.
 
-    And what several tests have counted together: `record_property("count: crash points", 45)`.
+    And what several tests have counted together: `record_property("count: crash points", 45)`;
+    what was skipped, and how long everything took beside the last time.
     """
     reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
     properties = [pair for each in reports for pair in each.user_properties]
@@ -29,6 +68,53 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("measured")
         for figure in sorted(set(figures)):
             terminalreporter.write_line(figure)
+    write_skips(terminalreporter)
+    write_duration(terminalreporter)
+
+
+def write_skips(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = Counter(reason_of(report) for report in terminalreporter.stats.get("skipped", ()))
+    if skipped:
+        terminalreporter.section("skipped")
+        for reason, count in sorted(skipped.items()):
+            terminalreporter.write_line(f"{count} × {reason}")
+    if refused := refused_skips(terminalreporter):
+        terminalreporter.write_line(f"CI allows no skip for: {'; '.join(refused)}", red=True)
+
+
+def refused_skips(terminalreporter: pytest.TerminalReporter) -> list[str]:
+    """Reasons for which tests were skipped in CI and may not be."""
+    if os.environ.get("CI") != "true":
+        return []
+    allowed = [part for part, holds in ALLOWED_SKIPS.items() if holds]
+    reasons = {reason_of(report) for report in terminalreporter.stats.get("skipped", ())}
+    return sorted(each for each in reasons if not any(part in each for part in allowed))
+
+
+def reason_of(report: Any) -> str:
+    return str(report.longrepr[2]).removeprefix("Skipped: ")
+
+
+def write_duration(terminalreporter: pytest.TerminalReporter) -> None:
+    """Compare with the last whole run of the same kind on this machine."""
+    config, key = terminalreporter.config, f"ckpt/seconds of {LEVEL}"
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword:
+        return
+    seconds = time.monotonic() - config.stash[BEGAN]
+    last = config.cache and config.cache.get(key, None)
+    if last:
+        change = f"{abs(seconds - last):.0f} s {'longer' if seconds > last else 'less'}"
+        terminalreporter.write_line(f"{seconds:.0f} s, {change} than last time")
+    if config.cache:
+        config.cache.set(key, seconds)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A skip that is not allowed fails a run in CI."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and session.exitstatus == 0 and refused_skips(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)

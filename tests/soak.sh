@@ -1,0 +1,22 @@
+#!/bin/sh
+# Run all tests three times beside eight busy processes, and once in random order: a test that
+# depends on luck fails here sooner or later. Takes an hour or more on two cores.
+set -eu
+busy=
+for _ in 1 2 3 4 5 6 7 8; do
+    python -c "while True: pass" &
+    busy="$busy $!"
+done
+trap 'kill $busy 2>/dev/null' EXIT INT TERM
+
+failed=0
+for round in 1 2 3; do
+    echo "== round $round of 3, beside eight busy processes"
+    # As many workers as busy processes: each test has the ninth part of a core or less.
+    CKPT_TESTS=all CKPT_EXAMPLES=random python -m pytest -q -n 8 --dist worksteal -p no:randomly \
+        || failed=1
+done
+kill $busy
+echo "== once more, in random order"
+CKPT_TESTS=all python -m pytest -q -n auto --dist worksteal -p randomly || failed=1
+exit $failed
