@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -92,13 +93,18 @@ def refused_skips(terminalreporter: pytest.TerminalReporter) -> list[str]:
 
 
 def reason_of(report: Any) -> str:
-    return str(report.longrepr[2]).removeprefix("Skipped: ")
+    """Its first line, without the paths that differ from test to test."""
+    first = str(report.longrepr[2]).removeprefix("Skipped: ").splitlines()[0]
+    return re.sub(r"/\S+/pytest-\S+", "…", first)
 
 
 def write_duration(terminalreporter: pytest.TerminalReporter) -> None:
     """Compare with the last whole run of the same kind on this machine."""
     config, key = terminalreporter.config, f"ckpt/seconds of {LEVEL}"
-    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword:
+    if hasattr(config, "workerinput"):  # xdist's workers have a reporter too
+        return
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if not is_whole or config.option.keyword or config.option.markexpr:
         return
     seconds = time.monotonic() - config.stash[BEGAN]
     last = config.cache and config.cache.get(key, None)

@@ -129,9 +129,9 @@ def test_fault_31_folder_of_somebody_else(
     path.chmod(0o444 if path.is_file() else 0o555)
     try:
         ran = run(folder, *scene.command.line, around=NO_POWERS)
-        state = scene.state(folder)
     finally:
         path.chmod(0o644 if path.is_file() else 0o755)
+    state = scene.state(folder)  # which needs the lock
     if ran.code == 0:  # it had no need of this folder
         assert state == "after"
     else:

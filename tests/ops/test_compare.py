@@ -72,7 +72,9 @@ CHANGEABLE = [
     )
 )
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_every_planted_bit_is_found_and_nothing_else(tmp_path: Path, planted) -> None:
     before = state()

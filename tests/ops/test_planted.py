@@ -97,7 +97,10 @@ def reported(data: dict[str, Any]) -> dict[str, Any]:
     ["ulp", "sign of zero", "NaN payload", "shape", "dtype", "rename", "swap", "tie", "untie",
      "order", "nothing"],
 )  # fmt: skip
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_planted_change_is_reported_and_nothing_else(
     container: str, kind: str, data: st.DataObject, tmp_path: Path
