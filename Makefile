@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar o
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults soak lint bench mutants fresh-clone
+.PHONY: help demo test test-all faults soak lint wheel fresh-clone bench
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -30,6 +30,9 @@ lint: $(READY) ## Check format, style, types and layers.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+wheel: $(READY) ## Build the wheel, install it elsewhere, and try it.
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/wheel.sh
 
 fresh-clone: ## Clone into an empty folder, and run the README's two commands there.
 	sh tests/fresh_clone.sh
