@@ -20,8 +20,8 @@ from typing import Any
 from quick import parse_options
 from tabulate import tabulate
 
-from ckpt.rules.infer import Confidence, Inference, infer
-from ckpt.rules.infer.synthesis import count_rules, proves, synthesise
+from ckpt.infer import Confidence, Inference, infer
+from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
 from ckpt.tensors import TensorEntry
 
 Pair = dict[str, Any]

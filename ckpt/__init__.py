@@ -7,20 +7,20 @@ torch only where tensors are asked for or a definition is built.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ckpt.ops.alias import delete_alias, set_alias, tag
     from ckpt.ops.diff import diff
+    from ckpt.ops.du import usage
     from ckpt.ops.export import export
     from ckpt.ops.fsck import check_index, rebuild_index
-    from ckpt.ops.garbage import collect, find_garbage
-    from ckpt.ops.labels import delete_alias, set_alias, tag
+    from ckpt.ops.gc import collect, find_garbage
     from ckpt.ops.load import load, open
     from ckpt.ops.register import register
-    from ckpt.ops.registry import Registry
-    from ckpt.ops.removal import remove, undo
     from ckpt.ops.rename import rename
-    from ckpt.ops.repair import repair
+    from ckpt.ops.rm import remove, undo
     from ckpt.ops.show import log
-    from ckpt.ops.usage import usage
     from ckpt.ops.verify import verify
+    from ckpt.ops.verify.repair import repair
+    from ckpt.registry.registry import Registry
 
 __version__ = "0.1.0"
 __all__ = [
@@ -47,25 +47,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Registry": "ckpt.ops.registry",
+    "Registry": "ckpt.registry.registry",
     "check_index": "ckpt.ops.fsck",
-    "collect": "ckpt.ops.garbage",
-    "delete_alias": "ckpt.ops.labels",
+    "collect": "ckpt.ops.gc",
+    "delete_alias": "ckpt.ops.alias",
     "diff": "ckpt.ops.diff",
     "export": "ckpt.ops.export",
-    "find_garbage": "ckpt.ops.garbage",
+    "find_garbage": "ckpt.ops.gc",
     "load": "ckpt.ops.load",
     "log": "ckpt.ops.show",
     "open": "ckpt.ops.load",
     "rebuild_index": "ckpt.ops.fsck",
     "register": "ckpt.ops.register",
-    "remove": "ckpt.ops.removal",
+    "remove": "ckpt.ops.rm",
     "rename": "ckpt.ops.rename",
-    "repair": "ckpt.ops.repair",
-    "set_alias": "ckpt.ops.labels",
-    "tag": "ckpt.ops.labels",
-    "undo": "ckpt.ops.removal",
-    "usage": "ckpt.ops.usage",
+    "repair": "ckpt.ops.verify.repair",
+    "set_alias": "ckpt.ops.alias",
+    "tag": "ckpt.ops.alias",
+    "undo": "ckpt.ops.rm",
+    "usage": "ckpt.ops.du",
     "verify": "ckpt.ops.verify",
 }
 

@@ -5,8 +5,8 @@ import click
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import UsageError
-from ckpt.ops.labels import aliases, delete_alias, set_alias
-from ckpt.show.labels import alias_text, aliases_data, aliases_text
+from ckpt.ops.alias import aliases, delete_alias, set_alias
+from ckpt.show.alias import alias_text, aliases_data, aliases_text
 
 
 @ckpt_command(

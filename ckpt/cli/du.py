@@ -4,8 +4,8 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.usage import usage
-from ckpt.show.usage import usage_data, usage_text
+from ckpt.ops.du import usage
+from ckpt.show.du import usage_data, usage_text
 
 
 @ckpt_command(examples="ckpt du\nckpt du mnist-cnn --json")

@@ -8,8 +8,8 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.garbage import GRACE, KEEP_REMOVED, Garbage, collect, find_garbage
-from ckpt.show.garbage import garbage_data, garbage_text
+from ckpt.ops.gc import GRACE, KEEP_REMOVED, Garbage, collect, find_garbage
+from ckpt.show.gc import garbage_data, garbage_text
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 

@@ -8,7 +8,7 @@ from ckpt.errors import UsageError
 from ckpt.ops.blame import touches
 from ckpt.ops.show import log
 from ckpt.show.blame import touches_data, touches_text
-from ckpt.show.checkpoint import log_data, log_text
+from ckpt.show.show import log_data, log_text
 
 _KEYS = "ckpt.keys"
 

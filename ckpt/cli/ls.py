@@ -4,8 +4,8 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.listing import select
-from ckpt.show.versions import versions_data, versions_text
+from ckpt.ops.ls import select
+from ckpt.show.ls import versions_data, versions_text
 
 
 @ckpt_command(

@@ -7,10 +7,10 @@ import click
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import UsageError
-from ckpt.files import write_whole
-from ckpt.ops.curves import curves
-from ckpt.show.curves import curves_data, curves_text, picture
-from ckpt.show.words import printable
+from ckpt.io.files import write_whole
+from ckpt.ops.plot import curves
+from ckpt.show.look.words import printable
+from ckpt.show.plot import curves_data, curves_text, picture
 
 FORMS = {".png": "png", ".svg": "svg"}
 

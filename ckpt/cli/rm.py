@@ -7,8 +7,8 @@ import click
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import UsageError
-from ckpt.ops.removal import remove
-from ckpt.show.versions import version_data
+from ckpt.ops.rm import remove
+from ckpt.show.ls import version_data
 
 
 @ckpt_command(examples="ckpt rm v3\nckpt rm mnist-cnn:v2 mnist-cnn:v3 --yes", writes=True)

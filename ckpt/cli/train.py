@@ -14,17 +14,17 @@ import click
 
 from ckpt.cli.options import Session, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
-from ckpt.cli.recipe_options import expect_none_typed, recipe_of, recipe_options
-from ckpt.cli.watch_options import watch_options, watchers
+from ckpt.cli.options.recipe import expect_none_typed, recipe_of, recipe_options
+from ckpt.cli.options.watch import watch_options, watchers
 from ckpt.errors import InterruptedTrainingError, RefError, UsageError
 from ckpt.ops.register import register
-from ckpt.ops.registry import Added
-from ckpt.registry.refs import FileRef, expect_name, parse_ref
-from ckpt.show.training import TrainingView, summary_table
-from ckpt.show.versions import added_data, added_text
-from ckpt.show.words import printable, size
-from ckpt.train.recipe import Recipe
-from ckpt.train.watch import Trained, Watcher, Watchers
+from ckpt.refs import FileRef, expect_name, parse_ref
+from ckpt.registry.registry import Added
+from ckpt.show.look.words import printable, size
+from ckpt.show.ls import added_data, added_text
+from ckpt.show.train import TrainingView, summary_table
+from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.watch.events import Trained, Watcher, Watchers
 
 if TYPE_CHECKING:
     from torch import Tensor

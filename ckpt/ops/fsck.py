@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ckpt.errors import ConflictError, IndexDamageError, IntegrityError, UsageError
-from ckpt.manifest import Manifest
-from ckpt.ops.registry import Registry
-from ckpt.registry.file import FILE_NAME
+from ckpt.registry.history.rebuild import Rebuilt, rebuilt
+from ckpt.registry.history.replay import replayed
 from ckpt.registry.index import Index
-from ckpt.registry.rebuild import Rebuilt, rebuilt
-from ckpt.registry.replay import replayed
+from ckpt.registry.index_file import FILE_NAME
+from ckpt.registry.manifest import Manifest
+from ckpt.registry.registry import Registry
 
 FINE, NONE = "fine", "none"
 _SERIAL = re.compile(rb'"serial": ?(\d{1,18})')

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt.ops import next_version, rename
-from ckpt.ops.garbage import collect
+from ckpt.ops import rename
+from ckpt.ops.gc import collect
 from ckpt.ops.register import register
-from ckpt.ops.registry import Registry
+from ckpt.ops.rename import to_version as next_version
+from ckpt.registry.registry import Registry
 from tests.cli.support import Run, tree, weights
 
 AT_ONCE = ("--keep-removed", "0", "--grace", "0", "--yes")

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from ckpt.errors import DiskError
-from ckpt.ops.garbage import collect
+from ckpt.ops.gc import collect
 from ckpt.ops.register import register
-from ckpt.ops.registry import Registry
-from ckpt.ops.removal import remove
+from ckpt.ops.rm import remove
 from ckpt.ops.verify import verify
+from ckpt.registry.registry import Registry
 from tests.effort import PATIENCE
 from tests.faults import strace
 

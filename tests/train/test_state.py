@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ckpt.errors import DatasetError, FitError, FormatError, InterruptedTrainingError, RefError
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.state import Keeper, State, read_state
-from ckpt.train.watch import Trained, Unwatched
+from ckpt.train.watch.events import Trained, Unwatched
 from tests.effort import PATIENCE, by_effort
 from tests.train.starting import held, python
 
