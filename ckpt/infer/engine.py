@@ -5,11 +5,11 @@ The second pass knows the words that the first one learned. Law: see `result`.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from ckpt.infer.align import Alignment
 from ckpt.infer.judge import judged
+from ckpt.infer.kinds import Kinds, kinds_of
 from ckpt.infer.learning import learn
 from ckpt.infer.result import Inference
 from ckpt.infer.tree import Signatures, Tree, build_tree
@@ -21,21 +21,6 @@ PASSES = 2
 _SURE = 0.3  # margin from which a pair teaches words
 
 
-@dataclass(frozen=True, slots=True)
-class Kinds:
-    """What can be exchanged for each other: shapes, families of dtypes, and bytes if known.
-
-    Attributes:
-        of: The kind of each entry, of both sides.
-        shapes: Of each kind.
-        digests: Whether the bytes are a part of the kind.
-    """
-
-    of: tuple[list[int], list[int]]
-    shapes: list[tuple[int, ...]]
-    digests: list[bool]
-
-
 def infer(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Inference:
     """Work out which tensor of `source` becomes which of `target`.
 
@@ -43,7 +28,7 @@ def infer(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Infer
         source: Keys unique; digests help where both sides have them.
         target: Keys unique.
     """
-    kinds = _kinds(source, target)
+    kinds = kinds_of(source, target)
     sides = (source, target)
     kept = tuple(_kept(side, sides, kinds) for side in (0, 1))
     signatures = Signatures([prod(shape) for shape in kinds.shapes])
@@ -64,33 +49,6 @@ def infer(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Infer
         learned = learn(_teaching(alignment, both))
     keys = tuple([entry.key for entry in side] for side in sides)
     return judged(alignment, both, kinds, keys)
-
-
-def _kinds(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Kinds:
-    common = {entry.digest for entry in source if entry.digest}
-    common &= {entry.digest for entry in target if entry.digest}
-    numbers: dict[tuple[object, ...], int] = {}
-    shapes: list[tuple[int, ...]] = []
-    digests: list[bool] = []
-    of: tuple[list[int], list[int]] = ([], [])
-    for side, entries in enumerate((source, target)):
-        for entry in entries:
-            digest = entry.digest if entry.digest in common else None
-            dtype = entry.dtype if digest else _family(entry.dtype)
-            key = (entry.shape, dtype, digest)
-            number = numbers.setdefault(key, len(numbers))
-            if number == len(shapes):
-                shapes.append(entry.shape)
-                digests.append(digest is not None)
-            of[side].append(number)
-    return Kinds(of, shapes, digests)
-
-
-def _family(dtype: str) -> str:
-    """Dtypes between which a conversion may cast."""
-    if dtype == "bool":
-        return dtype
-    return "complex" if dtype.startswith("complex") else "int" if "int" in dtype else "float"
 
 
 def _kept(side: int, sides: Sequence[Sequence[TensorEntry]], kinds: Kinds) -> list[int]:

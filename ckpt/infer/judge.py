@@ -7,16 +7,13 @@ that one source gives twice, and the square matrices that are transposed with th
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 from ckpt.infer.align import Alignment, Found
 from ckpt.infer.fused import Fused
+from ckpt.infer.kinds import Kinds
 from ckpt.infer.result import Confidence, Inference, Match, Operation
 from ckpt.infer.tree import Tree
 from ckpt.infer.words import template_of
-
-if TYPE_CHECKING:
-    from ckpt.infer.engine import Kinds
 
 _MOST_CANDIDATES = 20  # that are listed of one key
 _COPY = 0.3  # margin of a second copy of a tensor
@@ -26,7 +23,7 @@ _ANALOGY = 0.5  # margin of a square matrix that is transposed as its siblings a
 def judged(
     alignment: Alignment,
     trees: tuple[Tree, Tree],
-    kinds: "Kinds",
+    kinds: Kinds,
     keys: Sequence[Sequence[str]],
 ) -> Inference:
     """Make the result of an alignment."""
@@ -49,7 +46,7 @@ def judged(
     )
 
 
-def _match(found: Found, trees: tuple[Tree, Tree], kinds: "Kinds", lone: set[int]) -> Match:
+def _match(found: Found, trees: tuple[Tree, Tree], kinds: Kinds, lone: set[int]) -> Match:
     left, right = trees[0].leaves[found.left].path, trees[1].leaves[found.right].path
     kind = trees[0].kinds[found.left]
     if kind in lone and (kinds.digests[kind] or _telling(kinds.shapes[kind])):
@@ -84,7 +81,7 @@ def _copies(
     matches: Sequence[Match],
     operations: Sequence[Operation],
     trees: tuple[Tree, Tree],
-    kinds: "Kinds",
+    kinds: Kinds,
     counts: Sequence[Counter[int]],
 ) -> Iterator[Match]:
     """Targets that only a tensor that has another target already can give: a tied one."""
@@ -104,7 +101,7 @@ def _copies(
 
 
 def _with_squares(
-    alignment: Alignment, trees: tuple[Tree, Tree], kinds: "Kinds"
+    alignment: Alignment, trees: tuple[Tree, Tree], kinds: Kinds
 ) -> tuple[list[Found], list[Fused]]:
     """Transpose the square matrices of blocks in which every other matrix is transposed."""
     turned = Counter(_block(trees, f.lefts[0]) for f in alignment.fused if f.verb == "transpose")
@@ -124,7 +121,7 @@ def _with_squares(
     return found, fused
 
 
-def _square(found: Found, trees: tuple[Tree, Tree], kinds: "Kinds") -> bool:
+def _square(found: Found, trees: tuple[Tree, Tree], kinds: Kinds) -> bool:
     shape = kinds.shapes[trees[0].kinds[found.left]]
     return len(shape) == 2 and shape[0] == shape[1] and shape[0] > 1
 
