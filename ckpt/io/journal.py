@@ -6,7 +6,6 @@ puts the old beginning back, if what it finds is a mixture of both and the very 
 journal was written for. Law: a file begins as before or as wanted, and no other file is touched.
 """
 
-import fcntl
 import hashlib
 import os
 import stat
@@ -19,6 +18,7 @@ from typing import Self
 
 from ckpt.errors import CkptError, ConflictError, DiskError
 from ckpt.io.files import sync_folder, write_whole
+from ckpt.io.lock import locked_file
 
 _MAGIC = b"ckpt journal 2\n"
 _HEAD = struct.Struct("<QQQ")  # inode and bytes of the file, bytes of its beginning
@@ -86,19 +86,19 @@ def can_overwrite(path: Path) -> bool:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def overwriting(path: Path) -> Iterator[None]:
     """Keep others from changing a file in place while the block runs.
 
     Raises:
         ConflictError: Somebody else is at it, or was a moment ago.
     """
-    with _locked(path) as fd:
+    with locked_file(path) as fd:
         _recover(path, fd)
         yield
 
 
 def overwrite_start(path: Path, old: bytes, new: bytes, *, check: Callable[[Path], None]) -> None:
-    """Replace the first bytes of a file by as many others; the file is `exclusive` already.
+    """Replace the first bytes of a file by as many others; the block runs `overwriting` it.
 
     Args:
         path: A regular file.
@@ -157,7 +157,7 @@ def recovered(path: Path) -> Path:
             return path  # of a file that stood here once
         torn = journal.is_mixture(file.read(len(journal.old)))
     try:
-        with _locked(path) as fd:
+        with locked_file(path) as fd:
             _recover(path, fd)
     except DiskError as error:
         if not torn:
@@ -196,25 +196,3 @@ def _write(fd: int, start: bytes) -> None:
     while done < len(start):
         done += os.pwrite(fd, start[done:], done)
     os.fsync(fd)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """The file, open for writing and locked against others that do the same."""
-    try:
-        fd = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-    except OSError as error:
-        raise DiskError(f"{path}: {error.strerror}") from error
-    busy = ConflictError(
-        f"{path}: another process is renaming it in place", hint="try again when it is done"
-    )
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise busy from error
-        if not path.exists() or path.stat().st_ino != os.fstat(fd).st_ino:
-            raise busy  # it was replaced between the two calls
-        yield fd
-    finally:
-        os.close(fd)

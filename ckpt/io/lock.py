@@ -1,4 +1,4 @@
-"""Locks between processes, on a file of their own.
+"""Locks between processes: on a file of their own, or on the very file that is changed.
 
 Law: a lock is the operating system's (flock), never a file's existence: a process that ends,
 however it ends, holds none. The file's text says who took it last, for messages alone.
@@ -82,6 +82,35 @@ def shared(path: Path) -> Iterator[None]:
         with disk_errors(path):
             fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
+
+
+@contextmanager
+def locked_file(path: Path) -> Iterator[int]:
+    """The file itself, open for writing and locked against others that do the same.
+
+    Raises:
+        ConflictError: Another process has it, or replaced it a moment ago.
+        DiskError: It cannot be opened for writing.
+    """
+    import fcntl
+
+    try:
+        fd = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror}") from error
+    busy = ConflictError(
+        f"{path}: another process is renaming it in place", hint="try again when it is done"
+    )
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise busy from error
+        if not path.exists() or path.stat().st_ino != os.fstat(fd).st_ino:
+            raise busy  # it was replaced between the two calls
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def patience() -> float:

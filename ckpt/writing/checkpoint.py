@@ -68,8 +68,8 @@ def write_checkpoint(
         new_keys: Old key to new key, for all keys.
         inside: Which state_dict of a training checkpoint has the keys.
         replace_out: Whether a file that stands there is replaced.
-        in_place: Whether that file is the checkpoint's own, `exclusive` to this process,
-            whose header may be written over.
+        in_place: Whether that file is the checkpoint's own and the block is `overwriting` it, so
+            that its header may be written over.
     """
     if form is not None:
         tensors = [

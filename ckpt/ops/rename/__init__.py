@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ckpt.errors import AmbiguousStateError, UsageError
 from ckpt.formats import ALL
 from ckpt.infer.fitting import Fitting
-from ckpt.io.journal import exclusive
+from ckpt.io.journal import overwriting
 from ckpt.opened import (
     Named,
     OpenedFile,
@@ -202,7 +202,7 @@ def _alone(source: Named, *, in_place: bool) -> Iterator[None]:
     if path is None or not path.is_file() or path.is_symlink():
         yield
     else:
-        with exclusive(path):
+        with overwriting(path):
             yield
 
 
