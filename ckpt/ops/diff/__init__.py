@@ -1,7 +1,7 @@
 """Diff: what differs between any two of version, file and definition."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -10,10 +10,11 @@ from ckpt.compare.pairs import Sides, equal_bytes, hashed, measured
 from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
 from ckpt.errors import UsageError
-from ckpt.infer.fitting import MOST_INFERRED, Fitting, fitting
+from ckpt.infer.fitting import Fitting, fitting
 from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
 from ckpt.ops.diff.records import Fact, differing_facts
+from ckpt.ops.diff.renamed import likely_renames
 from ckpt.registry.registry import Registry
 from ckpt.tensors import TensorEntry
 
@@ -139,25 +140,9 @@ def diff(
             unread_bytes=cost,
             values=_values(sides, difference, told) if values else None,
             tolerance=tolerance,
-            inferred=tuple(_inferred(difference)),
+            inferred=tuple(likely_renames(difference)),
             facts=tuple(differing_facts(a, b, registry)),
         )
-
-
-def _inferred(difference: KeyDiff) -> Iterator[tuple[str, str]]:
-    """What was renamed as far as names and shapes tell, of what bytes do not."""
-    removed, added = difference.removed, difference.added
-    if not (removed and added) or max(len(removed), len(added)) > MOST_INFERRED:
-        return
-    from ckpt.infer import Confidence, infer
-
-    for match in infer([_unread(e) for e in removed], [_unread(e) for e in added]).matches:
-        if match.confidence is not Confidence.AMBIGUOUS:
-            yield match.source, match.target
-
-
-def _unread(entry: TensorEntry) -> TensorEntry:
-    return replace(entry, digest=None)
 
 
 def _read(
