@@ -7,17 +7,19 @@ torch only where tensors are asked for or a definition is built.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ckpt.ops.alias import delete_alias, set_alias, tag
+    from ckpt.ops.alias import delete_alias, set_alias
     from ckpt.ops.diff import diff
     from ckpt.ops.du import usage
     from ckpt.ops.export import export
     from ckpt.ops.fsck import check_index, rebuild_index
     from ckpt.ops.gc import collect, find_garbage
     from ckpt.ops.load import load, open
+    from ckpt.ops.log import log
     from ckpt.ops.register import register
     from ckpt.ops.rename import rename
-    from ckpt.ops.rm import remove, undo
-    from ckpt.ops.show import log
+    from ckpt.ops.rm import remove
+    from ckpt.ops.tag import tag
+    from ckpt.ops.undo import undo
     from ckpt.ops.verify import verify
     from ckpt.ops.verify.repair import repair
     from ckpt.registry.registry import Registry
@@ -55,7 +57,7 @@ _HOMES = {
     "export": "ckpt.ops.export",
     "find_garbage": "ckpt.ops.gc",
     "load": "ckpt.ops.load",
-    "log": "ckpt.ops.show",
+    "log": "ckpt.ops.log",
     "open": "ckpt.ops.load",
     "rebuild_index": "ckpt.ops.fsck",
     "register": "ckpt.ops.register",
@@ -63,8 +65,8 @@ _HOMES = {
     "rename": "ckpt.ops.rename",
     "repair": "ckpt.ops.verify.repair",
     "set_alias": "ckpt.ops.alias",
-    "tag": "ckpt.ops.alias",
-    "undo": "ckpt.ops.rm",
+    "tag": "ckpt.ops.tag",
+    "undo": "ckpt.ops.undo",
     "usage": "ckpt.ops.du",
     "verify": "ckpt.ops.verify",
 }

@@ -4,7 +4,7 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.rm import done, undo
+from ckpt.ops.undo import done, undo
 from ckpt.show.undo import entry_data, entry_text, history_text
 
 

@@ -1,16 +1,15 @@
-"""Aliases and tags: names that people give to versions, and move.
+"""Alias: names that people give to versions, and move.
 
-An alias points to one version (`mnist-cnn@prod`); a tag stands on any number of them. Both are
-changed under the index's lock, by what stands there then. A protected alias moves only if it is
-said from where, so that nobody moves it in ignorance.
+An alias points to one version (`mnist-cnn@prod`). It is changed under the index's lock, by what
+stands there then. A protected one moves only if it is said from where, so that nobody moves it in
+ignorance.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ckpt.errors import ConflictError, RefError, UsageError
-from ckpt.refs import expect_alias, expect_name, is_version
-from ckpt.registry.index import Model, Version
+from ckpt.refs import expect_alias, is_version
+from ckpt.registry.index import Model
 from ckpt.registry.registry import Registry
 
 NOTHING = "none"  # what an alias that does not exist yet points to
@@ -118,35 +117,6 @@ def delete_alias(
 
     registry.change(owner.name, gone, f"alias -d {owner.name}@{name}")
     return Alias(owner.name, name, None, seen[-1], protected=False)
-
-
-def tag(
-    ref: str, names: Iterable[str], *, present: bool = True, registry: Registry | None = None
-) -> tuple[Version, list[str]]:
-    """Put tags on a version, or take them off; those that are so already stay so.
-
-    Returns:
-        The version, and all tags that it has then.
-
-    Raises:
-        RefError: There is no such version, or a tag to be taken off is not on it.
-    """
-    registry = registry or Registry()
-    chosen = [expect_name(name) for name in names]
-    version = registry.version(ref)
-
-    def tagged(model: Model) -> Model:
-        has = model.tags_of(version)
-        if missing := [name for name in chosen if not present and name not in has]:
-            hint = f"it has {', '.join(has)}" if has else "it has no tags"
-            raise RefError(f"{version.ref} has no tag {missing[0]!r}", hint=hint)
-        for name in chosen:
-            model = model.with_tag(name, version.number, present=present)
-        return model
-
-    what = " ".join(["tag", version.ref, *(() if present else ("-d",)), *chosen])
-    model = registry.change(version.model, tagged, what)
-    return version, model.tags_of(version)
 
 
 def _split(name: str) -> tuple[str | None, str]:

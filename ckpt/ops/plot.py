@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Any
 
 from ckpt.errors import UsageError
-from ckpt.ops.show import log
+from ckpt.ops.log import log
 from ckpt.registry.registry import Registry
 
 

@@ -1,12 +1,10 @@
-"""Aliases and tags, as text and as JSON."""
+"""Aliases, as text and as JSON."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from ckpt.ops.alias import Alias
-from ckpt.registry.index import Version
 from ckpt.show.look.terminal import table
-from ckpt.show.look.words import printable
 
 
 def aliases_text(aliases: Sequence[Alias]) -> str:
@@ -42,13 +40,3 @@ def aliases_data(aliases: Sequence[Alias]) -> list[dict[str, Any]]:
         }
         for each in aliases
     ]
-
-
-def tags_text(version: Version, tags: Sequence[str]) -> str:
-    """The tags of a version."""
-    return f"{version.ref}  {', '.join(map(printable, tags)) or 'no tags'}"
-
-
-def tags_data(version: Version, tags: Sequence[str]) -> dict[str, Any]:
-    """The same for JSON."""
-    return {"model": version.model, "version": version.label, "tags": list(tags)}

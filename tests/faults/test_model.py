@@ -18,12 +18,14 @@ from hypothesis.stateful import (
 )
 
 from ckpt.errors import ConflictError, RefError
-from ckpt.ops.alias import delete_alias, set_alias, tag
+from ckpt.ops.alias import delete_alias, set_alias
 from ckpt.ops.export import export
 from ckpt.ops.gc import collect
 from ckpt.ops.register import register
 from ckpt.ops.rename import rename
-from ckpt.ops.rm import remove, undo
+from ckpt.ops.rm import remove
+from ckpt.ops.tag import tag
+from ckpt.ops.undo import undo
 from ckpt.ops.verify import verify
 from ckpt.registry.registry import Registry
 from tests.effort import by_effort

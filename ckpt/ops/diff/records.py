@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckpt.opened import Opened, OpenedDefinition, OpenedState, OpenedVersion
-from ckpt.ops.show import log
+from ckpt.ops.log import log
 from ckpt.registry.registry import Registry
 
 # Told elsewhere: curves by `ckpt plot`, keys by the difference itself, the rest by `ckpt log`.

@@ -1,11 +1,11 @@
-"""One checkpoint, version or definition: `ckpt show`; and the lineage of a version."""
+"""One checkpoint, version or definition: `ckpt show`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.io import digest
-from ckpt.ops.show import Shown, Step
+from ckpt.ops.show import Shown
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable, shape, size
 from ckpt.show.ls import version_data
@@ -223,31 +223,3 @@ def _tensor_data(entry: TensorEntry, shown: Shown) -> dict[str, Any]:
         examined = shown.deep.tensors[entry.key]
         data |= {"digest": examined.digest, "nan": examined.nan, "inf": examined.inf}
     return data
-
-
-def log_text(steps: Sequence[Step]) -> str:
-    """The lineage, newest first."""
-    text = "\n\n".join("\n".join(_step(step)) for step in steps)
-    parent = steps[-1].record.get("parent")
-    return text + (f"\n  of {printable(parent['version'])}, which is gone" if parent else "")
-
-
-def _step(step: Step) -> Iterator[str]:
-    version = step.version
-    yield f"{version.ref}  {digest.short(version.manifest)}  {version.created}"
-    yield f"  {step.kind}: {printable(version.made_by)}"
-    if version.metrics:
-        yield f"  {metrics(version.metrics)}"
-    if version.message:
-        yield f"  {printable(version.message)}"
-    plan = step.record.get("plan") or {}
-    if plan:
-        rules = "  ".join(f"'{printable(rule)}'" for rule in plan["rules"])
-        yield f"  {count(len(plan['keys']), 'key')} renamed by {rules}"
-
-
-def log_data(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """The same for JSON."""
-    return [
-        {**version_data(step.version), "kind": step.kind, "record": step.record} for step in steps
-    ]
