@@ -21,7 +21,7 @@ from ckpt.ops.register import register
 from ckpt.refs import FileRef, expect_name, parse_ref
 from ckpt.registry.registry import Added
 from ckpt.show.look.words import printable, size
-from ckpt.show.ls import added_data, added_text
+from ckpt.show.register import added_data, added_text
 from ckpt.show.train import TrainingView, summary_table
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.watch.events import Trained, Watcher, Watchers

@@ -1,13 +1,11 @@
-"""Lists of versions: `ckpt ls`, and what registering answers."""
+"""Lists of versions: `ckpt ls`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ckpt.io import digest
 from ckpt.registry.index import Index, Version
-from ckpt.registry.registry import Added
 from ckpt.show.look.terminal import table
-from ckpt.show.look.words import count, metric, printable, size
+from ckpt.show.look.words import metric, printable, size
 
 
 def versions_text(versions: Sequence[Version], index: Index, *, width: int | None) -> str:
@@ -78,17 +76,3 @@ def versions_data(versions: Sequence[Version], index: Index) -> list[dict[str, A
         )
         for version in versions
     ]
-
-
-def added_text(added: Added) -> str:
-    """What became of a version that was to be added."""
-    version = added.version
-    name = f"{version.ref}  {digest.short(version.manifest)}  {size(version.size)}"
-    if not added.new:
-        return f"already there as {name}: the same bytes, nothing was added"
-    return f"registered {name}, {count(version.keys, 'key')}, {size(version.new_bytes)} new"
-
-
-def added_data(added: Added) -> Mapping[str, Any]:
-    """The same for JSON."""
-    return {**version_data(added.version), "new": added.new}

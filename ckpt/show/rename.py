@@ -22,7 +22,7 @@ from ckpt.show.diff.fit import fitting_data
 from ckpt.show.export import also_named_text, left_out_text, written_data, written_text
 from ckpt.show.look.folding import fold
 from ckpt.show.look.words import count, printable, shape
-from ckpt.show.ls import added_data, added_text
+from ckpt.show.register import added_data, added_text
 
 MOST_LINES = 8  # more renamed keys than this are folded
 
