@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ckpt.ops.train import Training
 from ckpt.show.look.terminal import table
-from ckpt.show.look.words import printable
+from ckpt.show.look.words import printable, size
+from ckpt.show.register import added_data, added_text
 from ckpt.train.watch.events import Epoch, Facts, Trained
 
 if TYPE_CHECKING:
@@ -206,3 +208,31 @@ def _counted(epoch: int, epochs: int) -> str:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}"
+
+
+def training_text(done: Training) -> str:
+    """The summary of a run, and where its weights are."""
+    trained, path, added = done.trained, done.path, done.added
+    lines = [summary_table(trained), ""]
+    written = [each for each in (path, trained.last_path) if path and each]
+    lines += [f"wrote {printable(str(each))}  {size(each.stat().st_size)}" for each in written]
+    if added:
+        lines.append(added_text(added))
+    return "\n".join(lines)
+
+
+def training_data(done: Training) -> dict[str, Any]:
+    """The same for JSON."""
+    trained, path, added = done.trained, done.path, done.added
+    return {
+        "path": str(path) if path else None,
+        "last_path": str(trained.last_path) if path and trained.last_path else None,
+        "epoch": trained.epoch,
+        "test_accuracy": trained.test_accuracy,
+        "test_loss": trained.test_loss,
+        "test_images": trained.test_count,
+        "seconds": trained.seconds,
+        "curves": trained.series,
+        "record": trained.record,
+        "added": added_data(added) if added else None,
+    }
