@@ -49,28 +49,44 @@ def aliases(*, registry: Registry | None = None) -> list[Alias]:
     ]
 
 
-def set_alias(
+def alias(
     name: str,
-    ref: str,
+    ref: str | None = None,
     *,
     expect: str | None = None,
     protect: bool | None = None,
+    delete: bool = False,
     registry: Registry | None = None,
 ) -> Alias:
-    """Have the alias `name` point to the version that `ref` names.
+    """Have the alias `name` point to the version that `ref` names, or delete it.
 
     Args:
         name: New or known, ``prod`` or ``mnist-cnn@prod``.
-        ref: E.g. ``mnist-cnn:v3``, or ``v3`` of the model that `name` says.
+        ref: E.g. ``mnist-cnn:v3``, or ``v3`` of the model that `name` says; None keeps it where
+            it is, to be protected or deleted.
         expect: What it must point to at that moment, ``v2`` or ``none``; None for anything.
         protect: Whether it is protected from now on; None leaves that as it is.
+        delete: Take the alias away; its version stays.
         registry: Where; None finds it as the command line does.
 
     Raises:
         ConflictError: It points to something else, or it is protected and `expect` is None.
-        RefError: There is no such version.
+        RefError: There is no such version or alias.
     """
     registry = registry or Registry()
+    if delete:
+        if ref is not None or protect is not None:
+            raise UsageError("-d takes a name and nothing else but --expect")
+        return _deleted(name, registry, expect=expect)
+    if ref is None and protect is None:
+        raise UsageError(f"which version? ckpt alias {name} REF", hint="ckpt ls  lists them")
+    at = ref or (name if "@" in name else f"{registry.index().model(None).name}@{name}")
+    return _moved(name, at, registry, expect=expect, protect=protect)
+
+
+def _moved(
+    name: str, ref: str, registry: Registry, *, expect: str | None, protect: bool | None
+) -> Alias:
     owner, name = _split(name)
     expect_alias(name)
     _expect_label(expect)
@@ -88,19 +104,7 @@ def set_alias(
     return Alias(model.name, name, version.label, seen[-1], name in model.protected)
 
 
-def delete_alias(
-    name: str,
-    *,
-    expect: str | None = None,
-    registry: Registry | None = None,
-) -> Alias:
-    """Take the alias `name` away; its version stays.
-
-    Raises:
-        RefError: There is none.
-        ConflictError: See `set_alias`.
-    """
-    registry = registry or Registry()
+def _deleted(name: str, registry: Registry, *, expect: str | None) -> Alias:
     model, name = _split(name)
     _expect_label(expect)
     owner = registry.index().model(model)

@@ -39,7 +39,7 @@ class Usage:
     unneeded: int
 
 
-def usage(model: str | None = None, *, registry: Registry | None = None) -> Usage:
+def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
     """Work out who needs what, from the manifests; no object is read.
 
     Args:

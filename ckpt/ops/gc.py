@@ -74,13 +74,20 @@ def find_garbage(
     return _garbage(registry, _without(index, forgotten), forgotten, grace)
 
 
-def collect(
+def gc(
     *,
     keep_removed: timedelta = KEEP_REMOVED,
     grace: timedelta = GRACE,
+    dry_run: bool = False,
     registry: Registry | None = None,
 ) -> Garbage:
     """Remove what nothing needs, and answer what that was.
+
+    Args:
+        keep_removed: How long the bytes of a removed version are kept.
+        grace: How old anything must be.
+        dry_run: Remove nothing; answer what could be removed.
+        registry: Where; None finds it as the command line does.
 
     Raises:
         ConflictError: A version is being written, for longer than a lock is waited for; or
@@ -89,6 +96,8 @@ def collect(
         DiskError: Likewise.
     """
     registry = registry or Registry()
+    if dry_run:
+        return find_garbage(keep_removed=keep_removed, grace=grace, registry=registry)
     registry.index()  # before a lock makes a folder
     if registry.doubt_of_locks:
         raise ConflictError(

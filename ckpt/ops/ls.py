@@ -11,6 +11,7 @@ from difflib import get_close_matches
 
 from ckpt.errors import UsageError
 from ckpt.registry.index import Index, Version
+from ckpt.registry.registry import Registry
 
 Value = float | str
 _FORM = re.compile(r"\s*([\w.@/ -]+?)\s*(>=|<=|!=|>|<|=)\s*(.*?)\s*")
@@ -100,24 +101,27 @@ def parse_condition(text: str) -> Condition:
     return condition
 
 
-def select(
-    versions: Sequence[Version],
-    index: Index,
+def ls(
+    model: str | None = None,
     *,
     where: Iterable[str] = (),
     sort: str | None = None,
+    registry: Registry | None = None,
 ) -> list[Version]:
     """The versions that satisfy every condition, in order.
 
     Args:
-        versions: In the order that equals keep.
-        index: Has their tags and aliases.
+        model: Whose; None for those of all models.
         where: See `parse_condition`.
-        sort: A field, ascending; with ``-`` before it descending.
+        sort: A field, ascending; with ``-`` before it descending. Equals keep their order, the
+            newest first.
+        registry: Where; None finds it as the command line does.
 
     Raises:
         UsageError: A condition cannot be read, or no version has such a field.
     """
+    registry = registry or Registry()
+    index, versions = registry.index(), registry.versions(model)
     conditions = [parse_condition(text) for text in where]
     descending, field = (sort or "").startswith("-"), (sort or "").removeprefix("-")
     for name in [*(each.field for each in conditions), *([field] if field else [])]:

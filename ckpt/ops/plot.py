@@ -31,7 +31,7 @@ class Curves:
         return len(self.series["loss"])
 
 
-def curves(ref: str, *, registry: Registry | None = None) -> Curves:
+def plot(ref: str, *, registry: Registry | None = None) -> Curves:
     """The curves of a version, or of the one that it was renamed from.
 
     Raises:

@@ -9,7 +9,7 @@ from ckpt.registry.index import Index, Version
 from ckpt.registry.registry import Registry, now
 
 
-def remove(refs: Iterable[str], *, registry: Registry | None = None) -> list[Version]:
+def rm(refs: Iterable[str], *, registry: Registry | None = None) -> list[Version]:
     """Remove versions, all or none.
 
     Raises:

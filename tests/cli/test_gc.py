@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ckpt.ops import rename
-from ckpt.ops.gc import collect
+from ckpt.ops.gc import gc
 from ckpt.ops.register import register
 from ckpt.ops.rename import to_version as next_version
 from ckpt.registry.registry import Registry
@@ -182,7 +182,7 @@ def test_version_removed_for_good_meanwhile_is_not_renamed(three: Run, folder: P
 
     def collected_first(*words, **named):
         assert three("rm", "net:v3", "--yes").code == 0
-        collect(registry=Registry(folder), keep_removed=timedelta(), grace=timedelta())
+        gc(registry=Registry(folder), keep_removed=timedelta(), grace=timedelta())
         return next_version.next_version(*words, **named)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ckpt.show import train as module
 from ckpt.show.train import (
     TrainingView,
     division,
@@ -156,7 +157,7 @@ def test_a_dumb_terminal_gets_no_bar(monkeypatch):
 
 def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr("ckpt.show.train.BAR_DELAY", 0.0)
+    monkeypatch.setattr(module, "BAR_DELAY", 0.0)
     stream = Terminal()
     lines = show(stream)
     assert "epoch  1/14" in stream.getvalue()
@@ -167,7 +168,7 @@ def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch):
 
 def test_loading_is_a_bar_on_a_terminal_alone(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr("ckpt.show.train.BAR_DELAY", 0.0)
+    monkeypatch.setattr(module, "BAR_DELAY", 0.0)
     lines = []
     for stream in (Terminal(), io.StringIO()):
         view = TrainingView(lines.append, stream)
