@@ -20,7 +20,8 @@ from typing import Any
 from quick import parse_options
 from tabulate import tabulate
 
-from ckpt.infer import Confidence, Inference, infer
+from ckpt.infer.engine import infer
+from ckpt.infer.result import Confidence, Inference
 from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
 from ckpt.tensors import TensorEntry
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from ckpt.compare.pairs import hashed
 from ckpt.errors import PlanError
-from ckpt.infer import Confidence, Inference, Match, Operation, infer
+from ckpt.infer.engine import infer
+from ckpt.infer.result import Confidence, Inference, Match, Operation
 from ckpt.infer.rules.synthesis import synthesise
 from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref

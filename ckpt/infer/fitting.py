@@ -53,7 +53,7 @@ def _can_be_found(entries: Sequence[TensorEntry], wanted: Sequence[TensorEntry])
     """Whether rules can be inferred of which nothing is a guess, and that make it fit."""
     if max(len(entries), len(wanted)) > MOST_INFERRED:
         return False
-    from ckpt.infer import infer
+    from ckpt.infer.engine import infer
     from ckpt.infer.rules.synthesis import synthesise
 
     inference = infer(entries, wanted)

@@ -6,7 +6,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckpt.infer import Confidence, Inference, infer
+from ckpt.infer.engine import infer
+from ckpt.infer.result import Confidence, Inference
 from ckpt.tensors import TensorEntry
 
 Listed = dict[str, tuple[int, ...]]

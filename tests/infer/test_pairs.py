@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ckpt.infer import Confidence, Inference, infer
+from ckpt.infer.engine import infer
+from ckpt.infer.result import Confidence, Inference
 from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
 from ckpt.tensors import TensorEntry
 

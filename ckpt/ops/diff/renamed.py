@@ -16,7 +16,8 @@ def likely_renames(difference: KeyDiff) -> Iterator[tuple[str, str]]:
     removed, added = difference.removed, difference.added
     if not (removed and added) or max(len(removed), len(added)) > MOST_INFERRED:
         return
-    from ckpt.infer import Confidence, infer
+    from ckpt.infer.engine import infer
+    from ckpt.infer.result import Confidence
 
     for match in infer([_unread(e) for e in removed], [_unread(e) for e in added]).matches:
         if match.confidence is not Confidence.AMBIGUOUS:

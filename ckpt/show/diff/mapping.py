@@ -5,8 +5,8 @@ from dataclasses import asdict
 from shlex import quote
 from typing import Any
 
-from ckpt.infer import Confidence, Match, Operation
 from ckpt.infer.find_rules import Found
+from ckpt.infer.result import Confidence, Match, Operation
 from ckpt.rules.document import rules_document
 from ckpt.rules.planned import Rule
 from ckpt.rules.substitution import RenameRule

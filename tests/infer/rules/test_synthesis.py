@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckpt.infer import Confidence, Inference, Match, infer
+from ckpt.infer.engine import infer
+from ckpt.infer.result import Confidence, Inference, Match
 from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
 from ckpt.rules.at_once import AtOnce
 from ckpt.rules.document import read_rules, rules_document
