@@ -1,9 +1,10 @@
 """Records side by side: how two versions were made, and what files hold besides tensors."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ckpt.compare.leaves import leaves
 from ckpt.opened import Opened, OpenedDefinition, OpenedState, OpenedVersion
 from ckpt.ops.log import log
 from ckpt.registry.registry import Registry
@@ -48,10 +49,10 @@ def _facts(
 ) -> Iterator[tuple[str, Any]]:
     if made and isinstance(side, OpenedVersion):
         record = _record(side, registry)
-        yield from flat({k: v for k, v in record.items() if k not in _ELSEWHERE})
+        yield from leaves({k: v for k, v in record.items() if k not in _ELSEWHERE})
     if held:
         held_by = side.manifest if isinstance(side, OpenedVersion) else side.checkpoint
-        yield from flat({k: v for k, v in held_by.rest.items() if k != "_metadata"})
+        yield from leaves({k: v for k, v in held_by.rest.items() if k != "_metadata"})
 
 
 def _record(side: OpenedVersion, registry: Registry) -> dict[str, Any]:
@@ -62,12 +63,3 @@ def _record(side: OpenedVersion, registry: Registry) -> dict[str, Any]:
         trained = (step.record["training"] for step in steps if "training" in step.record)
         record["training"] = next(trained, {})
     return record
-
-
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings, each with its path, ``recipe.lr``."""
-    if not isinstance(value, Mapping):
-        yield name, value
-        return
-    for key, inner in value.items():
-        yield from flat(inner, f"{name}.{key}" if name else str(key))

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from ckpt.compare.leaves import leaves
 from ckpt.errors import AmbiguousStateError, CkptError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
@@ -14,7 +15,6 @@ from ckpt.formats.paths import open_path
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
-from ckpt.ops.diff.records import flat
 from ckpt.registry.index import Index, Model, Version, parse_index
 
 _DIGITS = 16  # hexadecimal, of a tensor's digest
@@ -69,7 +69,7 @@ def _checkpoint_lines(path: Path) -> Iterator[str]:
         first = next(iter(checkpoints.values()))
         yield from sorted(
             f"{name} = {json.dumps(value, sort_keys=True, default=str)}"
-            for name, value in flat(first.rest)
+            for name, value in leaves(first.rest)
             if value != A_TENSOR
         )
 
