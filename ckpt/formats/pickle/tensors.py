@@ -23,7 +23,7 @@ from ckpt.formats.pickle.globals import (
 )
 from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence, Text
 from ckpt.formats.pickle.row import Row
-from ckpt.tensors import Span, TensorEntry, numel_of
+from ckpt.tensors import Span, TensorEntry
 
 # How a plain tensor is made of another kind.
 _WAYS = {
@@ -98,7 +98,7 @@ def entry_of(key: str, tensor: Call, find_storage: FindStorage, *, name: str) ->
             f"{where}: storage {read.storage.key} should have {storage_nbytes:,} bytes, "
             f"the file holds {span.nbytes:,}"
         )
-    numel = numel_of(read.shape)
+    numel = prod(read.shape)
     _expect_countable(read, numel, where)
     contiguous = not numel or _contiguous(read.shape, read.stride)
     if numel:
