@@ -20,8 +20,9 @@ from typing import Any
 from quick import parse_options
 from tabulate import tabulate
 
-from ckpt.rules.infer import Confidence, Inference, infer
-from ckpt.rules.infer.synthesis import count_rules, proves, synthesise
+from ckpt.infer.engine import infer
+from ckpt.infer.result import Confidence, Inference
+from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
 from ckpt.tensors import TensorEntry
 
 Pair = dict[str, Any]

@@ -25,10 +25,10 @@ from tabulate import tabulate
 
 import ckpt
 from ckpt.definitions import find_definition
-from ckpt.digest import of_bytes
-from ckpt.ops.registry import Registry
-from ckpt.registry.file import IndexFile
+from ckpt.io.digest import of_bytes
 from ckpt.registry.index import Index
+from ckpt.registry.index_file import IndexFile
+from ckpt.registry.registry import Registry
 
 CKPT = str(Path(sys.executable).with_name("ckpt"))
 NET = "ckpt.models.mnist_cnn:Net"

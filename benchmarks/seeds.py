@@ -18,10 +18,10 @@ from images import Images, find_images
 from quick import parse_options
 from tabulate import tabulate
 
-from ckpt.train.recipe import Recipe
-from ckpt.train.recipe_file import read_recipe
+from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.recipes.recipe_file import read_recipe
 from ckpt.train.run import train
-from ckpt.train.watch import Trained, Unwatched
+from ckpt.train.watch.events import Trained, Unwatched
 
 
 def main() -> None:

@@ -31,13 +31,13 @@ from torch.nn.functional import nll_loss
 from torch.utils.data import DataLoader, Subset
 
 from ckpt.definitions import find_definition
-from ckpt.train.dataset import Dataset, Split
+from ckpt.train.data.dataset import Dataset, Split
 from ckpt.train.feed import Feed
 from ckpt.train.loop import MicroBatch, Progress, evaluate
 from ckpt.train.memory import MicroBatchSize
 from ckpt.train.precision import build_trainer
 from ckpt.train.processes import ALONE
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 
 NET = find_definition("ckpt.models.mnist_cnn:Net")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -34,8 +34,8 @@ from ckpt.train.loop import Progress, evaluate
 from ckpt.train.memory import MicroBatchSize
 from ckpt.train.precision import build_trainer, choose_precision
 from ckpt.train.processes import ALONE
-from ckpt.train.recipe import Recipe
-from ckpt.train.recipe_file import read_recipe
+from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.recipes.recipe_file import read_recipe
 
 NET = find_definition("ckpt.models.mnist_cnn:Net")
 Epochs = Iterator[tuple[float, float]]  # seconds of one, accuracy after it

@@ -1,81 +1,90 @@
 """ckpt: rename, diff and version PyTorch checkpoints without running them.
 
-What the command line does, this module does. Nothing is imported before it is used, and
-torch only where tensors are asked for or a definition is built.
+What `ckpt X` does, `ckpt.X` does: the function X of `ckpt.ops.X`. Nothing is imported before it is
+used, and torch only where tensors are asked for, a definition is built or a model is trained.
 """
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ckpt.ops.alias import alias
+    from ckpt.ops.blame import blame
     from ckpt.ops.diff import diff
+    from ckpt.ops.du import du
     from ckpt.ops.export import export
-    from ckpt.ops.fsck import check_index, rebuild_index
-    from ckpt.ops.garbage import collect, find_garbage
-    from ckpt.ops.labels import delete_alias, set_alias, tag
+    from ckpt.ops.fsck import fsck, rebuild_index
+    from ckpt.ops.gc import gc
     from ckpt.ops.load import load, open
+    from ckpt.ops.log import log
+    from ckpt.ops.ls import ls
+    from ckpt.ops.plot import plot
     from ckpt.ops.register import register
-    from ckpt.ops.registry import Registry
-    from ckpt.ops.removal import remove, undo
     from ckpt.ops.rename import rename
-    from ckpt.ops.repair import repair
-    from ckpt.ops.show import log
-    from ckpt.ops.usage import usage
+    from ckpt.ops.rm import rm
+    from ckpt.ops.show import show
+    from ckpt.ops.tag import tag
+    from ckpt.ops.train import train
+    from ckpt.ops.undo import undo
     from ckpt.ops.verify import verify
+    from ckpt.ops.verify.repair import repair
+    from ckpt.registry.registry import Registry
 
 __version__ = "0.1.0"
 __all__ = [
     "Registry",
-    "check_index",
-    "collect",
-    "delete_alias",
+    "alias",
+    "blame",
     "diff",
+    "du",
     "export",
-    "find_garbage",
+    "fsck",
+    "gc",
     "load",
     "log",
+    "ls",
     "open",
+    "plot",
     "rebuild_index",
     "register",
-    "remove",
     "rename",
     "repair",
-    "set_alias",
+    "rm",
+    "show",
     "tag",
+    "train",
     "undo",
-    "usage",
     "verify",
 ]
 
-_HOMES = {
-    "Registry": "ckpt.ops.registry",
-    "check_index": "ckpt.ops.fsck",
-    "collect": "ckpt.ops.garbage",
-    "delete_alias": "ckpt.ops.labels",
-    "diff": "ckpt.ops.diff",
-    "export": "ckpt.ops.export",
-    "find_garbage": "ckpt.ops.garbage",
-    "load": "ckpt.ops.load",
-    "log": "ckpt.ops.show",
+# Names that are not those of their modules.
+_ELSEWHERE = {
+    "Registry": "ckpt.registry.registry",
     "open": "ckpt.ops.load",
     "rebuild_index": "ckpt.ops.fsck",
-    "register": "ckpt.ops.register",
-    "remove": "ckpt.ops.removal",
-    "rename": "ckpt.ops.rename",
-    "repair": "ckpt.ops.repair",
-    "set_alias": "ckpt.ops.labels",
-    "tag": "ckpt.ops.labels",
-    "undo": "ckpt.ops.removal",
-    "usage": "ckpt.ops.usage",
-    "verify": "ckpt.ops.verify",
+    "repair": "ckpt.ops.verify.repair",
 }
+
+
+class _Package(ModuleType):
+    """A package whose functions `show` and `train` stay, although sub-packages have their names."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Leave a function's name alone where the import system binds a sub-package to it."""
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'ckpt' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_ELSEWHERE.get(name, f"ckpt.ops.{name}")), name)
 
 
 def __dir__() -> list[str]:

@@ -47,7 +47,7 @@ class TensorEntry:
     @property
     def numel(self) -> int:
         """Number of elements."""
-        return numel_of(self.shape)
+        return prod(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -82,11 +82,6 @@ class FileStart:
 # that it can use the checksum of a `Summed` piece that it has yielded before.
 Piece = bytes | Span | TensorEntry | Summed
 Layout = Iterable[Piece | FileStart]
-
-
-def numel_of(shape: Iterable[int]) -> int:
-    """Number of elements of a tensor of this shape; 1 of a scalar."""
-    return prod(shape)
 
 
 def tensor_spans(entries: Iterable[TensorEntry]) -> list[Span]:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import ckpt
 from ckpt.definitions import find_definition
-from ckpt.train.dataset import load_dataset
+from ckpt.train.data.dataset import load_dataset
 
 ref, definition = sys.argv[1:]
 model = find_definition(definition).build().eval()

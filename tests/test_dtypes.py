@@ -12,7 +12,7 @@ from safetensors.torch import save as library_save
 from ckpt.dtypes import DTYPES, itemsize
 from ckpt.errors import FormatError
 from ckpt.formats import format_for
-from ckpt.formats.pickle_writer import pickle_state_dict
+from ckpt.formats.pickle.writer import pickle_state_dict
 from ckpt.tensors import TensorEntry
 from tests.formats.support import contents, loaded, opened, saved, torch_file, written
 

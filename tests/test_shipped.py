@@ -8,7 +8,7 @@ import torch
 
 import ckpt
 from ckpt.definitions import find_definition
-from ckpt.ops.registry import Registry
+from ckpt.registry.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,12 +49,12 @@ def test_v2_is_v1_renamed_at_no_cost(shipped: Registry) -> None:
 def test_shipped_weights_score_what_their_record_says(
     shipped: Registry, ref: str, definition: str
 ) -> None:
-    from ckpt.train.dataset import load_dataset
+    from ckpt.train.data.dataset import load_dataset
     from ckpt.train.feed import Feed
     from ckpt.train.loop import evaluate
     from ckpt.train.memory import MicroBatchSize
     from ckpt.train.processes import ALONE
-    from ckpt.train.recipe import Recipe
+    from ckpt.train.recipes.recipe import Recipe
 
     model = find_definition(definition).build()
     model.load_state_dict(ckpt.load(ref, registry=shipped))

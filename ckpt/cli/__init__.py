@@ -14,7 +14,7 @@ import click
 
 from ckpt.cli.commands import Commands
 from ckpt.errors import CkptError
-from ckpt.show.terminal import Terminal
+from ckpt.show.look.terminal import Terminal
 
 SYSTEM = 5
 INTERRUPTED = 130

@@ -4,9 +4,8 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
-from ckpt.errors import UsageError
-from ckpt.ops.labels import aliases, delete_alias, set_alias
-from ckpt.show.labels import alias_text, aliases_data, aliases_text
+from ckpt.ops.alias import alias, aliases
+from ckpt.show.alias import alias_text, aliases_data, aliases_text
 
 
 @ckpt_command(
@@ -50,17 +49,7 @@ def command(
         if found or session.as_json:
             session.show(lambda: aliases_text(found), lambda: aliases_data(found))
         return
-    if delete:
-        if ref is not None or protect is not None:
-            raise UsageError("-d takes a name and nothing else but --expect")
-        done = delete_alias(name, expect=expect, registry=session.registry)
-    else:
-        if ref is None and protect is None:
-            raise UsageError(f"which version? ckpt alias {name} REF", hint="ckpt ls  lists them")
-        at = ref or (name if "@" in name else _of_only_model(session, name))
-        done = set_alias(name, at, expect=expect, protect=protect, registry=session.registry)
+    done = alias(
+        name, ref, expect=expect, protect=protect, delete=delete, registry=session.registry
+    )
     session.show(lambda: alias_text(done), lambda: aliases_data([done])[0])
-
-
-def _of_only_model(session: Session, alias: str) -> str:
-    return f"{session.registry.index().model(None).name}@{alias}"

@@ -7,9 +7,9 @@ import click
 from ckpt.cli.options import Session, arg_option
 from ckpt.cli.options import command as ckpt_command
 from ckpt.ops.diff import READ_UNASKED_BYTES, diff
-from ckpt.show.difference import comparison_data, comparison_report, comparison_text
-from ckpt.show.pages import markdown, page
-from ckpt.show.terminal import coloured
+from ckpt.show.diff import comparison_data, comparison_report, comparison_text
+from ckpt.show.look.pages import markdown, page
+from ckpt.show.look.terminal import coloured
 
 
 @ckpt_command(
@@ -114,8 +114,8 @@ def command(
 
 
 def _show_map(session: Session, before: str, after: str, arguments: dict[str, object]) -> None:
-    from ckpt.ops.inferring import find_rules
-    from ckpt.show.mapping import found_data, found_text
+    from ckpt.infer.find_rules import find_rules
+    from ckpt.show.diff.mapping import found_data, found_text
 
     with session.progress("comparing") as told:
         found = find_rules(before, after, registry=session.registry, arguments=arguments, told=told)

@@ -4,8 +4,8 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.usage import usage
-from ckpt.show.usage import usage_data, usage_text
+from ckpt.ops.du import du
+from ckpt.show.du import usage_data, usage_text
 
 
 @ckpt_command(examples="ckpt du\nckpt du mnist-cnn --json")
@@ -16,5 +16,5 @@ def command(session: Session, model: str | None) -> None:
     "in the store" are the tensors and the manifest that a version needs, "alone" what no other
     version needs of them.
     """
-    found = usage(model, registry=session.registry)
+    found = du(model, registry=session.registry)
     session.show(lambda: usage_text(found), lambda: usage_data(found))

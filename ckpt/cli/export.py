@@ -7,7 +7,7 @@ import click
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.ops.export import export
-from ckpt.show.written import left_out_text, written_data, written_text
+from ckpt.show.export import left_out_text, written_data, written_text
 
 
 @ckpt_command(examples="ckpt export v1 -o mnist.pt\nckpt export old.pt -o old.safetensors")

@@ -7,8 +7,7 @@ import click
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import IntegrityError, UsageError
-from ckpt.ops import fsck
-from ckpt.ops.fsck import FINE, NONE, Rebuilding
+from ckpt.ops.fsck import FINE, NONE, Rebuilding, fsck, plan_rebuild, rebuild_index
 from ckpt.show.fsck import checked_data, checked_text, rebuilding_data, rebuilding_text
 
 
@@ -17,26 +16,27 @@ from ckpt.show.fsck import checked_data, checked_text, rebuilding_data, rebuildi
 )
 @click.option(
     "--rebuild-index",
+    "rebuild",
     is_flag=True,
     help="Make a registry.json that cannot be read, or is gone, anew.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask; needed where nobody can be asked.")
-def command(session: Session, rebuild_index: bool, yes: bool) -> None:
+def command(session: Session, rebuild: bool, yes: bool) -> None:
     """Say whether registry.json can be read, and what to do if not; exit with 4 then.
 
     It is made anew of the reflog in .ckpt, which knows every write on this machine, and of the
     manifests. What these alone tell of gets new numbers; aliases, tags and removals are in no
     manifest. The damaged file is kept as registry.json.damaged.
     """
-    if not rebuild_index:
-        checked = fsck.check_index(registry=session.registry)
+    if not rebuild:
+        checked = fsck(registry=session.registry)
         session.show(lambda: checked_text(checked), lambda: checked_data(checked))
         if checked.kind not in (FINE, NONE):
             click.get_current_context().exit(IntegrityError.exit_code)
         return
     if not yes:
-        _ask(session, fsck.plan_rebuild(registry=session.registry))
-    _show(session, fsck.rebuild_index(registry=session.registry), written=True)
+        _ask(session, plan_rebuild(registry=session.registry))
+    _show(session, rebuild_index(registry=session.registry), written=True)
 
 
 def _ask(session: Session, planned: Rebuilding) -> None:

@@ -8,8 +8,8 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.garbage import GRACE, KEEP_REMOVED, Garbage, collect, find_garbage
-from ckpt.show.garbage import garbage_data, garbage_text
+from ckpt.ops.gc import GRACE, KEEP_REMOVED, Garbage, gc
+from ckpt.show.gc import garbage_data, garbage_text
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -57,7 +57,7 @@ def command(
     or a manifest cannot be read. A version's number is never given out again.
     """
     if not yes:
-        found = find_garbage(keep_removed=keep_removed, grace=grace, registry=session.registry)
+        found = gc(keep_removed=keep_removed, grace=grace, dry_run=True, registry=session.registry)
         _show(session, found, keep_removed, grace, removed=False)
         if dry_run or found.is_empty or session.as_json:
             return
@@ -65,7 +65,7 @@ def command(
             session.terminal.remark("ckpt gc --yes  removes this")
             return
         click.confirm("remove this?", abort=True, err=True)
-    collected = collect(keep_removed=keep_removed, grace=grace, registry=session.registry)
+    collected = gc(keep_removed=keep_removed, grace=grace, registry=session.registry)
     _show(session, collected, keep_removed, grace, removed=True)
 
 

@@ -8,8 +8,8 @@ from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import ConflictError
 from ckpt.ops import git_driver
-from ckpt.ops.as_text import as_text
-from ckpt.show.merged import (
+from ckpt.ops.git_driver.as_text import as_text
+from ckpt.show.git_driver import (
     conflict_line,
     installed_data,
     installed_text,

@@ -6,9 +6,9 @@ from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import UsageError
 from ckpt.ops.blame import touches
-from ckpt.ops.show import log
+from ckpt.ops.log import log
 from ckpt.show.blame import touches_data, touches_text
-from ckpt.show.checkpoint import log_data, log_text
+from ckpt.show.log import log_data, log_text
 
 _KEYS = "ckpt.keys"
 

@@ -4,8 +4,8 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.listing import select
-from ckpt.show.versions import versions_data, versions_text
+from ckpt.ops.ls import ls
+from ckpt.show.ls import versions_data, versions_text
 
 
 @ckpt_command(
@@ -27,7 +27,7 @@ def command(session: Session, model: str | None, where: tuple[str, ...], sort: s
     """List the versions in the registry, newest first."""
     index = session.registry.index()
     every = session.registry.versions(model)
-    versions = select(every, index, where=where, sort=sort)
+    versions = ls(model, where=where, sort=sort, registry=session.registry)
     if every and not versions:
         session.terminal.remark(f"none of {len(every):,} versions")
     if not every:

@@ -7,10 +7,10 @@ import click
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import UsageError
-from ckpt.files import write_whole
-from ckpt.ops.curves import curves
-from ckpt.show.curves import curves_data, curves_text, picture
-from ckpt.show.words import printable
+from ckpt.io.files import write_whole
+from ckpt.ops.plot import plot
+from ckpt.show.look.words import printable
+from ckpt.show.plot import curves_data, curves_text, picture
 
 FORMS = {".png": "png", ".svg": "svg"}
 
@@ -28,7 +28,7 @@ def command(session: Session, refs: tuple[str, ...], out: Path | None, force: bo
     form = None if out is None else FORMS.get(out.suffix.lower())
     if out is not None and form is None:
         raise UsageError(f"{out}: a picture is a .png or a .svg file")
-    several = [curves(ref, registry=session.registry) for ref in refs]
+    several = [plot(ref, registry=session.registry) for ref in refs]
     if out is None or form is None:
         session.show(lambda: curves_text(several), lambda: curves_data(several))
         return

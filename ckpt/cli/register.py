@@ -5,7 +5,7 @@ import click
 from ckpt.cli.options import Session, metric_option, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
 from ckpt.ops.register import register
-from ckpt.show.versions import added_data, added_text
+from ckpt.show.register import added_data, added_text
 
 
 @ckpt_command(

@@ -6,14 +6,14 @@ import click
 
 from ckpt.cli.options import Session, arg_option, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
-from ckpt.cli.shell_trap import expect_whole_rules
+from ckpt.cli.options.shell_trap import expect_whole_rules
 from ckpt.errors import UsageError
 from ckpt.ops.rename import parse, rename
-from ckpt.ops.rule_files import RuleFile, read_map, read_rule_file
+from ckpt.ops.rename.rule_files import RuleFile, read_map, read_rule_file
 from ckpt.rules.choice import drop, keep
 from ckpt.rules.planned import Rule
 from ckpt.rules.prefixes import Add, Strip, Unwrap
-from ckpt.show.renamed import renamed_data, renamed_text
+from ckpt.show.rename import renamed_data, renamed_text
 
 
 def _shape(

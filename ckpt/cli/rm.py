@@ -7,8 +7,8 @@ import click
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import UsageError
-from ckpt.ops.removal import remove
-from ckpt.show.versions import version_data
+from ckpt.ops.rm import rm
+from ckpt.show.ls import version_data
 
 
 @ckpt_command(examples="ckpt rm v3\nckpt rm mnist-cnn:v2 mnist-cnn:v3 --yes", writes=True)
@@ -26,7 +26,7 @@ def command(session: Session, refs: tuple[str, ...], yes: bool) -> None:
         if not sys.stdin.isatty():
             raise UsageError(f"would remove {names}", hint="--yes  removes without asking")
         click.confirm(f"remove {names}?", abort=True, err=True)
-    removed = remove(refs, registry=session.registry)
+    removed = rm(refs, registry=session.registry)
     session.show(
         lambda: f"removed {names}; ckpt undo  brings back what was",
         lambda: [version_data(version) for version in removed],

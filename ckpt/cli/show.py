@@ -5,7 +5,7 @@ import click
 from ckpt.cli.options import Session, arg_option
 from ckpt.cli.options import command as ckpt_command
 from ckpt.ops.show import show
-from ckpt.show.checkpoint import shown_data, shown_text
+from ckpt.show.show import shown_data, shown_text
 
 
 @ckpt_command(
@@ -32,7 +32,7 @@ def command(
     shown = show(ref, registry=session.registry, deep=deep, arguments=arguments)
     text, data = shown_text, shown_data
     if tree:
-        from ckpt.show.tree import tree_data, tree_text
+        from ckpt.show.show.tree import tree_data, tree_text
 
         text, data = tree_text, tree_data
     session.show(lambda: text(shown, width=session.terminal.width), lambda: data(shown))

@@ -4,8 +4,8 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.labels import tag
-from ckpt.show.labels import tags_data, tags_text
+from ckpt.ops.tag import tag
+from ckpt.show.tag import tags_data, tags_text
 
 
 @ckpt_command(

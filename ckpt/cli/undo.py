@@ -4,8 +4,8 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.removal import done, undo
-from ckpt.show.history import entry_data, entry_text, history_text
+from ckpt.ops.undo import done, undo
+from ckpt.show.undo import entry_data, entry_text, history_text
 
 
 @ckpt_command(examples="ckpt undo\nckpt undo --list", writes=True)

@@ -7,9 +7,9 @@ import click
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import IntegrityError
-from ckpt.ops.repair import repair
 from ckpt.ops.verify import verify
-from ckpt.show.verified import repaired_data, repaired_text, verified_data, verified_text
+from ckpt.ops.verify.repair import repair
+from ckpt.show.verify import repaired_data, repaired_text, verified_data, verified_text
 
 
 @ckpt_command(

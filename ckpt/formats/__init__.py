@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import cast
 
 from ckpt.errors import UsageError
-from ckpt.files import ByteSource
 from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.foreign import foreign
-from ckpt.formats.pickle_find import ALL
+from ckpt.formats.pickle.find import ALL
+from ckpt.io.files import ByteSource
 
 __all__ = ["ALL", "SUFFIXES", "format_for", "format_of", "is_usual", "open_checkpoint"]
 
@@ -41,7 +41,7 @@ def open_checkpoint(source: ByteSource, *, inside: str | None = None) -> Checkpo
     if len(source.parts) == 1:
         return open_single(source, inside=inside)
     # Of several files the first says what they are: JSON, or the pickle of a `.metadata`.
-    form = _load("distributed" if source.read(0, 1) == b"\x80" else "sharded")
+    form = _load("distributed.folder" if source.read(0, 1) == b"\x80" else "sharded")
     return form.read(source, inside=inside)
 
 

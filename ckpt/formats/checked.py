@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from ckpt.errors import FormatError
-from ckpt.files import ByteSource, Part, Seen
 from ckpt.formats.checkpoint import Sum
-from ckpt.sources import extent_of
+from ckpt.io.files import ByteSource, Part, Seen
+from ckpt.io.sources import extent_of
 from ckpt.tensors import TensorEntry
 
 _NAMED = 3  # keys in a message
 
 
 class CheckedSource:
-    """A source, and what its container states of it; a `ckpt.files.ByteSource`.
+    """A source, and what its container states of it; a `ckpt.io.files.ByteSource`.
 
     Args:
         source: Where the bytes are.

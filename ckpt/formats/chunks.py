@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ckpt.errors import FormatError
-from ckpt.files import CHUNK, ByteSource
+from ckpt.io.files import CHUNK, ByteSource
 
 _ROWS_BYTES = 16 * CHUNK  # of the tensor that are put together at a time
 
@@ -24,7 +24,7 @@ class Chunk:
 
 
 class ChunkedTensor:
-    """A `ckpt.sources.Region`.
+    """A `ckpt.io.sources.Region`.
 
     Args:
         source: Where the chunks are.

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ckpt.errors import DiskError, FormatError
-from ckpt.files import FileSource
-from ckpt.formats import SUFFIXES, distributed_metadata, sharded
-from ckpt.journal import recovered
-from ckpt.sources import JoinedSource
+from ckpt.formats import SUFFIXES, sharded
+from ckpt.formats.distributed import metadata as distributed_metadata
+from ckpt.io.files import FileSource
+from ckpt.io.journal import recovered
+from ckpt.io.sources import JoinedSource
 
 _HEAD_BYTES = 512
 _LISTED = 5  # files in a hint

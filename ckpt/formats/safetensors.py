@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from ckpt import strict_json
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
 from ckpt.errors import FormatError, KeyCollisionError
-from ckpt.files import ByteSource
 from ckpt.formats.checkpoint import Sum, expect_keys
+from ckpt.io import strict_json
+from ckpt.io.files import ByteSource
 from ckpt.tensors import Layout, Piece, Span, TensorEntry, tensor_spans
 
 NAME = "safetensors"

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
-from ckpt import strict_json
 from ckpt.errors import FormatError
-from ckpt.files import ByteSource, Part, is_base_name
 from ckpt.formats import open_single
 from ckpt.formats.checkpoint import Checkpoint, Sum, expect_keys
-from ckpt.formats.inflated import HINT
-from ckpt.sources import ExtendedSource, Window
+from ckpt.formats.zip.inflated import HINT
+from ckpt.io import strict_json
+from ckpt.io.files import ByteSource, Part, is_base_name
+from ckpt.io.sources import ExtendedSource, Window
 from ckpt.tensors import FileStart, Layout, Piece, Span, Summed, TensorEntry
 
 INDEX_SUFFIX = ".index.json"

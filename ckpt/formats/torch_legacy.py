@@ -13,15 +13,15 @@ from typing import Any
 
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError
-from ckpt.files import ByteSource
 from ckpt.formats.checkpoint import Sum
-from ckpt.formats.pickle_describe import brief
-from ckpt.formats.pickle_machine import CutShortError
-from ckpt.formats.pickle_nodes import Mapping as Node
-from ckpt.formats.pickle_nodes import Sequence as Items
-from ckpt.formats.pickle_reader import Read, read_first_pickle
-from ckpt.formats.pickle_tensors import Storage, storage_of
+from ckpt.formats.pickle.describe import brief
+from ckpt.formats.pickle.machine import CutShortError
+from ckpt.formats.pickle.nodes import Mapping as Node
+from ckpt.formats.pickle.nodes import Sequence as Items
+from ckpt.formats.pickle.reader import Read, read_first_pickle
+from ckpt.formats.pickle.tensors import Storage, storage_of
 from ckpt.formats.torch_state import TorchState, read_state
+from ckpt.io.files import ByteSource
 from ckpt.tensors import Layout, Span, TensorEntry
 
 NAME = "torch-legacy"

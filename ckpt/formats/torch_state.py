@@ -9,14 +9,14 @@ from typing import Any
 
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import expect_keys
-from ckpt.formats.pickle_describe import SHOWN_ITEMS, describe, free_name, is_tensor
-from ckpt.formats.pickle_edit import key_renames, module_renames, rename_texts
-from ckpt.formats.pickle_find import ALL, Chosen, Found, choose, dotted, find
-from ckpt.formats.pickle_nodes import Mapping as Node
-from ckpt.formats.pickle_nodes import Sequence as Items
-from ckpt.formats.pickle_nodes import Text
-from ckpt.formats.pickle_reader import Read
-from ckpt.formats.pickle_tensors import FindStorage, entries_of, entry_of, metadata_of, texts_of
+from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
+from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
+from ckpt.formats.pickle.find import ALL, Chosen, Found, choose, dotted, find
+from ckpt.formats.pickle.nodes import Mapping as Node
+from ckpt.formats.pickle.nodes import Sequence as Items
+from ckpt.formats.pickle.nodes import Text
+from ckpt.formats.pickle.reader import Read
+from ckpt.formats.pickle.tensors import FindStorage, entries_of, entry_of, metadata_of, texts_of
 from ckpt.tensors import Span, TensorEntry, tensor_spans
 
 _STEPS = 3  # an opcode; what is not shared takes two at most

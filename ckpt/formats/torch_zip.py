@@ -1,7 +1,7 @@
 """The zip container of `torch.save`: data.pkl, a record for every storage, a few small ones.
 
 Source: `torch.serialization` of torch 2.13 (`_save`, `_load`) and PyTorch's
-`caffe2/serialize/inline_container`. The pickle is read by `pickle_reader`, which runs nothing.
+`caffe2/serialize/inline_container`. The pickle is read by `pickle.reader`, which runs nothing.
 """
 
 import zlib
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckpt.errors import FormatError
-from ckpt.files import ByteSource
 from ckpt.formats.checkpoint import Sum, expect_keys
-from ckpt.formats.inflated import STORED, Inflated, expect_proportion
-from ckpt.formats.pickle_reader import Read, read_pickle
-from ckpt.formats.pickle_tensors import Storage
-from ckpt.formats.pickle_writer import is_module_versions, pickle_state_dict
+from ckpt.formats.pickle.reader import Read, read_pickle
+from ckpt.formats.pickle.tensors import Storage
+from ckpt.formats.pickle.writer import is_module_versions, pickle_state_dict
 from ckpt.formats.torch_state import TorchState, read_state
-from ckpt.formats.zip_reader import Member, read_members
-from ckpt.formats.zip_writer import ALIGNMENT, NewMember, lay_out_archive
-from ckpt.sources import ExtendedSource
+from ckpt.formats.zip.inflated import STORED, Inflated, expect_proportion
+from ckpt.formats.zip.reader import Member, read_members
+from ckpt.formats.zip.writer import ALIGNMENT, NewMember, lay_out_archive
+from ckpt.io.files import ByteSource
+from ckpt.io.sources import ExtendedSource
 from ckpt.tensors import Layout, Span, Summed, TensorEntry
 
 NAME = "torch-zip"

@@ -8,12 +8,12 @@ digest where the names alone changed.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt.difference import diff_entries
+from ckpt.compare.keys import diff_entries
 from ckpt.errors import RefError
-from ckpt.manifest import Manifest
-from ckpt.ops.registry import Registry
+from ckpt.refs import VersionRef
 from ckpt.registry.index import Version
-from ckpt.registry.refs import VersionRef
+from ckpt.registry.manifest import Manifest
+from ckpt.registry.registry import Registry
 from ckpt.tensors import TensorEntry
 
 

@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ckpt import digest
 from ckpt.errors import IntegrityError, UsageError
-from ckpt.files import FileSource, new_file, write_folder, write_whole
 from ckpt.formats import SUFFIXES, format_for, is_usual
 from ckpt.formats.checkpoint import Checkpoint
-from ckpt.manifest import Manifest
-from ckpt.ops.opened import Named, OpenedFile, OpenedVersion, open_state
-from ckpt.ops.registry import Registry
-from ckpt.ops.writing import Written, write_checkpoint
-from ckpt.store.version import VersionSource
+from ckpt.io import digest
+from ckpt.io.files import FileSource, new_file, write_folder, write_whole
+from ckpt.opened import Named, OpenedFile, OpenedVersion, open_state
+from ckpt.registry.manifest import Manifest
+from ckpt.registry.registry import Registry
+from ckpt.registry.store.version import VersionSource
+from ckpt.writing.checkpoint import Written, write_checkpoint
 
 
 def export(

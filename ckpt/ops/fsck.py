@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ckpt.errors import ConflictError, IndexDamageError, IntegrityError, UsageError
-from ckpt.manifest import Manifest
-from ckpt.ops.registry import Registry
-from ckpt.registry.file import FILE_NAME
+from ckpt.registry.history.rebuild import Rebuilt, rebuilt
+from ckpt.registry.history.replay import replayed
 from ckpt.registry.index import Index
-from ckpt.registry.rebuild import Rebuilt, rebuilt
-from ckpt.registry.replay import replayed
+from ckpt.registry.index_file import FILE_NAME
+from ckpt.registry.manifest import Manifest
+from ckpt.registry.registry import Registry
 
 FINE, NONE = "fine", "none"
 _SERIAL = re.compile(rb'"serial": ?(\d{1,18})')
@@ -59,7 +59,7 @@ class Rebuilding:
     kept: Path | None = None
 
 
-def check_index(*, registry: Registry | None = None) -> Checked:
+def fsck(*, registry: Registry | None = None) -> Checked:
     """Read the index of a registry, and say what is wrong with it."""
     registry = registry or Registry()
     path = registry.folder / FILE_NAME
@@ -98,7 +98,7 @@ def rebuild_index(*, registry: Registry | None = None) -> Rebuilding:
     done: list[Rebuilding] = []
 
     def known() -> Index:
-        if check_index(registry=registry).kind == FINE:
+        if fsck(registry=registry).kind == FINE:
             raise ConflictError(f"{path}: another process has rebuilt it")
         return _known(registry)
 
@@ -113,7 +113,7 @@ def rebuild_index(*, registry: Registry | None = None) -> Rebuilding:
 
 
 def _expect_broken(registry: Registry) -> None:
-    checked = check_index(registry=registry)
+    checked = fsck(registry=registry)
     if checked.kind == FINE:
         raise UsageError(
             f"{checked.path}: is fine and not rebuilt", hint="ckpt verify  hashes all that it names"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError, UsageError
-from ckpt.formats.writing import reach_of, tensor_bytes
-from ckpt.ops.opened import Named, OpenedFile, OpenedVersion, open_state
-from ckpt.ops.registry import Registry
+from ckpt.formats.stream import reach_of, tensor_bytes
+from ckpt.opened import Named, OpenedFile, OpenedVersion, open_state
+from ckpt.registry.registry import Registry
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:

@@ -12,17 +12,17 @@ from os import fspath
 from pathlib import Path
 from typing import Any
 
-from ckpt.files import ByteSource, Told, untold
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.paths import checkpoint_name, open_path
-from ckpt.formats.writing import tensor_bytes
-from ckpt.manifest import Hole, Manifest, Skeleton
-from ckpt.ops.blobs import Blobs
-from ckpt.ops.opened import Named
-from ckpt.ops.registry import Added, Registry, parent_record
-from ckpt.registry.refs import FileRef, expect_name, parse_file_ref
+from ckpt.formats.stream import tensor_bytes
+from ckpt.io.files import ByteSource, Told, untold
+from ckpt.opened import Named
+from ckpt.refs import FileRef, expect_name, parse_file_ref
+from ckpt.registry.manifest import Hole, Manifest, Skeleton
+from ckpt.registry.registry import Added, Registry, parent_record
+from ckpt.registry.store.blobs import Blobs
 from ckpt.tensors import Span, TensorEntry
 
 Map = Callable[..., Iterator[Any]]

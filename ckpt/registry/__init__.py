@@ -1,1 +1,1 @@
-"""The registry's index and the refs by which people name what is in it."""
+"""The registry of one folder: its index, what was done to it, and the store of its versions."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from ckpt import digest, strict_json
 from ckpt.errors import ConflictError, RefError
+from ckpt.io import digest, strict_json
+from ckpt.refs import VersionRef, is_alias, is_name, is_version
 from ckpt.registry import damage
-from ckpt.registry.refs import VersionRef, is_alias, is_name, is_version
 
 SCHEMA = 1
 _SHOWN = 80  # characters of what stands there in a message

@@ -11,8 +11,9 @@ from typing import Any
 from ckpt.dtypes import DTYPES
 from ckpt.errors import RuleError
 from ckpt.rules import expressions as ex
+from ckpt.rules.at_once import SWAP, AtOnce, parse_swap
 from ckpt.rules.choice import Choice, drop, keep
-from ckpt.rules.mapping import KeyMap, key_map
+from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.operations import (
     INDEX,
     Changed,
@@ -26,8 +27,7 @@ from ckpt.rules.operations import (
 )
 from ckpt.rules.planned import Rule
 from ckpt.rules.prefixes import Add, Strip, Unwrap
-from ckpt.rules.rule import RenameRule, parse_rule
-from ckpt.rules.together import SWAP, AtOnce, parse_swap
+from ckpt.rules.substitution import RenameRule, parse_rule
 
 MOST_RULES = 10_000
 

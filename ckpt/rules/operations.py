@@ -21,7 +21,7 @@ from ckpt.rules.expressions import (
     unsqueezed,
 )
 from ckpt.rules.planned import Planned
-from ckpt.rules.rule import RenameRule
+from ckpt.rules.substitution import RenameRule
 
 MOST_PARTS = 100_000  # of one tensor
 INDEX = "\x00"  # where the number of a part stands in a name, which has no such letter itself

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from ckpt.errors import KeyCollisionError, PlanError, RuleError, UnmatchedRuleError
+from ckpt.rules.at_once import AtOnce
 from ckpt.rules.expressions import Source, sources_of
-from ckpt.rules.mapping import KeyMap
+from ckpt.rules.key_map import KeyMap
 from ckpt.rules.planned import Planned, Rule
 from ckpt.rules.prefixes import Add, Strip, Unwrap
-from ckpt.rules.rule import RenameRule, parse_rule
-from ckpt.rules.together import AtOnce
+from ckpt.rules.substitution import RenameRule, parse_rule
 from ckpt.tensors import TensorEntry
 
 _NAMES = (RenameRule, AtOnce, KeyMap, Strip, Add, Unwrap)  # rules that give names alone

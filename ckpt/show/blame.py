@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ckpt import digest
+from ckpt.io import digest
 from ckpt.ops.blame import Touch
-from ckpt.show.terminal import table
-from ckpt.show.words import printable
+from ckpt.show.look.terminal import table
+from ckpt.show.look.words import printable
 
 
 def blame_text(found: Sequence[tuple[str, Touch]], *, width: int | None) -> str:

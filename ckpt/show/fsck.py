@@ -4,8 +4,8 @@ from typing import Any
 
 from ckpt.ops.fsck import FINE, NONE, Checked, Rebuilding
 from ckpt.registry.index import Model, Version
-from ckpt.show.versions import version_data
-from ckpt.show.words import count, printable
+from ckpt.show.look.words import count, printable
+from ckpt.show.ls import version_data
 
 SHOWN = 20  # versions; --json has all of them
 

@@ -8,18 +8,18 @@ import torch
 from torch import nn
 
 from ckpt.definitions import Definition
-from ckpt.train.dataset import Dataset
+from ckpt.train.data.dataset import Dataset
+from ckpt.train.data.windows import epoch_seed
 from ckpt.train.feed import Feed
 from ckpt.train.holdout import Best, best_epoch, is_over
 from ckpt.train.loop import Progress, Totals, evaluate
 from ckpt.train.memory import MicroBatchSize
 from ckpt.train.precision import Precision, build_trainer
 from ckpt.train.processes import Processes
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.state import Keeper, State, generators, states_of
-from ckpt.train.watch import Epoch, Watcher
+from ckpt.train.watch.events import Epoch, Watcher
 from ckpt.train.weights import portable
-from ckpt.train.windows import epoch_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

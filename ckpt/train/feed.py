@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from ckpt.errors import UsageError
-from ckpt.train.dataset import Dataset, Split
-from ckpt.train.loading import Loaded, Loader, Resident, Shares, Source, Take, choose_loader
+from ckpt.train.data.dataset import Dataset, Split
+from ckpt.train.data.loading import Loaded, Loader, Resident, Shares, Source, Take, choose_loader
+from ckpt.train.data.normalisation import Raw, normalise
+from ckpt.train.data.windows import cut, epoch_seed
 from ckpt.train.loop import IGNORED, MicroBatch, Window
 from ckpt.train.memory import MicroBatchSize
-from ckpt.train.pixels import Raw, normalise
 from ckpt.train.processes import Processes
-from ckpt.train.recipe import Recipe
-from ckpt.train.windows import cut, epoch_seed
+from ckpt.train.recipes.recipe import Recipe
 
 
 class Feed:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
-from ckpt.train.recipe import Recipe
-from ckpt.train.watch import Epoch
+from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.watch.events import Epoch
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from ckpt.train.loop import MicroBatch, Trainer, Window
 from ckpt.train.memory import MicroBatchSize
 from ckpt.train.optimisation import build_average, build_optimizer, build_schedule
 from ckpt.train.processes import ALONE, Processes
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _ROUNDS, _WARM_UP = 9, 3  # steps of each; about a second in all on two CPU cores

@@ -13,7 +13,8 @@ from torch import nn
 
 from ckpt.definitions import Definition, find_definition
 from ckpt.errors import DatasetError, FitError, UsageError
-from ckpt.train.dataset import Dataset, load_dataset
+from ckpt.train.data.dataset import Dataset, load_dataset
+from ckpt.train.data.windows import ORDER_RULE
 from ckpt.train.epochs import Epochs, Run
 from ckpt.train.feed import Feed
 from ckpt.train.holdout import Best
@@ -22,11 +23,10 @@ from ckpt.train.memory import MicroBatchSize
 from ckpt.train.precision import choose_precision
 from ckpt.train.processes import ALONE, Processes, joined
 from ckpt.train.provenance import environment, git_state, peak_bytes, process_age
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.state import Keeper, State, again
-from ckpt.train.watch import Epoch, Facts, Trained, Unwatched, Watcher
+from ckpt.train.watch.events import Epoch, Facts, Trained, Unwatched, Watcher
 from ckpt.train.weights import check_destination, load_strictly, read_weights, write_weights
-from ckpt.train.windows import ORDER_RULE
 
 _TRIED = 256  # images that precisions are timed on, at most: memory may not hold a micro-batch
 _AUTOCAST = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}  # as torch spells them

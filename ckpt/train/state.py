@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 from ckpt.errors import CkptError, FormatError, InterruptedTrainingError, RefError
-from ckpt.files import write_whole
+from ckpt.io.files import write_whole
 from ckpt.train.holdout import Best
 from ckpt.train.loop import Progress, Trainer
 from ckpt.train.precision import Precision
 from ckpt.train.processes import ALONE, Processes
-from ckpt.train.recipe import Recipe
-from ckpt.train.watch import Epoch
+from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.watch.events import Epoch
 
 _FORM = "ckpt training state 2"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ckpt.errors import FitError, UsageError
-from ckpt.files import write_whole
+from ckpt.io.files import write_whole
 
 ZIP_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (*ZIP_SUFFIXES, ".safetensors")

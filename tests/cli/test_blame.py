@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt.ops.registry import Registry
+from ckpt.registry.registry import Registry
 from tests.cli.support import Run, weights
 
 

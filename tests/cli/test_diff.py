@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ckpt.ops.register import register
-from ckpt.ops.registry import Registry
+from ckpt.registry.registry import Registry
 from tests.cli.support import Run, weights
 
 

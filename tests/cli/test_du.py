@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from ckpt.ops.registry import Registry
+from ckpt.registry.registry import Registry
 from tests.cli.support import SHAPES, Run, weights
 
 TENSORS = sum(4 * torch.Size(shape).numel() for shape in SHAPES.values())

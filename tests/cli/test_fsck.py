@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from ckpt.ops.registry import Registry
+from ckpt.registry.registry import Registry
 from tests.cli.support import Run, tree
 
 CONFLICT = (

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt.ops import next_version, rename
-from ckpt.ops.garbage import collect
+from ckpt.ops import rename
+from ckpt.ops.gc import gc
 from ckpt.ops.register import register
-from ckpt.ops.registry import Registry
+from ckpt.ops.rename import to_version as next_version
+from ckpt.registry.registry import Registry
 from tests.cli.support import Run, tree, weights
 
 AT_ONCE = ("--keep-removed", "0", "--grace", "0", "--yes")
@@ -181,7 +182,7 @@ def test_version_removed_for_good_meanwhile_is_not_renamed(three: Run, folder: P
 
     def collected_first(*words, **named):
         assert three("rm", "net:v3", "--yes").code == 0
-        collect(registry=Registry(folder), keep_removed=timedelta(), grace=timedelta())
+        gc(registry=Registry(folder), keep_removed=timedelta(), grace=timedelta())
         return next_version.next_version(*words, **named)
 
     with pytest.MonkeyPatch.context() as patch:

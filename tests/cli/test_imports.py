@@ -80,10 +80,37 @@ def test_fault_45_rebuilding_the_index_imports_no_torch(ckpt: Run, folder: Path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_names_of_the_package_are_there() -> None:
+def test_package_has_each_commands_function_under_its_name() -> None:
+    import ckpt
+    from ckpt.cli.commands import COMMANDS
+
+    commands = COMMANDS.keys() - {"git-driver"}  # which git calls, not a person
+    homes = {name: getattr(ckpt, name).__module__ for name in commands}
+    assert homes == {name: f"ckpt.ops.{name}" for name in commands}
+    assert commands < set(ckpt.__all__)
+    assert all(getattr(ckpt, name) for name in ckpt.__all__)
+
+
+def test_type_checkers_see_the_names_of_the_package() -> None:
+    import ast
+
     import ckpt
 
-    assert all(getattr(ckpt, name) for name in ckpt.__all__)
+    tree = ast.parse(Path(ckpt.__file__).read_text(encoding="utf-8"))
+    (guarded,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = [alias.name for node in guarded.body for alias in node.names]
+    assert sorted(seen) == sorted(ckpt.__all__)
+
+
+def test_functions_stay_when_sub_packages_of_their_names_are_imported() -> None:
+    program = (
+        "import ckpt, ckpt.show, ckpt.train, inspect\n"
+        "from ckpt.show.look import words\n"
+        "from ckpt.train.recipes import recipe\n"
+        "assert inspect.isfunction(ckpt.show) and inspect.isfunction(ckpt.train)\n"
+        "assert words.size and recipe.Recipe"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
 
 def test_import_of_the_package_imports_nothing_heavy() -> None:

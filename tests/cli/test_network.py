@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt import mounts
+from ckpt.io import mounts
 from tests.cli.support import Run
 
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ckpt.ops.registry import Registry
+from ckpt.registry.registry import Registry
 from tests.cli.support import Run, tree, weights
 
 

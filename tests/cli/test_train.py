@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from ckpt.errors import DiskError
-from ckpt.show.training import TrainingView
-from ckpt.train.metrics_file import MetricsFile
+from ckpt.show.train import TrainingView
+from ckpt.train.watch.metrics_file import MetricsFile
 from tests.cli.support import Run, tree
 from tests.effort import PATIENCE
 from tests.train.starting import held, python

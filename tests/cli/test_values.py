@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt.store.objects import ObjectStore
+from ckpt.registry.store.objects import ObjectStore
 from tests.cli.support import Run, weights
 
 # What getrusage says begins with what the parent had when it forked.

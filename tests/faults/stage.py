@@ -22,12 +22,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from ckpt.cli import main
-from ckpt.files import is_temporary
-from ckpt.lock import exclusive
-from ckpt.ops.garbage import collect
-from ckpt.ops.registry import Registry
+from ckpt.io.files import is_temporary
+from ckpt.io.lock import exclusive
+from ckpt.ops.gc import gc
 from ckpt.ops.verify import verify
 from ckpt.registry.index import Model, Version
+from ckpt.registry.registry import Registry
 from tests.effort import EVERY
 
 CKPT = (sys.executable, "-P", "-m", "ckpt")
@@ -249,7 +249,7 @@ class Scene:
             accepted = again.code == 0 or (again.code == 2 and self.command.done in again.err)
             assert accepted, again
         assert self.state(folder) == "after"
-        collect(grace=timedelta(), registry=Registry(folder))
+        gc(grace=timedelta(), registry=Registry(folder))
         assert self.state(folder) == "after"
         left = [path for path in folder.rglob("*") if is_temporary(path.name)]
         assert not left

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from ckpt.ops.registry import Registry
 from ckpt.ops.verify import verify
+from ckpt.registry.registry import Registry
 from tests.effort import by_effort
 from tests.faults.stage import CKPT, ENVIRONMENT, Scene, copy, save
 
@@ -26,7 +26,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 READ = """
 import sys
 from pathlib import Path
-from ckpt.ops.registry import Registry
+from ckpt.registry.registry import Registry
 reads, most = 0, 0
 while not Path("stop").exists():
     numbers = [version.number for version in Registry(Path()).versions()]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ckpt import digest
-from ckpt.ops.registry import Registry
+from ckpt.io import digest
+from ckpt.registry.registry import Registry
 from tests.cli.support import tree
 from tests.faults.stage import CKPT, Scene, copy, run, within
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from ckpt.errors import DiskError
-from ckpt.ops.garbage import collect
+from ckpt.ops.gc import gc
 from ckpt.ops.register import register
-from ckpt.ops.registry import Registry
-from ckpt.ops.removal import remove
+from ckpt.ops.rm import rm
 from ckpt.ops.verify import verify
+from ckpt.registry.registry import Registry
 from tests.effort import PATIENCE
 from tests.faults import strace
 
@@ -96,7 +96,7 @@ def test_fault_35_objects_of_a_version_in_the_making_survive(folder: Path) -> No
 def test_fault_35_object_found_again_as_it_is_condemned_survives(folder: Path) -> None:
     registry = Registry(folder)
     register(folder / "new.pt", registry=registry, name="net")
-    remove(["net:v2"], registry=registry)
+    rm(["net:v2"], registry=registry)
     with stopped(folder, "unlink,unlinkat", 1, *GC) as collector:
         writer = start_beside(folder, CKPT, "register", "new.pt", "--name", "net")
     code, out, err = ended(writer)
@@ -111,7 +111,7 @@ def test_fault_35_object_found_again_as_it_is_condemned_survives(folder: Path) -
 def test_fault_36_clock_that_is_wrong_removes_nothing(jump: str, folder: Path) -> None:
     registry = Registry(folder)
     register(folder / "new.pt", registry=registry, name="net")
-    remove(["net:v2"], registry=registry)
+    rm(["net:v2"], registry=registry)
     registry.store.put([b"x" * 5000])
     before = {each.path for each in registry.store.held()}
     ran = start(folder, "faketime", "-f", jump, CKPT, "gc", "--yes")
@@ -128,7 +128,7 @@ def test_fault_36_what_is_dated_in_the_future_removes_nothing(folder: Path) -> N
         os.utime(each.path, (time.time() + 86400,) * 2)
     before = {each.path for each in registry.store.held()}
     with pytest.raises(DiskError, match=r"is dated .* and the clock says"):
-        collect(registry=registry, grace=timedelta())
+        gc(registry=registry, grace=timedelta())
     assert {each.path for each in registry.store.held()} == before
 
 

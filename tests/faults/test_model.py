@@ -18,14 +18,16 @@ from hypothesis.stateful import (
 )
 
 from ckpt.errors import ConflictError, RefError
+from ckpt.ops import alias as aliasing
 from ckpt.ops.export import export
-from ckpt.ops.garbage import collect
-from ckpt.ops.labels import delete_alias, set_alias, tag
+from ckpt.ops.gc import gc
 from ckpt.ops.register import register
-from ckpt.ops.registry import Registry
-from ckpt.ops.removal import remove, undo
 from ckpt.ops.rename import rename
+from ckpt.ops.rm import rm
+from ckpt.ops.tag import tag
+from ckpt.ops.undo import undo
 from ckpt.ops.verify import verify
+from ckpt.registry.registry import Registry
 from tests.effort import by_effort
 from tests.faults.stage import save
 
@@ -117,9 +119,9 @@ class RegistryMachine(RuleBasedStateMachine):
         ref = f"{name}:v{number}"
         if not right:
             with pytest.raises(ConflictError):
-                set_alias(f"{name}@{alias}", ref, expect=expect, registry=self.registry)
+                aliasing.alias(f"{name}@{alias}", ref, expect=expect, registry=self.registry)
             return
-        set_alias(f"{name}@{alias}", ref, expect=expect, registry=self.registry)
+        aliasing.alias(f"{name}@{alias}", ref, expect=expect, registry=self.registry)
         if model.aliases.get(alias) != number:
             self.begin()
             model.aliases[alias] = number
@@ -130,9 +132,9 @@ class RegistryMachine(RuleBasedStateMachine):
         model = self.known[name]
         if alias not in model.aliases:
             with pytest.raises(RefError):
-                delete_alias(f"{name}@{alias}", registry=self.registry)
+                aliasing.alias(f"{name}@{alias}", delete=True, registry=self.registry)
             return
-        delete_alias(f"{name}@{alias}", registry=self.registry)
+        aliasing.alias(f"{name}@{alias}", delete=True, registry=self.registry)
         self.begin()
         del model.aliases[alias]
 
@@ -159,9 +161,9 @@ class RegistryMachine(RuleBasedStateMachine):
         model = self.known[name]
         if number in model.aliases.values():
             with pytest.raises(ConflictError):
-                remove([f"{name}:v{number}"], registry=self.registry)
+                rm([f"{name}:v{number}"], registry=self.registry)
             return
-        remove([f"{name}:v{number}"], registry=self.registry)
+        rm([f"{name}:v{number}"], registry=self.registry)
         self.begin()
         model.standing.discard(number)
         for standing in model.tags.values():
@@ -185,7 +187,7 @@ class RegistryMachine(RuleBasedStateMachine):
     @rule()
     def collect(self) -> None:
         """P10: what was removed lately stays, since undo may bring it back."""
-        collect(grace=timedelta(), registry=self.registry)
+        gc(grace=timedelta(), registry=self.registry)
         assert not verify(registry=self.registry).damages
 
     @precondition(lambda self: self.refs)

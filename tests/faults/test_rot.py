@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ckpt.ops.registry import Registry
-from ckpt.store.objects import Held
+from ckpt.registry.registry import Registry
+from ckpt.registry.store.objects import Held
 from tests.cli.support import tree
 from tests.faults.stage import Scene, copy, within
 

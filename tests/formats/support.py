@@ -8,10 +8,10 @@ from typing import Any, BinaryIO
 
 import torch
 
-from ckpt.files import Part, Seen
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
-from ckpt.formats.writing import tensor_bytes, write_layout
+from ckpt.formats.stream import tensor_bytes, write_layout
+from ckpt.io.files import Part, Seen
 from ckpt.tensors import Layout
 
 

@@ -124,9 +124,9 @@ def test_reading_and_renaming_load_neither_torch_nor_numpy(
     script = """
 import io, sys
 from pathlib import Path
-from ckpt.files import FileSource
+from ckpt.io.files import FileSource
 from ckpt.formats import format_for, open_checkpoint
-from ckpt.formats.writing import tensor_bytes, write_layout
+from ckpt.formats.stream import tensor_bytes, write_layout
 
 with FileSource(Path(sys.argv[1])) as source:
     checkpoint = open_checkpoint(source)

@@ -11,8 +11,8 @@ import torch
 from torch.utils.serialization import config
 
 from ckpt.errors import FormatError, KeyCollisionError
-from ckpt.formats.zip_reader import read_members
-from ckpt.formats.zip_writer import NewMember, lay_out_archive
+from ckpt.formats.zip.reader import read_members
+from ckpt.formats.zip.writer import NewMember, lay_out_archive
 from ckpt.tensors import Span
 from tests.formats import hostile
 from tests.formats.support import (

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from ckpt.errors import FormatError
-from ckpt.manifest import Manifest
 from ckpt.ops import register as registering
-from ckpt.ops.registry import Registry
 from ckpt.ops.verify import verify
-from ckpt.store.objects import Stored
+from ckpt.registry.manifest import Manifest
+from ckpt.registry.registry import Registry
+from ckpt.registry.store.objects import Stored
 
 
 def large(path: Path) -> Path:

@@ -9,8 +9,8 @@ import pytest
 
 from ckpt.cli import main
 from ckpt.errors import IndexDamageError
-from ckpt.registry.file import IndexFile
 from ckpt.registry.index import Index
+from ckpt.registry.index_file import IndexFile
 from tests.cli.support import tree
 from tests.registry.test_index import version
 

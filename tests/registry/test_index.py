@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ckpt import digest
 from ckpt.errors import IntegrityError, RefError
-from ckpt.registry.file import IndexFile, find_registry
+from ckpt.io import digest
+from ckpt.refs import VersionRef
 from ckpt.registry.index import Index, Version, parse_index
-from ckpt.registry.refs import VersionRef
+from ckpt.registry.index_file import IndexFile, find_registry
 
 
 def version(number: int, model: str = "mnist-cnn", content: str = "") -> Version:
@@ -168,7 +168,7 @@ WRITER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from ckpt.registry.file import IndexFile
+from ckpt.registry.index_file import IndexFile
 sys.path.insert(0, sys.argv[2])
 from test_index import version
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckpt import digest
+from ckpt.io import digest
 from ckpt.registry.index import Index, Model, Version, parse_index
 from ckpt.registry.merge import merged
-from tests.registry.test_history import AT, written
+from tests.registry.history.test_changes import AT, written
 from tests.registry.test_index import version
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ckpt.ops.register import register
-from ckpt.ops.registry import Registry
+from ckpt.registry.registry import Registry
 
 
 def modes(folder: Path) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ckpt.ops.rule_files import read_rule_file
+from ckpt.ops.rename.rule_files import read_rule_file
 from ckpt.rules.document import read_rules, rules_document
 from ckpt.rules.expressions import Expression, Filled, Source, sources_of
 from ckpt.rules.inverse import inverse

@@ -3,10 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt.errors import KeyCollisionError, PlanError, UnmatchedRuleError
-from ckpt.rules.mapping import KeyMap, key_map
+from ckpt.infer.rules.suggest import suggest_rules
+from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.plan import plan_renames
-from ckpt.rules.rule import parse_rule
-from ckpt.rules.suggest import suggest_rules
+from ckpt.rules.substitution import parse_rule
 
 KEYS = ["conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "fc1.weight", "fc1.bias"]
 

@@ -19,8 +19,8 @@ import sklearn.datasets
 import torch
 import torch._dynamo  # which every optimizer imports, in seconds
 
-import ckpt.train.run
 from ckpt.cli import main
+from ckpt.train import run
 
 FOLDER, COUNT, SEED = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 TRAIN = ["train", "--dataset", "digits", "--precision", "fp32", "--epochs", "3", "-q",
@@ -126,7 +126,7 @@ def once(number: int, of: int) -> dict[str, object]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     assert sklearn.datasets is not None
-    assert ckpt.train.run is not None
+    assert run is not None
     random.seed(SEED)
     total = calls()
     for at in range(COUNT):

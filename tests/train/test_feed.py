@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from ckpt.train.dataset import load_dataset
+from ckpt.train.data.dataset import load_dataset
+from ckpt.train.data.loading import choose_loader
+from ckpt.train.data.normalisation import normalise
 from ckpt.train.feed import Feed
-from ckpt.train.loading import choose_loader
 from ckpt.train.memory import MicroBatchSize
-from ckpt.train.pixels import normalise
 from ckpt.train.processes import ALONE
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 
 CPU = torch.device("cpu")
 

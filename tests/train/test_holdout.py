@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from ckpt.errors import InterruptedTrainingError, UsageError
-from ckpt.train.dataset import load_dataset
+from ckpt.train.data.dataset import load_dataset
 from ckpt.train.feed import hold_out
 from ckpt.train.holdout import best_epoch, is_over
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.state import read_state
-from ckpt.train.watch import Epoch, Unwatched
+from ckpt.train.watch.events import Epoch, Unwatched
 from tests.train.test_state import DEFINITION, Stops
 
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ckpt.train.loop import Window, evaluate
 from ckpt.train.precision import build_trainer
 from ckpt.train.processes import Processes
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 
 TOLERANCE = 1e-12
 CUTS = {

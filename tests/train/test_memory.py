@@ -12,9 +12,9 @@ from ckpt.errors import OutOfMemoryError, UsageError
 from ckpt.train.loop import Window
 from ckpt.train.memory import MicroBatchSize
 from ckpt.train.precision import build_trainer
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
-from ckpt.train.watch import Unwatched
+from ckpt.train.watch.events import Unwatched
 
 
 class Tight(nn.Module):

@@ -8,7 +8,7 @@ from torch.nn.functional import nll_loss
 from ckpt.errors import UsageError
 from ckpt.train.loop import Trainer, Window
 from ckpt.train.precision import build_trainer
-from ckpt.train.recipe import OPTIMIZERS, Recipe
+from ckpt.train.recipes.recipe import OPTIMIZERS, Recipe
 
 
 def network() -> nn.Module:

@@ -6,7 +6,7 @@ from torch import nn
 
 from ckpt.train import precision
 from ckpt.train.precision import build_trainer, choose_precision
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 
 
 def model():

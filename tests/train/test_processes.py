@@ -16,7 +16,7 @@ from ckpt.errors import UsageError
 from ckpt.train.processes import ALONE, Processes, started_by_torchrun
 from ckpt.train.run import train
 from ckpt.train.state import read_state
-from ckpt.train.watch import Unwatched
+from ckpt.train.watch.events import Unwatched
 from tests.effort import PATIENCE, by_effort
 from tests.train.starting import held, torchrun
 from tests.train.test_loop import TOLERANCE, worst

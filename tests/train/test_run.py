@@ -12,10 +12,10 @@ import torch
 
 from ckpt.definitions import find_definition
 from ckpt.errors import FitError, UsageError
-from ckpt.train.recipe import Recipe
+from ckpt.train.data.windows import ORDER_RULE
+from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
-from ckpt.train.watch import Unwatched
-from ckpt.train.windows import ORDER_RULE
+from ckpt.train.watch.events import Unwatched
 
 DIGITS = {"dataset": "digits", "epochs": 1, "precision": "fp32", "device": "cpu"}
 
@@ -113,8 +113,8 @@ def test_tensors_are_row_major_in_the_file_whatever_the_trainer_used(tmp_path):
 
 def test_one_recipe_gives_one_file_in_any_process(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from ckpt.train.recipe import Recipe;"
-        "from ckpt.train.run import train; from ckpt.train.watch import Unwatched;"
+        "import sys; from pathlib import Path; from ckpt.train.recipes.recipe import Recipe;"
+        "from ckpt.train.run import train; from ckpt.train.watch.events import Unwatched;"
         f"train(Recipe(**{DIGITS!r}), Path(sys.argv[1]), watch=Unwatched())"
     )
     out = tmp_path / "other.pt"

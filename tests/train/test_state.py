@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from ckpt.errors import DatasetError, FitError, FormatError, InterruptedTrainingError, RefError
-from ckpt.train.recipe import Recipe
+from ckpt.train import run as running
+from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.state import Keeper, State, read_state
-from ckpt.train.watch import Trained, Unwatched
+from ckpt.train.watch.events import Trained, Unwatched
 from tests.effort import PATIENCE, by_effort
 from tests.train.starting import held, python
 
@@ -205,7 +206,7 @@ def test_a_run_whose_end_failed_is_not_lost(
         def fail(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        full.setattr("ckpt.train.run.write_weights", fail)
+        full.setattr(running, "write_weights", fail)
         with pytest.raises(OSError, match="No space"):
             run(dropout, tmp_path / "x.pt", keeper, holdout=0.1)
     state = read_state(tmp_path / "state.pt")

@@ -9,15 +9,15 @@ import torch
 from ckpt.models.mnist_cnn import Net
 
 from ckpt.errors import InterruptedTrainingError
-from ckpt.train.loading import Shares
+from ckpt.train.data.loading import Shares
+from ckpt.train.data.windows import cut
 from ckpt.train.loop import IGNORED, Window
 from ckpt.train.precision import build_trainer
 from ckpt.train.processes import joined, started_by_torchrun
-from ckpt.train.recipe import Recipe
+from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.state import Keeper, read_state
-from ckpt.train.watch import Unwatched
-from ckpt.train.windows import cut
+from ckpt.train.watch.events import Unwatched
 
 ME = started_by_torchrun()
 CASES = {"256 = 128 + 128": (256, 64), "101 = 51 + 50": (101, 50), "1 = 1 + 0": (1, 64)}

@@ -1,0 +1,144 @@
+"""What the commands share: their common options, and the session these make."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import update_wrapper
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ckpt.registry.registry import Registry
+from ckpt.show.look.progress import Progress
+from ckpt.show.look.terminal import Terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of a command: where it shows things, and which registry it uses."""
+
+    terminal: Terminal
+    as_json: bool
+    registry: Registry
+
+    def progress(self, what: str) -> Progress:
+        """A bar for what takes long."""
+        return Progress(self.terminal, what)
+
+    def show(self, text: Callable[[], str], data: Callable[[], object]) -> None:
+        """Print a result, as text or as JSON."""
+        if self.as_json:
+            self.terminal.data(data())
+        else:
+            self.terminal.result(text())
+
+
+def command(
+    *, examples: str, writes: bool = False, kind: type[click.Command] = click.Command
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function whose first argument is a `Session` a command with the common options.
+
+    Args:
+        examples: Command lines that `--help` shows at the end.
+        writes: Whether it may write to the registry.
+        kind: The class of the command.
+    """
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        def run(
+            *, as_json: bool, quiet: bool, registry_folder: Path | None, **arguments: Any
+        ) -> None:
+            session = Session(Terminal(quiet=quiet), as_json, Registry(registry_folder))
+            if writes:
+                _remark_on_locks(session)
+            function(session, **arguments)
+
+        wrapped = update_wrapper(run, function)
+        for option in reversed(_COMMON):
+            wrapped = option(wrapped)
+        epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples.splitlines())
+        return click.command(cls=kind, epilog=epilog)(wrapped)
+
+    return decorate
+
+
+_COMMON = (
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    click.option("-q", "--quiet", is_flag=True, help="No remarks and no progress."),
+    click.option(
+        "--registry",
+        "registry_folder",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="The registry's folder; else CKPT_REGISTRY, else the nearest one upwards.",
+    ),
+)
+
+
+def metric_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--metric k=v`, several times; the function gets `metrics`, a dict."""
+    return click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        metavar="NAME=NUMBER",
+        callback=_metrics,
+        help="A metric to keep with the version, e.g. accuracy=0.992; may stand again.",
+    )(function)
+
+
+def _metrics(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for value in values:
+        name, mark, number = value.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            mark = ""
+        if not (name and mark) or found[name] - found[name] != 0:  # NaN and infinities, too
+            raise click.BadParameter(f"{value!r} is not NAME=NUMBER")
+    return found
+
+
+def arg_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--arg k=v`, several times; the function gets `arguments`, a dict."""
+    return click.option(
+        "--arg",
+        "arguments",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_arguments,
+        help="What the definition is called with: a Python literal, else text; may stand again.",
+    )(function)
+
+
+def _arguments(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, object]:
+    from ast import literal_eval
+
+    found: dict[str, object] = {}
+    for value in values:
+        name, mark, text = value.partition("=")
+        if not mark or not name.isidentifier():
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE")
+        try:
+            found[name] = literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            found[name] = text
+    return found
+
+
+def remark_on_new_registry(session: Session, folder: Path | None) -> None:
+    """Say that a registry was begun, if one was."""
+    if folder is not None:
+        session.terminal.remark(f"began a registry: {folder / 'registry.json'}")
+
+
+def _remark_on_locks(session: Session) -> None:
+    """Say that nothing keeps other machines out, where nothing does."""
+    doubt = session.registry.doubt_of_locks if session.registry.exists else None
+    if doubt is not None:
+        session.terminal.remark(f"{session.registry.folder}: {doubt}; write from one at a time")

@@ -1,0 +1,1 @@
+"""What differs between two state_dicts: keys, modules that moved, values."""

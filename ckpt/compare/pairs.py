@@ -1,0 +1,228 @@
+"""Compare: the bytes of many pairs of tensors, and the values of those that differ.
+
+Streamed on all cores in bounded memory: a large tensor is cut into pieces where the file has its
+bytes as they are, small ones go together. Equal bytes cost reading and `memcmp`. The figures do not
+depend on the number of cores: pieces are joined in their order.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from ckpt.compare.keys import Pair
+from ckpt.compare.values import Tally, ValueDiff
+from ckpt.dtypes import itemsize
+from ckpt.formats.stream import tensor_bytes
+from ckpt.io import digest
+from ckpt.io.files import Told, untold
+from ckpt.opened import OpenedFile, OpenedState
+from ckpt.tensors import TensorEntry
+
+PIECE_ELEMENTS = 1 << 22
+JOB_BYTES = 1 << 24  # of one thread at a time; less is done without any
+THREADS = 8  # at most: reading from memory has no more than that
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Where the bytes of both sides are."""
+
+    before: OpenedState
+    after: OpenedState
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Elements of one pair, of which several pieces have the same `number`."""
+
+    number: int
+    pair: Pair
+    first: int
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        """Of both sides."""
+        return self.count * sum(itemsize(entry.dtype) for entry in self.pair)
+
+
+def equal_bytes(sides: Sides, pairs: Sequence[Pair], *, told: Told = untold) -> dict[str, bool]:
+    """Whether the tensors of each pair are the same bit by bit.
+
+    Args:
+        sides: Two files.
+        pairs: Of one key, dtype and shape on both sides.
+        told: Told how far it is.
+
+    Returns:
+        By key.
+    """
+    distinct = _distinct(pairs)
+    other: set[int] = set()
+
+    def look(piece: _Piece) -> None:
+        if piece.number not in other and any(a != b for a, b in _blocks(sides, piece)):
+            other.add(piece.number)
+
+    for _ in _in_threads(look, _pieces(sides, list(distinct)), told):
+        pass
+    equal = [number not in other for number in range(len(distinct))]
+    return {
+        a.key: same for same, alike in zip(equal, distinct.values(), strict=True) for a, _ in alike
+    }
+
+
+def measured(
+    sides: Sides, pairs: Sequence[Pair], *, told: Told = untold
+) -> list[tuple[Pair, ValueDiff]]:
+    """How far the values of each pair are apart.
+
+    Args:
+        sides: Files or versions.
+        pairs: Of one shape, and of dtypes that are `comparable`.
+        told: Told how far it is.
+
+    Raises:
+        FormatError: A view would grow beyond all proportion.
+        IntegrityError: An object of a version is absent or damaged.
+    """
+    distinct = _distinct(pairs)
+    tallies = [Tally(a.dtype, b.dtype) for a, b in distinct]
+
+    def tally(piece: _Piece) -> tuple[int, Tally]:
+        found = Tally(piece.pair[0].dtype, piece.pair[1].dtype)
+        for before, after in _blocks(sides, piece):
+            found.add(before, after)
+        return piece.number, found
+
+    for number, found in _in_threads(tally, _pieces(sides, list(distinct)), told):
+        tallies[number].join(found)
+    return [
+        (pair, tally.found())
+        for tally, alike in zip(tallies, distinct.values(), strict=True)
+        for pair in alike
+    ]
+
+
+def hashed(
+    side: OpenedFile, entries: Iterable[TensorEntry], *, told: Told = untold
+) -> dict[str, str]:
+    """The digests of entries of a file, by key."""
+    chosen = list(entries)
+    pieces = [_Piece(n, (entry, entry), 0, entry.numel) for n, entry in enumerate(chosen)]
+
+    def of(piece: _Piece) -> str:
+        return digest.of_chunks(tensor_bytes(side.checkpoint.source, piece.pair[0]))
+
+    found = _in_threads(of, pieces, told)
+    return {entry.key: name for entry, name in zip(chosen, found, strict=True)}
+
+
+def _distinct(pairs: Sequence[Pair]) -> dict[Pair, list[Pair]]:
+    """The pairs by what they are without their keys: tied tensors are read once."""
+    found: dict[Pair, list[Pair]] = {}
+    for a, b in pairs:
+        found.setdefault((replace(a, key=""), replace(b, key="")), []).append((a, b))
+    return {alike[0]: alike for alike in found.values()}
+
+
+def _pieces(sides: Sides, pairs: Sequence[Pair]) -> Iterator[_Piece]:
+    for number, (a, b) in enumerate(pairs):
+        divisible = _divisible(sides.before, a) and _divisible(sides.after, b)
+        step = PIECE_ELEMENTS if divisible else max(a.numel, 1)
+        for first in range(0, a.numel, step):
+            yield _Piece(number, (a, b), first, min(step, a.numel - first))
+
+
+def _divisible(side: OpenedState, entry: TensorEntry) -> bool:
+    """Whether any range of it is read at no more than its own cost.
+
+    A version's object is verified as a whole; a strided tensor is gathered, and what stands behind
+    the end of the file is worked out.
+    """
+    return (
+        isinstance(side, OpenedFile)
+        and entry.span is not None
+        and entry.span.end <= side.checkpoint.source.size
+    )
+
+
+def _stream(side: OpenedState, entry: TensorEntry, piece: _Piece) -> Iterator[bytes]:
+    if not isinstance(side, OpenedFile):
+        return side.source.blob(str(entry.digest), entry.nbytes)
+    source, width = side.checkpoint.source, itemsize(entry.dtype)
+    if piece.count == entry.numel:
+        return tensor_bytes(source, entry)
+    assert entry.offset is not None
+    return source.stream(entry.offset + piece.first * width, piece.count * width)
+
+
+def _blocks(sides: Sides, piece: _Piece) -> Iterator[tuple[bytes, bytes]]:
+    """Both sides cut at the same elements.
+
+    Both are read to their end if this is: what comes from the store is good only then.
+    """
+    a, b = piece.pair
+    before, after = _stream(sides.before, a, piece), _stream(sides.after, b, piece)
+    widths = itemsize(a.dtype), itemsize(b.dtype)
+    x = y = b""
+    left = piece.count
+    while True:
+        x, y = _filled(x, before, widths[0]), _filled(y, after, widths[1])
+        count = min(len(x) // widths[0], len(y) // widths[1])
+        if not count:
+            break
+        left -= count
+        yield x[: count * widths[0]], y[: count * widths[1]]
+        x, y = x[count * widths[0] :], y[count * widths[1] :]
+    for stream in (before, after):
+        for _ in stream:
+            pass
+    assert not left, f"{a.key}: {left:,} elements were not read"
+
+
+def _filled(begun: bytes, stream: Iterator[bytes], width: int) -> bytes:
+    """At least one element, unless the stream ends."""
+    while len(begun) < width:
+        chunk = next(stream, None)
+        if chunk is None:
+            break
+        begun += chunk  # which may be of no bytes
+    return begun
+
+
+def _in_threads(work: Callable[[_Piece], T], pieces: Iterable[_Piece], told: Told) -> Iterator[T]:
+    """The results in the order of the pieces."""
+    jobs = list(_jobs(pieces))
+    total, done = sum(nbytes for _, nbytes in jobs), 0
+
+    def run(job: tuple[list[_Piece], int]) -> list[T]:
+        return [work(piece) for piece in job[0]]
+
+    if len(jobs) < 2:
+        for job in jobs:
+            yield from run(job)
+        return
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for (_, nbytes), results in zip(jobs, pool.map(run, jobs), strict=True):
+            yield from results
+            done += nbytes
+            told(done, total)
+
+
+def _jobs(pieces: Iterable[_Piece]) -> Iterator[tuple[list[_Piece], int]]:
+    """Pieces that one thread does, and their bytes."""
+    job: list[_Piece] = []
+    nbytes = 0
+    for piece in pieces:
+        job.append(piece)
+        nbytes += piece.nbytes
+        if nbytes >= JOB_BYTES:
+            yield job, nbytes
+            job, nbytes = [], 0
+    if job:
+        yield job, nbytes

@@ -1,0 +1,188 @@
+"""Folders of `torch.distributed.checkpoint`: `.metadata`, and files of saved tensors.
+
+Source: torch 2.13, `torch/distributed/checkpoint/filesystem.py` (`_write_item`): every item,
+a chunk of a tensor or another value, is a `torch.save` archive of its own, somewhere in a
+`.distcp` file. The folder's keys are those of the flattened state_dict (`model.fc.weight`);
+`FOLDER::model` takes those below `model`, without that prefix.
+"""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ckpt.dtypes import DTYPES, itemsize
+from ckpt.errors import FormatError, RefusedGlobalError
+from ckpt.formats import torch_zip
+from ckpt.formats.checkpoint import Sum, expect_keys
+from ckpt.formats.chunks import Chunk, ChunkedTensor, expect_filled
+from ckpt.formats.distributed.metadata import Metadata, StoredItem, StoredTensor, read_metadata
+from ckpt.formats.pickle.describe import describe, is_tensor
+from ckpt.formats.pickle.nodes import Call
+from ckpt.formats.pickle.tensors import entry_of
+from ckpt.io.files import ByteSource, Part
+from ckpt.io.sources import ExtendedSource, JoinedSource, Window
+from ckpt.tensors import FileStart, Layout, Span, TensorEntry, tensor_spans
+
+NAME = "torch-distributed"
+
+
+@dataclass(frozen=True, slots=True)
+class DistributedCheckpoint:
+    """An opened folder; see `ckpt.formats.checkpoint.Checkpoint`."""
+
+    source: ByteSource
+    metadata: Metadata
+    prefix: str
+    entries: Sequence[TensorEntry]
+    spans: Sequence[Span]
+    sums: Sequence[Sum]
+    rest: Mapping[str, Any]
+    written_by: str
+    format: str = NAME
+
+    @property
+    def aliases(self) -> Sequence[str]:
+        """None."""
+        return ()
+
+    def also_named(self, keys: Container[str]) -> Sequence[str]:
+        """Nowhere."""
+        return ()
+
+    def renamed(self, new_keys: Mapping[str, str]) -> Layout:
+        """A new `.metadata`, and all other files as they are."""
+        own = {self.prefix + entry.key: entry.key for entry in self.entries}
+        new = {key: self.prefix + new_keys.get(short, short) for key, short in own.items()}
+        others = [key for key in self.metadata.tensors if key not in own]
+        expect_keys(self.source.name, [*new.values(), *others, *self.metadata.values])
+        first, *files = self.source.parts
+        yield FileStart(first.name)
+        yield self.metadata.renamed(new, name=self.source.name)
+        for part in files:
+            yield FileStart(part.name)
+            yield Span(part.offset, part.nbytes)
+
+
+def read(source: ByteSource, *, inside: str | None = None) -> DistributedCheckpoint:
+    """Open a folder, whose files `source` joins.
+
+    Raises:
+        FormatError: It is not well-formed.
+    """
+    first, *files = source.parts
+    said = source.first if isinstance(source, JoinedSource) else None
+    if isinstance(said, Metadata):
+        metadata = said
+    else:
+        where = f"{source.name}: {first.name}"
+        metadata = read_metadata(source.read(0, first.nbytes), name=where)
+    if metadata.files != tuple(part.name for part in files):
+        raise FormatError(f"{source.name}: {first.name} names other files than there are")
+    items = _Items(source, {part.name: part for part in files}, metadata)
+    tensors = [items.tensor(key, stored) for key, stored in metadata.tensors.items()]
+    values = {key: items.value(key) for key in metadata.values}
+    prefix = f"{inside}." if inside else ""
+    entries = [entry for entry in tensors if entry.key.startswith(prefix)]
+    if inside and not entries:
+        tops = sorted({key.partition(".")[0] for key in metadata.tensors if "." in key})
+        named = "  or  ".join(f"{source.name}::{top}" for top in tops)
+        raise FormatError(
+            f"{source.name}: holds no state_dict {inside!r}",
+            hint=f"name one: {named}" if tops else None,
+        )
+    return DistributedCheckpoint(
+        source=items.source,
+        metadata=metadata,
+        prefix=prefix,
+        entries=[replace(entry, key=entry.key.removeprefix(prefix)) for entry in entries],
+        spans=tensor_spans(items.chunks),
+        sums=items.sums,
+        rest=values,
+        written_by="torch.distributed.checkpoint"
+        + (f", metadata {metadata.version}" if metadata.version else ""),
+    )
+
+
+class _Items:
+    """Reads items; notes the chunks' places and the checksums on the way.
+
+    Attributes:
+        source: The files, and tensors that are put together of chunks.
+        chunks: An entry for every chunk, with its offset in the joined files.
+        sums: What the items' archives state.
+    """
+
+    def __init__(self, source: ByteSource, files: Mapping[str, Part], metadata: Metadata) -> None:
+        self.source = ExtendedSource(source)
+        self.chunks: list[TensorEntry] = []
+        self.sums: list[Sum] = []
+        self._files, self._metadata = files, metadata
+        self._joined = source
+
+    def tensor(self, key: str, stored: StoredTensor) -> TensorEntry:
+        """The entry of a tensor."""
+        where = f"{self.source.name}: {key}"
+        if stored.dtype not in DTYPES:
+            raise FormatError(f"{where}: dtype {stored.dtype}, which ckpt cannot read yet")
+        items = {item.begin: item for item in self._metadata.items.get(key, ())}
+        if set(items) != set(stored.chunks):
+            raise FormatError(f"{where}: {len(stored.chunks)} chunks, {len(items)} were saved")
+        chunks = [self._chunk(key, items[at], stored, at) for at in stored.chunks]
+        self.chunks += chunks
+        if len(chunks) == 1 and chunks[0].shape == stored.shape:
+            return chunks[0]
+        boxes = []
+        for begin, chunk in zip(stored.chunks, chunks, strict=True):
+            if chunk.span is None:
+                raise FormatError(f"{where}: a chunk that does not lie as it is")
+            boxes.append(Chunk(begin, chunk.shape, chunk.span.offset))
+        expect_filled(where, stored.shape, boxes)
+        entry = TensorEntry(key, stored.dtype, stored.shape, 0)
+        if not entry.nbytes:
+            return entry
+        together = ChunkedTensor(self._joined, entry.shape, itemsize(entry.dtype), boxes)
+        return replace(entry, offset=self.source.add(together))
+
+    def value(self, key: str) -> object:
+        """What is no tensor, for people."""
+        windows = [window for _, window in map(self._window, self._metadata.items.get(key, ()))]
+        if len(windows) != 1:
+            raise FormatError(f"{self.source.name}: {key}: was saved {len(windows)} times")
+        try:
+            return describe(torch_zip.open_archive(windows[0]).root)
+        except RefusedGlobalError as error:
+            hint = f"the value {key} is no tensor and no plain value; save the folder without it"
+            raise RefusedGlobalError(str(error), hint=hint) from error
+
+    def _chunk(
+        self, key: str, item: StoredItem, stored: StoredTensor, begin: tuple[int, ...]
+    ) -> TensorEntry:
+        part, window = self._window(item)
+        archive = torch_zip.open_archive(window)
+        if not is_tensor(archive.root):
+            raise FormatError(f"{window.name}: holds no tensor, {key} was expected")
+        assert isinstance(archive.root, Call)
+        if isinstance(archive.source, ExtendedSource):
+            raise FormatError(f"{window.name}: {key}: compressed, which torch does not write")
+        entry = entry_of(key, archive.root, archive.storage, name=window.name)
+        if (entry.dtype, entry.shape) != (stored.dtype, stored.chunks[begin]):
+            raise FormatError(
+                f"{window.name}: {key}: {entry.dtype} {entry.shape}, the metadata says "
+                f"{stored.dtype} {stored.chunks[begin]}"
+            )
+        self.sums += (
+            replace(each, span=Span(each.span.offset + part.offset, each.span.nbytes), what=key)
+            for each in archive.sums
+        )
+        return replace(entry, offset=(entry.offset or 0) + part.offset)
+
+    def _window(self, item: StoredItem) -> tuple[Part, Window]:
+        file = self._files[item.file]
+        if item.span.end > file.nbytes:
+            raise FormatError(
+                f"{self.source.name}: {item.file}: ends at byte {file.nbytes:,}, "
+                f"{item.span.end:,} were expected",
+                hint="the file is cut short; fetch it again",
+            )
+        part = Part(item.file, file.offset + item.span.offset, item.span.nbytes)
+        return part, Window(self._joined, part)

@@ -1,0 +1,97 @@
+"""Nodes for people: bounded in depth, items and length, and fit for JSON."""
+
+from math import isfinite
+
+from ckpt.formats.pickle.globals import OTHER_TENSORS, TENSORS
+from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence
+from ckpt.formats.pickle.values import bytes_of, value_of
+
+SHOWN_ITEMS = 1000  # of the non-tensor part; the file itself keeps all
+_SHOWN_CHARACTERS = 1000  # of one text
+_SHOWN_DEPTH = 8
+_COLLECTIONS = {"torch.Size", "builtins.set", "builtins.frozenset"}
+
+A_TENSOR = "a tensor"  # what stands for one in the part that people read
+
+
+def is_tensor(node: object) -> bool:
+    """Whether the node is the description of a tensor."""
+    return isinstance(node, Call) and node.function in TENSORS
+
+
+def describe(node: object, budget: list[int] | None = None, depth: int = 0) -> object:
+    """What a node holds, for JSON; what is no plain value is named.
+
+    Args:
+        node: May be shared, deep or in a circle.
+        budget: How many more nodes may be shown; counted down, and shared by the nodes of
+            one description.
+        depth: How deep `node` stands.
+    """
+    budget = [SHOWN_ITEMS] if budget is None else budget
+    budget[0] -= 1
+    if budget[0] < 0 or depth > _SHOWN_DEPTH:
+        return "…"
+    if isinstance(node, Call):
+        node = value_of(node)
+    match node:
+        case Mapping():
+            shown: dict[str, object] = {}
+            for key, value in node.items[: budget[0] + 1]:
+                shown[free_name(key, shown)] = describe(value, budget, depth + 1)
+            return shown
+        case Sequence():
+            return [describe(item, budget, depth + 1) for item in node.items[: budget[0] + 1]]
+        case Call(function=function, arguments=[Sequence() as items]) if function in _COLLECTIONS:
+            return describe(items, budget, depth)
+        case float() if not isfinite(node):
+            return str(node)
+        case None | bool() | int() | float():
+            return node
+        case str():
+            return _text(node)
+    return brief(node)
+
+
+def free_name(key: object, taken: dict[str, object]) -> str:
+    """The text of a key; with its type where another key has the same text (`1` and ``"1"``)."""
+    text = _text(key) if isinstance(key, str) else brief(key)
+    while text in taken:
+        text += f" ({'text' if isinstance(key, str) else type(key).__name__.lower()})"
+    return text
+
+
+def brief(node: object) -> str:
+    """A few words for one node."""
+    match node:
+        case Call() if is_tensor(node):
+            return OTHER_TENSORS.get(node.function, A_TENSOR)
+        case Call() if (data := bytes_of(node)) is not None:
+            return f"{len(data):,} bytes"
+        case Call() if len(node.arguments) <= 3 and _plain(node.arguments):
+            return f"{node.function}({', '.join(map(brief, node.arguments))})"
+        case Call():
+            return f"{node.function}(…)"
+        case Global():
+            return node.name
+        case bytes():
+            return f"{len(node):,} bytes"
+        case Sequence(kind="tuple") if len(node.items) <= 3 and _plain(node.items):
+            return f"({', '.join(map(brief, node.items))})"
+        case Sequence():
+            return f"a {node.kind}"
+        case Mapping() | Persistent():
+            return "a dict" if isinstance(node, Mapping) else "a storage"
+        case str():
+            return repr(_text(node))
+    return repr(node)
+
+
+def _plain(items: list[object]) -> bool:
+    return not any(isinstance(item, Sequence | Mapping | Call | Persistent) for item in items)
+
+
+def _text(text: str) -> str:
+    """The text, cut where it is long; half a surrogate pair is escaped, it cannot be written."""
+    shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+    return str(shown).encode("utf-8", "backslashreplace").decode("utf-8")

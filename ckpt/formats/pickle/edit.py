@@ -1,0 +1,102 @@
+"""New keys in a pickle, opcode by opcode; every other byte stays.
+
+A key is a text literal or a memo look-up of one. What is renamed becomes a literal of its
+own. Where a literal that changes was memoized, its other look-ups become literals of the old
+text, so that a value that happens to be the same text keeps it. FRAME opcodes, which would
+count bytes that are no longer so many, are optional and dropped.
+"""
+
+import struct
+from collections.abc import Mapping as MappingOf
+
+from ckpt.formats.pickle.nodes import Mapping, Text
+from ckpt.formats.pickle.reader import Read
+from ckpt.formats.pickle.tensors import texts_of
+
+_FRAME_BYTES = 9  # the opcode and its 64-bit argument
+
+
+def rename_texts(data: bytes, read: Read, renames: list[tuple[Text, str]]) -> bytes:
+    """The pickle with some of its texts replaced, each just where it stands.
+
+    Args:
+        data: The pickle.
+        read: What it was read as.
+        renames: Texts of `read`, and what shall stand in their place.
+    """
+    renames = [(text, new) for text, new in renames if text != new]
+    if not renames:
+        return data
+    edits = {text.start: (text.end, _literal(new)) for text, new in renames}
+    changed = {text.origin for text, _ in renames if text.start == text.origin in edits}
+    for text in read.looked_up:
+        if text.origin in changed and text.start not in edits:
+            edits[text.start] = (text.end, _literal(text))
+    edits |= {start: (start + _FRAME_BYTES, b"") for start in read.frames}
+    parts, position = [], 0
+    for start in sorted(edits):
+        end, replacement = edits[start]
+        parts += [data[position:start], replacement]
+        position = end
+    return b"".join([*parts, data[position:]])
+
+
+def key_renames(state_dict: Mapping, new_keys: MappingOf[str, str]) -> list[tuple[Text, str]]:
+    """What changes in a state_dict's own keys."""
+    return [(key, new_keys[key]) for key in texts_of(state_dict) if key in new_keys]
+
+
+def module_renames(metadata: Mapping, new_keys: MappingOf[str, str]) -> list[tuple[Text, str]]:
+    """What changes in `_metadata`: a module follows its tensors where they stay together.
+
+    Without it a module would lose its version, and a BatchNorm that lacks
+    `num_batches_tracked` would load in silence. A module whose new path is another's stays.
+    """
+    texts = list(texts_of(metadata))
+    landed = moved_modules([str(text) for text in texts], new_keys)
+    return [(text, landed[text]) for text in texts if landed[text] != text]
+
+
+def moved_modules(modules: list[str], new_keys: MappingOf[str, str]) -> dict[str, str]:
+    """Where each module goes: with its tensors where they stay together; no two to one place."""
+    targets = _moved_modules(new_keys)
+    landed = {module: targets.get(module, module) for module in modules}
+    while True:
+        takers: dict[str, str] = {}
+        for module, target in sorted(landed.items(), key=lambda pair: pair[0] != pair[1]):
+            takers.setdefault(target, module)
+        losers = [module for module, target in landed.items() if takers[target] != module]
+        if not losers:
+            return landed
+        landed |= {module: module for module in losers}
+
+
+def _moved_modules(new_keys: MappingOf[str, str]) -> dict[str, str]:
+    """Module path to new module path, for those whose tensors all moved to one place.
+
+    A module that holds tensors itself goes where they go, whatever becomes of their last
+    part; one that holds modules alone goes where all of them go under their old names.
+    """
+    own: dict[str, set[str | None]] = {}
+    around: dict[str, set[str | None]] = {}
+    for old, new in new_keys.items():
+        module, target = old.rpartition(".")[0], new.rpartition(".")[0]
+        own.setdefault(module, set()).add(target)
+        outer: str | None = target
+        while module:
+            module, _, name = module.rpartition(".")
+            if outer is not None:
+                outer, _, new_name = outer.rpartition(".")
+                outer = outer if name == new_name else None
+            around.setdefault(module, set()).add(outer)
+    return {
+        module: target
+        for module, targets in (around | own).items()
+        for target in targets
+        if len(targets) == 1 and target is not None
+    }
+
+
+def _literal(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return b"X" + struct.pack("<I", len(data)) + data

@@ -1,0 +1,306 @@
+"""Where a pickle's tensors and state_dicts are, and which of them is meant.
+
+Walks the nodes without recursion, bounded in depth and steps: they may share and contain
+each other as the file likes.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ckpt.errors import AmbiguousStateError, FormatError
+from ckpt.formats.pickle.describe import brief, is_tensor
+from ckpt.formats.pickle.globals import TENSOR_V1, TENSOR_V2, TENSOR_V3
+from ckpt.formats.pickle.keys import identity, shown_keys, shown_path
+from ckpt.formats.pickle.nodes import Call, Mapping, Sequence
+
+DEPTH_LIMIT = 100
+ALL = "*"  # as after ``FILE::``: a state_dict, and all that have its keys
+_OPTIMIZER = {"state", "param_groups"}
+_LISTED = 5  # state_dicts in a hint
+
+Path = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a pickle holds.
+
+    Attributes:
+        tensors: Every tensor with its path from the root.
+        state_dicts: Mappings that hold tensors themselves, reached by text keys alone; each
+            with its path and with how many it holds.
+        optimizers: Mappings that have what `Optimizer.state_dict` gives, with their paths.
+        parameter_states: Identities of what these hold for each parameter, which is no
+            state_dict, whether a number or a name leads to it.
+    """
+
+    tensors: list[tuple[Path, Call]]
+    state_dicts: list[tuple[tuple[str, ...], Mapping, int]]
+    optimizers: list[tuple[Path, Mapping]]
+    parameter_states: set[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The state_dict that is meant.
+
+    Attributes:
+        path: Where it stands, from the root.
+        mapping: It; None where no mapping has all the tensors, as in an optimizer's state: their
+            keys are dotted paths then.
+        tensors: Each with its key, in the order of the file.
+    """
+
+    path: tuple[str, ...]
+    mapping: Mapping | None
+    tensors: list[tuple[str, Call]]
+
+
+def find(root: object, *, name: str, step_limit: int) -> Found:
+    """Find the tensors and the state_dicts.
+
+    Args:
+        root: What the pickle describes.
+        name: What to call it in messages.
+        step_limit: More steps than this are refused; a pickle that shares little takes one
+            for each of its opcodes at most.
+
+    Raises:
+        FormatError: It is nested too deep, in a circle, or shared beyond measure.
+    """
+    found = Found([], [], [], set())
+    path: list[object] = []
+    # One iterator a level: what waits to be visited takes no memory, however often it is shared.
+    levels: list[Iterator[tuple[object, object]]] = [iter(((None, root),))]
+    for _ in range(step_limit):
+        child = next(levels[-1], None)
+        if child is None:
+            levels.pop()
+            if not levels:
+                return found
+            path.pop()
+            continue
+        key, node = child
+        here = (*path[1:], key) if path else ()
+        _note(found, here, node, name)
+        if isinstance(node, Mapping | Sequence | Call) and not _is_plain_tensor(node):
+            if len(levels) > DEPTH_LIMIT:
+                raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")
+            path.append(key)
+            levels.append(_children(node))
+    raise FormatError(f"{name}: its parts are shared so often that they never end")
+
+
+def _is_plain_tensor(node: object) -> bool:
+    """A tensor without attributes, in which there is nothing to find."""
+    return isinstance(node, Call) and node.function in (TENSOR_V1, TENSOR_V2, TENSOR_V3)
+
+
+def _note(found: Found, path: Path, node: object, name: str) -> None:
+    if is_tensor(node):
+        assert isinstance(node, Call)
+        found.tensors.append((path, node))
+    elif isinstance(node, Mapping):
+        if _unique_texts(node, path, name) >= _OPTIMIZER:
+            found.optimizers.append((path, node))
+            found.parameter_states.update(_parameter_states(node))
+        if id(node) in found.parameter_states:
+            return
+        texts = tuple(part for part in path if isinstance(part, str))
+        count = sum(is_tensor(value) for _, value in node.items)
+        # A module without parameters is an empty mapping.
+        if len(texts) == len(path) and (count or not (path or node.items)):
+            found.state_dicts.append((texts, node, count))
+
+
+def _parameter_states(optimizer: Mapping) -> Iterator[int]:
+    for key, state in optimizer.items:
+        if key == "state" and isinstance(state, Mapping):
+            yield from (id(each) for _, each in state.items)
+
+
+def _unique_texts(mapping: Mapping, path: Path, name: str) -> set[str]:
+    """The keys that are text.
+
+    No dict that was pickled has a key twice; readers differ in which of them they take.
+    """
+    seen: set[str] = set()
+    others: set[str] = set()
+    for key, _ in mapping.items:
+        text = key if isinstance(key, str) else identity(key)
+        taken = seen if isinstance(key, str) else others
+        if text in taken:
+            raise FormatError(f"{name}: {dotted((*path, key))}: stands twice")
+        if text is not None:
+            taken.add(text)
+    return seen
+
+
+def _children(node: Mapping | Sequence | Call) -> Iterator[tuple[object, object]]:
+    """What a node contains, each with what leads to it; a key may contain something as well."""
+    if isinstance(node, Mapping):
+        for key, value in node.items:
+            yield key, value
+            if isinstance(key, Mapping | Sequence | Call):
+                yield None, key
+    elif isinstance(node, Sequence):
+        yield from enumerate(node.items)
+    elif is_tensor(node):
+        yield from enumerate(_attributes(node))
+    else:
+        yield from enumerate(node.arguments)
+    if isinstance(node, Mapping | Call) and node.state is not None:
+        yield None, node.state
+
+
+def _attributes(tensor: Call) -> Iterator[object]:
+    """What a tensor that is made of another one, as a Parameter is, has besides that one."""
+    for argument in tensor.arguments:
+        within = argument.items if isinstance(argument, Sequence) else [argument]
+        yield from (each for each in within if not is_tensor(each))
+
+
+def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
+    """The state_dict that is meant.
+
+    Args:
+        found: What the file holds.
+        inside: Its dotted path, or that of something that has tensors further down, such as
+            an optimizer's state; None for the only one that there is. The root is none if a
+            mapping in it holds more tensors than it does itself: a training checkpoint with a
+            loose tensor beside its model. `ALL` for the first of several with the same keys.
+        name: What to call the file in messages.
+
+    Raises:
+        FormatError: There is none.
+        AmbiguousStateError: There are several and no telling which.
+    """
+    named: dict[str, tuple[tuple[str, ...], Mapping]] = {}
+    twice = set[str]()
+    for path, mapping, _ in found.state_dicts:
+        twice |= {dotted(path)} & set(named)
+        named.setdefault(dotted(path), (path, mapping))
+    likely = _likely(found)
+    paths = {dotted(path): named[dotted(path)] for path in likely}
+    if inside not in (None, ALL):
+        assert inside is not None
+        if inside in twice:
+            raise _doubled(name, inside)
+        if inside in named:
+            return _direct(*named[inside], name)
+        return _below(found, inside, list(paths), name)
+    if not paths:
+        return _flattened(found, (), name)
+    if "" in paths:
+        return _direct(*paths[""], name)
+    if len(paths) > 1 and not (inside == ALL and _same_keys(paths.values())):
+        raise AmbiguousStateError(
+            f"{name}: holds {len(paths)} state_dicts",
+            hint=_hint(name, list(paths)),
+            names=tuple(paths),
+        )
+    (only, *_) = paths
+    if only in twice:
+        raise _doubled(name, only)
+    return _direct(*paths[only], name)
+
+
+def _doubled(name: str, path: str) -> FormatError:
+    return FormatError(f"{name}: two of its state_dicts are both called {path!r}")
+
+
+def _likely(found: Found) -> list[tuple[str, ...]]:
+    """Paths of what may be meant; that of the root alone, if it may be."""
+    counts = {path: count for path, _, count in _without_scores(found)}
+    if () in counts:
+        if counts[()] >= max(counts.values()):
+            return [()]
+        del counts[()]
+    return list(counts)
+
+
+def _without_scores(found: Found) -> list[tuple[tuple[str, ...], Mapping, int]]:
+    """The state_dicts but for those of scalars alone, if others are left.
+
+    Trainers keep scores as tensors: the best of a checkpoint callback, a loss scale.
+    """
+    left = [each for each in found.state_dicts if not _is_scores(each[1])]
+    return left or found.state_dicts
+
+
+def _is_scores(mapping: Mapping) -> bool:
+    tensors = [value for _, value in mapping.items if isinstance(value, Call) and is_tensor(value)]
+    return bool(tensors) and all(map(_is_scalar, tensors))
+
+
+def _is_scalar(tensor: Call) -> bool:
+    size = tensor.arguments[2] if _is_plain_tensor(tensor) and len(tensor.arguments) > 2 else None
+    return isinstance(size, Sequence) and not size.items
+
+
+def _same_keys(found: Iterable[tuple[tuple[str, ...], Mapping]]) -> bool:
+    """Whether the first has all the keys that the others have."""
+    first, *others = [
+        {key for key, _ in mapping.items if isinstance(key, str)} for _, mapping in found
+    ]
+    return all(keys <= first for keys in others)
+
+
+def _direct(path: tuple[str, ...], mapping: Mapping, name: str) -> Chosen:
+    """A mapping's own tensors, by its keys."""
+    items = [item for item in mapping.items if isinstance(item[0], str) or is_tensor(item[1])]
+    try:
+        keys = list(shown_keys(key for key, _ in items))
+    except ValueError as error:
+        raise FormatError(f"{name}: {dotted(path) or 'its root'}: {error}") from error
+    tensors = [
+        (key, value)
+        for key, (_, value) in zip(keys, items, strict=True)
+        if isinstance(value, Call) and is_tensor(value)
+    ]
+    return Chosen(path, mapping, tensors)
+
+
+def _below(found: Found, inside: str, paths: list[str], name: str) -> Chosen:
+    """The tensors below a dotted path, whatever holds them."""
+    for path, _ in found.tensors:
+        for length in range(1, len(path)):
+            top = path[:length]
+            if all(isinstance(part, str) for part in top) and dotted(top) == inside:
+                return _flattened(found, tuple(map(str, top)), name)
+    raise FormatError(f"{name}: holds no state_dict {inside!r}", hint=_hint(name, paths))
+
+
+def _flattened(found: Found, top: tuple[str, ...], name: str) -> Chosen:
+    """All tensors below `top`, by their paths from there."""
+    below = [(path[len(top) :], each) for path, each in found.tensors if path[: len(top)] == top]
+    if not below:
+        raise FormatError(f"{name}: a torch file that holds no tensors")
+    if below[0][0] == ():
+        raise FormatError(
+            f"{name}: a single tensor, not a state_dict",
+            hint="give it a key: torch.save({'weight': tensor}, FILE)",
+        )
+    for with_types in (False, True):
+        try:
+            keys = [shown_path(path, with_types=with_types) for path, _ in below]
+        except ValueError as error:
+            raise FormatError(f"{name}: {error} on the way to a tensor") from error
+        if len(set(keys)) == len(keys):
+            return Chosen(top, None, list(zip(keys, (each for _, each in below), strict=True)))
+    raise FormatError(f"{name}: two of its tensors have paths that look the same")
+
+
+def _hint(name: str, paths: list[str]) -> str | None:
+    if not paths:
+        return None
+    from shlex import quote
+
+    shown = [quote(f"{name}::{path}") if path else quote(name) for path in paths[:_LISTED]]
+    more = "" if len(paths) <= _LISTED else f"  or {len(paths) - _LISTED:,} more"
+    return f"name one: {'  or  '.join(shown)}{more}"
+
+
+def dotted(path: Path) -> str:
+    """A path for people: ``optimizer.state.0.exp_avg``."""
+    return ".".join(str(part) if isinstance(part, str) else brief(part) for part in path)

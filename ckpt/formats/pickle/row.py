@@ -1,0 +1,186 @@
+"""A whole tensor of protocol 2 at once, where it is written just as `torch.save` writes it.
+
+Some thirty opcodes stand for every tensor, alike but for a few numbers. A regular expression finds
+them all, and what they describe is worked out only when somebody looks inside: the table of a
+file's tensors needs the numbers alone. Law: the opcodes one by one would have given the same
+nodes; what is not exactly of this form is left to them.
+
+Source: `torch._utils._rebuild_tensor_v2` and `torch.serialization._save` of torch 2.13, as
+Python's pickler writes them: every node is remembered, in the order of its slots.
+"""
+
+import re
+
+from ckpt.formats.pickle.globals import TENSOR_V2
+from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence, Text
+
+_NUMBER = rb"(?:K.|M..|J.{4})"
+_TUPLE = rb"(" + _NUMBER + rb"{1,3}[\x85\x86\x87]|\(" + _NUMBER + rb"{4,8}t)r(.{4})"
+_WORDS = rb"(?s)h.\(\(h(.)h(.)X(.{4})(\d{1,10})r(.{4})h(.)(" + _NUMBER + rb")tr(.{4})"
+_ROW = re.compile(
+    _WORDS + rb"Q(" + _NUMBER + rb")" + _TUPLE + _TUPLE + rb"\x89h(.)\)Rr(.{4})tr(.{4})Rr(.{4})"
+)
+# The groups of the pattern.
+_WORD, _KIND, _LENGTH, _KEY, _PLACE, _NUMEL, _FIRST, _SHAPE, _STRIDE, _HOOKS = (
+    *(1, 2, 3, 4, 6, 7, 9, 10, 12, 14),
+)
+_SLOTS = (5, 8, 11, 13, 15, 16, 17)
+REMEMBERED = len(_SLOTS)
+_OPCODES = 22  # and those of the two tuples
+# Seven slots that follow each other, of 32 bits each, as one number: begin × _EACH + _NEXT.
+_EACH = sum(1 << 32 * number for number in range(REMEMBERED))
+_NEXT = sum(number << 32 * number for number in range(REMEMBERED))
+
+# The numbers of a tuple and its opcodes, by the bytes of these; most tensors share a few.
+Tuples = dict[bytes, tuple[tuple[int, ...], int]]
+_KNOWN = 10_000
+
+
+class Row(Call):
+    """The call that rebuilds a tensor; its arguments are described when they are asked for.
+
+    Attributes:
+        begin: The first of its slots in the memo.
+        end: Offset of the opcode after it.
+        opcodes: How many it stands for.
+        kind: The storage's global.
+        key: Its name in the file.
+        numel: Its elements.
+        first: Where the tensor begins in it, in elements.
+        shape: Of the tensor.
+        stride: Likewise, in elements.
+    """
+
+    __slots__ = (
+        *("begin", "end", "opcodes", "kind", "key", "numel", "first", "shape", "stride"),
+        *("_found", "_nodes", "_places", "_words"),
+    )
+
+    begin: int
+    end: int
+    opcodes: int
+    kind: Global
+    key: str
+    numel: int
+    first: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    _found: "re.Match[bytes]"
+    _words: Text
+    _places: Text
+    _nodes: list[object] | None
+
+    def __init__(self) -> None:
+        self.function, self.state, self._nodes = TENSOR_V2, None, None
+
+    @property
+    def arguments(self) -> list[object]:  # type: ignore[override]
+        """Those of the call."""
+        node = self.remembered(5)
+        assert isinstance(node, Sequence)
+        return node.items
+
+    def remembered(self, number: int) -> object:
+        """What the memo has in one of its slots, counted from `begin`."""
+        if number == REMEMBERED - 1:
+            return self
+        if self._nodes is None:
+            self._nodes = self._described()
+        return self._nodes[number]
+
+    @property
+    def recalled(self) -> int:
+        """Characters that it looks up in the memo."""
+        return len(self._words) + len(self._places)
+
+    def texts(self) -> list[Text]:
+        """The texts that it looks up in the memo."""
+        identity = self.persistent.id
+        assert isinstance(identity, Sequence)
+        return [each for each in (identity.items[0], identity.items[3]) if isinstance(each, Text)]
+
+    @property
+    def persistent(self) -> Persistent:
+        """Its reference to a storage."""
+        node = self.arguments[0]
+        assert isinstance(node, Persistent)
+        return node
+
+    def _described(self) -> list[object]:
+        found = self._found
+        at = found.start(_LENGTH) - 1
+        name = Text.at(self.key, at, found.end(_KEY), at)
+        identity = Sequence(
+            "tuple",
+            [_recalled(self._words, found, _WORD), self.kind, name,
+             _recalled(self._places, found, _PLACE), self.numel],
+        )  # fmt: skip
+        shape, stride = Sequence("tuple", [*self.shape]), Sequence("tuple", [*self.stride])
+        hooks = Mapping([], ordered=True)
+        arguments = [Persistent(identity), self.first, shape, stride, False, hooks]
+        return [name, identity, shape, stride, hooks, Sequence("tuple", [*arguments])]
+
+
+def row_at(data: bytes, position: int, memo: list[object], tuples: Tuples) -> Row | None:
+    """The tensor whose opcodes stand at `position`, if they are of the usual form.
+
+    Args:
+        data: The pickle.
+        position: Where a look-up of the rebuilding function stands.
+        memo: What is remembered, by slot.
+        tuples: Numbers that were read before, by their bytes.
+    """
+    found = _ROW.match(data, position)
+    if found is None:
+        return None
+    begin = len(memo)
+    slots = int.from_bytes(b"".join(found.group(*_SLOTS)), "little")
+    if slots != begin * _EACH + _NEXT:
+        return None
+    word, kind, length, key, place, shape, stride, hooks = found.group(
+        _WORD, _KIND, _LENGTH, _KEY, _PLACE, _SHAPE, _STRIDE, _HOOKS
+    )
+    if max(word, kind, place, hooks)[0] >= begin or int.from_bytes(length, "little") != len(key):
+        return None
+    words, storage, places, maker = memo[word[0]], memo[kind[0]], memo[place[0]], memo[hooks[0]]
+    known = type(words) is Text and type(places) is Text and type(storage) is Global
+    if not known or type(maker) is not Global or maker.name != "collections.OrderedDict":
+        return None
+    sizes, steps = _numbers(shape, tuples), _numbers(stride, tuples)
+    numel, first = _number(found[_NUMEL]), _number(found[_FIRST])
+    if not sizes[0] or not steps[0] or numel < 0 or first < 0:
+        return None
+    row = Row()
+    row.begin, row.end, row.opcodes = begin, found.end(), _OPCODES + sizes[1] + steps[1]
+    row.key, row.numel, row.first = key.decode("ascii"), numel, first
+    row.kind, row.shape, row.stride = storage, sizes[0], steps[0]  # type: ignore[assignment]
+    row._found, row._words, row._places = found, words, places  # type: ignore[assignment]
+    return row
+
+
+def _recalled(text: Text, found: "re.Match[bytes]", group: int) -> Text:
+    at = found.start(group) - 1
+    return Text.at(text, at, at + 2, text.origin)
+
+
+def _number(code: bytes) -> int:
+    return int.from_bytes(code[1:], "little", signed=code[0] == 0x4A)  # J alone is signed
+
+
+def _numbers(code: bytes, tuples: Tuples) -> tuple[tuple[int, ...], int]:
+    """The numbers of a tuple, and its opcodes with that of the memo; none if one is no size."""
+    known = tuples.get(code)
+    if known is not None:
+        return known
+    marked = code[:1] == b"("
+    at, numbers = int(marked), list[int]()
+    while at < len(code) - 1:
+        size = {0x4B: 2, 0x4D: 3, 0x4A: 5}[code[at]]
+        numbers.append(_number(code[at : at + size]))
+        at += size
+    if min(numbers) < 0 or (not marked and code[-1] != 0x84 + len(numbers)):
+        numbers = []
+    if len(tuples) >= _KNOWN:
+        tuples.clear()
+    tuples[code] = tuple(numbers), len(numbers) + 2 + marked
+    return tuples[code]

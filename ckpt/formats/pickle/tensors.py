@@ -1,0 +1,281 @@
+"""From the description of a tensor to its entry: dtype, shape, and where its bytes are.
+
+Every number is checked against the storage that the file has; nothing is taken on trust.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from math import prod
+from typing import NamedTuple
+
+from ckpt.dtypes import DTYPES, itemsize
+from ckpt.errors import FormatError
+from ckpt.formats.pickle.describe import brief
+from ckpt.formats.pickle.globals import (
+    FROM_TYPE,
+    OTHER_TENSORS,
+    PARAMETER,
+    PARAMETER_WITH_STATE,
+    STORAGES,
+    TENSOR_V1,
+    TENSOR_V2,
+    TENSOR_V3,
+    UNTYPED,
+)
+from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle.row import Row
+from ckpt.tensors import Span, TensorEntry
+
+# How a plain tensor is made of another kind.
+_WAYS = {
+    "sparse": "save what .to_dense() gives",
+    "quantised": "save what .dequantize() gives, or .int_repr() with its scale",
+    "nested": "save what .unbind() gives",
+    "meta": "it has a shape and no values; save the tensor of a device",
+}
+_PLAIN = frozenset({TENSOR_V1, TENSOR_V2, TENSOR_V3})
+DIMENSIONS_LIMIT = 1000  # torch's own operations stop at 64
+_LARGEST = 2**63  # torch counts elements in an int64
+
+
+class Storage(NamedTuple):
+    """A reference to a storage: the dtype of its elements, its name in the file, how many.
+
+    `view` is where a view of it begins, in elements; only legacy files know such.
+    """
+
+    dtype: str
+    key: str
+    numel: int
+    view: int | None = None
+
+
+# Where a storage's bytes are; ValueError if the container has none of this form.
+FindStorage = Callable[[Storage], Span]
+
+
+def entries_of(
+    tensors: Iterable[tuple[str, Call]], find_storage: FindStorage, *, name: str
+) -> tuple[TensorEntry, ...]:
+    """The entries of tensors, in their order.
+
+    Args:
+        tensors: Each with its key, e.g. as `pickle_find.choose` gives them.
+        find_storage: Where a storage's bytes are.
+        name: What to call the file in messages.
+
+    Raises:
+        FormatError: A key is no Unicode text, or a tensor is not well-formed.
+    """
+    entries = []
+    for key, tensor in tensors:
+        if not key.isascii() and any("\ud800" <= char <= "\udfff" for char in key):
+            raise FormatError(f"{name}: the key {brief(key)} is no Unicode text")
+        entries.append(entry_of(key, tensor, find_storage, name=name))
+    return tuple(entries)
+
+
+def entry_of(key: str, tensor: Call, find_storage: FindStorage, *, name: str) -> TensorEntry:
+    """What is known of one tensor, its geometry checked against its storage.
+
+    Raises:
+        FormatError: It is of a kind that has no plain bytes, or not well-formed.
+    """
+    where = f"{name}: {key}"
+    if tensor.function not in _PLAIN:
+        tensor = _plain(tensor, where)
+    if type(tensor) is not Row and len(tensor.arguments) > 6:
+        _expect_no_bits(tensor, where)
+    try:
+        read = _read_row(tensor) if type(tensor) is Row else _read(tensor)
+        span = find_storage(read.storage)
+    except (ValueError, IndexError) as error:
+        raise FormatError(f"{where}: not described as torch describes a tensor: {error}") from error
+    if read.dtype not in DTYPES:
+        raise FormatError(f"{where}: dtype {read.dtype}, which ckpt cannot read yet")
+    storage_nbytes = read.storage.numel * itemsize(read.storage.dtype)
+    if storage_nbytes != span.nbytes:
+        raise FormatError(
+            f"{where}: storage {read.storage.key} should have {storage_nbytes:,} bytes, "
+            f"the file holds {span.nbytes:,}"
+        )
+    numel = prod(read.shape)
+    _expect_countable(read, numel, where)
+    contiguous = not numel or _contiguous(read.shape, read.stride)
+    if numel:
+        _expect_inside(read, numel - 1 if contiguous else _farthest(read), span, where)
+    first = read.first * itemsize(read.dtype) if numel else 0
+    stride = None if contiguous else read.stride
+    return TensorEntry(key, read.dtype, read.shape, span.offset + first, stride)
+
+
+class _Read(NamedTuple):
+    """The arguments of a tensor, of the right types. `first` and `stride` count elements."""
+
+    storage: Storage
+    dtype: str
+    first: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def _plain(tensor: Call, where: str) -> Call:
+    """The plain tensor in it; a Parameter is one with a flag, others have attributes besides."""
+    for _ in range(3):  # attributes of a Parameter of a tensor is as deep as torch nests
+        if tensor.function in _PLAIN:
+            return tensor
+        inner = None
+        if tensor.function in (PARAMETER, PARAMETER_WITH_STATE) and tensor.arguments:
+            inner = tensor.arguments[0]
+        if tensor.function == FROM_TYPE and len(tensor.arguments) == 4:
+            function, _, arguments, _ = tensor.arguments
+            if isinstance(function, Global) and isinstance(arguments, Sequence):
+                inner = Call(function.name, arguments.items)
+        if not isinstance(inner, Call):
+            break
+        tensor = inner
+    kind = OTHER_TENSORS.get(tensor.function, f"a tensor made of {tensor.function}")
+    way = next((hint for word, hint in _WAYS.items() if word in kind), None)
+    raise FormatError(f"{where}: {kind}, and ckpt reads plain ones", hint=way)
+
+
+def _read(tensor: Call) -> _Read:
+    """The arguments of a call that rebuilds a tensor.
+
+    Source: `torch._utils._rebuild_tensor_v2(storage, storage_offset, size, stride,
+    requires_grad, backward_hooks, metadata)`; v3 has the dtype before `metadata`.
+    """
+    arguments = tensor.arguments
+    storage, offset, size, stride = arguments[:4]
+    of = storage_of(storage)
+    return _Read(
+        of,
+        _dtype(arguments[6]) if tensor.function == TENSOR_V3 else of.dtype,
+        (of.view or 0) + _number(offset),
+        _numbers(size),
+        _numbers(stride),
+    )
+
+
+def _read_row(row: Row) -> _Read:
+    """The same of one that was read as a whole."""
+    dtype = "uint8" if row.kind.name == UNTYPED else STORAGES.get(row.kind.name)
+    if dtype is None:
+        return _read(Call(row.function, row.arguments))  # which says what is wrong
+    return _Read(Storage(dtype, row.key, row.numel), dtype, row.first, row.shape, row.stride)
+
+
+def _expect_no_bits(tensor: Call, where: str) -> None:
+    """A lazily conjugated or negated tensor has other values than its bytes say.
+
+    Source: `torch._utils.get_tensor_metadata`: a dict of bits such as ``conj`` and ``neg``.
+    """
+    for each in tensor.arguments[6 + (tensor.function == TENSOR_V3) :]:
+        bits = each.items if isinstance(each, Mapping) else [("metadata", each is not None)]
+        for bit, value in bits:
+            if value is not False:
+                raise FormatError(
+                    f"{where}: its {brief(bit)} bit is set, so its bytes are not its values",
+                    hint="save what .resolve_conj().resolve_neg() gives",
+                )
+
+
+def _expect_countable(read: _Read, numel: int, where: str) -> None:
+    if len(read.shape) != len(read.stride):
+        raise FormatError(f"{where}: {len(read.shape)} dimensions with {len(read.stride)} strides")
+    if (numel or prod(filter(None, read.shape))) >= _LARGEST:
+        raise FormatError(f"{where}: 2^63 elements or more, which torch cannot count")
+
+
+def _farthest(read: _Read) -> int:
+    """How many elements after the first one the last one lies, of a tensor that has any."""
+    return sum((n - 1) * step for n, step in zip(read.shape, read.stride, strict=True))
+
+
+def _expect_inside(read: _Read, farthest: int, span: Span, where: str) -> None:
+    """The view reaches no further than its storage."""
+    reach = (read.first + farthest + 1) * itemsize(read.dtype)
+    if reach > span.nbytes:
+        raise FormatError(
+            f"{where}: reaches to byte {reach:,} of storage {read.storage.key}, "
+            f"which has {span.nbytes:,}"
+        )
+
+
+def storage_of(node: object) -> Storage:
+    """What a persistent id says.
+
+    Source: `torch.serialization._save`, `persistent_id`: ``("storage", storage type, key,
+    location, numel)``; in `_legacy_save` a view follows, None or ``(key, first, numel)``.
+
+    Raises:
+        ValueError: It is no storage, or one of no known kind.
+    """
+    identity = node.id if isinstance(node, Persistent) else None
+    if not isinstance(identity, Sequence) or len(identity.items) not in (5, 6):
+        raise ValueError("no storage")
+    word, kind, key, _, numel, *view = identity.items
+    if word != "storage" or not isinstance(kind, Global) or not isinstance(key, str):
+        raise ValueError("no storage")
+    dtype = "uint8" if kind.name == UNTYPED else STORAGES.get(kind.name)
+    if dtype is None:
+        raise ValueError(f"a storage of kind {kind.name}, which ckpt cannot read")
+    return Storage(dtype, str(key), _number(numel), _first(view) if view else None)
+
+
+def _first(view: list[object]) -> int:
+    if view == [None]:
+        return 0
+    if isinstance(view[0], Sequence) and len(view[0].items) == 3:
+        return _number(view[0].items[1])
+    raise ValueError("no view of a storage")
+
+
+def _dtype(node: object) -> str:
+    if not isinstance(node, Global):
+        raise ValueError("no dtype")
+    return node.name.removeprefix("torch.")
+
+
+def _numbers(node: object) -> tuple[int, ...]:
+    if isinstance(node, Call) and node.function == "torch.Size" and node.arguments:
+        node = node.arguments[0]
+    if not isinstance(node, Sequence):
+        raise ValueError("a list of numbers was expected")
+    if len(node.items) > DIMENSIONS_LIMIT:
+        raise ValueError(f"{len(node.items):,} dimensions, the limit is {DIMENSIONS_LIMIT:,}")
+    for item in node.items:
+        if type(item) is not int or not 0 <= item < _LARGEST:
+            _number(item)
+    return tuple(node.items)  # type: ignore[arg-type]
+
+
+def _number(node: object) -> int:
+    if type(node) is int and 0 <= node < _LARGEST:
+        return node
+    raise ValueError(f"{brief(node)} is no size, stride or offset")
+
+
+def _contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Row-major without gaps; a dimension of one element may have any stride."""
+    expected = 1
+    for count, step in zip(reversed(shape), reversed(stride), strict=True):
+        if count != 1 and step != expected:
+            return False
+        expected *= count
+    return True
+
+
+def metadata_of(state_dict: Mapping) -> Mapping | None:
+    """The `_metadata` that `Module.state_dict` sets on its result: module to version."""
+    if isinstance(state_dict.state, Mapping):
+        for key, value in state_dict.state.items:
+            if key == "_metadata" and isinstance(value, Mapping):
+                return value
+    return None
+
+
+def texts_of(mapping: Mapping) -> Iterator[Text]:
+    """The keys of a mapping that are text."""
+    for key, _ in mapping.items:
+        if isinstance(key, Text):
+            yield key

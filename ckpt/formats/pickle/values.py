@@ -1,0 +1,140 @@
+"""What trainers put beside tensors, as plain values: read out of the calls that would make them.
+
+Sources: numpy's pickles (`numpy/_core/src/multiarray`: `scalar`, `_reconstruct`, the state of a
+dtype), CPython's `datetime` (`__reduce__`, "packed"), `pathlib` and `argparse`. Nothing is
+called; what does not look as its writer would write it is left to be named.
+"""
+
+import struct
+from collections.abc import Callable
+
+from ckpt.formats.pickle.globals import (
+    NAMESPACE,
+    NUMPY_ARRAYS,
+    NUMPY_BUFFERS,
+    NUMPY_DTYPE,
+    NUMPY_SCALARS,
+    PATHS,
+)
+from ckpt.formats.pickle.nodes import Call, Mapping, Sequence
+
+# numpy's kind and bytes of an element, in the struct module's letters.
+_LETTERS = {
+    **{"f2": "e", "f4": "f", "f8": "d", "b1": "?"},
+    **{"i1": "b", "i2": "h", "i4": "i", "i8": "q"},
+    **{"u1": "B", "u2": "H", "u4": "I", "u8": "Q"},
+}
+_PATH_CHARACTERS = 1000
+
+
+def value_of(call: Call) -> object:
+    """The value that a call would make: a number, a text, or the Mapping of a namespace.
+
+    The call itself if it makes none of these.
+    """
+    read = _READERS.get(call.function)
+    try:
+        found = read(call) if read else None
+    except (ValueError, struct.error):
+        found = None
+    return call if found is None else found
+
+
+def bytes_of(node: object) -> bytes | None:
+    """Bytes, which protocol 2 has as Latin-1 text that is to be encoded; None of all else."""
+    match node:
+        case bytes():
+            return node
+        case Call(function="_codecs.encode", arguments=[str() as text, "latin1"]):
+            return text.encode("latin-1")
+        case Call(function="builtins.bytes", arguments=[]):
+            return b""
+    return None
+
+
+def _scalar(call: Call) -> object:
+    match call.arguments:
+        case [dtype, data]:
+            order, kind = _dtype(dtype)
+            value = struct.unpack(order + _LETTERS[kind], bytes_of(data) or b"")
+            return value[0]
+    return None
+
+
+def _array(call: Call) -> str | None:
+    match call.state:
+        case Sequence(items=[_, Sequence(items=shape), dtype, *_]):
+            return _of_numpy(dtype, shape)
+    return None
+
+
+def _buffer(call: Call) -> str | None:
+    match call.arguments:
+        case [_, dtype, Sequence(items=shape), *_]:
+            return _of_numpy(dtype, shape)
+    return None
+
+
+def _of_numpy(dtype: object, shape: list[object]) -> str:
+    sizes = " ".join(str(size) for size in shape if isinstance(size, int))
+    return f"a numpy array of {_name(_dtype(dtype)[1])}, {sizes or 'a scalar'}"
+
+
+def _dtype(node: object) -> tuple[str, str]:
+    """Byte order and kind, e.g. ``<`` and ``f8``."""
+    match node:
+        case Call(
+            function=function,
+            arguments=[str() as kind, *_],
+            state=Sequence(items=[_, str() as order, *_]),
+        ) if function == NUMPY_DTYPE and kind in _LETTERS:
+            return ("<" if order in "|=" else str(order)), str(kind)
+    raise ValueError("a dtype of no numbers")
+
+
+def _name(kind: str) -> str:
+    """E.g. ``float64`` of ``f8``."""
+    word = {"f": "float", "i": "int", "u": "uint", "b": "bool"}[kind[0]]
+    return word if word == "bool" else f"{word}{8 * int(kind[1:])}"
+
+
+def _path(call: Call) -> str | None:
+    parts = [str(part) for part in call.arguments if isinstance(part, str)]
+    if len(parts) != len(call.arguments) or sum(map(len, parts)) > _PATH_CHARACTERS:
+        return None
+    root = parts.pop(0) if parts and parts[0].endswith(("/", "\\")) else ""
+    return root + "/".join(parts)
+
+
+def _datetime(call: Call) -> str | None:
+    """Ten packed bytes; a time zone that may follow stays unread."""
+    data = bytes_of(call.arguments[0]) if len(call.arguments) == 1 else None
+    if data is None or len(data) != 10:
+        return None
+    year, month, day, hour, minute, second = struct.unpack(">H5B", data[:7])
+    micros = int.from_bytes(data[7:], "big")
+    fraction = f".{micros:06}" if micros else ""
+    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}"
+
+
+def _date(call: Call) -> str | None:
+    data = bytes_of(call.arguments[0]) if len(call.arguments) == 1 else None
+    if data is None or len(data) != 4:
+        return None
+    year, month, day = struct.unpack(">H2B", data)
+    return f"{year:04}-{month:02}-{day:02}"
+
+
+def _namespace(call: Call) -> Mapping | None:
+    return call.state if isinstance(call.state, Mapping) and not call.arguments else None
+
+
+_READERS: dict[str, Callable[[Call], object]] = {
+    NAMESPACE: _namespace,
+    "datetime.datetime": _datetime,
+    "datetime.date": _date,
+    **dict.fromkeys(NUMPY_SCALARS, _scalar),
+    **dict.fromkeys(NUMPY_ARRAYS, _array),
+    **dict.fromkeys(NUMPY_BUFFERS, _buffer),
+    **dict.fromkeys(PATHS, _path),
+}

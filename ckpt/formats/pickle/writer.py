@@ -1,0 +1,117 @@
+"""A new pickle of protocol 2 that describes a state_dict as `torch.save` does.
+
+Source: `torch.serialization._save` and `torch._tensor.Tensor._reduce_ex_internal` of torch
+2.13: an OrderedDict of `_rebuild_tensor_v2` calls, or v3 for dtypes without a typed storage.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+
+from ckpt.formats.pickle.globals import STORAGES, TENSOR_V2, TENSOR_V3, UNTYPED
+from ckpt.tensors import TensorEntry
+
+_TYPED = {dtype: storage for storage, dtype in STORAGES.items()}
+
+
+Versions = Mapping[str, Mapping[str, int]]
+
+
+def pickle_state_dict(
+    entries: Sequence[TensorEntry], storages: Sequence[str], versions: Versions | None = None
+) -> bytes:
+    """The pickle of a state_dict whose tensors are contiguous, each from its storage's start.
+
+    Args:
+        entries: Keys, dtypes and shapes.
+        storages: For each entry the name of its storage in the archive.
+        versions: The `_metadata` that `Module.state_dict` sets on its result; None for none.
+    """
+    pickler = _Pickler()
+    parts = [b"\x80\x02", pickler.named("collections.OrderedDict"), b")R("]
+    for entry, storage in zip(entries, storages, strict=True):
+        parts += [pickler.text(entry.key), *_tensor(pickler, entry, storage)]
+    parts.append(b"u")
+    if versions is not None:
+        parts += _versions(pickler, versions)
+    return b"".join([*parts, b"."])
+
+
+def is_module_versions(value: object) -> bool:
+    """Whether it is what `versions` takes: for each module numbers by name."""
+    return isinstance(value, Mapping) and all(
+        isinstance(module, str)
+        and isinstance(numbers, Mapping)
+        and all(type(number) is int and 0 <= number < 1 << 31 for number in numbers.values())
+        for module, numbers in value.items()
+    )
+
+
+def _versions(pickler: "_Pickler", versions: Versions) -> list[bytes]:
+    parts = [b"}", pickler.text("_metadata"), pickler.named("collections.OrderedDict"), b")R("]
+    for module, numbers in versions.items():
+        parts += [pickler.text(module), b"}("]
+        for name, number in numbers.items():
+            parts += [pickler.text(name), pickler.number(number)]
+        parts.append(b"u")
+    return [*parts, b"usb"]
+
+
+def _tensor(pickler: "_Pickler", entry: TensorEntry, storage: str) -> list[bytes]:
+    typed = _TYPED.get(entry.dtype)
+    stride, step = [], 1
+    for count in reversed(entry.shape):
+        stride.append(step)
+        step *= max(count, 1)
+    return [
+        pickler.named(TENSOR_V2 if typed else TENSOR_V3),
+        b"((",
+        pickler.text("storage"),
+        pickler.named(typed or UNTYPED),
+        pickler.text(storage),
+        pickler.text("cpu"),
+        pickler.number(entry.numel if typed else entry.nbytes),
+        b"tQ",
+        pickler.number(0),
+        pickler.numbers(entry.shape),
+        pickler.numbers(stride[::-1]),
+        b"\x89",  # requires_grad
+        pickler.named("collections.OrderedDict"),  # backward_hooks
+        b")R",
+        b"" if typed else pickler.named(f"torch.{entry.dtype}"),
+        b"tR",
+    ]
+
+
+class _Pickler:
+    """Emits opcodes; globals go through the memo, since they stand in every tensor."""
+
+    def __init__(self) -> None:
+        self._memo: dict[str, int] = {}
+
+    def named(self, name: str) -> bytes:
+        """A global."""
+        slot = self._memo.get(name)
+        if slot is not None:
+            return b"h" + bytes([slot])
+        self._memo[name] = slot = len(self._memo)
+        module, _, attribute = name.rpartition(".")
+        return f"c{module}\n{attribute}\nq".encode("ascii") + bytes([slot])
+
+    def text(self, text: str) -> bytes:
+        """A literal."""
+        data = text.encode("utf-8", "surrogatepass")
+        return b"X" + struct.pack("<I", len(data)) + data
+
+    def number(self, number: int) -> bytes:
+        """An integer, at least 0."""
+        if number < 1 << 8:
+            return b"K" + bytes([number])
+        if number < 1 << 16:
+            return b"M" + struct.pack("<H", number)
+        if number < 1 << 31:
+            return b"J" + struct.pack("<i", number)
+        return b"\x8a\x08" + struct.pack("<q", number)
+
+    def numbers(self, numbers: Sequence[int]) -> bytes:
+        """A tuple of integers."""
+        return b"(" + b"".join(map(self.number, numbers)) + b"t"

@@ -1,0 +1,101 @@
+"""A compressed member of a zip archive, inflated as it is read.
+
+Source: APPNOTE.TXT 6.3.10, 4.4.5: method 8 is a raw DEFLATE stream (RFC 1951). torch stores its
+records as they are; `zip -r` compresses them, and torch reads them all the same. Law: what comes
+out has the length and the CRC-32 that the directory states, or the read fails.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator
+
+from ckpt.errors import FormatError
+from ckpt.formats.zip.reader import Member
+from ckpt.io.files import CHUNK, ByteSource
+
+STORED, DEFLATED = 0, 8
+# DEFLATE reaches 1,032 to 1. Weights reach 10 to 1, unless they are zeros.
+RATIO_LIMIT = 100
+FREE_BYTES = 1 << 20  # of a member, and 64 times as many of an archive, at any ratio
+HINT = "unzip it, and zip it again with  zip -0 -r"
+
+
+class Inflated:
+    """The content of a member; a `ckpt.io.sources.Region`.
+
+    Args:
+        source: The archive.
+        member: A compressed one.
+
+    Raises:
+        FormatError: It is compressed in another way, or beyond all proportion.
+    """
+
+    def __init__(self, source: ByteSource, member: Member) -> None:
+        self.nbytes = member.nbytes
+        self._source, self._member = source, member
+        self._name = f"{source.name}: {member.name}"
+        if member.method != DEFLATED:
+            raise FormatError(
+                f"{self._name}: compressed by method {member.method}, which torch does not read",
+                hint=HINT,
+            )
+        if member.nbytes > max(FREE_BYTES, RATIO_LIMIT * member.packed):
+            raise FormatError(
+                f"{self._name}: {member.packed:,} bytes that would become {member.nbytes:,}",
+                hint=f"weights are not compressed {RATIO_LIMIT} to 1; if these are,  {HINT}",
+            )
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        """See `Region.stream`; what comes before the range is inflated as well."""
+        end, position = offset + nbytes, 0
+        for chunk in self._inflated():
+            first, position = position, position + len(chunk)
+            if position > offset:
+                yield chunk[max(offset - first, 0) : end - first]
+            if end <= position < self.nbytes:
+                return
+
+    def _inflated(self) -> Iterator[bytes]:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        length = crc32 = 0
+        packed = self._source.stream(self._member.offset, self._member.packed)
+        try:
+            for chunk in _decompressed(inflater, packed):
+                length, crc32 = length + len(chunk), zlib.crc32(chunk, crc32)
+                if length > self.nbytes:
+                    raise self._damaged(f"inflates to more than {self.nbytes:,} bytes")
+                if length == self.nbytes and self._member.crc32 not in (0, crc32):
+                    raise self._damaged("its CRC-32 differs")
+                yield chunk
+        except zlib.error as error:
+            raise self._damaged(str(error)) from error
+        if not inflater.eof or length != self.nbytes:
+            raise self._damaged(f"inflates to {length:,} bytes, {self.nbytes:,} were expected")
+
+    def _damaged(self, why: str) -> FormatError:
+        return FormatError(f"{self._name}: damaged: {why}", hint="fetch the file again")
+
+
+def _decompressed(inflater: "zlib._Decompress", packed: Iterable[bytes]) -> Iterator[bytes]:
+    """What comes out, in chunks of bounded size, whatever the proportion."""
+    for data in packed:
+        while data or not inflater.eof:
+            chunk = inflater.decompress(data, CHUNK)
+            data = inflater.unconsumed_tail
+            if inflater.unused_data:
+                raise zlib.error("bytes after the end of the stream")
+            if chunk:
+                yield chunk
+            if len(chunk) < CHUNK:
+                break
+
+
+def expect_proportion(name: str, members: Iterable[Member], size: int) -> None:
+    """All members together stay in proportion to the file, of `size` bytes.
+
+    Raises:
+        FormatError: They do not.
+    """
+    total = sum(member.nbytes for member in members)
+    if total > max(64 * FREE_BYTES, RATIO_LIMIT * size):
+        raise FormatError(f"{name}: {size:,} bytes that would become {total:,}", hint=HINT)

@@ -1,0 +1,1 @@
+"""The mapping between two state_dicts, found from names, shapes and, where known, digests."""

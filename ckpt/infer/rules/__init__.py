@@ -1,0 +1,1 @@
+"""An inferred mapping as few readable rules."""

@@ -1,0 +1,200 @@
+"""The words of a dotted name, and how alike two names are.
+
+Names split at dots, underscores, digits and changes of case. Words are alike if they are one
+word, mean the same (`vocabulary`), shorten each other, or were seen to stand for each other.
+Law: a likeness lies from 0 to 1, is 1 for a name and itself, and is the same both ways.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from ckpt.infer.vocabulary import (
+    ALONE,
+    COMPOUNDS,
+    FAINT,
+    GROUPS,
+    OPPOSITES,
+    ORDINALS,
+    PHRASES,
+)
+
+_WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
+_GROUPS_OF: dict[str, frozenset[int]] = {
+    word: frozenset(number for number, group in enumerate(GROUPS) if word in group)
+    for group in GROUPS
+    for word in group
+}
+_LONGEST = max(map(len, PHRASES))
+_FAINT_WEIGHT = 0.3
+_LEAF_WEIGHT = 1.5
+_MOST_WORDS = 24  # of one name; what hangs deeper decides nothing
+
+
+Words = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A dotted name, read.
+
+    Attributes:
+        text: As it is.
+        words: Lower case, the usual phrases joined, each with its weight.
+        numbers: All, in order.
+        ordinal: Its place in a row: its last number that belongs to no phrase, or the places that
+            its words name; empty for none.
+        template: The text with ``#`` for each number.
+    """
+
+    text: str
+    words: Words
+    numbers: tuple[int, ...]
+    ordinal: tuple[int, ...]
+    template: str
+
+
+def read_name(text: str, *, leaf: bool) -> Name:
+    """Read a name; the last part of a `leaf` weighs more, since it says what the tensor is."""
+    parts = text.split(".")
+    words: list[tuple[str, float]] = []
+    places: list[int] = []
+    for place, part in enumerate(parts):
+        weight = _LEAF_WEIGHT if leaf and place == len(parts) - 1 else 1.0
+        for word in words_of(part):
+            if word.isdecimal():
+                places.append(int(word[:18]))
+            else:
+                words.append((word, weight * (_FAINT_WEIGHT if word in FAINT else 1.0)))
+    named = [ORDINALS[word] for word, _ in words if word in ORDINALS]
+    ordinal = (places[-1],) if places else tuple(named)
+    numbers = tuple(int(found[:18]) for found in re.findall(r"\d+", text))
+    return Name(text, tuple(words[-_MOST_WORDS:]), numbers, ordinal, template_of(text))
+
+
+def template_of(text: str) -> str:
+    """The text with ``#`` for each number."""
+    return re.sub(r"\d+", "#", text)
+
+
+def words_of(part: str) -> list[str]:
+    """Words and numbers of one dotted part, with the usual phrases joined.
+
+    E.g. ``self_attn_layer_norm`` gives ``self attention norm``.
+    """
+    plain: list[str] = []
+    for found in _WORD.findall(part):
+        word = found.lower()
+        plain += COMPOUNDS.get(word, (word,))
+    joined: list[str] = []
+    at = 0
+    while at < len(plain):
+        for length in range(min(_LONGEST, len(plain) - at), 0, -1):
+            phrase = tuple(plain[at : at + length])
+            if phrase in PHRASES or length == 1:
+                joined += PHRASES.get(phrase, phrase)
+                at += length
+                break
+    return [*ALONE.get(joined[0], joined)] if len(joined) == 1 else joined
+
+
+class Likeness:
+    """How alike names are, with what was learned so far.
+
+    Args:
+        learned: How surely a word of the source stands for one of the target, from 0 to 1.
+    """
+
+    def __init__(self, learned: Mapping[tuple[str, str], float]) -> None:
+        self._learned = learned
+        self._words: dict[tuple[str, str], float] = {}
+        self._names: dict[tuple[str, bool], Name] = {}
+        self._pairs: dict[tuple[Words, Words], float] = {}
+
+    def name(self, text: str, *, leaf: bool) -> Name:
+        """`read_name`, kept."""
+        found = self._names.get((text, leaf))
+        if found is None:
+            found = self._names[text, leaf] = read_name(text, leaf=leaf)
+        return found
+
+    def of_names(self, one: Name, other: Name) -> float:
+        """Of a name of the source and one of the target, without their numbers."""
+        key = (one.words, other.words)
+        found = self._pairs.get(key)
+        if found is None:
+            found = self._pairs[key] = self._shared(one, other)
+        return found
+
+    def _shared(self, one: Name, other: Name) -> float:
+        """The weight of the words that have a partner, out of all."""
+        total = sum(w for _, w in one.words) + sum(w for _, w in other.words)
+        if not total:
+            return 0.0
+        found = sorted(
+            (
+                (likeness, -abs(i - j), i, j)
+                for i, (a, _) in enumerate(one.words)
+                for j, (b, _) in enumerate(other.words)
+                if (likeness := self.of_words(a, b))
+            ),
+            reverse=True,
+        )
+        left, right, shared = set[int](), set[int](), 0.0
+        for likeness, _, i, j in found:
+            if i not in left and j not in right:
+                left.add(i)
+                right.add(j)
+                shared += likeness * (one.words[i][1] + other.words[j][1])
+        return shared / total
+
+    def are_opposed(self, one: Name, other: Name) -> bool:
+        """Whether one says `encoder` or the like where the other says `decoder`."""
+        for opposites in OPPOSITES:
+            mine, theirs = (
+                {each for each in opposites for word, _ in name.words if _is_word(word, each)}
+                for name in (one, other)
+            )
+            if mine and theirs and not mine & theirs:
+                return True
+        return False
+
+    def of_words(self, one: str, other: str) -> float:
+        """Of a word of the source and one of the target."""
+        if one == other:
+            return 1.0
+        found = self._words.get((one, other))
+        if found is None:
+            found = self._words[one, other] = max(
+                word_likeness(one, other), self._learned.get((one, other), 0.0)
+            )
+        return found
+
+
+def _is_word(word: str, first: str) -> bool:
+    """Whether a word is in the group that begins with the other."""
+    return any(group[0] == first and word in group for group in GROUPS)
+
+
+def word_likeness(one: str, other: str) -> float:
+    """Of two words, whatever was learned."""
+    if one == other:
+        return 1.0
+    groups, others = _GROUPS_OF.get(one), _GROUPS_OF.get(other)
+    if groups and others:
+        return 0.9 if groups & others else 0.0
+    short, long = sorted((one, other), key=lambda word: (len(word), word))
+    if len(short) >= 3 and long.startswith(short):
+        return 0.7
+    if len(short) >= 2 and short[0] == long[0] and _shortens(short, long):
+        return 0.5
+    if len(short) >= 4 and (ratio := SequenceMatcher(None, short, long).ratio()) > 0.75:
+        return ratio * 0.7
+    return 0.0
+
+
+def _shortens(short: str, long: str) -> bool:
+    """Whether the letters of one stand in the other in this order."""
+    letters = iter(long)
+    return all(letter in letters for letter in short)

@@ -1,0 +1,1 @@
+"""Bytes on disk: files, sources of bytes, locks, digests. Knows no tensors."""

@@ -1,0 +1,156 @@
+"""Locks between processes: on a file of their own, or on the very file that is changed.
+
+Law: a lock is the operating system's (flock), never a file's existence: a process that ends,
+however it ends, holds none. The file's text says who took it last, for messages alone.
+"""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from ckpt.errors import ConflictError, DiskError, UsageError
+from ckpt.io.files import disk_errors, make_folder
+
+POLL_SECONDS = 0.02
+PATIENCE = "CKPT_LOCK_SECONDS"  # the environment's word on how long to wait
+_PATIENCE_SECONDS = 60.0
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Nobody else has the lock at `path`, shared or not, while the block runs.
+
+    Raises:
+        ConflictError: Others have held it for longer than `CKPT_LOCK_SECONDS`, by default 60;
+            the message names one of them.
+        DiskError: The lock's file is a symbolic link, or the system refused a call.
+    """
+    from filelock import FileLock, Timeout
+
+    seconds = patience()
+    with _explained(path):
+        # Without flock there is no lock: an existence file would outlive its holder.
+        lock = FileLock(path, timeout=seconds, poll_interval=POLL_SECONDS, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            _give_up(path, seconds)
+    try:
+        _sign(path)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Nobody has the lock at `path` exclusively while the block runs; others may share it.
+
+    Raises:
+        ConflictError: As `exclusive`.
+        DiskError: Likewise.
+    """
+    if sys.platform == "win32":  # which has no shared advisory lock that Python knows
+        with exclusive(path):
+            yield
+        return
+    import fcntl
+
+    seconds = patience()
+    with _explained(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+        with _explained(path):
+            end = time.monotonic() + seconds
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    break
+                if time.monotonic() > end:
+                    _give_up(path, seconds)
+                time.sleep(POLL_SECONDS)
+        _sign(path)
+        yield
+    finally:
+        # Closing alone would leave it to a forked process that has the descriptor, too.
+        with disk_errors(path):
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+
+@contextmanager
+def locked_file(path: Path) -> Iterator[int]:
+    """The file itself, open for writing and locked against others that do the same.
+
+    Raises:
+        ConflictError: Another process has it, or replaced it a moment ago.
+        DiskError: It cannot be opened for writing.
+    """
+    import fcntl
+
+    try:
+        fd = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror}") from error
+    busy = ConflictError(
+        f"{path}: another process is renaming it in place", hint="try again when it is done"
+    )
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise busy from error
+        if not path.exists() or path.stat().st_ino != os.fstat(fd).st_ino:
+            raise busy  # it was replaced between the two calls
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def patience() -> float:
+    """How long to wait for others, in seconds.
+
+    Raises:
+        UsageError: The environment says something that is no number.
+    """
+    text = os.environ.get(PATIENCE, str(_PATIENCE_SECONDS))
+    with suppress(ValueError):
+        if (seconds := float(text)) >= 0:
+            return seconds
+    raise UsageError(f"{PATIENCE} is {text!r}, expected seconds", hint=f"e.g. {PATIENCE}=120")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        make_folder(path.parent)
+        if path.is_symlink():
+            raise DiskError(f"{path}: a symbolic link where the lock goes", hint="remove the link")
+        yield
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror or error}") from error
+
+
+def _sign(path: Path) -> None:
+    """Write into the lock's file who has it."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    words = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])
+    # A full disk does not keep anybody from removing things under a lock.
+    with suppress(OSError):
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}: {words}, since {now}\n")
+
+
+def _give_up(path: Path, seconds: float) -> NoReturn:
+    holder = "another process"
+    with suppress(OSError):
+        holder = path.read_text(encoding="utf-8", errors="replace").strip()[:200] or holder
+    raise ConflictError(
+        f"{path}: locked for {seconds:g} s by {holder}",
+        hint=f"wait for it to end, or end it; {PATIENCE}=600 waits longer",
+    )

@@ -1,0 +1,174 @@
+"""What a ref names, opened: a version, a file or a definition. All three have entries."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from ckpt.errors import RefError, UsageError
+from ckpt.formats import open_checkpoint
+from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.paths import open_path
+from ckpt.refs import DefinitionRef, FileRef, Ref, parse_file_ref, parse_ref
+from ckpt.registry.index import Version
+from ckpt.registry.manifest import Manifest
+from ckpt.registry.registry import Registry
+from ckpt.registry.store.version import VersionSource
+from ckpt.tensors import TensorEntry
+
+if TYPE_CHECKING:
+    from ckpt.definitions import Definition
+
+
+Named = str | PathLike[str]  # a ref, or a path as `pathlib` has it, which names a file
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedFile:
+    """A checkpoint file, or a sharded checkpoint by its index or folder."""
+
+    name: str
+    path: Path
+    inside: str | None
+    checkpoint: Checkpoint
+
+    @property
+    def entries(self) -> Sequence[TensorEntry]:
+        """With offsets, without digests."""
+        return self.checkpoint.entries
+
+    def expect_other(self, out: Path) -> None:
+        """Refuse to write to one of the files that this is read from.
+
+        Raises:
+            UsageError: `out` is one of them, by whatever name.
+        """
+        folder = self.path if self.path.is_dir() else self.path.parent
+        read = [self.path, *(folder / part.name for part in self.checkpoint.source.parts)]
+        if out.exists() and any(each.exists() and out.samefile(each) for each in read):
+            several = len(self.checkpoint.source.parts) > 1
+            raise UsageError(
+                f"{out}: the input is never overwritten",
+                hint="name another with -o" + ("" if several else ", or rename it with --in-place"),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVersion:
+    """A registered version; its checkpoint is read from the skeleton when asked for."""
+
+    name: str
+    version: Version
+    source: VersionSource
+
+    @property
+    def manifest(self) -> Manifest:
+        """The version's manifest."""
+        return self.source.manifest
+
+    @property
+    def inside(self) -> str | None:
+        """Which state_dict of its file it is, as after ``FILE::``."""
+        return self.manifest.inside
+
+    @property
+    def entries(self) -> Sequence[TensorEntry]:
+        """With digests, without offsets."""
+        return self.manifest.entries
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The version's file, read as any file is."""
+        return open_checkpoint(self.source, inside=self.manifest.inside)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedDefinition:
+    """A definition, built on the meta device."""
+
+    name: str
+    definition: "Definition"
+    entries: Sequence[TensorEntry]
+
+
+OpenedState = OpenedFile | OpenedVersion
+Opened = OpenedState | OpenedDefinition
+
+
+@contextmanager
+def open_ref(
+    named: Named, registry: Registry, arguments: Mapping[str, object] | None = None
+) -> Iterator[Opened]:
+    """Open what a ref or a path names; files are closed when the block ends.
+
+    Args:
+        named: A ref or a path.
+        registry: Where versions are looked up.
+        arguments: What a definition is called with.
+
+    Raises:
+        RefError: It names nothing.
+        FormatError: The file is no checkpoint that can be read.
+    """
+    text = fspath(named)
+    ref = parse_ref(text) if isinstance(named, str) else parse_file_ref(text)
+    if isinstance(ref, FileRef):
+        with open_path(ref.path) as source:
+            checkpoint = open_checkpoint(source, inside=ref.inside)
+            yield OpenedFile(text, ref.path, ref.inside, checkpoint)
+    elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
+        definition = _definition(ref, arguments)
+        yield OpenedDefinition(as_typed(text, arguments), definition, definition.entries())
+    else:
+        version = _version(text, ref, registry)
+        yield OpenedVersion(version.ref, version, registry.source(version))
+
+
+@contextmanager
+def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
+    """Open a version or a file; a definition holds no weights and is refused."""
+    with open_ref(text, registry) as opened:
+        if isinstance(opened, OpenedDefinition):
+            raise RefError(f"{text} is a definition and holds no weights")
+        yield opened
+
+
+def as_typed(definition: str, arguments: Mapping[str, object] | None) -> str:
+    """A definition as it is typed, ``net.py:Net --arg width=64``."""
+    texts = (f"{name}={value}" for name, value in (arguments or {}).items())
+    return " ".join([definition, *(f"--arg {quote(text)}" for text in texts)])
+
+
+def _definition(ref: DefinitionRef, arguments: Mapping[str, object] | None) -> "Definition":
+    from ckpt.definitions import find_definition
+
+    try:
+        return find_definition(ref.text, arguments)
+    except RefError as error:
+        if ref.version is None or "." in str(ref.version.model):
+            raise
+        raise RefError(
+            f"{ref.text}: no model {ref.version.model} in the registry, and no such module",
+            hint=f"{error}",
+        ) from error
+
+
+def _is_model(ref: DefinitionRef, registry: Registry) -> bool:
+    return ref.version is not None and ref.version.model in registry.index().models
+
+
+def _version(text: str, ref: Ref, registry: Registry) -> Version:
+    try:
+        return registry.version(ref)
+    except RefError as error:
+        # Somebody who types `old` may well mean old.pt.
+        if Path(text).exists():
+            kind = "folder" if Path(text).is_dir() else "file"
+            raise RefError(str(error), hint=f"or the {kind} ./{text} ?") from error
+        near = sorted(Path.cwd().glob(f"{text}.*")) if text.isidentifier() else []
+        if near:
+            raise RefError(str(error), hint=f"or the file {near[0].name}?") from error
+        raise

@@ -1,0 +1,152 @@
+"""Alias: names that people give to versions, and move.
+
+An alias points to one version (`mnist-cnn@prod`). It is changed under the index's lock, by what
+stands there then. A protected one moves only if it is said from where, so that nobody moves it in
+ignorance.
+"""
+
+from dataclasses import dataclass
+
+from ckpt.errors import ConflictError, RefError, UsageError
+from ckpt.refs import expect_alias, is_version
+from ckpt.registry.index import Model
+from ckpt.registry.registry import Registry
+
+NOTHING = "none"  # what an alias that does not exist yet points to
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """An alias, and what became of it.
+
+    Attributes:
+        model: Whose version it points to.
+        name: E.g. ``prod``.
+        version: ``v2``; None where it is gone.
+        before: What it pointed to.
+        protected: Whether it moves only if it is said from where.
+    """
+
+    model: str
+    name: str
+    version: str | None
+    before: str | None
+    protected: bool
+
+    @property
+    def ref(self) -> str:
+        """``mnist-cnn@prod``."""
+        return f"{self.model}@{self.name}"
+
+
+def aliases(*, registry: Registry | None = None) -> list[Alias]:
+    """All aliases, by model and name."""
+    models = (registry or Registry()).index().models
+    return [
+        Alias(model.name, name, f"v{number}", f"v{number}", name in model.protected)
+        for model in sorted(models.values(), key=lambda each: each.name)
+        for name, number in sorted(model.aliases.items())
+    ]
+
+
+def alias(
+    name: str,
+    ref: str | None = None,
+    *,
+    expect: str | None = None,
+    protect: bool | None = None,
+    delete: bool = False,
+    registry: Registry | None = None,
+) -> Alias:
+    """Have the alias `name` point to the version that `ref` names, or delete it.
+
+    Args:
+        name: New or known, ``prod`` or ``mnist-cnn@prod``.
+        ref: E.g. ``mnist-cnn:v3``, or ``v3`` of the model that `name` says; None keeps it where
+            it is, to be protected or deleted.
+        expect: What it must point to at that moment, ``v2`` or ``none``; None for anything.
+        protect: Whether it is protected from now on; None leaves that as it is.
+        delete: Take the alias away; its version stays.
+        registry: Where; None finds it as the command line does.
+
+    Raises:
+        ConflictError: It points to something else, or it is protected and `expect` is None.
+        RefError: There is no such version or alias.
+    """
+    registry = registry or Registry()
+    if delete:
+        if ref is not None or protect is not None:
+            raise UsageError("-d takes a name and nothing else but --expect")
+        return _deleted(name, registry, expect=expect)
+    if ref is None and protect is None:
+        raise UsageError(f"which version? ckpt alias {name} REF", hint="ckpt ls  lists them")
+    at = ref or (name if "@" in name else f"{registry.index().model(None).name}@{name}")
+    return _moved(name, at, registry, expect=expect, protect=protect)
+
+
+def _moved(
+    name: str, ref: str, registry: Registry, *, expect: str | None, protect: bool | None
+) -> Alias:
+    owner, name = _split(name)
+    expect_alias(name)
+    _expect_label(expect)
+    version = registry.version(f"{owner}:{ref}" if owner and is_version(ref) else ref)
+    if owner and version.model != owner:
+        raise UsageError(f"{owner}@{name} cannot point to {version.ref}, of another model")
+    seen: list[str | None] = []
+
+    def moved(model: Model) -> Model:
+        seen.append(_checked(model, name, expect, moves_to=version.label))
+        return model.with_alias(name, version.number, protect=protect)
+
+    what = f"alias {version.model}@{name} {version.label}"
+    model = registry.change(version.model, moved, what)
+    return Alias(model.name, name, version.label, seen[-1], name in model.protected)
+
+
+def _deleted(name: str, registry: Registry, *, expect: str | None) -> Alias:
+    model, name = _split(name)
+    _expect_label(expect)
+    owner = registry.index().model(model)
+    seen: list[str | None] = []
+
+    def gone(found: Model) -> Model:
+        if name not in found.aliases:
+            hint = (
+                ", ".join(f"{found.name}@{each}" for each in sorted(found.aliases)) or "it has none"
+            )
+            raise RefError(f"{found.name} has no alias {name!r}", hint=hint)
+        seen.append(_checked(found, name, expect, moves_to=None))
+        return found.without_alias(name)
+
+    registry.change(owner.name, gone, f"alias -d {owner.name}@{name}")
+    return Alias(owner.name, name, None, seen[-1], protected=False)
+
+
+def _split(name: str) -> tuple[str | None, str]:
+    """``mnist-cnn@prod`` as its model and its alias."""
+    model, _, alias = name.rpartition("@")
+    return model or None, alias
+
+
+def _expect_label(expect: str | None) -> None:
+    if expect is not None and expect != NOTHING and not is_version(expect):
+        raise UsageError(f"--expect is {expect!r}, expected a version such as v2, or {NOTHING}")
+
+
+def _checked(model: Model, name: str, expect: str | None, *, moves_to: str | None) -> str | None:
+    """What the alias points to now, if it may be changed."""
+    number = model.aliases.get(name)
+    now = None if number is None else f"v{number}"
+    ref = f"{model.name}@{name}"
+    if expect is not None and expect != (now or NOTHING):
+        raise ConflictError(
+            f"{ref} is {now or 'not there'}, expected {expect}",
+            hint="somebody moved it; look at  ckpt alias  before you do",
+        )
+    if expect is None and name in model.protected and moves_to != now:
+        raise ConflictError(
+            f"{ref} is protected, and points to {now}",
+            hint=f"--expect {now}  moves it all the same",
+        )
+    return now

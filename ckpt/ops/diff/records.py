@@ -1,0 +1,65 @@
+"""Records side by side: how two versions were made, and what files hold besides tensors."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ckpt.compare.leaves import leaves
+from ckpt.opened import Opened, OpenedDefinition, OpenedState, OpenedVersion
+from ckpt.ops.log import log
+from ckpt.registry.registry import Registry
+
+# Told elsewhere: curves by `ckpt plot`, keys by the difference itself, the rest by `ckpt log`.
+_ELSEWHERE = (
+    *("curves", "plan", "parent", "model", "message"),
+    *("fits", "created", "made_by", "definition"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One field that is not the same on both sides.
+
+    Attributes:
+        name: Its path, ``training.recipe.lr``.
+        before: What it is on the first side; None where that has none, or null.
+        after: Likewise on the second.
+    """
+
+    name: str
+    before: Any
+    after: Any
+
+
+def differing_facts(a: Opened, b: Opened, registry: Registry) -> list[Fact]:
+    """The fields that differ, by name; those of versions only where both sides are versions."""
+    both = isinstance(a, OpenedVersion) and isinstance(b, OpenedVersion)
+    if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
+        return []
+    # Beside another state_dict stand other things: the first one, say.
+    held = a.inside == b.inside
+    before, after = (dict(_facts(side, registry, made=both, held=held)) for side in (a, b))
+    names = [*before, *(name for name in after if name not in before)]
+    facts = [Fact(name, before.get(name), after.get(name)) for name in names]
+    return [fact for fact in facts if fact.before != fact.after]
+
+
+def _facts(
+    side: OpenedState, registry: Registry, *, made: bool, held: bool
+) -> Iterator[tuple[str, Any]]:
+    if made and isinstance(side, OpenedVersion):
+        record = _record(side, registry)
+        yield from leaves({k: v for k, v in record.items() if k not in _ELSEWHERE})
+    if held:
+        held_by = side.manifest if isinstance(side, OpenedVersion) else side.checkpoint
+        yield from leaves({k: v for k, v in held_by.rest.items() if k != "_metadata"})
+
+
+def _record(side: OpenedVersion, registry: Registry) -> dict[str, Any]:
+    """What the version says of itself, and of its training: that of the version it comes from."""
+    record = dict(side.manifest.record)
+    if "training" not in record:
+        steps = log(side.version.ref, registry=registry)
+        trained = (step.record["training"] for step in steps if "training" in step.record)
+        record["training"] = next(trained, {})
+    return record

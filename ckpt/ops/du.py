@@ -1,0 +1,75 @@
+"""Usage: what the store holds, what each version needs of it, and what it needs alone."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ckpt.registry.index import Version
+from ckpt.registry.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What one version takes.
+
+    Attributes:
+        version: Whose.
+        needed: Bytes of its objects and its manifest.
+        alone: Of these what no other version needs.
+    """
+
+    version: Version
+    needed: int
+    alone: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a registry takes.
+
+    Attributes:
+        uses: By version, newest first.
+        stored: Bytes of all that the versions need, each object once.
+        copies: Bytes that a file for each version would take.
+        unneeded: Bytes on the disk that no version needs.
+    """
+
+    uses: tuple[Use, ...]
+    stored: int
+    copies: int
+    unneeded: int
+
+
+def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
+    """Work out who needs what, from the manifests; no object is read.
+
+    Args:
+        model: Whose versions are listed; None lists all. What is shared is shared with any.
+        registry: Where; None finds it as the command line does.
+
+    Raises:
+        IntegrityError: A manifest is absent or damaged.
+    """
+    registry = registry or Registry()
+    listed = registry.versions(model)
+    needs = {version.ref: _needs(registry, version) for version in registry.versions()}
+    users = Counter(name for names in needs.values() for name in names)
+    uses = tuple(_use(version, needs[version.ref], users) for version in listed)
+    every = {name: nbytes for names in needs.values() for name, nbytes in names.items()}
+    return Usage(
+        uses,
+        stored=sum(every.values()),
+        copies=sum(version.size for version in registry.versions()),
+        unneeded=sum(each.nbytes for each in registry.store.held() if each.digest not in every),
+    )
+
+
+def _needs(registry: Registry, version: Version) -> dict[str, int]:
+    """Digest to bytes, of the manifest and of every object that it names."""
+    manifest = registry.manifest(version)
+    objects = {name: nbytes for name, (nbytes, _) in manifest.objects().items()}
+    return {**objects, version.manifest: len(manifest.to_bytes())}
+
+
+def _use(version: Version, needs: dict[str, int], users: Counter[str]) -> Use:
+    alone = sum(nbytes for name, nbytes in needs.items() if users[name] == 1)
+    return Use(version, sum(needs.values()), alone)

@@ -1,0 +1,82 @@
+"""Checkpoints and `registry.json` as lines of text, for git to compare.
+
+Law: two files give the same lines if they hold the same, whatever the order and the container.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from ckpt.compare.leaves import leaves
+from ckpt.errors import AmbiguousStateError, CkptError
+from ckpt.formats import open_checkpoint
+from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.paths import open_path
+from ckpt.formats.pickle.describe import A_TENSOR
+from ckpt.formats.stream import tensor_bytes
+from ckpt.io import digest
+from ckpt.registry.index import Index, Model, Version, parse_index
+
+_DIGITS = 16  # hexadecimal, of a tensor's digest
+
+
+def as_text(path: Path) -> Iterator[str]:
+    """The lines of a file; of one that is neither kind, one that says so."""
+    try:
+        index = _index(path)
+        yield from _index_lines(index) if index is not None else _checkpoint_lines(path)
+    except CkptError as error:
+        yield f"no checkpoint: {error}".replace(str(path), "it", 1)
+
+
+def _index(path: Path) -> Index | None:
+    """The index, if the file looks like one."""
+    with path.open("rb") as file:
+        if not file.read(64).lstrip().startswith(b"{"):
+            return None
+        file.seek(0)
+        return parse_index(file.read().decode("utf-8", "replace"), name=str(path))
+
+
+def _index_lines(index: Index) -> Iterator[str]:
+    for name in sorted(index.models):
+        model = index.models[name]
+        for version in model.versions.values():
+            yield _version_line(model, version)
+        yield from (f"{version.ref}  removed" for version in model.removed.values())
+        for alias, number in sorted(model.aliases.items()):
+            protected = ", protected" if alias in model.protected else ""
+            yield f"{name}@{alias}  v{number}{protected}"
+
+
+def _version_line(model: Model, version: Version) -> str:
+    metrics = [f"{name}={value:.6g}" for name, value in sorted(version.metrics.items())]
+    tags = [f"#{tag}" for tag in model.tags_of(version)]
+    manifest = digest.short(version.manifest)
+    return "  ".join([version.ref, manifest, version.made_by, *metrics, *tags, version.message])
+
+
+def _checkpoint_lines(path: Path) -> Iterator[str]:
+    with open_path(path) as source:
+        try:
+            checkpoints = {"": open_checkpoint(source)}
+        except AmbiguousStateError as several:
+            checkpoints = {
+                f"{name}::": open_checkpoint(source, inside=name) for name in several.names
+            }
+        for prefix, checkpoint in checkpoints.items():
+            yield from _tensor_lines(checkpoint, prefix)
+        first = next(iter(checkpoints.values()))
+        yield from sorted(
+            f"{name} = {json.dumps(value, sort_keys=True, default=str)}"
+            for name, value in leaves(first.rest)
+            if value != A_TENSOR
+        )
+
+
+def _tensor_lines(checkpoint: Checkpoint, prefix: str) -> Iterator[str]:
+    for entry in sorted(checkpoint.entries, key=lambda each: each.key):
+        name = digest.of_chunks(tensor_bytes(checkpoint.source, entry))
+        shape = " ".join(map(str, entry.shape)) or "()"
+        hexadecimal = name.removeprefix("sha256:")[:_DIGITS]
+        yield f"{prefix}{entry.key}  {entry.dtype}  {shape}  {hexadecimal}"

@@ -1,0 +1,150 @@
+"""Which versions, and in what order: ``accuracy>0.99``, ``tag=golden``, ``-accuracy``.
+
+A field is a metric's name, or one of `FIELDS`; a metric of such a name is ``metric.size``.
+A version that lacks what is asked for satisfies no condition, and comes last in any order.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from ckpt.errors import UsageError
+from ckpt.registry.index import Index, Version
+from ckpt.registry.registry import Registry
+
+Value = float | str
+_FORM = re.compile(r"\s*([\w.@/ -]+?)\s*(>=|<=|!=|>|<|=)\s*(.*?)\s*")
+_COMPARED: dict[str, Callable[[float, float], bool]] = {
+    ">": lambda found, limit: found > limit,
+    ">=": lambda found, limit: found >= limit,
+    "<": lambda found, limit: found < limit,
+    "<=": lambda found, limit: found <= limit,
+}
+FIELDS: dict[str, Callable[[Version], Value]] = {
+    "model": lambda version: version.model,
+    "version": lambda version: float(version.number),
+    "made_by": lambda version: version.made_by,
+    "message": lambda version: version.message,
+    "created": lambda version: version.created,
+    "keys": lambda version: float(version.keys),
+    "size": lambda version: float(version.size),
+    "new_bytes": lambda version: float(version.new_bytes),
+}
+LABELS = ("tag", "alias")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition, as it was typed."""
+
+    text: str
+    field: str
+    operator: str
+    operand: str
+
+    def holds(self, version: Version, index: Index) -> bool:
+        """Whether `version` satisfies it.
+
+        Raises:
+            UsageError: A number was expected.
+        """
+        if self.field in LABELS:
+            model = index.models[version.model]
+            has = model.tags_of(version) if self.field == "tag" else model.aliases_of(version)
+            return (self.operand in has) == (self.operator == "=")
+        found = value(version, self.field)
+        if found is None:
+            return False
+        if self.operator in ("=", "!="):
+            same = found == self._number() if isinstance(found, float) else found == self.operand
+            return same == (self.operator == "=")
+        if isinstance(found, str):  # such as a date
+            return _ordered(self.operator, found, self.operand)
+        return _COMPARED[self.operator](found, self._number())
+
+    def _number(self) -> float:
+        try:
+            return float(self.operand.removeprefix("v"))
+        except ValueError as error:
+            raise UsageError(f"--where {self.text!r}: {self.operand!r} is no number") from error
+
+
+def _ordered(operator: str, found: str, operand: str) -> bool:
+    """Text by text, so that ``created>2026-11`` means what it says."""
+    return _COMPARED[operator]((found > operand) - (found < operand), 0)
+
+
+def value(version: Version, field: str) -> Value | None:
+    """A field of a version, or a metric; None where it has none of that name."""
+    if field in FIELDS:
+        return FIELDS[field](version)
+    found = version.metrics.get(field.removeprefix("metric."))
+    return None if found is None or found != found else float(found)
+
+
+def parse_condition(text: str) -> Condition:
+    """Read ``FIELD OPERATOR VALUE``.
+
+    Raises:
+        UsageError: It has no such form.
+    """
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            f"--where {text!r} is no condition",
+            hint="e.g. --where 'accuracy>0.99'; a shell takes an unquoted > for itself",
+        )
+    condition = Condition(text, *match.groups())
+    if condition.field in LABELS and condition.operator not in ("=", "!="):
+        raise UsageError(f"--where {text!r}: a version has a {condition.field} or not: = or !=")
+    return condition
+
+
+def ls(
+    model: str | None = None,
+    *,
+    where: Iterable[str] = (),
+    sort: str | None = None,
+    registry: Registry | None = None,
+) -> list[Version]:
+    """The versions that satisfy every condition, in order.
+
+    Args:
+        model: Whose; None for those of all models.
+        where: See `parse_condition`.
+        sort: A field, ascending; with ``-`` before it descending. Equals keep their order, the
+            newest first.
+        registry: Where; None finds it as the command line does.
+
+    Raises:
+        UsageError: A condition cannot be read, or no version has such a field.
+    """
+    registry = registry or Registry()
+    index, versions = registry.index(), registry.versions(model)
+    conditions = [parse_condition(text) for text in where]
+    descending, field = (sort or "").startswith("-"), (sort or "").removeprefix("-")
+    for name in [*(each.field for each in conditions), *([field] if field else [])]:
+        _expect_known(name, versions)
+    chosen = [
+        version for version in versions if all(each.holds(version, index) for each in conditions)
+    ]
+    if not field:
+        return chosen
+    having = [version for version in chosen if value(version, field) is not None]
+    lacking = [version for version in chosen if value(version, field) is None]
+    having.sort(key=lambda version: _sortable(value(version, field)), reverse=descending)
+    return having + lacking
+
+
+def _sortable(found: Value | None) -> tuple[float, str]:
+    return (0.0, found) if isinstance(found, str) else (found or 0.0, "")
+
+
+def _expect_known(name: str, versions: Sequence[Version]) -> None:
+    metrics = {metric for version in versions for metric in version.metrics}
+    known = [*FIELDS, *LABELS, *sorted(metrics)]
+    if versions and name.removeprefix("metric.") not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise UsageError(f"no version has a {name!r}", hint=hint)

@@ -1,0 +1,78 @@
+"""Whether what a plan makes would fit, before anything is written."""
+
+from collections.abc import Mapping, Sequence
+
+from ckpt.errors import FitError
+from ckpt.infer.fitting import Fitting, fitting
+from ckpt.opened import as_typed
+from ckpt.rules.plan import Plan
+from ckpt.tensors import TensorEntry
+
+
+def checked(
+    entries: Sequence[TensorEntry],
+    plan: Plan,
+    definition: str | None,
+    arguments: Mapping[str, object] | None,
+) -> Fitting | None:
+    """The fit of what a plan makes with a definition, if one is named; see `expect_fit`."""
+    if definition is None:
+        return None
+    from ckpt.definitions import find_definition
+
+    wanted = find_definition(definition, arguments).entries()
+    return expect_fit(entries, plan, as_typed(definition, arguments), wanted)
+
+
+def expect_fit(
+    entries: Sequence[TensorEntry], plan: Plan, definition: str, wanted: Sequence[TensorEntry]
+) -> Fitting:
+    """The fit of what a plan makes of some tensors.
+
+    Args:
+        entries: Before the plan.
+        plan: What becomes of them.
+        definition: What to call what they must fit.
+        wanted: Its tensors.
+
+    Raises:
+        FitError: They would not fit; the hint has what would help.
+    """
+    found = fitting(_planned_entries(plan), definition, wanted)
+    if not found.fit.fits:
+        raise _misfit(found, before=fitting(entries, definition, wanted))
+    return found
+
+
+def _planned_entries(plan: Plan) -> list[TensorEntry]:
+    """The result as far as a plan says: keys, dtypes, shapes."""
+    return [TensorEntry(e.key, e.made_of.dtype, e.made_of.shape) for e in plan.tensors]
+
+
+def _misfit(found: Fitting, *, before: Fitting) -> FitError:
+    groups = {
+        "missing": [entry.key for entry in found.fit.missing],
+        "unexpected": [entry.key for entry in found.fit.unexpected],
+        "of another shape": [mine.key for mine, _ in found.fit.reshaped],
+    }
+    parts = [f"{len(keys)} {what} ({_few(keys)})" for what, keys in groups.items() if keys]
+    if before.fit.fits:
+        hint = "it fits as it is, without any rule"
+    elif before.options:
+        hint = f"this would fit:  {' '.join(before.options)}"
+    else:
+        hint = _near(groups["unexpected"], groups["missing"])
+        hint += f"ckpt diff SRC {found.definition}  shows both sides"
+    return FitError(f"the result would not fit {found.definition}: {', '.join(parts)}", hint=hint)
+
+
+def _near(unexpected: list[str], missing: list[str]) -> str:
+    """What the first keys that are not expected may have meant, a line each."""
+    from difflib import get_close_matches
+
+    found = ((key, get_close_matches(key, missing, n=1)) for key in unexpected[:3])
+    return "".join(f"{key}: did you mean {near[0]}?\n" for key, near in found if near)
+
+
+def _few(keys: list[str]) -> str:
+    return ", ".join(keys[:2]) + (", …" if len(keys) > 2 else "")

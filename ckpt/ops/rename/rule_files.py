@@ -1,0 +1,165 @@
+"""Rules that stand in files: maps of old key to new key, and ordered lists of rules."""
+
+import csv
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ckpt.dtypes import DTYPES
+from ckpt.errors import DiskError, RefError, RuleError
+from ckpt.io import strict_json
+from ckpt.io.files import write_whole
+from ckpt.rules.document import read_rules, rules_document
+from ckpt.rules.key_map import KeyMap, key_map
+from ckpt.rules.planned import Rule
+from ckpt.tensors import TensorEntry
+
+FILE_LIMIT = 1 << 26  # bytes; a map of 100,000 keys has 10 MB
+_HEADS = (("old", "new"), ("from", "to"), ("source", "target"))  # of a CSV file's two columns
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFile:
+    """A rule file.
+
+    Attributes:
+        name: What its writer calls it; empty if it has no name.
+        rules: In order.
+        source: The tensors that the rules were applied to, where it was saved by a rename.
+        aliases: Names of tied tensors that stood elsewhere in that file.
+    """
+
+    name: str
+    rules: Sequence[Rule]
+    source: Sequence[TensorEntry] = ()
+    aliases: Sequence[str] = ()
+
+
+def read_map(path: Path) -> KeyMap:
+    """Read a map of old key to new key from a JSON, TOML or CSV file.
+
+    Raises:
+        RefError: There is no such file.
+        RuleError: It holds something else.
+    """
+    if path.suffix.lower() == ".csv":
+        return key_map(_pairs(path), name=str(path))
+    return key_map(_parsed(path, toml=path.suffix.lower() == ".toml"), name=str(path))
+
+
+def read_rule_file(path: Path) -> RuleFile:
+    """Read a rule file, which is TOML, or JSON in a .json file.
+
+    Raises:
+        RefError: There is no such file.
+        RuleError: It is no rule file.
+    """
+    document = _parsed(path, toml=path.suffix.lower() != ".json")
+    if not isinstance(document, dict) or not isinstance(document.get("rules"), list):
+        raise RuleError(f"{path}: no rule file", hint="[[rules]]  begins each rule of it")
+    unknown = sorted(set(document) - {"name", "description", "rules", "source", "tied"})
+    if unknown:
+        raise RuleError(f"{path}: a rule file has no {unknown[0]!r}")
+    name = document.get("name", "")
+    if not isinstance(name, str):
+        raise RuleError(f"{path}: its name is no text")
+    rules = read_rules(document["rules"], name=str(path))
+    tied = document.get("tied", [])
+    if not isinstance(tied, list) or not all(isinstance(each, str) for each in tied):
+        raise RuleError(f"{path}: tied is no list of names")
+    return RuleFile(name, rules, read_tensors(document.get("source", []), name=str(path)), tied)
+
+
+def write_rule_file(
+    path: Path,
+    rules: Sequence[Rule],
+    source: Sequence[TensorEntry],
+    *,
+    aliases: Sequence[str] = (),
+    name: str,
+    replace_out: bool = False,
+) -> None:
+    """Write a rule file that can also be undone.
+
+    Args:
+        path: Where; what stands there is kept unless `replace_out`.
+        rules: In order.
+        source: The tensors that they were applied to.
+        aliases: Names of tied tensors that stand elsewhere in that file.
+        name: What to call it.
+        replace_out: Whether a file that stands there is replaced.
+    """
+    import tomli_w
+
+    document: dict[str, Any] = {"name": name, "source": tensors_document(source)}
+    if aliases:
+        document["tied"] = list(aliases)
+    document["rules"] = rules_document(rules)
+    with write_whole(path, replace=replace_out) as out:
+        out.write(tomli_w.dumps(document).encode("utf-8"))
+
+
+def tensors_document(entries: Sequence[TensorEntry]) -> list[list[Any]]:
+    """Key, dtype and shape of each."""
+    return [[entry.key, entry.dtype, list(entry.shape)] for entry in entries]
+
+
+def read_tensors(document: object, *, name: str) -> list[TensorEntry]:
+    """Read what `tensors_document` made.
+
+    Raises:
+        RuleError: It made something else.
+    """
+    found = []
+    for each in document if isinstance(document, list) else [None]:
+        match each:
+            case [str() as key, str() as dtype, list() as shape] if dtype in DTYPES:
+                if all(type(size) is int and 0 <= size < 2**63 for size in shape):
+                    found.append(TensorEntry(key, dtype, tuple(shape)))
+                    continue
+        raise RuleError(f"{name}: its source is no list of key, dtype and shape")
+    return found
+
+
+def _parsed(path: Path, *, toml: bool) -> object:
+    try:
+        text = _text(path)
+        return tomllib.loads(text) if toml else strict_json.parse(text)
+    except (ValueError, RecursionError) as error:  # of JSON, TOML or UTF-8
+        raise RuleError(
+            f"{path}: {error}", hint="a map or list of rules is JSON, or TOML in a .toml file"
+        ) from error
+
+
+def _pairs(path: Path) -> Mapping[str, str]:
+    """The two columns of a CSV file; a line that names them may stand first."""
+    pairs: dict[str, str] = {}
+    try:
+        rows = [row for row in csv.reader(_text(path).splitlines()) if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise RuleError(f"{path}: {error}") from error
+    if rows and tuple(cell.strip().lower() for cell in rows[0]) in _HEADS:
+        del rows[0]
+    for row in rows:
+        if len(row) != 2:
+            raise RuleError(
+                f"{path}: {row!r:.80} has {len(row)} columns, old and new were expected"
+            )
+        if row[0] in pairs:
+            raise RuleError(f"{path}: {row[0]!r} stands twice")
+        pairs[row[0]] = row[1]
+    return pairs
+
+
+def _text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > FILE_LIMIT:
+            raise RuleError(f"{path}: {size:,} bytes, the limit is {FILE_LIMIT:,}")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise RefError(f"{path}: no such file") from error
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror}") from error

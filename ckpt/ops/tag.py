@@ -1,0 +1,40 @@
+"""Tag: labels that stand on any number of versions.
+
+Changed under the index's lock, by what stands there then.
+"""
+
+from collections.abc import Iterable
+
+from ckpt.errors import RefError
+from ckpt.refs import expect_name
+from ckpt.registry.index import Model, Version
+from ckpt.registry.registry import Registry
+
+
+def tag(
+    ref: str, names: Iterable[str], *, present: bool = True, registry: Registry | None = None
+) -> tuple[Version, list[str]]:
+    """Put tags on a version, or take them off; those that are so already stay so.
+
+    Returns:
+        The version, and all tags that it has then.
+
+    Raises:
+        RefError: There is no such version, or a tag to be taken off is not on it.
+    """
+    registry = registry or Registry()
+    chosen = [expect_name(name) for name in names]
+    version = registry.version(ref)
+
+    def tagged(model: Model) -> Model:
+        has = model.tags_of(version)
+        if missing := [name for name in chosen if not present and name not in has]:
+            hint = f"it has {', '.join(has)}" if has else "it has no tags"
+            raise RefError(f"{version.ref} has no tag {missing[0]!r}", hint=hint)
+        for name in chosen:
+            model = model.with_tag(name, version.number, present=present)
+        return model
+
+    what = " ".join(["tag", version.ref, *(() if present else ("-d",)), *chosen])
+    model = registry.change(version.model, tagged, what)
+    return version, model.tags_of(version)

@@ -1,0 +1,122 @@
+"""Repair: good copies of damaged objects, taken from files and from other registries.
+
+Law: nothing is taken but bytes whose SHA-256 is the name of what is damaged.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from ckpt.errors import IntegrityError
+from ckpt.formats import open_checkpoint
+from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.paths import open_path
+from ckpt.formats.stream import tensor_bytes
+from ckpt.io import digest
+from ckpt.io.files import ByteSource
+from ckpt.ops.register import gaps
+from ckpt.ops.verify import Damage, Verified, verify
+from ckpt.refs import parse_file_ref
+from ckpt.registry.index_file import FILE_NAME
+from ckpt.registry.registry import Registry
+from ckpt.registry.store.objects import ObjectStore
+
+Chunks = Callable[[], Iterable[bytes]]
+_ROUNDS = 2  # a manifest that comes back may name further objects that are damaged
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What was good, and where its copy came from; and what is left after that.
+
+    Attributes:
+        taken: What was damaged, and the file or registry that had a good copy.
+        left: All hashed once more.
+    """
+
+    taken: tuple[tuple[Damage, str], ...]
+    left: Verified
+
+
+def repair(places: Iterable[str], *, registry: Registry | None = None) -> Repaired:
+    """Verify, and take good copies of what is damaged from the first place that has one.
+
+    Args:
+        places: Checkpoint files, ``FILE::model``, or folders of other registries.
+        registry: What is repaired.
+
+    Raises:
+        RefError: A place does not exist.
+        FormatError: A file there is no checkpoint.
+        IntegrityError: The index cannot be read.
+    """
+    registry = registry or Registry()
+    places = list(places)
+    taken: list[tuple[Damage, str]] = []
+    left = verify(registry=registry)
+    for _ in range(_ROUNDS):
+        found = [pair for place in places for pair in _take(place, left.damages, registry)]
+        if not found:
+            break
+        taken += found
+        left = verify(registry=registry)
+    return Repaired(tuple(taken), left)
+
+
+def _take(
+    place: str, damages: Iterable[Damage], registry: Registry
+) -> Iterator[tuple[Damage, str]]:
+    folder = Path(place)
+    if (folder / FILE_NAME).is_file() or (folder / ".ckpt").is_dir():
+        yield from _take_from_registry(ObjectStore(folder / ".ckpt"), place, damages, registry)
+        return
+    ref = parse_file_ref(place)
+    with open_path(ref.path) as source:
+        checkpoint = open_checkpoint(source, inside=ref.inside)
+        yield from _take_from_file(source, checkpoint, place, damages, registry)
+
+
+def _take_from_registry(
+    other: ObjectStore, place: str, damages: Iterable[Damage], registry: Registry
+) -> Iterator[tuple[Damage, str]]:
+    for damage in damages:
+        # Damaged or missing there as well: another place may have it.
+        with suppress(IntegrityError), registry.store.writing():
+            if damage.nbytes is None:
+                registry.store.put_manifest(other.manifest(damage.digest))
+            else:
+                registry.store.put(other.stream(damage.digest, damage.nbytes, place))
+            yield damage, place
+
+
+def _take_from_file(
+    source: ByteSource,
+    checkpoint: Checkpoint,
+    place: str,
+    damages: Iterable[Damage],
+    registry: Registry,
+) -> Iterator[tuple[Damage, str]]:
+    wanted = {each.digest: each for each in damages if each.nbytes is not None}
+    sizes = {each.nbytes for each in wanted.values()}
+    for nbytes, chunks in _blobs(source, checkpoint):
+        if nbytes in sizes and (damage := wanted.pop(digest.of_chunks(chunks()), None)):
+            with registry.store.writing():
+                registry.store.put(chunks())
+            yield damage, place
+
+
+def _blobs(source: ByteSource, checkpoint: Checkpoint) -> Iterator[tuple[int, Chunks]]:
+    """All that registering the file would store: its tensors, and what lies around them."""
+    for span in checkpoint.spans:
+        yield span.nbytes, partial(source.stream, span.offset, span.nbytes)
+    for entry in checkpoint.entries:
+        if entry.span not in checkpoint.spans:
+            yield entry.nbytes, partial(tensor_bytes, checkpoint.source, entry)
+    around = list(gaps(checkpoint.spans, source.size))
+    yield (
+        sum(gap.nbytes for gap in around),
+        lambda: chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in around),
+    )

@@ -1,0 +1,1 @@
+"""What was done to an index, and an index rebuilt from that."""

@@ -1,0 +1,142 @@
+"""An index made anew of what the reflog tells and of the manifests that the store holds.
+
+Values only. Law: every manifest belongs to a version, there or removed; several of the same bytes
+belong to one. Clocks of files decide nothing.
+"""
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+from ckpt.errors import UsageError
+from ckpt.refs import expect_name
+from ckpt.registry.index import Index, Version
+from ckpt.registry.manifest import Manifest
+
+NAMELESS = "recovered"  # the model of versions whose record names none
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A new index, and what is not as it was.
+
+    Attributes:
+        index: The new one.
+        added: Versions of manifests that the reflog does not name, with new numbers.
+        unread: Versions that the reflog tells of, whose manifests cannot be read. They stay, so
+            that a good copy of the manifest is all that it takes to have them back.
+    """
+
+    index: Index
+    added: tuple[Version, ...]
+    unread: tuple[Version, ...]
+
+
+def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
+    """Make an index.
+
+    Args:
+        known: What the reflog tells; its versions keep their numbers.
+        manifests: All that can be read, by digest.
+    """
+    index = known
+    named = {name for version in _every(index) for name in version.manifests}
+    held = {(each.model, each.content) for each in _every(index) if each.manifest in manifests}
+    twins: dict[tuple[str, str], list[str]] = {}  # manifests by model and content
+    for name in _parents_first({k: v for k, v in manifests.items() if k not in named}):
+        content = model_of(manifests[name]), manifests[name].content_digest
+        if content not in held:
+            twins.setdefault(content, []).append(name)
+    objects = {key for name in named & manifests.keys() for key in manifests[name].objects()}
+    added = []
+    for (model, digest), names in twins.items():
+        manifest = manifests[names[0]]
+        needs = manifest.objects()
+        grown = sum(nbytes for key, (nbytes, _) in needs.items() if key not in objects)
+        version = _version(manifest, model, digest, names)
+        version = replace(version, number=index.next_number(model), new_bytes=grown)
+        index = index.with_version(version)
+        objects |= needs.keys()
+        added.append(version)
+    unread = (each for each in _there(known) if each.manifest not in manifests)
+    return Rebuilt(index, tuple(added), tuple(unread))
+
+
+def model_of(manifest: Manifest) -> str:
+    """The model that a manifest's record names."""
+    try:
+        return expect_name(str(manifest.record.get("model")))
+    except UsageError:
+        return NAMELESS
+
+
+def _there(index: Index) -> Iterator[Version]:
+    for model in index.models.values():
+        yield from model.versions.values()
+
+
+def _every(index: Index) -> Iterator[Version]:
+    yield from _there(index)
+    for model in index.models.values():
+        yield from model.removed.values()
+
+
+def _parents_first(manifests: Mapping[str, Manifest]) -> Iterator[str]:
+    """Parents before what was made of them, else by the record's time, else by digest."""
+    children: dict[str, list[str]] = {}
+    ready = []
+    for name, manifest in manifests.items():
+        parent = _parent(manifest)
+        if parent in manifests:
+            children.setdefault(parent, []).append(name)
+        else:
+            ready.append((_text(manifest, "created"), name))
+    heapq.heapify(ready)
+    while ready:
+        _, name = heapq.heappop(ready)
+        yield name
+        for child in children.get(name, ()):
+            heapq.heappush(ready, (_text(manifests[child], "created"), child))
+
+
+def _parent(manifest: Manifest) -> str:
+    """Its parent's manifest; a digest names what came before, so there is no circle."""
+    parent = manifest.record.get("parent")
+    return str(parent.get("manifest")) if isinstance(parent, dict) else ""
+
+
+def _version(manifest: Manifest, model: str, content: str, names: list[str]) -> Version:
+    """The version of the first of some manifests of the same bytes, without a number yet."""
+    metrics = manifest.record.get("metrics")
+    return Version(
+        model=model,
+        number=0,
+        manifest=names[0],
+        content=content,
+        file=manifest.file_digest,
+        size=manifest.skeleton.size,
+        keys=len(manifest.entries),
+        new_bytes=0,
+        made_by=_text(manifest, "made_by") or "found by fsck",
+        created=_text(manifest, "created"),
+        metrics=_numbers(metrics) if isinstance(metrics, dict) else {},
+        message=_text(manifest, "message"),
+        tensors=manifest.tensors_digest,
+        also=tuple(sorted(names[1:])),
+    )
+
+
+def _text(manifest: Manifest, field: str) -> str:
+    """A text of the record; empty if there is none, as in records of older versions."""
+    value = manifest.record.get(field)
+    return value if isinstance(value, str) else ""
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: value
+        for name, value in metrics.items()
+        if type(value) in (int, float) and isfinite(value)
+    }

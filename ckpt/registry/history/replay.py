@@ -1,0 +1,148 @@
+"""The index made anew of the reflog: each write's changes, one after the other.
+
+Law: after any writes to an `IndexFile` that began empty, `replayed(reflog.entries())` has the
+models that the index has. Only fields that this ckpt does not know, of models and of the document,
+are not in a reflog; those of versions are.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+
+from ckpt.refs import is_version
+from ckpt.registry.history.changes import REMOVED, THERE, Value, changes, number_of
+from ckpt.registry.history.reflog import Entry
+from ckpt.registry.index import Index, Model, Version, read_version, version_line
+
+_Lines = dict[tuple[str, int], Version]
+_Values = dict[tuple[str, str], Value]  # by kind and name
+
+
+def write_entry(
+    before: Index,
+    after: Index,
+    what: str,
+    *,
+    time: str,
+    parent: str | None = None,
+    undoes: str | None = None,
+    elsewhere: bool = False,
+) -> Entry:
+    """The entry of a write that makes `after` of `before`, whose `write_id` is the parent."""
+    changed = [
+        model for name, model in after.models.items() if model is not before.models.get(name)
+    ]
+    olds = {
+        model.name: before.models.get(model.name) or Model(name=model.name) for model in changed
+    }
+    return Entry(
+        write_id=after.write_id,
+        parent=before.write_id if parent is None else parent,
+        time=time,
+        what=what,
+        changes=tuple(changes(before, after)),
+        undoes=undoes,
+        versions={
+            version.ref: version_line(version)
+            for model in changed
+            for version in _new(olds[model.name], model)
+        },
+        next_numbers={model.name: model.next_number for model in changed},
+        gone=tuple(name for model in changed for name in _gone(olds[model.name], model)),
+        serial=after.serial,
+        elsewhere=elsewhere,
+    )
+
+
+def _new(before: Model, after: Model) -> list[Version]:
+    old = {**before.versions, **before.removed}
+    every = (*after.versions.values(), *after.removed.values())
+    # Most are the very same, which is told faster than that they are equal.
+    others = [version for version in every if version is not old.get(version.number)]
+    return [version for version in others if version != old.get(version.number)]
+
+
+def _gone(before: Model, after: Model) -> Iterator[str]:
+    """The manifests of versions that are neither there nor removed any more."""
+    for number, version in {**before.versions, **before.removed}.items():
+        if number not in after.versions and number not in after.removed:
+            yield from version.manifests
+
+
+def happened(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries that led to the last one, the first of them first.
+
+    The others never came about, since the process was killed, or the index was put back to what
+    it was before them. Where no entry tells what an entry came after, that is the one above it.
+    """
+    places = {entry.write_id: place for place, entry in enumerate(entries)}
+    found: list[Entry] = []
+    place = len(entries) - 1
+    while place >= 0:
+        found.append(entries[place])
+        if not entries[place].parent:
+            break
+        place = min(places.get(entries[place].parent, place), place - 1)
+    return found[::-1]
+
+
+def replayed(entries: Sequence[Entry]) -> Index:
+    """The index that the entries led to; its `serial` is no less than that of any of them."""
+    lines: _Lines = {}
+    values: dict[str, _Values] = {}
+    next_numbers: dict[str, int] = {}
+    done = happened(entries)
+    for entry in done:
+        for ref, line in entry.versions.items():
+            model, _, label = ref.rpartition(":")
+            with suppress(ValueError, TypeError, AttributeError):
+                number = _number(label)
+                lines[model, number] = read_version(model, number, line)
+        for change in entry.changes:
+            values.setdefault(change.model, {})[change.kind, change.name] = change.after
+        next_numbers |= entry.next_numbers
+    return Index(
+        serial=max((entry.serial for entry in entries), default=0),
+        write_id=done[-1].write_id if done else "",
+        models={
+            name: _model(name, lines, values[name], next_numbers.get(name, 1)) for name in values
+        },
+    )
+
+
+def _model(
+    name: str, lines: Mapping[tuple[str, int], Version], values: _Values, next_number: int
+) -> Model:
+    known = {number: version for (model, number), version in lines.items() if model == name}
+    versions = {number: known[number] for number in _standing(values, THERE, known)}
+    aliases = {
+        key: _number(value)
+        for (kind, key), value in values.items()
+        if kind == "alias" and _number(value) in versions
+    }
+    tags = {
+        key: _numbers(value, versions) for (kind, key), value in values.items() if kind == "tag"
+    }
+    return Model(
+        name=name,
+        next_number=max(next_number, *(number + 1 for number in known), 1),
+        aliases=aliases,
+        protected=frozenset(key for key in aliases if values.get(("protected", key))),
+        tags={key: numbers for key, numbers in tags.items() if numbers},
+        versions=versions,
+        removed={number: known[number] for number in _standing(values, REMOVED, known)},
+    )
+
+
+def _standing(values: _Values, state: str, known: Iterable[int]) -> list[int]:
+    """The numbers of versions that are there, or removed, and whose lines are known."""
+    return [number for number in sorted(known) if values.get(("version", f"v{number}")) == state]
+
+
+def _numbers(value: Value, versions: Mapping[int, Version]) -> tuple[int, ...]:
+    labels = value if isinstance(value, tuple) else ()
+    return tuple(number for number in map(_number, labels) if number in versions)
+
+
+def _number(label: object) -> int:
+    """The number of a version's label, and 0, which no version has, of anything else."""
+    return number_of(label) if isinstance(label, str) and is_version(label) else 0

@@ -1,0 +1,237 @@
+"""The manifest: the immutable description of one version.
+
+It names the version's tensors and the bytes around them (the skeleton) by digest, so that
+file = skeleton + tensors, byte for byte. It is canonical JSON, stored under the digest of
+its own bytes. Blobs up to 4 KiB, and small skeletons, stand in it (`inline`).
+Laws: `Manifest.from_bytes(m.to_bytes()) == m`; equal content has an equal `content_digest`.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckpt.dtypes import DTYPES
+from ckpt.errors import IntegrityError
+from ckpt.io import digest
+from ckpt.io.files import is_base_name
+from ckpt.tensors import TensorEntry
+
+SCHEMA = 1
+INLINE_BYTES = 4096  # a bias should not cost a disk block
+# A skeleton is mostly zip padding and repeated names: 80 KB of one take 8 KB here.
+INLINE_SKELETON_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A range of the file that a tensor fills."""
+
+    offset: int
+    nbytes: int
+    digest: str
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte after the hole."""
+        return self.offset + self.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """The file's bytes outside the tensors.
+
+    Attributes:
+        size: Bytes of the whole file.
+        holes: Where tensors go, in file order, disjoint.
+        digest: Of the bytes outside the holes, joined.
+    """
+
+    size: int
+    holes: tuple[Hole, ...]
+    digest: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes outside the holes."""
+        return self.size - sum(hole.nbytes for hole in self.holes)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One version.
+
+    Attributes:
+        format: The container's format, e.g. ``torch-zip``.
+        file_name: The base name that the file had, or would have; of several files that of
+            their folder.
+        file_digest: Of the whole file, or of several joined; None where it was never put
+            together (a rename).
+        skeleton: The file around the tensors.
+        entries: In file order, each with its digest and without an offset.
+        inside: Which state_dict of a training checkpoint they are, as after ``FILE::``.
+        rest: The container's non-tensor part, for people to read.
+        record: Where the version comes from: parent, plan, training, metrics, environment.
+        inline: Digest to bytes, of what is too small for an object of its own.
+        files: Base name and bytes of each file, joined in this order; empty of a single one.
+    """
+
+    format: str
+    file_name: str
+    file_digest: str | None
+    skeleton: Skeleton
+    entries: tuple[TensorEntry, ...]
+    inside: str | None = None
+    rest: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+    inline: Mapping[str, bytes] = field(default_factory=dict)
+    files: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def content_digest(self) -> str:
+        """What the version holds, whatever its record says: equal bytes, equal digest."""
+        content = [
+            self.format,
+            self.inside,
+            *self._content(),
+            *([self.files] if self.files else []),
+        ]
+        return digest.of_bytes(canonical(content))
+
+    @property
+    def tensors_digest(self) -> str:
+        """What the state_dict holds, whatever its container and its order."""
+        return digest.of_bytes(
+            canonical(sorted([e.key, e.dtype, list(e.shape), e.digest] for e in self.entries))
+        )
+
+    @property
+    def tensor_nbytes(self) -> int:
+        """Bytes of all tensors, tied ones counted once for each key."""
+        return sum(entry.nbytes for entry in self.entries)
+
+    def objects(self) -> dict[str, tuple[int, str]]:
+        """Every object that the version needs: digest to (bytes, what it is)."""
+        found: dict[str, tuple[int, str]] = {}
+        for entry in self.entries:
+            found.setdefault(str(entry.digest), (entry.nbytes, entry.key))
+        for hole in self.skeleton.holes:
+            found.setdefault(hole.digest, (hole.nbytes, f"bytes at {hole.offset}"))
+        found.setdefault(self.skeleton.digest, (self.skeleton.nbytes, "skeleton"))
+        source = self.record.get("definition")
+        if isinstance(source, dict):
+            found.setdefault(source["digest"], (source["nbytes"], "definition"))
+        return {key: what for key, what in found.items() if key not in self.inline}
+
+    def _content(self) -> list[Any]:
+        skeleton = self.skeleton
+        return [
+            [
+                skeleton.size,
+                skeleton.digest,
+                [[h.offset, h.nbytes, h.digest] for h in skeleton.holes],
+            ],
+            [[e.key, e.dtype, list(e.shape), e.digest] for e in self.entries],
+        ]
+
+    def to_bytes(self) -> bytes:
+        """The manifest as it is stored."""
+        skeleton, entries = self._content()
+        files = {"files": self.files} if self.files else {}
+        return canonical(
+            {
+                **files,
+                "schema": SCHEMA,
+                "format": self.format,
+                "file": {"name": self.file_name, "digest": self.file_digest},
+                "skeleton": skeleton,
+                "entries": entries,
+                "inside": self.inside,
+                "rest": self.rest,
+                "record": self.record,
+                "inline": {key: _packed(data) for key, data in self.inline.items()},
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Manifest":
+        """Read a stored manifest.
+
+        Raises:
+            IntegrityError: It is not a manifest, or one of a newer schema.
+        """
+        try:
+            document = json.loads(data)
+            schema = document["schema"]
+            if schema == SCHEMA:
+                return _read(document)
+        except (ValueError, TypeError, KeyError, RecursionError, zlib.error) as error:
+            raise IntegrityError(f"not a manifest: {error!r}") from error
+        raise IntegrityError(
+            f"manifest of schema {schema}, this ckpt reads up to {SCHEMA}",
+            hint="a newer ckpt wrote it: pip install -U ckpt-registry",
+        )
+
+
+def canonical(document: object) -> bytes:
+    """JSON with one spelling: sorted keys, no blanks, ASCII, no NaN."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode(
+        "ascii"
+    )
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, 9)).decode("ascii")
+
+
+def _read(document: dict[str, Any]) -> Manifest:
+    size, skeleton_digest, holes = document["skeleton"]
+    manifest = Manifest(
+        format=document["format"],
+        file_name=document["file"]["name"],
+        file_digest=document["file"]["digest"],
+        skeleton=Skeleton(size, tuple(Hole(*hole) for hole in holes), skeleton_digest),
+        entries=tuple(
+            TensorEntry(key, dtype, tuple(shape), digest=tensor)
+            for key, dtype, shape, tensor in document["entries"]
+        ),
+        inside=document["inside"],
+        rest=document["rest"],
+        record=document["record"],
+        inline={key: _unpacked(key, text) for key, text in document["inline"].items()},
+        files=tuple((name, nbytes) for name, nbytes in document.get("files", ())),
+    )
+    _check(manifest)
+    return manifest
+
+
+def _unpacked(name: str, text: str) -> bytes:
+    inflater = zlib.decompressobj()
+    data = inflater.decompress(base64.b64decode(text), INLINE_SKELETON_BYTES)
+    if not inflater.eof or digest.of_bytes(data) != name:
+        raise ValueError(f"inline blob {name} is damaged")
+    return data
+
+
+def _check(manifest: Manifest) -> None:
+    """What the types cannot say: digests are digests, holes are ordered, dtypes known."""
+    position = 0
+    for hole in manifest.skeleton.holes:
+        if hole.offset < position or hole.nbytes < 0:
+            raise ValueError(f"hole at {hole.offset} is out of order")
+        position = hole.end
+    if position > manifest.skeleton.size:
+        raise ValueError(f"a hole ends at {position}, the file at {manifest.skeleton.size}")
+    for entry in manifest.entries:
+        if entry.dtype not in DTYPES:
+            raise ValueError(f"unknown dtype {entry.dtype!r}")
+    if manifest.files and sum(nbytes for _, nbytes in manifest.files) != manifest.skeleton.size:
+        raise ValueError("its files are not as long as what they are cut of")
+    for file_name, nbytes in manifest.files:
+        if not is_base_name(file_name) or nbytes < 0:
+            raise ValueError(f"{file_name!r} of {nbytes} bytes is no file of a checkpoint")
+    for name in manifest.objects():
+        if not digest.is_digest(name):
+            raise ValueError(f"not a digest: {name!r}")

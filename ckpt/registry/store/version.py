@@ -1,0 +1,115 @@
+"""A version as a source of bytes: its container's file, put together from objects.
+
+The file is never written for this: a reader of formats finds the skeleton's bytes here at
+once and the tensors only if it asks for them.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import cached_property
+from typing import BinaryIO
+
+from ckpt.io.files import Part, Seen
+from ckpt.registry.manifest import Hole, Manifest
+from ckpt.registry.store.objects import ObjectStore
+from ckpt.tensors import Span
+
+
+class VersionSource:
+    """The bytes of one version's file; a `ckpt.io.files.ByteSource`.
+
+    Args:
+        name: What to call the version in messages, e.g. ``mnist-cnn:v1``.
+        manifest: Its manifest.
+        store: Where its objects are.
+    """
+
+    def __init__(self, name: str, manifest: Manifest, store: ObjectStore) -> None:
+        self.name = name
+        self.manifest = manifest
+        self.size = manifest.skeleton.size
+        self.parts = tuple(_parts(manifest))
+        self._store = store
+        self._holes = manifest.skeleton.holes
+        self._ends = [hole.end for hole in self._holes]
+        self._filled = [0]  # bytes of holes before each hole
+        for hole in self._holes:
+            self._filled.append(self._filled[-1] + hole.nbytes)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """See `ByteSource.read`."""
+        return b"".join(self.stream(offset, nbytes))
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        """See `ByteSource.stream`.
+
+        Raises:
+            IntegrityError: An object is absent or damaged.
+        """
+        for part, hole in self.pieces(Span(offset, nbytes)):
+            if hole is None:
+                yield self.own(part)
+            elif part == Span(0, hole.nbytes):
+                yield from self.blob(hole.digest, hole.nbytes)
+            else:
+                # A part cannot be verified without the whole.
+                yield b"".join(self.blob(hole.digest, hole.nbytes))[part.offset : part.end]
+
+    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
+        """See `ByteSource.copy`."""
+        for chunk in self.stream(offset, nbytes):
+            if seen is not None:
+                seen(chunk)
+            out.write(chunk)
+
+    def mapped(self, offset: int, nbytes: int) -> memoryview | None:
+        """See `ByteSource.mapped`; None, for what is stored is verified as it is read."""
+        return None
+
+    def pieces(self, span: Span) -> Iterator[tuple[Span, Hole | None]]:
+        """Cut a span of the file at the holes.
+
+        Yields:
+            (the part inside the hole, the hole), or (the part of the skeleton's bytes, None).
+        """
+        position = span.offset
+        index = bisect_right(self._ends, position)
+        while position < span.end:
+            hole = self._holes[index] if index < len(self._holes) else None
+            if hole is not None and hole.offset <= position:
+                end = min(hole.end, span.end)
+                yield Span(position - hole.offset, end - position), hole
+                index += 1
+            else:
+                end = span.end if hole is None else min(hole.offset, span.end)
+                yield Span(position - self._filled[index], end - position), None
+            position = end
+
+    def own(self, part: Span) -> bytes:
+        """A part of the skeleton's own bytes."""
+        return self._skeleton[part.offset : part.end]
+
+    def blob(self, digest: str, nbytes: int) -> Iterator[bytes]:
+        """The verified bytes of a tensor or of the skeleton, inlined or not."""
+        inline = self.manifest.inline.get(digest)
+        if inline is not None:
+            yield inline
+        else:
+            what = f"{self.name}: {self._keys.get(digest, 'skeleton')}"
+            yield from self._store.stream(digest, nbytes, what)
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        return {str(entry.digest): entry.key for entry in self.manifest.entries}
+
+    @cached_property
+    def _skeleton(self) -> bytes:
+        skeleton = self.manifest.skeleton
+        return b"".join(self.blob(skeleton.digest, skeleton.nbytes))
+
+
+def _parts(manifest: Manifest) -> Iterator[Part]:
+    position = 0
+    for name, nbytes in manifest.files or ((manifest.file_name, manifest.skeleton.size),):
+        yield Part(name, position, nbytes)
+        position += nbytes

@@ -1,0 +1,85 @@
+"""Rules that apply at once: a swap, or a chain that shifts, cannot be done one after the other.
+
+A key is read once from left to right; at each place the rule that matches first takes it, of
+several the one that is listed first. What a rule has put in place, no other sees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ckpt.errors import RuleError
+from ckpt.rules.patterns import Match
+from ckpt.rules.planned import Planned, with_keys
+from ckpt.rules.substitution import RenameRule, expect_length, parse_rule
+
+SWAP = "<->"
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """A group of rules; see `ckpt.rules.planned.Rule`.
+
+    Attributes:
+        rules: Each looks at the key as it was before the group.
+        swap: ``a<->b``, if it was typed so.
+    """
+
+    rules: tuple[RenameRule, ...]
+    swap: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What to call it in messages: the swap, or the first of the rules."""
+        if self.swap is not None:
+            return self.swap
+        more = len(self.rules) - 1
+        return f"{self.rules[0].text} and {more} more at once" if more else self.rules[0].text
+
+    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
+        """See `ckpt.rules.planned.Rule`."""
+        return with_keys(tensors, self.apply)
+
+    def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
+        """See `ckpt.rules.planned.Rule`."""
+        for rule in self.rules:
+            if not any(rule.search(key) for key in keys):
+                return rule.old
+        return None
+
+    def apply(self, key: str) -> str:
+        """The key after one pass.
+
+        Raises:
+            RuleError: A pattern ran too long, or the result is no possible key.
+        """
+        position, made, parts = 0, 0, list[str]()
+        while True:
+            found: tuple[RenameRule, Match] | None = None
+            for rule in self.rules:
+                match = rule.search(key, position)
+                if match and match[0] and (found is None or match.start() < found[1].start()):
+                    found = rule, match
+            if found is None:
+                return "".join([*parts, key[position:]])
+            rule, match = found
+            parts += [key[position : match.start()], rule.expand(match)]
+            position = match.end()
+            made += len(parts[-1])
+            expect_length(made, self.text)
+
+
+def parse_swap(text: str, *, word: bool = False) -> AtOnce:
+    """Read ``a<->b``, both sides literal.
+
+    Raises:
+        RuleError: A side is empty, or there are more than two.
+    """
+    sides = text.split(SWAP)
+    if len(sides) != 2 or not all(sides) or sides[0] == sides[1]:
+        raise RuleError(f"rule '{text}' does not swap two names", hint="write A<->B, in quotes")
+    one, other = sides
+    rules = [
+        parse_rule(f"{old}->{new}", literal=True, word=word)
+        for old, new in ((one, other), (other, one))
+    ]
+    return AtOnce(tuple(rules), swap=text)

@@ -1,6 +1,0 @@
-"""The mapping between two state_dicts, found from names, shapes and, where known, digests."""
-
-from ckpt.rules.infer.engine import infer
-from ckpt.rules.infer.result import Confidence, Inference, Match, Operation
-
-__all__ = ["Confidence", "Inference", "Match", "Operation", "infer"]

@@ -1,0 +1,127 @@
+"""The changes of keys, a row for each that are alike: what happened, to which keys, and how."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ckpt.compare.keys import KeyDiff
+from ckpt.compare.moves import Move, find_moves
+from ckpt.show.look.folding import fold
+from ckpt.show.look.tables import Table
+from ckpt.show.look.words import count, printable, shape
+from ckpt.tensors import TensorEntry
+
+KINDS = ("added", "removed", "renamed", "reshaped", "re-typed", "changed")
+
+
+class Row(NamedTuple):
+    """``renamed``, ``conv{1,2}.weight  ->  embed{1,2}.weight``, ``2 keys, same bytes``."""
+
+    word: str
+    what: str
+    detail: str
+
+
+def change_rows(diff: KeyDiff, inferred: Sequence[tuple[str, str]] = ()) -> Iterator[Row]:
+    """All that changed; what is the same is counted.
+
+    Args:
+        diff: By key.
+        inferred: (removed key, added key), of what was renamed as far as names and shapes tell.
+    """
+    known = {key for pair in inferred for key in pair}
+    for word, entries in (("removed", diff.removed), ("added", diff.added)):
+        left = [entry for entry in entries if entry.key not in known]
+        yield from _group(word, [(e.key,) for e in left], [_kind(e) for e in left])
+    moves, renamed = moves_of(diff)
+    yield from _moved(moves)
+    yield from _group("renamed", renamed, note="same bytes")
+    yield from _group("renamed?", inferred, note="by names and shapes")
+    yield from _pairs(
+        "reshaped", [(a.key, shape(a.shape), shape(b.shape)) for a, b in diff.reshaped]
+    )
+    yield from _pairs("re-typed", [(a.key, a.dtype, b.dtype) for a, b in diff.retyped])
+    swapped = {key for pair in diff.swapped for key in pair}
+    for one, other in diff.swapped:
+        what = f"{printable(one)}  <->  {printable(other)}"
+        yield Row("swapped", what, "each has the bytes of the other")
+    changed = [(a.key,) for a, _ in diff.changed if a.key not in swapped]
+    yield from _group("changed", changed, note="other values")
+    for word, ties in (("tied", diff.tied), ("untied", diff.untied)):
+        for key, other in ties:
+            yield Row(word, f"{printable(key)}  =  {printable(other)}", "one tensor for both")
+    yield from _group("reordered", [(key,) for key in diff.reordered])
+    if diff.same:
+        yield Row("same", count(len(diff.same), "key"), "")
+
+
+def moves_of(diff: KeyDiff) -> tuple[list[Move], list[tuple[str, str]]]:
+    """What moved as a whole, and the renames besides."""
+    return find_moves(diff.keys_before, [(a.key, b.key) for a, b in diff.renamed])
+
+
+def stat_table(diff: KeyDiff) -> Table:
+    """How many keys of each module changed in which way; modules that did alike are one row."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for word, key in _changed_keys(diff):
+        counts[key.rpartition(".")[0]][word] += 1
+    alike: defaultdict[tuple[int, ...], list[tuple[str, ...]]] = defaultdict(list)
+    for module, found in counts.items():
+        alike[tuple(found[kind] for kind in KINDS)].append((module,))
+    shown = [at for at in range(len(KINDS)) if any(numbers[at] for numbers in alike)]
+    heads = [KINDS[at] for at in shown]
+    rows = [
+        [printable(folded.cells[0]) or "(root)", *(f"{numbers[at] or ''}" for at in shown)]
+        for numbers, modules in alike.items()
+        for folded in fold(modules)
+    ]
+    return Table(["module", *heads], rows, right=heads)
+
+
+def _changed_keys(diff: KeyDiff) -> Iterator[tuple[str, str]]:
+    """(What happened, key), by the key that it has on the second side if it is there."""
+    yield from (("removed", entry.key) for entry in diff.removed)
+    yield from (("added", entry.key) for entry in diff.added)
+    groups = (diff.renamed, diff.reshaped, diff.retyped, diff.changed)
+    for word, pairs in zip(KINDS[2:], groups, strict=True):
+        yield from ((word, b.key) for _, b in pairs)
+
+
+def _moved(moves: Sequence[Move]) -> Iterator[Row]:
+    counts = {(_all(move.old), _all(move.new)): move.count for move in moves}
+    for folded in fold([*counts]):
+        one = counts.get(folded.cells[:2])  # type: ignore[arg-type]
+        many = count(folded.count, "module") if one is None else count(one, "key")
+        yield Row("moved", "  ->  ".join(map(printable, folded.cells)), f"{many}, same bytes")
+
+
+def _all(module: str) -> str:
+    return f"{module}.*" if module else "*"
+
+
+def _kind(entry: TensorEntry) -> str:
+    return f"{shape(entry.shape)}  {entry.dtype}"
+
+
+def _group(
+    word: str, rows: Sequence[tuple[str, ...]], kinds: Sequence[str] = (), *, note: str = ""
+) -> Iterator[Row]:
+    """Folded rows; one of a single key has its shape and dtype."""
+    described = dict(zip(rows, kinds, strict=False))
+    for folded in fold(rows):
+        if folded.count == 1:
+            detail = described.get(folded.cells, note)
+        else:
+            detail = ", ".join(filter(None, [count(folded.count, "key"), note]))
+        yield Row(word, "  ->  ".join(map(printable, folded.cells)), detail)
+
+
+def _pairs(word: str, changes: Sequence[tuple[str, str, str]]) -> Iterator[Row]:
+    """Keys that went from one thing to another, folded where they did alike."""
+    alike: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for key, before, after in changes:
+        alike[f"{before}  ->  {after}"].append((key,))
+    for detail, rows in alike.items():
+        for folded in fold(rows):
+            keys = f"{count(folded.count, 'key')}, " if folded.count > 1 else ""
+            yield Row(word, printable(folded.cells[0]), keys + detail)

@@ -1,0 +1,1 @@
+"""How text looks: tables, folding, words, progress, the terminal, pages."""

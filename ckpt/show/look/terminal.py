@@ -1,0 +1,160 @@
+"""The terminal: where text goes out, in what its encoding and the person can take."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import TextIO
+
+from ckpt.io.strict_json import plain
+from ckpt.show.look.words import printable
+
+# What stands for a symbol where the terminal's encoding lacks it.
+_ASCII = str.maketrans(
+    {
+        "·": "-",
+        "×": "x",
+        "…": "...",
+        "→": "->",
+        "█": "#",
+        "─": "-",
+        **dict(zip("▁▂▃▄▅▆▇", "_.:-=+*", strict=True)),
+    }
+)
+NARROWEST = 16  # columns; a key folded tighter than this is not readable
+# From here on tabulate, which takes 17 µs a row, lays out the widest cells alone.
+_MANY_ROWS = 1000
+_COLOURS = {"red": "31", "green": "32", "yellow": "33"}
+
+
+class Terminal:
+    """Results go to `out`, progress and remarks to `err`.
+
+    Args:
+        out: Usually stdout.
+        err: Usually stderr.
+        quiet: Leave out remarks and progress.
+    """
+
+    def __init__(
+        self, *, out: TextIO | None = None, err: TextIO | None = None, quiet: bool = False
+    ) -> None:
+        self.out = out or sys.stdout
+        self.err = err or sys.stderr
+        self.quiet = quiet
+
+    def result(self, text: str) -> None:
+        """Print a result."""
+        _write(self.out, text)
+
+    def data(self, document: object) -> None:
+        """Print a result as JSON: ASCII, no bare NaN."""
+        text = json.dumps(plain(document), indent=2, allow_nan=False)
+        _write(self.out, text)
+
+    def remark(self, text: str) -> None:
+        """Say something beside the result, unless it shall be quiet."""
+        if not self.quiet:
+            _write(self.err, text)
+
+    def error(self, message: str, hint: str | None = None) -> None:
+        """Say what went wrong in one line, and below it what to do."""
+        one_line = printable(message)
+        _write(self.err, f"{_label('error:', 'red', self.err)} {one_line}")
+        if hint:
+            lines = hint.splitlines()
+            _write(self.err, f"{_label('hint:', 'yellow', self.err)}  {printable(lines[0])}")
+            for line in lines[1:]:
+                _write(self.err, f"       {printable(line)}")
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None in a pipe, where nothing is folded."""
+        if not self.out.isatty():
+            return None
+        from shutil import get_terminal_size
+
+        return get_terminal_size().columns
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether colour may go to `stream`: a terminal, not a dumb one, and no `NO_COLOR`."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def painted(word: str, colour: str) -> str:
+    """A word in a colour."""
+    return f"\x1b[{_COLOURS[colour]}m{word}\x1b[0m"
+
+
+def _label(word: str, colour: str, stream: TextIO) -> str:
+    return painted(word, colour) if coloured(stream) else word
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+    stream.write(text + "\n")
+    stream.flush()
+
+
+def table(
+    rows: Sequence[Sequence[object]],
+    headers: Sequence[str],
+    *,
+    right: Sequence[str] = (),
+    width: int | None = None,
+) -> str:
+    """A table by `tabulate`.
+
+    Args:
+        rows: Cells; text from files must be `printable` already.
+        headers: One a column.
+        right: The headers whose columns are aligned to the right.
+        width: Columns of the terminal; a wider table folds its first column.
+    """
+    from tabulate import tabulate
+
+    cells = [[str(cell) for cell in row] for row in rows]
+    align = ["right" if header in right else "left" for header in headers]
+    folds: list[int | None] = [None] * len(headers)
+    if width is not None and cells:
+        heads = [header + "  " for header in headers]  # tabulate pads heads, not cells
+        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+        spare = width - sum(widths[1:]) - 2 * (len(headers) - 1)
+        if widths[0] > spare >= NARROWEST:
+            folds[0] = spare
+
+    def tabulated(cells: list[list[str]]) -> str:
+        return tabulate(cells, headers, colalign=align, disable_numparse=True, maxcolwidths=folds)
+
+    quick = len(cells) >= _MANY_ROWS and not any(folds) and _is_plain_ascii(cells)
+    text = _by_widest(cells, align, tabulated) if quick else tabulated(cells)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _by_widest(
+    cells: list[list[str]], align: list[str], tabulated: Callable[[list[list[str]]], str]
+) -> str:
+    """The table that `tabulated` would make, which is shown each column's widest cell alone.
+
+    Its rule, ``---  -----``, says how wide the columns are.
+    """
+    cells = [[cell.strip() for cell in row] for row in cells]
+    widest = [max(column, key=len) for column in zip(*cells, strict=True)]
+    head, rule, *_ = tabulated([widest]).splitlines()
+    signs = ["" if side == "right" else "-" for side in align]
+    row_format = "  ".join(
+        f"%{sign}{len(dashes)}s" for sign, dashes in zip(signs, rule.split(), strict=True)
+    )
+    return "\n".join([head, rule, *((row_format % tuple(row)).rstrip() for row in cells)])
+
+
+def _is_plain_ascii(cells: list[list[str]]) -> bool:
+    """Whether every character takes one column, and none is a control code."""
+    text = "".join(chain.from_iterable(cells))
+    return text.isascii() and text.isprintable()

@@ -1,0 +1,23 @@
+"""A version that was added: what `ckpt register`, `rename` and `train` answer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ckpt.io import digest
+from ckpt.registry.registry import Added
+from ckpt.show.look.words import count, size
+from ckpt.show.ls import version_data
+
+
+def added_text(added: Added) -> str:
+    """What became of a version that was to be added."""
+    version = added.version
+    name = f"{version.ref}  {digest.short(version.manifest)}  {size(version.size)}"
+    if not added.new:
+        return f"already there as {name}: the same bytes, nothing was added"
+    return f"registered {name}, {count(version.keys, 'key')}, {size(version.new_bytes)} new"
+
+
+def added_data(added: Added) -> Mapping[str, Any]:
+    """The same for JSON."""
+    return {**version_data(added.version), "new": added.new}

@@ -1,0 +1,210 @@
+"""A rename: the plan, whether it fits, and what was written."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from ckpt.ops.rename import Renamed
+from ckpt.rules.expressions import (
+    Cast,
+    Copied,
+    Expression,
+    Filled,
+    Joined,
+    Narrowed,
+    Permuted,
+    Reshaped,
+    Source,
+)
+from ckpt.rules.plan import Plan
+from ckpt.rules.prefixes import Unwrap, wrappers_of
+from ckpt.show.diff.fit import fitting_data
+from ckpt.show.export import also_named_text, left_out_text, written_data, written_text
+from ckpt.show.look.folding import fold
+from ckpt.show.look.words import count, printable, shape
+from ckpt.show.register import added_data, added_text
+
+MOST_LINES = 8  # more renamed keys than this are folded
+
+
+def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
+    """The plan, then the verdict, then what stands where now."""
+    parts = [plan_text(renamed)]
+    if renamed.written:
+        parts.append(written_text(renamed.written))
+        also = also_named_text(renamed.written)
+        parts += [f"  {also}"] if also else []
+    if renamed.saved:
+        parts.append(f"saved the rules in {printable(str(renamed.saved))}")
+    if renamed.added:
+        parts.append(added_text(renamed.added))
+    left = left_out_text(renamed.written.left_out if renamed.written else renamed.left_out)
+    parts += [f"  {left}"] if left else []
+    if dry_run:
+        parts.append("nothing written (--dry-run)")
+    return parts[0] + "\n\n" + "\n".join(parts[1:])
+
+
+def plan_text(renamed: Renamed) -> str:
+    """Every tensor that changes, folded where they are many, and the count of the others."""
+    plan = renamed.plan
+    verdict = f"  {', '.join(_counts(plan))}"
+    if renamed.proof:
+        largest = max(renamed.proof.largest)
+        verdict += f" · proved: outputs agree to {largest:.1g}"
+    if renamed.fitting:
+        verdict += f" · fits {printable(renamed.fitting.definition)}"
+    return "\n".join(
+        [
+            *_renames(plan),
+            *_made(plan),
+            *_dropped(plan),
+            *_unwrapped(plan),
+            *_by_rule(renamed),
+            *_found(renamed),
+            verdict,
+        ]
+    )
+
+
+def _found(renamed: Renamed) -> Iterator[str]:
+    """How sure the mapping is, and the rules that were found."""
+    if renamed.found is not None:
+        from ckpt.show.diff.mapping import rules_lines, sureness
+
+        yield f"  found for {printable(renamed.found.target)}: {sureness(renamed.found)}"
+        yield from rules_lines(renamed.found.rules)
+
+
+def _renames(plan: Plan) -> list[str]:
+    pairs = [(change.old, change.new) for change in plan.renamed]
+    pairs += plan.aliases.items()
+    if len(pairs) <= MOST_LINES:
+        rows = [(printable(old), printable(new), "") for old, new in pairs]
+    else:
+        rows = [
+            (printable(line.cells[0]), printable(line.cells[1]), f"   {count(line.count, 'key')}")
+            for line in fold(pairs)
+        ]
+    wide = max((len(old) for old, _, _ in rows), default=0)
+    return [f"  {old:<{wide}}  ->  {new}{note}" for old, new, note in rows]
+
+
+def _made(plan: Plan) -> Iterator[str]:
+    """The tensors that operations make, folded by what they are made of."""
+    lines = fold([(each.key, expression_text(each.made_of)) for each in plan.made])
+    wide = max((len(printable(line.cells[0])) for line in lines), default=0)
+    for line in lines:
+        made, of = map(printable, line.cells)
+        note = f"   {count(line.count, 'key')}" if line.count > 1 else ""
+        yield f"  {made:<{wide}}  =   {of}{note}"
+
+
+def _dropped(plan: Plan) -> Iterator[str]:
+    if not plan.dropped:
+        return
+    for line in fold([(each.key,) for each in plan.dropped]):
+        note = f"   {count(line.count, 'key')}" if line.count > 1 else ""
+        yield f"  {printable(line.cells[0])}  dropped{note}"
+
+
+def _by_rule(renamed: Renamed) -> Iterator[str]:
+    """What each of several rules did."""
+    if len(renamed.plan.rules) < 2 or renamed.found is not None:  # which are shown otherwise
+        return
+    for number, text in enumerate(renamed.plan.rules, start=1):
+        yield f"  rule {number}  {count(renamed.plan.touched(number), 'key')}  {printable(text)}"
+
+
+def _unwrapped(plan: Plan) -> Iterator[str]:
+    """Which wrappers came off."""
+    for number, text in enumerate(plan.rules, start=1):
+        if text == Unwrap().text:
+            own = (c for c in plan.renamed if c.rules == (number,))
+            found = dict.fromkeys(each for c in own for each in wrappers_of(c.old, c.new))
+            if found:
+                yield f"  unwrapped  {printable(', '.join(found))}"
+
+
+def _counts(plan: Plan) -> Iterator[str]:
+    changes, renamed = plan.changes, plan.renamed
+    yield f"{count(len(renamed), 'key')} renamed"
+    if plan.aliases:
+        yield f"{count(len(plan.aliases), 'tied name')} renamed"
+    if plan.made:
+        yield f"{len(plan.made):,} made"
+    if plan.dropped:
+        yield f"{len(plan.dropped):,} dropped"
+    yield f"{len(changes) - len(renamed):,} kept"
+
+
+def expression_text(made: Expression) -> str:
+    """What a tensor is made of: ``split of blocks.0.qkv.weight, rows 0 to 191``."""
+    match made:
+        case Source(key=key):
+            return key
+        case Permuted(of=inner, dims=dims):
+            exchanged = sum(at != dim for at, dim in enumerate(dims)) == 2
+            word = "transpose" if exchanged else f"permute {shape(dims)}"
+            return f"{word}({expression_text(inner)})"
+        case Reshaped(of=inner):
+            return f"reshape({expression_text(inner)}, {shape(made.shape)})"
+        case Narrowed(of=inner):
+            return f"{_part(made)} of {expression_text(inner)}"
+        case Joined(parts=parts, dim=dim):
+            return f"concat({', '.join(map(expression_text, parts))}, dim {dim})"
+        case Cast(of=inner, dtype=dtype):
+            return f"cast({expression_text(inner)}, {dtype})"
+        case Copied(of=inner):
+            return f"copy({expression_text(inner)})"
+        case Filled(dtype=dtype, value=value):
+            return f"new, {dtype} {shape(made.shape)}, all {value:g}".replace(" ()", " scalar")
+
+
+def _part(made: Narrowed) -> str:
+    """E.g. ``part 2 of 3``; of unequal ones ``2048:2304``."""
+    whole, along = made.of.shape[made.dim], f" along dim {made.dim}" if made.dim else ""
+    if made.length and whole % made.length == 0 and made.start % made.length == 0:
+        number, count = made.start // made.length + 1, whole // made.length
+        return f"part {number} of {count}{along}"
+    return f"{made.start}:{made.start + made.length}{along}"
+
+
+def renamed_data(renamed: Renamed) -> dict[str, Any]:
+    """The same for JSON."""
+    plan = renamed.plan
+    return {
+        "source": renamed.source,
+        "rules": list(plan.rules),
+        "touched": [plan.touched(number) for number in range(1, len(plan.rules) + 1)],
+        "keys": [
+            {"old": change.old, "new": change.new, "rules": list(change.rules)}
+            for change in plan.changes
+        ],
+        "made": [
+            {
+                "key": each.key,
+                "of": expression_text(each.made_of),
+                "dtype": each.made_of.dtype,
+                "shape": list(each.made_of.shape),
+                "rules": list(each.rules),
+            }
+            for each in plan.made
+        ],
+        "dropped": [{"key": each.key, "rule": each.rule} for each in plan.dropped],
+        "fit": fitting_data(renamed.fitting) if renamed.fitting else None,
+        "found": _found_data(renamed),
+        "proof": asdict(renamed.proof) if renamed.proof else None,
+        "written": written_data(renamed.written) if renamed.written else None,
+        "added": added_data(renamed.added) if renamed.added else None,
+        "left_out": list(renamed.left_out),
+        "saved_rules": str(renamed.saved) if renamed.saved else None,
+    }
+
+
+def _found_data(renamed: Renamed) -> dict[str, Any] | None:
+    if renamed.found is None:
+        return None
+    from ckpt.show.diff.mapping import found_data
+
+    return found_data(renamed.found)

@@ -1,0 +1,225 @@
+"""One checkpoint, version or definition: `ckpt show`."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ckpt.formats.pickle.describe import A_TENSOR
+from ckpt.io import digest
+from ckpt.ops.show import Shown
+from ckpt.show.look.terminal import table
+from ckpt.show.look.words import count, metrics, printable, shape, size
+from ckpt.show.ls import version_data
+from ckpt.tensors import TensorEntry
+
+if TYPE_CHECKING:
+    from ckpt.ops.show.deep import Deep
+
+LONG_VALUE = 100  # characters; --json has the whole
+
+
+def shown_text(shown: Shown, *, width: int | None) -> str:
+    """First what it is, then where it comes from, then its tensors."""
+    parts = [head_text(shown), _tensors(shown, width=width)]
+    if shown.rest:
+        parts.append("\n".join(["non-tensor part:", *_listed(shown.rest)]))
+    return "\n\n".join(parts)
+
+
+def head_text(shown: Shown) -> str:
+    """What it is and what it holds in all; of a version where it comes from."""
+    container, totals = list(_container(shown)), " · ".join(_totals(shown))
+    lines = [f"{printable(shown.name)}  {' · '.join(container) or totals}"]
+    if container:
+        lines.append(f"  {totals}")
+    if shown.deep is not None:
+        lines.append(f"  read in full: {' · '.join(_findings(shown.deep))}")
+    return "\n".join([*lines, *_origin(shown)])
+
+
+def _container(shown: Shown) -> Iterator[str]:
+    if shown.format:
+        yield shown.format
+    if shown.size is not None:
+        yield size(shown.size)
+    if shown.written_by:
+        yield f"written by {printable(shown.written_by)}"
+
+
+def _totals(shown: Shown) -> Iterator[str]:
+    totals = shown.totals()
+    yield count(len(shown.entries), "key")
+    dtypes = totals.elements
+    elements = count(sum(dtypes.values()), "element")
+    if len(dtypes) > 1:
+        yield f"{elements}: {', '.join(f'{number:,} of {name}' for name, number in dtypes.items())}"
+    else:
+        yield f"{elements} of {', '.join(dtypes) or 'no dtype'}"
+    yield f"{size(totals.nbytes)} of tensors"
+    if shown.ties:
+        one = len(shown.ties) == 1
+        share = "shares bytes with another" if one else "share bytes with others"
+        yield f"{count(len(shown.ties), 'key')} {share}"
+    expanded = sum(map(_is_expanded, (each for each in shown.entries if each.stride is not None)))
+    if expanded:
+        yield f"{count(expanded, 'expanded view')}"
+
+
+def _findings(deep: "Deep") -> Iterator[str]:
+    if deep.objects is not None:
+        yield f"{count(deep.objects, 'object')} as registered"
+    elif not deep.sums:
+        yield "no CRC in file"
+    else:
+        yield f"{count(deep.sums, 'CRC-32 sum')} right"
+        if deep.sums_absent:
+            yield f"no CRC in file for {count(deep.sums_absent, 'record')}"
+    for name in ("NaN", "Inf"):
+        found = [getattr(each, name.lower()) or 0 for each in deep.tensors.values()]
+        keys = count(sum(map(bool, found)), "key")
+        yield f"{sum(found):,} {name} in {keys}" if any(found) else f"no {name}"
+
+
+def _tensors(shown: Shown, *, width: int | None) -> str:
+    """A table; columns that would be empty are left out."""
+    deep, ties = shown.deep, shown.ties
+    headers = ["key", "shape", "dtype", "size"]
+    rows = [
+        [printable(entry.key), shape(entry.shape), entry.dtype, size(entry.nbytes)]
+        for entry in shown.entries
+    ]
+    if ties or any(entry.stride is not None for entry in shown.entries):
+        headers.append("note")
+        for row, entry in zip(rows, shown.entries, strict=True):
+            row.append(_note(entry, ties))
+    if deep is not None:
+        examined = [deep.tensors[entry.key] for entry in shown.entries]
+        for name in ("nan", "inf"):
+            found = [getattr(each, name) for each in examined]
+            if any(found):
+                headers.append(name)
+                for row, number in zip(rows, found, strict=True):
+                    row.append("" if number is None else f"{number:,}")
+        headers.append("digest")
+        for row, each in zip(rows, examined, strict=True):
+            row.append(digest.short(each.digest))
+    return table(rows, headers, right=["size", "nan", "inf"], width=width)
+
+
+def _note(entry: TensorEntry, ties: Mapping[str, str]) -> str:
+    """How the bytes lie, if not as a tensor of their own."""
+    words = []
+    if entry.stride is not None:
+        words.append("expanded" if _is_expanded(entry) else "strided")
+    if entry.key in ties:
+        words.append(f"tied to {printable(ties[entry.key])}")
+    return ", ".join(words)
+
+
+def _is_expanded(entry: TensorEntry) -> bool:
+    """Whether it has more elements than lie between its first and its last."""
+    steps = zip(entry.shape, entry.stride or (), strict=True)
+    return entry.numel > 1 + sum((number - 1) * step for number, step in steps)
+
+
+def _origin(shown: Shown) -> Iterator[str]:
+    version = shown.version
+    if version is None:
+        return
+    if shown.aliases:
+        yield f"  aliases   {', '.join(shown.aliases)}"
+    if shown.tags:
+        yield f"  tags      {', '.join(shown.tags)}"
+    yield f"  made by   {printable(version.made_by)}, {version.created}"
+    if version.renumbered:
+        yield f"  was       {printable(version.renumbered)}, before a merge gave it another number"
+    if version.metrics:
+        yield f"  metrics   {metrics(version.metrics)}"
+    if version.message:
+        yield f"  message   {printable(version.message)}"
+    yield f"  manifest  {version.manifest}"
+    yield f"  file      {version.file or 'not put together yet (a rename): ckpt export does it'}"
+    record = shown.record or {}
+    shown_already = ("model", "metrics", "message", "made_by", "created")
+    yield from _listed({key: record[key] for key in record if key not in shown_already})
+
+
+def _listed(values: Mapping[str, Any]) -> Iterator[str]:
+    wide = max(map(len, map(printable, values)), default=0)
+    for key, value in values.items():
+        text = printable(_brief(value))
+        yield f"  {printable(key):<{max(wide, 8)}}  {text}"
+
+
+def _brief(value: object) -> str:
+    tensors = _tensors_alone(value)
+    if isinstance(value, Mapping) and tensors:
+        text = count(tensors, "tensor")
+    elif isinstance(value, Mapping):
+        text = ", ".join(f"{key or repr(key)} {_brief(each)}" for key, each in value.items())
+    elif isinstance(value, list | tuple):
+        text = f"[{', '.join(map(_brief, value))}]"
+    else:
+        text = f"{value}"
+    return text if len(text) <= LONG_VALUE else text[: LONG_VALUE - 1] + "…"
+
+
+def _tensors_alone(value: object) -> int | None:
+    """How many tensors stand there, if there is nothing else; another state_dict, mostly."""
+    if not isinstance(value, Mapping):
+        return 1 if value == A_TENSOR else None
+    found = [_tensors_alone(each) for each in value.values()]
+    return None if None in found else sum(each or 0 for each in found)
+
+
+def shown_data(shown: Shown) -> dict[str, Any]:
+    """The same for JSON."""
+    return {
+        **head_data(shown),
+        "tensors": [_tensor_data(entry, shown) for entry in shown.entries],
+        **tail_data(shown),
+    }
+
+
+def head_data(shown: Shown) -> dict[str, Any]:
+    """What it is and what it holds in all, for JSON."""
+    totals = shown.totals()
+    deep = shown.deep
+    return {
+        "name": shown.name,
+        "format": shown.format,
+        "written_by": shown.written_by,
+        "size": shown.size,
+        "keys": len(shown.entries),
+        "elements": dict(totals.elements),
+        "tensor_bytes": totals.nbytes,
+        "tied_keys": len(shown.ties),
+        "deep": deep
+        and {"sums": deep.sums, "sums_absent": deep.sums_absent, "objects": deep.objects},
+    }
+
+
+def tail_data(shown: Shown) -> dict[str, Any]:
+    """What is beside the tensors, for JSON."""
+    return {
+        "rest": shown.rest,
+        "version": version_data(shown.version, shown.aliases, shown.tags)
+        if shown.version
+        else None,
+        "record": shown.record,
+    }
+
+
+def _tensor_data(entry: TensorEntry, shown: Shown) -> dict[str, Any]:
+    data = {
+        "key": entry.key,
+        "shape": list(entry.shape),
+        "dtype": entry.dtype,
+        "size": entry.nbytes,
+        "digest": entry.digest,
+        "stride": entry.stride and list(entry.stride),
+        "tied_to": shown.ties.get(entry.key),
+    }
+    if shown.deep is not None:
+        examined = shown.deep.tensors[entry.key]
+        data |= {"digest": examined.digest, "nan": examined.nan, "inf": examined.inf}
+    return data

@@ -1,0 +1,55 @@
+"""What `ckpt verify` found, and repaired."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ckpt.ops.verify import Damage, Verified
+from ckpt.ops.verify.repair import Repaired
+from ckpt.registry.store.objects import REPAIR
+from ckpt.show.look.words import count, printable, size
+
+
+def verified_text(verified: Verified, *, seconds: float) -> str:
+    """The verdict; of damage, each damaged thing and whom it hurts, and what to do."""
+    hashed = f"{count(verified.objects, 'object')}, {count(verified.manifests, 'manifest')}"
+    if not verified.damages:
+        read = f"{size(verified.nbytes)} in {seconds:.2f} s"
+        return f"{hashed}, registry.json: all good        {read}"
+    lines = [line for damage in verified.damages for line in _damage(damage)]
+    lines.append(f"{hashed} read, {count(len(verified.damages), 'thing')} damaged")
+    needed = any(damage.hurts for damage in verified.damages)
+    return "\n".join([*lines, "", REPAIR if needed else "ckpt gc  removes them"])
+
+
+def repaired_text(repaired: Repaired, *, seconds: float) -> str:
+    """What was taken from where, and the verdict on all as it is now."""
+    lines = []
+    for damage, place in repaired.taken:
+        what = ", ".join(damage.hurts) or damage.digest
+        lines.append(f"took {printable(what)} from {printable(place)}")
+    return "\n".join([*lines, verified_text(repaired.left, seconds=seconds)])
+
+
+def verified_data(verified: Verified) -> dict[str, Any]:
+    """The verdict for JSON."""
+    return {
+        "objects": verified.objects,
+        "manifests": verified.manifests,
+        "bytes": verified.nbytes,
+        "damages": [
+            {"message": damage.message, "hurts": list(damage.hurts), "digest": damage.digest}
+            for damage in verified.damages
+        ],
+    }
+
+
+def repaired_data(repaired: Repaired) -> dict[str, Any]:
+    """The same, and what was repaired."""
+    taken = [{"digest": damage.digest, "from": place} for damage, place in repaired.taken]
+    return {**verified_data(repaired.left), "repaired": taken}
+
+
+def _damage(damage: Damage) -> Iterator[str]:
+    yield printable(damage.message)
+    for hurt in damage.hurts or ("no version",):
+        yield f"  hurts {printable(hurt)}"

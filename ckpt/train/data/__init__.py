@@ -1,0 +1,1 @@
+"""Datasets, and the samples of a run in their order."""

@@ -1,0 +1,231 @@
+"""Folders of images by class: ``FOLDER/CLASS/*.png``, as torchvision's ImageFolder has them.
+
+Where FOLDER holds the folders ``train`` and ``test`` (or ``val``), these hold the classes and
+are the splits; else every fifth image of each class is the test's. Law: the label of an image
+and its place are decided by names alone, sorted as text, whatever the disk's order.
+
+Source: torchvision 0.28 `datasets/folder.py`, for the suffixes.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ckpt.errors import DatasetError
+from ckpt.train.data.dataset import Dataset, Split, Wanted
+from ckpt.train.data.own import as_labels, own_dataset, title
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),
+)
+# By content, whatever the suffix says: Pillow would have a .png that is PostScript run.
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+_GREY = ("1", "L", "LA")  # Pillow's modes
+_DEEP = ("I", "F")  # and their variants, of more than 8 bits
+_LAYOUT = "FOLDER/CLASS/*.png, or train and test folders of such classes"
+
+ByClass = Mapping[str, Sequence[Path]]
+
+
+def read(wanted: Wanted) -> Dataset:
+    """Decode all images, grey if all of them are, else RGB; transparency is left out.
+
+    Raises:
+        DatasetError: There are no two classes, a class lacks images, an image cannot be read
+            or has another size than the others.
+    """
+    folder = Path(wanted.name)
+    listing = _list(folder, wanted)
+    names = tuple(listing.train)
+    paths = [path for part in (listing.train, listing.test) for path in _joined(part)]
+    shape = _common_shape(paths, wanted.image_size)
+    images = _decode(paths, shape, wanted)
+    train_labels, test_labels = (_labels(part) for part in (listing.train, listing.test))
+    count = len(train_labels)
+    return own_dataset(
+        name="folder",
+        path=folder,
+        splits=(Split(images[:count], train_labels), Split(images[count:], test_labels)),
+        classes=len(names),
+        test_from=listing.test_from,
+        class_names=names,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The images of each split by class, the same classes in both."""
+
+    train: ByClass
+    test: ByClass
+    test_from: str
+
+
+def _list(folder: Path, wanted: Wanted) -> _Listing:
+    test = next((each for each in ("test", "val") if (folder / each).is_dir()), None)
+    if test is not None and (folder / "train").is_dir():
+        listing = _Listing(
+            _by_class(folder / "train", wanted), _by_class(folder / test, wanted), f"{test}/"
+        )
+        _expect_same_classes(folder / "train", listing.train, folder / test, listing.test)
+    else:
+        listing = _every_fifth(folder, _by_class(folder, wanted))
+    if len(listing.train) < 2:
+        raise DatasetError(
+            f"{folder}: one class, {next(iter(listing.train))}, expected two or more",
+            hint=_LAYOUT,
+        )
+    return listing
+
+
+def _by_class(folder: Path, wanted: Wanted) -> ByClass:
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and _is_seen(path))
+    if not classes:
+        raise DatasetError(f"{folder}: no folders of classes", hint=_LAYOUT)
+    files = {each: sorted(path for path in each.rglob("*") if path.is_file()) for each in classes}
+    images = {each: [path for path in files[each] if _is_image(path)] for each in classes}
+    for each in classes:
+        if not images[each]:
+            raise DatasetError(
+                f"{each}: no images", hint=f"they end in {' '.join(sorted(SUFFIXES))}"
+            )
+    others = sum(len(files[each]) - len(images[each]) for each in classes)
+    others += sum(path.is_file() for path in folder.iterdir())
+    if others:
+        wanted.note(f"{folder}: {others:,} file{'s' * (others != 1)} left out, no images by name")
+    return {_class_name(each): images[each] for each in classes}
+
+
+def _is_seen(path: Path) -> bool:
+    return not path.name.startswith(".")
+
+
+def _is_image(path: Path) -> bool:
+    """By its suffix; ``._cat.png`` is what macOS leaves on other people's disks."""
+    return path.suffix.lower() in SUFFIXES and _is_seen(path)
+
+
+def _class_name(folder: Path) -> str:
+    """The name, which goes into the record."""
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError as error:
+        raise DatasetError(f"{folder}: the name is no UTF-8", hint="rename it") from error
+    return folder.name
+
+
+def _expect_same_classes(train: Path, of_train: ByClass, test: Path, of_test: ByClass) -> None:
+    for lacking, names in ((test, of_train.keys() - of_test), (train, of_test.keys() - of_train)):
+        if names:
+            other = train if lacking == test else test
+            raise DatasetError(f"{lacking}: class {min(names)} missing, which {other} has")
+
+
+def _every_fifth(folder: Path, images: ByClass) -> _Listing:
+    for name, paths in images.items():
+        if len(paths) < 2:
+            raise DatasetError(
+                f"{folder / name}: 1 image, expected 2 or more",
+                hint="every fifth image of a class, from the first on, is for the test",
+            )
+    train = {
+        name: [path for at, path in enumerate(paths) if at % 5] for name, paths in images.items()
+    }
+    return _Listing(train, {name: paths[::5] for name, paths in images.items()}, "every fifth")
+
+
+def _joined(part: ByClass) -> Iterator[Path]:
+    for paths in part.values():
+        yield from paths
+
+
+def _labels(part: ByClass) -> Tensor:
+    counts = torch.tensor([len(paths) for paths in part.values()])
+    return as_labels(torch.arange(len(part)).repeat_interleave(counts), len(part))
+
+
+def _common_shape(paths: Sequence[Path], image_size: int) -> tuple[int, int, int]:
+    """``(c, h, w)`` of all images, from their headers.
+
+    Raises:
+        DatasetError: Two differ in size, and `image_size` does not make them equal.
+    """
+    grey, first = True, None
+    for path in paths:
+        with _opened(path) as image:
+            mode, size = image.mode, image.size  # (w, h)
+        grey &= mode in _GREY
+        if mode.startswith(_DEEP):
+            raise DatasetError(f"{path}: pixels of mode {mode}, expected 8 bits a channel")
+        first = first or size
+        if size != first and not image_size:
+            raise DatasetError(
+                f"{path} is {_across(size)}, {paths[0]} is {_across(first)}",
+                hint="--image-size PIXELS  brings all to one size",
+            )
+    assert first is not None  # no class is without images
+    width, height = (image_size, image_size) if image_size else first
+    return 1 if grey else 3, height, width
+
+
+def _across(size: tuple[int, int]) -> str:
+    return f"{size[0]:,} × {size[1]:,}"
+
+
+def _decode(paths: Sequence[Path], shape: tuple[int, int, int], wanted: Wanted) -> Tensor:
+    """``(n, c, h, w)`` uint8."""
+    folder = Path(wanted.name)
+    try:
+        images = torch.empty((len(paths), *shape), dtype=torch.uint8)
+    except RuntimeError as error:  # torch's allocator got nothing from the system
+        gigabytes = len(paths) * shape[0] * shape[1] * shape[2] / 1e9
+        raise DatasetError(
+            f"{folder}: {len(paths):,} images take {gigabytes:,.1f} GB, more than there is",
+            hint="--image-size PIXELS  makes them smaller",
+        ) from error
+    for at, path in enumerate(paths):
+        with _opened(path) as image:
+            images[at] = _pixels(image, shape, resized=wanted.image_size > 0)
+        wanted.loading(title(folder), at + 1, len(paths), " img")
+    return images
+
+
+def _pixels(image: "Image", shape: tuple[int, int, int], *, resized: bool) -> Tensor:
+    """``(c, h, w)`` uint8; where it is resized, its middle, as Pillow's `ImageOps.fit` has it."""
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    image = image.convert("L" if channels == 1 else "RGB")
+    if resized:
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return flat.view(height, width, channels).permute(2, 0, 1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator["Image"]:
+    """The image, whose pixels are decoded when asked for; Pillow's limit on them is an error."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                yield image
+    except DatasetError:
+        raise
+    except Exception as error:  # foreign bytes, in a parser of Pillow's
+        reason = " ".join(str(error).split()).replace(f" '{path}'", "")[:200]
+        raise DatasetError(
+            f"{path}: no image that can be read: {reason}", hint="repair it, or leave it out"
+        ) from error

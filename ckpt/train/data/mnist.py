@@ -1,0 +1,179 @@
+"""MNIST, Fashion-MNIST and KMNIST: IDX files in torchvision's layout.
+
+They are read where they lie, unpacked or not, or fetched. An unpacked file is measured against
+its own header, and MNIST's against a digest; an archive has to be the published one.
+
+Source: yann.lecun.com/exdb/mnist (the IDX format).
+"""
+
+import contextlib
+import hashlib
+import io
+import struct
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from ckpt.errors import DatasetError
+from ckpt.train.data.dataset import (
+    AbsentError,
+    Dataset,
+    Split,
+    Wanted,
+    cache_folder,
+    for_people,
+    places,
+)
+from ckpt.train.data.download import DownloadError, NotPublishedError, fetch
+from ckpt.train.data.normalisation import mean_and_std
+from ckpt.train.data.published import PUBLISHED, Published
+
+# Of MNIST's unpacked files, which come without a checksum of their own; taken from the
+# published archives.
+_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+
+def read(wanted: Wanted) -> Dataset:
+    """Read from the first place that has it, or download it into the cache.
+
+    MNIST is normalised with the mean and deviation that everybody uses for it, 0.1307 and
+    0.3081; the others with those of their training images.
+
+    Raises:
+        AbsentError: It is in no place, and cannot be downloaded.
+        DatasetError: Its files are damaged, or some are missing.
+    """
+    name, published = wanted.name, PUBLISHED[wanted.name]
+    found, raw = _find(published, wanted.data_dir) or _download(published, wanted)
+    train, test = (_read_split(raw, part, name) for part in ("train", "t10k"))
+    mean, std = ((0.1307,), (0.3081,)) if name == "mnist" else mean_and_std(train.images)
+    return Dataset(
+        name=name,
+        title=published.title,
+        found=found,
+        where=for_people(raw.parent),
+        train=train,
+        test=test,
+        classes=10,
+        mean=mean,
+        std=std,
+        test_from="published",
+    )
+
+
+def _find(published: Published, data_dir: Path | None) -> tuple[str, Path] | None:
+    files = published.archives
+    for found, place in places(data_dir):
+        raw = place / published.folder / "raw"
+        missing = [file for file in files if not _variants(raw / file)]
+        if not missing:
+            return found, raw
+        if len(missing) < len(files):
+            raise DatasetError(
+                f"{raw}: {', '.join(missing)} missing",
+                hint="add what is missing, or take the folder away",
+            )
+    return None
+
+
+def _variants(path: Path) -> list[Path]:
+    """The file as it is and packed, whichever there are."""
+    return [file for file in (path, path.with_name(path.name + ".gz")) if file.is_file()]
+
+
+def _read_split(raw: Path, part: str, name: str) -> Split:
+    images = _read_idx(raw / f"{part}-images-idx3-ubyte", name)  # (n, 28, 28) uint8
+    labels = _read_idx(raw / f"{part}-labels-idx1-ubyte", name)  # (n,) uint8
+    if images.shape[1:] != (28, 28) or len(images) != len(labels):
+        shapes = f"images {tuple(images.shape)} and labels {tuple(labels.shape)}"
+        raise DatasetError(f"{raw}: {part} has {shapes}, expected (n, 28, 28) and (n,)")
+    if int(labels.max()) > 9:
+        raise DatasetError(f"{raw}: {part} has label {int(labels.max())}, expected 0 to 9")
+    return Split(images[:, None], labels)
+
+
+def _read_idx(path: Path, name: str) -> Tensor:
+    """The tensor of one IDX file, verified; uint8."""
+    try:
+        with _opened(path, name) as (stream, size):
+            shape = _read_shape(stream, path, size, dimensions=3 if "images" in path.name else 1)
+            if name == "mnist":
+                _check_digest(stream, path)
+            return torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8).view(shape)
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    """The file itself, or what its archive holds, with its size in bytes."""
+    file = _variants(path)[0]
+    if file == path:
+        with file.open("rb") as stream:
+            yield stream, file.stat().st_size
+        return
+    try:
+        content = PUBLISHED[name].archives[path.name].unpack(file)
+    except NotPublishedError as error:
+        raise _not_published(file, str(error)) from error
+    yield io.BytesIO(content), len(content)
+
+
+def _read_shape(stream: BinaryIO, path: Path, size: int, *, dimensions: int) -> tuple[int, ...]:
+    """What the header says, once it has the magic number and the file is as long as it says."""
+    header = stream.read(4 + 4 * dimensions)
+    magic = 0x0800 + dimensions  # 08: unsigned bytes
+    if len(header) < 4 + 4 * dimensions or int.from_bytes(header[:4], "big") != magic:
+        start = header[:4].hex() or "nothing"
+        raise DatasetError(f"{path}: starts with {start}, expected {magic:08x}", hint=_AGAIN)
+    if not any(header[4:8]):
+        raise DatasetError(f"{path}: holds no samples", hint=_AGAIN)
+    shape = struct.unpack(f">{dimensions}I", header[4:])
+    expected = len(header) + prod(shape)
+    if size != expected:
+        raise DatasetError(
+            f"{path}: header promises {expected:,} bytes, the file holds {size:,}", hint=_AGAIN
+        )
+    return shape
+
+
+def _check_digest(stream: BinaryIO, path: Path) -> None:
+    """The whole file's; the stream stands where it stood afterwards."""
+    at = stream.tell()
+    stream.seek(0)
+    digest, expected = hashlib.sha256(stream.read()).hexdigest(), _SHA256[path.name]
+    stream.seek(at)
+    if digest != expected:
+        raise _not_published(path, f"sha256 {digest[:8]}…, expected {expected[:8]}…")
+
+
+def _not_published(path: Path, why: str) -> DatasetError:
+    return DatasetError(f"{path}: not the published file ({why})", hint=_AGAIN)
+
+
+_AGAIN = "the file is damaged; delete it and fetch it again"
+
+
+def _download(published: Published, wanted: Wanted) -> tuple[str, Path]:
+    """Fetch into the cache."""
+    folder, title = cache_folder() / published.folder, published.title
+    wanted.note(f"{title}: fetching it into {for_people(folder)}")
+    archives = published.archives.values()
+    try:
+        fetch(archives, published.mirrors, folder, note=wanted.note, loading=wanted.loading)
+    except (OSError, DownloadError) as error:
+        raise AbsentError(
+            f"{title}: not found here, and it cannot be downloaded",
+            hint=f"--data-dir DIR or CKPT_DATA=DIR with DIR/{published.folder}/raw/ names a copy; "
+            f"--dataset digits needs none\n{error}",
+        ) from error
+    return "download", folder / "raw"

@@ -1,0 +1,57 @@
+"""What the datasets that people bring have in common."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ckpt.errors import DatasetError
+from ckpt.train.data.dataset import Dataset, Split, for_people
+from ckpt.train.data.normalisation import mean_and_std
+
+
+def own_dataset(
+    *,
+    name: str,
+    path: Path,
+    splits: tuple[Split, Split],
+    classes: int,
+    test_from: str,
+    class_names: tuple[str, ...] = (),
+) -> Dataset:
+    """A dataset from its splits, train and test, normalised with what the first has.
+
+    Raises:
+        DatasetError: A channel has one value in all the training images.
+    """
+    train, test = splits
+    mean, std = mean_and_std(train.images)
+    if min(std) == 0:
+        number, channels = std.index(0) + 1, len(std)
+        raise DatasetError(
+            f"{path}: channel {number} of {channels} has one value in all training images",
+            hint="nothing can be learned from it; leave it out",
+        )
+    return Dataset(
+        name=name,
+        title=title(path),
+        found="--dataset",
+        where=f"{for_people(path)} ({test_from} for the test)",
+        train=train,
+        test=test,
+        classes=classes,
+        mean=mean,
+        std=std,
+        test_from=test_from,
+        class_names=class_names,
+    )
+
+
+def title(path: Path) -> str:
+    """The base name, which ``.`` has none of."""
+    return path.name or path.resolve().name or str(path)
+
+
+def as_labels(numbers: Tensor, classes: int) -> Tensor:
+    """Labels ``(n,)`` in the smallest type, so that equal labels are equal bytes."""
+    return numbers.to(torch.uint8 if classes <= 256 else torch.int64)

@@ -1,0 +1,1 @@
+"""Recipes: the settings of a run, and the files that name them."""

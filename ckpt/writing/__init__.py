@@ -1,0 +1,1 @@
+"""Checkpoints written to disk: copied, or computed while they are written."""

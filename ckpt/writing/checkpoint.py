@@ -1,0 +1,197 @@
+"""Writing a checkpoint file: in the container it has, or in the one that the suffix names."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from ckpt.errors import DiskError, UsageError
+from ckpt.formats import open_checkpoint
+from ckpt.formats.checked import CheckedSource
+from ckpt.formats.checkpoint import Checkpoint, Format
+from ckpt.formats.paths import open_path
+from ckpt.formats.pickle.edit import moved_modules
+from ckpt.formats.safetensors import SafetensorsFile
+from ckpt.formats.stream import write_layout
+from ckpt.io.files import ByteSource, FileSource, new_file, write_folder, write_whole
+from ckpt.io.journal import can_overwrite, overwrite_start
+from ckpt.rules.expressions import Source, sources_of, whole_source
+from ckpt.rules.planned import Planned
+from ckpt.tensors import FileStart, Layout, Piece, TensorEntry, tensor_spans
+from ckpt.writing.derived import Derived
+
+_USUAL = ("format", "pt")  # which every safetensors file of torch has, and no other needs
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file, or a folder of files, that was written.
+
+    Attributes:
+        path: Where it stands.
+        size: Its bytes.
+        left_out: What the new container cannot hold, a few words each.
+        inside: Which state_dict of a training checkpoint it is about, as after ``FILE::``.
+        files: How many files; more than one stand in the folder `path`.
+        also_named: Where else in the file renamed keys stood and followed.
+    """
+
+    path: Path
+    size: int
+    left_out: tuple[str, ...] = ()
+    inside: str | None = None
+    files: int = 1
+    also_named: tuple[str, ...] = ()
+
+    @property
+    def ref(self) -> str:
+        """The ref of what was written."""
+        return f"{self.path}::{self.inside}" if self.inside else str(self.path)
+
+
+def write_checkpoint(
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    form: Format | None,
+    new_keys: Mapping[str, str],
+    inside: str | None,
+    replace_out: bool,
+    in_place: bool = False,
+) -> Written:
+    """Write `checkpoint` with new keys to `path`, and read it back before it appears.
+
+    Args:
+        checkpoint: What to write.
+        path: Where; a folder, for a checkpoint of several files that keeps its container.
+        form: The format of another container for it; None keeps the one it has.
+        new_keys: Old key to new key, for all keys.
+        inside: Which state_dict of a training checkpoint has the keys.
+        replace_out: Whether a file that stands there is replaced.
+        in_place: Whether that file is the checkpoint's own and the block is `overwriting` it, so
+            that its header may be written over.
+    """
+    if form is not None:
+        tensors = [
+            Planned(new_keys[e.key], Source(e.key, e.dtype, e.shape)) for e in checkpoint.entries
+        ]
+        return write_tensors(
+            checkpoint, tensors, path, form=form, aliases=new_keys, replace_out=replace_out
+        )
+    renamed = [replace(entry, key=new_keys[entry.key]) for entry in checkpoint.entries]
+    changed = {old for old, new in new_keys.items() if old != new}
+    also = tuple(checkpoint.also_named(changed))
+    check = _reader_back(path, renamed, inside)
+    if in_place and isinstance(checkpoint, SafetensorsFile) and can_overwrite(path):
+        start = checkpoint.start_renamed(new_keys)
+        if start is not None:
+            old = checkpoint.source.read(0, len(start))
+            overwrite_start(path, old, start, check=_header_back(renamed))
+            return Written(path, path.stat().st_size, inside=inside, also_named=also)
+    layout = checkpoint.renamed(new_keys)
+    if len(checkpoint.source.parts) > 1:
+        with write_folder(path, check=check) as folder:
+            _write_files(layout, checkpoint.source, folder)
+        sizes = [each.stat().st_size for each in path.iterdir()]
+        return Written(path, sum(sizes), (), inside, len(sizes), also)
+    with write_whole(path, replace=replace_out, check=check) as out:
+        write_layout(layout, checkpoint.source, out)
+    return Written(path, path.stat().st_size, inside=inside, also_named=also)
+
+
+def write_tensors(
+    checkpoint: Checkpoint,
+    tensors: Sequence[Planned],
+    path: Path,
+    *,
+    form: Format,
+    replace_out: bool,
+    aliases: Mapping[str, str] | None = None,
+    whole: bool = False,
+) -> Written:
+    """Write a new file of one state_dict to `path`, and read it back before it appears.
+
+    Args:
+        checkpoint: Where the tensors come from, and what else is carried over: the versions of
+            modules follow the tensors that are made of one.
+        tensors: Keys, and what the tensors are made of.
+        path: Where.
+        form: The format of the new file.
+        replace_out: Whether a file that stands there is replaced.
+        aliases: New names of what is named elsewhere in it.
+        whole: Whether to refuse when something would be left out.
+
+    Raises:
+        UsageError: `whole`, and something would be.
+        FormatError: The checksums of `checkpoint` say that it is damaged.
+    """
+    checked = CheckedSource(checkpoint.source, checkpoint.sums, checkpoint.entries)
+    derived = Derived(checked, {entry.key: entry for entry in checkpoint.entries})
+    entries = [derived.entry(each.key, each.made_of) for each in tensors]
+    rest = {key: value for key, value in checkpoint.rest.items() if form.carries(key, value)}
+    kept = {key: e.key for e in tensors if (key := whole_source(e.made_of)) is not None}
+    tied = {name: kept.get(rest.pop(name)) for name in checkpoint.aliases if name in rest}
+    rest |= {(aliases or {}).get(name, name): key for name, key in tied.items() if key is not None}
+    gone = (name for name, key in tied.items() if key is None)
+    left_out = (*_left_out(checkpoint, form), *gone)
+    if whole and left_out:
+        raise UsageError(
+            f"{path}: {', '.join(left_out)} would be lost in place", hint="-o  names a new file"
+        )
+    if isinstance(rest.get("_metadata"), Mapping):
+        moved = moved_modules(list(rest["_metadata"]), kept)
+        rest["_metadata"] = {moved[module]: each for module, each in rest["_metadata"].items()}
+    layout = form.lay_out(entries, name=path.stem, rest=rest)
+    with write_whole(path, replace=replace_out, check=_reader_back(path, entries, None)) as out:
+        write_layout(layout, derived.source, out)
+        used = {key for each in tensors for key in sources_of(each.made_of)}
+        checked.finish(entry for entry in checkpoint.entries if entry.key in used)
+    return Written(path, path.stat().st_size, left_out)
+
+
+def _reader_back(
+    path: Path, expected: Sequence[TensorEntry], inside: str | None
+) -> Callable[[Path], None]:
+    def read_back(written: Path) -> None:
+        with open_path(written) as source:
+            _expect_same(path, open_checkpoint(source, inside=inside).entries, expected)
+
+    return read_back
+
+
+def _header_back(expected: Sequence[TensorEntry]) -> Callable[[Path], None]:
+    """The same of a file whose journal still stands."""
+
+    def read_back(written: Path) -> None:
+        with FileSource(written) as source:
+            _expect_same(written, open_checkpoint(source).entries, expected)
+
+    return read_back
+
+
+def _write_files(layout: Layout, source: ByteSource, folder: Path) -> None:
+    name = ""
+
+    def file_of(piece: Piece | FileStart) -> str:
+        nonlocal name
+        name = piece.name if isinstance(piece, FileStart) else name
+        return name
+
+    for file_name, pieces in groupby(layout, key=file_of):
+        own = (piece for piece in pieces if not isinstance(piece, FileStart))
+        with new_file(folder / file_name) as out:
+            write_layout(own, source, out)
+
+
+def _left_out(checkpoint: Checkpoint, form: Format) -> tuple[str, ...]:
+    """What a file of another format would not take over."""
+    others = set(checkpoint.spans) - set(tensor_spans(checkpoint.entries))
+    tensors = (f"{len(others):,} tensors outside the state_dict",) if others else ()
+    rest = (item for item in checkpoint.rest.items() if item != _USUAL)
+    return (*tensors, *(key for key, value in rest if not form.carries(key, value)))
+
+
+def _expect_same(path: Path, found: Sequence[TensorEntry], expected: Sequence[TensorEntry]) -> None:
+    described = [(entry.key, entry.dtype, entry.shape) for entry in found]
+    if described != [(entry.key, entry.dtype, entry.shape) for entry in expected]:
+        raise DiskError(f"{path}: what was written does not read back as planned; not kept")

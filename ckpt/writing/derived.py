@@ -1,0 +1,180 @@
+"""From what a plan says of a tensor to an entry: where its bytes are, or how they are made.
+
+What can be had by looking otherwise at the bytes (parts, transposes, shapes) is an entry with an
+offset and strides in the source. All else is a region that is worked out as it is read, in
+chunks: joined, copied, cast and filled tensors.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import replace
+from math import copysign
+
+from ckpt.dtypes import itemsize
+from ckpt.formats.chunks import Chunk, ChunkedTensor
+from ckpt.formats.stream import tensor_bytes
+from ckpt.io.files import CHUNK, ByteSource
+from ckpt.io.sources import ExtendedSource
+from ckpt.rules.expressions import (
+    Cast,
+    Copied,
+    Expression,
+    Filled,
+    Joined,
+    Narrowed,
+    Permuted,
+    Reshaped,
+    Source,
+)
+from ckpt.tensors import TensorEntry
+
+
+class Derived:
+    """A source, and the tensors that are made of it.
+
+    Attributes:
+        source: Where the entries' bytes are.
+    """
+
+    def __init__(self, source: ByteSource, entries: Mapping[str, TensorEntry]) -> None:
+        self.source = ExtendedSource(source)
+        self._entries = entries
+        self._regions: dict[Hashable, TensorEntry] = {}  # tied tensors stay tied
+
+    def entry(self, key: str, made_of: Expression) -> TensorEntry:
+        """The entry of a tensor, under `key`."""
+        return replace(self._entry(made_of), key=key)
+
+    def _entry(self, made: Expression) -> TensorEntry:
+        match made:
+            case Source(key=key):
+                return self._entries[key]
+            case Permuted(of=inner, dims=dims):
+                entry = self._entry(inner)
+                steps = _steps(entry)
+                return _view(entry, made.shape, [steps[dim] for dim in dims])
+            case Narrowed(of=inner, dim=dim, start=start):
+                entry = self._entry(inner)
+                steps = _steps(entry)
+                first = start * steps[dim] * itemsize(entry.dtype)
+                moved = replace(entry, offset=(entry.offset or 0) + first)
+                return _view(moved, made.shape, steps)
+            case Reshaped(of=inner, shape=shape):
+                return replace(self._contiguous(inner), shape=shape)
+            case Joined(parts=parts, dim=dim):
+                return self._joined(parts, dim, made)
+            case Copied(of=inner):
+                entry = self._entry(inner)
+                return self._region(made, lambda: tensor_bytes(self.source, entry))
+            case Cast(of=inner):
+                entry = self._entry(inner)
+                return self._shared(made, entry, lambda: _cast(self.source, entry, made.dtype))
+        return self._region(made, lambda: _filled(made))
+
+    def _contiguous(self, made: Expression) -> TensorEntry:
+        """The entry, worked out anew if its elements do not lie one after the other."""
+        entry = self._entry(made)
+        if entry.stride is None:
+            return entry
+        return self._shared(made, entry, lambda: tensor_bytes(self.source, entry))
+
+    def _joined(self, parts: tuple[Expression, ...], dim: int, whole: Joined) -> TensorEntry:
+        chunks, position = [], 0
+        entries = [self._contiguous(part) for part in parts]
+        for part, entry in zip(parts, entries, strict=True):
+            begin = (
+                *(0 for _ in whole.shape[:dim]),
+                position,
+                *(0 for _ in whole.shape[dim + 1 :]),
+            )
+            chunks.append(Chunk(begin, part.shape, entry.offset or 0))
+            position += part.shape[dim]
+        made = TensorEntry("", whole.dtype, whole.shape, 0)
+        if not made.nbytes:
+            return made
+        of = ("joined", dim, *((entry.offset, entry.shape) for entry in entries))
+        if of not in self._regions:
+            region = ChunkedTensor(self.source, whole.shape, itemsize(whole.dtype), chunks)
+            self._regions[of] = replace(made, offset=self.source.add(region))
+        return self._regions[of]
+
+    def _shared(
+        self, made: Expression, entry: TensorEntry, chunks: Callable[[], Iterator[bytes]]
+    ) -> TensorEntry:
+        """A region that another tensor made of the same elements shares."""
+        of = (made.dtype, made.shape, entry.dtype, entry.offset, entry.stride)
+        if of not in self._regions:
+            self._regions[of] = self._region(made, chunks)
+        return self._regions[of]
+
+    def _region(self, made: Expression, chunks: Callable[[], Iterator[bytes]]) -> TensorEntry:
+        entry = TensorEntry("", made.dtype, made.shape, 0)
+        return replace(entry, offset=self.source.add(_Made(entry.nbytes, chunks)))
+
+
+class _Made:
+    """Bytes that a function makes; a `ckpt.io.sources.Region`."""
+
+    def __init__(self, nbytes: int, chunks: Callable[[], Iterator[bytes]]) -> None:
+        self.nbytes = nbytes
+        self._chunks = chunks
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        """See `Region.stream`; what comes before the range is made as well."""
+        end, position = offset + nbytes, 0
+        for chunk in self._chunks():
+            first, position = position, position + len(chunk)
+            if position > offset:
+                yield chunk[max(offset - first, 0) : end - first]
+            if position >= end:
+                return
+
+
+def _steps(entry: TensorEntry) -> list[int]:
+    """The strides, in elements; of a contiguous tensor as well."""
+    if entry.stride is not None:
+        return list(entry.stride)
+    steps, step = [], 1
+    for count in reversed(entry.shape):
+        steps.append(step)
+        step *= max(count, 1)
+    return steps[::-1]
+
+
+def _view(entry: TensorEntry, shape: tuple[int, ...], steps: list[int]) -> TensorEntry:
+    """The entry with another shape and strides."""
+    plain = replace(entry, shape=shape, stride=None)
+    differ = any(
+        count != 1 and step != usual
+        for count, step, usual in zip(shape, steps, _steps(plain), strict=True)
+    )
+    return replace(plain, stride=tuple(steps)) if differ and plain.nbytes else plain
+
+
+def _cast(source: ByteSource, entry: TensorEntry, dtype: str) -> Iterator[bytes]:
+    """The elements in another dtype, as torch rounds them."""
+    import torch
+
+    old, new = getattr(torch, entry.dtype), getattr(torch, dtype)
+    left = b""
+    for chunk in tensor_bytes(source, entry):
+        data = bytearray(left + chunk)
+        whole = len(data) - len(data) % itemsize(entry.dtype)
+        left = bytes(data[whole:])
+        if whole:
+            tensor = torch.frombuffer(data[:whole], dtype=old).to(new)
+            yield tensor.view(torch.uint8).numpy().tobytes()
+
+
+def _filled(made: Filled) -> Iterator[bytes]:
+    element = bytes(itemsize(made.dtype))
+    if made.value or copysign(1, made.value) < 0:
+        import torch
+
+        one = torch.full((1,), made.value, dtype=getattr(torch, made.dtype))
+        element = one.view(torch.uint8).numpy().tobytes()
+    left = TensorEntry("", made.dtype, made.shape).numel
+    some = max(1, CHUNK // len(element))
+    while left:
+        count = min(left, some)
+        yield element * count
+        left -= count

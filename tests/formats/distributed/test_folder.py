@@ -1,0 +1,306 @@
+"""torch.distributed.checkpoint folders, as torch writes them: from one process and from four."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+
+from ckpt.errors import CkptError, FormatError, KeyCollisionError, RefusedGlobalError
+from ckpt.formats import open_checkpoint
+from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.paths import open_path
+from ckpt.io.sources import JoinedSource
+from ckpt.tensors import FileStart, Span
+from tests.formats.distributed.save_distributed import whole
+from tests.formats.support import contents, expected
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+State = dict[str, Any]
+
+
+def state() -> State:
+    """What a training script saves: a model, its optimizer, and plain values."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.randn(5, 4)).sum().backward()
+    optimizer.step()
+    return {
+        "model": model.state_dict(),
+        "optim": optimizer.state_dict(),
+        "turned": torch.randn(3, 5).t(),
+        "slice": torch.randn(100)[3:7],
+        "scalar": torch.tensor(2.5),
+        "nothing": torch.zeros(0, 3),
+        "epoch": 3,
+        "note": "hi",
+    }
+
+
+def save(value: State, folder: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that nothing is distributed here
+        dcp.save(value, checkpoint_id=folder)
+    return folder
+
+
+def flat(value: object, prefix: str = "") -> dict[str, torch.Tensor]:
+    """The tensors of a nested state_dict by their dotted paths, as torch flattens it."""
+    if isinstance(value, torch.Tensor):
+        return {prefix[:-1]: value}
+    found: dict[str, torch.Tensor] = {}
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    for key, each in items:
+        found |= flat(each, f"{prefix}{key}.")
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save(state(), tmp_path / "step1")
+
+
+def read(folder: Path, inside: str | None = None) -> Any:
+    with open_path(folder) as source:
+        return contents(open_checkpoint(source, inside=inside))
+
+
+def renamed(folder: Path, new_keys: dict[str, str], out: Path, inside: str | None = None) -> Path:
+    with open_path(folder) as source:
+        assert isinstance(source, JoinedSource)
+        write(open_checkpoint(source, inside=inside), new_keys, out)
+    return out
+
+
+def write(checkpoint: Checkpoint, new_keys: dict[str, str], out: Path) -> None:
+    out.mkdir()
+    file = None
+    for piece in checkpoint.renamed(new_keys):
+        if isinstance(piece, FileStart):
+            file = out / piece.name
+            file.touch()
+            continue
+        assert file is not None
+        data = piece
+        if isinstance(piece, Span):
+            data = checkpoint.source.read(piece.offset, piece.nbytes)
+        assert isinstance(data, bytes)
+        with file.open("ab") as appended:
+            appended.write(data)
+
+
+def test_tensors_of_one_process(folder: Path) -> None:
+    assert read(folder) == expected(flat(state()))
+    assert read(folder / ".metadata") == read(folder)
+
+
+def test_values_are_the_rest(folder: Path) -> None:
+    with open_path(folder) as source:
+        checkpoint = open_checkpoint(source)
+    assert checkpoint.rest["epoch"] == 3
+    assert checkpoint.rest["note"] == "hi"
+    assert checkpoint.rest["optim.param_groups.0.lr"] == 0.001
+    assert "torch.distributed.checkpoint" in str(checkpoint.written_by)
+
+
+def test_part_of_the_state_has_its_own_keys(folder: Path) -> None:
+    assert read(folder, "model") == expected(state()["model"])
+    with pytest.raises(FormatError, match="no state_dict 'ema'") as refused:
+        read(folder, "ema")
+    assert "::model" in str(refused.value.hint)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that four processes have saved."""
+    root = tmp_path_factory.mktemp("four")
+    script = Path(__file__).with_name("save_distributed.py")
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}  # noqa: PTH109
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, script, root / "out", str(rank), root / "meeting"],
+            env=environment,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(4)
+    ]
+    for rank in ranks:
+        _, errors = rank.communicate(timeout=300)
+        assert rank.returncode == 0, errors.decode()
+    yield root / "out"
+    shutil.rmtree(root)
+
+
+def test_tensors_cut_by_four_processes_are_whole_again(four: Path) -> None:
+    assert len(list(four.glob("*.distcp"))) > 1
+    assert read(four, "model") == expected(whole())
+
+
+def test_renamed_to_the_same_keys_is_the_same_folder(four: Path, tmp_path: Path) -> None:
+    again = renamed(four, {}, tmp_path / "again")
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
+        path.name: path.read_bytes() for path in four.iterdir()
+    }
+
+
+def test_torch_loads_what_was_renamed(four: Path, tmp_path: Path) -> None:
+    """By its own reader, whole and in place: keys, offsets and nested paths have all moved."""
+    new = {f"model.{key}": f"net.block.{key}" for key in whole()}
+    out = renamed(four, new, tmp_path / "out")
+    wanted = {key: torch.zeros_like(tensor) for key, tensor in whole().items()}
+    into = {"net": {f"block.{key}": tensor for key, tensor in wanted.items()}, "epoch": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.load(into, checkpoint_id=out)
+        from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+        dcp_to_torch_save(out, tmp_path / "one.pt")
+    assert expected(wanted) == expected(whole())
+    assert into["epoch"] == 3
+    nested = torch.load(tmp_path / "one.pt", weights_only=True)
+    assert expected({k.removeprefix("block."): t for k, t in nested["net"].items()}) == expected(
+        whole()
+    )
+
+
+def test_part_is_renamed_below_its_prefix(folder: Path, tmp_path: Path) -> None:
+    out = renamed(folder, {"0.weight": "fc.weight"}, tmp_path / "out", inside="model")
+    found = read(out)
+    assert "model.fc.weight" in found
+    assert "model.0.weight" not in found
+    assert set(found) - {"model.fc.weight"} == set(read(folder)) - {"model.0.weight"}
+
+
+def test_collisions_are_refused(folder: Path, tmp_path: Path) -> None:
+    for number, new in enumerate(("model.0.bias", "epoch", "optim.state.0.step")):
+        with pytest.raises(KeyCollisionError, match=new):
+            renamed(folder, {"model.0.weight": new}, tmp_path / str(number))
+
+
+def test_key_that_would_leave_a_list_is_refused(tmp_path: Path) -> None:
+    folder = save({"parts": [torch.ones(2), torch.zeros(2)]}, tmp_path / "a")
+    with pytest.raises(FormatError, match="another place in the nested state_dict"):
+        renamed(folder, {"parts.0": "parts.7"}, tmp_path / "b")
+    assert list(read(renamed(folder, {"parts.0": "bits.0"}, tmp_path / "c"))) == [
+        "bits.0",
+        "parts.1",
+    ]
+
+
+def pickled(folder: Path) -> Any:
+    with (folder / ".metadata").open("rb") as file:
+        return pickle.load(file)  # noqa: S301 - of torch, written a moment ago
+
+
+def _escape(metadata: Any) -> None:
+    info = next(iter(metadata.storage_data.values()))
+    info.relative_path = "../step2/__0_0.distcp"
+
+
+def _beyond(metadata: Any) -> None:
+    next(iter(metadata.storage_data.values())).length = 10**9
+
+
+def _compressed(metadata: Any) -> None:
+    next(iter(metadata.storage_data.values())).transform_descriptors = ["zstd"]
+
+
+def _lost(metadata: Any) -> None:
+    key = next(each for each in metadata.storage_data if each.fqn == "model.0.weight")
+    del metadata.storage_data[key]
+
+
+def _reshaped(metadata: Any) -> None:
+    metadata.state_dict_metadata["model.0.weight"].size = torch.Size([2, 6])
+
+
+def _retyped(metadata: Any) -> None:
+    metadata.state_dict_metadata["model.0.weight"].properties.dtype = torch.float64
+
+
+def _swapped(metadata: Any) -> None:
+    keys = {each.fqn: each for each in metadata.storage_data}
+    data = metadata.storage_data
+    a, b = keys["model.0.weight"], keys["model.0.bias"]
+    data[a], data[b] = data[b], data[a]
+
+
+def _absent_file(metadata: Any) -> None:
+    next(iter(metadata.storage_data.values())).relative_path = "__9_0.distcp"
+
+
+def _itself(metadata: Any) -> None:
+    next(iter(metadata.storage_data.values())).relative_path = ".metadata"
+
+
+LIES = [_escape, _beyond, _compressed, _lost, _reshaped, _retyped, _swapped, _absent_file, _itself]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__name__.strip("_"))
+def test_metadata_that_lies_is_refused(folder: Path, lie: Any) -> None:
+    metadata = pickled(folder)
+    lie(metadata)
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(FormatError):
+        read(folder)
+
+
+class _Harmless:
+    def __reduce__(self) -> Any:
+        import fractions
+
+        return fractions.Fraction, (1, 2)
+
+
+def test_fault_01_globals_of_the_metadata_are_refused(folder: Path) -> None:
+    metadata = pickled(folder)
+    metadata.planner_data = _Harmless()
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(RefusedGlobalError, match=r"fractions\.Fraction at offset"):
+        read(folder)
+
+
+def test_globals_of_the_metadata_are_refused_elsewhere(tmp_path: Path) -> None:
+    """The allow-list of `.metadata` is no one else's."""
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+
+    torch.save({"a": torch.ones(1), "b": BytesStorageMetadata()}, tmp_path / "a.pt")
+    with pytest.raises(RefusedGlobalError, match="BytesStorageMetadata"):
+        read(tmp_path / "a.pt")
+
+
+def test_metadata_cut_or_flipped_anywhere_gives_an_error_or_the_same(folder: Path) -> None:
+    data = (folder / ".metadata").read_bytes()
+    before = read(folder)
+    for position in range(0, len(data), 53):
+        for mutant in (
+            data[:position],
+            data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :],
+        ):
+            (folder / ".metadata").write_bytes(mutant)
+            try:
+                found = read(folder)
+            except CkptError:
+                continue
+            same = {key: value for key, value in found.items() if before.get(key) == value}
+            assert len(same) >= len(before) - 1, "one key, at most, has another name"
+
+
+def test_file_of_a_folder_is_refused_with_what_to_name(folder: Path) -> None:
+    with pytest.raises(FormatError) as refused:
+        read(next(folder.glob("*.distcp")))
+    assert str(folder) in str(refused.value.hint)

@@ -1,0 +1,75 @@
+"""Tensors that do not lie contiguously are gathered in bounded memory, or refused."""
+
+import time
+
+import pytest
+import torch
+
+from ckpt.errors import FormatError
+from ckpt.formats import stream as writing
+from ckpt.formats.stream import tensor_bytes
+from ckpt.tensors import TensorEntry
+from tests.formats import hostile
+from tests.formats.support import Memory, contents, expected, opened, saved, torch_file
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride", "says"),
+    [
+        ([2**40], [0], "would materialise 4 TiB out of 4 bytes"),
+        ([2**20, 2**20], [0, 0], "would materialise 4 TiB out of 4 bytes"),
+        ([2**30, 2], [0, 1], "would materialise 8 GiB out of 8 bytes"),
+        ([2**60], [0], "would materialise 4 EiB out of 4 bytes"),
+    ],
+)
+def test_fault_14_view_that_would_grow_is_shown_and_not_read(
+    shape: list[int], stride: list[int], says: str
+) -> None:
+    data = torch_file(hostile.state_dict(hostile.tensor(shape, stride)), {"0": bytes(16)})
+    begun = time.process_time()
+    checkpoint = opened(data)
+    (entry,) = (each for each in checkpoint.entries if each.key == "value.0")
+    assert (entry.shape, entry.stride) == (tuple(shape), tuple(stride))
+    with pytest.raises(FormatError) as refused:
+        next(tensor_bytes(checkpoint.source, entry))
+    assert str(refused.value) == f"file: value.0: a view that {says}"
+    assert time.process_time() - begun < 1
+
+
+def test_fault_14_overlapping_strides_count_as_well() -> None:
+    side = 2**15
+    entry = TensorEntry("a", "float32", (side, side), 0, (1, 1))
+    with pytest.raises(FormatError, match=r"would materialise 4 GiB out of 262,140 bytes"):
+        next(tensor_bytes(Memory(bytes(4 * 2 * side)), entry))
+
+
+VIEWS = {
+    "columns": lambda big: big[:, 3:5],
+    "one column": lambda big: big[:, 7],
+    "every other row": lambda big: big[::2],
+    "transposed": lambda big: big.T,
+    "permuted": lambda big: big.reshape(30, 4, 10).permute(1, 0, 2),
+    "expanded": lambda big: big[:1].expand(50, 40),
+    "rows that overlap": lambda big: big.as_strided((20, 50), (40, 1)),
+    "dimensions of one": lambda big: big[:, None, :3, None],
+    "65 dimensions": lambda big: big.T.reshape(40, 30, *[1] * 63),
+}
+
+
+@pytest.mark.parametrize("limit", [1, 100, 1000, 1 << 26])
+@pytest.mark.parametrize("name", VIEWS)
+def test_gathered_in_parts_is_the_same(
+    name: str, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "GATHERED_BYTES", limit)
+    monkeypatch.setattr(writing, "CHUNK", limit)
+    state = {"it": VIEWS[name](torch.arange(1200.0).reshape(30, 40))}
+    assert contents(opened(saved(state))) == expected(state)
+
+
+def test_parts_that_lie_apart_are_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "GATHERED_BYTES", 1000)
+    source = Memory(bytes(1_000_000))
+    entry = TensorEntry("a", "float32", (10, 2), 0, (25_000, 1))
+    assert b"".join(tensor_bytes(source, entry)) == bytes(80)
+    assert source.reads == [(100_000 * row, 8) for row in range(10)]

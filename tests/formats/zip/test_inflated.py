@@ -1,0 +1,166 @@
+"""Compressed archives: read exactly, in bounded memory, or refused before they are inflated."""
+
+import shutil
+import struct
+import subprocess
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import torch
+
+from ckpt.errors import FormatError
+from ckpt.formats import open_checkpoint
+from ckpt.io.files import CHUNK
+from tests.formats.support import Memory, contents, expected, loaded, opened, renamed, saved
+
+STATE = {
+    "weight": torch.randn(700_000),  # several chunks
+    "view": torch.arange(100)[10:90:3],
+    "half": torch.randn(5).half(),
+    "nothing": torch.zeros(0),
+}
+
+
+def zipped(data: bytes, method: int = zipfile.ZIP_DEFLATED, *, folders: bool = False) -> bytes:
+    """A torch file, unpacked and packed again."""
+    out = BytesIO()
+    with zipfile.ZipFile(BytesIO(data)) as old, zipfile.ZipFile(out, "w", method) as new:
+        for name in (["archive/", "archive/data/"] if folders else []) + old.namelist():
+            new.writestr(name, b"" if name.endswith("/") else old.read(name))
+    return out.getvalue()
+
+
+DEFLATED = zipped(saved(STATE))
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_fault_10_honest_archive_is_read_as_torch_does(folders: bool) -> None:
+    data = zipped(saved(STATE), folders=folders)
+    checkpoint = opened(data)
+    assert contents(checkpoint) == expected(loaded(data)) == expected(STATE)
+    assert list(checkpoint.spans) == [], "no tensor stands in the file as it is"
+
+
+@pytest.mark.parametrize("effort", ["-1", "-6", "-9"])
+def test_archive_of_the_zip_command_is_read(tmp_path: Path, effort: str) -> None:
+    if shutil.which("zip") is None:
+        pytest.skip("the command zip is not installed")
+    with zipfile.ZipFile(BytesIO(saved(STATE))) as archive:
+        archive.extractall(tmp_path)
+    subprocess.run(["zip", "-q", "-r", effort, "a.pt", "archive"], cwd=tmp_path, check=True)
+    assert contents(opened((tmp_path / "a.pt").read_bytes())) == expected(STATE)
+
+
+def test_renamed_archive_is_stored_and_can_be_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "new.pt"
+    path.write_bytes(renamed(DEFLATED, {"weight": "w"}))
+    theirs = torch.load(path, weights_only=True, mmap=True)
+    assert expected(theirs) == expected({"w" if k == "weight" else k: t for k, t in STATE.items()})
+
+
+def test_any_range_is_that_of_the_whole() -> None:
+    checkpoint = opened(DEFLATED)
+    entry = checkpoint.entries[0]
+    assert entry.offset is not None
+    whole = checkpoint.source.read(entry.offset, entry.nbytes)
+    assert whole == contents(checkpoint)["weight"][2]
+    for first, last in (
+        (0, 1),
+        (5, 9),
+        (CHUNK - 3, CHUNK + 3),
+        (CHUNK, 2 * CHUNK),
+        (7, len(whole)),
+    ):
+        part = checkpoint.source.read(entry.offset + first, last - first)
+        assert part == whole[first:last]
+    chunks = list(checkpoint.source.stream(entry.offset, entry.nbytes))
+    assert max(map(len, chunks)) <= CHUNK
+
+
+def patched(
+    data: bytes, name: bytes, *, size: int | None = None, crc32: int | None = None
+) -> bytes:
+    """The archive with another length or checksum of a member, in both of its headers."""
+    new = bytearray(data)
+    local, central = data.index(name) - 30, data.rindex(name) - 46
+    for sum_at, size_at in ((local + 14, local + 22), (central + 16, central + 24)):
+        if crc32 is not None:
+            struct.pack_into("<I", new, sum_at, crc32)
+        if size is not None:
+            struct.pack_into("<I", new, size_at, size)
+    return bytes(new)
+
+
+RECORD = b"archive/data/0"
+
+
+def test_wrong_checksum_is_found_as_it_is_read() -> None:
+    checkpoint = opened(patched(DEFLATED, RECORD, crc32=1))
+    with pytest.raises(FormatError, match="data/0: damaged: its CRC-32 differs"):
+        contents(checkpoint)
+
+
+def test_archive_without_checksum_is_read() -> None:
+    assert contents(opened(patched(DEFLATED, RECORD, crc32=0))) == expected(STATE)
+
+
+@pytest.mark.parametrize("nbytes", [2_799_996, 2_800_004])
+def test_length_that_lies_is_refused(nbytes: int) -> None:
+    with pytest.raises(FormatError, match=r"2,800,00. bytes|damaged"):
+        contents(opened(patched(DEFLATED, RECORD, size=nbytes)))
+
+
+def test_stream_that_ends_early_or_late_is_found() -> None:
+    state = {"a": torch.arange(1000.0)}
+    data = zipped(saved(state))
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        info = archive.getinfo(RECORD.decode())
+    begin = info.header_offset + 30 + len(RECORD)
+    for at in range(begin, begin + info.compress_size, 7):
+        mutant = data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+        checkpoint = opened(mutant)
+        with pytest.raises(FormatError, match="damaged"):
+            contents(checkpoint)
+
+
+def bomb(nbytes: int, count: int = 1) -> bytes:
+    out = BytesIO()
+    good = zipfile.ZipFile(BytesIO(saved({"a": torch.ones(3)})))
+    with good as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+        for number in range(count):
+            new.writestr(f"archive/data/x{number}", bytes(nbytes))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data", [bomb(50_000_000), bomb(1_000_000, 100)], ids=["one member", "many members"]
+)
+def test_fault_10_bomb_is_refused_before_it_is_inflated(data: bytes) -> None:
+    source = Memory(data)
+    with pytest.raises(FormatError, match=r"bytes that would become \d+") as refused:
+        open_checkpoint(source)
+    assert "zip -0" in (refused.value.hint or "")
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        first = min(i.header_offset for i in archive.infolist() if "/x" in i.filename)
+        directory = archive.start_dir
+    # Headers and the directory are read, and no data of the bomb.
+    assert all(n < 200 for at, n in source.reads if first <= at < directory)
+
+
+def test_fault_10_declared_size_beyond_the_file_is_refused() -> None:
+    with pytest.raises(FormatError, match="bytes that would become"):
+        opened(patched(DEFLATED, RECORD, size=2**31))
+
+
+def test_zeros_are_read_where_they_are_few() -> None:
+    state = {"weight": torch.randn(10), "zeros": torch.zeros(200_000)}
+    assert contents(opened(zipped(saved(state)))) == expected(state)
+
+
+def test_what_torch_does_not_inflate_is_refused() -> None:
+    with pytest.raises(FormatError, match="method 12, which torch does not read"):
+        opened(zipped(saved(STATE), zipfile.ZIP_BZIP2))

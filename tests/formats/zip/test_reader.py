@@ -1,0 +1,185 @@
+"""The zip container: what could be read in two ways is refused."""
+
+import struct
+import time
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+
+import pytest
+import torch
+
+from ckpt.errors import FormatError
+from ckpt.formats.zip.reader import read_members
+from tests.formats.support import Memory, opened, saved
+
+STATE = {"a": torch.arange(100.0), "b": torch.ones(3, dtype=torch.uint8)}
+GOOD = saved(STATE)
+END = len(GOOD) - 22
+END64 = END - 20 - 56
+CENTRAL = int.from_bytes(GOOD[END + 16 : END + 20], "little")
+SECOND = GOOD.index(b"PK\x01\x02", CENTRAL + 4)
+
+
+def patched(offset: int, kind: str, value: int | bytes) -> bytes:
+    data = bytearray(GOOD)
+    struct.pack_into(f"<{kind}", data, offset, value)
+    return bytes(data)
+
+
+def without_zip64() -> bytes:
+    """The same archive with the short end record alone."""
+    return GOOD[:END64] + GOOD[END:]
+
+
+def inserted(at: int, data: bytes) -> bytes:
+    """Bytes between the members and the directory, whose end records follow."""
+    begin, size = CENTRAL + len(data), END64 - CENTRAL
+    count = struct.unpack_from("<H", GOOD, END + 10)[0]
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, count, count, size, begin, 0)
+    return GOOD[:at] + data + GOOD[at:END64] + end
+
+
+def rewritten(**options: object) -> bytes:
+    """The same records, written by Python's zipfile."""
+    out = BytesIO()
+    with zipfile.ZipFile(BytesIO(GOOD)) as old, zipfile.ZipFile(out, "w", **options) as new:  # type: ignore[call-overload]
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return out.getvalue()
+
+
+def doubled() -> bytes:
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a/data.pkl", b"one")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a/data.pkl", b"two")
+    return out.getvalue()
+
+
+def many(count: int) -> bytes:
+    """A directory that lists the same member again and again."""
+    line = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0)
+    directory = (line + b"a/b") * count
+    local = struct.pack("<4s5HIIIHH", b"PK\x03\x04", 0, 0, 0, 0, 0, 0, 0, 0, 3, 0) + b"a/b"
+    record = struct.pack(
+        "<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(directory), len(local)
+    )
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, len(local) + len(directory), 1)
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0)
+    return local + directory + record + locator + end
+
+
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "local name differs": (lambda: patched(30, "s", b"X"), "another name stands before its data"),
+    "local name is longer": (lambda: patched(26, "H", 13), "another name stands before its data"),
+    "central name differs": (lambda: patched(CENTRAL + 46, "s", b"X"), "another name"),
+    "local magic": (lambda: patched(2, "B", 0), "neither a torch file"),
+    "central magic": (lambda: patched(CENTRAL, "B", 0), "its directory is damaged"),
+    "duplicate": (doubled, "two members have the same name"),
+    "encrypted": (lambda: patched(CENTRAL + 8, "H", 0x0809), "data.pkl: encrypted"),
+    "encrypted in the local header": (lambda: patched(6, "H", 0x0809), "two headers differ"),
+    "strong encryption": (lambda: patched(CENTRAL + 8, "H", 0x0848), "has flags 0x0848"),
+    "masked header": (lambda: patched(CENTRAL + 8, "H", 0x2808), "has flags 0x2808"),
+    "patched data": (lambda: patched(CENTRAL + 8, "H", 0x0828), "has flags 0x0828"),
+    "bzip2": (lambda: rewritten(compression=zipfile.ZIP_BZIP2), "compressed by method 12"),
+    "local method differs": (lambda: patched(8, "H", 8), "two headers differ"),
+    "prefix": (lambda: b"PK\x03\x04" + bytes(60) + GOOD, "zip archive"),
+    "trailing byte": (lambda: GOOD + b"\0", "does not end like a zip archive"),
+    "trailing archive": (lambda: GOOD + GOOD, "its zip64 end record is not where it should be"),
+    "comment": (lambda: patched(END + 20, "H", 1) + b"x", "does not end like a zip archive"),
+    "bytes before the directory": (lambda: inserted(CENTRAL, bytes(8)), "belong to nothing"),
+    "other descriptor": (
+        lambda: patched(GOOD.index(b"PK\x07\x08") + 8, "I", 7),
+        "bytes after it that belong to nothing",
+    ),
+    "first member not at the start": (
+        lambda: patched(CENTRAL + 42, "I", 2), "2 bytes before its first member"
+    ),
+    "second member inside the first": (
+        lambda: patched(SECOND + 42, "I", 100), "data.pkl: ends at byte"
+    ),
+    "second member inside the first's header": (
+        lambda: patched(SECOND + 42, "I", 10), "data.pkl: no room for its header"
+    ),
+    "member past the directory": (
+        lambda: patched(SECOND + 42, "I", END), "lies past the members"
+    ),
+    "size past the end": (
+        lambda: both_sizes(2**31), "ends at byte"
+    ),
+    "stored and yet of two sizes": (
+        lambda: patched(CENTRAL + 20, "I", 5), "stored, and yet"
+    ),
+    "64-bit sizes that are missing": (
+        lambda: both_sizes(2**32 - 1), "lacks its 64-bit sizes"
+    ),
+    "directory elsewhere": (
+        lambda: patched(END64 + 48, "Q", CENTRAL - 1), "its directory ends at byte"
+    ),
+    "directory larger than the file": (
+        lambda: patched(END64 + 40, "Q", 2**63), "its directory ends at byte"
+    ),
+    "zip64 record elsewhere": (
+        lambda: patched(END - 12, "Q", 0), "its zip64 end record is not where it should be"
+    ),
+    "zip64 record damaged": (
+        lambda: patched(END64, "B", 0), "its zip64 end record is damaged"
+    ),
+    "more members than lines": (
+        lambda: counts(100), "members in a directory"
+    ),
+    "fewer members than lines": (lambda: counts(1), "lists more than it counts"),
+    "several disks": (lambda: patched(END64 + 16, "I", 1), "in several parts"),
+    "name that is no utf-8": (lambda: patched(CENTRAL + 46, "s", b"\xff"), "is no UTF-8"),
+    "name with a nul": (lambda: patched(CENTRAL + 47, "s", b"\0"), "is no member's name"),
+    "end record alone": (lambda: GOOD[-22:], "zip archive without the data.pkl"),
+}  # fmt: skip
+
+
+def both_sizes(nbytes: int) -> bytes:
+    """The first member's sizes in the directory, changed alike."""
+    return GOOD[: CENTRAL + 20] + struct.pack("<II", nbytes, nbytes) + GOOD[CENTRAL + 28 :]
+
+
+def counts(count: int) -> bytes:
+    """The number of members in the zip64 end record."""
+    return GOOD[: END64 + 24] + struct.pack("<QQ", count, count) + GOOD[END64 + 40 :]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_fault_09_ambiguous_archive_is_refused(name: str) -> None:
+    make, says = REFUSED[name]
+    with pytest.raises(FormatError) as refused:
+        opened(make())
+    assert says in str(refused.value)
+    assert str(refused.value).startswith("file: ")
+    assert refused.value.exit_code == 3
+
+
+def test_fault_09_million_members_are_refused_at_once() -> None:
+    data = many(1_000_000)
+    begun = time.process_time()
+    with pytest.raises(FormatError, match="1,000,000 members"):
+        read_members(Memory(data))
+    assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: GOOD, without_zip64, rewritten], ids=["torch", "no zip64", "zipfile"]
+)
+def test_members_are_where_zipfile_finds_them(make: Callable[[], bytes]) -> None:
+    data = make()
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        expected = [(each.filename, archive.read(each), each.CRC) for each in archive.infolist()]
+    members = read_members(Memory(data))
+    assert [
+        (each.name, data[each.offset : each.offset + each.nbytes], each.crc32) for each in members
+    ] == expected
+
+
+def test_fault_19_truncated_anywhere_is_refused() -> None:
+    for end in range(len(GOOD)):
+        with pytest.raises(FormatError):
+            opened(GOOD[:end])

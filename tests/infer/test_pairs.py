@@ -1,0 +1,173 @@
+"""The inference on 41 real conversions, whose true mappings are in `tests/data/pairs`."""
+
+import json
+import resource
+from collections import Counter
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pytest
+
+from ckpt.infer.engine import infer
+from ckpt.infer.result import Confidence, Inference
+from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
+from ckpt.tensors import TensorEntry
+
+FILES = sorted((Path(__file__).parents[1] / "data" / "pairs").glob("*.json"))
+# Conversions that are inferred in part: keys right, keys wrong (guesses for ambiguous keys count
+# too), operations right. A better inference changes or removes its line.
+PARTLY = {
+    "diffusers_lora_from_kohya_sd15": (384, 0, 0),
+    "diffusers_sd15_unet_from_ldm": (384, 302, 0),
+    "diffusers_sd3_from_sai": (81, 50, 0),
+    "hf_bert_tiny_from_google_tf": (32, 14, 0),
+    "hf_clip_vit_b32_from_openai": (252, 1, 49),
+    "hf_deepseek_v3_v4_to_v5": (57, 0, 0),
+    "hf_jamba_v4_to_v5": (51, 0, 0),
+    "hf_mixtral_8x7b_v4_to_v5": (227, 0, 0),
+    "hf_nemotron_h_v4_to_v5": (25, 0, 0),
+    "hf_qwen2_moe_v4_to_v5": (59, 0, 0),
+    "litgpt_gemma3_from_hf": (53, 0, 5),
+    "litgpt_pythia_14m_from_hf": (64, 12, 0),
+    "peft_lora_from_torchtune": (72, 12, 0),
+    "timm_convnext_from_torchvision": (116, 0, 12),
+    "timm_mnasnet_100_from_torchvision": (306, 8, 0),
+    "timm_mobilenetv2_100_from_torchvision": (314, 0, 0),
+    "torchtune_clip_text_l14_from_hf": (196, 0, 0),
+    "torchvision_resnet50_from_keras_h5": (81, 132, 0),
+    "wrap_lightning_like_resnet18": (90, 32, 0),
+}
+WHOLE = [path for path in FILES if path.stem not in PARTLY]
+every_pair = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+every_whole_pair = pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
+
+
+def entries(listed: list[Any]) -> list[TensorEntry]:
+    return [
+        TensorEntry(key, "float32", (1,) if shape is None else tuple(shape))
+        for key, shape in listed
+    ]
+
+
+def inferred(path: Path) -> tuple[dict[str, Any], Inference]:
+    pair: dict[str, Any] = json.loads(path.read_text())
+    return pair, infer(entries(pair["source"]), entries(pair["target"]))
+
+
+@every_whole_pair
+def test_every_key_is_mapped_and_nothing_is_open(path: Path) -> None:
+    pair, found = inferred(path)
+    assert {match.target: match.source for match in found.matches} == renames(pair)
+    assert list(found.dropped) == pair["dropped"]
+    assert list(found.missing) == pair["added"]
+    assert found.settled
+
+
+@every_whole_pair
+def test_operations_are_proposed(path: Path) -> None:
+    pair, found = inferred(path)
+    assert operations_of(found) == true_operations(pair)
+
+
+@pytest.mark.parametrize("name", PARTLY)
+def test_partly_inferred_conversion_gets_no_worse(name: str) -> None:
+    pair, found = inferred(FILES[0].with_name(f"{name}.json"))
+    truth = renames(pair)
+    right = Counter(truth.get(match.target) == match.source for match in found.matches)
+    operations = len(operations_of(found) & true_operations(pair))
+    assert (right[True], right[False], operations) == PARTLY[name]
+
+
+@every_pair
+def test_no_certain_key_is_wrong(path: Path) -> None:
+    pair, found = inferred(path)
+    truth = renames(pair)
+    for match in found.matches:
+        if match.confidence is Confidence.CERTAIN:
+            assert truth.get(match.target) == match.source
+
+
+def renames(pair: dict[str, Any]) -> dict[str, str]:
+    """The source of each key that no operation makes."""
+    operated = {new for each in pair["ops"] for new in listed(each["new"])}
+    return {new: old for old, new, *_ in pair["pairs"] if new not in operated}
+
+
+def operations_of(found: Inference) -> set[tuple[Any, ...]]:
+    return {(each.verb, each.sources, each.targets) for each in found.operations}
+
+
+def true_operations(pair: dict[str, Any]) -> set[tuple[Any, ...]]:
+    return {
+        (each["op"], tuple(listed(each["old"])), tuple(listed(each["new"]))) for each in pair["ops"]
+    }
+
+
+def listed(one_or_more: Any) -> list[str]:
+    return one_or_more if isinstance(one_or_more, list) else [one_or_more]
+
+
+@every_pair
+def test_nothing_wrong_is_sure_where_names_say_nothing(path: Path) -> None:
+    """Every part of every target becomes a syllable of its own, whatever its digits."""
+    pair = json.loads(path.read_text())
+    blind = {
+        part: f"p{chr(97 + n % 26)}{chr(97 + n // 26 % 26)}{chr(97 + n // 676)}"
+        for n, part in enumerate(dict.fromkeys(p for key, _ in pair["target"]
+                                               for p in key.split(".") if not p.isdecimal()))
+    }  # fmt: skip
+    hidden = {
+        key: ".".join(blind.get(part, part) for part in key.split(".")) for key, _ in pair["target"]
+    }
+    target = entries([[hidden[key], shape] for key, shape in pair["target"]])
+    found = infer(entries(pair["source"]), target)
+    truth: dict[str, set[str]] = {}
+    for old, new, *_ in pair["pairs"]:
+        truth.setdefault(hidden[new], set()).add(old)
+    certain = [each for each in found.matches if each.confidence is Confidence.CERTAIN]
+    assert all(each.source in truth.get(each.target, ()) for each in certain)
+
+
+def test_few_rules_reproduce_each_mapping(record_property) -> None:
+    counts = {}
+    for path in WHOLE:
+        pair, found = inferred(path)
+        source, target = entries(pair["source"]), entries(pair["target"])
+        rules = synthesise(source, target, found)
+        assert proves(source, rules, found), path.stem
+        counts[path.stem] = count_rules(rules)
+    average = sum(counts.values()) / len(counts)
+    record_property("figure", f"rules for {len(counts)} real conversions: {average:.1f} on average")
+    assert average <= 15
+
+
+def llama(layers: int) -> tuple[list[TensorEntry], list[TensorEntry]]:
+    names = {
+        "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk",
+        "self_attn.v_proj": "attention.wv", "self_attn.o_proj": "attention.wo",
+        "mlp.gate_proj": "feed_forward.w1", "mlp.up_proj": "feed_forward.w3",
+        "mlp.down_proj": "feed_forward.w2", "input_layernorm": "attention_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }  # fmt: skip
+    source, target = [], []
+    for i in range(layers):
+        for old, new in names.items():
+            shape = (64,) if "norm" in old else (64, 64)
+            source.append(TensorEntry(f"model.layers.{i}.{old}.weight", "float32", shape))
+            target.append(TensorEntry(f"layers.{i}.{new}.weight", "float32", shape))
+    return source, target
+
+
+@pytest.mark.parametrize("layers", [112, 1112])
+def test_many_keys(layers: int, record_property) -> None:
+    source, target = llama(layers)
+    begin = perf_counter()
+    found = infer(source, target)
+    seconds = perf_counter() - begin
+    assert [match.target for match in found.matches] == [entry.key for entry in target]
+    assert found.settled
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    record_property(
+        "figure", f"mapping of {len(source):,} keys: {seconds:.2f} s, process at most {peak:.0f} MB"
+    )

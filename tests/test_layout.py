@@ -1,0 +1,36 @@
+"""The law of the layout: `ckpt X` is `cli/x`, `ops/x` and `show/x`; no folder is a pile."""
+
+from pathlib import Path
+
+import pytest
+
+import ckpt
+from ckpt.cli.commands import COMMANDS
+
+PACKAGE = Path(ckpt.__file__).parent
+NAMES = {name.replace("-", "_") for name in COMMANDS}
+MOST_FILES = 15
+BY_COMMAND = {"cli", "ops", "show"}  # whose size is the number of commands
+
+
+def doors(folder: Path) -> set[str]:
+    """Modules and sub-packages."""
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    return files | {path.parent.name for path in folder.glob("*/__init__.py")}
+
+
+def test_every_command_has_its_modules_and_nothing_else_stands_among_them() -> None:
+    assert doors(PACKAGE / "cli") == NAMES | {"commands", "options"}
+    assert doors(PACKAGE / "ops") == NAMES | {"load"}
+    assert doors(PACKAGE / "show") == NAMES - {"rm"} | {"look"}
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [path.parent for path in sorted(PACKAGE.rglob("__init__.py"))],
+    ids=lambda path: path.relative_to(PACKAGE.parent).as_posix(),
+)
+def test_folder_has_few_modules(folder: Path) -> None:
+    if folder.parent == PACKAGE and folder.name in BY_COMMAND:
+        return
+    assert len(list(folder.glob("[!_]*.py"))) <= MOST_FILES
