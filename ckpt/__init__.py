@@ -1,7 +1,7 @@
 """ckpt: rename, diff and version PyTorch checkpoints without running them.
 
-The command `ckpt X` is the function `ckpt.X`, defined in `ckpt.ops.X`. Modules are imported on first
-use; torch only to return tensors, build a definition or train a model.
+The command `ckpt X` is the function `ckpt.X`, defined in `ckpt.ops.X`. Modules are imported on
+first use; torch only to return tensors, build a definition or train a model.
 """
 
 import sys
