@@ -105,7 +105,7 @@ def write_duration(terminalreporter: pytest.TerminalReporter) -> None:
     if hasattr(config, "workerinput"):  # xdist's workers have a reporter too
         return
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if not is_whole or config.option.keyword or config.option.markexpr:
+    if not is_whole or config.option.keyword or config.option.markexpr or config.option.collectonly:
         return
     seconds = time.monotonic() - config.stash[BEGAN]
     last = config.cache and config.cache.get(key, None)
