@@ -70,8 +70,8 @@ def test_nearest_keys_are_shown_by_as_many_parts_as_were_asked_for() -> None:
         plan(keys, "zzzzzzzz->x")
     assert caught.value.hint is None
     with pytest.raises(UnmatchedRuleError) as caught:
-        plan([f"conv{i}" for i in range(9)], "konv1->x")
-    assert str(caught.value.hint).startswith("nearest keys: conv1")
+        plan([f"layer_conv{i}" for i in range(9)], "layer_konv1->x")
+    assert str(caught.value.hint).startswith("nearest keys: layer_conv1, ")
     assert str(caught.value.hint).count(",") == 2
 
 
@@ -261,7 +261,9 @@ def test_up_to_three_rules_are_suggested_and_widened_to_words() -> None:
     assert suggested({"net.conv10.w": "net.embed10.w"}) == ["conv->embed"]
     assert suggested({"a.conv.w": "b.embed.w"}) == ["a[.]conv->b.embed"]
     assert suggested({"x.w": "module.x.w"}) == ["^(.+)->module.{1}"]
-    assert suggested({"x.w": "module.x.w"}, others=("y",)) == []
-    assert suggested({"m.a": "a", "m.b": "b", "c.d": "d"}) == []
-    assert suggested({"a": "m.a", "b": "m.b", "d": "c.d"}) == []
-    assert suggested({"m.a": "a", "m.b": "c"}) == []
+    assert suggested({"x.w": "module.x.w"}, others=("y",)) == ["x->module.x"]
+    assert suggested({"x.w": "module.x.w"}, others=("x.b",)) == []
+    mixed = {"m.a": "a", "m.b": "b", "m.c": "c", "n.d": "d"}
+    assert suggested(mixed) == []
+    assert suggested({new: old for old, new in mixed.items()}) == []
+    assert suggested({"m.a": "a", "m.b": "c"}) == ["m[.]a->a", "m[.]b->c"]
