@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
-from ckpt.errors import UsageError
 from ckpt.manifest import Manifest
 from ckpt.registry.index import Index, Version
-from ckpt.registry.refs import expect_name
+from ckpt.registry.refs import is_name
 
 NAMELESS = "recovered"  # the model of versions whose record names none
 
@@ -66,10 +65,8 @@ def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
 
 def model_of(manifest: Manifest) -> str:
     """The model that a manifest's record names."""
-    try:
-        return expect_name(str(manifest.record.get("model")))
-    except UsageError:
-        return NAMELESS
+    name = _text(manifest, "model")
+    return name if is_name(name) else NAMELESS
 
 
 def _there(index: Index) -> Iterator[Version]:
