@@ -44,7 +44,7 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkItem
 from tqdm import tqdm
 
 TREE = Path(__file__).resolve().parent.parent
-COPIED = ("ckpt", "models", "tests", "pyproject.toml")
+COPIED = ("ckpt", "models", "tests", "examples", "pyproject.toml")
 WORKERS = 2
 MOST_BASELINES = 4.0  # a mutant whose tests take longer than that, and a little, is killed
 PYTEST = "-m pytest -x -q -p no:cacheprovider --hypothesis-seed=0"
