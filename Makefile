@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test faults lint bench
+.PHONY: demo test faults lint bench mutants
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
@@ -28,6 +28,11 @@ bench: $(READY)
 		-c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/tips.py
+
+mutants: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[mutants]'
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up .venv: ckpt, its dependencies and the development tools"
