@@ -132,6 +132,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=60, help="mutants a folder (default 60)")
     parser.add_argument("--seed", type=int, default=1, help="of the sample (default 1)")
     given = parser.parse_args()
+    os.chdir(TREE)
     rows = []
     for name in given.folder or FOLDERS:
         begin = time.monotonic()
@@ -182,13 +183,12 @@ def _expect_controls(tree: Path, folder: Folder) -> float:
     seconds = time.monotonic() - begin
     if passed.returncode:
         sys.exit(f"the tests fail before anything is broken:\n{passed.stdout}")
-    for path in _sources(tree, folder):
-        whole = path.read_text()
-        path.write_text("raise RuntimeError('broken on purpose')\n")
-        if not _pytest(tree, folder).returncode:
-            sys.exit(f"the tests do not notice that {path.relative_to(tree)} is broken")
-        path.write_text(whole)
-        break
+    path = _sources(tree, folder)[0]
+    whole = path.read_text(encoding="utf-8")
+    path.write_text("raise RuntimeError('broken on purpose')\n", encoding="utf-8")
+    if not _pytest(tree, folder).returncode:
+        sys.exit(f"the tests do not notice that {path.relative_to(tree)} is broken")
+    path.write_text(whole, encoding="utf-8")
     return seconds
 
 
@@ -200,8 +200,7 @@ def _pytest(tree: Path, folder: Folder) -> subprocess.CompletedProcess[str]:
 
 
 def _sources(tree: Path, folder: Folder) -> list[Path]:
-    found = [path for pattern in folder.code for path in sorted(tree.glob(pattern))]
-    return [path for path in found if path.name != "__init__.py" or path.stat().st_size > 200]
+    return [path for pattern in folder.code for path in sorted(tree.glob(pattern))]
 
 
 def _sample(made: Path, folder: Folder, count: int, seed: str) -> list[WorkItem]:

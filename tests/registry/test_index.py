@@ -472,3 +472,14 @@ def test_commit_may_be_given_what_is_known_in_place_of_what_stands(tmp_path: Pat
     made = file.commit(lambda index: index.with_version(version(3)), "add", known=lambda: known)
     assert (made.serial, file.read()) == (8, made)
     assert len(made.write_id) == 16
+
+
+def test_three_names_that_are_near_are_shown() -> None:
+    held = Index()
+    for number in range(5):
+        held = held.with_version(version(1, f"resnet-{number}"))
+    with pytest.raises(RefError) as caught:
+        held.model("resnet-9")
+    hint = str(caught.value.hint)
+    assert hint.startswith("the registry holds resnet-")
+    assert len(hint.split(", ")) == 3

@@ -90,6 +90,9 @@ def test_nearest_keys_are_shown_by_as_many_parts_as_were_asked_for() -> None:
          r"keep the number:  --rule 'a(\d)->x{1}'"),
         (["a.w", "b.w"], ["a->c", "b->c"], "a.w (rule 1) and b.w (rule 2)",
          "rules apply one after the other; --map FILE applies all at once, so that swaps work"),
+        (["a1.w", "a2.w"], [r"a\d->x", r"x\d?->z"],
+         "a1.w (rules 1, 2) and a2.w (rules 1, 2)",
+         "rules apply one after the other; --map FILE applies all at once, so that swaps work"),
         (["a.w", "b.w"], ["b->a"], "a.w (unchanged) and b.w (rule 1)", None),
     ],
 )  # fmt: skip
