@@ -110,6 +110,8 @@ def test_duplicates_have_bytes_of_their_own_but_for_the_first(count: int) -> Non
         ({"concat": ["v", "w"], "into": "x"}, "^concat 'v': x lacks its part 1, 'v'"),
         ({"concat": [r"e\.\d\.w", "w"], "into": "x"},
          r"e\.1\.w and e\.2\.w would both be part 1 of x"),
+        ({"concat": ["^w", r"e\.\d\.w"], "into": "x"},
+         r"e\.1\.w and e\.2\.w would both be part 2 of x"),
         ({"concat": ["^w", r"e\.1\.w"], "into": "x", "dim": 2}, "^concat '.w': x: shape"),
         ({"permute": "^w", "dims": [0, 0]}, r"^permute '\^w': w: \[0, 0\] does not name each"),
         ({"fill": "x", "beside": "^w", "value": 0, "shape": [-1]}, "^fill 'x': w: .*no shape"),
