@@ -41,12 +41,13 @@ from cosmic_ray.plugins import get_operator
 from cosmic_ray.tools.filters.operators_filter import OperatorsFilter
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkItem
+from tabulate import tabulate
 from tqdm import tqdm
 
 TREE = Path(__file__).resolve().parent.parent
 COPIED = ("ckpt", "models", "tests", "examples", "pyproject.toml")
 WORKERS = 2
-MOST_BASELINES = 4.0  # a mutant whose tests take longer than that, and a little, is killed
+MOST_BASELINES = 4.0  # a mutant whose tests take longer than that and 10 s is killed
 PYTEST = "-m pytest -x -q -p no:cacheprovider --hypothesis-seed=0"
 CONFIG = """
 [cosmic-ray.filters.operators-filter]
@@ -121,8 +122,9 @@ class Outcome:
     """One mutant, and whether the tests noticed it."""
 
     place: str
-    killed: bool
     diff: str
+    killed: bool
+    in_time: bool
 
 
 def main() -> int:
@@ -139,11 +141,12 @@ def main() -> int:
         outcomes = _run(name, given.count, given.seed)
         killed = sum(each.killed for each in outcomes)
         score = f"{killed / max(1, len(outcomes)):.0%}"
-        rows.append((name, len(outcomes), killed, score, round(time.monotonic() - begin)))
+        late = sum(not each.in_time for each in outcomes)
+        seconds = round(time.monotonic() - begin)
+        rows.append((name, len(outcomes), killed, late, score, seconds))
     print(f"\nseed {given.seed}")
-    print(f"{'folder':<10}{'mutants':>8}{'killed':>8}{'score':>7}{'seconds':>9}")
-    for row in rows:
-        print("{:<10}{:>8}{:>8}{:>7}{:>9}".format(*row))
+    heads = ("folder", "mutants", "killed", "by time", "score", "seconds")
+    print(tabulate(rows, heads, tablefmt="plain", disable_numparse=True))
     return 0
 
 
@@ -156,7 +159,7 @@ def _run(name: str, count: int, seed: int) -> list[Outcome]:
         for tree in trees[1:]:
             shutil.copytree(trees[0], tree, symlinks=True)
         sample = _sample(Path(made), folder, count, f"{name} {seed}")
-        limit = seconds * MOST_BASELINES * WORKERS + 10
+        limit = seconds * MOST_BASELINES + 10
         print(f"{name}: {len(sample)} mutants, tests take {seconds:.0f} s", file=sys.stderr)
         return _test_all(sample, shlex.join(["sh", "-fc", _command(folder)]), limit, trees)
 
@@ -319,8 +322,12 @@ def _test(item: WorkItem, command: str, limit: float) -> Outcome:
         raise RuntimeError(f"{mutation}: {result.worker_outcome}\n{result.output}")
     changed = re.findall(r"^[-+](?![-+]{2} ).*", result.diff or "", re.MULTILINE)
     place = f"{mutation.module_path}:{mutation.start_pos[0]}"
-    return Outcome(place, result.test_outcome is TestOutcome.KILLED, "\n".join(changed))
+    killed = result.test_outcome is TestOutcome.KILLED
+    return Outcome(place, "\n".join(changed), killed, in_time=result.output != "timeout")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
