@@ -268,8 +268,9 @@ class _Meaning(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        if isinstance(node.op, ast.Add | ast.BitXor) and ast.unparse(node.right)[:5] == "os.O_":
-            node.op = ast.BitOr()
+        text = ast.unparse(node)
+        if not re.sub(r"os\.O_\w+|[|+^() ]", "", text):
+            return ast.Constant(" ".join(re.findall(r"os\.O_\w+", text)))
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
