@@ -227,9 +227,10 @@ def test_fault_26_place_of_the_damage_is_told(mark: str) -> None:
     with pytest.raises(IndexDamageError) as caught:
         parse_index("\n".join([lines[0], *lines[2:], "x"]), name="r")
     assert (caught.value.kind, caught.value.line) == ("damaged", len(lines))
-    with pytest.raises(IndexDamageError) as caught:
-        parse_index(f"{mark}\n", name="r")
-    assert (caught.value.kind, caught.value.line) == ("conflict", 1)
+    for before in range(3):
+        with pytest.raises(IndexDamageError) as caught:
+            parse_index("\n" * before + f"{mark}\n", name="r")
+        assert (caught.value.kind, caught.value.line) == ("conflict", before + 1)
 
 
 def test_fault_26_index_cut_anywhere_is_refused() -> None:

@@ -360,3 +360,20 @@ def test_alias_that_both_set_anew_or_took_away() -> None:
     result = merged(ours, lost, on(ours, alias("prod", 2)))
     assert sorted(result.index.model(None).versions) == [1, 2, 3]
     assert result.kept == ("mnist-cnn:v2",)
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "b"), ("b", "a")])
+def test_alias_on_a_version_that_ours_renumbered_is_not_moved_by_ours(one: str, other: str) -> None:
+    base = on(BASE.with_version(version(3, content=one)), alias("prod", 3))
+    ours = BASE.with_version(version(3, content=other)).with_version(version(4, content=one))
+    ours = on(ours, alias("prod", 4), lambda model: model.with_tag("golden", 4))
+    result = merged(base, ours, on(base, alias("prod", 1)))
+    assert (result.index.model(None).aliases, result.conflicts) == ({"prod": 1}, ())
+    result = merged(base, ours, base)
+    assert (result.index.model(None).aliases, result.conflicts) == ({"prod": 4}, ())
+    result = merged(base, on(ours, alias("prod", 2)), on(base, alias("prod", 1)))
+    (conflict,) = result.conflicts
+    assert (conflict.ours, conflict.theirs, conflict.base) == ("v2", "v1", "v4")
+    tagged = on(base, lambda model: model.with_tag("golden", 3))
+    untagged = on(ours, lambda model: model.with_tag("golden", 4, present=False))
+    assert merged(tagged, untagged, tagged).index.model(None).tags == {}
