@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import chdir, closing
 from dataclasses import dataclass
 from multiprocessing import Manager
 from pathlib import Path
@@ -134,7 +134,6 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=60, help="mutants a folder (default 60)")
     parser.add_argument("--seed", type=int, default=1, help="of the sample (default 1)")
     given = parser.parse_args()
-    os.chdir(TREE)
     rows = []
     for name in given.folder or FOLDERS:
         begin = time.monotonic()
@@ -158,7 +157,8 @@ def _run(name: str, count: int, seed: int) -> list[Outcome]:
         seconds = _expect_controls(trees[0], folder)
         for tree in trees[1:]:
             shutil.copytree(trees[0], tree, symlinks=True)
-        sample = _sample(Path(made), folder, count, f"{name} {seed}")
+        with chdir(trees[0]):  # so that nobody edits the code between the copy and the sample
+            sample = _sample(Path(made), folder, count, f"{name} {seed}")
         limit = seconds * MOST_BASELINES + 10
         print(f"{name}: {len(sample)} mutants, tests take {seconds:.0f} s", file=sys.stderr)
         return _test_all(sample, shlex.join(["sh", "-fc", _command(folder)]), limit, trees)
@@ -211,7 +211,7 @@ def _sample(made: Path, folder: Folder, count: int, seed: str) -> list[WorkItem]
     config, session = made / "config.toml", made / "session.sqlite"
     config.write_text(CONFIG)
     with closing(WorkDB(session, WorkDB.Mode.create)) as database:
-        init([path.relative_to(TREE) for path in _sources(TREE, folder)], database, {})
+        init(_sources(Path(), folder), database, {})
     OperatorsFilter().main([str(session), str(config)])
     with closing(WorkDB(session, WorkDB.Mode.open)) as database:
         items = sorted(database.pending_work_items, key=lambda item: _identity(item.mutations[0]))
