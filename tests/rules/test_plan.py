@@ -80,6 +80,8 @@ def test_nearest_keys_are_shown_by_as_many_parts_as_were_asked_for() -> None:
     [
         (["h.0.w", "h.1.w"], [r"h\.\d+->block"], "h.0.w (rule 1) and h.1.w (rule 1)",
          r"keep the number:  --rule 'h\.(\d+)->block{1}'"),
+        (["h0.w", "h1.w"], [r"h\d->xh"], "h0.w (rule 1) and h1.w (rule 1)",
+         r"keep the number:  --rule 'h(\d)->xh{1}'"),
         (["a.w", "b.w"], ["[ab]->x"], "a.w (rule 1) and b.w (rule 1)", None),
         (["a1.w", "b1.w"], [r"[ab]\d->x"], "a1.w (rule 1) and b1.w (rule 1)", None),
         (["a1.w", "a2.w"], [r"a(\d)->x"], "a1.w (rule 1) and a2.w (rule 1)", None),
