@@ -10,6 +10,7 @@ Not sampled, because no test could or should notice them:
   or everything breaks without them,
 * `==` against `is`, and `is` against `==`: equal for small numbers, None and interned strings,
 * `|` between flags of `os` made `+` or `^`: they have no bit in common,
+* the `*` of a signature made `/`: callers that name their arguments still may,
 * `strict=True` of `zip`: it checks what the code around it already ensures,
 * comments and strings: Cosmic Ray leaves them alone, so docstrings and message texts as well.
 
@@ -248,6 +249,12 @@ class _Meaning(ast.NodeTransformer):
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None
         return node
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        node.defaults += [each for each in node.kw_defaults if each is not None]
+        node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
+        return self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
