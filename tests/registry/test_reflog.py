@@ -38,17 +38,19 @@ def entry(write_id: str, parent: str = "", what: str = "x", **fields: Any) -> En
     return replace(ENTRY, write_id=write_id, parent=parent, what=what, **fields)
 
 
-def test_entry_after_a_broken_line_begins_one_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [1, 2, 5, 6])
+def test_entry_after_a_broken_line_begins_one_of_its_own(tmp_path: Path, cut: int) -> None:
     reflog = Reflog(tmp_path / "reflog")
     reflog.append(entry("a"), entry("b", "a"))
     whole = (tmp_path / "reflog").read_bytes()
-    (tmp_path / "reflog").write_bytes(whole[:-5])
+    (tmp_path / "reflog").write_bytes(whole[:-cut])
     reflog.append(entry("c", "a"))
-    assert [each.write_id for each in reflog.entries()] == ["a", "c"]
+    told = ["a", "b", "c"] if cut == 1 else ["a", "c"]  # without its last byte it is whole
+    assert [each.write_id for each in reflog.entries()] == told
     assert reflog.ends_with("c")
     assert b"\n\n" not in (tmp_path / "reflog").read_bytes()
-    (tmp_path / "reflog").write_bytes(whole[:-5])
-    assert not reflog.ends_with("b")
+    (tmp_path / "reflog").write_bytes(whole[:-cut])
+    assert reflog.ends_with("b") == (cut == 1)
     assert not reflog.ends_with("a")
 
 
