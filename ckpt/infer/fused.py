@@ -22,7 +22,7 @@ Shapes = Sequence[Shape]
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """An operation, by the places of its leaves in the trees; see `result.Operation`."""
+    """An operation, by the places of its leaves in the trees; see `result.InferredOperation`."""
 
     verb: str
     lefts: tuple[int, ...]

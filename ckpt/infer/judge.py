@@ -11,7 +11,7 @@ from math import prod
 from ckpt.infer.align import Alignment, Found
 from ckpt.infer.fused import Fused
 from ckpt.infer.kinds import Kinds
-from ckpt.infer.result import Confidence, Inference, Match, Operation
+from ckpt.infer.result import Confidence, Inference, InferredOperation, Match
 from ckpt.infer.tree import Tree
 from ckpt.infer.words import template_of
 
@@ -64,8 +64,8 @@ def _telling(shape: tuple[int, ...]) -> bool:
     return prod(shape) > 1 and not (len(shape) == 2 and shape[0] == shape[1])
 
 
-def _operation(fused: Fused, trees: tuple[Tree, Tree]) -> Operation:
-    return Operation(
+def _operation(fused: Fused, trees: tuple[Tree, Tree]) -> InferredOperation:
+    return InferredOperation(
         fused.verb,
         tuple(trees[0].leaves[leaf].path for leaf in fused.lefts),
         tuple(trees[1].leaves[leaf].path for leaf in fused.rights),
@@ -79,7 +79,7 @@ def _operation(fused: Fused, trees: tuple[Tree, Tree]) -> Operation:
 
 def _copies(
     matches: Sequence[Match],
-    operations: Sequence[Operation],
+    operations: Sequence[InferredOperation],
     trees: tuple[Tree, Tree],
     kinds: Kinds,
     counts: Sequence[Counter[int]],

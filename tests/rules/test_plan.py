@@ -3,7 +3,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt.errors import KeyCollisionError, PlanError, UnmatchedRuleError
-from ckpt.infer.rules.suggest import suggest_rules
 from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.plan import plan_renames
 from ckpt.rules.substitution import parse_rule
@@ -100,38 +99,3 @@ def test_any_permutation_can_be_mapped_and_mapped_back(keys: list[str], order: l
     landed = [change.new for change in moved.changes]
     again = plan_renames(landed, [KeyMap("back", back)])
     assert [change.new for change in again.changes] == keys
-
-
-@pytest.mark.parametrize(
-    ("pairs", "rules"),
-    [
-        ([("conv1.weight", "embed1.weight"), ("conv2.bias", "embed2.bias")], []),
-        (
-            [(key, key.replace("conv", "embed")) for key in KEYS if "conv" in key],
-            ["conv->embed"],
-        ),
-        (
-            [(key, key.replace("conv", "embded_")) for key in KEYS if "conv" in key],
-            ["conv->embded_"],
-        ),
-        ([(key, f"net.{key}") for key in KEYS], ["^(.+)->net.{1}"]),
-        ([("fc1.weight", "conv.weight"), ("fc1.bias", "other.bias")], ["fc1->conv", "fc1->other"]),
-    ],
-    ids=["not all of a kind", "one word", "another spelling", "prefix added", "undecidable"],
-)
-def test_suggested_rules_do_exactly_what_was_asked(
-    pairs: list[tuple[str, str]], rules: list[str]
-) -> None:
-    found = suggest_rules(KEYS, pairs)
-    assert [rule.text for rule in found] == (rules if len(rules) == 1 else [])
-    if found:
-        renamed = plan_renames(KEYS, found).renamed
-        assert [(change.old, change.new) for change in renamed] == pairs
-
-
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.net."])
-def test_wrapper_is_suggested_to_be_cut_off(prefix: str) -> None:
-    wrapped = [prefix + key for key in KEYS]
-    (rule,) = suggest_rules(wrapped, zip(wrapped, KEYS, strict=True))
-    assert [rule.apply(key) for key in wrapped] == KEYS
-    assert rule.text == f"^{prefix.replace('.', '[.]')}(.+)->{{1}}"

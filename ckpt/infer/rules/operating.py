@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ckpt.infer.result import Inference, Operation
+from ckpt.infer.result import Inference, InferredOperation
 from ckpt.infer.rules.covering import patterns_for
 from ckpt.infer.rules.rewrites import escaped
 from ckpt.infer.words import template_of
@@ -49,7 +49,7 @@ def tables_for(inference: Inference, keys: Sequence[str], shapes: Shapes) -> lis
         keys: All of the source that are not dropped.
         shapes: Of the target.
     """
-    verbs: dict[str, list[Operation]] = {}
+    verbs: dict[str, list[InferredOperation]] = {}
     for each in inference.operations:
         verbs.setdefault(each.verb, []).append(each)
     tables = _changed(verbs.get("transpose", []), keys, {"transpose": ""})
@@ -73,7 +73,9 @@ def tables_for(inference: Inference, keys: Sequence[str], shapes: Shapes) -> lis
     return _with_leaves_joined(tables)
 
 
-def _changed(operations: Sequence[Operation], keys: Sequence[str], table: Table) -> list[Table]:
+def _changed(
+    operations: Sequence[InferredOperation], keys: Sequence[str], table: Table
+) -> list[Table]:
     wanted = [each.sources[0] for each in operations]
     verb = next(iter(table))
     others = [key for key in keys if key not in {*wanted}]

@@ -12,6 +12,7 @@ from ckpt.infer.result import Inference
 from ckpt.infer.rules.contexts import Keys, Span, rules_for
 from ckpt.infer.rules.covering import patterns_for
 from ckpt.infer.rules.operating import tables_for
+from ckpt.infer.rules.plain import plain_rules
 from ckpt.infer.rules.rewrites import HOPES, Cutter, Forms, Piece, Rewrite, escaped
 from ckpt.infer.words import template_of
 from ckpt.rules.at_once import AtOnce
@@ -108,6 +109,7 @@ def _guesses(pairs: Pairs) -> Iterator[list[Rule]]:
     """Lists of rules that may rename just so."""
     if any(map(_is_odd, pairs)):
         return
+    yield from plain_rules(pairs)
     forms: Forms = {}
     for start, left in _starts(pairs):
         yield from ([*start, *rest] for rest in _rest(left, _Effort(forms)))

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ckpt.compare.special_values import SpecialValues, has_special_values
+from ckpt.compare.numbers import has_special_values
+from ckpt.compare.special_values import SpecialValues
 from ckpt.formats.checked import expect_sum
 from ckpt.formats.checkpoint import Checkpoint, Sum
 from ckpt.formats.stream import tensor_bytes
