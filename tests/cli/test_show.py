@@ -95,7 +95,7 @@ def test_fault_08_file_without_sums(ckpt: Run, folder: Path) -> None:
         torch.serialization.set_crc32_options(True)
     ran = ckpt("show", "x.pt", "--deep")
     assert ran.code == 0
-    assert "read in full: no CRC in file · no NaN · no Inf" in ran.out
+    assert "read in full: no checksums in the file · no NaN · no Inf" in ran.out
     assert ckpt("show", "x.pt", "--deep", "--json").data["deep"]["sums"] == 0
 
 
