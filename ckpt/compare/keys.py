@@ -8,7 +8,7 @@ one in both of these.
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ckpt.tensors import TensorEntry
@@ -104,7 +104,9 @@ def compare_entries(
     common = [(old[key], new[key]) for key in old if key in new]
     removed = [entry for key, entry in old.items() if key not in new]
     added = [entry for key, entry in new.items() if key not in old]
-    renamed = _same_bytes(removed, added)
+    known = [[entry for entry in side if entry.digest] for side in (removed, added)]
+    pairs = pair_alike(*known, lambda entry: (entry.digest, entry.dtype, entry.shape))
+    renamed = [(a, b) for a, b in pairs if b is not None]
     gone = {a.key for a, _ in renamed}
     come = {b.key for _, b in renamed}
     alike = [(a, b) for a, b in common if a.shape == b.shape and a.dtype == b.dtype]
@@ -162,31 +164,30 @@ def _equal(before: TensorEntry, after: TensorEntry, equal: Mapping[str, bool]) -
     return equal.get(before.key)
 
 
-def _same_bytes(removed: list[TensorEntry], added: list[TensorEntry]) -> list[Pair]:
-    """Pair entries of equal digest: first those of equal last part (`weight`), then by order.
+def pair_alike(
+    ones: Sequence[TensorEntry],
+    others: Sequence[TensorEntry],
+    kind: Callable[[TensorEntry], object],
+) -> list[tuple[TensorEntry, TensorEntry | None]]:
+    """Every entry of `ones` with an entry of `others` of the same kind, None if none is left.
 
-    Several tensors can hold the same bytes (zeros of fresh biases); among them the pairing is
-    arbitrary. It never pairs different bytes.
+    Entries of equal last part (`weight`) are paired first, then by order. Among tensors of one
+    kind the pairing is arbitrary.
     """
     waiting: defaultdict[object, list[TensorEntry]] = defaultdict(list)
-    for entry in added:
-        waiting[entry.digest, entry.dtype, entry.shape].append(entry)
+    for other in others:
+        waiting[kind(other)].append(other)
     partner: dict[str, TensorEntry] = {}
-    for same_leaf in (True, False):
-        for entry in removed:
-            if entry.digest is None or entry.key in partner:
-                continue
-            candidates = waiting[entry.digest, entry.dtype, entry.shape]
+    for same_end in (True, False):
+        for one in ones:
+            candidates = waiting[kind(one)] if one.key not in partner else []
+            end = one.key.rpartition(".")[2]
             for candidate in candidates:
-                if not same_leaf or _last_part(candidate.key) == _last_part(entry.key):
-                    partner[entry.key] = candidate
+                if not same_end or candidate.key.rpartition(".")[2] == end:
+                    partner[one.key] = candidate
                     candidates.remove(candidate)
                     break
-    return [(entry, partner[entry.key]) for entry in removed if entry.key in partner]
-
-
-def _last_part(key: str) -> str:
-    return key.rpartition(".")[2]
+    return [(one, partner.get(one.key)) for one in ones]
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,13 +61,13 @@ def examine(opened: OpenedState, registry: Registry) -> Deep:
         FormatError: A checksum of the file differs; or a view would grow out of proportion.
         IntegrityError: An object of the version is missing or damaged.
     """
-    with _Reader() as reader:
+    with ThreadPoolExecutor(max_workers=1) as pool:
         if isinstance(opened, OpenedFile):
-            return _examine_file(opened.checkpoint, reader)
-        return _examine_version(opened, registry, reader)
+            return _examine_file(opened.checkpoint, pool)
+        return _examine_version(opened, registry, pool)
 
 
-def _examine_file(checkpoint: Checkpoint, reader: "_Reader") -> Deep:
+def _examine_file(checkpoint: Checkpoint, pool: ThreadPoolExecutor) -> Deep:
     """Tensors first: most fill a range with a checksum, so that one read serves both."""
     waiting = {stated.span: stated for stated in checkpoint.sums if stated.crc32 is not None}
     known: dict[object, Examined] = {}
@@ -77,20 +77,20 @@ def _examine_file(checkpoint: Checkpoint, reader: "_Reader") -> Deep:
         if place not in known:
             stated = waiting.pop(entry.span, None) if entry.span and entry.nbytes else None
             reading = _Reading(entry.dtype, summed=stated is not None)
-            reader.read(tensor_bytes(checkpoint.source, entry), reading, entry.nbytes)
+            _read_chunks(pool, tensor_bytes(checkpoint.source, entry), reading, entry.nbytes)
             _expect(checkpoint, stated, reading)
             known[place] = reading.examined()
         tensors[entry.key] = known[place]
     for stated in waiting.values():
         reading = _Reading(None, summed=True)
         span = stated.span
-        reader.read(checkpoint.source.stream(span.offset, span.nbytes), reading, span.nbytes)
+        _read_chunks(pool, checkpoint.source.stream(span.offset, span.nbytes), reading, span.nbytes)
         _expect(checkpoint, stated, reading)
     absent = sum(stated.crc32 is None for stated in checkpoint.sums)
     return Deep(tensors, len(checkpoint.sums) - absent, absent)
 
 
-def _examine_version(opened: OpenedVersion, registry: Registry, reader: "_Reader") -> Deep:
+def _examine_version(opened: OpenedVersion, registry: Registry, pool: ThreadPoolExecutor) -> Deep:
     """The store verifies every object that it hands out; those without a tensor are read too."""
     manifest = opened.manifest
     known: dict[object, Examined] = {}
@@ -99,7 +99,7 @@ def _examine_version(opened: OpenedVersion, registry: Registry, reader: "_Reader
         name = str(entry.digest)
         if (name, entry.dtype) not in known:
             reading = _Reading(entry.dtype, digest=name)
-            reader.read(opened.source.blob(name, entry.nbytes), reading, entry.nbytes)
+            _read_chunks(pool, opened.source.blob(name, entry.nbytes), reading, entry.nbytes)
             known[name, entry.dtype] = reading.examined()
         tensors[entry.key] = known[name, entry.dtype]
     read = {str(entry.digest) for entry in manifest.entries}
@@ -150,39 +150,26 @@ class _Reading:
         return Examined(name, self._special.nan, self._special.inf)
 
 
-class _Reader:
-    """Reads ranges; a second thread shares the work, so that hashing sets the pace."""
+def _read_chunks(
+    pool: ThreadPoolExecutor, chunks: Iterable[bytes], reading: _Reading, nbytes: int
+) -> None:
+    """Hand every chunk to `reading`; a second thread shares the work, so hashing sets the pace.
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1)  # one after the other
-
-    def __enter__(self) -> "_Reader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-
-    def read(self, chunks: Iterable[bytes], reading: _Reading, nbytes: int) -> None:
-        """Hand every chunk to `reading`.
-
-        Args:
-            chunks: Of the range.
-            reading: Collects the results.
-            nbytes: Of all chunks; a second thread does not pay off for few.
-        """
-        if nbytes <= CHUNK:
-            for chunk in chunks:
-                reading.hash(chunk)
-                reading.add(chunk)
-            return
-        pending: deque[Future[None]] = deque()
+    A second thread does not pay off for few bytes.
+    """
+    if nbytes <= CHUNK:
         for chunk in chunks:
-            pending.append(self._pool.submit(reading.add, chunk))
             reading.hash(chunk)
-            if len(pending) > PENDING_CHUNKS:
-                pending.popleft().result()
-        for future in pending:
-            future.result()
+            reading.add(chunk)
+        return
+    pending: deque[Future[None]] = deque()
+    for chunk in chunks:
+        pending.append(pool.submit(reading.add, chunk))
+        reading.hash(chunk)
+        if len(pending) > PENDING_CHUNKS:
+            pending.popleft().result()
+    for future in pending:
+        future.result()
 
 
 def _expect(checkpoint: Checkpoint, stated: Sum | None, reading: _Reading) -> None:

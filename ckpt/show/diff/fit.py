@@ -1,10 +1,9 @@
 """Whether a state_dict fits a definition: what does not match, and what to type."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ckpt.compare.keys import Fit, Pair
+from ckpt.compare.keys import Fit, Pair, pair_alike
 from ckpt.infer.fitting import Fitting
 from ckpt.ops.diff import RefDiff
 from ckpt.show.look.tables import Report, Table
@@ -77,35 +76,19 @@ def _agreeing(fit: Fit) -> str:
 
 def _side_by_side(fit: Fit) -> Iterator[list[str]]:
     """The unmatched keys of both sides, possible twins beside each other."""
-    for mine, wanted in _twins(fit.unexpected, fit.missing):
-        shapes = dict.fromkeys(shape(e.shape) for e in (mine, wanted) if e is not None)
-        note = "same shape" if mine and wanted and len(shapes) == 1 else ""
-        keys = [printable(entry.key) if entry else "" for entry in (mine, wanted)]
-        yield [*keys, " | ".join(shapes), note]
-
-
-def _twins(
-    unexpected: Sequence[TensorEntry], missing: Sequence[TensorEntry]
-) -> Iterator[tuple[TensorEntry | None, TensorEntry | None]]:
-    """Pairs of one shape in order; first those that share the last part of the key too."""
-    left = dict(enumerate(missing))
-    partner: dict[int, int] = {}
-    for strict in (True, False):
-        places: defaultdict[object, list[int]] = defaultdict(list)
-        for number in reversed(left):
-            places[_likeness(left[number], strict)].append(number)
-        for number, mine in enumerate(unexpected):
-            same = places[_likeness(mine, strict)]
-            if number not in partner and same:
-                partner[number] = same.pop()
-                del left[partner[number]]
-    for number, mine in enumerate(unexpected):
-        yield mine, missing[partner[number]] if number in partner else None
-    yield from ((None, entry) for entry in left.values())
-
-
-def _likeness(entry: TensorEntry, strict: bool) -> object:
-    return entry.shape, entry.key.rpartition(".")[2] if strict else None
+    pairs = pair_alike(fit.unexpected, fit.missing, lambda entry: entry.shape)
+    paired = {wanted.key for _, wanted in pairs if wanted is not None}
+    for mine, wanted in pairs:
+        note = "" if wanted is None else "same shape"
+        yield [
+            printable(mine.key),
+            printable(wanted.key) if wanted else "",
+            shape(mine.shape),
+            note,
+        ]
+    for wanted in fit.missing:
+        if wanted.key not in paired:
+            yield ["", printable(wanted.key), shape(wanted.shape), ""]
 
 
 def _reshaped(pairs: Sequence[Pair]) -> list[list[str]]:
