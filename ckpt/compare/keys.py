@@ -18,7 +18,7 @@ Pair = tuple[TensorEntry, TensorEntry]
 
 @dataclass(frozen=True, slots=True)
 class KeyDiff:
-    """What differs from the first side to the second.
+    """The difference from the first side to the second.
 
     Attributes:
         removed: Entries whose key only the first side has.
@@ -104,8 +104,8 @@ def compare_entries(
     common = [(old[key], new[key]) for key in old if key in new]
     removed = [entry for key, entry in old.items() if key not in new]
     added = [entry for key, entry in new.items() if key not in old]
-    known = [[entry for entry in side if entry.digest] for side in (removed, added)]
-    pairs = pair_alike(*known, lambda entry: (entry.digest, entry.dtype, entry.shape))
+    mine, theirs = ([entry for entry in side if entry.digest] for side in (removed, added))
+    pairs = pair_alike(mine, theirs, lambda entry: (entry.digest, entry.dtype, entry.shape))
     renamed = [(a, b) for a, b in pairs if b is not None]
     gone = {a.key for a, _ in renamed}
     come = {b.key for _, b in renamed}

@@ -95,11 +95,6 @@ class Alignment:
         """Align everything under the roots."""
         self._align(self._trees[0].root, self._trees[1].root)
 
-    def free(self, side: int, node: Node) -> list[int]:
-        """The leaves under a node that have no partner yet."""
-        done = self._done[side]
-        return [leaf for leaf in range(node.low, node.high) if not done[leaf]]
-
     def _add(self, found: LeafPair) -> None:
         self.found.append(found)
         self._partner[found.left] = found.right
@@ -134,7 +129,12 @@ class Alignment:
             self._known[form] = found, ops
 
     def _rest(self, a: Node, b: Node) -> tuple[list[int], list[int]]:
-        return self.free(0, a), self.free(1, b)
+        """The leaves under two nodes that have no partner yet."""
+        left, right = (
+            [leaf for leaf in range(node.low, node.high) if not done[leaf]]
+            for node, done in zip((a, b), self._done, strict=True)
+        )
+        return left, right
 
     def _form(self, a: Node, b: Node) -> tuple[_Form, _Form] | None:
         """The contents of two modules, by name; None if a part of them is decided already."""
@@ -219,7 +219,7 @@ class Alignment:
     ) -> tuple[list[Node], list[Node]]:
         """The nodes of a class; the side with fewer also gets nodes that lack a little."""
         found = tuple(
-            [node for node in sides[side][number] if self._open(node, covered[side])]
+            [node for node in sides[side][number] if _is_free(node, covered[side])]
             for side, number in enumerate((group.one, group.other))
         )
         fewer = 0 if len(found[0]) < len(found[1]) else 1
@@ -228,12 +228,8 @@ class Alignment:
             for number in self._alone(sides[fewer], sides[1 - fewer]):
                 if number != group.one and _lacks_little(self._signatures[number], whole):
                     nodes = sides[fewer][number]
-                    found[fewer].extend(n for n in nodes if self._open(n, covered[fewer]))
+                    found[fewer].extend(n for n in nodes if _is_free(n, covered[fewer]))
         return found[0], found[1]
-
-    def _open(self, node: Node, covered: bytearray) -> bool:
-        """Whether a leaf of the node is free, and no module above the node has a partner."""
-        return 0 in covered[node.low : node.high]
 
     def _plausible(self, paired: Paired, group: _Class, lefts: int, rights: int) -> bool:
         if group.exact and lefts == rights:
@@ -323,6 +319,11 @@ class Alignment:
         found = [number for number in nodes if len(others.get(number, ())) != len(nodes[number])]
         found.sort(key=lambda number: -self._signatures[number].size)
         return found[:_MOST_CLASSES]
+
+
+def _is_free(node: Node, covered: bytearray) -> bool:
+    """Whether a leaf of the node is free, and no module above the node has a partner."""
+    return 0 in covered[node.low : node.high]
 
 
 def _surplus(trees: tuple[Tree, Tree]) -> tuple[frozenset[int], frozenset[int]]:

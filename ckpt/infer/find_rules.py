@@ -76,8 +76,8 @@ def rules_between(
     """`find_rules` for refs that are open.
 
     Args:
-        source: What the rules apply to.
-        target: What it should become.
+        source: The ref to which the rules apply.
+        target: The ref that it should become.
         first: Rules that go before the found ones, and settle as many keys as they can.
         told: Called with the progress of reading.
     """

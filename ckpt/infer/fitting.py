@@ -23,7 +23,7 @@ class Fitting:
 
     Attributes:
         definition: Its ref.
-        fit: What agrees and what does not.
+        fit: The keys that agree and those that do not.
         options: Options of `ckpt rename` that make the state_dict fit: few rules, or ``--to``;
             empty if none are known.
     """

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cache
 
 from ckpt.infer.vocabulary import (
     ALONE,
@@ -108,36 +109,25 @@ class Likeness:
 
     def __init__(self, learned: Mapping[tuple[str, str], float]) -> None:
         self._learned = learned
-        self._words: dict[tuple[str, str], float] = {}
-        self._names: dict[tuple[str, bool], Name] = {}
-        self._pairs: dict[tuple[Words, Words], float] = {}
-
-    def name(self, text: str, *, leaf: bool) -> Name:
-        """`read_name`, cached."""
-        found = self._names.get((text, leaf))
-        if found is None:
-            found = self._names[text, leaf] = read_name(text, leaf=leaf)
-        return found
+        self.name = cache(read_name)
+        self._cached_of_words = cache(self._of_words)
+        self._cached_shared = cache(self._shared)
 
     def of_names(self, one: Name, other: Name) -> float:
         """The likeness of a name of the source and one of the target, without their numbers."""
-        key = (one.words, other.words)
-        found = self._pairs.get(key)
-        if found is None:
-            found = self._pairs[key] = self._shared(one, other)
-        return found
+        return self._cached_shared(one.words, other.words)
 
-    def _shared(self, one: Name, other: Name) -> float:
+    def _shared(self, one: Words, other: Words) -> float:
         """The weight of the words that have a partner, out of all."""
-        total = sum(w for _, w in one.words) + sum(w for _, w in other.words)
+        total = sum(w for _, w in one) + sum(w for _, w in other)
         if not total:
             return 0.0
         found = sorted(
             (
                 (likeness, -abs(i - j), i, j)
-                for i, (a, _) in enumerate(one.words)
-                for j, (b, _) in enumerate(other.words)
-                if (likeness := self.of_words(a, b))
+                for i, (a, _) in enumerate(one)
+                for j, (b, _) in enumerate(other)
+                if (likeness := self._cached_of_words(a, b))
             ),
             reverse=True,
         )
@@ -146,7 +136,7 @@ class Likeness:
             if i not in left and j not in right:
                 left.add(i)
                 right.add(j)
-                shared += likeness * (one.words[i][1] + other.words[j][1])
+                shared += likeness * (one[i][1] + other[j][1])
         return shared / total
 
     def are_opposed(self, one: Name, other: Name) -> bool:
@@ -160,16 +150,8 @@ class Likeness:
                 return True
         return False
 
-    def of_words(self, one: str, other: str) -> float:
-        """The likeness of a word of the source and one of the target."""
-        if one == other:
-            return 1.0
-        found = self._words.get((one, other))
-        if found is None:
-            found = self._words[one, other] = max(
-                word_likeness(one, other), self._learned.get((one, other), 0.0)
-            )
-        return found
+    def _of_words(self, one: str, other: str) -> float:
+        return max(word_likeness(one, other), self._learned.get((one, other), 0.0))
 
 
 def _is_word(word: str, first: str) -> bool:

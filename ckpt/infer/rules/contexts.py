@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ckpt.errors import RuleError
-from ckpt.infer.rules.rewrites import Rewrite, escaped
+from ckpt.infer.rules.rewrites import Rewrite, with_any_numbers
 from ckpt.rules.substitution import RenameRule, parse_rule
 
 _MOST_CONTEXTS = 4  # that one rule lists
@@ -129,17 +129,14 @@ def _edges(places: Sequence[Place], keys: Sequence[str]) -> Iterator[tuple[str, 
 
 def _before(key: str, place: Place, depth: int) -> str:
     parts = key[: place.start].split(".")[:-1]
-    return ("^" if len(parts) < depth else r"\b") + _context(parts[-depth:])
+    start = "^" if len(parts) < depth else r"\b"
+    return start + "".join(with_any_numbers([part]) + r"\." for part in parts[-depth:])
 
 
 def _behind(key: str, place: Place, depth: int) -> str:
     parts = key[place.end :].split(".")[1:]
-    text = r"\." + _context(parts[:depth]).removesuffix(r"\.") if parts else ""
+    text = r"\." + with_any_numbers(parts[:depth]) if parts else ""
     return text + ("$" if len(parts) < depth else r"\b")
-
-
-def _context(parts: Sequence[str]) -> str:
-    return "".join(re.sub(r"\d+", r"\\d+", escaped(part)) + r"\." for part in parts)
 
 
 def _matches(rule: RenameRule, near: Sequence[int], keys: Sequence[str]) -> Iterator[Place]:

@@ -3,7 +3,7 @@ r"""Patterns that match some keys and no others, for rules that drop or transpos
 import re
 from collections.abc import Iterator, Sequence
 
-from ckpt.infer.rules.rewrites import escaped
+from ckpt.infer.rules.rewrites import escaped, with_any_numbers
 
 _DEEPEST = 4
 
@@ -36,13 +36,9 @@ def _patterns(key: str) -> Iterator[str]:
     """Ever narrower patterns that match a key: its end, its start, all of it."""
     parts = key.split(".")
     for depth in range(1, min(_DEEPEST, len(parts)) + 1):
-        yield _numbered(parts[-depth:]) + "$"
-        yield r"\b" + _numbered(parts[-depth:]) + "$"
+        yield with_any_numbers(parts[-depth:]) + "$"
+        yield r"\b" + with_any_numbers(parts[-depth:]) + "$"
         if depth < len(parts):
-            yield "^" + _numbered(parts[:depth]) + r"\."
-    yield "^" + _numbered(parts) + "$"
+            yield "^" + with_any_numbers(parts[:depth]) + r"\."
+    yield "^" + with_any_numbers(parts) + "$"
     yield "^" + escaped(key) + "$"
-
-
-def _numbered(parts: Sequence[str]) -> str:
-    return r"\.".join(re.sub(r"\d+", r"\\d+", escaped(part)) for part in parts)

@@ -205,7 +205,8 @@ def _in_groups(new: str, groups: Sequence[int], *, shifted: bool) -> str | None:
         same = next((group for group in unused if groups[group] == value), None)
         if same is not None:
             unused.remove(same)
-            return rf"\{same + 1}" if not _digit_follows(new, found.end()) else f"{{{same + 1}}}"
+            digit_follows = new[found.end() : found.end() + 1].isdecimal()
+            return f"{{{same + 1}}}" if digit_follows else rf"\{same + 1}"
         if shifted and unused:
             group = unused.pop(0)
             return f"{{{group + 1}{value - groups[group]:+d}}}"
@@ -215,8 +216,9 @@ def _in_groups(new: str, groups: Sequence[int], *, shifted: bool) -> str | None:
     return None if unused else text
 
 
-def _digit_follows(text: str, at: int) -> bool:
-    return text[at : at + 1].isdecimal()
+def with_any_numbers(parts: Sequence[str]) -> str:
+    r"""Dotted parts as a regular expression, ``\d+`` for every number."""
+    return r"\.".join(re.sub(r"\d+", r"\\d+", escaped(part)) for part in parts)
 
 
 def escaped(text: str) -> str:

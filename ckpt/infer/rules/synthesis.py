@@ -55,7 +55,8 @@ def synthesise(
         first += read_rules(tables, name="the operations")
     pairs = _renames(inference)
     guesses = sorted(_guesses(pairs), key=count_rules)
-    for renames in (*guesses, [_exact(pairs)]):
+    one_by_one: list[Rule] = [KeyMap("map", dict(pairs))]
+    for renames in (*guesses, one_by_one):
         rules = [*first, *renames]
         if proves(source, rules, inference):
             return rules
@@ -258,8 +259,3 @@ def _renamed_in_turn(pairs: Pairs, rules: Sequence[RenameRule]) -> bool:
         if key != new:
             return False
     return True
-
-
-def _exact(pairs: Pairs) -> Rule:
-    """A map of all keys."""
-    return KeyMap("map", dict(pairs))

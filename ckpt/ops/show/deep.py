@@ -24,7 +24,7 @@ PENDING_CHUNKS = 8  # waiting for the other thread; bounds the memory
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What the bytes of one tensor say.
+    """The facts about the bytes of one tensor.
 
     Attributes:
         digest: Of its contiguous little-endian bytes.

@@ -68,14 +68,12 @@ def stat_table(diff: KeyDiff) -> Table:
     alike: defaultdict[tuple[int, ...], list[tuple[str, ...]]] = defaultdict(list)
     for module, found in counts.items():
         alike[tuple(found[kind] for kind in KINDS)].append((module,))
-    shown = [at for at in range(len(KINDS)) if any(numbers[at] for numbers in alike)]
-    heads = [KINDS[at] for at in shown]
     rows = [
-        [printable(folded.cells[0]) or "(root)", *(f"{numbers[at] or ''}" for at in shown)]
+        [printable(folded.cells[0]) or "(root)", *(f"{number or ''}" for number in numbers)]
         for numbers, modules in alike.items()
         for folded in fold(modules)
     ]
-    return Table(["module", *heads], rows, right=heads)
+    return Table(["module", *KINDS], rows, right=KINDS).without_empty_columns()
 
 
 def _changed_keys(diff: KeyDiff) -> Iterator[tuple[str, str]]:

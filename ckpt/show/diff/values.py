@@ -9,14 +9,14 @@ from ckpt.show.look.tables import Table
 from ckpt.show.look.words import count, printable
 
 ROWS = 20  # unless --all
+_HEADS = ("key", "differ", "max abs", "mean abs", "rel L2", "cosine", "ulps", "NaN", "Inf", "cast")
 
 
 def values_table(diff: RefDiff, *, all_rows: bool) -> Table:
     """The changed tensors, largest change first, without empty columns."""
     pairs = diff.values or ()
     rows = [_row(pair) for pair in (pairs if all_rows else pairs[:ROWS])]
-    heads = [head for head in rows[0] if any(row[head] for row in rows)]
-    return Table(heads, [[row[head] for head in heads] for row in rows], right=heads[1:])
+    return Table(_HEADS, rows, right=_HEADS[1:]).without_empty_columns()
 
 
 def values_notes(diff: RefDiff, *, all_rows: bool) -> Iterator[str]:
@@ -42,39 +42,27 @@ def values_data(diff: RefDiff) -> dict[str, Any]:
     }
 
 
-def _row(pair: PairValues) -> dict[str, str]:
+def _row(pair: PairValues) -> list[str]:
     found = pair.found
-    return {
-        "key": printable(pair.before.key),
-        "differ": f"{found.differ:,} of {found.elements:,}",
-        "max abs": _three_digits(found.max_abs),
-        "mean abs": _three_digits(found.mean_abs),
-        "rel L2": _three_digits(found.relative_l2),
-        "cosine": _cosine(found.cosine),
-        "ulps": "" if found.max_ulps is None else f"{found.max_ulps:,}",
-        "NaN": _two(found.nan),
-        "Inf": _two(found.inf),
-        "cast": _cast(pair),
-    }
+    return [
+        printable(pair.before.key),
+        f"{found.differ:,} of {found.elements:,}",
+        *map(_three_digits, (found.max_abs, found.mean_abs, found.relative_l2)),
+        "" if found.cosine is None else f"{found.cosine:.6f}",
+        "" if found.max_ulps is None else f"{found.max_ulps:,}",
+        _two(found.nan),
+        _two(found.inf),
+        {True: "exact", False: "not exact", None: ""}[found.exact_cast],
+    ]
 
 
 def _three_digits(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def _cosine(value: float | None) -> str:
-    """Six decimals."""
-    return "" if value is None else f"{value:.6f}"
-
-
 def _two(counts: tuple[int, int] | None) -> str:
     """Counts on both sides, ``0 -> 3``; nothing if both are 0."""
     return f"{counts[0]:,} -> {counts[1]:,}" if counts and any(counts) else ""
-
-
-def _cast(pair: PairValues) -> str:
-    """Whether a re-typed tensor is an exact cast; its dtypes are listed above the table."""
-    return {True: "exact", False: "not exact", None: ""}[pair.found.exact_cast]
 
 
 def _data(pair: PairValues) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"(?<!\d)(?:0|[1-9]\d*)(?!\d)")  # an index; `01` stays as 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """One line that stands for `count` rows."""
+    """One line that represents `count` rows."""
 
     cells: Cells
     count: int

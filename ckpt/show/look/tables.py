@@ -20,6 +20,12 @@ class Table:
     rows: Sequence[Sequence[str]]
     right: Sequence[str] = ()
 
+    def without_empty_columns(self) -> "Table":
+        """The table with the columns that have a text in some row."""
+        shown = [at for at in range(len(self.heads)) if any(row[at] for row in self.rows)]
+        rows = [[row[at] for at in shown] for row in self.rows]
+        return Table([self.heads[at] for at in shown], rows, self.right)
+
     def lines(self, width: int | None) -> list[str]:
         """Lines for a terminal of this width, indented by two."""
         narrower = None if width is None else width - 2

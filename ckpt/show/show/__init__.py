@@ -18,7 +18,7 @@ LONG_VALUE = 100  # characters; --json shows all
 
 
 def shown_text(shown: Shown, *, width: int | None) -> str:
-    """What the ref names, where it comes from, and its tensors."""
+    """Name, origin and tensors, then the rest."""
     parts = [head_text(shown), _tensors(shown, width=width)]
     if shown.rest:
         parts.append("\n".join(["non-tensor part:", *_record_lines(shown.rest)]))
