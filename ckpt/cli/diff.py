@@ -42,8 +42,8 @@ from ckpt.show.look.terminal import coloured
 @click.option(
     "--records",
     is_flag=True,
-    help="Also compare the records (training, metrics, data, environment), and what files hold "
-    "besides tensors.",
+    help="Also show how the records differ (training, metrics, data, environment), and what files "
+    "hold besides tensors.",
 )
 @click.option(
     "--tolerance",

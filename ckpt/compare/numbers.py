@@ -71,7 +71,7 @@ def floats(dtype: str, data: bytes | memoryview) -> "NDArray[np.floating[Any]]":
         return np.frombuffer(data, _WIDE[real])
     if real == "bfloat16":
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return _values(real)[np.frombuffer(data, np.uint8)].reshape(-1)
+    return _values(real).take(np.frombuffer(data, np.uint8), axis=0).reshape(-1)
 
 
 def numbers(dtype: str, data: bytes) -> "Numbers":
@@ -131,7 +131,7 @@ def rounded(values: "Numbers", dtype: str) -> "Numbers | None":
 
 
 @cache
-def _values(dtype: str) -> "Numbers":
+def _values(dtype: str) -> "NDArray[np.float32]":
     """The numbers of each byte, `(256, numbers in a byte)`."""
     import numpy as np
 
@@ -142,7 +142,7 @@ def _values(dtype: str) -> "Numbers":
         found = [[halves[byte & 15], halves[byte >> 4]] for byte in range(256)]
     else:
         found = [[_value(_NARROW[dtype], byte, 128)] for byte in range(256)]
-    return np.array(found, np.float64)
+    return np.array(found, np.float32)
 
 
 def _value(form: _Narrow, bits: int, sign_bit: int) -> float:

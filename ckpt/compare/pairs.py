@@ -74,7 +74,7 @@ def equal_bytes(sides: Sides, pairs: Sequence[Pair], *, told: Told = untold) -> 
     }
 
 
-def measured(
+def measure(
     sides: Sides, pairs: Sequence[Pair], *, told: Told = untold
 ) -> list[tuple[Pair, ValueDiff]]:
     """How far apart the values of each pair are.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from ckpt.compare.keys import KeyDiff, compare_entries
-from ckpt.compare.pairs import Sides, equal_bytes, hashed, measured
+from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
 from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
 from ckpt.errors import UsageError
@@ -58,8 +58,8 @@ class RefDiff:
     before: str
     after: str
     diff: KeyDiff
-    fitting: Fitting | None
-    unread_bytes: int
+    fitting: Fitting | None = None
+    unread_bytes: int = 0
     values: tuple[PairValues, ...] | None = None
     tolerance: float | None = None
     inferred: tuple[tuple[str, str], ...] = ()
@@ -121,14 +121,13 @@ def diff(
     registry = registry or Registry()
     with open_ref(before, registry, arguments) as a, open_ref(after, registry, arguments) as b:
         if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
-            return RefDiff(a.name, b.name, compare_entries(a.entries, b.entries), _fitting(a, b), 0)
+            return RefDiff(a.name, b.name, compare_entries(a.entries, b.entries), _fitting(a, b))
         sides = Sides(a, b)
         keys, unread = _compare(sides, values, unasked, told)
         return RefDiff(
             a.name,
             b.name,
             keys,
-            fitting=None,
             unread_bytes=unread,
             values=_measured(sides, keys, told) if values else None,
             tolerance=tolerance,
@@ -177,7 +176,7 @@ def _measured(sides: Sides, keys: KeyDiff, told: Told) -> tuple[PairValues, ...]
     retyped = [
         (a, b) for a, b in keys.retyped if a.shape == b.shape and comparable(a.dtype, b.dtype)
     ]
-    found = measured(sides, [*keys.changed, *retyped], told=told)
+    found = measure(sides, [*keys.changed, *retyped], told=told)
     pairs = (PairValues(a, b, values) for (a, b), values in found)
     return tuple(sorted(pairs, key=_change, reverse=True))
 
