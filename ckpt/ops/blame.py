@@ -8,7 +8,7 @@ digest where the names alone changed.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt.compare.keys import diff_entries
+from ckpt.compare.keys import compare_entries
 from ckpt.errors import RefError
 from ckpt.refs import VersionRef
 from ckpt.registry.index import Version
@@ -113,7 +113,7 @@ def _before(entry: TensorEntry, manifest: Manifest, before: Manifest) -> TensorE
     known = _entries(before)
     if old := known.get(old_keys.get(entry.key, entry.key)):
         return old
-    renamed = diff_entries(before.entries, manifest.entries).renamed
+    renamed = compare_entries(before.entries, manifest.entries).renamed
     return next((old for old, new in renamed if new.key == entry.key), None)
 
 
