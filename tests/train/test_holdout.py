@@ -133,5 +133,5 @@ def test_the_best_epoch_survives_an_interruption(tmp_path, model, after):
 
 @pytest.mark.parametrize("settings", [{"patience": 2}, {"keep": "both"}])
 def test_what_needs_a_hold_out_says_so(settings):
-    with pytest.raises(UsageError, match=r"holdout is 0\.0, expected above 0 for"):
+    with pytest.raises(UsageError, match=r"holdout is 0\.0, expected above 0 with"):
         Recipe(**settings)

@@ -187,7 +187,7 @@ def test_fault_39_signal_at_a_prompt_loses_nothing(
     wrong = start(tmp_path, "train", "--resume", state.name, "--epochs", "5")
     _, errors = wrong.communicate(timeout=PATIENCE)
     assert wrong.returncode == 2
-    assert "--epochs cannot go with it" in errors
+    assert "--epochs cannot be used with --resume" in errors
     resumed = start(tmp_path, "train", "--resume", state.name, "-o", "cut.pt", "-q")
     _, errors = resumed.communicate(timeout=PATIENCE)
     assert resumed.returncode == 0, errors
