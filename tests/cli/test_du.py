@@ -62,11 +62,11 @@ def test_version_with_one_tensor_changed_adds_that_tensor_and_a_manifest(
     state = weights()
     torch.save(state, folder / "net.pt")
     assert ckpt("register", "net.pt").code == 0
-    before = {each.path for each in Registry(folder).store.held()}
+    before = {each.path for each in Registry(folder).store.objects()}
     state["fc1.weight"] += 1
     torch.save(state, folder / "net.pt")
     nbytes = state["fc1.weight"].nbytes
     assert ckpt("register", "net.pt", "--json").data["new_bytes"] == nbytes
-    added = [each for each in Registry(folder).store.held() if each.path not in before]
+    added = [each for each in Registry(folder).store.objects() if each.path not in before]
     assert [each.nbytes for each in added if not each.is_manifest] == [nbytes]
     assert sum(each.is_manifest for each in added) == 1

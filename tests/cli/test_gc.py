@@ -99,7 +99,7 @@ def test_left_temporaries_go_and_young_objects_stay(three: Run, folder: Path) ->
 def test_same_bytes_again_make_an_object_young(three: Run, folder: Path) -> None:
     store = Registry(folder).store
     store.put([b"x" * 5000])
-    (held,) = [each for each in store.held() if each.nbytes == 5000]
+    (held,) = [each for each in store.objects() if each.nbytes == 5000]
     os.utime(held.path, (0, 0))
     store.put([b"x" * 5000])
     assert time.time() - held.path.stat().st_mtime < 60

@@ -25,7 +25,7 @@ def an_object(registry: Registry) -> Path:
     """The object of fc.weight."""
     manifest = registry.manifest(registry.version("net:v1"))
     name = next(entry.digest for entry in manifest.entries if entry.key == "fc.weight")
-    return next(each.path for each in registry.store.held() if each.digest == name)
+    return next(each.path for each in registry.store.objects() if each.digest == name)
 
 
 def emptied(path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from ckpt.errors import IntegrityError, RefError
 from ckpt.io import digest
 from ckpt.refs import VersionRef
-from ckpt.registry.index import Index, Version, parse_index
-from ckpt.registry.index_file import IndexFile, find_registry
+from ckpt.registry.index import Index, Version
+from ckpt.registry.index_file import IndexFile, find_registry, parse_index
 
 
 def version(number: int, model: str = "mnist-cnn", content: str = "") -> Version:

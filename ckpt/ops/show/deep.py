@@ -99,7 +99,7 @@ def _examine_version(opened: OpenedVersion, registry: Registry, reader: "_Reader
         name = str(entry.digest)
         if (name, entry.dtype) not in known:
             reading = _Reading(entry.dtype, digest=name)
-            reader.read(opened.source.blob(name, entry.nbytes), reading, entry.nbytes)
+            reader.read(opened.source.stream_object(name, entry.nbytes), reading, entry.nbytes)
             known[name, entry.dtype] = reading.examined()
         tensors[entry.key] = known[name, entry.dtype]
     read = {str(entry.digest) for entry in manifest.entries}

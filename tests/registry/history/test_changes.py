@@ -1,4 +1,4 @@
-"""Changes between two indexes, taken back: a property over random writes."""
+"""Changes between two indexes, undone: a property over random writes."""
 
 import random
 
@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt.errors import ConflictError
-from ckpt.registry.history.changes import changes, taken_back
-from ckpt.registry.index import Index, parse_index
+from ckpt.registry.history.changes import changes, undone
+from ckpt.registry.index import Index
+from ckpt.registry.index_file import parse_index
 from tests.registry.test_index import version
 
 AT = "2026-11-25T09:00:00+00:00"
@@ -42,31 +43,30 @@ def written(index: Index, draw: random.Random) -> Index:
 
 
 @given(st.integers(0, 2**32))
-def test_writes_taken_back_in_turn_give_what_was_before(seed: int) -> None:
+def test_writes_undone_in_turn_give_what_was_before(seed: int) -> None:
     draw = random.Random(seed)
     index = Index()
     for _ in range(12):
         before, index = index, written(index, draw)
         assert parse_index(index.to_text(), name="x") == index
         if any(change.is_final for change in changes(before, index)):
-            with pytest.raises(ConflictError, match="for good"):
-                taken_back(index, changes(before, index), at=AT)
+            with pytest.raises(ConflictError, match="deleted by gc"):
+                undone(index, changes(before, index), at=AT)
             continue
-        undone = taken_back(index, changes(before, index), at=AT)
+        back = undone(index, changes(before, index), at=AT)
         added = [c for c in changes(before, index) if c.kind == "version" and c.before is None]
         if not added:
-            assert undone.models == before.models
+            assert back.models == before.models
         else:
             (number,) = {int(change.name[1:]) for change in added}
-            assert number in undone.model(None).removed
-            assert undone.model(None).versions == (
-                before.model(None).versions if before.models else {}
-            )
+            assert number in back.model(None).removed
+            kept = before.model(None).versions if before.models else {}
+            assert back.model(None).versions == kept
 
 
-def test_what_was_changed_since_is_not_taken_back() -> None:
+def test_what_was_changed_since_is_not_undone() -> None:
     before = Index().with_version(version(1)).with_version(version(2))
     one = before.with_model(before.model(None).with_alias("prod", 1))
     two = one.with_model(one.model(None).with_alias("prod", 2))
-    with pytest.raises(ConflictError, match="alias prod was changed since: it is v2, expected v1"):
-        taken_back(two, changes(before, one), at=AT)
+    with pytest.raises(ConflictError, match="alias prod has changed since: it is v2, expected v1"):
+        undone(two, changes(before, one), at=AT)
