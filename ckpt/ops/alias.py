@@ -91,7 +91,9 @@ def _moved(
     _expect_label(expect)
     version = registry.version(f"{owner}:{ref}" if owner and is_version(ref) else ref)
     if owner and version.model != owner:
-        raise UsageError(f"{owner}@{name} cannot point to {version.ref}: another model")
+        raise UsageError(
+            f"{owner}@{name} cannot point to {version.ref}, a version of another model"
+        )
     seen: list[str | None] = []
 
     def moved(model: Model) -> Model:

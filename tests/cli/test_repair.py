@@ -106,7 +106,7 @@ def test_version_that_was_removed_is_verified_and_repaired(two: Run, folder: Pat
     assert two("rm", "net:v3", "--yes").code == 0
     harm_all(folder, flip, manifests=False)
     ran = two("verify")
-    assert (ran.code, "hurts net:v3 (removed) fc1.weight" in ran.out) == (4, True)
+    assert (ran.code, "used by net:v3 (removed) fc1.weight" in ran.out) == (4, True)
     assert two("verify", "--repair", "net.pt", "--repair", "backup").code == 0
 
 
@@ -116,7 +116,7 @@ def test_damaged_object_that_nothing_needs_says_so(two: Run, folder: Path) -> No
     (held,) = [each for each in store.objects() if each.nbytes == 5000]
     flip(held.path)
     ran = two("verify")
-    assert (ran.code, "hurts no version" in ran.out, "ckpt gc" in ran.out) == (4, True, True)
+    assert (ran.code, "used by no version" in ran.out, "ckpt gc" in ran.out) == (4, True, True)
     assert two("gc", "--grace", "0", "--yes").code == 0
     assert two("verify").code == 0
 

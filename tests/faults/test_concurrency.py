@@ -72,7 +72,9 @@ def test_fault_33_each_of_many_writers_gets_numbers_of_its_own(
     assert len({each.content for each in versions}) == PROCESSES * EACH
     assert registry.index().serial == PROCESSES * EACH
     assert not verify(registry=registry).damages
-    assert len(list(registry.index_file.reflog.chain(registry.index().write_id))) == PROCESSES * EACH
+    assert (
+        len(list(registry.index_file.reflog.chain(registry.index().write_id))) == PROCESSES * EACH
+    )
     read = sum(int(out) for _, out, _ in reads)
     figure = f"{PROCESSES} processes x {EACH} registrations: {len(versions)} versions, {read} reads"
     record_property("figure", f"{figure} beside them")

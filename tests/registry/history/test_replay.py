@@ -1,4 +1,4 @@
-"""The index made anew of the reflog: a property over random writes, here and elsewhere."""
+"""The index rebuilt from the reflog: a property over random writes, here and elsewhere."""
 
 import os
 import random
