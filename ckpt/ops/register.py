@@ -53,15 +53,14 @@ def register(
         made_by: How it was made, a few words for `ckpt ls`.
         record: More to keep: parent, plan, training config, environment.
         definition_source: Source text of the definition that it fits.
-        parent: The version that it was made from, by further training for example.
+        parent: The version that it was made from, e.g. by fine-tuning.
         told: Called with the bytes done and the bytes in all.
 
     Returns:
         The version; not new if the model held the same bytes already.
 
     Raises:
-        FormatError: The file is not a checkpoint that can be read, or its own checksums say that
-            it is damaged.
+        FormatError: The file is not a readable checkpoint, or does not match its own checksums.
     """
     file = parse_file_ref(fspath(ref))
     registry = registry or Registry()
@@ -75,17 +74,11 @@ def register(
             manifest = _store(source, checkpoint, file, objects, told)
             if origin is not None:
                 notes["parent"] = parent_record(origin, manifest.tensors_digest)
-            if definition_source is not None:
-                notes["definition"] = _store_text(definition_source, objects)
+            notes |= _store_definition(definition_source, objects)
+            manifest = replace(manifest, record=notes, inline=objects.inline)
             source.expect_unchanged()
-            return registry.add(
-                model,
-                replace(manifest, record=notes, inline=objects.inline),
-                new_bytes=objects.new_bytes,
-                made_by=made_by or f"register {file.path.name}",
-                metrics=metrics,
-                message=message,
-            )
+            how = made_by or f"register {file.path.name}"
+            return registry.add(model, manifest, new_bytes=objects.new_bytes, made_by=how)
 
 
 def model_name(path: Path) -> str:
@@ -156,9 +149,11 @@ def _digested(
         yield TensorEntry(entry.key, entry.dtype, entry.shape, digest=tensor)
 
 
-def _store_text(text: str, objects: NewObjects) -> dict[str, Any]:
-    data = text.encode("utf-8")
-    return {"digest": objects.put([data], len(data)), "nbytes": len(data)}
+def _store_definition(source: str | None, objects: NewObjects) -> dict[str, Any]:
+    if source is None:
+        return {}
+    data = source.encode("utf-8")
+    return {"definition": {"digest": objects.put([data], len(data)), "nbytes": len(data)}}
 
 
 @contextmanager

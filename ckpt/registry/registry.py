@@ -112,19 +112,11 @@ class Registry:
         """The file of `version` as a source of bytes."""
         return VersionSource(version.ref, self.manifest(version), self.store)
 
-    def add(
-        self,
-        model: str,
-        manifest: Manifest,
-        *,
-        new_bytes: int,
-        made_by: str,
-        metrics: Mapping[str, float] | None = None,
-        message: str = "",
-    ) -> Added:
+    def add(self, model: str, manifest: Manifest, *, new_bytes: int, made_by: str) -> Added:
         """Add the next version of `model`; the manifest's objects must be stored already.
 
-        If the model has the same content already, nothing is added and that version is returned.
+        Its metrics and its message are those of the manifest's record. If the model has the same
+        content already, nothing is added and that version is returned.
         """
         expect_name(model)
         content = manifest.content_digest
@@ -146,8 +138,8 @@ class Registry:
             new_bytes=new_bytes,
             made_by=made_by,
             created=created,
-            metrics=dict(metrics or {}),
-            message=message,
+            metrics=record.get("metrics", {}),
+            message=record.get("message", ""),
             tensors=tensors,
         )
         return replace(self._add_draft(draft), created_registry=created_registry)

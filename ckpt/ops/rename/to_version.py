@@ -61,7 +61,6 @@ def next_version(
             manifest,
             new_bytes=new_bytes,
             made_by=f"rename of {version.label}",
-            metrics=version.metrics,
         )
 
 
