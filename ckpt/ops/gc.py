@@ -50,30 +50,6 @@ class Garbage:
         return sum(stored.nbytes for stored in self.objects)
 
 
-def find_garbage(
-    *,
-    keep_removed: timedelta = KEEP_REMOVED,
-    grace: timedelta = GRACE,
-    registry: Registry | None = None,
-) -> Garbage:
-    """Find unreferenced files, and remove nothing.
-
-    Args:
-        keep_removed: How long removed versions can still be restored.
-        grace: The least age of a file that is removed.
-        registry: The registry; None finds it as the command line does.
-
-    Raises:
-        IntegrityError: The index, or a manifest that it names, cannot be read, so the referenced
-            objects are unknown.
-        DiskError: A file or a removal is dated in the future: the clock cannot be trusted.
-    """
-    registry = registry or Registry()
-    index = registry.index()
-    forgotten = tuple(_forgotten(index, keep_removed))
-    return _garbage(registry, _without(index, forgotten), forgotten, grace)
-
-
 def gc(
     *,
     keep_removed: timedelta = KEEP_REMOVED,
@@ -92,12 +68,13 @@ def gc(
     Raises:
         ConflictError: A version is being written for longer than the lock's timeout, or locks do
             not keep other machines out.
-        IntegrityError: As `find_garbage`.
-        DiskError: Likewise.
+        IntegrityError: The index, or a manifest that it names, cannot be read, so the referenced
+            objects are unknown.
+        DiskError: A file or a removal is dated in the future: the clock cannot be trusted.
     """
     registry = registry or Registry()
     if dry_run:
-        return find_garbage(keep_removed=keep_removed, grace=grace, registry=registry)
+        return _find(registry, keep_removed, grace)
     registry.index()  # before the lock creates a folder
     if registry.doubt_of_locks:
         raise ConflictError(
@@ -106,9 +83,7 @@ def gc(
         )
     with registry.store.collecting():
         _expect_one_clock(registry)
-        forgotten = find_garbage(
-            keep_removed=keep_removed, grace=grace, registry=registry
-        ).forgotten
+        forgotten = _find(registry, keep_removed, grace).forgotten
         # The index first: objects that it no longer names are no loss if this is interrupted.
         what = "gc " + ", ".join(version.ref for version in forgotten)
         index = registry.index_file.commit(lambda index: _without(index, forgotten), what)
@@ -117,6 +92,12 @@ def gc(
         for path in garbage.temporaries:
             path.unlink(missing_ok=True)
         return garbage
+
+
+def _find(registry: Registry, keep_removed: timedelta, grace: timedelta) -> Garbage:
+    index = registry.index()
+    forgotten = tuple(_forgotten(index, keep_removed))
+    return _garbage(registry, _without(index, forgotten), forgotten, grace)
 
 
 def _forgotten(index: Index, kept: timedelta) -> Iterator[Version]:

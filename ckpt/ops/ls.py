@@ -4,10 +4,13 @@ A field is a metric's name, or one of `FIELDS`; a metric of such a name is ``met
 A version without the field matches no condition, and comes last in any order.
 """
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import isnan
+from typing import Any
 
 from ckpt.errors import UsageError
 from ckpt.registry.index import Index, Version
@@ -15,22 +18,15 @@ from ckpt.registry.registry import Registry
 
 Value = float | str
 _FORM = re.compile(r"\s*([\w.@/ -]+?)\s*(>=|<=|!=|>|<|=)\s*(.*?)\s*")
-_COMPARED: dict[str, Callable[[float, float], bool]] = {
-    ">": lambda found, limit: found > limit,
-    ">=": lambda found, limit: found >= limit,
-    "<": lambda found, limit: found < limit,
-    "<=": lambda found, limit: found <= limit,
+_COMPARED: dict[str, Callable[[Any, Any], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "=": operator.eq,
+    "!=": operator.ne,
 }
-FIELDS: dict[str, Callable[[Version], Value]] = {
-    "model": lambda version: version.model,
-    "version": lambda version: float(version.number),
-    "made_by": lambda version: version.made_by,
-    "message": lambda version: version.message,
-    "created": lambda version: version.created,
-    "keys": lambda version: float(version.keys),
-    "size": lambda version: float(version.size),
-    "new_bytes": lambda version: float(version.new_bytes),
-}
+FIELDS = ("model", "version", "made_by", "message", "created", "keys", "size", "new_bytes")
 LABELS = ("tag", "alias")
 
 
@@ -56,12 +52,9 @@ class Condition:
         found = value(version, self.field)
         if found is None:
             return False
-        if self.operator in ("=", "!="):
-            same = found == self._number() if isinstance(found, float) else found == self.operand
-            return same == (self.operator == "=")
-        if isinstance(found, str):  # such as a date
-            return _ordered(self.operator, found, self.operand)
-        return _COMPARED[self.operator](found, self._number())
+        # Texts are compared as texts, so that ``created>2026-11`` works.
+        operand = self.operand if isinstance(found, str) else self._number()
+        return _COMPARED[self.operator](found, operand)
 
     def _number(self) -> float:
         try:
@@ -70,17 +63,13 @@ class Condition:
             raise UsageError(f"--where {self.text!r}: {self.operand!r} is not a number") from error
 
 
-def _ordered(operator: str, found: str, operand: str) -> bool:
-    """Compare texts, so that ``created>2026-11`` works."""
-    return _COMPARED[operator]((found > operand) - (found < operand), 0)
-
-
 def value(version: Version, field: str) -> Value | None:
     """A field of a version, or a metric; None if it has neither."""
     if field in FIELDS:
-        return FIELDS[field](version)
-    found = version.metrics.get(field.removeprefix("metric."))
-    return None if found is None or found != found else float(found)
+        found = getattr(version, "number" if field == "version" else field)
+        return found if isinstance(found, str) else float(found)
+    metric = version.metrics.get(field.removeprefix("metric."))
+    return None if metric is None or isnan(metric) else float(metric)
 
 
 def parse_condition(text: str) -> Condition:

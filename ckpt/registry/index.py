@@ -191,7 +191,7 @@ class Index:
             if not model.versions:
                 raise RefError(f"{model.name} has no versions")
             return model.versions[max(model.versions)]
-        number = int(ref.label[1:]) if is_version(ref.label) else model.aliases.get(ref.label)
+        number = number_of(ref.label) if is_version(ref.label) else model.aliases.get(ref.label)
         if number is None or number not in model.versions:
             if number in model.removed:
                 raise RefError(
@@ -314,6 +314,17 @@ def version_line(version: Version) -> dict[str, Any]:
 
 def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def number_of(label: str) -> int:
+    """3 for ``v3``.
+
+    Raises:
+        ValueError: It is not a version.
+    """
+    if not is_version(label):
+        raise ValueError(f"{str(label)[:SHOWN]!r} is not a version")
+    return int(label[1:])
 
 
 def read_version(model: str, number: int, line: Mapping[str, Any]) -> Version:

@@ -17,11 +17,11 @@ from ckpt.errors import DiskError, UsageError
 from ckpt.io import strict_json
 from ckpt.io.files import disk_errors, name_new, sync_folder, write_whole
 from ckpt.io.lock import exclusive
-from ckpt.refs import is_alias, is_name, is_version
+from ckpt.refs import is_alias, is_name
 from ckpt.registry import damage
 from ckpt.registry.history.reflog import Entry, Reflog
 from ckpt.registry.history.replay import replayed, write_entry
-from ckpt.registry.index import SCHEMA, SHOWN, Index, Model, read_version
+from ckpt.registry.index import SCHEMA, SHOWN, Index, Model, number_of, read_version
 
 FILE_NAME = "registry.json"
 
@@ -199,14 +199,17 @@ def _index(document: dict[str, Any]) -> Index:
 
 
 def _model(name: str, fields: dict[str, Any]) -> Model:
-    versions = {_number(label): line for label, line in fields.pop("versions").items()}
-    removed = {_number(label): line for label, line in fields.pop("removed", {}).items()}
+    versions = {number_of(label): line for label, line in fields.pop("versions").items()}
+    removed = {number_of(label): line for label, line in fields.pop("removed", {}).items()}
     model = Model(
         name=name,
         next_number=int(fields.pop("next")),
-        aliases={alias: _number(label) for alias, label in fields.pop("aliases").items()},
+        aliases={alias: number_of(label) for alias, label in fields.pop("aliases").items()},
         protected=frozenset(fields.pop("protected", ())),
-        tags={tag: _numbers(labels) for tag, labels in fields.pop("tags", {}).items()},
+        tags={
+            tag: tuple(sorted(map(number_of, labels)))
+            for tag, labels in fields.pop("tags", {}).items()
+        },
         versions={number: read_version(name, number, line) for number, line in versions.items()},
         removed={number: read_version(name, number, line) for number, line in removed.items()},
         unknown=fields,
@@ -229,13 +232,3 @@ def _expect_consistent(model: Model) -> None:
         raise ValueError(f"{name}: a tag is on a missing version")
     if not model.protected <= set(model.aliases):
         raise ValueError(f"{name}: a protected alias does not exist")
-
-
-def _numbers(labels: list[str]) -> tuple[int, ...]:
-    return tuple(sorted(map(_number, labels)))
-
-
-def _number(label: str) -> int:
-    if not is_version(label):
-        raise ValueError(f"{str(label)[:SHOWN]!r} is not a version")
-    return int(label[1:])

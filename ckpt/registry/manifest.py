@@ -100,11 +100,6 @@ class Manifest:
         _, entries = self._content()
         return digest.of_bytes(canonical(sorted(entries)))
 
-    @property
-    def tensor_nbytes(self) -> int:
-        """Bytes of all tensors; tied ones count once for each key."""
-        return sum(entry.nbytes for entry in self.entries)
-
     def objects(self) -> dict[str, tuple[int, str]]:
         """Every object that the version needs: digest to (bytes, name in messages)."""
         found: dict[str, tuple[int, str]] = {}

@@ -101,7 +101,7 @@ def test_fault_33_one_of_many_moves_an_alias(scenes: Callable[[str], Scene], fol
         start(folder, *CKPT, "alias", "prod", "v2", "--expect", "v1") for _ in range(16)
     ]]  # fmt: skip
     assert Counter(code for code, _, _ in results) == {0: 1, 6: 15}, results
-    assert all("net@prod is v2, expected v1" in err for code, _, err in results if code)
+    assert all("net@prod points to v2, expected v1" in err for code, _, err in results if code)
     scene.recovers(folder)
 
 

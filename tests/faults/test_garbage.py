@@ -127,7 +127,7 @@ def test_fault_36_what_is_dated_in_the_future_removes_nothing(folder: Path) -> N
     for each in registry.store.objects():
         os.utime(each.path, (time.time() + 86400,) * 2)
     before = {each.path for each in registry.store.objects()}
-    with pytest.raises(DiskError, match=r"is dated .* and the clock says"):
+    with pytest.raises(DiskError, match=r"is dated .* but the clock says"):
         gc(registry=registry, grace=timedelta())
     assert {each.path for each in registry.store.objects()} == before
 

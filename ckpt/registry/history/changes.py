@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ckpt.errors import ConflictError
-from ckpt.registry.index import Index, Model
+from ckpt.registry.index import Index, Model, number_of
 
 Value = str | bool | tuple[str, ...] | None
 THERE, REMOVED = "there", "removed"
@@ -126,8 +126,3 @@ def _restored(model: Model, change: Change, at: str) -> Model:
             labels = before if isinstance(before, tuple) else ()
             return model.with_tagged(change.name, tuple(map(number_of, labels)))
     return model
-
-
-def number_of(label: str) -> int:
-    """3 for ``v3``."""
-    return int(label.removeprefix("v"))

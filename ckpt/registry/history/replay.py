@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from ckpt.refs import is_version
-from ckpt.registry.history.changes import REMOVED, THERE, Value, changes, number_of
+from ckpt.registry.history.changes import REMOVED, THERE, Value, changes
 from ckpt.registry.history.reflog import Entry
-from ckpt.registry.index import Index, Model, Version, read_version, version_line
+from ckpt.registry.index import Index, Model, Version, number_of, read_version, version_line
 
 _Lines = dict[tuple[str, int], Version]
 _Values = dict[tuple[str, str], Value]  # by kind and name
@@ -95,7 +95,7 @@ def replayed(entries: Sequence[Entry]) -> Index:
         for ref, line in entry.versions.items():
             model, _, label = ref.rpartition(":")
             with suppress(ValueError, TypeError, AttributeError):
-                number = _number(label)
+                number = number_of(label)
                 lines[model, number] = read_version(model, number, line)
         for change in entry.changes:
             values.setdefault(change.model, {})[change.kind, change.name] = change.after
