@@ -20,7 +20,7 @@ def history_text(entries: Sequence[tuple[Entry, bool]]) -> str:
     rows = [
         [entry.time, printable(entry.what), "undone" if undone else ""] for entry, undone in entries
     ]
-    return table(rows, ["when", "what", ""])
+    return table(rows, ["when", "change", ""])
 
 
 def entry_text(entry: Entry) -> str:
