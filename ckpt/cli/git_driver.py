@@ -39,9 +39,9 @@ def install(session: Session) -> None:
 @click.argument("ours", type=click.Path(path_type=Path))
 @click.argument("theirs", type=click.Path(path_type=Path))
 def merge(session: Session, base: Path, ours: Path, theirs: Path) -> None:
-    """Merge three registry.json files into OURS, and exit with 6 on conflicts (called by git).
+    """Merge three files of registry.json into OURS (git calls this).
 
-    BASE is the common ancestor and may be empty.
+    BASE is the common ancestor and may be empty. Conflicts are reported, and the exit code is 6.
     """
     merged = git_driver.merge(base, ours, theirs)
     for line in merged_lines(merged):
@@ -57,9 +57,10 @@ def merge(session: Session, base: Path, ours: Path, theirs: Path) -> None:
 @ckpt_command(examples="ckpt git-driver text net.pt")
 @click.argument("file", type=click.Path(path_type=Path))
 def text(session: Session, file: Path) -> None:
-    """Print a checkpoint or registry.json as text for git diff, a line for each tensor or version.
+    """Print a checkpoint or registry.json as text (git calls this).
 
-    Other files print a note instead of failing, since git would show nothing then.
+    There is one line for each tensor or version. Other files print a note instead of failing,
+    since git would show nothing then.
     """
     session.show(lambda: "\n".join(as_text(file)), lambda: list(as_text(file)))
 

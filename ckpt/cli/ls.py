@@ -19,7 +19,7 @@ from ckpt.show.ls import versions_data, versions_text
     "--where",
     multiple=True,
     metavar="CONDITION",
-    help="List only versions that match: a metric, size, version, created, ..., tag or alias, "
+    help="List only versions that match: a metric, size, keys, created, ..., tag or alias, "
     "compared by > >= < <= = != (repeatable; all must match).",
 )
 @click.option(
