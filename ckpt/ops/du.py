@@ -59,7 +59,9 @@ def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
         uses,
         stored=sum(every.values()),
         copies=sum(version.size for version in registry.versions()),
-        unneeded=sum(each.nbytes for each in registry.store.objects() if each.digest not in every),
+        unneeded=sum(
+            stored.nbytes for stored in registry.store.objects() if stored.digest not in every
+        ),
     )
 
 

@@ -140,7 +140,10 @@ def _garbage(
 
 
 def _needed(
-    registry: Registry, index: Index, stored: Iterable[StoredObject], forgotten: Iterable[Version]
+    registry: Registry,
+    index: Index,
+    everything: Iterable[StoredObject],
+    forgotten: Iterable[Version],
 ) -> tuple[set[str], set[str]]:
     """Digests of the referenced manifests, and of the objects that these name.
 
@@ -153,7 +156,7 @@ def _needed(
         name for version in versions for name in version.also
     } | registry.index_file.reflog.manifests()
     others -= {name for version in forgotten for name in version.manifests} | {*manifests}
-    present = {each.digest for each in stored}
+    present = {stored.digest for stored in everything}
     manifests |= {name: registry.store.manifest(name) for name in others & present}
     return {*manifests}, {name for found in manifests.values() for name in found.objects()}
 

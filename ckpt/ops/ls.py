@@ -122,14 +122,10 @@ def ls(
     ]
     if not field:
         return chosen
-    having = [version for version in chosen if value(version, field) is not None]
-    lacking = [version for version in chosen if value(version, field) is None]
-    having.sort(key=lambda version: _sortable(value(version, field)), reverse=descending)
-    return having + lacking
-
-
-def _sortable(found: Value | None) -> tuple[float, str]:
-    return (0.0, found) if isinstance(found, str) else (found or 0.0, "")
+    values = [(value(version, field), version) for version in chosen]
+    having = [pair for pair in values if pair[0] is not None]
+    having.sort(key=operator.itemgetter(0), reverse=descending)
+    return [version for _, version in having] + [v for found, v in values if found is None]
 
 
 def _expect_known(name: str, versions: Sequence[Version]) -> None:

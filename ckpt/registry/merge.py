@@ -106,7 +106,7 @@ class _Sides:
         self.name = ours.name
         self.places = _places(base, ours, theirs)  # number in theirs -> number in the result
         self.mine, self.old = _every(ours), _every(base)
-        self.others = {self.places[number]: each for number, each in _every(theirs).items()}
+        self.others = {self.places[number]: version for number, version in _every(theirs).items()}
         # number in base -> number in the result, and back
         self.old_places = _old_places(self.old, {**self.others, **self.mine})
         self.origins = {place: number for number, place in self.old_places.items()}
@@ -119,11 +119,11 @@ class _Sides:
         versions = {n: line for n, line in lines.items() if self._state_of(n) == _THERE}
         removed = {n: line for n, line in lines.items() if self._state_of(n) == _REMOVED}
         aliases = {name: n for name, (n, _) in self.aliases.items() if n is not None}
-        unknown, _ = _fields(self.name, *(each.unknown for each in self._all()))
+        unknown, _ = _fields(self.name, *(side.unknown for side in self._all()))
         highest = max((number + 1 for number in lines), default=1)
         return Model(
             name=self.name,
-            next_number=max(highest, *(each.next_number for each in self._all())),
+            next_number=max(highest, *(side.next_number for side in self._all())),
             aliases=aliases,
             protected=frozenset(name for name in aliases if self._is_protected(name)),
             tags={name: numbers for name, numbers in self._tags(versions) if numbers},
@@ -149,7 +149,7 @@ class _Sides:
         for name, (_, is_conflict) in sorted(self.aliases.items()):
             if is_conflict:
                 yield self._alias_conflict(name)
-        yield from _fields(self.name, *(each.unknown for each in self._all()))[1]
+        yield from _fields(self.name, *(side.unknown for side in self._all()))[1]
         for number in sorted(self.mine.keys() & self.others.keys()):
             yield from self._unknown(number)[1]
 
@@ -183,7 +183,7 @@ class _Sides:
 
     def _is_protected(self, name: str) -> bool:
         # If two booleans differ, one of them equals base: a conflict is impossible.
-        base, ours, theirs = (name in each.protected for each in self._all())
+        base, ours, theirs = (name in side.protected for side in self._all())
         return _three_way(base, ours, theirs)[0]
 
     def _tags(self, versions: Mapping[int, Version]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -251,11 +251,15 @@ def _places(base: Model, ours: Model, theirs: Model) -> dict[int, int]:
     that the `gc` of one side deleted is not a new version of the other.
     """
     mine, left, old = _every(ours), _every(theirs), _every(base)
-    places = {n: n for n, each in left.items() if n in mine and mine[n].content == each.content}
-    free = {n: each for n, each in mine.items() if n not in places and not _forgot(theirs, n, old)}
+    places = {
+        n: n for n, version in left.items() if n in mine and mine[n].content == version.content
+    }
+    free = {
+        n: version for n, version in mine.items() if n not in places and not _forgot(theirs, n, old)
+    }
     moved = []
-    for number in (each for each in left if each not in places):
-        same = (n for n, each in free.items() if each.content == left[number].content)
+    for number in (version for version in left if version not in places):
+        same = (n for n, version in free.items() if version.content == left[number].content)
         if _forgot(ours, number, old):
             places[number] = number
         elif (twin := next(same, None)) is not None:
@@ -277,12 +281,12 @@ def _forgot(model: Model, number: int, old: Mapping[int, Version]) -> bool:
 
 def _old_places(old: Mapping[int, Version], found: Mapping[int, Version]) -> dict[int, int]:
     """The number in the result of each version of base; 0, which none has, if it is gone."""
-    by_content = {each.content: number for number, each in found.items()}
+    by_content = {version.content: number for number, version in found.items()}
     return {
         number: number
-        if number in found and found[number].content == each.content
-        else by_content.get(each.content, 0)
-        for number, each in old.items()
+        if number in found and found[number].content == version.content
+        else by_content.get(version.content, 0)
+        for number, version in old.items()
     }
 
 

@@ -99,7 +99,9 @@ class Registry:
         if not isinstance(parent, dict):
             return None
         versions = self.index().every_version()
-        return next((each for each in versions if parent.get("manifest") in each.manifests), None)
+        return next(
+            (version for version in versions if parent.get("manifest") in version.manifests), None
+        )
 
     def manifest(self, version: Version) -> Manifest:
         """The manifest of `version`, verified."""

@@ -63,8 +63,8 @@ def _listed(head: str, versions: tuple[Version, ...]) -> list[str]:
     if not versions:
         return []
     more = [f"  and {len(versions) - SHOWN:,} more"] if len(versions) > SHOWN else []
-    shown = [f"  {each.ref}  {printable(each.made_by)}  {each.created}" for each in versions]
-    return [head, *(line.rstrip() for line in shown[:SHOWN]), *more]
+    shown = (f"  {v.ref}  {printable(v.made_by)}  {v.created}".rstrip() for v in versions[:SHOWN])
+    return [head, *shown, *more]
 
 
 def rebuilding_data(rebuilding: Rebuilding, *, written: bool) -> dict[str, Any]:

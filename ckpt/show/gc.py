@@ -32,12 +32,16 @@ def garbage_data(garbage: Garbage, *, removed: bool) -> dict[str, Any]:
     return {
         "removed": removed,
         "versions": [version.ref for version in garbage.forgotten],
-        "objects": sorted(each.digest for each in garbage.objects if not each.is_manifest),
-        "manifests": sorted(each.digest for each in garbage.objects if each.is_manifest),
+        "objects": _digests(garbage, manifests=False),
+        "manifests": _digests(garbage, manifests=True),
         "temporaries": [str(path) for path in garbage.temporaries],
         "bytes": garbage.nbytes,
         "young_bytes": _young_bytes(garbage),
     }
+
+
+def _digests(garbage: Garbage, *, manifests: bool) -> list[str]:
+    return sorted(stored.digest for stored in garbage.objects if stored.is_manifest == manifests)
 
 
 def _young_bytes(garbage: Garbage) -> int:

@@ -59,7 +59,7 @@ def merged_data(merged: Merged) -> dict[str, Any]:
     return {
         "serial": merged.index.serial,
         "write_id": merged.index.write_id,
-        "renumbered": [asdict(each) for each in merged.renumbered],
+        "renumbered": list(map(asdict, merged.renumbered)),
         "kept": list(merged.kept),
-        "conflicts": [asdict(each) for each in merged.conflicts],
+        "conflicts": list(map(asdict, merged.conflicts)),
     }

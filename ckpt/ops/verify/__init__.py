@@ -87,8 +87,11 @@ def _named(registry: Registry) -> Iterator[tuple[str, str]]:
 
 def _wanted(registry: Registry, manifests: Mapping[str, Manifest]) -> dict[str, tuple[int, str]]:
     """Digest to bytes and name in messages, for every object that is needed or stored."""
-    stored = (each for each in registry.store.objects() if not each.is_manifest)
-    wanted = {each.digest: (each.nbytes, UNREFERENCED) for each in stored}
+    wanted = {
+        stored.digest: (stored.nbytes, UNREFERENCED)
+        for stored in registry.store.objects()
+        if not stored.is_manifest
+    }
     for ref, manifest in manifests.items():
         for name, (nbytes, what) in manifest.objects().items():
             if wanted.get(name, (0, UNREFERENCED))[1] == UNREFERENCED:

@@ -99,8 +99,8 @@ def _take_from_file(
     damages: Iterable[Damage],
     registry: Registry,
 ) -> Iterator[tuple[Damage, str]]:
-    wanted = {each.digest: each for each in damages if each.nbytes is not None}
-    sizes = {each.nbytes for each in wanted.values()}
+    wanted = {damage.digest: damage for damage in damages if damage.nbytes is not None}
+    sizes = {damage.nbytes for damage in wanted.values()}
     for nbytes, chunks in _objects_of(source, checkpoint):
         if nbytes in sizes and (damage := wanted.pop(digest.of_chunks(chunks()), None)):
             with registry.store.writing():

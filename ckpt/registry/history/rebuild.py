@@ -44,7 +44,9 @@ def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
     index = known
     versions = list(known.every_version())
     named = {name for version in versions for name in version.manifests}
-    readable = {(each.model, each.content) for each in versions if each.manifest in manifests}
+    readable = {
+        (version.model, version.content) for version in versions if version.manifest in manifests
+    }
     twins: dict[tuple[str, str], list[str]] = {}  # manifests by model and content
     for name in _parents_first({k: m for k, m in manifests.items() if k not in named}):
         content = model_of(manifests[name]), manifests[name].content_digest

@@ -57,7 +57,9 @@ def _new(before: Model, after: Model) -> list[Version]:
     """Versions whose line is new or has changed."""
     old = {version.number: version for version in before.every_version()}
     # Most are the very same object, a faster check than equality.
-    others = [each for each in after.every_version() if each is not old.get(each.number)]
+    others = [
+        version for version in after.every_version() if version is not old.get(version.number)
+    ]
     return [version for version in others if version != old.get(version.number)]
 
 
