@@ -293,7 +293,7 @@ def _old_places(old: Mapping[int, Version], found: Mapping[int, Version]) -> dic
 def _state(model: Model, version: Version | None, origin: int) -> str | None:
     """The state of a version on one side; `origin` is its number in base, 0 if it is not there."""
     if version is None:
-        return _FORGOTTEN if 0 < origin < model.next_number else None
+        return _FORGOTTEN if origin < model.next_number else None
     return _THERE if version.number in model.versions else _REMOVED
 
 

@@ -70,7 +70,7 @@ def test_what_is_shared_stays(three: Run, folder: Path) -> None:
     assert three("verify").code == 0
 
 
-def test_what_went_for_good_is_not_taken_back(three: Run) -> None:
+def test_what_went_for_good_is_not_undone(three: Run) -> None:
     assert three("alias", "prod", "net:v1").code == 0
     assert three("rm", "net:v3", "--yes").code == 0
     assert three("gc", *AT_ONCE).code == 0

@@ -81,7 +81,7 @@ def test_undo_goes_back_step_by_step(two: Run, folder: Path) -> None:
     assert "undone" in two("undo", "--list").out
 
 
-def test_what_was_done_elsewhere_is_not_taken_back(two: Run, folder: Path) -> None:
+def test_what_was_done_elsewhere_is_not_undone(two: Run, folder: Path) -> None:
     """As after a `git pull`: the index's last write is none of this machine's."""
     path = folder / "registry.json"
     document = json.loads(path.read_text())

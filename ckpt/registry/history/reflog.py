@@ -78,7 +78,7 @@ class Reflog:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             size = os.fstat(fd).st_size
-            is_complete = size == 0 or os.pread(fd, 1, size - 1) == b"\n"
+            is_complete = not size or os.pread(fd, 1, size - 1) == b"\n"
             left = lines if is_complete else b"\n" + lines  # ends a line that a crash truncated
             while left:  # a disk that becomes full takes a part, and fails at the next one
                 left = left[os.write(fd, left) :]

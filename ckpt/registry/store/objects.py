@@ -127,13 +127,12 @@ class ObjectStore:
 
     def objects(self) -> Iterator[StoredObject]:
         """Every object and manifest in the store."""
-        for kind in ("objects", "manifests"):
+        for kind, is_manifest in (("objects", False), ("manifests", True)):
             prefixes = [path.name for path in self._own(kind).glob("??")]
             for path in (path for two in prefixes for path in self._own(kind, two).glob("*")):
                 name = f"sha256:{path.parent.name}{path.name}"
                 if digest.is_digest(name):
                     status = path.lstat()
-                    is_manifest = kind == "manifests"
                     yield StoredObject(name, is_manifest, path, status.st_size, status.st_mtime)
 
     def temporaries(self) -> list[Path]:
