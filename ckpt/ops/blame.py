@@ -7,7 +7,7 @@ A tensor is followed through renames: by the recorded plan, or by its digest.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt.compare.keys import diff_entries
+from ckpt.compare.keys import compare_entries
 from ckpt.errors import RefError
 from ckpt.refs import VersionRef
 from ckpt.registry.index import Version
@@ -115,7 +115,7 @@ def _before(entry: TensorEntry, manifest: Manifest, before: Manifest) -> TensorE
     known = _entries(before)
     if old := known.get(old_keys.get(entry.key, entry.key)):
         return old
-    renamed = diff_entries(before.entries, manifest.entries).renamed
+    renamed = compare_entries(before.entries, manifest.entries).renamed
     return next((old for old, new in renamed if new.key == entry.key), None)
 
 

@@ -217,7 +217,7 @@ def test_diff_of_files_reads_their_values(ckpt: Run, old: Path, folder: Path) ->
         "  added     head.bias   3  float32\n"
         "  renamed   conv{1,2}.{weight,bias}  ->  embed{1,2}.{weight,bias}"
         "   4 keys, same bytes\n"
-        "  changed   fc1.bias   other values\n"
+        "  changed   fc1.bias   values differ\n"
         "  same      2 keys\n"
     )
     keys = ckpt("diff", "old.pt", "old.pt", "--keys").out

@@ -193,7 +193,8 @@ def model(**fields: object) -> Callable[[str], str]:
         (lambda text: text.replace('"schema": 1', '"schema": "1"'), "expected a positive integer"),
         (lambda text: text.replace('"schema": 1', '"schema": 2'),
          "r: schema 2, this ckpt reads up to 1"),
-        (lambda text: text.replace('"mnist-cnn": {', '"../x": {'), "'../x': it, an alias or a tag has an invalid name"),
+        (lambda text: text.replace('"mnist-cnn": {', '"../x": {'),
+         "'../x': it, an alias or a tag has an invalid name"),
     ],
 )  # fmt: skip
 def test_fault_26_damage_is_named(damage: Callable[[str], str], says: str) -> None:

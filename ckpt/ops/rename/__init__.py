@@ -40,7 +40,7 @@ from ckpt.rules.substitution import parse_rule
 from ckpt.writing.checkpoint import Written
 
 if TYPE_CHECKING:
-    from ckpt.infer.find_rules import Found
+    from ckpt.infer.find_rules import FoundRules
     from ckpt.ops.rename.proof import Proof
 
 Rules = str | Mapping[str, str] | Sequence[str | Rule] | RuleFile
@@ -69,7 +69,7 @@ class Renamed:
     added: Added | None = None
     left_out: tuple[str, ...] = ()
     saved: Path | None = None
-    found: "Found | None" = None
+    found: "FoundRules | None" = None
     proof: "Proof | None" = None
 
 
@@ -214,7 +214,7 @@ def _found(
     arguments: Mapping[str, object] | None,
     *,
     accept_likely: bool,
-) -> "Found":
+) -> "FoundRules":
     """The rules that lead to another state_dict, if nothing about them is a guess."""
     from ckpt.infer.find_rules import expect_settled, rules_between
 
