@@ -151,7 +151,7 @@ def _divisible(side: OpenedState, entry: TensorEntry) -> bool:
 
 def _stream(side: OpenedState, entry: TensorEntry, piece: _Piece) -> Iterator[bytes]:
     if not isinstance(side, OpenedFile):
-        return side.source.blob(str(entry.digest), entry.nbytes)
+        return side.source.stream_object(str(entry.digest), entry.nbytes)
     source, width = side.checkpoint.source, itemsize(entry.dtype)
     if piece.count == entry.numel or entry.span is None:
         return tensor_bytes(source, entry)

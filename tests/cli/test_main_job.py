@@ -198,8 +198,8 @@ def test_same_bytes_again_add_nothing(ckpt: Run, old: Path, folder: Path) -> Non
     ckpt("register", "old.pt")
     ckpt("rename", "v1", "--rule", "conv=embed")
     before = tree(folder)
-    assert "already there as old:v1" in ckpt("register", "old.pt").out
-    assert "already there as old:v2" in ckpt("rename", "v1", "--rule", "conv=embed").out
+    assert "already registered as old:v1" in ckpt("register", "old.pt").out
+    assert "already registered as old:v2" in ckpt("rename", "v1", "--rule", "conv=embed").out
     assert tree(folder) == before
 
 
@@ -246,8 +246,8 @@ def test_verify_finds_a_flipped_bit_and_names_whom_it_hurts(
     largest.write_bytes(data)
     ran = ckpt("verify")
     assert ran.code == 4
-    assert "hurts mnist-cnn:v1 fc1.weight" in ran.out
-    assert "hurts mnist-cnn:v2 fc1.weight" in ran.out
+    assert "used by mnist-cnn:v1 fc1.weight" in ran.out
+    assert "used by mnist-cnn:v2 fc1.weight" in ran.out
     ran = ckpt("export", "v1", "-o", "x.pt")
     assert ran.code == 4
     assert "fc1.weight is damaged" in ran.err

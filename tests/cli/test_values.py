@@ -158,7 +158,7 @@ def test_cast_is_said(ckpt: Run, old: Path, folder: Path) -> None:
 
 
 def objects(folder: Path) -> dict[str, Path]:
-    return {each.digest: each.path for each in ObjectStore(folder / ".ckpt").held()}
+    return {each.digest: each.path for each in ObjectStore(folder / ".ckpt").objects()}
 
 
 def harm(path: Path) -> None:

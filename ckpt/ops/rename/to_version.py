@@ -14,7 +14,7 @@ from ckpt.opened import OpenedVersion
 from ckpt.ops.rename.rule_files import tensors_document
 from ckpt.registry.manifest import Hole, Manifest, Skeleton
 from ckpt.registry.registry import Added, Registry
-from ckpt.registry.store.blobs import Blobs
+from ckpt.registry.store.new_objects import NewObjects
 from ckpt.registry.store.version import VersionSource
 from ckpt.rules.document import rules_document
 from ckpt.rules.plan import Plan
@@ -61,7 +61,6 @@ def next_version(
             manifest,
             new_bytes=new_bytes,
             made_by=f"rename of {version.label}",
-            metrics=version.metrics,
         )
 
 
@@ -74,11 +73,11 @@ def _manifest(
 ) -> tuple[Manifest, int]:
     """The new version's manifest, and the bytes by which the store grew."""
     old, version = opened.manifest, opened.version
-    blobs = Blobs(registry.store)
+    objects = NewObjects(registry.store)
     new_keys = plan.new_keys
     entries = tuple(replace(entry, key=new_keys[entry.key]) for entry in old.entries)
     layout = opened.checkpoint.renamed({**new_keys, **plan.aliases})
-    skeleton, files = _skeleton(layout, opened.source, blobs)
+    skeleton, files = _skeleton(layout, opened.source, objects)
     needed = {hole.digest for hole in skeleton.holes} | {str(entry.digest) for entry in entries}
     manifest = replace(
         old,
@@ -86,7 +85,7 @@ def _manifest(
         skeleton=skeleton,
         files=files,
         entries=entries,
-        inline={**blobs.inline, **{d: b for d, b in old.inline.items() if d in needed}},
+        inline={**objects.inline, **{d: b for d, b in old.inline.items() if d in needed}},
         record={
             "model": version.model,
             "metrics": dict(version.metrics),
@@ -97,11 +96,11 @@ def _manifest(
     )
     again = VersionSource(f"{version.ref}, renamed", manifest, registry.store)
     manifest = replace(manifest, rest=_read_back(again, entries).rest)
-    return manifest, blobs.new_bytes
+    return manifest, objects.new_bytes
 
 
 def _skeleton(
-    layout: Layout, source: VersionSource, blobs: Blobs
+    layout: Layout, source: VersionSource, objects: NewObjects
 ) -> tuple[Skeleton, tuple[tuple[str, int], ...]]:
     """The skeleton, and the files, laid out of pieces of a version, no tensor being read."""
     position, holes, parts = 0, list[Hole](), list[bytes]()
@@ -125,7 +124,7 @@ def _skeleton(
     own = b"".join(parts)
     ends = [*(begin for _, begin in begins[1:]), position]
     files = ((name, end - begin) for (name, begin), end in zip(begins, ends, strict=False))
-    return Skeleton(position, tuple(holes), blobs.put_skeleton([own], len(own))), tuple(files)
+    return Skeleton(position, tuple(holes), objects.put_skeleton([own], len(own))), tuple(files)
 
 
 def _read_back(source: VersionSource, expected: Sequence[TensorEntry]) -> Checkpoint:

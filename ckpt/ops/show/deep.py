@@ -99,7 +99,8 @@ def _examine_version(opened: OpenedVersion, registry: Registry, pool: ThreadPool
         name = str(entry.digest)
         if (name, entry.dtype) not in known:
             reading = _Reading(entry.dtype, digest=name)
-            _read_chunks(pool, opened.source.blob(name, entry.nbytes), reading, entry.nbytes)
+            chunks = opened.source.stream_object(name, entry.nbytes)
+            _read_chunks(pool, chunks, reading, entry.nbytes)
             known[name, entry.dtype] = reading.examined()
         tensors[entry.key] = known[name, entry.dtype]
     read = {str(entry.digest) for entry in manifest.entries}
