@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from shlex import quote
@@ -36,6 +37,11 @@ class OpenedFile:
     checkpoint: Checkpoint
 
     @property
+    def ref(self) -> Path:
+        """The ref that opens it again."""
+        return Path(self.name)
+
+    @property
     def entries(self) -> Sequence[TensorEntry]:
         """With offsets, without digests."""
         return self.checkpoint.entries
@@ -56,13 +62,18 @@ class OpenedFile:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for `cached_property`
 class OpenedVersion:
-    """A registered version; its checkpoint is read from the skeleton when asked for."""
+    """A registered version; its checkpoint is read from the skeleton when it is first needed."""
 
     name: str
     version: Version
     source: VersionSource
+
+    @property
+    def ref(self) -> str:
+        """The ref that opens it again."""
+        return self.version.ref
 
     @property
     def manifest(self) -> Manifest:
@@ -79,7 +90,7 @@ class OpenedVersion:
         """With digests, without offsets."""
         return self.manifest.entries
 
-    @property
+    @cached_property
     def checkpoint(self) -> Checkpoint:
         """The version's file, read as any file is."""
         return open_checkpoint(self.source, inside=self.manifest.inside)

@@ -83,3 +83,14 @@ def parse_swap(text: str, *, word: bool = False) -> AtOnce:
         for old, new in ((one, other), (other, one))
     ]
     return AtOnce(tuple(rules), swap=text)
+
+
+def parse_typed(text: str, *, literal: bool = False, word: bool = False) -> RenameRule | AtOnce:
+    """Read one rule as it is typed: ``OLD->NEW``, ``OLD=NEW``, or ``A<->B`` for a swap.
+
+    Raises:
+        RuleError: It cannot be read.
+    """
+    if SWAP in text:
+        return parse_swap(text, word=word)
+    return parse_rule(text, literal=literal, word=word)

@@ -11,7 +11,7 @@ from typing import Any
 from ckpt.dtypes import DTYPES
 from ckpt.errors import RuleError
 from ckpt.rules import expressions as ex
-from ckpt.rules.at_once import SWAP, AtOnce, parse_swap
+from ckpt.rules.at_once import AtOnce, parse_typed
 from ckpt.rules.choice import Choice, drop, keep
 from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.operations import (
@@ -181,9 +181,7 @@ def _pair(old: str, new: str) -> RenameRule:
 
 def _rename(table: _Table) -> Rule:
     text, literal, word = table.text("rename"), table.flag("literal"), table.flag("word")
-    if SWAP in text:
-        return parse_swap(text, word=word)
-    return parse_rule(text, literal=literal, word=word)
+    return parse_typed(text, literal=literal, word=word)
 
 
 def _at_once(table: _Table) -> Rule:

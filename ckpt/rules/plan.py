@@ -83,6 +83,11 @@ class Plan:
         """Old key to new key, of the tensors that keep their elements."""
         return {change.old: change.new for change in self.changes}
 
+    @property
+    def entries_after(self) -> list[TensorEntry]:
+        """The tensors of the result, as far as a plan says: keys, dtypes, shapes."""
+        return [TensorEntry(e.key, e.made_of.dtype, e.made_of.shape) for e in self.tensors]
+
     def touched(self, number: int) -> int:
         """How many tensors of the result the rule of this number had a part in, or dropped."""
         return sum(number in each.rules for each in self.tensors) + sum(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from ckpt.ops.rename import Renamed
+from ckpt.ops.rename import Renamed, RenamePlan
 from ckpt.rules.expressions import (
     Cast,
     Copied,
@@ -29,7 +29,7 @@ MOST_LINES = 8  # more renamed keys than this are folded
 
 def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
     """The plan, then the verdict, then what stands where now."""
-    parts = [plan_text(renamed)]
+    parts = [plan_text(renamed.plan)]
     if renamed.written:
         parts.append(written_text(renamed.written))
         also = also_named_text(renamed.written)
@@ -45,35 +45,34 @@ def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
     return parts[0] + "\n\n" + "\n".join(parts[1:])
 
 
-def plan_text(renamed: Renamed) -> str:
+def plan_text(plan: RenamePlan) -> str:
     """Every tensor that changes, folded where they are many, and the count of the others."""
-    plan = renamed.plan
     verdict = f"  {', '.join(_counts(plan))}"
-    if renamed.proof:
-        largest = max(renamed.proof.largest)
+    if plan.proof:
+        largest = max(plan.proof.largest)
         verdict += f" · proved: outputs agree to {largest:.1g}"
-    if renamed.fitting:
-        verdict += f" · fits {printable(renamed.fitting.definition)}"
+    if plan.fitting:
+        verdict += f" · fits {printable(plan.fitting.definition)}"
     return "\n".join(
         [
             *_renames(plan),
             *_made(plan),
             *_dropped(plan),
             *_unwrapped(plan),
-            *_by_rule(renamed),
-            *_found(renamed),
+            *_by_rule(plan),
+            *_found(plan),
             verdict,
         ]
     )
 
 
-def _found(renamed: Renamed) -> Iterator[str]:
+def _found(plan: RenamePlan) -> Iterator[str]:
     """How sure the mapping is, and the rules that were found."""
-    if renamed.found is not None:
+    if plan.found is not None:
         from ckpt.show.diff.mapping import rules_lines, sureness
 
-        yield f"  found for {printable(renamed.found.target)}: {sureness(renamed.found)}"
-        yield from rules_lines(renamed.found.rules)
+        yield f"  found for {printable(plan.found.target)}: {sureness(plan.found)}"
+        yield from rules_lines(plan.found.rules)
 
 
 def _renames(plan: Plan) -> list[str]:
@@ -108,12 +107,12 @@ def _dropped(plan: Plan) -> Iterator[str]:
         yield f"  {printable(line.cells[0])}  dropped{note}"
 
 
-def _by_rule(renamed: Renamed) -> Iterator[str]:
+def _by_rule(plan: RenamePlan) -> Iterator[str]:
     """What each of several rules did."""
-    if len(renamed.plan.rules) < 2 or renamed.found is not None:  # which are shown otherwise
+    if len(plan.rules) < 2 or plan.found is not None:  # which are shown otherwise
         return
-    for number, text in enumerate(renamed.plan.rules, start=1):
-        yield f"  rule {number}  {count(renamed.plan.touched(number), 'key')}  {printable(text)}"
+    for number, text in enumerate(plan.rules, start=1):
+        yield f"  rule {number}  {count(plan.touched(number), 'key')}  {printable(text)}"
 
 
 def _unwrapped(plan: Plan) -> Iterator[str]:
@@ -172,9 +171,11 @@ def _part(made: Narrowed) -> str:
 
 def renamed_data(renamed: Renamed) -> dict[str, Any]:
     """The same for JSON."""
+    from ckpt.show.diff.mapping import found_data
+
     plan = renamed.plan
     return {
-        "source": renamed.source,
+        "source": plan.name,
         "rules": list(plan.rules),
         "touched": [plan.touched(number) for number in range(1, len(plan.rules) + 1)],
         "keys": [
@@ -192,19 +193,11 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
             for each in plan.made
         ],
         "dropped": [{"key": each.key, "rule": each.rule} for each in plan.dropped],
-        "fit": fitting_data(renamed.fitting) if renamed.fitting else None,
-        "found": _found_data(renamed),
-        "proof": asdict(renamed.proof) if renamed.proof else None,
+        "fit": fitting_data(plan.fitting) if plan.fitting else None,
+        "found": found_data(plan.found) if plan.found else None,
+        "proof": asdict(plan.proof) if plan.proof else None,
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         "left_out": list(renamed.left_out),
         "saved_rules": str(renamed.saved) if renamed.saved else None,
     }
-
-
-def _found_data(renamed: Renamed) -> dict[str, Any] | None:
-    if renamed.found is None:
-        return None
-    from ckpt.show.diff.mapping import found_data
-
-    return found_data(renamed.found)

@@ -9,7 +9,7 @@ from ckpt.rules.plan import Plan
 from ckpt.tensors import TensorEntry
 
 
-def checked(
+def expect_definition(
     entries: Sequence[TensorEntry],
     plan: Plan,
     definition: str | None,
@@ -38,15 +38,10 @@ def expect_fit(
     Raises:
         FitError: They would not fit; the hint has what would help.
     """
-    found = fitting(_planned_entries(plan), definition, wanted)
+    found = fitting(plan.entries_after, definition, wanted)
     if not found.fit.fits:
         raise _misfit(found, before=fitting(entries, definition, wanted))
     return found
-
-
-def _planned_entries(plan: Plan) -> list[TensorEntry]:
-    """The result as far as a plan says: keys, dtypes, shapes."""
-    return [TensorEntry(e.key, e.made_of.dtype, e.made_of.shape) for e in plan.tensors]
 
 
 def _misfit(found: Fitting, *, before: Fitting) -> FitError:

@@ -8,10 +8,15 @@ not transposed) loads strictly, and is found by this alone. torch runs the user'
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import fspath
 from typing import TYPE_CHECKING
 
-from ckpt.definitions import Definition, DefinitionError
+from ckpt.definitions import Definition, DefinitionError, find_definition
 from ckpt.errors import PlanError, UsageError
+from ckpt.opened import Named
+from ckpt.ops.load import load
+from ckpt.refs import DefinitionRef, parse_ref
+from ckpt.registry.registry import Registry
 from ckpt.rules.expressions import (
     Cast,
     Copied,
@@ -53,27 +58,40 @@ class Proof:
 
 def prove(
     plan: Plan,
-    state: State,
-    old: Definition,
-    new: Definition,
+    source: Named,
+    old: str,
+    new: Named | None,
     *,
+    arguments: Mapping[str, object] | None = None,
     shape: Sequence[int] | None = None,
+    registry: Registry | None = None,
 ) -> Proof:
-    """Run both models; torch's global generator is left as it was.
+    """Run both models on one random input; torch's global generator stays as it was.
 
     Args:
-        plan: What becomes of every tensor of `state`.
-        state: The old state_dict.
+        plan: What becomes of every tensor of `source`.
+        source: A file or a version.
         old: The definition that it fits.
         new: The definition that the result fits.
-        shape: Of the input; None works it out of the first layer.
+        arguments: The arguments of both definitions.
+        shape: The shape of the input; None derives it from the first layer.
+        registry: Where versions are looked up.
 
     Raises:
         PlanError: The outputs differ; the message names the first module where they do.
         FitError: A state_dict does not fit its definition.
         DefinitionError: A model fails on the input.
-        UsageError: The shape cannot be worked out.
+        UsageError: `new` is not a definition, or the shape cannot be derived.
     """
+    if new is None or not isinstance(parse_ref(fspath(new)), DefinitionRef):
+        raise UsageError("a proof runs two definitions", hint="--from OLD_DEF --to NEW_DEF --prove")
+    definitions = find_definition(old, arguments), find_definition(fspath(new), arguments)
+    return _proof(plan, load(source, registry=registry), *definitions, shape)
+
+
+def _proof(
+    plan: Plan, state: State, old: Definition, new: Definition, shape: Sequence[int] | None
+) -> Proof:
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -81,20 +99,22 @@ def prove(
         models = old.build().eval(), new.build().eval()
         data = _input(models[0], shape)
         states = state, _random(state)
-        dtype = torch.float64
-        try:
-            found = [_difference(plan, each, old, new, models, data, dtype) for each in states]
-        except RuntimeError:  # a model that insists on float32, or the wrong input
-            dtype = torch.float32
+        failure: RuntimeError | None = None
+        for dtype in (torch.float64, torch.float32):  # some models run in float32 only
             try:
-                found = [_difference(plan, each, old, new, models, data, dtype) for each in states]
+                first, second = (
+                    _difference(plan, tensors, old, new, models, data, dtype) for tensors in states
+                )
             except RuntimeError as error:
-                text = " ".join(str(error).split())
-                raise DefinitionError(
-                    f"{old.ref} does not run on {' '.join(map(str, data.shape))}: {text}",
-                    hint="--input 1x3x224x224  says what goes in",
-                ) from error
-    return Proof(tuple(data.shape), str(dtype).removeprefix("torch."), (found[0], found[1]))
+                failure = error
+            else:
+                name = str(dtype).removeprefix("torch.")
+                return Proof(tuple(data.shape), name, (first, second))
+    raise DefinitionError(
+        f"{old.ref} does not run on {' '.join(map(str, data.shape))}: "
+        + " ".join(str(failure).split()),
+        hint="--input 1x3x224x224  sets the shape of the input",
+    ) from failure
 
 
 def evaluated(made: Expression, state: State) -> "Tensor":

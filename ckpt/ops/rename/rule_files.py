@@ -65,39 +65,22 @@ def read_rule_file(path: Path) -> RuleFile:
     name = document.get("name", "")
     if not isinstance(name, str):
         raise RuleError(f"{path}: its name is no text")
-    rules = read_rules(document["rules"], name=str(path))
+    source = read_tensors(document.get("source", []), name=str(path))
     tied = document.get("tied", [])
     if not isinstance(tied, list) or not all(isinstance(each, str) for each in tied):
         raise RuleError(f"{path}: tied is no list of names")
-    return RuleFile(name, rules, read_tensors(document.get("source", []), name=str(path)), tied)
+    return RuleFile(name, read_rules(document["rules"], name=str(path)), source, tied)
 
 
-def write_rule_file(
-    path: Path,
-    rules: Sequence[Rule],
-    source: Sequence[TensorEntry],
-    *,
-    aliases: Sequence[str] = (),
-    name: str,
-    replace_out: bool = False,
-) -> None:
-    """Write a rule file that can also be undone.
-
-    Args:
-        path: Where; what stands there is kept unless `replace_out`.
-        rules: In order.
-        source: The tensors that they were applied to.
-        aliases: Names of tied tensors that stand elsewhere in that file.
-        name: What to call it.
-        replace_out: Whether a file that stands there is replaced.
-    """
+def write_rule_file(path: Path, saved: RuleFile) -> None:
+    """Write a rule file to a path where there is none; with its `source` it can be undone."""
     import tomli_w
 
-    document: dict[str, Any] = {"name": name, "source": tensors_document(source)}
-    if aliases:
-        document["tied"] = list(aliases)
-    document["rules"] = rules_document(rules)
-    with write_whole(path, replace=replace_out) as out:
+    document: dict[str, Any] = {"name": saved.name, "source": tensors_document(saved.source)}
+    if saved.aliases:
+        document["tied"] = list(saved.aliases)
+    document["rules"] = rules_document(saved.rules)
+    with write_whole(path) as out:
         out.write(tomli_w.dumps(document).encode("utf-8"))
 
 
