@@ -182,12 +182,12 @@ def test_output_that_stands_is_kept_unless_forced(ckpt: Run, old: Path, folder: 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[1]", "a map is an object"),
-        ("{}", "a map is an object"),
-        ('{"conv1": 1}', "both must be keys"),
+        ("[1]", "not a map; expected an object"),
+        ("{}", "not a map; expected an object"),
+        ('{"conv1": 1}', "both must be non-empty strings"),
         ('{"conv1": "a", "conv1": "b"}', "stands twice"),
         ("{", "a map or list of rules is JSON"),
-        ('{"conv9": "a"}', "'conv9' is none of the 8 keys"),
+        ('{"conv9": "a"}', "'conv9' is not one of the 8 keys"),
     ],
 )
 def test_map_that_is_none_is_refused(
@@ -195,7 +195,7 @@ def test_map_that_is_none_is_refused(
 ) -> None:
     (folder / "names.json").write_text(text)
     ran = ckpt("rename", "old.pt", "--map", "names.json")
-    expect_refused(ran, 3 if "none of" in says else 2, says)
+    expect_refused(ran, 3 if "is not one of" in says else 2, says)
 
 
 def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:

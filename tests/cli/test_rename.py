@@ -198,7 +198,7 @@ def test_map_in_csv(ckpt: Run, old: Path, folder: Path) -> None:
     (folder / "names.csv").write_text("conv1,embed1,x\n")
     assert "has 3 columns" in ckpt("rename", "old.pt", "--map", "names.csv").err
     (folder / "names.csv").write_text("conv1,a\nconv1,b\n")
-    assert "'conv1' stands twice" in ckpt("rename", "old.pt", "--map", "names.csv").err
+    assert "'conv1' occurs twice" in ckpt("rename", "old.pt", "--map", "names.csv").err
 
 
 def test_swap_in_one_rule(ckpt: Run, old: Path) -> None:
@@ -217,20 +217,20 @@ def test_spelling_that_the_new_class_does_not_have_is_caught(ckpt: Run, old: Pat
 
 
 BAD_FILES = {
-    "": "no rule file",
-    "rules = 3": "no rule file",
-    "rules = []": "no list of rules",
+    "": "not a rule file",
+    "rules = 3": "not a rule file",
+    "rules = []": "not a list of rules",
     "[[rules]]\nrename = 'a'": "rule 1: rule 'a' has no arrow",
-    "[[rules]]\nrename = 'a->b'\nword = 1": "word is 1, true or false was expected",
-    "[[rules]]\nfrobnicate = 'a'": "one verb was expected",
-    "nonsense = 1\n[[rules]]\nrename='a->b'": "has no 'nonsense'",
-    "name = 3\n[[rules]]\nrename='a->b'": "its name is no text",
-    "source = [1]\n[[rules]]\nrename='a->b'": "is no list of key, dtype and shape",
+    "[[rules]]\nrename = 'a->b'\nword = 1": "word is 1, expected true or false",
+    "[[rules]]\nfrobnicate = 'a'": "expected one verb",
+    "nonsense = 1\n[[rules]]\nrename='a->b'": "unknown field 'nonsense'",
+    "name = 3\n[[rules]]\nrename='a->b'": "name is not a string",
+    "source = [1]\n[[rules]]\nrename='a->b'": "source is not a list of key, dtype and shape",
     "[[rules]]\nrename = 'conv->x'\n" * 10_001: "10,001 rules, the limit is 10,000",
     "a = " + "[" * 3000: "r.toml: ",
     "a = '" + "x" * (1 << 26) + "'": "bytes, the limit is",
     "\x00": "r.toml: ",
-    "[[rules]]\nunwrap = false": "unwrap is False, true was expected",
+    "[[rules]]\nunwrap = false": "unwrap is False, expected true",
 }
 
 

@@ -55,7 +55,7 @@ def test_rule_that_matches_nothing_shows_the_nearest_keys() -> None:
 
 
 def test_map_line_that_matches_nothing_is_refused() -> None:
-    with pytest.raises(UnmatchedRuleError, match="'conv9' is none of the 6 keys"):
+    with pytest.raises(UnmatchedRuleError, match="'conv9' is not one of the 6 keys"):
         plan_renames(KEYS, [KeyMap("names.json", {"conv1": "a", "conv9": "b"})])
 
 

@@ -51,11 +51,11 @@ def test_literal_takes_both_sides_as_they_are() -> None:
         ("conv->", "nothing after the arrow"),
         ("->embed", "nothing before the arrow"),
         ("a->b->c", "has 2 arrows"),
-        ("(->b", "no regular expression"),
+        ("(->b", "not a valid regular expression"),
         (r"a->\1", "uses group 1, its pattern has 0"),
         ("a->{1}", "uses group 1, its pattern has 0"),
         (r"(a)->\g<x>", "uses group x"),
-        ("a->{b}", "starts no group"),
+        ("a->{b}", "does not begin a group"),
     ],
 )
 def test_rule_that_cannot_be_read_says_why(text: str, says: str) -> None:
@@ -66,7 +66,7 @@ def test_rule_that_cannot_be_read_says_why(text: str, says: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [(r"l(\w)->{1+1}", "which is no number"), (r"l(\d)->{1-2}", "no index is negative")],
+    [(r"l(\w)->{1+1}", "which is not a number"), (r"l(\d)->{1-2}", "an index cannot be negative")],
 )
 def test_arithmetic_that_gives_no_index_is_refused(text: str, says: str) -> None:
     key = "lx" if "w" in text else "l1"

@@ -1,6 +1,6 @@
-"""The next version of a model, which differs from its parent in names alone.
+"""The next version of a model, made by a plan.
 
-A new skeleton around the tensors as they are: no tensor is read or written.
+If only names change it is a new skeleton around the stored tensors: none is read or written.
 """
 
 from collections.abc import Sequence
@@ -106,7 +106,7 @@ def _record(opened: OpenedVersion, plan: RenamePlan) -> dict[str, Any]:
 
 
 def _manifest(opened: OpenedVersion, plan: RenamePlan, registry: Registry) -> tuple[Manifest, int]:
-    """The new version's manifest, and the bytes by which the store grew."""
+    """The manifest of the new version, and by how many bytes the store grew."""
     old, version = opened.manifest, opened.version
     blobs = Blobs(registry.store)
     new_keys = plan.new_keys
@@ -135,7 +135,7 @@ def _manifest(opened: OpenedVersion, plan: RenamePlan, registry: Registry) -> tu
 def _skeleton(
     layout: Layout, source: VersionSource, blobs: Blobs
 ) -> tuple[Skeleton, tuple[tuple[str, int], ...]]:
-    """The skeleton, and the files, laid out of pieces of a version, no tensor being read."""
+    """The skeleton and the files of a layout, made from pieces of a version without its tensors."""
     position, holes, parts = 0, list[Hole](), list[bytes]()
     begins: list[tuple[str, int]] = []
     for piece in layout:
@@ -161,8 +161,8 @@ def _skeleton(
 
 
 def _read_back(source: VersionSource, expected: Sequence[TensorEntry]) -> Checkpoint:
-    """Read the new skeleton as any reader will, before a version is made of it."""
+    """Read the new skeleton as every reader will, before it becomes a version."""
     again = open_checkpoint(source, inside=source.manifest.inside)
     if [(e.key, e.shape) for e in again.entries] != [(e.key, e.shape) for e in expected]:
-        raise IntegrityError(f"{source.name}: does not read back as planned; nothing was added")
+        raise IntegrityError(f"{source.name}: does not read back as planned; no version was added")
     return again
