@@ -16,13 +16,13 @@ from ckpt.rules.choice import Choice, drop, keep
 from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.operations import (
     INDEX,
-    Concat,
     Operation,
-    Stack,
     change_each,
+    concat,
     copies,
     fill_beside,
     split_each,
+    stack,
     unstack_each,
 )
 from ckpt.rules.planned import Rule
@@ -218,12 +218,12 @@ def _copied(verb: str, table: _Table) -> Rule:
 def _concat(table: _Table) -> Rule:
     new = table.text("into")
     parts = tuple(_pair(old, new) for old in table.texts("concat", 2))
-    return Concat(table.spec, parts, table.number("dim", 0))
+    return concat(table.spec, parts, table.number("dim", 0))
 
 
 def _stack(table: _Table) -> Rule:
     rule = _pair(table.text("stack"), table.text("into"))
-    return Stack(table.spec, rule, table.number("dim", 0))
+    return stack(table.spec, rule, table.number("dim", 0))
 
 
 def _unstack(table: _Table) -> Rule:

@@ -25,16 +25,22 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Permuted:
-    """Dimensions in another order: dimension `i` of the result is `dims[i]` of the operand."""
+class _SameDtype:
+    """An operation on one operand that keeps its dtype."""
 
     of: "Expression"
-    dims: tuple[int, ...]
 
     @property
     def dtype(self) -> str:
-        """Unchanged."""
+        """The dtype of the operand."""
         return self.of.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Permuted(_SameDtype):
+    """Dimensions in another order: dimension `i` of the result is `dims[i]` of the operand."""
+
+    dims: tuple[int, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,31 +49,19 @@ class Permuted:
 
 
 @dataclass(frozen=True, slots=True)
-class Reshaped:
+class Reshaped(_SameDtype):
     """The same elements, row by row, in another shape."""
 
-    of: "Expression"
     shape: tuple[int, ...]
-
-    @property
-    def dtype(self) -> str:
-        """Unchanged."""
-        return self.of.dtype
 
 
 @dataclass(frozen=True, slots=True)
-class Narrowed:
+class Narrowed(_SameDtype):
     """A slice of one dimension, `length` elements from `start`."""
 
-    of: "Expression"
     dim: int
     start: int
     length: int
-
-    @property
-    def dtype(self) -> str:
-        """Unchanged."""
-        return self.of.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -110,15 +104,8 @@ class Cast:
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(_SameDtype):
     """The same tensor, with bytes of its own."""
-
-    of: "Expression"
-
-    @property
-    def dtype(self) -> str:
-        """Unchanged."""
-        return self.of.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from ckpt.rules.expressions import (
     squeezed,
     unsqueezed,
 )
+from ckpt.rules.patterns import Match
 from ckpt.rules.planned import Planned
 from ckpt.rules.substitution import RenameRule
 
@@ -158,117 +159,100 @@ def fill_beside(
 
 
 @dataclass(frozen=True, slots=True)
-class Concat(Operation):
-    """Several tensors become one, joined along a dimension in the order of the rules.
+class Join(Operation):
+    """Tensors become one: joined along a dimension, or stacked along a new one.
 
     Attributes:
         spec: The operation as in a rule file.
-        parts: A rule for each part; tensors with the same new name belong together.
+        finds: The rules whose OLD finds the parts; a tensor is a part of the first that does.
+            Parts with the same new name belong together.
+        number: The number of a part, from its rule's number, counted from 1, and its match.
         dim: The dimension.
+        stacked: Whether the dimension is new; parts are then numbered from 0.
     """
 
-    parts: tuple[RenameRule, ...]
+    finds: Sequence[RenameRule]
+    number: Callable[[int, Match], int]
     dim: int
+    stacked: bool
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """Join the tensors whose new names are the same, by the order of `parts`.
+        """Put every joined tensor in the place of the first of its parts.
 
         Raises:
             PlanError: A part is missing or ambiguous, or the parts do not fit together.
         """
         groups: dict[str, dict[int, Planned]] = {}
+        heads: dict[int, str] = {}  # the name of a joined tensor, by its first part
+        parts: set[int] = set()
         for tensor in tensors:
-            for number, rule in enumerate(self.parts):
-                if rule.search(tensor.key) is not None:
-                    group = groups.setdefault(rule.apply(tensor.key), {})
-                    if number in group:
-                        raise PlanError(
-                            f"{self.text}: {group[number].key} and {tensor.key} would both be "
-                            f"part {number + 1} of {rule.apply(tensor.key)}"
-                        )
-                    group[number] = tensor
-                    break
-        for name, group in groups.items():
-            for number, rule in enumerate(self.parts):
-                if number not in group:
-                    raise PlanError(
-                        f"{self.text}: {name} lacks its part {number + 1}, '{rule.old}'"
-                    )
-        return _with_joined(self, tensors, groups, self.dim)
+            found = self._found(tensor.key)
+            if found is None:
+                continue
+            name, number = found
+            if name not in groups:
+                heads[id(tensor)] = name
+            other = groups.setdefault(name, {}).setdefault(number, tensor)
+            if other is not tensor:
+                raise PlanError(
+                    f"{self.text}: {other.key} and {tensor.key} would be part {number} of {name}"
+                )
+            parts.add(id(tensor))
+        whole = {name: self._joined(name, group) for name, group in groups.items()}
+        return [
+            whole[heads[id(tensor)]] if id(tensor) in heads else tensor
+            for tensor in tensors
+            if id(tensor) in heads or id(tensor) not in parts
+        ]
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """OLD, if it found nothing."""
-        return None if changed else self.parts[0].old
+        """The first OLD, if nothing was joined."""
+        return None if changed else self.finds[0].old
+
+    def _found(self, key: str) -> tuple[str, int] | None:
+        """The name of the joined tensor, and the number of the part in it."""
+        for number, rule in enumerate(self.finds, start=1):
+            match = rule.search(key)
+            if match is not None:
+                return rule.apply(key), self.number(number, match)
+        return None
+
+    def _joined(self, name: str, group: Mapping[int, Planned]) -> Planned:
+        numbers = range(len(group)) if self.stacked else range(1, len(self.finds) + 1)
+        absent = next((number for number in numbers if number not in group), None)
+        if absent is not None:
+            old = "" if self.stacked else f", '{self.finds[absent - 1].old}'"
+            raise PlanError(f"{self.text}: {name} lacks part {absent}{old}")
+        with self.naming(name):
+            parts = [group[number].made_of for number in numbers]
+            if self.stacked:
+                parts = [unsqueezed(part, self.dim) for part in parts]
+            made = joined(parts, self.dim)
+        rules = {number for part in group.values() for number in part.rules}
+        return Planned(name, made, tuple(sorted(rules)))
 
 
-@dataclass(frozen=True, slots=True)
-class Stack(Operation):
+def stack(spec: Mapping[str, Any], rule: RenameRule, dim: int) -> Join:
     """Tensors with a number in their names become one, along a new dimension in that order.
 
-    Attributes:
+    Args:
         spec: The operation as in a rule file.
-        rule: Its first group matches the number; tensors with the same new name belong together.
+        rule: Its first group matches the number.
         dim: The new dimension.
     """
 
-    rule: RenameRule
-    dim: int
+    def number(_rule: int, match: Match) -> int:
+        digits = (match[1] if match.re.groups else "") or ""
+        if not digits.isdecimal():
+            raise PlanError(f"stack '{rule.old}': the first group of '{rule.old}' is not a number")
+        return int(digits)
 
-    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """Stack the tensors whose new names are the same, by their number.
-
-        Raises:
-            PlanError: A number is missing or repeated, or the tensors do not fit together.
-        """
-        groups: dict[str, dict[int, Planned]] = {}
-        for tensor in tensors:
-            match = self.rule.search(tensor.key)
-            if match is None:
-                continue
-            digits = match[1] if match.re.groups else ""
-            if not (digits or "").isdecimal():
-                raise PlanError(
-                    f"{self.text}: the first group of '{self.rule.old}' is not a number"
-                )
-            group = groups.setdefault(self.rule.apply(tensor.key), {})
-            if group.setdefault(int(digits), tensor) is not tensor:
-                raise PlanError(f"{self.text}: two tensors have number {digits}: {tensor.key}")
-        for name, group in groups.items():
-            absent = next((number for number in range(len(group)) if number not in group), None)
-            if absent is not None:
-                raise PlanError(f"{self.text}: {name} lacks number {absent}")
-        return _with_joined(self, tensors, groups, self.dim, stacked=True)
-
-    def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """OLD, if it found nothing."""
-        return None if changed else self.rule.old
+    return Join(spec, (rule,), number, dim, stacked=True)
 
 
-def _with_joined(
-    operation: Operation,
-    tensors: Sequence[Planned],
-    groups: dict[str, dict[int, Planned]],
-    dim: int,
-    *,
-    stacked: bool = False,
-) -> list[Planned]:
-    """The tensors with every group joined, in the place of the first of the group."""
-    whole: dict[int, Planned] = {}
-    place = {id(tensor): number for number, tensor in enumerate(tensors)}
-    gone = {id(part) for group in groups.values() for part in group.values()}
-    for name, group in groups.items():
-        parts = [group[number].made_of for number in sorted(group)]
-        with operation.naming(name):
-            parts = [unsqueezed(part, dim) for part in parts] if stacked else parts
-            made = joined(parts, dim)
-        first = min(group.values(), key=lambda part: place[id(part)])
-        rules = {number for part in group.values() for number in part.rules}
-        whole[id(first)] = Planned(name, made, tuple(sorted(rules)))
-    return [
-        whole.get(id(tensor), tensor)
-        for tensor in tensors
-        if id(tensor) not in gone or id(tensor) in whole
-    ]
+def concat(spec: Mapping[str, Any], parts: Sequence[RenameRule], dim: int) -> Join:
+    """Tensors become one, joined along a dimension in the order of the rules."""
+    return Join(spec, parts, lambda rule, _match: rule, dim, stacked=False)
 
 
 def copies(count: int, *, tied: bool) -> Parts:

@@ -62,17 +62,7 @@ def plan_rename(
     undo: bool = False,
     registry: Registry | None = None,
 ) -> RenamePlan:
-    """Work out what `rules` do to a checkpoint; write nothing.
-
-    Args:
-        source: A file or a version.
-        rules: As `rename` takes them.
-        to: As `rename` takes it.
-        accept_likely: Accept the best guess for ambiguous keys.
-        check: A definition that the result must fit strictly.
-        arguments: The arguments of that definition.
-        undo: Undo the rename that made the checkpoint; `rules` are those that it saved.
-        registry: Where versions are looked up.
+    """Work out what `rules` do to a checkpoint; write nothing. The arguments are those of `rename`.
 
     Raises:
         PlanError: The rules do not make a valid plan for these keys.

@@ -49,17 +49,7 @@ def apply(
     name: str | None = None,
     registry: Registry | None = None,
 ) -> Renamed:
-    """Do what `plan_rename` planned.
-
-    Args:
-        plan: The plan.
-        out: As `rename` takes it, like the others.
-        replace_out: Whether to replace `out` if it exists.
-        in_place: Replace the file itself, atomically.
-        save_rules: A rule file to write.
-        register_result: Register the file as the next version of a model.
-        name: That model.
-        registry: Where versions are looked up and added.
+    """Do what `plan_rename` planned; the arguments are those of `rename`.
 
     Raises:
         ConflictError: The checkpoint has other tensors than when it was planned, or another

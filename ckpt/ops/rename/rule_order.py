@@ -14,19 +14,9 @@ from ckpt.rules.prefixes import Add, Strip, Unwrap
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleOptions:
-    """Rules as options of a command; `in_order` decides their order, not the command line.
+    """Rules as the options of `ckpt rename`; they apply in the order of these fields.
 
-    Attributes:
-        unwrap: Whether to remove the wrappers of DDP, compile and trainers.
-        strip: Prefixes to remove.
-        drop: Patterns of the tensors to leave out.
-        keep: Patterns of the tensors that alone are kept.
-        maps: Files of old key to new key.
-        file: A rule file.
-        rules: ``OLD->NEW`` and the like.
-        literal: Whether `rules` are literal text.
-        word: Whether `rules` match whole dotted parts only.
-        add: Prefixes to add.
+    `literal` and `word` say how to read `rules`, the texts ``OLD->NEW``.
     """
 
     unwrap: bool = False
