@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all faults soak lint wheel fresh-clone bench
 help: ## List the targets.
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+	@awk -F ':.*## ' 'NF > 1 && /^[a-z]/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Train, register, rename and score the MNIST network in a scratch folder.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
