@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar o
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults soak lint wheel fresh-clone bench
+.PHONY: help demo test test-all faults soak lint wheel fresh-clone bench mutants
 help: ## List the targets.
 	@awk -F ':.*## ' 'NF > 1 && /^[a-z]/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -45,6 +45,10 @@ bench: $(READY) ## Measure the commands beside cp, import torch and hand-written
 	$(PIP) --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/tips.py
+
+mutants: $(READY) ## Break the code in small ways, and count what its tests notice.
+	@$(PIP) --quiet -c constraints.txt -e '.[mutants]'
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up .venv: ckpt, its dependencies and the development tools"

@@ -195,7 +195,7 @@ class Join(Operation):
             other = groups.setdefault(name, {}).setdefault(number, tensor)
             if other is not tensor:
                 raise PlanError(
-                    f"{self.text}: {other.key} and {tensor.key} would be part {number} of {name}"
+                    f"{self.text}: {other.key} and {tensor.key} are both part {number} of {name}"
                 )
             parts.add(id(tensor))
         whole = {name: self._joined(name, group) for name, group in groups.items()}

@@ -190,7 +190,7 @@ def _nearest(wanted: str, keys: Sequence[str]) -> str | None:
     found: dict[str, None] = {}
     # Compare with the beginning of every key, too, as many parts as `wanted` has.
     heads = {".".join(key.split(".")[:depth]): key for key in reversed(keys)}
-    for match in get_close_matches(wanted, [*heads, *keys], n=3, cutoff=0.5):
+    for match in get_close_matches(wanted, list(dict.fromkeys([*heads, *keys])), n=3, cutoff=0.5):
         found[heads.get(match, match)] = None
     return f"nearest keys: {', '.join(found)}" if found else None
 
@@ -251,4 +251,4 @@ def _way_out(keys: Sequence[str], rules: Sequence[Rule]) -> str | None:
             return f"keep the number:  --rule '{text}'"
     if len(rules) < 2:
         return None
-    return "rules apply one after the other; --map FILE applies all at once, so swaps work"
+    return "rules apply one after the other; --map FILE applies all at once, so that swaps work"

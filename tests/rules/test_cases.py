@@ -173,7 +173,7 @@ def test_case_non_tensor_leaves_untouched(tmp_path: Path) -> None:
 
 
 def test_case_identity_but_transposed(tmp_path: Path) -> None:
-    """No rename can fix it, and no shape tells: an operation does."""
+    """No rename can fix it, and not the shape tells: an operation does."""
     square = torch.arange(9.0).reshape(3, 3)
     save_file({"c_proj.weight": square}, tmp_path / "a.safetensors")
     rules = read_rules([{"transpose": r"c_proj\.weight$"}], name="case")

@@ -151,7 +151,7 @@ REFUSED: list[tuple[dict[str, Any], type[CkptError], str]] = [
     ({"split": "zzz", "into": ["a"]}, UnmatchedRuleError, "'zzz' matches none of the 2 keys"),
     ({"concat": ["w", "v"], "into": "x"}, PlanError, "cannot join along"),
     ({"concat": ["w", "z"], "into": "x"}, PlanError, "lacks part 2, 'z'"),
-    ({"concat": ["[wv]", "z"], "into": "x"}, PlanError, "would be part 1"),
+    ({"concat": ["[wv]", "z"], "into": "x"}, PlanError, "are both part 1"),
     ({"stack": "w", "into": "x"}, PlanError, "is not a number"),
     ({"transpose": "v"}, PlanError, "v: shape [6] has no dimension 1"),
     ({"permute": "w", "dims": [0, 0]}, PlanError, "does not name each of its 2 dimensions"),
