@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt.ops import rename
 from ckpt.ops.gc import gc
 from ckpt.ops.register import register
-from ckpt.ops.rename import to_version as next_version
+from ckpt.ops.rename import result
+from ckpt.ops.rename.to_version import add_version
 from ckpt.registry.registry import Registry
 from tests.cli.support import Run, tree, weights
 
@@ -183,10 +183,10 @@ def test_version_removed_for_good_meanwhile_is_not_renamed(three: Run, folder: P
     def collected_first(*words, **named):
         assert three("rm", "net:v3", "--yes").code == 0
         gc(registry=Registry(folder), keep_removed=timedelta(), grace=timedelta())
-        return next_version.next_version(*words, **named)
+        return add_version(*words, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rename, "next_version", collected_first)
+        patch.setattr(result, "add_version", collected_first)
         ran = three("rename", "net:v3", "--rule", "conv=embed")
     assert (ran.code, "v3" in ran.err) == (2, True)
     assert three("verify").code == 0

@@ -318,7 +318,7 @@ def test_wrapper_is_answered_with_what_takes_it_off(ckpt: Run, folder: Path) -> 
     assert ran.code == 0
     assert "unwrapped  module.\n" in ran.out
     ran = ckpt("rename", "ddp.renamed.pt", "--rule", "conv=x", "--check", CNN)
-    assert "it fits as it is, without any rule" in ran.err
+    assert "it already fits, without any rules" in ran.err
 
 
 def test_file_without_a_suffix_and_a_state_dict_of_several(ckpt: Run, folder: Path) -> None:

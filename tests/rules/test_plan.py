@@ -119,7 +119,7 @@ def test_way_out_is_shown_only_of_rules_that_rename() -> None:
 
 
 def test_map_line_that_matches_nothing_is_refused() -> None:
-    with pytest.raises(UnmatchedRuleError, match="'conv9' is none of the 6 keys"):
+    with pytest.raises(UnmatchedRuleError, match="'conv9' is not one of the 6 keys"):
         plan_renames(KEYS, [KeyMap("names.json", {"conv1": "a", "conv9": "b"})])
 
 
