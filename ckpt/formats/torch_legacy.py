@@ -16,8 +16,7 @@ from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import Sum
 from ckpt.formats.pickle.describe import brief
 from ckpt.formats.pickle.machine import CutShortError
-from ckpt.formats.pickle.nodes import Mapping as Node
-from ckpt.formats.pickle.nodes import Sequence as Items
+from ckpt.formats.pickle.nodes import DictNode, ListNode
 from ckpt.formats.pickle.reader import Read, read_first_pickle
 from ckpt.formats.pickle.tensors import Storage, storage_of
 from ckpt.formats.torch_state import TorchState, read_state
@@ -164,7 +163,7 @@ def _expect_known(name: str, pickles: _Pickles) -> None:
     if type(protocol) is not int or protocol != PROTOCOL:
         raise FormatError(f"{name}: protocol {brief(protocol)}, {PROTOCOL} was expected")
     system = pickles.next("its system", _SMALL_LIMIT).root
-    if not isinstance(system, Node):
+    if not isinstance(system, DictNode):
         raise FormatError(f"{name}: says nothing of the system that wrote it")
     for key, value in system.items:
         if key == "little_endian" and value is not True:
@@ -186,7 +185,7 @@ def _storages(name: str, value: Read) -> dict[str, Storage]:
 
 
 def _texts(name: str, node: object) -> list[str]:
-    items = node.items if isinstance(node, Items) and node.kind == "list" else [None]
+    items = node.items if isinstance(node, ListNode) and node.kind == "list" else [None]
     texts = [str(item) for item in items if isinstance(item, str)]
     if len(texts) != len(items) or len(set(texts)) != len(texts):
         raise FormatError(f"{name}: its list of storages is none")

@@ -12,9 +12,7 @@ from ckpt.formats.checkpoint import expect_keys
 from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
 from ckpt.formats.pickle.find import ALL, Chosen, Found, choose, dotted, find
-from ckpt.formats.pickle.nodes import Mapping as Node
-from ckpt.formats.pickle.nodes import Sequence as Items
-from ckpt.formats.pickle.nodes import Text
+from ckpt.formats.pickle.nodes import DictNode, ListNode, Text
 from ckpt.formats.pickle.reader import Read
 from ckpt.formats.pickle.tensors import FindStorage, entries_of, entry_of, metadata_of, texts_of
 from ckpt.tensors import Span, TensorEntry, tensor_spans
@@ -36,7 +34,7 @@ class TorchState:
 
     entries: Sequence[TensorEntry]
     rest: Mapping[str, Any]
-    beside: Mapping[str, Node | Items]
+    beside: Mapping[str, DictNode | ListNode]
     _chosen: Chosen
     _others: Sequence[TensorEntry]
 
@@ -84,7 +82,7 @@ class TorchState:
         expect_keys(name, [*keys, *(texts - full.keys())])
         renames = key_renames(mapping, full)
         for each in (mapping, *self.beside.values()):
-            metadata = metadata_of(each) if isinstance(each, Node) else None
+            metadata = metadata_of(each) if isinstance(each, DictNode) else None
             if metadata is not None:
                 renames += module_renames(metadata, full)
         for each in self.beside.values():
@@ -125,29 +123,29 @@ def read_state(
     )
 
 
-def _beside_it(found: Found, chosen: Chosen) -> Iterator[tuple[str, Node | Items]]:
+def _beside_it(found: Found, chosen: Chosen) -> Iterator[tuple[str, DictNode | ListNode]]:
     """What else in the file may name the tensors of the state_dict, and where it stands."""
     for path, mapping, _ in found.state_dicts:
         if mapping is not chosen.mapping:
             yield dotted(path), mapping
     for at, optimizer in found.optimizers:
         fields = {str(key): value for key, value in optimizer.items}
-        if isinstance(fields["state"], Node):
+        if isinstance(fields["state"], DictNode):
             yield dotted((*at, "state")), fields["state"]
         groups = fields["param_groups"]
-        for number, group in enumerate(groups.items if isinstance(groups, Items) else ()):
-            for key, value in group.items if isinstance(group, Node) else ():
-                if key in ("param_names", "params") and isinstance(value, Items):
+        for number, group in enumerate(groups.items if isinstance(groups, ListNode) else ()):
+            for key, value in group.items if isinstance(group, DictNode) else ():
+                if key in ("param_names", "params") and isinstance(value, ListNode):
                     yield dotted((*at, "param_groups", number, key)), value
 
 
-def _texts(beside: Node | Items) -> list[Text]:
-    texts = texts_of(beside) if isinstance(beside, Node) else beside.items
+def _texts(beside: DictNode | ListNode) -> list[Text]:
+    texts = texts_of(beside) if isinstance(beside, DictNode) else beside.items
     return [text for text in texts if isinstance(text, Text)]
 
 
 def _followed(
-    beside: Node | Items, new_keys: Mapping[str, str], name: str
+    beside: DictNode | ListNode, new_keys: Mapping[str, str], name: str
 ) -> list[tuple[Text, str]]:
     """What changes in something that names the tensors as well."""
     own = _texts(beside)
@@ -165,11 +163,11 @@ def _rest(root: object, chosen: Chosen) -> dict[str, Any]:
 
 
 def _beside(
-    node: object, path: Sequence[str], chosen: Node | None, budget: list[int]
+    node: object, path: Sequence[str], chosen: DictNode | None, budget: list[int]
 ) -> dict[str, Any]:
     """What stands along the path to the chosen state_dict; the path is bounded in length."""
     shown: dict[str, Any] = {}
-    for key, value in node.items if isinstance(node, Node) else ():
+    for key, value in node.items if isinstance(node, DictNode) else ():
         if path and key == path[0]:
             inner = _beside(value, path[1:], chosen, budget)
             if inner:

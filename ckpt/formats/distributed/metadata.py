@@ -12,9 +12,7 @@ from typing import Any
 from ckpt.errors import FormatError
 from ckpt.formats.pickle.edit import rename_texts
 from ckpt.formats.pickle.globals import ALLOWED
-from ckpt.formats.pickle.nodes import Call, Global, Text
-from ckpt.formats.pickle.nodes import Mapping as Node
-from ckpt.formats.pickle.nodes import Sequence as Items
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Text
 from ckpt.formats.pickle.reader import Read, read_pickle
 from ckpt.io.files import is_base_name
 from ckpt.tensors import Span
@@ -78,7 +76,7 @@ class Metadata:
     _data: bytes
     _pickle: Read
     _texts: Sequence[Text]
-    _paths: Sequence[tuple[Text, Items]]
+    _paths: Sequence[tuple[Text, ListNode]]
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -137,7 +135,7 @@ def _metadata(data: bytes, pickle: Read) -> Metadata:
         fields = _fields(index, "metadata.MetadataIndex")
         texts.append(_text(fields["fqn"]))
         items[str(texts[-1])].append(_item(fields.get("offset"), info))
-    paths = root.get("planner_data")
+    paths = list(_pairs(root.get("planner_data") or DictNode()))
     version = root.get("version")
     return Metadata(
         tensors=tensors,
@@ -146,17 +144,19 @@ def _metadata(data: bytes, pickle: Read) -> Metadata:
         version=str(version) if isinstance(version, str) else None,
         _data=data,
         _pickle=pickle,
-        _texts=[*texts, *(key for key, _ in _pairs(paths or Node()))],
-        _paths=[(key, path) for key, path in _pairs(paths or Node()) if isinstance(path, Items)],
+        _texts=[*texts, *(key for key, _ in _pairs(paths or DictNode()))],
+        _paths=[
+            (key, path) for key, path in _pairs(paths or DictNode()) if isinstance(path, ListNode)
+        ],
     )
 
 
 def _tensor(node: object) -> StoredTensor:
     fields = _fields(node, "metadata.TensorStorageMetadata")
     properties = _call(fields["properties"], "metadata.TensorProperties").state
-    dtype = properties.items[0] if isinstance(properties, Items) and properties.items else None
+    dtype = properties.items[0] if isinstance(properties, ListNode) and properties.items else None
     chunks = fields["chunks"]
-    if not isinstance(dtype, Global) or not isinstance(chunks, Items):
+    if not isinstance(dtype, Global) or not isinstance(chunks, ListNode):
         raise ValueError("a tensor without a dtype, or without chunks")
     boxes = {}
     for each in chunks.items:
@@ -175,7 +175,7 @@ def _item(begin: object, info: object) -> StoredItem:
     return StoredItem(_size(begin) if begin else (), str(_text(fields["relative_path"])), span)
 
 
-def _moved(path: Items, new: str, *, name: str) -> list[tuple[Text, str]]:
+def _moved(path: ListNode, new: str, *, name: str) -> list[tuple[Text, str]]:
     """What changes in the path of a key in the nested state_dict.
 
     Every element keeps as many dotted parts as it has, the last one takes the rest.
@@ -212,8 +212,8 @@ def _pairs(node: object) -> Iterator[tuple[Text, object]]:
         yield _text(key), value
 
 
-def _node(node: object) -> Node:
-    if not isinstance(node, Node):
+def _node(node: object) -> DictNode:
+    if not isinstance(node, DictNode):
         raise ValueError("a dict was expected")
     return node
 
@@ -227,7 +227,7 @@ def _text(node: object) -> Text:
 def _size(node: object) -> tuple[int, ...]:
     if isinstance(node, Call) and node.function == "torch.Size" and node.arguments:
         node = node.arguments[0]
-    if not isinstance(node, Items):
+    if not isinstance(node, ListNode):
         raise ValueError("a size was expected")
     return tuple(map(_count, node.items))
 

@@ -10,7 +10,7 @@ import struct
 
 from ckpt.formats.pickle.globals import TENSOR_V2
 from ckpt.formats.pickle.machine import MARK, MEMO_LIMIT, Machine
-from ckpt.formats.pickle.nodes import Global, Sequence, Text
+from ckpt.formats.pickle.nodes import Global, ListNode, Text
 from ckpt.formats.pickle.row import REMEMBERED, Row, row_at
 
 _LONGEST = 5  # bytes of an opcode below and its argument, without the text that may follow
@@ -85,18 +85,18 @@ def run_common(machine: Machine, opcode_limit: int) -> None:
                 index = -1
                 while stack[index] is not MARK:
                     index -= 1
-                stack[index:] = [Sequence("tuple", stack[index + 1 :] if index < -1 else [])]
+                stack[index:] = [ListNode("tuple", stack[index + 1 :] if index < -1 else [])]
                 position += 1
             elif code == _TUPLE2:
                 first, second = stack[-2], stack[-1]
                 if first is MARK or second is MARK:
                     break
                 del stack[-1]
-                stack[-1] = Sequence("tuple", [first, second])
+                stack[-1] = ListNode("tuple", [first, second])
                 position += 1
             elif code == _REDUCE:
                 function, arguments = stack[-2], stack[-1]
-                if type(function) is not Global or type(arguments) is not Sequence:
+                if type(function) is not Global or type(arguments) is not ListNode:
                     break
                 machine.start = position
                 machine.call(function, arguments)
@@ -123,7 +123,7 @@ def run_common(machine: Machine, opcode_limit: int) -> None:
                 push(_CONSTANTS[code])
                 position += 1
             elif code == _EMPTY_TUPLE:
-                push(Sequence("tuple", []))
+                push(ListNode("tuple", []))
                 position += 1
             else:
                 break

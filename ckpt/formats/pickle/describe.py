@@ -3,7 +3,7 @@
 from math import isfinite
 
 from ckpt.formats.pickle.globals import OTHER_TENSORS, TENSORS
-from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent
 from ckpt.formats.pickle.values import bytes_of, value_of
 
 SHOWN_ITEMS = 1000  # of the non-tensor part; the file itself keeps all
@@ -35,14 +35,14 @@ def describe(node: object, budget: list[int] | None = None, depth: int = 0) -> o
     if isinstance(node, Call):
         node = value_of(node)
     match node:
-        case Mapping():
+        case DictNode():
             shown: dict[str, object] = {}
             for key, value in node.items[: budget[0] + 1]:
                 shown[free_name(key, shown)] = describe(value, budget, depth + 1)
             return shown
-        case Sequence():
+        case ListNode():
             return [describe(item, budget, depth + 1) for item in node.items[: budget[0] + 1]]
-        case Call(function=function, arguments=[Sequence() as items]) if function in _COLLECTIONS:
+        case Call(function=function, arguments=[ListNode() as items]) if function in _COLLECTIONS:
             return describe(items, budget, depth)
         case float() if not isfinite(node):
             return str(node)
@@ -76,19 +76,19 @@ def brief(node: object) -> str:
             return node.name
         case bytes():
             return f"{len(node):,} bytes"
-        case Sequence(kind="tuple") if len(node.items) <= 3 and _plain(node.items):
+        case ListNode(kind="tuple") if len(node.items) <= 3 and _plain(node.items):
             return f"({', '.join(map(brief, node.items))})"
-        case Sequence():
+        case ListNode():
             return f"a {node.kind}"
-        case Mapping() | Persistent():
-            return "a dict" if isinstance(node, Mapping) else "a storage"
+        case DictNode() | Persistent():
+            return "a dict" if isinstance(node, DictNode) else "a storage"
         case str():
             return repr(_text(node))
     return repr(node)
 
 
 def _plain(items: list[object]) -> bool:
-    return not any(isinstance(item, Sequence | Mapping | Call | Persistent) for item in items)
+    return not any(isinstance(item, ListNode | DictNode | Call | Persistent) for item in items)
 
 
 def _text(text: str) -> str:

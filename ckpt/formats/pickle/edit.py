@@ -7,9 +7,9 @@ count bytes that are no longer so many, are optional and dropped.
 """
 
 import struct
-from collections.abc import Mapping as MappingOf
+from collections.abc import Mapping
 
-from ckpt.formats.pickle.nodes import Mapping, Text
+from ckpt.formats.pickle.nodes import DictNode, Text
 from ckpt.formats.pickle.reader import Read
 from ckpt.formats.pickle.tensors import texts_of
 
@@ -41,12 +41,12 @@ def rename_texts(data: bytes, read: Read, renames: list[tuple[Text, str]]) -> by
     return b"".join([*parts, data[position:]])
 
 
-def key_renames(state_dict: Mapping, new_keys: MappingOf[str, str]) -> list[tuple[Text, str]]:
+def key_renames(state_dict: DictNode, new_keys: Mapping[str, str]) -> list[tuple[Text, str]]:
     """What changes in a state_dict's own keys."""
     return [(key, new_keys[key]) for key in texts_of(state_dict) if key in new_keys]
 
 
-def module_renames(metadata: Mapping, new_keys: MappingOf[str, str]) -> list[tuple[Text, str]]:
+def module_renames(metadata: DictNode, new_keys: Mapping[str, str]) -> list[tuple[Text, str]]:
     """What changes in `_metadata`: a module follows its tensors where they stay together.
 
     Without it a module would lose its version, and a BatchNorm that lacks
@@ -57,7 +57,7 @@ def module_renames(metadata: Mapping, new_keys: MappingOf[str, str]) -> list[tup
     return [(text, landed[text]) for text in texts if landed[text] != text]
 
 
-def moved_modules(modules: list[str], new_keys: MappingOf[str, str]) -> dict[str, str]:
+def moved_modules(modules: list[str], new_keys: Mapping[str, str]) -> dict[str, str]:
     """Where each module goes: with its tensors where they stay together; no two to one place."""
     targets = _moved_modules(new_keys)
     landed = {module: targets.get(module, module) for module in modules}
@@ -71,7 +71,7 @@ def moved_modules(modules: list[str], new_keys: MappingOf[str, str]) -> dict[str
         landed |= {module: module for module in losers}
 
 
-def _moved_modules(new_keys: MappingOf[str, str]) -> dict[str, str]:
+def _moved_modules(new_keys: Mapping[str, str]) -> dict[str, str]:
     """Module path to new module path, for those whose tensors all moved to one place.
 
     A module that holds tensors itself goes where they go, whatever becomes of their last

@@ -11,7 +11,7 @@ from ckpt.errors import AmbiguousStateError, FormatError
 from ckpt.formats.pickle.describe import brief, is_tensor
 from ckpt.formats.pickle.globals import TENSOR_V1, TENSOR_V2, TENSOR_V3
 from ckpt.formats.pickle.keys import identity, shown_keys, shown_path
-from ckpt.formats.pickle.nodes import Call, Mapping, Sequence
+from ckpt.formats.pickle.nodes import Call, DictNode, ListNode
 
 DEPTH_LIMIT = 100
 ALL = "*"  # as after ``FILE::``: a state_dict, and all that have its keys
@@ -35,8 +35,8 @@ class Found:
     """
 
     tensors: list[tuple[Path, Call]]
-    state_dicts: list[tuple[tuple[str, ...], Mapping, int]]
-    optimizers: list[tuple[Path, Mapping]]
+    state_dicts: list[tuple[tuple[str, ...], DictNode, int]]
+    optimizers: list[tuple[Path, DictNode]]
     parameter_states: set[int]
 
 
@@ -52,7 +52,7 @@ class Chosen:
     """
 
     path: tuple[str, ...]
-    mapping: Mapping | None
+    mapping: DictNode | None
     tensors: list[tuple[str, Call]]
 
 
@@ -83,7 +83,7 @@ def find(root: object, *, name: str, step_limit: int) -> Found:
         key, node = child
         here = (*path[1:], key) if path else ()
         _note(found, here, node, name)
-        if isinstance(node, Mapping | Sequence | Call) and not _is_plain_tensor(node):
+        if isinstance(node, DictNode | ListNode | Call) and not _is_plain_tensor(node):
             if len(levels) > DEPTH_LIMIT:
                 raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")
             path.append(key)
@@ -100,7 +100,7 @@ def _note(found: Found, path: Path, node: object, name: str) -> None:
     if is_tensor(node):
         assert isinstance(node, Call)
         found.tensors.append((path, node))
-    elif isinstance(node, Mapping):
+    elif isinstance(node, DictNode):
         if _unique_texts(node, path, name) >= _OPTIMIZER:
             found.optimizers.append((path, node))
             found.parameter_states.update(_parameter_states(node))
@@ -113,13 +113,13 @@ def _note(found: Found, path: Path, node: object, name: str) -> None:
             found.state_dicts.append((texts, node, count))
 
 
-def _parameter_states(optimizer: Mapping) -> Iterator[int]:
+def _parameter_states(optimizer: DictNode) -> Iterator[int]:
     for key, state in optimizer.items:
-        if key == "state" and isinstance(state, Mapping):
+        if key == "state" and isinstance(state, DictNode):
             yield from (id(each) for _, each in state.items)
 
 
-def _unique_texts(mapping: Mapping, path: Path, name: str) -> set[str]:
+def _unique_texts(mapping: DictNode, path: Path, name: str) -> set[str]:
     """The keys that are text.
 
     No dict that was pickled has a key twice; readers differ in which of them they take.
@@ -136,27 +136,27 @@ def _unique_texts(mapping: Mapping, path: Path, name: str) -> set[str]:
     return seen
 
 
-def _children(node: Mapping | Sequence | Call) -> Iterator[tuple[object, object]]:
+def _children(node: DictNode | ListNode | Call) -> Iterator[tuple[object, object]]:
     """What a node contains, each with what leads to it; a key may contain something as well."""
-    if isinstance(node, Mapping):
+    if isinstance(node, DictNode):
         for key, value in node.items:
             yield key, value
-            if isinstance(key, Mapping | Sequence | Call):
+            if isinstance(key, DictNode | ListNode | Call):
                 yield None, key
-    elif isinstance(node, Sequence):
+    elif isinstance(node, ListNode):
         yield from enumerate(node.items)
     elif is_tensor(node):
         yield from enumerate(_attributes(node))
     else:
         yield from enumerate(node.arguments)
-    if isinstance(node, Mapping | Call) and node.state is not None:
+    if isinstance(node, DictNode | Call) and node.state is not None:
         yield None, node.state
 
 
 def _attributes(tensor: Call) -> Iterator[object]:
     """What a tensor that is made of another one, as a Parameter is, has besides that one."""
     for argument in tensor.arguments:
-        within = argument.items if isinstance(argument, Sequence) else [argument]
+        within = argument.items if isinstance(argument, ListNode) else [argument]
         yield from (each for each in within if not is_tensor(each))
 
 
@@ -175,7 +175,7 @@ def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
         FormatError: There is none.
         AmbiguousStateError: There are several and no telling which.
     """
-    named: dict[str, tuple[tuple[str, ...], Mapping]] = {}
+    named: dict[str, tuple[tuple[str, ...], DictNode]] = {}
     twice = set[str]()
     for path, mapping, _ in found.state_dicts:
         twice |= {dotted(path)} & set(named)
@@ -219,7 +219,7 @@ def _likely(found: Found) -> list[tuple[str, ...]]:
     return list(counts)
 
 
-def _without_scores(found: Found) -> list[tuple[tuple[str, ...], Mapping, int]]:
+def _without_scores(found: Found) -> list[tuple[tuple[str, ...], DictNode, int]]:
     """The state_dicts but for those of scalars alone, if others are left.
 
     Trainers keep scores as tensors: the best of a checkpoint callback, a loss scale.
@@ -228,17 +228,17 @@ def _without_scores(found: Found) -> list[tuple[tuple[str, ...], Mapping, int]]:
     return left or found.state_dicts
 
 
-def _is_scores(mapping: Mapping) -> bool:
+def _is_scores(mapping: DictNode) -> bool:
     tensors = [value for _, value in mapping.items if isinstance(value, Call) and is_tensor(value)]
     return bool(tensors) and all(map(_is_scalar, tensors))
 
 
 def _is_scalar(tensor: Call) -> bool:
     size = tensor.arguments[2] if _is_plain_tensor(tensor) and len(tensor.arguments) > 2 else None
-    return isinstance(size, Sequence) and not size.items
+    return isinstance(size, ListNode) and not size.items
 
 
-def _same_keys(found: Iterable[tuple[tuple[str, ...], Mapping]]) -> bool:
+def _same_keys(found: Iterable[tuple[tuple[str, ...], DictNode]]) -> bool:
     """Whether the first has all the keys that the others have."""
     first, *others = [
         {key for key, _ in mapping.items if isinstance(key, str)} for _, mapping in found
@@ -246,7 +246,7 @@ def _same_keys(found: Iterable[tuple[tuple[str, ...], Mapping]]) -> bool:
     return all(keys <= first for keys in others)
 
 
-def _direct(path: tuple[str, ...], mapping: Mapping, name: str) -> Chosen:
+def _direct(path: tuple[str, ...], mapping: DictNode, name: str) -> Chosen:
     """A mapping's own tensors, by its keys."""
     items = [item for item in mapping.items if isinstance(item[0], str) or is_tensor(item[1])]
     try:

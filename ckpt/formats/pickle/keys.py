@@ -6,7 +6,7 @@ optimizer's, which numbers its parameters; scripts use tuples, bytes and None as
 
 from collections.abc import Iterable, Iterator
 
-from ckpt.formats.pickle.nodes import Sequence
+from ckpt.formats.pickle.nodes import ListNode
 from ckpt.formats.pickle.values import bytes_of
 
 _DEPTH, _ITEMS, _CHARACTERS = 8, 100, 1000  # of a key that is no text
@@ -30,7 +30,7 @@ def _plain(node: object, budget: list[int], depth: int) -> object:
             return node
         case str():
             return str(node)
-        case Sequence(kind="tuple", items=items):
+        case ListNode(kind="tuple", items=items):
             return tuple(_plain(item, budget, depth + 1) for item in items)
     data = bytes_of(node)
     if data is None:

@@ -5,7 +5,7 @@ The reader's opcodes drive it. It builds descriptions, calls nothing and imports
 
 from ckpt.errors import FormatError, RefusedGlobalError
 from ckpt.formats.pickle.globals import DICTS, FACTORIES
-from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent, Text
 from ckpt.formats.pickle.row import REMEMBERED, Row, Tuples
 
 MEMO_LIMIT = 1_000_000
@@ -213,10 +213,10 @@ class Machine:
 
     def call(self, function: object, arguments: object) -> None:
         """Push the description of a call."""
-        if not isinstance(function, Global) or not isinstance(arguments, Sequence):
+        if not isinstance(function, Global) or not isinstance(arguments, ListNode):
             raise self.fault(f"calls what is no global at offset {self.start:,}")
         if function.name == "collections.OrderedDict":
-            self.push(Mapping(_pairs(arguments.items), ordered=True))
+            self.push(DictNode(_pairs(arguments.items), ordered=True))
         elif function.name in DICTS:
             self.push(_dict(arguments.items))
         elif function.name in FACTORIES:
@@ -225,12 +225,12 @@ class Machine:
             self.push(Call(function.name, arguments.items))
 
 
-def _dict(arguments: list[object]) -> Mapping:
+def _dict(arguments: list[object]) -> DictNode:
     """An empty dict of another class; a defaultdict is told what it makes."""
     for each in arguments:
         if each is not None and not (isinstance(each, Global) and each.name in FACTORIES):
             raise TypeError("a dict of another class that is made of something")
-    return Mapping()
+    return DictNode()
 
 
 def _pairs(arguments: list[object]) -> list[tuple[object, object]]:
@@ -238,11 +238,11 @@ def _pairs(arguments: list[object]) -> list[tuple[object, object]]:
     if not arguments:
         return []
     (items,) = arguments
-    if not isinstance(items, Sequence):
+    if not isinstance(items, ListNode):
         raise TypeError("an OrderedDict of something else than pairs")
     pairs = []
     for pair in items.items:
-        if not isinstance(pair, Sequence) or len(pair.items) != 2:
+        if not isinstance(pair, ListNode) or len(pair.items) != 2:
             raise TypeError("an OrderedDict of something else than pairs")
         pairs.append((pair.items[0], pair.items[1]))
     return pairs

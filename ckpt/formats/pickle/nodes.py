@@ -46,7 +46,7 @@ class Global:
 
 
 @dataclass(eq=False, repr=False, slots=True)
-class Mapping:
+class DictNode:
     """A dict or an OrderedDict; `state` is what was set on the latter besides (`_metadata`)."""
 
     items: list[tuple[object, object]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Mapping:
 
 
 @dataclass(eq=False, repr=False, slots=True)
-class Sequence:
+class ListNode:
     """A list, tuple, set or frozenset."""
 
     kind: str

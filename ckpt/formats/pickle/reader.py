@@ -15,7 +15,7 @@ from ckpt.errors import FormatError
 from ckpt.formats.pickle.common import COMMON, run_common
 from ckpt.formats.pickle.globals import ALLOWED
 from ckpt.formats.pickle.machine import MARK, Machine
-from ckpt.formats.pickle.nodes import Call, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle.nodes import Call, DictNode, ListNode, Persistent, Text
 from ckpt.formats.pickle.row import Row
 
 _STOP = ord(".")
@@ -146,21 +146,21 @@ def _pushes(value: Callable[[Machine], object]) -> Callable[[Machine], None]:
 def _tuple(size: int) -> Callable[[Machine], None]:
     def operation(machine: Machine) -> None:
         items = [machine.pop() for _ in range(size)]
-        machine.push(Sequence("tuple", items[::-1]))
+        machine.push(ListNode("tuple", items[::-1]))
 
     return operation
 
 
 def _append(machine: Machine, values: list[object]) -> None:
     target = machine.stack[-1]
-    if not isinstance(target, Sequence) or target.kind == "tuple":
+    if not isinstance(target, ListNode) or target.kind == "tuple":
         raise TypeError("appends to what is no list")
     target.items.extend(values)
 
 
 def _set_items(machine: Machine, values: list[object]) -> None:
     target = machine.stack[-1]
-    if not isinstance(target, Mapping) or len(values) % 2:
+    if not isinstance(target, DictNode) or len(values) % 2:
         raise TypeError("sets items of what is no dict")
     target.items.extend(zip(values[::2], values[1::2], strict=True))
 
@@ -168,7 +168,7 @@ def _set_items(machine: Machine, values: list[object]) -> None:
 def _build(machine: Machine) -> None:
     state = machine.pop()
     match machine.stack[-1]:
-        case (Mapping(ordered=True, state=None) | Call(state=None)) as target:
+        case (DictNode(ordered=True, state=None) | Call(state=None)) as target:
             target.state = state
         case _:
             raise TypeError("sets state on what has none")
@@ -248,15 +248,15 @@ _OPCODES: dict[int, Callable[[Machine], None]] = {
     0x85: _tuple(1),
     0x86: _tuple(2),
     0x87: _tuple(3),
-    ord("t"): lambda m: m.push(Sequence("tuple", m.to_mark())),
-    ord("]"): lambda m: m.push(Sequence("list")),
-    ord("l"): lambda m: m.push(Sequence("list", m.to_mark())),
+    ord("t"): lambda m: m.push(ListNode("tuple", m.to_mark())),
+    ord("]"): lambda m: m.push(ListNode("list")),
+    ord("l"): lambda m: m.push(ListNode("list", m.to_mark())),
     ord("a"): lambda m: _append(m, [m.pop()]),
     ord("e"): lambda m: _append(m, m.to_mark()),
-    0x8F: lambda m: m.push(Sequence("set")),
+    0x8F: lambda m: m.push(ListNode("set")),
     0x90: lambda m: _append(m, m.to_mark()),
-    0x91: lambda m: m.push(Sequence("frozenset", m.to_mark())),
-    ord("}"): lambda m: m.push(Mapping()),
+    0x91: lambda m: m.push(ListNode("frozenset", m.to_mark())),
+    ord("}"): lambda m: m.push(DictNode()),
     ord("s"): lambda m: _set_items(m, [m.pop(), m.pop()][::-1]),
     ord("u"): lambda m: _set_items(m, m.to_mark()),
     # memo

@@ -12,7 +12,7 @@ Python's pickler writes them: every node is remembered, in the order of its slot
 import re
 
 from ckpt.formats.pickle.globals import TENSOR_V2
-from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent, Text
 
 _NUMBER = rb"(?:K.|M..|J.{4})"
 _TUPLE = rb"(" + _NUMBER + rb"{1,3}[\x85\x86\x87]|\(" + _NUMBER + rb"{4,8}t)r(.{4})"
@@ -77,7 +77,7 @@ class Row(Call):
     def arguments(self) -> list[object]:  # type: ignore[override]
         """Those of the call."""
         node = self.remembered(5)
-        assert isinstance(node, Sequence)
+        assert isinstance(node, ListNode)
         return node.items
 
     def remembered(self, number: int) -> object:
@@ -96,7 +96,7 @@ class Row(Call):
     def texts(self) -> list[Text]:
         """The texts that it looks up in the memo."""
         identity = self.persistent.id
-        assert isinstance(identity, Sequence)
+        assert isinstance(identity, ListNode)
         return [each for each in (identity.items[0], identity.items[3]) if isinstance(each, Text)]
 
     @property
@@ -110,15 +110,15 @@ class Row(Call):
         found = self._found
         at = found.start(_LENGTH) - 1
         name = Text.at(self.key, at, found.end(_KEY), at)
-        identity = Sequence(
+        identity = ListNode(
             "tuple",
             [_recalled(self._words, found, _WORD), self.kind, name,
              _recalled(self._places, found, _PLACE), self.numel],
         )  # fmt: skip
-        shape, stride = Sequence("tuple", [*self.shape]), Sequence("tuple", [*self.stride])
-        hooks = Mapping([], ordered=True)
+        shape, stride = ListNode("tuple", [*self.shape]), ListNode("tuple", [*self.stride])
+        hooks = DictNode([], ordered=True)
         arguments = [Persistent(identity), self.first, shape, stride, False, hooks]
-        return [name, identity, shape, stride, hooks, Sequence("tuple", [*arguments])]
+        return [name, identity, shape, stride, hooks, ListNode("tuple", [*arguments])]
 
 
 def row_at(data: bytes, position: int, memo: list[object], tuples: Tuples) -> Row | None:

@@ -21,7 +21,7 @@ from ckpt.formats.pickle.globals import (
     TENSOR_V3,
     UNTYPED,
 )
-from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent, Text
 from ckpt.formats.pickle.row import Row
 from ckpt.tensors import Span, TensorEntry
 
@@ -128,7 +128,7 @@ def _plain(tensor: Call, where: str) -> Call:
             inner = tensor.arguments[0]
         if tensor.function == FROM_TYPE and len(tensor.arguments) == 4:
             function, _, arguments, _ = tensor.arguments
-            if isinstance(function, Global) and isinstance(arguments, Sequence):
+            if isinstance(function, Global) and isinstance(arguments, ListNode):
                 inner = Call(function.name, arguments.items)
         if not isinstance(inner, Call):
             break
@@ -170,7 +170,7 @@ def _expect_no_bits(tensor: Call, where: str) -> None:
     Source: `torch._utils.get_tensor_metadata`: a dict of bits such as ``conj`` and ``neg``.
     """
     for each in tensor.arguments[6 + (tensor.function == TENSOR_V3) :]:
-        bits = each.items if isinstance(each, Mapping) else [("metadata", each is not None)]
+        bits = each.items if isinstance(each, DictNode) else [("metadata", each is not None)]
         for bit, value in bits:
             if value is not False:
                 raise FormatError(
@@ -211,7 +211,7 @@ def storage_of(node: object) -> Storage:
         ValueError: It is no storage, or one of no known kind.
     """
     identity = node.id if isinstance(node, Persistent) else None
-    if not isinstance(identity, Sequence) or len(identity.items) not in (5, 6):
+    if not isinstance(identity, ListNode) or len(identity.items) not in (5, 6):
         raise ValueError("no storage")
     word, kind, key, _, numel, *view = identity.items
     if word != "storage" or not isinstance(kind, Global) or not isinstance(key, str):
@@ -225,7 +225,7 @@ def storage_of(node: object) -> Storage:
 def _first(view: list[object]) -> int:
     if view == [None]:
         return 0
-    if isinstance(view[0], Sequence) and len(view[0].items) == 3:
+    if isinstance(view[0], ListNode) and len(view[0].items) == 3:
         return _number(view[0].items[1])
     raise ValueError("no view of a storage")
 
@@ -239,7 +239,7 @@ def _dtype(node: object) -> str:
 def _numbers(node: object) -> tuple[int, ...]:
     if isinstance(node, Call) and node.function == "torch.Size" and node.arguments:
         node = node.arguments[0]
-    if not isinstance(node, Sequence):
+    if not isinstance(node, ListNode):
         raise ValueError("a list of numbers was expected")
     if len(node.items) > DIMENSIONS_LIMIT:
         raise ValueError(f"{len(node.items):,} dimensions, the limit is {DIMENSIONS_LIMIT:,}")
@@ -265,16 +265,16 @@ def _contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     return True
 
 
-def metadata_of(state_dict: Mapping) -> Mapping | None:
+def metadata_of(state_dict: DictNode) -> DictNode | None:
     """The `_metadata` that `Module.state_dict` sets on its result: module to version."""
-    if isinstance(state_dict.state, Mapping):
+    if isinstance(state_dict.state, DictNode):
         for key, value in state_dict.state.items:
-            if key == "_metadata" and isinstance(value, Mapping):
+            if key == "_metadata" and isinstance(value, DictNode):
                 return value
     return None
 
 
-def texts_of(mapping: Mapping) -> Iterator[Text]:
+def texts_of(mapping: DictNode) -> Iterator[Text]:
     """The keys of a mapping that are text."""
     for key, _ in mapping.items:
         if isinstance(key, Text):

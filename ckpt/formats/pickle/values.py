@@ -16,7 +16,7 @@ from ckpt.formats.pickle.globals import (
     NUMPY_SCALARS,
     PATHS,
 )
-from ckpt.formats.pickle.nodes import Call, Mapping, Sequence
+from ckpt.formats.pickle.nodes import Call, DictNode, ListNode
 
 # numpy's kind and bytes of an element, in the struct module's letters.
 _LETTERS = {
@@ -28,7 +28,7 @@ _PATH_CHARACTERS = 1000
 
 
 def value_of(call: Call) -> object:
-    """The value that a call would make: a number, a text, or the Mapping of a namespace.
+    """The value that a call would make: a number, a text, or the DictNode of a namespace.
 
     The call itself if it makes none of these.
     """
@@ -63,14 +63,14 @@ def _scalar(call: Call) -> object:
 
 def _array(call: Call) -> str | None:
     match call.state:
-        case Sequence(items=[_, Sequence(items=shape), dtype, *_]):
+        case ListNode(items=[_, ListNode(items=shape), dtype, *_]):
             return _of_numpy(dtype, shape)
     return None
 
 
 def _buffer(call: Call) -> str | None:
     match call.arguments:
-        case [_, dtype, Sequence(items=shape), *_]:
+        case [_, dtype, ListNode(items=shape), *_]:
             return _of_numpy(dtype, shape)
     return None
 
@@ -86,7 +86,7 @@ def _dtype(node: object) -> tuple[str, str]:
         case Call(
             function=function,
             arguments=[str() as kind, *_],
-            state=Sequence(items=[_, str() as order, *_]),
+            state=ListNode(items=[_, str() as order, *_]),
         ) if function == NUMPY_DTYPE and kind in _LETTERS:
             return ("<" if order in "|=" else str(order)), str(kind)
     raise ValueError("a dtype of no numbers")
@@ -125,8 +125,8 @@ def _date(call: Call) -> str | None:
     return f"{year:04}-{month:02}-{day:02}"
 
 
-def _namespace(call: Call) -> Mapping | None:
-    return call.state if isinstance(call.state, Mapping) and not call.arguments else None
+def _namespace(call: Call) -> DictNode | None:
+    return call.state if isinstance(call.state, DictNode) and not call.arguments else None
 
 
 _READERS: dict[str, Callable[[Call], object]] = {

@@ -22,7 +22,7 @@ from ckpt.formats.pickle import reader as pickle_reader
 from ckpt.formats.pickle.common import run_common
 from ckpt.formats.pickle.globals import ALLOWED, TRAINERS
 from ckpt.formats.pickle.machine import MARK, Machine, Memo
-from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent, Text
 from ckpt.formats.pickle.reader import Read, read_first_pickle, read_pickle
 from tests.formats import hostile
 from tests.formats.support import contents, expected, opened, saved, torch_file
@@ -166,7 +166,7 @@ def test_allow_list_is_torchs_own_and_no_longer() -> None:
 def test_text_knows_where_it_was_pushed() -> None:
     body = hostile.DICT + hostile.text("a") + hostile.put(0) + hostile.get(0) + hostile.SETITEM
     read = read_pickle(hostile.PROTO2 + body + hostile.STOP, name="p", opcode_limit=100)
-    assert isinstance(read.root, Mapping)
+    assert isinstance(read.root, DictNode)
     ((key, value),) = read.root.items
     assert (key, key.start, key.end, key.origin) == ("a", 3, 9, 3)
     assert (value, value.start, value.end, value.origin) == ("a", 14, 19, 3)
@@ -212,11 +212,11 @@ def test_plain_values_are_read_as_they_were_pickled(value: object, protocol: int
 def value_of(node: object) -> object:
     """The value that a node describes."""
     match node:
-        case Mapping(items=items):
+        case DictNode(items=items):
             return {value_of(key): value_of(value) for key, value in items}
-        case Sequence(kind="tuple", items=items):
+        case ListNode(kind="tuple", items=items):
             return tuple(map(value_of, items))
-        case Sequence(kind="list", items=items):
+        case ListNode(kind="list", items=items):
             return list(map(value_of, items))
         case Call(function="_codecs.encode", arguments=[str() as text, "latin1"]):
             return text.encode("latin-1")  # bytes in protocol 2
@@ -287,15 +287,15 @@ def shape_of(read: Read) -> list[object]:
     waiting = [read.root]
     while waiting:
         node = waiting.pop()
-        if id(node) in numbers and isinstance(node, Mapping | Sequence | Call | Persistent):
+        if id(node) in numbers and isinstance(node, DictNode | ListNode | Call | Persistent):
             shape.append(numbers[id(node)])
             continue
         numbers[id(node)] = len(numbers)
         match node:
-            case Mapping(items=items, state=state, ordered=ordered):
+            case DictNode(items=items, state=state, ordered=ordered):
                 shape.append(("mapping", len(items), ordered))
                 waiting += [state, *(each for pair in items for each in pair)]
-            case Sequence(kind=kind, items=items):
+            case ListNode(kind=kind, items=items):
                 shape.append((kind, len(items)))
                 waiting += items
             case Call(function=function, arguments=arguments, state=state):
