@@ -15,7 +15,15 @@ from pathlib import Path
 
 from ckpt.errors import UsageError
 
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".index.json")
+# The suffixes of checkpoint files, each with the module of `ckpt.formats` that writes it.
+SUFFIXES = {
+    ".pt": "torch_zip",
+    ".pth": "torch_zip",
+    ".bin": "torch_zip",
+    ".ckpt": "torch_zip",
+    ".safetensors": "safetensors",
+}
+INDEX_SUFFIX = ".index.json"  # of the index of a sharded checkpoint
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"v[1-9][0-9]{0,8}")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -139,4 +147,9 @@ def expect_alias(name: str) -> str:
 
 
 def _is_path(text: str) -> bool:
-    return "/" in text or "\\" in text or text.lower().endswith(SUFFIXES) or text in (".", "..")
+    return (
+        "/" in text
+        or "\\" in text
+        or text.lower().endswith((*SUFFIXES, INDEX_SUFFIX))
+        or text in (".", "..")
+    )

@@ -12,18 +12,12 @@ from ckpt.errors import UsageError
 from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.foreign import foreign
 from ckpt.formats.pickle.find import ALL
-from ckpt.io.files import ByteSource
+from ckpt.io.sources import ByteSource
+from ckpt.refs import SUFFIXES
 
-__all__ = ["ALL", "SUFFIXES", "format_for", "format_of", "is_usual", "open_checkpoint"]
+__all__ = ["ALL", "format_for", "format_of", "is_usual", "open_checkpoint"]
 
 _MODULES = ("safetensors", "torch_zip", "torch_legacy")
-SUFFIXES = {
-    ".safetensors": "safetensors",
-    ".pt": "torch_zip",
-    ".pth": "torch_zip",
-    ".bin": "torch_zip",
-    ".ckpt": "torch_zip",
-}
 _CONTAINERS = {"safetensors": ("safetensors",), "torch_zip": ("torch-zip", "torch-legacy")}
 _HEAD_BYTES = 512
 

@@ -12,15 +12,14 @@ from typing import BinaryIO
 
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import Sum
-from ckpt.io.files import ByteSource, Part, Seen
-from ckpt.io.sources import extent_of
+from ckpt.io.sources import ByteSource, Seen
 from ckpt.tensors import TensorEntry
 
 _NAMED = 3  # keys in a message
 
 
-class CheckedSource:
-    """A source, and what its container states of it; a `ckpt.io.files.ByteSource`.
+class CheckedSource(ByteSource):
+    """A source whose ranges are compared with the checksums of its container.
 
     Args:
         source: Where the bytes are.
@@ -31,22 +30,20 @@ class CheckedSource:
     def __init__(
         self, source: ByteSource, sums: Iterable[Sum], entries: Sequence[TensorEntry]
     ) -> None:
-        self.name, self.size = source.name, source.size
-        self.parts: Sequence[Part] = source.parts
-        self.extent = extent_of(source)
+        self.name, self.size, self.parts = source.name, source.size, source.parts
         self._source, self._entries = source, entries
         stated = [each for each in sums if each.crc32 is not None]
         self._waiting = {(each.span.offset, each.span.nbytes): each for each in stated}
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """See `ByteSource.read`."""
-        return b"".join(self.stream(offset, nbytes))
+    @property
+    def extent(self) -> int:
+        return self._source.extent
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        """See `ByteSource.stream`.
+        """The range in chunks.
 
         Raises:
-            FormatError: The range has a sum, and another one was stated.
+            FormatError: The range is a record whose checksum differs.
         """
         stated = self._waiting.get((offset, nbytes))
         if stated is None:
@@ -54,7 +51,6 @@ class CheckedSource:
         return self._checked(stated)
 
     def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
-        """See `ByteSource.copy`, and `stream`."""
         stated = self._waiting.get((offset, nbytes))
         if stated is None:
             self._source.copy(offset, nbytes, out, seen)
@@ -71,7 +67,7 @@ class CheckedSource:
         self._expect(stated, crc32)
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
-        """See `ByteSource.mapped`; what is mapped is not checked."""
+        """The range is not checked."""
         return self._source.mapped(offset, nbytes)
 
     def finish(self, entries: Iterable[TensorEntry] | None = None) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ckpt.errors import FormatError, KeyCollisionError
-from ckpt.io.files import ByteSource
+from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Span, TensorEntry
 
 

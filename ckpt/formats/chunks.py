@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ckpt.errors import FormatError
-from ckpt.io.files import CHUNK, ByteSource
+from ckpt.io.sources import CHUNK, ByteSource
 
 _ROWS_BYTES = 16 * CHUNK  # of the tensor that are put together at a time
 

@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ckpt.errors import DiskError, FormatError
-from ckpt.formats import SUFFIXES, sharded
+from ckpt.formats import sharded
 from ckpt.formats.distributed import metadata as distributed_metadata
-from ckpt.io.files import FileSource
 from ckpt.io.journal import recovered
-from ckpt.io.sources import JoinedSource
+from ckpt.io.sources import FileSource, JoinedSource, OpenSource
+from ckpt.refs import INDEX_SUFFIX, SUFFIXES
 
 _HEAD_BYTES = 512
 _LISTED = 5  # files in a hint
 
 
-def open_path(path: Path) -> FileSource | JoinedSource:
+def open_path(path: Path) -> OpenSource:
     """Open what `path` names: a file, the index of shards, or the folder of a checkpoint.
 
     Raises:
@@ -45,7 +45,7 @@ def checkpoint_name(path: Path) -> str:
     """What to call the checkpoint at `path`: its file without the suffix, or its folder."""
     if path.is_dir():
         return path.resolve().name
-    if path.name.endswith(sharded.INDEX_SUFFIX):
+    if path.name.endswith(INDEX_SUFFIX):
         return path.resolve().parent.name
     return path.stem
 
@@ -57,7 +57,7 @@ def _open_folder(folder: Path) -> JoinedSource:
         raise DiskError(f"{folder}: {error.strerror}") from error
     if distributed_metadata.FILE_NAME in names:
         return _open_distributed(folder)
-    indexes = [name for name in names if name.endswith(sharded.INDEX_SUFFIX)]
+    indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if len(indexes) == 1:
         index = _beside(folder, indexes[0])
         shards = _shards(index, indexes[0])

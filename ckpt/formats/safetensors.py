@@ -18,7 +18,7 @@ from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
 from ckpt.errors import FormatError, KeyCollisionError
 from ckpt.formats.checkpoint import Sum, expect_keys
 from ckpt.io import strict_json
-from ckpt.io.files import ByteSource
+from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Piece, Span, TensorEntry, tensor_spans
 
 NAME = "safetensors"

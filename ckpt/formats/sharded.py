@@ -19,11 +19,11 @@ from ckpt.formats import open_single
 from ckpt.formats.checkpoint import Checkpoint, Sum, expect_keys
 from ckpt.formats.zip.inflated import HINT
 from ckpt.io import strict_json
-from ckpt.io.files import ByteSource, Part, is_base_name
-from ckpt.io.sources import ExtendedSource, Window
+from ckpt.io.files import is_base_name
+from ckpt.io.sources import ByteSource, ExtendedSource, Part, PartSource
+from ckpt.refs import INDEX_SUFFIX
 from ckpt.tensors import FileStart, Layout, Piece, Span, Summed, TensorEntry
 
-INDEX_SUFFIX = ".index.json"
 INDEX_LIMIT = 1 << 28  # bytes; 100,000 keys take 10 MB
 SHARD_LIMIT = 10_000
 _SHOWN = 80  # characters of a foreign name in a message
@@ -178,7 +178,7 @@ def read(source: ByteSource, *, inside: str | None = None) -> ShardedCheckpoint:
     if names != tuple(part.name for part in parts):
         raise FormatError(f"{where}: names other shards than there are")
     index = _parse(data, where)
-    shards = [open_single(Window(source, part), inside=None) for part in parts]
+    shards = [open_single(PartSource(source, part), inside=None) for part in parts]
     for part, shard in zip(parts, shards, strict=True):
         if isinstance(shard.source, ExtendedSource):
             raise FormatError(f"{source.name}: {part.name}: a compressed shard", hint=HINT)

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError
-from ckpt.io.files import CHUNK, ByteSource
+from ckpt.io.sources import CHUNK, ByteSource
 from ckpt.tensors import FileStart, Layout, Span, Summed, TensorEntry
 
 # A view may show more elements than there are bytes (stride 0, or strides that overlap); past

@@ -20,7 +20,7 @@ from ckpt.formats.pickle.nodes import DictNode, ListNode
 from ckpt.formats.pickle.reader import Read, read_first_pickle
 from ckpt.formats.pickle.tensors import Storage, storage_of
 from ckpt.formats.torch_state import TorchState, read_state
-from ckpt.io.files import ByteSource
+from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Span, TensorEntry
 
 NAME = "torch-legacy"

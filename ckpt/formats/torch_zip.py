@@ -18,8 +18,7 @@ from ckpt.formats.torch_state import TorchState, read_state
 from ckpt.formats.zip.inflated import STORED, Inflated, expect_proportion
 from ckpt.formats.zip.reader import Member, read_members
 from ckpt.formats.zip.writer import ALIGNMENT, NewMember, lay_out_archive
-from ckpt.io.files import ByteSource
-from ckpt.io.sources import ExtendedSource
+from ckpt.io.sources import ByteSource, ExtendedSource
 from ckpt.tensors import Layout, Span, Summed, TensorEntry
 
 NAME = "torch-zip"

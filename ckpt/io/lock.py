@@ -23,7 +23,7 @@ _PATIENCE_SECONDS = 60.0
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Nobody else has the lock at `path`, shared or not, while the block runs.
 
     Raises:
@@ -49,7 +49,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def shared(path: Path) -> Iterator[None]:
+def shared_lock(path: Path) -> Iterator[None]:
     """Nobody has the lock at `path` exclusively while the block runs; others may share it.
 
     Raises:
@@ -57,7 +57,7 @@ def shared(path: Path) -> Iterator[None]:
         DiskError: Likewise.
     """
     if sys.platform == "win32":  # which has no shared advisory lock that Python knows
-        with exclusive(path):
+        with exclusive_lock(path):
             yield
         return
     import fcntl

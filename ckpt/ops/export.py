@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ckpt.errors import IntegrityError, UsageError
-from ckpt.formats import SUFFIXES, format_for, is_usual
+from ckpt.formats import format_for, is_usual
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.io import digest
-from ckpt.io.files import FileSource, new_file, write_folder, write_whole
+from ckpt.io.files import new_file, write_folder, write_whole
+from ckpt.io.sources import FileSource
 from ckpt.opened import Named, OpenedFile, OpenedVersion, open_state
+from ckpt.refs import SUFFIXES
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource

@@ -17,7 +17,8 @@ from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.paths import checkpoint_name, open_path
 from ckpt.formats.stream import tensor_bytes
-from ckpt.io.files import ByteSource, Told, untold
+from ckpt.io.files import Told, untold
+from ckpt.io.sources import ByteSource
 from ckpt.opened import Named
 from ckpt.refs import FileRef, expect_name, parse_file_ref
 from ckpt.registry.manifest import Hole, Manifest, Skeleton

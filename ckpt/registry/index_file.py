@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ckpt.errors import DiskError, UsageError
 from ckpt.io.files import disk_errors, name_new, sync_folder, write_whole
-from ckpt.io.lock import exclusive
+from ckpt.io.lock import exclusive_lock
 from ckpt.registry import damage
 from ckpt.registry.history.reflog import Entry, Reflog
 from ckpt.registry.history.replay import replayed, write_entry
@@ -114,9 +114,9 @@ class IndexFile:
             known: What to give to the operation in place of what stands there.
 
         Raises:
-            ConflictError: Others hold the lock for too long; see `ckpt.io.lock.exclusive`.
+            ConflictError: Others hold the lock for too long; see `ckpt.io.lock.exclusive_lock`.
         """
-        with exclusive(self._lock):
+        with exclusive_lock(self._lock):
             before = (known or self.read)()
             after = operation(before)
             if after is not before:

@@ -13,8 +13,9 @@ from ckpt.formats.paths import open_path
 from ckpt.formats.pickle.edit import moved_modules
 from ckpt.formats.safetensors import SafetensorsFile
 from ckpt.formats.stream import write_layout
-from ckpt.io.files import ByteSource, FileSource, new_file, write_folder, write_whole
+from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.journal import can_overwrite, overwrite_start
+from ckpt.io.sources import ByteSource, FileSource
 from ckpt.rules.expressions import Source, sources_of, whole_source
 from ckpt.rules.planned import Planned
 from ckpt.tensors import FileStart, Layout, Piece, TensorEntry, tensor_spans

@@ -173,7 +173,7 @@ def test_no_command_at_all_shows_the_help(ckpt: Run) -> None:
 
 def test_output_that_stands_is_kept_unless_forced(ckpt: Run, old: Path, folder: Path) -> None:
     (folder / "old.renamed.pt").write_text("precious")
-    expect_refused(ckpt("rename", "old.pt", "--rule", "conv=embed"), 2, "exists already")
+    expect_refused(ckpt("rename", "old.pt", "--rule", "conv=embed"), 2, "already exists")
     assert (folder / "old.renamed.pt").read_text() == "precious"
     assert ckpt("rename", "old.pt", "--rule", "conv=embed", "--force").code == 0
     assert (folder / "old.renamed.pt").stat().st_size > 2_000_000

@@ -191,7 +191,7 @@ def test_metrics_and_events_are_written_beside_what_is_shown(ckpt: Run, folder: 
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (("--metrics", "old.jsonl"), "error: old.jsonl: exists already"),
+        (("--metrics", "old.jsonl"), "error: old.jsonl: already exists"),
         (("--metrics", "m.txt"), "error: m.txt: metrics are a .jsonl file"),
         (("--metrics", "no/m.jsonl"), "error: no: no such folder"),
         (("--tensorboard", "old.jsonl"), "error: old.jsonl: not a folder"),

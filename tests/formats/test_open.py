@@ -124,7 +124,7 @@ def test_reading_and_renaming_load_neither_torch_nor_numpy(
     script = """
 import io, sys
 from pathlib import Path
-from ckpt.io.files import FileSource
+from ckpt.io.sources import FileSource
 from ckpt.formats import format_for, open_checkpoint
 from ckpt.formats.stream import tensor_bytes, write_layout
 

@@ -159,7 +159,7 @@ def test_an_interrupted_run_leaves_no_file(tmp_path, linear):
 def test_a_taken_name_is_refused_before_the_training(tmp_path, linear):
     out = tmp_path / "w.pt"
     out.write_text("precious")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         run(linear, out)
     assert out.read_text() == "precious"
     train(Recipe(**DIGITS, model=linear), out, watch=Unwatched(), replace=True)

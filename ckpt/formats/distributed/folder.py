@@ -19,8 +19,7 @@ from ckpt.formats.distributed.metadata import Metadata, StoredItem, StoredTensor
 from ckpt.formats.pickle.describe import describe, is_tensor
 from ckpt.formats.pickle.nodes import Call
 from ckpt.formats.pickle.tensors import entry_of
-from ckpt.io.files import ByteSource, Part
-from ckpt.io.sources import ExtendedSource, JoinedSource, Window
+from ckpt.io.sources import ByteSource, ExtendedSource, JoinedSource, Part, PartSource
 from ckpt.tensors import FileStart, Layout, Span, TensorEntry, tensor_spans
 
 NAME = "torch-distributed"
@@ -176,7 +175,7 @@ class _Items:
         )
         return replace(entry, offset=(entry.offset or 0) + part.offset)
 
-    def _window(self, item: StoredItem) -> tuple[Part, Window]:
+    def _window(self, item: StoredItem) -> tuple[Part, PartSource]:
         file = self._files[item.file]
         if item.span.end > file.nbytes:
             raise FormatError(
@@ -185,4 +184,4 @@ class _Items:
                 hint="the file is cut short; fetch it again",
             )
         part = Part(item.file, file.offset + item.span.offset, item.span.nbytes)
-        return part, Window(self._joined, part)
+        return part, PartSource(self._joined, part)

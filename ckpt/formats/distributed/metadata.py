@@ -144,10 +144,8 @@ def _metadata(data: bytes, pickle: Read) -> Metadata:
         version=str(version) if isinstance(version, str) else None,
         _data=data,
         _pickle=pickle,
-        _texts=[*texts, *(key for key, _ in _pairs(paths or DictNode()))],
-        _paths=[
-            (key, path) for key, path in _pairs(paths or DictNode()) if isinstance(path, ListNode)
-        ],
+        _texts=[*texts, *(key for key, _ in paths)],
+        _paths=[(key, path) for key, path in paths if isinstance(path, ListNode)],
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from ckpt.errors import FormatError
 from ckpt.formats.zip.reader import Member
-from ckpt.io.files import CHUNK, ByteSource
+from ckpt.io.sources import CHUNK, ByteSource
 
 STORED, DEFLATED = 0, 8
 # DEFLATE reaches 1,032 to 1. Weights reach 10 to 1, unless they are zeros.

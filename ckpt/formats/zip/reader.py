@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ckpt.errors import FormatError
-from ckpt.io.files import ByteSource
+from ckpt.io.sources import ByteSource
 
 MEMBER_LIMIT = 1_000_000
 DIRECTORY_LIMIT = 1 << 28  # bytes; a storage's line takes about 70

@@ -15,7 +15,7 @@ from ckpt.compare.special_values import SpecialValues, has_special_values
 from ckpt.formats.checked import expect_sum
 from ckpt.formats.checkpoint import Checkpoint, Sum
 from ckpt.formats.stream import tensor_bytes
-from ckpt.io.files import CHUNK
+from ckpt.io.sources import CHUNK
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.registry.registry import Registry
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from ckpt.errors import DiskError, IntegrityError
 from ckpt.io import digest
 from ckpt.io.files import (
-    CHUNK,
     disk_errors,
     early_sync,
     is_temporary,
@@ -27,7 +26,8 @@ from ckpt.io.files import (
     sync_folder,
     temporary_file,
 )
-from ckpt.io.lock import exclusive, shared
+from ckpt.io.lock import exclusive_lock, shared_lock
+from ckpt.io.sources import CHUNK
 from ckpt.registry.manifest import Manifest
 
 REPAIR = "ckpt verify --repair FROM  takes a good copy from a file or another registry"
@@ -73,11 +73,11 @@ class ObjectStore:
 
         What was put, or was found to be there already, is not collected meanwhile.
         """
-        return shared(self.lock)
+        return shared_lock(self.lock)
 
     def collecting(self) -> AbstractContextManager[None]:
         """Hold this to remove objects: no version is being written then."""
-        return exclusive(self.lock)
+        return exclusive_lock(self.lock)
 
     def put(self, chunks: Iterable[bytes]) -> Stored:
         """Store the joined `chunks` and answer their name, in one pass over the bytes."""

@@ -7,16 +7,15 @@ once and the tensors only if it asks for them.
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
-from typing import BinaryIO
 
-from ckpt.io.files import Part, Seen
+from ckpt.io.sources import ByteSource, Part
 from ckpt.registry.manifest import Hole, Manifest
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.tensors import Span
 
 
-class VersionSource:
-    """The bytes of one version's file; a `ckpt.io.files.ByteSource`.
+class VersionSource(ByteSource):
+    """The bytes of one version's file; never mapped, since stored bytes are verified when read.
 
     Args:
         name: What to call the version in messages, e.g. ``mnist-cnn:v1``.
@@ -36,12 +35,8 @@ class VersionSource:
         for hole in self._holes:
             self._filled.append(self._filled[-1] + hole.nbytes)
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """See `ByteSource.read`."""
-        return b"".join(self.stream(offset, nbytes))
-
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        """See `ByteSource.stream`.
+        """The range in chunks.
 
         Raises:
             IntegrityError: An object is absent or damaged.
@@ -54,17 +49,6 @@ class VersionSource:
             else:
                 # A part cannot be verified without the whole.
                 yield b"".join(self.blob(hole.digest, hole.nbytes))[part.offset : part.end]
-
-    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
-        """See `ByteSource.copy`."""
-        for chunk in self.stream(offset, nbytes):
-            if seen is not None:
-                seen(chunk)
-            out.write(chunk)
-
-    def mapped(self, offset: int, nbytes: int) -> memoryview | None:
-        """See `ByteSource.mapped`; None, for what is stored is verified as it is read."""
-        return None
 
     def pieces(self, span: Span) -> Iterator[tuple[Span, Hole | None]]:
         """Cut a span of the file at the holes.

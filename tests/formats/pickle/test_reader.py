@@ -49,7 +49,7 @@ _WATCHED = """
 import sys
 from pathlib import Path
 from ckpt.errors import CkptError
-from ckpt.io.files import FileSource
+from ckpt.io.sources import FileSource
 from ckpt.formats import open_checkpoint
 
 events = []
@@ -122,7 +122,7 @@ _BOUNDED = """
 import resource, sys, time
 from pathlib import Path
 from ckpt.errors import CkptError
-from ckpt.io.files import FileSource
+from ckpt.io.sources import FileSource
 from ckpt.formats import open_checkpoint
 
 resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))

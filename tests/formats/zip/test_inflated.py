@@ -12,7 +12,7 @@ import torch
 
 from ckpt.errors import FormatError
 from ckpt.formats import open_checkpoint
-from ckpt.io.files import CHUNK
+from ckpt.io.sources import CHUNK
 from tests.formats.support import Memory, contents, expected, loaded, opened, renamed, saved
 
 STATE = {

@@ -143,7 +143,7 @@ def test_a_line_that_was_cut_short_takes_no_other_with_it(path: Path) -> None:
 
 def test_a_file_that_stands_is_refused_and_replaced_only_when_the_run_starts(path: Path) -> None:
     path.write_text("precious")
-    with pytest.raises(UsageError, match=r"m\.jsonl: exists already"):
+    with pytest.raises(UsageError, match=r"m\.jsonl: already exists"):
         MetricsFile(path)
     watch = MetricsFile(path, replace=True)
     assert path.read_text() == "precious"
@@ -154,7 +154,7 @@ def test_a_file_that_stands_is_refused_and_replaced_only_when_the_run_starts(pat
 def test_a_file_that_appears_in_between_is_refused(path: Path) -> None:
     watch = MetricsFile(path)
     path.write_text("precious")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         watch.started(FACTS)
     assert path.read_text() == "precious"
 
