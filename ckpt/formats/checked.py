@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from ckpt.errors import FormatError
-from ckpt.formats.checkpoint import Sum
+from ckpt.formats.checkpoint import Checksum
 from ckpt.io.sources import ByteSource, Seen
 from ckpt.tensors import TensorEntry
 
@@ -23,16 +23,16 @@ class CheckedSource(ByteSource):
 
     Args:
         source: Where the bytes are.
-        sums: Of ranges of it.
+        checksums: Of ranges of it.
         entries: The tensors, whose keys are named where a sum differs.
     """
 
     def __init__(
-        self, source: ByteSource, sums: Iterable[Sum], entries: Sequence[TensorEntry]
+        self, source: ByteSource, checksums: Iterable[Checksum], entries: Sequence[TensorEntry]
     ) -> None:
         self.name, self.size, self.parts = source.name, source.size, source.parts
         self._source, self._entries = source, entries
-        stated = [each for each in sums if each.crc32 is not None]
+        stated = [each for each in checksums if each.crc32 is not None]
         self._waiting = {(each.span.offset, each.span.nbytes): each for each in stated}
 
     @property
@@ -93,23 +93,25 @@ class CheckedSource(ByteSource):
         for index in sorted(touched):
             self._read_through(waiting[index])
 
-    def _read_through(self, stated: Sum) -> None:
+    def _read_through(self, stated: Checksum) -> None:
         for _ in self._checked(stated):
             pass
 
-    def _checked(self, stated: Sum) -> Iterator[bytes]:
+    def _checked(self, stated: Checksum) -> Iterator[bytes]:
         crc32 = 0
         for chunk in self._source.stream(stated.span.offset, stated.span.nbytes):
             crc32 = zlib.crc32(chunk, crc32)
             yield chunk
         self._expect(stated, crc32)
 
-    def _expect(self, stated: Sum, crc32: int) -> None:
-        expect_sum(self.name, stated, crc32, self._entries)
+    def _expect(self, stated: Checksum, crc32: int) -> None:
+        expect_checksum(self.name, stated, crc32, self._entries)
         self._waiting.pop((stated.span.offset, stated.span.nbytes), None)
 
 
-def expect_sum(name: str, stated: Sum, crc32: int, entries: Iterable[TensorEntry]) -> None:
+def expect_checksum(
+    name: str, stated: Checksum, crc32: int, entries: Iterable[TensorEntry]
+) -> None:
     """Make sure that a range has the sum that is stated.
 
     Args:

@@ -10,7 +10,7 @@ from ckpt.tensors import Layout, Span, TensorEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class Checksum:
     """A checksum that a container states of a range of its file.
 
     Attributes:
@@ -54,7 +54,7 @@ class Checkpoint(Protocol):
         """
 
     @property
-    def sums(self) -> Sequence[Sum]:
+    def checksums(self) -> Sequence[Checksum]:
         """The checksums that the container states, in file order."""
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
 from ckpt.errors import FormatError, KeyCollisionError
-from ckpt.formats.checkpoint import Sum, expect_keys
+from ckpt.formats.checkpoint import Checksum, expect_keys
 from ckpt.io import strict_json
 from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Piece, Span, TensorEntry, tensor_spans
@@ -56,7 +56,7 @@ class SafetensorsFile:
         return _WRITERS.get((self.metadata or {}).get("format", ""))
 
     @property
-    def sums(self) -> Sequence[Sum]:
+    def checksums(self) -> Sequence[Checksum]:
         """None: the format has no checksums."""
         return ()
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ckpt.errors import FormatError
 from ckpt.formats import open_single
-from ckpt.formats.checkpoint import Checkpoint, Sum, expect_keys
+from ckpt.formats.checkpoint import Checkpoint, Checksum, expect_keys
 from ckpt.formats.zip.inflated import HINT
 from ckpt.io import strict_json
 from ckpt.io.files import is_base_name
@@ -61,12 +61,12 @@ class ShardedCheckpoint:
         ]
 
     @property
-    def sums(self) -> Sequence[Sum]:
+    def checksums(self) -> Sequence[Checksum]:
         """Those of all shards."""
         return [
             replace(each, span=_shifted(each.span, part.offset), what=f"{part.name}: {each.what}")
             for part, shard in self._pairs()
-            for each in shard.sums
+            for each in shard.checksums
         ]
 
     @property

@@ -13,11 +13,11 @@ from typing import Any
 
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError
-from ckpt.formats.checkpoint import Sum
+from ckpt.formats.checkpoint import Checksum
 from ckpt.formats.pickle.describe import brief
 from ckpt.formats.pickle.machine import CutShortError
 from ckpt.formats.pickle.nodes import DictNode, ListNode
-from ckpt.formats.pickle.reader import Read, read_first_pickle
+from ckpt.formats.pickle.reader import ParsedPickle, read_first_pickle
 from ckpt.formats.pickle.tensors import Storage, storage_of
 from ckpt.formats.torch_state import TorchState, read_state
 from ckpt.io.sources import ByteSource
@@ -44,7 +44,7 @@ class TorchLegacyFile:
     source: ByteSource
     value: Span
     pickle: bytes
-    read: Read
+    read: ParsedPickle
     state: TorchState
     format: str = NAME
     written_by: str = "torch.save in its form before torch 1.6"
@@ -60,7 +60,7 @@ class TorchLegacyFile:
         return self.state.spans
 
     @property
-    def sums(self) -> Sequence[Sum]:
+    def checksums(self) -> Sequence[Checksum]:
         """None: the format has no checksums."""
         return ()
 
@@ -124,7 +124,7 @@ class _Pickles:
         self.last, self.last_bytes = Span(0, 0), b""
         self._source = source
 
-    def next(self, what: str, limit: int) -> Read:
+    def next(self, what: str, limit: int) -> ParsedPickle:
         """Read the next pickle, of `limit` bytes at most; how long it is, it says itself.
 
         Each try reads four times as many bytes as the one before.
@@ -170,7 +170,7 @@ def _expect_known(name: str, pickles: _Pickles) -> None:
             raise FormatError(f"{name}: written by a big-endian machine; only little is read")
 
 
-def _storages(name: str, value: Read) -> dict[str, Storage]:
+def _storages(name: str, value: ParsedPickle) -> dict[str, Storage]:
     """The storages that a pickle names, by key; each of one kind and size."""
     found: dict[str, Storage] = {}
     for persistent in value.persistents:

@@ -11,9 +11,9 @@ from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import expect_keys
 from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
-from ckpt.formats.pickle.find import ALL, Chosen, Found, choose, dotted, find
+from ckpt.formats.pickle.find import ALL, Chosen, Contents, choose, dotted, find
 from ckpt.formats.pickle.nodes import DictNode, ListNode, Text
-from ckpt.formats.pickle.reader import Read
+from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import FindStorage, entries_of, entry_of, metadata_of, texts_of
 from ckpt.tensors import Span, TensorEntry, tensor_spans
 
@@ -50,7 +50,7 @@ class TorchState:
         ]
 
     def renamed(
-        self, pickle: bytes, read: Read, new_keys: Mapping[str, str], *, name: str
+        self, pickle: bytes, read: ParsedPickle, new_keys: Mapping[str, str], *, name: str
     ) -> bytes:
         """The pickle with other keys; the versions of modules move along.
 
@@ -91,7 +91,7 @@ class TorchState:
 
 
 def read_state(
-    read: Read, find_storage: FindStorage, *, name: str, where: str, inside: str | None
+    read: ParsedPickle, find_storage: FindStorage, *, name: str, where: str, inside: str | None
 ) -> TorchState:
     """The state_dict that is meant, and the rest.
 
@@ -105,30 +105,30 @@ def read_state(
     Raises:
         FormatError: There is no telling which is meant, or a tensor is not well-formed.
     """
-    found = find(read.root, name=where, step_limit=_STEPS * read.opcodes + 1000)
-    chosen = choose(found, inside, name=name)
+    contents = find(read.root, name=where, step_limit=_STEPS * read.opcodes + 1000)
+    chosen = choose(contents, inside, name=name)
     entries = entries_of(chosen.tensors, find_storage, name=name)
     inside_it = {id(tensor) for _, tensor in chosen.tensors}
     others = [
         entry_of(dotted(at), tensor, find_storage, name=name)
-        for at, tensor in found.tensors
+        for at, tensor in contents.tensors
         if id(tensor) not in inside_it
     ]
     return TorchState(
         entries=entries,
         rest=_rest(read.root, chosen),
-        beside=dict(_beside_it(found, chosen)) if inside in (None, ALL) else {},
+        beside=dict(_beside_it(contents, chosen)) if inside in (None, ALL) else {},
         _chosen=chosen,
         _others=others,
     )
 
 
-def _beside_it(found: Found, chosen: Chosen) -> Iterator[tuple[str, DictNode | ListNode]]:
+def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNode | ListNode]]:
     """What else in the file may name the tensors of the state_dict, and where it stands."""
-    for path, mapping, _ in found.state_dicts:
+    for path, mapping, _ in contents.state_dicts:
         if mapping is not chosen.mapping:
             yield dotted(path), mapping
-    for at, optimizer in found.optimizers:
+    for at, optimizer in contents.optimizers:
         fields = {str(key): value for key, value in optimizer.items}
         if isinstance(fields["state"], DictNode):
             yield dotted((*at, "state")), fields["state"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckpt.errors import FormatError
-from ckpt.formats.checkpoint import Sum, expect_keys
-from ckpt.formats.pickle.reader import Read, read_pickle
+from ckpt.formats.checkpoint import Checksum, expect_keys
+from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
 from ckpt.formats.pickle.tensors import Storage
 from ckpt.formats.pickle.writer import is_module_versions, pickle_state_dict
 from ckpt.formats.torch_state import TorchState, read_state
@@ -29,7 +29,7 @@ _LARGEST_ALIGNMENT = 1 << 15  # bytes; the length of an extra field has 16 bits
 
 
 @dataclass(frozen=True, slots=True)
-class Archive:
+class TorchArchive:
     """The container, and its pickle read.
 
     Attributes:
@@ -45,7 +45,7 @@ class Archive:
     members: Sequence[Member]
     spans: Mapping[str, Span]
     pickle: bytes
-    read: Read
+    read: ParsedPickle
     alignment: int
 
     @property
@@ -54,10 +54,10 @@ class Archive:
         return self.read.root
 
     @property
-    def sums(self) -> Sequence[Sum]:
+    def checksums(self) -> Sequence[Checksum]:
         """Of every member; where there are bytes, a CRC-32 of 0 was not computed."""
         return [
-            Sum(span, member.crc32 or None, member.name)
+            Checksum(span, member.crc32 or None, member.name)
             for member, span in zip(self.members, self.spans.values(), strict=True)
             if span.nbytes
         ]
@@ -81,7 +81,7 @@ class Archive:
 class TorchZipFile:
     """An opened file; see `ckpt.formats.checkpoint.Checkpoint`."""
 
-    archive: Archive
+    archive: TorchArchive
     state: TorchState
     format: str = NAME
 
@@ -107,9 +107,9 @@ class TorchZipFile:
         return [span for span in self.state.spans if span.end <= self.source.size]
 
     @property
-    def sums(self) -> Sequence[Sum]:
+    def checksums(self) -> Sequence[Checksum]:
         """Those of all records."""
-        return self.archive.sums
+        return self.archive.checksums
 
     @property
     def rest(self) -> Mapping[str, Any]:
@@ -155,7 +155,7 @@ def read(source: ByteSource, *, inside: str | None = None) -> TorchZipFile:
     return TorchZipFile(archive, state)
 
 
-def open_archive(source: ByteSource) -> Archive:
+def open_archive(source: ByteSource) -> TorchArchive:
     """Read the container and its pickle, whatever that describes.
 
     Raises:
@@ -168,7 +168,7 @@ def open_archive(source: ByteSource) -> Archive:
     data = _pickle(whole, spans, {member.name.partition("/")[2]: member for member in members})
     limit = _OPCODES + _OPCODES_A_MEMBER * len(members)
     described = read_pickle(data, name=f"{source.name}: data.pkl", opcode_limit=limit)
-    return Archive(whole, members, spans, data, described, _alignment(whole, spans))
+    return TorchArchive(whole, members, spans, data, described, _alignment(whole, spans))
 
 
 def carries(key: str, value: object) -> bool:

@@ -114,7 +114,7 @@ def gaps(spans: Iterable[Span], size: int) -> Iterator[Span]:
 def _stored(
     source: ByteSource, checkpoint: Checkpoint, ref: FileRef, blobs: Blobs, told: Told
 ) -> Manifest:
-    checked = CheckedSource(checkpoint.source, checkpoint.sums, checkpoint.entries)
+    checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
 
     def stored(span: Span) -> Hole:
         tensor = blobs.put(checked.stream(span.offset, span.nbytes), span.nbytes)

@@ -126,7 +126,7 @@ def write_tensors(
         UsageError: `whole`, and something would be.
         FormatError: The checksums of `checkpoint` say that it is damaged.
     """
-    checked = CheckedSource(checkpoint.source, checkpoint.sums, checkpoint.entries)
+    checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
     derived = Derived(checked, {entry.key: entry for entry in checkpoint.entries})
     entries = [derived.entry(each.key, each.made_of) for each in tensors]
     rest = {key: value for key, value in checkpoint.rest.items() if form.carries(key, value)}

@@ -174,7 +174,7 @@ def test_changed_byte_of_whatever_torch_saves_is_found_or_means_nothing(
     good = saved({"model": state, "epoch": 3}, pickle_protocol=protocol)
     mutant, (place,) = draw.draw(mutants(good))
     before = opened(good)
-    stored = [Span(each.span.offset, each.span.nbytes) for each in before.sums]
+    stored = [Span(each.span.offset, each.span.nbytes) for each in before.checksums]
     if any(span.offset <= place < span.end for span in stored):
         return  # the records' own sums, or `--deep`, find these
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from ckpt.dtypes import DTYPES, itemsize
 from ckpt.errors import FormatError, RefusedGlobalError
 from ckpt.formats import torch_zip
-from ckpt.formats.checkpoint import Sum, expect_keys
+from ckpt.formats.checkpoint import Checksum, expect_keys
 from ckpt.formats.chunks import Chunk, ChunkedTensor, expect_filled
 from ckpt.formats.distributed.metadata import Metadata, StoredItem, StoredTensor, read_metadata
 from ckpt.formats.pickle.describe import describe, is_tensor
@@ -34,7 +34,7 @@ class DistributedCheckpoint:
     prefix: str
     entries: Sequence[TensorEntry]
     spans: Sequence[Span]
-    sums: Sequence[Sum]
+    checksums: Sequence[Checksum]
     rest: Mapping[str, Any]
     written_by: str
     format: str = NAME
@@ -95,7 +95,7 @@ def read(source: ByteSource, *, inside: str | None = None) -> DistributedCheckpo
         prefix=prefix,
         entries=[replace(entry, key=entry.key.removeprefix(prefix)) for entry in entries],
         spans=tensor_spans(items.chunks),
-        sums=items.sums,
+        checksums=items.checksums,
         rest=values,
         written_by="torch.distributed.checkpoint"
         + (f", metadata {metadata.version}" if metadata.version else ""),
@@ -108,13 +108,13 @@ class _Items:
     Attributes:
         source: The files, and tensors that are put together of chunks.
         chunks: An entry for every chunk, with its offset in the joined files.
-        sums: What the items' archives state.
+        checksums: What the items' archives state.
     """
 
     def __init__(self, source: ByteSource, files: Mapping[str, Part], metadata: Metadata) -> None:
         self.source = ExtendedSource(source)
         self.chunks: list[TensorEntry] = []
-        self.sums: list[Sum] = []
+        self.checksums: list[Checksum] = []
         self._files, self._metadata = files, metadata
         self._joined = source
 
@@ -169,9 +169,9 @@ class _Items:
                 f"{window.name}: {key}: {entry.dtype} {entry.shape}, the metadata says "
                 f"{stored.dtype} {stored.chunks[begin]}"
             )
-        self.sums += (
+        self.checksums += (
             replace(each, span=Span(each.span.offset + part.offset, each.span.nbytes), what=key)
-            for each in archive.sums
+            for each in archive.checksums
         )
         return replace(entry, offset=(entry.offset or 0) + part.offset)
 

@@ -13,7 +13,7 @@ from ckpt.errors import FormatError
 from ckpt.formats.pickle.edit import rename_texts
 from ckpt.formats.pickle.globals import ALLOWED
 from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Text
-from ckpt.formats.pickle.reader import Read, read_pickle
+from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
 from ckpt.io.files import is_base_name
 from ckpt.tensors import Span
 
@@ -74,7 +74,7 @@ class Metadata:
     items: Mapping[str, Sequence[StoredItem]]
     version: str | None
     _data: bytes
-    _pickle: Read
+    _pickle: ParsedPickle
     _texts: Sequence[Text]
     _paths: Sequence[tuple[Text, ListNode]]
 
@@ -119,7 +119,7 @@ def read_metadata(data: bytes, *, name: str) -> Metadata:
     return metadata
 
 
-def _metadata(data: bytes, pickle: Read) -> Metadata:
+def _metadata(data: bytes, pickle: ParsedPickle) -> Metadata:
     root = _fields(pickle.root, "metadata.Metadata")
     tensors, values, texts = dict[str, StoredTensor](), list[str](), list[Text]()
     for key, node in _pairs(root["state_dict_metadata"]):

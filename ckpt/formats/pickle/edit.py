@@ -10,13 +10,13 @@ import struct
 from collections.abc import Mapping
 
 from ckpt.formats.pickle.nodes import DictNode, Text
-from ckpt.formats.pickle.reader import Read
+from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import texts_of
 
 _FRAME_BYTES = 9  # the opcode and its 64-bit argument
 
 
-def rename_texts(data: bytes, read: Read, renames: list[tuple[Text, str]]) -> bytes:
+def rename_texts(data: bytes, read: ParsedPickle, renames: list[tuple[Text, str]]) -> bytes:
     """The pickle with some of its texts replaced, each just where it stands.
 
     Args:

@@ -22,7 +22,7 @@ Path = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Contents:
     """What a pickle holds.
 
     Attributes:
@@ -56,7 +56,7 @@ class Chosen:
     tensors: list[tuple[str, Call]]
 
 
-def find(root: object, *, name: str, step_limit: int) -> Found:
+def find(root: object, *, name: str, step_limit: int) -> Contents:
     """Find the tensors and the state_dicts.
 
     Args:
@@ -68,7 +68,7 @@ def find(root: object, *, name: str, step_limit: int) -> Found:
     Raises:
         FormatError: It is nested too deep, in a circle, or shared beyond measure.
     """
-    found = Found([], [], [], set())
+    contents = Contents([], [], [], set())
     path: list[object] = []
     # One iterator a level: what waits to be visited takes no memory, however often it is shared.
     levels: list[Iterator[tuple[object, object]]] = [iter(((None, root),))]
@@ -77,12 +77,12 @@ def find(root: object, *, name: str, step_limit: int) -> Found:
         if child is None:
             levels.pop()
             if not levels:
-                return found
+                return contents
             path.pop()
             continue
         key, node = child
         here = (*path[1:], key) if path else ()
-        _note(found, here, node, name)
+        _note(contents, here, node, name)
         if isinstance(node, DictNode | ListNode | Call) and not _is_plain_tensor(node):
             if len(levels) > DEPTH_LIMIT:
                 raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")
@@ -96,21 +96,21 @@ def _is_plain_tensor(node: object) -> bool:
     return isinstance(node, Call) and node.function in (TENSOR_V1, TENSOR_V2, TENSOR_V3)
 
 
-def _note(found: Found, path: Path, node: object, name: str) -> None:
+def _note(contents: Contents, path: Path, node: object, name: str) -> None:
     if is_tensor(node):
         assert isinstance(node, Call)
-        found.tensors.append((path, node))
+        contents.tensors.append((path, node))
     elif isinstance(node, DictNode):
         if _unique_texts(node, path, name) >= _OPTIMIZER:
-            found.optimizers.append((path, node))
-            found.parameter_states.update(_parameter_states(node))
-        if id(node) in found.parameter_states:
+            contents.optimizers.append((path, node))
+            contents.parameter_states.update(_parameter_states(node))
+        if id(node) in contents.parameter_states:
             return
         texts = tuple(part for part in path if isinstance(part, str))
         count = sum(is_tensor(value) for _, value in node.items)
         # A module without parameters is an empty mapping.
         if len(texts) == len(path) and (count or not (path or node.items)):
-            found.state_dicts.append((texts, node, count))
+            contents.state_dicts.append((texts, node, count))
 
 
 def _parameter_states(optimizer: DictNode) -> Iterator[int]:
@@ -160,11 +160,11 @@ def _attributes(tensor: Call) -> Iterator[object]:
         yield from (each for each in within if not is_tensor(each))
 
 
-def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
+def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
     """The state_dict that is meant.
 
     Args:
-        found: What the file holds.
+        contents: All that the file holds.
         inside: Its dotted path, or that of something that has tensors further down, such as
             an optimizer's state; None for the only one that there is. The root is none if a
             mapping in it holds more tensors than it does itself: a training checkpoint with a
@@ -177,10 +177,10 @@ def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
     """
     named: dict[str, tuple[tuple[str, ...], DictNode]] = {}
     twice = set[str]()
-    for path, mapping, _ in found.state_dicts:
+    for path, mapping, _ in contents.state_dicts:
         twice |= {dotted(path)} & set(named)
         named.setdefault(dotted(path), (path, mapping))
-    likely = _likely(found)
+    likely = _likely(contents)
     paths = {dotted(path): named[dotted(path)] for path in likely}
     if inside not in (None, ALL):
         assert inside is not None
@@ -188,9 +188,9 @@ def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
             raise _doubled(name, inside)
         if inside in named:
             return _direct(*named[inside], name)
-        return _below(found, inside, list(paths), name)
+        return _below(contents, inside, list(paths), name)
     if not paths:
-        return _flattened(found, (), name)
+        return _flattened(contents, (), name)
     if "" in paths:
         return _direct(*paths[""], name)
     if len(paths) > 1 and not (inside == ALL and _same_keys(paths.values())):
@@ -209,9 +209,9 @@ def _doubled(name: str, path: str) -> FormatError:
     return FormatError(f"{name}: two of its state_dicts are both called {path!r}")
 
 
-def _likely(found: Found) -> list[tuple[str, ...]]:
+def _likely(contents: Contents) -> list[tuple[str, ...]]:
     """Paths of what may be meant; that of the root alone, if it may be."""
-    counts = {path: count for path, _, count in _without_scores(found)}
+    counts = {path: count for path, _, count in _without_scores(contents)}
     if () in counts:
         if counts[()] >= max(counts.values()):
             return [()]
@@ -219,13 +219,13 @@ def _likely(found: Found) -> list[tuple[str, ...]]:
     return list(counts)
 
 
-def _without_scores(found: Found) -> list[tuple[tuple[str, ...], DictNode, int]]:
+def _without_scores(contents: Contents) -> list[tuple[tuple[str, ...], DictNode, int]]:
     """The state_dicts but for those of scalars alone, if others are left.
 
     Trainers keep scores as tensors: the best of a checkpoint callback, a loss scale.
     """
-    left = [each for each in found.state_dicts if not _is_scores(each[1])]
-    return left or found.state_dicts
+    left = [each for each in contents.state_dicts if not _is_scores(each[1])]
+    return left or contents.state_dicts
 
 
 def _is_scores(mapping: DictNode) -> bool:
@@ -261,19 +261,19 @@ def _direct(path: tuple[str, ...], mapping: DictNode, name: str) -> Chosen:
     return Chosen(path, mapping, tensors)
 
 
-def _below(found: Found, inside: str, paths: list[str], name: str) -> Chosen:
+def _below(contents: Contents, inside: str, paths: list[str], name: str) -> Chosen:
     """The tensors below a dotted path, whatever holds them."""
-    for path, _ in found.tensors:
+    for path, _ in contents.tensors:
         for length in range(1, len(path)):
             top = path[:length]
             if all(isinstance(part, str) for part in top) and dotted(top) == inside:
-                return _flattened(found, tuple(map(str, top)), name)
+                return _flattened(contents, tuple(map(str, top)), name)
     raise FormatError(f"{name}: holds no state_dict {inside!r}", hint=_hint(name, paths))
 
 
-def _flattened(found: Found, top: tuple[str, ...], name: str) -> Chosen:
+def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
     """All tensors below `top`, by their paths from there."""
-    below = [(path[len(top) :], each) for path, each in found.tensors if path[: len(top)] == top]
+    below = [(path[len(top) :], each) for path, each in contents.tensors if path[: len(top)] == top]
     if not below:
         raise FormatError(f"{name}: a torch file that holds no tensors")
     if below[0][0] == ():

@@ -6,7 +6,7 @@ The reader's opcodes drive it. It builds descriptions, calls nothing and imports
 from ckpt.errors import FormatError, RefusedGlobalError
 from ckpt.formats.pickle.globals import DICTS, FACTORIES
 from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent, Text
-from ckpt.formats.pickle.row import REMEMBERED, Row, Tuples
+from ckpt.formats.pickle.tensor_call import REMEMBERED, TensorCall, Tuples
 
 MEMO_LIMIT = 1_000_000
 # Each look-up of a text is a text of its own; a long one looked up often would fill the memory.
@@ -33,30 +33,30 @@ class Memo:
     """What the pickle remembers, by slot.
 
     Attributes:
-        row: Slots 0, 1, 2 and so on, as picklers number them; a dict of a million is ten times
+        slots: Slots 0, 1, 2 and so on, as picklers number them; a dict of a million is ten times
             as large.
         others: The rest of them.
     """
 
     def __init__(self) -> None:
-        self.row: list[object] = []
+        self.slots: list[object] = []
         self.others: dict[int, object] = {}
 
     def __len__(self) -> int:
-        return len(self.row) + len(self.others)
+        return len(self.slots) + len(self.others)
 
     def put(self, slot: int, value: object) -> None:
         """Put a value into a slot, full or empty."""
-        if slot < len(self.row):
-            self.row[slot] = value
-        elif slot == len(self.row) and slot not in self.others:
-            self.row.append(value)
+        if slot < len(self.slots):
+            self.slots[slot] = value
+        elif slot == len(self.slots) and slot not in self.others:
+            self.slots.append(value)
         else:
             self.others[slot] = value
 
     def get(self, slot: int) -> object:
         """What a slot has; MARK, which no slot can have, if it is empty."""
-        return self.row[slot] if slot < len(self.row) else self.others.get(slot, MARK)
+        return self.slots[slot] if slot < len(self.slots) else self.others.get(slot, MARK)
 
 
 class Machine:
@@ -83,7 +83,7 @@ class Machine:
         self.memo = Memo()
         self.looked_up: list[Text] = []
         self.persistents: list[Persistent] = []
-        self.rows: list[Row] = []
+        self.tensors: list[TensorCall] = []
         self.tuples: Tuples = {}
         self.frames: list[int] = []
         self.frame_end = 0
@@ -170,16 +170,18 @@ class Machine:
         if isinstance(value, Text):
             self.recall_text(value)
         else:
-            self.push(value.remembered(slot - value.begin) if isinstance(value, Row) else value)
+            self.push(
+                value.remembered(slot - value.begin) if isinstance(value, TensorCall) else value
+            )
 
-    def run_row(self, row: Row) -> None:
+    def push_tensor(self, tensor: TensorCall) -> None:
         """Push a tensor, and remember what its opcodes do."""
-        self.recalled += row.recalled
+        self.recalled += tensor.recalled
         if self.recalled > RECALLED_LIMIT:
             raise self.fault(_RECALLED)
-        self.rows.append(row)
-        self.memo.row += [row] * REMEMBERED
-        self.stack.append(row)
+        self.tensors.append(tensor)
+        self.memo.slots += [tensor] * REMEMBERED
+        self.stack.append(tensor)
 
     def recall_text(self, text: Text) -> None:
         """Push a text of the memo as one of its own, which knows where it stands."""

@@ -4,7 +4,7 @@ Source of the opcodes: CPython's `Lib/pickletools.py`; which of them matter: wha
 and the pickle protocols 2 to 5 emit for state_dicts. Every global must stand on the
 allow-list; an unknown one, or an opcode that needs one, is refused with its offset. There is
 no fallback. The loop is iterative and bounded in opcodes, memo and stack. The table below can
-do all of it; `common` does most of it sooner.
+do all of it; `fast` does most of it sooner.
 """
 
 import struct
@@ -12,17 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ckpt.errors import FormatError
-from ckpt.formats.pickle.common import COMMON, run_common
+from ckpt.formats.pickle.fast import FAST, run_fast
 from ckpt.formats.pickle.globals import ALLOWED
 from ckpt.formats.pickle.machine import MARK, Machine
 from ckpt.formats.pickle.nodes import Call, DictNode, ListNode, Persistent, Text
-from ckpt.formats.pickle.row import Row
+from ckpt.formats.pickle.tensor_call import TensorCall
 
 _STOP = ord(".")
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ParsedPickle:
     """A pickle that was read.
 
     Attributes:
@@ -38,23 +38,23 @@ class Read:
     nbytes: int
     _looked_up: list[Text]
     _persistents: list[Persistent]
-    _rows: list[Row]
+    _tensors: list[TensorCall]
 
     @property
     def looked_up(self) -> list[Text]:
         """Every text that came from the memo, in order."""
-        texts = [*self._looked_up, *(text for row in self._rows for text in row.texts())]
+        texts = [*self._looked_up, *(text for tensor in self._tensors for text in tensor.texts())]
         return sorted(texts, key=lambda text: text.start)
 
     @property
     def persistents(self) -> list[Persistent]:
         """Every reference to something outside."""
-        return [*self._persistents, *(row.persistent for row in self._rows)]
+        return [*self._persistents, *(tensor.persistent for tensor in self._tensors)]
 
 
 def read_pickle(
     data: bytes, *, name: str, opcode_limit: int, allowed: frozenset[str] = ALLOWED
-) -> Read:
+) -> ParsedPickle:
     """Describe what a pickle holds.
 
     Args:
@@ -75,7 +75,7 @@ def read_pickle(
 
 def read_first_pickle(
     data: bytes, *, name: str, opcode_limit: int, allowed: frozenset[str] = ALLOWED
-) -> Read:
+) -> ParsedPickle:
     """Like `read_pickle`, of data in which something else may follow the pickle.
 
     Raises:
@@ -86,14 +86,14 @@ def read_first_pickle(
         root = _run(machine, opcode_limit)
     except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError) as error:
         raise machine.fault(f"damaged at offset {machine.start:,}: {error}") from error
-    return Read(
+    return ParsedPickle(
         root=root,
         frames=machine.frames,
         opcodes=machine.opcodes,
         nbytes=machine.position,
         _looked_up=machine.looked_up,
         _persistents=machine.persistents,
-        _rows=machine.rows,
+        _tensors=machine.tensors,
     )
 
 
@@ -103,8 +103,8 @@ def _run(machine: Machine, opcode_limit: int) -> object:
     if data[:1] != b"\x80":
         raise machine.fault("does not begin with the protocol, as pickles of protocol 2 to 5 do")
     while True:
-        if machine.position < len(data) and data[machine.position] in COMMON:
-            run_common(machine, opcode_limit)
+        if machine.position < len(data) and data[machine.position] in FAST:
+            run_fast(machine, opcode_limit)
         machine.start = machine.position
         if machine.start >= len(data):
             raise machine.cut_short()

@@ -22,7 +22,7 @@ from ckpt.formats.pickle.globals import (
     UNTYPED,
 )
 from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent, Text
-from ckpt.formats.pickle.row import Row
+from ckpt.formats.pickle.tensor_call import TensorCall
 from ckpt.tensors import Span, TensorEntry
 
 # How a plain tensor is made of another kind.
@@ -83,10 +83,10 @@ def entry_of(key: str, tensor: Call, find_storage: FindStorage, *, name: str) ->
     where = f"{name}: {key}"
     if tensor.function not in _PLAIN:
         tensor = _plain(tensor, where)
-    if type(tensor) is not Row and len(tensor.arguments) > 6:
+    if type(tensor) is not TensorCall and len(tensor.arguments) > 6:
         _expect_no_bits(tensor, where)
     try:
-        read = _read_row(tensor) if type(tensor) is Row else _read(tensor)
+        read = _read_call(tensor) if type(tensor) is TensorCall else _read(tensor)
         span = find_storage(read.storage)
     except (ValueError, IndexError) as error:
         raise FormatError(f"{where}: not described as torch describes a tensor: {error}") from error
@@ -108,7 +108,7 @@ def entry_of(key: str, tensor: Call, find_storage: FindStorage, *, name: str) ->
     return TensorEntry(key, read.dtype, read.shape, span.offset + first, stride)
 
 
-class _Read(NamedTuple):
+class _Geometry(NamedTuple):
     """The arguments of a tensor, of the right types. `first` and `stride` count elements."""
 
     storage: Storage
@@ -138,7 +138,7 @@ def _plain(tensor: Call, where: str) -> Call:
     raise FormatError(f"{where}: {kind}, and ckpt reads plain ones", hint=way)
 
 
-def _read(tensor: Call) -> _Read:
+def _read(tensor: Call) -> _Geometry:
     """The arguments of a call that rebuilds a tensor.
 
     Source: `torch._utils._rebuild_tensor_v2(storage, storage_offset, size, stride,
@@ -147,7 +147,7 @@ def _read(tensor: Call) -> _Read:
     arguments = tensor.arguments
     storage, offset, size, stride = arguments[:4]
     of = storage_of(storage)
-    return _Read(
+    return _Geometry(
         of,
         _dtype(arguments[6]) if tensor.function == TENSOR_V3 else of.dtype,
         (of.view or 0) + _number(offset),
@@ -156,12 +156,14 @@ def _read(tensor: Call) -> _Read:
     )
 
 
-def _read_row(row: Row) -> _Read:
+def _read_call(call: TensorCall) -> _Geometry:
     """The same of one that was read as a whole."""
-    dtype = "uint8" if row.kind.name == UNTYPED else STORAGES.get(row.kind.name)
+    dtype = "uint8" if call.kind.name == UNTYPED else STORAGES.get(call.kind.name)
     if dtype is None:
-        return _read(Call(row.function, row.arguments))  # which says what is wrong
-    return _Read(Storage(dtype, row.key, row.numel), dtype, row.first, row.shape, row.stride)
+        return _read(Call(call.function, call.arguments))  # which says what is wrong
+    return _Geometry(
+        Storage(dtype, call.key, call.numel), dtype, call.first, call.shape, call.stride
+    )
 
 
 def _expect_no_bits(tensor: Call, where: str) -> None:
@@ -179,19 +181,19 @@ def _expect_no_bits(tensor: Call, where: str) -> None:
                 )
 
 
-def _expect_countable(read: _Read, numel: int, where: str) -> None:
+def _expect_countable(read: _Geometry, numel: int, where: str) -> None:
     if len(read.shape) != len(read.stride):
         raise FormatError(f"{where}: {len(read.shape)} dimensions with {len(read.stride)} strides")
     if (numel or prod(filter(None, read.shape))) >= _LARGEST:
         raise FormatError(f"{where}: 2^63 elements or more, which torch cannot count")
 
 
-def _farthest(read: _Read) -> int:
+def _farthest(read: _Geometry) -> int:
     """How many elements after the first one the last one lies, of a tensor that has any."""
     return sum((n - 1) * step for n, step in zip(read.shape, read.stride, strict=True))
 
 
-def _expect_inside(read: _Read, farthest: int, span: Span, where: str) -> None:
+def _expect_inside(read: _Geometry, farthest: int, span: Span, where: str) -> None:
     """The view reaches no further than its storage."""
     reach = (read.first + farthest + 1) * itemsize(read.dtype)
     if reach > span.nbytes:

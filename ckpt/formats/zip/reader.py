@@ -257,12 +257,12 @@ def _located(source: _Near, listed: _Listed, follower: int) -> Member:
     if begin > follower:
         raise FormatError(f"{source.name}: {name}: no room for its header", hint=_CUT)
     data = source.read(header, begin - header)
-    mark, told_flags, told_method, *told_sums, named, extra = _LOCAL.unpack_from(data)
+    mark, local_flags, local_method, *local_sums, named, extra = _LOCAL.unpack_from(data)
     if mark != b"PK\x03\x04" or data[_LOCAL.size :] != encoded or named != len(encoded):
         raise FormatError(f"{source.name}: {name}: another name stands before its data", hint=_CUT)
     # With a descriptor after the data, or with 64-bit sizes, the local fields say nothing.
-    silent = told_flags & _DESCRIPTOR or _WIDE in told_sums[1:]
-    if told_method != method or told_flags != flags or not (silent or told_sums == sums):
+    silent = local_flags & _DESCRIPTOR or _WIDE in local_sums[1:]
+    if local_method != method or local_flags != flags or not (silent or local_sums == sums):
         raise FormatError(f"{source.name}: {name}: its two headers differ", hint=_CUT)
     crc32, packed, nbytes = sums
     end = begin + extra + packed

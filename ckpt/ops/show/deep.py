@@ -12,8 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ckpt.compare.special_values import SpecialValues, has_special_values
-from ckpt.formats.checked import expect_sum
-from ckpt.formats.checkpoint import Checkpoint, Sum
+from ckpt.formats.checked import expect_checksum
+from ckpt.formats.checkpoint import Checkpoint, Checksum
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io.sources import CHUNK
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
@@ -69,7 +69,7 @@ def examine(opened: OpenedState, registry: Registry) -> Deep:
 
 def _examine_file(checkpoint: Checkpoint, reader: "_Reader") -> Deep:
     """The tensors first: most fill a range that has a checksum, and are read once for both."""
-    waiting = {each.span: each for each in checkpoint.sums if each.crc32 is not None}
+    waiting = {each.span: each for each in checkpoint.checksums if each.crc32 is not None}
     known: dict[object, Examined] = {}
     tensors = {}
     for entry in checkpoint.entries:
@@ -86,8 +86,8 @@ def _examine_file(checkpoint: Checkpoint, reader: "_Reader") -> Deep:
         span = stated.span
         reader.read(checkpoint.source.stream(span.offset, span.nbytes), reading, span.nbytes)
         _expect(checkpoint, stated, reading)
-    absent = sum(each.crc32 is None for each in checkpoint.sums)
-    return Deep(tensors, len(checkpoint.sums) - absent, absent)
+    absent = sum(each.crc32 is None for each in checkpoint.checksums)
+    return Deep(tensors, len(checkpoint.checksums) - absent, absent)
 
 
 def _examine_version(opened: OpenedVersion, registry: Registry, reader: "_Reader") -> Deep:
@@ -185,6 +185,6 @@ class _Reader:
             each.result()
 
 
-def _expect(checkpoint: Checkpoint, stated: Sum | None, reading: _Reading) -> None:
+def _expect(checkpoint: Checkpoint, stated: Checksum | None, reading: _Reading) -> None:
     if stated is not None:
-        expect_sum(checkpoint.source.name, stated, reading.crc32, checkpoint.entries)
+        expect_checksum(checkpoint.source.name, stated, reading.crc32, checkpoint.entries)

@@ -19,11 +19,11 @@ from torch._weights_only_unpickler import _get_allowed_globals
 import ckpt
 from ckpt.errors import FormatError, RefusedGlobalError
 from ckpt.formats.pickle import reader as pickle_reader
-from ckpt.formats.pickle.common import run_common
+from ckpt.formats.pickle.fast import run_fast
 from ckpt.formats.pickle.globals import ALLOWED, TRAINERS
 from ckpt.formats.pickle.machine import MARK, Machine, Memo
 from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent, Text
-from ckpt.formats.pickle.reader import Read, read_first_pickle, read_pickle
+from ckpt.formats.pickle.reader import ParsedPickle, read_first_pickle, read_pickle
 from tests.formats import hostile
 from tests.formats.support import contents, expected, opened, saved, torch_file
 
@@ -267,7 +267,7 @@ def test_the_common_opcodes_do_what_the_table_does(
         pickle = pickle[:at] + added + pickle[at + dropped :]
     quick = outcome(pickle, opcode_limit)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pickle_reader, "run_common", lambda machine, opcode_limit: None)
+        patch.setattr(pickle_reader, "run_fast", lambda machine, opcode_limit: None)
         assert outcome(pickle, opcode_limit) == quick
 
 
@@ -280,7 +280,7 @@ def outcome(pickle: bytes, opcode_limit: int) -> object:
     return shape_of(read), looked_up, read.frames, read.opcodes, read.nbytes
 
 
-def shape_of(read: Read) -> list[object]:
+def shape_of(read: ParsedPickle) -> list[object]:
     """All that a pickle describes, as values; a node that stands there again by its number."""
     numbers: dict[int, int] = {}
     shape: list[object] = []
@@ -323,11 +323,11 @@ def test_common_opcodes_leave_few_of_a_state_dict_to_the_table() -> None:
     asked: list[int] = []
 
     def noted(machine: Machine, opcode_limit: int) -> None:
-        run_common(machine, opcode_limit)
+        run_fast(machine, opcode_limit)
         asked.append(machine.position)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pickle_reader, "run_common", noted)
+        patch.setattr(pickle_reader, "run_fast", noted)
         read = read_pickle(data, name="p", opcode_limit=100_000)
     assert len(asked) < read.opcodes / 50
 

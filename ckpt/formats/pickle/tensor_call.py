@@ -17,7 +17,7 @@ from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persiste
 _NUMBER = rb"(?:K.|M..|J.{4})"
 _TUPLE = rb"(" + _NUMBER + rb"{1,3}[\x85\x86\x87]|\(" + _NUMBER + rb"{4,8}t)r(.{4})"
 _WORDS = rb"(?s)h.\(\(h(.)h(.)X(.{4})(\d{1,10})r(.{4})h(.)(" + _NUMBER + rb")tr(.{4})"
-_ROW = re.compile(
+_TENSOR = re.compile(
     _WORDS + rb"Q(" + _NUMBER + rb")" + _TUPLE + _TUPLE + rb"\x89h(.)\)Rr(.{4})tr(.{4})Rr(.{4})"
 )
 # The groups of the pattern.
@@ -36,7 +36,7 @@ Tuples = dict[bytes, tuple[tuple[int, ...], int]]
 _KNOWN = 10_000
 
 
-class Row(Call):
+class TensorCall(Call):
     """The call that rebuilds a tensor; its arguments are described when they are asked for.
 
     Attributes:
@@ -121,7 +121,7 @@ class Row(Call):
         return [name, identity, shape, stride, hooks, ListNode("tuple", [*arguments])]
 
 
-def row_at(data: bytes, position: int, memo: list[object], tuples: Tuples) -> Row | None:
+def tensor_at(data: bytes, position: int, memo: list[object], tuples: Tuples) -> TensorCall | None:
     """The tensor whose opcodes stand at `position`, if they are of the usual form.
 
     Args:
@@ -130,7 +130,7 @@ def row_at(data: bytes, position: int, memo: list[object], tuples: Tuples) -> Ro
         memo: What is remembered, by slot.
         tuples: Numbers that were read before, by their bytes.
     """
-    found = _ROW.match(data, position)
+    found = _TENSOR.match(data, position)
     if found is None:
         return None
     begin = len(memo)
@@ -150,12 +150,12 @@ def row_at(data: bytes, position: int, memo: list[object], tuples: Tuples) -> Ro
     numel, first = _number(found[_NUMEL]), _number(found[_FIRST])
     if not sizes[0] or not steps[0] or numel < 0 or first < 0:
         return None
-    row = Row()
-    row.begin, row.end, row.opcodes = begin, found.end(), _OPCODES + sizes[1] + steps[1]
-    row.key, row.numel, row.first = key.decode("ascii"), numel, first
-    row.kind, row.shape, row.stride = storage, sizes[0], steps[0]  # type: ignore[assignment]
-    row._found, row._words, row._places = found, words, places  # type: ignore[assignment]
-    return row
+    tensor = TensorCall()
+    tensor.begin, tensor.end, tensor.opcodes = begin, found.end(), _OPCODES + sizes[1] + steps[1]
+    tensor.key, tensor.numel, tensor.first = key.decode("ascii"), numel, first
+    tensor.kind, tensor.shape, tensor.stride = storage, sizes[0], steps[0]  # type: ignore[assignment]
+    tensor._found, tensor._words, tensor._places = found, words, places  # type: ignore[assignment]
+    return tensor
 
 
 def _recalled(text: Text, found: "re.Match[bytes]", group: int) -> Text:

@@ -11,7 +11,7 @@ import struct
 from ckpt.formats.pickle.globals import TENSOR_V2
 from ckpt.formats.pickle.machine import MARK, MEMO_LIMIT, Machine
 from ckpt.formats.pickle.nodes import Global, ListNode, Text
-from ckpt.formats.pickle.row import REMEMBERED, Row, row_at
+from ckpt.formats.pickle.tensor_call import REMEMBERED, TensorCall, tensor_at
 
 _LONGEST = 5  # bytes of an opcode below and its argument, without the text that may follow
 _u4 = struct.Struct("<I").unpack_from
@@ -21,7 +21,7 @@ _BININT1, _BINUNICODE, _SHORT_BINUNICODE = ord("K"), ord("X"), 0x8C
 _BINGET, _LONG_BINPUT, _MEMOIZE = ord("h"), ord("r"), 0x94
 _REDUCE, _BINPERSID = ord("R"), ord("Q")
 _CONSTANTS = {ord("N"): None, 0x88: True, 0x89: False}
-COMMON = frozenset(
+FAST = frozenset(
     {
         *(_MARK, _TUPLE, _TUPLE2, _EMPTY_TUPLE, _BININT1, _BINUNICODE, _SHORT_BINUNICODE),
         *(_BINGET, _LONG_BINPUT, _MEMOIZE, _REDUCE, _BINPERSID, *_CONSTANTS),
@@ -29,9 +29,9 @@ COMMON = frozenset(
 )
 
 
-def run_common(machine: Machine, opcode_limit: int) -> None:
+def run_fast(machine: Machine, opcode_limit: int) -> None:
     """Execute opcodes up to the first that is for the table, or to the limit."""
-    data, stack, row = machine.data, machine.stack, machine.memo.row
+    data, stack, slots = machine.data, machine.stack, machine.memo.slots
     push, position, opcodes = stack.append, machine.position, machine.opcodes
     # An opcode that ends here or before is not cut short, and does not cross its frame's end.
     end = machine.frame_end if machine.frame_end > position else len(data)
@@ -43,26 +43,26 @@ def run_common(machine: Machine, opcode_limit: int) -> None:
             if code == _LONG_BINPUT:
                 (slot,) = _u4(data, position + 1)
                 top = stack[-1]
-                if slot != len(row) or slot >= room or top is MARK:
+                if slot != len(slots) or slot >= room or top is MARK:
                     break
-                row.append(top)
+                slots.append(top)
                 position += 5
             elif code == _BININT1:
                 push(data[position + 1])
                 position += 2
             elif code == _BINGET:
-                value = row[data[position + 1]]
+                value = slots[data[position + 1]]
                 if type(value) is Global and value.name == TENSOR_V2 and end == len(data):
-                    tensor = row_at(data, position, row, machine.tuples)
+                    tensor = tensor_at(data, position, slots, machine.tuples)
                     if (
                         tensor is not None
-                        and len(row) + REMEMBERED <= room
+                        and len(slots) + REMEMBERED <= room
                         and opcodes + tensor.opcodes <= opcode_limit
                     ):
-                        machine.run_row(tensor)
+                        machine.push_tensor(tensor)
                         position, opcodes = tensor.end, opcodes + tensor.opcodes
                         continue
-                elif type(value) is Text or type(value) is Row:
+                elif type(value) is Text or type(value) is TensorCall:
                     machine.start, machine.position = position, position + 2
                     machine.recall(data[position + 1])
                     position += 2
@@ -108,9 +108,9 @@ def run_common(machine: Machine, opcode_limit: int) -> None:
                 stack[-1] = machine.refer(stack[-1])
                 position += 1
             elif code == _MEMOIZE:
-                if len(row) >= room or stack[-1] is MARK:
+                if len(slots) >= room or stack[-1] is MARK:
                     break
-                row.append(stack[-1])
+                slots.append(stack[-1])
                 position += 1
             elif code == _SHORT_BINUNICODE:
                 after = position + 2 + data[position + 1]
