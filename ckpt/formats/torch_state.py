@@ -1,6 +1,6 @@
-"""A pickle of `torch.save` as a state_dict: which one, its tensors, and all that is beside it.
+"""The state_dict in a pickle of `torch.save`: its choice, its tensors, and the rest of the pickle.
 
-The containers differ in where a storage's bytes are; what the pickle says is the same.
+The containers differ only in where they keep a storage's bytes.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import FindStorage, entries_of, entry_of, metadata_of, texts_of
 from ckpt.tensors import Span, TensorEntry, tensor_spans
 
-_STEPS = 3  # an opcode; what is not shared takes two at most
+_STEPS = 3  # for each opcode; a node that is not shared takes two at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class TorchState:
 
     Attributes:
         entries: In the order of the pickle.
-        rest: What is no tensor of the state_dict, fit for JSON.
-        beside: By their paths, mappings and lists that may name its tensors as well: the other
+        rest: Everything except the tensors of the state_dict, as valid JSON.
+        beside: By path, other mappings and lists that may name its tensors: the other
             state_dicts of the file, an optimizer's state by name, its `param_names` or `params`.
-            They follow a rename, if it was not limited to one state_dict.
+            They follow a rename unless it is limited to one state_dict.
     """
 
     entries: Sequence[TensorEntry]
@@ -40,29 +40,29 @@ class TorchState:
 
     @property
     def spans(self) -> Sequence[Span]:
-        """Where whole tensors lie, those beside the state_dict included."""
+        """The ranges of whole tensors, including those outside the state_dict."""
         return tensor_spans([*self.entries, *self._others])
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
-        """Where else some of these keys stand, and follow."""
+        """The paths in `beside` that name some of these keys."""
         return [
-            path for path, each in self.beside.items() if any(text in keys for text in _texts(each))
+            path for path, node in self.beside.items() if any(text in keys for text in _texts(node))
         ]
 
     def renamed(
         self, pickle: bytes, read: ParsedPickle, new_keys: Mapping[str, str], *, name: str
     ) -> bytes:
-        """The pickle with other keys; the versions of modules move along.
+        """The pickle with other keys; the versions of modules follow them.
 
         Args:
             pickle: Its bytes.
-            read: What they were read as.
+            read: The same, parsed.
             new_keys: Old key to new key; keys that are not in it keep their name.
-            name: What to call the file in messages.
+            name: Of the file, for messages.
 
         Raises:
-            KeyCollisionError: Two keys, of which one may hold no tensor, would be the same.
-            FormatError: A key that changes is no text, or no longer would be.
+            KeyCollisionError: Two keys would be the same; one of them may hold no tensor.
+            FormatError: A key that changes is not text, or its new name is not valid.
         """
         full = {entry.key: new_keys.get(entry.key, entry.key) for entry in self.entries}
         changed = [old for old, new in full.items() if old != new]
@@ -70,40 +70,61 @@ class TorchState:
             return pickle
         mapping = self._chosen.mapping
         texts = {str(key) for key in texts_of(mapping)} if mapping else set[str]()
-        for key in changed:
-            if key not in texts:
-                raise FormatError(
-                    f"{name}: {key} is no text in this file, and keeps its name",
-                    hint="-o FILE.safetensors writes the tensors alone, under any name",
-                )
-        assert mapping is not None  # it has the texts
-        # One that was empty may stay so.
+        fixed = [key for key in changed if key not in texts]
+        if mapping is None or fixed:
+            raise FormatError(
+                f"{name}: {fixed[0]} is not a text key in this file, so it cannot be renamed",
+                hint="-o FILE.safetensors writes the tensors alone, under any names",
+            )
+        # A key that was empty may stay empty.
         keys = [new for old, new in full.items() if old or new]
         expect_keys(name, [*keys, *(texts - full.keys())])
         renames = key_renames(mapping, full)
-        for each in (mapping, *self.beside.values()):
-            metadata = metadata_of(each) if isinstance(each, DictNode) else None
+        for node in (mapping, *self.beside.values()):
+            metadata = metadata_of(node) if isinstance(node, DictNode) else None
             if metadata is not None:
                 renames += module_renames(metadata, full)
-        for each in self.beside.values():
-            renames += _followed(each, full, name)
+        for node in self.beside.values():
+            renames += _followed(node, full, name)
         return rename_texts(pickle, read, renames)
+
+
+@dataclass(frozen=True, slots=True)
+class TorchFile:
+    """The part of a `ckpt.formats.checkpoint.Checkpoint` that the containers of torch share."""
+
+    state: TorchState
+
+    @property
+    def entries(self) -> Sequence[TensorEntry]:
+        return self.state.entries
+
+    @property
+    def rest(self) -> Mapping[str, Any]:
+        return self.state.rest
+
+    @property
+    def aliases(self) -> Sequence[str]:
+        return ()
+
+    def also_named(self, keys: Container[str]) -> Sequence[str]:
+        return self.state.also_named(keys)
 
 
 def read_state(
     read: ParsedPickle, find_storage: FindStorage, *, name: str, where: str, inside: str | None
 ) -> TorchState:
-    """The state_dict that is meant, and the rest.
+    """The state_dict that a ref names, and the rest.
 
     Args:
         read: The pickle.
-        find_storage: Where a storage's bytes are.
-        name: What to call the file in messages.
-        where: What to call the pickle.
+        find_storage: Gives the place of a storage's bytes.
+        name: Of the file, for messages.
+        where: Of the pickle, for messages.
         inside: As after ``FILE::``.
 
     Raises:
-        FormatError: There is no telling which is meant, or a tensor is not well-formed.
+        FormatError: The choice is ambiguous, or a tensor is not well-formed.
     """
     contents = find(read.root, name=where, step_limit=_STEPS * read.opcodes + 1000)
     chosen = choose(contents, inside, name=name)
@@ -124,7 +145,7 @@ def read_state(
 
 
 def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNode | ListNode]]:
-    """What else in the file may name the tensors of the state_dict, and where it stands."""
+    """The path and the node of everything else that may name the tensors of the state_dict."""
     for path, mapping, _ in contents.state_dicts:
         if mapping is not chosen.mapping:
             yield dotted(path), mapping
@@ -147,14 +168,14 @@ def _texts(beside: DictNode | ListNode) -> list[Text]:
 def _followed(
     beside: DictNode | ListNode, new_keys: Mapping[str, str], name: str
 ) -> list[tuple[Text, str]]:
-    """What changes in something that names the tensors as well."""
+    """The texts of `beside` that change, each with its new text."""
     own = _texts(beside)
     expect_keys(name, [new_keys.get(text, str(text)) for text in own if text])
     return [(text, new_keys[text]) for text in own if text in new_keys]
 
 
 def _rest(root: object, chosen: Chosen) -> dict[str, Any]:
-    """What is beside the tensors of the state_dict, and its module versions whole."""
+    """Everything except the tensors of the state_dict, with all of its module versions."""
     rest = _beside(root, chosen.path, chosen.mapping, [SHOWN_ITEMS])
     metadata = metadata_of(chosen.mapping) if chosen.mapping else None
     if metadata is not None:
@@ -165,7 +186,7 @@ def _rest(root: object, chosen: Chosen) -> dict[str, Any]:
 def _beside(
     node: object, path: Sequence[str], chosen: DictNode | None, budget: list[int]
 ) -> dict[str, Any]:
-    """What stands along the path to the chosen state_dict; the path is bounded in length."""
+    """The values beside the path to the chosen state_dict; the path is bounded in length."""
     shown: dict[str, Any] = {}
     for key, value in node.items if isinstance(node, DictNode) else ():
         if path and key == path[0]:

@@ -97,7 +97,7 @@ def _archive(path: Path) -> None:
 
 
 ODD = [
-    (Path.mkdir, 3, "a folder that holds no indexes"),
+    (Path.mkdir, 3, "a folder with no indexes"),
     (_fifo, 3, "not a regular file"),
     (_loop, 2, "symbolic links"),
     (_device, 3, "not a regular file"),
@@ -185,7 +185,7 @@ def test_output_that_stands_is_kept_unless_forced(ckpt: Run, old: Path, folder: 
         ("[1]", "a map is an object"),
         ("{}", "a map is an object"),
         ('{"conv1": 1}', "both must be keys"),
-        ('{"conv1": "a", "conv1": "b"}', "stands twice"),
+        ('{"conv1": "a", "conv1": "b"}', "appears twice"),
         ("{", "a map or list of rules is JSON"),
         ('{"conv9": "a"}', "'conv9' is none of the 8 keys"),
     ],

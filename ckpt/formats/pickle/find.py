@@ -1,7 +1,7 @@
-"""Where a pickle's tensors and state_dicts are, and which of them is meant.
+"""Finds a pickle's tensors and state_dicts, and chooses the one that a ref names.
 
-Walks the nodes without recursion, bounded in depth and steps: they may share and contain
-each other as the file likes.
+Walks the nodes without recursion, bounded in depth and steps, since they may be shared and
+circular.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,15 +23,15 @@ Path = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a pickle holds.
+    """The content of a pickle.
 
     Attributes:
         tensors: Every tensor with its path from the root.
-        state_dicts: Mappings that hold tensors themselves, reached by text keys alone; each
-            with its path and with how many it holds.
-        optimizers: Mappings that have what `Optimizer.state_dict` gives, with their paths.
-        parameter_states: Identities of what these hold for each parameter, which is no
-            state_dict, whether a number or a name leads to it.
+        state_dicts: Mappings that hold tensors themselves and are reached by text keys alone,
+            each with its path and its number of tensors.
+        optimizers: Mappings with the keys of `Optimizer.state_dict`, with their paths.
+        parameter_states: Identities of the mappings that these hold for each parameter, which
+            are not state_dicts, whether their key is a number or a name.
     """
 
     tensors: list[tuple[Path, Call]]
@@ -42,12 +42,12 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The state_dict that is meant.
+    """The chosen state_dict.
 
     Attributes:
-        path: Where it stands, from the root.
-        mapping: It; None where no mapping has all the tensors, as in an optimizer's state: their
-            keys are dotted paths then.
+        path: From the root.
+        mapping: The state_dict; None if no mapping has all the tensors, as in an optimizer's
+            state: their keys are dotted paths then.
         tensors: Each with its key, in the order of the file.
     """
 
@@ -60,17 +60,17 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
     """Find the tensors and the state_dicts.
 
     Args:
-        root: What the pickle describes.
-        name: What to call it in messages.
-        step_limit: More steps than this are refused; a pickle that shares little takes one
-            for each of its opcodes at most.
+        root: The root of the pickle's description.
+        name: Of the pickle, for messages.
+        step_limit: More steps than this are refused; a pickle that shares little takes at most
+            one for each of its opcodes.
 
     Raises:
-        FormatError: It is nested too deep, in a circle, or shared beyond measure.
+        FormatError: It is nested too deeply or in a circle, or its parts are shared too often.
     """
     contents = Contents([], [], [], set())
     path: list[object] = []
-    # One iterator a level: what waits to be visited takes no memory, however often it is shared.
+    # One iterator for each level: nodes still to be visited take no memory, even if often shared.
     levels: list[Iterator[tuple[object, object]]] = [iter(((None, root),))]
     for _ in range(step_limit):
         child = next(levels[-1], None)
@@ -88,17 +88,16 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
                 raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")
             path.append(key)
             levels.append(_children(node))
-    raise FormatError(f"{name}: its parts are shared so often that they never end")
+    raise FormatError(f"{name}: its parts are shared too often to be searched")
 
 
 def _is_plain_tensor(node: object) -> bool:
-    """A tensor without attributes, in which there is nothing to find."""
+    """Whether it is a tensor without attributes, so that there is nothing to find in it."""
     return isinstance(node, Call) and node.function in (TENSOR_V1, TENSOR_V2, TENSOR_V3)
 
 
 def _note(contents: Contents, path: Path, node: object, name: str) -> None:
     if is_tensor(node):
-        assert isinstance(node, Call)
         contents.tensors.append((path, node))
     elif isinstance(node, DictNode):
         if _unique_texts(node, path, name) >= _OPTIMIZER:
@@ -116,13 +115,13 @@ def _note(contents: Contents, path: Path, node: object, name: str) -> None:
 def _parameter_states(optimizer: DictNode) -> Iterator[int]:
     for key, state in optimizer.items:
         if key == "state" and isinstance(state, DictNode):
-            yield from (id(each) for _, each in state.items)
+            yield from (id(values) for _, values in state.items)
 
 
 def _unique_texts(mapping: DictNode, path: Path, name: str) -> set[str]:
     """The keys that are text.
 
-    No dict that was pickled has a key twice; readers differ in which of them they take.
+    A pickled dict never has a key twice; readers differ in which of two they take.
     """
     seen: set[str] = set()
     others: set[str] = set()
@@ -130,14 +129,14 @@ def _unique_texts(mapping: DictNode, path: Path, name: str) -> set[str]:
         text = key if isinstance(key, str) else identity(key)
         taken = seen if isinstance(key, str) else others
         if text in taken:
-            raise FormatError(f"{name}: {dotted((*path, key))}: stands twice")
+            raise FormatError(f"{name}: {dotted((*path, key))}: appears twice")
         if text is not None:
             taken.add(text)
     return seen
 
 
 def _children(node: DictNode | ListNode | Call) -> Iterator[tuple[object, object]]:
-    """What a node contains, each with what leads to it; a key may contain something as well."""
+    """The key and node of everything that a node contains; a key may contain nodes too."""
     if isinstance(node, DictNode):
         for key, value in node.items:
             yield key, value
@@ -154,26 +153,26 @@ def _children(node: DictNode | ListNode | Call) -> Iterator[tuple[object, object
 
 
 def _attributes(tensor: Call) -> Iterator[object]:
-    """What a tensor that is made of another one, as a Parameter is, has besides that one."""
+    """The other arguments of a tensor that is made of another one, such as a Parameter."""
     for argument in tensor.arguments:
         within = argument.items if isinstance(argument, ListNode) else [argument]
-        yield from (each for each in within if not is_tensor(each))
+        yield from (node for node in within if not is_tensor(node))
 
 
 def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
-    """The state_dict that is meant.
+    """Choose a state_dict.
 
     Args:
         contents: All that the file holds.
-        inside: Its dotted path, or that of something that has tensors further down, such as
-            an optimizer's state; None for the only one that there is. The root is none if a
+        inside: Its dotted path, or that of a value with tensors further down, such as
+            an optimizer's state; None for the only state_dict. The root does not count if a
             mapping in it holds more tensors than it does itself: a training checkpoint with a
             loose tensor beside its model. `ALL` for the first of several with the same keys.
-        name: What to call the file in messages.
+        name: Of the file, for messages.
 
     Raises:
         FormatError: There is none.
-        AmbiguousStateError: There are several and no telling which.
+        AmbiguousStateError: There are several to choose from.
     """
     named: dict[str, tuple[tuple[str, ...], DictNode]] = {}
     twice = set[str]()
@@ -182,8 +181,7 @@ def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
         named.setdefault(dotted(path), (path, mapping))
     likely = _likely(contents)
     paths = {dotted(path): named[dotted(path)] for path in likely}
-    if inside not in (None, ALL):
-        assert inside is not None
+    if inside is not None and inside != ALL:
         if inside in twice:
             raise _doubled(name, inside)
         if inside in named:
@@ -206,11 +204,11 @@ def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
 
 
 def _doubled(name: str, path: str) -> FormatError:
-    return FormatError(f"{name}: two of its state_dicts are both called {path!r}")
+    return FormatError(f"{name}: two of its state_dicts have the name {path!r}")
 
 
 def _likely(contents: Contents) -> list[tuple[str, ...]]:
-    """Paths of what may be meant; that of the root alone, if it may be."""
+    """Paths of the candidates; only that of the root, if it is one."""
     counts = {path: count for path, _, count in _without_scores(contents)}
     if () in counts:
         if counts[()] >= max(counts.values()):
@@ -220,16 +218,16 @@ def _likely(contents: Contents) -> list[tuple[str, ...]]:
 
 
 def _without_scores(contents: Contents) -> list[tuple[tuple[str, ...], DictNode, int]]:
-    """The state_dicts but for those of scalars alone, if others are left.
+    """The state_dicts that hold more than scalars, or all if none does.
 
     Trainers keep scores as tensors: the best of a checkpoint callback, a loss scale.
     """
-    left = [each for each in contents.state_dicts if not _is_scores(each[1])]
+    left = [found for found in contents.state_dicts if not _is_scores(found[1])]
     return left or contents.state_dicts
 
 
 def _is_scores(mapping: DictNode) -> bool:
-    tensors = [value for _, value in mapping.items if isinstance(value, Call) and is_tensor(value)]
+    tensors = [value for _, value in mapping.items if is_tensor(value)]
     return bool(tensors) and all(map(_is_scalar, tensors))
 
 
@@ -239,7 +237,7 @@ def _is_scalar(tensor: Call) -> bool:
 
 
 def _same_keys(found: Iterable[tuple[tuple[str, ...], DictNode]]) -> bool:
-    """Whether the first has all the keys that the others have."""
+    """Whether the first has all keys of the others."""
     first, *others = [
         {key for key, _ in mapping.items if isinstance(key, str)} for _, mapping in found
     ]
@@ -254,15 +252,13 @@ def _direct(path: tuple[str, ...], mapping: DictNode, name: str) -> Chosen:
     except ValueError as error:
         raise FormatError(f"{name}: {dotted(path) or 'its root'}: {error}") from error
     tensors = [
-        (key, value)
-        for key, (_, value) in zip(keys, items, strict=True)
-        if isinstance(value, Call) and is_tensor(value)
+        (key, value) for key, (_, value) in zip(keys, items, strict=True) if is_tensor(value)
     ]
     return Chosen(path, mapping, tensors)
 
 
 def _below(contents: Contents, inside: str, paths: list[str], name: str) -> Chosen:
-    """The tensors below a dotted path, whatever holds them."""
+    """The tensors below a dotted path."""
     for path, _ in contents.tensors:
         for length in range(1, len(path)):
             top = path[:length]
@@ -273,9 +269,11 @@ def _below(contents: Contents, inside: str, paths: list[str], name: str) -> Chos
 
 def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
     """All tensors below `top`, by their paths from there."""
-    below = [(path[len(top) :], each) for path, each in contents.tensors if path[: len(top)] == top]
+    below = [
+        (path[len(top) :], tensor) for path, tensor in contents.tensors if path[: len(top)] == top
+    ]
     if not below:
-        raise FormatError(f"{name}: a torch file that holds no tensors")
+        raise FormatError(f"{name}: a torch file without tensors")
     if below[0][0] == ():
         raise FormatError(
             f"{name}: a single tensor, not a state_dict",
@@ -285,10 +283,10 @@ def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
         try:
             keys = [shown_path(path, with_types=with_types) for path, _ in below]
         except ValueError as error:
-            raise FormatError(f"{name}: {error} on the way to a tensor") from error
+            raise FormatError(f"{name}: {error} on the path to a tensor") from error
         if len(set(keys)) == len(keys):
-            return Chosen(top, None, list(zip(keys, (each for _, each in below), strict=True)))
-    raise FormatError(f"{name}: two of its tensors have paths that look the same")
+            return Chosen(top, None, list(zip(keys, (tensor for _, tensor in below), strict=True)))
+    raise FormatError(f"{name}: two of its tensors have the same path as text")
 
 
 def _hint(name: str, paths: list[str]) -> str | None:

@@ -1,10 +1,10 @@
 """The opcode reader: a pickle becomes plain descriptions, and nothing in it is run.
 
-Source of the opcodes: CPython's `Lib/pickletools.py`; which of them matter: what `torch.save`
-and the pickle protocols 2 to 5 emit for state_dicts. Every global must stand on the
+Source of the opcodes: CPython's `Lib/pickletools.py`; the table holds those that `torch.save`
+and the pickle protocols 2 to 5 emit for state_dicts. Every global must be on the
 allow-list; an unknown one, or an opcode that needs one, is refused with its offset. There is
-no fallback. The loop is iterative and bounded in opcodes, memo and stack. The table below can
-do all of it; `fast` does most of it sooner.
+no fallback. The loop is iterative and bounded in opcodes, memo and stack. The table below is
+complete; `fast` runs the most frequent opcodes.
 """
 
 import struct
@@ -23,12 +23,12 @@ _STOP = ord(".")
 
 @dataclass(frozen=True, slots=True)
 class ParsedPickle:
-    """A pickle that was read.
+    """A parsed pickle.
 
     Attributes:
-        root: What it describes.
-        frames: Where the FRAME opcodes of protocol 4 stand.
-        opcodes: How many there were.
+        root: The description of its value.
+        frames: Offsets of the FRAME opcodes of protocol 4.
+        opcodes: Their number.
         nbytes: Bytes of the pickle, its STOP included.
     """
 
@@ -48,24 +48,24 @@ class ParsedPickle:
 
     @property
     def persistents(self) -> list[Persistent]:
-        """Every reference to something outside."""
+        """Every reference to something outside the pickle."""
         return [*self._persistents, *(tensor.persistent for tensor in self._tensors)]
 
 
 def read_pickle(
     data: bytes, *, name: str, opcode_limit: int, allowed: frozenset[str] = ALLOWED
 ) -> ParsedPickle:
-    """Describe what a pickle holds.
+    """Describe the content of a pickle.
 
     Args:
         data: The whole pickle; nothing may follow its STOP.
-        name: What to call it in messages.
+        name: Of the pickle, for messages.
         opcode_limit: More opcodes than this are refused.
         allowed: The globals that it may name.
 
     Raises:
-        RefusedGlobalError: It names something that no tensor needs.
-        FormatError: It is damaged, too large, or does what torch never writes.
+        RefusedGlobalError: It names another global.
+        FormatError: It is damaged, too large, or has opcodes that torch never writes.
     """
     read = read_first_pickle(data, name=name, opcode_limit=opcode_limit, allowed=allowed)
     if read.nbytes != len(data):
@@ -76,10 +76,10 @@ def read_pickle(
 def read_first_pickle(
     data: bytes, *, name: str, opcode_limit: int, allowed: frozenset[str] = ALLOWED
 ) -> ParsedPickle:
-    """Like `read_pickle`, of data in which something else may follow the pickle.
+    """Like `read_pickle`, but other data may follow the pickle.
 
     Raises:
-        CutShortError: The pickle goes on after `data`.
+        TruncatedError: The pickle goes on after `data`.
     """
     machine = Machine(data, name, allowed)
     try:
@@ -98,22 +98,22 @@ def read_first_pickle(
 
 
 def _run(machine: Machine, opcode_limit: int) -> object:
-    """Execute until STOP and answer what is on the stack."""
+    """Execute until STOP and return the value on the stack."""
     data = machine.data
     if data[:1] != b"\x80":
-        raise machine.fault("does not begin with the protocol, as pickles of protocol 2 to 5 do")
+        raise machine.fault("does not begin with a protocol, as pickles of protocol 2 to 5 do")
     while True:
         if machine.position < len(data) and data[machine.position] in FAST:
             run_fast(machine, opcode_limit)
         machine.start = machine.position
         if machine.start >= len(data):
-            raise machine.cut_short()
+            raise machine.truncated()
         code = data[machine.start]
         machine.position += 1
         machine.opcodes += 1
         if code == _STOP:
             if len(machine.stack) != 1 or machine.stack[0] is MARK:
-                raise machine.fault(f"leaves {len(machine.stack)} values, one was expected")
+                raise machine.fault(f"leaves {len(machine.stack)} values, expected one")
             return machine.stack[0]
         if machine.opcodes > opcode_limit:
             raise machine.fault(f"over {opcode_limit:,} opcodes, more than its tensors need")
@@ -126,7 +126,7 @@ def _run(machine: Machine, opcode_limit: int) -> object:
         operation(machine)
 
 
-def _number(kind: str, nbytes: int) -> Callable[[Machine], int]:
+def _unpacked(kind: str, nbytes: int) -> Callable[[Machine], int]:
     unpack = struct.Struct(kind).unpack
 
     def read(machine: Machine) -> int:
@@ -135,8 +135,8 @@ def _number(kind: str, nbytes: int) -> Callable[[Machine], int]:
     return read
 
 
-_U1, _U2, _U4, _U8 = (_number(k, n) for k, n in (("<B", 1), ("<H", 2), ("<I", 4), ("<Q", 8)))
-_I4 = _number("<i", 4)
+_U1, _U2, _U4, _U8 = (_unpacked(k, n) for k, n in (("<B", 1), ("<H", 2), ("<I", 4), ("<Q", 8)))
+_I4 = _unpacked("<i", 4)
 
 
 def _pushes(value: Callable[[Machine], object]) -> Callable[[Machine], None]:
@@ -154,14 +154,14 @@ def _tuple(size: int) -> Callable[[Machine], None]:
 def _append(machine: Machine, values: list[object]) -> None:
     target = machine.stack[-1]
     if not isinstance(target, ListNode) or target.kind == "tuple":
-        raise TypeError("appends to what is no list")
+        raise TypeError("appends to something other than a list")
     target.items.extend(values)
 
 
 def _set_items(machine: Machine, values: list[object]) -> None:
     target = machine.stack[-1]
     if not isinstance(target, DictNode) or len(values) % 2:
-        raise TypeError("sets items of what is no dict")
+        raise TypeError("sets items of something other than a dict")
     target.items.extend(zip(values[::2], values[1::2], strict=True))
 
 
@@ -171,7 +171,7 @@ def _build(machine: Machine) -> None:
         case (DictNode(ordered=True, state=None) | Call(state=None)) as target:
             target.state = state
         case _:
-            raise TypeError("sets state on what has none")
+            raise TypeError("sets state on something that cannot have it")
 
 
 def _reduce(machine: Machine) -> None:
@@ -182,7 +182,7 @@ def _reduce(machine: Machine) -> None:
 def _stack_global(machine: Machine) -> None:
     attribute, module = machine.pop(), machine.pop()
     if not isinstance(attribute, str) or not isinstance(module, str):
-        raise TypeError("a global whose name is no text")
+        raise TypeError("a global whose name is not text")
     machine.name_global(module, attribute)
 
 
@@ -192,7 +192,7 @@ def _global(machine: Machine) -> None:
 
 
 def _instance(machine: Machine) -> None:
-    """INST: names its class by itself; no protocol that torch uses writes it."""
+    """INST names its class itself; no protocol that torch uses writes it."""
     _global(machine)
     raise machine.fault(f"opcode INST at offset {machine.start:,}, which torch.save does not write")
 
@@ -206,7 +206,7 @@ def _long(machine: Machine, nbytes: int) -> None:
 def _protocol(machine: Machine) -> None:
     protocol = _U1(machine)
     if not 2 <= protocol <= 5 or machine.start:
-        raise machine.fault(f"pickle protocol {protocol}, 2 to 5 were expected")
+        raise machine.fault(f"pickle protocol {protocol}, expected 2 to 5")
 
 
 def _frame(machine: Machine) -> None:
