@@ -71,7 +71,7 @@ class TorchArchive:
         """
         span = self.spans.get(f"data/{storage.key}")
         if span is None:
-            raise FormatError(f"{self.source.name}: the record data/{storage.key} is missing")
+            raise FormatError(f"{self.source.name}: lacks the record data/{storage.key}")
         if storage.view is not None:
             raise ValueError("a view of a storage, which no zip archive has")
         return span

@@ -56,7 +56,7 @@ FOREIGN = {
     "program": (b"\x7fELF\x02\x01", "a program", ""),
     "tar of torch": (
         _tar("sys_info"),
-        "a torch.save file in its form before torch 0.1.10",
+        "a tar archive that torch.save wrote before torch 0.1.10",
         "torch.load",
     ),
     "bare pickle": (pickle.dumps({"a": 1}), "a bare pickle", "torch.save"),
@@ -99,7 +99,7 @@ def test_suffix_chooses_what_is_written(suffix: str) -> None:
 
 
 def test_unknown_suffix_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match=r"a\.onnx: no known suffix"):
+    with pytest.raises(UsageError, match=r"a\.onnx: unknown suffix"):
         format_for(Path("a.onnx"))
 
 

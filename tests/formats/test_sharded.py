@@ -208,7 +208,7 @@ def test_fault_22_shard_of_another_container(tmp_path: Path) -> None:
     tensors = weights()
     index = write(tmp_path / "a", tensors)
     torch.save(dict(list(tensors.items())[5:]), index.parent / SHARDS[1])
-    with pytest.raises(FormatError, match="its shards mix"):
+    with pytest.raises(FormatError, match="its shards have several formats"):
         read(index)
 
 

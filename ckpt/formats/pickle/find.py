@@ -273,7 +273,7 @@ def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
         (path[len(top) :], tensor) for path, tensor in contents.tensors if path[: len(top)] == top
     ]
     if not below:
-        raise FormatError(f"{name}: a torch file without tensors")
+        raise FormatError(f"{name}: a torch file that holds no tensors")
     if below[0][0] == ():
         raise FormatError(
             f"{name}: a single tensor, not a state_dict",

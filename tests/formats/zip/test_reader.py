@@ -74,7 +74,7 @@ def many(count: int) -> bytes:
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "local name differs": (lambda: patched(30, "s", b"X"), "its two headers differ in name"),
     "local name is longer": (lambda: patched(26, "H", 13), "its two headers differ in name"),
-    "central name differs": (lambda: patched(CENTRAL + 46, "s", b"X"), "another name"),
+    "central name differs": (lambda: patched(CENTRAL + 46, "s", b"X"), "differ in name"),
     "local magic": (lambda: patched(2, "B", 0), "neither a torch file"),
     "central magic": (lambda: patched(CENTRAL, "B", 0), "its directory is damaged"),
     "duplicate": (doubled, "two members have the same name"),
@@ -89,7 +89,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "trailing byte": (lambda: GOOD + b"\0", "does not end like a zip archive"),
     "trailing archive": (lambda: GOOD + GOOD, "its zip64 end record is not at the stated offset"),
     "comment": (lambda: patched(END + 20, "H", 1) + b"x", "does not end like a zip archive"),
-    "bytes before the directory": (lambda: inserted(CENTRAL, bytes(8)), "belong to nothing"),
+    "bytes before the directory": (lambda: inserted(CENTRAL, bytes(8)), "belong to no member"),
     "other descriptor": (
         lambda: patched(GOOD.index(b"PK\x07\x08") + 8, "I", 7),
         "bytes after it belong to no member",
@@ -130,10 +130,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "more members than lines": (
         lambda: counts(100), "members in a directory"
     ),
-    "fewer members than lines": (lambda: counts(1), "lists more than it counts"),
-    "several disks": (lambda: patched(END64 + 16, "I", 1), "in several parts"),
-    "name that is no utf-8": (lambda: patched(CENTRAL + 46, "s", b"\xff"), "is no UTF-8"),
-    "name with a nul": (lambda: patched(CENTRAL + 47, "s", b"\0"), "is not a valid name of a member"),
+    "fewer members than lines": (lambda: counts(1), "bytes after its last member"),
+    "several disks": (lambda: patched(END64 + 16, "I", 1), "of several parts"),
+    "name that is no utf-8": (lambda: patched(CENTRAL + 46, "s", b"\xff"), "is not UTF-8"),
+    "name with a nul": (lambda: patched(CENTRAL + 47, "s", b"\0"), "not a valid name of a member"),
     "end record alone": (lambda: GOOD[-22:], "zip archive without the data.pkl"),
 }  # fmt: skip
 
