@@ -6,9 +6,9 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar o
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults soak lint wheel fresh-clone bench
+.PHONY: help demo test test-all faults soak lint wheel fresh-clone bench mutants
 help: ## List the targets.
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+	@awk -F ':.*## ' 'NF > 1 && /^[a-z]/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Train, register, rename and score the MNIST network in a scratch folder.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -45,6 +45,10 @@ bench: $(READY) ## Measure the commands beside cp, import torch and hand-written
 	$(PIP) --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/tips.py
+
+mutants: $(READY) ## Break the code in small ways, and count what its tests notice.
+	@$(PIP) --quiet -c constraints.txt -e '.[mutants]'
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up .venv: ckpt, its dependencies and the development tools"

@@ -1,7 +1,7 @@
 """ckpt: rename, diff and version PyTorch checkpoints without running them.
 
-What `ckpt X` does, `ckpt.X` does: the function X of `ckpt.ops.X`. Nothing is imported before it is
-used, and torch only where tensors are asked for, a definition is built or a model is trained.
+The command `ckpt X` is the function `ckpt.X`, defined in `ckpt.ops.X`. Modules are imported on
+first use; torch only to return tensors, build a definition or train a model.
 """
 
 import sys
@@ -58,7 +58,7 @@ __all__ = [
     "verify",
 ]
 
-# Names that are not those of their modules.
+# Functions that their module is not named after.
 _ELSEWHERE = {
     "Registry": "ckpt.registry.registry",
     "open": "ckpt.ops.load",
@@ -68,10 +68,10 @@ _ELSEWHERE = {
 
 
 class _Package(ModuleType):
-    """A package whose functions `show` and `train` stay, although sub-packages have their names."""
+    """Keeps the functions `show` and `train`, although sub-packages have the same names."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Leave a function's name alone where the import system binds a sub-package to it."""
+        """Ignore the import system when it binds a sub-package to the name of a function."""
         if not (name in __all__ and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 

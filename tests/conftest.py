@@ -3,6 +3,7 @@ import re
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 # Tests run side by side; torch's threads would take the cores from each other.
@@ -41,8 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The short form leaves out what is marked ``long``, unless it is asked for by name."""
-    if not SHORT or any("::" in word for word in config.args):
+    """The short form leaves out what is marked ``long``, unless files or tests are named."""
+    if not SHORT or any(Path(word).name != "tests" for word in config.args):
         return
     kept, left_out = [], []
     for item in items:
@@ -104,7 +105,7 @@ def write_duration(terminalreporter: pytest.TerminalReporter) -> None:
     if hasattr(config, "workerinput"):  # xdist's workers have a reporter too
         return
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if not is_whole or config.option.keyword or config.option.markexpr:
+    if not is_whole or config.option.keyword or config.option.markexpr or config.option.collectonly:
         return
     seconds = time.monotonic() - config.stash[BEGAN]
     last = config.cache and config.cache.get(key, None)

@@ -36,8 +36,8 @@ make .venv/.ready 2>&1 | tee setup.txt
 [ "$(wc -l <setup.txt)" -le 2 ] || fail "the set-up is not quiet"
 bare make demo 2>&1 | tee demo.txt
 scores=$(grep -c ' right: accuracy ' demo.txt) || true
-[ "$scores" = 3 ] || fail "the demo printed $scores scores instead of 3: v1, v2 and the file"
-[ "$(grep ' right: accuracy ' demo.txt | sort -u | wc -l)" = 1 ] || fail "the scores differ"
+[ "$scores" -eq 3 ] || fail "the demo printed $scores scores instead of 3: v1, v2 and the file"
+[ "$(grep ' right: accuracy ' demo.txt | sort -u | wc -l)" -eq 1 ] || fail "the scores differ"
 tail -n 1 demo.txt | grep -q 'all good' || fail "the demo's registry does not verify"
 
 echo "== make demo once more"

@@ -13,10 +13,11 @@ failed=0
 for round in 1 2 3; do
     echo "== round $round of 3, beside eight busy processes"
     # As many workers as busy processes: each test has the ninth part of a core or less.
-    CKPT_TESTS=all CKPT_EXAMPLES=random python -m pytest -q -n 8 --dist worksteal -p no:randomly \
+    CKPT_TESTS=all CKPT_EXAMPLES=random python -m pytest -q -n 8 --dist worksteal \
         || failed=1
 done
 kill $busy
 echo "== once more, in random order"
-CKPT_TESTS=all python -m pytest -q -n auto --dist worksteal -p randomly || failed=1
+CKPT_TESTS=all python -m pytest -q -n auto --dist worksteal \
+    -o addopts="--strict-markers --strict-config --import-mode=importlib" || failed=1
 exit $failed

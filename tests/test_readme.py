@@ -98,6 +98,7 @@ def without_times(text: str) -> str:
 
 
 def without_numbers(text: str) -> str:
+    text = re.sub(r"\b(\d+ min )?[\d.]+ s\b", "N s", text)  # a busy machine takes minutes
     return re.sub(r"sha256:[0-9a-f]+|[\d,.]+|-{2,}", "N", re.sub(r" +", " ", text))
 
 

@@ -8,7 +8,12 @@ from ckpt.refs import (
     DigestRef,
     FileRef,
     VersionRef,
+    expect_alias,
     expect_name,
+    is_alias,
+    is_name,
+    is_version,
+    parse_file_ref,
     parse_ref,
 )
 
@@ -34,6 +39,23 @@ from ckpt.refs import (
             ),
         ),
         ("mnist:prod", DefinitionRef("mnist:prod", VersionRef("mnist", "prod"))),
+        ("v999999999", VersionRef(None, "v999999999")),
+        ("v1234567890", VersionRef("v1234567890", "latest")),
+        ("v0", VersionRef("v0", "latest")),
+        ("x" * 128, VersionRef("x" * 128, "latest")),
+        ("sha256:3fa9", DigestRef("sha256:3fa9")),
+        ("sha256:" + "0" * 64, DigestRef("sha256:" + "0" * 64)),
+        ("a.b:v1", DefinitionRef("a.b:v1", VersionRef("a.b", "v1"))),
+        ("a-b:c", VersionRef("a-b", "c")),
+        ("_a:Net", DefinitionRef("_a:Net", None)),
+        ("runs/net.py", FileRef(Path("runs/net.py"))),
+        ("old.pt::", FileRef(Path("old.pt"))),
+        ("runs\\old", FileRef(Path("runs\\old"))),
+        (".", FileRef(Path())),
+        ("sha256:3fa", VersionRef("sha256", "3fa")),
+        ("sha256:" + "0" * 65, VersionRef("sha256", "0" * 65)),
+        ("..", FileRef(Path(".."))),
+        ("a.b@c", VersionRef("a.b", "c")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -41,7 +63,24 @@ def test_ref_is_read(text: str, ref: object) -> None:
     assert parse_ref(text) == ref
 
 
-@pytest.mark.parametrize("text", ["", "a b", "@prod", "m@", "-rf", "v3:", "é", "x" * 129])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a b",
+        "@prod",
+        "m@",
+        "-rf",
+        "v3:",
+        "é",
+        "x" * 129,
+        "m@a:b",
+        "m:a@b",
+        "m::",
+        "x.",
+        "::a",
+    ],
+)
 def test_what_is_no_ref_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_ref(text)
@@ -51,3 +90,30 @@ def test_what_is_no_ref_is_refused(text: str) -> None:
 def test_fault_23_name_that_no_file_system_should_see_is_refused(name: str) -> None:
     with pytest.raises(UsageError):
         expect_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["prod", "a", "v0", "v01", "V1", "v1234567890", "x" * 128, "a.b_c-d"]
+)
+def test_name_that_an_alias_may_have(name: str) -> None:
+    assert expect_alias(name) == expect_name(name) == name
+    assert is_alias(name)
+
+
+@pytest.mark.parametrize("name", ["latest", "v1", "v10", "v999999999"])
+def test_what_a_ref_reads_as_a_version_is_no_alias(name: str) -> None:
+    assert is_name(name)
+    assert not is_alias(name)
+    assert is_version(name) == (name != "latest")
+    with pytest.raises(UsageError, match="it names a version already"):
+        expect_alias(name)
+
+
+def test_file_with_colons_in_its_own_name_is_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse_file_ref("a.pt::model") == FileRef(Path("a.pt"), "model")
+    Path("a.pt::model").touch()
+    assert parse_file_ref("a.pt::model") == FileRef(Path("a.pt::model"))
+    assert parse_ref("a.pt::model") == FileRef(Path("a.pt::model"))

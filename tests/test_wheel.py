@@ -55,4 +55,4 @@ def test_wheel_trains_and_registers_in_an_empty_folder(wheel: Path, tmp_path: Pa
 
 
 def began(folder: Path) -> str:
-    return f"began a registry: {folder / 'registry.json'}"
+    return f"created a registry: {folder / 'registry.json'}"

@@ -1,4 +1,4 @@
-"""The command line: each command parses, calls one operation and shows what it returned.
+"""The command line: a command parses its arguments, calls one operation and prints the result.
 
 Exit codes: 0 done, 1 differs (only with --exit-code), 2 usage, 3 input refused,
 4 integrity, 5 disk or system, 6 lock or conflict, 7 remote, 130 interrupted.
@@ -18,26 +18,26 @@ from ckpt.show.look.terminal import Terminal
 
 SYSTEM = 5
 INTERRUPTED = 130
-BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for any other tool
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it for other tools
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code; the only place that catches errors."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if arguments is None and "train" not in words:
-        # The process is ours and short-lived. Looking for circles in the hundreds of thousands
-        # of nodes of a large file takes a third of the time, and finds none. A training run is
-        # neither short nor without circles, which may hold tensors.
+        # The process is short-lived. Searching the hundreds of thousands of nodes of a large
+        # file for reference cycles takes a third of the time and finds none. A training run is
+        # long, and its cycles may hold tensors.
         gc.disable()
     try:
         code = _run(words)
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain at exit again.
+        # The reader closed the pipe. Python would report that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
     except OSError:
-        # Not even stderr takes what there is to say: the code alone says it. Python's own code
-        # for a crash would be read as "differs".
+        # stderr cannot be written either, so only the exit code reports the error. Python's own
+        # exit code for a crash, 1, means "differs".
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         code = SYSTEM
@@ -68,11 +68,11 @@ def _run(words: list[str]) -> int:
         _trace_if_asked()
         terminal.error(f"{error.filename or 'the output'}: {error.strerror or error}")
         return SYSTEM
-    except Exception as error:  # noqa: BLE001 - a crash must not be read as "differs"
+    except Exception as error:  # noqa: BLE001 - a crash must not exit with 1, "differs"
         _trace_if_asked()
         terminal.error(
-            f"a fault in ckpt itself: {type(error).__name__}: {error}",
-            "CKPT_DEBUG=1 shows where; please report it with the command",
+            f"internal error: {type(error).__name__}: {error}",
+            "set CKPT_DEBUG=1 to see the traceback; please report it with the command",
         )
         return SYSTEM
     return 0

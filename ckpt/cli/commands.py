@@ -1,34 +1,34 @@
-"""The table of commands; each is a module of this package, imported when it is called."""
+"""The table of commands; each command is a module of this package, imported when it is called."""
 
 from importlib import import_module
 
 import click
 
-# Name, and what `ckpt --help` says of it, in the order in which it is said.
+# Name to the line of `ckpt --help`, in the order of that page. Short enough for 80 columns.
 COMMANDS = {
-    "diff": "What differs between two versions, files or definitions.",
-    "rename": "Give the keys of a checkpoint other names, by rules.",
-    "show": "The tensors and the record of a version, file or definition.",
-    "export": "Turn a version into a file again, or a file into another container.",
-    "register": "Make a file the next version of a model.",
-    "ls": "The versions in the registry.",
-    "alias": "Have a name such as prod point to a version, and move it.",
-    "tag": "Put labels on versions.",
-    "log": "Where a version, or one of its tensors, comes from.",
-    "blame": "The version that last changed a tensor.",
-    "rm": "Remove versions from the list.",
-    "undo": "Take back the last thing that was done to the registry.",
-    "gc": "Remove what no version needs any more.",
-    "fsck": "Say what is wrong with registry.json, and make it anew.",
-    "git-driver": "Have git merge registry.json without conflict markers.",
-    "verify": "Hash all that the registry holds again.",
-    "du": "What each version takes of the disk, alone and with others.",
-    "plot": "Loss and accuracy by epoch, as text or as a picture.",
-    "train": "Train a network; with --register its weights become the next version.",
+    "diff": "Compare two checkpoints, versions or model definitions.",
+    "rename": "Rename the keys of a checkpoint, by rules or to fit a model.",
+    "show": "List the tensors of a checkpoint: keys, shapes, dtypes, sizes.",
+    "export": "Write a version to a file, or convert a checkpoint's format.",
+    "register": "Add a checkpoint file as the next version of a model.",
+    "ls": "List the versions in the registry.",
+    "alias": "Create, move or delete an alias such as prod.",
+    "tag": "Add tags to a version, or remove them.",
+    "log": "Show the history of a version, or of one of its tensors.",
+    "blame": "Show which version last changed a tensor.",
+    "rm": "Remove versions from the registry; undo restores them.",
+    "undo": "Undo the last change to the registry.",
+    "gc": "Remove unreferenced objects to free disk space.",
+    "fsck": "Check registry.json, or rebuild it.",
+    "git-driver": "Set up git to merge registry.json and to diff checkpoints.",
+    "verify": "Check all stored data for damage, or repair it.",
+    "du": "Show the disk usage of each version.",
+    "plot": "Plot loss and accuracy by epoch, as text or as an image.",
+    "train": "Train a model; --register adds it as the next version.",
 }
 
 EPILOG = """\b
-A file no longer loads after a refactoring:
+If a file no longer loads after a refactoring:
   ckpt diff old.pt models/mnist_embed.py:Net
   ckpt rename old.pt --rule "conv->embed" --check models/mnist_embed.py:Net
 """

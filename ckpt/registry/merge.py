@@ -286,7 +286,7 @@ def _old_places(old: Mapping[int, Version], found: Mapping[int, Version]) -> dic
 def _state(model: Model, version: Version | None, origin: int) -> str | None:
     """What a side has of a version, whose number in base is `origin`, 0 if base had none."""
     if version is None:
-        return _FORGOTTEN if 0 < origin < model.next_number else None
+        return _FORGOTTEN if origin < model.next_number else None
     return _THERE if version.number in model.versions else _REMOVED
 
 

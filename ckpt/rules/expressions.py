@@ -268,7 +268,8 @@ def joined(parts: Sequence[Expression], dim: int) -> Expression:
         if part.dtype != first.dtype:
             raise PlanError(f"cannot be joined: {first.dtype} and {part.dtype}")
         others = (*part.shape[:dim], *part.shape[dim + 1 :])
-        if others != (*first.shape[:dim], *first.shape[dim + 1 :]):
+        alike = others == (*first.shape[:dim], *first.shape[dim + 1 :])
+        if not alike or len(part.shape) != len(first.shape):
             raise PlanError(
                 f"cannot be joined along dimension {dim}: {list(first.shape)} and "
                 f"{list(part.shape)}"

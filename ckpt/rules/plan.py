@@ -182,7 +182,7 @@ def _nearest(wanted: str, keys: Sequence[str]) -> str | None:
     found: dict[str, None] = {}
     # Compare with as many leading parts of each key as were asked for, too.
     heads = {".".join(key.split(".")[:depth]): key for key in reversed(keys)}
-    for match in get_close_matches(wanted, [*heads, *keys], n=3, cutoff=0.5):
+    for match in get_close_matches(wanted, list(dict.fromkeys([*heads, *keys])), n=3, cutoff=0.5):
         found[heads.get(match, match)] = None
     return f"nearest keys: {', '.join(found)}" if found else None
 

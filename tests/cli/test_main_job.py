@@ -129,7 +129,7 @@ def test_version_is_registered_renamed_and_compared(ckpt: Run, old: Path, folder
     ran = ckpt("register", "old.pt", "--name", "mnist-cnn", "--metric", "accuracy=0.9921")
     assert ran.code == 0
     assert ran.out.startswith("registered mnist-cnn:v1  sha256:")
-    assert "began a registry" in ran.err
+    assert "created a registry" in ran.err
     objects = sorted((folder / ".ckpt" / "objects").rglob("*"))
 
     ran = ckpt("rename", "v1", "--rule", "conv=embed", "--check", EMBED)

@@ -1,5 +1,6 @@
 """What the tests of the formats share: sources in memory, and files made by their writers."""
 
+import ctypes
 import io
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -83,7 +84,8 @@ def expected(state_dict: Mapping[str, torch.Tensor]) -> Contents:
 def raw(tensor: torch.Tensor) -> bytes:
     """The contiguous bytes of a tensor."""
     whole = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
-    return bytes(whole.untyped_storage().tolist())
+    storage = whole.untyped_storage()
+    return ctypes.string_at(storage.data_ptr(), storage.nbytes()) if storage.nbytes() else b""
 
 
 def loaded(data: bytes, **options: Any) -> Any:

@@ -123,6 +123,7 @@ def test_merges_that_cross_lose_nothing(seed: int) -> None:
         assert len(every(crossed)) <= max(len(every(here)), len(every(there)))
 
 
+LATER = "2026-11-26T09:00:00+00:00"
 BASE = Index().with_version(version(1)).with_version(version(2))
 
 
@@ -279,3 +280,100 @@ def test_ten_thousand_versions_are_merged_in_seconds() -> None:
     ours = base.with_model(replace(base.models["net"]).with_alias("a", 5))
     theirs = base.with_model(replace(base.models["net"]).with_alias("b", 6))
     assert merged(base, ours, theirs).index.models["net"].aliases == {"a": 5, "b": 6}
+
+
+def test_version_that_both_changed_is_joined_line_by_line() -> None:
+    ours = on(BASE, lambda m: m.without(2, at=AT))
+    theirs = on(BASE, lambda m: m.without(2, at=LATER))
+    line = merged(BASE, ours, theirs).index.model(None).removed[2]
+    assert line.removed == AT, "ours stands"
+    for sides in ((ours, BASE), (BASE, ours)):
+        assert merged(BASE, *sides).index.model(None).removed[2].removed == AT
+    restored = on(ours, lambda m: m.restored(2))
+    assert list(merged(ours, restored, ours).index.model(None).versions) == [1, 2]
+    assert list(merged(ours, ours, restored).index.model(None).versions) == [1, 2]
+
+
+def test_version_forgotten_by_one_side_is_gone_and_by_none_stays() -> None:
+    gone = on(BASE, lambda m: m.without(2, at=AT))
+    forgotten = on(gone, lambda m: m.forgotten(2))
+    for sides in ((gone, forgotten), (forgotten, gone)):
+        model = merged(gone, *sides).index.model(None)
+        assert (list(model.versions), list(model.removed), model.next_number) == ([1], [], 3)
+    restored = on(gone, lambda m: m.restored(2))
+    for sides in ((restored, forgotten), (forgotten, restored)):
+        model = merged(gone, *sides).index.model(None)
+        assert (list(model.versions), list(model.removed)) == ([1, 2], [])
+    assert merged(gone, forgotten, restored).kept == ()
+
+
+def test_numbers_of_theirs_follow_the_highest_of_all() -> None:
+    base = BASE.with_model(replace(BASE.model(None), next_number=7))
+    ours = base.with_version(version(7, content="a"))
+    theirs = base.with_version(version(7, content="b")).with_version(version(8, content="c"))
+    result = merged(base, ours, theirs)
+    model = result.index.model(None)
+    assert {number: each.content for number, each in model.versions.items() if number > 2} == {
+        7: version(7, content="a").content,
+        8: version(8, content="c").content,
+        9: version(7, content="b").content,
+    }
+    assert (model.versions[9].renumbered, model.versions[8].renumbered) == ("v7", "")
+    assert model.next_number == 10
+    assert [(each.before, each.after) for each in result.renumbered] == [("mnist-cnn:v7", "v9")]
+
+
+def test_renumbered_version_remembers_its_first_number() -> None:
+    ours = BASE.with_version(version(3, content="a"))
+    theirs = BASE.with_version(replace(version(3, content="b"), renumbered="v9"))
+    assert merged(BASE, ours, theirs).index.model(None).versions[4].renumbered == "v3"
+    alone = merged(BASE, BASE, theirs).index.model(None).versions[3]
+    assert alone.renumbered == "v9"
+    twin = BASE.with_version(replace(version(3, content="b"), renumbered="v8"))
+    assert merged(BASE, twin, theirs).index.model(None).versions[3].renumbered == "v8"
+    plain = BASE.with_version(version(3, content="b"))
+    assert merged(BASE, plain, theirs).index.model(None).versions[3].renumbered == "v9"
+
+
+def test_manifests_of_the_same_bytes_are_all_kept() -> None:
+    one, two, three = (version(90 + number).manifest for number in range(3))
+    ours = BASE.with_version(replace(version(3), also=(one,)))
+    theirs = BASE.with_version(replace(version(3), manifest=two, also=(three, version(3).manifest)))
+    line = merged(BASE, ours, theirs).index.model(None).versions[3]
+    assert line.manifest == version(3).manifest
+    assert line.also == tuple(sorted((one, two, three)))
+
+
+def test_alias_that_both_set_anew_or_took_away() -> None:
+    three = BASE.with_version(version(3))
+    ours, theirs = on(three, alias("prod", 1)), on(three, alias("prod", 2))
+    (conflict,) = merged(three, ours, theirs).conflicts
+    assert (conflict.what, conflict.base) == ("mnist-cnn@prod", "none")
+    assert conflict.command == "ckpt alias mnist-cnn@prod v2 --expect v1"
+    gone = on(ours, lambda m: m.without_alias("prod"))
+    moved = on(ours, alias("prod", 3))
+    (conflict,) = merged(ours, moved, gone).conflicts
+    assert conflict.command == "ckpt alias -d mnist-cnn@prod --expect v3"
+    assert merged(ours, gone, gone).conflicts == ()
+    # Both that an alias may be moved to after a conflict stay, though one side removed one.
+    lost = on(moved, lambda m: m.without(2, at=AT))
+    result = merged(ours, lost, on(ours, alias("prod", 2)))
+    assert sorted(result.index.model(None).versions) == [1, 2, 3]
+    assert result.kept == ("mnist-cnn:v2",)
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "b"), ("b", "a")])
+def test_alias_on_a_version_that_ours_renumbered_is_not_moved_by_ours(one: str, other: str) -> None:
+    base = on(BASE.with_version(version(3, content=one)), alias("prod", 3))
+    ours = BASE.with_version(version(3, content=other)).with_version(version(4, content=one))
+    ours = on(ours, alias("prod", 4), lambda model: model.with_tag("golden", 4))
+    result = merged(base, ours, on(base, alias("prod", 1)))
+    assert (result.index.model(None).aliases, result.conflicts) == ({"prod": 1}, ())
+    result = merged(base, ours, base)
+    assert (result.index.model(None).aliases, result.conflicts) == ({"prod": 4}, ())
+    result = merged(base, on(ours, alias("prod", 2)), on(base, alias("prod", 1)))
+    (conflict,) = result.conflicts
+    assert (conflict.ours, conflict.theirs, conflict.base) == ("v2", "v1", "v4")
+    tagged = on(base, lambda model: model.with_tag("golden", 3))
+    untagged = on(ours, lambda model: model.with_tag("golden", 4, present=False))
+    assert merged(tagged, untagged, tagged).index.model(None).tags == {}

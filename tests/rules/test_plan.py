@@ -4,9 +4,12 @@ from hypothesis import strategies as st
 
 from ckpt.errors import KeyCollisionError, PlanError, UnmatchedRuleError
 from ckpt.infer.rules.suggest import suggest_rules
+from ckpt.rules.choice import drop
+from ckpt.rules.document import read_rules
 from ckpt.rules.key_map import KeyMap, key_map
-from ckpt.rules.plan import plan_renames
+from ckpt.rules.plan import Dropped, KeyChange, plan_renames, plan_tensors
 from ckpt.rules.substitution import parse_rule
+from ckpt.tensors import TensorEntry
 
 KEYS = ["conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "fc1.weight", "fc1.bias"]
 
@@ -54,6 +57,68 @@ def test_rule_that_matches_nothing_shows_the_nearest_keys() -> None:
     assert "fc1.weight" in str(caught.value.hint)
 
 
+def test_nearest_keys_are_shown_by_as_many_parts_as_were_asked_for() -> None:
+    keys = [
+        "encoder.layer.0.attention.self.query.weight",
+        "encoder.layer.1.attention.self.query.weight",
+        "head.w",
+    ]
+    with pytest.raises(UnmatchedRuleError) as caught:
+        plan(keys, "encoder.layers->x")
+    assert caught.value.hint == "nearest keys: encoder.layer.0.attention.self.query.weight"
+    with pytest.raises(UnmatchedRuleError) as caught:
+        plan(keys, "zzzzzzzz->x")
+    assert caught.value.hint is None
+    with pytest.raises(UnmatchedRuleError) as caught:
+        plan([f"layer_conv{i}" for i in range(9)], "layer_konv1->x")
+    assert str(caught.value.hint).startswith("nearest keys: layer_conv1, ")
+    assert str(caught.value.hint).count(",") == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "rules", "says", "hint"),
+    [
+        (["h.0.w", "h.1.w"], [r"h\.\d+->block"], "h.0.w (rule 1) and h.1.w (rule 1)",
+         r"keep the number:  --rule 'h\.(\d+)->block{1}'"),
+        (["h0.w", "h1.w"], [r"h\d->xh"], "h0.w (rule 1) and h1.w (rule 1)",
+         r"keep the number:  --rule 'h(\d)->xh{1}'"),
+        (["a.w", "b.w"], ["[ab]->x"], "a.w (rule 1) and b.w (rule 1)", None),
+        (["a1.w", "b1.w"], [r"[ab]\d->x"], "a1.w (rule 1) and b1.w (rule 1)", None),
+        (["a1.w", "a2.w"], [r"a(\d)->x"], "a1.w (rule 1) and a2.w (rule 1)", None),
+        (["a1.w", "a2.w", "b.w"], ["b->c", r"a\d->x"], "a1.w (rule 2) and a2.w (rule 2)",
+         r"keep the number:  --rule 'a(\d)->x{1}'"),
+        (["a1.w", "a2.w", "b.w"], [r"a\d->x", "x->y", "b->c"],
+         "a1.w (rules 1, 2) and a2.w (rules 1, 2)",
+         r"keep the number:  --rule 'a(\d)->x{1}'"),
+        (["a.w", "b.w"], ["a->c", "b->c"], "a.w (rule 1) and b.w (rule 2)",
+         "rules apply one after the other; --map FILE applies all at once, so that swaps work"),
+        (["a1.w", "a2.w"], [r"a\d->x", r"x\d?->z"],
+         "a1.w (rules 1, 2) and a2.w (rules 1, 2)",
+         "rules apply one after the other; --map FILE applies all at once, so that swaps work"),
+        (["a.w", "b.w"], ["b->a"], "a.w (unchanged) and b.w (rule 1)", None),
+    ],
+)  # fmt: skip
+def test_collision_says_who_made_it_and_a_way_out_that_works(
+    keys: list[str], rules: list[str], says: str, hint: str | None
+) -> None:
+    with pytest.raises(KeyCollisionError) as caught:
+        plan(keys, *rules)
+    assert str(caught.value).endswith(f": {says}")
+    assert caught.value.hint == hint
+    if hint and "'" in hint:
+        better = hint.split("'")[1]
+        plan(keys, *(better if r"\d" in rule else rule for rule in rules))
+
+
+def test_way_out_is_shown_only_of_rules_that_rename() -> None:
+    with pytest.raises(KeyCollisionError) as caught:
+        plan_renames(["h1", "h2", "c"], [drop("c"), parse_rule(r"h\d->x")])
+    assert caught.value.hint is not None
+    assert "--map" in caught.value.hint
+    with pytest.raises(KeyCollisionError, match=r"a \(names\) and b \(unchanged\)"):
+        plan_renames(["a", "b"], [KeyMap("names", {"a": "b"})])
+
+
 def test_map_line_that_matches_nothing_is_refused() -> None:
     with pytest.raises(UnmatchedRuleError, match="'conv9' is none of the 6 keys"):
         plan_renames(KEYS, [KeyMap("names.json", {"conv1": "a", "conv9": "b"})])
@@ -63,6 +128,44 @@ def test_map_line_that_matches_nothing_is_refused() -> None:
 def test_empty_part_is_refused(rule: str) -> None:
     with pytest.raises(PlanError, match="has an empty part"):
         plan(KEYS, rule)
+
+
+def test_empty_part_that_was_there_before_may_stay() -> None:
+    assert plan(["a..b", "c"], "c->d").new_keys == {"a..b": "a..b", "c": "d"}
+    assert plan(["a..b"], "a->d").new_keys == {"a..b": "d..b"}
+
+
+def test_aliases_follow_what_gives_names_and_nothing_else() -> None:
+    entries = [TensorEntry("a.w", "float32", (2, 3)), TensorEntry("b.w", "float32", (2, 3))]
+    rules = read_rules(
+        [{"rename": "a->x"}, {"drop": "b"}, {"transpose": "w"}, {"strip": "c."}], name="rules"
+    )
+    made = plan_tensors(entries, rules, aliases=["a.tied", "c.tied", "b.tied"])
+    assert made.aliases == {"a.tied": "x.tied", "c.tied": "tied"}
+    assert [each.key for each in made.tensors] == ["x.w"]
+    assert made.dropped == (Dropped("b.w", 2),)
+    with pytest.raises(KeyCollisionError, match=r"'x\.w'"):
+        plan_tensors(entries, [parse_rule("a->x")], aliases=["x.w"])
+
+
+def test_no_keys_and_no_rules_are_an_empty_plan() -> None:
+    assert plan_renames([], []).tensors == ()
+    assert plan(["a"]).changes == (KeyChange("a", "a"),)
+    assert plan(["a"]).is_rename
+    assert plan(["a"]).touched(1) == 0
+
+
+def test_drop_names_what_is_in_no_tensor_of_the_result() -> None:
+    entries = [TensorEntry("q", "float32", (2,)), TensorEntry("k", "float32", (2,))]
+    rules = read_rules(
+        [{"concat": ["q", "k"], "into": "qk"}, {"duplicate": "qk", "into": ["x", "y"]},
+         {"drop": "x"}, {"split": "y", "into": ["a", "b"]}, {"drop": "b"}],
+        name="rules",
+    )  # fmt: skip
+    made = plan_tensors(entries, rules)
+    assert made.dropped == ()
+    assert made.touched(5) == 0
+    assert [each.rules for each in made.tensors] == [(1, 2, 4)]
 
 
 def test_map_prefers_the_whole_key_then_the_longest_module() -> None:
@@ -116,8 +219,22 @@ def test_any_permutation_can_be_mapped_and_mapped_back(keys: list[str], order: l
         ),
         ([(key, f"net.{key}") for key in KEYS], ["^(.+)->net.{1}"]),
         ([("fc1.weight", "conv.weight"), ("fc1.bias", "other.bias")], ["fc1->conv", "fc1->other"]),
+        ([], []),
+        ([("fc1.weight", "fc1.w"), ("fc1.bias", "fc1.b")], []),
+        ([(key, key.replace("weight", "w")) for key in KEYS if "weight" in key], ["weight->w"]),
+        ([(key, key.replace("fc1", "fc2")) for key in KEYS if "fc1" in key], ["fc1->fc2"]),
     ],
-    ids=["not all of a kind", "one word", "another spelling", "prefix added", "undecidable"],
+    ids=[
+        "not all of a kind",
+        "one word",
+        "another spelling",
+        "prefix added",
+        "undecidable",
+        "nothing",
+        "two rules",
+        "last word",
+        "number",
+    ],
 )
 def test_suggested_rules_do_exactly_what_was_asked(
     pairs: list[tuple[str, str]], rules: list[str]
@@ -135,3 +252,23 @@ def test_wrapper_is_suggested_to_be_cut_off(prefix: str) -> None:
     (rule,) = suggest_rules(wrapped, zip(wrapped, KEYS, strict=True))
     assert [rule.apply(key) for key in wrapped] == KEYS
     assert rule.text == f"^{prefix.replace('.', '[.]')}(.+)->{{1}}"
+
+
+def suggested(pairs: dict[str, str], *, others: tuple[str, ...] = ()) -> list[str]:
+    return [rule.text for rule in suggest_rules([*pairs, *others], pairs.items())]
+
+
+def test_up_to_three_rules_are_suggested_and_widened_to_words() -> None:
+    three = {"conv.w": "embed.w", "fc.w": "head.w", "bn.w": "norm.w"}
+    assert suggested(three) == ["conv->embed", "fc->head", "bn->norm"]
+    assert suggested({**three, "a.w": "query.w"}) == []
+    assert suggested({"h.0.self_attn.w": "h.0.attn.w"}) == ["self_attn->attn"]
+    assert suggested({"net.conv10.w": "net.embed10.w"}) == ["conv->embed"]
+    assert suggested({"a.conv.w": "b.embed.w"}) == ["a[.]conv->b.embed"]
+    assert suggested({"x.w": "module.x.w"}) == ["^(.+)->module.{1}"]
+    assert suggested({"x.w": "module.x.w"}, others=("y",)) == ["x->module.x"]
+    assert suggested({"x.w": "module.x.w"}, others=("x.b",)) == []
+    mixed = {"m.a": "a", "m.b": "b", "m.c": "c", "n.d": "d"}
+    assert suggested(mixed) == []
+    assert suggested({new: old for old, new in mixed.items()}) == []
+    assert suggested({"m.a": "a", "m.b": "c"}) == ["m[.]a->a", "m[.]b->c"]

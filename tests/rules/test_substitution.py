@@ -1,6 +1,10 @@
+from collections.abc import Callable
+from itertools import count
+
 import pytest
 
 from ckpt.errors import RuleError
+from ckpt.rules.at_once import parse_swap
 from ckpt.rules.plan import plan_renames
 from ckpt.rules.substitution import parse_rule
 
@@ -19,6 +23,14 @@ from ckpt.rules.substitution import parse_rule
         (r"^module\.(.+)->{1}", "module.fc.weight", "fc.weight"),
         ("(?<=fc)1=9", "fc1.bias", "fc9.bias"),
         ("nothing->here", "fc1.bias", "fc1.bias"),
+        (r"h\.(\d+)->l.{1-1}", "h.1.w", "l.0.w"),
+        (r"h\.(\d+)->l.{-1+12}", "h.11.w", "l.1.w"),
+        (r"h\.(\d+)->l.{-1}", "h.0.w", "l.0.w"),
+        (r"(\d)\.(\d)->{2}.{1+10}", "1.2.w", "2.11.w"),
+        (r"h\.(?P<i>\d+)->l.\g<1>", "h.11.w", "l.11.w"),
+        (r"a(b)?->x\1", "a.w", "x.w"),
+        (r"h\.(\d+)->l.\g<001>", "h.11.w", "l.11.w"),
+        (r"h(\d+)->l{1+0}", "h999999999999999999", "l999999999999999999"),
     ],
 )
 def test_rule_applied_to_a_key(text: str, key: str, new: str) -> None:
@@ -56,6 +68,12 @@ def test_literal_takes_both_sides_as_they_are() -> None:
         ("a->{1}", "uses group 1, its pattern has 0"),
         (r"(a)->\g<x>", "uses group x"),
         ("a->{b}", "starts no group"),
+        (r"a->b\\", "starts no group"),
+        (r"(a)->\0", "uses group 0, its pattern has 1"),
+        (r"(a)->\2", "uses group 2, its pattern has 1"),
+        (r"(a)->{2+1}", "uses group 2, its pattern has 1"),
+        (r"(a)->\g<0001>", "uses group 0001, its pattern has 1"),
+        ("a=b=c", "has 2 arrows"),
     ],
 )
 def test_rule_that_cannot_be_read_says_why(text: str, says: str) -> None:
@@ -66,7 +84,12 @@ def test_rule_that_cannot_be_read_says_why(text: str, says: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [(r"l(\w)->{1+1}", "which is no number"), (r"l(\d)->{1-2}", "no index is negative")],
+    [
+        (r"l(\w)->{1+1}", "which is no number"),
+        (r"l(\d)->{1-2}", "makes 1 into -1, and no index is negative"),
+        (r"l(\d)->{-1}", "makes 1 into -1, and no index is negative"),
+        (r"l(x)?->{1+1}", "arithmetic on '', which is no number"),
+    ],
 )
 def test_arithmetic_that_gives_no_index_is_refused(text: str, says: str) -> None:
     key = "lx" if "w" in text else "l1"
@@ -76,7 +99,7 @@ def test_arithmetic_that_gives_no_index_is_refused(text: str, says: str) -> None
 
 
 def test_fault_25_pattern_that_explodes_is_stopped() -> None:
-    with pytest.raises(RuleError, match="took over"):
+    with pytest.raises(RuleError, match=r"took over 0\.5 s on a key of 100,001 letters"):
         parse_rule("(a+)+$->b").apply("a" * 100_000 + "!")
 
 
@@ -100,3 +123,84 @@ def test_long_key_that_stays_is_no_reason_to_refuse() -> None:
     assert plan.tensors[1].key == "embed"
     with pytest.raises(RuleError, match="makes a key of over"):
         plan_renames(["a" * 60_000], [parse_rule("a->" + "b" * 60_000)])
+
+
+def test_number_of_more_than_18_digits_is_none() -> None:
+    with pytest.raises(RuleError, match="arithmetic on '1111111111111111111', which is no number"):
+        parse_rule(r"h(\d+)->l{1+0}").apply("h" + "1" * 19)
+
+
+@pytest.mark.parametrize(("text", "key"), [("a->bb", "a"), ("a<->bb", "a")])
+def test_key_of_65_536_letters_is_the_longest_that_a_rule_makes(text: str, key: str) -> None:
+    rule = parse_swap(text) if "<" in text else parse_rule(text)
+    assert len(rule.apply(key * 32_768)) == 65_536
+    with pytest.raises(RuleError, match=r"makes a key of over 65,536 letters"):
+        rule.apply(key * 32_769)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "applied"),
+    [
+        ("layers->encoder.layers", "encoder.layers.0", True),
+        ("layers->encoder.layers", "encoder.layers.0.encoder.layers", True),
+        ("layers->encoder.layers", "encoder.layers.0.layers", False),
+        ("layers->encoder.layers", "layers.0.encoder.layers", False),
+        ("layers->encoder.layers", "layers", False),
+        ("a->ab", "ab", True),
+        ("a->ab", "a", False),
+        ("a->b", "a", False),
+        ("a->b", "c", True),
+        (r"(\d)->1\1", "13", False),
+        ("^->x.", "x.a", True),
+        ("^->x.", "a", False),
+    ],
+)
+def test_rule_was_applied_if_each_match_stands_in_what_it_makes(
+    text: str, key: str, applied: bool
+) -> None:
+    assert parse_rule(text).is_applied(key) == applied
+
+
+def test_search_begins_where_it_is_told() -> None:
+    rule = parse_rule("a->b")
+    found = [rule.search("a.a", position) for position in range(4)]
+    assert [match and match.start() for match in found] == [0, 2, 2, None]
+
+
+@pytest.fixture
+def each_key_takes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """A clock by which every key takes as many seconds as the test says."""
+
+    def set_clock(seconds: float) -> None:
+        monkeypatch.setattr("ckpt.rules.patterns.perf_counter", count(0.0, seconds).__next__)
+
+    return set_clock
+
+
+def test_slow_keys_get_ten_seconds_together(each_key_takes: Callable[[float], None]) -> None:
+    each_key_takes(1.0)
+    rule = parse_rule("a->b")
+    assert [rule.apply("a") for _ in range(10)] == ["b"] * 10
+    with pytest.raises(RuleError, match=r"^rule 'a->b' took over 10 s$"):
+        rule.apply("a")
+
+
+def test_time_of_quick_keys_does_not_add_up(each_key_takes: Callable[[float], None]) -> None:
+    each_key_takes(0.00005)
+    rule = parse_rule("a->b")
+    assert all(rule.search("a") for _ in range(250_000))
+
+
+def test_rule_shows_what_was_typed_when_it_cannot_be_read() -> None:
+    with pytest.raises(
+        RuleError, match=r"^rule '\(a->b': '\(a' is no regular expression"
+    ) as caught:
+        parse_rule("(a->b", word=True)
+    assert caught.value.hint == "-F takes it literally"
+
+
+def test_rules_are_equal_if_they_were_typed_alike() -> None:
+    assert parse_rule("a->b") == parse_rule("a->b")
+    assert parse_rule("a->b") != parse_rule("a->b", word=True)
+    assert parse_rule("a->b") != parse_rule("a->b", literal=True)
+    assert "Pattern" not in repr(parse_rule("a->b"))

@@ -132,6 +132,7 @@ main()
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds mmap on Linux only")
 def test_a_cpu_without_enough_memory_trains_all_the_same(tmp_path):
     """A real limit on a real process; the default network on 1,437 images at once."""

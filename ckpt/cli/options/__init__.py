@@ -1,8 +1,9 @@
-"""What the commands share: their common options, and the session these make."""
+"""The options that all commands have, and the session that a command gets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import update_wrapper
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from ckpt.show.look.terminal import Terminal
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One run of a command: where it shows things, and which registry it uses."""
+    """One run of a command: the terminal it prints to and the registry it uses."""
 
     terminal: Terminal
     as_json: bool
     registry: Registry
 
     def progress(self, what: str) -> Progress:
-        """A bar for what takes long."""
+        """A progress bar, labelled `what`."""
         return Progress(self.terminal, what)
 
     def show(self, text: Callable[[], str], data: Callable[[], object]) -> None:
@@ -36,10 +37,10 @@ class Session:
 def command(
     *, examples: str, writes: bool = False, kind: type[click.Command] = click.Command
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a function whose first argument is a `Session` a command with the common options.
+    """Turn a function whose first argument is a `Session` into a command with the common options.
 
     Args:
-        examples: Command lines that `--help` shows at the end.
+        examples: Command lines for the end of `--help`.
         writes: Whether it may write to the registry.
         kind: The class of the command.
     """
@@ -64,26 +65,26 @@ def command(
 
 _COMMON = (
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-    click.option("-q", "--quiet", is_flag=True, help="No remarks and no progress."),
+    click.option("-q", "--quiet", is_flag=True, help="Suppress remarks and progress bars."),
     click.option(
         "--registry",
         "registry_folder",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="The registry's folder; else CKPT_REGISTRY, else the nearest one upwards.",
+        help="The registry's folder (default: CKPT_REGISTRY, else the nearest one upwards).",
     ),
 )
 
 
 def metric_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--metric k=v`, several times; the function gets `metrics`, a dict."""
+    """`--metric NAME=NUMBER`, repeatable; the function gets `metrics`, a dict."""
     return click.option(
         "--metric",
         "metrics",
         multiple=True,
         metavar="NAME=NUMBER",
         callback=_metrics,
-        help="A metric to keep with the version, e.g. accuracy=0.992; may stand again.",
+        help="Metric to store with the version, e.g. accuracy=0.992 (repeatable).",
     )(function)
 
 
@@ -97,20 +98,20 @@ def _metrics(
             found[name] = float(number)
         except ValueError:
             mark = ""
-        if not (name and mark) or found[name] - found[name] != 0:  # NaN and infinities, too
+        if not (name and mark) or not isfinite(found[name]):
             raise click.BadParameter(f"{value!r} is not NAME=NUMBER")
     return found
 
 
 def arg_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--arg k=v`, several times; the function gets `arguments`, a dict."""
+    """`--arg NAME=VALUE`, repeatable; the function gets `arguments`, a dict."""
     return click.option(
         "--arg",
         "arguments",
         multiple=True,
         metavar="NAME=VALUE",
         callback=_arguments,
-        help="What the definition is called with: a Python literal, else text; may stand again.",
+        help="Argument for the model definition: a Python literal, else text (repeatable).",
     )(function)
 
 
@@ -132,13 +133,15 @@ def _arguments(
 
 
 def remark_on_new_registry(session: Session, folder: Path | None) -> None:
-    """Say that a registry was begun, if one was."""
+    """Print a remark if a registry was created."""
     if folder is not None:
-        session.terminal.remark(f"began a registry: {folder / 'registry.json'}")
+        session.terminal.remark(f"created a registry: {folder / 'registry.json'}")
 
 
 def _remark_on_locks(session: Session) -> None:
-    """Say that nothing keeps other machines out, where nothing does."""
+    """Warn where locks do not keep other machines out."""
     doubt = session.registry.doubt_of_locks if session.registry.exists else None
     if doubt is not None:
-        session.terminal.remark(f"{session.registry.folder}: {doubt}; write from one at a time")
+        session.terminal.remark(
+            f"{session.registry.folder}: {doubt}; write from one machine at a time"
+        )

@@ -27,9 +27,19 @@ def patterns_for(wanted: Sequence[str], others: Sequence[str]) -> list[str]:
             suffixes.append(pattern.removesuffix("$"))
         else:
             patterns.append(pattern)
-    if len(suffixes) > 1:
-        return [f"({'|'.join(suffixes)})$", *patterns]
-    return [*(f"{suffix}$" for suffix in suffixes), *patterns]
+    ends = [f"({'|'.join(suffixes)})$"] if len(suffixes) > 1 else [f"{end}$" for end in suffixes]
+    return _needed([*ends, *patterns], wanted)
+
+
+def _needed(patterns: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The patterns that still find a key when those before them have taken theirs."""
+    left, needed = list(wanted), []
+    for pattern in patterns:
+        others = [key for key in left if not re.search(pattern, key)]
+        if len(others) < len(left):
+            needed.append(pattern)
+        left = others
+    return needed
 
 
 def _patterns(key: str) -> Iterator[str]:

@@ -6,12 +6,11 @@ belong to one. Clocks of files decide nothing.
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from ckpt.errors import UsageError
-from ckpt.refs import expect_name
+from ckpt.refs import is_name
 from ckpt.registry.index import Index, Version
 from ckpt.registry.manifest import Manifest
 
@@ -51,12 +50,12 @@ def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
             twins.setdefault(content, []).append(name)
     objects = {key for name in named & manifests.keys() for key in manifests[name].objects()}
     added = []
-    for (model, digest), names in twins.items():
+    for (model, _), names in twins.items():
         manifest = manifests[names[0]]
         needs = manifest.objects()
         grown = sum(nbytes for key, (nbytes, _) in needs.items() if key not in objects)
-        version = _version(manifest, model, digest, names)
-        version = replace(version, number=index.next_number(model), new_bytes=grown)
+        number = index.next_number(model)
+        version = _version(manifest, names, model=model, number=number, new_bytes=grown)
         index = index.with_version(version)
         objects |= needs.keys()
         added.append(version)
@@ -66,10 +65,8 @@ def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
 
 def model_of(manifest: Manifest) -> str:
     """The model that a manifest's record names."""
-    try:
-        return expect_name(str(manifest.record.get("model")))
-    except UsageError:
-        return NAMELESS
+    name = _text(manifest, "model")
+    return name if is_name(name) else NAMELESS
 
 
 def _there(index: Index) -> Iterator[Version]:
@@ -107,18 +104,20 @@ def _parent(manifest: Manifest) -> str:
     return str(parent.get("manifest")) if isinstance(parent, dict) else ""
 
 
-def _version(manifest: Manifest, model: str, content: str, names: list[str]) -> Version:
-    """The version of the first of some manifests of the same bytes, without a number yet."""
+def _version(
+    manifest: Manifest, names: list[str], *, model: str, number: int, new_bytes: int
+) -> Version:
+    """The version of the first of some manifests of the same bytes."""
     metrics = manifest.record.get("metrics")
     return Version(
         model=model,
-        number=0,
+        number=number,
         manifest=names[0],
-        content=content,
+        content=manifest.content_digest,
         file=manifest.file_digest,
         size=manifest.skeleton.size,
         keys=len(manifest.entries),
-        new_bytes=0,
+        new_bytes=new_bytes,
         made_by=_text(manifest, "made_by") or "found by fsck",
         created=_text(manifest, "created"),
         metrics=_numbers(metrics) if isinstance(metrics, dict) else {},

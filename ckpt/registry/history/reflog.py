@@ -78,7 +78,7 @@ class Reflog:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             size = os.fstat(fd).st_size
-            whole = size == 0 or os.pread(fd, 1, size - 1) == b"\n"
+            whole = not size or os.pread(fd, 1, size - 1) == b"\n"
             # What a crash has left of a line before ends here.
             left = lines if whole else b"\n" + lines
             while left:  # a disk that becomes full takes a part, and says so at the next one

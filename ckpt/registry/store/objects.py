@@ -126,13 +126,13 @@ class ObjectStore:
 
     def held(self) -> Iterator[Held]:
         """Every object and manifest that stands there."""
-        for kind in ("objects", "manifests"):
+        for kind, is_manifest in (("objects", False), ("manifests", True)):
             beginnings = [path.name for path in self._own(kind).glob("??")]
             for path in (path for each in beginnings for path in self._own(kind, each).glob("*")):
                 name = f"sha256:{path.parent.name}{path.name}"
                 if digest.is_digest(name):
                     status = path.lstat()
-                    yield Held(name, kind == "manifests", path, status.st_size, status.st_mtime)
+                    yield Held(name, is_manifest, path, status.st_size, status.st_mtime)
 
     def temporaries(self) -> list[Path]:
         """What is being written; or was, if this is held for `collecting`."""

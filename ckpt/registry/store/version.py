@@ -29,10 +29,11 @@ class VersionSource(ByteSource):
         self.size = manifest.skeleton.size
         self.parts = tuple(_parts(manifest))
         self._store = store
-        self._holes = manifest.skeleton.holes
-        self._ends = [hole.end for hole in self._holes]
+        holes = manifest.skeleton.holes
+        self._holes = (*holes, None)  # None for the bytes after the last one
+        self._ends = [hole.end for hole in holes]
         self._filled = [0]  # bytes of holes before each hole
-        for hole in self._holes:
+        for hole in holes:
             self._filled.append(self._filled[-1] + hole.nbytes)
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
@@ -59,7 +60,7 @@ class VersionSource(ByteSource):
         position = span.offset
         index = bisect_right(self._ends, position)
         while position < span.end:
-            hole = self._holes[index] if index < len(self._holes) else None
+            hole = self._holes[index]
             if hole is not None and hole.offset <= position:
                 end = min(hole.end, span.end)
                 yield Span(position - hole.offset, end - position), hole

@@ -88,6 +88,11 @@ def test_odd_keys_get_rules_or_a_map(odd: str) -> None:
     rules_of({odd: odd + "x", "plain": "other"})
 
 
+def test_dropped_key_that_two_patterns_find_is_dropped_once() -> None:
+    """A second rule that finds nothing more would be refused."""
+    rules_of({"a1.b.b": "a1.b.b.x", "b.a1.b": None, "a1.b": None})
+
+
 PART = st.sampled_from(["conv", "conv1", "conv2", "norm", "layers", "0", "1", "2", "attn", "in"])
 PATHS = st.lists(PART, min_size=1, max_size=4).map(".".join)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt.errors import ConflictError
-from ckpt.registry.history.changes import changes, taken_back
+from ckpt.registry.history.changes import Change, Value, changes, said, taken_back
 from ckpt.registry.index import Index, parse_index
 from tests.registry.test_index import version
 
@@ -70,3 +70,53 @@ def test_what_was_changed_since_is_not_taken_back() -> None:
     two = one.with_model(one.model(None).with_alias("prod", 2))
     with pytest.raises(ConflictError, match="alias prod was changed since: it is v2, expected v1"):
         taken_back(two, changes(before, one), at=AT)
+
+
+BEFORE = Index().with_version(version(1)).with_version(version(2))
+
+
+def test_changes_are_said_by_kind_and_name() -> None:
+    model = BEFORE.model(None).with_alias("prod", 1, protect=True).with_tag("golden", 2)
+    after = BEFORE.with_model(model.with_alias("old", 2).without_alias("old"))
+    after = after.with_version(version(1, "other"))
+    assert changes(BEFORE, after) == [
+        Change("mnist-cnn", "alias", "prod", None, "v1"),
+        Change("mnist-cnn", "protected", "prod", None, True),
+        Change("mnist-cnn", "tag", "golden", None, ("v2",)),
+        Change("other", "version", "v1", None, "there"),
+    ]
+    assert changes(after, after) == []
+    gone = after.with_model(after.model("mnist-cnn").with_tag("golden", 2, present=False))
+    gone = gone.with_model(gone.model("mnist-cnn").without(2, at=AT))
+    assert changes(after, gone) == [
+        Change("mnist-cnn", "tag", "golden", ("v2",), None),
+        Change("mnist-cnn", "version", "v2", "there", "removed"),
+    ]
+    (final,) = changes(gone, gone.with_model(gone.model("mnist-cnn").forgotten(2)))
+    assert final.is_final
+    assert not any(change.is_final for change in changes(BEFORE, after))
+    with pytest.raises(ConflictError, match=r"^mnist-cnn:v2 went for good, and cannot come back"):
+        taken_back(gone, [final], at=AT)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(None, "not there"), (True, "protected"), (False, "not protected"), (("v1", "v2"), "v1, v2"),
+     ("v3", "v3"), ("removed", "removed")],
+)  # fmt: skip
+def test_value_in_words(value: Value, words: str) -> None:
+    assert said(value) == words
+
+
+def test_removed_version_comes_back_with_what_pointed_to_it() -> None:
+    model = BEFORE.model(None).with_tag("golden", 2).with_tag("golden", 1)
+    tagged = BEFORE.with_model(model.with_alias("prod", 2, protect=True))
+    plain = tagged.with_model(tagged.model(None).without_alias("prod"))
+    gone = plain.with_model(plain.model(None).without(2, at=AT))
+    assert gone.model(None).removed[2].removed == AT
+    assert gone.model(None).tags == {"golden": (1,)}
+    assert taken_back(gone, changes(tagged, gone), at=AT).models == tagged.models
+    back = taken_back(tagged, changes(BEFORE, tagged), at=AT)
+    assert back.models == BEFORE.models
+    with pytest.raises(ConflictError, match="it is not there, expected v2"):
+        taken_back(plain, changes(BEFORE, tagged), at=AT)

@@ -5,15 +5,17 @@ import random
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt.errors import IndexDamageError
-from ckpt.registry.history.reflog import Reflog
-from ckpt.registry.history.replay import happened, replayed
-from ckpt.registry.index import Index
+from ckpt.registry.history.changes import Change, Value
+from ckpt.registry.history.reflog import Entry, Reflog
+from ckpt.registry.history.replay import happened, replayed, write_entry
+from ckpt.registry.index import Index, version_line
 from ckpt.registry.index_file import IndexFile, find_registry
 from tests.registry.history.test_changes import written
 from tests.registry.test_index import version
@@ -107,3 +109,84 @@ def test_lost_index_is_not_an_empty_one(tmp_path: Path) -> None:
     file.begin()
     file.begin()
     assert file.read() == Index()
+
+
+def entry(write_id: str, parent: str = "", *changes: Change, **fields: Any) -> Entry:
+    return Entry(write_id=write_id, parent=parent, time="t", what="x", changes=changes, **fields)
+
+
+def test_entries_that_led_to_the_last_one_happened() -> None:
+    entries = [entry("a"), entry("lost", "a"), entry("b", "a"), entry("lost too", "b"),
+               entry("c", "b")]  # fmt: skip
+    assert [each.write_id for each in happened(entries)] == ["a", "b", "c"]
+    assert happened([]) == []
+    # Where no entry is the parent, it is the one above; one that has none is the first.
+    assert [each.write_id for each in happened([entry("a"), entry("b", "z")])] == ["a", "b"]
+    assert [each.write_id for each in happened([entry("a", "z"), entry("b", "a")])] == ["a", "b"]
+    assert [each.write_id for each in happened([entry("a"), entry("b"), entry("c", "b")])] == [
+        "b", "c",
+    ]  # fmt: skip
+    assert [each.write_id for each in happened([entry("a"), entry("b", "b")])] == ["a", "b"]
+    later = [entry("a", "c"), entry("b", "a"), entry("c", "b")]
+    assert [each.write_id for each in happened(later)] == ["a", "b", "c"]
+
+
+def there(name: str, after: Value = "there") -> Change:
+    return Change("mnist-cnn", "version", name, None, after)
+
+
+def test_replay_keeps_only_what_points_to_a_known_version() -> None:
+    lines = {each.ref: version_line(each) for each in (version(1), version(2))}
+    changed = (
+        there("v1"), there("v2"), there("v3"),
+        Change("mnist-cnn", "alias", "prod", None, "v2"),
+        Change("mnist-cnn", "alias", "lost", None, "v3"),
+        Change("mnist-cnn", "alias", "odd", None, "latest"),
+        Change("mnist-cnn", "protected", "prod", None, True),
+        Change("mnist-cnn", "protected", "lost", None, True),
+        Change("mnist-cnn", "tag", "golden", None, ("v1", "v3")),
+        Change("mnist-cnn", "tag", "lost", None, ("v3",)),
+        Change("mnist-cnn", "tag", "odd", None, "v1"),
+    )  # fmt: skip
+    index = replayed([entry("a", "", *changed, versions=lines, serial=4)])
+    model = index.models["mnist-cnn"]
+    assert (index.serial, index.write_id) == (4, "a")
+    assert sorted(model.versions) == [1, 2]
+    assert (model.aliases, model.protected) == ({"prod": 2}, {"prod"})
+    assert (model.tags, model.next_number) == ({"golden": (1,)}, 3)
+    gone = entry("b", "a", there("v2", "removed"), there("v1", None), next_numbers={"mnist-cnn": 9})
+    index = replayed([entry("a", "", *changed, versions=lines, serial=4), gone])
+    model = index.models["mnist-cnn"]
+    assert (sorted(model.versions), sorted(model.removed), model.next_number) == ([], [2], 9)
+    assert (model.aliases, index.serial, index.write_id) == ({}, 4, "b")
+    assert replayed([]) == Index()
+
+
+@pytest.mark.parametrize("ref", ["mnist-cnn:v2", "mnist-cnn:prod", "mnist-cnn", "", ":"])
+def test_line_of_the_reflog_that_is_no_version_is_passed_over(ref: str) -> None:
+    lines = {"mnist-cnn:v1": version_line(version(1)), ref: {"size": "8"}}
+    index = replayed([entry("a", "", there("v1"), there("v2"), versions=lines)])
+    assert list(index.models["mnist-cnn"].versions) == [1]
+
+
+def test_entry_of_a_write_holds_what_it_changed_and_no_more() -> None:
+    before = Index().with_version(version(1)).with_version(version(1, "other"))
+    before = replace(before, write_id="a", serial=3)
+    after = replace(before.with_version(version(2)), write_id="b", serial=4)
+    after = after.with_model(after.models["mnist-cnn"].with_alias("prod", 1))
+    made = write_entry(before, after, "what", time="t", undoes="z")
+    assert (made.write_id, made.parent, made.serial, made.undoes) == ("b", "a", 4, "z")
+    assert list(made.versions) == ["mnist-cnn:v2"]
+    assert (made.next_numbers, made.gone, made.elsewhere) == ({"mnist-cnn": 3}, (), False)
+    model = after.models["mnist-cnn"].without(2, at="2026-11-25T09:00:00+00:00")
+    gone = replace(after.with_model(model), write_id="c")
+    made = write_entry(after, gone, "what", time="t", parent="", elsewhere=True)
+    assert (made.parent, list(made.versions), made.gone) == ("", ["mnist-cnn:v2"], ())
+    assert made.elsewhere
+    twin = replace(version(2), also=(version(9).manifest,))
+    both = gone.with_model(replace(model, removed={2: twin}))
+    forgotten = both.with_model(both.models["mnist-cnn"].forgotten(2))
+    made = write_entry(both, forgotten, "what", time="t")
+    assert (made.versions, made.gone) == ({}, twin.manifests)
+    same = write_entry(before, before, "what", time="t")
+    assert (same.changes, same.versions, same.next_numbers) == ((), {}, {})

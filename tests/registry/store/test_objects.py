@@ -1,18 +1,23 @@
+import io
 import os
+import re
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckpt.errors import IntegrityError
+from ckpt.errors import DiskError, IntegrityError
 from ckpt.io import digest
 from ckpt.registry.manifest import Hole, Manifest, Skeleton
 from ckpt.registry.store import objects
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.version import VersionSource
-from ckpt.tensors import Span
+from ckpt.tensors import Span, TensorEntry
 
 
 @pytest.fixture
@@ -152,3 +157,173 @@ def test_name_that_another_writer_gave_is_synced_by_whoever_finds_it(
     synced.clear()
     store.put_manifest(Manifest("x", "x", None, Skeleton(0, (), digest.of_bytes(b"")), ()))
     assert {store.root / "objects", store.root / "manifests", store.root} <= set(synced)
+
+
+@pytest.mark.parametrize("nbytes", [0, 3, 5])
+def test_object_of_another_size_is_refused(store: ObjectStore, nbytes: int) -> None:
+    name = store.put([b"abcd"]).digest
+    says = rf"of fc1\.weight has 4 bytes, {nbytes} were expected"
+    with pytest.raises(IntegrityError, match=says):
+        read(store, name, nbytes)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_not_a_regular_file_is_refused(
+    store: ObjectStore, make: Callable[[Path], None]
+) -> None:
+    path = path_of(store, store.put([b"abcd"]).digest)
+    path.unlink()
+    make(path)
+    with pytest.raises(IntegrityError, match=r"of fc1\.weight is not a regular file: "):
+        read(store, digest.of_bytes(b"abcd"), 4)
+
+
+def test_folder_that_became_a_file_is_named(store: ObjectStore) -> None:
+    path = path_of(store, store.put([b"abcd"]).digest)
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.write_bytes(b"")
+    with pytest.raises(IntegrityError, match="is not a regular file"):
+        read(store, digest.of_bytes(b"abcd"), 4)
+
+
+@pytest.mark.parametrize("inside", ["objects", "manifests", "tmp", "objects/{}"])
+def test_link_inside_the_store_is_not_followed(store: ObjectStore, inside: str) -> None:
+    path = path_of(store, store.put([b"abcd"]).digest)
+    store.put_manifest(manifest())
+    link = store.root / inside.format(path.parent.name)
+    link.rename(store.root.parent / "elsewhere")
+    link.symlink_to(store.root.parent / "elsewhere")
+    with pytest.raises(IntegrityError, match="a symbolic link inside the store"):
+        store.put([b"abcd"])
+        list(store.held())
+    with pytest.raises(IntegrityError, match="a symbolic link inside the store"):
+        list(store.held())
+        store.temporaries()
+
+
+def test_store_itself_may_be_a_link(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    store.root.symlink_to(tmp_path / "disk")
+    assert read(store, store.put([b"abcd"]).digest, 4) == b"abcd"
+    assert [each.nbytes for each in store.held()] == [4]
+
+
+def manifest() -> Manifest:
+    return Manifest("x", "x", None, Skeleton(0, (), digest.of_bytes(b"")), ())
+
+
+def test_everything_held_is_listed_and_nothing_else(store: ObjectStore) -> None:
+    stored = [store.put([b"abcd"]), store.put([b""]), store.put_manifest(manifest())]
+    (store.root / "objects" / "ab").mkdir(exist_ok=True)
+    (store.root / "objects" / "ab" / "notes.txt").touch()
+    (store.root / "objects" / "readme").mkdir()
+    (store.root / "objects" / "readme" / ("0" * 62)).touch()
+    os.utime(path_of(store, stored[0].digest), (1000, 2000))
+    held = {each.digest: each for each in store.held()}
+    assert {name: each.nbytes for name, each in held.items()} == {
+        each.digest: each.nbytes for each in stored
+    }
+    assert [held[each.digest].is_manifest for each in stored] == [False, False, True]
+    assert held[stored[0].digest].modified == 2000
+    assert store.manifest(stored[2].digest) == manifest()
+
+
+def test_object_that_is_stored_again_is_young_again(store: ObjectStore) -> None:
+    path = path_of(store, store.put([b"abcd"]).digest)
+    os.utime(path, (1000, 1000))
+    store.put([b"abcd"])
+    assert path.stat().st_mtime > 1000
+
+
+def test_removed_are_those_that_were_named(store: ObjectStore) -> None:
+    names = [store.put([bytes([number])]).digest for number in range(5)]
+    gone = [each for each in store.held() if each.digest in names[:3]]
+    gone[0].path.unlink()
+    store.remove(gone)
+    assert {each.digest for each in store.held()} == set(names[3:])
+    with pytest.raises(IntegrityError, match="is missing"):
+        read(store, names[1], 1)
+
+
+def test_objects_are_not_collected_while_a_version_is_written(store: ObjectStore) -> None:
+    store.put([b"abcd"])
+    with store.writing(), store.writing():
+        assert not can_collect(store)
+    with store.collecting():
+        assert not can_collect(store)
+    assert can_collect(store)
+
+
+def can_collect(store: ObjectStore) -> bool:
+    """Whether another process gets the lock at once."""
+    script = (
+        "import fcntl, sys\n"
+        "with open(sys.argv[1], 'r+b') as file:\n"
+        "    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "    except BlockingIOError: sys.exit(1)\n"
+    )
+    return subprocess.run([sys.executable, "-c", script, store.lock]).returncode == 0
+
+
+def test_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".ckpt").write_bytes(b"")
+    with pytest.raises(DiskError, match=rf"^{re.escape(str(tmp_path))}/\.ckpt: File exists: "):
+        ObjectStore(tmp_path / ".ckpt").put([b"abcd"])
+
+
+def source(store: ObjectStore, *, tail: bytes = b"tail") -> VersionSource:
+    """A file of a header, two tensors and a tail."""
+    tensors = [b"a" * 6, b"b" * 4]
+    for each in (*tensors, b"head" + tail):
+        store.put([each])
+    names = [digest.of_bytes(each) for each in tensors]
+    holes = (Hole(4, 6, names[0]), Hole(10, 4, names[1]))
+    skeleton = Skeleton(14 + len(tail), holes, digest.of_bytes(b"head" + tail))
+    entries = tuple(
+        TensorEntry(key, "uint8", (len(each),), digest=name)
+        for key, each, name in zip(("fc.weight", "fc.bias"), tensors, names, strict=True)
+    )
+    return VersionSource("net:v1", Manifest("x", "x", None, skeleton, entries), store)
+
+
+def test_missing_part_of_a_version_is_named_by_its_key(store: ObjectStore) -> None:
+    made = source(store)
+    for start, nbytes, what in ((4, 6, "fc.weight"), (11, 1, "fc.bias"), (0, 1, "skeleton")):
+        name = digest.of_bytes({4: b"aaaaaa", 11: b"bbbb", 0: b"headtail"}[start])
+        path_of(store, name).unlink()
+        with pytest.raises(IntegrityError, match=rf"of net:v1: {re.escape(what)} is missing"):
+            made.read(start, nbytes)
+
+
+def test_part_of_a_tensor_is_verified_with_the_whole(store: ObjectStore) -> None:
+    made = source(store)
+    path = path_of(store, digest.of_bytes(b"aaaaaa"))
+    path.chmod(0o644)
+    path.write_bytes(b"aaaaax")
+    assert made.read(10, 8) == b"bbbbtail"
+    with pytest.raises(IntegrityError, match="is damaged"):
+        made.read(4, 1)
+
+
+def test_version_is_copied_and_seen_as_it_is_read(store: ObjectStore) -> None:
+    made, out, seen = source(store), io.BytesIO(), []
+    made.copy(2, 10, out, seen.append)
+    assert out.getvalue() == b"".join(seen) == made.read(2, 10) == b"adaaaaaabb"
+    made.copy(0, 2, out)
+    assert out.getvalue().endswith(b"bbhe")
+    assert made.mapped(0, 4) is None
+    assert [(part.name, part.offset, part.nbytes) for part in made.parts] == [("x", 0, 18)]
+    pieces = [(part.offset, part.nbytes, hole and hole.offset) for part, hole in
+              made.pieces(Span(2, 15))]  # fmt: skip
+    assert pieces == [(2, 2, None), (0, 6, 4), (0, 4, 10), (4, 3, None)]
+    assert list(made.pieces(Span(18, 0))) == []
+
+
+def test_parts_of_a_sharded_version_follow_each_other(store: ObjectStore) -> None:
+    skeleton = Skeleton(9, (), store.put([b"abcdefghi"]).digest)
+    sharded = Manifest("x", "x", None, skeleton, (), files=(("a", 4), ("b", 0), ("c", 5)))
+    parts = VersionSource("net:v1", sharded, store).parts
+    assert [(part.name, part.offset, part.nbytes) for part in parts] == [
+        ("a", 0, 4), ("b", 4, 0), ("c", 4, 5),
+    ]  # fmt: skip

@@ -164,6 +164,7 @@ main(["train", "--dataset", "digits", "--epochs", "1", "--precision", "fp32",
 """
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line(tmp_path: Path, linear: str) -> None:
     pytest.importorskip("resource")
     done = subprocess.run(

@@ -1,0 +1,345 @@
+"""Mutation testing: break the code in small ways, and count the breaks that its tests notice.
+
+Cosmic Ray makes the mutants and runs the tests; this script picks a seeded sample of each folder,
+gives every worker a copy of the tree, and prints the score. The tree itself is never changed.
+
+Not sampled, because no test could or should notice them:
+
+* what Python refuses to compile, which any test would notice,
+* annotations, type aliases (`Value = str | None`) and `@dataclass(...)`: nothing runs them,
+  or everything breaks without them,
+* `==` against `is`, and `is` against `==`: equal for small numbers, None and interned strings,
+* `|` between flags of `os` made `+` or `^`: they have no bit in common,
+* the `*` of a signature made `/`: callers that name their arguments still may,
+* `strict=True` of `zip`: it checks what the code around it already ensures,
+* comments and strings: Cosmic Ray leaves them alone, so docstrings and message texts as well.
+
+All else counts, messages' numbers and limits too. A mutant that runs out of time is killed.
+"""
+
+import argparse
+import ast
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import chdir, closing
+from dataclasses import dataclass
+from multiprocessing import Manager
+from pathlib import Path
+from queue import Queue
+
+from cosmic_ray.commands.init import init
+from cosmic_ray.mutating import mutate_and_test, mutate_code
+from cosmic_ray.plugins import get_operator
+from cosmic_ray.tools.filters.operators_filter import OperatorsFilter
+from cosmic_ray.work_db import WorkDB
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkItem
+from tabulate import tabulate
+from tqdm import tqdm
+
+TREE = Path(__file__).resolve().parent.parent
+COPIED = ("ckpt", "models", "tests", "examples", "pyproject.toml")
+WORKERS = 2
+MOST_BASELINES = 4.0  # a mutant whose tests take longer than that and 10 s is killed
+PYTEST = "-m pytest -x -q -p no:cacheprovider --hypothesis-seed=0"
+CONFIG = """
+[cosmic-ray.filters.operators-filter]
+exclude-operators = [
+    "core/ReplaceComparisonOperator_(Eq_Is|NotEq_IsNot|Is_Eq|IsNot_NotEq)$",
+]
+"""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Code that is broken, and the tests that should notice.
+
+    Attributes:
+        code: Patterns of its files.
+        tests: Arguments of pytest, one run after the other: the slow tests run only on mutants
+            that the fast ones let pass.
+    """
+
+    code: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+FOLDERS = {
+    "rules": Folder(
+        ("ckpt/rules/*.py",),
+        (
+            "tests/rules --ignore-glob=*test_ex* --ignore-glob=*test_inverse* "
+            "--ignore-glob=*test_cases*",
+            "tests/rules/test_expressions.py tests/rules/test_inverse.py tests/rules/test_cases.py "
+            "tests/rules/test_examples.py",
+            "tests/ops/rename/test_operations.py tests/cli/test_rename.py",
+        ),
+    ),
+    "registry": Folder(
+        ("ckpt/registry/*.py", "ckpt/registry/history/*.py"),
+        (
+            "tests/registry tests/test_refs.py --ignore=tests/registry/store "
+            "--ignore-glob=*test_merge* --ignore-glob=*test_replay* --ignore-glob=*test_fault* "
+            "--ignore-glob=*test_modes* -k 'not fault_33'",
+            "tests/registry/history/test_replay.py tests/registry/test_merge.py "
+            "tests/registry/test_fault_26.py tests/registry/test_modes.py",
+            "tests/cli/test_labels.py tests/cli/test_removal.py tests/cli/test_gc.py "
+            "tests/cli/test_git_driver.py tests/cli/test_fsck.py",
+        ),
+    ),
+    "store": Folder(
+        ("ckpt/registry/store/*.py",),
+        (
+            "tests/registry/store",
+            "tests/registry/test_modes.py tests/ops/test_register.py tests/cli/test_gc.py "
+            "tests/cli/test_repair.py",
+        ),
+    ),
+    "formats": Folder(
+        ("ckpt/formats/*.py", "ckpt/formats/*/*.py"),
+        (
+            "tests/formats --ignore-glob=*test_inflated* --ignore=tests/formats/distributed",
+            "tests/formats/zip/test_inflated.py tests/formats/distributed "
+            "-k 'not four_processes and not archive_is and not archive_of and not archive_without'",
+        ),
+    ),
+    "loop": Folder(("ckpt/train/loop.py",), ("tests/train/test_loop.py",)),
+    "values": Folder(
+        ("ckpt/compare/values.py", "ckpt/compare/numbers.py"),
+        (
+            "tests/compare/test_numbers.py tests/compare/test_values.py",
+            "tests/cli/test_values.py",
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One mutant, and whether the tests noticed it."""
+
+    place: str
+    diff: str
+    killed: bool
+    in_time: bool
+
+
+def main() -> int:
+    """Print the score of each folder, and the mutants that survived."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--folder", choices=FOLDERS, action="append", help="only this one")
+    parser.add_argument("--count", type=int, default=60, help="mutants a folder (default 60)")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample (default 1)")
+    given = parser.parse_args()
+    rows = []
+    for name in given.folder or FOLDERS:
+        begin = time.monotonic()
+        outcomes = _run(name, given.count, given.seed)
+        killed = sum(each.killed for each in outcomes)
+        score = f"{killed / max(1, len(outcomes)):.0%}"
+        late = sum(not each.in_time for each in outcomes)
+        seconds = round(time.monotonic() - begin)
+        rows.append((name, len(outcomes), killed, late, score, seconds))
+    print(f"\nseed {given.seed}")
+    heads = ("folder", "mutants", "killed", "by time", "score", "seconds")
+    print(tabulate(rows, heads, tablefmt="plain", disable_numparse=True))
+    return 0
+
+
+def _run(name: str, count: int, seed: int) -> list[Outcome]:
+    folder = FOLDERS[name]
+    with tempfile.TemporaryDirectory(prefix="ckpt-mutants-") as made:
+        trees = [Path(made, f"tree{number}") for number in range(WORKERS)]
+        _copy_tree(trees[0])
+        seconds = _expect_controls(trees[0], folder)
+        for tree in trees[1:]:
+            shutil.copytree(trees[0], tree, symlinks=True)
+        with chdir(trees[0]):  # so that nobody edits the code between the copy and the sample
+            sample = _sample(Path(made), folder, count, f"{name} {seed}")
+        limit = seconds * MOST_BASELINES + 10
+        print(f"{name}: {len(sample)} mutants, tests take {seconds:.0f} s", file=sys.stderr)
+        return _test_all(sample, shlex.join(["sh", "-fc", _command(folder)]), limit, trees)
+
+
+def _command(folder: Folder) -> str:
+    return " && ".join(f"{shlex.quote(sys.executable)} {PYTEST} {tests}" for tests in folder.tests)
+
+
+def _copy_tree(tree: Path) -> None:
+    tree.mkdir()
+    for name in COPIED:
+        if (TREE / name).is_dir():
+            shutil.copytree(TREE / name, tree / name)
+        else:
+            shutil.copy2(TREE / name, tree / name)
+    # An installed ckpt maps this package; a copy has it where Python looks first.
+    (tree / "ckpt" / "models").symlink_to("../models")
+
+
+def _expect_controls(tree: Path, folder: Folder) -> float:
+    """Seconds of the tests; they must pass as the code is, and fail when all of it is broken."""
+    begin = time.monotonic()
+    passed = _pytest(tree, folder)
+    seconds = time.monotonic() - begin
+    if passed.returncode:
+        sys.exit(f"the tests fail before anything is broken:\n{passed.stdout}")
+    path = _sources(tree, folder)[0]
+    whole = path.read_text(encoding="utf-8")
+    path.write_text("raise RuntimeError('broken on purpose')\n", encoding="utf-8")
+    if not _pytest(tree, folder).returncode:
+        sys.exit(f"the tests do not notice that {path.relative_to(tree)} is broken")
+    path.write_text(whole, encoding="utf-8")
+    return seconds
+
+
+def _pytest(tree: Path, folder: Folder) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    return subprocess.run(
+        ["sh", "-fc", _command(folder)], cwd=tree, env=environment, capture_output=True, text=True
+    )
+
+
+def _sources(tree: Path, folder: Folder) -> list[Path]:
+    return [path for pattern in folder.code for path in sorted(tree.glob(pattern))]
+
+
+def _sample(made: Path, folder: Folder, count: int, seed: str) -> list[WorkItem]:
+    """`count` mutants in a random order that only the seed and the code decide."""
+    config, session = made / "config.toml", made / "session.sqlite"
+    config.write_text(CONFIG)
+    with closing(WorkDB(session, WorkDB.Mode.create)) as database:
+        init(_sources(Path(), folder), database, {})
+    OperatorsFilter().main([str(session), str(config)])
+    with closing(WorkDB(session, WorkDB.Mode.open)) as database:
+        items = sorted(database.pending_work_items, key=lambda item: _identity(item.mutations[0]))
+    random.Random(seed).shuffle(items)
+    found: list[WorkItem] = []
+    for item in items:
+        if len(found) == count:
+            break
+        if _matters(item.mutations[0]):
+            found.append(item)
+    return found
+
+
+def _identity(mutation: MutationSpec) -> tuple[str, str, int]:
+    return str(mutation.module_path), mutation.operator_name, mutation.occurrence
+
+
+def _matters(mutation: MutationSpec) -> bool:
+    """Whether the mutant compiles and is another program; see the module's docstring."""
+    code = mutation.module_path.read_text(encoding="utf-8")
+    mutated = mutate_code(code, get_operator(mutation.operator_name)(), mutation.occurrence)
+    try:
+        return mutated is not None and meaning(code) != meaning(mutated)
+    except SyntaxError:
+        return False
+
+
+def meaning(code: str) -> str:
+    """The code without what no test could or should notice; see the module's docstring."""
+    return ast.dump(_Meaning().visit(ast.parse(code)))
+
+
+class _Meaning(ast.NodeTransformer):
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        node.defaults += [each for each in node.kw_defaults if each is not None]
+        node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.decorator_list = [each for each in node.decorator_list if not _is_dataclass(each)]
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        match node.targets:
+            case [ast.Name(id=name)] if re.fullmatch(r"_?[A-Z][a-z]\w*", name):
+                node.value = ast.Constant(None)
+        return self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        text = ast.unparse(node)
+        if not re.sub(r"os\.O_\w+|[|+^() ]", "", text):
+            return ast.Constant(" ".join(re.findall(r"os\.O_\w+", text)))
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if isinstance(node.func, ast.Name) and node.func.id == "zip":
+            node.keywords = []
+        return self.generic_visit(node)
+
+
+def _is_dataclass(decorator: ast.expr) -> bool:
+    return ast.unparse(decorator).startswith("dataclass")
+
+
+def _test_all(
+    sample: list[WorkItem], command: str, limit: float, trees: list[Path]
+) -> list[Outcome]:
+    with Manager() as manager:
+        free: Queue[Path] = manager.Queue()
+        for tree in trees:
+            free.put(tree)
+        # A worker ends its mutant after Ctrl-C, so that no test outlives the copy of the tree.
+        with ProcessPoolExecutor(len(trees), initializer=_enter, initargs=(free,)) as workers:
+            try:
+                jobs = [workers.submit(_test, each, command, limit) for each in sample]
+                done = tqdm(as_completed(jobs), total=len(jobs), unit=" mutants", leave=False)
+                return [_said(job.result()) for job in done]
+            except KeyboardInterrupt:
+                workers.shutdown(cancel_futures=True)
+                raise
+
+
+def _said(outcome: Outcome) -> Outcome:
+    if not outcome.killed:
+        tqdm.write(f"survived: {outcome.place}\n{outcome.diff}\n")
+    return outcome
+
+
+def _enter(free: "Queue[Path]") -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tree = free.get()
+    os.chdir(tree)
+    os.environ["PYTHONPATH"] = str(tree)
+
+
+def _test(item: WorkItem, command: str, limit: float) -> Outcome:
+    # Examples that Hypothesis noted for another mutant decide nothing about this one.
+    shutil.rmtree(".hypothesis", ignore_errors=True)
+    mutation = item.mutations[0]
+    result = mutate_and_test(item.mutations, command, limit)
+    if result.test_outcome is None or result.test_outcome is TestOutcome.INCOMPETENT:
+        raise RuntimeError(f"{mutation}: {result.worker_outcome}\n{result.output}")
+    changed = re.findall(r"^[-+](?![-+]{2} ).*", result.diff or "", re.MULTILINE)
+    place = f"{mutation.module_path}:{mutation.start_pos[0]}"
+    killed = result.test_outcome is TestOutcome.KILLED
+    return Outcome(place, "\n".join(changed), killed, in_time=result.output != "timeout")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
