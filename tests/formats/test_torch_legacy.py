@@ -174,7 +174,9 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
     "one storage too many": (
         lambda: made(ONE, keys=("0", "1"), storages=2 * FOUR), "its list of storages differs"
     ),
-    "a storage twice": (lambda: made(ONE, keys=("0", "0"), storages=2 * FOUR), "malformed list of storages"),
+    "a storage twice": (
+        lambda: made(ONE, keys=("0", "0"), storages=2 * FOUR), "malformed list of storages"
+    ),
     "keys of numbers": (lambda: made(ONE, keys=(0,)), "malformed list of storages"),
     "no list": (lambda: made(ONE, keys="0"), "malformed list of storages"),
     "another length": (
