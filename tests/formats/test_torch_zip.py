@@ -408,7 +408,9 @@ LIES = {
         hostile.tensor(of=hostile.storage(kind="QInt8Storage")),
         "a storage of kind torch.QInt8Storage",
     ),
-    "size of text": (hostile.tensor(offset=0, of=hostile.storage(numel=4)[:-2] + b"NtQ"), "a view of a"),
+    "size of text": (
+        hostile.tensor(offset=0, of=hostile.storage(numel=4)[:-2] + b"NtQ"), "a view of a storage"
+    ),
     "conjugated": (
         hostile.tensor(more=b"}" + hostile.text("conj") + b"\x88s"),
         "'conj' bit is set",
