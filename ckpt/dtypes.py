@@ -58,6 +58,7 @@ _TABLE = (
 )
 
 DTYPES = {dtype.name: dtype for dtype in _TABLE}
+_ITEMSIZES = {dtype.name: dtype.bits // 8 for dtype in _TABLE}
 FROM_SAFETENSORS = {dtype.safetensors: dtype for dtype in _TABLE if dtype.safetensors}
 
 
@@ -68,6 +69,6 @@ def itemsize(name: str) -> int:
         FormatError: It is not in the table.
     """
     try:
-        return DTYPES[name].bits // 8
+        return _ITEMSIZES[name]
     except KeyError:
         raise FormatError(f"ckpt cannot read dtype {name} yet") from None

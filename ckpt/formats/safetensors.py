@@ -12,6 +12,7 @@ import json
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from operator import itemgetter
 from typing import Any
 
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
@@ -185,9 +186,10 @@ def _parse(name: str, data: bytes) -> dict[str, Any]:
     if any(data.count(mark) > most for mark, most in _MARKS):
         raise FormatError(f"{name}: a header of more than {TENSOR_LIMIT:,} tensors")
     try:
-        return dict(strict_json.parse(data.decode("utf-8")))  # it begins with a brace
+        header: dict[str, Any] = strict_json.parse(data.decode("utf-8"))  # it begins with a brace
     except ValueError as error:  # of JSON or UTF-8
         raise FormatError(f"{name}: the header is not valid JSON: {error}") from error
+    return header
 
 
 def _expect_text(name: str, text: str) -> None:
@@ -268,11 +270,13 @@ def _whole_numbers(name: str, key: str, numbers: Any) -> tuple[int, ...]:
 def _expect_filled(name: str, entries: Sequence[TensorEntry], body: Span) -> None:
     """Make sure that the tensors lie end to end and fill the file."""
     position = body.offset
-    for entry in sorted(entries, key=lambda entry: (entry.position, entry.nbytes)):
-        if entry.offset != position:
-            kind = "overlaps another" if entry.position < position else "leaves a hole before it"
-            raise FormatError(f"{name}: {entry.key}: {kind}, at byte {entry.offset:,}")
-        position += entry.nbytes
+    for offset, nbytes, entry in sorted(
+        ((entry.position, entry.nbytes, entry) for entry in entries), key=itemgetter(0, 1)
+    ):
+        if offset != position:
+            kind = "overlaps another" if offset < position else "leaves a hole before it"
+            raise FormatError(f"{name}: {entry.key}: {kind}, at byte {offset:,}")
+        position += nbytes
     if position != body.end:
         raise FormatError(
             f"{name}: the header promises {position - body.offset:,} bytes of tensors, "
