@@ -12,7 +12,6 @@ import json
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from operator import itemgetter
 from typing import Any
 
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
@@ -270,13 +269,11 @@ def _whole_numbers(name: str, key: str, numbers: Any) -> tuple[int, ...]:
 def _expect_filled(name: str, entries: Sequence[TensorEntry], body: Span) -> None:
     """Make sure that the tensors lie end to end and fill the file."""
     position = body.offset
-    for offset, nbytes, entry in sorted(
-        ((entry.position, entry.nbytes, entry) for entry in entries), key=itemgetter(0, 1)
-    ):
-        if offset != position:
-            kind = "overlaps another" if offset < position else "leaves a hole before it"
-            raise FormatError(f"{name}: {entry.key}: {kind}, at byte {offset:,}")
-        position += nbytes
+    for entry in sorted(entries, key=lambda entry: (entry.position, entry.nbytes)):
+        if entry.offset != position:
+            kind = "overlaps another" if entry.position < position else "leaves a hole before it"
+            raise FormatError(f"{name}: {entry.key}: {kind}, at byte {entry.offset:,}")
+        position += entry.nbytes
     if position != body.end:
         raise FormatError(
             f"{name}: the header promises {position - body.offset:,} bytes of tensors, "
