@@ -1,4 +1,4 @@
-"""Run a function and say how much memory that took; in a process of its own, or in this one."""
+"""Run a function and measure its memory, in a process of its own or in this one."""
 
 import multiprocessing
 import resource
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What `function` returns, with ``peak_mb``: the most that its process held, in 10^6 bytes.
+    """The result of `function` with ``peak_mb``, the peak memory of its process in 10^6 bytes.
 
-    Its children count too: where one of them held more, ``child_mb`` says how much.
+    ``child_mb`` is that of its largest child process.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:

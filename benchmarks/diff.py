@@ -1,4 +1,4 @@
-"""What comparing two large checkpoints costs, beside `cmp` and a loop over torch's tensors.
+"""Measure `ckpt diff` of two large checkpoints, beside `cmp` and a loop over torch's tensors.
 
     python benchmarks/diff.py [--gigabytes 3] [--runs 3] [--folder DIR] [--quick]
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def make_files(gigabytes: float) -> None:
-    """A file in the folder `a`; in `one` its last tensor is another, in `all` each is."""
+    """A file in the folder `a`; in `one` its last tensor differs, in `all` every tensor."""
     for folder in ("a", "one", "all"):
         Path(folder).mkdir()
     program = (
@@ -108,7 +108,7 @@ def print_files(runs: int) -> None:
 
 
 def print_versions(runs: int) -> None:
-    """Two registered versions: the digests say what has to be read."""
+    """Two registered versions: equal digests need no reading."""
     for file in (BASE, "one/big.pt"):
         subprocess.run([CKPT, "register", file, "--name", "big", "-q"], check=True)
     commands = {

@@ -1,4 +1,4 @@
-"""What networks are trained on: MNIST, or with `--quick` some of scikit-learn's digits.
+"""The training images: MNIST, or with `--quick` some of scikit-learn's digits.
 
 Both lie in files of torchvision's layout, so that torchvision and ckpt read the same ones.
 """
@@ -30,7 +30,7 @@ class Images:
 
     def load(self) -> Dataset:
         """As `ckpt train` has them: in memory."""
-        return load_dataset(self.name, data_dir=self.folder, note=print)
+        return load_dataset(self.name, data_dir=self.folder)
 
     def one_by_one(self, *, train: bool) -> Any:
         """As the usual example has them: PIL images, each through ToTensor and Normalize."""
@@ -62,7 +62,7 @@ def find_images(*, quick: bool) -> Iterator[Images]:
 
 def write_digits(folder: Path) -> None:
     """Write the first of scikit-learn's digits as torchvision lays out KMNIST."""
-    digits = load_dataset("digits", data_dir=None, note=print)
+    digits = load_dataset("digits")
     raw = folder / "KMNIST" / "raw"
     raw.mkdir(parents=True)
     for part, split in (("train", digits.train), ("t10k", digits.test)):

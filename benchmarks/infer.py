@@ -164,7 +164,7 @@ def _listed(one_or_more: Any) -> list[str]:
 
 
 def table(scores: Sequence[Score]) -> str:
-    """What people read."""
+    """The table of scores."""
     rows = []
     for each in scores:
         ops = f"{each.operations_right}/{each.operations}" if each.operations else ""

@@ -1,4 +1,4 @@
-"""What a large checkpoint costs: CPU time, wall time and memory, beside `cp` and the usual ways.
+"""Measure a large checkpoint: CPU time, wall time and memory, beside `cp` and the usual ways.
 
     python benchmarks/large.py [--gigabytes 3] [--keys 100000] [--runs 5] [--folder DIR]
                                [--quick]
@@ -155,7 +155,7 @@ def past_the_cache(nbytes: int) -> dict[str, list[str]]:
 
 
 def other_tools(name: str, out: str) -> dict[str, list[str]]:
-    """Tools for the same job: sft-cli, where `SFT` says where its command is."""
+    """Other tools for the same task: sft-cli, if `SFT` names its command."""
     sft = os.environ.get("SFT")
     if sft is None:
         return {}

@@ -7,7 +7,7 @@
 Every pair is a model and a few random schemes, the same for the same seed: words replaced by
 synonyms, shortened, or made meaningless; wrappers; indices shifted, glued or freed; levels put
 in or flattened; the order of registration shuffled; buffers dropped. The first models and seeds
-were looked at while the method was made; those of --held-out were not.
+were used while the method was developed; those of --held-out were not.
 """
 
 import argparse
@@ -293,7 +293,7 @@ def make_pair(model: str, keys: Keys, seed: int) -> Pair:
 
 
 def _cut(keys: list[str], rng: random.Random) -> list[str]:
-    """What a target may lack: the last module, one leaf of each of some modules, or any few."""
+    """Remove from a target: the last module, one leaf of some modules, or any few keys."""
     match rng.choice(["last", "biases", "few"]):
         case "last":
             last = keys[-1].rpartition(".")[0]

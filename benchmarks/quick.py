@@ -8,7 +8,7 @@ def parse_options(parser: ArgumentParser, **smallest: object) -> Namespace:
 
     Args:
         parser: Gets the flag.
-        smallest: By the option's name; what is given on the command line still counts.
+        smallest: By option name; values on the command line override them.
     """
     sizes = " ".join(f"--{name} {value}" for name, value in smallest.items())
     parser.add_argument(

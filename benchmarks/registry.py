@@ -1,4 +1,4 @@
-"""What a registry costs: time with ten versions and with 10,000, and bytes beside plain copies.
+"""Measure a registry: time with ten versions and with 10,000, and bytes beside plain copies.
 
     python benchmarks/registry.py [--versions 10000] [--copies 20] [--runs 5] [--quick]
 

@@ -1,4 +1,4 @@
-"""What accuracy a recipe gives, over several seeds, in fp32 and in bf16.
+"""Measure the accuracy of a recipe over several seeds, in fp32 and in bf16.
 
     CKPT_DATA=/path/to/data python benchmarks/seeds.py [--recipe NAME|FILE] [--seeds 1,2,3]
                                                        [--precisions fp32,bf16] [--epochs N]
@@ -21,7 +21,7 @@ from tabulate import tabulate
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.recipes.recipe_file import read_recipe
 from ckpt.train.run import train
-from ckpt.train.watch.events import Trained, Unwatched
+from ckpt.train.watch.events import Trained
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def print_scores(arguments: argparse.Namespace, images: Images) -> None:
 def trained_by(recipe: Recipe) -> Trained:
     """A whole run in a scratch folder."""
     with tempfile.TemporaryDirectory() as folder:
-        trained = train(recipe, Path(folder) / "w.pt", watch=Unwatched())
+        trained = train(recipe, Path(folder) / "w.pt")
     assert trained is not None, "one process has the result"
     return trained
 

@@ -1,4 +1,4 @@
-"""What the commands that need no torch cost: CPU time and imports, beside `import torch`.
+"""Measure commands that do not need torch: CPU time and imports, beside `import torch`.
 
     python benchmarks/startup.py [--runs N] [--quick]
 
@@ -23,7 +23,7 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parent.parent
 TARGET_MS = 150
 CKPT = [str(Path(sys.executable).with_name("ckpt"))]
-# An installed package has its bytecode beside it; compiling it anew is not what is measured.
+# An installed package has its bytecode; compiling it is not part of the measurement.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 COMMANDS = {
     "ckpt --help": [*CKPT, "--help"],
@@ -85,7 +85,7 @@ def growth(registry: Path) -> int:
 
 
 def fresh(registry: Path) -> None:
-    """Copy the shipped registry anew."""
+    """Copy the shipped registry."""
     shutil.rmtree(registry, ignore_errors=True)
     registry.mkdir()
     shutil.copy(ROOT / "registry.json", registry)

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from apart import apart, here
+from epochs import train_epoch
 from images import Images, find_images
 from quick import parse_options
 from tabulate import tabulate
@@ -31,12 +32,11 @@ from torch.nn.functional import nll_loss
 from torch.utils.data import DataLoader, Subset
 
 from ckpt.definitions import find_definition
-from ckpt.train.data.dataset import Dataset, Split
-from ckpt.train.feed import Feed
-from ckpt.train.loop import MicroBatch, Progress, evaluate
-from ckpt.train.memory import MicroBatchSize
+from ckpt.train.batches import Batches
+from ckpt.train.data.dataset import Dataset, Samples
+from ckpt.train.data.normalisation import MicroBatch
+from ckpt.train.loop import evaluate
 from ckpt.train.precision import build_trainer
-from ckpt.train.processes import ALONE
 from ckpt.train.recipes.recipe import Recipe
 
 NET = find_definition("ckpt.models.mnist_cnn:Net")
@@ -67,14 +67,9 @@ class Given:
 
 def ours(model: nn.Module, given: Given, recipe: Recipe) -> None:
     """An epoch of the trainer of `ckpt train`."""
-    size = MicroBatchSize(recipe.batch_size, adapts=False, note=print)
-    feed = Feed(given.dataset, recipe, DEVICE, processes=ALONE, size=size)
-    trainer = build_trainer(model, recipe.precision, recipe, windows=feed.window_count)
-    trainer.train_epoch(feed.windows(1), unseen)
-
-
-def unseen(_: Progress) -> None:
-    """Nobody watches."""
+    batches = Batches(given.dataset, recipe, DEVICE)
+    trainer = build_trainer(model, recipe.precision, recipe, windows=batches.window_count)
+    train_epoch(trainer, batches.windows(1))
 
 
 def images_one_by_one(model: nn.Module, given: Given, workers: int, batch: int) -> None:
@@ -109,10 +104,8 @@ def snippet(model: nn.Module, given: Given, mistake: str) -> None:
 
 def micro_batches(dataset: Dataset) -> Iterator[MicroBatch]:
     """Batches of 64 in the trainer's order."""
-    size = MicroBatchSize(64, adapts=False, note=print)
-    feed = Feed(dataset, PLAIN, DEVICE, processes=ALONE, size=size)
-    for window in feed.windows(1):
-        yield from window.micro_batches
+    for window in Batches(dataset, PLAIN, DEVICE).windows(1):
+        yield from window.micro_batches(64)
 
 
 def losses_kept(model: nn.Module, given: Given, how: str) -> None:
@@ -164,7 +157,9 @@ def measure(index: int, images: Images, count: int) -> dict[str, Any]:
     row = ROWS[index]
     dataset = images.load()
     count = max(1, int(count * row.share))
-    some = replace(dataset, train=Split(dataset.train.images[:count], dataset.train.labels[:count]))
+    some = replace(
+        dataset, train=Samples(dataset.train.images[:count], dataset.train.labels[:count])
+    )
     torch.manual_seed(1)
     model = NET.build().to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
@@ -179,10 +174,7 @@ def measure(index: int, images: Images, count: int) -> dict[str, Any]:
 
 def score(model: nn.Module, dataset: Dataset) -> float:
     """On the test images, in [0, 1]."""
-    size = MicroBatchSize(64, adapts=False, note=print)
-    feed = Feed(dataset, PLAIN, DEVICE, processes=ALONE, size=size)
-    totals = evaluate(model, feed.test_batches())
-    return totals.correct / totals.samples
+    return evaluate(model, Batches(dataset, PLAIN, DEVICE).test()).accuracy
 
 
 def main() -> None:
@@ -213,7 +205,7 @@ def print_rows(images: Images, count: int, tips: list[str], *, quick: bool) -> N
 
 
 def lines(rows: Iterable[tuple[Row, dict[str, Any]]]) -> list[list[str]]:
-    """What is printed of each."""
+    """The cells of every row."""
     made, first = [], 0.0
     for row, found in rows:
         first = first or found["speed"]
@@ -227,7 +219,7 @@ def lines(rows: Iterable[tuple[Row, dict[str, Any]]]) -> list[list[str]]:
 
 
 def print_rename() -> None:
-    """What it takes to rename the layers of saved weights, beside training them again."""
+    """Measure renaming the layers of saved weights, instead of training them again."""
     ckpt = str(Path(sys.executable).with_name("ckpt"))
     with tempfile.TemporaryDirectory() as folder:
         torch.save(NET.build().state_dict(), Path(folder) / "old.pt")

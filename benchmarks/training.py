@@ -1,4 +1,4 @@
-"""What training costs here, beside the way that everybody copies and beside Lightning Fabric.
+"""Measure training here, beside the public PyTorch example and beside Lightning Fabric.
 
     CKPT_DATA=/path/to/data python benchmarks/training.py [--epochs 6] [--only NAME,...]
                                                           [--quick]
@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 from apart import apart, here
+from epochs import train_epoch
 from images import Images, find_images
 from quick import parse_options
 from tabulate import tabulate
@@ -29,11 +30,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from ckpt.definitions import find_definition
-from ckpt.train.feed import Feed
-from ckpt.train.loop import Progress, evaluate
-from ckpt.train.memory import MicroBatchSize
+from ckpt.train.batches import Batches
+from ckpt.train.loop import evaluate
 from ckpt.train.precision import build_trainer, choose_precision
-from ckpt.train.processes import ALONE
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.recipes.recipe_file import read_recipe
 
@@ -81,22 +80,17 @@ def recipe_of_ckpt(images: Images, name: str, precision: str) -> Epochs:
     """The trainer of `ckpt train`, an epoch at a time."""
     recipe = Recipe(**{**read_recipe(name), "dataset": images.name, "precision": precision})
     dataset = images.load()
-    size = MicroBatchSize(recipe.batch_size, adapts=False, note=print)
-    feed = Feed(dataset, recipe, torch.device("cpu"), processes=ALONE, size=size)
+    batches = Batches(dataset, recipe, torch.device("cpu"))
     torch.manual_seed(recipe.seed)
     model = NET.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    chosen = choose_precision(recipe, model, feed.first_images(64)).name
-    trainer = build_trainer(model, chosen, recipe, windows=feed.window_count)
+    chosen = choose_precision(recipe, model, batches.first_images(64)).name
+    trainer = build_trainer(model, chosen, recipe, windows=batches.window_count)
     for epoch in range(1, recipe.epochs + 1):
         began = perf_counter()
-        trainer.train_epoch(feed.windows(epoch), unseen)
+        train_epoch(trainer, batches.windows(epoch))
         seconds = perf_counter() - began
-        score = evaluate(model, feed.test_batches())
-        yield seconds, score.correct / score.samples
-
-
-def unseen(_: Progress) -> None:
-    """Nobody watches."""
+        score = evaluate(model, batches.test())
+        yield seconds, score.accuracy
 
 
 WAYS: dict[str, tuple[Callable[..., Epochs], tuple[str, ...]]] = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ckpt.ops.ls import ls
     from ckpt.ops.plot import plot
     from ckpt.ops.register import register
-    from ckpt.ops.rename import rename
+    from ckpt.ops.rename import apply, plan_rename, rename
     from ckpt.ops.rm import rm
     from ckpt.ops.show import show
     from ckpt.ops.tag import tag
@@ -35,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Registry",
     "alias",
+    "apply",
     "blame",
     "diff",
     "du",
@@ -45,6 +46,7 @@ __all__ = [
     "log",
     "ls",
     "open",
+    "plan_rename",
     "plot",
     "rebuild_index",
     "register",
@@ -61,7 +63,9 @@ __all__ = [
 # Functions that their module is not named after.
 _ELSEWHERE = {
     "Registry": "ckpt.registry.registry",
+    "apply": "ckpt.ops.rename",
     "open": "ckpt.ops.load",
+    "plan_rename": "ckpt.ops.rename",
     "rebuild_index": "ckpt.ops.fsck",
     "repair": "ckpt.ops.verify.repair",
 }

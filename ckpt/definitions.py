@@ -1,9 +1,9 @@
 """Definitions: the `nn.Module` classes that a state_dict must fit.
 
-A ref is ``path/to/file.py:Class`` or ``package.module:Class``; a function that gives a
-module serves as well (``torchvision.models:resnet18``). Finding one imports the file that
-it names, which runs that file's code and nothing else; what it prints goes to stderr, so
-that stdout stays the answer's. torch is imported inside the functions that need it.
+A ref is ``path/to/file.py:Class`` or ``package.module:Class``; a function that returns a
+module also works (``torchvision.models:resnet18``). Finding one imports that file, which runs
+its code and nothing else; its prints go to stderr, so that stdout has only the answer. torch is
+imported inside the functions that need it.
 """
 
 import contextlib
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 
 class DefinitionError(CkptError):
-    """A definition's own code fails, or gives no module."""
+    """A definition's own code fails, or does not return a module."""
 
     exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A class or function that gives a module, found and imported.
+    """A class or function that returns a module, found and imported.
 
     Attributes:
         ref: As it was typed.
-        path: The file that defines it; None where Python knows of none.
-        folder: The folder whose modules it may import beside it; None for a package's.
+        path: The file that defines it; None if Python knows of none.
+        folder: The file's folder, whose modules it may import; None in a package.
     """
 
     ref: str
@@ -52,52 +52,50 @@ class Definition:
         """A new module with its initial weights; draws from torch's global generator.
 
         Raises:
-            DefinitionError: The class raises, or what it gives is no `nn.Module`.
+            DefinitionError: The class raises, or does not return an `nn.Module`.
         """
         from torch import nn
 
         with _own_code(self.ref), _importable(self.folder):
             module = self.factory()
         if not isinstance(module, nn.Module):
-            raise DefinitionError(f"{self.ref}: gives {type(module).__name__}, no torch.nn.Module")
+            raise DefinitionError(
+                f"{self.ref}: returns {type(module).__name__}, expected torch.nn.Module"
+            )
         return module
 
     def load(self, module: "nn.Module", state: "Mapping[str, Tensor]") -> None:
-        """Give a module that `build` made the tensors of a state_dict, strictly.
+        """Load a state_dict into a module that `build` made, strictly.
 
         Raises:
-            FitError: The keys or shapes are others.
+            FitError: The keys or shapes are not the module's.
         """
-        try:
-            module.load_state_dict(dict(state), strict=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise FitError(f"{self.ref} does not take this state_dict: {reason}") from error
+        load_strictly(module, state, f"{self.ref} does not fit this state_dict")
 
-    def run(self, module: "nn.Module", given: "Tensor") -> object:
-        """What a module that `build` made gives.
+    def run(self, module: "nn.Module", data: "Tensor") -> object:
+        """The output of a module that `build` made.
 
         Raises:
-            DefinitionError: It raises, but for a RuntimeError, which is torch's.
+            DefinitionError: It raises, except for a RuntimeError, which is torch's.
         """
         with contextlib.redirect_stdout(sys.stderr), _importable(self.folder):
             try:
-                return module(given)
+                return module(data)
             except RuntimeError:
                 raise
             except Exception as error:
                 text = " ".join(str(error).split())
                 raise DefinitionError(
-                    f"{self.ref}: raises {type(error).__name__} on {tuple(given.shape)}: {text}",
-                    hint="--input 1x3x224x224  says what goes in",
+                    f"{self.ref}: raises {type(error).__name__} on {tuple(data.shape)}: {text}",
+                    hint="--input 1x3x224x224  sets the shape of the input",
                 ) from error
 
     def entries(self) -> tuple[TensorEntry, ...]:
         """Keys, dtypes and shapes in the order of its state_dict, persistent buffers included.
 
-        The module is built on torch's meta device, so that its size costs nothing; one whose
-        constructor needs real values is built on the CPU. Extra state that is no tensor has
-        no entry. Leaves the global generator as it was.
+        The module is built on torch's meta device, so that its size costs nothing; if its
+        constructor needs real values, on the CPU. Extra state that is not a tensor has no entry.
+        The global generator is restored.
 
         Raises:
             DefinitionError: As `build`; or a key has no shape yet (a lazy module).
@@ -118,7 +116,7 @@ class Definition:
             )
 
     def source(self) -> str | None:
-        """The text of the file that defines it; None where there is none to read."""
+        """The text of the file that defines it; None if it cannot be read."""
         if self.path is None:
             return None
         try:
@@ -129,21 +127,21 @@ class Definition:
 
 
 def find_definition(ref: str, arguments: Mapping[str, object] | None = None) -> Definition:
-    """Import what `ref` names.
+    """Import a definition.
 
     Args:
-        ref: ``path/to/file.py:Class`` or ``package.module:Class``. What holds a separator
-            or ends in ``.py`` before the colon is a path.
-        arguments: What it is called with, by name.
+        ref: ``path/to/file.py:Class`` or ``package.module:Class``; a path has a separator, or
+            ends in ``.py`` before the colon.
+        arguments: Passed to it, by name.
 
     Raises:
-        RefError: There is no such file, module or class; the hint has the nearest names.
+        RefError: No such file, module or class; the hint has the nearest names.
         DefinitionError: The file's own code raises.
     """
     place, colon, name = ref.rpartition(":")
     if not colon or not place or not name.isidentifier():
         hint = "write path/to/file.py:Class or package.module:Class"
-        raise RefError(f"{ref}: no definition", hint=hint)
+        raise RefError(f"{ref}: not a definition", hint=hint)
     is_path = place.endswith(".py") or "/" in place or "\\" in place
     module = _import_file(ref, Path(place)) if is_path else _import_module(ref, place)
     factory = getattr(module, name, None)
@@ -155,12 +153,12 @@ def find_definition(ref: str, arguments: Mapping[str, object] | None = None) -> 
 
 
 def declare_torchvision_ops() -> None:
-    """Make torchvision importable beside a torch that its compiled operators do not fit.
+    """Make torchvision importable with a torch that its compiled operators do not fit.
 
-    Its Python side registers fakes for ``torchvision::nms`` and ``torchvision::qnms`` on
-    import, and raises "operator torchvision::nms does not exist" where its library could
-    not be loaded (PyPI's wheel is built for CUDA). Datasets, transforms and models need
-    neither, so their schemas are enough. A library that loads brings the operators itself.
+    On import it registers fakes for ``torchvision::nms`` and ``torchvision::qnms``, and raises
+    "operator torchvision::nms does not exist" if its library cannot be loaded (PyPI's wheel is
+    built for CUDA). Datasets, transforms and models need neither, so their schemas are enough.
+    A library that loads brings the operators itself.
     """
     import torch
 
@@ -178,7 +176,7 @@ def declare_torchvision_ops() -> None:
     _kept_alive.append(fragment)
 
 
-# torch.library withdraws what a Library declared when the object goes.
+# torch.library withdraws the declarations of a Library when the object is deleted.
 _kept_alive: list[object] = []
 
 
@@ -186,7 +184,7 @@ def _import_file(ref: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise RefError(f"{path}: no such file", hint=_nearest_file(path))
     path = path.absolute()
-    # A private name: the file may be called like a module of ours or of the library.
+    # A private name: the file may have the name of a module of ours or of a library.
     name = "_ckpt_definition_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -205,21 +203,36 @@ def _import_file(ref: str, path: Path) -> ModuleType:
 
 def _import_module(ref: str, name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        raise RefError(f"{name}: no module's name")
+        raise RefError(f"{name}: not a module name")
     with _own_code(ref), _importable(None):
         declare_torchvision_ops()
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
-            # A module that the definition imports is its own affair, and another message.
+            # A module that the definition itself imports is a DefinitionError.
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
             raise RefError(f"{ref}: no module {error.name}") from error
 
 
+def load_strictly(
+    module: "nn.Module", state: "Mapping[str, Tensor]", complaint: str, hint: str | None = None
+) -> None:
+    """Load a state_dict into a module: all of its keys and no others.
+
+    Raises:
+        FitError: The keys or shapes are not the module's; `complaint` begins the message.
+    """
+    try:
+        module.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise FitError(f"{complaint}: {reason}", hint=hint) from error
+
+
 @contextlib.contextmanager
 def _own_code(ref: str) -> Iterator[None]:
-    """Run somebody's code: its prints go to stderr, what it raises becomes one line."""
+    """Run foreign code: its prints go to stderr, its exceptions become one line."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -227,18 +240,18 @@ def _own_code(ref: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
-        hint = "a file of a package is named package.module:Class" if "relative" in text else None
+        hint = "name a file of a package package.module:Class" if "relative" in text else None
         if isinstance(error, TypeError) and "required positional argument" in text:
-            hint = "--arg NAME=VALUE  says what it is called with"
+            hint = "--arg NAME=VALUE  passes an argument"
         raise DefinitionError(f"{ref}: raises {type(error).__name__}: {text}", hint=hint) from error
 
 
 @contextlib.contextmanager
 def _importable(folder: Path | None) -> Iterator[None]:
-    """Let code import the modules beside it, as Python does for a script; for a while.
+    """Let code import the modules beside it for a while, as Python does for a script.
 
-    Modules of `folder` are forgotten then: another definition's ``layers.py`` must not be
-    taken for this one's. Without a folder, those of the current one are found, last of all.
+    Modules of `folder` are then removed again: another definition's ``layers.py`` must not be
+    mistaken for this one's. Without a folder, the current one is searched, last.
     """
     before, known = list(sys.path), set(sys.modules)
     sys.path[:] = [*before, str(Path.cwd())] if folder is None else [str(folder), *before]
@@ -273,10 +286,10 @@ def _nearest(name: str, module: ModuleType, place: str) -> str:
     values = vars(module).items()
     classes = [key for key, it in values if isinstance(it, type) and issubclass(it, nn.Module)]
     if not classes:
-        return f"{place} has no torch.nn.Module"
+        return f"{place} defines no torch.nn.Module"
     near = get_close_matches(name, classes, n=3, cutoff=0.5)
-    what = "did you mean" if near else "it has"
-    return f"{what} {', '.join(f'{place}:{key}' for key in near or classes[:5])}"
+    intro = "did you mean" if near else "it has"
+    return f"{intro} {', '.join(f'{place}:{key}' for key in near or classes[:5])}"
 
 
 def _nearest_file(path: Path) -> str | None:

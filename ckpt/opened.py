@@ -1,8 +1,9 @@
-"""What a ref names, opened: a version, a file or a definition. All three have entries."""
+"""Open what a ref names: a version, a file or a definition. All three have entries."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from shlex import quote
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ckpt.definitions import Definition
 
 
-Named = str | PathLike[str]  # a ref, or a path as `pathlib` has it, which names a file
+Named = str | PathLike[str]  # a ref, or a `pathlib` path, which always names a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +37,43 @@ class OpenedFile:
     checkpoint: Checkpoint
 
     @property
+    def ref(self) -> Path:
+        """The ref that opens it again."""
+        return Path(self.name)
+
+    @property
     def entries(self) -> Sequence[TensorEntry]:
-        """With offsets, without digests."""
+        """The entries, with offsets and without digests."""
         return self.checkpoint.entries
 
     def expect_other(self, out: Path) -> None:
-        """Refuse to write to one of the files that this is read from.
+        """Refuse to write to one of the files of this checkpoint.
 
         Raises:
-            UsageError: `out` is one of them, by whatever name.
+            UsageError: `out` is one of them, whatever it is called.
         """
         folder = self.path if self.path.is_dir() else self.path.parent
         read = [self.path, *(folder / part.name for part in self.checkpoint.source.parts)]
-        if out.exists() and any(each.exists() and out.samefile(each) for each in read):
+        if out.exists() and any(file.exists() and out.samefile(file) for file in read):
             several = len(self.checkpoint.source.parts) > 1
             raise UsageError(
-                f"{out}: the input is never overwritten",
-                hint="name another with -o" + ("" if several else ", or rename it with --in-place"),
+                f"{out} is the input, which is never overwritten",
+                hint="name another file with -o" + ("" if several else ", or use --in-place"),
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for `cached_property`
 class OpenedVersion:
-    """A registered version; its checkpoint is read from the skeleton when asked for."""
+    """A registered version; its checkpoint is read from the skeleton when it is first needed."""
 
     name: str
     version: Version
     source: VersionSource
+
+    @property
+    def ref(self) -> str:
+        """The ref that opens it again."""
+        return self.version.ref
 
     @property
     def manifest(self) -> Manifest:
@@ -71,17 +82,17 @@ class OpenedVersion:
 
     @property
     def inside(self) -> str | None:
-        """Which state_dict of its file it is, as after ``FILE::``."""
+        """The state_dict of its file, as after ``FILE::``."""
         return self.manifest.inside
 
     @property
     def entries(self) -> Sequence[TensorEntry]:
-        """With digests, without offsets."""
+        """The entries, with digests and without offsets."""
         return self.manifest.entries
 
-    @property
+    @cached_property
     def checkpoint(self) -> Checkpoint:
-        """The version's file, read as any file is."""
+        """The version's file, read like any other file."""
         return open_checkpoint(self.source, inside=self.manifest.inside)
 
 
@@ -107,11 +118,11 @@ def open_ref(
     Args:
         named: A ref or a path.
         registry: Where versions are looked up.
-        arguments: What a definition is called with.
+        arguments: The arguments of a definition.
 
     Raises:
-        RefError: It names nothing.
-        FormatError: The file is no checkpoint that can be read.
+        RefError: Nothing has this name.
+        FormatError: The file is not a checkpoint that can be read.
     """
     text = fspath(named)
     ref = parse_ref(text) if isinstance(named, str) else parse_file_ref(text)
@@ -129,7 +140,11 @@ def open_ref(
 
 @contextmanager
 def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
-    """Open a version or a file; a definition holds no weights and is refused."""
+    """Open a version or a file.
+
+    Raises:
+        RefError: It is a definition, which holds no weights, or nothing has this name.
+    """
     with open_ref(text, registry) as opened:
         if isinstance(opened, OpenedDefinition):
             raise RefError(f"{text} is a definition and holds no weights")
@@ -137,7 +152,7 @@ def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
 
 
 def as_typed(definition: str, arguments: Mapping[str, object] | None) -> str:
-    """A definition as it is typed, ``net.py:Net --arg width=64``."""
+    """A definition as one types it, ``net.py:Net --arg width=64``."""
     texts = (f"{name}={value}" for name, value in (arguments or {}).items())
     return " ".join([definition, *(f"--arg {quote(text)}" for text in texts)])
 
@@ -164,7 +179,7 @@ def _version(text: str, ref: Ref, registry: Registry) -> Version:
     try:
         return registry.version(ref)
     except RefError as error:
-        # Somebody who types `old` may well mean old.pt.
+        # Whoever types `old` may mean old.pt.
         if Path(text).exists():
             kind = "folder" if Path(text).is_dir() else "file"
             raise RefError(str(error), hint=f"or the {kind} ./{text} ?") from error

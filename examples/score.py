@@ -19,7 +19,7 @@ ref, definition = sys.argv[1:]
 model = find_definition(definition).build().eval()
 model.load_state_dict(ckpt.load(ref))
 name = ckpt.log("v1")[0].record["training"]["dataset"]["name"]
-dataset = load_dataset(name, data_dir=None, note=print)
+dataset = load_dataset(name)
 mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (dataset.mean, dataset.std))
 tests = TensorDataset(dataset.test.images, dataset.test.labels.long())
 correct, loss_sum, samples = 0, 0.0, len(tests)

@@ -130,13 +130,13 @@ def test_what_a_definition_prints_goes_to_stderr(tmp_path, capsys):
 
 
 REF_ERRORS = {
-    "no class part": ("{net}", "no definition"),
+    "no class part": ("{net}", "not a definition"),
     "no such file": ("{folder}/nett.py:Net", "no such file"),
     "no such class": ("{net}:Nett", "has no class Nett"),
     "not callable": ("{net}:__name__", "has no class __name__"),
     "no such module": ("no_such_package_here.models:Net", "no module no_such_package_here"),
     "no such submodule": ("ckpt.models.nowhere:Net", "no module ckpt.models.nowhere"),
-    "bad module name": ("a b.c:Net", "no module's name"),
+    "bad module name": ("a b.c:Net", "not a module name"),
 }
 
 
@@ -166,7 +166,7 @@ OWN_ERRORS = {
     "exit": ("raise SystemExit(0)\n", "raises SystemExit"),
     "constructor": ("def Net(): raise ValueError('one\\ntwo')\n", "raises ValueError: one two"),
     "arguments": ("def Net(width): ...\n", "raises TypeError"),
-    "no module": ("def Net(): return 1\n", "gives int, no torch.nn.Module"),
+    "no module": ("def Net(): return 1\n", "returns int, expected torch.nn.Module"),
     "lazy": (
         "import torch\ndef Net(): return torch.nn.LazyLinear(2)\n",
         "raises RuntimeError",

@@ -23,7 +23,7 @@ import ckpt
 from ckpt.dtypes import DTYPES
 from ckpt.errors import CkptError, RuleError
 from ckpt.ops.rename.rule_files import read_rule_file
-from ckpt.registry.index import read_index
+from ckpt.registry.index_file import read_index
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.merge import merged
 from ckpt.rules.document import read_rules

@@ -21,14 +21,14 @@ from ckpt.show.alias import alias_text, aliases_data, aliases_text
 @click.option(
     "--expect",
     metavar="VERSION|none",
-    help="What it must point to now; else nothing is changed, and the exit code is 6.",
+    help="Move it only if it points to this version now; else exit with 6.",
 )
 @click.option(
     "--protect/--unprotect",
     default=None,
-    help="From now on it moves only with --expect, or without.",
+    help="Require --expect to move it from now on, or not.",
 )
-@click.option("-d", "--delete", is_flag=True, help="Take the alias away; its version stays.")
+@click.option("-d", "--delete", is_flag=True, help="Delete the alias; its version stays.")
 def command(
     session: Session,
     name: str | None,
@@ -37,15 +37,15 @@ def command(
     protect: bool | None,
     delete: bool,
 ) -> None:
-    """Have NAME point to the version REF, or list all aliases.
+    """Point the alias NAME to the version REF, or list all aliases.
 
-    MODEL@NAME is a ref like any other then: `ckpt export mnist-cnn@prod -o prod.pt`. A NAME to be
-    deleted, or kept where it is, may be written so too.
+    An alias can be used in place of a version: `ckpt export mnist-cnn@prod -o prod.pt`. NAME can
+    also be written as MODEL@NAME, to delete or protect an alias of one of several models.
     """
     if name is None:
         found = aliases(registry=session.registry)
         if not found:
-            session.terminal.remark("no aliases: ckpt alias prod v1  makes one")
+            session.terminal.remark("no aliases: ckpt alias prod v1  creates one")
         if found or session.as_json:
             session.show(lambda: aliases_text(found), lambda: aliases_data(found))
         return

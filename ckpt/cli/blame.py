@@ -12,10 +12,10 @@ from ckpt.show.blame import blame_data, blame_text
 @click.argument("key")
 @click.argument("ref", required=False)
 def command(session: Session, key: str, ref: str | None) -> None:
-    """Show which version last changed a tensor of REF, by default the latest version.
+    """Show which version last changed a tensor of REF (default: the latest version).
 
-    KEY is a key, or a module whose tensors are all meant. Tensors are followed through renames; no
-    tensor is read.
+    KEY is a key, or a module for all its tensors. Tensors are followed through renames; only
+    manifests are read.
     """
     found = blame(key, ref, registry=session.registry)
     session.show(lambda: blame_text(found, width=session.terminal.width), lambda: blame_data(found))

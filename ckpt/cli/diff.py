@@ -7,7 +7,7 @@ import click
 from ckpt.cli.options import Session, arg_option
 from ckpt.cli.options import command as ckpt_command
 from ckpt.ops.diff import READ_UNASKED_BYTES, diff
-from ckpt.show.diff import comparison_data, comparison_report, comparison_text
+from ckpt.show.diff import diff_data, diff_report, diff_text
 from ckpt.show.look.pages import markdown, page
 from ckpt.show.look.terminal import coloured
 
@@ -21,38 +21,41 @@ from ckpt.show.look.terminal import coloured
 @click.option(
     "--values/--keys",
     default=None,
-    help="Say how far changed values are apart, or read the headers of files alone. Without "
-    "either, bytes are compared where that is little (256 MB). Versions are compared by digest at "
-    "no cost.",
+    help="Measure how far apart changed values are, or compare only the headers of files. "
+    "By default, bytes are compared if that takes little reading (256 MB). Versions are compared "
+    "by digest, at no cost.",
 )
 @click.option(
     "--map",
     "as_map",
     is_flag=True,
-    help="Find out which key of A becomes which of B, how sure that is, and the rules for it.",
+    help="Infer which key of A becomes which key of B, how sure that is, and the rename rules.",
 )
-@click.option("--stat", is_flag=True, help="Show numbers by module in place of keys.")
+@click.option("--stat", is_flag=True, help="Count changed keys by module instead of listing them.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["text", "markdown", "html"]),
     default="text",
-    help="Markdown for a pull request, or one page of HTML that needs nothing else.",
+    help="markdown suits a pull request; html is one self-contained page.",
 )
 @click.option(
     "--records",
     is_flag=True,
-    help="Show as well what is recorded differently: training, metrics, data, environment, and "
-    "what files hold besides tensors.",
+    help="Also show how the records differ (training, metrics, data, environment), and what files "
+    "hold besides tensors.",
 )
 @click.option(
     "--tolerance",
     type=float,
     metavar="T",
-    help="Tensors no number of which moved by more than T are not held to differ; as --values.",
+    help="Treat tensors as equal if no element differs by more than T; implies --values.",
 )
 @click.option(
-    "--all", "all_values", is_flag=True, help="List all changed tensors, not only 20; as --values."
+    "--all",
+    "all_values",
+    is_flag=True,
+    help="List all changed tensors, not only the 20 largest changes; implies --values.",
 )
 @click.option(
     "--exit-code",
@@ -74,20 +77,20 @@ def command(
     exit_code: bool,
     arguments: dict[str, object],
 ) -> None:
-    """Show what differs from A to B: two versions, files or definitions.
+    """Compare two versions, files or definitions.
 
-    Keys added, removed, renamed (the same bytes under another key), reshaped, re-typed and
-    changed. With a definition on one side: whether the other fits it, strictly.
+    Lists keys that were added, removed, renamed (the same bytes under another key), reshaped,
+    re-typed or changed. If one side is a definition: says whether the other fits it, strictly.
     """
     if tolerance is not None or all_values:
         if values is False:
-            raise click.UsageError("--keys reads no values, which --tolerance and --all need")
+            raise click.UsageError("--keys reads no values; --tolerance and --all need them")
         values = True
     if as_map:
         _show_map(session, before, after, arguments)
         return
     with session.progress("comparing") as told:
-        comparison = diff(
+        found = diff(
             before,
             after,
             registry=session.registry,
@@ -99,17 +102,15 @@ def command(
         )
     chosen = {"stat": stat, "records": records, "all_values": all_values}
     if form == "text" or session.as_json:
-        colour = coloured(session.terminal.out)
+        width, colour = session.terminal.width, coloured(session.terminal.out)
         session.show(
-            lambda: comparison_text(
-                comparison, width=session.terminal.width, colour=colour, **chosen
-            ),
-            lambda: comparison_data(comparison),
+            lambda: diff_text(found, width=width, colour=colour, **chosen),
+            lambda: diff_data(found),
         )
     else:
-        report = comparison_report(comparison, **chosen)
+        report = diff_report(found, **chosen)
         session.terminal.result(markdown(report) if form == "markdown" else page(report))
-    if exit_code and comparison.differs:
+    if exit_code and found.differs:
         click.get_current_context().exit(1)
 
 

@@ -11,10 +11,10 @@ from ckpt.show.du import usage_data, usage_text
 @ckpt_command(examples="ckpt du\nckpt du mnist-cnn --json")
 @click.argument("model", required=False)
 def command(session: Session, model: str | None) -> None:
-    """Show what each version takes of the disk, and what it takes alone.
+    """Show the disk usage of each version.
 
-    "in the store" are the tensors and the manifest that a version needs, "alone" what no other
-    version needs of them.
+    "in the store" counts the tensors and the manifest that a version needs, "alone" the part of
+    them that no other version needs.
     """
     found = du(model, registry=session.registry)
     session.show(lambda: usage_text(found), lambda: usage_data(found))

@@ -12,14 +12,20 @@ from ckpt.show.export import left_out_text, written_data, written_text
 
 @ckpt_command(examples="ckpt export v1 -o mnist.pt\nckpt export old.pt -o old.safetensors")
 @click.argument("ref")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="What to write.")
-@click.option("--force", is_flag=True, help="Replace the file that stands there.")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The file or folder to write.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(session: Session, ref: str, out: Path, force: bool) -> None:
-    """Turn a version into a file again, byte for byte the one that was registered.
+    """Write a version to a file, byte for byte the one that was registered.
 
-    Another suffix gives another container: .pt .pth .bin .ckpt or .safetensors. REF can be a
-    file as well, or the folder of a sharded checkpoint, which becomes one file by such a suffix
-    and stays a folder without one.
+    Another suffix converts it: .pt .pth .bin .ckpt or .safetensors. REF can also be a file to
+    convert, or the folder of a sharded checkpoint, which is joined into one file if OUT has such a
+    suffix.
     """
     written = export(ref, out, registry=session.registry, replace_out=force)
     left_out = left_out_text(written.left_out)

@@ -18,15 +18,17 @@ from ckpt.show.fsck import checked_data, checked_text, rebuilding_data, rebuildi
     "--rebuild-index",
     "rebuild",
     is_flag=True,
-    help="Make a registry.json that cannot be read, or is gone, anew.",
+    help="Rebuild registry.json if it is damaged or missing.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask; needed where nobody can be asked.")
+@click.option(
+    "--yes", is_flag=True, help="Skip the prompt (required when stdin is not a terminal)."
+)
 def command(session: Session, rebuild: bool, yes: bool) -> None:
-    """Say whether registry.json can be read, and what to do if not; exit with 4 then.
+    """Check whether registry.json can be read; exit with 4 if it is damaged.
 
-    It is made anew of the reflog in .ckpt, which knows every write on this machine, and of the
-    manifests. What these alone tell of gets new numbers; aliases, tags and removals are in no
-    manifest. The damaged file is kept as registry.json.damaged.
+    --rebuild-index rebuilds it from the local reflog and the manifests in .ckpt. Versions found
+    only in manifests get new numbers; aliases, tags and removals are only in the reflog. The
+    damaged file is kept as registry.json.damaged.
     """
     if not rebuild:
         checked = fsck(registry=session.registry)
@@ -42,7 +44,7 @@ def command(session: Session, rebuild: bool, yes: bool) -> None:
 def _ask(session: Session, planned: Rebuilding) -> None:
     if not sys.stdin.isatty():
         _show(session, planned, written=False)
-        raise UsageError("nothing is written yet", hint="--yes  writes this without asking")
+        raise UsageError("nothing is written yet", hint="--yes  writes this without a prompt")
     session.terminal.remark(rebuilding_text(planned, written=False))
     click.confirm(f"write {planned.path}?", abort=True, err=True)
 

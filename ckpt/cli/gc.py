@@ -22,12 +22,12 @@ class Duration(click.ParamType[timedelta]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> timedelta:
-        """See `click.ParamType.convert`."""
+        """A duration from the text of an option."""
         if isinstance(value, timedelta):
             return value
         found = re.fullmatch(r"(\d{1,6})([smhd])|0", str(value))
         if not found:
-            self.fail(f"{value!r} is no time; e.g. 15m, 1h, 30d or 0", param, ctx)
+            self.fail(f"{value!r} is not a duration such as 15m, 1h, 30d or 0", param, ctx)
         return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found[1] else timedelta()
 
 
@@ -38,23 +38,25 @@ class Duration(click.ParamType[timedelta]):
     "--keep-removed",
     type=Duration(),
     default=KEEP_REMOVED,
-    help="Keep versions that were removed since, for undo; 30d by default.",
+    help="How long removed versions can still be restored (default: 30d).",
 )
 @click.option(
     "--grace",
     type=Duration(),
     default=GRACE,
-    help="Keep what was written since; 1h by default.",
+    help="Keep files that are younger than this (default: 1h).",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and stop.")
-@click.option("--yes", is_flag=True, help="Remove it without asking.")
+@click.option(
+    "--yes", is_flag=True, help="Skip the prompt (required when stdin is not a terminal)."
+)
 def command(
     session: Session, keep_removed: timedelta, grace: timedelta, dry_run: bool, yes: bool
 ) -> None:
-    """Remove objects that no version needs, and what writes that were cut off have left.
+    """Remove unreferenced objects and leftovers of interrupted writes.
 
-    Shows first what would go; removes nothing while a version is being written, nor if the index
-    or a manifest cannot be read. A version's number is never given out again.
+    Shows them first. Removes nothing while a version is being written, nor if the index or a
+    manifest cannot be read. Numbers of versions are never reused.
     """
     if not yes:
         found = gc(keep_removed=keep_removed, grace=grace, dry_run=True, registry=session.registry)

@@ -20,16 +20,16 @@ from ckpt.show.git_driver import (
 
 @click.group(no_args_is_help=False)
 def command() -> None:
-    """Have git merge registry.json as versions, aliases and tags, and show weights as text.
+    """Set up git to merge registry.json and to show checkpoints as text.
 
-    Two branches that both registered have all versions afterwards: of two with one number, theirs
-    gets the next free one. What both moved to different places is left to you.
+    A merge keeps the versions of both branches; if both use a number, theirs gets the next free
+    one. Aliases that both branches moved are reported as conflicts.
     """
 
 
 @ckpt_command(examples="ckpt git-driver install")
 def install(session: Session) -> None:
-    """Tell git, in this clone; each clone needs it once."""
+    """Configure git in this clone; run it once in every clone."""
     installed = git_driver.install(registry=session.registry)
     session.show(lambda: installed_text(installed), lambda: installed_data(installed))
 
@@ -39,9 +39,9 @@ def install(session: Session) -> None:
 @click.argument("ours", type=click.Path(path_type=Path))
 @click.argument("theirs", type=click.Path(path_type=Path))
 def merge(session: Session, base: Path, ours: Path, theirs: Path) -> None:
-    """What git calls.
+    """Merge three files of registry.json into OURS (git calls this).
 
-    Joins three files into OURS, and exits with 6 if there are conflicts. BASE may be empty.
+    BASE is the common ancestor and may be empty. Conflicts are reported, and the exit code is 6.
     """
     merged = git_driver.merge(base, ours, theirs)
     for line in merged_lines(merged):
@@ -57,9 +57,10 @@ def merge(session: Session, base: Path, ours: Path, theirs: Path) -> None:
 @ckpt_command(examples="ckpt git-driver text net.pt")
 @click.argument("file", type=click.Path(path_type=Path))
 def text(session: Session, file: Path) -> None:
-    """What git compares of a checkpoint or of registry.json: a line for each tensor or version.
+    """Print a checkpoint or registry.json as text (git calls this).
 
-    What is neither is said, and is no error: git would show nothing at all.
+    There is one line for each tensor or version. Other files print a note instead of failing,
+    since git would show nothing then.
     """
     session.show(lambda: "\n".join(as_text(file)), lambda: list(as_text(file)))
 

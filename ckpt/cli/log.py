@@ -14,10 +14,10 @@ _KEYS = "ckpt.keys"
 
 
 class _WithKeys(click.Command):
-    """A command that takes keys after ``--``, where others take words that begin with a dash."""
+    """A command that takes keys after ``--``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Like click's own."""
+        """Keep the words after ``--`` as keys, and parse the others."""
         at = args.index("--") if "--" in args else len(args)
         ctx.meta[_KEYS] = args[at + 1 :]
         return super().parse_args(ctx, args[:at])
@@ -29,25 +29,24 @@ class _WithKeys(click.Command):
 )
 @click.argument("ref", required=False, metavar="[REF] [-- KEY...]")
 def command(session: Session, ref: str | None) -> None:
-    """Show where a version comes from, step by step back to its beginning.
+    """Show the history of a version: its parent, the parent of that, and so on.
 
-    After -- come keys, or modules: what was done to their tensors, and by which version. REF may be
-    left out then, and the latest version is meant.
+    With keys or modules after --, show which versions added, changed or renamed their tensors.
+    REF is optional then and defaults to the latest version.
     """
     keys = click.get_current_context().meta[_KEYS]
     if keys:
-        found = {
-            name: each
+        history = {
+            name: found
             for key in keys
-            for name, each in touches(key, ref, registry=session.registry).items()
+            for name, found in touches(key, ref, registry=session.registry).items()
         }
         session.show(
-            lambda: touches_text(found, width=session.terminal.width), lambda: touches_data(found)
+            lambda: touches_text(history, width=session.terminal.width),
+            lambda: touches_data(history),
         )
         return
     if ref is None:
-        raise UsageError(
-            "log needs a version", hint="e.g.  ckpt log v2  or  ckpt log -- fc1.weight"
-        )
+        raise UsageError("no version given", hint="e.g.  ckpt log v2  or  ckpt log -- fc1.weight")
     steps = log(ref, registry=session.registry)
     session.show(lambda: log_text(steps), lambda: log_data(steps))

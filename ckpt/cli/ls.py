@@ -19,21 +19,23 @@ from ckpt.show.ls import versions_data, versions_text
     "--where",
     multiple=True,
     metavar="CONDITION",
-    help="Only versions for which this holds: a metric, size, keys, version, created, …, tag or "
-    "alias, compared by > >= < <= = !=. Several must all hold.",
+    help="List only versions that match: a metric, size, keys, created, ..., tag or alias, "
+    "compared by > >= < <= = != (repeatable; all must match).",
 )
-@click.option("--sort", metavar="[-]FIELD", help="In ascending order of it; - is descending.")
+@click.option(
+    "--sort", metavar="[-]FIELD", help="Sort by this field, ascending; with - descending."
+)
 def command(session: Session, model: str | None, where: tuple[str, ...], sort: str | None) -> None:
     """List the versions in the registry, newest first."""
     index = session.registry.index()
     every = session.registry.versions(model)
     versions = ls(model, where=where, sort=sort, registry=session.registry)
     if every and not versions:
-        session.terminal.remark(f"none of {len(every):,} versions")
+        session.terminal.remark(f"no version matches, of {len(every):,}")
     if not every:
         session.terminal.remark(
             f"no versions in {session.registry.folder}: "
-            "ckpt register FILE  or  ckpt train --register  makes the first"
+            "ckpt register FILE  or  ckpt train --register  adds the first"
         )
     if versions or session.as_json:
         session.show(

@@ -17,17 +17,17 @@ FORMS = {".png": "png", ".svg": "svg"}
 
 @ckpt_command(examples="ckpt plot v1\nckpt plot v1 v3 -o curves.svg")
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The picture, .png or .svg.")
-@click.option("--force", is_flag=True, help="Replace the file that stands there.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write a picture, .png or .svg.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(session: Session, refs: tuple[str, ...], out: Path | None, force: bool) -> None:
-    """Draw the loss and the accuracy of versions by epoch: as text, or as a picture.
+    """Plot training loss and accuracy of versions by epoch: as text, or as a picture.
 
-    Both are of the training images as they went by, under dropout. A version that was renamed
-    has the curves of the one that was trained.
+    Both are measured on the training images during the epoch, with dropout. A renamed version has
+    the curves of the version that was trained.
     """
     form = None if out is None else FORMS.get(out.suffix.lower())
     if out is not None and form is None:
-        raise UsageError(f"{out}: a picture is a .png or a .svg file")
+        raise UsageError(f"{out}: unknown suffix, expected .png or .svg")
     several = [plot(ref, registry=session.registry) for ref in refs]
     if out is None or form is None:
         session.show(lambda: curves_text(several), lambda: curves_data(several))

@@ -14,10 +14,10 @@ from ckpt.show.register import added_data, added_text
     writes=True,
 )
 @click.argument("file")
-@click.option("--name", metavar="MODEL", help="The model; by default the file's name.")
-@click.option("-m", "--message", default="", help="What to say of this version.")
+@click.option("--name", metavar="MODEL", help="The model (default: the file's name).")
+@click.option("-m", "--message", default="", help="A message to store with the version.")
 @click.option(
-    "--parent", metavar="REF", help="The version that it was made of, by fine-tuning, say."
+    "--parent", metavar="REF", help="The version that it was made from, e.g. by fine-tuning."
 )
 @metric_option
 def command(
@@ -28,10 +28,10 @@ def command(
     parent: str | None,
     metrics: dict[str, float],
 ) -> None:
-    """Make FILE the next version of a model.
+    """Add FILE as the next version of a model.
 
-    The file stays where it is; its tensors go into the store beside registry.json, each once.
-    The same file again adds nothing.
+    Copies its tensors into the store beside registry.json; tensors that are stored already take
+    no space. FILE itself is not changed. Registering the same file again adds nothing.
     """
     with session.progress(f"registering {file}") as told:
         added = register(

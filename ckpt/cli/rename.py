@@ -6,13 +6,9 @@ import click
 
 from ckpt.cli.options import Session, arg_option, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
-from ckpt.cli.options.shell_trap import expect_whole_rules
+from ckpt.cli.options.rules import rule_options
 from ckpt.errors import UsageError
-from ckpt.ops.rename import parse, rename
-from ckpt.ops.rename.rule_files import RuleFile, read_map, read_rule_file
-from ckpt.rules.choice import drop, keep
-from ckpt.rules.planned import Rule
-from ckpt.rules.prefixes import Add, Strip, Unwrap
+from ckpt.ops.rename import RuleOptions, rename
 from ckpt.show.rename import renamed_data, renamed_text
 
 
@@ -23,7 +19,7 @@ def _shape(
         return None
     parts = text.split("x")
     if not all(part.isdecimal() and 0 < int(part) < 1 << 20 for part in parts):
-        raise click.BadParameter(f"{text!r} is no shape; e.g. 1x3x224x224")
+        raise click.BadParameter(f"{text!r} is not a shape like 1x3x224x224")
     return tuple(map(int, parts))
 
 
@@ -38,85 +34,55 @@ def _shape(
     writes=True,
 )
 @click.argument("source", metavar="SRC")
-@click.option(
-    "--rule",
-    "texts",
-    multiple=True,
-    metavar="'OLD->NEW'",
-    help=r"Replace the regular expression OLD by NEW wherever it matches in a key; \1 or {1} is "
-    "a group, {1+1} its number plus one. OLD=NEW is the same and needs no quotes; A<->B swaps "
-    "two names. Several apply in order, each to the result of the one before.",
-)
-@click.option("-F", "literal", is_flag=True, help="Take OLD and NEW literally.")
-@click.option("--word", is_flag=True, help="OLD matches whole dotted parts and their number only.")
-@click.option(
-    "--rules",
-    "rule_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A rule file (TOML): rules in order, and operations on tensors.",
-)
-@click.option(
-    "--map",
-    "maps",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="JSON, TOML or CSV, old key or module to new; applied at once.",
-)
-@click.option("--unwrap", is_flag=True, help="Cut off what DDP, compile and trainers put before.")
-@click.option("--strip", multiple=True, metavar="PREFIX", help="Cut a prefix off.")
-@click.option("--add", multiple=True, metavar="PREFIX", help="Put a prefix before every key.")
-@click.option("--drop", "drops", multiple=True, metavar="REGEX", help="Leave these tensors out.")
-@click.option("--keep", "keeps", multiple=True, metavar="REGEX", help="Leave all others out.")
+@rule_options
 @click.option(
     "--to",
     metavar="DEF|FILE|REF",
-    help="Find the rules that make it fit a definition, or give it the keys of a file or version.",
+    help="Find the rules that make SRC fit a definition, or that give it the keys of a file or "
+    "version.",
 )
 @click.option(
-    "--accept-likely", is_flag=True, help="With --to: take the best guess where nothing decides."
+    "--accept-likely", is_flag=True, help="With --to: accept the best guess for ambiguous keys."
 )
-@click.option("--from", "old", metavar="DEF", help="The definition that SRC fits; for --prove.")
+@click.option("--from", "old", metavar="DEF", help="The definition that SRC fits, for --prove.")
 @click.option(
     "--prove",
     is_flag=True,
-    help="Run the definitions of --from and of --to on one random input, with the weights and with "
-    "random ones, and write nothing unless they give the same.",
+    help="Run the definitions of --from and --to on one random input, with the weights and with "
+    "random ones, and write nothing unless their outputs agree.",
 )
 @click.option(
-    "--input", "shape", metavar="1x28x28", callback=_shape, help="What --prove runs them on."
+    "--input",
+    "shape",
+    metavar="1x28x28",
+    callback=_shape,
+    help="The shape of the input of --prove.",
 )
-@click.option("--check", metavar="DEF", help="Refuse unless the result fits this definition.")
+@click.option("--check", metavar="DEF", help="Fail unless the result fits this definition.")
 @arg_option
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
-@click.option("--force", is_flag=True, help="Replace the file that stands there.")
-@click.option("--in-place", is_flag=True, help="Replace SRC itself, all at once.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the result to this file.")
+@click.option("--force", is_flag=True, help="Overwrite the output file if it exists.")
+@click.option("--in-place", is_flag=True, help="Replace SRC itself, atomically.")
 @click.option(
     "--save-rules",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the rules to a rule file, from which they can be undone.",
+    help="Write the rules to a rule file that can be applied again, and undone.",
 )
 @click.option(
-    "--undo", is_flag=True, help="Give the old keys back: of a version, or by the file of --rules."
+    "--undo",
+    is_flag=True,
+    help="Give the old keys back: of a version that a rename made, or of a file by --rules FILE.",
 )
 @click.option("--register", "registered", is_flag=True, help="Register the new file as well.")
-@click.option("--name", metavar="MODEL", help="The model for --register; else the file's name.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option(
+    "--name", metavar="MODEL", help="The model for --register; by default the file's name."
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 def command(
     session: Session,
     source: str,
-    texts: tuple[str, ...],
-    literal: bool,
-    word: bool,
-    rule_file: Path | None,
-    maps: tuple[Path, ...],
-    unwrap: bool,
-    strip: tuple[str, ...],
-    add: tuple[str, ...],
-    drops: tuple[str, ...],
-    keeps: tuple[str, ...],
+    rules: RuleOptions,
     to: str | None,
     accept_likely: bool,
     old: str | None,
@@ -133,31 +99,23 @@ def command(
     name: str | None,
     dry_run: bool,
 ) -> None:
-    """Give the keys of SRC other names, by rules; the tensors stay as they are.
+    """Rename the keys of a checkpoint's state_dict by rules; the tensors stay as they are.
 
-    Of a file a new one is written beside it, old.renamed.pt; SRC itself is never touched
-    without --in-place. Of a version the next version is made, which stores no tensor bytes.
+    For a file, writes old.renamed.pt next to it; SRC itself is changed only with --in-place.
+    For a version, adds the next version, which stores no tensor bytes.
 
-    Rules apply in this order: --unwrap, --strip, --drop, --keep, --map, --rules, --rule, --add, and
+    Rules apply in this order: --unwrap, --strip, --drop, --keep, --map, --rules, --rule, --add,
     then those that --to finds.
     """
-    expect_whole_rules(source, texts)
     if accept_likely and to is None:
-        raise UsageError("--accept-likely goes with --to")
+        raise UsageError("--accept-likely needs --to")
     if prove != (old is not None) or (shape and not prove):
         raise UsageError("a proof needs both definitions", hint="--from OLD --to NEW --prove")
     if name and not registered:
-        raise UsageError("--name goes with --register")
-    saved = None if rule_file is None else read_rule_file(rule_file)
-    before: list[Rule] = [*([Unwrap()] if unwrap else []), *map(Strip, strip)]
-    before += [*map(drop, drops), *map(keep, keeps), *map(read_map, maps)]
-    after: list[Rule] = [*(parse(text, literal=literal, word=word) for text in texts)]
-    after += map(Add, add)
-    if undo and (before or after):
-        raise UsageError("--undo takes no rules but those of --rules")
+        raise UsageError("--name needs --register")
     renamed = rename(
         source,
-        _in_order(before, saved, after, undo=undo),
+        rules,
         registry=session.registry,
         to=to,
         accept_likely=accept_likely,
@@ -177,11 +135,3 @@ def command(
     if renamed.added:
         remark_on_new_registry(session, renamed.added.created_registry)
     session.show(lambda: renamed_text(renamed, dry_run=dry_run), lambda: renamed_data(renamed))
-
-
-def _in_order(
-    before: list[Rule], saved: RuleFile | None, after: list[Rule], *, undo: bool
-) -> list[Rule] | RuleFile:
-    if saved is None:
-        return [*before, *after]
-    return saved if undo else [*before, *saved.rules, *after]

@@ -14,12 +14,14 @@ from ckpt.show.show import shown_data, shown_text
     "ckpt show models/mnist_cnn.py:Net"
 )
 @click.argument("ref")
-@click.option("--tree", is_flag=True, help="Its modules, with keys, elements and sizes.")
+@click.option(
+    "--tree", is_flag=True, help="Show the modules as a tree, with keys, elements and sizes."
+)
 @click.option(
     "--deep",
     is_flag=True,
-    help="Read everything: check the file's checksums or the version's digests, show the digest "
-    "of every tensor, and count NaN and Inf. Exits with 3 or 4 if anything is damaged.",
+    help="Read everything: verify the checksums of a file or the digests of a version, show the "
+    "digest of every tensor, count NaN and Inf. Exits with 3 or 4 if anything is damaged.",
 )
 @arg_option
 def command(
@@ -27,7 +29,7 @@ def command(
 ) -> None:
     """Show the tensors and the record of a version, file or definition.
 
-    Without --deep only the header of a file is read. Nothing in it is ever executed.
+    Reads only the header of a file, unless --deep. Never executes anything in it.
     """
     shown = show(ref, registry=session.registry, deep=deep, arguments=arguments)
     text, data = shown_text, shown_data

@@ -13,11 +13,11 @@ from ckpt.show.tag import tags_data, tags_text
 )
 @click.argument("ref")
 @click.argument("names", nargs=-1, metavar="[TAG]...")
-@click.option("-d", "--delete", is_flag=True, help="Take the tags off.")
+@click.option("-d", "--delete", is_flag=True, help="Remove the tags.")
 def command(session: Session, ref: str, names: tuple[str, ...], delete: bool) -> None:
-    """Put tags on a version, or show those that it has.
+    """Add tags to a version, or show its tags.
 
-    A tag may stand on many versions; `ckpt ls --where tag=golden` lists them.
+    Several versions may have the same tag; `ckpt ls --where tag=golden` lists them.
     """
     version, found = tag(ref, names, present=not delete, registry=session.registry)
     session.show(lambda: tags_text(version, found), lambda: tags_data(version, found))

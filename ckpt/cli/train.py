@@ -9,11 +9,11 @@ import click
 from ckpt.cli.options import Session, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
 from ckpt.cli.options.recipe import expect_none_typed, recipe_of, recipe_options
-from ckpt.cli.options.watch import watch_options, watchers
+from ckpt.cli.options.watch import file_callbacks, watch_options
 from ckpt.errors import InterruptedTrainingError
 from ckpt.ops.train import SAVE_MINUTES, train
 from ckpt.show.train import TrainingView, training_data, training_text
-from ckpt.train.watch.events import Watchers
+from ckpt.train.watch.events import call_each
 
 if TYPE_CHECKING:
     from ckpt.train.state import State
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     "torchrun --nproc-per-node 2 -m ckpt train --register",
     writes=True,
 )
-@click.option("--register", "registered", is_flag=True, help="Make the weights the next version.")
+@click.option("--register", "registered", is_flag=True, help="Add the weights as the next version.")
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Go on with a run from its state file, to the very same weights.",
+    help="Resume an interrupted run from its state file; the weights are the same, bit by bit.",
 )
 @click.option(
     "--save-every",
@@ -43,12 +43,16 @@ if TYPE_CHECKING:
     default=SAVE_MINUTES,
     show_default=True,
     metavar="MINUTES",
-    help="How often the state is written, so that little is lost.",
+    help="Interval between two state files.",
 )
-@click.option("--name", metavar="MODEL", help="The model for --register; else the definition's.")
-@click.option("-m", "--message", default="", help="What to say of the version.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
-@click.option("--force", is_flag=True, help="Replace the file that stands there.")
+@click.option(
+    "--name", metavar="MODEL", help="Name of the model for --register (default: the definition's)."
+)
+@click.option("-m", "--message", default="", help="Describe the version.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Write the weights to this file."
+)
+@click.option("--force", is_flag=True, help="Replace existing files.")
 @watch_options
 @recipe_options
 def command(
@@ -65,15 +69,16 @@ def command(
     recipe_ref: str,
     **settings: Any,
 ) -> None:
-    """Train a network by a recipe; the test images are read once, at the end.
+    """Train an image classifier on a dataset (MNIST by default).
 
-    Without --register and --out the weights are written to a file named after the model.
-    Ctrl-C, or SIGTERM, ends it at the next step, with a state file that --resume takes; a
-    second one ends it at once. Under torchrun the processes share every effective batch.
+    The test images are read once, at the end. Without --register and --out the weights are written
+    to a file named after the model. Ctrl-C or SIGTERM stops the run after the current step and
+    leaves a state file for --resume; a second one stops it at once. Under torchrun (DDP) the
+    processes share every effective batch.
     """
     resumed = _resumed(resume)
     recipe = resumed.recipe if resumed is not None else recipe_of(recipe_ref, settings)
-    others = watchers(metrics, tensorboard, resumed, replace=force)
+    files = file_callbacks(metrics, tensorboard, resumed, replace=force)
     try:
         done = train(
             recipe,
@@ -86,13 +91,13 @@ def command(
             state_file=resume,
             save_minutes=save_every,
             resumed=resumed,
-            watch=Watchers(TrainingView(session.terminal.remark, sys.stderr), *others),
+            callback=call_each(TrainingView(session.terminal.remark, sys.stderr), *files),
             note=session.terminal.remark,
         )
     except InterruptedTrainingError as error:
-        _leave_it_to_the_first(error)
+        _leave_it_to_rank_0(error)
         raise
-    if done is None:  # another process has the result
+    if done is None:  # rank 0 has the result
         return
     if done.added is not None:
         remark_on_new_registry(session, done.added.created_registry)
@@ -100,7 +105,7 @@ def command(
 
 
 def _resumed(path: Path | None) -> "State | None":
-    """The state to go on from, which has its own recipe."""
+    """The state to continue from, which has its own recipe."""
     if path is None:
         return None
     expect_none_typed(path)
@@ -109,8 +114,8 @@ def _resumed(path: Path | None) -> "State | None":
     return read_state(path)
 
 
-def _leave_it_to_the_first(error: InterruptedTrainingError) -> None:
-    """Of several processes one says that the run was interrupted."""
+def _leave_it_to_rank_0(error: InterruptedTrainingError) -> None:
+    """Exit silently in other processes: rank 0 reports the interruption."""
     from ckpt.train.processes import started_by_torchrun
 
     if not started_by_torchrun().is_first:

@@ -20,11 +20,11 @@ from ckpt.show.verify import repaired_data, repaired_text, verified_data, verifi
     "places",
     multiple=True,
     metavar="FROM",
-    help="Take good copies of what is damaged from a file, or from another registry's folder; "
-    "may stand again.",
+    help="Restore damaged objects from a file, or from the folder of another registry "
+    "(repeatable).",
 )
 def command(session: Session, places: tuple[str, ...]) -> None:
-    """Hash every manifest and every object again; exit with 4 if anything is damaged."""
+    """Check all stored data for damage by hashing it; exit with 4 if any is damaged."""
     began = perf_counter()
     if places:
         repaired = repair(places, registry=session.registry)

@@ -1,1 +1,1 @@
-"""What differs between two state_dicts: keys, modules that moved, values."""
+"""How two state_dicts differ: in keys, modules that moved, and values."""

@@ -1,14 +1,14 @@
 """The difference of two state_dicts, and whether one fits a definition.
 
-Values are compared by digest, or by whoever has compared the bytes; entries of which neither is
-known are counted as not compared.
+Values are compared by digest, or by a caller that compared the bytes; entries with neither count
+as not compared.
 Law: every entry of both sides is in exactly one group of `KeyDiff`, a re-typed and reshaped
 one in both of these.
 """
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ckpt.tensors import TensorEntry
@@ -18,7 +18,7 @@ Pair = tuple[TensorEntry, TensorEntry]
 
 @dataclass(frozen=True, slots=True)
 class KeyDiff:
-    """What differs from the first side to the second.
+    """The difference from the first side to the second.
 
     Attributes:
         removed: Entries whose key only the first side has.
@@ -29,9 +29,9 @@ class KeyDiff:
         changed: The same key, dtype and shape, other bytes.
         same: Keys with the same dtype, shape and bytes.
         unread: Keys with the same dtype and shape whose bytes were not compared.
-        reordered: Keys of both sides that stand elsewhere among these, as few as explain it.
-        tied: (key, other): share their bytes on the second side alone.
-        untied: (key, other): share their bytes on the first side alone.
+        reordered: The fewest keys of both sides whose move explains the change of order.
+        tied: (key, other): they share their bytes on the second side alone.
+        untied: (key, other): they share their bytes on the first side alone.
     """
 
     removed: tuple[TensorEntry, ...]
@@ -48,7 +48,7 @@ class KeyDiff:
 
     @property
     def swapped(self) -> list[tuple[str, str]]:
-        """Keys of `changed` of which each has the bytes that the other had."""
+        """Pairs of keys of `changed` that exchanged their bytes."""
         waiting: dict[object, list[str]] = {}
         found = []
         for a, b in self.changed:
@@ -71,7 +71,7 @@ class KeyDiff:
     def differs(self) -> bool:
         """Whether any tensor differs, as far as it was compared.
 
-        Order and ties are how a file holds its tensors, and no difference between these.
+        Order and ties do not count: they say how a file stores its tensors.
         """
         return bool(
             self.removed
@@ -83,7 +83,7 @@ class KeyDiff:
         )
 
 
-def diff_entries(
+def compare_entries(
     before: Iterable[TensorEntry],
     after: Iterable[TensorEntry],
     *,
@@ -93,18 +93,20 @@ def diff_entries(
     """Compare two lists of entries with unique keys; groups keep the order of their side.
 
     Args:
-        before: Of the first side.
-        after: Of the second.
-        equal: Of keys whose bytes were compared: whether they are the same. It says nothing of
-            tensors of two dtypes or shapes.
-        ties: Of each side the keys that share the bytes of another key, with that key.
+        before: Entries of the first side.
+        after: Entries of the second side.
+        equal: By key, whether the bytes are the same, if they were compared; not looked at if
+            dtypes or shapes differ.
+        ties: On each side, the keys that share the bytes of another key, with that key.
     """
     old = {entry.key: entry for entry in before}
     new = {entry.key: entry for entry in after}
     common = [(old[key], new[key]) for key in old if key in new]
     removed = [entry for key, entry in old.items() if key not in new]
     added = [entry for key, entry in new.items() if key not in old]
-    renamed = _same_bytes(removed, added)
+    mine, theirs = ([entry for entry in side if entry.digest] for side in (removed, added))
+    pairs = pair_alike(mine, theirs, lambda entry: (entry.digest, entry.dtype, entry.shape))
+    renamed = [(a, b) for a, b in pairs if b is not None]
     gone = {a.key for a, _ in renamed}
     come = {b.key for _, b in renamed}
     alike = [(a, b) for a, b in common if a.shape == b.shape and a.dtype == b.dtype]
@@ -125,13 +127,13 @@ def diff_entries(
 
 
 def _out_of_order(mine: Sequence[str], theirs: Sequence[str]) -> list[str]:
-    """The fewest of `mine` without which the others stand in the order of `theirs`.
+    """The fewest keys of `mine` without which the rest has the order of `theirs`.
 
-    That is all but a longest increasing subsequence of their places (patience sorting).
+    These are all but a longest increasing subsequence of their places (patience sorting).
     """
     place = {key: number for number, key in enumerate(theirs)}
     numbers = [place[key] for key in mine]
-    tops: list[int] = []  # the least number in which a sequence of each length can end
+    tops: list[int] = []  # the least number that can end a sequence of each length
     ends: list[int] = []  # where in `mine` that is
     before: list[int | None] = []
     for at, number in enumerate(numbers):
@@ -162,41 +164,40 @@ def _equal(before: TensorEntry, after: TensorEntry, equal: Mapping[str, bool]) -
     return equal.get(before.key)
 
 
-def _same_bytes(removed: list[TensorEntry], added: list[TensorEntry]) -> list[Pair]:
-    """Pair entries of equal digest; equal last parts (`weight`, `bias`) go first, then order.
+def pair_alike(
+    ones: Sequence[TensorEntry],
+    others: Sequence[TensorEntry],
+    kind: Callable[[TensorEntry], object],
+) -> list[tuple[TensorEntry, TensorEntry | None]]:
+    """Every entry of `ones` with an entry of `others` of the same kind, None if none is left.
 
-    Several tensors can hold the same bytes (zeros of fresh biases), so that the pairing is
-    free among them; it never pairs different bytes.
+    Entries of equal last part (`weight`) are paired first, then by order. Among tensors of one
+    kind the pairing is arbitrary.
     """
     waiting: defaultdict[object, list[TensorEntry]] = defaultdict(list)
-    for entry in added:
-        waiting[entry.digest, entry.dtype, entry.shape].append(entry)
+    for other in others:
+        waiting[kind(other)].append(other)
     partner: dict[str, TensorEntry] = {}
-    for same_leaf in (True, False):
-        for entry in removed:
-            if entry.digest is None or entry.key in partner:
-                continue
-            candidates = waiting[entry.digest, entry.dtype, entry.shape]
+    for same_end in (True, False):
+        for one in ones:
+            candidates = waiting[kind(one)] if one.key not in partner else []
+            end = one.key.rpartition(".")[2]
             for candidate in candidates:
-                if not same_leaf or _leaf(candidate.key) == _leaf(entry.key):
-                    partner[entry.key] = candidate
+                if not same_end or candidate.key.rpartition(".")[2] == end:
+                    partner[one.key] = candidate
                     candidates.remove(candidate)
                     break
-    return [(entry, partner[entry.key]) for entry in removed if entry.key in partner]
-
-
-def _leaf(key: str) -> str:
-    return key.rpartition(".")[2]
+    return [(one, partner.get(one.key)) for one in ones]
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a state_dict meets a definition; the words are those of `load_state_dict`.
+    """How a state_dict fits a definition, in the words of `load_state_dict`.
 
     Attributes:
         missing: Entries that the definition has and the state_dict lacks.
         unexpected: Entries that the definition does not have.
-        reshaped: (of the state_dict, of the definition): the same key, another shape.
+        reshaped: (state_dict's, definition's) entries of the same key and different shapes.
         agreeing: Number of keys with the same shape on both sides.
     """
 
@@ -214,10 +215,10 @@ class Fit:
 def fit(entries: Iterable[TensorEntry], definition: Iterable[TensorEntry]) -> Fit:
     """Compare a state_dict with a definition as strict loading does: keys and shapes.
 
-    A dtype may differ, since loading converts.
+    Dtypes may differ, since loading converts.
     """
-    difference = diff_entries(entries, definition)
-    alike = len(difference.same) + len(difference.unread) + len(difference.changed)
-    reshaped = {a.key for a, _ in difference.reshaped}
-    retyped = sum(a.key not in reshaped for a, _ in difference.retyped)
-    return Fit(difference.added, difference.removed, difference.reshaped, alike + retyped)
+    diff = compare_entries(entries, definition)
+    alike = len(diff.same) + len(diff.unread) + len(diff.changed)
+    reshaped = {a.key for a, _ in diff.reshaped}
+    retyped = sum(a.key not in reshaped for a, _ in diff.retyped)
+    return Fit(diff.added, diff.removed, diff.reshaped, alike + retyped)

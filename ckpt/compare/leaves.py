@@ -1,4 +1,4 @@
-"""Nested mappings as a list of paths and values, so that two of them can be compared."""
+"""Nested mappings as a flat list of paths and values, so that two can be compared."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Modules that moved: of many renamed keys, those that kept their names under another parent.
+"""Modules that moved: many renamed keys that kept their names under another parent, as one.
 
 Law: every pair is in exactly one move, or is left.
 """
@@ -12,12 +12,12 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """All keys of a module that stand under another one now, each under its own name.
+    """A module of which every key is now under another module, with its name unchanged.
 
     Attributes:
         old: The module, ``encoder``; empty for the root.
-        new: The module under which the same names stand.
-        count: How many keys.
+        new: The module that has the same names now.
+        count: Number of keys.
     """
 
     old: str
@@ -30,7 +30,7 @@ def find_moves(keys: Iterable[str], renamed: Sequence[Pair]) -> tuple[list[Move]
 
     Args:
         keys: All keys of the first side.
-        renamed: (old key, new key) of those that were renamed.
+        renamed: (old key, new key) of every renamed tensor.
 
     Returns:
         The moves in the order of their first keys, and the pairs that are in none.
@@ -41,7 +41,7 @@ def find_moves(keys: Iterable[str], renamed: Sequence[Pair]) -> tuple[list[Move]
     moves: Counter[Pair] = Counter()
     left: list[Pair] = []
     for pair, places in candidates.items():
-        # From the root down, so that what moved with its parent is no move of its own.
+        # From the root down, so that a module that moved with its parent is not a move of its own.
         whole = next((place for place in places if found[place] == counts[place[0]] > 1), None)
         if whole is None:
             left.append(pair)
@@ -51,7 +51,7 @@ def find_moves(keys: Iterable[str], renamed: Sequence[Pair]) -> tuple[list[Move]
 
 
 def _modules(key: str) -> Iterator[str]:
-    """The modules above a key: of ``a.b.weight`` the root, ``a`` and ``a.b``."""
+    """The modules above a key: for ``a.b.weight`` the root, ``a`` and ``a.b``."""
     yield ""
     parts = key.split(".")
     for length in range(1, len(parts)):
@@ -59,9 +59,9 @@ def _modules(key: str) -> Iterator[str]:
 
 
 def _candidates(old: str, new: str) -> Iterator[Pair]:
-    """Modules (of old, of new) under which the rest of both keys is the same, topmost first.
+    """Modules (old, new) under which the rest of both keys is the same, topmost first.
 
-    None where no module kept its name: that ``conv.weight`` became ``embed.weight`` is no move.
+    Nothing if only the last part is the same: ``conv.weight`` to ``embed.weight`` is not a move.
     """
     mine, theirs = old.split("."), new.split(".")
     shared = 0

@@ -1,7 +1,7 @@
-"""Compare: the bytes of many pairs of tensors, and the values of those that differ.
+"""Compare the bytes of many pairs of tensors, and the values of those that differ.
 
-Streamed on all cores in bounded memory: a large tensor is cut into pieces where the file has its
-bytes as they are, small ones go together. Equal bytes cost reading and `memcmp`. The figures do not
+Streamed on all cores in bounded memory: a large tensor that is contiguous in its file is cut into
+pieces, small tensors are read together. Equal bytes cost reading and `memcmp`. The figures do not
 depend on the number of cores: pieces are joined in their order.
 """
 
@@ -14,6 +14,7 @@ from typing import TypeVar
 from ckpt.compare.keys import Pair
 from ckpt.compare.values import Tally, ValueDiff
 from ckpt.dtypes import itemsize
+from ckpt.errors import IntegrityError
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.files import Told, untold
@@ -21,8 +22,8 @@ from ckpt.opened import OpenedFile, OpenedState
 from ckpt.tensors import TensorEntry
 
 PIECE_ELEMENTS = 1 << 22
-JOB_BYTES = 1 << 24  # of one thread at a time; less is done without any
-THREADS = 8  # at most: reading from memory has no more than that
+JOB_BYTES = 1 << 24  # for one thread at a time; less needs no thread
+THREADS = 8  # at most: more would not read faster from memory
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ class Sides:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Elements of one pair, of which several pieces have the same `number`."""
+    """Elements of one pair; all pieces of a pair have its `number`."""
 
     number: int
     pair: Pair
@@ -46,20 +47,17 @@ class _Piece:
 
     @property
     def nbytes(self) -> int:
-        """Of both sides."""
+        """Bytes on both sides."""
         return self.count * sum(itemsize(entry.dtype) for entry in self.pair)
 
 
 def equal_bytes(sides: Sides, pairs: Sequence[Pair], *, told: Told = untold) -> dict[str, bool]:
-    """Whether the tensors of each pair are the same bit by bit.
+    """Whether the tensors of each pair are bitwise equal, by key.
 
     Args:
         sides: Two files.
-        pairs: Of one key, dtype and shape on both sides.
-        told: Told how far it is.
-
-    Returns:
-        By key.
+        pairs: The same key, dtype and shape on both sides.
+        told: Called with the progress.
     """
     distinct = _distinct(pairs)
     other: set[int] = set()
@@ -76,19 +74,19 @@ def equal_bytes(sides: Sides, pairs: Sequence[Pair], *, told: Told = untold) -> 
     }
 
 
-def measured(
+def measure(
     sides: Sides, pairs: Sequence[Pair], *, told: Told = untold
 ) -> list[tuple[Pair, ValueDiff]]:
-    """How far the values of each pair are apart.
+    """How far apart the values of each pair are.
 
     Args:
         sides: Files or versions.
-        pairs: Of one shape, and of dtypes that are `comparable`.
-        told: Told how far it is.
+        pairs: The same shape, and dtypes that are `comparable`.
+        told: Called with the progress.
 
     Raises:
-        FormatError: A view would grow beyond all proportion.
-        IntegrityError: An object of a version is absent or damaged.
+        FormatError: A view would grow out of proportion.
+        IntegrityError: An object of a version is missing or damaged.
     """
     distinct = _distinct(pairs)
     tallies = [Tally(a.dtype, b.dtype) for a, b in distinct]
@@ -111,19 +109,19 @@ def measured(
 def hashed(
     side: OpenedFile, entries: Iterable[TensorEntry], *, told: Told = untold
 ) -> dict[str, str]:
-    """The digests of entries of a file, by key."""
+    """The digests of some entries of a file, by key."""
     chosen = list(entries)
     pieces = [_Piece(n, (entry, entry), 0, entry.numel) for n, entry in enumerate(chosen)]
 
-    def of(piece: _Piece) -> str:
+    def hash_piece(piece: _Piece) -> str:
         return digest.of_chunks(tensor_bytes(side.checkpoint.source, piece.pair[0]))
 
-    found = _in_threads(of, pieces, told)
+    found = _in_threads(hash_piece, pieces, told)
     return {entry.key: name for entry, name in zip(chosen, found, strict=True)}
 
 
 def _distinct(pairs: Sequence[Pair]) -> dict[Pair, list[Pair]]:
-    """The pairs by what they are without their keys: tied tensors are read once."""
+    """The pairs grouped by all but their keys: tied tensors are read once."""
     found: dict[Pair, list[Pair]] = {}
     for a, b in pairs:
         found.setdefault((replace(a, key=""), replace(b, key="")), []).append((a, b))
@@ -139,10 +137,10 @@ def _pieces(sides: Sides, pairs: Sequence[Pair]) -> Iterator[_Piece]:
 
 
 def _divisible(side: OpenedState, entry: TensorEntry) -> bool:
-    """Whether any range of it is read at no more than its own cost.
+    """Whether reading a part costs no more than its share.
 
-    A version's object is verified as a whole; a strided tensor is gathered, and what stands behind
-    the end of the file is worked out.
+    It does for a version, whose objects are verified as a whole, for a strided tensor, which is
+    gathered, and for bytes behind the end of the file, which are computed.
     """
     return (
         isinstance(side, OpenedFile)
@@ -153,18 +151,20 @@ def _divisible(side: OpenedState, entry: TensorEntry) -> bool:
 
 def _stream(side: OpenedState, entry: TensorEntry, piece: _Piece) -> Iterator[bytes]:
     if not isinstance(side, OpenedFile):
-        return side.source.blob(str(entry.digest), entry.nbytes)
+        return side.source.stream_object(str(entry.digest), entry.nbytes)
     source, width = side.checkpoint.source, itemsize(entry.dtype)
-    if piece.count == entry.numel:
+    if piece.count == entry.numel or entry.span is None:
         return tensor_bytes(source, entry)
-    assert entry.offset is not None
-    return source.stream(entry.offset + piece.first * width, piece.count * width)
+    return source.stream(entry.span.offset + piece.first * width, piece.count * width)
 
 
 def _blocks(sides: Sides, piece: _Piece) -> Iterator[tuple[bytes, bytes]]:
-    """Both sides cut at the same elements.
+    """Chunks of both sides, cut at the same elements.
 
-    Both are read to their end if this is: what comes from the store is good only then.
+    Both sides are read to their ends: the store has verified an object only then.
+
+    Raises:
+        IntegrityError: A side ended early.
     """
     a, b = piece.pair
     before, after = _stream(sides.before, a, piece), _stream(sides.after, b, piece)
@@ -182,21 +182,22 @@ def _blocks(sides: Sides, piece: _Piece) -> Iterator[tuple[bytes, bytes]]:
     for stream in (before, after):
         for _ in stream:
             pass
-    assert not left, f"{a.key}: {left:,} elements were not read"
+    if left:
+        raise IntegrityError(f"{a.key}: {left:,} of {piece.count:,} elements could not be read")
 
 
 def _filled(begun: bytes, stream: Iterator[bytes], width: int) -> bytes:
-    """At least one element, unless the stream ends."""
+    """At least one whole element, unless the stream ends."""
     while len(begun) < width:
         chunk = next(stream, None)
         if chunk is None:
             break
-        begun += chunk  # which may be of no bytes
+        begun += chunk  # may be empty
     return begun
 
 
 def _in_threads(work: Callable[[_Piece], T], pieces: Iterable[_Piece], told: Told) -> Iterator[T]:
-    """The results in the order of the pieces."""
+    """The results of `work`, in the order of the pieces."""
     jobs = list(_jobs(pieces))
     total, done = sum(nbytes for _, nbytes in jobs), 0
 
@@ -215,7 +216,7 @@ def _in_threads(work: Callable[[_Piece], T], pieces: Iterable[_Piece], told: Tol
 
 
 def _jobs(pieces: Iterable[_Piece]) -> Iterator[tuple[list[_Piece], int]]:
-    """Pieces that one thread does, and their bytes."""
+    """The pieces for one thread at a time, and their bytes."""
     job: list[_Piece] = []
     nbytes = 0
     for piece in pieces:

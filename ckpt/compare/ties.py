@@ -1,4 +1,4 @@
-"""Tied tensors: keys whose bytes are those of another key, not merely equal ones."""
+"""Tied tensors: keys that share the very bytes of another key, not equal copies."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from ckpt.tensors import TensorEntry
 
 
 def ties_of(opened: Opened) -> dict[str, str]:
-    """Keys that share the bytes of an earlier key, with that key; of a definition none."""
+    """Keys that share the bytes of an earlier key, with that key; none in a definition."""
     match opened:
         case OpenedDefinition():
             return {}
@@ -19,7 +19,7 @@ def ties_of(opened: Opened) -> dict[str, str]:
 
 
 def _ties_of_file(entries: Sequence[TensorEntry]) -> dict[str, str]:
-    """Keys whose bytes stand where those of an earlier key stand."""
+    """Keys whose bytes are at the same place in the file as those of an earlier key."""
     first: dict[object, str] = {}
     ties = {}
     for entry in entries:
@@ -33,7 +33,7 @@ def _ties_of_file(entries: Sequence[TensorEntry]) -> dict[str, str]:
 
 
 def _ties_of_version(manifest: Manifest) -> dict[str, str]:
-    """The same by digest: of tensors with equal bytes, those for which the file has no room."""
+    """The same by digest: tensors with equal bytes for which the file has no separate place."""
     rooms = Counter(hole.digest for hole in manifest.skeleton.holes)
     first: dict[str, str] = {}
     met: Counter[str] = Counter()

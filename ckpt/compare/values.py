@@ -1,19 +1,27 @@
-"""Values: how far the numbers of one tensor are from those of another, block after block.
+"""How far the numbers of one tensor are from those of another, block after block.
 
-Laws: an element differs if its bits do, be it by one ulp, the sign of a zero or what a NaN carries;
-elements that are not finite on both sides are counted apart and enter no sum and no maximum, so
-that no result is NaN; and the sums are float64 with an exponent of their own, so that squares
-neither overflow nor vanish. Pure: bytes in, numbers out.
+Laws: an element differs if its bits do, also by one ulp, the sign of a zero or the payload of a
+NaN; elements that are not finite on both sides are counted apart and enter no sum and no maximum,
+so that no result is NaN; squares neither overflow nor vanish (`sums`). Pure: bytes in, numbers out.
 """
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from ckpt.compare.numbers import FLOATS, INTEGERS, has_numbers, integers, numbers, parts_of, ranks
-from ckpt.compare.numbers import rounded as rounded_to
-from ckpt.compare.special_values import has_special_values
-from ckpt.compare.sums import Sum, cosine, product, ratio_of_roots, scaled
+from ckpt.compare.numbers import (
+    FLOATS,
+    INTEGERS,
+    has_numbers,
+    has_special_values,
+    integers,
+    numbers,
+    parts_of,
+    ranks,
+    rounded,
+)
+from ckpt.compare.sums import cosine, mean, product, ratio_of_roots, scaled, total
 from ckpt.dtypes import itemsize
 
 if TYPE_CHECKING:
@@ -24,8 +32,8 @@ if TYPE_CHECKING:
 
     Flags = NDArray[np.bool]
 
-# Numbers at once: they stay in the processor's cache, and BLAS starts no thread for them. Larger
-# ones would keep several threads busy, and lose as much to the memory.
+# Numbers at once: few enough to stay in the processor's cache, and for BLAS to start no threads.
+# Larger blocks would keep several threads busy, and lose as much to the memory.
 _BLOCK = 8192
 
 
@@ -33,41 +41,41 @@ _BLOCK = 8192
 class ValueDiff:
     """How one tensor differs from another of its shape.
 
-    Of complex elements, and of bytes that hold two four-bit floats, the numbers are the parts.
+    The parts of complex elements, and both four-bit floats of a byte, are numbers of their own.
 
     Attributes:
-        elements: In all.
-        differ: Elements with other bits; of tensors of two dtypes, with other values.
-        left_out: Elements that are NaN or infinite on a side, and so in none of the figures below.
-        incomparable: Of these, those where the sides are not alike: NaN and a number, for example,
-            or infinities of two signs; but not two NaN of different bits.
-        nan: NaN elements of each side; None of dtypes that have none.
-        inf: Infinite elements of each side; None likewise.
-        max_abs: The greatest |b - a|; None where no element is finite, or no number.
-        mean_abs: The mean |b - a| of all that were not left out, equal ones too; None likewise.
-        relative_l2: ‖b - a‖₂ / ‖a‖₂; None likewise, and where ‖a‖₂ alone is 0.
-        cosine: a·b / (‖a‖₂ ‖b‖₂); None likewise, and where a norm is 0.
-        max_ulps: The greatest distance in numbers of that floating dtype: 1 between neighbours, -0
-            and +0 among them. None of other dtypes, and of tensors of two.
-        exact_cast: Of tensors of two dtypes: whether the second is the first converted, as torch
-            does it; None where this is not known, as of float8.
+        elements: Total.
+        differ: Elements with other bits; if the dtypes differ, with other values.
+        max_abs: The greatest |b - a|; None if no element is finite, or the dtype has no numbers.
+        mean_abs: The mean |b - a| of all elements not left out, equal ones too; None likewise.
+        relative_l2: ‖b - a‖₂ / ‖a‖₂; None likewise, and if only ‖a‖₂ is 0.
+        cosine: a·b / (‖a‖₂ ‖b‖₂); None likewise, and if a norm is 0.
+        max_ulps: The greatest distance, counted in numbers of the floating dtype: 1 between
+            neighbours, also between -0 and +0. None for other dtypes, and if the dtypes differ.
+        nan: NaN elements on each side; None for dtypes without NaN.
+        inf: Infinite elements on each side; None likewise.
+        left_out: Elements that are NaN or infinite on a side, which the figures above leave out.
+        incomparable: Those of them that differ in kind: for example NaN and a number, or infinities
+            of opposite signs; two NaN of different bits do not.
+        exact_cast: If the dtypes differ: whether the second tensor is the first, as torch converts
+            it; None if this is not known, as for float8.
     """
 
     elements: int
     differ: int
-    left_out: int = 0
-    incomparable: int = 0
-    nan: tuple[int, int] | None = None
-    inf: tuple[int, int] | None = None
     max_abs: float | None = None
     mean_abs: float | None = None
     relative_l2: float | None = None
     cosine: float | None = None
     max_ulps: int | None = None
+    nan: tuple[int, int] | None = None
+    inf: tuple[int, int] | None = None
+    left_out: int = 0
+    incomparable: int = 0
     exact_cast: bool | None = None
 
     def within(self, tolerance: float) -> bool:
-        """Whether no number is further than that from its partner, and each has one."""
+        """Whether every number has a partner, no further away than that."""
         if self.max_abs is None:
             return not self.incomparable and self.elements == self.left_out
         return not self.incomparable and self.max_abs <= tolerance
@@ -80,11 +88,11 @@ def comparable(before: str, after: str) -> bool:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts and sums of a range of two tensors; ranges are joined in their order by `join`.
+    """Counts and sums over a range of two tensors; `join` joins ranges in their order.
 
     Args:
         before: dtype of the first.
-        after: dtype of the second, another only where they are `comparable`.
+        after: dtype of the second; different only if they are `comparable`.
     """
 
     before: str
@@ -98,11 +106,11 @@ class Tally:
     max_abs: float = 0.0
     max_ulps: int = 0
     exact_cast: bool | None = None
-    # Of |b - a|, its square, a·a, b·b and a·b.
-    _sums: list[Sum] = field(default_factory=lambda: [Sum() for _ in range(5)])
+    # |b - a|, its square, a·a, b·b and a·b.
+    _sums: list[Decimal] = field(default_factory=lambda: [Decimal()] * 5)
 
     def add(self, before: bytes, after: bytes) -> None:
-        """The next elements of both: as many of them, and whole ones."""
+        """The next elements of both tensors, equally many and whole."""
         import numpy as np
 
         widths = itemsize(self.before), itemsize(self.after)
@@ -117,7 +125,7 @@ class Tally:
                 self._add(a, b)
 
     def join(self, following: "Tally") -> None:
-        """Add what was found in the range that follows."""
+        """Add the results of the range that follows."""
         self.elements += following.elements
         self.differ += following.differ
         self.left_out += following.left_out
@@ -127,8 +135,7 @@ class Tally:
         self.max_abs = max(self.max_abs, following.max_abs)
         self.max_ulps = max(self.max_ulps, following.max_ulps)
         self._cast(following.exact_cast)
-        for total, part in zip(self._sums, following._sums, strict=True):
-            total.add(part.value, part.exponent)
+        self._sums = [*map(total, self._sums, following._sums)]
 
     def found(self) -> ValueDiff:
         """The figures."""
@@ -145,7 +152,7 @@ class Tally:
             nan=(self.nan[0], self.nan[1]) if special else None,
             inf=(self.inf[0], self.inf[1]) if special else None,
             max_abs=self.max_abs if known else None,
-            mean_abs=scaled(absolute.value / finite, absolute.exponent) if known else None,
+            mean_abs=mean(absolute, finite) if known else None,
             relative_l2=ratio_of_roots(square, before) if known else None,
             cosine=cosine(dot, before, after) if known else None,
             max_ulps=self.max_ulps if known and floating else None,
@@ -176,21 +183,21 @@ class Tally:
             self._add_ranks(before, after, other)
 
     def _add_same(self, a: "Numbers") -> None:
-        """Of equal numbers only their size matters."""
+        """Equal numbers add to the norms and the dot product alone."""
         finite = self._finite(a, a)
         kept = a if finite is None else a[finite]
         square = product(kept, kept)
-        for total in self._sums[2:]:
-            total.add(*square)
+        for which in (2, 3, 4):
+            self._add_to(which, square)
 
     def _others(self, before: bytes, after: bytes, a: "Numbers", b: "Numbers") -> "Flags":
-        """The numbers that differ, part by part."""
+        """Which numbers differ, part by part."""
         import numpy as np
 
         if self.before == self.after:
             return _other_bits(before, after, self.before)
         neither = np.isnan(a) & np.isnan(b)
-        cast = rounded_to(a, self.after)
+        cast = rounded(a, self.after)
         if cast is not None:
             self._cast(bool(((cast == b) | neither).all()))
         others: Flags = (a != b) & ~neither
@@ -201,7 +208,7 @@ class Tally:
             self.exact_cast = exact and self.exact_cast is not False
 
     def _finite(self, a: "Numbers", b: "Numbers") -> "Flags | None":
-        """Which numbers belong to elements that are finite on both sides; None: all do."""
+        """Which numbers belong to elements that are finite on both sides; None if all do."""
         import numpy as np
 
         finite = np.isfinite(a)
@@ -229,27 +236,28 @@ class Tally:
         else:  # two of the largest float64, of opposite signs
             self._add_distances(np.abs(b / 2 - a / 2), 1)
 
+    def _add_to(self, which: int, value: Decimal) -> None:
+        self._sums[which] = total(self._sums[which], value)
+
     def _add_distances(self, distances: "Numbers", exponent: int = 0) -> None:
-        """All |b - a|, to be multiplied by 2^`exponent`."""
+        """All |b - a|, as multiples of 2^`exponent`."""
         import numpy as np
 
         if not distances.size:
             return
-        self.max_abs = max(self.max_abs, scaled(float(distances.max()), exponent))
-        total = float(distances.sum())
-        if isfinite(total):
-            self._sums[0].add(total, exponent)
-        else:
-            self._sums[0].add(float(np.ldexp(distances, -64).sum()), exponent + 64)
-        square, twice = product(distances, distances)
-        self._sums[1].add(square, twice + 2 * exponent)
+        self.max_abs = max(self.max_abs, float(scaled(float(distances.max()), exponent)))
+        whole, shift = float(distances.sum()), 0
+        if not isfinite(whole):
+            whole, shift = float(np.ldexp(distances, -64).sum()), 64
+        self._add_to(0, scaled(whole, exponent + shift))
+        self._add_to(1, scaled(product(distances, distances), 2 * exponent))
 
     def _add_products(self, a: "Numbers", b: "Numbers") -> None:
-        for total, (x, y) in zip(self._sums[2:], ((a, a), (b, b), (a, b)), strict=True):
-            total.add(*product(x, y))
+        for which, (x, y) in enumerate(((a, a), (b, b), (a, b)), start=2):
+            self._add_to(which, product(x, y))
 
     def _add_ranks(self, before: bytes, after: bytes, other: "Flags") -> None:
-        """The distances in ulps; they need 64 bits without a sign."""
+        """The distances in ulps, which need all 64 bits of an unsigned integer."""
         import numpy as np
 
         x, y = ranks(self.before, before), ranks(self.after, after)
@@ -261,7 +269,7 @@ class Tally:
 
 
 def _other_bits(before: bytes, after: bytes, dtype: str) -> "Flags":
-    """Which numbers have other bits; of two four-bit floats both, if one has."""
+    """Which numbers have other bits; if one of two four-bit floats has, both do."""
     import numpy as np
 
     real = parts_of(dtype) if itemsize(dtype) > 1 else 1

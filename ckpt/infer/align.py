@@ -1,9 +1,8 @@
-"""The two trees laid over each other, from the largest modules that hold the same to the tensors.
+"""Align two trees, from the largest modules of equal contents down to the tensors.
 
-Two modules that belong together are looked at by themselves: the largest modules under them
-that hold the same are paired first (`group`), then what those left over. So that what hangs
-under one node moves together, and a decision about a module holds for all that is in it.
-Blocks that are alike on both sides are worked out once.
+Under two modules that belong together, the largest modules of equal contents are paired first
+(`group`), then the leftovers. So a module moves with all its contents, and a decision about it
+holds for all of them. Blocks that repeat on both sides are aligned once.
 """
 
 from collections import Counter
@@ -16,23 +15,23 @@ from ckpt.infer.tree import Node, Signature, Tree
 from ckpt.infer.words import Likeness
 
 _INVERTED = bytes((1, 0)) + bytes(254)
-_HALF = 0.5  # of what two modules hold must be the same, where nothing else says so
-_FEW = 3  # leaves; smaller modules must hold the same
+_HALF = 0.5  # the least part of the contents that two modules must share, without other evidence
+_FEW = 3  # leaves; smaller modules must have equal contents
 _MOST_CLASSES = 250  # of modules without a counterpart that are compared one by one
-_BLOCK = 100  # leaves; a larger module holds several tensors of one name
-_FORM_LEAVES = 2_000  # a module of more is hardly repeated
+_BLOCK = 100  # leaves; larger modules have several tensors of one name
+_FORM_LEAVES = 2_000  # larger modules hardly repeat
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LeafPair:
     """Two leaves that belong together, by their places in the trees.
 
     Attributes:
-        left: Of the source.
-        right: Of the target.
-        margin: The least of all decisions on the way to it.
+        left: In the source.
+        right: In the target.
+        margin: The least margin of all decisions that led to the pair.
         others: Leaves of the target that are as good.
-        evidence: Of the weakest decision.
+        evidence: For the weakest decision.
     """
 
     left: int
@@ -54,7 +53,7 @@ class _Class:
 
     @property
     def key(self) -> tuple[float, ...]:
-        """The largest first, of these the same before the alike."""
+        """Larger modules first; exact matches before similar ones."""
         return (-self.shared, not self.exact, -self.ratio)
 
 
@@ -84,24 +83,19 @@ class Alignment:
         self._doubted = tuple(bytearray(len(tree.leaves)) for tree in trees)
         self._left = tuple(bytearray(len(tree.leaves)) for tree in trees)
         self._partner: dict[int, int] = {}
-        self._known: dict[tuple[_Form, _Form], tuple[list[Found], list[Fused]]] = {}
-        self.found: list[Found] = []
+        self._known: dict[tuple[_Form, _Form], tuple[list[LeafPair], list[Fused]]] = {}
+        self.found: list[LeafPair] = []
         self.fused: list[Fused] = []
 
     def settle(self, left: int, right: int, evidence: str) -> None:
-        """Take a pair for granted."""
-        self._add(Found(left, right, 1.0, (), evidence))
+        """Add a pair that is certain beforehand."""
+        self._add(LeafPair(left, right, 1.0, (), evidence))
 
     def run(self) -> None:
-        """Lay the roots over each other."""
+        """Align everything under the roots."""
         self._align(self._trees[0].root, self._trees[1].root)
 
-    def free(self, side: int, node: Node) -> list[int]:
-        """The leaves under a node that have no partner yet."""
-        done = self._done[side]
-        return [leaf for leaf in range(node.low, node.high) if not done[leaf]]
-
-    def _add(self, found: Found) -> None:
+    def _add(self, found: LeafPair) -> None:
         self.found.append(found)
         self._partner[found.left] = found.right
         self._done[0][found.left] = self._done[1][found.right] = 1
@@ -115,7 +109,7 @@ class Alignment:
     def _align(self, a: Node, b: Node) -> None:
         if a.leaf or b.leaf:
             if a.leaf and b.leaf:
-                self._add(Found(a.low, b.low, 1.0, (), "shape"))
+                self._add(LeafPair(a.low, b.low, 1.0, (), "shape"))
             return
         form = self._form(a, b)
         if form is not None and (known := self._known.get(form)) is not None:
@@ -130,15 +124,20 @@ class Alignment:
         for fused in find_fused(self._known_of, (a, b), self._rest(a, b)):
             self._take(fused)
         if form is not None:
-            found = [_moved(each, -a.low, -b.low) for each in self.found[start:]]
-            ops = [each.moved(-a.low, -b.low) for each in self.fused[start_fused:]]
+            found = [_moved(pair, -a.low, -b.low) for pair in self.found[start:]]
+            ops = [fused.moved(-a.low, -b.low) for fused in self.fused[start_fused:]]
             self._known[form] = found, ops
 
     def _rest(self, a: Node, b: Node) -> tuple[list[int], list[int]]:
-        return self.free(0, a), self.free(1, b)
+        """The leaves under two nodes that have no partner yet."""
+        left, right = (
+            [leaf for leaf in range(node.low, node.high) if not done[leaf]]
+            for node, done in zip((a, b), self._done, strict=True)
+        )
+        return left, right
 
     def _form(self, a: Node, b: Node) -> tuple[_Form, _Form] | None:
-        """What two modules look like from within; None where part of them is decided."""
+        """The contents of two modules, by name; None if a part of them is decided already."""
         if max(a.size, b.size) > _FORM_LEAVES:
             return None
         if 1 in self._done[0][a.low : a.high] or 1 in self._done[1][b.low : b.high]:
@@ -154,21 +153,21 @@ class Alignment:
             for leaf, kind in zip(leaves, tree.kinds[node.low : node.high], strict=True)
         )
 
-    def _repeat(self, known: tuple[list[Found], list[Fused]], a: Node, b: Node) -> None:
+    def _repeat(self, known: tuple[list[LeafPair], list[Fused]], a: Node, b: Node) -> None:
         for found in known[0]:
             self._add(_moved(found, a.low, b.low))
         for fused in known[1]:
             self._take(fused.moved(a.low, b.low))
 
     def _modules(self, a: Node, b: Node) -> None:
-        """Pair the modules under two, the largest first."""
+        """Pair the modules under two others, the largest first."""
         sides = _by_signature(a), _by_signature(b)
         covered = tuple(bytearray(self._done[side]) for side in (0, 1))
         paired_already: tuple[set[str], set[str]] = (set(), set())
-        for each in self._classes(*sides):
+        for group in self._classes(*sides):
             xs, ys = (
                 [node for node in nodes if node.path not in paired_already[side]]
-                for side, nodes in enumerate(self._members(each, sides, covered))
+                for side, nodes in enumerate(self._members(group, sides, covered))
             )
             if not xs or not ys:
                 continue
@@ -176,7 +175,7 @@ class Alignment:
             taken = [
                 paired
                 for paired in pairs
-                if self._plausible(paired, each, len(xs), len(ys))
+                if self._plausible(paired, group, len(xs), len(ys))
                 and self._consistent(xs[paired.left], ys[paired.right])
             ]
             for paired in taken:
@@ -184,7 +183,7 @@ class Alignment:
                 self._descend(x, y, paired, [ys[other] for other in paired.others])
                 for side, node in enumerate((x, y)):
                     paired_already[side].add(node.path)
-                    # What is left over may go elsewhere.
+                    # Leftovers may go elsewhere.
                     done = self._done[side][node.low : node.high]
                     covered[side][node.low : node.high] = done
                     self._left[side][node.low : node.high] = done.translate(_INVERTED)
@@ -193,13 +192,13 @@ class Alignment:
                 self._doubt(1, ys, {paired.right for paired in taken})
 
     def _doubt(self, side: int, nodes: list[Node], taken: set[int]) -> None:
-        """What an open decision left over is as open as what it took."""
+        """Doubt the leftovers of an open decision as much as its pairs."""
         for place, node in enumerate(nodes):
             if place not in taken:
                 self._doubted[side][node.low : node.high] = b"\x01" * node.size
 
     def _is_doubted(self, x: Node, y: Node, paired: Paired) -> bool:
-        """Whether a pair is open whatever the group says: doubted, or left over and unlike."""
+        """Whether a pair is open whatever its margin: doubted, or left over and unlike."""
         of = self._doubted if paired.likeness >= PLAUSIBLE else self._left
         return any(
             1 in flags[side][node.low : node.high]
@@ -208,41 +207,37 @@ class Alignment:
         )
 
     def _are_strays(self, x: Node, y: Node) -> bool:
-        """Whether two tensors of a usual shape were left over by modules with other partners."""
+        """Whether two vectors were left over by modules that have other partners."""
         shape = self._known_of.shapes[self._trees[0].kinds[x.low]]
         return len(shape) < 2 and bool(self._left[0][x.low] and self._left[1][y.low])
 
     def _members(
         self,
-        each: _Class,
+        group: _Class,
         sides: tuple[dict[int, list[Node]], dict[int, list[Node]]],
         covered: tuple[bytearray, ...],
     ) -> tuple[list[Node], list[Node]]:
-        """The nodes of a class; where one side has fewer, with those that lack a little."""
+        """The nodes of a class; the side with fewer also gets nodes that lack a little."""
         found = tuple(
-            [node for node in sides[side][number] if self._open(node, covered[side])]
-            for side, number in enumerate((each.one, each.other))
+            [node for node in sides[side][number] if _is_free(node, covered[side])]
+            for side, number in enumerate((group.one, group.other))
         )
         fewer = 0 if len(found[0]) < len(found[1]) else 1
-        if each.exact and found[fewer] and len(found[0]) != len(found[1]):
-            whole = self._signatures[each.one]
+        if group.exact and found[fewer] and len(found[0]) != len(found[1]):
+            whole = self._signatures[group.one]
             for number in self._alone(sides[fewer], sides[1 - fewer]):
-                if number != each.one and _lacks_little(self._signatures[number], whole):
+                if number != group.one and _lacks_little(self._signatures[number], whole):
                     nodes = sides[fewer][number]
-                    found[fewer].extend(n for n in nodes if self._open(n, covered[fewer]))
+                    found[fewer].extend(n for n in nodes if _is_free(n, covered[fewer]))
         return found[0], found[1]
 
-    def _open(self, node: Node, covered: bytearray) -> bool:
-        """Whether something under a node is free, and the node in none that has a partner."""
-        return 0 in covered[node.low : node.high]
-
-    def _plausible(self, paired: Paired, each: _Class, lefts: int, rights: int) -> bool:
-        if each.exact and lefts == rights:
+    def _plausible(self, paired: Paired, group: _Class, lefts: int, rights: int) -> bool:
+        if group.exact and lefts == rights:
             return True
-        return paired.likeness >= PLAUSIBLE or (lefts == rights == 1 and each.ratio >= _HALF)
+        return paired.likeness >= PLAUSIBLE or (lefts == rights == 1 and group.ratio >= _HALF)
 
     def _consistent(self, x: Node, y: Node) -> bool:
-        """Whether what is decided under one lies under the other."""
+        """Whether all decided leaves of one node have their partners under the other."""
         if 1 not in self._done[0][x.low : x.high] and 1 not in self._done[1][y.low : y.high]:
             return True
         inside = 0
@@ -257,7 +252,7 @@ class Alignment:
     def _descend(self, x: Node, y: Node, paired: Paired, others: list[Node]) -> None:
         if self._is_doubted(x, y, paired):
             paired = replace(paired, margin=OPEN)
-        for side, node in enumerate((x, y)):  # found its place
+        for side, node in enumerate((x, y)):
             self._left[side][node.low : node.high] = bytes(node.size)
         start, start_fused = len(self.found), len(self.fused)
         self._align(x, y)
@@ -267,7 +262,7 @@ class Alignment:
             self.fused[place] = self.fused[place].capped(paired.margin)
 
     def _leaves(self, a: Node, b: Node) -> None:
-        """Pair the tensors that no module took along."""
+        """Pair the tensors that no pair of modules included."""
         left, right = self._rest(a, b)
         kinds: dict[int, tuple[list[Node], list[Node]]] = {}
         for side, leaves in enumerate((left, right)):
@@ -284,7 +279,7 @@ class Alignment:
                 x, y = xs[paired.left], ys[paired.right]
                 open_ = self._is_doubted(x, y, paired) or self._are_strays(x, y)
                 margin = OPEN if open_ else paired.margin
-                self._add(Found(x.low, y.low, margin, others, paired.evidence))
+                self._add(LeafPair(x.low, y.low, margin, others, paired.evidence))
 
     def _classes(self, lefts: dict[int, list[Node]], rights: dict[int, list[Node]]) -> list[_Class]:
         """Signatures whose nodes may belong together, in the order in which to try them."""
@@ -296,15 +291,15 @@ class Alignment:
         ones = self._alone(lefts, rights)
         others = self._alone(rights, lefts)
         classes += (
-            each
+            group
             for one in ones
             for other in others
-            if (each := self._alike(one, other)) is not None
+            if (group := self._alike(one, other)) is not None
         )
-        return sorted(classes, key=lambda each: each.key)
+        return sorted(classes, key=lambda group: group.key)
 
     def _alike(self, one: int, other: int) -> _Class | None:
-        """Whether two signatures are near enough: the same elements, or half of the leaves."""
+        """A class of two signatures that share all elements, or half of the leaves; else None."""
         a, b = self._signatures[one], self._signatures[other]
         size, least = max(a.size, b.size), min(a.size, b.size)
         if one == other:
@@ -317,13 +312,18 @@ class Alignment:
         return None if shared < size * _HALF else _Class(one, other, shared, False, shared / size)
 
     def _has_matrix(self, mine: Signature, other: Signature) -> bool:
-        """Whether what only one has is more than vectors, whose numbers may agree by chance."""
+        """Whether one has a matrix that the other lacks; sizes of vectors may agree by chance."""
         return any(len(self._known_of.shapes[kind]) > 1 for kind in mine.kinds - other.kinds)
 
     def _alone(self, nodes: dict[int, list[Node]], others: dict[int, list[Node]]) -> list[int]:
         found = [number for number in nodes if len(others.get(number, ())) != len(nodes[number])]
         found.sort(key=lambda number: -self._signatures[number].size)
         return found[:_MOST_CLASSES]
+
+
+def _is_free(node: Node, covered: bytearray) -> bool:
+    """Whether a leaf of the node is free, and no module above the node has a partner."""
+    return 0 in covered[node.low : node.high]
 
 
 def _surplus(trees: tuple[Tree, Tree]) -> tuple[frozenset[int], frozenset[int]]:
@@ -333,9 +333,9 @@ def _surplus(trees: tuple[Tree, Tree]) -> tuple[frozenset[int], frozenset[int]]:
 
 def _by_signature(node: Node) -> dict[int, list[Node]]:
     found: dict[int, list[Node]] = {}
-    for each in node.below():
-        if not each.leaf:
-            found.setdefault(each.signature, []).append(each)
+    for inner in node.below():
+        if not inner.leaf:
+            found.setdefault(inner.signature, []).append(inner)
     return found
 
 
@@ -345,13 +345,13 @@ def _lacks_little(part: Signature, whole: Signature) -> bool:
     return shared > max(part.size, whole.size) * _HALF
 
 
-def _moved(found: Found, left: int, right: int) -> Found:
+def _moved(found: LeafPair, left: int, right: int) -> LeafPair:
     others = tuple(other + right for other in found.others)
-    return Found(found.left + left, found.right + right, found.margin, others, found.evidence)
+    return LeafPair(found.left + left, found.right + right, found.margin, others, found.evidence)
 
 
-def _under(found: Found, paired: Paired, y: Node, others: list[Node]) -> Found:
-    """A pair under two nodes is no surer than these are."""
+def _under(found: LeafPair, paired: Paired, y: Node, others: list[Node]) -> LeafPair:
+    """The pair, no surer than the pair of nodes above it."""
     if paired.margin >= found.margin:
         return found
     if paired.margin > OPEN:

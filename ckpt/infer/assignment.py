@@ -1,6 +1,8 @@
-"""The best pairing of two lists by a table of scores, and how much better than the next best.
+"""The best pairing of two lists by a table of scores, and how much better it is than the next.
 
-Law: `assign` gives each row one column at most, and no pairing has a higher sum of scores.
+Law: `assign` gives every row one column at most, and no pairing has a higher sum of scores.
+scipy's `linear_sum_assignment` does the same, but importing it takes 0.36 s, and the core of ckpt
+does without scipy.
 """
 
 from collections.abc import Sequence
@@ -10,9 +12,9 @@ Table = Sequence[Sequence[float]]
 
 
 def assign(scores: Table) -> list[int]:
-    """The column of each row, -1 for none, so that the sum of the scores is greatest.
+    """The column of every row, -1 for none, so that the sum of the scores is greatest.
 
-    Every row has a column, or every column a row. The Hungarian method with potentials,
+    Every row has a column, or every column a row. The Hungarian method with potentials takes
     rows x rows x columns steps.
     """
     rows, columns = len(scores), len(scores[0]) if scores else 0
@@ -28,7 +30,7 @@ def assign(scores: Table) -> list[int]:
 def _hungarian(costs: Table, columns: int) -> list[int]:
     rows = len(costs)
     u, v = [0.0] * (rows + 1), [0.0] * (columns + 1)
-    owner = [0] * (columns + 1)  # the row of each column, from 1
+    owner = [0] * (columns + 1)  # the row of every column, from 1
     for row in range(1, rows + 1):
         owner[0] = row
         column, least = 0, [inf] * (columns + 1)
@@ -63,10 +65,10 @@ def _hungarian(costs: Table, columns: int) -> list[int]:
 
 
 def rivals(scores: Table, found: Sequence[int], row: int) -> list[tuple[float, int]]:
-    """What each other column for `row` would cost, (loss, column), the cheapest first.
+    """The loss from giving `row` another column, as (loss, column), smallest loss first.
 
-    The loss is that of exchanging two rows, or of taking what is free, for each row that
-    changes; 0 or less says that the scores do not care.
+    It is the loss per changed row, from exchanging two rows or taking a free column; 0 or less
+    means that the other pairing is as good.
     """
     mine = found[row]
     owners = {column: other for other, column in enumerate(found) if column >= 0}

@@ -1,4 +1,4 @@
-"""The inference: evidence gathered, both trees aligned twice, and what comes out judged.
+"""Infer which tensor becomes which: gather evidence, align both trees twice, judge the pairs.
 
 The second pass knows the words that the first one learned. Law: see `result`.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from math import prod
 
 from ckpt.infer.align import Alignment
-from ckpt.infer.judge import judged
+from ckpt.infer.judge import judge
 from ckpt.infer.kinds import Kinds, kinds_of
 from ckpt.infer.learning import learn
 from ckpt.infer.result import Inference
@@ -18,52 +18,48 @@ from ckpt.infer.words import Likeness
 from ckpt.tensors import TensorEntry
 
 PASSES = 2
-_SURE = 0.3  # margin from which a pair teaches words
+_SURE = 0.3  # the least margin of a pair from which words are learned
 
 
 def infer(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Inference:
-    """Work out which tensor of `source` becomes which of `target`.
+    """Infer which tensor of `source` becomes which of `target`.
 
     Args:
-        source: Keys unique; digests help where both sides have them.
+        source: Keys unique; digests help if both sides have them.
         target: Keys unique.
     """
     kinds = kinds_of(source, target)
     sides = (source, target)
-    kept = tuple(_kept(side, sides, kinds) for side in (0, 1))
     signatures = Signatures([prod(shape) for shape in kinds.shapes])
-    trees = tuple(
-        build_tree(
-            [sides[side][index].key for index in kept[side]],
-            [kinds.of[side][index] for index in kept[side]],
-            signatures,
-        )
-        for side in (0, 1)
-    )
-    both = (trees[0], trees[1])
+    before, after = (_tree(side, sides, kinds, signatures) for side in (0, 1))
+    trees = (before, after)
     learned: dict[tuple[str, str], float] = {}
     for _ in range(PASSES):
-        alignment = Alignment(both, signatures.all, kinds.shapes, Likeness(learned))
-        _settle(alignment, both, kinds)
+        alignment = Alignment(trees, signatures.all, kinds.shapes, Likeness(learned))
+        _settle(alignment, trees, kinds)
         alignment.run()
-        learned = learn(_teaching(alignment, both))
+        learned = learn(_teaching(alignment, trees))
     keys = tuple([entry.key for entry in side] for side in sides)
-    return judged(alignment, both, kinds, keys)
+    return judge(alignment, trees, kinds, keys)
 
 
-def _kept(side: int, sides: Sequence[Sequence[TensorEntry]], kinds: Kinds) -> list[int]:
-    """The entries of a side without the buffers that the other side lacks."""
+def _tree(
+    side: int,
+    sides: Sequence[Sequence[TensorEntry]],
+    kinds: Kinds,
+    signatures: Signatures,
+) -> Tree:
+    """The tree of a side without the buffers that the other side lacks."""
     here, there = Counter(kinds.of[side]), Counter(kinds.of[1 - side])
     names = {_last(entry.key) for entry in sides[1 - side]}
-    return [
-        index
-        for index, entry in enumerate(sides[side])
-        if not (
-            _last(entry.key) in BUFFERS
-            and _last(entry.key) not in names
-            and there[kinds.of[side][index]] * 2 < here[kinds.of[side][index]]
-        )
+    kept = [
+        (entry.key, kind)
+        for entry, kind in zip(sides[side], kinds.of[side], strict=True)
+        if _last(entry.key) not in BUFFERS
+        or _last(entry.key) in names
+        or there[kind] * 2 >= here[kind]
     ]
+    return build_tree([key for key, _ in kept], [kind for _, kind in kept], signatures)
 
 
 def _last(key: str) -> str:
@@ -71,7 +67,7 @@ def _last(key: str) -> str:
 
 
 def _settle(alignment: Alignment, trees: tuple[Tree, Tree], kinds: Kinds) -> None:
-    """Pair what holds the same bytes, if nothing else does."""
+    """Pair tensors of the same bytes, if no other tensor has them."""
     places: list[dict[int, list[int]]] = []
     for tree in trees:
         of_kind: dict[int, list[int]] = {}

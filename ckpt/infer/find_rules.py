@@ -1,16 +1,16 @@
-"""Inference: the rules that turn one state_dict into another, found rather than told.
+"""Find the rules that turn one state_dict into another.
 
-Where both sides hold values these are read, for equal bytes are proof. Law: the rules, applied to
-the source, give what the inference says; nothing that it calls ambiguous is in them unasked.
+If both sides hold values, these are read, for equal bytes are proof. Law: the rules, applied to
+the source, give what the inference says; no ambiguous key is renamed unasked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ckpt.compare.pairs import hashed
-from ckpt.errors import PlanError
+from ckpt.errors import PlanError, RuleError
 from ckpt.infer.engine import infer
-from ckpt.infer.result import Confidence, Inference, Match, Operation
+from ckpt.infer.result import Confidence, Inference, InferredOperation, Match
 from ckpt.infer.rules.synthesis import synthesise
 from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
@@ -26,12 +26,12 @@ _NAMED = 3  # ambiguous keys in a message
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A mapping, and the rules that express it.
+class FoundRules:
+    """The mapping from one ref to another, and the rules that express it.
 
     Attributes:
-        source: What was looked at.
-        target: What it shall become.
+        source: The name of the source.
+        target: The name of the target.
         inference: Which key becomes which, and how sure that is.
         rules: Applied to the source, first to last.
         wanted: The tensors of the target.
@@ -49,20 +49,20 @@ def find_rules(
     target: Named,
     *,
     registry: Registry | None = None,
-    arguments: dict[str, object] | None = None,
+    arguments: Mapping[str, object] | None = None,
     told: Told = untold,
-) -> Found:
-    """Find the mapping from one ref to another; what is ambiguous is in it as a guess.
+) -> FoundRules:
+    """Find the mapping from one ref to another; for ambiguous keys it has a guess.
 
     Args:
         source: A version, a file or a definition.
         target: Likewise.
         registry: Where versions are looked up.
-        arguments: What a definition is called with.
-        told: Told how far reading is.
+        arguments: The arguments of a definition.
+        told: Called with the progress of reading.
 
     Raises:
-        RefError: A side names nothing.
+        RefError: A ref names nothing.
         RuleError: No rules express the mapping.
     """
     registry = registry or Registry()
@@ -72,77 +72,96 @@ def find_rules(
 
 def rules_between(
     source: Opened, target: Opened, first: Sequence[Rule] = (), *, told: Told = untold
-) -> Found:
-    """As `find_rules`, of what is open.
+) -> FoundRules:
+    """`find_rules` for refs that are open.
 
     Args:
-        source: What is looked at.
-        target: What it shall become.
-        first: Rules that go before those that are found, and settle what they can.
-        told: Told how far reading is.
+        source: The ref to which the rules apply.
+        target: The ref that it should become.
+        first: Rules that go before the found ones, and settle as many keys as they can.
+        told: Called with the progress of reading.
     """
     mine, theirs = source.entries, target.entries
     if not isinstance(source, OpenedDefinition) and not isinstance(target, OpenedDefinition):
         mine, theirs = _with_digests(source, told), _with_digests(target, told)
-    after, settled = _after(mine, first, theirs)
-    inference = infer(
-        [entry for entry in after if entry.key not in settled],
-        [entry for entry in theirs if entry.key not in settled],
-    )
-    told_so = tuple(Match(key, key, Confidence.CERTAIN, 1.0, evidence="a rule") for key in settled)
-    inference = replace(inference, matches=(*told_so, *inference.matches))
-    rules = synthesise(after, theirs, inference)
-    counters = _counters(inference, theirs)
-    missing = tuple(key for key in inference.missing if not counters or _COUNTER not in key)
-    return Found(
-        source.name,
-        target.name,
-        replace(inference, missing=missing),
-        (*first, *rules, *counters),
-        tuple(theirs),
-    )
+    inference, rules = infer_rules(mine, theirs, first)
+    return FoundRules(source.name, target.name, inference, rules, tuple(theirs))
 
 
-def expect_settled(found: Found) -> None:
-    """Refuse a mapping of which a part is a guess.
+def infer_rules(
+    source: Sequence[TensorEntry],
+    target: Sequence[TensorEntry],
+    first: Sequence[Rule] = (),
+    *,
+    most: int | None = None,
+) -> tuple[Inference, tuple[Rule, ...]]:
+    """Infer the mapping between two lists of entries, and the rules that express it.
+
+    Args:
+        source: Keys unique.
+        target: Keys unique.
+        first: Rules that go before the found ones, and settle as many keys as they can.
+        most: How many keys at most may be left to infer; None for any number.
 
     Raises:
-        PlanError: Something is ambiguous; the message says what.
+        RuleError: No rules express the mapping, or too many keys are left.
+        PlanError: The rules of `first` do not work on these keys.
     """
-    open_ = list(found.inference.ambiguous())
-    if not open_:
+    after, settled = _after(source, first, target)
+    mine, theirs = ([e for e in side if e.key not in settled] for side in (after, target))
+    if most is not None and max(len(mine), len(theirs)) > most:
+        raise RuleError(f"more than {most:,} keys are left")
+    inference = infer(mine, theirs)
+    by_rule = [Match(key, key, Confidence.CERTAIN, 1.0, evidence="a rule") for key in settled]
+    inference = replace(inference, matches=(*by_rule, *inference.matches))
+    rules = synthesise(after, target, inference)
+    if counters := _counters(inference, target):
+        missing = tuple(key for key in inference.missing if _COUNTER not in key)
+        inference = replace(inference, missing=missing)
+    return inference, (*first, *rules, *counters)
+
+
+def expect_settled(found: FoundRules) -> None:
+    """Refuse a mapping that is in part a guess.
+
+    Raises:
+        PlanError: A key is ambiguous; the message names it and its candidates.
+    """
+    ambiguous = list(found.inference.ambiguous())
+    if not ambiguous:
         return
-    named = "; ".join(map(_alternatives, open_[:_NAMED]))
-    more = f"; and {len(open_) - _NAMED:,} more" if len(open_) > _NAMED else ""
+    named = "; ".join(map(_alternatives, ambiguous[:_NAMED]))
+    more = f"; and {len(ambiguous) - _NAMED:,} more" if len(ambiguous) > _NAMED else ""
     raise PlanError(
-        f"{found.source}: nothing decides what becomes of {named}{more}",
+        f"{found.source}: ambiguous: {named}{more}",
         hint=f"ckpt diff {found.source} {found.target} --map  shows all\n"
-        "a --rule for one of them settles it; --accept-likely takes the best guess",
+        "decide with a --rule for one of them; --accept-likely accepts the best guess",
     )
 
 
-def _alternatives(each: Match | Operation) -> str:
-    if isinstance(each, Match):
-        return f"{each.source} ({' or '.join(each.candidates[:_NAMED])})"
-    return f"{', '.join(each.sources)} ({each.verb})"
+def _alternatives(ambiguous: Match | InferredOperation) -> str:
+    if isinstance(ambiguous, Match):
+        candidates = " or ".join(ambiguous.candidates[:_NAMED])
+        return f"{ambiguous.source} could become {candidates}"
+    return f"{', '.join(ambiguous.sources)} ({ambiguous.verb})"
 
 
 def _after(
     entries: Sequence[TensorEntry], rules: Sequence[Rule], target: Sequence[TensorEntry]
 ) -> tuple[list[TensorEntry], list[str]]:
-    """The tensors after some rules; and the keys to which these gave their place in the target."""
+    """The tensors after some rules, and the keys that these gave a place in the target."""
     if not rules:
         return list(entries), []
     digests = {entry.key: entry.digest for entry in entries}
     planned = plan_tensors(entries, rules).tensors
     after = [
         TensorEntry(
-            each.key,
-            each.made_of.dtype,
-            each.made_of.shape,
-            digest=digests[each.made_of.key] if isinstance(each.made_of, Source) else None,
+            tensor.key,
+            tensor.made_of.dtype,
+            tensor.made_of.shape,
+            digest=digests[tensor.made_of.key] if isinstance(tensor.made_of, Source) else None,
         )
-        for each in planned
+        for tensor in planned
     ]
     places = {(entry.key, entry.shape) for entry in target}
     settled = [e.key for e in planned if e.rules and (e.key, e.made_of.shape) in places]
@@ -157,7 +176,7 @@ def _with_digests(side: OpenedState, told: Told) -> list[TensorEntry]:
 
 
 def _counters(inference: Inference, target: Sequence[TensorEntry]) -> list[Rule]:
-    """A rule that fills BatchNorm's counters with zero, where all of them are missing.
+    """A rule that fills BatchNorm's counters with zero, if all of them are missing.
 
     torch does the same on loading (nn.modules.batchnorm, `_load_from_state_dict`).
     """

@@ -1,21 +1,20 @@
 """Whether a state_dict fits a definition, and what to type to make it fit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from shlex import quote
 
 from ckpt.compare.keys import Fit, fit
 from ckpt.errors import CkptError
-from ckpt.infer.rules.suggest import suggest_rules
-from ckpt.rules.choice import drop
+from ckpt.rules.choice import Choice
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
-from ckpt.rules.prefixes import Unwrap
+from ckpt.rules.prefixes import Add, Strip, Unwrap
 from ckpt.rules.substitution import RenameRule
 from ckpt.tensors import TensorEntry
 
 MOST_INFERRED = 2_000  # keys; that takes about a second
-MOST_DROPPED = 3  # keys; more than these left over are no detail that a hint may leave out
+_MOST_TYPED = 3  # rules; `--to` is shorter than more of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +23,9 @@ class Fitting:
 
     Attributes:
         definition: Its ref.
-        fit: What agrees and what does not.
-        options: Of `ckpt rename`, that make the state_dict fit, ``--to`` alone where these are many
-            rules; empty where none are known.
+        fit: The keys that agree and those that do not.
+        options: Options of `ckpt rename` that make the state_dict fit: few rules, or ``--to``;
+            empty if none are known.
     """
 
     definition: str
@@ -39,72 +38,41 @@ def fitting(
 ) -> Fitting:
     """Compare `entries` with those of a definition, strictly."""
     found = fit(entries, wanted)
-    if found.fits:
-        return Fitting(definition, found)
-    for rules in _guesses(entries, wanted):
-        if fit(_applied(entries, rules), wanted).fits:
-            return Fitting(definition, found, tuple(map(_option, rules)))
-    if _can_be_found(entries, wanted):
-        return Fitting(definition, found, (f"--to {definition}",))
-    return Fitting(definition, found)
+    options = () if found.fits else _options_that_fit(entries, definition, wanted)
+    return Fitting(definition, found, options)
 
 
-def _can_be_found(entries: Sequence[TensorEntry], wanted: Sequence[TensorEntry]) -> bool:
-    """Whether rules can be inferred of which nothing is a guess, and that make it fit."""
-    if max(len(entries), len(wanted)) > MOST_INFERRED:
-        return False
-    from ckpt.infer.engine import infer
-    from ckpt.infer.rules.synthesis import synthesise
-
-    inference = infer(entries, wanted)
-    if not inference.settled or inference.missing:
-        return False
-    try:
-        rules = synthesise(entries, wanted, inference)
-    except CkptError:  # no rules express it
-        return False
-    return fit(_applied(entries, rules), wanted).fits
-
-
-def _guesses(entries: Sequence[TensorEntry], wanted: Sequence[TensorEntry]) -> Iterator[list[Rule]]:
-    """Rules that may make it fit, the plainest first."""
-    bare: list[Rule] = [Unwrap()]
-    yield bare
-    for first in ([], bare):
-        after = _applied(entries, first)
-        left = fit(after, wanted)
-        yield first + _renames(after, left)
-        if not left.missing and 0 < len(left.unexpected) <= MOST_DROPPED:
-            keys = [entry.key.replace(".", "[.]") for entry in left.unexpected]
-            pattern = keys[0] if len(keys) == 1 else f"({'|'.join(keys)})"
-            yield [*first, drop(f"^{pattern}$")]
-
-
-def _renames(entries: Sequence[TensorEntry], left: Fit) -> list[Rule]:
-    """Pair what is left over on both sides in order, and find the rules that do just that."""
-    if len(left.missing) != len(left.unexpected):
-        return []
-    pairs = list(zip(left.unexpected, left.missing, strict=True))
-    if any(old.shape != new.shape for old, new in pairs):
-        return []
-    keys = [entry.key for entry in entries]
-    return [*suggest_rules(keys, [(old.key, new.key) for old, new in pairs])]
-
-
-def _applied(entries: Sequence[TensorEntry], rules: Sequence[Rule]) -> list[TensorEntry]:
-    """The tensors after the rules; none if these make no plan."""
-    try:
-        plan = plan_tensors(entries, rules)
-    except CkptError:  # a guess that does not work is none
-        return []
-    return [TensorEntry(e.key, e.made_of.dtype, e.made_of.shape) for e in plan.tensors]
-
-
-def _option(rule: Rule) -> str:
+def typed(rule: Rule) -> str | None:
+    """The option of `ckpt rename` for a rule; None if only a rule file can hold it."""
     match rule:
-        case Unwrap():
-            return "--unwrap"
         case RenameRule():
             return f"--rule {quote(rule.text)}"
-    verb, _, pattern = rule.text.partition(" ")
-    return f"--{verb} {pattern}"
+        case Unwrap() | Strip() | Add() | Choice():
+            return f"--{rule.text}"
+    return None
+
+
+def _options_that_fit(
+    entries: Sequence[TensorEntry], definition: str, wanted: Sequence[TensorEntry]
+) -> tuple[str, ...]:
+    """Options that make the entries fit without a guess."""
+    from ckpt.infer.find_rules import infer_rules
+
+    for first in ([Unwrap()], []):
+        try:
+            inference, rules = infer_rules(entries, wanted, first, most=MOST_INFERRED)
+            made = plan_tensors(entries, rules).tensors
+        except CkptError:  # nothing to unwrap, too many keys, or no rules express it
+            continue
+        after = [TensorEntry(e.key, e.made_of.dtype, e.made_of.shape) for e in made]
+        if inference.settled and fit(after, wanted).fits:
+            return _few(rules) or (f"--to {definition}",)
+    return ()
+
+
+def _few(rules: Sequence[Rule]) -> tuple[str, ...]:
+    """The options for a few rules; none where `ckpt rename` would apply them in another order."""
+    in_order = all(isinstance(rule, Unwrap | Choice | RenameRule) for rule in rules)
+    if len(rules) > _MOST_TYPED or not (in_order or len(rules) == 1):
+        return ()
+    return tuple(option for rule in rules if (option := typed(rule)) is not None)

@@ -1,13 +1,14 @@
-"""Tensors that others are made of: split, joined, transposed or reshaped, where shapes admit it.
+"""Find tensors made of others: split, joined, transposed or reshaped, where shapes allow it.
 
-Looked for among what two modules that belong together have left over, so that the parts of a
-tensor come from one place.
+Only among the leftovers of two modules that belong together, so that the parts of a tensor come
+from one place.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from operator import itemgetter
 
 from ckpt.infer.assignment import assign
 from ckpt.infer.tree import Node, Tree
@@ -22,7 +23,7 @@ Shapes = Sequence[Shape]
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """An operation, by the places of its leaves in the trees; see `result.Operation`."""
+    """An `InferredOperation` by the places of its leaves in the trees."""
 
     verb: str
     lefts: tuple[int, ...]
@@ -33,23 +34,23 @@ class Fused:
     evidence: str = ""
 
     def moved(self, left: int, right: int) -> "Fused":
-        """The same, elsewhere in the trees."""
-        lefts = tuple(each + left for each in self.lefts)
-        return replace(self, lefts=lefts, rights=tuple(each + right for each in self.rights))
+        """The same operation elsewhere in the trees."""
+        lefts = tuple(leaf + left for leaf in self.lefts)
+        return replace(self, lefts=lefts, rights=tuple(leaf + right for leaf in self.rights))
 
     def capped(self, margin: float) -> "Fused":
-        """The same, no surer than `margin`."""
+        """The same operation, no surer than `margin`."""
         return self if margin >= self.margin else replace(self, margin=margin)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the search knows of both sides.
+    """The knowledge of the search about both sides.
 
     Attributes:
         trees: Of the source and of the target.
-        shapes: Of each kind of leaf.
-        surplus: Kinds of which each side has more than the other: what an operation may use up.
+        shapes: By kind of leaf.
+        surplus: The kinds of which a side has more than the other, which operations may use up.
         likeness: Of names.
     """
 
@@ -62,22 +63,22 @@ class Known:
 def find_fused(
     known: Known, above: tuple[Node, Node], rest: tuple[list[int], list[int]]
 ) -> Iterator[Fused]:
-    """The operations that the left-over leaves of two modules admit."""
+    """The operations that the leftovers of two modules allow."""
     if not rest[0] or not rest[1]:
         return
     lefts, rights = _leaves(known, above, rest)
     for verb, same in (("transpose", _is_transposed), ("reshape", _is_reshaped)):
         for fused in _one_to_one(verb, same, lefts, rights, known.likeness):
             yield fused
-            lefts = [each for each in lefts if each.place not in fused.lefts]
-            rights = [each for each in rights if each.place not in fused.rights]
+            lefts = [leaf for leaf in lefts if leaf.place not in fused.lefts]
+            rights = [leaf for leaf in rights if leaf.place not in fused.rights]
     yield from _splits_and_concats(lefts, rights, spelled=False)
 
 
 def find_spelled(
     known: Known, above: tuple[Node, Node], rest: tuple[list[int], list[int]]
 ) -> list[Fused]:
-    """Of these, splits and concats of which the names say what the parts are, as `qkv` does."""
+    """Those splits and concats whose names say what the parts are, as `qkv` does."""
     kinds = (known.trees[0].kinds, known.trees[1].kinds)
     wholes = [
         any(kinds[side][leaf] in known.surplus[side] for leaf in rest[side]) for side in (0, 1)
@@ -85,8 +86,10 @@ def find_spelled(
     if not all(wholes):
         return []
     lefts, rights = _leaves(known, above, rest)
-    named = Counter((each.last, len(each.shape)) for each in (*lefts, *rights) if _spelled(each))
-    if max(named.values(), default=2) > 1:  # several blocks: which parts are whose?
+    named = Counter((leaf.last, len(leaf.shape)) for leaf in (*lefts, *rights) if _spelled(leaf))
+    if (
+        max(named.values(), default=2) > 1
+    ):  # several blocks: it is unclear which parts belong together
         return []
     return [*_splits_and_concats(lefts, rights, spelled=True)]
 
@@ -94,23 +97,22 @@ def find_spelled(
 def _splits_and_concats(
     lefts: list["_Leaf"], rights: list["_Leaf"], *, spelled: bool
 ) -> Iterator[Fused]:
-    ones, others = ([each for each in side if each.surplus] for side in (lefts, rights))
-    split = set[int]()  # of the source; and what is made of it, of the target
-    made = set[int]()
+    ones, others = ([leaf for leaf in side if leaf.surplus] for side in (lefts, rights))
+    split, made = set[int](), set[int]()  # places in the source, and in the target
     for whole, found, dim, margin in _joints(ones, others, spelled=spelled):
         places, sizes = _parts(found, dim)
         split.add(whole.place)
         made.update(places)
         yield Fused("split", (whole.place,), places, margin, dim, sizes, "shapes and names")
-    ones = [each for each in ones if each.place not in split]
-    others = [each for each in others if each.place not in made]
+    ones = [leaf for leaf in ones if leaf.place not in split]
+    others = [leaf for leaf in others if leaf.place not in made]
     for whole, found, dim, margin in _joints(others, ones, spelled=spelled):
         places, sizes = _parts(found, dim)
         yield Fused("concat", places, (whole.place,), margin, dim, sizes, "shapes and names")
 
 
 def _parts(found: Sequence["_Leaf"], dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where the parts stand, and their sizes along a dimension."""
+    """The places of the parts, and their sizes along a dimension."""
     return tuple(part.place for part in found), tuple(part.shape[dim] for part in found)
 
 
@@ -130,12 +132,12 @@ class _Leaf:
 def _leaves(
     known: Known, above: tuple[Node, Node], rest: tuple[list[int], list[int]]
 ) -> tuple[list[_Leaf], list[_Leaf]]:
-    """The leaves, read. One whose module holds another that is in surplus counts as such."""
+    """The leaves of both sides; if one leaf of a module is in surplus, all of its leaves are."""
     sides: list[list[_Leaf]] = []
     for side in (0, 1):
-        leaves = [_leaf(known, side, leaf, above[side]) for leaf in rest[side]]
-        over = {each.module for each in leaves if each.surplus}
-        sides.append([replace(each, surplus=each.module in over) for each in leaves])
+        leaves = [_leaf(known, side, place, above[side]) for place in rest[side]]
+        over = {leaf.module for leaf in leaves if leaf.surplus}
+        sides.append([replace(leaf, surplus=leaf.module in over) for leaf in leaves])
     return sides[0], sides[1]
 
 
@@ -146,7 +148,7 @@ def _leaf(known: Known, side: int, place: int, above: Node) -> _Leaf:
     module, _, last = text.rpartition(".")
     words = [word for part in text.split(".") for word in words_of(part)]
     letters = [word for word in words if word in _LETTERS]
-    # What all parts of one tensor have in common: the words around the letter.
+    # All parts of one tensor share the words around the letter.
     siblings = tuple(word for word in words if not letters or word != letters[-1])
     return _Leaf(
         place=place,
@@ -166,7 +168,7 @@ def _is_transposed(one: Shape, other: Shape) -> bool:
 
 
 def _is_reshaped(one: Shape, other: Shape) -> bool:
-    """The same but for dimensions of one element."""
+    """Whether the shapes are equal but for dimensions of size 1."""
     bare, bare_other = ([size for size in shape if size != 1] for shape in (one, other))
     return one != other and len(one) != len(other) and bare == bare_other and prod(one) > 1
 
@@ -199,7 +201,7 @@ def _one_to_one(
 def _joints(
     wholes: Sequence[_Leaf], parts: Sequence[_Leaf], *, spelled: bool
 ) -> Iterator[tuple[_Leaf, list[_Leaf], int, float]]:
-    """Each whole with the parts that make it up, in their order."""
+    """Every whole with its parts in order, the dimension, and the margin."""
     left = list(parts)
     for whole in wholes:
         for dim in range(len(whole.shape)):
@@ -208,14 +210,14 @@ def _joints(
                 continue
             in_order, named = _in_order(whole, found)
             yield whole, in_order, dim, _LIKELY if named else _GUESS
-            left = [each for each in left if each not in in_order]
+            left = [part for part in left if part not in in_order]
             break
 
 
 def _parts_of(
     whole: _Leaf, dim: int, parts: Sequence[_Leaf], *, spelled: bool
 ) -> list[_Leaf] | None:
-    """The parts that make up a whole along a dimension: those that it names, or siblings."""
+    """The parts that make up a whole along a dimension: those that its name lists, or siblings."""
     fits = [
         part
         for part in parts
@@ -244,7 +246,7 @@ def _parts_of(
 
 
 def _spelled(whole: _Leaf) -> str:
-    """The letters of the parts in the name of the whole: `qkv`, and torch's `in_proj`."""
+    """The letters of the parts in the name of the whole: `qkv`, also for torch's `in_proj`."""
     words = [word for part in whole.name.text.split(".") for word in words_of(part)]
     found = next((word for word in ("qkv", "kv", "qk") if word in words), "")
     return found or ("qkv" if words[:2] == ["in", "proj"] or "in_proj" in whole.last else "")
@@ -257,14 +259,16 @@ _LETTERS = {
 
 
 def _in_order(whole: _Leaf, parts: list[_Leaf]) -> tuple[list[_Leaf], bool]:
-    """The parts in the order in which they stand in the whole, and whether their names say so."""
+    """The parts in their order in the whole, and whether their names say so."""
     spelled = _spelled(whole) or "qkv"
     places = [spelled.find(part.letter) for part in parts]
     if -1 not in places and len(set(places)) == len(places):
-        ranked = sorted(zip(places, parts, strict=True), key=lambda each: each[0])
-        return [part for _, part in ranked], True
+        return [
+            part for _, part in sorted(zip(places, parts, strict=True), key=itemgetter(0))
+        ], True
     ordinals = [part.name.ordinal for part in parts if part.name.ordinal]
     if len(set(ordinals)) == len(parts):
-        ordered = sorted(zip(ordinals, parts, strict=True), key=lambda each: each[0])
-        return [part for _, part in ordered], True
+        return [
+            part for _, part in sorted(zip(ordinals, parts, strict=True), key=itemgetter(0))
+        ], True
     return sorted(parts, key=lambda part: part.order), False

@@ -1,8 +1,7 @@
-"""Which of several alike nodes belongs to which: names, numbers and order, weighed together.
+"""Pair the nodes of two groups of equal contents, by names, numbers and order.
 
-Nodes of one group hold the same, so that nothing but their names and their order tells them
-apart. Names decide; order confirms. A pair is open where names decide little and order says
-otherwise, or where they decide nothing.
+Only names and order distinguish the nodes of a group. Names decide; order confirms. A pair is open
+if names decide little and order contradicts them, or if they decide nothing.
 """
 
 from collections.abc import Sequence
@@ -13,14 +12,14 @@ from ckpt.infer.tree import Node, Tree
 from ckpt.infer.vocabulary import ORDINALS
 from ckpt.infer.words import Likeness, Name
 
-STRONG = 0.2  # a margin of names that needs no order to agree
-WEAK = 0.04  # a smaller one is none
-OPEN = 0.0  # the margin of what nothing decides
-PLAUSIBLE = 0.25  # likeness of names below which two nodes are left alone if others are free
+STRONG = 0.2  # a margin of names that decides whatever the order
+WEAK = 0.04  # a margin of names that decides if the order agrees
+OPEN = 0.0  # the margin of an undecided pair
+PLAUSIBLE = 0.25  # the least likeness of names of a pair, if other nodes are free
 
 _NUMBER, _ORDINAL, _CONTENT, _SAME, _ORDER = 0.6, 0.3, 0.3, 0.15, 0.02
 _NO_NUMBER = 0.5
-_ROWS_IN = 5  # a row of fewer numbers may be a part of a longer one
+_ROWS_IN = 5  # shorter rows of numbers may have shifted indices
 _MOST_EXACT = 120  # rows of a table that is solved exactly
 _MOST_PAIRS = 160_000
 
@@ -30,12 +29,12 @@ class Paired:
     """Two nodes of a group.
 
     Attributes:
-        left: Its place in the group of the source.
-        right: Its place in that of the target.
-        margin: `OPEN` where nothing decides.
+        left: Place in the group of the source.
+        right: Place in the group of the target.
+        margin: `OPEN` if undecided.
         likeness: Of the names, from 0 to 1.
         others: Places in the target's group that are as good.
-        evidence: What decided.
+        evidence: What decided, in words.
     """
 
     left: int
@@ -48,15 +47,15 @@ class Paired:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The nodes of one side, with what is compared of them.
+    """The nodes of one side, with the properties that are compared.
 
     Attributes:
-        names: From the node above on.
-        contents: The names of what hangs under each.
+        names: Below the node above.
+        contents: The names below every node.
         ranks: In the order of registration.
-        ordinals: Rank in the row that all names make; None where they make none.
-        rows: Rank in the row that each makes with those of the same words, and its length.
-        numbers: Of each name from its end on: the number, its rank in its row, the row's length.
+        ordinals: Ranks in the row that all names form; None if they form none.
+        rows: Ranks in the rows of names with the same words, and the lengths of these.
+        numbers: The numbers of every name, last first: number, rank in its row, the row's length.
     """
 
     names: list[Name]
@@ -68,7 +67,7 @@ class _Side:
 
     @property
     def mixed(self) -> bool:
-        """Whether some names have numbers and some have none."""
+        """Whether some names have numbers and others do not."""
         return len({bool(name.numbers) for name in self.names}) > 1
 
 
@@ -79,13 +78,13 @@ def pair_group(
     trees: tuple[Tree, Tree],
     likeness: Likeness,
 ) -> list[Paired]:
-    """Pair the nodes of the source with those of the target, under two that belong together."""
+    """Pair the nodes of the source with those of the target, below two that belong together."""
     one = _side(lefts, above[0], trees[0], likeness)
     other = _side(rights, above[1], trees[1], likeness)
     if len(lefts) == len(rights) == 1:
         like = _likes(one, other, likeness)[0][0]
         if likeness.are_opposed(one.names[0], other.names[0]):
-            return [Paired(0, 0, OPEN, like, (), "names that disagree")]
+            return [Paired(0, 0, OPEN, like, (), "names disagree")]
         return [Paired(0, 0, 0.5 + like / 2, like, (), "shape")]
     if row := _by_number(one, other):
         return row
@@ -106,7 +105,7 @@ def pair_group(
 
 
 def _likes(one: _Side, other: _Side, likeness: Likeness) -> list[list[float]]:
-    """How alike the names of each two are; of mere numbers, these."""
+    """The likeness of every two names; names of numbers alone are compared by these."""
     return [
         [
             likeness.of_names(a, b) if a.words or b.words else _numbers(left, right)
@@ -131,7 +130,7 @@ def _side(nodes: Sequence[Node], above: Node, tree: Tree, likeness: Likeness) ->
 
 
 def _content(node: Node) -> str:
-    """The names under a node, each once."""
+    """The distinct names below a node."""
     if node.leaf:
         return ""
     inner = (child.relative(node) for child in node.below() if child.leaf)
@@ -139,7 +138,7 @@ def _content(node: Node) -> str:
 
 
 def _ordinal_ranks(names: Sequence[Name]) -> list[int] | None:
-    """The place of each in the row that their names make; None where they make none."""
+    """The place of every name in the row that they form; None if they form none."""
     ordinals = [name.ordinal for name in names if name.ordinal]
     if len(set(ordinals)) < len(names):
         return None
@@ -148,7 +147,7 @@ def _ordinal_ranks(names: Sequence[Name]) -> list[int] | None:
 
 
 def _rows(names: Sequence[Name]) -> list[tuple[int, int]]:
-    """The rank of each among those whose words are the same but for the place, and their number."""
+    """The rank of every name among those of the same words, ordinals aside, and their number."""
     members: dict[tuple[str, ...], list[int]] = {}
     keys = []
     for place, name in enumerate(names):
@@ -164,7 +163,7 @@ def _rows(names: Sequence[Name]) -> list[tuple[int, int]]:
 
 
 def _by_number(one: _Side, other: _Side) -> list[Paired]:
-    """The pairs of two rows whose names differ in one number alone; none where they are no such."""
+    """The pairs of two rows whose names differ in one number only; none for other rows."""
     rows = [_ranks_in_row(side) for side in (one, other)]
     if not rows[0] or rows[0].keys() != rows[1].keys():
         return []
@@ -177,11 +176,11 @@ def _by_number(one: _Side, other: _Side) -> list[Paired]:
 
 
 def _ranks_in_row(side: _Side) -> dict[tuple[int, int], int]:
-    """Rank in the row and its length -> place, if one number alone tells the names apart."""
+    """(Rank in the row, its length) -> place, if the names differ in one number only."""
     if len({name.template for name in side.names}) > 1 or not side.numbers[0]:
         return {}
     columns = [*zip(*side.numbers, strict=True)]
-    varying = [column for column in columns if len({each[0] for each in column}) > 1]
+    varying = [column for column in columns if len({value for value, _, _ in column}) > 1]
     if len(varying) != 1:
         return {}
     found = {(rank, length): place for place, (_, rank, length) in enumerate(varying[0])}
@@ -191,7 +190,7 @@ def _ranks_in_row(side: _Side) -> dict[tuple[int, int], int]:
 def _scores(
     one: _Side, other: _Side, likes: list[list[float]], likeness: Likeness
 ) -> list[list[float]]:
-    """How well the names of each two go together, but for their places in a row."""
+    """How well every two names go together, apart from their places in a row."""
     contents = len({*one.contents}) > 1 or len({*other.contents}) > 1
     table: list[list[float]] = []
     for i, a in enumerate(one.names):
@@ -206,7 +205,7 @@ def _scores(
 
 
 def _places(one: _Side, other: _Side, i: int, j: int) -> float:
-    """Whether two have the same place in their rows; a half where they have none."""
+    """Whether two names have the same place in their rows; a half if they have none."""
     if one.ordinals and other.ordinals and len(one.names) == len(other.names):
         return float(one.ordinals[i] == other.ordinals[j])
     (rank, length), (rank_b, length_b) = one.rows[i], other.rows[j]
@@ -214,7 +213,7 @@ def _places(one: _Side, other: _Side, i: int, j: int) -> float:
 
 
 def _numbers(one: Sequence[tuple[int, int, int]], other: Sequence[tuple[int, int, int]]) -> float:
-    """How well the numbers agree, from 0 to 1; a half where they say nothing."""
+    """How well the numbers agree, from 0 to 1; a half if they say nothing."""
     if not one or not other:
         return _NO_NUMBER if one or other else 1.0
     total = 0.0
@@ -225,13 +224,13 @@ def _numbers(one: Sequence[tuple[int, int, int]], other: Sequence[tuple[int, int
             total += 1.0 if value == value_b else 0.6
         elif min(length, length_b) >= _ROWS_IN:
             total += value == value_b
-        else:  # rows of other lengths: an index may have moved
+        else:  # rows of different lengths: indices may have shifted
             total += _NO_NUMBER
     return total / min(len(one), len(other))
 
 
 def _assigned(names: list[list[float]], one: _Side, other: _Side) -> list[int]:
-    """The best pairing; of equal ones that which keeps the order."""
+    """The best pairing; among equal ones, that which keeps the order."""
     rows, columns = len(names), len(names[0])
     scores = [
         [
@@ -269,7 +268,7 @@ def _judged(
 ) -> Paired:
     even = len(found) == len(tables[0][0])
     in_order = even and one.ranks[row] == other.ranks[column]
-    # A row of numbers and words mixed counts for nothing against the order of registration.
+    # A row that mixes numbers and words does not outweigh the order of registration.
     mixed = even and not in_order and (one.mixed or other.mixed)
     losses = rivals(tables[1] if mixed else tables[0], found, row)
     margin = max(0.0, min(1.0, losses[0][0])) if losses else 1.0

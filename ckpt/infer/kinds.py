@@ -1,4 +1,4 @@
-"""What can be exchanged for what: tensors of one shape, of kindred dtypes, with the same bytes."""
+"""Kinds of interchangeable tensors: of one shape, one family of dtypes, and the same bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from ckpt.tensors import TensorEntry
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """What can be exchanged for each other: shapes, families of dtypes, and bytes if known.
+    """The kind of every tensor, by shape, family of dtypes and, if known, bytes.
 
     Attributes:
-        of: The kind of each entry, of both sides.
-        shapes: Of each kind.
-        digests: Whether the bytes are a part of the kind.
+        of: The kinds of the entries of both sides.
+        shapes: By kind.
+        digests: By kind: whether it is one of bytes.
     """
 
     of: tuple[list[int], list[int]]
@@ -22,7 +22,7 @@ class Kinds:
 
 
 def kinds_of(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Kinds:
-    """The kinds of the entries of both sides; bytes count where both sides have them."""
+    """The kinds of the entries of both sides; bytes count if both sides have them."""
     common = {entry.digest for entry in source if entry.digest}
     common &= {entry.digest for entry in target if entry.digest}
     numbers: dict[tuple[object, ...], int] = {}
@@ -43,7 +43,7 @@ def kinds_of(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Ki
 
 
 def _family(dtype: str) -> str:
-    """Dtypes between which a conversion may cast."""
+    """The family of dtypes within which a conversion may cast."""
     if dtype == "bool":
         return dtype
     return "complex" if dtype.startswith("complex") else "int" if "int" in dtype else "float"

@@ -1,7 +1,7 @@
-"""What the pairs that are sure say about the words that are not known.
+"""Learn the meaning of unknown words from sure pairs.
 
-Where shapes or known words decide, the rest of both names stands for each other: `zorp` for
-`conv`, if they come together again and again and hardly apart.
+If shapes or known words decide a pair, the other words of both names mean the same: `zorp` is
+`conv`, if they occur together often and apart seldom.
 """
 
 from collections import Counter
@@ -14,10 +14,10 @@ _LEAST_SURE = 0.5
 
 
 def learn(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
-    """How surely a word of the source stands for one of the target, from 0 to 1.
+    """How surely a word of the source means a word of the target, from 0 to 1.
 
     Args:
-        pairs: Keys that belong together. Those that differ in numbers alone count once.
+        pairs: Keys that belong together. Pairs that differ only in numbers count once.
     """
     together, ones, others = Counter[tuple[str, str]](), Counter[str](), Counter[str]()
     for one, other in {(template_of(one), template_of(other)) for one, other in pairs}:
@@ -26,7 +26,7 @@ def learn(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
             ones.update(lefts)
             others.update(rights)
             together.update((a, b) for a in lefts - same for b in rights - same)
-            together.update((each, each) for each in same)
+            together.update((word, word) for word in same)
     return {
         (a, b): sure
         for (a, b), times in together.items()
@@ -37,7 +37,7 @@ def learn(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
 
 
 def _places(one: list[str], other: list[str]) -> Iterable[tuple[set[str], set[str]]]:
-    """The words of the last part against those of the last, and those of the rest."""
+    """The words of both last parts, and those of the rest."""
     yield _words(one[-1:]), _words(other[-1:])
     yield _words(one[:-1]), _words(other[:-1])
 

@@ -1,4 +1,4 @@
-"""What an inference says: which key becomes which, how sure that is, and what stays open.
+"""The result of an inference: which key becomes which, how sure that is, what stays open.
 
 Law: every source key is in a match, in an operation or in `dropped`; every target key is in
 exactly one match or operation, or in `missing`.
@@ -12,8 +12,8 @@ from enum import StrEnum
 class Confidence(StrEnum):
     """How sure a pair is.
 
-    `CERTAIN`: the same bytes and no other with them, or no other of that shape on either side.
-    `LIKELY`: the evidence prefers it, by a margin. `AMBIGUOUS`: it does not.
+    `CERTAIN`: the same bytes, and no other tensor has them; or no other tensor of that shape on
+    either side. `LIKELY`: the evidence prefers the pair by a margin. `AMBIGUOUS`: it does not.
     """
 
     CERTAIN = "certain"
@@ -27,12 +27,12 @@ class Match:
 
     Attributes:
         source: Its key.
-        target: Its key afterwards; a source may have several, in a match each.
-        confidence: How sure that is.
-        margin: How much better than the next best, from 0 to 1.
-        candidates: Of an ambiguous one: the target keys between which nothing decides, `target`
-            among them, which is a guess.
-        evidence: What decided, in words.
+        target: Its new key; a source with several targets has a match for every one.
+        confidence: How sure the pair is.
+        margin: How much better it is than the next best, from 0 to 1.
+        candidates: For an ambiguous pair, all possible target keys; `target`, the best guess, is
+            one of them.
+        evidence: The deciding evidence, in words.
     """
 
     source: str
@@ -44,18 +44,18 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class InferredOperation:
     """Tensors that are made of others.
 
     Attributes:
         verb: ``split``, ``concat``, ``transpose`` or ``reshape``.
-        sources: Several of a concat, in the order of the parts.
-        targets: Several of a split, in the order of the parts.
-        confidence: How sure that is.
+        sources: Several for a concat, in the order of the parts.
+        targets: Several for a split, in the order of the parts.
+        confidence: How sure the operation is.
         margin: From 0 to 1.
-        dim: Of a split or concat.
-        sizes: Of the parts along it.
-        evidence: What decided, in words.
+        dim: The dimension of a split or concat.
+        sizes: The sizes of the parts along it.
+        evidence: The deciding evidence, in words.
     """
 
     verb: str
@@ -70,10 +70,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """The whole mapping; see the law of this module."""
+    """The whole mapping, as the law of this module says."""
 
     matches: tuple[Match, ...]
-    operations: tuple[Operation, ...]
+    operations: tuple[InferredOperation, ...]
     dropped: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -82,14 +82,14 @@ class Inference:
         """Whether nothing is ambiguous."""
         return not any(self.ambiguous())
 
-    def ambiguous(self) -> Iterator[Match | Operation]:
-        """What only a person, or values, can decide."""
-        yield from (each for each in self.matches if each.confidence is Confidence.AMBIGUOUS)
-        yield from (each for each in self.operations if each.confidence is Confidence.AMBIGUOUS)
+    def ambiguous(self) -> Iterator[Match | InferredOperation]:
+        """The pairs and operations that only a person, or tensor values, can decide."""
+        yield from (match for match in self.matches if match.confidence is Confidence.AMBIGUOUS)
+        yield from (made for made in self.operations if made.confidence is Confidence.AMBIGUOUS)
 
     @property
     def renames(self) -> dict[str, list[str]]:
-        """Source key to target keys, of what keeps its elements, in the order of `matches`."""
+        """Source key to target keys of all matches, in the order of `matches`."""
         found: dict[str, list[str]] = {}
         for match in self.matches:
             found.setdefault(match.source, []).append(match.target)

@@ -1,7 +1,7 @@
-"""The modules of a state_dict as a tree, a chain of modules with one child each being one node.
+"""The modules of a state_dict as a tree, in which a chain of only children is one node.
 
 Every node knows its leaves in the order of the tree, and its signature: how many leaves of
-which kind hang under it. Two modules that hold the same have the same signature.
+which kind are below it. Modules of equal contents have the same signature.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 _NUMBER = re.compile(r"\d+")
 _DIGITS = 18  # of a number; no index has more
-_MOST_PARTS = 64  # of one key; what lies deeper stays in one part
+_MOST_PARTS = 64  # of one key; deeper ones stay joined
 
 
 @dataclass(slots=True, eq=False)
@@ -20,13 +20,13 @@ class Node:
     """A module, or a tensor.
 
     Attributes:
-        path: Dotted, down to where it branches; that of the root may be empty.
+        path: Dotted, down to where it branches; may be empty for the root.
         parent: None for the root.
-        low: Its leaves are those from here...
-        high: ...to before here, in the order of the tree.
-        children: In the order in which they come first.
+        low: Its first leaf, in the order of the tree.
+        high: The end of its leaves, exclusive.
+        children: In order of first appearance.
         signature: Number of its `Signature`.
-        order: Of its first tensor, in the order of registration.
+        order: Place of its first tensor, in the order of registration.
         leaf: Whether it is a tensor.
     """
 
@@ -53,13 +53,13 @@ class Node:
             stack.extend(reversed(node.children))
 
     def relative(self, to: "Node") -> str:
-        """Its path from a node above it; all of it from the root, whose name may tell too."""
+        """Its path below another node; the whole path below the root, whose name may matter too."""
         return self.path[len(to.path) + 1 :] if to.parent is not None else self.path
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What hangs under a node: kinds of leaves, with their numbers, and elements in all."""
+    """The contents of a node: how many leaves of which kind, and the total of elements."""
 
     kinds: Counter[int]
     size: int
@@ -90,21 +90,19 @@ class Tree:
     """One side.
 
     Attributes:
-        root: Holds all.
-        leaves: In the order of the tree; `index` of each says which key it is.
-        index: Of the leaf in the list that was given.
-        kinds: Of each leaf, in the order of the tree.
-        rows: Of a path with one of its numbers left out, the numbers that stand there.
+        root: The node above all others.
+        leaves: In the order of the tree.
+        kinds: Of the leaves, in the order of the tree.
+        rows: The numbers that follow a text in the keys, such as the indices of one list's layers.
     """
 
     root: Node
     leaves: list[Node]
-    index: list[int]
     kinds: list[int]
     rows: dict[str, list[int]]
 
     def place(self, path: str, back: int) -> tuple[int, int, int]:
-        """The number in `path` that is `back` places from the end: it, its rank, of how many."""
+        """The `back`th number of `path` from the end: it, its rank, and the length of its row."""
         found = [*_NUMBER.finditer(path)][-back]
         value = int(found[0][:_DIGITS])
         row = self.rows[path[: found.start()]]
@@ -115,18 +113,18 @@ _Trie = dict[str, "_Trie | int"]
 
 
 def build_tree(keys: Sequence[str], kinds: Sequence[int], signatures: Signatures) -> Tree:
-    """Make the tree of some keys, unique, with the kind of each."""
+    """Make the tree of some unique keys and their kinds."""
     trie: _Trie = {}
     for number, key in enumerate(keys):
         _insert(trie, key.split(".", _MOST_PARTS), number)
-    tree = Tree(Node("", None, 0), [], [], [], _rows(keys))
+    tree = Tree(Node("", None, 0), [], [], _rows(keys))
     _grow(tree, tree.root, trie, keys, kinds)
     _sign(tree.root, tree.kinds, signatures)
     return tree
 
 
 def _rows(keys: Sequence[str]) -> dict[str, list[int]]:
-    """The numbers that stand behind the same text, e.g. all indices of the layers of one list."""
+    """The numbers that follow the same text, e.g. the indices of all layers of one list."""
     found: dict[str, set[int]] = {}
     for key in keys:
         for number in _NUMBER.finditer(key):
@@ -166,7 +164,6 @@ def _grow(tree: Tree, node: Node, trie: _Trie, keys: Sequence[str], kinds: Seque
             child.path, child.leaf, child.order = keys[inner], True, inner
             child.high = child.low + 1
             tree.leaves.append(child)
-            tree.index.append(inner)
             tree.kinds.append(kinds[inner])
         else:
             _grow(tree, child, inner, keys, kinds)

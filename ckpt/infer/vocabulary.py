@@ -1,7 +1,7 @@
 """Words that people use for the same thing in the keys of state_dicts.
 
-Field knowledge, gathered from how transformers, timm, torchvision, fairseq, GPT-2, Llama and
-their converters name modules. A word may stand in several groups.
+Collected from the names of modules in transformers, timm, torchvision, fairseq, GPT-2, Llama and
+their converters. A word may be in several groups.
 """
 
 # Words of one group mean the same.
@@ -58,7 +58,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("se", "squeeze", "excitation"),
 )
 
-# One word that is two.
+# One word that means several.
 COMPOUNDS: dict[str, tuple[str, ...]] = {
     "dwconv": ("dw", "conv"),
     "pwconv": ("pw", "conv"),
@@ -76,11 +76,11 @@ COMPOUNDS: dict[str, tuple[str, ...]] = {
     "wpe": ("position", "embedding"),
 }
 
-# What stands alone in a dotted part and means more there: the last layer of an attention or MLP.
+# Words that mean more if they are a whole dotted part: the last layer of an attention or MLP.
 ALONE: dict[str, tuple[str, ...]] = {"proj": ("proj", "out")}
 
-# Words that mean another thing together; digits stand apart. Longer ones go first. The norms of
-# a Llama block are named after what stands before them: the second one is the MLP's.
+# Words that mean something else together; digits are words. Longer phrases go first. The norms of
+# a Llama block are named after the layer before them: the second one is the MLP's.
 PHRASES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("dense", "h", "to", "4", "h"): ("up",),
     ("dense", "4", "h", "to", "h"): ("down",),
@@ -111,7 +111,7 @@ PHRASES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("w", "3"): ("up",),
 }
 
-# Words of which one excludes the others, unless a name has several; each begins its group.
+# Words of which one excludes the others, unless a name has several; all begin a group.
 OPPOSITES: tuple[tuple[str, ...], ...] = (
     ("encoder", "decoder"),
     ("q", "k", "v"),
@@ -120,14 +120,14 @@ OPPOSITES: tuple[tuple[str, ...], ...] = (
     ("token", "position", "type"),
 )
 
-# Words that say little where others stand beside them.
+# Words that say little beside others.
 FAINT = frozenset(
     ("linear", "lin", "fc", "dense", "proj", "projection", "affine", "layer", "layers", "block",
      "blocks", "module", "model", "net", "network", "the", "h", "stage", "stages", "encoder",
      "backbone", "features", "transformer")
 )  # fmt: skip
 
-# A place in a row, for names that have one on one side only; `BEFORE` and `BEHIND` all indices.
+# Places in a sequence, for names without an index; `BEFORE` and `BEHIND` all indices.
 BEFORE, BEHIND = -1, 1_000_000
 ORDINALS: dict[str, int] = {
     "q": 0, "query": 0, "wq": 0, "k": 1, "key": 1, "wk": 1, "v": 2, "value": 2, "wv": 2,
@@ -140,8 +140,8 @@ ORDINALS: dict[str, int] = {
     "start": BEFORE, "end": BEHIND, "a": 0, "b": 1, "c": 2, "d": 3,
 }  # fmt: skip
 
-# Tensors that a module computes by itself, and that versions of it have or lack: sources are
-# torch's BatchNorm, transformers, timm and the Llama code.
+# Tensors that a module computes itself, which only some versions of it save. Sources: torch's
+# BatchNorm, transformers, timm and the Llama code.
 BUFFERS = frozenset(
     ("num_batches_tracked", "running_mean", "running_var", "relative_position_index", "attn_mask",
      "position_ids", "token_type_ids", "inv_freq", "freqs", "freqs_cis", "masked_bias",

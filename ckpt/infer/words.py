@@ -1,14 +1,15 @@
 """The words of a dotted name, and how alike two names are.
 
-Names split at dots, underscores, digits and changes of case. Words are alike if they are one
-word, mean the same (`vocabulary`), shorten each other, or were seen to stand for each other.
-Law: a likeness lies from 0 to 1, is 1 for a name and itself, and is the same both ways.
+Names split at dots, underscores, digits and changes of case. Words are alike if they are equal,
+mean the same (`vocabulary`), abbreviate each other, or were learned to mean the same.
+Law: a likeness is from 0 to 1, is 1 for a name and itself, and is the same both ways.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cache
 
 from ckpt.infer.vocabulary import (
     ALONE,
@@ -29,7 +30,7 @@ _GROUPS_OF: dict[str, frozenset[int]] = {
 _LONGEST = max(map(len, PHRASES))
 _FAINT_WEIGHT = 0.3
 _LEAF_WEIGHT = 1.5
-_MOST_WORDS = 24  # of one name; what hangs deeper decides nothing
+_MOST_WORDS = 24  # of one name; deeper ones decide nothing
 
 
 Words = tuple[tuple[str, float], ...]
@@ -40,12 +41,12 @@ class Name:
     """A dotted name, read.
 
     Attributes:
-        text: As it is.
-        words: Lower case, the usual phrases joined, each with its weight.
-        numbers: All, in order.
-        ordinal: Its place in a row: its last number that belongs to no phrase, or the places that
-            its words name; empty for none.
-        template: The text with ``#`` for each number.
+        text: Unchanged.
+        words: In lower case, common phrases joined, with their weights.
+        numbers: All numbers, in order.
+        ordinal: Its place in a sequence: its last number that is not part of a phrase, or the
+            places that its words name; empty for none.
+        template: The text with ``#`` for every number.
     """
 
     text: str
@@ -56,7 +57,7 @@ class Name:
 
 
 def read_name(text: str, *, leaf: bool) -> Name:
-    """Read a name; the last part of a `leaf` weighs more, since it says what the tensor is."""
+    """Read a name; the last part of a `leaf` weighs more, since it names the kind of tensor."""
     parts = text.split(".")
     words: list[tuple[str, float]] = []
     places: list[int] = []
@@ -74,12 +75,12 @@ def read_name(text: str, *, leaf: bool) -> Name:
 
 
 def template_of(text: str) -> str:
-    """The text with ``#`` for each number."""
+    """The text with ``#`` for every number."""
     return re.sub(r"\d+", "#", text)
 
 
 def words_of(part: str) -> list[str]:
-    """Words and numbers of one dotted part, with the usual phrases joined.
+    """Words and numbers of one dotted part, with common phrases joined.
 
     E.g. ``self_attn_layer_norm`` gives ``self attention norm``.
     """
@@ -100,44 +101,33 @@ def words_of(part: str) -> list[str]:
 
 
 class Likeness:
-    """How alike names are, with what was learned so far.
+    """How alike names are, with the words learned so far.
 
     Args:
-        learned: How surely a word of the source stands for one of the target, from 0 to 1.
+        learned: How surely a word of the source means a word of the target, from 0 to 1.
     """
 
     def __init__(self, learned: Mapping[tuple[str, str], float]) -> None:
         self._learned = learned
-        self._words: dict[tuple[str, str], float] = {}
-        self._names: dict[tuple[str, bool], Name] = {}
-        self._pairs: dict[tuple[Words, Words], float] = {}
-
-    def name(self, text: str, *, leaf: bool) -> Name:
-        """`read_name`, kept."""
-        found = self._names.get((text, leaf))
-        if found is None:
-            found = self._names[text, leaf] = read_name(text, leaf=leaf)
-        return found
+        self.name = cache(read_name)
+        self._cached_of_words = cache(self._of_words)
+        self._cached_shared = cache(self._shared)
 
     def of_names(self, one: Name, other: Name) -> float:
-        """Of a name of the source and one of the target, without their numbers."""
-        key = (one.words, other.words)
-        found = self._pairs.get(key)
-        if found is None:
-            found = self._pairs[key] = self._shared(one, other)
-        return found
+        """The likeness of a name of the source and one of the target, without their numbers."""
+        return self._cached_shared(one.words, other.words)
 
-    def _shared(self, one: Name, other: Name) -> float:
+    def _shared(self, one: Words, other: Words) -> float:
         """The weight of the words that have a partner, out of all."""
-        total = sum(w for _, w in one.words) + sum(w for _, w in other.words)
+        total = sum(w for _, w in one) + sum(w for _, w in other)
         if not total:
             return 0.0
         found = sorted(
             (
                 (likeness, -abs(i - j), i, j)
-                for i, (a, _) in enumerate(one.words)
-                for j, (b, _) in enumerate(other.words)
-                if (likeness := self.of_words(a, b))
+                for i, (a, _) in enumerate(one)
+                for j, (b, _) in enumerate(other)
+                if (likeness := self._cached_of_words(a, b))
             ),
             reverse=True,
         )
@@ -146,39 +136,31 @@ class Likeness:
             if i not in left and j not in right:
                 left.add(i)
                 right.add(j)
-                shared += likeness * (one.words[i][1] + other.words[j][1])
+                shared += likeness * (one[i][1] + other[j][1])
         return shared / total
 
     def are_opposed(self, one: Name, other: Name) -> bool:
-        """Whether one says `encoder` or the like where the other says `decoder`."""
+        """Whether the names have opposite words, such as `encoder` and `decoder`."""
         for opposites in OPPOSITES:
             mine, theirs = (
-                {each for each in opposites for word, _ in name.words if _is_word(word, each)}
+                {first for first in opposites for word, _ in name.words if _is_word(word, first)}
                 for name in (one, other)
             )
             if mine and theirs and not mine & theirs:
                 return True
         return False
 
-    def of_words(self, one: str, other: str) -> float:
-        """Of a word of the source and one of the target."""
-        if one == other:
-            return 1.0
-        found = self._words.get((one, other))
-        if found is None:
-            found = self._words[one, other] = max(
-                word_likeness(one, other), self._learned.get((one, other), 0.0)
-            )
-        return found
+    def _of_words(self, one: str, other: str) -> float:
+        return max(word_likeness(one, other), self._learned.get((one, other), 0.0))
 
 
 def _is_word(word: str, first: str) -> bool:
-    """Whether a word is in the group that begins with the other."""
+    """Whether a word is in the group that begins with `first`."""
     return any(group[0] == first and word in group for group in GROUPS)
 
 
 def word_likeness(one: str, other: str) -> float:
-    """Of two words, whatever was learned."""
+    """The likeness of two words, without learned ones."""
     if one == other:
         return 1.0
     groups, others = _GROUPS_OF.get(one), _GROUPS_OF.get(other)
@@ -195,6 +177,6 @@ def word_likeness(one: str, other: str) -> float:
 
 
 def _shortens(short: str, long: str) -> bool:
-    """Whether the letters of one stand in the other in this order."""
+    """Whether `long` has the letters of `short` in this order."""
     letters = iter(long)
     return all(letter in letters for letter in short)

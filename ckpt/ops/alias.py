@@ -1,8 +1,7 @@
-"""Alias: names that people give to versions, and move.
+"""Aliases: names such as `mnist-cnn@prod` that point to a version and can move.
 
-An alias points to one version (`mnist-cnn@prod`). It is changed under the index's lock, by what
-stands there then. A protected one moves only if it is said from where, so that nobody moves it in
-ignorance.
+They are checked and changed under the index's lock. A protected alias moves only if the caller
+names the version that it points to.
 """
 
 from dataclasses import dataclass
@@ -12,19 +11,19 @@ from ckpt.refs import expect_alias, is_version
 from ckpt.registry.index import Model
 from ckpt.registry.registry import Registry
 
-NOTHING = "none"  # what an alias that does not exist yet points to
+NOTHING = "none"  # the expected version of an alias that does not exist yet
 
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """An alias, and what became of it.
+    """An alias after a change.
 
     Attributes:
-        model: Whose version it points to.
+        model: The model of its version.
         name: E.g. ``prod``.
-        version: ``v2``; None where it is gone.
-        before: What it pointed to.
-        protected: Whether it moves only if it is said from where.
+        version: ``v2``; None if it was deleted.
+        before: The version that it pointed to before, if any.
+        protected: Whether it moves only with the expected version.
     """
 
     model: str
@@ -44,7 +43,7 @@ def aliases(*, registry: Registry | None = None) -> list[Alias]:
     models = (registry or Registry()).index().models
     return [
         Alias(model.name, name, f"v{number}", f"v{number}", name in model.protected)
-        for model in sorted(models.values(), key=lambda each: each.name)
+        for _, model in sorted(models.items())
         for name, number in sorted(model.aliases.items())
     ]
 
@@ -58,28 +57,28 @@ def alias(
     delete: bool = False,
     registry: Registry | None = None,
 ) -> Alias:
-    """Have the alias `name` point to the version that `ref` names, or delete it.
+    """Point the alias `name` to the version that `ref` names, or delete it.
 
     Args:
         name: New or known, ``prod`` or ``mnist-cnn@prod``.
-        ref: E.g. ``mnist-cnn:v3``, or ``v3`` of the model that `name` says; None keeps it where
-            it is, to be protected or deleted.
-        expect: What it must point to at that moment, ``v2`` or ``none``; None for anything.
-        protect: Whether it is protected from now on; None leaves that as it is.
-        delete: Take the alias away; its version stays.
-        registry: Where; None finds it as the command line does.
+        ref: E.g. ``mnist-cnn:v3``, or ``v3`` of the model in `name`; None does not move it, to
+            protect or delete it.
+        expect: The version that it must point to now, ``v2`` or ``none``; None for any.
+        protect: Whether it is protected from now on; None does not change that.
+        delete: Delete the alias; its version stays.
+        registry: The registry; None finds it as the command line does.
 
     Raises:
-        ConflictError: It points to something else, or it is protected and `expect` is None.
+        ConflictError: It points to another version, or it is protected and `expect` is None.
         RefError: There is no such version or alias.
     """
     registry = registry or Registry()
     if delete:
         if ref is not None or protect is not None:
-            raise UsageError("-d takes a name and nothing else but --expect")
+            raise UsageError("-d takes only a name and --expect")
         return _deleted(name, registry, expect=expect)
     if ref is None and protect is None:
-        raise UsageError(f"which version? ckpt alias {name} REF", hint="ckpt ls  lists them")
+        raise UsageError(f"no version given: ckpt alias {name} REF", hint="ckpt ls  lists versions")
     at = ref or (name if "@" in name else f"{registry.index().model(None).name}@{name}")
     return _moved(name, at, registry, expect=expect, protect=protect)
 
@@ -92,7 +91,9 @@ def _moved(
     _expect_label(expect)
     version = registry.version(f"{owner}:{ref}" if owner and is_version(ref) else ref)
     if owner and version.model != owner:
-        raise UsageError(f"{owner}@{name} cannot point to {version.ref}, of another model")
+        raise UsageError(
+            f"{owner}@{name} cannot point to {version.ref}, a version of another model"
+        )
     seen: list[str | None] = []
 
     def moved(model: Model) -> Model:
@@ -110,16 +111,14 @@ def _deleted(name: str, registry: Registry, *, expect: str | None) -> Alias:
     owner = registry.index().model(model)
     seen: list[str | None] = []
 
-    def gone(found: Model) -> Model:
+    def deleted(found: Model) -> Model:
         if name not in found.aliases:
-            hint = (
-                ", ".join(f"{found.name}@{each}" for each in sorted(found.aliases)) or "it has none"
-            )
-            raise RefError(f"{found.name} has no alias {name!r}", hint=hint)
+            known = ", ".join(f"{found.name}@{alias}" for alias in sorted(found.aliases))
+            raise RefError(f"{found.name} has no alias {name!r}", hint=known or "it has none")
         seen.append(_checked(found, name, expect, moves_to=None))
         return found.without_alias(name)
 
-    registry.change(owner.name, gone, f"alias -d {owner.name}@{name}")
+    registry.change(owner.name, deleted, f"alias -d {owner.name}@{name}")
     return Alias(owner.name, name, None, seen[-1], protected=False)
 
 
@@ -135,18 +134,18 @@ def _expect_label(expect: str | None) -> None:
 
 
 def _checked(model: Model, name: str, expect: str | None, *, moves_to: str | None) -> str | None:
-    """What the alias points to now, if it may be changed."""
+    """The version that the alias points to now, if it may be changed."""
     number = model.aliases.get(name)
     now = None if number is None else f"v{number}"
     ref = f"{model.name}@{name}"
     if expect is not None and expect != (now or NOTHING):
         raise ConflictError(
-            f"{ref} is {now or 'not there'}, expected {expect}",
-            hint="somebody moved it; look at  ckpt alias  before you do",
+            f"{ref} {f'points to {now}' if now else 'does not exist'}, expected {expect}",
+            hint="it has moved;  ckpt alias  lists all aliases",
         )
     if expect is None and name in model.protected and moves_to != now:
         raise ConflictError(
             f"{ref} is protected, and points to {now}",
-            hint=f"--expect {now}  moves it all the same",
+            hint=f"--expect {now}  moves it anyway",
         )
     return now

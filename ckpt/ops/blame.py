@@ -1,14 +1,13 @@
-"""Blame: which version last changed a tensor, and what became of it before; from manifests alone.
+"""Blame: the version that last changed a tensor, and the tensor's history; only manifests are read.
 
-The history of a version is its parent, where its record names one, and else the version before it
-of the same model. A tensor is followed through renames: by the plan that was recorded, and by its
-digest where the names alone changed.
+A version follows its parent if its record names one, else the previous version of the same model.
+A tensor is followed through renames: by the recorded plan, or by its digest.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt.compare.keys import diff_entries
+from ckpt.compare.keys import compare_entries
 from ckpt.errors import RefError
 from ckpt.refs import VersionRef
 from ckpt.registry.index import Version
@@ -19,14 +18,14 @@ from ckpt.tensors import TensorEntry
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """A version that did something to a tensor.
+    """A version that added, changed or renamed a tensor.
 
     Attributes:
-        version: Which.
+        version: The version.
         key: The tensor's key in it.
         did: ``added``, ``changed`` or ``renamed``.
-        digest: Of its bytes, as they are from there on.
-        before: Its key in the version before; None where it was added.
+        digest: Digest of the tensor in it.
+        before: Its key in the previous version; None if it was added.
     """
 
     version: Version
@@ -39,37 +38,40 @@ class Touch:
 def blame(
     key: str, ref: str | None = None, *, registry: Registry | None = None
 ) -> list[tuple[str, Touch]]:
-    """The version that gave each tensor its bytes.
+    """The version that last added or changed each tensor.
 
     Args:
-        key: A key of the version, or a module, whose tensors are all meant.
+        key: A key of the version, or a module for all its tensors.
         ref: The version; None takes the latest of the only model.
-        registry: Where.
+        registry: The registry; None finds it as the command line does.
 
     Returns:
-        Each key of the version that is meant, and the last touch that was no rename.
+        The matching keys of the version, each with its last touch that was not a rename.
 
     Raises:
         RefError: There is no such version or key.
-        IntegrityError: A manifest is absent or damaged.
+        IntegrityError: A manifest is missing or damaged.
     """
-    found = touches(key, ref, registry=registry)
-    return [(name, next(t for t in each if t.did != "renamed")) for name, each in found.items()]
+    histories = touches(key, ref, registry=registry)
+    return [
+        (name, next(touch for touch in history if touch.did != "renamed"))
+        for name, history in histories.items()
+    ]
 
 
 def touches(
     key: str, ref: str | None = None, *, registry: Registry | None = None
 ) -> dict[str, list[Touch]]:
-    """All that was done to each tensor that `key` means, the last first; see `blame`."""
+    """The history of each tensor that `key` matches, newest first; see `blame`."""
     registry = registry or Registry()
     version = registry.version(ref or VersionRef(None))
     history = list(_history(version, registry))
-    keys = _meant(key, history[0][1], version.ref)
+    keys = _matching_keys(key, history[0][1], version.ref)
     return {name: list(_touches(name, history)) for name in keys}
 
 
 def _history(version: Version, registry: Registry) -> Iterator[tuple[Version, Manifest]]:
-    """A version and those before it."""
+    """A version and its predecessors."""
     found: Version | None = version
     while found is not None:
         manifest = registry.manifest(found)
@@ -77,10 +79,10 @@ def _history(version: Version, registry: Registry) -> Iterator[tuple[Version, Ma
         found = registry.parent(manifest.record) or registry.index().before(found)
 
 
-def _meant(key: str, manifest: Manifest, ref: str) -> list[str]:
+def _matching_keys(key: str, manifest: Manifest, ref: str) -> list[str]:
     keys = [entry.key for entry in manifest.entries]
-    meant = [each for each in keys if each == key or each.startswith(f"{key}.")]
-    if not meant:
+    matching = [name for name in keys if name == key or name.startswith(f"{key}.")]
+    if not matching:
         from difflib import get_close_matches
 
         near = get_close_matches(key, keys, n=3)
@@ -88,7 +90,7 @@ def _meant(key: str, manifest: Manifest, ref: str) -> list[str]:
             f"{ref} has no key {key!r}",
             hint=f"did you mean {', '.join(near)}?" if near else f"ckpt show {ref}  lists them",
         )
-    return meant
+    return matching
 
 
 def _touches(key: str, history: list[tuple[Version, Manifest]]) -> Iterator[Touch]:
@@ -107,13 +109,13 @@ def _touches(key: str, history: list[tuple[Version, Manifest]]) -> Iterator[Touc
 
 
 def _before(entry: TensorEntry, manifest: Manifest, before: Manifest) -> TensorEntry | None:
-    """What the tensor was in the version before."""
+    """The tensor in the previous version."""
     plan = manifest.record.get("plan") or {}
     old_keys = {new: old for old, new in plan.get("keys", {}).items()}
     known = _entries(before)
     if old := known.get(old_keys.get(entry.key, entry.key)):
         return old
-    renamed = diff_entries(before.entries, manifest.entries).renamed
+    renamed = compare_entries(before.entries, manifest.entries).renamed
     return next((old for old, new in renamed if new.key == entry.key), None)
 
 

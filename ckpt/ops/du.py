@@ -1,4 +1,4 @@
-"""Usage: what the store holds, what each version needs of it, and what it needs alone."""
+"""Disk usage of the versions: bytes that each one needs, and bytes that only it needs."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from ckpt.registry.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one version takes.
+    """The disk usage of one version.
 
     Attributes:
-        version: Whose.
+        version: The version.
         needed: Bytes of its objects and its manifest.
-        alone: Of these what no other version needs.
+        alone: The part of them that no other version needs.
     """
 
     version: Version
@@ -24,12 +24,12 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a registry takes.
+    """The disk usage of a registry.
 
     Attributes:
-        uses: By version, newest first.
-        stored: Bytes of all that the versions need, each object once.
-        copies: Bytes that a file for each version would take.
+        uses: One for each version, newest first.
+        stored: Bytes that the versions need together, each object once.
+        copies: Bytes of one file for each version.
         unneeded: Bytes on the disk that no version needs.
     """
 
@@ -40,11 +40,11 @@ class Usage:
 
 
 def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
-    """Work out who needs what, from the manifests; no object is read.
+    """Compute the disk usage from the manifests; no object is read.
 
     Args:
-        model: Whose versions are listed; None lists all. What is shared is shared with any.
-        registry: Where; None finds it as the command line does.
+        model: Lists only its versions, though they may share objects with any; None lists all.
+        registry: The registry; None finds it as the command line does.
 
     Raises:
         IntegrityError: A manifest is absent or damaged.
@@ -59,12 +59,14 @@ def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
         uses,
         stored=sum(every.values()),
         copies=sum(version.size for version in registry.versions()),
-        unneeded=sum(each.nbytes for each in registry.store.held() if each.digest not in every),
+        unneeded=sum(
+            stored.nbytes for stored in registry.store.objects() if stored.digest not in every
+        ),
     )
 
 
 def _needs(registry: Registry, version: Version) -> dict[str, int]:
-    """Digest to bytes, of the manifest and of every object that it names."""
+    """Digest to bytes, for the manifest and every object that it names."""
     manifest = registry.manifest(version)
     objects = {name: nbytes for name, (nbytes, _) in manifest.objects().items()}
     return {**objects, version.manifest: len(manifest.to_bytes())}

@@ -1,17 +1,15 @@
-"""Export: a version, or a file, becomes a file; byte for byte, or in another container."""
+"""Export: write a version or a file to a file, byte for byte or in another container."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from ckpt.errors import IntegrityError, UsageError
 from ckpt.formats import format_for, is_usual
-from ckpt.formats.checkpoint import Checkpoint
 from ckpt.io import digest
 from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.sources import FileSource
-from ckpt.opened import Named, OpenedFile, OpenedVersion, open_state
+from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state
 from ckpt.refs import SUFFIXES
-from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
 from ckpt.writing.checkpoint import Written, write_checkpoint
@@ -23,21 +21,20 @@ def export(
     """Write what `ref` names to `out`.
 
     Args:
-        ref: A version or a file; of ``FILE::model`` that state_dict alone is written.
-        out: Its suffix chooses the container; the version's own gives back, byte for
-            byte, the file that was registered. A checkpoint of several files becomes a
-            folder, unless a suffix asks for one file.
-        registry: Where versions are looked up.
-        replace_out: Whether a file that stands there is replaced.
+        ref: A version or a file; ``FILE::model`` writes only that state_dict.
+        out: Its suffix chooses the container; with the version's own suffix the registered
+            file is written, byte for byte. A checkpoint of several files becomes a folder,
+            unless the suffix is that of one file.
+        registry: The registry of the versions.
+        replace_out: Whether an existing file is replaced.
 
     Raises:
-        IntegrityError: A stored object is absent or damaged; nothing is written then.
-        UsageError: `out` stands already, or its suffix names no container.
+        IntegrityError: A stored object is missing or damaged; nothing is written then.
+        UsageError: `out` already exists, or its suffix is not that of a container.
     """
     out = Path(out)
     with open_state(ref, registry or Registry()) as opened:
-        held = opened.manifest if isinstance(opened, OpenedVersion) else opened.checkpoint
-        as_folder = _is_several(held) and out.suffix.lower() not in SUFFIXES
+        as_folder = _has_several_files(opened) and out.suffix.lower() not in SUFFIXES
         form = None if as_folder else format_for(out)
         if isinstance(opened, OpenedVersion) and is_usual(out, opened.manifest.format):
             return _whole(opened, out, replace_out=replace_out)
@@ -45,7 +42,10 @@ def export(
             opened.expect_other(out)
         checkpoint = opened.checkpoint
         if opened.inside is not None and form is None:
-            raise UsageError(f"{ref} becomes one file", hint="-o NAME.pt  or  -o NAME.safetensors")
+            raise UsageError(
+                f"{out}: one state_dict is written as one file, not as a folder",
+                hint="-o NAME.pt  or  -o NAME.safetensors",
+            )
         whole = opened.inside is None and is_usual(out, checkpoint.format)
         return write_checkpoint(
             checkpoint,
@@ -57,19 +57,19 @@ def export(
         )
 
 
-def _is_several(held: Manifest | Checkpoint) -> bool:
-    files = held.files if isinstance(held, Manifest) else held.source.parts
-    return len(files) > 1
+def _has_several_files(opened: OpenedState) -> bool:
+    source = opened.source if isinstance(opened, OpenedVersion) else opened.checkpoint.source
+    return len(source.parts) > 1
 
 
 def _whole(opened: OpenedVersion, out: Path, *, replace_out: bool) -> Written:
-    """The file, or the folder of files, that was registered."""
+    """Write the registered file, or the registered folder of files."""
     source, expected = opened.source, opened.manifest.file_digest
 
     def check(written: Path) -> None:
-        found = digest.of_chunks(_joined(written, source))
+        found = digest.of_chunks(_read_back(written, source))
         if expected not in (None, found):
-            raise IntegrityError(f"{opened.name}: the file came out as {found}, not {expected}")
+            raise IntegrityError(f"{opened.name}: the written file is {found}, expected {expected}")
 
     if len(source.parts) > 1:
         with write_folder(out, check=check) as folder:
@@ -82,8 +82,8 @@ def _whole(opened: OpenedVersion, out: Path, *, replace_out: bool) -> Written:
     return Written(out, source.size, files=len(source.parts))
 
 
-def _joined(written: Path, source: VersionSource) -> Iterator[bytes]:
+def _read_back(written: Path, source: VersionSource) -> Iterator[bytes]:
     paths = [written / part.name for part in source.parts] if written.is_dir() else [written]
     for path in paths:
-        with FileSource(path) as again:
-            yield from again.stream(0, again.size)
+        with FileSource(path) as file:
+            yield from file.stream(0, file.size)

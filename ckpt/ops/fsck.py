@@ -1,11 +1,10 @@
-"""Fsck: say what is wrong with the index, and make it anew if it cannot be read.
+"""Fsck: check the index, and rebuild it if it cannot be read.
 
-Made of the reflog, which tells all that was done on this machine, and of the manifests. Laws: an
-index that can be read is never rebuilt, and a damaged one is kept beside the new one.
+It is rebuilt from the reflog, which has every write on this machine, and from the manifests. Laws:
+an index that can be read is never rebuilt, and a damaged one is kept beside the new one.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,15 +22,15 @@ _SERIAL = re.compile(rb'"serial": ?(\d{1,18})')
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is to be said of an index.
+    """The result of a check of the index.
 
     Attributes:
         path: Its file.
-        kind: ``fine``, ``none`` (there is no registry), or what `IndexDamageError` says.
+        kind: ``fine``, ``none`` (there is no registry), or the kind of the `IndexDamageError`.
         index: The index, if it is fine.
-        message: What is wrong.
-        hint: What to type.
-        line: Where, from 1, if that is known.
+        message: The damage.
+        hint: The commands that help.
+        line: The line of the damage, from 1, if it is known.
     """
 
     path: Path
@@ -44,13 +43,13 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilding:
-    """An index made anew, written or not.
+    """A rebuilt index, written or only planned.
 
     Attributes:
         path: Its file.
-        result: The index, and what is not as it was.
-        damages: What is wrong with manifests that cannot be read, and of which nothing is made.
-        kept: Where the damaged index was put; None if there was none, or nothing is written yet.
+        result: The index, and its differences from the lost one.
+        damages: Errors of unreadable manifests, whose versions are not in it.
+        kept: The damaged index; None if there was none, or nothing is written yet.
     """
 
     path: Path
@@ -60,7 +59,7 @@ class Rebuilding:
 
 
 def fsck(*, registry: Registry | None = None) -> Checked:
-    """Read the index of a registry, and say what is wrong with it."""
+    """Check whether the index of a registry can be read."""
     registry = registry or Registry()
     path = registry.folder / FILE_NAME
     try:
@@ -71,7 +70,7 @@ def fsck(*, registry: Registry | None = None) -> Checked:
 
 
 def plan_rebuild(*, registry: Registry | None = None) -> Rebuilding:
-    """Work out what `rebuild_index` would write.
+    """The index that `rebuild_index` would write.
 
     Raises:
         UsageError: The index is fine, or there is no registry.
@@ -85,7 +84,7 @@ def plan_rebuild(*, registry: Registry | None = None) -> Rebuilding:
 
 
 def rebuild_index(*, registry: Registry | None = None) -> Rebuilding:
-    """Write an index made of the reflog and the manifests; the damaged one keeps its bytes.
+    """Write an index rebuilt from the reflog and the manifests; the damaged one is kept.
 
     Raises:
         UsageError: The index is fine, or there is no registry.
@@ -97,18 +96,18 @@ def rebuild_index(*, registry: Registry | None = None) -> Rebuilding:
     path = registry.folder / FILE_NAME
     done: list[Rebuilding] = []
 
-    def known() -> Index:
+    def read() -> Index:
         if fsck(registry=registry).kind == FINE:
             raise ConflictError(f"{path}: another process has rebuilt it")
         return _known(registry)
 
-    def operation(known: Index) -> Index:
+    def rebuild(known: Index) -> Index:
         manifests, damages = _manifests(registry)
         result = rebuilt(known, manifests)
-        done.append(Rebuilding(path, result, damages, registry.set_aside()))
-        return replace(result.index)  # written even if the reflog knew all of it
+        done.append(Rebuilding(path, result, damages, registry.index_file.keep_damaged()))
+        return replace(result.index)  # another value, so that it is written in any case
 
-    index = registry.rebuild(operation, known=known)
+    index = registry.index_file.commit(rebuild, "fsck --rebuild-index", read=read)
     return replace(done[0], result=replace(done[0].result, index=index))
 
 
@@ -116,19 +115,19 @@ def _expect_broken(registry: Registry) -> None:
     checked = fsck(registry=registry)
     if checked.kind == FINE:
         raise UsageError(
-            f"{checked.path}: is fine and not rebuilt", hint="ckpt verify  hashes all that it names"
+            f"{checked.path}: fine, so it is not rebuilt", hint="ckpt verify  checks its objects"
         )
     if checked.kind == NONE:
         raise UsageError(
-            f"{registry.folder}: no registry here", hint="ckpt register FILE  makes one"
+            f"{registry.folder}: no registry here", hint="ckpt register FILE  creates one"
         )
     if checked.kind == "newer":
         registry.index()
 
 
 def _known(registry: Registry) -> Index:
-    """What the reflog tells; its serial is no less than any that the damaged index shows."""
-    index = replayed(registry.reflog.entries())
+    """The index of the reflog; its serial is at least the highest one in the damaged index."""
+    index = replayed(registry.index_file.reflog.entries())
     try:
         found = _SERIAL.findall((registry.folder / FILE_NAME).read_bytes())
     except OSError:
@@ -137,16 +136,12 @@ def _known(registry: Registry) -> Index:
 
 
 def _manifests(registry: Registry) -> tuple[dict[str, Manifest], tuple[str, ...]]:
-    """All manifests of the store, by digest, and what is wrong with the others."""
+    """All readable manifests of the store, by digest, and the errors of the others."""
     found: dict[str, Manifest] = {}
     damages = []
-    for name in _names(registry):
+    for name in sorted(each.digest for each in registry.store.objects() if each.is_manifest):
         try:
             found[name] = registry.store.manifest(name)
         except IntegrityError as error:
             damages.append(f"manifest {name}: {error}")
     return found, tuple(damages)
-
-
-def _names(registry: Registry) -> Sequence[str]:
-    return sorted(each.digest for each in registry.store.held() if each.is_manifest)

@@ -1,9 +1,9 @@
-"""Garbage: what the store holds and nothing needs any more, found and removed.
+"""Garbage collection: remove unreferenced objects and leftovers of interrupted writes.
 
-Needed is what the index names, and what it named until lately: a version that was removed keeps its
-bytes for a time, so that undo can bring it back. Needed is as well what the reflog alone tells of,
-a version of another branch, say. What is young is kept. Law: nothing is removed while a version is
-being written, nor unless all that is needed could be told.
+The versions of the index reference objects, and so do versions that were removed recently, which
+`ckpt undo` can restore. Objects referenced only by the reflog, by a version of another git branch
+for example, and recent ones, are kept too. Law: nothing is removed while a version is being
+written, nor unless every reference could be read.
 """
 
 import time
@@ -16,62 +16,38 @@ from ckpt.errors import ConflictError, DiskError
 from ckpt.io.files import is_temporary
 from ckpt.registry.index import Index, Version
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.objects import Held
+from ckpt.registry.store.objects import StoredObject
 
 KEEP_REMOVED = timedelta(days=30)
 GRACE = timedelta(hours=1)
-_SLACK = timedelta(minutes=1)  # by which two clocks may differ
+_SLACK = timedelta(minutes=1)  # allowed difference of two clocks
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What nothing needs.
+    """Unreferenced files of a registry.
 
     Attributes:
         forgotten: Versions that were removed longer ago than they are kept.
-        held: Objects and manifests, manifests first.
-        temporaries: What writes that were cut off have left.
-        young: Objects and manifests that nothing needs either, but which are kept as too new.
+        objects: Unreferenced objects and manifests, manifests first.
+        temporaries: Leftovers of interrupted writes.
+        young: Unreferenced objects and manifests that are kept since they are recent.
     """
 
     forgotten: tuple[Version, ...]
-    held: tuple[Held, ...]
+    objects: tuple[StoredObject, ...]
     temporaries: tuple[Path, ...]
-    young: tuple[Held, ...]
+    young: tuple[StoredObject, ...]
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to remove."""
-        return not (self.forgotten or self.held or self.temporaries)
+        return not (self.forgotten or self.objects or self.temporaries)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the objects and manifests that are not kept."""
-        return sum(each.nbytes for each in self.held)
-
-
-def find_garbage(
-    *,
-    keep_removed: timedelta = KEEP_REMOVED,
-    grace: timedelta = GRACE,
-    registry: Registry | None = None,
-) -> Garbage:
-    """Find what could be removed, and remove nothing.
-
-    Args:
-        keep_removed: How long the bytes of a removed version are kept.
-        grace: How old anything must be.
-        registry: Where; None finds it as the command line does.
-
-    Raises:
-        IntegrityError: The index, or a manifest that it names, cannot be read: it is not known
-            what is needed.
-        DiskError: Something is from the future: the clock cannot be trusted.
-    """
-    registry = registry or Registry()
-    index = registry.index()
-    forgotten = tuple(_forgotten(index, keep_removed))
-    return _garbage(registry, _without(index, forgotten), forgotten, grace)
+        """Bytes of the unreferenced objects and manifests, without the recent ones."""
+        return sum(stored.nbytes for stored in self.objects)
 
 
 def gc(
@@ -81,42 +57,47 @@ def gc(
     dry_run: bool = False,
     registry: Registry | None = None,
 ) -> Garbage:
-    """Remove what nothing needs, and answer what that was.
+    """Remove unreferenced files, and return them.
 
     Args:
-        keep_removed: How long the bytes of a removed version are kept.
-        grace: How old anything must be.
-        dry_run: Remove nothing; answer what could be removed.
-        registry: Where; None finds it as the command line does.
+        keep_removed: How long removed versions can still be restored.
+        grace: The least age of a file that is removed.
+        dry_run: Return the unreferenced files, and remove nothing.
+        registry: The registry; None finds it as the command line does.
 
     Raises:
-        ConflictError: A version is being written, for longer than a lock is waited for; or
-            locks keep no other machine out.
-        IntegrityError: As `find_garbage`.
-        DiskError: Likewise.
+        ConflictError: A version is being written for longer than the lock's timeout, or locks do
+            not keep other machines out.
+        IntegrityError: The index, or a manifest that it names, cannot be read, so the referenced
+            objects are unknown.
+        DiskError: A file or a removal is dated in the future: the clock cannot be trusted.
     """
     registry = registry or Registry()
     if dry_run:
-        return find_garbage(keep_removed=keep_removed, grace=grace, registry=registry)
-    registry.index()  # before a lock makes a folder
+        return _find(registry, keep_removed, grace)
+    registry.index()  # before the lock creates a folder
     if registry.doubt_of_locks:
         raise ConflictError(
-            f"{registry.folder}: {registry.doubt_of_locks}, so a writer elsewhere cannot be seen",
-            hint="nothing was removed; run  ckpt gc  on the machine whose disk it is",
+            f"{registry.folder}: {registry.doubt_of_locks}, so other writers cannot be seen",
+            hint="nothing was removed; run  ckpt gc  on the machine with the disk",
         )
     with registry.store.collecting():
         _expect_one_clock(registry)
-        forgotten = find_garbage(
-            keep_removed=keep_removed, grace=grace, registry=registry
-        ).forgotten
-        # The index first: what it does not name any more is no loss, whatever happens then.
+        forgotten = _find(registry, keep_removed, grace).forgotten
+        # The index first: objects that it no longer names are no loss if this is interrupted.
         what = "gc " + ", ".join(version.ref for version in forgotten)
-        index = registry.commit(lambda index: _without(index, forgotten), what)
+        index = registry.index_file.commit(lambda index: _without(index, forgotten), what)
         garbage = _garbage(registry, index, forgotten, grace)
-        registry.store.remove(garbage.held)
+        registry.store.remove(garbage.objects)
         for path in garbage.temporaries:
             path.unlink(missing_ok=True)
         return garbage
+
+
+def _find(registry: Registry, keep_removed: timedelta, grace: timedelta) -> Garbage:
+    index = registry.index()
+    forgotten = tuple(_forgotten(index, keep_removed))
+    return _garbage(registry, _without(index, forgotten), forgotten, grace)
 
 
 def _forgotten(index: Index, kept: timedelta) -> Iterator[Version]:
@@ -131,7 +112,7 @@ def _forgotten(index: Index, kept: timedelta) -> Iterator[Version]:
 
 
 def _without(index: Index, forgotten: tuple[Version, ...]) -> Index:
-    """The index without them; one that was brought back meanwhile stays."""
+    """The index without these versions; one that was restored meanwhile stays."""
     for version in forgotten:
         model = index.model(version.model)
         if model.removed.get(version.number) == version:
@@ -142,45 +123,46 @@ def _without(index: Index, forgotten: tuple[Version, ...]) -> Index:
 def _garbage(
     registry: Registry, index: Index, forgotten: tuple[Version, ...], grace: timedelta
 ) -> Garbage:
-    everything = list(registry.store.held())
+    everything = list(registry.store.objects())
     manifests, objects = _needed(registry, index, everything, forgotten)
-    old: list[Held] = []
-    young: list[Held] = []
-    for each in everything:
-        if each.digest not in (manifests if each.is_manifest else objects):
-            (old if _is_old(each.path, each.modified, grace) else young).append(each)
+    old: list[StoredObject] = []
+    young: list[StoredObject] = []
+    for stored in everything:
+        if stored.digest not in (manifests if stored.is_manifest else objects):
+            (old if _is_old(stored.path, stored.modified, grace) else young).append(stored)
     return Garbage(
         forgotten,
-        # A manifest never stands without its objects, even if this is cut off.
-        held=tuple(sorted(old, key=lambda each: (not each.is_manifest, each.path))),
+        # Manifests first: none is left without its objects if this is interrupted.
+        objects=tuple(sorted(old, key=lambda stored: (not stored.is_manifest, stored.path))),
         temporaries=tuple(_temporaries(registry, grace)),
         young=tuple(young),
     )
 
 
 def _needed(
-    registry: Registry, index: Index, held: Iterable[Held], forgotten: Iterable[Version]
+    registry: Registry,
+    index: Index,
+    everything: Iterable[StoredObject],
+    forgotten: Iterable[Version],
 ) -> tuple[set[str], set[str]]:
-    """Digests of the manifests that are needed, and of the objects that these name.
+    """Digests of the referenced manifests, and of the objects that these name.
 
-    Those that the reflog alone tells of may never have been on this machine.
+    Manifests referenced only by the reflog may never have been on this machine.
     """
-    versions = [
-        version
-        for model in index.models.values()
-        for version in (*model.versions.values(), *model.removed.values())
-    ]
-    # The index's own first: an error names the version.
+    versions = list(index.every_version())
+    # The index's own first: their errors name the version.
     manifests = {version.manifest: registry.manifest(version) for version in versions}
-    others = {name for version in versions for name in version.also} | registry.reflog.manifests()
+    others = {
+        name for version in versions for name in version.also
+    } | registry.index_file.reflog.manifests()
     others -= {name for version in forgotten for name in version.manifests} | {*manifests}
-    there = {each.digest for each in held}
-    manifests |= {name: registry.store.manifest(name) for name in others & there}
-    return {*manifests}, {name for each in manifests.values() for name in each.objects()}
+    present = {stored.digest for stored in everything}
+    manifests |= {name: registry.store.manifest(name) for name in others & present}
+    return {*manifests}, {name for found in manifests.values() for name in found.objects()}
 
 
 def _temporaries(registry: Registry, grace: timedelta) -> Iterator[Path]:
-    """Those of the store, whose writers are gone; those beside the index once they are old."""
+    """Those of the store, whose writers have ended, and old ones beside the index."""
     yield from registry.store.temporaries()
     for path in sorted(registry.folder.iterdir()):
         if is_temporary(path.name) and _is_old(path, path.lstat().st_mtime, grace):
@@ -197,17 +179,17 @@ def _is_old(path: Path, modified: float, grace: timedelta) -> bool:
 def _from_the_future(what: str, verb: str, when: datetime) -> DiskError:
     now = datetime.now().astimezone()
     return DiskError(
-        f"{what} {verb} {when:%Y-%m-%d %H:%M}, and the clock says {now:%Y-%m-%d %H:%M}",
-        hint="nothing was removed; set the clock right first",
+        f"{what} {verb} {when:%Y-%m-%d %H:%M}, but the clock says {now:%Y-%m-%d %H:%M}",
+        hint="nothing was removed; correct the clock first",
     )
 
 
 def _expect_one_clock(registry: Registry) -> None:
-    """The clock by which the file system dates files must be the one by which they are judged."""
-    lock = registry.store.lock  # which was opened for writing a moment ago
+    """Refuse if the file system dates files by another clock than this machine's."""
+    lock = registry.store.lock  # opened for writing a moment ago
     apart = timedelta(seconds=round(abs(lock.stat().st_mtime - time.time())))
     if apart > _SLACK:
         raise DiskError(
             f"{lock}: the file system's clock and this machine's are {apart} apart",
-            hint="nothing was removed; run  ckpt gc  where the disk is, or set the clock right",
+            hint="nothing was removed; run  ckpt gc  where the disk is, or correct the clock",
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError, UsageError
 from ckpt.formats.stream import reach_of, tensor_bytes
-from ckpt.opened import Named, OpenedFile, OpenedVersion, open_state
+from ckpt.opened import Named, OpenedVersion, open_state
 from ckpt.registry.registry import Registry
 from ckpt.tensors import TensorEntry
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 class LazyStateDict(Mapping[str, "torch.Tensor"]):
-    """A state_dict whose tensors are read when they are asked for; use it in a `with` block.
+    """A state_dict whose tensors are read on request; use it in a `with` block.
 
-    Tensors of a file are its bytes, mapped into memory without a copy where they lie as they
-    are; writing to them does not change the file. Keep the file as it is while they are in
-    use: whoever shortens it makes the system end the process. What is written to one is seen
-    by all that were taken of the same bytes; `clone()` makes a tensor independent. Tensors of
-    a version are read, verified, into memory of their own.
+    Tensors of a file are mapped into memory without a copy where the file stores them contiguously
+    and aligned; writing to them does not change the file. Do not change the file while they are in
+    use: if it becomes shorter, the system kills the process. Tensors of the same bytes share
+    memory; `clone()` makes a tensor independent. Tensors of a version are verified and read into
+    memory of their own.
 
     Attributes:
-        name: What it was opened from, e.g. ``mnist-cnn:v1``.
+        name: The ref that was opened, e.g. ``mnist-cnn:v1``.
         format: The container's format.
         entries: Keys, dtypes and shapes, in file order.
         rest: The non-tensor part of the container.
@@ -39,18 +39,18 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         self._closed = False
         self._opened = self._stack.enter_context(open_state(ref, registry))
         opened = self._opened
-        held = opened.manifest if isinstance(opened, OpenedVersion) else opened.checkpoint
+        container = opened.manifest if isinstance(opened, OpenedVersion) else opened.checkpoint
         self.name = opened.name
-        self.format = held.format
+        self.format = container.format
         self.entries: Sequence[TensorEntry] = opened.entries
-        self.rest: Mapping[str, Any] = held.rest
+        self.rest: Mapping[str, Any] = container.rest
         self._by_key = {entry.key: entry for entry in opened.entries}
 
     def __getitem__(self, key: str) -> "torch.Tensor":
         """The tensor, on the CPU.
 
         Raises:
-            IntegrityError: Stored bytes are not the bytes that were registered.
+            IntegrityError: Stored bytes differ from the registered ones.
         """
         import torch
 
@@ -63,10 +63,10 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         return flat.reshape(entry.shape) if stride is None else flat.as_strided(entry.shape, stride)
 
     def numpy(self, key: str) -> "np.ndarray[Any, Any]":
-        """The tensor as a numpy array, like `lazy[key]` in all else, and without torch.
+        """The tensor as a numpy array, without torch; otherwise like `lazy[key]`.
 
         Raises:
-            FormatError: numpy lacks the dtype.
+            FormatError: numpy does not have the dtype.
         """
         import numpy as np
 
@@ -105,20 +105,22 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         self.close()
 
     def close(self) -> None:
-        """Close the file; tensors that were taken stay valid."""
+        """Close the file; tensors read before stay valid."""
         self._closed = True
         self._stack.close()
 
     def _memory(self, entry: TensorEntry) -> tuple[bytearray | memoryview, Sequence[int] | None]:
         """Writable memory that holds the tensor, and its stride there; None if contiguous."""
         if self._closed:
-            raise UsageError(f"{self.name}: closed already", hint="take tensors inside the block")
+            raise UsageError(
+                f"{self.name}: already closed", hint="read tensors inside the `with` block"
+            )
         opened = self._opened
         if isinstance(opened, OpenedVersion):
-            return bytearray().join(opened.source.blob(str(entry.digest), entry.nbytes)), None
-        assert isinstance(opened, OpenedFile)
+            chunks = opened.source.stream_object(str(entry.digest), entry.nbytes)
+            return bytearray().join(chunks), None
         source = opened.checkpoint.source
-        # Processors, and torch, expect elements at multiples of their size.
+        # Processors and torch expect elements at multiples of their size.
         if entry.offset is not None and entry.offset % itemsize(entry.dtype) == 0:
             mapped = source.mapped(entry.offset, reach_of(entry))
             if mapped is not None:
@@ -130,11 +132,11 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
 
 
 def open(ref: Named, *, registry: Registry | None = None) -> LazyStateDict:
-    """Open a version or a file as a mapping of key to tensor, read on demand.
+    """Open a version or a file as a mapping of key to tensor, read on request.
 
     Raises:
         RefError: It names nothing.
-        FormatError: The file is no checkpoint that can be read.
+        FormatError: The file is not a checkpoint that can be read.
     """
     return LazyStateDict(ref, registry or Registry())
 
@@ -142,11 +144,11 @@ def open(ref: Named, *, registry: Registry | None = None) -> LazyStateDict:
 def load(ref: Named, *, registry: Registry | None = None) -> "OrderedDict[str, torch.Tensor]":
     """The state_dict of a version or a file, on the CPU, for `load_state_dict`.
 
-    Every tensor has memory of its own, tied ones too, so that the file may change. Module
-    versions (`state_dict._metadata`) are kept where the container has them.
+    Every tensor has memory of its own, even if tied, so the file may change afterwards. Module
+    versions (`state_dict._metadata`) are kept if the container has them.
 
     Raises:
-        IntegrityError: Stored bytes are not the bytes that were registered.
+        IntegrityError: Stored bytes differ from the registered ones.
     """
     with open(ref, registry=registry) as lazy:
         state_dict = OrderedDict((key, tensor.clone()) for key, tensor in lazy.items())

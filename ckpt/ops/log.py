@@ -1,4 +1,4 @@
-"""Log: where a version comes from, step by step back to where it was first made."""
+"""Log: the lineage of a version, from parent to parent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ckpt.registry.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One version of a lineage, with the record of how it was made."""
+    """One version of a lineage, with its record."""
 
     version: Version
     record: Mapping[str, Any]
@@ -27,9 +27,9 @@ class Step:
 
 
 def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
-    """The lineage of a version, from itself back to where it was first made.
+    """The lineage of a version: itself, its parent, and so on.
 
-    Versions that were removed are part of it, as long as the store has their manifests.
+    Removed versions are part of it as long as the store has their manifests.
     """
     registry = registry or Registry()
     steps: list[Step] = []

@@ -1,13 +1,16 @@
-"""Which versions, and in what order: ``accuracy>0.99``, ``tag=golden``, ``-accuracy``.
+"""List versions, filtered and sorted: ``accuracy>0.99``, ``tag=golden``, ``-accuracy``.
 
 A field is a metric's name, or one of `FIELDS`; a metric of such a name is ``metric.size``.
-A version that lacks what is asked for satisfies no condition, and comes last in any order.
+A version without the field matches no condition, and comes last in any order.
 """
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import isnan
+from typing import Any
 
 from ckpt.errors import UsageError
 from ckpt.registry.index import Index, Version
@@ -15,22 +18,15 @@ from ckpt.registry.registry import Registry
 
 Value = float | str
 _FORM = re.compile(r"\s*([\w.@/ -]+?)\s*(>=|<=|!=|>|<|=)\s*(.*?)\s*")
-_COMPARED: dict[str, Callable[[float, float], bool]] = {
-    ">": lambda found, limit: found > limit,
-    ">=": lambda found, limit: found >= limit,
-    "<": lambda found, limit: found < limit,
-    "<=": lambda found, limit: found <= limit,
+_COMPARED: dict[str, Callable[[Any, Any], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "=": operator.eq,
+    "!=": operator.ne,
 }
-FIELDS: dict[str, Callable[[Version], Value]] = {
-    "model": lambda version: version.model,
-    "version": lambda version: float(version.number),
-    "made_by": lambda version: version.made_by,
-    "message": lambda version: version.message,
-    "created": lambda version: version.created,
-    "keys": lambda version: float(version.keys),
-    "size": lambda version: float(version.size),
-    "new_bytes": lambda version: float(version.new_bytes),
-}
+FIELDS = ("model", "version", "made_by", "message", "created", "keys", "size", "new_bytes")
 LABELS = ("tag", "alias")
 
 
@@ -44,10 +40,10 @@ class Condition:
     operand: str
 
     def holds(self, version: Version, index: Index) -> bool:
-        """Whether `version` satisfies it.
+        """Whether `version` matches.
 
         Raises:
-            UsageError: A number was expected.
+            UsageError: The operand must be a number.
         """
         if self.field in LABELS:
             model = index.models[version.model]
@@ -56,48 +52,41 @@ class Condition:
         found = value(version, self.field)
         if found is None:
             return False
-        if self.operator in ("=", "!="):
-            same = found == self._number() if isinstance(found, float) else found == self.operand
-            return same == (self.operator == "=")
-        if isinstance(found, str):  # such as a date
-            return _ordered(self.operator, found, self.operand)
-        return _COMPARED[self.operator](found, self._number())
+        # Texts are compared as texts, so that ``created>2026-11`` works.
+        operand = self.operand if isinstance(found, str) else self._number()
+        return _COMPARED[self.operator](found, operand)
 
     def _number(self) -> float:
         try:
             return float(self.operand.removeprefix("v"))
         except ValueError as error:
-            raise UsageError(f"--where {self.text!r}: {self.operand!r} is no number") from error
-
-
-def _ordered(operator: str, found: str, operand: str) -> bool:
-    """Text by text, so that ``created>2026-11`` means what it says."""
-    return _COMPARED[operator]((found > operand) - (found < operand), 0)
+            raise UsageError(f"--where {self.text!r}: {self.operand!r} is not a number") from error
 
 
 def value(version: Version, field: str) -> Value | None:
-    """A field of a version, or a metric; None where it has none of that name."""
+    """A field of a version, or a metric; None if it has neither."""
     if field in FIELDS:
-        return FIELDS[field](version)
-    found = version.metrics.get(field.removeprefix("metric."))
-    return None if found is None or found != found else float(found)
+        found = getattr(version, "number" if field == "version" else field)
+        return found if isinstance(found, str) else float(found)
+    metric = version.metrics.get(field.removeprefix("metric."))
+    return None if metric is None or isnan(metric) else float(metric)
 
 
 def parse_condition(text: str) -> Condition:
     """Read ``FIELD OPERATOR VALUE``.
 
     Raises:
-        UsageError: It has no such form.
+        UsageError: It does not have this form.
     """
     match = _FORM.fullmatch(text)
     if match is None:
         raise UsageError(
-            f"--where {text!r} is no condition",
-            hint="e.g. --where 'accuracy>0.99'; a shell takes an unquoted > for itself",
+            f"--where {text!r} is not a condition",
+            hint="e.g. --where 'accuracy>0.99'; quote it, or the shell redirects the output",
         )
     condition = Condition(text, *match.groups())
     if condition.field in LABELS and condition.operator not in ("=", "!="):
-        raise UsageError(f"--where {text!r}: a version has a {condition.field} or not: = or !=")
+        raise UsageError(f"--where {text!r}: use = or != for a {condition.field}")
     return condition
 
 
@@ -108,37 +97,35 @@ def ls(
     sort: str | None = None,
     registry: Registry | None = None,
 ) -> list[Version]:
-    """The versions that satisfy every condition, in order.
+    """The versions that match every condition, in order.
 
     Args:
-        model: Whose; None for those of all models.
+        model: Their model; None for all models.
         where: See `parse_condition`.
-        sort: A field, ascending; with ``-`` before it descending. Equals keep their order, the
-            newest first.
-        registry: Where; None finds it as the command line does.
+        sort: A field, ascending; with ``-`` before it descending. Versions of equal value keep
+            their order, newest first.
+        registry: The registry; None finds it as the command line does.
 
     Raises:
-        UsageError: A condition cannot be read, or no version has such a field.
+        UsageError: A condition is malformed, or no version has such a field.
     """
     registry = registry or Registry()
     index, versions = registry.index(), registry.versions(model)
     conditions = [parse_condition(text) for text in where]
     descending, field = (sort or "").startswith("-"), (sort or "").removeprefix("-")
-    for name in [*(each.field for each in conditions), *([field] if field else [])]:
+    for name in [*(condition.field for condition in conditions), *([field] if field else [])]:
         _expect_known(name, versions)
     chosen = [
-        version for version in versions if all(each.holds(version, index) for each in conditions)
+        version
+        for version in versions
+        if all(condition.holds(version, index) for condition in conditions)
     ]
     if not field:
         return chosen
-    having = [version for version in chosen if value(version, field) is not None]
-    lacking = [version for version in chosen if value(version, field) is None]
-    having.sort(key=lambda version: _sortable(value(version, field)), reverse=descending)
-    return having + lacking
-
-
-def _sortable(found: Value | None) -> tuple[float, str]:
-    return (0.0, found) if isinstance(found, str) else (found or 0.0, "")
+    values = [(value(version, field), version) for version in chosen]
+    having = [pair for pair in values if pair[0] is not None]
+    having.sort(key=operator.itemgetter(0), reverse=descending)
+    return [version for _, version in having] + [v for found, v in values if found is None]
 
 
 def _expect_known(name: str, versions: Sequence[Version]) -> None:
@@ -146,5 +133,5 @@ def _expect_known(name: str, versions: Sequence[Version]) -> None:
     known = [*FIELDS, *LABELS, *sorted(metrics)]
     if versions and name.removeprefix("metric.") not in known:
         near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise UsageError(f"no version has a {name!r}", hint=hint)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise UsageError(f"no version has a field {name!r}", hint=hint)

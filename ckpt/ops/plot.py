@@ -1,4 +1,4 @@
-"""Curves: what was measured in each epoch of the training that a version comes from."""
+"""Curves: the figures of every epoch of the training that made a version."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class Curves:
     """The curves of one run.
 
     Attributes:
-        version: The version that was asked for.
+        version: The requested version.
         trained: The version that the run made; the same, or one that it was renamed from.
         series: A number for each epoch, by quantity: ``loss`` in nats and ``accuracy`` in
-            [0, 1], both over the training images as they went by, and more.
+            [0, 1], both over the training images during the epoch, and more.
     """
 
     version: str
@@ -27,7 +27,7 @@ class Curves:
 
     @property
     def epochs(self) -> int:
-        """How many."""
+        """Number of epochs."""
         return len(self.series["loss"])
 
 
@@ -35,7 +35,7 @@ def plot(ref: str, *, registry: Registry | None = None) -> Curves:
     """The curves of a version, or of the one that it was renamed from.
 
     Raises:
-        RefError: There is no such version.
+        RefError: No such version.
         UsageError: It was not trained by `ckpt train`.
     """
     steps = log(ref, registry=registry)
@@ -44,19 +44,19 @@ def plot(ref: str, *, registry: Registry | None = None) -> Curves:
         if series is not None:
             return Curves(steps[0].version.ref, step.version.ref, series)
     raise UsageError(
-        f"{steps[0].version.ref} has no curves: it was not trained here",
-        hint="ckpt train --register  makes versions that have",
+        f"{steps[0].version.ref} has no curves: it was not made by ckpt train",
+        hint="ckpt train --register  makes versions with curves",
     )
 
 
 def _series(recorded: Any) -> dict[str, list[float]] | None:
-    """What a record has, if that is a list of numbers for each quantity."""
+    """The recorded curves, if they are lists of numbers of one length."""
     if not isinstance(recorded, dict) or not {"loss", "accuracy"} <= recorded.keys():
         return None
     lists = list(recorded.values())
-    if not all(isinstance(each, list) and len(each) == len(lists[0]) > 0 for each in lists):
+    if not all(isinstance(found, list) and len(found) == len(lists[0]) > 0 for found in lists):
         return None
-    numbers = (number for each in lists for number in each)
+    numbers = (number for found in lists for number in found)
     if not all(type(number) in (int, float) and isfinite(number) for number in numbers):
         return None
-    return {str(name): each for name, each in recorded.items()}
+    return {str(name): found for name, found in recorded.items()}

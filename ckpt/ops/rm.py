@@ -1,6 +1,6 @@
-"""Rm: versions leave the list.
+"""Rm: remove versions from the list.
 
-The line and the bytes of a version that is removed stay, and its number is not given out again.
+The line and the bytes of a removed version are kept, and its number is never reused.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ def rm(refs: Iterable[str], *, registry: Registry | None = None) -> list[Version
         ConflictError: An alias points to one.
     """
     registry = registry or Registry()
-    versions = list({each.ref: each for each in map(registry.version, refs)}.values())
+    versions = list({version.ref: version for version in map(registry.version, refs)}.values())
 
     def removed(index: Index) -> Index:
         for version in versions:
@@ -27,5 +27,5 @@ def rm(refs: Iterable[str], *, registry: Registry | None = None) -> list[Version
         return index
 
     what = "rm " + ", ".join(version.ref for version in versions)
-    registry.commit(removed, what)
+    registry.index_file.commit(removed, what)
     return versions

@@ -1,7 +1,4 @@
-"""Tag: labels that stand on any number of versions.
-
-Changed under the index's lock, by what stands there then.
-"""
+"""Tags: labels on any number of versions, changed under the index's lock."""
 
 from collections.abc import Iterable
 
@@ -14,13 +11,13 @@ from ckpt.registry.registry import Registry
 def tag(
     ref: str, names: Iterable[str], *, present: bool = True, registry: Registry | None = None
 ) -> tuple[Version, list[str]]:
-    """Put tags on a version, or take them off; those that are so already stay so.
+    """Add tags to a version, or remove them; adding a tag twice changes nothing.
 
     Returns:
-        The version, and all tags that it has then.
+        The version, and its tags after the change.
 
     Raises:
-        RefError: There is no such version, or a tag to be taken off is not on it.
+        RefError: There is no such version, or it lacks a tag that is to be removed.
     """
     registry = registry or Registry()
     chosen = [expect_name(name) for name in names]

@@ -17,7 +17,7 @@ from ckpt.ops.register import register
 from ckpt.refs import FileRef, expect_name, parse_ref
 from ckpt.registry.registry import Added, Registry
 from ckpt.train.recipes.recipe import Recipe
-from ckpt.train.watch.events import Trained, Unwatched, Watcher
+from ckpt.train.watch.events import Callback, Trained, ignore
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,11 +30,11 @@ SAVE_MINUTES = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a training gave.
+    """The result of a training.
 
     Attributes:
         trained: The run.
-        path: The file that holds the weights; None if the registry alone does.
+        path: The file with the weights; None if only the registry has them.
         added: The version that was added, if it was registered.
     """
 
@@ -55,101 +55,72 @@ def train(
     state_file: Path | None = None,
     save_minutes: float = SAVE_MINUTES,
     resumed: "State | None" = None,
-    watch: Watcher | None = None,
-    note: Callable[[str], None] | None = None,
+    callback: Callback = ignore,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Training | None:
     """Train by a recipe; under torchrun the processes share every effective batch.
 
     Args:
-        recipe: What to do.
+        recipe: The settings.
         out: The file to write; by default one named after the model, and none if the result is
             registered.
-        registry: Where versions are looked up and added.
+        registry: Versions are looked up and added here.
         register_result: Make the weights the next version of a model.
-        name: That model; None takes the definition's name.
-        message: What to say of the version.
-        replace_out: Whether a file that stands there is replaced.
-        state_file: Where the state is written now and then, and when a signal ends the run; by
+        name: That model; by default named after the definition.
+        message: Describes the version.
+        replace_out: Whether to replace an existing file.
+        state_file: The state is written here at intervals, and when a signal ends the run; by
             default ``MODEL.state.pt``. It is removed when the run is done.
-        save_minutes: How often.
-        resumed: The state to go on from, as `ckpt.train.state.read_state` reads it from
+        save_minutes: The interval.
+        resumed: The state to continue from, as `ckpt.train.state.read_state` reads it from
             `state_file`; `recipe` is its own then.
-        watch: Told how it goes, and closed when the run is over.
-        note: Told, in a line or two, where rescued weights are, and what is not recorded.
+        callback: Gets every event of the run.
+        note: Gets a line or two about rescued weights, and about a parent that is gone.
 
     Returns:
-        None in all processes of torchrun but the first.
+        None in all processes of torchrun but rank 0.
 
     Raises:
-        UsageError: The file stands already, or a state that `resumed` does not go on from.
+        UsageError: The file already exists, or the state of a run that `resumed` is not.
         InterruptedTrainingError: A signal ended it; the state is in `state_file`.
     """
+    from ckpt.train import run
     from ckpt.train.processes import started_by_torchrun
 
-    registry = registry or Registry()
-    watch, note = watch or Unwatched(), note or _ignore
-    out = None if out is None else Path(out)
-    processes = started_by_torchrun()
+    registry, out = registry or Registry(), None if out is None else Path(out)
+    model = expect_name(_model_name(recipe.model) if name is None else name)
+    hidden = register_result and out is None
+    if name and not register_result:
+        raise UsageError("--name requires --register")
+    if recipe.keep == "both" and hidden:
+        raise UsageError("--keep both writes two files but registers one: add -o FILE")
     initial = None
     if recipe.init and resumed is None:
         recipe, initial = _initial(registry, recipe)
-    model = expect_name(_model_name(recipe.model) if name is None else name)
-    state_file = state_file or Path(f"{model}.state.pt")
+    state_file, processes = state_file or Path(f"{model}.state.pt"), started_by_torchrun()
     keeper = _keeper(state_file, save_minutes, processes, new=resumed is None)
-    if name and not register_result:
-        raise UsageError("--name goes with --register")
-    if recipe.keep == "both" and register_result and out is None:
-        raise UsageError("--keep both makes two files, of which one is registered: add -o FILE")
-    hidden = register_result and out is None
-    with (
-        _destination(out, model, hidden=hidden) as path,
-        _rescue(path, keeper, note, hidden=hidden),
-    ):
-        trained = _trained(
-            recipe, path, watch, keeper, resumed, processes, initial, replace_out=replace_out
-        )
-        if trained is None:
-            return None
-        added = None
-        if register_result:
-            added = _registered(registry, trained, recipe, model, message, note)
-    keeper.path.unlink(missing_ok=True)
-    return Training(trained, None if hidden else path, added)
-
-
-def _ignore(_text: str) -> None: ...
-
-
-def _trained(
-    recipe: Recipe,
-    path: Path,
-    watch: Watcher,
-    keeper: "Keeper",
-    resumed: "State | None",
-    processes: "Processes",
-    initial: "Mapping[str, Tensor] | None",
-    *,
-    replace_out: bool,
-) -> Trained | None:
-    from ckpt.train import run
-
-    try:
-        return run.train(
+    with _destination(out, model, state_file, note, hidden=hidden) as path:
+        trained = run.train(
             recipe,
             path,
-            watch=watch,
+            callback=callback,
             replace=replace_out,
             keeper=keeper,
             resumed=resumed,
             processes=processes,
             initial=initial,
         )
-    finally:
-        watch.close()
+        if trained is None:
+            return None
+        added = None
+        if register_result:
+            added = _registered(registry, trained, recipe, model, message, note)
+    state_file.unlink(missing_ok=True)
+    return Training(trained, None if hidden else path, added)
 
 
 def _initial(registry: Registry, recipe: Recipe) -> "tuple[Recipe, Mapping[str, Tensor]]":
-    """The weights to begin with; the recipe names them so that they stay what they are."""
+    """The recipe with its `init` resolved to a ref that does not move, and those weights."""
     from ckpt.ops.load import open as open_state_dict
 
     with open_state_dict(recipe.init, registry=registry) as state:
@@ -160,8 +131,8 @@ def _initial(registry: Registry, recipe: Recipe) -> "tuple[Recipe, Mapping[str, 
 def _keeper(path: Path, minutes: float, processes: "Processes", *, new: bool) -> "Keeper":
     if new and path.exists():
         raise UsageError(
-            f"{path}: the state of an interrupted run",
-            hint=f"ckpt train --resume {path}  goes on with it; remove it to begin anew",
+            f"{path}: holds the state of an interrupted run",
+            hint=f"ckpt train --resume {path}  continues it; remove the file to start a new run",
         )
     from ckpt.train.state import Keeper
 
@@ -169,29 +140,27 @@ def _keeper(path: Path, minutes: float, processes: "Processes", *, new: bool) ->
 
 
 @contextmanager
-def _destination(out: Path | None, model: str, *, hidden: bool) -> Iterator[Path]:
-    """Where the weights go: the file that was named, or one that only the registry sees."""
-    if hidden:
-        with TemporaryDirectory(prefix="ckpt-train-") as folder:
-            yield Path(folder) / f"{model}.pt"
-    else:
+def _destination(
+    out: Path | None, model: str, state_file: Path, note: Callable[[str], None], *, hidden: bool
+) -> Iterator[Path]:
+    """The file for the weights: the named one, or a temporary one for the registry.
+
+    The temporary one is moved to the current folder if anything fails after the training.
+    """
+    if not hidden:
         yield out or Path(f"{model}.pt")
-
-
-@contextmanager
-def _rescue(
-    path: Path, keeper: "Keeper", note: Callable[[str], None], *, hidden: bool
-) -> Iterator[None]:
-    """Keep the weights of a finished training whatever fails after it."""
-    try:
-        yield
-    except BaseException:
-        if hidden and path.exists():
-            saved = Path.cwd() / f"{path.stem}.{token_hex(4)}.pt"
-            shutil.move(path, saved)
-            resume = f"ckpt train --register --resume {keeper.path}"
-            note(f"the weights are in {saved}\n{resume}  tries the rest again")
-        raise
+        return
+    with TemporaryDirectory(prefix="ckpt-train-") as folder:
+        path = Path(folder) / f"{model}.pt"
+        try:
+            yield path
+        except BaseException:
+            if path.exists():
+                saved = Path.cwd() / f"{model}.{token_hex(4)}.pt"
+                shutil.move(path, saved)
+                resume = f"ckpt train --register --resume {state_file}"
+                note(f"the weights are in {saved}\n{resume}  tries to register them again")
+            raise
 
 
 def _registered(
@@ -216,13 +185,13 @@ def _registered(
 
 
 def _parent(registry: Registry, init: str, note: Callable[[str], None]) -> str | None:
-    """The version whose weights the run began with, if it was one."""
+    """The version that the run started from, if it did from one."""
     if not init or isinstance(parse_ref(init), FileRef):
         return None
     try:
         return registry.version(init).ref
     except RefError:  # removed while the run went on
-        note(f"{init} is not there any more; the new version names no parent")
+        note(f"{init} was removed during the run; the new version has no parent")
         return None
 
 

@@ -1,48 +1,45 @@
-"""Undo: take back what was done to a registry.
-
-That is the last write that was not undone yet, if nothing has changed since what it changed.
-"""
+"""Undo: revert the last write to the index that is not undone yet, unless it was overwritten."""
 
 from ckpt.errors import RefError
-from ckpt.registry.history.changes import taken_back
+from ckpt.registry.history.changes import undone
 from ckpt.registry.history.reflog import Entry
 from ckpt.registry.registry import Registry, now
 
 
-def done(*, registry: Registry | None = None) -> list[tuple[Entry, bool]]:
-    """What was done to the index here, the last first, and whether it was taken back."""
+def history(*, registry: Registry | None = None) -> list[tuple[Entry, bool]]:
+    """The writes to the index on this machine, newest first, and whether each is undone."""
     registry = registry or Registry()
-    entries = list(registry.reflog.chain(registry.index().write_id))
-    undone = {entry.undoes for entry in entries}
-    return [(entry, entry.write_id in undone) for entry in entries]
+    entries = list(registry.index_file.reflog.chain(registry.index().write_id))
+    undone_ids = {entry.undoes for entry in entries}
+    return [(entry, entry.write_id in undone_ids) for entry in entries]
 
 
 def undo(*, registry: Registry | None = None) -> Entry:
-    """Take back the last thing that was done and not taken back.
+    """Undo the last write that is not undone yet.
 
     Raises:
-        RefError: There is nothing, or it was not done here.
-        ConflictError: What it changed was changed again since.
+        RefError: There is none, or it was made elsewhere.
+        ConflictError: Something that it changed has changed again since.
     """
     registry = registry or Registry()
     last = next(
         (
             entry
-            for entry, is_undone in done(registry=registry)
-            # An index that was made anew as it was is a write that changed nothing.
+            for entry, is_undone in history(registry=registry)
+            # A rebuild that restored the same index is a write without changes.
             if not is_undone and entry.undoes is None and not entry.is_final and entry.changes
         ),
         None,
     )
     if last is None:
         raise RefError(
-            "nothing to take back: the last write to this registry was made elsewhere, or none was",
-            hint="git log registry.json  shows what came from elsewhere",
+            "nothing to undo: there is no earlier change, or it was made elsewhere",
+            hint="git log registry.json  shows changes from elsewhere",
         )
-    found = last
-    registry.commit(
-        lambda index: taken_back(index, found.changes, at=now()),
-        f"undo {found.what}",
-        undoes=found.write_id,
+    changes = last.changes
+    registry.index_file.commit(
+        lambda index: undone(index, changes, at=now()),
+        f"undo {last.what}",
+        undoes=last.write_id,
     )
-    return found
+    return last

@@ -1,1 +1,1 @@
-"""The registry of one folder: its index, what was done to it, and the store of its versions."""
+"""The registry of one folder: its index, the history of that, and the store of its versions."""

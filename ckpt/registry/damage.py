@@ -1,6 +1,6 @@
-"""What is wrong with a `registry.json` that is no index, and what to type.
+"""Errors of a `registry.json` that cannot be read, with the commands that help.
 
-Nothing here repairs anything: a damaged document is never cut short, guessed at or written over.
+Nothing here repairs anything: a damaged document is never truncated, guessed at or overwritten.
 """
 
 import re
@@ -8,28 +8,28 @@ from json import JSONDecodeError
 
 from ckpt.errors import IndexDamageError
 
-REBUILD = "ckpt fsck --rebuild-index  makes it anew out of what is in .ckpt"
-_HINT = f"git checkout registry.json  takes the committed one back;\n{REBUILD}"
+REBUILD = "ckpt fsck --rebuild-index  rebuilds it from .ckpt"
+_HINT = f"git checkout registry.json  restores the committed one;\n{REBUILD}"
 _CONFLICT_HINT = (
-    "git checkout --ours registry.json  takes one side, and after  ckpt git-driver install  "
-    f"git merges both;\n{REBUILD}"
+    "git checkout --ours registry.json  takes one side; after  ckpt git-driver install  "
+    f"git merges both sides;\n{REBUILD}"
 )
-# At the beginning of a line; no line of an index begins so.
+# At the beginning of a line; no line of an index begins like that.
 _MARKER = re.compile(r"^(<<<<<<<|=======|>>>>>>>)", re.MULTILINE)
 
 
 def damaged(name: str, text: str, error: Exception) -> IndexDamageError:
-    """What to say of a document that could not be read.
+    """The error of a document that cannot be read.
 
     Args:
-        name: What to call it.
+        name: Its name in messages.
         text: The document.
-        error: What its parser said.
+        error: The error of its parser.
     """
     if marker := _MARKER.search(text):
         line = text.count("\n", 0, marker.start()) + 1
         return IndexDamageError(
-            f"{name}: line {line} is a conflict marker of git, {marker[0]}",
+            f"{name}: line {line} is a git conflict marker, {marker[0]}",
             hint=_CONFLICT_HINT,
             kind="conflict",
             line=line,
@@ -41,14 +41,14 @@ def damaged(name: str, text: str, error: Exception) -> IndexDamageError:
 
 
 def missing(name: str) -> IndexDamageError:
-    """What to say of an index that is gone while its versions are there."""
+    """The error of an index that is missing beside stored versions."""
     return IndexDamageError(
-        f"{name}: not there, but .ckpt/manifests beside it has versions", hint=_HINT, kind="missing"
+        f"{name}: missing, but .ckpt/manifests beside it has versions", hint=_HINT, kind="missing"
     )
 
 
 def newer(name: str, found: object, known: int) -> IndexDamageError:
-    """What to say of a schema of the future; such an index is whole, and not to be rebuilt."""
+    """The error of a newer schema; such an index is not damaged and must not be rebuilt."""
     return IndexDamageError(
         f"{name}: schema {found!r}, this ckpt reads up to {known}",
         hint="a newer ckpt wrote it: pip install -U ckpt-registry",

@@ -1,29 +1,26 @@
-"""The index: which versions there are. `registry.json` holds it, one version a line.
+"""The index: the list of all versions. `registry.json` holds it, one version a line.
 
-Values only: operations give a new index. Fields that this ckpt does not know are kept, and
-an index of a newer schema is refused.
-Law: `parse_index(index.to_text()) == index`.
+Values only: operations return a new index. Fields that this ckpt does not know are kept.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from ckpt.errors import ConflictError, RefError
-from ckpt.io import digest, strict_json
-from ckpt.refs import VersionRef, is_alias, is_name, is_version
-from ckpt.registry import damage
+from ckpt.io import digest
+from ckpt.refs import VersionRef, is_version
 
 SCHEMA = 1
-_SHOWN = 80  # characters of what stands there in a message
+SHOWN = 80  # characters of a malformed value in a message
 _KINDS = {
     **dict.fromkeys(("size", "keys", "new_bytes"), int),
     **dict.fromkeys(("made_by", "created", "message", "tensors", "removed", "renumbered"), str),
     "metrics": dict,
 }
-_RARE = ("tensors", "removed", "renumbered", "also")  # left out where there is nothing
+_RARE = ("tensors", "removed", "renumbered", "also")  # omitted if empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,19 +31,19 @@ class Version:
         model: Name of its model.
         number: 3 for `v3`.
         manifest: Digest of its manifest.
-        content: The manifest's `content_digest`, by which the same bytes are recognised.
+        content: The manifest's `content_digest`; equal for equal bytes.
         file: Digest of the file it was registered from; None for a rename.
         size: Bytes of its file.
         keys: Number of keys.
-        new_bytes: What the store grew by, the manifest not counted.
+        new_bytes: Bytes that it added to the store, without the manifest.
         made_by: E.g. ``train classic, 14 ep`` or ``rename of v1``.
         created: UTC, ISO 8601 to the second.
         metrics: E.g. ``{"accuracy": 0.9921}``.
-        message: What the person said of it.
-        tensors: The manifest's `tensors_digest`; empty where an earlier ckpt wrote the line.
-        removed: When it was removed, UTC, ISO 8601 to the second; empty of one that stands.
-        renumbered: The number that it had before a merge gave it this one, ``v3``.
-        also: Digests of other manifests of the same bytes, which a merge found beside its own.
+        message: The message given by the user.
+        tensors: The manifest's `tensors_digest`; empty if an earlier ckpt wrote the line.
+        removed: When it was removed, UTC, ISO 8601 to the second; empty if it was not.
+        renumbered: Its label before a merge gave it this number, ``v3``.
+        also: Digests of other manifests of the same bytes, found by a merge.
     """
 
     model: str
@@ -79,19 +76,19 @@ class Version:
 
     @property
     def manifests(self) -> tuple[str, ...]:
-        """Every manifest by which another version may call this one its parent."""
+        """All manifests by which another version may name this one as its parent."""
         return (self.manifest, *self.also)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One model: its versions by number, what points to them, and the next number to give out.
+    """One model: its versions by number, its aliases and tags, and the next free number.
 
     Attributes:
-        aliases: Each points to one version.
-        protected: Aliases that move only if it is said from where.
-        tags: Each stands on any number of versions, in ascending order.
-        removed: Versions that were removed, whose numbers are not given out again.
+        aliases: The number of the version that each alias points to.
+        protected: Aliases that move only if the caller says from which version.
+        tags: The numbers of the versions that have each tag, ascending.
+        removed: Removed versions; their numbers are never reused.
     """
 
     name: str
@@ -103,16 +100,20 @@ class Model:
     removed: Mapping[int, Version] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
+    def every_version(self) -> tuple[Version, ...]:
+        """The versions, then the removed ones."""
+        return (*self.versions.values(), *self.removed.values())
+
     def aliases_of(self, version: Version) -> list[str]:
         """The aliases that point to `version`."""
         return sorted(name for name, number in self.aliases.items() if number == version.number)
 
     def tags_of(self, version: Version) -> list[str]:
-        """The tags that stand on `version`."""
+        """The tags of `version`."""
         return sorted(name for name, numbers in self.tags.items() if version.number in numbers)
 
     def with_alias(self, name: str, number: int, *, protect: bool | None = None) -> "Model":
-        """This model, its alias `name` pointing to a version; `protect` None changes nothing."""
+        """This model with the alias `name` pointing to a version; `protect` None keeps that."""
         kept = self.protected if protect is None else self.protected - {name}
         return replace(
             self,
@@ -126,17 +127,17 @@ class Model:
         return replace(self, aliases=aliases, protected=self.protected - {name})
 
     def with_tag(self, name: str, number: int, *, present: bool = True) -> "Model":
-        """This model, the tag `name` standing on a version, or not standing on it."""
-        others = {each for each in self.tags.get(name, ()) if each != number}
+        """This model with the tag `name` on a version, or without it."""
+        others = {*self.tags.get(name, ())} - {number}
         return self.with_tagged(name, tuple(sorted(others | {number} if present else others)))
 
     def with_tagged(self, name: str, numbers: tuple[int, ...]) -> "Model":
-        """This model, the tag `name` standing on these versions and no others."""
-        tags = {tag: standing for tag, standing in self.tags.items() if tag != name}
+        """This model with the tag `name` on exactly these versions."""
+        tags = {tag: tagged for tag, tagged in self.tags.items() if tag != name}
         return replace(self, tags={**tags, name: numbers} if numbers else tags)
 
     def without(self, number: int, *, at: str) -> "Model":
-        """This model, a version of it removed at a time: kept aside, and its tags taken off.
+        """This model with a version removed at a time, and its tags with it.
 
         Raises:
             ConflictError: An alias points to it.
@@ -144,8 +145,8 @@ class Model:
         for alias, pointed in self.aliases.items():
             if pointed == number:
                 raise ConflictError(
-                    f"{self.name}:v{number} is {self.name}@{alias}",
-                    hint=f"ckpt alias -d {self.name}@{alias}  first, or move it",
+                    f"{self.name}:v{number} cannot be removed: {self.name}@{alias} points to it",
+                    hint=f"move the alias, or delete it:  ckpt alias -d {self.name}@{alias}",
                 )
         versions = dict(self.versions)
         removed = {**self.removed, number: replace(versions.pop(number), removed=at)}
@@ -155,24 +156,29 @@ class Model:
         return model
 
     def restored(self, number: int) -> "Model":
-        """This model, a version that was removed back in its place."""
+        """This model with a removed version restored."""
         removed = dict(self.removed)
         versions = {**self.versions, number: replace(removed.pop(number), removed="")}
         return replace(self, versions=dict(sorted(versions.items())), removed=removed)
 
     def forgotten(self, number: int) -> "Model":
-        """This model, a version that was removed gone for good; its number stays taken."""
+        """This model without a removed version; its number stays taken."""
         return replace(self, removed={k: v for k, v in self.removed.items() if k != number})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """All models. `serial` counts writes, `write_id` tells two writes of one serial apart."""
+    """All models. `serial` counts writes; `write_id` distinguishes writes of the same serial."""
 
     serial: int = 0
     write_id: str = ""
     models: Mapping[str, Model] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    def every_version(self) -> Iterator[Version]:
+        """The versions of all models, removed ones included."""
+        for model in self.models.values():
+            yield from model.every_version()
 
     def version(self, ref: VersionRef) -> Version:
         """The version that `ref` names.
@@ -185,7 +191,7 @@ class Index:
             if not model.versions:
                 raise RefError(f"{model.name} has no versions")
             return model.versions[max(model.versions)]
-        number = int(ref.label[1:]) if is_version(ref.label) else model.aliases.get(ref.label)
+        number = number_of(ref.label) if is_version(ref.label) else model.aliases.get(ref.label)
         if number is None or number not in model.versions:
             if number in model.removed:
                 raise RefError(
@@ -199,16 +205,16 @@ class Index:
         """The model called `name`, or the only one.
 
         Raises:
-            RefError: There is none, or no telling which.
+            RefError: There is none, or more than one.
         """
         if name is None:
             if len(self.models) == 1:
                 return next(iter(self.models.values()))
             raise RefError(
                 f"the registry holds {len(self.models)} models",
-                hint="say which: " + ", ".join(f"{model}:v1" for model in list(self.models)[:5])
+                hint="name one: " + ", ".join(f"{model}:v1" for model in list(self.models)[:5])
                 if self.models
-                else "ckpt register FILE  or  ckpt train --register  makes a first version",
+                else "add the first version:  ckpt register FILE  or  ckpt train --register",
             )
         if name not in self.models:
             raise RefError(f"no model {name!r}", hint=_did_you_mean(name, list(self.models)))
@@ -222,22 +228,21 @@ class Index:
 
     def same_content(self, model: str, content: str) -> Version | None:
         """The version of `model` that holds the same bytes already."""
-        versions = self.models[model].versions.values() if model in self.models else ()
+        versions = self._known(model).versions.values()
         return next((version for version in versions if version.content == content), None)
 
     def same_tensors(self, model: str, tensors: str) -> Version | None:
         """The latest version of `model` whose state_dict is the same, in any container."""
-        versions = self.models[model].versions if model in self.models else {}
-        same = [each for each in versions.values() if each.tensors == tensors]
-        return same[-1] if same else None
+        versions = list(self._known(model).versions.values())[::-1]
+        return next((version for version in versions if version.tensors == tensors), None)
 
     def next_number(self, model: str) -> int:
         """The number that the next version of `model` gets."""
-        return self.models[model].next_number if model in self.models else 1
+        return self._known(model).next_number
 
     def with_version(self, version: Version) -> "Index":
-        """This index and one more version, whose number must be the next one."""
-        model = self.models.get(version.model) or Model(name=version.model)
+        """This index with one more version, whose number must be the next one."""
+        model = self._known(version.model)
         if version.number != model.next_number:
             raise ValueError(f"{version.ref}: the next number is {model.next_number}")
         grown = replace(
@@ -250,6 +255,10 @@ class Index:
     def with_model(self, model: Model) -> "Index":
         """This index with `model` in place of the one of its name."""
         return replace(self, models={**self.models, model.name: model})
+
+    def _known(self, model: str) -> Model:
+        """The model of that name, or an empty one."""
+        return self.models.get(model) or Model(name=model)
 
     def to_text(self) -> str:
         """The document: canonical JSON, laid out with one version a line."""
@@ -289,14 +298,14 @@ def _lines(versions: Mapping[int, Version]) -> str:
 
 
 def _pointers(model: Model) -> dict[str, Any]:
-    """What many models have none of, and then leave out."""
+    """Protected aliases and tags, omitted if there are none."""
     tags = {name: [f"v{number}" for number in found] for name, found in model.tags.items()}
     fields = {"protected": sorted(model.protected), "tags": tags}
     return {name: value for name, value in fields.items() if value}
 
 
 def version_line(version: Version) -> dict[str, Any]:
-    """The fields of its line in the document."""
+    """The fields of the version's line in the document."""
     names = [name for name in Version.__slots__ if name not in ("model", "number", "unknown")]
     fields = {name: getattr(version, name) for name in names}
     shown = {name: value for name, value in fields.items() if value or name not in _RARE}
@@ -307,83 +316,14 @@ def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def read_index(document: bytes, *, name: str) -> Index:
-    """Read the document as it stands in a file.
+def number_of(label: str) -> int:
+    """3 for ``v3``.
 
     Raises:
-        IndexDamageError: It is damaged, or of a newer schema.
+        ValueError: It is not a version.
     """
-    try:
-        text = document.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise damage.damaged(name, document.decode("utf-8", "replace"), error) from error
-    return parse_index(text, name=name)
-
-
-def parse_index(text: str, *, name: str) -> Index:
-    """Read the document.
-
-    Raises:
-        IndexDamageError: It is damaged, or of a newer schema.
-    """
-    try:
-        document = strict_json.parse(text)
-        schema = document.pop("schema")
-        if type(schema) is not int or schema < 1:
-            raise ValueError(f"its schema is no number such as {SCHEMA}")
-        if schema <= SCHEMA:
-            return _index(document)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damage.damaged(name, text, error) from error
-    raise damage.newer(name, schema, SCHEMA)
-
-
-def _index(document: dict[str, Any]) -> Index:
-    models = document.pop("models")
-    return Index(
-        serial=int(document.pop("serial")),
-        write_id=str(document.pop("write_id")),
-        models={name: _model(name, fields) for name, fields in models.items()},
-        unknown=document,
-    )
-
-
-def _model(name: str, fields: dict[str, Any]) -> Model:
-    versions = {_number(label): line for label, line in fields.pop("versions").items()}
-    removed = {_number(label): line for label, line in fields.pop("removed", {}).items()}
-    aliases = {alias: _number(label) for alias, label in fields.pop("aliases").items()}
-    model = Model(
-        name=name,
-        next_number=int(fields.pop("next")),
-        aliases=aliases,
-        protected=frozenset(fields.pop("protected", ())),
-        tags={tag: _numbers(labels) for tag, labels in fields.pop("tags", {}).items()},
-        versions={number: read_version(name, number, line) for number, line in versions.items()},
-        removed={number: read_version(name, number, line) for number, line in removed.items()},
-        unknown=fields,
-    )
-    if not all(map(is_name, (name, *model.tags))) or not all(map(is_alias, aliases)):
-        raise ValueError(f"{name[:_SHOWN]!r} or a name in it is none that can be given")
-    if set(versions) & set(removed):
-        raise ValueError(f"{name}: a version is there and removed")
-    if any(number >= model.next_number for number in (*versions, *removed)):
-        raise ValueError(f"{name}: a version has a number that was not given out")
-    if not set(aliases.values()) <= set(versions):
-        raise ValueError(f"{name}: an alias points to no version")
-    if not {number for found in model.tags.values() for number in found} <= set(versions):
-        raise ValueError(f"{name}: a tag stands on no version")
-    if not model.protected <= set(aliases):
-        raise ValueError(f"{name}: a protected alias is none")
-    return model
-
-
-def _numbers(labels: list[str]) -> tuple[int, ...]:
-    return tuple(sorted(map(_number, labels)))
-
-
-def _number(label: str) -> int:
     if not is_version(label):
-        raise ValueError(f"{str(label)[:_SHOWN]!r} is no version")
+        raise ValueError(f"{str(label)[:SHOWN]!r} is not a version")
     return int(label[1:])
 
 
@@ -391,7 +331,7 @@ def read_version(model: str, number: int, line: Mapping[str, Any]) -> Version:
     """The version of a line of the document.
 
     Raises:
-        ValueError: It is none; TypeError likewise.
+        ValueError: The line is malformed; TypeError likewise.
     """
     fields = dict(line)
     known = {name: fields.pop(name) for name in Version.__slots__ if name in fields}
@@ -400,13 +340,12 @@ def read_version(model: str, number: int, line: Mapping[str, Any]) -> Version:
     version = Version(model=model, number=number, unknown=fields, **known)
     for name, value in known.items():
         if not isinstance(value, _KINDS.get(name, object)):
-            raise ValueError(f"{version.ref}: its {name} is no {_KINDS[name].__name__}")
+            raise ValueError(f"{version.ref}: its {name} is not of type {_KINDS[name].__name__}")
     if not {*map(type, version.metrics.values())} <= {int, float}:
-        raise ValueError(f"{version.ref}: a metric is no number")
+        raise ValueError(f"{version.ref}: a metric is not a number")
     if version.removed and not datetime.fromisoformat(version.removed).tzinfo:
-        raise ValueError(f"{version.ref}: was removed at a time of no time zone")
-    digests = [*version.manifests, version.content, *([version.file] if version.file else [])]
-    for text in digests:
+        raise ValueError(f"{version.ref}: the time of its removal has no time zone")
+    for text in (*version.manifests, version.content, version.file or version.content):
         if not digest.is_digest(text):
-            raise ValueError(f"{version.ref}: {str(text)[:_SHOWN]!r} is no digest")
+            raise ValueError(f"{version.ref}: {str(text)[:SHOWN]!r} is not a digest")
     return version

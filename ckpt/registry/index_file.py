@@ -1,7 +1,8 @@
-"""`registry.json` on disk: found like `.git`, read whole, changed under a lock.
+"""`registry.json` on disk: found like `.git`, parsed whole, changed under a lock.
 
-A change is an operation applied to what stands there at that moment, never a document
-written back: two processes that add a version each both succeed.
+A change is an operation applied to the current index under the lock, never a document written
+back: two processes that each add a version both succeed. An index of a newer schema is refused.
+Law: `parse_index(index.to_text()) == index`.
 """
 
 import os
@@ -10,14 +11,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from ckpt.errors import DiskError, UsageError
+from ckpt.io import strict_json
 from ckpt.io.files import disk_errors, name_new, sync_folder, write_whole
 from ckpt.io.lock import exclusive_lock
+from ckpt.refs import is_alias, is_name
 from ckpt.registry import damage
 from ckpt.registry.history.reflog import Entry, Reflog
 from ckpt.registry.history.replay import replayed, write_entry
-from ckpt.registry.index import Index, read_index
+from ckpt.registry.index import SCHEMA, SHOWN, Index, Model, number_of, read_version
 
 FILE_NAME = "registry.json"
 
@@ -48,20 +52,20 @@ class IndexFile:
         self._parsed: tuple[bytes | None, Index] = None, Index()
 
     def read(self) -> Index:
-        """The index as it stands; an empty one where there is no registry yet.
+        """The current index; an empty one if there is no registry yet.
 
         Read from the disk each time, but parsed once as long as its bytes are the same: with
-        10,000 versions that takes 80 ms, and a command looks several refs up.
+        10,000 versions parsing takes 80 ms, and a command looks up several refs.
 
         Raises:
-            IndexDamageError: The document is damaged or of a newer schema; or it is not there
-                though versions are. `begin` comes before the first of them, so it was lost.
-            DiskError: The system does not give it.
+            IndexDamageError: The document is damaged or of a newer schema; or it is missing
+                beside stored versions: `create` comes before the first of them, so it was lost.
+            DiskError: The system cannot read it.
         """
         try:
             document = self.path.read_bytes()
         except FileNotFoundError:
-            # Looked at in this order, since another process may begin it right now.
+            # Checked in this order, since another process may create it right now.
             if _holds_versions(self.path.parent) and not self.path.exists():
                 raise damage.missing(str(self.path)) from None
             return self.read() if self.path.exists() else Index()
@@ -71,8 +75,8 @@ class IndexFile:
             self._parsed = document, read_index(document, name=str(self.path))
         return self._parsed[1]
 
-    def begin(self) -> None:
-        """Make an index without versions, unless another process has been faster."""
+    def create(self) -> None:
+        """Write an index without versions, unless another process has been faster."""
         try:
             with write_whole(self.path) as out:
                 out.write(Index().to_text().encode("utf-8"))
@@ -80,8 +84,8 @@ class IndexFile:
             if not self.path.exists():
                 raise
 
-    def set_aside(self) -> Path | None:
-        """Give a damaged document one more name, under which it stays; None if there is none."""
+    def keep_damaged(self) -> Path | None:
+        """Give a damaged document a second name, which it keeps; None if there is no document."""
         for number in count(1):
             ending = ".damaged" if number == 1 else f".damaged.{number}"
             kept = self.path.with_name(FILE_NAME + ending)
@@ -100,24 +104,24 @@ class IndexFile:
         what: str,
         *,
         undoes: str | None = None,
-        known: Callable[[], Index] | None = None,
+        read: Callable[[], Index] | None = None,
     ) -> Index:
         """Apply `operation` to the index under the lock and make the result durable.
 
-        An operation that answers the index it was given writes nothing, and what stands is made
-        durable.
+        An operation that returns the index it was given writes nothing; the current index is made
+        durable then.
 
         Args:
-            operation: Gives a new index for the one that stands there.
+            operation: Returns a new index for the current one.
             what: What it does, for the reflog.
-            undoes: The `write_id` of the write that it takes back.
-            known: What to give to the operation in place of what stands there.
+            undoes: The `write_id` of the write that it undoes.
+            read: Reads the index in place of `IndexFile.read`, if that is damaged.
 
         Raises:
-            ConflictError: Others hold the lock for too long; see `ckpt.io.lock.exclusive_lock`.
+            ConflictError: Another process holds the lock for too long; see `ckpt.io.lock`.
         """
         with exclusive_lock(self._lock):
-            before = (known or self.read)()
+            before = (read or self.read)()
             after = operation(before)
             if after is not before:
                 after = replace(after, serial=before.serial + 1, write_id=os.urandom(8).hex())
@@ -125,29 +129,106 @@ class IndexFile:
                 with write_whole(self.path, replace=True) as out:
                     out.write(after.to_text().encode("utf-8"))
             else:
-                self.settle()
+                self.sync()
             return after
 
-    def settle(self) -> None:
-        """Have on the disk what stands; a process that wrote it may have been killed just before.
+    def sync(self) -> None:
+        """Make the current index durable.
 
-        Whoever says that something is done already has not written it, and says it of what a loss
-        of power could take back.
+        The process that wrote it may have been killed before its sync; a command that reports
+        its work as done already must not report what a power loss could undo.
         """
         with disk_errors(self.path.parent):
             sync_folder(self.path.parent)
 
     def _entries(self, before: Index, after: Index, what: str, undoes: str | None) -> list[Entry]:
-        """The entry of a write, and before it one of what was done elsewhere, if something was."""
+        """The entry of a write, after an entry of the changes made elsewhere, if there are any."""
         time = datetime.now(UTC).isoformat(timespec="seconds")
         entry = write_entry(before, after, what, time=time, undoes=undoes)
         if not before.models or self.reflog.ends_with(before.write_id):
             return [entry]
         known = self.reflog.entries()
-        if any(each.write_id == before.write_id for each in known):
+        if any(earlier.write_id == before.write_id for earlier in known):
             return [entry]
         last = replayed(known)
-        there = write_entry(
+        elsewhere = write_entry(
             last, before, "elsewhere", time=time, parent=last.write_id, elsewhere=True
         )
-        return [there, entry]
+        return [elsewhere, entry]
+
+
+def read_index(document: bytes, *, name: str) -> Index:
+    """Read the document from the bytes of a file.
+
+    Raises:
+        IndexDamageError: It is damaged, or of a newer schema.
+    """
+    try:
+        text = document.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise damage.damaged(name, document.decode("utf-8", "replace"), error) from error
+    return parse_index(text, name=name)
+
+
+def parse_index(text: str, *, name: str) -> Index:
+    """Read the document.
+
+    Raises:
+        IndexDamageError: It is damaged, or of a newer schema.
+    """
+    try:
+        document = strict_json.parse(text)
+        schema = document.pop("schema")
+        if type(schema) is not int or schema < 1:
+            raise ValueError(f"schema is {schema!r}, expected a positive integer")
+        if schema <= SCHEMA:
+            return _index(document)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damage.damaged(name, text, error) from error
+    raise damage.newer(name, schema, SCHEMA)
+
+
+def _index(document: dict[str, Any]) -> Index:
+    models = document.pop("models")
+    return Index(
+        serial=int(document.pop("serial")),
+        write_id=str(document.pop("write_id")),
+        models={name: _model(name, fields) for name, fields in models.items()},
+        unknown=document,
+    )
+
+
+def _model(name: str, fields: dict[str, Any]) -> Model:
+    versions = {number_of(label): line for label, line in fields.pop("versions").items()}
+    removed = {number_of(label): line for label, line in fields.pop("removed", {}).items()}
+    model = Model(
+        name=name,
+        next_number=int(fields.pop("next")),
+        aliases={alias: number_of(label) for alias, label in fields.pop("aliases").items()},
+        protected=frozenset(fields.pop("protected", ())),
+        tags={
+            tag: tuple(sorted(map(number_of, labels)))
+            for tag, labels in fields.pop("tags", {}).items()
+        },
+        versions={number: read_version(name, number, line) for number, line in versions.items()},
+        removed={number: read_version(name, number, line) for number, line in removed.items()},
+        unknown=fields,
+    )
+    _expect_consistent(model)
+    return model
+
+
+def _expect_consistent(model: Model) -> None:
+    name, present = model.name, set(model.versions)
+    if not all(map(is_name, (name, *model.tags))) or not all(map(is_alias, model.aliases)):
+        raise ValueError(f"{name[:SHOWN]!r}: it, an alias or a tag has an invalid name")
+    if present & set(model.removed):
+        raise ValueError(f"{name}: a version is both present and removed")
+    if any(number >= model.next_number for number in (*model.versions, *model.removed)):
+        raise ValueError(f"{name}: a version's number is not below next, {model.next_number}")
+    if not set(model.aliases.values()) <= present:
+        raise ValueError(f"{name}: an alias points to a missing version")
+    if not {number for tagged in model.tags.values() for number in tagged} <= present:
+        raise ValueError(f"{name}: a tag is on a missing version")
+    if not model.protected <= set(model.aliases):
+        raise ValueError(f"{name}: a protected alias does not exist")

@@ -2,7 +2,7 @@
 
 It names the version's tensors and the bytes around them (the skeleton) by digest, so that
 file = skeleton + tensors, byte for byte. It is canonical JSON, stored under the digest of
-its own bytes. Blobs up to 4 KiB, and small skeletons, stand in it (`inline`).
+its own bytes. Objects up to 4 KiB, and small skeletons, are part of it (`inline`).
 Laws: `Manifest.from_bytes(m.to_bytes()) == m`; equal content has an equal `content_digest`.
 """
 
@@ -27,7 +27,7 @@ INLINE_SKELETON_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """A range of the file that a tensor fills."""
+    """A range of the file that belongs to a tensor."""
 
     offset: int
     nbytes: int
@@ -65,17 +65,16 @@ class Manifest:
 
     Attributes:
         format: The container's format, e.g. ``torch-zip``.
-        file_name: The base name that the file had, or would have; of several files that of
-            their folder.
-        file_digest: Of the whole file, or of several joined; None where it was never put
-            together (a rename).
+        file_name: The base name of the file, or of the folder of several files.
+        file_digest: Of the whole file, or of several joined; None if it was never
+            written (a rename).
         skeleton: The file around the tensors.
         entries: In file order, each with its digest and without an offset.
-        inside: Which state_dict of a training checkpoint they are, as after ``FILE::``.
+        inside: The state_dict of a training checkpoint that they are, as after ``FILE::``.
         rest: The container's non-tensor part, for people to read.
-        record: Where the version comes from: parent, plan, training, metrics, environment.
-        inline: Digest to bytes, of what is too small for an object of its own.
-        files: Base name and bytes of each file, joined in this order; empty of a single one.
+        record: Origin of the version: parent, plan, training, metrics, environment.
+        inline: Digest to bytes, of objects that are too small for a file of their own.
+        files: Base name and bytes of each file, joined in this order; empty for one file.
     """
 
     format: str
@@ -91,29 +90,18 @@ class Manifest:
 
     @property
     def content_digest(self) -> str:
-        """What the version holds, whatever its record says: equal bytes, equal digest."""
-        content = [
-            self.format,
-            self.inside,
-            *self._content(),
-            *([self.files] if self.files else []),
-        ]
-        return digest.of_bytes(canonical(content))
+        """Digest of the content without the record: equal bytes, equal digest."""
+        files = [self.files] if self.files else []
+        return digest.of_bytes(canonical([self.format, self.inside, *self._content(), *files]))
 
     @property
     def tensors_digest(self) -> str:
-        """What the state_dict holds, whatever its container and its order."""
-        return digest.of_bytes(
-            canonical(sorted([e.key, e.dtype, list(e.shape), e.digest] for e in self.entries))
-        )
-
-    @property
-    def tensor_nbytes(self) -> int:
-        """Bytes of all tensors, tied ones counted once for each key."""
-        return sum(entry.nbytes for entry in self.entries)
+        """Digest of the state_dict, independent of its container and its order."""
+        _, entries = self._content()
+        return digest.of_bytes(canonical(sorted(entries)))
 
     def objects(self) -> dict[str, tuple[int, str]]:
-        """Every object that the version needs: digest to (bytes, what it is)."""
+        """Every object that the version needs: digest to (bytes, name in messages)."""
         found: dict[str, tuple[int, str]] = {}
         for entry in self.entries:
             found.setdefault(str(entry.digest), (entry.nbytes, entry.key))
@@ -123,21 +111,16 @@ class Manifest:
         source = self.record.get("definition")
         if isinstance(source, dict):
             found.setdefault(source["digest"], (source["nbytes"], "definition"))
-        return {key: what for key, what in found.items() if key not in self.inline}
+        return {name: needed for name, needed in found.items() if name not in self.inline}
 
     def _content(self) -> list[Any]:
         skeleton = self.skeleton
-        return [
-            [
-                skeleton.size,
-                skeleton.digest,
-                [[h.offset, h.nbytes, h.digest] for h in skeleton.holes],
-            ],
-            [[e.key, e.dtype, list(e.shape), e.digest] for e in self.entries],
-        ]
+        holes = [[hole.offset, hole.nbytes, hole.digest] for hole in skeleton.holes]
+        entries = [[e.key, e.dtype, list(e.shape), e.digest] for e in self.entries]
+        return [[skeleton.size, skeleton.digest, holes], entries]
 
     def to_bytes(self) -> bytes:
-        """The manifest as it is stored."""
+        """The manifest in the form that is stored."""
         skeleton, entries = self._content()
         files = {"files": self.files} if self.files else {}
         return canonical(
@@ -176,7 +159,7 @@ class Manifest:
 
 
 def canonical(document: object) -> bytes:
-    """JSON with one spelling: sorted keys, no blanks, ASCII, no NaN."""
+    """JSON with one spelling: sorted keys, no spaces, ASCII, no NaN."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode(
         "ascii"
     )
@@ -211,12 +194,12 @@ def _unpacked(name: str, text: str) -> bytes:
     inflater = zlib.decompressobj()
     data = inflater.decompress(base64.b64decode(text), INLINE_SKELETON_BYTES)
     if not inflater.eof or digest.of_bytes(data) != name:
-        raise ValueError(f"inline blob {name} is damaged")
+        raise ValueError(f"inline object {name} is damaged")
     return data
 
 
 def _check(manifest: Manifest) -> None:
-    """What the types cannot say: digests are digests, holes are ordered, dtypes known."""
+    """Check that digests are well-formed, holes are in order and dtypes are known."""
     position = 0
     for hole in manifest.skeleton.holes:
         if hole.offset < position or hole.nbytes < 0:
@@ -228,10 +211,10 @@ def _check(manifest: Manifest) -> None:
         if entry.dtype not in DTYPES:
             raise ValueError(f"unknown dtype {entry.dtype!r}")
     if manifest.files and sum(nbytes for _, nbytes in manifest.files) != manifest.skeleton.size:
-        raise ValueError("its files are not as long as what they are cut of")
+        raise ValueError("its files do not add up to its size")
     for file_name, nbytes in manifest.files:
         if not is_base_name(file_name) or nbytes < 0:
-            raise ValueError(f"{file_name!r} of {nbytes} bytes is no file of a checkpoint")
+            raise ValueError(f"{file_name!r} of {nbytes} bytes is not a file of a checkpoint")
     for name in manifest.objects():
         if not digest.is_digest(name):
             raise ValueError(f"not a digest: {name!r}")

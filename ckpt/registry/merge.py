@@ -1,14 +1,15 @@
-"""Two indexes that grew out of one, joined.
+"""The merge of two indexes that have a common ancestor.
 
-Values only. Laws: no version of either side is lost, but what the other removed or `gc` made it
-forget; ours keep their numbers; of a side that did not change, the other is the result; merging the
-result with theirs again changes nothing. What both sides changed in two ways stays as ours has it,
-and is a conflict.
+Values only. Laws: no version of either side is lost, except versions that the other side removed
+or that its `gc` deleted; ours keep their numbers; if one side did not change, the other is the
+result; merging the result with theirs again changes nothing. A field that both sides changed
+differently stays as it is in ours, and is a conflict.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, TypeVar
 
 from ckpt.registry.index import Index, Model, Version
@@ -19,7 +20,7 @@ _THERE, _REMOVED, _FORGOTTEN = "there", "removed", "forgotten"
 
 @dataclass(frozen=True, slots=True)
 class Renumbered:
-    """A version of theirs that has another number now.
+    """A version of theirs that got another number.
 
     Attributes:
         before: Its ref in theirs, ``net:v3``.
@@ -34,12 +35,12 @@ class Renumbered:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """What both sides changed in two ways; ours stands in the result.
+    """An alias or field that both sides changed differently; the result has ours.
 
     Attributes:
         what: ``net@prod``, or a field that this ckpt does not know.
-        ours: In words; likewise the others, in the numbers of the result.
-        command: What to type to have theirs; None where only an editor helps.
+        ours: The value in words, in the numbers of the result; likewise theirs and base.
+        command: The command that takes theirs; None if only an editor helps.
     """
 
     what: str
@@ -51,13 +52,13 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The joined index.
+    """The merged index.
 
     Attributes:
-        index: It is valid, whatever the conflicts.
+        index: The result, valid even if there are conflicts.
         renumbered: Versions of theirs with other numbers.
-        kept: Versions that one side removed, and that stay since an alias points to them.
-        conflicts: What a person has to decide.
+        kept: Versions that one side removed, kept since an alias points to them.
+        conflicts: Left for a person to decide.
     """
 
     index: Index
@@ -67,18 +68,18 @@ class Merged:
 
 
 def merged(base: Index, ours: Index, theirs: Index) -> Merged:
-    """Join two indexes.
+    """Merge two indexes.
 
     Args:
-        base: What both came from; an empty one if there was none.
-        ours: Wins where there is no telling.
-        theirs: The other.
+        base: Their common ancestor; an empty index if there was none.
+        ours: Wins conflicts.
+        theirs: The other side.
     """
     sides = [
         _Sides(*(side.models.get(name) or Model(name=name) for side in (base, ours, theirs)))
         for name in sorted({*ours.models, *theirs.models})
     ]
-    models = [each.model() for each in sides]
+    models = [side.model() for side in sides]
     unknown, conflicts = _fields("registry.json", base.unknown, ours.unknown, theirs.unknown)
     writes = f"{ours.write_id} {theirs.write_id}".encode()
     return Merged(
@@ -88,16 +89,16 @@ def merged(base: Index, ours: Index, theirs: Index) -> Merged:
             models={model.name: model for model in models},
             unknown=unknown,
         ),
-        tuple(each for side in sides for each in side.renumbered()),
-        tuple(each for side in sides for each in side.kept()),
-        (*conflicts, *(each for side in sides for each in side.conflicts())),
+        tuple(chain.from_iterable(side.renumbered() for side in sides)),
+        tuple(chain.from_iterable(side.kept() for side in sides)),
+        (*conflicts, *chain.from_iterable(side.conflicts() for side in sides)),
     )
 
 
 class _Sides:
-    """One model in the three indexes, and the numbers that its versions get in the result.
+    """One model in the three indexes, and the numbers of its versions in the result.
 
-    Ours keep theirs, so a number of the result is one of ours, or that of a version of theirs.
+    Ours keep their numbers; only versions of theirs are renumbered.
     """
 
     def __init__(self, base: Model, ours: Model, theirs: Model) -> None:
@@ -105,7 +106,7 @@ class _Sides:
         self.name = ours.name
         self.places = _places(base, ours, theirs)  # number in theirs -> number in the result
         self.mine, self.old = _every(ours), _every(base)
-        self.others = {self.places[number]: each for number, each in _every(theirs).items()}
+        self.others = {self.places[number]: version for number, version in _every(theirs).items()}
         # number in base -> number in the result, and back
         self.old_places = _old_places(self.old, {**self.others, **self.mine})
         self.origins = {place: number for number, place in self.old_places.items()}
@@ -115,14 +116,14 @@ class _Sides:
     def model(self) -> Model:
         """The model of the result."""
         lines = {n: self._line(n) for n in sorted({*self.mine, *self.others})}
-        versions = {n: line for n, line in lines.items() if self._stands(n) == _THERE}
-        removed = {n: line for n, line in lines.items() if self._stands(n) == _REMOVED}
+        versions = {n: line for n, line in lines.items() if self._state_of(n) == _THERE}
+        removed = {n: line for n, line in lines.items() if self._state_of(n) == _REMOVED}
         aliases = {name: n for name, (n, _) in self.aliases.items() if n is not None}
-        unknown, _ = _fields(self.name, *(each.unknown for each in self._all()))
+        unknown, _ = _fields(self.name, *(side.unknown for side in self._all()))
         highest = max((number + 1 for number in lines), default=1)
         return Model(
             name=self.name,
-            next_number=max(highest, *(each.next_number for each in self._all())),
+            next_number=max(highest, *(side.next_number for side in self._all())),
             aliases=aliases,
             protected=frozenset(name for name in aliases if self._is_protected(name)),
             tags={name: numbers for name, numbers in self._tags(versions) if numbers},
@@ -132,23 +133,23 @@ class _Sides:
         )
 
     def renumbered(self) -> Iterator[Renumbered]:
-        """What has another number than in theirs."""
+        """Versions whose number differs from theirs."""
         for number, place in self.places.items():
             if number != place:
                 yield Renumbered(f"{self.name}:v{number}", f"v{place}", place in self.mine)
 
     def kept(self) -> Iterator[str]:
-        """What stays for an alias alone, or since one may be moved to it."""
+        """Versions kept only because an alias points to them, or may after a conflict."""
         for number in sorted(self.pointed):
             if self._merged_state(number) != _THERE:
                 yield f"{self.name}:v{number}"
 
     def conflicts(self) -> Iterator[Conflict]:
-        """What a person has to decide, about this model."""
+        """The conflicts of this model."""
         for name, (_, is_conflict) in sorted(self.aliases.items()):
             if is_conflict:
                 yield self._alias_conflict(name)
-        yield from _fields(self.name, *(each.unknown for each in self._all()))[1]
+        yield from _fields(self.name, *(side.unknown for side in self._all()))[1]
         for number in sorted(self.mine.keys() & self.others.keys()):
             yield from self._unknown(number)[1]
 
@@ -160,13 +161,13 @@ class _Sides:
             yield name, _three_way(*self._pointers(name))
 
     def _pointed(self) -> Iterator[int]:
-        """What aliases point to, and what those would that a person has to decide on."""
+        """The targets of all aliases; of an alias in conflict, both targets."""
         for name, (number, is_conflict) in self.aliases.items():
             pointers = self._pointers(name)[1:] if is_conflict else (number,)
-            yield from (each for each in pointers if each)
+            yield from filter(None, pointers)
 
     def _pointers(self, name: str) -> tuple[int | None, int | None, int | None]:
-        """Where an alias points in base, ours and theirs, in numbers of the result."""
+        """The target of an alias in base, ours and theirs, in numbers of the result."""
         before, other = self.base.aliases.get(name), self.theirs.aliases.get(name)
         return (
             None if before is None else self.old_places.get(before, 0),
@@ -181,8 +182,8 @@ class _Sides:
         return Conflict(ref, ours, theirs, base, f"ckpt alias {move} --expect {ours}")
 
     def _is_protected(self, name: str) -> bool:
-        # Of two that differ, one is as it was: there can be no conflict.
-        base, ours, theirs = (name in each.protected for each in self._all())
+        # If two booleans differ, one of them equals base: a conflict is impossible.
+        base, ours, theirs = (name in side.protected for side in self._all())
         return _three_way(base, ours, theirs)[0]
 
     def _tags(self, versions: Mapping[int, Version]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -190,11 +191,11 @@ class _Sides:
             ours = set(self.ours.tags.get(name, ()))
             theirs = {self.places[number] for number in self.theirs.tags.get(name, ())}
             base = {self.old_places[number] for number in self.base.tags.get(name, ())}
-            standing = (ours & theirs) | (ours - base) | (theirs - base)
-            yield name, tuple(sorted(standing & versions.keys()))
+            tagged = (ours & theirs) | (ours - base) | (theirs - base)
+            yield name, tuple(sorted(tagged & versions.keys()))
 
-    def _stands(self, number: int) -> str | None:
-        """Whether a version is there or removed, or the result knows nothing of it any more."""
+    def _state_of(self, number: int) -> str | None:
+        """The state of a version in the result."""
         return _THERE if number in self.pointed else self._merged_state(number)
 
     def _merged_state(self, number: int) -> str | None:
@@ -210,23 +211,25 @@ class _Sides:
         return state
 
     def _line(self, number: int) -> Version:
-        ours, theirs = self.mine.get(number), self.others.get(number)
-        if ours and theirs:
-            also = {*ours.also, *theirs.manifests} - {ours.manifest}
+        if number not in self.mine:
+            line = self._line_of_theirs(number)
+        elif number not in self.others:
+            line = self.mine[number]
+        else:
+            ours, theirs = self.mine[number], self.others[number]
             line = replace(
                 ours,
-                also=tuple(sorted(also)),
+                also=tuple(sorted({*ours.also, *theirs.manifests} - {ours.manifest})),
                 renumbered=ours.renumbered or theirs.renumbered,
                 removed=ours.removed or theirs.removed,
                 unknown=self._unknown(number)[0],
             )
-        elif ours:
-            line = ours
-        else:
-            assert theirs is not None  # or there would be no such number
-            was = theirs.renumbered if theirs.number == number else theirs.label
-            line = replace(theirs, number=number, renumbered=was)
-        return replace(line, removed="") if self._stands(number) == _THERE else line
+        return replace(line, removed="") if self._state_of(number) == _THERE else line
+
+    def _line_of_theirs(self, number: int) -> Version:
+        theirs = self.others[number]
+        old_label = theirs.renumbered if theirs.number == number else theirs.label
+        return replace(theirs, number=number, renumbered=old_label)
 
     def _unknown(self, number: int) -> tuple[dict[str, Any], list[Conflict]]:
         old = self.old.get(self.origins.get(number, 0))
@@ -236,23 +239,27 @@ class _Sides:
 
 
 def _every(model: Model) -> dict[int, Version]:
-    """All versions, those that are there first."""
+    """All versions by number, removed ones last."""
     return {**dict(sorted(model.versions.items())), **dict(sorted(model.removed.items()))}
 
 
 def _places(base: Model, ours: Model, theirs: Model) -> dict[int, int]:
     """The number in the result of each version of theirs.
 
-    The same bytes are the same version: under the same number, else under that of ours. Other
-    bytes keep their number if ours has not given it out; else they get the next one. What one side
-    forgot is no version that the other could have anew.
+    The same bytes are the same version: under the same number, else under the number of ours. Other
+    versions keep their number if ours has not used it, else they get the next free one. A version
+    that the `gc` of one side deleted is not a new version of the other.
     """
     mine, left, old = _every(ours), _every(theirs), _every(base)
-    places = {n: n for n, each in left.items() if n in mine and mine[n].content == each.content}
-    free = {n: each for n, each in mine.items() if n not in places and not _forgot(theirs, n, old)}
+    places = {
+        n: n for n, version in left.items() if n in mine and mine[n].content == version.content
+    }
+    free = {
+        n: version for n, version in mine.items() if n not in places and not _forgot(theirs, n, old)
+    }
     moved = []
-    for number in (each for each in left if each not in places):
-        same = (n for n, each in free.items() if each.content == left[number].content)
+    for number in (version for version in left if version not in places):
+        same = (n for n, version in free.items() if version.content == left[number].content)
         if _forgot(ours, number, old):
             places[number] = number
         elif (twin := next(same, None)) is not None:
@@ -267,24 +274,24 @@ def _places(base: Model, ours: Model, theirs: Model) -> dict[int, int]:
 
 
 def _forgot(model: Model, number: int, old: Mapping[int, Version]) -> bool:
-    """Whether `gc` has made a model forget a version that base knows."""
+    """Whether `gc` has deleted a version of base from a model."""
     known = number in model.versions or number in model.removed
     return number in old and not known and number < model.next_number
 
 
 def _old_places(old: Mapping[int, Version], found: Mapping[int, Version]) -> dict[int, int]:
-    """The number in the result of each version of base; 0, which none has, if it is not there."""
-    by_content = {each.content: number for number, each in found.items()}
+    """The number in the result of each version of base; 0, which none has, if it is gone."""
+    by_content = {version.content: number for number, version in found.items()}
     return {
         number: number
-        if number in found and found[number].content == each.content
-        else by_content.get(each.content, 0)
-        for number, each in old.items()
+        if number in found and found[number].content == version.content
+        else by_content.get(version.content, 0)
+        for number, version in old.items()
     }
 
 
 def _state(model: Model, version: Version | None, origin: int) -> str | None:
-    """What a side has of a version, whose number in base is `origin`, 0 if base had none."""
+    """The state of a version on one side; `origin` is its number in base, 0 if it is not there."""
     if version is None:
         return _FORGOTTEN if origin < model.next_number else None
     return _THERE if version.number in model.versions else _REMOVED
@@ -295,7 +302,7 @@ def _label(number: int | None) -> str:
 
 
 def _three_way(base: _Value, ours: _Value, theirs: _Value) -> tuple[_Value, bool]:
-    """What one side made of `base`; ours if both made something else of it, which is a conflict."""
+    """The changed value of two; ours, and a conflict, if both have changed `base` differently."""
     if ours == theirs or theirs == base:
         return ours, False
     return (theirs, False) if ours == base else (ours, True)
@@ -304,7 +311,7 @@ def _three_way(base: _Value, ours: _Value, theirs: _Value) -> tuple[_Value, bool
 def _fields(
     what: str, base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[Conflict]]:
-    """Fields that this ckpt does not know, joined one by one."""
+    """Unknown fields, merged one by one."""
     found: dict[str, Any] = {}
     conflicts = []
     for name in sorted({*ours, *theirs}):
@@ -313,6 +320,7 @@ def _fields(
         if value is not None:
             found[name] = value
         if is_conflict:
-            said = [str(each) for each in (mine, other, before)]
-            conflicts.append(Conflict(f"field {name!r} of {what}", *said))
+            conflicts.append(
+                Conflict(f"field {name!r} of {what}", *map(str, (mine, other, before)))
+            )
     return found, conflicts

@@ -1,4 +1,4 @@
-"""A registry: the index and the store of one folder, joined."""
+"""A registry: the index and the object store of one folder."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -11,7 +11,6 @@ from ckpt.errors import IntegrityError, RefError
 from ckpt.io.files import make_folder, write_whole
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.refs import DefinitionRef, DigestRef, Ref, VersionRef, expect_name, parse_ref
-from ckpt.registry.history.reflog import Reflog
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
 from ckpt.registry.manifest import Manifest
@@ -21,12 +20,12 @@ from ckpt.registry.store.version import VersionSource
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of a version that was to be added.
+    """The result of adding a version.
 
     Attributes:
-        version: The version that now holds the bytes.
+        version: The version that holds the bytes.
         new: Whether it was added; false if the model held the same bytes already.
-        created_registry: The folder in which a registry was begun for it, if one was.
+        created_registry: The folder of the registry that was created for it, if one was.
     """
 
     version: Version
@@ -40,34 +39,39 @@ class Registry:
     Args:
         folder: The folder of `registry.json`; None finds it: `CKPT_REGISTRY`, else the
             nearest folder upwards that has one, else this folder, where the first
-            version begins a new registry.
+            version creates a new registry.
+
+    Attributes:
+        folder: The folder.
+        store: Its objects and manifests.
+        index_file: Its `registry.json` and reflog.
     """
 
     def __init__(self, folder: Path | str | None = None) -> None:
         self.folder = _locate(folder)
         self.store = ObjectStore(self.folder / ".ckpt")
-        self._file = IndexFile(self.folder)
+        self.index_file = IndexFile(self.folder)
 
     @property
     def exists(self) -> bool:
         """Whether there is an index yet."""
-        return self._file.path.exists()
+        return self.index_file.path.exists()
 
     @property
     def doubt_of_locks(self) -> str | None:
-        """Why other machines may write at the same time; None where locks keep them out."""
+        """Why other machines may write at the same time; None if locks keep them out."""
         return doubt_of_locks(self.folder)
 
     def index(self) -> Index:
-        """The index as it stands now."""
-        return self._file.read()
+        """The current index."""
+        return self.index_file.read()
 
     def versions(self, model: str | None = None) -> list[Version]:
         """All versions, or those of one model, newest first."""
         index = self.index()
         models = index.models.values() if model is None else [index.model(model)]
-        found = [version for each in models for version in each.versions.values()]
-        return sorted(found, key=lambda v: (v.model, -v.number))
+        found = [version for model in models for version in model.versions.values()]
+        return sorted(found, key=lambda version: (version.model, -version.number))
 
     def version(self, ref: str | Ref) -> Version:
         """The version that `ref` names.
@@ -86,19 +90,18 @@ class Registry:
         raise RefError(f"{ref} names no version", hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod")
 
     def parent(self, record: Mapping[str, Any]) -> Version | None:
-        """The version of which a record says that it was made; it may have been removed since.
+        """The version that a record names as its parent; it may have been removed since.
 
-        It is found by its manifest, since a merge may have given it another number. None where the
-        record names none, or where it has gone for good.
+        It is found by its manifest, since a merge may have given it another number. None if the
+        record names none, or if gc has deleted it.
         """
-        made_of = record.get("parent")
-        if not isinstance(made_of, dict):
+        parent = record.get("parent")
+        if not isinstance(parent, dict):
             return None
-        for model in self.index().models.values():
-            for version in (*model.versions.values(), *model.removed.values()):
-                if made_of.get("manifest") in version.manifests:
-                    return version
-        return None
+        versions = self.index().every_version()
+        return next(
+            (version for version in versions if parent.get("manifest") in version.manifests), None
+        )
 
     def manifest(self, version: Version) -> Manifest:
         """The manifest of `version`, verified."""
@@ -111,34 +114,20 @@ class Registry:
         """The file of `version` as a source of bytes."""
         return VersionSource(version.ref, self.manifest(version), self.store)
 
-    def add(
-        self,
-        model: str,
-        manifest: Manifest,
-        *,
-        new_bytes: int,
-        made_by: str,
-        metrics: Mapping[str, float] | None = None,
-        message: str = "",
-    ) -> Added:
+    def add(self, model: str, manifest: Manifest, *, new_bytes: int, made_by: str) -> Added:
         """Add the next version of `model`; the manifest's objects must be stored already.
 
-        The same content again answers the version that holds it, and adds nothing.
+        Its metrics and its message are those of the manifest's record. If the model has the same
+        content already, nothing is added and that version is returned.
         """
         expect_name(model)
         content = manifest.content_digest
-        known = self.index().same_content(model, content)
-        if known:
-            self._file.settle()
+        if known := self.index().same_content(model, content):
+            self.index_file.sync()
             return Added(known, new=False)
-        begun = None if self.exists else self._begin()
-        created = now()
-        # What the index says of it, so that an index that is lost can be made anew.
-        record = {"model": model, **manifest.record, "made_by": made_by, "created": created}
-        tensors = manifest.tensors_digest
-        twin = self.index().same_tensors(model, tensors)
-        if twin and "parent" not in record:
-            record["parent"] = parent_record(twin, tensors)
+        created_registry = None if self.exists else self._create()
+        created, tensors = now(), manifest.tensors_digest
+        record = self._record(model, manifest, tensors, made_by=made_by, created=created)
         manifest = replace(manifest, record=record)
         draft = Version(
             model=model,
@@ -151,37 +140,14 @@ class Registry:
             new_bytes=new_bytes,
             made_by=made_by,
             created=created,
-            metrics=dict(metrics or {}),
-            message=message,
+            metrics=record.get("metrics", {}),
+            message=record.get("message", ""),
             tensors=tensors,
         )
-        is_new = False
-
-        def with_draft(index: Index) -> Index:
-            nonlocal is_new
-            if index.same_content(model, content):  # another process was faster
-                return index
-            is_new = True
-            return index.with_version(replace(draft, number=index.next_number(model)))
-
-        committed = self._file.commit(with_draft, f"{made_by} as {model}")
-        version = committed.same_content(model, content)
-        assert version is not None
-        return Added(version, is_new, begun)
-
-    @property
-    def reflog(self) -> Reflog:
-        """What was done to the index on this machine."""
-        return self._file.reflog
-
-    def commit(
-        self, operation: Callable[[Index], Index], what: str, *, undoes: str | None = None
-    ) -> Index:
-        """See `IndexFile.commit`."""
-        return self._file.commit(operation, what, undoes=undoes)
+        return replace(self._add_draft(draft), created_registry=created_registry)
 
     def change(self, model: str, operation: Callable[[Model], Model], what: str) -> Model:
-        """Apply `operation` to a model as it stands at that moment, and have it on the disk.
+        """Apply `operation` to a model under the index's lock, and make the result durable.
 
         Raises:
             RefError: There is no such model.
@@ -192,24 +158,44 @@ class Registry:
             after = operation(before)
             return index if after == before else index.with_model(after)
 
-        return self._file.commit(changed, what).model(model)
+        return self.index_file.commit(changed, what).model(model)
 
-    def _begin(self) -> Path:
-        """Keep what only this machine needs out of git, before there is anything else."""
+    def _create(self) -> Path:
+        """Create the registry: first git's list of the files that belong to this machine alone."""
         ignored = self.folder / ".ckpt" / ".gitignore"
         make_folder(ignored.parent)
         with write_whole(ignored, replace=True) as out:
             out.write(b"lock\nreflog\ntmp/\nwriting\n")
-        self._file.begin()
+        self.index_file.create()
         return self.folder
 
-    def rebuild(self, operation: Callable[[Index], Index], *, known: Callable[[], Index]) -> Index:
-        """Write an index in place of one that cannot be read; see `IndexFile.commit`."""
-        return self._file.commit(operation, "fsck --rebuild-index", known=known)
+    def _record(
+        self, model: str, manifest: Manifest, tensors: str, *, made_by: str, created: str
+    ) -> dict[str, Any]:
+        """The record with the fields of the index line, so that a lost index can be rebuilt.
 
-    def set_aside(self) -> Path | None:
-        """See `IndexFile.set_aside`."""
-        return self._file.set_aside()
+        A version of the same tensors becomes the parent if the record names none.
+        """
+        record = {"model": model, **manifest.record, "made_by": made_by, "created": created}
+        twin = self.index().same_tensors(model, tensors)
+        if twin and "parent" not in record:
+            record["parent"] = parent_record(twin, tensors)
+        return record
+
+    def _add_draft(self, draft: Version) -> Added:
+        """Commit a version under the next number, unless another process has added its content."""
+        added: list[Added] = []
+
+        def with_draft(index: Index) -> Index:
+            if twin := index.same_content(draft.model, draft.content):
+                added.append(Added(twin, new=False))
+                return index
+            version = replace(draft, number=index.next_number(draft.model))
+            added.append(Added(version, new=True))
+            return index.with_version(version)
+
+        self.index_file.commit(with_draft, f"{draft.made_by} as {draft.model}")
+        return added[-1]
 
     def _by_digest(self, prefix: str) -> Version:
         found = [
@@ -224,11 +210,11 @@ class Registry:
 
 
 def parent_record(parent: Version, tensors: str) -> dict[str, Any]:
-    """How a version names the one that it was made of.
+    """How the record of a version names its parent.
 
     Args:
-        parent: That one.
-        tensors: The `tensors_digest` of the new one.
+        parent: The parent.
+        tensors: The `tensors_digest` of the new version.
     """
     same = {"same_tensors": True} if parent.tensors == tensors else {}
     return {"version": parent.ref, "manifest": parent.manifest, **same}

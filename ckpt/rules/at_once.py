@@ -1,7 +1,7 @@
-"""Rules that apply at once: a swap, or a chain that shifts, cannot be done one after the other.
+"""Rules that apply at once: a swap or a shift does not work as one rule after the other.
 
-A key is read once from left to right; at each place the rule that matches first takes it, of
-several the one that is listed first. What a rule has put in place, no other sees.
+A key is read once from left to right. The rule whose match begins first applies; among several the
+one that is listed first. No rule sees what another has inserted.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ SWAP = "<->"
 
 @dataclass(frozen=True, slots=True)
 class AtOnce:
-    """A group of rules; see `ckpt.rules.planned.Rule`.
+    """A group of rules that apply at once.
 
     Attributes:
-        rules: Each looks at the key as it was before the group.
-        swap: ``a<->b``, if it was typed so.
+        rules: The rules; all of them see the key as it was before the group.
+        swap: ``a<->b``, if the group was typed so.
     """
 
     rules: tuple[RenameRule, ...]
@@ -29,18 +29,18 @@ class AtOnce:
 
     @property
     def text(self) -> str:
-        """What to call it in messages: the swap, or the first of the rules."""
+        """Its name in messages: the swap, or the first of the rules."""
         if self.swap is not None:
             return self.swap
         more = len(self.rules) - 1
         return f"{self.rules[0].text} and {more} more at once" if more else self.rules[0].text
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`."""
+        """The tensors with their keys after one pass."""
         return with_keys(tensors, self.apply)
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
+        """The first OLD that matches no key."""
         for rule in self.rules:
             if not any(rule.search(key) for key in keys):
                 return rule.old
@@ -50,7 +50,7 @@ class AtOnce:
         """The key after one pass.
 
         Raises:
-            RuleError: A pattern ran too long, or the result is no possible key.
+            RuleError: A pattern ran too long, or the result is too long for a key.
         """
         position, made, parts = 0, 0, list[str]()
         while True:
@@ -76,10 +76,21 @@ def parse_swap(text: str, *, word: bool = False) -> AtOnce:
     """
     sides = text.split(SWAP)
     if len(sides) != 2 or not all(sides) or sides[0] == sides[1]:
-        raise RuleError(f"rule '{text}' does not swap two names", hint="write A<->B, in quotes")
+        raise RuleError(f"rule '{text}' does not swap two names", hint="write A<->B in quotes")
     one, other = sides
     rules = [
         parse_rule(f"{old}->{new}", literal=True, word=word)
         for old, new in ((one, other), (other, one))
     ]
     return AtOnce(tuple(rules), swap=text)
+
+
+def parse_typed(text: str, *, literal: bool = False, word: bool = False) -> RenameRule | AtOnce:
+    """Read one rule as it is typed: ``OLD->NEW``, ``OLD=NEW``, or ``A<->B`` for a swap.
+
+    Raises:
+        RuleError: It cannot be read.
+    """
+    if SWAP in text:
+        return parse_swap(text, word=word)
+    return parse_rule(text, literal=literal, word=word)

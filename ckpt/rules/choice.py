@@ -1,4 +1,4 @@
-"""Which tensors go on: those that a pattern finds, or all others."""
+"""Keep or drop the tensors whose keys match a pattern."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from ckpt.rules.planned import Planned
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Keep the tensors in whose key a pattern is found, or drop them.
+    """Keep the tensors whose keys match a pattern, or drop them.
 
     Attributes:
-        text: What to call it in messages.
-        pattern: A regular expression, found anywhere in the key.
-        keeps: Whether what it finds is kept; else it is dropped.
+        text: Its name in messages.
+        pattern: A regular expression that may match anywhere in the key.
+        keeps: Whether the matching tensors are kept; otherwise they are dropped.
     """
 
     text: str
@@ -23,11 +23,11 @@ class Choice:
     _compiled: Pattern = field(repr=False, compare=False)
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`."""
+        """The tensors that stay."""
         return [tensor for tensor in tensors if self._finds(tensor.key) == self.keeps]
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
+        """The pattern, if it matches no key."""
         return None if any(map(self._finds, keys)) else self.pattern
 
     def _finds(self, key: str) -> bool:
@@ -35,7 +35,7 @@ class Choice:
 
 
 def drop(pattern: str) -> Choice:
-    """Leave out the tensors in whose key `pattern` is found.
+    """Drop the tensors whose keys match `pattern`.
 
     Raises:
         RuleError: It cannot be read.
@@ -44,7 +44,7 @@ def drop(pattern: str) -> Choice:
 
 
 def keep(pattern: str) -> Choice:
-    """Leave out the tensors in whose key `pattern` is not found.
+    """Drop the tensors whose keys do not match `pattern`.
 
     Raises:
         RuleError: It cannot be read.

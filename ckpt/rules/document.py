@@ -1,7 +1,7 @@
 """Rules as a document: a list of tables, each with one verb, in the order in which they apply.
 
-The form of rule files and of the record of a version. Law: `read_rules(rules_document(r))`
-are the rules `r`.
+Rule files and the records of versions have this form. Law: `read_rules(rules_document(r))` gives
+the rules `r`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,19 +11,19 @@ from typing import Any
 from ckpt.dtypes import DTYPES
 from ckpt.errors import RuleError
 from ckpt.rules import expressions as ex
-from ckpt.rules.at_once import SWAP, AtOnce, parse_swap
+from ckpt.rules.at_once import AtOnce, parse_typed
 from ckpt.rules.choice import Choice, drop, keep
 from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.operations import (
     INDEX,
-    Changed,
-    Concat,
-    Fill,
     Operation,
-    Split,
-    Stack,
-    Unstack,
+    change_each,
+    concat,
     copies,
+    fill_beside,
+    split_each,
+    stack,
+    unstack_each,
 )
 from ckpt.rules.planned import Rule
 from ckpt.rules.prefixes import Add, Strip, Unwrap
@@ -33,20 +33,20 @@ MOST_RULES = 10_000
 
 
 def read_rules(document: object, *, name: str) -> list[Rule]:
-    """Make the rules of a parsed document.
+    """Make the rules from a parsed document.
 
     Args:
         document: A list of tables.
-        name: What to call it in messages, e.g. the name of its file.
+        name: Its name in messages, e.g. that of its file.
 
     Raises:
-        RuleError: A table has no verb or several, or a field that is not understood.
+        RuleError: A table has no verb or several, or an unknown or invalid field.
     """
     if not isinstance(document, list) or not document:
-        raise RuleError(f"{name}: no list of rules", hint="[[rules]]  begins each of them")
+        raise RuleError(f"{name}: not a list of rules", hint="[[rules]]  begins every rule")
     if len(document) > MOST_RULES:
         raise RuleError(f"{name}: {len(document):,} rules, the limit is {MOST_RULES:,}")
-    return [_Table(each, f"{name}: rule {n}").rule() for n, each in enumerate(document, start=1)]
+    return [_Table(table, f"{name}: rule {n}").rule() for n, table in enumerate(document, start=1)]
 
 
 def rules_document(rules: Sequence[Rule]) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def _document(rule: Rule) -> dict[str, Any]:
         case AtOnce():
             if rule.swap is not None:
                 return {"rename": rule.swap, **({"word": True} if rule.rules[0].word else {})}
-            return {"at_once": [each.text for each in rule.rules], **_flags(rule.rules[0])}
+            return {"at_once": [part.text for part in rule.rules], **_flags(rule.rules[0])}
         case KeyMap():
             return {"map": dict(rule.pairs)}
         case Choice():
@@ -72,7 +72,7 @@ def _document(rule: Rule) -> dict[str, Any]:
             return {"unwrap": True}
         case Operation():
             return dict(rule.spec)
-    raise TypeError(f"a rule of no known kind: {rule!r}")
+    raise TypeError(f"unknown kind of rule: {rule!r}")
 
 
 def _flags(rule: RenameRule) -> dict[str, bool]:
@@ -80,11 +80,11 @@ def _flags(rule: RenameRule) -> dict[str, bool]:
 
 
 class _Table:
-    """One table of the document, and the fields that were taken from it."""
+    """One table of the document, and which of its fields were not read yet."""
 
     def __init__(self, fields: object, where: str) -> None:
         if not isinstance(fields, dict):
-            raise RuleError(f"{where}: no table")
+            raise RuleError(f"{where}: not a table")
         self._fields: dict[str, Any] = fields
         self._where = where
         self._left = set(fields)
@@ -93,13 +93,13 @@ class _Table:
         """The rule that it describes.
 
         Raises:
-            RuleError: It has no verb or several, or something that is not understood.
+            RuleError: It has no verb or several, or an unknown or invalid field.
         """
         verbs = [field for field in self._fields if field in _VERBS]
         if len(verbs) != 1:
             found = " and ".join(map(repr, verbs)) or f"only {', '.join(self._fields) or 'nothing'}"
             raise RuleError(
-                f"{self._where}: has {found}, one verb was expected",
+                f"{self._where}: has {found}, expected one verb",
                 hint=f"verbs are {', '.join(_VERBS)}",
             )
         try:
@@ -114,33 +114,33 @@ class _Table:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """All of it, the verb first."""
+        """The whole table, the verb first."""
         return dict(sorted(self._fields.items(), key=lambda item: item[0] not in _VERBS))
 
     def wrong(self, field: str, expected: str) -> RuleError:
         """An error about a field."""
         return RuleError(f"{self._where}: {field} is {self._fields.get(field)!r:.80}, "
-                         f"{expected} was expected")  # fmt: skip
+                         f"expected {expected}")  # fmt: skip
 
     def take(self, field: str) -> Any:
-        """A field; None where it is not there."""
+        """A field; None if the table lacks it."""
         self._left.discard(field)
         return self._fields.get(field)
 
     def text(self, field: str) -> str:
-        """A text that is not empty."""
+        """A string that is not empty."""
         value = self.take(field)
         if not isinstance(value, str) or not value:
-            raise self.wrong(field, "a text")
+            raise self.wrong(field, "a non-empty string")
         return value
 
     def texts(self, field: str, least: int = 1) -> list[str]:
-        """A list of texts."""
+        """A list of strings that are not empty."""
         value = self.take(field)
         if not isinstance(value, list) or len(value) < least:
-            raise self.wrong(field, f"a list of {least} texts or more")
-        if not all(isinstance(each, str) and each for each in value):
-            raise self.wrong(field, "a list of texts")
+            raise self.wrong(field, f"a list of {least} or more strings")
+        if not all(isinstance(text, str) and text for text in value):
+            raise self.wrong(field, "a list of non-empty strings")
         return value
 
     def number(self, field: str, default: int) -> int:
@@ -151,11 +151,11 @@ class _Table:
         return default if value is None else int(value)
 
     def numbers(self, field: str) -> list[int] | None:
-        """A list of whole numbers; None where it is not there."""
+        """A list of whole numbers; None if the table lacks it."""
         value = self.take(field)
         if value is None:
             return None
-        if not isinstance(value, list) or not all(type(each) is int for each in value):
+        if not isinstance(value, list) or not all(type(number) is int for number in value):
             raise self.wrong(field, "a list of whole numbers")
         return value
 
@@ -167,11 +167,11 @@ class _Table:
         return bool(value)
 
     def finder(self, field: str) -> RenameRule:
-        """A pattern, as a rule of which only OLD counts."""
+        """A rule of which only OLD, the pattern, is used."""
         return _pair(self.text(field), "x")
 
     def into(self, old: str) -> tuple[RenameRule, ...]:
-        """A rule from `old` to each name of `into`."""
+        """One rule from `old` to every name of `into`."""
         return tuple(_pair(old, new) for new in self.texts("into", 1))
 
 
@@ -181,9 +181,7 @@ def _pair(old: str, new: str) -> RenameRule:
 
 def _rename(table: _Table) -> Rule:
     text, literal, word = table.text("rename"), table.flag("literal"), table.flag("word")
-    if SWAP in text:
-        return parse_swap(text, word=word)
-    return parse_rule(text, literal=literal, word=word)
+    return parse_typed(text, literal=literal, word=word)
 
 
 def _at_once(table: _Table) -> Rule:
@@ -209,23 +207,23 @@ def _split(table: _Table) -> Rule:
     def parts(of: ex.Expression) -> Sequence[ex.Expression]:
         return ex.split(of, dim, len(into), sizes)
 
-    return Split(table.spec, into, parts)
+    return split_each(table.spec, into, parts)
 
 
 def _copied(verb: str, table: _Table) -> Rule:
     into = table.into(table.text(verb))
-    return Split(table.spec, into, copies(len(into), tied=verb == "tie"))
+    return split_each(table.spec, into, copies(len(into), tied=verb == "tie"))
 
 
 def _concat(table: _Table) -> Rule:
     new = table.text("into")
     parts = tuple(_pair(old, new) for old in table.texts("concat", 2))
-    return Concat(table.spec, parts, table.number("dim", 0))
+    return concat(table.spec, parts, table.number("dim", 0))
 
 
 def _stack(table: _Table) -> Rule:
     rule = _pair(table.text("stack"), table.text("into"))
-    return Stack(table.spec, rule, table.number("dim", 0))
+    return stack(table.spec, rule, table.number("dim", 0))
 
 
 def _unstack(table: _Table) -> Rule:
@@ -233,7 +231,7 @@ def _unstack(table: _Table) -> Rule:
     if "{i}" not in new:
         raise table.wrong("into", "a name with {i} for the index")
     rule = _pair(old, new.replace("{i}", INDEX))
-    return Unstack(table.spec, rule, table.number("dim", 0))
+    return unstack_each(table.spec, rule, table.number("dim", 0))
 
 
 def _transpose(table: _Table) -> Rule:
@@ -242,7 +240,7 @@ def _transpose(table: _Table) -> Rule:
     if len(dims) != 2:
         raise table.wrong("dims", "a list of two numbers")
     one, other = dims
-    return Changed(table.spec, finds, lambda of: ex.transposed(of, one, other))
+    return change_each(table.spec, finds, lambda of: ex.transposed(of, one, other))
 
 
 def _numbered(
@@ -252,7 +250,7 @@ def _numbered(
         finds, numbers = table.finder(verb), table.numbers(field)
         if numbers is None:
             raise table.wrong(field, "a list of whole numbers")
-        return Changed(table.spec, finds, lambda of: change(of, numbers))
+        return change_each(table.spec, finds, lambda of: change(of, numbers))
 
     return make
 
@@ -262,14 +260,14 @@ def _dimension(
 ) -> Callable[[_Table], Rule]:
     def make(table: _Table) -> Rule:
         finds, dim = table.finder(verb), table.number("dim", 0)
-        return Changed(table.spec, finds, lambda of: change(of, dim))
+        return change_each(table.spec, finds, lambda of: change(of, dim))
 
     return make
 
 
 def _cast(table: _Table) -> Rule:
     finds, dtype = table.finder("cast"), table.text("dtype")
-    return Changed(table.spec, finds, lambda of: ex.cast(of, dtype))
+    return change_each(table.spec, finds, lambda of: ex.cast(of, dtype))
 
 
 def _fill(table: _Table) -> Rule:
@@ -278,8 +276,8 @@ def _fill(table: _Table) -> Rule:
     if type(value) not in (int, float):
         raise table.wrong("value", "a number")
     if dtype is not None and dtype not in DTYPES:
-        raise table.wrong("dtype", "one like float32 or int64")
-    return Fill(table.spec, rule, value, None if shape is None else tuple(shape), dtype)
+        raise table.wrong("dtype", "a dtype like float32 or int64")
+    return fill_beside(table.spec, rule, value, shape, dtype)
 
 
 _VERBS: Mapping[str, Callable[[_Table], Rule]] = {

@@ -1,6 +1,6 @@
-"""What a tensor of the result is made of: tensors of the source, and operations on them.
+"""How a tensor of the result is made: an expression over tensors of the source.
 
-Values that nobody works out here: they say which elements stand where, not how they get there.
+Expressions are descriptions; nothing is computed here.
 Law: `shape` and `dtype` are those that torch's operation of the same name would give.
 Shapes count elements; a dimension is never negative here.
 """
@@ -25,16 +25,22 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Permuted:
-    """Its dimensions in another order; `dims` says which one stands where."""
+class _SameDtype:
+    """An operation on one operand that keeps its dtype."""
 
     of: "Expression"
-    dims: tuple[int, ...]
 
     @property
     def dtype(self) -> str:
-        """Unchanged."""
+        """The dtype of the operand."""
         return self.of.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Permuted(_SameDtype):
+    """Dimensions in another order: dimension `i` of the result is `dims[i]` of the operand."""
+
+    dims: tuple[int, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,54 +49,42 @@ class Permuted:
 
 
 @dataclass(frozen=True, slots=True)
-class Reshaped:
+class Reshaped(_SameDtype):
     """The same elements, row by row, in another shape."""
 
-    of: "Expression"
     shape: tuple[int, ...]
-
-    @property
-    def dtype(self) -> str:
-        """Unchanged."""
-        return self.of.dtype
 
 
 @dataclass(frozen=True, slots=True)
-class Narrowed:
-    """The part of one dimension that begins at `start`."""
+class Narrowed(_SameDtype):
+    """A slice of one dimension, `length` elements from `start`."""
 
-    of: "Expression"
     dim: int
     start: int
     length: int
 
     @property
-    def dtype(self) -> str:
-        """Unchanged."""
-        return self.of.dtype
-
-    @property
     def shape(self) -> tuple[int, ...]:
-        """That of the whole but for one dimension."""
+        """The shape of the operand except in one dimension."""
         shape = self.of.shape
         return (*shape[: self.dim], self.length, *shape[self.dim + 1 :])
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Parts one after the other along one dimension."""
+    """Parts concatenated along one dimension."""
 
     parts: tuple["Expression", ...]
     dim: int
 
     @property
     def dtype(self) -> str:
-        """That of all parts."""
+        """The dtype of all parts."""
         return self.parts[0].dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the parts but for one dimension."""
+        """The shape of the parts except in one dimension."""
         shape = self.parts[0].shape
         length = sum(part.shape[self.dim] for part in self.parts)
         return (*shape[: self.dim], length, *shape[self.dim + 1 :])
@@ -110,15 +104,8 @@ class Cast:
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(_SameDtype):
     """The same tensor, with bytes of its own."""
-
-    of: "Expression"
-
-    @property
-    def dtype(self) -> str:
-        """Unchanged."""
-        return self.of.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -128,21 +115,21 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A new tensor, of one value."""
+    """A new tensor whose elements all have one value."""
 
     dtype: str
     shape: tuple[int, ...]
     value: float
 
 
-MOST_ELEMENTS = 1 << 60  # of one tensor; no file has as many
-_NO_VALUES = ("bits", "float4")  # of packed ones torch knows no numbers
+MOST_ELEMENTS = 1 << 60  # of one tensor; no file holds as many
+_NO_VALUES = ("bits", "float4")  # torch has no numbers for packed dtypes
 
 Expression = Source | Permuted | Reshaped | Narrowed | Joined | Cast | Copied | Filled
 
 
 def sources_of(expression: Expression) -> Iterator[str]:
-    """The keys of the source that go into it."""
+    """The keys of the source that it uses."""
     match expression:
         case Source(key=key):
             yield key
@@ -156,7 +143,7 @@ def sources_of(expression: Expression) -> Iterator[str]:
 
 
 def whole_source(expression: Expression) -> str | None:
-    """The key of the one tensor whose elements it has, all of them; None if it is no such."""
+    """The key of the one tensor that it consists of, all of its elements; else None."""
     match expression:
         case Source(key=key):
             return key
@@ -170,7 +157,7 @@ def permuted(of: Expression, dims: Sequence[int]) -> Expression:
     """The expression with its dimensions in the order `dims`; negative ones count from the end.
 
     Raises:
-        PlanError: `dims` does not name each dimension once.
+        PlanError: `dims` does not name every dimension once.
     """
     count = len(of.shape)
     order = tuple(dim + count if dim < 0 else dim for dim in dims)
@@ -180,10 +167,10 @@ def permuted(of: Expression, dims: Sequence[int]) -> Expression:
 
 
 def transposed(of: Expression, one: int, other: int) -> Expression:
-    """The expression with two of its dimensions exchanged.
+    """The expression with two dimensions exchanged.
 
     Raises:
-        PlanError: It has no such dimensions.
+        PlanError: It lacks such dimensions.
     """
     one, other = dimension(of.shape, one), dimension(of.shape, other)
     dims = list(range(len(of.shape)))
@@ -202,7 +189,7 @@ def reshaped(of: Expression, shape: Sequence[int]) -> Expression:
     if wanted.count(-1) == 1 and known and numel % known == 0:
         wanted[wanted.index(-1)] = numel // known
     if min(wanted, default=0) < 0 or prod(wanted) != numel:
-        raise PlanError(f"shape {list(of.shape)} has {numel:,} elements; {list(shape)} has not")
+        raise PlanError(f"shape {list(of.shape)} has {numel:,} elements; {list(shape)} does not")
     return Reshaped(of, tuple(wanted))
 
 
@@ -210,7 +197,7 @@ def squeezed(of: Expression, dim: int) -> Expression:
     """The expression without a dimension of one element.
 
     Raises:
-        PlanError: There is no such dimension, or it has more elements.
+        PlanError: The dimension does not exist or has more elements.
     """
     dim = dimension(of.shape, dim)
     if of.shape[dim] != 1:
@@ -222,7 +209,7 @@ def unsqueezed(of: Expression, dim: int) -> Expression:
     """The expression with a new dimension of one element before `dim`.
 
     Raises:
-        PlanError: There is no place `dim`.
+        PlanError: `dim` is out of range.
     """
     dim = dimension((*of.shape, 1), dim)
     return Reshaped(of, (*of.shape[:dim], 1, *of.shape[dim:]))
@@ -235,44 +222,45 @@ def split(
 
     Args:
         of: The whole.
-        dim: Along which; a negative one counts from the end.
-        count: How many parts.
-        sizes: Of each; None for equal ones.
+        dim: The dimension; a negative one counts from the end.
+        count: The number of parts.
+        sizes: The sizes of the parts; None for equal ones.
 
     Raises:
-        PlanError: The parts do not make up the whole.
+        PlanError: The parts do not add up to the whole.
     """
     dim = dimension(of.shape, dim)
     length = of.shape[dim]
     if sizes is None:
         if length % count:
-            raise PlanError(f"dimension {dim} of shape {list(of.shape)} has no {count} equal parts")
+            raise PlanError(
+                f"cannot split dimension {dim} of shape {list(of.shape)} into {count} equal parts"
+            )
         sizes = [length // count] * count
     if len(sizes) != count or sum(sizes) != length or min(sizes) < 0:
         raise PlanError(
-            f"sizes {list(sizes)} do not make up dimension {dim} of shape {list(of.shape)}"
+            f"sizes {list(sizes)} do not add up to dimension {dim} of shape {list(of.shape)}"
         )
     starts = accumulate(sizes[:-1], initial=0)
     return [Narrowed(of, dim, start, size) for start, size in zip(starts, sizes, strict=True)]
 
 
 def joined(parts: Sequence[Expression], dim: int) -> Expression:
-    """The parts one after the other.
+    """The parts concatenated.
 
     Raises:
-        PlanError: They differ in dtype, or in another dimension.
+        PlanError: They differ in dtype or in another dimension.
     """
     first = parts[0]
     dim = dimension(first.shape, dim)
     for part in parts:
         if part.dtype != first.dtype:
-            raise PlanError(f"cannot be joined: {first.dtype} and {part.dtype}")
+            raise PlanError(f"cannot join {first.dtype} and {part.dtype}")
         others = (*part.shape[:dim], *part.shape[dim + 1 :])
         alike = others == (*first.shape[:dim], *first.shape[dim + 1 :])
         if not alike or len(part.shape) != len(first.shape):
             raise PlanError(
-                f"cannot be joined along dimension {dim}: {list(first.shape)} and "
-                f"{list(part.shape)}"
+                f"cannot join along dimension {dim}: {list(first.shape)} and {list(part.shape)}"
             )
     return Joined(tuple(parts), dim)
 
@@ -281,26 +269,26 @@ def cast(of: Expression, dtype: str) -> Expression:
     """The expression in another dtype.
 
     Raises:
-        PlanError: There is no such dtype.
+        PlanError: The dtype is unknown, or has no values.
     """
     if dtype not in DTYPES:
-        raise PlanError(f"{dtype} is no dtype, as float32 and bfloat16 are")
-    for each in (of.dtype, dtype):
-        if each.startswith(_NO_VALUES):
-            raise PlanError(f"{each} has no values that could be cast")
+        raise PlanError(f"{dtype} is not a dtype like float32 or bfloat16")
+    for name in (of.dtype, dtype):
+        if name.startswith(_NO_VALUES):
+            raise PlanError(f"{name} has no values to cast")
     return Cast(of, dtype)
 
 
 def filled(dtype: str, shape: Sequence[int], value: float) -> Expression:
-    """A new tensor of one value.
+    """A new tensor whose elements all have one value.
 
     Raises:
-        PlanError: The dtype has no such value, or there is no such shape.
+        PlanError: The dtype lacks this value, or the shape is invalid.
     """
     if min(shape, default=0) < 0 or prod(shape) >= MOST_ELEMENTS:
-        raise PlanError(f"{list(shape)} is no shape of a tensor")
+        raise PlanError(f"{list(shape)} is not the shape of a tensor")
     if dtype.startswith(_NO_VALUES) or not _has_value(dtype, value):
-        raise PlanError(f"{dtype} has no value {value!r:.40}")
+        raise PlanError(f"{dtype} cannot hold {value!r:.40}")
     return Filled(dtype, tuple(shape), value)
 
 
@@ -319,7 +307,7 @@ def dimension(shape: Sequence[int], dim: int) -> int:
     """The dimension's number; a negative one counts from the end.
 
     Raises:
-        PlanError: There is no such dimension.
+        PlanError: The dimension does not exist.
     """
     found = dim + len(shape) if dim < 0 else dim
     if not 0 <= found < len(shape):

@@ -1,4 +1,4 @@
-"""The inverse of a plan: how the tensors of the source are made of those of the result.
+"""The inverse of a plan: how to make the tensors of the source from those of the result.
 
 Law: a plan, then its inverse, is the identity on every key, dtype, shape and bit.
 """
@@ -21,7 +21,7 @@ from ckpt.rules.expressions import (
 )
 from ckpt.rules.planned import Planned
 
-# Every value of the first is one of the second, so that a cast back gives it again.
+# The second dtype holds every value of the first, so that a cast back is exact.
 _WIDENS = {
     ("float16", "float32"), ("float16", "float64"), ("bfloat16", "float32"),
     ("bfloat16", "float64"), ("float32", "float64"),
@@ -29,26 +29,26 @@ _WIDENS = {
     ("int16", "int64"), ("int32", "int64"), ("uint8", "int16"), ("uint8", "int32"),
     ("uint8", "int64"), ("bool", "uint8"),
 }  # fmt: skip
-# A part of a tensor: the dimension along which it was cut, where it begins, and what it is.
+# A part of a tensor: the dimension along which it was cut, its start, and its expression.
 _Piece = tuple[int, int, Expression]
-_Place = tuple[Expression, int]  # what was cut, and along which dimension
+_Place = tuple[Expression, int]  # the tensor that was cut, and along which dimension
 
 
 def inverse(sources: Iterable[Source], planned: Iterable[Planned]) -> list[Planned]:
-    """The tensors of the source, made of those of the result.
+    """Make the tensors of the source from those of the result.
 
     Args:
         sources: Every tensor of the source, in order.
-        planned: The result.
+        planned: The tensors of the result.
 
     Raises:
-        PlanError: Something of the source is not in the result, or not as it was.
+        PlanError: A tensor of the source is not, or not exactly, in the result.
     """
     found: dict[str, Expression] = {}
     pieces: defaultdict[str, dict[_Place, list[_Piece]]] = defaultdict(lambda: defaultdict(list))
-    for each in planned:
-        whole = Source(each.key, each.made_of.dtype, each.made_of.shape)
-        _undo(each.made_of, whole, found, pieces)
+    for tensor in planned:
+        whole = Source(tensor.key, tensor.made_of.dtype, tensor.made_of.shape)
+        _undo(tensor.made_of, whole, found, pieces)
     return [Planned(source.key, _found(source, found, pieces)) for source in sources]
 
 
@@ -58,7 +58,7 @@ def _undo(
     found: dict[str, Expression],
     pieces: dict[str, dict[_Place, list[_Piece]]],
 ) -> None:
-    """Note what `of`, which has the value of `made`, says of the sources in `made`."""
+    """Note how to make the sources of `made` from `of`, whose value is that of `made`."""
     match made:
         case Source(key=key):
             found.setdefault(key, of)
@@ -91,9 +91,9 @@ def _key_of(expression: Expression) -> str:
 
 
 def _whole(inner: Expression, dim: int, pieces: list[_Piece]) -> Expression | None:
-    """What the pieces are together, once they cover all of `inner`."""
+    """The pieces joined, once they cover all of `inner`."""
     position, parts = 0, []
-    for _, start, piece in sorted(pieces, key=lambda each: each[1]):
+    for _, start, piece in sorted(pieces, key=lambda piece: piece[1]):
         if start == position:
             parts.append(piece)
             position += piece.shape[dim]
@@ -111,7 +111,7 @@ def _found(
         return found[source.key]
     why = "was cast, which rounds, or dropped"
     if source.key in pieces:
-        why = "is there in part"
+        why = "is only partly in the result"
     raise PlanError(
-        f"{source.key}: {why}; the plan has no inverse", hint="keep the file that it was made of"
+        f"{source.key}: {why}; the plan has no inverse", hint="keep the file that it was made from"
     )

@@ -1,4 +1,4 @@
-"""Key maps: renames listed one by one and applied at once, so that a swap works."""
+"""Key maps: renames that are listed one by one and applied at once, so that a swap works."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from ckpt.errors import RuleError
 from ckpt.rules.planned import Planned, with_keys
 
-# What stands beside a quantised weight under its name. Sources: the names that compressed-tensors
-# writes (scale, zero_point, g_idx, shape, global_scale), DeepSeek-V3's weights (scale_inv) and
-# NVFP4 checkpoints (scale_2). What hangs under the weight, as weight.absmax, needs no list.
+# Tensors that belong to a quantised weight and begin with its name. Sources: compressed-tensors
+# (scale, zero_point, g_idx, shape, global_scale), DeepSeek-V3's weights (scale_inv) and NVFP4
+# checkpoints (scale_2). A key below the weight, such as weight.absmax, needs no list.
 _COMPANION = re.compile(
     r"(.+)_(?:scale|scale_inv|scale_2|global_scale|zero_point|g_idx|shape)", re.DOTALL
 )
@@ -17,13 +17,13 @@ _COMPANION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class KeyMap:
-    """Old to new: whole keys, or modules with all that hangs under them.
+    """Old to new: whole keys, or modules with all keys below them.
 
-    A key is looked up whole first; then, if it belongs to a quantised weight, as
-    ``fc.weight_scale`` does to ``fc.weight``, by that; then by its longest module that is listed.
+    A key is looked up whole first; then by the quantised weight to which it belongs, as
+    ``fc.weight_scale`` belongs to ``fc.weight``; then by its longest module that is listed.
 
     Attributes:
-        text: What to call the map in messages, e.g. the name of its file.
+        text: Its name in messages, e.g. that of its file.
         pairs: E.g. ``{"conv1": "embed1", "fc1.weight": "head.weight"}``.
     """
 
@@ -31,16 +31,16 @@ class KeyMap:
     pairs: Mapping[str, str]
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`."""
+        """The tensors with their keys as in the map."""
         return with_keys(tensors, self.apply)
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
+        """The first listed name that decides about no key."""
         used = {self.listed(key) for key in keys}
         return next((old for old in self.pairs if old not in used), None)
 
     def apply(self, key: str) -> str:
-        """The new name of `key`; the key itself where nothing is listed for it."""
+        """The new name of `key`; the key itself if the map does not list it."""
         old = self.listed(key)
         return key if old is None else self.pairs[old] + key[len(old) :]
 
@@ -58,17 +58,19 @@ class KeyMap:
 
 
 def key_map(document: object, *, name: str) -> KeyMap:
-    """Make a map of a parsed JSON or TOML document.
+    """Make a map from a parsed JSON or TOML document.
 
     Raises:
-        RuleError: The document is not an object of text to text.
+        RuleError: The document is not an object of string to string.
     """
     if not isinstance(document, dict) or not document:
-        raise RuleError(f"{name}: a map is an object of old key to new key, and not empty")
+        raise RuleError(
+            f"{name}: not a map; expected an object of old key to new key, with at least one"
+        )
     for old, new in document.items():
         if not isinstance(new, str) or not old or not new:
             raise RuleError(
-                f"{name}: {old!r} is mapped to {new!r}; both must be keys",
+                f"{name}: {old!r} is mapped to {new!r}; both must be non-empty strings",
                 hint='in TOML, a key with dots needs quotes: "conv1.weight" = "embed1.weight"',
             )
     return KeyMap(name, document)

@@ -1,11 +1,12 @@
 """Operations on tensors whose names do not map one to one: split, stack, transpose and others.
 
 Each finds its tensors by regular expressions like a rename rule, and names what it makes by
-substitution: what was matched is replaced, the rest of the key stays. Nothing is worked out
-here; the plan says what the new tensors are made of.
+substitution: the match is replaced, the rest of the key stays. Nothing is computed here; the plan
+says what the new tensors are made of.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +21,23 @@ from ckpt.rules.expressions import (
     squeezed,
     unsqueezed,
 )
+from ckpt.rules.patterns import Match
 from ckpt.rules.planned import Planned
 from ckpt.rules.substitution import RenameRule
 
 MOST_PARTS = 100_000  # of one tensor
-INDEX = "\x00"  # where the number of a part stands in a name, which has no such letter itself
+INDEX = "\x00"  # where the number of a part goes in a name, which never contains this character
+
+Parts = Callable[[Expression], Sequence[Expression]]
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What they share."""
+    """The common part of all operations.
+
+    Attributes:
+        spec: The operation as in a rule file, the verb first.
+    """
 
     spec: Mapping[str, Any]
 
@@ -37,261 +45,218 @@ class Operation:
     def text(self) -> str:
         """What to call it in messages: its verb, and what it looks for."""
         verb, wanted = next(iter(self.spec.items()))
-        wanted = wanted if isinstance(wanted, str) else wanted[0]
-        return f"{verb} '{wanted}'"
+        return f"{verb} '{wanted if isinstance(wanted, str) else wanted[0]}'"
+
+    @contextmanager
+    def naming(self, key: str) -> Iterator[None]:
+        """Put the operation and a key before the message of a `PlanError`."""
+        try:
+            yield
+        except PlanError as error:
+            raise PlanError(f"{self.text}: {key}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
-class Changed(Operation):
-    """One tensor becomes another under the same key: transpose, reshape, cast and the like.
+class ForEach(Operation):
+    """An operation on one tensor at a time.
 
     Attributes:
-        spec: It, as a rule file has it.
-        finds: The rule whose OLD finds the tensors; its NEW is not used.
-        change: What becomes of one.
+        finds: The rule whose OLD finds the tensors.
+        make: What takes the place of a tensor that was found.
     """
 
     finds: RenameRule
-    change: Callable[[Expression], Expression]
+    make: Callable[[Planned], Sequence[Planned]]
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`."""
-        return [self._changed(each) if self.finds.search(each.key) else each for each in tensors]
+        """Put what `make` gives in the place of every tensor that is found."""
+        after: list[Planned] = []
+        for tensor in tensors:
+            if self.finds.search(tensor.key) is None:
+                after.append(tensor)
+            else:
+                with self.naming(tensor.key):
+                    after += self.make(tensor)
+        return after
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
+        """OLD, if it found nothing."""
         return None if changed else self.finds.old
 
-    def _changed(self, tensor: Planned) -> Planned:
-        try:
-            return Planned(tensor.key, self.change(tensor.made_of), tensor.rules)
-        except PlanError as error:
-            raise PlanError(f"{self.text}: {tensor.key}: {error}") from error
+
+def change_each(
+    spec: Mapping[str, Any], finds: RenameRule, change: Callable[[Expression], Expression]
+) -> ForEach:
+    """A tensor becomes another under the same key: transpose, reshape, cast and the like."""
+    return ForEach(spec, finds, lambda t: [Planned(t.key, change(t.made_of), t.rules)])
 
 
-@dataclass(frozen=True, slots=True)
-class Split(Operation):
-    """One tensor becomes several, its parts along a dimension, or copies of it.
+def split_each(spec: Mapping[str, Any], into: Sequence[RenameRule], parts: Parts) -> ForEach:
+    """A tensor becomes several: its parts along a dimension, or copies of it.
 
-    Attributes:
-        spec: It, as a rule file has it.
+    Args:
+        spec: The operation as in a rule file.
         into: A rule for each part, all with the same OLD.
         parts: The parts of one tensor.
     """
 
-    into: tuple[RenameRule, ...]
-    parts: Callable[[Expression], Sequence[Expression]]
+    def make(tensor: Planned) -> list[Planned]:
+        return [
+            Planned(rule.apply(tensor.key), part, tensor.rules)
+            for rule, part in zip(into, parts(tensor.made_of), strict=True)
+        ]
 
-    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`."""
-        after: list[Planned] = []
-        for tensor in tensors:
-            if self.into[0].search(tensor.key) is None:
-                after.append(tensor)
-                continue
-            try:
-                parts = self.parts(tensor.made_of)
-            except PlanError as error:
-                raise PlanError(f"{self.text}: {tensor.key}: {error}") from error
-            after += (
-                Planned(rule.apply(tensor.key), part, tensor.rules)
-                for rule, part in zip(self.into, parts, strict=True)
-            )
-        return after
+    return ForEach(spec, into[0], make)
 
-    def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
-        return None if changed else self.into[0].old
+
+def unstack_each(spec: Mapping[str, Any], rule: RenameRule, dim: int) -> ForEach:
+    """A tensor becomes as many as a dimension has elements, without that dimension.
+
+    Args:
+        spec: The operation as in a rule file.
+        rule: NEW makes their names, with `INDEX` for the index.
+        dim: The dimension.
+    """
+
+    def make(tensor: Planned) -> list[Planned]:
+        made = tensor.made_of
+        along = dimension(made.shape, dim)
+        count = made.shape[along]
+        if count > MOST_PARTS:
+            raise PlanError(f"{count:,} parts, the limit is {MOST_PARTS:,}")
+        name = rule.apply(tensor.key)
+        return [
+            Planned(name.replace(INDEX, str(number)), squeezed(part, along), tensor.rules)
+            for number, part in enumerate(split(made, along, count))
+        ]
+
+    return ForEach(spec, rule, make)
+
+
+def fill_beside(
+    spec: Mapping[str, Any],
+    rule: RenameRule,
+    value: float,
+    shape: Sequence[int] | None,
+    dtype: str | None,
+) -> ForEach:
+    """A new tensor of one value is added after each tensor that is found.
+
+    Args:
+        spec: The operation as in a rule file.
+        rule: NEW makes the new name out of the name of the tensor that is found.
+        value: The value of every element.
+        shape: The new shape; None for that of the tensor that is found.
+        dtype: The new dtype; None likewise.
+    """
+
+    def make(tensor: Planned) -> list[Planned]:
+        other = tensor.made_of
+        made = filled(dtype or other.dtype, other.shape if shape is None else shape, value)
+        return [tensor, Planned(rule.apply(tensor.key), made)]
+
+    return ForEach(spec, rule, make)
 
 
 @dataclass(frozen=True, slots=True)
-class Unstack(Operation):
-    """One tensor becomes as many as a dimension has elements.
+class Join(Operation):
+    """Tensors become one: joined along a dimension, or stacked along a new one.
 
     Attributes:
-        spec: It, as a rule file has it.
-        rule: OLD finds the tensors, NEW makes their names, with `INDEX` for the index.
-        dim: The dimension, which they lack.
+        spec: The operation as in a rule file.
+        finds: The rules whose OLD finds the parts; a tensor is a part of the first that does.
+            Parts with the same new name belong together.
+        number: The number of a part, from its rule's number, counted from 1, and its match.
+        dim: The dimension.
+        stacked: Whether the dimension is new; parts are then numbered from 0.
     """
 
-    rule: RenameRule
+    finds: Sequence[RenameRule]
+    number: Callable[[int, Match], int]
     dim: int
+    stacked: bool
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`."""
-        after: list[Planned] = []
-        for tensor in tensors:
-            if self.rule.search(tensor.key) is None:
-                after.append(tensor)
-            else:
-                after += self._unstacked(tensor)
-        return after
+        """Put every joined tensor in the place of the first of its parts.
 
-    def _unstacked(self, tensor: Planned) -> list[Planned]:
-        made = tensor.made_of
-        try:
-            dim = dimension(made.shape, self.dim)
-            if made.shape[dim] > MOST_PARTS:
-                raise PlanError(f"{made.shape[dim]:,} parts, the limit is {MOST_PARTS:,}")
-            parts = split(made, dim, made.shape[dim])
-        except PlanError as error:
-            raise PlanError(f"{self.text}: {tensor.key}: {error}") from error
-        name = self.rule.apply(tensor.key)
+        Raises:
+            PlanError: A part is missing or ambiguous, or the parts do not fit together.
+        """
+        groups: dict[str, dict[int, Planned]] = {}
+        heads: dict[int, str] = {}  # the name of a joined tensor, by its first part
+        parts: set[int] = set()
+        for tensor in tensors:
+            found = self._found(tensor.key)
+            if found is None:
+                continue
+            name, number = found
+            if name not in groups:
+                heads[id(tensor)] = name
+            other = groups.setdefault(name, {}).setdefault(number, tensor)
+            if other is not tensor:
+                raise PlanError(
+                    f"{self.text}: {other.key} and {tensor.key} are both part {number} of {name}"
+                )
+            parts.add(id(tensor))
+        whole = {name: self._joined(name, group) for name, group in groups.items()}
         return [
-            Planned(name.replace(INDEX, str(number)), squeezed(part, dim), tensor.rules)
-            for number, part in enumerate(parts)
+            whole[heads[id(tensor)]] if id(tensor) in heads else tensor
+            for tensor in tensors
+            if id(tensor) in heads or id(tensor) not in parts
         ]
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
-        return None if changed else self.rule.old
+        """The first OLD, if nothing was joined."""
+        return None if changed else self.finds[0].old
+
+    def _found(self, key: str) -> tuple[str, int] | None:
+        """The name of the joined tensor, and the number of the part in it."""
+        for number, rule in enumerate(self.finds, start=1):
+            match = rule.search(key)
+            if match is not None:
+                return rule.apply(key), self.number(number, match)
+        return None
+
+    def _joined(self, name: str, group: Mapping[int, Planned]) -> Planned:
+        numbers = range(len(group)) if self.stacked else range(1, len(self.finds) + 1)
+        absent = next((number for number in numbers if number not in group), None)
+        if absent is not None:
+            old = "" if self.stacked else f", '{self.finds[absent - 1].old}'"
+            raise PlanError(f"{self.text}: {name} lacks part {absent}{old}")
+        with self.naming(name):
+            parts = [group[number].made_of for number in numbers]
+            if self.stacked:
+                parts = [unsqueezed(part, self.dim) for part in parts]
+            made = joined(parts, self.dim)
+        rules = {number for part in group.values() for number in part.rules}
+        return Planned(name, made, tuple(sorted(rules)))
 
 
-@dataclass(frozen=True, slots=True)
-class Concat(Operation):
-    """Several tensors become one, joined along a dimension in the order of the rules.
+def stack(spec: Mapping[str, Any], rule: RenameRule, dim: int) -> Join:
+    """Tensors with a number in their names become one, along a new dimension in that order.
 
-    Attributes:
-        spec: It, as a rule file has it.
-        parts: A rule for each part; those whose results have one name belong together.
-        dim: Along which.
-    """
-
-    parts: tuple[RenameRule, ...]
-    dim: int
-
-    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`."""
-        groups: dict[str, dict[int, Planned]] = {}
-        for tensor in tensors:
-            for number, rule in enumerate(self.parts):
-                if rule.search(tensor.key) is not None:
-                    group = groups.setdefault(rule.apply(tensor.key), {})
-                    if number in group:
-                        raise PlanError(
-                            f"{self.text}: {group[number].key} and {tensor.key} would both be "
-                            f"part {number + 1} of {rule.apply(tensor.key)}"
-                        )
-                    group[number] = tensor
-                    break
-        for name, group in groups.items():
-            for number, rule in enumerate(self.parts):
-                if number not in group:
-                    raise PlanError(
-                        f"{self.text}: {name} lacks its part {number + 1}, '{rule.old}'"
-                    )
-        return _with_joined(self.text, tensors, groups, self.dim)
-
-    def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
-        return None if changed else self.parts[0].old
-
-
-@dataclass(frozen=True, slots=True)
-class Stack(Operation):
-    """Tensors with a number in their names become one, with a new dimension of that order.
-
-    Attributes:
-        spec: It, as a rule file has it.
-        rule: Its first group holds the number; those whose results have one name belong together.
+    Args:
+        spec: The operation as in a rule file.
+        rule: Its first group matches the number.
         dim: The new dimension.
     """
 
-    rule: RenameRule
-    dim: int
+    def number(_rule: int, match: Match) -> int:
+        digits = (match[1] if match.re.groups else "") or ""
+        if not digits.isdecimal():
+            raise PlanError(f"stack '{rule.old}': the first group of '{rule.old}' is not a number")
+        return int(digits)
 
-    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`."""
-        groups: dict[str, dict[int, Planned]] = {}
-        for tensor in tensors:
-            match = self.rule.search(tensor.key)
-            if match is None:
-                continue
-            digits = match[1] if match.re.groups else ""
-            if not (digits or "").isdecimal():
-                raise PlanError(f"{self.text}: the first group of '{self.rule.old}' is no number")
-            group = groups.setdefault(self.rule.apply(tensor.key), {})
-            if group.setdefault(int(digits), tensor) is not tensor:
-                raise PlanError(f"{self.text}: two tensors of number {digits}: {tensor.key}")
-        for name, group in groups.items():
-            absent = next((number for number in range(len(group)) if number not in group), None)
-            if absent is not None:
-                raise PlanError(f"{self.text}: {name} lacks number {absent}")
-        return _with_joined(self.text, tensors, groups, self.dim, stacked=True)
-
-    def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
-        return None if changed else self.rule.old
+    return Join(spec, (rule,), number, dim, stacked=True)
 
 
-def _with_joined(
-    text: str,
-    tensors: Sequence[Planned],
-    groups: dict[str, dict[int, Planned]],
-    dim: int,
-    *,
-    stacked: bool = False,
-) -> list[Planned]:
-    """The tensors with each group joined, in the place of its first."""
-    whole: dict[int, Planned] = {}
-    place = {id(tensor): number for number, tensor in enumerate(tensors)}
-    gone = {id(part) for group in groups.values() for part in group.values()}
-    for name, group in groups.items():
-        parts = [group[number].made_of for number in sorted(group)]
-        try:
-            parts = [unsqueezed(part, dim) for part in parts] if stacked else parts
-            made = joined(parts, dim)
-        except PlanError as error:
-            raise PlanError(f"{text}: {name}: {error}") from error
-        first = min(group.values(), key=lambda part: place[id(part)])
-        rules = {number for part in group.values() for number in part.rules}
-        whole[id(first)] = Planned(name, made, tuple(sorted(rules)))
-    return [
-        whole.get(id(tensor), tensor)
-        for tensor in tensors
-        if id(tensor) not in gone or id(tensor) in whole
-    ]
+def concat(spec: Mapping[str, Any], parts: Sequence[RenameRule], dim: int) -> Join:
+    """Tensors become one, joined along a dimension in the order of the rules."""
+    return Join(spec, parts, lambda rule, _match: rule, dim, stacked=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Fill(Operation):
-    """A new tensor of one value beside each of some others.
-
-    Attributes:
-        spec: It, as a rule file has it.
-        rule: OLD finds those others, NEW makes the new name out of theirs.
-        value: Every element.
-        shape: None for that of the other.
-        dtype: None for that of the other.
-    """
-
-    rule: RenameRule
-    value: float
-    shape: tuple[int, ...] | None
-    dtype: str | None
-
-    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`."""
-        after: list[Planned] = []
-        for tensor in tensors:
-            after.append(tensor)
-            if self.rule.search(tensor.key) is not None:
-                other = tensor.made_of
-                shape = other.shape if self.shape is None else self.shape
-                try:
-                    made = filled(self.dtype or other.dtype, shape, self.value)
-                except PlanError as error:
-                    raise PlanError(f"{self.text}: {tensor.key}: {error}") from error
-                after.append(Planned(self.rule.apply(tensor.key), made))
-        return after
-
-    def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
-        return None if changed else self.rule.old
-
-
-def copies(count: int, *, tied: bool) -> Callable[[Expression], Sequence[Expression]]:
-    """The tensor `count` times: with bytes of its own each time, or tied."""
+def copies(count: int, *, tied: bool) -> Parts:
+    """A tensor `count` times: tied, or every copy with bytes of its own."""
 
     def parts(of: Expression) -> Sequence[Expression]:
         return [of, *(of if tied else Copied(of) for _ in range(count - 1))]

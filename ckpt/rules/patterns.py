@@ -1,6 +1,6 @@
-"""Regular expressions that somebody typed, run by `regex`, whose timeout bounds a bad one.
+"""Regular expressions that a user typed, run by `regex`, whose timeout stops a bad one.
 
-Bounded for one key, and for all keys of a checkpoint together.
+The time is limited for one key, and for all keys of a checkpoint together.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from ckpt.errors import RuleError
 
 MATCH_SECONDS = 0.5  # for one key
 SLOW_SECONDS = 10.0  # for all keys that are slow
-_SLOW = 0.0001  # a usual match takes a fiftieth of that
+_SLOW = 0.0001  # a normal match takes a fiftieth of that
 
 Match = regex.Match[str]
 _T = TypeVar("_T")
 
 
 class Pattern:
-    """One of them.
+    """A compiled regular expression.
 
     Args:
         source: The regular expression.
-        name: What to call what it belongs to in messages, e.g. ``rule 'conv->embed'``.
-        shown: The part of `source` that somebody typed; None for all of it.
-        hint: What to do if it cannot be read.
+        name: The name of its rule in messages, e.g. ``rule 'conv->embed'``.
+        shown: The part of `source` that the user typed; None for all of it.
+        hint: The hint of the error if it is invalid.
 
     Raises:
-        RuleError: It cannot be read.
+        RuleError: It is invalid.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Pattern:
             text = source if shown is None else shown
             why = str(error) or "too large"
             raise RuleError(
-                f"{name}: '{text:.200}' is no regular expression: {why:.200}", hint=hint
+                f"{name}: '{text:.200}' is not a valid regular expression: {why:.200}", hint=hint
             ) from error
 
     @property
@@ -76,18 +76,20 @@ class Pattern:
         try:
             found = run()
         except TimeoutError as error:
-            raise self._too_long(f"{MATCH_SECONDS} s on a key of {len(key):,} letters") from error
+            raise self._failed(
+                f"took over {MATCH_SECONDS} s on a key of {len(key):,} characters"
+            ) from error
         except (MemoryError, RecursionError) as error:
-            raise self._too_long(f"the memory on a key of {len(key):,} letters") from error
+            raise self._failed(f"ran out of memory on a key of {len(key):,} characters") from error
         took = perf_counter() - begin
         if took > _SLOW:
             self._slow += took
             if self._slow > SLOW_SECONDS:
-                raise self._too_long(f"{SLOW_SECONDS:g} s")
+                raise self._failed(f"took over {SLOW_SECONDS:g} s")
         return found
 
-    def _too_long(self, what: str) -> RuleError:
+    def _failed(self, how: str) -> RuleError:
         return RuleError(
-            f"{self._name} took over {what}",
-            hint="a repeat inside a repeat, like (a+)+, is the usual reason",
+            f"{self._name} {how}",
+            hint="a repeat inside a repeat, like (a+)+, is the usual cause",
         )

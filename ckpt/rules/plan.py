@@ -1,7 +1,7 @@
 """The plan: what a list of rules does to the tensors of a checkpoint, before anything is written.
 
-Rules apply in the order given, each to the result of the one before.
-Laws: no two keys end up with one name; every rule changed something; the order is kept; every
+Rules apply in the order given, tensor to the result of the one before.
+Laws: no two keys end up with the same name; every rule changed something; the order is kept; every
 tensor of the source goes into the result or is named as dropped.
 """
 
@@ -23,7 +23,7 @@ _NAMES = (RenameRule, AtOnce, KeyMap, Strip, Add, Unwrap)  # rules that give nam
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """What becomes of one key. `rules` are the numbers, from 1, of the rules that changed it."""
+    """The old and new name of one key, and the numbers, from 1, of the rules that changed it."""
 
     old: str
     new: str
@@ -32,7 +32,7 @@ class KeyChange:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A tensor that is left out, and the number of the rule that did it."""
+    """A tensor that is not in the result, and the number of the rule that dropped it."""
 
     key: str
     rule: int
@@ -40,13 +40,13 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What becomes of every tensor.
+    """The result of the rules, tensor by tensor.
 
     Attributes:
-        rules: Their texts.
-        tensors: Of the result, in order.
-        dropped: Tensors of the source that are in none of them.
-        aliases: New names of what is named elsewhere and is no tensor by itself.
+        rules: The texts of the rules.
+        tensors: The tensors of the result, in order.
+        dropped: The tensors of the source that went into none of them.
+        aliases: Old name to new, for names that refer to a tensor stored under another key.
     """
 
     rules: tuple[str, ...]
@@ -58,24 +58,24 @@ class Plan:
     def changes(self) -> tuple[KeyChange, ...]:
         """The tensors that keep their elements, with their old and new keys."""
         return tuple(
-            KeyChange(each.made_of.key, each.key, each.rules)
-            for each in self.tensors
-            if isinstance(each.made_of, Source)
+            KeyChange(tensor.made_of.key, tensor.key, tensor.rules)
+            for tensor in self.tensors
+            if isinstance(tensor.made_of, Source)
         )
 
     @property
     def renamed(self) -> tuple[KeyChange, ...]:
-        """Those that get another name."""
+        """The changes that give another name."""
         return tuple(change for change in self.changes if change.old != change.new)
 
     @property
     def made(self) -> tuple[Planned, ...]:
         """The tensors that an operation makes."""
-        return tuple(each for each in self.tensors if not isinstance(each.made_of, Source))
+        return tuple(tensor for tensor in self.tensors if not isinstance(tensor.made_of, Source))
 
     @property
     def is_rename(self) -> bool:
-        """Whether it gives names and does nothing else: no tensor made, dropped or twice there."""
+        """Whether only names change: no tensor is made, dropped or duplicated."""
         return not self.made and not self.dropped and len(self.new_keys) == len(self.tensors)
 
     @property
@@ -83,22 +83,27 @@ class Plan:
         """Old key to new key, of the tensors that keep their elements."""
         return {change.old: change.new for change in self.changes}
 
+    @property
+    def entries_after(self) -> list[TensorEntry]:
+        """The tensors of the result, as far as a plan says: keys, dtypes, shapes."""
+        return [TensorEntry(t.key, t.made_of.dtype, t.made_of.shape) for t in self.tensors]
+
     def touched(self, number: int) -> int:
-        """How many tensors of the result the rule of this number had a part in, or dropped."""
-        return sum(number in each.rules for each in self.tensors) + sum(
-            number == each.rule for each in self.dropped
+        """How many tensors the rule with this number changed, made or dropped."""
+        return sum(number in tensor.rules for tensor in self.tensors) + sum(
+            number == dropped.rule for dropped in self.dropped
         )
 
 
 def plan_renames(keys: Iterable[str], rules: Sequence[Rule]) -> Plan:
-    """Work out the new name of every key, in the order of `keys`, where names are all that counts.
+    """Work out the new name of every key, in the order of `keys`, without dtypes and shapes.
 
     Args:
         keys: Keys of the state_dict, unique, e.g. ``_orig_mod.fc1.weight``.
         rules: Applied first to last.
 
     Raises:
-        PlanError: See `plan_tensors`.
+        PlanError: As in `plan_tensors`.
     """
     return plan_tensors([TensorEntry(key, "uint8", ()) for key in keys], rules)
 
@@ -106,34 +111,34 @@ def plan_renames(keys: Iterable[str], rules: Sequence[Rule]) -> Plan:
 def plan_tensors(
     entries: Iterable[TensorEntry], rules: Sequence[Rule], *, aliases: Sequence[str] = ()
 ) -> Plan:
-    """Work out what becomes of every tensor, in the order of `entries`.
+    """Work out the tensors of the result, in the order of `entries`.
 
     Args:
-        entries: Of the state_dict, their keys unique.
+        entries: The entries of the state_dict; their keys are unique.
         rules: Applied first to last.
-        aliases: Names that stand elsewhere; rules that give names change them as well.
+        aliases: Names that refer to a tensor stored under another key; rules rename them too.
 
     Raises:
-        KeyCollisionError: Two keys end up with one name; the message shows both.
+        KeyCollisionError: Two keys end up with the same name; the message shows both.
         UnmatchedRuleError: A rule, or a line of a map, changed nothing.
         PlanError: A key would become empty or get an empty part, an operation does not fit a
             shape, or no tensor is left.
         RuleError: A rule could not be run on a key.
     """
-    tensors = [Planned(each.key, Source(each.key, each.dtype, each.shape)) for each in entries]
+    tensors = [Planned(entry.key, Source(entry.key, entry.dtype, entry.shape)) for entry in entries]
     named = [Planned(name, Source(name, "uint8", ())) for name in aliases]
     before = tensors
     dropped: list[Dropped] = []
     for number, rule in enumerate(rules, start=1):
-        # What gives names sees all of them together; what makes tensors has no use for aliases.
+        # Rules on names see tensors and aliases together; operations see tensors alone.
         known = [*tensors, *named] if isinstance(rule, _NAMES) else tensors
         ran = _credited(known, rule.run(known), number)
         changed = len(ran) != len(known) or any(
             old is not new for old, new in zip(known, ran, strict=True)
         )
-        missing = rule.unmatched([each.key for each in known], changed)
+        missing = rule.unmatched([tensor.key for tensor in known], changed)
         if missing is not None:
-            raise _unmatched(number, rule, missing, [each.key for each in known])
+            raise _unmatched(number, rule, missing, [tensor.key for tensor in known])
         if known is not tensors:
             ran, named = ran[: len(tensors)], ran[len(tensors) :]
         dropped += _gone(tensors, ran, number)
@@ -144,34 +149,37 @@ def plan_tensors(
         _expect_key(tensor, rules)
     _expect_distinct(before, [*tensors, *named], rules)
     texts = tuple(rule.text for rule in rules)
-    followed = {old: each.key for old, each in zip(aliases, named, strict=True) if old != each.key}
+    followed = {
+        old: tensor.key for old, tensor in zip(aliases, named, strict=True) if old != tensor.key
+    }
     return Plan(texts, tuple(tensors), tuple(dropped), followed)
 
 
 def _credited(before: Sequence[Planned], after: Sequence[Planned], number: int) -> list[Planned]:
-    """The tensors after a rule, with its number where it made them another."""
+    """The tensors after a rule, with its number on those that it changed."""
     same = {id(tensor) for tensor in before}
     return [
-        each if id(each) in same else replace(each, rules=(*each.rules, number)) for each in after
+        tensor if id(tensor) in same else replace(tensor, rules=(*tensor.rules, number))
+        for tensor in after
     ]
 
 
 def _gone(before: Sequence[Planned], after: Sequence[Planned], number: int) -> list[Dropped]:
-    """What was in `before` and is in none of `after`."""
-    if len(before) == len(after) and all(isinstance(each.made_of, Source) for each in after):
+    """The sources that are in `before` and in none of `after`."""
+    if len(before) == len(after) and all(isinstance(tensor.made_of, Source) for tensor in after):
         return []
-    left = {key for each in after for key in sources_of(each.made_of)}
-    keys = dict.fromkeys(key for each in before for key in sources_of(each.made_of))
+    left = {key for tensor in after for key in sources_of(tensor.made_of)}
+    keys = dict.fromkeys(key for tensor in before for key in sources_of(tensor.made_of))
     return [Dropped(key, number) for key in keys if key not in left]
 
 
 def _unmatched(number: int, rule: Rule, missing: str, keys: Sequence[str]) -> UnmatchedRuleError:
     if isinstance(rule, KeyMap):
-        text = f"{rule.text}: {missing!r} is none of the {len(keys):,} keys, and no module"
+        text = f"{rule.text}: {missing!r} is not one of the {len(keys):,} keys and not a module"
     elif isinstance(rule, RenameRule):
         text = f"rule {number} '{rule.text}' changes none of the {len(keys):,} keys"
     else:
-        text = f"rule {number}, {rule.text}: {missing!r} finds none of the {len(keys):,} keys"
+        text = f"rule {number}, {rule.text}: {missing!r} matches none of the {len(keys):,} keys"
     return UnmatchedRuleError(text, hint=_nearest(missing, keys))
 
 
@@ -180,7 +188,7 @@ def _nearest(wanted: str, keys: Sequence[str]) -> str | None:
 
     depth = wanted.count(".") + 1
     found: dict[str, None] = {}
-    # Compare with as many leading parts of each key as were asked for, too.
+    # Compare with the beginning of every key, too, as many parts as `wanted` has.
     heads = {".".join(key.split(".")[:depth]): key for key in reversed(keys)}
     for match in get_close_matches(wanted, list(dict.fromkeys([*heads, *keys])), n=3, cutoff=0.5):
         found[heads.get(match, match)] = None
@@ -195,7 +203,7 @@ def _expect_key(tensor: Planned, rules: Sequence[Rule]) -> None:
         raise PlanError(
             f"{' and '.join(map(repr, olds[:2])) or 'a new tensor'} would become {tensor.key!r} "
             f"({_blame(tensor, rules)}), which has an empty part",
-            hint="match the dot as well, or name what stays",
+            hint="match the dot as well, or write the part that stays",
         )
 
 
@@ -210,7 +218,7 @@ def _expect_distinct(
                 f"two keys would become {tensor.key!r}: "
                 f"{_origin(other)} ({_blame(other, rules)}) and "
                 f"{_origin(tensor)} ({_blame(tensor, rules)})",
-                hint=_way_out([each.key for each in before], rules),
+                hint=_way_out([tensor.key for tensor in before], rules),
             )
 
 
@@ -227,7 +235,7 @@ def _blame(tensor: Planned, rules: Sequence[Rule]) -> str:
 
 
 def _way_out(keys: Sequence[str], rules: Sequence[Rule]) -> str | None:
-    """A rule that keeps the number, where that is what was lost and it can be shown to help."""
+    """The rule that keeps the number, if a lost number is the cause and keeping it helps."""
     renames = [rule for rule in rules if isinstance(rule, RenameRule)]
     for number, rule in enumerate(renames):
         if len(renames) < len(rules) or r"\d" not in rule.old or "(" in rule.old:
@@ -236,7 +244,7 @@ def _way_out(keys: Sequence[str], rules: Sequence[Rule]) -> str | None:
         text = f"{rule.old.replace(digits, f'({digits})', 1)}->{rule.new}{{1}}"
         try:
             better = [*renames[:number], parse_rule(text), *renames[number + 1 :]]
-            landed = {reduce(lambda name, each: each.apply(name), better, key) for key in keys}
+            landed = {reduce(lambda name, rule: rule.apply(name), better, key) for key in keys}
         except RuleError:
             continue
         if len(landed) == len(keys):

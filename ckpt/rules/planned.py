@@ -1,4 +1,4 @@
-"""A tensor of the result, as a plan has it; and what every rule can do."""
+"""A tensor of the result, as a plan describes it; and the protocol of all rules."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +13,8 @@ class Planned:
 
     Attributes:
         key: Its key.
-        made_of: What it is made of; `Source` for one that keeps its elements.
-        rules: The numbers, from 1, of the rules that had a part in it.
+        made_of: The expression that makes it; `Source` for a tensor that keeps its elements.
+        rules: The numbers, from 1, of the rules that made or changed it.
     """
 
     key: str
@@ -27,22 +27,22 @@ class Rule(Protocol):
 
     @property
     def text(self) -> str:
-        """What to call it in messages and in the record."""
+        """Its name in messages and in the record."""
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """What it looks for and does not find.
+        """What it looks for and does not find; None if it finds everything.
 
         Args:
-            keys: Before it ran.
+            keys: The keys before it ran.
             changed: Whether it changed anything.
         """
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """The tensors after it; those that it leaves alone are the very same objects."""
+        """The tensors after the rule; tensors that it leaves alone stay the same Python objects."""
 
 
 def with_keys(tensors: Sequence[Planned], rename: Callable[[str], str]) -> list[Planned]:
-    """The tensors with other keys."""
+    """The tensors with renamed keys; a tensor that keeps its key stays the same object."""
     after = []
     for tensor in tensors:
         key = rename(tensor.key)

@@ -1,9 +1,9 @@
-"""Prefixes: cut off, put before, and the wrappers that torch and trainers put around a module.
+"""Prefixes: remove or add one, and remove those of the wrappers of torch and of trainers.
 
 Sources of the wrappers: torch 2.13, `DataParallel` and `DistributedDataParallel` (`module.`),
 `torch.compile` (`_orig_mod.`), FSDP (`_fsdp_wrapped_module.`), activation checkpointing
 (`_checkpoint_wrapped_module.`), `AveragedModel` (`module.` and `n_averaged`); Lightning, whose
-module mostly calls its network `model`.
+module usually calls its network `model`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ from functools import partial
 from ckpt.errors import PlanError
 from ckpt.rules.planned import Planned, with_keys
 
-# Attributes that no network of a person has: cut out wherever they stand.
+# Attributes that no hand-written network has: removed anywhere in a key.
 _ANYWHERE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-_MODULE = "module"  # of a parallel wrapper at the start of a key, or beside one of the above
-# What a trainer calls the network that it holds, if all else is a second copy of it.
+_MODULE = "module"  # of a parallel wrapper: at the start of a key, or next to one of the above
+# The names of the network in a trainer, if everything else is a second copy of it.
 _HOLDERS = ("model.", "network.", "net.", "state_dict.")
-# A second copy of the same network keeps its prefix, and so stays apart.
+# A second copy of the network keeps its prefix, and so stays separate.
 _COPIES = (
     *("ema.", "ema_model.", "model_ema.", "averaged_model.", "teacher.", "target."),
     "n_averaged",
@@ -27,75 +27,75 @@ _COPIES = (
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Cut a prefix off the keys that have it; see `ckpt.rules.planned.Rule`."""
+    """Remove a prefix from the keys that have it."""
 
     prefix: str
 
     @property
     def text(self) -> str:
-        """What to call it in messages."""
+        """Its name in messages."""
         return f"strip {self.prefix}"
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`."""
+        """The tensors without the prefix."""
         return with_keys(tensors, lambda key: key.removeprefix(self.prefix))
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
+        """The prefix, if no key has it."""
         return None if changed else self.prefix
 
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """Put a prefix before every key; see `ckpt.rules.planned.Rule`."""
+    """Add a prefix to every key."""
 
     prefix: str
 
     @property
     def text(self) -> str:
-        """What to call it in messages."""
+        """Its name in messages."""
         return f"add {self.prefix}"
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`.
+        """The tensors with the prefix.
 
         Raises:
-            PlanError: All keys have it already.
+            PlanError: All keys already have it.
         """
         if tensors and all(tensor.key.startswith(self.prefix) for tensor in tensors):
-            raise PlanError(f"all {len(tensors):,} keys begin with {self.prefix!r} already")
+            raise PlanError(f"all {len(tensors):,} keys already begin with {self.prefix!r}")
         return with_keys(tensors, lambda key: self.prefix + key)
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
+        """Nothing: every key can get a prefix."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Unwrap:
-    """Take the wrappers off, in any order and number; see `ckpt.rules.planned.Rule`."""
+    """Remove wrappers, in any order and number."""
 
     text: str = "unwrap"
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`."""
+        """The tensors without the wrappers."""
         after = with_keys(tensors, unwrapped)
         holder = _holder(tensor.key for tensor in after)
         return after if holder is None else with_keys(after, partial(_without, holder))
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
+        """The prefix, if no key has it."""
         return None if changed else "module."
 
 
 def unwrapped(key: str) -> str:
-    """One key without the wrappers that can be told from it alone.
+    """One key without the wrappers that can be recognised from it alone.
 
     E.g. ``module._orig_mod.fc.weight`` gives ``fc.weight``, and ``model._orig_mod.fc.weight``
     gives ``model.fc.weight``.
     """
     kept: list[str] = []
-    wrapped = True  # at the start, or right behind a wrapper
+    wrapped = True  # at the start, or right after a wrapper
     parts = key.split(".")
     for number, part in enumerate(parts):
         before_wrapper = parts[number + 1 : number + 2] != [] and parts[number + 1] in _ANYWHERE
@@ -123,7 +123,7 @@ def wrappers_of(old: str, new: str) -> list[str]:
 
 
 def _holder(keys: Iterable[str]) -> str | None:
-    """The name under which all keys stand that are not a second copy's."""
+    """The prefix that all keys have, except those of second copies."""
     own = [key for key in keys if not key.startswith(_COPIES)]
     for holder in _HOLDERS:
         if own and all(key.startswith(holder) and key != holder for key in own):

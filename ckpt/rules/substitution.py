@@ -1,8 +1,8 @@
 r"""Rename rules: one instruction each, `OLD->NEW`, and how it changes one key.
 
 OLD is a Python regular expression, substituted everywhere it matches in the key; in NEW,
-``\1`` or ``{1}`` stands for a group and ``{1+1}`` for its number with arithmetic done on it.
-`OLD=NEW` means the same and needs no quotes in a shell. Nothing but the matched span changes.
+``\1`` or ``{1}`` is a group and ``{1+1}`` is its number plus one.
+`OLD=NEW` means the same and needs no quotes in a shell. Only the matched span changes.
 No file, no tensor, no torch.
 """
 
@@ -16,10 +16,10 @@ from ckpt.errors import PlanError, RuleError
 from ckpt.rules.patterns import Match, Pattern
 from ckpt.rules.planned import Planned, with_keys
 
-KEY_CHARACTERS = 65_536  # a longer result is refused: no model has such a key
+KEY_CHARACTERS = 65_536  # a longer result is an error: no model has such a key
 
 _ARROW = regex.compile(r"=>|->")
-# An equals sign that is no part of a lookaround, `(?=…)` or `(?<=…)`.
+# An equals sign that is not part of a lookaround, `(?=…)` or `(?<=…)`.
 _EQUALS = regex.compile(r"(?<!\(\?)(?<!\(\?<)=")
 _PART = regex.compile(
     r"\\(?P<group>\d{1,2})"
@@ -35,11 +35,11 @@ class RenameRule:
     """One rule, ready to run.
 
     Attributes:
-        text: As it was typed, for messages and for the record.
+        text: The rule as it was typed, for messages and for the record.
         old: The part before the arrow.
         new: The part after it.
-        literal: Whether both are taken as they are.
-        word: Whether whole dotted parts are matched only.
+        literal: Whether both are literal text.
+        word: Whether only whole dotted parts match.
     """
 
     text: str
@@ -51,30 +51,30 @@ class RenameRule:
     word: bool = False
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """See `ckpt.rules.planned.Rule`.
+        """The tensors with every match in their keys replaced.
 
         Raises:
-            PlanError: All that it would change has the new form already.
+            PlanError: All keys that it would change already have the new form.
         """
         after = with_keys(tensors, self.apply)
         changed = [new.key for old, new in zip(tensors, after, strict=True) if old is not new]
         before = [old.key for old, new in zip(tensors, after, strict=True) if old is not new]
         if changed and all(map(self.is_applied, before)):
             raise PlanError(
-                f"rule '{self.text}' was applied already: {before[0]} would become {changed[0]}",
-                hint="--map FILE renames keys all the same",
+                f"rule '{self.text}' was already applied: {before[0]} would become {changed[0]}",
+                hint="--map FILE renames keys anyway",
             )
         return after
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """See `ckpt.rules.planned.Rule`."""
+        """OLD, if it matched nothing."""
         return None if changed else self.old
 
     def apply(self, key: str) -> str:
-        """The key with every match replaced; the key itself where nothing matches.
+        """The key with every match replaced.
 
         Raises:
-            RuleError: The pattern ran too long, or the result is no possible key.
+            RuleError: The pattern ran too long, or the result is too long for a key.
         """
         made = 0
 
@@ -96,11 +96,11 @@ class RenameRule:
         return self._pattern.search(key, position)
 
     def expand(self, match: Match) -> str:
-        """What takes the place of a match."""
+        """The replacement of a match."""
         return "".join(part(match) for part in self._parts)
 
     def is_applied(self, key: str) -> bool:
-        """Whether every match stands inside what would take its place.
+        """Whether every match is already inside its own replacement.
 
         E.g. `layers` in ``encoder.layers.0``, for the rule `layers->encoder.layers`.
         """
@@ -115,13 +115,13 @@ class RenameRule:
 
 
 def expect_length(letters: int, text: str) -> None:
-    """Refuse a result that no key can be, while it is made.
+    """Refuse a key that is too long, while it is being made.
 
     Raises:
         RuleError: It is too long.
     """
     if letters > KEY_CHARACTERS:
-        raise RuleError(f"rule '{text:.200}' makes a key of over {KEY_CHARACTERS:,} letters")
+        raise RuleError(f"rule '{text:.200}' makes a key of over {KEY_CHARACTERS:,} characters")
 
 
 def parse_rule(text: str, *, literal: bool = False, word: bool = False) -> RenameRule:
@@ -129,18 +129,20 @@ def parse_rule(text: str, *, literal: bool = False, word: bool = False) -> Renam
 
     Args:
         text: E.g. ``conv->embed`` or ``layers.(\d+)->blocks.{1+1}``.
-        literal: Take OLD and NEW as they are, without special characters.
+        literal: OLD and NEW are literal text.
         word: Match whole dotted parts only, with their trailing number: `conv` then
             matches in ``conv1.weight`` and not in ``deconv1.weight``.
 
     Raises:
-        RuleError: No arrow, an empty side, or a pattern that cannot be read.
+        RuleError: The rule has no arrow or an empty side, or its pattern is invalid.
     """
     old, new = _split(text)
     source = regex.escape(old) if literal else old
     if word:
         source = rf"(?<![^.])(?:{source})(?=\d*(?:\.|$))"
-    pattern = Pattern(source, name=f"rule '{text:.200}'", shown=old, hint="-F takes it literally")
+    pattern = Pattern(
+        source, name=f"rule '{text:.200}'", shown=old, hint="-F treats it as literal text"
+    )
     parts = (partial(_constant, new),) if literal else _replacement(text, new, pattern)
     return RenameRule(text, old, new, pattern, parts, literal, word)
 
@@ -150,16 +152,14 @@ def _split(text: str) -> tuple[str, str]:
     if not arrows:
         raise RuleError(f"rule '{text}' has no arrow", hint="write OLD->NEW in quotes, or OLD=NEW")
     if len(arrows) > 1:
-        raise RuleError(
-            f"rule '{text}' has {len(arrows)} arrows", hint="give each rule its own --rule"
-        )
+        raise RuleError(f"rule '{text}' has {len(arrows)} arrows", hint="write one --rule per rule")
     old, new = text[: arrows[0].start()], text[arrows[0].end() :]
     if not old:
         raise RuleError(f"rule '{text}' has nothing before the arrow")
     if not new:
         raise RuleError(
             f"rule '{text}' has nothing after the arrow",
-            hint="--strip PREFIX cuts a prefix off, --drop REGEX leaves tensors out",
+            hint="--strip PREFIX removes a prefix, --drop REGEX drops tensors",
         )
     return old, new
 
@@ -171,8 +171,8 @@ def _replacement(text: str, new: str, pattern: Pattern) -> tuple[Callable[[Match
             parts.append(partial(_constant, part["literal"]))
         elif part["odd"]:
             raise RuleError(
-                f"rule '{text}': {part['odd']!r} in '{new}' starts no group",
-                hint=r"groups are \1 or {1}, arithmetic is {1+1}; -F takes NEW literally",
+                f"rule '{text}': {part['odd']!r} in '{new}' does not begin a group",
+                hint=r"groups are \1 or {1}, arithmetic is {1+1}; -F treats NEW as literal text",
             )
         elif part["number"]:
             group = _known_group(text, int(part["number"]), pattern)
@@ -196,7 +196,7 @@ def _known_group(text: str, group: int | str, pattern: Pattern) -> int:
     if not 1 <= number <= pattern.groups:
         raise RuleError(
             f"rule '{text}' uses group {group}, its pattern has {pattern.groups}",
-            hint=r"put parentheses around what the group shall hold, e.g. layers\.(\d+)",
+            hint=r"put parentheses around the group, e.g. layers\.(\d+)",
         )
     return number
 
@@ -212,8 +212,8 @@ def _group(group: int, match: Match) -> str:
 def _sum(text: str, group: int, sign: int, addend: int, match: Match) -> str:
     digits = match[group] or ""
     if not digits.isdecimal() or len(digits) > 18:
-        raise RuleError(f"rule '{text}' does arithmetic on {digits!r:.80}, which is no number")
+        raise RuleError(f"rule '{text}' does arithmetic on {digits!r:.80}, which is not a number")
     result = sign * int(digits) + addend
     if result < 0:
-        raise RuleError(f"rule '{text}' makes {digits} into {result}, and no index is negative")
+        raise RuleError(f"rule '{text}' turns {digits} into {result}; an index cannot be negative")
     return str(result)

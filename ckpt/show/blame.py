@@ -1,4 +1,4 @@
-"""Which version changed a tensor, and when."""
+"""The versions that changed a tensor, as text and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def blame_text(found: Sequence[tuple[str, Touch]], *, width: int | None) -> str:
 
 
 def touches_text(found: Mapping[str, Sequence[Touch]], *, width: int | None) -> str:
-    """A table for each tensor, the last change first."""
+    """A table for each tensor, newest change first."""
     parts = []
     for key, touches in found.items():
         rows = [
@@ -44,7 +44,7 @@ def touches_data(found: Mapping[str, Sequence[Touch]]) -> dict[str, list[dict[st
 
 
 def _did(touch: Touch) -> str:
-    """``changed``, and what the key was before if that was another."""
+    """``changed``, with the old key if it was renamed too."""
     if touch.before in (None, touch.key):
         return touch.did
     return f"{touch.did}, was {printable(str(touch.before))}"

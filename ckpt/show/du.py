@@ -1,4 +1,4 @@
-"""What versions take of the disk, as text and as JSON."""
+"""The disk usage of versions, as text and as JSON."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ def usage_text(usage: Usage) -> str:
     ]  # fmt: skip
     headers = ["model", "version", "file", "in the store", "alone"]
     lines = [table(rows, headers, right=headers[2:]), ""]
-    ratio = f", {usage.stored / usage.copies:.0%} of it" if usage.copies else ""
-    lines.append(f"{size(usage.stored)} hold {size(usage.copies)} of files{ratio}")
+    ratio = f" ({usage.stored / usage.copies:.0%})" if usage.copies else ""
+    lines.append(f"{size(usage.stored)} stored for {size(usage.copies)} of files{ratio}")
     if usage.unneeded:
-        lines.append(f"{size(usage.unneeded)} are needed by no version")
+        lines.append(f"{size(usage.unneeded)} not needed by any version")
     return "\n".join(lines)
 
 

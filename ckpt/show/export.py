@@ -6,11 +6,11 @@ from typing import Any
 from ckpt.show.look.words import count, printable, size
 from ckpt.writing.checkpoint import Written
 
-NAMED = 5  # of what was left out
+NAMED = 5  # names in a remark
 
 
 def written_text(written: Written) -> str:
-    """Where it stands, and how large it is."""
+    """Its path and size."""
     path = printable(str(written.path))
     if written.files == 1:
         return f"wrote {path}  {size(written.size)}"
@@ -18,21 +18,18 @@ def written_text(written: Written) -> str:
 
 
 def left_out_text(left_out: Sequence[str]) -> str | None:
-    """What the new container has no place for, if there was any."""
-    if not left_out:
-        return None
-    named = ", ".join(map(printable, left_out[:NAMED]))
-    more = len(left_out) - NAMED
-    return f"left out, it has no place there: {named}" + (f" and {more:,} more" if more > 0 else "")
+    """The content that the new container cannot hold, if there was any."""
+    return f"not written (the new file cannot hold it): {_listed(left_out)}" if left_out else None
 
 
 def also_named_text(written: Written) -> str | None:
-    """Where else in the file the names followed, if there was such a place."""
-    if not written.also_named:
-        return None
-    named = ", ".join(map(printable, written.also_named[:NAMED]))
-    more = len(written.also_named) - NAMED
-    return f"renamed as well in {named}" + (f" and {more:,} more" if more > 0 else "")
+    """Other places in the file where the keys were renamed, if there were any."""
+    return f"also renamed in {_listed(written.also_named)}" if written.also_named else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(map(printable, names[:NAMED])) + more
 
 
 def written_data(written: Written) -> dict[str, Any]:

@@ -1,19 +1,19 @@
-"""What `ckpt fsck` found, and what it makes anew."""
+"""The check of an index, and an index that was rebuilt."""
 
 from typing import Any
 
 from ckpt.ops.fsck import FINE, NONE, Checked, Rebuilding
 from ckpt.registry.index import Model, Version
 from ckpt.show.look.words import count, printable
-from ckpt.show.ls import version_data
+from ckpt.show.ls import versions_data
 
 SHOWN = 20  # versions; --json has all of them
 
 
 def checked_text(checked: Checked) -> str:
-    """The verdict, and what to type."""
+    """The verdict, and the commands that help."""
     if checked.kind == NONE:
-        return "no registry here: ckpt register FILE  makes one"
+        return "no registry here: ckpt register FILE  creates one"
     if checked.kind == FINE and checked.index is not None:
         models = checked.index.models.values()
         versions = count(sum(len(model.versions) for model in models), "version")
@@ -35,17 +35,17 @@ def checked_data(checked: Checked) -> dict[str, Any]:
 
 
 def rebuilding_text(rebuilding: Rebuilding, *, written: bool) -> str:
-    """Each model with what it has, then what is new, damaged or left out."""
+    """Each model, then the new, unreadable and damaged versions."""
     result = rebuilding.result
-    models = sorted(result.index.models.values(), key=lambda each: each.name)
-    lines = [_model_text(model) for model in models] or ["no versions"]
-    lines += _listed("of manifests that nothing named, with new numbers:", result.added)
-    lines += _listed("their manifests cannot be read, ckpt verify --repair:", result.unread)
+    models = sorted(result.index.models.items())
+    lines = [_model_text(model) for _, model in models] or ["no versions"]
+    lines += _listed("found only in manifests, with new numbers:", result.added)
+    lines += _listed("with unreadable manifests (ckpt verify --repair FROM):", result.unread)
     lines += [f"not read: {printable(text)}" for text in rebuilding.damages]
     if written:
-        lines.append(f"wrote {printable(str(rebuilding.path))}; ckpt verify  hashes what it names")
+        lines.append(f"wrote {printable(str(rebuilding.path))}; ckpt verify  checks its objects")
     if rebuilding.kept:
-        lines.append(f"what stood there is {printable(str(rebuilding.kept))}")
+        lines.append(f"the damaged file is kept as {printable(str(rebuilding.kept))}")
     return "\n".join(lines)
 
 
@@ -63,28 +63,21 @@ def _listed(head: str, versions: tuple[Version, ...]) -> list[str]:
     if not versions:
         return []
     more = [f"  and {len(versions) - SHOWN:,} more"] if len(versions) > SHOWN else []
-    shown = [f"  {each.ref}  {printable(each.made_by)}  {each.created}" for each in versions]
-    return [head, *(line.rstrip() for line in shown[:SHOWN]), *more]
+    shown = (f"  {v.ref}  {printable(v.made_by)}  {v.created}".rstrip() for v in versions[:SHOWN])
+    return [head, *shown, *more]
 
 
 def rebuilding_data(rebuilding: Rebuilding, *, written: bool) -> dict[str, Any]:
     """The same for JSON."""
     result = rebuilding.result
-    every = [
-        version_data(version, model.aliases_of(version), model.tags_of(version))
-        for model in result.index.models.values()
-        for version in model.versions.values()
-    ]
+    models = result.index.models.values()
+    present = [version for model in models for version in model.versions.values()]
     return {
         "path": str(rebuilding.path),
         "written": written,
         "kept": str(rebuilding.kept) if rebuilding.kept else None,
-        "versions": every,
-        "removed": [
-            version.ref
-            for model in result.index.models.values()
-            for version in model.removed.values()
-        ],
+        "versions": versions_data(present, result.index),
+        "removed": [version.ref for model in models for version in model.removed.values()],
         "added": [version.ref for version in result.added],
         "unread": [version.ref for version in result.unread],
         "damages": list(rebuilding.damages),

@@ -1,4 +1,4 @@
-"""What `ckpt gc` would remove, or did."""
+"""The garbage that `ckpt gc` found or removed."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,18 +11,19 @@ from ckpt.show.look.words import count, size
 def garbage_text(
     garbage: Garbage, *, keep_removed: timedelta, grace: timedelta, removed: bool
 ) -> str:
-    """What goes, and what is kept although nothing needs it.
+    """The removed files, and unreferenced ones that are kept.
 
     Args:
-        garbage: What was found.
-        keep_removed: For how long removed versions were kept.
-        grace: For how long all was kept.
-        removed: Whether it is gone.
+        garbage: The garbage.
+        keep_removed: How long removed versions are kept.
+        grace: How long unreferenced files are kept.
+        removed: Whether it was removed.
     """
     lines = list(_gone(garbage, keep_removed, removed=removed))
     if garbage.young:
-        nbytes = sum(each.nbytes for each in garbage.young)
-        lines.append(f"kept {size(nbytes)} that nothing needs, as younger than {_time(grace)}")
+        lines.append(
+            f"kept {size(_young_bytes(garbage))}, unreferenced but under {_time(grace)} old"
+        )
     return "\n".join(lines)
 
 
@@ -31,12 +32,20 @@ def garbage_data(garbage: Garbage, *, removed: bool) -> dict[str, Any]:
     return {
         "removed": removed,
         "versions": [version.ref for version in garbage.forgotten],
-        "objects": sorted(each.digest for each in garbage.held if not each.is_manifest),
-        "manifests": sorted(each.digest for each in garbage.held if each.is_manifest),
+        "objects": _digests(garbage, manifests=False),
+        "manifests": _digests(garbage, manifests=True),
         "temporaries": [str(path) for path in garbage.temporaries],
         "bytes": garbage.nbytes,
-        "young_bytes": sum(each.nbytes for each in garbage.young),
+        "young_bytes": _young_bytes(garbage),
     }
+
+
+def _digests(garbage: Garbage, *, manifests: bool) -> list[str]:
+    return sorted(stored.digest for stored in garbage.objects if stored.is_manifest == manifests)
+
+
+def _young_bytes(garbage: Garbage) -> int:
+    return sum(stored.nbytes for stored in garbage.young)
 
 
 def _gone(garbage: Garbage, keep_removed: timedelta, *, removed: bool) -> Iterator[str]:
@@ -45,13 +54,13 @@ def _gone(garbage: Garbage, keep_removed: timedelta, *, removed: bool) -> Iterat
         return
     yield "removed" if removed else "would remove"
     for version in garbage.forgotten:
-        when = version.removed[:10] or "earlier"
-        yield f"  {version.ref}  rm of {when}, kept for {_time(keep_removed)}"
-    manifests = sum(each.is_manifest for each in garbage.held)
+        on = f" on {version.removed[:10]}" if version.removed else ""
+        yield f"  {version.ref}  removed{on}, kept for {_time(keep_removed)}"
+    manifests = sum(stored.is_manifest for stored in garbage.objects)
     parts = [
         count(number, noun)
         for number, noun in [
-            (len(garbage.held) - manifests, "object"),
+            (len(garbage.objects) - manifests, "object"),
             (manifests, "manifest"),
             (len(garbage.temporaries), "temporary file"),
         ]

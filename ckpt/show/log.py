@@ -13,7 +13,7 @@ def log_text(steps: Sequence[Step]) -> str:
     """The lineage, newest first."""
     text = "\n\n".join("\n".join(_step(step)) for step in steps)
     parent = steps[-1].record.get("parent")
-    return text + (f"\n  of {printable(parent['version'])}, which is gone" if parent else "")
+    return text + (f"\n  parent: {printable(parent['version'])}, deleted" if parent else "")
 
 
 def _step(step: Step) -> Iterator[str]:

@@ -28,11 +28,12 @@ def _row(version: Version, index: Index, scored: Sequence[str]) -> dict[str, str
         printable(name): metric(name, version.metrics[name]) if name in version.metrics else ""
         for name in scored
     }
+    model = index.models[version.model]
     return {
         "model": version.model,
         "version": version.label,
-        "aliases": ", ".join(index.models[version.model].aliases_of(version)),
-        "tags": ", ".join(index.models[version.model].tags_of(version)),
+        "aliases": ", ".join(model.aliases_of(version)),
+        "tags": ", ".join(model.tags_of(version)),
         "made by": printable(version.made_by),
         **scores,
         "keys": f"{version.keys:,}",
@@ -67,12 +68,8 @@ def version_data(
 
 def versions_data(versions: Sequence[Version], index: Index) -> list[dict[str, Any]]:
     """Versions for JSON."""
-    models = index.models
+    found = [(version, index.models[version.model]) for version in versions]
     return [
-        version_data(
-            version,
-            models[version.model].aliases_of(version),
-            models[version.model].tags_of(version),
-        )
-        for version in versions
+        version_data(version, model.aliases_of(version), model.tags_of(version))
+        for version, model in found
     ]

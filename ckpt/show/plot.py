@@ -1,4 +1,4 @@
-"""Curves as text, a line for each quantity, and as a picture."""
+"""Curves as text, one line per quantity, and as a picture."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -10,12 +10,12 @@ from ckpt.show.look.words import count, metric, printable
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDEST = 60  # columns; more epochs share one
-_WHAT = {"loss": "mean loss, nats", "accuracy": "accuracy, %"}
+_QUANTITIES = {"loss": "mean loss, nats", "accuracy": "accuracy, %"}
 
 
 def curves_text(several: Sequence[Curves]) -> str:
-    """A line for the loss and one for the accuracy of each run, all on one scale."""
-    return "\n\n".join("\n".join([_title(each), *_lines(each, several)]) for each in several)
+    """A line for the loss and one for the accuracy of each run, on one scale for all."""
+    return "\n\n".join("\n".join([_title(curves), *_lines(curves, several)]) for curves in several)
 
 
 def curves_data(several: Sequence[Curves]) -> dict[str, Any]:
@@ -23,18 +23,18 @@ def curves_data(several: Sequence[Curves]) -> dict[str, Any]:
     return {
         "curves": [
             {
-                "version": each.version,
-                "trained": each.trained,
-                "epochs": each.epochs,
-                "series": {name: list(values) for name, values in each.series.items()},
+                "version": curves.version,
+                "trained": curves.trained,
+                "epochs": curves.epochs,
+                "series": {name: list(values) for name, values in curves.series.items()},
             }
-            for each in several
+            for curves in several
         ]
     }
 
 
 def picture(several: Sequence[Curves], form: str) -> bytes:
-    """Loss and accuracy by epoch, the runs over each other.
+    """Draw loss and accuracy by epoch, all runs in the same axes.
 
     Args:
         several: The runs, at least one.
@@ -44,15 +44,15 @@ def picture(several: Sequence[Curves], form: str) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    # Names as text, no date and fixed ids: the same curves give the same bytes.
+    # Text instead of outlines, no date and fixed ids: equal curves give equal bytes.
     with mpl.rc_context({"svg.hashsalt": "ckpt", "svg.fonttype": "none"}):
         figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=150)
-        for axes, (name, what) in zip(figure.subplots(1, 2), _WHAT.items(), strict=True):
-            for each in several:
-                epochs = range(1, each.epochs + 1)
-                axes.plot(epochs, _values(each, name), marker=".", label=each.version)
+        for axes, (name, title) in zip(figure.subplots(1, 2), _QUANTITIES.items(), strict=True):
+            for curves in several:
+                epochs = range(1, curves.epochs + 1)
+                axes.plot(epochs, _values(curves, name), marker=".", label=curves.version)
             axes.set_xlabel("epoch")
-            axes.set_ylabel(what)
+            axes.set_ylabel(title)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(visible=True, alpha=0.3)
         axes.legend()
@@ -61,29 +61,29 @@ def picture(several: Sequence[Curves], form: str) -> bytes:
     return out.getvalue()
 
 
-def _title(each: Curves) -> str:
-    of = "" if each.trained == each.version else f", trained as {printable(each.trained)}"
-    return f"{printable(each.version)}  {count(each.epochs, 'epoch')}{of}"
+def _title(curves: Curves) -> str:
+    of = "" if curves.trained == curves.version else f", trained as {printable(curves.trained)}"
+    return f"{printable(curves.version)}  {count(curves.epochs, 'epoch')}{of}"
 
 
-def _lines(each: Curves, several: Sequence[Curves]) -> list[str]:
+def _lines(curves: Curves, several: Sequence[Curves]) -> list[str]:
     lines = []
-    for name in _WHAT:
+    for name in _QUANTITIES:
         of_all = [value for one in several for value in _values(one, name)]
-        values = _values(each, name)
+        values = _values(curves, name)
         bars = _bars(values, min(of_all), max(of_all))
-        first, last = (metric(name, each.series[name][at]) for at in (0, -1))
+        first, last = (metric(name, curves.series[name][at]) for at in (0, -1))
         lines.append(f"  {name:<8}  {first:>8}  {bars}  {last}")
     return lines
 
 
-def _values(each: Curves, name: str) -> list[float]:
+def _values(curves: Curves, name: str) -> list[float]:
     scale = 100 if name == "accuracy" else 1
-    return [value * scale for value in each.series[name]]
+    return [value * scale for value in curves.series[name]]
 
 
 def _bars(values: Sequence[float], least: float, most: float) -> str:
-    """A bar for each epoch, or for a few of them where they are many."""
+    """One bar per epoch, or per few of them if there are many."""
     columns = min(len(values), _WIDEST)
     ends = [len(values) * column // columns for column in range(columns + 1)]
     means = [sum(values[begin:end]) / (end - begin) for begin, end in pairwise(ends)]

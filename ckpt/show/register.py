@@ -1,4 +1,4 @@
-"""A version that was added: what `ckpt register`, `rename` and `train` answer."""
+"""A version that was added by `ckpt register`, `rename` or `train`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from ckpt.show.ls import version_data
 
 
 def added_text(added: Added) -> str:
-    """What became of a version that was to be added."""
+    """The version, and whether it was added."""
     version = added.version
     name = f"{version.ref}  {digest.short(version.manifest)}  {size(version.size)}"
     if not added.new:
-        return f"already there as {name}: the same bytes, nothing was added"
+        return f"already registered as {name}: the same bytes, nothing added"
     return f"registered {name}, {count(version.keys, 'key')}, {size(version.new_bytes)} new"
 
 

@@ -1,10 +1,10 @@
-"""A rename: the plan, whether it fits, and what was written."""
+"""Show a rename: the plan, whether the result fits, and what was written."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from ckpt.ops.rename import Renamed
+from ckpt.ops.rename import Renamed, RenamePlan
 from ckpt.rules.expressions import (
     Cast,
     Copied,
@@ -28,8 +28,8 @@ MOST_LINES = 8  # more renamed keys than this are folded
 
 
 def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
-    """The plan, then the verdict, then what stands where now."""
-    parts = [plan_text(renamed)]
+    """The plan, then the verdict, then what was written."""
+    parts = [plan_text(renamed.plan)]
     if renamed.written:
         parts.append(written_text(renamed.written))
         also = also_named_text(renamed.written)
@@ -45,35 +45,34 @@ def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
     return parts[0] + "\n\n" + "\n".join(parts[1:])
 
 
-def plan_text(renamed: Renamed) -> str:
-    """Every tensor that changes, folded where they are many, and the count of the others."""
-    plan = renamed.plan
+def plan_text(plan: RenamePlan) -> str:
+    """Every tensor that changes, folded if they are many, and the number of the others."""
     verdict = f"  {', '.join(_counts(plan))}"
-    if renamed.proof:
-        largest = max(renamed.proof.largest)
+    if plan.proof:
+        largest = max(plan.proof.largest)
         verdict += f" · proved: outputs agree to {largest:.1g}"
-    if renamed.fitting:
-        verdict += f" · fits {printable(renamed.fitting.definition)}"
+    if plan.fitting:
+        verdict += f" · fits {printable(plan.fitting.definition)}"
     return "\n".join(
         [
             *_renames(plan),
             *_made(plan),
             *_dropped(plan),
             *_unwrapped(plan),
-            *_by_rule(renamed),
-            *_found(renamed),
+            *_by_rule(plan),
+            *_found(plan),
             verdict,
         ]
     )
 
 
-def _found(renamed: Renamed) -> Iterator[str]:
-    """How sure the mapping is, and the rules that were found."""
-    if renamed.found is not None:
+def _found(plan: RenamePlan) -> Iterator[str]:
+    """How certain the mapping is, and the rules that were found."""
+    if plan.found is not None:
         from ckpt.show.diff.mapping import rules_lines, sureness
 
-        yield f"  found for {printable(renamed.found.target)}: {sureness(renamed.found)}"
-        yield from rules_lines(renamed.found.rules)
+        yield f"  found for {printable(plan.found.target)}: {sureness(plan.found)}"
+        yield from rules_lines(plan.found.rules)
 
 
 def _renames(plan: Plan) -> list[str]:
@@ -91,8 +90,8 @@ def _renames(plan: Plan) -> list[str]:
 
 
 def _made(plan: Plan) -> Iterator[str]:
-    """The tensors that operations make, folded by what they are made of."""
-    lines = fold([(each.key, expression_text(each.made_of)) for each in plan.made])
+    """The tensors that operations make, folded."""
+    lines = fold([(made.key, expression_text(made.made_of)) for made in plan.made])
     wide = max((len(printable(line.cells[0])) for line in lines), default=0)
     for line in lines:
         made, of = map(printable, line.cells)
@@ -103,25 +102,27 @@ def _made(plan: Plan) -> Iterator[str]:
 def _dropped(plan: Plan) -> Iterator[str]:
     if not plan.dropped:
         return
-    for line in fold([(each.key,) for each in plan.dropped]):
+    for line in fold([(dropped.key,) for dropped in plan.dropped]):
         note = f"   {count(line.count, 'key')}" if line.count > 1 else ""
         yield f"  {printable(line.cells[0])}  dropped{note}"
 
 
-def _by_rule(renamed: Renamed) -> Iterator[str]:
-    """What each of several rules did."""
-    if len(renamed.plan.rules) < 2 or renamed.found is not None:  # which are shown otherwise
+def _by_rule(plan: RenamePlan) -> Iterator[str]:
+    """How many keys every rule changed, if there are several rules."""
+    if len(plan.rules) < 2 or plan.found is not None:  # those are shown by `_found`
         return
-    for number, text in enumerate(renamed.plan.rules, start=1):
-        yield f"  rule {number}  {count(renamed.plan.touched(number), 'key')}  {printable(text)}"
+    for number, text in enumerate(plan.rules, start=1):
+        yield f"  rule {number}  {count(plan.touched(number), 'key')}  {printable(text)}"
 
 
 def _unwrapped(plan: Plan) -> Iterator[str]:
-    """Which wrappers came off."""
+    """The wrappers that were removed."""
     for number, text in enumerate(plan.rules, start=1):
         if text == Unwrap().text:
-            own = (c for c in plan.renamed if c.rules == (number,))
-            found = dict.fromkeys(each for c in own for each in wrappers_of(c.old, c.new))
+            own = (change for change in plan.renamed if change.rules == (number,))
+            found = dict.fromkeys(
+                part for change in own for part in wrappers_of(change.old, change.new)
+            )
             if found:
                 yield f"  unwrapped  {printable(', '.join(found))}"
 
@@ -139,7 +140,7 @@ def _counts(plan: Plan) -> Iterator[str]:
 
 
 def expression_text(made: Expression) -> str:
-    """What a tensor is made of: ``split of blocks.0.qkv.weight, rows 0 to 191``."""
+    """How a tensor is made, e.g. ``part 1 of 3 of blocks.0.qkv.weight``."""
     match made:
         case Source(key=key):
             return key
@@ -162,7 +163,7 @@ def expression_text(made: Expression) -> str:
 
 
 def _part(made: Narrowed) -> str:
-    """E.g. ``part 2 of 3``; of unequal ones ``2048:2304``."""
+    """A part of a tensor, e.g. ``part 2 of 3``; for unequal parts ``2048:2304``."""
     whole, along = made.of.shape[made.dim], f" along dim {made.dim}" if made.dim else ""
     if made.length and whole % made.length == 0 and made.start % made.length == 0:
         number, count = made.start // made.length + 1, whole // made.length
@@ -172,39 +173,30 @@ def _part(made: Narrowed) -> str:
 
 def renamed_data(renamed: Renamed) -> dict[str, Any]:
     """The same for JSON."""
+    from ckpt.show.diff.mapping import found_data
+
     plan = renamed.plan
     return {
-        "source": renamed.source,
+        "source": plan.name,
         "rules": list(plan.rules),
         "touched": [plan.touched(number) for number in range(1, len(plan.rules) + 1)],
-        "keys": [
-            {"old": change.old, "new": change.new, "rules": list(change.rules)}
-            for change in plan.changes
-        ],
+        "keys": [asdict(change) for change in plan.changes],
         "made": [
             {
-                "key": each.key,
-                "of": expression_text(each.made_of),
-                "dtype": each.made_of.dtype,
-                "shape": list(each.made_of.shape),
-                "rules": list(each.rules),
+                "key": tensor.key,
+                "of": expression_text(tensor.made_of),
+                "dtype": tensor.made_of.dtype,
+                "shape": list(tensor.made_of.shape),
+                "rules": list(tensor.rules),
             }
-            for each in plan.made
+            for tensor in plan.made
         ],
-        "dropped": [{"key": each.key, "rule": each.rule} for each in plan.dropped],
-        "fit": fitting_data(renamed.fitting) if renamed.fitting else None,
-        "found": _found_data(renamed),
-        "proof": asdict(renamed.proof) if renamed.proof else None,
+        "dropped": [asdict(dropped) for dropped in plan.dropped],
+        "fit": fitting_data(plan.fitting) if plan.fitting else None,
+        "found": found_data(plan.found) if plan.found else None,
+        "proof": asdict(plan.proof) if plan.proof else None,
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         "left_out": list(renamed.left_out),
         "saved_rules": str(renamed.saved) if renamed.saved else None,
     }
-
-
-def _found_data(renamed: Renamed) -> dict[str, Any] | None:
-    if renamed.found is None:
-        return None
-    from ckpt.show.diff.mapping import found_data
-
-    return found_data(renamed.found)

@@ -8,7 +8,7 @@ from ckpt.show.look.words import printable
 
 
 def tags_text(version: Version, tags: Sequence[str]) -> str:
-    """The tags of a version."""
+    """The version and its tags."""
     return f"{version.ref}  {', '.join(map(printable, tags)) or 'no tags'}"
 
 

@@ -1,6 +1,6 @@
-"""How a training run looks: header, a line an epoch, a bar on a terminal, the summary.
+"""The view of a training run: header, a line per epoch, a bar on a terminal, the summary.
 
-Functions give text; `TrainingView` writes it as the run goes. No torch.
+Functions return text; `TrainingView` writes it during the run. No torch.
 """
 
 import os
@@ -11,41 +11,43 @@ from ckpt.ops.train import Training
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import printable, size
 from ckpt.show.register import added_data, added_text
-from ckpt.train.watch.events import Epoch, Facts, Trained
+from ckpt.train.watch.events import Ended, Epoch, Event, Loading, Note, Started, StepDone, Trained
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-BAR_DELAY = 0.5  # seconds; a shorter epoch has its line at once
+BAR_DELAY = 0.5  # seconds; a shorter epoch shows no bar
 
 
-def header(facts: Facts) -> list[str]:
-    """What is settled before the first step: the data, the batch arithmetic, the precision."""
-    images = f"{facts.dataset}: {facts.train_count:,} images from {facts.where}"
-    if facts.holdout_count:
-        images += f", {facts.holdout_count:,} held out"
-    precision = facts.precision if facts.precision == "fp32" else f"{facts.precision} autocast"
-    threads = f"{facts.threads} thread{'s' * (facts.threads != 1)}"
+def header(started: Started) -> list[str]:
+    """The setup of a run: the data, the batch arithmetic, the precision."""
+    images = f"{started.dataset}: {started.train_count:,} images from {started.where}"
+    if started.holdout_count:
+        images += f", {started.holdout_count:,} held out"
+    precision = (
+        started.precision if started.precision == "fp32" else f"{started.precision} autocast"
+    )
+    threads = f"{started.threads} thread{'s' * (started.threads != 1)}"
     parts = [
-        f"effective batch {micro_batches(facts)}",
-        f"{precision} ({facts.why})",
-        f"{facts.loader} ({facts.why_loader})",
-        threads if facts.device == "cpu" else facts.device,
+        f"effective batch {micro_batches(started)}",
+        f"{precision} ({started.why})",
+        f"{started.loader} ({started.why_loader})",
+        threads if started.device == "cpu" else started.device,
     ]
     return [
-        f"{images}        {division(facts.train_count, facts.effective_batch)}",
+        f"{images}        {division(started.train_count, started.effective_batch)}",
         " · ".join(parts),
     ]
 
 
-def micro_batches(facts: Facts) -> str:
-    """How the effective batch is cut: ``256 = 64 × 4``, or in words where that is not even."""
-    whole, micro = facts.effective_batch, facts.batch_size
-    share = -(-whole // facts.processes)
-    if whole == micro * facts.processes * (share // micro):
-        shared = f" × {facts.processes} processes" if facts.processes > 1 else ""
+def micro_batches(started: Started) -> str:
+    """How the effective batch is cut: ``256 = 64 × 4``, or in words if that is not even."""
+    whole, micro = started.effective_batch, started.batch_size
+    share = -(-whole // started.processes)
+    if whole == micro * started.processes * (share // micro):
+        shared = f" × {started.processes} processes" if started.processes > 1 else ""
         return f"{whole:,} = {micro:,} × {share // micro:,}{shared}"
-    among = f"in {facts.processes} processes, " if facts.processes > 1 else ""
+    among = f"in {started.processes} processes, " if started.processes > 1 else ""
     return f"{whole:,}, {among}at most {micro:,} at once"
 
 
@@ -56,7 +58,7 @@ def division(samples: int, window: int) -> str:
 
 
 def epoch_line(result: Epoch, epochs: int) -> str:
-    """One epoch; the loss is in nats, and both it and the accuracy are under dropout."""
+    """One epoch; loss (in nats) and accuracy are measured with dropout."""
     skipped = f"  steps skipped: {result.skipped_steps:,}" if result.skipped_steps else ""
     held_out = ""
     if result.holdout_loss is not None and result.holdout_accuracy is not None:
@@ -79,9 +81,9 @@ def summary(trained: Trained) -> str:
 
 
 def summary_table(trained: Trained) -> str:
-    """The run at a glance, as a table of one line."""
+    """The figures of the run, as a table of one line."""
     record, last = trained.record, trained.curves[-1]
-    images = sum(each.images_per_second for each in trained.curves) / len(trained.curves)
+    images = sum(epoch.images_per_second for epoch in trained.curves) / len(trained.curves)
     cells = {
         "epochs": f"{len(trained.curves)}",
         "effective batch": f"{record['effective_batch']:,}",
@@ -96,7 +98,7 @@ def summary_table(trained: Trained) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: ``8.2 s``, ``4 min 33 s``, ``2 h 5 min``."""
+    """Seconds in the usual units: ``8.2 s``, ``4 min 33 s``, ``2 h 5 min``."""
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -106,99 +108,90 @@ def duration(seconds: float) -> str:
 
 
 class TrainingView:
-    """A `Watcher` that shows a run.
+    """A `Callback` that shows a run.
 
     Args:
         write: Takes one line, without its end; results and remarks alike.
-        stream: Where the bar goes; it is drawn only if this is a terminal that can move
-            its cursor.
+        stream: For the bar, which is drawn only on a terminal that can move its cursor.
     """
 
     def __init__(self, write: Callable[[str], None], stream: TextIO) -> None:
         self._write, self._stream = write, stream
         self._draws = stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._facts: Facts | None = None
+        self._started: Started | None = None
         self._latest = ""
         self._bar: tqdm[Any] | None = None
 
-    def note(self, text: str) -> None:
-        """See `Watcher.note`."""
-        self.close()
-        self._write(printable(text))
+    def __call__(self, event: Event) -> None:
+        """Write the event's lines, or move the bar."""
+        match event:
+            case Loading():
+                self._advance_loading(event)
+            case StepDone():
+                self._advance_epoch(event)
+            case Note():
+                self._close_bar()
+                self._write(printable(event.text))
+            case Started():
+                self._started = event
+                for line in header(event):
+                    self._write(printable(line))
+            case Epoch():
+                self._close_bar()
+                # Loss and accuracy are read from the device once an epoch; the bar shows these.
+                self._latest = f"loss {event.loss:.4f}  acc {event.accuracy:.1%}  "
+                if self._started is not None:
+                    self._write(epoch_line(event, self._started.epochs))
+            case Trained():
+                self._write(summary(event))
+            case Ended():
+                self._close_bar()
 
-    def loading(self, what: str, done: int, total: int, unit: str) -> None:
-        """See `Watcher.loading`."""
+    def _advance_loading(self, event: Loading) -> None:
+        self._advance(
+            event.done,
+            event.total,
+            desc=printable(event.name),
+            unit=event.unit,
+            unit_scale=True,
+            bar_format="{desc}  {bar}  {percentage:3.0f}%  {rate_fmt}  {remaining}",
+        )
+        if event.done == event.total:
+            self._close_bar()
+
+    def _advance_epoch(self, event: StepDone) -> None:
+        if self._started is None:
+            return
+        layout = "{desc}  {bar}  {percentage:3.0f}%  " + self._latest
+        self._advance(
+            event.images,
+            self._started.train_count,
+            desc=_counted(event.epoch, self._started.epochs),
+            unit=" img",
+            bar_format=layout + "{rate_noinv_fmt}  {elapsed}",
+        )
+
+    def _advance(self, done: int, total: int, **options: Any) -> None:
+        """Move the bar, which is created if there is none."""
         if not self._draws:
             return
         if self._bar is None:
-            self._bar = self._new_loading_bar(what, total, unit)
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total,
+                file=self._stream,
+                leave=False,
+                dynamic_ncols=True,
+                delay=BAR_DELAY,
+                **options,
+            )
         self._bar.update(done - self._bar.n)
-        if done == total:
-            self.close()
 
-    def started(self, facts: Facts) -> None:
-        """See `Watcher.started`."""
-        self._facts = facts
-        for line in header(facts):
-            self._write(printable(line))
-
-    def step(self, epoch: int, images: int) -> None:
-        """See `Watcher.step`."""
-        if self._facts is None or not self._draws:
-            return
-        if self._bar is None:
-            self._bar = self._new_bar(epoch, self._facts)
-        self._bar.update(images - self._bar.n)
-
-    def epoch(self, result: Epoch) -> None:
-        """See `Watcher.epoch`."""
-        self.close()
-        self._latest = f"loss {result.loss:.4f}  acc {result.accuracy:.1%}  "
-        if self._facts is not None:
-            self._write(epoch_line(result, self._facts.epochs))
-
-    def finished(self, trained: Trained) -> None:
-        """See `Watcher.finished`."""
-        self._write(summary(trained))
-
-    def close(self) -> None:
-        """See `Watcher.close`: take the bar off the screen, as after an interruption."""
+    def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-    def _new_bar(self, epoch: int, facts: Facts) -> "tqdm[Any]":
-        from tqdm import tqdm
-
-        # Loss and accuracy are read from the device once an epoch: these are the last ones.
-        layout = (
-            "{desc}  {bar}  {percentage:3.0f}%  " + self._latest + "{rate_noinv_fmt}  {elapsed}"
-        )
-        return tqdm(
-            total=facts.train_count,
-            desc=_counted(epoch, facts.epochs),
-            file=self._stream,
-            leave=False,
-            unit=" img",
-            bar_format=layout,
-            dynamic_ncols=True,
-            delay=BAR_DELAY,
-        )
-
-    def _new_loading_bar(self, what: str, total: int, unit: str) -> "tqdm[Any]":
-        from tqdm import tqdm
-
-        return tqdm(
-            total=total,
-            desc=printable(what),
-            file=self._stream,
-            leave=False,
-            unit=unit,
-            unit_scale=True,
-            bar_format="{desc}  {bar}  {percentage:3.0f}%  {rate_fmt}  {remaining}",
-            dynamic_ncols=True,
-            delay=BAR_DELAY,
-        )
 
 
 def _counted(epoch: int, epochs: int) -> str:
@@ -211,11 +204,11 @@ def _clock(seconds: float) -> str:
 
 
 def training_text(done: Training) -> str:
-    """The summary of a run, and where its weights are."""
+    """The summary of a run, and the files and the version with its weights."""
     trained, path, added = done.trained, done.path, done.added
     lines = [summary_table(trained), ""]
-    written = [each for each in (path, trained.last_path) if path and each]
-    lines += [f"wrote {printable(str(each))}  {size(each.stat().st_size)}" for each in written]
+    written = [file for file in (path, trained.last_path) if path and file]
+    lines += [f"wrote {printable(str(file))}  {size(file.stat().st_size)}" for file in written]
     if added:
         lines.append(added_text(added))
     return "\n".join(lines)

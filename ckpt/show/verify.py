@@ -1,4 +1,4 @@
-"""What `ckpt verify` found, and repaired."""
+"""The damage that `ckpt verify` found or repaired."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,23 +10,23 @@ from ckpt.show.look.words import count, printable, size
 
 
 def verified_text(verified: Verified, *, seconds: float) -> str:
-    """The verdict; of damage, each damaged thing and whom it hurts, and what to do."""
+    """The verdict, or each damaged object with its users, and the command that helps."""
     hashed = f"{count(verified.objects, 'object')}, {count(verified.manifests, 'manifest')}"
     if not verified.damages:
         read = f"{size(verified.nbytes)} in {seconds:.2f} s"
         return f"{hashed}, registry.json: all good        {read}"
     lines = [line for damage in verified.damages for line in _damage(damage)]
-    lines.append(f"{hashed} read, {count(len(verified.damages), 'thing')} damaged")
+    lines.append(f"{hashed} read, {len(verified.damages):,} damaged")
     needed = any(damage.hurts for damage in verified.damages)
     return "\n".join([*lines, "", REPAIR if needed else "ckpt gc  removes them"])
 
 
 def repaired_text(repaired: Repaired, *, seconds: float) -> str:
-    """What was taken from where, and the verdict on all as it is now."""
+    """The repaired objects and their sources, and the verdict after the repair."""
     lines = []
     for damage, place in repaired.taken:
         what = ", ".join(damage.hurts) or damage.digest
-        lines.append(f"took {printable(what)} from {printable(place)}")
+        lines.append(f"repaired {printable(what)} from {printable(place)}")
     return "\n".join([*lines, verified_text(repaired.left, seconds=seconds)])
 
 
@@ -44,12 +44,12 @@ def verified_data(verified: Verified) -> dict[str, Any]:
 
 
 def repaired_data(repaired: Repaired) -> dict[str, Any]:
-    """The same, and what was repaired."""
+    """The same, and the repaired objects."""
     taken = [{"digest": damage.digest, "from": place} for damage, place in repaired.taken]
     return {**verified_data(repaired.left), "repaired": taken}
 
 
 def _damage(damage: Damage) -> Iterator[str]:
     yield printable(damage.message)
-    for hurt in damage.hurts or ("no version",):
-        yield f"  hurts {printable(hurt)}"
+    for user in damage.hurts or ("no version",):
+        yield f"  used by {printable(user)}"

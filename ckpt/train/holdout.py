@@ -1,10 +1,18 @@
-"""What the images that are held out decide: which epoch was best, and when a run is over."""
+"""The hold-out: training images that are scored, not trained on.
+
+It decides which epoch was best, and when a run is over.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
+import torch
+
+from ckpt.errors import UsageError
+from ckpt.train.data.dataset import Samples
+from ckpt.train.data.windows import epoch_seed
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.watch.events import Epoch
 
@@ -15,11 +23,31 @@ class Best:
 
     Attributes:
         epoch: From 1.
-        weights: Its state_dict, as `weights.portable` gives it.
+        weights: Its state_dict, as returned by `weights.portable`.
     """
 
     epoch: int
     weights: Mapping[str, Any]
+
+
+def hold_out(train: Samples, fraction: float, *, seed: int) -> tuple[Samples, Samples]:
+    """Split off a fraction of the training images, drawn once by the seed.
+
+    Both parts keep the order of the images.
+
+    Raises:
+        UsageError: One of them would have no image.
+    """
+    count = round(len(train) * fraction)
+    if fraction and not 0 < count < len(train):
+        raise UsageError(
+            f"holdout is {fraction}, which is {count:,} of {len(train):,} images; expected some "
+            "to hold out and some to train on"
+        )
+    generator = torch.Generator().manual_seed(epoch_seed("hold-out", seed, 0))
+    drawn = torch.zeros(len(train), dtype=torch.bool)
+    drawn[torch.randperm(len(train), generator=generator)[:count]] = True
+    return (Samples(*train[~drawn]) if count else train), Samples(*train[drawn])
 
 
 def best_epoch(curves: Sequence[Epoch]) -> int:
@@ -27,13 +55,13 @@ def best_epoch(curves: Sequence[Epoch]) -> int:
 
     NaN is never lower; without a hold-out it is the last one.
     """
-    losses = [(each.holdout_loss, each.epoch) for each in curves if each.holdout_loss is not None]
+    losses = [(of.holdout_loss, of.epoch) for of in curves if of.holdout_loss is not None]
     numbers = [(loss, epoch) for loss, epoch in losses if not isnan(loss)]
     return min(numbers)[1] if numbers else curves[-1].epoch
 
 
 def is_over(curves: Sequence[Epoch], recipe: Recipe) -> bool:
-    """Whether all epochs are done, or `patience` of them brought nothing."""
+    """Whether all epochs are done, or `patience` of them had no lower loss."""
     if not curves or len(curves) >= recipe.epochs:
         return len(curves) >= recipe.epochs
     return 0 < recipe.patience <= len(curves) - best_epoch(curves)

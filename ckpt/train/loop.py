@@ -1,6 +1,6 @@
-"""The training loop: windows of samples become steps.
+"""From windows to optimizer steps.
 
-Law: a window of N samples gives the gradient of one batch of N, however it is cut into
+Law: a window of N samples has the gradient of one batch of N, however it is cut into
 micro-batches. Each micro-batch backpropagates ``loss_sum * world_size / N``: dividing by
 the number of micro-batches instead would give the samples of a short one more weight.
 Nothing here reads a number from the device within an epoch, and no graph outlives its
@@ -20,38 +20,22 @@ from torch.nn.functional import nll_loss
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from ckpt.train.batches import Window
+from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.memory import MicroBatchSize, is_out_of_memory
 from ckpt.train.optimisation import Schedule
 from ckpt.train.processes import ALONE, Processes
 
-MicroBatch = tuple[Tensor, Tensor]  # (b, c, h, w) float32 normalised, (b,) int64
-IGNORED = -100  # a label that gives no loss and no gradient: nll_loss's ignore_index
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What one step sees.
-
-    Attributes:
-        samples: Of all processes.
-        micro_batches: Of this process; made as they are asked for, and anew each time.
-        here: Samples of this process; None for all of them.
-    """
-
-    samples: int
-    micro_batches: Iterable[MicroBatch]
-    here: int | None = None
-
 
 @dataclass(slots=True)
-class Progress:
-    """How far an epoch is, at a window border.
+class EpochProgress:
+    """How much of an epoch is done, after one of its windows.
 
     Attributes:
         tally: ``(2,)`` float64, on the device: sum of losses, correct predictions.
         samples: Seen so far.
         windows: Done so far.
-        steps: Of the optimizer, the skipped ones not among them.
+        steps: Optimizer steps, without the skipped ones.
     """
 
     tally: Tensor
@@ -61,14 +45,22 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
-    """An epoch's sums, as numbers."""
+class Score:
+    """Loss and accuracy over some samples, as sums."""
 
     loss_sum: float
     correct: int
     samples: int
-    windows: int
-    steps: int
+
+    @property
+    def loss(self) -> float:
+        """Mean, in nats."""
+        return self.loss_sum / self.samples
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return self.correct / self.samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +68,15 @@ class Trainer:
     """A model with all that changes it.
 
     Attributes:
+        schedule: Advances once an epoch, or with every step that was not skipped.
         scaler: Disabled for fp32 and bf16, so that one path serves all precisions.
         autocast: Entered around every forward pass.
-        kernels: Entered likewise, in training: faster forms of torch's own operations.
-        schedule: Steps once an epoch, or with every step that happened.
+        size: Of the micro-batches.
+        kernels: Entered around every forward pass: faster forms of torch's own operations.
         clip: Largest norm of a window's gradient; 0 for any.
-        average: Of the weights; follows every step that happened.
-        processes: They average their gradients.
-        parallel: The model as it averages them; None for one process.
-        size: Of the micro-batches, if it may change.
+        average: Moving average of the weights; follows every step that was not skipped.
+        processes: Their gradients are averaged.
+        parallel: The model as DDP wraps it; None for one process.
     """
 
     model: nn.Module
@@ -92,85 +84,105 @@ class Trainer:
     schedule: Schedule
     scaler: torch.amp.GradScaler
     autocast: AbstractContextManager[object]
+    size: MicroBatchSize
     kernels: AbstractContextManager[object] = field(default_factory=nullcontext)
     clip: float = 0.0
     average: AveragedModel | None = None
     processes: Processes = ALONE
     parallel: DistributedDataParallel | None = None
-    size: MicroBatchSize | None = None
     _steps: list[None] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # The hook runs only where the step really happens: GradScaler skips it when a
-        # gradient is not finite, and says so nowhere that costs no device read.
+        # The hook runs only if the step happens: GradScaler skips it when a gradient is not
+        # finite, and reports that nowhere that costs no device read.
         self.optimizer.register_step_post_hook(lambda *_: self._steps.append(None))
 
-    def train_epoch(
-        self,
-        windows: Iterable[Window],
-        seen: Callable[[Progress], None],
-        progress: Progress | None = None,
-    ) -> Totals:
-        """One pass: a step per window, then one of the schedule if any step happened.
+    @property
+    def result(self) -> nn.Module:
+        """The model to keep: the average of its weights, if the recipe asks for one."""
+        return self.model if self.average is None else self.average.module
 
-        Args:
-            windows: Of the epoch, those that `progress` counts left out.
-            seen: Called after each window with how far the epoch is.
-            progress: Where an interrupted epoch goes on; None begins one.
-        """
+    def new_epoch(self) -> EpochProgress:
+        """The progress of an epoch before its first window."""
+        return EpochProgress(self._zeros())
+
+    def steps(self, windows: Iterable[Window], progress: EpochProgress) -> Iterator[EpochProgress]:
+        """Take a step for each window; `progress` is updated, and yielded, after each of them."""
         self.model.train()
         self._steps.clear()
-        at = progress or self.begun()
-        at.tally, steps = at.tally.to(device_of(self.model)), at.steps
+        progress.tally, earlier = progress.tally.to(device_of(self.model)), progress.steps
         for window in windows:
             self.optimizer.zero_grad(set_to_none=True)
-            at.tally += self.accumulate_in_memory(window)  # (2,) loss sum, correct
+            progress.tally += self.accumulate_window(window)  # (2,) loss sum, correct
             self.step()
-            at.samples, at.windows = at.samples + window.samples, at.windows + 1
-            at.steps = steps + len(self._steps)
-            seen(at)
-        if at.steps and not self.schedule.every_step:
-            self._end_epoch()
+            progress.samples += window.samples
+            progress.windows += 1
+            progress.steps = earlier + len(self._steps)
+            yield progress
+
+    def end_epoch(self, progress: EpochProgress) -> Score:
+        """Advance a schedule that moves once an epoch, and read the epoch's score."""
+        if progress.steps and not self.schedule.every_step:
+            with warnings.catch_warnings():
+                # An epoch that was resumed at its very end has its steps in another process.
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                self.schedule.scheduler.step()
         # The epoch's one read from the device.
-        loss_sum, correct = self.processes.total(at.tally).tolist()
-        return Totals(loss_sum, int(correct), at.samples, at.windows, at.steps)
+        loss_sum, correct = self.processes.total(progress.tally).tolist()
+        return Score(loss_sum, int(correct), progress.samples)
 
-    def _end_epoch(self) -> None:
-        with warnings.catch_warnings():
-            # An epoch that was resumed at its very end has its steps in another process.
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            self.schedule.scheduler.step()
+    def accumulate_window(self, window: Window) -> Tensor:
+        """Accumulate; if memory runs out, start the window again in smaller micro-batches.
 
-    def begun(self) -> Progress:
-        """How far an epoch is before its first window."""
-        return Progress(self._tally())
+        Raises:
+            OutOfMemoryError: The micro-batches must not, or cannot, be smaller.
+        """
+        undo = self._undoing() if self.size.adapts else None
+        while True:
+            try:
+                return self.accumulate(
+                    window.micro_batches(self.size.now), window.samples, here=window.here
+                )
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.size.halve(error)
+            # Here the error is gone, and with it its frames, which hold the activations.
+            if undo is not None:
+                undo()
 
-    def _tally(self) -> Tensor:
-        return torch.zeros(2, dtype=torch.float64, device=device_of(self.model))
+    def accumulate(
+        self, micro_batches: Iterable[MicroBatch], samples: int, *, here: int | None = None
+    ) -> Tensor:
+        """Add a window's mean gradient, scaled by `scaler`, to the parameters' ``.grad``.
 
-    def accumulate(self, window: Window) -> Tensor:
-        """Add the window's mean gradient, scaled by `scaler`, to the parameters' ``.grad``.
+        Args:
+            micro_batches: Of this process; a single sample if it has no share.
+            samples: Of the window, in all processes.
+            here: Those in this process; None if they are all.
 
         Returns:
             ``(2,)`` float64, detached, on the device: sum of losses, correct predictions.
 
         Raises:
-            ValueError: The micro-batches do not hold `window.samples` samples.
+            ValueError: The micro-batches hold another number of samples.
         """
-        tally = self._tally()
-        samples = 0
-        for (images, labels), is_last in _marking_last(window.micro_batches):
+        tally, seen = self._zeros(), 0
+        for (images, labels), is_last in _marking_last(micro_batches):
             with self._syncing(is_last):  # (b, c, h, w) float32, (b,) int64
                 with self.autocast, self.kernels:
                     log_probs = (self.parallel or self.model)(images)  # (b, classes)
                 loss_sum = loss_sum_of(log_probs, labels)  # () float32
-                share = self.scaler.scale(loss_sum * self.processes.count / window.samples)
+                share = self.scaler.scale(loss_sum * self.processes.count / samples)
                 share.backward()  # type: ignore[no-untyped-call]
             tally += tally_of(loss_sum, log_probs, labels)
-            samples += len(labels)
-        if samples != (window.samples if window.here is None else window.here or 1):
-            raise ValueError(f"window of {window.samples} samples holds {samples}")
+            seen += len(labels)
+        if seen != (samples if here is None else here or 1):
+            raise ValueError(f"window of {samples} samples holds {seen}")
         return tally
+
+    def _zeros(self) -> Tensor:
+        return torch.zeros(2, dtype=torch.float64, device=device_of(self.model))
 
     def _syncing(self, is_last: bool) -> AbstractContextManager[Any]:
         """Around forward and backward: only the window's last pass averages the gradients."""
@@ -178,26 +190,8 @@ class Trainer:
             return nullcontext()
         return self.parallel.no_sync()
 
-    def accumulate_in_memory(self, window: Window) -> Tensor:
-        """Accumulate, and where memory runs out begin the window anew in smaller micro-batches.
-
-        Raises:
-            OutOfMemoryError: They may not, or cannot, be smaller.
-        """
-        undo = self._undoing() if self.size is not None and self.size.adapts else None
-        while True:
-            try:
-                return self.accumulate(window)
-            except RuntimeError as error:
-                if self.size is None or not is_out_of_memory(error):
-                    raise
-                self.size.halve(error)
-            # Here the error is gone, and with it its frames, which hold the activations.
-            if undo is not None:
-                undo()
-
     def _undoing(self) -> Callable[[], None]:
-        """What takes back all that a window's passes do: gradients, buffers, random numbers."""
+        """A function that undoes a window's passes: gradients, buffers, random numbers."""
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         device = device_of(self.model)
         of_cpu = torch.get_rng_state()
@@ -217,7 +211,7 @@ class Trainer:
     def step(self) -> None:
         """Unscale once, clip, step unless a gradient is not finite, update the scale once.
 
-        Learning rate and average move only if the step happened.
+        Learning rate and average follow only if the step was not skipped.
         """
         before = len(self._steps)
         self.scaler.unscale_(self.optimizer)
@@ -233,7 +227,7 @@ class Trainer:
 
 
 def _marking_last(batches: Iterable[MicroBatch]) -> Iterator[tuple[MicroBatch, bool]]:
-    """Each, and whether it is the last one; one is made ahead."""
+    """Each micro-batch, and whether it is the last; one is made ahead."""
     iterator = iter(batches)
     current = next(iterator, None)
     while current is not None:
@@ -249,13 +243,13 @@ def loss_sum_of(log_probs: Tensor, labels: Tensor) -> Tensor:
 
 
 def tally_of(loss_sum: Tensor, log_probs: Tensor, labels: Tensor) -> Tensor:
-    """``(2,)`` float64 without a graph: loss sum, number of right predictions."""
+    """``(2,)`` float64 without a graph: loss sum, number of correct predictions."""
     correct = (log_probs.detach().argmax(dim=1) == labels).sum()
     return torch.stack((loss_sum.detach().double(), correct.double()))
 
 
-def evaluate(model: nn.Module, batches: Iterable[MicroBatch]) -> Totals:
-    """Score a model as it is, in its own precision; one read from the device."""
+def evaluate(model: nn.Module, batches: Iterable[MicroBatch]) -> Score:
+    """Score a model in its own precision; reads from the device once."""
     model.eval()
     tally = torch.zeros(2, dtype=torch.float64, device=device_of(model))
     samples = 0
@@ -265,9 +259,9 @@ def evaluate(model: nn.Module, batches: Iterable[MicroBatch]) -> Totals:
             tally = tally + tally_of(loss_sum_of(log_probs, labels), log_probs, labels)
             samples += len(labels)
     loss_sum, correct = tally.tolist()
-    return Totals(loss_sum, int(correct), samples, windows=0, steps=0)
+    return Score(loss_sum, int(correct), samples)
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
+    """The device of the model's parameters."""
     return next(model.parameters()).device

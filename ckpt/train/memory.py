@@ -1,15 +1,15 @@
-"""How many samples go through the model at once, and what happens when memory runs out.
+"""The size of micro-batches, and its halving when memory runs out.
 
 Law: the effective batch, the order of the samples and the gradient stay as they are; only the
 micro-batches become smaller.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from ckpt.errors import OutOfMemoryError
+from ckpt.train.watch.events import Callback, Note, ignore
 
 _CPU_ALLOCATOR = "DefaultCPUAllocator"  # c10/core/impl/alloc_cpu.cpp raises a plain RuntimeError
 
@@ -21,30 +21,31 @@ class MicroBatchSize:
     Attributes:
         now: Samples, at least 1.
         adapts: Whether it is halved when memory runs out.
-        note: Takes one plain line for each halving.
+        callback: Gets a `Note` for each halving.
     """
 
     now: int
-    adapts: bool
-    note: Callable[[str], None]
+    adapts: bool = False
+    callback: Callback = ignore
 
     def halve(self, error: RuntimeError) -> None:
         """Halve it after `error`.
 
         Raises:
-            OutOfMemoryError: It does not adapt, or is 1 already.
+            OutOfMemoryError: It does not adapt, or is already 1.
         """
         too_large, self.now = self.now, self.now // 2
         if not self.adapts or too_large == 1:
-            hint = None if self.adapts else "--micro-batch auto  halves it, not the effective batch"
+            hint = "--micro-batch auto  halves it and keeps the effective batch"
             raise OutOfMemoryError(
-                f"out of memory with {_images(too_large)} at once: {_brief(error)}", hint=hint
+                f"out of memory with {_images(too_large)} at once: {_brief(error)}",
+                hint=None if self.adapts else hint,
             ) from error
-        self.note(f"out of memory with {_images(too_large)} at once: now {self.now:,}")
+        self.callback(Note(f"out of memory with {_images(too_large)} at once: now {self.now:,}"))
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device has no more memory, or the CPU's allocator none from the system."""
+    """Whether the GPU is out of memory, or the system gave the CPU's allocator none."""
     return isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)
 
 

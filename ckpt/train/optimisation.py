@@ -13,11 +13,11 @@ from ckpt.train.recipes.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How the learning rate moves.
+    """A learning rate schedule.
 
     Attributes:
         scheduler: torch's.
-        every_step: Whether it moves with each step that happened; else once an epoch.
+        every_step: Whether it advances with every step that was not skipped; else once an epoch.
     """
 
     scheduler: lr_scheduler.LRScheduler
@@ -45,10 +45,10 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
     """The recipe's schedule.
 
     Args:
-        optimizer: Whose learning rate it moves.
+        optimizer: Its learning rate changes.
         recipe: ``step`` multiplies it after every epoch; ``cosine`` takes it to 0 over all
-            steps; ``onecycle`` up to `lr` in the first quarter of the steps, then down.
-        steps: Of the whole run, those that may be skipped included.
+            steps; ``onecycle`` raises it to `lr` in the first quarter of the steps, then lowers it.
+        steps: Of the whole run, skipped ones included.
     """
     match recipe.schedule:
         case "step":
@@ -68,7 +68,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
 
 
 def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The exponential moving average of the weights, buffers included; None without one."""
+    """The recipe's moving average of the weights, buffers included; None without one."""
     if not recipe.ema:
         return None
     decay = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]

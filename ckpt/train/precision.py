@@ -1,8 +1,8 @@
-"""Precision: fp32, or autocast to bf16 or fp16, and which of them is worth it here.
+"""Precision: fp32, or autocast to bf16 or fp16, chosen by timing.
 
 torch's float32 is the reference; a lower precision has to be faster by more than a tenth
-to be chosen. What is timed is a scratch copy of the model, and torch's generators are left
-as they were, so that trying changes no weights.
+to be chosen. The timing uses a scratch copy of the model and restores torch's generators, so
+that it changes no weights.
 """
 
 import copy
@@ -16,8 +16,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.kernels import OnCpu
-from ckpt.train.loop import MicroBatch, Trainer, Window
+from ckpt.train.loop import Trainer
 from ckpt.train.memory import MicroBatchSize
 from ckpt.train.optimisation import build_average, build_optimizer, build_schedule
 from ckpt.train.processes import ALONE, Processes
@@ -30,12 +31,12 @@ _WORTH_IT = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """A choice, and why it was made.
+    """A choice of precision.
 
     Attributes:
         name: ``fp32``, ``bf16`` or ``fp16``.
-        why: One phrase for people.
-        milliseconds: Median of a step of one micro-batch, for each that was timed.
+        why: The reason, in one phrase.
+        milliseconds: Median of a step of one micro-batch, for each precision that was timed.
     """
 
     name: str
@@ -57,10 +58,10 @@ def build_trainer(
     Args:
         model: On its device.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        recipe: What else is asked for.
-        windows: Of an epoch, which a schedule that moves with every step needs to know.
+        recipe: Has the other settings.
+        windows: Of an epoch, for schedules that advance with every step.
         processes: Their gradients are averaged.
-        size: Of the micro-batches, if it may change.
+        size: Of the micro-batches; by default the recipe's, which stays.
     """
     device = next(model.parameters()).device.type
     optimizer = build_optimizer(model, recipe)
@@ -79,16 +80,16 @@ def build_trainer(
         average=build_average(model, recipe),
         processes=processes,
         parallel=DistributedDataParallel(model) if processes.count > 1 else None,
-        size=size,
+        size=size or MicroBatchSize(recipe.batch_size),
     )
 
 
 def choose_precision(recipe: Recipe, model: nn.Module, batch: MicroBatch) -> Precision:
-    """The recipe's precision, or for ``auto`` the one that a few steps show to be worth it.
+    """The recipe's precision, or for ``auto`` the faster one in a few steps of each.
 
     Args:
-        recipe: Its optimizer is what is timed.
-        model: On the device; not changed.
+        recipe: Its optimizer is used in the timed steps.
+        model: On the device; it does not change.
         batch: A micro-batch on the device.
     """
     if recipe.precision != "auto":
@@ -110,23 +111,23 @@ def _time(
 ) -> dict[str, float]:
     """Milliseconds of a step; the precisions take turns, so that both meet the same noise."""
     images = batch[0]
-    recipe = replace(recipe, schedule="constant")  # the others know how many steps there are
+    recipe = replace(recipe, schedule="constant")  # the others need the number of steps
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         clocks = {
             name: _timed_steps(build_trainer(copy.deepcopy(model).train(), name, recipe), batch)
             for name in names
         }
         rounds = [{name: next(clock) for name, clock in clocks.items()} for _ in range(_ROUNDS)]
-    return {name: round(median(each[name] for each in rounds) * 1000, 3) for name in names}
+    return {name: round(median(turn[name] for turn in rounds) * 1000, 3) for name in names}
 
 
 def _timed_steps(trainer: Trainer, batch: MicroBatch) -> Iterator[float]:
-    """Seconds of one step after the other, the first ones left out."""
+    """Seconds of one step after another, without the first ones."""
     for turn in range(_WARM_UP + _ROUNDS):
         _wait(batch)
         start = perf_counter()
         trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.accumulate(Window(len(batch[1]), [batch]))
+        trainer.accumulate([batch], len(batch[1]))
         trainer.step()
         _wait(batch)
         if turn >= _WARM_UP:

@@ -1,7 +1,7 @@
-"""The processes of one run, as torchrun starts them; alone, they are one.
+"""The processes of one run, as torchrun starts them; without it there is one.
 
-Each has a share of every window, all have the same weights, and the first one alone speaks and
-writes. What they tell each other beside the gradients goes over gloo, whatever the device.
+Each has a share of every window, all have the same weights, and only rank 0 prints and writes.
+Apart from gradients they communicate over gloo, on any device.
 """
 
 import os
@@ -21,9 +21,9 @@ class Processes:
     """This process among those of its run.
 
     Attributes:
-        rank: Of this one, from 0.
-        count: Of all.
-        local_rank: Of this one among those of its machine.
+        rank: From 0.
+        count: Number of processes in the run.
+        local_rank: Rank among the processes of this machine.
     """
 
     rank: int = 0
@@ -32,11 +32,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this one speaks and writes."""
+        """Whether this is rank 0, which alone prints and writes."""
         return self.rank == 0
 
     def largest(self, numbers: list[int]) -> list[int]:
-        """For each number, the largest that any process has."""
+        """The largest value of each number in any process."""
         if self.count == 1:
             return numbers
         shared = torch.tensor(numbers)
@@ -44,7 +44,7 @@ class Processes:
         return [int(number) for number in shared]
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum of all processes' tensors, on the CPU; `tensor` is left as it is."""
+        """The sum of all processes' tensors, on the CPU; `tensor` does not change."""
         if self.count == 1:
             return tensor
         shared = tensor.detach().cpu().clone()
@@ -52,21 +52,21 @@ class Processes:
         return shared
 
     def of_first(self, value: T) -> T:
-        """The first one's value."""
+        """Rank 0's value."""
         values = [value]
         if self.count > 1:
             distributed.broadcast_object_list(values)
         return values[0]
 
     def of_all(self, value: T) -> list[T]:
-        """Everyone's value, by rank."""
+        """All processes' values, by rank."""
         values: list[Any] = [value] * self.count
         if self.count > 1:
             distributed.all_gather_object(values, value)
         return values
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             distributed.barrier()
 
@@ -75,7 +75,7 @@ ALONE = Processes()
 
 
 def started_by_torchrun() -> Processes:
-    """What torchrun says in the environment of a process; `ALONE` without it.
+    """The processes that torchrun's environment variables describe; `ALONE` without them.
 
     Source: PyTorch's documentation, torchrun, Environment Variables.
     """
@@ -87,7 +87,7 @@ def started_by_torchrun() -> Processes:
 
 @contextmanager
 def joined(processes: Processes) -> Iterator[None]:
-    """Have them know each other; where they do already, it is left so."""
+    """Connect the processes, unless they are already connected."""
     if processes.count == 1 or distributed.is_initialized():
         yield
         return

@@ -1,6 +1,6 @@
 """Where a run took place: the machine, the versions, the code's commit, its process.
 
-What is not known is None; asking never fails, and no person's or folder's name is asked.
+Unknown values are None; the functions never fail, and return no names of people or folders.
 """
 
 import os
@@ -15,10 +15,10 @@ import torch
 
 
 def environment(device: torch.device, *, devices: int = 1) -> dict[str, Any]:
-    """Versions and machine, as far as they decide the bytes of the weights.
+    """Versions and machine, as far as they affect the bytes of the weights.
 
     Args:
-        device: What was trained on; `gpu` is None where it is a CPU.
+        device: The run's; `gpu` is None for a CPU.
         devices: How many of them.
     """
     return {
@@ -32,7 +32,7 @@ def environment(device: torch.device, *, devices: int = 1) -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the work tree around `folder`, and whether tracked files differ from it."""
+    """Commit of the work tree around `folder`, and whether its tracked files have changes."""
     commit = _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
         return None
@@ -41,7 +41,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def process_age() -> float | None:
-    """Seconds since this process began, the interpreter's start and imports among them.
+    """Seconds since this process began, including the interpreter's start and imports.
 
     Source: proc_pid_stat(5), field 22: its start in clock ticks since boot.
     """
@@ -49,13 +49,13 @@ def process_age() -> float | None:
         stat = Path("/proc/self/stat").read_bytes()
     except OSError:  # another system
         return None
-    fields = stat.rpartition(b")")[2].split()  # from field 3; before it a name of any characters
+    fields = stat.rpartition(b")")[2].split()  # from field 3, after a name of any characters
     began = int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - began
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Most memory held so far: of the device, or resident by this process on a CPU."""
+    """Peak memory so far: of the GPU, or on a CPU resident memory of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -67,7 +67,7 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    # Neither a lock for the index nor a program that the repository's settings name.
+    # Take no lock on the index, and run no program that the repository's settings name.
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
@@ -81,7 +81,7 @@ def _gpu(device: torch.device, devices: int) -> dict[str, Any]:
     return {
         "name": torch.cuda.get_device_name(device),
         "count": devices,
-        "capability": f"{major}.{minor}",  # of the chip, whatever the driver
+        "capability": f"{major}.{minor}",  # of the chip, not of the driver
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
     }

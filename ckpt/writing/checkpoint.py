@@ -1,4 +1,4 @@
-"""Writing a checkpoint file: in the container it has, or in the one that the suffix names."""
+"""Write a checkpoint to disk: in its own container, or in the one that the suffix names."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from ckpt.rules.planned import Planned
 from ckpt.tensors import FileStart, Layout, Piece, TensorEntry, tensor_spans
 from ckpt.writing.derived import Derived
 
-_USUAL = ("format", "pt")  # which every safetensors file of torch has, and no other needs
+_USUAL = ("format", "pt")  # in every safetensors file of torch; no other container needs it
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class Written:
     """A file, or a folder of files, that was written.
 
     Attributes:
-        path: Where it stands.
-        size: Its bytes.
-        left_out: What the new container cannot hold, a few words each.
-        inside: Which state_dict of a training checkpoint it is about, as after ``FILE::``.
-        files: How many files; more than one stand in the folder `path`.
-        also_named: Where else in the file renamed keys stood and followed.
+        path: The file or folder.
+        size: Its size in bytes.
+        left_out: What the new container cannot hold, a few words for each item.
+        inside: The state_dict of a training checkpoint, as after ``FILE::``.
+        files: The number of files; if more than one, `path` is their folder.
+        also_named: Other places of the file where renamed keys were replaced too.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class Written:
 
     @property
     def ref(self) -> str:
-        """The ref of what was written."""
+        """The ref of the state_dict that was written."""
         return f"{self.path}::{self.inside}" if self.inside else str(self.path)
 
 
@@ -63,14 +63,14 @@ def write_checkpoint(
     """Write `checkpoint` with new keys to `path`, and read it back before it appears.
 
     Args:
-        checkpoint: What to write.
-        path: Where; a folder, for a checkpoint of several files that keeps its container.
-        form: The format of another container for it; None keeps the one it has.
+        checkpoint: The checkpoint.
+        path: The file; a folder, for a checkpoint of several files that keeps its container.
+        form: The format of another container; None keeps its own.
         new_keys: Old key to new key, for all keys.
-        inside: Which state_dict of a training checkpoint has the keys.
-        replace_out: Whether a file that stands there is replaced.
-        in_place: Whether that file is the checkpoint's own and the block is `overwriting` it, so
-            that its header may be written over.
+        inside: The state_dict of a training checkpoint that has these keys.
+        replace_out: Whether to replace `path` if it exists.
+        in_place: Whether `path` is the checkpoint's own file and the block is `overwriting` it, so
+            that the header alone may be overwritten.
     """
     if form is not None:
         tensors = [
@@ -93,7 +93,7 @@ def write_checkpoint(
     if len(checkpoint.source.parts) > 1:
         with write_folder(path, check=check) as folder:
             _write_files(layout, checkpoint.source, folder)
-        sizes = [each.stat().st_size for each in path.iterdir()]
+        sizes = [file.stat().st_size for file in path.iterdir()]
         return Written(path, sum(sizes), (), inside, len(sizes), also)
     with write_whole(path, replace=replace_out, check=check) as out:
         write_layout(layout, checkpoint.source, out)
@@ -113,22 +113,22 @@ def write_tensors(
     """Write a new file of one state_dict to `path`, and read it back before it appears.
 
     Args:
-        checkpoint: Where the tensors come from, and what else is carried over: the versions of
-            modules follow the tensors that are made of one.
-        tensors: Keys, and what the tensors are made of.
-        path: Where.
+        checkpoint: The source of the tensors and of everything else that the new file holds;
+            versions of modules follow the tensors that are made from one tensor.
+        tensors: The tensors of the new file.
+        path: The file.
         form: The format of the new file.
-        replace_out: Whether a file that stands there is replaced.
-        aliases: New names of what is named elsewhere in it.
-        whole: Whether to refuse when something would be left out.
+        replace_out: Whether to replace `path` if it exists.
+        aliases: Old name to new, for names of tied tensors.
+        whole: Whether to refuse if anything would be left out.
 
     Raises:
-        UsageError: `whole`, and something would be.
-        FormatError: The checksums of `checkpoint` say that it is damaged.
+        UsageError: `whole`, and something would be left out.
+        FormatError: The checksums of `checkpoint` show that it is damaged.
     """
     checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
     derived = Derived(checked, {entry.key: entry for entry in checkpoint.entries})
-    entries = [derived.entry(each.key, each.made_of) for each in tensors]
+    entries = [derived.entry(tensor.key, tensor.made_of) for tensor in tensors]
     rest = {key: value for key, value in checkpoint.rest.items() if form.carries(key, value)}
     kept = {key: e.key for e in tensors if (key := whole_source(e.made_of)) is not None}
     tied = {name: kept.get(rest.pop(name)) for name in checkpoint.aliases if name in rest}
@@ -137,15 +137,16 @@ def write_tensors(
     left_out = (*_left_out(checkpoint, form), *gone)
     if whole and left_out:
         raise UsageError(
-            f"{path}: {', '.join(left_out)} would be lost in place", hint="-o  names a new file"
+            f"{path}: {', '.join(left_out)} would be lost in place",
+            hint="-o  writes a new file instead",
         )
     if isinstance(rest.get("_metadata"), Mapping):
         moved = moved_modules(list(rest["_metadata"]), kept)
-        rest["_metadata"] = {moved[module]: each for module, each in rest["_metadata"].items()}
+        rest["_metadata"] = {moved[module]: value for module, value in rest["_metadata"].items()}
     layout = form.lay_out(entries, name=path.stem, rest=rest)
     with write_whole(path, replace=replace_out, check=_reader_back(path, entries, None)) as out:
         write_layout(layout, derived.source, out)
-        used = {key for each in tensors for key in sources_of(each.made_of)}
+        used = {key for tensor in tensors for key in sources_of(tensor.made_of)}
         checked.finish(entry for entry in checkpoint.entries if entry.key in used)
     return Written(path, path.stat().st_size, left_out)
 
@@ -161,7 +162,7 @@ def _reader_back(
 
 
 def _header_back(expected: Sequence[TensorEntry]) -> Callable[[Path], None]:
-    """The same of a file whose journal still stands."""
+    """Like `_reader_back`, for a file whose journal still exists."""
 
     def read_back(written: Path) -> None:
         with FileSource(written) as source:
@@ -185,7 +186,7 @@ def _write_files(layout: Layout, source: ByteSource, folder: Path) -> None:
 
 
 def _left_out(checkpoint: Checkpoint, form: Format) -> tuple[str, ...]:
-    """What a file of another format would not take over."""
+    """What a file of another format cannot hold."""
     others = set(checkpoint.spans) - set(tensor_spans(checkpoint.entries))
     tensors = (f"{len(others):,} tensors outside the state_dict",) if others else ()
     rest = (item for item in checkpoint.rest.items() if item != _USUAL)
@@ -195,4 +196,4 @@ def _left_out(checkpoint: Checkpoint, form: Format) -> tuple[str, ...]:
 def _expect_same(path: Path, found: Sequence[TensorEntry], expected: Sequence[TensorEntry]) -> None:
     described = [(entry.key, entry.dtype, entry.shape) for entry in found]
     if described != [(entry.key, entry.dtype, entry.shape) for entry in expected]:
-        raise DiskError(f"{path}: what was written does not read back as planned; not kept")
+        raise DiskError(f"{path}: the written file does not read back as planned; it was discarded")

@@ -1,8 +1,8 @@
-"""From what a plan says of a tensor to an entry: where its bytes are, or how they are made.
+"""From the expression of a planned tensor to an entry: where its bytes are, or how to make them.
 
-What can be had by looking otherwise at the bytes (parts, transposes, shapes) is an entry with an
-offset and strides in the source. All else is a region that is worked out as it is read, in
-chunks: joined, copied, cast and filled tensors.
+Slices, transposes and reshapes are strided views of the source: entries with an offset and
+strides. Joined, copied, cast and filled tensors are regions that are computed in chunks while they
+are read.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -28,10 +28,10 @@ from ckpt.tensors import TensorEntry
 
 
 class Derived:
-    """A source, and the tensors that are made of it.
+    """A source, and the tensors that are made from it.
 
     Attributes:
-        source: Where the entries' bytes are.
+        source: The bytes of the entries.
     """
 
     def __init__(self, source: ByteSource, entries: Mapping[str, TensorEntry]) -> None:
@@ -70,7 +70,7 @@ class Derived:
         return self._region(made, lambda: _filled(made))
 
     def _contiguous(self, made: Expression) -> TensorEntry:
-        """The entry, worked out anew if its elements do not lie one after the other."""
+        """The entry, as a contiguous copy if it is strided."""
         entry = self._entry(made)
         if entry.stride is None:
             return entry
@@ -99,7 +99,7 @@ class Derived:
     def _shared(
         self, made: Expression, entry: TensorEntry, chunks: Callable[[], Iterator[bytes]]
     ) -> TensorEntry:
-        """A region that another tensor made of the same elements shares."""
+        """A region that tensors made of the same elements share."""
         of = (made.dtype, made.shape, entry.dtype, entry.offset, entry.stride)
         if of not in self._regions:
             self._regions[of] = self._region(made, chunks)
@@ -118,7 +118,7 @@ class _Made:
         self._chunks = chunks
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        """See `Region.stream`; what comes before the range is made as well."""
+        """See `Region.stream`; the bytes before the range are computed as well."""
         end, position = offset + nbytes, 0
         for chunk in self._chunks():
             first, position = position, position + len(chunk)
@@ -129,7 +129,7 @@ class _Made:
 
 
 def _steps(entry: TensorEntry) -> list[int]:
-    """The strides, in elements; of a contiguous tensor as well."""
+    """The strides in elements, for a contiguous tensor too."""
     if entry.stride is not None:
         return list(entry.stride)
     steps, step = [], 1
@@ -140,7 +140,7 @@ def _steps(entry: TensorEntry) -> list[int]:
 
 
 def _view(entry: TensorEntry, shape: tuple[int, ...], steps: list[int]) -> TensorEntry:
-    """The entry with another shape and strides."""
+    """The entry with another shape and other strides."""
     plain = replace(entry, shape=shape, stride=None)
     differ = any(
         count != 1 and step != usual
@@ -150,7 +150,7 @@ def _view(entry: TensorEntry, shape: tuple[int, ...], steps: list[int]) -> Tenso
 
 
 def _cast(source: ByteSource, entry: TensorEntry, dtype: str) -> Iterator[bytes]:
-    """The elements in another dtype, as torch rounds them."""
+    """The elements in another dtype, rounded as torch does."""
     import torch
 
     old, new = getattr(torch, entry.dtype), getattr(torch, dtype)

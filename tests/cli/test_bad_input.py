@@ -139,13 +139,13 @@ def test_truncated_file_is_refused(ckpt: Run, folder: Path, command: tuple[str, 
         (("diff", "old.pt", "mnist:prod"), 2, "no model mnist in the registry"),
         (("diff", "old.pt"), 2, "Missing argument 'B'"),
         (("renam", "old.pt"), 2, "did you mean 'rename'?"),
-        (("rename", "old.pt"), 2, "no rule is given"),
+        (("rename", "old.pt"), 2, "no rules given"),
         (("rename", "old.pt", "--rule", "conv"), 2, "has no arrow"),
         (("rename", "old.pt", "--rule", "conv->"), 2, "nothing after the arrow"),
         (("rename", "old.pt", "--rule", r"conv\d->x"), 3, "two keys would become 'x.weight'"),
         (("rename", "old.pt", "--rule", "conv9->x"), 3, "nearest keys: conv"),
         (("rename", "old.pt", "--map", "names.json"), 2, "names.json: no such file"),
-        (("rename", "old.pt", "--rule", "a=b", "--name", "m"), 2, "goes with --register"),
+        (("rename", "old.pt", "--rule", "a=b", "--name", "m"), 2, "--name needs --register"),
         (("rename", "old.pt", "--rule", "conv=embed", "-o", "old.pt"), 2, "never overwritten"),
         (("rename", "old.pt", "--rule", "conv=embed", "-o", "no/x.pt"), 2, "no: no such folder"),
         (("export", "old.pt", "-o", "no/x.pt"), 2, "no: no such folder"),
@@ -182,12 +182,12 @@ def test_output_that_stands_is_kept_unless_forced(ckpt: Run, old: Path, folder: 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[1]", "a map is an object"),
-        ("{}", "a map is an object"),
-        ('{"conv1": 1}', "both must be keys"),
+        ("[1]", "not a map; expected an object"),
+        ("{}", "not a map; expected an object"),
+        ('{"conv1": 1}', "both must be non-empty strings"),
         ('{"conv1": "a", "conv1": "b"}', "appears twice"),
         ("{", "a map or list of rules is JSON"),
-        ('{"conv9": "a"}', "'conv9' is none of the 8 keys"),
+        ('{"conv9": "a"}', "'conv9' is not one of the 8 keys"),
     ],
 )
 def test_map_that_is_none_is_refused(
@@ -195,7 +195,7 @@ def test_map_that_is_none_is_refused(
 ) -> None:
     (folder / "names.json").write_text(text)
     ran = ckpt("rename", "old.pt", "--map", "names.json")
-    expect_refused(ran, 3 if "none of" in says else 2, says)
+    expect_refused(ran, 3 if "is not one of" in says else 2, says)
 
 
 def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:

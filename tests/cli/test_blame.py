@@ -82,7 +82,7 @@ def test_unknown_key_says_which_are_near(five: Run) -> None:
 
 
 def test_no_tensor_is_read(five: Run, folder: Path) -> None:
-    for each in Registry(folder).store.held():
+    for each in Registry(folder).store.objects():
         if not each.is_manifest:
             each.path.unlink()
     assert five("blame", "head1.weight").code == 0

@@ -37,7 +37,7 @@ def trained(ckpt: Run, folder: Path) -> Run:
 
 
 def test_records_stand_side_by_side_where_they_differ(trained: Run) -> None:
-    assert "  record    2 fields not alike; --records\n" in trained("diff", "v1", "v2").out
+    assert "  record    2 fields differ; --records\n" in trained("diff", "v1", "v2").out
     ran = trained("diff", "v1", "v2", "--records")
     assert ran.out.endswith(
         "\n"
@@ -87,7 +87,7 @@ def test_order_and_ties_are_told_and_are_no_difference(ckpt: Run, folder: Path) 
     assert ran.code == 0
     assert ran.out == (
         "a.pt -> b.pt\n"
-        "  tied      embed.weight  =  head.weight   one tensor for both\n"
+        "  tied      embed.weight  =  head.weight   share one tensor\n"
         "  reordered embed.weight\n"
         "  same      2 keys\n"
         "  no difference\n"
@@ -100,8 +100,8 @@ def test_swapped_tensors_are_told_as_such(ckpt: Run, folder: Path) -> None:
     torch.save({"q": q, "k": k, "v": v, "o": q}, folder / "a.pt")
     torch.save({"q": k, "k": q, "v": v + 1, "o": q}, folder / "b.pt")
     ran = ckpt("diff", "a.pt", "b.pt")
-    assert "  swapped   q  <->  k   each has the bytes of the other\n" in ran.out
-    assert "  changed   v   other values\n" in ran.out
+    assert "  swapped   q  <->  k   exchanged their bytes\n" in ran.out
+    assert "  changed   v   values differ\n" in ran.out
     data = ckpt("diff", "a.pt", "b.pt", "--values", "--json").data
     assert (data["swapped"], data["changed"]) == ([["q", "k"]], ["q", "k", "v"])
     for name in ("a.pt", "b.pt"):

@@ -1,4 +1,4 @@
-"""An index that is gone or damaged: refused, explained, and made anew."""
+"""An index that is missing or damaged: refused, explained, and rebuilt."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_rebuilt_index_is_the_lost_one(used: Run, folder: Path) -> None:
     assert index(folder)["write_id"] != before["write_id"]
     assert (data["added"], data["unread"], data["damages"], data["kept"]) == ([], [], [], None)
     assert data["removed"] == ["net:v2", "net:v4"]
-    assert used("undo").out.startswith("took back: register net.pt as net"), "history goes on"
+    assert used("undo").out.startswith("undid: register net.pt as net"), "history goes on"
 
 
 def test_index_cut_anywhere_is_rebuilt_and_kept(used: Run, folder: Path, tmp_path: Path) -> None:
@@ -182,7 +182,10 @@ def test_nothing_is_written_unasked(used: Run, folder: Path) -> None:
     assert "2 removed" in ran.out
     assert tree(folder) == before
     done = used("fsck", "--rebuild-index", "--yes")
-    assert (done.code, f"what stood there is {folder}/registry.json.damaged" in done.out) == (
+    assert (
+        done.code,
+        f"the damaged file is kept as {folder}/registry.json.damaged" in done.out,
+    ) == (
         0,
         True,
     )
@@ -192,7 +195,7 @@ def test_index_that_is_fine_is_not_rebuilt(used: Run, folder: Path) -> None:
     before = tree(folder)
     assert used("fsck").out == "registry.json is fine: 2 models, 4 versions\n"
     ran = used("fsck", "--rebuild-index", "--yes")
-    assert (ran.code, "is fine and not rebuilt" in ran.err) == (2, True)
+    assert (ran.code, "fine, so it is not rebuilt" in ran.err) == (2, True)
     assert tree(folder) == before
 
 
@@ -252,7 +255,7 @@ def test_index_that_is_lost_is_not_begun_again(
     before = tree(folder)
     ran = used(*words)
     assert (ran.code, "ckpt fsck --rebuild-index" in ran.err) == (4, True), ran.err
-    says = "not there, but" if state == "missing" else "line 3 is a conflict marker of git, <<<<<<<"
+    says = "missing, but" if state == "missing" else "line 3 is a git conflict marker, <<<<<<<"
     assert says in ran.err
     after = {name: data for name, data in tree(folder).items() if "/objects/" not in name}
     assert after == {name: data for name, data in before.items() if "/objects/" not in name}

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt.ops import rename
 from ckpt.ops.gc import gc
 from ckpt.ops.register import register
-from ckpt.ops.rename import to_version as next_version
+from ckpt.ops.rename import result
+from ckpt.ops.rename.to_version import add_version
 from ckpt.registry.registry import Registry
 from tests.cli.support import Run, tree, weights
 
@@ -50,7 +50,7 @@ def test_removed_version_goes_after_its_time_and_not_before(three: Run, folder: 
     assert three("gc", "--grace", "0", "--yes").out == "nothing to remove\n"
     assert stored(folder) == kept
     shown = three("gc", "--keep-removed", "0", "--grace", "0")
-    assert shown.out.startswith("would remove\n  net:v3  rm of ")
+    assert shown.out.startswith("would remove\n  net:v3  removed on ")
     assert "2 objects, 1 manifest" in shown.out
     assert "ckpt gc --yes" in shown.err
     assert stored(folder) == kept, "shown only"
@@ -70,12 +70,12 @@ def test_what_is_shared_stays(three: Run, folder: Path) -> None:
     assert three("verify").code == 0
 
 
-def test_what_went_for_good_is_not_taken_back(three: Run) -> None:
+def test_what_went_for_good_is_not_undone(three: Run) -> None:
     assert three("alias", "prod", "net:v1").code == 0
     assert three("rm", "net:v3", "--yes").code == 0
     assert three("gc", *AT_ONCE).code == 0
     ran = three("undo")
-    assert (ran.code, "net: version v3 was changed since" in ran.err) == (6, True)
+    assert (ran.code, "net: version v3 has changed since" in ran.err) == (6, True)
 
 
 def test_left_temporaries_go_and_young_objects_stay(three: Run, folder: Path) -> None:
@@ -87,7 +87,7 @@ def test_left_temporaries_go_and_young_objects_stay(three: Run, folder: Path) ->
     Registry(folder).store.put([b"x" * 5000])
     ran = three("gc", "--yes")
     assert ran.out == (
-        "removed\n  1 temporary file  0 B\nkept 5.0 kB that nothing needs, as younger than 1 h\n"
+        "removed\n  1 temporary file  0 B\nkept 5.0 kB, unreferenced but under 1 h old\n"
     )
     assert (left.exists(), beside.exists(), other.exists()) == (False, True, True)
     assert three("gc", "--grace", "0", "--yes").out == (
@@ -99,7 +99,7 @@ def test_left_temporaries_go_and_young_objects_stay(three: Run, folder: Path) ->
 def test_same_bytes_again_make_an_object_young(three: Run, folder: Path) -> None:
     store = Registry(folder).store
     store.put([b"x" * 5000])
-    (held,) = [each for each in store.held() if each.nbytes == 5000]
+    (held,) = [each for each in store.objects() if each.nbytes == 5000]
     os.utime(held.path, (0, 0))
     store.put([b"x" * 5000])
     assert time.time() - held.path.stat().st_mtime < 60
@@ -154,7 +154,7 @@ def test_lineage_ends_where_a_parent_went_for_good(three: Run) -> None:
     assert three("gc", *AT_ONCE).code == 0
     ran = three("log", "net:v2")
     assert ran.code == 0
-    assert ran.out.endswith("  of net:v1, which is gone\n")
+    assert ran.out.endswith("  parent: net:v1, deleted\n")
     assert len(three("log", "net:v2", "--json").data) == 1
     assert three("blame", "embed1.weight", "net:v2").code == 0
     assert three("diff", "net:v2", "net:v3").code == 0
@@ -183,10 +183,10 @@ def test_version_removed_for_good_meanwhile_is_not_renamed(three: Run, folder: P
     def collected_first(*words, **named):
         assert three("rm", "net:v3", "--yes").code == 0
         gc(registry=Registry(folder), keep_removed=timedelta(), grace=timedelta())
-        return next_version.next_version(*words, **named)
+        return add_version(*words, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rename, "next_version", collected_first)
+        patch.setattr(result, "add_version", collected_first)
         ran = three("rename", "net:v3", "--rule", "conv=embed")
     assert (ran.code, "v3" in ran.err) == (2, True)
     assert three("verify").code == 0

@@ -90,7 +90,7 @@ def test_both_branches_register_and_all_versions_are_there(
     commit(git)
     git("checkout", "-q", "main")
     merge = git("merge", "-q", "other", "-m", "m")
-    assert "net:v3 of theirs is v5 now, for its number was taken" in merge.stderr
+    assert "net:v3 of theirs is now v5, since its number was taken" in merge.stderr
     rows = {row["version"]: row for row in shared("ls", "--json").data}
     assert [rows[f"v{n}"]["message"] for n in (3, 4, 5)] == ["seed 3", "seed 4", "seed 5"]
     assert (rows["v5"]["renumbered"], rows["v6"]["renumbered"]) == ("v3", "v4")
@@ -98,7 +98,7 @@ def test_both_branches_register_and_all_versions_are_there(
     assert (rows["v3"]["tags"], rows["v5"]["tags"]) == (["golden"], ["theirs"])
     lineage = shared("log", "net:v6", "--json").data
     assert [step["version"] for step in lineage] == ["v6", "v5"], "not v3, as its record says"
-    assert "was       v3, before a merge" in shared("show", "net:v5").out
+    assert "was       v3, until a merge renumbered it" in shared("show", "net:v5").out
     assert shared("verify").code == 0
     register(shared, folder, 6)
     assert model(folder)["next"] == 8
@@ -178,7 +178,7 @@ def test_same_bytes_on_both_branches_are_one_version(shared: Run, git: Git, fold
     commit(git)
     git("checkout", "-q", "main")
     merge = git("merge", "-q", "other", "-m", "m")
-    assert "net:v3 of theirs is v4 now, where the same bytes stand" in merge.stderr
+    assert "net:v3 of theirs is now v4, which has the same bytes" in merge.stderr
     assert model(folder)["aliases"] == {"prod": "v4"}
     assert len(set(contents(folder).values())) == len(contents(folder)) == 5
     lineage = shared("log", "net:v5", "--json").data
@@ -194,7 +194,7 @@ def test_removed_version_stays_where_the_other_branch_has_it_in_use(
     assert shared("alias", "next", "net:v2").code == 0
     commit(git)
     merge = git("merge", "-q", "main", "-m", "m")
-    assert "net:v2 was removed on one side, and stays" in merge.stderr
+    assert "net:v2 was removed on one side, but is kept" in merge.stderr
     assert sorted(contents(folder)) == ["v1", "v2"]
     assert shared("export", "net@next", "-o", "next.pt").code == 0
 
@@ -246,7 +246,7 @@ def test_clone_without_the_driver_is_told_of_it_at_the_markers(
     ran = shared("ls")
     lines = (folder / "registry.json").read_text().splitlines()
     line = next(number for number, each in enumerate(lines, 1) if each.startswith("<<<<<<<"))
-    says = f"registry.json: line {line} is a conflict marker of git, <<<<<<<"
+    says = f"registry.json: line {line} is a git conflict marker, <<<<<<<"
     assert (ran.code, says in ran.err) == (4, True)
     assert "ckpt git-driver install" in ran.err
     assert "git checkout --ours registry.json" in ran.err
@@ -281,7 +281,7 @@ def test_install_needs_a_repository(
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
     before = tree(folder)
     ran = ckpt("git-driver", "install")
-    assert (ran.code, "is this in a git repository?" in ran.err) == (2, True), ran.err
+    assert (ran.code, "is this a git repository?" in ran.err) == (2, True), ran.err
     monkeypatch.setenv("PATH", str(folder))
     ran = ckpt("git-driver", "install")
     assert (ran.code, "git is not installed" in ran.err) == (2, True)
@@ -372,7 +372,7 @@ def test_what_is_no_checkpoint_is_said_and_git_goes_on(
     (folder / "net.pt").write_bytes(content)
     shown = git("diff", "net.pt").stdout
     assert "-w  float32  2" in shown
-    assert not content or "+no checkpoint: it: " in shown
+    assert not content or "+not a checkpoint: it: " in shown
 
 
 def test_same_tensors_in_any_order_and_container_are_the_same_text(ckpt: Run, folder: Path) -> None:

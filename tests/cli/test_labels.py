@@ -26,14 +26,14 @@ def three(ckpt: Run, folder: Path) -> Run:
 
 def test_alias_points_and_moves_and_is_a_ref(three: Run, folder: Path) -> None:
     assert three("alias", "prod", "v1").out == "net@prod points to v1\n"
-    assert three("alias", "prod", "v2").out == "net@prod points to v2, before to v1\n"
+    assert three("alias", "prod", "v2").out == "net@prod points to v2 (before: v1)\n"
     assert three("export", "net@prod", "-o", "prod.pt").code == 0
     assert three("export", "net:v2", "-o", "v2.pt").code == 0
     assert (folder / "prod.pt").read_bytes() == (folder / "v2.pt").read_bytes()
     assert "net@prod  v2" in three("alias").out
     assert three("show", "net@prod", "--json").data["version"]["aliases"] == ["prod"]
     gone = three("alias", "-d", "net@prod")
-    assert gone.out == "net@prod is gone; it pointed to v2\n"
+    assert gone.out == "deleted net@prod, which pointed to v2\n"
     assert three("show", "net@prod").code == 2
 
 
@@ -41,9 +41,9 @@ def test_expected_version_is_compared_before_an_alias_moves(three: Run, folder: 
     assert three("alias", "prod", "v1", "--expect", "none").code == 0
     before = (folder / "registry.json").read_bytes()
     again = three("alias", "prod", "v2", "--expect", "none")
-    assert (again.code, "net@prod is v1, expected none" in again.err) == (6, True)
+    assert (again.code, "net@prod points to v1, expected none" in again.err) == (6, True)
     wrong = three("alias", "prod", "v3", "--expect", "v2")
-    assert (wrong.code, "net@prod is v1, expected v2" in wrong.err) == (6, True)
+    assert (wrong.code, "net@prod points to v1, expected v2" in wrong.err) == (6, True)
     assert (folder / "registry.json").read_bytes() == before
     assert three("alias", "prod", "v3", "--expect", "v1").code == 0
 
@@ -63,19 +63,19 @@ BAD = [
     (("alias", "latest", "v1"), "cannot be an alias"),
     (("alias", "v9", "v1"), "cannot be an alias"),
     (("alias", "../x", "v1"), "not a valid name"),
-    (("alias", "prod"), "which version?"),
+    (("alias", "prod"), "no version given"),
     (("alias", "prod", "v9"), "net has no v9"),
     (("alias", "prod", "v1", "--expect", "prod"), "expected a version such as v2, or none"),
     (("alias", "other@prod", "net:v1"), "of another model"),
     (("alias", "-d", "prod"), "net has no alias 'prod'"),
-    (("alias", "-d", "prod", "v1"), "-d takes a name and nothing else"),
+    (("alias", "-d", "prod", "v1"), "-d takes only a name and --expect"),
     (("tag", "v1", "a b"), "not a valid name"),
     (("tag", "v1", "-d", "golden"), "net:v1 has no tag 'golden'"),
-    (("ls", "--where", "accuracy"), "is no condition"),
+    (("ls", "--where", "accuracy"), "is not a condition"),
     (("ls", "--where", "acuracy>0.9"), "did you mean accuracy?"),
-    (("ls", "--where", "accuracy>high"), "'high' is no number"),
+    (("ls", "--where", "accuracy>high"), "'high' is not a number"),
     (("ls", "--where", "tag>golden"), "= or !="),
-    (("ls", "--sort", "speed"), "no version has a 'speed'"),
+    (("ls", "--sort", "speed"), "no version has a field 'speed'"),
 ]
 
 
@@ -137,4 +137,4 @@ def test_of_many_who_expect_the_same_one_wins(three: Run, folder: Path) -> None:
     assert sorted(code for _, code in ended) == [0] + [6] * 7
     (winner,) = [out for (out, _), code in ended if code == 0]
     now = json.loads((folder / "registry.json").read_text())["models"]["net"]["aliases"]["prod"]
-    assert f"points to {now}, before to v1" in winner
+    assert f"points to {now} (before: v1)" in winner

@@ -198,8 +198,8 @@ def test_same_bytes_again_add_nothing(ckpt: Run, old: Path, folder: Path) -> Non
     ckpt("register", "old.pt")
     ckpt("rename", "v1", "--rule", "conv=embed")
     before = tree(folder)
-    assert "already there as old:v1" in ckpt("register", "old.pt").out
-    assert "already there as old:v2" in ckpt("rename", "v1", "--rule", "conv=embed").out
+    assert "already registered as old:v1" in ckpt("register", "old.pt").out
+    assert "already registered as old:v2" in ckpt("rename", "v1", "--rule", "conv=embed").out
     assert tree(folder) == before
 
 
@@ -217,7 +217,7 @@ def test_diff_of_files_reads_their_values(ckpt: Run, old: Path, folder: Path) ->
         "  added     head.bias   3  float32\n"
         "  renamed   conv{1,2}.{weight,bias}  ->  embed{1,2}.{weight,bias}"
         "   4 keys, same bytes\n"
-        "  changed   fc1.bias   other values\n"
+        "  changed   fc1.bias   values differ\n"
         "  same      2 keys\n"
     )
     keys = ckpt("diff", "old.pt", "old.pt", "--keys").out
@@ -246,8 +246,8 @@ def test_verify_finds_a_flipped_bit_and_names_whom_it_hurts(
     largest.write_bytes(data)
     ran = ckpt("verify")
     assert ran.code == 4
-    assert "hurts mnist-cnn:v1 fc1.weight" in ran.out
-    assert "hurts mnist-cnn:v2 fc1.weight" in ran.out
+    assert "used by mnist-cnn:v1 fc1.weight" in ran.out
+    assert "used by mnist-cnn:v2 fc1.weight" in ran.out
     ran = ckpt("export", "v1", "-o", "x.pt")
     assert ran.code == 4
     assert "fc1.weight is damaged" in ran.err
@@ -318,7 +318,7 @@ def test_wrapper_is_answered_with_what_takes_it_off(ckpt: Run, folder: Path) -> 
     assert ran.code == 0
     assert "unwrapped  module.\n" in ran.out
     ran = ckpt("rename", "ddp.renamed.pt", "--rule", "conv=x", "--check", CNN)
-    assert "it fits as it is, without any rule" in ran.err
+    assert "it already fits, without any rules" in ran.err
 
 
 def test_file_without_a_suffix_and_a_state_dict_of_several(ckpt: Run, folder: Path) -> None:

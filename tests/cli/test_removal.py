@@ -1,4 +1,4 @@
-"""Versions that go and come back, and what else is taken back."""
+"""Versions that are removed and restored, and other changes that are undone."""
 
 import json
 from pathlib import Path
@@ -25,15 +25,15 @@ def model(folder: Path) -> dict[str, object]:
 def test_removed_version_is_gone_and_comes_back_byte_for_byte(two: Run, folder: Path) -> None:
     before = model(folder)
     assert two("tag", "v2", "golden").code == 0
-    assert two("rm", "v2", "--yes").out == "removed net:v2; ckpt undo  brings back what was\n"
+    assert two("rm", "v2", "--yes").out == "removed net:v2; ckpt undo  restores what was removed\n"
     gone = two("show", "net:v2")
     assert (gone.code, "net:v2 was removed" in gone.err) == (2, True)
     assert [row["version"] for row in two("ls", "--json").data] == ["v1"]
     assert two("show", "net", "--json").data["version"]["version"] == "v1", "the latest"
     back = two("undo")
-    assert back.out.splitlines()[0].startswith("took back: rm net:v2")
-    assert "  net version v2  removed -> there" in back.out
-    assert "  net tag golden  not there -> v2" in back.out
+    assert back.out.splitlines()[0].startswith("undid: rm net:v2")
+    assert "  net version v2  removed -> present" in back.out
+    assert "  net tag golden  absent -> v2" in back.out
     assert two("undo").code == 0  # the tag
     assert model(folder) == before
     assert two("verify").code == 0
@@ -43,7 +43,7 @@ def test_number_of_a_removed_version_is_not_given_out_again(two: Run, folder: Pa
     assert two("rm", "v2", "--yes").code == 0
     again = two("rename", "net:v1", "--rule", "conv=embed", "--json")
     assert again.data["added"]["version"] == "v3"
-    assert two("undo").out.startswith("took back: rename of v1 as net")
+    assert two("undo").out.startswith("undid: rename of v1 as net")
     assert [row["version"] for row in two("ls", "--json").data] == ["v1"]
     torch.save(weights(5), folder / "net.pt")
     assert two("register", "net.pt", "--json").data["version"] == "v4"
@@ -53,7 +53,7 @@ def test_aliased_version_is_not_removed(two: Run, folder: Path) -> None:
     assert two("alias", "prod", "v2").code == 0
     before = (folder / "registry.json").read_bytes()
     ran = two("rm", "v1", "v2", "--yes")
-    assert (ran.code, "net:v2 is net@prod" in ran.err) == (6, True)
+    assert (ran.code, "net:v2 cannot be removed: net@prod points to it" in ran.err) == (6, True)
     assert "ckpt alias -d net@prod" in ran.err
     assert (folder / "registry.json").read_bytes() == before, "all or none"
 
@@ -61,7 +61,7 @@ def test_aliased_version_is_not_removed(two: Run, folder: Path) -> None:
 def test_nobody_is_asked_where_nobody_answers(two: Run, folder: Path) -> None:
     before = (folder / "registry.json").read_bytes()
     ran = two("rm", "v2")
-    assert (ran.code, "would remove net:v2" in ran.err) == (2, True)
+    assert (ran.code, "not removed: net:v2" in ran.err) == (2, True)
     assert (folder / "registry.json").read_bytes() == before
 
 
@@ -77,11 +77,11 @@ def test_undo_goes_back_step_by_step(two: Run, folder: Path) -> None:
     assert [entry["undone"] for entry in listed] == [False] * 3 + [True] * 3 + [False]
     assert two("undo").code == 0
     ran = two("undo")
-    assert (ran.code, "nothing to take back" in ran.err) == (2, True)
-    assert "taken back" in two("undo", "--list").out
+    assert (ran.code, "nothing to undo" in ran.err) == (2, True)
+    assert "undone" in two("undo", "--list").out
 
 
-def test_what_was_done_elsewhere_is_not_taken_back(two: Run, folder: Path) -> None:
+def test_what_was_done_elsewhere_is_not_undone(two: Run, folder: Path) -> None:
     """As after a `git pull`: the index's last write is none of this machine's."""
     path = folder / "registry.json"
     document = json.loads(path.read_text())
@@ -96,7 +96,7 @@ def test_index_put_back_by_hand_takes_the_chain_that_led_to_it(two: Run, folder:
     earlier = path.read_bytes()
     assert two("alias", "prod", "v1").code == 0
     path.write_bytes(earlier)
-    assert two("undo").out.startswith("took back: rename of v1 as net")
+    assert two("undo").out.startswith("undid: rename of v1 as net")
 
 
 def test_reflog_that_a_crash_has_cut_short_is_read_and_goes_on(two: Run, folder: Path) -> None:
@@ -104,7 +104,7 @@ def test_reflog_that_a_crash_has_cut_short_is_read_and_goes_on(two: Run, folder:
     with reflog.open("ab") as file:
         file.write(b'{"write_id":"torn')
     assert two("tag", "v1", "x").code == 0
-    assert two("undo").out.startswith("took back: tag net:v1 x")
+    assert two("undo").out.startswith("undid: tag net:v1 x")
     assert len(two("undo", "--list", "--json").data) == 4
     reflog.unlink()
     assert two("undo").code == 2

@@ -44,7 +44,7 @@ def two(ckpt: Run, folder: Path) -> Run:
 
 
 def harm_all(folder: Path, damage: Damage, *, manifests: bool = True) -> int:
-    held = [each for each in Registry(folder).store.held() if manifests or not each.is_manifest]
+    held = [each for each in Registry(folder).store.objects() if manifests or not each.is_manifest]
     for each in held:
         damage(each.path)
     return len(held)
@@ -106,17 +106,17 @@ def test_version_that_was_removed_is_verified_and_repaired(two: Run, folder: Pat
     assert two("rm", "net:v3", "--yes").code == 0
     harm_all(folder, flip, manifests=False)
     ran = two("verify")
-    assert (ran.code, "hurts net:v3 (removed) fc1.weight" in ran.out) == (4, True)
+    assert (ran.code, "used by net:v3 (removed) fc1.weight" in ran.out) == (4, True)
     assert two("verify", "--repair", "net.pt", "--repair", "backup").code == 0
 
 
 def test_damaged_object_that_nothing_needs_says_so(two: Run, folder: Path) -> None:
     store = Registry(folder).store
     store.put([b"x" * 5000])
-    (held,) = [each for each in store.held() if each.nbytes == 5000]
+    (held,) = [each for each in store.objects() if each.nbytes == 5000]
     flip(held.path)
     ran = two("verify")
-    assert (ran.code, "hurts no version" in ran.out, "ckpt gc" in ran.out) == (4, True, True)
+    assert (ran.code, "used by no version" in ran.out, "ckpt gc" in ran.out) == (4, True, True)
     assert two("gc", "--grace", "0", "--yes").code == 0
     assert two("verify").code == 0
 

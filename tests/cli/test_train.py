@@ -11,6 +11,7 @@ from PIL import Image
 
 from ckpt.errors import DiskError
 from ckpt.show.train import TrainingView
+from ckpt.train.watch.events import Event, StepDone, Trained
 from ckpt.train.watch.metrics_file import MetricsFile
 from tests.cli.support import Run, tree
 from tests.effort import PATIENCE
@@ -116,7 +117,7 @@ def test_folder_of_images_is_trained_on(ckpt: Run, folder: Path) -> None:
     write_pets(folder)
     ran = ckpt("train", "--register", "--dataset", "pets", *OF_PETS, "--json")
     assert ran.code == 0, ran.err
-    assert "pets: 32 images from pets (every fifth for the test)" in ran.err
+    assert "pets: 32 images from pets (every fifth for testing)" in ran.err
     assert ran.data["test_accuracy"] == 1.0
     record = ckpt("show", "v1", "--json").data["record"]["training"]
     assert record["dataset"]["class_names"] == ["cat", "dog"]
@@ -192,7 +193,7 @@ def test_metrics_and_events_are_written_beside_what_is_shown(ckpt: Run, folder: 
     ("words", "error"),
     [
         (("--metrics", "old.jsonl"), "error: old.jsonl: already exists"),
-        (("--metrics", "m.txt"), "error: m.txt: metrics are a .jsonl file"),
+        (("--metrics", "m.txt"), "error: m.txt: metrics are written to a .jsonl file"),
         (("--metrics", "no/m.jsonl"), "error: no: no such folder"),
         (("--tensorboard", "old.jsonl"), "error: old.jsonl: not a folder"),
     ],
@@ -209,13 +210,13 @@ def test_places_that_cannot_take_metrics_are_refused_before_the_training(
 def test_metrics_of_an_interrupted_run_go_on(
     ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(_: TrainingView, epoch: int, images: int) -> None:
-        if (epoch, images) == (2, 128):
+    def interrupt(_: TrainingView, event: Event) -> None:
+        if event == StepDone(2, 128):
             signal.raise_signal(signal.SIGINT)
 
     words = ("--dataset", "digits", "--epochs", "2", "--precision", "fp32")
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingView, "step", interrupt)
+        patch.setattr(TrainingView, "__call__", interrupt)
         assert ckpt("train", *words, "--metrics", "m.jsonl", "--tensorboard", "t").code == 130
     resumed = ("--resume", "mnist-cnn.state.pt", "--metrics", "m.jsonl", "--tensorboard", "t")
     assert ckpt("train", *resumed).code == 0
@@ -234,10 +235,14 @@ def test_metrics_of_an_interrupted_run_go_on(
 def test_weights_are_kept_where_the_last_line_cannot_be_written(
     ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise DiskError("m.jsonl: No space left on device")
+    write = MetricsFile.__call__
 
-    monkeypatch.setattr(MetricsFile, "finished", fail)
+    def fail(self: MetricsFile, event: Event) -> None:
+        if isinstance(event, Trained):
+            raise DiskError("m.jsonl: No space left on device")
+        write(self, event)
+
+    monkeypatch.setattr(MetricsFile, "__call__", fail)
     ran = ckpt("train", "--register", *QUICK, "--metrics", "m.jsonl")
     assert ran.code == 5
     (saved,) = set(folder.glob("mnist-cnn.*.pt")) - {folder / "mnist-cnn.state.pt"}

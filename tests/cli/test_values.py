@@ -45,7 +45,7 @@ def test_table_has_what_changed_most_first(ckpt: Run, old: Path, folder: Path) -
     ran = ckpt("diff", "old.pt", "new.pt", "--values")
     assert (ran.code, ran.err) == (0, "")
     head, _, table = ran.out.partition("\n\n")
-    assert "  changed   conv1.bias   other values" in head
+    assert "  changed   conv1.bias   values differ" in head
     lines = table.splitlines()
     assert " ".join(lines[0].split()) == "key differ max abs mean abs rel L2 cosine ulps NaN"
     assert [line.split()[0] for line in lines[2:]] == ["conv1.bias", "fc1.bias", "fc1.weight"]
@@ -140,7 +140,7 @@ def test_twenty_rows_are_shown_unless_all_are_asked_for(ckpt: Run, folder: Path)
     torch.save(before, folder / "a.pt")
     torch.save({key: each * (2 + n) for n, (key, each) in enumerate(before.items())}, "b.pt")
     some = ckpt("diff", "a.pt", "b.pt", "--values").out.splitlines()
-    assert some[-1] == "  and 5 more that changed less; --all lists them"
+    assert some[-1] == "  5 more changed less; --all lists them"
     assert [line.split()[0] for line in some[-21:-1]] == [
         f"layers.{n}.weight" for n in range(24, 4, -1)
     ]
@@ -158,7 +158,7 @@ def test_cast_is_said(ckpt: Run, old: Path, folder: Path) -> None:
 
 
 def objects(folder: Path) -> dict[str, Path]:
-    return {each.digest: each.path for each in ObjectStore(folder / ".ckpt").held()}
+    return {each.digest: each.path for each in ObjectStore(folder / ".ckpt").objects()}
 
 
 def harm(path: Path) -> None:

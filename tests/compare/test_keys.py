@@ -3,7 +3,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckpt.compare.keys import diff_entries, fit
+from ckpt.compare.keys import compare_entries, fit
 from ckpt.tensors import TensorEntry
 
 
@@ -23,7 +23,7 @@ def test_each_kind_of_difference_is_found() -> None:
         entry("type", dtype="float16", digest="4"), entry("value", digest="8"),
         entry("same", digest="6"),
     ]  # fmt: skip
-    diff = diff_entries(before, after)
+    diff = compare_entries(before, after)
     assert [e.key for e in diff.removed] == ["gone"]
     assert [e.key for e in diff.added] == ["come"]
     assert [(a.key, b.key) for a, b in diff.renamed] == [("old.weight", "new.weight")]
@@ -35,7 +35,7 @@ def test_each_kind_of_difference_is_found() -> None:
 
 
 def test_equal_bytes_of_another_shape_are_no_rename() -> None:
-    diff = diff_entries([entry("a", (6,), digest="1")], [entry("b", (2, 3), digest="1")])
+    diff = compare_entries([entry("a", (6,), digest="1")], [entry("b", (2, 3), digest="1")])
     assert not diff.renamed
     assert len(diff.removed) == len(diff.added) == 1
 
@@ -43,7 +43,7 @@ def test_equal_bytes_of_another_shape_are_no_rename() -> None:
 def test_zeros_are_paired_by_their_last_part_first() -> None:
     before = [entry("x.weight", digest="0"), entry("x.bias", digest="0")]
     after = [entry("y.bias", digest="0"), entry("y.weight", digest="0")]
-    diff = diff_entries(before, after)
+    diff = compare_entries(before, after)
     assert {(a.key, b.key) for a, b in diff.renamed} == {
         ("x.weight", "y.weight"),
         ("x.bias", "y.bias"),
@@ -51,7 +51,7 @@ def test_zeros_are_paired_by_their_last_part_first() -> None:
 
 
 def test_entries_without_digest_are_not_called_the_same() -> None:
-    diff = diff_entries([entry("a", digest="1")], [entry("a")])
+    diff = compare_entries([entry("a", digest="1")], [entry("a")])
     assert len(diff.unread) == 1
     assert not diff.same
 
@@ -82,7 +82,7 @@ sides = st.lists(
 
 @given(sides, sides)
 def test_every_entry_of_both_sides_is_accounted_for(before, after) -> None:
-    diff = diff_entries(before, after)
+    diff = compare_entries(before, after)
     pairs = [*diff.renamed, *diff.changed, *diff.same, *diff.unread]
     odd = {a.key: (a, b) for a, b in [*diff.reshaped, *diff.retyped]}.values()
     mine = [*diff.removed, *(a for a, _ in pairs), *(a for a, _ in odd)]
@@ -93,23 +93,23 @@ def test_every_entry_of_both_sides_is_accounted_for(before, after) -> None:
 
 @given(sides)
 def test_nothing_differs_from_itself(side) -> None:
-    assert not diff_entries(side, side).differs
+    assert not compare_entries(side, side).differs
 
 
 def test_ties_that_came_and_went_are_told_and_are_no_difference() -> None:
     entries = [entry(key, digest="1") for key in ("embed", "head", "other")]
-    diff = diff_entries(entries, entries, ties=({"head": "embed"}, {"other": "embed"}))
+    diff = compare_entries(entries, entries, ties=({"head": "embed"}, {"other": "embed"}))
     assert diff.tied == (("other", "embed"),)
     assert diff.untied == (("head", "embed"),)
     assert not diff.differs
-    again = diff_entries(entries, entries, ties=({"head": "embed"}, {"embed": "head"}))
+    again = compare_entries(entries, entries, ties=({"head": "embed"}, {"embed": "head"}))
     assert again.tied == again.untied == ()
 
 
 @given(st.permutations(range(7)))
 def test_reordered_keys_are_the_fewest_that_explain_the_order(order: list[int]) -> None:
     before = [entry(str(number), digest="1") for number in range(7)]
-    diff = diff_entries(before, [before[number] for number in order])
+    diff = compare_entries(before, [before[number] for number in order])
     kept = [number for number in order if str(number) not in diff.reordered]
     assert kept == sorted(kept)
     longest = max(
@@ -126,4 +126,4 @@ def test_reordered_keys_are_the_fewest_that_explain_the_order(order: list[int]) 
        st.lists(st.text("ab.", min_size=1, max_size=3), unique=True, max_size=6))  # fmt: skip
 def test_keys_before_are_all_of_the_first_side_once(mine: list[str], theirs: list[str]) -> None:
     sides = [[entry(key, digest=str(len(key))) for key in keys] for keys in (mine, theirs)]
-    assert sorted(diff_entries(*sides).keys_before) == sorted(mine)
+    assert sorted(compare_entries(*sides).keys_before) == sorted(mine)

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 
 import ckpt
 from ckpt.compare import pairs as compare
-from ckpt.compare.keys import diff_entries
+from ckpt.compare.keys import compare_entries
 from ckpt.errors import UsageError
 from ckpt.io import sources
-from ckpt.ops.diff import Comparison
+from ckpt.ops.diff import RefDiff
 from ckpt.tensors import TensorEntry
 from tests import zoo
 
@@ -46,7 +46,7 @@ def saved(before: Tensors, after: Tensors, folder: Path) -> tuple[Path, Path]:
     return folder / "a.pt", folder / "b.pt"
 
 
-def compared(before: Tensors, after: Tensors, folder: Path) -> Comparison:
+def compared(before: Tensors, after: Tensors, folder: Path) -> RefDiff:
     return ckpt.diff(*saved(before, after, folder), values=True)
 
 
@@ -245,13 +245,13 @@ def test_tolerance_is_a_verdict_on_changed_values_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tolerance", [-1.0, math.nan, math.inf])
 def test_tolerance_is_a_number_from_0_on(tolerance: float) -> None:
-    with pytest.raises(UsageError, match="a number from 0 on"):
+    with pytest.raises(UsageError, match="expected a finite number, 0 or greater"):
         ckpt.diff("a.pt", "b.pt", tolerance=tolerance)
 
 
 def test_verdict_of_who_compared_bytes_stands_where_there_is_no_digest() -> None:
     entries = [TensorEntry(key, "float32", (2,)) for key in "abc"]
-    diff = diff_entries(entries, entries, equal={"a": True, "b": False})
+    diff = compare_entries(entries, entries, equal={"a": True, "b": False})
     groups = (diff.same, diff.changed, diff.unread)
     assert [[a.key for a, _ in group] for group in groups] == [["a"], ["b"], ["c"]]
 

@@ -5,7 +5,8 @@ import struct
 import pytest
 import torch
 
-from ckpt.compare.special_values import SpecialValues, has_special_values
+from ckpt.compare.numbers import has_special_values
+from ckpt.compare.special_values import SpecialValues
 from ckpt.dtypes import DTYPES, itemsize
 
 FLOAT8 = ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"]

@@ -1,6 +1,7 @@
 """The figures of `Tally`, against a naive computation by torch, over all dtypes."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckpt.compare.numbers import FLOATS, INTEGERS
-from ckpt.compare.special_values import COMPLEX
+from ckpt.compare.numbers import COMPLEX, FLOATS, INTEGERS
 from ckpt.compare.values import Tally, ValueDiff, comparable
 from ckpt.dtypes import DTYPES, itemsize
 
@@ -58,15 +58,20 @@ def naive(a: torch.Tensor, b: torch.Tensor) -> ValueDiff:
     finite = (x.isfinite() & y.isfinite()).all(1)
     alike = ((x == y) | (x.isnan() & y.isnan()) | (x.isfinite() & y.isfinite())).all(1)
     special = a.is_floating_point() or a.is_complex()
-    nan = tuple(int(each.isnan().any(1).sum()) for each in (x, y)) if special else None
-    inf = tuple(int(each.isinf().any(1).sum()) for each in (x, y)) if special else None
-    counts = (len(x), int(differ.sum()), int((~finite).sum()), int((~alike).sum()), nan, inf)
+    counts = ValueDiff(
+        elements=len(x),
+        differ=int(differ.sum()),
+        left_out=int((~finite).sum()),
+        incomparable=int((~alike).sum()),
+        nan=(int(x.isnan().any(1).sum()), int(y.isnan().any(1).sum())) if special else None,
+        inf=(int(x.isinf().any(1).sum()), int(y.isinf().any(1).sum())) if special else None,
+    )
     x, y = x[finite].view(-1), y[finite].view(-1)
     if not x.numel():
-        return ValueDiff(*counts)
+        return counts
     apart, norms = (y - x).abs(), (x.norm(), y.norm())
-    return ValueDiff(
-        *counts,
+    return replace(
+        counts,
         max_abs=float(apart.max()),
         mean_abs=float(apart.mean()),
         relative_l2=float(apart.norm() / norms[0]) if norms[0] else (None if apart.any() else 0.0),

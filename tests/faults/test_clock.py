@@ -43,4 +43,4 @@ def test_fault_36_time_that_runs_backwards_changes_no_order(
     listed = json.loads(run(folder, *CKPT, "ls", "net", "--json").out)
     assert [each["version"] for each in listed] == ["v4", "v3", "v2", "v1"]
     for taken in ("tag net:v4 odd", "alias net@best v4", "rename of v3 as net", "register new"):
-        assert f"took back: {taken}" in run(folder, *CKPT, "undo").out
+        assert f"undid: {taken}" in run(folder, *CKPT, "undo").out

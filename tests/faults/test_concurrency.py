@@ -72,7 +72,9 @@ def test_fault_33_each_of_many_writers_gets_numbers_of_its_own(
     assert len({each.content for each in versions}) == PROCESSES * EACH
     assert registry.index().serial == PROCESSES * EACH
     assert not verify(registry=registry).damages
-    assert len(list(registry.reflog.chain(registry.index().write_id))) == PROCESSES * EACH
+    assert (
+        len(list(registry.index_file.reflog.chain(registry.index().write_id))) == PROCESSES * EACH
+    )
     read = sum(int(out) for _, out, _ in reads)
     figure = f"{PROCESSES} processes x {EACH} registrations: {len(versions)} versions, {read} reads"
     record_property("figure", f"{figure} beside them")
@@ -99,7 +101,7 @@ def test_fault_33_one_of_many_moves_an_alias(scenes: Callable[[str], Scene], fol
         start(folder, *CKPT, "alias", "prod", "v2", "--expect", "v1") for _ in range(16)
     ]]  # fmt: skip
     assert Counter(code for code, _, _ in results) == {0: 1, 6: 15}, results
-    assert all("net@prod is v2, expected v1" in err for code, _, err in results if code)
+    assert all("net@prod points to v2, expected v1" in err for code, _, err in results if code)
     scene.recovers(folder)
 
 

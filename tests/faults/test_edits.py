@@ -25,7 +25,7 @@ def an_object(registry: Registry) -> Path:
     """The object of fc.weight."""
     manifest = registry.manifest(registry.version("net:v1"))
     name = next(entry.digest for entry in manifest.entries if entry.key == "fc.weight")
-    return next(each.path for each in registry.store.held() if each.digest == name)
+    return next(each.path for each in registry.store.objects() if each.digest == name)
 
 
 def emptied(path: Path) -> None:
@@ -148,7 +148,7 @@ def test_fault_38_file_with_a_name_that_its_bytes_do_not_have(
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"two")
     ran = within(folder, "verify")
-    assert (ran.code, "hurts no version" in ran.out) == (DAMAGED, True), ran
+    assert (ran.code, "used by no version" in ran.out) == (DAMAGED, True), ran
     assert within(folder, "gc", "--grace", "0", "--yes").code == 0
     assert not path.exists()
     assert within(folder, "verify").code == 0

@@ -113,23 +113,23 @@ def test_fault_36_clock_that_is_wrong_removes_nothing(jump: str, folder: Path) -
     register(folder / "new.pt", registry=registry, name="net")
     rm(["net:v2"], registry=registry)
     registry.store.put([b"x" * 5000])
-    before = {each.path for each in registry.store.held()}
+    before = {each.path for each in registry.store.objects()}
     ran = start(folder, "faketime", "-f", jump, CKPT, "gc", "--yes")
     code, _, err = ended(ran)
     assert code == 5, err
     assert "nothing was removed" in err
-    assert {each.path for each in registry.store.held()} == before
+    assert {each.path for each in registry.store.objects()} == before
 
 
 def test_fault_36_what_is_dated_in_the_future_removes_nothing(folder: Path) -> None:
     registry = Registry(folder)
     registry.store.put([b"x" * 5000])
-    for each in registry.store.held():
+    for each in registry.store.objects():
         os.utime(each.path, (time.time() + 86400,) * 2)
-    before = {each.path for each in registry.store.held()}
-    with pytest.raises(DiskError, match=r"is dated .* and the clock says"):
+    before = {each.path for each in registry.store.objects()}
+    with pytest.raises(DiskError, match=r"is dated .* but the clock says"):
         gc(registry=registry, grace=timedelta())
-    assert {each.path for each in registry.store.held()} == before
+    assert {each.path for each in registry.store.objects()} == before
 
 
 @faketime

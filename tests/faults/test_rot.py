@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.objects import Held
+from ckpt.registry.store.objects import StoredObject
 from tests.cli.support import tree
 from tests.faults.stage import Scene, copy, within
 
@@ -39,7 +39,7 @@ def flipped(path: Path, bit: int) -> Iterator[None]:
         path.chmod(0o444)
 
 
-def needed_by(registry: Registry, held: Held) -> dict[str, str]:
+def needed_by(registry: Registry, held: StoredObject) -> dict[str, str]:
     """The versions that need it, with the key that it is there."""
     found = {}
     for version in registry.versions():
@@ -54,7 +54,7 @@ def needed_by(registry: Registry, held: Held) -> dict[str, str]:
 def test_fault_37_flipped_bit_is_found_and_not_handed_on(
     registry: Registry, folder: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    stored = list(registry.store.held())
+    stored = list(registry.store.objects())
     for at, held in enumerate(stored):
         needed = needed_by(registry, held)
         assert needed
@@ -107,7 +107,7 @@ def test_fault_37_versions_are_compared_by_what_was_registered(
     """By their manifests, which are hashed as they are read; a damaged object does not matter."""
     manifests = {version.manifest for version in registry.versions("net")}
     good = within(folder, "diff", "net:v1", "net:v3")
-    for held in list(registry.store.held()):
+    for held in list(registry.store.objects()):
         with flipped(held.path, 99):
             ran = within(folder, "diff", "net:v1", "net:v3")
         if held.digest in manifests and held.digest != registry.version("net:v2").manifest:
@@ -120,7 +120,7 @@ def test_fault_37_versions_are_compared_by_what_was_registered(
 def test_fault_37_rename_of_what_is_damaged_adds_nothing(registry: Registry, folder: Path) -> None:
     """Unless it does not read it: then the new version is as damaged as the old one, and named."""
     before = registry.index()
-    for held in list(registry.store.held()):
+    for held in list(registry.store.objects()):
         if "net:v1" not in needed_by(registry, held):
             continue
         with flipped(held.path, 7):
@@ -138,7 +138,7 @@ def test_fault_37_rename_of_what_is_damaged_adds_nothing(registry: Registry, fol
 def test_fault_37_same_bytes_again_heal(registry: Registry, folder: Path) -> None:
     """An object that is there is hashed before it is trusted."""
     needed = registry.manifest(registry.version("net:v3")).objects()
-    held = next(each for each in registry.store.held() if each.digest in needed)
+    held = next(each for each in registry.store.objects() if each.digest in needed)
     path = held.path
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"?")

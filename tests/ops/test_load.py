@@ -184,7 +184,7 @@ def test_looking_for_a_key_reads_nothing(file: Path) -> None:
 def test_closed_one_says_so(file: Path) -> None:
     with ckpt.open(file) as lazy:
         pass
-    with pytest.raises(UsageError, match="closed already"):
+    with pytest.raises(UsageError, match="already closed"):
         lazy["whole"]
 
 

@@ -10,7 +10,7 @@ from ckpt.ops import register as registering
 from ckpt.ops.verify import verify
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.objects import Stored
+from ckpt.registry.store.objects import Put
 
 
 def large(path: Path) -> Path:
@@ -62,7 +62,7 @@ def test_whoever_was_slower_with_the_same_file_adds_nothing(
     put_manifest = registry.store.put_manifest
     faster = []
 
-    def meanwhile(manifest: Manifest) -> Stored:
+    def meanwhile(manifest: Manifest) -> Put:
         faster.append(registering.register(path, registry=Registry(tmp_path)))
         return put_manifest(manifest)
 

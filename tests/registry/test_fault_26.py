@@ -161,7 +161,7 @@ def test_fault_26_conflict_marker_is_named_by_its_line(
         file.read()
     error = caught.value
     assert (error.kind, error.line) == ("conflict", line + 1)
-    assert f"registry.json: line {line + 1} is a conflict marker of git, {marker[:7]}" in str(error)
+    assert f"registry.json: line {line + 1} is a git conflict marker, {marker[:7]}" in str(error)
     for command in ("ckpt git-driver install", "ckpt fsck --rebuild-index", "git checkout --ours"):
         assert command in str(error.hint)
 

@@ -17,8 +17,8 @@ from ckpt.errors import (
 )
 from ckpt.io import digest
 from ckpt.refs import VersionRef
-from ckpt.registry.index import Index, Version, parse_index, version_line
-from ckpt.registry.index_file import IndexFile, find_registry
+from ckpt.registry.index import Index, Version, version_line
+from ckpt.registry.index_file import IndexFile, find_registry, parse_index
 
 
 def version(number: int, model: str = "mnist-cnn", content: str = "") -> Version:
@@ -162,38 +162,39 @@ def model(**fields: object) -> Callable[[str], str]:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (line(size="8"), "mnist-cnn:v1: its size is no int"),
-        (line(keys=None), "mnist-cnn:v1: its keys is no int"),
-        (line(new_bytes=[]), "mnist-cnn:v1: its new_bytes is no int"),
-        (line(made_by=1), "mnist-cnn:v1: its made_by is no str"),
-        (line(created=1), "mnist-cnn:v1: its created is no str"),
-        (line(message=1), "mnist-cnn:v1: its message is no str"),
-        (line(tensors=1), "mnist-cnn:v1: its tensors is no str"),
-        (line(renumbered=1), "mnist-cnn:v1: its renumbered is no str"),
-        (line(metrics={"a": "1"}), "mnist-cnn:v1: a metric is no number"),
-        (line(metrics={"a": True}), "mnist-cnn:v1: a metric is no number"),
-        (line(removed="2026-11-25T09:00:00"), "was removed at a time of no time zone"),
+        (line(size="8"), "mnist-cnn:v1: its size is not of type int"),
+        (line(keys=None), "mnist-cnn:v1: its keys is not of type int"),
+        (line(new_bytes=[]), "mnist-cnn:v1: its new_bytes is not of type int"),
+        (line(made_by=1), "mnist-cnn:v1: its made_by is not of type str"),
+        (line(created=1), "mnist-cnn:v1: its created is not of type str"),
+        (line(message=1), "mnist-cnn:v1: its message is not of type str"),
+        (line(tensors=1), "mnist-cnn:v1: its tensors is not of type str"),
+        (line(renumbered=1), "mnist-cnn:v1: its renumbered is not of type str"),
+        (line(metrics={"a": "1"}), "mnist-cnn:v1: a metric is not a number"),
+        (line(metrics={"a": True}), "mnist-cnn:v1: a metric is not a number"),
+        (line(removed="2026-11-25T09:00:00"), "the time of its removal has no time zone"),
         (line(removed="yesterday"), "yesterday"),
-        (line(manifest="x" * 99), f"mnist-cnn:v1: '{'x' * 80}' is no digest"),
-        (line(content="sha256:"), "mnist-cnn:v1: 'sha256:' is no digest"),
-        (line(file="sha256:0"), "mnist-cnn:v1: 'sha256:0' is no digest"),
-        (line(also=["x"]), "mnist-cnn:v1: 'x' is no digest"),
-        (model(versions={"w1": {}}), "'w1' is no version"),
-        (model(versions={"v0": {}}), "'v0' is no version"),
-        (model(versions={"w" * 99: {}}), f"'{'w' * 80}' is no version"),
-        (model(aliases={"v1": "v1"}), "'mnist-cnn' or a name in it is none that can be given"),
-        (model(aliases={"latest": "v1"}), "a name in it is none that can be given"),
-        (model(tags={"a/b": ["v1"]}), "a name in it is none that can be given"),
-        (model(aliases={"prod": "v3"}), "an alias points to no version"),
-        (model(tags={"golden": ["v1", "v3"]}), "a tag stands on no version"),
-        (model(protected=["prod"]), "a protected alias is none"),
-        (model(next=2), "a version has a number that was not given out"),
-        (lambda text: text.replace('"schema": 1', '"schema": 0'), "its schema is no number"),
-        (lambda text: text.replace('"schema": 1', '"schema": true'), "its schema is no number"),
-        (lambda text: text.replace('"schema": 1', '"schema": "1"'), "its schema is no number"),
+        (line(manifest="x" * 99), f"mnist-cnn:v1: '{'x' * 80}' is not a digest"),
+        (line(content="sha256:"), "mnist-cnn:v1: 'sha256:' is not a digest"),
+        (line(file="sha256:0"), "mnist-cnn:v1: 'sha256:0' is not a digest"),
+        (line(also=["x"]), "mnist-cnn:v1: 'x' is not a digest"),
+        (model(versions={"w1": {}}), "'w1' is not a version"),
+        (model(versions={"v0": {}}), "'v0' is not a version"),
+        (model(versions={"w" * 99: {}}), f"'{'w' * 80}' is not a version"),
+        (model(aliases={"v1": "v1"}), "'mnist-cnn': it, an alias or a tag has an invalid name"),
+        (model(aliases={"latest": "v1"}), "an alias or a tag has an invalid name"),
+        (model(tags={"a/b": ["v1"]}), "an alias or a tag has an invalid name"),
+        (model(aliases={"prod": "v3"}), "an alias points to a missing version"),
+        (model(tags={"golden": ["v1", "v3"]}), "a tag is on a missing version"),
+        (model(protected=["prod"]), "a protected alias does not exist"),
+        (model(next=2), "a version's number is not below next, 2"),
+        (lambda text: text.replace('"schema": 1', '"schema": 0'), "expected a positive integer"),
+        (lambda text: text.replace('"schema": 1', '"schema": true'), "expected a positive integer"),
+        (lambda text: text.replace('"schema": 1', '"schema": "1"'), "expected a positive integer"),
         (lambda text: text.replace('"schema": 1', '"schema": 2'),
          "r: schema 2, this ckpt reads up to 1"),
-        (lambda text: text.replace('"mnist-cnn": {', '"../x": {'), "'../x' or a name in it"),
+        (lambda text: text.replace('"mnist-cnn": {', '"../x": {'),
+         "'../x': it, an alias or a tag has an invalid name"),
     ],
 )  # fmt: skip
 def test_fault_26_damage_is_named(damage: Callable[[str], str], says: str) -> None:
@@ -210,11 +211,11 @@ def test_fault_26_version_there_and_removed_is_refused() -> None:
     document = json.loads(gone.to_text())
     fields = document["models"]["mnist-cnn"]
     fields["versions"]["v2"] = fields["removed"]["v2"]
-    with pytest.raises(IndexDamageError, match="a version is there and removed"):
+    with pytest.raises(IndexDamageError, match="a version is both present and removed"):
         parse_index(json.dumps(document), name="r")
     fields["removed"] = {"v9": fields["removed"]["v2"]}
     del fields["versions"]["v2"]
-    with pytest.raises(IndexDamageError, match="a number that was not given out"):
+    with pytest.raises(IndexDamageError, match="number is not below next"):
         parse_index(json.dumps(document), name="r")
 
 
@@ -222,7 +223,7 @@ def test_fault_26_version_there_and_removed_is_refused() -> None:
 def test_fault_26_place_of_the_damage_is_told(mark: str) -> None:
     lines = index().to_text().splitlines()
     marked = "\n".join([*lines[:2], mark, *lines[2:]])
-    with pytest.raises(IndexDamageError, match=f"line 3 is a conflict marker of git, {mark[:7]}$"):
+    with pytest.raises(IndexDamageError, match=f"line 3 is a git conflict marker, {mark[:7]}$"):
         parse_index(marked, name="r")
     with pytest.raises(IndexDamageError) as caught:
         parse_index("\n".join([lines[0], *lines[2:], "x"]), name="r")
@@ -329,41 +330,43 @@ def test_index_is_read_anew_when_its_bytes_change(tmp_path: Path) -> None:
 
 
 def test_index_finds_versions_by_what_they_hold() -> None:
-    held = Index()
+    grown = Index()
     for number, tensors in enumerate(("a", "b", "a"), start=1):
-        held = held.with_version(replace(version(number), tensors=tensors))
-    held = held.with_version(replace(version(1, "other"), tensors="c"))
-    assert held.same_content("mnist-cnn", version(2).content) == held.model("mnist-cnn").versions[2]
-    assert held.same_content("mnist-cnn", "sha256:0") is None
-    assert held.same_content("none", version(2).content) is None
-    same = held.same_tensors("mnist-cnn", "a")
+        grown = grown.with_version(replace(version(number), tensors=tensors))
+    grown = grown.with_version(replace(version(1, "other"), tensors="c"))
+    assert (
+        grown.same_content("mnist-cnn", version(2).content) == grown.model("mnist-cnn").versions[2]
+    )
+    assert grown.same_content("mnist-cnn", "sha256:0") is None
+    assert grown.same_content("none", version(2).content) is None
+    same = grown.same_tensors("mnist-cnn", "a")
     assert same is not None
     assert same.number == 3
-    assert held.same_tensors("mnist-cnn", "c") is None
-    assert held.same_tensors("none", "a") is None
-    assert held.next_number("mnist-cnn") == 4
-    assert held.next_number("none") == 1
+    assert grown.same_tensors("mnist-cnn", "c") is None
+    assert grown.same_tensors("none", "a") is None
+    assert grown.next_number("mnist-cnn") == 4
+    assert grown.next_number("none") == 1
 
 
 def test_version_before_is_the_next_lower_one_that_is_there() -> None:
-    held = index().with_version(version(3)).with_version(version(4))
-    held = held.with_model(held.model(None).without(3, at="2026-11-25T09:00:00+00:00"))
-    before = {number: held.before(each) for number, each in held.model(None).versions.items()}
+    grown = index().with_version(version(3)).with_version(version(4))
+    grown = grown.with_model(grown.model(None).without(3, at="2026-11-25T09:00:00+00:00"))
+    before = {number: grown.before(each) for number, each in grown.model(None).versions.items()}
     assert {number: each and each.number for number, each in before.items()} == {
         1: None, 2: 1, 4: 2,
     }  # fmt: skip
 
 
 def test_ref_that_finds_nothing_says_what_there_is() -> None:
-    held = Index()
+    grown = Index()
     for number in range(1, 8):
-        held = held.with_version(version(number))
-    held = held.with_model(held.model(None).with_alias("prod", 3).with_alias("best", 1))
+        grown = grown.with_version(version(number))
+    grown = grown.with_model(grown.model(None).with_alias("prod", 3).with_alias("best", 1))
     with pytest.raises(RefError) as caught:
-        held.version(VersionRef(None, "v9"))
+        grown.version(VersionRef(None, "v9"))
     assert caught.value.hint == "it has v3, v4, v5, v6, v7, best, prod"
-    assert held.version(VersionRef(None, "prod")).number == 3
-    gone = held.with_model(held.model(None).without(7, at="2026-11-25T09:00:00+00:00"))
+    assert grown.version(VersionRef(None, "prod")).number == 3
+    gone = grown.with_model(grown.model(None).without(7, at="2026-11-25T09:00:00+00:00"))
     with pytest.raises(RefError, match="mnist-cnn:v7 was removed"):
         gone.version(VersionRef("mnist-cnn", "v7"))
     assert gone.version(VersionRef(None)).number == 6
@@ -371,17 +374,17 @@ def test_ref_that_finds_nothing_says_what_there_is() -> None:
         Index().model(None)
     assert "ckpt register FILE" in str(caught.value.hint)
     for name in "fedcba":
-        held = held.with_version(version(1, name))
+        grown = grown.with_version(version(1, name))
     with pytest.raises(RefError, match="the registry holds 7 models") as caught:
-        held.model(None)
-    assert caught.value.hint == "say which: mnist-cnn:v1, f:v1, e:v1, d:v1, c:v1"
+        grown.model(None)
+    assert caught.value.hint == "name one: mnist-cnn:v1, f:v1, e:v1, d:v1, c:v1"
     with pytest.raises(RefError, match="no model 'mnist-cn'") as caught:
-        held.model("mnist-cn")
+        grown.model("mnist-cn")
     assert caught.value.hint == "the registry holds mnist-cnn"
     with pytest.raises(RefError) as caught:
-        held.model("zzzz")
+        grown.model("zzzz")
     assert caught.value.hint == "the registry holds mnist-cnn, f, e, d, c"
-    only = held.with_model(replace(held.models["a"], versions={}))
+    only = grown.with_model(replace(grown.models["a"], versions={}))
     with pytest.raises(RefError, match="a has no versions"):
         only.version(VersionRef("a"))
 
@@ -390,7 +393,9 @@ def test_removed_version_keeps_its_number_and_leaves_its_tags() -> None:
     at = "2026-11-25T09:00:00+00:00"
     model = index().model(None).with_tag("golden", 1).with_tag("golden", 2).with_tag("x", 2)
     model = model.with_alias("prod", 1)
-    with pytest.raises(ConflictError, match="mnist-cnn:v1 is mnist-cnn@prod") as caught:
+    with pytest.raises(
+        ConflictError, match="mnist-cnn:v1 cannot be removed: mnist-cnn@prod points to it"
+    ) as caught:
         model.without(1, at=at)
     assert "ckpt alias -d mnist-cnn@prod" in str(caught.value.hint)
     gone = model.without(2, at=at)
@@ -436,21 +441,21 @@ def test_rare_fields_are_left_out_where_there_is_nothing() -> None:
 
 def test_index_that_is_begun_is_not_begun_again(tmp_path: Path) -> None:
     file = IndexFile(tmp_path)
-    file.begin()
+    file.create()
     file.commit(lambda index: index.with_version(version(1)), "add")
     before = file.path.read_bytes()
-    file.begin()
+    file.create()
     assert file.path.read_bytes() == before
     with pytest.raises(UsageError):
-        IndexFile(tmp_path / "absent" / "folder").begin()
+        IndexFile(tmp_path / "absent" / "folder").create()
 
 
-def test_damaged_index_is_set_aside_under_a_name_of_its_own(tmp_path: Path) -> None:
+def test_damaged_index_is_kept_under_a_name_of_its_own(tmp_path: Path) -> None:
     file = IndexFile(tmp_path)
-    assert file.set_aside() is None
+    assert file.keep_damaged() is None
     for number in range(1, 4):
         file.path.write_text(str(number))
-        kept = file.set_aside()
+        kept = file.keep_damaged()
         assert kept == tmp_path / f"registry.json.damaged{f'.{number}' if number > 1 else ''}"
         assert kept.read_text() == str(number)
         assert file.path.read_text() == str(number)
@@ -463,24 +468,24 @@ def test_index_that_the_system_does_not_give_is_named(tmp_path: Path) -> None:
         IndexFile(tmp_path).read()
 
 
-def test_commit_may_be_given_what_is_known_in_place_of_what_stands(tmp_path: Path) -> None:
+def test_commit_may_read_another_index_than_the_file(tmp_path: Path) -> None:
     file = IndexFile(tmp_path)
     file.commit(lambda index: index.with_version(version(1)), "add")
     file.path.write_text("damaged")
     with pytest.raises(IndexDamageError):
         file.commit(lambda index: index.with_version(version(2)), "add")
     known = replace(index(), serial=7, write_id="a")
-    made = file.commit(lambda index: index.with_version(version(3)), "add", known=lambda: known)
+    made = file.commit(lambda index: index.with_version(version(3)), "add", read=lambda: known)
     assert (made.serial, file.read()) == (8, made)
     assert len(made.write_id) == 16
 
 
 def test_three_names_that_are_near_are_shown() -> None:
-    held = Index()
+    grown = Index()
     for number in range(5):
-        held = held.with_version(version(1, f"resnet-{number}"))
+        grown = grown.with_version(version(1, f"resnet-{number}"))
     with pytest.raises(RefError) as caught:
-        held.model("resnet-9")
+        grown.model("resnet-9")
     hint = str(caught.value.hint)
     assert hint.startswith("the registry holds resnet-")
     assert len(hint.split(", ")) == 3

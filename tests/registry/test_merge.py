@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt.io import digest
-from ckpt.registry.index import Index, Model, Version, parse_index
+from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index_file import parse_index
 from ckpt.registry.merge import merged
 from tests.registry.history.test_changes import AT, written
 from tests.registry.test_index import version

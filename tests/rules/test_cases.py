@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file, save_model
 
 import ckpt
 from ckpt.errors import CkptError, KeyCollisionError, PlanError, UnmatchedRuleError
-from ckpt.ops.rename import parse
+from ckpt.rules.at_once import parse_typed
 from ckpt.rules.document import read_rules
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.prefixes import unwrapped
@@ -119,7 +119,7 @@ def test_case(case: str) -> None:
 def test_case_empty_or_double_dot_says_the_key() -> None:
     entries = [TensorEntry("a.b.w", "float32", (1,))]
     with pytest.raises(PlanError, match=r"'a\.b\.w' would become 'a\.\.w' \(rule 1\)"):
-        plan_tensors(entries, [parse("b(x?)->{1}")])
+        plan_tensors(entries, [parse_typed("b(x?)->{1}")])
 
 
 def test_case_strip_stacked_wrappers() -> None:
@@ -134,7 +134,7 @@ def test_case_metadata_attr_follows(tmp_path: Path, suffix: str) -> None:
     drops = ["--drop"] if suffix == ".renamed.pt" else []
     from ckpt.rules.choice import drop
 
-    rules = [parse("^0->norm"), *([drop("num_batches")] if drops else [])]
+    rules = [parse_typed("^0->norm"), *([drop("num_batches")] if drops else [])]
     ckpt.rename(str(tmp_path / "a.pt"), rules, out=tmp_path / "b.pt")
     new = torch.load(tmp_path / "b.pt", weights_only=True)
     assert new._metadata["norm"] == {"version": 2}
@@ -173,7 +173,7 @@ def test_case_non_tensor_leaves_untouched(tmp_path: Path) -> None:
 
 
 def test_case_identity_but_transposed(tmp_path: Path) -> None:
-    """No rename can fix it, and no shape tells: an operation does."""
+    """No rename can fix it, and not the shape tells: an operation does."""
     square = torch.arange(9.0).reshape(3, 3)
     save_file({"c_proj.weight": square}, tmp_path / "a.safetensors")
     rules = read_rules([{"transpose": r"c_proj\.weight$"}], name="case")

@@ -82,9 +82,9 @@ def test_split_is_that_of_torch(shape: tuple[int, ...], dim: int, sizes: list[in
 def test_split_in_equal_parts_has_as_many_as_were_asked_for() -> None:
     assert [each.shape for each in ex.split(source(2, 6), 1, 3)] == [(2, 2)] * 3
     assert [each.shape for each in ex.split(source(0, 6), 0, 3)] == [(0, 6)] * 3
-    with pytest.raises(PlanError, match="no 4 equal parts"):
+    with pytest.raises(PlanError, match="into 4 equal parts"):
         ex.split(source(2, 6), 1, 4)
-    with pytest.raises(PlanError, match="do not make up"):
+    with pytest.raises(PlanError, match="do not add up to"):
         ex.split(source(2, 6), 1, 3, [3, 3])
 
 
@@ -173,7 +173,7 @@ def test_integer_holds_exactly_what_torch_says(dtype: str) -> None:
     for value in (least, most, 0, 1.0):
         assert ex.filled(dtype, (2,), value).value == value
     for value in (least - 1, most + 1, 0.5, float("inf"), float("nan")):
-        with pytest.raises(PlanError, match="has no value"):
+        with pytest.raises(PlanError, match="cannot hold"):
             ex.filled(dtype, (2,), value)
 
 
@@ -193,13 +193,13 @@ def test_filled_with_what_a_dtype_holds(dtype: str, value: float, holds: bool) -
         made = ex.filled(dtype, (), value)
         assert (made.dtype, made.shape) == (dtype, ())
     else:
-        with pytest.raises(PlanError, match="has no value"):
+        with pytest.raises(PlanError, match="cannot hold"):
             ex.filled(dtype, (), value)
 
 
 @pytest.mark.parametrize("shape", [(-1,), (2, -3), (1 << 60,), (1 << 30, 1 << 30)])
 def test_shape_that_no_tensor_has_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(PlanError, match="is no shape of a tensor"):
+    with pytest.raises(PlanError, match="is not the shape of a tensor"):
         ex.filled("int8", shape, 0)
     assert ex.filled("int8", ((1 << 60) - 1,), 0).shape == ((1 << 60) - 1,)
 
@@ -207,9 +207,9 @@ def test_shape_that_no_tensor_has_is_refused(shape: tuple[int, ...]) -> None:
 def test_packed_dtypes_are_neither_cast_nor_filled() -> None:
     packed = ex.Source("w", "float4_e2m1fn_x2", (2,))
     for made in (lambda: ex.cast(packed, "float32"), lambda: ex.cast(source(2), packed.dtype)):
-        with pytest.raises(PlanError, match="no values that could be cast"):
+        with pytest.raises(PlanError, match="no values to cast"):
             made()
-    with pytest.raises(PlanError, match="has no value"):
+    with pytest.raises(PlanError, match="cannot hold"):
         ex.filled(packed.dtype, (2,), 0)
-    with pytest.raises(PlanError, match="is no dtype"):
+    with pytest.raises(PlanError, match="is not a dtype"):
         ex.cast(source(2), "float33")

@@ -100,21 +100,21 @@ def test_duplicates_have_bytes_of_their_own_but_for_the_first(count: int) -> Non
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ({"split": "w", "into": ["a", "b", "c"]}, r"^split 'w': w: dimension 0 of shape \[2, 3\]"),
+        ({"split": "w", "into": ["a", "b", "c"]}, r"^split 'w': w: cannot split dimension 0 of "),
         ({"unstack": "w", "into": "x{i}", "dim": 2}, r"^unstack 'w': w: shape \[2, 3\] has no dim"),
-        ({"stack": "w", "into": "x"}, "^stack 'w': the first group of 'w' is no number"),
-        ({"stack": "(w)", "into": "x"}, r"the first group of '\(w\)' is no number"),
-        ({"stack": r"(\d)?w", "into": "x"}, "is no number"),
-        ({"stack": r"e\.(\d)", "into": "e"}, r"^stack 'e\\.\(\\d\)': e\.w lacks number 0"),
-        ({"concat": ["w", "v"], "into": "x"}, "^concat 'w': x lacks its part 2, 'v'"),
-        ({"concat": ["v", "w"], "into": "x"}, "^concat 'v': x lacks its part 1, 'v'"),
+        ({"stack": "w", "into": "x"}, "^stack 'w': the first group of 'w' is not a number"),
+        ({"stack": "(w)", "into": "x"}, r"the first group of '\(w\)' is not a number"),
+        ({"stack": r"(\d)?w", "into": "x"}, "is not a number"),
+        ({"stack": r"e\.(\d)", "into": "e"}, r"^stack 'e\\.\(\\d\)': e\.w lacks part 0"),
+        ({"concat": ["w", "v"], "into": "x"}, "^concat 'w': x lacks part 2, 'v'"),
+        ({"concat": ["v", "w"], "into": "x"}, "^concat 'v': x lacks part 1, 'v'"),
         ({"concat": [r"e\.\d\.w", "w"], "into": "x"},
-         r"e\.1\.w and e\.2\.w would both be part 1 of x"),
+         r"e\.1\.w and e\.2\.w are both part 1 of x"),
         ({"concat": ["^w", r"e\.\d\.w"], "into": "x"},
-         r"e\.1\.w and e\.2\.w would both be part 2 of x"),
+         r"e\.1\.w and e\.2\.w are both part 2 of x"),
         ({"concat": ["^w", r"e\.1\.w"], "into": "x", "dim": 2}, "^concat '.w': x: shape"),
         ({"permute": "^w", "dims": [0, 0]}, r"^permute '\^w': w: \[0, 0\] does not name each"),
-        ({"fill": "x", "beside": "^w", "value": 0, "shape": [-1]}, "^fill 'x': w: .*no shape"),
+        ({"fill": "x", "beside": "^w", "value": 0, "shape": [-1]}, "^fill 'x': w: .*not the shape"),
         ({"drop": ""}, "drop is ''"),
         ({"drop": "."}, "no tensor would be left"),
     ],
@@ -135,13 +135,13 @@ def test_operation_that_does_not_fit_says_which_and_why(table: dict[str, Any], s
     ],
 )  # fmt: skip
 def test_operation_that_finds_nothing_is_refused(table: dict[str, Any]) -> None:
-    says = r"^rule 1, .*: '(zz.*|module\.)' finds none of the 2 keys$"
+    says = r"^rule 1, .*: '(zz.*|module\.)' matches none of the 2 keys$"
     with pytest.raises(UnmatchedRuleError, match=says):
         planned({"a": (2, 3), "b": (1,)}, table)
 
 
 def test_two_tensors_of_one_number_are_refused() -> None:
-    with pytest.raises(PlanError, match=r"two tensors of number 01: e\.01\.w"):
+    with pytest.raises(PlanError, match=r"e\.1\.w and e\.01\.w are both part 1 of"):
         planned({"e.0.w": (1,), "e.1.w": (1,), "e.01.w": (1,)},
                 {"stack": r"e\.(\d+)", "into": "e"})  # fmt: skip
 

@@ -63,12 +63,12 @@ def test_literal_takes_both_sides_as_they_are() -> None:
         ("conv->", "nothing after the arrow"),
         ("->embed", "nothing before the arrow"),
         ("a->b->c", "has 2 arrows"),
-        ("(->b", "no regular expression"),
+        ("(->b", "not a valid regular expression"),
         (r"a->\1", "uses group 1, its pattern has 0"),
         ("a->{1}", "uses group 1, its pattern has 0"),
         (r"(a)->\g<x>", "uses group x"),
-        ("a->{b}", "starts no group"),
-        (r"a->b\\", "starts no group"),
+        ("a->{b}", "does not begin a group"),
+        (r"a->b\\", "does not begin a group"),
         (r"(a)->\0", "uses group 0, its pattern has 1"),
         (r"(a)->\2", "uses group 2, its pattern has 1"),
         (r"(a)->{2+1}", "uses group 2, its pattern has 1"),
@@ -85,10 +85,10 @@ def test_rule_that_cannot_be_read_says_why(text: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (r"l(\w)->{1+1}", "which is no number"),
-        (r"l(\d)->{1-2}", "makes 1 into -1, and no index is negative"),
-        (r"l(\d)->{-1}", "makes 1 into -1, and no index is negative"),
-        (r"l(x)?->{1+1}", "arithmetic on '', which is no number"),
+        (r"l(\w)->{1+1}", "which is not a number"),
+        (r"l(\d)->{1-2}", "turns 1 into -1; an index cannot be negative"),
+        (r"l(\d)->{-1}", "turns 1 into -1; an index cannot be negative"),
+        (r"l(x)?->{1+1}", "arithmetic on '', which is not a number"),
     ],
 )
 def test_arithmetic_that_gives_no_index_is_refused(text: str, says: str) -> None:
@@ -99,7 +99,7 @@ def test_arithmetic_that_gives_no_index_is_refused(text: str, says: str) -> None
 
 
 def test_fault_25_pattern_that_explodes_is_stopped() -> None:
-    with pytest.raises(RuleError, match=r"took over 0\.5 s on a key of 100,001 letters"):
+    with pytest.raises(RuleError, match=r"took over 0\.5 s on a key of 100,001 characters"):
         parse_rule("(a+)+$->b").apply("a" * 100_000 + "!")
 
 
@@ -126,7 +126,9 @@ def test_long_key_that_stays_is_no_reason_to_refuse() -> None:
 
 
 def test_number_of_more_than_18_digits_is_none() -> None:
-    with pytest.raises(RuleError, match="arithmetic on '1111111111111111111', which is no number"):
+    with pytest.raises(
+        RuleError, match="arithmetic on '1111111111111111111', which is not a number"
+    ):
         parse_rule(r"h(\d+)->l{1+0}").apply("h" + "1" * 19)
 
 
@@ -134,7 +136,7 @@ def test_number_of_more_than_18_digits_is_none() -> None:
 def test_key_of_65_536_letters_is_the_longest_that_a_rule_makes(text: str, key: str) -> None:
     rule = parse_swap(text) if "<" in text else parse_rule(text)
     assert len(rule.apply(key * 32_768)) == 65_536
-    with pytest.raises(RuleError, match=r"makes a key of over 65,536 letters"):
+    with pytest.raises(RuleError, match=r"makes a key of over 65,536 characters"):
         rule.apply(key * 32_769)
 
 
@@ -193,10 +195,10 @@ def test_time_of_quick_keys_does_not_add_up(each_key_takes: Callable[[float], No
 
 def test_rule_shows_what_was_typed_when_it_cannot_be_read() -> None:
     with pytest.raises(
-        RuleError, match=r"^rule '\(a->b': '\(a' is no regular expression"
+        RuleError, match=r"^rule '\(a->b': '\(a' is not a valid regular expression"
     ) as caught:
         parse_rule("(a->b", word=True)
-    assert caught.value.hint == "-F takes it literally"
+    assert caught.value.hint == "-F treats it as literal text"
 
 
 def test_rules_are_equal_if_they_were_typed_alike() -> None:

@@ -17,9 +17,9 @@ from ckpt.show.train import (
     summary,
     summary_table,
 )
-from ckpt.train.watch.events import Epoch, Facts, Trained
+from ckpt.train.watch.events import Ended, Epoch, Loading, Note, Started, StepDone, Trained
 
-FACTS = Facts(
+STARTED = Started(
     dataset="MNIST",
     where="~/.cache/ckpt/MNIST",
     train_count=60_000,
@@ -67,7 +67,7 @@ class Terminal(io.StringIO):
 
 
 def test_header_shows_the_arithmetic():
-    assert header(FACTS) == [
+    assert header(STARTED) == [
         "MNIST: 60,000 images from ~/.cache/ckpt/MNIST        60,000 = 937 × 64 + 32",
         "effective batch 64 = 64 × 1 · bf16 autocast (timed: 1.4 × fp32)"
         " · resident (in memory) · 2 threads",
@@ -86,12 +86,12 @@ BATCHES = [
 @pytest.mark.parametrize(("numbers", "words"), BATCHES, ids=[words for _, words in BATCHES])
 def test_header_says_how_the_effective_batch_is_cut(numbers, words):
     whole, micro, processes = numbers
-    facts = replace(FACTS, effective_batch=whole, batch_size=micro, processes=processes)
-    assert f"effective batch {words} · " in header(facts)[1]
+    started = replace(STARTED, effective_batch=whole, batch_size=micro, processes=processes)
+    assert f"effective batch {words} · " in header(started)[1]
 
 
 def test_header_and_lines_have_the_hold_out():
-    images = header(replace(FACTS, train_count=54_000, holdout_count=6_000))[0]
+    images = header(replace(STARTED, train_count=54_000, holdout_count=6_000))[0]
     assert "54,000 images from ~/.cache/ckpt/MNIST, 6,000 held out" in images
     line = epoch_line(replace(EPOCH, holdout_loss=0.0512, holdout_accuracy=0.98423), 14)
     assert "acc  93.4%  hold-out 0.0512 98.42%  2,715 img/s" in line
@@ -132,19 +132,19 @@ def test_duration_is_as_people_say_it(seconds, text):
 def show(stream):
     lines = []
     view = TrainingView(lines.append, stream)
-    view.note("a note")
-    view.started(FACTS)
-    view.step(1, 64)
-    view.step(1, 60_000)
-    view.epoch(EPOCH)
-    view.finished(TRAINED)
+    view(Note("a note"))
+    view(STARTED)
+    view(StepDone(1, 64))
+    view(StepDone(1, 60_000))
+    view(EPOCH)
+    view(TRAINED)
     return lines
 
 
 def test_a_pipe_gets_lines_and_no_bar():
     stream = io.StringIO()
     lines = show(stream)
-    assert lines == ["a note", *header(FACTS), epoch_line(EPOCH, 14), summary(TRAINED)]
+    assert lines == ["a note", *header(STARTED), epoch_line(EPOCH, 14), summary(TRAINED)]
     assert stream.getvalue() == ""
 
 
@@ -172,12 +172,12 @@ def test_loading_is_a_bar_on_a_terminal_alone(monkeypatch):
     lines = []
     for stream in (Terminal(), io.StringIO()):
         view = TrainingView(lines.append, stream)
-        view.loading("a\x1b.gz", 1_000_000, 2_000_000, "B")
-        view.note("wait")
-        view.loading("b.gz", 1_000_000, 4_000_000, "B")
-        view.loading("b.gz", 4_000_000, 4_000_000, "B")
-        view.loading("pets", 1, 2, " img")
-        view.close()
+        view(Loading("a\x1b.gz", 1_000_000, 2_000_000, "B"))
+        view(Note("wait"))
+        view(Loading("b.gz", 1_000_000, 4_000_000, "B"))
+        view(Loading("b.gz", 4_000_000, 4_000_000, "B"))
+        view(Loading("pets", 1, 2, " img"))
+        view(Ended())
         shown = stream.getvalue()
         if stream.isatty():
             assert r"a\x1b.gz" in shown
@@ -191,7 +191,7 @@ def test_loading_is_a_bar_on_a_terminal_alone(monkeypatch):
 def test_names_of_files_cannot_write_on_the_terminal():
     lines = []
     view = TrainingView(lines.append, io.StringIO())
-    view.note("\x1b[2Jnote")
-    view.started(replace(FACTS, where="\x1b[2J"))
+    view(Note("\x1b[2Jnote"))
+    view(replace(STARTED, where="\x1b[2J"))
     assert lines[0] == r"\x1b[2Jnote"
     assert r"from \x1b[2J" in lines[1]

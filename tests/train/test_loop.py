@@ -14,10 +14,11 @@ from torch import nn
 from torch.nn.functional import nll_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ckpt.train.loop import Window, evaluate
+from ckpt.train.loop import evaluate
 from ckpt.train.precision import build_trainer
 from ckpt.train.processes import Processes
 from ckpt.train.recipes.recipe import Recipe
+from tests.train.epochs import train_epoch, window_of
 
 TOLERANCE = 1e-12
 CUTS = {
@@ -41,7 +42,7 @@ def cut(images, labels, sizes):
 def small_trainer(precision="fp32", **settings):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.LogSoftmax(dim=1))
-    return build_trainer(model, precision, Recipe(**settings))
+    return build_trainer(model, precision, Recipe(batch_size=8, **settings))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_a_window_has_the_gradient_of_one_batch(trainer, sizes, record_property)
     images, labels = samples(sum(sizes))
     expected = one_batch(trainer, images, labels)
     trainer.optimizer.zero_grad()
-    trainer.accumulate(Window(len(labels), cut(images, labels, sizes)))
+    trainer.accumulate(cut(images, labels, sizes), len(labels))
     error = worst(gradients(trainer), expected)
     cuts = " + ".join(map(str, sizes))
     record_property("figure", f"gradient of {sum(sizes)} as {cuts}: relative error {error:.1e}")
@@ -120,34 +121,32 @@ def test_the_classic_mistakes_are_told_apart_on_the_tail(trainer, mistake, recor
 def test_world_size_multiplies_because_processes_average():
     trainer = small_trainer()
     batch = samples(32, dtype=torch.float32)
-    trainer.accumulate(Window(32, [batch]))
+    trainer.accumulate([batch], 32)
     alone = gradients(trainer)
     two = build_trainer(trainer.model, "fp32", Recipe())
     object.__setattr__(two, "processes", Processes(count=2))
     two.optimizer.zero_grad()
-    two.accumulate(Window(32, [batch]))
+    two.accumulate([batch], 32)
     assert all(torch.equal(2 * a, b) for a, b in zip(alone, gradients(two), strict=True))
 
 
 def test_a_window_that_holds_less_than_it_says_is_refused():
     with pytest.raises(ValueError, match="window of 64 samples holds 32"):
-        small_trainer().accumulate(Window(64, [samples(32, dtype=torch.float32)]))
+        small_trainer().accumulate([samples(32, dtype=torch.float32)], 64)
 
 
 def test_losses_and_hits_are_those_of_the_whole_window(trainer):
     images, labels = samples(96)
-    tally = trainer.accumulate(Window(96, cut(images, labels, [64, 32])))
+    tally = trainer.accumulate(cut(images, labels, [64, 32]), 96)
     log_probs = trainer.model(images)
     expected = nll_loss(log_probs, labels, reduction="sum").item()
     assert tally[0].item() == pytest.approx(expected, rel=1e-12)
     assert tally[1].item() == (log_probs.argmax(dim=1) == labels).sum().item()
 
 
-def windows_of(count, sizes):
-    return [
-        Window(sum(sizes), cut(*samples(sum(sizes), dtype=torch.float32), sizes))
-        for _ in range(count)
-    ]
+def windows_of(count, size):
+    """Windows of `size` samples, which `small_trainer` cuts into micro-batches of 8."""
+    return [window_of(*samples(size, dtype=torch.float32)) for _ in range(count)]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -164,16 +163,16 @@ def test_each_window_is_zeroed_unscaled_stepped_and_updated_once(precision, monk
         monkeypatch.setattr(
             owner, name, lambda *a, _r=real, _n=name, **k: (calls.append(_n), _r(*a, **k))[1]
         )
-    totals = trainer.train_epoch(windows_of(3, [8, 4]), lambda _: None)
+    totals = train_epoch(trainer, windows_of(3, 12))
     assert calls == ["zero_grad", "unscale_", "step", "update"] * 3
     assert (totals.samples, totals.windows, totals.steps) == (36, 3, 3)
 
 
 def test_fp16_gradients_are_those_of_fp32_once_unscaled():
     plain, scaled = small_trainer("fp32"), small_trainer("fp16")
-    window = windows_of(1, [16, 8])[0]
-    plain.accumulate(window)
-    scaled.accumulate(window)
+    batches = cut(*samples(24, dtype=torch.float32), [16, 8])
+    plain.accumulate(batches, 24)
+    scaled.accumulate(batches, 24)
     assert worst(gradients(scaled), gradients(plain)) > 1000  # still times the scale
     scaled.scaler.unscale_(scaled.optimizer)
     assert worst(gradients(scaled), gradients(plain)) < 0.02  # float16 has 11 bits
@@ -184,8 +183,8 @@ def test_a_skipped_step_advances_nothing():
     images, labels = samples(8, dtype=torch.float32)
     before = [parameter.clone() for parameter in trainer.model.parameters()]
     scale = trainer.scaler.get_scale()
-    overflow = Window(8, [(images * float("inf"), labels)])
-    totals = trainer.train_epoch([overflow], lambda _: None)
+    overflow = window_of(images * float("inf"), labels)
+    totals = train_epoch(trainer, [overflow])
     assert (totals.windows, totals.steps) == (1, 0)
     after = trainer.model.parameters()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -196,10 +195,10 @@ def test_a_skipped_step_advances_nothing():
 
 def test_an_epoch_with_one_skipped_step_counts_the_others():
     trainer = small_trainer("fp16")
-    first, second = windows_of(2, [8])
+    first, second = windows_of(2, 8)
     images, labels = samples(8, dtype=torch.float32)
-    overflow = Window(8, [(images * float("inf"), labels)])
-    totals = trainer.train_epoch([first, overflow, second], lambda _: None)
+    overflow = window_of(images * float("inf"), labels)
+    totals = train_epoch(trainer, [first, overflow, second])
     assert (totals.windows, totals.steps) == (3, 2)
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.7)
 
@@ -209,16 +208,16 @@ def test_the_learning_rate_falls_once_an_epoch():
     rates = []
     for _ in range(3):
         rates.append(trainer.optimizer.param_groups[0]["lr"])
-        trainer.train_epoch(windows_of(2, [8]), lambda _: None)
+        train_epoch(trainer, windows_of(2, 8))
     assert [b / a for a, b in pairwise(rates)] == pytest.approx([0.1, 0.1])
 
 
 def test_metrics_have_no_graph_and_none_outlives_the_epoch():
     trainer = small_trainer()
-    tally = trainer.accumulate(windows_of(1, [8, 4])[0])
+    tally = trainer.accumulate_window(windows_of(1, 12)[0])
     assert tally.grad_fn is None
     assert not tally.requires_grad
-    trainer.train_epoch(windows_of(2, [8, 4]), lambda _: None)
+    train_epoch(trainer, windows_of(2, 12))
     alive = [thing for thing in gc.get_objects() if type(thing) is torch.Tensor]
     assert not [tensor for tensor in alive if tensor.grad_fn is not None]
 
@@ -236,12 +235,12 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_nothing_is_read_from_the_device_within_an_epoch(precision):
     trainer = small_trainer(precision)
-    windows = windows_of(4, [8, 4])
+    windows = windows_of(4, 12)
     with Reads() as reads:
-        trainer.train_epoch(windows, lambda _: None)
+        train_epoch(trainer, windows)
     few = reads.count
     with Reads() as reads:
-        trainer.train_epoch(windows * 3, lambda _: None)
+        train_epoch(trainer, windows * 3)
     assert reads.count == few <= 2
 
 

@@ -9,12 +9,11 @@ import torch
 from torch import nn
 
 from ckpt.errors import OutOfMemoryError, UsageError
-from ckpt.train.loop import Window
 from ckpt.train.memory import MicroBatchSize
 from ckpt.train.precision import build_trainer
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
-from ckpt.train.watch.events import Unwatched
+from tests.train.epochs import train_epoch, window_of
 
 
 class Tight(nn.Module):
@@ -36,22 +35,11 @@ class Tight(nn.Module):
         return self.layers(normed)
 
 
-class Cut:
-    """A window's micro-batches, cut anew each time in the size that is now allowed."""
-
-    def __init__(self, images, labels, size):
-        self.images, self.labels, self.size = images, labels, size
-
-    def __iter__(self):
-        pairs = zip(self.images.split(self.size.now), self.labels.split(self.size.now), strict=True)
-        return iter(list(pairs))
-
-
-def window(count, size):
+def window(count):
     generator = torch.Generator().manual_seed(7)
     images = torch.randn(count, 1, 28, 28, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, 10, (count,), generator=generator)
-    return Window(count, Cut(images, labels, size))
+    return window_of(images, labels)
 
 
 def trainer_for(model, size):
@@ -65,27 +53,29 @@ def trainer_for(model, size):
 def test_halving_keeps_window_order_and_gradient(later):
     """As if the window had been cut that way from the start: gradients, buffers, metrics."""
     notes = []
-    adapting = MicroBatchSize(96, adapts=True, note=notes.append)
+    adapting = MicroBatchSize(96, adapts=True, callback=notes.append)
     if later:
         adapting.now = 32  # so that there are micro-batches before the one that fails
     tight = trainer_for(Tight(16, later), adapting)
-    tally = tight.accumulate_in_memory(window(96, adapting))
-    fixed = MicroBatchSize(adapting.now, adapts=False, note=notes.append)
+    tally = tight.accumulate_window(window(96))
+    fixed = MicroBatchSize(adapting.now, adapts=False)
     roomy = trainer_for(Tight(1000), fixed)
-    expected = roomy.accumulate_in_memory(window(96, fixed))
+    expected = roomy.accumulate_window(window(96))
     assert adapting.now <= 16
     assert torch.equal(tally, expected)
     for found, wanted in zip(tight.model.parameters(), roomy.model.parameters(), strict=True):
         assert torch.equal(found.grad, wanted.grad)
     for found, wanted in zip(tight.model.buffers(), roomy.model.buffers(), strict=True):
         assert torch.equal(found, wanted)
-    assert notes[0].startswith("out of memory with 96" if not later else "out of memory with 32")
+    assert notes[0].text.startswith(
+        "out of memory with 96" if not later else "out of memory with 32"
+    )
 
 
 def test_the_size_stays_for_the_windows_that_follow():
-    size = MicroBatchSize(64, adapts=True, note=lambda _: None)
+    size = MicroBatchSize(64, adapts=True)
     trainer = trainer_for(Tight(16), size)
-    totals = trainer.train_epoch([window(64, size), window(64, size)], lambda _: None)
+    totals = train_epoch(trainer, [window(64), window(64)])
     assert trainer.model.seen == [64, 32] + [16] * 8
     assert (totals.samples, totals.windows, totals.steps) == (128, 2, 2)
 
@@ -94,28 +84,28 @@ CPU = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't 
 
 
 def test_the_cpus_allocator_counts_too():
-    size = MicroBatchSize(8, adapts=True, note=lambda _: None)
-    trainer_for(Tight(4, error=RuntimeError(CPU)), size).accumulate_in_memory(window(8, size))
+    size = MicroBatchSize(8, adapts=True)
+    trainer_for(Tight(4, error=RuntimeError(CPU)), size).accumulate_window(window(8))
     assert size.now == 4
 
 
 def test_other_errors_are_not_taken_for_it():
-    size = MicroBatchSize(8, adapts=True, note=lambda _: None)
+    size = MicroBatchSize(8, adapts=True)
     trainer = trainer_for(Tight(4, error=RuntimeError("shapes do not match")), size)
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        trainer.accumulate_in_memory(window(8, size))
+        trainer.accumulate_window(window(8))
 
 
 def test_one_image_that_does_not_fit_is_an_error():
-    size = MicroBatchSize(4, adapts=True, note=lambda _: None)
+    size = MicroBatchSize(4, adapts=True)
     with pytest.raises(OutOfMemoryError, match="out of memory with 1 image at once"):
-        trainer_for(Tight(0), size).accumulate_in_memory(window(8, size))
+        trainer_for(Tight(0), size).accumulate_window(window(8))
 
 
 def test_a_size_that_was_asked_for_is_kept_and_the_way_out_said():
-    size = MicroBatchSize(8, adapts=False, note=lambda _: None)
+    size = MicroBatchSize(8, adapts=False)
     with pytest.raises(OutOfMemoryError) as caught:
-        trainer_for(Tight(4), size).accumulate_in_memory(window(8, size))
+        trainer_for(Tight(4), size).accumulate_window(window(8))
     assert "--micro-batch auto" in str(caught.value.hint)
 
 
@@ -159,5 +149,5 @@ def test_auto_is_for_one_process(tmp_path):
     from ckpt.train.processes import Processes
 
     recipe = Recipe(dataset="digits", micro_batch="auto")
-    with pytest.raises(UsageError, match="for one process"):
-        train(recipe, tmp_path / "w.pt", watch=Unwatched(), processes=Processes(0, 2))
+    with pytest.raises(UsageError, match="needs a single process"):
+        train(recipe, tmp_path / "w.pt", processes=Processes(0, 2))

@@ -6,9 +6,10 @@ from torch import nn
 from torch.nn.functional import nll_loss
 
 from ckpt.errors import UsageError
-from ckpt.train.loop import Trainer, Window
+from ckpt.train.loop import Trainer
 from ckpt.train.precision import build_trainer
 from ckpt.train.recipes.recipe import OPTIMIZERS, Recipe
+from tests.train.epochs import train_epoch, window_of
 
 
 def network() -> nn.Module:
@@ -25,7 +26,7 @@ def batch(seed: int, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
 def trained(precision: str = "fp32", windows: int = 6, **settings: object) -> Trainer:
     recipe = Recipe(**{"epochs": 1, **settings})  # type: ignore[arg-type]
     trainer = build_trainer(network(), precision, recipe, windows=windows)
-    trainer.train_epoch([Window(8, [batch(seed)]) for seed in range(windows)], lambda _: None)
+    train_epoch(trainer, [window_of(*batch(seed)) for seed in range(windows)])
     return trainer
 
 
@@ -62,7 +63,7 @@ def rates(schedule: str, *, windows: int = 6, overflow: int | None = None) -> li
         images, labels = batch(number)
         if number == overflow:
             images = images * float("inf")
-        trainer.train_epoch([Window(8, [(images, labels)])], lambda _: None)
+        train_epoch(trainer, [window_of(images, labels)])
     return found
 
 
@@ -95,7 +96,7 @@ def test_gradient_is_clipped_after_it_is_unscaled() -> None:
         recipe = Recipe(optimizer="sgd", lr=1.0, momentum=0.0, clip=0.5, schedule="constant")
         trainer = build_trainer(network(), precision, recipe)
         before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-        trainer.train_epoch([Window(8, [batch(0)])], lambda _: None)
+        train_epoch(trainer, [window_of(*batch(0))])
         after = [parameter.detach() for parameter in trainer.model.parameters()]
         moved = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
         assert float(moved.norm()) == pytest.approx(0.5, rel=1e-3), precision
@@ -116,7 +117,7 @@ def test_average_follows_the_steps_that_happened() -> None:
         images, labels = batch(number)
         if number == 2:
             images = images * float("inf")
-        trainer.train_epoch([Window(8, [(images, labels)])], lambda _: None)
+        train_epoch(trainer, [window_of(images, labels)])
         weights = [parameter.detach().clone() for parameter in trainer.model.parameters()]
         if not expected:
             expected = weights

@@ -16,7 +16,6 @@ from ckpt.errors import UsageError
 from ckpt.train.processes import ALONE, Processes, started_by_torchrun
 from ckpt.train.run import train
 from ckpt.train.state import read_state
-from ckpt.train.watch.events import Unwatched
 from tests.effort import PATIENCE, by_effort
 from tests.train.starting import held, torchrun
 from tests.train.test_loop import TOLERANCE, worst
@@ -87,8 +86,10 @@ def test_interrupted_anywhere_and_resumed_they_end_with_the_same_bytes(ran: Path
 
 def test_a_state_of_two_is_not_for_one(ran: Path, tmp_path: Path) -> None:
     state = read_state(ran / "s")
-    with pytest.raises(UsageError, match="the run has 2 processes, here are 1") as caught:
-        train(state.recipe, tmp_path / "w.pt", watch=Unwatched(), resumed=state)
+    with pytest.raises(
+        UsageError, match="resumed with 1 process, expected 2 as at the start"
+    ) as caught:
+        train(state.recipe, tmp_path / "w.pt", resumed=state)
     assert "torchrun --nproc-per-node 2 -m ckpt train --resume" in str(caught.value.hint)
 
 

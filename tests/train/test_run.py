@@ -15,47 +15,27 @@ from ckpt.errors import FitError, UsageError
 from ckpt.train.data.windows import ORDER_RULE
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
-from ckpt.train.watch.events import Unwatched
+from ckpt.train.watch.events import Ended, Epoch, Event, Note, Started, StepDone, Trained
 
 DIGITS = {"dataset": "digits", "epochs": 1, "precision": "fp32", "device": "cpu"}
 
 
-class Log(Unwatched):
-    """Remembers what it was told, in order."""
-
-    def __init__(self):
-        self.calls, self.facts, self.images, self.told = [], None, [], None
-
-    def note(self, text):
-        self.calls.append("note")
-
-    def started(self, facts):
-        self.calls.append("started")
-        self.facts = facts
-
-    def step(self, epoch, images):
-        self.images.append((epoch, images))
-
-    def epoch(self, result):
-        self.calls.append("epoch")
-
-    def finished(self, trained):
-        self.calls.append("finished")
-        self.told = trained
-
-
 def run(model, out, **settings):
-    log = Log()
-    return train(Recipe(**{**DIGITS, "model": model, **settings}), out, watch=log), log
+    """The result of a run, and its events."""
+    events: list[Event] = []
+    recipe = Recipe(**{**DIGITS, "model": model, **settings})
+    return train(recipe, out, callback=events.append), events
 
 
-def test_a_run_writes_what_it_tested_and_tells_it(tmp_path, linear, capsys):
+def test_a_run_writes_the_file_that_it_tests_and_sends_events(tmp_path, linear, capsys):
     out = tmp_path / "w.pt"
-    trained, log = run(linear, out, epochs=2)
-    assert log.calls == ["started", "epoch", "epoch", "finished"]
-    assert log.images[:2] == [(1, 64), (1, 128)]
-    assert log.images[-1] == (2, 1437)
-    assert log.told is trained
+    trained, events = run(linear, out, epochs=2)
+    others = [event for event in events if type(event) is not StepDone]
+    assert [type(event) for event in others] == [Started, Epoch, Epoch, Trained, Ended]
+    assert others[1:3] == list(trained.curves)
+    assert others[3] is trained
+    assert events[1:3] == [StepDone(1, 64), StepDone(1, 128)]
+    assert events[-4:-2] == [StepDone(2, 1437), trained.curves[-1]]
     assert (trained.path, trained.test_count) == (out, 360)
     assert trained.test_accuracy == trained.test_correct / 360 > 0.8
     assert [epoch.lr for epoch in trained.curves] == pytest.approx([1.0, 0.7])
@@ -114,8 +94,8 @@ def test_tensors_are_row_major_in_the_file_whatever_the_trainer_used(tmp_path):
 def test_one_recipe_gives_one_file_in_any_process(tmp_path):
     code = (
         "import sys; from pathlib import Path; from ckpt.train.recipes.recipe import Recipe;"
-        "from ckpt.train.run import train; from ckpt.train.watch.events import Unwatched;"
-        f"train(Recipe(**{DIGITS!r}), Path(sys.argv[1]), watch=Unwatched())"
+        "from ckpt.train.run import train;"
+        f"train(Recipe(**{DIGITS!r}), Path(sys.argv[1]))"
     )
     out = tmp_path / "other.pt"
     subprocess.run([sys.executable, "-c", code, str(out)], check=True)
@@ -145,15 +125,19 @@ def test_torchs_generator_is_as_before(tmp_path, linear):
 
 
 def test_an_interrupted_run_leaves_no_file(tmp_path, linear):
-    class Impatient(Unwatched):
-        def step(self, epoch, images):
+    events = []
+
+    def interrupt(event):
+        events.append(event)
+        if type(event) is StepDone:
             raise KeyboardInterrupt
 
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        train(Recipe(**DIGITS, model=linear), folder / "w.pt", watch=Impatient())
+        train(Recipe(**DIGITS, model=linear), folder / "w.pt", callback=interrupt)
     assert list(folder.iterdir()) == []
+    assert [type(event) for event in events] == [Started, StepDone, Ended]
 
 
 def test_a_taken_name_is_refused_before_the_training(tmp_path, linear):
@@ -162,12 +146,12 @@ def test_a_taken_name_is_refused_before_the_training(tmp_path, linear):
     with pytest.raises(UsageError, match="already exists"):
         run(linear, out)
     assert out.read_text() == "precious"
-    train(Recipe(**DIGITS, model=linear), out, watch=Unwatched(), replace=True)
+    train(Recipe(**DIGITS, model=linear), out, replace=True)
     assert torch.load(out, weights_only=True)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("w.txt", "no known suffix"), ("no/w.pt", "no such folder")]
+    ("name", "message"), [("w.txt", "unknown suffix"), ("no/w.pt", "no such folder")]
 )
 def test_a_destination_that_cannot_be_is_refused(tmp_path, linear, name, message):
     with pytest.raises(UsageError, match=message):
@@ -180,9 +164,12 @@ def test_a_device_that_is_not_there_is_refused(tmp_path, linear):
 
 
 UNFIT = {
-    "logits": ("nn.Sequential(nn.Flatten(), nn.Linear(784, 10))", "no log-probabilities"),
-    "classes": ("nn.Sequential(nn.Flatten(), nn.Linear(784, 9))", r"gives \(8, 9\)"),
-    "input": ("nn.Linear(3, 10)", r"does not take images \(8, 1, 28, 28\)"),
+    "logits": (
+        "nn.Sequential(nn.Flatten(), nn.Linear(784, 10))",
+        "does not return log-probabilities",
+    ),
+    "classes": ("nn.Sequential(nn.Flatten(), nn.Linear(784, 9))", r"returns \(8, 9\)"),
+    "input": ("nn.Linear(3, 10)", r"fails on images \(8, 1, 28, 28\)"),
 }
 
 
@@ -197,11 +184,12 @@ def test_a_model_for_something_else_is_refused(tmp_path, module, message):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precisions_learn_too(tmp_path, linear, precision):
-    trained, log = run(linear, tmp_path / "w.pt", precision=precision, epochs=2)
+    trained, events = run(linear, tmp_path / "w.pt", precision=precision, epochs=2)
     assert trained.test_accuracy > 0.8
-    assert log.facts.precision == precision
+    (started,) = (event for event in events if type(event) is Started)
+    assert started.precision == precision
 
 
 def test_fp16_on_a_cpu_is_warned_of(tmp_path, linear):
-    assert run(linear, tmp_path / "w.pt", precision="fp16")[1].calls[0] == "note"
-    assert run(linear, tmp_path / "b.pt", precision="bf16")[1].calls[0] == "started"
+    assert type(run(linear, tmp_path / "w.pt", precision="fp16")[1][0]) is Note
+    assert type(run(linear, tmp_path / "b.pt", precision="bf16")[1][0]) is Started

@@ -13,7 +13,7 @@ from ckpt.train import run as running
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.state import Keeper, State, read_state
-from ckpt.train.watch.events import Trained, Unwatched
+from ckpt.train.watch.events import Trained
 from tests.effort import PATIENCE, by_effort
 from tests.train.starting import held, python
 
@@ -63,7 +63,7 @@ def run(
     **settings: object,
 ) -> Trained:
     made = recipe(model, **settings) if resumed is None else resumed.recipe
-    return train(made, out, watch=Unwatched(), keeper=keeper, resumed=resumed)
+    return train(made, out, keeper=keeper, resumed=resumed)
 
 
 OTHERS = {"optimizer": "adamw", "lr": 0.01, "schedule": "onecycle", "clip": 1.0, "ema": 0.9}
@@ -112,12 +112,12 @@ def test_other_code_or_other_images_are_refused(tmp_path: Path, dropout: str) ->
     with pytest.raises(InterruptedTrainingError):
         run(dropout, tmp_path / "x.pt", Stops(tmp_path / "state.pt", 3))
     state = read_state(tmp_path / "state.pt")
-    with pytest.raises(DatasetError, match="other images than those the run began with"):
+    with pytest.raises(DatasetError, match="not the images that the run started with"):
         from dataclasses import replace
 
         run(dropout, tmp_path / "x.pt", None, replace(state, dataset="sha256:0"))
     (tmp_path / "dropout.py").write_text(DEFINITION.replace("0.5", "0.4"))
-    with pytest.raises(FitError, match="has changed since the run began"):
+    with pytest.raises(FitError, match="has changed since the run started"):
         run(dropout, tmp_path / "x.pt", None, state)
 
 
@@ -133,7 +133,7 @@ def test_what_is_no_state_is_refused(tmp_path: Path, what: str) -> None:
             torch.save({"form": "ckpt training state 9"}, path)
         case "hostile":
             torch.save({"form": "ckpt training state 1", "recipe": Path}, path)
-    with pytest.raises(FormatError, match="no state of a training run"):
+    with pytest.raises(FormatError, match="not the state of a training run"):
         read_state(path)
     with pytest.raises(RefError):
         read_state(tmp_path / "absent.pt")
@@ -179,15 +179,15 @@ def test_fault_39_signal_at_a_prompt_loses_nothing(
     assert not (tmp_path / "cut.pt").exists()
     if number != signal.SIGKILL:
         assert "error: interrupted in epoch" in errors
-        assert "ckpt train --resume dropout.state.pt  goes on from there" in errors
+        assert "ckpt train --resume dropout.state.pt  continues from there" in errors
     again = start(tmp_path, *words)
     _, errors = again.communicate(timeout=PATIENCE)
-    assert again.returncode == 2, "it does not begin anew over the state of another run"
-    assert "the state of an interrupted run" in errors
+    assert again.returncode == 2, "it does not start again over the state of another run"
+    assert "holds the state of an interrupted run" in errors
     wrong = start(tmp_path, "train", "--resume", state.name, "--epochs", "5")
     _, errors = wrong.communicate(timeout=PATIENCE)
     assert wrong.returncode == 2
-    assert "--epochs cannot go with it" in errors
+    assert "--epochs cannot be used with --resume" in errors
     resumed = start(tmp_path, "train", "--resume", state.name, "-o", "cut.pt", "-q")
     _, errors = resumed.communicate(timeout=PATIENCE)
     assert resumed.returncode == 0, errors

@@ -9,15 +9,13 @@ import torch
 from ckpt.models.mnist_cnn import Net
 
 from ckpt.errors import InterruptedTrainingError
-from ckpt.train.data.loading import Shares
-from ckpt.train.data.windows import cut
-from ckpt.train.loop import IGNORED, Window
+from ckpt.train.batches import Window
+from ckpt.train.data.windows import shares
 from ckpt.train.precision import build_trainer
 from ckpt.train.processes import joined, started_by_torchrun
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.state import Keeper, read_state
-from ckpt.train.watch.events import Unwatched
 
 ME = started_by_torchrun()
 CASES = {"256 = 128 + 128": (256, 64), "101 = 51 + 50": (101, 50), "1 = 1 + 0": (1, 64)}
@@ -29,14 +27,12 @@ def samples(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.randint(0, 10, (count,), generator=generator)
 
 
-def share_of(images: torch.Tensor, labels: torch.Tensor, micro: int) -> Window:
-    """This process's part, as a feed would give it."""
-    shares = Shares(len(labels), len(labels), 1, ME.rank, ME.count)
-    (whole, here), chosen = next(shares.sizes()), next(shares.indices(1))
-    mine, truth = images[chosen], labels[chosen]
-    if not here:
-        return Window(whole, [(mine, torch.full_like(truth, IGNORED))], here)
-    return Window(whole, [(mine[part], truth[part]) for part in cut(here, micro)], here)
+def share_of(images: torch.Tensor, labels: torch.Tensor) -> Window:
+    """A window of all samples as this process sees it."""
+    whole, mine = next(shares(len(labels), len(labels), rank=ME.rank, count=ME.count))
+    chosen = mine or whole[:1]
+    mine_images, truth = images[chosen.start : chosen.stop], labels[chosen.start : chosen.stop]
+    return Window(len(whole), len(mine), lambda part: (mine_images[part], truth[part]))
 
 
 def gradients(out: Path) -> None:
@@ -56,7 +52,8 @@ def gradients(out: Path) -> None:
     for name, (count, micro) in CASES.items():
         trainer.optimizer.zero_grad()
         reduced.clear()
-        tally = trainer.accumulate(share_of(*samples(count), micro))
+        trainer.size.now = micro
+        tally = trainer.accumulate_window(share_of(*samples(count)))
         found[name] = [parameter.grad.clone() for parameter in trainer.model.parameters()]
         counts[name] = [len(reduced), len(set(reduced)), *ME.total(tally).tolist()]
     torch.save({"grads": found, "state": trainer.model.state_dict()}, out / f"grads{ME.rank}.pt")
@@ -83,15 +80,14 @@ def resuming(out: Path, model: str) -> None:
         model=model, dataset="digits", epochs=2, batch_size=20, accumulate=3, precision="fp32",
         holdout=0.1, ema=0.9, device="cpu",
     )  # fmt: skip
-    watch = Unwatched()
     windows = 22  # of an epoch: 1,293 = 21 x 60 + 33
-    train(recipe, out / "whole.pt", watch=watch, processes=ME)
+    train(recipe, out / "whole.pt", processes=ME)
     for after in (1, 13, windows, windows + 1, 2 * windows):
         with pytest.raises(InterruptedTrainingError):
-            train(recipe, out / "x.pt", watch=watch, keeper=Stops(out / "s", after), processes=ME)
+            train(recipe, out / "x.pt", keeper=Stops(out / "s", after), processes=ME)
         state = read_state(out / "s")
         resumed = out / f"resumed{after}.pt"
-        train(state.recipe, resumed, watch=watch, resumed=state, processes=ME)
+        train(state.recipe, resumed, resumed=state, processes=ME)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ckpt.registry.registry import Registry
-from ckpt.show.look.progress import Progress
+from ckpt.show.look.progress import ProgressBar
 from ckpt.show.look.terminal import Terminal
 
 
@@ -22,9 +22,9 @@ class Session:
     as_json: bool
     registry: Registry
 
-    def progress(self, what: str) -> Progress:
+    def progress(self, what: str) -> ProgressBar:
         """A progress bar, labelled `what`."""
-        return Progress(self.terminal, what)
+        return ProgressBar(self.terminal, what)
 
     def show(self, text: Callable[[], str], data: Callable[[], object]) -> None:
         """Print a result, as text or as JSON."""

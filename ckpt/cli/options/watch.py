@@ -1,4 +1,4 @@
-"""The options of `ckpt train` that have others than the person hear of a run."""
+"""The options of `ckpt train` that write its events to files."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckpt.train.watch.events import Place, Watcher
+from ckpt.train.watch.events import Callback, StepDone
 from ckpt.train.watch.metrics_file import MetricsFile
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def watchers(
+def file_callbacks(
     metrics: Path | None, tensorboard: Path | None, resumed: "State | None", *, replace: bool
-) -> Iterator[Watcher]:
-    """Those that were asked for; what cannot be written is refused here, before anything is."""
-    at = None if resumed is None else Place(resumed.epoch, resumed.progress.samples)
+) -> Iterator[Callback]:
+    """The callbacks for the files that were named; mistakes are caught before the run."""
+    at = None if resumed is None else StepDone(resumed.epoch, resumed.progress.samples)
     if metrics is not None:
         yield MetricsFile(metrics, replace=replace, resumed_at=at)
     if tensorboard is not None:
@@ -38,12 +38,12 @@ _OPTIONS = (
         "--metrics",
         type=click.Path(path_type=Path),
         metavar="FILE.jsonl",
-        help="Write a line of JSON at the start, after every epoch, and at the end.",
+        help="Write metrics as JSON lines: at the start, after every epoch and at the end.",
     ),
     click.option(
         "--tensorboard",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="Write event files for TensorBoard; needs the package tensorboard.",
+        help="Write TensorBoard event files; needs the package tensorboard.",
     ),
 )

@@ -1,6 +1,6 @@
-r"""A replacement as rules that match where it is wanted and nowhere else among some keys.
+r"""A replacement as rules that match at the wanted places and nowhere else among some keys.
 
-The shortest that does: ``attn``, ``\battn\b``, ``^norm``, or with what stands before or behind it.
+The shortest rules that do: ``attn``, ``\battn\b``, ``^norm``, or with the text before or behind.
 """
 
 import re
@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ckpt.errors import RuleError
-from ckpt.infer.rules.rewrites import Rewrite, escaped
+from ckpt.infer.rules.rewrites import Rewrite, with_any_numbers
 from ckpt.rules.substitution import RenameRule, parse_rule
 
 _MOST_CONTEXTS = 4  # that one rule lists
-_DEEPEST = 3  # dotted parts on one side of a match that are looked at
+_DEEPEST = 3  # dotted parts on one side of a match that a rule may contain
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Where a replacement is wanted: in which key, from where to where, and what it makes."""
+class Place:
+    """A place for a replacement: the key, from where to where, and the result."""
 
     key: int
     start: int
@@ -27,36 +27,36 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Old keys, and which rewrite takes which part of them.
+    """Old keys, and the parts of them that the rewrites replace.
 
     Attributes:
         keys: Before the rules.
-        taken: Of each key: (start, end, rank of the rewrite), whose rules are listed by rank.
+        taken: By key: (start, end, rank of the rewrite); rules are listed by rank.
     """
 
     keys: Sequence[str]
     taken: Sequence[Sequence[tuple[int, int, int]]]
 
-    def is_shadowed(self, span: Span, rank: int) -> bool:
-        """Whether a rule of that rank never comes to match there, since another is first."""
+    def is_shadowed(self, place: Place, rank: int) -> bool:
+        """Whether a rule of that rank never matches there, since another comes first."""
         return any(
-            (start < span.start < end) or (start == span.start and other < rank)
-            for start, end, other in self.taken[span.key]
+            (start < place.start < end) or (start == place.start and other < rank)
+            for start, end, other in self.taken[place.key]
         )
 
 
 def rules_for(
-    rewrite: Rewrite, rank: int, spans: Sequence[Span], keys: Keys
+    rewrite: Rewrite, rank: int, places: Sequence[Place], keys: Keys
 ) -> list[RenameRule] | None:
-    """Rules that, listed at `rank`, match exactly `spans`; None where none are found."""
+    """Rules that match exactly `places` if listed at `rank`; None if none are found."""
     search = _Search(rewrite, rank, keys)
-    for left, right in _edges(spans, keys.keys):
-        rule = search.rule(left, right, {*spans})
+    for left, right in _edges(places, keys.keys):
+        rule = search.rule(left, right, {*places})
         if rule is not None:
             return [rule]
     for depth in range(1, _DEEPEST + 1):
         for before in (False, True):
-            found = search.by_context(spans, depth, before=before)
+            found = search.by_context(places, depth, before=before)
             if found is not None:
                 return found
     return None
@@ -66,36 +66,36 @@ class _Search:
     def __init__(self, rewrite: Rewrite, rank: int, keys: Keys) -> None:
         self._rewrite, self._rank, self._keys = rewrite, rank, keys
         bare = re.compile(rewrite.old)
-        self._near = [place for place, key in enumerate(keys.keys) if bare.search(key)]
+        self._near = [number for number, key in enumerate(keys.keys) if bare.search(key)]
 
-    def rule(self, left: str, right: str, wanted: set[Span]) -> RenameRule | None:
-        """The rewrite with something around it, if that matches what is wanted."""
+    def rule(self, left: str, right: str, wanted: set[Place]) -> RenameRule | None:
+        """The rewrite with this context, if it matches exactly the wanted places."""
         try:
             rule = parse_rule(f"{left}{self._rewrite.old}{right}->{self._rewrite.new}")
-        except RuleError:  # a key holds an arrow or a brace: other means are found
+        except RuleError:  # a key has an arrow or a brace
             return None
-        for span in _matches(rule, self._near, self._keys.keys):
-            if span not in wanted and not self._keys.is_shadowed(span, self._rank):
+        for place in _matches(rule, self._near, self._keys.keys):
+            if place not in wanted and not self._keys.is_shadowed(place, self._rank):
                 return None
         return rule if wanted <= {*_matches(rule, self._near, self._keys.keys)} else None
 
     def by_context(
-        self, spans: Sequence[Span], depth: int, *, before: bool
+        self, places: Sequence[Place], depth: int, *, before: bool
     ) -> list[RenameRule] | None:
-        """One rule for all contexts of this depth, or one for each."""
-        groups: dict[str, set[Span]] = {}
-        for span in spans:
-            key = self._keys.keys[span.key]
-            context = _before(key, span, depth) if before else _behind(key, span, depth)
-            groups.setdefault(context, set()).add(span)
+        """One rule for all contexts of this depth, or one per context."""
+        groups: dict[str, set[Place]] = {}
+        for place in places:
+            key = self._keys.keys[place.key]
+            context = _before(key, place, depth) if before else _behind(key, place, depth)
+            groups.setdefault(context, set()).add(place)
         if len(groups) <= _MOST_CONTEXTS:
-            rule = self._around("|".join(groups), {*spans}, before=before)
+            rule = self._around("|".join(groups), {*places}, before=before)
             if rule is not None:
                 return [rule]
         found = [self._around(context, group, before=before) for context, group in groups.items()]
         return None if None in found else [rule for rule in found if rule is not None]
 
-    def _around(self, context: str, wanted: set[Span], *, before: bool) -> RenameRule | None:
+    def _around(self, context: str, wanted: set[Place], *, before: bool) -> RenameRule | None:
         for plain in ("", r"\b", "(?<![^.])"):
             sides = (f"(?<={context})", plain) if before else (plain, f"(?={context})")
             rule = self.rule(*sides, wanted)
@@ -104,18 +104,19 @@ class _Search:
         return None
 
 
-def _edges(spans: Sequence[Span], keys: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What may stand around a replacement, the plainest first."""
-    first = all(span.start == 0 for span in spans)
-    last = all(span.end == len(keys[span.key]) for span in spans)
+def _edges(places: Sequence[Place], keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Contexts for a replacement, the plainest first."""
+    first = all(place.start == 0 for place in places)
+    last = all(place.end == len(keys[place.key]) for place in places)
     lefts = ["", *(["^"] if first else []), r"\b", "(?<![^.])"]
     rights = ["", *(["$"] if last else []), r"\b", r"(?![^.])"]
     yield from sorted(
-        ((left, right) for left in lefts for right in rights), key=lambda each: sum(map(len, each))
+        ((left, right) for left in lefts for right in rights),
+        key=lambda edges: sum(map(len, edges)),
     )
     for depth in range(1, _DEEPEST + 1):
-        before = {_before(keys[span.key], span, depth) for span in spans}
-        behind = {_behind(keys[span.key], span, depth) for span in spans}
+        before = {_before(keys[place.key], place, depth) for place in places}
+        behind = {_behind(keys[place.key], place, depth) for place in places}
         if len(before) == 1:
             plain = min(before).removeprefix(r"\b")
             yield from ((f"(?<={text})", right) for right in rights for text in (plain, *before))
@@ -126,28 +127,25 @@ def _edges(spans: Sequence[Span], keys: Sequence[str]) -> Iterator[tuple[str, st
             yield f"(?<={min(before)})", f"(?={min(behind)})"
 
 
-def _before(key: str, span: Span, depth: int) -> str:
-    parts = key[: span.start].split(".")[:-1]
-    return ("^" if len(parts) < depth else r"\b") + _context(parts[-depth:])
+def _before(key: str, place: Place, depth: int) -> str:
+    parts = key[: place.start].split(".")[:-1]
+    start = "^" if len(parts) < depth else r"\b"
+    return start + "".join(with_any_numbers([part]) + r"\." for part in parts[-depth:])
 
 
-def _behind(key: str, span: Span, depth: int) -> str:
-    parts = key[span.end :].split(".")[1:]
-    text = r"\." + _context(parts[:depth]).removesuffix(r"\.") if parts else ""
+def _behind(key: str, place: Place, depth: int) -> str:
+    parts = key[place.end :].split(".")[1:]
+    text = r"\." + with_any_numbers(parts[:depth]) if parts else ""
     return text + ("$" if len(parts) < depth else r"\b")
 
 
-def _context(parts: Sequence[str]) -> str:
-    return "".join(re.sub(r"\d+", r"\\d+", escaped(part)) + r"\." for part in parts)
-
-
-def _matches(rule: RenameRule, near: Sequence[int], keys: Sequence[str]) -> Iterator[Span]:
-    for place in near:
-        key, position = keys[place], 0
+def _matches(rule: RenameRule, near: Sequence[int], keys: Sequence[str]) -> Iterator[Place]:
+    for number in near:
+        key, position = keys[number], 0
         while (match := rule.search(key, position)) is not None and match[0]:
             try:
                 made = rule.expand(match)
             except RuleError:  # an index would be negative
                 made = "\x00"
-            yield Span(place, match.start(), match.end(), made)
+            yield Place(number, match.start(), match.end(), made)
             position = match.end()

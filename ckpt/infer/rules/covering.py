@@ -1,17 +1,17 @@
-r"""Patterns that find some keys and no others: what a rule that drops or transposes looks for."""
+r"""Patterns that match some keys and no others, for rules that drop or transpose."""
 
 import re
 from collections.abc import Iterator, Sequence
 
-from ckpt.infer.rules.rewrites import escaped
+from ckpt.infer.rules.rewrites import escaped, with_any_numbers
 
 _DEEPEST = 4
 
 
 def patterns_for(wanted: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Regular expressions, each found in some of `wanted` and in none of `others`; in all, all.
+    """Regular expressions that together match all of `wanted` and none of `others`.
 
-    Those that end alike are one: ``(relative_position_index|attn_mask)$``.
+    Those that match an end are joined: ``(relative_position_index|attn_mask)$``.
     """
     left = dict.fromkeys(wanted)
     suffixes: list[str] = []
@@ -22,7 +22,7 @@ def patterns_for(wanted: Sequence[str], others: Sequence[str]) -> list[str]:
             compiled = re.compile(pattern)
             if not any(compiled.search(other) for other in others):
                 break
-        left = {each: None for each in left if not compiled.search(each)}
+        left = {other: None for other in left if not compiled.search(other)}
         if pattern.endswith("$") and not pattern.startswith("^"):
             suffixes.append(pattern.removesuffix("$"))
         else:
@@ -43,16 +43,12 @@ def _needed(patterns: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def _patterns(key: str) -> Iterator[str]:
-    """Ever narrower patterns that find a key: its end, its start, all of it."""
+    """Ever narrower patterns that match a key: its end, its start, all of it."""
     parts = key.split(".")
     for depth in range(1, min(_DEEPEST, len(parts)) + 1):
-        yield _numbered(parts[-depth:]) + "$"
-        yield r"\b" + _numbered(parts[-depth:]) + "$"
+        yield with_any_numbers(parts[-depth:]) + "$"
+        yield r"\b" + with_any_numbers(parts[-depth:]) + "$"
         if depth < len(parts):
-            yield "^" + _numbered(parts[:depth]) + r"\."
-    yield "^" + _numbered(parts) + "$"
+            yield "^" + with_any_numbers(parts[:depth]) + r"\."
+    yield "^" + with_any_numbers(parts) + "$"
     yield "^" + escaped(key) + "$"
-
-
-def _numbered(parts: Sequence[str]) -> str:
-    return r"\.".join(re.sub(r"\d+", r"\\d+", escaped(part)) for part in parts)

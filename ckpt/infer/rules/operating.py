@@ -1,7 +1,7 @@
-r"""Operations as rules: one for all blocks that have the same, the index a group.
+r"""Operations as rules: one rule for all repeated blocks, with the index as a group.
 
-Splits, concats and copies give their final names at once; transposes and reshapes keep the key,
-which the renames that follow change.
+Splits, concats and copies give the final names; transposes and reshapes keep the key, and the
+renames that follow change it.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ckpt.infer.result import Inference, Operation
+from ckpt.infer.result import Inference, InferredOperation
 from ckpt.infer.rules.covering import patterns_for
 from ckpt.infer.rules.rewrites import escaped
 from ckpt.infer.words import template_of
@@ -31,34 +31,36 @@ class _Joint:
 
     @property
     def likeness(self) -> tuple[object, ...]:
-        """What those that one rule makes have in common."""
+        """Joints with the same value can become one rule."""
         olds, news = (tuple(map(template_of, keys)) for keys in (self.olds, self.news))
         return self.verb, olds, news, self.dim, self.unequal
 
     @property
     def unequal(self) -> tuple[int, ...]:
-        """The sizes of the parts of a split, where they differ."""
+        """The sizes of the parts of a split, if they differ."""
         return self.sizes if self.verb == "split" and len(set(self.sizes)) > 1 else ()
 
 
 def tables_for(inference: Inference, keys: Sequence[str], shapes: Shapes) -> list[Table]:
-    """The rules of the operations and copies of an inference, as a rule file has them.
+    """The operations and copies of an inference, as the tables of a rule file.
 
     Args:
-        inference: What is wanted.
-        keys: All of the source that are not dropped.
-        shapes: Of the target.
+        inference: The mapping.
+        keys: The keys of the source that are not dropped.
+        shapes: The shapes of the target by key.
     """
-    verbs: dict[str, list[Operation]] = {}
-    for each in inference.operations:
-        verbs.setdefault(each.verb, []).append(each)
+    verbs: dict[str, list[InferredOperation]] = {}
+    for operation in inference.operations:
+        verbs.setdefault(operation.verb, []).append(operation)
     tables = _changed(verbs.get("transpose", []), keys, {"transpose": ""})
-    for shape in dict.fromkeys(shapes[each.targets[0]] for each in verbs.get("reshape", ())):
-        same = [each for each in verbs["reshape"] if shapes[each.targets[0]] == shape]
+    reshapes: dict[tuple[int, ...], list[InferredOperation]] = {}
+    for operation in verbs.get("reshape", ()):
+        reshapes.setdefault(shapes[operation.targets[0]], []).append(operation)
+    for shape, same in reshapes.items():
         tables += _changed(same, keys, {"reshape": "", "shape": [*shape]})
     joints = [
-        _Joint(each.verb, each.sources, each.targets, each.dim, each.sizes)
-        for each in (*verbs.get("split", ()), *verbs.get("concat", ()))
+        _Joint(one.verb, one.sources, one.targets, one.dim, one.sizes)
+        for one in (*verbs.get("split", ()), *verbs.get("concat", ()))
     ]
     joints += (
         _Joint("duplicate", (old,), tuple(news))
@@ -73,27 +75,29 @@ def tables_for(inference: Inference, keys: Sequence[str], shapes: Shapes) -> lis
     return _with_leaves_joined(tables)
 
 
-def _changed(operations: Sequence[Operation], keys: Sequence[str], table: Table) -> list[Table]:
-    wanted = [each.sources[0] for each in operations]
+def _changed(
+    operations: Sequence[InferredOperation], keys: Sequence[str], table: Table
+) -> list[Table]:
+    wanted = [operation.sources[0] for operation in operations]
     verb = next(iter(table))
     others = [key for key in keys if key not in {*wanted}]
     return [{**table, verb: pattern} for pattern in patterns_for(wanted, others)]
 
 
 def _generalised(group: Sequence[_Joint]) -> list[Table]:
-    """One rule for all of a group, or one for each."""
+    """One rule for a whole group, or one per joint."""
     rows = [_numbers(joint.olds[0]) for joint in group]
     same = all(_numbers(old) == row for joint, row in zip(group, rows, strict=True)
                for old in joint.olds)  # fmt: skip
     if len(group) > 1 and same:
         news = [
-            _in_groups([joint.news[place] for joint in group], rows)
+            _generalised_name([joint.news[place] for joint in group], rows)
             for place in range(len(group[0].news))
         ]
         if None not in news:
             olds = [re.sub(r"\\?#", r"(\\d+)", escaped(template_of(old))) for old in group[0].olds]
             return [_table(group[0], olds, [new for new in news if new is not None])]
-    return [_table(each, [escaped(old) for old in each.olds], [*each.news]) for each in group]
+    return [_table(joint, [escaped(old) for old in joint.olds], [*joint.news]) for joint in group]
 
 
 def _table(joint: _Joint, olds: Sequence[str], news: Sequence[str]) -> Table:
@@ -112,8 +116,8 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(found) for found in _NUMBER.findall(text))
 
 
-def _in_groups(news: Sequence[str], rows: Sequence[tuple[int, ...]]) -> str | None:
-    """The new names as one, its numbers made of the groups; None where that cannot be."""
+def _generalised_name(news: Sequence[str], rows: Sequence[tuple[int, ...]]) -> str | None:
+    """The new names as one, with numbers made of the groups; None if impossible."""
     columns = [*zip(*map(_numbers, news), strict=True)]
     groups = [*zip(*rows, strict=True)]
     made = []
@@ -140,7 +144,7 @@ def _made_of(column: Sequence[int], groups: Sequence[Sequence[int]]) -> str | No
 
 
 def _with_leaves_joined(tables: Sequence[Table]) -> list[Table]:
-    """Rules that differ in the last part of all names alone, `weight` and `bias`, as one."""
+    """Join rules that differ only in the last part of all names, such as `weight` and `bias`."""
     groups: dict[str, list[tuple[str, Table]]] = {}
     for table in tables:
         leaf, rest = _leaf_of(table)
@@ -151,16 +155,16 @@ def _with_leaves_joined(tables: Sequence[Table]) -> list[Table]:
         if len(group) == 1 or "" in leaves:
             joined += [table for _, table in group]
             continue
-        joined.append(_joined(group[0][1], leaves))
+        joined.append(_with_leaves(group[0][1], leaves))
     return joined
 
 
 def _leaf_of(table: Table) -> tuple[str, str]:
-    """The last part that all names of a rule share, and the rule without it."""
+    """The last part that all names of a rule share, and a text of the rule without it."""
     verb = next(iter(table))
     if verb not in ("split", "concat", "duplicate"):
         return "", repr(table)
-    olds, news = _listed(table[verb]), _listed(table["into"])
+    olds, news = _as_list(table[verb]), _as_list(table["into"])
     lasts = {old[:-1].rpartition(r"\.")[2] for old in olds}
     lasts |= {new.rpartition(".")[2] for new in news}
     leaf = lasts.pop()
@@ -171,15 +175,15 @@ def _leaf_of(table: Table) -> tuple[str, str]:
     return leaf, repr(cut)
 
 
-def _joined(table: Table, leaves: Sequence[str]) -> Table:
+def _with_leaves(table: Table, leaves: Sequence[str]) -> Table:
     verb, size = next(iter(table)), len(leaves[0])
-    group = len(re.findall(r"\(\\d", _listed(table[verb])[0])) + 1
-    olds = [f"{old[: -size - 1]}({'|'.join(leaves)})$" for old in _listed(table[verb])]
-    news = [f"{new[:-size]}{{{group}}}" for new in _listed(table["into"])]
+    group = len(re.findall(r"\(\\d", _as_list(table[verb])[0])) + 1
+    olds = [f"{old[: -size - 1]}({'|'.join(leaves)})$" for old in _as_list(table[verb])]
+    news = [f"{new[:-size]}{{{group}}}" for new in _as_list(table["into"])]
     if verb == "concat":
         return {**table, verb: olds, "into": news[0]}
     return {**table, verb: olds[0], "into": news}
 
 
-def _listed(one_or_more: Any) -> list[str]:
+def _as_list(one_or_more: Any) -> list[str]:
     return one_or_more if isinstance(one_or_more, list) else [one_or_more]

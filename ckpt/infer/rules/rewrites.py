@@ -1,8 +1,8 @@
-r"""Old keys cut into pieces that stay and pieces that are replaced, with few replacements in all.
+r"""Cut old keys into pieces that stay and pieces that are replaced, with few replacements overall.
 
-A replacement takes whole dotted parts for others; its numbers are groups where that serves more
-keys: ``block(\d+)`` to ``block.{1-1}``. Each key is cut where the replacements that many keys
-share explain it, again and again until nothing changes.
+A replacement exchanges whole dotted parts; its numbers are groups if that serves more keys:
+``block(\d+)`` to ``block.{1-1}``. Replacements that many keys share are preferred, in several
+rounds.
 """
 
 import re
@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-HOPES = ((0.5, 0.2, 0.1, 0.0, 0.0), (0.0, 0.0, 0.0))  # for `Cutter.cut`; one or the other is better
+HOPES = ((0.5, 0.2, 0.1, 0.0, 0.0), (0.0, 0.0, 0.0))  # for `Cutter.cut`; try both
 _MOST_OLD, _MOST_NEW = 4, 4  # dotted parts of a replacement
-_MOST_NUMBERS = 2  # of one replacement that are tried both as groups and as they are
+_MOST_NUMBERS = 2  # of one replacement that are tried in all combinations of group and literal
 _NUMBER = re.compile(r"\d+")
 _WHOLE_COST = 2.0  # of a replacement that one key uses
-_UNUSED = 0.2  # keys that are said to use a replacement that none uses
+_UNUSED = 0.2  # assumed number of keys of a replacement that no key uses
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Rewrite:
     r"""One replacement.
 
     Attributes:
-        old: Regular expression, ``(\d+)`` for each number that is a group.
-        new: As a rule has it, ``\1`` and ``{1+1}`` for groups.
+        old: Regular expression, ``(\d+)`` for a number that is a group.
+        new: In the syntax of rules, ``\1`` and ``{1+1}`` for groups.
     """
 
     old: str
@@ -34,7 +34,7 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A replacement in one key: which, and the part of the key that it takes."""
+    """A replacement in one key, and the part of the key that it replaces."""
 
     rewrite: Rewrite
     start: int
@@ -49,7 +49,7 @@ class Cutter:
 
     Args:
         pairs: Old key and new key.
-        forms: Replacements that were worked out for others already; added to.
+        forms: Cache of the replacements by the parts that they exchange; added to.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]], forms: Forms) -> None:
@@ -57,28 +57,28 @@ class Cutter:
         self._steps = [_steps(old, new, forms) for old, new in pairs]
 
     def cut(self, hopes: Sequence[float], banned: set[Rewrite]) -> list[list[Piece]]:
-        """The pieces of each pair.
+        """The pieces of every pair.
 
         Args:
-            hopes: How much the keys that could use a replacement count beside those that do,
-                round by round.
-            banned: Replacements that are not to be used.
+            hopes: By round, the weight of the keys that could use a replacement, beside those
+                that do.
+            banned: Replacements not to use.
         """
         steps = [
-            [each for each in step if each[4] not in banned or each is step[-1]]
-            for step in self._steps
+            [step for step in ways if step[4] not in banned or step is ways[-1]]
+            for ways in self._steps
         ]
         possible = Counter(
             rewrite
-            for step in steps
-            for rewrite in {each[4] for each in step if each[4] is not None}
+            for ways in steps
+            for rewrite in {step[4] for step in ways if step[4] is not None}
         )
         counts: Mapping[Rewrite, float] = possible
         for hope in hopes:
             costs = {rewrite: _cost(rewrite, count) for rewrite, count in counts.items()}
             cuts = [
-                _cheapest(old, new, step, costs)
-                for (old, new), step in zip(self._pairs, steps, strict=True)
+                _cheapest(old, new, ways, costs)
+                for (old, new), ways in zip(self._pairs, steps, strict=True)
             ]
             used = Counter(piece.rewrite for pieces in cuts for piece in pieces)
             counts = {
@@ -91,18 +91,18 @@ class Cutter:
 def _with_fewer(
     pairs: Sequence[tuple[str, str]], steps: Sequence[Sequence["_Step"]], cuts: list[list[Piece]]
 ) -> list[list[Piece]]:
-    """Without the replacements that the others can do, the least used first."""
+    """The cuts without replacements that others can do, the least used dropped first."""
     used = Counter(piece.rewrite for pieces in cuts for piece in pieces)
     costs = {rewrite: _cost(rewrite, count) for rewrite, count in used.items()}
-    few = [[each for each in step if each[4] is None or each[4] in used] for step in steps]
-    for rewrite in sorted(used, key=lambda each: (used[each], -len(each.old))):
-        fewer = [[each for each in step if each[4] != rewrite] for step in few]
+    few = [[step for step in ways if step[4] is None or step[4] in used] for ways in steps]
+    for rewrite in sorted(used, key=lambda rewrite: (used[rewrite], -len(rewrite.old))):
+        fewer = [[step for step in ways if step[4] != rewrite] for ways in few]
         touched = [n for n, pieces in enumerate(cuts) if any(p.rewrite == rewrite for p in pieces)]
         found = {}
         for place in touched:
             try:
                 found[place] = _cheapest(*pairs[place], fewer[place], costs)
-            except KeyError:  # the others do not reach the end of this key
+            except KeyError:  # the other replacements do not reach the end of this key
                 break
         else:
             few = fewer
@@ -111,7 +111,7 @@ def _with_fewer(
 
 
 def _cost(rewrite: Rewrite, count: float) -> float:
-    """A rule costs what all its uses cost together; a short one a little less."""
+    """The cost of one use: that of the rule, a little less if it is short, over all uses."""
     return (_WHOLE_COST + 0.02 * (len(rewrite.old) + len(rewrite.new))) / count
 
 
@@ -119,7 +119,7 @@ _Step = tuple[int, int, int, int, Rewrite | None]  # old parts from, to; new fro
 
 
 def _steps(old: str, new: str, forms: Forms) -> list[_Step]:
-    """All ways to go from some parts of the old key to some of the new one."""
+    """All steps from some parts of the old key to some parts of the new key."""
     olds, news = old.split("."), new.split(".")
     before, behind = _kept_ends(olds, news)
     found: list[_Step] = [(n, n + 1, n, n + 1, None) for n in range(before)]
@@ -139,12 +139,12 @@ def _steps(old: str, new: str, forms: Forms) -> list[_Step]:
                         forms[text] = list(_forms(*text))
                     found += ((i, a, j, b, form) for form in forms[text])
     found.sort(key=lambda step: step[:4])
-    whole = Rewrite(escaped(old), new)  # always possible, and seldom the best
+    whole = Rewrite(escaped(old), new)  # always possible, seldom the best
     return [*found, (0, len(olds), 0, len(news), whole)]
 
 
 def _kept_ends(olds: Sequence[str], news: Sequence[str]) -> tuple[int, int]:
-    """How many parts at the start and at the end stay for sure: all that are equal but one."""
+    """How many parts at the start and at the end surely stay: all equal ones but one."""
     least = min(len(olds), len(news))
     before = 0
     while before < least and olds[before] == news[before]:
@@ -163,7 +163,7 @@ def _is_padded(olds: Sequence[str], news: Sequence[str]) -> bool:
 
 
 def _forms(old: str, new: str) -> Iterator[Rewrite]:
-    """The replacement with its numbers as they are, and with some of them as groups."""
+    """The replacement with literal numbers, and with some of them as groups."""
     numbers = [*_NUMBER.finditer(old)]
     choices = product((False, True), repeat=len(numbers)) if len(numbers) <= _MOST_NUMBERS else (
         (False,) * len(numbers), (True,) * len(numbers),
@@ -191,10 +191,10 @@ def _pattern(old: str, groups: Sequence[bool]) -> str:
 
 
 def _in_groups(new: str, groups: Sequence[int], *, shifted: bool) -> str | None:
-    """The new text with its numbers made of the groups; None if a group is not used.
+    """The new text with numbers made of the groups; None if a group is not used.
 
-    A number is the first unused group of its value; with `shifted`, else the next unused group
-    with a sum.
+    A number becomes the first unused group of its value; else, if `shifted`, the next unused group
+    plus a constant.
     """
     unused = list(range(len(groups)))
 
@@ -205,7 +205,8 @@ def _in_groups(new: str, groups: Sequence[int], *, shifted: bool) -> str | None:
         same = next((group for group in unused if groups[group] == value), None)
         if same is not None:
             unused.remove(same)
-            return rf"\{same + 1}" if not _digit_follows(new, found.end()) else f"{{{same + 1}}}"
+            digit_follows = new[found.end() : found.end() + 1].isdecimal()
+            return f"{{{same + 1}}}" if digit_follows else rf"\{same + 1}"
         if shifted and unused:
             group = unused.pop(0)
             return f"{{{group + 1}{value - groups[group]:+d}}}"
@@ -215,8 +216,9 @@ def _in_groups(new: str, groups: Sequence[int], *, shifted: bool) -> str | None:
     return None if unused else text
 
 
-def _digit_follows(text: str, at: int) -> bool:
-    return text[at : at + 1].isdecimal()
+def with_any_numbers(parts: Sequence[str]) -> str:
+    r"""Dotted parts as a regular expression, ``\d+`` for every number."""
+    return r"\.".join(re.sub(r"\d+", r"\\d+", escaped(part)) for part in parts)
 
 
 def escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The mapping as few readable rules, proved by applying them.
+"""Express a mapping as few readable rules, and prove them by applying them.
 
 Drops come first, then operations, then renames. Law: the rules, applied to the source by
 `plan_tensors`, give every tensor its key and its elements as the inference has them.
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from ckpt.errors import CkptError, RuleError
 from ckpt.infer.result import Inference
-from ckpt.infer.rules.contexts import Keys, Span, rules_for
+from ckpt.infer.rules.contexts import Keys, Place, rules_for
 from ckpt.infer.rules.covering import patterns_for
 from ckpt.infer.rules.operating import tables_for
+from ckpt.infer.rules.plain import plain_rules
 from ckpt.infer.rules.rewrites import HOPES, Cutter, Forms, Piece, Rewrite, escaped
 from ckpt.infer.words import template_of
 from ckpt.rules.at_once import AtOnce
@@ -25,8 +26,8 @@ from ckpt.rules.prefixes import Add, Strip
 from ckpt.rules.substitution import RenameRule, parse_rule
 from ckpt.tensors import TensorEntry
 
-_MOST_CUTS = 1_200  # keys that are cut into pieces, each time anew
-_SAMPLES = 3  # keys of one pair of templates that are looked at first
+_MOST_CUTS = 1_200  # keys that are cut into pieces, counted again in every round
+_SAMPLES = 3  # keys of one pair of templates that are tried first
 _MORE = 30  # wrong keys that become samples
 
 Pairs = list[tuple[str, str]]
@@ -35,23 +36,27 @@ Pairs = list[tuple[str, str]]
 def synthesise(
     source: Sequence[TensorEntry], target: Sequence[TensorEntry], inference: Inference
 ) -> list[Rule]:
-    """The rules of an inference; the guesses of what is ambiguous are taken as they are.
+    """The rules of an inference, which include its guesses for ambiguous keys.
 
     Args:
-        source: That the inference was made of.
-        target: Likewise.
-        inference: What is wanted.
+        source: The source of the inference.
+        target: The target of the inference.
+        inference: The mapping.
+
+    Raises:
+        RuleError: No rules express the mapping.
     """
     keys = [entry.key for entry in source]
     kept = [key for key in keys if key not in {*inference.dropped}]
-    first: list[Rule] = [drop(each) for each in patterns_for(inference.dropped, kept)]
+    first: list[Rule] = [drop(pattern) for pattern in patterns_for(inference.dropped, kept)]
     shapes = {entry.key: entry.shape for entry in target}
     tables = tables_for(inference, kept, shapes)
     if tables:
         first += read_rules(tables, name="the operations")
     pairs = _renames(inference)
     guesses = sorted(_guesses(pairs), key=count_rules)
-    for renames in (*guesses, [_exact(pairs)]):
+    one_by_one: list[Rule] = [KeyMap("map", dict(pairs))]
+    for renames in (*guesses, one_by_one):
         rules = [*first, *renames]
         if proves(source, rules, inference):
             return rules
@@ -59,7 +64,7 @@ def synthesise(
 
 
 def count_rules(rules: Sequence[Rule]) -> int:
-    """How many there are; each of a group, and each line of a map, counts."""
+    """How many rules there are; every rule of a group and every line of a map counts."""
     return sum(
         len(rule.rules)
         if isinstance(rule, AtOnce)
@@ -71,20 +76,20 @@ def count_rules(rules: Sequence[Rule]) -> int:
 
 
 def proves(source: Sequence[TensorEntry], rules: Sequence[Rule], inference: Inference) -> bool:
-    """Whether the rules do what the inference says, no more and no less."""
+    """Whether the rules do exactly what the inference says."""
     try:
         plan = plan_tensors(source, rules)
-    except CkptError:  # rules that do not run are no rules for it
+    except CkptError:  # the rules do not run
         return False
     wanted = {match.target: [match.source] for match in inference.matches}
     for operation in inference.operations:
         wanted.update({key: [*operation.sources] for key in operation.targets})
-    made = {each.key: [*sources_of(each.made_of)] for each in plan.tensors}
+    made = {tensor.key: [*sources_of(tensor.made_of)] for tensor in plan.tensors}
     return made == wanted
 
 
 def _renames(inference: Inference) -> Pairs:
-    """What the renames have to do, after the operations: old and new key of every tensor."""
+    """The old and new key of every tensor, after the operations."""
     pairs: Pairs = []
     for old, news in inference.renames.items():
         pairs += [(old, news[0])] if len(news) == 1 else [(new, new) for new in news]
@@ -98,23 +103,24 @@ def _renames(inference: Inference) -> Pairs:
 
 @dataclass(slots=True)
 class _Effort:
-    """What the search may still cost, in keys that are cut, and what it worked out so far."""
+    """The cache of the search, and how many keys it may still cut."""
 
     forms: Forms
     left: int = _MOST_CUTS
 
 
 def _guesses(pairs: Pairs) -> Iterator[list[Rule]]:
-    """Lists of rules that may rename just so."""
+    """Lists of rules that may rename the pairs."""
     if any(map(_is_odd, pairs)):
         return
+    yield from plain_rules(pairs)
     forms: Forms = {}
     for start, left in _starts(pairs):
         yield from ([*start, *rest] for rest in _rest(left, _Effort(forms)))
 
 
 def _is_odd(pair: tuple[str, str]) -> bool:
-    """Whether a key holds what no rule can, an arrow or a brace, or ends in a dot."""
+    """Whether no rule can express a pair: a key has an arrow, a brace or an empty part."""
     try:
         return "" in pair[0].split(".") or _whole(*pair).apply(pair[0]) != pair[1]
     except RuleError:
@@ -122,7 +128,7 @@ def _is_odd(pair: tuple[str, str]) -> bool:
 
 
 def _starts(pairs: Pairs) -> Iterator[tuple[list[Rule], Pairs]]:
-    """A prefix cut off or put before all, or neither; with what is left to do."""
+    """Rules for a prefix to strip or add, or none, and the pairs that remain after them."""
     yield [], pairs
     heads = {old.partition(".")[0] for old, _ in pairs}
     for head in heads if len(heads) <= 2 else ():
@@ -150,9 +156,9 @@ def _rest(pairs: Pairs, effort: _Effort) -> Iterator[list[Rule]]:
 
 
 def _by_pieces(pairs: Pairs, effort: _Effort) -> list[RenameRule]:
-    """Rules for the pieces in which the keys differ, made of samples until all keys are right.
+    """Rules for the pieces in which the keys differ, from samples until all keys are right.
 
-    Keys that stay wrong get a rule each, before the others.
+    Keys that stay wrong get rules of their own, before the others.
     """
     samples = _samples(pairs)
     while True:
@@ -177,7 +183,7 @@ def _is_right(group: AtOnce | None, old: str, new: str) -> bool:
 
 
 def _samples(pairs: Pairs) -> Pairs:
-    """A few keys of each two templates, from the first to the last."""
+    """A few pairs of every two templates, from the first to the last."""
     groups: dict[tuple[str, str], Pairs] = {}
     for old, new in pairs:
         groups.setdefault((template_of(old), template_of(new)), []).append((old, new))
@@ -191,9 +197,9 @@ def _samples(pairs: Pairs) -> Pairs:
 def _rules_of(
     pairs: Pairs, cutter: Cutter, hopes: Sequence[float], effort: _Effort
 ) -> list[RenameRule]:
-    """A rule or several for each replacement; whole keys where none can be found.
+    """Rules for the replacements, or for whole keys if none are found.
 
-    A replacement that no rule expresses is given up, and the keys are cut anew.
+    If no rule expresses a replacement, the keys are cut again without it.
     """
     banned: set[Rewrite] = set()
     while True:
@@ -211,25 +217,25 @@ def _rules_of(
 def _expressed(
     pairs: Pairs, cuts: Sequence[Sequence[Piece]]
 ) -> tuple[list[RenameRule], dict[Rewrite, list[int]]]:
-    """The rules of the replacements, and those that have none with the keys that use them."""
+    """The rules of the replacements, and the keys of those that have none."""
     olds = [old for old, _ in pairs]
-    spans: dict[Rewrite, list[Span]] = {}
+    places_of: dict[Rewrite, list[Place]] = {}
     for place, (old, pieces) in enumerate(zip(olds, cuts, strict=True)):
         for piece in pieces:
             made = _made(piece.rewrite, old[piece.start : piece.end])
-            span = Span(place, piece.start, piece.end, made)
-            spans.setdefault(piece.rewrite, []).append(span)
-    # The particular before the general, which may then match there too.
-    in_order = sorted(spans, key=lambda each: (each.old.count("("), -len(each.old)))
+            wanted = Place(place, piece.start, piece.end, made)
+            places_of.setdefault(piece.rewrite, []).append(wanted)
+    # Specific rules go before general ones, which may then match at the same place.
+    in_order = sorted(places_of, key=lambda rewrite: (rewrite.old.count("("), -len(rewrite.old)))
     rank = {rewrite: place for place, rewrite in enumerate(in_order)}
     keys = Keys(olds, [[(p.start, p.end, rank[p.rewrite]) for p in pieces] for pieces in cuts])
     rules: list[RenameRule] = []
     failed: dict[Rewrite, list[int]] = {}
     for rewrite in in_order:
-        found = rules_for(rewrite, rank[rewrite], spans[rewrite], keys)
+        found = rules_for(rewrite, rank[rewrite], places_of[rewrite], keys)
         rules += found or ()
         if found is None:
-            failed[rewrite] = [span.key for span in spans[rewrite]]
+            failed[rewrite] = [place.key for place in places_of[rewrite]]
     return rules, failed
 
 
@@ -242,7 +248,7 @@ def _whole(old: str, new: str) -> RenameRule:
 
 
 def _renamed_in_turn(pairs: Pairs, rules: Sequence[RenameRule]) -> bool:
-    """Whether the rules do the same one after the other, as `--rule` has them."""
+    """Whether the rules do the same one after the other, as `--rule` applies them."""
     for old, new in pairs:
         key = old
         try:
@@ -253,8 +259,3 @@ def _renamed_in_turn(pairs: Pairs, rules: Sequence[RenameRule]) -> bool:
         if key != new:
             return False
     return True
-
-
-def _exact(pairs: Pairs) -> Rule:
-    """All keys one by one."""
-    return KeyMap("map", dict(pairs))

@@ -1,12 +1,12 @@
-"""Diff: what differs between any two of version, file and definition."""
+"""Diff: show what differs between two refs, each a version, a file or a definition."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from ckpt.compare.keys import KeyDiff, diff_entries
-from ckpt.compare.pairs import Sides, equal_bytes, hashed, measured
+from ckpt.compare.keys import KeyDiff, compare_entries
+from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
 from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
 from ckpt.errors import UsageError
@@ -18,17 +18,17 @@ from ckpt.ops.diff.renamed import likely_renames
 from ckpt.registry.registry import Registry
 from ckpt.tensors import TensorEntry
 
-# Up to this many bytes are read without being asked to: it takes about 0.15 s.
+# Files up to this many bytes are compared without being asked; that takes about 0.15 s.
 READ_UNASKED_BYTES = 256_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class PairValues:
-    """How far the tensors of one key are apart.
+    """How far apart the two tensors of one key are.
 
     Attributes:
-        before: Of the first side.
-        after: Of the second; of the same shape.
+        before: On the first side.
+        after: On the second side; of the same shape.
         found: The figures.
     """
 
@@ -38,28 +38,28 @@ class PairValues:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RefDiff:
     """The difference between two refs.
 
     Attributes:
         before: Name of the first side.
-        after: Name of the second.
-        diff: By key, shape, dtype and, where they were read, bytes.
-        fitting: Where one side is a definition: whether the other fits it.
+        after: Name of the second side.
+        diff: By key, shape, dtype and, if they were read, bytes.
+        fitting: If one side is a definition: whether the other fits it.
         unread_bytes: Bytes that were not read, and so not compared.
-        values: Where they were asked for, of each changed tensor and of each that was re-typed
-            from one floating dtype to another; what changed most is first. First of all is what
-            has NaN or infinity where the other side has none.
-        tolerance: Changed tensors that are this close are not held to differ.
-        inferred: (removed key, added key), where names and shapes say that one became the other.
-        facts: What is recorded differently, or held differently besides the tensors.
+        values: If asked for, the figures of every changed tensor and of every tensor whose dtype
+            went from one float to another, largest change first. At the very top are tensors with
+            NaN or infinity where the other side has none.
+        tolerance: Changed tensors this close count as equal.
+        inferred: (removed key, added key) of every pair that is probably one renamed tensor.
+        facts: The differences of the records, and of what the files hold besides tensors.
     """
 
     before: str
     after: str
     diff: KeyDiff
-    fitting: Fitting | None
-    unread_bytes: int
+    fitting: Fitting | None = None
+    unread_bytes: int = 0
     values: tuple[PairValues, ...] | None = None
     tolerance: float | None = None
     inferred: tuple[tuple[str, str], ...] = ()
@@ -78,7 +78,7 @@ class Comparison:
 
     @property
     def differs(self) -> bool:
-        """Whether anything differs, as far as it was compared, by more than the tolerance."""
+        """Whether anything differs by more than the tolerance, as far as it was compared."""
         if self.within and len(self.within) == len(self.diff.changed):
             return replace(self.diff, changed=()).differs
         return self.diff.differs
@@ -94,89 +94,89 @@ def diff(
     unasked: float = READ_UNASKED_BYTES,
     arguments: Mapping[str, object] | None = None,
     told: Told = untold,
-) -> Comparison:
+) -> RefDiff:
     """Compare two refs.
 
     Args:
         before: A version, a file or a definition.
-        after: Another.
+        after: Likewise.
         registry: Where versions are looked up.
-        values: Whether the bytes of files are read, and how far apart the values are is worked
-            out; None only says whether bytes differ, and reads files where it is little. Versions
-            are compared by the digests in their manifests, at no cost.
-        tolerance: The greatest difference of one number that is none; asks for `values`.
-        unasked: Up to how many bytes are little.
-        arguments: What definitions are called with.
-        told: Told how far it is.
+        values: True reads the tensors of files and measures how far apart the values are; False
+            reads nothing; None compares bytes, if there are few. Versions are compared by the
+            digests in their manifests, at no cost.
+        tolerance: The greatest difference of an element that counts as equal; implies `values`.
+        unasked: How many bytes are few.
+        arguments: The arguments of definitions.
+        told: Called with the progress.
 
     Raises:
-        RefError: A side names nothing.
-        FormatError: A file is no checkpoint that can be read.
+        RefError: A ref names nothing.
+        FormatError: A file is not a readable checkpoint.
         IntegrityError: A tensor that changed is damaged in the registry.
     """
     if tolerance is not None and not 0 <= tolerance < inf:
-        raise UsageError(f"a tolerance of {tolerance}: it is a number from 0 on")
-    values = True if tolerance is not None else values
+        raise UsageError(f"a tolerance of {tolerance}: expected a finite number, 0 or greater")
+    if tolerance is not None:
+        values = True
     registry = registry or Registry()
-    with (
-        open_ref(before, registry, arguments) as a,
-        open_ref(after, registry, arguments) as b,
-    ):
+    with open_ref(before, registry, arguments) as a, open_ref(after, registry, arguments) as b:
         if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
-            difference = diff_entries(a.entries, b.entries)
-            return Comparison(a.name, b.name, difference, _fitting(a, b), 0)
+            return RefDiff(a.name, b.name, compare_entries(a.entries, b.entries), _fitting(a, b))
         sides = Sides(a, b)
-        old, new = _worth_reading(a.entries, b.entries)
-        cost = sum(entry.nbytes for side in (old, new) for entry in side.values())
-        if values or (values is None and cost <= unasked):
-            difference, cost = _read(sides, old, new, told), 0
-        else:
-            difference = _compared(sides, a.entries, b.entries)
-        return Comparison(
+        keys, unread = _compare(sides, values, unasked, told)
+        return RefDiff(
             a.name,
             b.name,
-            difference,
-            fitting=None,
-            unread_bytes=cost,
-            values=_values(sides, difference, told) if values else None,
+            keys,
+            unread_bytes=unread,
+            values=_measured(sides, keys, told) if values else None,
             tolerance=tolerance,
-            inferred=tuple(likely_renames(difference)),
+            inferred=likely_renames(keys),
             facts=tuple(differing_facts(a, b, registry)),
         )
 
 
-def _read(
+def _compare(sides: Sides, values: bool | None, unasked: float, told: Told) -> tuple[KeyDiff, int]:
+    """The difference by key, and how many bytes were not read for it."""
+    old, new = _worth_reading(sides.before.entries, sides.after.entries)
+    cost = sum(entry.nbytes for side in (old, new) for entry in side.values())
+    if values or (values is None and cost <= unasked):
+        return _compare_bytes(sides, old, new, told), 0
+    return _compare_keys(sides, sides.before.entries, sides.after.entries), cost
+
+
+def _compare_bytes(
     sides: Sides, old: dict[str, TensorEntry], new: dict[str, TensorEntry], told: Told
 ) -> KeyDiff:
-    """Compare bytes: of one key in two files directly, all others by their digests."""
+    """Compare bytes: directly under the same key in two files, otherwise by digest."""
     pairs = [(entry, new[key]) for key, entry in old.items() if key in new]
     equal = equal_bytes(sides, pairs, told=told)
-    # Of what changed, digests tell what was swapped; where much changed, that is unlikely.
+    # Digests show which changed tensors were swapped; if much changed, that is unlikely.
     changed = sum(2 * old[key].nbytes for key, same in equal.items() if not same)
-    told_apart = {key for key, same in equal.items() if same or changed > READ_UNASKED_BYTES}
+    settled = {key for key, same in equal.items() if same or changed > READ_UNASKED_BYTES}
     mine, theirs = (
-        [entry for key, entry in side.items() if key not in told_apart] for side in (old, new)
+        [entry for key, entry in side.items() if key not in settled] for side in (old, new)
     )
-    return _compared(
+    return _compare_keys(
         sides, _hashed(sides.before, mine, told), _hashed(sides.after, theirs, told), equal
     )
 
 
-def _compared(
+def _compare_keys(
     sides: Sides,
     before: Sequence[TensorEntry],
     after: Sequence[TensorEntry],
     equal: Mapping[str, bool] | None = None,
 ) -> KeyDiff:
     ties = ties_of(sides.before), ties_of(sides.after)
-    return diff_entries(before, after, equal=equal, ties=ties)
+    return compare_entries(before, after, equal=equal, ties=ties)
 
 
-def _values(sides: Sides, difference: KeyDiff, told: Told) -> tuple[PairValues, ...]:
+def _measured(sides: Sides, keys: KeyDiff, told: Told) -> tuple[PairValues, ...]:
     retyped = [
-        (a, b) for a, b in difference.retyped if a.shape == b.shape and comparable(a.dtype, b.dtype)
+        (a, b) for a, b in keys.retyped if a.shape == b.shape and comparable(a.dtype, b.dtype)
     ]
-    found = measured(sides, [*difference.changed, *retyped], told=told)
+    found = measure(sides, [*keys.changed, *retyped], told=told)
     pairs = (PairValues(a, b, values) for (a, b), values in found)
     return tuple(sorted(pairs, key=_change, reverse=True))
 
@@ -187,22 +187,19 @@ def _change(pair: PairValues) -> tuple[bool, float, float]:
     return found.incomparable > 0, relative, found.max_abs or 0.0
 
 
-def _fitting(a: Opened, b: Opened) -> Fitting | None:
-    match a, b:
-        case _, OpenedDefinition():
-            return fitting(a.entries, b.name, b.entries)
-        case OpenedDefinition(), _:
-            return fitting(b.entries, a.name, a.entries)
-    return None
+def _fitting(a: Opened, b: Opened) -> Fitting:
+    if isinstance(b, OpenedDefinition):
+        return fitting(a.entries, b.name, b.entries)
+    return fitting(b.entries, a.name, a.entries)
 
 
 def _worth_reading(
     before: Sequence[TensorEntry], after: Sequence[TensorEntry]
 ) -> tuple[dict[str, TensorEntry], dict[str, TensorEntry]]:
-    """The entries without a digest whose bytes can decide something.
+    """The entries without a digest that a tensor on the other side may equal.
 
-    That is: a twin of the same dtype and shape is on the other side, under the same key or,
-    where the key is gone, under any other.
+    That is a tensor of the same dtype and shape under the same key or, if the key is gone, under
+    a new one.
     """
     old = {entry.key: entry for entry in before}
     new = {entry.key: entry for entry in after}
@@ -226,11 +223,8 @@ def _undecided(
 
 
 def _hashed(side: OpenedState, wanted: Sequence[TensorEntry], told: Told) -> list[TensorEntry]:
-    """The entries of a side, with the digests of those that are wanted."""
+    """The entries of a side, the wanted ones with their digests."""
     if not isinstance(side, OpenedFile):
         return list(side.entries)
     digests = hashed(side, wanted, told=told)
-    return [
-        replace(entry, digest=digests[entry.key]) if entry.key in digests else entry
-        for entry in side.entries
-    ]
+    return [replace(entry, digest=digests.get(entry.key, entry.digest)) for entry in side.entries]

@@ -1,4 +1,4 @@
-"""Records side by side: how two versions were made, and what files hold besides tensors."""
+"""Compare records: how two versions were made, and what files hold besides tensors."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ckpt.opened import Opened, OpenedDefinition, OpenedState, OpenedVersion
 from ckpt.ops.log import log
 from ckpt.registry.registry import Registry
 
-# Told elsewhere: curves by `ckpt plot`, keys by the difference itself, the rest by `ckpt log`.
+# Shown elsewhere: curves by `ckpt plot`, keys by the diff itself, the rest by `ckpt log`.
 _ELSEWHERE = (
     *("curves", "plan", "parent", "model", "message"),
     *("fits", "created", "made_by", "definition"),
@@ -18,12 +18,12 @@ _ELSEWHERE = (
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One field that is not the same on both sides.
+    """One field that differs.
 
     Attributes:
         name: Its path, ``training.recipe.lr``.
-        before: What it is on the first side; None where that has none, or null.
-        after: Likewise on the second.
+        before: Its value on the first side; None if it is null or missing.
+        after: Its value on the second side; likewise.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Fact:
 
 
 def differing_facts(a: Opened, b: Opened, registry: Registry) -> list[Fact]:
-    """The fields that differ, by name; those of versions only where both sides are versions."""
+    """The fields that differ, by name; records are compared only if both sides are versions."""
     both = isinstance(a, OpenedVersion) and isinstance(b, OpenedVersion)
     if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
         return []
-    # Beside another state_dict stand other things: the first one, say.
+    # Another state_dict of the file has other neighbours, the first one among them.
     held = a.inside == b.inside
     before, after = (dict(_facts(side, registry, made=both, held=held)) for side in (a, b))
     names = [*before, *(name for name in after if name not in before)]
@@ -56,7 +56,7 @@ def _facts(
 
 
 def _record(side: OpenedVersion, registry: Registry) -> dict[str, Any]:
-    """What the version says of itself, and of its training: that of the version it comes from."""
+    """The record of a version; the training is that of the nearest ancestor that has one."""
     record = dict(side.manifest.record)
     if "training" not in record:
         steps = log(side.version.ref, registry=registry)

@@ -1,6 +1,6 @@
-"""Git, told of what it cannot know: how to merge `registry.json`, and how to show weights.
+"""Configure git to merge `registry.json` and to show weights as text.
 
-`install` tells git, once in every clone; `merge` and `as_text` are what git then calls.
+`install` configures a clone; git then calls `merge` and `as_text`.
 """
 
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ckpt.errors import RefError, UsageError
 from ckpt.io.files import write_whole
-from ckpt.registry.index import Index, read_index
-from ckpt.registry.index_file import FILE_NAME
+from ckpt.registry.index import Index
+from ckpt.registry.index_file import FILE_NAME, read_index
 from ckpt.registry.merge import Merged, merged
 from ckpt.registry.registry import Registry
 
@@ -28,11 +28,11 @@ ATTRIBUTES = {
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What git was told.
+    """The configuration that was installed.
 
     Attributes:
-        attributes: The file `.gitattributes`, which belongs into a commit.
-        added: The lines that were added to it; others stood there already.
+        attributes: The file `.gitattributes`, which must be committed.
+        added: The lines that were added to it; it had the others already.
     """
 
     attributes: Path
@@ -40,13 +40,13 @@ class Installed:
 
 
 def install(*, registry: Registry | None = None) -> Installed:
-    """Have git merge the index, and show it and weights as text, in this clone.
+    """Configure git in this clone to merge the index, and to show it and weights as text.
 
     Args:
-        registry: Beside its index the attributes are written, or here where there is none.
+        registry: Its folder gets the `.gitattributes`; without a registry, this folder.
 
     Raises:
-        UsageError: It is in no git repository.
+        UsageError: The folder is not in a git repository.
     """
     registry = registry or Registry()
     for key, value in CONFIG.items():
@@ -67,10 +67,10 @@ def install(*, registry: Registry | None = None) -> Installed:
 
 
 def merge(base: Path, ours: Path, theirs: Path) -> Merged:
-    """Join three files, as git hands them over, into `ours`.
+    """Merge three files, as git passes them, into `ours`.
 
     Raises:
-        IndexDamageError: One of them is no index; nothing is written then.
+        IndexDamageError: One of them is not an index; nothing is written then.
     """
     result = merged(
         _read(base, "the common ancestor", may_be_empty=True),
@@ -86,14 +86,16 @@ def _read(path: Path, side: str, *, may_be_empty: bool = False) -> Index:
     try:
         document = path.read_bytes()
     except FileNotFoundError as error:
-        raise RefError(f"{path}: no such file", hint="git calls this, with three files") from error
+        raise RefError(
+            f"{path}: no such file", hint="git calls this command with three files"
+        ) from error
     if may_be_empty and not document:  # both sides added the file
         return Index()
     return read_index(document, name=f"{FILE_NAME} of {side} ({path.name})")
 
 
 def _gives(line: str, pattern: str, wanted: tuple[str, ...]) -> bool:
-    """Whether a line of `.gitattributes` gives the files of a pattern what is wanted."""
+    """Whether a line of `.gitattributes` gives a pattern the wanted attributes."""
     first, *attributes = line.split() or [""]
     return first in (pattern, f"/{pattern}") and {*wanted} <= {*attributes}
 
@@ -107,4 +109,4 @@ def _git(folder: Path, *words: str) -> None:
         raise UsageError("git is not installed, or not on the PATH") from error
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UsageError(f"{folder}: git says: {said[0]}", hint="is this in a git repository?")
+        raise UsageError(f"{folder}: git says: {said[0]}", hint="is this a git repository?")

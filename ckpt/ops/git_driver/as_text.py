@@ -1,6 +1,6 @@
 """Checkpoints and `registry.json` as lines of text, for git to compare.
 
-Law: two files give the same lines if they hold the same, whatever the order and the container.
+Law: two files with the same content give the same lines, whatever their order and container.
 """
 
 import json
@@ -15,18 +15,19 @@ from ckpt.formats.paths import open_path
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
-from ckpt.registry.index import Index, Model, Version, parse_index
+from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index_file import parse_index
 
-_DIGITS = 16  # hexadecimal, of a tensor's digest
+_DIGITS = 16  # hexadecimal digits of a tensor's digest
 
 
 def as_text(path: Path) -> Iterator[str]:
-    """The lines of a file; of one that is neither kind, one that says so."""
+    """The lines of a file; a file of another kind gives one line with a note."""
     try:
         index = _index(path)
         yield from _index_lines(index) if index is not None else _checkpoint_lines(path)
     except CkptError as error:
-        yield f"no checkpoint: {error}".replace(str(path), "it", 1)
+        yield f"not a checkpoint: {error}".replace(str(path), "it", 1)
 
 
 def _index(path: Path) -> Index | None:
@@ -75,7 +76,7 @@ def _checkpoint_lines(path: Path) -> Iterator[str]:
 
 
 def _tensor_lines(checkpoint: Checkpoint, prefix: str) -> Iterator[str]:
-    for entry in sorted(checkpoint.entries, key=lambda each: each.key):
+    for entry in sorted(checkpoint.entries, key=lambda entry: entry.key):
         name = digest.of_chunks(tensor_bytes(checkpoint.source, entry))
         shape = " ".join(map(str, entry.shape)) or "()"
         hexadecimal = name.removeprefix("sha256:")[:_DIGITS]

@@ -1,4 +1,4 @@
-"""Whether what a plan makes would fit, before anything is written."""
+"""Check whether the result of a plan would fit, before anything is written."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,13 +9,13 @@ from ckpt.rules.plan import Plan
 from ckpt.tensors import TensorEntry
 
 
-def checked(
+def expect_definition(
     entries: Sequence[TensorEntry],
     plan: Plan,
     definition: str | None,
     arguments: Mapping[str, object] | None,
 ) -> Fitting | None:
-    """The fit of what a plan makes with a definition, if one is named; see `expect_fit`."""
+    """The fit of the result with a definition, if one is named; see `expect_fit`."""
     if definition is None:
         return None
     from ckpt.definitions import find_definition
@@ -27,26 +27,21 @@ def checked(
 def expect_fit(
     entries: Sequence[TensorEntry], plan: Plan, definition: str, wanted: Sequence[TensorEntry]
 ) -> Fitting:
-    """The fit of what a plan makes of some tensors.
+    """The fit of the result of a plan.
 
     Args:
-        entries: Before the plan.
-        plan: What becomes of them.
-        definition: What to call what they must fit.
-        wanted: Its tensors.
+        entries: The tensors before the plan.
+        plan: The plan.
+        definition: The name of the definition that the result must fit.
+        wanted: The tensors of the definition.
 
     Raises:
-        FitError: They would not fit; the hint has what would help.
+        FitError: The result would not fit; the hint shows how to make it fit.
     """
-    found = fitting(_planned_entries(plan), definition, wanted)
+    found = fitting(plan.entries_after, definition, wanted)
     if not found.fit.fits:
         raise _misfit(found, before=fitting(entries, definition, wanted))
     return found
-
-
-def _planned_entries(plan: Plan) -> list[TensorEntry]:
-    """The result as far as a plan says: keys, dtypes, shapes."""
-    return [TensorEntry(e.key, e.made_of.dtype, e.made_of.shape) for e in plan.tensors]
 
 
 def _misfit(found: Fitting, *, before: Fitting) -> FitError:
@@ -57,7 +52,7 @@ def _misfit(found: Fitting, *, before: Fitting) -> FitError:
     }
     parts = [f"{len(keys)} {what} ({_few(keys)})" for what, keys in groups.items() if keys]
     if before.fit.fits:
-        hint = "it fits as it is, without any rule"
+        hint = "it already fits, without any rules"
     elif before.options:
         hint = f"this would fit:  {' '.join(before.options)}"
     else:
@@ -67,7 +62,7 @@ def _misfit(found: Fitting, *, before: Fitting) -> FitError:
 
 
 def _near(unexpected: list[str], missing: list[str]) -> str:
-    """What the first keys that are not expected may have meant, a line each."""
+    """The keys that the first unexpected keys resemble, one line each."""
     from difflib import get_close_matches
 
     found = ((key, get_close_matches(key, missing, n=1)) for key in unexpected[:3])

@@ -1,17 +1,22 @@
-"""Proof that a mapping is right: the old model and the new one, run on the same random input.
+"""Prove that a mapping is right: run the old and the new model on the same random input.
 
-With the weights as they are, and again with random ones, in float64 where the models allow it.
-What keeps every shape and is still wrong (two norms swapped, a query for a key, a square matrix
-not transposed) loads strictly, and is found by this alone. torch runs the user's own code here.
+Once with the weights as they are and once with random ones, in float64 if the models allow it.
+A wrong mapping that keeps every shape (two norms swapped, a query taken for a key, a square matrix
+not transposed) loads strictly; only this finds it. torch runs the user's own code here.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import fspath
 from typing import TYPE_CHECKING
 
-from ckpt.definitions import Definition, DefinitionError
+from ckpt.definitions import Definition, DefinitionError, find_definition
 from ckpt.errors import PlanError, UsageError
+from ckpt.opened import Named
+from ckpt.ops.load import load
+from ckpt.refs import DefinitionRef, parse_ref
+from ckpt.registry.registry import Registry
 from ckpt.rules.expressions import (
     Cast,
     Copied,
@@ -31,18 +36,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 State = Mapping[str, "Tensor"]
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # of the largest output
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # as a part of the largest output
 _BATCH = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Both models gave the same, each time.
+    """Both models gave the same outputs, both times.
 
     Attributes:
-        shape: Of the input.
-        dtype: In which they ran.
-        largest: The greatest difference of two outputs, as a part of the largest output, with the
+        shape: The shape of the input.
+        dtype: The dtype in which they ran.
+        largest: The largest difference of two outputs, as a part of the largest output, with the
             weights as they are and with random ones.
     """
 
@@ -53,27 +58,40 @@ class Proof:
 
 def prove(
     plan: Plan,
-    state: State,
-    old: Definition,
-    new: Definition,
+    source: Named,
+    old: str,
+    new: Named | None,
     *,
+    arguments: Mapping[str, object] | None = None,
     shape: Sequence[int] | None = None,
+    registry: Registry | None = None,
 ) -> Proof:
-    """Run both models; torch's global generator is left as it was.
+    """Run both models on one random input; torch's global generator stays as it was.
 
     Args:
-        plan: What becomes of every tensor of `state`.
-        state: The old state_dict.
+        plan: What becomes of every tensor of `source`.
+        source: A file or a version.
         old: The definition that it fits.
         new: The definition that the result fits.
-        shape: Of the input; None works it out of the first layer.
+        arguments: The arguments of both definitions.
+        shape: The shape of the input; None derives it from the first layer.
+        registry: Where versions are looked up.
 
     Raises:
         PlanError: The outputs differ; the message names the first module where they do.
         FitError: A state_dict does not fit its definition.
         DefinitionError: A model fails on the input.
-        UsageError: The shape cannot be worked out.
+        UsageError: `new` is not a definition, or the shape cannot be derived.
     """
+    if new is None or not isinstance(parse_ref(fspath(new)), DefinitionRef):
+        raise UsageError("a proof runs two definitions", hint="--from OLD_DEF --to NEW_DEF --prove")
+    definitions = find_definition(old, arguments), find_definition(fspath(new), arguments)
+    return _proof(plan, load(source, registry=registry), *definitions, shape)
+
+
+def _proof(
+    plan: Plan, state: State, old: Definition, new: Definition, shape: Sequence[int] | None
+) -> Proof:
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -81,24 +99,26 @@ def prove(
         models = old.build().eval(), new.build().eval()
         data = _input(models[0], shape)
         states = state, _random(state)
-        dtype = torch.float64
-        try:
-            found = [_difference(plan, each, old, new, models, data, dtype) for each in states]
-        except RuntimeError:  # a model that insists on float32, or the wrong input
-            dtype = torch.float32
+        failure: RuntimeError | None = None
+        for dtype in (torch.float64, torch.float32):  # some models run in float32 only
             try:
-                found = [_difference(plan, each, old, new, models, data, dtype) for each in states]
+                first, second = (
+                    _difference(plan, tensors, old, new, models, data, dtype) for tensors in states
+                )
             except RuntimeError as error:
-                text = " ".join(str(error).split())
-                raise DefinitionError(
-                    f"{old.ref} does not run on {' '.join(map(str, data.shape))}: {text}",
-                    hint="--input 1x3x224x224  says what goes in",
-                ) from error
-    return Proof(tuple(data.shape), str(dtype).removeprefix("torch."), (found[0], found[1]))
+                failure = error
+            else:
+                name = str(dtype).removeprefix("torch.")
+                return Proof(tuple(data.shape), name, (first, second))
+    raise DefinitionError(
+        f"{old.ref} does not run on {' '.join(map(str, data.shape))}: "
+        + " ".join(str(failure).split()),
+        hint="--input 1x3x224x224  sets the shape of the input",
+    ) from failure
 
 
 def evaluated(made: Expression, state: State) -> "Tensor":
-    """The tensor that an expression makes of a state_dict."""
+    """The value of an expression over a state_dict."""
     import torch
 
     match made:
@@ -129,8 +149,8 @@ def _difference(
     data: "Tensor",
     dtype: "torch.dtype",
 ) -> float:
-    """How far the outputs are apart, as a part of the largest."""
-    made = {each.key: evaluated(each.made_of, state) for each in plan.tensors}
+    """The largest difference of the outputs, as a part of the largest output."""
+    made = {tensor.key: evaluated(tensor.made_of, state) for tensor in plan.tensors}
     seen: list[dict[str, Tensor]] = []
     results = []
     for model, definition, tensors in zip(models, (old, new), (state, made), strict=True):
@@ -150,22 +170,24 @@ def _difference(
         where = _parting(plan, seen, tolerance)
         raise PlanError(
             f"{old.ref} and {new.ref} give different outputs, by {worst:.2g} of the largest{where}",
-            hint="the mapping is wrong there, or the models compute something else",
+            hint="the mapping is wrong there, or the models compute different things",
         )
     return worst
 
 
 def _parting(plan: Plan, seen: "Sequence[Mapping[str, Tensor]]", tolerance: float) -> str:
-    """The first module, in the order of the old model's run, whose twin gives something else."""
+    """The first module, in the order of the old model's run, whose counterpart differs."""
     twins = {
-        old.rpartition(".")[0]: each.key.rpartition(".")[0]
-        for each in plan.tensors
-        for old in sources_of(each.made_of)
+        old.rpartition(".")[0]: tensor.key.rpartition(".")[0]
+        for tensor in plan.tensors
+        for old in sources_of(tensor.made_of)
     }
     for module, output in seen[0].items():
         other = seen[1].get(twins.get(module, ""))
         if other is not None and _apart(output, other) > tolerance:
-            return f"; they part at {module or 'the root'} and {twins[module] or 'the root'}"
+            return (
+                f"; they first differ at {module or 'the root'} and {twins[module] or 'the root'}"
+            )
     return ""
 
 
@@ -182,7 +204,7 @@ def _apart(a: "Tensor", b: "Tensor") -> float:
 def _watched(
     model: "nn.Module", outputs: "dict[str, Tensor]"
 ) -> "list[torch.utils.hooks.RemovableHandle]":
-    """Hooks that note what each module with tensors of its own gives, the first time."""
+    """Hooks that record the first output of every module with parameters of its own."""
 
     def note(name: str, result: object) -> None:
         first = next(_tensors(result), None)
@@ -197,22 +219,22 @@ def _watched(
 
 
 def _tensors(result: object) -> "Iterator[Tensor]":
-    """The floating tensors of what a model gives, whatever holds them."""
+    """The floating-point tensors of an output, in whatever containers."""
     import torch
 
     if isinstance(result, torch.Tensor):
         if result.is_floating_point():
             yield result
     elif isinstance(result, Mapping):
-        for each in result.values():
-            yield from _tensors(each)
+        for value in result.values():
+            yield from _tensors(value)
     elif isinstance(result, list | tuple):
-        for each in result:
-            yield from _tensors(each)
+        for value in result:
+            yield from _tensors(value)
 
 
 def _random(state: State) -> State:
-    """The same shapes, with random values; what is a variance stays above zero."""
+    """Random tensors of the same shapes; variances stay above zero."""
     import torch
 
     def drawn(key: str, value: "Tensor") -> "Tensor":
@@ -231,7 +253,7 @@ def _input(model: "nn.Module", shape: Sequence[int] | None) -> "Tensor":
     from torch import nn
 
     layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.Embedding)
-    first = next((each for each in model.modules() if isinstance(each, layers)), None)
+    first = next((module for module in model.modules() if isinstance(module, layers)), None)
     if isinstance(first, nn.Embedding):
         return torch.randint(0, first.num_embeddings, tuple(shape or (_BATCH, 8)))
     if shape is not None:
@@ -242,4 +264,6 @@ def _input(model: "nn.Module", shape: Sequence[int] | None) -> "Tensor":
         side = 28 if first.in_channels == 1 else 64
         sides = [side] * len(first.kernel_size)
         return torch.randn(_BATCH, first.in_channels, *sides, dtype=torch.float64)
-    raise UsageError("the first layer does not say what goes in", hint="--input 1x3x224x224")
+    raise UsageError(
+        "the first layer does not determine the shape of the input", hint="--input 1x3x224x224"
+    )

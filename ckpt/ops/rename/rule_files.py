@@ -1,4 +1,4 @@
-"""Rules that stand in files: maps of old key to new key, and ordered lists of rules."""
+"""Files of rules: maps of old key to new key, and rule files with rules in order."""
 
 import csv
 import tomllib
@@ -16,7 +16,7 @@ from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
-FILE_LIMIT = 1 << 26  # bytes; a map of 100,000 keys has 10 MB
+FILE_LIMIT = 1 << 26  # bytes; a map of 100,000 keys takes 10 MB
 _HEADS = (("old", "new"), ("from", "to"), ("source", "target"))  # of a CSV file's two columns
 
 
@@ -25,10 +25,10 @@ class RuleFile:
     """A rule file.
 
     Attributes:
-        name: What its writer calls it; empty if it has no name.
-        rules: In order.
-        source: The tensors that the rules were applied to, where it was saved by a rename.
-        aliases: Names of tied tensors that stood elsewhere in that file.
+        name: The name that its author gave it, or none.
+        rules: The rules, in order.
+        source: The tensors to which the rules were applied, if a rename saved the file.
+        aliases: The names of tied tensors stored under another key, likewise.
     """
 
     name: str
@@ -41,8 +41,8 @@ def read_map(path: Path) -> KeyMap:
     """Read a map of old key to new key from a JSON, TOML or CSV file.
 
     Raises:
-        RefError: There is no such file.
-        RuleError: It holds something else.
+        RefError: The file does not exist.
+        RuleError: It is not a map.
     """
     if path.suffix.lower() == ".csv":
         return key_map(_pairs(path), name=str(path))
@@ -53,56 +53,39 @@ def read_rule_file(path: Path) -> RuleFile:
     """Read a rule file, which is TOML, or JSON in a .json file.
 
     Raises:
-        RefError: There is no such file.
-        RuleError: It is no rule file.
+        RefError: The file does not exist.
+        RuleError: It is not a rule file.
     """
     document = _parsed(path, toml=path.suffix.lower() != ".json")
     if not isinstance(document, dict) or not isinstance(document.get("rules"), list):
-        raise RuleError(f"{path}: no rule file", hint="[[rules]]  begins each rule of it")
+        raise RuleError(f"{path}: not a rule file", hint="[[rules]]  begins every rule")
     unknown = sorted(set(document) - {"name", "description", "rules", "source", "tied"})
     if unknown:
-        raise RuleError(f"{path}: a rule file has no {unknown[0]!r}")
+        raise RuleError(f"{path}: unknown field {unknown[0]!r}")
     name = document.get("name", "")
     if not isinstance(name, str):
-        raise RuleError(f"{path}: its name is no text")
-    rules = read_rules(document["rules"], name=str(path))
+        raise RuleError(f"{path}: name is not a string")
+    source = read_tensors(document.get("source", []), name=str(path))
     tied = document.get("tied", [])
-    if not isinstance(tied, list) or not all(isinstance(each, str) for each in tied):
-        raise RuleError(f"{path}: tied is no list of names")
-    return RuleFile(name, rules, read_tensors(document.get("source", []), name=str(path)), tied)
+    if not isinstance(tied, list) or not all(isinstance(name, str) for name in tied):
+        raise RuleError(f"{path}: tied is not a list of names")
+    return RuleFile(name, read_rules(document["rules"], name=str(path)), source, tied)
 
 
-def write_rule_file(
-    path: Path,
-    rules: Sequence[Rule],
-    source: Sequence[TensorEntry],
-    *,
-    aliases: Sequence[str] = (),
-    name: str,
-    replace_out: bool = False,
-) -> None:
-    """Write a rule file that can also be undone.
-
-    Args:
-        path: Where; what stands there is kept unless `replace_out`.
-        rules: In order.
-        source: The tensors that they were applied to.
-        aliases: Names of tied tensors that stand elsewhere in that file.
-        name: What to call it.
-        replace_out: Whether a file that stands there is replaced.
-    """
+def write_rule_file(path: Path, saved: RuleFile) -> None:
+    """Write a new rule file; with its `source` it can be undone."""
     import tomli_w
 
-    document: dict[str, Any] = {"name": name, "source": tensors_document(source)}
-    if aliases:
-        document["tied"] = list(aliases)
-    document["rules"] = rules_document(rules)
-    with write_whole(path, replace=replace_out) as out:
+    document: dict[str, Any] = {"name": saved.name, "source": tensors_document(saved.source)}
+    if saved.aliases:
+        document["tied"] = list(saved.aliases)
+    document["rules"] = rules_document(saved.rules)
+    with write_whole(path) as out:
         out.write(tomli_w.dumps(document).encode("utf-8"))
 
 
 def tensors_document(entries: Sequence[TensorEntry]) -> list[list[Any]]:
-    """Key, dtype and shape of each."""
+    """The key, dtype and shape of every tensor."""
     return [[entry.key, entry.dtype, list(entry.shape)] for entry in entries]
 
 
@@ -110,16 +93,16 @@ def read_tensors(document: object, *, name: str) -> list[TensorEntry]:
     """Read what `tensors_document` made.
 
     Raises:
-        RuleError: It made something else.
+        RuleError: The document is something else.
     """
     found = []
-    for each in document if isinstance(document, list) else [None]:
-        match each:
+    for row in document if isinstance(document, list) else [None]:
+        match row:
             case [str() as key, str() as dtype, list() as shape] if dtype in DTYPES:
                 if all(type(size) is int and 0 <= size < 2**63 for size in shape):
                     found.append(TensorEntry(key, dtype, tuple(shape)))
                     continue
-        raise RuleError(f"{name}: its source is no list of key, dtype and shape")
+        raise RuleError(f"{name}: source is not a list of key, dtype and shape")
     return found
 
 
@@ -134,7 +117,7 @@ def _parsed(path: Path, *, toml: bool) -> object:
 
 
 def _pairs(path: Path) -> Mapping[str, str]:
-    """The two columns of a CSV file; a line that names them may stand first."""
+    """The two columns of a CSV file, without its heading, if it has one."""
     pairs: dict[str, str] = {}
     try:
         rows = [row for row in csv.reader(_text(path).splitlines()) if row]
@@ -145,10 +128,10 @@ def _pairs(path: Path) -> Mapping[str, str]:
     for row in rows:
         if len(row) != 2:
             raise RuleError(
-                f"{path}: {row!r:.80} has {len(row)} columns, old and new were expected"
+                f"{path}: {row!r:.80} has {len(row)} columns, expected two: old and new"
             )
         if row[0] in pairs:
-            raise RuleError(f"{path}: {row[0]!r} stands twice")
+            raise RuleError(f"{path}: {row[0]!r} occurs twice")
         pairs[row[0]] = row[1]
     return pairs
 

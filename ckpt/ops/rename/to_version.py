@@ -1,84 +1,117 @@
-"""The next version of a model, which differs from its parent in names alone.
+"""The next version of a model, made by a plan.
 
-A new skeleton around the tensors as they are: no tensor is read or written.
+If only names change it is a new skeleton around the stored tensors: none is read or written.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ckpt.errors import IntegrityError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.opened import OpenedVersion
+from ckpt.ops.register import register
+from ckpt.ops.rename.plan import RenamePlan
 from ckpt.ops.rename.rule_files import tensors_document
+from ckpt.ops.rename.to_file import suffix_of, write_plan
+from ckpt.ops.rename.undo import known_parent
 from ckpt.registry.manifest import Hole, Manifest, Skeleton
 from ckpt.registry.registry import Added, Registry
-from ckpt.registry.store.blobs import Blobs
+from ckpt.registry.store.new_objects import NewObjects
 from ckpt.registry.store.version import VersionSource
 from ckpt.rules.document import rules_document
-from ckpt.rules.plan import Plan
-from ckpt.rules.planned import Rule
 from ckpt.tensors import FileStart, Layout, Span, TensorEntry
 
 
-def plan_record(plan: Plan, rules: Sequence[Rule], source: Sequence[TensorEntry]) -> dict[str, Any]:
-    """What is kept of a plan, so that it can be read, applied again, and undone."""
+def plan_record(plan: RenamePlan) -> dict[str, Any]:
+    """What the registry keeps of a plan, to show it, apply it again and undo it."""
     record: dict[str, Any] = {
         "rules": list(plan.rules),
         "keys": {change.old: change.new for change in plan.renamed},
         **({"aliases": dict(plan.aliases)} if plan.aliases else {}),
     }
     if not plan.is_rename:
-        record |= {"document": rules_document(rules), "source": tensors_document(source)}
+        record |= {
+            "document": rules_document(plan.applied),
+            "source": tensors_document(plan.entries),
+            "tied": list(plan.tied),
+            **({"undone": True} if plan.undoes else {}),
+        }
     return record
 
 
-def next_version(
-    opened: OpenedVersion,
-    plan: Plan,
-    record: Mapping[str, Any],
-    registry: Registry,
-    *,
-    definition: str | None,
-) -> Added:
-    """Add the version with the new keys.
+def add_version(
+    opened: OpenedVersion, plan: RenamePlan, registry: Registry
+) -> tuple[Added, tuple[str, ...]]:
+    """Add the version that a plan makes of another one.
 
-    Args:
-        opened: The parent.
-        plan: Names alone.
-        record: What to keep of it.
-        registry: Where it is added.
-        definition: The definition that the result was found to fit.
+    Returns:
+        The version, and what it does not hold of the one before. If an undo gives the parent
+        again, the parent.
     """
+    parent = known_parent(opened, plan, registry) if plan.undoes else None
+    if parent is not None:
+        return Added(parent, new=False), ()
+    if plan.is_rename:
+        return _with_new_keys(opened, plan, registry), ()
+    return _with_new_tensors(opened, plan, registry)
+
+
+def _with_new_keys(opened: OpenedVersion, plan: RenamePlan, registry: Registry) -> Added:
     version = opened.version
     with registry.store.writing():
-        # Removed meanwhile, its objects might be gone; while this block runs they are not.
+        # A version that was removed meanwhile may have lost objects; from here on it cannot.
         registry.version(version.ref)
-        manifest, new_bytes = _manifest(opened, plan, record, registry, definition)
+        manifest, new_bytes = _manifest(opened, plan, registry)
         return registry.add(
             version.model,
             manifest,
             new_bytes=new_bytes,
             made_by=f"rename of {version.label}",
-            metrics=version.metrics,
         )
 
 
-def _manifest(
-    opened: OpenedVersion,
-    plan: Plan,
-    record: Mapping[str, Any],
-    registry: Registry,
-    definition: str | None,
-) -> tuple[Manifest, int]:
-    """The new version's manifest, and the bytes by which the store grew."""
+def _with_new_tensors(
+    opened: OpenedVersion, plan: RenamePlan, registry: Registry
+) -> tuple[Added, tuple[str, ...]]:
+    """Register a temporary file, since only that gives the new tensors their bytes."""
+    from tempfile import TemporaryDirectory
+
+    version = opened.version
+    with TemporaryDirectory(prefix=".ckpt-", dir=registry.folder) as folder:
+        stem = Path(opened.manifest.file_name).stem
+        path = Path(folder) / f"{stem}{suffix_of(opened.manifest.format)}"
+        written = write_plan(opened, plan, path)
+        added = register(
+            written.ref,
+            registry=registry,
+            name=version.model,
+            metrics=version.metrics,
+            made_by=f"rename of {version.label}",
+            record=_record(opened, plan),
+        )
+    return added, written.left_out
+
+
+def _record(opened: OpenedVersion, plan: RenamePlan) -> dict[str, Any]:
+    version = opened.version
+    return {
+        "parent": {"version": version.ref, "manifest": version.manifest},
+        "plan": plan_record(plan),
+        **({"fits": plan.fitting.definition} if plan.fitting else {}),
+    }
+
+
+def _manifest(opened: OpenedVersion, plan: RenamePlan, registry: Registry) -> tuple[Manifest, int]:
+    """The manifest of the new version, and by how many bytes the store grew."""
     old, version = opened.manifest, opened.version
-    blobs = Blobs(registry.store)
+    objects = NewObjects(registry.store)
     new_keys = plan.new_keys
     entries = tuple(replace(entry, key=new_keys[entry.key]) for entry in old.entries)
     layout = opened.checkpoint.renamed({**new_keys, **plan.aliases})
-    skeleton, files = _skeleton(layout, opened.source, blobs)
+    skeleton, files = _skeleton(layout, opened.source, objects)
     needed = {hole.digest for hole in skeleton.holes} | {str(entry.digest) for entry in entries}
     manifest = replace(
         old,
@@ -86,24 +119,22 @@ def _manifest(
         skeleton=skeleton,
         files=files,
         entries=entries,
-        inline={**blobs.inline, **{d: b for d, b in old.inline.items() if d in needed}},
+        inline={**objects.inline, **{d: b for d, b in old.inline.items() if d in needed}},
         record={
             "model": version.model,
             "metrics": dict(version.metrics),
-            "parent": {"version": version.ref, "manifest": version.manifest},
-            "plan": dict(record),
-            **({"fits": definition} if definition else {}),
+            **_record(opened, plan),
         },
     )
     again = VersionSource(f"{version.ref}, renamed", manifest, registry.store)
     manifest = replace(manifest, rest=_read_back(again, entries).rest)
-    return manifest, blobs.new_bytes
+    return manifest, objects.new_bytes
 
 
 def _skeleton(
-    layout: Layout, source: VersionSource, blobs: Blobs
+    layout: Layout, source: VersionSource, objects: NewObjects
 ) -> tuple[Skeleton, tuple[tuple[str, int], ...]]:
-    """The skeleton, and the files, laid out of pieces of a version, no tensor being read."""
+    """The skeleton and the files of a layout, made from pieces of a version without its tensors."""
     position, holes, parts = 0, list[Hole](), list[bytes]()
     begins: list[tuple[str, int]] = []
     for piece in layout:
@@ -125,12 +156,12 @@ def _skeleton(
     own = b"".join(parts)
     ends = [*(begin for _, begin in begins[1:]), position]
     files = ((name, end - begin) for (name, begin), end in zip(begins, ends, strict=False))
-    return Skeleton(position, tuple(holes), blobs.put_skeleton([own], len(own))), tuple(files)
+    return Skeleton(position, tuple(holes), objects.put_skeleton([own], len(own))), tuple(files)
 
 
 def _read_back(source: VersionSource, expected: Sequence[TensorEntry]) -> Checkpoint:
-    """Read the new skeleton as any reader will, before a version is made of it."""
+    """Read the new skeleton as every reader will, before it becomes a version."""
     again = open_checkpoint(source, inside=source.manifest.inside)
     if [(e.key, e.shape) for e in again.entries] != [(e.key, e.shape) for e in expected]:
-        raise IntegrityError(f"{source.name}: does not read back as planned; nothing was added")
+        raise IntegrityError(f"{source.name}: does not read back as planned; no version was added")
     return again

@@ -1,12 +1,13 @@
-"""Undo: the plan that gives back what a rename was applied to.
+"""Undo: the plan that gives back the tensors to which a rename was applied.
 
-Of a version its manifest says what was done; of a file a rule file does that was saved.
+A version's manifest records what was done; for a file a saved rule file does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ckpt.errors import PlanError, UsageError
-from ckpt.opened import OpenedVersion
+from ckpt.opened import OpenedState, OpenedVersion
 from ckpt.ops.rename.rule_files import RuleFile, read_tensors
 from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
@@ -18,65 +19,67 @@ from ckpt.rules.planned import Planned
 from ckpt.tensors import TensorEntry
 
 
-def undo_file(name: str, entries: Sequence[TensorEntry], saved: RuleFile) -> Plan:
-    """The plan that undoes the rename that a rule file was saved of.
+def plan_undo(opened: OpenedState, saved: RuleFile) -> Plan:
+    """Work out how to undo the rename that made a version or a file.
 
     Args:
-        name: What to call the renamed file in messages.
-        entries: Its tensors.
-        saved: The rule file.
+        opened: That version, or that file.
+        saved: The rules of the rename, with what was recorded for an undo; without rules, those
+            that the version records.
 
     Raises:
-        UsageError: It does not say what it was applied to.
-        PlanError: The file is not what these rules made, or they have no inverse.
+        UsageError: No rename made the version, or the rules lack that record.
+        PlanError: The rules did not make this result, or they have no inverse.
     """
+    if isinstance(opened, OpenedVersion) and not saved.rules:
+        return undo(*_recorded(opened), of=opened)
     if not saved.source:
         raise UsageError(
-            "the rule file does not say what it was applied to, and cannot be undone",
-            hint="--save-rules FILE writes one that does",
+            "--undo needs the rule file that the rename saved, and no other rules",
+            hint="ckpt rename NEW --undo --rules FILE, with the FILE of --save-rules",
         )
-    plan = plan_tensors(saved.source, saved.rules, aliases=saved.aliases)
-    return _inverse(name, entries, saved.source, plan)
+    done = plan_tensors(saved.source, saved.rules, aliases=saved.aliases)
+    return undo(done, saved.source, of=opened)
 
 
-def undo_version(opened: OpenedVersion) -> Plan:
-    """The plan that undoes the rename that made a version.
+def undo(done: Plan, before: Sequence[TensorEntry], *, of: OpenedState) -> Plan:
+    """The inverse of a plan that was applied.
+
+    Args:
+        done: That plan.
+        before: The tensors to which it was applied.
+        of: The result.
 
     Raises:
-        UsageError: No rename made it.
-        PlanError: The rename has no inverse.
+        PlanError: The plan did not make this result, or it has no inverse.
     """
-    record = opened.manifest.record.get("plan")
-    if not isinstance(record, dict):
-        raise UsageError(f"{opened.name} was not made by a rename", hint="ckpt log  says what was")
-    if record.get("undone"):
-        raise UsageError(
-            f"{opened.name} was made by --undo itself", hint="ckpt log  shows what it was made of"
+    _expect_made(done, of)
+    if done.dropped:
+        raise PlanError(
+            f"{of.name}: {done.dropped[0].key} was dropped; the plan has no inverse",
+            hint=f"{parent_name(of)} still has it",
         )
-    if "document" in record:
-        source = read_tensors(record["source"], name=opened.name)
-        saved = read_rules(record["document"], name=opened.name)
-        plan = plan_tensors(source, saved, aliases=tuple(record.get("tied", ())))
-        hint = f"{parent_name(opened)} has it still"
-        return _inverse(opened.name, opened.entries, source, plan, hint=hint)
-    old_keys = {new: old for old, new in record["keys"].items()}
     tensors = []
-    for entry in opened.entries:
-        key = old_keys.get(entry.key, entry.key)
-        rules = () if key == entry.key else (1,)
-        tensors.append(Planned(key, Source(entry.key, entry.dtype, entry.shape), rules))
-    aliases = {new: old for old, new in record.get("aliases", {}).items()}
-    return Plan(("undo",), tuple(tensors), aliases=aliases)
+    for tensor in inverse([Source(e.key, e.dtype, e.shape) for e in before], done.tensors):
+        made = tensor.made_of
+        same = made == Source(tensor.key, made.dtype, made.shape)
+        tensors.append(tensor if same else replace(tensor, rules=(1,)))
+    left = {key for tensor in tensors for key in sources_of(tensor.made_of)}
+    gone = tuple(Dropped(tensor.key, 1) for tensor in done.tensors if tensor.key not in left)
+    aliases = {new: old for old, new in done.aliases.items()}
+    return Plan(("undo",), tuple(tensors), gone, aliases)
 
 
-def parent_name(opened: OpenedVersion) -> str:
-    """The version that this one was made of, by name."""
+def parent_name(opened: OpenedState) -> str:
+    """The name of the checkpoint that this one was made from, as far as it is recorded."""
+    if not isinstance(opened, OpenedVersion):
+        return "the file that it was made from"
     parent = opened.manifest.record.get("parent")
     return str(parent["version"]) if isinstance(parent, dict) else "its parent"
 
 
 def known_parent(opened: OpenedVersion, plan: Plan, registry: Registry) -> Version | None:
-    """The version that was renamed, if it is there and undoing gives just that."""
+    """The version that was renamed, if it still exists and undoing gives exactly that."""
     parent = opened.manifest.record.get("parent")
     if not isinstance(parent, dict):
         return None
@@ -85,42 +88,48 @@ def known_parent(opened: OpenedVersion, plan: Plan, registry: Registry) -> Versi
     ]
     if not found:
         return None
-    theirs = {
-        entry.key: (entry.dtype, entry.shape) for entry in registry.manifest(found[0]).entries
-    }
-    ours = {each.key: (each.made_of.dtype, each.made_of.shape) for each in plan.tensors}
-    return found[0] if ours == theirs else None
+    theirs = registry.manifest(found[0]).entries
+    return found[0] if _described(theirs) == _described(plan.entries_after) else None
 
 
-def _inverse(
-    name: str,
-    entries: Sequence[TensorEntry],
-    source: Sequence[TensorEntry],
-    plan: Plan,
-    *,
-    hint: str = "keep the file that it was made of",
-) -> Plan:
-    described = {entry.key: (entry.dtype, entry.shape) for entry in entries}
-    for each in plan.tensors:
-        if described.get(each.key) != (each.made_of.dtype, each.made_of.shape):
-            raise PlanError(
-                f"{name}: {each.key} is not as the rules made it; this is not what they made"
-            )
-    if len(described) != len(plan.tensors):
-        raise PlanError(
-            f"{name}: holds {len(described):,} tensors, the rules made {len(plan.tensors):,}"
+def _recorded(opened: OpenedVersion) -> tuple[Plan, Sequence[TensorEntry]]:
+    """The plan that made a version, and the tensors to which it was applied."""
+    record = opened.manifest.record.get("plan")
+    if not isinstance(record, dict):
+        raise UsageError(
+            f"{opened.name} was not made by a rename", hint="ckpt log  shows how it was made"
         )
-    if plan.dropped:
-        raise PlanError(
-            f"{name}: {plan.dropped[0].key} was dropped; the plan has no inverse",
-            hint=hint,
+    if record.get("undone"):
+        raise UsageError(
+            f"{opened.name} was made by --undo itself", hint="ckpt log  shows what it was made from"
         )
-    back = inverse([Source(e.key, e.dtype, e.shape) for e in source], plan.tensors)
+    if "document" in record:
+        before = read_tensors(record["source"], name=opened.name)
+        rules = read_rules(record["document"], name=opened.name)
+        return plan_tensors(before, rules, aliases=tuple(record.get("tied", ()))), before
+    old_keys = {new: old for old, new in record["keys"].items()}
+    before = [replace(entry, key=old_keys.get(entry.key, entry.key)) for entry in opened.entries]
     tensors = tuple(
-        each if each.made_of == Source(each.key, each.made_of.dtype, each.made_of.shape)
-        else Planned(each.key, each.made_of, (1,))
-        for each in back
-    )  # fmt: skip
-    left = {key for each in back for key in sources_of(each.made_of)}
-    gone = tuple(Dropped(each.key, 1) for each in plan.tensors if each.key not in left)
-    return Plan(("undo",), tensors, gone, {new: old for old, new in plan.aliases.items()})
+        Planned(entry.key, Source(old.key, old.dtype, old.shape))
+        for entry, old in zip(opened.entries, before, strict=True)
+    )
+    return Plan((), tensors, aliases=record.get("aliases", {})), before
+
+
+def _expect_made(done: Plan, result: OpenedState) -> None:
+    """Refuse a result that the plan did not make."""
+    described = _described(result.entries)
+    made = _described(done.entries_after)
+    for key, description in made.items():
+        if described.get(key) != description:
+            raise PlanError(
+                f"{result.name}: {key} is not as the rules made it; this is not what they made"
+            )
+    if len(described) != len(made):
+        raise PlanError(
+            f"{result.name}: holds {len(described):,} tensors, the rules made {len(made):,}"
+        )
+
+
+def _described(entries: Iterable[TensorEntry]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {entry.key: (entry.dtype, entry.shape) for entry in entries}

@@ -1,4 +1,4 @@
-"""Show: what one version, file or definition holds."""
+"""Show: the contents of one version, file or definition."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
-    """What a checkpoint holds in all; a tied tensor counts once.
+class ShownTotals:
+    """The totals of a checkpoint; a tied tensor counts once.
 
     Attributes:
-        elements: Of each dtype.
-        nbytes: Of the tensors, contiguous.
+        elements: By dtype.
+        nbytes: Of the tensors, stored contiguously.
     """
 
     elements: Mapping[str, int]
@@ -35,17 +35,17 @@ class Shown:
 
     Attributes:
         name: As in messages.
-        format: The container's format; None of a definition.
-        size: Bytes of the file; None of a definition.
+        format: The container's format; None for a definition.
+        size: Bytes of the file; None for a definition.
         entries: In file order.
         rest: The non-tensor part.
-        written_by: What wrote the file, as far as it says.
-        ties: Keys whose bytes are those of an earlier key, with that key.
-        version: The line of the index, of a version.
-        aliases: The aliases that point to it.
-        tags: The tags that stand on it.
-        record: Where a version comes from.
-        deep: What reading everything found, if it was asked for.
+        written_by: The program that wrote the file, if it says so.
+        ties: Keys that share the bytes of an earlier key, with that key.
+        version: The line of the index, if it is a version.
+        aliases: The aliases that point to the version.
+        tags: The tags of the version.
+        record: How the version was made.
+        deep: The result of reading everything, if asked for.
     """
 
     name: str
@@ -61,15 +61,15 @@ class Shown:
     record: Mapping[str, Any] | None = None
     deep: "Deep | None" = None
 
-    def totals(self) -> Totals:
-        """Of all entries."""
+    def totals(self) -> ShownTotals:
+        """The totals of all entries."""
         elements: Counter[str] = Counter()
         nbytes = 0
         for entry in self.entries:
             if entry.key not in self.ties:
                 elements[entry.dtype] += entry.numel
                 nbytes += entry.nbytes
-        return Totals(elements, nbytes)
+        return ShownTotals(elements, nbytes)
 
 
 def show(
@@ -79,17 +79,17 @@ def show(
     deep: bool = False,
     arguments: Mapping[str, object] | None = None,
 ) -> Shown:
-    """Describe what `ref` names. Of files only the header is read, of versions the manifest.
+    """Describe a ref. Reads only the header of a file, or the manifest of a version.
 
     Args:
         ref: A version, a file or a definition.
         registry: Where versions are looked up.
-        deep: Read everything, and see that it is not damaged.
-        arguments: What a definition is called with.
+        deep: Read everything, and verify that it is not damaged.
+        arguments: The arguments of a definition.
 
     Raises:
-        RefError: It names nothing; or a definition is to be read.
-        FormatError: The file is no checkpoint that can be read, or it is damaged.
+        RefError: It names nothing; or `deep` was asked for a definition.
+        FormatError: The file is not a readable checkpoint, or it is damaged.
         IntegrityError: The version is damaged.
     """
     registry = registry or Registry()
@@ -98,7 +98,7 @@ def show(
         if not deep:
             return shown
         if isinstance(opened, OpenedDefinition):
-            raise RefError(f"{ref} is a definition and holds no weights to read")
+            raise RefError(f"{ref} is a definition, which has no weights to read")
         from ckpt.ops.show.deep import examine
 
         return replace(shown, deep=examine(opened, registry))

@@ -1,4 +1,4 @@
-"""Verify: hash all that a registry holds again, and name what is damaged and whom it hurts."""
+"""Verify: hash all objects and manifests of a registry, and report damage and its users."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,18 +10,18 @@ from ckpt.io.files import Told, untold
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 
-NOBODY = "no version"
+UNREFERENCED = "no version"
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that is wrong.
+    """A damaged or missing object or manifest.
 
     Attributes:
-        message: What is wrong with it.
-        hurts: The versions and keys that need it; none where nothing does.
-        digest: What its bytes should be.
-        nbytes: How many these should be; None of a manifest.
+        message: The damage.
+        hurts: The versions and keys that need it.
+        digest: The digest that it should have.
+        nbytes: The size that it should have; None for a manifest.
     """
 
     message: str
@@ -32,7 +32,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was hashed, in objects, manifests and bytes, and what is wrong with it."""
+    """Numbers of hashed objects, manifests and bytes, and the damage that was found."""
 
     objects: int
     manifests: int
@@ -41,13 +41,13 @@ class Verified:
 
 
 def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified:
-    """Read every manifest, and every object that one names or that is there, on all cores.
+    """Hash every manifest and every object, stored or named by a manifest, on all cores.
 
-    Versions that were removed count, as long as undo can bring them back.
+    Removed versions count as long as undo can restore them.
 
     Args:
-        registry: Which; None finds it as the command line does.
-        told: Told how far it is.
+        registry: The registry; None finds it as the command line does.
+        told: Called with the bytes done and the bytes in all.
 
     Raises:
         IntegrityError: The index itself cannot be read.
@@ -62,7 +62,7 @@ def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified
             damages.append(Damage(f"{ref}: {error}", (ref,), digest, None))
     wanted = _wanted(registry, manifests)
     results, done, total = [], 0, sum(nbytes for nbytes, _ in wanted.values())
-    # hashlib and the disk work without Python's lock.
+    # hashlib and the disk work without the GIL.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         hashed = threads.map(lambda item: _hash(registry, *item), wanted.items())
         for result, (nbytes, _) in zip(hashed, wanted.values(), strict=True):
@@ -81,23 +81,26 @@ def _named(registry: Registry) -> Iterator[tuple[str, str]]:
     models = registry.index().models.values()
     for version in registry.versions():
         yield version.ref, version.manifest
-    for version in (each for model in models for each in model.removed.values()):
+    for version in (removed for model in models for removed in model.removed.values()):
         yield f"{version.ref} (removed)", version.manifest
 
 
 def _wanted(registry: Registry, manifests: Mapping[str, Manifest]) -> dict[str, tuple[int, str]]:
-    """Digest to bytes, and what it is, of every object that is needed or merely there."""
-    there = (each for each in registry.store.held() if not each.is_manifest)
-    wanted = {each.digest: (each.nbytes, NOBODY) for each in there}
+    """Digest to bytes and name in messages, for every object that is needed or stored."""
+    wanted = {
+        stored.digest: (stored.nbytes, UNREFERENCED)
+        for stored in registry.store.objects()
+        if not stored.is_manifest
+    }
     for ref, manifest in manifests.items():
         for name, (nbytes, what) in manifest.objects().items():
-            if wanted.get(name, (0, NOBODY))[1] == NOBODY:
+            if wanted.get(name, (0, UNREFERENCED))[1] == UNREFERENCED:
                 wanted[name] = nbytes, f"{ref} {what}"
     return wanted
 
 
 def _hash(registry: Registry, name: str, wanted: tuple[int, str]) -> int | str:
-    """Bytes of an object that is as its name says, or what is wrong with it."""
+    """The size of an object that is good, or its damage."""
     nbytes, what = wanted
     try:
         return sum(len(chunk) for chunk in registry.store.stream(name, nbytes, what))

@@ -1,6 +1,6 @@
-"""Repair: good copies of damaged objects, taken from files and from other registries.
+"""Repair: replace damaged objects by good copies from files and from other registries.
 
-Law: nothing is taken but bytes whose SHA-256 is the name of what is damaged.
+Law: only bytes are copied whose SHA-256 is the name of the damaged object.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,16 +25,16 @@ from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import ObjectStore
 
 Chunks = Callable[[], Iterable[bytes]]
-_ROUNDS = 2  # a manifest that comes back may name further objects that are damaged
+_ROUNDS = 2  # a restored manifest may name further damaged objects
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What was good, and where its copy came from; and what is left after that.
+    """The repaired damage, and the damage that is left.
 
     Attributes:
-        taken: What was damaged, and the file or registry that had a good copy.
-        left: All hashed once more.
+        taken: Each repaired damage, and the file or registry that had a good copy.
+        left: The result of verifying again.
     """
 
     taken: tuple[tuple[Damage, str], ...]
@@ -42,15 +42,15 @@ class Repaired:
 
 
 def repair(places: Iterable[str], *, registry: Registry | None = None) -> Repaired:
-    """Verify, and take good copies of what is damaged from the first place that has one.
+    """Verify, and copy each damaged object from the first place that has a good copy.
 
     Args:
         places: Checkpoint files, ``FILE::model``, or folders of other registries.
-        registry: What is repaired.
+        registry: The registry to repair; None finds it as the command line does.
 
     Raises:
         RefError: A place does not exist.
-        FormatError: A file there is no checkpoint.
+        FormatError: A file is not a checkpoint.
         IntegrityError: The index cannot be read.
     """
     registry = registry or Registry()
@@ -83,7 +83,7 @@ def _take_from_registry(
     other: ObjectStore, place: str, damages: Iterable[Damage], registry: Registry
 ) -> Iterator[tuple[Damage, str]]:
     for damage in damages:
-        # Damaged or missing there as well: another place may have it.
+        # If it is damaged or missing there too, another place may have it.
         with suppress(IntegrityError), registry.store.writing():
             if damage.nbytes is None:
                 registry.store.put_manifest(other.manifest(damage.digest))
@@ -99,17 +99,17 @@ def _take_from_file(
     damages: Iterable[Damage],
     registry: Registry,
 ) -> Iterator[tuple[Damage, str]]:
-    wanted = {each.digest: each for each in damages if each.nbytes is not None}
-    sizes = {each.nbytes for each in wanted.values()}
-    for nbytes, chunks in _blobs(source, checkpoint):
+    wanted = {damage.digest: damage for damage in damages if damage.nbytes is not None}
+    sizes = {damage.nbytes for damage in wanted.values()}
+    for nbytes, chunks in _objects_of(source, checkpoint):
         if nbytes in sizes and (damage := wanted.pop(digest.of_chunks(chunks()), None)):
             with registry.store.writing():
                 registry.store.put(chunks())
             yield damage, place
 
 
-def _blobs(source: ByteSource, checkpoint: Checkpoint) -> Iterator[tuple[int, Chunks]]:
-    """All that registering the file would store: its tensors, and what lies around them."""
+def _objects_of(source: ByteSource, checkpoint: Checkpoint) -> Iterator[tuple[int, Chunks]]:
+    """The objects that registering the file would store: its tensors and its skeleton."""
     for span in checkpoint.spans:
         yield span.nbytes, partial(source.stream, span.offset, span.nbytes)
     for entry in checkpoint.entries:

@@ -1,1 +1,1 @@
-"""What was done to an index, and an index rebuilt from that."""
+"""The history of an index on this machine, and the index rebuilt from it."""

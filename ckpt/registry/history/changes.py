@@ -1,14 +1,14 @@
-"""What a write to the index changed, as values that can be taken back.
+"""The changes of one write to the index, as values that can be undone.
 
-Law: taking back the changes between two indexes gives the models of the first one, but that a
-version which was added stays as a removed one: its number is not given out again.
+Law: undoing the changes between two indexes gives the models of the first one, except that a
+version that was added becomes a removed one: its number is not reused.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ckpt.errors import ConflictError
-from ckpt.registry.index import Index, Model
+from ckpt.registry.index import Index, Model, number_of
 
 Value = str | bool | tuple[str, ...] | None
 THERE, REMOVED = "there", "removed"
@@ -16,14 +16,14 @@ THERE, REMOVED = "there", "removed"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that changed.
+    """One changed version, alias or tag.
 
     Attributes:
-        model: Whose.
+        model: Its model.
         kind: ``version``, ``alias``, ``protected`` or ``tag``.
-        name: ``v3``, or that of the alias or tag.
-        before: ``there`` or ``removed`` of a version, ``v2`` of an alias, the versions of a tag,
-            whether an alias is protected; None where there was nothing.
+        name: ``v3``, or the alias or tag.
+        before: ``there`` or ``removed`` for a version, ``v2`` for an alias, the versions of a
+            tag, whether an alias is protected; None if it did not exist.
         after: Likewise.
     """
 
@@ -35,12 +35,12 @@ class Change:
 
     @property
     def is_final(self) -> bool:
-        """Whether a version has gone for good, bytes and all."""
+        """Whether gc has deleted a version, which cannot be restored."""
         return self.kind == "version" and self.after is None
 
 
 def changes(before: Index, after: Index) -> list[Change]:
-    """What is not the same in two indexes."""
+    """The differences between two indexes."""
     found = []
     for name in sorted(after.models):
         if after.models[name] is before.models.get(name):
@@ -55,34 +55,36 @@ def changes(before: Index, after: Index) -> list[Change]:
     return found
 
 
-def taken_back(index: Index, done: Iterable[Change], *, at: str) -> Index:
+def undone(index: Index, done: Iterable[Change], *, at: str) -> Index:
     """The index without these changes; a version that they added is removed `at` a time.
 
     Raises:
-        ConflictError: Something was changed again since, or has gone for good.
+        ConflictError: Something has changed since, or was deleted by gc.
     """
     done = list(done)
     if gone := [f"{change.model}:{change.name}" for change in done if change.is_final]:
-        raise ConflictError(f"{', '.join(gone)} went for good, and cannot come back")
+        raise ConflictError(f"{', '.join(gone)}: deleted by gc, cannot be restored")
     for change in done:
         now = _state(index.model(change.model)).get((change.kind, change.name))
         if now != change.after:
             raise ConflictError(
-                f"{change.model}: {change.kind} {change.name} was changed since: it is "
-                f"{said(now)}, expected {said(change.after)}",
-                hint="ckpt undo --list  shows what was done",
+                f"{change.model}: {change.kind} {change.name} has changed since: it is "
+                f"{value_text(now)}, expected {value_text(change.after)}",
+                hint="ckpt undo --list  shows the changes",
             )
-    # Versions first: an alias may point to one that comes back. And last those that go.
-    for change in sorted(done, key=lambda each: (each.kind != "version", each.after is None)):
+    # Versions first: an alias may point to a restored one. Deleted values are restored last.
+    for change in sorted(done, key=lambda change: (change.kind != "version", change.after is None)):
         index = index.with_model(_restored(index.model(change.model), change, at))
     return index
 
 
-def said(value: Value) -> str:
+def value_text(value: Value) -> str:
     """A value in words."""
     match value:
         case None:
-            return "not there"
+            return "absent"
+        case "there":
+            return "present"
         case bool():
             return "protected" if value else "not protected"
         case tuple():
@@ -91,7 +93,7 @@ def said(value: Value) -> str:
 
 
 def _state(model: Model) -> dict[tuple[str, str], Value]:
-    """All that can change of a model."""
+    """The versions, aliases and tags of a model, by kind and name."""
     return dict(_pairs(model))
 
 
@@ -124,8 +126,3 @@ def _restored(model: Model, change: Change, at: str) -> Model:
             labels = before if isinstance(before, tuple) else ()
             return model.with_tagged(change.name, tuple(map(number_of, labels)))
     return model
-
-
-def number_of(label: str) -> int:
-    """3 for ``v3``."""
-    return int(label.removeprefix("v"))

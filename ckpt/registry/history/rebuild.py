@@ -1,7 +1,7 @@
-"""An index made anew of what the reflog tells and of the manifests that the store holds.
+"""An index rebuilt from the reflog and the stored manifests.
 
-Values only. Law: every manifest belongs to a version, there or removed; several of the same bytes
-belong to one. Clocks of files decide nothing.
+Values only. Law: every manifest belongs to a version, present or removed; several of the same bytes
+belong to one. The times of files are never used.
 """
 
 import heapq
@@ -14,18 +14,18 @@ from ckpt.refs import is_name
 from ckpt.registry.index import Index, Version
 from ckpt.registry.manifest import Manifest
 
-NAMELESS = "recovered"  # the model of versions whose record names none
+NAMELESS = "recovered"  # the model of versions whose record does not name one
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """A new index, and what is not as it was.
+    """A rebuilt index, and its differences from the lost one as far as they are known.
 
     Attributes:
-        index: The new one.
-        added: Versions of manifests that the reflog does not name, with new numbers.
-        unread: Versions that the reflog tells of, whose manifests cannot be read. They stay, so
-            that a good copy of the manifest is all that it takes to have them back.
+        index: The new index.
+        added: Versions found only in manifests, with new numbers.
+        unread: Versions of the reflog whose manifests cannot be read. They stay in the index: a
+            good copy of the manifest restores them.
     """
 
     index: Index
@@ -34,19 +34,22 @@ class Rebuilt:
 
 
 def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
-    """Make an index.
+    """Rebuild an index.
 
     Args:
-        known: What the reflog tells; its versions keep their numbers.
-        manifests: All that can be read, by digest.
+        known: The index of the reflog; its versions keep their numbers.
+        manifests: All readable manifests, by digest.
     """
     index = known
-    named = {name for version in _every(index) for name in version.manifests}
-    held = {(each.model, each.content) for each in _every(index) if each.manifest in manifests}
+    versions = list(known.every_version())
+    named = {name for version in versions for name in version.manifests}
+    readable = {
+        (version.model, version.content) for version in versions if version.manifest in manifests
+    }
     twins: dict[tuple[str, str], list[str]] = {}  # manifests by model and content
-    for name in _parents_first({k: v for k, v in manifests.items() if k not in named}):
+    for name in _parents_first({k: m for k, m in manifests.items() if k not in named}):
         content = model_of(manifests[name]), manifests[name].content_digest
-        if content not in held:
+        if content not in readable:
             twins.setdefault(content, []).append(name)
     objects = {key for name in named & manifests.keys() for key in manifests[name].objects()}
     added = []
@@ -59,7 +62,8 @@ def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
         index = index.with_version(version)
         objects |= needs.keys()
         added.append(version)
-    unread = (each for each in _there(known) if each.manifest not in manifests)
+    present = (version for model in known.models.values() for version in model.versions.values())
+    unread = (version for version in present if version.manifest not in manifests)
     return Rebuilt(index, tuple(added), tuple(unread))
 
 
@@ -69,19 +73,8 @@ def model_of(manifest: Manifest) -> str:
     return name if is_name(name) else NAMELESS
 
 
-def _there(index: Index) -> Iterator[Version]:
-    for model in index.models.values():
-        yield from model.versions.values()
-
-
-def _every(index: Index) -> Iterator[Version]:
-    yield from _there(index)
-    for model in index.models.values():
-        yield from model.removed.values()
-
-
 def _parents_first(manifests: Mapping[str, Manifest]) -> Iterator[str]:
-    """Parents before what was made of them, else by the record's time, else by digest."""
+    """Parents before their children, else by the record's time, else by digest."""
     children: dict[str, list[str]] = {}
     ready = []
     for name, manifest in manifests.items():
@@ -99,7 +92,7 @@ def _parents_first(manifests: Mapping[str, Manifest]) -> Iterator[str]:
 
 
 def _parent(manifest: Manifest) -> str:
-    """Its parent's manifest; a digest names what came before, so there is no circle."""
+    """Its parent's manifest; a digest exists before a record can name it, so there is no cycle."""
     parent = manifest.record.get("parent")
     return str(parent.get("manifest")) if isinstance(parent, dict) else ""
 
@@ -107,7 +100,7 @@ def _parent(manifest: Manifest) -> str:
 def _version(
     manifest: Manifest, names: list[str], *, model: str, number: int, new_bytes: int
 ) -> Version:
-    """The version of the first of some manifests of the same bytes."""
+    """The version of the first of several manifests of the same bytes."""
     metrics = manifest.record.get("metrics")
     return Version(
         model=model,
@@ -128,7 +121,7 @@ def _version(
 
 
 def _text(manifest: Manifest, field: str) -> str:
-    """A text of the record; empty if there is none, as in records of older versions."""
+    """A text of the record; empty if it is missing, as in records of older versions of ckpt."""
     value = manifest.record.get(field)
     return value if isinstance(value, str) else ""
 

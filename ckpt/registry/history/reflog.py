@@ -1,10 +1,10 @@
-"""The reflog: what this machine did to the index, a line of JSON for each write.
+"""The reflog: every write to the index on this machine, one line of JSON a write.
 
-Law: the entry of a write is on the disk before the index is, and names the write that it came
-after. Which entries happened is told from the index: its `write_id` names the last one, and each
-entry the one before. A write that never came about is in no such chain. What was done elsewhere is
-an entry as well, written before the first write that comes after it: so the entries tell the whole
-index, and `ckpt.registry.history.replay` makes it anew of them.
+Law: the entry of a write is durable before the index is, and names the write before it. The index
+says which entries happened: its `write_id` names the last entry, and each entry names the one
+before. A write that was interrupted is not in this chain. Changes made elsewhere become an entry
+before the next write on this machine, so the entries contain the whole index, and
+`ckpt.registry.history.replay` rebuilds it from them.
 """
 
 import json
@@ -19,7 +19,7 @@ from ckpt.io import digest, strict_json
 from ckpt.io.files import disk_errors, sync_folder
 from ckpt.registry.history.changes import Change
 
-_TAIL = 1 << 16  # bytes; a longer last line is read with all the others
+_TAIL = 1 << 16  # bytes; if the last line is longer, all entries are read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,17 +27,17 @@ class Entry:
     """One write.
 
     Attributes:
-        write_id: Its own.
-        parent: The `write_id` that stood in the index before.
+        write_id: The `write_id` of the index that it wrote.
+        parent: The `write_id` of the index before.
         time: UTC, ISO 8601 to the second.
         what: E.g. ``alias net@prod``.
-        changes: What was changed.
-        undoes: The `write_id` of the entry that this one took back.
-        versions: Lines of the index that are new or not as before, by ref, ``mnist-cnn:v3``.
-        next_numbers: What the next version of each model that was changed gets.
-        gone: Manifests of versions that went for good.
-        serial: That of the index.
-        elsewhere: Whether it was not done on this machine: it came by git, or by hand.
+        changes: The changes.
+        undoes: The `write_id` of the entry that this one undid.
+        versions: New and changed lines of the index, by ref, ``mnist-cnn:v3``.
+        next_numbers: The next free number of each changed model.
+        gone: Manifests of versions that gc deleted.
+        serial: The serial of the index that it wrote.
+        elsewhere: Whether the changes were made elsewhere and came by git, or by hand.
     """
 
     write_id: str
@@ -54,7 +54,7 @@ class Entry:
 
     @property
     def is_final(self) -> bool:
-        """Whether it cannot be taken back."""
+        """Whether it cannot be undone."""
         return any(change.is_final for change in self.changes)
 
 
@@ -62,14 +62,14 @@ class Reflog:
     """The reflog of one registry.
 
     Args:
-        path: Its file, which need not exist yet.
+        path: Its file; it need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, *entries: Entry) -> None:
-        """Add entries, and have them on the disk; called with the index's lock held."""
+        """Append entries durably; the caller holds the index's lock."""
         lines = "".join(_line(entry) + "\n" for entry in entries)
         with disk_errors(self._path):
             self._append(lines.encode())
@@ -78,10 +78,9 @@ class Reflog:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             size = os.fstat(fd).st_size
-            whole = not size or os.pread(fd, 1, size - 1) == b"\n"
-            # What a crash has left of a line before ends here.
-            left = lines if whole else b"\n" + lines
-            while left:  # a disk that becomes full takes a part, and says so at the next one
+            is_complete = not size or os.pread(fd, 1, size - 1) == b"\n"
+            left = lines if is_complete else b"\n" + lines  # ends a line that a crash truncated
+            while left:  # a disk that becomes full takes a part, and fails at the next one
                 left = left[os.write(fd, left) :]
             os.fsync(fd)
         finally:
@@ -90,14 +89,14 @@ class Reflog:
             sync_folder(self._path.parent)
 
     def chain(self, write_id: str) -> Iterator[Entry]:
-        """The entries that led to a write, the last one first, back to what was done elsewhere."""
+        """The entries that led to a write, newest first, back to the last change made elsewhere."""
         known = {entry.write_id: entry for entry in self.entries()}
         while (entry := known.pop(write_id, None)) is not None and not entry.elsewhere:
             yield entry
             write_id = entry.parent
 
     def entries(self) -> list[Entry]:
-        """All entries, in the order in which they were written, come about or not."""
+        """All entries in the order in which they were appended, interrupted writes included."""
         try:
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
@@ -107,9 +106,9 @@ class Reflog:
         return [entry for line in lines if (entry := _entry(line)) is not None]
 
     def manifests(self) -> set[str]:
-        """Those of all versions that it tells of, but of those that went for good.
+        """The manifests of all versions in the entries, without those that gc deleted.
 
-        Versions are among them that the index does not name now: of another branch, perhaps.
+        The index may not name them all: some may belong to another git branch.
         """
         found: set[str] = set()
         for entry in self.entries():
@@ -119,7 +118,7 @@ class Reflog:
         return set(filter(digest.is_digest, found))
 
     def ends_with(self, write_id: str) -> bool:
-        """Whether the last entry is that of a write; read from the file's end alone."""
+        """Whether the last entry is that of a write; reads only the end of the file."""
         try:
             with self._path.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
@@ -137,7 +136,7 @@ def _line(entry: Entry) -> str:
 
 
 def _entry(line: str) -> Entry | None:
-    """The entry of a line; None of one that a crash has cut short."""
+    """The entry of a line; None if a crash truncated it."""
     try:
         fields: dict[str, Any] = strict_json.parse(line)
         changed = tuple(_change(change) for change in fields.pop("changes"))

@@ -1,17 +1,17 @@
-"""The index made anew of the reflog: each write's changes, one after the other.
+"""The index rebuilt from the reflog: the changes of each write, one after the other.
 
 Law: after any writes to an `IndexFile` that began empty, `replayed(reflog.entries())` has the
-models that the index has. Only fields that this ckpt does not know, of models and of the document,
-are not in a reflog; those of versions are.
+models of the index. Only unknown fields of models and of the document are not in a reflog; unknown
+fields of versions are.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from ckpt.refs import is_version
-from ckpt.registry.history.changes import REMOVED, THERE, Value, changes, number_of
+from ckpt.registry.history.changes import REMOVED, THERE, Value, changes
 from ckpt.registry.history.reflog import Entry
-from ckpt.registry.index import Index, Model, Version, read_version, version_line
+from ckpt.registry.index import Index, Model, Version, number_of, read_version, version_line
 
 _Lines = dict[tuple[str, int], Version]
 _Values = dict[tuple[str, str], Value]  # by kind and name
@@ -27,7 +27,7 @@ def write_entry(
     undoes: str | None = None,
     elsewhere: bool = False,
 ) -> Entry:
-    """The entry of a write that makes `after` of `before`, whose `write_id` is the parent."""
+    """The entry of a write from `before`, whose `write_id` is the parent, to `after`."""
     changed = [
         model for name, model in after.models.items() if model is not before.models.get(name)
     ]
@@ -54,25 +54,27 @@ def write_entry(
 
 
 def _new(before: Model, after: Model) -> list[Version]:
-    old = {**before.versions, **before.removed}
-    every = (*after.versions.values(), *after.removed.values())
-    # Most are the very same, which is told faster than that they are equal.
-    others = [version for version in every if version is not old.get(version.number)]
+    """Versions whose line is new or has changed."""
+    old = {version.number: version for version in before.every_version()}
+    # Most are the very same object, a faster check than equality.
+    others = [
+        version for version in after.every_version() if version is not old.get(version.number)
+    ]
     return [version for version in others if version != old.get(version.number)]
 
 
 def _gone(before: Model, after: Model) -> Iterator[str]:
-    """The manifests of versions that are neither there nor removed any more."""
-    for number, version in {**before.versions, **before.removed}.items():
-        if number not in after.versions and number not in after.removed:
+    """The manifests of versions that gc deleted."""
+    for version in before.every_version():
+        if version.number not in after.versions and version.number not in after.removed:
             yield from version.manifests
 
 
 def happened(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries that led to the last one, the first of them first.
+    """The entries that led to the last one, oldest first.
 
-    The others never came about, since the process was killed, or the index was put back to what
-    it was before them. Where no entry tells what an entry came after, that is the one above it.
+    The other writes were interrupted, or an older index was restored after them. If the parent of
+    an entry is unknown, the entry above it counts as its parent.
     """
     places = {entry.write_id: place for place, entry in enumerate(entries)}
     found: list[Entry] = []
@@ -86,7 +88,7 @@ def happened(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def replayed(entries: Sequence[Entry]) -> Index:
-    """The index that the entries led to; its `serial` is no less than that of any of them."""
+    """The index after these entries; its `serial` is the highest of all of them."""
     lines: _Lines = {}
     values: dict[str, _Values] = {}
     next_numbers: dict[str, int] = {}
@@ -95,7 +97,7 @@ def replayed(entries: Sequence[Entry]) -> Index:
         for ref, line in entry.versions.items():
             model, _, label = ref.rpartition(":")
             with suppress(ValueError, TypeError, AttributeError):
-                number = _number(label)
+                number = number_of(label)
                 lines[model, number] = read_version(model, number, line)
         for change in entry.changes:
             values.setdefault(change.model, {})[change.kind, change.name] = change.after
@@ -113,7 +115,7 @@ def _model(
     name: str, lines: Mapping[tuple[str, int], Version], values: _Values, next_number: int
 ) -> Model:
     known = {number: version for (model, number), version in lines.items() if model == name}
-    versions = {number: known[number] for number in _standing(values, THERE, known)}
+    versions = {number: known[number] for number in _in_state(values, THERE, known)}
     aliases = {
         key: _number(value)
         for (kind, key), value in values.items()
@@ -129,12 +131,12 @@ def _model(
         protected=frozenset(key for key in aliases if values.get(("protected", key))),
         tags={key: numbers for key, numbers in tags.items() if numbers},
         versions=versions,
-        removed={number: known[number] for number in _standing(values, REMOVED, known)},
+        removed={number: known[number] for number in _in_state(values, REMOVED, known)},
     )
 
 
-def _standing(values: _Values, state: str, known: Iterable[int]) -> list[int]:
-    """The numbers of versions that are there, or removed, and whose lines are known."""
+def _in_state(values: _Values, state: str, known: Iterable[int]) -> list[int]:
+    """The numbers of versions in a state whose lines are known."""
     return [number for number in sorted(known) if values.get(("version", f"v{number}")) == state]
 
 
@@ -144,5 +146,5 @@ def _numbers(value: Value, versions: Mapping[int, Version]) -> tuple[int, ...]:
 
 
 def _number(label: object) -> int:
-    """The number of a version's label, and 0, which no version has, of anything else."""
+    """The number of a version's label; 0, which no version has, for anything else."""
     return number_of(label) if isinstance(label, str) and is_version(label) else 0

@@ -1,7 +1,7 @@
 """Objects on disk: `objects/ab/cdef…` and `manifests/ab/cdef…`, mode 0444, never changed.
 
-Laws: an object stands under its name only whole and after the disk has it; what is read is
-hashed, and bytes that do not match their name are never handed on without an error.
+Laws: an object gets its name only when it is complete and synced; bytes are hashed as they are
+read, and never returned without an error if they do not match the name.
 """
 
 import errno
@@ -30,12 +30,12 @@ from ckpt.io.lock import exclusive_lock, shared_lock
 from ckpt.io.sources import CHUNK
 from ckpt.registry.manifest import Manifest
 
-REPAIR = "ckpt verify --repair FROM  takes a good copy from a file or another registry"
+REPAIR = "ckpt verify --repair FROM  restores it from a file or another registry"
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What `put` did: the object's name, its bytes, and whether the store grew by them."""
+class Put:
+    """The result of `put`: the object's name, its bytes, and whether they were added."""
 
     digest: str
     nbytes: int
@@ -43,10 +43,11 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A file of the store: whose bytes it should hold, and what the disk says of it.
+class StoredObject:
+    """An object or manifest in the store, by its name; its bytes are not read.
 
     Attributes:
+        digest: The digest that its name says.
         modified: Seconds since 1970, by the file system's clock.
     """
 
@@ -61,7 +62,7 @@ class ObjectStore:
     """The folder `.ckpt` beside an index.
 
     Args:
-        root: The folder; made when the first object is written.
+        root: The folder; created with the first object.
     """
 
     def __init__(self, root: Path) -> None:
@@ -71,27 +72,27 @@ class ObjectStore:
     def writing(self) -> AbstractContextManager[None]:
         """Hold this from the first object of a version until the index names it.
 
-        What was put, or was found to be there already, is not collected meanwhile.
+        Objects that were put, or were found in the store, are not collected meanwhile.
         """
         return shared_lock(self.lock)
 
     def collecting(self) -> AbstractContextManager[None]:
-        """Hold this to remove objects: no version is being written then."""
+        """Hold this to remove objects: no version is written meanwhile."""
         return exclusive_lock(self.lock)
 
-    def put(self, chunks: Iterable[bytes]) -> Stored:
-        """Store the joined `chunks` and answer their name, in one pass over the bytes."""
+    def put(self, chunks: Iterable[bytes]) -> Put:
+        """Store the joined `chunks` under their digest, in one pass over the bytes."""
         return self._put("objects", chunks)
 
-    def put_manifest(self, manifest: Manifest) -> Stored:
+    def put_manifest(self, manifest: Manifest) -> Put:
         """Store a manifest; its objects must be stored already."""
-        stored = self._put("manifests", [manifest.to_bytes()])
-        # Folders that somebody else made, and was killed before the disk had their names.
+        put = self._put("manifests", [manifest.to_bytes()])
+        # Another process may have created these folders and been killed before it synced them.
         for folder in (self.root / "objects", self.root / "manifests", self.root):
             if folder.is_dir():
                 with disk_errors(folder):
                     sync_folder(folder)
-        return stored
+        return put
 
     def manifest(self, name: str) -> Manifest:
         """The manifest with the digest `name`.
@@ -102,16 +103,16 @@ class ObjectStore:
         return Manifest.from_bytes(b"".join(self._stream("manifests", name, "manifest")))
 
     def stream(self, name: str, nbytes: int, what: str) -> Iterator[bytes]:
-        """The bytes of an object in chunks, hashed on the way.
+        """The bytes of an object in chunks, hashed while they are read.
 
         Args:
             name: Its digest.
-            nbytes: How many bytes it must have.
-            what: What it is, for messages, e.g. ``fc1.weight``.
+            nbytes: Its size.
+            what: Its name in messages, e.g. ``fc1.weight``.
 
         Raises:
             IntegrityError: It is absent or damaged; raised at the latest after the last
-                chunk, so nothing made of the chunks may be kept before the stream ends.
+                chunk, so no result of the chunks may be kept before the stream ends.
         """
         found = 0
         for chunk in self._stream("objects", name, what):
@@ -124,31 +125,32 @@ class ObjectStore:
                 hint=REPAIR,
             )
 
-    def held(self) -> Iterator[Held]:
-        """Every object and manifest that stands there."""
+    def objects(self) -> Iterator[StoredObject]:
+        """Every object and manifest in the store."""
         for kind, is_manifest in (("objects", False), ("manifests", True)):
-            beginnings = [path.name for path in self._own(kind).glob("??")]
-            for path in (path for each in beginnings for path in self._own(kind, each).glob("*")):
+            prefixes = [path.name for path in self._own(kind).glob("??")]
+            for path in (path for two in prefixes for path in self._own(kind, two).glob("*")):
                 name = f"sha256:{path.parent.name}{path.name}"
                 if digest.is_digest(name):
                     status = path.lstat()
-                    yield Held(name, is_manifest, path, status.st_size, status.st_mtime)
+                    yield StoredObject(name, is_manifest, path, status.st_size, status.st_mtime)
 
     def temporaries(self) -> list[Path]:
-        """What is being written; or was, if this is held for `collecting`."""
-        # Beside the store's own folders stands what a registry is begun with.
+        """Files that are being written; leftovers, if the caller holds `collecting`."""
+        # The first files of a new registry are written beside the store's own folders.
         paths = [*self.root.glob("*"), *self._own("tmp").glob("*")]
         return sorted(path for path in paths if is_temporary(path.name))
 
-    def remove(self, held: Iterable[Held]) -> None:
-        """Remove files of the store, in this order, durably; called while `collecting`."""
-        for folder, files in groupby(held, key=lambda each: each.path.parent):
-            for each in files:
-                each.path.unlink(missing_ok=True)
+    def remove(self, objects: Iterable[StoredObject]) -> None:
+        """Remove objects and manifests, in this order, durably; called while `collecting`."""
+        paths = (stored.path for stored in objects)
+        for folder, files in groupby(paths, key=lambda path: path.parent):
+            for path in files:
+                path.unlink(missing_ok=True)
             with disk_errors(folder):
                 sync_folder(folder)
 
-    def _put(self, kind: str, chunks: Iterable[bytes]) -> Stored:
+    def _put(self, kind: str, chunks: Iterable[bytes]) -> Put:
         try:
             temporaries = self._own("tmp")
             make_folder(temporaries)
@@ -163,18 +165,18 @@ class ObjectStore:
                 if self._has_good(kind, name):
                     self._renew(kind, name)
                     sync_folder(self._path(kind, name).parent)
-                    return Stored(name, nbytes, new=False)
+                    return Put(name, nbytes, new=False)
                 os.fchmod(out.fileno(), 0o444)
                 sync_file(out)
                 self._name(temporary, self._path(kind, name))
-            return Stored(name, nbytes, new=True)
+            return Put(name, nbytes, new=True)
         except OSError as error:
             raise DiskError(f"{self.root}: {error.strerror}: {error.filename or ''}") from error
 
     def _name(self, temporary: Path, path: Path) -> None:
         make_folder(path.parent)
-        # What stands there in spite of `_has_good` is damaged, or another writer was faster
-        # with the same bytes: either way these good bytes may take its place.
+        # A file under this name in spite of `_has_good` is damaged, or another writer has just
+        # written the same bytes: either way these good bytes may replace it.
         try:
             name_new(temporary, path)
         except FileExistsError:
@@ -182,12 +184,12 @@ class ObjectStore:
         sync_folder(path.parent)
 
     def _renew(self, kind: str, name: str) -> None:
-        """Make an object young again, whose first writer may never have finished a version."""
-        with suppress(PermissionError):  # another user's: it is needed, or they keep it
+        """Make an object young again; its first writer may not have finished its version."""
+        with suppress(PermissionError):  # another user's; their gc keeps it while it is needed
             os.utime(self._path(kind, name))
 
     def _has_good(self, kind: str, name: str) -> bool:
-        """Whether the object is there and, hashed again, is what its name says."""
+        """Whether the object exists and its bytes match its name."""
         with suppress(IntegrityError):
             for _ in self._stream(kind, name, "object"):
                 pass
@@ -205,10 +207,10 @@ class ObjectStore:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise DiskError(f"{path}: {error.strerror}") from error
-            raise _no_file(name, what, path) from error
+            raise _not_a_file(name, what, path) from error
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise _no_file(name, what, path)
+                raise _not_a_file(name, what, path)
             hasher, nbytes = hashlib.sha256(), 0
             while chunk := _read(fd, path):
                 hasher.update(chunk)
@@ -231,19 +233,19 @@ class ObjectStore:
         return self._own(kind, hexadecimal[:2]) / hexadecimal[2:]
 
     def _own(self, *names: str) -> Path:
-        """A folder of the store; what it leads to elsewhere is not read, written or removed."""
+        """A folder of the store, never a link: nothing outside is read, written or removed."""
         path = self.root
         for name in names:
             path = path / name
             if path.is_symlink():
                 raise IntegrityError(
                     f"{path}: a symbolic link inside the store",
-                    hint=f"move what it leads to here; {self.root} itself may be a link",
+                    hint=f"move its target here; only {self.root} itself may be a link",
                 )
         return path
 
 
-def _no_file(name: str, what: str, path: Path) -> IntegrityError:
+def _not_a_file(name: str, what: str, path: Path) -> IntegrityError:
     return IntegrityError(
         f"object {digest.short(name)} of {what} is not a regular file: {path}", hint=REPAIR
     )

@@ -1,7 +1,6 @@
-"""A version as a source of bytes: its container's file, put together from objects.
+"""A version as a source of bytes: its container's file, composed of objects.
 
-The file is never written for this: a reader of formats finds the skeleton's bytes here at
-once and the tensors only if it asks for them.
+The file is never written for this. The skeleton is read once; tensors are read on request.
 """
 
 from bisect import bisect_right
@@ -18,7 +17,7 @@ class VersionSource(ByteSource):
     """The bytes of one version's file; never mapped, since stored bytes are verified when read.
 
     Args:
-        name: What to call the version in messages, e.g. ``mnist-cnn:v1``.
+        name: The version's name in messages, e.g. ``mnist-cnn:v1``.
         manifest: Its manifest.
         store: Where its objects are.
     """
@@ -37,7 +36,7 @@ class VersionSource(ByteSource):
             self._filled.append(self._filled[-1] + hole.nbytes)
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        """The range in chunks.
+        """A range of the file in chunks, verified.
 
         Raises:
             IntegrityError: An object is absent or damaged.
@@ -46,10 +45,10 @@ class VersionSource(ByteSource):
             if hole is None:
                 yield self.own(part)
             elif part == Span(0, hole.nbytes):
-                yield from self.blob(hole.digest, hole.nbytes)
+                yield from self.stream_object(hole.digest, hole.nbytes)
             else:
                 # A part cannot be verified without the whole.
-                yield b"".join(self.blob(hole.digest, hole.nbytes))[part.offset : part.end]
+                yield b"".join(self.stream_object(hole.digest, hole.nbytes))[part.offset : part.end]
 
     def pieces(self, span: Span) -> Iterator[tuple[Span, Hole | None]]:
         """Cut a span of the file at the holes.
@@ -74,7 +73,7 @@ class VersionSource(ByteSource):
         """A part of the skeleton's own bytes."""
         return self._skeleton[part.offset : part.end]
 
-    def blob(self, digest: str, nbytes: int) -> Iterator[bytes]:
+    def stream_object(self, digest: str, nbytes: int) -> Iterator[bytes]:
         """The verified bytes of a tensor or of the skeleton, inlined or not."""
         inline = self.manifest.inline.get(digest)
         if inline is not None:
@@ -90,7 +89,7 @@ class VersionSource(ByteSource):
     @cached_property
     def _skeleton(self) -> bytes:
         skeleton = self.manifest.skeleton
-        return b"".join(self.blob(skeleton.digest, skeleton.nbytes))
+        return b"".join(self.stream_object(skeleton.digest, skeleton.nbytes))
 
 
 def _parts(manifest: Manifest) -> Iterator[Part]:

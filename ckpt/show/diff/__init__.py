@@ -1,17 +1,17 @@
-"""A difference: `ckpt diff`. First the answer, then the details, then the next command."""
+"""`ckpt diff`: first the answer, then the details, then the next command."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from ckpt.ops.diff import Comparison
-from ckpt.show.diff.changes import Row, change_rows, moves_of, stat_table
-from ckpt.show.diff.fit import entry_data, fit_report, fit_text, fitting_data
+from ckpt.ops.diff import RefDiff
+from ckpt.show.diff.changes import ChangeRow, change_rows, moves_of, stat_table
+from ckpt.show.diff.fit import entry_data, fit_report, fit_text, fitting_data, shapes_data
 from ckpt.show.diff.records import facts_table
 from ckpt.show.diff.values import values_data, values_notes, values_table
 from ckpt.show.look.tables import Report, Table
 from ckpt.show.look.terminal import painted
-from ckpt.show.look.words import count, printable, size
+from ckpt.show.look.words import printable, size
 
 _COLOURS = {
     **{"removed": "red", "added": "green", "changed": "yellow", "swapped": "yellow"},
@@ -19,8 +19,8 @@ _COLOURS = {
 }
 
 
-def comparison_text(
-    comparison: Comparison,
+def diff_text(
+    diff: RefDiff,
     *,
     width: int | None,
     colour: bool = False,
@@ -31,97 +31,98 @@ def comparison_text(
     """The difference as text.
 
     Args:
-        comparison: What was found.
-        width: Columns; None for any.
-        colour: Whether what happened is coloured.
-        stat: Show numbers by module in place of keys.
-        records: Show how both sides were made as well.
-        all_values: Show all tensors whose values changed, and not those alone that changed most.
+        diff: The result of the comparison.
+        width: Columns; None for any number.
+        colour: Whether to colour the words for what happened.
+        stat: Count keys by module instead of listing them.
+        records: Also show the differences of the records.
+        all_values: List all tensors whose values changed, not only the largest changes.
     """
-    if comparison.fitting is not None:
-        return fit_text(fit_report(comparison, comparison.fitting), width=width)
-    lines = [_answer(comparison)]
+    if diff.fitting is not None:
+        return fit_text(fit_report(diff, diff.fitting), width=width)
+    lines = [_answer(diff)]
     if not stat:
-        lines += [_line(row, colour=colour) for row in _rows(comparison)]
-    elif comparison.diff.differs:
-        lines += stat_table(comparison.diff).lines(width)
-    lines += _remarks(comparison)
-    for table in _tables(comparison, records=records, all_values=all_values):
+        lines += [_line(row, colour=colour) for row in _rows(diff)]
+    elif diff.diff.differs:
+        lines += stat_table(diff.diff).lines(width)
+    lines += _remarks(diff)
+    for table in _tables(diff, records=records, all_values=all_values):
         lines += ["", *table.lines(width)]
-    lines += values_notes(comparison, all_rows=all_values)
-    if comparison.facts and not records:
-        lines.append(f"  record    {count(len(comparison.facts), 'field')} not alike; --records")
+    lines += values_notes(diff, all_rows=all_values)
+    if diff.facts and not records:
+        lines.append(f"  record    {_fields_differ(len(diff.facts))}; --records")
     return "\n".join(lines)
 
 
-def comparison_report(
-    comparison: Comparison, *, stat: bool = False, records: bool = False, all_values: bool = False
+def diff_report(
+    diff: RefDiff, *, stat: bool = False, records: bool = False, all_values: bool = False
 ) -> Report:
-    """The same, to be shown otherwise than on a terminal."""
-    if comparison.fitting is not None:
-        return fit_report(comparison, comparison.fitting)
-    rows = [*map(list, _rows(comparison))]
-    changes = stat_table(comparison.diff) if stat else Table(["", "keys", ""], rows)
-    tables = _tables(comparison, records=records, all_values=all_values)
-    notes = [*_remarks(comparison), *values_notes(comparison, all_rows=all_values)]
-    return Report(_answer(comparison), [changes, *tables] if changes.rows else [*tables], notes)
+    """The same for Markdown and HTML."""
+    if diff.fitting is not None:
+        return fit_report(diff, diff.fitting)
+    rows = [*map(list, _rows(diff))]
+    changes = stat_table(diff.diff) if stat else Table(["", "keys", ""], rows)
+    tables = _tables(diff, records=records, all_values=all_values)
+    notes = [*_remarks(diff), *values_notes(diff, all_rows=all_values)]
+    return Report(_answer(diff), [changes, *tables] if changes.rows else [*tables], notes)
 
 
-def _answer(comparison: Comparison) -> str:
-    return f"{printable(comparison.before)} -> {printable(comparison.after)}"
+def _fields_differ(number: int) -> str:
+    return "1 field differs" if number == 1 else f"{number:,} fields differ"
 
 
-def _rows(comparison: Comparison) -> Iterator[Row]:
-    return change_rows(comparison.diff, comparison.inferred)
+def _answer(diff: RefDiff) -> str:
+    return f"{printable(diff.before)} -> {printable(diff.after)}"
 
 
-def _line(row: Row, *, colour: bool) -> str:
+def _rows(diff: RefDiff) -> Iterator[ChangeRow]:
+    return change_rows(diff.diff, diff.inferred)
+
+
+def _line(row: ChangeRow, *, colour: bool) -> str:
     word = f"{row.word:<9}"
     if colour and row.word in _COLOURS:
         word = painted(word, _COLOURS[row.word])
     return f"  {word} {row.what}   {row.detail}".rstrip()
 
 
-def _remarks(comparison: Comparison) -> Iterator[str]:
-    if comparison.unread_bytes:
-        yield f"  not compared: {size(comparison.unread_bytes)} of values; --values reads them"
-    elif not comparison.diff.differs:
+def _remarks(diff: RefDiff) -> Iterator[str]:
+    if diff.unread_bytes:
+        yield f"  not compared: {size(diff.unread_bytes)} of values; --values reads them"
+    elif not diff.diff.differs:
         yield "  no difference"
 
 
-def _tables(comparison: Comparison, *, records: bool, all_values: bool) -> Iterator[Table]:
-    if comparison.values:
-        yield values_table(comparison, all_rows=all_values)
-    if comparison.facts and records:
-        yield facts_table(comparison.facts, comparison.before, comparison.after)
+def _tables(diff: RefDiff, *, records: bool, all_values: bool) -> Iterator[Table]:
+    if diff.values:
+        yield values_table(diff, all_rows=all_values)
+    if diff.facts and records:
+        yield facts_table(diff.facts, diff.before, diff.after)
 
 
-def comparison_data(comparison: Comparison) -> dict[str, Any]:
+def diff_data(diff: RefDiff) -> dict[str, Any]:
     """The same for JSON."""
-    diff, fitting = comparison.diff, comparison.fitting
+    keys, fitting = diff.diff, diff.fitting
     return {
-        "before": comparison.before,
-        "after": comparison.after,
-        "differs": comparison.differs,
-        "removed": [entry_data(entry) for entry in diff.removed],
-        "added": [entry_data(entry) for entry in diff.added],
-        "renamed": [{"old": a.key, "new": b.key} for a, b in diff.renamed],
-        "inferred": [{"old": old, "new": new} for old, new in comparison.inferred],
-        "moved": [asdict(move) for move in moves_of(diff)[0]],
-        "reshaped": [
-            {"key": a.key, "before": list(a.shape), "after": list(b.shape)}
-            for a, b in diff.reshaped
-        ],
-        "retyped": [{"key": a.key, "before": a.dtype, "after": b.dtype} for a, b in diff.retyped],
-        "changed": [a.key for a, _ in diff.changed],
-        "swapped": [list(pair) for pair in diff.swapped],
-        "same": [a.key for a, _ in diff.same],
-        "reordered": list(diff.reordered),
-        "tied": [{"key": key, "other": other} for key, other in diff.tied],
-        "untied": [{"key": key, "other": other} for key, other in diff.untied],
-        "not_compared": [a.key for a, _ in diff.unread],
-        "unread_bytes": comparison.unread_bytes,
-        "records": [asdict(fact) for fact in comparison.facts],
-        **values_data(comparison),
+        "before": diff.before,
+        "after": diff.after,
+        "differs": diff.differs,
+        "removed": [entry_data(entry) for entry in keys.removed],
+        "added": [entry_data(entry) for entry in keys.added],
+        "renamed": [{"old": a.key, "new": b.key} for a, b in keys.renamed],
+        "inferred": [{"old": old, "new": new} for old, new in diff.inferred],
+        "moved": [asdict(move) for move in moves_of(keys)[0]],
+        "reshaped": shapes_data(keys.reshaped, "before", "after"),
+        "retyped": [{"key": a.key, "before": a.dtype, "after": b.dtype} for a, b in keys.retyped],
+        "changed": [a.key for a, _ in keys.changed],
+        "swapped": [list(pair) for pair in keys.swapped],
+        "same": [a.key for a, _ in keys.same],
+        "reordered": list(keys.reordered),
+        "tied": [{"key": key, "other": other} for key, other in keys.tied],
+        "untied": [{"key": key, "other": other} for key, other in keys.untied],
+        "not_compared": [a.key for a, _ in keys.unread],
+        "unread_bytes": diff.unread_bytes,
+        "records": [asdict(fact) for fact in diff.facts],
+        **values_data(diff),
         "fit": fitting_data(fitting) if fitting else None,
     }

@@ -1,4 +1,4 @@
-"""The changes of keys, a row for each that are alike: what happened, to which keys, and how."""
+"""The changed keys, similar ones folded into one row: what happened, to which keys, and how."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from ckpt.tensors import TensorEntry
 KINDS = ("added", "removed", "renamed", "reshaped", "re-typed", "changed")
 
 
-class Row(NamedTuple):
+class ChangeRow(NamedTuple):
     """``renamed``, ``conv{1,2}.weight  ->  embed{1,2}.weight``, ``2 keys, same bytes``."""
 
     word: str
@@ -22,12 +22,12 @@ class Row(NamedTuple):
     detail: str
 
 
-def change_rows(diff: KeyDiff, inferred: Sequence[tuple[str, str]] = ()) -> Iterator[Row]:
-    """All that changed; what is the same is counted.
+def change_rows(diff: KeyDiff, inferred: Sequence[tuple[str, str]] = ()) -> Iterator[ChangeRow]:
+    """All changes, and the number of equal keys.
 
     Args:
-        diff: By key.
-        inferred: (removed key, added key), of what was renamed as far as names and shapes tell.
+        diff: The changes by key.
+        inferred: (removed key, added key) of renames that names and shapes suggest.
     """
     known = {key for pair in inferred for key in pair}
     for word, entries in (("removed", diff.removed), ("added", diff.added)):
@@ -44,42 +44,40 @@ def change_rows(diff: KeyDiff, inferred: Sequence[tuple[str, str]] = ()) -> Iter
     swapped = {key for pair in diff.swapped for key in pair}
     for one, other in diff.swapped:
         what = f"{printable(one)}  <->  {printable(other)}"
-        yield Row("swapped", what, "each has the bytes of the other")
+        yield ChangeRow("swapped", what, "exchanged their bytes")
     changed = [(a.key,) for a, _ in diff.changed if a.key not in swapped]
-    yield from _group("changed", changed, note="other values")
+    yield from _group("changed", changed, note="values differ")
     for word, ties in (("tied", diff.tied), ("untied", diff.untied)):
         for key, other in ties:
-            yield Row(word, f"{printable(key)}  =  {printable(other)}", "one tensor for both")
+            yield ChangeRow(word, f"{printable(key)}  =  {printable(other)}", "share one tensor")
     yield from _group("reordered", [(key,) for key in diff.reordered])
     if diff.same:
-        yield Row("same", count(len(diff.same), "key"), "")
+        yield ChangeRow("same", count(len(diff.same), "key"), "")
 
 
 def moves_of(diff: KeyDiff) -> tuple[list[Move], list[tuple[str, str]]]:
-    """What moved as a whole, and the renames besides."""
+    """Modules that moved as a whole, and the other renames."""
     return find_moves(diff.keys_before, [(a.key, b.key) for a, b in diff.renamed])
 
 
 def stat_table(diff: KeyDiff) -> Table:
-    """How many keys of each module changed in which way; modules that did alike are one row."""
+    """How many keys of each module changed in which way; modules with equal counts are one row."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for word, key in _changed_keys(diff):
         counts[key.rpartition(".")[0]][word] += 1
     alike: defaultdict[tuple[int, ...], list[tuple[str, ...]]] = defaultdict(list)
     for module, found in counts.items():
         alike[tuple(found[kind] for kind in KINDS)].append((module,))
-    shown = [at for at in range(len(KINDS)) if any(numbers[at] for numbers in alike)]
-    heads = [KINDS[at] for at in shown]
     rows = [
-        [printable(folded.cells[0]) or "(root)", *(f"{numbers[at] or ''}" for at in shown)]
+        [printable(folded.cells[0]) or "(root)", *(f"{number or ''}" for number in numbers)]
         for numbers, modules in alike.items()
         for folded in fold(modules)
     ]
-    return Table(["module", *heads], rows, right=heads)
+    return Table(["module", *KINDS], rows, right=KINDS).without_empty_columns()
 
 
 def _changed_keys(diff: KeyDiff) -> Iterator[tuple[str, str]]:
-    """(What happened, key), by the key that it has on the second side if it is there."""
+    """(What happened, key); the key is that of the second side, if it has the tensor."""
     yield from (("removed", entry.key) for entry in diff.removed)
     yield from (("added", entry.key) for entry in diff.added)
     groups = (diff.renamed, diff.reshaped, diff.retyped, diff.changed)
@@ -87,12 +85,12 @@ def _changed_keys(diff: KeyDiff) -> Iterator[tuple[str, str]]:
         yield from ((word, b.key) for _, b in pairs)
 
 
-def _moved(moves: Sequence[Move]) -> Iterator[Row]:
+def _moved(moves: Sequence[Move]) -> Iterator[ChangeRow]:
     counts = {(_all(move.old), _all(move.new)): move.count for move in moves}
     for folded in fold([*counts]):
         one = counts.get(folded.cells[:2])  # type: ignore[arg-type]
         many = count(folded.count, "module") if one is None else count(one, "key")
-        yield Row("moved", "  ->  ".join(map(printable, folded.cells)), f"{many}, same bytes")
+        yield ChangeRow("moved", "  ->  ".join(map(printable, folded.cells)), f"{many}, same bytes")
 
 
 def _all(module: str) -> str:
@@ -105,23 +103,23 @@ def _kind(entry: TensorEntry) -> str:
 
 def _group(
     word: str, rows: Sequence[tuple[str, ...]], kinds: Sequence[str] = (), *, note: str = ""
-) -> Iterator[Row]:
-    """Folded rows; one of a single key has its shape and dtype."""
+) -> Iterator[ChangeRow]:
+    """Folded rows; a row of a single key shows its shape and dtype."""
     described = dict(zip(rows, kinds, strict=False))
     for folded in fold(rows):
         if folded.count == 1:
             detail = described.get(folded.cells, note)
         else:
             detail = ", ".join(filter(None, [count(folded.count, "key"), note]))
-        yield Row(word, "  ->  ".join(map(printable, folded.cells)), detail)
+        yield ChangeRow(word, "  ->  ".join(map(printable, folded.cells)), detail)
 
 
-def _pairs(word: str, changes: Sequence[tuple[str, str, str]]) -> Iterator[Row]:
-    """Keys that went from one thing to another, folded where they did alike."""
+def _pairs(word: str, changes: Sequence[tuple[str, str, str]]) -> Iterator[ChangeRow]:
+    """Keys that went from one thing to another, folded if they changed alike."""
     alike: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
     for key, before, after in changes:
         alike[f"{before}  ->  {after}"].append((key,))
     for detail, rows in alike.items():
         for folded in fold(rows):
             keys = f"{count(folded.count, 'key')}, " if folded.count > 1 else ""
-            yield Row(word, printable(folded.cells[0]), keys + detail)
+            yield ChangeRow(word, printable(folded.cells[0]), keys + detail)

@@ -1,22 +1,21 @@
-"""Whether a state_dict fits a definition: what is left over on both sides, and what to type."""
+"""Whether a state_dict fits a definition: what does not match, and what to type."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ckpt.compare.keys import Fit, Pair
+from ckpt.compare.keys import Fit, Pair, pair_alike
 from ckpt.infer.fitting import Fitting
-from ckpt.ops.diff import Comparison
+from ckpt.ops.diff import RefDiff
 from ckpt.show.look.tables import Report, Table
 from ckpt.show.look.words import count, printable, shape
 from ckpt.tensors import TensorEntry
 
 
-def fit_report(comparison: Comparison, fitting: Fitting) -> Report:
-    """The verdict; if it does not fit, what is missing, unexpected or of another shape."""
+def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
+    """The verdict; if it does not fit, the keys that are missing, unexpected or reshaped."""
     fit, definition = fitting.fit, printable(fitting.definition)
-    backwards = comparison.before == fitting.definition and comparison.after != fitting.definition
-    mine = printable(comparison.after if backwards else comparison.before)
+    backwards = diff.before == fitting.definition and diff.after != fitting.definition
+    mine = printable(diff.after if backwards else diff.before)
     if fit.fits:
         return Report(f"{mine} fits {definition}: {_agreeing(fit)}")
     short = definition.rpartition(":")[2]
@@ -36,7 +35,7 @@ def fit_report(comparison: Comparison, fitting: Fitting) -> Report:
 
 def fit_text(report: Report, *, width: int | None) -> str:
     """The report, with blank lines between its parts."""
-    tables = ["\n".join(each.lines(width)) for each in report.tables]
+    tables = ["\n".join(table.lines(width)) for table in report.tables]
     return "\n\n".join([report.answer, *tables, *report.notes])
 
 
@@ -47,13 +46,15 @@ def fitting_data(fitting: Fitting) -> dict[str, Any]:
         "fits": fitting.fit.fits,
         "missing": [entry_data(entry) for entry in fitting.fit.missing],
         "unexpected": [entry_data(entry) for entry in fitting.fit.unexpected],
-        "reshaped": [
-            {"key": a.key, "found": list(a.shape), "expected": list(b.shape)}
-            for a, b in fitting.fit.reshaped
-        ],
+        "reshaped": shapes_data(fitting.fit.reshaped, "found", "expected"),
         "agreeing": fitting.fit.agreeing,
         "options": list(fitting.options),
     }
+
+
+def shapes_data(pairs: Sequence[Pair], before: str, after: str) -> list[dict[str, Any]]:
+    """Pairs of one key and two shapes for JSON, where `before` and `after` name the shapes."""
+    return [{"key": a.key, before: list(a.shape), after: list(b.shape)} for a, b in pairs]
 
 
 def entry_data(entry: TensorEntry) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def _counts(fit: Fit) -> Iterator[str]:
     yield f"{len(fit.missing):,} missing"
     yield f"{len(fit.unexpected):,} unexpected"
     if fit.reshaped:
-        yield f"{len(fit.reshaped):,} of another shape"
+        yield f"{len(fit.reshaped):,} with another shape"
 
 
 def _agreeing(fit: Fit) -> str:
@@ -74,36 +75,20 @@ def _agreeing(fit: Fit) -> str:
 
 
 def _side_by_side(fit: Fit) -> Iterator[list[str]]:
-    """What is left over on both sides, each beside the first that may be its twin."""
-    for mine, wanted in _twins(fit.unexpected, fit.missing):
-        shapes = dict.fromkeys(shape(e.shape) for e in (mine, wanted) if e is not None)
-        note = "same shape" if mine and wanted and len(shapes) == 1 else ""
-        keys = [printable(entry.key) if entry else "" for entry in (mine, wanted)]
-        yield [*keys, " | ".join(shapes), note]
-
-
-def _twins(
-    unexpected: Sequence[TensorEntry], missing: Sequence[TensorEntry]
-) -> Iterator[tuple[TensorEntry | None, TensorEntry | None]]:
-    """Pairs in order: of one shape and one last part if there are such, else of one shape."""
-    left = dict(enumerate(missing))
-    partner: dict[int, int] = {}
-    for strict in (True, False):
-        places: defaultdict[object, list[int]] = defaultdict(list)
-        for number in reversed(left):
-            places[_likeness(left[number], strict)].append(number)
-        for number, mine in enumerate(unexpected):
-            same = places[_likeness(mine, strict)]
-            if number not in partner and same:
-                partner[number] = same.pop()
-                del left[partner[number]]
-    for number, mine in enumerate(unexpected):
-        yield mine, missing[partner[number]] if number in partner else None
-    yield from ((None, each) for each in left.values())
-
-
-def _likeness(entry: TensorEntry, strict: bool) -> object:
-    return entry.shape, entry.key.rpartition(".")[2] if strict else None
+    """The unmatched keys of both sides, possible twins beside each other."""
+    pairs = pair_alike(fit.unexpected, fit.missing, lambda entry: entry.shape)
+    paired = {wanted.key for _, wanted in pairs if wanted is not None}
+    for mine, wanted in pairs:
+        note = "" if wanted is None else "same shape"
+        yield [
+            printable(mine.key),
+            printable(wanted.key) if wanted else "",
+            shape(mine.shape),
+            note,
+        ]
+    for wanted in fit.missing:
+        if wanted.key not in paired:
+            yield ["", printable(wanted.key), shape(wanted.shape), ""]
 
 
 def _reshaped(pairs: Sequence[Pair]) -> list[list[str]]:

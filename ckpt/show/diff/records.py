@@ -1,4 +1,4 @@
-"""What is recorded differently of two sides."""
+"""How two records differ."""
 
 import json
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from ckpt.ops.diff.records import Fact
 from ckpt.show.look.tables import Table
 from ckpt.show.look.words import metric, printable
 
-_LONGEST = 60  # characters of a value; --json has all of it
+_LONGEST = 60  # characters of a value; --json shows all of it
 
 
 def facts_table(facts: Sequence[Fact], before: str, after: str) -> Table:
-    """One field a row."""
+    """A row for each field."""
     rows = [
         [printable(fact.name), *(_value(fact.name, value) for value in (fact.before, fact.after))]
         for fact in facts

@@ -1,9 +1,9 @@
-"""Folding: many alike lines as one. Sixty-four layers are one line, not sixty-four.
+"""Fold many similar lines into one: sixty-four layers are one line.
 
 `blocks.0.attn.weight`, `blocks.0.attn.bias`, … `blocks.11.attn.bias` become
-`blocks.{0..11}.attn.{weight,bias}`. A row holds one key, or an old and a new one that fold
-together; where the new number is not the old one plus a constant, nothing is folded, since
-the line would hide which goes where.
+`blocks.{0..11}.attn.{weight,bias}`. A row holds one key, or an old and a new key that fold
+together. If a new number is not the old number plus a constant, the rows are not folded, since
+one line would hide which key becomes which.
 """
 
 import re
@@ -11,29 +11,29 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Row = tuple[str, ...]
+Cells = tuple[str, ...]
 _NUMBER = re.compile(r"(?<!\d)(?:0|[1-9]\d*)(?!\d)")  # an index; `01` stays as it is
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """One line that stands for `count` rows."""
+    """One line that represents `count` rows."""
 
-    cells: Row
+    cells: Cells
     count: int
 
 
-def fold(rows: Sequence[Row]) -> list[Folded]:
-    """Fold rows of keys, in the order in which their kinds first appear."""
-    groups: defaultdict[Row, list[Row]] = defaultdict(list)
+def fold(rows: Sequence[Cells]) -> list[Folded]:
+    """Fold rows of keys, in order of first appearance."""
+    groups: defaultdict[Cells, list[Cells]] = defaultdict(list)
     for row in rows:
         groups[tuple(_NUMBER.sub("{}", cell) for cell in row)].append(row)
     lines = [line for group in groups.values() for line in _fold_numbers(group)]
     return _fold_leaves(lines)
 
 
-def _fold_numbers(rows: list[Row]) -> list[Folded]:
-    """Rows of one template: one line if their numbers make a full grid, else a line each."""
+def _fold_numbers(rows: list[Cells]) -> list[Folded]:
+    """Rows of one template: one line if their numbers form a full grid, else several."""
     numbers = [[int(n) for cell in row for n in _NUMBER.findall(cell)] for row in rows]
     columns = list(zip(*numbers, strict=True))
     leaders = _leaders(columns)
@@ -51,15 +51,15 @@ def _fold_numbers(rows: list[Row]) -> list[Folded]:
 
 
 def _fold_parts(
-    rows: list[Row], columns: list[tuple[int, ...]], leaders: list[int]
+    rows: list[Cells], columns: list[tuple[int, ...]], leaders: list[int]
 ) -> list[Folded]:
-    """Rows that make no full grid: one line for each value of the number with the fewest."""
+    """Rows that form no full grid: a line for each value of the number with the fewest values."""
     counts = {len(set(columns[index])): index for index in sorted(set(leaders), reverse=True)}
     several = [count for count in counts if count > 1]
     if not several or min(several) == len(rows):
         return [Folded(row, 1) for row in rows]
     column = columns[counts[min(several)]]
-    parts: defaultdict[int, list[Row]] = defaultdict(list)
+    parts: defaultdict[int, list[Cells]] = defaultdict(list)
     for value, row in zip(column, rows, strict=True):
         parts[value].append(row)
     return [line for part in parts.values() for line in _fold_numbers(part)]
@@ -92,10 +92,10 @@ def _fold_leaves(lines: list[Folded]) -> list[Folded]:
         stems, leaves = zip(*(cell.rpartition(".")[::2] for cell in line.cells), strict=True)
         alone = len(set(leaves)) > 1 or not all(stems)
         groups[line.cells if alone else (stems, line.count)].append(line)
-    return [_joined(group) for group in groups.values()]
+    return [_with_leaves(group) for group in groups.values()]
 
 
-def _joined(group: list[Folded]) -> Folded:
+def _with_leaves(group: list[Folded]) -> Folded:
     leaves = [line.cells[0].rpartition(".")[2] for line in group]
     if len(group) == 1:
         return group[0]

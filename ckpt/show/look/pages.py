@@ -1,14 +1,15 @@
-"""Reports as Markdown, for a pull request, and as a page of HTML that needs nothing else.
+"""Reports as Markdown, for a pull request, and as one self-contained page of HTML.
 
-Law: no text of a report is markup, whatever is in it.
+Law: no text of a report acts as markup, whatever it contains.
 """
 
 import html
 import re
+from collections.abc import Sequence
 
 from ckpt.show.look.tables import Report, Table
 
-# A page runs and loads nothing.
+# The page runs no script and loads nothing.
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -34,41 +35,41 @@ th, td {{ padding: .3em 1em .3em 0; text-align: left; vertical-align: top;
 
 
 def markdown(report: Report) -> str:
-    """Tables as GitHub has them."""
+    """Markdown with GitHub's tables."""
     parts = [f"### {_marked(report.answer)}", *map(_markdown_table, report.tables)]
     parts += [_markdown_note(note.strip()) for note in report.notes if note]
     return "\n\n".join(parts)
 
 
 def page(report: Report) -> str:
-    """One page, with its style in it."""
+    """One page of HTML that includes its style."""
     notes = [f"<p>{html.escape(note.strip())}</p>" for note in report.notes if note]
     body = "\n".join([*map(_html_table, report.tables), *notes])
     return _PAGE.format(title=html.escape(report.answer), body=body)
 
 
 def _markdown_table(table: Table) -> str:
+    rows = [[_marked(cell) for cell in row] for row in table.rows]
+    return _tabulated(table, rows, [_marked(head) for head in table.heads], "pipe")
+
+
+def _html_table(table: Table) -> str:
+    return _tabulated(table, table.rows, table.heads, "html")
+
+
+def _tabulated(table: Table, rows: Sequence[Sequence[str]], heads: Sequence[str], form: str) -> str:
     from tabulate import tabulate
 
-    rows = [[_marked(cell) for cell in row] for row in table.rows]
-    heads = [_marked(head) for head in table.heads]
     align = ["right" if head in table.right else "left" for head in table.heads]
-    return tabulate(rows, heads, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return tabulate(rows, heads, tablefmt=form, colalign=align, disable_numparse=True)
 
 
 def _markdown_note(note: str) -> str:
-    """A remark; a command in it is a block of code, in which nothing is markup."""
+    """A remark; a command in it becomes a block of code, in which nothing is markup."""
     text, mark, command = note.partition("  ckpt ")
     return f"{_marked(text)}\n\n    ckpt {command}" if mark else _marked(note)
 
 
-def _html_table(table: Table) -> str:
-    from tabulate import tabulate
-
-    align = ["right" if head in table.right else "left" for head in table.heads]
-    return tabulate(table.rows, table.heads, tablefmt="html", colalign=align, disable_numparse=True)
-
-
 def _marked(text: str) -> str:
-    """Text of which nothing is markup (CommonMark, 2.4: any punctuation may be escaped)."""
+    """Text without active markup (CommonMark, 2.4: any punctuation may be escaped)."""
     return re.sub(r"([\\`*_{}\[\]<>|#~&!])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""How far something is that takes long: a bar on stderr, where that is a terminal."""
+"""A progress bar for slow work, on stderr if that is a terminal."""
 
 import os
 from contextlib import AbstractContextManager
@@ -12,16 +12,16 @@ from ckpt.show.look.words import printable
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-PATIENCE = 1.0  # seconds, after which people want to see something
-INTERVAL = 0.1  # seconds between two looks of it
+PATIENCE = 1.0  # seconds until the bar appears
+INTERVAL = 0.1  # seconds between two updates
 
 
-class Progress(AbstractContextManager["Progress"]):
-    """Called with the bytes done and the bytes in all, now and then; gone when the block ends.
+class ProgressBar(AbstractContextManager["ProgressBar"]):
+    """Shows the bytes done and the total; disappears when the block ends.
 
     Args:
-        terminal: Where it is shown, unless that is quiet, dumb or none.
-        what: What is done, e.g. ``registering big.pt``.
+        terminal: Where the bar is shown, unless it is quiet, dumb or not a terminal.
+        what: The work, e.g. ``registering big.pt``.
     """
 
     def __init__(self, terminal: Terminal, what: str) -> None:
@@ -34,14 +34,14 @@ class Progress(AbstractContextManager["Progress"]):
         self._shown = terminal.err.isatty() and not terminal.quiet and not dumb
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how far it is."""
+        """Update the bar, at most every `INTERVAL`."""
         now = perf_counter()
         if not self._shown or now < self._next:
             return
         if self._bar is None:
             self._bar = self._new_bar(total)
-            self._bar.start_t -= now - self._begin  # the rate is that of the whole
-        self._bar.n, self._bar.total = done, total  # the total of a step that follows is another
+            self._bar.start_t -= now - self._begin  # rate over the whole time
+        self._bar.n, self._bar.total = done, total  # the next step has another total
         self._bar.refresh()
         self._next = now + INTERVAL
 

@@ -1,4 +1,4 @@
-"""Tables, and reports made of them, before it is decided how they are shown."""
+"""Tables, and reports made of them, independent of the output format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,20 +8,26 @@ from ckpt.show.look import terminal
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells are `printable` already.
+    """A table whose cells are `printable` already.
 
     Attributes:
-        heads: One a column.
-        rows: A cell for each head.
-        right: The heads whose columns are aligned to the right.
+        heads: One per column.
+        rows: Lists of one cell per head.
+        right: The heads of right-aligned columns.
     """
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     right: Sequence[str] = ()
 
+    def without_empty_columns(self) -> "Table":
+        """The table with the columns that have a text in some row."""
+        shown = [at for at in range(len(self.heads)) if any(row[at] for row in self.rows)]
+        rows = [[row[at] for at in shown] for row in self.rows]
+        return Table([self.heads[at] for at in shown], rows, self.right)
+
     def lines(self, width: int | None) -> list[str]:
-        """For a terminal so wide, indented by two."""
+        """Lines for a terminal of this width, indented by two."""
         narrower = None if width is None else width - 2
         text = terminal.table(self.rows, self.heads, right=self.right, width=narrower)
         return [f"  {line}" for line in text.splitlines()]
@@ -29,7 +35,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An answer, what it rests on, and what is to be said besides."""
+    """An answer, the tables that explain it, and notes."""
 
     answer: str
     tables: Sequence[Table] = ()

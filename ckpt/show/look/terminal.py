@@ -1,16 +1,15 @@
-"""The terminal: where text goes out, in what its encoding and the person can take."""
+"""The terminal: output in the encoding, width and colour that it supports."""
 
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import TextIO
 
 from ckpt.io.strict_json import plain
 from ckpt.show.look.words import printable
 
-# What stands for a symbol where the terminal's encoding lacks it.
+# Replacements for symbols that the terminal's encoding lacks.
 _ASCII = str.maketrans(
     {
         "·": "-",
@@ -22,14 +21,12 @@ _ASCII = str.maketrans(
         **dict(zip("▁▂▃▄▅▆▇", "_.:-=+*", strict=True)),
     }
 )
-NARROWEST = 16  # columns; a key folded tighter than this is not readable
-# From here on tabulate, which takes 17 µs a row, lays out the widest cells alone.
-_MANY_ROWS = 1000
+NARROWEST = 16  # columns; a key folded into fewer is unreadable
 _COLOURS = {"red": "31", "green": "32", "yellow": "33"}
 
 
 class Terminal:
-    """Results go to `out`, progress and remarks to `err`.
+    """Prints results to `out`, progress and remarks to `err`.
 
     Args:
         out: Usually stdout.
@@ -54,12 +51,12 @@ class Terminal:
         _write(self.out, text)
 
     def remark(self, text: str) -> None:
-        """Say something beside the result, unless it shall be quiet."""
+        """Print a remark, unless quiet."""
         if not self.quiet:
             _write(self.err, text)
 
     def error(self, message: str, hint: str | None = None) -> None:
-        """Say what went wrong in one line, and below it what to do."""
+        """Print an error in one line, and the hint below it."""
         one_line = printable(message)
         _write(self.err, f"{_label('error:', 'red', self.err)} {one_line}")
         if hint:
@@ -70,7 +67,7 @@ class Terminal:
 
     @property
     def width(self) -> int | None:
-        """Columns of the terminal; None in a pipe, where nothing is folded."""
+        """Columns of the terminal; None for a pipe, where nothing is folded."""
         if not self.out.isatty():
             return None
         from shutil import get_terminal_size
@@ -79,7 +76,7 @@ class Terminal:
 
 
 def coloured(stream: TextIO) -> bool:
-    """Whether colour may go to `stream`: a terminal, not a dumb one, and no `NO_COLOR`."""
+    """Whether `stream` takes colour: a terminal that is not dumb, and `NO_COLOR` is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -129,32 +126,5 @@ def table(
         if widths[0] > spare >= NARROWEST:
             folds[0] = spare
 
-    def tabulated(cells: list[list[str]]) -> str:
-        return tabulate(cells, headers, colalign=align, disable_numparse=True, maxcolwidths=folds)
-
-    quick = len(cells) >= _MANY_ROWS and not any(folds) and _is_plain_ascii(cells)
-    text = _by_widest(cells, align, tabulated) if quick else tabulated(cells)
+    text = tabulate(cells, headers, colalign=align, disable_numparse=True, maxcolwidths=folds)
     return "\n".join(line.rstrip() for line in text.splitlines())
-
-
-def _by_widest(
-    cells: list[list[str]], align: list[str], tabulated: Callable[[list[list[str]]], str]
-) -> str:
-    """The table that `tabulated` would make, which is shown each column's widest cell alone.
-
-    Its rule, ``---  -----``, says how wide the columns are.
-    """
-    cells = [[cell.strip() for cell in row] for row in cells]
-    widest = [max(column, key=len) for column in zip(*cells, strict=True)]
-    head, rule, *_ = tabulated([widest]).splitlines()
-    signs = ["" if side == "right" else "-" for side in align]
-    row_format = "  ".join(
-        f"%{sign}{len(dashes)}s" for sign, dashes in zip(signs, rule.split(), strict=True)
-    )
-    return "\n".join([head, rule, *((row_format % tuple(row)).rstrip() for row in cells)])
-
-
-def _is_plain_ascii(cells: list[list[str]]) -> bool:
-    """Whether every character takes one column, and none is a control code."""
-    text = "".join(chain.from_iterable(cells))
-    return text.isascii() and text.isprintable()

@@ -1,10 +1,10 @@
-"""Numbers, sizes and foreign text as people read them."""
+"""Numbers, sizes and foreign text in a form for people."""
 
 import re
 from collections.abc import Mapping, Sequence
 
 # C0 and C1 controls, DEL, line and paragraph separators, surrogates, and the characters
-# that turn the direction of writing (Unicode TR 36, bidirectional text spoofing).
+# that change the writing direction (Unicode TR 36, bidirectional text spoofing).
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
@@ -42,7 +42,7 @@ def shape(dimensions: Sequence[int]) -> str:
 
 
 def metric(name: str, value: float) -> str:
-    """``99.21%`` for an accuracy, six digits for others."""
+    """``99.21%`` for an accuracy, six digits for other metrics."""
     return f"{value:.2%}" if name == "accuracy" else f"{value:.6g}"
 
 

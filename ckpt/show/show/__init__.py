@@ -1,4 +1,4 @@
-"""One checkpoint, version or definition: `ckpt show`."""
+"""`ckpt show`: one checkpoint, version or definition."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,19 @@ from ckpt.tensors import TensorEntry
 if TYPE_CHECKING:
     from ckpt.ops.show.deep import Deep
 
-LONG_VALUE = 100  # characters; --json has the whole
+LONG_VALUE = 100  # characters; --json shows all
 
 
 def shown_text(shown: Shown, *, width: int | None) -> str:
-    """First what it is, then where it comes from, then its tensors."""
+    """Name, origin and tensors, then the rest."""
     parts = [head_text(shown), _tensors(shown, width=width)]
     if shown.rest:
-        parts.append("\n".join(["non-tensor part:", *_listed(shown.rest)]))
+        parts.append("\n".join(["non-tensor part:", *_record_lines(shown.rest)]))
     return "\n\n".join(parts)
 
 
 def head_text(shown: Shown) -> str:
-    """What it is and what it holds in all; of a version where it comes from."""
+    """Name, container and totals; for a version also its origin."""
     container, totals = list(_container(shown)), " · ".join(_totals(shown))
     lines = [f"{printable(shown.name)}  {' · '.join(container) or totals}"]
     if container:
@@ -59,28 +59,28 @@ def _totals(shown: Shown) -> Iterator[str]:
         one = len(shown.ties) == 1
         share = "shares bytes with another" if one else "share bytes with others"
         yield f"{count(len(shown.ties), 'key')} {share}"
-    expanded = sum(map(_is_expanded, (each for each in shown.entries if each.stride is not None)))
+    expanded = sum(entry.stride is not None and _is_expanded(entry) for entry in shown.entries)
     if expanded:
         yield f"{count(expanded, 'expanded view')}"
 
 
 def _findings(deep: "Deep") -> Iterator[str]:
     if deep.objects is not None:
-        yield f"{count(deep.objects, 'object')} as registered"
+        yield f"{count(deep.objects, 'object')} intact"
     elif not deep.sums:
-        yield "no CRC in file"
+        yield "no checksums in the file"
     else:
-        yield f"{count(deep.sums, 'CRC-32 sum')} right"
+        yield f"{count(deep.sums, 'CRC-32 checksum')} correct"
         if deep.sums_absent:
-            yield f"no CRC in file for {count(deep.sums_absent, 'record')}"
+            yield f"{count(deep.sums_absent, 'record')} without a checksum"
     for name in ("NaN", "Inf"):
-        found = [getattr(each, name.lower()) or 0 for each in deep.tensors.values()]
+        found = [getattr(tensor, name.lower()) or 0 for tensor in deep.tensors.values()]
         keys = count(sum(map(bool, found)), "key")
         yield f"{sum(found):,} {name} in {keys}" if any(found) else f"no {name}"
 
 
 def _tensors(shown: Shown, *, width: int | None) -> str:
-    """A table; columns that would be empty are left out."""
+    """A table, without empty columns."""
     deep, ties = shown.deep, shown.ties
     headers = ["key", "shape", "dtype", "size"]
     rows = [
@@ -94,19 +94,19 @@ def _tensors(shown: Shown, *, width: int | None) -> str:
     if deep is not None:
         examined = [deep.tensors[entry.key] for entry in shown.entries]
         for name in ("nan", "inf"):
-            found = [getattr(each, name) for each in examined]
+            found = [getattr(tensor, name) for tensor in examined]
             if any(found):
                 headers.append(name)
                 for row, number in zip(rows, found, strict=True):
                     row.append("" if number is None else f"{number:,}")
         headers.append("digest")
-        for row, each in zip(rows, examined, strict=True):
-            row.append(digest.short(each.digest))
+        for row, tensor in zip(rows, examined, strict=True):
+            row.append(digest.short(tensor.digest))
     return table(rows, headers, right=["size", "nan", "inf"], width=width)
 
 
 def _note(entry: TensorEntry, ties: Mapping[str, str]) -> str:
-    """How the bytes lie, if not as a tensor of their own."""
+    """Whether the tensor is a view, and with which key it is tied."""
     words = []
     if entry.stride is not None:
         words.append("expanded" if _is_expanded(entry) else "strided")
@@ -116,7 +116,7 @@ def _note(entry: TensorEntry, ties: Mapping[str, str]) -> str:
 
 
 def _is_expanded(entry: TensorEntry) -> bool:
-    """Whether it has more elements than lie between its first and its last."""
+    """Whether several of its elements share one place in memory."""
     steps = zip(entry.shape, entry.stride or (), strict=True)
     return entry.numel > 1 + sum((number - 1) * step for number, step in steps)
 
@@ -131,19 +131,19 @@ def _origin(shown: Shown) -> Iterator[str]:
         yield f"  tags      {', '.join(shown.tags)}"
     yield f"  made by   {printable(version.made_by)}, {version.created}"
     if version.renumbered:
-        yield f"  was       {printable(version.renumbered)}, before a merge gave it another number"
+        yield f"  was       {printable(version.renumbered)}, until a merge renumbered it"
     if version.metrics:
         yield f"  metrics   {metrics(version.metrics)}"
     if version.message:
         yield f"  message   {printable(version.message)}"
     yield f"  manifest  {version.manifest}"
-    yield f"  file      {version.file or 'not put together yet (a rename): ckpt export does it'}"
+    yield f"  file      {version.file or 'not built yet (a rename); ckpt export builds it'}"
     record = shown.record or {}
     shown_already = ("model", "metrics", "message", "made_by", "created")
-    yield from _listed({key: record[key] for key in record if key not in shown_already})
+    yield from _record_lines({key: record[key] for key in record if key not in shown_already})
 
 
-def _listed(values: Mapping[str, Any]) -> Iterator[str]:
+def _record_lines(values: Mapping[str, Any]) -> Iterator[str]:
     wide = max(map(len, map(printable, values)), default=0)
     for key, value in values.items():
         text = printable(_brief(value))
@@ -155,7 +155,7 @@ def _brief(value: object) -> str:
     if isinstance(value, Mapping) and tensors:
         text = count(tensors, "tensor")
     elif isinstance(value, Mapping):
-        text = ", ".join(f"{key or repr(key)} {_brief(each)}" for key, each in value.items())
+        text = ", ".join(f"{key or repr(key)} {_brief(inner)}" for key, inner in value.items())
     elif isinstance(value, list | tuple):
         text = f"[{', '.join(map(_brief, value))}]"
     else:
@@ -164,11 +164,11 @@ def _brief(value: object) -> str:
 
 
 def _tensors_alone(value: object) -> int | None:
-    """How many tensors stand there, if there is nothing else; another state_dict, mostly."""
+    """Number of tensors in a mapping that holds nothing else, mostly another state_dict."""
     if not isinstance(value, Mapping):
         return 1 if value == A_TENSOR else None
-    found = [_tensors_alone(each) for each in value.values()]
-    return None if None in found else sum(each or 0 for each in found)
+    found = [_tensors_alone(inner) for inner in value.values()]
+    return None if None in found else sum(number or 0 for number in found)
 
 
 def shown_data(shown: Shown) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def shown_data(shown: Shown) -> dict[str, Any]:
 
 
 def head_data(shown: Shown) -> dict[str, Any]:
-    """What it is and what it holds in all, for JSON."""
+    """Name, container and totals, for JSON."""
     totals = shown.totals()
     deep = shown.deep
     return {
@@ -199,7 +199,7 @@ def head_data(shown: Shown) -> dict[str, Any]:
 
 
 def tail_data(shown: Shown) -> dict[str, Any]:
-    """What is beside the tensors, for JSON."""
+    """Everything but the tensors, for JSON."""
     return {
         "rest": shown.rest,
         "version": version_data(shown.version, shown.aliases, shown.tags)

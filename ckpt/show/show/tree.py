@@ -1,8 +1,8 @@
-"""The modules of a checkpoint as a tree: `ckpt show --tree`.
+"""`ckpt show --tree`: the modules of a checkpoint as a tree.
 
-A key's module is what stands before its last dot. Numbered modules beside each other that hold
-the same are one line, `layers.{0..11}  12 ×`; the numbers of a line are those of all that it
-stands for, so that they add up. A module that holds nothing but one other shares its line.
+A key's module is the part before its last dot. Adjacent numbered modules with equal contents are
+one line, `layers.{0..11}  12 ×`, with the totals of all of them, so that the lines add up. A
+module that holds only one other module shares its line.
 """
 
 import re
@@ -11,30 +11,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckpt.ops.show import Shown
+from ckpt.show.look.terminal import NARROWEST
 from ckpt.show.look.words import printable, size
 from ckpt.show.show import head_data, head_text, tail_data
 from ckpt.tensors import TensorEntry
 
-# Deeper modules are not parted further: no model is that deep, and a hostile key may be.
+# Deeper modules are not split further: no model is that deep, but a hostile key may be.
 DEPTH_LIMIT = 64
-NARROWEST = 16  # columns to which a name is cut at most
 _HEADERS = ("module", "keys", "elements", "size")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # an index; `01` is a name
 
-Row = tuple[str, str, str, str]
+TreeRow = tuple[str, str, str, str]
 
 
 @dataclass(slots=True)
 class Module:
-    """One module, with all that is in it; equal to what holds the same under another name.
+    """One module and all inside it; equal to a module of equal contents and another name.
 
     Attributes:
-        name: Its last part, ``attn``; may be empty, for a key may be ``a..b``.
-        keys: How many, those of the modules in it included; so are the next two.
-        elements: Of all their tensors.
-        nbytes: Likewise.
-        own: What it holds itself: last part of the key, dtype and shape.
-        modules: By name, in the order of the file.
+        name: Its last part, ``attn``; empty in a key like ``a..b``.
+        keys: How many keys it has; this and the next two include the modules inside.
+        elements: Of all tensors.
+        nbytes: Of all tensors.
+        own: The last part, dtype and shape of each of its own keys.
+        modules: The modules inside by name, in file order.
     """
 
     name: str = field(compare=False)
@@ -45,14 +45,14 @@ class Module:
     modules: "dict[str, Module]" = field(default_factory=dict)
 
     def add(self, entry: TensorEntry) -> None:
-        """Count one key of this module or of one in it."""
+        """Count one key of this module or of a module inside."""
         self.keys += 1
         self.elements += entry.numel
         self.nbytes += entry.nbytes
 
 
 def module_tree(entries: Sequence[TensorEntry]) -> Module:
-    """The root, which has no name; its keys have no dot."""
+    """The root module; its own keys have no dot."""
     root = Module("")
     for entry in entries:
         path, dot, leaf = entry.key.rpartition(".")
@@ -75,16 +75,16 @@ def tree_text(shown: Shown, *, width: int | None) -> str:
             0,
             _row(
                 "(no module)",
-                root.keys - sum(each.keys for each in inner),
-                root.elements - sum(each.elements for each in inner),
-                root.nbytes - sum(each.nbytes for each in inner),
+                root.keys - sum(module.keys for module in inner),
+                root.elements - sum(module.elements for module in inner),
+                root.nbytes - sum(module.nbytes for module in inner),
             ),
         )
     return f"{head_text(shown)}\n\n{_columns(rows, width)}"
 
 
 def tree_data(shown: Shown) -> dict[str, Any]:
-    """The same for JSON, where every module stands by itself."""
+    """The same for JSON, without folding."""
     modules = _data(module_tree(shown.entries))["modules"]
     return {**head_data(shown), "modules": modules, **tail_data(shown)}
 
@@ -95,22 +95,22 @@ def _data(module: Module) -> dict[str, Any]:
         "keys": module.keys,
         "elements": module.elements,
         "size": module.nbytes,
-        "modules": [_data(each) for each in module.modules.values()],
+        "modules": [_data(inner) for inner in module.modules.values()],
     }
 
 
 @dataclass(slots=True)
 class _Line:
-    """Modules that hold the same: what to call them, the first of them, and how many they are."""
+    """Modules of equal contents: their common name, the first of them, and their number."""
 
     name: str
     module: Module
     count: int = 1
 
 
-def _rows(module: Module, *, depth: int, times: int) -> Iterator[Row]:
-    """What stands below a module that itself stands for `times` modules."""
-    for line in map(_joined, _folded(module)):
+def _rows(module: Module, *, depth: int, times: int) -> Iterator[TreeRow]:
+    """The lines below a module that represents `times` modules."""
+    for line in map(_with_only_child, _folded(module)):
         inner, total = line.module, times * line.count
         many = f"  {line.count:,} ×" if line.count > 1 else ""
         name = "  " * depth + line.name + many
@@ -118,12 +118,12 @@ def _rows(module: Module, *, depth: int, times: int) -> Iterator[Row]:
         yield from _rows(inner, depth=depth + 1, times=total)
 
 
-def _row(name: str, keys: int, elements: int, nbytes: int) -> Row:
+def _row(name: str, keys: int, elements: int, nbytes: int) -> TreeRow:
     return name, f"{keys:,}", f"{elements:,}", size(nbytes)
 
 
-def _joined(line: _Line) -> _Line:
-    """With the lines below it as long as there is but one, and no key beside it."""
+def _with_only_child(line: _Line) -> _Line:
+    """The line, extended by the line below it as long as there is only one and no key."""
     while not line.module.own:
         below = _folded(line.module)
         if len(below) != 1:
@@ -134,7 +134,7 @@ def _joined(line: _Line) -> _Line:
 
 
 def _folded(module: Module) -> list[_Line]:
-    """A line for each module in it; one for those whose numbers follow each other, if alike."""
+    """A line for each module inside; consecutive numbers of equal contents share one."""
     lines: list[_Line] = []
     first = last = -2  # the numbers of the last line
     for inner in _ordered(module):
@@ -151,25 +151,28 @@ def _folded(module: Module) -> list[_Line]:
 
 
 def _ordered(module: Module) -> Iterator[Module]:
-    """In the order of the file, but numbers by their value: some writers sort them as text."""
+    """In file order, but numbers by value: some writers sort them as text."""
     numbered = [name for name in module.modules if _NUMBER.fullmatch(name)]
     by_value = iter(sorted(numbered, key=int))
     for name in module.modules:
         yield module.modules[next(by_value) if _NUMBER.fullmatch(name) else name]
 
 
-def _columns(rows: Sequence[Row], width: int | None) -> str:
-    """A table whose first column keeps its indentation, and is cut where the terminal ends."""
+def _columns(rows: Sequence[TreeRow], width: int | None) -> str:
+    """A table whose first column is truncated to the terminal and keeps its indentation.
+
+    tabulate 0.9 would strip that.
+    """
     columns = list(zip(_HEADERS, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     if width is not None:
         spare = width - sum(widths[1:]) - 2 * len(widths[1:])
         widths[0] = min(widths[0], max(spare, NARROWEST))
     rules = tuple("-" * each for each in widths)
-    return "\n".join(_line(row, widths) for row in (_HEADERS, rules, *rows))
+    return "\n".join(_columns_of(row, widths) for row in (_HEADERS, rules, *rows))
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+def _columns_of(row: Sequence[str], widths: Sequence[int]) -> str:
     name, *numbers = row
     if len(name) > widths[0]:
         name = name[: widths[0] - 1] + "…"

@@ -1,7 +1,7 @@
 """The arrays of an ``.npz`` file, read without pickle and within bounds.
 
-Law: memory is bounded by the size of the file: an array is read only if its header, its place
-in the archive and its proportion to the file agree. Headers and values are read by numpy.
+Law: memory is bounded by the size of the file: an array is read only if its header, its size in
+the archive and its ratio to the file agree. numpy reads headers and values.
 """
 
 import zipfile
@@ -18,7 +18,7 @@ from ckpt.errors import DatasetError
 
 Array = np.ndarray[Any, Any]
 
-# DEFLATE reaches 1,032 to 1; images reach 100 to 1 only where there is nothing on them.
+# DEFLATE reaches 1,032 to 1; images reach 100 to 1 only if they are blank.
 _RATIO_LIMIT = 100
 _FREE_BYTES = 64 << 20
 _HEADERS: dict[tuple[int, int], Callable[[Any], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
@@ -40,13 +40,13 @@ class ArrayFile:
         return [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
 
     def read(self, key: str, *, kinds: str, expected: str, hint: str | None = None) -> Array:
-        """One array.
+        """Read one array.
 
         Args:
             key: One of `keys`.
-            kinds: What numpy's `dtype.kind` may be, or a whole `dtype.str`.
-            expected: How to say that to people.
-            hint: What to do where it is something else.
+            kinds: The allowed values of numpy's `dtype.kind`, or a whole `dtype.str`.
+            expected: The same in words.
+            hint: For the error about another type.
 
         Raises:
             DatasetError: It is damaged, of another type or larger than the file can hold.
@@ -63,7 +63,9 @@ class ArrayFile:
                     f"{self.path}: {key} holds {found}, expected {expected}", hint=hint
                 )
             if promised != info.file_size:
-                raise ValueError(f"{promised:,} bytes promised, {info.file_size:,} are there")
+                raise ValueError(
+                    f"header promises {promised:,} bytes, the file holds {info.file_size:,}"
+                )
             with self._archive.open(info) as stream:
                 array: Array = np.lib.format.read_array(stream, allow_pickle=False)
                 return np.asarray(array, order="C")
@@ -72,8 +74,8 @@ class ArrayFile:
         packed = min(info.compress_size, self.path.stat().st_size)
         if info.file_size > max(_FREE_BYTES, _RATIO_LIMIT * packed):
             raise DatasetError(
-                f"{self.path}: {key}: {packed:,} bytes that would become {info.file_size:,}",
-                hint="numpy.savez  writes them uncompressed",
+                f"{self.path}: {key}: {packed:,} bytes would unpack to {info.file_size:,}",
+                hint="numpy.savez  writes uncompressed arrays",
             )
 
     @contextmanager
@@ -88,10 +90,10 @@ class ArrayFile:
 
 @contextmanager
 def open_arrays(path: Path) -> Iterator[ArrayFile]:
-    """The arrays of a file.
+    """Open the arrays of a file.
 
     Raises:
-        DatasetError: It is no zip archive.
+        DatasetError: It is not a zip archive.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -109,6 +111,6 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def _damaged(what: str, error: Exception) -> DatasetError:
+def _damaged(where: str, error: Exception) -> DatasetError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return DatasetError(f"{what}: damaged: {reason}", hint="write or fetch the file again")
+    return DatasetError(f"{where}: damaged: {reason}", hint="write or fetch the file again")

@@ -1,13 +1,13 @@
 """Datasets as resident tensors, and where to look for them.
 
-A dataset is two splits of images of one size with a label each. Which module reads which
-is a table; each is imported when asked for. What is no name of the table is a path.
+A dataset is two splits of images of one size with a label each. A table names the module that
+reads it, imported when it is needed; a name that is not in the table is a path.
 """
 
 import hashlib
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from ckpt.errors import DatasetError, UsageError
-from ckpt.train.data.download import Loading
+from ckpt.train.watch.events import Callback, Note, ignore
 
-Note = Callable[[str], None]
 _READERS = {
     "mnist": "ckpt.train.data.mnist",
     "fashion-mnist": "ckpt.train.data.mnist",
@@ -29,7 +28,7 @@ _FOLDERS, _ARRAYS = "ckpt.train.data.folder", "ckpt.train.data.npz"
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class Samples:
     """Images ``(n, c, h, w)`` uint8 and labels ``(n,)``, whole numbers from 0."""
 
     images: Tensor = field(repr=False)
@@ -38,32 +37,34 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, chosen: Tensor | slice) -> tuple[Tensor, Tensor]:
+        return self.images[chosen], self.labels[chosen]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     """A dataset in memory.
 
     Attributes:
-        name: As in the recipe, never ``auto``; of people's own data ``folder`` or ``npz``.
-        title: As people call it.
+        name: As in the recipe, never ``auto``; ``folder`` or ``npz`` for one's own data.
+        title: E.g. ``Fashion-MNIST``.
         found: How it was found: ``--dataset``, ``--data-dir``, ``CKPT_DATA``, ``cache``,
-            ``download`` or ``scikit-learn``; goes into records, where a folder's name would
-            not belong.
-        where: The folder, for people, with the home folder as ``~``.
-        classes: How many there are; every label is below it.
-        mean: Of the training pixels taken as [0, 1], for each channel.
-        std: Likewise.
-        test_from: Which images are the test's: ``published``, ``every fifth``, or where they
-            stand.
-        class_names: By label; empty where labels have no names.
+            ``download`` or ``scikit-learn``; goes into records, which hold no folder names.
+        where: The folder, with the home folder as ``~``.
+        classes: Their number; every label is below it.
+        mean: Of the training pixels taken as [0, 1], by channel.
+        std: Standard deviation of the same.
+        test_from: Origin of the test images: ``published``, ``every fifth``, or their folder or
+            array.
+        class_names: By label; empty if labels have no names.
     """
 
     name: str
     title: str
     found: str
     where: str
-    train: Split
-    test: Split
+    train: Samples
+    test: Samples
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -96,53 +97,46 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a reader is asked for.
+    """The dataset that a reader is to load.
 
     Attributes:
-        name: Of the table, or a path.
-        data_dir: Looked into before ``CKPT_DATA`` and the cache.
-        image_size: Height and width that a folder's images are brought to; 0 for their own.
-        note: Takes one plain line.
-        loading: Told of what takes a while.
+        name: In the table, or a path.
+        data_dir: Searched before ``CKPT_DATA`` and the cache.
+        image_size: Height and width to resize a folder's images to; 0 keeps theirs.
+        callback: Gets `Note` and `Loading`.
     """
 
     name: str
     data_dir: Path | None
     image_size: int
-    note: Note
-    loading: Loading
+    callback: Callback
 
 
 def load_dataset(
-    name: str,
-    *,
-    data_dir: Path | None,
-    note: Note,
-    image_size: int = 0,
-    loading: Loading = lambda *_: None,
+    name: str, *, data_dir: Path | None = None, image_size: int = 0, callback: Callback = ignore
 ) -> Dataset:
     """Bring a dataset into memory.
 
     Args:
-        name: As in the recipe. ``auto`` is MNIST, or scikit-learn's digits where there are
-            no files of MNIST and none can be downloaded; `note` is told so.
-        data_dir: See `Wanted`, and so for the others.
-        note: Likewise.
-        image_size: Likewise.
-        loading: Likewise.
+        name: As in the recipe. ``auto`` is MNIST, or with a `Note` scikit-learn's digits if MNIST
+            has no files here and cannot be downloaded.
+        data_dir: See `Wanted`.
+        image_size: See `Wanted`.
+        callback: See `Wanted`.
 
     Raises:
-        DatasetError: It is not to be had, or damaged; damaged files of MNIST are an error
-            for ``auto`` too, never a reason to train on something else.
-        UsageError: `image_size` is for a folder of images alone.
+        DatasetError: It is not available, or damaged; damaged files of MNIST are an error for
+            ``auto`` too, never a reason to train on something else.
+        UsageError: `image_size` is not 0, and the dataset is not a folder of images.
     """
-    wanted = Wanted(name=name, data_dir=data_dir, image_size=image_size, note=note, loading=loading)
+    wanted = Wanted(name=name, data_dir=data_dir, image_size=image_size, callback=callback)
     if name != "auto":
         return _read(wanted)
     try:
         return _read(replace(wanted, name="mnist"))
     except AbsentError as error:
-        note(f"{error}; training on scikit-learn's 1,797 handwritten digits instead")
+        text = f"{error}; training on scikit-learn's 1,797 handwritten digits instead"
+        callback(Note(text))
         return _read(replace(wanted, name="digits"))
 
 
@@ -151,7 +145,7 @@ def _read(wanted: Wanted) -> Dataset:
     if wanted.image_size and module != _FOLDERS:
         raise UsageError(
             f"image-size is {wanted.image_size}, expected 0 with {wanted.name}",
-            hint="only images of a folder are brought to another size",
+            hint="only the images of a folder can be resized",
         )
     dataset: Dataset = importlib.import_module(module).read(wanted)
     return dataset
@@ -164,20 +158,20 @@ def _reader_of(path: Path) -> str:
         raise DatasetError(f"{path}: no such file or folder")
     if path.suffix.lower() == ".npz":
         return _ARRAYS
-    raise DatasetError(f"{path}: neither a folder of images nor an .npz file")
+    raise DatasetError(f"{path}: expected a folder of images or an .npz file")
 
 
 def every_fifth(count: int) -> Tensor:
-    """Which of so many images are the test's where nothing else says it: ``(count,)`` bool."""
+    """The default choice of test images among `count`: ``(count,)`` bool."""
     return torch.arange(count) % 5 == 0
 
 
 class AbsentError(DatasetError):
-    """A dataset is in none of the places, and cannot be downloaded."""
+    """A dataset is not on this machine, and cannot be downloaded."""
 
 
 def places(data_dir: Path | None) -> Iterator[tuple[str, Path]]:
-    """Where datasets may lie, with what each place is called, in the order of looking."""
+    """The folders to search for datasets, in order, each after its name."""
     if data_dir is not None:
         yield "--data-dir", data_dir
     if environment := os.environ.get("CKPT_DATA"):
@@ -188,13 +182,13 @@ def places(data_dir: Path | None) -> Iterator[tuple[str, Path]]:
 def cache_folder() -> Path:
     """``$XDG_CACHE_HOME/ckpt``, by default ``~/.cache/ckpt``; it need not exist.
 
-    Source: XDG Base Directory Specification, which has relative paths ignored.
+    Source: XDG Base Directory Specification; it ignores relative paths.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "ckpt"
 
 
-def for_people(folder: Path) -> str:
-    """A folder's name with the home folder as ``~``."""
+def short_path(folder: Path) -> str:
+    """A path with the home folder as ``~``."""
     home = Path("~").expanduser()
     return str("~" / folder.relative_to(home)) if folder.is_relative_to(home) else str(folder)

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from ckpt.train.data.dataset import Dataset, Split, Wanted, every_fifth
+from ckpt.train.data.dataset import Dataset, Samples, Wanted, every_fifth
 from ckpt.train.data.normalisation import mean_and_std
 
 
 def read(wanted: Wanted) -> Dataset:
-    """The digits; they come with scikit-learn, so no folder is looked into.
+    """Read the digits from scikit-learn's package.
 
-    Every fifth scan from the first on is a test image: 360 of them, 1,437 to train on. The
-    same writer's scans stand in both parts, so the score says less than MNIST's.
+    Every fifth scan from the first on is a test image: 360 of them, 1,437 to train on. Both parts
+    have scans of the same writers, so the score means less than MNIST's.
     """
     from sklearn.datasets import load_digits
 
@@ -24,7 +24,7 @@ def read(wanted: Wanted) -> Dataset:
     images = enlarge(torch.from_numpy(scans).float().view(-1, 8, 8))  # (1797, 1, 28, 28) uint8
     labels = torch.from_numpy(targets).to(torch.uint8)  # (1797,)
     held_out = every_fifth(len(labels))
-    train = Split(images[~held_out], labels[~held_out])
+    train = Samples(images[~held_out], labels[~held_out])
     mean, std = mean_and_std(train.images)
     return Dataset(
         name=wanted.name,
@@ -32,7 +32,7 @@ def read(wanted: Wanted) -> Dataset:
         found="scikit-learn",
         where="scikit-learn",
         train=train,
-        test=Split(images[held_out], labels[held_out]),
+        test=Samples(images[held_out], labels[held_out]),
         classes=10,
         mean=mean,
         std=std,
@@ -41,7 +41,7 @@ def read(wanted: Wanted) -> Dataset:
 
 
 def enlarge(scans: Tensor) -> Tensor:
-    """Bring ``(n, 8, 8)`` values 0 to 16 to ``(n, 1, 28, 28)`` uint8, laid out as MNIST is.
+    """Enlarge ``(n, 8, 8)`` values 0 to 16 to ``(n, 1, 28, 28)`` uint8 with MNIST's layout.
 
     Bilinear to 20x20 with half-pixel centres (``align_corners=False``), values times
     255/16 and rounded to even, and a border of 4 zeros, as in MNIST, whose digits fill

@@ -1,8 +1,8 @@
-"""Downloads: gzip archives whose size and SHA-256 are known before they are fetched.
+"""Downloads: gzip archives with pinned size and SHA-256.
 
 Law: a file gets its name only if its bytes have the pinned digest, and a folder only when all
-its files are there. What an interruption leaves are ``.part`` files, which the next attempt
-goes on with, by HTTP's Range (RFC 9110, 14); never are more bytes taken than are pinned.
+its files are there. An interruption leaves ``.part`` files, which the next attempt resumes by
+HTTP's Range (RFC 9110, 14); it never reads more bytes than the pinned size.
 """
 
 import contextlib
@@ -11,30 +11,29 @@ import http.client
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-# Told of what takes a while: what it is, how much is done, of how much, and the unit.
-Loading = Callable[[str, int, int, str], None]
+from ckpt.train.watch.events import Callback, Loading, Note
 
-SECONDS = 15.0  # without an answer, or without a byte of it
-_ATTEMPTS = 5  # at one mirror that breaks off
+SECONDS = 15.0  # until an answer, or its next byte
+_ATTEMPTS = 5  # at one mirror that keeps breaking off
 _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Archive:
-    """A gzip file that is to be fetched.
+class PublishedFile:
+    """A gzip file to download.
 
     Attributes:
-        name: Of the file, at every mirror.
+        name: Of the file, on every mirror.
         nbytes: Its size.
-        sha256: 64 hex digits; there is no archive without.
-        unpacked: Size of what it holds.
+        sha256: 64 hex digits.
+        unpacked: Size of its content.
     """
 
     name: str
@@ -44,13 +43,13 @@ class Archive:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"{self.name}: no SHA-256, and nothing is fetched without one")
+            raise ValueError(f"{self.name}: not a SHA-256: {self.sha256!r:.80}")
 
     def unpack(self, path: Path) -> bytes:
-        """What the archive at `path` holds.
+        """The content of the archive at `path`.
 
         Raises:
-            NotPublishedError: It is another file.
+            NotPublishedError: The file has another size or digest.
         """
         with path.open("rb") as file:
             packed = file.read(self.nbytes + 1)
@@ -63,63 +62,61 @@ class Archive:
 
 
 class NotPublishedError(Exception):
-    """A file is not the archive it should be; says what was found against what was expected."""
+    """A file is not the published archive; has what was found against what was expected."""
 
 
 class DownloadError(Exception):
-    """No mirror gives an archive; says of each why."""
+    """No mirror has an archive; has a reason for each."""
 
 
 def fetch(
-    archives: Iterable[Archive],
+    archives: Iterable[PublishedFile],
     mirrors: Sequence[str],
     folder: Path,
     *,
-    note: Callable[[str], None],
-    loading: Loading,
+    callback: Callback,
 ) -> None:
-    """Have all archives in ``raw`` of `folder`, which appears when they are whole.
+    """Download archives into ``raw`` of `folder`, which appears when they are complete.
 
-    Processes that want the same folder at the same time fetch it once.
+    Processes that want the same folder at the same time download it once.
 
     Args:
-        archives: What to fetch.
-        mirrors: Beginnings of URLs; each is tried where the one before does not serve.
-        folder: Made here; the folders above it too.
-        note: Takes one plain line.
-        loading: Told how it goes, in bytes.
+        archives: The files.
+        mirrors: Beginnings of URLs, tried in order.
+        folder: Created here, with its parents.
+        callback: Gets `Note` and `Loading`, in bytes.
 
     Raises:
-        DownloadError: No mirror gives one of them.
+        DownloadError: No mirror has one of them.
         OSError: The folder cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.part")
     raw = unfinished / "raw"
-    with _alone(folder.with_name(f".{folder.name}.lock"), note):
+    with _locked(folder.with_name(f".{folder.name}.lock"), callback):
         if all((folder / "raw" / archive.name).is_file() for archive in archives):
             return  # another process was faster
         raw.mkdir(parents=True, exist_ok=True)
         try:
             for archive in archives:
-                _fetch(archive, mirrors, raw, loading)
+                _fetch(archive, mirrors, raw, callback)
             unfinished.rename(folder)
         finally:
-            with contextlib.suppress(OSError):  # there is something to go on with, or it is renamed
+            with contextlib.suppress(OSError):  # they hold a part to resume, or were renamed
                 raw.rmdir()
                 unfinished.rmdir()
 
 
 @contextlib.contextmanager
-def _alone(path: Path, note: Callable[[str], None]) -> Iterator[None]:
-    """Wait for other processes that fetch the same."""
+def _locked(path: Path, callback: Callback) -> Iterator[None]:
+    """Wait for other processes that download the same."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        note("another process is fetching it; waiting for that")
+        callback(Note("another process is downloading it; waiting for that"))
         lock.acquire()
     try:
         yield
@@ -127,7 +124,9 @@ def _alone(path: Path, note: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
-def _fetch(archive: Archive, mirrors: Sequence[str], folder: Path, loading: Loading) -> None:
+def _fetch(
+    archive: PublishedFile, mirrors: Sequence[str], folder: Path, callback: Callback
+) -> None:
     path = folder / archive.name
     if path.is_file():
         return
@@ -135,7 +134,7 @@ def _fetch(archive: Archive, mirrors: Sequence[str], folder: Path, loading: Load
     tried = []
     for mirror in mirrors:
         try:
-            _complete(part, mirror + archive.name, archive, loading)
+            _complete(part, mirror + archive.name, archive, callback)
         except (OSError, ValueError, http.client.HTTPException, _UnfitError) as error:
             tried.append(f"{urlsplit(mirror).hostname}: {_reason(error)}")
         else:
@@ -145,15 +144,15 @@ def _fetch(archive: Archive, mirrors: Sequence[str], folder: Path, loading: Load
 
 
 class _UnfitError(Exception):
-    """A mirror does not give what is published."""
+    """A mirror sends something else than the published archive."""
 
 
-def _complete(part: Path, url: str, archive: Archive, loading: Loading) -> None:
-    """Go on with `part` until it is the archive."""
+def _complete(part: Path, url: str, archive: PublishedFile, callback: Callback) -> None:
+    """Append to `part` until it is the archive."""
     for _ in range(_ATTEMPTS):
         begun = _size(part)
         if begun < archive.nbytes:
-            _receive(part, url, archive, loading)
+            _receive(part, url, archive, callback)
             if _size(part) == begun:
                 break
         if _size(part) < archive.nbytes:
@@ -161,13 +160,13 @@ def _complete(part: Path, url: str, archive: Archive, loading: Loading) -> None:
         if _sha256(part) == archive.sha256:
             return
         part.unlink()
-        if not begun:  # else the wrong bytes may be those of another mirror: once more, whole
-            raise _UnfitError("gives another file")
+        if not begun:  # else the wrong bytes may come from another mirror: try again from 0
+            raise _UnfitError("sends another file")
     raise _UnfitError(f"breaks off after {_size(part):,} of {archive.nbytes:,} bytes")
 
 
-def _receive(part: Path, url: str, archive: Archive, loading: Loading) -> None:
-    """Ask for what is missing, and keep what comes."""
+def _receive(part: Path, url: str, archive: PublishedFile, callback: Callback) -> None:
+    """Request the missing bytes, and keep those that arrive."""
     begun = _size(part)
     asked = {"Range": f"bytes={begun}-"} if begun else {}
     try:
@@ -182,26 +181,28 @@ def _receive(part: Path, url: str, archive: Archive, loading: Loading) -> None:
             while at < archive.nbytes and (chunk := _chunk(answer, archive.nbytes - at)):
                 out.write(chunk)
                 at += len(chunk)
-                loading(archive.name, at, archive.nbytes, "B")
+                callback(Loading(archive.name, at, archive.nbytes, "B"))
             out.flush()
             os.fsync(out.fileno())
 
 
-def _first_byte(answer: http.client.HTTPResponse, begun: int, archive: Archive) -> int:
-    """Where the body begins: where it was asked to, or at 0 if the server knows no ranges."""
+def _first_byte(answer: http.client.HTTPResponse, begun: int, archive: PublishedFile) -> int:
+    """Where the body begins: as requested, or at 0 if the server does not support ranges."""
     if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
         given = answer.headers.get("Content-Range", "")
         if not given.startswith(f"bytes {begun}-"):
-            raise _UnfitError(f"gives {given or 'some range'!r:.60}, not from byte {begun:,}")
+            raise _UnfitError(
+                f"sends {given or 'some range'!r:.60}, expected byte {begun:,} and after"
+            )
         return begun
     length = answer.headers.get("Content-Length", str(archive.nbytes))
     if length != str(archive.nbytes):
-        raise _UnfitError(f"gives {length:.20} bytes, expected {archive.nbytes:,}")
+        raise _UnfitError(f"sends {length:.20} bytes, expected {archive.nbytes:,}")
     return 0
 
 
 def _chunk(answer: http.client.HTTPResponse, nbytes: int) -> bytes:
-    """The next bytes; none where the connection breaks off."""
+    """The next bytes; none if the connection breaks off."""
     try:
         return answer.read1(min(_CHUNK, nbytes))
     except (OSError, http.client.HTTPException):
@@ -218,6 +219,6 @@ def _sha256(path: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """In a few words, without urllib's brackets."""
+    """The reason for an error in a few words, without urllib's brackets."""
     cause = error.reason if type(error) is URLError else error
     return str(getattr(cause, "strerror", None) or cause or type(cause).__name__)

@@ -1,8 +1,8 @@
 """Folders of images by class: ``FOLDER/CLASS/*.png``, as torchvision's ImageFolder has them.
 
-Where FOLDER holds the folders ``train`` and ``test`` (or ``val``), these hold the classes and
-are the splits; else every fifth image of each class is the test's. Law: the label of an image
-and its place are decided by names alone, sorted as text, whatever the disk's order.
+If FOLDER holds the folders ``train`` and ``test`` (or ``val``), they hold the classes and are the
+splits; else every fifth image of each class is a test image. Law: the label of an image and its
+position depend only on names, sorted as text, not on the disk's order.
 
 Source: torchvision 0.28 `datasets/folder.py`, for the suffixes.
 """
@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ckpt.errors import DatasetError
-from ckpt.train.data.dataset import Dataset, Split, Wanted
+from ckpt.train.data.dataset import Dataset, Samples, Wanted
 from ckpt.train.data.own import as_labels, own_dataset, title
+from ckpt.train.watch.events import Loading, Note
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),
 )
-# By content, whatever the suffix says: Pillow would have a .png that is PostScript run.
+# By content, not by suffix: Pillow would run PostScript that is named .png.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 _GREY = ("1", "L", "LA")  # Pillow's modes
 _DEEP = ("I", "F")  # and their variants, of more than 8 bits
@@ -37,16 +39,16 @@ ByClass = Mapping[str, Sequence[Path]]
 
 
 def read(wanted: Wanted) -> Dataset:
-    """Decode all images, grey if all of them are, else RGB; transparency is left out.
+    """Decode all images, grey if all of them are, else RGB; transparency is ignored.
 
     Raises:
-        DatasetError: There are no two classes, a class lacks images, an image cannot be read
-            or has another size than the others.
+        DatasetError: There are fewer than two classes, a class has no images, an image cannot be
+            read or has another size than the others.
     """
     folder = Path(wanted.name)
     listing = _list(folder, wanted)
     names = tuple(listing.train)
-    paths = [path for part in (listing.train, listing.test) for path in _joined(part)]
+    paths = [*chain.from_iterable((*listing.train.values(), *listing.test.values()))]
     shape = _common_shape(paths, wanted.image_size)
     images = _decode(paths, shape, wanted)
     train_labels, test_labels = (_labels(part) for part in (listing.train, listing.test))
@@ -54,7 +56,7 @@ def read(wanted: Wanted) -> Dataset:
     return own_dataset(
         name="folder",
         path=folder,
-        splits=(Split(images[:count], train_labels), Split(images[count:], test_labels)),
+        splits=(Samples(images[:count], train_labels), Samples(images[count:], test_labels)),
         classes=len(names),
         test_from=listing.test_from,
         class_names=names,
@@ -71,7 +73,7 @@ class _Listing:
 
 
 def _list(folder: Path, wanted: Wanted) -> _Listing:
-    test = next((each for each in ("test", "val") if (folder / each).is_dir()), None)
+    test = next((name for name in ("test", "val") if (folder / name).is_dir()), None)
     if test is not None and (folder / "train").is_dir():
         listing = _Listing(
             _by_class(folder / "train", wanted), _by_class(folder / test, wanted), f"{test}/"
@@ -90,19 +92,24 @@ def _list(folder: Path, wanted: Wanted) -> _Listing:
 def _by_class(folder: Path, wanted: Wanted) -> ByClass:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and _is_seen(path))
     if not classes:
-        raise DatasetError(f"{folder}: no folders of classes", hint=_LAYOUT)
-    files = {each: sorted(path for path in each.rglob("*") if path.is_file()) for each in classes}
-    images = {each: [path for path in files[each] if _is_image(path)] for each in classes}
-    for each in classes:
-        if not images[each]:
+        raise DatasetError(
+            f"{folder}: contains no folders, expected one for each class", hint=_LAYOUT
+        )
+    images: dict[Path, list[Path]] = {}
+    others = sum(path.is_file() for path in folder.iterdir())
+    for of_class in classes:
+        files = sorted(path for path in of_class.rglob("*") if path.is_file())
+        images[of_class] = [path for path in files if _is_image(path)]
+        others += len(files) - len(images[of_class])
+        if not images[of_class]:
             raise DatasetError(
-                f"{each}: no images", hint=f"they end in {' '.join(sorted(SUFFIXES))}"
+                f"{of_class}: no images",
+                hint=f"file names of images end in {' '.join(sorted(SUFFIXES))}",
             )
-    others = sum(len(files[each]) - len(images[each]) for each in classes)
-    others += sum(path.is_file() for path in folder.iterdir())
     if others:
-        wanted.note(f"{folder}: {others:,} file{'s' * (others != 1)} left out, no images by name")
-    return {_class_name(each): images[each] for each in classes}
+        text = f"{folder}: skipped {others:,} file{'s' * (others != 1)} without an image's suffix"
+        wanted.callback(Note(text))
+    return {_class_name(of_class): paths for of_class, paths in images.items()}
 
 
 def _is_seen(path: Path) -> bool:
@@ -110,7 +117,7 @@ def _is_seen(path: Path) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    """By its suffix; ``._cat.png`` is what macOS leaves on other people's disks."""
+    """Judged by its suffix; macOS leaves files like ``._cat.png`` on other disks."""
     return path.suffix.lower() in SUFFIXES and _is_seen(path)
 
 
@@ -119,7 +126,9 @@ def _class_name(folder: Path) -> str:
     try:
         folder.name.encode()
     except UnicodeEncodeError as error:
-        raise DatasetError(f"{folder}: the name is no UTF-8", hint="rename it") from error
+        raise DatasetError(
+            f"{folder}: the name is not valid UTF-8", hint="rename the folder"
+        ) from error
     return folder.name
 
 
@@ -127,7 +136,7 @@ def _expect_same_classes(train: Path, of_train: ByClass, test: Path, of_test: By
     for lacking, names in ((test, of_train.keys() - of_test), (train, of_test.keys() - of_train)):
         if names:
             other = train if lacking == test else test
-            raise DatasetError(f"{lacking}: class {min(names)} missing, which {other} has")
+            raise DatasetError(f"{lacking}: class {min(names)} is missing, but {other} has it")
 
 
 def _every_fifth(folder: Path, images: ByClass) -> _Listing:
@@ -135,17 +144,12 @@ def _every_fifth(folder: Path, images: ByClass) -> _Listing:
         if len(paths) < 2:
             raise DatasetError(
                 f"{folder / name}: 1 image, expected 2 or more",
-                hint="every fifth image of a class, from the first on, is for the test",
+                hint="every fifth image of a class, from the first on, is a test image",
             )
     train = {
         name: [path for at, path in enumerate(paths) if at % 5] for name, paths in images.items()
     }
     return _Listing(train, {name: paths[::5] for name, paths in images.items()}, "every fifth")
-
-
-def _joined(part: ByClass) -> Iterator[Path]:
-    for paths in part.values():
-        yield from paths
 
 
 def _labels(part: ByClass) -> Tensor:
@@ -159,20 +163,20 @@ def _common_shape(paths: Sequence[Path], image_size: int) -> tuple[int, int, int
     Raises:
         DatasetError: Two differ in size, and `image_size` does not make them equal.
     """
-    grey, first = True, None
+    with _open_image(paths[0]) as image:
+        first = image.size
+    grey = True
     for path in paths:
-        with _opened(path) as image:
+        with _open_image(path) as image:
             mode, size = image.mode, image.size  # (w, h)
         grey &= mode in _GREY
         if mode.startswith(_DEEP):
             raise DatasetError(f"{path}: pixels of mode {mode}, expected 8 bits a channel")
-        first = first or size
         if size != first and not image_size:
             raise DatasetError(
                 f"{path} is {_across(size)}, {paths[0]} is {_across(first)}",
-                hint="--image-size PIXELS  brings all to one size",
+                hint="--image-size PIXELS  resizes all of them",
             )
-    assert first is not None  # no class is without images
     width, height = (image_size, image_size) if image_size else first
     return 1 if grey else 3, height, width
 
@@ -186,21 +190,21 @@ def _decode(paths: Sequence[Path], shape: tuple[int, int, int], wanted: Wanted) 
     folder = Path(wanted.name)
     try:
         images = torch.empty((len(paths), *shape), dtype=torch.uint8)
-    except RuntimeError as error:  # torch's allocator got nothing from the system
+    except RuntimeError as error:  # torch's allocator got no memory from the system
         gigabytes = len(paths) * shape[0] * shape[1] * shape[2] / 1e9
         raise DatasetError(
-            f"{folder}: {len(paths):,} images take {gigabytes:,.1f} GB, more than there is",
+            f"{folder}: {len(paths):,} images take {gigabytes:,.1f} GB, more than the free memory",
             hint="--image-size PIXELS  makes them smaller",
         ) from error
     for at, path in enumerate(paths):
-        with _opened(path) as image:
+        with _open_image(path) as image:
             images[at] = _pixels(image, shape, resized=wanted.image_size > 0)
-        wanted.loading(title(folder), at + 1, len(paths), " img")
+        wanted.callback(Loading(title(folder), at + 1, len(paths), " img"))
     return images
 
 
 def _pixels(image: "Image", shape: tuple[int, int, int], *, resized: bool) -> Tensor:
-    """``(c, h, w)`` uint8; where it is resized, its middle, as Pillow's `ImageOps.fit` has it."""
+    """``(c, h, w)`` uint8; resized by Pillow's `ImageOps.fit`, which keeps the middle."""
     from PIL import Image, ImageOps
 
     channels, height, width = shape
@@ -212,8 +216,8 @@ def _pixels(image: "Image", shape: tuple[int, int, int], *, resized: bool) -> Te
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator["Image"]:
-    """The image, whose pixels are decoded when asked for; Pillow's limit on them is an error."""
+def _open_image(path: Path) -> Iterator["Image"]:
+    """The image, whose pixels are decoded on demand; Pillow's limit on them is an error."""
     from PIL import Image
 
     try:
@@ -227,5 +231,5 @@ def _opened(path: Path) -> Iterator["Image"]:
     except Exception as error:  # foreign bytes, in a parser of Pillow's
         reason = " ".join(str(error).split()).replace(f" '{path}'", "")[:200]
         raise DatasetError(
-            f"{path}: no image that can be read: {reason}", hint="repair it, or leave it out"
+            f"{path}: not a readable image: {reason}", hint="repair or remove it"
         ) from error

@@ -1,7 +1,7 @@
 """MNIST, Fashion-MNIST and KMNIST: IDX files in torchvision's layout.
 
-They are read where they lie, unpacked or not, or fetched. An unpacked file is measured against
-its own header, and MNIST's against a digest; an archive has to be the published one.
+They are read in place, unpacked or packed, or downloaded. An unpacked file is checked against its
+own header, and MNIST's against a digest; an archive has to be the published one.
 
 Source: yann.lecun.com/exdb/mnist (the IDX format).
 """
@@ -22,18 +22,18 @@ from ckpt.errors import DatasetError
 from ckpt.train.data.dataset import (
     AbsentError,
     Dataset,
-    Split,
+    Samples,
     Wanted,
     cache_folder,
-    for_people,
     places,
+    short_path,
 )
 from ckpt.train.data.download import DownloadError, NotPublishedError, fetch
 from ckpt.train.data.normalisation import mean_and_std
-from ckpt.train.data.published import PUBLISHED, Published
+from ckpt.train.data.published import PUBLISHED, PublishedDataset
+from ckpt.train.watch.events import Note
 
-# Of MNIST's unpacked files, which come without a checksum of their own; taken from the
-# published archives.
+# Of MNIST's unpacked files, which have no checksum of their own; from the published archives.
 _SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -43,13 +43,13 @@ _SHA256 = {
 
 
 def read(wanted: Wanted) -> Dataset:
-    """Read from the first place that has it, or download it into the cache.
+    """Read from the first folder that has it, or download it into the cache.
 
-    MNIST is normalised with the mean and deviation that everybody uses for it, 0.1307 and
-    0.3081; the others with those of their training images.
+    MNIST is normalised with the usual mean and deviation, 0.1307 and 0.3081; the others with
+    those of their training images.
 
     Raises:
-        AbsentError: It is in no place, and cannot be downloaded.
+        AbsentError: It is not here, and cannot be downloaded.
         DatasetError: Its files are damaged, or some are missing.
     """
     name, published = wanted.name, PUBLISHED[wanted.name]
@@ -60,7 +60,7 @@ def read(wanted: Wanted) -> Dataset:
         name=name,
         title=published.title,
         found=found,
-        where=for_people(raw.parent),
+        where=short_path(raw.parent),
         train=train,
         test=test,
         classes=10,
@@ -70,7 +70,7 @@ def read(wanted: Wanted) -> Dataset:
     )
 
 
-def _find(published: Published, data_dir: Path | None) -> tuple[str, Path] | None:
+def _find(published: PublishedDataset, data_dir: Path | None) -> tuple[str, Path] | None:
     files = published.archives
     for found, place in places(data_dir):
         raw = place / published.folder / "raw"
@@ -80,17 +80,17 @@ def _find(published: Published, data_dir: Path | None) -> tuple[str, Path] | Non
         if len(missing) < len(files):
             raise DatasetError(
                 f"{raw}: {', '.join(missing)} missing",
-                hint="add what is missing, or take the folder away",
+                hint="add the missing files, or remove the folder",
             )
     return None
 
 
 def _variants(path: Path) -> list[Path]:
-    """The file as it is and packed, whichever there are."""
+    """The file, and the file as an archive; those that exist."""
     return [file for file in (path, path.with_name(path.name + ".gz")) if file.is_file()]
 
 
-def _read_split(raw: Path, part: str, name: str) -> Split:
+def _read_split(raw: Path, part: str, name: str) -> Samples:
     images = _read_idx(raw / f"{part}-images-idx3-ubyte", name)  # (n, 28, 28) uint8
     labels = _read_idx(raw / f"{part}-labels-idx1-ubyte", name)  # (n,) uint8
     if images.shape[1:] != (28, 28) or len(images) != len(labels):
@@ -98,13 +98,13 @@ def _read_split(raw: Path, part: str, name: str) -> Split:
         raise DatasetError(f"{raw}: {part} has {shapes}, expected (n, 28, 28) and (n,)")
     if int(labels.max()) > 9:
         raise DatasetError(f"{raw}: {part} has label {int(labels.max())}, expected 0 to 9")
-    return Split(images[:, None], labels)
+    return Samples(images[:, None], labels)
 
 
 def _read_idx(path: Path, name: str) -> Tensor:
     """The tensor of one IDX file, verified; uint8."""
     try:
-        with _opened(path, name) as (stream, size):
+        with _open_idx(path, name) as (stream, size):
             shape = _read_shape(stream, path, size, dimensions=3 if "images" in path.name else 1)
             if name == "mnist":
                 _check_digest(stream, path)
@@ -114,8 +114,8 @@ def _read_idx(path: Path, name: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
-    """The file itself, or what its archive holds, with its size in bytes."""
+def _open_idx(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    """The file, or the content of its archive, and its size in bytes."""
     file = _variants(path)[0]
     if file == path:
         with file.open("rb") as stream:
@@ -129,7 +129,7 @@ def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def _read_shape(stream: BinaryIO, path: Path, size: int, *, dimensions: int) -> tuple[int, ...]:
-    """What the header says, once it has the magic number and the file is as long as it says."""
+    """The shape in the header, after a check of its magic number and the file's size."""
     header = stream.read(4 + 4 * dimensions)
     magic = 0x0800 + dimensions  # 08: unsigned bytes
     if len(header) < 4 + 4 * dimensions or int.from_bytes(header[:4], "big") != magic:
@@ -147,7 +147,7 @@ def _read_shape(stream: BinaryIO, path: Path, size: int, *, dimensions: int) -> 
 
 
 def _check_digest(stream: BinaryIO, path: Path) -> None:
-    """The whole file's; the stream stands where it stood afterwards."""
+    """Check the whole file's digest; restore the stream's position."""
     at = stream.tell()
     stream.seek(0)
     digest, expected = hashlib.sha256(stream.read()).hexdigest(), _SHA256[path.name]
@@ -160,20 +160,20 @@ def _not_published(path: Path, why: str) -> DatasetError:
     return DatasetError(f"{path}: not the published file ({why})", hint=_AGAIN)
 
 
-_AGAIN = "the file is damaged; delete it and fetch it again"
+_AGAIN = "the file is damaged; delete it and download it again"
 
 
-def _download(published: Published, wanted: Wanted) -> tuple[str, Path]:
-    """Fetch into the cache."""
+def _download(published: PublishedDataset, wanted: Wanted) -> tuple[str, Path]:
+    """Download into the cache."""
     folder, title = cache_folder() / published.folder, published.title
-    wanted.note(f"{title}: fetching it into {for_people(folder)}")
+    wanted.callback(Note(f"{title}: downloading to {short_path(folder)}"))
     archives = published.archives.values()
     try:
-        fetch(archives, published.mirrors, folder, note=wanted.note, loading=wanted.loading)
+        fetch(archives, published.mirrors, folder, callback=wanted.callback)
     except (OSError, DownloadError) as error:
         raise AbsentError(
-            f"{title}: not found here, and it cannot be downloaded",
-            hint=f"--data-dir DIR or CKPT_DATA=DIR with DIR/{published.folder}/raw/ names a copy; "
-            f"--dataset digits needs none\n{error}",
+            f"{title}: not found on this machine, and the download failed",
+            hint=f"--data-dir DIR or CKPT_DATA=DIR uses a copy in DIR/{published.folder}/raw/; "
+            f"--dataset digits needs no download\n{error}",
         ) from error
     return "download", folder / "raw"

@@ -1,15 +1,14 @@
-"""Pixels as bytes, and as what a model sees."""
+"""Normalisation: from pixels as bytes to the batches that a model sees."""
 
 import torch
 from torch import Tensor
 
-from ckpt.train.loop import MicroBatch
-
 Raw = tuple[Tensor, Tensor]  # (b, c, h, w) uint8, (b,) whole numbers
+MicroBatch = tuple[Tensor, Tensor]  # (b, c, h, w) float32 normalised, (b,) int64
 
 
 def mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of uint8 pixels taken as [0, 1], for each channel, from exact integer sums."""
+    """Mean and deviation of uint8 pixels taken as [0, 1], by channel, from exact integer sums."""
     channels = [_mean_and_std(images[:, channel]) for channel in range(images.shape[1])]
     means, deviations = zip(*channels, strict=True)
     return means, deviations
@@ -23,12 +22,12 @@ def _mean_and_std(pixels: Tensor) -> tuple[float, float]:
 
 
 def normalise(raw: Raw, *, mean: Tensor, std: Tensor) -> MicroBatch:
-    """``(b, c, h, w)`` float32 as torchvision's ToTensor and Normalize give, ``(b,)`` int64.
+    """Images ``(b, c, h, w)`` float32 as from torchvision's ToTensor and Normalize, labels int64.
 
     Args:
         raw: On any device.
         mean: ``(c, 1, 1)`` float32, there too.
-        std: Likewise.
+        std: Standard deviation, as `mean`.
     """
     images, labels = raw
     return images.float().div_(255).sub_(mean).div_(std), labels.long()

@@ -1,4 +1,4 @@
-"""Images and labels in the arrays of an ``.npz`` file, by their customary names.
+"""Images and labels in the arrays of an ``.npz`` file, by their usual names.
 
 Sources: keras' ``mnist.npz`` and MedMNIST, for the names.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ckpt.errors import DatasetError
 from ckpt.train.data.arrays import ArrayFile, open_arrays
-from ckpt.train.data.dataset import Dataset, Split, Wanted, every_fifth
+from ckpt.train.data.dataset import Dataset, Samples, Wanted, every_fifth
 from ckpt.train.data.own import as_labels, own_dataset
 
 _LAYOUTS = (
@@ -27,16 +27,16 @@ _LARGEST_LABEL = 2**31 - 1
 def read(wanted: Wanted) -> Dataset:
     """Read images ``(n, h, w)`` or ``(n, h, w, c)`` and labels ``(n,)`` or ``(n, 1)``.
 
-    Where the file has ``x`` and ``y`` alone, every fifth image from the first on is the test's.
+    If the file has only ``x`` and ``y``, every fifth image from the first on is a test image.
 
     Raises:
-        DatasetError: The file or one of its arrays is not as it should be.
+        DatasetError: The file is damaged, or an array is missing, or has another type or shape.
     """
     path = Path(wanted.name)
     with open_arrays(path) as file:
         keys = _keys(path, file.keys())
         train, *rest = (_split(file, *keys[at : at + 2]) for at in range(0, len(keys), 2))
-    train, test = (train, rest[0]) if rest else _apart(train)
+    train, test = (train, rest[0]) if rest else _every_fifth(train)
     _expect_alike(path, train, test)
     classes = int(train.labels.max()) + 1
     return own_dataset(
@@ -49,26 +49,26 @@ def read(wanted: Wanted) -> Dataset:
 
 
 def _keys(path: Path, found: Collection[str]) -> tuple[str, ...]:
-    """The names of one of the layouts, all of which are there."""
+    """The names of the layout that the file has."""
     layout = max(_LAYOUTS, key=lambda names: len(set(names) & set(found)) / len(names))
     if missing := [name for name in layout if name not in found]:
         listed = ", ".join(sorted(found)[:8]) or "no arrays"
-        hint = "these names are read: " + "; ".join(", ".join(names) for names in _LAYOUTS)
+        hint = "arrays must be named " + "; or ".join(", ".join(names) for names in _LAYOUTS)
         raise DatasetError(f"{path}: {', '.join(missing)} missing, found {listed}", hint=hint)
     return layout
 
 
-def _split(file: ArrayFile, images_key: str, labels_key: str) -> Split:
-    images, labels = _images(file, images_key), _labels(file, labels_key)
+def _split(file: ArrayFile, images_key: str, labels_key: str) -> Samples:
+    images, labels = _read_images(file, images_key), _read_labels(file, labels_key)
     if len(images) != len(labels):
         counts = f"{len(images):,} images, {labels_key} {len(labels):,} labels"
         raise DatasetError(f"{file.path}: {images_key} has {counts}")
     if not len(images):
         raise DatasetError(f"{file.path}: {images_key} has no images")
-    return Split(images, labels)
+    return Samples(images, labels)
 
 
-def _images(file: ArrayFile, key: str) -> Tensor:
+def _read_images(file: ArrayFile, key: str) -> Tensor:
     """``(n, c, h, w)`` uint8."""
     pixels = "|u1"
     hint = "store the pixels as uint8, from 0 to 255"
@@ -82,44 +82,45 @@ def _images(file: ArrayFile, key: str) -> Tensor:
     return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
 
 
-def _labels(file: ArrayFile, key: str) -> Tensor:
-    """``(n,)`` int64, none of which is negative."""
+def _read_labels(file: ArrayFile, key: str) -> Tensor:
+    """``(n,)`` int64, from 0."""
     array = file.read(key, kinds="iu", expected="whole numbers")
     shape = array.shape
     if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
         raise DatasetError(f"{file.path}: {key} has shape {shape}, expected (n,) or (n, 1)")
     for label in (int(array.min()), int(array.max())) if array.size else ():
         if not 0 <= label <= _LARGEST_LABEL:
-            raise _no_label(file.path, key, label)
+            raise _bad_label(file.path, key, label)
     return torch.from_numpy(array.reshape(-1).astype(np.int64))
 
 
-def _apart(whole: Split) -> tuple[Split, Split]:
-    chosen = every_fifth(len(whole))
-    train, test = (Split(whole.images[each], whole.labels[each]) for each in (~chosen, chosen))
-    return train, test
+def _every_fifth(whole: Samples) -> tuple[Samples, Samples]:
+    tested = every_fifth(len(whole))
+    return Samples(*whole[~tested]), Samples(*whole[tested])
 
 
-def _expect_alike(path: Path, train: Split, test: Split) -> None:
-    """The images have one shape, and the classes of the test can be learned."""
+def _expect_alike(path: Path, train: Samples, test: Samples) -> None:
+    """Both splits have images of one shape, and all classes of the test are trained on."""
     if len(train) < 2:
         raise DatasetError(f"{path}: {len(train)} images to train on, expected 2 or more")
     shapes = [tuple(split.images.shape[1:]) for split in (train, test)]
     if shapes[0] != shapes[1]:
-        raise DatasetError(f"{path}: (c, h, w) is {shapes[0]} to train on, {shapes[1]} to test")
+        raise DatasetError(
+            f"{path}: (c, h, w) is {shapes[0]} for training, {shapes[1]} for testing"
+        )
     largest, tested = int(train.labels.max()), int(test.labels.max())
     if largest == 0:
         raise DatasetError(f"{path}: one class to train on, expected two or more")
     if largest >= len(train):
-        raise _no_label(path, f"one of {len(train):,} training images", largest)
+        raise _bad_label(path, f"one of {len(train):,} training images", largest)
     if tested > largest:
         raise DatasetError(f"{path}: test label {tested}, but 0 to {largest} to train on")
 
 
-def _no_label(path: Path, what: str, label: int) -> DatasetError:
-    hint = "labels number the classes from 0"
-    return DatasetError(f"{path}: {what} has label {label}", hint=hint)
+def _bad_label(path: Path, owner: str, label: int) -> DatasetError:
+    hint = "labels must number the classes from 0"
+    return DatasetError(f"{path}: {owner} has label {label}", hint=hint)
 
 
-def _compact(split: Split, classes: int) -> Split:
-    return Split(split.images, as_labels(split.labels, classes))
+def _compact(split: Samples, classes: int) -> Samples:
+    return Samples(split.images, as_labels(split.labels, classes))

@@ -1,4 +1,4 @@
-"""What the datasets that people bring have in common."""
+"""Datasets of one's own: the parts that folders and ``.npz`` files share."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ckpt.errors import DatasetError
-from ckpt.train.data.dataset import Dataset, Split, for_people
+from ckpt.train.data.dataset import Dataset, Samples, short_path
 from ckpt.train.data.normalisation import mean_and_std
 
 
@@ -14,29 +14,29 @@ def own_dataset(
     *,
     name: str,
     path: Path,
-    splits: tuple[Split, Split],
+    splits: tuple[Samples, Samples],
     classes: int,
     test_from: str,
     class_names: tuple[str, ...] = (),
 ) -> Dataset:
-    """A dataset from its splits, train and test, normalised with what the first has.
+    """A dataset from its splits, train and test, with mean and deviation of the first.
 
     Raises:
-        DatasetError: A channel has one value in all the training images.
+        DatasetError: A channel has the same value in all training images.
     """
     train, test = splits
     mean, std = mean_and_std(train.images)
     if min(std) == 0:
         number, channels = std.index(0) + 1, len(std)
         raise DatasetError(
-            f"{path}: channel {number} of {channels} has one value in all training images",
-            hint="nothing can be learned from it; leave it out",
+            f"{path}: channel {number} of {channels} has the same value in all training images",
+            hint="remove the channel: a network can learn nothing from it",
         )
     return Dataset(
         name=name,
         title=title(path),
         found="--dataset",
-        where=f"{for_people(path)} ({test_from} for the test)",
+        where=f"{short_path(path)} ({test_from} for testing)",
         train=train,
         test=test,
         classes=classes,
@@ -48,7 +48,7 @@ def own_dataset(
 
 
 def title(path: Path) -> str:
-    """The base name, which ``.`` has none of."""
+    """The base name, also for ``.``, which has none."""
     return path.name or path.resolve().name or str(path)
 
 

@@ -9,7 +9,7 @@ TensorFlow Datasets and of the datasets' own projects.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ckpt.train.data.download import Archive
+from ckpt.train.data.download import PublishedFile
 
 # All three have 60,000 images to train on and 10,000 to test, of 28x28 bytes.
 _UNPACKED = {
@@ -21,32 +21,32 @@ _UNPACKED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """One dataset.
+class PublishedDataset:
+    """A dataset to download.
 
     Attributes:
-        folder: As torchvision calls it; the files lie in ``raw`` in it.
-        title: As people call it.
+        folder: torchvision's name for it; the files are in its ``raw``.
+        title: E.g. ``Fashion-MNIST``.
         mirrors: Beginnings of URLs, tried in this order.
-        archives: By the name of the file that each holds.
+        archives: By the name of the file in each.
     """
 
     folder: str
     title: str
     mirrors: tuple[str, ...]
-    archives: Mapping[str, Archive]
+    archives: Mapping[str, PublishedFile]
 
 
-def _archives(*pins: tuple[int, str]) -> dict[str, Archive]:
+def _archives(*pins: tuple[int, str]) -> dict[str, PublishedFile]:
     """In the order of `_UNPACKED`: bytes of the archive, and its SHA-256."""
     return {
-        name: Archive(name=f"{name}.gz", nbytes=nbytes, sha256=sha256, unpacked=unpacked)
+        name: PublishedFile(name=f"{name}.gz", nbytes=nbytes, sha256=sha256, unpacked=unpacked)
         for (name, unpacked), (nbytes, sha256) in zip(_UNPACKED.items(), pins, strict=True)
     }
 
 
 PUBLISHED = {
-    "mnist": Published(
+    "mnist": PublishedDataset(
         folder="MNIST",
         title="MNIST",
         mirrors=(
@@ -61,7 +61,7 @@ PUBLISHED = {
             (4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
         ),
     ),
-    "fashion-mnist": Published(
+    "fashion-mnist": PublishedDataset(
         folder="FashionMNIST",
         title="Fashion-MNIST",
         mirrors=(
@@ -75,7 +75,7 @@ PUBLISHED = {
             (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
         ),
     ),
-    "kmnist": Published(
+    "kmnist": PublishedDataset(
         folder="KMNIST",
         title="KMNIST",
         mirrors=(

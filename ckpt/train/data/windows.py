@@ -1,4 +1,4 @@
-"""Arithmetic of an epoch: which samples make which micro-batch of which window, and where.
+"""The arithmetic of an epoch: which samples are in which window, process and micro-batch.
 
 Laws: the windows of an epoch, joined, are its samples in order, each once, and every window
 but the last has the size asked for. The shares of a window, joined in the order of the
@@ -23,10 +23,17 @@ def windows(samples: int, size: int) -> Iterator[range]:
 
 
 def share(window: range, *, rank: int, count: int) -> range:
-    """What the process `rank` of `count` takes of a window: a run of it, the first ones longer."""
-    each, longer = divmod(len(window), count)
-    start = window.start + rank * each + min(rank, longer)
-    return range(start, start + each + (rank < longer))
+    """The part of a window for process `rank` of `count`; the first ones may have one more."""
+    least, longer = divmod(len(window), count)
+    start = window.start + rank * least + min(rank, longer)
+    return range(start, start + least + (rank < longer))
+
+
+def shares(
+    samples: int, size: int, *, rank: int = 0, count: int = 1
+) -> Iterator[tuple[range, range]]:
+    """Each window of an epoch, and the share of process `rank` of `count`."""
+    return ((window, share(window, rank=rank, count=count)) for window in windows(samples, size))
 
 
 def cut(samples: int, size: int) -> Iterator[slice]:
@@ -40,7 +47,7 @@ def epoch_seed(purpose: str, seed: int, epoch: int) -> int:
     Args:
         purpose: ``order``, ``dropout`` or ``hold-out``: the streams must not be the same.
         seed: The recipe's.
-        epoch: From 1; 0 for what holds in all of them.
+        epoch: From 1; 0 for a draw that all epochs share.
     """
     digest = hashlib.sha256(f"{purpose} {seed} {epoch}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # torch takes a signed 64-bit seed

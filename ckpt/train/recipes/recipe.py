@@ -1,146 +1,62 @@
-"""The recipe: what a training run is asked to do. Importable without torch."""
+"""The recipe: all settings of a training run. Importable without torch.
 
-import math
+The fields of `Recipe` are the one place where a setting is written: its default, its help and the
+values that it allows. The options of `ckpt train`, the checks here and the table in
+docs/recipes.md are derived from them.
+"""
+
 import os
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
+from typing import Any
 
 from ckpt.errors import UsageError
 
 DATASETS = ("auto", "mnist", "fashion-mnist", "kmnist", "digits")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OPTIMIZERS = ("adadelta", "sgd", "adam", "adamw")
-SCHEDULES = ("step", "cosine", "onecycle", "constant")
-MICRO_BATCHES = ("fixed", "auto")
-LOADERS = ("auto", "resident", "workers")
-KEEPS = ("best", "last", "both")
-LARGEST_SIDE = 4096  # pixels
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Everything that decides the weights, and how fast they are had.
-
-    Two runs of one recipe with the same precision, machine and number of threads give the
-    same bytes; ``precision="auto"`` is resolved by timing, so it is the record of a run,
-    not this, that says what to repeat.
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The values that a setting allows.
 
     Attributes:
-        model: Ref of the definition; it gives log-probabilities ``(batch, 10)``.
-        init: What the weights are before the first step, a version or a file that fits the
-            definition strictly; empty for the definition's own, by `seed`.
-        dataset: ``auto`` is MNIST where it can be had, else scikit-learn's digits; what is a
-            path, see `is_path`, is a folder of images by class or an ``.npz`` file.
-        data_dir: Looked into first, in torchvision's layout (``MNIST/raw/…``).
-        image_size: Height and width that a folder's images are brought to; 0 for their own.
-        epochs: Passes over the training images.
-        batch_size: Images of one micro-batch, what memory has to hold.
-        accumulate: Micro-batches of one step; their product is the effective batch.
-        micro_batch: ``auto`` begins with the effective batch as one micro-batch, and halves
-            it whenever memory runs out; ``fixed`` is `batch_size`.
-        precision: ``fp16`` scales its loss; ``auto`` times fp32 against the others.
-        optimizer: With torch's defaults but for what stands here.
-        lr: Learning rate; Adadelta's factor on its own step.
-        momentum: Of ``sgd``, Nesterov's; in [0, 1).
-        weight_decay: As the optimizer has it.
-        schedule: ``step`` once an epoch; ``cosine`` and ``onecycle`` with every step.
-        lr_decay: Of ``step``: `lr` is multiplied by it after every epoch, in (0, 1].
-        clip: Largest norm of a step's gradient, after unscaling; 0 for any.
-        ema: Decay of the average of the weights, which is what is written; 0 for none.
-        holdout: Fraction of the training images that are held out of it, and scored after
-            every epoch; in [0, 1).
-        patience: Epochs without a lower loss on the hold-out that end the run; 0 for any.
-        keep: The epoch whose weights are written: ``best`` on the hold-out, without one the
-            last; ``last``; or ``both``.
-        seed: Of weights, sample order, dropout and hold-out.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        loader: ``resident`` keeps the images on the device, ``workers`` is a DataLoader;
-            ``auto`` is the first where they fit, unless there are `num_workers`.
-        num_workers: Processes of the DataLoader that gather batches; 0 for this one.
-        prefetch_factor: Windows that each of them makes ahead.
-        pin_memory: Whether the DataLoader's batches for CUDA are page-locked.
-        persistent_workers: Whether its processes live from epoch to epoch.
-
-    Raises:
-        UsageError: A value makes no sense; the message has it and what would.
+        contains: Whether a value is one of them.
+        words: The same in words, to follow "expected".
+        choices: All of them, if they can be listed.
     """
 
-    model: str = "ckpt.models.mnist_cnn:Net"
-    init: str = ""
-    dataset: str = "auto"
-    data_dir: Path | None = None
-    image_size: int = 0
-    epochs: int = 14
-    batch_size: int = 64
-    accumulate: int = 1
-    micro_batch: str = "fixed"
-    precision: str = "auto"
-    optimizer: str = "adadelta"
-    lr: float = 1.0
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    schedule: str = "step"
-    lr_decay: float = 0.7
-    clip: float = 0.0
-    ema: float = 0.0
-    holdout: float = 0.0
-    patience: int = 0
-    keep: str = "best"
-    seed: int = 3
-    device: str = "auto"
-    loader: str = "auto"
-    num_workers: int = 0
-    prefetch_factor: int = 4
-    pin_memory: bool = True
-    persistent_workers: bool = True
+    contains: Callable[[Any], bool]
+    words: str
+    choices: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        if not is_path(self.dataset):
-            _one_of("dataset", self.dataset, DATASETS, ", a folder of images or an .npz file")
-        _one_of("precision", self.precision, PRECISIONS)
-        _one_of("optimizer", self.optimizer, OPTIMIZERS)
-        _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("micro_batch", self.micro_batch, MICRO_BATCHES)
-        _one_of("loader", self.loader, LOADERS)
-        _one_of("keep", self.keep, KEEPS)
-        for name in ("epochs", "batch_size", "accumulate", "prefetch_factor"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("num_workers", "patience"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        sensible = 0 <= self.image_size <= LARGEST_SIDE
-        _require(sensible, "image_size", self.image_size, f"from 0 to {LARGEST_SIDE:,}")
-        _require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a number above 0")
-        for name in ("momentum", "ema", "holdout"):
-            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
-        for name in ("weight_decay", "clip"):
-            value = getattr(self, name)
-            _require(math.isfinite(value) and value >= 0, name, value, "0 or more")
-        _require(0 < self.lr_decay <= 1, "lr_decay", self.lr_decay, "above 0, at most 1")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1")
-        needs_none = self.patience == 0 and self.keep != "both"
-        _require(
-            self.holdout or needs_none, "holdout", self.holdout, "above 0 for patience and both"
-        )
-        _require(
-            self.loader != "resident" or not self.num_workers,
-            "num_workers", self.num_workers, "0 with the resident loader",
-        )  # fmt: skip
-        known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None
-        _require(known, "device", self.device, "auto, cpu, cuda or cuda:N")
+    def check(self, name: str, value: object) -> None:
+        """Refuse a value that is not allowed.
 
-    @property
-    def effective_batch(self) -> int:
-        """Images of one whole step."""
-        return self.batch_size * self.accumulate
+        Raises:
+            UsageError: With the value and the allowed ones, and a choice that is spelled alike.
+        """
+        if not self.contains(value):
+            near = get_close_matches(str(value), self.choices, n=1)
+            raise UsageError(
+                f"{option_name(name)} is {value}, expected {self.words}",
+                hint=f"did you mean {near[0]}" if near else None,
+            )
+
+
+def one_of(*choices: str) -> Allowed:
+    """Allow the values in a list."""
+    return Allowed(choices.__contains__, f"one of {', '.join(choices)}", choices)
 
 
 def is_path(dataset: str) -> bool:
     """Whether a recipe's dataset is a path: it has a separator, ends in .npz, or is a folder.
 
-    The names in `DATASETS` are none; ``./mnist`` is the folder.
+    The names in `DATASETS` are not paths; ``./mnist`` is the folder.
     """
     if dataset in DATASETS or not dataset:
         return False
@@ -148,13 +64,203 @@ def is_path(dataset: str) -> bool:
     return separated or dataset.lower().endswith(".npz") or Path(dataset).is_dir()
 
 
-def _require(holds: object, name: str, value: object, expected: str) -> None:
-    if not holds:
-        raise UsageError(f"{name.replace('_', '-')} is {value}, expected {expected}")
+_ANY = Allowed(lambda _: True, "anything")
+_ONE_OR_MORE = Allowed(lambda value: value >= 1, "at least 1")
+_ZERO_OR_MORE = Allowed(lambda value: 0 <= value < inf, "0 or more")
+_POSITIVE = Allowed(lambda value: 0 < value < inf, "a number above 0")
+_BELOW_ONE = Allowed(lambda value: 0 <= value < 1, "from 0 to below 1")
+_DECAY = Allowed(lambda value: 0 < value <= 1, "above 0, at most 1")
+_SEED = Allowed(lambda value: 0 <= value < 2**63, "from 0 to 2^63 - 1")
+_SIDE = Allowed(lambda value: 0 <= value <= 4096, "from 0 to 4,096")
+_DEVICE = Allowed(
+    lambda value: re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None,
+    "auto, cpu, cuda or cuda:N",
+)
+_DATASET = Allowed(
+    lambda value: value in DATASETS or is_path(value),
+    f"one of {', '.join(DATASETS)}, a folder of images or an .npz file",
+    DATASETS,
+)
 
 
-def _one_of(name: str, value: str, known: Collection[str], other: str = "") -> None:
-    if value not in known:
-        near = get_close_matches(value, known, n=1)
-        hint = f"did you mean {near[0]}" if near else None
-        raise UsageError(f"{name} is {value}, expected one of {', '.join(known)}{other}", hint=hint)
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A field of `Recipe`, as options, checks and documentation need it.
+
+    Attributes:
+        name: As in `Recipe`.
+        default: The value of a recipe that does not name it.
+        type: ``str``, ``int``, ``float``, ``bool`` or ``Path``.
+        help: The effect, in one line or two.
+        allowed: Checked when a recipe is made.
+        unit: Placeholder in its option's help, e.g. ``PIXELS``; by default the type's name.
+    """
+
+    name: str
+    default: Any
+    type: type
+    help: str
+    allowed: Allowed
+    unit: str
+
+
+def settings() -> tuple[Setting, ...]:
+    """The settings of a recipe, in the order of `Recipe`."""
+    return tuple(
+        Setting(found.name, found.default, _plain_type(found), **found.metadata)
+        for found in fields(Recipe)
+    )
+
+
+def option_name(name: str) -> str:
+    """The name of a setting's option: ``batch-size`` for ``batch_size``."""
+    return name.replace("_", "-")
+
+
+def _plain_type(found: Field[Any]) -> type:
+    """``Path`` for ``Path | None``, else the type itself."""
+    return found.type if isinstance(found.type, type) else Path
+
+
+def _setting(default: Any, help: str, allowed: Allowed = _ANY, unit: str = "") -> Any:
+    return field(default=default, metadata={"help": help, "allowed": allowed, "unit": unit})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All settings that determine the weights and the training speed.
+
+    Two runs of one recipe with the same precision, machine and number of threads give the
+    same bytes. ``precision="auto"`` is resolved by timing, so to repeat a run take the recipe in
+    its record, which has the precision that was chosen.
+
+    Raises:
+        UsageError: A value is not allowed; the message has it and the allowed ones.
+    """
+
+    model: str = _setting(
+        "ckpt.models.mnist_cnn:Net",
+        "Model definition, FILE.py:CLASS or MODULE:CLASS; it must return log-probabilities.",
+        unit="DEFINITION",
+    )
+    init: str = _setting(
+        "",
+        "Start from the weights of a version or a file (fine-tuning) instead of random weights.",
+        unit="REF",
+    )
+    dataset: str = _setting(
+        "auto",
+        f"{', '.join(DATASETS)}; auto is MNIST if it is here or can be downloaded, else "
+        "scikit-learn's digits. Or FOLDER/CLASS/*.png, optionally in train and test folders; or "
+        "an .npz file with x_train, y_train, x_test and y_test.",
+        _DATASET,
+        "NAME|FOLDER|FILE.npz",
+    )
+    data_dir: Path | None = _setting(  # noqa: RUF009
+        None,
+        "Folder to search first, in torchvision's layout (MNIST/raw/…); then CKPT_DATA and the "
+        "cache.",
+        unit="FOLDER",
+    )
+    image_size: int = _setting(
+        0,
+        "Resize and crop a folder's images to this height and width; 0 keeps theirs.",
+        _SIDE,
+        "PIXELS",
+    )
+    epochs: int = _setting(14, "Passes over the training images.", _ONE_OR_MORE)
+    batch_size: int = _setting(
+        64, "Images in one micro-batch, which must fit into memory.", _ONE_OR_MORE, "IMAGES"
+    )
+    accumulate: int = _setting(
+        1,
+        "Micro-batches per optimizer step; times --batch-size, the effective batch.",
+        _ONE_OR_MORE,
+    )
+    micro_batch: str = _setting(
+        "fixed",
+        "auto starts with the whole effective batch and halves it whenever memory runs out; fixed "
+        "is --batch-size.",
+        one_of("fixed", "auto"),
+    )
+    precision: str = _setting(
+        "auto",
+        "Precision of the forward pass; fp16 scales the loss, auto times a few steps of each and "
+        "prints its choice.",
+        one_of("auto", "fp32", "bf16", "fp16"),
+    )
+    optimizer: str = _setting("adadelta", "Optimizer, with torch's defaults.", one_of(*OPTIMIZERS))
+    lr: float = _setting(1.0, "Learning rate.", _POSITIVE)
+    momentum: float = _setting(0.9, "Nesterov momentum of sgd.", _BELOW_ONE)
+    weight_decay: float = _setting(0.0, "Weight decay of the optimizer.", _ZERO_OR_MORE)
+    schedule: str = _setting(
+        "step",
+        "Learning rate schedule: step changes it after every epoch, cosine and onecycle after "
+        "every step.",
+        one_of("step", "cosine", "onecycle", "constant"),
+    )
+    lr_decay: float = _setting(
+        0.7, "Factor of the step schedule: multiplies the learning rate after every epoch.", _DECAY
+    )
+    clip: float = _setting(
+        0.0, "Clip the gradient of a step to this norm; 0 does not clip.", _ZERO_OR_MORE, "NORM"
+    )
+    ema: float = _setting(
+        0.0,
+        "Keep an exponential moving average of the weights with this decay, e.g. 0.99, and write "
+        "that; 0 keeps none.",
+        _BELOW_ONE,
+        "DECAY",
+    )
+    holdout: float = _setting(
+        0.0,
+        "Fraction of the training images to hold out and score after every epoch (validation).",
+        _BELOW_ONE,
+        "FRACTION",
+    )
+    patience: int = _setting(
+        0,
+        "Stop early after this many epochs without a lower hold-out loss; 0 never does.",
+        _ZERO_OR_MORE,
+        "EPOCHS",
+    )
+    keep: str = _setting(
+        "best",
+        "Write the weights of the best epoch on the hold-out, of the last one, or both in two "
+        "files; without a hold-out, the last is the best.",
+        one_of("best", "last", "both"),
+    )
+    seed: int = _setting(3, "Seed of weights, sample order, dropout and hold-out.", _SEED)
+    device: str = _setting(
+        "auto", "Device to train on: auto, cpu, cuda or cuda:N.", _DEVICE, "DEVICE"
+    )
+    loader: str = _setting(
+        "auto",
+        "resident keeps the images in the device's memory, workers uses a DataLoader; auto prints "
+        "its choice.",
+        one_of("auto", "resident", "workers"),
+    )
+    num_workers: int = _setting(
+        0, "Processes of the DataLoader; 1 or more selects it.", _ZERO_OR_MORE
+    )
+    prefetch_factor: int = _setting(4, "Windows that each worker prefetches.", _ONE_OR_MORE)
+    pin_memory: bool = _setting(True, "Page-lock the DataLoader's batches, for CUDA.")
+    persistent_workers: bool = _setting(True, "Keep the DataLoader's processes between epochs.")
+
+    def __post_init__(self) -> None:
+        for setting in settings():
+            setting.allowed.check(setting.name, getattr(self, setting.name))
+        needs_holdout = self.patience > 0 or self.keep == "both"
+        if needs_holdout and not self.holdout:
+            raise UsageError(
+                f"holdout is {self.holdout}, expected above 0 with --patience or --keep both"
+            )
+        if self.num_workers and self.loader == "resident":
+            raise UsageError(
+                f"num-workers is {self.num_workers}, expected 0 with --loader resident"
+            )
+
+    @property
+    def effective_batch(self) -> int:
+        """Images of one whole step."""
+        return self.batch_size * self.accumulate

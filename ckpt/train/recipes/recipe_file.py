@@ -1,28 +1,38 @@
-"""Recipes as TOML files: those of the package by name, and those of people by path. No torch."""
+"""Recipes as TOML files: the package's own by name, others by path. No torch."""
 
 import tomllib
-from dataclasses import fields
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ckpt.errors import RefError, UsageError
-from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.recipes.recipe import Setting, settings
 
 NAMES = ("classic", "fast")
 
 
 def read_recipe(ref: str) -> dict[str, Any]:
-    """The settings of a recipe, by the names that `Recipe` has.
+    """The values that a recipe file sets, by the names of `Recipe`.
 
     Args:
-        ref: One of the package's, or the path of a file.
+        ref: A name in `NAMES`, or the path of a file.
 
     Raises:
-        RefError: There is no such recipe.
-        UsageError: It has something that is no setting, or of another type.
+        RefError: No such recipe.
+        UsageError: A name that is not a setting, or a value of another type.
     """
+    known = {setting.name: setting for setting in settings()}
+    values = _load_toml(ref)
+    for name in values:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else None
+            raise UsageError(f"{ref}: a recipe has no setting {name!r}", hint=hint)
+    return {name: _typed(ref, known[name], value) for name, value in values.items()}
+
+
+def _load_toml(ref: str) -> dict[str, Any]:
     if ref in NAMES:
         text = files("ckpt.train").joinpath(f"recipes/{ref}.toml").read_text(encoding="utf-8")
     else:
@@ -32,28 +42,18 @@ def read_recipe(ref: str) -> dict[str, Any]:
             raise RefError(f"{ref}: no such recipe", hint=hint)
         text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        settings = tomllib.loads(text)
+        return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{ref}: no TOML: {error}") from error
-    types = {field.name: field.type for field in fields(Recipe)}
-    for name, value in settings.items():
-        if name not in types:
-            near = get_close_matches(name, types, n=1)
-            meant = f"did you mean {near[0]}?" if near else None
-            raise UsageError(f"{ref}: a recipe has no {name!r}", hint=meant)
-        settings[name] = _typed(ref, name, value)
-    return settings
+        raise UsageError(f"{ref}: not a valid TOML file: {error}") from error
 
 
-def _typed(ref: str, name: str, value: object) -> object:
-    """The value in the type that its default has; a whole number may stand for any number."""
-    if name == "data_dir":
-        if not isinstance(value, str):
-            raise UsageError(f"{ref}: {name} is {value!r}, a path was expected")
+def _typed(ref: str, setting: Setting, value: object) -> object:
+    """The value in the setting's type: text becomes a path, a whole number any number."""
+    if type(value) is setting.type:
+        return value
+    if setting.type is Path and isinstance(value, str):
         return Path(value)
-    default = getattr(Recipe(), name)
-    if type(default) is float and type(value) is int:
+    if setting.type is float and type(value) is int:
         return float(value)
-    if type(value) is not type(default):
-        raise UsageError(f"{ref}: {name} is {value!r}, a value like {default!r} was expected")
-    return value
+    example = "a path" if setting.type is Path else f"a value like {setting.default!r}"
+    raise UsageError(f"{ref}: {setting.name} is {value!r}, expected {example}")

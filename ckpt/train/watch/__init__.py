@@ -1,1 +1,1 @@
-"""What a run reports, and the files that record it."""
+"""The events of a run, and the callbacks that write them to files."""

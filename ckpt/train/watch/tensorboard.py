@@ -11,30 +11,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckpt.errors import DiskError, UsageError
-from ckpt.train.watch.events import Epoch, Facts, Place, Trained, Unwatched
+from ckpt.train.watch.events import Ended, Epoch, Event, Started, StepDone, Trained
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class TensorBoard(Unwatched):
-    """A `Watcher` that writes event files.
+class TensorBoard:
+    """A `Callback` that writes event files.
 
-    Nothing is touched before the run starts; what an epoch brings is flushed with it.
+    Nothing is written before the run starts; an epoch's figures are flushed when it ends.
 
     Args:
-        folder: Of the run; made where it is missing.
-        replace: Whether the event files of another run in it are removed.
-        resumed_at: Where the run goes on; its events are added to the folder then, and those
-            of this epoch and later ones that stand there no longer count.
+        folder: The run's folder; created if it is missing.
+        replace: Whether to remove the event files of another run from it.
+        resumed_at: The step after which the run resumes; its events are added to the folder then,
+            and those of this epoch and later ones that are already there no longer count.
 
     Raises:
-        UsageError: tensorboard is not installed, the folder is none, or is another run's.
-        DiskError: By a call of `Watcher`: the system refused to write.
+        UsageError: tensorboard is not installed, or the folder is not one or is another run's.
+        DiskError: When called: the system refused to write.
     """
 
     def __init__(
-        self, folder: Path, *, replace: bool = False, resumed_at: Place | None = None
+        self, folder: Path, *, replace: bool = False, resumed_at: StepDone | None = None
     ) -> None:
         if find_spec("tensorboard") is None:
             raise UsageError(
@@ -53,31 +53,40 @@ class TensorBoard(Unwatched):
         self._writer: SummaryWriter | None = None
         self._hook = threading.excepthook
 
-    def started(self, facts: Facts) -> None:
-        """See `Watcher.started`."""
+    def __call__(self, event: Event) -> None:
+        """Write the event's figures, if it has any."""
+        match event:
+            case Started():
+                self._start()
+            case Epoch():
+                self._write_epoch(event)
+            case Trained():
+                self._write_scores(event)
+            case Ended():
+                self._close()
+
+    def _start(self) -> None:
         threading.excepthook = self._thread_failed
         with self._writing():
             for path in self._others:
                 path.unlink(missing_ok=True)
 
-    def epoch(self, result: Epoch) -> None:
-        """See `Watcher.epoch`."""
+    def _write_epoch(self, epoch: Epoch) -> None:
         with self._writing() as writer:
-            for name, value in result.figures.items():
+            for name, value in epoch.figures.items():
                 if name != "epoch":
-                    writer.add_scalar(_tag(name), value, result.epoch)
+                    writer.add_scalar(_tag(name), value, epoch.epoch)
             writer.flush()
 
-    def finished(self, trained: Trained) -> None:
-        """See `Watcher.finished`; the recipe goes into the table of hyperparameters."""
+    def _write_scores(self, trained: Trained) -> None:
+        """Write the test's scores beside the recipe, in the table of hyperparameters."""
         scores = {"loss/test": trained.test_loss, "accuracy/test": trained.test_accuracy}
         with self._writing() as writer:
-            # "." for its file to be in the run's folder, not in one that is a run of its own.
+            # "." puts its file into the run's folder instead of one that is a run of its own.
             recipe, epoch = trained.record["recipe"], trained.epoch
             writer.add_hparams(recipe, scores, run_name=".", global_step=epoch)
 
-    def close(self) -> None:
-        """See `Watcher.close`."""
+    def _close(self) -> None:
         if self._writer is not None:
             with self._writing() as writer:
                 writer.close()
@@ -85,7 +94,7 @@ class TensorBoard(Unwatched):
 
     @contextmanager
     def _writing(self) -> Iterator["SummaryWriter"]:
-        """The writer, made when it is first needed, which begins a file."""
+        """The writer, created on first use because creating it begins a file."""
         from torch.utils.tensorboard import SummaryWriter
 
         first = self._resumed_at.epoch if self._resumed_at else None
@@ -98,12 +107,12 @@ class TensorBoard(Unwatched):
             raise DiskError(f"{self._folder}: {error.strerror}") from error
 
     def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
-        """What makes SummaryWriter's thread fail is raised again where we flush."""
+        """Ignore errors of the system in SummaryWriter's thread: our flush raises them again."""
         if not isinstance(failure.exc_value, OSError):
             self._hook(failure)
 
 
 def _tag(name: str) -> str:
-    """``loss`` gives ``loss/train``, ``holdout_loss`` ``loss/holdout``, others themselves."""
+    """``loss`` gives ``loss/train``, ``holdout_loss`` gives ``loss/holdout``, others stay."""
     split, _, quantity = name.rpartition("_")
     return f"{quantity}/{split or 'train'}" if quantity in ("loss", "accuracy") else name

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ckpt
-from ckpt.show.diff import comparison_data
+from ckpt.show.diff import diff_data
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 OTHERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.complex64)
@@ -120,7 +120,7 @@ def test_planted_change_is_reported_and_nothing_else(
         else:
             refs.append(str(path))
     found = ckpt.diff(*refs, registry=registry, values=True)
-    assert reported(comparison_data(found)) == expected
+    assert reported(diff_data(found)) == expected
     differs = kind not in ("tie", "untie", "order", "nothing")
     assert found.differs is differs
     assert [pair.before.key for pair in found.values or ()] == sorted(

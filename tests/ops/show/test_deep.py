@@ -210,7 +210,7 @@ def test_fault_14_view_that_would_grow_beyond_proportion_is_refused(file: Path) 
 
 
 def test_definition_holds_nothing_to_read(file: Path) -> None:
-    with pytest.raises(RefError, match="holds no weights to read"):
+    with pytest.raises(RefError, match="has no weights to read"):
         show("torch.nn:Identity", deep=True)
 
 

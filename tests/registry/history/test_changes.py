@@ -1,4 +1,4 @@
-"""Changes between two indexes, taken back: a property over random writes."""
+"""Changes between two indexes, undone: a property over random writes."""
 
 import random
 
@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt.errors import ConflictError
-from ckpt.registry.history.changes import Change, Value, changes, said, taken_back
-from ckpt.registry.index import Index, parse_index
+from ckpt.registry.history.changes import Change, Value, changes, undone, value_text
+from ckpt.registry.index import Index
+from ckpt.registry.index_file import parse_index
 from tests.registry.test_index import version
 
 AT = "2026-11-25T09:00:00+00:00"
@@ -42,40 +43,39 @@ def written(index: Index, draw: random.Random) -> Index:
 
 
 @given(st.integers(0, 2**32))
-def test_writes_taken_back_in_turn_give_what_was_before(seed: int) -> None:
+def test_writes_undone_in_turn_give_what_was_before(seed: int) -> None:
     draw = random.Random(seed)
     index = Index()
     for _ in range(12):
         before, index = index, written(index, draw)
         assert parse_index(index.to_text(), name="x") == index
         if any(change.is_final for change in changes(before, index)):
-            with pytest.raises(ConflictError, match="for good"):
-                taken_back(index, changes(before, index), at=AT)
+            with pytest.raises(ConflictError, match="deleted by gc"):
+                undone(index, changes(before, index), at=AT)
             continue
-        undone = taken_back(index, changes(before, index), at=AT)
+        back = undone(index, changes(before, index), at=AT)
         added = [c for c in changes(before, index) if c.kind == "version" and c.before is None]
         if not added:
-            assert undone.models == before.models
+            assert back.models == before.models
         else:
             (number,) = {int(change.name[1:]) for change in added}
-            assert number in undone.model(None).removed
-            assert undone.model(None).versions == (
-                before.model(None).versions if before.models else {}
-            )
+            assert number in back.model(None).removed
+            kept = before.model(None).versions if before.models else {}
+            assert back.model(None).versions == kept
 
 
-def test_what_was_changed_since_is_not_taken_back() -> None:
+def test_what_was_changed_since_is_not_undone() -> None:
     before = Index().with_version(version(1)).with_version(version(2))
     one = before.with_model(before.model(None).with_alias("prod", 1))
     two = one.with_model(one.model(None).with_alias("prod", 2))
-    with pytest.raises(ConflictError, match="alias prod was changed since: it is v2, expected v1"):
-        taken_back(two, changes(before, one), at=AT)
+    with pytest.raises(ConflictError, match="alias prod has changed since: it is v2, expected v1"):
+        undone(two, changes(before, one), at=AT)
 
 
 BEFORE = Index().with_version(version(1)).with_version(version(2))
 
 
-def test_changes_are_said_by_kind_and_name() -> None:
+def test_changes_are_listed_by_kind_and_name() -> None:
     model = BEFORE.model(None).with_alias("prod", 1, protect=True).with_tag("golden", 2)
     after = BEFORE.with_model(model.with_alias("old", 2).without_alias("old"))
     after = after.with_version(version(1, "other"))
@@ -95,17 +95,17 @@ def test_changes_are_said_by_kind_and_name() -> None:
     (final,) = changes(gone, gone.with_model(gone.model("mnist-cnn").forgotten(2)))
     assert final.is_final
     assert not any(change.is_final for change in changes(BEFORE, after))
-    with pytest.raises(ConflictError, match=r"^mnist-cnn:v2 went for good, and cannot come back"):
-        taken_back(gone, [final], at=AT)
+    with pytest.raises(ConflictError, match=r"^mnist-cnn:v2: deleted by gc, cannot be restored"):
+        undone(gone, [final], at=AT)
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(None, "not there"), (True, "protected"), (False, "not protected"), (("v1", "v2"), "v1, v2"),
-     ("v3", "v3"), ("removed", "removed")],
+    [(None, "absent"), (True, "protected"), (False, "not protected"), (("v1", "v2"), "v1, v2"),
+     ("v3", "v3"), ("removed", "removed"), ("there", "present")],
 )  # fmt: skip
 def test_value_in_words(value: Value, words: str) -> None:
-    assert said(value) == words
+    assert value_text(value) == words
 
 
 def test_removed_version_comes_back_with_what_pointed_to_it() -> None:
@@ -115,8 +115,8 @@ def test_removed_version_comes_back_with_what_pointed_to_it() -> None:
     gone = plain.with_model(plain.model(None).without(2, at=AT))
     assert gone.model(None).removed[2].removed == AT
     assert gone.model(None).tags == {"golden": (1,)}
-    assert taken_back(gone, changes(tagged, gone), at=AT).models == tagged.models
-    back = taken_back(tagged, changes(BEFORE, tagged), at=AT)
+    assert undone(gone, changes(tagged, gone), at=AT).models == tagged.models
+    back = undone(tagged, changes(BEFORE, tagged), at=AT)
     assert back.models == BEFORE.models
-    with pytest.raises(ConflictError, match="it is not there, expected v2"):
-        taken_back(plain, changes(BEFORE, tagged), at=AT)
+    with pytest.raises(ConflictError, match="it is absent, expected v2"):
+        undone(plain, changes(BEFORE, tagged), at=AT)

@@ -1,4 +1,4 @@
-"""The index made anew of the reflog: a property over random writes, here and elsewhere."""
+"""The index rebuilt from the reflog: a property over random writes, here and elsewhere."""
 
 import os
 import random
@@ -102,12 +102,12 @@ def test_lost_index_is_not_an_empty_one(tmp_path: Path) -> None:
     (manifests / "cd").write_bytes(b"")
     assert find_registry(manifests) == tmp_path
     for use in (file.read, lambda: file.commit(lambda index: replace(index), "x")):
-        with pytest.raises(IndexDamageError, match="not there, but") as caught:
+        with pytest.raises(IndexDamageError, match="missing, but") as caught:
             use()
         assert "ckpt fsck --rebuild-index" in str(caught.value.hint)
     assert not file.path.exists()
-    file.begin()
-    file.begin()
+    file.create()
+    file.create()
     assert file.read() == Index()
 
 

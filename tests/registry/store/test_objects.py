@@ -196,9 +196,9 @@ def test_link_inside_the_store_is_not_followed(store: ObjectStore, inside: str) 
     link.symlink_to(store.root.parent / "elsewhere")
     with pytest.raises(IntegrityError, match="a symbolic link inside the store"):
         store.put([b"abcd"])
-        list(store.held())
+        list(store.objects())
     with pytest.raises(IntegrityError, match="a symbolic link inside the store"):
-        list(store.held())
+        list(store.objects())
         store.temporaries()
 
 
@@ -206,7 +206,7 @@ def test_store_itself_may_be_a_link(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     store.root.symlink_to(tmp_path / "disk")
     assert read(store, store.put([b"abcd"]).digest, 4) == b"abcd"
-    assert [each.nbytes for each in store.held()] == [4]
+    assert [each.nbytes for each in store.objects()] == [4]
 
 
 def manifest() -> Manifest:
@@ -220,7 +220,7 @@ def test_everything_held_is_listed_and_nothing_else(store: ObjectStore) -> None:
     (store.root / "objects" / "readme").mkdir()
     (store.root / "objects" / "readme" / ("0" * 62)).touch()
     os.utime(path_of(store, stored[0].digest), (1000, 2000))
-    held = {each.digest: each for each in store.held()}
+    held = {each.digest: each for each in store.objects()}
     assert {name: each.nbytes for name, each in held.items()} == {
         each.digest: each.nbytes for each in stored
     }
@@ -238,10 +238,10 @@ def test_object_that_is_stored_again_is_young_again(store: ObjectStore) -> None:
 
 def test_removed_are_those_that_were_named(store: ObjectStore) -> None:
     names = [store.put([bytes([number])]).digest for number in range(5)]
-    gone = [each for each in store.held() if each.digest in names[:3]]
+    gone = [each for each in store.objects() if each.digest in names[:3]]
     gone[0].path.unlink()
     store.remove(gone)
-    assert {each.digest for each in store.held()} == set(names[3:])
+    assert {each.digest for each in store.objects()} == set(names[3:])
     with pytest.raises(IntegrityError, match="is missing"):
         read(store, names[1], 1)
 

@@ -76,14 +76,17 @@ def deep(nan: int | None = 0, inf: int | None = 0, **more: Any) -> Deep:
 @pytest.mark.parametrize(
     ("found", "line"),
     [
-        (deep(sums=14), "14 CRC-32 sums right · no NaN · no Inf"),
-        (deep(sums=1, sums_absent=2), "1 CRC-32 sum right · no CRC in file for 2 records · no NaN"),
-        (deep(sums_absent=2), "no CRC in file · no NaN"),
-        (deep(), "no CRC in file · no NaN"),
-        (deep(objects=3), "3 objects as registered · no NaN"),
-        (deep(objects=0), "0 objects as registered · no NaN"),
-        (deep(400, None, objects=1), "1 object as registered · 2,000 NaN in 5 keys · no Inf"),
-        (deep(None, 1, sums=2), "2 CRC-32 sums right · no NaN · 5 Inf in 5 keys"),
+        (deep(sums=14), "14 CRC-32 checksums correct · no NaN · no Inf"),
+        (
+            deep(sums=1, sums_absent=2),
+            "1 CRC-32 checksum correct · 2 records without a checksum · no NaN",
+        ),
+        (deep(sums_absent=2), "no checksums in the file · no NaN"),
+        (deep(), "no checksums in the file · no NaN"),
+        (deep(objects=3), "3 objects intact · no NaN"),
+        (deep(objects=0), "0 objects intact · no NaN"),
+        (deep(400, None, objects=1), "1 object intact · 2,000 NaN in 5 keys · no Inf"),
+        (deep(None, 1, sums=2), "2 CRC-32 checksums correct · no NaN · 5 Inf in 5 keys"),
     ],
 )
 def test_what_reading_found_stands_in_the_head(found: Deep, line: str) -> None:

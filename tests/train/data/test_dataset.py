@@ -12,8 +12,9 @@ import torch
 from ckpt.errors import DatasetError
 from ckpt.train.data.dataset import AbsentError, load_dataset
 from ckpt.train.data.digits import enlarge
-from ckpt.train.data.download import Archive
+from ckpt.train.data.download import PublishedFile
 from ckpt.train.data.published import PUBLISHED
+from ckpt.train.watch.events import Note
 
 SIZES = {"train": 5, "t10k": 3}
 FILES = [f"{part}-{what}" for part in SIZES for what in ("images-idx3-ubyte", "labels-idx1-ubyte")]
@@ -37,7 +38,7 @@ def layout(folder: Path, name="KMNIST") -> Path:
 
 def load(name, data_dir=None):
     notes = []
-    dataset = load_dataset(name, data_dir=data_dir, note=notes.append)
+    dataset = load_dataset(name, data_dir=data_dir, callback=notes.append)
     return dataset, notes
 
 
@@ -74,14 +75,14 @@ def test_places_are_looked_into_in_order(tmp_path, monkeypatch):
 def test_auto_falls_back_to_digits_and_says_so(tmp_path):
     dataset, notes = load("auto", tmp_path)
     assert (dataset.name, dataset.found) == ("digits", "scikit-learn")
-    assert notes[-1] == (
-        "MNIST: not found here, and it cannot be downloaded; "
+    assert notes[-1] == Note(
+        "MNIST: not found on this machine, and the download failed; "
         "training on scikit-learn's 1,797 handwritten digits instead"
     )
 
 
 def test_mnist_asked_for_by_name_is_not_replaced(tmp_path):
-    with pytest.raises(AbsentError, match="MNIST: not found here") as caught:
+    with pytest.raises(AbsentError, match="MNIST: not found on this machine") as caught:
         load("mnist", tmp_path)
     assert caught.value.exit_code == 3
     assert "--data-dir" in caught.value.hint
@@ -110,10 +111,10 @@ def test_archives_are_read_where_they_are_the_published_ones(tmp_path, monkeypat
     assert sorted(path.name for path in raw.iterdir()) == sorted(f"{name}.gz" for name in FILES)
 
 
-def archive_of(packed: Path, unpacked: int) -> Archive:
+def archive_of(packed: Path, unpacked: int) -> PublishedFile:
     content = packed.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    return Archive(name=packed.name, nbytes=len(content), sha256=digest, unpacked=unpacked)
+    return PublishedFile(name=packed.name, nbytes=len(content), sha256=digest, unpacked=unpacked)
 
 
 def test_fault_44_other_or_truncated_archives_are_refused(tmp_path):

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ckpt.train.data.dataset import AbsentError, load_dataset
-from ckpt.train.data.download import Archive, DownloadError, fetch
+from ckpt.train.data.download import DownloadError, PublishedFile, fetch
 from ckpt.train.data.published import PUBLISHED
+from ckpt.train.watch.events import Event, Loading, Note
 from tests.train.data.test_dataset import FILES, layout, load
 from tests.train.server import Server, serving
 
@@ -20,10 +21,10 @@ PACKED = gzip.compress(random.Random(0).randbytes(200_000), mtime=0)
 ABSENT = "http://127.0.0.1:9/"  # the discard port, where nobody answers
 
 
-def archive(name: str = "a.gz", content: bytes = PACKED) -> Archive:
+def archive(name: str = "a.gz", content: bytes = PACKED) -> PublishedFile:
     digest = hashlib.sha256(content).hexdigest()
     unpacked = len(gzip.decompress(content))
-    return Archive(name=name, nbytes=len(content), sha256=digest, unpacked=unpacked)
+    return PublishedFile(name=name, nbytes=len(content), sha256=digest, unpacked=unpacked)
 
 
 @pytest.fixture
@@ -34,16 +35,14 @@ def server() -> Iterator[Server]:
 
 
 class Fetching:
-    """`fetch` into a folder of the test's, and what it told."""
+    """`fetch` into a folder of the test's, and its events."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.notes, self.told = folder, [], []
+        self.folder = folder
+        self.events: list[Event] = []
 
-    def __call__(self, *mirrors: str, archives: tuple[Archive, ...] = (archive(),)) -> None:
-        fetch(archives, mirrors, self.folder, note=self.notes.append, loading=self._loading)
-
-    def _loading(self, *told: object) -> None:
-        self.told.append(told)
+    def __call__(self, *mirrors: str, archives: tuple[PublishedFile, ...] = (archive(),)) -> None:
+        fetch(archives, mirrors, self.folder, callback=self.events.append)
 
     @property
     def content(self) -> bytes:
@@ -65,15 +64,15 @@ def test_what_is_fetched_is_what_is_published(server: Server, fetching: Fetching
     fetching(server.url)
     assert fetching.content == PACKED
     assert fetching.left == ["a.gz"]
-    assert fetching.told[-1] == ("a.gz", len(PACKED), len(PACKED), "B")
+    assert fetching.events[-1] == Loading("a.gz", len(PACKED), len(PACKED), "B")
     fetching(server.url)
     assert server.asked == [("/a.gz", None)]
 
 
 def test_fault_44_nothing_is_fetched_without_a_digest() -> None:
     for digest in ("", "f68b3c2dcbeaaa9fbdd348bbdeb94873", "A" * 64):
-        with pytest.raises(ValueError, match=r"a.gz: no SHA-256, and nothing is fetched without"):
-            Archive(name="a.gz", nbytes=1, sha256=digest, unpacked=1)
+        with pytest.raises(ValueError, match=r"a.gz: not a SHA-256: "):
+            PublishedFile(name="a.gz", nbytes=1, sha256=digest, unpacked=1)
     assert len({each.sha256 for one in PUBLISHED.values() for each in one.archives.values()}) == 12
 
 
@@ -103,7 +102,7 @@ def test_ctrl_c_leaves_what_came(server: Server, fetching: Fetching) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch([archive()], [server.url], fetching.folder, note=print, loading=stop)
+        fetch([archive()], [server.url], fetching.folder, callback=stop)
     assert fetching.left == ["a.gz.part"]
     assert not fetching.folder.exists()
     fetching(server.url)
@@ -119,13 +118,13 @@ def test_server_without_ranges_sends_all_again(server: Server, fetching: Fetchin
 
 def test_other_range_than_asked_is_not_taken(server: Server, fetching: Fetching) -> None:
     server.cut, server.shift = [100], 7
-    with pytest.raises(DownloadError, match=r"gives 'bytes 107-.*, not from byte 100"):
+    with pytest.raises(DownloadError, match=r"sends 'bytes 107-.*, expected byte 100"):
         fetching(server.url)
 
 
 def test_fault_44_wrong_bytes_are_thrown_away(server: Server, fetching: Fetching) -> None:
     server.files["/a.gz"] = bytes(len(PACKED))
-    with pytest.raises(DownloadError, match=r"tried 127.0.0.1: gives another file"):
+    with pytest.raises(DownloadError, match=r"tried 127.0.0.1: sends another file"):
         fetching(server.url)
     assert fetching.left == []
     assert len(server.asked) == 1
@@ -147,10 +146,10 @@ def test_never_more_is_read_than_is_published(
 ) -> None:
     server.files["/a.gz"] = b"no" + PACKED + bytes(1 << 20)
     server.lengths = lengths
-    message = "gives [0-9]+ bytes, expected" if lengths else "gives another file"
+    message = "sends [0-9]+ bytes, expected" if lengths else "sends another file"
     with pytest.raises(DownloadError, match=message):
         fetching(server.url)
-    assert max((done for _, done, _, _ in fetching.told), default=0) <= len(PACKED)
+    assert max((event.done for event in fetching.events), default=0) <= len(PACKED)
     assert fetching.left == []
 
 
@@ -195,7 +194,8 @@ def test_many_at_once_fetch_it_once(server: Server, fetching: Fetching) -> None:
         thread.join()
     assert fetching.content == PACKED
     assert server.asked == [("/a.gz", None)]
-    assert set(fetching.notes) <= {"another process is fetching it; waiting for that"}
+    notes = {event for event in fetching.events if isinstance(event, Note)}
+    assert notes <= {Note("another process is downloading it; waiting for that")}
 
 
 @pytest.fixture
@@ -213,21 +213,21 @@ def kmnist(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 def test_dataset_is_downloaded_into_the_cache(kmnist: str, tmp_path: Path) -> None:
-    told = []
-    dataset = load_dataset(
-        "kmnist", data_dir=None, note=told.append, loading=lambda *each: told.append(each)
-    )
+    events: list[Event] = []
+    dataset = load_dataset("kmnist", callback=events.append)
     assert (dataset.found, dataset.digest()) == ("download", kmnist)
-    assert told[0] == f"KMNIST: fetching it into {tmp_path}/cache/ckpt/KMNIST"
-    assert [what for what, *_ in told[1:]] == [f"{name}.gz" for name in FILES]
+    assert events[0] == Note(f"KMNIST: downloading to {tmp_path}/cache/ckpt/KMNIST")
+    assert [event.name for event in events[1:]] == [f"{name}.gz" for name in FILES]
     again, notes = load("kmnist")
     assert (again.found, again.digest(), notes) == ("cache", kmnist, [])
 
 
 def test_failed_download_says_what_to_do(kmnist: str, server: Server) -> None:
     del server.files[f"/{FILES[3]}.gz"]
-    with pytest.raises(AbsentError, match="KMNIST: not found here, and it cannot be") as refused:
+    with pytest.raises(
+        AbsentError, match="KMNIST: not found on this machine, and the download"
+    ) as refused:
         load("kmnist")
     hint = str(refused.value.hint)
-    assert "--data-dir DIR or CKPT_DATA=DIR with DIR/KMNIST/raw/ names a copy" in hint
+    assert "--data-dir DIR or CKPT_DATA=DIR uses a copy in DIR/KMNIST/raw/" in hint
     assert "tried 127.0.0.1: HTTP Error 404" in hint

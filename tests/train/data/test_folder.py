@@ -12,11 +12,17 @@ from PIL import Image
 
 from ckpt.errors import DatasetError, UsageError
 from ckpt.train.data.dataset import Dataset, load_dataset
+from ckpt.train.watch.events import Event, Loading, Note
 
 
 def load(folder: Path, size: int = 0) -> tuple[Dataset, list[str]]:
     notes: list[str] = []
-    return load_dataset(str(folder), data_dir=None, note=notes.append, image_size=size), notes
+
+    def note(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+
+    return load_dataset(str(folder), image_size=size, callback=note), notes
 
 
 def picture(path: Path, value: int = 0, mode: str = "L", size: tuple[int, int] = (4, 3)) -> Path:
@@ -53,7 +59,7 @@ def test_every_fifth_image_of_a_class_is_the_tests(pets: Path) -> None:
     assert (train.images.dtype, train.images.shape) == (torch.uint8, (16, 1, 3, 4))
     assert (dataset.name, dataset.title, dataset.found) == ("folder", "pets", "--dataset")
     assert (dataset.class_names, dataset.classes) == (("cat", "dog"), 2)
-    assert (dataset.where, notes) == (f"{pets} (every fifth for the test)", [])
+    assert (dataset.where, notes) == (f"{pets} (every fifth for testing)", [])
     assert str(pets) not in str(dataset.describe())
     assert dataset.describe()["class_names"] == ["cat", "dog"]
 
@@ -134,14 +140,14 @@ def test_files_that_are_no_images_are_counted(pets: Path) -> None:
     expected = load(pets)[0].digest()
     (pets / "cat" / "notes.txt").write_text("")
     dataset, notes = load(pets)
-    assert notes == [f"{pets}: 3 files left out, no images by name"]
+    assert notes == [f"{pets}: skipped 3 files without an image's suffix"]
     assert dataset.digest() == expected
 
 
-def test_decoding_is_told(pets: Path) -> None:
-    told: list[tuple[str, int, int, str]] = []
-    load_dataset(str(pets), data_dir=None, note=print, loading=lambda *each: told.append(each))
-    assert told == [("pets", number, 22, " img") for number in range(1, 23)]
+def test_decoding_sends_an_event_for_each_image(pets: Path) -> None:
+    events: list[Event] = []
+    load_dataset(str(pets), callback=events.append)
+    assert events == [Loading("pets", number, 22, " img") for number in range(1, 23)]
 
 
 def png(width: int, height: int) -> bytes:
@@ -177,13 +183,13 @@ def ruin(pets: Path, name: str) -> None:
 
 
 RUINED = {
-    "empty": "no image that can be read: cannot identify",
-    "text": "no image that can be read: cannot identify",
-    "cut short": "no image that can be read: ",
-    "cut in its header": "no image that can be read: ",
-    "postscript": "no image that can be read: cannot identify",
-    "bomb": "no image that can be read: Image size (400000000 pixels) exceeds limit",
-    "half a bomb": "no image that can be read: Image size (100000000 pixels) exceeds limit",
+    "empty": "not a readable image: cannot identify",
+    "text": "not a readable image: cannot identify",
+    "cut short": "not a readable image: ",
+    "cut in its header": "not a readable image: ",
+    "postscript": "not a readable image: cannot identify",
+    "bomb": "not a readable image: Image size (400000000 pixels) exceeds limit",
+    "half a bomb": "not a readable image: Image size (100000000 pixels) exceeds limit",
     "deep": "pixels of mode I;16, expected 8 bits a channel",
 }
 
@@ -208,7 +214,7 @@ def test_folders_that_are_no_dataset(tmp_path: Path) -> None:
     folder = tmp_path / "f"
     assert refused(folder) == "FOLDER: no such file or folder"
     folder.mkdir()
-    assert refused(folder) == "FOLDER: no folders of classes"
+    assert refused(folder) == "FOLDER: contains no folders, expected one for each class"
     picture(folder / "cat" / "a.png")
     picture(folder / "cat" / "b.png")
     assert refused(folder) == "FOLDER: one class, cat, expected two or more"
@@ -222,11 +228,11 @@ def test_splits_that_do_not_agree(tmp_path: Path) -> None:
     for each in ("train/cat/a", "train/dog/a", "test/cat/a"):
         picture(tmp_path / f"{each}.png")
     train, test = tmp_path / "train", tmp_path / "test"
-    with pytest.raises(DatasetError, match=f"^{test}: class dog missing, which {train} has$"):
+    with pytest.raises(DatasetError, match=f"^{test}: class dog is missing, but {train} has it$"):
         load(tmp_path)
     for each in ("test/dog/a", "test/emu/a"):
         picture(tmp_path / f"{each}.png")
-    with pytest.raises(DatasetError, match=f"^{train}: class emu missing, which {test} has$"):
+    with pytest.raises(DatasetError, match=f"^{train}: class emu is missing, but {test} has it$"):
         load(tmp_path)
 
 
@@ -235,7 +241,7 @@ def test_class_whose_name_is_no_text(tmp_path: Path) -> None:
         folder = tmp_path / name.decode(errors="surrogateescape")
         picture(folder / "a.png")
         picture(folder / "b.png")
-    with pytest.raises(DatasetError, match="the name is no UTF-8"):
+    with pytest.raises(DatasetError, match="the name is not valid UTF-8"):
         load(tmp_path)
 
 
@@ -244,13 +250,15 @@ def test_images_without_any_difference_are_refused(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         Image.new("L", (4, 3)).save(path)
-    with pytest.raises(DatasetError, match="channel 1 of 1 has one value in all training images"):
+    with pytest.raises(
+        DatasetError, match="channel 1 of 1 has the same value in all training images"
+    ):
         load(tmp_path)
 
 
 def test_image_size_is_for_folders(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="image-size is 8, expected 0 with digits"):
-        load_dataset("digits", data_dir=None, note=print, image_size=8)
+        load_dataset("digits", image_size=8)
     (tmp_path / "a.csv").write_text("")
-    with pytest.raises(DatasetError, match=r"a.csv: neither a folder of images nor an .npz file"):
+    with pytest.raises(DatasetError, match=r"a.csv: expected a folder of images or an .npz file"):
         load(tmp_path / "a.csv")

@@ -31,7 +31,7 @@ def arrays(**others: Any) -> dict[str, Any]:
 def load(path: Path, **content: Any) -> Dataset:
     if content:
         np.savez_compressed(path, **content)
-    return load_dataset(str(path), data_dir=None, note=print)
+    return load_dataset(str(path))
 
 
 def refused(path: Path, **content: Any) -> str:
@@ -56,7 +56,7 @@ def test_arrays_become_resident_bytes(path: Path) -> None:
     assert (dataset.name, dataset.title, dataset.found) == ("npz", "data.npz", "--dataset")
     assert (dataset.test_from, dataset.class_names) == ("x_test", ())
     assert str(path.parent) not in str(dataset.describe())
-    assert dataset.where == f"{path} (x_test for the test)"
+    assert dataset.where == f"{path} (x_test for testing)"
 
 
 def test_digest_is_that_of_the_values(path: Path) -> None:
@@ -116,8 +116,8 @@ WRONG = {
     "many": ({"y_train": Y + 8}, "one of 10 training images has label 10"),
     "unknown": ({"y_test": Y[:3] + 1}, "test label 3, but 0 to 2 to train on"),
     "one class": ({"y_train": Y * 0, "y_test": Y[:3] * 0}, "one class to train on, expected two"),
-    "other size": ({"x_test": X[:3, :, :4]}, "(c, h, w) is (1, 4, 5) to train on, (1, 4, 4) to"),
-    "blank": ({"x_train": X * 0}, "channel 1 of 1 has one value in all training images"),
+    "other size": ({"x_test": X[:3, :, :4]}, "(c, h, w) is (1, 4, 5) for training, (1, 4, 4) for"),
+    "blank": ({"x_train": X * 0}, "channel 1 of 1 has the same value in all training images"),
 }  # fmt: skip
 
 
@@ -172,9 +172,15 @@ def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:
 
 SHAPE = "{'descr': '|u1', 'fortran_order': False, 'shape': %s}\n"
 LIES = {
-    "too little": (npy(SHAPE % "(10, 28, 28)", bytes(9)), "7,914 bytes promised, 83 are there"),
-    "too much": (npy(SHAPE % "(1, 2, 2)", bytes(9)), "75 bytes promised, 80 are there"),
-    "huge": (npy(SHAPE % "(2147483648, 2147483648, 4)"), "18,446,744,073,709,551,705 bytes pr"),
+    "too little": (
+        npy(SHAPE % "(10, 28, 28)", bytes(9)),
+        "header promises 7,914 bytes, the file holds 83",
+    ),
+    "too much": (npy(SHAPE % "(1, 2, 2)", bytes(9)), "header promises 75 bytes, the file holds 80"),
+    "huge": (
+        npy(SHAPE % "(2147483648, 2147483648, 4)"),
+        "header promises 18,446,744,073,709,551,705 by",
+    ),
     "negative": (npy(SHAPE % "(-1, 28, 28)"), ""),
     "no header": (b"\x93NUMPY\1\0\xff\xff{", ""),
     "no tuple": (npy(SHAPE % "'x'"), ""),
@@ -206,5 +212,5 @@ def test_bomb_is_refused_within_bounds(path: Path) -> None:
         message = refused(path)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert re.match("FILE: x_train: [0-9,]+ bytes that would become [0-9,]+", message)
+        assert re.match("FILE: x_train: [0-9,]+ bytes would unpack to [0-9,]+", message)
         assert peak < 1 << 20

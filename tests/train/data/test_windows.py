@@ -7,10 +7,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckpt.train.data.loading import Shares, epoch_order
+from ckpt.train.batches import IGNORED, Batches, epoch_order
+from ckpt.train.data.dataset import Dataset, Samples
 from ckpt.train.data.windows import cut, epoch_seed, share, windows
+from ckpt.train.processes import Processes
+from ckpt.train.recipes.recipe import Recipe
 
 sizes = st.integers(1, 500)
+
+
+def dataset_of(images: torch.Tensor, labels: torch.Tensor) -> Dataset:
+    split = Samples(images, labels)
+    return Dataset(
+        name="x", title="x", found="", where="", train=split, test=split, classes=1,
+        mean=(0.0,), std=(1.0,), test_from="",
+    )  # fmt: skip
 
 
 @given(samples=sizes, size=sizes)
@@ -47,18 +58,25 @@ def test_the_tail_of_96_samples_is_64_and_32():
 
 @given(samples=sizes, size=sizes, count=st.integers(1, 4), first=st.integers(0, 3))
 def test_processes_see_each_sample_once_and_agree_on_the_windows(samples, size, count, first):
-    """But for one that has nothing to do, which is given a sample to take part with."""
+    """Except for one that has no share, which is given a sample without its label."""
+    digits = torch.arange(samples)
+    dataset = dataset_of(digits.view(-1, 1, 1, 1).to(torch.float64), digits)
+    recipe = Recipe(batch_size=size, seed=5)
+    every = [
+        Batches(dataset, recipe, torch.device("cpu"), Processes(rank, count))
+        for rank in range(count)
+    ]
     order = epoch_order(samples, seed=5, epoch=3)
-    alone = list(Shares(samples, size, 5).indices(3, first))
-    every = [Shares(samples, size, 5, rank, count) for rank in range(count)]
-    for number, whole in enumerate(alone):
-        assert torch.equal(whole, order[(first + number) * size :][:size])
-    assert [n for n, _ in every[0].sizes(first)] == [len(whole) for whole in alone]
-    pairs = [zip(each.indices(3, first), each.sizes(first), strict=True) for each in every]
-    for whole, shares in zip(alone, zip(*pairs, strict=True), strict=True):
-        mine = torch.cat([indices[:here] for indices, (_, here) in shares])
-        assert torch.equal(mine, whole)
-        assert all(len(indices) == max(here, 1) for indices, (_, here) in shares)
+    windows_of_all = zip(*(batches.windows(3, first) for batches in every), strict=True)
+    seen = 0
+    for number, of_processes in enumerate(windows_of_all, first):
+        whole = order[number * size :][:size]
+        assert {window.samples for window in of_processes} == {len(whole)}
+        labels = [torch.cat([part for _, part in w.micro_batches(7)]) for w in of_processes]
+        assert torch.equal(torch.cat([part[part != IGNORED] for part in labels]), whole)
+        assert [len(part) for part in labels] == [max(w.here, 1) for w in of_processes]
+        seen += len(whole)
+    assert seen == max(0, samples - first * size)
 
 
 def test_sample_order_depends_on_seed_and_epoch_alone():
@@ -71,10 +89,7 @@ def test_sample_order_depends_on_seed_and_epoch_alone():
 
 
 def test_sample_order_is_the_same_in_another_process():
-    code = (
-        "from ckpt.train.data.loading import epoch_order as o;"
-        "print(o(50, seed=5, epoch=9).tolist())"
-    )
+    code = "from ckpt.train.batches import epoch_order as o;print(o(50, seed=5, epoch=9).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(epoch_order(50, seed=5, epoch=9).tolist())
 

@@ -9,12 +9,12 @@ from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.recipes.recipe_file import NAMES, read_recipe
 
 BAD = {
-    "epoch = 3": "a recipe has no 'epoch'",
-    "epochs = 'three'": "epochs is 'three', a value like 14 was expected",
+    "epoch = 3": "a recipe has no setting 'epoch'",
+    "epochs = 'three'": "epochs is 'three', expected a value like 14",
     "epochs = 1.5": "epochs is 1.5",
     "epochs = true": "epochs is True",
-    "data_dir = 3": "data_dir is 3, a path was expected",
-    "epochs =": "no TOML",
+    "data_dir = 3": "data_dir is 3, expected a path",
+    "epochs =": "not a valid TOML file",
     "x = " + "[" * 5000: "r.toml: ",
 }
 

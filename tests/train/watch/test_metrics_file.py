@@ -11,10 +11,10 @@ from ckpt.errors import DiskError, UsageError
 from ckpt.io.strict_json import parse
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
-from ckpt.train.watch.events import Epoch, Facts, Place, Unwatched, Watchers
+from ckpt.train.watch.events import Ended, Epoch, Event, Note, Started, StepDone, call_each
 from ckpt.train.watch.metrics_file import MetricsFile
 
-FACTS = Facts(
+STARTED = Started(
     dataset="MNIST",
     where="~/data/MNIST",
     train_count=54_000,
@@ -52,16 +52,16 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [parse(line) for line in path.read_text("ascii").splitlines()]
 
 
-def test_a_run_is_told_as_it_goes(tmp_path: Path, path: Path, linear: str) -> None:
+def test_lines_are_written_during_the_run(tmp_path: Path, path: Path, linear: str) -> None:
     counts = []
 
-    class Counter(Unwatched):
-        def epoch(self, result: Epoch) -> None:
+    def count(event: Event) -> None:
+        if isinstance(event, Epoch):
             counts.append(len(lines(path)))
 
     recipe = Recipe(model=linear, dataset="digits", epochs=2, precision="fp32", holdout=0.2)
     out = tmp_path / "w.pt"
-    trained = train(recipe, out, watch=Watchers(MetricsFile(path), Counter()))
+    trained = train(recipe, out, callback=call_each(MetricsFile(path), count))
     assert trained is not None
     assert counts == [2, 3]
     started, *epochs, finished = lines(path)
@@ -89,7 +89,7 @@ def test_a_run_is_told_as_it_goes(tmp_path: Path, path: Path, linear: str) -> No
 
 
 def test_started_line_has_the_facts_and_no_folder_of_the_machine(path: Path) -> None:
-    MetricsFile(path).started(FACTS)
+    MetricsFile(path)(STARTED)
     (line,) = lines(path)
     now = datetime.now(UTC) - datetime.fromisoformat(str(line.pop("time")))
     assert abs(now.total_seconds()) < 60
@@ -113,8 +113,8 @@ def test_started_line_has_the_facts_and_no_folder_of_the_machine(path: Path) -> 
 
 
 def test_numbers_that_json_lacks_are_text(path: Path) -> None:
-    watch = MetricsFile(path)
-    watch.epoch(replace(EPOCH, loss=float("nan"), lr=float("inf")))
+    write = MetricsFile(path)
+    write(replace(EPOCH, loss=float("nan"), lr=float("inf")))
     (line,) = lines(path)
     assert (line["loss"], line["lr"], line["accuracy"]) == ("nan", "inf", 0.934)
 
@@ -125,17 +125,17 @@ def test_figures_that_are_not_known_are_left_out() -> None:
     assert (known["holdout_loss"], known["loss"]) == (0.123457, 0.213446)
 
 
-def test_a_run_that_goes_on_adds_lines(path: Path) -> None:
-    MetricsFile(path).started(FACTS)
+def test_a_resumed_run_appends_lines(path: Path) -> None:
+    MetricsFile(path)(STARTED)
     before = path.read_bytes()
-    MetricsFile(path, resumed_at=Place(3, 640)).started(FACTS)
+    MetricsFile(path, resumed_at=StepDone(3, 640))(STARTED)
     assert path.read_bytes().startswith(before)
     assert lines(path)[1]["resumed_at"] == {"epoch": 3, "images": 640}
 
 
-def test_a_line_that_was_cut_short_takes_no_other_with_it(path: Path) -> None:
+def test_a_truncated_line_takes_no_other_with_it(path: Path) -> None:
     path.write_bytes(b'{"event": "sta')
-    MetricsFile(path, resumed_at=Place(1, 64)).started(FACTS)
+    MetricsFile(path, resumed_at=StepDone(1, 64))(STARTED)
     cut, whole = path.read_text().splitlines()
     assert cut == '{"event": "sta'
     assert json.loads(whole)["event"] == "started"
@@ -145,24 +145,24 @@ def test_a_file_that_stands_is_refused_and_replaced_only_when_the_run_starts(pat
     path.write_text("precious")
     with pytest.raises(UsageError, match=r"m\.jsonl: already exists"):
         MetricsFile(path)
-    watch = MetricsFile(path, replace=True)
+    write = MetricsFile(path, replace=True)
     assert path.read_text() == "precious"
-    watch.started(FACTS)
+    write(STARTED)
     assert len(lines(path)) == 1
 
 
 def test_a_file_that_appears_in_between_is_refused(path: Path) -> None:
-    watch = MetricsFile(path)
+    write = MetricsFile(path)
     path.write_text("precious")
     with pytest.raises(UsageError, match="already exists"):
-        watch.started(FACTS)
+        write(STARTED)
     assert path.read_text() == "precious"
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("w.pt", r"w\.pt: metrics are a \.jsonl file"),
+        ("w.pt", r"w\.pt: metrics are written to a \.jsonl file"),
         ("no/m.jsonl", "no: no such folder"),
         ("folder.jsonl", r"folder\.jsonl: not a regular file"),
     ],
@@ -175,25 +175,18 @@ def test_what_cannot_be_the_file_is_refused(tmp_path: Path, name: str, message: 
 
 def test_a_full_disk_is_an_error_of_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    watch = MetricsFile(path, replace=True)
+    write = MetricsFile(path, replace=True)
     path.symlink_to("/dev/full")
     with pytest.raises(DiskError, match=r"m\.jsonl: No space left on device"):
-        watch.started(FACTS)
+        write(STARTED)
 
 
-def test_watchers_hear_everything_in_their_order() -> None:
-    heard: list[tuple[str, str]] = []
-
-    class Hears:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def __getattr__(self, call: str) -> object:
-            return lambda *_: heard.append((self.name, call))
-
-    both = Watchers(Hears("a"), Hears("b"))  # type: ignore[arg-type]
-    calls = {name for name in dir(Unwatched) if not name.startswith("_")}
-    assert calls == {name for name in dir(Watchers) if not name.startswith("_")}
-    for call in sorted(calls):
-        getattr(both, call)(*[1] * {"step": 2, "close": 0, "loading": 4}.get(call, 1))
-    assert heard == [(name, call) for call in sorted(calls) for name in "ab"]
+def test_call_each_calls_in_order() -> None:
+    heard: list[tuple[str, Event]] = []
+    both = call_each(
+        lambda event: heard.append(("a", event)), lambda event: heard.append(("b", event))
+    )
+    events = (Note("x"), STARTED, StepDone(1, 64), EPOCH, Ended())
+    for event in events:
+        both(event)
+    assert heard == [(name, event) for event in events for name in "ab"]

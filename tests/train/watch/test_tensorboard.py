@@ -12,8 +12,9 @@ from ckpt.errors import UsageError
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.watch import tensorboard
-from ckpt.train.watch.events import Epoch, Place, Trained
+from ckpt.train.watch.events import Ended, Epoch, StepDone, Trained
 from ckpt.train.watch.tensorboard import TensorBoard
+from tests.train.watch.test_metrics_file import STARTED
 
 EPOCH = Epoch(
     epoch=1,
@@ -32,10 +33,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, model: str, out: Path) -> Trained:
-    watch = TensorBoard(folder)
     recipe = Recipe(model=model, dataset="digits", epochs=2, precision="fp32", device="cpu")
-    trained = train(recipe, out, watch=watch)
-    watch.close()
+    trained = train(recipe, out, callback=TensorBoard(folder))
     assert trained is not None
     return trained
 
@@ -85,10 +84,10 @@ def test_the_recipe_is_in_the_table_of_hyperparameters(
 
 
 def test_what_an_epoch_brought_is_there_before_the_run_ends(folder: Path) -> None:
-    watch = TensorBoard(folder)
-    watch.epoch(EPOCH)
+    write = TensorBoard(folder)
+    write(EPOCH)
     assert scalars(folder)["skipped_steps"] == [(1, 3.0)]
-    watch.close()
+    write(Ended())
 
 
 @pytest.mark.parametrize(
@@ -108,11 +107,11 @@ def test_tag_groups_losses_and_accuracies(name: str, tag: str) -> None:
 def test_a_run_that_goes_on_replaces_the_epochs_after_its_place(folder: Path) -> None:
     written = TensorBoard(folder)
     for number in (1, 2, 3):
-        written.epoch(Epoch(**{**EPOCH.figures, "epoch": number}))
-    written.close()
-    resumed = TensorBoard(folder, resumed_at=Place(2, 640))
-    resumed.epoch(Epoch(**{**EPOCH.figures, "epoch": 2, "loss": 0.125}))
-    resumed.close()
+        written(Epoch(**{**EPOCH.figures, "epoch": number}))
+    written(Ended())
+    resumed = TensorBoard(folder, resumed_at=StepDone(2, 640))
+    resumed(Epoch(**{**EPOCH.figures, "epoch": 2, "loss": 0.125}))
+    resumed(Ended())
     assert scalars(folder)["loss/train"] == [(1, 0.5), (2, 0.125)]
 
 
@@ -123,10 +122,10 @@ def test_another_runs_events_are_refused_and_replaced_when_the_run_starts(
     (folder / "notes.txt").write_text("precious")
     with pytest.raises(UsageError, match="1: holds the events of another run"):
         TensorBoard(folder)
-    watch = TensorBoard(folder, replace=True)
+    write = TensorBoard(folder, replace=True)
     assert len(scalars(folder)) == 8
-    watch.started(None)  # type: ignore[arg-type]
-    watch.close()
+    write(STARTED)
+    write(Ended())
     assert scalars(folder) == {}
     assert (folder / "notes.txt").read_text() == "precious"
 
@@ -148,10 +147,10 @@ def test_without_the_package_it_says_what_to_install(
 
 def test_threads_fail_as_before_when_it_is_closed(folder: Path) -> None:
     before = threading.excepthook
-    watch = TensorBoard(folder)
-    watch.started(None)  # type: ignore[arg-type]
+    write = TensorBoard(folder)
+    write(STARTED)
     assert threading.excepthook != before
-    watch.close()
+    write(Ended())
     assert threading.excepthook == before
 
 

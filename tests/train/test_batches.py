@@ -3,12 +3,9 @@
 import pytest
 import torch
 
+from ckpt.train.batches import Batches, choose_loader
 from ckpt.train.data.dataset import load_dataset
-from ckpt.train.data.loading import choose_loader
 from ckpt.train.data.normalisation import normalise
-from ckpt.train.feed import Feed
-from ckpt.train.memory import MicroBatchSize
-from ckpt.train.processes import ALONE
 from ckpt.train.recipes.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -16,18 +13,16 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def digits():
-    return load_dataset("digits", data_dir=None, note=print)
-
-
-def feed_of(dataset, recipe):
-    size = MicroBatchSize(recipe.batch_size, adapts=False, note=print)
-    return Feed(dataset, recipe, CPU, processes=ALONE, size=size)
+    return load_dataset("digits")
 
 
 def epochs(dataset, recipe, count=2):
-    feed = feed_of(dataset, recipe)
+    batches = Batches(dataset, recipe, CPU)
     return [
-        [(window.samples, list(window.micro_batches)) for window in feed.windows(epoch)]
+        [
+            (window.samples, list(window.micro_batches(recipe.batch_size)))
+            for window in batches.windows(epoch)
+        ]
         for epoch in range(1, count + 1)
     ]
 
@@ -67,7 +62,7 @@ def test_workers_give_the_same_batches_bit_for_bit_and_draw_nothing(digits):
 
 
 def test_test_images_come_once_in_file_order(digits):
-    batches = list(feed_of(digits, Recipe()).test_batches(size=100))
+    batches = list(Batches(digits, Recipe(), CPU).test(size=100))
     assert [len(labels) for _, labels in batches] == [100, 100, 100, 60]
     assert torch.equal(torch.cat([labels for _, labels in batches]), digits.test.labels.long())
 
@@ -105,7 +100,7 @@ CHOICES = {
 
 @pytest.mark.parametrize(("settings", "expected"), CHOICES.values(), ids=CHOICES)
 def test_a_loader_is_chosen_and_the_reason_said(digits, settings, expected):
-    loader = feed_of(digits, Recipe(**settings)).loader
+    loader = Batches(digits, Recipe(**settings), CPU).loader
     assert (loader.name, loader.why) == expected
 
 

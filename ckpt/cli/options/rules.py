@@ -1,0 +1,68 @@
+"""The options of `ckpt rename` that are rules."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ckpt.cli.options.shell_trap import expect_whole_rules
+from ckpt.ops.rename.rule_order import RuleOptions
+
+_NAMES = RuleOptions.__dataclass_fields__
+_PREFIX: dict[str, Any] = {"multiple": True, "metavar": "PREFIX"}
+_REGEX: dict[str, Any] = {"multiple": True, "metavar": "REGEX"}
+_FILE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "FILE"}
+
+_OPTIONS = (
+    click.option(
+        "--rule",
+        "rules",
+        multiple=True,
+        metavar="'OLD->NEW'",
+        help=r"Replace every match of the regular expression OLD in a key by NEW; \1 or {1} is a "
+        "group, {1+1} its number plus one. OLD=NEW means the same and needs no quotes; A<->B swaps "
+        "two names. Repeatable: rules apply in order, each to the result of the one before.",
+    ),
+    click.option("-F", "literal", is_flag=True, help="Treat OLD and NEW as literal text."),
+    click.option(
+        "--word", is_flag=True, help="Match whole dotted parts only, with their trailing number."
+    ),
+    click.option(
+        "--rules",
+        "file",
+        **_FILE,
+        help="Apply a rule file (TOML): rules in order, and operations on tensors.",
+    ),
+    click.option(
+        "--map",
+        "maps",
+        multiple=True,
+        **_FILE,
+        help="Rename by a JSON, TOML or CSV file of old key or module to new, all at once.",
+    ),
+    click.option(
+        "--unwrap",
+        is_flag=True,
+        help="Remove the prefixes that DDP, torch.compile and trainers add.",
+    ),
+    click.option("--strip", **_PREFIX, help="Remove a prefix from the keys."),
+    click.option("--add", **_PREFIX, help="Add a prefix to every key."),
+    click.option("--drop", **_REGEX, help="Drop the tensors whose keys match."),
+    click.option("--keep", **_REGEX, help="Drop the tensors whose keys do not match."),
+)
+
+
+def rule_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command with a `source` the options that are rules; it gets these as `rules`."""
+
+    @wraps(function)
+    def run(*given: Any, **options: Any) -> Any:
+        rules = RuleOptions(**{name: options.pop(name) for name in _NAMES})
+        expect_whole_rules(options["source"], rules.rules)
+        return function(*given, rules=rules, **options)
+
+    for option in reversed(_OPTIONS):
+        run = option(run)
+    return run

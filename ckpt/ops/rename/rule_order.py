@@ -1,0 +1,73 @@
+"""The rules of one rename, however they were given, as a list in the order in which they apply."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckpt.ops.rename.rule_files import RuleFile, read_map, read_rule_file
+from ckpt.rules.at_once import parse_typed
+from ckpt.rules.choice import drop, keep
+from ckpt.rules.key_map import key_map
+from ckpt.rules.planned import Rule
+from ckpt.rules.prefixes import Add, Strip, Unwrap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleOptions:
+    """Rules as the options of `ckpt rename`; they apply in the order of these fields.
+
+    `literal` and `word` say how to read `rules`, the texts ``OLD->NEW``.
+    """
+
+    unwrap: bool = False
+    strip: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    keep: Sequence[str] = ()
+    maps: Sequence[Path] = ()
+    file: Path | None = None
+    rules: Sequence[str] = ()
+    literal: bool = False
+    word: bool = False
+    add: Sequence[str] = ()
+
+
+Rules = str | Mapping[str, str] | Sequence[str | Rule] | RuleFile | RuleOptions
+
+
+def in_order(rules: Rules) -> RuleFile:
+    """The rules as a list, applied first to last.
+
+    A rule file that nothing is added to keeps what it records for an undo.
+
+    Raises:
+        RefError: A file of rules does not exist.
+        RuleError: A rule cannot be read.
+    """
+    match rules:
+        case RuleFile():
+            return rules
+        case RuleOptions():
+            return _options_in_order(rules)
+        case str():
+            listed: list[Rule] = [parse_typed(rules)]
+        case Mapping():
+            listed = [key_map(rules, name="the map")]
+        case _:
+            listed = [parse_typed(rule) if isinstance(rule, str) else rule for rule in rules]
+    return RuleFile("", listed)
+
+
+def _options_in_order(rules: RuleOptions) -> RuleFile:
+    saved = RuleFile("", ()) if rules.file is None else read_rule_file(rules.file)
+    before: list[Rule] = [
+        *([Unwrap()] if rules.unwrap else []),
+        *map(Strip, rules.strip),
+        *map(drop, rules.drop),
+        *map(keep, rules.keep),
+        *map(read_map, rules.maps),
+    ]
+    after: list[Rule] = [
+        *(parse_typed(text, literal=rules.literal, word=rules.word) for text in rules.rules),
+        *map(Add, rules.add),
+    ]
+    return RuleFile("", [*before, *saved.rules, *after]) if before or after else saved

@@ -1,0 +1,196 @@
+"""The batches of a run, all made here: windows to train on, hold-out and test images.
+
+Law: which samples a window holds depends on (seed, epoch) alone, and their bytes on nothing but
+the dataset; with either loader they are the same, bit for bit.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from ckpt.train.data.dataset import Dataset, Samples
+from ckpt.train.data.normalisation import MicroBatch, Raw, normalise
+from ckpt.train.data.windows import cut, epoch_seed, shares
+from ckpt.train.holdout import hold_out
+from ckpt.train.processes import ALONE, Processes
+from ckpt.train.recipes.recipe import Recipe
+
+IGNORED = -100  # a label that gives no loss and no gradient: nll_loss's ignore_index
+_FOR_IMAGES = 0.25  # of the free memory; the rest is for the model and its activations
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The samples of one optimizer step.
+
+    Attributes:
+        samples: Their number in all processes.
+        here: Their number in this process.
+        take: Returns a slice of those in this process.
+    """
+
+    samples: int
+    here: int
+    take: Callable[[slice], MicroBatch]
+
+    def micro_batches(self, size: int) -> Iterator[MicroBatch]:
+        """This process's samples, at most `size` at once.
+
+        A process that has none gets the window's first sample, without its label, for a gradient
+        of zeros: every process has to take part when gradients are averaged.
+        """
+        if not self.here:
+            images, labels = self.take(slice(1))
+            yield images, torch.full_like(labels, IGNORED)
+        for part in cut(self.here, size):
+            yield self.take(part)
+
+
+class Batches:
+    """The batches of a run.
+
+    Args:
+        dataset: Its training images are split off for the hold-out.
+        recipe: Says how large a window is, how much is held out, and the loader.
+        device: Where the batches are wanted.
+        processes: Each has its share of every window.
+
+    Attributes:
+        loader: As chosen.
+        train_count: Images of an epoch.
+        holdout_count: Images that are held out of it.
+    """
+
+    def __init__(
+        self, dataset: Dataset, recipe: Recipe, device: torch.device, processes: Processes = ALONE
+    ) -> None:
+        self._dataset, self._recipe, self._device = dataset, recipe, device
+        self._processes = processes
+        train, self._holdout = hold_out(dataset.train, recipe.holdout, seed=recipe.seed)
+        self.train_count, self.holdout_count = len(train), len(self._holdout)
+        self.loader = choose_loader(recipe, train, device)
+        if self.loader.name == "resident":
+            self._resident = Samples(train.images.to(device), train.labels.to(device))
+        else:
+            self._indices: list[Tensor] = []  # of the epoch's shares; the DataLoader's sampler
+            self._workers = _data_loader(train, self._indices, recipe, device)
+        # Made once: each would be a copy to the device that the host waits for.
+        self._mean, self._std = (
+            torch.tensor(values, device=device).view(-1, 1, 1)
+            for values in (dataset.mean, dataset.std)
+        )
+
+    @property
+    def classes(self) -> int:
+        """Number of classes in the dataset."""
+        return self._dataset.classes
+
+    @property
+    def window_count(self) -> int:
+        """Windows of an epoch."""
+        return -(-self.train_count // self._recipe.effective_batch)
+
+    def windows(self, epoch: int, first: int = 0) -> Iterator[Window]:
+        """The windows of `epoch`, from 1; the first ones can be left out."""
+        order = epoch_order(self.train_count, seed=self._recipe.seed, epoch=epoch)
+        rank, count = self._processes.rank, self._processes.count
+        size = self._recipe.effective_batch
+        here = list(islice(shares(self.train_count, size, rank=rank, count=count), first, None))
+        chosen = [mine or window[:1] for window, mine in here]  # see Window.micro_batches
+        gathered = self._gather(order[part.start : part.stop] for part in chosen)
+        for (window, mine), share in zip(here, gathered, strict=True):
+            yield Window(len(window), len(mine), partial(self._take, share))
+
+    def test(self, size: int = 250) -> Iterator[MicroBatch]:
+        """All test images, once, in file order."""
+        return self._in_order(self._dataset.test, size)
+
+    def holdout(self, size: int = 250) -> Iterator[MicroBatch]:
+        """All images that are held out, once."""
+        return self._in_order(self._holdout, size)
+
+    def first_images(self, count: int) -> MicroBatch:
+        """The first training images in file order, at most `count`, to try a model on."""
+        return next(self._in_order(self._dataset.train, count))
+
+    def _gather(self, indices: Iterable[Tensor]) -> Iterator[Samples]:
+        """The samples with these indices, as bytes: from the device's memory or a DataLoader."""
+        if self.loader.name == "resident":
+            for chosen in indices:
+                yield Samples(*self._resident[chosen.to(self._device, non_blocking=True)])
+        else:
+            self._indices[:] = indices
+            for images, labels in self._workers:
+                yield Samples(images, labels)
+
+    def _in_order(self, split: Samples, size: int) -> Iterator[MicroBatch]:
+        return (self._take(split, part) for part in cut(len(split), size))
+
+    def _take(self, split: Samples, part: slice) -> MicroBatch:
+        """Some samples of a split, on the device and normalised."""
+        images, labels = (tensor.to(self._device, non_blocking=True) for tensor in split[part])
+        return normalise((images, labels), mean=self._mean, std=self._std)
+
+
+def epoch_order(samples: int, *, seed: int, epoch: int) -> Tensor:
+    """A permutation ``(samples,)`` int64, on the CPU; see `windows.ORDER_RULE`."""
+    generator = torch.Generator().manual_seed(epoch_seed("order", seed, epoch))
+    return torch.randperm(samples, generator=generator)
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """A choice of loader.
+
+    Attributes:
+        name: ``resident`` or ``workers``.
+        why: The reason, in one phrase.
+    """
+
+    name: str
+    why: str
+
+
+def choose_loader(recipe: Recipe, split: Samples, device: torch.device) -> Loader:
+    """The recipe's loader, or for ``auto`` the one that suits the memory of the device."""
+    if recipe.loader != "auto":
+        return Loader(recipe.loader, "as asked")
+    if recipe.num_workers:
+        return Loader("workers", f"{recipe.num_workers} were asked for")
+    if device.type == "cpu":
+        return Loader("resident", "in memory")
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in (split.images, split.labels))
+    free, _ = torch.cuda.mem_get_info(device)
+    place = f"{needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free on {device}"
+    return Loader("resident" if needed < _FOR_IMAGES * free else "workers", place)
+
+
+def _data_loader(
+    split: Samples, sampler: list[Tensor], recipe: Recipe, device: torch.device
+) -> "DataLoader[Raw]":
+    """A DataLoader that gathers whole shares, the samples of each tensor in `sampler`."""
+    working: dict[str, Any] = {}
+    if recipe.num_workers:
+        working = {
+            "prefetch_factor": recipe.prefetch_factor,
+            "persistent_workers": recipe.persistent_workers,
+            # Not fork: torch has threads by now, and a forked child has none of them.
+            "multiprocessing_context": "forkserver" if sys.platform == "linux" else "spawn",
+        }
+    return DataLoader(
+        cast("TorchDataset[Raw]", split),
+        sampler=sampler,
+        batch_size=None,
+        num_workers=recipe.num_workers,
+        pin_memory=recipe.pin_memory and device.type == "cuda",
+        generator=torch.Generator(),  # else each epoch draws from the global one
+        **working,
+    )
