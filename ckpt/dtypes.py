@@ -1,10 +1,10 @@
 """The dtype table: torch's spelling, the width in bits, and the name in safetensors.
 
 torch's spelling without ``torch.`` is used everywhere; the short names (`BF16`) appear
-only inside the safetensors module. Law: it holds every dtype that `torch.save` writes but the
-quantised ones, whose bytes are no values without a scale. These, int1 to int7 and uint1 to uint7
-are refused by name where they stand. Sources: torch 2.13, `torch.dtype` members and what its
-`save` says to them; safetensors 0.8, `Dtype` of its Rust part, whose six-bit floats torch lacks.
+only inside the safetensors module. Law: it holds every dtype that `torch.save` writes except the
+quantised ones, whose bytes are not values without a scale. These, int1 to int7 and uint1 to uint7
+are refused by name. Sources: torch 2.13, the members of type `torch.dtype`, each tried with its
+`save`; safetensors 0.8, `Dtype` of its Rust part, whose six-bit floats torch lacks.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class DType:
     Attributes:
         name: torch's spelling.
         bits: Width of one element as torch counts elements.
-        safetensors: Its name there, where it has one.
-        numbers: How many numbers an element packs; safetensors counts these, in the last
+        safetensors: Its name there, if it has one.
+        numbers: Numbers packed into an element; safetensors counts these, in the last
             dimension.
     """
 
@@ -58,8 +58,8 @@ _TABLE = (
 )
 
 DTYPES = {dtype.name: dtype for dtype in _TABLE}
-FROM_SAFETENSORS = {dtype.safetensors: dtype for dtype in _TABLE if dtype.safetensors}
 _ITEMSIZES = {dtype.name: dtype.bits // 8 for dtype in _TABLE}
+FROM_SAFETENSORS = {dtype.safetensors: dtype for dtype in _TABLE if dtype.safetensors}
 
 
 def itemsize(name: str) -> int:
@@ -71,4 +71,4 @@ def itemsize(name: str) -> int:
     try:
         return _ITEMSIZES[name]
     except KeyError:
-        raise FormatError(f"dtype {name}, which ckpt cannot read yet") from None
+        raise FormatError(f"ckpt cannot read dtype {name} yet") from None

@@ -1,17 +1,29 @@
-"""The exceptions of ckpt, each with the exit code that it means on the command line.
+"""The exceptions of ckpt, each with its exit code on the command line.
 
-An error's text says the thing first, then what was found against what was expected,
-and its `hint` says what to do. Foreign exceptions are wrapped where we call out
-(`raise … from error`); only `ckpt.cli` catches and prints.
+An error's text names the thing first, then found against expected; its `hint` says what to do.
+Foreign exceptions are wrapped where we call out (`raise … from error`); only `ckpt.cli` catches
+and prints.
 """
+
+TRUNCATED = "the file is truncated; fetch it again"  # a hint
+
+
+def excerpt(text: str, most: int = 80) -> str:
+    """The beginning of a foreign text, short enough for a message.
+
+    Args:
+        text: From a file, of any length.
+        most: Characters that a message has room for.
+    """
+    return text if len(text) <= most else text[:most] + "…"
 
 
 class CkptError(Exception):
-    """Base of all that ckpt raises on purpose.
+    """Base of all errors that ckpt raises on purpose.
 
     Args:
         message: One line: what, where, found against expected.
-        hint: What to do about it; may have several lines.
+        hint: The way out of it; may have several lines.
     """
 
     exit_code = 5
@@ -22,17 +34,17 @@ class CkptError(Exception):
 
 
 class UsageError(CkptError):
-    """What was typed cannot be meant."""
+    """Invalid arguments."""
 
     exit_code = 2
 
 
 class RefError(UsageError):
-    """A ref names nothing, or more than one thing."""
+    """A ref matches nothing, or more than one thing."""
 
 
 class RuleError(UsageError):
-    """A rename rule cannot be read or cannot be run."""
+    """A rename rule has no valid syntax, or fails when it runs."""
 
 
 class FormatError(CkptError):
@@ -42,12 +54,12 @@ class FormatError(CkptError):
 
 
 class AmbiguousStateError(FormatError):
-    """A file holds several state_dicts, and nothing says which is meant.
+    """A file holds several state_dicts, and the ref names none of them.
 
     Args:
-        message: Which file.
-        hint: How to say it.
-        names: Theirs, as after ``FILE::``.
+        message: Names the file.
+        hint: Lists refs to type instead.
+        names: Of the state_dicts, as after ``FILE::``.
     """
 
     def __init__(self, message: str, *, hint: str | None, names: tuple[str, ...]) -> None:
@@ -56,17 +68,17 @@ class AmbiguousStateError(FormatError):
 
 
 class RefusedGlobalError(FormatError):
-    """A pickle names something that is not needed to describe tensors."""
+    """A pickle names a global that the allow-list does not hold."""
 
 
 class PlanError(CkptError):
-    """Rules that can be read do not make a good plan for these keys."""
+    """Valid rules do not make a valid plan for these keys."""
 
     exit_code = 3
 
 
 class KeyCollisionError(PlanError):
-    """Two keys end up with one name."""
+    """Two keys would get the same new name."""
 
 
 class UnmatchedRuleError(PlanError):
@@ -80,18 +92,18 @@ class FitError(CkptError):
 
 
 class DatasetError(CkptError):
-    """A dataset is absent, damaged or not what it should be."""
+    """A dataset is missing, damaged or not the expected one."""
 
     exit_code = 3
 
 
 class InterruptedTrainingError(CkptError):
-    """A signal ended a training run, whose state was written.
+    """A signal ended a training run, after its state was saved.
 
     Args:
-        message: Where it stopped.
-        hint: How it goes on.
-        signal: Its number.
+        message: Where the run stopped.
+        hint: The command that resumes it.
+        signal: The signal's number.
     """
 
     def __init__(self, message: str, *, hint: str, signal: int) -> None:
@@ -100,19 +112,19 @@ class InterruptedTrainingError(CkptError):
 
 
 class IntegrityError(CkptError):
-    """Stored bytes are not the bytes that were stored."""
+    """Stored bytes differ from the bytes that were stored."""
 
     exit_code = 4
 
 
 class IndexDamageError(IntegrityError):
-    """The index cannot be read, or is not there though there are versions.
+    """The index cannot be read, or is missing although versions exist.
 
     Args:
-        message: Which file, and what is wrong with it.
-        hint: What to do.
+        message: Names the file and the damage.
+        hint: The way to repair it.
         kind: ``missing``, ``conflict`` (git's markers), ``newer`` (schema) or ``damaged``.
-        line: Where, from 1; None where that cannot be said.
+        line: Of the damage, counted from 1; None if unknown.
     """
 
     def __init__(self, message: str, *, hint: str, kind: str, line: int | None = None) -> None:
@@ -122,18 +134,18 @@ class IndexDamageError(IntegrityError):
 
 
 class DiskError(CkptError):
-    """The disk or the system did not do what it was asked."""
+    """The disk or the operating system refused a call."""
 
     exit_code = 5
 
 
 class OutOfMemoryError(CkptError):
-    """A training step needs more memory than there is."""
+    """A training step needs more memory than the device has."""
 
     exit_code = 5
 
 
 class ConflictError(CkptError):
-    """Somebody else holds the lock, or won."""
+    """Another process holds the lock, or made its change first."""
 
     exit_code = 6

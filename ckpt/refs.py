@@ -1,6 +1,6 @@
-"""Refs: how a person names a version, a file or a definition.
+"""Refs: the names that a person types for a version, a file or a definition.
 
-Grammar (DESIGN: what contains a separator or a known suffix is a path):
+Grammar (a text with a separator or a known suffix is a path):
 
     v3  mnist-cnn  mnist-cnn:v3  mnist-cnn@prod  mnist-cnn:prod  sha256:3fa9c1d2
     old.pt  runs/old.pt  runs/old.pt::model
@@ -15,7 +15,15 @@ from pathlib import Path
 
 from ckpt.errors import UsageError
 
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".index.json")
+# The suffixes of checkpoint files, each with the module of `ckpt.formats` that writes it.
+SUFFIXES = {
+    ".pt": "torch_zip",
+    ".pth": "torch_zip",
+    ".bin": "torch_zip",
+    ".ckpt": "torch_zip",
+    ".safetensors": "safetensors",
+}
+INDEX_SUFFIX = ".index.json"  # of the index of a sharded checkpoint
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"v[1-9][0-9]{0,8}")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -39,14 +47,14 @@ class VersionRef:
 
 @dataclass(frozen=True, slots=True)
 class DigestRef:
-    """A version by the first digits of its manifest's or its file's digest."""
+    """A version by the first digits of the digest of its manifest or its file."""
 
     prefix: str
 
 
 @dataclass(frozen=True, slots=True)
 class DefinitionRef:
-    """A class in a file or a module; `version` is the other thing that it can mean."""
+    """A class in a file or a module; `version` is the version that the text can mean instead."""
 
     text: str
     version: VersionRef | None = None
@@ -56,10 +64,10 @@ Ref = FileRef | VersionRef | DigestRef | DefinitionRef
 
 
 def parse_ref(text: str) -> Ref:
-    """Read a ref. Nothing is looked up here but whether a file has ``::`` in its own name.
+    """Parse a ref. The only look-up is whether a file has ``::`` in its own name.
 
     Raises:
-        UsageError: It has none of the forms.
+        UsageError: The text fits none of the forms.
     """
     if re.fullmatch(r"sha256:[0-9a-f]{4,64}", text):
         return DigestRef(text)
@@ -81,16 +89,16 @@ def parse_ref(text: str) -> Ref:
         return DefinitionRef(text, version)
     if version is None:
         raise UsageError(
-            f"{text!r} names no version, file or definition",
+            f"{text!r} is not a version, a file or a definition",
             hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod, old.pt, models/mnist_cnn.py:Net",
         )
     return version
 
 
 def parse_file_ref(text: str) -> FileRef:
-    """Read a ref that can only be a file, whatever it is called."""
+    """Parse a ref that can only be a file, whatever its name."""
     path, mark, inside = text.partition("::")
-    if mark and Path(text).exists():  # a file that is called so
+    if mark and Path(text).exists():  # a file of this very name
         return FileRef(Path(text), None)
     return FileRef(Path(path), inside or None)
 
@@ -101,42 +109,47 @@ def is_version(label: str) -> bool:
 
 
 def is_name(name: str) -> bool:
-    """Whether a model, alias or tag may have this name; see `expect_name`."""
+    """Whether a model, alias or tag may have this name."""
     return _NAME.fullmatch(name) is not None and not name.endswith(".")
 
 
 def is_alias(name: str) -> bool:
-    """Whether an alias may have this name; see `expect_alias`."""
+    """Whether an alias may have this name."""
     return is_name(name) and not is_version(name) and name != "latest"
 
 
 def expect_name(name: str) -> str:
-    """The name itself, if a model, alias or tag may have it.
+    """Check the name of a model, alias or tag, and return it.
 
     Raises:
-        UsageError: It may not: letters, digits and ``. _ -``, at most 128 of them.
+        UsageError: It has other characters than letters, digits and ``. _ -``, or over 128.
     """
     if not is_name(name):
         raise UsageError(
-            f"{name!r} is no possible name",
+            f"{name!r} is not a valid name",
             hint="a letter or digit, then up to 127 letters, digits, '.', '_' or '-'",
         )
     return name
 
 
 def expect_alias(name: str) -> str:
-    """The name itself, if an alias may have it: none that a ref reads as a version.
+    """Check the name of an alias, and return it.
 
     Raises:
-        UsageError: It may not.
+        UsageError: It is not a valid name, or a ref reads it as a version.
     """
     if is_version(name) or name == "latest":
         raise UsageError(
-            f"{name!r} cannot be an alias: it names a version already",
+            f"{name!r} cannot be an alias: it already names a version",
             hint="e.g. prod, staging, best",
         )
     return expect_name(name)
 
 
 def _is_path(text: str) -> bool:
-    return "/" in text or "\\" in text or text.lower().endswith(SUFFIXES) or text in (".", "..")
+    return (
+        "/" in text
+        or "\\" in text
+        or text.lower().endswith((*SUFFIXES, INDEX_SUFFIX))
+        or text in (".", "..")
+    )

@@ -1,11 +1,13 @@
-"""The vocabulary: entries of a state_dict, and how a container's file is laid out.
+"""Entries of a state_dict, and the layout of a container's file.
 
 Nothing here opens a file. Offsets and sizes are in bytes, strides in elements.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import Self
+from zlib import crc32
 
 from ckpt.dtypes import itemsize
 
@@ -22,19 +24,23 @@ class Span:
         """Offset of the first byte after the span."""
         return self.offset + self.nbytes
 
+    def moved(self, by: int) -> "Span":
+        """The same bytes in a file that has `by` more bytes before them."""
+        return Span(self.offset + by, self.nbytes)
+
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One key of a state_dict with what is known of its tensor.
+    """One key of a state_dict, and its tensor's description.
 
     Attributes:
         key: E.g. ``conv1.weight``.
         dtype: torch's spelling, e.g. ``bfloat16``.
         shape: E.g. ``(64, 32, 3, 3)``.
-        offset: Where the first element lies in the container's file; None where there is
-            no file (a definition, a version's manifest).
+        offset: Of the first element in the container's file; None without a file (a
+            definition, a version's manifest).
         stride: In elements, as torch has it; None for a contiguous (row-major) tensor.
-        digest: SHA-256 of the contiguous little-endian bytes, where it is known.
+        digest: SHA-256 of the contiguous little-endian bytes, if known.
     """
 
     key: str
@@ -55,8 +61,23 @@ class TensorEntry:
         return prod(self.shape) * itemsize(self.dtype)
 
     @property
+    def position(self) -> int:
+        """The offset of an entry of a file.
+
+        Raises:
+            ValueError: It is not of a file.
+        """
+        if self.offset is None:
+            raise ValueError(f"{self.key} has no place in a file")
+        return self.offset
+
+    def moved(self, by: int) -> Self:
+        """The same tensor in a file that has `by` more bytes before it."""
+        return replace(self, offset=self.position + by)
+
+    @property
     def span(self) -> Span | None:
-        """Where the tensor's bytes stand in the file as they are, if they do."""
+        """The tensor's bytes in the file; None unless they are contiguous there."""
         if self.offset is None or self.stride is not None:
             return None
         return Span(self.offset, self.nbytes)
@@ -64,22 +85,26 @@ class TensorEntry:
 
 @dataclass(slots=True)
 class Summed:
-    """A piece whose CRC-32 is noted as it is copied, for a layout that ends with checksums."""
+    """A piece whose CRC-32 is computed while it is copied, for the checksums that follow."""
 
-    piece: "Span | TensorEntry"
+    piece: Span | TensorEntry
     crc32: int = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Continue the CRC-32 with the next bytes."""
+        self.crc32 = crc32(chunk, self.crc32)
 
 
 @dataclass(frozen=True, slots=True)
 class FileStart:
-    """In the layout of a checkpoint of several files: here the next one begins."""
+    """Begins the next file, in the layout of a checkpoint of several files."""
 
     name: str
 
 
 # One piece of a file to be written: bytes as given, a span copied from the source, or the
 # contiguous bytes of an entry of the source. A layout is consumed lazily and in order, so
-# that it can use the checksum of a `Summed` piece that it has yielded before.
+# that it can use the checksum of a `Summed` piece that it yielded before.
 Piece = bytes | Span | TensorEntry | Summed
 Layout = Iterable[Piece | FileStart]
 
@@ -87,10 +112,10 @@ Layout = Iterable[Piece | FileStart]
 def tensor_spans(entries: Iterable[TensorEntry]) -> list[Span]:
     """The disjoint spans that hold whole tensors, in file order.
 
-    Tied tensors share a span. Of tensors that overlap in part the first keeps its span.
-    Tensors of no bytes, and those that do not lie contiguously, have none.
+    Tied tensors share a span. If tensors overlap partly, the first keeps its span. Empty
+    tensors and non-contiguous ones have none.
     """
-    candidates = set()  # (offset, -nbytes): of those that begin together the largest is first
+    candidates = set()  # (offset, -nbytes): the largest first among equal offsets
     for entry in entries:
         nbytes = entry.nbytes
         if nbytes and entry.offset is not None and entry.stride is None:

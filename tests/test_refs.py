@@ -105,7 +105,7 @@ def test_what_a_ref_reads_as_a_version_is_no_alias(name: str) -> None:
     assert is_name(name)
     assert not is_alias(name)
     assert is_version(name) == (name != "latest")
-    with pytest.raises(UsageError, match="it names a version already"):
+    with pytest.raises(UsageError, match="it already names a version"):
         expect_alias(name)
 
 

@@ -1,7 +1,7 @@
 """Containers: files that hold named tensors, read without running anything in them.
 
 Every format is a module of this package with the same few names (`checkpoint.Format`), found
-by a table and imported on demand. Recognition is by content, never by suffix.
+by a table and imported on demand. Formats are recognised by content, never by suffix.
 """
 
 from importlib import import_module
@@ -12,41 +12,35 @@ from ckpt.errors import UsageError
 from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.foreign import foreign
 from ckpt.formats.pickle.find import ALL
-from ckpt.io.files import ByteSource
+from ckpt.io.sources import ByteSource
+from ckpt.refs import SUFFIXES
 
-__all__ = ["ALL", "SUFFIXES", "format_for", "format_of", "is_usual", "open_checkpoint"]
+__all__ = ["ALL", "format_for", "format_of", "is_usual", "open_checkpoint"]
 
 _MODULES = ("safetensors", "torch_zip", "torch_legacy")
-SUFFIXES = {
-    ".safetensors": "safetensors",
-    ".pt": "torch_zip",
-    ".pth": "torch_zip",
-    ".bin": "torch_zip",
-    ".ckpt": "torch_zip",
-}
 _CONTAINERS = {"safetensors": ("safetensors",), "torch_zip": ("torch-zip", "torch-legacy")}
 _HEAD_BYTES = 512
 
 
 def open_checkpoint(source: ByteSource, *, inside: str | None = None) -> Checkpoint:
-    """Read what `source` holds; of the tensors nothing but where they are.
+    """Open the checkpoint in `source`, without reading its tensors.
 
     Args:
         source: A file, several files joined, or a version put together.
-        inside: Which state_dict of a training checkpoint, as after ``FILE::``, e.g. ``model``.
+        inside: The state_dict of a training checkpoint, as after ``FILE::``, e.g. ``model``.
 
     Raises:
-        FormatError: It is no checkpoint, or not a well-formed one; the message says what.
+        FormatError: It is not a checkpoint, or not a well-formed one.
     """
     if len(source.parts) == 1:
         return open_single(source, inside=inside)
-    # Of several files the first says what they are: JSON, or the pickle of a `.metadata`.
+    # The first of several files tells the format: JSON, or the pickle of a `.metadata`.
     form = _load("distributed.folder" if source.read(0, 1) == b"\x80" else "sharded")
     return form.read(source, inside=inside)
 
 
 def open_single(source: ByteSource, *, inside: str | None = None) -> Checkpoint:
-    """The same of one file, which may be a part of a larger checkpoint."""
+    """Open one file, which may be a part of a larger checkpoint."""
     head = source.read(0, min(_HEAD_BYTES, source.size))
     for name in _MODULES:
         form = _load(name)
@@ -59,21 +53,21 @@ def format_for(path: Path) -> Format:
     """The format that the suffix of `path` asks for.
 
     Raises:
-        UsageError: The suffix is no format's.
+        UsageError: No format has this suffix.
     """
     name = SUFFIXES.get(path.suffix.lower())
     if name is None:
-        raise UsageError(f"{path}: no known suffix, expected one of {', '.join(SUFFIXES)}")
+        raise UsageError(f"{path}: unknown suffix, expected one of {', '.join(SUFFIXES)}")
     return _load(name)
 
 
 def format_of(container: str) -> Format:
-    """The format that writes one file of what a container holds: its own, or the nearest one."""
+    """The format that writes the content of a container as one file: its own, or the nearest."""
     return _load("safetensors" if "safetensors" in container else "torch_zip")
 
 
 def is_usual(path: Path, container: str) -> bool:
-    """Whether a file called `path` may well be of this container; any may without a suffix.
+    """Whether a file of this container usually has the suffix of `path`, or `path` has none.
 
     The two containers of torch share their suffixes.
     """

@@ -1,8 +1,8 @@
-"""A source that checks what it hands out against the checksums that its container states.
+"""A source that compares the records it reads with the checksums that their container states.
 
-`torch.load` does not look at them; who makes another file of the bytes, or registers them, would
-hand damage on without the sum that tells. Law: a record that was read whole, or was `finish`ed,
-has the CRC-32 that its container states.
+`torch.load` ignores these checksums; a copy of damaged bytes would lose the one that shows the
+damage. Law: a record that was read whole, or was `finish`ed, has the CRC-32 that its container
+states.
 """
 
 import zlib
@@ -11,42 +11,42 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from ckpt.errors import FormatError
-from ckpt.formats.checkpoint import Sum
-from ckpt.io.files import ByteSource, Part, Seen
-from ckpt.io.sources import extent_of
+from ckpt.formats.checkpoint import Checksum
+from ckpt.io.sources import ByteSource, Seen
 from ckpt.tensors import TensorEntry
 
 _NAMED = 3  # keys in a message
 
 
-class CheckedSource:
-    """A source, and what its container states of it; a `ckpt.io.files.ByteSource`.
+class CheckedSource(ByteSource):
+    """A source whose ranges are compared with the checksums of its container.
 
     Args:
-        source: Where the bytes are.
-        sums: Of ranges of it.
-        entries: The tensors, whose keys are named where a sum differs.
+        source: The bytes.
+        checksums: Of ranges of it.
+        entries: The tensors, whose keys are in the error if a checksum differs.
     """
 
     def __init__(
-        self, source: ByteSource, sums: Iterable[Sum], entries: Sequence[TensorEntry]
+        self, source: ByteSource, checksums: Iterable[Checksum], entries: Sequence[TensorEntry]
     ) -> None:
-        self.name, self.size = source.name, source.size
-        self.parts: Sequence[Part] = source.parts
-        self.extent = extent_of(source)
+        self.name, self.size, self.parts = source.name, source.size, source.parts
         self._source, self._entries = source, entries
-        stated = [each for each in sums if each.crc32 is not None]
-        self._waiting = {(each.span.offset, each.span.nbytes): each for each in stated}
+        self._waiting = {
+            (checksum.span.offset, checksum.span.nbytes): checksum
+            for checksum in checksums
+            if checksum.crc32 is not None
+        }
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """See `ByteSource.read`."""
-        return b"".join(self.stream(offset, nbytes))
+    @property
+    def extent(self) -> int:
+        return self._source.extent
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        """See `ByteSource.stream`.
+        """The range in chunks.
 
         Raises:
-            FormatError: The range has a sum, and another one was stated.
+            FormatError: The range is a record whose checksum differs.
         """
         stated = self._waiting.get((offset, nbytes))
         if stated is None:
@@ -54,7 +54,6 @@ class CheckedSource:
         return self._checked(stated)
 
     def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
-        """See `ByteSource.copy`, and `stream`."""
         stated = self._waiting.get((offset, nbytes))
         if stated is None:
             self._source.copy(offset, nbytes, out, seen)
@@ -71,56 +70,58 @@ class CheckedSource:
         self._expect(stated, crc32)
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
-        """See `ByteSource.mapped`; what is mapped is not checked."""
+        """The range is not checked."""
         return self._source.mapped(offset, nbytes)
 
     def finish(self, entries: Iterable[TensorEntry] | None = None) -> None:
         """Check the records that were not read whole.
 
         Args:
-            entries: Those in which these tensors lie; None for all.
+            entries: Only the records that hold these tensors; None for all.
 
         Raises:
-            FormatError: A sum differs.
+            FormatError: A checksum differs.
         """
         if entries is None:
             for stated in list(self._waiting.values()):
                 self._read_through(stated)
             return
-        waiting = sorted(self._waiting.values(), key=lambda each: each.span.offset)
-        begins = [each.span.offset for each in waiting]
+        waiting = sorted(self._waiting.values(), key=lambda checksum: checksum.span.offset)
+        begins = [checksum.span.offset for checksum in waiting]
         touched = set()
         for entry in entries:
-            index = bisect_right(begins, entry.offset or 0) - 1
-            if entry.nbytes and index >= 0 and (entry.offset or 0) < waiting[index].span.end:
+            index = bisect_right(begins, entry.position) - 1
+            if entry.nbytes and index >= 0 and entry.position < waiting[index].span.end:
                 touched.add(index)
         for index in sorted(touched):
             self._read_through(waiting[index])
 
-    def _read_through(self, stated: Sum) -> None:
+    def _read_through(self, stated: Checksum) -> None:
         for _ in self._checked(stated):
             pass
 
-    def _checked(self, stated: Sum) -> Iterator[bytes]:
+    def _checked(self, stated: Checksum) -> Iterator[bytes]:
         crc32 = 0
         for chunk in self._source.stream(stated.span.offset, stated.span.nbytes):
             crc32 = zlib.crc32(chunk, crc32)
             yield chunk
         self._expect(stated, crc32)
 
-    def _expect(self, stated: Sum, crc32: int) -> None:
-        expect_sum(self.name, stated, crc32, self._entries)
+    def _expect(self, stated: Checksum, crc32: int) -> None:
+        expect_checksum(self.name, stated, crc32, self._entries)
         self._waiting.pop((stated.span.offset, stated.span.nbytes), None)
 
 
-def expect_sum(name: str, stated: Sum, crc32: int, entries: Iterable[TensorEntry]) -> None:
-    """Make sure that a range has the sum that is stated.
+def expect_checksum(
+    name: str, stated: Checksum, crc32: int, entries: Iterable[TensorEntry]
+) -> None:
+    """Make sure that a range has the stated checksum.
 
     Args:
-        name: What to call the file in messages.
-        stated: What the container says.
-        crc32: What it has.
-        entries: The tensors; those that lie in the range are named.
+        name: Of the file, for messages.
+        stated: The container's checksum.
+        crc32: The actual one.
+        entries: The tensors; the error names those that lie in the range.
 
     Raises:
         FormatError: The two differ.
@@ -129,12 +130,12 @@ def expect_sum(name: str, stated: Sum, crc32: int, entries: Iterable[TensorEntry
         return
     span = stated.span
     # Every view lies in one record, so its first byte decides.
-    keys = [e.key for e in entries if e.nbytes and span.offset <= (e.offset or 0) < span.end]
+    keys = [e.key for e in entries if e.nbytes and span.offset <= e.position < span.end]
     named = ", ".join(keys[:_NAMED])
     if len(keys) > _NAMED:
         named += f" and {len(keys) - _NAMED:,} more keys"
     raise FormatError(
         f"{name}: {f'{named}: ' if keys else ''}{stated.what} is damaged: its CRC-32 is "
-        f"{crc32:08x}, {stated.crc32:08x} was expected",
+        f"{crc32:08x}, expected {stated.crc32:08x}",
         hint="fetch the file again",
     )

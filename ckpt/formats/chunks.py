@@ -1,7 +1,7 @@
-"""A tensor that was saved in chunks, put together again as it is read.
+"""A tensor that was saved in chunks, put together while it is read.
 
 Each chunk is a box of the tensor, contiguous somewhere in the files. Law: the stream of all
-bytes is the row-major tensor. Memory stays within some rows, whatever the tensor's size.
+bytes is the row-major tensor. Memory is bounded by a few rows, whatever the tensor's size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from math import prod
 
 from ckpt.errors import FormatError
-from ckpt.io.files import CHUNK, ByteSource
+from ckpt.io.sources import CHUNK, ByteSource
 
-_ROWS_BYTES = 16 * CHUNK  # of the tensor that are put together at a time
+_ROWS_BYTES = 16 * CHUNK  # put together at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A box of a tensor: where it begins in each dimension, its shape, and its first byte."""
+    """A box of a tensor: its start in each dimension, its shape, and the offset of its bytes."""
 
     begin: tuple[int, ...]
     shape: tuple[int, ...]
@@ -27,10 +27,10 @@ class ChunkedTensor:
     """A `ckpt.io.sources.Region`.
 
     Args:
-        source: Where the chunks are.
+        source: Holds the chunks.
         shape: Of the whole tensor.
         width: Bytes of an element.
-        chunks: Boxes that fill it, each byte once (`expect_filled`).
+        chunks: Boxes that fill it without overlap (`expect_filled`).
     """
 
     def __init__(
@@ -38,24 +38,23 @@ class ChunkedTensor:
     ) -> None:
         self.nbytes = prod(shape) * width
         self._source, self._width, self._chunks = source, width, chunks
-        # A scalar is a row of its own.
+        # A scalar is one row.
         self._rows, self._row = (shape[0], shape[1:]) if shape else (1, ())
         self._row_nbytes = prod(self._row) * width
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        """See `Region.stream`."""
         end = offset + nbytes
-        some = max(1, _ROWS_BYTES // self._row_nbytes)
+        count = max(1, _ROWS_BYTES // self._row_nbytes)
         first = offset // self._row_nbytes
         while first * self._row_nbytes < end:
-            last = min(first + some, self._rows)
+            last = min(first + count, self._rows)
             rows = memoryview(self._together(first, last))
             begin = first * self._row_nbytes
             yield bytes(rows[max(offset - begin, 0) : end - begin])
             first = last
 
     def _together(self, first: int, last: int) -> bytearray:
-        """The rows from `first` to before `last`."""
+        """The rows from `first` to `last`, exclusive."""
         import numpy as np
 
         together = bytearray((last - first) * self._row_nbytes)
@@ -77,7 +76,7 @@ class ChunkedTensor:
 
 
 def expect_filled(where: str, shape: tuple[int, ...], chunks: Sequence[Chunk]) -> None:
-    """Make sure that the chunks fill the tensor, no element twice.
+    """Make sure that the chunks fill the tensor without overlap.
 
     Raises:
         FormatError: They do not.
@@ -89,19 +88,19 @@ def expect_filled(where: str, shape: tuple[int, ...], chunks: Sequence[Chunk]) -
             at + count > whole
             for at, count, whole in zip(chunk.begin, chunk.shape, shape, strict=True)
         ):
-            raise FormatError(f"{where}: a chunk lies outside of the tensor")
+            raise FormatError(f"{where}: a chunk lies outside the tensor")
     full = [chunk for chunk in chunks if prod(chunk.shape)]
     if sum(prod(chunk.shape) for chunk in full) != prod(shape):
-        raise FormatError(f"{where}: its chunks do not fill it")
-    # Sorted by their first dimension, only those that are still open can overlap the next.
+        raise FormatError(f"{where}: the chunks do not fill it")
+    # In the order of their first row, only chunks that have not ended can overlap the next one.
     open_chunks: list[Chunk] = []
-    for chunk in sorted(full, key=lambda each: each.begin):
+    for chunk in sorted(full, key=lambda box: box.begin):
         if not shape:
             break
         open_chunks = [
-            each for each in open_chunks if each.begin[0] + each.shape[0] > chunk.begin[0]
+            other for other in open_chunks if other.begin[0] + other.shape[0] > chunk.begin[0]
         ]
-        if any(_overlap(each, chunk) for each in open_chunks):
+        if any(_overlap(other, chunk) for other in open_chunks):
             raise FormatError(f"{where}: two of its chunks overlap")
         open_chunks.append(chunk)
 

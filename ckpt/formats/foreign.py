@@ -1,4 +1,4 @@
-"""Files that are no checkpoint that ckpt reads: what they are, told by how they begin.
+"""Recognises files that ckpt does not read, by their first bytes, to say what they are.
 
 Sources: the formats' own magic numbers; Git LFS specification, "The Pointer"; for torch's first
 form `torch.serialization.legacy_load`.
@@ -8,18 +8,19 @@ import re
 
 from ckpt.errors import FormatError
 
-# (how it begins, what it is, what to do)
+_OURS = "ckpt reads PyTorch and safetensors files"
+# (first bytes, kind of file, hint)
 _KNOWN: tuple[tuple[bytes, str, str | None], ...] = (
     (
         rb"version https://git-lfs\.github\.com/spec/",
         "a Git-LFS pointer, not the file itself",
         "git lfs pull  brings the file",
     ),
-    (rb"\s*<(!doctype html|html|head|\?xml)", "an HTML page", "the download failed; try it again"),
+    (rb"\s*<(!doctype html|html|head|\?xml)", "an HTML page", "the download failed; try again"),
     (
         rb"(?s)PK\x03\x04.{26}[^/]{1,200}\.npy",
         "a NumPy archive (.npz)",
-        "torch.save({name: torch.from_numpy(array), ...}, NEW)  makes a checkpoint of it",
+        "make a checkpoint: torch.save({name: torch.from_numpy(array), ...}, NEW)",
     ),
     (rb"\xef\xbb\xbf", "text with a byte order mark", "save it again as UTF-8 without one"),
     (rb"PK\x03\x04|PK\x05\x06", "a zip archive without the data.pkl of a torch file", None),
@@ -35,34 +36,30 @@ _KNOWN: tuple[tuple[bytes, str, str | None], ...] = (
     (rb"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first: unzstd"),
     (
         rb"(?s)(sys_info|pickle|tensors|storages)\0.{248,}ustar",
-        "a torch.save file in its form before torch 0.1.10, a tar archive",
-        "where you trust it, torch.load reads it yet, and torch.save writes what ckpt reads",
+        "a tar archive that torch.save wrote before torch 0.1.10",
+        "if you trust it, read it with torch.load and write it again with torch.save",
     ),
     (rb"(?s).{257}ustar", "a tar archive", "unpack it first: tar -xf"),
     (rb"\x89PNG", "a PNG image", None),
     (rb"\xff\xd8\xff", "a JPEG image", None),
     (rb"%PDF-", "a PDF document", None),
-    (rb"GGUF", "a GGUF model", "ckpt reads PyTorch's and safetensors' files"),
-    (
-        rb"\x89HDF\r\n",
-        "an HDF5 file, as Keras writes",
-        "ckpt reads PyTorch's and safetensors' files",
-    ),
-    (rb"\x93NUMPY", "a NumPy array", "ckpt reads PyTorch's and safetensors' files"),
-    (rb"\x08[\x01-\x0b]\x12", "an ONNX model", "ckpt reads PyTorch's and safetensors' files"),
+    (rb"GGUF", "a GGUF model", _OURS),
+    (rb"\x89HDF\r\n", "an HDF5 file, as Keras writes", _OURS),
+    (rb"\x93NUMPY", "a NumPy array", _OURS),
+    (rb"\x08[\x01-\x0b]\x12", "an ONNX model", _OURS),
     (rb"\x7fELF", "a program", None),
     (rb'\s*\{\s*"', "a JSON file", None),
 )
 
 
 def foreign(name: str, head: bytes) -> FormatError:
-    """An error that says what a file that begins with `head` is instead of a checkpoint."""
+    """An error that names the kind of a file that begins with `head`."""
     if not head:
-        return FormatError(f"{name}: an empty file", hint="the download failed; try it again")
+        return FormatError(f"{name}: an empty file", hint="the download failed; try again")
     for pattern, what, hint in _KNOWN:
         if re.match(pattern, head, re.IGNORECASE):
             return FormatError(f"{name}: {what}", hint=hint)
     return FormatError(
         f"{name}: neither a torch file nor safetensors; it begins with {head[:8]!r}",
-        hint="a damaged or cut download looks like this as well",
+        hint="a damaged or truncated download can look like this too",
     )

@@ -1,7 +1,6 @@
 """From a path to the bytes of a checkpoint: one file, or the files of one joined.
 
-No path is opened but the one that was named and files that stand beside it; a link that leads
-elsewhere is not followed.
+Only the given path and the files beside it are opened; a link that leads elsewhere is refused.
 """
 
 import os
@@ -9,22 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ckpt.errors import DiskError, FormatError
-from ckpt.formats import SUFFIXES, sharded
+from ckpt.formats import sharded
 from ckpt.formats.distributed import metadata as distributed_metadata
-from ckpt.io.files import FileSource
 from ckpt.io.journal import recovered
-from ckpt.io.sources import JoinedSource
+from ckpt.io.sources import FileSource, JoinedSource, OpenSource
+from ckpt.refs import INDEX_SUFFIX, SUFFIXES
 
 _HEAD_BYTES = 512
 _LISTED = 5  # files in a hint
 
 
-def open_path(path: Path) -> FileSource | JoinedSource:
-    """Open what `path` names: a file, the index of shards, or the folder of a checkpoint.
+def open_path(path: Path) -> OpenSource:
+    """Open a checkpoint file, the index of a sharded checkpoint, or a checkpoint folder.
 
     Raises:
         RefError: There is no such file.
-        FormatError: It is no regular file, or a folder that holds no checkpoint of several.
+        FormatError: It is not a regular file, or a folder without a checkpoint of several files.
     """
     if path.is_dir():
         return _open_folder(path)
@@ -42,10 +41,10 @@ def open_path(path: Path) -> FileSource | JoinedSource:
 
 
 def checkpoint_name(path: Path) -> str:
-    """What to call the checkpoint at `path`: its file without the suffix, or its folder."""
+    """The name of the checkpoint at `path`: its file without the suffix, or its folder."""
     if path.is_dir():
         return path.resolve().name
-    if path.name.endswith(sharded.INDEX_SUFFIX):
+    if path.name.endswith(INDEX_SUFFIX):
         return path.resolve().parent.name
     return path.stem
 
@@ -57,7 +56,7 @@ def _open_folder(folder: Path) -> JoinedSource:
         raise DiskError(f"{folder}: {error.strerror}") from error
     if distributed_metadata.FILE_NAME in names:
         return _open_distributed(folder)
-    indexes = [name for name in names if name.endswith(sharded.INDEX_SUFFIX)]
+    indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if len(indexes) == 1:
         index = _beside(folder, indexes[0])
         shards = _shards(index, indexes[0])
@@ -66,7 +65,7 @@ def _open_folder(folder: Path) -> JoinedSource:
     found = indexes or [name for name in names if name.lower().endswith(tuple(SUFFIXES))]
     shown = "  or  ".join(str(folder / name) for name in found[:_LISTED])
     raise FormatError(
-        f"{folder}: a folder that holds {len(indexes) or 'no'} indexes of shards",
+        f"{folder}: a folder with {len(indexes) or 'no'} indexes of shards",
         hint=f"name a file: {shown}" if found else None,
     )
 
@@ -76,20 +75,24 @@ def _open_distributed(folder: Path) -> JoinedSource:
     metadata = _beside(folder, name)
     with FileSource(metadata) as source:
         if source.size > distributed_metadata.LIMIT:
-            raise FormatError(f"{metadata}: {source.size:,} bytes")
+            raise FormatError(
+                f"{metadata}: {source.size:,} bytes, the limit is {distributed_metadata.LIMIT:,}"
+            )
         read = distributed_metadata.read_metadata(
             source.read(0, source.size), name=str(folder / name)
         )
-    return _joined(folder / name, {name: metadata}, read.files, said=read)
+    return _joined(folder / name, {name: metadata}, read.files, content=read)
 
 
 def _shards(path: Path, name: str) -> tuple[str, ...] | None:
-    """The shards that the index at `path` names; None if it is no index."""
+    """The shards that the index at `path` names; None if it is not an index."""
     with FileSource(path) as source:
         if not sharded.is_index(source.read(0, min(_HEAD_BYTES, source.size))):
             return None
         if source.size > sharded.INDEX_LIMIT:
-            raise FormatError(f"{path}: an index of {source.size:,} bytes")
+            raise FormatError(
+                f"{path}: an index of {source.size:,} bytes, the limit is {sharded.INDEX_LIMIT:,}"
+            )
         return sharded.shard_names(name, source.read(0, source.size), name=str(path))
 
 
@@ -99,21 +102,21 @@ def _joined(
     names: tuple[str, ...],
     *,
     named: Path | None = None,
-    said: object = None,
+    content: object = None,
 ) -> JoinedSource:
-    """The first file and those that it names, called by what was `named`, or by their folder."""
+    """Join the first file and those that it lists, under the name `named` or their folder's."""
     shards = {name: _beside(index.parent, name) for name in names}
     for name, path in shards.items():
         if not path.exists():
-            raise FormatError(f"{index}: names {name}, which is not there", hint="fetch it as well")
-    return JoinedSource(str(named or index.parent), {**first, **shards}, first=said)
+            raise FormatError(f"{index}: lists {name}, which does not exist", hint="fetch it too")
+    return JoinedSource(str(named or index.parent), {**first, **shards}, first=content)
 
 
 def _beside(folder: Path, name: str) -> Path:
-    """The file `name` of `folder`, links resolved, once it is sure that it is there.
+    """The file `name` of `folder`, with links resolved.
 
     A link may lead to a file of the same folder, or from `snapshots/REVISION/` to `blobs/`
-    of the same model, as in the cache of Hugging Face; anywhere else it is refused.
+    of the same model, as in the cache of Hugging Face; any other target is refused.
     """
     root = Path(os.path.realpath(folder))
     target = Path(os.path.realpath(root / name))
@@ -122,7 +125,7 @@ def _beside(folder: Path, name: str) -> Path:
         allowed.add(root.parent.parent / "blobs")
     if target.parent not in allowed:
         raise FormatError(
-            f"{folder / name}: a link to {target}, outside of the folder",
+            f"{folder / name}: a link to {target}, outside the folder",
             hint="copy the file into the folder if it belongs there",
         )
     return target

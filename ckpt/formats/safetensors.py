@@ -3,8 +3,8 @@
 Source: safetensors README, "Format": the length is an unsigned little-endian 64-bit integer,
 the header at most 100,000,000 bytes, it begins with ``{`` and may end in spaces; offsets count
 from the end of the header; the tensors fill the rest without holes. Stricter than the
-library where that loses something in silence: duplicate names, unknown fields and the empty
-name are refused. Of a dtype that packs two numbers into an element (F4) the header counts the
+library where it silently loses something: duplicate names, unknown fields and the empty
+name are refused. If a dtype packs two numbers into an element (F4), the header counts the
 numbers, in the last dimension, and torch the elements; entries have torch's shape.
 """
 
@@ -15,22 +15,22 @@ from math import prod
 from typing import Any
 
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
-from ckpt.errors import FormatError, KeyCollisionError
-from ckpt.formats.checkpoint import Sum, expect_keys
+from ckpt.errors import TRUNCATED, FormatError, KeyCollisionError, excerpt
+from ckpt.formats.checkpoint import Checksum, expect_keys
 from ckpt.io import strict_json
-from ckpt.io.files import ByteSource
+from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Piece, Span, TensorEntry, tensor_spans
 
 NAME = "safetensors"
 HEADER_LIMIT = 100_000_000  # bytes
 TENSOR_LIMIT = 250_000  # the largest models of today have 100,000 in all their shards
 DIMENSIONS_LIMIT = 1000  # torch's own operations stop at 64
-# What a header of so many tensors has at most: a brace and two brackets each, two braces for
+# The most marks in a header of so many tensors: a brace and two brackets each, two braces for
 # the whole and its metadata, and commas.
 _MARKS = ((b"{", TENSOR_LIMIT + 2), (b"[", 2 * TENSOR_LIMIT), (b",", 16 * TENSOR_LIMIT))
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
-# What `__metadata__` has as its format; the library's own functions for each of them write it.
+# Values of `format` in `__metadata__`, which the library's own functions write.
 _WRITERS = {
     "pt": "a PyTorch writer",
     "tf": "a TensorFlow writer",
@@ -42,7 +42,7 @@ _WRITERS = {
 
 @dataclass(frozen=True, slots=True)
 class SafetensorsFile:
-    """An opened file; see `ckpt.formats.checkpoint.Checkpoint`."""
+    """An opened file; a `ckpt.formats.checkpoint.Checkpoint`."""
 
     source: ByteSource
     entries: Sequence[TensorEntry]
@@ -52,17 +52,15 @@ class SafetensorsFile:
 
     @property
     def written_by(self) -> str | None:
-        """By the format that ``__metadata__`` states."""
+        """By the `format` of ``__metadata__``."""
         return _WRITERS.get((self.metadata or {}).get("format", ""))
 
     @property
-    def sums(self) -> Sequence[Sum]:
-        """None: the format has no checksums."""
+    def checksums(self) -> Sequence[Checksum]:
         return ()
 
     @property
     def spans(self) -> Sequence[Span]:
-        """All tensors, in file order."""
         return tensor_spans(self.entries)
 
     @property
@@ -72,37 +70,37 @@ class SafetensorsFile:
 
     @property
     def aliases(self) -> Sequence[str]:
-        """What `safetensors.torch.save_model` left out, since another tensor has its bytes.
+        """The tied tensors that `safetensors.torch.save_model` left out.
 
-        It notes them in ``__metadata__``, with the key that was kept.
+        It notes them in ``__metadata__``, each with the key that it kept.
         """
         keys = {entry.key for entry in self.entries}
         return [name for name, kept in (self.metadata or {}).items() if kept in keys]
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
-        """In ``__metadata__``, of tied tensors."""
+        """``__metadata__``, if it notes one of them as tied."""
         tied = {*self.aliases, *((self.metadata or {})[alias] for alias in self.aliases)}
         named = any(name in keys for name in tied)
         return (_METADATA,) if named else ()
 
     def renamed(self, new_keys: Mapping[str, str]) -> list[Piece]:
-        """A new header and the body as it is."""
+        """A new header, and the body unchanged."""
+        return [self._new_header(new_keys), self.body]
+
+    def start_renamed(self, new_keys: Mapping[str, str]) -> bytes | None:
+        """The header with other keys, as long as the old one; None if it is too long."""
+        text = self._new_header(new_keys)[8:].rstrip(b" ")
+        room = self.body.offset - 8
+        return self.source.read(0, 8) + text.ljust(room) if len(text) <= room else None
+
+    def _new_header(self, new_keys: Mapping[str, str]) -> bytes:
         keys = [new_keys.get(entry.key, entry.key) for entry in self.entries]
         _expect_keys(self.source.name, keys)
         header = {
-            key: _described(entry, _offset(entry) - self.body.offset)
+            key: _described(entry, entry.position - self.body.offset)
             for key, entry in zip(keys, self.entries, strict=True)
         }
-        return [_header_bytes(header, self._renamed_metadata(new_keys)), self.body]
-
-    def start_renamed(self, new_keys: Mapping[str, str]) -> bytes | None:
-        """The header with other keys in the room of the old one; None if it has no room."""
-        start, body = self.renamed(new_keys)
-        assert isinstance(start, bytes)
-        assert body == self.body
-        text = start[8:].rstrip(b" ")
-        room = self.body.offset - 8
-        return self.source.read(0, 8) + text.ljust(room) if len(text) <= room else None
+        return _header_bytes(header, self._renamed_metadata(new_keys))
 
     def _renamed_metadata(self, new_keys: Mapping[str, str]) -> Mapping[str, str] | None:
         if self.metadata is None:
@@ -110,19 +108,19 @@ class SafetensorsFile:
         tied = set(self.aliases)
         names = [new_keys.get(name, name) if name in tied else name for name in self.metadata]
         if len(set(names)) < len(names):
-            raise KeyCollisionError(f"{self.source.name}: two names of {_METADATA} would be one")
+            raise KeyCollisionError(f"{self.source.name}: two names of {_METADATA} would be equal")
         texts = [new_keys.get(text, text) if name in tied else text
                  for name, text in self.metadata.items()]  # fmt: skip
         return dict(zip(names, texts, strict=True))
 
 
 def recognises(head: bytes) -> bool:
-    """A JSON object after a length that has four bytes at most, as the limit has."""
+    """A JSON object after a length of at most four bytes, as the limit has."""
     return head[4:9] == b"\0\0\0\0{"
 
 
 def read(source: ByteSource, *, inside: str | None = None) -> SafetensorsFile:
-    """See `ckpt.formats.checkpoint.Format.read`."""
+    """Open a safetensors file."""
     name = source.name
     if inside is not None:
         raise FormatError(f"{name}::{inside}: a safetensors file holds one state_dict")
@@ -131,8 +129,8 @@ def read(source: ByteSource, *, inside: str | None = None) -> SafetensorsFile:
         raise FormatError(f"{name}: a header of {length:,} bytes, the limit is {HEADER_LIMIT:,}")
     if 8 + length > source.size:
         raise FormatError(
-            f"{name}: its header should have {length:,} bytes, the file has {source.size:,}",
-            hint="the file is cut short; fetch it again",
+            f"{name}: the header should have {length:,} bytes, the file has {source.size:,}",
+            hint=TRUNCATED,
         )
     header = _parse(name, source.read(8, length))
     metadata = _metadata(name, header.pop(_METADATA, None))
@@ -143,24 +141,24 @@ def read(source: ByteSource, *, inside: str | None = None) -> SafetensorsFile:
 
 
 def carries(key: str, value: object) -> bool:
-    """See `ckpt.formats.checkpoint.Format.carries`: text, as ``__metadata__`` has it."""
+    """Only text, as ``__metadata__`` holds it."""
     return isinstance(value, str)
 
 
 def lay_out(
     entries: Sequence[TensorEntry], *, name: str, rest: Mapping[str, Any] | None = None
 ) -> Layout:
-    """See `ckpt.formats.checkpoint.Format.lay_out`.
+    """As in `ckpt.formats.checkpoint.Format`.
 
-    The header keeps the order of `entries`; the body goes from wide dtypes to narrow ones,
+    The header keeps the order of `entries`; in the body wide dtypes precede narrow ones,
     so that every tensor is aligned to its element.
     """
     for entry in entries:
         dtype = DTYPES[entry.dtype]
-        scalar = "" if entry.shape or dtype.numbers == 1 else " without a dimension"
+        scalar = "" if entry.shape or dtype.numbers == 1 else " without dimensions"
         if dtype.safetensors is None or scalar:
             raise FormatError(
-                f"{entry.key}: safetensors has no {entry.dtype}{scalar}",
+                f"{entry.key}: safetensors cannot hold {entry.dtype}{scalar}",
                 hint="write a .pt file instead",
             )
     _expect_keys("the new file", [entry.key for entry in entries])
@@ -177,37 +175,35 @@ def lay_out(
 def _expect_keys(name: str, keys: Sequence[str]) -> None:
     expect_keys(name, keys)
     if _METADATA in keys:
-        raise FormatError(f"{name}: {_METADATA} is no key that safetensors can hold")
+        raise FormatError(f"{name}: safetensors cannot hold the key {_METADATA}")
 
 
 def _parse(name: str, data: bytes) -> dict[str, Any]:
     if not data.startswith(b"{"):
         raise FormatError(f"{name}: the header does not begin with {{")
-    # JSON takes a hundred times its length in memory; this is known before it is parsed.
+    # Parsed JSON takes a hundred times its length in memory, so this is checked before.
     if any(data.count(mark) > most for mark, most in _MARKS):
         raise FormatError(f"{name}: a header of more than {TENSOR_LIMIT:,} tensors")
     try:
-        header = strict_json.parse(data.decode("utf-8"))
+        header: dict[str, Any] = strict_json.parse(data.decode("utf-8"))  # it begins with a brace
     except ValueError as error:  # of JSON or UTF-8
-        raise FormatError(f"{name}: the header is no JSON that can be meant: {error}") from error
-    assert isinstance(header, dict)  # it begins with a brace
+        raise FormatError(f"{name}: the header is not valid JSON: {error}") from error
     return header
 
 
 def _expect_text(name: str, text: str) -> None:
-    """JSON can escape half of a surrogate pair, which is no text and cannot be written."""
+    """Refuse half of a surrogate pair, which JSON can escape but no file can hold."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise FormatError(f"{name}: {_short(text)} is no Unicode text") from error
+        raise FormatError(f"{name}: {_brief(text)} is not valid Unicode") from error
 
 
-def _short(value: object) -> str:
-    """A foreign value, as much of it as has room in a line."""
+def _brief(value: object) -> str:
+    """A foreign value, as much of it as fits into a message."""
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value):,}"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "…"
+    return excerpt(repr(value))
 
 
 def _metadata(name: str, metadata: Any) -> Mapping[str, str] | None:
@@ -222,18 +218,18 @@ def _metadata(name: str, metadata: Any) -> Mapping[str, str] | None:
 
 def _entry(name: str, key: str, fields: Any, body: Span) -> TensorEntry:
     if not key:
-        raise FormatError(f"{name}: a tensor has the empty name")
+        raise FormatError(f"{name}: a tensor has an empty name")
     _expect_text(name, key)
     if not isinstance(fields, dict) or fields.keys() != _FIELDS:
-        found = ", ".join(map(_short, fields)) if isinstance(fields, dict) else _short(fields)
-        raise FormatError(f"{name}: {key}: has {found}; dtype, shape, data_offsets were expected")
+        found = ", ".join(map(_brief, fields)) if isinstance(fields, dict) else _brief(fields)
+        raise FormatError(f"{name}: {key}: has {found}, expected dtype, shape, data_offsets")
     dtype = FROM_SAFETENSORS.get(fields["dtype"]) if isinstance(fields["dtype"], str) else None
     if dtype is None:
-        raise FormatError(f"{name}: {key}: dtype {_short(fields['dtype'])} is not known")
+        raise FormatError(f"{name}: {key}: unknown dtype {_brief(fields['dtype'])}")
     shape = _elements(name, key, dtype, _whole_numbers(name, key, fields["shape"]))
     offsets = _whole_numbers(name, key, fields["data_offsets"])
     if len(offsets) != 2:
-        raise FormatError(f"{name}: {key}: {len(offsets)} offsets, two were expected")
+        raise FormatError(f"{name}: {key}: {len(offsets)} offsets, expected two")
     begin, end = offsets
     if prod(filter(None, shape)) >= 2**63:
         raise FormatError(f"{name}: {key}: 2^63 elements or more")
@@ -241,54 +237,49 @@ def _entry(name: str, key: str, fields: Any, body: Span) -> TensorEntry:
     if end - begin != nbytes:
         raise FormatError(
             f"{name}: {key}: {end - begin:,} bytes for {dtype.name} of shape {list(shape)}, "
-            f"{nbytes:,} were expected"
+            f"expected {nbytes:,}"
         )
     return TensorEntry(key, dtype.name, shape, offset=body.offset + begin)
 
 
 def _elements(name: str, key: str, dtype: DType, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape as torch has it, which counts elements of a byte or more."""
+    """The shape as torch has it: elements have at least one byte."""
     if dtype.numbers == 1:
         return shape
     if not shape or shape[-1] % dtype.numbers:
         raise FormatError(
-            f"{name}: {key}: {dtype.safetensors} of shape {list(shape)}; torch's {dtype.name} "
-            f"holds {dtype.numbers} numbers an element, along the last dimension"
+            f"{name}: {key}: {dtype.safetensors} of shape {list(shape)}; an element of torch's "
+            f"{dtype.name} holds {dtype.numbers} numbers of the last dimension"
         )
     return (*shape[:-1], shape[-1] // dtype.numbers)
 
 
 def _whole_numbers(name: str, key: str, numbers: Any) -> tuple[int, ...]:
     if not isinstance(numbers, list):
-        raise FormatError(f"{name}: {key}: {_short(numbers)} is no list of numbers")
+        raise FormatError(f"{name}: {key}: {_brief(numbers)} is not a list of numbers")
     if len(numbers) > DIMENSIONS_LIMIT:
         raise FormatError(f"{name}: {key}: {len(numbers):,} dimensions")
     for number in numbers:
-        # bool is an int to Python, and no number to JSON.
+        # In Python a bool is an int, in JSON it is not a number.
         if type(number) is not int or not 0 <= number < 2**63:
-            raise FormatError(f"{name}: {key}: {_short(number)} is no size or offset")
+            raise FormatError(f"{name}: {key}: {_brief(number)} is not a size or offset")
     return tuple(numbers)
 
 
 def _expect_filled(name: str, entries: Sequence[TensorEntry], body: Span) -> None:
-    """The tensors lie end to end and fill the file."""
+    """Make sure that the tensors lie end to end and fill the file."""
     position = body.offset
-    for entry in sorted(entries, key=lambda entry: (_offset(entry), entry.nbytes)):
+    for entry in sorted(entries, key=lambda entry: (entry.position, entry.nbytes)):
         if entry.offset != position:
-            kind = "overlaps another" if _offset(entry) < position else "leaves a hole before it"
+            kind = "overlaps another" if entry.position < position else "leaves a hole before it"
             raise FormatError(f"{name}: {entry.key}: {kind}, at byte {entry.offset:,}")
         position += entry.nbytes
     if position != body.end:
         raise FormatError(
             f"{name}: the header promises {position - body.offset:,} bytes of tensors, "
             f"the file holds {body.nbytes:,}",
-            hint="the file is cut short; fetch it again" if position > body.end else None,
+            hint=TRUNCATED if position > body.end else None,
         )
-
-
-def _offset(entry: TensorEntry) -> int:
-    assert entry.offset is not None  # entries of a file have one
-    return entry.offset
 
 
 def _described(entry: TensorEntry, begin: int) -> dict[str, Any]:

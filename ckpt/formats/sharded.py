@@ -1,34 +1,33 @@
-"""Sharded checkpoints: an index beside the shards, each of which is a checkpoint of its own.
+"""Sharded checkpoints: an index, and beside it the shards, which are checkpoints themselves.
 
 `model.safetensors.index.json` or `pytorch_model.bin.index.json` maps every key to the base
 name of its shard. Source: `huggingface_hub.serialization` (`split_state_dict_into_shards_factory`)
 and transformers' `load_sharded_checkpoint`. The index and its shards are read as one source, the
-shards in the order of their names, which count. Law: every key stands in exactly the shard
-that the index says, and in no other.
+shards in the order of their names. Law: every key is in the shard that the index names, and in
+no other.
 """
 
 import json
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from ckpt.errors import FormatError
+from ckpt.errors import FormatError, excerpt
 from ckpt.formats import open_single
-from ckpt.formats.checkpoint import Checkpoint, Sum, expect_keys
+from ckpt.formats.checkpoint import Checkpoint, Checksum, expect_keys
 from ckpt.formats.zip.inflated import HINT
 from ckpt.io import strict_json
-from ckpt.io.files import ByteSource, Part, is_base_name
-from ckpt.io.sources import ExtendedSource, Window
+from ckpt.io.files import is_base_name
+from ckpt.io.sources import ByteSource, ExtendedSource, Part, PartSource
+from ckpt.refs import INDEX_SUFFIX
 from ckpt.tensors import FileStart, Layout, Piece, Span, Summed, TensorEntry
 
-INDEX_SUFFIX = ".index.json"
 INDEX_LIMIT = 1 << 28  # bytes; 100,000 keys take 10 MB
 SHARD_LIMIT = 10_000
-_SHOWN = 80  # characters of a foreign name in a message
-_USUAL_REST = {"format": "pt"}  # which safetensors' torch writer puts into every file
-# The ways in which the index is usually written; the one that gives its bytes is kept.
+_USUAL_REST = {"format": "pt"}  # written by safetensors.torch into every file
+# The usual layouts of an index; a rename keeps the layout.
 _STYLES: tuple[dict[str, Any], ...] = (
     {"indent": 2, "sort_keys": True},
     {"indent": 2},
@@ -40,7 +39,7 @@ _STYLES: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ShardedCheckpoint:
-    """An index and its shards; see `ckpt.formats.checkpoint.Checkpoint`."""
+    """An index and its shards; a `ckpt.formats.checkpoint.Checkpoint`."""
 
     source: ByteSource
     index: Mapping[str, Any]
@@ -50,30 +49,28 @@ class ShardedCheckpoint:
 
     @property
     def written_by(self) -> str | None:
-        """What wrote the shards."""
+        """The writer of the shards."""
         return next((shard.written_by for shard in self.shards), None)
 
     @property
     def spans(self) -> Sequence[Span]:
-        """All tensors, shard by shard."""
-        return [
-            _shifted(span, part.offset) for part, shard in self._pairs() for span in shard.spans
-        ]
+        return [span.moved(part.offset) for part, shard in self._pairs() for span in shard.spans]
 
     @property
-    def sums(self) -> Sequence[Sum]:
-        """Those of all shards."""
+    def checksums(self) -> Sequence[Checksum]:
         return [
-            replace(each, span=_shifted(each.span, part.offset), what=f"{part.name}: {each.what}")
+            Checksum(
+                checksum.span.moved(part.offset), checksum.crc32, f"{part.name}: {checksum.what}"
+            )
             for part, shard in self._pairs()
-            for each in shard.sums
+            for checksum in shard.checksums
         ]
 
     @property
     def rest(self) -> Mapping[str, Any]:
-        """The index's metadata, and what the shards hold beside tensors where it says much.
+        """The index's metadata, and the rest of each shard, if unusual.
 
-        `total_size` is no part of it: it says of the files what their tensors say as well.
+        `total_size` is left out: it follows from the tensors.
         """
         index = {key: value for key, value in self.index.items() if key != "weight_map"}
         metadata = index.pop("metadata", None)
@@ -88,15 +85,13 @@ class ShardedCheckpoint:
 
     @property
     def aliases(self) -> Sequence[str]:
-        """Those of all shards."""
         return [name for shard in self.shards for name in shard.aliases]
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
-        """In the index, and elsewhere in the shards."""
         return list(dict.fromkeys(at for shard in self.shards for at in shard.also_named(keys)))
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
-        """Every file anew, the index first; without a new key it keeps its bytes."""
+        """All files, the index first; without new keys the index keeps its bytes."""
         keys = [new_keys.get(entry.key, entry.key) for entry in self.entries]
         expect_keys(self.source.name, keys)
         index, *_ = self.source.parts
@@ -108,7 +103,8 @@ class ShardedCheckpoint:
         for part, shard in self._pairs():
             yield FileStart(part.name)
             for piece in shard.renamed(new_keys):
-                assert not isinstance(piece, FileStart)  # a shard is one file
+                if isinstance(piece, FileStart):
+                    raise ValueError(f"{part.name}: a shard of several files")
                 yield _moved(piece, part.offset)
 
     def _new_index(self, new_keys: Mapping[str, str]) -> bytes:
@@ -127,7 +123,7 @@ class ShardedCheckpoint:
 
 
 def is_index(head: bytes) -> bool:
-    """Whether a file that begins with `head` can be an index: a JSON object."""
+    """Whether a file that begins with `head` may be an index: a JSON object."""
     return re.match(rb'\s*\{\s*"', head) is not None
 
 
@@ -137,10 +133,10 @@ def shard_names(index_name: str, data: bytes, *, name: str) -> tuple[str, ...]:
     Args:
         index_name: Its base name.
         data: Its bytes.
-        name: What to call it in messages.
+        name: Of the index, for messages.
 
     Raises:
-        FormatError: It is no index, or names something that is no base name of a shard.
+        FormatError: It is not an index, or names something other than a file beside it.
     """
     weight_map = _parse(data, name)["weight_map"]
     shards = tuple(sorted(set(weight_map.values())))
@@ -148,15 +144,15 @@ def shard_names(index_name: str, data: bytes, *, name: str) -> tuple[str, ...]:
     for shard in shards:
         if not is_base_name(shard) or shard == index_name:
             raise FormatError(
-                f"{name}: names {_short(shard)}, which is no file beside it",
-                hint="shards stand in the folder of their index; do not trust this one",
+                f"{name}: lists {excerpt(repr(shard))}, which is not a file beside it",
+                hint="shards are in the folder of their index; do not trust this one",
             )
     stem = index_name.removesuffix(INDEX_SUFFIX)
     wanted = PurePath(stem).suffix if index_name.endswith(INDEX_SUFFIX) else ""
     if len(kinds) > 1 or (wanted and kinds - {wanted}):
         raise FormatError(
-            f"{name}: names shards of {' and '.join(sorted(kinds))}"
-            + (f", {wanted} was expected" if wanted else "")
+            f"{name}: lists shards with suffixes {' and '.join(sorted(kinds))}"
+            + (f", expected {wanted}" if wanted else "")
         )
     if len(shards) > SHARD_LIMIT:
         raise FormatError(f"{name}: {len(shards):,} shards, the limit is {SHARD_LIMIT:,}")
@@ -167,7 +163,7 @@ def read(source: ByteSource, *, inside: str | None = None) -> ShardedCheckpoint:
     """Open an index and its shards, which `source` joins.
 
     Raises:
-        FormatError: They are not well-formed, or do not agree with each other.
+        FormatError: They are not well-formed, or contradict each other.
     """
     if inside is not None:
         raise FormatError(f"{source.name}::{inside}: a sharded checkpoint holds one state_dict")
@@ -176,17 +172,19 @@ def read(source: ByteSource, *, inside: str | None = None) -> ShardedCheckpoint:
     data = source.read(0, first.nbytes)
     names = shard_names(first.name, data, name=where)
     if names != tuple(part.name for part in parts):
-        raise FormatError(f"{where}: names other shards than there are")
+        raise FormatError(f"{where}: lists other shards than those beside it")
     index = _parse(data, where)
-    shards = [open_single(Window(source, part), inside=None) for part in parts]
+    shards = [open_single(PartSource(source, part), inside=None) for part in parts]
     for part, shard in zip(parts, shards, strict=True):
         if isinstance(shard.source, ExtendedSource):
             raise FormatError(f"{source.name}: {part.name}: a compressed shard", hint=HINT)
     formats = {shard.format for shard in shards}
     if len(formats) > 1:
-        raise FormatError(f"{where}: its shards are of {' and '.join(sorted(formats))}")
+        raise FormatError(
+            f"{where}: its shards have several formats: {' and '.join(sorted(formats))}"
+        )
     entries = tuple(
-        replace(entry, offset=(entry.offset or 0) + part.offset)
+        entry.moved(part.offset)
         for part, shard in zip(parts, shards, strict=True)
         for entry in shard.entries
     )
@@ -202,9 +200,9 @@ def _parse(data: bytes, name: str) -> dict[str, Any]:
         raise FormatError(f"{name}: damaged: {error}", hint="fetch it again") from error
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict):
-        raise FormatError(f"{name}: a JSON file without a weight_map, not the index of shards")
+        raise FormatError(f"{name}: a JSON file without a weight_map, not an index")
     if not weight_map or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise FormatError(f"{name}: its weight_map does not map keys to names of files")
+        raise FormatError(f"{name}: its weight_map does not map keys to file names")
     return dict(index)
 
 
@@ -216,52 +214,40 @@ def _expect_mapped(
         for entry in shard.entries:
             if entry.key in found:
                 raise FormatError(
-                    f"{where}: {entry.key} stands in {found[entry.key]} and in {part.name}"
+                    f"{where}: {entry.key} is in {found[entry.key]} and in {part.name}"
                 )
             found[entry.key] = part.name
     for key, name in weight_map.items():
         if found.get(key) != name:
-            place = f"it stands in {found[key]}" if key in found else "no shard has it"
-            raise FormatError(f"{where}: {key} should stand in {name}, {place}")
+            place = f"found it in {found[key]}" if key in found else "found it in no shard"
+            raise FormatError(f"{where}: expected {key} in {name}, {place}")
     for key, name in found.items():
         if key not in weight_map:
-            raise FormatError(f"{where}: {key} stands in {name}, and the index does not name it")
+            raise FormatError(f"{where}: {key} is in {name}, but not in the index")
 
 
 def _expect_total(where: str, index: Mapping[str, Any], entries: Sequence[TensorEntry]) -> None:
-    """`total_size` counts bytes of tensors; writers differ in whether tied ones count once."""
+    """Check `total_size`, in bytes; some writers count tied tensors once, some each time."""
     metadata = index.get("metadata")
     stated = metadata.get("total_size") if isinstance(metadata, dict) else None
     if stated is None:
         return
-    each = sum(entry.nbytes for entry in entries)
+    repeated = sum(entry.nbytes for entry in entries)
     once = sum(nbytes for _, nbytes in {(e.offset, e.nbytes) for e in entries})
-    if stated not in (each, once):
+    if stated not in (repeated, once):
         raise FormatError(
-            f"{where}: total_size {stated!r}, its shards hold {each:,} bytes of tensors",
-            hint="a shard was exchanged or cut; fetch them all again",
+            f"{where}: total_size {stated!r}, its shards hold {repeated:,} bytes of tensors",
+            hint="a shard was replaced or truncated; fetch them all again",
         )
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
-
-
-def _shifted(span: Span, by: int) -> Span:
-    return Span(span.offset + by, span.nbytes)
 
 
 def _moved(piece: Piece, by: int) -> Piece:
     """A piece of a shard as one of the joined files."""
     match piece:
-        case Span():
-            return _shifted(piece, by)
-        case TensorEntry():
-            return replace(piece, offset=(piece.offset or 0) + by)
+        case Span() | TensorEntry():
+            return piece.moved(by)
         case Summed():
-            moved = _moved(piece.piece, by)
-            assert isinstance(moved, Span | TensorEntry)
-            piece.piece = moved  # the shard's writer holds the sum
+            piece.piece = piece.piece.moved(by)  # the shard's writer holds the sum
     return piece
 
 

@@ -1,51 +1,43 @@
-"""Layouts become bytes here: pieces of a source, streamed in bounded memory."""
+"""Writes layouts: the pieces of a source, streamed in bounded memory."""
 
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError
-from ckpt.io.files import CHUNK, ByteSource
+from ckpt.io.sources import CHUNK, ByteSource, Seen
 from ckpt.tensors import FileStart, Layout, Span, Summed, TensorEntry
 
-# A view may show more elements than there are bytes (stride 0, or strides that overlap); past
-# this it is refused.
+# A view may have more elements than there are bytes (stride 0, or strides that overlap); larger
+# ones are refused.
 MATERIALISED_LIMIT = 1 << 30  # bytes
-# Of tensors that do not lie contiguously, as much as is gathered at once where it can be parted.
-GATHERED_BYTES = 1 << 26
+GATHERED_BYTES = 1 << 26  # of a non-contiguous tensor, read at once where it can be divided
 
 
 def write_layout(layout: Layout, source: ByteSource, out: BinaryIO) -> None:
-    """Write the pieces one after the other; the checksums of `Summed` pieces are noted."""
+    """Write the pieces in order; `Summed` pieces get their checksums."""
     for piece in layout:
-        if isinstance(piece, bytes):
-            out.write(piece)
-        elif isinstance(piece, Summed):
-            _write_summed(piece, source, out)
-        elif isinstance(piece, Span):
-            source.copy(piece.offset, piece.nbytes, out)
-        elif isinstance(piece, FileStart):
-            raise ValueError(f"a layout of several files, {piece.name} among them, for one")
-        elif piece.span is not None:
-            source.copy(piece.span.offset, piece.nbytes, out)
-        else:
-            for chunk in tensor_bytes(source, piece):
-                out.write(chunk)
+        match piece:
+            case bytes():
+                out.write(piece)
+            case Span() | TensorEntry():
+                _copy(piece, source, out)
+            case Summed():
+                _copy(piece.piece, source, out, piece.add)
+            case FileStart():
+                raise ValueError(f"a layout of several files, {piece.name} among them, for one")
 
 
-def _write_summed(summed: Summed, source: ByteSource, out: BinaryIO) -> None:
-    def add(chunk: bytes) -> None:
-        summed.crc32 = zlib.crc32(chunk, summed.crc32)
-
-    piece = summed.piece
+def _copy(
+    piece: Span | TensorEntry, source: ByteSource, out: BinaryIO, seen: Seen | None = None
+) -> None:
     span = piece if isinstance(piece, Span) else piece.span
     if span is not None:
-        source.copy(span.offset, span.nbytes, out, add)
-    else:
-        assert isinstance(piece, TensorEntry)
+        source.copy(span.offset, span.nbytes, out, seen)
+    elif isinstance(piece, TensorEntry):
         for chunk in tensor_bytes(source, piece):
-            add(chunk)
+            if seen is not None:
+                seen(chunk)
             out.write(chunk)
 
 
@@ -53,40 +45,38 @@ def tensor_bytes(source: ByteSource, entry: TensorEntry) -> Iterator[bytes]:
     """The contiguous little-endian bytes of an entry of `source`, in chunks.
 
     Raises:
-        FormatError: It is a view that would grow beyond all proportion.
+        FormatError: It is a view that is far larger than its bytes.
     """
-    if entry.span is not None:
-        return source.stream(entry.span.offset, entry.nbytes)
-    assert entry.offset is not None
-    width, dimensions = itemsize(entry.dtype), _dimensions(entry)
+    if entry.stride is None:
+        return source.stream(entry.position, entry.nbytes)
+    width = itemsize(entry.dtype)
+    dimensions = _dimensions(entry.shape, entry.stride, width)
     reach = _reach(dimensions, width)
     if entry.nbytes > max(MATERIALISED_LIMIT, reach):
         raise FormatError(
-            f"{source.name}: {entry.key}: a view that would materialise "
-            f"{_binary(entry.nbytes)} out of {reach:,} bytes"
+            f"{source.name}: {entry.key}: a view that would expand to "
+            f"{_binary(entry.nbytes)} from {reach:,} bytes"
         )
-    return _gathered(source, entry.offset, dimensions, width)
+    return _gathered(source, entry.position, dimensions, width)
 
 
 def reach_of(entry: TensorEntry) -> int:
-    """Bytes from the first of an entry's first element to the last of its last one."""
+    """Bytes from the start of an entry's first element to the end of its last one."""
     if entry.stride is None:
         return entry.nbytes
-    return _reach(_dimensions(entry), itemsize(entry.dtype))
+    width = itemsize(entry.dtype)
+    return _reach(_dimensions(entry.shape, entry.stride, width), width)
 
 
-def _dimensions(entry: TensorEntry) -> list[tuple[int, int]]:
+def _dimensions(
+    shape: tuple[int, ...], stride: tuple[int, ...], width: int
+) -> list[tuple[int, int]]:
     """Counts and byte strides of a view that is not contiguous.
 
-    A dimension of one element may have any stride, and numpy takes no more than 64 of them.
+    A dimension of one element may have any stride, and numpy takes at most 64 dimensions.
     """
-    assert entry.stride is not None
-    width = itemsize(entry.dtype)
-    return [
-        (count, step * width)
-        for count, step in zip(entry.shape, entry.stride, strict=True)
-        if count != 1
-    ]
+    pairs = zip(shape, stride, strict=True)
+    return [(count, step * width) for count, step in pairs if count != 1]
 
 
 def _gathered(
@@ -96,7 +86,7 @@ def _gathered(
     reach = _reach(dimensions, width)
     if dimensions and reach > GATHERED_BYTES:
         (count, step), *inner = dimensions
-        if step >= _reach(inner, width):  # rows that do not interleave: some after the other
+        if step >= _reach(inner, width):  # rows that do not interleave: a few at a time
             block = max(1, GATHERED_BYTES // step)
             for first in range(0, count, block):
                 rows = min(block, count - first)
@@ -117,7 +107,7 @@ def _gathered(
 
 
 def _reach(dimensions: list[tuple[int, int]], width: int) -> int:
-    """Bytes from the first element's first to the last element's last."""
+    """Bytes from the start of the first element to the end of the last one."""
     return width + sum((count - 1) * step for count, step in dimensions)
 
 

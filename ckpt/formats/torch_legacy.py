@@ -1,28 +1,26 @@
 """Files of `torch.save` from before torch 1.6: five pickles, then the storages.
 
 Source: torch 2.13, `torch.serialization` (`_legacy_save`, `_legacy_load`): a magic number, the
-number of the protocol, a dict about the system, the value, and a list of storage keys; for
-each of these the number of its elements, in eight bytes, and its bytes. Law: every storage that
+number of the protocol, a dict about the system, the value, and a list of storage keys; then each
+storage: the number of its elements, in eight bytes, and its bytes. Law: every storage that
 the value names follows exactly once, and nothing follows them.
 """
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ckpt.dtypes import itemsize
-from ckpt.errors import FormatError
-from ckpt.formats.checkpoint import Sum
+from ckpt.errors import TRUNCATED, FormatError
+from ckpt.formats.checkpoint import Checksum
 from ckpt.formats.pickle.describe import brief
-from ckpt.formats.pickle.machine import CutShortError
-from ckpt.formats.pickle.nodes import Mapping as Node
-from ckpt.formats.pickle.nodes import Sequence as Items
-from ckpt.formats.pickle.reader import Read, read_first_pickle
+from ckpt.formats.pickle.machine import TruncatedError
+from ckpt.formats.pickle.nodes import DictNode, ListNode
+from ckpt.formats.pickle.reader import ParsedPickle, read_first_pickle
 from ckpt.formats.pickle.tensors import Storage, storage_of
-from ckpt.formats.torch_state import TorchState, read_state
-from ckpt.io.files import ByteSource
-from ckpt.tensors import Layout, Span, TensorEntry
+from ckpt.formats.torch_state import TorchFile, read_state
+from ckpt.io.sources import ByteSource
+from ckpt.tensors import Layout, Span
 
 NAME = "torch-legacy"
 PROTOCOL = 1001
@@ -35,64 +33,44 @@ _OPCODES, _OPCODES_A_KB = 1_000_000, 1000  # an opcode has a byte or more
 
 
 @dataclass(frozen=True, slots=True)
-class TorchLegacyFile:
-    """An opened file; see `ckpt.formats.checkpoint.Checkpoint`.
+class TorchLegacyFile(TorchFile):
+    """An opened file; a `ckpt.formats.checkpoint.Checkpoint`.
 
     Attributes:
-        value: Where the pickle of the value stands.
+        value: The range of the value's pickle.
+        pickle: Its bytes.
+        read: The same, parsed.
     """
 
     source: ByteSource
     value: Span
     pickle: bytes
-    read: Read
-    state: TorchState
+    read: ParsedPickle
     format: str = NAME
     written_by: str = "torch.save in its form before torch 1.6"
 
     @property
-    def entries(self) -> Sequence[TensorEntry]:
-        """The state_dict."""
-        return self.state.entries
-
-    @property
     def spans(self) -> Sequence[Span]:
-        """All tensors."""
         return self.state.spans
 
     @property
-    def sums(self) -> Sequence[Sum]:
-        """None: the format has no checksums."""
+    def checksums(self) -> Sequence[Checksum]:
         return ()
-
-    @property
-    def rest(self) -> Mapping[str, Any]:
-        """What is beside the tensors of the state_dict."""
-        return self.state.rest
-
-    @property
-    def aliases(self) -> Sequence[str]:
-        """None."""
-        return ()
-
-    def also_named(self, keys: Container[str]) -> Sequence[str]:
-        """See `TorchState.also_named`."""
-        return self.state.also_named(keys)
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
-        """A new pickle of the value between what stands before and after it."""
+        """A new pickle of the value; the bytes before and after it are unchanged."""
         data = self.state.renamed(self.pickle, self.read, new_keys, name=self.source.name)
         end = self.value.end
         return [Span(0, self.value.offset), data, Span(end, self.source.size - end)]
 
 
 def recognises(head: bytes) -> bool:
-    """The magic number, pickled as torch pickles it: by no call, and out of no memo."""
+    """The magic number, pickled as torch pickles it: without calls or a memo."""
     return _MAGIC.match(head) is not None
 
 
 def read(source: ByteSource, *, inside: str | None = None) -> TorchLegacyFile:
-    """See `ckpt.formats.checkpoint.Format.read`."""
+    """Open a file of torch.save from before torch 1.6."""
     pickles = _Pickles(source)
     pickles.next("its magic number", _SMALL_LIMIT)
     _expect_known(source.name, pickles)
@@ -100,7 +78,7 @@ def read(source: ByteSource, *, inside: str | None = None) -> TorchLegacyFile:
     span, data = pickles.last, pickles.last_bytes
     keys = pickles.next("its list of storages", PICKLE_LIMIT)
     named = _storages(source.name, value)
-    storages = _locate(source, _texts(source.name, keys.root), named, pickles.end)
+    storages = _locate(source, _storage_keys(source.name, keys.root), named, pickles.end)
 
     def find(storage: Storage) -> Span:
         return storages[storage.key]
@@ -108,15 +86,15 @@ def read(source: ByteSource, *, inside: str | None = None) -> TorchLegacyFile:
     state = read_state(
         value, find, name=source.name, where=f"{source.name}: its value", inside=inside
     )
-    return TorchLegacyFile(source, span, data, value, state)
+    return TorchLegacyFile(state, source, span, data, value)
 
 
 class _Pickles:
-    """Pickles one after the other.
+    """Reads pickles one after the other.
 
     Attributes:
-        end: Where the last one that was read ends.
-        last: Where it stands.
+        end: The end of the last one.
+        last: Its range.
         last_bytes: Its bytes.
     """
 
@@ -125,31 +103,30 @@ class _Pickles:
         self.last, self.last_bytes = Span(0, 0), b""
         self._source = source
 
-    def next(self, what: str, limit: int) -> Read:
-        """Read the next pickle, of `limit` bytes at most; how long it is, it says itself.
+    def next(self, what: str, limit: int) -> ParsedPickle:
+        """Read the next pickle, which has at most `limit` bytes.
 
-        Each try reads four times as many bytes as the one before.
+        Only its opcodes tell its length, so each try reads four times as many bytes.
         """
         nbytes = _FIRST_READ
         left = self._source.size - self.end
         while True:
-            some = min(nbytes, limit, left)
-            data = self._source.read(self.end, some)
+            taken = min(nbytes, limit, left)
+            data = self._source.read(self.end, taken)
             try:
                 read = read_first_pickle(
                     data,
                     name=f"{self._source.name}: {what}",
-                    opcode_limit=_OPCODES + _OPCODES_A_KB * (some // 1024),
+                    opcode_limit=_OPCODES + _OPCODES_A_KB * (taken // 1024),
                 )
-            except CutShortError as error:
-                if some == left:
+            except TruncatedError as error:
+                if taken == left:
                     raise FormatError(
-                        f"{self._source.name}: cut short in {what}",
-                        hint="the file was cut short; fetch it again",
+                        f"{self._source.name}: truncated in {what}", hint=TRUNCATED
                     ) from error
-                if some == limit:
+                if taken == limit:
                     raise FormatError(
-                        f"{self._source.name}: {what} has more than {limit:,} bytes"
+                        f"{self._source.name}: {what} has over {limit:,} bytes"
                     ) from error
                 nbytes *= 4
                 continue
@@ -159,20 +136,20 @@ class _Pickles:
 
 
 def _expect_known(name: str, pickles: _Pickles) -> None:
-    """The protocol and the byte order are those that torch writes today."""
+    """Make sure that the protocol and the byte order are those that torch writes today."""
     protocol = pickles.next("its protocol", _SMALL_LIMIT).root
     if type(protocol) is not int or protocol != PROTOCOL:
-        raise FormatError(f"{name}: protocol {brief(protocol)}, {PROTOCOL} was expected")
+        raise FormatError(f"{name}: protocol {brief(protocol)}, expected {PROTOCOL}")
     system = pickles.next("its system", _SMALL_LIMIT).root
-    if not isinstance(system, Node):
-        raise FormatError(f"{name}: says nothing of the system that wrote it")
+    if not isinstance(system, DictNode):
+        raise FormatError(f"{name}: lacks the description of the system that wrote it")
     for key, value in system.items:
         if key == "little_endian" and value is not True:
-            raise FormatError(f"{name}: written by a big-endian machine; only little is read")
+            raise FormatError(f"{name}: written by a big-endian machine, only little is read")
 
 
-def _storages(name: str, value: Read) -> dict[str, Storage]:
-    """The storages that a pickle names, by key; each of one kind and size."""
+def _storages(name: str, value: ParsedPickle) -> dict[str, Storage]:
+    """The storages that a pickle names, by key, each with one dtype and size."""
     found: dict[str, Storage] = {}
     for persistent in value.persistents:
         try:
@@ -181,31 +158,31 @@ def _storages(name: str, value: Read) -> dict[str, Storage]:
             raise FormatError(f"{name}: {error}") from error
         whole = storage._replace(view=None)
         if found.setdefault(storage.key, whole) != whole:
-            raise FormatError(f"{name}: storage {storage.key} is of two kinds or sizes")
+            raise FormatError(f"{name}: storage {storage.key} has two dtypes or sizes")
     return found
 
 
-def _texts(name: str, node: object) -> list[str]:
-    items = node.items if isinstance(node, Items) and node.kind == "list" else [None]
+def _storage_keys(name: str, node: object) -> list[str]:
+    items = node.items if isinstance(node, ListNode) and node.kind == "list" else [None]
     texts = [str(item) for item in items if isinstance(item, str)]
     if len(texts) != len(items) or len(set(texts)) != len(texts):
-        raise FormatError(f"{name}: its list of storages is none")
+        raise FormatError(f"{name}: malformed list of storages")
     return texts
 
 
 def _locate(
     source: ByteSource, keys: Sequence[str], named: Mapping[str, Storage], position: int
 ) -> dict[str, Span]:
-    """Where each storage's bytes are; they fill the rest of the file.
+    """The place of each storage's bytes, which fill the rest of the file.
 
     Args:
         source: The file.
-        keys: In the order in which they lie.
-        named: What the value says of each.
-        position: Where the first one begins.
+        keys: In file order.
+        named: The storages as the value describes them, by key.
+        position: Of the first storage.
     """
     if set(keys) != set(named):
-        raise FormatError(f"{source.name}: lists other storages than its tensors name")
+        raise FormatError(f"{source.name}: its list of storages differs from those of its tensors")
     found = {}
     for key in keys:
         storage = named[key]
@@ -215,12 +192,12 @@ def _locate(
             raise FormatError(
                 f"{source.name}: storage {key} ends at byte {position:,}, the file at "
                 f"{source.size:,}",
-                hint="the file was cut short; fetch it again",
+                hint=TRUNCATED,
             )
         stated = int.from_bytes(source.read(begin - 8, 8), "little", signed=True)
         if stated != storage.numel:
             raise FormatError(
-                f"{source.name}: storage {key} has {stated:,} elements, its tensors say "
+                f"{source.name}: storage {key} has {stated:,} elements, its tensors expect "
                 f"{storage.numel:,}"
             )
         found[key] = Span(begin, nbytes)

@@ -1,6 +1,6 @@
-"""A pickle of `torch.save` as a state_dict: which one, its tensors, and all that is beside it.
+"""The state_dict in a pickle of `torch.save`: its choice, its tensors, and the rest of the pickle.
 
-The containers differ in where a storage's bytes are; what the pickle says is the same.
+The containers differ only in where they keep a storage's bytes.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -11,15 +11,13 @@ from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import expect_keys
 from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
-from ckpt.formats.pickle.find import ALL, Chosen, Found, choose, dotted, find
-from ckpt.formats.pickle.nodes import Mapping as Node
-from ckpt.formats.pickle.nodes import Sequence as Items
-from ckpt.formats.pickle.nodes import Text
-from ckpt.formats.pickle.reader import Read
+from ckpt.formats.pickle.find import ALL, Chosen, Contents, choose, dotted, find
+from ckpt.formats.pickle.nodes import DictNode, ListNode, Text
+from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import FindStorage, entries_of, entry_of, metadata_of, texts_of
 from ckpt.tensors import Span, TensorEntry, tensor_spans
 
-_STEPS = 3  # an opcode; what is not shared takes two at most
+_STEPS = 3  # for each opcode; a node that is not shared takes two at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,43 +26,43 @@ class TorchState:
 
     Attributes:
         entries: In the order of the pickle.
-        rest: What is no tensor of the state_dict, fit for JSON.
-        beside: By their paths, mappings and lists that may name its tensors as well: the other
+        rest: Everything except the tensors of the state_dict, as valid JSON.
+        beside: By path, other mappings and lists that may name its tensors: the other
             state_dicts of the file, an optimizer's state by name, its `param_names` or `params`.
-            They follow a rename, if it was not limited to one state_dict.
+            They follow a rename unless it is limited to one state_dict.
     """
 
     entries: Sequence[TensorEntry]
     rest: Mapping[str, Any]
-    beside: Mapping[str, Node | Items]
+    beside: Mapping[str, DictNode | ListNode]
     _chosen: Chosen
     _others: Sequence[TensorEntry]
 
     @property
     def spans(self) -> Sequence[Span]:
-        """Where whole tensors lie, those beside the state_dict included."""
+        """The ranges of whole tensors, including those outside the state_dict."""
         return tensor_spans([*self.entries, *self._others])
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
-        """Where else some of these keys stand, and follow."""
+        """The paths in `beside` that name some of these keys."""
         return [
-            path for path, each in self.beside.items() if any(text in keys for text in _texts(each))
+            path for path, node in self.beside.items() if any(text in keys for text in _texts(node))
         ]
 
     def renamed(
-        self, pickle: bytes, read: Read, new_keys: Mapping[str, str], *, name: str
+        self, pickle: bytes, read: ParsedPickle, new_keys: Mapping[str, str], *, name: str
     ) -> bytes:
-        """The pickle with other keys; the versions of modules move along.
+        """The pickle with other keys; the versions of modules follow them.
 
         Args:
             pickle: Its bytes.
-            read: What they were read as.
+            read: The same, parsed.
             new_keys: Old key to new key; keys that are not in it keep their name.
-            name: What to call the file in messages.
+            name: Of the file, for messages.
 
         Raises:
-            KeyCollisionError: Two keys, of which one may hold no tensor, would be the same.
-            FormatError: A key that changes is no text, or no longer would be.
+            KeyCollisionError: Two keys would be the same; one of them may hold no tensor.
+            FormatError: A key that changes is not text, or its new name is not valid.
         """
         full = {entry.key: new_keys.get(entry.key, entry.key) for entry in self.entries}
         changed = [old for old, new in full.items() if old != new]
@@ -72,91 +70,112 @@ class TorchState:
             return pickle
         mapping = self._chosen.mapping
         texts = {str(key) for key in texts_of(mapping)} if mapping else set[str]()
-        for key in changed:
-            if key not in texts:
-                raise FormatError(
-                    f"{name}: {key} is no text in this file, and keeps its name",
-                    hint="-o FILE.safetensors writes the tensors alone, under any name",
-                )
-        assert mapping is not None  # it has the texts
-        # One that was empty may stay so.
+        fixed = [key for key in changed if key not in texts]
+        if mapping is None or fixed:
+            raise FormatError(
+                f"{name}: {fixed[0]} is not a text key in this file, so it cannot be renamed",
+                hint="-o FILE.safetensors writes the tensors alone, under any names",
+            )
+        # A key that was empty may stay empty.
         keys = [new for old, new in full.items() if old or new]
         expect_keys(name, [*keys, *(texts - full.keys())])
         renames = key_renames(mapping, full)
-        for each in (mapping, *self.beside.values()):
-            metadata = metadata_of(each) if isinstance(each, Node) else None
+        for node in (mapping, *self.beside.values()):
+            metadata = metadata_of(node) if isinstance(node, DictNode) else None
             if metadata is not None:
                 renames += module_renames(metadata, full)
-        for each in self.beside.values():
-            renames += _followed(each, full, name)
+        for node in self.beside.values():
+            renames += _followed(node, full, name)
         return rename_texts(pickle, read, renames)
 
 
+@dataclass(frozen=True, slots=True)
+class TorchFile:
+    """The part of a `ckpt.formats.checkpoint.Checkpoint` that the containers of torch share."""
+
+    state: TorchState
+
+    @property
+    def entries(self) -> Sequence[TensorEntry]:
+        return self.state.entries
+
+    @property
+    def rest(self) -> Mapping[str, Any]:
+        return self.state.rest
+
+    @property
+    def aliases(self) -> Sequence[str]:
+        return ()
+
+    def also_named(self, keys: Container[str]) -> Sequence[str]:
+        return self.state.also_named(keys)
+
+
 def read_state(
-    read: Read, find_storage: FindStorage, *, name: str, where: str, inside: str | None
+    read: ParsedPickle, find_storage: FindStorage, *, name: str, where: str, inside: str | None
 ) -> TorchState:
-    """The state_dict that is meant, and the rest.
+    """The state_dict that a ref names, and the rest.
 
     Args:
         read: The pickle.
-        find_storage: Where a storage's bytes are.
-        name: What to call the file in messages.
-        where: What to call the pickle.
+        find_storage: Gives the place of a storage's bytes.
+        name: Of the file, for messages.
+        where: Of the pickle, for messages.
         inside: As after ``FILE::``.
 
     Raises:
-        FormatError: There is no telling which is meant, or a tensor is not well-formed.
+        FormatError: The choice is ambiguous, or a tensor is not well-formed.
     """
-    found = find(read.root, name=where, step_limit=_STEPS * read.opcodes + 1000)
-    chosen = choose(found, inside, name=name)
+    contents = find(read.root, name=where, step_limit=_STEPS * read.opcodes + 1000)
+    chosen = choose(contents, inside, name=name)
     entries = entries_of(chosen.tensors, find_storage, name=name)
     inside_it = {id(tensor) for _, tensor in chosen.tensors}
     others = [
         entry_of(dotted(at), tensor, find_storage, name=name)
-        for at, tensor in found.tensors
+        for at, tensor in contents.tensors
         if id(tensor) not in inside_it
     ]
     return TorchState(
         entries=entries,
         rest=_rest(read.root, chosen),
-        beside=dict(_beside_it(found, chosen)) if inside in (None, ALL) else {},
+        beside=dict(_beside_it(contents, chosen)) if inside in (None, ALL) else {},
         _chosen=chosen,
         _others=others,
     )
 
 
-def _beside_it(found: Found, chosen: Chosen) -> Iterator[tuple[str, Node | Items]]:
-    """What else in the file may name the tensors of the state_dict, and where it stands."""
-    for path, mapping, _ in found.state_dicts:
+def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNode | ListNode]]:
+    """The path and the node of everything else that may name the tensors of the state_dict."""
+    for path, mapping, _ in contents.state_dicts:
         if mapping is not chosen.mapping:
             yield dotted(path), mapping
-    for at, optimizer in found.optimizers:
+    for at, optimizer in contents.optimizers:
         fields = {str(key): value for key, value in optimizer.items}
-        if isinstance(fields["state"], Node):
+        if isinstance(fields["state"], DictNode):
             yield dotted((*at, "state")), fields["state"]
         groups = fields["param_groups"]
-        for number, group in enumerate(groups.items if isinstance(groups, Items) else ()):
-            for key, value in group.items if isinstance(group, Node) else ():
-                if key in ("param_names", "params") and isinstance(value, Items):
+        for number, group in enumerate(groups.items if isinstance(groups, ListNode) else ()):
+            for key, value in group.items if isinstance(group, DictNode) else ():
+                if key in ("param_names", "params") and isinstance(value, ListNode):
                     yield dotted((*at, "param_groups", number, key)), value
 
 
-def _texts(beside: Node | Items) -> list[Text]:
-    texts = texts_of(beside) if isinstance(beside, Node) else beside.items
+def _texts(beside: DictNode | ListNode) -> list[Text]:
+    texts = texts_of(beside) if isinstance(beside, DictNode) else beside.items
     return [text for text in texts if isinstance(text, Text)]
 
 
 def _followed(
-    beside: Node | Items, new_keys: Mapping[str, str], name: str
+    beside: DictNode | ListNode, new_keys: Mapping[str, str], name: str
 ) -> list[tuple[Text, str]]:
-    """What changes in something that names the tensors as well."""
+    """The texts of `beside` that change, each with its new text."""
     own = _texts(beside)
     expect_keys(name, [new_keys.get(text, str(text)) for text in own if text])
     return [(text, new_keys[text]) for text in own if text in new_keys]
 
 
 def _rest(root: object, chosen: Chosen) -> dict[str, Any]:
-    """What is beside the tensors of the state_dict, and its module versions whole."""
+    """Everything except the tensors of the state_dict, with all of its module versions."""
     rest = _beside(root, chosen.path, chosen.mapping, [SHOWN_ITEMS])
     metadata = metadata_of(chosen.mapping) if chosen.mapping else None
     if metadata is not None:
@@ -165,11 +184,11 @@ def _rest(root: object, chosen: Chosen) -> dict[str, Any]:
 
 
 def _beside(
-    node: object, path: Sequence[str], chosen: Node | None, budget: list[int]
+    node: object, path: Sequence[str], chosen: DictNode | None, budget: list[int]
 ) -> dict[str, Any]:
-    """What stands along the path to the chosen state_dict; the path is bounded in length."""
+    """The values beside the path to the chosen state_dict; the path is bounded in length."""
     shown: dict[str, Any] = {}
-    for key, value in node.items if isinstance(node, Node) else ():
+    for key, value in node.items if isinstance(node, DictNode) else ():
         if path and key == path[0]:
             inner = _beside(value, path[1:], chosen, budget)
             if inner:

@@ -1,25 +1,24 @@
-"""The zip container of `torch.save`: data.pkl, a record for every storage, a few small ones.
+"""The zip container of `torch.save`: data.pkl, a record for every storage, a few small records.
 
 Source: `torch.serialization` of torch 2.13 (`_save`, `_load`) and PyTorch's
 `caffe2/serialize/inline_container`. The pickle is read by `pickle.reader`, which runs nothing.
 """
 
 import zlib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ckpt.errors import FormatError
-from ckpt.formats.checkpoint import Sum, expect_keys
-from ckpt.formats.pickle.reader import Read, read_pickle
+from ckpt.formats.checkpoint import Checksum, expect_keys
+from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
 from ckpt.formats.pickle.tensors import Storage
 from ckpt.formats.pickle.writer import is_module_versions, pickle_state_dict
-from ckpt.formats.torch_state import TorchState, read_state
+from ckpt.formats.torch_state import TorchFile, read_state
 from ckpt.formats.zip.inflated import STORED, Inflated, expect_proportion
 from ckpt.formats.zip.reader import Member, read_members
 from ckpt.formats.zip.writer import ALIGNMENT, NewMember, lay_out_archive
-from ckpt.io.files import ByteSource
-from ckpt.io.sources import ExtendedSource
+from ckpt.io.sources import ByteSource, ExtendedSource
 from ckpt.tensors import Layout, Span, Summed, TensorEntry
 
 NAME = "torch-zip"
@@ -30,15 +29,15 @@ _LARGEST_ALIGNMENT = 1 << 15  # bytes; the length of an extra field has 16 bits
 
 
 @dataclass(frozen=True, slots=True)
-class Archive:
-    """The container, and its pickle read.
+class TorchArchive:
+    """The container and its parsed pickle.
 
     Attributes:
-        source: The file; what is compressed in it follows its end, inflated.
+        source: The file; compressed records follow its end, inflated.
         members: All records, in file order.
-        spans: By name below the archive's folder, where the content of a record is.
+        spans: The contents of the records, by their names below the archive's folder.
         pickle: The bytes of data.pkl.
-        read: What they describe.
+        read: The same, parsed.
         alignment: Of the records' data, in bytes.
     """
 
@@ -46,25 +45,25 @@ class Archive:
     members: Sequence[Member]
     spans: Mapping[str, Span]
     pickle: bytes
-    read: Read
+    read: ParsedPickle
     alignment: int
 
     @property
     def root(self) -> object:
-        """What data.pkl describes."""
+        """The value that data.pkl describes."""
         return self.read.root
 
     @property
-    def sums(self) -> Sequence[Sum]:
-        """Of every member; where there are bytes, a CRC-32 of 0 was not computed."""
+    def checksums(self) -> Sequence[Checksum]:
+        """Of every member that has bytes; there a CRC-32 of 0 means that it was not computed."""
         return [
-            Sum(span, member.crc32 or None, member.name)
+            Checksum(span, member.crc32 or None, member.name)
             for member, span in zip(self.members, self.spans.values(), strict=True)
             if span.nbytes
         ]
 
     def storage(self, storage: Storage) -> Span:
-        """Where a storage's bytes are.
+        """The place of a storage's bytes.
 
         Raises:
             FormatError: There is no such record.
@@ -74,21 +73,19 @@ class Archive:
         if span is None:
             raise FormatError(f"{self.source.name}: lacks the record data/{storage.key}")
         if storage.view is not None:
-            raise ValueError("no storage of a zip archive, but a view of one")
+            raise ValueError("a view of a storage, which no zip archive has")
         return span
 
 
 @dataclass(frozen=True, slots=True)
-class TorchZipFile:
-    """An opened file; see `ckpt.formats.checkpoint.Checkpoint`."""
+class TorchZipFile(TorchFile):
+    """An opened file; a `ckpt.formats.checkpoint.Checkpoint`."""
 
-    archive: Archive
-    state: TorchState
+    archive: TorchArchive
     format: str = NAME
 
     @property
     def source(self) -> ByteSource:
-        """The file."""
         return self.archive.source
 
     @property
@@ -98,36 +95,16 @@ class TorchZipFile:
         return f"torch.save of torch {since}"
 
     @property
-    def entries(self) -> Sequence[TensorEntry]:
-        """The state_dict."""
-        return self.state.entries
-
-    @property
     def spans(self) -> Sequence[Span]:
-        """All that lie in the file as they are; no compressed one does."""
+        """All tensors that are not compressed."""
         return [span for span in self.state.spans if span.end <= self.source.size]
 
     @property
-    def sums(self) -> Sequence[Sum]:
-        """Those of all records."""
-        return self.archive.sums
-
-    @property
-    def rest(self) -> Mapping[str, Any]:
-        """What is beside the tensors of the state_dict."""
-        return self.state.rest
-
-    @property
-    def aliases(self) -> Sequence[str]:
-        """None."""
-        return ()
-
-    def also_named(self, keys: Container[str]) -> Sequence[str]:
-        """See `TorchState.also_named`."""
-        return self.state.also_named(keys)
+    def checksums(self) -> Sequence[Checksum]:
+        return self.archive.checksums
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
-        """A new data.pkl, and all records as they are, aligned anew and stored."""
+        """A new data.pkl, and all other records unchanged, aligned again and stored."""
         archive = self.archive
         name = self.source.name
         data = self.state.renamed(archive.pickle, archive.read, new_keys, name=name)
@@ -149,18 +126,18 @@ def recognises(head: bytes) -> bool:
 
 
 def read(source: ByteSource, *, inside: str | None = None) -> TorchZipFile:
-    """See `ckpt.formats.checkpoint.Format.read`."""
+    """Open a zip archive of torch.save."""
     archive = open_archive(source)
     where = f"{source.name}: data.pkl"
     state = read_state(archive.read, archive.storage, name=source.name, where=where, inside=inside)
-    return TorchZipFile(archive, state)
+    return TorchZipFile(state, archive)
 
 
-def open_archive(source: ByteSource) -> Archive:
+def open_archive(source: ByteSource) -> TorchArchive:
     """Read the container and its pickle, whatever that describes.
 
     Raises:
-        FormatError: The archive is damaged, or no archive of `torch.save`.
+        FormatError: The archive is damaged, or not one of `torch.save`.
     """
     members = read_members(source)
     _expect_weights(source.name, members)
@@ -169,18 +146,18 @@ def open_archive(source: ByteSource) -> Archive:
     data = _pickle(whole, spans, {member.name.partition("/")[2]: member for member in members})
     limit = _OPCODES + _OPCODES_A_MEMBER * len(members)
     described = read_pickle(data, name=f"{source.name}: data.pkl", opcode_limit=limit)
-    return Archive(whole, members, spans, data, described, _alignment(whole, spans))
+    return TorchArchive(whole, members, spans, data, described, _alignment(whole, spans))
 
 
 def carries(key: str, value: object) -> bool:
-    """See `ckpt.formats.checkpoint.Format.carries`: the versions of modules."""
+    """Only the versions of modules."""
     return key == "_metadata" and is_module_versions(value)
 
 
 def lay_out(
     entries: Sequence[TensorEntry], *, name: str, rest: Mapping[str, Any] | None = None
 ) -> Layout:
-    """See `ckpt.formats.checkpoint.Format.lay_out`. Tied entries share a storage."""
+    """As in `ckpt.formats.checkpoint.Format`; tied entries share a storage."""
     expect_keys("the new file", [entry.key for entry in entries])
     storages: dict[object, tuple[str, TensorEntry]] = {}
     names = []
@@ -188,7 +165,7 @@ def lay_out(
         tie = (entry.offset, entry.dtype, entry.shape, entry.stride)
         identity: object = tie if entry.nbytes else object()
         names.append(storages.setdefault(identity, (str(len(storages)), entry))[0])
-    # torch names the folder after the file too, where the name is ASCII.
+    # Like torch, name the folder after the file if the name is ASCII.
     folder = name if name.isascii() and name and "/" not in name else "archive"
     small = {
         "data.pkl": pickle_state_dict(entries, names, (rest or {}).get("_metadata")),
@@ -208,10 +185,10 @@ def _small(folder: str, record: str, data: bytes) -> NewMember:
 
 
 def _expect_weights(name: str, members: Sequence[Member]) -> None:
-    """One folder, as torch has it, and no code in it."""
+    """Make sure that the archive has one folder, as torch writes it, and no code."""
     folders = {member.name.partition("/")[0] for member in members}
     if len(folders) != 1:
-        raise FormatError(f"{name}: a zip archive of {len(folders)} folders, not of one")
+        raise FormatError(f"{name}: a zip archive with {len(folders)} folders, expected one")
     records = {member.name.partition("/")[2] for member in members}
     if "constants.pkl" in records or any(record.startswith("code/") for record in records):
         raise FormatError(
@@ -226,21 +203,17 @@ def _expect_weights(name: str, members: Sequence[Member]) -> None:
 
 
 def _spans(source: ByteSource, members: Sequence[Member]) -> tuple[ByteSource, dict[str, Span]]:
-    """Where each record's content is; compressed ones follow the end of the source."""
+    """The content of each record; compressed ones follow the end of the source."""
     packed = [member for member in members if member.method != STORED]
-    if not packed:
-        return source, {
-            member.name.partition("/")[2]: Span(member.offset, member.nbytes) for member in members
-        }
-    expect_proportion(source.name, packed, source.size)
     extended = ExtendedSource(source)
+    if packed:
+        expect_proportion(source.name, packed, source.size)
     spans = {}
     for member in members:
-        offset = member.offset
-        if member.method != STORED:
-            offset = extended.add(Inflated(source, member))
+        stored = member.method == STORED
+        offset = member.offset if stored else extended.add(Inflated(source, member))
         spans[member.name.partition("/")[2]] = Span(offset, member.nbytes)
-    return extended, spans
+    return extended if packed else source, spans
 
 
 def _expect_small_records(source: ByteSource, spans: Mapping[str, Span]) -> None:
@@ -248,11 +221,11 @@ def _expect_small_records(source: ByteSource, spans: Mapping[str, Span]) -> None
     if order not in (None, b"little"):
         raise FormatError(f"{source.name}: byteorder {order!r}, only little is read")
     for name in ("version", ".data/version", ".format_version"):
-        _number(source, spans, name)
+        _number_in(source, spans, name)
 
 
 def _alignment(source: ByteSource, spans: Mapping[str, Span]) -> int:
-    alignment = _number(source, spans, ".storage_alignment")
+    alignment = _number_in(source, spans, ".storage_alignment")
     if alignment is None:
         return ALIGNMENT
     if not 1 <= alignment <= _LARGEST_ALIGNMENT:
@@ -260,13 +233,13 @@ def _alignment(source: ByteSource, spans: Mapping[str, Span]) -> int:
     return alignment
 
 
-def _number(source: ByteSource, spans: Mapping[str, Span], name: str) -> int | None:
+def _number_in(source: ByteSource, spans: Mapping[str, Span], name: str) -> int | None:
     content = _content(source, spans, name)
     if content is None:
         return None
     text = content.strip()
     if not (text.isdigit() and len(text) < 10):
-        raise FormatError(f"{source.name}: {name} {content!r} is no number")
+        raise FormatError(f"{source.name}: {name} {content!r} is not a number")
     return int(text)
 
 
@@ -275,7 +248,7 @@ def _content(source: ByteSource, spans: Mapping[str, Span], name: str) -> bytes 
     if span is None:
         return None
     if span.nbytes > 64:
-        raise FormatError(f"{source.name}: {name}: {span.nbytes:,} bytes, a word was expected")
+        raise FormatError(f"{source.name}: {name}: {span.nbytes:,} bytes, expected a word")
     return source.read(span.offset, span.nbytes)
 
 
@@ -284,12 +257,14 @@ def _pickle(source: ByteSource, spans: Mapping[str, Span], members: Mapping[str,
     if span is None:
         raise FormatError(
             f"{source.name}: a zip archive without data.pkl",
-            hint="a torch.save that failed leaves such a file",
+            hint="a failed torch.save leaves such a file",
         )
     if span.nbytes > PICKLE_LIMIT:
-        raise FormatError(f"{source.name}: data.pkl of {span.nbytes:,} bytes")
+        raise FormatError(
+            f"{source.name}: data.pkl of {span.nbytes:,} bytes, the limit is {PICKLE_LIMIT:,}"
+        )
     data = source.read(span.offset, span.nbytes)
-    # torch.load does not look at it; 0 means that the writer did not compute it.
+    # torch.load ignores it; 0 means that the writer did not compute it.
     crc32 = members["data.pkl"].crc32
     if crc32 and zlib.crc32(data) != crc32:
         raise FormatError(

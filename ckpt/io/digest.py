@@ -1,7 +1,6 @@
 """SHA-256 digests, written ``sha256:hex``.
 
-The digest of a tensor is that of its raw little-endian bytes alone; dtype and shape stand
-beside it in the manifest.
+A tensor's digest covers its raw little-endian bytes only; the manifest has its dtype and shape.
 """
 
 import hashlib
@@ -30,5 +29,5 @@ def is_digest(text: object) -> bool:
 
 
 def short(digest: str) -> str:
-    """The first 8 hex digits, for people: ``sha256:3fa9c1d2``."""
+    """The digest with its first 8 hex digits only: ``sha256:3fa9c1d2``."""
     return digest[: len("sha256:") + 8]

@@ -1,9 +1,9 @@
-"""Overwrite the beginning of a file in place, so that it is the old or the new one after a crash.
+"""Overwrite the beginning of a file in place, so that a crash leaves the old or the new one.
 
-What stands there is first kept in a journal beside the file, with what is to stand there; it is
-removed once the disk has one of the two whole. Whoever opens the file next and finds a journal
-puts the old beginning back, if what it finds is a mixture of both and the very file that the
-journal was written for. Law: a file begins as before or as wanted, and no other file is touched.
+A journal beside the file holds the old and the new beginning until one of them is whole on disk.
+If the next process that opens the file finds a journal, it restores the old beginning, provided
+that the file is the journal's own and a mixture of both beginnings. Law: a file begins as before
+or as wanted, and no other file is touched.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _LIMIT = 1 << 28  # bytes of a beginning; a header of safetensors has 100 MB at 
 
 @dataclass(frozen=True, slots=True)
 class _Journal:
-    """What a journal says: which file, how it began, and how it shall begin."""
+    """A journal's content: the file, its old beginning and its new one."""
 
     inode: int
     size: int
@@ -41,7 +41,7 @@ class _Journal:
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """The journal at `path`; None if it is none, or not whole."""
+        """The journal at `path`; None if it is not a journal, or not whole."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
         except OSError:
@@ -62,35 +62,35 @@ class _Journal:
         return cls(inode, size, old, new) if fits else None
 
     def is_of(self, fd: int) -> bool:
-        """Whether it was written for this file, as it stands now."""
+        """Whether it was written for this file in its present size."""
         status = os.fstat(fd)
         return (status.st_ino, status.st_size) == (self.inode, self.size)
 
     def is_mixture(self, start: bytes) -> bool:
-        """Whether a beginning is neither of the two, and every byte of it is one of theirs."""
+        """Whether a beginning is neither of the two, but made of their bytes."""
         if start in (self.old, self.new):
             return False
         return all(a in (b, c) for a, b, c in zip(start, self.old, self.new, strict=True))
 
 
 def journal_of(path: Path) -> Path:
-    """Where the journal of a file stands while its beginning is written."""
+    """The path of a file's journal."""
     short = path.name if len(path.name) < 200 else hashlib.sha256(path.name.encode()).hexdigest()
     return path.with_name(f".{short}.ckpt-journal")
 
 
 def can_overwrite(path: Path) -> bool:
-    """Whether nothing else would change with the file: one regular file under one name."""
+    """Whether an overwrite changes this file only: a regular file without other hard links."""
     status = path.lstat()
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 @contextmanager
 def overwriting(path: Path) -> Iterator[None]:
-    """Keep others from changing a file in place while the block runs.
+    """Keep other processes from changing a file in place while the block runs.
 
     Raises:
-        ConflictError: Somebody else is at it, or was a moment ago.
+        ConflictError: Another process is changing it, or has just replaced it.
     """
     with locked_file(path) as fd:
         _recover(path, fd)
@@ -98,24 +98,23 @@ def overwriting(path: Path) -> Iterator[None]:
 
 
 def overwrite_start(path: Path, old: bytes, new: bytes, *, check: Callable[[Path], None]) -> None:
-    """Replace the first bytes of a file by as many others; the block runs `overwriting` it.
+    """Replace the first bytes of a file by as many others, within a block of `overwriting`.
 
     Args:
         path: A regular file.
-        old: What stands there, as it was read.
+        old: Its first bytes, as they were read.
         new: The new bytes.
-        check: Looks at the file, and raises if it must be as it was.
+        check: Inspects the file; if it raises, the old bytes are restored.
 
     Raises:
-        ConflictError: The file is no longer as it was read, or something else has the
-            journal's name.
+        ConflictError: The file changed since it was read, or another file has the journal's name.
         DiskError: The system refused a call; the file is as it was, or will be once it is opened.
     """
     journal = journal_of(path)
     fd = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     try:
         if os.path.lexists(journal) and _Journal.read(journal) is None:
-            raise ConflictError(f"{journal}: stands where the journal goes", hint="move it away")
+            raise ConflictError(f"{journal}: has the name of the journal", hint="move it away")
         if os.pread(fd, len(old), 0) != old:
             raise ConflictError(f"{path}: changed while it was read", hint="try again")
         status = os.fstat(fd)
@@ -136,25 +135,25 @@ def overwrite_start(path: Path, old: bytes, new: bytes, *, check: Callable[[Path
     except OSError as error:
         raise DiskError(
             f"{path}: {error.strerror}",
-            hint="a journal keeps its old beginning" if journal.exists() else None,
+            hint="its journal keeps the old beginning" if journal.exists() else None,
         ) from error
     finally:
         os.close(fd)
 
 
 def recovered(path: Path) -> Path:
-    """The path of a file, whose beginning was put back if a rename in place was cut off.
+    """The path of a file, after its old beginning was restored if a rename was interrupted.
 
     Raises:
-        ConflictError: Somebody is at it right now.
-        DiskError: It cannot be put back.
+        ConflictError: Another process is changing it right now.
+        DiskError: The old beginning cannot be restored.
     """
     journal = _Journal.read(journal_of(path))
     if journal is None or not path.is_file():
         return path
     with path.open("rb") as file:
         if not journal.is_of(file.fileno()):
-            return path  # of a file that stood here once
+            return path  # of an earlier file of this name
         torn = journal.is_mixture(file.read(len(journal.old)))
     try:
         with locked_file(path) as fd:
@@ -163,14 +162,14 @@ def recovered(path: Path) -> Path:
         if not torn:
             return path
         raise DiskError(
-            f"{path}: a rename in place was cut off, and cannot be taken back: {error}",
-            hint="open it once where it can be written",
+            f"{path}: an in-place rename was interrupted and cannot be undone: {error}",
+            hint="open it once with write permission",
         ) from error
     return path
 
 
 def _recover(path: Path, fd: int) -> None:
-    """Put the old beginning back, if it is needed; a journal of another file is left alone."""
+    """Restore the old beginning if needed; a journal of another file is left alone."""
     name = journal_of(path)
     journal = _Journal.read(name)
     if journal is None or not journal.is_of(fd):

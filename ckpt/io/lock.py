@@ -1,7 +1,7 @@
-"""Locks between processes: on a file of their own, or on the very file that is changed.
+"""Locks between processes: on a lock file, or on the very file that is changed.
 
-Law: a lock is the operating system's (flock), never a file's existence: a process that ends,
-however it ends, holds none. The file's text says who took it last, for messages alone.
+Law: a lock is the operating system's (flock), never a file's existence: it ends with its
+process, however that ends. The lock file's text names its last holder, for messages only.
 """
 
 import os
@@ -18,24 +18,24 @@ from ckpt.errors import ConflictError, DiskError, UsageError
 from ckpt.io.files import disk_errors, make_folder
 
 POLL_SECONDS = 0.02
-PATIENCE = "CKPT_LOCK_SECONDS"  # the environment's word on how long to wait
+PATIENCE = "CKPT_LOCK_SECONDS"  # the environment variable that says how long to wait
 _PATIENCE_SECONDS = 60.0
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Nobody else has the lock at `path`, shared or not, while the block runs.
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold the lock at `path` while the block runs: no other process has it, shared or not.
 
     Raises:
-        ConflictError: Others have held it for longer than `CKPT_LOCK_SECONDS`, by default 60;
+        ConflictError: Others held it for longer than `CKPT_LOCK_SECONDS`, by default 60;
             the message names one of them.
-        DiskError: The lock's file is a symbolic link, or the system refused a call.
+        DiskError: The lock file is a symbolic link, or the system refused a call.
     """
     from filelock import FileLock, Timeout
 
     seconds = patience()
     with _explained(path):
-        # Without flock there is no lock: an existence file would outlive its holder.
+        # No fallback to a file whose existence is the lock: it would outlive its holder.
         lock = FileLock(path, timeout=seconds, poll_interval=POLL_SECONDS, fallback_to_soft=False)
         try:
             lock.acquire()
@@ -49,15 +49,15 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def shared(path: Path) -> Iterator[None]:
-    """Nobody has the lock at `path` exclusively while the block runs; others may share it.
+def shared_lock(path: Path) -> Iterator[None]:
+    """Share the lock at `path` while the block runs: no process has it exclusively.
 
     Raises:
-        ConflictError: As `exclusive`.
+        ConflictError: As for `exclusive_lock`.
         DiskError: Likewise.
     """
-    if sys.platform == "win32":  # which has no shared advisory lock that Python knows
-        with exclusive(path):
+    if sys.platform == "win32":  # where Python has no shared advisory lock
+        with exclusive_lock(path):
             yield
         return
     import fcntl
@@ -78,7 +78,7 @@ def shared(path: Path) -> Iterator[None]:
         _sign(path)
         yield
     finally:
-        # Closing alone would leave it to a forked process that has the descriptor, too.
+        # A forked process may have the descriptor too; closing would leave the lock with it.
         with disk_errors(path):
             fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
@@ -86,10 +86,10 @@ def shared(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_file(path: Path) -> Iterator[int]:
-    """The file itself, open for writing and locked against others that do the same.
+    """The file itself, open for writing, and locked against others that do the same.
 
     Raises:
-        ConflictError: Another process has it, or replaced it a moment ago.
+        ConflictError: Another process has locked it, or has just replaced it.
         DiskError: It cannot be opened for writing.
     """
     import fcntl
@@ -114,10 +114,10 @@ def locked_file(path: Path) -> Iterator[int]:
 
 
 def patience() -> float:
-    """How long to wait for others, in seconds.
+    """How long to wait for a lock, in seconds.
 
     Raises:
-        UsageError: The environment says something that is no number.
+        UsageError: The environment variable is not a number of seconds.
     """
     text = os.environ.get(PATIENCE, str(_PATIENCE_SECONDS))
     with suppress(ValueError):
@@ -131,17 +131,17 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         make_folder(path.parent)
         if path.is_symlink():
-            raise DiskError(f"{path}: a symbolic link where the lock goes", hint="remove the link")
+            raise DiskError(f"{path}: the lock file is a symbolic link", hint="remove the link")
         yield
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror or error}") from error
 
 
 def _sign(path: Path) -> None:
-    """Write into the lock's file who has it."""
+    """Write the holder's name into the lock file."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     words = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])
-    # A full disk does not keep anybody from removing things under a lock.
+    # On a full disk one must still be able to remove things under a lock.
     with suppress(OSError):
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}: {words}, since {now}\n")
 
@@ -152,5 +152,5 @@ def _give_up(path: Path, seconds: float) -> NoReturn:
         holder = path.read_text(encoding="utf-8", errors="replace").strip()[:200] or holder
     raise ConflictError(
         f"{path}: locked for {seconds:g} s by {holder}",
-        hint=f"wait for it to end, or end it; {PATIENCE}=600 waits longer",
+        hint=f"wait until that process ends, or end it; to wait longer, set {PATIENCE}=600",
     )

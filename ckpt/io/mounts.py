@@ -1,7 +1,7 @@
-"""Whether locks on a file system hold for all that can write to it.
+"""Whether locks on a file system hold for all machines that can write to it.
 
-Network file systems may keep locks to the machine that took them, or know none. Linux says what is
-mounted where (proc_pid_mountinfo(5)); elsewhere nothing is known, and nothing is said.
+On network file systems a lock may hold on one machine only, or not at all. Linux lists its mounts
+(proc_pid_mountinfo(5)); on other systems there is no warning.
 """
 
 import re
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
-# Those whose server keeps the locks, unless an option says otherwise (nfs(5), mount.cifs(8)).
+# Their server keeps the locks, unless a mount option says otherwise (nfs(5), mount.cifs(8)).
 _LOCKS_AT_THE_SERVER = ("nfs", "nfs4", "cifs", "smb3", "ceph", "lustre", "gpfs", "afs")
 _LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=flock", "nobrl", "localflock", "noflock")
-# Those that keep flock to one machine, or do not say: 9p, virtiofs, sshfs, buckets.
+# Their flock is local to a machine, or unspecified: 9p, virtiofs, sshfs, buckets.
 _NOT_KNOWN = re.compile(r"9p|virtiofs|beegfs|glusterfs|fuse\..*|fuse")
 _LOCAL_FUSE = ("fuse.fuse-overlayfs", "fuse.mergerfs", "fuse.ntfs-3g", "fuse.bindfs")
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What is mounted somewhere: ``nfs4``, and its options."""
+    """A mounted file system: where, its kind (``nfs4``) and its options."""
 
     point: Path
     kind: str
@@ -27,7 +27,7 @@ class Mount:
 
 
 def doubt_of_locks(folder: Path) -> str | None:
-    """Why locks in `folder` may not hold for other machines; None where nothing says so."""
+    """Why locks in `folder` may not hold for other machines; None if nothing suggests it."""
     try:
         table = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -43,10 +43,10 @@ def doubt_of_locks(folder: Path) -> str | None:
 
 
 def mount_of(path: Path, table: str) -> Mount | None:
-    """The mount on which an absolute path lies, by the text of `mountinfo`."""
+    """The mount that holds an absolute path, by the text of `mountinfo`."""
     mounts = [mount for line in table.splitlines() if (mount := _mount(line))]
     above = [mount for mount in mounts if path.is_relative_to(mount.point)]
-    # Of several at one point the last one covers the others.
+    # The last mount at a point covers the others.
     return max(reversed(above), key=lambda mount: len(mount.point.parts), default=None)
 
 

@@ -1,35 +1,239 @@
-"""Sources of bytes made of others: files joined, windows on a part, and derived regions.
+"""Bytes to read: a file, several files joined, a part of either, and regions worked out on demand.
 
 A checkpoint of several files is read as one: its files joined in a fixed order. Law: the
 range of a part in the joined source holds that file's bytes.
 """
 
+import errno
+import io
+import os
+import stat
+from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-from ckpt.io.files import ByteSource, FileSource, Part, Seen
+from ckpt.errors import TRUNCATED, DiskError, FormatError, RefError
+from ckpt.io.files import disk_errors
+
+# Bytes. The allocator gives larger ones back, page by page, each time; smaller ones make threads
+# wait for each other.
+CHUNK = 1 << 18
+# The errors of copy_file_range where the kernel cannot copy (Linux man page, ERRORS).
+_NOT_IN_THE_KERNEL = (
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EBADF,
+    errno.ETXTBSY,
+)
+# Looks at bytes as they are copied, e.g. for a checksum.
+Seen = Callable[[bytes], None]
 
 
-class JoinedSource(AbstractContextManager["JoinedSource"]):
-    """Several files as one; a `ckpt.io.files.ByteSource`.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of a checkpoint: its base name, and its place in the files joined."""
 
-    Args:
-        name: What to call them together, e.g. the path of their folder.
-        files: Base name and path of each, in the order in which they are joined.
-        first: What the first of them says, where it was read to know the others.
+    name: str
+    offset: int
+    nbytes: int
+
+
+class ByteSource(ABC):
+    """A container's bytes: in a file, or a version's objects put together.
+
+    Attributes:
+        name: How messages call it.
+        size: Bytes in all.
+        parts: The files that it joins, in this order; mostly one.
+    """
+
+    name: str
+    size: int
+    parts: Sequence[Part]
+
+    @property
+    def extent(self) -> int:
+        """Where the readable bytes end: its size, or the end of its last region."""
+        return self.size
+
+    @abstractmethod
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        """The range in chunks; what was yielded is verified when the stream ends."""
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Exactly `nbytes` bytes from `offset`; the range must lie inside."""
+        return b"".join(self.stream(offset, nbytes))
+
+    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
+        """Write the same range to `out`.
+
+        Args:
+            offset: Where it begins.
+            nbytes: Its length.
+            out: The file to write to.
+            seen: Is called with all of it, chunk by chunk in order, before the call returns,
+                possibly from another thread.
+        """
+        for chunk in self.stream(offset, nbytes):
+            if seen is not None:
+                seen(chunk)
+            out.write(chunk)
+
+    def mapped(self, offset: int, nbytes: int) -> memoryview | None:
+        """The same range as memory of the process, without a copy; None if that is impossible."""
+        return None
+
+
+class OpenSource(ByteSource):
+    """A source of open files; the `with` block closes them."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file descriptors."""
+
+    @abstractmethod
+    def expect_unchanged(self) -> None:
+        """Make sure that all reads saw one state of the files.
+
+        Raises:
+            FormatError: A file was written to since it was opened.
+        """
+
+
+class FileSource(OpenSource):
+    """A regular file, opened for ranged reads.
 
     Raises:
-        RefError: One of them is not there.
-        FormatError: One of them is no regular file.
+        RefError: There is no such file.
+        FormatError: It is not a regular file (a folder, a pipe, a device).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = str(path)
+        try:
+            # O_NONBLOCK: opening a FIFO must not wait for its writer.
+            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RefError(f"{path}: no such file") from error
+        except OSError as error:
+            kind = RefError if error.errno == errno.ELOOP else DiskError
+            raise kind(f"{path}: {error.strerror}") from error
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise FormatError(f"{path}: not a regular file")
+        self.size = status.st_size
+        self.parts = (Part(path.name, 0, self.size),)
+        self._modified = status.st_mtime_ns
+        self._map: memoryview | None = None
+
+    def close(self) -> None:
+        with disk_errors(self.path):
+            os.close(self._fd)
+
+    def expect_unchanged(self) -> None:
+        status = os.fstat(self._fd)
+        if (status.st_size, status.st_mtime_ns) != (self.size, self._modified):
+            raise FormatError(
+                f"{self.name}: changed while it was read", hint="wait until it is written"
+            )
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        end = offset + nbytes
+        while offset < end:
+            with disk_errors(self.path):
+                chunk = os.pread(self._fd, min(CHUNK, end - offset), offset)
+            if not chunk:
+                raise self._truncated(offset, end)
+            offset += len(chunk)
+            yield chunk
+
+    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
+        """Copy in the kernel if it can, as a reflink if the file system has them."""
+        if seen is None:
+            self._copy(offset, nbytes, out)
+        elif nbytes <= CHUNK:
+            super().copy(offset, nbytes, out, seen)
+        else:
+            from concurrent.futures import ThreadPoolExecutor
+
+            # Reading it once more beside the kernel's copy is faster than copying it by hand.
+            with ThreadPoolExecutor(max_workers=1) as beside:
+                looked = beside.submit(self._show, offset, nbytes, seen)
+                self._copy(offset, nbytes, out)
+            looked.result()
+
+    def _show(self, offset: int, nbytes: int, seen: Seen) -> None:
+        for chunk in self.stream(offset, nbytes):
+            seen(chunk)
+
+    def _copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
+        copied = self._copied_in_kernel(offset, nbytes, out)
+        super().copy(offset + copied, nbytes - copied, out)
+
+    def mapped(self, offset: int, nbytes: int) -> memoryview:
+        """Map the file, copy on write: neither the file nor other readers see a change.
+
+        If another process shortens the file meanwhile, the system ends this one (POSIX: SIGBUS).
+        """
+        import mmap
+
+        if self._map is None:
+            self._map = memoryview(mmap.mmap(self._fd, 0, access=mmap.ACCESS_COPY))
+        return self._map[offset : offset + nbytes]
+
+    def _copied_in_kernel(self, offset: int, nbytes: int, out: BinaryIO) -> int:
+        """How many of the bytes the kernel has copied; `_copy` writes the rest."""
+        copied = 0
+        try:
+            target = out.fileno()
+            out.flush()
+            while copied < nbytes:
+                done = os.copy_file_range(self._fd, target, nbytes - copied, offset + copied)
+                if not done:
+                    raise self._truncated(offset + copied, offset + nbytes)
+                copied += done
+        except (AttributeError, io.UnsupportedOperation):  # not Linux; not a file
+            return copied
+        except OSError as error:
+            if error.errno not in _NOT_IN_THE_KERNEL:
+                raise
+        return copied
+
+    def _truncated(self, offset: int, end: int) -> FormatError:
+        return FormatError(
+            f"{self.name}: ends at byte {offset:,}, expected {end:,}", hint=TRUNCATED
+        )
+
+
+class JoinedSource(OpenSource):
+    """Several files as one.
+
+    Args:
+        name: How messages call them together, e.g. the path of their folder.
+        files: Base name and path of each file, in the order in which they are joined.
+        first: The content of the first file, if it was parsed to find the others.
+
+    Raises:
+        RefError: A file does not exist.
+        FormatError: A file is not a regular one.
     """
 
     def __init__(self, name: str, files: Mapping[str, Path], first: object = None) -> None:
         self.name, self.first = name, first
-        self._stack = ExitStack()
         self._files: list[FileSource] = []
         parts, position = [], 0
         with ExitStack() as opening:
@@ -38,50 +242,35 @@ class JoinedSource(AbstractContextManager["JoinedSource"]):
                 self._files.append(file)
                 parts.append(Part(base_name, position, file.size))
                 position += file.size
-            self._stack = opening.pop_all()
-        self.parts: tuple[Part, ...] = tuple(parts)
+            self._opened = opening.pop_all()
+        self.parts = tuple(parts)
         self.size = position
         self._begins = [part.offset for part in parts]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+    def close(self) -> None:
+        self._opened.close()
 
     def expect_unchanged(self) -> None:
-        """See `FileSource.expect_unchanged`."""
         for file in self._files:
             file.expect_unchanged()
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """See `ByteSource.read`."""
-        return b"".join(self.stream(offset, nbytes))
-
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        """See `ByteSource.stream`."""
-        for file, begin, length in self._cut(offset, nbytes):
+        for file, begin, length in self._pieces(offset, nbytes):
             yield from file.stream(begin, length)
 
     def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
-        """See `ByteSource.copy`."""
-        for file, begin, length in self._cut(offset, nbytes):
+        for file, begin, length in self._pieces(offset, nbytes):
             file.copy(begin, length, out, seen)
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
-        """See `ByteSource.mapped`; None of a range that no one file holds."""
-        cut = list(self._cut(offset, nbytes))
-        if len(cut) != 1:
+        """None if the range lies in several files."""
+        pieces = list(self._pieces(offset, nbytes))
+        if len(pieces) != 1:
             return None
-        file, begin, length = cut[0]
+        file, begin, length = pieces[0]
         return file.mapped(begin, length)
 
-    def _cut(self, offset: int, nbytes: int) -> Iterator[tuple[FileSource, int, int]]:
+    def _pieces(self, offset: int, nbytes: int) -> Iterator[tuple[FileSource, int, int]]:
         """The file, the offset in it and the bytes of each part of a range."""
         end = offset + nbytes
         index = bisect_right(self._begins, offset) - 1
@@ -94,12 +283,12 @@ class JoinedSource(AbstractContextManager["JoinedSource"]):
             index += 1
 
 
-class Window:
-    """A range of a source, as a source of its own; a `ckpt.io.files.ByteSource`.
+class PartSource(ByteSource):
+    """A range of a source, as a source of its own.
 
     Args:
         source: The whole.
-        part: The range, and what to call it.
+        part: The range, and its name for messages.
     """
 
     def __init__(self, source: ByteSource, part: Part) -> None:
@@ -108,20 +297,13 @@ class Window:
         self.parts = (Part(part.name, 0, part.nbytes),)
         self._source, self._offset = source, part.offset
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """See `ByteSource.read`."""
-        return self._source.read(self._offset + offset, nbytes)
-
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        """See `ByteSource.stream`."""
         return self._source.stream(self._offset + offset, nbytes)
 
     def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
-        """See `ByteSource.copy`."""
         self._source.copy(self._offset + offset, nbytes, out, seen)
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
-        """See `ByteSource.mapped`."""
         return self._source.mapped(self._offset + offset, nbytes)
 
 
@@ -130,17 +312,17 @@ class Region(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """How many there are."""
+        """Its length."""
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        """A range of them in chunks, worked out as they are asked for."""
+        """A range of it in chunks, worked out as they are asked for."""
 
 
-class ExtendedSource:
-    """A source, and regions that follow its end; a `ckpt.io.files.ByteSource`.
+class ExtendedSource(ByteSource):
+    """A source, and regions that follow its end.
 
-    `size` and `parts` are those of the source: what is copied, hashed or put into a skeleton
-    is never a region, while an entry's bytes may well be one.
+    `size` and `parts` are those of the source: regions are never copied, hashed or put into a
+    skeleton, while an entry's bytes may lie in one.
     """
 
     def __init__(self, source: ByteSource) -> None:
@@ -148,27 +330,22 @@ class ExtendedSource:
         self._source = source
         self._regions: list[Region] = []
         self._begins: list[int] = []
-        self._own = self._end = extent_of(source)
+        self._own = self._end = source.extent
 
     @property
     def extent(self) -> int:
-        """Where the last region ends."""
         return self._end
 
     def add(self, region: Region) -> int:
-        """Let a region follow; the answer is its offset."""
+        """Append a region and return its offset."""
         begin = self._end
         self._regions.append(region)
         self._begins.append(begin)
         self._end += region.nbytes
         return begin
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """See `ByteSource.read`."""
-        return b"".join(self.stream(offset, nbytes))
-
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        """See `ByteSource.stream`; a range lies in the source or in one region."""
+        """The range must lie in the source or in one region."""
         if offset < self._own:
             return self._source.stream(offset, nbytes)
         if not nbytes:
@@ -177,21 +354,11 @@ class ExtendedSource:
         return self._regions[index].stream(offset - self._begins[index], nbytes)
 
     def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
-        """See `ByteSource.copy`."""
         if offset < self._own:
             self._source.copy(offset, nbytes, out, seen)
-            return
-        for chunk in self.stream(offset, nbytes):
-            if seen is not None:
-                seen(chunk)
-            out.write(chunk)
+        else:
+            super().copy(offset, nbytes, out, seen)
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
-        """See `ByteSource.mapped`; None of a region."""
+        """None in a region."""
         return self._source.mapped(offset, nbytes) if offset < self._own else None
-
-
-def extent_of(source: ByteSource) -> int:
-    """Where what can be read of a source ends: its size, or that of its last region."""
-    extent: int = getattr(source, "extent", source.size)
-    return extent

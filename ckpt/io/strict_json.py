@@ -1,7 +1,7 @@
-"""JSON without surprises: no key twice in one object, no NaN, no endless nesting.
+"""JSON without surprises: no duplicate keys, no NaN, no endless nesting.
 
-Python's own parser takes the last of two equal keys, accepts ``NaN``, and answers deep nesting
-with a RecursionError.
+Python's own parser takes the last of two equal keys, accepts ``NaN``, and raises RecursionError
+on deep nesting.
 """
 
 import json
@@ -10,32 +10,33 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from ckpt.errors import excerpt
+
 _DIGITS = 400  # more than a double has
-_SHOWN = 80  # characters of a foreign key in a message
 
 
 def parse(text: str) -> Any:
     """The document.
 
     Raises:
-        ValueError: It is no JSON, or could be understood in two ways.
+        ValueError: It is not valid JSON, or ambiguous.
     """
     try:
         return json.loads(
             text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer
         )
     except RecursionError as error:
-        raise ValueError("nested too deep") from error
+        raise ValueError("nested too deeply") from error
 
 
 def plain(value: object) -> object:
-    """`value` for JSON: NaN and infinities, which JSON lacks, as text."""
+    """`value` for JSON, which lacks NaN and infinities: they become text."""
     if isinstance(value, float) and not isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [plain(item) for item in value]
     return value
 
 
@@ -43,7 +44,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"{key[:_SHOWN]!r} stands twice")
+        raise ValueError(f"{excerpt(key)!r} appears twice")
     return found
 
 
@@ -54,4 +55,4 @@ def _integer(digits: str) -> int:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ckpt.errors import IntegrityError, UsageError
-from ckpt.formats import SUFFIXES, format_for, is_usual
+from ckpt.formats import format_for, is_usual
 from ckpt.io import digest
-from ckpt.io.files import FileSource, new_file, write_folder, write_whole
+from ckpt.io.files import new_file, write_folder, write_whole
+from ckpt.io.sources import FileSource
 from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state
+from ckpt.refs import SUFFIXES
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
 from ckpt.writing.checkpoint import Written, write_checkpoint

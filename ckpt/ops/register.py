@@ -17,7 +17,8 @@ from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.paths import checkpoint_name, open_path
 from ckpt.formats.stream import tensor_bytes
-from ckpt.io.files import ByteSource, Told, untold
+from ckpt.io.files import Told, untold
+from ckpt.io.sources import ByteSource
 from ckpt.opened import Named
 from ckpt.refs import FileRef, expect_name, parse_file_ref
 from ckpt.registry.manifest import Hole, Manifest, Skeleton
@@ -122,7 +123,7 @@ def _store_tensors(
     source: ByteSource, checkpoint: Checkpoint, objects: NewObjects, told: Told
 ) -> tuple[str, list[Hole]]:
     """Store the spans of tensors, checked against the file's own checksums, and hash the file."""
-    checked = CheckedSource(checkpoint.source, checkpoint.sums, checkpoint.entries)
+    checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
 
     def stored(span: Span) -> Hole:
         chunks = checked.stream(span.offset, span.nbytes)

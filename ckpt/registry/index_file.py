@@ -16,7 +16,7 @@ from typing import Any
 from ckpt.errors import DiskError, UsageError
 from ckpt.io import strict_json
 from ckpt.io.files import disk_errors, name_new, sync_folder, write_whole
-from ckpt.io.lock import exclusive
+from ckpt.io.lock import exclusive_lock
 from ckpt.refs import is_alias, is_name
 from ckpt.registry import damage
 from ckpt.registry.history.reflog import Entry, Reflog
@@ -120,7 +120,7 @@ class IndexFile:
         Raises:
             ConflictError: Another process holds the lock for too long; see `ckpt.io.lock`.
         """
-        with exclusive(self._lock):
+        with exclusive_lock(self._lock):
             before = (read or self.read)()
             after = operation(before)
             if after is not before:

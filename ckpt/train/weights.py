@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from ckpt.definitions import load_strictly
 from ckpt.errors import UsageError
-from ckpt.io.files import write_whole
-
-ZIP_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-SUFFIXES = (*ZIP_SUFFIXES, ".safetensors")
+from ckpt.io.files import already_exists, write_whole
+from ckpt.refs import SUFFIXES
 
 
 def check_destination(path: Path, *, replace: bool) -> None:
@@ -31,9 +29,7 @@ def check_destination(path: Path, *, replace: bool) -> None:
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}: no such folder")
     if not replace and path.exists():
-        raise UsageError(
-            f"{path}: already exists", hint="name another file with -o, or replace it with --force"
-        )
+        raise already_exists(path)
 
 
 def portable(model: nn.Module) -> dict[str, Any]:

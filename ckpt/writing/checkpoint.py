@@ -13,8 +13,9 @@ from ckpt.formats.paths import open_path
 from ckpt.formats.pickle.edit import moved_modules
 from ckpt.formats.safetensors import SafetensorsFile
 from ckpt.formats.stream import write_layout
-from ckpt.io.files import ByteSource, FileSource, new_file, write_folder, write_whole
+from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.journal import can_overwrite, overwrite_start
+from ckpt.io.sources import ByteSource, FileSource
 from ckpt.rules.expressions import Source, sources_of, whole_source
 from ckpt.rules.planned import Planned
 from ckpt.tensors import FileStart, Layout, Piece, TensorEntry, tensor_spans
@@ -125,7 +126,7 @@ def write_tensors(
         UsageError: `whole`, and something would be left out.
         FormatError: The checksums of `checkpoint` show that it is damaged.
     """
-    checked = CheckedSource(checkpoint.source, checkpoint.sums, checkpoint.entries)
+    checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
     derived = Derived(checked, {entry.key: entry for entry in checkpoint.entries})
     entries = [derived.entry(tensor.key, tensor.made_of) for tensor in tensors]
     rest = {key: value for key, value in checkpoint.rest.items() if form.carries(key, value)}

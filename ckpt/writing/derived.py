@@ -12,8 +12,7 @@ from math import copysign
 from ckpt.dtypes import itemsize
 from ckpt.formats.chunks import Chunk, ChunkedTensor
 from ckpt.formats.stream import tensor_bytes
-from ckpt.io.files import CHUNK, ByteSource
-from ckpt.io.sources import ExtendedSource
+from ckpt.io.sources import CHUNK, ByteSource, ExtendedSource
 from ckpt.rules.expressions import (
     Cast,
     Copied,

@@ -97,7 +97,7 @@ def _archive(path: Path) -> None:
 
 
 ODD = [
-    (Path.mkdir, 3, "a folder that holds no indexes"),
+    (Path.mkdir, 3, "a folder with no indexes"),
     (_fifo, 3, "not a regular file"),
     (_loop, 2, "symbolic links"),
     (_device, 3, "not a regular file"),
@@ -149,7 +149,7 @@ def test_truncated_file_is_refused(ckpt: Run, folder: Path, command: tuple[str, 
         (("rename", "old.pt", "--rule", "conv=embed", "-o", "old.pt"), 2, "never overwritten"),
         (("rename", "old.pt", "--rule", "conv=embed", "-o", "no/x.pt"), 2, "no: no such folder"),
         (("export", "old.pt", "-o", "no/x.pt"), 2, "no: no such folder"),
-        (("register", "old.pt", "--name", "../x"), 2, "no possible name"),
+        (("register", "old.pt", "--name", "../x"), 2, "not a valid name"),
         (("register", "old.pt", "--metric", "accuracy=nan"), 2, "not NAME=NUMBER"),
         (("export", "old.pt", "-o", "x.txt"), 2, "x.txt"),
         (("show", "old.pt::optimizer"), 3, "optimizer"),
@@ -173,7 +173,7 @@ def test_no_command_at_all_shows_the_help(ckpt: Run) -> None:
 
 def test_output_that_stands_is_kept_unless_forced(ckpt: Run, old: Path, folder: Path) -> None:
     (folder / "old.renamed.pt").write_text("precious")
-    expect_refused(ckpt("rename", "old.pt", "--rule", "conv=embed"), 2, "exists already")
+    expect_refused(ckpt("rename", "old.pt", "--rule", "conv=embed"), 2, "already exists")
     assert (folder / "old.renamed.pt").read_text() == "precious"
     assert ckpt("rename", "old.pt", "--rule", "conv=embed", "--force").code == 0
     assert (folder / "old.renamed.pt").stat().st_size > 2_000_000
@@ -185,7 +185,7 @@ def test_output_that_stands_is_kept_unless_forced(ckpt: Run, old: Path, folder: 
         ("[1]", "not a map; expected an object"),
         ("{}", "not a map; expected an object"),
         ('{"conv1": 1}', "both must be non-empty strings"),
-        ('{"conv1": "a", "conv1": "b"}', "stands twice"),
+        ('{"conv1": "a", "conv1": "b"}', "appears twice"),
         ("{", "a map or list of rules is JSON"),
         ('{"conv9": "a"}', "'conv9' is not one of the 8 keys"),
     ],

@@ -388,7 +388,7 @@ def test_name_of_a_tied_tensor_is_never_lost_in_silence(ckpt: Run, folder: Path)
     assert "two keys would become 'embed.weight'" in onto.err
     note = ckpt("rename", "a.safetensors", "--map", "map.json")
     assert note.code == 3
-    assert "two names of __metadata__ would be one" in note.err
+    assert "two names of __metadata__ would be equal" in note.err
     rules = "[[rules]]\nsplit = 'embed'\ninto = ['one', 'two']\n"
     (folder / "r.toml").write_text(rules)
     split = ckpt("rename", "a.safetensors", "--rules", "r.toml", "-o", "b.safetensors")

@@ -112,7 +112,7 @@ def test_fault_14_expanded_view_is_shown_at_once(ckpt: Run, folder: Path) -> Non
     assert took < 5  # 0.1 s, and nothing near to what 2^40 elements would take
     refused = ckpt("show", "x.pt", "--deep")
     assert refused.code == 3
-    assert "would materialise 4 TiB" in refused.err
+    assert "would expand to 4 TiB" in refused.err
 
 
 def test_fault_15_odd_dtypes_are_shown(ckpt: Run, folder: Path) -> None:

@@ -221,7 +221,7 @@ def test_fault_14_view_of_a_tebibyte_is_refused(ckpt: Run, folder: Path) -> None
     torch.save({"e": torch.zeros(1).expand(2**40)}, folder / "a.pt")
     ran = ckpt("diff", "a.pt", "a.pt", "--values")
     assert (ran.code, ran.out) == (3, "")
-    assert "e: a view that would materialise 4 TiB" in ran.err
+    assert "e: a view that would expand to 4 TiB" in ran.err
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="the system does not say what the peak was")

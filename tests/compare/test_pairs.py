@@ -14,7 +14,7 @@ import ckpt
 from ckpt.compare import pairs as compare
 from ckpt.compare.keys import compare_entries
 from ckpt.errors import UsageError
-from ckpt.io import files
+from ckpt.io import sources
 from ckpt.ops.diff import RefDiff
 from ckpt.tensors import TensorEntry
 from tests import zoo
@@ -264,7 +264,7 @@ def test_chunks_of_two_sides_need_not_be_alike(
     other = whole.t().contiguous()
     other[100, 200] += 1
     paths = saved({"a": whole.t()}, {"a": other}, tmp_path)
-    monkeypatch.setattr(files, "CHUNK", 1000)
+    monkeypatch.setattr(sources, "CHUNK", 1000)
     (pair,) = ckpt.diff(*paths, values=True).values or ()
     assert (pair.found.differ, pair.found.max_abs) == (1, pytest.approx(1.0))
 
@@ -275,13 +275,13 @@ def test_empty_chunk_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     after = before.clone()
     after[-1] += 1
     paths = saved({"a": before}, {"a": after}, tmp_path)
-    stream = files.FileSource.stream
+    stream = sources.FileSource.stream
 
-    def halting(self: files.FileSource, offset: int, nbytes: int) -> Iterator[bytes]:
+    def halting(self: sources.FileSource, offset: int, nbytes: int) -> Iterator[bytes]:
         for chunk in stream(self, offset, nbytes):
             yield b""
             yield chunk
 
-    monkeypatch.setattr(files.FileSource, "stream", halting)
+    monkeypatch.setattr(sources.FileSource, "stream", halting)
     comparison = ckpt.diff(*paths, values=True)
     assert [pair.found.differ for pair in comparison.values or ()] == [1]

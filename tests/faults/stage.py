@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ckpt.cli import main
 from ckpt.io.files import is_temporary
-from ckpt.io.lock import exclusive
+from ckpt.io.lock import exclusive_lock
 from ckpt.ops.gc import gc
 from ckpt.ops.verify import verify
 from ckpt.registry.index import Model, Version
@@ -238,7 +238,7 @@ class Scene:
             assert digest == self.exports[ref], ref
         for lock in (registry.store.lock, registry.store.root / "lock"):
             if lock.exists():
-                with _at_once(), exclusive(lock):
+                with _at_once(), exclusive_lock(lock):
                     pass
         return "after" if found == self.after else "before"
 

@@ -4,33 +4,24 @@ import ctypes
 import io
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.stream import tensor_bytes, write_layout
-from ckpt.io.files import Part, Seen
+from ckpt.io.sources import ByteSource, Part
 from ckpt.tensors import Layout
 
 
-@dataclass
-class Memory:
-    """A `ByteSource` in memory that notes what was read of it, and reads in small chunks."""
+class Memory(ByteSource):
+    """A source in memory that notes what was read of it, and reads in small chunks."""
 
-    data: bytes
-    name: str = "file"
-    reads: list[tuple[int, int]] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return (Part(self.name, 0, len(self.data)),)
+    def __init__(self, data: bytes, name: str = "file") -> None:
+        self.data, self.name, self.size = data, name, len(data)
+        self.parts = (Part(name, 0, len(data)),)
+        self.reads: list[tuple[int, int]] = []
 
     def read(self, offset: int, nbytes: int) -> bytes:
         assert offset >= 0
@@ -43,15 +34,6 @@ class Memory:
         data = self.read(offset, nbytes)
         for first in range(0, nbytes, 1000):
             yield data[first : first + 1000]
-
-    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
-        for chunk in self.stream(offset, nbytes):
-            if seen is not None:
-                seen(chunk)
-            out.write(chunk)
-
-    def mapped(self, offset: int, nbytes: int) -> None:
-        """Nothing to map."""
 
 
 # Of a tensor: dtype, shape, contiguous bytes.

@@ -39,8 +39,8 @@ def _tar(name: str) -> bytes:
 FOREIGN = {
     "empty": (b"", "an empty file", "download"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS", "git lfs pull"),
-    "html": (b"<!DOCTYPE html><html>404</html>", "an HTML page", "try it again"),
-    "html after blanks": (b"\n\n <HTML>", "an HTML page", "try it again"),
+    "html": (b"<!DOCTYPE html><html>404</html>", "an HTML page", "try again"),
+    "html after blanks": (b"\n\n <HTML>", "an HTML page", "try again"),
     "gzip": (b"\x1f\x8b\x08\x00", "a gzip archive", "gunzip"),
     "7z": (b"7z\xbc\xaf\x27\x1c\x00\x04", "a 7z archive", "unpack"),
     "bzip2": (b"BZh91AY", "a bzip2 archive", "bunzip2"),
@@ -56,14 +56,14 @@ FOREIGN = {
     "program": (b"\x7fELF\x02\x01", "a program", ""),
     "tar of torch": (
         _tar("sys_info"),
-        "a torch.save file in its form before torch 0.1.10",
+        "a tar archive that torch.save wrote before torch 0.1.10",
         "torch.load",
     ),
     "bare pickle": (pickle.dumps({"a": 1}), "a bare pickle", "torch.save"),
     "empty zip": (b"PK\x05\x06" + bytes(18), "zip archive", ""),
     "other zip": (_zip("readme.txt"), "zip archive without the data.pkl", ""),
     "zip of folders": (_zip("folder/readme.txt"), "zip archive without data.pkl", ""),
-    "zip of two folders": (_zip("a/data.pkl", "b/data/0"), "a zip archive of 2 folders", ""),
+    "zip of two folders": (_zip("a/data.pkl", "b/data/0"), "a zip archive with 2 folders", ""),
     "torch.export": (_zip("model/archive_format"), "a torch.export archive", "state_dict"),
     "json": (b'{"metadata": {}, "weight_map": {}}', "a JSON file", ""),
     "text": (b"hello, world", "neither a torch file nor safetensors", "damaged"),
@@ -99,7 +99,7 @@ def test_suffix_chooses_what_is_written(suffix: str) -> None:
 
 
 def test_unknown_suffix_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match=r"a\.onnx: no known suffix"):
+    with pytest.raises(UsageError, match=r"a\.onnx: unknown suffix"):
         format_for(Path("a.onnx"))
 
 
@@ -124,7 +124,7 @@ def test_reading_and_renaming_load_neither_torch_nor_numpy(
     script = """
 import io, sys
 from pathlib import Path
-from ckpt.io.files import FileSource
+from ckpt.io.sources import FileSource
 from ckpt.formats import format_for, open_checkpoint
 from ckpt.formats.stream import tensor_bytes, write_layout
 

@@ -263,4 +263,4 @@ def test_message_says_found_against_expected() -> None:
     assert str(refused.value) == (
         "file: the header promises 53 bytes of tensors, the file holds 52"
     )
-    assert refused.value.hint == "the file is cut short; fetch it again"
+    assert refused.value.hint == "the file is truncated; fetch it again"

@@ -16,10 +16,10 @@ from tests.formats.support import Memory, contents, expected, opened, saved, tor
 @pytest.mark.parametrize(
     ("shape", "stride", "says"),
     [
-        ([2**40], [0], "would materialise 4 TiB out of 4 bytes"),
-        ([2**20, 2**20], [0, 0], "would materialise 4 TiB out of 4 bytes"),
-        ([2**30, 2], [0, 1], "would materialise 8 GiB out of 8 bytes"),
-        ([2**60], [0], "would materialise 4 EiB out of 4 bytes"),
+        ([2**40], [0], "would expand to 4 TiB from 4 bytes"),
+        ([2**20, 2**20], [0, 0], "would expand to 4 TiB from 4 bytes"),
+        ([2**30, 2], [0, 1], "would expand to 8 GiB from 8 bytes"),
+        ([2**60], [0], "would expand to 4 EiB from 4 bytes"),
     ],
 )
 def test_fault_14_view_that_would_grow_is_shown_and_not_read(
@@ -39,7 +39,7 @@ def test_fault_14_view_that_would_grow_is_shown_and_not_read(
 def test_fault_14_overlapping_strides_count_as_well() -> None:
     side = 2**15
     entry = TensorEntry("a", "float32", (side, side), 0, (1, 1))
-    with pytest.raises(FormatError, match=r"would materialise 4 GiB out of 262,140 bytes"):
+    with pytest.raises(FormatError, match=r"would expand to 4 GiB from 262,140 bytes"):
         next(tensor_bytes(Memory(bytes(4 * 2 * side)), entry))
 
 

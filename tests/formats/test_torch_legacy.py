@@ -151,12 +151,12 @@ REDUCED = hostile.PROTO2 + hostile.call("builtins", "int", hostile.text("1")) + 
         (made(ONE, magic=pickle.dumps(0x1950A86A20F9469CFC6D, 2)), "a bare pickle"),
         (made(ONE, magic=pickle.dumps("x", 2)), "a bare pickle"),
         (made(ONE, magic=REDUCED), "a bare pickle"),
-        (made(ONE, version=pickle.dumps(1002, 2)), "protocol 1002, 1001 was expected"),
+        (made(ONE, version=pickle.dumps(1002, 2)), "protocol 1002, expected 1001"),
         (made(ONE, version=pickle.dumps(True, 2)), "protocol True"),
         (made(ONE, version=pickle.dumps([1001], 2)), "protocol a list"),
         (made(ONE, version=REDUCED), "its protocol: calls builtins.int"),
-        (made(ONE, version=pickle.dumps("x" * 5000, 2)), "has more than 4,096 bytes"),
-        (made(ONE, system=pickle.dumps(7, 2)), "says nothing of the system"),
+        (made(ONE, version=pickle.dumps("x" * 5000, 2)), "has over 4,096 bytes"),
+        (made(ONE, system=pickle.dumps(7, 2)), "lacks the description of the system"),
         (made(ONE, system=pickle.dumps({"little_endian": False}, 2)), "a big-endian machine"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -170,13 +170,15 @@ def test_fault_07_what_is_not_written_by_torch_is_refused(data: bytes, says: str
 
 FOUR = struct.pack("<q", 4) + bytes(16)
 LIES: dict[str, tuple[Callable[[], bytes], str]] = {
-    "no such storage": (lambda: made(ONE, keys=(), storages=b""), "lists other storages"),
+    "no such storage": (lambda: made(ONE, keys=(), storages=b""), "its list of storages differs"),
     "one storage too many": (
-        lambda: made(ONE, keys=("0", "1"), storages=2 * FOUR), "lists other storages"
+        lambda: made(ONE, keys=("0", "1"), storages=2 * FOUR), "its list of storages differs"
     ),
-    "a storage twice": (lambda: made(ONE, keys=("0", "0"), storages=2 * FOUR), "is none"),
-    "keys of numbers": (lambda: made(ONE, keys=(0,)), "list of storages is none"),
-    "no list": (lambda: made(ONE, keys="0"), "list of storages is none"),
+    "a storage twice": (
+        lambda: made(ONE, keys=("0", "0"), storages=2 * FOUR), "malformed list of storages"
+    ),
+    "keys of numbers": (lambda: made(ONE, keys=(0,)), "malformed list of storages"),
+    "no list": (lambda: made(ONE, keys="0"), "malformed list of storages"),
     "another length": (
         lambda: made(ONE, storages=struct.pack("<q", 3) + bytes(16)), "has 3 elements"
     ),
@@ -188,7 +190,7 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: made(state_dict(
             a=hostile.tensor(of=storage()), b=hostile.tensor([2], of=storage(numel=2))
         )),
-        "is of two kinds or sizes",
+        "has two dtypes or sizes",
     ),
     "view past the end": (
         lambda: made(state_dict(a=hostile.tensor(of=storage(
@@ -198,7 +200,7 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "view of text": (
         lambda: made(state_dict(a=hostile.tensor(of=storage(view=hostile.text("v"))))),
-        "no view of a storage",
+        "not a view of a storage",
     ),
     "a module": (
         lambda: made(state_dict(
@@ -206,7 +208,7 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
             b=hostile.tuple_of(hostile.text("module"), hostile.NONE, hostile.NONE, hostile.NONE)
             + hostile.BINPERSID,
         )),
-        "no storage",
+        "not a storage",
     ),
     "2^62 elements": (
         lambda: made(state_dict(a=hostile.tensor(of=storage(numel=2**62)))),

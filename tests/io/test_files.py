@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ckpt.errors import DiskError, FormatError, RefError, UsageError
-from ckpt.io.files import CHUNK, FileSource, make_folder, write_whole
+from ckpt.errors import DiskError, FormatError, UsageError
+from ckpt.io.files import make_folder, write_whole
 
 
 def test_file_appears_whole_and_replaces_nothing(tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_file_appears_whole_and_replaces_nothing(tmp_path: Path) -> None:
         out.write(b"abc")
         assert not path.exists()
     assert path.read_bytes() == b"abc"
-    with pytest.raises(UsageError, match="exists already"), write_whole(path) as out:
+    with pytest.raises(UsageError, match="already exists"), write_whole(path) as out:
         out.write(b"xyz")
     with write_whole(path, replace=True) as out:
         out.write(b"xyz")
@@ -24,7 +24,7 @@ def test_file_appears_whole_and_replaces_nothing(tmp_path: Path) -> None:
 
 def test_file_that_somebody_made_meanwhile_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "new.pt"
-    with pytest.raises(UsageError, match="exists already"), write_whole(path) as out:
+    with pytest.raises(UsageError, match="already exists"), write_whole(path) as out:
         out.write(b"abc")
         path.write_bytes(b"theirs")
     assert path.read_bytes() == b"theirs"
@@ -66,47 +66,6 @@ def test_early_sync_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.M
             out.write(b"abc")
     assert len(synced) == 1
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("in_kernel", [True, False])
-def test_source_copies_a_range(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_kernel: bool
-) -> None:
-    data = os.urandom(3 * CHUNK + 17)
-    (tmp_path / "source").write_bytes(data)
-    if not in_kernel:
-
-        def refuse(*_: object) -> int:
-            raise OSError(errno.EXDEV, "no")
-
-        monkeypatch.setattr(os, "copy_file_range", refuse)
-    with FileSource(tmp_path / "source") as source, (tmp_path / "out").open("wb") as out:
-        out.write(b"head")
-        source.copy(5, 2 * CHUNK, out)
-        out.write(b"tail")
-        source.copy(0, 0, out)
-        source.copy(len(data) - 3, 3, out)
-    expected = b"head" + data[5 : 5 + 2 * CHUNK] + b"tail" + data[-3:]
-    assert (tmp_path / "out").read_bytes() == expected
-
-
-def test_source_that_ends_early_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "source").write_bytes(b"abc")
-    with FileSource(tmp_path / "source") as source, (tmp_path / "out").open("wb") as out:
-        with pytest.raises(FormatError, match="ends at byte 3, 9 were expected"):
-            source.read(1, 8)
-        with pytest.raises(FormatError, match="ends at byte 3, 9 were expected"):
-            source.copy(1, 8, out)
-
-
-def test_source_that_is_no_file_is_refused(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "loop").symlink_to("loop")
-    for name, error in (("pipe", FormatError), ("loop", RefError), (".", FormatError)):
-        with pytest.raises(error):
-            FileSource(tmp_path / name)
-    with pytest.raises(FormatError, match="not a regular file"):
-        FileSource(Path("/dev/zero"))
 
 
 def test_folders_are_made_once(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_journal_of_a_file_that_is_gone_changes_no_other(file: Path) -> None:
 def test_journal_of_somebody_else_is_left_alone(file: Path, data: bytes) -> None:
     journal_of(file).write_bytes(data)
     assert same(dict(ckpt.open(file)), STATE)
-    with pytest.raises(ConflictError, match="stands where the journal goes"):
+    with pytest.raises(ConflictError, match="has the name of the journal"):
         ckpt.rename(file, "conv->emb", in_place=True)
     assert same(load_file(file), STATE)
     assert journal_of(file).read_bytes() == data

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ckpt.errors import ConflictError, DiskError, UsageError
-from ckpt.io.lock import exclusive, shared
+from ckpt.io.lock import exclusive_lock, shared_lock
 
 Lock = Callable[[Path], AbstractContextManager[None]]
 HOLD = """
@@ -24,7 +24,7 @@ with getattr(lock, sys.argv[1])(Path(sys.argv[2])):
     print("held", flush=True)
     time.sleep(600)
 """
-both = pytest.mark.parametrize("lock", [exclusive, shared])
+both = pytest.mark.parametrize("lock", [exclusive_lock, shared_lock])
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def path(tmp_path: Path) -> Path:
 
 def is_free(path: Path) -> bool:
     try:
-        with exclusive(path):
+        with exclusive_lock(path):
             return True
     except ConflictError:
         return False
@@ -74,7 +74,7 @@ def test_fault_34_stopped_holder_is_named_by_process_and_host(
 ) -> None:
     with holder(lock.__name__, path) as process:
         process.send_signal(signal.SIGSTOP)
-        with pytest.raises(ConflictError) as caught, exclusive(path):
+        with pytest.raises(ConflictError) as caught, exclusive_lock(path):
             pass
         assert f"process {process.pid} on {socket.gethostname()}" in str(caught.value)
         assert "CKPT_LOCK_SECONDS" in str(caught.value.hint)
@@ -82,9 +82,9 @@ def test_fault_34_stopped_holder_is_named_by_process_and_host(
 
 
 def test_shared_lock_is_shared_and_keeps_the_exclusive_one_out(path: Path, impatient) -> None:
-    with holder("shared", path), shared(path):
+    with holder("shared_lock", path), shared_lock(path):
         assert not is_free(path)
-    with holder("exclusive", path), pytest.raises(ConflictError), shared(path):
+    with holder("exclusive_lock", path), pytest.raises(ConflictError), shared_lock(path):
         pass
 
 
@@ -128,5 +128,5 @@ def test_patience_that_is_no_number_is_refused(
     text: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CKPT_LOCK_SECONDS", text)
-    with pytest.raises(UsageError, match="CKPT_LOCK_SECONDS"), exclusive(path):
+    with pytest.raises(UsageError, match="CKPT_LOCK_SECONDS"), exclusive_lock(path):
         pass

@@ -1,4 +1,4 @@
-"""Folders of `torch.distributed.checkpoint`: `.metadata`, and files of saved tensors.
+"""Folders of `torch.distributed.checkpoint`: `.metadata`, and files of saved items.
 
 Source: torch 2.13, `torch/distributed/checkpoint/filesystem.py` (`_write_item`): every item,
 a chunk of a tensor or another value, is a `torch.save` archive of its own, somewhere in a
@@ -11,16 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ckpt.dtypes import DTYPES, itemsize
-from ckpt.errors import FormatError, RefusedGlobalError
+from ckpt.errors import TRUNCATED, FormatError, RefusedGlobalError
 from ckpt.formats import torch_zip
-from ckpt.formats.checkpoint import Sum, expect_keys
+from ckpt.formats.checkpoint import Checksum, expect_keys
 from ckpt.formats.chunks import Chunk, ChunkedTensor, expect_filled
 from ckpt.formats.distributed.metadata import Metadata, StoredItem, StoredTensor, read_metadata
 from ckpt.formats.pickle.describe import describe, is_tensor
-from ckpt.formats.pickle.nodes import Call
 from ckpt.formats.pickle.tensors import entry_of
-from ckpt.io.files import ByteSource, Part
-from ckpt.io.sources import ExtendedSource, JoinedSource, Window
+from ckpt.io.sources import ByteSource, ExtendedSource, JoinedSource, Part, PartSource
 from ckpt.tensors import FileStart, Layout, Span, TensorEntry, tensor_spans
 
 NAME = "torch-distributed"
@@ -28,29 +26,27 @@ NAME = "torch-distributed"
 
 @dataclass(frozen=True, slots=True)
 class DistributedCheckpoint:
-    """An opened folder; see `ckpt.formats.checkpoint.Checkpoint`."""
+    """An opened folder; a `ckpt.formats.checkpoint.Checkpoint`."""
 
     source: ByteSource
     metadata: Metadata
     prefix: str
     entries: Sequence[TensorEntry]
     spans: Sequence[Span]
-    sums: Sequence[Sum]
+    checksums: Sequence[Checksum]
     rest: Mapping[str, Any]
     written_by: str
     format: str = NAME
 
     @property
     def aliases(self) -> Sequence[str]:
-        """None."""
         return ()
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
-        """Nowhere."""
         return ()
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
-        """A new `.metadata`, and all other files as they are."""
+        """A new `.metadata`; all other files are unchanged."""
         own = {self.prefix + entry.key: entry.key for entry in self.entries}
         new = {key: self.prefix + new_keys.get(short, short) for key, short in own.items()}
         others = [key for key in self.metadata.tensors if key not in own]
@@ -70,14 +66,12 @@ def read(source: ByteSource, *, inside: str | None = None) -> DistributedCheckpo
         FormatError: It is not well-formed.
     """
     first, *files = source.parts
-    said = source.first if isinstance(source, JoinedSource) else None
-    if isinstance(said, Metadata):
-        metadata = said
-    else:
+    metadata = source.first if isinstance(source, JoinedSource) else None
+    if not isinstance(metadata, Metadata):
         where = f"{source.name}: {first.name}"
         metadata = read_metadata(source.read(0, first.nbytes), name=where)
     if metadata.files != tuple(part.name for part in files):
-        raise FormatError(f"{source.name}: {first.name} names other files than there are")
+        raise FormatError(f"{source.name}: {first.name} lists other files than those beside it")
     items = _Items(source, {part.name: part for part in files}, metadata)
     tensors = [items.tensor(key, stored) for key, stored in metadata.tensors.items()]
     values = {key: items.value(key) for key in metadata.values}
@@ -96,7 +90,7 @@ def read(source: ByteSource, *, inside: str | None = None) -> DistributedCheckpo
         prefix=prefix,
         entries=[replace(entry, key=entry.key.removeprefix(prefix)) for entry in entries],
         spans=tensor_spans(items.chunks),
-        sums=items.sums,
+        checksums=items.checksums,
         rest=values,
         written_by="torch.distributed.checkpoint"
         + (f", metadata {metadata.version}" if metadata.version else ""),
@@ -104,18 +98,18 @@ def read(source: ByteSource, *, inside: str | None = None) -> DistributedCheckpo
 
 
 class _Items:
-    """Reads items; notes the chunks' places and the checksums on the way.
+    """Reads items, and collects the places of the chunks and the checksums.
 
     Attributes:
-        source: The files, and tensors that are put together of chunks.
+        source: The files, and tensors that are put together from chunks.
         chunks: An entry for every chunk, with its offset in the joined files.
-        sums: What the items' archives state.
+        checksums: Those that the items' archives state.
     """
 
     def __init__(self, source: ByteSource, files: Mapping[str, Part], metadata: Metadata) -> None:
         self.source = ExtendedSource(source)
         self.chunks: list[TensorEntry] = []
-        self.sums: list[Sum] = []
+        self.checksums: list[Checksum] = []
         self._files, self._metadata = files, metadata
         self._joined = source
 
@@ -123,10 +117,10 @@ class _Items:
         """The entry of a tensor."""
         where = f"{self.source.name}: {key}"
         if stored.dtype not in DTYPES:
-            raise FormatError(f"{where}: dtype {stored.dtype}, which ckpt cannot read yet")
+            raise FormatError(f"{where}: ckpt cannot read dtype {stored.dtype} yet")
         items = {item.begin: item for item in self._metadata.items.get(key, ())}
         if set(items) != set(stored.chunks):
-            raise FormatError(f"{where}: {len(stored.chunks)} chunks, {len(items)} were saved")
+            raise FormatError(f"{where}: {len(items)} chunks saved, expected {len(stored.chunks)}")
         chunks = [self._chunk(key, items[at], stored, at) for at in stored.chunks]
         self.chunks += chunks
         if len(chunks) == 1 and chunks[0].shape == stored.shape:
@@ -134,7 +128,7 @@ class _Items:
         boxes = []
         for begin, chunk in zip(stored.chunks, chunks, strict=True):
             if chunk.span is None:
-                raise FormatError(f"{where}: a chunk that does not lie as it is")
+                raise FormatError(f"{where}: a chunk that is not contiguous")
             boxes.append(Chunk(begin, chunk.shape, chunk.span.offset))
         expect_filled(where, stored.shape, boxes)
         entry = TensorEntry(key, stored.dtype, stored.shape, 0)
@@ -144,14 +138,16 @@ class _Items:
         return replace(entry, offset=self.source.add(together))
 
     def value(self, key: str) -> object:
-        """What is no tensor, for people."""
+        """The description of a value that is not a tensor."""
         windows = [window for _, window in map(self._window, self._metadata.items.get(key, ()))]
         if len(windows) != 1:
-            raise FormatError(f"{self.source.name}: {key}: was saved {len(windows)} times")
+            raise FormatError(f"{self.source.name}: {key}: saved {len(windows)} times, not once")
         try:
             return describe(torch_zip.open_archive(windows[0]).root)
         except RefusedGlobalError as error:
-            hint = f"the value {key} is no tensor and no plain value; save the folder without it"
+            hint = (
+                f"the value {key} is neither a tensor nor a plain value; save the folder without it"
+            )
             raise RefusedGlobalError(str(error), hint=hint) from error
 
     def _chunk(
@@ -159,30 +155,30 @@ class _Items:
     ) -> TensorEntry:
         part, window = self._window(item)
         archive = torch_zip.open_archive(window)
-        if not is_tensor(archive.root):
-            raise FormatError(f"{window.name}: holds no tensor, {key} was expected")
-        assert isinstance(archive.root, Call)
+        root = archive.root
+        if not is_tensor(root):
+            raise FormatError(f"{window.name}: holds no tensor, expected {key}")
         if isinstance(archive.source, ExtendedSource):
             raise FormatError(f"{window.name}: {key}: compressed, which torch does not write")
-        entry = entry_of(key, archive.root, archive.storage, name=window.name)
+        entry = entry_of(key, root, archive.storage, name=window.name)
         if (entry.dtype, entry.shape) != (stored.dtype, stored.chunks[begin]):
             raise FormatError(
                 f"{window.name}: {key}: {entry.dtype} {entry.shape}, the metadata says "
                 f"{stored.dtype} {stored.chunks[begin]}"
             )
-        self.sums += (
-            replace(each, span=Span(each.span.offset + part.offset, each.span.nbytes), what=key)
-            for each in archive.sums
+        self.checksums += (
+            Checksum(checksum.span.moved(part.offset), checksum.crc32, key)
+            for checksum in archive.checksums
         )
-        return replace(entry, offset=(entry.offset or 0) + part.offset)
+        return entry.moved(part.offset)
 
-    def _window(self, item: StoredItem) -> tuple[Part, Window]:
+    def _window(self, item: StoredItem) -> tuple[Part, PartSource]:
         file = self._files[item.file]
         if item.span.end > file.nbytes:
             raise FormatError(
                 f"{self.source.name}: {item.file}: ends at byte {file.nbytes:,}, "
-                f"{item.span.end:,} were expected",
-                hint="the file is cut short; fetch it again",
+                f"expected {item.span.end:,}",
+                hint=TRUNCATED,
             )
         part = Part(item.file, file.offset + item.span.offset, item.span.nbytes)
-        return part, Window(self._joined, part)
+        return part, PartSource(self._joined, part)

@@ -1,7 +1,7 @@
-"""`.metadata` of a torch.distributed.checkpoint folder: what it says, and with other keys.
+"""Reads `.metadata` of a torch.distributed.checkpoint folder, and renames its keys.
 
 Source: torch 2.13, `torch/distributed/checkpoint/metadata.py` and `filesystem.py`: a pickle of
-dataclasses. Read like any other pickle: nothing of it is built.
+dataclasses. It is read like any other pickle: nothing in it is built.
 """
 
 from collections import defaultdict
@@ -12,16 +12,15 @@ from typing import Any
 from ckpt.errors import FormatError
 from ckpt.formats.pickle.edit import rename_texts
 from ckpt.formats.pickle.globals import ALLOWED
-from ckpt.formats.pickle.nodes import Call, Global, Text
-from ckpt.formats.pickle.nodes import Mapping as Node
-from ckpt.formats.pickle.nodes import Sequence as Items
-from ckpt.formats.pickle.reader import Read, read_pickle
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Text
+from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
+from ckpt.formats.pickle.tensors import size_of, sizes_of
 from ckpt.io.files import is_base_name
 from ckpt.tensors import Span
 
 FILE_NAME = ".metadata"
 PART_SUFFIX = ".distcp"
-LIMIT = 1 << 28  # bytes of it
+LIMIT = 1 << 28  # bytes
 FILE_LIMIT = 10_000
 _OPCODES = 16_000_000  # a chunk takes about 60
 _MODULE = "torch.distributed.checkpoint"
@@ -38,12 +37,12 @@ _ALLOWED = ALLOWED | {
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """A value, or a chunk of a tensor, as it was saved.
+    """A saved value or chunk of a tensor.
 
     Attributes:
-        begin: Where a chunk begins in each dimension; empty of another value.
+        begin: Start of a chunk in each dimension; empty for another value.
         file: Base name of its file.
-        span: Where it stands there.
+        span: Its range of that file.
     """
 
     begin: tuple[int, ...]
@@ -53,7 +52,7 @@ class StoredItem:
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor: dtype, shape, and for each chunk where it begins and its shape."""
+    """A tensor: dtype, shape, and the start and shape of each chunk."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -62,13 +61,13 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What `.metadata` says.
+    """The content of `.metadata`.
 
     Attributes:
         tensors: By key, e.g. ``model.fc.weight``, in the order of the file.
-        values: Keys of what is no tensor.
-        items: For each key where its parts are.
-        version: Of the metadata's own form, where it is said.
+        values: Keys of values that are not tensors.
+        items: The saved items of each key.
+        version: Of the metadata's own form, if stated.
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -76,26 +75,26 @@ class Metadata:
     items: Mapping[str, Sequence[StoredItem]]
     version: str | None
     _data: bytes
-    _pickle: Read
+    _pickle: ParsedPickle
     _texts: Sequence[Text]
-    _paths: Sequence[tuple[Text, Items]]
+    _paths: Sequence[tuple[Text, ListNode]]
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that are named, each once, in the order of their names."""
+        """The names of the files, each once, sorted."""
         return tuple(sorted({item.file for items in self.items.values() for item in items}))
 
     def renamed(self, new_keys: Mapping[str, str], *, name: str) -> bytes:
-        """`.metadata` with other keys, which stand there several times; all else is kept.
+        """`.metadata` with other keys, all occurrences renamed; everything else is kept.
 
         Raises:
-            FormatError: A key would leave its place in the nested state_dict.
+            FormatError: A key would move within the nested state_dict.
         """
         changed = {old: new for old, new in new_keys.items() if old != new}
         renames = [(text, changed[text]) for text in self._texts if text in changed]
         for key, path in self._paths:
             if key in changed:
-                renames += _moved(path, changed[key], name=f"{name}: {key}")
+                renames += _path_renames(path, changed[key], name=f"{name}: {key}")
         return rename_texts(self._data, self._pickle, renames)
 
 
@@ -103,30 +102,30 @@ def read_metadata(data: bytes, *, name: str) -> Metadata:
     """Read the bytes of a `.metadata`.
 
     Raises:
-        FormatError: It is damaged, or names something that is no file beside it.
+        FormatError: It is damaged, or names something other than a file beside it.
     """
     pickle = read_pickle(data, name=name, opcode_limit=_OPCODES, allowed=_ALLOWED)
     try:
         metadata = _metadata(data, pickle)
     except (KeyError, ValueError, TypeError) as error:
-        raise FormatError(f"{name}: not as torch describes a checkpoint: {error}") from error
-    for each in metadata.files:
-        if not is_base_name(each) or each == FILE_NAME:
+        raise FormatError(f"{name}: not a checkpoint as torch describes it: {error}") from error
+    for file in metadata.files:
+        if not is_base_name(file) or file == FILE_NAME:
             raise FormatError(
-                f"{name}: names {each!r}, which is no file beside it",
-                hint="the files of a checkpoint stand in one folder; do not trust this one",
+                f"{name}: lists {file!r}, which is not a file beside it",
+                hint="the files of a checkpoint are in one folder; do not trust this one",
             )
     if len(metadata.files) > FILE_LIMIT:
         raise FormatError(f"{name}: {len(metadata.files):,} files, the limit is {FILE_LIMIT:,}")
     return metadata
 
 
-def _metadata(data: bytes, pickle: Read) -> Metadata:
+def _metadata(data: bytes, pickle: ParsedPickle) -> Metadata:
     root = _fields(pickle.root, "metadata.Metadata")
     tensors, values, texts = dict[str, StoredTensor](), list[str](), list[Text]()
     for key, node in _pairs(root["state_dict_metadata"]):
         if str(key) in tensors or key in values:
-            raise ValueError(f"{key!r} stands twice")
+            raise ValueError(f"{key!r} appears twice")
         texts.append(key)
         if isinstance(node, Call) and node.function == f"{_MODULE}.metadata.BytesStorageMetadata":
             values.append(str(key))
@@ -137,7 +136,7 @@ def _metadata(data: bytes, pickle: Read) -> Metadata:
         fields = _fields(index, "metadata.MetadataIndex")
         texts.append(_text(fields["fqn"]))
         items[str(texts[-1])].append(_item(fields.get("offset"), info))
-    paths = root.get("planner_data")
+    paths = list(_pairs(root.get("planner_data") or DictNode()))
     version = root.get("version")
     return Metadata(
         tensors=tensors,
@@ -146,39 +145,39 @@ def _metadata(data: bytes, pickle: Read) -> Metadata:
         version=str(version) if isinstance(version, str) else None,
         _data=data,
         _pickle=pickle,
-        _texts=[*texts, *(key for key, _ in _pairs(paths or Node()))],
-        _paths=[(key, path) for key, path in _pairs(paths or Node()) if isinstance(path, Items)],
+        _texts=[*texts, *(key for key, _ in paths)],
+        _paths=[(key, path) for key, path in paths if isinstance(path, ListNode)],
     )
 
 
 def _tensor(node: object) -> StoredTensor:
     fields = _fields(node, "metadata.TensorStorageMetadata")
     properties = _call(fields["properties"], "metadata.TensorProperties").state
-    dtype = properties.items[0] if isinstance(properties, Items) and properties.items else None
+    dtype = properties.items[0] if isinstance(properties, ListNode) and properties.items else None
     chunks = fields["chunks"]
-    if not isinstance(dtype, Global) or not isinstance(chunks, Items):
+    if not isinstance(dtype, Global) or not isinstance(chunks, ListNode):
         raise ValueError("a tensor without a dtype, or without chunks")
     boxes = {}
-    for each in chunks.items:
-        box = _fields(each, "metadata.ChunkStorageMetadata")
-        boxes[_size(box["offsets"])] = _size(box["sizes"])
+    for chunk in chunks.items:
+        box = _fields(chunk, "metadata.ChunkStorageMetadata")
+        boxes[sizes_of(box["offsets"])] = sizes_of(box["sizes"])
     if len(boxes) != len(chunks.items):
-        raise ValueError("two chunks of a tensor begin at the same place")
-    return StoredTensor(dtype.name.removeprefix("torch."), _size(fields["size"]), boxes)
+        raise ValueError("two chunks of a tensor have the same start")
+    return StoredTensor(dtype.name.removeprefix("torch."), sizes_of(fields["size"]), boxes)
 
 
 def _item(begin: object, info: object) -> StoredItem:
     fields = _fields(info, "filesystem._StorageInfo")
     if fields.get("transform_descriptors"):
-        raise ValueError("an item that was transformed when it was saved, compressed perhaps")
-    span = Span(_count(fields["offset"]), _count(fields["length"]))
-    return StoredItem(_size(begin) if begin else (), str(_text(fields["relative_path"])), span)
+        raise ValueError("an item was transformed when it was saved, perhaps compressed")
+    span = Span(size_of(fields["offset"]), size_of(fields["length"]))
+    return StoredItem(sizes_of(begin) if begin else (), str(_text(fields["relative_path"])), span)
 
 
-def _moved(path: Items, new: str, *, name: str) -> list[tuple[Text, str]]:
-    """What changes in the path of a key in the nested state_dict.
+def _path_renames(path: ListNode, new: str, *, name: str) -> list[tuple[Text, str]]:
+    """The changes to the path of a key in the nested state_dict.
 
-    Every element keeps as many dotted parts as it has, the last one takes the rest.
+    Every element keeps its number of dotted parts; the last one takes the rest.
     """
     parts = new.split(".")
     renames = []
@@ -189,7 +188,7 @@ def _moved(path: Items, new: str, *, name: str) -> list[tuple[Text, str]]:
         text = ".".join(taken)
         if not text or (text != str(element) and not isinstance(element, Text)):
             raise FormatError(
-                f"{name}: cannot become {new!r}, which has another place in the nested state_dict"
+                f"{name}: cannot become {new!r}, which is elsewhere in the nested state_dict"
             )
         if isinstance(element, Text):
             renames.append((element, text))
@@ -198,7 +197,7 @@ def _moved(path: Items, new: str, *, name: str) -> list[tuple[Text, str]]:
 
 def _call(node: object, kind: str) -> Call:
     if not isinstance(node, Call) or node.function != f"{_MODULE}.{kind}":
-        raise ValueError(f"a {kind} was expected")
+        raise ValueError(f"expected a {kind}")
     return node
 
 
@@ -212,27 +211,13 @@ def _pairs(node: object) -> Iterator[tuple[Text, object]]:
         yield _text(key), value
 
 
-def _node(node: object) -> Node:
-    if not isinstance(node, Node):
-        raise ValueError("a dict was expected")
+def _node(node: object) -> DictNode:
+    if not isinstance(node, DictNode):
+        raise ValueError("expected a dict")
     return node
 
 
 def _text(node: object) -> Text:
     if not isinstance(node, Text) or not node:
-        raise ValueError("a text was expected")
-    return node
-
-
-def _size(node: object) -> tuple[int, ...]:
-    if isinstance(node, Call) and node.function == "torch.Size" and node.arguments:
-        node = node.arguments[0]
-    if not isinstance(node, Items):
-        raise ValueError("a size was expected")
-    return tuple(map(_count, node.items))
-
-
-def _count(node: object) -> int:
-    if type(node) is not int or not 0 <= node < 2**63:
-        raise ValueError(f"{node!r} is no size or offset")
+        raise ValueError("expected a text")
     return node

@@ -1,9 +1,11 @@
-"""Nodes for people: bounded in depth, items and length, and fit for JSON."""
+"""Nodes for people: bounded in depth, items and length, and valid JSON."""
 
 from math import isfinite
+from typing import TypeGuard
 
+from ckpt.errors import excerpt
 from ckpt.formats.pickle.globals import OTHER_TENSORS, TENSORS
-from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent
 from ckpt.formats.pickle.values import bytes_of, value_of
 
 SHOWN_ITEMS = 1000  # of the non-tensor part; the file itself keeps all
@@ -11,22 +13,22 @@ _SHOWN_CHARACTERS = 1000  # of one text
 _SHOWN_DEPTH = 8
 _COLLECTIONS = {"torch.Size", "builtins.set", "builtins.frozenset"}
 
-A_TENSOR = "a tensor"  # what stands for one in the part that people read
+A_TENSOR = "a tensor"  # the description of one
 
 
-def is_tensor(node: object) -> bool:
+def is_tensor(node: object) -> TypeGuard[Call]:
     """Whether the node is the description of a tensor."""
     return isinstance(node, Call) and node.function in TENSORS
 
 
 def describe(node: object, budget: list[int] | None = None, depth: int = 0) -> object:
-    """What a node holds, for JSON; what is no plain value is named.
+    """The content of a node, for JSON; everything but plain values is only named.
 
     Args:
         node: May be shared, deep or in a circle.
         budget: How many more nodes may be shown; counted down, and shared by the nodes of
             one description.
-        depth: How deep `node` stands.
+        depth: Of `node`.
     """
     budget = [SHOWN_ITEMS] if budget is None else budget
     budget[0] -= 1
@@ -35,14 +37,14 @@ def describe(node: object, budget: list[int] | None = None, depth: int = 0) -> o
     if isinstance(node, Call):
         node = value_of(node)
     match node:
-        case Mapping():
+        case DictNode():
             shown: dict[str, object] = {}
             for key, value in node.items[: budget[0] + 1]:
                 shown[free_name(key, shown)] = describe(value, budget, depth + 1)
             return shown
-        case Sequence():
+        case ListNode():
             return [describe(item, budget, depth + 1) for item in node.items[: budget[0] + 1]]
-        case Call(function=function, arguments=[Sequence() as items]) if function in _COLLECTIONS:
+        case Call(function=function, arguments=[ListNode() as items]) if function in _COLLECTIONS:
             return describe(items, budget, depth)
         case float() if not isfinite(node):
             return str(node)
@@ -54,7 +56,7 @@ def describe(node: object, budget: list[int] | None = None, depth: int = 0) -> o
 
 
 def free_name(key: object, taken: dict[str, object]) -> str:
-    """The text of a key; with its type where another key has the same text (`1` and ``"1"``)."""
+    """The text of a key, with its type if another key has the same text (`1` and ``"1"``)."""
     text = _text(key) if isinstance(key, str) else brief(key)
     while text in taken:
         text += f" ({'text' if isinstance(key, str) else type(key).__name__.lower()})"
@@ -76,22 +78,21 @@ def brief(node: object) -> str:
             return node.name
         case bytes():
             return f"{len(node):,} bytes"
-        case Sequence(kind="tuple") if len(node.items) <= 3 and _plain(node.items):
+        case ListNode(kind="tuple") if len(node.items) <= 3 and _plain(node.items):
             return f"({', '.join(map(brief, node.items))})"
-        case Sequence():
+        case ListNode():
             return f"a {node.kind}"
-        case Mapping() | Persistent():
-            return "a dict" if isinstance(node, Mapping) else "a storage"
+        case DictNode() | Persistent():
+            return "a dict" if isinstance(node, DictNode) else "a storage"
         case str():
             return repr(_text(node))
     return repr(node)
 
 
 def _plain(items: list[object]) -> bool:
-    return not any(isinstance(item, Sequence | Mapping | Call | Persistent) for item in items)
+    return not any(isinstance(item, ListNode | DictNode | Call | Persistent) for item in items)
 
 
 def _text(text: str) -> str:
-    """The text, cut where it is long; half a surrogate pair is escaped, it cannot be written."""
-    shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
-    return str(shown).encode("utf-8", "backslashreplace").decode("utf-8")
+    """A long text is shortened; half a surrogate pair, which no file can hold, is escaped."""
+    return str(excerpt(text, _SHOWN_CHARACTERS)).encode("utf-8", "backslashreplace").decode("utf-8")

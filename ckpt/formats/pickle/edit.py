@@ -1,28 +1,28 @@
-"""New keys in a pickle, opcode by opcode; every other byte stays.
+"""Renames keys in a pickle, opcode by opcode; every other byte stays.
 
-A key is a text literal or a memo look-up of one. What is renamed becomes a literal of its
-own. Where a literal that changes was memoized, its other look-ups become literals of the old
-text, so that a value that happens to be the same text keeps it. FRAME opcodes, which would
-count bytes that are no longer so many, are optional and dropped.
+A key is a text literal or a memo look-up of one. A renamed key becomes a literal of its
+own. If a literal that changes was memoized, its other look-ups become literals of the old
+text, so that a value with the same text keeps it. FRAME opcodes, whose byte counts would be
+wrong, are optional and dropped.
 """
 
 import struct
-from collections.abc import Mapping as MappingOf
+from collections.abc import Mapping
 
-from ckpt.formats.pickle.nodes import Mapping, Text
-from ckpt.formats.pickle.reader import Read
+from ckpt.formats.pickle.nodes import DictNode, Text
+from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import texts_of
 
 _FRAME_BYTES = 9  # the opcode and its 64-bit argument
 
 
-def rename_texts(data: bytes, read: Read, renames: list[tuple[Text, str]]) -> bytes:
-    """The pickle with some of its texts replaced, each just where it stands.
+def rename_texts(data: bytes, read: ParsedPickle, renames: list[tuple[Text, str]]) -> bytes:
+    """The pickle with some of its texts replaced, at their own places only.
 
     Args:
         data: The pickle.
-        read: What it was read as.
-        renames: Texts of `read`, and what shall stand in their place.
+        read: The same, parsed.
+        renames: Texts of `read`, each with its new text.
     """
     renames = [(text, new) for text, new in renames if text != new]
     if not renames:
@@ -41,24 +41,24 @@ def rename_texts(data: bytes, read: Read, renames: list[tuple[Text, str]]) -> by
     return b"".join([*parts, data[position:]])
 
 
-def key_renames(state_dict: Mapping, new_keys: MappingOf[str, str]) -> list[tuple[Text, str]]:
-    """What changes in a state_dict's own keys."""
+def key_renames(state_dict: DictNode, new_keys: Mapping[str, str]) -> list[tuple[Text, str]]:
+    """The keys of a state_dict that change, each with its new name."""
     return [(key, new_keys[key]) for key in texts_of(state_dict) if key in new_keys]
 
 
-def module_renames(metadata: Mapping, new_keys: MappingOf[str, str]) -> list[tuple[Text, str]]:
-    """What changes in `_metadata`: a module follows its tensors where they stay together.
+def module_renames(metadata: DictNode, new_keys: Mapping[str, str]) -> list[tuple[Text, str]]:
+    """The modules in `_metadata` that change: a module follows its tensors if they stay together.
 
-    Without it a module would lose its version, and a BatchNorm that lacks
-    `num_batches_tracked` would load in silence. A module whose new path is another's stays.
+    Otherwise a module would lose its version, and a BatchNorm without
+    `num_batches_tracked` would load silently. A module whose new path is another's stays.
     """
     texts = list(texts_of(metadata))
     landed = moved_modules([str(text) for text in texts], new_keys)
     return [(text, landed[text]) for text in texts if landed[text] != text]
 
 
-def moved_modules(modules: list[str], new_keys: MappingOf[str, str]) -> dict[str, str]:
-    """Where each module goes: with its tensors where they stay together; no two to one place."""
+def moved_modules(modules: list[str], new_keys: Mapping[str, str]) -> dict[str, str]:
+    """The new path of each module: that of its tensors if they stay together, and unique."""
     targets = _moved_modules(new_keys)
     landed = {module: targets.get(module, module) for module in modules}
     while True:
@@ -71,11 +71,11 @@ def moved_modules(modules: list[str], new_keys: MappingOf[str, str]) -> dict[str
         landed |= {module: module for module in losers}
 
 
-def _moved_modules(new_keys: MappingOf[str, str]) -> dict[str, str]:
-    """Module path to new module path, for those whose tensors all moved to one place.
+def _moved_modules(new_keys: Mapping[str, str]) -> dict[str, str]:
+    """Module path to new module path, for modules whose tensors all moved to one place.
 
-    A module that holds tensors itself goes where they go, whatever becomes of their last
-    part; one that holds modules alone goes where all of them go under their old names.
+    A module with tensors of its own follows them, whatever their new last part; one with
+    modules only moves if all of them move together and keep their names.
     """
     own: dict[str, set[str | None]] = {}
     around: dict[str, set[str | None]] = {}

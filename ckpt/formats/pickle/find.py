@@ -1,7 +1,7 @@
-"""Where a pickle's tensors and state_dicts are, and which of them is meant.
+"""Finds a pickle's tensors and state_dicts, and chooses the one that a ref names.
 
-Walks the nodes without recursion, bounded in depth and steps: they may share and contain
-each other as the file likes.
+Walks the nodes without recursion, bounded in depth and steps, since they may be shared and
+circular.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from ckpt.errors import AmbiguousStateError, FormatError
 from ckpt.formats.pickle.describe import brief, is_tensor
 from ckpt.formats.pickle.globals import TENSOR_V1, TENSOR_V2, TENSOR_V3
 from ckpt.formats.pickle.keys import identity, shown_keys, shown_path
-from ckpt.formats.pickle.nodes import Call, Mapping, Sequence
+from ckpt.formats.pickle.nodes import Call, DictNode, ListNode
 
 DEPTH_LIMIT = 100
 ALL = "*"  # as after ``FILE::``: a state_dict, and all that have its keys
@@ -22,107 +22,106 @@ Path = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a pickle holds.
+class Contents:
+    """The content of a pickle.
 
     Attributes:
         tensors: Every tensor with its path from the root.
-        state_dicts: Mappings that hold tensors themselves, reached by text keys alone; each
-            with its path and with how many it holds.
-        optimizers: Mappings that have what `Optimizer.state_dict` gives, with their paths.
-        parameter_states: Identities of what these hold for each parameter, which is no
-            state_dict, whether a number or a name leads to it.
+        state_dicts: Mappings that hold tensors themselves and are reached by text keys alone,
+            each with its path and its number of tensors.
+        optimizers: Mappings with the keys of `Optimizer.state_dict`, with their paths.
+        parameter_states: Identities of the mappings that these hold for each parameter, which
+            are not state_dicts, whether their key is a number or a name.
     """
 
     tensors: list[tuple[Path, Call]]
-    state_dicts: list[tuple[tuple[str, ...], Mapping, int]]
-    optimizers: list[tuple[Path, Mapping]]
+    state_dicts: list[tuple[tuple[str, ...], DictNode, int]]
+    optimizers: list[tuple[Path, DictNode]]
     parameter_states: set[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The state_dict that is meant.
+    """The chosen state_dict.
 
     Attributes:
-        path: Where it stands, from the root.
-        mapping: It; None where no mapping has all the tensors, as in an optimizer's state: their
-            keys are dotted paths then.
+        path: From the root.
+        mapping: The state_dict; None if no mapping has all the tensors, as in an optimizer's
+            state: their keys are dotted paths then.
         tensors: Each with its key, in the order of the file.
     """
 
     path: tuple[str, ...]
-    mapping: Mapping | None
+    mapping: DictNode | None
     tensors: list[tuple[str, Call]]
 
 
-def find(root: object, *, name: str, step_limit: int) -> Found:
+def find(root: object, *, name: str, step_limit: int) -> Contents:
     """Find the tensors and the state_dicts.
 
     Args:
-        root: What the pickle describes.
-        name: What to call it in messages.
-        step_limit: More steps than this are refused; a pickle that shares little takes one
-            for each of its opcodes at most.
+        root: The root of the pickle's description.
+        name: Of the pickle, for messages.
+        step_limit: More steps than this are refused; a pickle that shares little takes at most
+            one for each of its opcodes.
 
     Raises:
-        FormatError: It is nested too deep, in a circle, or shared beyond measure.
+        FormatError: It is nested too deeply or in a circle, or its parts are shared too often.
     """
-    found = Found([], [], [], set())
+    contents = Contents([], [], [], set())
     path: list[object] = []
-    # One iterator a level: what waits to be visited takes no memory, however often it is shared.
+    # One iterator for each level: nodes still to be visited take no memory, even if often shared.
     levels: list[Iterator[tuple[object, object]]] = [iter(((None, root),))]
     for _ in range(step_limit):
         child = next(levels[-1], None)
         if child is None:
             levels.pop()
             if not levels:
-                return found
+                return contents
             path.pop()
             continue
         key, node = child
         here = (*path[1:], key) if path else ()
-        _note(found, here, node, name)
-        if isinstance(node, Mapping | Sequence | Call) and not _is_plain_tensor(node):
+        _note(contents, here, node, name)
+        if isinstance(node, DictNode | ListNode | Call) and not _is_plain_tensor(node):
             if len(levels) > DEPTH_LIMIT:
                 raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")
             path.append(key)
             levels.append(_children(node))
-    raise FormatError(f"{name}: its parts are shared so often that they never end")
+    raise FormatError(f"{name}: its parts are shared too often to be searched")
 
 
 def _is_plain_tensor(node: object) -> bool:
-    """A tensor without attributes, in which there is nothing to find."""
+    """Whether it is a tensor without attributes, so that there is nothing to find in it."""
     return isinstance(node, Call) and node.function in (TENSOR_V1, TENSOR_V2, TENSOR_V3)
 
 
-def _note(found: Found, path: Path, node: object, name: str) -> None:
+def _note(contents: Contents, path: Path, node: object, name: str) -> None:
     if is_tensor(node):
-        assert isinstance(node, Call)
-        found.tensors.append((path, node))
-    elif isinstance(node, Mapping):
+        contents.tensors.append((path, node))
+    elif isinstance(node, DictNode):
         if _unique_texts(node, path, name) >= _OPTIMIZER:
-            found.optimizers.append((path, node))
-            found.parameter_states.update(_parameter_states(node))
-        if id(node) in found.parameter_states:
+            contents.optimizers.append((path, node))
+            contents.parameter_states.update(_parameter_states(node))
+        if id(node) in contents.parameter_states:
             return
         texts = tuple(part for part in path if isinstance(part, str))
         count = sum(is_tensor(value) for _, value in node.items)
         # A module without parameters is an empty mapping.
         if len(texts) == len(path) and (count or not (path or node.items)):
-            found.state_dicts.append((texts, node, count))
+            contents.state_dicts.append((texts, node, count))
 
 
-def _parameter_states(optimizer: Mapping) -> Iterator[int]:
+def _parameter_states(optimizer: DictNode) -> Iterator[int]:
     for key, state in optimizer.items:
-        if key == "state" and isinstance(state, Mapping):
-            yield from (id(each) for _, each in state.items)
+        if key == "state" and isinstance(state, DictNode):
+            yield from (id(values) for _, values in state.items)
 
 
-def _unique_texts(mapping: Mapping, path: Path, name: str) -> set[str]:
+def _unique_texts(mapping: DictNode, path: Path, name: str) -> set[str]:
     """The keys that are text.
 
-    No dict that was pickled has a key twice; readers differ in which of them they take.
+    A pickled dict never has a key twice; readers differ in which of two they take.
     """
     seen: set[str] = set()
     others: set[str] = set()
@@ -130,67 +129,66 @@ def _unique_texts(mapping: Mapping, path: Path, name: str) -> set[str]:
         text = key if isinstance(key, str) else identity(key)
         taken = seen if isinstance(key, str) else others
         if text in taken:
-            raise FormatError(f"{name}: {dotted((*path, key))}: stands twice")
+            raise FormatError(f"{name}: {dotted((*path, key))}: appears twice")
         if text is not None:
             taken.add(text)
     return seen
 
 
-def _children(node: Mapping | Sequence | Call) -> Iterator[tuple[object, object]]:
-    """What a node contains, each with what leads to it; a key may contain something as well."""
-    if isinstance(node, Mapping):
+def _children(node: DictNode | ListNode | Call) -> Iterator[tuple[object, object]]:
+    """The key and node of everything that a node contains; a key may contain nodes too."""
+    if isinstance(node, DictNode):
         for key, value in node.items:
             yield key, value
-            if isinstance(key, Mapping | Sequence | Call):
+            if isinstance(key, DictNode | ListNode | Call):
                 yield None, key
-    elif isinstance(node, Sequence):
+    elif isinstance(node, ListNode):
         yield from enumerate(node.items)
     elif is_tensor(node):
         yield from enumerate(_attributes(node))
     else:
         yield from enumerate(node.arguments)
-    if isinstance(node, Mapping | Call) and node.state is not None:
+    if isinstance(node, DictNode | Call) and node.state is not None:
         yield None, node.state
 
 
 def _attributes(tensor: Call) -> Iterator[object]:
-    """What a tensor that is made of another one, as a Parameter is, has besides that one."""
+    """The other arguments of a tensor that is made of another one, such as a Parameter."""
     for argument in tensor.arguments:
-        within = argument.items if isinstance(argument, Sequence) else [argument]
-        yield from (each for each in within if not is_tensor(each))
+        within = argument.items if isinstance(argument, ListNode) else [argument]
+        yield from (node for node in within if not is_tensor(node))
 
 
-def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
-    """The state_dict that is meant.
+def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
+    """Choose a state_dict.
 
     Args:
-        found: What the file holds.
-        inside: Its dotted path, or that of something that has tensors further down, such as
-            an optimizer's state; None for the only one that there is. The root is none if a
+        contents: All that the file holds.
+        inside: Its dotted path, or that of a value with tensors further down, such as
+            an optimizer's state; None for the only state_dict. The root does not count if a
             mapping in it holds more tensors than it does itself: a training checkpoint with a
             loose tensor beside its model. `ALL` for the first of several with the same keys.
-        name: What to call the file in messages.
+        name: Of the file, for messages.
 
     Raises:
         FormatError: There is none.
-        AmbiguousStateError: There are several and no telling which.
+        AmbiguousStateError: There are several to choose from.
     """
-    named: dict[str, tuple[tuple[str, ...], Mapping]] = {}
+    named: dict[str, tuple[tuple[str, ...], DictNode]] = {}
     twice = set[str]()
-    for path, mapping, _ in found.state_dicts:
+    for path, mapping, _ in contents.state_dicts:
         twice |= {dotted(path)} & set(named)
         named.setdefault(dotted(path), (path, mapping))
-    likely = _likely(found)
+    likely = _likely(contents)
     paths = {dotted(path): named[dotted(path)] for path in likely}
-    if inside not in (None, ALL):
-        assert inside is not None
+    if inside is not None and inside != ALL:
         if inside in twice:
             raise _doubled(name, inside)
         if inside in named:
             return _direct(*named[inside], name)
-        return _below(found, inside, list(paths), name)
+        return _below(contents, inside, list(paths), name)
     if not paths:
-        return _flattened(found, (), name)
+        return _flattened(contents, (), name)
     if "" in paths:
         return _direct(*paths[""], name)
     if len(paths) > 1 and not (inside == ALL and _same_keys(paths.values())):
@@ -206,12 +204,12 @@ def choose(found: Found, inside: str | None, *, name: str) -> Chosen:
 
 
 def _doubled(name: str, path: str) -> FormatError:
-    return FormatError(f"{name}: two of its state_dicts are both called {path!r}")
+    return FormatError(f"{name}: two of its state_dicts have the name {path!r}")
 
 
-def _likely(found: Found) -> list[tuple[str, ...]]:
-    """Paths of what may be meant; that of the root alone, if it may be."""
-    counts = {path: count for path, _, count in _without_scores(found)}
+def _likely(contents: Contents) -> list[tuple[str, ...]]:
+    """Paths of the candidates; only that of the root, if it is one."""
+    counts = {path: count for path, _, count in _without_scores(contents)}
     if () in counts:
         if counts[()] >= max(counts.values()):
             return [()]
@@ -219,34 +217,34 @@ def _likely(found: Found) -> list[tuple[str, ...]]:
     return list(counts)
 
 
-def _without_scores(found: Found) -> list[tuple[tuple[str, ...], Mapping, int]]:
-    """The state_dicts but for those of scalars alone, if others are left.
+def _without_scores(contents: Contents) -> list[tuple[tuple[str, ...], DictNode, int]]:
+    """The state_dicts that hold more than scalars, or all if none does.
 
     Trainers keep scores as tensors: the best of a checkpoint callback, a loss scale.
     """
-    left = [each for each in found.state_dicts if not _is_scores(each[1])]
-    return left or found.state_dicts
+    left = [found for found in contents.state_dicts if not _is_scores(found[1])]
+    return left or contents.state_dicts
 
 
-def _is_scores(mapping: Mapping) -> bool:
-    tensors = [value for _, value in mapping.items if isinstance(value, Call) and is_tensor(value)]
+def _is_scores(mapping: DictNode) -> bool:
+    tensors = [value for _, value in mapping.items if is_tensor(value)]
     return bool(tensors) and all(map(_is_scalar, tensors))
 
 
 def _is_scalar(tensor: Call) -> bool:
     size = tensor.arguments[2] if _is_plain_tensor(tensor) and len(tensor.arguments) > 2 else None
-    return isinstance(size, Sequence) and not size.items
+    return isinstance(size, ListNode) and not size.items
 
 
-def _same_keys(found: Iterable[tuple[tuple[str, ...], Mapping]]) -> bool:
-    """Whether the first has all the keys that the others have."""
+def _same_keys(found: Iterable[tuple[tuple[str, ...], DictNode]]) -> bool:
+    """Whether the first has all keys of the others."""
     first, *others = [
         {key for key, _ in mapping.items if isinstance(key, str)} for _, mapping in found
     ]
     return all(keys <= first for keys in others)
 
 
-def _direct(path: tuple[str, ...], mapping: Mapping, name: str) -> Chosen:
+def _direct(path: tuple[str, ...], mapping: DictNode, name: str) -> Chosen:
     """A mapping's own tensors, by its keys."""
     items = [item for item in mapping.items if isinstance(item[0], str) or is_tensor(item[1])]
     try:
@@ -254,26 +252,26 @@ def _direct(path: tuple[str, ...], mapping: Mapping, name: str) -> Chosen:
     except ValueError as error:
         raise FormatError(f"{name}: {dotted(path) or 'its root'}: {error}") from error
     tensors = [
-        (key, value)
-        for key, (_, value) in zip(keys, items, strict=True)
-        if isinstance(value, Call) and is_tensor(value)
+        (key, value) for key, (_, value) in zip(keys, items, strict=True) if is_tensor(value)
     ]
     return Chosen(path, mapping, tensors)
 
 
-def _below(found: Found, inside: str, paths: list[str], name: str) -> Chosen:
-    """The tensors below a dotted path, whatever holds them."""
-    for path, _ in found.tensors:
+def _below(contents: Contents, inside: str, paths: list[str], name: str) -> Chosen:
+    """The tensors below a dotted path."""
+    for path, _ in contents.tensors:
         for length in range(1, len(path)):
             top = path[:length]
             if all(isinstance(part, str) for part in top) and dotted(top) == inside:
-                return _flattened(found, tuple(map(str, top)), name)
+                return _flattened(contents, tuple(map(str, top)), name)
     raise FormatError(f"{name}: holds no state_dict {inside!r}", hint=_hint(name, paths))
 
 
-def _flattened(found: Found, top: tuple[str, ...], name: str) -> Chosen:
+def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
     """All tensors below `top`, by their paths from there."""
-    below = [(path[len(top) :], each) for path, each in found.tensors if path[: len(top)] == top]
+    below = [
+        (path[len(top) :], tensor) for path, tensor in contents.tensors if path[: len(top)] == top
+    ]
     if not below:
         raise FormatError(f"{name}: a torch file that holds no tensors")
     if below[0][0] == ():
@@ -285,10 +283,10 @@ def _flattened(found: Found, top: tuple[str, ...], name: str) -> Chosen:
         try:
             keys = [shown_path(path, with_types=with_types) for path, _ in below]
         except ValueError as error:
-            raise FormatError(f"{name}: {error} on the way to a tensor") from error
+            raise FormatError(f"{name}: {error} on the path to a tensor") from error
         if len(set(keys)) == len(keys):
-            return Chosen(top, None, list(zip(keys, (each for _, each in below), strict=True)))
-    raise FormatError(f"{name}: two of its tensors have paths that look the same")
+            return Chosen(top, None, list(zip(keys, (tensor for _, tensor in below), strict=True)))
+    raise FormatError(f"{name}: two of its tensors have the same path as text")
 
 
 def _hint(name: str, paths: list[str]) -> str | None:

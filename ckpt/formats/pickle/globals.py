@@ -1,8 +1,8 @@
-"""The allow-list: the globals that describing tensors and plain values needs, and no other.
+"""The allow-list: the globals that describe tensors and plain values, and no others.
 
 Sources: torch 2.13, `torch/_utils.py` (`_rebuild_*`), `torch/storage.py`, and
-`torch/_weights_only_unpickler.py` for what torch itself calls safe. What stands here is never
-imported or called; it is only understood.
+`torch/_weights_only_unpickler.py` for those that torch itself considers safe. Globals on the
+list are understood, never imported or called.
 """
 
 # torch's typed storages and the dtype of their elements.
@@ -32,7 +32,7 @@ PARAMETER_WITH_STATE = "torch._utils._rebuild_parameter_with_state"
 # A tensor with attributes of its own: (function, type, its arguments, the attributes).
 FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
 
-# Tensors that are no plain strided ones: known, and refused by name where they stand.
+# Tensors that are not plain strided ones: known, and refused by name.
 OTHER_TENSORS = {
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
     "torch._utils._rebuild_qtensor": "a quantised tensor",
@@ -78,8 +78,8 @@ _PLAIN = (
     "torch.per_channel_affine_float_qparams",
 )
 
-# What trainers put beside the tensors. Each constructor makes a value out of values and does
-# nothing else; whatever calls, looks up attributes or imports has no place here.
+# Values that trainers save beside the tensors. Each constructor only makes a value out of values;
+# one that calls, looks up attributes or imports must never be added.
 DICTS = frozenset(  # of a class of their own
     {
         "collections.defaultdict",
@@ -88,7 +88,7 @@ DICTS = frozenset(  # of a class of their own
         "pytorch_lightning.utilities.parsing.AttributeDict",
     }
 )
-# What a defaultdict makes; they are named there and called nowhere.
+# The factories of a defaultdict, which names them; they are never called.
 FACTORIES = frozenset({f"builtins.{name}" for name in ("dict", "list", "int", "float")})
 NAMESPACE = "argparse.Namespace"
 # numpy 2 calls `core` `_core`.

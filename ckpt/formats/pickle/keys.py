@@ -1,22 +1,22 @@
 """Keys of mappings as people see them: text as it is, other plain values with their type.
 
-Law: no two keys of a mapping look the same. Keys of torch's own files are text but for an
-optimizer's, which numbers its parameters; scripts use tuples, bytes and None as well.
+Law: no two keys of a mapping look the same. Keys of torch's own files are text, except in an
+optimizer, which numbers its parameters; scripts also use tuples, bytes and None.
 """
 
 from collections.abc import Iterable, Iterator
 
-from ckpt.formats.pickle.nodes import Sequence
+from ckpt.formats.pickle.nodes import ListNode
 from ckpt.formats.pickle.values import bytes_of
 
-_DEPTH, _ITEMS, _CHARACTERS = 8, 100, 1000  # of a key that is no text
+_DEPTH, _ITEMS, _CHARACTERS = 8, 100, 1000  # of a key that is not text
 
 
 def plain_value(node: object) -> object:
-    """The value of a node that a mapping can have as its key.
+    """The plain value of a mapping's key.
 
     Raises:
-        ValueError: It is none, or one that is too large to be shown.
+        ValueError: The key is not a plain value, or too large to be shown.
     """
     return _plain(node, [_ITEMS], 0)
 
@@ -24,22 +24,22 @@ def plain_value(node: object) -> object:
 def _plain(node: object, budget: list[int], depth: int) -> object:
     budget[0] -= 1
     if budget[0] < 0 or depth > _DEPTH:
-        raise ValueError("a key of too many parts")
+        raise ValueError("a key with too many parts")
     match node:
         case None | bool() | int() | float() | bytes():
             return node
         case str():
             return str(node)
-        case Sequence(kind="tuple", items=items):
+        case ListNode(kind="tuple", items=items):
             return tuple(_plain(item, budget, depth + 1) for item in items)
     data = bytes_of(node)
     if data is None:
-        raise ValueError("a key of no plain value")
+        raise ValueError("a key that is not a plain value")
     return data
 
 
 def typed(key: object) -> str:
-    """A key that is no text: ``0 (int)``, ``(1, 2) (tuple)``, ``b'x' (bytes)``.
+    """A key that is not text: ``0 (int)``, ``(1, 2) (tuple)``, ``b'x' (bytes)``.
 
     Raises:
         ValueError: It cannot be shown.
@@ -47,14 +47,14 @@ def typed(key: object) -> str:
     value = plain_value(key)
     shown = f"{value!r} ({type(value).__name__})"
     if len(shown) > _CHARACTERS:
-        raise ValueError("a key of too many characters")
+        raise ValueError("a key with too many characters")
     return shown
 
 
 def identity(key: object) -> str | None:
-    """Text that two keys have in common if Python takes them for one, as it does 1 and True.
+    """A text that is equal for keys that are equal in Python, such as 1 and True.
 
-    None of a key that is no plain value.
+    None for a key that is not a plain value.
     """
     try:
         return _identity(plain_value(key))
@@ -74,10 +74,10 @@ def _identity(value: object) -> str:
 
 
 def shown_keys(keys: Iterable[object]) -> Iterator[str]:
-    """Every key as it is shown; a text keeps its own, whatever the others look like.
+    """Every key as people see it; text keys are never changed.
 
     Raises:
-        ValueError: One of them cannot be shown.
+        ValueError: A key cannot be shown.
     """
     keys = list(keys)
     if all(isinstance(key, str) for key in keys):
@@ -96,10 +96,10 @@ def shown_keys(keys: Iterable[object]) -> Iterator[str]:
 
 
 def shown_path(path: Iterable[object], *, with_types: bool = False) -> str:
-    """The way to a value, dotted: ``state.0.exp_avg``.
+    """The path to a value, dotted: ``state.0.exp_avg``.
 
     Raises:
-        ValueError: A key on the way cannot be shown.
+        ValueError: A key on the path cannot be shown.
     """
     parts = (part if isinstance(part, str) else _part(part, with_types) for part in path)
     return ".".join(parts)

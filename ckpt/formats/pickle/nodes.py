@@ -1,24 +1,24 @@
-"""What a pickle describes, as plain values: nothing of it is ever called or built.
+"""The content of a pickle as plain descriptions: nothing of it is ever called or built.
 
 Text, bytes, numbers, booleans and None are themselves; the rest are the nodes below. Nodes
-compare and hash by identity, so that no foreign value is ever hashed; they may contain each
-other in circles, which who walks them must expect.
+compare and hash by identity, so that no foreign value is ever hashed. They may contain each
+other in circles.
 """
 
 from dataclasses import dataclass, field
 
 
 class Text(str):
-    """Text that knows where in the pickle it was pushed.
+    """Text with its place in the pickle.
 
     Attributes:
         start: Offset of the opcode that pushed it, a literal or a memo look-up.
         nbytes: Bytes of that opcode.
-        origin: Offset of the literal that it goes back to.
+        origin: Offset of the literal that a look-up repeats.
     """
 
-    # A checkpoint has some four of them a tensor: `nbytes`, unlike the offset of the next
-    # opcode, is mostly an integer that Python has already.
+    # A checkpoint has about four of them for each tensor. `nbytes` is mostly a small integer that
+    # Python has already, unlike the offset of the next opcode.
     __slots__ = ("nbytes", "origin", "start")
 
     start: int
@@ -46,8 +46,8 @@ class Global:
 
 
 @dataclass(eq=False, repr=False, slots=True)
-class Mapping:
-    """A dict or an OrderedDict; `state` is what was set on the latter besides (`_metadata`)."""
+class DictNode:
+    """A dict or an OrderedDict; `state` holds the latter's attributes (`_metadata`)."""
 
     items: list[tuple[object, object]] = field(default_factory=list)
     state: object = None
@@ -55,7 +55,7 @@ class Mapping:
 
 
 @dataclass(eq=False, repr=False, slots=True)
-class Sequence:
+class ListNode:
     """A list, tuple, set or frozenset."""
 
     kind: str

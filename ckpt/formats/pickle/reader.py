@@ -1,10 +1,10 @@
 """The opcode reader: a pickle becomes plain descriptions, and nothing in it is run.
 
-Source of the opcodes: CPython's `Lib/pickletools.py`; which of them matter: what `torch.save`
-and the pickle protocols 2 to 5 emit for state_dicts. Every global must stand on the
+Source of the opcodes: CPython's `Lib/pickletools.py`; the table holds those that `torch.save`
+and the pickle protocols 2 to 5 emit for state_dicts. Every global must be on the
 allow-list; an unknown one, or an opcode that needs one, is refused with its offset. There is
-no fallback. The loop is iterative and bounded in opcodes, memo and stack. The table below can
-do all of it; `common` does most of it sooner.
+no fallback. The loop is iterative and bounded in opcodes, memo and stack. The table below is
+complete; `fast` runs the most frequent opcodes.
 """
 
 import struct
@@ -12,23 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ckpt.errors import FormatError
-from ckpt.formats.pickle.common import COMMON, run_common
+from ckpt.formats.pickle.fast import FAST, run_fast
 from ckpt.formats.pickle.globals import ALLOWED
 from ckpt.formats.pickle.machine import MARK, Machine
-from ckpt.formats.pickle.nodes import Call, Mapping, Persistent, Sequence, Text
-from ckpt.formats.pickle.row import Row
+from ckpt.formats.pickle.nodes import Call, DictNode, ListNode, Persistent, Text
+from ckpt.formats.pickle.tensor_call import TensorCall
 
 _STOP = ord(".")
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """A pickle that was read.
+class ParsedPickle:
+    """A parsed pickle.
 
     Attributes:
-        root: What it describes.
-        frames: Where the FRAME opcodes of protocol 4 stand.
-        opcodes: How many there were.
+        root: The description of its value.
+        frames: Offsets of the FRAME opcodes of protocol 4.
+        opcodes: Their number.
         nbytes: Bytes of the pickle, its STOP included.
     """
 
@@ -38,34 +38,34 @@ class Read:
     nbytes: int
     _looked_up: list[Text]
     _persistents: list[Persistent]
-    _rows: list[Row]
+    _tensors: list[TensorCall]
 
     @property
     def looked_up(self) -> list[Text]:
         """Every text that came from the memo, in order."""
-        texts = [*self._looked_up, *(text for row in self._rows for text in row.texts())]
+        texts = [*self._looked_up, *(text for tensor in self._tensors for text in tensor.texts())]
         return sorted(texts, key=lambda text: text.start)
 
     @property
     def persistents(self) -> list[Persistent]:
-        """Every reference to something outside."""
-        return [*self._persistents, *(row.persistent for row in self._rows)]
+        """Every reference to something outside the pickle."""
+        return [*self._persistents, *(tensor.persistent for tensor in self._tensors)]
 
 
 def read_pickle(
     data: bytes, *, name: str, opcode_limit: int, allowed: frozenset[str] = ALLOWED
-) -> Read:
-    """Describe what a pickle holds.
+) -> ParsedPickle:
+    """Describe the content of a pickle.
 
     Args:
         data: The whole pickle; nothing may follow its STOP.
-        name: What to call it in messages.
+        name: Of the pickle, for messages.
         opcode_limit: More opcodes than this are refused.
         allowed: The globals that it may name.
 
     Raises:
-        RefusedGlobalError: It names something that no tensor needs.
-        FormatError: It is damaged, too large, or does what torch never writes.
+        RefusedGlobalError: It names another global.
+        FormatError: It is damaged, too large, or has opcodes that torch never writes.
     """
     read = read_first_pickle(data, name=name, opcode_limit=opcode_limit, allowed=allowed)
     if read.nbytes != len(data):
@@ -75,45 +75,45 @@ def read_pickle(
 
 def read_first_pickle(
     data: bytes, *, name: str, opcode_limit: int, allowed: frozenset[str] = ALLOWED
-) -> Read:
-    """Like `read_pickle`, of data in which something else may follow the pickle.
+) -> ParsedPickle:
+    """Like `read_pickle`, but other data may follow the pickle.
 
     Raises:
-        CutShortError: The pickle goes on after `data`.
+        TruncatedError: The pickle goes on after `data`.
     """
     machine = Machine(data, name, allowed)
     try:
         root = _run(machine, opcode_limit)
     except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError) as error:
         raise machine.fault(f"damaged at offset {machine.start:,}: {error}") from error
-    return Read(
+    return ParsedPickle(
         root=root,
         frames=machine.frames,
         opcodes=machine.opcodes,
         nbytes=machine.position,
         _looked_up=machine.looked_up,
         _persistents=machine.persistents,
-        _rows=machine.rows,
+        _tensors=machine.tensors,
     )
 
 
 def _run(machine: Machine, opcode_limit: int) -> object:
-    """Execute until STOP and answer what is on the stack."""
+    """Execute until STOP and return the value on the stack."""
     data = machine.data
     if data[:1] != b"\x80":
-        raise machine.fault("does not begin with the protocol, as pickles of protocol 2 to 5 do")
+        raise machine.fault("does not begin with a protocol, as pickles of protocol 2 to 5 do")
     while True:
-        if machine.position < len(data) and data[machine.position] in COMMON:
-            run_common(machine, opcode_limit)
+        if machine.position < len(data) and data[machine.position] in FAST:
+            run_fast(machine, opcode_limit)
         machine.start = machine.position
         if machine.start >= len(data):
-            raise machine.cut_short()
+            raise machine.truncated()
         code = data[machine.start]
         machine.position += 1
         machine.opcodes += 1
         if code == _STOP:
             if len(machine.stack) != 1 or machine.stack[0] is MARK:
-                raise machine.fault(f"leaves {len(machine.stack)} values, one was expected")
+                raise machine.fault(f"leaves {len(machine.stack)} values, expected one")
             return machine.stack[0]
         if machine.opcodes > opcode_limit:
             raise machine.fault(f"over {opcode_limit:,} opcodes, more than its tensors need")
@@ -126,7 +126,7 @@ def _run(machine: Machine, opcode_limit: int) -> object:
         operation(machine)
 
 
-def _number(kind: str, nbytes: int) -> Callable[[Machine], int]:
+def _unpacked(kind: str, nbytes: int) -> Callable[[Machine], int]:
     unpack = struct.Struct(kind).unpack
 
     def read(machine: Machine) -> int:
@@ -135,8 +135,8 @@ def _number(kind: str, nbytes: int) -> Callable[[Machine], int]:
     return read
 
 
-_U1, _U2, _U4, _U8 = (_number(k, n) for k, n in (("<B", 1), ("<H", 2), ("<I", 4), ("<Q", 8)))
-_I4 = _number("<i", 4)
+_U1, _U2, _U4, _U8 = (_unpacked(k, n) for k, n in (("<B", 1), ("<H", 2), ("<I", 4), ("<Q", 8)))
+_I4 = _unpacked("<i", 4)
 
 
 def _pushes(value: Callable[[Machine], object]) -> Callable[[Machine], None]:
@@ -146,32 +146,32 @@ def _pushes(value: Callable[[Machine], object]) -> Callable[[Machine], None]:
 def _tuple(size: int) -> Callable[[Machine], None]:
     def operation(machine: Machine) -> None:
         items = [machine.pop() for _ in range(size)]
-        machine.push(Sequence("tuple", items[::-1]))
+        machine.push(ListNode("tuple", items[::-1]))
 
     return operation
 
 
 def _append(machine: Machine, values: list[object]) -> None:
     target = machine.stack[-1]
-    if not isinstance(target, Sequence) or target.kind == "tuple":
-        raise TypeError("appends to what is no list")
+    if not isinstance(target, ListNode) or target.kind == "tuple":
+        raise TypeError("appends to something other than a list")
     target.items.extend(values)
 
 
 def _set_items(machine: Machine, values: list[object]) -> None:
     target = machine.stack[-1]
-    if not isinstance(target, Mapping) or len(values) % 2:
-        raise TypeError("sets items of what is no dict")
+    if not isinstance(target, DictNode) or len(values) % 2:
+        raise TypeError("sets items of something other than a dict")
     target.items.extend(zip(values[::2], values[1::2], strict=True))
 
 
 def _build(machine: Machine) -> None:
     state = machine.pop()
     match machine.stack[-1]:
-        case (Mapping(ordered=True, state=None) | Call(state=None)) as target:
+        case (DictNode(ordered=True, state=None) | Call(state=None)) as target:
             target.state = state
         case _:
-            raise TypeError("sets state on what has none")
+            raise TypeError("sets state on something that cannot have it")
 
 
 def _reduce(machine: Machine) -> None:
@@ -182,7 +182,7 @@ def _reduce(machine: Machine) -> None:
 def _stack_global(machine: Machine) -> None:
     attribute, module = machine.pop(), machine.pop()
     if not isinstance(attribute, str) or not isinstance(module, str):
-        raise TypeError("a global whose name is no text")
+        raise TypeError("a global whose name is not text")
     machine.name_global(module, attribute)
 
 
@@ -192,7 +192,7 @@ def _global(machine: Machine) -> None:
 
 
 def _instance(machine: Machine) -> None:
-    """INST: names its class by itself; no protocol that torch uses writes it."""
+    """INST names its class itself; no protocol that torch uses writes it."""
     _global(machine)
     raise machine.fault(f"opcode INST at offset {machine.start:,}, which torch.save does not write")
 
@@ -206,7 +206,7 @@ def _long(machine: Machine, nbytes: int) -> None:
 def _protocol(machine: Machine) -> None:
     protocol = _U1(machine)
     if not 2 <= protocol <= 5 or machine.start:
-        raise machine.fault(f"pickle protocol {protocol}, 2 to 5 were expected")
+        raise machine.fault(f"pickle protocol {protocol}, expected 2 to 5")
 
 
 def _frame(machine: Machine) -> None:
@@ -248,15 +248,15 @@ _OPCODES: dict[int, Callable[[Machine], None]] = {
     0x85: _tuple(1),
     0x86: _tuple(2),
     0x87: _tuple(3),
-    ord("t"): lambda m: m.push(Sequence("tuple", m.to_mark())),
-    ord("]"): lambda m: m.push(Sequence("list")),
-    ord("l"): lambda m: m.push(Sequence("list", m.to_mark())),
+    ord("t"): lambda m: m.push(ListNode("tuple", m.to_mark())),
+    ord("]"): lambda m: m.push(ListNode("list")),
+    ord("l"): lambda m: m.push(ListNode("list", m.to_mark())),
     ord("a"): lambda m: _append(m, [m.pop()]),
     ord("e"): lambda m: _append(m, m.to_mark()),
-    0x8F: lambda m: m.push(Sequence("set")),
+    0x8F: lambda m: m.push(ListNode("set")),
     0x90: lambda m: _append(m, m.to_mark()),
-    0x91: lambda m: m.push(Sequence("frozenset", m.to_mark())),
-    ord("}"): lambda m: m.push(Mapping()),
+    0x91: lambda m: m.push(ListNode("frozenset", m.to_mark())),
+    ord("}"): lambda m: m.push(DictNode()),
     ord("s"): lambda m: _set_items(m, [m.pop(), m.pop()][::-1]),
     ord("u"): lambda m: _set_items(m, m.to_mark()),
     # memo

@@ -1,8 +1,8 @@
-"""What trainers put beside tensors, as plain values: read out of the calls that would make them.
+"""Plain values that trainers save beside tensors, read from the calls that would make them.
 
 Sources: numpy's pickles (`numpy/_core/src/multiarray`: `scalar`, `_reconstruct`, the state of a
 dtype), CPython's `datetime` (`__reduce__`, "packed"), `pathlib` and `argparse`. Nothing is
-called; what does not look as its writer would write it is left to be named.
+called; a call in an unusual form gives no value and is only named.
 """
 
 import struct
@@ -16,7 +16,7 @@ from ckpt.formats.pickle.globals import (
     NUMPY_SCALARS,
     PATHS,
 )
-from ckpt.formats.pickle.nodes import Call, Mapping, Sequence
+from ckpt.formats.pickle.nodes import Call, DictNode, ListNode
 
 # numpy's kind and bytes of an element, in the struct module's letters.
 _LETTERS = {
@@ -28,9 +28,9 @@ _PATH_CHARACTERS = 1000
 
 
 def value_of(call: Call) -> object:
-    """The value that a call would make: a number, a text, or the Mapping of a namespace.
+    """The value that a call would make: a number, a text, or the DictNode of a namespace.
 
-    The call itself if it makes none of these.
+    Any other call is returned itself.
     """
     read = _READERS.get(call.function)
     try:
@@ -41,7 +41,7 @@ def value_of(call: Call) -> object:
 
 
 def bytes_of(node: object) -> bytes | None:
-    """Bytes, which protocol 2 has as Latin-1 text that is to be encoded; None of all else."""
+    """Bytes, which protocol 2 writes as an encoding of Latin-1 text; None for other nodes."""
     match node:
         case bytes():
             return node
@@ -63,14 +63,14 @@ def _scalar(call: Call) -> object:
 
 def _array(call: Call) -> str | None:
     match call.state:
-        case Sequence(items=[_, Sequence(items=shape), dtype, *_]):
+        case ListNode(items=[_, ListNode(items=shape), dtype, *_]):
             return _of_numpy(dtype, shape)
     return None
 
 
 def _buffer(call: Call) -> str | None:
     match call.arguments:
-        case [_, dtype, Sequence(items=shape), *_]:
+        case [_, dtype, ListNode(items=shape), *_]:
             return _of_numpy(dtype, shape)
     return None
 
@@ -86,14 +86,14 @@ def _dtype(node: object) -> tuple[str, str]:
         case Call(
             function=function,
             arguments=[str() as kind, *_],
-            state=Sequence(items=[_, str() as order, *_]),
+            state=ListNode(items=[_, str() as order, *_]),
         ) if function == NUMPY_DTYPE and kind in _LETTERS:
             return ("<" if order in "|=" else str(order)), str(kind)
-    raise ValueError("a dtype of no numbers")
+    raise ValueError("not a dtype of numbers")
 
 
 def _name(kind: str) -> str:
-    """E.g. ``float64`` of ``f8``."""
+    """E.g. ``float64`` for ``f8``."""
     word = {"f": "float", "i": "int", "u": "uint", "b": "bool"}[kind[0]]
     return word if word == "bool" else f"{word}{8 * int(kind[1:])}"
 
@@ -107,7 +107,7 @@ def _path(call: Call) -> str | None:
 
 
 def _datetime(call: Call) -> str | None:
-    """Ten packed bytes; a time zone that may follow stays unread."""
+    """Ten packed bytes; a time zone that follows is ignored."""
     data = bytes_of(call.arguments[0]) if len(call.arguments) == 1 else None
     if data is None or len(data) != 10:
         return None
@@ -125,8 +125,8 @@ def _date(call: Call) -> str | None:
     return f"{year:04}-{month:02}-{day:02}"
 
 
-def _namespace(call: Call) -> Mapping | None:
-    return call.state if isinstance(call.state, Mapping) and not call.arguments else None
+def _namespace(call: Call) -> DictNode | None:
+    return call.state if isinstance(call.state, DictNode) and not call.arguments else None
 
 
 _READERS: dict[str, Callable[[Call], object]] = {

@@ -1,4 +1,4 @@
-"""A new pickle of protocol 2 that describes a state_dict as `torch.save` does.
+"""Writes a pickle of protocol 2 that describes a state_dict as `torch.save` does.
 
 Source: `torch.serialization._save` and `torch._tensor.Tensor._reduce_ex_internal` of torch
 2.13: an OrderedDict of `_rebuild_tensor_v2` calls, or v3 for dtypes without a typed storage.
@@ -23,8 +23,8 @@ def pickle_state_dict(
 
     Args:
         entries: Keys, dtypes and shapes.
-        storages: For each entry the name of its storage in the archive.
-        versions: The `_metadata` that `Module.state_dict` sets on its result; None for none.
+        storages: The name of each entry's storage in the archive.
+        versions: The `_metadata` that `Module.state_dict` sets on its result, if any.
     """
     pickler = _Pickler()
     parts = [b"\x80\x02", pickler.named("collections.OrderedDict"), b")R("]
@@ -37,7 +37,7 @@ def pickle_state_dict(
 
 
 def is_module_versions(value: object) -> bool:
-    """Whether it is what `versions` takes: for each module numbers by name."""
+    """Whether `versions` can hold it: numbers by name for each module."""
     return isinstance(value, Mapping) and all(
         isinstance(module, str)
         and isinstance(numbers, Mapping)
@@ -83,7 +83,7 @@ def _tensor(pickler: "_Pickler", entry: TensorEntry, storage: str) -> list[bytes
 
 
 class _Pickler:
-    """Emits opcodes; globals go through the memo, since they stand in every tensor."""
+    """Emits opcodes; globals go through the memo, since every tensor names them."""
 
     def __init__(self) -> None:
         self._memo: dict[str, int] = {}

@@ -1,8 +1,8 @@
 """A compressed member of a zip archive, inflated as it is read.
 
-Source: APPNOTE.TXT 6.3.10, 4.4.5: method 8 is a raw DEFLATE stream (RFC 1951). torch stores its
-records as they are; `zip -r` compresses them, and torch reads them all the same. Law: what comes
-out has the length and the CRC-32 that the directory states, or the read fails.
+Source: APPNOTE.TXT 6.3.10, 4.4.5: method 8 is a raw DEFLATE stream (RFC 1951). torch does not
+compress its records; `zip -r` does, and torch still reads them. Law: the content has the length
+and the CRC-32 that the directory states, or the read fails.
 """
 
 import zlib
@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 
 from ckpt.errors import FormatError
 from ckpt.formats.zip.reader import Member
-from ckpt.io.files import CHUNK, ByteSource
+from ckpt.io.sources import CHUNK, ByteSource
 
 STORED, DEFLATED = 0, 8
 # DEFLATE reaches 1,032 to 1. Weights reach 10 to 1, unless they are zeros.
 RATIO_LIMIT = 100
-FREE_BYTES = 1 << 20  # of a member, and 64 times as many of an archive, at any ratio
-HINT = "unzip it, and zip it again with  zip -0 -r"
+FREE_BYTES = 1 << 20  # allowed at any ratio to a member, and 64 times as many to an archive
+HINT = "unzip it, and zip it again without compression:  zip -0 -r"
 
 
 class Inflated:
@@ -27,7 +27,7 @@ class Inflated:
         member: A compressed one.
 
     Raises:
-        FormatError: It is compressed in another way, or beyond all proportion.
+        FormatError: It is compressed by another method, or more than `RATIO_LIMIT` to 1.
     """
 
     def __init__(self, source: ByteSource, member: Member) -> None:
@@ -41,12 +41,12 @@ class Inflated:
             )
         if member.nbytes > max(FREE_BYTES, RATIO_LIMIT * member.packed):
             raise FormatError(
-                f"{self._name}: {member.packed:,} bytes that would become {member.nbytes:,}",
-                hint=f"weights are not compressed {RATIO_LIMIT} to 1; if these are,  {HINT}",
+                f"{self._name}: {member.packed:,} bytes that would expand to {member.nbytes:,}",
+                hint=f"weights rarely compress {RATIO_LIMIT} to 1; if these do,  {HINT}",
             )
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        """See `Region.stream`; what comes before the range is inflated as well."""
+        """The range in chunks; the bytes before it are inflated as well."""
         end, position = offset + nbytes, 0
         for chunk in self._inflated():
             first, position = position, position + len(chunk)
@@ -70,14 +70,14 @@ class Inflated:
         except zlib.error as error:
             raise self._damaged(str(error)) from error
         if not inflater.eof or length != self.nbytes:
-            raise self._damaged(f"inflates to {length:,} bytes, {self.nbytes:,} were expected")
+            raise self._damaged(f"inflates to {length:,} bytes, expected {self.nbytes:,}")
 
     def _damaged(self, why: str) -> FormatError:
         return FormatError(f"{self._name}: damaged: {why}", hint="fetch the file again")
 
 
 def _decompressed(inflater: "zlib._Decompress", packed: Iterable[bytes]) -> Iterator[bytes]:
-    """What comes out, in chunks of bounded size, whatever the proportion."""
+    """The content in chunks of bounded size, whatever the ratio."""
     for data in packed:
         while data or not inflater.eof:
             chunk = inflater.decompress(data, CHUNK)
@@ -91,11 +91,16 @@ def _decompressed(inflater: "zlib._Decompress", packed: Iterable[bytes]) -> Iter
 
 
 def expect_proportion(name: str, members: Iterable[Member], size: int) -> None:
-    """All members together stay in proportion to the file, of `size` bytes.
+    """Make sure that all members together expand at most `RATIO_LIMIT` to 1.
+
+    Args:
+        name: Of the file, for messages.
+        members: Compressed ones.
+        size: Of the file, in bytes.
 
     Raises:
-        FormatError: They do not.
+        FormatError: They expand further.
     """
     total = sum(member.nbytes for member in members)
     if total > max(64 * FREE_BYTES, RATIO_LIMIT * size):
-        raise FormatError(f"{name}: {size:,} bytes that would become {total:,}", hint=HINT)
+        raise FormatError(f"{name}: {size:,} bytes that would expand to {total:,}", hint=HINT)

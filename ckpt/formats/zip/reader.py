@@ -1,9 +1,9 @@
 """The zip container of a torch file: its members, strictly.
 
 Sources: APPNOTE.TXT 6.3.10, sections 4.3 and 4.5; PyTorch's `caffe2/serialize/inline_container`
-and miniz, which write flags 0x0808 or less, and no comment. What a reader could understand in two
-ways is refused: prefixes, overlaps, gaps, local headers that say something else than the
-directory. Compressed members are listed like any other.
+and miniz, which write flags 0x0808 or less, and no comment. Ambiguous archives are refused:
+with prefixes, overlaps, gaps, or local headers that differ from the directory. Compressed
+members are listed like any other.
 """
 
 import struct
@@ -11,31 +11,31 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ckpt.errors import FormatError
-from ckpt.io.files import ByteSource
+from ckpt.io.sources import ByteSource
 
 MEMBER_LIMIT = 1_000_000
-DIRECTORY_LIMIT = 1 << 28  # bytes; a storage's line takes about 70
-# Without versions, times and attributes, which say nothing about the data.
+DIRECTORY_LIMIT = 1 << 28  # bytes; a storage takes about 70
+# Without versions, times and attributes, which do not describe the data.
 _LOCAL = struct.Struct("<4s2x2H4x3I2H")
 _CENTRAL = struct.Struct("<4s4x2H4x3I4H6xI")
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
 _ZIP64 = 0x0001  # id of the extra field with 64-bit sizes
-_DESCRIPTOR = 0x0008  # a flag: CRC-32 and sizes stand after the data
-_EFFORT = 0x0006  # how hard a compressor tried; zip writes it of what it then stored, too
+_DESCRIPTOR = 0x0008  # a flag: CRC-32 and sizes follow the data
+_EFFORT = 0x0006  # compression level; zip sets it even on members that it stored
 _FLAGS = 0x0800 | _DESCRIPTOR | _EFFORT  # the first: names in UTF-8
 _DESCRIPTORS = {
     kind.size: kind for kind in map(struct.Struct, ("<III", "<4sIII", "<IQQ", "<4sIQQ"))
 }
 _USUAL = struct.Struct("<4sIII").pack  # a descriptor as torch and zip write it
 _WIDE = 0xFFFFFFFF  # in a field of 32 bits: see the zip64 field
-_SMALL, _ROW = 1 << 10, 1 << 16  # bytes of a member with its header, and of many
+_SMALL, _BATCH = 1 << 10, 1 << 16  # bytes of a member with its header, and of many
 _END_HINT = (
-    "cut short, or something was added behind it or as a comment: fetch it again, or where you "
-    "trust it:  zip -F FILE --out NEW"
+    "the file is truncated, or bytes or a comment were added at its end: fetch it again, or if "
+    "you trust it:  zip -F FILE --out NEW"
 )
-_CUT = "the file is cut short or damaged; fetch it again"
+_DAMAGED = "the file is truncated or damaged; fetch it again"
 
 
 class Member(NamedTuple):
@@ -44,10 +44,10 @@ class Member(NamedTuple):
     Attributes:
         name: With its folder, e.g. ``archive/data/0``.
         offset: Of its data in the file.
-        packed: Bytes of its data as they are in the file.
-        nbytes: Bytes of what it holds; `packed` where it is stored.
-        crc32: Of what it holds; 0 where the writer did not compute it.
-        method: How it is compressed (APPNOTE 4.4.5); 0 where it is stored.
+        packed: Bytes of its data in the file.
+        nbytes: Bytes of its content; equal to `packed` if it is stored.
+        crc32: Of its content; 0 if the writer did not compute it.
+        method: Of compression (APPNOTE 4.4.5); 0 if it is stored.
     """
 
     name: str
@@ -59,13 +59,13 @@ class Member(NamedTuple):
 
 
 class _Listed(NamedTuple):
-    """One line of the directory.
+    """One entry of the directory.
 
     Attributes:
         name: As text.
-        encoded: The same as it stands there.
-        header: Where the local header begins.
-        begin: Where its extra fields begin, which the data follows.
+        encoded: The same in bytes.
+        header: Offset of the local header.
+        begin: Offset of its extra fields, which the data follows.
     """
 
     name: str
@@ -80,73 +80,74 @@ class _Listed(NamedTuple):
 
 
 def read_members(source: ByteSource) -> list[Member]:
-    """All members in the order in which they lie, `offset` being that of their data.
+    """All members in file order, each with the offset of its data.
 
     Raises:
         FormatError: The archive is damaged, or not of the kind that torch writes.
     """
     begin, size, count = _directory(source)
     listed = list(_listed(source, source.read(begin, size), count))
-    names = {each.name for each in listed}
+    names = {member.name for member in listed}
     if len(names) != len(listed):
         raise FormatError(f"{source.name}: two members have the same name")
-    listed.sort(key=lambda each: each.header)
+    listed.sort(key=lambda member: member.header)
     if listed and listed[-1].header >= begin:
-        raise FormatError(f"{source.name}: {listed[-1].name}: lies past the members")
+        raise FormatError(f"{source.name}: {listed[-1].name}: begins after the last member")
     if listed and listed[0].header != 0:
         raise FormatError(f"{source.name}: {listed[0].header:,} bytes before its first member")
-    followers = [*(each.header for each in listed[1:]), begin]
-    near = _Near(source, [(each.header, end) for each, end in zip(listed, followers, strict=True)])
-    return [_located(near, *pair) for pair in zip(listed, followers, strict=True)]
+    followers = [*(member.header for member in listed[1:]), begin]
+    pairs = list(zip(listed, followers, strict=True))
+    reader = _BatchReader(source, [(member.header, end) for member, end in pairs])
+    return [_located(reader, *pair) for pair in pairs]
 
 
-class _Near:
-    """Reads at members, small ones of a row at once; of large ones what is asked for alone.
+class _BatchReader:
+    """Reads small members in batches, and only the requested bytes of large ones.
 
     Args:
         source: The archive.
-        places: Where each member begins and ends, in file order.
+        places: Begin and end of each member, in file order.
     """
 
     def __init__(self, source: ByteSource, places: list[tuple[int, int]]) -> None:
         self.name = source.name
         self._source = source
-        self._rows = iter(_small_rows(places))
-        self._row = next(self._rows, None)
+        self._batches = _small_batches(places)
+        self._batch = next(self._batches, None)
         self._begin, self._data = 0, b""
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        """See `ByteSource.read`; offsets grow from call to call."""
+        """As `ByteSource.read`; offsets must grow from call to call."""
         at = offset - self._begin
         if 0 <= at <= len(self._data) - nbytes:
             return self._data[at : at + nbytes]
-        while self._row is not None and self._row[1] <= offset:
-            self._row = next(self._rows, None)
-        if self._row is not None and self._row[0] <= offset:
-            self._begin, end = self._row
+        while self._batch is not None and self._batch[1] <= offset:
+            self._batch = next(self._batches, None)
+        if self._batch is not None and self._batch[0] <= offset:
+            self._begin, end = self._batch
             self._data = self._source.read(self._begin, end - self._begin)
             return self.read(offset, nbytes)
         return self._source.read(offset, nbytes)
 
 
-def _small_rows(places: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Ranges of small members that follow each other, each range of moderate size."""
-    row: tuple[int, int] | None = None
+def _small_batches(places: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ranges of consecutive small members, each at most `_BATCH` bytes long."""
+    batch: tuple[int, int] | None = None
     for begin, end in places:
-        if row is not None and (end - begin > _SMALL or end - row[0] > _ROW):
-            yield row
-            row = None
+        if batch is not None and (end - begin > _SMALL or end - batch[0] > _BATCH):
+            yield batch
+            batch = None
         if end - begin <= _SMALL:
-            row = (begin if row is None else row[0], end)
-    if row is not None:
-        yield row
+            batch = (begin if batch is None else batch[0], end)
+    if batch is not None:
+        yield batch
 
 
 def _directory(source: ByteSource) -> tuple[int, int, int]:
-    """Where the central directory begins, its bytes, and how many members it lists."""
+    """The central directory's offset, its bytes, and its number of members."""
     end = source.size - _END.size
     if end < 0:
-        raise FormatError(f"{source.name}: {source.size} bytes are no zip archive", hint=_CUT)
+        raise FormatError(f"{source.name}: {source.size} bytes, not a zip archive", hint=_DAMAGED)
     mark, disk, first, here, count, size, begin, comment = _END.unpack(source.read(end, _END.size))
     if mark != b"PK\x05\x06" or comment:
         raise FormatError(f"{source.name}: does not end like a zip archive", hint=_END_HINT)
@@ -154,11 +155,11 @@ def _directory(source: ByteSource) -> tuple[int, int, int]:
     if locator is not None:
         end, disk, first, here, count, size, begin = locator
     if (disk, first) != (0, 0) or here != count:
-        raise FormatError(f"{source.name}: a zip archive in several parts")
+        raise FormatError(f"{source.name}: a zip archive of several parts")
     if begin + size != end:
         raise FormatError(
-            f"{source.name}: its directory ends at byte {begin + size:,}, {end:,} was expected",
-            hint=_CUT,
+            f"{source.name}: its directory ends at byte {begin + size:,}, expected {end:,}",
+            hint=_DAMAGED,
         )
     if count >= MEMBER_LIMIT or not count * _CENTRAL.size <= size <= DIRECTORY_LIMIT:
         raise FormatError(f"{source.name}: {count:,} members in a directory of {size:,} bytes")
@@ -166,7 +167,7 @@ def _directory(source: ByteSource) -> tuple[int, int, int]:
 
 
 def _locator(source: ByteSource, end: int) -> tuple[int, int, int, int, int, int, int] | None:
-    """The same fields from the zip64 end record, where there is one (APPNOTE 4.3.14)."""
+    """The same fields from the zip64 end record, if there is one (APPNOTE 4.3.14)."""
     at = end - _LOCATOR.size
     if at < 0:
         return None
@@ -174,12 +175,12 @@ def _locator(source: ByteSource, end: int) -> tuple[int, int, int, int, int, int
     if mark != b"PK\x06\x07":
         return None
     if record != at - _END64.size or disk or disks > 1:
-        raise FormatError(f"{source.name}: its zip64 end record is not where it should be")
+        raise FormatError(f"{source.name}: its zip64 end record is not at the stated offset")
     mark, length, _, _, disk, first, here, count, size, begin = _END64.unpack(
         source.read(record, _END64.size)
     )
     if mark != b"PK\x06\x06" or length != _END64.size - 12:
-        raise FormatError(f"{source.name}: its zip64 end record is damaged", hint=_CUT)
+        raise FormatError(f"{source.name}: its zip64 end record is damaged", hint=_DAMAGED)
     return record, disk, first, here, count, size, begin
 
 
@@ -187,14 +188,14 @@ def _listed(source: ByteSource, directory: bytes, count: int) -> Iterator[_Liste
     position = 0
     for _ in range(count):
         if position + _CENTRAL.size > len(directory):
-            raise FormatError(f"{source.name}: its directory is cut short", hint=_CUT)
+            raise FormatError(f"{source.name}: its directory is truncated", hint=_DAMAGED)
         mark, flags, method, crc32, packed, size, named, extra, comment, disk, header = (
             _CENTRAL.unpack_from(directory, position)
         )
         name_end = position + _CENTRAL.size + named
         extra_end = name_end + extra
         if mark != b"PK\x01\x02" or comment or disk or extra_end > len(directory):
-            raise FormatError(f"{source.name}: its directory is damaged", hint=_CUT)
+            raise FormatError(f"{source.name}: its directory is damaged", hint=_DAMAGED)
         encoded = directory[position + _CENTRAL.size : name_end]
         name = _name(source, encoded)
         if _WIDE in (size, packed, header):
@@ -206,23 +207,23 @@ def _listed(source: ByteSource, directory: bytes, count: int) -> Iterator[_Liste
         begin = header + _LOCAL.size + named
         yield _Listed(name, encoded, header, begin, flags, method, crc32, packed, size)
     if position != len(directory):
-        raise FormatError(f"{source.name}: its directory lists more than it counts")
+        raise FormatError(f"{source.name}: its directory has bytes after its last member")
 
 
 def _name(source: ByteSource, data: bytes) -> str:
     try:
         name = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FormatError(f"{source.name}: a member's name is no UTF-8: {data!r}") from error
+        raise FormatError(f"{source.name}: a member's name is not UTF-8: {data!r}") from error
     if not name or "\0" in name:
-        raise FormatError(f"{source.name}: {name!r} is no member's name")
+        raise FormatError(f"{source.name}: {name!r} is not a valid name of a member")
     return name
 
 
 def _wide(
     source: ByteSource, name: str, extra: bytes, size: int, packed: int, header: int
 ) -> tuple[int, int, int]:
-    """Replace what has no room in 32 bits by the zip64 field (APPNOTE 4.5.3)."""
+    """Replace values that do not fit into 32 bits by the zip64 field (APPNOTE 4.5.3)."""
     narrow = [size, packed, header]
     position = 0
     while position + 4 <= len(extra):
@@ -230,61 +231,61 @@ def _wide(
         position += 4
         if kind == _ZIP64 and position + length <= len(extra) and length % 8 == 0:
             wide = iter(struct.unpack_from(f"<{length // 8}Q", extra, position))
-            full = [next(wide, None) if each == _WIDE else each for each in narrow]
+            full = [next(wide, None) if value == _WIDE else value for value in narrow]
             if None not in full:
                 return full[0], full[1], full[2]  # type: ignore[return-value]
         position += length
-    raise FormatError(f"{source.name}: {name}: lacks its 64-bit sizes", hint=_CUT)
+    raise FormatError(f"{source.name}: {name}: its 64-bit sizes are missing", hint=_DAMAGED)
 
 
 def _not_plain(source: ByteSource, name: str, flags: int, size: int, packed: int) -> FormatError:
     if flags & 1:
         return FormatError(f"{source.name}: {name}: encrypted")
     if flags & ~_FLAGS:
-        return FormatError(f"{source.name}: {name}: has flags {flags:#06x}, torch writes none such")
-    return FormatError(f"{source.name}: {name}: stored, and yet {size:,} bytes in {packed:,}")
+        return FormatError(f"{source.name}: {name}: flags {flags:#06x}, which torch never writes")
+    return FormatError(f"{source.name}: {name}: stored, but {size:,} bytes take {packed:,}")
 
 
-def _located(source: _Near, listed: _Listed, follower: int) -> Member:
-    """The member with the offset of its data, once its local header has agreed.
+def _located(source: _BatchReader, listed: _Listed, follower: int) -> Member:
+    """The member with the offset of its data; its local header must agree with the directory.
 
     Args:
         source: The archive.
-        listed: The member as the directory has it.
-        follower: Where the next member begins, or the directory; it ends there exactly.
+        listed: The member in the directory.
+        follower: Offset of the next member or of the directory, where this member must end.
     """
     name, encoded, header, begin, flags, method, *sums = listed
     if begin > follower:
-        raise FormatError(f"{source.name}: {name}: no room for its header", hint=_CUT)
+        raise FormatError(f"{source.name}: {name}: no room for its header", hint=_DAMAGED)
     data = source.read(header, begin - header)
-    mark, told_flags, told_method, *told_sums, named, extra = _LOCAL.unpack_from(data)
+    mark, local_flags, local_method, *local_sums, named, extra = _LOCAL.unpack_from(data)
     if mark != b"PK\x03\x04" or data[_LOCAL.size :] != encoded or named != len(encoded):
-        raise FormatError(f"{source.name}: {name}: another name stands before its data", hint=_CUT)
-    # With a descriptor after the data, or with 64-bit sizes, the local fields say nothing.
-    silent = told_flags & _DESCRIPTOR or _WIDE in told_sums[1:]
-    if told_method != method or told_flags != flags or not (silent or told_sums == sums):
-        raise FormatError(f"{source.name}: {name}: its two headers differ", hint=_CUT)
+        raise FormatError(f"{source.name}: {name}: its two headers differ in name", hint=_DAMAGED)
+    # With a descriptor after the data, or with 64-bit sizes, the local fields are unused.
+    silent = local_flags & _DESCRIPTOR or _WIDE in local_sums[1:]
+    if local_method != method or local_flags != flags or not (silent or local_sums == sums):
+        raise FormatError(f"{source.name}: {name}: its two headers differ", hint=_DAMAGED)
     crc32, packed, nbytes = sums
     end = begin + extra + packed
     if end > follower:
         raise FormatError(
-            f"{source.name}: {name}: ends at byte {end:,}, what follows begins at {follower:,}",
-            hint=_CUT,
+            f"{source.name}: {name}: ends at byte {end:,}, the next one begins at {follower:,}",
+            hint=_DAMAGED,
         )
     usual = _USUAL(b"PK\x07\x08", crc32, packed, nbytes) if nbytes < _WIDE > packed else b""
     if flags & _DESCRIPTOR and follower - end == len(usual) and source.read(end, 16) == usual:
         return Member(name, begin + extra, packed, nbytes, crc32, method)
     if not _is_descriptor(source, end, follower - end, listed):
         raise FormatError(
-            f"{source.name}: {name}: {follower - end:,} bytes after it that belong to nothing"
+            f"{source.name}: {name}: {follower - end:,} bytes after it belong to no member"
         )
     return Member(name, begin + extra, packed, nbytes, crc32, method)
 
 
-def _is_descriptor(source: _Near, at: int, length: int, listed: _Listed) -> bool:
-    """Whether what follows a member's data is its descriptor, or nothing where it has none.
+def _is_descriptor(source: _BatchReader, at: int, length: int, listed: _Listed) -> bool:
+    """Whether only its descriptor follows a member's data, or nothing if it has none.
 
-    APPNOTE 4.3.9: CRC-32 and both sizes, of 4 or 8 bytes each; a mark may stand before them.
+    APPNOTE 4.3.9: CRC-32 and both sizes, of 4 or 8 bytes each, optionally after a mark.
     """
     described = bool(listed.flags & _DESCRIPTOR)
     if not described or not length:

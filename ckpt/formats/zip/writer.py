@@ -1,10 +1,10 @@
-"""A new zip archive as torch writes it, laid out: members stored, their data aligned.
+"""The layout of a new zip archive as torch writes it: members stored, their data aligned.
 
 Sources: APPNOTE.TXT 6.3.10, sections 4.3 and 4.5; PyTorch's `caffe2/serialize/inline_container`
 (`getPadding`) and its miniz (`mz_zip_writer_add_mem_ex_v2`). The layout is theirs to the byte,
-since `torch.serialization.config.load.calculate_storage_offsets` computes where records are
-without looking: no sizes in the local header but a descriptor after the data, an extra field
-"FB" that aligns the data so that tensors can be mapped into memory, zip64 end records always.
+since `torch.serialization.config.load.calculate_storage_offsets` computes the places of records
+without reading them: a descriptor after the data instead of sizes in the local header, an extra
+field "FB" that aligns the data so that tensors can be mapped into memory, always zip64 end records.
 
 Law: the members of an archive that torch wrote, laid out with its alignment, are that archive.
 """
@@ -32,8 +32,8 @@ class NewMember:
     Attributes:
         name: With its folder, e.g. ``archive/data/0``.
         nbytes: Bytes of `data`.
-        crc32: Their CRC-32; None where the writer finds it out (`data` is `Summed` then).
-        data: Where they come from.
+        crc32: Their CRC-32; None if `data` is `Summed`, which computes it.
+        data: The bytes, or their place in the source.
     """
 
     name: str
@@ -46,8 +46,8 @@ def lay_out_archive(members: Iterable[NewMember], *, alignment: int = ALIGNMENT)
     """The pieces of the archive, in order.
 
     Args:
-        members: In the order in which they shall lie.
-        alignment: What the offset of every member's data is a multiple of, in bytes.
+        members: In file order.
+        alignment: Bytes; the offset of every member's data is a multiple of it.
     """
     position = 0
     directory: list[tuple[NewMember, int]] = []
@@ -66,7 +66,7 @@ def lay_out_archive(members: Iterable[NewMember], *, alignment: int = ALIGNMENT)
 
 def _member(member: NewMember, header: int, alignment: int) -> Iterator[Piece]:
     name, wide = member.name.encode("utf-8"), _wide(member, header)
-    # The padding comes with a head of its own, of 4 bytes.
+    # The padding has a head of its own, of 4 bytes.
     used = header + _LOCAL.size + len(name) + len(wide) + 4
     padding = -used % alignment
     extra = wide + struct.pack("<2sH", b"FB", padding) + b"Z" * padding
@@ -89,7 +89,7 @@ def _line(member: NewMember, header: int) -> bytes:
 
 
 def _wide(member: NewMember, header: int) -> bytes:
-    """The zip64 extra field, with what has no room in 32 bits (APPNOTE 4.5.3)."""
+    """The zip64 extra field, with the values that do not fit into 32 bits (APPNOTE 4.5.3)."""
     values = [v for v in (member.nbytes, member.nbytes, header) if v >= _WIDE]
     return struct.pack(f"<HH{len(values)}Q", _ZIP64, 8 * len(values), *values) if values else b""
 
@@ -110,10 +110,11 @@ def _end(begin: int, size: int, count: int) -> bytes:
 
 
 def _crc32(member: NewMember) -> int:
-    if member.crc32 is not None:
-        return member.crc32
-    assert isinstance(member.data, Summed)
-    return member.data.crc32
+    if isinstance(member.data, Summed):
+        return member.data.crc32
+    if member.crc32 is None:
+        raise ValueError(f"{member.name}: nobody computes its CRC-32")
+    return member.crc32
 
 
 def _length(piece: Piece) -> int:

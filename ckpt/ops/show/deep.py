@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from ckpt.compare.numbers import has_special_values
 from ckpt.compare.special_values import SpecialValues
-from ckpt.formats.checked import expect_sum
-from ckpt.formats.checkpoint import Checkpoint, Sum
+from ckpt.formats.checked import expect_checksum
+from ckpt.formats.checkpoint import Checkpoint, Checksum
 from ckpt.formats.stream import tensor_bytes
-from ckpt.io.files import CHUNK
+from ckpt.io.sources import CHUNK
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.registry.registry import Registry
 
@@ -69,7 +69,7 @@ def examine(opened: OpenedState, registry: Registry) -> Deep:
 
 def _examine_file(checkpoint: Checkpoint, pool: ThreadPoolExecutor) -> Deep:
     """Tensors first: most fill a range with a checksum, so that one read serves both."""
-    waiting = {stated.span: stated for stated in checkpoint.sums if stated.crc32 is not None}
+    waiting = {stated.span: stated for stated in checkpoint.checksums if stated.crc32 is not None}
     known: dict[object, Examined] = {}
     tensors = {}
     for entry in checkpoint.entries:
@@ -86,8 +86,8 @@ def _examine_file(checkpoint: Checkpoint, pool: ThreadPoolExecutor) -> Deep:
         span = stated.span
         _read_chunks(pool, checkpoint.source.stream(span.offset, span.nbytes), reading, span.nbytes)
         _expect(checkpoint, stated, reading)
-    absent = sum(stated.crc32 is None for stated in checkpoint.sums)
-    return Deep(tensors, len(checkpoint.sums) - absent, absent)
+    absent = sum(stated.crc32 is None for stated in checkpoint.checksums)
+    return Deep(tensors, len(checkpoint.checksums) - absent, absent)
 
 
 def _examine_version(opened: OpenedVersion, registry: Registry, pool: ThreadPoolExecutor) -> Deep:
@@ -173,6 +173,6 @@ def _read_chunks(
         future.result()
 
 
-def _expect(checkpoint: Checkpoint, stated: Sum | None, reading: _Reading) -> None:
+def _expect(checkpoint: Checkpoint, stated: Checksum | None, reading: _Reading) -> None:
     if stated is not None:
-        expect_sum(checkpoint.source.name, stated, reading.crc32, checkpoint.entries)
+        expect_checksum(checkpoint.source.name, stated, reading.crc32, checkpoint.entries)

@@ -16,7 +16,7 @@ from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.paths import open_path
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
-from ckpt.io.files import ByteSource
+from ckpt.io.sources import ByteSource
 from ckpt.ops.register import gaps
 from ckpt.ops.verify import Damage, Verified, verify
 from ckpt.refs import parse_file_ref

@@ -17,7 +17,6 @@ from pathlib import Path
 from ckpt.errors import DiskError, IntegrityError
 from ckpt.io import digest
 from ckpt.io.files import (
-    CHUNK,
     disk_errors,
     early_sync,
     is_temporary,
@@ -27,7 +26,8 @@ from ckpt.io.files import (
     sync_folder,
     temporary_file,
 )
-from ckpt.io.lock import exclusive, shared
+from ckpt.io.lock import exclusive_lock, shared_lock
+from ckpt.io.sources import CHUNK
 from ckpt.registry.manifest import Manifest
 
 REPAIR = "ckpt verify --repair FROM  restores it from a file or another registry"
@@ -74,11 +74,11 @@ class ObjectStore:
 
         Objects that were put, or were found in the store, are not collected meanwhile.
         """
-        return shared(self.lock)
+        return shared_lock(self.lock)
 
     def collecting(self) -> AbstractContextManager[None]:
         """Hold this to remove objects: no version is written meanwhile."""
-        return exclusive(self.lock)
+        return exclusive_lock(self.lock)
 
     def put(self, chunks: Iterable[bytes]) -> Put:
         """Store the joined `chunks` under their digest, in one pass over the bytes."""

@@ -6,16 +6,15 @@ The file is never written for this. The skeleton is read once; tensors are read 
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
-from typing import BinaryIO
 
-from ckpt.io.files import Part, Seen
+from ckpt.io.sources import ByteSource, Part
 from ckpt.registry.manifest import Hole, Manifest
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.tensors import Span
 
 
-class VersionSource:
-    """The bytes of one version's file; a `ckpt.io.files.ByteSource`.
+class VersionSource(ByteSource):
+    """The bytes of one version's file; never mapped, since stored bytes are verified when read.
 
     Args:
         name: The version's name in messages, e.g. ``mnist-cnn:v1``.
@@ -36,10 +35,6 @@ class VersionSource:
         for hole in holes:
             self._filled.append(self._filled[-1] + hole.nbytes)
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """A range of the file, verified."""
-        return b"".join(self.stream(offset, nbytes))
-
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
         """A range of the file in chunks, verified.
 
@@ -54,17 +49,6 @@ class VersionSource:
             else:
                 # A part cannot be verified without the whole.
                 yield b"".join(self.stream_object(hole.digest, hole.nbytes))[part.offset : part.end]
-
-    def copy(self, offset: int, nbytes: int, out: BinaryIO, seen: Seen | None = None) -> None:
-        """Write a range of the file to `out`, and show it to `seen`."""
-        for chunk in self.stream(offset, nbytes):
-            if seen is not None:
-                seen(chunk)
-            out.write(chunk)
-
-    def mapped(self, offset: int, nbytes: int) -> memoryview | None:
-        """None: objects are verified while they are read."""
-        return None
 
     def pieces(self, span: Span) -> Iterator[tuple[Span, Hole | None]]:
         """Cut a span of the file at the holes.

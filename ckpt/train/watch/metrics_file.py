@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ckpt.errors import DiskError, UsageError
+from ckpt.io.files import already_exists
 from ckpt.io.strict_json import plain
 from ckpt.train.watch.events import Epoch, Event, Started, StepDone, Trained
 
@@ -84,10 +85,8 @@ class MetricsFile:
             self._put("\n")
 
     def _taken(self) -> UsageError:
-        return UsageError(
-            f"{self._path}: already exists",
-            hint="name another file with --metrics, or replace it with --force",
-        )
+        hint = "name another file with --metrics, or replace this one with --force"
+        return already_exists(self._path, hint=hint)
 
 
 def _figures(trained: Trained) -> dict[str, object]:

@@ -193,7 +193,7 @@ def test_collisions_are_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_key_that_would_leave_a_list_is_refused(tmp_path: Path) -> None:
     folder = save({"parts": [torch.ones(2), torch.zeros(2)]}, tmp_path / "a")
-    with pytest.raises(FormatError, match="another place in the nested state_dict"):
+    with pytest.raises(FormatError, match="elsewhere in the nested state_dict"):
         renamed(folder, {"parts.0": "parts.7"}, tmp_path / "b")
     assert list(read(renamed(folder, {"parts.0": "bits.0"}, tmp_path / "c"))) == [
         "bits.0",

@@ -19,11 +19,11 @@ from torch._weights_only_unpickler import _get_allowed_globals
 import ckpt
 from ckpt.errors import FormatError, RefusedGlobalError
 from ckpt.formats.pickle import reader as pickle_reader
-from ckpt.formats.pickle.common import run_common
+from ckpt.formats.pickle.fast import run_fast
 from ckpt.formats.pickle.globals import ALLOWED, TRAINERS
 from ckpt.formats.pickle.machine import MARK, Machine, Memo
-from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence, Text
-from ckpt.formats.pickle.reader import Read, read_first_pickle, read_pickle
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent, Text
+from ckpt.formats.pickle.reader import ParsedPickle, read_first_pickle, read_pickle
 from tests.formats import hostile
 from tests.formats.support import contents, expected, opened, saved, torch_file
 
@@ -49,7 +49,7 @@ _WATCHED = """
 import sys
 from pathlib import Path
 from ckpt.errors import CkptError
-from ckpt.io.files import FileSource
+from ckpt.io.sources import FileSource
 from ckpt.formats import open_checkpoint
 
 events = []
@@ -122,7 +122,7 @@ _BOUNDED = """
 import resource, sys, time
 from pathlib import Path
 from ckpt.errors import CkptError
-from ckpt.io.files import FileSource
+from ckpt.io.sources import FileSource
 from ckpt.formats import open_checkpoint
 
 resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
@@ -166,7 +166,7 @@ def test_allow_list_is_torchs_own_and_no_longer() -> None:
 def test_text_knows_where_it_was_pushed() -> None:
     body = hostile.DICT + hostile.text("a") + hostile.put(0) + hostile.get(0) + hostile.SETITEM
     read = read_pickle(hostile.PROTO2 + body + hostile.STOP, name="p", opcode_limit=100)
-    assert isinstance(read.root, Mapping)
+    assert isinstance(read.root, DictNode)
     ((key, value),) = read.root.items
     assert (key, key.start, key.end, key.origin) == ("a", 3, 9, 3)
     assert (value, value.start, value.end, value.origin) == ("a", 14, 19, 3)
@@ -212,11 +212,11 @@ def test_plain_values_are_read_as_they_were_pickled(value: object, protocol: int
 def value_of(node: object) -> object:
     """The value that a node describes."""
     match node:
-        case Mapping(items=items):
+        case DictNode(items=items):
             return {value_of(key): value_of(value) for key, value in items}
-        case Sequence(kind="tuple", items=items):
+        case ListNode(kind="tuple", items=items):
             return tuple(map(value_of, items))
-        case Sequence(kind="list", items=items):
+        case ListNode(kind="list", items=items):
             return list(map(value_of, items))
         case Call(function="_codecs.encode", arguments=[str() as text, "latin1"]):
             return text.encode("latin-1")  # bytes in protocol 2
@@ -267,7 +267,7 @@ def test_the_common_opcodes_do_what_the_table_does(
         pickle = pickle[:at] + added + pickle[at + dropped :]
     quick = outcome(pickle, opcode_limit)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pickle_reader, "run_common", lambda machine, opcode_limit: None)
+        patch.setattr(pickle_reader, "run_fast", lambda machine, opcode_limit: None)
         assert outcome(pickle, opcode_limit) == quick
 
 
@@ -280,22 +280,22 @@ def outcome(pickle: bytes, opcode_limit: int) -> object:
     return shape_of(read), looked_up, read.frames, read.opcodes, read.nbytes
 
 
-def shape_of(read: Read) -> list[object]:
+def shape_of(read: ParsedPickle) -> list[object]:
     """All that a pickle describes, as values; a node that stands there again by its number."""
     numbers: dict[int, int] = {}
     shape: list[object] = []
     waiting = [read.root]
     while waiting:
         node = waiting.pop()
-        if id(node) in numbers and isinstance(node, Mapping | Sequence | Call | Persistent):
+        if id(node) in numbers and isinstance(node, DictNode | ListNode | Call | Persistent):
             shape.append(numbers[id(node)])
             continue
         numbers[id(node)] = len(numbers)
         match node:
-            case Mapping(items=items, state=state, ordered=ordered):
+            case DictNode(items=items, state=state, ordered=ordered):
                 shape.append(("mapping", len(items), ordered))
                 waiting += [state, *(each for pair in items for each in pair)]
-            case Sequence(kind=kind, items=items):
+            case ListNode(kind=kind, items=items):
                 shape.append((kind, len(items)))
                 waiting += items
             case Call(function=function, arguments=arguments, state=state):
@@ -323,11 +323,11 @@ def test_common_opcodes_leave_few_of_a_state_dict_to_the_table() -> None:
     asked: list[int] = []
 
     def noted(machine: Machine, opcode_limit: int) -> None:
-        run_common(machine, opcode_limit)
+        run_fast(machine, opcode_limit)
         asked.append(machine.position)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pickle_reader, "run_common", noted)
+        patch.setattr(pickle_reader, "run_fast", noted)
         read = read_pickle(data, name="p", opcode_limit=100_000)
     assert len(asked) < read.opcodes / 50
 

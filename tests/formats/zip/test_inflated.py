@@ -12,7 +12,7 @@ import torch
 
 from ckpt.errors import FormatError
 from ckpt.formats import open_checkpoint
-from ckpt.io.files import CHUNK
+from ckpt.io.sources import CHUNK
 from tests.formats.support import Memory, contents, expected, loaded, opened, renamed, saved
 
 STATE = {
@@ -141,7 +141,7 @@ def bomb(nbytes: int, count: int = 1) -> bytes:
 )
 def test_fault_10_bomb_is_refused_before_it_is_inflated(data: bytes) -> None:
     source = Memory(data)
-    with pytest.raises(FormatError, match=r"bytes that would become \d+") as refused:
+    with pytest.raises(FormatError, match=r"bytes that would expand to \d+") as refused:
         open_checkpoint(source)
     assert "zip -0" in (refused.value.hint or "")
     with zipfile.ZipFile(BytesIO(data)) as archive:
@@ -152,7 +152,7 @@ def test_fault_10_bomb_is_refused_before_it_is_inflated(data: bytes) -> None:
 
 
 def test_fault_10_declared_size_beyond_the_file_is_refused() -> None:
-    with pytest.raises(FormatError, match="bytes that would become"):
+    with pytest.raises(FormatError, match="bytes that would expand to"):
         opened(patched(DEFLATED, RECORD, size=2**31))
 
 

@@ -72,27 +72,27 @@ def many(count: int) -> bytes:
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "local name differs": (lambda: patched(30, "s", b"X"), "another name stands before its data"),
-    "local name is longer": (lambda: patched(26, "H", 13), "another name stands before its data"),
-    "central name differs": (lambda: patched(CENTRAL + 46, "s", b"X"), "another name"),
+    "local name differs": (lambda: patched(30, "s", b"X"), "its two headers differ in name"),
+    "local name is longer": (lambda: patched(26, "H", 13), "its two headers differ in name"),
+    "central name differs": (lambda: patched(CENTRAL + 46, "s", b"X"), "differ in name"),
     "local magic": (lambda: patched(2, "B", 0), "neither a torch file"),
     "central magic": (lambda: patched(CENTRAL, "B", 0), "its directory is damaged"),
     "duplicate": (doubled, "two members have the same name"),
     "encrypted": (lambda: patched(CENTRAL + 8, "H", 0x0809), "data.pkl: encrypted"),
     "encrypted in the local header": (lambda: patched(6, "H", 0x0809), "two headers differ"),
-    "strong encryption": (lambda: patched(CENTRAL + 8, "H", 0x0848), "has flags 0x0848"),
-    "masked header": (lambda: patched(CENTRAL + 8, "H", 0x2808), "has flags 0x2808"),
-    "patched data": (lambda: patched(CENTRAL + 8, "H", 0x0828), "has flags 0x0828"),
+    "strong encryption": (lambda: patched(CENTRAL + 8, "H", 0x0848), "flags 0x0848"),
+    "masked header": (lambda: patched(CENTRAL + 8, "H", 0x2808), "flags 0x2808"),
+    "patched data": (lambda: patched(CENTRAL + 8, "H", 0x0828), "flags 0x0828"),
     "bzip2": (lambda: rewritten(compression=zipfile.ZIP_BZIP2), "compressed by method 12"),
     "local method differs": (lambda: patched(8, "H", 8), "two headers differ"),
     "prefix": (lambda: b"PK\x03\x04" + bytes(60) + GOOD, "zip archive"),
     "trailing byte": (lambda: GOOD + b"\0", "does not end like a zip archive"),
-    "trailing archive": (lambda: GOOD + GOOD, "its zip64 end record is not where it should be"),
+    "trailing archive": (lambda: GOOD + GOOD, "its zip64 end record is not at the stated offset"),
     "comment": (lambda: patched(END + 20, "H", 1) + b"x", "does not end like a zip archive"),
-    "bytes before the directory": (lambda: inserted(CENTRAL, bytes(8)), "belong to nothing"),
+    "bytes before the directory": (lambda: inserted(CENTRAL, bytes(8)), "belong to no member"),
     "other descriptor": (
         lambda: patched(GOOD.index(b"PK\x07\x08") + 8, "I", 7),
-        "bytes after it that belong to nothing",
+        "bytes after it belong to no member",
     ),
     "first member not at the start": (
         lambda: patched(CENTRAL + 42, "I", 2), "2 bytes before its first member"
@@ -104,16 +104,16 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: patched(SECOND + 42, "I", 10), "data.pkl: no room for its header"
     ),
     "member past the directory": (
-        lambda: patched(SECOND + 42, "I", END), "lies past the members"
+        lambda: patched(SECOND + 42, "I", END), "begins after the last member"
     ),
     "size past the end": (
         lambda: both_sizes(2**31), "ends at byte"
     ),
     "stored and yet of two sizes": (
-        lambda: patched(CENTRAL + 20, "I", 5), "stored, and yet"
+        lambda: patched(CENTRAL + 20, "I", 5), "stored, but"
     ),
     "64-bit sizes that are missing": (
-        lambda: both_sizes(2**32 - 1), "lacks its 64-bit sizes"
+        lambda: both_sizes(2**32 - 1), "its 64-bit sizes are missing"
     ),
     "directory elsewhere": (
         lambda: patched(END64 + 48, "Q", CENTRAL - 1), "its directory ends at byte"
@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: patched(END64 + 40, "Q", 2**63), "its directory ends at byte"
     ),
     "zip64 record elsewhere": (
-        lambda: patched(END - 12, "Q", 0), "its zip64 end record is not where it should be"
+        lambda: patched(END - 12, "Q", 0), "its zip64 end record is not at the stated offset"
     ),
     "zip64 record damaged": (
         lambda: patched(END64, "B", 0), "its zip64 end record is damaged"
@@ -130,10 +130,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "more members than lines": (
         lambda: counts(100), "members in a directory"
     ),
-    "fewer members than lines": (lambda: counts(1), "lists more than it counts"),
-    "several disks": (lambda: patched(END64 + 16, "I", 1), "in several parts"),
-    "name that is no utf-8": (lambda: patched(CENTRAL + 46, "s", b"\xff"), "is no UTF-8"),
-    "name with a nul": (lambda: patched(CENTRAL + 47, "s", b"\0"), "is no member's name"),
+    "fewer members than lines": (lambda: counts(1), "bytes after its last member"),
+    "several disks": (lambda: patched(END64 + 16, "I", 1), "of several parts"),
+    "name that is no utf-8": (lambda: patched(CENTRAL + 46, "s", b"\xff"), "is not UTF-8"),
+    "name with a nul": (lambda: patched(CENTRAL + 47, "s", b"\0"), "not a valid name of a member"),
     "end record alone": (lambda: GOOD[-22:], "zip archive without the data.pkl"),
 }  # fmt: skip
 

@@ -205,7 +205,7 @@ def test_fault_08_damaged_object_beside_the_state_dict_is_found(file: Path) -> N
 
 def test_fault_14_view_that_would_grow_beyond_proportion_is_refused(file: Path) -> None:
     torch.save({"e": torch.zeros(1).expand(1 << 20, 1 << 20)}, file)
-    with pytest.raises(FormatError, match="e: a view that would materialise 4 TiB"):
+    with pytest.raises(FormatError, match="e: a view that would expand to 4 TiB"):
         deep(file)
 
 

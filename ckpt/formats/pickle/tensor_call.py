@@ -1,23 +1,24 @@
-"""A whole tensor of protocol 2 at once, where it is written just as `torch.save` writes it.
+"""Reads a whole tensor of protocol 2 at once, if it has exactly the form that `torch.save` writes.
 
-Some thirty opcodes stand for every tensor, alike but for a few numbers. A regular expression finds
-them all, and what they describe is worked out only when somebody looks inside: the table of a
-file's tensors needs the numbers alone. Law: the opcodes one by one would have given the same
-nodes; what is not exactly of this form is left to them.
+Some thirty opcodes describe every tensor, and differ only in a few numbers. A regular expression
+matches them all; their nodes are made only when they are needed, since the table of a file's
+tensors needs the numbers alone. Law: the opcodes one by one would give the same nodes; any other
+form is left to them.
 
 Source: `torch._utils._rebuild_tensor_v2` and `torch.serialization._save` of torch 2.13, as
 Python's pickler writes them: every node is remembered, in the order of its slots.
 """
 
 import re
+from typing import NamedTuple
 
 from ckpt.formats.pickle.globals import TENSOR_V2
-from ckpt.formats.pickle.nodes import Call, Global, Mapping, Persistent, Sequence, Text
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent, Text
 
 _NUMBER = rb"(?:K.|M..|J.{4})"
 _TUPLE = rb"(" + _NUMBER + rb"{1,3}[\x85\x86\x87]|\(" + _NUMBER + rb"{4,8}t)r(.{4})"
 _WORDS = rb"(?s)h.\(\(h(.)h(.)X(.{4})(\d{1,10})r(.{4})h(.)(" + _NUMBER + rb")tr(.{4})"
-_ROW = re.compile(
+_TENSOR = re.compile(
     _WORDS + rb"Q(" + _NUMBER + rb")" + _TUPLE + _TUPLE + rb"\x89h(.)\)Rr(.{4})tr(.{4})Rr(.{4})"
 )
 # The groups of the pattern.
@@ -27,33 +28,45 @@ _WORD, _KIND, _LENGTH, _KEY, _PLACE, _NUMEL, _FIRST, _SHAPE, _STRIDE, _HOOKS = (
 _SLOTS = (5, 8, 11, 13, 15, 16, 17)
 REMEMBERED = len(_SLOTS)
 _OPCODES = 22  # and those of the two tuples
-# Seven slots that follow each other, of 32 bits each, as one number: begin × _EACH + _NEXT.
+# Seven consecutive slots, of 32 bits each, as one number: begin × _EACH + _NEXT.
 _EACH = sum(1 << 32 * number for number in range(REMEMBERED))
 _NEXT = sum(number << 32 * number for number in range(REMEMBERED))
 
-# The numbers of a tuple and its opcodes, by the bytes of these; most tensors share a few.
+# The numbers of a tuple and its count of opcodes, by their bytes; most tensors share a few.
 Tuples = dict[bytes, tuple[tuple[int, ...], int]]
 _KNOWN = 10_000
 
 
-class Row(Call):
-    """The call that rebuilds a tensor; its arguments are described when they are asked for.
+class _Nodes(NamedTuple):
+    """The nodes of a tensor in the order of their slots, and its reference to a storage."""
+
+    name: Text
+    identity: ListNode
+    shape: ListNode
+    stride: ListNode
+    hooks: DictNode
+    arguments: ListNode
+    persistent: Persistent
+
+
+class TensorCall(Call):
+    """The call that rebuilds a tensor; its arguments are described on demand.
 
     Attributes:
         begin: The first of its slots in the memo.
         end: Offset of the opcode after it.
-        opcodes: How many it stands for.
+        opcodes: The number of its opcodes.
         kind: The storage's global.
-        key: Its name in the file.
-        numel: Its elements.
-        first: Where the tensor begins in it, in elements.
+        key: The storage's name in the file.
+        numel: Elements of the storage.
+        first: Index of the tensor's first element in the storage.
         shape: Of the tensor.
-        stride: Likewise, in elements.
+        stride: Of the tensor, in elements.
     """
 
     __slots__ = (
         *("begin", "end", "opcodes", "kind", "key", "numel", "first", "shape", "stride"),
-        *("_found", "_nodes", "_places", "_words"),
+        *("_described", "_found", "_places", "_words"),
     )
 
     begin: int
@@ -68,25 +81,19 @@ class Row(Call):
     _found: "re.Match[bytes]"
     _words: Text
     _places: Text
-    _nodes: list[object] | None
+    _described: _Nodes | None
 
     def __init__(self) -> None:
-        self.function, self.state, self._nodes = TENSOR_V2, None, None
+        self.function, self.state, self._described = TENSOR_V2, None, None
 
     @property
     def arguments(self) -> list[object]:  # type: ignore[override]
         """Those of the call."""
-        node = self.remembered(5)
-        assert isinstance(node, Sequence)
-        return node.items
+        return self._nodes.arguments.items
 
     def remembered(self, number: int) -> object:
-        """What the memo has in one of its slots, counted from `begin`."""
-        if number == REMEMBERED - 1:
-            return self
-        if self._nodes is None:
-            self._nodes = self._described()
-        return self._nodes[number]
+        """The node in one of its slots of the memo, counted from `begin`."""
+        return self if number == REMEMBERED - 1 else self._nodes[number]
 
     @property
     def recalled(self) -> int:
@@ -95,42 +102,46 @@ class Row(Call):
 
     def texts(self) -> list[Text]:
         """The texts that it looks up in the memo."""
-        identity = self.persistent.id
-        assert isinstance(identity, Sequence)
-        return [each for each in (identity.items[0], identity.items[3]) if isinstance(each, Text)]
+        items = self._nodes.identity.items
+        return [text for text in (items[0], items[3]) if isinstance(text, Text)]
 
     @property
     def persistent(self) -> Persistent:
         """Its reference to a storage."""
-        node = self.arguments[0]
-        assert isinstance(node, Persistent)
-        return node
+        return self._nodes.persistent
 
-    def _described(self) -> list[object]:
+    @property
+    def _nodes(self) -> _Nodes:
+        if self._described is None:
+            self._described = self._describe()
+        return self._described
+
+    def _describe(self) -> _Nodes:
         found = self._found
         at = found.start(_LENGTH) - 1
         name = Text.at(self.key, at, found.end(_KEY), at)
-        identity = Sequence(
+        identity = ListNode(
             "tuple",
             [_recalled(self._words, found, _WORD), self.kind, name,
              _recalled(self._places, found, _PLACE), self.numel],
         )  # fmt: skip
-        shape, stride = Sequence("tuple", [*self.shape]), Sequence("tuple", [*self.stride])
-        hooks = Mapping([], ordered=True)
-        arguments = [Persistent(identity), self.first, shape, stride, False, hooks]
-        return [name, identity, shape, stride, hooks, Sequence("tuple", [*arguments])]
+        shape, stride = ListNode("tuple", [*self.shape]), ListNode("tuple", [*self.stride])
+        hooks = DictNode([], ordered=True)
+        persistent = Persistent(identity)
+        arguments = ListNode("tuple", [persistent, self.first, shape, stride, False, hooks])
+        return _Nodes(name, identity, shape, stride, hooks, arguments, persistent)
 
 
-def row_at(data: bytes, position: int, memo: list[object], tuples: Tuples) -> Row | None:
-    """The tensor whose opcodes stand at `position`, if they are of the usual form.
+def tensor_at(data: bytes, position: int, memo: list[object], tuples: Tuples) -> TensorCall | None:
+    """The tensor whose opcodes begin at `position`, if they have the usual form.
 
     Args:
         data: The pickle.
-        position: Where a look-up of the rebuilding function stands.
-        memo: What is remembered, by slot.
+        position: Of a look-up of the rebuilding function.
+        memo: The remembered values, by slot.
         tuples: Numbers that were read before, by their bytes.
     """
-    found = _ROW.match(data, position)
+    found = _TENSOR.match(data, position)
     if found is None:
         return None
     begin = len(memo)
@@ -146,16 +157,16 @@ def row_at(data: bytes, position: int, memo: list[object], tuples: Tuples) -> Ro
     known = type(words) is Text and type(places) is Text and type(storage) is Global
     if not known or type(maker) is not Global or maker.name != "collections.OrderedDict":
         return None
-    sizes, steps = _numbers(shape, tuples), _numbers(stride, tuples)
-    numel, first = _number(found[_NUMEL]), _number(found[_FIRST])
+    sizes, steps = _sizes(shape, tuples), _sizes(stride, tuples)
+    numel, first = _integer(found[_NUMEL]), _integer(found[_FIRST])
     if not sizes[0] or not steps[0] or numel < 0 or first < 0:
         return None
-    row = Row()
-    row.begin, row.end, row.opcodes = begin, found.end(), _OPCODES + sizes[1] + steps[1]
-    row.key, row.numel, row.first = key.decode("ascii"), numel, first
-    row.kind, row.shape, row.stride = storage, sizes[0], steps[0]  # type: ignore[assignment]
-    row._found, row._words, row._places = found, words, places  # type: ignore[assignment]
-    return row
+    tensor = TensorCall()
+    tensor.begin, tensor.end, tensor.opcodes = begin, found.end(), _OPCODES + sizes[1] + steps[1]
+    tensor.key, tensor.numel, tensor.first = key.decode("ascii"), numel, first
+    tensor.kind, tensor.shape, tensor.stride = storage, sizes[0], steps[0]  # type: ignore[assignment]
+    tensor._found, tensor._words, tensor._places = found, words, places  # type: ignore[assignment]
+    return tensor
 
 
 def _recalled(text: Text, found: "re.Match[bytes]", group: int) -> Text:
@@ -163,12 +174,12 @@ def _recalled(text: Text, found: "re.Match[bytes]", group: int) -> Text:
     return Text.at(text, at, at + 2, text.origin)
 
 
-def _number(code: bytes) -> int:
+def _integer(code: bytes) -> int:
     return int.from_bytes(code[1:], "little", signed=code[0] == 0x4A)  # J alone is signed
 
 
-def _numbers(code: bytes, tuples: Tuples) -> tuple[tuple[int, ...], int]:
-    """The numbers of a tuple, and its opcodes with that of the memo; none if one is no size."""
+def _sizes(code: bytes, tuples: Tuples) -> tuple[tuple[int, ...], int]:
+    """The numbers of a tuple, and its count of opcodes; no numbers if one is not a size."""
     known = tuples.get(code)
     if known is not None:
         return known
@@ -176,7 +187,7 @@ def _numbers(code: bytes, tuples: Tuples) -> tuple[tuple[int, ...], int]:
     at, numbers = int(marked), list[int]()
     while at < len(code) - 1:
         size = {0x4B: 2, 0x4D: 3, 0x4A: 5}[code[at]]
-        numbers.append(_number(code[at : at + size]))
+        numbers.append(_integer(code[at : at + size]))
         at += size
     if min(numbers) < 0 or (not marked and code[-1] != 0x84 + len(numbers)):
         numbers = []
