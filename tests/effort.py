@@ -28,5 +28,5 @@ def by_effort(short: T, normal: T, every: T) -> T:
 
 
 def thinned(points: Sequence[T]) -> Sequence[T]:
-    """All points; in the short form each fourth."""
-    return points[::4] if SHORT else points
+    """All points; in the short form each sixth."""
+    return points[::6] if SHORT else points

@@ -16,7 +16,7 @@ from ckpt.errors import UsageError
 from ckpt.train.processes import ALONE, Processes, started_by_torchrun
 from ckpt.train.run import train
 from ckpt.train.state import read_state
-from tests.effort import PATIENCE, by_effort
+from tests.effort import PATIENCE
 from tests.train.starting import held, torchrun
 from tests.train.test_loop import TOLERANCE, worst
 from tests.train.test_state import DEFINITION
@@ -108,7 +108,8 @@ BOTH = [signal.SIGINT, signal.SIGKILL]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are looked up in /proc")
-@pytest.mark.parametrize("number", by_effort(BOTH[:1], BOTH, BOTH), ids=lambda each: each.name)
+@pytest.mark.long
+@pytest.mark.parametrize("number", BOTH, ids=lambda number: number.name)
 def test_fault_39_signal_to_all_processes_loses_nothing(
     tmp_path: Path, number: signal.Signals
 ) -> None:
