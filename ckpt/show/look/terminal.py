@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TextIO
 
 from ckpt.io.strict_json import plain
@@ -22,6 +23,9 @@ _ASCII = str.maketrans(
     }
 )
 NARROWEST = 16  # columns; a key folded into fewer is unreadable
+# From this many rows on, tabulate lays out only the widest cells: it takes 17 µs per row, which
+# would double the time of `ckpt show` for 100,000 keys.
+_MANY_ROWS = 1000
 _COLOURS = {"red": "31", "green": "32", "yellow": "33"}
 
 
@@ -126,5 +130,32 @@ def table(
         if widths[0] > spare >= NARROWEST:
             folds[0] = spare
 
-    text = tabulate(cells, headers, colalign=align, disable_numparse=True, maxcolwidths=folds)
+    def tabulated(cells: list[list[str]]) -> str:
+        return tabulate(cells, headers, colalign=align, disable_numparse=True, maxcolwidths=folds)
+
+    quick = len(cells) >= _MANY_ROWS and not any(folds) and _is_plain_ascii(cells)
+    text = _by_widest(cells, align, tabulated) if quick else tabulated(cells)
     return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _by_widest(
+    cells: list[list[str]], align: list[str], tabulated: Callable[[list[list[str]]], str]
+) -> str:
+    """The table that `tabulated` would make, which gets only the widest cell of each column.
+
+    Its rule, ``---  -----``, gives the widths of the columns.
+    """
+    cells = [[cell.strip() for cell in row] for row in cells]
+    widest = [max(column, key=len) for column in zip(*cells, strict=True)]
+    head, rule, *_ = tabulated([widest]).splitlines()
+    signs = ["" if side == "right" else "-" for side in align]
+    row_format = "  ".join(
+        f"%{sign}{len(dashes)}s" for sign, dashes in zip(signs, rule.split(), strict=True)
+    )
+    return "\n".join([head, rule, *((row_format % tuple(row)).rstrip() for row in cells)])
+
+
+def _is_plain_ascii(cells: list[list[str]]) -> bool:
+    """Whether every character takes one column, and none is a control code."""
+    text = "".join(chain.from_iterable(cells))
+    return text.isascii() and text.isprintable()

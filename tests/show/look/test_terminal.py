@@ -1,8 +1,11 @@
 import io
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ckpt.io.strict_json import plain
+from ckpt.show.look import terminal
 from ckpt.show.look.terminal import Terminal, table
 from ckpt.show.look.words import metric, printable, shape, size
 
@@ -60,3 +63,22 @@ def test_table_folds_its_first_column_on_a_narrow_terminal() -> None:
     narrow = table(rows, ["key", "n"], width=40)
     assert max(map(len, wide.splitlines())) == 65
     assert max(map(len, narrow.splitlines())) <= 40
+
+
+CELLS = st.one_of(
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8),
+    st.sampled_from(["1", "-1.50", "True", "nan", "", " a ", "%s", "-", "…", "漢"]),
+)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=5), st.sampled_from([None, 20, 60]))
+def test_table_of_many_rows_looks_as_tabulate_makes_it(
+    rows: list[tuple[str, str, str]], width: int | None
+) -> None:
+    def made() -> str:
+        return table(rows, ["key", "n", "long header"], right=["n"], width=width)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terminal, "_MANY_ROWS", 1)
+        quick = made()
+    assert quick == made()
