@@ -3,6 +3,7 @@
 Twenty-two cases by name, written in the rule language; those that need a file are here too.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,17 @@ def test_case_identity_but_transposed(tmp_path: Path) -> None:
     rules = read_rules([{"transpose": r"c_proj\.weight$"}], name="case")
     ckpt.rename(str(tmp_path / "a.safetensors"), rules, out=tmp_path / "b.safetensors")
     assert torch.equal(load_file(tmp_path / "b.safetensors")["c_proj.weight"], square.T)
+
+
+def test_every_case_of_the_list_has_a_test() -> None:
+    listed = json.loads((Path(__file__).parents[1] / "data" / "rule_cases.json").read_text())
+    named = {case.partition(",")[0] for case in CASES}
+    named |= {
+        name.removeprefix("test_case_") for name in globals() if name.startswith("test_case_")
+    }
+    missing = {
+        case["id"]
+        for case in listed["cases"]
+        if not any(name.startswith(case["id"]) for name in named)
+    }
+    assert not missing
