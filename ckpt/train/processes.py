@@ -4,10 +4,13 @@ Each has a share of every window, all have the same weights, and only rank 0 pri
 Apart from gradients they communicate over gloo, on any device.
 """
 
+import atexit
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -91,8 +94,33 @@ def joined(processes: Processes) -> Iterator[None]:
     if processes.count == 1 or distributed.is_initialized():
         yield
         return
+    atexit.register(_wait_for_gloo)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
     finally:
         distributed.destroy_process_group()
+
+
+def _wait_for_gloo() -> None:
+    """Wait until gloo's threads are idle, at exit.
+
+    A thread that drops its last tensor while Python shuts down aborts the process, although the
+    run has ended well: it needs the lock of an interpreter that is gone. DDP keeps these threads
+    alive past `destroy_process_group`. Where the system does not list threads, 0.1 s must do.
+    """
+    tasks = Path("/proc/self/task")
+    while True:
+        time.sleep(0.1)  # without the interpreter's lock, so that they can have it
+        states = [_state(task) for task in tasks.iterdir()] if tasks.exists() else []
+        if "running" not in states:
+            return
+
+
+def _state(task: Path) -> str:
+    """``running`` for a thread of gloo's that has work to do. Source: proc_pid_stat(5)."""
+    try:
+        name, _, rest = (task / "stat").read_text().partition(") ")
+    except FileNotFoundError:  # the thread has ended
+        return "ended"
+    return "running" if "gloo" in name and not rest.startswith("S") else "idle"

@@ -17,7 +17,7 @@ from ckpt.train.processes import ALONE, Processes, started_by_torchrun
 from ckpt.train.run import train
 from ckpt.train.state import read_state
 from tests.effort import PATIENCE
-from tests.train.starting import held, torchrun
+from tests.train.starting import held, python, torchrun
 from tests.train.test_loop import TOLERANCE, worst
 from tests.train.test_state import DEFINITION
 from tests.train.two_processes import CASES, samples
@@ -137,3 +137,19 @@ def test_fault_39_signal_to_all_processes_loses_nothing(
     assert resumed.returncode == 0, errors
     assert (tmp_path / "cut.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
     assert not state.exists()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="the scheduler is Linux's")
+def test_a_run_that_ended_well_is_not_aborted_by_gloo(tmp_path: Path) -> None:
+    """A thread of gloo's that is late drops a tensor when Python is gone."""
+    script = Path(__file__).with_name("slow_gloo.py")
+    busy = [python(tmp_path, "-c", "while True: pass") for _ in range((os.cpu_count() or 1) + 1)]
+    try:
+        for _ in range(3):  # without the wait two of three are aborted
+            _, errors = (ran := torchrun(tmp_path, str(script))).communicate(timeout=PATIENCE)
+            assert ran.returncode == 0, errors
+    finally:
+        for process in busy:
+            process.kill()
+            process.communicate()
