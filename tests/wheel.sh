@@ -10,7 +10,11 @@ python -m build --wheel --outdir "$folder" "$root" >"$folder/build.log" 2>&1 || 
 }
 python -m venv "$folder/venv"
 PATH="$folder/venv/bin:$PATH"
-pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" "$folder"/*.whl
+pip install --disable-pip-version-check -c "$root/constraints.txt" "$folder"/*.whl \
+    >"$folder/pip.log" 2>&1 || {
+    cat "$folder/pip.log"
+    exit 1
+}
 cd "$folder"
 ckpt --version
 ckpt train --register --dataset digits --epochs 1 --precision fp32 -q
