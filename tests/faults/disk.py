@@ -5,12 +5,14 @@ import fcntl
 import os
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
 _NO_FLUSH = 2  # EXT4_GOING_FLAGS_NOLOGFLUSH: what is not on the disk by now will never be
@@ -47,7 +49,7 @@ class Disk:
 
     def mount(self) -> None:
         """Mount it, which replays its journal."""
-        _system("mount", "-o", f"loop,{self.options}", str(self.image), str(self.root))
+        _mount("-o", f"loop,{self.options}", str(self.image), str(self.root))
 
 
 @contextlib.contextmanager
@@ -72,7 +74,7 @@ def mounted(root: Path, *words: str) -> Iterator[Path]:
     """Something mounted at `root`, which is made; `words` are those of `mount` before it."""
     root.mkdir(exist_ok=True)
     with _or_skip(f"mount {' '.join(words)}"):
-        _system("mount", *words, str(root))
+        _mount(*words, str(root))
     try:
         yield root
     finally:
@@ -115,6 +117,12 @@ def _or_skip(what: str) -> Iterator[None]:
         pytest.skip(f"{what}: {error.filename} is not installed")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"{what}: {error.stderr.strip()}")
+
+
+def _mount(*words: str) -> None:
+    """Mount one after the other: two that ask for a free loop device at once may get the same."""
+    with FileLock(Path(tempfile.gettempdir()) / "ckpt-tests.mount.lock"):
+        _system("mount", *words)
 
 
 def _system(*words: str) -> None:
