@@ -103,24 +103,22 @@ def joined(processes: Processes) -> Iterator[None]:
 
 
 def _wait_for_gloo() -> None:
-    """Wait until gloo's threads are idle, at exit.
+    """Wait until gloo's threads are idle, at exit, but not longer than half a minute.
 
     A thread that drops its last tensor while Python shuts down aborts the process, although the
     run has ended well: it needs the lock of an interpreter that is gone. DDP keeps these threads
     alive past `destroy_process_group`. Where the system does not list threads, 0.1 s must do.
     """
-    tasks = Path("/proc/self/task")
-    while True:
+    for _ in range(300):
         time.sleep(0.1)  # without the interpreter's lock, so that they can have it
-        states = [_state(task) for task in tasks.iterdir()] if tasks.exists() else []
-        if "running" not in states:
+        if not any(map(_is_busy, Path("/proc/self/task").glob("*/stat"))):
             return
 
 
-def _state(task: Path) -> str:
-    """``running`` for a thread of gloo's that has work to do. Source: proc_pid_stat(5)."""
+def _is_busy(stat: Path) -> bool:
+    """Whether a thread is one of gloo's and has work to do. Source: proc_pid_stat(5)."""
     try:
-        name, _, rest = (task / "stat").read_text().partition(") ")
-    except FileNotFoundError:  # the thread has ended
-        return "ended"
-    return "running" if "gloo" in name and not rest.startswith("S") else "idle"
+        name, _, state = stat.read_text().partition(") ")
+    except OSError:  # the thread has ended
+        return False
+    return "gloo" in name and state[0] in "RD"
