@@ -15,10 +15,10 @@ from ckpt.errors import TRUNCATED, FormatError
 from ckpt.formats.checkpoint import Checksum
 from ckpt.formats.pickle.describe import brief
 from ckpt.formats.pickle.machine import TruncatedError
-from ckpt.formats.pickle.nodes import DictNode, ListNode
+from ckpt.formats.pickle.nodes import DictNode
 from ckpt.formats.pickle.reader import ParsedPickle, read_first_pickle
-from ckpt.formats.pickle.tensors import Storage, storage_of
-from ckpt.formats.torch_state import TorchFile, read_state
+from ckpt.formats.pickle.tensors import Storage, Storages
+from ckpt.formats.torch_state import TorchFile, expect_consistent, read_state
 from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Span
 
@@ -77,14 +77,12 @@ def read(source: ByteSource, *, inside: str | None = None) -> TorchLegacyFile:
     value = pickles.next("its value", PICKLE_LIMIT)
     span, data = pickles.last, pickles.last_bytes
     keys = pickles.next("its list of storages", PICKLE_LIMIT)
-    named = _storages(source.name, value)
-    storages = _locate(source, _storage_keys(source.name, keys.root), named, pickles.end)
-
-    def find(storage: Storage) -> Span:
-        return storages[storage.key]
-
+    places: dict[str, Span] = {}
+    storages = Storages(lambda storage: places[storage.key])
+    expect_consistent(value, storages, name=source.name)
+    places |= _locate(source, _storage_keys(source.name, keys.root), storages.by_key, pickles.end)
     state = read_state(
-        value, find, name=source.name, where=f"{source.name}: its value", inside=inside
+        value, storages, name=source.name, where=f"{source.name}: its value", inside=inside
     )
     return TorchLegacyFile(state, source, span, data, value)
 
@@ -148,22 +146,8 @@ def _expect_known(name: str, pickles: _Pickles) -> None:
             raise FormatError(f"{name}: written by a big-endian machine, only little is read")
 
 
-def _storages(name: str, value: ParsedPickle) -> dict[str, Storage]:
-    """The storages that a pickle names, by key, each with one dtype and size."""
-    found: dict[str, Storage] = {}
-    for persistent in value.persistents:
-        try:
-            storage = storage_of(persistent)
-        except ValueError as error:
-            raise FormatError(f"{name}: {error}") from error
-        whole = storage._replace(view=None)
-        if found.setdefault(storage.key, whole) != whole:
-            raise FormatError(f"{name}: storage {storage.key} has two dtypes or sizes")
-    return found
-
-
 def _storage_keys(name: str, node: object) -> list[str]:
-    items = node.items if isinstance(node, ListNode) and node.kind == "list" else [None]
+    items = node if isinstance(node, list) else [None]
     texts = [str(item) for item in items if isinstance(item, str)]
     if len(texts) != len(items) or len(set(texts)) != len(texts):
         raise FormatError(f"{name}: malformed list of storages")

@@ -12,9 +12,9 @@ from ckpt.formats.checkpoint import expect_keys
 from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
 from ckpt.formats.pickle.find import ALL, Chosen, Contents, choose, dotted, find
-from ckpt.formats.pickle.nodes import DictNode, ListNode, Text
+from ckpt.formats.pickle.nodes import DictNode, Text
 from ckpt.formats.pickle.reader import ParsedPickle
-from ckpt.formats.pickle.tensors import FindStorage, entries_of, entry_of, metadata_of, texts_of
+from ckpt.formats.pickle.tensors import Storages, entries_of, entry_of, metadata_of, texts_of
 from ckpt.tensors import Span, TensorEntry, tensor_spans
 
 _STEPS = 3  # for each opcode; a node that is not shared takes two at most
@@ -34,7 +34,7 @@ class TorchState:
 
     entries: Sequence[TensorEntry]
     rest: Mapping[str, Any]
-    beside: Mapping[str, DictNode | ListNode]
+    beside: Mapping[str, DictNode | list[object]]
     _chosen: Chosen
     _others: Sequence[TensorEntry]
 
@@ -112,13 +112,13 @@ class TorchFile:
 
 
 def read_state(
-    read: ParsedPickle, find_storage: FindStorage, *, name: str, where: str, inside: str | None
+    read: ParsedPickle, storages: Storages, *, name: str, where: str, inside: str | None
 ) -> TorchState:
     """The state_dict that a ref names, and the rest.
 
     Args:
         read: The pickle.
-        find_storage: Gives the place of a storage's bytes.
+        storages: Those that the pickle names.
         name: Of the file, for messages.
         where: Of the pickle, for messages.
         inside: As after ``FILE::``.
@@ -128,13 +128,14 @@ def read_state(
     """
     contents = find(read.root, name=where, step_limit=_STEPS * read.opcodes + 1000)
     chosen = choose(contents, inside, name=name)
-    entries = entries_of(chosen.tensors, find_storage, name=name)
+    entries = entries_of(chosen.tensors, storages, name=name)
     inside_it = {id(tensor) for _, tensor in chosen.tensors}
     others = [
-        entry_of(dotted(at), tensor, find_storage, name=name)
+        entry_of(dotted(at), tensor, storages, name=name)
         for at, tensor in contents.tensors
         if id(tensor) not in inside_it
     ]
+    expect_consistent(read, storages, name=name)
     return TorchState(
         entries=entries,
         rest=_rest(read.root, chosen),
@@ -144,7 +145,22 @@ def read_state(
     )
 
 
-def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNode | ListNode]]:
+def expect_consistent(read: ParsedPickle, storages: Storages, *, name: str) -> None:
+    """Make sure that all storages agree, since one that no tensor needs may decide for another.
+
+    Raises:
+        FormatError: A storage differs from another one with its key, or is not a storage.
+    """
+    try:
+        for persistent in read.persistents:
+            storages.read(persistent)
+    except ValueError as error:
+        raise FormatError(
+            f"{name}: {error}", hint="torch.save does not write such a file; do not trust it"
+        ) from error
+
+
+def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNode | list[object]]]:
     """The path and the node of everything else that may name the tensors of the state_dict."""
     for path, mapping, _ in contents.state_dicts:
         if mapping is not chosen.mapping:
@@ -154,19 +170,19 @@ def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNo
         if isinstance(fields["state"], DictNode):
             yield dotted((*at, "state")), fields["state"]
         groups = fields["param_groups"]
-        for number, group in enumerate(groups.items if isinstance(groups, ListNode) else ()):
+        for number, group in enumerate(groups if isinstance(groups, list) else ()):
             for key, value in group.items if isinstance(group, DictNode) else ():
-                if key in ("param_names", "params") and isinstance(value, ListNode):
+                if key in ("param_names", "params") and isinstance(value, list):
                     yield dotted((*at, "param_groups", number, key)), value
 
 
-def _texts(beside: DictNode | ListNode) -> list[Text]:
-    texts = texts_of(beside) if isinstance(beside, DictNode) else beside.items
+def _texts(beside: DictNode | list[object]) -> list[Text]:
+    texts = texts_of(beside) if isinstance(beside, DictNode) else beside
     return [text for text in texts if isinstance(text, Text)]
 
 
 def _followed(
-    beside: DictNode | ListNode, new_keys: Mapping[str, str], name: str
+    beside: DictNode | list[object], new_keys: Mapping[str, str], name: str
 ) -> list[tuple[Text, str]]:
     """The texts of `beside` that change, each with its new text."""
     own = _texts(beside)

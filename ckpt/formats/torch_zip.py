@@ -12,7 +12,7 @@ from typing import Any
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import Checksum, expect_keys
 from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
-from ckpt.formats.pickle.tensors import Storage
+from ckpt.formats.pickle.tensors import Storage, Storages
 from ckpt.formats.pickle.writer import is_module_versions, pickle_state_dict
 from ckpt.formats.torch_state import TorchFile, read_state
 from ckpt.formats.zip.inflated import STORED, Inflated, expect_proportion
@@ -129,7 +129,8 @@ def read(source: ByteSource, *, inside: str | None = None) -> TorchZipFile:
     """Open a zip archive of torch.save."""
     archive = open_archive(source)
     where = f"{source.name}: data.pkl"
-    state = read_state(archive.read, archive.storage, name=source.name, where=where, inside=inside)
+    storages = Storages(archive.storage)
+    state = read_state(archive.read, storages, name=source.name, where=where, inside=inside)
     return TorchZipFile(state, archive)
 
 

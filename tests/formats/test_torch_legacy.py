@@ -196,7 +196,7 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: made(state_dict(a=hostile.tensor(of=storage(
             view=hostile.tuple_of(hostile.text("7"), hostile.number(1), hostile.number(4))
         )))),
-        "reaches to byte 20",
+        "view 7 reaches beyond its storage 0",
     ),
     "view of text": (
         lambda: made(state_dict(a=hostile.tensor(of=storage(view=hostile.text("v"))))),

@@ -17,7 +17,8 @@ from ckpt.formats.checkpoint import Checksum, expect_keys
 from ckpt.formats.chunks import Chunk, ChunkedTensor, expect_filled
 from ckpt.formats.distributed.metadata import Metadata, StoredItem, StoredTensor, read_metadata
 from ckpt.formats.pickle.describe import describe, is_tensor
-from ckpt.formats.pickle.tensors import entry_of
+from ckpt.formats.pickle.tensors import Storages, entry_of
+from ckpt.formats.torch_state import expect_consistent
 from ckpt.io.sources import ByteSource, ExtendedSource, JoinedSource, Part, PartSource
 from ckpt.tensors import FileStart, Layout, Span, TensorEntry, tensor_spans
 
@@ -160,7 +161,9 @@ class _Items:
             raise FormatError(f"{window.name}: holds no tensor, expected {key}")
         if isinstance(archive.source, ExtendedSource):
             raise FormatError(f"{window.name}: {key}: compressed, which torch does not write")
-        entry = entry_of(key, root, archive.storage, name=window.name)
+        storages = Storages(archive.storage)
+        entry = entry_of(key, root, storages, name=window.name)
+        expect_consistent(archive.read, storages, name=window.name)
         if (entry.dtype, entry.shape) != (stored.dtype, stored.chunks[begin]):
             raise FormatError(
                 f"{window.name}: {key}: {entry.dtype} {entry.shape}, the metadata says "

@@ -12,7 +12,7 @@ from typing import Any
 from ckpt.errors import FormatError
 from ckpt.formats.pickle.edit import rename_texts
 from ckpt.formats.pickle.globals import ALLOWED
-from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Text
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Text
 from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
 from ckpt.formats.pickle.tensors import size_of, sizes_of
 from ckpt.io.files import is_base_name
@@ -77,7 +77,7 @@ class Metadata:
     _data: bytes
     _pickle: ParsedPickle
     _texts: Sequence[Text]
-    _paths: Sequence[tuple[Text, ListNode]]
+    _paths: Sequence[tuple[Text, tuple[object, ...]]]
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def _metadata(data: bytes, pickle: ParsedPickle) -> Metadata:
         fields = _fields(index, "metadata.MetadataIndex")
         texts.append(_text(fields["fqn"]))
         items[str(texts[-1])].append(_item(fields.get("offset"), info))
-    paths = list(_pairs(root.get("planner_data") or DictNode()))
+    paths = list(_pairs(root.get("planner_data") or DictNode([])))
     version = root.get("version")
     return Metadata(
         tensors=tensors,
@@ -146,22 +146,22 @@ def _metadata(data: bytes, pickle: ParsedPickle) -> Metadata:
         _data=data,
         _pickle=pickle,
         _texts=[*texts, *(key for key, _ in paths)],
-        _paths=[(key, path) for key, path in paths if isinstance(path, ListNode)],
+        _paths=[(key, path) for key, path in paths if isinstance(path, tuple)],
     )
 
 
 def _tensor(node: object) -> StoredTensor:
     fields = _fields(node, "metadata.TensorStorageMetadata")
     properties = _call(fields["properties"], "metadata.TensorProperties").state
-    dtype = properties.items[0] if isinstance(properties, ListNode) and properties.items else None
+    dtype = properties[0] if isinstance(properties, tuple) and properties else None
     chunks = fields["chunks"]
-    if not isinstance(dtype, Global) or not isinstance(chunks, ListNode):
+    if not isinstance(dtype, Global) or not isinstance(chunks, list):
         raise ValueError("a tensor without a dtype, or without chunks")
     boxes = {}
-    for chunk in chunks.items:
+    for chunk in chunks:
         box = _fields(chunk, "metadata.ChunkStorageMetadata")
         boxes[sizes_of(box["offsets"])] = sizes_of(box["sizes"])
-    if len(boxes) != len(chunks.items):
+    if len(boxes) != len(chunks):
         raise ValueError("two chunks of a tensor have the same start")
     return StoredTensor(dtype.name.removeprefix("torch."), sizes_of(fields["size"]), boxes)
 
@@ -174,16 +174,16 @@ def _item(begin: object, info: object) -> StoredItem:
     return StoredItem(sizes_of(begin) if begin else (), str(_text(fields["relative_path"])), span)
 
 
-def _path_renames(path: ListNode, new: str, *, name: str) -> list[tuple[Text, str]]:
+def _path_renames(path: tuple[object, ...], new: str, *, name: str) -> list[tuple[Text, str]]:
     """The changes to the path of a key in the nested state_dict.
 
     Every element keeps its number of dotted parts; the last one takes the rest.
     """
     parts = new.split(".")
     renames = []
-    for number, element in enumerate(path.items):
+    for number, element in enumerate(path):
         count = str(element).count(".") + 1
-        taken = parts if number == len(path.items) - 1 else parts[:count]
+        taken = parts if number == len(path) - 1 else parts[:count]
         parts = parts[count:]
         text = ".".join(taken)
         if not text or (text != str(element) and not isinstance(element, Text)):

@@ -5,7 +5,7 @@ from typing import TypeGuard
 
 from ckpt.errors import excerpt
 from ckpt.formats.pickle.globals import OTHER_TENSORS, TENSORS
-from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent
 from ckpt.formats.pickle.values import bytes_of, value_of
 
 SHOWN_ITEMS = 1000  # of the non-tensor part; the file itself keeps all
@@ -42,9 +42,11 @@ def describe(node: object, budget: list[int] | None = None, depth: int = 0) -> o
             for key, value in node.items[: budget[0] + 1]:
                 shown[free_name(key, shown)] = describe(value, budget, depth + 1)
             return shown
-        case ListNode():
-            return [describe(item, budget, depth + 1) for item in node.items[: budget[0] + 1]]
-        case Call(function=function, arguments=[ListNode() as items]) if function in _COLLECTIONS:
+        case list() | tuple():
+            return [describe(item, budget, depth + 1) for item in node[: budget[0] + 1]]
+        case Call(function=function, arguments=((list() | tuple()) as items,)) if (
+            function in _COLLECTIONS
+        ):
             return describe(items, budget, depth)
         case float() if not isfinite(node):
             return str(node)
@@ -78,10 +80,10 @@ def brief(node: object) -> str:
             return node.name
         case bytes():
             return f"{len(node):,} bytes"
-        case ListNode(kind="tuple") if len(node.items) <= 3 and _plain(node.items):
-            return f"({', '.join(map(brief, node.items))})"
-        case ListNode():
-            return f"a {node.kind}"
+        case tuple() if len(node) <= 3 and _plain(node):
+            return f"({', '.join(map(brief, node))})"
+        case list() | tuple():
+            return f"a {type(node).__name__}"
         case DictNode() | Persistent():
             return "a dict" if isinstance(node, DictNode) else "a storage"
         case str():
@@ -89,8 +91,8 @@ def brief(node: object) -> str:
     return repr(node)
 
 
-def _plain(items: list[object]) -> bool:
-    return not any(isinstance(item, ListNode | DictNode | Call | Persistent) for item in items)
+def _plain(items: tuple[object, ...]) -> bool:
+    return not any(isinstance(item, list | tuple | DictNode | Call | Persistent) for item in items)
 
 
 def _text(text: str) -> str:

@@ -11,7 +11,7 @@ from ckpt.errors import AmbiguousStateError, FormatError
 from ckpt.formats.pickle.describe import brief, is_tensor
 from ckpt.formats.pickle.globals import TENSOR_V1, TENSOR_V2, TENSOR_V3
 from ckpt.formats.pickle.keys import identity, shown_keys, shown_path
-from ckpt.formats.pickle.nodes import Call, DictNode, ListNode
+from ckpt.formats.pickle.nodes import Call, DictNode
 
 DEPTH_LIMIT = 100
 ALL = "*"  # as after ``FILE::``: a state_dict, and all that have its keys
@@ -83,7 +83,7 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
         key, node = child
         here = (*path[1:], key) if path else ()
         _note(contents, here, node, name)
-        if isinstance(node, DictNode | ListNode | Call) and not _is_plain_tensor(node):
+        if isinstance(node, DictNode | list | tuple | Call) and not _is_plain_tensor(node):
             if len(levels) > DEPTH_LIMIT:
                 raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")
             path.append(key)
@@ -135,15 +135,17 @@ def _unique_texts(mapping: DictNode, path: Path, name: str) -> set[str]:
     return seen
 
 
-def _children(node: DictNode | ListNode | Call) -> Iterator[tuple[object, object]]:
+def _children(
+    node: DictNode | list[object] | tuple[object, ...] | Call,
+) -> Iterator[tuple[object, object]]:
     """The key and node of everything that a node contains; a key may contain nodes too."""
     if isinstance(node, DictNode):
         for key, value in node.items:
             yield key, value
-            if isinstance(key, DictNode | ListNode | Call):
+            if isinstance(key, DictNode | list | tuple | Call):
                 yield None, key
-    elif isinstance(node, ListNode):
-        yield from enumerate(node.items)
+    elif isinstance(node, list | tuple):
+        yield from enumerate(node)
     elif is_tensor(node):
         yield from enumerate(_attributes(node))
     else:
@@ -155,7 +157,7 @@ def _children(node: DictNode | ListNode | Call) -> Iterator[tuple[object, object
 def _attributes(tensor: Call) -> Iterator[object]:
     """The other arguments of a tensor that is made of another one, such as a Parameter."""
     for argument in tensor.arguments:
-        within = argument.items if isinstance(argument, ListNode) else [argument]
+        within = argument if isinstance(argument, list | tuple) else [argument]
         yield from (node for node in within if not is_tensor(node))
 
 
@@ -233,7 +235,7 @@ def _is_scores(mapping: DictNode) -> bool:
 
 def _is_scalar(tensor: Call) -> bool:
     size = tensor.arguments[2] if _is_plain_tensor(tensor) and len(tensor.arguments) > 2 else None
-    return isinstance(size, ListNode) and not size.items
+    return size == ()
 
 
 def _same_keys(found: Iterable[tuple[tuple[str, ...], DictNode]]) -> bool:

@@ -41,7 +41,17 @@ OTHER_TENSORS = {
     "torch._utils._rebuild_wrapper_subclass": "a tensor subclass",
     "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of another device",
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
+    "torch.nn.parameter.Parameter": "a Parameter as torch 0.3 saved it",
+    "torch.Tensor": "a tensor made of numbers",
 }
+# The attributes whose setting changes a tensor; torch does not save them as attributes.
+SETTABLE = frozenset(
+    {
+        *("data", "grad", "_grad", "grad_dtype", "real", "imag", "requires_grad", "volatile"),
+        *("names", "_grad_fn", "_backward_hooks", "_post_accumulate_grad_hooks"),
+        *("__dict__", "__class__"),
+    }
+)
 TENSORS = frozenset(
     {
         *(TENSOR_V1, TENSOR_V2, TENSOR_V3, PARAMETER, PARAMETER_WITH_STATE, FROM_TYPE),
@@ -68,8 +78,6 @@ _PLAIN = (
     "_codecs.encode",
     "torch.Size",
     "torch.device",
-    "torch.nn.parameter.Parameter",
-    "torch.Tensor",
     "torch.serialization._get_layout",
     "torch.per_tensor_affine",
     "torch.per_tensor_symmetric",
@@ -91,6 +99,8 @@ DICTS = frozenset(  # of a class of their own
 # The factories of a defaultdict, which names them; they are never called.
 FACTORIES = frozenset({f"builtins.{name}" for name in ("dict", "list", "int", "float")})
 NAMESPACE = "argparse.Namespace"
+# The classes whose objects hold what `__new__` gets; other objects begin empty.
+BY_NEWOBJ = frozenset({"torch.Size", "torch.Tensor", "torch.nn.parameter.Parameter"})
 # numpy 2 calls `core` `_core`.
 _NUMPY = ("numpy.core", "numpy._core")
 NUMPY_DTYPE = "numpy.dtype"

@@ -6,7 +6,6 @@ optimizer, which numbers its parameters; scripts also use tuples, bytes and None
 
 from collections.abc import Iterable, Iterator
 
-from ckpt.formats.pickle.nodes import ListNode
 from ckpt.formats.pickle.values import bytes_of
 
 _DEPTH, _ITEMS, _CHARACTERS = 8, 100, 1000  # of a key that is not text
@@ -30,8 +29,8 @@ def _plain(node: object, budget: list[int], depth: int) -> object:
             return node
         case str():
             return str(node)
-        case ListNode(kind="tuple", items=items):
-            return tuple(_plain(item, budget, depth + 1) for item in items)
+        case tuple():
+            return tuple(_plain(item, budget, depth + 1) for item in node)
     data = bytes_of(node)
     if data is None:
         raise ValueError("a key that is not a plain value")

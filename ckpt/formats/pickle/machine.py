@@ -1,17 +1,26 @@
-"""The pickle machine: its stack, memo and position, and the nodes that it may push.
+"""The pickle machine: a pickle becomes plain descriptions, and nothing in it is run.
 
-The reader's opcodes drive it. It builds descriptions, calls nothing and imports nothing.
+Source of the opcodes: CPython's `Lib/pickletools.py`; the table at the end holds those that
+`torch.save` and the pickle protocols 2 to 5 emit for state_dicts, and no others. Every global
+must be on the allow-list. The loop is iterative, and bounded in opcodes, memo and copies.
+
+An operation gets the offset after its opcode and returns the offset of the next one. Foreign
+bytes drive it: a stack that is too short, a wrong type or a truncated argument raises an error
+that `Machine.run` turns into a FormatError with the offset.
 """
 
+import struct
+from collections.abc import Callable
+from types import MethodType
+
 from ckpt.errors import FormatError, RefusedGlobalError, excerpt
-from ckpt.formats.pickle.globals import DICTS, FACTORIES
-from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent, Text
-from ckpt.formats.pickle.tensor_call import REMEMBERED, TensorCall, Tuples
+from ckpt.formats.pickle.globals import BY_NEWOBJ, DICTS, FACTORIES, TENSORS
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent, Text
 
 MEMO_LIMIT = 1_000_000
 # Each look-up of a text makes a new one; repeating a long one would fill the memory.
 RECALLED_LIMIT = 1 << 25  # characters
-_RECALLED = f"looks up over {RECALLED_LIMIT:,} characters in its memo"
+_LONGEST = 64  # bytes of an integer
 _EARLY = 16  # bytes; a global this early is the class of the pickled object itself
 _WHOLE = (
     "the file is a pickled object, perhaps a whole module; if you trust it and can import its "
@@ -21,229 +30,514 @@ _OTHERS = (
     "no tensor needs it; in a stranger's file it may be harmful; "
     "save a file of your own again with tensors and plain values only"
 )
-MARK = object()
+_EMPTY = object()  # in a slot of the memo
+_STOP = ord(".")
+_u4 = struct.Struct("<I").unpack_from
+_u8 = struct.Struct("<Q").unpack_from
 
 
 class TruncatedError(FormatError):
     """A pickle that goes on after the given bytes."""
 
 
-class Memo:
-    """The values that the pickle remembers, by slot.
-
-    Attributes:
-        slots: Slots 0, 1, 2 and so on, as picklers number them; a dict of a million would be ten
-            times as large.
-        others: The slots with other numbers.
-    """
-
-    def __init__(self) -> None:
-        self.slots: list[object] = []
-        self.others: dict[int, object] = {}
-
-    def __len__(self) -> int:
-        return len(self.slots) + len(self.others)
-
-    def put(self, slot: int, value: object) -> None:
-        """Put a value into a slot, full or empty."""
-        if slot < len(self.slots):
-            self.slots[slot] = value
-        elif slot == len(self.slots) and slot not in self.others:
-            self.slots.append(value)
-        else:
-            self.others[slot] = value
-
-    def get(self, slot: int) -> object:
-        """The value in a slot; MARK, which no slot can hold, if it is empty."""
-        return self.slots[slot] if slot < len(self.slots) else self.others.get(slot, MARK)
-
-
 class Machine:
-    """The pickle machine's stack, memo and position.
+    """The pickle machine.
 
     Args:
         data: The pickle, possibly incomplete or with bytes after it.
         name: Of the pickle, for messages.
         allowed: The globals that it may name.
 
-    Foreign bytes drive it: a stack that is too short, a wrong type or a truncated argument
-    raises IndexError, TypeError, ValueError or struct.error, which `read_pickle` turns into a
-    FormatError with the offset.
+    Attributes:
+        opcodes: The number of opcodes so far.
+        looked_up: Every text that came from the memo, in order.
+        persistents: Every reference to something outside the pickle.
+        frames: Offsets of the FRAME opcodes of protocol 4.
     """
 
+    __slots__ = (
+        *("allowed", "data", "frames", "looked_up", "name", "opcodes", "persistents"),
+        *("_below", "_copied", "_end", "_in_frame", "_memo", "_recalled", "_stack"),
+    )
+
     def __init__(self, data: bytes, name: str, allowed: frozenset[str]) -> None:
-        self.data = data
-        self.name = name
-        self.allowed = allowed
-        self.position = 0
-        self.start = 0
+        self.data, self.name, self.allowed = data, name, allowed
         self.opcodes = 0
-        self.stack: list[object] = []
-        self.memo = Memo()
         self.looked_up: list[Text] = []
         self.persistents: list[Persistent] = []
-        self.tensors: list[TensorCall] = []
-        self.tuples: Tuples = {}
         self.frames: list[int] = []
-        self.frame_end = 0
-        self.recalled = 0
+        self._stack: list[object] = []
+        self._below: list[list[object]] = []  # the stacks under each mark
+        self._memo: list[object] = []
+        self._end, self._in_frame = len(data), False  # of the frame, or of the data
+        self._recalled = 0  # characters of texts
+        self._copied = 0  # items of dicts
 
-    def fault(self, text: str) -> FormatError:
-        """An error about this pickle."""
+    def run(self, opcode_limit: int) -> tuple[object, int]:
+        """Execute until STOP. Returns the value on the stack, and the offset after STOP.
+
+        Raises:
+            RefusedGlobalError: The pickle names a global that is not allowed.
+            TruncatedError: It goes on after the data.
+            FormatError: It is damaged, has unknown opcodes, or more of them than the limit.
+        """
+        data, position = self.data, 0
+        if data[:1] != b"\x80":
+            raise self._fault("does not begin with a protocol, as pickles of protocol 2 to 5 do")
+        steps = [MethodType(operation, self) for operation in _TABLE]
+        try:
+            for self.opcodes in range(1, opcode_limit + 1):
+                if position >= self._end:
+                    self._leave_frame(position)
+                code = data[position]
+                if code == _STOP:
+                    return self._result(), position + 1
+                position = steps[code](position + 1)
+        except struct.error:
+            raise self._truncated(position) from None
+        except (IndexError, ValueError, TypeError) as error:
+            # No opcode but STOP may be the last byte, whatever else is wrong with it.
+            if isinstance(error, IndexError) and position + 1 >= len(data):
+                raise self._truncated(position) from None
+            raise self._fault(f"damaged at offset {position:,}: {error}") from error
+        raise self._fault(f"over {opcode_limit:,} opcodes, more than its tensors need")
+
+    def _result(self) -> object:
+        if self._below or len(self._stack) != 1:
+            count = len(self._stack) + sum(len(stack) + 1 for stack in self._below)
+            raise self._fault(f"leaves {count} values, expected one")
+        return self._stack[0]
+
+    def _fault(self, text: str) -> FormatError:
         return FormatError(f"{self.name}: {text}")
 
-    def truncated(self) -> TruncatedError:
-        """An error about a pickle that goes on after its bytes."""
-        return TruncatedError(f"{self.name}: truncated at offset {self.start:,}")
+    def _truncated(self, position: int) -> TruncatedError:
+        return TruncatedError(f"{self.name}: truncated at offset {position:,}")
 
-    def take(self, nbytes: int) -> bytes:
-        """The opcode's next `nbytes` argument bytes."""
-        end = self.position + nbytes
+    def unknown(self, at: int) -> int:
+        """Refuse an opcode that is not in the table."""
+        raise self._fault(
+            f"opcode {self.data[at - 1 : at]!r} at offset {at - 1:,}, which torch.save does not "
+            "write"
+        )
+
+    def protocol(self, at: int) -> int:
+        """PROTO, which is at the beginning only."""
+        number = self.data[at]
+        if not 2 <= number <= 5 or at > 1:
+            raise self._fault(f"pickle protocol {number}, expected 2 to 5")
+        return at + 1
+
+    def frame(self, at: int) -> int:
+        """FRAME, which must lie in the pickle and not in another frame."""
+        begin, (nbytes,) = at + 8, _u8(self.data, at)
+        if self._in_frame:
+            raise self._fault(f"a frame inside a frame at offset {at - 1:,}")
+        if nbytes > len(self.data) - begin:
+            raise self._truncated(at - 1)
+        self._end, self._in_frame = begin + nbytes, True
+        self.frames.append(at - 1)
+        return begin
+
+    def _leave_frame(self, position: int) -> None:
+        """Go on after a frame; an opcode that crosses its end is refused as ambiguous."""
+        if position >= len(self.data):
+            raise self._truncated(position)
+        if position > self._end:
+            raise self._fault(f"an opcode crosses its frame's end at offset {self._end:,}")
+        self._end, self._in_frame = len(self.data), False
+
+    def byte(self, at: int) -> int:
+        """BININT1, by far the most frequent number."""
+        self._stack.append(self.data[at])
+        return at + 1
+
+    def push(self, value: object, end: int) -> int:
+        """Push a plain value whose opcode ends at `end`."""
+        self._stack.append(value)
+        return end
+
+    def taken(self, begin: int, nbytes: int) -> bytes:
+        """The argument of an opcode that gives its length."""
         if nbytes < 0:
             raise ValueError(f"an argument of {nbytes:,} bytes")
-        if end > len(self.data):
-            raise self.truncated()
-        taken = self.data[self.position : end]
-        self.advance(end)
-        return taken
+        if begin + nbytes > len(self.data):
+            raise struct.error
+        return self.data[begin : begin + nbytes]
 
-    def advance(self, end: int) -> None:
-        """Go on to `end`; an opcode that crosses its frame's end is refused as ambiguous."""
-        if self.start < self.frame_end < end:
-            raise self.fault(f"the opcode at offset {self.start:,} crosses its frame's end")
-        self.position = end
+    def literal(self, start: int, begin: int, end: int) -> int:
+        """Push the text between `begin` and `end`, whose opcode begins at `start`."""
+        if not begin <= end <= len(self.data):
+            self.taken(begin, end - begin)
+        text = Text(self.data[begin:end].decode("utf-8", "surrogatepass"))
+        text.start = text.origin = start
+        text.nbytes = end - start
+        self._stack.append(text)
+        return end
 
-    def begin_frame(self, nbytes: int) -> None:
-        """Enter a frame of protocol 4, which must lie in the pickle and not in another frame."""
-        if self.frame_end > self.position:
-            raise self.fault(f"a frame inside a frame at offset {self.start:,}")
-        if nbytes > len(self.data) - self.position:
-            raise self.truncated()
-        self.frame_end = self.position + nbytes
-        self.frames.append(self.start)
-
-    def line(self) -> str:
-        """The opcode's next argument line."""
-        end = self.data.find(b"\n", self.position)
-        if end < 0:
-            raise self.truncated()
-        text = self.data[self.position : end].decode("utf-8")
-        self.advance(end + 1)
-        return text
-
-    def push(self, value: object) -> None:
-        """Put a value on the stack."""
-        self.stack.append(value)
-
-    def pop(self) -> object:
-        """Take the topmost value, which must not be a mark."""
-        value = self.stack.pop()
-        if value is MARK:
-            raise ValueError("found a mark, expected a value")
-        return value
+    def mark(self, at: int) -> int:
+        """MARK: the values from here on are one group."""
+        self._below.append(self._stack)
+        self._stack = []
+        return at
 
     def to_mark(self) -> list[object]:
         """Take all values down to the topmost mark."""
-        index = len(self.stack) - 1
-        while self.stack[index] is not MARK:
-            index -= 1
-            if index < 0:
-                raise ValueError("no mark")
-        values = self.stack[index + 1 :]
-        del self.stack[index:]
+        values, self._stack = self._stack, self._below.pop()
         return values
 
-    def remember(self, slot: int) -> None:
-        """Put the topmost value into the memo."""
-        if len(self.memo) >= MEMO_LIMIT:
-            raise self.fault(f"over {MEMO_LIMIT:,} memo entries")
-        if self.stack[-1] is MARK:
-            raise ValueError("a mark for the memo")
-        self.memo.put(slot, self.stack[-1])
+    def pop(self, at: int) -> int:
+        """POP."""
+        self._stack.pop()
+        return at
 
-    def recall(self, slot: int) -> None:
-        """Push the value in a slot of the memo."""
-        value = self.memo.get(slot)
-        if value is MARK:
-            raise ValueError(f"memo {slot} is empty")
-        if isinstance(value, Text):
-            self.recall_text(value)
-        else:
-            self.push(
-                value.remembered(slot - value.begin) if isinstance(value, TensorCall) else value
-            )
+    def pop_mark(self, at: int) -> int:
+        """POP_MARK."""
+        self.to_mark()
+        return at
 
-    def push_tensor(self, tensor: TensorCall) -> None:
-        """Push a tensor, and fill the slots that its opcodes would fill."""
-        self.recalled += tensor.recalled
-        if self.recalled > RECALLED_LIMIT:
-            raise self.fault(_RECALLED)
-        self.tensors.append(tensor)
-        self.memo.slots += [tensor] * REMEMBERED
-        self.stack.append(tensor)
+    # The memo
 
-    def recall_text(self, text: Text) -> None:
-        """Push a copy of a text of the memo, with its own place in the pickle."""
-        self.recalled += len(text)
-        if self.recalled > RECALLED_LIMIT:
-            raise self.fault(_RECALLED)
-        recalled = Text.at(text, self.start, self.position, text.origin)
-        self.looked_up.append(recalled)
-        self.stack.append(recalled)
+    def put(self, at: int) -> int:
+        """LONG_BINPUT: picklers number the slots in order."""
+        (slot,) = _u4(self.data, at)
+        if slot == len(self._memo) and slot < MEMO_LIMIT:
+            self._memo.append(self._stack[-1])
+            return at + 4
+        return self.remember(slot, at + 4)
 
-    def text(self, data: bytes) -> None:
-        """Push a literal."""
-        text = data.decode("utf-8", "surrogatepass")
-        self.push(Text.at(text, self.start, self.position, self.start))
+    def remember(self, slot: int, end: int) -> int:
+        """Put the topmost value into any slot."""
+        value = self._stack[-1]
+        if slot >= MEMO_LIMIT:
+            raise self._fault(f"over {MEMO_LIMIT:,} memo entries")
+        self._memo += [_EMPTY] * (slot + 1 - len(self._memo))
+        self._memo[slot] = value
+        return end
 
-    def refer(self, identity: object) -> Persistent:
-        """A reference to something outside the pickle."""
-        persistent = Persistent(identity)
-        self.persistents.append(persistent)
-        return persistent
+    def memoize(self, at: int) -> int:
+        """MEMOIZE: the next slot."""
+        if len(self._memo) >= MEMO_LIMIT:
+            raise self._fault(f"over {MEMO_LIMIT:,} memo entries")
+        self._memo.append(self._stack[-1])
+        return at
 
-    def name_global(self, module: str, attribute: str) -> None:
-        """Push a global of the allow-list."""
+    def get(self, at: int) -> int:
+        """BINGET."""
+        value = self._memo[self.data[at]]
+        if type(value) is Text or value is _EMPTY:
+            return self._look_up(value, at - 1, at + 1)
+        self._stack.append(value)
+        return at + 1
+
+    def long_get(self, at: int) -> int:
+        """LONG_BINGET."""
+        return self._look_up(self._memo[_u4(self.data, at)[0]], at - 1, at + 4)
+
+    def _look_up(self, value: object, start: int, end: int) -> int:
+        """Push a value of the memo; a text gets a new place."""
+        if value is _EMPTY:
+            raise ValueError("its slot of the memo is empty")
+        if type(value) is Text:
+            self._recalled += len(value)
+            if self._recalled > RECALLED_LIMIT:
+                raise self._fault(f"looks up over {RECALLED_LIMIT:,} characters in its memo")
+            text = Text(value)
+            text.start, text.nbytes, text.origin = start, end - start, value.origin
+            self.looked_up.append(text)
+            value = text
+        self._stack.append(value)
+        return end
+
+    # Containers
+
+    def group(self, at: int) -> int:
+        """TUPLE."""
+        items = tuple(self.to_mark())
+        self._stack.append(items)
+        return at
+
+    def pair(self, at: int) -> int:
+        """TUPLE2."""
+        stack = self._stack
+        stack[-2:] = [(stack[-2], stack[-1])]
+        return at
+
+    def few(self, count: int, at: int) -> int:
+        """TUPLE1 and TUPLE3."""
+        items = tuple(self._stack[-count:])
+        if len(items) != count:
+            raise ValueError(f"found {len(items)} values, expected {count}")
+        self._stack[-count:] = [items]
+        return at
+
+    def append(self, at: int) -> int:
+        """APPEND."""
+        value = self._stack.pop()
+        self._list().append(value)
+        return at
+
+    def extend(self, at: int) -> int:
+        """APPENDS."""
+        values = self.to_mark()
+        self._list().extend(values)
+        return at
+
+    def _list(self) -> list[object]:
+        target = self._stack[-1]
+        if type(target) is not list:
+            raise TypeError("appends to something other than a list")
+        return target
+
+    def add_items(self, at: int) -> int:
+        """ADDITEMS of a set."""
+        values = self.to_mark()
+        match self._stack[-1]:
+            case Call(function="builtins.set", arguments=(list() as items,)):
+                items.extend(values)
+                return at
+        raise TypeError("adds items to something other than a set")
+
+    def set_item(self, at: int) -> int:
+        """SETITEM."""
+        value, key = self._stack.pop(), self._stack.pop()
+        self._dict().append((key, value))
+        return at
+
+    def set_items(self, at: int) -> int:
+        """SETITEMS."""
+        values = self.to_mark()
+        self._dict().extend(zip(values[::2], values[1::2], strict=True))
+        return at
+
+    def _dict(self) -> list[tuple[object, object]]:
+        target = self._stack[-1]
+        if type(target) is not DictNode:
+            raise TypeError("sets items of something other than a dict")
+        return target.items
+
+    # Objects
+
+    def global_lines(self, at: int) -> int:
+        """GLOBAL: a module and a name in lines of their own."""
+        middle = self.data.find(b"\n", at)
+        end = self.data.find(b"\n", middle + 1)
+        if middle < 0 or end < 0:
+            raise self._truncated(at - 1)
+        module, name = self.data[at:middle], self.data[middle + 1 : end]
+        self._name(module.decode("utf-8"), name.decode("utf-8"), at - 1)
+        return end + 1
+
+    def stack_global(self, at: int) -> int:
+        """STACK_GLOBAL: a module and a name from the stack."""
+        attribute, module = self._stack.pop(), self._stack.pop()
+        if not isinstance(attribute, str) or not isinstance(module, str):
+            raise TypeError("a global whose name is not text")
+        self._name(module, attribute, at - 1)
+        return at
+
+    def _name(self, module: str, attribute: str, start: int) -> None:
         name = f"{module}.{attribute}".replace("__builtin__.", "builtins.", 1)
         if name not in self.allowed or "." in attribute:
+            whole = not self._stack and not self._below and start <= _EARLY
             raise RefusedGlobalError(
-                f"{self.name}: refused global {excerpt(name, 100)} at offset {self.start:,}",
-                hint=_OTHERS if self.stack or self.start > _EARLY else _WHOLE,
+                f"{self.name}: refused global {excerpt(name, 100)} at offset {start:,}",
+                hint=_WHOLE if whole else _OTHERS,
             )
-        self.push(Global(name))
+        self._stack.append(Global(name))
 
-    def call(self, function: object, arguments: object) -> None:
-        """Push the description of a call."""
-        if not isinstance(function, Global) or not isinstance(arguments, ListNode):
-            raise self.fault(f"calls something other than a global at offset {self.start:,}")
-        if function.name == "collections.OrderedDict":
-            self.push(DictNode(_pairs(arguments.items), ordered=True))
-        elif function.name in DICTS:
-            self.push(_dict(arguments.items))
-        elif function.name in FACTORIES:
-            raise self.fault(f"calls {function.name} at offset {self.start:,}")
-        else:
-            self.push(Call(function.name, arguments.items))
+    def reduce(self, at: int) -> int:
+        """REDUCE: a call of a function or class."""
+        arguments = self._stack.pop()
+        self._stack[-1] = self._call(self._stack[-1], arguments, at)
+        return at
+
+    def new_object(self, at: int) -> int:
+        """NEWOBJ: an object without a call of `__init__`, which makes dicts and sets empty."""
+        arguments, kind = self._stack.pop(), self._stack[-1]
+        if arguments != () and isinstance(kind, Global) and kind.name not in BY_NEWOBJ:
+            raise self._fault(f"makes {kind.name} with arguments at offset {at - 1:,}")
+        self._stack[-1] = self._call(kind, arguments, at)
+        return at
+
+    def _call(self, function: object, arguments: object, at: int) -> object:
+        if type(function) is not Global or type(arguments) is not tuple:
+            raise self._fault(f"calls something other than a global at offset {at - 1:,}")
+        make = _MAKERS.get(function.name)
+        if make is None:
+            if function.name in FACTORIES:
+                raise self._fault(f"calls {function.name} at offset {at - 1:,}")
+            return Call(function.name, arguments)
+        made = make(arguments)
+        self._copied += len(made.items)
+        if self._copied > at:
+            raise self._fault(f"copies its own parts too often at offset {at - 1:,}")
+        return made
+
+    def build(self, at: int) -> int:
+        """BUILD: attributes."""
+        state = self._stack.pop()
+        target = self._stack[-1]
+        if type(target) is Call and target.function in TENSORS:
+            raise self._fault(
+                f"sets attributes of a tensor at offset {at - 1:,}, which torch.save does not write"
+            )
+        if not isinstance(target, Call | DictNode) or target.state is not None:
+            raise TypeError("sets state on something that cannot have it")
+        if isinstance(target, DictNode) and not target.ordered:
+            raise TypeError("sets state on a dict")
+        target.state = state
+        return at
+
+    def refer(self, at: int) -> int:
+        """BINPERSID: a reference to something outside the pickle."""
+        self._stack[-1] = persistent = Persistent(self._stack[-1])
+        self.persistents.append(persistent)
+        return at
 
 
-def _dict(arguments: list[object]) -> DictNode:
+def _ordered_dict(arguments: tuple[object, ...]) -> DictNode:
+    """Empty, or made of a list of pairs, as before Python 2.7."""
+    if not arguments:
+        return DictNode([], ordered=True)
+    (items,) = arguments
+    pairs = []
+    for pair in items if isinstance(items, list | tuple) else (items,):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise TypeError("an OrderedDict of something other than pairs")
+        pairs.append((pair[0], pair[1]))
+    return DictNode(pairs, ordered=True)
+
+
+def _counter(arguments: tuple[object, ...]) -> DictNode:
+    """Empty, or a copy of a dict."""
+    if not arguments:
+        return DictNode([])
+    (counts,) = arguments
+    if not isinstance(counts, DictNode):
+        raise TypeError("a Counter of something other than a dict")
+    return DictNode([*counts.items])
+
+
+def _other_dict(arguments: tuple[object, ...]) -> DictNode:
     """An empty dict of another class; a defaultdict takes its factory."""
     for item in arguments:
         if item is not None and not (isinstance(item, Global) and item.name in FACTORIES):
             raise TypeError("a dict of another class with arguments")
-    return DictNode()
+    return DictNode([])
 
 
-def _pairs(arguments: list[object]) -> list[tuple[object, object]]:
-    """The items of an OrderedDict made of a list of pairs, as before Python 2.7."""
-    if not arguments:
-        return []
-    (items,) = arguments
-    if not isinstance(items, ListNode):
-        raise TypeError("an OrderedDict of something other than pairs")
-    pairs = []
-    for pair in items.items:
-        if not isinstance(pair, ListNode) or len(pair.items) != 2:
-            raise TypeError("an OrderedDict of something other than pairs")
-        pairs.append((pair.items[0], pair.items[1]))
-    return pairs
+_MAKERS: dict[str, Callable[[tuple[object, ...]], DictNode]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "collections.Counter": _counter,
+    **dict.fromkeys(DICTS, _other_dict),
+}
+
+_Operation = Callable[[Machine, int], int]
+
+
+def _pushes(make: Callable[[], object]) -> _Operation:
+    return lambda machine, at: machine.push(make(), at)
+
+
+def _constant(value: object) -> _Operation:
+    def operate(machine: Machine, at: int) -> int:
+        machine._stack.append(value)
+        return at
+
+    return operate
+
+
+def _numbers(form: str) -> _Operation:
+    read = struct.Struct(form)
+    return lambda machine, at: machine.push(read.unpack_from(machine.data, at)[0], at + read.size)
+
+
+def _sized(form: str, operation: Callable[[Machine, int, int], int]) -> _Operation:
+    """An operation with a length before its argument."""
+    read = struct.Struct(form)
+
+    def operate(machine: Machine, at: int) -> int:
+        return operation(machine, at + read.size, read.unpack_from(machine.data, at)[0])
+
+    return operate
+
+
+def _integer(machine: Machine, begin: int, nbytes: int) -> int:
+    if nbytes > _LONGEST:
+        raise ValueError(f"an integer of {nbytes:,} bytes")
+    value = int.from_bytes(machine.taken(begin, nbytes), "little", signed=True)
+    return machine.push(value, begin + nbytes)
+
+
+def _bytes(machine: Machine, begin: int, nbytes: int) -> int:
+    return machine.push(machine.taken(begin, nbytes), begin + nbytes)
+
+
+def _text(form: str) -> _Operation:
+    unpack, header = struct.Struct(form).unpack_from, struct.calcsize(form)
+
+    def operate(machine: Machine, at: int) -> int:
+        begin = at + header
+        return machine.literal(at - 1, begin, begin + unpack(machine.data, at)[0])
+
+    return operate
+
+
+_OPERATIONS: dict[int, _Operation] = {
+    0x80: Machine.protocol,
+    0x95: Machine.frame,
+    ord("("): Machine.mark,
+    ord("0"): Machine.pop,
+    ord("1"): Machine.pop_mark,
+    # constants and numbers
+    ord("N"): _constant(None),
+    0x88: _constant(True),
+    0x89: _constant(False),
+    ord("J"): _numbers("<i"),
+    ord("K"): Machine.byte,
+    ord("M"): _numbers("<H"),
+    ord("G"): _numbers(">d"),
+    0x8A: _sized("<B", _integer),
+    0x8B: _sized("<i", _integer),
+    # text and bytes
+    ord("X"): _text("<I"),
+    0x8C: _text("<B"),
+    0x8D: _text("<Q"),
+    ord("U"): _text("<B"),
+    ord("T"): _text("<i"),
+    ord("C"): _sized("<B", _bytes),
+    ord("B"): _sized("<I", _bytes),
+    0x8E: _sized("<Q", _bytes),
+    0x96: _sized("<Q", _bytes),
+    # containers
+    ord(")"): _constant(()),
+    0x85: lambda m, at: m.few(1, at),
+    0x86: Machine.pair,
+    0x87: lambda m, at: m.few(3, at),
+    ord("t"): Machine.group,
+    ord("]"): _pushes(list),
+    ord("l"): lambda m, at: m.push(m.to_mark(), at),
+    ord("a"): Machine.append,
+    ord("e"): Machine.extend,
+    0x8F: _pushes(lambda: Call("builtins.set", ([],))),
+    0x90: Machine.add_items,
+    0x91: lambda m, at: m.push(Call("builtins.frozenset", (m.to_mark(),)), at),
+    ord("}"): _pushes(lambda: DictNode([])),
+    ord("s"): Machine.set_item,
+    ord("u"): Machine.set_items,
+    # memo
+    ord("q"): lambda m, at: m.remember(m.data[at], at + 1),
+    ord("r"): Machine.put,
+    0x94: Machine.memoize,
+    ord("h"): Machine.get,
+    ord("j"): Machine.long_get,
+    # objects
+    ord("c"): Machine.global_lines,
+    0x93: Machine.stack_global,
+    ord("R"): Machine.reduce,
+    0x81: Machine.new_object,
+    ord("b"): Machine.build,
+    ord("Q"): Machine.refer,
+}
+_TABLE = [_OPERATIONS.get(code, Machine.unknown) for code in range(256)]

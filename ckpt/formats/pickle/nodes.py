@@ -1,11 +1,11 @@
 """The content of a pickle as plain descriptions: nothing of it is ever called or built.
 
-Text, bytes, numbers, booleans and None are themselves; the rest are the nodes below. Nodes
-compare and hash by identity, so that no foreign value is ever hashed. They may contain each
-other in circles.
+Text, bytes, numbers, booleans, None, tuples and lists are themselves; the rest are the nodes
+below. Nodes compare and hash by identity, so that no foreign value is ever hashed. They may
+contain each other in circles.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 class Text(str):
@@ -25,13 +25,6 @@ class Text(str):
     nbytes: int
     origin: int
 
-    @classmethod
-    def at(cls, text: str, start: int, end: int, origin: int) -> "Text":
-        """The text, pushed by the opcode between `start` and `end`."""
-        new = cls(text)
-        new.start, new.nbytes, new.origin = start, end - start, origin
-        return new
-
     @property
     def end(self) -> int:
         """Offset of the next opcode."""
@@ -47,19 +40,11 @@ class Global:
 
 @dataclass(eq=False, repr=False, slots=True)
 class DictNode:
-    """A dict or an OrderedDict; `state` holds the latter's attributes (`_metadata`)."""
+    """A dict of any class; `state` holds the attributes of an OrderedDict (`_metadata`)."""
 
-    items: list[tuple[object, object]] = field(default_factory=list)
-    state: object = None
+    items: list[tuple[object, object]]
     ordered: bool = False
-
-
-@dataclass(eq=False, repr=False, slots=True)
-class ListNode:
-    """A list, tuple, set or frozenset."""
-
-    kind: str
-    items: list[object] = field(default_factory=list)
+    state: object = None
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -71,8 +56,8 @@ class Persistent:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Call:
-    """A call that the pickle asks for; it is not made."""
+    """A call that the pickle asks for; it is not made. Sets are calls in every protocol."""
 
     function: str
-    arguments: list[object]
+    arguments: tuple[object, ...]
     state: object = None

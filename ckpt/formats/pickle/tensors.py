@@ -15,14 +15,14 @@ from ckpt.formats.pickle.globals import (
     OTHER_TENSORS,
     PARAMETER,
     PARAMETER_WITH_STATE,
+    SETTABLE,
     STORAGES,
     TENSOR_V1,
     TENSOR_V2,
     TENSOR_V3,
     UNTYPED,
 )
-from ckpt.formats.pickle.nodes import Call, DictNode, Global, ListNode, Persistent, Text
-from ckpt.formats.pickle.tensor_call import TensorCall
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent, Text
 from ckpt.tensors import Span, TensorEntry
 
 # How to get a plain tensor from another kind.
@@ -31,8 +31,11 @@ _WAYS = {
     "quantised": "save the result of .dequantize(), or of .int_repr() with its scale",
     "nested": "save the result of .unbind()",
     "meta": "it has a shape but no values; save a tensor on a device",
+    "Parameter": "load it with torch and save its state_dict again",
+    "numbers": "save the tensor itself, which torch.save then describes by its storage",
 }
 _PLAIN = frozenset({TENSOR_V1, TENSOR_V2, TENSOR_V3})
+_CLASSES = frozenset({"torch.Tensor", "torch.nn.parameter.Parameter"})
 DIMENSIONS_LIMIT = 1000  # torch's own operations stop at 64
 _LARGEST = 2**63  # torch counts elements in an int64
 
@@ -40,27 +43,79 @@ _LARGEST = 2**63  # torch counts elements in an int64
 class Storage(NamedTuple):
     """A reference to a storage: the dtype of its elements, its name in the file, their number.
 
-    `view` is the index of a view's first element; only legacy files have views.
+    `view` is a part of it with a key, first element and number of elements; only legacy files
+    have views, or an empty one for none.
     """
 
     dtype: str
     key: str
     numel: int
-    view: int | None = None
+    view: tuple[str, int, int] | tuple[()] | None = None
 
 
 # Gives the place of a storage's bytes; ValueError if the container has none of this form.
 FindStorage = Callable[[Storage], Span]
 
 
+class Storages:
+    """The storages that a pickle names.
+
+    Law: storages with the same key are the same. torch keeps the first one that it meets, with
+    its dtype, and gives it to all tensors of this key, even if another one takes it from the
+    stack again; only an empty storage may have two dtypes.
+
+    Attributes:
+        by_key: One storage for each key.
+    """
+
+    def __init__(self, find: FindStorage) -> None:
+        self.by_key: dict[str, Storage] = {}
+        self._views: dict[str, Storage] = {}
+        self._find = find
+        self._known: dict[Persistent, Storage] = {}
+
+    def read(self, node: object) -> Storage:
+        """The storage that a persistent id names.
+
+        Raises:
+            ValueError: It is not a storage, of an unknown kind, or differs from another one.
+        """
+        if not isinstance(node, Persistent):
+            raise ValueError("not a storage")
+        storage = self._known.get(node)
+        if storage is None:
+            storage = self._known[node] = storage_of(node)
+            self._expect_same(storage)
+        return storage
+
+    def place(self, storage: Storage) -> Span:
+        """The place of its bytes; of the whole storage even for a view."""
+        return self._find(storage)
+
+    def _expect_same(self, storage: Storage) -> None:
+        known = self.by_key.setdefault(storage.key, storage)
+        if known[:3] != storage[:3] and (known.numel or storage.numel):
+            raise ValueError(f"storage {storage.key} has two dtypes or sizes")
+        taken = storage.key in self._views
+        if storage.view:
+            key, first, numel = storage.view
+            taken = taken or key in self.by_key
+            if first + numel > storage.numel:
+                raise ValueError(f"view {key} reaches beyond its storage {storage.key}")
+            if self._views.setdefault(key, storage) != storage:
+                raise ValueError(f"view {key} is of two storages or places")
+        if taken:
+            raise ValueError("a view has the key of a storage")
+
+
 def entries_of(
-    tensors: Iterable[tuple[str, Call]], find_storage: FindStorage, *, name: str
+    tensors: Iterable[tuple[str, Call]], storages: Storages, *, name: str
 ) -> tuple[TensorEntry, ...]:
     """The entries of tensors, in their order.
 
     Args:
         tensors: Each with its key, e.g. from `find.choose`.
-        find_storage: Gives the place of a storage's bytes.
+        storages: Those of the pickle.
         name: Of the file, for messages.
 
     Raises:
@@ -70,11 +125,11 @@ def entries_of(
     for key, tensor in tensors:
         if not key.isascii() and any("\ud800" <= char <= "\udfff" for char in key):
             raise FormatError(f"{name}: the key {brief(key)} is not valid Unicode")
-        entries.append(entry_of(key, tensor, find_storage, name=name))
+        entries.append(entry_of(key, tensor, storages, name=name))
     return tuple(entries)
 
 
-def entry_of(key: str, tensor: Call, find_storage: FindStorage, *, name: str) -> TensorEntry:
+def entry_of(key: str, tensor: Call, storages: Storages, *, name: str) -> TensorEntry:
     """The entry of one tensor, its geometry checked against its storage.
 
     Raises:
@@ -83,11 +138,11 @@ def entry_of(key: str, tensor: Call, find_storage: FindStorage, *, name: str) ->
     where = f"{name}: {key}"
     if tensor.function not in _PLAIN:
         tensor = _plain(tensor, where)
-    if type(tensor) is not TensorCall and len(tensor.arguments) > 6:
+    if len(tensor.arguments) > 6:
         _expect_no_bits(tensor, where)
     try:
-        read = _known_geometry(tensor) if type(tensor) is TensorCall else _geometry(tensor)
-        span = find_storage(read.storage)
+        read = _geometry(tensor, storages)
+        span = storages.place(read.storage)
     except (ValueError, IndexError) as error:
         raise FormatError(f"{where}: not a tensor as torch describes it: {error}") from error
     if read.dtype not in DTYPES:
@@ -102,8 +157,10 @@ def entry_of(key: str, tensor: Call, find_storage: FindStorage, *, name: str) ->
     _expect_countable(read, numel, where)
     contiguous = not numel or _contiguous(read.shape, read.stride)
     if numel:
-        _expect_inside(read, numel - 1 if contiguous else _farthest(read), span, where)
+        _expect_inside(read, numel - 1 if contiguous else _farthest(read), where)
     first = read.first * itemsize(read.dtype) if numel else 0
+    if numel and read.storage.view:
+        first += read.storage.view[1] * itemsize(read.storage.dtype)
     stride = None if contiguous else read.stride
     return TensorEntry(key, read.dtype, read.shape, span.offset + first, stride)
 
@@ -123,22 +180,50 @@ def _plain(tensor: Call, where: str) -> Call:
     for _ in range(3):  # attributes of a Parameter of a tensor is as deep as torch nests
         if tensor.function in _PLAIN:
             return tensor
-        inner = None
-        if tensor.function in (PARAMETER, PARAMETER_WITH_STATE) and tensor.arguments:
-            inner = tensor.arguments[0]
-        if tensor.function == FROM_TYPE and len(tensor.arguments) == 4:
-            function, _, arguments, _ = tensor.arguments
-            if isinstance(function, Global) and isinstance(arguments, ListNode):
-                inner = Call(function.name, arguments.items)
+        inner = _inner(tensor, where)
         if not isinstance(inner, Call):
             break
         tensor = inner
-    kind = OTHER_TENSORS.get(tensor.function, f"a tensor made of {tensor.function}")
-    way = next((hint for word, hint in _WAYS.items() if word in kind), None)
-    raise FormatError(f"{where}: {kind}, ckpt reads only plain ones", hint=way)
+    kind_ = OTHER_TENSORS.get(tensor.function, f"a tensor made of {tensor.function}")
+    way = next((hint for word, hint in _WAYS.items() if word in kind_), None)
+    raise FormatError(f"{where}: {kind_}, ckpt reads only plain ones", hint=way)
 
 
-def _geometry(tensor: Call) -> _Geometry:
+def _inner(tensor: Call, where: str) -> object:
+    """The tensor that another one is made of, if its attributes are harmless."""
+    match tensor.function, tensor.arguments:
+        case (function, (data, _, _)) if function == PARAMETER:
+            return data
+        case (function, (data, _, _, state)) if function == PARAMETER_WITH_STATE:
+            _expect_attributes(state, where)
+            return data
+        case (function, (Global() as make, Global() as kind, tuple() as of, state)) if (
+            function == FROM_TYPE and kind.name in _CLASSES
+        ):
+            _expect_attributes(state, where)
+            return Call(make.name, of)
+    return None
+
+
+def _expect_attributes(state: object, where: str) -> None:
+    """Make sure that the attributes of a tensor are its own, and do not set its values.
+
+    Source: `torch._utils._set_obj_state`: a dict, or one for `__dict__` and one for slots.
+    """
+    for attributes in state if isinstance(state, tuple) else (state,):
+        if attributes is None:
+            continue
+        if not isinstance(attributes, DictNode):
+            raise FormatError(f"{where}: its attributes are {brief(attributes)}, expected a dict")
+        for key, _ in attributes.items:
+            if not isinstance(key, str) or key in SETTABLE:
+                raise FormatError(
+                    f"{where}: its attribute {brief(key)} would change the tensor",
+                    hint="torch.save does not write such attributes; do not trust this file",
+                )
+
+
+def _geometry(tensor: Call, storages: Storages) -> _Geometry:
     """The arguments of a call that rebuilds a tensor.
 
     Source: `torch._utils._rebuild_tensor_v2(storage, storage_offset, size, stride,
@@ -146,23 +231,13 @@ def _geometry(tensor: Call) -> _Geometry:
     """
     arguments = tensor.arguments
     storage, offset, size, stride = arguments[:4]
-    of = storage_of(storage)
+    of = storages.read(storage)
     return _Geometry(
         of,
         _dtype(arguments[6]) if tensor.function == TENSOR_V3 else of.dtype,
-        (of.view or 0) + size_of(offset),
+        size_of(offset),
         sizes_of(size),
         sizes_of(stride),
-    )
-
-
-def _known_geometry(call: TensorCall) -> _Geometry:
-    """The same for a tensor that was read as a whole."""
-    dtype = "uint8" if call.kind.name == UNTYPED else STORAGES.get(call.kind.name)
-    if dtype is None:
-        return _geometry(Call(call.function, call.arguments))  # which raises the error
-    return _Geometry(
-        Storage(dtype, call.key, call.numel), dtype, call.first, call.shape, call.stride
     )
 
 
@@ -194,42 +269,48 @@ def _farthest(read: _Geometry) -> int:
     return sum((n - 1) * step for n, step in zip(read.shape, read.stride, strict=True))
 
 
-def _expect_inside(read: _Geometry, farthest: int, span: Span, where: str) -> None:
-    """Make sure that the view does not reach beyond its storage."""
+def _expect_inside(read: _Geometry, farthest: int, where: str) -> None:
+    """Make sure that the tensor does not reach beyond its storage, or its view of one."""
+    storage = read.storage
+    key, _, numel = storage.view or (storage.key, 0, storage.numel)
     reach = (read.first + farthest + 1) * itemsize(read.dtype)
-    if reach > span.nbytes:
+    nbytes = numel * itemsize(storage.dtype)
+    if reach > nbytes:
         raise FormatError(
-            f"{where}: reaches to byte {reach:,} of storage {read.storage.key}, "
-            f"which has {span.nbytes:,}"
+            f"{where}: reaches to byte {reach:,} of storage {key}, which has {nbytes:,}"
         )
 
 
-def storage_of(node: object) -> Storage:
+def storage_of(node: Persistent) -> Storage:
     """The storage that a persistent id names.
 
     Source: `torch.serialization._save`, `persistent_id`: ``("storage", storage type, key,
     location, numel)``; in `_legacy_save` a view follows, None or ``(key, first, numel)``.
 
     Raises:
-        ValueError: It is not a storage, or of an unknown kind.
+        ValueError: It is not a storage, of an unknown kind, or has no values.
     """
-    identity = node.id if isinstance(node, Persistent) else None
-    if not isinstance(identity, ListNode) or len(identity.items) not in (5, 6):
+    identity = node.id
+    if not isinstance(identity, tuple) or len(identity) not in (5, 6):
         raise ValueError("not a storage")
-    word, kind, key, _, numel, *view = identity.items
-    if word != "storage" or not isinstance(kind, Global) or not isinstance(key, str):
+    word, kind, key, location, numel, *view = identity
+    texts = isinstance(key, str) and isinstance(location, str)
+    if word != "storage" or not isinstance(kind, Global) or not texts:
         raise ValueError("not a storage")
     dtype = "uint8" if kind.name == UNTYPED else STORAGES.get(kind.name)
     if dtype is None:
         raise ValueError(f"ckpt cannot read a storage of kind {kind.name}")
-    return Storage(dtype, str(key), size_of(numel), _first(view) if view else None)
+    if location == "meta":
+        raise ValueError(f"storage {key} is on the device meta, which holds no values")
+    return Storage(dtype, str(key), size_of(numel), _view(*view) if view else None)
 
 
-def _first(view: list[object]) -> int:
-    if view == [None]:
-        return 0
-    if isinstance(view[0], ListNode) and len(view[0].items) == 3:
-        return size_of(view[0].items[1])
+def _view(view: object) -> tuple[str, int, int] | tuple[()]:
+    match view:
+        case None:
+            return ()
+        case (str() as key, first, numel):
+            return str(key), size_of(first), size_of(numel)
     raise ValueError("not a view of a storage")
 
 
@@ -240,21 +321,21 @@ def _dtype(node: object) -> str:
 
 
 def sizes_of(node: object) -> tuple[int, ...]:
-    """The numbers of a tuple or a ``torch.Size``.
+    """The numbers of a tuple or a ``torch.Size``; a list may grow after the tensor was made.
 
     Raises:
         ValueError: It is neither, or has too many dimensions or another value.
     """
     if isinstance(node, Call) and node.function == "torch.Size" and node.arguments:
         node = node.arguments[0]
-    if not isinstance(node, ListNode):
-        raise ValueError("expected a list of numbers")
-    if len(node.items) > DIMENSIONS_LIMIT:
-        raise ValueError(f"{len(node.items):,} dimensions, the limit is {DIMENSIONS_LIMIT:,}")
-    for item in node.items:
+    if not isinstance(node, tuple):
+        raise ValueError("expected a tuple of numbers")
+    if len(node) > DIMENSIONS_LIMIT:
+        raise ValueError(f"{len(node):,} dimensions, the limit is {DIMENSIONS_LIMIT:,}")
+    for item in node:
         if type(item) is not int or not 0 <= item < _LARGEST:
             size_of(item)
-    return tuple(node.items)  # type: ignore[arg-type]
+    return node
 
 
 def size_of(node: object) -> int:

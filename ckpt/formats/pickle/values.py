@@ -16,7 +16,7 @@ from ckpt.formats.pickle.globals import (
     NUMPY_SCALARS,
     PATHS,
 )
-from ckpt.formats.pickle.nodes import Call, DictNode, ListNode
+from ckpt.formats.pickle.nodes import Call, DictNode
 
 # numpy's kind and bytes of an element, in the struct module's letters.
 _LETTERS = {
@@ -45,16 +45,16 @@ def bytes_of(node: object) -> bytes | None:
     match node:
         case bytes():
             return node
-        case Call(function="_codecs.encode", arguments=[str() as text, "latin1"]):
+        case Call(function="_codecs.encode", arguments=(str() as text, "latin1")):
             return text.encode("latin-1")
-        case Call(function="builtins.bytes", arguments=[]):
+        case Call(function="builtins.bytes", arguments=()):
             return b""
     return None
 
 
 def _scalar(call: Call) -> object:
     match call.arguments:
-        case [dtype, data]:
+        case (dtype, data):
             order, kind = _dtype(dtype)
             value = struct.unpack(order + _LETTERS[kind], bytes_of(data) or b"")
             return value[0]
@@ -63,19 +63,19 @@ def _scalar(call: Call) -> object:
 
 def _array(call: Call) -> str | None:
     match call.state:
-        case ListNode(items=[_, ListNode(items=shape), dtype, *_]):
+        case (_, tuple() as shape, dtype, *_):
             return _of_numpy(dtype, shape)
     return None
 
 
 def _buffer(call: Call) -> str | None:
     match call.arguments:
-        case [_, dtype, ListNode(items=shape), *_]:
+        case (_, dtype, tuple() as shape, *_):
             return _of_numpy(dtype, shape)
     return None
 
 
-def _of_numpy(dtype: object, shape: list[object]) -> str:
+def _of_numpy(dtype: object, shape: tuple[object, ...]) -> str:
     sizes = " ".join(str(size) for size in shape if isinstance(size, int))
     return f"a numpy array of {_name(_dtype(dtype)[1])}, {sizes or 'a scalar'}"
 
@@ -85,8 +85,8 @@ def _dtype(node: object) -> tuple[str, str]:
     match node:
         case Call(
             function=function,
-            arguments=[str() as kind, *_],
-            state=ListNode(items=[_, str() as order, *_]),
+            arguments=(str() as kind, *_),
+            state=(_, str() as order, *_),
         ) if function == NUMPY_DTYPE and kind in _LETTERS:
             return ("<" if order in "|=" else str(order)), str(kind)
     raise ValueError("not a dtype of numbers")
