@@ -1,10 +1,12 @@
 """Makes the cases: a case is a pure function of its seed and its number."""
 
+from collections.abc import Sequence
 from random import Random
 
 from tests.formats.fuzz import legacy, pickles, zips
 from tests.formats.fuzz.draw import Case, Draw
-from tests.formats.fuzz.pickles import KINDS, Assembler
+from tests.formats.fuzz.pickles import Assembler
+from tests.formats.fuzz.storages import KINDS
 
 CONTAINERS = ("pickle", "pickle", "zip", "legacy")
 TRICKS = {
@@ -44,20 +46,20 @@ KNOWN: dict[str, str] = dict.fromkeys(
 )
 
 
-def case(seed: int, number: int, *, known: bool = False) -> Case:
+def case(seed: int, number: int, *, forced: Sequence[str] = ()) -> Case:
     """One case.
 
     Args:
         seed: Of the run.
         number: Of the case.
-        known: Whether to use the tricks of `KNOWN` too.
+        forced: Tricks that it may use in any case, even those of `KNOWN`.
     """
     rng = Random(f"{seed}:{number}")
     container = rng.choice(CONTAINERS)
-    names = [name for name in TRICKS[container] if known or name not in KNOWN]
-    chosen = rng.sample(names, rng.randrange(1, MOST))
+    names = [name for name in TRICKS[container] if name not in KNOWN]
+    chosen = [*rng.sample(names, rng.randrange(1, MOST)), *forced]
     needed = {rng.choice(NEEDS[name]) for name in chosen if name in NEEDS}
-    draw = Draw(rng, frozenset(chosen) | (needed & {*names}))
+    draw = Draw(rng, frozenset(chosen) | (needed - KNOWN.keys()))
     assembler = Assembler(draw, legacy=container == "legacy")
     pickle = assembler.pickle()
     if container == "legacy":

@@ -8,7 +8,8 @@ torch's side is `torch.load(weights_only=True)`; this module spells its keys as 
 import argparse
 import collections
 import ctypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 
 import ckpt
 from ckpt.errors import AmbiguousStateError, CkptError
+from tests.formats.support import renamed
 
 LARGE = 1 << 20  # bytes; larger tensors, which views alone can be, are compared unexpanded
 SAFE = [
@@ -53,7 +55,7 @@ def signature(tensor: torch.Tensor) -> Signature:
     return (*head, ctypes.string_at(whole.data_ptr(), prod(shape) * size))
 
 
-def torchs(path: Path) -> Any:
+def torchs(path: Path | BytesIO) -> Any:
     """The value that torch gives; an exception if it refuses the file."""
     try:
         return torch.load(path, weights_only=True)
@@ -78,8 +80,13 @@ def opened(path: Path, inside: str | None = None) -> Tensors:
         return {key: signature(lazy[key]) for key in lazy}
 
 
-def judged(path: Path) -> tuple[str, str]:
-    """An outcome, and its details if it is ``different`` or ``fault``."""
+def judged(path: Path, *, rename: bool = True) -> tuple[str, str]:
+    """An outcome, and its details if it is ``different`` or ``fault``.
+
+    Args:
+        path: Of the file.
+        rename: Whether a renamed copy must be the same to torch too.
+    """
     ours = ckpts(path)
     if isinstance(ours, Exception) and not isinstance(ours, CkptError):
         return "fault", f"ckpt: {type(ours).__name__}: {ours}"
@@ -100,7 +107,24 @@ def judged(path: Path) -> tuple[str, str]:
             continue
         if not any(same(tensors, expected) for expected in answers(theirs, inside)):
             return "different", f"::{inside}\nckpt:  {tensors}\ntorch: {shown(theirs)}"
-    return "same", ""
+    details = renamed_differs(path, ours[None]) if rename and None in ours else ""
+    return ("different", details) if details else ("same", "")
+
+
+def renamed_differs(path: Path, tensors: Tensors) -> str:
+    """What torch finds in a copy with another first key, if it is not what ckpt finds here."""
+    key = next(iter(tensors), None)
+    if key is None:
+        return ""
+    try:
+        data = renamed(path.read_bytes(), {key: "renamed"})
+    except CkptError:
+        return ""
+    theirs = torchs(BytesIO(data))
+    expected = {"renamed" if name == key else name: each for name, each in tensors.items()}
+    if any(same(expected, answer) for answer in answers(theirs, None)):
+        return ""
+    return f"renamed\nckpt:  {expected}\ntorch: {shown(theirs)}"
 
 
 def same(ours: Tensors, theirs: Tensors) -> bool:
@@ -118,7 +142,7 @@ def answers(root: Any, inside: str | None) -> Iterator[Tensors]:
     for path, value in mappings(root):
         if (inside is None and not path) or ".".join(path) == inside:
             yield flat(value)
-    if not isinstance(root, Mapping):
+    if not isinstance(root, dict):
         yield flat(root)
 
 
@@ -127,25 +151,27 @@ def nested(root: Any) -> list[str]:
     return [
         ".".join(path)
         for path, value in mappings(root)
-        if path and any(isinstance(item, torch.Tensor) for item in value.values())
+        if path and any(isinstance(item, torch.Tensor) for item in dict.values(value))
     ][:3]
 
 
-def mappings(root: Any) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
+def mappings(root: Any) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
     """Every mapping that text keys alone lead to, with its path."""
     found: list[tuple[tuple[str, ...], Any]] = [((), root)]
     while found:
         path, value = found.pop(0)
-        if isinstance(value, Mapping) and len(path) < 10:
+        if isinstance(value, dict) and len(path) < 10:
             yield path, value
-            found += [((*path, key), item) for key, item in value.items() if isinstance(key, str)]
+            found += [
+                ((*path, key), item) for key, item in dict.items(value) if isinstance(key, str)
+            ]
 
 
-def direct(mapping: Mapping[Any, Any]) -> Tensors:
+def direct(mapping: dict[Any, Any]) -> Tensors:
     """A mapping's own tensors, by its keys; other keys than text are shown with their type."""
     tensors: Tensors = {}
     taken = {key for key in mapping if isinstance(key, str)}
-    for key, value in mapping.items():
+    for key, value in dict.items(mapping):
         if isinstance(value, torch.Tensor):
             name = key if isinstance(key, str) else f"{key!r} ({type(key).__name__})"
             while not isinstance(key, str) and name in taken:
@@ -177,9 +203,9 @@ def leaves(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...],
         yield path, value
     elif len(path) < 10:
         items: Any = ()
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             # Attributes of a value are below None.
-            items = [*value.items(), *_attributes(value)]
+            items = [*dict.items(value), *_attributes(value)]
         elif isinstance(value, argparse.Namespace):
             items = [(None, vars(value))]
         elif isinstance(value, list | tuple | set):
@@ -196,8 +222,8 @@ def shown(value: Any, depth: int = 0) -> str:
     """A value for people: containers and signatures."""
     if isinstance(value, torch.Tensor):
         return f"{type(value).__name__}{signature(value)}"
-    if isinstance(value, Mapping) and depth < 5:
-        items = (f"{key!r}: {shown(item, depth + 1)}" for key, item in value.items())
+    if isinstance(value, dict) and depth < 5:
+        items = (f"{key!r}: {shown(item, depth + 1)}" for key, item in dict.items(value))
         return f"{type(value).__name__}{{{', '.join(items)}}}"
     if isinstance(value, list | tuple | set) and depth < 5:
         return f"{type(value).__name__}({', '.join(shown(item, depth + 1) for item in value)})"
