@@ -98,14 +98,14 @@ def judged(path: Path, *, rename: bool = True) -> tuple[str, str]:
         ), ""
     assert not isinstance(ours, Exception)
     for inside, tensors in ours.items():
-        if not any(same(tensors, expected) for expected in answers(theirs, inside)):
+        if not agree(tensors, theirs, inside):
             return "different", f"{inside or 'root'}\nckpt:  {tensors}\ntorch: {shown(theirs)}"
     for inside in nested(theirs):
         try:
             tensors = opened(path, inside)
         except CkptError:
             continue
-        if not any(same(tensors, expected) for expected in answers(theirs, inside)):
+        if not agree(tensors, theirs, inside):
             return "different", f"::{inside}\nckpt:  {tensors}\ntorch: {shown(theirs)}"
     details = renamed_differs(path, ours[None]) if rename and None in ours else ""
     return ("different", details) if details else ("same", "")
@@ -122,13 +122,23 @@ def renamed_differs(path: Path, tensors: Tensors) -> str:
         return ""
     theirs = torchs(BytesIO(data))
     expected = {"renamed" if name == key else name: each for name, each in tensors.items()}
-    if any(same(expected, answer) for answer in answers(theirs, None)):
+    if agree(expected, theirs, None):
         return ""
     return f"renamed\nckpt:  {expected}\ntorch: {shown(theirs)}"
 
 
-def same(ours: Tensors, theirs: Tensors) -> bool:
-    return list(ours.items()) == list(theirs.items())
+def agree(ours: Tensors, root: Any, inside: str | None) -> bool:
+    """Whether torch's value holds the tensors of ckpt; those in a set have no names."""
+    if any(list(ours.items()) == list(theirs.items()) for theirs in answers(root, inside)):
+        return True
+    if not any(isinstance(part, Unnamed) for path, _ in leaves(root, ()) for part in path):
+        return False
+    signatures = sorted(map(repr, ours.values()))
+    return any(signatures == sorted(map(repr, theirs.values())) for theirs in answers(root, inside))
+
+
+class Unnamed(int):
+    """The place of an element of a set, which has no order."""
 
 
 def answers(root: Any, inside: str | None) -> Iterator[Tensors]:
@@ -208,8 +218,10 @@ def leaves(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...],
             items = [*dict.items(value), *_attributes(value)]
         elif isinstance(value, argparse.Namespace):
             items = [(None, vars(value))]
-        elif isinstance(value, list | tuple | set):
+        elif isinstance(value, list | tuple):
             items = enumerate(value)
+        elif isinstance(value, set):
+            items = ((Unnamed(at), item) for at, item in enumerate(value))
         for key, item in items:
             yield from leaves(item, (*path, key))
 

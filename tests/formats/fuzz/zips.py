@@ -84,9 +84,9 @@ def _more_members(draw: Draw, members: list[Member]) -> list[Member]:
     more = []
     if draw.trick("case of a name"):
         name = draw.rng.choice(own)
-        changed = draw.one(
-            name.upper(), name.title(), f"{FOLDER}/" + name.partition("/")[2].upper()
-        )
+        record = name.partition("/")[2]
+        inside = (record.upper(), record.title(), record.replace("d", "D"))
+        changed = draw.one(name.upper(), *(f"{FOLDER}/{each}" for each in inside))
         if draw.chance(0.4):
             at = own.index(name)
             members[at] = replace(members[at], name=changed.encode())
@@ -113,13 +113,22 @@ def _more_members(draw: Draw, members: list[Member]) -> list[Member]:
         )
         more = [name for name in more if name != f"{FOLDER}/data.pkl"]
     for name in more:
-        data = b"" if name.endswith("/") else draw.rng.choice(members).data
+        data = b"" if name.endswith("/") else _twin(draw, members, name)
         bits = 0x10 if name.endswith("/") and draw.chance(0.7) else 0
         member = Member(name.encode(), data, attributes=bits)
         members.insert(draw.rng.randrange(len(members) + 1), member)
     if draw.trick("order of members"):
         draw.rng.shuffle(members)
     return members
+
+
+def _twin(draw: Draw, members: list[Member], name: str) -> bytes:
+    """The content of a member with nearly this name, changed; else that of any."""
+    for member in members:
+        if member.name.lower() == name.lower().encode():
+            other = bytes(byte ^ 1 for byte in member.data)
+            return member.data.replace(b"k.0", b"x.0") if b"k.0" in member.data else other
+    return draw.rng.choice(members).data
 
 
 def _changed(draw: Draw, member: Member) -> Member:
