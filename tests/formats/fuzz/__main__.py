@@ -138,8 +138,9 @@ def worked(options: argparse.Namespace, path: Path, numbers: range) -> Iterator[
 
 def work(options: argparse.Namespace, path: Path, numbers: range, writing: int) -> None:
     """Run cases, and write a line for each."""
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
+    if sys.platform == "linux":
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with os.fdopen(writing, "w", buffering=1) as out:
         for number in numbers:
