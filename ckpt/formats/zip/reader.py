@@ -115,12 +115,13 @@ def _expect_distinct(name: str, members: list[str]) -> None:
     """Make sure that each name finds one member, whether or not the reader ignores case."""
     folded: dict[str, str] = {}
     for member in members:
-        other = folded.setdefault(member.casefold(), member)
-        if other is not member:
+        other = folded.get(member.casefold())
+        if other is not None:
             raise FormatError(
                 f"{name}: two members have the same name if case is ignored, as torch does: "
                 f"{other} and {member}"
             )
+        folded[member.casefold()] = member
     for member in members:
         record = member.partition("/")[2]
         if record not in _RECORDS and record.lower() in _RECORDS:

@@ -235,6 +235,17 @@ def test_names_that_differ_in_case_alone_are_refused(name: str, first: bool) -> 
         opened(smuggled((name, PICKLE), first=first))
 
 
+def test_short_name_twice_is_refused() -> None:
+    """CPython has one object for each text of one character."""
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as new:
+        new.writestr("a", b"")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            new.writestr("a", b"")
+    with pytest.raises(FormatError, match="two members have the same name"):
+        read_members(Memory(out.getvalue()))
+
+
 def test_torch_takes_another_member_for_its_case() -> None:
     """The reason: `DATA.PKL` is the pickle that torch reads, by its place in a binary search."""
     kept = ("data.pkl", "byteorder", "data/0", "version")
