@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar o
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults soak lint wheel fresh-clone bench mutants
+.PHONY: help demo test test-all faults fuzz soak lint wheel fresh-clone bench mutants
 help: ## List the targets.
 	@awk -F ':.*## ' 'NF > 1 && /^[a-z]/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -21,6 +21,9 @@ test-all: $(READY) ## Run all tests, as CI does.
 
 faults: $(READY) ## Try every fault at every point.
 	CKPT_TESTS=every CKPT_EXAMPLES=random $(PYTEST) -n auto tests/faults tests/train/test_signals.py
+
+fuzz: $(READY) ## Compare ckpt with torch on assembled files; ARGS="--cases 100000 --seed 1".
+	$(BIN)/python -m tests.formats.fuzz $(ARGS)
 
 soak: $(READY) ## Run all tests three times beside eight busy processes, and once in random order.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/soak.sh

@@ -4,6 +4,10 @@ Sources: APPNOTE.TXT 6.3.10, sections 4.3 and 4.5; PyTorch's `caffe2/serialize/i
 and miniz, which write flags 0x0808 or less, and no comment. Ambiguous archives are refused:
 with prefixes, overlaps, gaps, or local headers that differ from the directory. Compressed
 members are listed like any other.
+
+Law: torch's reader finds the same member under a name. It ignores case
+(`mz_zip_reader_locate_file`), and gives uninitialised memory for a folder
+(`mz_zip_reader_extract_to_mem_no_alloc`).
 """
 
 import struct
@@ -17,7 +21,7 @@ MEMBER_LIMIT = 1_000_000
 DIRECTORY_LIMIT = 1 << 28  # bytes; a storage takes about 70
 # Without versions, times and attributes, which do not describe the data.
 _LOCAL = struct.Struct("<4s2x2H4x3I2H")
-_CENTRAL = struct.Struct("<4s4x2H4x3I4H6xI")
+_CENTRAL = struct.Struct("<4s4x2H4x3I4H2x2I")
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
@@ -29,6 +33,14 @@ _DESCRIPTORS = {
     kind.size: kind for kind in map(struct.Struct, ("<III", "<4sIII", "<IQQ", "<4sIQQ"))
 }
 _USUAL = struct.Struct("<4sIII").pack  # a descriptor as torch and zip write it
+_FOLDER = 0x10  # an external attribute, of DOS
+# The records that `torch.serialization` and `inline_container` look up by name.
+_RECORDS = frozenset(
+    {
+        *("data.pkl", "byteorder", "version", "constants.pkl", ".format_version"),
+        *(".storage_alignment", ".data/version", ".data/serialization_id"),
+    }
+)
 _WIDE = 0xFFFFFFFF  # in a field of 32 bits: see the zip64 field
 _SMALL, _BATCH = 1 << 10, 1 << 16  # bytes of a member with its header, and of many
 _END_HINT = (
@@ -87,9 +99,7 @@ def read_members(source: ByteSource) -> list[Member]:
     """
     begin, size, count = _directory(source)
     listed = list(_listed(source, source.read(begin, size), count))
-    names = {member.name for member in listed}
-    if len(names) != len(listed):
-        raise FormatError(f"{source.name}: two members have the same name")
+    _expect_distinct(source.name, [member.name for member in listed])
     listed.sort(key=lambda member: member.header)
     if listed and listed[-1].header >= begin:
         raise FormatError(f"{source.name}: {listed[-1].name}: begins after the last member")
@@ -99,6 +109,23 @@ def read_members(source: ByteSource) -> list[Member]:
     pairs = list(zip(listed, followers, strict=True))
     reader = _BatchReader(source, [(member.header, end) for member, end in pairs])
     return [_located(reader, *pair) for pair in pairs]
+
+
+def _expect_distinct(name: str, members: list[str]) -> None:
+    """Make sure that each name finds one member, whether or not the reader ignores case."""
+    folded: dict[str, str] = {}
+    for member in members:
+        other = folded.get(member.casefold())
+        if other is not None:
+            raise FormatError(
+                f"{name}: two members have the same name if case is ignored, as torch does: "
+                f"{other} and {member}"
+            )
+        folded[member.casefold()] = member
+    for member in members:
+        record = member.partition("/")[2]
+        if record not in _RECORDS and record.lower() in _RECORDS:
+            raise FormatError(f"{name}: {member}: torch reads it as {record.lower()}")
 
 
 class _BatchReader:
@@ -189,7 +216,7 @@ def _listed(source: ByteSource, directory: bytes, count: int) -> Iterator[_Liste
     for _ in range(count):
         if position + _CENTRAL.size > len(directory):
             raise FormatError(f"{source.name}: its directory is truncated", hint=_DAMAGED)
-        mark, flags, method, crc32, packed, size, named, extra, comment, disk, header = (
+        mark, flags, method, crc32, packed, size, named, extra, comment, disk, bits, header = (
             _CENTRAL.unpack_from(directory, position)
         )
         name_end = position + _CENTRAL.size + named
@@ -204,6 +231,9 @@ def _listed(source: ByteSource, directory: bytes, count: int) -> Iterator[_Liste
         position = extra_end
         if flags & ~_FLAGS or (method == 0 and size != packed):
             raise _not_plain(source, name, flags, size, packed)
+        is_folder = name.endswith("/")
+        if (size and is_folder) or (bits & _FOLDER and not is_folder):
+            raise FormatError(f"{source.name}: {name}: both a folder and a file")
         begin = header + _LOCAL.size + named
         yield _Listed(name, encoded, header, begin, flags, method, crc32, packed, size)
     if position != len(directory):
@@ -215,7 +245,7 @@ def _name(source: ByteSource, data: bytes) -> str:
         name = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"{source.name}: a member's name is not UTF-8: {data!r}") from error
-    if not name or "\0" in name:
+    if not name or "\0" in name or "\\" in name:
         raise FormatError(f"{source.name}: {name!r} is not a valid name of a member")
     return name
 
@@ -229,11 +259,15 @@ def _wide(
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, position)
         position += 4
-        if kind == _ZIP64 and position + length <= len(extra) and length % 8 == 0:
-            wide = iter(struct.unpack_from(f"<{length // 8}Q", extra, position))
+        if kind == _ZIP64:  # the first decides
+            values = extra[position : position + length // 8 * 8]
+            wide = (
+                int.from_bytes(values[at : at + 8], "little") for at in range(0, len(values) - 7, 8)
+            )
             full = [next(wide, None) if value == _WIDE else value for value in narrow]
             if None not in full:
                 return full[0], full[1], full[2]  # type: ignore[return-value]
+            break
         position += length
     raise FormatError(f"{source.name}: {name}: its 64-bit sizes are missing", hint=_DAMAGED)
 

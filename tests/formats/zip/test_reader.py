@@ -11,7 +11,7 @@ import torch
 
 from ckpt.errors import FormatError
 from ckpt.formats.zip.reader import read_members
-from tests.formats.support import Memory, opened, saved
+from tests.formats.support import Memory, contents, expected, loaded, opened, saved
 
 STATE = {"a": torch.arange(100.0), "b": torch.ones(3, dtype=torch.uint8)}
 GOOD = saved(STATE)
@@ -134,6 +134,12 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "several disks": (lambda: patched(END64 + 16, "I", 1), "of several parts"),
     "name that is no utf-8": (lambda: patched(CENTRAL + 46, "s", b"\xff"), "is not UTF-8"),
     "name with a nul": (lambda: patched(CENTRAL + 47, "s", b"\0"), "not a valid name of a member"),
+    "name with a backslash": (
+        lambda: renamed("data/1", "data\\1"), "not a valid name of a member"
+    ),
+    "first zip64 field too short": (
+        lambda: short_zip64(), "its 64-bit sizes are missing"
+    ),
     "end record alone": (lambda: GOOD[-22:], "zip archive without the data.pkl"),
 }  # fmt: skip
 
@@ -146,6 +152,24 @@ def both_sizes(nbytes: int) -> bytes:
 def counts(count: int) -> bytes:
     """The number of members in the zip64 end record."""
     return GOOD[: END64 + 24] + struct.pack("<QQ", count, count) + GOOD[END64 + 40 :]
+
+
+def renamed(record: str, name: str) -> bytes:
+    """Another name of the same length, in both headers."""
+    return GOOD.replace(f"archive/{record}".encode(), f"archive/{name}".encode())
+
+
+def short_zip64() -> bytes:
+    """Two zip64 fields for the first member, of which the first lacks the packed size."""
+    size = int.from_bytes(GOOD[CENTRAL + 24 : CENTRAL + 28], "little")
+    extra = struct.pack("<HHQ", 1, 8, 9) + struct.pack("<HHQQ", 1, 16, size, size)
+    line = bytearray(GOOD[CENTRAL:SECOND])
+    struct.pack_into("<II", line, 20, 2**32 - 1, 2**32 - 1)
+    struct.pack_into("<H", line, 30, len(extra))
+    grown = GOOD[:CENTRAL] + bytes(line) + extra + GOOD[SECOND:END64]
+    count = struct.unpack_from("<H", GOOD, END + 10)[0]
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(grown) - CENTRAL, CENTRAL, 0)
+    return grown + end
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -183,3 +207,97 @@ def test_fault_19_truncated_anywhere_is_refused() -> None:
     for end in range(len(GOOD)):
         with pytest.raises(FormatError):
             opened(GOOD[:end])
+
+
+def smuggled(*members: tuple[str, bytes], first: bool = False, attributes: int = 0) -> bytes:
+    """The good archive as zipfile writes it, with other members before or after its own."""
+    out = BytesIO()
+    with zipfile.ZipFile(BytesIO(GOOD)) as old, zipfile.ZipFile(out, "w") as new:
+        own = [(name, old.read(name)) for name in old.namelist()]
+        for name, data in [*members, *own] if first else [*own, *members]:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = attributes if (name, data) in members else 0
+            new.writestr(info, data)
+    return out.getvalue()
+
+
+OTHER = saved({"other": STATE["a"]})
+with zipfile.ZipFile(BytesIO(OTHER)) as archive:
+    PICKLE = archive.read("archive/data.pkl")
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "name", ["archive/DATA.PKL", "archive/Data/0", "archive/dAtA/1", "archive/VERSION"]
+)
+def test_names_that_differ_in_case_alone_are_refused(name: str, first: bool) -> None:
+    with pytest.raises(FormatError, match="the same name if case is ignored, as torch does"):
+        opened(smuggled((name, PICKLE), first=first))
+
+
+def test_short_name_twice_is_refused() -> None:
+    """CPython has one object for each text of one character."""
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as new:
+        new.writestr("a", b"")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            new.writestr("a", b"")
+    with pytest.raises(FormatError, match="two members have the same name"):
+        read_members(Memory(out.getvalue()))
+
+
+def test_torch_takes_another_member_for_its_case() -> None:
+    """The reason: `DATA.PKL` is the pickle that torch reads, by its place in a binary search."""
+    kept = ("data.pkl", "byteorder", "data/0", "version")
+    with zipfile.ZipFile(BytesIO(GOOD)) as old:
+        records = [("DATA.PKL", PICKLE), *((name, old.read(f"archive/{name}")) for name in kept)]
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as new:
+        for name, data in records:
+            new.writestr(f"archive/{name}", data)
+    assert list(loaded(out.getvalue())) == ["other"]
+    with pytest.raises(FormatError, match="the same name if case is ignored, as torch does"):
+        opened(out.getvalue())
+
+
+@pytest.mark.parametrize("record", ["data.pkl", "byteorder", "version", ".format_version"])
+def test_record_in_other_case_is_refused(record: str) -> None:
+    data = renamed(record, record.upper())
+    assert len(loaded(data)) == len(STATE), "torch reads it"
+    with pytest.raises(FormatError, match=f"{record.upper()}: torch reads it as {record}"):
+        opened(data)
+
+
+def test_other_case_of_byteorder_would_swap_bytes() -> None:
+    data = renamed("byteorder", "BYTEORDER").replace(b"little", b"big   ")
+    assert b"BYTEORDER" in data
+    with pytest.raises(FormatError, match="torch reads it as byteorder"):
+        opened(data)
+
+
+def test_member_that_is_a_folder_too_is_refused() -> None:
+    with pytest.raises(FormatError, match="x: both a folder and a file"):
+        opened(smuggled(("archive/x", b""), attributes=0x10))
+    with pytest.raises(FormatError, match="x/: both a folder and a file"):
+        opened(smuggled(("archive/x/", b"data")))
+
+
+def test_attribute_of_a_folder_on_a_storage_is_refused() -> None:
+    data = bytearray(rewritten())
+    line = data.rindex(b"archive/data/0") - 46
+    data[line + 38] |= 0x10  # torch returns uninitialised memory for it
+    with pytest.raises(FormatError, match="data/0: both a folder and a file"):
+        opened(bytes(data))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_folders_of_the_zip_command_are_read_as_torch_does(first: bool) -> None:
+    data = smuggled(("archive/", b""), ("archive/data/", b""), first=first, attributes=0x10)
+    assert contents(opened(data)) == expected(loaded(data)) == expected(STATE)
+
+
+def test_second_folder_is_refused() -> None:
+    """torch takes the folder of the member that the directory lists first."""
+    for name in ("Archive/data.pkl", "other/data.pkl", "data.pkl", "/archive/data.pkl"):
+        with pytest.raises(FormatError, match=r"2 folders|same name"):
+            opened(smuggled((name, PICKLE)))
