@@ -97,14 +97,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """The dataset that a reader is to load.
-
-    Attributes:
-        name: In the table, or a path.
-        data_dir: Searched before ``CKPT_DATA`` and the cache.
-        image_size: Height and width to resize a folder's images to; 0 keeps theirs.
-        callback: Gets `Note` and `Loading`.
-    """
+    """The arguments of `load_dataset`; `name` is in the table, or a path."""
 
     name: str
     data_dir: Path | None
@@ -120,9 +113,9 @@ def load_dataset(
     Args:
         name: As in the recipe. ``auto`` is MNIST, or with a `Note` scikit-learn's digits if MNIST
             has no files here and cannot be downloaded.
-        data_dir: See `Wanted`.
-        image_size: See `Wanted`.
-        callback: See `Wanted`.
+        data_dir: Searched before ``CKPT_DATA`` and the cache.
+        image_size: Height and width to resize a folder's images to; 0 keeps theirs.
+        callback: Gets `Note` and `Loading`.
 
     Raises:
         DatasetError: It is not available, or damaged; damaged files of MNIST are an error for
@@ -135,8 +128,7 @@ def load_dataset(
     try:
         return _read(replace(wanted, name="mnist"))
     except AbsentError as error:
-        text = f"{error}; training on scikit-learn's 1,797 handwritten digits instead"
-        callback(Note(text))
+        callback(Note(f"{error}; training on scikit-learn's 1,797 handwritten digits instead"))
         return _read(replace(wanted, name="digits"))
 
 
@@ -161,9 +153,10 @@ def _reader_of(path: Path) -> str:
     raise DatasetError(f"{path}: expected a folder of images or an .npz file")
 
 
-def every_fifth(count: int) -> Tensor:
-    """The default choice of test images among `count`: ``(count,)`` bool."""
-    return torch.arange(count) % 5 == 0
+def every_fifth(whole: Samples) -> tuple[Samples, Samples]:
+    """Split off test images: every fifth, from the first on."""
+    tested = torch.arange(len(whole)) % 5 == 0
+    return Samples(*whole[~tested]), Samples(*whole[tested])
 
 
 class AbsentError(DatasetError):

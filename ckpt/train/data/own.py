@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ckpt.errors import DatasetError
 from ckpt.train.data.dataset import Dataset, Samples, short_path
@@ -14,17 +13,19 @@ def own_dataset(
     *,
     name: str,
     path: Path,
-    splits: tuple[Samples, Samples],
+    train: Samples,
+    test: Samples,
     classes: int,
     test_from: str,
     class_names: tuple[str, ...] = (),
 ) -> Dataset:
-    """A dataset from its splits, train and test, with mean and deviation of the first.
+    """A dataset with the mean and deviation of its training images.
+
+    Its labels have the smallest type, so that equal labels are equal bytes.
 
     Raises:
         DatasetError: A channel has the same value in all training images.
     """
-    train, test = splits
     mean, std = mean_and_std(train.images)
     if min(std) == 0:
         number, channels = std.index(0) + 1, len(std)
@@ -32,6 +33,8 @@ def own_dataset(
             f"{path}: channel {number} of {channels} has the same value in all training images",
             hint="remove the channel: a network can learn nothing from it",
         )
+    dtype = torch.uint8 if classes <= 256 else torch.int64
+    train, test = (Samples(split.images, split.labels.to(dtype)) for split in (train, test))
     return Dataset(
         name=name,
         title=title(path),
@@ -50,8 +53,3 @@ def own_dataset(
 def title(path: Path) -> str:
     """The base name, also for ``.``, which has none."""
     return path.name or path.resolve().name or str(path)
-
-
-def as_labels(numbers: Tensor, classes: int) -> Tensor:
-    """Labels ``(n,)`` in the smallest type, so that equal labels are equal bytes."""
-    return numbers.to(torch.uint8 if classes <= 256 else torch.int64)
