@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ckpt.errors import DatasetError, UsageError
+from ckpt.train.data.normalisation import mean_and_std
 from ckpt.train.watch.events import Callback, Note, ignore
 
 _READERS = {
@@ -47,13 +48,10 @@ class Dataset:
 
     Attributes:
         name: As in the recipe, never ``auto``; ``folder`` or ``npz`` for one's own data.
-        title: E.g. ``Fashion-MNIST``.
         found: How it was found: ``--dataset``, ``--data-dir``, ``CKPT_DATA``, ``cache``,
             ``download`` or ``scikit-learn``; goes into records, which hold no folder names.
         where: The folder, with the home folder as ``~``.
-        classes: Their number; every label is below it.
-        mean: Of the training pixels taken as [0, 1], by channel.
-        std: Standard deviation of the same.
+        mean: Of the training pixels taken as [0, 1], by channel; `std` likewise.
         test_from: Origin of the test images: ``published``, ``every fifth``, or their folder or
             array.
         class_names: By label; empty if labels have no names.
@@ -161,6 +159,52 @@ def every_fifth(whole: Samples) -> tuple[Samples, Samples]:
 
 class AbsentError(DatasetError):
     """A dataset is not on this machine, and cannot be downloaded."""
+
+
+def own_dataset(
+    *,
+    name: str,
+    path: Path,
+    train: Samples,
+    test: Samples,
+    classes: int,
+    test_from: str,
+    class_names: tuple[str, ...] = (),
+) -> Dataset:
+    """A dataset with the mean and deviation of its training images.
+
+    Its labels have the smallest type, so that equal labels are equal bytes.
+
+    Raises:
+        DatasetError: A channel has the same value in all training images.
+    """
+    mean, std = mean_and_std(train.images)
+    if min(std) == 0:
+        number, channels = std.index(0) + 1, len(std)
+        raise DatasetError(
+            f"{path}: channel {number} of {channels} has the same value in all training images",
+            hint="remove the channel: a network can learn nothing from it",
+        )
+    dtype = torch.uint8 if classes <= 256 else torch.int64
+    train, test = (Samples(split.images, split.labels.to(dtype)) for split in (train, test))
+    return Dataset(
+        name=name,
+        title=title(path),
+        found="--dataset",
+        where=f"{short_path(path)} ({test_from} for testing)",
+        train=train,
+        test=test,
+        classes=classes,
+        mean=mean,
+        std=std,
+        test_from=test_from,
+        class_names=class_names,
+    )
+
+
+def title(path: Path) -> str:
+    """The base name, also for ``.``, which has none."""
+    return path.name or path.resolve().name or str(path)
 
 
 def places(data_dir: Path | None) -> Iterator[tuple[str, Path]]:

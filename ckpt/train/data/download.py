@@ -27,14 +27,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedFile:
-    """A gzip file to download.
-
-    Attributes:
-        name: Of the file, on every mirror.
-        nbytes: Its size.
-        sha256: 64 hex digits.
-        unpacked: Size of its content.
-    """
+    """A gzip file to download, by its name on every mirror; sizes in bytes."""
 
     name: str
     nbytes: int
@@ -85,11 +78,7 @@ def fetch(
 
     Processes that want the same folder at the same time download it once.
 
-    Args:
-        archives: The files.
-        mirrors: Beginnings of URLs, tried in order.
-        folder: Created here, with its parents.
-        callback: Gets `Note` and `Loading`, in bytes.
+    Mirrors are beginnings of URLs, tried in order; `callback` gets `Note` and `Loading`.
 
     Raises:
         DownloadError: No mirror has one of them.
@@ -127,10 +116,9 @@ def _locked(path: Path, callback: Callback) -> contextlib.AbstractContextManager
 def _fetch(
     archive: PublishedFile, mirrors: Sequence[str], folder: Path, callback: Callback
 ) -> None:
-    path = folder / archive.name
+    path, part = folder / archive.name, folder / f"{archive.name}.part"
     if path.is_file():
         return
-    part = folder / f"{archive.name}.part"
     tried = []
     for mirror in mirrors:
         try:

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from ckpt.errors import DatasetError
-from ckpt.train.data.dataset import Dataset, Samples, Wanted
-from ckpt.train.data.own import own_dataset, title
+from ckpt.train.data.dataset import Dataset, Samples, Wanted, own_dataset, title
 from ckpt.train.watch.events import Loading, Note
 
 if TYPE_CHECKING:
