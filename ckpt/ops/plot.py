@@ -12,7 +12,9 @@ from ckpt.registry.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """The curves of `version`, from the run that made `trained`: it, or what it was renamed from.
+    """The curves of `version`, from the run that made `trained`.
+
+    Both are the same version, or `version` was renamed from `trained`.
 
     `series` has a number for each epoch, by quantity: ``loss`` in nats and ``accuracy`` in
     [0, 1], both over the training images during the epoch, and more.

@@ -91,7 +91,7 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What becomes of the weights: `path` is their file, None if only the registry has them."""
+    """The way of the weights: `path` is their file, None if only the registry has them."""
 
     registry: Registry
     model: str

@@ -68,11 +68,10 @@ def epoch_line(result: Epoch, epochs: int) -> str:
 
 def summary(trained: Trained) -> str:
     """The result: accuracy on the test images, time, memory."""
-    peak = trained.peak_bytes
+    peak = "" if trained.peak_bytes is None else f" · peak {trained.peak_bytes / 1e6:,.0f} MB"
     return (
         f"test accuracy {trained.test_accuracy:.2%} ({trained.test_count:,} images, read once)"
-        f" · {duration(trained.seconds)}"
-        f"{'' if peak is None else f' · peak {peak / 1e6:,.0f} MB'}"
+        f" · {duration(trained.seconds)}{peak}"
     )
 
 
@@ -122,15 +121,14 @@ class TrainingView:
         """Write the event's lines, or move the bar."""
         match event:
             case Loading(name, done, total, unit):
-                layout = "{desc}  {bar}  {percentage:3.0f}%  {rate_fmt}  {remaining}"
-                self._advance(done, total, printable(name), layout, unit, unit_scale=True)
+                figures = "{rate_fmt}  {remaining}"
+                self._advance(done, total, printable(name), figures, unit=unit, unit_scale=True)
                 if done == total:
                     self._close_bar()
             case StepDone(epoch, images) if self._started is not None:
-                layout = "{desc}  {bar}  {percentage:3.0f}%  " + self._latest
-                layout += "{rate_noinv_fmt}  {elapsed}"
+                figures = self._latest + "{rate_noinv_fmt}  {elapsed}"
                 name = _counted(epoch, self._started.epochs)
-                self._advance(images, self._started.train_count, name, layout, " img")
+                self._advance(images, self._started.train_count, name, figures, unit=" img")
             case Note():
                 self._close_bar()
                 self._write(printable(event.text))
@@ -149,9 +147,7 @@ class TrainingView:
             case Ended():
                 self._close_bar()
 
-    def _advance(
-        self, done: int, total: int, name: str, layout: str, unit: str, *, unit_scale: bool = False
-    ) -> None:
+    def _advance(self, done: int, total: int, name: str, figures: str, **units: Any) -> None:
         """Move the bar, which is created if there is none."""
         if not self._draws:
             return
@@ -165,9 +161,8 @@ class TrainingView:
                 leave=False,
                 dynamic_ncols=True,
                 delay=BAR_DELAY,
-                bar_format=layout,
-                unit=unit,
-                unit_scale=unit_scale,
+                bar_format="{desc}  {bar}  {percentage:3.0f}%  " + figures,
+                **units,
             )
         self._bar.update(done - self._bar.n)
 

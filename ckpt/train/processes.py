@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process, its rank from 0 among all of its run and among those of this machine."""
+    """This process: its rank, from 0, among `count` of them, and among those of its machine."""
 
     rank: int = 0
     count: int = 1

@@ -24,7 +24,7 @@ _UNPACKED = {
 class PublishedDataset:
     """A dataset to download; torchvision's folder has its files in ``raw``.
 
-    Mirrors are beginnings of URLs, tried in this order; archives are by the file in each.
+    Mirrors are beginnings of URLs, tried in this order; `archives` are by the file in each.
     """
 
     folder: str

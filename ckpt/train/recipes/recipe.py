@@ -22,7 +22,7 @@ OPTIMIZERS = ("adadelta", "sgd", "adam", "adamw")
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The values that a setting allows, and in words that follow "expected".
+    """The values that a setting allows; `words` follow "expected".
 
     `choices` are all of them, if they can be listed.
     """

@@ -19,7 +19,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Part of a file is downloaded, or some of the images are decoded; in ``B`` or `` img``."""
+    """So many bytes (unit ``B``) are downloaded, or images (unit `` img``) decoded."""
 
     name: str
     done: int
