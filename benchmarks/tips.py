@@ -35,8 +35,7 @@ from ckpt.definitions import find_definition
 from ckpt.train.batches import Batches
 from ckpt.train.data.dataset import Dataset, Samples
 from ckpt.train.data.normalisation import MicroBatch
-from ckpt.train.loop import evaluate
-from ckpt.train.precision import build_trainer
+from ckpt.train.loop import Trainer, evaluate
 from ckpt.train.recipes.recipe import Recipe
 
 NET = find_definition("ckpt.models.mnist_cnn:Net")
@@ -68,7 +67,7 @@ class Given:
 def ours(model: nn.Module, given: Given, recipe: Recipe) -> None:
     """An epoch of the trainer of `ckpt train`."""
     batches = Batches(given.dataset, recipe, DEVICE)
-    trainer = build_trainer(model, recipe.precision, recipe, windows=batches.window_count)
+    trainer = Trainer(model, recipe.precision, recipe, windows=batches.window_count)
     train_epoch(trainer, batches.windows(1))
 
 

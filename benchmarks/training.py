@@ -31,8 +31,8 @@ from torch.utils.data import DataLoader
 
 from ckpt.definitions import find_definition
 from ckpt.train.batches import Batches
-from ckpt.train.loop import evaluate
-from ckpt.train.precision import build_trainer, choose_precision
+from ckpt.train.loop import Trainer, evaluate
+from ckpt.train.precision import choose_precision
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.recipes.recipe_file import read_recipe
 
@@ -84,7 +84,7 @@ def recipe_of_ckpt(images: Images, name: str, precision: str) -> Epochs:
     torch.manual_seed(recipe.seed)
     model = NET.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = choose_precision(recipe, model, batches.first_images(64)).name
-    trainer = build_trainer(model, chosen, recipe, windows=batches.window_count)
+    trainer = Trainer(model, chosen, recipe, windows=batches.window_count)
     for epoch in range(1, recipe.epochs + 1):
         began = perf_counter()
         train_epoch(trainer, batches.windows(epoch))

@@ -15,7 +15,7 @@ import tokenize
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -38,7 +38,6 @@ class Definition:
     """A class or function that returns a module, found and imported.
 
     Attributes:
-        ref: As it was typed.
         path: The file that defines it; None if Python knows of none.
         folder: The file's folder, whose modules it may import; None in a package.
     """
@@ -63,14 +62,6 @@ class Definition:
                 f"{self.ref}: returns {type(module).__name__}, expected torch.nn.Module"
             )
         return module
-
-    def load(self, module: "nn.Module", state: "Mapping[str, Tensor]") -> None:
-        """Load a state_dict into a module that `build` made, strictly.
-
-        Raises:
-            FitError: The keys or shapes are not the module's.
-        """
-        load_strictly(module, state, f"{self.ref} does not fit this state_dict")
 
     def run(self, module: "nn.Module", data: "Tensor") -> object:
         """The output of a module that `build` made.
@@ -152,7 +143,8 @@ def find_definition(ref: str, arguments: Mapping[str, object] | None = None) -> 
     return Definition(ref, _defining_file(factory, module), folder, called)
 
 
-def declare_torchvision_ops() -> None:
+@cache  # torch.library withdraws the declarations when the result is deleted
+def declare_torchvision_ops() -> object:
     """Make torchvision importable with a torch that its compiled operators do not fit.
 
     On import it registers fakes for ``torchvision::nms`` and ``torchvision::qnms``, and raises
@@ -164,20 +156,16 @@ def declare_torchvision_ops() -> None:
 
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None or hasattr(torch.ops.torchvision, "nms"):
-        return
+        return None
     for library in Path(spec.origin).parent.glob("_C*"):
         with contextlib.suppress(OSError):
             torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
-            return
+            return None
     schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
     fragment = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
         fragment.define(operator + schema)  # type: ignore[no-untyped-call]
-    _kept_alive.append(fragment)
-
-
-# torch.library withdraws the declarations of a Library when the object is deleted.
-_kept_alive: list[object] = []
+    return fragment
 
 
 def _import_file(ref: str, path: Path) -> ModuleType:

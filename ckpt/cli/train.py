@@ -1,6 +1,7 @@
 """`ckpt train`."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,11 @@ import click
 from ckpt.cli.options import Session, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
 from ckpt.cli.options.recipe import expect_none_typed, recipe_of, recipe_options
-from ckpt.cli.options.watch import file_callbacks, watch_options
 from ckpt.errors import InterruptedTrainingError
 from ckpt.ops.train import SAVE_MINUTES, train
 from ckpt.show.train import TrainingView, training_data, training_text
-from ckpt.train.watch.events import call_each
+from ckpt.train.watch.events import Callback, StepDone, call_each
+from ckpt.train.watch.metrics_file import MetricsFile
 
 if TYPE_CHECKING:
     from ckpt.train.state import State
@@ -53,7 +54,18 @@ if TYPE_CHECKING:
     "-o", "--out", type=click.Path(path_type=Path), help="Write the weights to this file."
 )
 @click.option("--force", is_flag=True, help="Replace existing files.")
-@watch_options
+@click.option(
+    "--metrics",
+    type=click.Path(path_type=Path),
+    metavar="FILE.jsonl",
+    help="Write metrics as JSON lines: at the start, after every epoch and at the end.",
+)
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write TensorBoard event files; needs the package tensorboard.",
+)
 @recipe_options
 def command(
     session: Session,
@@ -78,7 +90,7 @@ def command(
     """
     resumed = _resumed(resume)
     recipe = resumed.recipe if resumed is not None else recipe_of(recipe_ref, settings)
-    files = file_callbacks(metrics, tensorboard, resumed, replace=force)
+    files = _file_callbacks(metrics, tensorboard, resumed, replace=force)
     try:
         done = train(
             recipe,
@@ -95,7 +107,10 @@ def command(
             note=session.terminal.remark,
         )
     except InterruptedTrainingError as error:
-        _leave_it_to_rank_0(error)
+        from ckpt.train.processes import started_by_torchrun
+
+        if not started_by_torchrun().is_first:  # rank 0 alone reports the interruption
+            sys.exit(error.exit_code)
         raise
     if done is None:  # rank 0 has the result
         return
@@ -114,9 +129,14 @@ def _resumed(path: Path | None) -> "State | None":
     return read_state(path)
 
 
-def _leave_it_to_rank_0(error: InterruptedTrainingError) -> None:
-    """Exit silently in other processes: rank 0 reports the interruption."""
-    from ckpt.train.processes import started_by_torchrun
+def _file_callbacks(
+    metrics: Path | None, tensorboard: Path | None, resumed: "State | None", *, replace: bool
+) -> Iterator[Callback]:
+    """The callbacks for the files that were named; mistakes are caught before the run."""
+    at = None if resumed is None else StepDone(resumed.epoch, resumed.progress.samples)
+    if metrics is not None:
+        yield MetricsFile(metrics, replace=replace, resumed_at=at)
+    if tensorboard is not None:
+        from ckpt.train.watch.tensorboard import TensorBoard
 
-    if not started_by_torchrun().is_first:
-        sys.exit(error.exit_code)
+        yield TensorBoard(tensorboard, replace=replace, resumed_at=at)

@@ -12,13 +12,12 @@ from ckpt.registry.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """The curves of one run.
+    """The curves of `version`, from the run that made `trained`.
 
-    Attributes:
-        version: The requested version.
-        trained: The version that the run made; the same, or one that it was renamed from.
-        series: A number for each epoch, by quantity: ``loss`` in nats and ``accuracy`` in
-            [0, 1], both over the training images during the epoch, and more.
+    Both are the same version, or `version` was renamed from `trained`.
+
+    `series` has a number for each epoch, by quantity: ``loss`` in nats and ``accuracy`` in
+    [0, 1], both over the training images during the epoch, and more.
     """
 
     version: str
@@ -27,7 +26,7 @@ class Curves:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs."""
+        """Their number."""
         return len(self.series["loss"])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ckpt.ops.train import Training
 from ckpt.show.look.terminal import table
-from ckpt.show.look.words import printable, size
+from ckpt.show.look.words import count, printable, size
 from ckpt.show.register import added_data, added_text
 from ckpt.train.watch.events import Ended, Epoch, Event, Loading, Note, Started, StepDone, Trained
 
@@ -24,15 +24,12 @@ def header(started: Started) -> list[str]:
     images = f"{started.dataset}: {started.train_count:,} images from {started.where}"
     if started.holdout_count:
         images += f", {started.holdout_count:,} held out"
-    precision = (
-        started.precision if started.precision == "fp32" else f"{started.precision} autocast"
-    )
-    threads = f"{started.threads} thread{'s' * (started.threads != 1)}"
+    autocast = "" if started.precision == "fp32" else " autocast"
     parts = [
         f"effective batch {micro_batches(started)}",
-        f"{precision} ({started.why})",
+        f"{started.precision}{autocast} ({started.why})",
         f"{started.loader} ({started.why_loader})",
-        threads if started.device == "cpu" else started.device,
+        count(started.threads, "thread") if started.device == "cpu" else started.device,
     ]
     return [
         f"{images}        {division(started.train_count, started.effective_batch)}",
@@ -71,13 +68,11 @@ def epoch_line(result: Epoch, epochs: int) -> str:
 
 def summary(trained: Trained) -> str:
     """The result: accuracy on the test images, time, memory."""
-    parts = [
-        f"test accuracy {trained.test_accuracy:.2%} ({trained.test_count:,} images, read once)",
-        duration(trained.seconds),
-    ]
-    if trained.peak_bytes is not None:
-        parts.append(f"peak {trained.peak_bytes / 1e6:,.0f} MB")
-    return " · ".join(parts)
+    peak = "" if trained.peak_bytes is None else f" · peak {trained.peak_bytes / 1e6:,.0f} MB"
+    return (
+        f"test accuracy {trained.test_accuracy:.2%} ({trained.test_count:,} images, read once)"
+        f" · {duration(trained.seconds)}{peak}"
+    )
 
 
 def summary_table(trained: Trained) -> str:
@@ -125,10 +120,15 @@ class TrainingView:
     def __call__(self, event: Event) -> None:
         """Write the event's lines, or move the bar."""
         match event:
-            case Loading():
-                self._advance_loading(event)
-            case StepDone():
-                self._advance_epoch(event)
+            case Loading(name, done, total, unit):
+                figures = "{rate_fmt}  {remaining}"
+                self._advance(done, total, printable(name), figures, unit=unit, unit_scale=True)
+                if done == total:
+                    self._close_bar()
+            case StepDone(epoch, images) if self._started is not None:
+                figures = self._latest + "{rate_noinv_fmt}  {elapsed}"
+                name = _counted(epoch, self._started.epochs)
+                self._advance(images, self._started.train_count, name, figures, unit=" img")
             case Note():
                 self._close_bar()
                 self._write(printable(event.text))
@@ -147,31 +147,7 @@ class TrainingView:
             case Ended():
                 self._close_bar()
 
-    def _advance_loading(self, event: Loading) -> None:
-        self._advance(
-            event.done,
-            event.total,
-            desc=printable(event.name),
-            unit=event.unit,
-            unit_scale=True,
-            bar_format="{desc}  {bar}  {percentage:3.0f}%  {rate_fmt}  {remaining}",
-        )
-        if event.done == event.total:
-            self._close_bar()
-
-    def _advance_epoch(self, event: StepDone) -> None:
-        if self._started is None:
-            return
-        layout = "{desc}  {bar}  {percentage:3.0f}%  " + self._latest
-        self._advance(
-            event.images,
-            self._started.train_count,
-            desc=_counted(event.epoch, self._started.epochs),
-            unit=" img",
-            bar_format=layout + "{rate_noinv_fmt}  {elapsed}",
-        )
-
-    def _advance(self, done: int, total: int, **options: Any) -> None:
+    def _advance(self, done: int, total: int, name: str, figures: str, **units: Any) -> None:
         """Move the bar, which is created if there is none."""
         if not self._draws:
             return
@@ -179,12 +155,14 @@ class TrainingView:
             from tqdm import tqdm
 
             self._bar = tqdm(
+                desc=name,
                 total=total,
                 file=self._stream,
                 leave=False,
                 dynamic_ncols=True,
                 delay=BAR_DELAY,
-                **options,
+                bar_format="{desc}  {bar}  {percentage:3.0f}%  " + figures,
+                **units,
             )
         self._bar.update(done - self._bar.n)
 

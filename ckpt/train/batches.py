@@ -29,12 +29,9 @@ _FOR_IMAGES = 0.25  # of the free memory; the rest is for the model and its acti
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The samples of one optimizer step.
+    """The samples of one optimizer step: their number in all processes, and in this one.
 
-    Attributes:
-        samples: Their number in all processes.
-        here: Their number in this process.
-        take: Returns a slice of those in this process.
+    `take` returns a slice of those in this process.
     """
 
     samples: int
@@ -58,13 +55,12 @@ class Batches:
     """The batches of a run.
 
     Args:
-        dataset: Its training images are split off for the hold-out.
+        dataset: The hold-out is split off its training images.
         recipe: Says how large a window is, how much is held out, and the loader.
         device: Where the batches are wanted.
         processes: Each has its share of every window.
 
     Attributes:
-        loader: As chosen.
         train_count: Images of an epoch.
         holdout_count: Images that are held out of it.
     """
@@ -76,6 +72,7 @@ class Batches:
         self._processes = processes
         train, self._holdout = hold_out(dataset.train, recipe.holdout, seed=recipe.seed)
         self.train_count, self.holdout_count = len(train), len(self._holdout)
+        self.classes = dataset.classes
         self.loader = choose_loader(recipe, train, device)
         if self.loader.name == "resident":
             self._resident = Samples(train.images.to(device), train.labels.to(device))
@@ -87,11 +84,6 @@ class Batches:
             torch.tensor(values, device=device).view(-1, 1, 1)
             for values in (dataset.mean, dataset.std)
         )
-
-    @property
-    def classes(self) -> int:
-        """Number of classes in the dataset."""
-        return self._dataset.classes
 
     @property
     def window_count(self) -> int:
@@ -148,12 +140,7 @@ def epoch_order(samples: int, *, seed: int, epoch: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """A choice of loader.
-
-    Attributes:
-        name: ``resident`` or ``workers``.
-        why: The reason, in one phrase.
-    """
+    """A choice: ``resident`` or ``workers``, and the reason in one phrase."""
 
     name: str
     why: str

@@ -19,12 +19,7 @@ from ckpt.train.watch.events import Epoch
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The epoch with the lowest loss on the hold-out so far.
-
-    Attributes:
-        epoch: From 1.
-        weights: Its state_dict, as returned by `weights.portable`.
-    """
+    """An epoch, from 1, and its state_dict as `weights.portable` returns it."""
 
     epoch: int
     weights: Mapping[str, Any]
@@ -56,12 +51,10 @@ def best_epoch(curves: Sequence[Epoch]) -> int:
     NaN is never lower; without a hold-out it is the last one.
     """
     losses = [(of.holdout_loss, of.epoch) for of in curves if of.holdout_loss is not None]
-    numbers = [(loss, epoch) for loss, epoch in losses if not isnan(loss)]
-    return min(numbers)[1] if numbers else curves[-1].epoch
+    return min((it for it in losses if not isnan(it[0])), default=(0, curves[-1].epoch))[1]
 
 
 def is_over(curves: Sequence[Epoch], recipe: Recipe) -> bool:
     """Whether all epochs are done, or `patience` of them had no lower loss."""
-    if not curves or len(curves) >= recipe.epochs:
-        return len(curves) >= recipe.epochs
-    return 0 < recipe.patience <= len(curves) - best_epoch(curves)
+    stalled = len(curves) - best_epoch(curves) if curves else 0
+    return len(curves) >= recipe.epochs or 0 < recipe.patience <= stalled

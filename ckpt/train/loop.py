@@ -10,21 +10,23 @@ micro-batch.
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from ckpt.train.batches import Window
 from ckpt.train.data.normalisation import MicroBatch
+from ckpt.train.kernels import OnCpu
 from ckpt.train.memory import MicroBatchSize, is_out_of_memory
-from ckpt.train.optimisation import Schedule
+from ckpt.train.optimisation import EVERY_STEP, build_average, build_optimizer, build_schedule
 from ckpt.train.processes import ALONE, Processes
+from ckpt.train.recipes.recipe import Recipe
+
+LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(slots=True)
@@ -63,36 +65,48 @@ class Score:
         return self.correct / self.samples
 
 
-@dataclass(frozen=True, slots=True)
 class Trainer:
     """A model with all that changes it.
 
+    Args:
+        model: On its device, where it stays.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        recipe: Has the other settings.
+        windows: Of an epoch, for schedules that advance with every step.
+        processes: Their gradients are averaged.
+        size: Of the micro-batches; by default the recipe's, which stays.
+
     Attributes:
+        optimizer: As the recipe says.
         schedule: Advances once an epoch, or with every step that was not skipped.
         scaler: Disabled for fp32 and bf16, so that one path serves all precisions.
-        autocast: Entered around every forward pass.
-        size: Of the micro-batches.
-        kernels: Entered around every forward pass: faster forms of torch's own operations.
-        clip: Largest norm of a window's gradient; 0 for any.
         average: Moving average of the weights; follows every step that was not skipped.
-        processes: Their gradients are averaged.
         parallel: The model as DDP wraps it; None for one process.
     """
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    scaler: torch.amp.GradScaler
-    autocast: AbstractContextManager[object]
-    size: MicroBatchSize
-    kernels: AbstractContextManager[object] = field(default_factory=nullcontext)
-    clip: float = 0.0
-    average: AveragedModel | None = None
-    processes: Processes = ALONE
-    parallel: DistributedDataParallel | None = None
-    _steps: list[None] = field(default_factory=list, init=False, repr=False)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        precision: str,
+        recipe: Recipe,
+        *,
+        windows: int = 1,
+        processes: Processes = ALONE,
+        size: MicroBatchSize | None = None,
+    ) -> None:
+        self.model, self.processes, self.device = model, processes, _device_of(model)
+        self.size = size or MicroBatchSize(recipe.batch_size)
+        self.optimizer = build_optimizer(model, recipe)
+        self.schedule = build_schedule(self.optimizer, recipe, recipe.epochs * windows)
+        self.average = build_average(model, recipe)
+        self.parallel = DistributedDataParallel(model) if processes.count > 1 else None
+        # bfloat16 has float32's range: its gradients need no scaling.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        lower = LOWER.get(precision)
+        self._autocast = torch.autocast(self.device.type, dtype=lower, enabled=lower is not None)
+        self._kernels = OnCpu() if self.device.type == "cpu" else nullcontext()
+        self._clip, self._every_step = recipe.clip, recipe.schedule in EVERY_STEP
+        self._steps: list[None] = []
         # The hook runs only if the step happens: GradScaler skips it when a gradient is not
         # finite, and reports that nowhere that costs no device read.
         self.optimizer.register_step_post_hook(lambda *_: self._steps.append(None))
@@ -110,7 +124,7 @@ class Trainer:
         """Take a step for each window; `progress` is updated, and yielded, after each of them."""
         self.model.train()
         self._steps.clear()
-        progress.tally, earlier = progress.tally.to(device_of(self.model)), progress.steps
+        progress.tally, earlier = progress.tally.to(self.device), progress.steps
         for window in windows:
             self.optimizer.zero_grad(set_to_none=True)
             progress.tally += self.accumulate_window(window)  # (2,) loss sum, correct
@@ -122,11 +136,11 @@ class Trainer:
 
     def end_epoch(self, progress: EpochProgress) -> Score:
         """Advance a schedule that moves once an epoch, and read the epoch's score."""
-        if progress.steps and not self.schedule.every_step:
+        if progress.steps and not self._every_step:
             with warnings.catch_warnings():
                 # An epoch that was resumed at its very end has its steps in another process.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-                self.schedule.scheduler.step()
+                self.schedule.step()
         # The epoch's one read from the device.
         loss_sum, correct = self.processes.total(progress.tally).tolist()
         return Score(loss_sum, int(correct), progress.samples)
@@ -168,34 +182,29 @@ class Trainer:
             ValueError: The micro-batches hold another number of samples.
         """
         tally, seen = self._zeros(), 0
-        for (images, labels), is_last in _marking_last(micro_batches):
-            with self._syncing(is_last):  # (b, c, h, w) float32, (b,) int64
-                with self.autocast, self.kernels:
+        mine = samples if here is None else here or 1
+        for images, labels in micro_batches:  # (b, c, h, w) float32, (b,) int64
+            seen += len(labels)
+            # Gradients are averaged by the window's last pass alone.
+            with self.parallel.no_sync() if self.parallel and seen < mine else nullcontext():
+                with self._autocast, self._kernels:
                     log_probs = (self.parallel or self.model)(images)  # (b, classes)
-                loss_sum = loss_sum_of(log_probs, labels)  # () float32
+                loss_sum, scored = _score(log_probs, labels)
                 share = self.scaler.scale(loss_sum * self.processes.count / samples)
                 share.backward()  # type: ignore[no-untyped-call]
-            tally += tally_of(loss_sum, log_probs, labels)
-            seen += len(labels)
-        if seen != (samples if here is None else here or 1):
+            tally += scored
+        if seen != mine:
             raise ValueError(f"window of {samples} samples holds {seen}")
         return tally
 
     def _zeros(self) -> Tensor:
-        return torch.zeros(2, dtype=torch.float64, device=device_of(self.model))
-
-    def _syncing(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Around forward and backward: only the window's last pass averages the gradients."""
-        if self.parallel is None or is_last:
-            return nullcontext()
-        return self.parallel.no_sync()
+        return torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def _undoing(self) -> Callable[[], None]:
         """A function that undoes a window's passes: gradients, buffers, random numbers."""
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        device = device_of(self.model)
         of_cpu = torch.get_rng_state()
-        of_cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        of_cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
 
         def undo() -> None:
             self.optimizer.zero_grad(set_to_none=True)
@@ -203,7 +212,7 @@ class Trainer:
                 buffer.copy_(before)
             torch.set_rng_state(of_cpu)
             if of_cuda is not None:
-                torch.cuda.set_rng_state(of_cuda, device)
+                torch.cuda.set_rng_state(of_cuda, self.device)
                 torch.cuda.empty_cache()
 
         return undo
@@ -215,53 +224,40 @@ class Trainer:
         """
         before = len(self._steps)
         self.scaler.unscale_(self.optimizer)
-        if self.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        if self._clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if len(self._steps) > before:
-            if self.schedule.every_step:
-                self.schedule.scheduler.step()
+            if self._every_step:
+                self.schedule.step()
             if self.average is not None:
                 self.average.update_parameters(self.model)
 
 
-def _marking_last(batches: Iterable[MicroBatch]) -> Iterator[tuple[MicroBatch, bool]]:
-    """Each micro-batch, and whether it is the last; one is made ahead."""
-    iterator = iter(batches)
-    current = next(iterator, None)
-    while current is not None:
-        following = next(iterator, None)
-        yield current, following is None
-        current = following
+def _score(log_probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of negative log-likelihoods ``()`` in nats, and ``(2,)`` float64 without a graph.
 
-
-def loss_sum_of(log_probs: Tensor, labels: Tensor) -> Tensor:
-    """Sum of negative log-likelihoods, in float32 at the least; ``()``, nats."""
+    The sum is in float32 at the least; the second has it and the number of correct predictions.
+    """
     at_least_float32 = torch.promote_types(log_probs.dtype, torch.float32)
-    return nll_loss(log_probs.to(at_least_float32), labels, reduction="sum")
-
-
-def tally_of(loss_sum: Tensor, log_probs: Tensor, labels: Tensor) -> Tensor:
-    """``(2,)`` float64 without a graph: loss sum, number of correct predictions."""
+    loss_sum = nll_loss(log_probs.to(at_least_float32), labels, reduction="sum")
     correct = (log_probs.detach().argmax(dim=1) == labels).sum()
-    return torch.stack((loss_sum.detach().double(), correct.double()))
+    return loss_sum, torch.stack((loss_sum.detach().double(), correct.double()))
 
 
 def evaluate(model: nn.Module, batches: Iterable[MicroBatch]) -> Score:
     """Score a model in its own precision; reads from the device once."""
     model.eval()
-    tally = torch.zeros(2, dtype=torch.float64, device=device_of(model))
+    tally = torch.zeros(2, dtype=torch.float64, device=_device_of(model))
     samples = 0
     with torch.inference_mode():
         for images, labels in batches:
-            log_probs = model(images)  # (b, classes)
-            tally = tally + tally_of(loss_sum_of(log_probs, labels), log_probs, labels)
+            tally = tally + _score(model(images), labels)[1]
             samples += len(labels)
     loss_sum, correct = tally.tolist()
     return Score(loss_sum, int(correct), samples)
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """The device of the model's parameters."""
+def _device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device

@@ -35,23 +35,16 @@ class MicroBatchSize:
             OutOfMemoryError: It does not adapt, or is already 1.
         """
         too_large, self.now = self.now, self.now // 2
+        found = f"out of memory with {too_large:,} image{'s' * (too_large != 1)} at once"
         if not self.adapts or too_large == 1:
             hint = "--micro-batch auto  halves it and keeps the effective batch"
+            reason = " ".join(str(error).split())[:120]
             raise OutOfMemoryError(
-                f"out of memory with {_images(too_large)} at once: {_brief(error)}",
-                hint=None if self.adapts else hint,
+                f"{found}: {reason}", hint=None if self.adapts else hint
             ) from error
-        self.callback(Note(f"out of memory with {_images(too_large)} at once: now {self.now:,}"))
+        self.callback(Note(f"{found}: now {self.now:,}"))
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether the GPU is out of memory, or the system gave the CPU's allocator none."""
     return isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'s' * (count != 1)}"
-
-
-def _brief(error: RuntimeError) -> str:
-    return " ".join(str(error).split())[:120]

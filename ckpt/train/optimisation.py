@@ -1,7 +1,6 @@
 """Optimizer, schedule and average of a recipe: what turns gradients into weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -10,18 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ckpt.train.recipes.recipe import Recipe
 
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """A learning rate schedule.
-
-    Attributes:
-        scheduler: torch's.
-        every_step: Whether it advances with every step that was not skipped; else once an epoch.
-    """
-
-    scheduler: lr_scheduler.LRScheduler
-    every_step: bool
+EVERY_STEP = ("cosine", "onecycle")  # schedules that advance with every step; others by epoch
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -41,7 +29,9 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Schedule:
+def build_schedule(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
+) -> lr_scheduler.LRScheduler:
     """The recipe's schedule.
 
     Args:
@@ -52,19 +42,15 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
     """
     match recipe.schedule:
         case "step":
-            scheduler: lr_scheduler.LRScheduler = lr_scheduler.StepLR(
-                optimizer, step_size=1, gamma=recipe.lr_decay
-            )
+            return lr_scheduler.StepLR(optimizer, step_size=1, gamma=recipe.lr_decay)
         case "cosine":
-            scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+            return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         case "onecycle":
-            scheduler = lr_scheduler.OneCycleLR(
+            return lr_scheduler.OneCycleLR(
                 optimizer, max_lr=recipe.lr, total_steps=steps, pct_start=0.25,
                 cycle_momentum=False,
             )  # fmt: skip
-        case _:
-            scheduler = lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    return Schedule(scheduler, every_step=recipe.schedule in ("cosine", "onecycle"))
+    return lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
 
 
 def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:

@@ -7,81 +7,31 @@ that it changes no weights.
 
 import copy
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from statistics import median
 from time import perf_counter
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ckpt.train.data.normalisation import MicroBatch
-from ckpt.train.kernels import OnCpu
 from ckpt.train.loop import Trainer
-from ckpt.train.memory import MicroBatchSize
-from ckpt.train.optimisation import build_average, build_optimizer, build_schedule
-from ckpt.train.processes import ALONE, Processes
 from ckpt.train.recipes.recipe import Recipe
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _ROUNDS, _WARM_UP = 9, 3  # steps of each; about a second in all on two CPU cores
 _WORTH_IT = 1.1
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """A choice of precision.
+    """A choice, ``fp32``, ``bf16`` or ``fp16``, and the reason in one phrase.
 
-    Attributes:
-        name: ``fp32``, ``bf16`` or ``fp16``.
-        why: The reason, in one phrase.
-        milliseconds: Median of a step of one micro-batch, for each precision that was timed.
+    `milliseconds` has the median of a step of one micro-batch, for each precision that was timed.
     """
 
     name: str
     why: str
     milliseconds: dict[str, float] = field(default_factory=dict)
-
-
-def build_trainer(
-    model: nn.Module,
-    precision: str,
-    recipe: Recipe,
-    *,
-    windows: int = 1,
-    processes: Processes = ALONE,
-    size: MicroBatchSize | None = None,
-) -> Trainer:
-    """The recipe's optimizer and schedule around `model`, which stays where it is.
-
-    Args:
-        model: On its device.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        recipe: Has the other settings.
-        windows: Of an epoch, for schedules that advance with every step.
-        processes: Their gradients are averaged.
-        size: Of the micro-batches; by default the recipe's, which stays.
-    """
-    device = next(model.parameters()).device.type
-    optimizer = build_optimizer(model, recipe)
-    lowered = precision != "fp32"
-    return Trainer(
-        model,
-        optimizer,
-        schedule=build_schedule(optimizer, recipe, recipe.epochs * windows),
-        # bfloat16 has float32's range: its gradients need no scaling.
-        scaler=torch.amp.GradScaler(device, enabled=precision == "fp16"),
-        autocast=torch.autocast(
-            device, dtype=_DTYPES[precision] if lowered else None, enabled=lowered
-        ),
-        kernels=OnCpu() if device == "cpu" else nullcontext(),
-        clip=recipe.clip,
-        average=build_average(model, recipe),
-        processes=processes,
-        parallel=DistributedDataParallel(model) if processes.count > 1 else None,
-        size=size or MicroBatchSize(recipe.batch_size),
-    )
 
 
 def choose_precision(recipe: Recipe, model: nn.Module, batch: MicroBatch) -> Precision:
@@ -96,9 +46,8 @@ def choose_precision(recipe: Recipe, model: nn.Module, batch: MicroBatch) -> Pre
         return Precision(recipe.precision, "as asked")
     cuda = batch[0].is_cuda
     # CPUs have no fast float16; GPUs before Ampere have no bfloat16.
-    lower = (
-        "bf16" if not cuda or torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    )
+    has_bf16 = not cuda or torch.cuda.is_bf16_supported(including_emulation=False)
+    lower = "bf16" if has_bf16 else "fp16"
     milliseconds = _time(("fp32", lower), recipe, model, batch)
     ratio = milliseconds["fp32"] / milliseconds[lower]
     if ratio > _WORTH_IT:
@@ -114,7 +63,7 @@ def _time(
     recipe = replace(recipe, schedule="constant")  # the others need the number of steps
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         clocks = {
-            name: _timed_steps(build_trainer(copy.deepcopy(model).train(), name, recipe), batch)
+            name: _timed_steps(Trainer(copy.deepcopy(model).train(), name, recipe), batch)
             for name in names
         }
         rounds = [{name: next(clock) for name, clock in clocks.items()} for _ in range(_ROUNDS)]

@@ -21,13 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process among those of its run.
-
-    Attributes:
-        rank: From 0.
-        count: Number of processes in the run.
-        local_rank: Rank among the processes of this machine.
-    """
+    """This process: its rank, from 0, among `count` of them, and among those of its machine."""
 
     rank: int = 0
     count: int = 1
@@ -69,7 +63,7 @@ class Processes:
         return values
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait for all processes."""
         if self.count > 1:
             distributed.barrier()
 

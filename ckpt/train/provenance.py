@@ -21,12 +21,22 @@ def environment(device: torch.device, *, devices: int = 1) -> dict[str, Any]:
         device: The run's; `gpu` is None for a CPU.
         devices: How many of them.
     """
+    gpu = None
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        gpu = {
+            "name": torch.cuda.get_device_name(device),
+            "count": devices,
+            "capability": f"{major}.{minor}",  # of the chip, not of the driver
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        }
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
-        "gpu": _gpu(device, devices) if device.type == "cuda" else None,
+        "gpu": gpu,
         "threads": torch.get_num_threads(),
     }
 
@@ -76,21 +86,10 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _gpu(device: torch.device, devices: int) -> dict[str, Any]:
-    major, minor = torch.cuda.get_device_capability(device)
-    return {
-        "name": torch.cuda.get_device_name(device),
-        "count": devices,
-        "capability": f"{major}.{minor}",  # of the chip, not of the driver
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-    }
-
-
 def _cpu() -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or None
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -4,8 +4,8 @@
 of samples into an optimizer step, and `state` saves an interrupted run.
 """
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -15,21 +15,11 @@ import torch
 
 from ckpt.train.data.windows import epoch_seed
 from ckpt.train.holdout import Best, best_epoch, is_over
-from ckpt.train.loop import EpochProgress, Score, evaluate
-from ckpt.train.precision import build_trainer
+from ckpt.train.loop import EpochProgress, Trainer, evaluate
 from ckpt.train.processes import ALONE, Processes, joined
 from ckpt.train.provenance import peak_bytes, process_age
 from ckpt.train.recipes.recipe import Recipe
-from ckpt.train.setup import (
-    Setup,
-    check_processes,
-    find_device,
-    own_generators,
-    prepare,
-    record,
-    repeatable,
-    started,
-)
+from ckpt.train.setup import Setup, check_processes, find_device
 from ckpt.train.state import Keeper, State, generators, states_of
 from ckpt.train.watch.events import Callback, Ended, Epoch, StepDone, Trained, ignore
 from ckpt.train.weights import check_destination, portable, read_weights, write_weights
@@ -53,54 +43,51 @@ def train(
 
     Args:
         recipe: The settings.
-        out: Its suffix selects the format: ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` by
-            torch.save, ``.safetensors`` by safetensors.
+        out: Its suffix selects the format.
         callback: Gets every event, `Ended` last; in rank 0 only.
         replace: Whether to replace an existing file.
         keeper: Writes the state of the run at intervals, and when a signal ends it.
         resumed: The state to continue from; `recipe` is its own then.
-        processes: Those that train together, each calling this; only rank 0 writes, and returns
-            a result.
+        processes: Each of them calls this; only rank 0 writes, and returns a result.
         initial: The state_dict that `recipe.init` names; a resumed run needs none.
 
     Raises:
-        UsageError: `out` cannot be written, or torch does not see the device.
         InterruptedTrainingError: A signal ended it; `keeper` has written its state.
-        RefError: No such definition.
-        DefinitionError: The definition's code fails.
-        FitError: `initial` does not fit; or the model does not map images to log-probabilities
-            of the dataset's classes.
-        DatasetError: The dataset is not available, or damaged.
+        CkptError: `out` cannot be written; or the device, the definition, `initial` or the dataset
+            is not available, or does not fit the others.
     """
     callback = callback if processes.is_first else ignore
     began, age = perf_counter(), process_age()
-    last_out = out.with_name(f"{out.stem}.last{out.suffix}") if recipe.keep == "both" else None
     try:
         check_processes(recipe, resumed, processes)
-        for path in filter(None, (out, last_out)):
+        for path in filter(None, (out, _last_path(out, recipe))):
             check_destination(path, replace=replace)
         device = find_device(recipe.device, processes)
-        with joined(processes), own_generators(device), repeatable():
-            setup = prepare(recipe, device, processes, callback, resumed=resumed, initial=initial)
-            callback(started(setup))
+        with joined(processes), _repeatable(device):
+            setup = Setup(recipe, device, processes, callback, resumed=resumed, initial=initial)
+            callback(setup.started())
             run = _Run(setup, callback, keeper, resumed)
             ready = perf_counter()
             run.train_epochs()
-            ended = perf_counter()
-            if not processes.is_first:
-                return None
-            kept = run.kept
-            write_weights(kept.weights, out, replace=replace)
-            if last_out is not None:
-                write_weights(run.last.weights, last_out, replace=replace)
-            score = _score_file(setup, out)
-        seconds = perf_counter() - began
-        clock = {"process": age, "warm_up": ready - began, "loop": ended - ready}
-        trained = _trained(run, kept.epoch, score, out, last_out, seconds=seconds, clock=clock)
-        callback(trained)
-        return trained
+            clock = {"process": age, "warm_up": ready - began, "loop": perf_counter() - ready}
+            return run.finish(out, replace, began, clock) if processes.is_first else None
     finally:
         callback(Ended())
+
+
+def _last_path(out: Path, recipe: Recipe) -> Path | None:
+    """The file for the last epoch's weights, if the recipe keeps both."""
+    return out.with_name(f"{out.stem}.last{out.suffix}") if recipe.keep == "both" else None
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Restore torch's generators afterwards, and let cuDNN use deterministic algorithms only."""
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        yield
 
 
 class _Run:
@@ -114,7 +101,7 @@ class _Run:
         self.best = resumed.best if resumed else None
         self.resumes = resumed.resumes + 1 if resumed else 0
         self._epoch_began = 0.0  # perf_counter's
-        self._trainer = build_trainer(
+        self._trainer = Trainer(
             setup.model,
             setup.precision.name,
             setup.recipe,
@@ -141,17 +128,22 @@ class _Run:
 
     def _train_epoch(self, epoch: int, resumed_at: EpochProgress | None) -> None:
         """Train one epoch: a step for each window, then the score of the hold-out."""
-        self._start_epoch(epoch, resumed_at)
-        lr = float(self._trainer.optimizer.param_groups[0]["lr"])
-        progress = resumed_at or self._trainer.new_epoch()
-        windows = self.setup.batches.windows(epoch, first=progress.windows)
-        for _ in self._trainer.steps(windows, progress):
+        trainer, batches = self._trainer, self.setup.batches
+        already = self.resumed.seconds if self.resumed and resumed_at else 0.0
+        self._epoch_began = perf_counter() - already
+        progress = resumed_at or trainer.new_epoch()
+        if not progress.windows:  # each epoch has its own stream of dropout masks
+            rank = self.setup.processes.rank
+            stream = f"dropout {rank}" if rank else "dropout"
+            torch.manual_seed(epoch_seed(stream, self.setup.recipe.seed, epoch))
+        lr = float(trainer.optimizer.param_groups[0]["lr"])
+        for _ in trainer.steps(batches.windows(epoch, first=progress.windows), progress):
             self.callback(StepDone(epoch, progress.samples))
             if self.keeper and self.keeper.due:
                 self._keep(self.keeper, epoch, progress)
-        score = self._trainer.end_epoch(progress)
+        score = trainer.end_epoch(progress)
         seconds = perf_counter() - self._epoch_began
-        held_out = self._score_holdout()
+        held_out = evaluate(trainer.result, batches.holdout()) if batches.holdout_count else None
         result = Epoch(
             epoch=epoch,
             loss=score.loss,
@@ -167,19 +159,6 @@ class _Run:
         if held_out and best_epoch(self.curves) == epoch:
             self.best = self.last
         self.callback(result)
-
-    def _start_epoch(self, epoch: int, resumed_at: EpochProgress | None) -> None:
-        """Start its clock and its own stream of dropout masks."""
-        already = self.resumed.seconds if self.resumed and resumed_at else 0.0
-        self._epoch_began = perf_counter() - already
-        if resumed_at is None or not resumed_at.windows:
-            rank = self.setup.processes.rank
-            stream = f"dropout {rank}" if rank else "dropout"
-            torch.manual_seed(epoch_seed(stream, self.setup.recipe.seed, epoch))
-
-    def _score_holdout(self) -> Score | None:
-        batches = self.setup.batches
-        return evaluate(self._trainer.result, batches.holdout()) if batches.holdout_count else None
 
     @property
     def last(self) -> Best:
@@ -200,7 +179,7 @@ class _Run:
                 recipe=setup.recipe,
                 precision=setup.precision,
                 dataset=setup.dataset.digest(),
-                definition=setup.definition.source() or "",
+                definition=setup.source,
                 epoch=epoch,
                 seconds=perf_counter() - self._epoch_began,
                 progress=replace(progress, tally=tally),
@@ -213,46 +192,40 @@ class _Run:
             )
         )
 
-
-def _score_file(setup: Setup, path: Path) -> Score:
-    """Score the test images with a file's weights, in a new module."""
-    model = setup.definition.build()
-    read_weights(model, path)
-    return evaluate(model.to(setup.device), setup.batches.test())
-
-
-def _trained(
-    run: _Run,
-    epoch: int,
-    score: Score,
-    path: Path,
-    last_path: Path | None,
-    *,
-    seconds: float,
-    clock: Mapping[str, float | None],
-) -> Trained:
-    setup = run.setup
-    peak = peak_bytes(setup.device)
-    recorded: dict[str, Any] = {
-        **record(setup),
-        "epoch": epoch,
-        "seconds": round(seconds, 3),
-        "peak_bytes": peak,
-        "wall_clock": {part: took and round(took, 3) for part, took in clock.items()},
-    }
-    if run.resumed:
-        recorded["resumes"] = run.resumes
-    return Trained(
-        path=path,
-        last_path=last_path,
-        epoch=epoch,
-        curves=tuple(run.curves),
-        test_loss=score.loss,
-        test_accuracy=score.accuracy,
-        test_correct=score.correct,
-        test_count=score.samples,
-        seconds=seconds,
-        peak_bytes=peak,
-        record=recorded,
-        definition_source=setup.definition.source() or "",
-    )
+    def finish(
+        self, out: Path, replace: bool, began: float, clock: Mapping[str, float | None]
+    ) -> Trained:
+        """Write the weights, read the file back, and score the test images with it."""
+        setup, kept, last_out = self.setup, self.kept, _last_path(out, self.setup.recipe)
+        write_weights(kept.weights, out, replace=replace)
+        if last_out is not None:
+            write_weights(self.last.weights, last_out, replace=replace)
+        model = setup.definition.build()
+        read_weights(model, out)
+        score = evaluate(model.to(setup.device), setup.batches.test())
+        seconds, peak = perf_counter() - began, peak_bytes(setup.device)
+        recorded: dict[str, Any] = {
+            **setup.record(),
+            "epoch": kept.epoch,
+            "seconds": round(seconds, 3),
+            "peak_bytes": peak,
+            "wall_clock": {part: took and round(took, 3) for part, took in clock.items()},
+        }
+        if self.resumed:
+            recorded["resumes"] = self.resumes
+        trained = Trained(
+            path=out,
+            last_path=last_out,
+            epoch=kept.epoch,
+            curves=tuple(self.curves),
+            test_loss=score.loss,
+            test_accuracy=score.accuracy,
+            test_correct=score.correct,
+            test_count=score.samples,
+            seconds=seconds,
+            peak_bytes=peak,
+            record=recorded,
+            definition_source=setup.source,
+        )
+        self.callback(trained)
+        return trained

@@ -38,18 +38,15 @@ class State:
 
     Attributes:
         recipe: Its settings, with ``auto`` values unresolved.
-        precision: As it was chosen.
         dataset: Digest of the images.
         definition: Source text of the definition.
         epoch: The current one, from 1.
         seconds: Duration of this epoch so far.
         progress: How much of this epoch is done.
-        curves: The finished epochs.
         generators: torch's random numbers in each process: of the CPU and of CUDA devices.
         parts: State_dicts of model, optimizer, schedule, scaler and average.
         best: The best epoch so far, if there is a hold-out.
         micro_batch: Their largest size, which may have been halved.
-        resumes: How often the run was resumed.
     """
 
     recipe: Recipe
@@ -87,7 +84,7 @@ def _parts(trainer: Trainer) -> dict[str, Any]:
     parts = {
         "model": trainer.model,
         "optimizer": trainer.optimizer,
-        "schedule": trainer.schedule.scheduler,
+        "schedule": trainer.schedule,
         "scaler": trainer.scaler,
     }
     return parts if trainer.average is None else {**parts, "average": trainer.average}
@@ -137,7 +134,16 @@ def read_state(path: Path) -> State:
         form = document.pop("form")
         if form != _FORM:
             raise ValueError(f"its form is {form!r:.40}, expected {_FORM!r}")
-        return _parse_state(document)
+        recipe, best = dict(document["recipe"]), document["best"]
+        recipe["data_dir"] = None if recipe["data_dir"] is None else Path(recipe["data_dir"])
+        parsed = {
+            "recipe": Recipe(**recipe),
+            "precision": Precision(**document["precision"]),
+            "progress": EpochProgress(**document["progress"]),
+            "curves": tuple(Epoch(**epoch) for epoch in document["curves"]),
+            "best": best and Best(**best),
+        }
+        return State(**{**document, **parsed})
     except CkptError:
         raise
     except Exception as error:  # foreign bytes, in a parser of torch's
@@ -145,20 +151,6 @@ def read_state(path: Path) -> State:
         raise FormatError(
             f"{path}: not the state of a training run: {reason}", hint="ckpt train  writes one"
         ) from error
-
-
-def _parse_state(document: Mapping[str, Any]) -> State:
-    recipe, best = dict(document["recipe"]), document["best"]
-    recipe["data_dir"] = None if recipe["data_dir"] is None else Path(recipe["data_dir"])
-    parsed = {
-        **document,
-        "recipe": Recipe(**recipe),
-        "precision": Precision(**document["precision"]),
-        "progress": EpochProgress(**document["progress"]),
-        "curves": tuple(Epoch(**epoch) for epoch in document["curves"]),
-        "best": best and Best(**best),
-    }
-    return State(**parsed)
 
 
 class Keeper:
@@ -172,13 +164,7 @@ class Keeper:
         processes: Of the run.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        every: float,
-        processes: Processes = ALONE,
-    ) -> None:
+    def __init__(self, path: Path, *, every: float, processes: Processes = ALONE) -> None:
         self.path = path
         self._every, self._written = every, monotonic()
         self._processes = processes

@@ -24,8 +24,7 @@ def check_destination(path: Path, *, replace: bool) -> None:
         UsageError: The suffix is unknown, the folder is missing, or the file already exists.
     """
     if path.suffix not in SUFFIXES:
-        expected = ", ".join(SUFFIXES)
-        raise UsageError(f"{path}: unknown suffix, expected one of {expected}")
+        raise UsageError(f"{path}: unknown suffix, expected one of {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}: no such folder")
     if not replace and path.exists():

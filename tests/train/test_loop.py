@@ -14,8 +14,7 @@ from torch import nn
 from torch.nn.functional import nll_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ckpt.train.loop import evaluate
-from ckpt.train.precision import build_trainer
+from ckpt.train.loop import Trainer, evaluate
 from ckpt.train.processes import Processes
 from ckpt.train.recipes.recipe import Recipe
 from tests.train.epochs import train_epoch, window_of
@@ -42,14 +41,14 @@ def cut(images, labels, sizes):
 def small_trainer(precision="fp32", **settings):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.LogSoftmax(dim=1))
-    return build_trainer(model, precision, Recipe(batch_size=8, **settings))
+    return Trainer(model, precision, Recipe(batch_size=8, **settings))
 
 
 @pytest.fixture(scope="module")
 def trainer():
     """The default model in float64, in eval mode: dropout would differ between cuts."""
     torch.manual_seed(0)
-    return build_trainer(Net().double().eval(), "fp32", Recipe())
+    return Trainer(Net().double().eval(), "fp32", Recipe())
 
 
 def gradients(trainer):
@@ -123,8 +122,8 @@ def test_world_size_multiplies_because_processes_average():
     batch = samples(32, dtype=torch.float32)
     trainer.accumulate([batch], 32)
     alone = gradients(trainer)
-    two = build_trainer(trainer.model, "fp32", Recipe())
-    object.__setattr__(two, "processes", Processes(count=2))
+    two = Trainer(trainer.model, "fp32", Recipe())
+    two.processes = Processes(count=2)
     two.optimizer.zero_grad()
     two.accumulate([batch], 32)
     assert all(torch.equal(2 * a, b) for a, b in zip(alone, gradients(two), strict=True))

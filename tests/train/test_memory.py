@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ckpt.errors import OutOfMemoryError, UsageError
+from ckpt.train.loop import Trainer
 from ckpt.train.memory import MicroBatchSize
-from ckpt.train.precision import build_trainer
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from tests.train.epochs import train_epoch, window_of
@@ -46,7 +46,7 @@ def trainer_for(model, size):
     torch.manual_seed(0)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
-    return build_trainer(model.double(), "fp32", Recipe(), size=size)
+    return Trainer(model.double(), "fp32", Recipe(), size=size)
 
 
 @pytest.mark.parametrize("later", [0, 1, 2], ids=["first", "second", "third micro-batch"])

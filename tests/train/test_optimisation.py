@@ -7,7 +7,6 @@ from torch.nn.functional import nll_loss
 
 from ckpt.errors import UsageError
 from ckpt.train.loop import Trainer
-from ckpt.train.precision import build_trainer
 from ckpt.train.recipes.recipe import OPTIMIZERS, Recipe
 from tests.train.epochs import train_epoch, window_of
 
@@ -25,7 +24,7 @@ def batch(seed: int, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
 
 def trained(precision: str = "fp32", windows: int = 6, **settings: object) -> Trainer:
     recipe = Recipe(**{"epochs": 1, **settings})  # type: ignore[arg-type]
-    trainer = build_trainer(network(), precision, recipe, windows=windows)
+    trainer = Trainer(network(), precision, recipe, windows=windows)
     train_epoch(trainer, [window_of(*batch(seed)) for seed in range(windows)])
     return trainer
 
@@ -56,7 +55,7 @@ def rates(schedule: str, *, windows: int = 6, overflow: int | None = None) -> li
     """The learning rate of each window."""
     recipe = Recipe(epochs=1, schedule=schedule, optimizer="sgd", lr=0.4)
     precision = "fp32" if overflow is None else "fp16"
-    trainer = build_trainer(network(), precision, recipe, windows=windows)
+    trainer = Trainer(network(), precision, recipe, windows=windows)
     found = []
     for number in range(windows):
         found.append(trainer.optimizer.param_groups[0]["lr"])
@@ -94,7 +93,7 @@ def test_gradient_is_clipped_after_it_is_unscaled() -> None:
     """Clipped before, the scale of fp16 would shrink it to nothing."""
     for precision in ("fp32", "fp16"):
         recipe = Recipe(optimizer="sgd", lr=1.0, momentum=0.0, clip=0.5, schedule="constant")
-        trainer = build_trainer(network(), precision, recipe)
+        trainer = Trainer(network(), precision, recipe)
         before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
         train_epoch(trainer, [window_of(*batch(0))])
         after = [parameter.detach() for parameter in trainer.model.parameters()]
@@ -110,7 +109,7 @@ def test_small_gradient_is_left_as_it_is() -> None:
 
 def test_average_follows_the_steps_that_happened() -> None:
     recipe = Recipe(optimizer="sgd", lr=0.1, momentum=0.0, ema=0.75, schedule="constant")
-    trainer = build_trainer(network(), "fp16", recipe)
+    trainer = Trainer(network(), "fp16", recipe)
     assert trainer.average is not None
     expected: list[torch.Tensor] = []
     for number in range(5):

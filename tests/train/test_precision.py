@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from ckpt.train import precision
-from ckpt.train.precision import build_trainer, choose_precision
+from ckpt.train.loop import Trainer
+from ckpt.train.precision import choose_precision
 from ckpt.train.recipes.recipe import Recipe
 
 
@@ -52,7 +53,7 @@ def test_timing_changes_neither_the_model_nor_the_generator():
 
 @pytest.mark.parametrize(("name", "scales"), [("fp32", False), ("bf16", False), ("fp16", True)])
 def test_only_fp16_scales_its_loss(name, scales):
-    assert build_trainer(model(), name, Recipe()).scaler.is_enabled() is scales
+    assert Trainer(model(), name, Recipe()).scaler.is_enabled() is scales
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle"])

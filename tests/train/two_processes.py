@@ -11,7 +11,7 @@ from ckpt.models.mnist_cnn import Net
 from ckpt.errors import InterruptedTrainingError
 from ckpt.train.batches import Window
 from ckpt.train.data.windows import shares
-from ckpt.train.precision import build_trainer
+from ckpt.train.loop import Trainer
 from ckpt.train.processes import joined, started_by_torchrun
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
@@ -37,7 +37,7 @@ def share_of(images: torch.Tensor, labels: torch.Tensor) -> Window:
 
 def gradients(out: Path) -> None:
     torch.manual_seed(ME.rank)  # unlike weights: the first process's hold
-    trainer = build_trainer(Net().double().eval(), "fp32", Recipe(), processes=ME)
+    trainer = Trainer(Net().double().eval(), "fp32", Recipe(), processes=ME)
     reduced = []
 
     def counted(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ckpt.errors import DatasetError, UsageError
+from ckpt.train.data.normalisation import mean_and_std
 from ckpt.train.watch.events import Callback, Note, ignore
 
 _READERS = {
@@ -47,13 +48,10 @@ class Dataset:
 
     Attributes:
         name: As in the recipe, never ``auto``; ``folder`` or ``npz`` for one's own data.
-        title: E.g. ``Fashion-MNIST``.
         found: How it was found: ``--dataset``, ``--data-dir``, ``CKPT_DATA``, ``cache``,
             ``download`` or ``scikit-learn``; goes into records, which hold no folder names.
         where: The folder, with the home folder as ``~``.
-        classes: Their number; every label is below it.
-        mean: Of the training pixels taken as [0, 1], by channel.
-        std: Standard deviation of the same.
+        mean: Of the training pixels taken as [0, 1], by channel; `std` likewise.
         test_from: Origin of the test images: ``published``, ``every fifth``, or their folder or
             array.
         class_names: By label; empty if labels have no names.
@@ -97,14 +95,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """The dataset that a reader is to load.
-
-    Attributes:
-        name: In the table, or a path.
-        data_dir: Searched before ``CKPT_DATA`` and the cache.
-        image_size: Height and width to resize a folder's images to; 0 keeps theirs.
-        callback: Gets `Note` and `Loading`.
-    """
+    """The arguments of `load_dataset`; `name` is in the table, or a path."""
 
     name: str
     data_dir: Path | None
@@ -120,9 +111,9 @@ def load_dataset(
     Args:
         name: As in the recipe. ``auto`` is MNIST, or with a `Note` scikit-learn's digits if MNIST
             has no files here and cannot be downloaded.
-        data_dir: See `Wanted`.
-        image_size: See `Wanted`.
-        callback: See `Wanted`.
+        data_dir: Searched before ``CKPT_DATA`` and the cache.
+        image_size: Height and width to resize a folder's images to; 0 keeps theirs.
+        callback: Gets `Note` and `Loading`.
 
     Raises:
         DatasetError: It is not available, or damaged; damaged files of MNIST are an error for
@@ -135,8 +126,7 @@ def load_dataset(
     try:
         return _read(replace(wanted, name="mnist"))
     except AbsentError as error:
-        text = f"{error}; training on scikit-learn's 1,797 handwritten digits instead"
-        callback(Note(text))
+        callback(Note(f"{error}; training on scikit-learn's 1,797 handwritten digits instead"))
         return _read(replace(wanted, name="digits"))
 
 
@@ -161,13 +151,60 @@ def _reader_of(path: Path) -> str:
     raise DatasetError(f"{path}: expected a folder of images or an .npz file")
 
 
-def every_fifth(count: int) -> Tensor:
-    """The default choice of test images among `count`: ``(count,)`` bool."""
-    return torch.arange(count) % 5 == 0
+def every_fifth(whole: Samples) -> tuple[Samples, Samples]:
+    """Split off test images: every fifth, from the first on."""
+    tested = torch.arange(len(whole)) % 5 == 0
+    return Samples(*whole[~tested]), Samples(*whole[tested])
 
 
 class AbsentError(DatasetError):
     """A dataset is not on this machine, and cannot be downloaded."""
+
+
+def own_dataset(
+    *,
+    name: str,
+    path: Path,
+    train: Samples,
+    test: Samples,
+    classes: int,
+    test_from: str,
+    class_names: tuple[str, ...] = (),
+) -> Dataset:
+    """A dataset with the mean and deviation of its training images.
+
+    Its labels have the smallest type, so that equal labels are equal bytes.
+
+    Raises:
+        DatasetError: A channel has the same value in all training images.
+    """
+    mean, std = mean_and_std(train.images)
+    if min(std) == 0:
+        number, channels = std.index(0) + 1, len(std)
+        raise DatasetError(
+            f"{path}: channel {number} of {channels} has the same value in all training images",
+            hint="remove the channel: a network can learn nothing from it",
+        )
+    dtype = torch.uint8 if classes <= 256 else torch.int64
+    train, test = (Samples(split.images, split.labels.to(dtype)) for split in (train, test))
+    return Dataset(
+        name=name,
+        title=title(path),
+        found="--dataset",
+        where=f"{short_path(path)} ({test_from} for testing)",
+        train=train,
+        test=test,
+        classes=classes,
+        mean=mean,
+        std=std,
+        test_from=test_from,
+        class_names=class_names,
+    )
+
+
+def title(path: Path) -> str:
+    """The base name, also for ``.``, which has none."""
+    return path.name or path.resolve().name or str(path)
 
 
 def places(data_dir: Path | None) -> Iterator[tuple[str, Path]]:

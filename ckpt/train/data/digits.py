@@ -23,8 +23,7 @@ def read(wanted: Wanted) -> Dataset:
     scans, targets = load_digits(return_X_y=True)
     images = enlarge(torch.from_numpy(scans).float().view(-1, 8, 8))  # (1797, 1, 28, 28) uint8
     labels = torch.from_numpy(targets).to(torch.uint8)  # (1797,)
-    held_out = every_fifth(len(labels))
-    train = Samples(images[~held_out], labels[~held_out])
+    train, test = every_fifth(Samples(images, labels))
     mean, std = mean_and_std(train.images)
     return Dataset(
         name=wanted.name,
@@ -32,7 +31,7 @@ def read(wanted: Wanted) -> Dataset:
         found="scikit-learn",
         where="scikit-learn",
         train=train,
-        test=Samples(images[held_out], labels[held_out]),
+        test=test,
         classes=10,
         mean=mean,
         std=std,

@@ -11,7 +11,7 @@ import http.client
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -27,14 +27,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedFile:
-    """A gzip file to download.
-
-    Attributes:
-        name: Of the file, on every mirror.
-        nbytes: Its size.
-        sha256: 64 hex digits.
-        unpacked: Size of its content.
-    """
+    """A gzip file to download, by its name on every mirror; sizes in bytes."""
 
     name: str
     nbytes: int
@@ -56,8 +49,7 @@ class PublishedFile:
         if len(packed) != self.nbytes:
             size = path.stat().st_size
             raise NotPublishedError(f"{size:,} bytes, expected {self.nbytes:,}")
-        if (digest := hashlib.sha256(packed).hexdigest()) != self.sha256:
-            raise NotPublishedError(f"sha256 {digest[:8]}…, expected {self.sha256[:8]}…")
+        expect_digest(packed, self.sha256)
         return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(packed, self.unpacked)
 
 
@@ -65,26 +57,28 @@ class NotPublishedError(Exception):
     """A file is not the published archive; has what was found against what was expected."""
 
 
+def expect_digest(content: bytes, sha256: str) -> None:
+    """Refuse content with another SHA-256.
+
+    Raises:
+        NotPublishedError: With the beginnings of both.
+    """
+    if (digest := hashlib.sha256(content).hexdigest()) != sha256:
+        raise NotPublishedError(f"sha256 {digest[:8]}…, expected {sha256[:8]}…")
+
+
 class DownloadError(Exception):
-    """No mirror has an archive; has a reason for each."""
+    """No mirror has an archive, with a reason for each; or why one of them has not."""
 
 
 def fetch(
-    archives: Iterable[PublishedFile],
-    mirrors: Sequence[str],
-    folder: Path,
-    *,
-    callback: Callback,
+    archives: Iterable[PublishedFile], mirrors: Sequence[str], folder: Path, *, callback: Callback
 ) -> None:
     """Download archives into ``raw`` of `folder`, which appears when they are complete.
 
     Processes that want the same folder at the same time download it once.
 
-    Args:
-        archives: The files.
-        mirrors: Beginnings of URLs, tried in order.
-        folder: Created here, with its parents.
-        callback: Gets `Note` and `Loading`, in bytes.
+    Mirrors are beginnings of URLs, tried in order; `callback` gets `Note` and `Loading`.
 
     Raises:
         DownloadError: No mirror has one of them.
@@ -107,44 +101,34 @@ def fetch(
                 unfinished.rmdir()
 
 
-@contextlib.contextmanager
-def _locked(path: Path, callback: Callback) -> Iterator[None]:
-    """Wait for other processes that download the same."""
+def _locked(path: Path, callback: Callback) -> contextlib.AbstractContextManager[object]:
+    """A lock, held; other processes may download the same."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         callback(Note("another process is downloading it; waiting for that"))
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _fetch(
     archive: PublishedFile, mirrors: Sequence[str], folder: Path, callback: Callback
 ) -> None:
-    path = folder / archive.name
+    path, part = folder / archive.name, folder / f"{archive.name}.part"
     if path.is_file():
         return
-    part = folder / f"{archive.name}.part"
     tried = []
     for mirror in mirrors:
         try:
             _complete(part, mirror + archive.name, archive, callback)
-        except (OSError, ValueError, http.client.HTTPException, _UnfitError) as error:
+        except (OSError, ValueError, http.client.HTTPException, DownloadError) as error:
             tried.append(f"{urlsplit(mirror).hostname}: {_reason(error)}")
         else:
             part.rename(path)
             return
     raise DownloadError(f"tried {', '.join(tried)}")
-
-
-class _UnfitError(Exception):
-    """A mirror sends something else than the published archive."""
 
 
 def _complete(part: Path, url: str, archive: PublishedFile, callback: Callback) -> None:
@@ -157,12 +141,13 @@ def _complete(part: Path, url: str, archive: PublishedFile, callback: Callback) 
                 break
         if _size(part) < archive.nbytes:
             continue
-        if _sha256(part) == archive.sha256:
-            return
+        with part.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == archive.sha256:
+                return
         part.unlink()
         if not begun:  # else the wrong bytes may come from another mirror: try again from 0
-            raise _UnfitError("sends another file")
-    raise _UnfitError(f"breaks off after {_size(part):,} of {archive.nbytes:,} bytes")
+            raise DownloadError("sends another file")
+    raise DownloadError(f"breaks off after {_size(part):,} of {archive.nbytes:,} bytes")
 
 
 def _receive(part: Path, url: str, archive: PublishedFile, callback: Callback) -> None:
@@ -191,13 +176,13 @@ def _first_byte(answer: http.client.HTTPResponse, begun: int, archive: Published
     if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
         given = answer.headers.get("Content-Range", "")
         if not given.startswith(f"bytes {begun}-"):
-            raise _UnfitError(
+            raise DownloadError(
                 f"sends {given or 'some range'!r:.60}, expected byte {begun:,} and after"
             )
         return begun
     length = answer.headers.get("Content-Length", str(archive.nbytes))
     if length != str(archive.nbytes):
-        raise _UnfitError(f"sends {length:.20} bytes, expected {archive.nbytes:,}")
+        raise DownloadError(f"sends {length:.20} bytes, expected {archive.nbytes:,}")
     return 0
 
 
@@ -211,11 +196,6 @@ def _chunk(answer: http.client.HTTPResponse, nbytes: int) -> bytes:
 
 def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,6 @@ Source: torchvision 0.28 `datasets/folder.py`, for the suffixes.
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +18,7 @@ import torch
 from torch import Tensor
 
 from ckpt.errors import DatasetError
-from ckpt.train.data.dataset import Dataset, Samples, Wanted
-from ckpt.train.data.own import as_labels, own_dataset, title
+from ckpt.train.data.dataset import Dataset, Samples, Wanted, own_dataset, title
 from ckpt.train.watch.events import Loading, Note
 
 if TYPE_CHECKING:
@@ -46,47 +44,39 @@ def read(wanted: Wanted) -> Dataset:
             read or has another size than the others.
     """
     folder = Path(wanted.name)
-    listing = _list(folder, wanted)
-    names = tuple(listing.train)
-    paths = [*chain.from_iterable((*listing.train.values(), *listing.test.values()))]
-    shape = _common_shape(paths, wanted.image_size)
-    images = _decode(paths, shape, wanted)
-    train_labels, test_labels = (_labels(part) for part in (listing.train, listing.test))
-    count = len(train_labels)
+    train, test, test_from = _list(folder, wanted)
+    if len(train) < 2:
+        raise DatasetError(
+            f"{folder}: one class, {next(iter(train))}, expected two or more", hint=_LAYOUT
+        )
+    paths = [*chain.from_iterable((*train.values(), *test.values()))]
+    images = _decode(paths, _common_shape(paths, wanted.image_size), wanted)
+    labels = _labels(train)
     return own_dataset(
         name="folder",
         path=folder,
-        splits=(Samples(images[:count], train_labels), Samples(images[count:], test_labels)),
-        classes=len(names),
-        test_from=listing.test_from,
-        class_names=names,
+        train=Samples(images[: len(labels)], labels),
+        test=Samples(images[len(labels) :], _labels(test)),
+        classes=len(train),
+        test_from=test_from,
+        class_names=tuple(train),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """The images of each split by class, the same classes in both."""
-
-    train: ByClass
-    test: ByClass
-    test_from: str
-
-
-def _list(folder: Path, wanted: Wanted) -> _Listing:
+def _list(folder: Path, wanted: Wanted) -> tuple[ByClass, ByClass, str]:
+    """The images to train on and to test, of the same classes, and where the latter are from."""
     test = next((name for name in ("test", "val") if (folder / name).is_dir()), None)
-    if test is not None and (folder / "train").is_dir():
-        listing = _Listing(
-            _by_class(folder / "train", wanted), _by_class(folder / test, wanted), f"{test}/"
-        )
-        _expect_same_classes(folder / "train", listing.train, folder / test, listing.test)
-    else:
-        listing = _every_fifth(folder, _by_class(folder, wanted))
-    if len(listing.train) < 2:
-        raise DatasetError(
-            f"{folder}: one class, {next(iter(listing.train))}, expected two or more",
-            hint=_LAYOUT,
-        )
-    return listing
+    if test is None or not (folder / "train").is_dir():
+        return *_every_fifth(folder, _by_class(folder, wanted)), "every fifth"
+    train_folder, test_folder = folder / "train", folder / test
+    of_train, of_test = _by_class(train_folder, wanted), _by_class(test_folder, wanted)
+    for lacking, other, names in (
+        (test_folder, train_folder, of_train.keys() - of_test),
+        (train_folder, test_folder, of_test.keys() - of_train),
+    ):
+        if names:
+            raise DatasetError(f"{lacking}: class {min(names)} is missing, but {other} has it")
+    return of_train, of_test, f"{test}/"
 
 
 def _by_class(folder: Path, wanted: Wanted) -> ByClass:
@@ -132,14 +122,7 @@ def _class_name(folder: Path) -> str:
     return folder.name
 
 
-def _expect_same_classes(train: Path, of_train: ByClass, test: Path, of_test: ByClass) -> None:
-    for lacking, names in ((test, of_train.keys() - of_test), (train, of_test.keys() - of_train)):
-        if names:
-            other = train if lacking == test else test
-            raise DatasetError(f"{lacking}: class {min(names)} is missing, but {other} has it")
-
-
-def _every_fifth(folder: Path, images: ByClass) -> _Listing:
+def _every_fifth(folder: Path, images: ByClass) -> tuple[ByClass, ByClass]:
     for name, paths in images.items():
         if len(paths) < 2:
             raise DatasetError(
@@ -149,12 +132,12 @@ def _every_fifth(folder: Path, images: ByClass) -> _Listing:
     train = {
         name: [path for at, path in enumerate(paths) if at % 5] for name, paths in images.items()
     }
-    return _Listing(train, {name: paths[::5] for name, paths in images.items()}, "every fifth")
+    return train, {name: paths[::5] for name, paths in images.items()}
 
 
 def _labels(part: ByClass) -> Tensor:
     counts = torch.tensor([len(paths) for paths in part.values()])
-    return as_labels(torch.arange(len(part)).repeat_interleave(counts), len(part))
+    return torch.arange(len(part)).repeat_interleave(counts)
 
 
 def _common_shape(paths: Sequence[Path], image_size: int) -> tuple[int, int, int]:
@@ -173,16 +156,13 @@ def _common_shape(paths: Sequence[Path], image_size: int) -> tuple[int, int, int
         if mode.startswith(_DEEP):
             raise DatasetError(f"{path}: pixels of mode {mode}, expected 8 bits a channel")
         if size != first and not image_size:
+            across, expected = (f"{w:,} × {h:,}" for w, h in (size, first))
             raise DatasetError(
-                f"{path} is {_across(size)}, {paths[0]} is {_across(first)}",
+                f"{path} is {across}, {paths[0]} is {expected}",
                 hint="--image-size PIXELS  resizes all of them",
             )
     width, height = (image_size, image_size) if image_size else first
     return 1 if grey else 3, height, width
-
-
-def _across(size: tuple[int, int]) -> str:
-    return f"{size[0]:,} × {size[1]:,}"
 
 
 def _decode(paths: Sequence[Path], shape: tuple[int, int, int], wanted: Wanted) -> Tensor:

@@ -6,14 +6,9 @@ own header, and MNIST's against a digest; an archive has to be the published one
 Source: yann.lecun.com/exdb/mnist (the IDX format).
 """
 
-import contextlib
-import hashlib
-import io
 import struct
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -28,7 +23,7 @@ from ckpt.train.data.dataset import (
     places,
     short_path,
 )
-from ckpt.train.data.download import DownloadError, NotPublishedError, fetch
+from ckpt.train.data.download import DownloadError, NotPublishedError, expect_digest, fetch
 from ckpt.train.data.normalisation import mean_and_std
 from ckpt.train.data.published import PUBLISHED, PublishedDataset
 from ckpt.train.watch.events import Note
@@ -102,62 +97,44 @@ def _read_split(raw: Path, part: str, name: str) -> Samples:
 
 
 def _read_idx(path: Path, name: str) -> Tensor:
-    """The tensor of one IDX file, verified; uint8."""
+    """The tensor of one IDX file, unpacked or as an archive, verified; uint8."""
+    file = _variants(path)[0]
     try:
-        with _open_idx(path, name) as (stream, size):
-            shape = _read_shape(stream, path, size, dimensions=3 if "images" in path.name else 1)
-            if name == "mnist":
-                _check_digest(stream, path)
-            return torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8).view(shape)
+        if file != path:
+            content = PUBLISHED[name].archives[path.name].unpack(file)
+            shape = _read_shape(content, len(content), path)
+        else:
+            with file.open("rb") as stream:
+                header = stream.read(16)
+                shape = _read_shape(header, file.stat().st_size, path)
+                content = header + stream.read()
+        if name == "mnist":
+            expect_digest(content, _SHA256[path.name])
+    except NotPublishedError as error:
+        raise DatasetError(f"{file}: not the published file ({error})", hint=_AGAIN) from error
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
+    begin = 4 + 4 * len(shape)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=begin).view(shape)
 
 
-@contextlib.contextmanager
-def _open_idx(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
-    """The file, or the content of its archive, and its size in bytes."""
-    file = _variants(path)[0]
-    if file == path:
-        with file.open("rb") as stream:
-            yield stream, file.stat().st_size
-        return
-    try:
-        content = PUBLISHED[name].archives[path.name].unpack(file)
-    except NotPublishedError as error:
-        raise _not_published(file, str(error)) from error
-    yield io.BytesIO(content), len(content)
-
-
-def _read_shape(stream: BinaryIO, path: Path, size: int, *, dimensions: int) -> tuple[int, ...]:
+def _read_shape(start: bytes, size: int, path: Path) -> tuple[int, ...]:
     """The shape in the header, after a check of its magic number and the file's size."""
-    header = stream.read(4 + 4 * dimensions)
+    dimensions = 3 if "images" in path.name else 1
+    header = start[: 4 + 4 * dimensions]
     magic = 0x0800 + dimensions  # 08: unsigned bytes
     if len(header) < 4 + 4 * dimensions or int.from_bytes(header[:4], "big") != magic:
-        start = header[:4].hex() or "nothing"
-        raise DatasetError(f"{path}: starts with {start}, expected {magic:08x}", hint=_AGAIN)
-    if not any(header[4:8]):
-        raise DatasetError(f"{path}: holds no samples", hint=_AGAIN)
+        begins = header[:4].hex() or "nothing"
+        raise DatasetError(f"{path}: starts with {begins}, expected {magic:08x}", hint=_AGAIN)
     shape = struct.unpack(f">{dimensions}I", header[4:])
+    if 0 in shape:
+        raise DatasetError(f"{path}: holds no samples", hint=_AGAIN)
     expected = len(header) + prod(shape)
     if size != expected:
         raise DatasetError(
             f"{path}: header promises {expected:,} bytes, the file holds {size:,}", hint=_AGAIN
         )
     return shape
-
-
-def _check_digest(stream: BinaryIO, path: Path) -> None:
-    """Check the whole file's digest; restore the stream's position."""
-    at = stream.tell()
-    stream.seek(0)
-    digest, expected = hashlib.sha256(stream.read()).hexdigest(), _SHA256[path.name]
-    stream.seek(at)
-    if digest != expected:
-        raise _not_published(path, f"sha256 {digest[:8]}…, expected {expected[:8]}…")
-
-
-def _not_published(path: Path, why: str) -> DatasetError:
-    return DatasetError(f"{path}: not the published file ({why})", hint=_AGAIN)
 
 
 _AGAIN = "the file is damaged; delete it and download it again"

@@ -22,13 +22,9 @@ _UNPACKED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedDataset:
-    """A dataset to download.
+    """A dataset to download; torchvision's folder has its files in ``raw``.
 
-    Attributes:
-        folder: torchvision's name for it; the files are in its ``raw``.
-        title: E.g. ``Fashion-MNIST``.
-        mirrors: Beginnings of URLs, tried in this order.
-        archives: By the name of the file in each.
+    Mirrors are beginnings of URLs, tried in this order; `archives` are by the file in each.
     """
 
     folder: str

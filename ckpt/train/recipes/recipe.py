@@ -8,7 +8,7 @@ docs/recipes.md are derived from them.
 import os
 import re
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from math import inf
 from pathlib import Path
@@ -22,12 +22,9 @@ OPTIMIZERS = ("adadelta", "sgd", "adam", "adamw")
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The values that a setting allows.
+    """The values that a setting allows; `words` follow "expected".
 
-    Attributes:
-        contains: Whether a value is one of them.
-        words: The same in words, to follow "expected".
-        choices: All of them, if they can be listed.
+    `choices` are all of them, if they can be listed.
     """
 
     contains: Callable[[Any], bool]
@@ -87,13 +84,8 @@ _DATASET = Allowed(
 class Setting:
     """A field of `Recipe`, as options, checks and documentation need it.
 
-    Attributes:
-        name: As in `Recipe`.
-        default: The value of a recipe that does not name it.
-        type: ``str``, ``int``, ``float``, ``bool`` or ``Path``.
-        help: The effect, in one line or two.
-        allowed: Checked when a recipe is made.
-        unit: Placeholder in its option's help, e.g. ``PIXELS``; by default the type's name.
+    `type` is ``str``, ``int``, ``float``, ``bool`` or ``Path``; `unit` is the placeholder in its
+    option's help, e.g. ``PIXELS``, by default the type's name.
     """
 
     name: str
@@ -107,19 +99,15 @@ class Setting:
 def settings() -> tuple[Setting, ...]:
     """The settings of a recipe, in the order of `Recipe`."""
     return tuple(
-        Setting(found.name, found.default, _plain_type(found), **found.metadata)
-        for found in fields(Recipe)
+        # ``Path | None`` is the one type that is not a class.
+        Setting(it.name, it.default, it.type if isinstance(it.type, type) else Path, **it.metadata)
+        for it in fields(Recipe)
     )
 
 
 def option_name(name: str) -> str:
     """The name of a setting's option: ``batch-size`` for ``batch_size``."""
     return name.replace("_", "-")
-
-
-def _plain_type(found: Field[Any]) -> type:
-    """``Path`` for ``Path | None``, else the type itself."""
-    return found.type if isinstance(found.type, type) else Path
 
 
 def _setting(default: Any, help: str, allowed: Allowed = _ANY, unit: str = "") -> Any:

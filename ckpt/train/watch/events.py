@@ -19,13 +19,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Part of a file is downloaded, or some of the images are decoded.
-
-    Attributes:
-        name: Of the file or dataset.
-        done: So far, of `total`.
-        unit: ``B`` or `` img``.
-    """
+    """So many bytes (unit ``B``) are downloaded, or images (unit `` img``) decoded."""
 
     name: str
     done: int
@@ -41,10 +35,7 @@ class Started:
         dataset: Its title, e.g. ``Fashion-MNIST``.
         where: Folder or package of the images, the home folder as ``~``.
         batch_size: The largest micro-batch at the start.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
         why: One phrase: the reason for this precision, e.g. ``timed: 1.4 × fp32``.
-        loader: ``resident`` or ``workers``.
-        why_loader: One phrase.
         processes: Number of processes that share every window.
     """
 
@@ -85,9 +76,8 @@ class Epoch:
         seconds: Wall clock.
         images_per_second: Wall clock, data and optimizer included.
         skipped_steps: Windows whose gradients overflowed in fp16 and changed nothing.
-        holdout_loss: Mean over the hold-out after the epoch, in nats, without dropout; None
-            without a hold-out.
-        holdout_accuracy: Of the same outputs, in [0, 1]; None without a hold-out.
+        holdout_loss: Mean over the hold-out after the epoch, in nats, without dropout.
+        holdout_accuracy: Of the same outputs, in [0, 1]; both are None without a hold-out.
     """
 
     epoch: int

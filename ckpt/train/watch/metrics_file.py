@@ -50,20 +50,27 @@ class MetricsFile:
         """Write the event's line, if it has one."""
         match event:
             case Started():
-                self._start(event)
+                fields = asdict(event)
+                del fields["where"]  # a folder of this machine
+                if self._resumed_at is None:
+                    self._write("started", fields, mode="w" if self._replace else "x")
+                    return
+                if self._path.exists() and self._path.read_bytes()[-1:] not in (b"", b"\n"):
+                    self._put("\n")  # ends a line that a crash or a full disk truncated
+                self._write("started", {**fields, "resumed_at": asdict(self._resumed_at)})
             case Epoch():
                 self._write("epoch", event.figures)
             case Trained():
-                self._write("finished", _figures(event))
-
-    def _start(self, event: Started) -> None:
-        fields = asdict(event)
-        del fields["where"]  # a folder of this machine
-        if self._resumed_at is None:
-            self._write("started", fields, mode="w" if self._replace else "x")
-        else:
-            self._end_line()
-            self._write("started", {**fields, "resumed_at": asdict(self._resumed_at)})
+                fields = {
+                    "epoch": event.epoch,
+                    "test_accuracy": event.test_accuracy,
+                    "test_loss": event.test_loss,
+                    "test_images": event.test_count,
+                    "seconds": event.seconds,
+                    "peak_bytes": event.peak_bytes,
+                    "path": event.path.name,
+                }
+                self._write("finished", fields)
 
     def _write(self, event: str, fields: Mapping[str, object], *, mode: str = "a") -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -79,23 +86,6 @@ class MetricsFile:
         except OSError as error:
             raise DiskError(f"{self._path}: {error.strerror}") from error
 
-    def _end_line(self) -> None:
-        """End a last line that a crash or a full disk truncated."""
-        if self._path.exists() and self._path.read_bytes()[-1:] not in (b"", b"\n"):
-            self._put("\n")
-
     def _taken(self) -> UsageError:
         hint = "name another file with --metrics, or replace this one with --force"
         return already_exists(self._path, hint=hint)
-
-
-def _figures(trained: Trained) -> dict[str, object]:
-    return {
-        "epoch": trained.epoch,
-        "test_accuracy": trained.test_accuracy,
-        "test_loss": trained.test_loss,
-        "test_images": trained.test_count,
-        "seconds": trained.seconds,
-        "peak_bytes": trained.peak_bytes,
-        "path": trained.path.name,
-    }

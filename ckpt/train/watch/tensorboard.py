@@ -57,49 +57,35 @@ class TensorBoard:
         """Write the event's figures, if it has any."""
         match event:
             case Started():
-                self._start()
+                threading.excepthook = self._thread_failed
+                with self._writing():
+                    for path in self._others:
+                        path.unlink(missing_ok=True)
             case Epoch():
-                self._write_epoch(event)
-            case Trained():
-                self._write_scores(event)
-            case Ended():
-                self._close()
-
-    def _start(self) -> None:
-        threading.excepthook = self._thread_failed
-        with self._writing():
-            for path in self._others:
-                path.unlink(missing_ok=True)
-
-    def _write_epoch(self, epoch: Epoch) -> None:
-        with self._writing() as writer:
-            for name, value in epoch.figures.items():
-                if name != "epoch":
-                    writer.add_scalar(_tag(name), value, epoch.epoch)
-            writer.flush()
-
-    def _write_scores(self, trained: Trained) -> None:
-        """Write the test's scores beside the recipe, in the table of hyperparameters."""
-        scores = {"loss/test": trained.test_loss, "accuracy/test": trained.test_accuracy}
-        with self._writing() as writer:
-            # "." puts its file into the run's folder instead of one that is a run of its own.
-            recipe, epoch = trained.record["recipe"], trained.epoch
-            writer.add_hparams(recipe, scores, run_name=".", global_step=epoch)
-
-    def _close(self) -> None:
-        if self._writer is not None:
-            with self._writing() as writer:
-                writer.close()
-            threading.excepthook = self._hook
+                with self._writing() as writer:
+                    for name, value in event.figures.items():
+                        if name != "epoch":
+                            writer.add_scalar(_tag(name), value, event.epoch)
+                    writer.flush()
+            case Trained(record=record, epoch=epoch):
+                # The test's scores beside the recipe, in the table of hyperparameters.
+                scores = {"loss/test": event.test_loss, "accuracy/test": event.test_accuracy}
+                with self._writing() as writer:
+                    # "." puts its file into the run's folder instead of one of its own.
+                    writer.add_hparams(record["recipe"], scores, run_name=".", global_step=epoch)
+            case Ended() if self._writer is not None:
+                with self._writing() as writer:
+                    writer.close()
+                threading.excepthook = self._hook
 
     @contextmanager
     def _writing(self) -> Iterator["SummaryWriter"]:
         """The writer, created on first use because creating it begins a file."""
         from torch.utils.tensorboard import SummaryWriter
 
-        first = self._resumed_at.epoch if self._resumed_at else None
         try:
             if self._writer is None:
+                first = self._resumed_at.epoch if self._resumed_at else None
                 self._writer = SummaryWriter(str(self._folder), purge_step=first)
             yield self._writer
         except OSError as error:

@@ -149,6 +149,7 @@ DAMAGE = {
     "other count": (LABELS, idx((4,)), r"images \(5, 28, 28\) and labels \(4,\)"),
     "other size": (IMAGES, idx((5, 27, 28)), r"images \(5, 27, 28\)"),
     "none": (IMAGES, idx((0, 28, 28)), "holds no samples"),
+    "no pixels": (IMAGES, idx((5, 0, 28)), "holds no samples"),
     "label 10": (LABELS, idx((5,), bytes([1, 2, 10, 0, 0])), "label 10, expected 0 to 9"),
 }
 
