@@ -43,7 +43,6 @@ class Operation:
 
     @property
     def text(self) -> str:
-        """What to call it in messages: its verb, and what it looks for."""
         verb, wanted = next(iter(self.spec.items()))
         return f"{verb} '{wanted if isinstance(wanted, str) else wanted[0]}'"
 
@@ -69,7 +68,6 @@ class ForEach(Operation):
     make: Callable[[Planned], Sequence[Planned]]
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """Put what `make` gives in the place of every tensor that is found."""
         after: list[Planned] = []
         for tensor in tensors:
             if self.finds.search(tensor.key) is None:
@@ -80,7 +78,6 @@ class ForEach(Operation):
         return after
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """OLD, if it found nothing."""
         return None if changed else self.finds.old
 
 
@@ -177,11 +174,6 @@ class Join(Operation):
     stacked: bool
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """Put every joined tensor in the place of the first of its parts.
-
-        Raises:
-            PlanError: A part is missing or ambiguous, or the parts do not fit together.
-        """
         groups: dict[str, dict[int, Planned]] = {}
         heads: dict[int, str] = {}  # the name of a joined tensor, by its first part
         parts: set[int] = set()
@@ -206,7 +198,6 @@ class Join(Operation):
         ]
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """The first OLD, if nothing was joined."""
         return None if changed else self.finds[0].old
 
     def _found(self, key: str) -> tuple[str, int] | None:
