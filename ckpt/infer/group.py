@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ckpt.infer.assignment import assign, rivals
+from ckpt.infer.sides import Sides
 from ckpt.infer.tree import Node, Tree
 from ckpt.infer.vocabulary import ORDINALS
 from ckpt.infer.words import Likeness, Name
@@ -75,12 +76,12 @@ def pair_group(
     lefts: Sequence[Node],
     rights: Sequence[Node],
     above: tuple[Node, Node],
-    trees: tuple[Tree, Tree],
+    sides: Sides,
     likeness: Likeness,
 ) -> list[Paired]:
     """Pair the nodes of the source with those of the target, below two that belong together."""
-    one = _side(lefts, above[0], trees[0], likeness)
-    other = _side(rights, above[1], trees[1], likeness)
+    one = _side(lefts, above[0], sides.trees[0], likeness)
+    other = _side(rights, above[1], sides.trees[1], likeness)
     if len(lefts) == len(rights) == 1:
         like = _likes(one, other, likeness)[0][0]
         if likeness.are_opposed(one.names[0], other.names[0]):
