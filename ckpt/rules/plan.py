@@ -92,19 +92,6 @@ class Plan:
         )
 
 
-def plan_renames(keys: Iterable[str], rules: Sequence[Rule]) -> Plan:
-    """Work out the new name of every key, in the order of `keys`, without dtypes and shapes.
-
-    Args:
-        keys: Keys of the state_dict, unique, e.g. ``_orig_mod.fc1.weight``.
-        rules: Applied first to last.
-
-    Raises:
-        PlanError: As in `plan_tensors`.
-    """
-    return plan_tensors([TensorEntry(key, "uint8", ()) for key in keys], rules)
-
-
 def plan_tensors(
     entries: Iterable[TensorEntry], rules: Sequence[Rule], *, aliases: Sequence[str] = ()
 ) -> Plan:
