@@ -2,7 +2,8 @@
 
 Law: `assign` gives every row one column at most, and no pairing has a higher sum of scores.
 scipy's `linear_sum_assignment` does the same, but importing it takes 0.36 s, and the core of ckpt
-does without scipy.
+does without scipy. Taking the best score first, without exchanges, guesses worse where a module
+has two copies (a trainer's network and its EMA).
 """
 
 from collections.abc import Sequence
