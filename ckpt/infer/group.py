@@ -19,7 +19,7 @@ WEAK = 0.04  # a margin of names that decides if the order agrees
 OPEN = 0.0  # the margin of an undecided pair
 PLAUSIBLE = 0.25  # the least likeness of names of a pair, if other nodes are free
 
-_NUMBER, _ORDINAL, _CONTENT, _SAME, _ORDER = 0.6, 0.3, 0.3, 0.15, 0.02
+_NUMBER, _ORDINAL, _SAME, _ORDER = 0.6, 0.3, 0.15, 0.02
 _NO_NUMBER = 0.5
 _ROWS_IN = 5  # shorter rows of numbers may have shifted indices
 _MOST_EXACT = 120  # rows of a table that is solved exactly
@@ -53,7 +53,6 @@ class _Item:
 
     Attributes:
         name: Below the node above.
-        content: The names below it.
         rank: In the order of registration.
         ordinal: Rank in the row that all names form; None if they form none.
         row: Rank in the row of names with the same words, and the length of the row.
@@ -61,7 +60,6 @@ class _Item:
     """
 
     name: Name
-    content: Name
     rank: int
     ordinal: int | None
     row: tuple[int, int]
@@ -88,15 +86,15 @@ def pair_group(
     if len(ones) * len(others) > _MOST_PAIRS:
         return []
     likes = [[_like(a, b, likeness) for b in others] for a in ones]
-    plain = _scores(ones, others, likes, likeness)
+    even = len(ones) == len(others)
     names = [
-        [score + _ORDINAL * _place(a, b, len(ones) == len(others))
-         for b, score in zip(others, line, strict=True)]
-        for a, line in zip(ones, plain, strict=True)
+        [_score(a, b, like) + _ORDINAL * _place(a, b, even)
+         for b, like in zip(others, line, strict=True)]
+        for a, line in zip(ones, likes, strict=True)
     ]  # fmt: skip
     found = _assigned(names, ones, others)
     return [
-        _judged(row, column, (names, plain), found, likes[row][column], ones, others)
+        _judged(row, column, names, found, likes[row][column], ones, others)
         for row, column in enumerate(found)
         if column >= 0
     ]
@@ -118,7 +116,6 @@ def _items(nodes: Sequence[Node], above: Node, tree: Tree, likeness: Likeness) -
     return [
         _Item(
             name,
-            likeness.name(_content(node), leaf=False),
             ranks[place],
             ordinals[place] if ordinals else None,
             rows[place],
@@ -126,14 +123,6 @@ def _items(nodes: Sequence[Node], above: Node, tree: Tree, likeness: Likeness) -
         )
         for place, (node, name) in enumerate(zip(nodes, names, strict=True))
     ]
-
-
-def _content(node: Node) -> str:
-    """The distinct names below a node."""
-    if node.leaf:
-        return ""
-    inner = (child.relative(node) for child in node.below() if child.leaf)
-    return ".".join(dict.fromkeys(part for path in inner for part in path.split(".")))[:200]
 
 
 def _ordinal_ranks(names: Sequence[Name]) -> list[int] | None:
@@ -185,21 +174,10 @@ def _ranks_in_row(items: Sequence[_Item]) -> dict[tuple[int, int], int]:
     return found if len(found) == len(items) else {}
 
 
-def _scores(
-    ones: Sequence[_Item], others: Sequence[_Item], likes: list[list[float]], likeness: Likeness
-) -> list[list[float]]:
-    """How well every two names go together, apart from their places in a row."""
-    contents = any(len({item.content for item in items}) > 1 for items in (ones, others))
-    table: list[list[float]] = []
-    for a, line in zip(ones, likes, strict=True):
-        scores: list[float] = []
-        for b, like in zip(others, line, strict=True):
-            score = like + _NUMBER * _numbers(a, b)
-            if contents:
-                score += _CONTENT * likeness.of_names(a.content, b.content)
-            scores.append(score + _SAME * (like >= 1.0 and a.name.text == b.name.text))
-        table.append(scores)
-    return table
+def _score(a: _Item, b: _Item, like: float) -> float:
+    """How well two names go together, apart from their places in a row."""
+    same = like >= 1.0 and a.name.text == b.name.text
+    return like + _NUMBER * _numbers(a, b) + _SAME * same
 
 
 def _place(a: _Item, b: _Item, even: bool) -> float:
@@ -259,7 +237,7 @@ def _greedy(scores: list[list[float]]) -> list[int]:
 def _judged(
     row: int,
     column: int,
-    tables: tuple[list[list[float]], list[list[float]]],
+    names: list[list[float]],
     found: list[int],
     like: float,
     ones: Sequence[_Item],
@@ -267,9 +245,7 @@ def _judged(
 ) -> Paired:
     even = len(ones) == len(others)
     in_order = even and ones[row].rank == others[column].rank
-    # A row that mixes numbers and words does not outweigh the order of registration.
-    mixed = any(len({bool(item.name.numbers) for item in items}) > 1 for items in (ones, others))
-    losses = rivals(tables[1] if mixed and even and not in_order else tables[0], found, row)
+    losses = rivals(names, found, row)
     margin = max(0.0, min(1.0, losses[0][0])) if losses else 1.0
     if margin >= STRONG:
         evidence, sure = "names and order" if in_order else "names", margin
