@@ -1,6 +1,6 @@
 """The modules of a state_dict as a tree, in which a chain of only children is one node.
 
-Every node knows its leaves in the order of the tree, and its signature, its contents.
+Every node knows its leaves in the order of the tree, and the signature of its contents.
 """
 
 import re
