@@ -5,13 +5,13 @@ Under two modules that belong together, the largest modules of equal contents ar
 holds for all of them. Blocks that repeat on both sides are aligned once.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ckpt.infer.fused import Fused, Known, find_fused, find_spelled
+from ckpt.infer.fused import find_fused, find_spelled
 from ckpt.infer.group import OPEN, PLAUSIBLE, Paired, pair_group
-from ckpt.infer.tree import Node, Signature, Tree
+from ckpt.infer.sides import Link, Sides
+from ckpt.infer.tree import Node, Signature
 from ckpt.infer.words import Likeness
 
 _INVERTED = bytes((1, 0)) + bytes(254)
@@ -21,35 +21,23 @@ _MOST_CLASSES = 250  # of modules without a counterpart that are compared one by
 _BLOCK = 100  # leaves; larger modules have several tensors of one name
 _FORM_LEAVES = 2_000  # larger modules hardly repeat
 
-
-@dataclass(frozen=True, slots=True)
-class LeafPair:
-    """Two leaves that belong together, by their places in the trees.
-
-    Attributes:
-        left: In the source.
-        right: In the target.
-        margin: The least margin of all decisions that led to the pair.
-        others: Leaves of the target that are as good.
-        evidence: For the weakest decision.
-    """
-
-    left: int
-    right: int
-    margin: float
-    others: tuple[int, ...] = ()
-    evidence: str = ""
+_Nodes = dict[Signature, list[Node]]
+_Form = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Class:
-    """Two signatures whose nodes may belong together."""
+    """Two signatures whose nodes may belong together, and how many leaves they share."""
 
-    one: int
-    other: int
+    one: Signature
+    other: Signature
     shared: int
-    exact: bool
     ratio: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether the contents are equal."""
+        return self.one is self.other
 
     @property
     def key(self) -> tuple[float, ...]:
@@ -57,76 +45,57 @@ class _Class:
         return (-self.shared, not self.exact, -self.ratio)
 
 
-_Form = tuple[tuple[str, int, int], ...]
-
-
 class Alignment:
     """One pass over both trees.
 
-    Attributes:
-        found: The pairs.
-        fused: The operations.
+    Args:
+        sides: Both trees.
+        likeness: Of names.
+        certain: Pairs that are certain beforehand.
     """
 
-    def __init__(
-        self,
-        trees: tuple[Tree, Tree],
-        signatures: list[Signature],
-        shapes: list[tuple[int, ...]],
-        likeness: Likeness,
-    ) -> None:
-        self._trees = trees
-        self._signatures = signatures
-        self._known_of = Known(trees, shapes, _surplus(trees), likeness)
+    def __init__(self, sides: Sides, likeness: Likeness, certain: Sequence[Link]) -> None:
+        self._sides = sides
         self._likeness = likeness
-        self._done = tuple(bytearray(len(tree.leaves)) for tree in trees)
-        self._doubted = tuple(bytearray(len(tree.leaves)) for tree in trees)
-        self._left = tuple(bytearray(len(tree.leaves)) for tree in trees)
+        self._done, self._doubted, self._left = (
+            tuple(bytearray(len(tree.leaves)) for tree in sides.trees) for _ in range(3)
+        )
         self._partner: dict[int, int] = {}
-        self._known: dict[tuple[_Form, _Form], tuple[list[LeafPair], list[Fused]]] = {}
-        self.found: list[LeafPair] = []
-        self.fused: list[Fused] = []
+        self._known: dict[tuple[_Form, _Form], list[Link]] = {}
+        self._links: list[Link] = []
+        for link in certain:
+            self._add(link)
 
-    def settle(self, left: int, right: int, evidence: str) -> None:
-        """Add a pair that is certain beforehand."""
-        self._add(LeafPair(left, right, 1.0, (), evidence))
+    def run(self) -> list[Link]:
+        """The links of everything under the roots."""
+        before, after = self._sides.trees
+        self._align(before.root, after.root)
+        return self._links
 
-    def run(self) -> None:
-        """Align everything under the roots."""
-        self._align(self._trees[0].root, self._trees[1].root)
-
-    def _add(self, found: LeafPair) -> None:
-        self.found.append(found)
-        self._partner[found.left] = found.right
-        self._done[0][found.left] = self._done[1][found.right] = 1
-
-    def _take(self, fused: Fused) -> None:
-        self.fused.append(fused)
-        for side, leaves in enumerate((fused.lefts, fused.rights)):
+    def _add(self, link: Link) -> None:
+        self._links.append(link)
+        for done, leaves in zip(self._done, (link.lefts, link.rights), strict=True):
             for leaf in leaves:
-                self._done[side][leaf] = 1
+                done[leaf] = 1
+        if not link.verb:
+            self._partner[link.lefts[0]] = link.rights[0]
 
     def _align(self, a: Node, b: Node) -> None:
-        if a.leaf or b.leaf:
-            if a.leaf and b.leaf:
-                self._add(LeafPair(a.low, b.low, 1.0, (), "shape"))
-            return
         form = self._form(a, b)
         if form is not None and (known := self._known.get(form)) is not None:
-            self._repeat(known, a, b)
+            for link in known:
+                self._add(link.moved(a.low, b.low))
             return
-        start, start_fused = len(self.found), len(self.fused)
+        start = len(self._links)
         if max(a.size, b.size) <= _BLOCK:
-            for fused in find_spelled(self._known_of, (a, b), self._rest(a, b)):
-                self._take(fused)
+            for link in find_spelled(self._sides, self._likeness, (a, b), self._rest(a, b)):
+                self._add(link)
         self._modules(a, b)
         self._leaves(a, b)
-        for fused in find_fused(self._known_of, (a, b), self._rest(a, b)):
-            self._take(fused)
+        for link in find_fused(self._sides, self._likeness, (a, b), self._rest(a, b)):
+            self._add(link)
         if form is not None:
-            found = [_moved(pair, -a.low, -b.low) for pair in self.found[start:]]
-            ops = [fused.moved(-a.low, -b.low) for fused in self.fused[start_fused:]]
-            self._known[form] = found, ops
+            self._known[form] = [link.moved(-a.low, -b.low) for link in self._links[start:]]
 
     def _rest(self, a: Node, b: Node) -> tuple[list[int], list[int]]:
         """The leaves under two nodes that have no partner yet."""
@@ -145,19 +114,13 @@ class Alignment:
         return self._form_of(0, a), self._form_of(1, b)
 
     def _form_of(self, side: int, node: Node) -> _Form:
-        tree, cut = self._trees[side], len(node.path)
+        tree, cut = self._sides.trees[side], len(node.path)
         leaves = tree.leaves[node.low : node.high]
         first = node.order
         return tuple(
             (leaf.path[cut:], kind, leaf.order - first)
             for leaf, kind in zip(leaves, tree.kinds[node.low : node.high], strict=True)
         )
-
-    def _repeat(self, known: tuple[list[LeafPair], list[Fused]], a: Node, b: Node) -> None:
-        for found in known[0]:
-            self._add(_moved(found, a.low, b.low))
-        for fused in known[1]:
-            self._take(fused.moved(a.low, b.low))
 
     def _modules(self, a: Node, b: Node) -> None:
         """Pair the modules under two others, the largest first."""
@@ -171,7 +134,7 @@ class Alignment:
             )
             if not xs or not ys:
                 continue
-            pairs = pair_group(xs, ys, (a, b), self._trees, self._likeness)
+            pairs = pair_group(xs, ys, (a, b), self._sides, self._likeness)
             taken = [
                 paired
                 for paired in pairs
@@ -208,26 +171,25 @@ class Alignment:
 
     def _are_strays(self, x: Node, y: Node) -> bool:
         """Whether two vectors were left over by modules that have other partners."""
-        shape = self._known_of.shapes[self._trees[0].kinds[x.low]]
+        shape = self._sides.shapes[self._sides.kind(x.low)]
         return len(shape) < 2 and bool(self._left[0][x.low] and self._left[1][y.low])
 
     def _members(
         self,
         group: _Class,
-        sides: tuple[dict[int, list[Node]], dict[int, list[Node]]],
+        sides: tuple[_Nodes, _Nodes],
         covered: tuple[bytearray, ...],
     ) -> tuple[list[Node], list[Node]]:
         """The nodes of a class; the side with fewer also gets nodes that lack a little."""
         found = tuple(
-            [node for node in sides[side][number] if _is_free(node, covered[side])]
-            for side, number in enumerate((group.one, group.other))
+            [node for node in sides[side][signature] if _is_free(node, covered[side])]
+            for side, signature in enumerate((group.one, group.other))
         )
         fewer = 0 if len(found[0]) < len(found[1]) else 1
         if group.exact and found[fewer] and len(found[0]) != len(found[1]):
-            whole = self._signatures[group.one]
-            for number in self._alone(sides[fewer], sides[1 - fewer]):
-                if number != group.one and _lacks_little(self._signatures[number], whole):
-                    nodes = sides[fewer][number]
+            for part in _alone(sides[fewer], sides[1 - fewer]):
+                if part is not group.one and _lacks_little(part, group.one):
+                    nodes = sides[fewer][part]
                     found[fewer].extend(n for n in nodes if _is_free(n, covered[fewer]))
         return found[0], found[1]
 
@@ -254,71 +216,63 @@ class Alignment:
             paired = replace(paired, margin=OPEN)
         for side, node in enumerate((x, y)):
             self._left[side][node.low : node.high] = bytes(node.size)
-        start, start_fused = len(self.found), len(self.fused)
+        start = len(self._links)
         self._align(x, y)
-        for place in range(start, len(self.found)):
-            self.found[place] = _under(self.found[place], paired, y, others)
-        for place in range(start_fused, len(self.fused)):
-            self.fused[place] = self.fused[place].capped(paired.margin)
+        self._links[start:] = [_under(link, paired, y, others) for link in self._links[start:]]
 
     def _leaves(self, a: Node, b: Node) -> None:
         """Pair the tensors that no pair of modules included."""
         left, right = self._rest(a, b)
         kinds: dict[int, tuple[list[Node], list[Node]]] = {}
         for side, leaves in enumerate((left, right)):
-            tree = self._trees[side]
+            tree = self._sides.trees[side]
             for leaf in leaves:
                 kinds.setdefault(tree.kinds[leaf], ([], []))[side].append(tree.leaves[leaf])
         for xs, ys in kinds.values():
             if not xs or not ys:
                 continue
-            for paired in pair_group(xs, ys, (a, b), self._trees, self._likeness):
+            for paired in pair_group(xs, ys, (a, b), self._sides, self._likeness):
                 if len(xs) != len(ys) and paired.likeness < PLAUSIBLE:
                     continue
                 others = tuple(ys[other].low for other in paired.others)
                 x, y = xs[paired.left], ys[paired.right]
                 open_ = self._is_doubted(x, y, paired) or self._are_strays(x, y)
                 margin = OPEN if open_ else paired.margin
-                self._add(LeafPair(x.low, y.low, margin, others, paired.evidence))
+                self._add(Link((x.low,), (y.low,), margin, paired.evidence, others))
 
-    def _classes(self, lefts: dict[int, list[Node]], rights: dict[int, list[Node]]) -> list[_Class]:
+    def _classes(self, lefts: _Nodes, rights: _Nodes) -> list[_Class]:
         """Signatures whose nodes may belong together, in the order in which to try them."""
-        classes = [
-            _Class(number, number, self._signatures[number].size, True, 1.0)
-            for number in lefts
-            if number in rights
-        ]
-        ones = self._alone(lefts, rights)
-        others = self._alone(rights, lefts)
-        classes += (
-            group
-            for one in ones
-            for other in others
-            if (group := self._alike(one, other)) is not None
-        )
+        classes = [_Class(one, one, one.size, 1.0) for one in lefts if one in rights]
+        others = _alone(rights, lefts)
+        alike = (self._alike(one, other) for one in _alone(lefts, rights) for other in others)
+        classes += (group for group in alike if group is not None)
         return sorted(classes, key=lambda group: group.key)
 
-    def _alike(self, one: int, other: int) -> _Class | None:
+    def _alike(self, one: Signature, other: Signature) -> _Class | None:
         """A class of two signatures that share all elements, or half of the leaves; else None."""
-        a, b = self._signatures[one], self._signatures[other]
-        size, least = max(a.size, b.size), min(a.size, b.size)
-        if one == other:
+        size, least = max(one.size, other.size), min(one.size, other.size)
+        if one is other:
             return None
-        if a.numel == b.numel and self._has_matrix(a, b) and self._has_matrix(b, a):
-            return _Class(one, other, size, False, 1.0)
+        if (
+            one.numel == other.numel
+            and self._has_matrix(one, other)
+            and self._has_matrix(other, one)
+        ):
+            return _Class(one, other, size, 1.0)
         if least < _FEW or least < size * _HALF:
             return None
-        shared = sum((a.kinds & b.kinds).values())
-        return None if shared < size * _HALF else _Class(one, other, shared, False, shared / size)
+        shared = sum((one.kinds & other.kinds).values())
+        return None if shared < size * _HALF else _Class(one, other, shared, shared / size)
 
     def _has_matrix(self, mine: Signature, other: Signature) -> bool:
         """Whether one has a matrix that the other lacks; sizes of vectors may agree by chance."""
-        return any(len(self._known_of.shapes[kind]) > 1 for kind in mine.kinds - other.kinds)
+        return any(len(self._sides.shapes[kind]) > 1 for kind in mine.kinds - other.kinds)
 
-    def _alone(self, nodes: dict[int, list[Node]], others: dict[int, list[Node]]) -> list[int]:
-        found = [number for number in nodes if len(others.get(number, ())) != len(nodes[number])]
-        found.sort(key=lambda number: -self._signatures[number].size)
-        return found[:_MOST_CLASSES]
+
+def _alone(nodes: _Nodes, others: _Nodes) -> list[Signature]:
+    """The signatures of which the sides have different numbers, the largest first."""
+    found = [one for one in nodes if len(others.get(one, ())) != len(nodes[one])]
+    return sorted(found, key=lambda one: -one.size)[:_MOST_CLASSES]
 
 
 def _is_free(node: Node, covered: bytearray) -> bool:
@@ -326,13 +280,8 @@ def _is_free(node: Node, covered: bytearray) -> bool:
     return 0 in covered[node.low : node.high]
 
 
-def _surplus(trees: tuple[Tree, Tree]) -> tuple[frozenset[int], frozenset[int]]:
-    counts = Counter(trees[0].kinds), Counter(trees[1].kinds)
-    return frozenset(counts[0] - counts[1]), frozenset(counts[1] - counts[0])
-
-
-def _by_signature(node: Node) -> dict[int, list[Node]]:
-    found: dict[int, list[Node]] = {}
+def _by_signature(node: Node) -> _Nodes:
+    found: _Nodes = {}
     for inner in node.below():
         if not inner.leaf:
             found.setdefault(inner.signature, []).append(inner)
@@ -345,30 +294,13 @@ def _lacks_little(part: Signature, whole: Signature) -> bool:
     return shared > max(part.size, whole.size) * _HALF
 
 
-def _moved(found: LeafPair, left: int, right: int) -> LeafPair:
-    others = tuple(other + right for other in found.others)
-    return LeafPair(found.left + left, found.right + right, found.margin, others, found.evidence)
-
-
-def _under(found: LeafPair, paired: Paired, y: Node, others: list[Node]) -> LeafPair:
-    """The pair, no surer than the pair of nodes above it."""
-    if paired.margin >= found.margin:
-        return found
-    if paired.margin > OPEN:
-        return replace(found, margin=paired.margin, evidence=paired.evidence)
-    place = found.right - y.low
-    elsewhere = tuple(
-        leaf for other in others for leaf in _counterpart(other, place) if leaf != found.right
-    )
-    return replace(
-        found,
-        margin=OPEN,
-        others=tuple(dict.fromkeys((*found.others, *elsewhere))),
-        evidence=paired.evidence,
-    )
-
-
-def _counterpart(node: Node, place: int) -> Iterator[int]:
-    """The leaf at the same place under another node."""
-    if place < node.size:
-        yield node.low + place
+def _under(link: Link, paired: Paired, y: Node, others: list[Node]) -> Link:
+    """The link, no surer than the pair of nodes above it."""
+    if paired.margin >= link.margin:
+        return link
+    if paired.margin == OPEN:  # the leaves at the same place under the other nodes are as good
+        place = link.rights[0] - y.low
+        elsewhere = [other.low + place for other in others if place < other.size]
+        both = dict.fromkeys((*link.others, *elsewhere))
+        link = replace(link, others=tuple(leaf for leaf in both if leaf != link.rights[0]))
+    return replace(link, margin=paired.margin, evidence=paired.evidence)

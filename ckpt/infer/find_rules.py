@@ -16,7 +16,6 @@ from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
 from ckpt.registry.registry import Registry
 from ckpt.rules.document import read_rules
-from ckpt.rules.expressions import Source
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
@@ -153,18 +152,11 @@ def _after(
     if not rules:
         return list(entries), []
     digests = {entry.key: entry.digest for entry in entries}
-    planned = plan_tensors(entries, rules).tensors
-    after = [
-        TensorEntry(
-            tensor.key,
-            tensor.made_of.dtype,
-            tensor.made_of.shape,
-            digest=digests[tensor.made_of.key] if isinstance(tensor.made_of, Source) else None,
-        )
-        for tensor in planned
-    ]
+    plan = plan_tensors(entries, rules)
+    kept = {change.new: digests[change.old] for change in plan.changes}
+    after = [replace(entry, digest=kept.get(entry.key)) for entry in plan.entries_after]
     places = {(entry.key, entry.shape) for entry in target}
-    settled = [e.key for e in planned if e.rules and (e.key, e.made_of.shape) in places]
+    settled = [e.key for e in plan.tensors if e.rules and (e.key, e.made_of.shape) in places]
     return after, settled
 
 

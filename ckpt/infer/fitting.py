@@ -61,10 +61,9 @@ def _options_that_fit(
     for first in ([Unwrap()], []):
         try:
             inference, rules = infer_rules(entries, wanted, first, most=MOST_INFERRED)
-            made = plan_tensors(entries, rules).tensors
+            after = plan_tensors(entries, rules).entries_after
         except CkptError:  # nothing to unwrap, too many keys, or no rules express it
             continue
-        after = [TensorEntry(e.key, e.made_of.dtype, e.made_of.shape) for e in made]
         if inference.settled and fit(after, wanted).fits:
             return _few(rules) or (f"--to {definition}",)
     return ()

@@ -11,109 +11,63 @@ from math import prod
 from operator import itemgetter
 
 from ckpt.infer.assignment import assign
-from ckpt.infer.tree import Node, Tree
+from ckpt.infer.sides import Link, Shape, Sides
+from ckpt.infer.tree import Node
 from ckpt.infer.words import Likeness, Name, words_of
 
 _MOST_PARTS = 8
 _LIKELY, _GUESS = 0.6, 0.3
 
-Shape = tuple[int, ...]
-Shapes = Sequence[Shape]
+_Above = tuple[Node, Node]
+_Rest = tuple[list[int], list[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """An `InferredOperation` by the places of its leaves in the trees."""
-
-    verb: str
-    lefts: tuple[int, ...]
-    rights: tuple[int, ...]
-    margin: float
-    dim: int = 0
-    sizes: tuple[int, ...] = ()
-    evidence: str = ""
-
-    def moved(self, left: int, right: int) -> "Fused":
-        """The same operation elsewhere in the trees."""
-        lefts = tuple(leaf + left for leaf in self.lefts)
-        return replace(self, lefts=lefts, rights=tuple(leaf + right for leaf in self.rights))
-
-    def capped(self, margin: float) -> "Fused":
-        """The same operation, no surer than `margin`."""
-        return self if margin >= self.margin else replace(self, margin=margin)
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The knowledge of the search about both sides.
-
-    Attributes:
-        trees: Of the source and of the target.
-        shapes: By kind of leaf.
-        surplus: The kinds of which a side has more than the other, which operations may use up.
-        likeness: Of names.
-    """
-
-    trees: tuple[Tree, Tree]
-    shapes: Shapes
-    surplus: tuple[frozenset[int], frozenset[int]]
-    likeness: Likeness
-
-
-def find_fused(
-    known: Known, above: tuple[Node, Node], rest: tuple[list[int], list[int]]
-) -> Iterator[Fused]:
+def find_fused(sides: Sides, likeness: Likeness, above: _Above, rest: _Rest) -> Iterator[Link]:
     """The operations that the leftovers of two modules allow."""
     if not rest[0] or not rest[1]:
         return
-    lefts, rights = _leaves(known, above, rest)
+    lefts, rights = _leaves(sides, likeness, above, rest)
     for verb, same in (("transpose", _is_transposed), ("reshape", _is_reshaped)):
-        for fused in _one_to_one(verb, same, lefts, rights, known.likeness):
+        for fused in _one_to_one(verb, same, lefts, rights, likeness):
             yield fused
             lefts = [leaf for leaf in lefts if leaf.place not in fused.lefts]
             rights = [leaf for leaf in rights if leaf.place not in fused.rights]
     yield from _splits_and_concats(lefts, rights, spelled=False)
 
 
-def find_spelled(
-    known: Known, above: tuple[Node, Node], rest: tuple[list[int], list[int]]
-) -> list[Fused]:
+def find_spelled(sides: Sides, likeness: Likeness, above: _Above, rest: _Rest) -> list[Link]:
     """Those splits and concats whose names say what the parts are, as `qkv` does."""
-    kinds = (known.trees[0].kinds, known.trees[1].kinds)
-    wholes = [
-        any(kinds[side][leaf] in known.surplus[side] for leaf in rest[side]) for side in (0, 1)
-    ]
-    if not all(wholes):
-        return []
-    lefts, rights = _leaves(known, above, rest)
+    for tree, leaves, surplus in zip(sides.trees, rest, sides.surplus, strict=True):
+        if not any(tree.kinds[leaf] in surplus for leaf in leaves):
+            return []
+    lefts, rights = _leaves(sides, likeness, above, rest)
     named = Counter((leaf.last, len(leaf.shape)) for leaf in (*lefts, *rights) if _spelled(leaf))
-    if (
-        max(named.values(), default=2) > 1
-    ):  # several blocks: it is unclear which parts belong together
+    if max(named.values(), default=2) > 1:  # several blocks: whose parts they are is unclear
         return []
     return [*_splits_and_concats(lefts, rights, spelled=True)]
 
 
 def _splits_and_concats(
-    lefts: list["_Leaf"], rights: list["_Leaf"], *, spelled: bool
-) -> Iterator[Fused]:
-    ones, others = ([leaf for leaf in side if leaf.surplus] for side in (lefts, rights))
-    split, made = set[int](), set[int]()  # places in the source, and in the target
-    for whole, found, dim, margin in _joints(ones, others, spelled=spelled):
-        places, sizes = _parts(found, dim)
-        split.add(whole.place)
-        made.update(places)
-        yield Fused("split", (whole.place,), places, margin, dim, sizes, "shapes and names")
-    ones = [leaf for leaf in ones if leaf.place not in split]
-    others = [leaf for leaf in others if leaf.place not in made]
-    for whole, found, dim, margin in _joints(others, ones, spelled=spelled):
-        places, sizes = _parts(found, dim)
-        yield Fused("concat", places, (whole.place,), margin, dim, sizes, "shapes and names")
-
-
-def _parts(found: Sequence["_Leaf"], dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The places of the parts, and their sizes along a dimension."""
-    return tuple(part.place for part in found), tuple(part.shape[dim] for part in found)
+    befores: list["_Leaf"], afters: list["_Leaf"], *, spelled: bool
+) -> Iterator[Link]:
+    ones, others = ([leaf for leaf in side if leaf.surplus] for side in (befores, afters))
+    for verb, wholes, parts in (("split", ones, others), ("concat", others, ones)):
+        for whole in [*wholes]:
+            dims = range(len(whole.shape))
+            found = ((dim, _parts_of(whole, dim, parts, spelled=spelled)) for dim in dims)
+            dim, joint = next((each for each in found if each[1]), (0, []))
+            if not joint:
+                continue
+            in_order, named = _in_order(whole, joint)
+            places = tuple(part.place for part in in_order)
+            sizes = tuple(part.shape[dim] for part in in_order)
+            margin = _LIKELY if named else _GUESS
+            link = Link((whole.place,), places, margin, "shapes and names", (), verb, dim, sizes)
+            if verb == "concat":
+                link = replace(link, lefts=link.rights, rights=link.lefts)
+            yield link
+            wholes.remove(whole)
+            parts[:] = [part for part in parts if part not in joint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +84,19 @@ class _Leaf:
 
 
 def _leaves(
-    known: Known, above: tuple[Node, Node], rest: tuple[list[int], list[int]]
+    sides: Sides, likeness: Likeness, above: _Above, rest: _Rest
 ) -> tuple[list[_Leaf], list[_Leaf]]:
     """The leaves of both sides; if one leaf of a module is in surplus, all of its leaves are."""
-    sides: list[list[_Leaf]] = []
+    found: list[list[_Leaf]] = []
     for side in (0, 1):
-        leaves = [_leaf(known, side, place, above[side]) for place in rest[side]]
+        leaves = [_leaf(sides, likeness, side, place, above[side]) for place in rest[side]]
         over = {leaf.module for leaf in leaves if leaf.surplus}
-        sides.append([replace(leaf, surplus=leaf.module in over) for leaf in leaves])
-    return sides[0], sides[1]
+        found.append([replace(leaf, surplus=leaf.module in over) for leaf in leaves])
+    return found[0], found[1]
 
 
-def _leaf(known: Known, side: int, place: int, above: Node) -> _Leaf:
-    tree = known.trees[side]
+def _leaf(sides: Sides, likeness: Likeness, side: int, place: int, above: Node) -> _Leaf:
+    tree = sides.trees[side]
     node, kind = tree.leaves[place], tree.kinds[place]
     text = node.relative(above)
     module, _, last = text.rpartition(".")
@@ -152,12 +106,12 @@ def _leaf(known: Known, side: int, place: int, above: Node) -> _Leaf:
     siblings = tuple(word for word in words if not letters or word != letters[-1])
     return _Leaf(
         place=place,
-        name=known.likeness.name(text, leaf=True),
-        shape=known.shapes[kind],
+        name=likeness.name(text, leaf=True),
+        shape=sides.shapes[kind],
         order=node.order,
         module=module,
         last=last,
-        surplus=kind in known.surplus[side],
+        surplus=kind in sides.surplus[side],
         letter=_LETTERS[letters[-1]] if letters else "?",
         siblings=siblings,
     )
@@ -179,7 +133,7 @@ def _one_to_one(
     lefts: Sequence[_Leaf],
     rights: Sequence[_Leaf],
     likeness: Likeness,
-) -> Iterator[Fused]:
+) -> Iterator[Link]:
     by_shape: dict[Shape, list[_Leaf]] = {}
     for left in lefts:
         by_shape.setdefault(left.shape, []).append(left)
@@ -195,28 +149,10 @@ def _one_to_one(
             if like < 0.25 and (len(ones) > 1 or len(others) > 1):
                 continue
             margin = _LIKELY if like > 0.25 else _GUESS
-            yield Fused(verb, (ones[row].place,), (others[column].place,), margin)
+            yield Link((ones[row].place,), (others[column].place,), margin, verb=verb)
 
 
-def _joints(
-    wholes: Sequence[_Leaf], parts: Sequence[_Leaf], *, spelled: bool
-) -> Iterator[tuple[_Leaf, list[_Leaf], int, float]]:
-    """Every whole with its parts in order, the dimension, and the margin."""
-    left = list(parts)
-    for whole in wholes:
-        for dim in range(len(whole.shape)):
-            found = _parts_of(whole, dim, left, spelled=spelled)
-            if found is None:
-                continue
-            in_order, named = _in_order(whole, found)
-            yield whole, in_order, dim, _LIKELY if named else _GUESS
-            left = [part for part in left if part not in in_order]
-            break
-
-
-def _parts_of(
-    whole: _Leaf, dim: int, parts: Sequence[_Leaf], *, spelled: bool
-) -> list[_Leaf] | None:
+def _parts_of(whole: _Leaf, dim: int, parts: Sequence[_Leaf], *, spelled: bool) -> list[_Leaf]:
     """The parts that make up a whole along a dimension: those that its name lists, or siblings."""
     fits = [
         part
@@ -240,9 +176,7 @@ def _parts_of(
         if 2 <= len(group) <= _MOST_PARTS
         and sum(part.shape[dim] for part in group) == whole.shape[dim]
     ]
-    return max(
-        admitted, key=lambda group: group[0].name.numbers == whole.name.numbers, default=None
-    )
+    return max(admitted, key=lambda group: group[0].name.numbers == whole.name.numbers, default=[])
 
 
 def _spelled(whole: _Leaf) -> str:
@@ -261,14 +195,11 @@ _LETTERS = {
 def _in_order(whole: _Leaf, parts: list[_Leaf]) -> tuple[list[_Leaf], bool]:
     """The parts in their order in the whole, and whether their names say so."""
     spelled = _spelled(whole) or "qkv"
-    places = [spelled.find(part.letter) for part in parts]
-    if -1 not in places and len(set(places)) == len(places):
-        return [
-            part for _, part in sorted(zip(places, parts, strict=True), key=itemgetter(0))
-        ], True
-    ordinals = [part.name.ordinal for part in parts if part.name.ordinal]
-    if len(set(ordinals)) == len(parts):
-        return [
-            part for _, part in sorted(zip(ordinals, parts, strict=True), key=itemgetter(0))
-        ], True
+    for places in (
+        [spelled.find(part.letter) for part in parts],
+        [part.name.ordinal for part in parts if part.name.ordinal],
+    ):
+        if -1 not in places and len(set(places)) == len(parts):
+            in_order = sorted(zip(places, parts, strict=True), key=itemgetter(0))
+            return [part for _, part in in_order], True
     return sorted(parts, key=lambda part: part.order), False

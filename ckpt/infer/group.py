@@ -6,8 +6,10 @@ if names decide little and order contradicts them, or if they decide nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from ckpt.infer.assignment import assign, rivals
+from ckpt.infer.sides import Sides
 from ckpt.infer.tree import Node, Tree
 from ckpt.infer.vocabulary import ORDINALS
 from ckpt.infer.words import Likeness, Name
@@ -17,7 +19,7 @@ WEAK = 0.04  # a margin of names that decides if the order agrees
 OPEN = 0.0  # the margin of an undecided pair
 PLAUSIBLE = 0.25  # the least likeness of names of a pair, if other nodes are free
 
-_NUMBER, _ORDINAL, _CONTENT, _SAME, _ORDER = 0.6, 0.3, 0.3, 0.15, 0.02
+_NUMBER, _ORDINAL, _SAME, _ORDER = 0.6, 0.3, 0.15, 0.02
 _NO_NUMBER = 0.5
 _ROWS_IN = 5  # shorter rows of numbers may have shifted indices
 _MOST_EXACT = 120  # rows of a table that is solved exactly
@@ -46,95 +48,81 @@ class Paired:
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """The nodes of one side, with the properties that are compared.
+class _Item:
+    """A node with the properties that are compared.
 
     Attributes:
-        names: Below the node above.
-        contents: The names below every node.
-        ranks: In the order of registration.
-        ordinals: Ranks in the row that all names form; None if they form none.
-        rows: Ranks in the rows of names with the same words, and the lengths of these.
-        numbers: The numbers of every name, last first: number, rank in its row, the row's length.
+        name: Below the node above.
+        rank: In the order of registration.
+        ordinal: Rank in the row that all names form; None if they form none.
+        row: Rank in the row of names with the same words, and the length of the row.
+        numbers: Those of the name, last first: number, rank in its row, the row's length.
     """
 
-    names: list[Name]
-    contents: list[Name]
-    ranks: list[int]
-    ordinals: list[int] | None
-    rows: list[tuple[int, int]]
-    numbers: list[list[tuple[int, int, int]]]
-
-    @property
-    def mixed(self) -> bool:
-        """Whether some names have numbers and others do not."""
-        return len({bool(name.numbers) for name in self.names}) > 1
+    name: Name
+    rank: int
+    ordinal: int | None
+    row: tuple[int, int]
+    numbers: list[tuple[int, int, int]]
 
 
 def pair_group(
     lefts: Sequence[Node],
     rights: Sequence[Node],
     above: tuple[Node, Node],
-    trees: tuple[Tree, Tree],
+    sides: Sides,
     likeness: Likeness,
 ) -> list[Paired]:
     """Pair the nodes of the source with those of the target, below two that belong together."""
-    one = _side(lefts, above[0], trees[0], likeness)
-    other = _side(rights, above[1], trees[1], likeness)
-    if len(lefts) == len(rights) == 1:
-        like = _likes(one, other, likeness)[0][0]
-        if likeness.are_opposed(one.names[0], other.names[0]):
+    ones = _items(lefts, above[0], sides.trees[0], likeness)
+    others = _items(rights, above[1], sides.trees[1], likeness)
+    if len(ones) == len(others) == 1:
+        like = _like(ones[0], others[0], likeness)
+        if likeness.are_opposed(ones[0].name, others[0].name):
             return [Paired(0, 0, OPEN, like, (), "names disagree")]
         return [Paired(0, 0, 0.5 + like / 2, like, (), "shape")]
-    if row := _by_number(one, other):
+    if row := _by_number(ones, others):
         return row
-    if len(lefts) * len(rights) > _MOST_PAIRS:
+    if len(ones) * len(others) > _MOST_PAIRS:
         return []
-    likes = _likes(one, other, likeness)
-    plain = _scores(one, other, likes, likeness)
+    likes = [[_like(a, b, likeness) for b in others] for a in ones]
+    even = len(ones) == len(others)
     names = [
-        [score + _ORDINAL * _places(one, other, i, j) for j, score in enumerate(line)]
-        for i, line in enumerate(plain)
-    ]
-    found = _assigned(names, one, other)
+        [_score(a, b, like) + _ORDINAL * _place(a, b, even)
+         for b, like in zip(others, line, strict=True)]
+        for a, line in zip(ones, likes, strict=True)
+    ]  # fmt: skip
+    found = _assigned(names, ones, others)
     return [
-        _judged(row, column, (names, plain), found, likes, one, other)
+        _judged(row, column, names, found, likes[row][column], ones, others)
         for row, column in enumerate(found)
         if column >= 0
     ]
 
 
-def _likes(one: _Side, other: _Side, likeness: Likeness) -> list[list[float]]:
-    """The likeness of every two names; names of numbers alone are compared by these."""
-    return [
-        [
-            likeness.of_names(a, b) if a.words or b.words else _numbers(left, right)
-            for b, right in zip(other.names, other.numbers, strict=True)
-        ]
-        for a, left in zip(one.names, one.numbers, strict=True)
-    ]
+def _like(a: _Item, b: _Item, likeness: Likeness) -> float:
+    """The likeness of two names; names of numbers alone are compared by these."""
+    if a.name.words or b.name.words:
+        return likeness.of_names(a.name, b.name)
+    return _numbers(a, b)
 
 
-def _side(nodes: Sequence[Node], above: Node, tree: Tree, likeness: Likeness) -> _Side:
+def _items(nodes: Sequence[Node], above: Node, tree: Tree, likeness: Likeness) -> list[_Item]:
     names = [likeness.name(node.relative(above), leaf=nodes[0].leaf) for node in nodes]
-    contents = [likeness.name(_content(node), leaf=False) for node in nodes]
-    by_order = sorted(range(len(nodes)), key=lambda place: nodes[place].order)
-    ranks = [0] * len(nodes)
-    for rank, place in enumerate(by_order):
-        ranks[place] = rank
-    numbers = [
-        [tree.place(node.path, back) for back in range(1, len(name.numbers) + 1)]
-        for node, name in zip(nodes, names, strict=True)
+    in_order = sorted(range(len(nodes)), key=lambda place: nodes[place].order)
+    ranks = {place: rank for rank, place in enumerate(in_order)}
+    ordinals = _ordinal_ranks(names)
+    rows = _rows(names)
+    return [
+        _Item(
+            name,
+            ranks[place],
+            ordinals[place] if ordinals else None,
+            rows[place],
+            [tree.place(node.path, back) for back in range(1, len(name.numbers) + 1)],
+        )
+        for place, (node, name) in enumerate(zip(nodes, names, strict=True))
     ]
-    return _Side(names, contents, ranks, _ordinal_ranks(names), _rows(names), numbers)
-
-
-def _content(node: Node) -> str:
-    """The distinct names below a node."""
-    if node.leaf:
-        return ""
-    inner = (child.relative(node) for child in node.below() if child.leaf)
-    return ".".join(dict.fromkeys(part for path in inner for part in path.split(".")))[:200]
 
 
 def _ordinal_ranks(names: Sequence[Name]) -> list[int] | None:
@@ -162,62 +150,51 @@ def _rows(names: Sequence[Name]) -> list[tuple[int, int]]:
     return ranks
 
 
-def _by_number(one: _Side, other: _Side) -> list[Paired]:
+def _by_number(ones: Sequence[_Item], others: Sequence[_Item]) -> list[Paired]:
     """The pairs of two rows whose names differ in one number only; none for other rows."""
-    rows = [_ranks_in_row(side) for side in (one, other)]
-    if not rows[0] or rows[0].keys() != rows[1].keys():
+    before, after = _ranks_in_row(ones), _ranks_in_row(others)
+    if not before or before.keys() != after.keys():
         return []
     pairs = []
-    for rank, left in sorted(rows[0].items(), key=lambda item: item[1]):
-        right = rows[1][rank]
-        agree = one.ranks[left] == other.ranks[right]
-        pairs.append(Paired(left, right, 0.8 if agree else 0.6, 1.0, (), "numbers"))
+    for rank, left in sorted(before.items(), key=itemgetter(1)):
+        agree = ones[left].rank == others[after[rank]].rank
+        pairs.append(Paired(left, after[rank], 0.8 if agree else 0.6, 1.0, (), "numbers"))
     return pairs
 
 
-def _ranks_in_row(side: _Side) -> dict[tuple[int, int], int]:
+def _ranks_in_row(items: Sequence[_Item]) -> dict[tuple[int, int], int]:
     """(Rank in the row, its length) -> place, if the names differ in one number only."""
-    if len({name.template for name in side.names}) > 1 or not side.numbers[0]:
+    if len({item.name.template for item in items}) > 1 or not items[0].numbers:
         return {}
-    columns = [*zip(*side.numbers, strict=True)]
+    columns = [*zip(*(item.numbers for item in items), strict=True)]
     varying = [column for column in columns if len({value for value, _, _ in column}) > 1]
     if len(varying) != 1:
         return {}
     found = {(rank, length): place for place, (_, rank, length) in enumerate(varying[0])}
-    return found if len(found) == len(side.names) else {}
+    return found if len(found) == len(items) else {}
 
 
-def _scores(
-    one: _Side, other: _Side, likes: list[list[float]], likeness: Likeness
-) -> list[list[float]]:
-    """How well every two names go together, apart from their places in a row."""
-    contents = len({*one.contents}) > 1 or len({*other.contents}) > 1
-    table: list[list[float]] = []
-    for i, a in enumerate(one.names):
-        line: list[float] = []
-        for j, b in enumerate(other.names):
-            score = likes[i][j] + _NUMBER * _numbers(one.numbers[i], other.numbers[j])
-            if contents:
-                score += _CONTENT * likeness.of_names(one.contents[i], other.contents[j])
-            line.append(score + _SAME * (likes[i][j] >= 1.0 and a.text == b.text))
-        table.append(line)
-    return table
+def _score(a: _Item, b: _Item, like: float) -> float:
+    """How well two names go together, apart from their places in a row."""
+    same = like >= 1.0 and a.name.text == b.name.text
+    return like + _NUMBER * _numbers(a, b) + _SAME * same
 
 
-def _places(one: _Side, other: _Side, i: int, j: int) -> float:
+def _place(a: _Item, b: _Item, even: bool) -> float:
     """Whether two names have the same place in their rows; a half if they have none."""
-    if one.ordinals and other.ordinals and len(one.names) == len(other.names):
-        return float(one.ordinals[i] == other.ordinals[j])
-    (rank, length), (rank_b, length_b) = one.rows[i], other.rows[j]
-    return float(rank == rank_b) if length == length_b > 1 else _NO_NUMBER
+    if even and a.ordinal is not None and b.ordinal is not None:
+        return float(a.ordinal == b.ordinal)
+    return float(a.row[0] == b.row[0]) if a.row[1] == b.row[1] > 1 else _NO_NUMBER
 
 
-def _numbers(one: Sequence[tuple[int, int, int]], other: Sequence[tuple[int, int, int]]) -> float:
+def _numbers(a: _Item, b: _Item) -> float:
     """How well the numbers agree, from 0 to 1; a half if they say nothing."""
-    if not one or not other:
-        return _NO_NUMBER if one or other else 1.0
+    if not a.numbers or not b.numbers:
+        return _NO_NUMBER if a.numbers or b.numbers else 1.0
     total = 0.0
-    for (value, rank, length), (value_b, rank_b, length_b) in zip(one, other, strict=False):
+    for (value, rank, length), (value_b, rank_b, length_b) in zip(
+        a.numbers, b.numbers, strict=False
+    ):
         if length == length_b > 1:
             total += rank == rank_b
         elif length == length_b:
@@ -226,25 +203,25 @@ def _numbers(one: Sequence[tuple[int, int, int]], other: Sequence[tuple[int, int
             total += value == value_b
         else:  # rows of different lengths: indices may have shifted
             total += _NO_NUMBER
-    return total / min(len(one), len(other))
+    return total / min(len(a.numbers), len(b.numbers))
 
 
-def _assigned(names: list[list[float]], one: _Side, other: _Side) -> list[int]:
+def _assigned(
+    names: list[list[float]], ones: Sequence[_Item], others: Sequence[_Item]
+) -> list[int]:
     """The best pairing; among equal ones, that which keeps the order."""
-    rows, columns = len(names), len(names[0])
+    rows, columns = len(ones), len(others)
     scores = [
         [
-            score + _ORDER * (1 - abs(one.ranks[i] / rows - other.ranks[j] / columns))
-            for j, score in enumerate(line)
+            score + _ORDER * (1 - abs(a.rank / rows - b.rank / columns))
+            for b, score in zip(others, line, strict=True)
         ]
-        for i, line in enumerate(names)
+        for a, line in zip(ones, names, strict=True)
     ]
     best = [max(range(columns), key=line.__getitem__) for line in scores]
     if len(set(best)) == rows:
         return best
-    if max(rows, columns) <= _MOST_EXACT:
-        return assign(scores)
-    return _greedy(scores)
+    return assign(scores) if max(rows, columns) <= _MOST_EXACT else _greedy(scores)
 
 
 def _greedy(scores: list[list[float]]) -> list[int]:
@@ -260,17 +237,15 @@ def _greedy(scores: list[list[float]]) -> list[int]:
 def _judged(
     row: int,
     column: int,
-    tables: tuple[list[list[float]], list[list[float]]],
+    names: list[list[float]],
     found: list[int],
-    likes: list[list[float]],
-    one: _Side,
-    other: _Side,
+    like: float,
+    ones: Sequence[_Item],
+    others: Sequence[_Item],
 ) -> Paired:
-    even = len(found) == len(tables[0][0])
-    in_order = even and one.ranks[row] == other.ranks[column]
-    # A row that mixes numbers and words does not outweigh the order of registration.
-    mixed = even and not in_order and (one.mixed or other.mixed)
-    losses = rivals(tables[1] if mixed else tables[0], found, row)
+    even = len(ones) == len(others)
+    in_order = even and ones[row].rank == others[column].rank
+    losses = rivals(names, found, row)
     margin = max(0.0, min(1.0, losses[0][0])) if losses else 1.0
     if margin >= STRONG:
         evidence, sure = "names and order" if in_order else "names", margin
@@ -278,9 +253,7 @@ def _judged(
     elif margin >= WEAK and in_order:
         evidence, sure = "order, and names a little", margin
     else:
-        evidence, sure = "order alone" if in_order else "nothing", OPEN
-    others = [right for loss, right in losses if loss < WEAK or (sure == OPEN and loss < STRONG)]
-    others = list(dict.fromkeys(right for right in others if right != column))
-    return Paired(
-        row, column, sure, likes[row][column], tuple(others) if sure == OPEN else (), evidence
-    )
+        as_good = {right: None for loss, right in losses if loss < STRONG and right != column}
+        evidence = "order alone" if in_order else "nothing"
+        return Paired(row, column, OPEN, like, tuple(as_good), evidence)
+    return Paired(row, column, sure, like, (), evidence)

@@ -4,15 +4,12 @@ Certain are pairs of the same bytes without a rival, and of a shape that both si
 rest are tensors that one source gives twice, and square matrices transposed like their siblings.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import prod
 
-from ckpt.infer.align import Alignment, LeafPair
-from ckpt.infer.fused import Fused
-from ckpt.infer.kinds import Kinds
 from ckpt.infer.result import Confidence, Inference, InferredOperation, Match
-from ckpt.infer.tree import Tree
+from ckpt.infer.sides import Link, Sides
 from ckpt.infer.words import template_of
 
 _MOST_CANDIDATES = 20  # listed for one key
@@ -20,117 +17,97 @@ _COPY = 0.3  # margin of a second copy of a tensor
 _ANALOGY = 0.5  # margin of a square matrix that is transposed like its siblings
 
 
-def judge(
-    alignment: Alignment,
-    trees: tuple[Tree, Tree],
-    kinds: Kinds,
-    keys: Sequence[Sequence[str]],
-) -> Inference:
+def judge(links: Sequence[Link], sides: Sides) -> Inference:
     """The result of an alignment."""
-    counts = tuple(Counter(of) for of in kinds.of)
-    lone = {kind for kind in counts[0] if counts[0][kind] == counts[1][kind] == 1}
-    found, fused = _with_squares(alignment, trees, kinds)
-    matches = [_match(pair, trees, kinds, lone) for pair in found]
-    operations = [_operation(one, trees) for one in fused]
-    matches += _copies(matches, operations, trees, kinds, counts)
-    order = {key: place for place, key in enumerate(keys[0])}
+    links = _with_squares(links, sides)
+    matches = [_match(link, sides) for link in links if not link.verb]
+    operations = [_operation(link, sides) for link in links if link.verb]
+    made = {match.target for match in matches}.union(*(one.targets for one in operations))
+    copies = [*_copies(matches, made, sides)]
+    matches += copies
+    made.update(copy.target for copy in copies)
+    order = {key: place for place, key in enumerate(sides.keys[0])}
     matches.sort(key=lambda match: order[match.source])
     operations.sort(key=lambda operation: order[operation.sources[0]])
     used = {match.source for match in matches}.union(*(one.sources for one in operations))
-    made = _targets(matches, operations)
     return Inference(
         tuple(matches),
         tuple(operations),
-        tuple(key for key in keys[0] if key not in used),
-        tuple(key for key in keys[1] if key not in made),
+        tuple(key for key in sides.keys[0] if key not in used),
+        tuple(key for key in sides.keys[1] if key not in made),
     )
 
 
-def _targets(matches: Sequence[Match], operations: Sequence[InferredOperation]) -> set[str]:
-    return {match.target for match in matches}.union(*(one.targets for one in operations))
-
-
-def _match(found: LeafPair, trees: tuple[Tree, Tree], kinds: Kinds, lone: set[int]) -> Match:
-    left, right = trees[0].leaves[found.left].path, trees[1].leaves[found.right].path
-    kind = trees[0].kinds[found.left]
-    if kind in lone and (kinds.digests[kind] or _telling(kinds.shapes[kind])):
-        evidence = "bytes" if kinds.digests[kind] else "the only one of its shape"
+def _match(link: Link, sides: Sides) -> Match:
+    (left,), (right,) = sides.paths(0, link.lefts), sides.paths(1, link.rights)
+    kind = sides.kind(link.lefts[0])
+    shape, have_bytes = sides.shapes[kind], sides.have_bytes[kind]
+    if sides.counts[0][kind] == sides.counts[1][kind] == 1 and (
+        # A shape is evidence, except a scalar's, and a square's, which may be transposed.
+        have_bytes or (prod(shape) > 1 and not (len(shape) == 2 and shape[0] == shape[1]))
+    ):
+        evidence = "bytes" if have_bytes else "the only one of its shape"
         return Match(left, right, Confidence.CERTAIN, 1.0, (), evidence)
-    if found.margin > 0:
-        return Match(left, right, Confidence.LIKELY, found.margin, (), found.evidence)
-    others = dict.fromkeys((found.right, *found.others))
-    candidates = tuple(trees[1].leaves[other].path for other in others)[:_MOST_CANDIDATES]
-    return Match(left, right, Confidence.AMBIGUOUS, 0.0, candidates, found.evidence)
+    if link.margin > 0:
+        return Match(left, right, Confidence.LIKELY, link.margin, (), link.evidence)
+    others = [*dict.fromkeys((*link.rights, *link.others))][:_MOST_CANDIDATES]
+    candidates = sides.paths(1, others)
+    return Match(left, right, Confidence.AMBIGUOUS, 0.0, candidates, link.evidence)
 
 
-def _telling(shape: tuple[int, ...]) -> bool:
-    """Whether a shape is evidence: not a scalar, nor a square, which may be transposed."""
-    return prod(shape) > 1 and not (len(shape) == 2 and shape[0] == shape[1])
-
-
-def _operation(fused: Fused, trees: tuple[Tree, Tree]) -> InferredOperation:
+def _operation(link: Link, sides: Sides) -> InferredOperation:
     return InferredOperation(
-        fused.verb,
-        tuple(trees[0].leaves[leaf].path for leaf in fused.lefts),
-        tuple(trees[1].leaves[leaf].path for leaf in fused.rights),
-        Confidence.LIKELY if fused.margin > 0 else Confidence.AMBIGUOUS,
-        fused.margin,
-        fused.dim,
-        fused.sizes,
-        fused.evidence,
+        link.verb,
+        sides.paths(0, link.lefts),
+        sides.paths(1, link.rights),
+        Confidence.LIKELY if link.margin > 0 else Confidence.AMBIGUOUS,
+        link.margin,
+        link.dim,
+        link.sizes,
+        link.evidence,
     )
 
 
-def _copies(
-    matches: Sequence[Match],
-    operations: Sequence[InferredOperation],
-    trees: tuple[Tree, Tree],
-    kinds: Kinds,
-    counts: Sequence[Counter[int]],
-) -> Iterator[Match]:
+def _copies(matches: Sequence[Match], made: set[str], sides: Sides) -> Iterator[Match]:
     """Targets that can only be a second copy of a matched source: tied tensors."""
-    made = _targets(matches, operations)
     given = {m.source for m in matches if m.confidence is not Confidence.AMBIGUOUS}
+    before, after = sides.trees
     of_kind: dict[int, list[str]] = {}
-    for leaf, kind in zip(trees[0].leaves, trees[0].kinds, strict=True):
+    for leaf, kind in zip(before.leaves, before.kinds, strict=True):
         of_kind.setdefault(kind, []).append(leaf.path)
-    for leaf, kind in zip(trees[1].leaves, trees[1].kinds, strict=True):
+    for leaf, kind in zip(after.leaves, after.kinds, strict=True):
         sources = of_kind.get(kind, [])
         if leaf.path in made or len(sources) != 1 or sources[0] not in given:
             continue
         alone = "#" not in template_of(leaf.path)  # a repeated block would have more
-        if alone and counts[1][kind] == 2 and len(kinds.shapes[kind]) >= 2:
+        if alone and sides.counts[1][kind] == 2 and len(sides.shapes[kind]) >= 2:
             evidence = "the only tensor of its shape, a second time"
             yield Match(sources[0], leaf.path, Confidence.LIKELY, _COPY, (), evidence)
 
 
-def _with_squares(
-    alignment: Alignment, trees: tuple[Tree, Tree], kinds: Kinds
-) -> tuple[list[LeafPair], list[Fused]]:
+def _with_squares(links: Sequence[Link], sides: Sides) -> list[Link]:
     """Transpose the square matrices of blocks whose other matrices are all transposed."""
-    turned = Counter(_block(trees, f.lefts[0]) for f in alignment.fused if f.verb == "transpose")
-    if not turned:
-        return alignment.found, alignment.fused
-    matrices = [f for f in alignment.found if len(kinds.shapes[trees[0].kinds[f.left]]) == 2]
-    upright = {_block(trees, f.left) for f in matrices if not _square(f, trees, kinds)}
-    found, fused = [], list(alignment.fused)
-    for pair in alignment.found:
-        block = _block(trees, pair.left)
-        if block not in turned or not _square(pair, trees, kinds):
-            found.append(pair)
-            continue
-        margin = 0.0 if block in upright else min(_ANALOGY, pair.margin)
-        evidence = "square, and its siblings are transposed"
-        fused.append(Fused("transpose", (pair.left,), (pair.right,), margin, evidence=evidence))
-    return found, fused
+    turned = {_block(link, sides) for link in links if link.verb == "transpose"}
+    shapes = [sides.shapes[sides.kind(link.lefts[0])] for link in links]
+    squares = [len(shape) == 2 and shape[0] == shape[1] > 1 for shape in shapes]
+    upright = {
+        _block(link, sides)
+        for link, shape, is_square in zip(links, shapes, squares, strict=True)
+        if turned and not link.verb and len(shape) == 2 and not is_square
+    }
+    judged = []
+    for link, is_square in zip(links, squares, strict=True):
+        if turned and is_square and not link.verb and (block := _block(link, sides)) in turned:
+            judged.append(replace(
+                link, verb="transpose", evidence="square, and its siblings are transposed",
+                margin=0.0 if block in upright else min(_ANALOGY, link.margin),
+            ))  # fmt: skip
+        else:
+            judged.append(link)
+    return judged
 
 
-def _square(found: LeafPair, trees: tuple[Tree, Tree], kinds: Kinds) -> bool:
-    shape = kinds.shapes[trees[0].kinds[found.left]]
-    return len(shape) == 2 and shape[0] == shape[1] and shape[0] > 1
-
-
-def _block(trees: tuple[Tree, Tree], left: int) -> str:
+def _block(link: Link, sides: Sides) -> str:
     """The outermost numbered module of a key, without its number: the repeated block."""
-    template = template_of(trees[0].leaves[left].path)
+    template = template_of(sides.paths(0, link.lefts)[0])
     return template.partition("#")[0] if "#" in template else template

@@ -21,7 +21,11 @@ def learn(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
     """
     together, ones, others = Counter[tuple[str, str]](), Counter[str](), Counter[str]()
     for one, other in {(template_of(one), template_of(other)) for one, other in pairs}:
-        for lefts, rights in _places(one.split("."), other.split(".")):
+        for part in (slice(-1, None), slice(None, -1)):  # the last part, and the rest
+            lefts, rights = (
+                {word for text in key.split(".")[part] for word in words_of(text)}
+                for key in (one, other)
+            )
             same = lefts & rights
             ones.update(lefts)
             others.update(rights)
@@ -34,13 +38,3 @@ def learn(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
         and times >= _LEAST_TIMES
         and (sure := times * times / (ones[a] * others[b])) >= _LEAST_SURE
     }
-
-
-def _places(one: list[str], other: list[str]) -> Iterable[tuple[set[str], set[str]]]:
-    """The words of both last parts, and those of the rest."""
-    yield _words(one[-1:]), _words(other[-1:])
-    yield _words(one[:-1]), _words(other[:-1])
-
-
-def _words(parts: Iterable[str]) -> set[str]:
-    return {word for part in parts for word in words_of(part)}

@@ -1,7 +1,6 @@
 """The modules of a state_dict as a tree, in which a chain of only children is one node.
 
-Every node knows its leaves in the order of the tree, and its signature: how many leaves of
-which kind are below it. Modules of equal contents have the same signature.
+Every node knows its leaves in the order of the tree, and the signature of its contents.
 """
 
 import re
@@ -15,6 +14,18 @@ _DIGITS = 18  # of a number; no index has more
 _MOST_PARTS = 64  # of one key; deeper ones stay joined
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Signature:
+    """The contents of a node: how many leaves of which kind, their number, and all elements.
+
+    Modules of equal contents have the same object.
+    """
+
+    kinds: Counter[int]
+    size: int
+    numel: int
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """A module, or a tensor.
@@ -25,7 +36,7 @@ class Node:
         low: Its first leaf, in the order of the tree.
         high: The end of its leaves, exclusive.
         children: In order of first appearance.
-        signature: Number of its `Signature`.
+        signature: Its contents.
         order: Place of its first tensor, in the order of registration.
         leaf: Whether it is a tensor.
     """
@@ -35,7 +46,7 @@ class Node:
     low: int
     high: int = 0
     children: list["Node"] = field(default_factory=list)
-    signature: int = -1
+    signature: Signature = field(init=False)
     order: int = 0
     leaf: bool = False
 
@@ -55,34 +66,6 @@ class Node:
     def relative(self, to: "Node") -> str:
         """Its path below another node; the whole path below the root, whose name may matter too."""
         return self.path[len(to.path) + 1 :] if to.parent is not None else self.path
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """The contents of a node: how many leaves of which kind, and the total of elements."""
-
-    kinds: Counter[int]
-    size: int
-    numel: int
-
-
-class Signatures:
-    """All signatures of both sides, numbered."""
-
-    def __init__(self, numels: Sequence[int]) -> None:
-        self._numbers: dict[frozenset[tuple[int, int]], int] = {}
-        self._numels = numels
-        self.all: list[Signature] = []
-
-    def number(self, kinds: Counter[int]) -> int:
-        """The number of a signature."""
-        key = frozenset(kinds.items())
-        found = self._numbers.get(key)
-        if found is None:
-            found = self._numbers[key] = len(self.all)
-            numel = sum(self._numels[kind] * count for kind, count in kinds.items())
-            self.all.append(Signature(kinds, sum(kinds.values()), numel))
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +95,33 @@ class Tree:
 _Trie = dict[str, "_Trie | int"]
 
 
-def build_tree(keys: Sequence[str], kinds: Sequence[int], signatures: Signatures) -> Tree:
-    """Make the tree of some unique keys and their kinds."""
+def build_tree(
+    kept: Sequence[tuple[str, int]],
+    numels: Sequence[int],
+    signatures: dict[frozenset[tuple[int, int]], Signature],
+) -> Tree:
+    """Make the tree of one side.
+
+    Args:
+        kept: Unique keys and their kinds.
+        numels: The number of elements of each kind.
+        signatures: Those of both sides; added to.
+    """
+    keys, kinds = [key for key, _ in kept], [kind for _, kind in kept]
     trie: _Trie = {}
     for number, key in enumerate(keys):
         _insert(trie, key.split(".", _MOST_PARTS), number)
     tree = Tree(Node("", None, 0), [], [], _rows(keys))
     _grow(tree, tree.root, trie, keys, kinds)
-    _sign(tree.root, tree.kinds, signatures)
+    for node in (*reversed([*tree.root.below()]), tree.root):  # children first
+        counts = Counter((tree.kinds[node.low],)) if node.leaf else Counter[int]()
+        for child in node.children:
+            counts.update(child.signature.kinds)
+        contents = frozenset(counts.items())
+        if contents not in signatures:
+            numel = sum(numels[kind] * count for kind, count in contents)
+            signatures[contents] = Signature(counts, node.size, numel)
+        node.signature = signatures[contents]
     return tree
 
 
@@ -169,14 +171,3 @@ def _grow(tree: Tree, node: Node, trie: _Trie, keys: Sequence[str], kinds: Seque
             _grow(tree, child, inner, keys, kinds)
     node.high = len(tree.leaves)
     node.order = min((child.order for child in node.children), default=0)
-
-
-def _sign(node: Node, kinds: Sequence[int], signatures: Signatures) -> Counter[int]:
-    if node.leaf:
-        counts = Counter((kinds[node.low],))
-    else:
-        counts = Counter[int]()
-        for child in node.children:
-            counts.update(_sign(child, kinds, signatures))
-    node.signature = signatures.number(counts)
-    return counts

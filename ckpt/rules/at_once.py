@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from ckpt.errors import RuleError
 from ckpt.rules.patterns import Match
-from ckpt.rules.planned import Planned, with_keys
+from ckpt.rules.planned import Renaming
 from ckpt.rules.substitution import RenameRule, expect_length, parse_rule
 
 SWAP = "<->"
 
 
 @dataclass(frozen=True, slots=True)
-class AtOnce:
+class AtOnce(Renaming):
     """A group of rules that apply at once.
 
     Attributes:
@@ -29,29 +29,16 @@ class AtOnce:
 
     @property
     def text(self) -> str:
-        """Its name in messages: the swap, or the first of the rules."""
         if self.swap is not None:
             return self.swap
         more = len(self.rules) - 1
         return f"{self.rules[0].text} and {more} more at once" if more else self.rules[0].text
 
-    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """The tensors with their keys after one pass."""
-        return with_keys(tensors, self.apply)
-
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """The first OLD that matches no key."""
-        for rule in self.rules:
-            if not any(rule.search(key) for key in keys):
-                return rule.old
-        return None
+        unused = (rule.old for rule in self.rules if not any(map(rule.search, keys)))
+        return next(unused, None)
 
     def apply(self, key: str) -> str:
-        """The key after one pass.
-
-        Raises:
-            RuleError: A pattern ran too long, or the result is too long for a key.
-        """
         position, made, parts = 0, 0, list[str]()
         while True:
             found: tuple[RenameRule, Match] | None = None

@@ -23,11 +23,9 @@ class Choice:
     _compiled: Pattern = field(repr=False, compare=False)
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """The tensors that stay."""
         return [tensor for tensor in tensors if self._finds(tensor.key) == self.keeps]
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """The pattern, if it matches no key."""
         return None if any(map(self._finds, keys)) else self.pattern
 
     def _finds(self, key: str) -> bool:

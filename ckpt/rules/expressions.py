@@ -32,7 +32,6 @@ class _SameDtype:
 
     @property
     def dtype(self) -> str:
-        """The dtype of the operand."""
         return self.of.dtype
 
 
@@ -44,7 +43,6 @@ class Permuted(_SameDtype):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """In the new order."""
         return tuple(self.of.shape[dim] for dim in self.dims)
 
 
@@ -65,7 +63,6 @@ class Narrowed(_SameDtype):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the operand except in one dimension."""
         shape = self.of.shape
         return (*shape[: self.dim], self.length, *shape[self.dim + 1 :])
 
@@ -79,12 +76,10 @@ class Joined:
 
     @property
     def dtype(self) -> str:
-        """The dtype of all parts."""
         return self.parts[0].dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the parts except in one dimension."""
         shape = self.parts[0].shape
         length = sum(part.shape[self.dim] for part in self.parts)
         return (*shape[: self.dim], length, *shape[self.dim + 1 :])
@@ -99,7 +94,6 @@ class Cast:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Unchanged."""
         return self.of.shape
 
 
@@ -109,7 +103,6 @@ class Copied(_SameDtype):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Unchanged."""
         return self.of.shape
 
 

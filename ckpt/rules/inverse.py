@@ -5,6 +5,7 @@ Law: a plan, then its inverse, is the identity on every key, dtype, shape and bi
 
 from collections import defaultdict
 from collections.abc import Iterable
+from operator import itemgetter
 
 from ckpt.errors import PlanError
 from ckpt.rules.expressions import (
@@ -29,9 +30,8 @@ _WIDENS = {
     ("int16", "int64"), ("int32", "int64"), ("uint8", "int16"), ("uint8", "int32"),
     ("uint8", "int64"), ("bool", "uint8"),
 }  # fmt: skip
-# A part of a tensor: the dimension along which it was cut, its start, and its expression.
-_Piece = tuple[int, int, Expression]
-_Place = tuple[Expression, int]  # the tensor that was cut, and along which dimension
+# By the tensor that was cut and the dimension: the starts of its parts and their expressions.
+_Pieces = defaultdict[tuple[Expression, int], list[tuple[int, Expression]]]
 
 
 def inverse(sources: Iterable[Source], planned: Iterable[Planned]) -> list[Planned]:
@@ -45,19 +45,22 @@ def inverse(sources: Iterable[Source], planned: Iterable[Planned]) -> list[Plann
         PlanError: A tensor of the source is not, or not exactly, in the result.
     """
     found: dict[str, Expression] = {}
-    pieces: defaultdict[str, dict[_Place, list[_Piece]]] = defaultdict(lambda: defaultdict(list))
+    pieces: _Pieces = defaultdict(list)
     for tensor in planned:
         whole = Source(tensor.key, tensor.made_of.dtype, tensor.made_of.shape)
         _undo(tensor.made_of, whole, found, pieces)
-    return [Planned(source.key, _found(source, found, pieces)) for source in sources]
+    wanted = list(sources)
+    lost = next((source.key for source in wanted if source.key not in found), None)
+    if lost is not None:
+        partly = any(lost in sources_of(cut) for cut, _ in pieces)
+        why = "is only partly in the result" if partly else "was cast, which rounds, or dropped"
+        raise PlanError(
+            f"{lost}: {why}; the plan has no inverse", hint="keep the file that it was made from"
+        )
+    return [Planned(source.key, found[source.key]) for source in wanted]
 
 
-def _undo(
-    made: Expression,
-    of: Expression,
-    found: dict[str, Expression],
-    pieces: dict[str, dict[_Place, list[_Piece]]],
-) -> None:
+def _undo(made: Expression, of: Expression, found: dict[str, Expression], pieces: _Pieces) -> None:
     """Note how to make the sources of `made` from `of`, whose value is that of `made`."""
     match made:
         case Source(key=key):
@@ -77,41 +80,22 @@ def _undo(
                 _undo(part, Narrowed(of, dim, start, part.shape[dim]), found, pieces)
                 start += part.shape[dim]
         case Narrowed(of=inner, dim=dim, start=start):
-            found_pieces = pieces[_key_of(inner)][inner, dim]
-            found_pieces.append((dim, start, of))
-            whole = _whole(inner, dim, found_pieces)
+            parts_of = pieces[inner, dim]
+            parts_of.append((start, of))
+            whole = _whole(inner.shape[dim], dim, parts_of)
             if whole is not None:
                 _undo(inner, whole, found, pieces)
         case Cast() | Filled():
             pass
 
 
-def _key_of(expression: Expression) -> str:
-    return next(sources_of(expression), "")
-
-
-def _whole(inner: Expression, dim: int, pieces: list[_Piece]) -> Expression | None:
-    """The pieces joined, once they cover all of `inner`."""
+def _whole(length: int, dim: int, pieces: list[tuple[int, Expression]]) -> Expression | None:
+    """The pieces joined, once they cover the whole length of the dimension."""
     position, parts = 0, []
-    for _, start, piece in sorted(pieces, key=lambda piece: piece[1]):
+    for start, piece in sorted(pieces, key=itemgetter(0)):
         if start == position:
             parts.append(piece)
             position += piece.shape[dim]
-    if position != inner.shape[dim]:
+    if position != length:
         return None
     return parts[0] if len(parts) == 1 else Joined(tuple(parts), dim)
-
-
-def _found(
-    source: Source,
-    found: dict[str, Expression],
-    pieces: dict[str, dict[_Place, list[_Piece]]],
-) -> Expression:
-    if source.key in found:
-        return found[source.key]
-    why = "was cast, which rounds, or dropped"
-    if source.key in pieces:
-        why = "is only partly in the result"
-    raise PlanError(
-        f"{source.key}: {why}; the plan has no inverse", hint="keep the file that it was made from"
-    )

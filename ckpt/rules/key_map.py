@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ckpt.errors import RuleError
-from ckpt.rules.planned import Planned, with_keys
+from ckpt.rules.planned import Renaming
 
 # Tensors that belong to a quantised weight and begin with its name. Sources: compressed-tensors
 # (scale, zero_point, g_idx, shape, global_scale), DeepSeek-V3's weights (scale_inv) and NVFP4
@@ -16,7 +16,7 @@ _COMPANION = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class KeyMap:
+class KeyMap(Renaming):
     """Old to new: whole keys, or modules with all keys below them.
 
     A key is looked up whole first; then by the quantised weight to which it belongs, as
@@ -30,17 +30,11 @@ class KeyMap:
     text: str
     pairs: Mapping[str, str]
 
-    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """The tensors with their keys as in the map."""
-        return with_keys(tensors, self.apply)
-
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """The first listed name that decides about no key."""
         used = {self.listed(key) for key in keys}
         return next((old for old in self.pairs if old not in used), None)
 
     def apply(self, key: str) -> str:
-        """The new name of `key`; the key itself if the map does not list it."""
         old = self.listed(key)
         return key if old is None else self.pairs[old] + key[len(old) :]
 

@@ -43,7 +43,6 @@ class Operation:
 
     @property
     def text(self) -> str:
-        """What to call it in messages: its verb, and what it looks for."""
         verb, wanted = next(iter(self.spec.items()))
         return f"{verb} '{wanted if isinstance(wanted, str) else wanted[0]}'"
 
@@ -69,7 +68,6 @@ class ForEach(Operation):
     make: Callable[[Planned], Sequence[Planned]]
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """Put what `make` gives in the place of every tensor that is found."""
         after: list[Planned] = []
         for tensor in tensors:
             if self.finds.search(tensor.key) is None:
@@ -80,7 +78,6 @@ class ForEach(Operation):
         return after
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """OLD, if it found nothing."""
         return None if changed else self.finds.old
 
 
@@ -94,10 +91,7 @@ def change_each(
 def split_each(spec: Mapping[str, Any], into: Sequence[RenameRule], parts: Parts) -> ForEach:
     """A tensor becomes several: its parts along a dimension, or copies of it.
 
-    Args:
-        spec: The operation as in a rule file.
-        into: A rule for each part, all with the same OLD.
-        parts: The parts of one tensor.
+    `into` has a rule for each of the `parts`, all with the same OLD.
     """
 
     def make(tensor: Planned) -> list[Planned]:
@@ -112,10 +106,7 @@ def split_each(spec: Mapping[str, Any], into: Sequence[RenameRule], parts: Parts
 def unstack_each(spec: Mapping[str, Any], rule: RenameRule, dim: int) -> ForEach:
     """A tensor becomes as many as a dimension has elements, without that dimension.
 
-    Args:
-        spec: The operation as in a rule file.
-        rule: NEW makes their names, with `INDEX` for the index.
-        dim: The dimension.
+    The rule makes their names, with `INDEX` for the index.
     """
 
     def make(tensor: Planned) -> list[Planned]:
@@ -142,12 +133,7 @@ def fill_beside(
 ) -> ForEach:
     """A new tensor of one value is added after each tensor that is found.
 
-    Args:
-        spec: The operation as in a rule file.
-        rule: NEW makes the new name out of the name of the tensor that is found.
-        value: The value of every element.
-        shape: The new shape; None for that of the tensor that is found.
-        dtype: The new dtype; None likewise.
+    Its name is made by the rule; its shape and dtype, if None, are those of the tensor found.
     """
 
     def make(tensor: Planned) -> list[Planned]:
@@ -162,8 +148,9 @@ def fill_beside(
 class Join(Operation):
     """Tensors become one: joined along a dimension, or stacked along a new one.
 
+    The joined tensor takes the place of the first of its parts.
+
     Attributes:
-        spec: The operation as in a rule file.
         finds: The rules whose OLD finds the parts; a tensor is a part of the first that does.
             Parts with the same new name belong together.
         number: The number of a part, from its rule's number, counted from 1, and its match.
@@ -177,36 +164,28 @@ class Join(Operation):
     stacked: bool
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """Put every joined tensor in the place of the first of its parts.
-
-        Raises:
-            PlanError: A part is missing or ambiguous, or the parts do not fit together.
-        """
         groups: dict[str, dict[int, Planned]] = {}
-        heads: dict[int, str] = {}  # the name of a joined tensor, by its first part
-        parts: set[int] = set()
+        names: dict[int, str] = {}  # of the joined tensor, by part
         for tensor in tensors:
             found = self._found(tensor.key)
             if found is None:
                 continue
             name, number = found
-            if name not in groups:
-                heads[id(tensor)] = name
             other = groups.setdefault(name, {}).setdefault(number, tensor)
             if other is not tensor:
                 raise PlanError(
                     f"{self.text}: {other.key} and {tensor.key} are both part {number} of {name}"
                 )
-            parts.add(id(tensor))
-        whole = {name: self._joined(name, group) for name, group in groups.items()}
-        return [
-            whole[heads[id(tensor)]] if id(tensor) in heads else tensor
-            for tensor in tensors
-            if id(tensor) in heads or id(tensor) not in parts
-        ]
+            names[id(tensor)] = name
+        after: list[Planned] = []
+        for tensor in tensors:
+            if id(tensor) not in names:
+                after.append(tensor)
+            elif parts := groups.pop(names[id(tensor)], None):
+                after.append(self._joined(names[id(tensor)], parts))
+        return after
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """The first OLD, if nothing was joined."""
         return None if changed else self.finds[0].old
 
     def _found(self, key: str) -> tuple[str, int] | None:
@@ -233,13 +212,7 @@ class Join(Operation):
 
 
 def stack(spec: Mapping[str, Any], rule: RenameRule, dim: int) -> Join:
-    """Tensors with a number in their names become one, along a new dimension in that order.
-
-    Args:
-        spec: The operation as in a rule file.
-        rule: Its first group matches the number.
-        dim: The new dimension.
-    """
+    """Tensors become one along a new dimension, in the order of the rule's first group."""
 
     def number(_rule: int, match: Match) -> int:
         digits = (match[1] if match.re.groups else "") or ""

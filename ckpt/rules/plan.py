@@ -10,15 +10,12 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from ckpt.errors import KeyCollisionError, PlanError, RuleError, UnmatchedRuleError
-from ckpt.rules.at_once import AtOnce
 from ckpt.rules.expressions import Source, sources_of
 from ckpt.rules.key_map import KeyMap
-from ckpt.rules.planned import Planned, Rule
-from ckpt.rules.prefixes import Add, Strip, Unwrap
+from ckpt.rules.planned import Planned, Renaming, Rule
+from ckpt.rules.prefixes import Unwrap
 from ckpt.rules.substitution import RenameRule, parse_rule
 from ckpt.tensors import TensorEntry
-
-_NAMES = (RenameRule, AtOnce, KeyMap, Strip, Add, Unwrap)  # rules that give names alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +92,6 @@ class Plan:
         )
 
 
-def plan_renames(keys: Iterable[str], rules: Sequence[Rule]) -> Plan:
-    """Work out the new name of every key, in the order of `keys`, without dtypes and shapes.
-
-    Args:
-        keys: Keys of the state_dict, unique, e.g. ``_orig_mod.fc1.weight``.
-        rules: Applied first to last.
-
-    Raises:
-        PlanError: As in `plan_tensors`.
-    """
-    return plan_tensors([TensorEntry(key, "uint8", ()) for key in keys], rules)
-
-
 def plan_tensors(
     entries: Iterable[TensorEntry], rules: Sequence[Rule], *, aliases: Sequence[str] = ()
 ) -> Plan:
@@ -131,7 +115,7 @@ def plan_tensors(
     dropped: list[Dropped] = []
     for number, rule in enumerate(rules, start=1):
         # Rules on names see tensors and aliases together; operations see tensors alone.
-        known = [*tensors, *named] if isinstance(rule, _NAMES) else tensors
+        known = [*tensors, *named] if isinstance(rule, Renaming | Unwrap) else tensors
         ran = _credited(known, rule.run(known), number)
         changed = len(ran) != len(known) or any(
             old is not new for old, new in zip(known, ran, strict=True)

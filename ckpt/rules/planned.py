@@ -1,5 +1,6 @@
-"""A tensor of the result, as a plan describes it; and the protocol of all rules."""
+"""A tensor of the result, as a plan describes it; and what all rules have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -38,7 +39,25 @@ class Rule(Protocol):
         """
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """The tensors after the rule; tensors that it leaves alone stay the same Python objects."""
+        """The tensors after the rule; tensors that it leaves alone stay the same Python objects.
+
+        Raises:
+            PlanError: It does not fit the tensors.
+            RuleError: A pattern ran too long, or a key became too long.
+        """
+
+
+class Renaming(ABC):
+    """A rule that gives names alone."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def apply(self, key: str) -> str:
+        """The new name of a key; the key itself if the rule leaves it alone."""
+
+    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
+        return with_keys(tensors, self.apply)
 
 
 def with_keys(tensors: Sequence[Planned], rename: Callable[[str], str]) -> list[Planned]:

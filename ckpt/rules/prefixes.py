@@ -8,10 +8,9 @@ module usually calls its network `model`.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from ckpt.errors import PlanError
-from ckpt.rules.planned import Planned, with_keys
+from ckpt.rules.planned import Planned, Renaming, with_keys
 
 # Attributes that no hand-written network has: removed anywhere in a key.
 _ANYWHERE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -26,48 +25,38 @@ _COPIES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Strip:
+class Strip(Renaming):
     """Remove a prefix from the keys that have it."""
 
     prefix: str
 
     @property
     def text(self) -> str:
-        """Its name in messages."""
         return f"strip {self.prefix}"
 
-    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """The tensors without the prefix."""
-        return with_keys(tensors, lambda key: key.removeprefix(self.prefix))
+    def apply(self, key: str) -> str:
+        return key.removeprefix(self.prefix)
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """The prefix, if no key has it."""
         return None if changed else self.prefix
 
 
 @dataclass(frozen=True, slots=True)
-class Add:
+class Add(Renaming):
     """Add a prefix to every key."""
 
     prefix: str
 
     @property
     def text(self) -> str:
-        """Its name in messages."""
         return f"add {self.prefix}"
 
-    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """The tensors with the prefix.
-
-        Raises:
-            PlanError: All keys already have it.
-        """
-        if tensors and all(tensor.key.startswith(self.prefix) for tensor in tensors):
-            raise PlanError(f"all {len(tensors):,} keys already begin with {self.prefix!r}")
-        return with_keys(tensors, lambda key: self.prefix + key)
+    def apply(self, key: str) -> str:
+        return self.prefix + key
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """Nothing: every key can get a prefix."""
+        if keys and all(key.startswith(self.prefix) for key in keys):
+            raise PlanError(f"all {len(keys):,} keys already begin with {self.prefix!r}")
         return None
 
 
@@ -78,13 +67,13 @@ class Unwrap:
     text: str = "unwrap"
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """The tensors without the wrappers."""
         after = with_keys(tensors, unwrapped)
         holder = _holder(tensor.key for tensor in after)
-        return after if holder is None else with_keys(after, partial(_without, holder))
+        if holder is None:
+            return after
+        return with_keys(after, lambda key: unwrapped(key.removeprefix(holder)))
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """The prefix, if no key has it."""
         return None if changed else "module."
 
 
@@ -105,10 +94,6 @@ def unwrapped(key: str) -> str:
             kept.append(part)
             wrapped = False
     return ".".join(kept) if kept else key
-
-
-def _without(holder: str, key: str) -> str:
-    return unwrapped(key.removeprefix(holder))
 
 
 def wrappers_of(old: str, new: str) -> list[str]:

@@ -14,7 +14,7 @@ import regex
 
 from ckpt.errors import PlanError, RuleError
 from ckpt.rules.patterns import Match, Pattern
-from ckpt.rules.planned import Planned, with_keys
+from ckpt.rules.planned import Planned, Renaming, with_keys
 
 KEY_CHARACTERS = 65_536  # a longer result is an error: no model has such a key
 
@@ -31,7 +31,7 @@ _PART = regex.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class RenameRule:
+class RenameRule(Renaming):
     """One rule, ready to run.
 
     Attributes:
@@ -51,11 +51,6 @@ class RenameRule:
     word: bool = False
 
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
-        """The tensors with every match in their keys replaced.
-
-        Raises:
-            PlanError: All keys that it would change already have the new form.
-        """
         after = with_keys(tensors, self.apply)
         changed = [new.key for old, new in zip(tensors, after, strict=True) if old is not new]
         before = [old.key for old, new in zip(tensors, after, strict=True) if old is not new]
@@ -67,15 +62,9 @@ class RenameRule:
         return after
 
     def unmatched(self, keys: Sequence[str], changed: bool) -> str | None:
-        """OLD, if it matched nothing."""
         return None if changed else self.old
 
     def apply(self, key: str) -> str:
-        """The key with every match replaced.
-
-        Raises:
-            RuleError: The pattern ran too long, or the result is too long for a key.
-        """
         made = 0
 
         def expand(match: Match) -> str:

@@ -8,10 +8,11 @@ from ckpt.errors import KeyCollisionError, PlanError, RuleError, UnmatchedRuleEr
 from ckpt.rules.at_once import AtOnce, parse_swap
 from ckpt.rules.choice import drop, keep
 from ckpt.rules.key_map import KeyMap
-from ckpt.rules.plan import Dropped, plan_renames
+from ckpt.rules.plan import Dropped
 from ckpt.rules.planned import Rule
 from ckpt.rules.prefixes import Add, Strip, Unwrap, unwrapped, wrappers_of
 from ckpt.rules.substitution import parse_rule
+from tests.rules.support import plan_renames
 
 
 def at_once(*texts: str) -> AtOnce:

@@ -4,7 +4,7 @@ import pytest
 
 from ckpt.errors import UnmatchedRuleError
 from ckpt.rules.key_map import key_map
-from ckpt.rules.plan import plan_renames
+from tests.rules.support import plan_renames
 
 QUANTISED = [
     "a.q.weight",

@@ -6,9 +6,10 @@ from ckpt.errors import KeyCollisionError, PlanError, UnmatchedRuleError
 from ckpt.rules.choice import drop
 from ckpt.rules.document import read_rules
 from ckpt.rules.key_map import KeyMap, key_map
-from ckpt.rules.plan import Dropped, KeyChange, plan_renames, plan_tensors
+from ckpt.rules.plan import Dropped, KeyChange, plan_tensors
 from ckpt.rules.substitution import parse_rule
 from ckpt.tensors import TensorEntry
+from tests.rules.support import plan_renames
 
 KEYS = ["conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "fc1.weight", "fc1.bias"]
 

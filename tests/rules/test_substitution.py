@@ -5,8 +5,8 @@ import pytest
 
 from ckpt.errors import RuleError
 from ckpt.rules.at_once import parse_swap
-from ckpt.rules.plan import plan_renames
 from ckpt.rules.substitution import parse_rule
+from tests.rules.support import plan_renames
 
 
 @pytest.mark.parametrize(

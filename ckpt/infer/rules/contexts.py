@@ -5,7 +5,7 @@ The shortest rules that do: ``attn``, ``\battn\b``, ``^norm``, or with the text 
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ckpt.errors import RuleError
 from ckpt.infer.rules.rewrites import Rewrite, with_any_numbers
@@ -15,81 +15,88 @@ _MOST_CONTEXTS = 4  # that one rule lists
 _DEEPEST = 3  # dotted parts on one side of a match that a rule may contain
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place for a replacement: the key, from where to where, and the result."""
+class Place(NamedTuple):
+    """A place for a replacement: the number of the key, from where to where."""
 
     key: int
     start: int
     end: int
-    made: str
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """Old keys, and the parts of them that the rewrites replace.
+class Search:
+    """The search for rules that do one rewrite at some places.
 
-    Attributes:
-        keys: Before the rules.
-        taken: By key: (start, end, rank of the rewrite); rules are listed by rank.
+    Args:
+        rewrite: The replacement.
+        places: Where it belongs.
+        keys: All old keys.
+        taken: By key: (start, end, rank of the rewrite) of all replacements; rules are listed
+            by rank.
+        rank: Of this rewrite.
     """
 
-    keys: Sequence[str]
-    taken: Sequence[Sequence[tuple[int, int, int]]]
-
-    def is_shadowed(self, place: Place, rank: int) -> bool:
-        """Whether a rule of that rank never matches there, since another comes first."""
-        return any(
-            (start < place.start < end) or (start == place.start and other < rank)
-            for start, end, other in self.taken[place.key]
-        )
-
-
-def rules_for(
-    rewrite: Rewrite, rank: int, places: Sequence[Place], keys: Keys
-) -> list[RenameRule] | None:
-    """Rules that match exactly `places` if listed at `rank`; None if none are found."""
-    search = _Search(rewrite, rank, keys)
-    for left, right in _edges(places, keys.keys):
-        rule = search.rule(left, right, {*places})
-        if rule is not None:
-            return [rule]
-    for depth in range(1, _DEEPEST + 1):
-        for before in (False, True):
-            found = search.by_context(places, depth, before=before)
-            if found is not None:
-                return found
-    return None
-
-
-class _Search:
-    def __init__(self, rewrite: Rewrite, rank: int, keys: Keys) -> None:
-        self._rewrite, self._rank, self._keys = rewrite, rank, keys
+    def __init__(
+        self,
+        rewrite: Rewrite,
+        places: Sequence[Place],
+        keys: Sequence[str],
+        taken: Sequence[Sequence[tuple[int, int, int]]],
+        rank: int,
+    ) -> None:
+        self._rewrite, self._places, self._keys = rewrite, places, keys
+        self._taken, self._rank = taken, rank
         bare = re.compile(rewrite.old)
-        self._near = [number for number, key in enumerate(keys.keys) if bare.search(key)]
+        self._near = [number for number, key in enumerate(keys) if bare.search(key)]
 
-    def rule(self, left: str, right: str, wanted: set[Place]) -> RenameRule | None:
-        """The rewrite with this context, if it matches exactly the wanted places."""
+    def rules(self) -> list[RenameRule] | None:
+        """Rules that match exactly at the places; None if none are found."""
+        for left, right in _edges(self._places, self._keys):
+            rule = self._rule(left, right, {*self._places})
+            if rule is not None:
+                return [rule]
+        for depth in range(1, _DEEPEST + 1):
+            for before in (False, True):
+                found = self._by_context(depth, before=before)
+                if found is not None:
+                    return found
+        return None
+
+    def _rule(self, left: str, right: str, wanted: set[Place]) -> RenameRule | None:
+        """The rewrite with this context, if it matches exactly at the wanted places."""
         try:
             rule = parse_rule(f"{left}{self._rewrite.old}{right}->{self._rewrite.new}")
         except RuleError:  # a key has an arrow or a brace
             return None
-        for place in _matches(rule, self._near, self._keys.keys):
-            if place not in wanted and not self._keys.is_shadowed(place, self._rank):
+        missing = {*wanted}
+        for place in self._matches(rule):
+            missing.discard(place)
+            if place not in wanted and not self._is_shadowed(place):
                 return None
-        return rule if wanted <= {*_matches(rule, self._near, self._keys.keys)} else None
+        return None if missing else rule
 
-    def by_context(
-        self, places: Sequence[Place], depth: int, *, before: bool
-    ) -> list[RenameRule] | None:
+    def _matches(self, rule: RenameRule) -> Iterator[Place]:
+        for number in self._near:
+            position = 0
+            while (match := rule.search(self._keys[number], position)) and match[0]:
+                yield Place(number, match.start(), match.end())
+                position = match.end()
+
+    def _is_shadowed(self, place: Place) -> bool:
+        """Whether the rule never matches there, since another comes first."""
+        return any(
+            (start < place.start < end) or (start == place.start and rank < self._rank)
+            for start, end, rank in self._taken[place.key]
+        )
+
+    def _by_context(self, depth: int, *, before: bool) -> list[RenameRule] | None:
         """One rule for all contexts of this depth, or one per context."""
         groups: dict[str, set[Place]] = {}
-        for place in places:
-            key = self._keys.keys[place.key]
+        for place in self._places:
+            key = self._keys[place.key]
             context = _before(key, place, depth) if before else _behind(key, place, depth)
             groups.setdefault(context, set()).add(place)
         if len(groups) <= _MOST_CONTEXTS:
-            rule = self._around("|".join(groups), {*places}, before=before)
+            rule = self._around("|".join(groups), {*self._places}, before=before)
             if rule is not None:
                 return [rule]
         found = [self._around(context, group, before=before) for context, group in groups.items()]
@@ -98,7 +105,7 @@ class _Search:
     def _around(self, context: str, wanted: set[Place], *, before: bool) -> RenameRule | None:
         for plain in ("", r"\b", "(?<![^.])"):
             sides = (f"(?<={context})", plain) if before else (plain, f"(?={context})")
-            rule = self.rule(*sides, wanted)
+            rule = self._rule(*sides, wanted)
             if rule is not None:
                 return rule
         return None
@@ -137,15 +144,3 @@ def _behind(key: str, place: Place, depth: int) -> str:
     parts = key[place.end :].split(".")[1:]
     text = r"\." + with_any_numbers(parts[:depth]) if parts else ""
     return text + ("$" if len(parts) < depth else r"\b")
-
-
-def _matches(rule: RenameRule, near: Sequence[int], keys: Sequence[str]) -> Iterator[Place]:
-    for number in near:
-        key, position = keys[number], 0
-        while (match := rule.search(key, position)) is not None and match[0]:
-            try:
-                made = rule.expand(match)
-            except RuleError:  # an index would be negative
-                made = "\x00"
-            yield Place(number, match.start(), match.end(), made)
-            position = match.end()

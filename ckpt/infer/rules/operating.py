@@ -6,10 +6,9 @@ renames that follow change it.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from ckpt.infer.result import Inference, InferredOperation
+from ckpt.infer.result import Confidence, Inference, InferredOperation
 from ckpt.infer.rules.covering import patterns_for
 from ckpt.infer.rules.rewrites import escaped
 from ckpt.infer.words import template_of
@@ -17,28 +16,6 @@ from ckpt.infer.words import template_of
 Table = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 _NUMBER = re.compile(r"\d+")
-
-
-@dataclass(frozen=True, slots=True)
-class _Joint:
-    """A split, concat or copy."""
-
-    verb: str
-    olds: tuple[str, ...]
-    news: tuple[str, ...]
-    dim: int = 0
-    sizes: tuple[int, ...] = ()
-
-    @property
-    def likeness(self) -> tuple[object, ...]:
-        """Joints with the same value can become one rule."""
-        olds, news = (tuple(map(template_of, keys)) for keys in (self.olds, self.news))
-        return self.verb, olds, news, self.dim, self.unequal
-
-    @property
-    def unequal(self) -> tuple[int, ...]:
-        """The sizes of the parts of a split, if they differ."""
-        return self.sizes if self.verb == "split" and len(set(self.sizes)) > 1 else ()
 
 
 def tables_for(inference: Inference, keys: Sequence[str], shapes: Shapes) -> list[Table]:
@@ -49,30 +26,42 @@ def tables_for(inference: Inference, keys: Sequence[str], shapes: Shapes) -> lis
         keys: The keys of the source that are not dropped.
         shapes: The shapes of the target by key.
     """
-    verbs: dict[str, list[InferredOperation]] = {}
-    for operation in inference.operations:
-        verbs.setdefault(operation.verb, []).append(operation)
-    tables = _changed(verbs.get("transpose", []), keys, {"transpose": ""})
-    reshapes: dict[tuple[int, ...], list[InferredOperation]] = {}
-    for operation in verbs.get("reshape", ()):
-        reshapes.setdefault(shapes[operation.targets[0]], []).append(operation)
-    for shape, same in reshapes.items():
-        tables += _changed(same, keys, {"reshape": "", "shape": [*shape]})
-    joints = [
-        _Joint(one.verb, one.sources, one.targets, one.dim, one.sizes)
-        for one in (*verbs.get("split", ()), *verbs.get("concat", ()))
-    ]
-    joints += (
-        _Joint("duplicate", (old,), tuple(news))
+    copies = (
+        InferredOperation("duplicate", (old,), tuple(news), Confidence.LIKELY, 1.0)
         for old, news in inference.renames.items()
         if len(news) > 1
     )
-    groups: dict[tuple[object, ...], list[_Joint]] = {}
-    for joint in joints:
-        groups.setdefault(joint.likeness, []).append(joint)
-    for group in groups.values():
-        tables += _generalised(group)
+    groups: dict[tuple[object, ...], list[InferredOperation]] = {}
+    for one in (*inference.operations, *copies):
+        groups.setdefault(_likeness(one, shapes), []).append(one)
+    tables: list[Table] = []
+    for verb in ("transpose", "reshape", "split", "concat", "duplicate"):
+        for group in groups.values():
+            if group[0].verb != verb:
+                continue
+            if verb == "transpose":
+                tables += _changed(group, keys, {"transpose": ""})
+            elif verb == "reshape":
+                shape = [*shapes[group[0].targets[0]]]
+                tables += _changed(group, keys, {"reshape": "", "shape": shape})
+            else:
+                tables += _generalised(group)
     return _with_leaves_joined(tables)
+
+
+def _likeness(one: InferredOperation, shapes: Shapes) -> tuple[object, ...]:
+    """Operations with the same value can become one rule."""
+    if one.verb == "transpose":
+        return (one.verb,)
+    if one.verb == "reshape":
+        return one.verb, shapes[one.targets[0]]
+    olds, news = (tuple(map(template_of, keys)) for keys in (one.sources, one.targets))
+    return one.verb, olds, news, one.dim, _unequal(one)
+
+
+def _unequal(one: InferredOperation) -> tuple[int, ...]:
+    """The sizes of the parts of a split, if they differ."""
+    return one.sizes if one.verb == "split" and len(set(one.sizes)) > 1 else ()
 
 
 def _changed(
@@ -84,31 +73,35 @@ def _changed(
     return [{**table, verb: pattern} for pattern in patterns_for(wanted, others)]
 
 
-def _generalised(group: Sequence[_Joint]) -> list[Table]:
+def _generalised(group: Sequence[InferredOperation]) -> list[Table]:
     """One rule for a whole group, or one per joint."""
-    rows = [_numbers(joint.olds[0]) for joint in group]
+    rows = [_numbers(joint.sources[0]) for joint in group]
     same = all(_numbers(old) == row for joint, row in zip(group, rows, strict=True)
-               for old in joint.olds)  # fmt: skip
+               for old in joint.sources)  # fmt: skip
     if len(group) > 1 and same:
         news = [
-            _generalised_name([joint.news[place] for joint in group], rows)
-            for place in range(len(group[0].news))
+            _generalised_name([joint.targets[place] for joint in group], rows)
+            for place in range(len(group[0].targets))
         ]
         if None not in news:
-            olds = [re.sub(r"\\?#", r"(\\d+)", escaped(template_of(old))) for old in group[0].olds]
+            olds = [
+                re.sub(r"\\?#", r"(\\d+)", escaped(template_of(old))) for old in group[0].sources
+            ]
             return [_table(group[0], olds, [new for new in news if new is not None])]
-    return [_table(joint, [escaped(old) for old in joint.olds], [*joint.news]) for joint in group]
+    return [
+        _table(joint, [escaped(old) for old in joint.sources], [*joint.targets]) for joint in group
+    ]
 
 
-def _table(joint: _Joint, olds: Sequence[str], news: Sequence[str]) -> Table:
+def _table(joint: InferredOperation, olds: Sequence[str], news: Sequence[str]) -> Table:
     found = [f"^{old}$" for old in olds]
     table: Table = {joint.verb: found[0], "into": [*news]}
     if joint.verb == "concat":
         table = {"concat": found, "into": news[0]}
     if joint.dim:
         table["dim"] = joint.dim
-    if joint.unequal:
-        table["sizes"] = [*joint.unequal]
+    if sizes := _unequal(joint):
+        table["sizes"] = [*sizes]
     return table
 
 

@@ -6,10 +6,11 @@ Drops come first, then operations, then renames. Law: the rules, applied to the 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from ckpt.errors import CkptError, RuleError
 from ckpt.infer.result import Inference
-from ckpt.infer.rules.contexts import Keys, Place, rules_for
+from ckpt.infer.rules.contexts import Place, Search
 from ckpt.infer.rules.covering import patterns_for
 from ckpt.infer.rules.operating import tables_for
 from ckpt.infer.rules.plain import plain_rules
@@ -150,7 +151,7 @@ def _rest(pairs: Pairs, effort: _Effort) -> Iterator[list[Rule]]:
         yield []
         return
     rules = _by_pieces(pairs, effort)
-    if _renamed_in_turn(pairs, rules):
+    if all(_applied(rules, old) == new for old, new in pairs):  # as `--rule` applies them
         yield [*rules]
     yield [AtOnce(tuple(rules))]
 
@@ -166,20 +167,13 @@ def _by_pieces(pairs: Pairs, effort: _Effort) -> list[RenameRule]:
         rules = _rules_of(samples, cutter, HOPES[0], effort)
         if effort.left > 0:
             rules = min(rules, _rules_of(samples, cutter, HOPES[1], effort), key=len)
-        group = AtOnce(tuple(rules)) if rules else None
-        wrong = [pair for pair in pairs if not _is_right(group, *pair)]
+        group = [AtOnce(tuple(rules))]
+        wrong = [(old, new) for old, new in pairs if _applied(group, old) != new]
         known = {*samples}
         more = [pair for pair in wrong if pair not in known]
         if not more or effort.left <= 0:
             return [*(_whole(*pair) for pair in wrong), *rules]
         samples += dict.fromkeys((*_samples(more), *more[:: len(more) // _MORE + 1]))
-
-
-def _is_right(group: AtOnce | None, old: str, new: str) -> bool:
-    try:
-        return (group.apply(old) if group else old) == new
-    except RuleError:
-        return False
 
 
 def _samples(pairs: Pairs) -> Pairs:
@@ -220,42 +214,31 @@ def _expressed(
     """The rules of the replacements, and the keys of those that have none."""
     olds = [old for old, _ in pairs]
     places_of: dict[Rewrite, list[Place]] = {}
-    for place, (old, pieces) in enumerate(zip(olds, cuts, strict=True)):
+    for number, pieces in enumerate(cuts):
         for piece in pieces:
-            made = _made(piece.rewrite, old[piece.start : piece.end])
-            wanted = Place(place, piece.start, piece.end, made)
+            wanted = Place(number, piece.start, piece.end)
             places_of.setdefault(piece.rewrite, []).append(wanted)
     # Specific rules go before general ones, which may then match at the same place.
     in_order = sorted(places_of, key=lambda rewrite: (rewrite.old.count("("), -len(rewrite.old)))
     rank = {rewrite: place for place, rewrite in enumerate(in_order)}
-    keys = Keys(olds, [[(p.start, p.end, rank[p.rewrite]) for p in pieces] for pieces in cuts])
+    taken = [[(piece.start, piece.end, rank[piece.rewrite]) for piece in cut] for cut in cuts]
     rules: list[RenameRule] = []
     failed: dict[Rewrite, list[int]] = {}
     for rewrite in in_order:
-        found = rules_for(rewrite, rank[rewrite], places_of[rewrite], keys)
+        found = Search(rewrite, places_of[rewrite], olds, taken, rank[rewrite]).rules()
         rules += found or ()
         if found is None:
             failed[rewrite] = [place.key for place in places_of[rewrite]]
     return rules, failed
 
 
-def _made(rewrite: Rewrite, old: str) -> str:
-    return parse_rule(f"^{rewrite.old}$->{rewrite.new}").apply(old)
-
-
 def _whole(old: str, new: str) -> RenameRule:
     return parse_rule(f"^{escaped(old)}$->{new}")
 
 
-def _renamed_in_turn(pairs: Pairs, rules: Sequence[RenameRule]) -> bool:
-    """Whether the rules do the same one after the other, as `--rule` applies them."""
-    for old, new in pairs:
-        key = old
-        try:
-            for rule in rules:
-                key = rule.apply(key)
-        except RuleError:
-            return False
-        if key != new:
-            return False
-    return True
+def _applied(rules: Sequence[RenameRule | AtOnce], key: str) -> str | None:
+    """A key after some rules, one after the other; None if one of them does not run."""
+    try:
+        return reduce(lambda name, rule: rule.apply(name), rules, key)
+    except RuleError:
+        return None

@@ -1,0 +1,126 @@
+"""The two sides of an inference, as trees of tensors of numbered kinds; and links between them.
+
+Tensors of one kind are interchangeable: of one shape, one family of dtypes, and the same bytes.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from ckpt.infer.tree import Signature, Tree, build_tree
+from ckpt.infer.vocabulary import BUFFERS
+from ckpt.tensors import TensorEntry
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Source and target.
+
+    Attributes:
+        keys: Of all entries.
+        counts: The number of entries by kind.
+        trees: Of the entries without the buffers that the other side lacks.
+        shapes: By kind.
+        have_bytes: By kind: whether its tensors are known to have the same bytes.
+        surplus: The kinds of which a tree has more than the other, which operations may use up.
+    """
+
+    keys: tuple[list[str], list[str]]
+    counts: tuple[Counter[int], Counter[int]]
+    trees: tuple[Tree, Tree]
+    shapes: list[Shape]
+    have_bytes: list[bool]
+    surplus: tuple[Counter[int], Counter[int]]
+
+    def kind(self, left: int) -> int:
+        """The kind of a leaf of the source."""
+        return self.trees[0].kinds[left]
+
+    def paths(self, side: int, leaves: Sequence[int]) -> tuple[str, ...]:
+        """The keys of some leaves."""
+        return tuple(self.trees[side].leaves[leaf].path for leaf in leaves)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Leaves that belong together, by their places in the trees: a pair, or an operation.
+
+    Attributes:
+        lefts: In the source.
+        rights: In the target.
+        margin: The least margin of all decisions that led to it.
+        evidence: For the weakest decision.
+        others: Leaves of the target that are as good.
+        verb: As in `InferredOperation`; empty for a pair.
+        dim: Likewise.
+        sizes: Likewise.
+    """
+
+    lefts: tuple[int, ...]
+    rights: tuple[int, ...]
+    margin: float
+    evidence: str = ""
+    others: tuple[int, ...] = ()
+    verb: str = ""
+    dim: int = 0
+    sizes: tuple[int, ...] = ()
+
+    def moved(self, left: int, right: int) -> "Link":
+        """The same elsewhere in the trees."""
+        return replace(
+            self,
+            lefts=tuple(leaf + left for leaf in self.lefts),
+            rights=tuple(leaf + right for leaf in self.rights),
+            others=tuple(leaf + right for leaf in self.others),
+        )
+
+
+def sides_of(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Sides:
+    """Number the kinds of all entries and make the trees; bytes count if both sides have them."""
+    common = {entry.digest for entry in source if entry.digest}
+    common &= {entry.digest for entry in target if entry.digest}
+    numbers: dict[tuple[Shape, str, str | None], int] = {}
+    kinds = [[_kind(entry, common, numbers) for entry in side] for side in (source, target)]
+    shapes = [shape for shape, _, _ in numbers]
+    keys = [entry.key for entry in source], [entry.key for entry in target]
+    counts = Counter(kinds[0]), Counter(kinds[1])
+    names = [{_last(key) for key in side} for side in keys]
+    signatures: dict[frozenset[tuple[int, int]], Signature] = {}
+    numels = [prod(shape) for shape in shapes]
+    trees = []
+    for side in (0, 1):
+        here, there = counts[side], counts[1 - side]
+        kept = [
+            (key, kind)
+            for key, kind in zip(keys[side], kinds[side], strict=True)
+            if _last(key) not in BUFFERS
+            or _last(key) in names[1 - side]
+            or there[kind] * 2 >= here[kind]
+        ]
+        trees.append(build_tree(kept, numels, signatures))
+    before, after = trees
+    ones, others = Counter(before.kinds), Counter(after.kinds)
+    have_bytes = [digest is not None for _, _, digest in numbers]
+    return Sides(keys, counts, (before, after), shapes, have_bytes, (ones - others, others - ones))
+
+
+def _kind(
+    entry: TensorEntry, common: set[str], numbers: dict[tuple[Shape, str, str | None], int]
+) -> int:
+    digest = entry.digest if entry.digest in common else None
+    dtype = entry.dtype if digest else _family(entry.dtype)
+    return numbers.setdefault((entry.shape, dtype, digest), len(numbers))
+
+
+def _family(dtype: str) -> str:
+    """The family of dtypes within which a conversion may cast."""
+    if dtype == "bool":
+        return dtype
+    return "complex" if dtype.startswith("complex") else "int" if "int" in dtype else "float"
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
