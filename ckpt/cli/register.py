@@ -2,8 +2,7 @@
 
 import click
 
-from ckpt.cli.options import Session, metric_option, remark_on_new_registry
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command, metric_option, remark_on_new_registry
 from ckpt.ops.register import register
 from ckpt.show.register import added_data, added_text
 
@@ -44,4 +43,4 @@ def command(
             told=told,
         )
     remark_on_new_registry(session, added.created_registry)
-    session.show(lambda: added_text(added), lambda: added_data(added))
+    session.show(added, added_text, added_data)

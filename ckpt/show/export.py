@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ckpt.show.look.fields import fields
 from ckpt.show.look.words import count, printable, size
 from ckpt.writing.checkpoint import Written
 
@@ -34,10 +35,4 @@ def _listed(names: Sequence[str]) -> str:
 
 def written_data(written: Written) -> dict[str, Any]:
     """The same for JSON."""
-    return {
-        "path": str(written.path),
-        "files": written.files,
-        "size": written.size,
-        "left_out": list(written.left_out),
-        "also_named": list(written.also_named),
-    }
+    return fields(written, "path", "files", "size", "left_out", "also_named")

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from functools import update_wrapper
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from ckpt.registry.registry import Registry
 from ckpt.show.look.progress import ProgressBar
 from ckpt.show.look.terminal import Terminal
+
+T = TypeVar("T")
+PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +29,15 @@ class Session:
         """A progress bar, labelled `what`."""
         return ProgressBar(self.terminal, what)
 
-    def show(self, text: Callable[[], str], data: Callable[[], object]) -> None:
+    def show(self, value: T, text: Callable[[T], str], data: Callable[[T], object]) -> None:
         """Print a result, as text or as JSON."""
         if self.as_json:
-            self.terminal.data(data())
+            self.terminal.data(data(value))
         else:
-            self.terminal.result(text())
+            self.terminal.result(text(value))
 
 
-def command(
+def ckpt_command(
     *, examples: str, writes: bool = False, kind: type[click.Command] = click.Command
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Turn a function whose first argument is a `Session` into a command with the common options.
@@ -69,23 +72,11 @@ _COMMON = (
     click.option(
         "--registry",
         "registry_folder",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FOLDER",
         help="The registry's folder (default: CKPT_REGISTRY, else the nearest one upwards).",
     ),
 )
-
-
-def metric_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--metric NAME=NUMBER`, repeatable; the function gets `metrics`, a dict."""
-    return click.option(
-        "--metric",
-        "metrics",
-        multiple=True,
-        metavar="NAME=NUMBER",
-        callback=_metrics,
-        help="Metric to store with the version, e.g. accuracy=0.992 (repeatable).",
-    )(function)
 
 
 def _metrics(
@@ -103,18 +94,6 @@ def _metrics(
     return found
 
 
-def arg_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--arg NAME=VALUE`, repeatable; the function gets `arguments`, a dict."""
-    return click.option(
-        "--arg",
-        "arguments",
-        multiple=True,
-        metavar="NAME=VALUE",
-        callback=_arguments,
-        help="Argument for the model definition: a Python literal, else text (repeatable).",
-    )(function)
-
-
 def _arguments(
     _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, object]:
@@ -130,6 +109,27 @@ def _arguments(
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             found[name] = text
     return found
+
+
+yes_option = click.option(
+    "--yes", is_flag=True, help="Skip the prompt (required when stdin is not a terminal)."
+)
+metric_option = click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    callback=_metrics,
+    help="Metric to store with the version, e.g. accuracy=0.992 (repeatable).",
+)
+arg_option = click.option(
+    "--arg",
+    "arguments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_arguments,
+    help="Argument for the model definition: a Python literal, else text (repeatable).",
+)
 
 
 def remark_on_new_registry(session: Session, folder: Path | None) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ckpt.cli.options import PATH
 from ckpt.train.watch.events import Callback, StepDone
 from ckpt.train.watch.metrics_file import MetricsFile
 
@@ -36,13 +37,13 @@ def file_callbacks(
 _OPTIONS = (
     click.option(
         "--metrics",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FILE.jsonl",
         help="Write metrics as JSON lines: at the start, after every epoch and at the end.",
     ),
     click.option(
         "--tensorboard",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FOLDER",
         help="Write TensorBoard event files; needs the package tensorboard.",
     ),

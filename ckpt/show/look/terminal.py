@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from itertools import chain
+from os import fspath
 from typing import TextIO
 
 from ckpt.io.strict_json import plain
@@ -50,9 +51,8 @@ class Terminal:
         _write(self.out, text)
 
     def data(self, document: object) -> None:
-        """Print a result as JSON: ASCII, no bare NaN."""
-        text = json.dumps(plain(document), indent=2, allow_nan=False)
-        _write(self.out, text)
+        """Print a result as JSON: ASCII, no bare NaN, paths as text."""
+        _write(self.out, json.dumps(plain(document), indent=2, allow_nan=False, default=fspath))
 
     def remark(self, text: str) -> None:
         """Print a remark, unless quiet."""
