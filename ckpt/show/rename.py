@@ -27,7 +27,7 @@ from ckpt.show.register import added_data, added_text
 MOST_LINES = 8  # more renamed keys than this are folded
 
 
-def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
+def renamed_text(renamed: Renamed) -> str:
     """The plan, then the verdict, then what was written."""
     parts = [plan_text(renamed.plan)]
     if renamed.written:
@@ -40,7 +40,7 @@ def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
         parts.append(added_text(renamed.added))
     left = left_out_text(renamed.written.left_out if renamed.written else renamed.left_out)
     parts += [f"  {left}"] if left else []
-    if dry_run:
+    if not (renamed.written or renamed.added):
         parts.append("nothing written (--dry-run)")
     return parts[0] + "\n\n" + "\n".join(parts[1:])
 
