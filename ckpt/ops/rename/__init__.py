@@ -65,7 +65,7 @@ def rename(
         UsageError: There is nothing to do, or `out` already exists.
         ConflictError: Another process renames the same file in place.
     """
-    expect_known(options, RenameOptions)
+    expect_known(options, RenameOptions.__optional_keys__)
     expect_output(options)
     registry = registry or Registry()
     with alone(source, options), open_source(source, registry) as opened:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from ckpt.errors import AmbiguousStateError, UsageError
 from ckpt.formats import ALL
 from ckpt.infer.fitting import Fitting
-from ckpt.opened import Named, OpenedState, open_ref, open_state
-from ckpt.ops.rename.plan_fit import expect_definition, expect_fit
+from ckpt.opened import Named, OpenedState, as_typed, open_ref, open_state
+from ckpt.ops.rename.plan_fit import expect_fit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
 from ckpt.ops.rename.undo import plan_undo
@@ -55,9 +55,7 @@ class RenamePlan(Plan):
     """A plan for one checkpoint. It applies as long as that has the same tensors.
 
     Attributes:
-        name: What to call the checkpoint.
         source: The ref that opens it again.
-        entries: Its tensors.
         tied: Its names of tied tensors that are stored under another key.
         applied: The rules, first to last; none for an undo.
         undoes: Whether it undoes a rename.
@@ -91,7 +89,7 @@ def plan_rename(
         FitError: The result would not fit `check` or `to`.
         UsageError: There is nothing to do.
     """
-    expect_known(goal, Goal)
+    expect_known(goal, Goal.__optional_keys__)
     registry = registry or Registry()
     with open_source(source, registry) as opened:
         return plan_opened(opened, rules, goal, registry)
@@ -100,26 +98,28 @@ def plan_rename(
 def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registry) -> RenamePlan:
     """Like `plan_rename`, with the checkpoint open."""
     to, check, undo = goal.get("to"), goal.get("check"), goal.get("undo", False)
+    arguments = goal.get("arguments")
     given = in_order(rules)
     _expect_sound(goal, given)
-    found = None if to is None else _found(opened, to, given.rules, goal, registry)
+    found = None if to is None else _rules_to(opened, to, given.rules, goal, registry)
     applied, tied = given.rules if found is None else found.rules, opened.checkpoint.aliases
     if not undo:
         plan = plan_tensors(opened.entries, applied, aliases=tied)
     else:
         applied, plan = (), plan_undo(opened, given)
-    fitting = expect_definition(opened.entries, plan, check, goal.get("arguments"))
+    fitting = proof = None
+    if check is not None:
+        from ckpt.definitions import find_definition
+
+        wanted = find_definition(check, arguments).entries()
+        fitting = expect_fit(opened.entries, plan, as_typed(check, arguments), wanted)
     if found is not None:
         fitting = expect_fit(opened.entries, plan, found.target, found.wanted)
-    proof = None
     if (old := goal.get("prove_from")) is not None:
         from ckpt.ops.rename.proof import prove
 
-        new = check if to is None else to
-        shape, arguments = goal.get("prove_input"), goal.get("arguments")
-        proof = prove(
-            plan, opened.ref, old, new, arguments=arguments, shape=shape, registry=registry
-        )
+        shape = goal.get("prove_input")
+        proof = prove(plan, opened.ref, old, to or check, arguments, shape, registry)
     return RenamePlan(
         plan.rules,
         plan.tensors,
@@ -137,9 +137,9 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     )
 
 
-def expect_known(options: Mapping[str, object], kind: type) -> None:
-    """Refuse keyword arguments that are not of `kind`, a `TypedDict`."""
-    for name in options.keys() - kind.__annotations__.keys():
+def expect_known(options: Mapping[str, object], known: frozenset[str]) -> None:
+    """Refuse keyword arguments of other names."""
+    for name in options.keys() - known:
         raise TypeError(f"unexpected keyword argument {name!r}")
 
 
@@ -172,7 +172,7 @@ def open_source(source: Named, registry: Registry) -> Iterator[OpenedState]:
         yield opened
 
 
-def _found(
+def _rules_to(
     opened: OpenedState, to: Named, first: Sequence[Rule], goal: Goal, registry: Registry
 ) -> "FoundRules":
     """The rules that lead to another state_dict, if none of them is a guess."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from os import fspath
 from typing import TYPE_CHECKING
 
-from ckpt.definitions import Definition, DefinitionError, find_definition
+from ckpt.definitions import Definition, DefinitionError, find_definition, load_strictly
 from ckpt.errors import PlanError, UsageError
 from ckpt.opened import Named
 from ckpt.ops.load import load
@@ -61,7 +61,6 @@ def prove(
     source: Named,
     old: str,
     new: Named | None,
-    *,
     arguments: Mapping[str, object] | None,
     shape: Sequence[int] | None,
     registry: Registry,
@@ -155,7 +154,7 @@ def _difference(
     results = []
     for model, definition, tensors in zip(models, (old, new), (state, made), strict=True):
         model.to(dtype)
-        definition.load(model, tensors)
+        load_strictly(model, tensors, f"{definition.ref} does not fit this state_dict")
         outputs: dict[str, Tensor] = {}
         handles = _watched(model, outputs)
         batch = data.to(dtype) if data.is_floating_point() else data

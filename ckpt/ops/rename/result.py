@@ -25,11 +25,8 @@ class Renamed:
     """What a rename did, or would do.
 
     Attributes:
-        plan: What becomes of every tensor.
-        written: The file that was written, if one was.
-        added: The version that was added, if one was.
-        left_out: What that version does not hold of the one before, a few words for each.
-        saved: The rule file that was written, if one was.
+        left_out: What the added version does not hold of the one before, a few words for each.
+        saved: The rule file that was written.
     """
 
     plan: RenamePlan
@@ -52,7 +49,7 @@ def apply(
             process renames it in place.
         UsageError: `out` already exists.
     """
-    expect_known(output, Output)
+    expect_known(output, Output.__optional_keys__)
     expect_output(output)
     registry = registry or Registry()
     with alone(plan.source, output), open_source(plan.source, registry) as opened:
@@ -92,7 +89,9 @@ def carry_out(
         write_rule_file(Path(saved), RuleFile(name, plan.applied, plan.entries, plan.tied))
         result = replace(result, saved=Path(saved))
     if output.get("register_result") and result.written is not None:
-        result = replace(result, added=_registered(result.written, opened, plan, output, registry))
+        result = replace(
+            result, added=_into_registry(result.written, opened, plan, output, registry)
+        )
     return result
 
 
@@ -108,7 +107,7 @@ def alone(source: Named, output: Output) -> Iterator[None]:
             yield
 
 
-def _registered(
+def _into_registry(
     written: Written, opened: OpenedState, plan: RenamePlan, output: Output, registry: Registry
 ) -> Added:
     own = model_name(opened.path) if isinstance(opened, OpenedFile) else opened.version.model

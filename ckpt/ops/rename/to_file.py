@@ -33,13 +33,8 @@ class Output(TypedDict, total=False):
 
 
 def expect_output(output: Output) -> None:
-    """Check an output as far as nothing needs to be opened for it.
-
-    Raises:
-        UsageError: The rule file already exists, or its folder does not.
-        RefError: `name` cannot be the name of a model.
-    """
-    if name := output.get("name"):
+    """Check an output as far as nothing needs to be opened for it."""
+    if (name := output.get("name")) is not None:
         expect_name(name)
         if not output.get("register_result"):
             raise UsageError("--name needs --register")
@@ -52,11 +47,7 @@ def expect_output(output: Output) -> None:
 
 
 def target_of(opened: OpenedState, plan: Plan, output: Output) -> Path | None:
-    """The file to write; None where the result is the next version.
-
-    Raises:
-        UsageError: It would overwrite the input, or cannot be replaced in place.
-    """
+    """The file to write, which is not the input unless in place; None for the next version."""
     in_place, out = output.get("in_place"), output.get("out")
     if isinstance(opened, OpenedVersion) and out is None:
         if in_place or output.get("replace_out") or output.get("register_result"):
@@ -83,12 +74,7 @@ def write_plan(
 ) -> Written:
     """Write what a plan makes of a file or version; where only names change, in its own container.
 
-    Args:
-        opened: The source.
-        plan: What becomes of it.
-        out: The file; its suffix chooses the container.
-        replace_out: Whether to replace a file that already exists.
-        in_place: Whether `out` is the source itself, whose container stays the same.
+    The suffix of `out` chooses the container, unless it is the source itself.
     """
     checkpoint = opened.checkpoint
     same = in_place or is_usual(out, checkpoint.format)

@@ -45,14 +45,8 @@ class Verified:
 def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified:
     """Hash every manifest and every object, stored or named by a manifest, on all cores.
 
-    Removed versions count as long as undo can restore them.
-
-    Args:
-        registry: The registry; None finds it as the command line does.
-        told: Called with the bytes done and the bytes in all.
-
-    Raises:
-        IntegrityError: The index itself cannot be read.
+    Removed versions count as long as undo can restore them. `told` is called with the bytes done
+    and the bytes in all.
     """
     registry, began = registry or Registry(), perf_counter()
     damages: list[Damage] = []
