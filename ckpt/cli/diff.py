@@ -8,6 +8,7 @@ from ckpt.cli.options import Session, arg_option, ckpt_command
 from ckpt.ops.diff import READ_UNASKED_BYTES, diff
 from ckpt.show.diff import diff_data, diff_report, diff_text
 from ckpt.show.look.pages import markdown, page
+from ckpt.show.look.progress import progress_bar
 from ckpt.show.look.terminal import coloured
 
 
@@ -88,7 +89,7 @@ def command(
     if as_map:
         _show_map(session, before, after, arguments)
         return
-    with session.progress("comparing") as told:
+    with progress_bar(session.terminal, "comparing") as told:
         found = diff(
             before,
             after,
@@ -116,6 +117,6 @@ def _show_map(session: Session, before: str, after: str, arguments: dict[str, ob
     from ckpt.infer.find_rules import find_rules
     from ckpt.show.diff.mapping import found_data, found_text
 
-    with session.progress("comparing") as told:
+    with progress_bar(session.terminal, "comparing") as told:
         found = find_rules(before, after, registry=session.registry, arguments=arguments, told=told)
     session.show(found, found_text, found_data)

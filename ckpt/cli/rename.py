@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ckpt.cli.options import PATH, Session, arg_option, ckpt_command, remark_on_new_registry
+from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.rules import rule_options
 from ckpt.errors import UsageError
 from ckpt.ops.rename import RuleOptions, rename
@@ -94,6 +94,5 @@ def command(session: Session, source: str, rules: RuleOptions, prove: bool, **op
     if prove != (options["prove_from"] is not None) or (options["prove_input"] and not prove):
         raise UsageError("a proof needs both definitions", hint="--from OLD --to NEW --prove")
     renamed = rename(source, rules, registry=session.registry, **options)
-    if renamed.added:
-        remark_on_new_registry(session, renamed.added.created_registry)
+    session.remark_on_new_registry(renamed.added)
     session.show(renamed, renamed_text, renamed_data)

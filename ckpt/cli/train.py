@@ -1,18 +1,19 @@
 """`ckpt train`."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckpt.cli.options import PATH, Session, ckpt_command, remark_on_new_registry
+from ckpt.cli.options import PATH, Session, ckpt_command
 from ckpt.cli.options.recipe import expect_none_typed, recipe_of, recipe_options
-from ckpt.cli.options.watch import file_callbacks, watch_options
 from ckpt.errors import InterruptedTrainingError
 from ckpt.ops.train import SAVE_MINUTES, train
 from ckpt.show.train import TrainingView, training_data, training_text
-from ckpt.train.watch.events import call_each
+from ckpt.train.watch.events import Callback, StepDone, call_each
+from ckpt.train.watch.metrics_file import MetricsFile
 
 if TYPE_CHECKING:
     from ckpt.train.state import State
@@ -50,7 +51,18 @@ if TYPE_CHECKING:
 @click.option("-m", "--message", default="", help="Describe the version.")
 @click.option("-o", "--out", type=PATH, help="Write the weights to this file.")
 @click.option("--force", is_flag=True, help="Replace existing files.")
-@watch_options
+@click.option(
+    "--metrics",
+    type=PATH,
+    metavar="FILE.jsonl",
+    help="Write metrics as JSON lines: at the start, after every epoch and at the end.",
+)
+@click.option(
+    "--tensorboard",
+    type=PATH,
+    metavar="FOLDER",
+    help="Write TensorBoard event files; needs the package tensorboard.",
+)
 @recipe_options
 def command(
     session: Session,
@@ -75,7 +87,7 @@ def command(
     """
     resumed = _resumed(resume)
     recipe = resumed.recipe if resumed is not None else recipe_of(recipe_ref, settings)
-    files = file_callbacks(metrics, tensorboard, resumed, replace=force)
+    files = _file_callbacks(metrics, tensorboard, resumed, replace=force)
     try:
         done = train(
             recipe,
@@ -96,8 +108,7 @@ def command(
         raise
     if done is None:  # rank 0 has the result
         return
-    if done.added is not None:
-        remark_on_new_registry(session, done.added.created_registry)
+    session.remark_on_new_registry(done.added)
     session.show(done, training_text, training_data)
 
 
@@ -109,6 +120,19 @@ def _resumed(path: Path | None) -> "State | None":
     from ckpt.train.state import read_state
 
     return read_state(path)
+
+
+def _file_callbacks(
+    metrics: Path | None, tensorboard: Path | None, resumed: "State | None", *, replace: bool
+) -> Iterator[Callback]:
+    """The callbacks for the files that were named; mistakes are caught before the run."""
+    at = None if resumed is None else StepDone(resumed.epoch, resumed.progress.samples)
+    if metrics is not None:
+        yield MetricsFile(metrics, replace=replace, resumed_at=at)
+    if tensorboard is not None:
+        from ckpt.train.watch.tensorboard import TensorBoard
+
+        yield TensorBoard(tensorboard, replace=replace, resumed_at=at)
 
 
 def _leave_it_to_rank_0(error: InterruptedTrainingError) -> None:

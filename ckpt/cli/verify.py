@@ -6,6 +6,7 @@ from ckpt.cli.options import Session, ckpt_command
 from ckpt.errors import IntegrityError
 from ckpt.ops.verify import verify
 from ckpt.ops.verify.repair import repair
+from ckpt.show.look.progress import progress_bar
 from ckpt.show.verify import repaired_data, repaired_text, verified_data, verified_text
 
 
@@ -27,7 +28,7 @@ def command(session: Session, places: tuple[str, ...]) -> None:
         verified = repaired.left
         session.show(repaired, repaired_text, repaired_data)
     else:
-        with session.progress("verifying") as told:
+        with progress_bar(session.terminal, "verifying") as told:
             verified = verify(registry=session.registry, told=told)
         session.show(verified, verified_text, verified_data)
     if verified.damages:

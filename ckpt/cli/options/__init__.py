@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ckpt.registry.registry import Registry
-from ckpt.show.look.progress import ProgressBar
+from ckpt.registry.index_file import FILE_NAME
+from ckpt.registry.registry import Added, Registry
 from ckpt.show.look.terminal import Terminal
 
 T = TypeVar("T")
@@ -25,16 +25,18 @@ class Session:
     as_json: bool
     registry: Registry
 
-    def progress(self, what: str) -> ProgressBar:
-        """A progress bar, labelled `what`."""
-        return ProgressBar(self.terminal, what)
-
     def show(self, value: T, text: Callable[[T], str], data: Callable[[T], object]) -> None:
         """Print a result, as text or as JSON."""
         if self.as_json:
             self.terminal.data(data(value))
         else:
             self.terminal.result(text(value))
+
+    def remark_on_new_registry(self, added: Added | None) -> None:
+        """Print a remark if a registry was created for a version."""
+        if added is not None and added.created_registry is not None:
+            path = added.created_registry / FILE_NAME
+            self.terminal.remark(f"created a registry: {path}")
 
 
 def ckpt_command(
@@ -130,12 +132,6 @@ arg_option = click.option(
     callback=_arguments,
     help="Argument for the model definition: a Python literal, else text (repeatable).",
 )
-
-
-def remark_on_new_registry(session: Session, folder: Path | None) -> None:
-    """Print a remark if a registry was created."""
-    if folder is not None:
-        session.terminal.remark(f"created a registry: {folder / 'registry.json'}")
 
 
 def _remark_on_locks(session: Session) -> None:
