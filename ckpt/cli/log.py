@@ -35,11 +35,7 @@ def command(session: Session, ref: str | None) -> None:
     """
     keys = click.get_current_context().meta[_KEYS]
     if keys:
-        history = {
-            name: found
-            for key in keys
-            for name, found in touches(key, ref, registry=session.registry).items()
-        }
+        history = touches(keys, ref, registry=session.registry)
         session.show(history, partial(touches_text, width=session.terminal.width), touches_data)
         return
     if ref is None:

@@ -5,7 +5,7 @@ version of the same model. A tensor is followed through renames: by the recorded
 digest.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,20 +71,23 @@ def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
 
 
 def touches(
-    key: str, ref: str | None = None, *, registry: Registry | None = None
+    keys: Iterable[str], ref: str | None = None, *, registry: Registry | None = None
 ) -> dict[str, list[Touch]]:
     """The history of each tensor of a version, newest first.
 
     Args:
-        key: A key, or a module for all its tensors.
+        keys: Its keys, or modules for all their tensors.
         ref: The version; None takes the latest of the only model.
         registry: The registry; None finds it as the command line does.
+
+    Raises:
+        RefError: There is no such version or key.
     """
     registry = registry or Registry()
     version = registry.version(ref or VersionRef(None))
     history = list(_history(version, registry))
-    keys = _matching_keys(key, history[0][1], version.ref)
-    return {name: list(_touches(name, history)) for name in keys}
+    names = [name for key in keys for name in _matching_keys(key, history[0][1], version.ref)]
+    return {name: list(_touches(name, history)) for name in names}
 
 
 def _history(version: Version, registry: Registry) -> Iterator[tuple[Version, Manifest]]:

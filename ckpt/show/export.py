@@ -20,15 +20,17 @@ def written_text(written: Written) -> str:
 
 def left_out_text(left_out: Sequence[str]) -> str | None:
     """The content that the new container cannot hold, if there was any."""
-    return f"not written (the new file cannot hold it): {_listed(left_out)}" if left_out else None
+    return (
+        f"not written (the new file cannot hold it): {_first_names(left_out)}" if left_out else None
+    )
 
 
 def also_named_text(written: Written) -> str | None:
     """Other places in the file where the keys were renamed, if there were any."""
-    return f"also renamed in {_listed(written.also_named)}" if written.also_named else None
+    return f"also renamed in {_first_names(written.also_named)}" if written.also_named else None
 
 
-def _listed(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(map(printable, names[:NAMED])) + more
 

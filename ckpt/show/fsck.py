@@ -34,8 +34,8 @@ def rebuilding_text(rebuilding: Rebuilding) -> str:
     result = rebuilding.result
     models = sorted(result.index.models.items())
     lines = [_model_text(model) for _, model in models] or ["no versions"]
-    lines += _listed("found only in manifests, with new numbers:", result.added)
-    lines += _listed("with unreadable manifests (ckpt verify --repair FROM):", result.unread)
+    lines += _some_versions("found only in manifests, with new numbers:", result.added)
+    lines += _some_versions("with unreadable manifests (ckpt verify --repair FROM):", result.unread)
     lines += [f"not read: {printable(text)}" for text in rebuilding.damages]
     if rebuilding.written:
         lines.append(f"wrote {printable(str(rebuilding.path))}; ckpt verify  checks its objects")
@@ -54,7 +54,7 @@ def _model_text(model: Model) -> str:
     return f"{printable(model.name)}  {' · '.join(parts)}"
 
 
-def _listed(head: str, versions: tuple[Version, ...]) -> list[str]:
+def _some_versions(head: str, versions: tuple[Version, ...]) -> list[str]:
     if not versions:
         return []
     more = [f"  and {len(versions) - SHOWN:,} more"] if len(versions) > SHOWN else []

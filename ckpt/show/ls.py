@@ -12,7 +12,7 @@ from ckpt.show.look.words import metric, printable, size
 def versions_text(versions: Sequence[Version], index: Index, *, width: int | None) -> str:
     """A table, one of at least one version a line."""
     scored = sorted({name for version in versions for name in version.metrics})
-    rows = [_row(version, index, scored) for version in versions]
+    rows = [_version_row(version, index, scored) for version in versions]
     optional = ("aliases", "tags", "message")
     shown = [head for head in rows[0] if head not in optional or any(row[head] for row in rows)]
     cells = [[row[head] for head in shown] for row in rows]
@@ -20,7 +20,7 @@ def versions_text(versions: Sequence[Version], index: Index, *, width: int | Non
     return table(cells, shown, right=right, width=width)
 
 
-def _row(version: Version, index: Index, scored: Sequence[str]) -> dict[str, str]:
+def _version_row(version: Version, index: Index, scored: Sequence[str]) -> dict[str, str]:
     scores = {
         printable(name): metric(name, version.metrics[name]) if name in version.metrics else ""
         for name in scored

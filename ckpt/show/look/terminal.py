@@ -31,13 +31,7 @@ _COLOURS = {"red": "31", "green": "32", "yellow": "33"}
 
 
 class Terminal:
-    """Prints results to `out`, progress and remarks to `err`.
-
-    Args:
-        out: Usually stdout.
-        err: Usually stderr.
-        quiet: Leave out remarks and progress.
-    """
+    """Prints results to `out`, remarks and progress, unless `quiet`, and errors to `err`."""
 
     def __init__(
         self, *, out: TextIO | None = None, err: TextIO | None = None, quiet: bool = False
@@ -110,13 +104,10 @@ def table(
     right: Sequence[str] = (),
     width: int | None = None,
 ) -> str:
-    """A table by `tabulate`.
+    """A table by `tabulate`, whose cells are `printable` already.
 
-    Args:
-        rows: Cells; text from files must be `printable` already.
-        headers: One a column.
-        right: The headers whose columns are aligned to the right.
-        width: Columns of the terminal; a wider table folds its first column.
+    The columns of the headers in `right` are aligned to the right. A table wider than `width`
+    columns folds its first column.
     """
     from tabulate import tabulate
 
