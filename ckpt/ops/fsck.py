@@ -25,12 +25,9 @@ class Checked:
     """The result of a check of the index.
 
     Attributes:
-        path: Its file.
-        kind: ``fine``, ``none`` (there is no registry), or the kind of the `IndexDamageError`.
+        kind: ``fine``, ``none`` (there is no registry), or the kind of the `IndexDamageError`,
+            whose message, hint and line follow.
         index: The index, if it is fine.
-        message: The damage.
-        hint: The commands that help.
-        line: The line of the damage, from 1, if it is known.
     """
 
     path: Path
@@ -46,7 +43,6 @@ class Rebuilding:
     """A rebuilt index.
 
     Attributes:
-        path: Its file.
         result: The index, and its differences from the lost one.
         damages: Errors of unreadable manifests, whose versions are not in it.
         written: Whether it was written, not only planned.
