@@ -80,7 +80,7 @@ def alias(
         return _deleted(owner or None, short, registry, expect)
     if ref is None and protect is None:
         raise UsageError(f"no version given: ckpt alias {name} REF", hint="ckpt ls  lists versions")
-    at = ref or (name if owner else f"{registry.index().model(None).name}@{name}")
+    at = ref or (name if owner else f"{registry.index().model(None).name}@{short}")
     return _pointed(owner, short, at, registry, expect, protect)
 
 
