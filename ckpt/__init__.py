@@ -9,56 +9,33 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ckpt.ops.alias import alias
-    from ckpt.ops.blame import blame
-    from ckpt.ops.diff import diff
-    from ckpt.ops.du import du
-    from ckpt.ops.export import export
-    from ckpt.ops.fsck import fsck, rebuild_index
-    from ckpt.ops.gc import gc
-    from ckpt.ops.load import load, open
-    from ckpt.ops.log import log
-    from ckpt.ops.ls import ls
-    from ckpt.ops.plot import plot
-    from ckpt.ops.register import register
-    from ckpt.ops.rename import apply, plan_rename, rename
-    from ckpt.ops.rm import rm
-    from ckpt.ops.show import show
-    from ckpt.ops.tag import tag
-    from ckpt.ops.train import train
-    from ckpt.ops.undo import undo
-    from ckpt.ops.verify import verify
-    from ckpt.ops.verify.repair import repair
-    from ckpt.registry.registry import Registry
+    from ckpt.ops.alias import alias as alias
+    from ckpt.ops.blame import blame as blame
+    from ckpt.ops.diff import diff as diff
+    from ckpt.ops.du import du as du
+    from ckpt.ops.export import export as export
+    from ckpt.ops.fsck import fsck as fsck
+    from ckpt.ops.fsck import rebuild_index as rebuild_index
+    from ckpt.ops.gc import gc as gc
+    from ckpt.ops.load import load as load
+    from ckpt.ops.load import open as open
+    from ckpt.ops.log import log as log
+    from ckpt.ops.ls import ls as ls
+    from ckpt.ops.plot import plot as plot
+    from ckpt.ops.register import register as register
+    from ckpt.ops.rename import apply as apply
+    from ckpt.ops.rename import plan_rename as plan_rename
+    from ckpt.ops.rename import rename as rename
+    from ckpt.ops.rm import rm as rm
+    from ckpt.ops.show import show as show
+    from ckpt.ops.tag import tag as tag
+    from ckpt.ops.train import train as train
+    from ckpt.ops.undo import undo as undo
+    from ckpt.ops.verify import verify as verify
+    from ckpt.ops.verify.repair import repair as repair
+    from ckpt.registry.registry import Registry as Registry
 
 __version__ = "0.1.0"
-__all__ = [
-    "Registry",
-    "alias",
-    "apply",
-    "blame",
-    "diff",
-    "du",
-    "export",
-    "fsck",
-    "gc",
-    "load",
-    "log",
-    "ls",
-    "open",
-    "plan_rename",
-    "plot",
-    "rebuild_index",
-    "register",
-    "rename",
-    "repair",
-    "rm",
-    "show",
-    "tag",
-    "train",
-    "undo",
-    "verify",
-]
 
 # Functions that their module is not named after.
 _ELSEWHERE = {
@@ -69,6 +46,11 @@ _ELSEWHERE = {
     "rebuild_index": "ckpt.ops.fsck",
     "repair": "ckpt.ops.verify.repair",
 }
+_COMMANDS = (
+    *("alias", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "plot"),
+    *("register", "rename", "rm", "show", "tag", "train", "undo", "verify"),
+)
+__all__ = sorted([*_COMMANDS, *_ELSEWHERE])
 
 
 class _Package(ModuleType):

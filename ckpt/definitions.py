@@ -48,11 +48,7 @@ class Definition:
     factory: Callable[[], object] = field(repr=False)
 
     def build(self) -> "nn.Module":
-        """A new module with its initial weights; draws from torch's global generator.
-
-        Raises:
-            DefinitionError: The class raises, or does not return an `nn.Module`.
-        """
+        """A new module with its initial weights; draws from torch's global generator."""
         from torch import nn
 
         with _own_code(self.ref), _importable(self.folder):
@@ -64,11 +60,7 @@ class Definition:
         return module
 
     def run(self, module: "nn.Module", data: "Tensor") -> object:
-        """The output of a module that `build` made.
-
-        Raises:
-            DefinitionError: It raises, except for a RuntimeError, which is torch's.
-        """
+        """The output of a module that `build` made; a RuntimeError, which is torch's, passes."""
         with contextlib.redirect_stdout(sys.stderr), _importable(self.folder):
             try:
                 return module(data)
@@ -206,11 +198,7 @@ def _import_module(ref: str, name: str) -> ModuleType:
 def load_strictly(
     module: "nn.Module", state: "Mapping[str, Tensor]", complaint: str, hint: str | None = None
 ) -> None:
-    """Load a state_dict into a module: all of its keys and no others.
-
-    Raises:
-        FitError: The keys or shapes are not the module's; `complaint` begins the message.
-    """
+    """Load a state_dict, all of its keys and no others; `complaint` begins the `FitError`."""
     try:
         module.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:

@@ -63,11 +63,7 @@ FROM_SAFETENSORS = {dtype.safetensors: dtype for dtype in _TABLE if dtype.safete
 
 
 def itemsize(name: str) -> int:
-    """Bytes of one element, e.g. 2 for ``bfloat16``.
-
-    Raises:
-        FormatError: It is not in the table.
-    """
+    """Bytes of one element, e.g. 2 for ``bfloat16``; a `FormatError` if the table lacks it."""
     try:
         return _ITEMSIZES[name]
     except KeyError:

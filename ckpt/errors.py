@@ -9,12 +9,7 @@ TRUNCATED = "the file is truncated; fetch it again"  # a hint
 
 
 def excerpt(text: str, most: int = 80) -> str:
-    """The beginning of a foreign text, short enough for a message.
-
-    Args:
-        text: From a file, of any length.
-        most: Characters that a message has room for.
-    """
+    """The beginning of a foreign text, at most `most` characters of it, for a message."""
     return text if len(text) <= most else text[:most] + "…"
 
 
@@ -54,13 +49,7 @@ class FormatError(CkptError):
 
 
 class AmbiguousStateError(FormatError):
-    """A file holds several state_dicts, and the ref names none of them.
-
-    Args:
-        message: Names the file.
-        hint: Lists refs to type instead.
-        names: Of the state_dicts, as after ``FILE::``.
-    """
+    """A file holds several state_dicts, `names`, and the ref names none of them."""
 
     def __init__(self, message: str, *, hint: str | None, names: tuple[str, ...]) -> None:
         super().__init__(message, hint=hint)
@@ -98,13 +87,7 @@ class DatasetError(CkptError):
 
 
 class InterruptedTrainingError(CkptError):
-    """A signal ended a training run, after its state was saved.
-
-    Args:
-        message: Where the run stopped.
-        hint: The command that resumes it.
-        signal: The signal's number.
-    """
+    """A signal ended a training run, after its state was saved; the hint resumes it."""
 
     def __init__(self, message: str, *, hint: str, signal: int) -> None:
         super().__init__(message, hint=hint)
@@ -136,13 +119,9 @@ class IndexDamageError(IntegrityError):
 class DiskError(CkptError):
     """The disk or the operating system refused a call."""
 
-    exit_code = 5
-
 
 class OutOfMemoryError(CkptError):
     """A training step needs more memory than the device has."""
-
-    exit_code = 5
 
 
 class ConflictError(CkptError):

@@ -47,11 +47,7 @@ class OpenedFile:
         return self.checkpoint.entries
 
     def expect_other(self, out: Path) -> None:
-        """Refuse to write to one of the files of this checkpoint.
-
-        Raises:
-            UsageError: `out` is one of them, whatever it is called.
-        """
+        """Refuse to write to one of the files of this checkpoint, whatever `out` calls it."""
         folder = self.path if self.path.is_dir() else self.path.parent
         read = [self.path, *(folder / part.name for part in self.checkpoint.source.parts)]
         if out.exists() and any(file.exists() and out.samefile(file) for file in read):
@@ -115,11 +111,6 @@ def open_ref(
 ) -> Iterator[Opened]:
     """Open what a ref or a path names; files are closed when the block ends.
 
-    Args:
-        named: A ref or a path.
-        registry: Where versions are looked up.
-        arguments: The arguments of a definition.
-
     Raises:
         RefError: Nothing has this name.
         FormatError: The file is not a checkpoint that can be read.
@@ -140,11 +131,7 @@ def open_ref(
 
 @contextmanager
 def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
-    """Open a version or a file.
-
-    Raises:
-        RefError: It is a definition, which holds no weights, or nothing has this name.
-    """
+    """Open a version or a file; a definition holds no weights."""
     with open_ref(text, registry) as opened:
         if isinstance(opened, OpenedDefinition):
             raise RefError(f"{text} is a definition and holds no weights")
@@ -181,9 +168,9 @@ def _version(text: str, ref: Ref, registry: Registry) -> Version:
     except RefError as error:
         # Whoever types `old` may mean old.pt.
         if Path(text).exists():
-            kind = "folder" if Path(text).is_dir() else "file"
-            raise RefError(str(error), hint=f"or the {kind} ./{text} ?") from error
-        near = sorted(Path.cwd().glob(f"{text}.*")) if text.isidentifier() else []
-        if near:
-            raise RefError(str(error), hint=f"or the file {near[0].name}?") from error
-        raise
+            meant = f"the {'folder' if Path(text).is_dir() else 'file'} ./{text} ?"
+        elif text.isidentifier() and (near := sorted(Path.cwd().glob(f"{text}.*"))):
+            meant = f"the file {near[0].name}?"
+        else:
+            raise
+        raise RefError(str(error), hint=f"or {meant}") from error

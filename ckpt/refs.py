@@ -119,11 +119,7 @@ def is_alias(name: str) -> bool:
 
 
 def expect_name(name: str) -> str:
-    """Check the name of a model, alias or tag, and return it.
-
-    Raises:
-        UsageError: It has other characters than letters, digits and ``. _ -``, or over 128.
-    """
+    """Check the name of a model, alias or tag, and return it."""
     if not is_name(name):
         raise UsageError(
             f"{name!r} is not a valid name",
@@ -133,11 +129,7 @@ def expect_name(name: str) -> str:
 
 
 def expect_alias(name: str) -> str:
-    """Check the name of an alias, and return it.
-
-    Raises:
-        UsageError: It is not a valid name, or a ref reads it as a version.
-    """
+    """Check the name of an alias, which no ref may read as a version, and return it."""
     if is_version(name) or name == "latest":
         raise UsageError(
             f"{name!r} cannot be an alias: it already names a version",

@@ -62,11 +62,7 @@ class TensorEntry:
 
     @property
     def position(self) -> int:
-        """The offset of an entry of a file.
-
-        Raises:
-            ValueError: It is not of a file.
-        """
+        """The offset of an entry of a file; other entries have none."""
         if self.offset is None:
             raise ValueError(f"{self.key} has no place in a file")
         return self.offset

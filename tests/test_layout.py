@@ -22,7 +22,7 @@ def doors(folder: Path) -> set[str]:
 def test_every_command_has_its_modules_and_nothing_else_stands_among_them() -> None:
     assert doors(PACKAGE / "cli") == NAMES | {"commands", "options"}
     assert doors(PACKAGE / "ops") == NAMES | {"load"}
-    assert doors(PACKAGE / "show") == NAMES - {"rm"} | {"look"}
+    assert doors(PACKAGE / "show") == NAMES | {"look"}
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,9 @@
 
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command
 from ckpt.ops.alias import alias, aliases
-from ckpt.show.alias import alias_text, aliases_data, aliases_text
+from ckpt.show.alias import alias_data, alias_text, aliases_data, aliases_text
 
 
 @ckpt_command(
@@ -47,9 +46,9 @@ def command(
         if not found:
             session.terminal.remark("no aliases: ckpt alias prod v1  creates one")
         if found or session.as_json:
-            session.show(lambda: aliases_text(found), lambda: aliases_data(found))
+            session.show(found, aliases_text, aliases_data)
         return
     done = alias(
         name, ref, expect=expect, protect=protect, delete=delete, registry=session.registry
     )
-    session.show(lambda: alias_text(done), lambda: aliases_data([done])[0])
+    session.show(done, alias_text, alias_data)

@@ -1,9 +1,10 @@
 """`ckpt blame`."""
 
+from functools import partial
+
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command
 from ckpt.ops.blame import blame
 from ckpt.show.blame import blame_data, blame_text
 
@@ -18,4 +19,4 @@ def command(session: Session, key: str, ref: str | None) -> None:
     manifests are read.
     """
     found = blame(key, ref, registry=session.registry)
-    session.show(lambda: blame_text(found, width=session.terminal.width), lambda: blame_data(found))
+    session.show(found, partial(blame_text, width=session.terminal.width), blame_data)

@@ -4,6 +4,8 @@ from importlib import import_module
 
 import click
 
+from ckpt import __version__
+
 # Name to the line of `ckpt --help`, in the order of that page. Short enough for 80 columns.
 COMMANDS = {
     "diff": "Compare two checkpoints, versions or model definitions.",
@@ -43,8 +45,8 @@ class Commands(click.Group):
             help="Rename, diff and version PyTorch checkpoints without running them.",
             epilog=EPILOG,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-            params=[_version_option()],
         )
+        click.version_option(__version__, message="ckpt %(version)s")(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the table."""
@@ -74,21 +76,3 @@ class Commands(click.Group):
         """From the table, so that --help imports no command."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
-
-
-def _version_option() -> click.Option:
-    def show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
-        if wanted:
-            from ckpt import __version__
-
-            click.echo(f"ckpt {__version__}")
-            context.exit()
-
-    return click.Option(
-        ["--version"],
-        is_flag=True,
-        expose_value=False,
-        is_eager=True,
-        callback=show_version,
-        help="Show the version and exit.",
-    )

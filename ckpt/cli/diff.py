@@ -4,11 +4,11 @@ from math import inf
 
 import click
 
-from ckpt.cli.options import Session, arg_option
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, arg_option, ckpt_command
 from ckpt.ops.diff import READ_UNASKED_BYTES, diff
 from ckpt.show.diff import diff_data, diff_report, diff_text
 from ckpt.show.look.pages import markdown, page
+from ckpt.show.look.progress import progress_bar
 from ckpt.show.look.terminal import coloured
 
 
@@ -89,7 +89,7 @@ def command(
     if as_map:
         _show_map(session, before, after, arguments)
         return
-    with session.progress("comparing") as told:
+    with progress_bar(session.terminal, "comparing") as told:
         found = diff(
             before,
             after,
@@ -104,8 +104,7 @@ def command(
     if form == "text" or session.as_json:
         width, colour = session.terminal.width, coloured(session.terminal.out)
         session.show(
-            lambda: diff_text(found, width=width, colour=colour, **chosen),
-            lambda: diff_data(found),
+            found, lambda diff: diff_text(diff, width=width, colour=colour, **chosen), diff_data
         )
     else:
         report = diff_report(found, **chosen)
@@ -118,6 +117,6 @@ def _show_map(session: Session, before: str, after: str, arguments: dict[str, ob
     from ckpt.infer.find_rules import find_rules
     from ckpt.show.diff.mapping import found_data, found_text
 
-    with session.progress("comparing") as told:
+    with progress_bar(session.terminal, "comparing") as told:
         found = find_rules(before, after, registry=session.registry, arguments=arguments, told=told)
-    session.show(lambda: found_text(found), lambda: found_data(found))
+    session.show(found, found_text, found_data)

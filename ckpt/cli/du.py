@@ -2,8 +2,7 @@
 
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command
 from ckpt.ops.du import du
 from ckpt.show.du import usage_data, usage_text
 
@@ -16,5 +15,4 @@ def command(session: Session, model: str | None) -> None:
     "in the store" counts the tensors and the manifest that a version needs, "alone" the part of
     them that no other version needs.
     """
-    found = du(model, registry=session.registry)
-    session.show(lambda: usage_text(found), lambda: usage_data(found))
+    session.show(du(model, registry=session.registry), usage_text, usage_data)

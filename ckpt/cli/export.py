@@ -4,21 +4,14 @@ from pathlib import Path
 
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import PATH, Session, ckpt_command
 from ckpt.ops.export import export
 from ckpt.show.export import left_out_text, written_data, written_text
 
 
 @ckpt_command(examples="ckpt export v1 -o mnist.pt\nckpt export old.pt -o old.safetensors")
 @click.argument("ref")
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The file or folder to write.",
-)
+@click.option("-o", "--out", required=True, type=PATH, help="The file or folder to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(session: Session, ref: str, out: Path, force: bool) -> None:
     """Write a version to a file, byte for byte the one that was registered.
@@ -31,4 +24,4 @@ def command(session: Session, ref: str, out: Path, force: bool) -> None:
     left_out = left_out_text(written.left_out)
     if left_out:
         session.terminal.remark(left_out)
-    session.show(lambda: written_text(written), lambda: written_data(written))
+    session.show(written, written_text, written_data)

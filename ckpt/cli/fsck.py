@@ -4,10 +4,9 @@ import sys
 
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command, yes_option
 from ckpt.errors import IntegrityError, UsageError
-from ckpt.ops.fsck import FINE, NONE, Rebuilding, fsck, plan_rebuild, rebuild_index
+from ckpt.ops.fsck import FINE, NONE, fsck, rebuild_index
 from ckpt.show.fsck import checked_data, checked_text, rebuilding_data, rebuilding_text
 
 
@@ -20,9 +19,7 @@ from ckpt.show.fsck import checked_data, checked_text, rebuilding_data, rebuildi
     is_flag=True,
     help="Rebuild registry.json if it is damaged or missing.",
 )
-@click.option(
-    "--yes", is_flag=True, help="Skip the prompt (required when stdin is not a terminal)."
-)
+@yes_option
 def command(session: Session, rebuild: bool, yes: bool) -> None:
     """Check whether registry.json can be read; exit with 4 if it is damaged.
 
@@ -32,25 +29,16 @@ def command(session: Session, rebuild: bool, yes: bool) -> None:
     """
     if not rebuild:
         checked = fsck(registry=session.registry)
-        session.show(lambda: checked_text(checked), lambda: checked_data(checked))
+        session.show(checked, checked_text, checked_data)
         if checked.kind not in (FINE, NONE):
             click.get_current_context().exit(IntegrityError.exit_code)
         return
     if not yes:
-        _ask(session, plan_rebuild(registry=session.registry))
-    _show(session, rebuild_index(registry=session.registry), written=True)
-
-
-def _ask(session: Session, planned: Rebuilding) -> None:
-    if not sys.stdin.isatty():
-        _show(session, planned, written=False)
-        raise UsageError("nothing is written yet", hint="--yes  writes this without a prompt")
-    session.terminal.remark(rebuilding_text(planned, written=False))
-    click.confirm(f"write {planned.path}?", abort=True, err=True)
-
-
-def _show(session: Session, rebuilding: Rebuilding, *, written: bool) -> None:
-    session.show(
-        lambda: rebuilding_text(rebuilding, written=written),
-        lambda: rebuilding_data(rebuilding, written=written),
-    )
+        planned = rebuild_index(dry_run=True, registry=session.registry)
+        if not sys.stdin.isatty():
+            session.show(planned, rebuilding_text, rebuilding_data)
+            raise UsageError("nothing is written yet", hint="--yes  writes this without a prompt")
+        session.terminal.remark(rebuilding_text(planned))
+        click.confirm(f"write {planned.path}?", abort=True, err=True)
+    rebuilt = rebuild_index(registry=session.registry)
+    session.show(rebuilt, rebuilding_text, rebuilding_data)

@@ -3,32 +3,26 @@
 import re
 import sys
 from datetime import timedelta
+from typing import Any
 
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.gc import GRACE, KEEP_REMOVED, Garbage, gc
+from ckpt.cli.options import Session, ckpt_command, yes_option
+from ckpt.ops.gc import gc
 from ckpt.show.gc import garbage_data, garbage_text
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-class Duration(click.ParamType[timedelta]):
+def _duration(_context: click.Context, _option: click.Parameter, text: str) -> timedelta:
     """``90s``, ``15m``, ``1h``, ``30d``, or ``0``."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])|0", text)
+    if not found:
+        raise click.BadParameter(f"{text!r} is not a duration such as 15m, 1h, 30d or 0")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found[1] else timedelta()
 
-    name = "TIME"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        """A duration from the text of an option."""
-        if isinstance(value, timedelta):
-            return value
-        found = re.fullmatch(r"(\d{1,6})([smhd])|0", str(value))
-        if not found:
-            self.fail(f"{value!r} is not a duration such as 15m, 1h, 30d or 0", param, ctx)
-        return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found[1] else timedelta()
+_TIME: dict[str, Any] = {"metavar": "TIME", "callback": _duration}
 
 
 @ckpt_command(
@@ -36,20 +30,18 @@ class Duration(click.ParamType[timedelta]):
 )
 @click.option(
     "--keep-removed",
-    type=Duration(),
-    default=KEEP_REMOVED,
+    default="30d",
+    **_TIME,
     help="How long removed versions can still be restored (default: 30d).",
 )
 @click.option(
     "--grace",
-    type=Duration(),
-    default=GRACE,
+    default="1h",
+    **_TIME,
     help="Keep files that are younger than this (default: 1h).",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and stop.")
-@click.option(
-    "--yes", is_flag=True, help="Skip the prompt (required when stdin is not a terminal)."
-)
+@yes_option
 def command(
     session: Session, keep_removed: timedelta, grace: timedelta, dry_run: bool, yes: bool
 ) -> None:
@@ -60,7 +52,7 @@ def command(
     """
     if not yes:
         found = gc(keep_removed=keep_removed, grace=grace, dry_run=True, registry=session.registry)
-        _show(session, found, keep_removed, grace, removed=False)
+        session.show(found, garbage_text, garbage_data)
         if dry_run or found.is_empty or session.as_json:
             return
         if not sys.stdin.isatty():
@@ -68,13 +60,4 @@ def command(
             return
         click.confirm("remove this?", abort=True, err=True)
     collected = gc(keep_removed=keep_removed, grace=grace, registry=session.registry)
-    _show(session, collected, keep_removed, grace, removed=True)
-
-
-def _show(
-    session: Session, garbage: Garbage, keep_removed: timedelta, grace: timedelta, *, removed: bool
-) -> None:
-    session.show(
-        lambda: garbage_text(garbage, keep_removed=keep_removed, grace=grace, removed=removed),
-        lambda: garbage_data(garbage, removed=removed),
-    )
+    session.show(collected, garbage_text, garbage_data)

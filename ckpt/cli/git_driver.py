@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import PATH, Session, ckpt_command
 from ckpt.errors import ConflictError
 from ckpt.ops import git_driver
 from ckpt.ops.git_driver.as_text import as_text
@@ -30,14 +29,13 @@ def command() -> None:
 @ckpt_command(examples="ckpt git-driver install")
 def install(session: Session) -> None:
     """Configure git in this clone; run it once in every clone."""
-    installed = git_driver.install(registry=session.registry)
-    session.show(lambda: installed_text(installed), lambda: installed_data(installed))
+    session.show(git_driver.install(registry=session.registry), installed_text, installed_data)
 
 
 @ckpt_command(examples="ckpt git-driver merge %O %A %B")
-@click.argument("base", type=click.Path(path_type=Path))
-@click.argument("ours", type=click.Path(path_type=Path))
-@click.argument("theirs", type=click.Path(path_type=Path))
+@click.argument("base", type=PATH)
+@click.argument("ours", type=PATH)
+@click.argument("theirs", type=PATH)
 def merge(session: Session, base: Path, ours: Path, theirs: Path) -> None:
     """Merge three files of registry.json into OURS (git calls this).
 
@@ -55,14 +53,14 @@ def merge(session: Session, base: Path, ours: Path, theirs: Path) -> None:
 
 
 @ckpt_command(examples="ckpt git-driver text net.pt")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 def text(session: Session, file: Path) -> None:
     """Print a checkpoint or registry.json as text (git calls this).
 
     There is one line for each tensor or version. Other files print a note instead of failing,
     since git would show nothing then.
     """
-    session.show(lambda: "\n".join(as_text(file)), lambda: list(as_text(file)))
+    session.show(list(as_text(file)), "\n".join, list)
 
 
 command.add_command(install)

@@ -1,14 +1,13 @@
 """`ckpt log`."""
 
+from functools import partial
+
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command
 from ckpt.errors import UsageError
-from ckpt.ops.blame import touches
-from ckpt.ops.log import log
-from ckpt.show.blame import touches_data, touches_text
-from ckpt.show.log import log_data, log_text
+from ckpt.ops.log import log, touches
+from ckpt.show.log import log_data, log_text, touches_data, touches_text
 
 _KEYS = "ckpt.keys"
 
@@ -36,17 +35,9 @@ def command(session: Session, ref: str | None) -> None:
     """
     keys = click.get_current_context().meta[_KEYS]
     if keys:
-        history = {
-            name: found
-            for key in keys
-            for name, found in touches(key, ref, registry=session.registry).items()
-        }
-        session.show(
-            lambda: touches_text(history, width=session.terminal.width),
-            lambda: touches_data(history),
-        )
+        history = touches(keys, ref, registry=session.registry)
+        session.show(history, partial(touches_text, width=session.terminal.width), touches_data)
         return
     if ref is None:
         raise UsageError("no version given", hint="e.g.  ckpt log v2  or  ckpt log -- fc1.weight")
-    steps = log(ref, registry=session.registry)
-    session.show(lambda: log_text(steps), lambda: log_data(steps))
+    session.show(log(ref, registry=session.registry), log_text, log_data)

@@ -1,9 +1,10 @@
 """`ckpt ls`."""
 
+from functools import partial
+
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command
 from ckpt.ops.ls import ls
 from ckpt.show.ls import versions_data, versions_text
 
@@ -38,7 +39,5 @@ def command(session: Session, model: str | None, where: tuple[str, ...], sort: s
             "ckpt register FILE  or  ckpt train --register  adds the first"
         )
     if versions or session.as_json:
-        session.show(
-            lambda: versions_text(versions, index, width=session.terminal.width),
-            lambda: versions_data(versions, index),
-        )
+        text = partial(versions_text, index=index, width=session.terminal.width)
+        session.show(versions, text, partial(versions_data, index=index))

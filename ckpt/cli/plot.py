@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import PATH, Session, ckpt_command
 from ckpt.errors import UsageError
 from ckpt.io.files import write_whole
 from ckpt.ops.plot import plot
@@ -17,7 +16,7 @@ FORMS = {".png": "png", ".svg": "svg"}
 
 @ckpt_command(examples="ckpt plot v1\nckpt plot v1 v3 -o curves.svg")
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write a picture, .png or .svg.")
+@click.option("-o", "--out", type=PATH, help="Write a picture, .png or .svg.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(session: Session, refs: tuple[str, ...], out: Path | None, force: bool) -> None:
     """Plot training loss and accuracy of versions by epoch: as text, or as a picture.
@@ -30,12 +29,13 @@ def command(session: Session, refs: tuple[str, ...], out: Path | None, force: bo
         raise UsageError(f"{out}: unknown suffix, expected .png or .svg")
     several = [plot(ref, registry=session.registry) for ref in refs]
     if out is None or form is None:
-        session.show(lambda: curves_text(several), lambda: curves_data(several))
+        session.show(several, curves_text, curves_data)
         return
     drawn = picture(several, form)
     with write_whole(out, replace=force) as file:
         file.write(drawn)
     session.show(
-        lambda: f"wrote {printable(str(out))}",
-        lambda: {**curves_data(several), "path": str(out)},
+        several,
+        lambda _: f"wrote {printable(str(out))}",
+        lambda several: {**curves_data(several), "path": str(out)},
     )

@@ -2,9 +2,9 @@
 
 import click
 
-from ckpt.cli.options import Session, metric_option, remark_on_new_registry
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command, metric_option
 from ckpt.ops.register import register
+from ckpt.show.look.progress import progress_bar
 from ckpt.show.register import added_data, added_text
 
 
@@ -33,7 +33,7 @@ def command(
     Copies its tensors into the store beside registry.json; tensors that are stored already take
     no space. FILE itself is not changed. Registering the same file again adds nothing.
     """
-    with session.progress(f"registering {file}") as told:
+    with progress_bar(session.terminal, f"registering {file}") as told:
         added = register(
             file,
             registry=session.registry,
@@ -43,5 +43,5 @@ def command(
             parent=parent,
             told=told,
         )
-    remark_on_new_registry(session, added.created_registry)
-    session.show(lambda: added_text(added), lambda: added_data(added))
+    session.remark_on_new_registry(added)
+    session.show(added, added_text, added_data)

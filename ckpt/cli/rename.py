@@ -1,11 +1,10 @@
 """`ckpt rename`."""
 
-from pathlib import Path
+from typing import Any
 
 import click
 
-from ckpt.cli.options import Session, arg_option, remark_on_new_registry
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.rules import rule_options
 from ckpt.errors import UsageError
 from ckpt.ops.rename import RuleOptions, rename
@@ -44,7 +43,9 @@ def _shape(
 @click.option(
     "--accept-likely", is_flag=True, help="With --to: accept the best guess for ambiguous keys."
 )
-@click.option("--from", "old", metavar="DEF", help="The definition that SRC fits, for --prove.")
+@click.option(
+    "--from", "prove_from", metavar="DEF", help="The definition that SRC fits, for --prove."
+)
 @click.option(
     "--prove",
     is_flag=True,
@@ -53,19 +54,21 @@ def _shape(
 )
 @click.option(
     "--input",
-    "shape",
+    "prove_input",
     metavar="1x28x28",
     callback=_shape,
     help="The shape of the input of --prove.",
 )
 @click.option("--check", metavar="DEF", help="Fail unless the result fits this definition.")
 @arg_option
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the result to this file.")
-@click.option("--force", is_flag=True, help="Overwrite the output file if it exists.")
+@click.option("-o", "--out", type=PATH, help="Write the result to this file.")
+@click.option(
+    "--force", "replace_out", is_flag=True, help="Overwrite the output file if it exists."
+)
 @click.option("--in-place", is_flag=True, help="Replace SRC itself, atomically.")
 @click.option(
     "--save-rules",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Write the rules to a rule file that can be applied again, and undone.",
 )
@@ -74,31 +77,12 @@ def _shape(
     is_flag=True,
     help="Give the old keys back: of a version that a rename made, or of a file by --rules FILE.",
 )
-@click.option("--register", "registered", is_flag=True, help="Register the new file as well.")
+@click.option("--register", "register_result", is_flag=True, help="Register the new file as well.")
 @click.option(
     "--name", metavar="MODEL", help="The model for --register; by default the file's name."
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
-def command(
-    session: Session,
-    source: str,
-    rules: RuleOptions,
-    to: str | None,
-    accept_likely: bool,
-    old: str | None,
-    prove: bool,
-    shape: tuple[int, ...] | None,
-    check: str | None,
-    arguments: dict[str, object],
-    out: Path | None,
-    force: bool,
-    in_place: bool,
-    save_rules: Path | None,
-    undo: bool,
-    registered: bool,
-    name: str | None,
-    dry_run: bool,
-) -> None:
+def command(session: Session, source: str, rules: RuleOptions, prove: bool, **options: Any) -> None:
     """Rename the keys of a checkpoint's state_dict by rules; the tensors stay as they are.
 
     For a file, writes old.renamed.pt next to it; SRC itself is changed only with --in-place.
@@ -107,31 +91,8 @@ def command(
     Rules apply in this order: --unwrap, --strip, --drop, --keep, --map, --rules, --rule, --add,
     then those that --to finds.
     """
-    if accept_likely and to is None:
-        raise UsageError("--accept-likely needs --to")
-    if prove != (old is not None) or (shape and not prove):
+    if prove != (options["prove_from"] is not None) or (options["prove_input"] and not prove):
         raise UsageError("a proof needs both definitions", hint="--from OLD --to NEW --prove")
-    if name and not registered:
-        raise UsageError("--name needs --register")
-    renamed = rename(
-        source,
-        rules,
-        registry=session.registry,
-        to=to,
-        accept_likely=accept_likely,
-        prove_from=old,
-        prove_input=shape,
-        check=check,
-        arguments=arguments,
-        out=out,
-        replace_out=force,
-        in_place=in_place,
-        undo=undo,
-        save_rules=save_rules,
-        register_result=registered,
-        name=name,
-        dry_run=dry_run,
-    )
-    if renamed.added:
-        remark_on_new_registry(session, renamed.added.created_registry)
-    session.show(lambda: renamed_text(renamed, dry_run=dry_run), lambda: renamed_data(renamed))
+    renamed = rename(source, rules, registry=session.registry, **options)
+    session.remark_on_new_registry(renamed.added)
+    session.show(renamed, renamed_text, renamed_data)

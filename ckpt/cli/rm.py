@@ -4,18 +4,15 @@ import sys
 
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command, yes_option
 from ckpt.errors import UsageError
 from ckpt.ops.rm import rm
-from ckpt.show.ls import version_data
+from ckpt.show.rm import removed_data, removed_text
 
 
 @ckpt_command(examples="ckpt rm v3\nckpt rm mnist-cnn:v2 mnist-cnn:v3 --yes", writes=True)
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
-@click.option(
-    "--yes", is_flag=True, help="Skip the prompt (required when stdin is not a terminal)."
-)
+@yes_option
 def command(session: Session, refs: tuple[str, ...], yes: bool) -> None:
     """Remove versions from the registry; `ckpt undo` restores them.
 
@@ -28,8 +25,4 @@ def command(session: Session, refs: tuple[str, ...], yes: bool) -> None:
         if not sys.stdin.isatty():
             raise UsageError(f"not removed: {names}", hint="--yes  removes without a prompt")
         click.confirm(f"remove {names}?", abort=True, err=True)
-    removed = rm(refs, registry=session.registry)
-    session.show(
-        lambda: f"removed {names}; ckpt undo  restores what was removed",
-        lambda: [version_data(version) for version in removed],
-    )
+    session.show(rm(refs, registry=session.registry), removed_text, removed_data)

@@ -1,9 +1,10 @@
 """`ckpt show`."""
 
+from functools import partial
+
 import click
 
-from ckpt.cli.options import Session, arg_option
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, arg_option, ckpt_command
 from ckpt.ops.show import show
 from ckpt.show.show import shown_data, shown_text
 
@@ -37,4 +38,4 @@ def command(
         from ckpt.show.show.tree import tree_data, tree_text
 
         text, data = tree_text, tree_data
-    session.show(lambda: text(shown, width=session.terminal.width), lambda: data(shown))
+    session.show(shown, partial(text, width=session.terminal.width), data)

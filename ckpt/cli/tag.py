@@ -2,8 +2,7 @@
 
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command
 from ckpt.ops.tag import tag
 from ckpt.show.tag import tags_data, tags_text
 
@@ -19,5 +18,5 @@ def command(session: Session, ref: str, names: tuple[str, ...], delete: bool) ->
 
     Several versions may have the same tag; `ckpt ls --where tag=golden` lists them.
     """
-    version, found = tag(ref, names, present=not delete, registry=session.registry)
-    session.show(lambda: tags_text(version, found), lambda: tags_data(version, found))
+    tagged = tag(ref, names, present=not delete, registry=session.registry)
+    session.show(tagged, tags_text, tags_data)

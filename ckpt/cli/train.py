@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckpt.cli.options import Session, remark_on_new_registry
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import PATH, Session, ckpt_command
 from ckpt.cli.options.recipe import expect_none_typed, recipe_of, recipe_options
 from ckpt.errors import InterruptedTrainingError
 from ckpt.ops.train import SAVE_MINUTES, train
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--register", "registered", is_flag=True, help="Add the weights as the next version.")
 @click.option(
     "--resume",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Resume an interrupted run from its state file; the weights are the same, bit by bit.",
 )
@@ -50,19 +49,17 @@ if TYPE_CHECKING:
     "--name", metavar="MODEL", help="Name of the model for --register (default: the definition's)."
 )
 @click.option("-m", "--message", default="", help="Describe the version.")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Write the weights to this file."
-)
+@click.option("-o", "--out", type=PATH, help="Write the weights to this file.")
 @click.option("--force", is_flag=True, help="Replace existing files.")
 @click.option(
     "--metrics",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE.jsonl",
     help="Write metrics as JSON lines: at the start, after every epoch and at the end.",
 )
 @click.option(
     "--tensorboard",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FOLDER",
     help="Write TensorBoard event files; needs the package tensorboard.",
 )
@@ -114,9 +111,8 @@ def command(
         raise
     if done is None:  # rank 0 has the result
         return
-    if done.added is not None:
-        remark_on_new_registry(session, done.added.created_registry)
-    session.show(lambda: training_text(done), lambda: training_data(done))
+    session.remark_on_new_registry(done.added)
+    session.show(done, training_text, training_data)
 
 
 def _resumed(path: Path | None) -> "State | None":

@@ -2,10 +2,9 @@
 
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command
 from ckpt.ops.undo import history, undo
-from ckpt.show.undo import entry_data, entry_text, history_text
+from ckpt.show.undo import entry_data, entry_text, history_data, history_text
 
 
 @ckpt_command(examples="ckpt undo\nckpt undo --list", writes=True)
@@ -17,11 +16,6 @@ def command(session: Session, listed: bool) -> None:
     Repeat it to undo earlier changes. A value that has changed again since is an error.
     """
     if listed:
-        entries = history(registry=session.registry)
-        session.show(
-            lambda: history_text(entries),
-            lambda: [entry_data(entry, undone=undone) for entry, undone in entries],
-        )
-        return
-    entry = undo(registry=session.registry)
-    session.show(lambda: entry_text(entry), lambda: entry_data(entry, undone=True))
+        session.show(history(registry=session.registry), history_text, history_data)
+    else:
+        session.show(undo(registry=session.registry), entry_text, entry_data)

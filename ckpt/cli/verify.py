@@ -1,14 +1,12 @@
 """`ckpt verify`."""
 
-from time import perf_counter
-
 import click
 
-from ckpt.cli.options import Session
-from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options import Session, ckpt_command
 from ckpt.errors import IntegrityError
 from ckpt.ops.verify import verify
 from ckpt.ops.verify.repair import repair
+from ckpt.show.look.progress import progress_bar
 from ckpt.show.verify import repaired_data, repaired_text, verified_data, verified_text
 
 
@@ -25,20 +23,13 @@ from ckpt.show.verify import repaired_data, repaired_text, verified_data, verifi
 )
 def command(session: Session, places: tuple[str, ...]) -> None:
     """Check all stored data for damage by hashing it; exit with 4 if any is damaged."""
-    began = perf_counter()
     if places:
         repaired = repair(places, registry=session.registry)
         verified = repaired.left
-        session.show(
-            lambda: repaired_text(repaired, seconds=perf_counter() - began),
-            lambda: repaired_data(repaired),
-        )
+        session.show(repaired, repaired_text, repaired_data)
     else:
-        with session.progress("verifying") as told:
+        with progress_bar(session.terminal, "verifying") as told:
             verified = verify(registry=session.registry, told=told)
-        session.show(
-            lambda: verified_text(verified, seconds=perf_counter() - began),
-            lambda: verified_data(verified),
-        )
+        session.show(verified, verified_text, verified_data)
     if verified.damages:
         click.get_current_context().exit(IntegrityError.exit_code)

@@ -19,8 +19,6 @@ class Alias:
     """An alias after a change.
 
     Attributes:
-        model: The model of its version.
-        name: E.g. ``prod``.
         version: ``v2``; None if it was deleted.
         before: The version that it pointed to before, if any.
         protected: Whether it moves only with the expected version.
@@ -73,22 +71,23 @@ def alias(
         RefError: There is no such version or alias.
     """
     registry = registry or Registry()
+    if expect not in (None, NOTHING) and not is_version(str(expect)):
+        raise UsageError(f"--expect is {expect!r}, expected a version such as v2, or {NOTHING}")
+    owner, _, short = name.rpartition("@")
     if delete:
         if ref is not None or protect is not None:
             raise UsageError("-d takes only a name and --expect")
-        return _deleted(name, registry, expect=expect)
+        return _deleted(owner or None, short, registry, expect)
     if ref is None and protect is None:
         raise UsageError(f"no version given: ckpt alias {name} REF", hint="ckpt ls  lists versions")
-    at = ref or (name if "@" in name else f"{registry.index().model(None).name}@{name}")
-    return _moved(name, at, registry, expect=expect, protect=protect)
+    at = ref or (name if owner else f"{registry.index().model(None).name}@{short}")
+    return _pointed(owner, short, at, registry, expect, protect)
 
 
-def _moved(
-    name: str, ref: str, registry: Registry, *, expect: str | None, protect: bool | None
+def _pointed(
+    owner: str, name: str, ref: str, registry: Registry, expect: str | None, protect: bool | None
 ) -> Alias:
-    owner, name = _split(name)
     expect_alias(name)
-    _expect_label(expect)
     version = registry.version(f"{owner}:{ref}" if owner and is_version(ref) else ref)
     if owner and version.model != owner:
         raise UsageError(
@@ -105,9 +104,7 @@ def _moved(
     return Alias(model.name, name, version.label, seen[-1], name in model.protected)
 
 
-def _deleted(name: str, registry: Registry, *, expect: str | None) -> Alias:
-    model, name = _split(name)
-    _expect_label(expect)
+def _deleted(model: str | None, name: str, registry: Registry, expect: str | None) -> Alias:
     owner = registry.index().model(model)
     seen: list[str | None] = []
 
@@ -120,17 +117,6 @@ def _deleted(name: str, registry: Registry, *, expect: str | None) -> Alias:
 
     registry.change(owner.name, deleted, f"alias -d {owner.name}@{name}")
     return Alias(owner.name, name, None, seen[-1], protected=False)
-
-
-def _split(name: str) -> tuple[str | None, str]:
-    """``mnist-cnn@prod`` as its model and its alias."""
-    model, _, alias = name.rpartition("@")
-    return model or None, alias
-
-
-def _expect_label(expect: str | None) -> None:
-    if expect is not None and expect != NOTHING and not is_version(expect):
-        raise UsageError(f"--expect is {expect!r}, expected a version such as v2, or {NOTHING}")
 
 
 def _checked(model: Model, name: str, expect: str | None, *, moves_to: str | None) -> str | None:

@@ -9,13 +9,7 @@ from ckpt.registry.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """The disk usage of one version.
-
-    Attributes:
-        version: The version.
-        needed: Bytes of its objects and its manifest.
-        alone: The part of them that no other version needs.
-    """
+    """Bytes of one version's objects and manifest, and those that no other version needs."""
 
     version: Version
     needed: int
@@ -42,21 +36,20 @@ class Usage:
 def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
     """Compute the disk usage from the manifests; no object is read.
 
-    Args:
-        model: Lists only its versions, though they may share objects with any; None lists all.
-        registry: The registry; None finds it as the command line does.
-
-    Raises:
-        IntegrityError: A manifest is absent or damaged.
+    With a model only its versions are listed, though they may share objects with any.
     """
     registry = registry or Registry()
     listed = registry.versions(model)
     needs = {version.ref: _needs(registry, version) for version in registry.versions()}
     users = Counter(name for names in needs.values() for name in names)
-    uses = tuple(_use(version, needs[version.ref], users) for version in listed)
+    uses = []
+    for version in listed:
+        own = needs[version.ref]
+        alone = sum(nbytes for name, nbytes in own.items() if users[name] == 1)
+        uses.append(Use(version, sum(own.values()), alone))
     every = {name: nbytes for names in needs.values() for name, nbytes in names.items()}
     return Usage(
-        uses,
+        tuple(uses),
         stored=sum(every.values()),
         copies=sum(version.size for version in registry.versions()),
         unneeded=sum(
@@ -70,8 +63,3 @@ def _needs(registry: Registry, version: Version) -> dict[str, int]:
     manifest = registry.manifest(version)
     objects = {name: nbytes for name, (nbytes, _) in manifest.objects().items()}
     return {**objects, version.manifest: len(manifest.to_bytes())}
-
-
-def _use(version: Version, needs: dict[str, int], users: Counter[str]) -> Use:
-    alone = sum(nbytes for name, nbytes in needs.items() if users[name] == 1)
-    return Use(version, sum(needs.values()), alone)

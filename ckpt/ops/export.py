@@ -25,7 +25,7 @@ def export(
         out: Its suffix chooses the container; with the version's own suffix the registered
             file is written, byte for byte. A checkpoint of several files becomes a folder,
             unless the suffix is that of one file.
-        registry: The registry of the versions.
+        registry: Where versions are looked up.
         replace_out: Whether an existing file is replaced.
 
     Raises:
@@ -67,7 +67,7 @@ def _whole(opened: OpenedVersion, out: Path, *, replace_out: bool) -> Written:
     source, expected = opened.source, opened.manifest.file_digest
 
     def check(written: Path) -> None:
-        found = digest.of_chunks(_read_back(written, source))
+        found = digest.of_chunks(_chunks_of(written, source))
         if expected not in (None, found):
             raise IntegrityError(f"{opened.name}: the written file is {found}, expected {expected}")
 
@@ -82,7 +82,7 @@ def _whole(opened: OpenedVersion, out: Path, *, replace_out: bool) -> Written:
     return Written(out, source.size, files=len(source.parts))
 
 
-def _read_back(written: Path, source: VersionSource) -> Iterator[bytes]:
+def _chunks_of(written: Path, source: VersionSource) -> Iterator[bytes]:
     paths = [written / part.name for part in source.parts] if written.is_dir() else [written]
     for path in paths:
         with FileSource(path) as file:

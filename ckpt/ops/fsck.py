@@ -25,12 +25,9 @@ class Checked:
     """The result of a check of the index.
 
     Attributes:
-        path: Its file.
-        kind: ``fine``, ``none`` (there is no registry), or the kind of the `IndexDamageError`.
+        kind: ``fine``, ``none`` (there is no registry), or the kind of the `IndexDamageError`,
+            whose message, hint and line follow.
         index: The index, if it is fine.
-        message: The damage.
-        hint: The commands that help.
-        line: The line of the damage, from 1, if it is known.
     """
 
     path: Path
@@ -43,18 +40,19 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilding:
-    """A rebuilt index, written or only planned.
+    """A rebuilt index.
 
     Attributes:
-        path: Its file.
         result: The index, and its differences from the lost one.
         damages: Errors of unreadable manifests, whose versions are not in it.
+        written: Whether it was written, not only planned.
         kept: The damaged index; None if there was none, or nothing is written yet.
     """
 
     path: Path
     result: Rebuilt
     damages: tuple[str, ...]
+    written: bool = False
     kept: Path | None = None
 
 
@@ -69,22 +67,10 @@ def fsck(*, registry: Registry | None = None) -> Checked:
     return Checked(path, FINE if registry.exists else NONE, index)
 
 
-def plan_rebuild(*, registry: Registry | None = None) -> Rebuilding:
-    """The index that `rebuild_index` would write.
-
-    Raises:
-        UsageError: The index is fine, or there is no registry.
-        IndexDamageError: The index is of a newer schema.
-    """
-    registry = registry or Registry()
-    _expect_broken(registry)
-    manifests, damages = _manifests(registry)
-    result = rebuilt(_known(registry), manifests)
-    return Rebuilding(registry.folder / FILE_NAME, result, damages)
-
-
-def rebuild_index(*, registry: Registry | None = None) -> Rebuilding:
+def rebuild_index(*, dry_run: bool = False, registry: Registry | None = None) -> Rebuilding:
     """Write an index rebuilt from the reflog and the manifests; the damaged one is kept.
+
+    A dry run writes nothing.
 
     Raises:
         UsageError: The index is fine, or there is no registry.
@@ -94,6 +80,8 @@ def rebuild_index(*, registry: Registry | None = None) -> Rebuilding:
     registry = registry or Registry()
     _expect_broken(registry)
     path = registry.folder / FILE_NAME
+    if dry_run:
+        return Rebuilding(path, *_rebuilt(registry, _known(registry)))
     done: list[Rebuilding] = []
 
     def read() -> Index:
@@ -102,9 +90,9 @@ def rebuild_index(*, registry: Registry | None = None) -> Rebuilding:
         return _known(registry)
 
     def rebuild(known: Index) -> Index:
-        manifests, damages = _manifests(registry)
-        result = rebuilt(known, manifests)
-        done.append(Rebuilding(path, result, damages, registry.index_file.keep_damaged()))
+        result, damages = _rebuilt(registry, known)
+        kept = registry.index_file.keep_damaged()
+        done.append(Rebuilding(path, result, damages, written=True, kept=kept))
         return replace(result.index)  # another value, so that it is written in any case
 
     index = registry.index_file.commit(rebuild, "fsck --rebuild-index", read=read)
@@ -135,8 +123,8 @@ def _known(registry: Registry) -> Index:
     return replace(index, serial=max([index.serial, *map(int, found)]))
 
 
-def _manifests(registry: Registry) -> tuple[dict[str, Manifest], tuple[str, ...]]:
-    """All readable manifests of the store, by digest, and the errors of the others."""
+def _rebuilt(registry: Registry, known: Index) -> tuple[Rebuilt, tuple[str, ...]]:
+    """The index from all readable manifests of the store, and the errors of the others."""
     found: dict[str, Manifest] = {}
     damages = []
     for name in sorted(each.digest for each in registry.store.objects() if each.is_manifest):
@@ -144,4 +132,4 @@ def _manifests(registry: Registry) -> tuple[dict[str, Manifest], tuple[str, ...]
             found[name] = registry.store.manifest(name)
         except IntegrityError as error:
             damages.append(f"manifest {name}: {error}")
-    return found, tuple(damages)
+    return rebuilt(known, found), tuple(damages)

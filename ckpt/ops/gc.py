@@ -8,7 +8,7 @@ written, nor unless every reference could be read.
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -32,12 +32,18 @@ class Garbage:
         objects: Unreferenced objects and manifests, manifests first.
         temporaries: Leftovers of interrupted writes.
         young: Unreferenced objects and manifests that are kept since they are recent.
+        keep_removed: How long removed versions are kept.
+        grace: How long unreferenced files are kept.
+        removed: Whether it was removed, not only found.
     """
 
     forgotten: tuple[Version, ...]
-    objects: tuple[StoredObject, ...]
-    temporaries: tuple[Path, ...]
-    young: tuple[StoredObject, ...]
+    objects: tuple[StoredObject, ...] = ()
+    temporaries: tuple[Path, ...] = ()
+    young: tuple[StoredObject, ...] = ()
+    keep_removed: timedelta = KEEP_REMOVED
+    grace: timedelta = GRACE
+    removed: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -83,11 +89,11 @@ def gc(
         )
     with registry.store.collecting():
         _expect_one_clock(registry)
-        forgotten = _find(registry, keep_removed, grace).forgotten
+        found = _find(registry, keep_removed, grace)
         # The index first: objects that it no longer names are no loss if this is interrupted.
-        what = "gc " + ", ".join(version.ref for version in forgotten)
-        index = registry.index_file.commit(lambda index: _without(index, forgotten), what)
-        garbage = _garbage(registry, index, forgotten, grace)
+        what = "gc " + ", ".join(version.ref for version in found.forgotten)
+        index = registry.index_file.commit(lambda index: _without(index, found.forgotten), what)
+        garbage = replace(_garbage(registry, index, found), removed=True)
         registry.store.remove(garbage.objects)
         for path in garbage.temporaries:
             path.unlink(missing_ok=True)
@@ -97,7 +103,8 @@ def gc(
 def _find(registry: Registry, keep_removed: timedelta, grace: timedelta) -> Garbage:
     index = registry.index()
     forgotten = tuple(_forgotten(index, keep_removed))
-    return _garbage(registry, _without(index, forgotten), forgotten, grace)
+    found = Garbage(forgotten, keep_removed=keep_removed, grace=grace)
+    return _garbage(registry, _without(index, forgotten), found)
 
 
 def _forgotten(index: Index, kept: timedelta) -> Iterator[Version]:
@@ -120,21 +127,21 @@ def _without(index: Index, forgotten: tuple[Version, ...]) -> Index:
     return index
 
 
-def _garbage(
-    registry: Registry, index: Index, forgotten: tuple[Version, ...], grace: timedelta
-) -> Garbage:
+def _garbage(registry: Registry, index: Index, found: Garbage) -> Garbage:
+    """The same, with the files that `index` does not reference."""
     everything = list(registry.store.objects())
-    manifests, objects = _needed(registry, index, everything, forgotten)
+    manifests, objects = _needed(registry, index, everything, found.forgotten)
     old: list[StoredObject] = []
     young: list[StoredObject] = []
     for stored in everything:
         if stored.digest not in (manifests if stored.is_manifest else objects):
-            (old if _is_old(stored.path, stored.modified, grace) else young).append(stored)
-    return Garbage(
-        forgotten,
+            is_old = _is_old(stored.path, stored.modified, found.grace)
+            (old if is_old else young).append(stored)
+    return replace(
+        found,
         # Manifests first: none is left without its objects if this is interrupted.
         objects=tuple(sorted(old, key=lambda stored: (not stored.is_manifest, stored.path))),
-        temporaries=tuple(_temporaries(registry, grace)),
+        temporaries=tuple(_temporaries(registry, found.grace)),
         young=tuple(young),
     )
 

@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ckpt.dtypes import itemsize
@@ -47,11 +46,7 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         self._by_key = {entry.key: entry for entry in opened.entries}
 
     def __getitem__(self, key: str) -> "torch.Tensor":
-        """The tensor, on the CPU.
-
-        Raises:
-            IntegrityError: Stored bytes differ from the registered ones.
-        """
+        """The tensor, on the CPU; an `IntegrityError` if stored bytes are damaged."""
         import torch
 
         entry = self._by_key[key]
@@ -96,12 +91,7 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -132,12 +122,7 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
 
 
 def open(ref: Named, *, registry: Registry | None = None) -> LazyStateDict:
-    """Open a version or a file as a mapping of key to tensor, read on request.
-
-    Raises:
-        RefError: It names nothing.
-        FormatError: The file is not a checkpoint that can be read.
-    """
+    """Open a version or a file as a mapping of key to tensor, read on request."""
     return LazyStateDict(ref, registry or Registry())
 
 

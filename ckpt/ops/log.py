@@ -1,11 +1,21 @@
-"""Log: the lineage of a version, from parent to parent."""
+"""Log: the lineage of a version, and the history of its tensors; only manifests are read.
 
-from collections.abc import Mapping
+In the history of a tensor a version follows its parent if its record names one, else the previous
+version of the same model. A tensor is followed through renames: by the recorded plan, or by its
+digest.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ckpt.compare.keys import compare_entries
+from ckpt.errors import RefError
+from ckpt.refs import VersionRef
 from ckpt.registry.index import Version
+from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
+from ckpt.tensors import TensorEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,25 @@ class Step:
         return "trained" if "training" in self.record else "registered"
 
 
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """A version that added, changed or renamed a tensor.
+
+    Attributes:
+        version: The version.
+        key: The tensor's key in it.
+        did: ``added``, ``changed`` or ``renamed``.
+        digest: Digest of the tensor in it.
+        before: Its key in the previous version; None if it was added.
+    """
+
+    version: Version
+    key: str
+    did: str
+    digest: str
+    before: str | None
+
+
 def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
     """The lineage of a version: itself, its parent, and so on.
 
@@ -39,3 +68,76 @@ def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
         steps.append(Step(version, record))
         version = registry.parent(record)
     return steps
+
+
+def touches(
+    keys: Iterable[str], ref: str | None = None, *, registry: Registry | None = None
+) -> dict[str, list[Touch]]:
+    """The history of each tensor of a version, newest first.
+
+    Args:
+        keys: Its keys, or modules for all their tensors.
+        ref: The version; None takes the latest of the only model.
+        registry: The registry; None finds it as the command line does.
+
+    Raises:
+        RefError: There is no such version or key.
+    """
+    registry = registry or Registry()
+    version = registry.version(ref or VersionRef(None))
+    history = list(_history(version, registry))
+    names = [name for key in keys for name in _matching_keys(key, history[0][1], version.ref)]
+    return {name: list(_touches(name, history)) for name in names}
+
+
+def _history(version: Version, registry: Registry) -> Iterator[tuple[Version, Manifest]]:
+    """A version and its predecessors."""
+    found: Version | None = version
+    while found is not None:
+        manifest = registry.manifest(found)
+        yield found, manifest
+        found = registry.parent(manifest.record) or registry.index().before(found)
+
+
+def _matching_keys(key: str, manifest: Manifest, ref: str) -> list[str]:
+    keys = [entry.key for entry in manifest.entries]
+    matching = [name for name in keys if name == key or name.startswith(f"{key}.")]
+    if not matching:
+        from difflib import get_close_matches
+
+        near = get_close_matches(key, keys, n=3)
+        raise RefError(
+            f"{ref} has no key {key!r}",
+            hint=f"did you mean {', '.join(near)}?" if near else f"ckpt show {ref}  lists them",
+        )
+    return matching
+
+
+def _touches(key: str, history: list[tuple[Version, Manifest]]) -> Iterator[Touch]:
+    for at, (version, manifest) in enumerate(history):
+        entry = _entries(manifest)[key]
+        before = history[at + 1][1] if at + 1 < len(history) else None
+        old = None if before is None else _before(entry, manifest, before)
+        if old is None:
+            yield Touch(version, key, "added", str(entry.digest), None)
+            return
+        same = (old.digest, old.dtype, old.shape) == (entry.digest, entry.dtype, entry.shape)
+        if not same or old.key != key:
+            did = "renamed" if same else "changed"
+            yield Touch(version, key, did, str(entry.digest), old.key)
+        key = old.key
+
+
+def _before(entry: TensorEntry, manifest: Manifest, before: Manifest) -> TensorEntry | None:
+    """The tensor in the previous version."""
+    plan = manifest.record.get("plan") or {}
+    old_keys = {new: old for old, new in plan.get("keys", {}).items()}
+    known = _entries(before)
+    if old := known.get(old_keys.get(entry.key, entry.key)):
+        return old
+    renamed = compare_entries(before.entries, manifest.entries).renamed
+    return next((old for old, new in renamed if new.key == entry.key), None)
+
+
+def _entries(manifest: Manifest) -> Mapping[str, TensorEntry]:
+    return {entry.key: entry for entry in manifest.entries}

@@ -40,11 +40,7 @@ class Condition:
     operand: str
 
     def holds(self, version: Version, index: Index) -> bool:
-        """Whether `version` matches.
-
-        Raises:
-            UsageError: The operand must be a number.
-        """
+        """Whether `version` matches; an operand that must be a number may be an error."""
         if self.field in LABELS:
             model = index.models[version.model]
             has = model.tags_of(version) if self.field == "tag" else model.aliases_of(version)
@@ -52,13 +48,11 @@ class Condition:
         found = value(version, self.field)
         if found is None:
             return False
-        # Texts are compared as texts, so that ``created>2026-11`` works.
-        operand = self.operand if isinstance(found, str) else self._number()
-        return _COMPARED[self.operator](found, operand)
-
-    def _number(self) -> float:
+        compared = _COMPARED[self.operator]
+        if isinstance(found, str):  # so that ``created>2026-11`` works
+            return compared(found, self.operand)
         try:
-            return float(self.operand.removeprefix("v"))
+            return compared(found, float(self.operand.removeprefix("v")))
         except ValueError as error:
             raise UsageError(f"--where {self.text!r}: {self.operand!r} is not a number") from error
 
@@ -73,11 +67,7 @@ def value(version: Version, field: str) -> Value | None:
 
 
 def parse_condition(text: str) -> Condition:
-    """Read ``FIELD OPERATOR VALUE``.
-
-    Raises:
-        UsageError: It does not have this form.
-    """
+    """Read ``FIELD OPERATOR VALUE``."""
     match = _FORM.fullmatch(text)
     if match is None:
         raise UsageError(

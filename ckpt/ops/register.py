@@ -87,13 +87,15 @@ def model_name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint_name(path)).strip("-._")[:128]
 
 
-def gaps(spans: Iterable[Span], size: int) -> Iterator[Span]:
-    """The ranges around the spans, empty ones included."""
-    position = 0
+def skeleton_of(source: ByteSource, spans: Iterable[Span]) -> tuple[Iterator[bytes], int]:
+    """The bytes around the spans, in chunks, and their number."""
+    around, position = [], 0
     for span in spans:
-        yield Span(position, span.offset - position)
+        around.append(Span(position, span.offset - position))
         position = span.end
-    yield Span(position, size - position)
+    around.append(Span(position, source.size - position))
+    chunks = chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in around)
+    return chunks, sum(gap.nbytes for gap in around)
 
 
 def _store(
@@ -101,11 +103,7 @@ def _store(
 ) -> Manifest:
     """Store the file's tensors and skeleton; the manifest names them."""
     file_digest, holes = _store_tensors(source, checkpoint, objects, told)
-    around = list(gaps(checkpoint.spans, source.size))
-    skeleton = objects.put_skeleton(
-        chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in around),
-        sum(gap.nbytes for gap in around),
-    )
+    skeleton = objects.put_skeleton(*skeleton_of(source, checkpoint.spans))
     is_single = len(source.parts) == 1
     return Manifest(
         format=checkpoint.format,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ckpt.ops.alias import Alias
+from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 
 
@@ -29,15 +30,11 @@ def alias_text(alias: Alias) -> str:
     return f"{alias.ref} points to {alias.version} (before: {alias.before}){protected}"
 
 
+def alias_data(alias: Alias) -> dict[str, Any]:
+    """The same for JSON."""
+    return fields(alias, "alias=name", "model", "version", "before", "protected")
+
+
 def aliases_data(aliases: Sequence[Alias]) -> list[dict[str, Any]]:
     """Aliases for JSON."""
-    return [
-        {
-            "alias": alias.name,
-            "model": alias.model,
-            "version": alias.version,
-            "before": alias.before,
-            "protected": alias.protected,
-        }
-        for alias in aliases
-    ]
+    return list(map(alias_data, aliases))

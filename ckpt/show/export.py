@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ckpt.show.look.fields import fields
 from ckpt.show.look.words import count, printable, size
 from ckpt.writing.checkpoint import Written
 
@@ -19,25 +20,21 @@ def written_text(written: Written) -> str:
 
 def left_out_text(left_out: Sequence[str]) -> str | None:
     """The content that the new container cannot hold, if there was any."""
-    return f"not written (the new file cannot hold it): {_listed(left_out)}" if left_out else None
+    return (
+        f"not written (the new file cannot hold it): {_first_names(left_out)}" if left_out else None
+    )
 
 
 def also_named_text(written: Written) -> str | None:
     """Other places in the file where the keys were renamed, if there were any."""
-    return f"also renamed in {_listed(written.also_named)}" if written.also_named else None
+    return f"also renamed in {_first_names(written.also_named)}" if written.also_named else None
 
 
-def _listed(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(map(printable, names[:NAMED])) + more
 
 
 def written_data(written: Written) -> dict[str, Any]:
     """The same for JSON."""
-    return {
-        "path": str(written.path),
-        "files": written.files,
-        "size": written.size,
-        "left_out": list(written.left_out),
-        "also_named": list(written.also_named),
-    }
+    return fields(written, "path", "files", "size", "left_out", "also_named")

@@ -4,6 +4,7 @@ from typing import Any
 
 from ckpt.ops.fsck import FINE, NONE, Checked, Rebuilding
 from ckpt.registry.index import Model, Version
+from ckpt.show.look.fields import fields
 from ckpt.show.look.words import count, printable
 from ckpt.show.ls import versions_data
 
@@ -25,24 +26,18 @@ def checked_text(checked: Checked) -> str:
 
 def checked_data(checked: Checked) -> dict[str, Any]:
     """The same for JSON."""
-    return {
-        "path": str(checked.path),
-        "state": checked.kind,
-        "line": checked.line,
-        "message": checked.message,
-        "hint": checked.hint,
-    }
+    return fields(checked, "path", "state=kind", "line", "message", "hint")
 
 
-def rebuilding_text(rebuilding: Rebuilding, *, written: bool) -> str:
+def rebuilding_text(rebuilding: Rebuilding) -> str:
     """Each model, then the new, unreadable and damaged versions."""
     result = rebuilding.result
     models = sorted(result.index.models.items())
     lines = [_model_text(model) for _, model in models] or ["no versions"]
-    lines += _listed("found only in manifests, with new numbers:", result.added)
-    lines += _listed("with unreadable manifests (ckpt verify --repair FROM):", result.unread)
+    lines += _some_versions("found only in manifests, with new numbers:", result.added)
+    lines += _some_versions("with unreadable manifests (ckpt verify --repair FROM):", result.unread)
     lines += [f"not read: {printable(text)}" for text in rebuilding.damages]
-    if written:
+    if rebuilding.written:
         lines.append(f"wrote {printable(str(rebuilding.path))}; ckpt verify  checks its objects")
     if rebuilding.kept:
         lines.append(f"the damaged file is kept as {printable(str(rebuilding.kept))}")
@@ -59,7 +54,7 @@ def _model_text(model: Model) -> str:
     return f"{printable(model.name)}  {' · '.join(parts)}"
 
 
-def _listed(head: str, versions: tuple[Version, ...]) -> list[str]:
+def _some_versions(head: str, versions: tuple[Version, ...]) -> list[str]:
     if not versions:
         return []
     more = [f"  and {len(versions) - SHOWN:,} more"] if len(versions) > SHOWN else []
@@ -67,18 +62,16 @@ def _listed(head: str, versions: tuple[Version, ...]) -> list[str]:
     return [head, *shown, *more]
 
 
-def rebuilding_data(rebuilding: Rebuilding, *, written: bool) -> dict[str, Any]:
+def rebuilding_data(rebuilding: Rebuilding) -> dict[str, Any]:
     """The same for JSON."""
     result = rebuilding.result
     models = result.index.models.values()
     present = [version for model in models for version in model.versions.values()]
     return {
-        "path": str(rebuilding.path),
-        "written": written,
-        "kept": str(rebuilding.kept) if rebuilding.kept else None,
+        **fields(rebuilding, "path", "written", "kept"),
         "versions": versions_data(present, result.index),
         "removed": [version.ref for model in models for version in model.removed.values()],
         "added": [version.ref for version in result.added],
         "unread": [version.ref for version in result.unread],
-        "damages": list(rebuilding.damages),
+        "damages": rebuilding.damages,
     }

@@ -8,33 +8,23 @@ from ckpt.ops.gc import Garbage
 from ckpt.show.look.words import count, size
 
 
-def garbage_text(
-    garbage: Garbage, *, keep_removed: timedelta, grace: timedelta, removed: bool
-) -> str:
-    """The removed files, and unreferenced ones that are kept.
-
-    Args:
-        garbage: The garbage.
-        keep_removed: How long removed versions are kept.
-        grace: How long unreferenced files are kept.
-        removed: Whether it was removed.
-    """
-    lines = list(_gone(garbage, keep_removed, removed=removed))
+def garbage_text(garbage: Garbage) -> str:
+    """The removed files, and unreferenced ones that are kept."""
+    lines = list(_gone(garbage))
     if garbage.young:
-        lines.append(
-            f"kept {size(_young_bytes(garbage))}, unreferenced but under {_time(grace)} old"
-        )
+        under = f"under {_time(garbage.grace)} old"
+        lines.append(f"kept {size(_young_bytes(garbage))}, unreferenced but {under}")
     return "\n".join(lines)
 
 
-def garbage_data(garbage: Garbage, *, removed: bool) -> dict[str, Any]:
+def garbage_data(garbage: Garbage) -> dict[str, Any]:
     """The same for JSON."""
     return {
-        "removed": removed,
+        "removed": garbage.removed,
         "versions": [version.ref for version in garbage.forgotten],
         "objects": _digests(garbage, manifests=False),
         "manifests": _digests(garbage, manifests=True),
-        "temporaries": [str(path) for path in garbage.temporaries],
+        "temporaries": garbage.temporaries,
         "bytes": garbage.nbytes,
         "young_bytes": _young_bytes(garbage),
     }
@@ -48,25 +38,21 @@ def _young_bytes(garbage: Garbage) -> int:
     return sum(stored.nbytes for stored in garbage.young)
 
 
-def _gone(garbage: Garbage, keep_removed: timedelta, *, removed: bool) -> Iterator[str]:
+def _gone(garbage: Garbage) -> Iterator[str]:
     if garbage.is_empty:
         yield "nothing to remove"
         return
-    yield "removed" if removed else "would remove"
+    yield "removed" if garbage.removed else "would remove"
     for version in garbage.forgotten:
         on = f" on {version.removed[:10]}" if version.removed else ""
-        yield f"  {version.ref}  removed{on}, kept for {_time(keep_removed)}"
+        yield f"  {version.ref}  removed{on}, kept for {_time(garbage.keep_removed)}"
     manifests = sum(stored.is_manifest for stored in garbage.objects)
-    parts = [
-        count(number, noun)
-        for number, noun in [
-            (len(garbage.objects) - manifests, "object"),
-            (manifests, "manifest"),
-            (len(garbage.temporaries), "temporary file"),
-        ]
-        if number
-    ]
-    if parts:
+    numbers = {
+        "object": len(garbage.objects) - manifests,
+        "manifest": manifests,
+        "temporary file": len(garbage.temporaries),
+    }
+    if parts := [count(number, noun) for noun, number in numbers.items() if number]:
         yield f"  {', '.join(parts)}  {size(garbage.nbytes)}"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ckpt.ops.git_driver import CONFIG, Installed
 from ckpt.registry.merge import Conflict, Merged
+from ckpt.show.look.fields import fields
 from ckpt.show.look.words import printable
 
 LONG = 80  # characters of a field's value; --json has all of it
@@ -18,21 +19,13 @@ def installed_text(installed: Installed) -> str:
     lines += [f"{line}  added to {path}" for line in installed.added]
     if not installed.added:
         lines.append(f"{path} already has all lines")
-    return "\n".join(
-        [
-            *lines,
-            "commit .gitattributes, and run  ckpt git-driver install  once in every other clone",
-        ]
-    )
+    todo = "commit .gitattributes, and run  ckpt git-driver install  once in every other clone"
+    return "\n".join([*lines, todo])
 
 
 def installed_data(installed: Installed) -> dict[str, Any]:
     """The same for JSON."""
-    return {
-        "config": CONFIG,
-        "attributes": str(installed.attributes),
-        "added": list(installed.added),
-    }
+    return {"config": CONFIG, **fields(installed, "attributes", "added")}
 
 
 def merged_lines(merged: Merged) -> Iterator[str]:
@@ -57,9 +50,8 @@ def conflict_line(conflict: Conflict) -> str:
 def merged_data(merged: Merged) -> dict[str, Any]:
     """The same for JSON."""
     return {
-        "serial": merged.index.serial,
-        "write_id": merged.index.write_id,
+        **fields(merged, "serial=index.serial", "write_id=index.write_id"),
         "renumbered": list(map(asdict, merged.renumbered)),
-        "kept": list(merged.kept),
+        "kept": merged.kept,
         "conflicts": list(map(asdict, merged.conflicts)),
     }

@@ -1,10 +1,13 @@
-"""The lineage of a version: `ckpt log`."""
+"""`ckpt log`: the lineage of a version, and the history of its tensors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import indent
 from typing import Any
 
 from ckpt.io import digest
-from ckpt.ops.log import Step
+from ckpt.ops.log import Step, Touch
+from ckpt.show.look.fields import fields
+from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable
 from ckpt.show.ls import version_data
 
@@ -35,3 +38,35 @@ def log_data(steps: Sequence[Step]) -> list[dict[str, Any]]:
     return [
         {**version_data(step.version), "kind": step.kind, "record": step.record} for step in steps
     ]
+
+
+def touches_text(found: Mapping[str, Sequence[Touch]], *, width: int | None) -> str:
+    """A table for each tensor, newest change first."""
+    heads = ["version", "when", "did", "bytes", "made by"]
+    parts = []
+    for key, touches in found.items():
+        rows = [
+            [touch.version.ref, touch.version.created[:10], what_it_did(touch),
+             digest.short(touch.digest), printable(touch.version.made_by)]
+            for touch in touches
+        ]  # fmt: skip
+        parts.append(f"{printable(key)}\n" + indent(table(rows, heads, width=width), "  "))
+    return "\n\n".join(parts)
+
+
+def touches_data(found: Mapping[str, Sequence[Touch]]) -> dict[str, list[dict[str, Any]]]:
+    """The same for JSON, by key."""
+    return {key: list(map(touch_data, touches)) for key, touches in found.items()}
+
+
+def what_it_did(touch: Touch) -> str:
+    """``changed``, with the old key if it was renamed too."""
+    if touch.before in (None, touch.key):
+        return touch.did
+    return f"{touch.did}, was {printable(str(touch.before))}"
+
+
+def touch_data(touch: Touch) -> dict[str, Any]:
+    """One change for JSON."""
+    names = ("version=version.ref", "did", "as=key", "before", "digest", "created=version.created")
+    return fields(touch, *names)

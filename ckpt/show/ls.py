@@ -4,26 +4,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from ckpt.registry.index import Index, Version
+from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import metric, printable, size
 
 
 def versions_text(versions: Sequence[Version], index: Index, *, width: int | None) -> str:
-    """A table, one version a line."""
+    """A table, one of at least one version a line."""
     scored = sorted({name for version in versions for name in version.metrics})
-    headers = ["model", "version", "aliases", "tags", "made by", *map(printable, scored)]
-    headers += ["keys", "size", "new bytes", "when", "message"]
-    rows = [_row(version, index, scored) for version in versions]
-    empty = [
-        header for header in ("aliases", "tags", "message") if not any(r[header] for r in rows)
-    ]
-    shown = [header for header in headers if header not in empty]
-    cells = [[row[header] for header in shown] for row in rows]
+    rows = [_version_row(version, index, scored) for version in versions]
+    optional = ("aliases", "tags", "message")
+    shown = [head for head in rows[0] if head not in optional or any(row[head] for row in rows)]
+    cells = [[row[head] for head in shown] for row in rows]
     right = [*map(printable, scored), "keys", "size", "new bytes"]
     return table(cells, shown, right=right, width=width)
 
 
-def _row(version: Version, index: Index, scored: Sequence[str]) -> dict[str, str]:
+def _version_row(version: Version, index: Index, scored: Sequence[str]) -> dict[str, str]:
     scores = {
         printable(name): metric(name, version.metrics[name]) if name in version.metrics else ""
         for name in scored
@@ -49,27 +46,18 @@ def version_data(
 ) -> dict[str, Any]:
     """One version for JSON."""
     return {
-        "model": version.model,
-        "version": version.label,
+        **fields(version, "model", "version=label"),
         "aliases": list(aliases),
         "tags": list(tags),
-        "made_by": version.made_by,
-        "metrics": dict(version.metrics),
-        "keys": version.keys,
-        "size": version.size,
-        "new_bytes": version.new_bytes,
-        "created": version.created,
-        "message": version.message,
-        "manifest": version.manifest,
-        "file": version.file,
+        **fields(version, "made_by", "metrics", "keys", "size", "new_bytes", "created"),
+        **fields(version, "message", "manifest", "file"),
         **({"renumbered": version.renumbered} if version.renumbered else {}),
     }
 
 
 def versions_data(versions: Sequence[Version], index: Index) -> list[dict[str, Any]]:
     """Versions for JSON."""
-    found = [(version, index.models[version.model]) for version in versions]
+    model = index.models
     return [
-        version_data(version, model.aliases_of(version), model.tags_of(version))
-        for version, model in found
+        version_data(v, model[v.model].aliases_of(v), model[v.model].tags_of(v)) for v in versions
     ]

@@ -20,14 +20,15 @@ from ckpt.rules.plan import Plan
 from ckpt.rules.prefixes import Unwrap, wrappers_of
 from ckpt.show.diff.fit import fitting_data
 from ckpt.show.export import also_named_text, left_out_text, written_data, written_text
-from ckpt.show.look.folding import fold
+from ckpt.show.look.fields import fields
+from ckpt.show.look.folding import Folded, fold
 from ckpt.show.look.words import count, printable, shape
 from ckpt.show.register import added_data, added_text
 
 MOST_LINES = 8  # more renamed keys than this are folded
 
 
-def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
+def renamed_text(renamed: Renamed) -> str:
     """The plan, then the verdict, then what was written."""
     parts = [plan_text(renamed.plan)]
     if renamed.written:
@@ -40,7 +41,7 @@ def renamed_text(renamed: Renamed, *, dry_run: bool) -> str:
         parts.append(added_text(renamed.added))
     left = left_out_text(renamed.written.left_out if renamed.written else renamed.left_out)
     parts += [f"  {left}"] if left else []
-    if dry_run:
+    if not (renamed.written or renamed.added):
         parts.append("nothing written (--dry-run)")
     return parts[0] + "\n\n" + "\n".join(parts[1:])
 
@@ -53,20 +54,11 @@ def plan_text(plan: RenamePlan) -> str:
         verdict += f" · proved: outputs agree to {largest:.1g}"
     if plan.fitting:
         verdict += f" · fits {printable(plan.fitting.definition)}"
-    return "\n".join(
-        [
-            *_renames(plan),
-            *_made(plan),
-            *_dropped(plan),
-            *_unwrapped(plan),
-            *_by_rule(plan),
-            *_found(plan),
-            verdict,
-        ]
-    )
+    parts = (_renames, _made, _dropped, _unwrapped, _by_rule, _found_rules)
+    return "\n".join([*(line for part in parts for line in part(plan)), verdict])
 
 
-def _found(plan: RenamePlan) -> Iterator[str]:
+def _found_rules(plan: RenamePlan) -> Iterator[str]:
     """How certain the mapping is, and the rules that were found."""
     if plan.found is not None:
         from ckpt.show.diff.mapping import rules_lines, sureness
@@ -78,15 +70,14 @@ def _found(plan: RenamePlan) -> Iterator[str]:
 def _renames(plan: Plan) -> list[str]:
     pairs = [(change.old, change.new) for change in plan.renamed]
     pairs += plan.aliases.items()
-    if len(pairs) <= MOST_LINES:
-        rows = [(printable(old), printable(new), "") for old, new in pairs]
-    else:
-        rows = [
-            (printable(line.cells[0]), printable(line.cells[1]), f"   {count(line.count, 'key')}")
-            for line in fold(pairs)
-        ]
-    wide = max((len(old) for old, _, _ in rows), default=0)
-    return [f"  {old:<{wide}}  ->  {new}{note}" for old, new, note in rows]
+    many = len(pairs) > MOST_LINES
+    lines = fold(pairs) if many else [Folded(pair, 1) for pair in pairs]
+    wide = max((len(printable(line.cells[0])) for line in lines), default=0)
+    return [
+        f"  {printable(line.cells[0]):<{wide}}  ->  {printable(line.cells[1])}"
+        + (f"   {count(line.count, 'key')}" if many else "")
+        for line in lines
+    ]
 
 
 def _made(plan: Plan) -> Iterator[str]:
@@ -95,21 +86,17 @@ def _made(plan: Plan) -> Iterator[str]:
     wide = max((len(printable(line.cells[0])) for line in lines), default=0)
     for line in lines:
         made, of = map(printable, line.cells)
-        note = f"   {count(line.count, 'key')}" if line.count > 1 else ""
-        yield f"  {made:<{wide}}  =   {of}{note}"
+        yield f"  {made:<{wide}}  =   {of}{line.note}"
 
 
 def _dropped(plan: Plan) -> Iterator[str]:
-    if not plan.dropped:
-        return
     for line in fold([(dropped.key,) for dropped in plan.dropped]):
-        note = f"   {count(line.count, 'key')}" if line.count > 1 else ""
-        yield f"  {printable(line.cells[0])}  dropped{note}"
+        yield f"  {line.text}  dropped{line.note}"
 
 
 def _by_rule(plan: RenamePlan) -> Iterator[str]:
     """How many keys every rule changed, if there are several rules."""
-    if len(plan.rules) < 2 or plan.found is not None:  # those are shown by `_found`
+    if len(plan.rules) < 2 or plan.found is not None:  # those are shown by `_found_rules`
         return
     for number, text in enumerate(plan.rules, start=1):
         yield f"  rule {number}  {count(plan.touched(number), 'key')}  {printable(text)}"
@@ -178,16 +165,14 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
     plan = renamed.plan
     return {
         "source": plan.name,
-        "rules": list(plan.rules),
+        "rules": plan.rules,
         "touched": [plan.touched(number) for number in range(1, len(plan.rules) + 1)],
         "keys": [asdict(change) for change in plan.changes],
         "made": [
             {
                 "key": tensor.key,
                 "of": expression_text(tensor.made_of),
-                "dtype": tensor.made_of.dtype,
-                "shape": list(tensor.made_of.shape),
-                "rules": list(tensor.rules),
+                **fields(tensor, "dtype=made_of.dtype", "shape=made_of.shape", "rules"),
             }
             for tensor in plan.made
         ],
@@ -197,6 +182,5 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "proof": asdict(plan.proof) if plan.proof else None,
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
-        "left_out": list(renamed.left_out),
-        "saved_rules": str(renamed.saved) if renamed.saved else None,
+        **fields(renamed, "left_out", "saved_rules=saved"),
     }

@@ -1,17 +1,18 @@
 """The tags of a version, as text and as JSON."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from ckpt.registry.index import Version
 from ckpt.show.look.words import printable
 
 
-def tags_text(version: Version, tags: Sequence[str]) -> str:
+def tags_text(tagged: tuple[Version, list[str]]) -> str:
     """The version and its tags."""
+    version, tags = tagged
     return f"{version.ref}  {', '.join(map(printable, tags)) or 'no tags'}"
 
 
-def tags_data(version: Version, tags: Sequence[str]) -> dict[str, Any]:
+def tags_data(tagged: tuple[Version, list[str]]) -> dict[str, Any]:
     """The same for JSON."""
-    return {"model": version.model, "version": version.label, "tags": list(tags)}
+    version, tags = tagged
+    return {"model": version.model, "version": version.label, "tags": tags}

@@ -33,7 +33,12 @@ def entry_text(entry: Entry) -> str:
     return "\n".join(lines)
 
 
-def entry_data(entry: Entry, *, undone: bool) -> dict[str, Any]:
-    """An entry for JSON."""
+def history_data(entries: Sequence[tuple[Entry, bool]]) -> list[dict[str, Any]]:
+    """Writes for JSON."""
+    return [entry_data(entry, undone=undone) for entry, undone in entries]
+
+
+def entry_data(entry: Entry, *, undone: bool = True) -> dict[str, Any]:
+    """A write for JSON."""
     fields = {name: value for name, value in asdict(entry).items() if name not in _FOR_REPLAY}
     return {**fields, "undone": undone}

@@ -6,14 +6,15 @@ from typing import Any
 from ckpt.ops.verify import Damage, Verified
 from ckpt.ops.verify.repair import Repaired
 from ckpt.registry.store.objects import REPAIR
+from ckpt.show.look.fields import fields
 from ckpt.show.look.words import count, printable, size
 
 
-def verified_text(verified: Verified, *, seconds: float) -> str:
+def verified_text(verified: Verified) -> str:
     """The verdict, or each damaged object with its users, and the command that helps."""
     hashed = f"{count(verified.objects, 'object')}, {count(verified.manifests, 'manifest')}"
     if not verified.damages:
-        read = f"{size(verified.nbytes)} in {seconds:.2f} s"
+        read = f"{size(verified.nbytes)} in {verified.seconds:.2f} s"
         return f"{hashed}, registry.json: all good        {read}"
     lines = [line for damage in verified.damages for line in _damage(damage)]
     lines.append(f"{hashed} read, {len(verified.damages):,} damaged")
@@ -21,25 +22,20 @@ def verified_text(verified: Verified, *, seconds: float) -> str:
     return "\n".join([*lines, "", REPAIR if needed else "ckpt gc  removes them"])
 
 
-def repaired_text(repaired: Repaired, *, seconds: float) -> str:
+def repaired_text(repaired: Repaired) -> str:
     """The repaired objects and their sources, and the verdict after the repair."""
     lines = []
     for damage, place in repaired.taken:
         what = ", ".join(damage.hurts) or damage.digest
         lines.append(f"repaired {printable(what)} from {printable(place)}")
-    return "\n".join([*lines, verified_text(repaired.left, seconds=seconds)])
+    return "\n".join([*lines, verified_text(repaired.left)])
 
 
 def verified_data(verified: Verified) -> dict[str, Any]:
     """The verdict for JSON."""
     return {
-        "objects": verified.objects,
-        "manifests": verified.manifests,
-        "bytes": verified.nbytes,
-        "damages": [
-            {"message": damage.message, "hurts": list(damage.hurts), "digest": damage.digest}
-            for damage in verified.damages
-        ],
+        **fields(verified, "objects", "manifests", "bytes=nbytes"),
+        "damages": [fields(damage, "message", "hurts", "digest") for damage in verified.damages],
     }
 
 

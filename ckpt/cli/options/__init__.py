@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from functools import update_wrapper
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from ckpt.registry.registry import Registry
-from ckpt.show.look.progress import ProgressBar
+from ckpt.registry.index_file import FILE_NAME
+from ckpt.registry.registry import Added, Registry
 from ckpt.show.look.terminal import Terminal
+
+T = TypeVar("T")
+PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +25,21 @@ class Session:
     as_json: bool
     registry: Registry
 
-    def progress(self, what: str) -> ProgressBar:
-        """A progress bar, labelled `what`."""
-        return ProgressBar(self.terminal, what)
-
-    def show(self, text: Callable[[], str], data: Callable[[], object]) -> None:
+    def show(self, value: T, text: Callable[[T], str], data: Callable[[T], object]) -> None:
         """Print a result, as text or as JSON."""
         if self.as_json:
-            self.terminal.data(data())
+            self.terminal.data(data(value))
         else:
-            self.terminal.result(text())
+            self.terminal.result(text(value))
+
+    def remark_on_new_registry(self, added: Added | None) -> None:
+        """Print a remark if a registry was created for a version."""
+        if added is not None and added.created_registry is not None:
+            path = added.created_registry / FILE_NAME
+            self.terminal.remark(f"created a registry: {path}")
 
 
-def command(
+def ckpt_command(
     *, examples: str, writes: bool = False, kind: type[click.Command] = click.Command
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Turn a function whose first argument is a `Session` into a command with the common options.
@@ -69,23 +74,11 @@ _COMMON = (
     click.option(
         "--registry",
         "registry_folder",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FOLDER",
         help="The registry's folder (default: CKPT_REGISTRY, else the nearest one upwards).",
     ),
 )
-
-
-def metric_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--metric NAME=NUMBER`, repeatable; the function gets `metrics`, a dict."""
-    return click.option(
-        "--metric",
-        "metrics",
-        multiple=True,
-        metavar="NAME=NUMBER",
-        callback=_metrics,
-        help="Metric to store with the version, e.g. accuracy=0.992 (repeatable).",
-    )(function)
 
 
 def _metrics(
@@ -101,18 +94,6 @@ def _metrics(
         if not (name and mark) or not isfinite(found[name]):
             raise click.BadParameter(f"{value!r} is not NAME=NUMBER")
     return found
-
-
-def arg_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--arg NAME=VALUE`, repeatable; the function gets `arguments`, a dict."""
-    return click.option(
-        "--arg",
-        "arguments",
-        multiple=True,
-        metavar="NAME=VALUE",
-        callback=_arguments,
-        help="Argument for the model definition: a Python literal, else text (repeatable).",
-    )(function)
 
 
 def _arguments(
@@ -132,10 +113,25 @@ def _arguments(
     return found
 
 
-def remark_on_new_registry(session: Session, folder: Path | None) -> None:
-    """Print a remark if a registry was created."""
-    if folder is not None:
-        session.terminal.remark(f"created a registry: {folder / 'registry.json'}")
+yes_option = click.option(
+    "--yes", is_flag=True, help="Skip the prompt (required when stdin is not a terminal)."
+)
+metric_option = click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    callback=_metrics,
+    help="Metric to store with the version, e.g. accuracy=0.992 (repeatable).",
+)
+arg_option = click.option(
+    "--arg",
+    "arguments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_arguments,
+    help="Argument for the model definition: a Python literal, else text (repeatable).",
+)
 
 
 def _remark_on_locks(session: Session) -> None:

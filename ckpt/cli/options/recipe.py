@@ -33,11 +33,7 @@ def recipe_of(ref: str, values: dict[str, Any]) -> Recipe:
 
 
 def expect_none_typed(path: Path) -> None:
-    """Refuse settings beside `--resume`: a resumed run keeps the recipe of its state file.
-
-    Raises:
-        UsageError: A recipe or a setting was typed.
-    """
+    """Refuse settings beside `--resume`: a resumed run keeps the recipe of its state file."""
     for name in ("recipe_ref", *(setting.name for setting in settings())):
         if _is_typed(name):
             option = "recipe" if name == "recipe_ref" else option_name(name)

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import click
 
+from ckpt.cli.options import PATH
 from ckpt.cli.options.shell_trap import expect_whole_rules
 from ckpt.ops.rename.rule_order import RuleOptions
 
 _NAMES = RuleOptions.__dataclass_fields__
 _PREFIX: dict[str, Any] = {"multiple": True, "metavar": "PREFIX"}
 _REGEX: dict[str, Any] = {"multiple": True, "metavar": "REGEX"}
-_FILE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "FILE"}
+_FILE: dict[str, Any] = {"type": PATH, "metavar": "FILE"}
 
 _OPTIONS = (
     click.option(

@@ -14,11 +14,7 @@ from ckpt.errors import UsageError
 
 
 def expect_whole_rules(source: str, rules: Sequence[str]) -> None:
-    """Refuse a rule of which the shell has eaten the end.
-
-    Raises:
-        UsageError: A rule ends in ``-`` without an arrow, or in ``=``.
-    """
+    """Refuse a rule of which the shell has eaten the end: it ends in ``-`` or ``=``."""
     for rule in rules:
         if "->" in rule or "=>" in rule:
             continue

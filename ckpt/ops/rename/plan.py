@@ -5,13 +5,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ckpt.errors import AmbiguousStateError, UsageError
 from ckpt.formats import ALL
 from ckpt.infer.fitting import Fitting
-from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_ref, open_state
-from ckpt.ops.rename.plan_fit import expect_definition, expect_fit
+from ckpt.opened import Named, OpenedState, as_typed, open_ref, open_state
+from ckpt.ops.rename.plan_fit import expect_fit
+from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
 from ckpt.ops.rename.undo import plan_undo
 from ckpt.registry.registry import Registry
@@ -24,14 +25,37 @@ if TYPE_CHECKING:
     from ckpt.ops.rename.proof import Proof
 
 
+class Goal(TypedDict, total=False):
+    """Where a rename leads, beyond its rules.
+
+    Attributes:
+        to: A definition, file or version that the result must fit strictly; the rules that lead
+            there are found, and follow those that were given.
+        accept_likely: Accept the best guess for ambiguous keys.
+        check: A definition that the result must fit strictly.
+        arguments: The arguments of the definitions.
+        prove_from: The definition that the source fits; it and the new one, of `to` or `check`,
+            are run and must give the same output.
+        prove_input: The shape of their input; None derives it.
+        undo: Give the old keys back: for a version those of its own rename, for a file those
+            of the rules, a rule file that `save_rules` wrote.
+    """
+
+    to: Named | None
+    accept_likely: bool
+    check: str | None
+    arguments: Mapping[str, object] | None
+    prove_from: str | None
+    prove_input: Sequence[int] | None
+    undo: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenamePlan(Plan):
     """A plan for one checkpoint. It applies as long as that has the same tensors.
 
     Attributes:
-        name: What to call the checkpoint.
         source: The ref that opens it again.
-        entries: Its tensors.
         tied: Its names of tied tensors that are stored under another key.
         applied: The rules, first to last; none for an undo.
         undoes: Whether it undoes a rename.
@@ -52,15 +76,11 @@ class RenamePlan(Plan):
 
 
 def plan_rename(
-    source: Named | OpenedState,
+    source: Named,
     rules: Rules = (),
     *,
-    to: Named | None = None,
-    accept_likely: bool = False,
-    check: str | None = None,
-    arguments: Mapping[str, object] | None = None,
-    undo: bool = False,
     registry: Registry | None = None,
+    **goal: Unpack[Goal],
 ) -> RenamePlan:
     """Work out what `rules` do to a checkpoint; write nothing. The arguments are those of `rename`.
 
@@ -69,52 +89,76 @@ def plan_rename(
         FitError: The result would not fit `check` or `to`.
         UsageError: There is nothing to do.
     """
+    expect_known(goal, Goal.__optional_keys__)
+    registry = registry or Registry()
+    with open_source(source, registry) as opened:
+        return plan_opened(opened, rules, goal, registry)
+
+
+def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registry) -> RenamePlan:
+    """Like `plan_rename`, with the checkpoint open."""
+    to, check, undo = goal.get("to"), goal.get("check"), goal.get("undo", False)
+    arguments = goal.get("arguments")
+    given = in_order(rules)
+    _expect_sound(goal, given)
+    found = None if to is None else _rules_to(opened, to, given.rules, goal, registry)
+    applied, tied = given.rules if found is None else found.rules, opened.checkpoint.aliases
+    if not undo:
+        plan = plan_tensors(opened.entries, applied, aliases=tied)
+    else:
+        applied, plan = (), plan_undo(opened, given)
+    fitting = proof = None
+    if check is not None:
+        from ckpt.definitions import find_definition
+
+        wanted = find_definition(check, arguments).entries()
+        fitting = expect_fit(opened.entries, plan, as_typed(check, arguments), wanted)
+    if found is not None:
+        fitting = expect_fit(opened.entries, plan, found.target, found.wanted)
+    if (old := goal.get("prove_from")) is not None:
+        from ckpt.ops.rename.proof import prove
+
+        shape = goal.get("prove_input")
+        proof = prove(plan, opened.ref, old, to or check, arguments, shape, registry)
+    return RenamePlan(
+        plan.rules,
+        plan.tensors,
+        plan.dropped,
+        plan.aliases,
+        name=opened.name,
+        source=opened.ref,
+        entries=opened.entries,
+        tied=tied,
+        applied=applied,
+        undoes=undo,
+        fitting=fitting,
+        found=found,
+        proof=proof,
+    )
+
+
+def expect_known(options: Mapping[str, object], known: frozenset[str]) -> None:
+    """Refuse keyword arguments of other names."""
+    for name in options.keys() - known:
+        raise TypeError(f"unexpected keyword argument {name!r}")
+
+
+def _expect_sound(goal: Goal, given: RuleFile) -> None:
+    to, undo = goal.get("to"), goal.get("undo", False)
+    if to is None and goal.get("accept_likely"):
+        raise UsageError("--accept-likely needs --to")
     if to is not None and undo:
         raise UsageError("--undo and --to exclude each other")
-    registry = registry or Registry()
-    given = in_order(rules)
     if not given.rules and to is None and not undo:
         raise UsageError(
             "no rules given",
             hint="--rule 'OLD->NEW', --rules FILE, --map FILE or --unwrap; --to DEF  finds them",
         )
-    with open_source(source, registry) as opened:
-        found, applied, tied = None, given.rules, opened.checkpoint.aliases
-        if to is not None:
-            found = _found(opened, to, applied, registry, arguments, accept_likely=accept_likely)
-            applied = found.rules
-        if undo:
-            plan = plan_undo(opened, given)
-        else:
-            plan = plan_tensors(opened.entries, applied, aliases=tied)
-        fitting = expect_definition(opened.entries, plan, check, arguments)
-        if found is not None:
-            fitting = expect_fit(opened.entries, plan, found.target, found.wanted)
-        return RenamePlan(
-            plan.rules,
-            plan.tensors,
-            plan.dropped,
-            plan.aliases,
-            name=opened.name,
-            source=opened.ref,
-            entries=opened.entries,
-            tied=tied,
-            applied=() if undo else applied,
-            undoes=undo,
-            fitting=fitting,
-            found=found,
-        )
 
 
 @contextmanager
-def open_source(source: Named | OpenedState, registry: Registry) -> Iterator[OpenedState]:
-    """Like `open_state`, but open all state_dicts of a file together if they have the same keys.
-
-    A checkpoint that is open already stays open.
-    """
-    if isinstance(source, OpenedFile | OpenedVersion):
-        yield source
-        return
+def open_source(source: Named, registry: Registry) -> Iterator[OpenedState]:
+    """Like `open_state`, but open all state_dicts of a file together if they have the same keys."""
     with ExitStack() as stack:
         try:
             opened = stack.enter_context(open_state(source, registry))
@@ -128,21 +172,15 @@ def open_source(source: Named | OpenedState, registry: Registry) -> Iterator[Ope
         yield opened
 
 
-def _found(
-    opened: OpenedState,
-    to: Named,
-    first: Sequence[Rule],
-    registry: Registry,
-    arguments: Mapping[str, object] | None,
-    *,
-    accept_likely: bool,
+def _rules_to(
+    opened: OpenedState, to: Named, first: Sequence[Rule], goal: Goal, registry: Registry
 ) -> "FoundRules":
     """The rules that lead to another state_dict, if none of them is a guess."""
     from ckpt.infer.find_rules import expect_settled, rules_between
 
-    with open_ref(to, registry, arguments) as target:
+    with open_ref(to, registry, goal.get("arguments")) as target:
         found = rules_between(opened, target, first)
-    if not accept_likely:
+    if not goal.get("accept_likely"):
         expect_settled(found)
     if not found.rules:
         raise UsageError(f"{found.source} already fits {found.target}; nothing to rename")

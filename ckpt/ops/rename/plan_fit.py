@@ -1,39 +1,17 @@
 """Check whether the result of a plan would fit, before anything is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ckpt.errors import FitError
 from ckpt.infer.fitting import Fitting, fitting
-from ckpt.opened import as_typed
 from ckpt.rules.plan import Plan
 from ckpt.tensors import TensorEntry
-
-
-def expect_definition(
-    entries: Sequence[TensorEntry],
-    plan: Plan,
-    definition: str | None,
-    arguments: Mapping[str, object] | None,
-) -> Fitting | None:
-    """The fit of the result with a definition, if one is named; see `expect_fit`."""
-    if definition is None:
-        return None
-    from ckpt.definitions import find_definition
-
-    wanted = find_definition(definition, arguments).entries()
-    return expect_fit(entries, plan, as_typed(definition, arguments), wanted)
 
 
 def expect_fit(
     entries: Sequence[TensorEntry], plan: Plan, definition: str, wanted: Sequence[TensorEntry]
 ) -> Fitting:
-    """The fit of the result of a plan.
-
-    Args:
-        entries: The tensors before the plan.
-        plan: The plan.
-        definition: The name of the definition that the result must fit.
-        wanted: The tensors of the definition.
+    """The fit of the result of a plan with the tensors `wanted` by a definition.
 
     Raises:
         FitError: The result would not fit; the hint shows how to make it fit.

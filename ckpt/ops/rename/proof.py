@@ -61,10 +61,9 @@ def prove(
     source: Named,
     old: str,
     new: Named | None,
-    *,
-    arguments: Mapping[str, object] | None = None,
-    shape: Sequence[int] | None = None,
-    registry: Registry | None = None,
+    arguments: Mapping[str, object] | None,
+    shape: Sequence[int] | None,
+    registry: Registry,
 ) -> Proof:
     """Run both models on one random input; torch's global generator stays as it was.
 

@@ -5,14 +5,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import fspath
 from pathlib import Path
+from typing import Unpack
 
-from ckpt.errors import ConflictError
+from ckpt.errors import ConflictError, UsageError
 from ckpt.io.journal import overwriting
 from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion
 from ckpt.ops.register import model_name, register
-from ckpt.ops.rename.plan import RenamePlan, open_source
+from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
-from ckpt.ops.rename.to_file import Output, target_of, write_plan
+from ckpt.ops.rename.to_file import Output, expect_output, target_of, write_plan
 from ckpt.ops.rename.to_version import add_version, plan_record
 from ckpt.refs import FileRef, parse_file_ref, parse_ref
 from ckpt.registry.registry import Added, Registry
@@ -24,11 +25,8 @@ class Renamed:
     """What a rename did, or would do.
 
     Attributes:
-        plan: What becomes of every tensor.
-        written: The file that was written, if one was.
-        added: The version that was added, if one was.
-        left_out: What that version does not hold of the one before, a few words for each.
-        saved: The rule file that was written, if one was.
+        left_out: What the added version does not hold of the one before, a few words for each.
+        saved: The rule file that was written.
     """
 
     plan: RenamePlan
@@ -41,13 +39,8 @@ class Renamed:
 def apply(
     plan: RenamePlan,
     *,
-    out: Path | str | None = None,
-    replace_out: bool = False,
-    in_place: bool = False,
-    save_rules: Path | str | None = None,
-    register_result: bool = False,
-    name: str | None = None,
     registry: Registry | None = None,
+    **output: Unpack[Output],
 ) -> Renamed:
     """Do what `plan_rename` planned; the arguments are those of `rename`.
 
@@ -56,14 +49,8 @@ def apply(
             process renames it in place.
         UsageError: `out` already exists.
     """
-    output = Output(
-        None if out is None else Path(out),
-        replace_out,
-        in_place,
-        None if save_rules is None else Path(save_rules),
-        register_result,
-        name,
-    )
+    expect_known(output, Output.__optional_keys__)
+    expect_output(output)
     registry = registry or Registry()
     with alone(plan.source, output), open_source(plan.source, registry) as opened:
         if list(opened.entries) != list(plan.entries):
@@ -80,6 +67,9 @@ def carry_out(
     dry_run: bool = False,
 ) -> Renamed:
     """Like `apply`, with the checkpoint open; a dry run stops before anything is written."""
+    saved = output.get("save_rules")
+    if plan.undoes and saved is not None:
+        raise UsageError("--undo has no rules to save")
     path = target_of(opened, plan, output)
     if dry_run:
         if plan.is_rename:
@@ -87,18 +77,21 @@ def carry_out(
         return Renamed(plan)
     result = Renamed(plan)
     if path is not None:
-        replace_out = output.replace_out or output.in_place
-        written = write_plan(opened, plan, path, replace_out=replace_out, in_place=output.in_place)
+        in_place = output.get("in_place", False)
+        replace_out = in_place or output.get("replace_out", False)
+        written = write_plan(opened, plan, path, replace_out=replace_out, in_place=in_place)
         result = replace(result, written=written)
     elif isinstance(opened, OpenedVersion):
         added, left_out = add_version(opened, plan, registry)
         result = replace(result, added=added, left_out=left_out)
-    if output.save_rules is not None:
+    if saved is not None:
         name = f"rename of {plan.name}"
-        write_rule_file(output.save_rules, RuleFile(name, plan.applied, plan.entries, plan.tied))
-        result = replace(result, saved=output.save_rules)
-    if output.register_result and result.written is not None:
-        result = replace(result, added=_registered(result.written, opened, plan, output, registry))
+        write_rule_file(Path(saved), RuleFile(name, plan.applied, plan.entries, plan.tied))
+        result = replace(result, saved=Path(saved))
+    if output.get("register_result") and result.written is not None:
+        result = replace(
+            result, added=_into_registry(result.written, opened, plan, output, registry)
+        )
     return result
 
 
@@ -106,7 +99,7 @@ def carry_out(
 def alone(source: Named, output: Output) -> Iterator[None]:
     """Keep other processes from renaming the same file in place; links are refused later."""
     ref = parse_ref(source) if isinstance(source, str) else parse_file_ref(fspath(source))
-    path = ref.path if output.in_place and isinstance(ref, FileRef) else None
+    path = ref.path if output.get("in_place") and isinstance(ref, FileRef) else None
     if path is None or not path.is_file() or path.is_symlink():
         yield
     else:
@@ -114,14 +107,14 @@ def alone(source: Named, output: Output) -> Iterator[None]:
             yield
 
 
-def _registered(
+def _into_registry(
     written: Written, opened: OpenedState, plan: RenamePlan, output: Output, registry: Registry
 ) -> Added:
     own = model_name(opened.path) if isinstance(opened, OpenedFile) else opened.version.model
     return register(
         written.ref,
         registry=registry,
-        name=output.name or own,
+        name=output.get("name") or own,
         made_by=f"rename of {Path(plan.name).name}",
         record={"plan": plan_record(plan)},
     )

@@ -38,24 +38,14 @@ class RuleFile:
 
 
 def read_map(path: Path) -> KeyMap:
-    """Read a map of old key to new key from a JSON, TOML or CSV file.
-
-    Raises:
-        RefError: The file does not exist.
-        RuleError: It is not a map.
-    """
+    """Read a map of old key to new key from a JSON, TOML or CSV file."""
     if path.suffix.lower() == ".csv":
-        return key_map(_pairs(path), name=str(path))
+        return key_map(_csv_pairs(path), name=str(path))
     return key_map(_parsed(path, toml=path.suffix.lower() == ".toml"), name=str(path))
 
 
 def read_rule_file(path: Path) -> RuleFile:
-    """Read a rule file, which is TOML, or JSON in a .json file.
-
-    Raises:
-        RefError: The file does not exist.
-        RuleError: It is not a rule file.
-    """
+    """Read a rule file, which is TOML, or JSON in a .json file."""
     document = _parsed(path, toml=path.suffix.lower() != ".json")
     if not isinstance(document, dict) or not isinstance(document.get("rules"), list):
         raise RuleError(f"{path}: not a rule file", hint="[[rules]]  begins every rule")
@@ -90,11 +80,7 @@ def tensors_document(entries: Sequence[TensorEntry]) -> list[list[Any]]:
 
 
 def read_tensors(document: object, *, name: str) -> list[TensorEntry]:
-    """Read what `tensors_document` made.
-
-    Raises:
-        RuleError: The document is something else.
-    """
+    """Read what `tensors_document` made."""
     found = []
     for row in document if isinstance(document, list) else [None]:
         match row:
@@ -116,7 +102,7 @@ def _parsed(path: Path, *, toml: bool) -> object:
         ) from error
 
 
-def _pairs(path: Path) -> Mapping[str, str]:
+def _csv_pairs(path: Path) -> Mapping[str, str]:
     """The two columns of a CSV file, without its heading, if it has one."""
     pairs: dict[str, str] = {}
     try:

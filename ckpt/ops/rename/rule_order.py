@@ -38,10 +38,6 @@ def in_order(rules: Rules) -> RuleFile:
     """The rules as a list, applied first to last.
 
     A rule file that nothing is added to keeps what it records for an undo.
-
-    Raises:
-        RefError: A file of rules does not exist.
-        RuleError: A rule cannot be read.
     """
     match rules:
         case RuleFile():

@@ -1,7 +1,7 @@
 """The file that a plan makes: where it goes, and in which container."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from ckpt.errors import UsageError
 from ckpt.formats import format_for, format_of, is_usual
@@ -11,67 +11,62 @@ from ckpt.rules.plan import Plan
 from ckpt.writing.checkpoint import Written, write_checkpoint, write_tensors
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Where the result of a rename goes, checked as far as nothing needs to be opened for it.
+class Output(TypedDict, total=False):
+    """Where the result of a rename goes.
 
     Attributes:
-        out: The file to write; None for the default.
-        replace_out: Whether to replace a file that already exists.
-        in_place: Whether to replace the source itself.
-        save_rules: The rule file to write.
-        register_result: Whether to register the file as well.
-        name: The model for that; None takes the version's, or the file's name.
-
-    Raises:
-        UsageError: The rule file already exists, or its folder does not.
-        RefError: `name` cannot be the name of a model.
+        out: The file to write; for a file, by default, ``old.renamed.pt`` beside it; for a
+            version only if given, and then no version is added.
+        replace_out: Whether to replace `out` if it exists.
+        in_place: Replace the file itself, atomically.
+        save_rules: A rule file to write, which can be applied again and undone.
+        register_result: Register the file that is written as the next version of a model.
+        name: That model; None takes the version's, or the file's name.
     """
 
-    out: Path | None = None
-    replace_out: bool = False
-    in_place: bool = False
-    save_rules: Path | None = None
-    register_result: bool = False
-    name: str | None = None
+    out: Path | str | None
+    replace_out: bool
+    in_place: bool
+    save_rules: Path | str | None
+    register_result: bool
+    name: str | None
 
-    def __post_init__(self) -> None:
-        if self.name is not None:
-            expect_name(self.name)
-        if self.save_rules is None:
-            return
-        if not self.save_rules.parent.is_dir():
-            raise UsageError(f"{self.save_rules.parent}: no such folder")
-        if self.save_rules.exists():
-            raise UsageError(
-                f"{self.save_rules} already exists", hint="name another with --save-rules"
-            )
+
+def expect_output(output: Output) -> None:
+    """Check an output as far as nothing needs to be opened for it."""
+    if (name := output.get("name")) is not None:
+        expect_name(name)
+        if not output.get("register_result"):
+            raise UsageError("--name needs --register")
+    if (saved := output.get("save_rules")) is not None:
+        path = Path(saved)
+        if not path.parent.is_dir():
+            raise UsageError(f"{path.parent}: no such folder")
+        if path.exists():
+            raise UsageError(f"{path} already exists", hint="name another with --save-rules")
 
 
 def target_of(opened: OpenedState, plan: Plan, output: Output) -> Path | None:
-    """The file to write; None where the result is the next version.
-
-    Raises:
-        UsageError: It would overwrite the input, or cannot be replaced in place.
-    """
-    if isinstance(opened, OpenedVersion) and output.out is None:
-        if output.in_place or output.replace_out or output.register_result:
+    """The file to write, which is not the input unless in place; None for the next version."""
+    in_place, out = output.get("in_place"), output.get("out")
+    if isinstance(opened, OpenedVersion) and out is None:
+        if in_place or output.get("replace_out") or output.get("register_result"):
             raise UsageError(
                 f"{opened.name} is a version and never changes; its rename is the next version",
                 hint="-o  writes a file instead",
             )
         return None
     several = len(opened.checkpoint.source.parts) > 1
-    if output.in_place and (output.out is not None or several):
-        what = "-o" if output.out is not None else "a folder of several files"
+    if in_place and (out is not None or several):
+        what = "-o" if out is not None else "a folder of several files"
         raise UsageError(f"--in-place replaces one file; it cannot be used with {what}")
-    if isinstance(opened, OpenedVersion):
-        return output.out
-    if output.in_place:
+    if in_place and isinstance(opened, OpenedFile):
         return opened.path
-    out = output.out or _beside(opened, as_folder=several and plan.is_rename)
-    opened.expect_other(out)
-    return out
+    path = None if out is None else Path(out)
+    if isinstance(opened, OpenedFile):
+        path = path or _beside(opened, as_folder=several and plan.is_rename)
+        opened.expect_other(path)
+    return path
 
 
 def write_plan(
@@ -79,12 +74,7 @@ def write_plan(
 ) -> Written:
     """Write what a plan makes of a file or version; where only names change, in its own container.
 
-    Args:
-        opened: The source.
-        plan: What becomes of it.
-        out: The file; its suffix chooses the container.
-        replace_out: Whether to replace a file that already exists.
-        in_place: Whether `out` is the source itself, whose container stays the same.
+    The suffix of `out` chooses the container, unless it is the source itself.
     """
     checkpoint = opened.checkpoint
     same = in_place or is_usual(out, checkpoint.format)

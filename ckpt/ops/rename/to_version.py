@@ -90,12 +90,12 @@ def _with_new_tensors(
             name=version.model,
             metrics=version.metrics,
             made_by=f"rename of {version.label}",
-            record=_record(opened, plan),
+            record=_version_record(opened, plan),
         )
     return added, written.left_out
 
 
-def _record(opened: OpenedVersion, plan: RenamePlan) -> dict[str, Any]:
+def _version_record(opened: OpenedVersion, plan: RenamePlan) -> dict[str, Any]:
     version = opened.version
     return {
         "parent": {"version": version.ref, "manifest": version.manifest},
@@ -123,11 +123,11 @@ def _manifest(opened: OpenedVersion, plan: RenamePlan, registry: Registry) -> tu
         record={
             "model": version.model,
             "metrics": dict(version.metrics),
-            **_record(opened, plan),
+            **_version_record(opened, plan),
         },
     )
     again = VersionSource(f"{version.ref}, renamed", manifest, registry.store)
-    manifest = replace(manifest, rest=_read_back(again, entries).rest)
+    manifest = replace(manifest, rest=_expect_readable(again, entries).rest)
     return manifest, objects.new_bytes
 
 
@@ -159,7 +159,7 @@ def _skeleton(
     return Skeleton(position, tuple(holes), objects.put_skeleton([own], len(own))), tuple(files)
 
 
-def _read_back(source: VersionSource, expected: Sequence[TensorEntry]) -> Checkpoint:
+def _expect_readable(source: VersionSource, expected: Sequence[TensorEntry]) -> Checkpoint:
     """Read the new skeleton as every reader will, before it becomes a version."""
     again = open_checkpoint(source, inside=source.manifest.inside)
     if [(e.key, e.shape) for e in again.entries] != [(e.key, e.shape) for e in expected]:

@@ -22,14 +22,8 @@ from ckpt.tensors import TensorEntry
 def plan_undo(opened: OpenedState, saved: RuleFile) -> Plan:
     """Work out how to undo the rename that made a version or a file.
 
-    Args:
-        opened: That version, or that file.
-        saved: The rules of the rename, with what was recorded for an undo; without rules, those
-            that the version records.
-
-    Raises:
-        UsageError: No rename made the version, or the rules lack that record.
-        PlanError: The rules did not make this result, or they have no inverse.
+    `saved` has the rules of the rename and what was recorded for an undo; without rules, those
+    are taken that the version records.
     """
     if isinstance(opened, OpenedVersion) and not saved.rules:
         return undo(*_recorded(opened), of=opened)
@@ -43,12 +37,7 @@ def plan_undo(opened: OpenedState, saved: RuleFile) -> Plan:
 
 
 def undo(done: Plan, before: Sequence[TensorEntry], *, of: OpenedState) -> Plan:
-    """The inverse of a plan that was applied.
-
-    Args:
-        done: That plan.
-        before: The tensors to which it was applied.
-        of: The result.
+    """The inverse of a plan that was applied to the tensors `before`, and made the result `of`.
 
     Raises:
         PlanError: The plan did not make this result, or it has no inverse.
@@ -80,16 +69,11 @@ def parent_name(opened: OpenedState) -> str:
 
 def known_parent(opened: OpenedVersion, plan: Plan, registry: Registry) -> Version | None:
     """The version that was renamed, if it still exists and undoing gives exactly that."""
-    parent = opened.manifest.record.get("parent")
-    if not isinstance(parent, dict):
+    parent = registry.parent(opened.manifest.record)
+    if parent is None or parent.removed or parent.model != opened.version.model:
         return None
-    found = [
-        v for v in registry.versions(opened.version.model) if parent["manifest"] in v.manifests
-    ]
-    if not found:
-        return None
-    theirs = registry.manifest(found[0]).entries
-    return found[0] if _described(theirs) == _described(plan.entries_after) else None
+    theirs = registry.manifest(parent).entries
+    return parent if _described(theirs) == _described(plan.entries_after) else None
 
 
 def _recorded(opened: OpenedVersion) -> tuple[Plan, Sequence[TensorEntry]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckpt.compare.ties import ties_of
 from ckpt.errors import RefError
-from ckpt.opened import Named, Opened, OpenedDefinition, OpenedVersion, open_ref
+from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
 from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
 from ckpt.tensors import TensorEntry
@@ -17,33 +17,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownTotals:
-    """The totals of a checkpoint; a tied tensor counts once.
-
-    Attributes:
-        elements: By dtype.
-        nbytes: Of the tensors, stored contiguously.
-    """
-
-    elements: Mapping[str, int]
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Shown:
     """One checkpoint or definition.
 
     Attributes:
-        name: As in messages.
         format: The container's format; None for a definition.
         size: Bytes of the file; None for a definition.
-        entries: In file order.
         rest: The non-tensor part.
         written_by: The program that wrote the file, if it says so.
         ties: Keys that share the bytes of an earlier key, with that key.
-        version: The line of the index, if it is a version.
-        aliases: The aliases that point to the version.
-        tags: The tags of the version.
         record: How the version was made.
         deep: The result of reading everything, if asked for.
     """
@@ -52,7 +34,7 @@ class Shown:
     format: str | None
     size: int | None
     entries: Sequence[TensorEntry]
-    rest: Mapping[str, Any]
+    rest: Mapping[str, Any] = field(default_factory=dict)
     written_by: str | None = None
     ties: Mapping[str, str] = field(default_factory=dict)
     version: Version | None = None
@@ -61,15 +43,15 @@ class Shown:
     record: Mapping[str, Any] | None = None
     deep: "Deep | None" = None
 
-    def totals(self) -> ShownTotals:
-        """The totals of all entries."""
+    def totals(self) -> tuple[Mapping[str, int], int]:
+        """Elements by dtype, and bytes stored contiguously; a tied tensor counts once."""
         elements: Counter[str] = Counter()
         nbytes = 0
         for entry in self.entries:
             if entry.key not in self.ties:
                 elements[entry.dtype] += entry.numel
                 nbytes += entry.nbytes
-        return ShownTotals(elements, nbytes)
+        return elements, nbytes
 
 
 def show(
@@ -106,29 +88,23 @@ def show(
 
 def _shown(opened: Opened, registry: Registry) -> Shown:
     if isinstance(opened, OpenedDefinition):
-        return Shown(opened.name, None, None, opened.entries, {})
-    if isinstance(opened, OpenedVersion):
-        manifest, version = opened.manifest, opened.version
-        model = registry.index().model(version.model)
-        return Shown(
-            opened.name,
-            manifest.format,
-            manifest.skeleton.size,
-            manifest.entries,
-            manifest.rest,
-            ties=ties_of(opened),
-            version=version,
-            aliases=tuple(model.aliases_of(version)),
-            tags=tuple(model.tags_of(version)),
-            record=manifest.record,
-        )
-    checkpoint = opened.checkpoint
+        return Shown(opened.name, None, None, opened.entries)
+    ties = ties_of(opened)
+    if isinstance(opened, OpenedFile):
+        file = opened.checkpoint
+        size, by = file.source.size, file.written_by
+        return Shown(opened.name, file.format, size, file.entries, file.rest, by, ties)
+    manifest, version = opened.manifest, opened.version
+    model = registry.index().model(version.model)
     return Shown(
         opened.name,
-        checkpoint.format,
-        checkpoint.source.size,
-        checkpoint.entries,
-        checkpoint.rest,
-        checkpoint.written_by,
-        ties_of(opened),
+        manifest.format,
+        manifest.skeleton.size,
+        manifest.entries,
+        manifest.rest,
+        ties=ties,
+        version=version,
+        aliases=tuple(model.aliases_of(version)),
+        tags=tuple(model.tags_of(version)),
+        record=manifest.record,
     )

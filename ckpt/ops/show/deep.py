@@ -55,12 +55,7 @@ class Deep:
 
 
 def examine(opened: OpenedState, registry: Registry) -> Deep:
-    """Read all of a file or version.
-
-    Raises:
-        FormatError: A checksum of the file differs; or a view would grow out of proportion.
-        IntegrityError: An object of the version is missing or damaged.
-    """
+    """Read all of a file or version; damage is an error."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         if isinstance(opened, OpenedFile):
             return _examine_file(opened.checkpoint, pool)
@@ -113,13 +108,7 @@ def _examine_version(opened: OpenedVersion, registry: Registry, pool: ThreadPool
 
 
 class _Reading:
-    """The results computed from a range while it is read.
-
-    Args:
-        dtype: Of the tensor; None for a range without a tensor, which gets no digest.
-        summed: Whether to compute the CRC-32.
-        digest: The digest, if it is known already.
-    """
+    """The results computed from a range while it is read; without a dtype it gets no digest."""
 
     def __init__(
         self, dtype: str | None, *, summed: bool = False, digest: str | None = None

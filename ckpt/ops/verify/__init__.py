@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import perf_counter
 
 from ckpt.errors import DiskError, IntegrityError
 from ckpt.io.files import Told, untold
@@ -32,27 +33,22 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Numbers of hashed objects, manifests and bytes, and the damage that was found."""
+    """Numbers of hashed objects, manifests and bytes, the time, and the damage that was found."""
 
     objects: int
     manifests: int
     nbytes: int
     damages: tuple[Damage, ...]
+    seconds: float
 
 
 def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified:
     """Hash every manifest and every object, stored or named by a manifest, on all cores.
 
-    Removed versions count as long as undo can restore them.
-
-    Args:
-        registry: The registry; None finds it as the command line does.
-        told: Called with the bytes done and the bytes in all.
-
-    Raises:
-        IntegrityError: The index itself cannot be read.
+    Removed versions count as long as undo can restore them. `told` is called with the bytes done
+    and the bytes in all.
     """
-    registry = registry or Registry()
+    registry, began = registry or Registry(), perf_counter()
     damages: list[Damage] = []
     manifests: dict[str, Manifest] = {}
     for ref, digest in _named(registry):
@@ -73,7 +69,8 @@ def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified
         if isinstance(result, str):
             damages.append(Damage(result, tuple(_hurt_by(name, manifests)), name, nbytes))
     good = sum(result for result in results if isinstance(result, int))
-    return Verified(len(wanted), len(manifests), good, tuple(damages))
+    seconds = perf_counter() - began
+    return Verified(len(wanted), len(manifests), good, tuple(damages), seconds)
 
 
 def _named(registry: Registry) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 from ckpt.errors import IntegrityError
@@ -17,7 +16,7 @@ from ckpt.formats.paths import open_path
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.sources import ByteSource
-from ckpt.ops.register import gaps
+from ckpt.ops.register import skeleton_of
 from ckpt.ops.verify import Damage, Verified, verify
 from ckpt.refs import parse_file_ref
 from ckpt.registry.index_file import FILE_NAME
@@ -47,11 +46,6 @@ def repair(places: Iterable[str], *, registry: Registry | None = None) -> Repair
     Args:
         places: Checkpoint files, ``FILE::model``, or folders of other registries.
         registry: The registry to repair; None finds it as the command line does.
-
-    Raises:
-        RefError: A place does not exist.
-        FormatError: A file is not a checkpoint.
-        IntegrityError: The index cannot be read.
     """
     registry = registry or Registry()
     places = list(places)
@@ -115,8 +109,5 @@ def _objects_of(source: ByteSource, checkpoint: Checkpoint) -> Iterator[tuple[in
     for entry in checkpoint.entries:
         if entry.span not in checkpoint.spans:
             yield entry.nbytes, partial(tensor_bytes, checkpoint.source, entry)
-    around = list(gaps(checkpoint.spans, source.size))
-    yield (
-        sum(gap.nbytes for gap in around),
-        lambda: chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in around),
-    )
+    _, nbytes = skeleton_of(source, checkpoint.spans)
+    yield nbytes, lambda: skeleton_of(source, checkpoint.spans)[0]

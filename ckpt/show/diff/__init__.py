@@ -9,9 +9,10 @@ from ckpt.show.diff.changes import ChangeRow, change_rows, moves_of, stat_table
 from ckpt.show.diff.fit import entry_data, fit_report, fit_text, fitting_data, shapes_data
 from ckpt.show.diff.records import facts_table
 from ckpt.show.diff.values import values_data, values_notes, values_table
+from ckpt.show.look.fields import fields
 from ckpt.show.look.tables import Report, Table
 from ckpt.show.look.terminal import painted
-from ckpt.show.look.words import printable, size
+from ckpt.show.look.words import count, printable, size
 
 _COLOURS = {
     **{"removed": "red", "added": "green", "changed": "yellow", "swapped": "yellow"},
@@ -28,21 +29,12 @@ def diff_text(
     records: bool = False,
     all_values: bool = False,
 ) -> str:
-    """The difference as text.
-
-    Args:
-        diff: The result of the comparison.
-        width: Columns; None for any number.
-        colour: Whether to colour the words for what happened.
-        stat: Count keys by module instead of listing them.
-        records: Also show the differences of the records.
-        all_values: List all tensors whose values changed, not only the largest changes.
-    """
+    """The difference as text for `width` columns; the others are options of `ckpt diff`."""
     if diff.fitting is not None:
         return fit_text(fit_report(diff, diff.fitting), width=width)
     lines = [_answer(diff)]
     if not stat:
-        lines += [_line(row, colour=colour) for row in _rows(diff)]
+        lines += [_line(row, colour=colour) for row in change_rows(diff.diff, diff.inferred)]
     elif diff.diff.differs:
         lines += stat_table(diff.diff).lines(width)
     lines += _remarks(diff)
@@ -50,7 +42,8 @@ def diff_text(
         lines += ["", *table.lines(width)]
     lines += values_notes(diff, all_rows=all_values)
     if diff.facts and not records:
-        lines.append(f"  record    {_fields_differ(len(diff.facts))}; --records")
+        differ = f"{count(len(diff.facts), 'field')} differ{'s' * (len(diff.facts) == 1)}"
+        lines.append(f"  record    {differ}; --records")
     return "\n".join(lines)
 
 
@@ -60,23 +53,15 @@ def diff_report(
     """The same for Markdown and HTML."""
     if diff.fitting is not None:
         return fit_report(diff, diff.fitting)
-    rows = [*map(list, _rows(diff))]
+    rows = [*map(list, change_rows(diff.diff, diff.inferred))]
     changes = stat_table(diff.diff) if stat else Table(["", "keys", ""], rows)
     tables = _tables(diff, records=records, all_values=all_values)
     notes = [*_remarks(diff), *values_notes(diff, all_rows=all_values)]
     return Report(_answer(diff), [changes, *tables] if changes.rows else [*tables], notes)
 
 
-def _fields_differ(number: int) -> str:
-    return "1 field differs" if number == 1 else f"{number:,} fields differ"
-
-
 def _answer(diff: RefDiff) -> str:
     return f"{printable(diff.before)} -> {printable(diff.after)}"
-
-
-def _rows(diff: RefDiff) -> Iterator[ChangeRow]:
-    return change_rows(diff.diff, diff.inferred)
 
 
 def _line(row: ChangeRow, *, colour: bool) -> str:
@@ -104,9 +89,7 @@ def diff_data(diff: RefDiff) -> dict[str, Any]:
     """The same for JSON."""
     keys, fitting = diff.diff, diff.fitting
     return {
-        "before": diff.before,
-        "after": diff.after,
-        "differs": diff.differs,
+        **fields(diff, "before", "after", "differs"),
         "removed": [entry_data(entry) for entry in keys.removed],
         "added": [entry_data(entry) for entry in keys.added],
         "renamed": [{"old": a.key, "new": b.key} for a, b in keys.renamed],
@@ -117,7 +100,7 @@ def diff_data(diff: RefDiff) -> dict[str, Any]:
         "changed": [a.key for a, _ in keys.changed],
         "swapped": [list(pair) for pair in keys.swapped],
         "same": [a.key for a, _ in keys.same],
-        "reordered": list(keys.reordered),
+        "reordered": keys.reordered,
         "tied": [{"key": key, "other": other} for key, other in keys.tied],
         "untied": [{"key": key, "other": other} for key, other in keys.untied],
         "not_compared": [a.key for a, _ in keys.unread],

@@ -23,24 +23,19 @@ class ChangeRow(NamedTuple):
 
 
 def change_rows(diff: KeyDiff, inferred: Sequence[tuple[str, str]] = ()) -> Iterator[ChangeRow]:
-    """All changes, and the number of equal keys.
-
-    Args:
-        diff: The changes by key.
-        inferred: (removed key, added key) of renames that names and shapes suggest.
-    """
+    """All changes, and the number of equal keys; `inferred` are (removed key, added key)."""
     known = {key for pair in inferred for key in pair}
     for word, entries in (("removed", diff.removed), ("added", diff.added)):
         left = [entry for entry in entries if entry.key not in known]
         yield from _group(word, [(e.key,) for e in left], [_kind(e) for e in left])
     moves, renamed = moves_of(diff)
-    yield from _moved(moves)
+    yield from _moved_modules(moves)
     yield from _group("renamed", renamed, note="same bytes")
     yield from _group("renamed?", inferred, note="by names and shapes")
-    yield from _pairs(
+    yield from _from_to(
         "reshaped", [(a.key, shape(a.shape), shape(b.shape)) for a, b in diff.reshaped]
     )
-    yield from _pairs("re-typed", [(a.key, a.dtype, b.dtype) for a, b in diff.retyped])
+    yield from _from_to("re-typed", [(a.key, a.dtype, b.dtype) for a, b in diff.retyped])
     swapped = {key for pair in diff.swapped for key in pair}
     for one, other in diff.swapped:
         what = f"{printable(one)}  <->  {printable(other)}"
@@ -85,12 +80,12 @@ def _changed_keys(diff: KeyDiff) -> Iterator[tuple[str, str]]:
         yield from ((word, b.key) for _, b in pairs)
 
 
-def _moved(moves: Sequence[Move]) -> Iterator[ChangeRow]:
+def _moved_modules(moves: Sequence[Move]) -> Iterator[ChangeRow]:
     counts = {(_all(move.old), _all(move.new)): move.count for move in moves}
     for folded in fold([*counts]):
         one = counts.get(folded.cells[:2])  # type: ignore[arg-type]
         many = count(folded.count, "module") if one is None else count(one, "key")
-        yield ChangeRow("moved", "  ->  ".join(map(printable, folded.cells)), f"{many}, same bytes")
+        yield ChangeRow("moved", folded.text, f"{many}, same bytes")
 
 
 def _all(module: str) -> str:
@@ -111,10 +106,10 @@ def _group(
             detail = described.get(folded.cells, note)
         else:
             detail = ", ".join(filter(None, [count(folded.count, "key"), note]))
-        yield ChangeRow(word, "  ->  ".join(map(printable, folded.cells)), detail)
+        yield ChangeRow(word, folded.text, detail)
 
 
-def _pairs(word: str, changes: Sequence[tuple[str, str, str]]) -> Iterator[ChangeRow]:
+def _from_to(word: str, changes: Sequence[tuple[str, str, str]]) -> Iterator[ChangeRow]:
     """Keys that went from one thing to another, folded if they changed alike."""
     alike: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
     for key, before, after in changes:

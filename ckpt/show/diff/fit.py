@@ -6,6 +6,7 @@ from typing import Any
 from ckpt.compare.keys import Fit, Pair, pair_alike
 from ckpt.infer.fitting import Fitting
 from ckpt.ops.diff import RefDiff
+from ckpt.show.look.fields import fields
 from ckpt.show.look.tables import Report, Table
 from ckpt.show.look.words import count, printable, shape
 from ckpt.tensors import TensorEntry
@@ -22,10 +23,11 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
     tables = []
     if fit.missing or fit.unexpected:
         heads = [f"only in {mine}", f"only in {short}", "shape", ""]
-        tables.append(Table(heads, list(_side_by_side(fit))))
+        tables.append(Table(heads, list(_unmatched(fit))))
     if fit.reshaped:
-        tables.append(Table(["key", mine, short], _reshaped(fit.reshaped)))
-    notes = ["  " + " · ".join(_counts(fit))]
+        rows = [[printable(a.key), shape(a.shape), shape(b.shape)] for a, b in fit.reshaped]
+        tables.append(Table(["key", mine, short], rows))
+    notes = ["  " + " · ".join(_disagreements(fit))]
     if fitting.options:
         options = " ".join(fitting.options)
         check = "" if options.startswith("--to ") else f" --check {definition}"
@@ -42,13 +44,11 @@ def fit_text(report: Report, *, width: int | None) -> str:
 def fitting_data(fitting: Fitting) -> dict[str, Any]:
     """Whether a state_dict fits a definition, for JSON."""
     return {
-        "definition": fitting.definition,
-        "fits": fitting.fit.fits,
+        **fields(fitting, "definition", "fits=fit.fits"),
         "missing": [entry_data(entry) for entry in fitting.fit.missing],
         "unexpected": [entry_data(entry) for entry in fitting.fit.unexpected],
         "reshaped": shapes_data(fitting.fit.reshaped, "found", "expected"),
-        "agreeing": fitting.fit.agreeing,
-        "options": list(fitting.options),
+        **fields(fitting, "agreeing=fit.agreeing", "options"),
     }
 
 
@@ -59,10 +59,10 @@ def shapes_data(pairs: Sequence[Pair], before: str, after: str) -> list[dict[str
 
 def entry_data(entry: TensorEntry) -> dict[str, Any]:
     """An entry for JSON."""
-    return {"key": entry.key, "shape": list(entry.shape), "dtype": entry.dtype}
+    return {"key": entry.key, "shape": entry.shape, "dtype": entry.dtype}
 
 
-def _counts(fit: Fit) -> Iterator[str]:
+def _disagreements(fit: Fit) -> Iterator[str]:
     yield _agreeing(fit)
     yield f"{len(fit.missing):,} missing"
     yield f"{len(fit.unexpected):,} unexpected"
@@ -74,22 +74,13 @@ def _agreeing(fit: Fit) -> str:
     return f"{count(fit.agreeing, 'key')} agree{'s' if fit.agreeing == 1 else ''}"
 
 
-def _side_by_side(fit: Fit) -> Iterator[list[str]]:
+def _unmatched(fit: Fit) -> Iterator[list[str]]:
     """The unmatched keys of both sides, possible twins beside each other."""
     pairs = pair_alike(fit.unexpected, fit.missing, lambda entry: entry.shape)
     paired = {wanted.key for _, wanted in pairs if wanted is not None}
     for mine, wanted in pairs:
-        note = "" if wanted is None else "same shape"
-        yield [
-            printable(mine.key),
-            printable(wanted.key) if wanted else "",
-            shape(mine.shape),
-            note,
-        ]
+        other = [printable(wanted.key), "same shape"] if wanted else ["", ""]
+        yield [printable(mine.key), other[0], shape(mine.shape), other[1]]
     for wanted in fit.missing:
         if wanted.key not in paired:
             yield ["", printable(wanted.key), shape(wanted.shape), ""]
-
-
-def _reshaped(pairs: Sequence[Pair]) -> list[list[str]]:
-    return [[printable(a.key), shape(a.shape), shape(b.shape)] for a, b in pairs]

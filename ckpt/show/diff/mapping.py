@@ -10,6 +10,7 @@ from ckpt.infer.fitting import typed
 from ckpt.infer.result import Confidence, InferredOperation, Match
 from ckpt.rules.document import rules_document
 from ckpt.rules.planned import Rule
+from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import fold
 from ckpt.show.look.words import count, printable
 
@@ -49,9 +50,7 @@ def sureness(found: FoundRules) -> str:
 def found_data(found: FoundRules) -> dict[str, Any]:
     """The same for JSON."""
     return {
-        "source": found.source,
-        "target": found.target,
-        "settled": found.inference.settled,
+        **fields(found, "source", "target", "settled=inference.settled"),
         **asdict(found.inference),
         "rules": rules_document(found.rules),
     }
@@ -74,6 +73,4 @@ def _operation(operation: InferredOperation) -> str:
 
 
 def _folded(word: str, rows: list[tuple[str, ...]]) -> Iterator[str]:
-    for line in fold(rows):
-        note = f"   {count(line.count, 'key')}" if line.count > 1 else ""
-        yield f"  {word:<9} {'  ->  '.join(map(printable, line.cells))}{note}"
+    yield from (f"  {word:<9} {line.text}{line.note}" for line in fold(rows))

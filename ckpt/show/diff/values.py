@@ -15,7 +15,7 @@ _HEADS = ("key", "differ", "max abs", "mean abs", "rel L2", "cosine", "ulps", "N
 def values_table(diff: RefDiff, *, all_rows: bool) -> Table:
     """The changed tensors, largest change first, without empty columns."""
     pairs = diff.values or ()
-    rows = [_row(pair) for pair in (pairs if all_rows else pairs[:ROWS])]
+    rows = [_pair_row(pair) for pair in (pairs if all_rows else pairs[:ROWS])]
     return Table(_HEADS, rows, right=_HEADS[1:]).without_empty_columns()
 
 
@@ -38,11 +38,11 @@ def values_data(diff: RefDiff) -> dict[str, Any]:
     return {
         "tolerance": diff.tolerance,
         "within": [pair.before.key for pair in diff.within],
-        "values": None if diff.values is None else [_data(p) for p in diff.values],
+        "values": None if diff.values is None else [_pair_data(p) for p in diff.values],
     }
 
 
-def _row(pair: PairValues) -> list[str]:
+def _pair_row(pair: PairValues) -> list[str]:
     found = pair.found
     return [
         printable(pair.before.key),
@@ -65,6 +65,6 @@ def _two(counts: tuple[int, int] | None) -> str:
     return f"{counts[0]:,} -> {counts[1]:,}" if counts and any(counts) else ""
 
 
-def _data(pair: PairValues) -> dict[str, Any]:
+def _pair_data(pair: PairValues) -> dict[str, Any]:
     dtypes = [pair.before.dtype, pair.after.dtype]
     return {"key": pair.before.key, "dtypes": dtypes, **asdict(pair.found)}

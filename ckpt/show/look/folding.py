@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ckpt.show.look.words import count, printable
+
 Cells = tuple[str, ...]
 _NUMBER = re.compile(r"(?<!\d)(?:0|[1-9]\d*)(?!\d)")  # an index; `01` stays as it is
 
@@ -21,6 +23,16 @@ class Folded:
 
     cells: Cells
     count: int
+
+    @property
+    def text(self) -> str:
+        """The cells with arrows between them."""
+        return "  ->  ".join(map(printable, self.cells))
+
+    @property
+    def note(self) -> str:
+        """``   4 keys``; nothing for a single row."""
+        return f"   {count(self.count, 'key')}" if self.count > 1 else ""
 
 
 def fold(rows: Sequence[Cells]) -> list[Folded]:

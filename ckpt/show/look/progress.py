@@ -1,11 +1,12 @@
 """A progress bar for slow work, on stderr if that is a terminal."""
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import perf_counter
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from ckpt.io.files import Told
 from ckpt.show.look.terminal import Terminal
 from ckpt.show.look.words import printable
 
@@ -16,57 +17,46 @@ PATIENCE = 1.0  # seconds until the bar appears
 INTERVAL = 0.1  # seconds between two updates
 
 
-class ProgressBar(AbstractContextManager["ProgressBar"]):
-    """Shows the bytes done and the total; disappears when the block ends.
+@contextmanager
+def progress_bar(terminal: Terminal, what: str) -> Iterator[Told]:
+    """Show the bytes done and the total while a block runs, unless that is quick.
 
-    Args:
-        terminal: Where the bar is shown, unless it is quiet, dumb or not a terminal.
-        what: The work, e.g. ``registering big.pt``.
+    There is no bar if `terminal` is quiet, dumb or not a terminal.
     """
+    shown = terminal.err.isatty() and not terminal.quiet and os.environ.get("TERM") != "dumb"
+    begin = perf_counter()
+    due = begin + PATIENCE
+    bar: tqdm[Any] | None = None
 
-    def __init__(self, terminal: Terminal, what: str) -> None:
-        self._terminal = terminal
-        self._what = what
-        self._begin = perf_counter()
-        self._next = self._begin + PATIENCE
-        self._bar: tqdm[Any] | None = None
-        dumb = os.environ.get("TERM") == "dumb"
-        self._shown = terminal.err.isatty() and not terminal.quiet and not dumb
-
-    def __call__(self, done: int, total: int) -> None:
-        """Update the bar, at most every `INTERVAL`."""
+    def told(done: int, total: int) -> None:
+        nonlocal bar, due
         now = perf_counter()
-        if not self._shown or now < self._next:
+        if not shown or now < due:
             return
-        if self._bar is None:
-            self._bar = self._new_bar(total)
-            self._bar.start_t -= now - self._begin  # rate over the whole time
-        self._bar.n, self._bar.total = done, total  # the next step has another total
-        self._bar.refresh()
-        self._next = now + INTERVAL
+        if bar is None:
+            bar = _new_bar(terminal, what, total)
+            bar.start_t -= now - begin  # rate over the whole time
+        bar.n, bar.total = done, total  # the next step has another total
+        bar.refresh()
+        due = now + INTERVAL
 
-    def __enter__(self) -> Self:
-        return self
+    try:
+        yield told
+    finally:
+        if bar is not None:
+            bar.close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
-    def _new_bar(self, total: int) -> "tqdm[Any]":
-        from tqdm import tqdm
+def _new_bar(terminal: Terminal, what: str, total: int) -> "tqdm[Any]":
+    from tqdm import tqdm
 
-        return tqdm(
-            total=total,
-            desc=printable(self._what),
-            file=self._terminal.err,
-            leave=False,
-            unit="B",
-            unit_scale=True,
-            bar_format="{desc}  {bar}  {percentage:3.0f}%  {rate_fmt}  {remaining}",
-            dynamic_ncols=True,
-        )
+    return tqdm(
+        total=total,
+        desc=printable(what),
+        file=terminal.err,
+        leave=False,
+        unit="B",
+        unit_scale=True,
+        bar_format="{desc}  {bar}  {percentage:3.0f}%  {rate_fmt}  {remaining}",
+        dynamic_ncols=True,
+    )

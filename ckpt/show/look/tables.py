@@ -8,13 +8,7 @@ from ckpt.show.look import terminal
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table whose cells are `printable` already.
-
-    Attributes:
-        heads: One per column.
-        rows: Lists of one cell per head.
-        right: The heads of right-aligned columns.
-    """
+    """A table of `printable` cells; columns with a head in `right` are aligned to the right."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]

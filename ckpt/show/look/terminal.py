@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from itertools import chain
+from os import fspath
 from typing import TextIO
 
 from ckpt.io.strict_json import plain
@@ -30,13 +31,7 @@ _COLOURS = {"red": "31", "green": "32", "yellow": "33"}
 
 
 class Terminal:
-    """Prints results to `out`, progress and remarks to `err`.
-
-    Args:
-        out: Usually stdout.
-        err: Usually stderr.
-        quiet: Leave out remarks and progress.
-    """
+    """Prints results to `out`, remarks and progress, unless `quiet`, and errors to `err`."""
 
     def __init__(
         self, *, out: TextIO | None = None, err: TextIO | None = None, quiet: bool = False
@@ -50,9 +45,8 @@ class Terminal:
         _write(self.out, text)
 
     def data(self, document: object) -> None:
-        """Print a result as JSON: ASCII, no bare NaN."""
-        text = json.dumps(plain(document), indent=2, allow_nan=False)
-        _write(self.out, text)
+        """Print a result as JSON: ASCII, no bare NaN, paths as text."""
+        _write(self.out, json.dumps(plain(document), indent=2, allow_nan=False, default=fspath))
 
     def remark(self, text: str) -> None:
         """Print a remark, unless quiet."""
@@ -110,13 +104,10 @@ def table(
     right: Sequence[str] = (),
     width: int | None = None,
 ) -> str:
-    """A table by `tabulate`.
+    """A table by `tabulate`, whose cells are `printable` already.
 
-    Args:
-        rows: Cells; text from files must be `printable` already.
-        headers: One a column.
-        right: The headers whose columns are aligned to the right.
-        width: Columns of the terminal; a wider table folds its first column.
+    The columns of the headers in `right` are aligned to the right. A table wider than `width`
+    columns folds its first column.
     """
     from tabulate import tabulate
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.io import digest
 from ckpt.ops.show import Shown
+from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable, shape, size
 from ckpt.show.ls import version_data
@@ -19,7 +20,7 @@ LONG_VALUE = 100  # characters; --json shows all
 
 def shown_text(shown: Shown, *, width: int | None) -> str:
     """Name, origin and tensors, then the rest."""
-    parts = [head_text(shown), _tensors(shown, width=width)]
+    parts = [head_text(shown), _tensor_table(shown, width=width)]
     if shown.rest:
         parts.append("\n".join(["non-tensor part:", *_record_lines(shown.rest)]))
     return "\n\n".join(parts)
@@ -46,15 +47,14 @@ def _container(shown: Shown) -> Iterator[str]:
 
 
 def _totals(shown: Shown) -> Iterator[str]:
-    totals = shown.totals()
+    dtypes, nbytes = shown.totals()
     yield count(len(shown.entries), "key")
-    dtypes = totals.elements
     elements = count(sum(dtypes.values()), "element")
     if len(dtypes) > 1:
         yield f"{elements}: {', '.join(f'{number:,} of {name}' for name, number in dtypes.items())}"
     else:
         yield f"{elements} of {', '.join(dtypes) or 'no dtype'}"
-    yield f"{size(totals.nbytes)} of tensors"
+    yield f"{size(nbytes)} of tensors"
     if shown.ties:
         one = len(shown.ties) == 1
         share = "shares bytes with another" if one else "share bytes with others"
@@ -79,7 +79,7 @@ def _findings(deep: "Deep") -> Iterator[str]:
         yield f"{sum(found):,} {name} in {keys}" if any(found) else f"no {name}"
 
 
-def _tensors(shown: Shown, *, width: int | None) -> str:
+def _tensor_table(shown: Shown, *, width: int | None) -> str:
     """A table, without empty columns."""
     deep, ties = shown.deep, shown.ties
     headers = ["key", "shape", "dtype", "size"]
@@ -182,31 +182,21 @@ def shown_data(shown: Shown) -> dict[str, Any]:
 
 def head_data(shown: Shown) -> dict[str, Any]:
     """Name, container and totals, for JSON."""
-    totals = shown.totals()
-    deep = shown.deep
+    elements, nbytes = shown.totals()
     return {
-        "name": shown.name,
-        "format": shown.format,
-        "written_by": shown.written_by,
-        "size": shown.size,
+        **fields(shown, "name", "format", "written_by", "size"),
         "keys": len(shown.entries),
-        "elements": dict(totals.elements),
-        "tensor_bytes": totals.nbytes,
+        "elements": dict(elements),
+        "tensor_bytes": nbytes,
         "tied_keys": len(shown.ties),
-        "deep": deep
-        and {"sums": deep.sums, "sums_absent": deep.sums_absent, "objects": deep.objects},
+        "deep": shown.deep and fields(shown.deep, "sums", "sums_absent", "objects"),
     }
 
 
 def tail_data(shown: Shown) -> dict[str, Any]:
     """Everything but the tensors, for JSON."""
-    return {
-        "rest": shown.rest,
-        "version": version_data(shown.version, shown.aliases, shown.tags)
-        if shown.version
-        else None,
-        "record": shown.record,
-    }
+    version = shown.version and version_data(shown.version, shown.aliases, shown.tags)
+    return {"rest": shown.rest, "version": version, "record": shown.record}
 
 
 def _tensor_data(entry: TensorEntry, shown: Shown) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckpt.ops.show import Shown
+from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import NARROWEST
 from ckpt.show.look.words import printable, size
 from ckpt.show.show import head_data, head_text, tail_data
@@ -30,9 +31,7 @@ class Module:
 
     Attributes:
         name: Its last part, ``attn``; empty in a key like ``a..b``.
-        keys: How many keys it has; this and the next two include the modules inside.
-        elements: Of all tensors.
-        nbytes: Of all tensors.
+        keys: Their number, that of the elements and the bytes include the modules inside.
         own: The last part, dtype and shape of each of its own keys.
         modules: The modules inside by name, in file order.
     """
@@ -70,33 +69,20 @@ def tree_text(shown: Shown, *, width: int | None) -> str:
     root = module_tree(shown.entries)
     rows = list(_rows(root, depth=0, times=1))
     if root.own:
-        inner = root.modules.values()
-        rows.insert(
-            0,
-            _row(
-                "(no module)",
-                root.keys - sum(module.keys for module in inner),
-                root.elements - sum(module.elements for module in inner),
-                root.nbytes - sum(module.nbytes for module in inner),
-            ),
-        )
+        alone = module_tree([entry for entry in shown.entries if "." not in entry.key])
+        rows.insert(0, _tree_row("(no module)", alone))
     return f"{head_text(shown)}\n\n{_columns(rows, width)}"
 
 
 def tree_data(shown: Shown) -> dict[str, Any]:
     """The same for JSON, without folding."""
-    modules = _data(module_tree(shown.entries))["modules"]
+    modules = _module_data(module_tree(shown.entries))["modules"]
     return {**head_data(shown), "modules": modules, **tail_data(shown)}
 
 
-def _data(module: Module) -> dict[str, Any]:
-    return {
-        "name": module.name,
-        "keys": module.keys,
-        "elements": module.elements,
-        "size": module.nbytes,
-        "modules": [_data(inner) for inner in module.modules.values()],
-    }
+def _module_data(module: Module) -> dict[str, Any]:
+    modules = [_module_data(inner) for inner in module.modules.values()]
+    return {**fields(module, "name", "keys", "elements", "size=nbytes"), "modules": modules}
 
 
 @dataclass(slots=True)
@@ -110,22 +96,23 @@ class _Line:
 
 def _rows(module: Module, *, depth: int, times: int) -> Iterator[TreeRow]:
     """The lines below a module that represents `times` modules."""
-    for line in map(_with_only_child, _folded(module)):
+    for line in map(_with_only_child, _lines_inside(module)):
         inner, total = line.module, times * line.count
         many = f"  {line.count:,} ×" if line.count > 1 else ""
         name = "  " * depth + line.name + many
-        yield _row(name, inner.keys * total, inner.elements * total, inner.nbytes * total)
+        yield _tree_row(name, inner, total)
         yield from _rows(inner, depth=depth + 1, times=total)
 
 
-def _row(name: str, keys: int, elements: int, nbytes: int) -> TreeRow:
-    return name, f"{keys:,}", f"{elements:,}", size(nbytes)
+def _tree_row(name: str, module: Module, times: int = 1) -> TreeRow:
+    keys, elements = module.keys * times, module.elements * times
+    return name, f"{keys:,}", f"{elements:,}", size(module.nbytes * times)
 
 
 def _with_only_child(line: _Line) -> _Line:
     """The line, extended by the line below it as long as there is only one and no key."""
     while not line.module.own:
-        below = _folded(line.module)
+        below = _lines_inside(line.module)
         if len(below) != 1:
             break
         only = below[0]
@@ -133,7 +120,7 @@ def _with_only_child(line: _Line) -> _Line:
     return line
 
 
-def _folded(module: Module) -> list[_Line]:
+def _lines_inside(module: Module) -> list[_Line]:
     """A line for each module inside; consecutive numbers of equal contents share one."""
     lines: list[_Line] = []
     first = last = -2  # the numbers of the last line

@@ -1,6 +1,7 @@
 """A rename in two steps: the plan writes nothing, and applying it is the rename."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,3 +102,16 @@ def test_version_is_parsed_once_and_its_rename_read_back_once(
     monkeypatch.setattr(opened, "open_checkpoint", counted)
     assert ckpt.rename("net:v1", "conv->embed").added is not None
     assert seen == ["net:v1"]
+
+
+def test_misspelt_option_is_refused_before_anything_is_written(file: Path) -> None:
+    misspelt: dict[str, Any] = {"outt": "b.pt"}
+    plan = ckpt.plan_rename(file, "conv->embed")
+    for call in (
+        lambda: ckpt.rename(file, "conv->embed", **misspelt),
+        lambda: ckpt.plan_rename(file, "conv->embed", **misspelt),
+        lambda: ckpt.apply(plan, **misspelt),
+    ):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'outt'"):
+            call()
+    assert names(file.parent) == ["a.pt"]

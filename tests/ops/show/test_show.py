@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from ckpt.ops.register import register
-from ckpt.ops.show import ShownTotals, show
+from ckpt.ops.show import show
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_tied_tensors_count_once(folder: Path) -> None:
     }
     shown = show(saved(state))
     assert shown.ties == {"lm_head": "wte", "again": "wte", "flat": "wte"}
-    assert shown.totals() == ShownTotals({"float32": 20, "float64": 5}, 20 * 4 + 5 * 8)
+    assert shown.totals() == ({"float32": 20, "float64": 5}, 20 * 4 + 5 * 8)
 
 
 def test_version_has_the_ties_of_its_file(folder: Path) -> None:
@@ -86,4 +86,4 @@ def test_definition_has_totals_and_no_container(folder: Path) -> None:
     )
     shown = show("model.py:Net")
     assert (shown.format, shown.size, shown.written_by, shown.ties) == (None, None, None, {})
-    assert shown.totals() == ShownTotals({"bfloat16": 8}, 16)
+    assert shown.totals() == ({"bfloat16": 8}, 16)

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from ckpt.show.look import progress
-from ckpt.show.look.progress import ProgressBar
+from ckpt.show.look.progress import progress_bar
 from ckpt.show.look.terminal import Terminal
 
 
@@ -18,7 +18,7 @@ def shown(*, quiet: bool = False) -> str:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     with closing(os.fdopen(theirs, "w")) as err:
-        with ProgressBar(Terminal(err=err, quiet=quiet), "registering \x1b[31mbig.pt") as told:
+        with progress_bar(Terminal(err=err, quiet=quiet), "registering \x1b[31mbig.pt") as told:
             told(10**9, 2 * 10**9)
         err.write("end")
         err.flush()
@@ -55,6 +55,6 @@ def test_no_bar_where_it_is_not_wanted(impatient: None, monkeypatch: pytest.Monk
 
 def test_no_bar_in_a_pipe(impatient: None) -> None:
     err = io.StringIO()
-    with ProgressBar(Terminal(err=err), "registering big.pt") as told:
+    with progress_bar(Terminal(err=err), "registering big.pt") as told:
         told(1, 2)
     assert err.getvalue() == ""
