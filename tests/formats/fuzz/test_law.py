@@ -14,7 +14,11 @@ CASES = by_effort(1_000, 10_000, 100_000)
 def test_every_file_is_refused_or_read_as_torch_reads_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.formats.fuzz", f"--cases={CASES}", f"--seed={SEED}"]
     ran = subprocess.run(
-        [*command, f"--keep={tmp_path}"], capture_output=True, text=True, timeout=4 * PATIENCE
+        [*command, f"--keep={tmp_path}"],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=4 * PATIENCE,
     )
     kept = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("*.json"))]
     assert not kept, kept[0]
