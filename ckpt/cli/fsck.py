@@ -46,7 +46,7 @@ def _ask(session: Session, planned: Rebuilding) -> None:
         _show(session, planned, written=False)
         raise UsageError("nothing is written yet", hint="--yes  writes this without a prompt")
     session.terminal.remark(rebuilding_text(planned, written=False))
-    click.confirm(f"write {planned.path}?", abort=True, err=True)
+    session.confirm(f"write {planned.path}?")
 
 
 def _show(session: Session, rebuilding: Rebuilding, *, written: bool) -> None:

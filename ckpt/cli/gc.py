@@ -66,7 +66,7 @@ def command(
         if not sys.stdin.isatty():
             session.terminal.remark("ckpt gc --yes  removes this")
             return
-        click.confirm("remove this?", abort=True, err=True)
+        session.confirm("remove this?")
     collected = gc(keep_removed=keep_removed, grace=grace, registry=session.registry)
     _show(session, collected, keep_removed, grace, removed=True)
 

@@ -62,7 +62,11 @@ def text(session: Session, file: Path) -> None:
     There is one line for each tensor or version. Other files print a note instead of failing,
     since git would show nothing then.
     """
-    session.show(lambda: "\n".join(as_text(file)), lambda: list(as_text(file)))
+    lines = list(as_text(file))
+    if session.as_json:
+        session.terminal.data(lines)
+    else:
+        session.terminal.lines(lines)
 
 
 command.add_command(install)

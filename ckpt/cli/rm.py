@@ -27,7 +27,7 @@ def command(session: Session, refs: tuple[str, ...], yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"not removed: {names}", hint="--yes  removes without a prompt")
-        click.confirm(f"remove {names}?", abort=True, err=True)
+        session.confirm(f"remove {names}?")
     removed = rm(refs, registry=session.registry)
     session.show(
         lambda: f"removed {names}; ckpt undo  restores what was removed",

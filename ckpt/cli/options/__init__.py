@@ -12,6 +12,7 @@ import click
 from ckpt.registry.registry import Registry
 from ckpt.show.look.progress import ProgressBar
 from ckpt.show.look.terminal import Terminal
+from ckpt.show.look.words import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class Session:
             self.terminal.data(data())
         else:
             self.terminal.result(text())
+
+    def confirm(self, question: str) -> None:
+        """Ask on stderr, and abort unless the answer is yes."""
+        click.confirm(printable(question), abort=True, err=True)
 
 
 def command(

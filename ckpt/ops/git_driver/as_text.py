@@ -1,6 +1,7 @@
 """Checkpoints and `registry.json` as lines of text, for git to compare.
 
-Law: two files with the same content give the same lines, whatever their order and container.
+Law: two files with the same content give the same lines, whatever their order and container; and no
+key gives the line of another key.
 """
 
 import json
@@ -69,7 +70,7 @@ def _checkpoint_lines(path: Path) -> Iterator[str]:
             yield from _tensor_lines(checkpoint, prefix)
         first = next(iter(checkpoints.values()))
         yield from sorted(
-            f"{name} = {json.dumps(value, sort_keys=True, default=str)}"
+            f"{_quoted(name)} = {json.dumps(value, sort_keys=True, default=str)}"
             for name, value in leaves(first.rest)
             if value != A_TENSOR
         )
@@ -80,4 +81,10 @@ def _tensor_lines(checkpoint: Checkpoint, prefix: str) -> Iterator[str]:
         name = digest.of_chunks(tensor_bytes(checkpoint.source, entry))
         shape = " ".join(map(str, entry.shape)) or "()"
         hexadecimal = name.removeprefix("sha256:")[:_DIGITS]
-        yield f"{prefix}{entry.key}  {entry.dtype}  {shape}  {hexadecimal}"
+        yield f"{_quoted(prefix + entry.key)}  {entry.dtype}  {shape}  {hexadecimal}"
+
+
+def _quoted(key: str) -> str:
+    """The key, as a JSON string if it has spaces, quotes or characters that cannot be printed."""
+    is_word = key.isprintable() and not {" ", '"'} & {*key}
+    return key if is_word and key else json.dumps(key)

@@ -8,7 +8,7 @@ from ckpt.show.look import terminal
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table whose cells are `printable` already.
+    """A table, whose text may come from files.
 
     Attributes:
         heads: One per column.

@@ -1,9 +1,14 @@
-"""The terminal: output in the encoding, width and colour that it supports."""
+"""The terminal: output in the encoding, width and colour that it supports.
+
+Law: whatever a view prints, only printable text, line feeds and our own colours reach a stream, and
+no cell of a table and no line of `lines` can begin a line of its own.
+"""
 
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import TextIO
 
@@ -27,6 +32,7 @@ NARROWEST = 16  # columns; a key folded into fewer is unreadable
 # would double the time of `ckpt show` for 100,000 keys.
 _MANY_ROWS = 1000
 _COLOURS = {"red": "31", "green": "32", "yellow": "33"}
+_PAINT = re.compile(r"(\x1b\[(?:0|31|32|33)m)")
 
 
 class Terminal:
@@ -49,6 +55,10 @@ class Terminal:
         """Print a result."""
         _write(self.out, text)
 
+    def lines(self, lines: Iterable[str]) -> None:
+        """Print a result whose lines contain text from files."""
+        _write(self.out, "\n".join(map(printable, lines)))
+
     def data(self, document: object) -> None:
         """Print a result as JSON: ASCII, no bare NaN."""
         text = json.dumps(plain(document), indent=2, allow_nan=False)
@@ -64,7 +74,7 @@ class Terminal:
         one_line = printable(message)
         _write(self.err, f"{_label('error:', 'red', self.err)} {one_line}")
         if hint:
-            lines = hint.splitlines()
+            lines = hint.split("\n")
             _write(self.err, f"{_label('hint:', 'yellow', self.err)}  {printable(lines[0])}")
             for line in lines[1:]:
                 _write(self.err, f"       {printable(line)}")
@@ -94,6 +104,8 @@ def _label(word: str, colour: str, stream: TextIO) -> str:
 
 
 def _write(stream: TextIO, text: str) -> None:
+    safe = _printable_but_paint if coloured(stream) else printable
+    text = "\n".join(map(safe, text.split("\n")))
     encoding = stream.encoding or "utf-8"
     try:
         text.encode(encoding)
@@ -101,6 +113,14 @@ def _write(stream: TextIO, text: str) -> None:
         text = text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
     stream.write(text + "\n")
     stream.flush()
+
+
+def _printable_but_paint(line: str) -> str:
+    if line.isascii() and line.isprintable():
+        return line
+    parts = _PAINT.split(line)
+    parts[::2] = map(printable, parts[::2])
+    return "".join(parts)
 
 
 def table(
@@ -113,7 +133,7 @@ def table(
     """A table by `tabulate`.
 
     Args:
-        rows: Cells; text from files must be `printable` already.
+        rows: Cells; text in them may come from files.
         headers: One a column.
         right: The headers whose columns are aligned to the right.
         width: Columns of the terminal; a wider table folds its first column.
@@ -121,6 +141,11 @@ def table(
     from tabulate import tabulate
 
     cells = [[str(cell) for cell in row] for row in rows]
+    ascii_only = _is_plain_ascii(cells)
+    if not ascii_only:
+        cells = [[*map(printable, row)] for row in cells]
+    headers = [*map(printable, headers)]
+    right = [*map(printable, right)]
     align = ["right" if header in right else "left" for header in headers]
     folds: list[int | None] = [None] * len(headers)
     if width is not None and cells:
@@ -133,7 +158,7 @@ def table(
     def tabulated(cells: list[list[str]]) -> str:
         return tabulate(cells, headers, colalign=align, disable_numparse=True, maxcolwidths=folds)
 
-    quick = len(cells) >= _MANY_ROWS and not any(folds) and _is_plain_ascii(cells)
+    quick = len(cells) >= _MANY_ROWS and not any(folds) and ascii_only
     text = _by_widest(cells, align, tabulated) if quick else tabulated(cells)
     return "\n".join(line.rstrip() for line in text.splitlines())
 
