@@ -61,7 +61,11 @@ def _shape(
 @click.option("--check", metavar="DEF", help="Fail unless the result fits this definition.")
 @arg_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the result to this file.")
-@click.option("--force", is_flag=True, help="Overwrite the output file if it exists.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Overwrite the output file if it exists, and make tensors of any size.",
+)
 @click.option("--in-place", is_flag=True, help="Replace SRC itself, atomically.")
 @click.option(
     "--save-rules",

@@ -13,10 +13,11 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from ckpt.errors import DiskError, UsageError
+from ckpt.errors import RefError, UsageError
 from ckpt.io import strict_json
 from ckpt.io.files import disk_errors, name_new, sync_folder, write_whole
 from ckpt.io.lock import exclusive_lock
+from ckpt.io.small_file import read_small
 from ckpt.io.typed_json import Count, Form, expect
 from ckpt.refs import is_alias, is_name, is_version
 from ckpt.registry import damage
@@ -25,6 +26,7 @@ from ckpt.registry.history.replay import replayed, write_entry
 from ckpt.registry.index import SCHEMA, Index, Model, Version, number_of, read_version
 
 FILE_NAME = "registry.json"
+MOST_BYTES = 1 << 28  # 10,000 versions take 7 MB
 
 
 def find_registry(start: Path) -> Path | None:
@@ -64,14 +66,12 @@ class IndexFile:
             DiskError: The system cannot read it.
         """
         try:
-            document = self.path.read_bytes()
-        except FileNotFoundError:
+            document = read_small(self.path, most=MOST_BYTES)
+        except RefError:
             # Checked in this order, since another process may create it right now.
             if _holds_versions(self.path.parent) and not self.path.exists():
                 raise damage.missing(str(self.path)) from None
             return self.read() if self.path.exists() else Index()
-        except OSError as error:
-            raise DiskError(f"{self.path}: {error.strerror}") from error
         if document != self._parsed[0]:
             self._parsed = document, read_index(document, name=str(self.path))
         return self._parsed[1]

@@ -16,8 +16,10 @@ from ckpt.formats.paths import open_path
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
+from ckpt.io.small_file import read_small
+from ckpt.io.sources import FileSource
 from ckpt.registry.index import Index, Model, Version
-from ckpt.registry.index_file import parse_index
+from ckpt.registry.index_file import MOST_BYTES, parse_index
 
 _DIGITS = 16  # hexadecimal digits of a tensor's digest
 
@@ -33,11 +35,11 @@ def as_text(path: Path) -> Iterator[str]:
 
 def _index(path: Path) -> Index | None:
     """The index, if the file looks like one."""
-    with path.open("rb") as file:
-        if not file.read(64).lstrip().startswith(b"{"):
+    with FileSource(path) as source:
+        if not source.read(0, min(64, source.size)).lstrip().startswith(b"{"):
             return None
-        file.seek(0)
-        return parse_index(file.read().decode("utf-8", "replace"), name=str(path))
+    document = read_small(path, most=MOST_BYTES)
+    return parse_index(document.decode("utf-8", "replace"), name=str(path))
 
 
 def _index_lines(index: Index) -> Iterator[str]:

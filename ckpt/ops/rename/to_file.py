@@ -1,14 +1,20 @@
 """The file that a plan makes: where it goes, and in which container."""
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
-from ckpt.errors import UsageError
+from ckpt.dtypes import itemsize
+from ckpt.errors import PlanError, UsageError
 from ckpt.formats import format_for, format_of, is_usual
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
 from ckpt.writing.checkpoint import Written, write_checkpoint, write_tensors
+
+# A result of more bytes than these, and than so many sources, is asked for with `--force`.
+MOST_MADE_BYTES = 1 << 30
+MOST_GROWTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +23,7 @@ class Output:
 
     Attributes:
         out: The file to write; None for the default.
-        replace_out: Whether to replace a file that already exists.
+        replace_out: Whether to replace a file that already exists, and to make tensors of any size.
         in_place: Whether to replace the source itself.
         save_rules: The rule file to write.
         register_result: Whether to register the file as well.
@@ -72,6 +78,21 @@ def target_of(opened: OpenedState, plan: Plan, output: Output) -> Path | None:
     out = output.out or _beside(opened, as_folder=several and plan.is_rename)
     opened.expect_other(out)
     return out
+
+
+def expect_proportion(opened: OpenedState, plan: Plan, output: Output) -> None:
+    """Refuse to make tensors far larger than the source, as a mistyped shape would.
+
+    Raises:
+        PlanError: They are, and no output may be replaced.
+    """
+    made = sum(prod(t.made_of.shape) * itemsize(t.made_of.dtype) for t in plan.tensors)
+    most = MOST_MADE_BYTES + MOST_GROWTH * sum(entry.nbytes for entry in opened.entries)
+    if made > most and not output.replace_out:
+        raise PlanError(
+            f"{opened.name}: the rules make tensors of {made:,} bytes, over the limit of {most:,}",
+            hint="check the shapes; -o FILE --force  writes them all the same",
+        )
 
 
 def write_plan(
