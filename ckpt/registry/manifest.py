@@ -172,6 +172,7 @@ class Manifest:
 
 _Dtype = Annotated[str, Form("a dtype", DTYPES.__contains__)]
 _Key = Annotated[str, Form(f"a key of at most {MOST_PARTS} parts", is_key)]
+_Shape = Annotated[list[Count], Form("at most 1,000 dimensions", lambda sizes: len(sizes) <= 1000)]
 _True = Annotated[bool, Form("true", bool)]
 
 
@@ -226,7 +227,7 @@ class _Document(_Schema):
     file: _File
     files: NotRequired[list[tuple[str, Count]]]
     skeleton: tuple[Count, Digest, list[tuple[Count, Count, Digest]]]
-    entries: list[tuple[_Key, _Dtype, list[Count], Digest]]
+    entries: list[tuple[_Key, _Dtype, _Shape, Digest]]
     inside: str | None
     rest: dict[str, Any]
     record: Record
