@@ -63,6 +63,7 @@ class IndexFile:
         Raises:
             IndexDamageError: The document is damaged or of a newer schema; or it is missing
                 beside stored versions: `create` comes before the first of them, so it was lost.
+            FormatError: It is not a regular file, or larger than `MOST_BYTES`.
             DiskError: The system cannot read it.
         """
         try:
