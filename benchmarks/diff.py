@@ -5,12 +5,15 @@
 A file of 290 tensors, one in which the last of them differs, so that `cmp` has to read all, and one
 in which all differ. Every command is a process of its own; they take turns, and the median of the
 runs is printed, as seconds and as a ratio to `cmp`. Then two registered versions that differ
-in one tensor, with the bytes of objects that were opened. The files are in the page cache, if they
-fit into it.
+in one tensor, with the bytes of objects that were opened. Then a file of 249,000 tensors of one
+element and its half, each compared with itself: twice the tensors take twice the time. The files
+are in the page cache, if they fit into it.
 """
 
 import argparse
+import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -50,15 +53,17 @@ def main() -> None:
     """Make the files, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=3.0)
+    parser.add_argument("--tensors", type=int, default=249_000, help="in the file of small ones")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the files are made")
-    options = parse_options(parser, gigabytes=0.002, runs=1)
+    options = parse_options(parser, gigabytes=0.002, tensors=1000, runs=1)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         os.chdir(folder)
         make_files(options.gigabytes)
         print_files(options.runs)
         Path("all/big.pt").unlink()
         print_versions(options.runs)
+        print_small(options.tensors, options.runs)
 
 
 def make_files(gigabytes: float) -> None:
@@ -120,6 +125,28 @@ def print_versions(runs: int) -> None:
         for label, c in measure(commands, runs).items()
     ]
     headers = ["two versions", "CPU ms", "wall ms", "bytes of objects"]
+    print(tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * 3)))
+
+
+def print_small(tensors: int, runs: int) -> None:
+    """Files of many tensors of one element: twice as many take twice the time."""
+    commands = {}
+    for count in (tensors // 2, tensors):
+        header = {
+            f"layers.{n // 100}.{n % 100}.weight": {
+                "dtype": "F32", "shape": [1], "data_offsets": [4 * n, 4 * n + 4],
+            }
+            for n in range(count)
+        }  # fmt: skip
+        text, file = json.dumps(header).encode(), f"{count}.safetensors"
+        Path(file).write_bytes(struct.pack("<Q", len(text)) + text + bytes(4 * count))
+        commands[f"{count:,}"] = [CKPT, "diff", file, file]
+    rows = [
+        [label, f"{c.wall:.2f}", f"{c.cpu:.2f}", f"{c.memory / 1e6:,.0f}"]
+        for label, c in measure(commands, runs).items()
+    ]
+    headers = ["small tensors", "wall s", "CPU s", "peak MB"]
+    print()
     print(tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * 3)))
 
 

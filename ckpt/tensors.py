@@ -11,6 +11,8 @@ from zlib import crc32
 
 from ckpt.dtypes import itemsize
 
+MOST_PARTS = 128  # of a key, between its dots: each is a module, and no model is as deep
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -77,6 +79,11 @@ class TensorEntry:
         if self.offset is None or self.stride is not None:
             return None
         return Span(self.offset, self.nbytes)
+
+
+def is_key(text: str) -> bool:
+    """Whether a reader accepts a key; work on it may take the square of the number of its parts."""
+    return text.count(".") < MOST_PARTS
 
 
 @dataclass(slots=True)

@@ -253,6 +253,8 @@ def test_schema_requires_what_the_reader_of_manifests_requires() -> None:
         document = json.loads(file.read_bytes())
         paths = [path for path in fields(document) if path[0] != "record" and len(path) < 4]
         for path in paths:
+            if path[:2] == ("skeleton", 2) and len(path) > 2:
+                continue  # without a hole, the sizes do not add up, which no schema can say
             less = without(document, path)
             assert MANIFEST.is_valid(less) == is_read(Manifest.from_bytes, less), path
 

@@ -56,7 +56,7 @@ def _run(words: list[str]) -> int:
         terminal.error(error.format_message(), f"{where} --help")
         return error.exit_code
     except CkptError as error:
-        _trace_if_asked()
+        _trace_if_asked(terminal)
         terminal.error(str(error), error.hint)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -65,11 +65,11 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _trace_if_asked()
+        _trace_if_asked(terminal)
         terminal.error(f"{error.filename or 'the output'}: {error.strerror or error}")
         return SYSTEM
     except Exception as error:  # noqa: BLE001 - a crash must not exit with 1, "differs"
-        _trace_if_asked()
+        _trace_if_asked(terminal)
         terminal.error(
             f"internal error: {type(error).__name__}: {error}",
             "set CKPT_DEBUG=1 to see the traceback; please report it with the command",
@@ -78,8 +78,8 @@ def _run(words: list[str]) -> int:
     return 0
 
 
-def _trace_if_asked() -> None:
+def _trace_if_asked(terminal: Terminal) -> None:
     if os.environ.get("CKPT_DEBUG"):
         import traceback
 
-        traceback.print_exc()
+        terminal.remark(traceback.format_exc().rstrip())

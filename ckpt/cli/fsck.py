@@ -39,6 +39,6 @@ def command(session: Session, rebuild: bool, yes: bool) -> None:
             session.show(planned, rebuilding_text, rebuilding_data)
             raise UsageError("nothing is written yet", hint="--yes  writes this without a prompt")
         session.terminal.remark(rebuilding_text(planned))
-        click.confirm(f"write {planned.path}?", abort=True, err=True)
+        session.confirm(f"write {planned.path}?")
     rebuilt = rebuild_index(registry=session.registry)
     session.show(rebuilt, rebuilding_text, rebuilding_data)

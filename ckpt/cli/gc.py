@@ -58,6 +58,6 @@ def command(
         if not sys.stdin.isatty():
             session.terminal.remark("ckpt gc --yes  removes this")
             return
-        click.confirm("remove this?", abort=True, err=True)
+        session.confirm("remove this?")
     collected = gc(keep_removed=keep_removed, grace=grace, registry=session.registry)
     session.show(collected, garbage_text, garbage_data)

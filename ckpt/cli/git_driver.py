@@ -60,7 +60,11 @@ def text(session: Session, file: Path) -> None:
     There is one line for each tensor or version. Other files print a note instead of failing,
     since git would show nothing then.
     """
-    session.show(list(as_text(file)), "\n".join, list)
+    lines = list(as_text(file))
+    if session.as_json:
+        session.terminal.data(lines)
+    else:
+        session.terminal.lines(lines)
 
 
 command.add_command(install)

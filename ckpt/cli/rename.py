@@ -63,7 +63,10 @@ def _shape(
 @arg_option
 @click.option("-o", "--out", type=PATH, help="Write the result to this file.")
 @click.option(
-    "--force", "replace_out", is_flag=True, help="Overwrite the output file if it exists."
+    "--force",
+    "replace_out",
+    is_flag=True,
+    help="Overwrite the output file if it exists, and make tensors of any size.",
 )
 @click.option("--in-place", is_flag=True, help="Replace SRC itself, atomically.")
 @click.option(

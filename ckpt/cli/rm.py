@@ -24,5 +24,5 @@ def command(session: Session, refs: tuple[str, ...], yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"not removed: {names}", hint="--yes  removes without a prompt")
-        click.confirm(f"remove {names}?", abort=True, err=True)
+        session.confirm(f"remove {names}?")
     session.show(rm(refs, registry=session.registry), removed_text, removed_data)

@@ -7,7 +7,7 @@ one in both of these.
 """
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -49,15 +49,15 @@ class KeyDiff:
     @property
     def swapped(self) -> list[tuple[str, str]]:
         """Pairs of keys of `changed` that exchanged their bytes."""
-        waiting: dict[object, list[str]] = {}
+        waiting: dict[object, deque[str]] = {}
         found = []
         for a, b in self.changed:
             if a.digest and b.digest:
                 kind = (a.dtype, a.shape)
                 if others := waiting.get((b.digest, a.digest, kind)):
-                    found.append((others.pop(0), a.key))
+                    found.append((others.popleft(), a.key))
                 else:
-                    waiting.setdefault((a.digest, b.digest, kind), []).append(a.key)
+                    waiting.setdefault((a.digest, b.digest, kind), deque()).append(a.key)
         return found
 
     @property
@@ -174,19 +174,21 @@ def pair_alike(
     Entries of equal last part (`weight`) are paired first, then by order. Among tensors of one
     kind the pairing is arbitrary.
     """
-    waiting: defaultdict[object, list[TensorEntry]] = defaultdict(list)
-    for other in others:
-        waiting[kind(other)].append(other)
     partner: dict[str, TensorEntry] = {}
+    taken: set[str] = set()
     for same_end in (True, False):
+
+        def group(entry: TensorEntry, same_end: bool = same_end) -> object:
+            return kind(entry), entry.key.rpartition(".")[2] if same_end else None
+
+        waiting: defaultdict[object, deque[TensorEntry]] = defaultdict(deque)
+        for other in others:
+            if other.key not in taken:
+                waiting[group(other)].append(other)
         for one in ones:
-            candidates = waiting[kind(one)] if one.key not in partner else []
-            end = one.key.rpartition(".")[2]
-            for candidate in candidates:
-                if not same_end or candidate.key.rpartition(".")[2] == end:
-                    partner[one.key] = candidate
-                    candidates.remove(candidate)
-                    break
+            if one.key not in partner and (queue := waiting[group(one)]):
+                partner[one.key] = queue.popleft()
+                taken.add(partner[one.key].key)
     return [(one, partner.get(one.key)) for one in ones]
 
 

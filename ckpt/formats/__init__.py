@@ -11,12 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from ckpt.errors import UsageError
+from ckpt.errors import FormatError, UsageError, excerpt
 from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.foreign import foreign
 from ckpt.formats.pickle.find import ALL
 from ckpt.io.sources import ByteSource
 from ckpt.refs import SUFFIXES
+from ckpt.tensors import MOST_PARTS, is_key
 
 __all__ = ["ALL", "format_for", "format_of", "is_usual", "open_checkpoint"]
 
@@ -36,10 +37,17 @@ def open_checkpoint(source: ByteSource, *, inside: str | None = None) -> Checkpo
         FormatError: It is not a checkpoint, or not a well-formed one.
     """
     if len(source.parts) == 1:
-        return open_single(source, inside=inside)
-    # The first of several files tells the format: JSON, or the pickle of a `.metadata`.
-    form = _load("distributed.folder" if source.read(0, 1) == b"\x80" else "sharded")
-    return form.read(source, inside=inside)
+        checkpoint = open_single(source, inside=inside)
+    else:
+        # The first of several files tells the format: JSON, or the pickle of a `.metadata`.
+        form = _load("distributed.folder" if source.read(0, 1) == b"\x80" else "sharded")
+        checkpoint = form.read(source, inside=inside)
+    for entry in checkpoint.entries:
+        if not is_key(entry.key):
+            raise FormatError(
+                f"{source.name}: the key {excerpt(entry.key)} has more than {MOST_PARTS} parts"
+            )
+    return checkpoint
 
 
 def open_single(source: ByteSource, *, inside: str | None = None) -> Checkpoint:

@@ -43,6 +43,20 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise DiskError(f"{path}: {error.strerror or error}") from error
 
 
+def expect_room(folder: Path, nbytes: int) -> None:
+    """Refuse to begin a file of `nbytes` that the disk cannot hold.
+
+    Raises:
+        DiskError: Fewer bytes are free.
+    """
+    if not folder.is_dir():
+        return
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    if status.f_blocks and nbytes > free:  # some network file systems tell nothing
+        raise DiskError(f"{folder}: {nbytes:,} bytes are needed, {free:,} are free")
+
+
 @contextmanager
 def write_whole(
     path: Path, *, replace: bool = False, check: Callable[[Path], None] | None = None

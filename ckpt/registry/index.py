@@ -6,21 +6,33 @@ Values only: operations return a new index. Fields that this ckpt does not know 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
-from ckpt.errors import ConflictError, RefError
-from ckpt.io import digest
+from ckpt.errors import ConflictError, RefError, excerpt
+from ckpt.io.typed_json import Count, Digest, Time, TimeOrEmpty, expect
 from ckpt.refs import VersionRef, is_version
 
 SCHEMA = 1
-SHOWN = 80  # characters of a malformed value in a message
-_KINDS = {
-    **dict.fromkeys(("size", "keys", "new_bytes"), int),
-    **dict.fromkeys(("made_by", "created", "message", "tensors", "removed", "renumbered"), str),
-    "metrics": dict,
-}
 _RARE = ("tensors", "removed", "renumbered", "also")  # omitted if empty
+
+
+class VersionLine(TypedDict):
+    """The fields of a version in the document; `Version` describes them."""
+
+    manifest: Digest
+    content: Digest
+    file: Digest | None
+    size: Count
+    keys: Count
+    new_bytes: Count
+    made_by: str
+    created: TimeOrEmpty
+    metrics: NotRequired[dict[str, float]]
+    message: NotRequired[str]
+    tensors: NotRequired[str]
+    removed: NotRequired[Time]
+    renumbered: NotRequired[str]
+    also: NotRequired[list[Digest]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +49,7 @@ class Version:
         keys: Number of keys.
         new_bytes: Bytes that it added to the store, without the manifest.
         made_by: E.g. ``train classic, 14 ep`` or ``rename of v1``.
-        created: UTC, ISO 8601 to the second.
+        created: UTC, ISO 8601 to the second; empty if unknown.
         metrics: E.g. ``{"accuracy": 0.9921}``.
         message: The message given by the user.
         tensors: The manifest's `tensors_digest`; empty if an earlier ckpt wrote the line.
@@ -306,8 +318,7 @@ def _pointers(model: Model) -> dict[str, Any]:
 
 def version_line(version: Version) -> dict[str, Any]:
     """The fields of the version's line in the document."""
-    names = [name for name in Version.__slots__ if name not in ("model", "number", "unknown")]
-    fields = {name: getattr(version, name) for name in names}
+    fields = {name: getattr(version, name) for name in VersionLine.__annotations__}
     shown = {name: value for name, value in fields.items() if value or name not in _RARE}
     return {**shown, **version.unknown}
 
@@ -323,29 +334,24 @@ def number_of(label: str) -> int:
         ValueError: It is not a version.
     """
     if not is_version(label):
-        raise ValueError(f"{str(label)[:SHOWN]!r} is not a version")
+        raise ValueError(f"{excerpt(str(label))!r} is not a version")
     return int(label[1:])
 
 
-def read_version(model: str, number: int, line: Mapping[str, Any]) -> Version:
+def read_version(model: str, number: int, line: object, *, name: str = "") -> Version:
     """The version of a line of the document.
 
+    Args:
+        model: Its model.
+        number: Its number.
+        line: The line, as parsed.
+        name: Its name in messages.
+
     Raises:
-        ValueError: The line is malformed; TypeError likewise.
+        ValueError: A field is missing or has another type.
     """
-    fields = dict(line)
-    known = {name: fields.pop(name) for name in Version.__slots__ if name in fields}
-    if "also" in known:
-        known["also"] = tuple(known["also"])
-    version = Version(model=model, number=number, unknown=fields, **known)
-    for name, value in known.items():
-        if not isinstance(value, _KINDS.get(name, object)):
-            raise ValueError(f"{version.ref}: its {name} is not of type {_KINDS[name].__name__}")
-    if not {*map(type, version.metrics.values())} <= {int, float}:
-        raise ValueError(f"{version.ref}: a metric is not a number")
-    if version.removed and not datetime.fromisoformat(version.removed).tzinfo:
-        raise ValueError(f"{version.ref}: the time of its removal has no time zone")
-    for text in (*version.manifests, version.content, version.file or version.content):
-        if not digest.is_digest(text):
-            raise ValueError(f"{version.ref}: {str(text)[:SHOWN]!r} is not a digest")
-    return version
+    expect(line, VersionLine, name=name)
+    fields = dict(cast("dict[str, Any]", line))
+    known = {name: fields.pop(name) for name in VersionLine.__annotations__ if name in fields}
+    also = tuple(known.pop("also", ()))
+    return Version(model=model, number=number, unknown=fields, also=also, **known)

@@ -11,19 +11,22 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
-from ckpt.errors import DiskError, UsageError
+from ckpt.errors import RefError, UsageError
 from ckpt.io import strict_json
 from ckpt.io.files import disk_errors, name_new, sync_folder, write_whole
 from ckpt.io.lock import exclusive_lock
-from ckpt.refs import is_alias, is_name
+from ckpt.io.small_file import read_small
+from ckpt.io.typed_json import Count, Form, expect
+from ckpt.refs import is_alias, is_name, is_version
 from ckpt.registry import damage
 from ckpt.registry.history.reflog import Entry, Reflog
 from ckpt.registry.history.replay import replayed, write_entry
-from ckpt.registry.index import SCHEMA, SHOWN, Index, Model, number_of, read_version
+from ckpt.registry.index import SCHEMA, Index, Model, Version, number_of, read_version
 
 FILE_NAME = "registry.json"
+MOST_BYTES = 1 << 28  # 10,000 versions take 7 MB
 
 
 def find_registry(start: Path) -> Path | None:
@@ -60,17 +63,16 @@ class IndexFile:
         Raises:
             IndexDamageError: The document is damaged or of a newer schema; or it is missing
                 beside stored versions: `create` comes before the first of them, so it was lost.
+            FormatError: It is not a regular file, or larger than `MOST_BYTES`.
             DiskError: The system cannot read it.
         """
         try:
-            document = self.path.read_bytes()
-        except FileNotFoundError:
+            document = read_small(self.path, most=MOST_BYTES)
+        except RefError:
             # Checked in this order, since another process may create it right now.
             if _holds_versions(self.path.parent) and not self.path.exists():
                 raise damage.missing(str(self.path)) from None
             return self.read() if self.path.exists() else Index()
-        except OSError as error:
-            raise DiskError(f"{self.path}: {error.strerror}") from error
         if document != self._parsed[0]:
             self._parsed = document, read_index(document, name=str(self.path))
         return self._parsed[1]
@@ -178,50 +180,79 @@ def parse_index(text: str, *, name: str) -> Index:
     """
     try:
         document = strict_json.parse(text)
-        schema = document.pop("schema")
-        if type(schema) is not int or schema < 1:
-            raise ValueError(f"schema is {schema!r}, expected a positive integer")
-        if schema <= SCHEMA:
+        expect(document, _Schema, name="")
+        if document["schema"] <= SCHEMA:
+            expect(document, _Document, name="")
             return _index(document)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise damage.damaged(name, text, error) from error
-    raise damage.newer(name, schema, SCHEMA)
+    raise damage.newer(name, document["schema"], SCHEMA)
+
+
+_DIFFERENT = Form("different items", lambda items: len({*items}) == len(items))
+_NOT_EMPTY = Form("at least one item", bool)
+_Positive = Annotated[int, Form("a positive integer", lambda number: number > 0)]
+_Name = Annotated[str, Form("a name", is_name)]
+_Alias = Annotated[str, Form("an alias", is_alias)]
+_Label = Annotated[str, Form("a version like v3", is_version)]
+
+
+class _Schema(TypedDict):
+    schema: _Positive
+
+
+class _Model(TypedDict):
+    next: _Positive
+    aliases: dict[_Alias, _Label]
+    protected: NotRequired[Annotated[list[_Alias], _DIFFERENT]]
+    tags: NotRequired[dict[_Name, Annotated[list[_Label], _DIFFERENT, _NOT_EMPTY]]]
+    versions: dict[_Label, Any]  # `read_version` checks them
+    removed: NotRequired[dict[_Label, Any]]
+
+
+class _Document(_Schema):
+    serial: Count
+    write_id: str
+    models: dict[_Name, _Model]
 
 
 def _index(document: dict[str, Any]) -> Index:
-    models = document.pop("models")
+    del document["schema"]
     return Index(
-        serial=int(document.pop("serial")),
-        write_id=str(document.pop("write_id")),
-        models={name: _model(name, fields) for name, fields in models.items()},
+        serial=document.pop("serial"),
+        write_id=document.pop("write_id"),
+        models={name: _model(name, fields) for name, fields in document.pop("models").items()},
         unknown=document,
     )
 
 
 def _model(name: str, fields: dict[str, Any]) -> Model:
-    versions = {number_of(label): line for label, line in fields.pop("versions").items()}
-    removed = {number_of(label): line for label, line in fields.pop("removed", {}).items()}
+    tags = fields.pop("tags", {})
     model = Model(
         name=name,
-        next_number=int(fields.pop("next")),
+        next_number=fields.pop("next"),
         aliases={alias: number_of(label) for alias, label in fields.pop("aliases").items()},
         protected=frozenset(fields.pop("protected", ())),
-        tags={
-            tag: tuple(sorted(map(number_of, labels)))
-            for tag, labels in fields.pop("tags", {}).items()
-        },
-        versions={number: read_version(name, number, line) for number, line in versions.items()},
-        removed={number: read_version(name, number, line) for number, line in removed.items()},
+        tags={tag: tuple(sorted(map(number_of, labels))) for tag, labels in tags.items()},
+        versions=_versions(name, "versions", fields),
+        removed=_versions(name, "removed", fields),
         unknown=fields,
     )
     _expect_consistent(model)
     return model
 
 
+def _versions(model: str, group: str, fields: dict[str, Any]) -> dict[int, Version]:
+    return {
+        number_of(label): read_version(
+            model, number_of(label), line, name=f"models.{model}.{group}.{label}"
+        )
+        for label, line in fields.pop(group, {}).items()
+    }
+
+
 def _expect_consistent(model: Model) -> None:
     name, present = model.name, set(model.versions)
-    if not all(map(is_name, (name, *model.tags))) or not all(map(is_alias, model.aliases)):
-        raise ValueError(f"{name[:SHOWN]!r}: it, an alias or a tag has an invalid name")
     if present & set(model.removed):
         raise ValueError(f"{name}: a version is both present and removed")
     if any(number >= model.next_number for number in (*model.versions, *model.removed)):

@@ -9,15 +9,16 @@ Laws: `Manifest.from_bytes(m.to_bytes()) == m`; equal content has an equal `cont
 import base64
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from ckpt.dtypes import DTYPES
 from ckpt.errors import IntegrityError
-from ckpt.io import digest
+from ckpt.io import digest, strict_json
 from ckpt.io.files import is_base_name
-from ckpt.tensors import TensorEntry
+from ckpt.io.typed_json import Count, Digest, Form, Time, expect
+from ckpt.tensors import MOST_PARTS, TensorEntry, is_key
 
 SCHEMA = 1
 INLINE_BYTES = 4096  # a bias should not cost a disk block
@@ -103,15 +104,20 @@ class Manifest:
     def objects(self) -> dict[str, tuple[int, str]]:
         """Every object that the version needs: digest to (bytes, name in messages)."""
         found: dict[str, tuple[int, str]] = {}
+        for name, nbytes, what in self.uses():
+            if name not in self.inline:
+                found.setdefault(name, (nbytes, what))
+        return found
+
+    def uses(self) -> Iterator[tuple[str, int, str]]:
+        """The digest, bytes and name in messages of every object where it is used."""
         for entry in self.entries:
-            found.setdefault(str(entry.digest), (entry.nbytes, entry.key))
+            yield str(entry.digest), entry.nbytes, entry.key
         for hole in self.skeleton.holes:
-            found.setdefault(hole.digest, (hole.nbytes, f"bytes at {hole.offset}"))
-        found.setdefault(self.skeleton.digest, (self.skeleton.nbytes, "skeleton"))
-        source = self.record.get("definition")
-        if isinstance(source, dict):
-            found.setdefault(source["digest"], (source["nbytes"], "definition"))
-        return {name: needed for name, needed in found.items() if name not in self.inline}
+            yield hole.digest, hole.nbytes, f"bytes at {hole.offset}"
+        yield self.skeleton.digest, self.skeleton.nbytes, "skeleton"
+        if source := self.record.get("definition"):
+            yield source["digest"], source["nbytes"], "definition"
 
     def _content(self) -> list[Any]:
         skeleton = self.skeleton
@@ -120,7 +126,12 @@ class Manifest:
         return [[skeleton.size, skeleton.digest, holes], entries]
 
     def to_bytes(self) -> bytes:
-        """The manifest in the form that is stored."""
+        """The manifest in the form that is stored.
+
+        Raises:
+            ValueError: A field of the record has the wrong type.
+        """
+        expect(json.loads(canonical(self.record)), Record, name="record")
         skeleton, entries = self._content()
         files = {"files": self.files} if self.files else {}
         return canonical(
@@ -146,16 +157,81 @@ class Manifest:
             IntegrityError: It is not a manifest, or one of a newer schema.
         """
         try:
-            document = json.loads(data)
-            schema = document["schema"]
-            if schema == SCHEMA:
+            document = strict_json.parse(data.decode("utf-8"))
+            expect(document, _Schema, name="")
+            if document["schema"] == SCHEMA:
+                expect(document, _Document, name="")
                 return _read(document)
-        except (ValueError, TypeError, KeyError, RecursionError, zlib.error) as error:
-            raise IntegrityError(f"not a manifest: {error!r}") from error
+        except (ValueError, zlib.error) as error:
+            raise IntegrityError(f"not a manifest: {error}") from error
         raise IntegrityError(
-            f"manifest of schema {schema}, this ckpt reads up to {SCHEMA}",
+            f"manifest of schema {document['schema']}, this ckpt reads up to {SCHEMA}",
             hint="a newer ckpt wrote it: pip install -U ckpt-registry",
         )
+
+
+_Dtype = Annotated[str, Form("a dtype", DTYPES.__contains__)]
+_Key = Annotated[str, Form(f"a key of at most {MOST_PARTS} parts", is_key)]
+_Shape = Annotated[list[Count], Form("at most 1,000 dimensions", lambda sizes: len(sizes) <= 1000)]
+_True = Annotated[bool, Form("true", bool)]
+
+
+class _Schema(TypedDict):
+    schema: Annotated[int, Form("a positive integer", lambda number: number > 0)]
+
+
+class _File(TypedDict):
+    name: str
+    digest: Digest | None
+
+
+class _Parent(TypedDict):
+    version: str
+    manifest: Digest
+    same_tensors: NotRequired[_True]
+
+
+class _Plan(TypedDict):
+    rules: list[str]
+    keys: dict[str, str]
+    aliases: NotRequired[dict[str, str]]
+    tied: NotRequired[list[str]]
+    document: NotRequired[list[Any]]  # `ckpt.rules` reads both
+    source: NotRequired[list[Any]]
+    undone: NotRequired[_True]
+
+
+class _Definition(TypedDict):
+    digest: Digest
+    nbytes: Count
+
+
+class Record(TypedDict, total=False):
+    """The fields of a record that ckpt reads; there may be more."""
+
+    model: str
+    message: str
+    made_by: str
+    created: Time
+    metrics: dict[str, float]
+    parent: _Parent
+    plan: _Plan
+    fits: str
+    training: dict[str, Any]
+    curves: dict[str, list[Any]]
+    definition: _Definition
+
+
+class _Document(_Schema):
+    format: str
+    file: _File
+    files: NotRequired[list[tuple[str, Count]]]
+    skeleton: tuple[Count, Digest, list[tuple[Count, Count, Digest]]]
+    entries: list[tuple[_Key, _Dtype, _Shape, Digest]]
+    inside: str | None
+    rest: dict[str, Any]
+    record: Record
+    inline: dict[Digest, str]
 
 
 def canonical(document: object) -> bytes:
@@ -199,22 +275,23 @@ def _unpacked(name: str, text: str) -> bytes:
 
 
 def _check(manifest: Manifest) -> None:
-    """Check that digests are well-formed, holes are in order and dtypes are known."""
+    """Check that holes are in order and sizes add up."""
     position = 0
     for hole in manifest.skeleton.holes:
-        if hole.offset < position or hole.nbytes < 0:
+        if hole.offset < position:
             raise ValueError(f"hole at {hole.offset} is out of order")
         position = hole.end
     if position > manifest.skeleton.size:
         raise ValueError(f"a hole ends at {position}, the file at {manifest.skeleton.size}")
     for entry in manifest.entries:
-        if entry.dtype not in DTYPES:
-            raise ValueError(f"unknown dtype {entry.dtype!r}")
+        if entry.numel >= 1 << 63:
+            raise ValueError(f"{entry.key!r} has too many elements")
+    sizes = {name: len(data) for name, data in manifest.inline.items()}
+    for name, nbytes, what in manifest.uses():
+        if sizes.setdefault(name, nbytes) != nbytes:
+            raise ValueError(f"{what!r} has {nbytes} bytes, its object {sizes[name]}")
     if manifest.files and sum(nbytes for _, nbytes in manifest.files) != manifest.skeleton.size:
         raise ValueError("its files do not add up to its size")
-    for file_name, nbytes in manifest.files:
-        if not is_base_name(file_name) or nbytes < 0:
-            raise ValueError(f"{file_name!r} of {nbytes} bytes is not a file of a checkpoint")
-    for name in manifest.objects():
-        if not digest.is_digest(name):
-            raise ValueError(f"not a digest: {name!r}")
+    for file_name, _ in manifest.files:
+        if not is_base_name(file_name):
+            raise ValueError(f"{file_name!r} is not a file of a checkpoint")

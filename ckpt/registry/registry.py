@@ -96,11 +96,11 @@ class Registry:
         record names none, or if gc has deleted it.
         """
         parent = record.get("parent")
-        if not isinstance(parent, dict):
+        if parent is None:
             return None
         versions = self.index().every_version()
         return next(
-            (version for version in versions if parent.get("manifest") in version.manifests), None
+            (version for version in versions if parent["manifest"] in version.manifests), None
         )
 
     def manifest(self, version: Version) -> Manifest:

@@ -13,7 +13,7 @@ from ckpt.formats.paths import open_path
 from ckpt.formats.pickle.edit import moved_modules
 from ckpt.formats.safetensors import SafetensorsFile
 from ckpt.formats.stream import write_layout
-from ckpt.io.files import new_file, write_folder, write_whole
+from ckpt.io.files import expect_room, new_file, write_folder, write_whole
 from ckpt.io.journal import can_overwrite, overwrite_start
 from ckpt.io.sources import ByteSource, FileSource
 from ckpt.rules.expressions import Source, sources_of, whole_source
@@ -125,6 +125,7 @@ def write_tensors(
     Raises:
         UsageError: `whole`, and something would be left out.
         FormatError: The checksums of `checkpoint` show that it is damaged.
+        DiskError: The disk has too little space.
     """
     checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
     derived = Derived(checked, {entry.key: entry for entry in checkpoint.entries})
@@ -143,6 +144,7 @@ def write_tensors(
     if isinstance(rest.get("_metadata"), Mapping):
         moved = moved_modules(list(rest["_metadata"]), kept)
         rest["_metadata"] = {moved[module]: value for module, value in rest["_metadata"].items()}
+    expect_room(path.parent, sum(entry.nbytes for entry in entries))
     layout = form.lay_out(entries, name=path.stem, rest=rest)
     with write_whole(path, replace=replace_out, check=_reader_back(path, entries, None)) as out:
         write_layout(layout, derived.source, out)

@@ -141,3 +141,12 @@ print({"torch", "numpy", "safetensors", "zipfile", "pickle"} & set(sys.modules) 
         [sys.executable, "-c", script, tmp_path / "file"], capture_output=True, text=True
     )
     assert (ran.stdout, ran.stderr) == ("none\n", "")
+
+
+@pytest.mark.parametrize("write", [save, saved], ids=["safetensors", "pt"])
+def test_key_of_very_many_parts_is_refused(write: Callable[..., bytes]) -> None:
+    most = ".".join("a" * 128)
+    assert [entry.key for entry in opened(write({most: torch.ones(1)})).entries] == [most]
+    for parts in (129, 50_000):
+        with pytest.raises(FormatError, match="more than 128 parts"):
+            opened(write({".".join("a" * parts): torch.ones(1)}))

@@ -1,7 +1,11 @@
 """The options that are suggested to make a state_dict fit: short, and proved by applying them."""
 
+import re
+import shlex
+
 import pytest
 
+from ckpt.infer.find_rules import infer_rules
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.tensors import TensorEntry
 
@@ -49,3 +53,14 @@ def test_wrapper_is_suggested_to_be_cut_off(prefix: str, option: str) -> None:
     entries = [TensorEntry(prefix + key, "float32", shape) for key, shape in SHAPES.items()]
     wanted = [TensorEntry(key, "float32", shape) for key, shape in SHAPES.items()]
     assert fitting(entries, "net.py:Net", wanted).options == (option,)
+
+
+@pytest.mark.parametrize("mark", "()[]{}^$.*+?|\\ '\"#&-=")
+def test_suggested_rule_takes_the_marks_of_a_key_literally(mark: str) -> None:
+    mine = [TensorEntry(f"conv{mark}a.w", "float32", (3,)), TensorEntry("fc.w", "float32", (4,))]
+    wanted = [TensorEntry("embed.w", "float32", (3,)), mine[1]]
+    (option,) = fitting(mine, "net.py:Net", wanted).options
+    name, rule = shlex.split(option)
+    old, _, new = rule.rpartition("->")
+    assert (name, re.sub(old, new, mine[0].key)) == ("--rule", "embed.w")
+    assert [rule.text for rule in infer_rules(mine, wanted)[1]] == [rule]

@@ -12,6 +12,7 @@ import click
 from ckpt.registry.index_file import FILE_NAME
 from ckpt.registry.registry import Added, Registry
 from ckpt.show.look.terminal import Terminal
+from ckpt.show.look.words import printable
 
 T = TypeVar("T")
 PATH = click.Path(path_type=Path)
@@ -37,6 +38,10 @@ class Session:
         if added is not None and added.created_registry is not None:
             path = added.created_registry / FILE_NAME
             self.terminal.remark(f"created a registry: {path}")
+
+    def confirm(self, question: str) -> None:
+        """Ask on stderr, and abort unless the answer is yes."""
+        click.confirm(printable(question), abort=True, err=True)
 
 
 def ckpt_command(

@@ -3,6 +3,7 @@
 They are guesses: the caller proves them by applying them.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
@@ -44,7 +45,10 @@ def _difference(old: str, new: str) -> str | None:
     before, after = old[start : len(old) - end], new[start : len(new) - end]
     if not before or not after:
         return None
-    return f"{before.replace('.', '[.]')}->{after}"  # a backslash differs from shell to shell
+    # No backslash where a class serves: it differs from shell to shell.
+    text = re.sub(r"[\\^\[\]]", r"\\\g<0>", before)
+    text = re.sub(r"[.$*+?{}|()]", r"[\g<0>]", text)
+    return f"{text}->{after}"
 
 
 def _common(one: str, other: str) -> int:

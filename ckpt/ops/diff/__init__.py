@@ -227,4 +227,7 @@ def _hashed(side: OpenedState, wanted: Sequence[TensorEntry], told: Told) -> lis
     if not isinstance(side, OpenedFile):
         return list(side.entries)
     digests = hashed(side, wanted, told=told)
-    return [replace(entry, digest=digests.get(entry.key, entry.digest)) for entry in side.entries]
+    return [
+        replace(entry, digest=digests[entry.key]) if entry.key in digests else entry
+        for entry in side.entries
+    ]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ckpt.errors import RefError, UsageError
 from ckpt.io.files import write_whole
+from ckpt.io.small_file import read_small
 from ckpt.registry.index import Index
-from ckpt.registry.index_file import FILE_NAME, read_index
+from ckpt.registry.index_file import FILE_NAME, MOST_BYTES, read_index
 from ckpt.registry.merge import Merged, merged
 from ckpt.registry.registry import Registry
 
@@ -52,7 +53,7 @@ def install(*, registry: Registry | None = None) -> Installed:
     for key, value in CONFIG.items():
         _git(registry.folder, "config", key, value)
     path = registry.folder / ".gitattributes"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = read_small(path).decode("utf-8", "surrogateescape") if path.exists() else ""
     added = tuple(
         " ".join([pattern, *wanted])
         for pattern, wanted in ATTRIBUTES.items()
@@ -62,7 +63,9 @@ def install(*, registry: Registry | None = None) -> Installed:
         if text and not text.endswith("\n"):
             text += "\n"
         with write_whole(path, replace=True) as out:
-            out.write((text + "".join(f"{line}\n" for line in added)).encode())
+            out.write(
+                (text + "".join(f"{line}\n" for line in added)).encode("utf-8", "surrogateescape")
+            )
     return Installed(path, added)
 
 
@@ -84,11 +87,9 @@ def merge(base: Path, ours: Path, theirs: Path) -> Merged:
 
 def _read(path: Path, side: str, *, may_be_empty: bool = False) -> Index:
     try:
-        document = path.read_bytes()
-    except FileNotFoundError as error:
-        raise RefError(
-            f"{path}: no such file", hint="git calls this command with three files"
-        ) from error
+        document = read_small(path, most=MOST_BYTES)
+    except RefError as error:
+        raise RefError(str(error), hint="git calls this command with three files") from error
     if may_be_empty and not document:  # both sides added the file
         return Index()
     return read_index(document, name=f"{FILE_NAME} of {side} ({path.name})")

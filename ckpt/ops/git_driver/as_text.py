@@ -1,6 +1,7 @@
 """Checkpoints and `registry.json` as lines of text, for git to compare.
 
-Law: two files with the same content give the same lines, whatever their order and container.
+Law: two files with the same content give the same lines, whatever their order and container; and no
+key gives the line of another key.
 """
 
 import json
@@ -15,8 +16,10 @@ from ckpt.formats.paths import open_path
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
+from ckpt.io.small_file import read_small
+from ckpt.io.sources import FileSource
 from ckpt.registry.index import Index, Model, Version
-from ckpt.registry.index_file import parse_index
+from ckpt.registry.index_file import MOST_BYTES, parse_index
 
 _DIGITS = 16  # hexadecimal digits of a tensor's digest
 
@@ -32,11 +35,11 @@ def as_text(path: Path) -> Iterator[str]:
 
 def _index(path: Path) -> Index | None:
     """The index, if the file looks like one."""
-    with path.open("rb") as file:
-        if not file.read(64).lstrip().startswith(b"{"):
+    with FileSource(path) as source:
+        if not source.read(0, min(64, source.size)).lstrip().startswith(b"{"):
             return None
-        file.seek(0)
-        return parse_index(file.read().decode("utf-8", "replace"), name=str(path))
+    document = read_small(path, most=MOST_BYTES)
+    return parse_index(document.decode("utf-8", "replace"), name=str(path))
 
 
 def _index_lines(index: Index) -> Iterator[str]:
@@ -69,7 +72,7 @@ def _checkpoint_lines(path: Path) -> Iterator[str]:
             yield from _tensor_lines(checkpoint, prefix)
         first = next(iter(checkpoints.values()))
         yield from sorted(
-            f"{name} = {json.dumps(value, sort_keys=True, default=str)}"
+            f"{_quoted(name)} = {json.dumps(value, sort_keys=True, default=str)}"
             for name, value in leaves(first.rest)
             if value != A_TENSOR
         )
@@ -80,4 +83,10 @@ def _tensor_lines(checkpoint: Checkpoint, prefix: str) -> Iterator[str]:
         name = digest.of_chunks(tensor_bytes(checkpoint.source, entry))
         shape = " ".join(map(str, entry.shape)) or "()"
         hexadecimal = name.removeprefix("sha256:")[:_DIGITS]
-        yield f"{prefix}{entry.key}  {entry.dtype}  {shape}  {hexadecimal}"
+        yield f"{_quoted(prefix + entry.key)}  {entry.dtype}  {shape}  {hexadecimal}"
+
+
+def _quoted(key: str) -> str:
+    """The key, as a JSON string if it has spaces, quotes or characters that cannot be printed."""
+    is_word = key.isprintable() and not {" ", '"'} & {*key}
+    return key if is_word and key else json.dumps(key)

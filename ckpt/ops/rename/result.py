@@ -13,7 +13,13 @@ from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
-from ckpt.ops.rename.to_file import Output, expect_output, target_of, write_plan
+from ckpt.ops.rename.to_file import (
+    Output,
+    expect_output,
+    expect_proportion,
+    target_of,
+    write_plan,
+)
 from ckpt.ops.rename.to_version import add_version, plan_record
 from ckpt.refs import FileRef, parse_file_ref, parse_ref
 from ckpt.registry.registry import Added, Registry
@@ -71,6 +77,7 @@ def carry_out(
     if plan.undoes and saved is not None:
         raise UsageError("--undo has no rules to save")
     path = target_of(opened, plan, output)
+    expect_proportion(opened, plan, output)
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse

@@ -1,22 +1,21 @@
 """Files of rules: maps of old key to new key, and rule files with rules in order."""
 
 import csv
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ckpt.dtypes import DTYPES
-from ckpt.errors import DiskError, RefError, RuleError
+from ckpt.errors import RuleError
 from ckpt.io import strict_json
 from ckpt.io.files import write_whole
+from ckpt.io.small_file import parse_toml, read_small
 from ckpt.rules.document import read_rules, rules_document
 from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
-FILE_LIMIT = 1 << 26  # bytes; a map of 100,000 keys takes 10 MB
 _HEADS = (("old", "new"), ("from", "to"), ("source", "target"))  # of a CSV file's two columns
 
 
@@ -95,8 +94,8 @@ def read_tensors(document: object, *, name: str) -> list[TensorEntry]:
 def _parsed(path: Path, *, toml: bool) -> object:
     try:
         text = _text(path)
-        return tomllib.loads(text) if toml else strict_json.parse(text)
-    except (ValueError, RecursionError) as error:  # of JSON, TOML or UTF-8
+        return parse_toml(text) if toml else strict_json.parse(text)
+    except ValueError as error:  # of JSON, TOML or UTF-8
         raise RuleError(
             f"{path}: {error}", hint="a map or list of rules is JSON, or TOML in a .toml file"
         ) from error
@@ -123,12 +122,4 @@ def _csv_pairs(path: Path) -> Mapping[str, str]:
 
 
 def _text(path: Path) -> str:
-    try:
-        size = path.stat().st_size
-        if size > FILE_LIMIT:
-            raise RuleError(f"{path}: {size:,} bytes, the limit is {FILE_LIMIT:,}")
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise RefError(f"{path}: no such file") from error
-    except OSError as error:
-        raise DiskError(f"{path}: {error.strerror}") from error
+    return read_small(path).decode("utf-8-sig")

@@ -1,14 +1,20 @@
 """The file that a plan makes: where it goes, and in which container."""
 
+from math import prod
 from pathlib import Path
 from typing import TypedDict
 
-from ckpt.errors import UsageError
+from ckpt.dtypes import itemsize
+from ckpt.errors import PlanError, UsageError
 from ckpt.formats import format_for, format_of, is_usual
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
 from ckpt.writing.checkpoint import Written, write_checkpoint, write_tensors
+
+# A result of more bytes than these, and than so many sources, is asked for with `--force`.
+MOST_MADE_BYTES = 1 << 30
+MOST_GROWTH = 16
 
 
 class Output(TypedDict, total=False):
@@ -17,7 +23,7 @@ class Output(TypedDict, total=False):
     Attributes:
         out: The file to write; for a file, by default, ``old.renamed.pt`` beside it; for a
             version only if given, and then no version is added.
-        replace_out: Whether to replace `out` if it exists.
+        replace_out: Whether to replace `out` if it exists, and to make tensors of any size.
         in_place: Replace the file itself, atomically.
         save_rules: A rule file to write, which can be applied again and undone.
         register_result: Register the file that is written as the next version of a model.
@@ -67,6 +73,17 @@ def target_of(opened: OpenedState, plan: Plan, output: Output) -> Path | None:
         path = path or _beside(opened, as_folder=several and plan.is_rename)
         opened.expect_other(path)
     return path
+
+
+def expect_proportion(opened: OpenedState, plan: Plan, output: Output) -> None:
+    """Refuse to make tensors far larger than the source, as a mistyped shape would."""
+    made = sum(prod(t.made_of.shape) * itemsize(t.made_of.dtype) for t in plan.tensors)
+    most = MOST_MADE_BYTES + MOST_GROWTH * sum(entry.nbytes for entry in opened.entries)
+    if made > most and not output.get("replace_out"):
+        raise PlanError(
+            f"{opened.name}: the rules make tensors of {made:,} bytes, over the limit of {most:,}",
+            hint="check the shapes; -o FILE --force  writes them all the same",
+        )
 
 
 def write_plan(

@@ -7,8 +7,6 @@ belong to one. The times of files are never used.
 import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any
 
 from ckpt.refs import is_name
 from ckpt.registry.index import Index, Version
@@ -69,7 +67,7 @@ def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
 
 def model_of(manifest: Manifest) -> str:
     """The model that a manifest's record names."""
-    name = _text(manifest, "model")
+    name = str(manifest.record.get("model", ""))
     return name if is_name(name) else NAMELESS
 
 
@@ -82,26 +80,25 @@ def _parents_first(manifests: Mapping[str, Manifest]) -> Iterator[str]:
         if parent in manifests:
             children.setdefault(parent, []).append(name)
         else:
-            ready.append((_text(manifest, "created"), name))
+            ready.append((manifest.record.get("created", ""), name))
     heapq.heapify(ready)
     while ready:
         _, name = heapq.heappop(ready)
         yield name
         for child in children.get(name, ()):
-            heapq.heappush(ready, (_text(manifests[child], "created"), child))
+            heapq.heappush(ready, (manifests[child].record.get("created", ""), child))
 
 
 def _parent(manifest: Manifest) -> str:
     """Its parent's manifest; a digest exists before a record can name it, so there is no cycle."""
-    parent = manifest.record.get("parent")
-    return str(parent.get("manifest")) if isinstance(parent, dict) else ""
+    return str(manifest.record.get("parent", {}).get("manifest", ""))
 
 
 def _version(
     manifest: Manifest, names: list[str], *, model: str, number: int, new_bytes: int
 ) -> Version:
     """The version of the first of several manifests of the same bytes."""
-    metrics = manifest.record.get("metrics")
+    record = manifest.record
     return Version(
         model=model,
         number=number,
@@ -111,24 +108,10 @@ def _version(
         size=manifest.skeleton.size,
         keys=len(manifest.entries),
         new_bytes=new_bytes,
-        made_by=_text(manifest, "made_by") or "found by fsck",
-        created=_text(manifest, "created"),
-        metrics=_numbers(metrics) if isinstance(metrics, dict) else {},
-        message=_text(manifest, "message"),
+        made_by=record.get("made_by") or "found by fsck",
+        created=record.get("created", ""),
+        metrics=record.get("metrics", {}),
+        message=record.get("message", ""),
         tensors=manifest.tensors_digest,
         also=tuple(sorted(names[1:])),
     )
-
-
-def _text(manifest: Manifest, field: str) -> str:
-    """A text of the record; empty if it is missing, as in records of older versions of ckpt."""
-    value = manifest.record.get(field)
-    return value if isinstance(value, str) else ""
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: value
-        for name, value in metrics.items()
-        if type(value) in (int, float) and isfinite(value)
-    }

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from ckpt.show.look.tables import Report, Table
+from ckpt.show.look.words import printable
 
 # The page runs no script and loads nothing.
 _PAGE = """<!doctype html>
@@ -43,9 +44,9 @@ def markdown(report: Report) -> str:
 
 def page(report: Report) -> str:
     """One page of HTML that includes its style."""
-    notes = [f"<p>{html.escape(note.strip())}</p>" for note in report.notes if note]
+    notes = [f"<p>{html.escape(printable(note.strip()))}</p>" for note in report.notes if note]
     body = "\n".join([*map(_html_table, report.tables), *notes])
-    return _PAGE.format(title=html.escape(report.answer), body=body)
+    return _PAGE.format(title=html.escape(printable(report.answer)), body=body)
 
 
 def _markdown_table(table: Table) -> str:
@@ -54,7 +55,8 @@ def _markdown_table(table: Table) -> str:
 
 
 def _html_table(table: Table) -> str:
-    return _tabulated(table, table.rows, table.heads, "html")
+    rows = [[*map(printable, row)] for row in table.rows]
+    return _tabulated(table, rows, [*map(printable, table.heads)], "html")
 
 
 def _tabulated(table: Table, rows: Sequence[Sequence[str]], heads: Sequence[str], form: str) -> str:
@@ -72,4 +74,4 @@ def _markdown_note(note: str) -> str:
 
 def _marked(text: str) -> str:
     """Text without active markup (CommonMark, 2.4: any punctuation may be escaped)."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~&!])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]<>|#~&!])", r"\\\1", printable(text))

@@ -8,7 +8,7 @@ from ckpt.show.look import terminal
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of `printable` cells; columns with a head in `right` are aligned to the right."""
+    """A table, whose text may come from files; heads in `right` align their column to the right."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]

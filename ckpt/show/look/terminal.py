@@ -1,9 +1,14 @@
-"""The terminal: output in the encoding, width and colour that it supports."""
+"""The terminal: output in the encoding, width and colour that it supports.
+
+Law: whatever a view prints, only printable text, line feeds and our own colours reach a stream, and
+no cell of a table and no line of `lines` can begin a line of its own.
+"""
 
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from os import fspath
 from typing import TextIO
@@ -28,6 +33,7 @@ NARROWEST = 16  # columns; a key folded into fewer is unreadable
 # would double the time of `ckpt show` for 100,000 keys.
 _MANY_ROWS = 1000
 _COLOURS = {"red": "31", "green": "32", "yellow": "33"}
+_PAINT = re.compile(r"(\x1b\[(?:0|31|32|33)m)")
 
 
 class Terminal:
@@ -44,6 +50,10 @@ class Terminal:
         """Print a result."""
         _write(self.out, text)
 
+    def lines(self, lines: Iterable[str]) -> None:
+        """Print a result whose lines contain text from files."""
+        _write(self.out, "\n".join(map(printable, lines)))
+
     def data(self, document: object) -> None:
         """Print a result as JSON: ASCII, no bare NaN, paths as text."""
         _write(self.out, json.dumps(plain(document), indent=2, allow_nan=False, default=fspath))
@@ -58,7 +68,7 @@ class Terminal:
         one_line = printable(message)
         _write(self.err, f"{_label('error:', 'red', self.err)} {one_line}")
         if hint:
-            lines = hint.splitlines()
+            lines = hint.split("\n")
             _write(self.err, f"{_label('hint:', 'yellow', self.err)}  {printable(lines[0])}")
             for line in lines[1:]:
                 _write(self.err, f"       {printable(line)}")
@@ -88,6 +98,8 @@ def _label(word: str, colour: str, stream: TextIO) -> str:
 
 
 def _write(stream: TextIO, text: str) -> None:
+    safe = _printable_but_paint if coloured(stream) else printable
+    text = "\n".join(map(safe, text.split("\n")))
     encoding = stream.encoding or "utf-8"
     try:
         text.encode(encoding)
@@ -97,6 +109,14 @@ def _write(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
+def _printable_but_paint(line: str) -> str:
+    if line.isascii() and line.isprintable():
+        return line
+    parts = _PAINT.split(line)
+    parts[::2] = map(printable, parts[::2])
+    return "".join(parts)
+
+
 def table(
     rows: Sequence[Sequence[object]],
     headers: Sequence[str],
@@ -104,14 +124,19 @@ def table(
     right: Sequence[str] = (),
     width: int | None = None,
 ) -> str:
-    """A table by `tabulate`, whose cells are `printable` already.
+    """A table by `tabulate`.
 
-    The columns of the headers in `right` are aligned to the right. A table wider than `width`
-    columns folds its first column.
+    The columns of the headers in `right` are aligned to the right. Text in cells may come from
+    files. A table wider than `width` columns folds its first column.
     """
     from tabulate import tabulate
 
     cells = [[str(cell) for cell in row] for row in rows]
+    ascii_only = _is_plain_ascii(cells)
+    if not ascii_only:
+        cells = [[*map(printable, row)] for row in cells]
+    headers = [*map(printable, headers)]
+    right = [*map(printable, right)]
     align = ["right" if header in right else "left" for header in headers]
     folds: list[int | None] = [None] * len(headers)
     if width is not None and cells:
@@ -124,7 +149,7 @@ def table(
     def tabulated(cells: list[list[str]]) -> str:
         return tabulate(cells, headers, colalign=align, disable_numparse=True, maxcolwidths=folds)
 
-    quick = len(cells) >= _MANY_ROWS and not any(folds) and _is_plain_ascii(cells)
+    quick = len(cells) >= _MANY_ROWS and not any(folds) and ascii_only
     text = _by_widest(cells, align, tabulated) if quick else tabulated(cells)
     return "\n".join(line.rstrip() for line in text.splitlines())
 

@@ -3,22 +3,32 @@
 import re
 from collections.abc import Mapping, Sequence
 
-# C0 and C1 controls, DEL, line and paragraph separators, surrogates, and the characters
-# that change the writing direction (Unicode TR 36, bidirectional text spoofing).
-_UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+# Characters without ink that Unicode calls letters or marks (Default_Ignorable_Code_Point): two
+# keys that differ only in these look the same.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 
 
 def printable(text: str) -> str:
-    r"""Text from a file or a person, safe for a terminal: ESC becomes ``\x1b``."""
+    r"""Text from a file or a person, safe for a terminal: ESC becomes ``\x1b``.
+
+    Escapes controls, line separators, surrogates, and what is invisible or changes the writing
+    direction (Unicode TR 36, bidirectional text spoofing). Law: printable text stays as it is.
+    """
     if text.isascii() and text.isprintable():
         return text
-    return _UNPRINTABLE.sub(lambda match: _escape(ord(match[0])), text)
+    return "".join(char if _has_ink(char) else _escape(ord(char)) for char in text)
+
+
+def _has_ink(char: str) -> bool:
+    return char.isprintable() and not _INVISIBLE.match(char)
 
 
 def _escape(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def size(nbytes: int) -> str:

@@ -1,12 +1,12 @@
 """Recipes as TOML files: the package's own by name, others by path. No torch."""
 
-import tomllib
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ckpt.errors import RefError, UsageError
+from ckpt.io.small_file import parse_toml, read_small
 from ckpt.train.recipes.recipe import Setting, settings
 
 NAMES = ("classic", "fast")
@@ -40,10 +40,10 @@ def _load_toml(ref: str) -> dict[str, Any]:
         if not path.is_file():
             hint = f"recipes are {', '.join(NAMES)}, or a TOML file"
             raise RefError(f"{ref}: no such recipe", hint=hint)
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_small(path).decode("utf-8", "replace")
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise UsageError(f"{ref}: not a valid TOML file: {error}") from error
 
 
