@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from ckpt.ops.plot import plot
     from ckpt.ops.register import register
     from ckpt.ops.rename import apply, plan_rename, rename
+    from ckpt.ops.repair import repair
     from ckpt.ops.rm import rm
     from ckpt.ops.show import show
     from ckpt.ops.tag import tag
     from ckpt.ops.train import train
     from ckpt.ops.undo import undo
     from ckpt.ops.verify import verify
-    from ckpt.ops.verify.repair import repair
+    from ckpt.ops.verify.repair import repair_store
     from ckpt.registry.registry import Registry
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ __all__ = [
     "register",
     "rename",
     "repair",
+    "repair_store",
     "rm",
     "show",
     "tag",
@@ -67,7 +69,7 @@ _ELSEWHERE = {
     "open": "ckpt.ops.load",
     "plan_rename": "ckpt.ops.rename",
     "rebuild_index": "ckpt.ops.fsck",
-    "repair": "ckpt.ops.verify.repair",
+    "repair_store": "ckpt.ops.verify.repair",
 }
 
 

@@ -8,7 +8,7 @@ from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
 from ckpt.errors import IntegrityError
 from ckpt.ops.verify import verify
-from ckpt.ops.verify.repair import repair
+from ckpt.ops.verify.repair import repair_store
 from ckpt.show.verify import repaired_data, repaired_text, verified_data, verified_text
 
 
@@ -27,7 +27,7 @@ def command(session: Session, places: tuple[str, ...]) -> None:
     """Check all stored data for damage by hashing it; exit with 4 if any is damaged."""
     began = perf_counter()
     if places:
-        repaired = repair(places, registry=session.registry)
+        repaired = repair_store(places, registry=session.registry)
         verified = repaired.left
         session.show(
             lambda: repaired_text(repaired, seconds=perf_counter() - began),

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ckpt.errors import DiskError, UsageError
+from ckpt.errors import DiskError, IntegrityError, UsageError
 
 EARLY_SECONDS = 0.05
 
@@ -41,6 +41,37 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror or error}") from error
+
+
+def open_plain(path: Path, flags: int = os.O_RDONLY, *, single: bool = False) -> int:
+    """Open a file in a place where anybody may have put a link, a pipe or a device instead.
+
+    Args:
+        path: The file.
+        flags: As for `os.open`; a new file gets the mode of the umask.
+        single: Whether it must have no other name (hard link), as what is written in place.
+
+    Raises:
+        IntegrityError: It is another thing than such a file; nothing of it was read or changed.
+        OSError: The system refused a call.
+    """
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise
+        kind = "a symbolic link" if path.is_symlink() else "not a regular file"
+    else:
+        status = os.fstat(fd)
+        kind = "" if stat.S_ISREG(status.st_mode) else "not a regular file"
+        if not kind and single and status.st_nlink > 1:
+            kind = "has another name (a hard link)"
+        if not kind:
+            return fd
+        os.close(fd)
+    raise IntegrityError(
+        f"{path}: {kind}; nothing was changed", hint="move it away if ckpt did not make it"
+    )
 
 
 @contextmanager

@@ -98,19 +98,23 @@ def locked_file(path: Path) -> Iterator[int]:
         fd = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
-    busy = ConflictError(
-        f"{path}: another process is renaming it in place", hint="try again when it is done"
-    )
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise busy from error
+            raise other_rename(path) from error
         if not path.exists() or path.stat().st_ino != os.fstat(fd).st_ino:
-            raise busy  # it was replaced between the two calls
+            raise other_rename(path)  # it was replaced between the two calls
         yield fd
     finally:
         os.close(fd)
+
+
+def other_rename(path: Path) -> ConflictError:
+    """The error about a file that another process has locked."""
+    return ConflictError(
+        f"{path}: another process is renaming it in place", hint="try again when it is done"
+    )
 
 
 def patience() -> float:

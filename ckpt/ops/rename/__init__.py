@@ -84,7 +84,7 @@ def rename(
         register_result,
         name,
     )
-    with alone(source, output), open_source(source, registry) as opened:
+    with alone(source, output, dry_run=dry_run), open_source(source, registry) as opened:
         plan = plan_rename(
             opened,
             rules,

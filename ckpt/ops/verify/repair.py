@@ -41,7 +41,7 @@ class Repaired:
     left: Verified
 
 
-def repair(places: Iterable[str], *, registry: Registry | None = None) -> Repaired:
+def repair_store(places: Iterable[str], *, registry: Registry | None = None) -> Repaired:
     """Verify, and copy each damaged object from the first place that has a good copy.
 
     Args:
