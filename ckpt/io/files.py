@@ -74,6 +74,28 @@ def open_plain(path: Path, flags: int = os.O_RDONLY, *, single: bool = False) ->
     )
 
 
+def read_plain(path: Path) -> bytes:
+    """The content of a file that `open_plain` opens."""
+    with open(open_plain(path), "rb") as file:
+        return file.read()
+
+
+def unlinked(folder: Path, *names: str) -> Path:
+    """The path of a folder inside another one, if neither it nor one on the way is a link.
+
+    Raises:
+        IntegrityError: One is; nothing outside is read, written or removed.
+    """
+    path = folder
+    for name in ("", *names):
+        path /= name
+        if path.is_symlink():
+            raise IntegrityError(
+                f"{path}: a symbolic link in a registry", hint="move its target to this place"
+            )
+    return path
+
+
 @contextmanager
 def write_whole(
     path: Path, *, replace: bool = False, check: Callable[[Path], None] | None = None
@@ -261,7 +283,7 @@ def name_new(temporary: Path, path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable (POSIX: fsync of the folder)."""
-    fd = os.open(folder, os.O_RDONLY)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ckpt.errors import ConflictError, IndexDamageError, IntegrityError, UsageError
+from ckpt.io.files import read_plain
 from ckpt.registry.history.rebuild import Rebuilt, rebuilt
 from ckpt.registry.history.replay import replayed
 from ckpt.registry.index import Index
@@ -129,8 +130,8 @@ def _known(registry: Registry) -> Index:
     """The index of the reflog; its serial is at least the highest one in the damaged index."""
     index = replayed(registry.index_file.reflog.entries())
     try:
-        found = _SERIAL.findall((registry.folder / FILE_NAME).read_bytes())
-    except OSError:
+        found = _SERIAL.findall(read_plain(registry.folder / FILE_NAME))
+    except (OSError, IntegrityError):
         found = []
     return replace(index, serial=max([index.serial, *map(int, found)]))
 

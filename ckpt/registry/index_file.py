@@ -15,7 +15,7 @@ from typing import Any
 
 from ckpt.errors import DiskError, UsageError
 from ckpt.io import strict_json
-from ckpt.io.files import disk_errors, name_new, sync_folder, write_whole
+from ckpt.io.files import disk_errors, name_new, read_plain, sync_folder, write_whole
 from ckpt.io.lock import exclusive_lock
 from ckpt.refs import is_alias, is_name
 from ckpt.registry import damage
@@ -60,10 +60,11 @@ class IndexFile:
         Raises:
             IndexDamageError: The document is damaged or of a newer schema; or it is missing
                 beside stored versions: `create` comes before the first of them, so it was lost.
+            IntegrityError: It is a link, a pipe or a device.
             DiskError: The system cannot read it.
         """
         try:
-            document = self.path.read_bytes()
+            document = read_plain(self.path)
         except FileNotFoundError:
             # Checked in this order, since another process may create it right now.
             if _holds_versions(self.path.parent) and not self.path.exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.errors import IntegrityError, RefError
-from ckpt.io.files import make_folder, write_whole
+from ckpt.io.files import make_folder, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.refs import DefinitionRef, DigestRef, Ref, VersionRef, expect_name, parse_ref
 from ckpt.registry.index import Index, Model, Version
@@ -162,10 +162,11 @@ class Registry:
 
     def _create(self) -> Path:
         """Create the registry: first git's list of the files that belong to this machine alone."""
-        ignored = self.folder / ".ckpt" / ".gitignore"
+        ignored = unlinked(self.store.root) / ".gitignore"
         make_folder(ignored.parent)
-        with write_whole(ignored, replace=True) as out:
-            out.write(b"lock\nreflog\ntmp/\nwriting\n")
+        if not os.path.lexists(ignored):
+            with write_whole(ignored, replace=True) as out:
+                out.write(b"lock\nreflog\ntmp/\nwriting\n")
         self.index_file.create()
         return self.folder
 

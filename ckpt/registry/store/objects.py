@@ -4,10 +4,8 @@ Laws: an object gets its name only when it is complete and synced; bytes are has
 read, and never returned without an error if they do not match the name.
 """
 
-import errno
 import hashlib
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -22,9 +20,11 @@ from ckpt.io.files import (
     is_temporary,
     make_folder,
     name_new,
+    open_plain,
     sync_file,
     sync_folder,
     temporary_file,
+    unlinked,
 )
 from ckpt.io.lock import exclusive_lock, shared_lock
 from ckpt.io.sources import CHUNK
@@ -88,7 +88,7 @@ class ObjectStore:
         """Store a manifest; its objects must be stored already."""
         put = self._put("manifests", [manifest.to_bytes()])
         # Another process may have created these folders and been killed before it synced them.
-        for folder in (self.root / "objects", self.root / "manifests", self.root):
+        for folder in (self._own("objects"), self._own("manifests"), self.root):
             if folder.is_dir():
                 with disk_errors(folder):
                     sync_folder(folder)
@@ -186,7 +186,7 @@ class ObjectStore:
     def _renew(self, kind: str, name: str) -> None:
         """Make an object young again; its first writer may not have finished its version."""
         with suppress(PermissionError):  # another user's; their gc keeps it while it is needed
-            os.utime(self._path(kind, name))
+            os.utime(self._path(kind, name), follow_symlinks=False)
 
     def _has_good(self, kind: str, name: str) -> bool:
         """Whether the object exists and its bytes match its name."""
@@ -199,18 +199,18 @@ class ObjectStore:
     def _stream(self, kind: str, name: str, what: str) -> Iterator[bytes]:
         path = self._path(kind, name)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = open_plain(path)
         except FileNotFoundError as error:
             raise IntegrityError(
                 f"object {digest.short(name)} of {what} is missing", hint=REPAIR
             ) from error
+        except (IntegrityError, NotADirectoryError) as error:
+            raise IntegrityError(
+                f"object {digest.short(name)} of {what} is not a regular file: {path}", hint=REPAIR
+            ) from error
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-                raise DiskError(f"{path}: {error.strerror}") from error
-            raise _not_a_file(name, what, path) from error
+            raise DiskError(f"{path}: {error.strerror}") from error
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise _not_a_file(name, what, path)
             hasher, nbytes = hashlib.sha256(), 0
             while chunk := _read(fd, path):
                 hasher.update(chunk)
@@ -234,21 +234,7 @@ class ObjectStore:
 
     def _own(self, *names: str) -> Path:
         """A folder of the store, never a link: nothing outside is read, written or removed."""
-        path = self.root
-        for name in names:
-            path = path / name
-            if path.is_symlink():
-                raise IntegrityError(
-                    f"{path}: a symbolic link inside the store",
-                    hint=f"move its target here; only {self.root} itself may be a link",
-                )
-        return path
-
-
-def _not_a_file(name: str, what: str, path: Path) -> IntegrityError:
-    return IntegrityError(
-        f"object {digest.short(name)} of {what} is not a regular file: {path}", hint=REPAIR
-    )
+        return unlinked(self.root, *names)
 
 
 def _read(fd: int, path: Path) -> bytes:
