@@ -3,13 +3,14 @@
 import re
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import click
 
 from ckpt.cli.options import Session
 from ckpt.cli.options import command as ckpt_command
-from ckpt.ops.gc import GRACE, KEEP_REMOVED, Garbage, gc
-from ckpt.show.gc import garbage_data, garbage_text
+from ckpt.ops.gc import GRACE, KEEP_REMOVED, Garbage, gc, gc_files
+from ckpt.show.gc import garbage_data, garbage_text, leftovers_data, leftovers_text
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -32,7 +33,9 @@ class Duration(click.ParamType[timedelta]):
 
 
 @ckpt_command(
-    examples="ckpt gc\nckpt gc --yes\nckpt gc --keep-removed 0 --grace 0 --yes", writes=True
+    examples="ckpt gc\nckpt gc --yes\nckpt gc --keep-removed 0 --grace 0 --yes\n"
+    "ckpt gc --files runs/ --yes",
+    writes=True,
 )
 @click.option(
     "--keep-removed",
@@ -46,18 +49,37 @@ class Duration(click.ParamType[timedelta]):
     default=GRACE,
     help="Keep files that are younger than this (default: 1h).",
 )
+@click.option(
+    "--files",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Look for leftovers of interrupted writes in this folder of files instead.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and stop.")
 @click.option(
     "--yes", is_flag=True, help="Skip the prompt (required when stdin is not a terminal)."
 )
 def command(
-    session: Session, keep_removed: timedelta, grace: timedelta, dry_run: bool, yes: bool
+    session: Session,
+    keep_removed: timedelta,
+    grace: timedelta,
+    files: Path | None,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
     """Remove unreferenced objects and leftovers of interrupted writes.
 
     Shows them first. Removes nothing while a version is being written, nor if the index or a
     manifest cannot be read. Numbers of versions are never reused.
     """
+    if files is not None:
+        removes = yes and not dry_run
+        left = gc_files(files, dry_run=not removes)
+        session.show(
+            lambda: leftovers_text(left, removed=removes),
+            lambda: leftovers_data(left, removed=removes),
+        )
+        return
     if not yes:
         found = gc(keep_removed=keep_removed, grace=grace, dry_run=True, registry=session.registry)
         _show(session, found, keep_removed, grace, removed=False)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ckpt.errors import DiskError, IntegrityError, UsageError
+from ckpt.io.temporaries import sweep, temporary_file, temporary_folder
 
 EARLY_SECONDS = 0.05
 
@@ -121,6 +122,7 @@ def write_whole(
             raise already_exists(path)
         _expect_replaceable(path)
     try:
+        sweep(path.parent)
         with temporary_file(path.parent) as (temporary, out):
             with early_sync(out):
                 yield out
@@ -159,10 +161,9 @@ def write_folder(path: Path, *, check: Callable[[Path], None]) -> Iterator[Path]
         raise UsageError(f"{path.parent}: no such folder")
     if os.path.lexists(path):
         raise already_exists(path)
-    temporary = path.parent / _temporary_name()
     try:
-        temporary.mkdir()
-        try:
+        sweep(path.parent)
+        with temporary_folder(path.parent) as temporary:
             yield temporary
             check(temporary)
             sync_folder(temporary)
@@ -170,11 +171,6 @@ def write_folder(path: Path, *, check: Callable[[Path], None]) -> Iterator[Path]
             if os.path.lexists(path):
                 raise already_exists(path)
             temporary.rename(path)
-        except BaseException:
-            import shutil
-
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
         sync_folder(path.parent)
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
@@ -203,28 +199,6 @@ def already_exists(path: Path, *, hint: str | None = None) -> UsageError:
     folder = "name another folder with -o"
     file = "name another file with -o, or replace this one with --force"
     return UsageError(f"{path}: already exists", hint=hint or (folder if path.is_dir() else file))
-
-
-@contextmanager
-def temporary_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file in `folder`, deleted when the block ends unless it was renamed."""
-    path = folder / _temporary_name()
-    # O_EXCL neither follows a link nor opens an existing file.
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(fd, "wb") as out:
-            yield path, out
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _temporary_name() -> str:
-    return f".ckpt-{os.urandom(8).hex()}.tmp"
-
-
-def is_temporary(name: str) -> bool:
-    """Whether an interrupted write left a file or folder of this name."""
-    return re.fullmatch(r"\.ckpt-[0-9a-f]{16}\.tmp", name) is not None
 
 
 @contextmanager

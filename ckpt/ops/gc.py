@@ -8,12 +8,13 @@ written, nor unless every reference could be read.
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ckpt.errors import ConflictError, DiskError
-from ckpt.io.files import is_temporary
+from ckpt.errors import ConflictError, DiskError, RefError
+from ckpt.io.files import disk_errors
+from ckpt.io.temporaries import Leftover, leftovers, sweep
 from ckpt.registry.index import Index, Version
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
@@ -83,15 +84,34 @@ def gc(
         )
     with registry.store.collecting():
         _expect_one_clock(registry)
-        forgotten = _find(registry, keep_removed, grace).forgotten
+        found = _find(registry, keep_removed, grace)
+        forgotten = found.forgotten
         # The index first: objects that it no longer names are no loss if this is interrupted.
         what = "gc " + ", ".join(version.ref for version in forgotten)
         index = registry.index_file.commit(lambda index: _without(index, forgotten), what)
         garbage = _garbage(registry, index, forgotten, grace)
         registry.store.remove(garbage.objects)
-        for path in garbage.temporaries:
+        for path in registry.store.temporaries():
             path.unlink(missing_ok=True)
-        return garbage
+        sweep(registry.folder)
+        # The commit may have removed some already.
+        return replace(garbage, temporaries=found.temporaries)
+
+
+def gc_files(folder: Path | str, *, dry_run: bool = False) -> tuple[Leftover, ...]:
+    """Remove leftovers of killed writers from a folder of files, and return what was found.
+
+    Those that are `kept` stay: another user's, those of running writers, and those on file systems
+    that do not tell. Every command that writes to a folder removes the others, too.
+
+    Raises:
+        RefError: There is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RefError(f"{folder}: no such folder")
+    with disk_errors(folder):
+        return tuple(leftovers(folder, remove=not dry_run))
 
 
 def _find(registry: Registry, keep_removed: timedelta, grace: timedelta) -> Garbage:
@@ -134,7 +154,7 @@ def _garbage(
         forgotten,
         # Manifests first: none is left without its objects if this is interrupted.
         objects=tuple(sorted(old, key=lambda stored: (not stored.is_manifest, stored.path))),
-        temporaries=tuple(_temporaries(registry, grace)),
+        temporaries=tuple(_temporaries(registry)),
         young=tuple(young),
     )
 
@@ -161,12 +181,9 @@ def _needed(
     return {*manifests}, {name for found in manifests.values() for name in found.objects()}
 
 
-def _temporaries(registry: Registry, grace: timedelta) -> Iterator[Path]:
-    """Those of the store, whose writers have ended, and old ones beside the index."""
+def _temporaries(registry: Registry) -> Iterator[Path]:
     yield from registry.store.temporaries()
-    for path in sorted(registry.folder.iterdir()):
-        if is_temporary(path.name) and _is_old(path, path.lstat().st_mtime, grace):
-            yield path
+    yield from (left.path for left in leftovers(registry.folder) if not left.kept)
 
 
 def _is_old(path: Path, modified: float, grace: timedelta) -> bool:

@@ -22,8 +22,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from ckpt.cli import main
-from ckpt.io.files import is_temporary
 from ckpt.io.lock import exclusive_lock
+from ckpt.io.temporaries import is_temporary
 from ckpt.ops.gc import gc
 from ckpt.ops.verify import verify
 from ckpt.registry.index import Model, Version

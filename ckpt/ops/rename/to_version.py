@@ -11,6 +11,7 @@ from typing import Any
 from ckpt.errors import IntegrityError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
+from ckpt.io.temporaries import temporary_folder
 from ckpt.opened import OpenedVersion
 from ckpt.ops.register import register
 from ckpt.ops.rename.plan import RenamePlan
@@ -77,12 +78,10 @@ def _with_new_tensors(
     opened: OpenedVersion, plan: RenamePlan, registry: Registry
 ) -> tuple[Added, tuple[str, ...]]:
     """Register a temporary file, since only that gives the new tensors their bytes."""
-    from tempfile import TemporaryDirectory
-
     version = opened.version
-    with TemporaryDirectory(prefix=".ckpt-", dir=registry.folder) as folder:
+    with temporary_folder(registry.folder) as folder:
         stem = Path(opened.manifest.file_name).stem
-        path = Path(folder) / f"{stem}{suffix_of(opened.manifest.format)}"
+        path = folder / f"{stem}{suffix_of(opened.manifest.format)}"
         written = write_plan(opened, plan, path)
         added = register(
             written.ref,

@@ -17,17 +17,16 @@ from ckpt.io import digest
 from ckpt.io.files import (
     disk_errors,
     early_sync,
-    is_temporary,
     make_folder,
     name_new,
     open_plain,
     sync_file,
     sync_folder,
-    temporary_file,
     unlinked,
 )
 from ckpt.io.lock import exclusive_lock, shared_lock
 from ckpt.io.sources import CHUNK
+from ckpt.io.temporaries import is_temporary, temporary_file
 from ckpt.registry.manifest import Manifest
 
 REPAIR = "ckpt verify --repair FROM  restores it from a file or another registry"
