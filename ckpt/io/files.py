@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ckpt.errors import DiskError, IntegrityError, UsageError
+from ckpt.io.rights import EVERYBODY, OWNER, Rights, keep_rights, restrict
 from ckpt.io.temporaries import sweep, temporary_file, temporary_folder
 
 EARLY_SECONDS = 0.05
@@ -99,7 +100,12 @@ def unlinked(folder: Path, *names: str) -> Path:
 
 @contextmanager
 def write_whole(
-    path: Path, *, replace: bool = False, check: Callable[[Path], None] | None = None
+    path: Path,
+    *,
+    replace: bool = False,
+    check: Callable[[Path], None] | None = None,
+    rights: Rights = EVERYBODY,
+    in_place: bool = False,
 ) -> Iterator[BinaryIO]:
     """Write a file that appears whole, and on disk, when the block ends.
 
@@ -107,10 +113,12 @@ def write_whole(
         path: Its name.
         replace: Whether to replace an existing file, atomically.
         check: Inspects the finished temporary file; if it raises, the file does not appear.
+        rights: Who may read its sources; nobody else may read it.
+        in_place: Whether the existing file keeps owner, group, mode, access list and attributes.
 
     Raises:
         UsageError: The folder does not exist, or the name does and `replace` is false, or it is
-            not a regular file.
+            not a regular file, or `in_place` cannot keep something.
         DiskError: The system refused a call; the message names path and reason.
     """
     if not path.parent.is_dir():
@@ -123,15 +131,17 @@ def write_whole(
         _expect_replaceable(path)
     try:
         sweep(path.parent)
-        with temporary_file(path.parent) as (temporary, out):
+        with temporary_file(path.parent, rights=OWNER if in_place else rights) as (temporary, out):
             with early_sync(out):
                 yield out
             sync_file(out)
             if check is not None:
                 check(temporary)
             if replace:
-                if path.exists():
-                    temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+                if in_place:
+                    keep_rights(path, out.fileno())
+                elif path.exists():
+                    restrict(out.fileno(), rights, stat.S_IMODE(path.stat().st_mode))
                 temporary.replace(path)
             else:
                 name_new(temporary, path)
@@ -177,9 +187,15 @@ def write_folder(path: Path, *, check: Callable[[Path], None]) -> Iterator[Path]
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Make a file in a temporary folder; it is on disk when the block ends."""
+def new_file(path: Path, *, rights: Rights) -> Iterator[BinaryIO]:
+    """Make a file in a temporary folder; it is on disk when the block ends.
+
+    Args:
+        path: The file.
+        rights: Who may read its sources; nobody else may read it.
+    """
     with path.open("xb") as out:
+        restrict(out.fileno(), rights)
         with early_sync(out):
             yield out
         sync_file(out)

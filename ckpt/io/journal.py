@@ -20,6 +20,7 @@ from typing import Self
 from ckpt.errors import CkptError, ConflictError, DiskError, IntegrityError
 from ckpt.io.files import disk_errors, open_plain, sync_folder, write_whole
 from ckpt.io.lock import locked_file, other_rename
+from ckpt.io.rights import rights_of
 
 _MAGIC = b"ckpt journal 2\n"
 _HEAD = struct.Struct("<QQQ")  # inode and bytes of the file, bytes of its beginning
@@ -127,7 +128,7 @@ def overwrite_start(path: Path, old: bytes, new: bytes, *, check: Callable[[Path
             raise ConflictError(f"{path}: changed while it was read", hint="try again")
         content = _Journal(status.st_ino, status.st_size, old, new, os.geteuid()).to_bytes()
         try:
-            with write_whole(journal, replace=True) as out:
+            with write_whole(journal, replace=True, rights=rights_of(fd)) as out:
                 out.write(content)
         except BaseException:
             journal.unlink(missing_ok=True)  # the file has not been touched yet

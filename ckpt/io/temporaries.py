@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ckpt.io.mounts import doubt_of_locks
+from ckpt.io.rights import EVERYBODY, Rights, restrict
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,13 @@ def is_temporary(name: str) -> bool:
 
 
 @contextmanager
-def temporary_file(folder: Path, *, mode: int = 0o666) -> Iterator[tuple[Path, BinaryIO]]:
+def temporary_file(folder: Path, *, rights: Rights = EVERYBODY) -> Iterator[tuple[Path, BinaryIO]]:
     """A new file in `folder`, deleted when the block ends unless it was renamed."""
     # O_EXCL neither follows a link nor opens an existing file.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    path, fd = _held(folder, lambda path: os.open(path, flags, mode))
+    path, fd = _held(folder, lambda path: os.open(path, flags, 0o600 | rights.bits & 0o066))
     try:
+        restrict(fd, rights)
         with os.fdopen(fd, "wb") as out:
             yield path, out
     finally:

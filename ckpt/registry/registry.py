@@ -10,6 +10,7 @@ from typing import Any
 from ckpt.errors import IntegrityError, RefError
 from ckpt.io.files import make_folder, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
+from ckpt.io.rights import Rights
 from ckpt.refs import DefinitionRef, DigestRef, Ref, VersionRef, expect_name, parse_ref
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
@@ -112,13 +113,26 @@ class Registry:
 
     def source(self, version: Version) -> VersionSource:
         """The file of `version` as a source of bytes."""
-        return VersionSource(version.ref, self.manifest(version), self.store)
+        manifest = self.manifest(version)
+        rights = self.store.rights(version.manifest)
+        return VersionSource(version.ref, manifest, self.store, rights)
 
-    def add(self, model: str, manifest: Manifest, *, new_bytes: int, made_by: str) -> Added:
+    def add(
+        self, model: str, manifest: Manifest, *, new_bytes: int, made_by: str, rights: Rights
+    ) -> Added:
         """Add the next version of `model`; the manifest's objects must be stored already.
 
-        Its metrics and its message are those of the manifest's record. If the model has the same
-        content already, nothing is added and that version is returned.
+        Args:
+            model: Its name.
+            manifest: The manifest.
+            new_bytes: Bytes that were added to the store for it.
+            made_by: How it was made, a few words.
+            rights: Who may read its source, and so the manifest.
+
+        Its metrics and its message are those of the manifest's record.
+
+        Returns:
+            The version; not new if the model has the same content already, so nothing is added.
         """
         expect_name(model)
         content = manifest.content_digest
@@ -132,7 +146,7 @@ class Registry:
         draft = Version(
             model=model,
             number=0,
-            manifest=self.store.put_manifest(manifest).digest,
+            manifest=self.store.put_manifest(manifest, rights).digest,
             content=content,
             file=manifest.file_digest,
             size=manifest.skeleton.size,

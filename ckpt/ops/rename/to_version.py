@@ -71,6 +71,7 @@ def _with_new_keys(opened: OpenedVersion, plan: RenamePlan, registry: Registry) 
             manifest,
             new_bytes=new_bytes,
             made_by=f"rename of {version.label}",
+            rights=opened.source.rights,
         )
 
 
@@ -106,7 +107,7 @@ def _record(opened: OpenedVersion, plan: RenamePlan) -> dict[str, Any]:
 def _manifest(opened: OpenedVersion, plan: RenamePlan, registry: Registry) -> tuple[Manifest, int]:
     """The manifest of the new version, and by how many bytes the store grew."""
     old, version = opened.manifest, opened.version
-    objects = NewObjects(registry.store)
+    objects = NewObjects(registry.store, opened.source.rights)
     new_keys = plan.new_keys
     entries = tuple(replace(entry, key=new_keys[entry.key]) for entry in old.entries)
     layout = opened.checkpoint.renamed({**new_keys, **plan.aliases})
