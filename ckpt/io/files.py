@@ -60,7 +60,7 @@ def open_plain(path: Path, flags: int = os.O_RDONLY, *, single: bool = False) ->
     try:
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
         kind = "a symbolic link" if path.is_symlink() else "not a regular file"
     else:
@@ -71,6 +71,8 @@ def open_plain(path: Path, flags: int = os.O_RDONLY, *, single: bool = False) ->
         if not kind:
             return fd
         os.close(fd)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise IntegrityError(
         f"{path}: {kind}; nothing was changed", hint="move it away if ckpt did not make it"
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ckpt.errors import ConflictError, DiskError, RefError
+from ckpt.errors import ConflictError, DiskError, IntegrityError, RefError
 from ckpt.io.files import disk_errors
 from ckpt.io.temporaries import Leftover, leftovers, sweep
 from ckpt.registry.index import Index, Version
@@ -70,7 +70,7 @@ def gc(
         ConflictError: A version is being written for longer than the lock's timeout, or locks do
             not keep other machines out.
         IntegrityError: The index, or a manifest that it names, cannot be read, so the referenced
-            objects are unknown.
+            objects are unknown; or the store is another registry's.
         DiskError: A file or a removal is dated in the future: the clock cannot be trusted.
     """
     registry = registry or Registry()
@@ -116,8 +116,20 @@ def gc_files(folder: Path | str, *, dry_run: bool = False) -> tuple[Leftover, ..
 
 def _find(registry: Registry, keep_removed: timedelta, grace: timedelta) -> Garbage:
     index = registry.index()
+    _expect_own_store(registry, index)
     forgotten = tuple(_forgotten(index, keep_removed))
     return _garbage(registry, _without(index, forgotten), forgotten, grace)
+
+
+def _expect_own_store(registry: Registry, index: Index) -> None:
+    """Refuse a store that belongs to another index, by a link, a mount or a copy."""
+    found = registry.index_file.store_id()
+    if found and found != index.id:
+        raise IntegrityError(
+            f"{registry.store.root}: the store of another registry: its id is {found[:8]}, "
+            f"that of registry.json is {index.id[:8] or 'missing'}",
+            hint=f"nothing was removed; if they belong together, remove {registry.store.root}/id",
+        )
 
 
 def _forgotten(index: Index, kept: timedelta) -> Iterator[Version]:

@@ -31,13 +31,13 @@ COMMANDS = [
     ("fsck",),
 ]
 PLACES = [
-    ".ckpt", ".ckpt/lock", ".ckpt/writing", ".ckpt/reflog", ".ckpt/.gitignore", ".ckpt/tmp",
-    ".ckpt/objects", ".ckpt/objects/??", ".ckpt/objects/??/*", ".ckpt/manifests",
+    ".ckpt", ".ckpt/lock", ".ckpt/writing", ".ckpt/reflog", ".ckpt/id", ".ckpt/.gitignore",
+    ".ckpt/tmp", ".ckpt/objects", ".ckpt/objects/??", ".ckpt/objects/??/*", ".ckpt/manifests",
     ".ckpt/manifests/??", ".ckpt/manifests/??/*", "registry.json",
 ]  # fmt: skip
 # What commands open in `.ckpt`, by its pattern.
 OPENED = (
-    "lock", "writing", "reflog", "tmp/*", "objects/??/*", "manifests/??/*", ".ckpt-*.tmp",
+    "id", "lock", "writing", "reflog", "tmp/*", "objects/??/*", "manifests/??/*", ".ckpt-*.tmp",
 )  # fmt: skip
 REFUSED = (4, 5)
 

@@ -12,6 +12,7 @@ import click
 from ckpt.registry.registry import Registry
 from ckpt.show.look.progress import ProgressBar
 from ckpt.show.look.terminal import Terminal
+from ckpt.show.look.words import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,12 @@ def command(
         def run(
             *, as_json: bool, quiet: bool, registry_folder: Path | None, **arguments: Any
         ) -> None:
-            session = Session(Terminal(quiet=quiet), as_json, Registry(registry_folder))
+            terminal = Terminal(quiet=quiet)
+            registry = Registry(
+                registry_folder,
+                on_use=lambda found: terminal.remark(f"registry: {printable(str(found))}"),
+            )
+            session = Session(terminal, as_json, registry)
             if writes:
                 _remark_on_locks(session)
             function(session, **arguments)

@@ -230,7 +230,7 @@ class ObjectStore:
             raise IntegrityError(
                 f"object {digest.short(name)} of {what} is missing", hint=REPAIR
             ) from error
-        except (IntegrityError, NotADirectoryError) as error:
+        except (IntegrityError, IsADirectoryError, NotADirectoryError) as error:
             raise IntegrityError(
                 f"object {digest.short(name)} of {what} is not a regular file: {path}", hint=REPAIR
             ) from error
