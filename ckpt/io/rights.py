@@ -28,9 +28,10 @@ class Rights:
     bits: int
     group: int | None = None
 
-    def mode(self, group: int) -> int:
-        """The most permission bits for a copy that belongs to a group."""
-        bits = self.bits if self.group in (None, group) else self._for_all
+    def mode(self, group: int | None) -> int:
+        """The most permission bits for a copy that belongs to a group; None for the same one."""
+        is_same = self.group is None or group in (None, self.group)
+        bits = self.bits if is_same else self._for_all
         return 0o600 | (0o060 if bits & 0o040 else 0) | (0o006 if bits & 0o004 else 0)
 
     def __and__(self, other: "Rights") -> "Rights":

@@ -44,7 +44,7 @@ def temporary_file(folder: Path, *, rights: Rights = EVERYBODY) -> Iterator[tupl
     """A new file in `folder`, deleted when the block ends unless it was renamed."""
     # O_EXCL neither follows a link nor opens an existing file.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    path, fd = _held(folder, lambda path: os.open(path, flags, 0o600 | rights.bits & 0o066))
+    path, fd = _held(folder, lambda path: os.open(path, flags, rights.mode(None)))
     try:
         restrict(fd, rights)
         with os.fdopen(fd, "wb") as out:

@@ -31,7 +31,13 @@ from ckpt.registry.registry import Registry
 from tests.effort import EVERY
 
 CKPT = (sys.executable, "-P", "-m", "ckpt")
-_FOREIGN = {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "CKPT_REGISTRY", "CKPT_DEBUG"}
+_FOREIGN = {
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONPATH",
+    "CKPT_REGISTRY",
+    "CKPT_SAFE_REGISTRIES",
+    "CKPT_DEBUG",
+}
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
 LOST_TEMPORARY = ".ckpt-0123456789abcdef.tmp"
 SHAPES = {"conv.weight": 2048, "fc.weight": 4096, "fc.bias": 10}  # elements; a bias is inlined
