@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from ckpt.ops.rename import apply as apply
     from ckpt.ops.rename import plan_rename as plan_rename
     from ckpt.ops.rename import rename as rename
+    from ckpt.ops.repair import repair as repair
     from ckpt.ops.rm import rm as rm
     from ckpt.ops.show import show as show
     from ckpt.ops.tag import tag as tag
     from ckpt.ops.train import train as train
     from ckpt.ops.undo import undo as undo
     from ckpt.ops.verify import verify as verify
-    from ckpt.ops.verify.repair import repair as repair
+    from ckpt.ops.verify.repair import repair_store as repair_store
     from ckpt.registry.registry import Registry as Registry
 
 __version__ = "0.1.0"
@@ -44,11 +45,11 @@ _ELSEWHERE = {
     "open": "ckpt.ops.load",
     "plan_rename": "ckpt.ops.rename",
     "rebuild_index": "ckpt.ops.fsck",
-    "repair": "ckpt.ops.verify.repair",
+    "repair_store": "ckpt.ops.verify.repair",
 }
 _COMMANDS = (
     *("alias", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "plot"),
-    *("register", "rename", "rm", "show", "tag", "train", "undo", "verify"),
+    *("register", "rename", "repair", "rm", "show", "tag", "train", "undo", "verify"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])
 

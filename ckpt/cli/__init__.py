@@ -1,13 +1,16 @@
 """The command line: a command parses its arguments, calls one operation and prints the result.
 
 Exit codes: 0 done, 1 differs (only with --exit-code), 2 usage, 3 input refused,
-4 integrity, 5 disk or system, 6 lock or conflict, 7 remote, 130 interrupted.
+4 integrity, 5 disk or system, 6 lock or conflict, 7 remote, 130 interrupted, 143 terminated.
 """
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -21,6 +24,14 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it for other tools
 
 
+class Terminated(BaseException):
+    """A signal asked the process to end; temporary files are removed on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code; the only place that catches errors."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -29,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # file for reference cycles takes a third of the time and finds none. A training run is
         # long, and its cycles may hold tensors.
         gc.disable()
+    if arguments is None:
+        _end_tidily()
     try:
         code = _run(words)
     except BrokenPipeError:
@@ -62,6 +75,10 @@ def _run(words: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         terminal.error("interrupted")
         return INTERRUPTED
+    except Terminated as signalled:
+        with suppress(OSError):  # the terminal may be what went away
+            terminal.error("terminated by a signal")
+        return signalled.exit_code
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -76,6 +93,20 @@ def _run(words: list[str]) -> int:
         )
         return SYSTEM
     return 0
+
+
+def _end_tidily() -> None:
+    """Make SIGTERM (of job schedulers and `timeout`) and SIGHUP end the process like Ctrl-C."""
+    numbers = signal.SIGTERM, signal.SIGHUP
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in numbers:  # `timeout` sends it twice; the second must not stop the tidying
+            signal.signal(each, signal.SIG_IGN)
+        raise Terminated(number)
+
+    for number in numbers:
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, end)
 
 
 def _trace_if_asked(terminal: Terminal) -> None:

@@ -24,6 +24,7 @@ COMMANDS = {
     "fsck": "Check registry.json, or rebuild it.",
     "git-driver": "Set up git to merge registry.json and to diff checkpoints.",
     "verify": "Check all stored data for damage, or repair it.",
+    "repair": "Restore a file whose in-place rename was interrupted.",
     "du": "Show the disk usage of each version.",
     "plot": "Plot loss and accuracy by epoch, as text or as an image.",
     "train": "Train a model; --register adds it as the next version.",

@@ -3,13 +3,15 @@
 import re
 import sys
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
-from ckpt.cli.options import Session, ckpt_command, yes_option
-from ckpt.ops.gc import gc
-from ckpt.show.gc import garbage_data, garbage_text
+from ckpt.cli.options import PATH, Session, ckpt_command, yes_option
+from ckpt.ops.gc import gc, gc_files
+from ckpt.show.gc import garbage_data, garbage_text, leftovers_data, leftovers_text
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -26,7 +28,9 @@ _TIME: dict[str, Any] = {"metavar": "TIME", "callback": _duration}
 
 
 @ckpt_command(
-    examples="ckpt gc\nckpt gc --yes\nckpt gc --keep-removed 0 --grace 0 --yes", writes=True
+    examples="ckpt gc\nckpt gc --yes\nckpt gc --keep-removed 0 --grace 0 --yes\n"
+    "ckpt gc --files runs/ --yes",
+    writes=True,
 )
 @click.option(
     "--keep-removed",
@@ -40,16 +44,36 @@ _TIME: dict[str, Any] = {"metavar": "TIME", "callback": _duration}
     **_TIME,
     help="Keep files that are younger than this (default: 1h).",
 )
+@click.option(
+    "--files",
+    type=PATH,
+    metavar="FOLDER",
+    help="Look for leftovers of interrupted writes in this folder of files instead.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and stop.")
 @yes_option
 def command(
-    session: Session, keep_removed: timedelta, grace: timedelta, dry_run: bool, yes: bool
+    session: Session,
+    keep_removed: timedelta,
+    grace: timedelta,
+    files: Path | None,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
     """Remove unreferenced objects and leftovers of interrupted writes.
 
     Shows them first. Removes nothing while a version is being written, nor if the index or a
     manifest cannot be read. Numbers of versions are never reused.
     """
+    if files is not None:
+        removes = yes and not dry_run
+        left = gc_files(files, dry_run=not removes)
+        session.show(
+            left,
+            partial(leftovers_text, removed=removes),
+            partial(leftovers_data, removed=removes),
+        )
+        return
     if not yes:
         found = gc(keep_removed=keep_removed, grace=grace, dry_run=True, registry=session.registry)
         session.show(found, garbage_text, garbage_data)

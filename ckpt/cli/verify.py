@@ -5,7 +5,7 @@ import click
 from ckpt.cli.options import Session, ckpt_command
 from ckpt.errors import IntegrityError
 from ckpt.ops.verify import verify
-from ckpt.ops.verify.repair import repair
+from ckpt.ops.verify.repair import repair_store
 from ckpt.show.look.progress import progress_bar
 from ckpt.show.verify import repaired_data, repaired_text, verified_data, verified_text
 
@@ -24,7 +24,7 @@ from ckpt.show.verify import repaired_data, repaired_text, verified_data, verifi
 def command(session: Session, places: tuple[str, ...]) -> None:
     """Check all stored data for damage by hashing it; exit with 4 if any is damaged."""
     if places:
-        repaired = repair(places, registry=session.registry)
+        repaired = repair_store(places, registry=session.registry)
         verified = repaired.left
         session.show(repaired, repaired_text, repaired_data)
     else:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import Checksum
+from ckpt.io.rights import Rights
 from ckpt.io.sources import ByteSource, Seen
 from ckpt.tensors import TensorEntry
 
@@ -41,6 +42,10 @@ class CheckedSource(ByteSource):
     @property
     def extent(self) -> int:
         return self._source.extent
+
+    @property
+    def rights(self) -> Rights:
+        return self._source.rights
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
         """The range in chunks.

@@ -10,7 +10,7 @@ from pathlib import Path
 from ckpt.errors import DiskError, FormatError
 from ckpt.formats import sharded
 from ckpt.formats.distributed import metadata as distributed_metadata
-from ckpt.io.journal import recovered
+from ckpt.io.journal import expect_settled
 from ckpt.io.sources import FileSource, JoinedSource, OpenSource
 from ckpt.refs import INDEX_SUFFIX, SUFFIXES
 
@@ -24,6 +24,7 @@ def open_path(path: Path) -> OpenSource:
     Raises:
         RefError: There is no such file.
         FormatError: It is not a regular file, or a folder without a checkpoint of several files.
+        IntegrityError: A rename in place was interrupted.
     """
     if path.is_dir():
         return _open_folder(path)
@@ -34,7 +35,8 @@ def open_path(path: Path) -> OpenSource:
             f"{path}: a part of a torch.distributed.checkpoint folder",
             hint=f"name the folder: {path.parent}",
         )
-    shards = _shards(recovered(path), path.name)
+    expect_settled(path)
+    shards = _shards(path, path.name)
     if shards is None:
         return FileSource(path)
     return _joined(path, {path.name: path}, shards, named=path)

@@ -9,7 +9,7 @@ numbers, in the last dimension, and torch the elements; entries have torch's sha
 """
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -114,6 +114,17 @@ class SafetensorsFile:
         return dict(zip(names, texts, strict=True))
 
 
+class _Start(ByteSource):
+    """A file of which only the beginning is known."""
+
+    def __init__(self, start: bytes, size: int) -> None:
+        self.name, self.size, self.parts = "the journal", size, ()
+        self._start = start
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        yield self._start[offset : offset + nbytes]
+
+
 def recognises(head: bytes) -> bool:
     """A JSON object after a length of at most four bytes, as the limit has."""
     return head[4:9] == b"\0\0\0\0{"
@@ -138,6 +149,14 @@ def read(source: ByteSource, *, inside: str | None = None) -> SafetensorsFile:
     entries = tuple(_entry(name, key, fields, body) for key, fields in header.items())
     _expect_filled(name, entries, body)
     return SafetensorsFile(source, entries, metadata, body)
+
+
+def is_start(start: bytes, size: int) -> bool:
+    """Whether `start` is the whole header of a file of `size` bytes."""
+    try:
+        return read(_Start(start, size)).body.offset == len(start)
+    except FormatError:
+        return False
 
 
 def carries(key: str, value: object) -> bool:

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ckpt.errors import DiskError, UsageError
+from ckpt.errors import DiskError, IntegrityError, UsageError
+from ckpt.io.rights import EVERYBODY, OWNER, Rights, keep_rights, restrict
+from ckpt.io.temporaries import sweep, temporary_file, temporary_folder
 
 EARLY_SECONDS = 0.05
 
@@ -57,9 +59,72 @@ def expect_room(folder: Path, nbytes: int) -> None:
         raise DiskError(f"{folder}: {nbytes:,} bytes are needed, {free:,} are free")
 
 
+def open_plain(path: Path, flags: int = os.O_RDONLY, *, single: bool = False) -> int:
+    """Open a file in a place where anybody may have put a link, a pipe or a device instead.
+
+    Args:
+        path: The file.
+        flags: As for `os.open`; a new file gets the mode of the umask.
+        single: Whether it must have no other name (hard link), as what is written in place.
+
+    Raises:
+        IntegrityError: It is another thing than such a file; nothing of it was read or changed.
+        OSError: The system refused a call.
+    """
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        kind = "a symbolic link" if path.is_symlink() else "not a regular file"
+    else:
+        status = os.fstat(fd)
+        kind = "" if stat.S_ISREG(status.st_mode) else "not a regular file"
+        if not kind and single and status.st_nlink > 1:
+            kind = "has another name (a hard link)"
+        if not kind:
+            return fd
+        os.close(fd)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise IntegrityError(
+        f"{path}: {kind}; nothing was changed", hint="move it away if ckpt did not make it"
+    )
+
+
+def read_plain(path: Path, *, most: int) -> bytes:
+    """The content of a file that `open_plain` opens, of at most `most` bytes."""
+    with open(open_plain(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise IntegrityError(f"{path}: {size:,} bytes, the limit is {most:,}")
+        return file.read()
+
+
+def unlinked(folder: Path, *names: str) -> Path:
+    """The path of a folder inside another one, if neither it nor one on the way is a link.
+
+    Raises:
+        IntegrityError: One is; nothing outside is read, written or removed.
+    """
+    path = folder
+    for name in ("", *names):
+        path /= name
+        if path.is_symlink():
+            raise IntegrityError(
+                f"{path}: a symbolic link in a registry", hint="move its target to this place"
+            )
+    return path
+
+
 @contextmanager
 def write_whole(
-    path: Path, *, replace: bool = False, check: Callable[[Path], None] | None = None
+    path: Path,
+    *,
+    replace: bool = False,
+    check: Callable[[Path], None] | None = None,
+    rights: Rights = EVERYBODY,
+    in_place: bool = False,
 ) -> Iterator[BinaryIO]:
     """Write a file that appears whole, and on disk, when the block ends.
 
@@ -67,10 +132,12 @@ def write_whole(
         path: Its name.
         replace: Whether to replace an existing file, atomically.
         check: Inspects the finished temporary file; if it raises, the file does not appear.
+        rights: Who may read its sources; nobody else may read it.
+        in_place: Whether the existing file keeps owner, group, mode, access list and attributes.
 
     Raises:
         UsageError: The folder does not exist, or the name does and `replace` is false, or it is
-            not a regular file.
+            not a regular file, or `in_place` cannot keep something.
         DiskError: The system refused a call; the message names path and reason.
     """
     if not path.parent.is_dir():
@@ -82,15 +149,18 @@ def write_whole(
             raise already_exists(path)
         _expect_replaceable(path)
     try:
-        with temporary_file(path.parent) as (temporary, out):
+        sweep(path.parent)
+        with temporary_file(path.parent, rights=OWNER if in_place else rights) as (temporary, out):
             with early_sync(out):
                 yield out
             sync_file(out)
             if check is not None:
                 check(temporary)
             if replace:
-                if path.exists():
-                    temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+                if in_place:
+                    keep_rights(path, out.fileno())
+                elif path.exists():
+                    restrict(out.fileno(), rights, stat.S_IMODE(path.stat().st_mode))
                 temporary.replace(path)
             else:
                 name_new(temporary, path)
@@ -120,10 +190,9 @@ def write_folder(path: Path, *, check: Callable[[Path], None]) -> Iterator[Path]
         raise UsageError(f"{path.parent}: no such folder")
     if os.path.lexists(path):
         raise already_exists(path)
-    temporary = path.parent / _temporary_name()
     try:
-        temporary.mkdir()
-        try:
+        sweep(path.parent)
+        with temporary_folder(path.parent) as temporary:
             yield temporary
             check(temporary)
             sync_folder(temporary)
@@ -131,20 +200,21 @@ def write_folder(path: Path, *, check: Callable[[Path], None]) -> Iterator[Path]
             if os.path.lexists(path):
                 raise already_exists(path)
             temporary.rename(path)
-        except BaseException:
-            import shutil
-
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
         sync_folder(path.parent)
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Make a file in a temporary folder; it is on disk when the block ends."""
+def new_file(path: Path, *, rights: Rights) -> Iterator[BinaryIO]:
+    """Make a file in a temporary folder; it is on disk when the block ends.
+
+    Args:
+        path: The file.
+        rights: Who may read its sources; nobody else may read it.
+    """
     with path.open("xb") as out:
+        restrict(out.fileno(), rights)
         with early_sync(out):
             yield out
         sync_file(out)
@@ -164,28 +234,6 @@ def already_exists(path: Path, *, hint: str | None = None) -> UsageError:
     folder = "name another folder with -o"
     file = "name another file with -o, or replace this one with --force"
     return UsageError(f"{path}: already exists", hint=hint or (folder if path.is_dir() else file))
-
-
-@contextmanager
-def temporary_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file in `folder`, deleted when the block ends unless it was renamed."""
-    path = folder / _temporary_name()
-    # O_EXCL neither follows a link nor opens an existing file.
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(fd, "wb") as out:
-            yield path, out
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _temporary_name() -> str:
-    return f".ckpt-{os.urandom(8).hex()}.tmp"
-
-
-def is_temporary(name: str) -> bool:
-    """Whether an interrupted write left a file or folder of this name."""
-    return re.fullmatch(r"\.ckpt-[0-9a-f]{16}\.tmp", name) is not None
 
 
 @contextmanager
@@ -244,7 +292,7 @@ def name_new(temporary: Path, path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable (POSIX: fsync of the folder)."""
-    fd = os.open(folder, os.O_RDONLY)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:

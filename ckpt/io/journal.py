@@ -1,9 +1,9 @@
 """Overwrite the beginning of a file in place, so that a crash leaves the old or the new one.
 
 A journal beside the file holds the old and the new beginning until one of them is whole on disk.
-If the next process that opens the file finds a journal, it restores the old beginning, provided
-that the file is the journal's own and a mixture of both beginnings. Law: a file begins as before
-or as wanted, and no other file is touched.
+Readers only refuse a file that is a mixture of both. `recover` and the next `overwriting` restore
+the old beginning. Law: a file begins as before or as wanted, and no other file is touched: a
+journal counts only if the file's owner, root or this user wrote it for this very file.
 """
 
 import hashlib
@@ -14,26 +14,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Self
 
-from ckpt.errors import CkptError, ConflictError, DiskError
-from ckpt.io.files import sync_folder, write_whole
-from ckpt.io.lock import locked_file
+from ckpt.errors import CkptError, ConflictError, DiskError, IntegrityError
+from ckpt.io.files import disk_errors, open_plain, sync_folder, write_whole
+from ckpt.io.lock import locked_file, other_rename
+from ckpt.io.rights import rights_of
 
 _MAGIC = b"ckpt journal 2\n"
 _HEAD = struct.Struct("<QQQ")  # inode and bytes of the file, bytes of its beginning
 _DIGEST = hashlib.sha256().digest_size
 _LIMIT = 1 << 28  # bytes of a beginning; a header of safetensors has 100 MB at most
+# Whether a file of so many bytes may begin like this.
+IsStart = Callable[[bytes, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class _Journal:
-    """A journal's content: the file, its old beginning and its new one."""
+    """A journal's content: the file, its old beginning and its new one; and its owner."""
 
     inode: int
     size: int
     old: bytes
     new: bytes
+    owner: int
 
     def to_bytes(self) -> bytes:
         body = _HEAD.pack(self.inode, self.size, len(self.old)) + self.old + self.new
@@ -43,14 +48,12 @@ class _Journal:
     def read(cls, path: Path) -> Self | None:
         """The journal at `path`; None if it is not a journal, or not whole."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
-        except OSError:
+            fd = open_plain(path, single=True)
+        except (OSError, IntegrityError):
             return None
         with os.fdopen(fd, "rb") as file:
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > 2 * _LIMIT:
-                return None
-            data = file.read()
+            data = file.read() if status.st_size <= 2 * _LIMIT else b""
         body = data[len(_MAGIC) + _DIGEST :]
         if not data.startswith(_MAGIC) or len(body) < _HEAD.size:
             return None
@@ -59,12 +62,13 @@ class _Journal:
         inode, size, length = _HEAD.unpack_from(body)
         old, new = body[_HEAD.size : _HEAD.size + length], body[_HEAD.size + length :]
         fits = len(old) == len(new) == length <= size
-        return cls(inode, size, old, new) if fits else None
+        return cls(inode, size, old, new, status.st_uid) if fits else None
 
     def is_of(self, fd: int) -> bool:
-        """Whether it was written for this file in its present size."""
+        """Whether somebody who may change this file wrote it for its present size."""
         status = os.fstat(fd)
-        return (status.st_ino, status.st_size) == (self.inode, self.size)
+        is_trusted = self.owner in (status.st_uid, os.geteuid(), 0)
+        return is_trusted and (status.st_ino, status.st_size) == (self.inode, self.size)
 
     def is_mixture(self, start: bytes) -> bool:
         """Whether a beginning is neither of the two, but made of their bytes."""
@@ -86,14 +90,16 @@ def can_overwrite(path: Path) -> bool:
 
 
 @contextmanager
-def overwriting(path: Path) -> Iterator[None]:
+def overwriting(path: Path, *, is_start: IsStart) -> Iterator[None]:
     """Keep other processes from changing a file in place while the block runs.
+
+    An interrupted change is undone first, as `recover` does.
 
     Raises:
         ConflictError: Another process is changing it, or has just replaced it.
     """
     with locked_file(path) as fd:
-        _recover(path, fd)
+        _recover(path, fd, is_start)
         yield
 
 
@@ -108,19 +114,22 @@ def overwrite_start(path: Path, old: bytes, new: bytes, *, check: Callable[[Path
 
     Raises:
         ConflictError: The file changed since it was read, or another file has the journal's name.
-        DiskError: The system refused a call; the file is as it was, or will be once it is opened.
+        DiskError: The system refused a call; the file is as it was, or `recover` restores it.
     """
     journal = journal_of(path)
-    fd = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     try:
-        if os.path.lexists(journal) and _Journal.read(journal) is None:
+        status = os.fstat(fd)
+        left = _Journal.read(journal)
+        is_own = left is not None and left.owner in (status.st_uid, os.geteuid())
+        if os.path.lexists(journal) and not is_own:
             raise ConflictError(f"{journal}: has the name of the journal", hint="move it away")
         if os.pread(fd, len(old), 0) != old:
             raise ConflictError(f"{path}: changed while it was read", hint="try again")
-        status = os.fstat(fd)
+        content = _Journal(status.st_ino, status.st_size, old, new, os.geteuid()).to_bytes()
         try:
-            with write_whole(journal, replace=True) as out:
-                out.write(_Journal(status.st_ino, status.st_size, old, new).to_bytes())
+            with write_whole(journal, replace=True, rights=rights_of(fd)) as out:
+                out.write(content)
         except BaseException:
             journal.unlink(missing_ok=True)  # the file has not been touched yet
             raise
@@ -135,54 +144,82 @@ def overwrite_start(path: Path, old: bytes, new: bytes, *, check: Callable[[Path
     except OSError as error:
         raise DiskError(
             f"{path}: {error.strerror}",
-            hint="its journal keeps the old beginning" if journal.exists() else None,
+            hint=_repair(path) if journal.exists() else None,
         ) from error
     finally:
         os.close(fd)
 
 
-def recovered(path: Path) -> Path:
-    """The path of a file, after its old beginning was restored if a rename was interrupted.
+def expect_settled(path: Path) -> None:
+    """Refuse a file whose change in place was interrupted; nothing is written.
 
     Raises:
         ConflictError: Another process is changing it right now.
-        DiskError: The old beginning cannot be restored.
+        IntegrityError: It was interrupted; `recover` restores the file.
     """
+    import fcntl
+
     journal = _Journal.read(journal_of(path))
     if journal is None or not path.is_file():
-        return path
-    with path.open("rb") as file:
-        if not journal.is_of(file.fileno()):
-            return path  # of an earlier file of this name
-        torn = journal.is_mixture(file.read(len(journal.old)))
-    try:
-        with locked_file(path) as fd:
-            _recover(path, fd)
-    except DiskError as error:
-        if not torn:
-            return path
-        raise DiskError(
-            f"{path}: an in-place rename was interrupted and cannot be undone: {error}",
-            hint="open it once with write permission",
-        ) from error
-    return path
+        return
+    with disk_errors(path), path.open("rb") as file:
+        if not journal.is_of(file.fileno()) or not journal.is_mixture(file.read(len(journal.old))):
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise other_rename(path) from error
+    raise IntegrityError(f"{path}: an in-place rename was interrupted", hint=_repair(path))
 
 
-def _recover(path: Path, fd: int) -> None:
-    """Restore the old beginning if needed; a journal of another file is left alone."""
+def recover(path: Path, *, is_start: IsStart) -> bool | None:
+    """Restore the old beginning of a file whose change in place was interrupted.
+
+    Args:
+        path: The file.
+        is_start: Whether a file of so many bytes may begin like this; nothing else is restored.
+
+    Returns:
+        Whether it was restored; False if the file is whole and only the journal was left, None if
+        there is no journal.
+
+    Raises:
+        ConflictError: Another process is changing it right now.
+        IntegrityError: What has the journal's name is not a journal of this file.
+        DiskError: The file cannot be opened for writing.
+    """
+    journal = journal_of(path)
+    if not os.path.lexists(journal):
+        return None
+    with locked_file(path) as fd:
+        restored = _recover(path, fd, is_start)
+    if restored is None:
+        raise IntegrityError(
+            f"{journal}: not a journal of this file that its owner wrote; nothing was changed",
+            hint="remove it if no rename in place was interrupted here",
+        )
+    return restored
+
+
+def _recover(path: Path, fd: int, is_start: IsStart) -> bool | None:
+    """As `recover`; None if the journal is not one of this file, and is left alone."""
     name = journal_of(path)
     journal = _Journal.read(name)
     if journal is None or not journal.is_of(fd):
-        return
-    try:
+        return None
+    with disk_errors(path):
         start = os.pread(fd, len(journal.old), 0)
-        if journal.is_mixture(start):
+        torn = journal.is_mixture(start)
+        if torn and is_start(journal.old, journal.size):
             _write(fd, journal.old)
         elif start not in (journal.old, journal.new):
-            return
+            return None
         _remove(name)
-    except OSError as error:
-        raise DiskError(f"{path}: {error.strerror}") from error
+    return torn
+
+
+def _repair(path: Path) -> str:
+    return f"ckpt repair {quote(str(path))}  restores the keys that it had before"
 
 
 def _remove(journal: Path) -> None:

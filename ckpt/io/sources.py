@@ -13,11 +13,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
 from ckpt.errors import TRUNCATED, DiskError, FormatError, RefError
 from ckpt.io.files import disk_errors
+from ckpt.io.rights import EVERYBODY, Rights, rights_of
 
 # Bytes. The allocator gives larger ones back, page by page, each time; smaller ones make threads
 # wait for each other.
@@ -61,6 +64,11 @@ class ByteSource(ABC):
     def extent(self) -> int:
         """Where the readable bytes end: its size, or the end of its last region."""
         return self.size
+
+    @property
+    def rights(self) -> Rights:
+        """Who may read these bytes, and so what is made of them."""
+        return EVERYBODY
 
     @abstractmethod
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
@@ -143,6 +151,11 @@ class FileSource(OpenSource):
     def close(self) -> None:
         with disk_errors(self.path):
             os.close(self._fd)
+
+    @property
+    def rights(self) -> Rights:
+        with disk_errors(self.path):
+            return rights_of(self._fd)
 
     def expect_unchanged(self) -> None:
         status = os.fstat(self._fd)
@@ -250,6 +263,10 @@ class JoinedSource(OpenSource):
     def close(self) -> None:
         self._opened.close()
 
+    @property
+    def rights(self) -> Rights:
+        return reduce(and_, (file.rights for file in self._files))
+
     def expect_unchanged(self) -> None:
         for file in self._files:
             file.expect_unchanged()
@@ -297,6 +314,10 @@ class PartSource(ByteSource):
         self.parts = (Part(part.name, 0, part.nbytes),)
         self._source, self._offset = source, part.offset
 
+    @property
+    def rights(self) -> Rights:
+        return self._source.rights
+
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
         return self._source.stream(self._offset + offset, nbytes)
 
@@ -331,6 +352,10 @@ class ExtendedSource(ByteSource):
         self._regions: list[Region] = []
         self._begins: list[int] = []
         self._own = self._end = source.extent
+
+    @property
+    def rights(self) -> Rights:
+        return self._source.rights
 
     @property
     def extent(self) -> int:

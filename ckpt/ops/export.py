@@ -74,10 +74,10 @@ def _whole(opened: OpenedVersion, out: Path, *, replace_out: bool) -> Written:
     if len(source.parts) > 1:
         with write_folder(out, check=check) as folder:
             for part in source.parts:
-                with new_file(folder / part.name) as file:
+                with new_file(folder / part.name, rights=source.rights) as file:
                     source.copy(part.offset, part.nbytes, file)
     else:
-        with write_whole(out, replace=replace_out, check=check) as file:
+        with write_whole(out, replace=replace_out, check=check, rights=source.rights) as file:
             source.copy(0, source.size, file)
     return Written(out, source.size, files=len(source.parts))
 

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ckpt.errors import CkptError, ConflictError, IndexDamageError, IntegrityError, UsageError
-from ckpt.io.small_file import read_small
+from ckpt.errors import ConflictError, IndexDamageError, IntegrityError, UsageError
+from ckpt.io.files import read_plain
 from ckpt.registry.history.rebuild import Rebuilt, rebuilt
 from ckpt.registry.history.replay import replayed
 from ckpt.registry.index import Index
@@ -118,8 +118,8 @@ def _known(registry: Registry) -> Index:
     """The index of the reflog; its serial is at least the highest one in the damaged index."""
     index = replayed(registry.index_file.reflog.entries())
     try:
-        found = _SERIAL.findall(read_small(registry.folder / FILE_NAME, most=MOST_BYTES))
-    except CkptError:
+        found = _SERIAL.findall(read_plain(registry.folder / FILE_NAME, most=MOST_BYTES))
+    except (OSError, IntegrityError):
         found = []
     return replace(index, serial=max([index.serial, *map(int, found)]))
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ckpt.errors import ConflictError, DiskError
-from ckpt.io.files import is_temporary
+from ckpt.errors import ConflictError, DiskError, IntegrityError, RefError
+from ckpt.io.files import disk_errors
+from ckpt.io.temporaries import Leftover, leftovers, sweep
 from ckpt.registry.index import Index, Version
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
@@ -75,7 +76,7 @@ def gc(
         ConflictError: A version is being written for longer than the lock's timeout, or locks do
             not keep other machines out.
         IntegrityError: The index, or a manifest that it names, cannot be read, so the referenced
-            objects are unknown.
+            objects are unknown; or the store is another registry's.
         DiskError: A file or a removal is dated in the future: the clock cannot be trusted.
     """
     registry = registry or Registry()
@@ -95,16 +96,46 @@ def gc(
         index = registry.index_file.commit(lambda index: _without(index, found.forgotten), what)
         garbage = replace(_garbage(registry, index, found), removed=True)
         registry.store.remove(garbage.objects)
-        for path in garbage.temporaries:
+        for path in registry.store.temporaries():
             path.unlink(missing_ok=True)
-        return garbage
+        sweep(registry.folder)
+        # The commit may have removed some already.
+        return replace(garbage, temporaries=found.temporaries)
+
+
+def gc_files(folder: Path | str, *, dry_run: bool = False) -> tuple[Leftover, ...]:
+    """Remove leftovers of killed writers from a folder of files, and return what was found.
+
+    Those that are `kept` stay: another user's, those of running writers, and those on file systems
+    that do not tell. Every command that writes to a folder removes the others, too.
+
+    Raises:
+        RefError: There is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RefError(f"{folder}: no such folder")
+    with disk_errors(folder):
+        return tuple(leftovers(folder, remove=not dry_run))
 
 
 def _find(registry: Registry, keep_removed: timedelta, grace: timedelta) -> Garbage:
     index = registry.index()
+    _expect_own_store(registry, index)
     forgotten = tuple(_forgotten(index, keep_removed))
     found = Garbage(forgotten, keep_removed=keep_removed, grace=grace)
     return _garbage(registry, _without(index, forgotten), found)
+
+
+def _expect_own_store(registry: Registry, index: Index) -> None:
+    """Refuse a store that belongs to another index, by a link, a mount or a copy."""
+    found = registry.index_file.store_id()
+    if found and found != index.id:
+        raise IntegrityError(
+            f"{registry.store.root}: the store of another registry: its id is {found[:8]}, "
+            f"that of registry.json is {index.id[:8] or 'missing'}",
+            hint=f"nothing was removed; if they belong together, remove {registry.store.root}/id",
+        )
 
 
 def _forgotten(index: Index, kept: timedelta) -> Iterator[Version]:
@@ -141,7 +172,7 @@ def _garbage(registry: Registry, index: Index, found: Garbage) -> Garbage:
         found,
         # Manifests first: none is left without its objects if this is interrupted.
         objects=tuple(sorted(old, key=lambda stored: (not stored.is_manifest, stored.path))),
-        temporaries=tuple(_temporaries(registry, found.grace)),
+        temporaries=tuple(_temporaries(registry)),
         young=tuple(young),
     )
 
@@ -168,12 +199,9 @@ def _needed(
     return {*manifests}, {name for found in manifests.values() for name in found.objects()}
 
 
-def _temporaries(registry: Registry, grace: timedelta) -> Iterator[Path]:
-    """Those of the store, whose writers have ended, and old ones beside the index."""
+def _temporaries(registry: Registry) -> Iterator[Path]:
     yield from registry.store.temporaries()
-    for path in sorted(registry.folder.iterdir()):
-        if is_temporary(path.name) and _is_old(path, path.lstat().st_mtime, grace):
-            yield path
+    yield from (left.path for left in leftovers(registry.folder) if not left.kept)
 
 
 def _is_old(path: Path, modified: float, grace: timedelta) -> bool:

@@ -71,7 +71,7 @@ def register(
     with open_path(file.path) as source:
         checkpoint = open_checkpoint(source, inside=file.inside)
         with registry.store.writing():
-            objects = NewObjects(registry.store)
+            objects = NewObjects(registry.store, source.rights)
             manifest = _store(source, checkpoint, file, objects, told)
             if origin is not None:
                 notes["parent"] = parent_record(origin, manifest.tensors_digest)
@@ -79,7 +79,9 @@ def register(
             manifest = replace(manifest, record=notes, inline=objects.inline)
             source.expect_unchanged()
             how = made_by or f"register {file.path.name}"
-            return registry.add(model, manifest, new_bytes=objects.new_bytes, made_by=how)
+            return registry.add(
+                model, manifest, new_bytes=objects.new_bytes, made_by=how, rights=source.rights
+            )
 
 
 def model_name(path: Path) -> str:

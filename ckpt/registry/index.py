@@ -187,6 +187,15 @@ class Index:
     models: Mapping[str, Model] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def id(self) -> str:
+        """The identity of the registry; its store has the same. Empty in old indexes."""
+        return str(self.unknown.get("id", ""))
+
+    def with_id(self, identity: str) -> "Index":
+        """This index with an identity."""
+        return replace(self, unknown={**self.unknown, "id": identity})
+
     def every_version(self) -> Iterator[Version]:
         """The versions of all models, removed ones included."""
         for model in self.models.values():

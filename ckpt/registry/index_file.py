@@ -6,18 +6,27 @@ Law: `parse_index(index.to_text()) == index`.
 """
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from ckpt.errors import RefError, UsageError
+from ckpt.errors import DiskError, IntegrityError, UsageError
 from ckpt.io import strict_json
-from ckpt.io.files import disk_errors, name_new, sync_folder, write_whole
+from ckpt.io.files import (
+    disk_errors,
+    make_folder,
+    name_new,
+    read_plain,
+    sync_folder,
+    unlinked,
+    write_whole,
+)
 from ckpt.io.lock import exclusive_lock
-from ckpt.io.small_file import read_small
 from ckpt.io.typed_json import Count, Form, expect
 from ckpt.refs import is_alias, is_name, is_version
 from ckpt.registry import damage
@@ -45,13 +54,15 @@ class IndexFile:
     """The index of the registry in `folder`; it need not exist yet.
 
     Args:
-        folder: The folder of `registry.json`; the lock is `.ckpt/lock` in it.
+        folder: The folder of `registry.json`.
+        store: Where its lock, its reflog and the store's identity are; None for `.ckpt` in it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Path | None = None) -> None:
         self.path = folder / FILE_NAME
-        self._lock = folder / ".ckpt" / "lock"
-        self.reflog = Reflog(folder / ".ckpt" / "reflog")
+        self._store = store or folder / ".ckpt"
+        self._lock = self._store / "lock"
+        self.reflog = Reflog(self._store / "reflog")
         self._parsed: tuple[bytes | None, Index] = None, Index()
 
     def read(self) -> Index:
@@ -63,12 +74,12 @@ class IndexFile:
         Raises:
             IndexDamageError: The document is damaged or of a newer schema; or it is missing
                 beside stored versions: `create` comes before the first of them, so it was lost.
-            FormatError: It is not a regular file, or larger than `MOST_BYTES`.
+            IntegrityError: It is a link, a pipe or a device, or larger than `MOST_BYTES`.
             DiskError: The system cannot read it.
         """
         try:
-            document = read_small(self.path, most=MOST_BYTES)
-        except RefError:
+            document = read_plain(self.path, most=MOST_BYTES)
+        except FileNotFoundError:
             # Checked in this order, since another process may create it right now.
             if _holds_versions(self.path.parent) and not self.path.exists():
                 raise damage.missing(str(self.path)) from None
@@ -81,10 +92,38 @@ class IndexFile:
         """Write an index without versions, unless another process has been faster."""
         try:
             with write_whole(self.path) as out:
-                out.write(Index().to_text().encode("utf-8"))
+                out.write(Index().with_id(self._identity("")).to_text().encode("utf-8"))
         except UsageError:
             if not self.path.exists():
                 raise
+
+    def store_id(self) -> str:
+        """The identity of the store; empty if an earlier ckpt made it, or git only the index.
+
+        Raises:
+            IntegrityError: Its file holds something else.
+        """
+        path = unlinked(self._store) / "id"
+        try:
+            found = read_plain(path, most=1000).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise DiskError(f"{path}: {error.strerror}") from error
+        if not re.fullmatch(r"[0-9a-f]{32}", found):
+            raise IntegrityError(f"{path}: not an id of a registry", hint="remove this file")
+        return found
+
+    def _identity(self, wanted: str) -> str:
+        """The identity of the store, which gets the wanted or a new one if it has none."""
+        if not (found := self.store_id()):
+            wanted = wanted or os.urandom(16).hex()
+            make_folder(self._store)
+            # Another process may be faster.
+            with suppress(UsageError), write_whole(self._store / "id") as out:
+                out.write(f"{wanted}\n".encode())
+            found = self.store_id()
+        return found
 
     def keep_damaged(self) -> Path | None:
         """Give a damaged document a second name, which it keeps; None if there is no document."""
@@ -127,6 +166,8 @@ class IndexFile:
             after = operation(before)
             if after is not before:
                 after = replace(after, serial=before.serial + 1, write_id=os.urandom(8).hex())
+                identity = self._identity(after.id)
+                after = after if after.id else after.with_id(identity)
                 self.reflog.append(*self._entries(before, after, what, undoes))
                 with write_whole(self.path, replace=True) as out:
                     out.write(after.to_text().encode("utf-8"))

@@ -80,6 +80,8 @@ def merged(base: Index, ours: Index, theirs: Index) -> Merged:
         for name in sorted({*ours.models, *theirs.models})
     ]
     models = [side.model() for side in sides]
+    if ours.id:  # both sides made the registry, or gave an old one its identity
+        theirs = theirs.with_id(ours.id)
     unknown, conflicts = _fields("registry.json", base.unknown, ours.unknown, theirs.unknown)
     writes = f"{ours.write_id} {theirs.write_id}".encode()
     return Merged(

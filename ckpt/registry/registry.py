@@ -4,18 +4,23 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from ckpt.errors import IntegrityError, RefError
-from ckpt.io.files import make_folder, write_whole
+from ckpt.errors import IntegrityError, RefError, UsageError
+from ckpt.io.files import make_folder, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
+from ckpt.io.rights import Rights
 from ckpt.refs import DefinitionRef, DigestRef, Ref, VersionRef, expect_name, parse_ref
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.version import VersionSource
+
+SAFE = "CKPT_SAFE_REGISTRIES"  # folders, separated like those of PATH
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +45,52 @@ class Registry:
         folder: The folder of `registry.json`; None finds it: `CKPT_REGISTRY`, else the
             nearest folder upwards that has one, else this folder, where the first
             version creates a new registry.
+        on_use: Called with the folder before the first use of a registry that was found above
+            this folder.
 
     Attributes:
         folder: The folder.
-        store: Its objects and manifests.
-        index_file: Its `registry.json` and reflog.
     """
 
-    def __init__(self, folder: Path | str | None = None) -> None:
-        self.folder = _locate(folder)
-        self.store = ObjectStore(self.folder / ".ckpt")
-        self.index_file = IndexFile(self.folder)
+    def __init__(
+        self,
+        folder: Path | str | None = None,
+        *,
+        on_use: Callable[[Path], object] = lambda folder: None,
+    ) -> None:
+        self.folder, self._is_named = _locate(folder)
+        self._on_use = on_use
 
     @property
     def exists(self) -> bool:
         """Whether there is an index yet."""
-        return self.index_file.path.exists()
+        return (self.folder / FILE_NAME).exists()
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """Its objects and manifests."""
+        return ObjectStore(self._trusted)
+
+    @cached_property
+    def index_file(self) -> IndexFile:
+        """Its `registry.json` and reflog."""
+        return IndexFile(self.folder, self._trusted)
+
+    @cached_property
+    def _trusted(self) -> Path:
+        """The folder of the store.
+
+        Raises:
+            UsageError: The registry belongs to another user, and was found, not named.
+        """
+        store = self.folder / ".ckpt"
+        if _is_listed(self.folder):
+            store = store.resolve()
+        elif not self._is_named:
+            _expect_own(self.folder)
+        if not self._is_named and self.folder != Path.cwd():
+            self._on_use(self.folder)
+        return store
 
     @property
     def doubt_of_locks(self) -> str | None:
@@ -112,13 +147,26 @@ class Registry:
 
     def source(self, version: Version) -> VersionSource:
         """The file of `version` as a source of bytes."""
-        return VersionSource(version.ref, self.manifest(version), self.store)
+        manifest = self.manifest(version)
+        rights = self.store.rights(version.manifest)
+        return VersionSource(version.ref, manifest, self.store, rights)
 
-    def add(self, model: str, manifest: Manifest, *, new_bytes: int, made_by: str) -> Added:
+    def add(
+        self, model: str, manifest: Manifest, *, new_bytes: int, made_by: str, rights: Rights
+    ) -> Added:
         """Add the next version of `model`; the manifest's objects must be stored already.
 
-        Its metrics and its message are those of the manifest's record. If the model has the same
-        content already, nothing is added and that version is returned.
+        Args:
+            model: Its name.
+            manifest: The manifest.
+            new_bytes: Bytes that were added to the store for it.
+            made_by: How it was made, a few words.
+            rights: Who may read its source, and so the manifest.
+
+        Its metrics and its message are those of the manifest's record.
+
+        Returns:
+            The version; not new if the model has the same content already, so nothing is added.
         """
         expect_name(model)
         content = manifest.content_digest
@@ -132,7 +180,7 @@ class Registry:
         draft = Version(
             model=model,
             number=0,
-            manifest=self.store.put_manifest(manifest).digest,
+            manifest=self.store.put_manifest(manifest, rights).digest,
             content=content,
             file=manifest.file_digest,
             size=manifest.skeleton.size,
@@ -162,10 +210,11 @@ class Registry:
 
     def _create(self) -> Path:
         """Create the registry: first git's list of the files that belong to this machine alone."""
-        ignored = self.folder / ".ckpt" / ".gitignore"
+        ignored = unlinked(self.store.root) / ".gitignore"
         make_folder(ignored.parent)
-        with write_whole(ignored, replace=True) as out:
-            out.write(b"lock\nreflog\ntmp/\nwriting\n")
+        if not os.path.lexists(ignored):
+            with write_whole(ignored, replace=True) as out:
+                out.write(b"id\nlock\nreflog\ntmp/\nwriting\n")
         self.index_file.create()
         return self.folder
 
@@ -225,14 +274,34 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _locate(folder: Path | str | None) -> Path:
+def _locate(folder: Path | str | None) -> tuple[Path, bool]:
+    """The folder of a registry, and whether it was named, not found."""
     chosen = folder or os.environ.get("CKPT_REGISTRY")
     if chosen is None:
         here = Path.cwd()
-        return find_registry(here) or here
+        return find_registry(here) or here, False
     path = Path(chosen)
     if path.name == FILE_NAME:
         path = path.parent
     if not path.is_dir():
         raise RefError(f"{path}: no such folder", hint="--registry takes a registry's folder")
-    return path
+    return path, True
+
+
+def _is_listed(folder: Path) -> bool:
+    """Whether the user trusts a registry whoever owns it, and wherever its `.ckpt` leads."""
+    listed = os.environ.get(SAFE, "").split(os.pathsep)
+    return any(
+        path == "*" or (path and Path(path).resolve() == folder.resolve()) for path in listed
+    )
+
+
+def _expect_own(folder: Path) -> None:
+    for path in (folder / FILE_NAME, folder / ".ckpt"):
+        owner = path.lstat().st_uid if os.path.lexists(path) else os.geteuid()
+        if owner != os.geteuid():
+            raise UsageError(
+                f"{path}: belongs to another user (uid {owner}), so this registry is not used",
+                hint=f"--registry {quote(str(folder))}  uses it once;\n"
+                f"export {SAFE}={quote(str(folder))}  uses it always",
+            )

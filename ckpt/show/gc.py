@@ -1,11 +1,12 @@
 """The garbage that `ckpt gc` found or removed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
+from ckpt.io.temporaries import Leftover
 from ckpt.ops.gc import Garbage
-from ckpt.show.look.words import count, size
+from ckpt.show.look.words import count, printable, size
 
 
 def garbage_text(garbage: Garbage) -> str:
@@ -28,6 +29,30 @@ def garbage_data(garbage: Garbage) -> dict[str, Any]:
         "bytes": garbage.nbytes,
         "young_bytes": _young_bytes(garbage),
     }
+
+
+def leftovers_text(found: Sequence[Leftover], *, removed: bool) -> str:
+    """The leftovers of a folder of files, each with what became of it."""
+    lines = []
+    for left in found:
+        did = f"kept: {left.kept}" if left.kept else "removed" if removed else "would remove"
+        lines.append(f"{printable(str(left.path))}  {size(left.nbytes)}  {did}")
+    if not removed and not all(left.kept for left in found):
+        lines.append("\nckpt gc --files FOLDER --yes  removes them")
+    return "\n".join(lines) or "nothing to remove"
+
+
+def leftovers_data(found: Sequence[Leftover], *, removed: bool) -> list[dict[str, Any]]:
+    """The same for JSON."""
+    return [
+        {
+            "path": str(left.path),
+            "bytes": left.nbytes,
+            "removed": removed and not left.kept,
+            "kept": left.kept or None,
+        }
+        for left in found
+    ]
 
 
 def _digests(garbage: Garbage, *, manifests: bool) -> list[str]:

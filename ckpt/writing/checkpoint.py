@@ -95,7 +95,13 @@ def write_checkpoint(
             _write_files(layout, checkpoint.source, folder)
         sizes = [file.stat().st_size for file in path.iterdir()]
         return Written(path, sum(sizes), (), inside, len(sizes), also)
-    with write_whole(path, replace=replace_out, check=check) as out:
+    with write_whole(
+        path,
+        replace=replace_out,
+        check=check,
+        rights=checkpoint.source.rights,
+        in_place=in_place,
+    ) as out:
         write_layout(layout, checkpoint.source, out)
     return Written(path, path.stat().st_size, inside=inside, also_named=also)
 
@@ -120,7 +126,7 @@ def write_tensors(
         form: The format of the new file.
         replace_out: Whether to replace `path` if it exists.
         aliases: Old name to new, for names of tied tensors.
-        whole: Whether to refuse if anything would be left out.
+        whole: Whether `path` is the checkpoint's own file, of which nothing may be left out.
 
     Raises:
         UsageError: `whole`, and something would be left out.
@@ -146,7 +152,13 @@ def write_tensors(
         rest["_metadata"] = {moved[module]: value for module, value in rest["_metadata"].items()}
     expect_room(path.parent, sum(entry.nbytes for entry in entries))
     layout = form.lay_out(entries, name=path.stem, rest=rest)
-    with write_whole(path, replace=replace_out, check=_reader_back(path, entries, None)) as out:
+    with write_whole(
+        path,
+        replace=replace_out,
+        check=_reader_back(path, entries, None),
+        rights=checkpoint.source.rights,
+        in_place=whole,
+    ) as out:
         write_layout(layout, derived.source, out)
         used = {key for tensor in tensors for key in sources_of(tensor.made_of)}
         checked.finish(entry for entry in checkpoint.entries if entry.key in used)
@@ -183,7 +195,7 @@ def _write_files(layout: Layout, source: ByteSource, folder: Path) -> None:
 
     for file_name, pieces in groupby(layout, key=file_of):
         own = (piece for piece in pieces if not isinstance(piece, FileStart))
-        with new_file(folder / file_name) as out:
+        with new_file(folder / file_name, rights=source.rights) as out:
             write_layout(own, source, out)
 
 

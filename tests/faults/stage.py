@@ -22,8 +22,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from ckpt.cli import main
-from ckpt.io.files import is_temporary
 from ckpt.io.lock import exclusive_lock
+from ckpt.io.temporaries import is_temporary
 from ckpt.ops.gc import gc
 from ckpt.ops.verify import verify
 from ckpt.registry.index import Model, Version
@@ -31,7 +31,13 @@ from ckpt.registry.registry import Registry
 from tests.effort import EVERY
 
 CKPT = (sys.executable, "-P", "-m", "ckpt")
-_FOREIGN = {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "CKPT_REGISTRY", "CKPT_DEBUG"}
+_FOREIGN = {
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONPATH",
+    "CKPT_REGISTRY",
+    "CKPT_SAFE_REGISTRIES",
+    "CKPT_DEBUG",
+}
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
 LOST_TEMPORARY = ".ckpt-0123456789abcdef.tmp"
 SHAPES = {"conv.weight": 2048, "fc.weight": 4096, "fc.bias": 10}  # elements; a bias is inlined

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import ckpt
 from ckpt.errors import CkptError, ConflictError, IntegrityError
-from ckpt.io.journal import journal_of, overwrite_start, recovered
+from ckpt.io.journal import journal_of, overwrite_start
 
 STATE = {"conv1.weight": torch.arange(12.0), "fc.bias": torch.ones(3)}
 NEW = {"emb1.weight": STATE["conv1.weight"], "fc.bias": STATE["fc.bias"]}
@@ -94,42 +94,158 @@ def test_whoever_comes_meanwhile_is_told(file: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(ConflictError, match="another process is renaming it in place"):
             ckpt.rename(file, "conv->emb", in_place=True)
-        leave_journal(file)
+        tear(file)
         with pytest.raises(ConflictError):
             ckpt.open(file)
+        with pytest.raises(ConflictError):
+            ckpt.repair(file)
 
 
 def leave_journal(file: Path) -> bytes:
-    """Stop a rename in place just when it wrote one; the journal."""
-    journal = b""
-
-    def crash(_: Path) -> None:
-        nonlocal journal
-        journal = journal_of(file).read_bytes()
-
-    start = file.read_bytes()[:64]
-    overwrite_start(file, start, bytes(reversed(start)), check=crash)
-    journal_of(file).write_bytes(journal)
-    return start
+    """Forge the journal of a rename of conv to emb; return the new header."""
+    whole = file.read_bytes()
+    old = whole[: 8 + int.from_bytes(whole[:8], "little")]
+    new = old.replace(b"conv1", b"emb1").ljust(len(old))
+    forge(file, old, new)
+    return new
 
 
-def test_torn_beginning_is_put_back(file: Path) -> None:
-    start = leave_journal(file)
+def forge(file: Path, old: bytes, new: bytes) -> None:
+    """Write a whole journal of the file, as anybody could."""
+    status = file.stat()
+    body = struct.pack("<QQQ", status.st_ino, status.st_size, len(old)) + old + new
+    journal_of(file).write_bytes(b"ckpt journal 2\n" + hashlib.sha256(body).digest() + body)
+
+
+def tear(file: Path) -> bytes:
+    """Write half of the new header; return the file's bytes before that."""
+    before, new = file.read_bytes(), leave_journal(file)
     with file.open("r+b") as out:
-        out.write(start[:40] + bytes(reversed(start))[40:])
-    recovered(file)
-    assert file.read_bytes()[:64] == start
+        out.write(new[: new.index(b"emb1") + 4])
+    return before
+
+
+def folder_of(file: Path) -> dict[str, tuple[bytes, int]]:
+    paths = file.parent.iterdir()
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("show", "a.safetensors"),
+        ("show", "a.safetensors", "--deep"),
+        ("diff", "a.safetensors", "a.safetensors", "--values"),
+        ("export", "a.safetensors", "-o", "b.pt"),
+        ("register", "a.safetensors"),
+        ("rename", "a.safetensors", "--rule", "fc=out"),
+        ("rename", "a.safetensors", "--rule", "fc=out", "--in-place", "--dry-run"),
+    ],
+    ids=" ".join,
+)
+def test_reader_refuses_a_torn_file_and_writes_nothing(file: Path, words: tuple[str, ...]) -> None:
+    tear(file)
+    before = folder_of(file)
+    ran = subprocess.run([*CKPT, *words], cwd=file.parent, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (4, "")
+    assert "a.safetensors: an in-place rename was interrupted" in ran.stderr
+    assert "ckpt repair a.safetensors" in ran.stderr
+    assert folder_of(file) == before
+
+
+def test_repair_restores_a_torn_file(file: Path) -> None:
+    before = tear(file)
+    assert ckpt.repair(file).restored
+    assert file.read_bytes() == before
     assert same(load_file(file), STATE)
     assert not journal_of(file).exists()
+    assert not ckpt.repair(file).had_journal
+
+
+def test_rename_that_is_asked_for_again_restores_a_torn_file_first(file: Path) -> None:
+    tear(file)
+    ckpt.rename(file, "conv->emb", in_place=True)
+    assert same(load_file(file), NEW)
+    assert not journal_of(file).exists()
+
+
+def test_journal_of_a_whole_file_is_only_removed(file: Path) -> None:
+    before = file.read_bytes()
+    leave_journal(file)
+    assert same(dict(ckpt.open(file)), STATE)
+    repaired = ckpt.repair(file)
+    assert (repaired.restored, repaired.had_journal) == (False, True)
+    assert file.read_bytes() == before
+    assert not journal_of(file).exists()
+
+
+def expect_untouched(file: Path) -> None:
+    """Neither a reader, a repair nor a rename changes the file, nor what has the journal's name."""
+    before, name = file.read_bytes(), journal_of(file)
+    inode, written = name.lstat().st_ino, name.lstat().st_mtime_ns
+    for words in (("show",), ("repair",), ("rename", "--rule", "conv=emb", "--in-place")):
+        line = [*CKPT, words[0], file.name, *words[1:]]
+        ran = subprocess.run(line, cwd=file.parent, capture_output=True, text=True)
+        if words[0] != "show":
+            assert ran.returncode in (3, 4, 6), ran.stderr
+        assert file.read_bytes() == before, words
+        assert (name.lstat().st_ino, name.lstat().st_mtime_ns) == (inode, written), words
 
 
 def test_beginning_that_is_neither_is_not_touched(file: Path) -> None:
     leave_journal(file)
     with file.open("r+b") as out:
         out.write(b"something that somebody wrote")
-    before = file.read_bytes()
-    recovered(file)
-    assert file.read_bytes() == before
+    with pytest.raises(IntegrityError, match="not a journal of this file"):
+        ckpt.repair(file)
+
+
+def test_fault_46_journal_does_not_turn_a_text_into_another(tmp_path: Path) -> None:
+    """Its old beginning must be a header, and of this file's size."""
+    text = tmp_path / "notes.safetensors"
+    text.write_bytes(b"precious words of somebody")
+    forge(text, b"ssh-rsa AAAAB3NzaC1", b"precious words of s")
+    with text.open("r+b") as out:
+        out.write(b"ssh")  # a mixture
+    expect_untouched(text)
+
+
+def test_fault_46_journal_with_the_header_of_a_file_of_another_size(file: Path) -> None:
+    whole = file.read_bytes()
+    old = whole[: 8 + int.from_bytes(whole[:8], "little")]
+    other = old.replace(b"[0,48]", b"[0,44]").replace(b"[12]", b"[11]")
+    assert other != old
+    forge(file, other, old[:-1] + b"\n")
+    with file.open("r+b") as out:
+        out.write(other[:-1] + b"\n")
+    expect_untouched(file)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root")
+def test_fault_46_journal_of_another_user_is_not_one(file: Path) -> None:
+    """As in a folder where everybody may make files."""
+    tear(file)
+    os.chown(journal_of(file), 1234, 1234)
+    expect_untouched(file)
+    os.chown(file, 1234, 1234)
+    assert ckpt.repair(file).restored, "the owner's own"
+
+
+@pytest.mark.parametrize("kind", ["hard link", "link", "pipe", "folder"])
+def test_fault_46_journal_that_is_another_thing_is_not_one(file: Path, kind: str) -> None:
+    tear(file)
+    journal, elsewhere = journal_of(file), file.with_name("elsewhere")
+    journal.rename(elsewhere)
+    match kind:
+        case "hard link":
+            os.link(elsewhere, journal)
+        case "link":
+            journal.symlink_to(elsewhere)
+        case "pipe":
+            os.mkfifo(journal)
+        case "folder":
+            journal.mkdir()
+    expect_untouched(file)
 
 
 def test_journal_of_a_file_that_is_gone_changes_no_other(file: Path) -> None:
@@ -231,11 +347,11 @@ def test_fault_27_kill_before_every_call_leaves_the_old_or_the_new(file: Path) -
         inject = f"inject={name}:signal=KILL:when={number}"
         killed = run("-o", "/dev/null", "-e", f"trace={name}", "-e", inject)
         assert killed.returncode != 0, (name, number)
-        with ckpt.open(file) as lazy:
-            found = dict(lazy)
+        ckpt.repair(file)
+        found = load_file(file)
         assert same(found, STATE) or same(found, NEW), (name, number)
         outcomes["old" if same(found, STATE) else "new"] += 1
         assert not journal_of(file).exists()
-        assert load_file(file).keys() == found.keys()
+        assert same(dict(ckpt.open(file)), found)
     print(f"{len(points)} crash points: {dict(outcomes)}")
     assert outcomes["old"]

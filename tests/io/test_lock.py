@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ckpt.errors import ConflictError, DiskError, UsageError
+from ckpt.errors import ConflictError, IntegrityError, UsageError
 from ckpt.io.lock import exclusive_lock, shared_lock
 
 Lock = Callable[[Path], AbstractContextManager[None]]
@@ -104,9 +104,29 @@ def test_fault_34_symbolic_link_is_refused_and_its_target_untouched(
     precious = tmp_path / "precious"
     precious.write_text("weights")
     path.symlink_to(precious)
-    with pytest.raises(DiskError, match="a symbolic link"), lock(path):
+    with pytest.raises(IntegrityError, match="a symbolic link"), lock(path):
         pass
     assert precious.read_text() == "weights"
+
+
+@both
+def test_fault_46_second_name_of_a_file_is_refused_and_its_text_untouched(
+    lock: Lock, path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_text("weights")
+    os.link(tmp_path / "precious", path)
+    with pytest.raises(IntegrityError, match="a hard link"), lock(path):
+        pass
+    assert path.read_text() == "weights"
+
+
+@both
+def test_lock_whose_file_was_removed_is_taken_again(lock: Lock, path: Path, impatient) -> None:
+    """As by `git clean`: whoever comes next must not wait for a file without a name."""
+    with holder(lock.__name__, path):
+        path.unlink()
+        with lock(path):
+            assert path.exists()
 
 
 @both

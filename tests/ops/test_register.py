@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ckpt.errors import FormatError
+from ckpt.io.rights import Rights
 from ckpt.ops import register as registering
 from ckpt.ops.verify import verify
 from ckpt.registry.manifest import Manifest
@@ -62,9 +63,9 @@ def test_whoever_was_slower_with_the_same_file_adds_nothing(
     put_manifest = registry.store.put_manifest
     faster = []
 
-    def meanwhile(manifest: Manifest) -> Put:
+    def meanwhile(manifest: Manifest, rights: Rights) -> Put:
         faster.append(registering.register(path, registry=Registry(tmp_path)))
-        return put_manifest(manifest)
+        return put_manifest(manifest, rights)
 
     monkeypatch.setattr(registry.store, "put_manifest", meanwhile)
     slower = registering.register(path, registry=registry)

@@ -59,7 +59,12 @@ def ckpt_command(
         def run(
             *, as_json: bool, quiet: bool, registry_folder: Path | None, **arguments: Any
         ) -> None:
-            session = Session(Terminal(quiet=quiet), as_json, Registry(registry_folder))
+            terminal = Terminal(quiet=quiet)
+            registry = Registry(
+                registry_folder,
+                on_use=lambda found: terminal.remark(f"registry: {printable(str(found))}"),
+            )
+            session = Session(terminal, as_json, registry)
             if writes:
                 _remark_on_locks(session)
             function(session, **arguments)

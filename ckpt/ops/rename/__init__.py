@@ -68,6 +68,7 @@ def rename(
     expect_known(options, RenameOptions.__optional_keys__)
     expect_output(options)
     registry = registry or Registry()
-    with alone(source, options), open_source(source, registry) as opened:
+    dry_run = options.get("dry_run", False)
+    with alone(source, options, dry_run=dry_run), open_source(source, registry) as opened:
         plan = plan_opened(opened, rules, options, registry)
-        return carry_out(plan, opened, options, registry, dry_run=options.get("dry_run", False))
+        return carry_out(plan, opened, options, registry, dry_run=dry_run)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Unpack
 
 from ckpt.errors import ConflictError, UsageError
+from ckpt.formats import safetensors
 from ckpt.io.journal import overwriting
 from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion
 from ckpt.ops.register import model_name, register
@@ -103,14 +104,15 @@ def carry_out(
 
 
 @contextmanager
-def alone(source: Named, output: Output) -> Iterator[None]:
+def alone(source: Named, output: Output, *, dry_run: bool = False) -> Iterator[None]:
     """Keep other processes from renaming the same file in place; links are refused later."""
     ref = parse_ref(source) if isinstance(source, str) else parse_file_ref(fspath(source))
-    path = ref.path if output.get("in_place") and isinstance(ref, FileRef) else None
+    writes = output.get("in_place") and not dry_run
+    path = ref.path if writes and isinstance(ref, FileRef) else None
     if path is None or not path.is_file() or path.is_symlink():
         yield
     else:
-        with overwriting(path):
+        with overwriting(path, is_start=safetensors.is_start):
             yield
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ckpt.errors import IntegrityError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
+from ckpt.io.temporaries import temporary_folder
 from ckpt.opened import OpenedVersion
 from ckpt.ops.register import register
 from ckpt.ops.rename.plan import RenamePlan
@@ -70,6 +71,7 @@ def _with_new_keys(opened: OpenedVersion, plan: RenamePlan, registry: Registry) 
             manifest,
             new_bytes=new_bytes,
             made_by=f"rename of {version.label}",
+            rights=opened.source.rights,
         )
 
 
@@ -77,12 +79,10 @@ def _with_new_tensors(
     opened: OpenedVersion, plan: RenamePlan, registry: Registry
 ) -> tuple[Added, tuple[str, ...]]:
     """Register a temporary file, since only that gives the new tensors their bytes."""
-    from tempfile import TemporaryDirectory
-
     version = opened.version
-    with TemporaryDirectory(prefix=".ckpt-", dir=registry.folder) as folder:
+    with temporary_folder(registry.folder) as folder:
         stem = Path(opened.manifest.file_name).stem
-        path = Path(folder) / f"{stem}{suffix_of(opened.manifest.format)}"
+        path = folder / f"{stem}{suffix_of(opened.manifest.format)}"
         written = write_plan(opened, plan, path)
         added = register(
             written.ref,
@@ -107,7 +107,7 @@ def _version_record(opened: OpenedVersion, plan: RenamePlan) -> dict[str, Any]:
 def _manifest(opened: OpenedVersion, plan: RenamePlan, registry: Registry) -> tuple[Manifest, int]:
     """The manifest of the new version, and by how many bytes the store grew."""
     old, version = opened.manifest, opened.version
-    objects = NewObjects(registry.store)
+    objects = NewObjects(registry.store, opened.source.rights)
     new_keys = plan.new_keys
     entries = tuple(replace(entry, key=new_keys[entry.key]) for entry in old.entries)
     layout = opened.checkpoint.renamed({**new_keys, **plan.aliases})

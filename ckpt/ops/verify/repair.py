@@ -40,7 +40,7 @@ class Repaired:
     left: Verified
 
 
-def repair(places: Iterable[str], *, registry: Registry | None = None) -> Repaired:
+def repair_store(places: Iterable[str], *, registry: Registry | None = None) -> Repaired:
     """Verify, and copy each damaged object from the first place that has a good copy.
 
     Args:
@@ -80,9 +80,11 @@ def _take_from_registry(
         # If it is damaged or missing there too, another place may have it.
         with suppress(IntegrityError), registry.store.writing():
             if damage.nbytes is None:
-                registry.store.put_manifest(other.manifest(damage.digest))
+                rights = other.rights(damage.digest)
+                registry.store.put_manifest(other.manifest(damage.digest), rights)
             else:
-                registry.store.put(other.stream(damage.digest, damage.nbytes, place))
+                rights = other.rights(damage.digest, "objects")
+                registry.store.put(other.stream(damage.digest, damage.nbytes, place), rights)
             yield damage, place
 
 
@@ -98,7 +100,7 @@ def _take_from_file(
     for nbytes, chunks in _objects_of(source, checkpoint):
         if nbytes in sizes and (damage := wanted.pop(digest.of_chunks(chunks()), None)):
             with registry.store.writing():
-                registry.store.put(chunks())
+                registry.store.put(chunks(), source.rights)
             yield damage, place
 
 

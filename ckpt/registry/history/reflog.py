@@ -16,7 +16,7 @@ from typing import Any
 
 from ckpt.errors import DiskError, IntegrityError
 from ckpt.io import digest, strict_json
-from ckpt.io.files import disk_errors, sync_folder
+from ckpt.io.files import disk_errors, open_plain, sync_folder, unlinked
 from ckpt.registry.history.changes import Change
 
 _TAIL = 1 << 16  # bytes; if the last line is longer, all entries are read
@@ -75,7 +75,7 @@ class Reflog:
             self._append(lines.encode())
 
     def _append(self, lines: bytes) -> None:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        fd = self._open(os.O_RDWR | os.O_CREAT | os.O_APPEND, single=True)
         try:
             size = os.fstat(fd).st_size
             is_complete = not size or os.pread(fd, 1, size - 1) == b"\n"
@@ -88,6 +88,9 @@ class Reflog:
         if not size:
             sync_folder(self._path.parent)
 
+    def _open(self, flags: int = os.O_RDONLY, *, single: bool = False) -> int:
+        return open_plain(unlinked(self._path.parent) / self._path.name, flags, single=single)
+
     def chain(self, write_id: str) -> Iterator[Entry]:
         """The entries that led to a write, newest first, back to the last change made elsewhere."""
         known = {entry.write_id: entry for entry in self.entries()}
@@ -98,7 +101,8 @@ class Reflog:
     def entries(self) -> list[Entry]:
         """All entries in the order in which they were appended, interrupted writes included."""
         try:
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+            with open(self._open(), encoding="utf-8", errors="replace") as file:
+                lines = file.read().splitlines()
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -120,7 +124,7 @@ class Reflog:
     def ends_with(self, write_id: str) -> bool:
         """Whether the last entry is that of a write; reads only the end of the file."""
         try:
-            with self._path.open("rb") as file:
+            with open(self._open(), "rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
                 _, *whole = (b"\n" + file.read()).splitlines()
         except FileNotFoundError:

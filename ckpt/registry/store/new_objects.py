@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from ckpt.io import digest
+from ckpt.io.rights import Rights
 from ckpt.registry.manifest import INLINE_BYTES, INLINE_SKELETON_BYTES
 from ckpt.registry.store.objects import ObjectStore
 
@@ -18,11 +19,13 @@ class NewObjects:
 
     Attributes:
         store: Where the larger ones go.
+        rights: Who may read their source.
         inline: The small ones, for the manifest, by digest.
         new_bytes: Bytes added to the store.
     """
 
     store: ObjectStore
+    rights: Rights
     inline: dict[str, bytes] = field(default_factory=dict)
     new_bytes: int = 0
     _counted: set[str] = field(default_factory=set)
@@ -35,7 +38,7 @@ class NewObjects:
             name = digest.of_bytes(data)
             self.inline[name] = data
             return name
-        put = self.store.put(chunks)
+        put = self.store.put(chunks, self.rights)
         with self._counting:
             if put.new and put.digest not in self._counted:
                 self._counted.add(put.digest)

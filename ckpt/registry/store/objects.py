@@ -1,10 +1,9 @@
-"""Objects on disk: `objects/ab/cdef…` and `manifests/ab/cdef…`, mode 0444, never changed.
+"""Objects on disk: `objects/ab/cdef…` and `manifests/ab/cdef…`, mode 0444 or less, never changed.
 
 Laws: an object gets its name only when it is complete and synced; bytes are hashed as they are
 read, and never returned without an error if they do not match the name.
 """
 
-import errno
 import hashlib
 import os
 import stat
@@ -19,15 +18,17 @@ from ckpt.io import digest
 from ckpt.io.files import (
     disk_errors,
     early_sync,
-    is_temporary,
     make_folder,
     name_new,
+    open_plain,
     sync_file,
     sync_folder,
-    temporary_file,
+    unlinked,
 )
 from ckpt.io.lock import exclusive_lock, shared_lock
+from ckpt.io.rights import EVERYBODY, OWNER, Rights
 from ckpt.io.sources import CHUNK
+from ckpt.io.temporaries import is_temporary, temporary_file
 from ckpt.registry.manifest import Manifest
 
 REPAIR = "ckpt verify --repair FROM  restores it from a file or another registry"
@@ -80,19 +81,32 @@ class ObjectStore:
         """Hold this to remove objects: no version is written meanwhile."""
         return exclusive_lock(self.lock)
 
-    def put(self, chunks: Iterable[bytes]) -> Put:
-        """Store the joined `chunks` under their digest, in one pass over the bytes."""
-        return self._put("objects", chunks)
+    def put(self, chunks: Iterable[bytes], rights: Rights = EVERYBODY) -> Put:
+        """Store the joined `chunks` under their digest, in one pass over the bytes.
 
-    def put_manifest(self, manifest: Manifest) -> Put:
+        Args:
+            chunks: The bytes.
+            rights: Who may read their source, and so the object.
+        """
+        return self._put("objects", chunks, rights)
+
+    def put_manifest(self, manifest: Manifest, rights: Rights = EVERYBODY) -> Put:
         """Store a manifest; its objects must be stored already."""
-        put = self._put("manifests", [manifest.to_bytes()])
+        put = self._put("manifests", [manifest.to_bytes()], rights)
         # Another process may have created these folders and been killed before it synced them.
-        for folder in (self.root / "objects", self.root / "manifests", self.root):
+        for folder in (self._own("objects"), self._own("manifests"), self.root):
             if folder.is_dir():
                 with disk_errors(folder):
                     sync_folder(folder)
         return put
+
+    def rights(self, name: str, kind: str = "manifests") -> Rights:
+        """Who may read a manifest, or an object, besides its owner; nobody if it is missing."""
+        try:
+            status = self._path(kind, name).lstat()
+        except OSError:
+            return OWNER
+        return Rights(status.st_mode, status.st_gid)
 
     def manifest(self, name: str) -> Manifest:
         """The manifest with the digest `name`.
@@ -150,23 +164,24 @@ class ObjectStore:
             with disk_errors(folder):
                 sync_folder(folder)
 
-    def _put(self, kind: str, chunks: Iterable[bytes]) -> Put:
+    def _put(self, kind: str, chunks: Iterable[bytes], rights: Rights) -> Put:
         try:
             temporaries = self._own("tmp")
             make_folder(temporaries)
             hasher, nbytes = hashlib.sha256(), 0
-            with temporary_file(temporaries) as (temporary, out):
+            with temporary_file(temporaries, rights=OWNER) as (temporary, out):
                 with early_sync(out):
                     for chunk in chunks:
                         hasher.update(chunk)
                         nbytes += len(chunk)
                         out.write(chunk)
                 name = "sha256:" + hasher.hexdigest()
+                mode = 0o444 & rights.mode(os.fstat(out.fileno()).st_gid)
                 if self._has_good(kind, name):
-                    self._renew(kind, name)
+                    self._renew(kind, name, mode)
                     sync_folder(self._path(kind, name).parent)
                     return Put(name, nbytes, new=False)
-                os.fchmod(out.fileno(), 0o444)
+                os.fchmod(out.fileno(), mode)
                 sync_file(out)
                 self._name(temporary, self._path(kind, name))
             return Put(name, nbytes, new=True)
@@ -183,34 +198,45 @@ class ObjectStore:
             temporary.replace(path)
         sync_folder(path.parent)
 
-    def _renew(self, kind: str, name: str) -> None:
-        """Make an object young again; its first writer may not have finished its version."""
+    def _renew(self, kind: str, name: str, mode: int) -> None:
+        """Make an object young again; its first writer may not have finished its version.
+
+        Who may read the same bytes elsewhere may also read the object.
+        """
+        path = self._path(kind, name)
         with suppress(PermissionError):  # another user's; their gc keeps it while it is needed
-            os.utime(self._path(kind, name))
+            os.utime(path, follow_symlinks=False)
+            if mode & ~(before := path.lstat().st_mode):
+                path.chmod(stat.S_IMODE(before) | mode)
 
     def _has_good(self, kind: str, name: str) -> bool:
-        """Whether the object exists and its bytes match its name."""
-        with suppress(IntegrityError):
+        """Whether the object exists, may be read, and its bytes match its name."""
+        try:
             for _ in self._stream(kind, name, "object"):
                 pass
-            return True
-        return False
+        except IntegrityError:
+            return False
+        except DiskError as error:
+            if isinstance(error.__cause__, PermissionError):
+                return False
+            raise
+        return True
 
     def _stream(self, kind: str, name: str, what: str) -> Iterator[bytes]:
         path = self._path(kind, name)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = open_plain(path)
         except FileNotFoundError as error:
             raise IntegrityError(
                 f"object {digest.short(name)} of {what} is missing", hint=REPAIR
             ) from error
+        except (IntegrityError, IsADirectoryError, NotADirectoryError) as error:
+            raise IntegrityError(
+                f"object {digest.short(name)} of {what} is not a regular file: {path}", hint=REPAIR
+            ) from error
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-                raise DiskError(f"{path}: {error.strerror}") from error
-            raise _not_a_file(name, what, path) from error
+            raise DiskError(f"{path}: {error.strerror}") from error
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise _not_a_file(name, what, path)
             hasher, nbytes = hashlib.sha256(), 0
             while chunk := _read(fd, path):
                 hasher.update(chunk)
@@ -234,21 +260,7 @@ class ObjectStore:
 
     def _own(self, *names: str) -> Path:
         """A folder of the store, never a link: nothing outside is read, written or removed."""
-        path = self.root
-        for name in names:
-            path = path / name
-            if path.is_symlink():
-                raise IntegrityError(
-                    f"{path}: a symbolic link inside the store",
-                    hint=f"move its target here; only {self.root} itself may be a link",
-                )
-        return path
-
-
-def _not_a_file(name: str, what: str, path: Path) -> IntegrityError:
-    return IntegrityError(
-        f"object {digest.short(name)} of {what} is not a regular file: {path}", hint=REPAIR
-    )
+        return unlinked(self.root, *names)
 
 
 def _read(fd: int, path: Path) -> bytes:

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
 
+from ckpt.io.rights import OWNER, Rights
 from ckpt.io.sources import ByteSource, Part
 from ckpt.registry.manifest import Hole, Manifest
 from ckpt.registry.store.objects import ObjectStore
@@ -20,20 +21,28 @@ class VersionSource(ByteSource):
         name: The version's name in messages, e.g. ``mnist-cnn:v1``.
         manifest: Its manifest.
         store: Where its objects are.
+        rights: Who may read its manifest.
     """
 
-    def __init__(self, name: str, manifest: Manifest, store: ObjectStore) -> None:
+    def __init__(
+        self, name: str, manifest: Manifest, store: ObjectStore, rights: Rights = OWNER
+    ) -> None:
         self.name = name
         self.manifest = manifest
         self.size = manifest.skeleton.size
         self.parts = tuple(_parts(manifest))
-        self._store = store
+        self._store, self._rights = store, rights
         holes = manifest.skeleton.holes
         self._holes = (*holes, None)  # None for the bytes after the last one
         self._ends = [hole.end for hole in holes]
         self._filled = [0]  # bytes of holes before each hole
         for hole in holes:
             self._filled.append(self._filled[-1] + hole.nbytes)
+
+    @property
+    def rights(self) -> Rights:
+        """Those of its manifest, which come from the file that was registered."""
+        return self._rights
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
         """A range of the file in chunks, verified.

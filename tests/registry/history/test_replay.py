@@ -98,7 +98,7 @@ def test_lost_index_is_not_an_empty_one(tmp_path: Path) -> None:
     manifests = tmp_path / ".ckpt" / "manifests" / "ab"
     manifests.mkdir(parents=True)
     file = IndexFile(tmp_path)
-    assert file.read() == Index()
+    assert not file.read().models
     (manifests / "cd").write_bytes(b"")
     assert find_registry(manifests) == tmp_path
     for use in (file.read, lambda: file.commit(lambda index: replace(index), "x")):
@@ -108,7 +108,7 @@ def test_lost_index_is_not_an_empty_one(tmp_path: Path) -> None:
     assert not file.path.exists()
     file.create()
     file.create()
-    assert file.read() == Index()
+    assert not file.read().models
 
 
 def entry(write_id: str, parent: str = "", *changes: Change, **fields: Any) -> Entry:

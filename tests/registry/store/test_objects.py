@@ -194,19 +194,20 @@ def test_link_inside_the_store_is_not_followed(store: ObjectStore, inside: str) 
     link = store.root / inside.format(path.parent.name)
     link.rename(store.root.parent / "elsewhere")
     link.symlink_to(store.root.parent / "elsewhere")
-    with pytest.raises(IntegrityError, match="a symbolic link inside the store"):
+    with pytest.raises(IntegrityError, match="a symbolic link in a registry"):
         store.put([b"abcd"])
         list(store.objects())
-    with pytest.raises(IntegrityError, match="a symbolic link inside the store"):
+    with pytest.raises(IntegrityError, match="a symbolic link in a registry"):
         list(store.objects())
         store.temporaries()
 
 
-def test_store_itself_may_be_a_link(store: ObjectStore, tmp_path: Path) -> None:
+def test_fault_46_store_that_is_a_link_is_not_followed(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     store.root.symlink_to(tmp_path / "disk")
-    assert read(store, store.put([b"abcd"]).digest, 4) == b"abcd"
-    assert [each.nbytes for each in store.objects()] == [4]
+    with pytest.raises(IntegrityError, match="a symbolic link in a registry"):
+        store.put([b"abcd"])
+    assert not list((tmp_path / "disk").iterdir())
 
 
 def manifest() -> Manifest:

@@ -1,0 +1,25 @@
+"""The file that `ckpt repair` looked at."""
+
+from typing import Any
+
+from ckpt.ops.repair import Repaired
+from ckpt.show.look.words import printable
+
+
+def repaired_text(repaired: Repaired) -> str:
+    """What was done to the file."""
+    name = printable(str(repaired.path))
+    if repaired.restored:
+        return f"{name}: restored the keys that it had before the interrupted rename"
+    if repaired.had_journal:
+        return f"{name}: whole; removed the journal of an in-place rename"
+    return f"{name}: no in-place rename was interrupted, nothing to repair"
+
+
+def repaired_data(repaired: Repaired) -> dict[str, Any]:
+    """The same for JSON."""
+    return {
+        "path": str(repaired.path),
+        "restored": repaired.restored,
+        "had_journal": repaired.had_journal,
+    }
