@@ -1,5 +1,6 @@
 import os
 import re
+import signal
 import sys
 import time
 from collections import Counter
@@ -13,6 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.effort import LEVEL, SHORT
+
+# A shell's background jobs ignore SIGINT, and so would all processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Timing never fails a test: machines differ and are noisy. Nor does luck: only `make soak` and
 # `make faults` draw other examples each time.

@@ -36,6 +36,7 @@ from ckpt.registry.index import SCHEMA, Index, Model, Version, number_of, read_v
 
 FILE_NAME = "registry.json"
 MOST_BYTES = 1 << 28  # 10,000 versions take 7 MB
+_ID = re.compile("[0-9a-f]{32}")
 
 
 def find_registry(start: Path) -> Path | None:
@@ -84,6 +85,8 @@ class IndexFile:
             if _holds_versions(self.path.parent) and not self.path.exists():
                 raise damage.missing(str(self.path)) from None
             return self.read() if self.path.exists() else Index()
+        except OSError as error:
+            raise DiskError(f"{self.path}: {error.strerror}") from error
         if document != self._parsed[0]:
             self._parsed = document, read_index(document, name=str(self.path))
         return self._parsed[1]
@@ -110,7 +113,7 @@ class IndexFile:
             return ""
         except OSError as error:
             raise DiskError(f"{path}: {error.strerror}") from error
-        if not re.fullmatch(r"[0-9a-f]{32}", found):
+        if not _ID.fullmatch(found):
             raise IntegrityError(f"{path}: not an id of a registry", hint="remove this file")
         return found
 
@@ -235,6 +238,7 @@ _NOT_EMPTY = Form("at least one item", bool)
 _Positive = Annotated[int, Form("a positive integer", lambda number: number > 0)]
 _Name = Annotated[str, Form("a name", is_name)]
 _Alias = Annotated[str, Form("an alias", is_alias)]
+_Id = Annotated[str, Form("32 hex digits", lambda text: bool(_ID.fullmatch(text)))]
 _Label = Annotated[str, Form("a version like v3", is_version)]
 
 
@@ -254,6 +258,7 @@ class _Model(TypedDict):
 class _Document(_Schema):
     serial: Count
     write_id: str
+    id: NotRequired[_Id]
     models: dict[_Name, _Model]
 
 

@@ -15,7 +15,7 @@ from tests.cli.support import Run
 
 HOSTILE = [
     "\x1b[2J\x1b]0;owned\x07.w", "\u202egpj.evil", "a\r\nb", "\x9b31m", "x" * 10_000, "a..b", "..",
-    "a." * 1_000 + "w", "\x00", "\u2028", "é\u0301.😀",
+    "a." * 100 + "w", "\x00", "\u2028", "é\u0301.😀",
 ]  # fmt: skip
 OPTIONS = [(), ("--tree",), ("--deep",), ("--tree", "--deep")]
 
