@@ -13,6 +13,7 @@ from ckpt.errors import RefError, UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.paths import open_path
+from ckpt.io.files import exists
 from ckpt.refs import DefinitionRef, FileRef, Ref, parse_file_ref, parse_ref
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
@@ -180,7 +181,7 @@ def _version(text: str, ref: Ref, registry: Registry) -> Version:
         return registry.version(ref)
     except RefError as error:
         # Whoever types `old` may mean old.pt.
-        if Path(text).exists():
+        if exists(Path(text)):
             kind = "folder" if Path(text).is_dir() else "file"
             raise RefError(str(error), hint=f"or the {kind} ./{text} ?") from error
         near = sorted(Path.cwd().glob(f"{text}.*")) if text.isidentifier() else []
