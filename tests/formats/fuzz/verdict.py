@@ -24,7 +24,7 @@ from tests.formats.support import renamed
 LARGE = 1 << 20  # bytes; larger tensors, which views alone can be, are compared unexpanded
 SAFE = [
     *(np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar),
-    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefdFD"},
+    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefdFDU"},
     *(argparse.Namespace, collections.defaultdict, dict, list, int, float),
 ]
 Signature = tuple[object, ...]
