@@ -252,8 +252,10 @@ def _expect_no_bits(tensor: Call, where: str) -> None:
     set the bit whatever their value.
     """
     for metadata in tensor.arguments[6 + (tensor.function == TENSOR_V3) :]:
-        bits = metadata.items if isinstance(metadata, DictNode) else [(metadata, None)]
-        for bit, _ in bits if metadata is not None else ():
+        if metadata is None:
+            continue
+        bits = metadata.items if isinstance(metadata, DictNode) else [("metadata", None)]
+        for bit, _ in bits:
             raise FormatError(
                 f"{where}: its {brief(bit)} bit is set, so its bytes are not its values",
                 hint="save the result of .resolve_conj().resolve_neg()",
