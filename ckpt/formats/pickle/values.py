@@ -54,12 +54,13 @@ def bytes_of(node: object) -> bytes | None:
 
 def _scalar(call: Call) -> object:
     match call.arguments:
-        case (dtype, data):
+        case (Call(state=(_, _, _, _, _, nbytes, *_)) as dtype, data):
             order, kind = _dtype(dtype)
             held = bytes_of(data) or b""
-            if kind[0] == "U":
+            if kind in _LETTERS:
+                return struct.unpack(order + _LETTERS[kind], held)[0]
+            if nbytes == len(held) and kind == f"U{len(held) // 4}":
                 return held.decode("utf-32-le" if order == "<" else "utf-32-be").rstrip("\0")
-            return struct.unpack(order + _LETTERS[kind], held)[0]
     return None
 
 

@@ -128,7 +128,9 @@ class Assembler(Tensors):
             lambda: self.call("torch", "Size", lambda: self.tupled(self.tupled(self.integer(1)))),
             lambda: self.call("torch", "device", lambda: self.text("cpu")),
             lambda: self._numpy_scalar("f8", struct.pack("<d", 1)),
-            lambda: self._numpy_scalar(f"U{len(word)}", word.encode("utf-32-le")),
+            lambda: self._numpy_scalar(
+                f"U{self._draw.one(len(word), 1)}", word.encode("utf-32-le")
+            ),
             lambda: self.tupled(self._numpy_scalar("f8", struct.pack("<d", 1))),
             lambda: self.tupled(self.integer(1)),
             lambda: self._latin(b"k"),

@@ -158,6 +158,14 @@ CASES: dict[str, tuple[list[bytes], str, Seeming]] = {
         [twice(text("1"), numpy_scalar("U1", "1".encode("utf-32-le"), 4, 4, 8))],
         "appears twice", KEYED,
     ),
+    "text of numpy that is longer than its dtype as a key": (
+        [twice(text("1"), numpy_scalar("U1", "1x".encode("utf-32-le"), 4, 4, 8))],
+        NOT_PLAIN, KEYED,
+    ),
+    "text of numpy of another length as a key": (
+        [twice(text("1"), numpy_scalar("U2", "1x".encode("utf-32-le"), 4, 4, 8))],
+        NOT_PLAIN, KEYED,
+    ),
     "number of numpy in a key": (
         [twice(tuple_of(number(1)), tuple_of(numpy_scalar("f8", struct.pack("<d", 1))))],
         "appears twice", {"good": "0", "value.0.(1,)": "1"},
