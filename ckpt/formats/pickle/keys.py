@@ -12,7 +12,7 @@ from ckpt.formats.pickle.nodes import Call, Global, Persistent
 from ckpt.formats.pickle.values import bytes_of, value_of
 
 # Classes whose objects never equal a plain value.
-_APART = frozenset({*PATHS, *TIMES, NUMPY_DTYPE, "torch.device"})
+_APART = frozenset({*PATHS, *TIMES, NUMPY_DTYPE, "torch.device", "builtins.frozenset"})
 _DEPTH, _ITEMS, _CHARACTERS = 8, 100, 1000  # of a key that is not text
 
 
@@ -50,6 +50,10 @@ def _compared(node: object) -> object:
     match node:
         case Call(function=function) if function in NUMPY_SCALARS and value_of(node) is not node:
             return value_of(node)
+        case Call(function="torch.Size", arguments=(tuple() as sizes,)) if len(
+            sizes
+        ) <= _ITEMS and all(type(size) is int for size in sizes):
+            return sizes
         case Call(function=function) if function not in _APART:
             return _refused(node)
         case Call() | Global() | Persistent():
