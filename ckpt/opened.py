@@ -13,6 +13,7 @@ from ckpt.errors import RefError, UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.paths import open_path
+from ckpt.io.files import exists
 from ckpt.refs import DefinitionRef, FileRef, Ref, parse_file_ref, parse_ref
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
@@ -167,7 +168,7 @@ def _version(text: str, ref: Ref, registry: Registry) -> Version:
         return registry.version(ref)
     except RefError as error:
         # Whoever types `old` may mean old.pt.
-        if Path(text).exists():
+        if exists(Path(text)):
             meant = f"the {'folder' if Path(text).is_dir() else 'file'} ./{text} ?"
         elif text.isidentifier() and (near := sorted(Path.cwd().glob(f"{text}.*"))):
             meant = f"the file {near[0].name}?"

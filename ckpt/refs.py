@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckpt.errors import UsageError
+from ckpt.io.files import exists
 
 # The suffixes of checkpoint files, each with the module of `ckpt.formats` that writes it.
 SUFFIXES = {
@@ -98,7 +99,7 @@ def parse_ref(text: str) -> Ref:
 def parse_file_ref(text: str) -> FileRef:
     """Parse a ref that can only be a file, whatever its name."""
     path, mark, inside = text.partition("::")
-    if mark and Path(text).exists():  # a file of this very name
+    if mark and exists(Path(text)):  # a file of this very name
         return FileRef(Path(text), None)
     return FileRef(Path(path), inside or None)
 

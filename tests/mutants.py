@@ -111,6 +111,14 @@ FOLDERS = {
             "-k 'not four_processes and not archive_is and not archive_of and not archive_without'",
         ),
     ),
+    "pickle": Folder(
+        ("ckpt/formats/pickle/machine.py", "ckpt/formats/pickle/tensors.py"),
+        (
+            "tests/formats/pickle",
+            "tests/formats/test_torch_zip.py tests/formats/test_torch_legacy.py",
+            "tests/formats/test_laws.py",
+        ),
+    ),
     "loop": Folder(("ckpt/train/loop.py",), ("tests/train/test_loop.py",)),
     "values": Folder(
         ("ckpt/compare/values.py", "ckpt/compare/numbers.py"),

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from ckpt.errors import UsageError
+import ckpt
+from ckpt.errors import AmbiguousStateError, FormatError, UsageError
 from ckpt.refs import (
     DefinitionRef,
     DigestRef,
@@ -117,3 +119,17 @@ def test_file_with_colons_in_its_own_name_is_that_file(
     Path("a.pt::model").touch()
     assert parse_file_ref("a.pt::model") == FileRef(Path("a.pt::model"))
     assert parse_ref("a.pt::model") == FileRef(Path("a.pt::model"))
+
+
+def test_file_ref_with_a_path_longer_than_a_file_name(tmp_path: Path) -> None:
+    long = "k" * 300
+    file = tmp_path / "a.pt"
+    torch.save({long: {"w": torch.ones(2)}, "b": {"w": torch.zeros(2)}}, file)
+    with pytest.raises(AmbiguousStateError) as refused:
+        ckpt.open(file)
+    assert refused.value.names == (long, "b")
+    for name, value in zip(refused.value.names, torch.load(file).values(), strict=True):
+        with ckpt.open(f"{file}::{name}") as found:
+            assert torch.equal(found["w"], value["w"])
+    with pytest.raises(FormatError, match="holds no state_dict"):
+        ckpt.open(f"{file}::{long}{long}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from ckpt.errors import DiskError, FormatError
 from ckpt.formats import sharded
 from ckpt.formats.distributed import metadata as distributed_metadata
+from ckpt.io.files import exists
 from ckpt.io.journal import expect_settled
 from ckpt.io.sources import FileSource, JoinedSource, OpenSource
 from ckpt.refs import INDEX_SUFFIX, SUFFIXES
@@ -109,7 +110,7 @@ def _joined(
     """Join the first file and those that it lists, under the name `named` or their folder's."""
     shards = {name: _beside(index.parent, name) for name in names}
     for name, path in shards.items():
-        if not path.exists():
+        if not exists(path):
             raise FormatError(f"{index}: lists {name}, which does not exist", hint="fetch it too")
     return JoinedSource(str(named or index.parent), {**first, **shards}, first=content)
 

@@ -14,7 +14,14 @@ from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
 from ckpt.formats.pickle.find import ALL, Chosen, Contents, choose, dotted, find
 from ckpt.formats.pickle.nodes import DictNode, Text
 from ckpt.formats.pickle.reader import ParsedPickle
-from ckpt.formats.pickle.tensors import Storages, entries_of, entry_of, metadata_of, texts_of
+from ckpt.formats.pickle.tensors import (
+    Storages,
+    entries_of,
+    entry_of,
+    metadata_of,
+    plain_of,
+    texts_of,
+)
 from ckpt.tensors import Span, TensorEntry, tensor_spans
 
 _STEPS = 3  # for each opcode; a node that is not shared takes two at most
@@ -146,11 +153,14 @@ def read_state(
 
 
 def expect_consistent(read: ParsedPickle, storages: Storages, *, name: str) -> None:
-    """Make sure that all storages agree, since one that no tensor needs may decide for another.
+    """Check what may change other tensors, even where the pickle drops it: storages, attributes.
 
     Raises:
-        FormatError: A storage differs from another one with its key, or is not a storage.
+        FormatError: A storage differs from another one with its key, or is not a storage; or the
+            attributes of a tensor would change it.
     """
+    for tensor in read.attributed:
+        plain_of(tensor, name)
     try:
         for persistent in read.persistents:
             storages.read(persistent)

@@ -28,6 +28,16 @@ def is_base_name(name: str) -> bool:
     return name not in (".", "..") and bool(re.fullmatch(r"[^/\\:\x00-\x1f\x7f]{1,255}", name))
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file; none has a name that is too long for the system."""
+    try:
+        return path.exists()
+    except OSError as error:  # before Python 3.12
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+
+
 # Told how far something is: bytes done, bytes in all.
 Told = Callable[[int, int], None]
 

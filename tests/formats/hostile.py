@@ -168,6 +168,7 @@ VARIANTS: dict[str, bytes] = {
     "dup": state_dict(LIST + b"2" + APPEND),
     "out-of-band buffer": state_dict(b"\x97", proto=b"\x80\x05"),
     "protocol 0": b"(dp0\n.",
+    "protocol 1": b"\x80\x01}.",
     "protocol 6": b"\x80\x06}.",
     "protocol twice": PROTO2 + PROTO2 + DICT + STOP,
     "frame over the end": PROTO4 + frame(DICT + STOP, 1000),

@@ -160,6 +160,7 @@ NAMES = {
     "dots": "..",
     "empty": "",
     "long": "x" * 300 + ".safetensors",
+    "long in bytes": "é" * 200 + ".safetensors",
     "itself": INDEX,
     "absent": "model-00003-of-00002.safetensors",
     "number": 7,

@@ -116,6 +116,59 @@ def test_view_of_a_storage_begins_where_it_says() -> None:
     assert contents(opened(data))["a"][2] == bytes(range(8, 16))
 
 
+# Of each tensor: the key of its view or None, first element, number of elements, storage.
+VIEWS: dict[str, tuple[list[tuple[str | None, int, int, str]], str]] = {
+    "two places": ([("7", 0, 2, "0"), ("7", 2, 2, "0")], "view 7 is of two"),
+    "two lengths": ([("7", 0, 2, "0"), ("7", 0, 3, "0")], "view 7 is of two"),
+    "two storages": ([("7", 0, 4, "0"), ("7", 0, 4, "1")], "view 7 is of two"),
+    "earlier storage": ([(None, 0, 4, "0"), ("0", 0, 4, "1")], "the key of a storage"),
+    "later storage": ([("1", 0, 4, "0"), (None, 0, 4, "1")], "the key of a storage"),
+    "own storage": ([("0", 2, 2, "0")], "the key of a storage"),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_view_with_the_key_of_something_else_is_refused(name: str) -> None:
+    places, says = VIEWS[name]
+    numbers = torch.arange(8.0)
+    tensors, seeming, keys = {}, {}, dict.fromkeys(place[3] for place in places)
+    for key, first, numel, of in places:
+        part = [hostile.text(key or ""), hostile.number(first), hostile.number(numel)]
+        view = hostile.tuple_of(*part) if key else hostile.NONE
+        tensors[f"w{len(tensors)}"] = hostile.tensor([numel], of=storage(key=of, view=view))
+        seeming[f"w{len(seeming)}"] = numbers[4 * int(of) + first :][:numel]
+    data = made(
+        state_dict(**tensors),
+        keys=tuple(keys),
+        storages=b"".join(struct.pack("<q4f", 4, *numbers[4 * int(key) :][:4]) for key in keys),
+    )
+    with pytest.raises(FormatError, match=says):
+        opened(data)
+    try:
+        found = expected(torch.load(BytesIO(data), weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError):
+        return  # torch refuses it too
+    assert found != expected(seeming), "torch takes the first one for both"
+
+
+def test_view_of_other_dtype_than_its_storage_counts_bytes() -> None:
+    view = hostile.tuple_of(hostile.text("7"), hostile.number(1), hostile.number(3))
+    tensor = hostile.call(
+        "torch._utils",
+        "_rebuild_tensor_v3",
+        storage(view=view),
+        hostile.number(3),
+        hostile.tuple_of(hostile.number(4)),
+        hostile.tuple_of(hostile.number(1)),
+        b"\x89",
+        hostile.DICT,
+        hostile.global_("torch", "uint8"),
+    )
+    data = made(state_dict(a=tensor))
+    assert contents(opened(data)) == expected(torch.load(BytesIO(data), weights_only=True))
+    assert contents(opened(data))["a"][2] == bytes(range(7, 11))
+
+
 def boundaries(data: bytes) -> list[int]:
     """Where each of the five pickles ends, and where the storages begin and end."""
     source, ends = BytesIO(data), []

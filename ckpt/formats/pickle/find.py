@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ckpt.errors import AmbiguousStateError, FormatError
 from ckpt.formats.pickle.describe import brief, is_tensor
-from ckpt.formats.pickle.globals import TENSOR_V1, TENSOR_V2, TENSOR_V3
+from ckpt.formats.pickle.globals import NAMESPACE, TENSOR_V1, TENSOR_V2, TENSOR_V3
 from ckpt.formats.pickle.keys import identity, shown_keys, shown_path
 from ckpt.formats.pickle.nodes import Call, DictNode
 
@@ -123,35 +123,38 @@ def _unique_texts(mapping: DictNode, path: Path, name: str) -> set[str]:
 
     A pickled dict never has a key twice; readers differ in which of two they take.
     """
-    seen: set[str] = set()
-    others: set[str] = set()
-    for key, _ in mapping.items:
-        text = key if isinstance(key, str) else identity(key)
-        taken = seen if isinstance(key, str) else others
+    texts = {key for key, _ in mapping.items if isinstance(key, str)}
+    taken: set[str] = set()
+    for key, _ in mapping.items if len(texts) < len(mapping.items) else ():
+        try:
+            text = identity(key)
+        except ValueError as error:
+            raise FormatError(f"{name}: {dotted(path) or 'its root'}: {error}") from error
         if text in taken:
             raise FormatError(f"{name}: {dotted((*path, key))}: appears twice")
-        if text is not None:
-            taken.add(text)
-    return seen
+        taken.add(text)
+    return texts
 
 
 def _children(
     node: DictNode | list[object] | tuple[object, ...] | Call,
 ) -> Iterator[tuple[object, object]]:
-    """The key and node of everything that a node contains; a key may contain nodes too."""
-    if isinstance(node, DictNode):
-        for key, value in node.items:
-            yield key, value
-            if isinstance(key, DictNode | list | tuple | Call):
-                yield None, key
-    elif isinstance(node, list | tuple):
+    """The key and node of everything that a node contains, None for its attributes.
+
+    What a call gets and what it makes of it may differ, as in a set, so that no key leads there:
+    the call itself takes its place.
+    """
+    if isinstance(node, list | tuple):
         yield from enumerate(node)
-    elif is_tensor(node):
-        yield from enumerate(_attributes(node))
+        return
+    named = isinstance(node, DictNode) or node.function == NAMESPACE
+    if isinstance(node, DictNode):
+        yield from node.items
     else:
-        yield from enumerate(node.arguments)
-    if isinstance(node, DictNode | Call) and node.state is not None:
-        yield None, node.state
+        arguments = _attributes(node) if is_tensor(node) else node.arguments
+        yield from ((node, argument) for argument in arguments)
+    if node.state is not None:
+        yield None if named and isinstance(node.state, DictNode) else node, node.state
 
 
 def _attributes(tensor: Call) -> Iterator[object]:

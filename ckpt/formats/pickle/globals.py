@@ -32,6 +32,8 @@ PARAMETER_WITH_STATE = "torch._utils._rebuild_parameter_with_state"
 # A tensor with attributes of its own: (function, type, its arguments, the attributes).
 FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
 
+ATTRIBUTED = frozenset({PARAMETER_WITH_STATE, FROM_TYPE})
+
 # Tensors that are not plain strided ones: known, and refused by name.
 OTHER_TENSORS = {
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",

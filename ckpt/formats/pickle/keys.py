@@ -4,10 +4,15 @@ Law: no two keys of a mapping look the same. Keys of torch's own files are text,
 optimizer, which numbers its parameters; scripts also use tuples, bytes and None.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from ckpt.formats.pickle.values import bytes_of
+from ckpt.formats.pickle.describe import brief
+from ckpt.formats.pickle.globals import NUMPY_DTYPE, NUMPY_SCALARS, PATHS, TIMES
+from ckpt.formats.pickle.nodes import Call, Global, Persistent
+from ckpt.formats.pickle.values import bytes_of, value_of
 
+# Classes whose objects never equal a plain value.
+_APART = frozenset({*PATHS, *TIMES, NUMPY_DTYPE, "torch.device", "builtins.frozenset"})
 _DEPTH, _ITEMS, _CHARACTERS = 8, 100, 1000  # of a key that is not text
 
 
@@ -17,10 +22,11 @@ def plain_value(node: object) -> object:
     Raises:
         ValueError: The key is not a plain value, or too large to be shown.
     """
-    return _plain(node, [_ITEMS], 0)
+    return _plain(node, [_ITEMS], 0, _refused)
 
 
-def _plain(node: object, budget: list[int], depth: int) -> object:
+def _plain(node: object, budget: list[int], depth: int, read: Callable[[object], object]) -> object:
+    """The value of a key; `read` gives that of a part that is not plain."""
     budget[0] -= 1
     if budget[0] < 0 or depth > _DEPTH:
         raise ValueError("a key with too many parts")
@@ -30,11 +36,29 @@ def _plain(node: object, budget: list[int], depth: int) -> object:
         case str():
             return str(node)
         case tuple():
-            return tuple(_plain(item, budget, depth + 1) for item in node)
+            return tuple(_plain(item, budget, depth + 1, read) for item in node)
     data = bytes_of(node)
-    if data is None:
-        raise ValueError("a key that is not a plain value")
-    return data
+    return read(node) if data is None else data
+
+
+def _refused(node: object) -> object:
+    raise ValueError(f"a key that is not a plain value: {brief(node)}")
+
+
+def _compared(node: object) -> object:
+    """What Python compares: the value of numpy's numbers and texts, or the node itself."""
+    match node:
+        case Call(function=function) if function in NUMPY_SCALARS and value_of(node) is not node:
+            return value_of(node)
+        case Call(function="torch.Size", arguments=(tuple() as sizes,)) if len(
+            sizes
+        ) <= _ITEMS and all(type(size) is int for size in sizes):
+            return sizes
+        case Call(function=function) if function not in _APART:
+            return _refused(node)
+        case Call() | Global() | Persistent():
+            return node
+    return _refused(node)
 
 
 def typed(key: object) -> str:
@@ -50,15 +74,13 @@ def typed(key: object) -> str:
     return shown
 
 
-def identity(key: object) -> str | None:
+def identity(key: object) -> str:
     """A text that is equal for keys that are equal in Python, such as 1 and True.
 
-    None for a key that is not a plain value.
+    Raises:
+        ValueError: The key is too large, or it is unknown what it equals.
     """
-    try:
-        return _identity(plain_value(key))
-    except ValueError:
-        return None
+    return _identity(_plain(key, [_ITEMS], 0, _compared))
 
 
 def _identity(value: object) -> str:
@@ -105,5 +127,7 @@ def shown_path(path: Iterable[object], *, with_types: bool = False) -> str:
 
 
 def _part(key: object, with_type: bool) -> str:
+    if isinstance(key, Call) and bytes_of(key) is None:
+        raise ValueError(f"{brief(key)} is")
     shown = typed(key)
     return shown if with_type else repr(plain_value(key))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import MethodType
 
 from ckpt.errors import FormatError, RefusedGlobalError, excerpt
-from ckpt.formats.pickle.globals import BY_NEWOBJ, DICTS, FACTORIES, TENSORS
+from ckpt.formats.pickle.globals import ATTRIBUTED, BY_NEWOBJ, DICTS, FACTORIES, TENSORS
 from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent, Text
 
 MEMO_LIMIT = 1_000_000
@@ -52,11 +52,13 @@ class Machine:
         opcodes: The number of opcodes so far.
         looked_up: Every text that came from the memo, in order.
         persistents: Every reference to something outside the pickle.
+        attributed: Every tensor that gets attributes; setting them may change other tensors.
         frames: Offsets of the FRAME opcodes of protocol 4.
     """
 
     __slots__ = (
-        *("allowed", "data", "frames", "looked_up", "name", "opcodes", "persistents"),
+        *("allowed", "attributed", "data", "frames", "looked_up", "name", "opcodes"),
+        "persistents",
         *("_below", "_copied", "_end", "_in_frame", "_memo", "_recalled", "_stack"),
     )
 
@@ -65,6 +67,7 @@ class Machine:
         self.opcodes = 0
         self.looked_up: list[Text] = []
         self.persistents: list[Persistent] = []
+        self.attributed: list[Call] = []
         self.frames: list[int] = []
         self._stack: list[object] = []
         self._below: list[list[object]] = []  # the stacks under each mark
@@ -367,16 +370,23 @@ class Machine:
         if make is None:
             if function.name in FACTORIES:
                 raise self._fault(f"calls {function.name} at offset {at - 1:,}")
-            return Call(function.name, arguments)
-        made = make(arguments)
-        self._copied += len(made.items)
+            call = Call(function.name, arguments)
+            if function.name in ATTRIBUTED:
+                self.attributed.append(call)
+            return call
+        return self._counted(make(arguments), at)
+
+    def _counted(self, copy: DictNode, at: int) -> DictNode:
+        self._copied += len(copy.items)
         if self._copied > at:
             raise self._fault(f"copies its own parts too often at offset {at - 1:,}")
-        return made
+        return copy
 
     def build(self, at: int) -> int:
-        """BUILD: attributes."""
+        """BUILD: attributes, which are copied."""
         state = self._stack.pop()
+        if isinstance(state, DictNode):
+            state = self._counted(DictNode([*state.items]), at)
         target = self._stack[-1]
         if type(target) is Call and target.function in TENSORS:
             raise self._fault(
@@ -384,8 +394,8 @@ class Machine:
             )
         if not isinstance(target, Call | DictNode) or target.state is not None:
             raise TypeError("sets state on something that cannot have it")
-        if isinstance(target, DictNode) and not target.ordered:
-            raise TypeError("sets state on a dict")
+        if isinstance(target, DictNode) and not (target.ordered and isinstance(state, DictNode)):
+            raise TypeError("sets state on a dict, or state that is not a dict")
         target.state = state
         return at
 

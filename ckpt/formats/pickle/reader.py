@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ckpt.errors import FormatError
 from ckpt.formats.pickle.globals import ALLOWED
 from ckpt.formats.pickle.machine import Machine
-from ckpt.formats.pickle.nodes import Persistent, Text
+from ckpt.formats.pickle.nodes import Call, Persistent, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class ParsedPickle:
         root: The description of its value.
         looked_up: Every text that came from the memo, in order.
         persistents: Every reference to something outside the pickle.
+        attributed: Every tensor that gets attributes.
         frames: Offsets of the FRAME opcodes of protocol 4.
         opcodes: Their number.
         nbytes: Bytes of the pickle, its STOP included.
@@ -27,6 +28,7 @@ class ParsedPickle:
     root: object
     looked_up: list[Text]
     persistents: list[Persistent]
+    attributed: list[Call]
     frames: list[int]
     opcodes: int
     nbytes: int
@@ -64,5 +66,11 @@ def read_first_pickle(
     machine = Machine(data, name, allowed)
     root, end = machine.run(opcode_limit)
     return ParsedPickle(
-        root, machine.looked_up, machine.persistents, machine.frames, machine.opcodes, end
+        root,
+        machine.looked_up,
+        machine.persistents,
+        machine.attributed,
+        machine.frames,
+        machine.opcodes,
+        end,
     )

@@ -137,7 +137,7 @@ def entry_of(key: str, tensor: Call, storages: Storages, *, name: str) -> Tensor
     """
     where = f"{name}: {key}"
     if tensor.function not in _PLAIN:
-        tensor = _plain(tensor, where)
+        tensor = plain_of(tensor, where)
     if len(tensor.arguments) > 6:
         _expect_no_bits(tensor, where)
     try:
@@ -175,8 +175,12 @@ class _Geometry(NamedTuple):
     stride: tuple[int, ...]
 
 
-def _plain(tensor: Call, where: str) -> Call:
-    """The plain tensor in a Parameter, which adds a flag, or in one with attributes."""
+def plain_of(tensor: Call, where: str) -> Call:
+    """The plain tensor in a Parameter, which adds a flag, or in one with attributes.
+
+    Raises:
+        FormatError: It is of another kind, or its attributes would change it.
+    """
     for _ in range(3):  # attributes of a Parameter of a tensor is as deep as torch nests
         if tensor.function in _PLAIN:
             return tensor
@@ -244,17 +248,18 @@ def _geometry(tensor: Call, storages: Storages) -> _Geometry:
 def _expect_no_bits(tensor: Call, where: str) -> None:
     """Refuse a lazily conjugated or negated tensor: its bytes are not its values.
 
-    Source: `torch._utils.get_tensor_metadata`: a dict of bits such as ``conj`` and ``neg``.
+    Source: `torch._utils.get_tensor_metadata`: a dict with ``conj`` and ``neg`` as keys, which
+    set the bit whatever their value.
     """
     for metadata in tensor.arguments[6 + (tensor.function == TENSOR_V3) :]:
-        plain = [("metadata", metadata is not None)]
-        bits = metadata.items if isinstance(metadata, DictNode) else plain
-        for bit, value in bits:
-            if value is not False:
-                raise FormatError(
-                    f"{where}: its {brief(bit)} bit is set, so its bytes are not its values",
-                    hint="save the result of .resolve_conj().resolve_neg()",
-                )
+        if metadata is None:
+            continue
+        bits = metadata.items if isinstance(metadata, DictNode) else [("metadata", None)]
+        for bit, _ in bits:
+            raise FormatError(
+                f"{where}: its {brief(bit)} bit is set, so its bytes are not its values",
+                hint="save the result of .resolve_conj().resolve_neg()",
+            )
 
 
 def _expect_countable(read: _Geometry, numel: int, where: str) -> None:

@@ -54,10 +54,13 @@ def bytes_of(node: object) -> bytes | None:
 
 def _scalar(call: Call) -> object:
     match call.arguments:
-        case (dtype, data):
+        case (Call(state=(_, _, _, _, _, nbytes, *_)) as dtype, data):
             order, kind = _dtype(dtype)
-            value = struct.unpack(order + _LETTERS[kind], bytes_of(data) or b"")
-            return value[0]
+            held = bytes_of(data) or b""
+            if kind in _LETTERS:
+                return struct.unpack(order + _LETTERS[kind], held)[0]
+            if nbytes == len(held) and kind == f"U{len(held) // 4}":
+                return held.decode("utf-32-le" if order == "<" else "utf-32-be").rstrip("\0")
     return None
 
 
@@ -87,15 +90,15 @@ def _dtype(node: object) -> tuple[str, str]:
             function=function,
             arguments=(str() as kind, *_),
             state=(_, str() as order, *_),
-        ) if function == NUMPY_DTYPE and kind in _LETTERS:
+        ) if function == NUMPY_DTYPE and (kind in _LETTERS or kind[:1] == "U"):
             return ("<" if order in "|=" else str(order)), str(kind)
-    raise ValueError("not a dtype of numbers")
+    raise ValueError("not a dtype of numbers or texts")
 
 
 def _name(kind: str) -> str:
     """E.g. ``float64`` for ``f8``."""
-    word = {"f": "float", "i": "int", "u": "uint", "b": "bool"}[kind[0]]
-    return word if word == "bool" else f"{word}{8 * int(kind[1:])}"
+    word = {"f": "float", "i": "int", "u": "uint", "b": "bool", "U": "text"}[kind[0]]
+    return word if word in ("bool", "text") else f"{word}{8 * int(kind[1:])}"
 
 
 def _path(call: Call) -> str | None:

@@ -13,7 +13,8 @@ TRICKS = (
     *("ordered dict", "ordered dict of pairs", "ordered dict by newobj", "dict with a state"),
     *("Counter", "defaultdict", "set", "lists", "nested dicts", "Namespace", "key twice"),
     *("alias of a container", "container changed after use", "keys that are no text"),
-    "equal numbers as keys",
+    *("equal numbers as keys", "calls as keys", "attributes changed after use"),
+    *("tensor dropped", "tensor in a call", "attributes in pairs"),
     *("strange text", "root of another type", "empty containers", "tensor as key"),
     *("numpy values", "plain values", "torch values", "dup and pop", "list and dict opcodes"),
     *("protocol", "frame", "trailing bytes", "left on the stack"),
@@ -110,6 +111,8 @@ class Assembler(Tensors):
                 lambda: draw.one(TRUE, FALSE, float_(1.0)),
                 lambda: self.text("1"),
             )
+        if draw.trick("calls as keys", 0.3):
+            return draw.make(*self._calls_as_keys())
         if draw.trick("strange text"):
             return self.text(
                 draw.one("", "a.b", ".", "é", "\ud800", "a\0b", "\x1b[1m", "K" * 200, "k.0")
@@ -117,8 +120,29 @@ class Assembler(Tensors):
         name = draw.one("weight", "bias", "k") if draw.trick("key twice") else f"k.{at}"
         return self.text(name)
 
+    def _calls_as_keys(self) -> list[Callable[[], bytes]]:
+        """Calls, some of which equal other keys."""
+        one, word = float_(1), "weight"
+        return [
+            lambda: self.call("__builtin__", "complex", lambda: one, lambda: float_(0)),
+            lambda: self.call("torch", "Size", lambda: self.tupled(self.tupled(self.integer(1)))),
+            lambda: self.call("torch", "device", lambda: self.text("cpu")),
+            lambda: self._numpy_scalar("f8", struct.pack("<d", 1)),
+            lambda: self._numpy_scalar(
+                f"U{self._draw.one(len(word), 1)}", word.encode("utf-32-le")
+            ),
+            lambda: self.tupled(self._numpy_scalar("f8", struct.pack("<d", 1))),
+            lambda: self.tupled(self.integer(1)),
+            lambda: self._latin(b"k"),
+        ]
+
     def _dict_state(self) -> bytes:
         draw = self._draw
+        if draw.trick("attributes in pairs"):
+            return draw.make(
+                lambda: b"]" + self.tupled(self.text("extra"), self.value()) + b"a",
+                lambda: self.tupled(self.tupled(self.text("extra"), self.tensor())),
+            )
         text, name = self.text, draw.one("items", "__class__", "keys")
         return draw.make(
             lambda: (
@@ -180,7 +204,10 @@ class Assembler(Tensors):
             "lists": self.listed,
             "nested dicts": self.mapping,
             "set": self._set,
-            "Namespace": lambda: self.call("argparse", "Namespace") + self._attributes() + b"b",
+            "Namespace": lambda: self.call("argparse", "Namespace") + self._state() + b"b",
+            "attributes changed after use": self._state_changed,
+            "tensor dropped": lambda: self.tensor() + b"0" + NONE,
+            "tensor in a call": self._with_tensor,
             "alias of a container": self._alias,
             "container changed after use": self._changed,
             "list that grows": self._grown,
@@ -209,6 +236,21 @@ class Assembler(Tensors):
             return found + late + b"a"
         return found + self._key(draw.one(0, 9)) + self.tensor() + b"s"
 
+    def _state_changed(self) -> bytes:
+        """Attributes of something else, with one more."""
+        found = self._recall(lambda kind: kind == ("attributes",))
+        return found + self.text("late") + self.tensor() + b"s" if found else NONE
+
+    def _with_tensor(self) -> bytes:
+        """A call that makes something else of a tensor."""
+        tensor = self.tensor
+        return self._draw.make(
+            lambda: self.call("torch", "Size", lambda: self.tupled(tensor())),
+            lambda: self.call("__builtin__", "set", lambda: self.tupled(tensor(), tensor())),
+            lambda: self.call("__builtin__", "bytearray", tensor),
+            lambda: self.call("__builtin__", "complex", tensor),
+        )
+
     def _grown(self) -> bytes:
         """All lists of sizes and strides, with one more dimension."""
         slots = [slot for slot, kind in self._memo.items() if kind == ("list of sizes",)]
@@ -218,11 +260,13 @@ class Assembler(Tensors):
     def _numpy(self) -> bytes:
         if self._draw.chance(0.5):
             return self._numpy_array()
-        data = struct.pack("<d", 0.5)
+        return self._numpy_scalar("f8", struct.pack("<d", 0.5))
+
+    def _numpy_scalar(self, kind: str, data: bytes) -> bytes:
         return self.call(
             "numpy._core.multiarray",
             "scalar",
-            lambda: self._numpy_dtype("f8"),
+            lambda: self._numpy_dtype(kind),
             lambda: self._latin(data),
         )
 

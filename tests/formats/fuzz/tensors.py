@@ -3,6 +3,8 @@
 import struct
 from collections.abc import Callable
 
+import torch
+
 from tests.formats.fuzz.draw import Draw
 from tests.formats.fuzz.opcodes import FALSE, MARK, NONE, TRUE, float_, small, usual_tuple
 from tests.formats.fuzz.storages import DTYPES, UNTYPED, Storages
@@ -15,6 +17,7 @@ TRICKS = (
     *("Tensor by newobj", "Tensor by reduce", "tensor of a class", "sparse", "quantised"),
     *("nested", "meta tensor", "wrapper subclass", "tensor of numpy", "tensor aliased"),
 )
+OWN = sorted(dir(torch.Tensor))
 
 
 class Tensors(Storages):
@@ -194,14 +197,15 @@ class Tensors(Storages):
         if draw.trick("state that sets data"):
             items.append(self.text(draw.one("data", "data", "real", "grad")) + self.tensor())
         if draw.trick("state that sets others"):
-            name = draw.one("foo", "requires_grad", "_backward_hooks", "__class__", "shape", "T")
+            usual = ("foo", "requires_grad", "_backward_hooks", "__class__", "shape", "T")
+            name = draw.one(*usual, draw.rng.choice(OWN))
             items.append(
                 self.text(name)
                 + draw.make(lambda: NONE, lambda: TRUE, lambda: self.integer(3), self.tensor)
             )
         if draw.chance(0.5):
             items.append(self.text("tag") + self.integer(1))
-        return b"}" + MARK + b"".join(items) + b"u"
+        return self._keep(b"}" + MARK + b"".join(items) + b"u", ("attributes",), 0.3)
 
     def _parameter_class(self, *, new: bool) -> bytes:
         flags = [lambda: self._draw.one(TRUE, FALSE)][: self._draw.one(0, 1, 1)]
@@ -315,8 +319,12 @@ class Tensors(Storages):
     def _numpy_dtype(self, kind: str) -> bytes:
         code = self.call("numpy", "dtype", lambda: self.text(kind), lambda: FALSE, lambda: TRUE)
         order = self.text(self._draw.one("<", "<", ">"))
-        state = [self.integer(3), order, NONE, NONE, NONE, self.integer(-1), self.integer(-1)]
-        return code + MARK + b"".join(state) + self.integer(0) + b"tb"
+        state = [self.integer(3), order, NONE, NONE, NONE]
+        if kind[0] == "U":  # texts of a fixed length say it again
+            state += map(self.integer, (4 * int(kind[1:]), 4, 8))
+        else:
+            state += map(self.integer, (-1, -1, 0))
+        return code + MARK + b"".join(state) + b"tb"
 
     def _latin(self, data: bytes) -> bytes:
         return self.call(

@@ -24,7 +24,7 @@ from tests.formats.support import renamed
 LARGE = 1 << 20  # bytes; larger tensors, which views alone can be, are compared unexpanded
 SAFE = [
     *(np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar),
-    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefdFD"},
+    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefdFDU"},
     *(argparse.Namespace, collections.defaultdict, dict, list, int, float),
 ]
 Signature = tuple[object, ...]
@@ -38,11 +38,12 @@ def allow_safe_globals() -> None:
 
 def signature(tensor: torch.Tensor) -> Signature:
     """Dtype, shape and bits; a name alone if it has no plain bits."""
+    tensor = torch.Tensor.detach(tensor)  # without its attributes, which may be called `detach`
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
         return ("not plain", str(tensor.layout))
     if tensor.device.type != "cpu":
         return ("not on the CPU", str(tensor.device))
-    tensor = tensor.detach().resolve_conj().resolve_neg()
+    tensor = tensor.resolve_conj().resolve_neg()
     shape, stride = tuple(tensor.shape), tensor.stride()
     head = (str(tensor.dtype), shape)
     if not prod(shape):

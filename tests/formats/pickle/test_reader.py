@@ -112,6 +112,25 @@ def test_fault_03_variants_are_refused(name: str) -> None:
     assert refused.value.exit_code == 3
 
 
+OFFSETS = {
+    "global": (hostile.text("os") + hostile.global_("os", "system"), b"c"),
+    "global of the stack": (
+        hostile.text("os") + hostile.text("system") + hostile.STACK_GLOBAL, hostile.STACK_GLOBAL
+    ),
+    "frame in a frame": (hostile.NONE + hostile.frame(hostile.frame(hostile.DICT), 30), b"\x95"),
+    "unknown opcode": (hostile.NONE + b"~", b"~"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OFFSETS)
+def test_refusal_tells_the_offset_of_the_opcode(name: str) -> None:
+    code, opcode = OFFSETS[name]
+    data = hostile.PROTO4 + code + hostile.NONE * 30 + hostile.STOP
+    with pytest.raises(FormatError) as refused:
+        read_pickle(data, name="p", opcode_limit=100)
+    assert f"at offset {data.rindex(opcode):,}" in str(refused.value)
+
+
 # Reads every file of a folder within the limits of the contract.
 _BOUNDED = """
 import resource, sys, time
