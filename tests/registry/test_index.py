@@ -9,7 +9,6 @@ import pytest
 
 from ckpt.errors import (
     ConflictError,
-    FormatError,
     IndexDamageError,
     IntegrityError,
     RefError,
@@ -465,7 +464,7 @@ def test_damaged_index_is_kept_under_a_name_of_its_own(tmp_path: Path) -> None:
 
 def test_index_that_the_system_does_not_give_is_named(tmp_path: Path) -> None:
     (tmp_path / "registry.json").mkdir()
-    with pytest.raises(FormatError, match=r"registry\.json: not a regular file"):
+    with pytest.raises(IntegrityError, match=r"registry\.json: not a regular file"):
         IndexFile(tmp_path).read()
 
 
