@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -19,6 +18,7 @@ from ckpt.formats.paths import checkpoint_name, open_path
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io.files import Told, untold
 from ckpt.io.sources import ByteSource
+from ckpt.io.threads import Threads
 from ckpt.opened import Named
 from ckpt.refs import FileRef, expect_name, parse_file_ref
 from ckpt.registry.manifest import Hole, Manifest, Skeleton, read_record
@@ -170,7 +170,7 @@ def _side_by_side(nbytes: int) -> Iterator[Map]:
         yield map
         return
     # hashlib and the disk work without the GIL; some threads always wait for the disk.
-    threads = ThreadPoolExecutor((os.cpu_count() or 1) + 3)
+    threads = Threads((os.cpu_count() or 1) + 3)
     try:
         yield threads.map
     finally:
