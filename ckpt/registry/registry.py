@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -129,6 +130,15 @@ class Registry:
         return next(
             (version for version in versions if parent["manifest"] in version.manifests), None
         )
+
+    def measured(self, version: Version, record: Mapping[str, Any]) -> Version | None:
+        """The version whose metrics are known: itself, or the nearest one that it was made from."""
+        found: Version | None = version
+        with suppress(IntegrityError):
+            while found is not None and not found.metrics:
+                found = self.parent(record) if "plan" in record else None
+                record = self.manifest(found).record if found else {}
+        return found if found is not None and found.metrics else None
 
     def manifest(self, version: Version) -> Manifest:
         """The manifest of `version`, verified."""
