@@ -4,12 +4,12 @@ Exit codes: 0 done, 1 differs (only with --exit-code), 2 usage, 3 input refused,
 4 integrity, 5 disk or system, 6 lock or conflict, 7 remote, 130 interrupted, 143 terminated.
 """
 
-import gc
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from gc import disable as stop_searching_cycles  # `gc` is a command here
 from types import FrameType
 from typing import NoReturn
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # The process is short-lived. Searching the hundreds of thousands of nodes of a large
         # file for reference cycles takes a third of the time and finds none. A training run is
         # long, and its cycles may hold tensors.
-        gc.disable()
+        stop_searching_cycles()
     if arguments is None:
         _end_tidily()
     try:

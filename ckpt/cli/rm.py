@@ -25,4 +25,8 @@ def command(session: Session, refs: tuple[str, ...], yes: bool) -> None:
         if not sys.stdin.isatty():
             raise UsageError(f"not removed: {names}", hint="--yes  removes without a prompt")
         session.confirm(f"remove {names}?")
-    session.show(rm(refs, registry=session.registry), removed_text, removed_data)
+    session.show(
+        rm([version.ref for version in found], registry=session.registry),
+        removed_text,
+        removed_data,
+    )

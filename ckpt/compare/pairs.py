@@ -7,7 +7,6 @@ depend on the number of cores: pieces are joined in their order.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from ckpt.errors import IntegrityError
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.files import Told, untold
+from ckpt.io.threads import Threads
 from ckpt.opened import OpenedFile, OpenedState
 from ckpt.tensors import TensorEntry
 
@@ -239,7 +239,7 @@ def _in_threads(
         for job, _ in jobs:
             yield from work(job)
         return
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+    with Threads(min(THREADS, os.cpu_count() or 1)) as pool:
         works = pool.map(work, [job for job, _ in jobs])
         for (_, nbytes), results in zip(jobs, works, strict=True):
             yield from results

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -267,12 +267,14 @@ def early_sync(out: BinaryIO) -> Iterator[None]:
             failures.append(error)
 
     thread = threading.Thread(target=sync, daemon=True)
-    thread.start()
+    with suppress(RuntimeError):  # the system gives no thread; the last sync does it all
+        thread.start()
     try:
         yield
     finally:
         done.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
     if failures:
         raise failures[0]
 

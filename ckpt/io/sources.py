@@ -181,10 +181,10 @@ class FileSource(OpenSource):
         elif nbytes <= CHUNK:
             super().copy(offset, nbytes, out, seen)
         else:
-            from concurrent.futures import ThreadPoolExecutor
+            from ckpt.io.threads import Threads
 
             # Reading it once more beside the kernel's copy is faster than copying it by hand.
-            with ThreadPoolExecutor(max_workers=1) as beside:
+            with Threads(max_workers=1) as beside:
                 looked = beside.submit(self._show, offset, nbytes, seen)
                 self._copy(offset, nbytes, out)
             looked.result()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ckpt.errors import ConflictError, RefError, UsageError
 from ckpt.refs import expect_alias, is_version
-from ckpt.registry.index import Model
+from ckpt.registry.index import Index, Model
 from ckpt.registry.registry import Registry
 
 NOTHING = "none"  # the expected version of an alias that does not exist yet
@@ -74,49 +74,58 @@ def alias(
     if expect not in (None, NOTHING) and not is_version(str(expect)):
         raise UsageError(f"--expect is {expect!r}, expected a version such as v2, or {NOTHING}")
     owner, _, short = name.rpartition("@")
-    if delete:
-        if ref is not None or protect is not None:
-            raise UsageError("-d takes only a name and --expect")
-        return _deleted(owner or None, short, registry, expect)
-    if ref is None and protect is None:
-        raise UsageError(f"no version given: ckpt alias {name} REF", hint="ckpt ls  lists versions")
-    at = ref or (name if owner else f"{registry.index().model(None).name}@{short}")
-    return _pointed(owner, short, at, registry, expect, protect)
+    if delete and (ref is not None or protect is not None):
+        raise UsageError("-d takes only a name and --expect")
+    if not delete:
+        if ref is None and protect is None:
+            hint = "ckpt ls  lists versions"
+            raise UsageError(f"no version given: ckpt alias {name} REF", hint=hint)
+        expect_alias(short)
+    done: list[Alias] = []
+
+    def changed(index: Index) -> Model:
+        if delete:
+            model, made = _deleted(index, owner or None, short, expect)
+        else:
+            model, made = _pointed(index, owner, short, ref, expect, protect)
+        done.append(made)
+        return model
+
+    def what() -> str:
+        return f"alias {'-d ' if delete else ''}{done[-1].ref} {done[-1].version or ''}".rstrip()
+
+    registry.change(changed, what)
+    return done[-1]
 
 
 def _pointed(
-    owner: str, name: str, ref: str, registry: Registry, expect: str | None, protect: bool | None
-) -> Alias:
-    expect_alias(name)
-    version = registry.version(f"{owner}:{ref}" if owner and is_version(ref) else ref)
+    index: Index,
+    owner: str,
+    name: str,
+    ref: str | None,
+    expect: str | None,
+    protect: bool | None,
+) -> tuple[Model, Alias]:
+    if ref is None:
+        ref = f"{owner or index.model(None).name}@{name}"
+    version = index.find(f"{owner}:{ref}" if owner and is_version(ref) else ref)
     if owner and version.model != owner:
         raise UsageError(
             f"{owner}@{name} cannot point to {version.ref}, a version of another model"
         )
-    seen: list[str | None] = []
-
-    def moved(model: Model) -> Model:
-        seen.append(_checked(model, name, expect, moves_to=version.label))
-        return model.with_alias(name, version.number, protect=protect)
-
-    what = f"alias {version.model}@{name} {version.label}"
-    model = registry.change(version.model, moved, what)
-    return Alias(model.name, name, version.label, seen[-1], name in model.protected)
+    model = index.model(version.model)
+    before = _checked(model, name, expect, moves_to=version.label)
+    model = model.with_alias(name, version.number, protect=protect)
+    return model, Alias(model.name, name, version.label, before, name in model.protected)
 
 
-def _deleted(model: str | None, name: str, registry: Registry, expect: str | None) -> Alias:
-    owner = registry.index().model(model)
-    seen: list[str | None] = []
-
-    def deleted(found: Model) -> Model:
-        if name not in found.aliases:
-            known = ", ".join(f"{found.name}@{alias}" for alias in sorted(found.aliases))
-            raise RefError(f"{found.name} has no alias {name!r}", hint=known or "it has none")
-        seen.append(_checked(found, name, expect, moves_to=None))
-        return found.without_alias(name)
-
-    registry.change(owner.name, deleted, f"alias -d {owner.name}@{name}")
-    return Alias(owner.name, name, None, seen[-1], protected=False)
+def _deleted(index: Index, owner: str | None, name: str, expect: str | None) -> tuple[Model, Alias]:
+    model = index.model(owner)
+    if name not in model.aliases:
+        known = ", ".join(f"{model.name}@{alias}" for alias in sorted(model.aliases))
+        raise RefError(f"{model.name} has no alias {name!r}", hint=known or "it has none")
+    before = _checked(model, name, expect, moves_to=None)
+    return model.without_alias(name), Alias(model.name, name, None, before, protected=False)
 
 
 def _checked(model: Model, name: str, expect: str | None, *, moves_to: str | None) -> str | None:

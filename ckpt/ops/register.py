@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -19,9 +18,10 @@ from ckpt.formats.paths import checkpoint_name, open_path
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io.files import Told, untold
 from ckpt.io.sources import ByteSource
+from ckpt.io.threads import Threads
 from ckpt.opened import Named
 from ckpt.refs import FileRef, expect_name, parse_file_ref
-from ckpt.registry.manifest import Hole, Manifest, Skeleton
+from ckpt.registry.manifest import Hole, Manifest, Skeleton, read_record
 from ckpt.registry.registry import Added, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects
 from ckpt.tensors import Span, TensorEntry
@@ -62,12 +62,16 @@ def register(
 
     Raises:
         FormatError: The file is not a readable checkpoint, or does not match its own checksums.
+        UsageError: `message`, `metrics`, `made_by` or `record` holds a value that readers of the
+            registry would refuse; nothing is stored.
     """
     file = parse_file_ref(fspath(ref))
     registry = registry or Registry()
     origin = None if parent is None else registry.version(parent)
     model = expect_name(model_name(file.path) if name is None else name)
-    notes = {"model": model, "message": message, "metrics": dict(metrics or {}), **(record or {})}
+    how = f"register {file.path.name}" if made_by is None else made_by
+    notes = {"model": model, "message": message, "metrics": metrics or {}, **(record or {})}
+    read_record({**notes, "made_by": how})  # before gigabytes are stored
     with open_path(file.path) as source:
         checkpoint = open_checkpoint(source, inside=file.inside)
         with registry.store.writing():
@@ -78,7 +82,6 @@ def register(
             notes |= _store_definition(definition_source, objects)
             manifest = replace(manifest, record=notes, inline=objects.inline)
             source.expect_unchanged()
-            how = made_by or f"register {file.path.name}"
             return registry.add(
                 model, manifest, new_bytes=objects.new_bytes, made_by=how, rights=source.rights
             )
@@ -167,7 +170,7 @@ def _side_by_side(nbytes: int) -> Iterator[Map]:
         yield map
         return
     # hashlib and the disk work without the GIL; some threads always wait for the disk.
-    threads = ThreadPoolExecutor((os.cpu_count() or 1) + 3)
+    threads = Threads((os.cpu_count() or 1) + 3)
     try:
         yield threads.map
     finally:

@@ -16,16 +16,15 @@ def rm(refs: Iterable[str], *, registry: Registry | None = None) -> list[Version
         RefError: There is no such version.
         ConflictError: An alias points to one.
     """
-    registry = registry or Registry()
-    versions = list({version.ref: version for version in map(registry.version, refs)}.values())
+    registry, refs = registry or Registry(), tuple(refs)
+    found: dict[str, Version] = {}
 
     def removed(index: Index) -> Index:
-        for version in versions:
+        found.update((version.ref, version) for version in map(index.find, refs))
+        for version in found.values():
             model = index.model(version.model)
-            if version.number in model.versions:  # else another process was faster
-                index = index.with_model(model.without(version.number, at=now()))
+            index = index.with_model(model.without(version.number, at=now()))
         return index
 
-    what = "rm " + ", ".join(version.ref for version in versions)
-    registry.index_file.commit(removed, what)
-    return versions
+    registry.index_file.commit(removed, lambda: "rm " + ", ".join(found))
+    return list(found.values())

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from ckpt.errors import RefError
 from ckpt.refs import expect_name
-from ckpt.registry.index import Model, Version
+from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.registry import Registry
 
 
@@ -21,17 +21,23 @@ def tag(
     """
     registry = registry or Registry()
     chosen = [expect_name(name) for name in names]
-    version = registry.version(ref)
+    done: list[tuple[Version, Model]] = []
 
-    def tagged(model: Model) -> Model:
+    def tagged(index: Index) -> Model:
+        version = index.find(ref)
+        model = index.model(version.model)
         has = model.tags_of(version)
         if missing := [name for name in chosen if not present and name not in has]:
             hint = f"it has {', '.join(has)}" if has else "it has no tags"
             raise RefError(f"{version.ref} has no tag {missing[0]!r}", hint=hint)
         for name in chosen:
             model = model.with_tag(name, version.number, present=present)
+        done.append((version, model))
         return model
 
-    what = " ".join(["tag", version.ref, *(() if present else ("-d",)), *chosen])
-    model = registry.change(version.model, tagged, what)
+    def what() -> str:
+        return " ".join(["tag", done[-1][0].ref, *(() if present else ("-d",)), *chosen])
+
+    registry.change(tagged, what)
+    version, model = done[-1]
     return version, model.tags_of(version)

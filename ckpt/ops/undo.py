@@ -3,13 +3,18 @@
 from ckpt.errors import RefError
 from ckpt.registry.history.changes import undone
 from ckpt.registry.history.reflog import Entry
+from ckpt.registry.index import Index
 from ckpt.registry.registry import Registry, now
 
 
 def history(*, registry: Registry | None = None) -> list[tuple[Entry, bool]]:
     """The writes to the index on this machine, newest first, and whether each is undone."""
     registry = registry or Registry()
-    entries = list(registry.index_file.reflog.chain(registry.index().write_id))
+    return _history(registry, registry.index())
+
+
+def _history(registry: Registry, index: Index) -> list[tuple[Entry, bool]]:
+    entries = list(registry.index_file.reflog.chain(index.write_id))
     undone_ids = {entry.undoes for entry in entries}
     return [(entry, entry.write_id in undone_ids) for entry in entries]
 
@@ -22,10 +27,26 @@ def undo(*, registry: Registry | None = None) -> Entry:
         ConflictError: Something that it changed has changed again since.
     """
     registry = registry or Registry()
+    last: list[Entry] = []
+
+    def reverted(index: Index) -> Index:
+        last.append(_last(registry, index))
+        return undone(index, last[-1].changes, at=now())
+
+    registry.index_file.commit(
+        reverted,
+        lambda: f"undo {last[-1].what}",
+        undoes=lambda: last[-1].write_id,
+    )
+    return last[-1]
+
+
+def _last(registry: Registry, index: Index) -> Entry:
+    """The last write that is not undone yet."""
     last = next(
         (
             entry
-            for entry, is_undone in history(registry=registry)
+            for entry, is_undone in _history(registry, index)
             # A rebuild that restored the same index is a write without changes.
             if not is_undone and entry.undoes is None and not entry.is_final and entry.changes
         ),
@@ -36,10 +57,4 @@ def undo(*, registry: Registry | None = None) -> Entry:
             "nothing to undo: there is no earlier change, or it was made elsewhere",
             hint="git log registry.json  shows changes from elsewhere",
         )
-    changes = last.changes
-    registry.index_file.commit(
-        lambda index: undone(index, changes, at=now()),
-        f"undo {last.what}",
-        undoes=last.write_id,
-    )
     return last

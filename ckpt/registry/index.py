@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from ckpt.errors import ConflictError, RefError, excerpt
 from ckpt.io.typed_json import Count, Digest, Time, TimeOrEmpty, expect
-from ckpt.refs import VersionRef, is_version
+from ckpt.refs import DefinitionRef, DigestRef, Ref, VersionRef, is_version, parse_ref
 
 SCHEMA = 1
 _RARE = ("tensors", "removed", "renumbered", "also")  # omitted if empty
@@ -200,6 +200,35 @@ class Index:
         """The versions of all models, removed ones included."""
         for model in self.models.values():
             yield from model.every_version()
+
+    def find(self, ref: str | Ref) -> Version:
+        """The version that `ref` names.
+
+        Raises:
+            RefError: It names none, or more than one.
+        """
+        match parse_ref(ref) if isinstance(ref, str) else ref:
+            case VersionRef() as version:
+                return self.version(version)
+            case DigestRef(prefix):
+                return self._by_digest(prefix)
+            case DefinitionRef(version=VersionRef() as version):
+                return self.version(version)
+        raise RefError(f"{ref} names no version", hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod")
+
+    def _by_digest(self, prefix: str) -> Version:
+        versions = (
+            version for model in self.models.values() for version in model.versions.values()
+        )
+        found = [
+            version
+            for version in versions
+            if version.manifest.startswith(prefix) or (version.file or "").startswith(prefix)
+        ]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(sorted(version.ref for version in found))
+        raise RefError(f"{prefix} names {names or 'no version'}")
 
     def version(self, ref: VersionRef) -> Version:
         """The version that `ref` names.

@@ -7,7 +7,7 @@ Law: `parse_index(index.to_text()) == index`.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from ckpt.errors import DiskError, IntegrityError, UsageError
+from ckpt.errors import DiskError, IndexDamageError, IntegrityError, UsageError
 from ckpt.io import strict_json
 from ckpt.io.files import (
     disk_errors,
@@ -145,9 +145,9 @@ class IndexFile:
     def commit(
         self,
         operation: Callable[[Index], Index],
-        what: str,
+        what: str | Callable[[], str],
         *,
-        undoes: str | None = None,
+        undoes: Callable[[], str | None] = lambda: None,
         read: Callable[[], Index] | None = None,
     ) -> Index:
         """Apply `operation` to the index under the lock and make the result durable.
@@ -156,13 +156,15 @@ class IndexFile:
         durable then.
 
         Args:
-            operation: Returns a new index for the current one.
-            what: What it does, for the reflog.
-            undoes: The `write_id` of the write that it undoes.
+            operation: Returns a new index for the current one. It looks up refs in that one:
+                what was looked up before the lock may have changed since.
+            what: What it did, for the reflog; asked for after it.
+            undoes: The `write_id` of the write that it undid; asked for after it.
             read: Reads the index in place of `IndexFile.read`, if that is damaged.
 
         Raises:
             ConflictError: Another process holds the lock for too long; see `ckpt.io.lock`.
+            UsageError: No reader would accept the new index; nothing is written.
         """
         with exclusive_lock(self._lock):
             before = (read or self.read)()
@@ -171,12 +173,29 @@ class IndexFile:
                 after = replace(after, serial=before.serial + 1, write_id=os.urandom(8).hex())
                 identity = self._identity(after.id)
                 after = after if after.id else after.with_id(identity)
-                self.reflog.append(*self._entries(before, after, what, undoes))
+                self._expect_readable(after, before if read is None else Index())
+                what = what if isinstance(what, str) else what()
+                self.reflog.append(*self._entries(before, after, what, undoes()))
                 with write_whole(self.path, replace=True) as out:
                     out.write(after.to_text().encode("utf-8"))
             else:
                 self.sync()
             return after
+
+    def _expect_readable(self, index: Index, known: Index) -> None:
+        """Read what is new in an index as its readers will; they have accepted the `known` one."""
+        models = {
+            name: _new_lines(model, known.models.get(name, Model(name=name)))
+            for name, model in index.models.items()
+            if model is not known.models.get(name)
+        }
+        try:
+            parse_index(replace(index, models=models).to_text(), name=str(self.path))
+        except (TypeError, ValueError, IndexDamageError) as error:
+            raise UsageError(
+                f"{self.path}: not changed, since no command could read it then: "
+                f"{error.__cause__ or error}"
+            ) from error
 
     def sync(self) -> None:
         """Make the current index durable.
@@ -201,6 +220,23 @@ class IndexFile:
             last, before, "elsewhere", time=time, parent=last.write_id, elsewhere=True
         )
         return [elsewhere, entry]
+
+
+def _new_lines(model: Model, known: Model) -> Model:
+    """The model without versions that `known` has, but for those that its other fields concern."""
+    old = {version.number: version for version in known.every_version()}
+    keep = {number for numbers in model.tags.values() for number in numbers}
+    keep |= {*model.aliases.values()} | (model.versions.keys() & model.removed.keys())
+    keep.add(max((*model.versions, *model.removed), default=0))
+
+    def new(versions: Mapping[int, Version]) -> dict[int, Version]:
+        return {
+            number: version
+            for number, version in versions.items()
+            if number in keep or version is not old.get(number)
+        }
+
+    return replace(model, versions=new(model.versions), removed=new(model.removed))
 
 
 def read_index(document: bytes, *, name: str) -> Index:

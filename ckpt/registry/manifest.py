@@ -9,18 +9,19 @@ Laws: `Manifest.from_bytes(m.to_bytes()) == m`; equal content has an equal `cont
 import base64
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from ckpt.dtypes import DTYPES
-from ckpt.errors import IntegrityError
+from ckpt.errors import IntegrityError, UsageError
 from ckpt.io import digest, strict_json
 from ckpt.io.files import is_base_name
 from ckpt.io.typed_json import Count, Digest, Form, Time, expect
 from ckpt.tensors import MOST_PARTS, TensorEntry, is_key
 
 SCHEMA = 1
+_MOST_DEEP = 100  # readers may have less of Python's stack left than the writer
 INLINE_BYTES = 4096  # a bias should not cost a disk block
 # A skeleton is mostly zip padding and repeated names: 80 KB of one take 8 KB here.
 INLINE_SKELETON_BYTES = 1 << 20
@@ -126,12 +127,7 @@ class Manifest:
         return [[skeleton.size, skeleton.digest, holes], entries]
 
     def to_bytes(self) -> bytes:
-        """The manifest in the form that is stored.
-
-        Raises:
-            ValueError: A field of the record has the wrong type.
-        """
-        expect(json.loads(canonical(self.record)), Record, name="record")
+        """The manifest in the form that is stored; `read_record` has checked its record."""
         skeleton, entries = self._content()
         files = {"files": self.files} if self.files else {}
         return canonical(
@@ -239,6 +235,45 @@ def canonical(document: object) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode(
         "ascii"
     )
+
+
+def read_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as its readers will see it.
+
+    Raises:
+        UsageError: JSON or a reader does not have such a value; the message names it.
+    """
+    try:
+        read: dict[str, Any] = strict_json.parse(canonical(record).decode("ascii"))
+        expect(read, Record, name="")
+        if _depth(read) > _MOST_DEEP:
+            raise ValueError(f"nested deeper than {_MOST_DEEP}")
+    except (TypeError, ValueError, RecursionError) as error:
+        where = _unreadable(record)
+        raise UsageError(f"{where}: {error}" if where else str(error)) from error
+    return read
+
+
+def _depth(value: object) -> int:
+    return 1 + max((_depth(part) for _, part in _parts(value)), default=0)
+
+
+def _parts(value: object) -> Iterable[tuple[object, object]]:
+    if isinstance(value, Mapping):
+        return value.items()
+    return enumerate(value) if isinstance(value, list | tuple) else ()
+
+
+def _unreadable(value: object, path: str = "") -> str:
+    """The path of the innermost value that does not survive JSON; empty if all do."""
+    for key, part in _parts(value):
+        try:
+            strict_json.parse(canonical(part).decode("ascii"))
+        except (TypeError, ValueError):
+            return _unreadable(part, f"{path}.{key}".removeprefix("."))
+        except RecursionError:
+            return f"{path}.{key}".removeprefix(".")
+    return path
 
 
 def _packed(data: bytes) -> str:

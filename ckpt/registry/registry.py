@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,10 +14,10 @@ from ckpt.errors import IntegrityError, RefError, UsageError
 from ckpt.io.files import make_folder, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import Rights
-from ckpt.refs import DefinitionRef, DigestRef, Ref, VersionRef, expect_name, parse_ref
+from ckpt.refs import Ref, expect_name
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
-from ckpt.registry.manifest import Manifest
+from ckpt.registry.manifest import Manifest, read_record
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.version import VersionSource
 
@@ -114,15 +115,7 @@ class Registry:
         Raises:
             RefError: It names none, or more than one.
         """
-        parsed = parse_ref(ref) if isinstance(ref, str) else ref
-        match parsed:
-            case VersionRef():
-                return self.index().version(parsed)
-            case DigestRef():
-                return self._by_digest(parsed.prefix)
-            case DefinitionRef(version=VersionRef() as version):
-                return self.index().version(version)
-        raise RefError(f"{ref} names no version", hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod")
+        return self.index().find(ref)
 
     def parent(self, record: Mapping[str, Any]) -> Version | None:
         """The version that a record names as its parent; it may have been removed since.
@@ -137,6 +130,15 @@ class Registry:
         return next(
             (version for version in versions if parent["manifest"] in version.manifests), None
         )
+
+    def measured(self, version: Version, record: Mapping[str, Any]) -> Version | None:
+        """The version whose metrics are known: itself, or the nearest one that it was made from."""
+        found: Version | None = version
+        with suppress(IntegrityError):
+            while found is not None and not found.metrics:
+                found = self.parent(record) if "plan" in record else None
+                record = self.manifest(found).record if found else {}
+        return found if found is not None and found.metrics else None
 
     def manifest(self, version: Version) -> Manifest:
         """The manifest of `version`, verified."""
@@ -173,9 +175,9 @@ class Registry:
         if known := self.index().same_content(model, content):
             self.index_file.sync()
             return Added(known, new=False)
-        created_registry = None if self.exists else self._create()
         created, tensors = now(), manifest.tensors_digest
         record = self._record(model, manifest, tensors, made_by=made_by, created=created)
+        created_registry = None if self.exists else self._create()
         manifest = replace(manifest, record=record)
         draft = Version(
             model=model,
@@ -194,19 +196,17 @@ class Registry:
         )
         return replace(self._add_draft(draft), created_registry=created_registry)
 
-    def change(self, model: str, operation: Callable[[Model], Model], what: str) -> Model:
-        """Apply `operation` to a model under the index's lock, and make the result durable.
+    def change(self, operation: Callable[[Index], Model], what: Callable[[], str]) -> None:
+        """Put the model that `operation` makes of the current index into it, durably.
 
-        Raises:
-            RefError: There is no such model.
+        As for `IndexFile.commit`: `operation` looks up all refs in the index that it gets.
         """
 
         def changed(index: Index) -> Index:
-            before = index.model(model)
-            after = operation(before)
-            return index if after == before else index.with_model(after)
+            model = operation(index)
+            return index if model == index.models.get(model.name) else index.with_model(model)
 
-        return self.index_file.commit(changed, what).model(model)
+        self.index_file.commit(changed, what)
 
     def _create(self) -> Path:
         """Create the registry: first git's list of the files that belong to this machine alone."""
@@ -225,7 +225,9 @@ class Registry:
 
         A version of the same tensors becomes the parent if the record names none.
         """
-        record = {"model": model, **manifest.record, "made_by": made_by, "created": created}
+        record = read_record(
+            {"model": model, **manifest.record, "made_by": made_by, "created": created}
+        )
         twin = self.index().same_tensors(model, tensors)
         if twin and "parent" not in record:
             record["parent"] = parent_record(twin, tensors)
@@ -245,17 +247,6 @@ class Registry:
 
         self.index_file.commit(with_draft, f"{draft.made_by} as {draft.model}")
         return added[-1]
-
-    def _by_digest(self, prefix: str) -> Version:
-        found = [
-            version
-            for version in self.versions()
-            if version.manifest.startswith(prefix) or (version.file or "").startswith(prefix)
-        ]
-        if len(found) == 1:
-            return found[0]
-        names = ", ".join(version.ref for version in found)
-        raise RefError(f"{prefix} names {names or 'no version'}")
 
 
 def parent_record(parent: Version, tensors: str) -> dict[str, Any]:

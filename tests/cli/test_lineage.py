@@ -65,3 +65,21 @@ def test_training_begins_with_a_file_strictly(ckpt: Run, folder: Path) -> None:
 @pytest.mark.parametrize("init", ["absent.pt", "net:v7"])
 def test_training_does_not_begin_with_nothing(init: str, ckpt: Run) -> None:
     assert ckpt(*TRAIN, "--init", init, "-o", "no.pt").code == 2
+
+
+def test_metrics_stay_with_the_weights_that_they_describe(ckpt: Run, folder: Path) -> None:
+    torch.save(weights(), folder / "net.pt")
+    assert ckpt("register", "net.pt", "--metric", "accuracy=0.9694").code == 0
+    assert ckpt("rename", "v1", "--rule", "conv=embed").code == 0  # v2: the same weights
+    assert ckpt("rename", "v2", "--drop", "^fc").code == 0  # v3: other weights
+    assert ckpt("rename", "v3", "--rule", "embed=conv").code == 0  # v4: renames v3
+    found = {row["version"]: row["metrics"] for row in ckpt("ls", "--json").data}
+    assert found == {"v1": {"accuracy": 0.9694}, "v2": {"accuracy": 0.9694}, "v3": {}, "v4": {}}
+    matching = ckpt("ls", "--where", "accuracy>0.95", "--json").data
+    assert [row["version"] for row in matching] == ["v2", "v1"]
+    for ref in ("v3", "v4"):
+        assert "  metrics   of net:v2: accuracy 96.94%\n" in ckpt("show", ref).out
+        shown = ckpt("show", ref, "--json").data
+        assert shown["measured"] == {"version": "net:v2", "metrics": {"accuracy": 0.9694}}
+    assert "measured" not in ckpt("show", "v2", "--json").data
+    assert "  metrics   accuracy 96.94%\n" in ckpt("show", "v2").out

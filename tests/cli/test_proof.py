@@ -126,3 +126,26 @@ def test_input_that_does_not_go_in_is_said(ckpt: Run, folder: Path) -> None:
 def test_proof_needs_both_definitions(words: tuple[str, ...], both: Run) -> None:
     assert both("rename", "old.pt", "--rule", "wte=embeddings", *words).code == 2
     assert both("rename", "old.pt", "--rule", "wte=e", "--from", "old.py:Net", "--prove").code == 2
+
+
+def test_proved_conversion_keeps_the_metrics(ckpt: Run, folder: Path) -> None:
+    for name, made, used in (
+        ("old", "nn.Linear(4, 4, bias=False)", "self.w(x)"),
+        ("new", "nn.Parameter(torch.ones(4, 4))", "x @ self.w"),
+    ):
+        (folder / f"{name}.py").write_text(
+            "import torch\nfrom torch import nn\n\nclass Net(nn.Module):\n"
+            f"    def __init__(self):\n        super().__init__()\n        self.w = {made}\n\n"
+            f"    def forward(self, x):\n        return {used}\n"
+        )
+    torch.save({"w.weight": torch.randn(4, 4)}, folder / "net.pt")
+    assert ckpt("register", "net.pt", "--metric", "accuracy=0.5").code == 0
+    (folder / "turn.toml").write_text(
+        "[[rules]]\nrename = '^w.weight$->w'\n\n[[rules]]\ntranspose = '^w$'\n"
+    )
+    (folder / "cast.toml").write_text("[[rules]]\ncast = '.'\ndtype = 'float16'\n")
+    prove = ("--from", "old.py:Net", "--check", "new.py:Net", "--prove", "--input", "2x4")
+    assert ckpt("rename", "v1", "--rules", "turn.toml", *prove).code == 0
+    assert ckpt("rename", "v1", "--rules", "cast.toml").code == 0
+    metrics = [row["metrics"] for row in ckpt("ls", "--json").data]
+    assert metrics == [{}, {"accuracy": 0.5}, {"accuracy": 0.5}]

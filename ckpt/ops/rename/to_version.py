@@ -88,7 +88,8 @@ def _with_new_tensors(
             written.ref,
             registry=registry,
             name=version.model,
-            metrics=version.metrics,
+            # Metrics describe the weights that they were measured on.
+            metrics=version.metrics if plan.proof else {},
             made_by=f"rename of {version.label}",
             record=_version_record(opened, plan),
         )

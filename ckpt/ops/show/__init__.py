@@ -26,6 +26,7 @@ class Shown:
         rest: The non-tensor part.
         written_by: The program that wrote the file, if it says so.
         ties: Keys that share the bytes of an earlier key, with that key.
+        measured: The version whose metrics are known: itself, or one that it was made from.
         record: How the version was made.
         deep: The result of reading everything, if asked for.
     """
@@ -40,6 +41,7 @@ class Shown:
     version: Version | None = None
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    measured: Version | None = None
     record: Mapping[str, Any] | None = None
     deep: "Deep | None" = None
 
@@ -106,5 +108,6 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         version=version,
         aliases=tuple(model.aliases_of(version)),
         tags=tuple(model.tags_of(version)),
+        measured=registry.measured(version, manifest.record),
         record=manifest.record,
     )

@@ -7,7 +7,7 @@ import hashlib
 import zlib
 from collections import deque
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from ckpt.compare.numbers import has_special_values
@@ -16,6 +16,7 @@ from ckpt.formats.checked import expect_checksum
 from ckpt.formats.checkpoint import Checkpoint, Checksum
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io.sources import CHUNK
+from ckpt.io.threads import Threads
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.registry.registry import Registry
 
@@ -56,13 +57,13 @@ class Deep:
 
 def examine(opened: OpenedState, registry: Registry) -> Deep:
     """Read all of a file or version; damage is an error."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with Threads(max_workers=1) as pool:
         if isinstance(opened, OpenedFile):
             return _examine_file(opened.checkpoint, pool)
         return _examine_version(opened, registry, pool)
 
 
-def _examine_file(checkpoint: Checkpoint, pool: ThreadPoolExecutor) -> Deep:
+def _examine_file(checkpoint: Checkpoint, pool: Threads) -> Deep:
     """Tensors first: most fill a range with a checksum, so that one read serves both."""
     waiting = {stated.span: stated for stated in checkpoint.checksums if stated.crc32 is not None}
     known: dict[object, Examined] = {}
@@ -85,7 +86,7 @@ def _examine_file(checkpoint: Checkpoint, pool: ThreadPoolExecutor) -> Deep:
     return Deep(tensors, len(checkpoint.checksums) - absent, absent)
 
 
-def _examine_version(opened: OpenedVersion, registry: Registry, pool: ThreadPoolExecutor) -> Deep:
+def _examine_version(opened: OpenedVersion, registry: Registry, pool: Threads) -> Deep:
     """The store verifies every object that it hands out; those without a tensor are read too."""
     manifest = opened.manifest
     known: dict[object, Examined] = {}
@@ -140,9 +141,7 @@ class _Reading:
         return Examined(name, self._special.nan, self._special.inf)
 
 
-def _read_chunks(
-    pool: ThreadPoolExecutor, chunks: Iterable[bytes], reading: _Reading, nbytes: int
-) -> None:
+def _read_chunks(pool: Threads, chunks: Iterable[bytes], reading: _Reading, nbytes: int) -> None:
     """Hand every chunk to `reading`; a second thread shares the work, so hashing sets the pace.
 
     A second thread does not pay off for few bytes.

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 
 from ckpt.errors import DiskError, IntegrityError
 from ckpt.io.files import Told, untold
+from ckpt.io.threads import Threads
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 
@@ -59,7 +59,7 @@ def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified
     wanted = _wanted(registry, manifests)
     results, done, total = [], 0, sum(nbytes for nbytes, _ in wanted.values())
     # hashlib and the disk work without the GIL.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with Threads(os.cpu_count()) as threads:
         hashed = threads.map(lambda item: _hash(registry, *item), wanted.items())
         for result, (nbytes, _) in zip(hashed, wanted.values(), strict=True):
             results.append(result)

@@ -132,8 +132,9 @@ def _origin(shown: Shown) -> Iterator[str]:
     yield f"  made by   {printable(version.made_by)}, {version.created}"
     if version.renumbered:
         yield f"  was       {printable(version.renumbered)}, until a merge renumbered it"
-    if version.metrics:
-        yield f"  metrics   {metrics(version.metrics)}"
+    if measured := shown.measured:
+        of = "" if version.metrics else f"of {measured.ref}: "
+        yield f"  metrics   {of}{metrics(measured.metrics)}"
     if version.message:
         yield f"  message   {printable(version.message)}"
     yield f"  manifest  {version.manifest}"
@@ -196,7 +197,9 @@ def head_data(shown: Shown) -> dict[str, Any]:
 def tail_data(shown: Shown) -> dict[str, Any]:
     """Everything but the tensors, for JSON."""
     version = shown.version and version_data(shown.version, shown.aliases, shown.tags)
-    return {"rest": shown.rest, "version": version, "record": shown.record}
+    before = shown.measured if version and not version["metrics"] else None
+    inherited = {"measured": fields(before, "version=ref", "metrics")} if before else {}
+    return {"rest": shown.rest, "version": version, **inherited, "record": shown.record}
 
 
 def _tensor_data(entry: TensorEntry, shown: Shown) -> dict[str, Any]:
