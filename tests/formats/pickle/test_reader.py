@@ -131,6 +131,12 @@ def test_refusal_tells_the_offset_of_the_opcode(name: str) -> None:
     assert f"at offset {data.rindex(opcode):,}" in str(refused.value)
 
 
+def test_values_that_are_left_are_counted_with_their_marks() -> None:
+    left = hostile.NONE * 2 + hostile.MARK + hostile.NONE + hostile.MARK
+    with pytest.raises(FormatError, match="leaves 6 values, expected one"):
+        read_pickle(hostile.PROTO2 + left + b"}.", name="p", opcode_limit=100)
+
+
 # Reads every file of a folder within the limits of the contract.
 _BOUNDED = """
 import resource, sys, time
