@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import ckpt as api
+from ckpt.io.temporaries import temporary_file
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import ObjectStore, StoredObject
 from tests.cli.support import Run, weights
@@ -118,3 +119,38 @@ def test_verify_finds_damage_where_nothing_can_be_locked(ckpt: Run, folder: Path
     (folder / ".ckpt/writing").mkdir()
     ran = ckpt("verify")
     assert (ran.code, "is missing" in ran.out) == (4, True), ran
+
+
+def test_verify_and_gc_agree_on_what_is_damaged(ckpt: Run, folder: Path) -> None:
+    torch.save(weights(), folder / "net.pt")
+    assert ckpt("register", "net.pt").code == 0
+    before = (folder / "registry.json").read_bytes()
+    torch.save(weights(1), folder / "net.pt")
+    line = ckpt("register", "net.pt", "--json").data
+    (folder / "registry.json").write_bytes(before)  # as after `git checkout registry.json`
+    assert ckpt("verify").code == ckpt("gc", "--yes").code == 0
+    digest = line["manifest"].removeprefix("sha256:")
+    path = folder / ".ckpt/manifests" / digest[:2] / digest[2:]
+    good = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(good[:-1] + b" ")
+    for words in (("verify",), ("gc", "--yes")):
+        ran = ckpt(*words)
+        assert ran.code == 4, words
+        assert f"version sha256:{digest[:8]} of the reflog: " in ran.out + ran.err, words
+    path.write_bytes(good)
+    assert ckpt("verify").code == ckpt("gc", "--yes").code == 0
+
+
+@pytest.mark.parametrize("place", [".", ".ckpt"])
+def test_gc_leaves_the_temporary_of_a_running_writer(place: str, ckpt: Run, folder: Path) -> None:
+    torch.save(weights(), folder / "net.pt")
+    assert ckpt("register", "net.pt").code == 0
+    with temporary_file(folder / place) as (written, _):
+        assert ckpt("gc", "--grace", "0", "--yes").code == 0
+        assert written.exists()
+        left = folder / place / ".ckpt-0123456789abcdef.tmp"
+        left.write_bytes(b"of a killed writer")
+        assert ckpt("gc", "--grace", "0", "--yes").code == 0
+        assert written.exists()
+        assert not left.exists()

@@ -1,7 +1,7 @@
 """Verify: hash all objects and manifests of a registry, and report damage and its users."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
@@ -10,8 +10,9 @@ from ckpt.errors import CkptError, DiskError, IntegrityError
 from ckpt.io.files import Told, untold
 from ckpt.io.threads import Threads
 from ckpt.registry.manifest import Manifest
+from ckpt.registry.needed import needed_manifests
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.objects import REPAIR
+from ckpt.registry.store.objects import REPAIR, StoredObject
 
 UNREFERENCED = "no version"
 
@@ -49,7 +50,7 @@ class Verified:
 def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified:
     """Hash every manifest and every object, stored or named by a manifest, on all cores.
 
-    Removed versions count as long as undo can restore them. `told` is called with the bytes done
+    Needed is what `ckpt.registry.needed` says. `told` is called with the bytes done
     and the bytes in all. Law: what `gc` removes meanwhile is no damage.
     """
     registry = registry or Registry()
@@ -66,12 +67,13 @@ def _verified(registry: Registry, told: Told) -> Verified:
     began = perf_counter()
     damages: list[Damage] = []
     manifests: dict[str, Manifest] = {}
-    for ref, digest in _named(registry):
+    stored = list(registry.store.objects())
+    for ref, digest in needed_manifests(registry, registry.index(), stored):
         try:
             manifests[ref] = registry.store.manifest(digest)
         except IntegrityError as error:
             damages.append(Damage(f"{ref}: {error}", (ref,), digest, None, error.hint or REPAIR))
-    wanted = _wanted(registry, manifests)
+    wanted = _wanted(stored, manifests)
     results, done, total = [], 0, sum(nbytes for nbytes, _ in wanted.values())
     # hashlib and the disk work without the GIL.
     with Threads(os.cpu_count()) as threads:
@@ -89,22 +91,11 @@ def _verified(registry: Registry, told: Told) -> Verified:
     return Verified(len(wanted), len(manifests), good, tuple(damages), seconds)
 
 
-def _named(registry: Registry) -> Iterator[tuple[str, str]]:
-    """Every version by name, with its manifest's digest."""
-    models = registry.index().models.values()
-    for version in registry.versions():
-        yield version.ref, version.manifest
-    for version in (removed for model in models for removed in model.removed.values()):
-        yield f"{version.ref} (removed)", version.manifest
-
-
-def _wanted(registry: Registry, manifests: Mapping[str, Manifest]) -> dict[str, tuple[int, str]]:
+def _wanted(
+    stored: Iterable[StoredObject], manifests: Mapping[str, Manifest]
+) -> dict[str, tuple[int, str]]:
     """Digest to bytes and name in messages, for every object that is needed or stored."""
-    wanted = {
-        stored.digest: (stored.nbytes, UNREFERENCED)
-        for stored in registry.store.objects()
-        if not stored.is_manifest
-    }
+    wanted = {each.digest: (each.nbytes, UNREFERENCED) for each in stored if not each.is_manifest}
     for ref, manifest in manifests.items():
         for name, (nbytes, what) in manifest.objects().items():
             if wanted.get(name, (0, UNREFERENCED))[1] == UNREFERENCED:

@@ -152,9 +152,7 @@ class ObjectStore:
 
     def temporaries(self) -> list[Path]:
         """Files that are being written; leftovers, if the caller holds `collecting`."""
-        # The first files of a new registry are written beside the store's own folders.
-        paths = [*self.root.glob("*"), *self._own("tmp").glob("*")]
-        return sorted(path for path in paths if is_temporary(path.name))
+        return sorted(path for path in self._own("tmp").glob("*") if is_temporary(path.name))
 
     def remove(self, objects: Iterable[StoredObject]) -> None:
         """Remove objects and manifests, in this order, durably; called while `collecting`."""
