@@ -294,6 +294,7 @@ class _Model(TypedDict):
 class _Document(_Schema):
     serial: Count
     write_id: str
+    id: NotRequired[str]
     models: dict[_Name, _Model]
 
 
