@@ -129,6 +129,16 @@ def expect_name(name: str) -> str:
     return name
 
 
+def expect_new_name(name: str) -> str:
+    """Check the name of a new model or alias, which no ref may read as a file, and return it."""
+    if _is_path(expect_name(name)):
+        raise UsageError(
+            f"{name!r} cannot be a name: refs would read it as a file",
+            hint=f"e.g. {name.rpartition('.')[0]}",
+        )
+    return name
+
+
 def expect_alias(name: str) -> str:
     """Check the name of an alias, which no ref may read as a version, and return it."""
     if is_version(name) or name == "latest":
@@ -136,7 +146,7 @@ def expect_alias(name: str) -> str:
             f"{name!r} cannot be an alias: it already names a version",
             hint="e.g. prod, staging, best",
         )
-    return expect_name(name)
+    return expect_new_name(name)
 
 
 def _is_path(text: str) -> bool:

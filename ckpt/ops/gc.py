@@ -16,6 +16,8 @@ from ckpt.errors import ConflictError, DiskError, IntegrityError, RefError
 from ckpt.io.files import disk_errors
 from ckpt.io.temporaries import Leftover, leftovers, sweep
 from ckpt.registry.index import Index, Version
+from ckpt.registry.manifest import Manifest
+from ckpt.registry.needed import needed_manifests
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
 
@@ -98,7 +100,8 @@ def gc(
         registry.store.remove(garbage.objects)
         for path in registry.store.temporaries():
             path.unlink(missing_ok=True)
-        sweep(registry.folder)
+        for folder in _written_beside(registry):
+            sweep(folder)
         # The commit may have removed some already.
         return replace(garbage, temporaries=found.temporaries)
 
@@ -183,25 +186,25 @@ def _needed(
     everything: Iterable[StoredObject],
     forgotten: Iterable[Version],
 ) -> tuple[set[str], set[str]]:
-    """Digests of the referenced manifests, and of the objects that these name.
-
-    Manifests referenced only by the reflog may never have been on this machine.
-    """
-    versions = list(index.every_version())
-    # The index's own first: their errors name the version.
-    manifests = {version.manifest: registry.manifest(version) for version in versions}
-    others = {
-        name for version in versions for name in version.also
-    } | registry.index_file.reflog.manifests()
-    others -= {name for version in forgotten for name in version.manifests} | {*manifests}
-    present = {stored.digest for stored in everything}
-    manifests |= {name: registry.store.manifest(name) for name in others & present}
+    """Digests of the referenced manifests, and of the objects that these name."""
+    manifests: dict[str, Manifest] = {}
+    for user, name in needed_manifests(registry, index, everything, forgotten):
+        try:
+            manifests[name] = registry.store.manifest(name)
+        except IntegrityError as error:
+            raise IntegrityError(f"{user}: {error}", hint=error.hint) from error
     return {*manifests}, {name for found in manifests.values() for name in found.objects()}
 
 
 def _temporaries(registry: Registry) -> Iterator[Path]:
     yield from registry.store.temporaries()
-    yield from (left.path for left in leftovers(registry.folder) if not left.kept)
+    for folder in _written_beside(registry):
+        yield from (left.path for left in leftovers(folder) if not left.kept)
+
+
+def _written_beside(registry: Registry) -> list[Path]:
+    """The folders of files that are written without the lock that `collecting` excludes."""
+    return [folder for folder in (registry.folder, registry.store.root) if folder.is_dir()]
 
 
 def _is_old(path: Path, modified: float, grace: timedelta) -> bool:

@@ -11,6 +11,7 @@ from os import fspath
 from pathlib import Path
 from typing import Any
 
+from ckpt.errors import UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
@@ -20,7 +21,7 @@ from ckpt.io.files import Told, untold
 from ckpt.io.sources import ByteSource
 from ckpt.io.threads import Threads
 from ckpt.opened import Named
-from ckpt.refs import FileRef, expect_name, parse_file_ref
+from ckpt.refs import SUFFIXES, FileRef, expect_new_name, parse_file_ref
 from ckpt.registry.manifest import Hole, Manifest, Skeleton, read_record
 from ckpt.registry.registry import Added, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects
@@ -68,7 +69,7 @@ def register(
     file = parse_file_ref(fspath(ref))
     registry = registry or Registry()
     origin = None if parent is None else registry.version(parent)
-    model = expect_name(model_name(file.path) if name is None else name)
+    model = model_name(file.path) if name is None else expect_new_name(name)
     how = f"register {file.path.name}" if made_by is None else made_by
     notes = {"model": model, "message": message, "metrics": metrics or {}, **(record or {})}
     read_record({**notes, "made_by": how})  # before gigabytes are stored
@@ -88,8 +89,19 @@ def register(
 
 
 def model_name(path: Path) -> str:
-    """A model's name from a file's: ``My Net.best.pt`` gives ``My-Net.best``."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint_name(path)).strip("-._")[:128]
+    """A model's name from a file's: ``My Net.best.pth.tar`` gives ``My-Net.best``.
+
+    Raises:
+        UsageError: The file's name has no letter or digit that a model's may have.
+    """
+    name = checkpoint_name(path)
+    while name.lower().endswith((*SUFFIXES, ".tar")):  # no ref reaches a model of such a name
+        name = name.rpartition(".")[0]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:128].rstrip(".")
+    if not name:
+        hint = "--name NAME  names the model: letters, digits, '.', '_' or '-'"
+        raise UsageError(f"{path.name}: gives no name for a model", hint=hint)
+    return name
 
 
 def skeleton_of(source: ByteSource, spans: Iterable[Span]) -> tuple[Iterator[bytes], int]:

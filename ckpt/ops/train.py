@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ckpt.errors import RefError, UsageError
 from ckpt.ops.register import register
-from ckpt.refs import FileRef, expect_name, parse_ref
+from ckpt.refs import FileRef, expect_new_name, parse_ref
 from ckpt.registry.registry import Added, Registry
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.watch.events import Callback, Trained, ignore
@@ -74,7 +74,7 @@ def train(
         UsageError: The file already exists, or the state of a run that `resumed` is not.
         InterruptedTrainingError: A signal ended it; the state is in `state_file`.
     """
-    model = expect_name(_model_name(recipe.model) if name is None else name)
+    model = expect_new_name(_model_name(recipe.model) if name is None else name)
     if name and not register_result:
         raise UsageError("--name requires --register")
     hidden = register_result and out is None

@@ -5,7 +5,6 @@ from typing import Any
 
 from ckpt.ops.verify import Damage, Verified
 from ckpt.ops.verify.repair import Repaired
-from ckpt.registry.store.objects import REPAIR
 from ckpt.show.look.fields import fields
 from ckpt.show.look.words import count, printable, size
 
@@ -18,8 +17,8 @@ def verified_text(verified: Verified) -> str:
         return f"{hashed}, registry.json: all good        {read}"
     lines = [line for damage in verified.damages for line in _damage(damage)]
     lines.append(f"{hashed} read, {len(verified.damages):,} damaged")
-    needed = any(damage.hurts for damage in verified.damages)
-    return "\n".join([*lines, "", REPAIR if needed else "ckpt gc  removes them"])
+    hints = {damage.hint: None for damage in verified.damages if damage.hurts}
+    return "\n".join([*lines, "", *(hints or ["ckpt gc  removes them"])])
 
 
 def repaired_text(repaired: Repaired) -> str:

@@ -119,11 +119,13 @@ def alone(source: Named, output: Output, *, dry_run: bool = False) -> Iterator[N
 def _into_registry(
     written: Written, opened: OpenedState, plan: RenamePlan, output: Output, registry: Registry
 ) -> Added:
-    own = model_name(opened.path) if isinstance(opened, OpenedFile) else opened.version.model
+    name = output.get("name")
+    if not name:
+        name = model_name(opened.path) if isinstance(opened, OpenedFile) else opened.version.model
     return register(
         written.ref,
         registry=registry,
-        name=output.get("name") or own,
+        name=name,
         made_by=f"rename of {Path(plan.name).name}",
         record={"plan": plan_record(plan)},
     )

@@ -1,15 +1,18 @@
 """Verify: hash all objects and manifests of a registry, and report damage and its users."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
-from ckpt.errors import DiskError, IntegrityError
+from ckpt.errors import CkptError, DiskError, IntegrityError
 from ckpt.io.files import Told, untold
 from ckpt.io.threads import Threads
 from ckpt.registry.manifest import Manifest
+from ckpt.registry.needed import needed_manifests
 from ckpt.registry.registry import Registry
+from ckpt.registry.store.objects import REPAIR, StoredObject
 
 UNREFERENCED = "no version"
 
@@ -23,12 +26,14 @@ class Damage:
         hurts: The versions and keys that need it.
         digest: The digest that it should have.
         nbytes: The size that it should have; None for a manifest.
+        hint: The command that helps.
     """
 
     message: str
     hurts: tuple[str, ...]
     digest: str
     nbytes: int | None
+    hint: str = REPAIR
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +50,30 @@ class Verified:
 def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified:
     """Hash every manifest and every object, stored or named by a manifest, on all cores.
 
-    Removed versions count as long as undo can restore them. `told` is called with the bytes done
-    and the bytes in all.
+    Needed is what `ckpt.registry.needed` says. `told` is called with the bytes done
+    and the bytes in all. Law: what `gc` removes meanwhile is no damage.
     """
-    registry, began = registry or Registry(), perf_counter()
+    registry = registry or Registry()
+    found = _verified(registry, told)
+    # A store that cannot be locked because it is read-only has no gc beside this either.
+    with suppress(DiskError):
+        if found.damages and registry.store.root.exists():
+            with registry.store.writing():
+                found = _verified(registry, told)
+    return found
+
+
+def _verified(registry: Registry, told: Told) -> Verified:
+    began = perf_counter()
     damages: list[Damage] = []
     manifests: dict[str, Manifest] = {}
-    for ref, digest in _named(registry):
+    stored = list(registry.store.objects())
+    for ref, digest in needed_manifests(registry, registry.index(), stored):
         try:
             manifests[ref] = registry.store.manifest(digest)
         except IntegrityError as error:
-            damages.append(Damage(f"{ref}: {error}", (ref,), digest, None))
-    wanted = _wanted(registry, manifests)
+            damages.append(Damage(f"{ref}: {error}", (ref,), digest, None, error.hint or REPAIR))
+    wanted = _wanted(stored, manifests)
     results, done, total = [], 0, sum(nbytes for nbytes, _ in wanted.values())
     # hashlib and the disk work without the GIL.
     with Threads(os.cpu_count()) as threads:
@@ -66,29 +83,19 @@ def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified
             done += nbytes
             told(done, total)
     for (name, (nbytes, _)), result in zip(wanted.items(), results, strict=True):
-        if isinstance(result, str):
-            damages.append(Damage(result, tuple(_hurt_by(name, manifests)), name, nbytes))
+        if isinstance(result, CkptError):
+            hurts, hint = tuple(_hurt_by(name, manifests)), result.hint or REPAIR
+            damages.append(Damage(str(result), hurts, name, nbytes, hint))
     good = sum(result for result in results if isinstance(result, int))
     seconds = perf_counter() - began
     return Verified(len(wanted), len(manifests), good, tuple(damages), seconds)
 
 
-def _named(registry: Registry) -> Iterator[tuple[str, str]]:
-    """Every version by name, with its manifest's digest."""
-    models = registry.index().models.values()
-    for version in registry.versions():
-        yield version.ref, version.manifest
-    for version in (removed for model in models for removed in model.removed.values()):
-        yield f"{version.ref} (removed)", version.manifest
-
-
-def _wanted(registry: Registry, manifests: Mapping[str, Manifest]) -> dict[str, tuple[int, str]]:
+def _wanted(
+    stored: Iterable[StoredObject], manifests: Mapping[str, Manifest]
+) -> dict[str, tuple[int, str]]:
     """Digest to bytes and name in messages, for every object that is needed or stored."""
-    wanted = {
-        stored.digest: (stored.nbytes, UNREFERENCED)
-        for stored in registry.store.objects()
-        if not stored.is_manifest
-    }
+    wanted = {each.digest: (each.nbytes, UNREFERENCED) for each in stored if not each.is_manifest}
     for ref, manifest in manifests.items():
         for name, (nbytes, what) in manifest.objects().items():
             if wanted.get(name, (0, UNREFERENCED))[1] == UNREFERENCED:
@@ -96,13 +103,13 @@ def _wanted(registry: Registry, manifests: Mapping[str, Manifest]) -> dict[str, 
     return wanted
 
 
-def _hash(registry: Registry, name: str, wanted: tuple[int, str]) -> int | str:
+def _hash(registry: Registry, name: str, wanted: tuple[int, str]) -> int | CkptError:
     """The size of an object that is good, or its damage."""
     nbytes, what = wanted
     try:
         return sum(len(chunk) for chunk in registry.store.stream(name, nbytes, what))
     except (IntegrityError, DiskError) as error:
-        return str(error)
+        return error
 
 
 def _hurt_by(name: str, manifests: Mapping[str, Manifest]) -> Iterator[str]:

@@ -31,6 +31,7 @@ from ckpt.io.sources import CHUNK
 from ckpt.io.temporaries import is_temporary, temporary_file
 from ckpt.registry.manifest import Manifest
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 REPAIR = "ckpt verify --repair FROM  restores it from a file or another registry"
 
 
@@ -151,9 +152,7 @@ class ObjectStore:
 
     def temporaries(self) -> list[Path]:
         """Files that are being written; leftovers, if the caller holds `collecting`."""
-        # The first files of a new registry are written beside the store's own folders.
-        paths = [*self.root.glob("*"), *self._own("tmp").glob("*")]
-        return sorted(path for path in paths if is_temporary(path.name))
+        return sorted(path for path in self._own("tmp").glob("*") if is_temporary(path.name))
 
     def remove(self, objects: Iterable[StoredObject]) -> None:
         """Remove objects and manifests, in this order, durably; called while `collecting`."""
@@ -237,8 +236,9 @@ class ObjectStore:
         except OSError as error:
             raise DiskError(f"{path}: {error.strerror}") from error
         try:
-            hasher, nbytes = hashlib.sha256(), 0
+            hasher, nbytes, head = hashlib.sha256(), 0, b""
             while chunk := _read(fd, path):
+                head = head or chunk[: len(_LFS_POINTER)]
                 hasher.update(chunk)
                 nbytes += len(chunk)
                 yield chunk
@@ -246,6 +246,11 @@ class ObjectStore:
             with disk_errors(path):
                 os.close(fd)
         if "sha256:" + hasher.hexdigest() != name:
+            if head == _LFS_POINTER:
+                raise IntegrityError(
+                    f"object {digest.short(name)} of {what} is a Git-LFS pointer, not its bytes",
+                    hint=f"git lfs pull  fetches all of them;\n{REPAIR}",
+                )
             raise IntegrityError(
                 f"object {digest.short(name)} of {what} is damaged: {nbytes:,} bytes, "
                 "digest differs",
