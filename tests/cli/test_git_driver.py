@@ -63,6 +63,11 @@ def commit(git: Git) -> None:
     git("commit", "-qm", "x")
 
 
+def publish(git: Git) -> None:
+    """As after a push of main: its numbers hold, whenever the versions were created."""
+    git("update-ref", "refs/remotes/origin/main", "main")
+
+
 def register(ckpt: Run, folder: Path, *seeds: int) -> None:
     for seed in seeds:
         save(folder / "net.pt", seed)
@@ -83,6 +88,7 @@ def test_both_branches_register_and_all_versions_are_there(
     register(shared, folder, 3, 4)
     assert shared("tag", "net:v3", "golden").code == 0
     commit(git)
+    publish(git)
     git("checkout", "-q", "other")
     register(shared, folder, 5)
     assert shared("rename", "net:v3", "--rule", "w=u").code == 0
@@ -122,12 +128,10 @@ def test_merges_either_way_have_the_same_versions_and_cross_without_loss(
     git("checkout", "-q", "main")
     git("merge", "-q", "theirs", "-m", "m")
     two = contents(folder)
-    assert set(one.values()) == set(two.values())
-    assert len(one) == len(two) == 4
+    assert one == two, "the same numbers, whoever merges"
+    assert len(one) == 4
     git("merge", "-q", "other", "-m", "criss-cross")
-    # Git merges the two bases first. That may give one side's very document, since a merge is a
-    # function of its three, and git takes the other side's then without asking anybody.
-    assert contents(folder) in (one, two)
+    assert contents(folder) == one
     assert shared("verify").code == 0
 
 
@@ -148,29 +152,38 @@ def test_alias_that_both_moved_is_a_conflict_that_one_command_solves(
     register(shared, folder, 3)
     assert shared("alias", "prod", "net:v3").code == 0
     commit(git)
+    publish(git)
     git("checkout", "-q", "other")
     register(shared, folder, 4)
     assert shared("alias", "prod", "net:v3").code == 0
     commit(git)
     git("checkout", "-q", "main")
     merge = git("merge", "-q", "other", "-m", "m", code=1)
-    command = "ckpt alias net@prod v4 --expect v3"
     (line,) = (each for each in merge.stderr.splitlines() if each.startswith("error: net@prod"))
     assert "ours v3, theirs v4, base v1" in line
-    assert command in line
-    assert "git add registry.json" in line
+    assert "ckpt git-driver resolve --ours  or  --theirs  decides" in line
     assert "registry.json" in git("diff", "--name-only", "--diff-filter=U").stdout
-    assert model(folder)["aliases"] == {"prod": "v3"}
-    assert shared("fsck").code == 0, "valid in spite of the conflict"
-    assert shared(*command.split()[1:]).code == 0
+    text = (folder / "registry.json").read_text()
+    assert text.count('"prod":"v3"') == text.count('"prod":"v4"') == 1, "both sides are in it"
+    for words in (["ls"], ["register", "net.pt"], ["fsck"]):
+        assert shared(*words).code == 4, "nobody takes it for whole"
+    assert shared("git-driver", "resolve").code == 6
+    assert (folder / "registry.json").read_text() == text
+    for side, number in (("--ours", "v3"), ("--theirs", "v4")):
+        assert shared("git-driver", "resolve", side).code == 0
+        assert model(folder)["aliases"] == {"prod": number}
+        assert len(contents(folder)) == 4
     git("add", "registry.json")
     git("commit", "-qm", "m")
-    assert model(folder)["aliases"] == {"prod": "v4"}
+    ran = shared("git-driver", "resolve")
+    assert (ran.code, "git has no conflict in it" in ran.err) == (2, True)
+    assert shared("verify").code == 0
 
 
 def test_same_bytes_on_both_branches_are_one_version(shared: Run, git: Git, folder: Path) -> None:
     register(shared, folder, 3, 4)
     commit(git)
+    publish(git)
     git("checkout", "-q", "other")
     register(shared, folder, 4)
     assert shared("alias", "prod", "net:v3").code == 0
@@ -210,27 +223,30 @@ def test_both_branches_begin_a_registry(ckpt: Run, git: Git, folder: Path) -> No
     git("checkout", "-q", "other")
     register(ckpt, folder, 2)
     commit(git)
+    publish(git)
     git("merge", "-q", "main", "-m", "m")
     rows = ckpt("ls", "--json").data
     assert [(row["version"], row["message"]) for row in rows] == [
-        ("v2", "seed 1"),
-        ("v1", "seed 2"),
+        ("v2", "seed 2"),
+        ("v1", "seed 1"),
     ]
 
 
-def test_damaged_side_is_a_conflict_and_ours_is_untouched(
+def test_damaged_side_is_a_conflict_with_both_sides_in_the_file(
     shared: Run, git: Git, folder: Path
 ) -> None:
     register(shared, folder, 3)
     commit(git)
-    before = (folder / "registry.json").read_bytes()
+    before = (folder / "registry.json").read_text()
     git("checkout", "-q", "other")
-    (folder / "registry.json").write_bytes(before[:50])
+    (folder / "registry.json").write_text("not an index\n")
     commit(git)
     git("checkout", "-q", "main")
     merge = git("merge", "-q", "other", "-m", "m", code=1)
     assert "error: registry.json of theirs" in merge.stderr
-    assert (folder / "registry.json").read_bytes() == before
+    lines = (folder / "registry.json").read_text().splitlines()
+    assert {*before.splitlines(), "not an index", "<<<<<<< ours"} <= {*lines}
+    assert shared("ls").code == 4
 
 
 def test_clone_without_the_driver_is_told_of_it_at_the_markers(
@@ -249,9 +265,11 @@ def test_clone_without_the_driver_is_told_of_it_at_the_markers(
     says = f"registry.json: line {line} is a git conflict marker, <<<<<<<"
     assert (ran.code, says in ran.err) == (4, True)
     assert "ckpt git-driver install" in ran.err
-    assert "git checkout --ours registry.json" in ran.err
+    assert "ckpt git-driver resolve" in ran.err
     data = shared("fsck", "--rebuild-index", "--yes", "--json").data
     assert {row["message"] for row in data["versions"]} == {"", "seed 3", "seed 4"}
+    assert shared("git-driver", "resolve").code == 0
+    assert {row["message"] for row in shared("ls", "--json").data} == {"", "seed 3", "seed 4"}
     assert shared("verify").code == 0
 
 
@@ -269,7 +287,7 @@ def test_install_adds_its_lines_once_and_keeps_what_stands_there(
         "*.pt diff=ckpt\n*.pth diff=ckpt\n*.safetensors diff=ckpt\n"
     )
     driver = git("config", "merge.ckpt.driver").stdout
-    assert driver == "ckpt git-driver merge %O %A %B\n"
+    assert f"{sys.executable} -m ckpt" in driver
     attribute = git("check-attr", "merge", "registry.json").stdout
     assert attribute == "registry.json: merge: ckpt\n"
 
@@ -314,7 +332,6 @@ def test_merge_as_json(ckpt: Run, folder: Path) -> None:
             "ours": "ours",
             "theirs": "theirs",
             "base": "None",
-            "command": None,
         }
     ]
 
@@ -384,3 +401,56 @@ def test_same_tensors_in_any_order_and_container_are_the_same_text(ckpt: Run, fo
     one, two = (ckpt("git-driver", "text", name).out for name in ("one.pt", "two.safetensors"))
     assert one == two
     assert one.startswith("a  float32  3  ")
+
+
+@pytest.mark.parametrize("python", ["moved away", "without ckpt"])
+@pytest.mark.parametrize("on_path", [True, False])
+def test_driver_that_cannot_run_leaves_markers_and_both_sides(
+    shared: Run,
+    git: Git,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    python: str,
+    on_path: bool,
+) -> None:
+    interpreter = "/nowhere/python" if python == "moved away" else "/bin/false"
+    for name in ("merge.ckpt.driver", "diff.ckpt.textconv"):
+        command = git("config", name).stdout.rstrip("\n")
+        git("config", name, command.replace(sys.executable, interpreter))
+    if not on_path:
+        places = os.environ["PATH"].split(":")
+        kept = [place for place in places if not (Path(place) / "ckpt").exists()]
+        monkeypatch.setenv("PATH", ":".join(kept))
+    register(shared, folder, 3)
+    commit(git)
+    git("checkout", "-q", "other")
+    register(shared, folder, 4)
+    mine = model(folder)["versions"]["v3"]["content"]
+    assert mine[-10:] in git("diff").stdout or on_path, "git diff shows the index in any case"
+    commit(git)
+    git("merge", "-q", "main", "-m", "m", code=0 if on_path else 1)
+    if on_path:
+        assert len(contents(folder)) == 4
+        return
+    text = (folder / "registry.json").read_text()
+    theirs = json.loads(git("show", "main:registry.json").stdout)["models"]["net"]["versions"]
+    assert (theirs["v3"]["content"] in text, mine in text) == (True, True)
+    git("add", "-A")
+    git("commit", "-qm", "m")  # as one does who overlooks it
+    for words in (["fsck"], ["verify"], ["gc", "--grace", "0", "--yes"], ["ls"]):
+        assert shared(*words).code == 4, words
+
+
+def test_git_diff_goes_on_without_the_driver(ckpt: Run, git: Git, folder: Path) -> None:
+    assert ckpt("git-driver", "install").code == 0
+    torch.save({"w": torch.ones(2)}, folder / "net.pt")
+    commit(git)
+    torch.save({"w": torch.zeros(2)}, folder / "net.pt")
+    command = git("config", "diff.ckpt.textconv").stdout.rstrip("\n")
+    git(
+        "config",
+        "diff.ckpt.textconv",
+        command.replace(sys.executable, "false").replace("ckpt ", "false "),
+    )
+    (new,) = (line for line in changed(git, "net.pt") if line.startswith("+"))
+    assert new[1:] == git("hash-object", "net.pt").stdout.strip()
