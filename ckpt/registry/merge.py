@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from ckpt.registry.index import Index, Model, Version
-from ckpt.registry.numbers import every_version, numbered
+from ckpt.registry.numbers import every_version, numbered, placed
 
 _Value = TypeVar("_Value")
 _THERE, _REMOVED, _FORGOTTEN = "there", "removed", "forgotten"
@@ -245,14 +245,14 @@ class _Sides:
 
     def _line(self, number: int) -> Version:
         if number not in self.mine:
-            line = _placed(self.others[number], number)
+            line = placed(self.others[number], number)
         elif number not in self.others:
-            line = _placed(self.mine[number], number)
+            line = placed(self.mine[number], number)
         else:
             first, second = self.mine[number], self.others[number]
             if {first.manifest, second.manifest} & self.published == {second.manifest}:
                 first, second = second, first
-            first, second = _placed(first, number), _placed(second, number)
+            first, second = placed(first, number), placed(second, number)
             line = replace(
                 first,
                 also=tuple(sorted({*first.also, *second.manifests} - {first.manifest})),
@@ -295,11 +295,6 @@ def _state(model: Model, version: Version | None, origin: int) -> str | None:
 
 def _label(number: int | None) -> str:
     return f"v{number}" if number else "none"
-
-
-def _placed(version: Version, number: int) -> Version:
-    renumbered = version.renumbered if version.number == number else version.label
-    return replace(version, number=number, renumbered=renumbered)
 
 
 def _three_way(

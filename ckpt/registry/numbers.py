@@ -6,7 +6,7 @@ changes nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ckpt.registry.index import Model, Version
 
@@ -79,20 +79,20 @@ def numbered(
             claim.pair.order,
         )
     )
-    placed: dict[_Pair, int] = {}
+    places: dict[_Pair, int] = {}
     winners: dict[int, _Claim] = {}
     twice = []
     for claim in claims:
         if (winner := winners.get(claim.number)) is not None:
             if claim.is_published and winner.rank == claim.rank:
                 twice.append(claim.number)
-        elif claim.pair not in placed:
-            placed[claim.pair], winners[claim.number] = claim.number, claim
+        elif claim.pair not in places:
+            places[claim.pair], winners[claim.number] = claim.number, claim
     following = max(base.next_number, ours.next_number, theirs.next_number)
-    moved = sorted((pair for pair in pairs if pair not in placed), key=lambda pair: pair.order)
-    placed |= {pair: number for number, pair in enumerate(moved, following)}
+    moved = sorted((pair for pair in pairs if pair not in places), key=lambda pair: pair.order)
+    places |= {pair: number for number, pair in enumerate(moved, following)}
     mine, others = (
-        {number: place for pair, place in placed.items() if (number := pair.numbers[side])}
+        {number: place for pair, place in places.items() if (number := pair.numbers[side])}
         for side in (0, 1)
     )
     return Numbers(mine, others, tuple(sorted(twice)))
@@ -101,6 +101,12 @@ def numbered(
 def every_version(model: Model) -> dict[int, Version]:
     """All versions by number, removed ones last."""
     return {**dict(sorted(model.versions.items())), **dict(sorted(model.removed.items()))}
+
+
+def placed(version: Version, number: int) -> Version:
+    """A version under a number; its line keeps the one before."""
+    renumbered = version.renumbered if version.number == number else version.label
+    return replace(version, number=number, renumbered=renumbered)
 
 
 def _pairs(base: Model, ours: Model, theirs: Model) -> Iterator[_Pair]:

@@ -2,10 +2,7 @@
 
 import json
 import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,65 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.support import Run, tree
-
-Git = Callable[..., "subprocess.CompletedProcess[str]"]
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-BIN = Path(sys.executable).parent
-
-
-@pytest.fixture
-def git(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
-    """Run git in a repository of its own, with no settings of the machine."""
-    for name in [each for each in os.environ if each.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    settings = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    person = {"NAME": "Ann", "EMAIL": "ann@example.org"}
-    settings |= {f"GIT_{who}_{k}": v for who in ("AUTHOR", "COMMITTER") for k, v in person.items()}
-    for name, value in {**settings, "PATH": f"{BIN}:{os.environ['PATH']}"}.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*words: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
-        assert done.returncode == code, (words, done.stdout, done.stderr)
-        return done
-
-    run("init", "-q", "-b", "main")
-    return run
-
-
-def save(path: Path, seed: int) -> None:
-    torch.save({"w": torch.full((2000,), float(seed))}, path)
-
-
-@pytest.fixture
-def shared(ckpt: Run, git: Git, folder: Path) -> Run:
-    """`net` v1 and v2 on `main`, `prod` at v1, and a branch `other` that begins there."""
-    for seed in (1, 2):
-        save(folder / "net.pt", seed)
-        assert ckpt("register", "net.pt").code == 0
-    assert ckpt("alias", "prod", "net:v1").code == 0
-    assert ckpt("git-driver", "install").code == 0
-    (folder / ".gitignore").write_text("*.pt\n")
-    commit(git)
-    git("branch", "other")
-    return ckpt
-
-
-def commit(git: Git) -> None:
-    git("add", "-A")
-    git("commit", "-qm", "x")
+from tests.cli.support import Git, Run, commit, register_seeds, tree
 
 
 def publish(git: Git) -> None:
     """As after a push of main: its numbers hold, whenever the versions were created."""
     git("update-ref", "refs/remotes/origin/main", "main")
-
-
-def register(ckpt: Run, folder: Path, *seeds: int) -> None:
-    for seed in seeds:
-        save(folder / "net.pt", seed)
-        assert ckpt("register", "net.pt", "-m", f"seed {seed}").code == 0
 
 
 def model(folder: Path) -> dict[str, Any]:
@@ -85,12 +29,12 @@ def contents(folder: Path) -> dict[str, str]:
 def test_both_branches_register_and_all_versions_are_there(
     shared: Run, git: Git, folder: Path
 ) -> None:
-    register(shared, folder, 3, 4)
+    register_seeds(shared, folder, 3, 4)
     assert shared("tag", "net:v3", "golden").code == 0
     commit(git)
     publish(git)
     git("checkout", "-q", "other")
-    register(shared, folder, 5)
+    register_seeds(shared, folder, 5)
     assert shared("rename", "net:v3", "--rule", "w=u").code == 0
     assert shared("tag", "net:v3", "theirs").code == 0
     commit(git)
@@ -106,7 +50,7 @@ def test_both_branches_register_and_all_versions_are_there(
     assert [step["version"] for step in lineage] == ["v6", "v5"], "not v3, as its record says"
     assert "was       v3, until a merge renumbered it" in shared("show", "net:v5").out
     assert shared("verify").code == 0
-    register(shared, folder, 6)
+    register_seeds(shared, folder, 6)
     assert model(folder)["next"] == 8
     before = model(folder)
     (folder / "registry.json").unlink()
@@ -117,10 +61,10 @@ def test_both_branches_register_and_all_versions_are_there(
 def test_merges_either_way_have_the_same_versions_and_cross_without_loss(
     shared: Run, git: Git, folder: Path
 ) -> None:
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     commit(git)
     git("checkout", "-q", "other")
-    register(shared, folder, 4, 3)
+    register_seeds(shared, folder, 4, 3)
     commit(git)
     git("branch", "theirs")
     git("merge", "-q", "main", "-m", "m")
@@ -136,7 +80,7 @@ def test_merges_either_way_have_the_same_versions_and_cross_without_loss(
 
 
 def test_alias_that_one_side_moved_moves(shared: Run, git: Git, folder: Path) -> None:
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     commit(git)
     git("checkout", "-q", "other")
     assert shared("alias", "prod", "net:v2", "--protect").code == 0
@@ -149,12 +93,12 @@ def test_alias_that_one_side_moved_moves(shared: Run, git: Git, folder: Path) ->
 def test_alias_that_both_moved_is_a_conflict_that_one_command_solves(
     shared: Run, git: Git, folder: Path
 ) -> None:
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     assert shared("alias", "prod", "net:v3").code == 0
     commit(git)
     publish(git)
     git("checkout", "-q", "other")
-    register(shared, folder, 4)
+    register_seeds(shared, folder, 4)
     assert shared("alias", "prod", "net:v3").code == 0
     commit(git)
     git("checkout", "-q", "main")
@@ -181,11 +125,11 @@ def test_alias_that_both_moved_is_a_conflict_that_one_command_solves(
 
 
 def test_same_bytes_on_both_branches_are_one_version(shared: Run, git: Git, folder: Path) -> None:
-    register(shared, folder, 3, 4)
+    register_seeds(shared, folder, 3, 4)
     commit(git)
     publish(git)
     git("checkout", "-q", "other")
-    register(shared, folder, 4)
+    register_seeds(shared, folder, 4)
     assert shared("alias", "prod", "net:v3").code == 0
     assert shared("rename", "net:v3", "--rule", "w=u").code == 0
     commit(git)
@@ -217,11 +161,11 @@ def test_both_branches_begin_a_registry(ckpt: Run, git: Git, folder: Path) -> No
     (folder / ".gitignore").write_text("*.pt\n")
     commit(git)
     git("branch", "other")
-    register(ckpt, folder, 1)
+    register_seeds(ckpt, folder, 1)
     assert ckpt("git-driver", "install").code == 0
     commit(git)
     git("checkout", "-q", "other")
-    register(ckpt, folder, 2)
+    register_seeds(ckpt, folder, 2)
     commit(git)
     publish(git)
     git("merge", "-q", "main", "-m", "m")
@@ -235,7 +179,7 @@ def test_both_branches_begin_a_registry(ckpt: Run, git: Git, folder: Path) -> No
 def test_damaged_side_is_a_conflict_with_both_sides_in_the_file(
     shared: Run, git: Git, folder: Path
 ) -> None:
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     commit(git)
     before = (folder / "registry.json").read_text()
     git("checkout", "-q", "other")
@@ -253,10 +197,10 @@ def test_clone_without_the_driver_is_told_of_it_at_the_markers(
     shared: Run, git: Git, folder: Path
 ) -> None:
     git("config", "--remove-section", "merge.ckpt")  # as in a clone that did not install it
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     commit(git)
     git("checkout", "-q", "other")
-    register(shared, folder, 4)
+    register_seeds(shared, folder, 4)
     commit(git)
     git("merge", "-q", "main", "-m", "m", code=1)
     ran = shared("ls")
@@ -276,7 +220,7 @@ def test_clone_without_the_driver_is_told_of_it_at_the_markers(
 def test_install_adds_its_lines_once_and_keeps_what_stands_there(
     ckpt: Run, git: Git, folder: Path
 ) -> None:
-    register(ckpt, folder, 1)
+    register_seeds(ckpt, folder, 1)
     (folder / ".gitattributes").write_text("*.bin -text")
     first = ckpt("git-driver", "install", "--json")
     assert len(first.data["added"]) == 4
@@ -295,7 +239,7 @@ def test_install_adds_its_lines_once_and_keeps_what_stands_there(
 def test_install_needs_a_repository(
     ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register(ckpt, folder, 1)
+    register_seeds(ckpt, folder, 1)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
     before = tree(folder)
     ran = ckpt("git-driver", "install")
@@ -370,7 +314,7 @@ def test_git_shows_weights_as_text(ckpt: Run, git: Git, folder: Path) -> None:
 
 
 def test_git_shows_an_index_by_what_it_says(shared: Run, git: Git, folder: Path) -> None:
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     assert shared("alias", "prod", "net:v3", "--expect", "v1").code == 0
     assert shared("tag", "net:v3", "golden").code == 0
     moved, alias, added = sorted(changed(git, "registry.json"), key=lambda line: line[1:])[::-1]
@@ -421,10 +365,10 @@ def test_driver_that_cannot_run_leaves_markers_and_both_sides(
         places = os.environ["PATH"].split(":")
         kept = [place for place in places if not (Path(place) / "ckpt").exists()]
         monkeypatch.setenv("PATH", ":".join(kept))
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     commit(git)
     git("checkout", "-q", "other")
-    register(shared, folder, 4)
+    register_seeds(shared, folder, 4)
     mine = model(folder)["versions"]["v3"]["content"]
     assert mine[-10:] in git("diff").stdout or on_path, "git diff shows the index in any case"
     commit(git)
