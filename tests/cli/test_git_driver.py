@@ -210,6 +210,7 @@ def test_clone_without_the_driver_is_told_of_it_at_the_markers(
     assert (ran.code, says in ran.err) == (4, True)
     assert "ckpt git-driver install" in ran.err
     assert "ckpt git-driver resolve" in ran.err
+    assert shared("git-driver", "install").code == 0
     data = shared("fsck", "--rebuild-index", "--yes", "--json").data
     assert {row["message"] for row in data["versions"]} == {"", "seed 3", "seed 4"}
     assert shared("git-driver", "resolve").code == 0

@@ -102,6 +102,7 @@ class Person:
 
     def pull(self) -> None:
         self.commit()
+        assert self.run("ls") == 0
         start, before = self.out("rev-parse", "HEAD").strip(), self.numbers
         rebase = self.draw.random() < 0.4
         self.git("fetch", "-q")
@@ -113,7 +114,13 @@ class Person:
             if not self.settled(start, rebase=rebase, wanted=wanted):
                 return
             code = self.git(*(["rebase", "--continue"] if rebase else ["commit", "-qm", "m"]))
-        assert wanted == {*self.numbers.values()}, "a version was lost"
+        now = self.numbers
+        assert wanted == {*now.values()}, "a version was lost"
+        moved = {label for label, content in before.items() if now.get(label) != content}
+        os.chdir(self.home)
+        said = self.ckpt("ls").err
+        assert {line.split()[0] for line in said.splitlines()} == {f"net:{n}" for n in moved}
+        assert self.ckpt("ls").err == "", "said once"
 
     def settled(self, start: str, *, rebase: bool, wanted: set[str]) -> bool:
         """End a conflict in the one or other way; false if the whole merge was given up."""

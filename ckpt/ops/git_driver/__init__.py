@@ -19,6 +19,7 @@ from ckpt.registry.index import Index
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES, read_index
 from ckpt.registry.merge import Merged, merged
 from ckpt.registry.registry import Registry
+from ckpt.registry.seen import remember
 
 _PYTHON = quote(sys.executable).replace("%", "%%")
 # Exit codes 0 and 6 are answers; otherwise the next command is tried. The last one is git's own
@@ -73,6 +74,7 @@ def install(*, registry: Registry | None = None) -> Installed:
     registry = registry or Registry()
     for key, value in CONFIG.items():
         git(registry.folder, "config", key, value)
+    remember(registry.folder)
     path = registry.folder / ".gitattributes"
     text = read_small(path).decode("utf-8", "surrogateescape") if path.exists() else ""
     added = tuple(
