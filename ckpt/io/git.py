@@ -1,10 +1,13 @@
 """Git, asked through its command line. Nothing here writes to a repository's content."""
 
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ckpt.errors import UsageError
+
+_HEAD = re.compile(rb"[0-9a-f]+ ([a-z]+) ([0-9]+)\n")
 
 
 def git(folder: Path, *words: str) -> bytes:
@@ -35,7 +38,9 @@ def blobs(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
             process.stdin.write(name.encode("utf-8", "surrogateescape") + b"\n")
             process.stdin.flush()
-            _, _, rest = process.stdout.readline().rstrip(b"\n").partition(b" blob ")
-            if rest:
-                yield name, process.stdout.read(int(rest))
+            found = _HEAD.fullmatch(process.stdout.readline())
+            if found is not None:
+                content = process.stdout.read(int(found[2]))
                 process.stdout.read(1)
+                if found[1] == b"blob":
+                    yield name, content

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -399,3 +400,84 @@ def test_git_diff_goes_on_without_the_driver(ckpt: Run, git: Git, folder: Path) 
     )
     (new,) = (line for line in changed(git, "net.pt") if line.startswith("+"))
     assert new[1:] == git("hash-object", "net.pt").stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("merge", "-q", "-m", "m"), ("rebase", "-q"), ("cherry-pick",), ("merge", "-q", "--squash")],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("pushed", ["main", "other"])
+def test_pushed_number_stays_in_every_kind_of_merge(
+    shared: Run, git: Git, folder: Path, words: tuple[str, ...], pushed: str
+) -> None:
+    names = {}
+    for branch, seed in (("main", 3), ("other", 4)):
+        git("checkout", "-q", branch)
+        register_seeds(shared, folder, seed)
+        names[branch] = contents(folder)["v3"]
+        commit(git)
+    git("update-ref", "refs/remotes/origin/x", pushed)
+    git(*words, "main")
+    unpushed = {"main": "other", "other": "main"}[pushed]
+    assert (contents(folder)["v3"], contents(folder)["v4"]) == (names[pushed], names[unpushed])
+
+
+def test_number_that_both_pushed_stops_the_merge_where_no_default_branch_decides(
+    shared: Run, git: Git, folder: Path
+) -> None:
+    names = {}
+    for branch, seed in (("main", 3), ("other", 4)):
+        git("checkout", "-q", branch)
+        register_seeds(shared, folder, seed)
+        names[branch] = contents(folder)["v3"]
+        commit(git)
+        git("update-ref", f"refs/remotes/origin/{branch}", branch)
+    merge = git("merge", "-q", "-m", "m", "main", code=1)
+    assert "error: net:v3, published with both: ours sha256:" in merge.stderr
+    text = (folder / "registry.json").read_text()
+    assert names["main"] in text
+    assert names["other"] in text
+    assert shared("ls").code == 4
+    assert shared("git-driver", "resolve", "--theirs").code == 0
+    assert contents(folder)["v3"] == names["main"]
+    git("merge", "--abort")
+    git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main")
+    git("merge", "-q", "-m", "m", "main")
+    assert (contents(folder)["v3"], contents(folder)["v4"]) == (names["main"], names["other"])
+
+
+def test_merge_stops_if_what_was_published_cannot_be_read(
+    shared: Run, git: Git, folder: Path
+) -> None:
+    for branch, seed in (("main", 3), ("other", 4)):
+        git("checkout", "-q", branch)
+        register_seeds(shared, folder, seed)
+        commit(git)
+    git("checkout", "-q", "-b", "third")
+    (folder / "registry.json").write_text("{")
+    commit(git)
+    git("update-ref", "refs/remotes/origin/third", "third")
+    git("checkout", "-q", "other")
+    merge = git("merge", "-q", "-m", "m", "main", code=1)
+    assert "error: refs/remotes/origin/third:./registry.json: not a registry" in merge.stderr
+    assert shared("ls").code == 4
+
+
+def test_merge_of_three_branches_loses_nothing(shared: Run, git: Git, folder: Path) -> None:
+    """Git merges text itself there, and gives up at the first conflict."""
+    git("branch", "third")
+    for branch, seed in (("main", 3), ("other", 4), ("third", 5)):
+        git("checkout", "-q", branch)
+        register_seeds(shared, folder, seed)
+        commit(git)
+    before = contents(folder)
+    done = subprocess.run(
+        ["git", "merge", "-q", "-m", "m", "main", "other"], cwd=folder, capture_output=True
+    )
+    assert done.returncode != 0
+    assert shared("ls").code == 4 or contents(folder) == before
+    git("reset", "-q", "--hard", "third")
+    for branch in ("main", "other"):
+        git("merge", "-q", "-m", "m", branch)
+    assert len(contents(folder)) == 5
