@@ -233,7 +233,7 @@ def test_install_adds_its_lines_once_and_keeps_what_stands_there(
         "*.pt diff=ckpt\n*.pth diff=ckpt\n*.safetensors diff=ckpt\n"
     )
     driver = git("config", "merge.ckpt.driver").stdout
-    assert f"{sys.executable} -m ckpt" in driver
+    assert f"{sys.executable} -P -m ckpt" in driver
     attribute = git("check-attr", "merge", "registry.json").stdout
     assert attribute == "registry.json: merge: ckpt\n"
 
@@ -481,3 +481,19 @@ def test_merge_of_three_branches_loses_nothing(shared: Run, git: Git, folder: Pa
     for branch in ("main", "other"):
         git("merge", "-q", "-m", "m", branch)
     assert len(contents(folder)) == 5
+
+
+def test_git_runs_no_module_of_the_work_tree(shared: Run, git: Git, folder: Path) -> None:
+    (folder / "click.py").write_text("open('ran', 'w')")
+    (folder / "ckpt").mkdir()
+    (folder / "ckpt" / "__main__.py").write_text("open('ran', 'w')")
+    (folder / ".gitignore").write_text("*.pt\n/click.py\n/ckpt/\n")
+    register_seeds(shared, folder, 3)
+    assert git("diff", "registry.json").stdout.count("net:v3") == 1
+    commit(git)
+    git("checkout", "-q", "other")
+    register_seeds(shared, folder, 4)
+    commit(git)
+    git("merge", "-q", "-m", "m", "main")
+    assert len(contents(folder)) == 4
+    assert not (folder / "ran").exists()

@@ -23,17 +23,18 @@ from ckpt.registry.seen import remember
 
 _PYTHON = quote(sys.executable).replace("%", "%%")
 # Exit codes 0 and 6 are answers; otherwise the next command is tried. The last one is git's own
-# merge of text, which must leave a marker whatever it finds. Each % is git's.
+# merge of text, which must leave a marker whatever it finds. Each % is git's. -P: the working
+# folder is the work tree, whose modules must not be imported.
 DRIVER = (
     'try() { "$@" git-driver merge %O %A %B %P; code=$?; '
     "case $code in 0|6) exit $code;; esac; }; "
-    f"try {_PYTHON} -m ckpt; try ckpt; "
+    f"try {_PYTHON} -P -m ckpt; try ckpt; "
     "git merge-file -L ours -L base -L theirs %A %O %B; "
     "grep -q '^<<<<<<<' %A || { printf '\\n<<<<<<< theirs, not merged\\n'; cat %B; } >>%A; exit 1"
 )
 # Without ckpt, git shows the index as it is, and the name of the bytes of any other file.
 TEXTCONV = (
-    f'show() {{ {quote(sys.executable)} -m ckpt git-driver text "$1" 2>/dev/null || '
+    f'show() {{ {quote(sys.executable)} -P -m ckpt git-driver text "$1" 2>/dev/null || '
     'ckpt git-driver text "$1" 2>/dev/null || '
     'case $1 in *.json) cat "$1";; *) git hash-object --no-filters "$1";; esac; }; show'
 )
