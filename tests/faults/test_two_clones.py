@@ -19,8 +19,8 @@ from tests.cli.conftest import ckpt, folder, git  # noqa: F401 - fixtures
 from tests.cli.support import Git, Run, save
 from tests.effort import by_effort
 
-STEPS = by_effort(14, 60, 300)
-SEEDS = range(by_effort(2, 6, 30))
+STEPS = by_effort(14, 60, 150)
+SEEDS = range(by_effort(2, 6, 20))
 Numbers = dict[str, str]  # label to content
 
 
