@@ -117,10 +117,14 @@ class Person:
         now = self.numbers
         assert wanted == {*now.values()}, "a version was lost"
         moved = {label for label, content in before.items() if now.get(label) != content}
+        assert self.said() == {f"net:{label}" for label in moved}
+        assert self.said() == set(), "said once"
+
+    def said(self) -> set[str]:
+        """The numbers that the next command says were moved."""
         os.chdir(self.home)
-        said = self.ckpt("ls").err
-        assert {line.split()[0] for line in said.splitlines()} == {f"net:{n}" for n in moved}
-        assert self.ckpt("ls").err == "", "said once"
+        words = [line.split() for line in self.ckpt("ls").err.splitlines()]
+        return {first for first, *_ in words if first.startswith("net:")}
 
     def settled(self, start: str, *, rebase: bool, wanted: set[str]) -> bool:
         """End a conflict in the one or other way; false if the whole merge was given up."""
