@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ckpt.ops.load import open as open
     from ckpt.ops.log import log as log
     from ckpt.ops.ls import ls as ls
+    from ckpt.ops.pin import pin as pin
     from ckpt.ops.plot import plot as plot
     from ckpt.ops.register import register as register
     from ckpt.ops.rename import apply as apply
@@ -48,8 +49,8 @@ _ELSEWHERE = {
     "repair_store": "ckpt.ops.verify.repair",
 }
 _COMMANDS = (
-    *("alias", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "plot"),
-    *("register", "rename", "repair", "rm", "show", "tag", "train", "undo", "verify"),
+    *("alias", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "pin"),
+    *("plot", "register", "rename", "repair", "rm", "show", "tag", "train", "undo", "verify"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])
 

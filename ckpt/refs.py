@@ -48,7 +48,7 @@ class VersionRef:
 
 @dataclass(frozen=True, slots=True)
 class DigestRef:
-    """A version by the first digits of the digest of its manifest or its file."""
+    """A version by the first digits of the digest of one of its manifests, or of its file."""
 
     prefix: str
 

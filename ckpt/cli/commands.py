@@ -15,6 +15,7 @@ COMMANDS = {
     "register": "Add a checkpoint file as the next version of a model.",
     "ls": "List the versions in the registry.",
     "alias": "Create, move or delete an alias such as prod.",
+    "pin": "Print the digest of a version, a ref that never changes.",
     "tag": "Add tags to a version, or remove them.",
     "log": "Show the history of a version, or of one of its tensors.",
     "blame": "Show which version last changed a tensor.",

@@ -6,8 +6,15 @@ import click
 
 from ckpt.cli.options import Session, ckpt_command, yes_option
 from ckpt.errors import IntegrityError, UsageError
-from ckpt.ops.fsck import FINE, NONE, fsck, rebuild_index
-from ckpt.show.fsck import checked_data, checked_text, rebuilding_data, rebuilding_text
+from ckpt.ops.fsck import FINE, NONE, fsck, rebuild_index, recover
+from ckpt.show.fsck import (
+    checked_data,
+    checked_text,
+    rebuilding_data,
+    rebuilding_text,
+    recovered_data,
+    recovered_text,
+)
 
 
 @ckpt_command(
@@ -19,14 +26,26 @@ from ckpt.show.fsck import checked_data, checked_text, rebuilding_data, rebuildi
     is_flag=True,
     help="Rebuild registry.json if it is damaged or missing.",
 )
+@click.option(
+    "--recover",
+    "lost",
+    metavar="DIGEST",
+    help="Add a version that git's history has but registry.json does not.",
+)
 @yes_option
-def command(session: Session, rebuild: bool, yes: bool) -> None:
+def command(session: Session, rebuild: bool, lost: str | None, yes: bool) -> None:
     """Check whether registry.json can be read; exit with 4 if it is damaged.
 
     --rebuild-index rebuilds it from the local reflog and the manifests in .ckpt. Versions found
     only in manifests get new numbers; aliases, tags and removals are only in the reflog. The
     damaged file is kept as registry.json.damaged.
+
+    Versions in .ckpt that only git's history has are listed: a merge may have lost them.
     """
+    if lost is not None:
+        version = recover(lost, registry=session.registry)
+        session.show(version, recovered_text, recovered_data)
+        return
     if not rebuild:
         checked = fsck(registry=session.registry)
         session.show(checked, checked_text, checked_data)

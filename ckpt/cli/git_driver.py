@@ -8,6 +8,8 @@ from ckpt.cli.options import PATH, Session, ckpt_command
 from ckpt.errors import ConflictError
 from ckpt.ops import git_driver
 from ckpt.ops.git_driver.as_text import as_text
+from ckpt.registry.index_file import FILE_NAME
+from ckpt.registry.merge import Merged
 from ckpt.show.git_driver import (
     conflict_line,
     installed_data,
@@ -21,8 +23,8 @@ from ckpt.show.git_driver import (
 def command() -> None:
     """Set up git to merge registry.json and to show checkpoints as text.
 
-    A merge keeps the versions of both branches; if both use a number, theirs gets the next free
-    one. Aliases that both branches moved are reported as conflicts.
+    A merge keeps the versions of both branches. If both use a number, the version that was pushed
+    keeps it, else the older one. Aliases that both branches moved are conflicts.
     """
 
 
@@ -32,23 +34,43 @@ def install(session: Session) -> None:
     session.show(git_driver.install(registry=session.registry), installed_text, installed_data)
 
 
-@ckpt_command(examples="ckpt git-driver merge %O %A %B")
+@ckpt_command(examples="ckpt git-driver merge %O %A %B %P")
 @click.argument("base", type=PATH)
 @click.argument("ours", type=PATH)
 @click.argument("theirs", type=PATH)
-def merge(session: Session, base: Path, ours: Path, theirs: Path) -> None:
+@click.argument("path", type=PATH, default=FILE_NAME)
+def merge(session: Session, base: Path, ours: Path, theirs: Path, path: Path) -> None:
     """Merge three files of registry.json into OURS (git calls this).
 
-    BASE is the common ancestor and may be empty. Conflicts are reported, and the exit code is 6.
+    BASE is the common ancestor and may be empty; PATH is the file's place in the work tree.
+    Conflicts are marked in the file and reported, and the exit code is 6.
     """
-    merged = git_driver.merge(base, ours, theirs)
+    _report(session, git_driver.merge(base, ours, theirs, path), decided=False)
+
+
+@ckpt_command(examples="ckpt git-driver resolve\nckpt git-driver resolve --theirs")
+@click.option("--ours", "side", flag_value="ours", help="Take our side of conflicts.")
+@click.option("--theirs", "side", flag_value="theirs", help="Take their side of conflicts.")
+def resolve(session: Session, side: str | None) -> None:
+    """Merge a registry.json with conflict markers again.
+
+    It keeps the versions of both branches, whichever side is taken. If conflicts remain, the exit
+    code is 6. In a rebase, ours is the upstream branch. Run  git add registry.json  after it.
+    """
+    take_theirs = None if side is None else side == "theirs"
+    result = git_driver.resolve(take_theirs=take_theirs, registry=session.registry)
+    _report(session, result, decided=side is not None)
+
+
+def _report(session: Session, merged: Merged, *, decided: bool) -> None:
     for line in merged_lines(merged):
         session.terminal.remark(line)
-    for conflict in merged.conflicts:
-        session.terminal.error(conflict_line(conflict))
+    if not decided:
+        for conflict in merged.conflicts:
+            session.terminal.error(conflict_line(conflict))
     if session.as_json:
         session.terminal.data(merged_data(merged))
-    if merged.conflicts:
+    if merged.conflicts and not decided:
         click.get_current_context().exit(ConflictError.exit_code)
 
 
@@ -70,3 +92,4 @@ def text(session: Session, file: Path) -> None:
 command.add_command(install)
 command.add_command(text)
 command.add_command(merge)
+command.add_command(resolve)

@@ -8,13 +8,15 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ckpt.errors import ConflictError, IndexDamageError, IntegrityError, UsageError
+from ckpt.errors import ConflictError, IndexDamageError, IntegrityError, RefError, UsageError
 from ckpt.io.files import read_plain
 from ckpt.registry.history.rebuild import Rebuilt, rebuilt
 from ckpt.registry.history.replay import replayed
-from ckpt.registry.index import Index
+from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES
+from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
+from ckpt.registry.numbers import every_version, placed
 from ckpt.registry.registry import Registry
 
 FINE, NONE = "fine", "none"
@@ -29,6 +31,7 @@ class Checked:
         kind: ``fine``, ``none`` (there is no registry), or the kind of the `IndexDamageError`,
             whose message, hint and line follow.
         index: The index, if it is fine.
+        lost: Versions that only git's history has.
     """
 
     path: Path
@@ -37,6 +40,7 @@ class Checked:
     message: str | None = None
     hint: str | None = None
     line: int | None = None
+    lost: tuple[Lost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,50 @@ def fsck(*, registry: Registry | None = None) -> Checked:
         index = registry.index()
     except IndexDamageError as error:
         return Checked(path, error.kind, None, str(error), error.hint, error.line)
-    return Checked(path, FINE if registry.exists else NONE, index)
+    if not registry.exists:
+        return Checked(path, NONE, index)
+    return Checked(path, FINE, index, lost=lost_versions(registry))
+
+
+def recover(prefix: str, *, registry: Registry | None = None) -> Version:
+    """Add a version that only git's history has; it gets its number back if that is free.
+
+    Args:
+        prefix: The beginning of the digest of its manifest.
+        registry: The registry.
+
+    Raises:
+        RefError: No version, or more than one, has such a manifest.
+    """
+    registry = registry or Registry()
+    found = [
+        lost.version for lost in lost_versions(registry) if lost.version.manifest.startswith(prefix)
+    ]
+    if len(found) != 1:
+        names = ", ".join(version.ref for version in found)
+        raise RefError(
+            f"{prefix} names {names or 'no version that only git has'}",
+            hint="ckpt fsck  lists them",
+        )
+    registry.manifest(found[0])
+    added: list[Version] = []
+
+    def with_lost(index: Index) -> Index:
+        version = found[0]
+        for known in index.every_version():
+            if version.manifest in known.manifests:  # another process was faster
+                added.append(known)
+                return index
+        model = index.models.get(version.model) or Model(name=version.model)
+        if version.number >= model.next_number or version.number in every_version(model):
+            version = placed(version, model.next_number)
+        added.append(version)
+        versions = dict(sorted({**model.versions, version.number: version}.items()))
+        number = max(model.next_number, version.number + 1)
+        return index.with_model(replace(model, versions=versions, next_number=number))
+
+    registry.index_file.commit(with_lost, f"recover {found[0].ref}")
+    return added[0]
 
 
 def rebuild_index(*, dry_run: bool = False, registry: Registry | None = None) -> Rebuilding:

@@ -1,21 +1,23 @@
 """Garbage collection: remove unreferenced objects and leftovers of interrupted writes.
 
 The versions of the index reference objects, and so do versions that were removed recently, which
-`ckpt undo` can restore. Objects referenced only by the reflog, by a version of another git branch
-for example, and recent ones, are kept too. Law: nothing is removed while a version is being
-written, nor unless every reference could be read.
+`ckpt undo` can restore. Objects referenced only by the reflog or by git's history, by a version of
+another branch for example, and recent ones, are kept too. Law: nothing is removed while a version
+is being written, nor unless every reference could be read.
 """
 
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 from ckpt.errors import ConflictError, DiskError, IntegrityError, RefError
 from ckpt.io.files import disk_errors
 from ckpt.io.temporaries import Leftover, leftovers, sweep
 from ckpt.registry.index import Index, Version
+from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needed import needed_manifests
 from ckpt.registry.registry import Registry
@@ -34,6 +36,7 @@ class Garbage:
         forgotten: Versions that were removed longer ago than they are kept.
         objects: Unreferenced objects and manifests, manifests first.
         temporaries: Leftovers of interrupted writes.
+        lost: Versions that only git's history has; their objects are kept.
         young: Unreferenced objects and manifests that are kept since they are recent.
         keep_removed: How long removed versions are kept.
         grace: How long unreferenced files are kept.
@@ -43,6 +46,7 @@ class Garbage:
     forgotten: tuple[Version, ...]
     objects: tuple[StoredObject, ...] = ()
     temporaries: tuple[Path, ...] = ()
+    lost: tuple[Lost, ...] = ()
     young: tuple[StoredObject, ...] = ()
     keep_removed: timedelta = KEEP_REMOVED
     grace: timedelta = GRACE
@@ -126,7 +130,8 @@ def _find(registry: Registry, keep_removed: timedelta, grace: timedelta) -> Garb
     index = registry.index()
     _expect_own_store(registry, index)
     forgotten = tuple(_forgotten(index, keep_removed))
-    found = Garbage(forgotten, keep_removed=keep_removed, grace=grace)
+    lost = lost_versions(registry)
+    found = Garbage(forgotten, lost=lost, keep_removed=keep_removed, grace=grace)
     return _garbage(registry, _without(index, forgotten), found)
 
 
@@ -164,7 +169,7 @@ def _without(index: Index, forgotten: tuple[Version, ...]) -> Index:
 def _garbage(registry: Registry, index: Index, found: Garbage) -> Garbage:
     """The same, with the files that `index` does not reference."""
     everything = list(registry.store.objects())
-    manifests, objects = _needed(registry, index, everything, found.forgotten)
+    manifests, objects = _needed(registry, index, everything, found)
     old: list[StoredObject] = []
     young: list[StoredObject] = []
     for stored in everything:
@@ -184,16 +189,18 @@ def _needed(
     registry: Registry,
     index: Index,
     everything: Iterable[StoredObject],
-    forgotten: Iterable[Version],
+    found: Garbage,
 ) -> tuple[set[str], set[str]]:
     """Digests of the referenced manifests, and of the objects that these name."""
     manifests: dict[str, Manifest] = {}
-    for user, name in needed_manifests(registry, index, everything, forgotten):
+    needed = needed_manifests(registry, index, everything, found.forgotten)
+    lost = ((f"{each.version.ref} (in git)", each.version.manifest) for each in found.lost)
+    for user, name in chain(needed, lost):
         try:
             manifests[name] = registry.store.manifest(name)
         except IntegrityError as error:
             raise IntegrityError(f"{user}: {error}", hint=error.hint) from error
-    return {*manifests}, {name for found in manifests.values() for name in found.objects()}
+    return {*manifests}, {name for each in manifests.values() for name in each.objects()}
 
 
 def _temporaries(registry: Registry) -> Iterator[Path]:

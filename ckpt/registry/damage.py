@@ -11,8 +11,8 @@ from ckpt.errors import IndexDamageError
 REBUILD = "ckpt fsck --rebuild-index  rebuilds it from .ckpt"
 _HINT = f"git checkout registry.json  restores the committed one;\n{REBUILD}"
 _CONFLICT_HINT = (
-    "git checkout --ours registry.json  takes one side; after  ckpt git-driver install  "
-    f"git merges both sides;\n{REBUILD}"
+    "ckpt git-driver resolve  merges both sides; after  ckpt git-driver install  git does it;\n"
+    f"{REBUILD}"
 )
 # At the beginning of a line; no line of an index begins like that.
 _MARKER = re.compile(r"^(<<<<<<<|=======|>>>>>>>)", re.MULTILINE)

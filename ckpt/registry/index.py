@@ -223,7 +223,7 @@ class Index:
         found = [
             version
             for version in versions
-            if version.manifest.startswith(prefix) or (version.file or "").startswith(prefix)
+            if any(name.startswith(prefix) for name in (*version.manifests, version.file or ""))
         ]
         if len(found) == 1:
             return found[0]

@@ -1,18 +1,20 @@
 """The merge of two indexes that have a common ancestor.
 
 Values only. Laws: no version of either side is lost, except versions that the other side removed
-or that its `gc` deleted; ours keep their numbers; if one side did not change, the other is the
+or that its `gc` deleted; a published number keeps its version, and of two unpublished versions the
+one created first keeps it, whichever side is ours; if one side did not change, the other is the
 result; merging the result with theirs again changes nothing. A field that both sides changed
-differently stays as it is in ours, and is a conflict.
+differently is a conflict, and so is a number that was published with two meanings.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeVar
 
 from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.numbers import every_version, numbered, placed
 
 _Value = TypeVar("_Value")
 _THERE, _REMOVED, _FORGOTTEN = "there", "removed", "forgotten"
@@ -20,14 +22,16 @@ _THERE, _REMOVED, _FORGOTTEN = "there", "removed", "forgotten"
 
 @dataclass(frozen=True, slots=True)
 class Renumbered:
-    """A version of theirs that got another number.
+    """A version of one side that got another number.
 
     Attributes:
-        before: Its ref in theirs, ``net:v3``.
+        side: ``ours`` or ``theirs``.
+        before: Its ref there, ``net:v3``.
         after: Its label in the result, ``v4``.
-        is_twin: Whether ours had the same bytes under that number already.
+        is_twin: Whether the other side had the same bytes under that number already.
     """
 
+    side: str
     before: str
     after: str
     is_twin: bool
@@ -35,19 +39,17 @@ class Renumbered:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """An alias or field that both sides changed differently; the result has ours.
+    """An alias or field that both sides changed differently, or a number published twice.
 
     Attributes:
-        what: ``net@prod``, or a field that this ckpt does not know.
+        what: ``net@prod``, ``net:v3``, or a field that this ckpt does not know.
         ours: The value in words, in the numbers of the result; likewise theirs and base.
-        command: The command that takes theirs; None if only an editor helps.
     """
 
     what: str
     ours: str
     theirs: str
     base: str
-    command: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,8 @@ class Merged:
     """The merged index.
 
     Attributes:
-        index: The result, valid even if there are conflicts.
-        renumbered: Versions of theirs with other numbers.
+        index: The result; a conflict is decided as asked for.
+        renumbered: Versions with other numbers than on their side.
         kept: Versions that one side removed, kept since an alias points to them.
         conflicts: Left for a person to decide.
     """
@@ -67,22 +69,38 @@ class Merged:
     conflicts: tuple[Conflict, ...]
 
 
-def merged(base: Index, ours: Index, theirs: Index) -> Merged:
+def merged(
+    base: Index,
+    ours: Index,
+    theirs: Index,
+    published: Sequence[Iterable[Index]] = (),
+    *,
+    take_theirs: bool = False,
+) -> Merged:
     """Merge two indexes.
 
     Args:
         base: Their common ancestor; an empty index if there was none.
-        ours: Wins conflicts.
+        ours: The one side.
         theirs: The other side.
+        published: Groups of indexes that others have; the numbers of an earlier group hold.
+        take_theirs: Whether theirs, not ours, wins conflicts.
     """
+    groups = [tuple(group) for group in published]
     sides = [
-        _Sides(*(side.models.get(name) or Model(name=name) for side in (base, ours, theirs)))
+        _Sides(
+            tuple(side.models.get(name) or Model(name=name) for side in (base, ours, theirs)),
+            [[index.models[name] for index in group if name in index.models] for group in groups],
+            take_theirs=take_theirs,
+        )
         for name in sorted({*ours.models, *theirs.models})
     ]
     models = [side.model() for side in sides]
     if ours.id:  # both sides made the registry, or gave an old one its identity
         theirs = theirs.with_id(ours.id)
-    unknown, conflicts = _fields("registry.json", base.unknown, ours.unknown, theirs.unknown)
+    unknown, conflicts = _fields(
+        "registry.json", base.unknown, ours.unknown, theirs.unknown, take_theirs=take_theirs
+    )
     writes = f"{ours.write_id} {theirs.write_id}".encode()
     return Merged(
         Index(
@@ -98,17 +116,29 @@ def merged(base: Index, ours: Index, theirs: Index) -> Merged:
 
 
 class _Sides:
-    """One model in the three indexes, and the numbers of its versions in the result.
+    """One model in the three indexes, and the numbers of its versions in the result."""
 
-    Ours keep their numbers; only versions of theirs are renumbered.
-    """
-
-    def __init__(self, base: Model, ours: Model, theirs: Model) -> None:
-        self.base, self.ours, self.theirs = base, ours, theirs
-        self.name = ours.name
-        self.places = _places(base, ours, theirs)  # number in theirs -> number in the result
-        self.mine, self.old = _every(ours), _every(base)
-        self.others = {self.places[number]: version for number, version in _every(theirs).items()}
+    def __init__(
+        self,
+        models: tuple[Model, ...],
+        published: Sequence[Sequence[Model]],
+        *,
+        take_theirs: bool,
+    ) -> None:
+        self.base, self.ours, self.theirs = base, ours, theirs = models
+        self.name, self.take_theirs = ours.name, take_theirs
+        self.old = every_version(base)
+        self.published = {
+            line.manifest
+            for model in chain.from_iterable(published)
+            for line in model.every_version()
+        }
+        numbers = numbered(base, ours, theirs, published, take_theirs=take_theirs)
+        self.twice_published = numbers.twice_published
+        # number on a side -> number in the result
+        self.our_places, self.places = numbers.ours, numbers.theirs
+        self.mine = {self.our_places[number]: each for number, each in every_version(ours).items()}
+        self.others = {self.places[number]: each for number, each in every_version(theirs).items()}
         # number in base -> number in the result, and back
         self.old_places = _old_places(self.old, {**self.others, **self.mine})
         self.origins = {place: number for number, place in self.old_places.items()}
@@ -121,7 +151,7 @@ class _Sides:
         versions = {n: line for n, line in lines.items() if self._state_of(n) == _THERE}
         removed = {n: line for n, line in lines.items() if self._state_of(n) == _REMOVED}
         aliases = {name: n for name, (n, _) in self.aliases.items() if n is not None}
-        unknown, _ = _fields(self.name, *(side.unknown for side in self._all()))
+        unknown, _ = self._fields(self.name, *(side.unknown for side in self._all()))
         highest = max((number + 1 for number in lines), default=1)
         return Model(
             name=self.name,
@@ -135,10 +165,14 @@ class _Sides:
         )
 
     def renumbered(self) -> Iterator[Renumbered]:
-        """Versions whose number differs from theirs."""
-        for number, place in self.places.items():
-            if number != place:
-                yield Renumbered(f"{self.name}:v{number}", f"v{place}", place in self.mine)
+        """Versions whose number differs from that of their side."""
+        for side, places, other in (
+            ("ours", self.our_places, self.others),
+            ("theirs", self.places, self.mine),
+        ):
+            for number, place in places.items():
+                if number != place:
+                    yield Renumbered(side, f"{self.name}:v{number}", f"v{place}", place in other)
 
     def kept(self) -> Iterator[str]:
         """Versions kept only because an alias points to them, or may after a conflict."""
@@ -150,8 +184,14 @@ class _Sides:
         """The conflicts of this model."""
         for name, (_, is_conflict) in sorted(self.aliases.items()):
             if is_conflict:
-                yield self._alias_conflict(name)
-        yield from _fields(self.name, *(side.unknown for side in self._all()))[1]
+                base, ours, theirs = map(_label, self._pointers(name))
+                yield Conflict(f"{self.name}@{name}", ours, theirs, base)
+        yield from self._fields(self.name, *(side.unknown for side in self._all()))[1]
+        for number in self.twice_published:
+            ours, theirs = (
+                every_version(side)[number].content[:15] for side in (self.ours, self.theirs)
+            )
+            yield Conflict(f"{self.name}:v{number}, published with both", ours, theirs, "none")
         for number in sorted(self.mine.keys() & self.others.keys()):
             yield from self._unknown(number)[1]
 
@@ -160,7 +200,7 @@ class _Sides:
 
     def _aliases(self) -> Iterator[tuple[str, tuple[int | None, bool]]]:
         for name in sorted({*self.ours.aliases, *self.theirs.aliases}):
-            yield name, _three_way(*self._pointers(name))
+            yield name, _three_way(*self._pointers(name), take_theirs=self.take_theirs)
 
     def _pointed(self) -> Iterator[int]:
         """The targets of all aliases; of an alias in conflict, both targets."""
@@ -170,18 +210,9 @@ class _Sides:
 
     def _pointers(self, name: str) -> tuple[int | None, int | None, int | None]:
         """The target of an alias in base, ours and theirs, in numbers of the result."""
-        before, other = self.base.aliases.get(name), self.theirs.aliases.get(name)
-        return (
-            None if before is None else self.old_places.get(before, 0),
-            self.ours.aliases.get(name),
-            None if other is None else self.places[other],
-        )
-
-    def _alias_conflict(self, name: str) -> Conflict:
-        base, ours, theirs = map(_label, self._pointers(name))
-        ref = f"{self.name}@{name}"
-        move = f"-d {ref}" if theirs == _label(None) else f"{ref} {theirs}"
-        return Conflict(ref, ours, theirs, base, f"ckpt alias {move} --expect {ours}")
+        base, ours, theirs = (side.aliases.get(name, 0) for side in self._all())
+        before = self.old_places.get(base, 0) if base else None
+        return before, self.our_places.get(ours), self.places.get(theirs)
 
     def _is_protected(self, name: str) -> bool:
         # If two booleans differ, one of them equals base: a conflict is impossible.
@@ -190,7 +221,7 @@ class _Sides:
 
     def _tags(self, versions: Mapping[int, Version]) -> Iterator[tuple[str, tuple[int, ...]]]:
         for name in sorted({*self.ours.tags, *self.theirs.tags}):
-            ours = set(self.ours.tags.get(name, ()))
+            ours = {self.our_places[number] for number in self.ours.tags.get(name, ())}
             theirs = {self.places[number] for number in self.theirs.tags.get(name, ())}
             base = {self.old_places[number] for number in self.base.tags.get(name, ())}
             tagged = (ours & theirs) | (ours - base) | (theirs - base)
@@ -214,71 +245,34 @@ class _Sides:
 
     def _line(self, number: int) -> Version:
         if number not in self.mine:
-            line = self._line_of_theirs(number)
+            line = placed(self.others[number], number)
         elif number not in self.others:
-            line = self.mine[number]
+            line = placed(self.mine[number], number)
         else:
-            ours, theirs = self.mine[number], self.others[number]
+            first, second = self.mine[number], self.others[number]
+            if {first.manifest, second.manifest} & self.published == {second.manifest}:
+                first, second = second, first
+            first, second = placed(first, number), placed(second, number)
             line = replace(
-                ours,
-                also=tuple(sorted({*ours.also, *theirs.manifests} - {ours.manifest})),
-                renumbered=ours.renumbered or theirs.renumbered,
-                removed=ours.removed or theirs.removed,
+                first,
+                also=tuple(sorted({*first.also, *second.manifests} - {first.manifest})),
+                renumbered=first.renumbered or second.renumbered,
+                removed=first.removed or second.removed,
                 unknown=self._unknown(number)[0],
             )
         return replace(line, removed="") if self._state_of(number) == _THERE else line
 
-    def _line_of_theirs(self, number: int) -> Version:
-        theirs = self.others[number]
-        old_label = theirs.renumbered if theirs.number == number else theirs.label
-        return replace(theirs, number=number, renumbered=old_label)
+    def _fields(
+        self, what: str, *sides: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[Conflict]]:
+        base, ours, theirs = sides
+        return _fields(what, base, ours, theirs, take_theirs=self.take_theirs)
 
     def _unknown(self, number: int) -> tuple[dict[str, Any], list[Conflict]]:
         old = self.old.get(self.origins.get(number, 0))
         base = {} if old is None else old.unknown
         ref = f"{self.name}:v{number}"
-        return _fields(ref, base, self.mine[number].unknown, self.others[number].unknown)
-
-
-def _every(model: Model) -> dict[int, Version]:
-    """All versions by number, removed ones last."""
-    return {**dict(sorted(model.versions.items())), **dict(sorted(model.removed.items()))}
-
-
-def _places(base: Model, ours: Model, theirs: Model) -> dict[int, int]:
-    """The number in the result of each version of theirs.
-
-    The same bytes are the same version: under the same number, else under the number of ours. Other
-    versions keep their number if ours has not used it, else they get the next free one. A version
-    that the `gc` of one side deleted is not a new version of the other.
-    """
-    mine, left, old = _every(ours), _every(theirs), _every(base)
-    places = {
-        n: n for n, version in left.items() if n in mine and mine[n].content == version.content
-    }
-    free = {
-        n: version for n, version in mine.items() if n not in places and not _forgot(theirs, n, old)
-    }
-    moved = []
-    for number in (version for version in left if version not in places):
-        same = (n for n, version in free.items() if version.content == left[number].content)
-        if _forgot(ours, number, old):
-            places[number] = number
-        elif (twin := next(same, None)) is not None:
-            places[number] = twin
-            del free[twin]
-        elif number not in mine and number >= ours.next_number:
-            places[number] = number
-        else:
-            moved.append(number)
-    highest = max(base.next_number, ours.next_number, theirs.next_number)
-    return places | {number: highest + place for place, number in enumerate(sorted(moved))}
-
-
-def _forgot(model: Model, number: int, old: Mapping[int, Version]) -> bool:
-    """Whether `gc` has deleted a version of base from a model."""
-    known = number in model.versions or number in model.removed
-    return number in old and not known and number < model.next_number
+        return self._fields(ref, base, self.mine[number].unknown, self.others[number].unknown)
 
 
 def _old_places(old: Mapping[int, Version], found: Mapping[int, Version]) -> dict[int, int]:
@@ -303,22 +297,29 @@ def _label(number: int | None) -> str:
     return f"v{number}" if number else "none"
 
 
-def _three_way(base: _Value, ours: _Value, theirs: _Value) -> tuple[_Value, bool]:
-    """The changed value of two; ours, and a conflict, if both have changed `base` differently."""
+def _three_way(
+    base: _Value, ours: _Value, theirs: _Value, *, take_theirs: bool = False
+) -> tuple[_Value, bool]:
+    """The changed value of two; one of them, and a conflict, if both have changed `base`."""
     if ours == theirs or theirs == base:
         return ours, False
-    return (theirs, False) if ours == base else (ours, True)
+    return (theirs if take_theirs or ours == base else ours), ours != base
 
 
 def _fields(
-    what: str, base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any]
+    what: str,
+    base: Mapping[str, Any],
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    *,
+    take_theirs: bool,
 ) -> tuple[dict[str, Any], list[Conflict]]:
     """Unknown fields, merged one by one."""
     found: dict[str, Any] = {}
     conflicts = []
     for name in sorted({*ours, *theirs}):
         before, mine, other = (side.get(name) for side in (base, ours, theirs))
-        value, is_conflict = _three_way(before, mine, other)
+        value, is_conflict = _three_way(before, mine, other, take_theirs=take_theirs)
         if value is not None:
             found[name] = value
         if is_conflict:

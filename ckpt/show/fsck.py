@@ -5,6 +5,7 @@ from typing import Any
 from ckpt.ops.fsck import FINE, NONE, Checked, Rebuilding
 from ckpt.registry.index import Model, Version
 from ckpt.show.look.fields import fields
+from ckpt.show.look.lost import lost_data, lost_lines
 from ckpt.show.look.words import count, printable
 from ckpt.show.ls import versions_data
 
@@ -18,7 +19,8 @@ def checked_text(checked: Checked) -> str:
     if checked.kind == FINE and checked.index is not None:
         models = checked.index.models.values()
         versions = count(sum(len(model.versions) for model in models), "version")
-        return f"registry.json is fine: {count(len(models), 'model')}, {versions}"
+        verdict = f"registry.json is fine: {count(len(models), 'model')}, {versions}"
+        return "\n".join([verdict, *lost_lines(checked.lost)])
     return "\n".join(
         [printable(checked.message or ""), *map(printable, (checked.hint or "").splitlines())]
     )
@@ -26,7 +28,19 @@ def checked_text(checked: Checked) -> str:
 
 def checked_data(checked: Checked) -> dict[str, Any]:
     """The same for JSON."""
-    return fields(checked, "path", "state=kind", "line", "message", "hint")
+    data = fields(checked, "path", "state=kind", "line", "message", "hint")
+    return {**data, "lost": lost_data(checked.lost)}
+
+
+def recovered_text(version: Version) -> str:
+    """The version that is in the index again."""
+    was = f", which was {printable(version.renumbered)}" if version.renumbered else ""
+    return f"recovered {version.ref}{was}"
+
+
+def recovered_data(version: Version) -> dict[str, Any]:
+    """The same for JSON."""
+    return fields(version, "model", "version=label", "manifest", "renumbered")
 
 
 def rebuilding_text(rebuilding: Rebuilding) -> str:

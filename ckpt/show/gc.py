@@ -6,12 +6,13 @@ from typing import Any
 
 from ckpt.io.temporaries import Leftover
 from ckpt.ops.gc import Garbage
+from ckpt.show.look.lost import lost_data, lost_lines
 from ckpt.show.look.words import count, printable, size
 
 
 def garbage_text(garbage: Garbage) -> str:
     """The removed files, and unreferenced ones that are kept."""
-    lines = list(_gone(garbage))
+    lines = [*lost_lines(garbage.lost), *_gone(garbage)]
     if garbage.young:
         under = f"under {_time(garbage.grace)} old"
         lines.append(f"kept {size(_young_bytes(garbage))}, unreferenced but {under}")
@@ -28,6 +29,7 @@ def garbage_data(garbage: Garbage) -> dict[str, Any]:
         "temporaries": garbage.temporaries,
         "bytes": garbage.nbytes,
         "young_bytes": _young_bytes(garbage),
+        "lost": lost_data(garbage.lost),
     }
 
 

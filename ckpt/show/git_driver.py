@@ -32,7 +32,7 @@ def merged_lines(merged: Merged) -> Iterator[str]:
     """The versions that differ from one of the sides, a line each."""
     for moved in merged.renumbered:
         why = "which has the same bytes" if moved.is_twin else "since its number was taken"
-        yield printable(f"{moved.before} of theirs is now {moved.after}, {why}")
+        yield printable(f"{moved.before} of {moved.side} is now {moved.after}, {why}")
     for ref in merged.kept:
         yield printable(f"{ref} was removed on one side, but is kept: an alias points to it")
 
@@ -41,10 +41,8 @@ def conflict_line(conflict: Conflict) -> str:
     """One conflict in one line."""
     sides = {"ours": conflict.ours, "theirs": conflict.theirs, "base": conflict.base}
     values = ", ".join(f"{side} {text[:LONG]}" for side, text in sides.items())
-    todo = f"{conflict.command}  takes theirs" if conflict.command else "edit it to take theirs"
-    return printable(
-        f"{conflict.what}: {values}; ours is kept, {todo}; then  git add registry.json"
-    )
+    todo = "ckpt git-driver resolve --ours  or  --theirs  decides; then  git add registry.json"
+    return printable(f"{conflict.what}: {values}; {todo}")
 
 
 def merged_data(merged: Merged) -> dict[str, Any]:

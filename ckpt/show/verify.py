@@ -6,6 +6,7 @@ from typing import Any
 from ckpt.ops.verify import Damage, Verified
 from ckpt.ops.verify.repair import Repaired
 from ckpt.show.look.fields import fields
+from ckpt.show.look.lost import lost_data, lost_lines
 from ckpt.show.look.words import count, printable, size
 
 
@@ -14,10 +15,12 @@ def verified_text(verified: Verified) -> str:
     hashed = f"{count(verified.objects, 'object')}, {count(verified.manifests, 'manifest')}"
     if not verified.damages:
         read = f"{size(verified.nbytes)} in {verified.seconds:.2f} s"
-        return f"{hashed}, registry.json: all good        {read}"
+        verdict = f"{hashed}, registry.json: all good        {read}"
+        return "\n".join([verdict, *lost_lines(verified.lost)])
     lines = [line for damage in verified.damages for line in _damage(damage)]
     lines.append(f"{hashed} read, {len(verified.damages):,} damaged")
     hints = {damage.hint: None for damage in verified.damages if damage.hurts}
+    lines += lost_lines(verified.lost)
     return "\n".join([*lines, "", *(hints or ["ckpt gc  removes them"])])
 
 
@@ -34,6 +37,7 @@ def verified_data(verified: Verified) -> dict[str, Any]:
     """The verdict for JSON."""
     return {
         **fields(verified, "objects", "manifests", "bytes=nbytes"),
+        "lost": lost_data(verified.lost),
         "damages": [fields(damage, "message", "hurts", "digest") for damage in verified.damages],
     }
 

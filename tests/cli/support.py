@@ -1,6 +1,7 @@
 """What the command-line tests share."""
 
 import json
+import subprocess
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+Git = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def weights(seed: int = 0) -> "OrderedDict[str, torch.Tensor]":
@@ -53,3 +55,18 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file() and path.name not in ("lock", "writing")
     }
+
+
+def save(path: Path, seed: int) -> None:
+    torch.save({"w": torch.full((2000,), float(seed))}, path)
+
+
+def commit(git: Git) -> None:
+    git("add", "-A")
+    git("commit", "-qm", "x")
+
+
+def register_seeds(ckpt: Run, folder: Path, *seeds: int) -> None:
+    for seed in seeds:
+        save(folder / "net.pt", seed)
+        assert ckpt("register", "net.pt", "-m", f"seed {seed}").code == 0

@@ -2,10 +2,8 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,60 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.support import Run, tree
-
-Git = Callable[..., "subprocess.CompletedProcess[str]"]
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-BIN = Path(sys.executable).parent
+from tests.cli.support import Git, Run, commit, register_seeds, tree
 
 
-@pytest.fixture
-def git(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
-    """Run git in a repository of its own, with no settings of the machine."""
-    for name in [each for each in os.environ if each.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    settings = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    person = {"NAME": "Ann", "EMAIL": "ann@example.org"}
-    settings |= {f"GIT_{who}_{k}": v for who in ("AUTHOR", "COMMITTER") for k, v in person.items()}
-    for name, value in {**settings, "PATH": f"{BIN}:{os.environ['PATH']}"}.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*words: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
-        assert done.returncode == code, (words, done.stdout, done.stderr)
-        return done
-
-    run("init", "-q", "-b", "main")
-    return run
-
-
-def save(path: Path, seed: int) -> None:
-    torch.save({"w": torch.full((2000,), float(seed))}, path)
-
-
-@pytest.fixture
-def shared(ckpt: Run, git: Git, folder: Path) -> Run:
-    """`net` v1 and v2 on `main`, `prod` at v1, and a branch `other` that begins there."""
-    for seed in (1, 2):
-        save(folder / "net.pt", seed)
-        assert ckpt("register", "net.pt").code == 0
-    assert ckpt("alias", "prod", "net:v1").code == 0
-    assert ckpt("git-driver", "install").code == 0
-    (folder / ".gitignore").write_text("*.pt\n")
-    commit(git)
-    git("branch", "other")
-    return ckpt
-
-
-def commit(git: Git) -> None:
-    git("add", "-A")
-    git("commit", "-qm", "x")
-
-
-def register(ckpt: Run, folder: Path, *seeds: int) -> None:
-    for seed in seeds:
-        save(folder / "net.pt", seed)
-        assert ckpt("register", "net.pt", "-m", f"seed {seed}").code == 0
+def publish(git: Git) -> None:
+    """As after a push of main: its numbers hold, whenever the versions were created."""
+    git("update-ref", "refs/remotes/origin/main", "main")
 
 
 def model(folder: Path) -> dict[str, Any]:
@@ -80,11 +30,12 @@ def contents(folder: Path) -> dict[str, str]:
 def test_both_branches_register_and_all_versions_are_there(
     shared: Run, git: Git, folder: Path
 ) -> None:
-    register(shared, folder, 3, 4)
+    register_seeds(shared, folder, 3, 4)
     assert shared("tag", "net:v3", "golden").code == 0
     commit(git)
+    publish(git)
     git("checkout", "-q", "other")
-    register(shared, folder, 5)
+    register_seeds(shared, folder, 5)
     assert shared("rename", "net:v3", "--rule", "w=u").code == 0
     assert shared("tag", "net:v3", "theirs").code == 0
     commit(git)
@@ -100,7 +51,7 @@ def test_both_branches_register_and_all_versions_are_there(
     assert [step["version"] for step in lineage] == ["v6", "v5"], "not v3, as its record says"
     assert "was       v3, until a merge renumbered it" in shared("show", "net:v5").out
     assert shared("verify").code == 0
-    register(shared, folder, 6)
+    register_seeds(shared, folder, 6)
     assert model(folder)["next"] == 8
     before = model(folder)
     (folder / "registry.json").unlink()
@@ -111,10 +62,10 @@ def test_both_branches_register_and_all_versions_are_there(
 def test_merges_either_way_have_the_same_versions_and_cross_without_loss(
     shared: Run, git: Git, folder: Path
 ) -> None:
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     commit(git)
     git("checkout", "-q", "other")
-    register(shared, folder, 4, 3)
+    register_seeds(shared, folder, 4, 3)
     commit(git)
     git("branch", "theirs")
     git("merge", "-q", "main", "-m", "m")
@@ -122,17 +73,15 @@ def test_merges_either_way_have_the_same_versions_and_cross_without_loss(
     git("checkout", "-q", "main")
     git("merge", "-q", "theirs", "-m", "m")
     two = contents(folder)
-    assert set(one.values()) == set(two.values())
-    assert len(one) == len(two) == 4
+    assert one == two, "the same numbers, whoever merges"
+    assert len(one) == 4
     git("merge", "-q", "other", "-m", "criss-cross")
-    # Git merges the two bases first. That may give one side's very document, since a merge is a
-    # function of its three, and git takes the other side's then without asking anybody.
-    assert contents(folder) in (one, two)
+    assert contents(folder) == one
     assert shared("verify").code == 0
 
 
 def test_alias_that_one_side_moved_moves(shared: Run, git: Git, folder: Path) -> None:
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     commit(git)
     git("checkout", "-q", "other")
     assert shared("alias", "prod", "net:v2", "--protect").code == 0
@@ -145,34 +94,43 @@ def test_alias_that_one_side_moved_moves(shared: Run, git: Git, folder: Path) ->
 def test_alias_that_both_moved_is_a_conflict_that_one_command_solves(
     shared: Run, git: Git, folder: Path
 ) -> None:
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     assert shared("alias", "prod", "net:v3").code == 0
     commit(git)
+    publish(git)
     git("checkout", "-q", "other")
-    register(shared, folder, 4)
+    register_seeds(shared, folder, 4)
     assert shared("alias", "prod", "net:v3").code == 0
     commit(git)
     git("checkout", "-q", "main")
     merge = git("merge", "-q", "other", "-m", "m", code=1)
-    command = "ckpt alias net@prod v4 --expect v3"
     (line,) = (each for each in merge.stderr.splitlines() if each.startswith("error: net@prod"))
     assert "ours v3, theirs v4, base v1" in line
-    assert command in line
-    assert "git add registry.json" in line
+    assert "ckpt git-driver resolve --ours  or  --theirs  decides" in line
     assert "registry.json" in git("diff", "--name-only", "--diff-filter=U").stdout
-    assert model(folder)["aliases"] == {"prod": "v3"}
-    assert shared("fsck").code == 0, "valid in spite of the conflict"
-    assert shared(*command.split()[1:]).code == 0
+    text = (folder / "registry.json").read_text()
+    assert text.count('"prod":"v3"') == text.count('"prod":"v4"') == 1, "both sides are in it"
+    for words in (["ls"], ["register", "net.pt"], ["fsck"]):
+        assert shared(*words).code == 4, "nobody takes it for whole"
+    assert shared("git-driver", "resolve").code == 6
+    assert (folder / "registry.json").read_text() == text
+    for side, number in (("--ours", "v3"), ("--theirs", "v4")):
+        assert shared("git-driver", "resolve", side).code == 0
+        assert model(folder)["aliases"] == {"prod": number}
+        assert len(contents(folder)) == 4
     git("add", "registry.json")
     git("commit", "-qm", "m")
-    assert model(folder)["aliases"] == {"prod": "v4"}
+    ran = shared("git-driver", "resolve")
+    assert (ran.code, "git has no conflict in it" in ran.err) == (2, True)
+    assert shared("verify").code == 0
 
 
 def test_same_bytes_on_both_branches_are_one_version(shared: Run, git: Git, folder: Path) -> None:
-    register(shared, folder, 3, 4)
+    register_seeds(shared, folder, 3, 4)
     commit(git)
+    publish(git)
     git("checkout", "-q", "other")
-    register(shared, folder, 4)
+    register_seeds(shared, folder, 4)
     assert shared("alias", "prod", "net:v3").code == 0
     assert shared("rename", "net:v3", "--rule", "w=u").code == 0
     commit(git)
@@ -204,43 +162,46 @@ def test_both_branches_begin_a_registry(ckpt: Run, git: Git, folder: Path) -> No
     (folder / ".gitignore").write_text("*.pt\n")
     commit(git)
     git("branch", "other")
-    register(ckpt, folder, 1)
+    register_seeds(ckpt, folder, 1)
     assert ckpt("git-driver", "install").code == 0
     commit(git)
     git("checkout", "-q", "other")
-    register(ckpt, folder, 2)
+    register_seeds(ckpt, folder, 2)
     commit(git)
+    publish(git)
     git("merge", "-q", "main", "-m", "m")
     rows = ckpt("ls", "--json").data
     assert [(row["version"], row["message"]) for row in rows] == [
-        ("v2", "seed 1"),
-        ("v1", "seed 2"),
+        ("v2", "seed 2"),
+        ("v1", "seed 1"),
     ]
 
 
-def test_damaged_side_is_a_conflict_and_ours_is_untouched(
+def test_damaged_side_is_a_conflict_with_both_sides_in_the_file(
     shared: Run, git: Git, folder: Path
 ) -> None:
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     commit(git)
-    before = (folder / "registry.json").read_bytes()
+    before = (folder / "registry.json").read_text()
     git("checkout", "-q", "other")
-    (folder / "registry.json").write_bytes(before[:50])
+    (folder / "registry.json").write_text("not an index\n")
     commit(git)
     git("checkout", "-q", "main")
     merge = git("merge", "-q", "other", "-m", "m", code=1)
     assert "error: registry.json of theirs" in merge.stderr
-    assert (folder / "registry.json").read_bytes() == before
+    lines = (folder / "registry.json").read_text().splitlines()
+    assert {*before.splitlines(), "not an index", "<<<<<<< ours"} <= {*lines}
+    assert shared("ls").code == 4
 
 
 def test_clone_without_the_driver_is_told_of_it_at_the_markers(
     shared: Run, git: Git, folder: Path
 ) -> None:
     git("config", "--remove-section", "merge.ckpt")  # as in a clone that did not install it
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     commit(git)
     git("checkout", "-q", "other")
-    register(shared, folder, 4)
+    register_seeds(shared, folder, 4)
     commit(git)
     git("merge", "-q", "main", "-m", "m", code=1)
     ran = shared("ls")
@@ -249,16 +210,19 @@ def test_clone_without_the_driver_is_told_of_it_at_the_markers(
     says = f"registry.json: line {line} is a git conflict marker, <<<<<<<"
     assert (ran.code, says in ran.err) == (4, True)
     assert "ckpt git-driver install" in ran.err
-    assert "git checkout --ours registry.json" in ran.err
+    assert "ckpt git-driver resolve" in ran.err
+    assert shared("git-driver", "install").code == 0
     data = shared("fsck", "--rebuild-index", "--yes", "--json").data
     assert {row["message"] for row in data["versions"]} == {"", "seed 3", "seed 4"}
+    assert shared("git-driver", "resolve").code == 0
+    assert {row["message"] for row in shared("ls", "--json").data} == {"", "seed 3", "seed 4"}
     assert shared("verify").code == 0
 
 
 def test_install_adds_its_lines_once_and_keeps_what_stands_there(
     ckpt: Run, git: Git, folder: Path
 ) -> None:
-    register(ckpt, folder, 1)
+    register_seeds(ckpt, folder, 1)
     (folder / ".gitattributes").write_text("*.bin -text")
     first = ckpt("git-driver", "install", "--json")
     assert len(first.data["added"]) == 4
@@ -269,7 +233,7 @@ def test_install_adds_its_lines_once_and_keeps_what_stands_there(
         "*.pt diff=ckpt\n*.pth diff=ckpt\n*.safetensors diff=ckpt\n"
     )
     driver = git("config", "merge.ckpt.driver").stdout
-    assert driver == "ckpt git-driver merge %O %A %B\n"
+    assert f"{sys.executable} -P -m ckpt" in driver
     attribute = git("check-attr", "merge", "registry.json").stdout
     assert attribute == "registry.json: merge: ckpt\n"
 
@@ -277,7 +241,7 @@ def test_install_adds_its_lines_once_and_keeps_what_stands_there(
 def test_install_needs_a_repository(
     ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register(ckpt, folder, 1)
+    register_seeds(ckpt, folder, 1)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
     before = tree(folder)
     ran = ckpt("git-driver", "install")
@@ -314,7 +278,6 @@ def test_merge_as_json(ckpt: Run, folder: Path) -> None:
             "ours": "ours",
             "theirs": "theirs",
             "base": "None",
-            "command": None,
         }
     ]
 
@@ -353,7 +316,7 @@ def test_git_shows_weights_as_text(ckpt: Run, git: Git, folder: Path) -> None:
 
 
 def test_git_shows_an_index_by_what_it_says(shared: Run, git: Git, folder: Path) -> None:
-    register(shared, folder, 3)
+    register_seeds(shared, folder, 3)
     assert shared("alias", "prod", "net:v3", "--expect", "v1").code == 0
     assert shared("tag", "net:v3", "golden").code == 0
     moved, alias, added = sorted(changed(git, "registry.json"), key=lambda line: line[1:])[::-1]
@@ -384,3 +347,153 @@ def test_same_tensors_in_any_order_and_container_are_the_same_text(ckpt: Run, fo
     one, two = (ckpt("git-driver", "text", name).out for name in ("one.pt", "two.safetensors"))
     assert one == two
     assert one.startswith("a  float32  3  ")
+
+
+@pytest.mark.parametrize("python", ["moved away", "without ckpt"])
+@pytest.mark.parametrize("on_path", [True, False])
+def test_driver_that_cannot_run_leaves_markers_and_both_sides(
+    shared: Run,
+    git: Git,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    python: str,
+    on_path: bool,
+) -> None:
+    interpreter = "/nowhere/python" if python == "moved away" else "/bin/false"
+    for name in ("merge.ckpt.driver", "diff.ckpt.textconv"):
+        command = git("config", name).stdout.rstrip("\n")
+        git("config", name, command.replace(sys.executable, interpreter))
+    if not on_path:
+        places = os.environ["PATH"].split(":")
+        kept = [place for place in places if not (Path(place) / "ckpt").exists()]
+        monkeypatch.setenv("PATH", ":".join(kept))
+    register_seeds(shared, folder, 3)
+    commit(git)
+    git("checkout", "-q", "other")
+    register_seeds(shared, folder, 4)
+    mine = model(folder)["versions"]["v3"]["content"]
+    assert mine[-10:] in git("diff").stdout or on_path, "git diff shows the index in any case"
+    commit(git)
+    git("merge", "-q", "main", "-m", "m", code=0 if on_path else 1)
+    if on_path:
+        assert len(contents(folder)) == 4
+        return
+    text = (folder / "registry.json").read_text()
+    theirs = json.loads(git("show", "main:registry.json").stdout)["models"]["net"]["versions"]
+    assert (theirs["v3"]["content"] in text, mine in text) == (True, True)
+    git("add", "-A")
+    git("commit", "-qm", "m")  # as one does who overlooks it
+    for words in (["fsck"], ["verify"], ["gc", "--grace", "0", "--yes"], ["ls"]):
+        assert shared(*words).code == 4, words
+
+
+def test_git_diff_goes_on_without_the_driver(ckpt: Run, git: Git, folder: Path) -> None:
+    assert ckpt("git-driver", "install").code == 0
+    torch.save({"w": torch.ones(2)}, folder / "net.pt")
+    commit(git)
+    torch.save({"w": torch.zeros(2)}, folder / "net.pt")
+    command = git("config", "diff.ckpt.textconv").stdout.rstrip("\n")
+    git(
+        "config",
+        "diff.ckpt.textconv",
+        command.replace(sys.executable, "false").replace("ckpt ", "false "),
+    )
+    (new,) = (line for line in changed(git, "net.pt") if line.startswith("+"))
+    assert new[1:] == git("hash-object", "net.pt").stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("merge", "-q", "-m", "m"), ("rebase", "-q"), ("cherry-pick",), ("merge", "-q", "--squash")],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("pushed", ["main", "other"])
+def test_pushed_number_stays_in_every_kind_of_merge(
+    shared: Run, git: Git, folder: Path, words: tuple[str, ...], pushed: str
+) -> None:
+    names = {}
+    for branch, seed in (("main", 3), ("other", 4)):
+        git("checkout", "-q", branch)
+        register_seeds(shared, folder, seed)
+        names[branch] = contents(folder)["v3"]
+        commit(git)
+    git("update-ref", "refs/remotes/origin/x", pushed)
+    git(*words, "main")
+    unpushed = {"main": "other", "other": "main"}[pushed]
+    assert (contents(folder)["v3"], contents(folder)["v4"]) == (names[pushed], names[unpushed])
+
+
+def test_number_that_both_pushed_stops_the_merge_where_no_default_branch_decides(
+    shared: Run, git: Git, folder: Path
+) -> None:
+    names = {}
+    for branch, seed in (("main", 3), ("other", 4)):
+        git("checkout", "-q", branch)
+        register_seeds(shared, folder, seed)
+        names[branch] = contents(folder)["v3"]
+        commit(git)
+        git("update-ref", f"refs/remotes/origin/{branch}", branch)
+    merge = git("merge", "-q", "-m", "m", "main", code=1)
+    assert "error: net:v3, published with both: ours sha256:" in merge.stderr
+    text = (folder / "registry.json").read_text()
+    assert names["main"] in text
+    assert names["other"] in text
+    assert shared("ls").code == 4
+    assert shared("git-driver", "resolve", "--theirs").code == 0
+    assert contents(folder)["v3"] == names["main"]
+    git("merge", "--abort")
+    git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main")
+    git("merge", "-q", "-m", "m", "main")
+    assert (contents(folder)["v3"], contents(folder)["v4"]) == (names["main"], names["other"])
+
+
+def test_merge_stops_if_what_was_published_cannot_be_read(
+    shared: Run, git: Git, folder: Path
+) -> None:
+    for branch, seed in (("main", 3), ("other", 4)):
+        git("checkout", "-q", branch)
+        register_seeds(shared, folder, seed)
+        commit(git)
+    git("checkout", "-q", "-b", "third")
+    (folder / "registry.json").write_text("{")
+    commit(git)
+    git("update-ref", "refs/remotes/origin/third", "third")
+    git("checkout", "-q", "other")
+    merge = git("merge", "-q", "-m", "m", "main", code=1)
+    assert "error: refs/remotes/origin/third:./registry.json: not a registry" in merge.stderr
+    assert shared("ls").code == 4
+
+
+def test_merge_of_three_branches_loses_nothing(shared: Run, git: Git, folder: Path) -> None:
+    """Git merges text itself there, and gives up at the first conflict."""
+    git("branch", "third")
+    for branch, seed in (("main", 3), ("other", 4), ("third", 5)):
+        git("checkout", "-q", branch)
+        register_seeds(shared, folder, seed)
+        commit(git)
+    before = contents(folder)
+    done = subprocess.run(
+        ["git", "merge", "-q", "-m", "m", "main", "other"], cwd=folder, capture_output=True
+    )
+    assert done.returncode != 0
+    assert shared("ls").code == 4 or contents(folder) == before
+    git("reset", "-q", "--hard", "third")
+    for branch in ("main", "other"):
+        git("merge", "-q", "-m", "m", branch)
+    assert len(contents(folder)) == 5
+
+
+def test_git_runs_no_module_of_the_work_tree(shared: Run, git: Git, folder: Path) -> None:
+    (folder / "click.py").write_text("open('ran', 'w')")
+    (folder / "ckpt").mkdir()
+    (folder / "ckpt" / "__main__.py").write_text("open('ran', 'w')")
+    (folder / ".gitignore").write_text("*.pt\n/click.py\n/ckpt/\n")
+    register_seeds(shared, folder, 3)
+    assert git("diff", "registry.json").stdout.count("net:v3") == 1
+    commit(git)
+    git("checkout", "-q", "other")
+    register_seeds(shared, folder, 4)
+    commit(git)
+    git("merge", "-q", "-m", "m", "main")
+    assert len(contents(folder)) == 4
+    assert not (folder / "ran").exists()

@@ -30,6 +30,7 @@ except SystemExit as done:
         ("ls",),
         ("alias", "prod", "v1"),
         ("tag", "v1"),
+        ("pin", "v1"),
         ("show", "v1"),
         ("show", "old.pt"),
         ("log", "v1"),

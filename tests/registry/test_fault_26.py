@@ -162,7 +162,11 @@ def test_fault_26_conflict_marker_is_named_by_its_line(
     error = caught.value
     assert (error.kind, error.line) == ("conflict", line + 1)
     assert f"registry.json: line {line + 1} is a git conflict marker, {marker[:7]}" in str(error)
-    for command in ("ckpt git-driver install", "ckpt fsck --rebuild-index", "git checkout --ours"):
+    for command in (
+        "ckpt git-driver install",
+        "ckpt fsck --rebuild-index",
+        "ckpt git-driver resolve",
+    ):
         assert command in str(error.hint)
 
 

@@ -11,6 +11,7 @@ import click
 
 from ckpt.registry.index_file import FILE_NAME
 from ckpt.registry.registry import Added, Registry
+from ckpt.registry.seen import moved_numbers
 from ckpt.show.look.terminal import Terminal
 from ckpt.show.look.words import printable
 
@@ -65,6 +66,8 @@ def ckpt_command(
                 on_use=lambda found: terminal.remark(f"registry: {printable(str(found))}"),
             )
             session = Session(terminal, as_json, registry)
+            if not quiet:
+                _remark_on_moved_numbers(session)
             if writes:
                 _remark_on_locks(session)
             function(session, **arguments)
@@ -142,6 +145,16 @@ arg_option = click.option(
     callback=_arguments,
     help="Argument for the model definition: a Python literal, else text (repeatable).",
 )
+
+
+def _remark_on_moved_numbers(session: Session) -> None:
+    """Say once which numbers a merge or a pull has moved, but not to git itself."""
+    parent = click.get_current_context().parent
+    if parent is not None and parent.info_name == "git-driver":
+        return
+    for moved in moved_numbers(session.registry.folder):
+        now = f"that version is {moved.now} now" if moved.now else "that version is gone: ckpt fsck"
+        session.terminal.remark(printable(f"{moved.ref} is another version since a merge; {now}"))
 
 
 def _remark_on_locks(session: Session) -> None:

@@ -9,6 +9,7 @@ from time import perf_counter
 from ckpt.errors import CkptError, DiskError, IntegrityError
 from ckpt.io.files import Told, untold
 from ckpt.io.threads import Threads
+from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needed import needed_manifests
 from ckpt.registry.registry import Registry
@@ -38,13 +39,17 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Numbers of hashed objects, manifests and bytes, the time, and the damage that was found."""
+    """Numbers of hashed objects, manifests and bytes, the time, and the damage that was found.
+
+    `lost` are versions that only git's history has.
+    """
 
     objects: int
     manifests: int
     nbytes: int
     damages: tuple[Damage, ...]
     seconds: float
+    lost: tuple[Lost, ...] = ()
 
 
 def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified:
@@ -88,7 +93,8 @@ def _verified(registry: Registry, told: Told) -> Verified:
             damages.append(Damage(str(result), hurts, name, nbytes, hint))
     good = sum(result for result in results if isinstance(result, int))
     seconds = perf_counter() - began
-    return Verified(len(wanted), len(manifests), good, tuple(damages), seconds)
+    lost = lost_versions(registry)
+    return Verified(len(wanted), len(manifests), good, tuple(damages), seconds, lost)
 
 
 def _wanted(

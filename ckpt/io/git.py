@@ -1,0 +1,46 @@
+"""Git, asked through its command line. Nothing here writes to a repository's content."""
+
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ckpt.errors import UsageError
+
+_HEAD = re.compile(rb"[0-9a-f]+ ([a-z]+) ([0-9]+)\n")
+
+
+def git(folder: Path, *words: str) -> bytes:
+    """What git prints.
+
+    Raises:
+        UsageError: Git is not installed, or fails.
+    """
+    try:
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True)
+    except FileNotFoundError as error:
+        raise UsageError("git is not installed, or not on the PATH") from error
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        what = said[0] if said else f"exit code {done.returncode}"
+        raise UsageError(f"{folder}: git says: {what}", hint="is this a git repository?")
+    return done.stdout
+
+
+def blobs(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """The contents of files by git's names, such as ``main:./registry.json``; missing ones not."""
+    command = ["git", "cat-file", "--batch"]
+    with subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        if process.stdin is None or process.stdout is None:
+            raise ValueError("both are pipes")
+        for name in names:
+            process.stdin.write(name.encode("utf-8", "surrogateescape") + b"\n")
+            process.stdin.flush()
+            found = _HEAD.fullmatch(process.stdout.readline())
+            if found is not None:
+                content = process.stdout.read(int(found[2]))
+                process.stdout.read(1)
+                if found[1] == b"blob":
+                    yield name, content
