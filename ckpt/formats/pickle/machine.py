@@ -1,7 +1,6 @@
 """The pickle machine: a pickle becomes plain descriptions, and nothing in it is run.
 
-Source of the opcodes: CPython's `Lib/pickletools.py`; the table at the end holds those that
-`torch.save` and the pickle protocols 2 to 5 emit for state_dicts, and no others. Every global
+Source of the opcodes: CPython's `Lib/pickletools.py`; `opcodes` has the table. Every global
 must be on the allow-list. The loop is iterative, and bounded in opcodes, memo and copies.
 
 An operation gets the offset after its opcode and returns the offset of the next one. Foreign
@@ -10,7 +9,7 @@ that `Machine.run` turns into a FormatError with the offset.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MethodType
 
 from ckpt.errors import FormatError, RefusedGlobalError, excerpt
@@ -20,7 +19,6 @@ from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent, Text
 MEMO_LIMIT = 1_000_000
 # Each look-up of a text makes a new one; repeating a long one would fill the memory.
 RECALLED_LIMIT = 1 << 25  # characters
-_LONGEST = 64  # bytes of an integer
 _EARLY = 16  # bytes; a global this early is the class of the pickled object itself
 _WHOLE = (
     "the file is a pickled object, perhaps a whole module; if you trust it and can import its "
@@ -73,8 +71,14 @@ class Machine:
         self._recalled = 0  # characters of texts
         self._copied = 0  # items of dicts
 
-    def run(self, opcode_limit: int) -> tuple[object, int]:
+    def run(
+        self, table: Sequence[Callable[["Machine", int], int]], opcode_limit: int
+    ) -> tuple[object, int]:
         """Execute until STOP. Returns the value on the stack, and the offset after STOP.
+
+        Args:
+            table: An operation for each opcode.
+            opcode_limit: More opcodes than this are refused.
 
         Raises:
             RefusedGlobalError: The pickle names a global that is not allowed.
@@ -84,7 +88,7 @@ class Machine:
         data, position = self.data, 0
         if data[:1] != b"\x80":
             raise self._fault("does not begin with a protocol, as pickles of protocol 2 to 5 do")
-        steps = [MethodType(operation, self) for operation in _TABLE]
+        steps = [MethodType(operation, self) for operation in table]
         try:
             for self.opcodes in range(1, opcode_limit + 1):
                 if position >= self._end:
@@ -432,112 +436,3 @@ _MAKERS: dict[str, Callable[[tuple[object, ...]], DictNode]] = {
     "collections.Counter": _counter,
     **dict.fromkeys(DICTS, _other_dict),
 }
-
-_Operation = Callable[[Machine, int], int]
-
-
-def _pushes(make: Callable[[], object]) -> _Operation:
-    return lambda machine, at: machine.push(make(), at)
-
-
-def _constant(value: object) -> _Operation:
-    def operate(machine: Machine, at: int) -> int:
-        machine._stack.append(value)
-        return at
-
-    return operate
-
-
-def _numbers(form: str) -> _Operation:
-    read = struct.Struct(form)
-    return lambda machine, at: machine.push(read.unpack_from(machine.data, at)[0], at + read.size)
-
-
-def _sized(form: str, operation: Callable[[Machine, int, int], int]) -> _Operation:
-    """An operation with a length before its argument."""
-    read = struct.Struct(form)
-
-    def operate(machine: Machine, at: int) -> int:
-        return operation(machine, at + read.size, read.unpack_from(machine.data, at)[0])
-
-    return operate
-
-
-def _integer(machine: Machine, begin: int, nbytes: int) -> int:
-    if nbytes > _LONGEST:
-        raise ValueError(f"an integer of {nbytes:,} bytes")
-    value = int.from_bytes(machine.taken(begin, nbytes), "little", signed=True)
-    return machine.push(value, begin + nbytes)
-
-
-def _bytes(machine: Machine, begin: int, nbytes: int) -> int:
-    return machine.push(machine.taken(begin, nbytes), begin + nbytes)
-
-
-def _text(form: str) -> _Operation:
-    unpack, header = struct.Struct(form).unpack_from, struct.calcsize(form)
-
-    def operate(machine: Machine, at: int) -> int:
-        begin = at + header
-        return machine.literal(at - 1, begin, begin + unpack(machine.data, at)[0])
-
-    return operate
-
-
-_OPERATIONS: dict[int, _Operation] = {
-    0x80: Machine.protocol,
-    0x95: Machine.frame,
-    ord("("): Machine.mark,
-    ord("0"): Machine.pop,
-    ord("1"): Machine.pop_mark,
-    # constants and numbers
-    ord("N"): _constant(None),
-    0x88: _constant(True),
-    0x89: _constant(False),
-    ord("J"): _numbers("<i"),
-    ord("K"): Machine.byte,
-    ord("M"): _numbers("<H"),
-    ord("G"): _numbers(">d"),
-    0x8A: _sized("<B", _integer),
-    0x8B: _sized("<i", _integer),
-    # text and bytes
-    ord("X"): _text("<I"),
-    0x8C: _text("<B"),
-    0x8D: _text("<Q"),
-    ord("U"): _text("<B"),
-    ord("T"): _text("<i"),
-    ord("C"): _sized("<B", _bytes),
-    ord("B"): _sized("<I", _bytes),
-    0x8E: _sized("<Q", _bytes),
-    0x96: _sized("<Q", _bytes),
-    # containers
-    ord(")"): _constant(()),
-    0x85: lambda m, at: m.few(1, at),
-    0x86: Machine.pair,
-    0x87: lambda m, at: m.few(3, at),
-    ord("t"): Machine.group,
-    ord("]"): _pushes(list),
-    ord("l"): lambda m, at: m.push(m.to_mark(), at),
-    ord("a"): Machine.append,
-    ord("e"): Machine.extend,
-    0x8F: _pushes(lambda: Call("builtins.set", ([],))),
-    0x90: Machine.add_items,
-    0x91: lambda m, at: m.push(Call("builtins.frozenset", (m.to_mark(),)), at),
-    ord("}"): _pushes(lambda: DictNode([])),
-    ord("s"): Machine.set_item,
-    ord("u"): Machine.set_items,
-    # memo
-    ord("q"): lambda m, at: m.remember(m.data[at], at + 1),
-    ord("r"): Machine.put,
-    0x94: Machine.memoize,
-    ord("h"): Machine.get,
-    ord("j"): Machine.long_get,
-    # objects
-    ord("c"): Machine.global_lines,
-    0x93: Machine.stack_global,
-    ord("R"): Machine.reduce,
-    0x81: Machine.new_object,
-    ord("b"): Machine.build,
-    ord("Q"): Machine.refer,
-}
-_TABLE = [_OPERATIONS.get(code, Machine.unknown) for code in range(256)]

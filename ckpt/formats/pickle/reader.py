@@ -9,6 +9,7 @@ from ckpt.errors import FormatError
 from ckpt.formats.pickle.globals import ALLOWED
 from ckpt.formats.pickle.machine import Machine
 from ckpt.formats.pickle.nodes import Persistent, Text
+from ckpt.formats.pickle.opcodes import TABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def read_first_pickle(
         TruncatedError: The pickle goes on after `data`.
     """
     machine = Machine(data, name, allowed)
-    root, end = machine.run(opcode_limit)
+    root, end = machine.run(TABLE, opcode_limit)
     return ParsedPickle(
         root, machine.looked_up, machine.persistents, machine.frames, machine.opcodes, end
     )
