@@ -1,7 +1,8 @@
 """The pickle machine: a pickle becomes plain descriptions, and nothing in it is run.
 
-Source of the opcodes: CPython's `Lib/pickletools.py`; `opcodes` has the table. Every global
-must be on the allow-list. The loop is iterative, and bounded in opcodes, memo and copies.
+Source of the opcodes: CPython's `Lib/pickletools.py`; `opcodes` has the table. A global that is
+not on the allow-list is refused, or makes an opaque node where those are asked for. The loop is
+iterative, and bounded in opcodes, memo and copies.
 
 An operation gets the offset after its opcode and returns the offset of the next one. Foreign
 bytes drive it: a stack that is too short, a wrong type or a truncated argument raises an error
@@ -9,24 +10,21 @@ that `Machine.run` turns into a FormatError with the offset.
 """
 
 import struct
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names of Python 2, as torch maps them
 from collections.abc import Callable, Sequence
 from types import MethodType
 
 from ckpt.errors import FormatError, RefusedGlobalError, excerpt
-from ckpt.formats.pickle.globals import BY_NEWOBJ, DICTS, FACTORIES, TENSORS
-from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent, Text
+from ckpt.formats.pickle.dicts import MAKERS
+from ckpt.formats.pickle.globals import BY_NEWOBJ, DICTS, FACTORIES, TENSORS, can_be_opaque
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Opaque, Persistent, Text
 
 MEMO_LIMIT = 1_000_000
 # Each look-up of a text makes a new one; repeating a long one would fill the memory.
 RECALLED_LIMIT = 1 << 25  # characters
-_EARLY = 16  # bytes; a global this early is the class of the pickled object itself
-_WHOLE = (
-    "the file is a pickled object, perhaps a whole module; if you trust it and can import its "
-    "class:  torch.save(module.state_dict(), NEW)"
-)
 _OTHERS = (
-    "no tensor needs it; in a stranger's file it may be harmful; "
-    "save a file of your own again with tensors and plain values only"
+    "in a stranger's file it may be harmful; save a file of your own again with tensors and "
+    "plain values only"
 )
 _EMPTY = object()  # in a slot of the memo
 _STOP = ord(".")
@@ -45,25 +43,31 @@ class Machine:
         data: The pickle, possibly incomplete or with bytes after it.
         name: Of the pickle, for messages.
         allowed: The globals that it may name.
+        opaque: Whether others become opaque nodes.
 
     Attributes:
         opcodes: The number of opcodes so far.
         looked_up: Every text that came from the memo, in order.
         persistents: Every reference to something outside the pickle.
         frames: Offsets of the FRAME opcodes of protocol 4.
+        named: Every global, with the offset of the first opcode that names it.
     """
 
     __slots__ = (
-        *("allowed", "data", "frames", "looked_up", "name", "opcodes", "persistents"),
+        *("allowed", "data", "frames", "looked_up", "name", "named", "opaque", "opcodes"),
+        "persistents",
         *("_below", "_copied", "_end", "_in_frame", "_memo", "_recalled", "_stack"),
     )
 
-    def __init__(self, data: bytes, name: str, allowed: frozenset[str]) -> None:
-        self.data, self.name, self.allowed = data, name, allowed
+    def __init__(
+        self, data: bytes, name: str, allowed: frozenset[str], *, opaque: bool = False
+    ) -> None:
+        self.data, self.name, self.allowed, self.opaque = data, name, allowed, opaque
         self.opcodes = 0
         self.looked_up: list[Text] = []
         self.persistents: list[Persistent] = []
         self.frames: list[int] = []
+        self.named: dict[str, int] = {}
         self._stack: list[object] = []
         self._below: list[list[object]] = []  # the stacks under each mark
         self._memo: list[object] = []
@@ -289,6 +293,8 @@ class Machine:
 
     def _list(self) -> list[object]:
         target = self._stack[-1]
+        if type(target) is Opaque:
+            return target.given
         if type(target) is not list:
             raise TypeError("appends to something other than a list")
         return target
@@ -299,6 +305,9 @@ class Machine:
         match self._stack[-1]:
             case Call(function="builtins.set", arguments=(list() as items,)):
                 items.extend(values)
+                return at
+            case Opaque(given=given):
+                given.extend(values)
                 return at
         raise TypeError("adds items to something other than a set")
 
@@ -314,8 +323,10 @@ class Machine:
         self._dict().extend(zip(values[::2], values[1::2], strict=True))
         return at
 
-    def _dict(self) -> list[tuple[object, object]]:
+    def _dict(self) -> list[tuple[object, object]] | list[object]:
         target = self._stack[-1]
+        if type(target) is Opaque:
+            return target.given
         if type(target) is not DictNode:
             raise TypeError("sets items of something other than a dict")
         return target.items
@@ -341,14 +352,20 @@ class Machine:
         return at
 
     def _name(self, module: str, attribute: str, start: int) -> None:
-        name = f"{module}.{attribute}".replace("__builtin__.", "builtins.", 1)
-        if name not in self.allowed or "." in attribute:
-            whole = not self._stack and not self._below and start <= _EARLY
+        module, attribute = NAME_MAPPING.get(
+            (module, attribute), (IMPORT_MAPPING.get(module, module), attribute)
+        )
+        name = f"{module}.{attribute}"
+        self.named.setdefault(name, start)
+        if name in self.allowed and "." not in attribute:
+            self._stack.append(Global(name))
+        elif self.opaque and can_be_opaque(name):
+            self._stack.append(Opaque(name, start))
+        else:
             raise RefusedGlobalError(
                 f"{self.name}: refused global {excerpt(name, 100)} at offset {start:,}",
-                hint=_WHOLE if whole else _OTHERS,
+                hint=_OTHERS,
             )
-        self._stack.append(Global(name))
 
     def reduce(self, at: int) -> int:
         """REDUCE: a call of a function or class."""
@@ -365,23 +382,46 @@ class Machine:
         return at
 
     def _call(self, function: object, arguments: object, at: int) -> object:
+        if type(function) is Opaque and type(arguments) is tuple:
+            return self._opaque_call(function, arguments)
         if type(function) is not Global or type(arguments) is not tuple:
             raise self._fault(f"calls something other than a global at offset {at - 1:,}")
-        make = _MAKERS.get(function.name)
+        make = MAKERS.get(function.name)
         if make is None:
             if function.name in FACTORIES:
                 raise self._fault(f"calls {function.name} at offset {at - 1:,}")
             return Call(function.name, arguments)
+        factory = next((item for item in arguments if type(item) is Opaque), None)
+        if factory is not None and function.name in DICTS:
+            return Opaque(factory.name, factory.offset, [arguments])
         made = make(arguments)
         self._copied += len(made.items)
         if self._copied > at:
             raise self._fault(f"copies its own parts too often at offset {at - 1:,}")
         return made
 
+    def _opaque_call(self, function: Opaque, *given: object) -> Opaque:
+        """An object of a foreign global, or of what such a call gave."""
+        if function.given or function.state is not None:
+            given = (function, *given)
+        return Opaque(function.name, function.offset, [*given])
+
+    def new_object_ex(self, at: int) -> int:
+        """NEWOBJ_EX, which no known global needs."""
+        keywords, arguments, kind = self._stack.pop(), self._stack.pop(), self._stack[-1]
+        if type(kind) is not Opaque:
+            raise self._fault(f"makes an object with keywords at offset {at - 1:,}")
+        self._stack[-1] = self._opaque_call(kind, arguments, keywords)
+        return at
+
     def build(self, at: int) -> int:
         """BUILD: attributes."""
         state = self._stack.pop()
         target = self._stack[-1]
+        if type(target) is Opaque:
+            target.given += [] if target.state is None else [target.state]
+            target.state = state
+            return at
         if type(target) is Call and target.function in TENSORS:
             raise self._fault(
                 f"sets attributes of a tensor at offset {at - 1:,}, which torch.save does not write"
@@ -394,45 +434,14 @@ class Machine:
         return at
 
     def refer(self, at: int) -> int:
-        """BINPERSID: a reference to something outside the pickle."""
+        """BINPERSID: a reference to something outside the pickle.
+
+        In a legacy file it may be a class of a whole module, with its source text.
+        """
+        match self._stack[-1]:
+            case ("module", Opaque() as kind, _, _):
+                self._stack[-1] = kind
+                return at
         self._stack[-1] = persistent = Persistent(self._stack[-1])
         self.persistents.append(persistent)
         return at
-
-
-def _ordered_dict(arguments: tuple[object, ...]) -> DictNode:
-    """Empty, or made of a list of pairs, as before Python 2.7."""
-    if not arguments:
-        return DictNode([], ordered=True)
-    (items,) = arguments
-    pairs = []
-    for pair in items if isinstance(items, list | tuple) else (items,):
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise TypeError("an OrderedDict of something other than pairs")
-        pairs.append((pair[0], pair[1]))
-    return DictNode(pairs, ordered=True)
-
-
-def _counter(arguments: tuple[object, ...]) -> DictNode:
-    """Empty, or a copy of a dict."""
-    if not arguments:
-        return DictNode([])
-    (counts,) = arguments
-    if not isinstance(counts, DictNode):
-        raise TypeError("a Counter of something other than a dict")
-    return DictNode([*counts.items])
-
-
-def _other_dict(arguments: tuple[object, ...]) -> DictNode:
-    """An empty dict of another class; a defaultdict takes its factory."""
-    for item in arguments:
-        if item is not None and not (isinstance(item, Global) and item.name in FACTORIES):
-            raise TypeError("a dict of another class with arguments")
-    return DictNode([])
-
-
-_MAKERS: dict[str, Callable[[tuple[object, ...]], DictNode]] = {
-    "collections.OrderedDict": _ordered_dict,
-    "collections.Counter": _counter,
-    **dict.fromkeys(DICTS, _other_dict),
-}

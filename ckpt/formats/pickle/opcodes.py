@@ -44,6 +44,7 @@ def _integer(machine: Machine, begin: int, nbytes: int) -> int:
 
 
 def _bytes(machine: Machine, begin: int, nbytes: int) -> int:
+    machine.named.setdefault("builtins.bytes", begin)  # torch does not know these opcodes
     return machine.push(machine.taken(begin, nbytes), begin + nbytes)
 
 
@@ -110,6 +111,7 @@ _OPERATIONS: dict[int, _Operation] = {
     0x93: Machine.stack_global,
     ord("R"): Machine.reduce,
     0x81: Machine.new_object,
+    0x92: Machine.new_object_ex,
     ord("b"): Machine.build,
     ord("Q"): Machine.refer,
 }

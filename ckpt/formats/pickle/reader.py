@@ -3,6 +3,7 @@
 There is no fallback: what the machine does not know is refused with its offset.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ckpt.errors import FormatError
@@ -21,6 +22,8 @@ class ParsedPickle:
         looked_up: Every text that came from the memo, in order.
         persistents: Every reference to something outside the pickle.
         frames: Offsets of the FRAME opcodes of protocol 4.
+        named: Every global, with the offset of the first opcode that names it.
+        protocol: Its number.
         opcodes: Their number.
         nbytes: Bytes of the pickle, its STOP included.
     """
@@ -29,12 +32,19 @@ class ParsedPickle:
     looked_up: list[Text]
     persistents: list[Persistent]
     frames: list[int]
+    named: Mapping[str, int]
+    protocol: int
     opcodes: int
     nbytes: int
 
 
 def read_pickle(
-    data: bytes, *, name: str, opcode_limit: int, allowed: frozenset[str] = ALLOWED
+    data: bytes,
+    *,
+    name: str,
+    opcode_limit: int,
+    allowed: frozenset[str] = ALLOWED,
+    opaque: bool = False,
 ) -> ParsedPickle:
     """Describe the content of a pickle.
 
@@ -43,27 +53,42 @@ def read_pickle(
         name: Of the pickle, for messages.
         opcode_limit: More opcodes than this are refused.
         allowed: The globals that it may name.
+        opaque: Whether others become opaque nodes.
 
     Raises:
         RefusedGlobalError: It names another global.
         FormatError: It is damaged, too large, or has opcodes that torch never writes.
     """
-    read = read_first_pickle(data, name=name, opcode_limit=opcode_limit, allowed=allowed)
+    read = read_first_pickle(
+        data, name=name, opcode_limit=opcode_limit, allowed=allowed, opaque=opaque
+    )
     if read.nbytes != len(data):
         raise FormatError(f"{name}: {len(data) - read.nbytes:,} bytes after its end")
     return read
 
 
 def read_first_pickle(
-    data: bytes, *, name: str, opcode_limit: int, allowed: frozenset[str] = ALLOWED
+    data: bytes,
+    *,
+    name: str,
+    opcode_limit: int,
+    allowed: frozenset[str] = ALLOWED,
+    opaque: bool = False,
 ) -> ParsedPickle:
     """Like `read_pickle`, but other data may follow the pickle.
 
     Raises:
         TruncatedError: The pickle goes on after `data`.
     """
-    machine = Machine(data, name, allowed)
+    machine = Machine(data, name, allowed, opaque=opaque)
     root, end = machine.run(TABLE, opcode_limit)
     return ParsedPickle(
-        root, machine.looked_up, machine.persistents, machine.frames, machine.opcodes, end
+        root=root,
+        looked_up=machine.looked_up,
+        persistents=machine.persistents,
+        frames=machine.frames,
+        named=machine.named,
+        protocol=data[1],
+        opcodes=machine.opcodes,
+        nbytes=end,
     )

@@ -8,7 +8,7 @@ from math import prod
 from typing import NamedTuple
 
 from ckpt.dtypes import DTYPES, itemsize
-from ckpt.errors import FormatError
+from ckpt.errors import FormatError, RefusedGlobalError, excerpt
 from ckpt.formats.pickle.describe import brief
 from ckpt.formats.pickle.globals import (
     FROM_TYPE,
@@ -22,7 +22,7 @@ from ckpt.formats.pickle.globals import (
     TENSOR_V3,
     UNTYPED,
 )
-from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent, Text
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Opaque, Persistent, Text
 from ckpt.tensors import Span, TensorEntry
 
 # How to get a plain tensor from another kind.
@@ -136,8 +136,10 @@ def entry_of(key: str, tensor: Call, storages: Storages, *, name: str) -> Tensor
         FormatError: It is of a kind without plain bytes, or not well-formed.
     """
     where = f"{name}: {key}"
+    if Opaque in map(type, tensor.arguments):
+        raise _dependent(tensor, where)
     if tensor.function not in _PLAIN:
-        tensor = _plain(tensor, where)
+        tensor = plain_tensor(tensor, where)
     if len(tensor.arguments) > 6:
         _expect_no_bits(tensor, where)
     try:
@@ -165,6 +167,15 @@ def entry_of(key: str, tensor: Call, storages: Storages, *, name: str) -> Tensor
     return TensorEntry(key, read.dtype, read.shape, span.offset + first, stride)
 
 
+def _dependent(tensor: Call, where: str) -> RefusedGlobalError:
+    opaque = next(item for item in tensor.arguments if isinstance(item, Opaque))
+    return RefusedGlobalError(
+        f"{where}: the tensor needs {excerpt(opaque.name, 100)}, refused at offset "
+        f"{opaque.offset:,}",
+        hint="save plain tensors of torch, without the class of another package",
+    )
+
+
 class _Geometry(NamedTuple):
     """The arguments of a tensor, with checked types. `first` and `stride` count elements."""
 
@@ -175,7 +186,7 @@ class _Geometry(NamedTuple):
     stride: tuple[int, ...]
 
 
-def _plain(tensor: Call, where: str) -> Call:
+def plain_tensor(tensor: Call, where: str) -> Call:
     """The plain tensor in a Parameter, which adds a flag, or in one with attributes."""
     for _ in range(3):  # attributes of a Parameter of a tensor is as deep as torch nests
         if tensor.function in _PLAIN:
