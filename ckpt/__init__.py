@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ckpt.ops.alias import alias
+    from ckpt.ops.audit import audit
     from ckpt.ops.blame import blame
     from ckpt.ops.diff import diff
     from ckpt.ops.du import du
@@ -36,6 +37,7 @@ __all__ = [
     "Registry",
     "alias",
     "apply",
+    "audit",
     "blame",
     "diff",
     "du",

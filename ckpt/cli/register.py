@@ -4,6 +4,8 @@ import click
 
 from ckpt.cli.options import Session, metric_option, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options.opaque import opaque_options, remark_on_written
+from ckpt.formats.opaque import OpaqueWord
 from ckpt.ops.register import register
 from ckpt.show.register import added_data, added_text
 
@@ -20,6 +22,7 @@ from ckpt.show.register import added_data, added_text
     "--parent", metavar="REF", help="The version that it was made from, e.g. by fine-tuning."
 )
 @metric_option
+@opaque_options
 def command(
     session: Session,
     file: str,
@@ -27,6 +30,7 @@ def command(
     message: str,
     parent: str | None,
     metrics: dict[str, float],
+    opaque: OpaqueWord | None,
 ) -> None:
     """Add FILE as the next version of a model.
 
@@ -41,7 +45,9 @@ def command(
             message=message,
             metrics=metrics,
             parent=parent,
+            opaque=opaque,
             told=told,
         )
     remark_on_new_registry(session, added.created_registry)
+    remark_on_written(session, None, added.dropped)
     session.show(lambda: added_text(added), lambda: added_data(added))

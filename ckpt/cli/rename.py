@@ -6,8 +6,10 @@ import click
 
 from ckpt.cli.options import Session, arg_option, remark_on_new_registry
 from ckpt.cli.options import command as ckpt_command
+from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.rules import rule_options
 from ckpt.errors import UsageError
+from ckpt.formats.opaque import OpaqueWord
 from ckpt.ops.rename import RuleOptions, rename
 from ckpt.show.rename import renamed_data, renamed_text
 
@@ -78,6 +80,7 @@ def _shape(
 @click.option(
     "--name", metavar="MODEL", help="The model for --register; by default the file's name."
 )
+@opaque_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 def command(
     session: Session,
@@ -97,6 +100,7 @@ def command(
     undo: bool,
     registered: bool,
     name: str | None,
+    opaque: OpaqueWord | None,
     dry_run: bool,
 ) -> None:
     """Rename the keys of a checkpoint's state_dict by rules; the tensors stay as they are.
@@ -130,8 +134,10 @@ def command(
         save_rules=save_rules,
         register_result=registered,
         name=name,
+        opaque=opaque,
         dry_run=dry_run,
     )
     if renamed.added:
         remark_on_new_registry(session, renamed.added.created_registry)
+    remark_on_written(session, renamed.written, renamed.dropped)
     session.show(lambda: renamed_text(renamed, dry_run=dry_run), lambda: renamed_data(renamed))

@@ -1,9 +1,10 @@
 """Opaque objects in the pickle of a checkpoint: what they may do, and a file without them."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from sys import stdlib_module_names
 from typing import Literal
 
 from ckpt.errors import FormatError, RefusedGlobalError, UsageError, excerpt
@@ -15,6 +16,7 @@ from ckpt.io.sources import ByteSource, Part
 from ckpt.tensors import Layout, Span
 
 OpaqueWord = Literal["keep", "drop"]  # what a command that writes does with opaque objects
+RUNS_CODE = "runs_code"  # in a version's record: globals that do, each with its offset
 _NAMED = 5  # globals in a message
 
 
@@ -43,6 +45,26 @@ def foreign_globals(checkpoint: Checkpoint) -> tuple[ForeignGlobal, ...]:
     )
 
 
+def safe_globals(names: Iterable[str]) -> str | None:
+    """The line that tells torch to accept some globals; None if it may be told of none.
+
+    Not of functions, nor of Python's own modules, unless they are known to be harmless.
+    """
+    told = [name for name in names if _may_be_told(name)]
+    if "numpy.dtype" in told:
+        told.append("*{type(numpy.dtype(kind)) for kind in '?bhilqBHILQefdFDUO'}")
+    listed = ", ".join(name.removeprefix("builtins.") for name in told)
+    return f"torch.serialization.add_safe_globals([{listed}])" if told else None
+
+
+def _may_be_told(name: str) -> bool:
+    module, *_, last = name.split(".")
+    if not runs_code(name):
+        return True
+    own = module in stdlib_module_names or not all(map(str.isidentifier, name.split(".")))
+    return not own and last[0].isupper()
+
+
 def unopened(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Why `torch.load` with weights_only refuses the file; empty if it opens it."""
     pickled = checkpoint.pickled
@@ -52,15 +74,18 @@ def unopened(checkpoint: Checkpoint) -> tuple[str, ...]:
     return (*(found.name for found in foreign_globals(checkpoint)), *protocol)
 
 
-def expect_harmless(checkpoint: Checkpoint, opaque: OpaqueWord | None) -> None:
+def expect_harmless(checkpoint: Checkpoint, opaque: OpaqueWord | None) -> dict[str, dict[str, int]]:
     """Make sure that a file that is handed on runs no code when it is unpickled, or is meant to.
+
+    Returns:
+        For a version's record: the globals that run code, with their offsets.
 
     Raises:
         RefusedGlobalError: It may, and `opaque` does not say what to do.
     """
     harmful = [found for found in foreign_globals(checkpoint) if found.runs_code]
     if not harmful or opaque == "keep":
-        return
+        return {RUNS_CODE: {found.name: found.offset for found in harmful}} if harmful else {}
     names = ", ".join(
         f"{excerpt(found.name, 100)} at offset {found.offset:,}" for found in harmful[:_NAMED]
     )

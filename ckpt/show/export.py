@@ -27,6 +27,23 @@ def also_named_text(written: Written) -> str | None:
     return f"also renamed in {_listed(written.also_named)}" if written.also_named else None
 
 
+def dropped_text(dropped: Sequence[str]) -> str | None:
+    """The opaque objects that were left out, if there were any."""
+    return f"not written (--drop-opaque): {_listed(dropped)}" if dropped else None
+
+
+def unopened_text(written: Written | None) -> str | None:
+    """Why torch refuses the file with weights_only, if it does."""
+    if written is None or not written.unopened:
+        return None
+    path = printable(str(written.path))
+    source = f"{path}::{printable(written.chosen)}" if written.chosen else f"{path} --drop-opaque"
+    return (
+        f"torch will need weights_only=False for this file because of {_listed(written.unopened)}; "
+        f"ckpt export {source} -o NEW.pt  gives one that opens"
+    )
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(map(printable, names[:NAMED])) + more
@@ -40,4 +57,6 @@ def written_data(written: Written) -> dict[str, Any]:
         "size": written.size,
         "left_out": list(written.left_out),
         "also_named": list(written.also_named),
+        "dropped": list(written.dropped),
+        "unopened": list(written.unopened),
     }

@@ -198,5 +198,6 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         "left_out": list(renamed.left_out),
+        "dropped_objects": list(renamed.dropped),
         "saved_rules": str(renamed.saved) if renamed.saved else None,
     }

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ckpt.errors import UsageError
+from ckpt.formats.opaque import OpaqueWord
 from ckpt.opened import Named
 from ckpt.ops.rename.plan import RenamePlan, open_source, plan_rename
 from ckpt.ops.rename.result import Renamed, alone, apply, carry_out
@@ -39,6 +40,7 @@ def rename(
     save_rules: Path | str | None = None,
     register_result: bool = False,
     name: str | None = None,
+    opaque: OpaqueWord | None = None,
     dry_run: bool = False,
 ) -> Renamed:
     """Rename the keys of `source` by rules: plan it, and apply the plan.
@@ -65,6 +67,7 @@ def rename(
         save_rules: A rule file to write, which can be applied again and undone.
         register_result: Register the file that is written as the next version of a model.
         name: That model; None takes the version's, or the file's name.
+        opaque: What becomes of objects of unknown classes; see `ckpt.ops.register`.
         dry_run: Stop after the plan and the checks.
 
     Raises:
@@ -83,6 +86,7 @@ def rename(
         None if save_rules is None else Path(save_rules),
         register_result,
         name,
+        opaque,
     )
     with alone(source, output), open_source(source, registry) as opened:
         plan = plan_rename(

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from os import fspath
 from pathlib import Path
 
-from ckpt.errors import ConflictError
+from ckpt.errors import ConflictError, UsageError
+from ckpt.formats.opaque import OpaqueWord
 from ckpt.io.journal import overwriting
-from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion
+from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, settled
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.plan import RenamePlan, open_source
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
@@ -29,6 +30,7 @@ class Renamed:
         added: The version that was added, if one was.
         left_out: What that version does not hold of the one before, a few words for each.
         saved: The rule file that was written, if one was.
+        dropped: The opaque objects of the source that the result does not hold.
     """
 
     plan: RenamePlan
@@ -36,6 +38,7 @@ class Renamed:
     added: Added | None = None
     left_out: tuple[str, ...] = ()
     saved: Path | None = None
+    dropped: tuple[str, ...] = ()
 
 
 def apply(
@@ -47,6 +50,7 @@ def apply(
     save_rules: Path | str | None = None,
     register_result: bool = False,
     name: str | None = None,
+    opaque: OpaqueWord | None = None,
     registry: Registry | None = None,
 ) -> Renamed:
     """Do what `plan_rename` planned; the arguments are those of `rename`.
@@ -63,6 +67,7 @@ def apply(
         None if save_rules is None else Path(save_rules),
         register_result,
         name,
+        opaque,
     )
     registry = registry or Registry()
     with alone(plan.source, output), open_source(plan.source, registry) as opened:
@@ -73,25 +78,38 @@ def apply(
 
 def carry_out(
     plan: RenamePlan,
-    opened: OpenedState,
+    source: OpenedState,
     output: Output,
     registry: Registry,
     *,
     dry_run: bool = False,
 ) -> Renamed:
     """Like `apply`, with the checkpoint open; a dry run stops before anything is written."""
-    path = target_of(opened, plan, output)
+    path = target_of(source, plan, output)
+    opened, dropped = settled(source, output.opaque)
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
-        return Renamed(plan)
-    result = Renamed(plan)
+        return Renamed(plan, dropped=tuple(dropped))
+    result = Renamed(plan, dropped=tuple(dropped))
     if path is not None:
         replace_out = output.replace_out or output.in_place
-        written = write_plan(opened, plan, path, replace_out=replace_out, in_place=output.in_place)
+        written = write_plan(
+            opened,
+            plan,
+            path,
+            replace_out=replace_out,
+            in_place=output.in_place,
+            opaque=output.opaque,
+        )
         result = replace(result, written=written)
     elif isinstance(opened, OpenedVersion):
-        added, left_out = add_version(opened, plan, registry)
+        if dropped:
+            raise UsageError(
+                f"{opened.name}: a rename of a version keeps its objects",
+                hint=f"ckpt export {opened.name} --drop-opaque -o NEW.pt  writes one without",
+            )
+        added, left_out = add_version(opened, plan, registry, opaque=output.opaque)
         result = replace(result, added=added, left_out=left_out)
     if output.save_rules is not None:
         name = f"rename of {plan.name}"
@@ -124,4 +142,5 @@ def _registered(
         name=output.name or own,
         made_by=f"rename of {Path(plan.name).name}",
         record={"plan": plan_record(plan)},
+        opaque=output.opaque,
     )

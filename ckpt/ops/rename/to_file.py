@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ckpt.errors import UsageError
 from ckpt.formats import format_for, format_of, is_usual
+from ckpt.formats.opaque import OpaqueWord
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
@@ -22,6 +23,7 @@ class Output:
         save_rules: The rule file to write.
         register_result: Whether to register the file as well.
         name: The model for that; None takes the version's, or the file's name.
+        opaque: What becomes of objects of unknown classes; see `ckpt.ops.register`.
 
     Raises:
         UsageError: The rule file already exists, or its folder does not.
@@ -34,6 +36,7 @@ class Output:
     save_rules: Path | None = None
     register_result: bool = False
     name: str | None = None
+    opaque: OpaqueWord | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -75,7 +78,13 @@ def target_of(opened: OpenedState, plan: Plan, output: Output) -> Path | None:
 
 
 def write_plan(
-    opened: OpenedState, plan: Plan, out: Path, *, replace_out: bool = False, in_place: bool = False
+    opened: OpenedState,
+    plan: Plan,
+    out: Path,
+    *,
+    replace_out: bool = False,
+    in_place: bool = False,
+    opaque: OpaqueWord | None = None,
 ) -> Written:
     """Write what a plan makes of a file or version; where only names change, in its own container.
 
@@ -85,6 +94,7 @@ def write_plan(
         out: The file; its suffix chooses the container.
         replace_out: Whether to replace a file that already exists.
         in_place: Whether `out` is the source itself, whose container stays the same.
+        opaque: ``keep`` if objects that run code when unpickled are to be written too.
     """
     checkpoint = opened.checkpoint
     same = in_place or is_usual(out, checkpoint.format)
@@ -97,6 +107,7 @@ def write_plan(
             inside=opened.inside,
             replace_out=replace_out,
             in_place=in_place,
+            opaque=opaque,
         )
     return write_tensors(
         checkpoint,

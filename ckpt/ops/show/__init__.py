@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckpt.compare.ties import ties_of
 from ckpt.errors import RefError
+from ckpt.formats.opaque import ForeignGlobal
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedVersion, open_ref
 from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
@@ -45,6 +46,7 @@ class Shown:
         aliases: The aliases that point to the version.
         tags: The tags of the version.
         record: How the version was made.
+        foreign: The globals that torch's weights_only refuses; for a version, those that run code.
         deep: The result of reading everything, if asked for.
     """
 
@@ -59,6 +61,7 @@ class Shown:
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     record: Mapping[str, Any] | None = None
+    foreign: tuple[ForeignGlobal, ...] = ()
     deep: "Deep | None" = None
 
     def totals(self) -> ShownTotals:
@@ -121,6 +124,7 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
             aliases=tuple(model.aliases_of(version)),
             tags=tuple(model.tags_of(version)),
             record=manifest.record,
+            foreign=opened.foreign,
         )
     checkpoint = opened.checkpoint
     return Shown(
@@ -131,4 +135,5 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         checkpoint.rest,
         checkpoint.written_by,
         ties_of(opened),
+        foreign=opened.foreign,
     )

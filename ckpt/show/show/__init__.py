@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.io import digest
 from ckpt.ops.show import Shown
+from ckpt.show.audit import foreign_data, foreign_text
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable, shape, size
 from ckpt.show.ls import version_data
@@ -22,6 +23,8 @@ def shown_text(shown: Shown, *, width: int | None) -> str:
     parts = [head_text(shown), _tensors(shown, width=width)]
     if shown.rest:
         parts.append("\n".join(["non-tensor part:", *_record_lines(shown.rest)]))
+    if shown.foreign:
+        parts.append("\n".join(foreign_text(shown.foreign)))
     return "\n\n".join(parts)
 
 
@@ -206,6 +209,7 @@ def tail_data(shown: Shown) -> dict[str, Any]:
         if shown.version
         else None,
         "record": shown.record,
+        **foreign_data(shown.foreign),
     }
 
 
