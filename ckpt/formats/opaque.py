@@ -10,7 +10,7 @@ from typing import Literal
 from ckpt.errors import FormatError, RefusedGlobalError, UsageError, excerpt
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
-from ckpt.formats.pickle.globals import runs_code, torch_refuses
+from ckpt.formats.pickle.globals import DICTS, runs_code, torch_refuses
 from ckpt.formats.torch_state import TorchFile
 from ckpt.io.sources import ByteSource, Part
 from ckpt.tensors import Layout, Span
@@ -59,6 +59,8 @@ def safe_globals(names: Iterable[str]) -> str | None:
 
 def _may_be_told(name: str) -> bool:
     module, *_, last = name.split(".")
+    if name in DICTS or name == "collections.deque":  # torch fills only its own containers
+        return False
     if not runs_code(name):
         return True
     own = module in stdlib_module_names or not all(map(str.isidentifier, name.split(".")))

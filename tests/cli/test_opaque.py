@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import warnings
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -16,8 +15,9 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from ckpt.formats.opaque import safe_globals, unopened
 from tests.cli.support import Run
 from tests.formats import everyday, hostile
-from tests.formats.support import Memory, contents, expected, loaded, opened, saved, torch_file
+from tests.formats.support import expected, loaded, opened, saved, torch_file
 
+ROOT = Path(__file__).parents[2]
 NAMES = tuple(everyday.objects())
 # In these nothing is foreign to torch, or nothing that runs code.
 PLAIN = {
@@ -78,7 +78,8 @@ def test_everyday_file_is_shown_kept_and_dropped(ckpt: Run, name: str) -> None:
 
     dropped = ckpt(*rename, "--drop-opaque", "-o", "plain.pt")
     assert dropped.code == 0
-    assert ("not written (--drop-opaque): hyper_parameters.x" in dropped.err) == bool(foreign)
+    gone = foreign and name not in ("defaultdict", "defaultdict_float")  # become plain dicts
+    assert ("not written (--drop-opaque): hyper_parameters.x" in dropped.err) == bool(gone)
     value = loaded(Path("plain.pt").read_bytes())
     keys = {"0.bias": "0.shift"}
     state = {keys.get(key, key): one for key, one in everyday.network().state_dict().items()}
@@ -99,36 +100,21 @@ def test_verdict_is_torchs_own(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["omegaconf", "config_object", "enum", "namespace", "np_scalar",
-                                  "np_array", "defaultdict", "deque", "many"])  # fmt: skip
-def test_line_for_safe_globals_makes_torch_open_the_file(name: str) -> None:
-    data = saved(everyday.checkpoint(everyday.objects()[name]))
+                                  "np_array", "many"])  # fmt: skip
+def test_line_for_safe_globals_makes_torch_open_the_file(folder: Path, name: str) -> None:
+    data = write(name)
     line = safe_globals(unopened(opened(data, "state_dict")))
     assert line is not None
     script = "import collections, datetime, pathlib, types, argparse, numpy, sys, torch\n"
     script += "import tests.formats.everyday as e; e.omegaconf()\n"
     script += "import omegaconf.dictconfig, omegaconf.base, tests\n"
     script += f"{line}\ntorch.load(sys.argv[1], weights_only=True)\n"
-    with TemporaryFile(data) as path:
-        done = subprocess.run([sys.executable, "-W", "ignore", "-c", script, path], check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, "run.pt"],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0
-
-
-class TemporaryFile:
-    """A file with some content, for as long as the block lasts."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def __enter__(self) -> str:
-        from tempfile import mkstemp
-
-        handle, self._path = mkstemp(suffix=".pt")
-        os.write(handle, self._data)
-        os.close(handle)
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        Path(self._path).unlink()
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -182,7 +168,7 @@ def test_conversion_leaves_objects_out_without_being_asked(ckpt: Run) -> None:
     write("omegaconf")
     ran = ckpt("export", "run.pt", "-o", "run.safetensors")
     assert ran.code == 0
-    assert "not written (the new file cannot hold it): hyper_parameters" in ran.err
+    assert "not written (the new file cannot hold it): epoch, hyper_parameters" in ran.err
     assert ckpt("audit", "run.safetensors").out == "run.safetensors  nothing runs when unpickled\n"
 
 
@@ -194,7 +180,7 @@ def test_storages_of_dropped_objects_are_not_written(ckpt: Run) -> None:
                    "--force")  # fmt: skip
         assert ran.code == 0
         assert Path("new.pt").stat().st_size < 10_000
-        assert list(loaded(Path("new.pt").read_bytes())["state_dict"])[0] == "zero.weight"
+        assert next(iter(loaded(Path("new.pt").read_bytes())["state_dict"])) == "zero.weight"
 
 
 def test_shared_values_stay_shared_and_views_keep_their_strides() -> None:
@@ -207,7 +193,8 @@ def test_shared_values_stay_shared_and_views_keep_their_strides() -> None:
         "first": config, "second": config, "x": everyday.Config(),
         3: {(1, "k"): 2.5, b"y": True},
     }  # fmt: skip
-    for data in (saved(value), legacy(value)):
+    old_form = {**value, "bf8": [None, *value["bf8"][1:]]}  # torch cannot read float8 in it
+    for data in (saved(value), legacy(old_form)):
         plain, changed = without_opaque(opened(data, "model"), "model")
         read = loaded(plain.source.read(0, plain.source.size))
         assert changed == ("x (tests.formats.everyday.Config)",)

@@ -8,7 +8,6 @@ import pathlib
 import sys
 import types
 import zoneinfo
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -27,13 +26,12 @@ class Config:
 def foreign(module: str, name: str) -> Any:
     """An object of a class of a package that is not installed."""
     kind = type(name, (), {"__module__": module})
-    parent = ""
-    for part in module.split("."):
-        path = f"{parent}.{part}".lstrip(".")
-        sys.modules.setdefault(path, types.ModuleType(path))
-        parent = path
-    setattr(sys.modules[module], name, kind)
-    return kind()
+    package, _, last = module.partition(".")
+    sys.modules.setdefault(package, types.ModuleType(package))
+    sys.modules.setdefault(module, types.ModuleType(module))
+    setattr(sys.modules[package], last, sys.modules[module])
+    vars(sys.modules[module]).setdefault(name, kind)
+    return vars(sys.modules[module])[name]()
 
 
 def omegaconf() -> Any:
@@ -52,7 +50,7 @@ def objects() -> dict[str, Any]:
     """The objects, by name."""
     net = network()
     sgd = torch.optim.SGD(net.parameters(), 0.1)
-    utc, berlin = datetime.timezone.utc, zoneinfo.ZoneInfo("Europe/Berlin")
+    utc, berlin = datetime.UTC, zoneinfo.ZoneInfo("Europe/Berlin")
     return {
         "np_scalar": np.float64(0.1),
         "np_array": np.arange(3.0),
@@ -100,5 +98,5 @@ def objects() -> dict[str, Any]:
 
 def checkpoint(value: object) -> dict[str, Any]:
     """A training checkpoint with one of them."""
-    state = OrderedDict(network().state_dict())
+    state = network().state_dict()
     return {"state_dict": state, "epoch": 3, "hyper_parameters": {"x": value, "y": [value, 1]}}
