@@ -125,8 +125,8 @@ def diff_data(diff: RefDiff) -> dict[str, Any]:
         "untied": [{"key": key, "other": other} for key, other in keys.untied],
         "not_compared": [a.key for a, _ in keys.unread],
         "unread_bytes": diff.unread_bytes,
-        "runs_code": {name: [asdict(one) for one in code] for name, code in diff.code.items()},
         "records": [asdict(fact) for fact in diff.facts],
         **values_data(diff),
+        "runs_code": {name: [asdict(one) for one in code] for name, code in diff.code.items()},
         "fit": fitting_data(fitting) if fitting else None,
     }
