@@ -164,6 +164,18 @@ def test_version_keeps_or_drops_objects(ckpt: Run) -> None:
     assert ckpt("verify").code == 0
 
 
+def test_file_that_cannot_be_judged_is_named(ckpt: Run) -> None:
+    Path("module.pt").write_bytes(saved(torch.nn.Linear(2, 2)))
+    Path("text.pt").write_text("no checkpoint")
+    torch.save({"a": torch.ones(1)}, "good.pt")
+    ran = ckpt("audit", "module.pt", "text.pt", "good.pt")
+    assert ran.code == 3
+    module, text, good = ran.out.splitlines()
+    assert "cannot be judged: refused global torch.nn.modules.linear.Linear at offset" in module
+    assert "cannot be judged: neither a torch file nor safetensors" in text
+    assert good == "good.pt    nothing runs when unpickled"
+
+
 def test_conversion_leaves_objects_out_without_being_asked(ckpt: Run) -> None:
     write("omegaconf")
     ran = ckpt("export", "run.pt", "-o", "run.safetensors")

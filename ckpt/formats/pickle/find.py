@@ -236,13 +236,12 @@ def expect_independent(contents: Contents, chosen: Chosen, *, name: str) -> None
     around = {path[depth] for path, _ in contents.hidden if path[:depth] == chosen.path}
     for key, value in chosen.mapping.items:
         if isinstance(value, Opaque) and key in around:
-            raise _needed(name, brief(key), value)
+            raise _needed(name, f"{brief(key)} needs it", value)
 
 
-def _needed(name: str, what: str, opaque: Opaque) -> RefusedGlobalError:
+def _needed(name: str, why: str, opaque: Opaque) -> RefusedGlobalError:
     return RefusedGlobalError(
-        f"{name}: refused global {excerpt(opaque.name, 100)} at offset {opaque.offset:,}: "
-        f"{what} would need it",
+        f"{name}: refused global {excerpt(opaque.name, 100)} at offset {opaque.offset:,}: {why}",
         hint="if you trust the file and can import this class, load it with torch, and save "
         "module.state_dict() alone",
     )
@@ -317,8 +316,9 @@ def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
     below = [
         (path[len(top) :], tensor) for path, tensor in contents.tensors if path[: len(top)] == top
     ]
-    if not below and contents.hidden:
-        raise _needed(name, "all of its tensors", contents.opaque[0][1])
+    if not below and contents.opaque:
+        why = "all tensors need it" if contents.hidden else "the file holds no tensors"
+        raise _needed(name, why, contents.opaque[0][1])
     if not below:
         raise FormatError(f"{name}: a torch file that holds no tensors")
     if below[0][0] == ():
