@@ -137,6 +137,8 @@ def settled(opened: OpenedState, opaque: OpaqueWord | None) -> tuple[OpenedState
     if opaque != "drop":
         return opened, ()
     checkpoint, changed = without_opaque(opened.checkpoint, opened.inside)
+    if checkpoint is opened.checkpoint:
+        return opened, ()
     opened = copy(opened)
     if isinstance(opened, OpenedVersion):
         vars(opened)["checkpoint"] = checkpoint

@@ -72,7 +72,8 @@ class TorchLegacyFile(TorchFile):
         kept = {key: span for key, span in self.places.items() if key in made.storages}
         keys = plain_pickle(list(kept)).data
         storages = (Span(span.offset - 8, span.nbytes + 8) for span in kept.values())
-        return [Span(0, self.value.offset), made.data, keys, *storages], made.changed
+        changed = (*self.read.modules, *made.changed)
+        return [Span(0, self.value.offset), made.data, keys, *storages], changed
 
 
 def recognises(head: bytes) -> bool:

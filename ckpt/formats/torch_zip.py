@@ -115,7 +115,10 @@ class TorchZipFile(TorchFile):
         """A new data.pkl, and the records of the storages that it names."""
         archive, made = self.archive, plain_pickle(self.archive.root)
         members = self._members(made.data, made.storages)
-        return lay_out_archive(members, alignment=archive.alignment), made.changed
+        return lay_out_archive(members, alignment=archive.alignment), (
+            *archive.read.modules,
+            *made.changed,
+        )
 
     def _members(self, data: bytes, kept: Container[str] | None = None) -> Iterator[NewMember]:
         archive = self.archive

@@ -47,7 +47,7 @@ def export(
         as_folder = _has_several_files(opened) and out.suffix.lower() not in SUFFIXES
         form = None if as_folder else format_for(out)
         own = isinstance(opened, OpenedVersion) and is_usual(out, opened.manifest.format)
-        if isinstance(opened, OpenedVersion) and own and not dropped:
+        if isinstance(opened, OpenedVersion) and own and opened is source:
             return _whole(opened, out, replace_out=replace_out, opaque=opaque)
         if isinstance(opened, OpenedFile):
             opened.expect_other(out)

@@ -164,14 +164,43 @@ def test_version_keeps_or_drops_objects(ckpt: Run) -> None:
     assert ckpt("verify").code == 0
 
 
+def foreign_tensor() -> Any:
+    value = everyday.Config()
+    value.tensor = torch.ones(2)
+    return value
+
+
+def test_module_becomes_a_plain_file(ckpt: Run) -> None:
+    model = everyday.network()
+    for data in (saved({"model": model, "epoch": 3}), legacy({"model": model, "epoch": 3})):
+        Path("whole.pt").write_bytes(data)
+        assert ckpt("audit", "whole.pt").code == 3
+        assert ckpt("export", "whole.pt", "-o", "new.pt", "--force").code == 3
+        for ref, key in (("whole.pt", "model"), ("whole.pt::model", None)):
+            drop = [] if key is None else ["--drop-opaque"]
+            assert ckpt("export", ref, "-o", "new.pt", "--force", *drop).code == 0
+            read = loaded(Path("new.pt").read_bytes())
+            assert expected(read[key] if key else read) == expected(model.state_dict())
+        rename = ("rename", "whole.pt", "--rule", "0->zero", "-o", "new.pt", "--force")
+        assert ckpt(*rename, "--keep-opaque").code == 3
+        assert ckpt(*rename, "--drop-opaque").code == 0
+        assert next(iter(loaded(Path("new.pt").read_bytes())["model"])) == "zero.weight"
+        assert ckpt("export", "whole.pt", "-o", "new.safetensors", "--force").code == 0
+    for word in ("keep", "drop"):
+        assert ckpt("register", "whole.pt", "--name", word, f"--{word}-opaque").code == 0
+        assert ckpt("diff", "whole.pt", word, "--exit-code").code == 0
+        assert ckpt("export", word, "--drop-opaque", "-o", f"{word}.pt").code == 0
+        assert list(loaded(Path(f"{word}.pt").read_bytes())) == ["model", "epoch"]
+
+
 def test_file_that_cannot_be_judged_is_named(ckpt: Run) -> None:
-    Path("module.pt").write_bytes(saved(torch.nn.Linear(2, 2)))
+    Path("object.pt").write_bytes(saved([foreign_tensor()]))
     Path("text.pt").write_text("no checkpoint")
     torch.save({"a": torch.ones(1)}, "good.pt")
-    ran = ckpt("audit", "module.pt", "text.pt", "good.pt")
+    ran = ckpt("audit", "object.pt", "text.pt", "good.pt")
     assert ran.code == 3
-    module, text, good = ran.out.splitlines()
-    assert "cannot be judged: refused global torch.nn.modules.linear.Linear at offset" in module
+    value, text, good = ran.out.splitlines()
+    assert "cannot be judged: refused global tests.formats.everyday.Config at offset" in value
     assert "cannot be judged: neither a torch file nor safetensors" in text
     assert good == "good.pt    nothing runs when unpickled"
 

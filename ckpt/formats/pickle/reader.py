@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ckpt.errors import FormatError
 from ckpt.formats.pickle.globals import ALLOWED
 from ckpt.formats.pickle.machine import Machine
+from ckpt.formats.pickle.modules import with_state_dicts
 from ckpt.formats.pickle.nodes import Persistent, Text
 from ckpt.formats.pickle.opcodes import TABLE
 
@@ -23,6 +24,7 @@ class ParsedPickle:
         persistents: Every reference to something outside the pickle.
         frames: Offsets of the FRAME opcodes of protocol 4.
         named: Every global, with the offset of the first opcode that names it.
+        modules: The path and class of each module that became a state_dict.
         protocol: Its number.
         opcodes: Their number.
         nbytes: Bytes of the pickle, its STOP included.
@@ -33,6 +35,7 @@ class ParsedPickle:
     persistents: list[Persistent]
     frames: list[int]
     named: Mapping[str, int]
+    modules: tuple[str, ...]
     protocol: int
     opcodes: int
     nbytes: int
@@ -82,12 +85,14 @@ def read_first_pickle(
     """
     machine = Machine(data, name, allowed, opaque=opaque)
     root, end = machine.run(TABLE, opcode_limit)
+    root, modules = with_state_dicts(root, machine.opcodes) if opaque else (root, ())
     return ParsedPickle(
         root=root,
         looked_up=machine.looked_up,
         persistents=machine.persistents,
         frames=machine.frames,
         named=machine.named,
+        modules=modules,
         protocol=data[1],
         opcodes=machine.opcodes,
         nbytes=end,

@@ -104,7 +104,7 @@ def carry_out(
         )
         result = replace(result, written=written)
     elif isinstance(opened, OpenedVersion):
-        if dropped:
+        if opened is not source:
             raise UsageError(
                 f"{opened.name}: a rename of a version keeps its objects",
                 hint=f"ckpt export {opened.name} --drop-opaque -o NEW.pt  writes one without",
