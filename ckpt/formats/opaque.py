@@ -108,6 +108,7 @@ def without_opaque(checkpoint: Checkpoint, inside: str | None) -> tuple[Checkpoi
 
     Raises:
         UsageError: It has several files.
+        FormatError: Its tensors would get other keys.
     """
     if not unopened(checkpoint):
         return checkpoint, ()
@@ -117,7 +118,13 @@ def without_opaque(checkpoint: Checkpoint, inside: str | None) -> tuple[Checkpoi
             hint="-o NEW.safetensors  writes the tensors alone",
         )
     layout, changed = checkpoint.plain()
-    return open_checkpoint(LaidOut(checkpoint.source, layout), inside=inside), changed
+    plain = open_checkpoint(LaidOut(checkpoint.source, layout), inside=inside)
+    if [entry.key for entry in plain.entries] != [entry.key for entry in checkpoint.entries]:
+        raise FormatError(
+            f"{checkpoint.source.name}: its keys would change without these objects",
+            hint="-o NEW.safetensors  writes the tensors alone",
+        )
+    return plain, changed
 
 
 class LaidOut(ByteSource):

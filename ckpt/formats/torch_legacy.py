@@ -14,10 +14,10 @@ from ckpt.dtypes import itemsize
 from ckpt.errors import TRUNCATED, FormatError
 from ckpt.formats.checkpoint import Checksum
 from ckpt.formats.pickle.describe import brief
-from ckpt.formats.pickle.machine import TruncatedError
 from ckpt.formats.pickle.nodes import DictNode
 from ckpt.formats.pickle.plain import plain_pickle
 from ckpt.formats.pickle.reader import ParsedPickle, read_first_pickle
+from ckpt.formats.pickle.stack import TruncatedError
 from ckpt.formats.pickle.tensors import Storage, Storages
 from ckpt.formats.torch_state import TorchFile, expect_consistent, read_state
 from ckpt.io.sources import ByteSource

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -203,6 +204,14 @@ def test_file_that_cannot_be_judged_is_named(ckpt: Run) -> None:
     assert "cannot be judged: refused global tests.formats.everyday.Config at offset" in value
     assert "cannot be judged: neither a torch file nor safetensors" in text
     assert good == "good.pt    nothing runs when unpickled"
+
+
+def test_tensors_whose_keys_would_change_are_not_written(ckpt: Run) -> None:
+    torch.save(Namespace(a=[torch.ones(1)]), "run.pt")
+    assert ckpt("show", "run.pt").code == 0
+    refused = ckpt("register", "run.pt", "--drop-opaque")
+    assert refused.code == 3
+    assert "its keys would change" in refused.err
 
 
 def test_conversion_leaves_objects_out_without_being_asked(ckpt: Run) -> None:

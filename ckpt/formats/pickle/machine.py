@@ -14,29 +14,21 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names of Python 2, as
 from collections.abc import Callable, Sequence
 from types import MethodType
 
-from ckpt.errors import FormatError, RefusedGlobalError, excerpt
+from ckpt.errors import RefusedGlobalError, excerpt
 from ckpt.formats.pickle.dicts import MAKERS
 from ckpt.formats.pickle.globals import BY_NEWOBJ, DICTS, FACTORIES, TENSORS, can_be_opaque
-from ckpt.formats.pickle.nodes import Call, DictNode, Global, Opaque, Persistent, Text
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Opaque, Persistent
+from ckpt.formats.pickle.stack import Stack
 
-MEMO_LIMIT = 1_000_000
-# Each look-up of a text makes a new one; repeating a long one would fill the memory.
-RECALLED_LIMIT = 1 << 25  # characters
 _OTHERS = (
     "in a stranger's file it may be harmful; save a file of your own again with tensors and "
     "plain values only"
 )
-_EMPTY = object()  # in a slot of the memo
 _STOP = ord(".")
-_u4 = struct.Struct("<I").unpack_from
 _u8 = struct.Struct("<Q").unpack_from
 
 
-class TruncatedError(FormatError):
-    """A pickle that goes on after the given bytes."""
-
-
-class Machine:
+class Machine(Stack):
     """The pickle machine.
 
     Args:
@@ -47,32 +39,26 @@ class Machine:
 
     Attributes:
         opcodes: The number of opcodes so far.
-        looked_up: Every text that came from the memo, in order.
         persistents: Every reference to something outside the pickle.
         frames: Offsets of the FRAME opcodes of protocol 4.
         named: Every global, with the offset of the first opcode that names it.
     """
 
     __slots__ = (
-        *("allowed", "data", "frames", "looked_up", "name", "named", "opaque", "opcodes"),
-        "persistents",
-        *("_below", "_copied", "_end", "_in_frame", "_memo", "_recalled", "_stack"),
+        *("allowed", "frames", "named", "opaque", "opcodes", "persistents"),
+        *("_copied", "_end", "_in_frame"),
     )
 
     def __init__(
         self, data: bytes, name: str, allowed: frozenset[str], *, opaque: bool = False
     ) -> None:
-        self.data, self.name, self.allowed, self.opaque = data, name, allowed, opaque
+        super().__init__(data, name)
+        self.allowed, self.opaque = allowed, opaque
         self.opcodes = 0
-        self.looked_up: list[Text] = []
         self.persistents: list[Persistent] = []
         self.frames: list[int] = []
         self.named: dict[str, int] = {}
-        self._stack: list[object] = []
-        self._below: list[list[object]] = []  # the stacks under each mark
-        self._memo: list[object] = []
         self._end, self._in_frame = len(data), False  # of the frame, or of the data
-        self._recalled = 0  # characters of texts
         self._copied = 0  # items of dicts
 
     def run(
@@ -116,12 +102,6 @@ class Machine:
             raise self._fault(f"leaves {count} values, expected one")
         return self._stack[0]
 
-    def _fault(self, text: str) -> FormatError:
-        return FormatError(f"{self.name}: {text}")
-
-    def _truncated(self, position: int) -> TruncatedError:
-        return TruncatedError(f"{self.name}: truncated at offset {position:,}")
-
     def unknown(self, at: int) -> int:
         """Refuse an opcode that is not in the table."""
         raise self._fault(
@@ -154,108 +134,6 @@ class Machine:
         if position > self._end:
             raise self._fault(f"an opcode crosses its frame's end at offset {self._end:,}")
         self._end, self._in_frame = len(self.data), False
-
-    def byte(self, at: int) -> int:
-        """BININT1, by far the most frequent number."""
-        self._stack.append(self.data[at])
-        return at + 1
-
-    def push(self, value: object, end: int) -> int:
-        """Push a plain value whose opcode ends at `end`."""
-        self._stack.append(value)
-        return end
-
-    def taken(self, begin: int, nbytes: int) -> bytes:
-        """The argument of an opcode that gives its length."""
-        if nbytes < 0:
-            raise ValueError(f"an argument of {nbytes:,} bytes")
-        if begin + nbytes > len(self.data):
-            raise struct.error
-        return self.data[begin : begin + nbytes]
-
-    def literal(self, start: int, begin: int, end: int) -> int:
-        """Push the text between `begin` and `end`, whose opcode begins at `start`."""
-        if not begin <= end <= len(self.data):
-            self.taken(begin, end - begin)
-        text = Text(self.data[begin:end].decode("utf-8", "surrogatepass"))
-        text.start = text.origin = start
-        text.nbytes = end - start
-        self._stack.append(text)
-        return end
-
-    def mark(self, at: int) -> int:
-        """MARK: the values from here on are one group."""
-        self._below.append(self._stack)
-        self._stack = []
-        return at
-
-    def to_mark(self) -> list[object]:
-        """Take all values down to the topmost mark."""
-        values, self._stack = self._stack, self._below.pop()
-        return values
-
-    def pop(self, at: int) -> int:
-        """POP."""
-        self._stack.pop()
-        return at
-
-    def pop_mark(self, at: int) -> int:
-        """POP_MARK."""
-        self.to_mark()
-        return at
-
-    # The memo
-
-    def put(self, at: int) -> int:
-        """LONG_BINPUT: picklers number the slots in order."""
-        (slot,) = _u4(self.data, at)
-        if slot == len(self._memo) and slot < MEMO_LIMIT:
-            self._memo.append(self._stack[-1])
-            return at + 4
-        return self.remember(slot, at + 4)
-
-    def remember(self, slot: int, end: int) -> int:
-        """Put the topmost value into any slot."""
-        value = self._stack[-1]
-        if slot >= MEMO_LIMIT:
-            raise self._fault(f"over {MEMO_LIMIT:,} memo entries")
-        self._memo += [_EMPTY] * (slot + 1 - len(self._memo))
-        self._memo[slot] = value
-        return end
-
-    def memoize(self, at: int) -> int:
-        """MEMOIZE: the next slot."""
-        if len(self._memo) >= MEMO_LIMIT:
-            raise self._fault(f"over {MEMO_LIMIT:,} memo entries")
-        self._memo.append(self._stack[-1])
-        return at
-
-    def get(self, at: int) -> int:
-        """BINGET."""
-        value = self._memo[self.data[at]]
-        if type(value) is Text or value is _EMPTY:
-            return self._look_up(value, at - 1, at + 1)
-        self._stack.append(value)
-        return at + 1
-
-    def long_get(self, at: int) -> int:
-        """LONG_BINGET."""
-        return self._look_up(self._memo[_u4(self.data, at)[0]], at - 1, at + 4)
-
-    def _look_up(self, value: object, start: int, end: int) -> int:
-        """Push a value of the memo; a text gets a new place."""
-        if value is _EMPTY:
-            raise ValueError("its slot of the memo is empty")
-        if type(value) is Text:
-            self._recalled += len(value)
-            if self._recalled > RECALLED_LIMIT:
-                raise self._fault(f"looks up over {RECALLED_LIMIT:,} characters in its memo")
-            text = Text(value)
-            text.start, text.nbytes, text.origin = start, end - start, value.origin
-            self.looked_up.append(text)
-            value = text
-        self._stack.append(value)
-        return end
 
     # Containers
 

@@ -47,7 +47,8 @@ class PlainPickle:
 def plain_pickle(root: object) -> PlainPickle:
     """Write the content of a pickle, in which `find` has found tensors."""
     writer = _Writer()
-    writer.write(root, ())
+    _, plain = writer.kept(root, ())
+    writer.write(plain, ())
     data = b"".join([b"\x80\x02", *writer.parts, b"."])
     return PlainPickle(data, tuple(writer.changed), frozenset(writer.storages))
 
@@ -91,7 +92,7 @@ class _Writer:
         slot = self._slots[id(node)] = len(self._slots)
         self.parts.append(b"r" + struct.pack("<I", slot))
 
-    def _kept(self, node: object, path: Path) -> tuple[bool, object]:
+    def kept(self, node: object, path: Path) -> tuple[bool, object]:
         """Whether torch opens the node, perhaps in a plain form."""
         name = node.function if isinstance(node, Call) else None
         if isinstance(node, Global | Opaque):
@@ -106,7 +107,7 @@ class _Writer:
         """A mark, then all items."""
         self.parts.append(b"(")
         for index, item in enumerate(items):
-            kept, plain = self._kept(item, (*path, index))
+            kept, plain = self.kept(item, (*path, index))
             self.write(plain if kept else None, (*path, index))
 
     def _dict(self, node: DictNode, path: Path) -> None:
@@ -118,7 +119,7 @@ class _Writer:
             if not isinstance(key, str) and not _is_plain(key):
                 self.changed.append(dotted(here))
                 continue
-            kept, plain = self._kept(value, here)
+            kept, plain = self.kept(value, here)
             if kept:
                 self.write(key, here)
                 self.write(plain, here)
@@ -131,6 +132,8 @@ class _Writer:
         if is_tensor(node):
             self._tensor(node, path)
             return
+        if node.state is not None:
+            self.changed.append(f"{dotted(path)} (attributes of {node.function})")
         self._name(node.function)
         self.write(node.arguments, path)
         self.parts.append(b"R")
