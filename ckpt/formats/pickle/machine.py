@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from types import MethodType
 
 from ckpt.errors import RefusedGlobalError, excerpt
-from ckpt.formats.pickle.dicts import MAKERS
 from ckpt.formats.pickle.globals import BY_NEWOBJ, DICTS, FACTORIES, TENSORS, can_be_opaque
 from ckpt.formats.pickle.nodes import Call, DictNode, Global, Opaque, Persistent
 from ckpt.formats.pickle.stack import Stack
@@ -264,7 +263,7 @@ class Machine(Stack):
             return self._opaque_call(function, arguments)
         if type(function) is not Global or type(arguments) is not tuple:
             raise self._fault(f"calls something other than a global at offset {at - 1:,}")
-        make = MAKERS.get(function.name)
+        make = _MAKERS.get(function.name)
         if make is None:
             if function.name in FACTORIES:
                 raise self._fault(f"calls {function.name} at offset {at - 1:,}")
@@ -323,3 +322,41 @@ class Machine(Stack):
         self._stack[-1] = persistent = Persistent(self._stack[-1])
         self.persistents.append(persistent)
         return at
+
+
+def _ordered_dict(arguments: tuple[object, ...]) -> DictNode:
+    """Empty, or made of a list of pairs, as before Python 2.7."""
+    if not arguments:
+        return DictNode([], ordered=True)
+    (items,) = arguments
+    pairs = []
+    for pair in items if isinstance(items, list | tuple) else (items,):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise TypeError("an OrderedDict of something other than pairs")
+        pairs.append((pair[0], pair[1]))
+    return DictNode(pairs, ordered=True)
+
+
+def _counter(arguments: tuple[object, ...]) -> DictNode:
+    """Empty, or a copy of a dict."""
+    if not arguments:
+        return DictNode([])
+    (counts,) = arguments
+    if not isinstance(counts, DictNode):
+        raise TypeError("a Counter of something other than a dict")
+    return DictNode([*counts.items])
+
+
+def _other_dict(arguments: tuple[object, ...]) -> DictNode:
+    """An empty dict of another class; a defaultdict takes its factory."""
+    for item in arguments:
+        if item is not None and not (isinstance(item, Global) and item.name in FACTORIES):
+            raise TypeError("a dict of another class with arguments")
+    return DictNode([])
+
+
+_MAKERS: dict[str, Callable[[tuple[object, ...]], DictNode]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "collections.Counter": _counter,
+    **dict.fromkeys(DICTS, _other_dict),
+}
