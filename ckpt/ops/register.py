@@ -73,10 +73,7 @@ def register(
     model = expect_name(model_name(file.path) if name is None else name)
     notes = {"model": model, "message": message, "metrics": dict(metrics or {}), **(record or {})}
     with open_path(file.path) as source:
-        checkpoint = open_checkpoint(source, inside=file.inside)
-        dropped: Sequence[str] = ()
-        if opaque == "drop":
-            checkpoint, dropped = without_opaque(checkpoint, file.inside)
+        checkpoint, dropped = _opened(source, file.inside, opaque)
         notes |= expect_harmless(checkpoint, opaque)
         with registry.store.writing():
             objects = NewObjects(registry.store)
@@ -90,6 +87,13 @@ def register(
             how += " --keep-opaque" if RUNS_CODE in notes else ""
             added = registry.add(model, manifest, new_bytes=objects.new_bytes, made_by=how)
             return replace(added, dropped=tuple(dropped))
+
+
+def _opened(
+    source: ByteSource, inside: str | None, opaque: OpaqueWord | None
+) -> tuple[Checkpoint, Sequence[str]]:
+    checkpoint = open_checkpoint(source, inside=inside)
+    return without_opaque(checkpoint, inside) if opaque == "drop" else (checkpoint, ())
 
 
 def model_name(path: Path) -> str:

@@ -96,12 +96,8 @@ def write_checkpoint(
     changed = {old for old, new in new_keys.items() if old != new}
     also = tuple(checkpoint.also_named(changed))
     check = _reader_back(path, renamed, inside)
-    if in_place and isinstance(checkpoint, SafetensorsFile) and can_overwrite(path):
-        start = checkpoint.start_renamed(new_keys)
-        if start is not None:
-            old = checkpoint.source.read(0, len(start))
-            overwrite_start(path, old, start, check=_header_back(renamed))
-            return Written(path, path.stat().st_size, inside=inside, also_named=also)
+    if in_place and _overwritten(checkpoint, path, new_keys, renamed):
+        return Written(path, path.stat().st_size, inside=inside, also_named=also)
     layout = checkpoint.renamed(new_keys)
     if len(checkpoint.source.parts) > 1:
         with write_folder(path, check=check) as folder:
@@ -115,6 +111,20 @@ def write_checkpoint(
     return Written(
         path, size, inside=inside, also_named=also, unopened=unopened(checkpoint), chosen=chosen
     )
+
+
+def _overwritten(
+    checkpoint: Checkpoint, path: Path, new_keys: Mapping[str, str], renamed: list[TensorEntry]
+) -> bool:
+    """Whether the header alone could be, and was, overwritten."""
+    if not isinstance(checkpoint, SafetensorsFile) or not can_overwrite(path):
+        return False
+    start = checkpoint.start_renamed(new_keys)
+    if start is None:
+        return False
+    old = checkpoint.source.read(0, len(start))
+    overwrite_start(path, old, start, check=_header_back(renamed))
+    return True
 
 
 def write_tensors(
