@@ -87,6 +87,13 @@ def test_attributes_of_another_shape_are_not_a_module() -> None:
             opened(saved(module))
 
 
+def test_keys_that_would_fill_the_memory_are_refused() -> None:
+    module = nn.Module()
+    module._modules["x" * 1_000_000] = nn.ModuleList([nn.Linear(1, 1) for _ in range(100)])
+    with pytest.raises(RefusedGlobalError):
+        opened(saved(module))
+
+
 def test_module_in_itself_is_refused() -> None:
     module = nn.Sequential(nn.Linear(2, 2))
     module._modules["self"] = module

@@ -10,6 +10,7 @@ from ckpt.formats.pickle.describe import is_tensor
 from ckpt.formats.pickle.nodes import Call, DictNode, Opaque
 
 _DEPTH = 100
+_CHARACTERS = 1 << 25  # of all keys; each repeats the names of the modules around it
 _Items = list[tuple[object, object]]
 
 
@@ -40,10 +41,12 @@ def with_state_dicts(root: object, limit: int) -> tuple[object, tuple[str, ...]]
 def _state_dict(module: Opaque, limit: int) -> _Items:
     """The tensors of a module by key; empty if it is not a module as torch pickles it."""
     items: _Items = []
+    characters = 0
     try:
         for item in _walked(module, "", 0):
             items.append(item)
-            if len(items) > limit:
+            characters += len(item[0])
+            if len(items) > limit or characters > _CHARACTERS:
                 return []
     except ValueError:
         return []
@@ -61,7 +64,7 @@ def _walked(module: object, prefix: str, depth: int) -> Iterator[tuple[str, Call
         raise ValueError("not a module")
     fields = {str(key): value for key, value in state.items if isinstance(key, str)}
     passing = _texts(fields.get("_non_persistent_buffers_set"))
-    yield "", None
+    yield prefix, None
     for field in ("_parameters", "_buffers"):
         for name, tensor in _named(fields.get(field)):
             if tensor is not None and not (field == "_buffers" and name in passing):
