@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ckpt.ops.alias import alias as alias
+    from ckpt.ops.audit import audit as audit
     from ckpt.ops.blame import blame as blame
     from ckpt.ops.diff import diff as diff
     from ckpt.ops.du import du as du
@@ -49,7 +50,7 @@ _ELSEWHERE = {
     "repair_store": "ckpt.ops.verify.repair",
 }
 _COMMANDS = (
-    *("alias", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "pin"),
+    *("alias", "audit", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "pin"),
     *("plot", "register", "rename", "repair", "rm", "show", "tag", "train", "undo", "verify"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
@@ -12,6 +13,13 @@ from typing import TYPE_CHECKING
 from ckpt.errors import RefError, UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.opaque import (
+    RUNS_CODE,
+    ForeignGlobal,
+    OpaqueWord,
+    foreign_globals,
+    without_opaque,
+)
 from ckpt.formats.paths import open_path
 from ckpt.io.files import exists
 from ckpt.refs import DefinitionRef, FileRef, Ref, parse_file_ref, parse_ref
@@ -46,6 +54,11 @@ class OpenedFile:
     def entries(self) -> Sequence[TensorEntry]:
         """The entries, with offsets and without digests."""
         return self.checkpoint.entries
+
+    @property
+    def foreign(self) -> tuple[ForeignGlobal, ...]:
+        """The globals that torch's weights_only refuses."""
+        return foreign_globals(self.checkpoint)
 
     def expect_other(self, out: Path) -> None:
         """Refuse to write to one of the files of this checkpoint, whatever `out` calls it."""
@@ -87,6 +100,16 @@ class OpenedVersion:
         """The entries, with digests and without offsets."""
         return self.manifest.entries
 
+    @property
+    def foreign(self) -> tuple[ForeignGlobal, ...]:
+        """The globals that run code when the version's file is unpickled."""
+        noted = self.manifest.record.get(RUNS_CODE)
+        return tuple(
+            ForeignGlobal(name, offset, runs_code=True)
+            for name, offset in (noted.items() if isinstance(noted, dict) else ())
+            if type(offset) is int
+        )
+
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The version's file, read like any other file."""
@@ -104,6 +127,20 @@ class OpenedDefinition:
 
 OpenedState = OpenedFile | OpenedVersion
 Opened = OpenedState | OpenedDefinition
+
+
+def settled(opened: OpenedState, opaque: OpaqueWord | None) -> tuple[OpenedState, Sequence[str]]:
+    """The same without opaque objects if `opaque` says so, and what is gone."""
+    if opaque != "drop":
+        return opened, ()
+    checkpoint, changed = without_opaque(opened.checkpoint, opened.inside)
+    if checkpoint is opened.checkpoint:
+        return opened, ()
+    opened = copy(opened)
+    if isinstance(opened, OpenedVersion):
+        vars(opened)["checkpoint"] = checkpoint
+        return opened, changed
+    return replace(opened, checkpoint=checkpoint), changed
 
 
 @contextmanager

@@ -11,6 +11,7 @@ COMMANDS = {
     "diff": "Compare two checkpoints, versions or model definitions.",
     "rename": "Rename the keys of a checkpoint, by rules or to fit a model.",
     "show": "List the tensors of a checkpoint: keys, shapes, dtypes, sizes.",
+    "audit": "Tell whether unpickling a file may run code.",
     "export": "Write a version to a file, or convert a checkpoint's format.",
     "register": "Add a checkpoint file as the next version of a model.",
     "ls": "List the versions in the registry.",

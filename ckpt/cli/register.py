@@ -3,6 +3,8 @@
 import click
 
 from ckpt.cli.options import Session, ckpt_command, metric_option
+from ckpt.cli.options.opaque import opaque_options, remark_on_written
+from ckpt.formats.opaque import OpaqueWord
 from ckpt.ops.register import register
 from ckpt.show.look.progress import progress_bar
 from ckpt.show.register import added_data, added_text
@@ -20,6 +22,7 @@ from ckpt.show.register import added_data, added_text
     "--parent", metavar="REF", help="The version that it was made from, e.g. by fine-tuning."
 )
 @metric_option
+@opaque_options
 def command(
     session: Session,
     file: str,
@@ -27,6 +30,7 @@ def command(
     message: str,
     parent: str | None,
     metrics: dict[str, float],
+    opaque: OpaqueWord | None,
 ) -> None:
     """Add FILE as the next version of a model.
 
@@ -41,7 +45,9 @@ def command(
             message=message,
             metrics=metrics,
             parent=parent,
+            opaque=opaque,
             told=told,
         )
     session.remark_on_new_registry(added)
+    remark_on_written(session, None, added.dropped)
     session.show(added, added_text, added_data)

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
+from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.rules import rule_options
 from ckpt.errors import UsageError
 from ckpt.ops.rename import RuleOptions, rename
@@ -84,6 +85,7 @@ def _shape(
 @click.option(
     "--name", metavar="MODEL", help="The model for --register; by default the file's name."
 )
+@opaque_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 def command(session: Session, source: str, rules: RuleOptions, prove: bool, **options: Any) -> None:
     """Rename the keys of a checkpoint's state_dict by rules; the tensors stay as they are.
@@ -98,4 +100,5 @@ def command(session: Session, source: str, rules: RuleOptions, prove: bool, **op
         raise UsageError("a proof needs both definitions", hint="--from OLD --to NEW --prove")
     renamed = rename(source, rules, registry=session.registry, **options)
     session.remark_on_new_registry(renamed.added)
+    remark_on_written(session, renamed.written, renamed.dropped)
     session.show(renamed, renamed_text, renamed_data)

@@ -24,6 +24,21 @@ class Checksum:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """What the pickle of a file names.
+
+    Attributes:
+        globals: Every global, with the offset of the first opcode that names it.
+        protocol: Of the pickle.
+        chosen: The path of the state_dict, as after ``FILE::``; empty for the root.
+    """
+
+    globals: Mapping[str, int]
+    protocol: int
+    chosen: str = ""
+
+
 class Checkpoint(Protocol):
     """An opened container.
 
@@ -67,6 +82,10 @@ class Checkpoint(Protocol):
 
         `renamed` accepts new names for them as well.
         """
+
+    @property
+    def pickled(self) -> Pickled | None:
+        """What its pickles name; None for a format without pickles that may hold objects."""
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         """Other places in the file that name some of these keys and follow a rename: ``ema``."""

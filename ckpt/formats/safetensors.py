@@ -16,7 +16,7 @@ from typing import Any
 
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
 from ckpt.errors import TRUNCATED, FormatError, KeyCollisionError, excerpt
-from ckpt.formats.checkpoint import Checksum, expect_keys
+from ckpt.formats.checkpoint import Checksum, Pickled, expect_keys
 from ckpt.io import strict_json
 from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Piece, Span, TensorEntry, tensor_spans
@@ -49,6 +49,7 @@ class SafetensorsFile:
     metadata: Mapping[str, str] | None
     body: Span
     format: str = NAME
+    pickled: Pickled | None = None
 
     @property
     def written_by(self) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ckpt.errors import FormatError, excerpt
 from ckpt.formats import open_single
-from ckpt.formats.checkpoint import Checkpoint, Checksum, expect_keys
+from ckpt.formats.checkpoint import Checkpoint, Checksum, Pickled, expect_keys
 from ckpt.formats.zip.inflated import HINT
 from ckpt.io import strict_json
 from ckpt.io.files import is_base_name
@@ -86,6 +86,12 @@ class ShardedCheckpoint:
     @property
     def aliases(self) -> Sequence[str]:
         return [name for shard in self.shards for name in shard.aliases]
+
+    @property
+    def pickled(self) -> Pickled | None:
+        found = [shard.pickled for shard in self.shards if shard.pickled is not None]
+        names = dict(pair for one in found for pair in one.globals.items())
+        return Pickled(names, max(one.protocol for one in found)) if found else None
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         return list(dict.fromkeys(at for shard in self.shards for at in shard.also_named(keys)))

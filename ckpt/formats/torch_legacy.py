@@ -14,9 +14,10 @@ from ckpt.dtypes import itemsize
 from ckpt.errors import TRUNCATED, FormatError
 from ckpt.formats.checkpoint import Checksum
 from ckpt.formats.pickle.describe import brief
-from ckpt.formats.pickle.machine import TruncatedError
 from ckpt.formats.pickle.nodes import DictNode
+from ckpt.formats.pickle.plain import plain_pickle
 from ckpt.formats.pickle.reader import ParsedPickle, read_first_pickle
+from ckpt.formats.pickle.stack import TruncatedError
 from ckpt.formats.pickle.tensors import Storage, Storages
 from ckpt.formats.torch_state import TorchFile, expect_consistent, read_state
 from ckpt.io.sources import ByteSource
@@ -40,12 +41,14 @@ class TorchLegacyFile(TorchFile):
         value: The range of the value's pickle.
         pickle: Its bytes.
         read: The same, parsed.
+        places: The range of each storage's bytes.
     """
 
     source: ByteSource
     value: Span
     pickle: bytes
     read: ParsedPickle
+    places: Mapping[str, Span]
     format: str = NAME
     written_by: str = "torch.save in its form before torch 1.6"
 
@@ -63,6 +66,15 @@ class TorchLegacyFile(TorchFile):
         end = self.value.end
         return [Span(0, self.value.offset), data, Span(end, self.source.size - end)]
 
+    def plain(self) -> tuple[Layout, Sequence[str]]:
+        """A new pickle of the value, and the storages that it names."""
+        made = plain_pickle(self.read.root)
+        kept = {key: span for key, span in self.places.items() if key in made.storages}
+        keys = plain_pickle(list(kept)).data
+        storages = (Span(span.offset - 8, span.nbytes + 8) for span in kept.values())
+        changed = (*self.read.modules, *made.changed)
+        return [Span(0, self.value.offset), made.data, keys, *storages], changed
+
 
 def recognises(head: bytes) -> bool:
     """The magic number, pickled as torch pickles it: without calls or a memo."""
@@ -74,7 +86,7 @@ def read(source: ByteSource, *, inside: str | None = None) -> TorchLegacyFile:
     pickles = _Pickles(source)
     pickles.next("its magic number", _SMALL_LIMIT)
     _expect_known(source.name, pickles)
-    value = pickles.next("its value", PICKLE_LIMIT)
+    value = pickles.next("its value", PICKLE_LIMIT, opaque=True)
     span, data = pickles.last, pickles.last_bytes
     keys = pickles.next("its list of storages", PICKLE_LIMIT)
     places: dict[str, Span] = {}
@@ -84,7 +96,7 @@ def read(source: ByteSource, *, inside: str | None = None) -> TorchLegacyFile:
     state = read_state(
         value, storages, name=source.name, where=f"{source.name}: its value", inside=inside
     )
-    return TorchLegacyFile(state, source, span, data, value)
+    return TorchLegacyFile(state, source, span, data, value, places)
 
 
 class _Pickles:
@@ -101,7 +113,7 @@ class _Pickles:
         self.last, self.last_bytes = Span(0, 0), b""
         self._source = source
 
-    def next(self, what: str, limit: int) -> ParsedPickle:
+    def next(self, what: str, limit: int, *, opaque: bool = False) -> ParsedPickle:
         """Read the next pickle, which has at most `limit` bytes.
 
         Only its opcodes tell its length, so each try reads four times as many bytes.
@@ -116,6 +128,7 @@ class _Pickles:
                     data,
                     name=f"{self._source.name}: {what}",
                     opcode_limit=_OPCODES + _OPCODES_A_KB * (taken // 1024),
+                    opaque=opaque,
                 )
             except TruncatedError as error:
                 if taken == left:

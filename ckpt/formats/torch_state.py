@@ -3,15 +3,24 @@
 The containers differ only in where they keep a storage's bytes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ckpt.errors import FormatError
-from ckpt.formats.checkpoint import expect_keys
+from ckpt.formats.checkpoint import Pickled, expect_keys
 from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
-from ckpt.formats.pickle.find import ALL, Chosen, Contents, choose, dotted, find
+from ckpt.formats.pickle.find import (
+    ALL,
+    Chosen,
+    Contents,
+    choose,
+    dotted,
+    expect_independent,
+    find,
+)
 from ckpt.formats.pickle.nodes import DictNode, Text
 from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import (
@@ -22,7 +31,7 @@ from ckpt.formats.pickle.tensors import (
     plain_of,
     texts_of,
 )
-from ckpt.tensors import Span, TensorEntry, tensor_spans
+from ckpt.tensors import Layout, Span, TensorEntry, tensor_spans
 
 _STEPS = 3  # for each opcode; a node that is not shared takes two at most
 
@@ -37,11 +46,13 @@ class TorchState:
         beside: By path, other mappings and lists that may name its tensors: the other
             state_dicts of the file, an optimizer's state by name, its `param_names` or `params`.
             They follow a rename unless it is limited to one state_dict.
+        pickled: What the pickle names.
     """
 
     entries: Sequence[TensorEntry]
     rest: Mapping[str, Any]
     beside: Mapping[str, DictNode | list[object]]
+    pickled: Pickled
     _chosen: Chosen
     _others: Sequence[TensorEntry]
 
@@ -97,7 +108,7 @@ class TorchState:
 
 
 @dataclass(frozen=True, slots=True)
-class TorchFile:
+class TorchFile(ABC):
     """The part of a `ckpt.formats.checkpoint.Checkpoint` that the containers of torch share."""
 
     state: TorchState
@@ -114,8 +125,16 @@ class TorchFile:
     def aliases(self) -> Sequence[str]:
         return ()
 
+    @property
+    def pickled(self) -> Pickled:
+        return self.state.pickled
+
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         return self.state.also_named(keys)
+
+    @abstractmethod
+    def plain(self) -> tuple[Layout, Sequence[str]]:
+        """The same container without what torch's weights_only refuses, and what that was."""
 
 
 def read_state(
@@ -135,18 +154,20 @@ def read_state(
     """
     contents = find(read.root, name=where, step_limit=_STEPS * read.opcodes + 1000)
     chosen = choose(contents, inside, name=name)
+    expect_independent(contents, chosen, name=name)
     entries = entries_of(chosen.tensors, storages, name=name)
     inside_it = {id(tensor) for _, tensor in chosen.tensors}
     others = [
         entry_of(dotted(at), tensor, storages, name=name)
-        for at, tensor in contents.tensors
-        if id(tensor) not in inside_it
+        for at, tensor in (*contents.tensors, *contents.hidden)
+        if is_tensor(tensor) and id(tensor) not in inside_it
     ]
     expect_consistent(read, storages, name=name)
     return TorchState(
         entries=entries,
         rest=_rest(read.root, chosen),
         beside=dict(_beside_it(contents, chosen)) if inside in (None, ALL) else {},
+        pickled=Pickled(read.named, read.protocol, dotted(chosen.path)),
         _chosen=chosen,
         _others=others,
     )

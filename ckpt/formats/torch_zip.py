@@ -5,12 +5,13 @@ Source: `torch.serialization` of torch 2.13 (`_save`, `_load`) and PyTorch's
 """
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import Checksum, expect_keys
+from ckpt.formats.pickle.plain import plain_pickle
 from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
 from ckpt.formats.pickle.tensors import Storage, Storages
 from ckpt.formats.pickle.writer import is_module_versions, pickle_state_dict
@@ -110,9 +111,20 @@ class TorchZipFile(TorchFile):
         data = self.state.renamed(archive.pickle, archive.read, new_keys, name=name)
         return lay_out_archive(self._members(data), alignment=archive.alignment)
 
-    def _members(self, data: bytes) -> Iterator[NewMember]:
+    def plain(self) -> tuple[Layout, Sequence[str]]:
+        """A new data.pkl, and the records of the storages that it names."""
+        archive, made = self.archive, plain_pickle(self.archive.root)
+        members = self._members(made.data, made.storages)
+        return lay_out_archive(members, alignment=archive.alignment), (
+            *archive.read.modules,
+            *made.changed,
+        )
+
+    def _members(self, data: bytes, kept: Container[str] | None = None) -> Iterator[NewMember]:
         archive = self.archive
         for member, (name, span) in zip(archive.members, archive.spans.items(), strict=True):
+            if kept is not None and name.startswith("data/") and name[5:] not in kept:
+                continue
             if name == "data.pkl":
                 yield NewMember(member.name, len(data), zlib.crc32(data), data)
             else:
@@ -127,15 +139,19 @@ def recognises(head: bytes) -> bool:
 
 def read(source: ByteSource, *, inside: str | None = None) -> TorchZipFile:
     """Open a zip archive of torch.save."""
-    archive = open_archive(source)
+    archive = open_archive(source, opaque=True)
     where = f"{source.name}: data.pkl"
     storages = Storages(archive.storage)
     state = read_state(archive.read, storages, name=source.name, where=where, inside=inside)
     return TorchZipFile(state, archive)
 
 
-def open_archive(source: ByteSource) -> TorchArchive:
+def open_archive(source: ByteSource, *, opaque: bool = False) -> TorchArchive:
     """Read the container and its pickle, whatever that describes.
+
+    Args:
+        source: The file.
+        opaque: Whether unknown globals become opaque nodes.
 
     Raises:
         FormatError: The archive is damaged, or not one of `torch.save`.
@@ -146,7 +162,8 @@ def open_archive(source: ByteSource) -> TorchArchive:
     _expect_small_records(whole, spans)
     data = _pickle(whole, spans, {member.name.partition("/")[2]: member for member in members})
     limit = _OPCODES + _OPCODES_A_MEMBER * len(members)
-    described = read_pickle(data, name=f"{source.name}: data.pkl", opcode_limit=limit)
+    where = f"{source.name}: data.pkl"
+    described = read_pickle(data, name=where, opcode_limit=limit, opaque=opaque)
     return TorchArchive(whole, members, spans, data, described, _alignment(whole, spans))
 
 

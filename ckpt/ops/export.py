@@ -1,14 +1,16 @@
 """Export: write a version or a file to a file, byte for byte or in another container."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ckpt.errors import IntegrityError, UsageError
 from ckpt.formats import format_for, is_usual
+from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.io import digest
 from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.sources import FileSource
-from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state
+from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state, settled
 from ckpt.refs import SUFFIXES
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
@@ -16,7 +18,12 @@ from ckpt.writing.checkpoint import Written, write_checkpoint
 
 
 def export(
-    ref: Named, out: Path | str, *, registry: Registry | None = None, replace_out: bool = False
+    ref: Named,
+    out: Path | str,
+    *,
+    registry: Registry | None = None,
+    replace_out: bool = False,
+    opaque: OpaqueWord | None = None,
 ) -> Written:
     """Write what `ref` names to `out`.
 
@@ -27,17 +34,21 @@ def export(
             unless the suffix is that of one file.
         registry: Where versions are looked up.
         replace_out: Whether an existing file is replaced.
+        opaque: ``keep`` writes objects of unknown classes byte for byte, ``drop`` writes the file
+            without them; None refuses those that run code when unpickled.
 
     Raises:
         IntegrityError: A stored object is missing or damaged; nothing is written then.
         UsageError: `out` already exists, or its suffix is not that of a container.
     """
     out = Path(out)
-    with open_state(ref, registry or Registry()) as opened:
+    with open_state(ref, registry or Registry()) as source:
+        opened, dropped = settled(source, opaque)
         as_folder = _has_several_files(opened) and out.suffix.lower() not in SUFFIXES
         form = None if as_folder else format_for(out)
-        if isinstance(opened, OpenedVersion) and is_usual(out, opened.manifest.format):
-            return _whole(opened, out, replace_out=replace_out)
+        own = isinstance(opened, OpenedVersion) and is_usual(out, opened.manifest.format)
+        if isinstance(opened, OpenedVersion) and own and opened is source:
+            return _whole(opened, out, replace_out=replace_out, opaque=opaque)
         if isinstance(opened, OpenedFile):
             opened.expect_other(out)
         checkpoint = opened.checkpoint
@@ -46,15 +57,17 @@ def export(
                 f"{out}: one state_dict is written as one file, not as a folder",
                 hint="-o NAME.pt  or  -o NAME.safetensors",
             )
-        whole = opened.inside is None and is_usual(out, checkpoint.format)
-        return write_checkpoint(
+        whole = own or (opened.inside is None and is_usual(out, checkpoint.format))
+        written = write_checkpoint(
             checkpoint,
             out,
             form=None if form is None or whole else form,
             new_keys={entry.key: entry.key for entry in checkpoint.entries},
             inside=opened.inside,
             replace_out=replace_out,
+            opaque=opaque,
         )
+        return replace(written, dropped=tuple(dropped))
 
 
 def _has_several_files(opened: OpenedState) -> bool:
@@ -62,8 +75,11 @@ def _has_several_files(opened: OpenedState) -> bool:
     return len(source.parts) > 1
 
 
-def _whole(opened: OpenedVersion, out: Path, *, replace_out: bool) -> Written:
+def _whole(
+    opened: OpenedVersion, out: Path, *, replace_out: bool, opaque: OpaqueWord | None
+) -> Written:
     """Write the registered file, or the registered folder of files."""
+    why, chosen = _unopened(opened, opaque)
     source, expected = opened.source, opened.manifest.file_digest
 
     def check(written: Path) -> None:
@@ -79,7 +95,17 @@ def _whole(opened: OpenedVersion, out: Path, *, replace_out: bool) -> Written:
     else:
         with write_whole(out, replace=replace_out, check=check, rights=source.rights) as file:
             source.copy(0, source.size, file)
-    return Written(out, source.size, files=len(source.parts))
+    return Written(out, source.size, files=len(source.parts), unopened=why, chosen=chosen)
+
+
+def _unopened(opened: OpenedVersion, opaque: OpaqueWord | None) -> tuple[tuple[str, ...], str]:
+    """Why torch's weights_only would refuse the registered file, and which state_dict it holds."""
+    if not opened.manifest.format.startswith(("torch-zip", "torch-legacy")):
+        return (), ""
+    checkpoint = opened.checkpoint
+    expect_harmless(checkpoint, opaque)
+    pickled = checkpoint.pickled
+    return unopened(checkpoint), opened.inside or (pickled.chosen if pickled else "")
 
 
 def _chunks_of(written: Path, source: VersionSource) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -15,6 +15,7 @@ from ckpt.errors import UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, without_opaque
 from ckpt.formats.paths import checkpoint_name, open_path
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io.files import Told, untold
@@ -42,6 +43,7 @@ def register(
     record: Mapping[str, Any] | None = None,
     definition_source: str | None = None,
     parent: str | None = None,
+    opaque: OpaqueWord | None = None,
     told: Told = untold,
 ) -> Added:
     """Add the file that `ref` names as the next version of a model.
@@ -56,6 +58,8 @@ def register(
         record: More to keep: parent, plan, training config, environment.
         definition_source: Source text of the definition that it fits.
         parent: The version that it was made from, e.g. by fine-tuning.
+        opaque: ``keep`` stores objects of unknown classes byte for byte, ``drop`` stores the file
+            without them; None refuses those that run code when unpickled.
         told: Called with the bytes done and the bytes in all.
 
     Returns:
@@ -74,18 +78,28 @@ def register(
     notes = {"model": model, "message": message, "metrics": metrics or {}, **(record or {})}
     read_record({**notes, "made_by": how})  # before gigabytes are stored
     with open_path(file.path) as source:
-        checkpoint = open_checkpoint(source, inside=file.inside)
+        checkpoint, dropped = _opened(source, file.inside, opaque)
+        notes |= expect_harmless(checkpoint, opaque)
         with registry.store.writing():
             objects = NewObjects(registry.store, source.rights)
-            manifest = _store(source, checkpoint, file, objects, told)
+            manifest = _store(checkpoint, file, objects, told)
             if origin is not None:
                 notes["parent"] = parent_record(origin, manifest.tensors_digest)
             notes |= _store_definition(definition_source, objects)
             manifest = replace(manifest, record=notes, inline=objects.inline)
             source.expect_unchanged()
-            return registry.add(
+            how += " --keep-opaque" if RUNS_CODE in notes else ""
+            added = registry.add(
                 model, manifest, new_bytes=objects.new_bytes, made_by=how, rights=source.rights
             )
+            return replace(added, dropped=tuple(dropped))
+
+
+def _opened(
+    source: ByteSource, inside: str | None, opaque: OpaqueWord | None
+) -> tuple[Checkpoint, Sequence[str]]:
+    checkpoint = open_checkpoint(source, inside=inside)
+    return without_opaque(checkpoint, inside) if opaque == "drop" else (checkpoint, ())
 
 
 def model_name(path: Path) -> str:
@@ -115,11 +129,10 @@ def skeleton_of(source: ByteSource, spans: Iterable[Span]) -> tuple[Iterator[byt
     return chunks, sum(gap.nbytes for gap in around)
 
 
-def _store(
-    source: ByteSource, checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told
-) -> Manifest:
+def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told) -> Manifest:
     """Store the file's tensors and skeleton; the manifest names them."""
-    file_digest, holes = _store_tensors(source, checkpoint, objects, told)
+    source = checkpoint.source
+    file_digest, holes = _store_tensors(checkpoint, objects, told)
     skeleton = objects.put_skeleton(*skeleton_of(source, checkpoint.spans))
     is_single = len(source.parts) == 1
     return Manifest(
@@ -135,7 +148,7 @@ def _store(
 
 
 def _store_tensors(
-    source: ByteSource, checkpoint: Checkpoint, objects: NewObjects, told: Told
+    checkpoint: Checkpoint, objects: NewObjects, told: Told
 ) -> tuple[str, list[Hole]]:
     """Store the spans of tensors, checked against the file's own checksums, and hash the file."""
     checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
@@ -144,6 +157,7 @@ def _store_tensors(
         chunks = checked.stream(span.offset, span.nbytes)
         return Hole(span.offset, span.nbytes, objects.put(chunks, span.nbytes))
 
+    source = checkpoint.source
     with _side_by_side(source.size) as side:
         # Reads the same bytes as the others, from the page cache.
         file_digests = side(_digest_of, [source], [told])

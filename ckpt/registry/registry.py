@@ -32,11 +32,13 @@ class Added:
         version: The version that holds the bytes.
         new: Whether it was added; false if the model held the same bytes already.
         created_registry: The folder of the registry that was created for it, if one was.
+        dropped: The opaque objects of the file that it does not hold.
     """
 
     version: Version
     new: bool
     created_registry: Path | None = None
+    dropped: tuple[str, ...] = ()
 
 
 class Registry:

@@ -30,6 +30,23 @@ def also_named_text(written: Written) -> str | None:
     return f"also renamed in {_first_names(written.also_named)}" if written.also_named else None
 
 
+def dropped_text(dropped: Sequence[str]) -> str | None:
+    """The opaque objects that were left out, if there were any."""
+    return f"not written (--drop-opaque): {_first_names(dropped)}" if dropped else None
+
+
+def unopened_text(written: Written | None) -> str | None:
+    """Why torch refuses the file with weights_only, if it does."""
+    if written is None or not written.unopened:
+        return None
+    path, why = printable(str(written.path)), _first_names(written.unopened)
+    source = f"{path}::{printable(written.chosen)}" if written.chosen else f"{path} --drop-opaque"
+    return (
+        f"torch will need weights_only=False for this file because of {why}; "
+        f"ckpt export {source} -o NEW.pt  gives one that opens"
+    )
+
+
 def _first_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(map(printable, names[:NAMED])) + more
@@ -37,4 +54,5 @@ def _first_names(names: Sequence[str]) -> str:
 
 def written_data(written: Written) -> dict[str, Any]:
     """The same for JSON."""
-    return fields(written, "path", "files", "size", "left_out", "also_named")
+    names = ("path", "files", "size", "left_out", "also_named", "dropped", "unopened")
+    return fields(written, *names)

@@ -20,4 +20,4 @@ def added_text(added: Added) -> str:
 
 def added_data(added: Added) -> Mapping[str, Any]:
     """The same for JSON."""
-    return {**version_data(added.version), "new": added.new}
+    return {**version_data(added.version), "new": added.new, "dropped": list(added.dropped)}

@@ -182,5 +182,5 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "proof": asdict(plan.proof) if plan.proof else None,
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
-        **fields(renamed, "left_out", "saved_rules=saved"),
+        **fields(renamed, "left_out", "dropped_objects=dropped", "saved_rules=saved"),
     }

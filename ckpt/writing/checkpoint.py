@@ -9,6 +9,7 @@ from ckpt.errors import DiskError, UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint, Format
+from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.formats.paths import open_path
 from ckpt.formats.pickle.edit import moved_modules
 from ckpt.formats.safetensors import SafetensorsFile
@@ -35,6 +36,9 @@ class Written:
         inside: The state_dict of a training checkpoint, as after ``FILE::``.
         files: The number of files; if more than one, `path` is their folder.
         also_named: Other places of the file where renamed keys were replaced too.
+        dropped: The opaque objects of the source that it does not hold.
+        unopened: Why `torch.load` with weights_only refuses it; empty if it opens it.
+        chosen: The state_dict that was read, as after ``FILE::``.
     """
 
     path: Path
@@ -43,6 +47,9 @@ class Written:
     inside: str | None = None
     files: int = 1
     also_named: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    unopened: tuple[str, ...] = ()
+    chosen: str | None = None
 
     @property
     def ref(self) -> str:
@@ -59,6 +66,7 @@ def write_checkpoint(
     inside: str | None,
     replace_out: bool,
     in_place: bool = False,
+    opaque: OpaqueWord | None = None,
 ) -> Written:
     """Write `checkpoint` with new keys to `path`, and read it back before it appears.
 
@@ -71,6 +79,10 @@ def write_checkpoint(
         replace_out: Whether to replace `path` if it exists.
         in_place: Whether `path` is the checkpoint's own file and the block is `overwriting` it, so
             that the header alone may be overwritten.
+        opaque: ``keep`` if objects that run code when unpickled are to be written too.
+
+    Raises:
+        RefusedGlobalError: There are such objects, and nobody asked for them.
     """
     if form is not None:
         tensors = [
@@ -79,16 +91,13 @@ def write_checkpoint(
         return write_tensors(
             checkpoint, tensors, path, form=form, aliases=new_keys, replace_out=replace_out
         )
+    expect_harmless(checkpoint, opaque)
     renamed = [replace(entry, key=new_keys[entry.key]) for entry in checkpoint.entries]
     changed = {old for old, new in new_keys.items() if old != new}
     also = tuple(checkpoint.also_named(changed))
     check = _reader_back(path, renamed, inside)
-    if in_place and isinstance(checkpoint, SafetensorsFile) and can_overwrite(path):
-        start = checkpoint.start_renamed(new_keys)
-        if start is not None:
-            old = checkpoint.source.read(0, len(start))
-            overwrite_start(path, old, start, check=_header_back(renamed))
-            return Written(path, path.stat().st_size, inside=inside, also_named=also)
+    if in_place and _overwritten(checkpoint, path, new_keys, renamed):
+        return Written(path, path.stat().st_size, inside=inside, also_named=also)
     layout = checkpoint.renamed(new_keys)
     if len(checkpoint.source.parts) > 1:
         with write_folder(path, check=check) as folder:
@@ -103,7 +112,25 @@ def write_checkpoint(
         in_place=in_place,
     ) as out:
         write_layout(layout, checkpoint.source, out)
-    return Written(path, path.stat().st_size, inside=inside, also_named=also)
+    size, pickled = path.stat().st_size, checkpoint.pickled
+    chosen = inside or (pickled.chosen if pickled else None)
+    return Written(
+        path, size, inside=inside, also_named=also, unopened=unopened(checkpoint), chosen=chosen
+    )
+
+
+def _overwritten(
+    checkpoint: Checkpoint, path: Path, new_keys: Mapping[str, str], renamed: list[TensorEntry]
+) -> bool:
+    """Whether the header alone could be, and was, overwritten."""
+    if not isinstance(checkpoint, SafetensorsFile) or not can_overwrite(path):
+        return False
+    start = checkpoint.start_renamed(new_keys)
+    if start is None:
+        return False
+    old = checkpoint.source.read(0, len(start))
+    overwrite_start(path, old, start, check=_header_back(renamed))
+    return True
 
 
 def write_tensors(

@@ -193,6 +193,14 @@ VARIANTS: dict[str, bytes] = {
 }  # fmt: skip
 
 
+# Those that only name a foreign global, or call it: opaque, since no tensor needs them.
+OPAQUE = {
+    *("global", "global that is dropped", "reduce", "stack global", "stack global from memo"),
+    *("dotted name", "dotted module", "carriage return", "blank", "look-alike letter"),
+    *("empty module", "newobj"),
+}
+
+
 def laughs(levels: int = 40) -> bytes:
     """Lists of two, each twice the one before: 2^40 leaves in some hundred bytes."""
     body = LIST + put(0) + POP

@@ -279,20 +279,19 @@ def test_fault_13_storages_that_lie_are_refused(name: str) -> None:
     assert refused.value.exit_code == 3
 
 
-@pytest.mark.parametrize("name", hostile.VARIANTS)
+@pytest.mark.parametrize("name", sorted(hostile.VARIANTS.keys() - hostile.OPAQUE))
 def test_fault_03_variants_are_refused_here_too(name: str) -> None:
     with pytest.raises(FormatError):
         opened(made(hostile.VARIANTS[name]))
 
 
-@pytest.mark.parametrize("part", ["magic", "version", "system", "value", "keys"])
+@pytest.mark.parametrize("part", ["magic", "version", "system", "keys"])
 def test_fault_01_foreign_global_is_refused_in_every_pickle(part: str) -> None:
     evil = hostile.PROTO2 + hostile.call("os", "system", hostile.text("touch canary")) + b"."
-    parts = {"value": ONE, part: evil}
     if part == "keys":
         data = b"".join([MAGIC, VERSION, SYSTEM, ONE, evil, FOUR])
     else:
-        data = made(parts.pop("value"), **parts)  # type: ignore[arg-type]
+        data = made(ONE, **{part: evil})  # type: ignore[arg-type]
     with pytest.raises(FormatError) as refused:
         opened(data)
     if part != "magic":  # without it no one takes it for a file of torch

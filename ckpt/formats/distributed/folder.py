@@ -13,7 +13,7 @@ from typing import Any
 from ckpt.dtypes import DTYPES, itemsize
 from ckpt.errors import TRUNCATED, FormatError, RefusedGlobalError
 from ckpt.formats import torch_zip
-from ckpt.formats.checkpoint import Checksum, expect_keys
+from ckpt.formats.checkpoint import Checksum, Pickled, expect_keys
 from ckpt.formats.chunks import Chunk, ChunkedTensor, expect_filled
 from ckpt.formats.distributed.metadata import Metadata, StoredItem, StoredTensor, read_metadata
 from ckpt.formats.pickle.describe import describe, is_tensor
@@ -38,6 +38,7 @@ class DistributedCheckpoint:
     rest: Mapping[str, Any]
     written_by: str
     format: str = NAME
+    pickled: Pickled | None = None
 
     @property
     def aliases(self) -> Sequence[str]:

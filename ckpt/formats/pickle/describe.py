@@ -5,7 +5,7 @@ from typing import TypeGuard
 
 from ckpt.errors import excerpt
 from ckpt.formats.pickle.globals import OTHER_TENSORS, TENSORS
-from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Opaque, Persistent
 from ckpt.formats.pickle.values import bytes_of, value_of
 
 SHOWN_ITEMS = 1000  # of the non-tensor part; the file itself keeps all
@@ -78,6 +78,9 @@ def brief(node: object) -> str:
             return f"{node.function}(…)"
         case Global():
             return node.name
+        case Opaque():
+            made = node.given or node.state is not None
+            return f"{_text(node.name)}{'(…)' if made else ''}"
         case bytes():
             return f"{len(node):,} bytes"
         case tuple() if len(node) <= 3 and _plain(node):
@@ -92,7 +95,9 @@ def brief(node: object) -> str:
 
 
 def _plain(items: tuple[object, ...]) -> bool:
-    return not any(isinstance(item, list | tuple | DictNode | Call | Persistent) for item in items)
+    return not any(
+        isinstance(item, list | tuple | DictNode | Call | Persistent | Opaque) for item in items
+    )
 
 
 def _text(text: str) -> str:

@@ -6,12 +6,12 @@ text, so that a value with the same text keeps it. FRAME opcodes, whose byte cou
 wrong, are optional and dropped.
 """
 
-import struct
 from collections.abc import Mapping
 
 from ckpt.formats.pickle.nodes import DictNode, Text
 from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import texts_of
+from ckpt.formats.pickle.writer import literal
 
 _FRAME_BYTES = 9  # the opcode and its 64-bit argument
 
@@ -27,11 +27,11 @@ def rename_texts(data: bytes, read: ParsedPickle, renames: list[tuple[Text, str]
     renames = [(text, new) for text, new in renames if text != new]
     if not renames:
         return data
-    edits = {text.start: (text.end, _literal(new)) for text, new in renames}
+    edits = {text.start: (text.end, literal(new)) for text, new in renames}
     changed = {text.origin for text, _ in renames if text.start == text.origin in edits}
     for text in read.looked_up:
         if text.origin in changed and text.start not in edits:
-            edits[text.start] = (text.end, _literal(text))
+            edits[text.start] = (text.end, literal(text))
     edits |= {start: (start + _FRAME_BYTES, b"") for start in read.frames}
     parts, position = [], 0
     for start in sorted(edits):
@@ -95,8 +95,3 @@ def _moved_modules(new_keys: Mapping[str, str]) -> dict[str, str]:
         for target in targets
         if len(targets) == 1 and target is not None
     }
-
-
-def _literal(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogatepass")
-    return b"X" + struct.pack("<I", len(data)) + data

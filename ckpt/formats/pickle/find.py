@@ -7,11 +7,11 @@ circular.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ckpt.errors import AmbiguousStateError, FormatError
+from ckpt.errors import AmbiguousStateError, FormatError, RefusedGlobalError, excerpt
 from ckpt.formats.pickle.describe import brief, is_tensor
 from ckpt.formats.pickle.globals import NAMESPACE, TENSOR_V1, TENSOR_V2, TENSOR_V3
 from ckpt.formats.pickle.keys import identity, shown_keys, shown_path
-from ckpt.formats.pickle.nodes import Call, DictNode
+from ckpt.formats.pickle.nodes import Call, DictNode, Opaque, Persistent
 
 DEPTH_LIMIT = 100
 ALL = "*"  # as after ``FILE::``: a state_dict, and all that have its keys
@@ -32,12 +32,16 @@ class Contents:
         optimizers: Mappings with the keys of `Optimizer.state_dict`, with their paths.
         parameter_states: Identities of the mappings that these hold for each parameter, which
             are not state_dicts, whether their key is a number or a name.
+        opaque: Every opaque object that is not in another one, with its path.
+        hidden: Every tensor and storage in opaque objects, with its path.
     """
 
     tensors: list[tuple[Path, Call]]
     state_dicts: list[tuple[tuple[str, ...], DictNode, int]]
     optimizers: list[tuple[Path, DictNode]]
     parameter_states: set[int]
+    opaque: list[tuple[Path, Opaque]]
+    hidden: list[tuple[Path, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +72,32 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
     Raises:
         FormatError: It is nested too deeply or in a circle, or its parts are shared too often.
     """
-    contents = Contents([], [], [], set())
+    contents = Contents([], [], [], set(), [], [])
     path: list[object] = []
     # One iterator for each level: nodes still to be visited take no memory, even if often shared.
     levels: list[Iterator[tuple[object, object]]] = [iter(((None, root),))]
+    hidden: list[bool] = [False]  # whether each level lies in an opaque object
     for _ in range(step_limit):
         child = next(levels[-1], None)
         if child is None:
             levels.pop()
+            hidden.pop()
             if not levels:
                 return contents
             path.pop()
             continue
         key, node = child
         here = (*path[1:], key) if path else ()
-        _note(contents, here, node, name)
-        if isinstance(node, DictNode | list | tuple | Call) and not _is_plain_tensor(node):
+        if hidden[-1]:
+            _note_hidden(contents, here, node)
+        else:
+            _note(contents, here, node, name)
+        if isinstance(node, DictNode | list | tuple | Call | Opaque) and not _is_plain_tensor(node):
             if len(levels) > DEPTH_LIMIT:
                 raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")
             path.append(key)
             levels.append(_children(node))
+            hidden.append(hidden[-1] or isinstance(node, Opaque))
     raise FormatError(f"{name}: its parts are shared too often to be searched")
 
 
@@ -96,9 +106,16 @@ def _is_plain_tensor(node: object) -> bool:
     return isinstance(node, Call) and node.function in (TENSOR_V1, TENSOR_V2, TENSOR_V3)
 
 
+def _note_hidden(contents: Contents, path: Path, node: object) -> None:
+    if is_tensor(node) or isinstance(node, Persistent):
+        contents.hidden.append((path, node))
+
+
 def _note(contents: Contents, path: Path, node: object, name: str) -> None:
     if is_tensor(node):
         contents.tensors.append((path, node))
+    elif isinstance(node, Opaque):
+        contents.opaque.append((path, node))
     elif isinstance(node, DictNode):
         if _unique_texts(node, path, name) >= _OPTIMIZER:
             contents.optimizers.append((path, node))
@@ -137,9 +154,9 @@ def _unique_texts(mapping: DictNode, path: Path, name: str) -> set[str]:
 
 
 def _children(
-    node: DictNode | list[object] | tuple[object, ...] | Call,
+    node: DictNode | list[object] | tuple[object, ...] | Call | Opaque,
 ) -> Iterator[tuple[object, object]]:
-    """The key and node of everything that a node contains, None for its attributes.
+    """The key and node of everything that a node contains, None for attributes and keys.
 
     What a call gets and what it makes of it may differ, as in a set, so that no key leads there:
     the call itself takes its place.
@@ -147,9 +164,14 @@ def _children(
     if isinstance(node, list | tuple):
         yield from enumerate(node)
         return
-    named = isinstance(node, DictNode) or node.function == NAMESPACE
+    named = isinstance(node, DictNode | Opaque) or node.function == NAMESPACE
     if isinstance(node, DictNode):
-        yield from node.items
+        for key, value in node.items:
+            yield key, value
+            if isinstance(key, DictNode | list | tuple | Call | Opaque):
+                yield None, key
+    elif isinstance(node, Opaque):
+        yield from enumerate(node.given)
     else:
         arguments = _attributes(node) if is_tensor(node) else node.arguments
         yield from ((node, argument) for argument in arguments)
@@ -206,6 +228,29 @@ def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
     if only in twice:
         raise _doubled(name, only)
     return _direct(*paths[only], name)
+
+
+def expect_independent(contents: Contents, chosen: Chosen, *, name: str) -> None:
+    """Make sure that no value of the state_dict is an opaque object around a tensor.
+
+    Raises:
+        RefusedGlobalError: A key would be lost, perhaps one of a tensor.
+    """
+    if chosen.mapping is None or not contents.hidden:
+        return
+    depth = len(chosen.path)
+    around = {path[depth] for path, _ in contents.hidden if path[:depth] == chosen.path}
+    for key, value in chosen.mapping.items:
+        if isinstance(value, Opaque) and key in around:
+            raise _needed(name, f"{brief(key)} needs it", value)
+
+
+def _needed(name: str, why: str, opaque: Opaque) -> RefusedGlobalError:
+    return RefusedGlobalError(
+        f"{name}: refused global {excerpt(opaque.name, 100)} at offset {opaque.offset:,}: {why}",
+        hint="if you trust the file and can import this class, load it with torch, and save "
+        "module.state_dict() alone",
+    )
 
 
 def _doubled(name: str, path: str) -> FormatError:
@@ -277,6 +322,9 @@ def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
     below = [
         (path[len(top) :], tensor) for path, tensor in contents.tensors if path[: len(top)] == top
     ]
+    if not below and contents.opaque:
+        why = "all tensors need it" if contents.hidden else "the file holds no tensors"
+        raise _needed(name, why, contents.opaque[0][1])
     if not below:
         raise FormatError(f"{name}: a torch file that holds no tensors")
     if below[0][0] == ():

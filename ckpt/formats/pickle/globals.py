@@ -2,8 +2,10 @@
 
 Sources: torch 2.13, `torch/_utils.py` (`_rebuild_*`), `torch/storage.py`, and
 `torch/_weights_only_unpickler.py` for those that torch itself considers safe. Globals on the
-list are understood, never imported or called.
+list are understood, never imported or called. Other globals are opaque where no tensor needs them.
 """
+
+import re
 
 # torch's typed storages and the dtype of their elements.
 STORAGES = {
@@ -138,3 +140,28 @@ ALLOWED = frozenset(
         *TRAINERS,
     }
 )
+
+# Beside those on the allow-list: globals that make a value out of values, whatever they are given.
+INERT = ALLOWED | {
+    *("collections.deque", "types.SimpleNamespace", "uuid.UUID", "decimal.Decimal"),
+    *("fractions.Fraction", "builtins.range", "builtins.slice", "builtins.object"),
+}
+# What torch refuses with weights_only, though ckpt understands it.
+UNOPENED = TRAINERS | {"builtins.frozenset"}
+# Tensors and storages of torch that the allow-list does not hold; never opaque.
+_OF_TENSORS = re.compile(r"torch\.(.*\.)?(\w*Tensor|\w*Storage|\w*_rebuild\w*)")
+
+
+def can_be_opaque(name: str) -> bool:
+    """Whether an object of this global is certainly not a tensor that torch would read."""
+    return name not in ALLOWED and not _OF_TENSORS.fullmatch(name)
+
+
+def runs_code(name: str) -> bool:
+    """Whether unpickling may run code through this global."""
+    return name not in INERT
+
+
+def torch_refuses(name: str) -> bool:
+    """Whether `torch.load` with weights_only refuses this global unless told to accept it."""
+    return name in UNOPENED or name not in ALLOWED

@@ -1,8 +1,8 @@
 """The pickle machine: a pickle becomes plain descriptions, and nothing in it is run.
 
-Source of the opcodes: CPython's `Lib/pickletools.py`; the table at the end holds those that
-`torch.save` and the pickle protocols 2 to 5 emit for state_dicts, and no others. Every global
-must be on the allow-list. The loop is iterative, and bounded in opcodes, memo and copies.
+Source of the opcodes: CPython's `Lib/pickletools.py`; `opcodes` has the table. A global that is
+not on the allow-list is refused, or makes an opaque node where those are asked for. The loop is
+iterative, and bounded in opcodes, memo and copies.
 
 An operation gets the offset after its opcode and returns the offset of the next one. Foreign
 bytes drive it: a stack that is too short, a wrong type or a truncated argument raises an error
@@ -10,74 +10,73 @@ that `Machine.run` turns into a FormatError with the offset.
 """
 
 import struct
-from collections.abc import Callable
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names of Python 2, as torch maps them
+from collections.abc import Callable, Sequence
 from types import MethodType
 
-from ckpt.errors import FormatError, RefusedGlobalError, excerpt
-from ckpt.formats.pickle.globals import ATTRIBUTED, BY_NEWOBJ, DICTS, FACTORIES, TENSORS
-from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent, Text
+from ckpt.errors import RefusedGlobalError, excerpt
+from ckpt.formats.pickle.globals import (
+    ATTRIBUTED,
+    BY_NEWOBJ,
+    DICTS,
+    FACTORIES,
+    TENSORS,
+    can_be_opaque,
+)
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Opaque, Persistent
+from ckpt.formats.pickle.stack import Stack
 
-MEMO_LIMIT = 1_000_000
-# Each look-up of a text makes a new one; repeating a long one would fill the memory.
-RECALLED_LIMIT = 1 << 25  # characters
-_LONGEST = 64  # bytes of an integer
-_EARLY = 16  # bytes; a global this early is the class of the pickled object itself
-_WHOLE = (
-    "the file is a pickled object, perhaps a whole module; if you trust it and can import its "
-    "class:  torch.save(module.state_dict(), NEW)"
-)
 _OTHERS = (
-    "no tensor needs it; in a stranger's file it may be harmful; "
-    "save a file of your own again with tensors and plain values only"
+    "in a stranger's file it may be harmful; save a file of your own again with tensors and "
+    "plain values only"
 )
-_EMPTY = object()  # in a slot of the memo
 _STOP = ord(".")
-_u4 = struct.Struct("<I").unpack_from
 _u8 = struct.Struct("<Q").unpack_from
 
 
-class TruncatedError(FormatError):
-    """A pickle that goes on after the given bytes."""
-
-
-class Machine:
+class Machine(Stack):
     """The pickle machine.
 
     Args:
         data: The pickle, possibly incomplete or with bytes after it.
         name: Of the pickle, for messages.
         allowed: The globals that it may name.
+        opaque: Whether others become opaque nodes.
 
     Attributes:
         opcodes: The number of opcodes so far.
-        looked_up: Every text that came from the memo, in order.
         persistents: Every reference to something outside the pickle.
         attributed: Every tensor that gets attributes; setting them may change other tensors.
         frames: Offsets of the FRAME opcodes of protocol 4.
+        named: Every global, with the offset of the first opcode that names it.
     """
 
     __slots__ = (
-        *("allowed", "attributed", "data", "frames", "looked_up", "name", "opcodes"),
-        "persistents",
-        *("_below", "_copied", "_end", "_in_frame", "_memo", "_recalled", "_stack"),
+        *("allowed", "attributed", "frames", "named", "opaque", "opcodes", "persistents"),
+        *("_copied", "_end", "_in_frame"),
     )
 
-    def __init__(self, data: bytes, name: str, allowed: frozenset[str]) -> None:
-        self.data, self.name, self.allowed = data, name, allowed
+    def __init__(
+        self, data: bytes, name: str, allowed: frozenset[str], *, opaque: bool = False
+    ) -> None:
+        super().__init__(data, name)
+        self.allowed, self.opaque = allowed, opaque
         self.opcodes = 0
-        self.looked_up: list[Text] = []
         self.persistents: list[Persistent] = []
         self.attributed: list[Call] = []
         self.frames: list[int] = []
-        self._stack: list[object] = []
-        self._below: list[list[object]] = []  # the stacks under each mark
-        self._memo: list[object] = []
+        self.named: dict[str, int] = {}
         self._end, self._in_frame = len(data), False  # of the frame, or of the data
-        self._recalled = 0  # characters of texts
         self._copied = 0  # items of dicts
 
-    def run(self, opcode_limit: int) -> tuple[object, int]:
+    def run(
+        self, table: Sequence[Callable[["Machine", int], int]], opcode_limit: int
+    ) -> tuple[object, int]:
         """Execute until STOP. Returns the value on the stack, and the offset after STOP.
+
+        Args:
+            table: An operation for each opcode.
+            opcode_limit: More opcodes than this are refused.
 
         Raises:
             RefusedGlobalError: The pickle names a global that is not allowed.
@@ -87,7 +86,7 @@ class Machine:
         data, position = self.data, 0
         if data[:1] != b"\x80":
             raise self._fault("does not begin with a protocol, as pickles of protocol 2 to 5 do")
-        steps = [MethodType(operation, self) for operation in _TABLE]
+        steps = [MethodType(operation, self) for operation in table]
         try:
             for self.opcodes in range(1, opcode_limit + 1):
                 if position >= self._end:
@@ -110,12 +109,6 @@ class Machine:
             count = len(self._stack) + sum(len(stack) + 1 for stack in self._below)
             raise self._fault(f"leaves {count} values, expected one")
         return self._stack[0]
-
-    def _fault(self, text: str) -> FormatError:
-        return FormatError(f"{self.name}: {text}")
-
-    def _truncated(self, position: int) -> TruncatedError:
-        return TruncatedError(f"{self.name}: truncated at offset {position:,}")
 
     def unknown(self, at: int) -> int:
         """Refuse an opcode that is not in the table."""
@@ -149,108 +142,6 @@ class Machine:
         if position > self._end:
             raise self._fault(f"an opcode crosses its frame's end at offset {self._end:,}")
         self._end, self._in_frame = len(self.data), False
-
-    def byte(self, at: int) -> int:
-        """BININT1, by far the most frequent number."""
-        self._stack.append(self.data[at])
-        return at + 1
-
-    def push(self, value: object, end: int) -> int:
-        """Push a plain value whose opcode ends at `end`."""
-        self._stack.append(value)
-        return end
-
-    def taken(self, begin: int, nbytes: int) -> bytes:
-        """The argument of an opcode that gives its length."""
-        if nbytes < 0:
-            raise ValueError(f"an argument of {nbytes:,} bytes")
-        if begin + nbytes > len(self.data):
-            raise struct.error
-        return self.data[begin : begin + nbytes]
-
-    def literal(self, start: int, begin: int, end: int) -> int:
-        """Push the text between `begin` and `end`, whose opcode begins at `start`."""
-        if not begin <= end <= len(self.data):
-            self.taken(begin, end - begin)
-        text = Text(self.data[begin:end].decode("utf-8", "surrogatepass"))
-        text.start = text.origin = start
-        text.nbytes = end - start
-        self._stack.append(text)
-        return end
-
-    def mark(self, at: int) -> int:
-        """MARK: the values from here on are one group."""
-        self._below.append(self._stack)
-        self._stack = []
-        return at
-
-    def to_mark(self) -> list[object]:
-        """Take all values down to the topmost mark."""
-        values, self._stack = self._stack, self._below.pop()
-        return values
-
-    def pop(self, at: int) -> int:
-        """POP."""
-        self._stack.pop()
-        return at
-
-    def pop_mark(self, at: int) -> int:
-        """POP_MARK."""
-        self.to_mark()
-        return at
-
-    # The memo
-
-    def put(self, at: int) -> int:
-        """LONG_BINPUT: picklers number the slots in order."""
-        (slot,) = _u4(self.data, at)
-        if slot == len(self._memo) and slot < MEMO_LIMIT:
-            self._memo.append(self._stack[-1])
-            return at + 4
-        return self.remember(slot, at + 4)
-
-    def remember(self, slot: int, end: int) -> int:
-        """Put the topmost value into any slot."""
-        value = self._stack[-1]
-        if slot >= MEMO_LIMIT:
-            raise self._fault(f"over {MEMO_LIMIT:,} memo entries")
-        self._memo += [_EMPTY] * (slot + 1 - len(self._memo))
-        self._memo[slot] = value
-        return end
-
-    def memoize(self, at: int) -> int:
-        """MEMOIZE: the next slot."""
-        if len(self._memo) >= MEMO_LIMIT:
-            raise self._fault(f"over {MEMO_LIMIT:,} memo entries")
-        self._memo.append(self._stack[-1])
-        return at
-
-    def get(self, at: int) -> int:
-        """BINGET."""
-        value = self._memo[self.data[at]]
-        if type(value) is Text or value is _EMPTY:
-            return self._look_up(value, at - 1, at + 1)
-        self._stack.append(value)
-        return at + 1
-
-    def long_get(self, at: int) -> int:
-        """LONG_BINGET."""
-        return self._look_up(self._memo[_u4(self.data, at)[0]], at - 1, at + 4)
-
-    def _look_up(self, value: object, start: int, end: int) -> int:
-        """Push a value of the memo; a text gets a new place."""
-        if value is _EMPTY:
-            raise ValueError("its slot of the memo is empty")
-        if type(value) is Text:
-            self._recalled += len(value)
-            if self._recalled > RECALLED_LIMIT:
-                raise self._fault(f"looks up over {RECALLED_LIMIT:,} characters in its memo")
-            text = Text(value)
-            text.start, text.nbytes, text.origin = start, end - start, value.origin
-            self.looked_up.append(text)
-            value = text
-        self._stack.append(value)
-        return end
 
     # Containers
 
@@ -288,6 +179,8 @@ class Machine:
 
     def _list(self) -> list[object]:
         target = self._stack[-1]
+        if type(target) is Opaque:
+            return target.given
         if type(target) is not list:
             raise TypeError("appends to something other than a list")
         return target
@@ -298,6 +191,9 @@ class Machine:
         match self._stack[-1]:
             case Call(function="builtins.set", arguments=(list() as items,)):
                 items.extend(values)
+                return at
+            case Opaque(given=given):
+                given.extend(values)
                 return at
         raise TypeError("adds items to something other than a set")
 
@@ -313,8 +209,10 @@ class Machine:
         self._dict().extend(zip(values[::2], values[1::2], strict=True))
         return at
 
-    def _dict(self) -> list[tuple[object, object]]:
+    def _dict(self) -> list[tuple[object, object]] | list[object]:
         target = self._stack[-1]
+        if type(target) is Opaque:
+            return target.given
         if type(target) is not DictNode:
             raise TypeError("sets items of something other than a dict")
         return target.items
@@ -340,14 +238,20 @@ class Machine:
         return at
 
     def _name(self, module: str, attribute: str, start: int) -> None:
-        name = f"{module}.{attribute}".replace("__builtin__.", "builtins.", 1)
-        if name not in self.allowed or "." in attribute:
-            whole = not self._stack and not self._below and start <= _EARLY
+        module, attribute = NAME_MAPPING.get(
+            (module, attribute), (IMPORT_MAPPING.get(module, module), attribute)
+        )
+        name = f"{module}.{attribute}"
+        self.named.setdefault(name, start)
+        if name in self.allowed and "." not in attribute:
+            self._stack.append(Global(name))
+        elif self.opaque and can_be_opaque(name):
+            self._stack.append(Opaque(name, start))
+        else:
             raise RefusedGlobalError(
                 f"{self.name}: refused global {excerpt(name, 100)} at offset {start:,}",
-                hint=_WHOLE if whole else _OTHERS,
+                hint=_OTHERS,
             )
-        self._stack.append(Global(name))
 
     def reduce(self, at: int) -> int:
         """REDUCE: a call of a function or class."""
@@ -364,6 +268,8 @@ class Machine:
         return at
 
     def _call(self, function: object, arguments: object, at: int) -> object:
+        if type(function) is Opaque and type(arguments) is tuple:
+            return self._opaque_call(function, arguments)
         if type(function) is not Global or type(arguments) is not tuple:
             raise self._fault(f"calls something other than a global at offset {at - 1:,}")
         make = _MAKERS.get(function.name)
@@ -374,6 +280,9 @@ class Machine:
             if function.name in ATTRIBUTED:
                 self.attributed.append(call)
             return call
+        factory = next((item for item in arguments if type(item) is Opaque), None)
+        if factory is not None and function.name in DICTS:
+            return Opaque(factory.name, factory.offset, [arguments])
         return self._counted(make(arguments), at)
 
     def _counted(self, copy: DictNode, at: int) -> DictNode:
@@ -382,12 +291,30 @@ class Machine:
             raise self._fault(f"copies its own parts too often at offset {at - 1:,}")
         return copy
 
+    def _opaque_call(self, function: Opaque, *given: object) -> Opaque:
+        """An object of a foreign global, or of what such a call gave."""
+        if function.given or function.state is not None:
+            given = (function, *given)
+        return Opaque(function.name, function.offset, [*given])
+
+    def new_object_ex(self, at: int) -> int:
+        """NEWOBJ_EX, which no known global needs."""
+        keywords, arguments, kind = self._stack.pop(), self._stack.pop(), self._stack[-1]
+        if type(kind) is not Opaque:
+            raise self._fault(f"makes an object with keywords at offset {at - 1:,}")
+        self._stack[-1] = self._opaque_call(kind, arguments, keywords)
+        return at
+
     def build(self, at: int) -> int:
         """BUILD: attributes, which are copied."""
         state = self._stack.pop()
         if isinstance(state, DictNode):
             state = self._counted(DictNode([*state.items]), at)
         target = self._stack[-1]
+        if type(target) is Opaque:
+            target.given += [] if target.state is None else [target.state]
+            target.state = state
+            return at
         if type(target) is Call and target.function in TENSORS:
             raise self._fault(
                 f"sets attributes of a tensor at offset {at - 1:,}, which torch.save does not write"
@@ -400,7 +327,14 @@ class Machine:
         return at
 
     def refer(self, at: int) -> int:
-        """BINPERSID: a reference to something outside the pickle."""
+        """BINPERSID: a reference to something outside the pickle.
+
+        In a legacy file it may be a class of a whole module, with its source text.
+        """
+        match self._stack[-1]:
+            case ("module", Opaque() as kind, _, _):
+                self._stack[-1] = kind
+                return at
         self._stack[-1] = persistent = Persistent(self._stack[-1])
         self.persistents.append(persistent)
         return at
@@ -442,112 +376,3 @@ _MAKERS: dict[str, Callable[[tuple[object, ...]], DictNode]] = {
     "collections.Counter": _counter,
     **dict.fromkeys(DICTS, _other_dict),
 }
-
-_Operation = Callable[[Machine, int], int]
-
-
-def _pushes(make: Callable[[], object]) -> _Operation:
-    return lambda machine, at: machine.push(make(), at)
-
-
-def _constant(value: object) -> _Operation:
-    def operate(machine: Machine, at: int) -> int:
-        machine._stack.append(value)
-        return at
-
-    return operate
-
-
-def _numbers(form: str) -> _Operation:
-    read = struct.Struct(form)
-    return lambda machine, at: machine.push(read.unpack_from(machine.data, at)[0], at + read.size)
-
-
-def _sized(form: str, operation: Callable[[Machine, int, int], int]) -> _Operation:
-    """An operation with a length before its argument."""
-    read = struct.Struct(form)
-
-    def operate(machine: Machine, at: int) -> int:
-        return operation(machine, at + read.size, read.unpack_from(machine.data, at)[0])
-
-    return operate
-
-
-def _integer(machine: Machine, begin: int, nbytes: int) -> int:
-    if nbytes > _LONGEST:
-        raise ValueError(f"an integer of {nbytes:,} bytes")
-    value = int.from_bytes(machine.taken(begin, nbytes), "little", signed=True)
-    return machine.push(value, begin + nbytes)
-
-
-def _bytes(machine: Machine, begin: int, nbytes: int) -> int:
-    return machine.push(machine.taken(begin, nbytes), begin + nbytes)
-
-
-def _text(form: str) -> _Operation:
-    unpack, header = struct.Struct(form).unpack_from, struct.calcsize(form)
-
-    def operate(machine: Machine, at: int) -> int:
-        begin = at + header
-        return machine.literal(at - 1, begin, begin + unpack(machine.data, at)[0])
-
-    return operate
-
-
-_OPERATIONS: dict[int, _Operation] = {
-    0x80: Machine.protocol,
-    0x95: Machine.frame,
-    ord("("): Machine.mark,
-    ord("0"): Machine.pop,
-    ord("1"): Machine.pop_mark,
-    # constants and numbers
-    ord("N"): _constant(None),
-    0x88: _constant(True),
-    0x89: _constant(False),
-    ord("J"): _numbers("<i"),
-    ord("K"): Machine.byte,
-    ord("M"): _numbers("<H"),
-    ord("G"): _numbers(">d"),
-    0x8A: _sized("<B", _integer),
-    0x8B: _sized("<i", _integer),
-    # text and bytes
-    ord("X"): _text("<I"),
-    0x8C: _text("<B"),
-    0x8D: _text("<Q"),
-    ord("U"): _text("<B"),
-    ord("T"): _text("<i"),
-    ord("C"): _sized("<B", _bytes),
-    ord("B"): _sized("<I", _bytes),
-    0x8E: _sized("<Q", _bytes),
-    0x96: _sized("<Q", _bytes),
-    # containers
-    ord(")"): _constant(()),
-    0x85: lambda m, at: m.few(1, at),
-    0x86: Machine.pair,
-    0x87: lambda m, at: m.few(3, at),
-    ord("t"): Machine.group,
-    ord("]"): _pushes(list),
-    ord("l"): lambda m, at: m.push(m.to_mark(), at),
-    ord("a"): Machine.append,
-    ord("e"): Machine.extend,
-    0x8F: _pushes(lambda: Call("builtins.set", ([],))),
-    0x90: Machine.add_items,
-    0x91: lambda m, at: m.push(Call("builtins.frozenset", (m.to_mark(),)), at),
-    ord("}"): _pushes(lambda: DictNode([])),
-    ord("s"): Machine.set_item,
-    ord("u"): Machine.set_items,
-    # memo
-    ord("q"): lambda m, at: m.remember(m.data[at], at + 1),
-    ord("r"): Machine.put,
-    0x94: Machine.memoize,
-    ord("h"): Machine.get,
-    ord("j"): Machine.long_get,
-    # objects
-    ord("c"): Machine.global_lines,
-    0x93: Machine.stack_global,
-    ord("R"): Machine.reduce,
-    0x81: Machine.new_object,
-    ord("b"): Machine.build,
-    ord("Q"): Machine.refer,
-}
-_TABLE = [_OPERATIONS.get(code, Machine.unknown) for code in range(256)]

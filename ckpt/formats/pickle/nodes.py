@@ -5,7 +5,7 @@ below. Nodes compare and hash by identity, so that no foreign value is ever hash
 contain each other in circles.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class Text(str):
@@ -60,4 +60,21 @@ class Call:
 
     function: str
     arguments: tuple[object, ...]
+    state: object = None
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Opaque:
+    """A global that is not on the allow-list, or an object of it; never interpreted.
+
+    Attributes:
+        name: The global's.
+        offset: Of the opcode that names it.
+        given: What the pickle gives to it: arguments, items, earlier states.
+        state: Its attributes.
+    """
+
+    name: str
+    offset: int
+    given: list[object] = field(default_factory=list)
     state: object = None

@@ -8,7 +8,7 @@ from math import prod
 from typing import NamedTuple
 
 from ckpt.dtypes import DTYPES, itemsize
-from ckpt.errors import FormatError
+from ckpt.errors import FormatError, RefusedGlobalError, excerpt
 from ckpt.formats.pickle.describe import brief
 from ckpt.formats.pickle.globals import (
     FROM_TYPE,
@@ -22,7 +22,7 @@ from ckpt.formats.pickle.globals import (
     TENSOR_V3,
     UNTYPED,
 )
-from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent, Text
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Opaque, Persistent, Text
 from ckpt.tensors import Span, TensorEntry
 
 # How to get a plain tensor from another kind.
@@ -136,6 +136,8 @@ def entry_of(key: str, tensor: Call, storages: Storages, *, name: str) -> Tensor
         FormatError: It is of a kind without plain bytes, or not well-formed.
     """
     where = f"{name}: {key}"
+    if Opaque in map(type, tensor.arguments):
+        raise _dependent(tensor, where)
     if tensor.function not in _PLAIN:
         tensor = plain_of(tensor, where)
     if len(tensor.arguments) > 6:
@@ -163,6 +165,15 @@ def entry_of(key: str, tensor: Call, storages: Storages, *, name: str) -> Tensor
         first += read.storage.view[1] * itemsize(read.storage.dtype)
     stride = None if contiguous else read.stride
     return TensorEntry(key, read.dtype, read.shape, span.offset + first, stride)
+
+
+def _dependent(tensor: Call, where: str) -> RefusedGlobalError:
+    opaque = next(item for item in tensor.arguments if isinstance(item, Opaque))
+    return RefusedGlobalError(
+        f"{where}: the tensor needs {excerpt(opaque.name, 100)}, refused at offset "
+        f"{opaque.offset:,}",
+        hint="save plain tensors of torch, without the class of another package",
+    )
 
 
 class _Geometry(NamedTuple):

@@ -29,7 +29,7 @@ def pickle_state_dict(
     pickler = _Pickler()
     parts = [b"\x80\x02", pickler.named("collections.OrderedDict"), b")R("]
     for entry, storage in zip(entries, storages, strict=True):
-        parts += [pickler.text(entry.key), *_tensor(pickler, entry, storage)]
+        parts += [literal(entry.key), *_tensor(pickler, entry, storage)]
     parts.append(b"u")
     if versions is not None:
         parts += _versions(pickler, versions)
@@ -47,11 +47,11 @@ def is_module_versions(value: object) -> bool:
 
 
 def _versions(pickler: "_Pickler", versions: Versions) -> list[bytes]:
-    parts = [b"}", pickler.text("_metadata"), pickler.named("collections.OrderedDict"), b")R("]
+    parts = [b"}", literal("_metadata"), pickler.named("collections.OrderedDict"), b")R("]
     for module, numbers in versions.items():
-        parts += [pickler.text(module), b"}("]
+        parts += [literal(module), b"}("]
         for name, number in numbers.items():
-            parts += [pickler.text(name), pickler.number(number)]
+            parts += [literal(name), pickler.number(number)]
         parts.append(b"u")
     return [*parts, b"usb"]
 
@@ -65,10 +65,10 @@ def _tensor(pickler: "_Pickler", entry: TensorEntry, storage: str) -> list[bytes
     return [
         pickler.named(TENSOR_V2 if typed else TENSOR_V3),
         b"((",
-        pickler.text("storage"),
+        literal("storage"),
         pickler.named(typed or UNTYPED),
-        pickler.text(storage),
-        pickler.text("cpu"),
+        literal(storage),
+        literal("cpu"),
         pickler.number(entry.numel if typed else entry.nbytes),
         b"tQ",
         pickler.number(0),
@@ -97,11 +97,6 @@ class _Pickler:
         module, _, attribute = name.rpartition(".")
         return f"c{module}\n{attribute}\nq".encode("ascii") + bytes([slot])
 
-    def text(self, text: str) -> bytes:
-        """A literal."""
-        data = text.encode("utf-8", "surrogatepass")
-        return b"X" + struct.pack("<I", len(data)) + data
-
     def number(self, number: int) -> bytes:
         """An integer, at least 0."""
         if number < 1 << 8:
@@ -115,3 +110,9 @@ class _Pickler:
     def numbers(self, numbers: Sequence[int]) -> bytes:
         """A tuple of integers."""
         return b"(" + b"".join(map(self.number, numbers)) + b"t"
+
+
+def literal(text: str) -> bytes:
+    """The opcode that pushes a text."""
+    data = text.encode("utf-8", "surrogatepass")
+    return b"X" + struct.pack("<I", len(data)) + data

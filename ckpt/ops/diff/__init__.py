@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from ckpt.compare.keys import KeyDiff, compare_entries
@@ -10,6 +10,7 @@ from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
 from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
 from ckpt.errors import UsageError
+from ckpt.formats.opaque import ForeignGlobal
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
@@ -53,6 +54,7 @@ class RefDiff:
         tolerance: Changed tensors this close count as equal.
         inferred: (removed key, added key) of every pair that is probably one renamed tensor.
         facts: The differences of the records, and of what the files hold besides tensors.
+        code: By side, the globals that run code when it is unpickled.
     """
 
     before: str
@@ -64,6 +66,7 @@ class RefDiff:
     tolerance: float | None = None
     inferred: tuple[tuple[str, str], ...] = ()
     facts: tuple[Fact, ...] = ()
+    code: Mapping[str, Sequence[ForeignGlobal]] = field(default_factory=dict)
 
     @property
     def within(self) -> tuple[PairValues, ...]:
@@ -133,7 +136,12 @@ def diff(
             tolerance=tolerance,
             inferred=likely_renames(keys),
             facts=tuple(differing_facts(a, b, registry)),
+            code={side.name: code for side in (a, b) if (code := _code(side))},
         )
+
+
+def _code(side: OpenedState) -> list[ForeignGlobal]:
+    return [found for found in side.foreign if found.runs_code]
 
 
 def _compare(sides: Sides, values: bool | None, unasked: float, told: Told) -> tuple[KeyDiff, int]:

@@ -10,7 +10,7 @@ from typing import Unpack
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import safetensors
 from ckpt.io.journal import overwriting
-from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion
+from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, settled
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
@@ -34,6 +34,7 @@ class Renamed:
     Attributes:
         left_out: What the added version does not hold of the one before, a few words for each.
         saved: The rule file that was written.
+        dropped: The opaque objects of the source that the result does not hold.
     """
 
     plan: RenamePlan
@@ -41,6 +42,7 @@ class Renamed:
     added: Added | None = None
     left_out: tuple[str, ...] = ()
     saved: Path | None = None
+    dropped: tuple[str, ...] = ()
 
 
 def apply(
@@ -67,30 +69,38 @@ def apply(
 
 def carry_out(
     plan: RenamePlan,
-    opened: OpenedState,
+    source: OpenedState,
     output: Output,
     registry: Registry,
     *,
     dry_run: bool = False,
 ) -> Renamed:
     """Like `apply`, with the checkpoint open; a dry run stops before anything is written."""
-    saved = output.get("save_rules")
+    saved, opaque = output.get("save_rules"), output.get("opaque")
     if plan.undoes and saved is not None:
         raise UsageError("--undo has no rules to save")
-    path = target_of(opened, plan, output)
-    expect_proportion(opened, plan, output)
+    path = target_of(source, plan, output)
+    expect_proportion(source, plan, output)
+    opened, dropped = settled(source, opaque)
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
-        return Renamed(plan)
-    result = Renamed(plan)
+        return Renamed(plan, dropped=tuple(dropped))
+    result = Renamed(plan, dropped=tuple(dropped))
     if path is not None:
         in_place = output.get("in_place", False)
         replace_out = in_place or output.get("replace_out", False)
-        written = write_plan(opened, plan, path, replace_out=replace_out, in_place=in_place)
+        written = write_plan(
+            opened, plan, path, replace_out=replace_out, in_place=in_place, opaque=opaque
+        )
         result = replace(result, written=written)
     elif isinstance(opened, OpenedVersion):
-        added, left_out = add_version(opened, plan, registry)
+        if opened is not source:
+            raise UsageError(
+                f"{opened.name}: a rename of a version keeps its objects",
+                hint=f"ckpt export {opened.name} --drop-opaque -o NEW.pt  writes one without",
+            )
+        added, left_out = add_version(opened, plan, registry, opaque=opaque)
         result = replace(result, added=added, left_out=left_out)
     if saved is not None:
         name = f"rename of {plan.name}"
@@ -128,4 +138,5 @@ def _into_registry(
         name=name,
         made_by=f"rename of {Path(plan.name).name}",
         record={"plan": plan_record(plan)},
+        opaque=output.get("opaque"),
     )

@@ -7,6 +7,7 @@ from typing import TypedDict
 from ckpt.dtypes import itemsize
 from ckpt.errors import PlanError, UsageError
 from ckpt.formats import format_for, format_of, is_usual
+from ckpt.formats.opaque import OpaqueWord
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
@@ -28,6 +29,7 @@ class Output(TypedDict, total=False):
         save_rules: A rule file to write, which can be applied again and undone.
         register_result: Register the file that is written as the next version of a model.
         name: That model; None takes the version's, or the file's name.
+        opaque: What becomes of objects of unknown classes; see `ckpt.ops.register`.
     """
 
     out: Path | str | None
@@ -36,6 +38,7 @@ class Output(TypedDict, total=False):
     save_rules: Path | str | None
     register_result: bool
     name: str | None
+    opaque: OpaqueWord | None
 
 
 def expect_output(output: Output) -> None:
@@ -87,11 +90,18 @@ def expect_proportion(opened: OpenedState, plan: Plan, output: Output) -> None:
 
 
 def write_plan(
-    opened: OpenedState, plan: Plan, out: Path, *, replace_out: bool = False, in_place: bool = False
+    opened: OpenedState,
+    plan: Plan,
+    out: Path,
+    *,
+    replace_out: bool = False,
+    in_place: bool = False,
+    opaque: OpaqueWord | None = None,
 ) -> Written:
     """Write what a plan makes of a file or version; where only names change, in its own container.
 
-    The suffix of `out` chooses the container, unless it is the source itself.
+    The suffix of `out` chooses the container, unless it is the source itself; `opaque` is ``keep``
+    if objects that run code when unpickled are to be written too.
     """
     checkpoint = opened.checkpoint
     same = in_place or is_usual(out, checkpoint.format)
@@ -104,6 +114,7 @@ def write_plan(
             inside=opened.inside,
             replace_out=replace_out,
             in_place=in_place,
+            opaque=opaque,
         )
     return write_tensors(
         checkpoint,

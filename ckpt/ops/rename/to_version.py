@@ -11,6 +11,7 @@ from typing import Any
 from ckpt.errors import IntegrityError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless
 from ckpt.io.temporaries import temporary_folder
 from ckpt.opened import OpenedVersion
 from ckpt.ops.register import register
@@ -44,9 +45,9 @@ def plan_record(plan: RenamePlan) -> dict[str, Any]:
 
 
 def add_version(
-    opened: OpenedVersion, plan: RenamePlan, registry: Registry
+    opened: OpenedVersion, plan: RenamePlan, registry: Registry, *, opaque: OpaqueWord | None = None
 ) -> tuple[Added, tuple[str, ...]]:
-    """Add the version that a plan makes of another one.
+    """Add the version that a plan makes of another one, with its opaque objects if `opaque`.
 
     Returns:
         The version, and what it does not hold of the one before. If an undo gives the parent
@@ -56,6 +57,7 @@ def add_version(
     if parent is not None:
         return Added(parent, new=False), ()
     if plan.is_rename:
+        expect_harmless(opened.checkpoint, opaque)
         return _with_new_keys(opened, plan, registry), ()
     return _with_new_tensors(opened, plan, registry)
 
@@ -70,7 +72,8 @@ def _with_new_keys(opened: OpenedVersion, plan: RenamePlan, registry: Registry) 
             version.model,
             manifest,
             new_bytes=new_bytes,
-            made_by=f"rename of {version.label}",
+            made_by=f"rename of {version.label}"
+            + (" --keep-opaque" if RUNS_CODE in manifest.record else ""),
             rights=opened.source.rights,
         )
 
@@ -128,7 +131,9 @@ def _manifest(opened: OpenedVersion, plan: RenamePlan, registry: Registry) -> tu
         },
     )
     again = VersionSource(f"{version.ref}, renamed", manifest, registry.store)
-    manifest = replace(manifest, rest=_expect_readable(again, entries).rest)
+    read = _expect_readable(again, entries)
+    record = {**manifest.record, **expect_harmless(read, "keep")}
+    manifest = replace(manifest, rest=read.rest, record=record)
     return manifest, objects.new_bytes
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckpt.compare.ties import ties_of
 from ckpt.errors import RefError
+from ckpt.formats.opaque import ForeignGlobal
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
 from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
@@ -28,6 +29,7 @@ class Shown:
         ties: Keys that share the bytes of an earlier key, with that key.
         measured: The version whose metrics are known: itself, or one that it was made from.
         record: How the version was made.
+        foreign: The globals that torch's weights_only refuses; for a version, those that run code.
         deep: The result of reading everything, if asked for.
     """
 
@@ -43,6 +45,7 @@ class Shown:
     tags: tuple[str, ...] = ()
     measured: Version | None = None
     record: Mapping[str, Any] | None = None
+    foreign: tuple[ForeignGlobal, ...] = ()
     deep: "Deep | None" = None
 
     def totals(self) -> tuple[Mapping[str, int], int]:
@@ -91,11 +94,13 @@ def show(
 def _shown(opened: Opened, registry: Registry) -> Shown:
     if isinstance(opened, OpenedDefinition):
         return Shown(opened.name, None, None, opened.entries)
-    ties = ties_of(opened)
+    ties, foreign = ties_of(opened), opened.foreign
     if isinstance(opened, OpenedFile):
         file = opened.checkpoint
         size, by = file.source.size, file.written_by
-        return Shown(opened.name, file.format, size, file.entries, file.rest, by, ties)
+        return Shown(
+            opened.name, file.format, size, file.entries, file.rest, by, ties, foreign=foreign
+        )
     manifest, version = opened.manifest, opened.version
     model = registry.index().model(version.model)
     return Shown(
@@ -110,4 +115,5 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         tags=tuple(model.tags_of(version)),
         measured=registry.measured(version, manifest.record),
         record=manifest.record,
+        foreign=foreign,
     )

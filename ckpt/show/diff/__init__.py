@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ckpt.ops.diff import RefDiff
+from ckpt.show.audit import code_text
 from ckpt.show.diff.changes import ChangeRow, change_rows, moves_of, stat_table
 from ckpt.show.diff.fit import entry_data, fit_report, fit_text, fitting_data, shapes_data
 from ckpt.show.diff.records import facts_table
@@ -76,6 +77,8 @@ def _remarks(diff: RefDiff) -> Iterator[str]:
         yield f"  not compared: {size(diff.unread_bytes)} of values; --values reads them"
     elif not diff.diff.differs:
         yield "  no difference"
+    for name, code in diff.code.items():
+        yield f"  {printable(name)}: {code_text(code)}"
 
 
 def _tables(diff: RefDiff, *, records: bool, all_values: bool) -> Iterator[Table]:
@@ -107,5 +110,6 @@ def diff_data(diff: RefDiff) -> dict[str, Any]:
         "unread_bytes": diff.unread_bytes,
         "records": [asdict(fact) for fact in diff.facts],
         **values_data(diff),
+        "runs_code": {name: [asdict(one) for one in code] for name, code in diff.code.items()},
         "fit": fitting_data(fitting) if fitting else None,
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.io import digest
 from ckpt.ops.show import Shown
+from ckpt.show.audit import foreign_data, foreign_text
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable, shape, size
@@ -23,6 +24,8 @@ def shown_text(shown: Shown, *, width: int | None) -> str:
     parts = [head_text(shown), _tensor_table(shown, width=width)]
     if shown.rest:
         parts.append("\n".join(["non-tensor part:", *_record_lines(shown.rest)]))
+    if shown.foreign:
+        parts.append("\n".join(foreign_text(shown.foreign)))
     return "\n\n".join(parts)
 
 
@@ -199,7 +202,8 @@ def tail_data(shown: Shown) -> dict[str, Any]:
     version = shown.version and version_data(shown.version, shown.aliases, shown.tags)
     before = shown.measured if version and not version["metrics"] else None
     inherited = {"measured": fields(before, "version=ref", "metrics")} if before else {}
-    return {"rest": shown.rest, "version": version, **inherited, "record": shown.record}
+    own = {"rest": shown.rest, "version": version, **inherited, "record": shown.record}
+    return {**own, **foreign_data(shown.foreign)}
 
 
 def _tensor_data(entry: TensorEntry, shown: Shown) -> dict[str, Any]:

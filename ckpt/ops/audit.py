@@ -1,0 +1,60 @@
+"""Audit: whether unpickling a file may run code."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from os import fspath
+
+from ckpt.errors import AmbiguousStateError, FormatError
+from ckpt.formats.opaque import ForeignGlobal, foreign_globals
+from ckpt.opened import Named, open_state
+from ckpt.registry.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """The verdict on one file or version.
+
+    Attributes:
+        name: As it was named.
+        foreign: The globals in its pickle that torch's weights_only refuses.
+        reason: Why it cannot be judged; None if it can.
+    """
+
+    name: str
+    foreign: tuple[ForeignGlobal, ...] = ()
+    reason: str | None = None
+
+    @property
+    def code(self) -> tuple[ForeignGlobal, ...]:
+        """The globals that may run code when the file is unpickled."""
+        return tuple(found for found in self.foreign if found.runs_code)
+
+    @property
+    def harmless(self) -> bool:
+        """Whether nothing runs, whatever unpickles it."""
+        return self.reason is None and not self.code
+
+
+def audit(refs: Iterable[Named], *, registry: Registry | None = None) -> tuple[Audited, ...]:
+    """Judge files and versions, reading their headers and pickles only.
+
+    Raises:
+        RefError: One of them does not exist.
+    """
+    registry = registry or Registry()
+    return tuple(_audited(fspath(ref), registry) for ref in refs)
+
+
+def _audited(ref: str, registry: Registry) -> Audited:
+    try:
+        try:
+            return Audited(ref, _foreign(ref, registry))
+        except AmbiguousStateError as error:  # one state_dict opens the whole file
+            return Audited(ref, _foreign(f"{ref}::{error.names[0]}", registry))
+    except FormatError as error:
+        return Audited(ref, reason=str(error).removeprefix(f"{ref}: "))
+
+
+def _foreign(ref: str, registry: Registry) -> tuple[ForeignGlobal, ...]:
+    with open_state(ref, registry) as opened:
+        return foreign_globals(opened.checkpoint)
