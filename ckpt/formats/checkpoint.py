@@ -32,11 +32,13 @@ class Pickled:
         globals: Every global, with the offset of the first opcode that names it.
         protocol: Of the pickle.
         chosen: The path of the state_dict, as after ``FILE::``; empty for the root.
+        modules: The path and class of each pickled module that was read as a state_dict.
     """
 
     globals: Mapping[str, int]
     protocol: int
     chosen: str = ""
+    modules: tuple[str, ...] = ()
 
 
 class Checkpoint(Protocol):

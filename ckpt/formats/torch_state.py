@@ -167,7 +167,7 @@ def read_state(
         entries=entries,
         rest=_rest(read.root, chosen),
         beside=dict(_beside_it(contents, chosen)) if inside in (None, ALL) else {},
-        pickled=Pickled(read.named, read.protocol, dotted(chosen.path)),
+        pickled=Pickled(read.named, read.protocol, dotted(chosen.path), read.modules),
         _chosen=chosen,
         _others=others,
     )

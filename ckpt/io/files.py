@@ -146,18 +146,11 @@ def write_whole(
         in_place: Whether the existing file keeps owner, group, mode, access list and attributes.
 
     Raises:
-        UsageError: The folder does not exist, or the name does and `replace` is false, or it is
-            not a regular file, or `in_place` cannot keep something.
+        UsageError: There is no such folder, `path` exists or is not a regular file, or `in_place`
+            cannot keep something.
         DiskError: The system refused a call; the message names path and reason.
     """
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder")
-    if path.name == "-":
-        raise UsageError("a checkpoint is written to a file, not to stdout")
-    if os.path.lexists(path):
-        if not replace:
-            raise already_exists(path)
-        _expect_replaceable(path)
+    _expect_writable(path, replace=replace)
     try:
         sweep(path.parent)
         with temporary_file(path.parent, rights=OWNER if in_place else rights) as (temporary, out):
@@ -230,8 +223,16 @@ def new_file(path: Path, *, rights: Rights) -> Iterator[BinaryIO]:
         sync_file(out)
 
 
-def _expect_replaceable(path: Path) -> None:
+def _expect_writable(path: Path, *, replace: bool) -> None:
     """Refuse to replace a device, a pipe or a link: they are more than their bytes."""
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such folder")
+    if path.name == "-":
+        raise UsageError("a checkpoint is written to a file, not to stdout")
+    if not os.path.lexists(path):
+        return
+    if not replace:
+        raise already_exists(path)
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
         raise UsageError(f"{path}: a symbolic link", hint=f"name its target: {path.resolve()}")

@@ -35,7 +35,8 @@ def export(
         registry: Where versions are looked up.
         replace_out: Whether an existing file is replaced.
         opaque: ``keep`` writes objects of unknown classes byte for byte, ``drop`` writes the file
-            without them; None refuses those that run code when unpickled.
+            without them; None refuses those that run code when unpickled, but for whole modules,
+            which become their state_dicts.
 
     Raises:
         IntegrityError: A stored object is missing or damaged; nothing is written then.
@@ -43,6 +44,8 @@ def export(
     """
     out = Path(out)
     with open_state(ref, registry or Registry()) as source:
+        if opaque is None and isinstance(source, OpenedFile) and _has_modules(source):
+            opaque = "drop"  # as a file of their state_dicts, which needs no class
         opened, dropped = settled(source, opaque)
         as_folder = _has_several_files(opened) and out.suffix.lower() not in SUFFIXES
         form = None if as_folder else format_for(out)
@@ -51,23 +54,32 @@ def export(
             return _whole(opened, out, replace_out=replace_out, opaque=opaque)
         if isinstance(opened, OpenedFile):
             opened.expect_other(out)
-        checkpoint = opened.checkpoint
-        if opened.inside is not None and form is None:
-            raise UsageError(
-                f"{out}: one state_dict is written as one file, not as a folder",
-                hint="-o NAME.pt  or  -o NAME.safetensors",
-            )
-        whole = own or (opened.inside is None and is_usual(out, checkpoint.format))
+        if as_folder:
+            _expect_whole(opened, out)
+        whole = own or (opened.inside is None and is_usual(out, opened.checkpoint.format))
         written = write_checkpoint(
-            checkpoint,
+            opened.checkpoint,
             out,
-            form=None if form is None or whole else form,
-            new_keys={entry.key: entry.key for entry in checkpoint.entries},
+            form=None if whole else form,
+            new_keys={entry.key: entry.key for entry in opened.entries},
             inside=opened.inside,
             replace_out=replace_out,
             opaque=opaque,
         )
         return replace(written, dropped=tuple(dropped))
+
+
+def _expect_whole(opened: OpenedState, out: Path) -> None:
+    if opened.inside is not None:
+        raise UsageError(
+            f"{out}: one state_dict is written as one file, not as a folder",
+            hint="-o NAME.pt  or  -o NAME.safetensors",
+        )
+
+
+def _has_modules(file: OpenedFile) -> bool:
+    pickled = file.checkpoint.pickled
+    return file.inside is None and pickled is not None and bool(pickled.modules)
 
 
 def _has_several_files(opened: OpenedState) -> bool:

@@ -23,6 +23,7 @@ from ckpt.io.sources import ByteSource
 from ckpt.io.threads import Threads
 from ckpt.opened import Named
 from ckpt.refs import SUFFIXES, FileRef, expect_new_name, parse_file_ref
+from ckpt.registry.index import Version
 from ckpt.registry.manifest import Hole, Manifest, Skeleton, read_record
 from ckpt.registry.registry import Added, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects
@@ -46,7 +47,7 @@ def register(
     opaque: OpaqueWord | None = None,
     told: Told = untold,
 ) -> Added:
-    """Add the file that `ref` names as the next version of a model.
+    """Add the file that `ref` names as the next version of a model, unless it holds the same bytes.
 
     Args:
         ref: A path, with ``::model`` for one state_dict of a training checkpoint.
@@ -62,13 +63,9 @@ def register(
             without them; None refuses those that run code when unpickled.
         told: Called with the bytes done and the bytes in all.
 
-    Returns:
-        The version; not new if the model held the same bytes already.
-
     Raises:
         FormatError: The file is not a readable checkpoint, or does not match its own checksums.
-        UsageError: `message`, `metrics`, `made_by` or `record` holds a value that readers of the
-            registry would refuse; nothing is stored.
+        UsageError: A value of the record is one that readers would refuse; nothing is stored.
     """
     file = parse_file_ref(fspath(ref))
     registry = registry or Registry()
@@ -82,17 +79,21 @@ def register(
         notes |= expect_harmless(checkpoint, opaque)
         with registry.store.writing():
             objects = NewObjects(registry.store, source.rights)
-            manifest = _store(checkpoint, file, objects, told)
-            if origin is not None:
-                notes["parent"] = parent_record(origin, manifest.tensors_digest)
             notes |= _store_definition(definition_source, objects)
-            manifest = replace(manifest, record=notes, inline=objects.inline)
+            manifest = _with_notes(_store(checkpoint, file, objects, told), notes, origin, objects)
             source.expect_unchanged()
             how += " --keep-opaque" if RUNS_CODE in notes else ""
-            added = registry.add(
-                model, manifest, new_bytes=objects.new_bytes, made_by=how, rights=source.rights
-            )
+            new, rights = objects.new_bytes, source.rights
+            added = registry.add(model, manifest, new_bytes=new, made_by=how, rights=rights)
             return replace(added, dropped=tuple(dropped))
+
+
+def _with_notes(
+    manifest: Manifest, notes: dict[str, Any], origin: Version | None, objects: NewObjects
+) -> Manifest:
+    if origin is not None:
+        notes["parent"] = parent_record(origin, manifest.tensors_digest)
+    return replace(manifest, record=notes, inline=objects.inline)
 
 
 def _opened(

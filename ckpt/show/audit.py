@@ -34,7 +34,7 @@ def code_text(code: Sequence[ForeignGlobal]) -> str:
 
 def foreign_text(foreign: Sequence[ForeignGlobal]) -> Iterator[str]:
     """All foreign globals, and the way to make torch accept some of them."""
-    yield "objects that torch.load refuses with weights_only, though no tensor needs them:"
+    yield "objects that torch.load refuses with weights_only:"
     wide = max(len(_name(found)) for found in foreign)
     for found in foreign:
         verdict = "runs code when unpickled" if found.runs_code else "harmless"

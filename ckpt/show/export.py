@@ -32,7 +32,7 @@ def also_named_text(written: Written) -> str | None:
 
 def dropped_text(dropped: Sequence[str]) -> str | None:
     """The opaque objects that were left out, if there were any."""
-    return f"not written (--drop-opaque): {_first_names(dropped)}" if dropped else None
+    return f"not written: {_first_names(dropped)}" if dropped else None
 
 
 def unopened_text(written: Written | None) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from ckpt.errors import DiskError, UsageError
 from ckpt.formats import open_checkpoint
@@ -92,6 +93,20 @@ def write_checkpoint(
             checkpoint, tensors, path, form=form, aliases=new_keys, replace_out=replace_out
         )
     expect_harmless(checkpoint, opaque)
+    return _write_renamed(
+        checkpoint, path, new_keys, inside, replace_out=replace_out, in_place=in_place
+    )
+
+
+def _write_renamed(
+    checkpoint: Checkpoint,
+    path: Path,
+    new_keys: Mapping[str, str],
+    inside: str | None,
+    *,
+    replace_out: bool,
+    in_place: bool,
+) -> Written:
     renamed = [replace(entry, key=new_keys[entry.key]) for entry in checkpoint.entries]
     changed = {old for old, new in new_keys.items() if old != new}
     also = tuple(checkpoint.also_named(changed))
@@ -163,20 +178,13 @@ def write_tensors(
     checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
     derived = Derived(checked, {entry.key: entry for entry in checkpoint.entries})
     entries = [derived.entry(tensor.key, tensor.made_of) for tensor in tensors]
-    rest = {key: value for key, value in checkpoint.rest.items() if form.carries(key, value)}
     kept = {key: e.key for e in tensors if (key := whole_source(e.made_of)) is not None}
-    tied = {name: kept.get(rest.pop(name)) for name in checkpoint.aliases if name in rest}
-    rest |= {(aliases or {}).get(name, name): key for name, key in tied.items() if key is not None}
-    gone = (name for name, key in tied.items() if key is None)
-    left_out = (*_left_out(checkpoint, form), *gone)
+    rest, left_out = _carried(checkpoint, form, kept, aliases or {})
     if whole and left_out:
         raise UsageError(
             f"{path}: {', '.join(left_out)} would be lost in place",
             hint="-o  writes a new file instead",
         )
-    if isinstance(rest.get("_metadata"), Mapping):
-        moved = moved_modules(list(rest["_metadata"]), kept)
-        rest["_metadata"] = {moved[module]: value for module, value in rest["_metadata"].items()}
     expect_room(path.parent, sum(entry.nbytes for entry in entries))
     layout = form.lay_out(entries, name=path.stem, rest=rest)
     with write_whole(
@@ -190,6 +198,27 @@ def write_tensors(
         used = {key for tensor in tensors for key in sources_of(tensor.made_of)}
         checked.finish(entry for entry in checkpoint.entries if entry.key in used)
     return Written(path, path.stat().st_size, left_out)
+
+
+def _carried(
+    checkpoint: Checkpoint, form: Format, kept: Mapping[str, str], aliases: Mapping[str, str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The non-tensor part of a new file, and what it leaves out.
+
+    Args:
+        checkpoint: The source.
+        form: The format of the new file.
+        kept: Old key to new key of the tensors that are kept whole.
+        aliases: Old name to new, for names of tied tensors.
+    """
+    rest = {key: value for key, value in checkpoint.rest.items() if form.carries(key, value)}
+    tied = {name: kept.get(rest.pop(name)) for name in checkpoint.aliases if name in rest}
+    rest |= {aliases.get(name, name): key for name, key in tied.items() if key is not None}
+    if isinstance(rest.get("_metadata"), Mapping):
+        moved = moved_modules(list(rest["_metadata"]), kept)
+        rest["_metadata"] = {moved[module]: value for module, value in rest["_metadata"].items()}
+    gone = (name for name, key in tied.items() if key is None)
+    return rest, (*_left_out(checkpoint, form), *gone)
 
 
 def _reader_back(

@@ -80,7 +80,7 @@ def test_everyday_file_is_shown_kept_and_dropped(ckpt: Run, name: str) -> None:
     dropped = ckpt(*rename, "--drop-opaque", "-o", "plain.pt")
     assert dropped.code == 0
     gone = foreign and name not in ("defaultdict", "defaultdict_float")  # become plain dicts
-    assert ("not written (--drop-opaque): hyper_parameters.x" in dropped.err) == bool(gone)
+    assert ("not written: hyper_parameters.x" in dropped.err) == bool(gone)
     value = loaded(Path("plain.pt").read_bytes())
     keys = {"0.bias": "0.shift"}
     state = {keys.get(key, key): one for key, one in everyday.network().state_dict().items()}
@@ -176,10 +176,8 @@ def test_module_becomes_a_plain_file(ckpt: Run) -> None:
     for data in (saved({"model": model, "epoch": 3}), legacy({"model": model, "epoch": 3})):
         Path("whole.pt").write_bytes(data)
         assert ckpt("audit", "whole.pt").code == 3
-        assert ckpt("export", "whole.pt", "-o", "new.pt", "--force").code == 3
         for ref, key in (("whole.pt", "model"), ("whole.pt::model", None)):
-            drop = [] if key is None else ["--drop-opaque"]
-            assert ckpt("export", ref, "-o", "new.pt", "--force", *drop).code == 0
+            assert ckpt("export", ref, "-o", "new.pt", "--force").code == 0
             read = loaded(Path("new.pt").read_bytes())
             assert expected(read[key] if key else read) == expected(model.state_dict())
         rename = ("rename", "whole.pt", "--rule", "0->zero", "-o", "new.pt", "--force")

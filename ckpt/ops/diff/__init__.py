@@ -117,10 +117,8 @@ def diff(
         FormatError: A file is not a readable checkpoint.
         IntegrityError: A tensor that changed is damaged in the registry.
     """
-    if tolerance is not None and not 0 <= tolerance < inf:
-        raise UsageError(f"a tolerance of {tolerance}: expected a finite number, 0 or greater")
-    if tolerance is not None:
-        values = True
+    _expect_tolerance(tolerance)
+    values = values if tolerance is None else True
     registry = registry or Registry()
     with open_ref(before, registry, arguments) as a, open_ref(after, registry, arguments) as b:
         if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
@@ -193,6 +191,11 @@ def _change(pair: PairValues) -> tuple[bool, float, float]:
     found = pair.found
     relative = inf if found.relative_l2 is None else found.relative_l2
     return found.incomparable > 0, relative, found.max_abs or 0.0
+
+
+def _expect_tolerance(tolerance: float | None) -> None:
+    if tolerance is not None and not 0 <= tolerance < inf:
+        raise UsageError(f"a tolerance of {tolerance}: expected a finite number, 0 or greater")
 
 
 def _fitting(a: Opened, b: Opened) -> Fitting:

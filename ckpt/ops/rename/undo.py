@@ -88,7 +88,7 @@ def _recorded(opened: OpenedVersion) -> tuple[Plan, Sequence[TensorEntry]]:
             f"{opened.name} was made by --undo itself", hint="ckpt log  shows what it was made from"
         )
     if "document" in record:
-        before = read_tensors(record["source"], name=opened.name)
+        before = read_tensors(record.get("source"), name=opened.name)
         rules = read_rules(record["document"], name=opened.name)
         return plan_tensors(before, rules, aliases=tuple(record.get("tied", ()))), before
     old_keys = {new: old for old, new in record["keys"].items()}
