@@ -72,6 +72,7 @@ def test_packaged_definitions_are_found(ref):
     assert "class Net" in definition.source()
 
 
+@pytest.mark.long
 def test_a_function_of_torchvision_is_a_definition_beside_a_cpu_only_torch():
     code = (
         "from ckpt.definitions import find_definition as f;"

@@ -34,6 +34,7 @@ def packages() -> list[Path]:
     return [path for path in (ROOT / "ckpt").iterdir() if (path / "__init__.py").exists()]
 
 
+@pytest.mark.long
 def test_wheel_trains_and_registers_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     site, empty = tmp_path / "site", tmp_path / "empty"
     empty.mkdir()

@@ -77,6 +77,7 @@ def test_rebuilt_index_is_the_lost_one(used: Run, folder: Path) -> None:
     assert used("undo").out.startswith("undid: register net.pt as net"), "history goes on"
 
 
+@pytest.mark.long
 def test_index_cut_anywhere_is_rebuilt_and_kept(used: Run, folder: Path, tmp_path: Path) -> None:
     path = folder / "registry.json"
     whole, models = path.read_bytes(), index(folder)["models"]

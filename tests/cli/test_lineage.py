@@ -39,6 +39,7 @@ def test_parent_that_is_named_is_fine_tuning_or_a_conversion(ckpt: Run, folder: 
 TRAIN = ("train", "--dataset", "digits", "--epochs", "1", "--precision", "fp32", "-q")
 
 
+@pytest.mark.long
 def test_training_that_begins_with_a_version_is_fine_tuning(ckpt: Run, folder: Path) -> None:
     assert ckpt(*TRAIN, "--register", "--name", "net").code == 0
     assert ckpt(*TRAIN, "--register", "--name", "net", "--init", "net").code == 0

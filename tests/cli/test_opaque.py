@@ -102,6 +102,7 @@ def test_verdict_is_torchs_own(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["omegaconf", "config_object", "enum", "namespace", "np_scalar",
                                   "np_array", "many"])  # fmt: skip
+@pytest.mark.long
 def test_line_for_safe_globals_makes_torch_open_the_file(folder: Path, name: str) -> None:
     data = write(name)
     line = safe_globals(unopened(opened(data, "state_dict")))

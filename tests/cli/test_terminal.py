@@ -105,6 +105,7 @@ def test_fault_24_nothing_but_text_reaches_the_terminal(ckpt: Run, folder: Path,
 ENCODINGS = ["utf-8", "ascii", "latin-1"]
 
 
+@pytest.mark.long
 def test_fault_24_file_names_of_any_bytes(folder: Path) -> None:
     """A name that is no UTF-8 reaches Python as half surrogates, which cannot be encoded."""
     for number, name in enumerate((b"\xff\xfe.pt", b"\x1b[2J.pt", "\u202e.pt".encode())):
@@ -134,6 +135,7 @@ def test_fault_24_file_names_of_any_bytes(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX"])
+@pytest.mark.long
 def test_fault_24_ascii_for_an_ascii_terminal(folder: Path, locale: str) -> None:
     refs = write_all(folder, "ü·×→\u202e")
     environment = {**os.environ, "LANG": locale, "LC_ALL": locale, "PYTHONUTF8": "0"}

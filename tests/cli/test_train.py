@@ -35,6 +35,7 @@ def test_weights_become_the_next_version_with_their_record(ckpt: Run, folder: Pa
     assert ckpt("verify").code == 0
 
 
+@pytest.mark.long
 def test_same_training_again_is_the_same_version(ckpt: Run, folder: Path) -> None:
     first = ckpt("train", "--register", *QUICK, "--json").data["added"]
     again = ckpt("train", "--register", *QUICK, "--json").data["added"]
@@ -83,6 +84,7 @@ def test_what_is_typed_goes_before_the_recipe(ckpt: Run, folder: Path) -> None:
     assert (recipe["epochs"], recipe["batch_size"], recipe["lr"]) == (1, 32, 0.5)
 
 
+@pytest.mark.long
 def test_average_of_the_weights_is_what_is_written(ckpt: Run, folder: Path) -> None:
     words = ("train", "--dataset", "digits", "--epochs", "1", "--precision", "fp32", "--json")
     plain = ckpt(*words, "-o", "plain.pt").data
@@ -207,6 +209,7 @@ def test_places_that_cannot_take_metrics_are_refused_before_the_training(
     assert [path.read_text() for path in folder.iterdir()] == ["precious"]
 
 
+@pytest.mark.long
 def test_metrics_of_an_interrupted_run_go_on(
     ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ LINES = [
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux limits the memory of a process")
+@pytest.mark.long
 def test_fault_31_commands_work_where_no_thread_can_be_started(tmp_path: Path) -> None:
     for seed, name in enumerate(("net", "other")):
         generator = torch.Generator().manual_seed(seed)

@@ -91,6 +91,7 @@ def test_tensors_are_row_major_in_the_file_whatever_the_trainer_used(tmp_path):
         assert tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
+@pytest.mark.long
 def test_one_recipe_gives_one_file_in_any_process(tmp_path):
     code = (
         "import sys; from pathlib import Path; from ckpt.train.recipes.recipe import Recipe;"
@@ -105,6 +106,7 @@ def test_one_recipe_gives_one_file_in_any_process(tmp_path):
     assert len(digests) == 1
 
 
+@pytest.mark.long
 def test_workers_give_the_same_file(tmp_path, linear):
     settings = {"epochs": 2, "accumulate": 3}
     run(linear, tmp_path / "resident.pt", **settings)

@@ -100,6 +100,7 @@ def test_state_that_is_written_now_and_then_changes_nothing(tmp_path: Path, drop
     assert (tmp_path / "kept.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
 
 
+@pytest.mark.long
 def test_workers_go_on_where_they_were(tmp_path: Path, dropout: str) -> None:
     run(dropout, tmp_path / "whole.pt", epochs=2)
     with pytest.raises(InterruptedTrainingError):
@@ -165,6 +166,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     by_effort(SIGNALS[:1], SIGNALS, SIGNALS),
     ids=lambda each: each.name if isinstance(each, signal.Signals) else "",
 )
+@pytest.mark.long
 def test_fault_39_signal_at_a_prompt_loses_nothing(
     tmp_path: Path, whole: Path, number: signal.Signals, code: int
 ) -> None:
