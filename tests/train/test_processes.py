@@ -37,6 +37,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.long
 def test_two_processes_have_the_gradient_of_one_batch(
     ran: Path, name: str, record_property: Callable[[str, object], None]
 ) -> None:

@@ -146,11 +146,13 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(root)
 
 
+@pytest.mark.long
 def test_tensors_cut_by_four_processes_are_whole_again(four: Path) -> None:
     assert len(list(four.glob("*.distcp"))) > 1
     assert read(four, "model") == expected(whole())
 
 
+@pytest.mark.long
 def test_renamed_to_the_same_keys_is_the_same_folder(four: Path, tmp_path: Path) -> None:
     again = renamed(four, {}, tmp_path / "again")
     assert {path.name: path.read_bytes() for path in again.iterdir()} == {
@@ -158,6 +160,7 @@ def test_renamed_to_the_same_keys_is_the_same_folder(four: Path, tmp_path: Path)
     }
 
 
+@pytest.mark.long
 def test_torch_loads_what_was_renamed(four: Path, tmp_path: Path) -> None:
     """By its own reader, whole and in place: keys, offsets and nested paths have all moved."""
     new = {f"model.{key}": f"net.block.{key}" for key in whole()}
