@@ -12,6 +12,7 @@ from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.pickle.globals import DICTS, runs_code, torch_refuses
 from ckpt.formats.torch_state import TorchFile
+from ckpt.io.rights import Rights
 from ckpt.io.sources import ByteSource, Part
 from ckpt.tensors import Layout, Span
 
@@ -141,6 +142,10 @@ class LaidOut(ByteSource):
         self._begins = list(accumulate(sizes, initial=0))
         self.name, self.size = source.name, self._begins[-1]
         self.parts = (Part(source.parts[0].name, 0, self.size),)
+
+    @property
+    def rights(self) -> Rights:
+        return self._source.rights
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
         index, end = bisect_right(self._begins, offset) - 1, offset + nbytes

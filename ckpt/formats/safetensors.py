@@ -18,6 +18,7 @@ from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
 from ckpt.errors import TRUNCATED, FormatError, KeyCollisionError, excerpt
 from ckpt.formats.checkpoint import Checksum, Pickled, expect_keys
 from ckpt.io import strict_json
+from ckpt.io.rights import OWNER, Rights
 from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Piece, Span, TensorEntry, tensor_spans
 
@@ -121,6 +122,10 @@ class _Start(ByteSource):
     def __init__(self, start: bytes, size: int) -> None:
         self.name, self.size, self.parts = "the journal", size, ()
         self._start = start
+
+    @property
+    def rights(self) -> Rights:
+        return OWNER
 
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
         yield self._start[offset : offset + nbytes]

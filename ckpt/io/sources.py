@@ -20,7 +20,7 @@ from typing import BinaryIO, Protocol, Self
 
 from ckpt.errors import TRUNCATED, DiskError, FormatError, RefError
 from ckpt.io.files import disk_errors
-from ckpt.io.rights import EVERYBODY, Rights, rights_of
+from ckpt.io.rights import Rights, rights_of
 
 # Bytes. The allocator gives larger ones back, page by page, each time; smaller ones make threads
 # wait for each other.
@@ -66,9 +66,9 @@ class ByteSource(ABC):
         return self.size
 
     @property
+    @abstractmethod
     def rights(self) -> Rights:
         """Who may read these bytes, and so what is made of them."""
-        return EVERYBODY
 
     @abstractmethod
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ import torch
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.stream import tensor_bytes, write_layout
+from ckpt.io.rights import EVERYBODY, Rights
 from ckpt.io.sources import ByteSource, Part
 from ckpt.tensors import Layout
 
@@ -22,6 +23,10 @@ class Memory(ByteSource):
         self.data, self.name, self.size = data, name, len(data)
         self.parts = (Part(name, 0, len(data)),)
         self.reads: list[tuple[int, int]] = []
+
+    @property
+    def rights(self) -> Rights:
+        return EVERYBODY
 
     def read(self, offset: int, nbytes: int) -> bytes:
         assert offset >= 0

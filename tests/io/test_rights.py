@@ -4,6 +4,7 @@ import os
 import stat
 import struct
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import product
@@ -114,6 +115,19 @@ def test_fault_51_whoever_reads_a_copy_can_read_its_source(public: Path, suffix:
         assert not wrong
     open_to_all = [copy for source, copy in pairs if mode(source) == 0o644 and copy not in can]
     assert not open_to_all, "and not less readable where the source is for everybody"
+
+
+def test_fault_51_file_without_its_opaque_objects_is_no_more_readable(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"model": STATE, "settings": Namespace(lr=0.1)}, path)
+    path.chmod(0o600)
+    registry = Registry(tmp_path)
+    ckpt.export(path, tmp_path / "exported.pt", opaque="drop")
+    ckpt.rename(f"{path}::model", "conv->emb", out=tmp_path / "renamed.pt", opaque="drop")
+    ckpt.register(path, registry=registry, name="net", opaque="drop")
+    made = [*tmp_path.glob("*d.pt"), *(tmp_path / ".ckpt").glob("manifests/??/*")]
+    assert len(made) == 3
+    assert [mode(each) & 0o077 for each in made] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("bits", [0o600, 0o640, 0o644])
