@@ -120,8 +120,12 @@ def _of_type(expected: str, *types: type) -> Check:
 
 
 def _number(value: object) -> None:
-    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:  # type: ignore[arg-type]
-        raise _found("a number", value)
+    match value:
+        case bool():
+            pass
+        case int() | float() if abs(value) <= sys.float_info.max:
+            return
+    raise _found("a number", value)
 
 
 _SCALARS: dict[object, Check] = {
@@ -162,13 +166,12 @@ def _items(inner: Check) -> Check:
     def check(value: object) -> None:
         if type(value) is not list:
             raise _found("a list", value)
-        at = 0
-        try:
-            for at, item in enumerate(value):  # noqa: B007 - used where it fails
+        for at, item in enumerate(value):
+            try:
                 inner(item)
-        except _WrongError as wrong:
-            wrong.steps.append(at)
-            raise
+            except _WrongError as wrong:
+                wrong.steps.append(at)
+                raise
 
     return check
 
@@ -179,13 +182,12 @@ def _row(checks: list[Check]) -> Check:
     def check(value: object) -> None:
         if type(value) is not list or len(value) != count:
             raise _found(f"a list of {count} items", value)
-        at = 0
-        try:
-            for at, (inner, item) in enumerate(zip(checks, value, strict=True)):  # noqa: B007
-                inner(item)
-        except _WrongError as wrong:
-            wrong.steps.append(at)
-            raise
+        for at, item in enumerate(value):
+            try:
+                checks[at](item)
+            except _WrongError as wrong:
+                wrong.steps.append(at)
+                raise
 
     return check
 
@@ -194,14 +196,13 @@ def _mapping(key_check: Check, inner: Check) -> Check:
     def check(value: object) -> None:
         if type(value) is not dict:
             raise _found("an object", value)
-        key = ""
-        try:
-            for key, item in value.items():
+        for key, item in value.items():
+            try:
                 key_check(key)
                 inner(item)
-        except _WrongError as wrong:
-            wrong.steps.append(key)
-            raise
+            except _WrongError as wrong:
+                wrong.steps.append(key)
+                raise
 
     return check
 

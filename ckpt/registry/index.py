@@ -180,21 +180,16 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """All models. `serial` counts writes; `write_id` distinguishes writes of the same serial."""
+    """All models. `serial` counts writes; `write_id` distinguishes writes of the same serial.
+
+    `id` is the identity of the registry, which its store has too; empty in old indexes.
+    """
 
     serial: int = 0
     write_id: str = ""
+    id: str = ""
     models: Mapping[str, Model] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def id(self) -> str:
-        """The identity of the registry; its store has the same. Empty in old indexes."""
-        return str(self.unknown.get("id", ""))
-
-    def with_id(self, identity: str) -> "Index":
-        """This index with an identity."""
-        return replace(self, unknown={**self.unknown, "id": identity})
 
     def every_version(self) -> Iterator[Version]:
         """The versions of all models, removed ones included."""
@@ -314,8 +309,10 @@ class Index:
         """The document: canonical JSON, laid out with one version a line."""
         models = ",\n".join(_model_text(self.models[name]) for name in sorted(self.models))
         head = {"schema": SCHEMA, "serial": self.serial, "write_id": self.write_id}
+        own = {"id": self.id} if self.id else {}
         fields = [
-            f"{_json(key)}: {_json(value)}" for key, value in {**head, **self.unknown}.items()
+            f"{_json(key)}: {_json(value)}"
+            for key, value in {**head, **own, **self.unknown}.items()
         ]
         return "{\n" + ",\n".join(fields) + ',\n"models": {\n' + models + "\n}\n}\n"
 

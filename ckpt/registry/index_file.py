@@ -95,7 +95,7 @@ class IndexFile:
         """Write an index without versions, unless another process has been faster."""
         try:
             with write_whole(self.path) as out:
-                out.write(Index().with_id(self._identity("")).to_text().encode("utf-8"))
+                out.write(Index(id=self._identity("")).to_text().encode("utf-8"))
         except UsageError:
             if not self.path.exists():
                 raise
@@ -170,9 +170,13 @@ class IndexFile:
             before = (read or self.read)()
             after = operation(before)
             if after is not before:
-                after = replace(after, serial=before.serial + 1, write_id=os.urandom(8).hex())
-                identity = self._identity(after.id)
-                after = after if after.id else after.with_id(identity)
+                identity = self._identity(after.id)  # a store without one gets the index's
+                after = replace(
+                    after,
+                    serial=before.serial + 1,
+                    write_id=os.urandom(8).hex(),
+                    id=after.id or identity,
+                )
                 self._expect_readable(after, before if read is None else Index())
                 what = what if isinstance(what, str) else what()
                 self.reflog.append(*self._entries(before, after, what, undoes()))
@@ -303,6 +307,7 @@ def _index(document: dict[str, Any]) -> Index:
     return Index(
         serial=document.pop("serial"),
         write_id=document.pop("write_id"),
+        id=document.pop("id", ""),
         models={name: _model(name, fields) for name, fields in document.pop("models").items()},
         unknown=document,
     )

@@ -96,8 +96,6 @@ def merged(
         for name in sorted({*ours.models, *theirs.models})
     ]
     models = [side.model() for side in sides]
-    if ours.id:  # both sides made the registry, or gave an old one its identity
-        theirs = theirs.with_id(ours.id)
     unknown, conflicts = _fields(
         "registry.json", base.unknown, ours.unknown, theirs.unknown, take_theirs=take_theirs
     )
@@ -106,6 +104,7 @@ def merged(
         Index(
             serial=max(ours.serial, theirs.serial) + 1,
             write_id=hashlib.sha256(writes).hexdigest()[:16],
+            id=ours.id or theirs.id,
             models={model.name: model for model in models},
             unknown=unknown,
         ),

@@ -7,6 +7,7 @@ from typing import Any
 from ckpt.errors import excerpt
 from ckpt.formats.opaque import ForeignGlobal, safe_globals
 from ckpt.ops.audit import Audited
+from ckpt.show.look.fields import fields
 from ckpt.show.look.words import printable
 
 _LONG_NAME = 200  # characters
@@ -60,9 +61,7 @@ def audited_data(audited: Sequence[Audited]) -> list[dict[str, Any]]:
     """The verdicts for JSON."""
     return [
         {
-            "name": one.name,
-            "harmless": one.harmless,
-            "reason": one.reason,
+            **fields(one, "name", "harmless", "reason"),
             "foreign_globals": [asdict(found) for found in one.foreign],
         }
         for one in audited

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ckpt.ops.repair import Repaired
+from ckpt.show.look.fields import fields
 from ckpt.show.look.words import printable
 
 
@@ -18,8 +19,4 @@ def repaired_text(repaired: Repaired) -> str:
 
 def repaired_data(repaired: Repaired) -> dict[str, Any]:
     """The same for JSON."""
-    return {
-        "path": str(repaired.path),
-        "restored": repaired.restored,
-        "had_journal": repaired.had_journal,
-    }
+    return fields(repaired, "path", "restored", "had_journal")

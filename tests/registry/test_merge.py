@@ -263,7 +263,7 @@ def test_removed_version_stays_if_an_alias_of_the_other_side_points_to_it() -> N
 
 def test_identity_is_ours_and_no_conflict() -> None:
     """As where both branches made the registry, or gave an old one its identity."""
-    ours, theirs = Index().with_id("a" * 32), Index().with_id("b" * 32)
+    ours, theirs = Index(id="a" * 32), Index(id="b" * 32)
     for base in (Index(), ours, theirs):
         result = merged(base, ours, theirs)
         assert (result.index.id, result.conflicts) == (ours.id, ())

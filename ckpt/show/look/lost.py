@@ -5,6 +5,7 @@ from typing import Any
 
 from ckpt.io import digest
 from ckpt.registry.lost import Lost
+from ckpt.show.look.fields import fields
 from ckpt.show.look.words import printable
 
 SHOWN = 20  # versions; --json has all of them
@@ -29,11 +30,5 @@ def lost_lines(found: Sequence[Lost]) -> list[str]:
 
 def lost_data(found: Sequence[Lost]) -> list[dict[str, Any]]:
     """The same for JSON."""
-    return [
-        {
-            "version": lost.version.ref,
-            "manifest": lost.version.manifest,
-            "found_in": lost.found_in,
-        }
-        for lost in found
-    ]
+    names = ("version=version.ref", "manifest=version.manifest", "found_in")
+    return [fields(lost, *names) for lost in found]
