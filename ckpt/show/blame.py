@@ -6,14 +6,13 @@ from typing import Any
 from ckpt.ops.log import Touch
 from ckpt.show.log import touch_data, what_it_did
 from ckpt.show.look.terminal import table
-from ckpt.show.look.words import printable
 
 
 def blame_text(found: Sequence[tuple[str, Touch]], *, width: int | None) -> str:
     """A table, one tensor a line."""
     rows = [
-        [printable(key), touch.version.ref, touch.version.created[:10], what_it_did(touch),
-         printable(touch.version.made_by)]
+        [key, touch.version.ref, touch.version.created[:10], what_it_did(touch),
+         touch.version.made_by]
         for key, touch in found
     ]  # fmt: skip
     return table(rows, ["key", "version", "when", "did", "made by"], width=width)

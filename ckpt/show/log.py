@@ -47,7 +47,7 @@ def touches_text(found: Mapping[str, Sequence[Touch]], *, width: int | None) -> 
     for key, touches in found.items():
         rows = [
             [touch.version.ref, touch.version.created[:10], what_it_did(touch),
-             digest.short(touch.digest), printable(touch.version.made_by)]
+             digest.short(touch.digest), touch.version.made_by]
             for touch in touches
         ]  # fmt: skip
         parts.append(f"{printable(key)}\n" + indent(table(rows, heads, width=width), "  "))

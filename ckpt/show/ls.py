@@ -6,7 +6,7 @@ from typing import Any
 from ckpt.registry.index import Index, Version
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
-from ckpt.show.look.words import metric, printable, size
+from ckpt.show.look.words import metric, size
 
 
 def versions_text(versions: Sequence[Version], index: Index, *, width: int | None) -> str:
@@ -16,13 +16,13 @@ def versions_text(versions: Sequence[Version], index: Index, *, width: int | Non
     optional = ("aliases", "tags", "message")
     shown = [head for head in rows[0] if head not in optional or any(row[head] for row in rows)]
     cells = [[row[head] for head in shown] for row in rows]
-    right = [*map(printable, scored), "keys", "size", "new bytes"]
+    right = [*scored, "keys", "size", "new bytes"]
     return table(cells, shown, right=right, width=width)
 
 
 def _version_row(version: Version, index: Index, scored: Sequence[str]) -> dict[str, str]:
     scores = {
-        printable(name): metric(name, version.metrics[name]) if name in version.metrics else ""
+        name: metric(name, version.metrics[name]) if name in version.metrics else ""
         for name in scored
     }
     model = index.models[version.model]
@@ -31,13 +31,13 @@ def _version_row(version: Version, index: Index, scored: Sequence[str]) -> dict[
         "version": version.label,
         "aliases": ", ".join(model.aliases_of(version)),
         "tags": ", ".join(model.tags_of(version)),
-        "made by": printable(version.made_by),
+        "made by": version.made_by,
         **scores,
         "keys": f"{version.keys:,}",
         "size": size(version.size),
         "new bytes": size(version.new_bytes),
         "when": version.created[:10],
-        "message": printable(version.message),
+        "message": version.message,
     }
 
 

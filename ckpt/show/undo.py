@@ -17,9 +17,7 @@ def history_text(entries: Sequence[tuple[Entry, bool]]) -> str:
     """A table, one write a line, newest first."""
     if not entries:
         return "no changes on this machine"
-    rows = [
-        [entry.time, printable(entry.what), "undone" if undone else ""] for entry, undone in entries
-    ]
+    rows = [[entry.time, entry.what, "undone" if undone else ""] for entry, undone in entries]
     return table(rows, ["when", "change", ""])
 
 

@@ -25,7 +25,7 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
         heads = [f"only in {mine}", f"only in {short}", "shape", ""]
         tables.append(Table(heads, list(_unmatched(fit))))
     if fit.reshaped:
-        rows = [[printable(a.key), shape(a.shape), shape(b.shape)] for a, b in fit.reshaped]
+        rows = [[a.key, shape(a.shape), shape(b.shape)] for a, b in fit.reshaped]
         tables.append(Table(["key", mine, short], rows))
     notes = ["  " + " · ".join(_disagreements(fit))]
     if fitting.options:
@@ -79,8 +79,8 @@ def _unmatched(fit: Fit) -> Iterator[list[str]]:
     pairs = pair_alike(fit.unexpected, fit.missing, lambda entry: entry.shape)
     paired = {wanted.key for _, wanted in pairs if wanted is not None}
     for mine, wanted in pairs:
-        other = [printable(wanted.key), "same shape"] if wanted else ["", ""]
-        yield [printable(mine.key), other[0], shape(mine.shape), other[1]]
+        other = [wanted.key, "same shape"] if wanted else ["", ""]
+        yield [mine.key, other[0], shape(mine.shape), other[1]]
     for wanted in fit.missing:
         if wanted.key not in paired:
-            yield ["", printable(wanted.key), shape(wanted.shape), ""]
+            yield ["", wanted.key, shape(wanted.shape), ""]

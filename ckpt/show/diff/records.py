@@ -14,10 +14,10 @@ _LONGEST = 60  # characters of a value; --json shows all of it
 def facts_table(facts: Sequence[Fact], before: str, after: str) -> Table:
     """A row for each field."""
     rows = [
-        [printable(fact.name), *(_value(fact.name, value) for value in (fact.before, fact.after))]
+        [fact.name, *(_value(fact.name, value) for value in (fact.before, fact.after))]
         for fact in facts
     ]
-    return Table(["record", printable(before), printable(after)], rows)
+    return Table(["record", before, after], rows)
 
 
 def _value(name: str, value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ckpt.ops.diff import PairValues, RefDiff
 from ckpt.show.look.tables import Table
-from ckpt.show.look.words import count, printable
+from ckpt.show.look.words import count
 
 ROWS = 20  # unless --all
 _HEADS = ("key", "differ", "max abs", "mean abs", "rel L2", "cosine", "ulps", "NaN", "Inf", "cast")
@@ -45,7 +45,7 @@ def values_data(diff: RefDiff) -> dict[str, Any]:
 def _pair_row(pair: PairValues) -> list[str]:
     found = pair.found
     return [
-        printable(pair.before.key),
+        pair.before.key,
         f"{found.differ:,} of {found.elements:,}",
         *map(_three_digits, (found.max_abs, found.mean_abs, found.relative_l2)),
         "" if found.cosine is None else f"{found.cosine:.6f}",

@@ -135,6 +135,7 @@ def table(
     ascii_only = _is_plain_ascii(cells)
     if not ascii_only:
         cells = [[*map(printable, row)] for row in cells]
+        ascii_only = _is_plain_ascii(cells)
     headers = [*map(printable, headers)]
     right = [*map(printable, right)]
     align = ["right" if header in right else "left" for header in headers]

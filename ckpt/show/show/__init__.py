@@ -87,8 +87,7 @@ def _tensor_table(shown: Shown, *, width: int | None) -> str:
     deep, ties = shown.deep, shown.ties
     headers = ["key", "shape", "dtype", "size"]
     rows = [
-        [printable(entry.key), shape(entry.shape), entry.dtype, size(entry.nbytes)]
-        for entry in shown.entries
+        [entry.key, shape(entry.shape), entry.dtype, size(entry.nbytes)] for entry in shown.entries
     ]
     if ties or any(entry.stride is not None for entry in shown.entries):
         headers.append("note")
