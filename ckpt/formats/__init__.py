@@ -4,9 +4,6 @@ Every format is a module of this package with the same few names (`checkpoint.Fo
 by a table and imported on demand. Formats are recognised by content, never by suffix.
 """
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -56,8 +53,7 @@ def open_single(source: ByteSource, *, inside: str | None = None) -> Checkpoint:
     for name in _MODULES:
         form = _load(name)
         if form.recognises(head):
-            with _no_collection():
-                return form.read(source, inside=inside)
+            return form.read(source, inside=inside)
     raise foreign(source.name, head)
 
 
@@ -85,18 +81,6 @@ def is_usual(path: Path, container: str) -> bool:
     """
     name = SUFFIXES.get(path.suffix.lower())
     return name is None or container in _CONTAINERS[name]
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Reading makes many objects and no garbage in circles; looking for it takes a third more."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _load(name: str) -> Format:

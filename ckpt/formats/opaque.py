@@ -11,7 +11,6 @@ from ckpt.errors import FormatError, RefusedGlobalError, UsageError, excerpt
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.pickle.globals import DICTS, runs_code, torch_refuses
-from ckpt.formats.torch_state import TorchFile
 from ckpt.io.rights import Rights
 from ckpt.io.sources import ByteSource, Part
 from ckpt.tensors import Layout, Span
@@ -113,6 +112,8 @@ def without_opaque(checkpoint: Checkpoint, inside: str | None) -> tuple[Checkpoi
     """
     if not unopened(checkpoint):
         return checkpoint, ()
+    from ckpt.formats.torch_state import TorchFile
+
     if not isinstance(checkpoint, TorchFile):
         raise UsageError(
             f"{checkpoint.source.name}: --drop-opaque works on one file",
