@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.effort import LEVEL, SHORT
+from tests.effort import LEVEL, SHORT, examples
 
 # A shell's background jobs ignore SIGINT, and so would all processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -21,8 +21,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Timing never fails a test: machines differ and are noisy. Nor does luck: only `make soak` and
 # `make faults` draw other examples each time.
 slow = [HealthCheck.too_slow]
-settings.register_profile("same", deadline=None, suppress_health_check=slow, derandomize=True)
-settings.register_profile("random", deadline=None, suppress_health_check=slow, print_blob=True)
+usual = settings(deadline=None, suppress_health_check=slow, max_examples=examples(100))
+settings.register_profile("same", usual, derandomize=True)
+settings.register_profile("random", usual, print_blob=True)
 settings.load_profile(os.environ.get("CKPT_EXAMPLES", "same"))
 
 # In CI a skip fails the run, but for these: a part of its reason, and where it may be given.

@@ -1,13 +1,15 @@
 """How much the tests try: `CKPT_TESTS` is ``short``, ``all`` or ``every``.
 
 ``short`` (`make test`, and pytest alone) takes about three minutes on two cores: fewer points of
-each fault, fewer rounds of each experiment, no test that is marked ``long``. ``all``
+each fault, fewer rounds and examples, no test that is marked ``long``. ``all``
 (`make test-all`, CI) runs everything. ``every`` (`make faults`) tries every point of every command.
 """
 
 import os
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import pytest
 
 LEVELS = ("short", "all", "every")
 LEVEL = os.environ.get("CKPT_TESTS", "short")
@@ -25,6 +27,18 @@ T = TypeVar("T")
 def by_effort(short: T, normal: T, every: T) -> T:
     """The value for the level that is asked for."""
     return {"short": short, "all": normal, "every": every}[LEVEL]
+
+
+def examples(count: int) -> int:
+    """How many examples hypothesis draws; in the short form a fifth of them."""
+    return max(count // 5, 10) if SHORT else count
+
+
+def long_but(short: Sequence[T], values: Iterable[T]) -> list[Any]:
+    """Parameters of a test, all but those in `short` marked ``long``."""
+    return [
+        each if each in short else pytest.param(each, marks=pytest.mark.long) for each in values
+    ]
 
 
 def thinned(points: Sequence[T]) -> Sequence[T]:

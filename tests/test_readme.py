@@ -102,11 +102,8 @@ def without_numbers(text: str) -> str:
     return re.sub(r"sha256:[0-9a-f]+|[\d,.]+|-{2,}", "N", re.sub(r" +", " ", text))
 
 
-@pytest.mark.parametrize(
-    "document",
-    [README, *(pytest.param(path, marks=pytest.mark.long) for path in DOCUMENTS[1:])],
-    ids=[path.name for path in DOCUMENTS],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("document", DOCUMENTS, ids=[path.name for path in DOCUMENTS])
 def test_document_shows_what_the_commands_print(clone: Path, document: Path) -> None:
     text = document.read_text(encoding="utf-8")
 

@@ -14,6 +14,7 @@ import torch
 from ckpt.ops.register import register
 from ckpt.registry.registry import Registry
 from tests.cli.support import Run, weights
+from tests.effort import long_but
 
 
 @pytest.fixture
@@ -197,7 +198,7 @@ def test_what_people_see_in_a_pull_request(two_files: Run) -> None:
     assert "encoder.layer.{0,2}.*" in page
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", long_but([80], [80, 120]))
 def test_lines_of_a_terminal_fit_it(columns: int, two_files: Run, folder: Path) -> None:
     """Tables fold; a key is never cut."""
     (folder / "net.py").write_text(

@@ -50,6 +50,7 @@ def test_training_that_begins_with_a_version_is_fine_tuning(ckpt: Run, folder: P
     assert accuracy[0] > accuracy[1], "it went on from there"
 
 
+@pytest.mark.long
 def test_training_begins_with_a_file_strictly(ckpt: Run, folder: Path) -> None:
     torch.save(weights(), folder / "begin.pt")
     assert ckpt(*TRAIN, "--lr", "1e-30", "--init", "begin.pt", "-o", "out.pt").code == 0

@@ -33,6 +33,7 @@ def test_curves_are_those_of_the_run(ckpt: Run, trained: list[str]) -> None:
     assert "█" in text
 
 
+@pytest.mark.long
 def test_pictures(ckpt: Run, folder: Path, trained: list[str]) -> None:
     for name, begin in (("a.svg", b"<?xml"), ("a.png", b"\x89PNG\r\n\x1a\n")):
         ran = ckpt("plot", *trained, "-o", name)

@@ -43,6 +43,7 @@ def test_same_training_again_is_the_same_version(ckpt: Run, folder: Path) -> Non
     assert first["manifest"] == again["manifest"]
 
 
+@pytest.mark.long
 def test_without_register_a_file_is_written(ckpt: Run, folder: Path) -> None:
     ran = ckpt("train", *QUICK, "-q")
     assert ran.code == 0
@@ -52,6 +53,7 @@ def test_without_register_a_file_is_written(ckpt: Run, folder: Path) -> None:
     assert ckpt("train", *QUICK).code == 2
 
 
+@pytest.mark.long
 def test_weights_are_kept_where_the_registry_refuses(ckpt: Run, folder: Path) -> None:
     (folder / "registry.json").write_text("{")
     ran = ckpt("train", "--register", *QUICK)
@@ -76,6 +78,7 @@ def test_settings_that_make_no_sense_are_refused(ckpt: Run) -> None:
         assert ckpt("train", *words).code == 2
 
 
+@pytest.mark.long
 def test_what_is_typed_goes_before_the_recipe(ckpt: Run, folder: Path) -> None:
     (folder / "r.toml").write_text("dataset = 'digits'\nepochs = 2\nbatch_size = 32\nlr = 0.5\n")
     ran = ckpt("train", "--recipe", "r.toml", "--epochs", "1", "--precision", "fp32", "--json")
@@ -166,6 +169,7 @@ def test_dataset_that_is_none_says_what_may_be_meant(ckpt: Run, folder: Path) ->
         assert (ran.code, len(ran.err.splitlines()) <= 2) == (code, True), ran.err
 
 
+@pytest.mark.long
 def test_fault_44_interrupted_training_registers_nothing(ckpt: Run, folder: Path) -> None:
     """A real process, and a real Ctrl-C in the middle of an epoch."""
     write_pets(folder)
@@ -235,6 +239,7 @@ def test_metrics_of_an_interrupted_run_go_on(
     assert lines[2]["resumed_at"] == {"epoch": 2, "images": 128}
 
 
+@pytest.mark.long
 def test_weights_are_kept_where_the_last_line_cannot_be_written(
     ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from tests.cli.documents import (
     value_at,
 )
 from tests.cli.support import Run
-from tests.effort import by_effort
+from tests.effort import by_effort, long_but
 from tests.test_schemas import INDEX, MANIFEST
 
 WRONG: list[Any] = [None, True, 3, -1, 1 << 64, 1.5, "x", "", [], {}, [1], {"x": 1}, [["x"]]]
@@ -90,7 +90,7 @@ def test_fault_26_every_field_of_the_index(ckpt: Run, folder: Path) -> None:
     assert refused > 10
 
 
-@pytest.mark.parametrize("label", ["v1", "v2", "v3"])
+@pytest.mark.parametrize("label", long_but(["v2"], ["v1", "v2", "v3"]))
 def test_fault_26_every_field_of_a_manifest(ckpt: Run, folder: Path, label: str) -> None:
     make_registry(folder)
     index = (folder / "registry.json").read_text()

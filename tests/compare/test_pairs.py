@@ -18,6 +18,7 @@ from ckpt.io import sources
 from ckpt.ops.diff import RefDiff
 from ckpt.tensors import TensorEntry
 from tests import zoo
+from tests.effort import examples
 
 Tensors = dict[str, torch.Tensor]
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -72,7 +73,7 @@ CHANGEABLE = [
     )
 )
 @settings(
-    max_examples=40,
+    max_examples=examples(40),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

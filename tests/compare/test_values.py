@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ckpt.compare.numbers import COMPLEX, FLOATS, INTEGERS
 from ckpt.compare.values import Tally, ValueDiff, comparable
 from ckpt.dtypes import DTYPES, itemsize
+from tests.effort import examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 
@@ -114,7 +115,7 @@ def pairs(draw: st.DrawFn) -> tuple[str, bytes, bytes]:
 
 
 @given(pairs(), st.lists(st.integers(0, 40), max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_figures_are_those_of_a_naive_computation(pair, cuts) -> None:
     dtype, before, after = pair
     a, b = of_bytes(dtype, before), of_bytes(dtype, after)

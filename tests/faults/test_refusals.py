@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.support import tree
-from tests.effort import EVERY, thinned
+from tests.effort import EVERY, long_but, thinned
 from tests.faults import strace
 from tests.faults.disk import mounted
 from tests.faults.stage import CKPT, COMMANDS, Ran, Scene, copy, record, run
@@ -59,7 +59,7 @@ def test_fault_31_call_that_is_refused(
 
 
 @needs("prlimit")
-@pytest.mark.parametrize("name", NAMES if EVERY else ["register", "gc"])
+@pytest.mark.parametrize("name", NAMES if EVERY else long_but(["register"], ["register", "gc"]))
 def test_fault_31_few_open_files(name: str, scenes: Callable[[str], Scene], folder: Path) -> None:
     scene, codes = scenes(name), []
     for most in range(4, 16):
@@ -77,7 +77,9 @@ def test_fault_31_few_open_files(name: str, scenes: Callable[[str], Scene], fold
 
 
 @needs("prlimit")
-@pytest.mark.parametrize("name", NAMES if EVERY else ["begin", "register", "alias"])
+@pytest.mark.parametrize(
+    "name", NAMES if EVERY else long_but(["register"], ["begin", "register", "alias"])
+)
 def test_fault_31_short_files(name: str, scenes: Callable[[str], Scene], folder: Path) -> None:
     """A limit on how long a file may become, which takes a part of what is written."""
     scene, codes = scenes(name), []

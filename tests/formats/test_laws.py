@@ -14,6 +14,7 @@ from ckpt.errors import CkptError, FormatError
 from ckpt.formats import format_for
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.tensors import Span
+from tests.effort import examples
 from tests.formats import hostile
 from tests.formats.support import (
     Contents,
@@ -84,7 +85,7 @@ def as_safetensors(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @given(state_dicts(), st.integers(2, 5))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_what_torch_saves_is_read_bit_for_bit(
     state: dict[str, torch.Tensor], protocol: int
 ) -> None:
@@ -138,7 +139,7 @@ def bits(tensors: Iterable[torch.Tensor]) -> list[tuple[str, tuple[int, ...], by
 
 
 @given(st.dictionaries(ANY_KEYS, NESTED, max_size=4), st.sampled_from([{}, OLD]), st.integers(2, 5))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_nested_values_are_read_bit_for_bit(
     value: dict[Any, Any], form: dict[str, Any], protocol: int
 ) -> None:
@@ -167,7 +168,7 @@ def test_nested_values_are_read_bit_for_bit(
 
 
 @given(st.data(), state_dicts(), st.sampled_from([2, 4]))
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 def test_changed_byte_of_whatever_torch_saves_is_found_or_means_nothing(
     draw: st.DataObject, state: dict[str, torch.Tensor], protocol: int
 ) -> None:
@@ -184,8 +185,9 @@ def test_changed_byte_of_whatever_torch_saves_is_found_or_means_nothing(
     assert found == contents(before)
 
 
+@pytest.mark.long
 @given(st.data(), state_dicts())
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_changed_byte_of_whatever_safetensors_saves_is_found_or_read_alike(
     draw: st.DataObject, state: dict[str, torch.Tensor]
 ) -> None:
@@ -206,7 +208,7 @@ def with_truth(held: Contents) -> Contents:
 
 
 @given(state_dicts(), st.dictionaries(KEYS, KEYS, max_size=3))
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_what_safetensors_saves_is_read_bit_for_bit(
     state: dict[str, torch.Tensor], metadata: dict[str, str]
 ) -> None:
@@ -219,7 +221,7 @@ def test_what_safetensors_saves_is_read_bit_for_bit(
 
 
 @given(state_dicts(), st.data(), st.sampled_from(["pt", "pt4", "safetensors"]))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_rename_keeps_bytes_order_and_all_else(
     state: dict[str, torch.Tensor], draw: st.DataObject, form: str
 ) -> None:
@@ -243,7 +245,7 @@ def test_rename_keeps_bytes_order_and_all_else(
 
 
 @given(state_dicts(), st.sampled_from([".pt", ".safetensors"]))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_new_file_holds_what_the_old_one_held(state: dict[str, torch.Tensor], suffix: str) -> None:
     state.pop("__metadata__", None)
     checkpoint = opened(saved(state))
@@ -276,7 +278,7 @@ def mutants(draw: st.DrawFn, good: bytes, most: int = 1) -> tuple[bytes, list[in
 
 
 @given(mutants(GOOD))
-@settings(max_examples=1500)
+@settings(max_examples=examples(1500))
 def test_changed_byte_of_a_torch_file_is_found_or_means_nothing(
     mutant: tuple[bytes, list[int]],
 ) -> None:
@@ -300,7 +302,7 @@ def unspanned(checkpoint: Checkpoint) -> list[Span]:
 
 
 @given(mutants(GOOD_SAFETENSORS, most=3))
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 def test_changed_bytes_of_a_safetensors_file_are_found_or_read_as_the_library_reads_them(
     mutant: tuple[bytes, list[int]],
 ) -> None:
@@ -313,7 +315,7 @@ def test_changed_bytes_of_a_safetensors_file_are_found_or_read_as_the_library_re
 
 
 @given(mutants(PICKLE, most=4), st.integers(0, len(PICKLE)))
-@settings(max_examples=2000)
+@settings(max_examples=examples(2000))
 def test_changed_pickle_is_described_or_refused(mutant: tuple[bytes, list[int]], end: int) -> None:
     for pickle in (mutant[0], mutant[0][:end]):
         data = torch_file(pickle, {"0": bytes(range(16))})
@@ -327,7 +329,7 @@ def test_changed_pickle_is_described_or_refused(mutant: tuple[bytes, list[int]],
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @pytest.mark.parametrize("head", [b"", b"PK\x03\x04", b"\x80\x02", b"\x20\0\0\0\0\0\0\0{"])
 def test_any_bytes_are_refused_in_a_line(head: bytes, body: bytes) -> None:
     with pytest.raises(CkptError) as refused:

@@ -189,6 +189,7 @@ def test_fault_19_every_header_byte_flipped_is_refused_or_read_like_the_library(
     assert read  # a letter of a name changes the name and nothing else
 
 
+@pytest.mark.long
 def test_fault_20_header_of_many_names() -> None:
     entries = ",".join(f'"layer.{i}.weight":{F32 % (8 * i, 8 * i + 8)}' for i in range(50_000))
     checkpoint = opened(made(f"{{{entries}}}", 8 * 50_000))

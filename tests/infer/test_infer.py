@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ckpt.infer.engine import infer
 from ckpt.infer.result import Confidence, Inference
 from ckpt.tensors import TensorEntry
+from tests.effort import examples
 
 Listed = dict[str, tuple[int, ...]]
 
@@ -195,7 +196,7 @@ SHAPES = st.sampled_from([(4,), (4, 4), (8, 4), (4, 8), (12, 4), (), (3, 3, 3, 3
 
 
 @given(KEYS, st.randoms(use_true_random=False), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_digests_find_any_rename(keys: list[str], rng: Random, meaningless: bool) -> None:
     parts = [*dict.fromkeys(part for key in keys for part in key.split("."))]
     rng.shuffle(parts)
@@ -236,14 +237,14 @@ def test_equal_bytes_are_told_apart_by_what_stands_beside_them() -> None:
     st.dictionaries(KEYS.map(lambda keys: keys[0]), SHAPES, max_size=25),
     st.sampled_from(["float32", "int64"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_every_key_is_accounted_for(source: Listed, target: Listed, dtype: str) -> None:
     before, after = entries(source), entries(target, dtype)
     obeys(infer(before, after), before, after)
 
 
 @given(st.dictionaries(KEYS.map(lambda keys: keys[0]), SHAPES, min_size=1, max_size=25))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_the_same_keys_stay(listed: Listed) -> None:
     found = inferred(listed, listed)
     assert all(match.source == match.target for match in found.matches)

@@ -13,7 +13,7 @@ from ckpt.infer.engine import infer
 from ckpt.infer.result import Confidence, Inference
 from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
 from ckpt.tensors import TensorEntry
-from tests.effort import thinned
+from tests.effort import long_but, thinned
 
 FILES = sorted((Path(__file__).parents[1] / "data" / "pairs").glob("*.json"))
 # Conversions that are inferred in part: keys right, keys wrong (guesses for ambiguous keys count
@@ -40,7 +40,9 @@ PARTLY = {
     "wrap_lightning_like_resnet18": (90, 32, 0),
 }
 WHOLE = [path for path in FILES if path.stem not in PARTLY]
-every_pair = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+SLOW = [path for path in FILES if path.stem == "hf_mixtral_8x7b_v4_to_v5"]
+QUICK = [path for path in FILES if path not in SLOW]
+every_pair = pytest.mark.parametrize("path", long_but(QUICK, FILES), ids=lambda path: path.stem)
 every_whole_pair = pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import ckpt
 from ckpt.errors import FormatError, UsageError
+from tests.effort import examples
 from tests.formats.support import Contents, expected
 from tests.formats.test_laws import as_safetensors, state_dicts
 
@@ -48,7 +49,7 @@ def opened(path: Path) -> Contents:
 
 
 @given(state_dicts(), st.sampled_from(["zip", "legacy", "safetensors"]))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_open_gives_what_the_library_gives_bit_for_bit(state: Weights, form: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file.pt"
@@ -73,6 +74,7 @@ def test_tensors_are_the_file_itself(file: Path) -> None:
     assert str(file) in Path("/proc/self/maps").read_text()
 
 
+@pytest.mark.long
 def test_large_tensor_takes_memory_only_where_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "big.safetensors"
     save_file({"a": torch.zeros(100_000_000 // 4), "b": torch.ones(3)}, path)

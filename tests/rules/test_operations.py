@@ -68,6 +68,7 @@ def test_split_and_unstack_leave_the_others_and_keep_the_place() -> None:
     assert list(found) == ["a", *(f"w.{i}.x" for i in range(4)), "z"]
 
 
+@pytest.mark.long
 def test_unstacked_up_to_100_000_parts() -> None:
     assert len(planned({"w": (100_000, 0)}, {"unstack": "w", "into": "w.{i}"}).tensors) == 100_000
     with pytest.raises(PlanError, match="100,001 parts, the limit is 100,000"):

@@ -7,6 +7,7 @@ from ckpt.train.batches import Batches, choose_loader
 from ckpt.train.data.dataset import load_dataset
 from ckpt.train.data.normalisation import normalise
 from ckpt.train.recipes.recipe import Recipe
+from tests.effort import long_but
 
 CPU = torch.device("cpu")
 
@@ -44,6 +45,7 @@ def test_windows_hold_every_image_once_and_say_how_many(digits):
     assert torch.equal(labels.sort().values, digits.train.labels.long().sort().values)
 
 
+@pytest.mark.long
 def test_workers_give_the_same_batches_bit_for_bit_and_draw_nothing(digits):
     settings = {"batch_size": 100, "accumulate": 3}
     resident = epochs(digits, Recipe(**settings))
@@ -75,7 +77,7 @@ LOADERS = {
 }
 
 
-@pytest.mark.parametrize("settings", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize("settings", long_but([LOADERS["kept"]], LOADERS.values()), ids=LOADERS)
 def test_every_way_of_loading_gives_the_same_batches(digits, settings):
     common = {"batch_size": 100, "accumulate": 3, "holdout": 0.1}
     expected = epochs(digits, Recipe(**common))

@@ -55,6 +55,7 @@ def test_two_processes_have_the_gradient_of_one_batch(
     assert all(torch.equal(first, second) for first, second in pairs)
 
 
+@pytest.mark.long
 def test_gradients_are_averaged_once_a_window(ran: Path) -> None:
     """Each bucket once, however many micro-batches a process has, and as many in both."""
     counts = [json.loads((ran / f"counts{rank}.json").read_text()) for rank in (0, 1)]
@@ -63,6 +64,7 @@ def test_gradients_are_averaged_once_a_window(ran: Path) -> None:
         assert reduced == buckets > 0
 
 
+@pytest.mark.long
 def test_losses_and_hits_are_those_of_all(ran: Path) -> None:
     counts = json.loads((ran / "counts0.json").read_text())
     state = torch.load(ran / "grads0.pt")["state"]

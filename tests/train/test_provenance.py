@@ -33,6 +33,7 @@ def test_environment_names_the_gpu_and_how_many_there_were(monkeypatch: pytest.M
     }
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_process_age_counts_from_the_start_of_the_interpreter() -> None:
     before, age, after = time.monotonic(), process_age(), time.monotonic()

@@ -83,6 +83,7 @@ def test_the_suffix_says_the_format(tmp_path, linear, suffix):
     find_definition(linear).build().load_state_dict(state, strict=True)
 
 
+@pytest.mark.long
 def test_tensors_are_row_major_in_the_file_whatever_the_trainer_used(tmp_path):
     run("ckpt.models.mnist_cnn:Net", tmp_path / "w.pt")
     state = torch.load(tmp_path / "w.pt", weights_only=True)

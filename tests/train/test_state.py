@@ -14,7 +14,7 @@ from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.state import Keeper, State, read_state
 from ckpt.train.watch.events import Trained
-from tests.effort import PATIENCE, by_effort
+from tests.effort import PATIENCE, by_effort, long_but
 from tests.train.starting import held, python
 
 WINDOWS = 23  # of an epoch: 1,437 = 22 x 64 + 29
@@ -72,7 +72,7 @@ SETTINGS += [{"precision": "fp16", **OTHERS}, {"optimizer": "sgd", "lr": 0.1, "s
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda each: "-".join(map(str, each.values())))
-@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("accumulate", long_but([4], [1, 4]))
 def test_resumed_run_ends_with_the_same_bytes(
     tmp_path: Path, dropout: str, settings: dict[str, object], accumulate: int
 ) -> None:
@@ -94,6 +94,7 @@ def test_resumed_run_ends_with_the_same_bytes(
     assert not (tmp_path / "never.pt").exists()
 
 
+@pytest.mark.long
 def test_state_that_is_written_now_and_then_changes_nothing(tmp_path: Path, dropout: str) -> None:
     run(dropout, tmp_path / "whole.pt")
     run(dropout, tmp_path / "kept.pt", Keeper(tmp_path / "state.pt", every=0))

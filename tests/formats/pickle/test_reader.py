@@ -25,6 +25,7 @@ from ckpt.formats.opaque import (
 from ckpt.formats.pickle.globals import ALLOWED, UNOPENED, can_be_opaque, torch_refuses
 from ckpt.formats.pickle.nodes import Call, DictNode
 from ckpt.formats.pickle.reader import read_pickle
+from tests.effort import examples
 from tests.formats import hostile
 from tests.formats.support import contents, expected, loaded, opened, saved, torch_file
 
@@ -219,6 +220,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 """
 
 
+@pytest.mark.long
 def test_fault_04_and_05_bombs_are_refused_within_bounds(tmp_path: Path) -> None:
     bombs = {name.replace(" ", "-"): pickle for name, pickle in hostile.bombs().items()}
     for name, pickle in bombs.items():
@@ -284,7 +286,7 @@ NESTED = st.recursive(
 
 
 @given(NESTED, st.integers(min_value=2, max_value=5))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_plain_values_are_read_as_they_were_pickled(value: object, protocol: int) -> None:
     allowed = ALLOWED | {"builtins.bytes"}
     read = read_pickle(dumps(value, protocol), name="p", opcode_limit=10_000, allowed=allowed)

@@ -13,6 +13,7 @@ from ckpt.rules.at_once import AtOnce
 from ckpt.rules.document import read_rules, rules_document
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
+from tests.effort import examples
 
 
 def entries(keys: list[str]) -> list[TensorEntry]:
@@ -98,7 +99,7 @@ PATHS = st.lists(PART, min_size=1, max_size=4).map(".".join)
 
 
 @given(st.dictionaries(PATHS, st.booleans(), min_size=1, max_size=20), st.randoms())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_rules_reproduce_any_mapping(keys: dict[str, bool], rng: Random) -> None:
     kept = [key for key, stays in keys.items() if stays] or [next(iter(keys))]
     news = [f"{key}.{rng.choice('xy')}" if rng.random() < 0.5 else key for key in kept]

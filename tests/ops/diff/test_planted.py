@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import ckpt
 from ckpt.show.diff import diff_data
+from tests.effort import examples
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 OTHERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.complex64)
@@ -98,7 +99,7 @@ def reported(data: dict[str, Any]) -> dict[str, Any]:
      "order", "nothing"],
 )  # fmt: skip
 @settings(
-    max_examples=15,
+    max_examples=examples(15),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())

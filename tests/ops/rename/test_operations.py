@@ -15,6 +15,7 @@ import ckpt
 from ckpt.errors import CkptError, PlanError, RuleError, UnmatchedRuleError
 from ckpt.ops.rename.rule_files import read_rule_file
 from ckpt.rules.document import read_rules
+from tests.effort import examples
 from tests.formats.support import expected
 from tests.formats.test_laws import state_dicts
 
@@ -208,7 +209,7 @@ RULES = st.lists(
 
 
 @given(state_dicts(), RULES, st.sampled_from([".pt", ".safetensors"]))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_rename_then_undo_is_the_identity(
     state: Weights, rules: list[dict[str, Any]], suffix: str
 ) -> None:
@@ -234,7 +235,7 @@ def test_rename_then_undo_is_the_identity(
 
 
 @given(state_dicts(), st.data())
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_pure_rename_then_undo_is_the_same_file(state: Weights, draw: st.DataObject) -> None:
     """For any injective plan, and whatever container; digests are the same all the time."""
     from ckpt.rules.key_map import KeyMap
@@ -307,6 +308,7 @@ def test_undo_of_another_file_is_refused(tmp_path: Path) -> None:
         ckpt.rename(tmp_path / "other.pt", saved, undo=True, out=tmp_path / "b.pt")
 
 
+@pytest.mark.long
 def test_large_tensors_go_through_in_bounded_memory(tmp_path: Path) -> None:
     """Split, joined and copied by ranges: 240 MB of tensors under 150 MB."""
     import subprocess

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +89,7 @@ def test_sample_order_depends_on_seed_and_epoch_alone():
     assert not torch.equal(first, epoch_order(1000, seed=2, epoch=1))
 
 
+@pytest.mark.long
 def test_sample_order_is_the_same_in_another_process():
     code = "from ckpt.train.batches import epoch_order as o;print(o(50, seed=5, epoch=9).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
