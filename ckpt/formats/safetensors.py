@@ -12,6 +12,7 @@ import json
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from shlex import quote
 from typing import Any
 
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
@@ -30,7 +31,7 @@ DIMENSIONS_LIMIT = 1000  # torch's own operations stop at 64
 # the whole and its metadata, and commas.
 _MARKS = ((b"{", TENSOR_LIMIT + 2), (b"[", 2 * TENSOR_LIMIT), (b",", 16 * TENSOR_LIMIT))
 _METADATA = "__metadata__"
-_FIELDS = {"dtype", "shape", "data_offsets"}
+FIELDS = {"dtype", "shape", "data_offsets"}
 # Values of `format` in `__metadata__`, which the library's own functions write.
 _WRITERS = {
     "pt": "a PyTorch writer",
@@ -133,7 +134,7 @@ class _Start(ByteSource):
 
 def recognises(head: bytes) -> bool:
     """A JSON object after a length of at most four bytes, as the limit has."""
-    return head[4:9] == b"\0\0\0\0{"
+    return head[4:8] == b"\0\0\0\0" and head[8:].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{"
 
 
 def read(source: ByteSource, *, inside: str | None = None) -> SafetensorsFile:
@@ -141,20 +142,28 @@ def read(source: ByteSource, *, inside: str | None = None) -> SafetensorsFile:
     name = source.name
     if inside is not None:
         raise FormatError(f"{name}::{inside}: a safetensors file holds one state_dict")
-    length = int.from_bytes(source.read(0, 8), "little")
-    if length > HEADER_LIMIT:
-        raise FormatError(f"{name}: a header of {length:,} bytes, the limit is {HEADER_LIMIT:,}")
-    if 8 + length > source.size:
-        raise FormatError(
-            f"{name}: the header should have {length:,} bytes, the file has {source.size:,}",
-            hint=TRUNCATED,
-        )
-    header = _parse(name, source.read(8, length))
+    data = header_of(source)
+    header = parsed(name, data)
     metadata = _metadata(name, header.pop(_METADATA, None))
-    body = Span(8 + length, source.size - 8 - length)
-    entries = tuple(_entry(name, key, fields, body) for key, fields in header.items())
+    body = Span(8 + len(data), source.size - 8 - len(data))
+    entries = tuple(entry(name, key, fields, body) for key, fields in header.items())
     _expect_filled(name, entries, body)
     return SafetensorsFile(source, entries, metadata, body)
+
+
+def header_of(source: ByteSource) -> bytes:
+    """The header's bytes, without their length before them."""
+    length = int.from_bytes(source.read(0, 8), "little")
+    if length > HEADER_LIMIT:
+        raise FormatError(
+            f"{source.name}: a header of {length:,} bytes, the limit is {HEADER_LIMIT:,}"
+        )
+    if 8 + length > source.size:
+        raise FormatError(
+            f"{source.name}: the header should have {length:,} bytes, the file has {source.size:,}",
+            hint=TRUNCATED,
+        )
+    return source.read(8, length)
 
 
 def is_start(start: bytes, size: int) -> bool:
@@ -203,17 +212,26 @@ def _expect_keys(name: str, keys: Sequence[str]) -> None:
         raise FormatError(f"{name}: safetensors cannot hold the key {_METADATA}")
 
 
-def _parse(name: str, data: bytes) -> dict[str, Any]:
+def parsed(name: str, data: bytes) -> dict[str, Any]:
+    """The header's JSON: what it says of each tensor by its key, and ``__metadata__``."""
     if not data.startswith(b"{"):
-        raise FormatError(f"{name}: the header does not begin with {{")
+        raise FormatError(f"{name}: the header does not begin with {{", hint=_mend(name))
     # Parsed JSON takes a hundred times its length in memory, so this is checked before.
     if any(data.count(mark) > most for mark, most in _MARKS):
         raise FormatError(f"{name}: a header of more than {TENSOR_LIMIT:,} tensors")
     try:
         header: dict[str, Any] = strict_json.parse(data.decode("utf-8"))  # it begins with a brace
     except ValueError as error:  # of JSON or UTF-8
-        raise FormatError(f"{name}: the header is not valid JSON: {error}") from error
+        hint = _mend(name) if data.endswith(b"\0") else None
+        raise FormatError(f"{name}: the header is not valid JSON: {error}", hint=hint) from error
     return header
+
+
+def _mend(name: str) -> str:
+    """The hint for a file that `ckpt.formats.nearly_safetensors` reads."""
+    return (
+        f"ckpt repair {quote(name)} -o NEW  writes it as the format has it, and says what differs"
+    )
 
 
 def _expect_text(name: str, text: str) -> None:
@@ -235,22 +253,29 @@ def _metadata(name: str, metadata: Any) -> Mapping[str, str] | None:
     if metadata is None:
         return None
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise FormatError(f"{name}: {_METADATA} is not an object of text to text")
+        raise FormatError(f"{name}: {_METADATA} is not an object of text to text", hint=_mend(name))
     for text in (*metadata, *metadata.values()):
         _expect_text(name, text)
     return metadata
 
 
-def _entry(name: str, key: str, fields: Any, body: Span) -> TensorEntry:
+def entry(name: str, key: str, fields: Any, body: Span) -> TensorEntry:
+    """The tensor of which the header says `fields`; its bytes are in `body`."""
     if not key:
         raise FormatError(f"{name}: a tensor has an empty name")
     _expect_text(name, key)
-    if not isinstance(fields, dict) or fields.keys() != _FIELDS:
+    if not isinstance(fields, dict) or fields.keys() != FIELDS:
         found = ", ".join(map(_brief, fields)) if isinstance(fields, dict) else _brief(fields)
-        raise FormatError(f"{name}: {key}: has {found}, expected dtype, shape, data_offsets")
+        raise FormatError(
+            f"{name}: {key}: has {found}, expected dtype, shape, data_offsets",
+            hint=_mend(name) if isinstance(fields, dict) and fields.keys() > FIELDS else None,
+        )
     dtype = FROM_SAFETENSORS.get(fields["dtype"]) if isinstance(fields["dtype"], str) else None
     if dtype is None:
-        raise FormatError(f"{name}: {key}: unknown dtype {_brief(fields['dtype'])}")
+        text = fields["dtype"] if isinstance(fields["dtype"], str) else "?"
+        known = not text or text.upper() in FROM_SAFETENSORS
+        hint = _mend(name) if known else None
+        raise FormatError(f"{name}: {key}: unknown dtype {_brief(fields['dtype'])}", hint=hint)
     shape = _elements(name, key, dtype, _whole_numbers(name, key, fields["shape"]))
     offsets = _whole_numbers(name, key, fields["data_offsets"])
     if len(offsets) != 2:
@@ -297,14 +322,24 @@ def _expect_filled(name: str, entries: Sequence[TensorEntry], body: Span) -> Non
     for entry in sorted(entries, key=lambda entry: (entry.position, entry.nbytes)):
         if entry.offset != position:
             kind = "overlaps another" if entry.position < position else "leaves a hole before it"
-            raise FormatError(f"{name}: {entry.key}: {kind}, at byte {entry.offset:,}")
+            what = f"{name}: {entry.key}: {kind}, at byte {entry.offset:,}"
+            raise FormatError(what, hint=_mend(name))
         position += entry.nbytes
     if position != body.end:
         raise FormatError(
             f"{name}: the header promises {position - body.offset:,} bytes of tensors, "
             f"the file holds {body.nbytes:,}",
-            hint=TRUNCATED if position > body.end else None,
+            hint=TRUNCATED if position > body.end else _mend(name),
         )
+
+
+def header_before(entries: Sequence[TensorEntry], metadata: Mapping[str, str] | None) -> bytes:
+    """The header of a file in which the entries follow each other in this order."""
+    header, position = {}, 0
+    for each in entries:
+        header[each.key] = _described(each, position)
+        position += each.nbytes
+    return _header_bytes(header, metadata)
 
 
 def _described(entry: TensorEntry, begin: int) -> dict[str, Any]:

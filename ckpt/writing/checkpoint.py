@@ -267,3 +267,19 @@ def _expect_same(path: Path, found: Sequence[TensorEntry], expected: Sequence[Te
     described = [(entry.key, entry.dtype, entry.shape) for entry in found]
     if described != [(entry.key, entry.dtype, entry.shape) for entry in expected]:
         raise DiskError(f"{path}: the written file does not read back as planned; it was discarded")
+
+
+def write_pieces(
+    layout: Layout,
+    entries: Sequence[TensorEntry],
+    source: ByteSource,
+    path: Path,
+    *,
+    replace_out: bool,
+) -> Written:
+    """Write the pieces of `source` to `path`, which must read back as a file of `entries`."""
+    with write_whole(
+        path, replace=replace_out, check=_reader_back(path, entries, None), rights=source.rights
+    ) as out:
+        write_layout(layout, source, out)
+    return Written(path, path.stat().st_size)
