@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from os import fspath
 from pathlib import Path
@@ -26,7 +27,7 @@ from ckpt.refs import SUFFIXES, FileRef, expect_new_name, parse_file_ref
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Hole, Manifest, Skeleton, read_record
 from ckpt.registry.registry import Added, Registry, parent_record
-from ckpt.registry.store.new_objects import NewObjects
+from ckpt.registry.store.new_objects import NewObjects, Read
 from ckpt.tensors import Span, TensorEntry
 
 Map = Callable[..., Iterator[Any]]
@@ -119,15 +120,18 @@ def model_name(path: Path) -> str:
     return name
 
 
-def skeleton_of(source: ByteSource, spans: Iterable[Span]) -> tuple[Iterator[bytes], int]:
-    """The bytes around the spans, in chunks, and their number."""
+def skeleton_of(source: ByteSource, spans: Iterable[Span]) -> tuple[Read, int]:
+    """The bytes around the spans, and their number."""
     around, position = [], 0
     for span in spans:
         around.append(Span(position, span.offset - position))
         position = span.end
     around.append(Span(position, source.size - position))
-    chunks = chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in around)
-    return chunks, sum(gap.nbytes for gap in around)
+
+    def read() -> Iterator[bytes]:
+        return chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in around)
+
+    return read, sum(gap.nbytes for gap in around)
 
 
 def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told) -> Manifest:
@@ -155,8 +159,8 @@ def _store_tensors(
     checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
 
     def stored(span: Span) -> Hole:
-        chunks = checked.stream(span.offset, span.nbytes)
-        return Hole(span.offset, span.nbytes, objects.put(chunks, span.nbytes))
+        read = partial(checked.stream, span.offset, span.nbytes)
+        return Hole(span.offset, span.nbytes, objects.put(read, span.nbytes))
 
     source = checkpoint.source
     with _side_by_side(source.size) as side:
@@ -176,7 +180,7 @@ def _digested(
     for entry in checkpoint.entries:
         tensor = filled.get(entry.span) if entry.span else None
         if tensor is None:
-            tensor = objects.put(tensor_bytes(checkpoint.source, entry), entry.nbytes)
+            tensor = objects.put(partial(tensor_bytes, checkpoint.source, entry), entry.nbytes)
         yield TensorEntry(entry.key, entry.dtype, entry.shape, digest=tensor)
 
 
@@ -184,7 +188,7 @@ def _store_definition(source: str | None, objects: NewObjects) -> dict[str, Any]
     if source is None:
         return {}
     data = source.encode("utf-8")
-    return {"definition": {"digest": objects.put([data], len(data)), "nbytes": len(data)}}
+    return {"definition": {"digest": objects.put(lambda: [data], len(data)), "nbytes": len(data)}}
 
 
 @contextmanager

@@ -111,5 +111,5 @@ def _objects_of(source: ByteSource, checkpoint: Checkpoint) -> Iterator[tuple[in
     for entry in checkpoint.entries:
         if entry.span not in checkpoint.spans:
             yield entry.nbytes, partial(tensor_bytes, checkpoint.source, entry)
-    _, nbytes = skeleton_of(source, checkpoint.spans)
-    yield nbytes, lambda: skeleton_of(source, checkpoint.spans)[0]
+    read, nbytes = skeleton_of(source, checkpoint.spans)
+    yield nbytes, read
