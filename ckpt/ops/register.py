@@ -1,6 +1,5 @@
 """Register: add a file as the next version of a model."""
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, without_opaque
 from ckpt.formats.paths import checkpoint_name, open_path
 from ckpt.formats.stream import tensor_bytes
+from ckpt.io import digest
 from ckpt.io.files import Told, untold
 from ckpt.io.sources import ByteSource
 from ckpt.io.threads import Threads
@@ -32,6 +32,7 @@ from ckpt.tensors import Span, TensorEntry
 
 Map = Callable[..., Iterator[Any]]
 _WORTH_THREADS = 32 << 20  # bytes; below, threads cost more time than they save
+_HASHED_WHOLE = 32 << 20  # bytes; for larger files a second hash would take as long as the first
 
 
 def register(
@@ -137,13 +138,14 @@ def skeleton_of(source: ByteSource, spans: Iterable[Span]) -> tuple[Read, int]:
 def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told) -> Manifest:
     """Store the file's tensors and skeleton; the manifest names them."""
     source = checkpoint.source
-    file_digest, holes = _store_tensors(checkpoint, objects, told)
+    holes = _store_tensors(checkpoint, objects, told)
+    is_small = source.size <= _HASHED_WHOLE
     skeleton = objects.put_skeleton(*skeleton_of(source, checkpoint.spans))
     is_single = len(source.parts) == 1
     return Manifest(
         format=checkpoint.format,
         file_name=ref.path.name if is_single else checkpoint_name(ref.path),
-        file_digest=file_digest,
+        file_digest=digest.of_chunks(source.stream(0, source.size)) if is_small else None,
         skeleton=Skeleton(source.size, tuple(holes), skeleton),
         entries=tuple(_digested(checkpoint, holes, objects)),
         inside=ref.inside,
@@ -152,24 +154,21 @@ def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told
     )
 
 
-def _store_tensors(
-    checkpoint: Checkpoint, objects: NewObjects, told: Told
-) -> tuple[str, list[Hole]]:
-    """Store the spans of tensors, checked against the file's own checksums, and hash the file."""
+def _store_tensors(checkpoint: Checkpoint, objects: NewObjects, told: Told) -> list[Hole]:
+    """Store the spans of tensors, checked against the file's own checksums."""
     checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
 
     def stored(span: Span) -> Hole:
         read = partial(checked.stream, span.offset, span.nbytes)
         return Hole(span.offset, span.nbytes, objects.put(read, span.nbytes))
 
-    source = checkpoint.source
-    with _side_by_side(source.size) as side:
-        # Reads the same bytes as the others, from the page cache.
-        file_digests = side(_digest_of, [source], [told])
-        holes = list(side(stored, checkpoint.spans))
-        (file_digest,) = file_digests
+    holes, size = list[Hole](), checkpoint.source.size
+    with _side_by_side(size) as side:
+        for hole in side(stored, checkpoint.spans):
+            holes.append(hole)
+            told(hole.end, size)
     checked.finish()
-    return file_digest, holes
+    return holes
 
 
 def _digested(
@@ -206,12 +205,3 @@ def _side_by_side(nbytes: int) -> Iterator[Map]:
         yield threads.map
     finally:
         threads.shutdown(cancel_futures=True)
-
-
-def _digest_of(source: ByteSource, told: Told) -> str:
-    whole, done = hashlib.sha256(), 0
-    for chunk in source.stream(0, source.size):
-        whole.update(chunk)
-        done += len(chunk)
-        told(done, source.size)
-    return "sha256:" + whole.hexdigest()

@@ -68,8 +68,8 @@ class Manifest:
     Attributes:
         format: The container's format, e.g. ``torch-zip``.
         file_name: The base name of the file, or of the folder of several files.
-        file_digest: Of the whole file, or of several joined; None if it was never
-            written (a rename).
+        file_digest: Of the whole file, or of several joined; None if it was never written (a
+            rename), or is large: skeleton and tensors prove its bytes as well.
         skeleton: The file around the tensors.
         entries: In file order, each with its digest and without an offset.
         inside: The state_dict of a training checkpoint that they are, as after ``FILE::``.

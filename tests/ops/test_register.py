@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from ckpt.errors import FormatError
+from ckpt.io import digest
 from ckpt.io.rights import Rights
 from ckpt.ops import register as registering
+from ckpt.ops.export import export
 from ckpt.ops.verify import verify
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
@@ -153,3 +155,16 @@ def test_damaged_object_of_a_large_tensor_is_healed(tmp_path: Path) -> None:
     assert len(verify(registry=registry).damages) == 10
     assert not registering.register(path, registry=registry).new
     assert verify(registry=registry).damages == ()
+
+
+def test_large_file_is_not_hashed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its version is found and exported by the digests of its tensors."""
+    registry, path = Registry(tmp_path), big(tmp_path / "net.pt")
+    small = registering.register(path, registry=registry).version
+    assert small.file == digest.of_bytes(path.read_bytes())
+    monkeypatch.setattr(registering, "_HASHED_WHOLE", path.stat().st_size - 1)
+    assert registering.register(path, registry=registry).version == small
+    large = registering.register(path, registry=registry, name="other").version
+    assert (large.file, large.content, large.tensors) == (None, small.content, small.tensors)
+    export(large.ref, tmp_path / "again.pt", registry=registry)
+    assert (tmp_path / "again.pt").read_bytes() == path.read_bytes()
