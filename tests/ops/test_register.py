@@ -47,7 +47,7 @@ def test_threads_give_the_same_manifest(tmp_path: Path, threads: None, monkeypat
         found.append((added.version.content, added.version.new_bytes))
         assert not verify(registry=Registry(folder)).damages
     assert found[0] == found[1]
-    assert found[0][1] == 39 * 40_000
+    assert 39 * 40_000 < found[0][1] < 39 * 40_000 + 20_000  # with the manifest
 
 
 def test_damaged_tensor_is_refused_by_threads_too(tmp_path: Path, threads: None) -> None:

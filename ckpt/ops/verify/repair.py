@@ -80,8 +80,7 @@ def _take_from_registry(
         # If it is damaged or missing there too, another place may have it.
         with suppress(IntegrityError), registry.store.writing():
             if damage.nbytes is None:
-                rights = other.rights(damage.digest)
-                registry.store.put_manifest(other.manifest(damage.digest), rights)
+                registry.store.copy_manifest(damage.digest, other)
             else:
                 rights = other.rights(damage.digest, "objects")
                 registry.store.put(other.stream(damage.digest, damage.nbytes, place), rights)

@@ -103,7 +103,18 @@ class ObjectStore:
 
     def put_manifest(self, manifest: Manifest, rights: Rights = EVERYBODY) -> Put:
         """Store a manifest; its objects must be stored already."""
-        put = self._put("manifests", [manifest.to_bytes()], rights)
+        return self._put_manifest([manifest.to_bytes()], rights)
+
+    def copy_manifest(self, name: str, other: "ObjectStore") -> None:
+        """Take a manifest from another store, byte for byte.
+
+        Raises:
+            IntegrityError: It is absent or damaged there.
+        """
+        self._put_manifest(other._stream("manifests", name, "manifest"), other.rights(name))
+
+    def _put_manifest(self, chunks: Iterable[bytes], rights: Rights) -> Put:
+        put = self._put("manifests", chunks, rights)
         # Another process may have created these folders and been killed before it synced them.
         for folder in (self._own("objects"), self._own("manifests"), self.root):
             if folder.is_dir():
