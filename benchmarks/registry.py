@@ -1,10 +1,12 @@
 """Measure a registry: time with ten versions and with 10,000, and bytes beside plain copies.
 
-    python benchmarks/registry.py [--versions 10000] [--copies 20] [--runs 5] [--quick]
+    python benchmarks/registry.py [--versions 10000] [--copies 20] [--gigabytes 1 3] [--runs 5]
+                                  [--quick]
 
 Commands are processes of their own; the median of the runs is printed, and how much longer it took
 than with ten versions. The 10,000 are lines of the index, as registering makes them, over ten
-manifests.
+manifests. Registering large files takes turns with `cp` and `sync` of the same file; there the
+fastest run counts, since other processes only add to a time.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -43,10 +46,52 @@ def main() -> None:
     parser.add_argument(
         "--copies", type=int, default=20, help="versions of which bytes are counted"
     )
+    parser.add_argument("--gigabytes", type=float, nargs="+", default=[1.0, 3.0])
     parser.add_argument("--runs", type=int, default=5)
-    options = parse_options(parser, versions=20, copies=2, runs=1)
+    options = parse_options(parser, versions=20, copies=2, gigabytes=[0.04], runs=1)
+    print_large(options.gigabytes, options.runs)
     print_times(options.versions, options.runs)
     print_bytes(options.copies)
+
+
+def print_large(gigabytes: list[float], runs: int) -> None:
+    """Registering large files, in both containers, beside `cp` and `sync`."""
+    rows = []
+    for size in gigabytes:
+        for suffix in (".pt", ".safetensors"):
+            with tempfile.TemporaryDirectory() as scratch:
+                folder, name = Path(scratch), f"big{suffix}"
+                program = MAKE_LARGE.format(count=int(size * 1e9 / 4 / TENSORS), name=name)
+                subprocess.run([sys.executable, "-c", program], cwd=folder, check=True)
+                commands = (
+                    f"cp {name} copy && sync copy",
+                    f"{quote(CKPT)} register {name} --registry reg -q",
+                )
+                turns = [[seconds(folder, command) for command in commands] for _ in range(runs)]
+            times = [min(of_one) for of_one in zip(*turns, strict=True)]
+            rows.append([f"{size:g} GB {suffix}", *times, times[1] / times[0]])
+    heads = ["registering", "cp and sync, s", "ckpt register, s", "ratio"]
+    print(tabulate(rows, heads, floatfmt=".2f"))
+    print(f"\nfastest of {runs}; the target is a ratio of 1.5\n")
+
+
+TENSORS = 290
+MAKE_LARGE = """
+import torch, safetensors.torch
+state = {{f"layer{{at}}.weight": torch.rand({count}) for at in range(290)}}
+if "{name}".endswith(".pt"):
+    torch.save(state, "{name}")
+else:
+    safetensors.torch.save_file(state, "{name}")
+"""
+
+
+def seconds(folder: Path, command: str) -> float:
+    """Wall time of a command; what it makes is removed, and nothing is left to be written."""
+    subprocess.run("rm -rf copy reg && mkdir reg && sync", shell=True, cwd=folder, check=True)
+    began = time.perf_counter()
+    subprocess.run(command, shell=True, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
 
 
 def print_times(versions: int, runs: int) -> None:

@@ -3,6 +3,7 @@
 The oracle is `jsonschema`, which shares no code with the readers of `ckpt`.
 """
 
+import gzip
 import json
 import tomllib
 from collections.abc import Callable
@@ -23,11 +24,14 @@ import ckpt
 from ckpt.dtypes import DTYPES
 from ckpt.errors import CkptError, RuleError
 from ckpt.ops.rename.rule_files import read_rule_file
+from ckpt.registry import manifest as manifest_module
 from ckpt.registry.index_file import read_index
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.merge import merged
 from ckpt.rules.document import read_rules
+from tests.cli.documents import changed
 from tests.cli.support import weights
+from tests.faults.checker import check
 from tests.registry.test_merge import three
 from tests.zoo import KINDS
 
@@ -61,6 +65,8 @@ MANIFEST = validator("manifest.schema.json")
 RULES = validator("rules.schema.json")
 CLOSED_INDEX = validator("registry.schema.json", closed=True)
 CLOSED_MANIFEST = validator("manifest.schema.json", closed=True)
+COLUMNS = validator("manifest-columns.schema.json")
+CLOSED_COLUMNS = validator("manifest-columns.schema.json", closed=True)
 
 
 def expect_valid(folder: Path) -> None:
@@ -69,7 +75,11 @@ def expect_valid(folder: Path) -> None:
     manifests = list(folder.glob(".ckpt/manifests/??/*"))
     assert manifests
     for path in manifests:
-        CLOSED_MANIFEST.validate(json.loads(path.read_bytes()))
+        data = path.read_bytes()
+        if data.startswith(b"{"):
+            CLOSED_MANIFEST.validate(json.loads(data))
+        else:
+            CLOSED_COLUMNS.validate(json.loads(gzip.decompress(data)))
 
 
 def index_of(folder: Path) -> dict[str, Any]:
@@ -109,12 +119,17 @@ def test_what_the_commands_write_is_valid(registry: Path) -> None:
     expect_valid(registry)
 
 
+@pytest.mark.parametrize("plain_bytes", [1 << 16, 0], ids=["rows", "columns"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_manifest_of_every_kind_of_file_is_valid(registry: Path, kind: str) -> None:
+def test_manifest_of_every_kind_of_file_is_valid(
+    registry: Path, kind: str, plain_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest_module, "PLAIN_BYTES", plain_bytes)
     folder = registry / "files"
     folder.mkdir()
     ckpt.register(KINDS[kind](folder).ref, name="other")
     expect_valid(registry)
+    check(registry)
 
 
 @given(st.integers(0, 2**32))
@@ -257,6 +272,30 @@ def test_schema_requires_what_the_reader_of_manifests_requires() -> None:
                 continue  # without a hole, the sizes do not add up, which no schema can say
             less = without(document, path)
             assert MANIFEST.is_valid(less) == is_read(Manifest.from_bytes, less), path
+
+
+def test_schema_requires_what_the_reader_of_columns_requires(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And both refuse wrong types."""
+    monkeypatch.setattr(manifest_module, "PLAIN_BYTES", 0)
+    file = next(ROOT.glob(".ckpt/manifests/??/*"))
+    document = json.loads(gzip.decompress(Manifest.from_bytes(file.read_bytes()).to_bytes()))
+    COLUMNS.validate(document)
+    columns = {("entries", at) for at in range(4)} | {("skeleton", at) for at in (2, 3, 4)}
+    columns.add(("inline", 0))
+    for path in fields(document):
+        if path[0] == "record" or len(path) > 3 or (path[:2] in columns and len(path) > 2):
+            continue  # columns that are too short are refused by the reader alone
+        less = without(document, path)
+        assert COLUMNS.is_valid(less) == is_read(Manifest.from_bytes, less), path
+    for path in [("digests",), *((*column, 0) for column in sorted(columns))]:
+        for wrong in (None, 0.5, "x", {}):
+            if path[:2] == ("entries", 0) and wrong == "x":
+                continue  # another key
+            more = changed(document, path, wrong)
+            assert not COLUMNS.is_valid(more), (path, wrong)
+            assert not is_read(Manifest.from_bytes, more), (path, wrong)
 
 
 def test_field_that_no_schema_lists_is_found() -> None:

@@ -1,6 +1,7 @@
 """Disk usage of the versions: bytes that each one needs, and bytes that only it needs."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ckpt.registry.index import Version
@@ -40,7 +41,8 @@ def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
     """
     registry = registry or Registry()
     listed = registry.versions(model)
-    needs = {version.ref: _needs(registry, version) for version in registry.versions()}
+    sizes = {each.digest: each.nbytes for each in registry.store.objects()}
+    needs = {version.ref: _needs(registry, version, sizes) for version in registry.versions()}
     users = Counter(name for names in needs.values() for name in names)
     uses = []
     for version in listed:
@@ -52,14 +54,12 @@ def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
         tuple(uses),
         stored=sum(every.values()),
         copies=sum(version.size for version in registry.versions()),
-        unneeded=sum(
-            stored.nbytes for stored in registry.store.objects() if stored.digest not in every
-        ),
+        unneeded=sum(nbytes for name, nbytes in sizes.items() if name not in every),
     )
 
 
-def _needs(registry: Registry, version: Version) -> dict[str, int]:
+def _needs(registry: Registry, version: Version, sizes: Mapping[str, int]) -> dict[str, int]:
     """Digest to bytes, for the manifest and every object that it names."""
     manifest = registry.manifest(version)
     objects = {name: nbytes for name, (nbytes, _) in manifest.objects().items()}
-    return {**objects, version.manifest: len(manifest.to_bytes())}
+    return {**objects, version.manifest: sizes[version.manifest]}

@@ -1,19 +1,16 @@
 """Export: write a version or a file to a file, byte for byte or in another container."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ckpt.errors import IntegrityError, UsageError
+from ckpt.errors import UsageError
 from ckpt.formats import format_for, is_usual
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
-from ckpt.io import digest
 from ckpt.io.files import new_file, write_folder, write_whole
-from ckpt.io.sources import FileSource
+from ckpt.io.sources import JoinedSource
 from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state, settled
 from ckpt.refs import SUFFIXES
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.version import VersionSource
 from ckpt.writing.checkpoint import Written, write_checkpoint
 
 
@@ -92,12 +89,13 @@ def _whole(
 ) -> Written:
     """Write the registered file, or the registered folder of files."""
     why, chosen = _unopened(opened, opaque)
-    source, expected = opened.source, opened.manifest.file_digest
+    source = opened.source
 
     def check(written: Path) -> None:
-        found = digest.of_chunks(_chunks_of(written, source))
-        if expected not in (None, found):
-            raise IntegrityError(f"{opened.name}: the written file is {found}, expected {expected}")
+        files = {part.name: written / part.name for part in source.parts}
+        is_folder = len(files) > 1
+        with JoinedSource(opened.name, files if is_folder else {written.name: written}) as file:
+            source.expect_same(file)
 
     if len(source.parts) > 1:
         with write_folder(out, check=check) as folder:
@@ -118,10 +116,3 @@ def _unopened(opened: OpenedVersion, opaque: OpaqueWord | None) -> tuple[tuple[s
     expect_harmless(checkpoint, opaque)
     pickled = checkpoint.pickled
     return unopened(checkpoint), opened.inside or (pickled.chosen if pickled else "")
-
-
-def _chunks_of(written: Path, source: VersionSource) -> Iterator[bytes]:
-    paths = [written / part.name for part in source.parts] if written.is_dir() else [written]
-    for path in paths:
-        with FileSource(path) as file:
-            yield from file.stream(0, file.size)

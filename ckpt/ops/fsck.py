@@ -175,9 +175,10 @@ def _rebuilt(registry: Registry, known: Index) -> tuple[Rebuilt, tuple[str, ...]
     """The index from all readable manifests of the store, and the errors of the others."""
     found: dict[str, Manifest] = {}
     damages = []
-    for name in sorted(each.digest for each in registry.store.objects() if each.is_manifest):
+    sizes = {each.digest: each.nbytes for each in registry.store.objects() if each.is_manifest}
+    for name in sorted(sizes):
         try:
             found[name] = registry.store.manifest(name)
         except IntegrityError as error:
             damages.append(f"manifest {name}: {error}")
-    return rebuilt(known, found), tuple(damages)
+    return rebuilt(known, found, sizes), tuple(damages)

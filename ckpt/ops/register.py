@@ -1,11 +1,11 @@
 """Register: add a file as the next version of a model."""
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from os import fspath
 from pathlib import Path
@@ -18,6 +18,7 @@ from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, without_opaque
 from ckpt.formats.paths import checkpoint_name, open_path
 from ckpt.formats.stream import tensor_bytes
+from ckpt.io import digest
 from ckpt.io.files import Told, untold
 from ckpt.io.sources import ByteSource
 from ckpt.io.threads import Threads
@@ -26,11 +27,12 @@ from ckpt.refs import SUFFIXES, FileRef, expect_new_name, parse_file_ref
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Hole, Manifest, Skeleton, read_record
 from ckpt.registry.registry import Added, Registry, parent_record
-from ckpt.registry.store.new_objects import NewObjects
+from ckpt.registry.store.new_objects import NewObjects, Read
 from ckpt.tensors import Span, TensorEntry
 
 Map = Callable[..., Iterator[Any]]
 _WORTH_THREADS = 32 << 20  # bytes; below, threads cost more time than they save
+_HASHED_WHOLE = 32 << 20  # bytes; for larger files a second hash would take as long as the first
 
 
 def register(
@@ -119,27 +121,31 @@ def model_name(path: Path) -> str:
     return name
 
 
-def skeleton_of(source: ByteSource, spans: Iterable[Span]) -> tuple[Iterator[bytes], int]:
-    """The bytes around the spans, in chunks, and their number."""
+def skeleton_of(source: ByteSource, spans: Iterable[Span]) -> tuple[Read, int]:
+    """The bytes around the spans, and their number."""
     around, position = [], 0
     for span in spans:
         around.append(Span(position, span.offset - position))
         position = span.end
     around.append(Span(position, source.size - position))
-    chunks = chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in around)
-    return chunks, sum(gap.nbytes for gap in around)
+
+    def read() -> Iterator[bytes]:
+        return chain.from_iterable(source.stream(gap.offset, gap.nbytes) for gap in around)
+
+    return read, sum(gap.nbytes for gap in around)
 
 
 def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told) -> Manifest:
     """Store the file's tensors and skeleton; the manifest names them."""
     source = checkpoint.source
-    file_digest, holes = _store_tensors(checkpoint, objects, told)
+    holes = _store_tensors(checkpoint, objects, told)
+    is_small = source.size <= _HASHED_WHOLE
     skeleton = objects.put_skeleton(*skeleton_of(source, checkpoint.spans))
     is_single = len(source.parts) == 1
     return Manifest(
         format=checkpoint.format,
         file_name=ref.path.name if is_single else checkpoint_name(ref.path),
-        file_digest=file_digest,
+        file_digest=digest.of_chunks(source.stream(0, source.size)) if is_small else None,
         skeleton=Skeleton(source.size, tuple(holes), skeleton),
         entries=tuple(_digested(checkpoint, holes, objects)),
         inside=ref.inside,
@@ -148,24 +154,21 @@ def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told
     )
 
 
-def _store_tensors(
-    checkpoint: Checkpoint, objects: NewObjects, told: Told
-) -> tuple[str, list[Hole]]:
-    """Store the spans of tensors, checked against the file's own checksums, and hash the file."""
+def _store_tensors(checkpoint: Checkpoint, objects: NewObjects, told: Told) -> list[Hole]:
+    """Store the spans of tensors, checked against the file's own checksums."""
     checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
 
     def stored(span: Span) -> Hole:
-        chunks = checked.stream(span.offset, span.nbytes)
-        return Hole(span.offset, span.nbytes, objects.put(chunks, span.nbytes))
+        read = partial(checked.stream, span.offset, span.nbytes)
+        return Hole(span.offset, span.nbytes, objects.put(read, span.nbytes))
 
-    source = checkpoint.source
-    with _side_by_side(source.size) as side:
-        # Reads the same bytes as the others, from the page cache.
-        file_digests = side(_digest_of, [source], [told])
-        holes = list(side(stored, checkpoint.spans))
-        (file_digest,) = file_digests
+    holes, size = list[Hole](), checkpoint.source.size
+    with _side_by_side(size) as side:
+        for hole in side(stored, checkpoint.spans):
+            holes.append(hole)
+            told(hole.end, size)
     checked.finish()
-    return file_digest, holes
+    return holes
 
 
 def _digested(
@@ -176,7 +179,7 @@ def _digested(
     for entry in checkpoint.entries:
         tensor = filled.get(entry.span) if entry.span else None
         if tensor is None:
-            tensor = objects.put(tensor_bytes(checkpoint.source, entry), entry.nbytes)
+            tensor = objects.put(partial(tensor_bytes, checkpoint.source, entry), entry.nbytes)
         yield TensorEntry(entry.key, entry.dtype, entry.shape, digest=tensor)
 
 
@@ -184,7 +187,7 @@ def _store_definition(source: str | None, objects: NewObjects) -> dict[str, Any]
     if source is None:
         return {}
     data = source.encode("utf-8")
-    return {"definition": {"digest": objects.put([data], len(data)), "nbytes": len(data)}}
+    return {"definition": {"digest": objects.put(lambda: [data], len(data)), "nbytes": len(data)}}
 
 
 @contextmanager
@@ -202,12 +205,3 @@ def _side_by_side(nbytes: int) -> Iterator[Map]:
         yield threads.map
     finally:
         threads.shutdown(cancel_futures=True)
-
-
-def _digest_of(source: ByteSource, told: Told) -> str:
-    whole, done = hashlib.sha256(), 0
-    for chunk in source.stream(0, source.size):
-        whole.update(chunk)
-        done += len(chunk)
-        told(done, source.size)
-    return "sha256:" + whole.hexdigest()

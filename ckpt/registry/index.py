@@ -44,10 +44,10 @@ class Version:
         number: 3 for `v3`.
         manifest: Digest of its manifest.
         content: The manifest's `content_digest`; equal for equal bytes.
-        file: Digest of the file it was registered from; None for a rename.
+        file: Digest of the file it was registered from; None for a rename or a large file.
         size: Bytes of its file.
         keys: Number of keys.
-        new_bytes: Bytes that it added to the store, without the manifest.
+        new_bytes: Bytes that it added to the store, with its manifest.
         made_by: E.g. ``train classic, 14 ep`` or ``rename of v1``.
         created: UTC, ISO 8601 to the second; empty if unknown.
         metrics: E.g. ``{"accuracy": 0.9921}``.

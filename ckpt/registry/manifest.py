@@ -2,12 +2,14 @@
 
 It names the version's tensors and the bytes around them (the skeleton) by digest, so that
 file = skeleton + tensors, byte for byte. It is canonical JSON, stored under the digest of
-its own bytes. Objects up to 4 KiB, and small skeletons, are part of it (`inline`).
+its own bytes; a large one has columns in place of rows, and is deflated (`ckpt.registry.columns`).
+Objects up to 4 KiB, and small skeletons, are part of it (`inline`).
 Laws: `Manifest.from_bytes(m.to_bytes()) == m`; equal content has an equal `content_digest`.
 """
 
 import base64
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +20,11 @@ from ckpt.errors import IntegrityError, UsageError
 from ckpt.io import digest, strict_json
 from ckpt.io.files import is_base_name
 from ckpt.io.typed_json import Count, Digest, Form, Time, expect
+from ckpt.registry.columns import MOST_BYTES, deflated, inflated, to_columns, to_rows
 from ckpt.tensors import MOST_PARTS, TensorEntry, is_key
 
-SCHEMA = 1
+SCHEMA = 2
+PLAIN_BYTES = 1 << 16  # up to here git shows what changed
 _MOST_DEEP = 100  # readers may have less of Python's stack left than the writer
 INLINE_BYTES = 4096  # a bias should not cost a disk block
 # A skeleton is mostly zip padding and repeated names: 80 KB of one take 8 KB here.
@@ -68,8 +72,8 @@ class Manifest:
     Attributes:
         format: The container's format, e.g. ``torch-zip``.
         file_name: The base name of the file, or of the folder of several files.
-        file_digest: Of the whole file, or of several joined; None if it was never
-            written (a rename).
+        file_digest: Of the whole file, or of several joined; None if it was never written (a
+            rename), or is large: skeleton and tensors prove its bytes as well.
         skeleton: The file around the tensors.
         entries: In file order, each with its digest and without an offset.
         inside: The state_dict of a training checkpoint that they are, as after ``FILE::``.
@@ -130,20 +134,25 @@ class Manifest:
         """The manifest in the form that is stored; `read_record` has checked its record."""
         skeleton, entries = self._content()
         files = {"files": self.files} if self.files else {}
-        return canonical(
-            {
-                **files,
-                "schema": SCHEMA,
-                "format": self.format,
-                "file": {"name": self.file_name, "digest": self.file_digest},
-                "skeleton": skeleton,
-                "entries": entries,
-                "inside": self.inside,
-                "rest": self.rest,
-                "record": self.record,
-                "inline": {key: _packed(data) for key, data in self.inline.items()},
-            }
-        )
+        document = {
+            **files,
+            "schema": 1,
+            "format": self.format,
+            "file": {"name": self.file_name, "digest": self.file_digest},
+            "skeleton": skeleton,
+            "entries": entries,
+            "inside": self.inside,
+            "rest": self.rest,
+            "record": self.record,
+            "inline": self.inline,
+        }
+        packed = {name: _packed(data) for name, data in self.inline.items()}
+        plain = canonical({**document, "inline": packed})
+        if len(plain) <= PLAIN_BYTES:
+            return plain
+        compact = canonical(to_columns(document))
+        inline_bytes = sum(map(len, self.inline.values()))
+        return deflated(compact) if max(len(compact), inline_bytes) <= MOST_BYTES else plain
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
@@ -153,11 +162,16 @@ class Manifest:
             IntegrityError: It is not a manifest, or one of a newer schema.
         """
         try:
-            document = strict_json.parse(data.decode("utf-8"))
+            document = strict_json.parse(inflated(data).decode("utf-8"))
             expect(document, _Schema, name="")
+            if document["schema"] == 1:
+                expect(document, _Rows, name="")
+                inline = document["inline"]
+                return _read(document, {name: _unpacked(name, inline[name]) for name in inline})
             if document["schema"] == SCHEMA:
-                expect(document, _Document, name="")
-                return _read(document)
+                expect(document, _Columns, name="")
+                document = to_rows(document)
+                return _read(document, document["inline"])
         except (ValueError, zlib.error) as error:
             raise IntegrityError(f"not a manifest: {error}") from error
         raise IntegrityError(
@@ -169,6 +183,9 @@ class Manifest:
 _Dtype = Annotated[str, Form("a dtype", DTYPES.__contains__)]
 _Key = Annotated[str, Form(f"a key of at most {MOST_PARTS} parts", is_key)]
 _Shape = Annotated[list[Count], Form("at most 1,000 dimensions", lambda sizes: len(sizes) <= 1000)]
+_Digests = Annotated[
+    str, Form("digests of 64 digits each", re.compile("([0-9a-f]{64})*").fullmatch)
+]
 _True = Annotated[bool, Form("true", bool)]
 
 
@@ -222,12 +239,23 @@ class _Document(_Schema):
     format: str
     file: _File
     files: NotRequired[list[tuple[str, Count]]]
-    skeleton: tuple[Count, Digest, list[tuple[Count, Count, Digest]]]
-    entries: list[tuple[_Key, _Dtype, _Shape, Digest]]
     inside: str | None
     rest: dict[str, Any]
     record: Record
+
+
+class _Rows(_Document):
+    skeleton: tuple[Count, Digest, list[tuple[Count, Count, Digest]]]
+    entries: list[tuple[_Key, _Dtype, _Shape, Digest]]
     inline: dict[Digest, str]
+
+
+class _Columns(_Document):
+    digests: _Digests
+    inline: tuple[list[Count], str]
+    # Of the holes: the gap before each, its bytes, the step to its object.
+    skeleton: tuple[Count, Count, list[Count], list[Count], list[int]]
+    entries: tuple[list[_Key], list[_Dtype], list[_Shape], list[int]]
 
 
 def canonical(document: object) -> bytes:
@@ -280,7 +308,7 @@ def _packed(data: bytes) -> str:
     return base64.b64encode(zlib.compress(data, 9)).decode("ascii")
 
 
-def _read(document: dict[str, Any]) -> Manifest:
+def _read(document: dict[str, Any], inline: Mapping[str, bytes]) -> Manifest:
     size, skeleton_digest, holes = document["skeleton"]
     manifest = Manifest(
         format=document["format"],
@@ -294,7 +322,7 @@ def _read(document: dict[str, Any]) -> Manifest:
         inside=document["inside"],
         rest=document["rest"],
         record=document["record"],
-        inline={key: _unpacked(key, text) for key, text in document["inline"].items()},
+        inline=inline,
         files=tuple((name, nbytes) for name, nbytes in document.get("files", ())),
     )
     _check(manifest)

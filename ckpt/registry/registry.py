@@ -163,7 +163,7 @@ class Registry:
         Args:
             model: Its name.
             manifest: The manifest.
-            new_bytes: Bytes that were added to the store for it.
+            new_bytes: Bytes of the objects that were added to the store for it.
             made_by: How it was made, a few words.
             rights: Who may read its source, and so the manifest.
 
@@ -181,15 +181,16 @@ class Registry:
         record = self._record(model, manifest, tensors, made_by=made_by, created=created)
         created_registry = None if self.exists else self._create()
         manifest = replace(manifest, record=record)
+        put = self.store.put_manifest(manifest, rights)
         draft = Version(
             model=model,
             number=0,
-            manifest=self.store.put_manifest(manifest, rights).digest,
+            manifest=put.digest,
             content=content,
             file=manifest.file_digest,
             size=manifest.skeleton.size,
             keys=len(manifest.entries),
-            new_bytes=new_bytes,
+            new_bytes=new_bytes + (put.nbytes if put.new else 0),
             made_by=made_by,
             created=created,
             metrics=record.get("metrics", {}),

@@ -66,7 +66,8 @@ def test_version_with_one_tensor_changed_adds_that_tensor_and_a_manifest(
     state["fc1.weight"] += 1
     torch.save(state, folder / "net.pt")
     nbytes = state["fc1.weight"].nbytes
-    assert ckpt("register", "net.pt", "--json").data["new_bytes"] == nbytes
+    new_bytes = ckpt("register", "net.pt", "--json").data["new_bytes"]
     added = [each for each in Registry(folder).store.objects() if each.path not in before]
     assert [each.nbytes for each in added if not each.is_manifest] == [nbytes]
     assert sum(each.is_manifest for each in added) == 1
+    assert sum(each.nbytes for each in added) == new_bytes

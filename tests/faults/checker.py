@@ -4,6 +4,7 @@ It knows the format of `registry.json` and of manifests from docs/schemas, and h
 """
 
 import base64
+import gzip
 import hashlib
 import json
 import zlib
@@ -75,7 +76,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_version(store: Path, line: dict[str, Any]) -> None:
     for name in (line["manifest"], *line.get("also", ())):
-        manifest = parsed(_stored(store / "manifests", name))
+        manifest = _manifest(_stored(store / "manifests", name))
         assert len(manifest["entries"]) == line["keys"]
         inline = {}
         for key, text in manifest["inline"].items():
@@ -89,6 +90,33 @@ def _check_version(store: Path, line: dict[str, Any]) -> None:
         assert len(whole) == line["size"]
         if line["file"] is not None:
             assert _digest(whole) == line["file"] == manifest["file"]["digest"]
+
+
+def _manifest(data: bytes) -> Any:
+    """A manifest of rows, made of columns if it has these."""
+    manifest = parsed(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+    if manifest["schema"] == 1:
+        return manifest
+    lengths, packed = manifest["inline"]
+    joined, inline = zlib.decompress(base64.b64decode(packed)), {}
+    hexadecimal = manifest["digests"]
+    names = [f"sha256:{hexadecimal[at : at + 64]}" for at in range(0, len(hexadecimal), 64)]
+    for length in lengths:
+        piece, joined = joined[:length], joined[length:]
+        names.append(_digest(piece))
+        inline[names[-1]] = base64.b64encode(zlib.compress(piece)).decode()
+    assert not joined
+
+    def objects(steps: list[int]) -> list[str]:
+        return [names[sum(steps[: at + 1])] for at in range(len(steps))]
+
+    size, skeleton, gaps, sizes, steps = manifest["skeleton"]
+    offsets = [sum(gaps[: at + 1]) + sum(sizes[:at]) for at in range(len(gaps))]
+    holes = list(zip(offsets, sizes, objects(steps), strict=True))
+    *columns, tensors = manifest["entries"]
+    entries = list(zip(*columns, objects(tensors), strict=True))
+    table = {"skeleton": [size, names[skeleton], holes], "entries": entries, "inline": inline}
+    return {**manifest, **table}
 
 
 def _named(manifest: dict[str, Any]) -> Iterator[str]:

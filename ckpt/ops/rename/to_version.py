@@ -162,7 +162,8 @@ def _skeleton(
     own = b"".join(parts)
     ends = [*(begin for _, begin in begins[1:]), position]
     files = ((name, end - begin) for (name, begin), end in zip(begins, ends, strict=False))
-    return Skeleton(position, tuple(holes), objects.put_skeleton([own], len(own))), tuple(files)
+    name = objects.put_skeleton(lambda: [own], len(own))
+    return Skeleton(position, tuple(holes), name), tuple(files)
 
 
 def _expect_readable(source: VersionSource, expected: Sequence[TensorEntry]) -> Checkpoint:

@@ -80,8 +80,7 @@ def _take_from_registry(
         # If it is damaged or missing there too, another place may have it.
         with suppress(IntegrityError), registry.store.writing():
             if damage.nbytes is None:
-                rights = other.rights(damage.digest)
-                registry.store.put_manifest(other.manifest(damage.digest), rights)
+                registry.store.copy_manifest(damage.digest, other)
             else:
                 rights = other.rights(damage.digest, "objects")
                 registry.store.put(other.stream(damage.digest, damage.nbytes, place), rights)
@@ -111,5 +110,5 @@ def _objects_of(source: ByteSource, checkpoint: Checkpoint) -> Iterator[tuple[in
     for entry in checkpoint.entries:
         if entry.span not in checkpoint.spans:
             yield entry.nbytes, partial(tensor_bytes, checkpoint.source, entry)
-    _, nbytes = skeleton_of(source, checkpoint.spans)
-    yield nbytes, lambda: skeleton_of(source, checkpoint.spans)[0]
+    read, nbytes = skeleton_of(source, checkpoint.spans)
+    yield nbytes, read

@@ -31,12 +31,15 @@ class Rebuilt:
     unread: tuple[Version, ...]
 
 
-def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
+def rebuilt(
+    known: Index, manifests: Mapping[str, Manifest], sizes: Mapping[str, int] | None = None
+) -> Rebuilt:
     """Rebuild an index.
 
     Args:
         known: The index of the reflog; its versions keep their numbers.
         manifests: All readable manifests, by digest.
+        sizes: Their bytes in the store.
     """
     index = known
     versions = list(known.every_version())
@@ -55,6 +58,7 @@ def rebuilt(known: Index, manifests: Mapping[str, Manifest]) -> Rebuilt:
         manifest = manifests[names[0]]
         needs = manifest.objects()
         grown = sum(nbytes for key, (nbytes, _) in needs.items() if key not in objects)
+        grown += (sizes or {}).get(names[0], 0)
         number = index.next_number(model)
         version = _version(manifest, names, model=model, number=number, new_bytes=grown)
         index = index.with_version(version)

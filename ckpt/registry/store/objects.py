@@ -8,7 +8,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -91,9 +91,30 @@ class ObjectStore:
         """
         return self._put("objects", chunks, rights)
 
+    def keep(self, name: str, rights: Rights = EVERYBODY) -> bool:
+        """Whether the store has an object, whose bytes are verified; it counts as put again.
+
+        Args:
+            name: Its digest.
+            rights: Who may read the same bytes elsewhere, and so the object.
+        """
+        with self._disk_errors():
+            return self._kept("objects", name, rights)
+
     def put_manifest(self, manifest: Manifest, rights: Rights = EVERYBODY) -> Put:
         """Store a manifest; its objects must be stored already."""
-        put = self._put("manifests", [manifest.to_bytes()], rights)
+        return self._put_manifest([manifest.to_bytes()], rights)
+
+    def copy_manifest(self, name: str, other: "ObjectStore") -> None:
+        """Take a manifest from another store, byte for byte.
+
+        Raises:
+            IntegrityError: It is absent or damaged there.
+        """
+        self._put_manifest(other._stream("manifests", name, "manifest"), other.rights(name))
+
+    def _put_manifest(self, chunks: Iterable[bytes], rights: Rights) -> Put:
+        put = self._put("manifests", chunks, rights)
         # Another process may have created these folders and been killed before it synced them.
         for folder in (self._own("objects"), self._own("manifests"), self.root):
             if folder.is_dir():
@@ -143,12 +164,11 @@ class ObjectStore:
     def objects(self) -> Iterator[StoredObject]:
         """Every object and manifest in the store."""
         for kind, is_manifest in (("objects", False), ("manifests", True)):
-            prefixes = [path.name for path in self._own(kind).glob("??")]
-            for path in (path for two in prefixes for path in self._own(kind, two).glob("*")):
-                name = f"sha256:{path.parent.name}{path.name}"
-                if digest.is_digest(name):
-                    status = path.lstat()
-                    yield StoredObject(name, is_manifest, path, status.st_size, status.st_mtime)
+            for prefix in self._own(kind).glob("??"):
+                for path, status in _files_in(self._own(kind, prefix.name)):
+                    name = f"sha256:{prefix.name}{path.name}"
+                    if digest.is_digest(name):
+                        yield StoredObject(name, is_manifest, path, status.st_size, status.st_mtime)
 
     def temporaries(self) -> list[Path]:
         """Files that are being written; leftovers, if the caller holds `collecting`."""
@@ -164,7 +184,7 @@ class ObjectStore:
                 sync_folder(folder)
 
     def _put(self, kind: str, chunks: Iterable[bytes], rights: Rights) -> Put:
-        try:
+        with self._disk_errors():
             temporaries = self._own("tmp")
             make_folder(temporaries)
             hasher, nbytes = hashlib.sha256(), 0
@@ -175,15 +195,17 @@ class ObjectStore:
                         nbytes += len(chunk)
                         out.write(chunk)
                 name = "sha256:" + hasher.hexdigest()
-                mode = 0o444 & rights.mode(os.fstat(out.fileno()).st_gid)
-                if self._has_good(kind, name):
-                    self._renew(kind, name, mode)
-                    sync_folder(self._path(kind, name).parent)
+                if self._kept(kind, name, rights):
                     return Put(name, nbytes, new=False)
-                os.fchmod(out.fileno(), mode)
+                os.fchmod(out.fileno(), 0o444 & rights.mode(os.fstat(out.fileno()).st_gid))
                 sync_file(out)
                 self._name(temporary, self._path(kind, name))
             return Put(name, nbytes, new=True)
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise DiskError(f"{self.root}: {error.strerror}: {error.filename or ''}") from error
 
@@ -197,16 +219,22 @@ class ObjectStore:
             temporary.replace(path)
         sync_folder(path.parent)
 
-    def _renew(self, kind: str, name: str, mode: int) -> None:
-        """Make an object young again; its first writer may not have finished its version.
+    def _kept(self, kind: str, name: str, rights: Rights) -> bool:
+        """Make a good object young again; its first writer may not have finished its version.
 
         Who may read the same bytes elsewhere may also read the object.
         """
+        if not self._has_good(kind, name):
+            return False
         path = self._path(kind, name)
         with suppress(PermissionError):  # another user's; their gc keeps it while it is needed
             os.utime(path, follow_symlinks=False)
-            if mode & ~(before := path.lstat().st_mode):
-                path.chmod(stat.S_IMODE(before) | mode)
+            before = path.lstat()
+            mode = 0o444 & rights.mode(before.st_gid)
+            if mode & ~before.st_mode:
+                path.chmod(stat.S_IMODE(before.st_mode) | mode)
+        sync_folder(path.parent)
+        return True
 
     def _has_good(self, kind: str, name: str) -> bool:
         """Whether the object exists, may be read, and its bytes match its name."""
@@ -266,6 +294,17 @@ class ObjectStore:
     def _own(self, *names: str) -> Path:
         """A folder of the store, never a link: nothing outside is read, written or removed."""
         return unlinked(self.root, *names)
+
+
+def _files_in(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """What can be listed in a folder, or was until just now."""
+    with (
+        suppress(FileNotFoundError, NotADirectoryError, PermissionError),
+        os.scandir(folder) as found,
+    ):
+        for each in found:
+            with suppress(FileNotFoundError):
+                yield Path(each.path), each.stat(follow_symlinks=False)
 
 
 def _read(fd: int, path: Path) -> bytes:

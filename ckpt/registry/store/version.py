@@ -3,10 +3,13 @@
 The file is never written for this. The skeleton is read once; tensors are read on request.
 """
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
 
+from ckpt.errors import IntegrityError
+from ckpt.io import digest
 from ckpt.io.rights import OWNER, Rights
 from ckpt.io.sources import ByteSource, Part
 from ckpt.registry.manifest import Hole, Manifest
@@ -78,18 +81,41 @@ class VersionSource(ByteSource):
                 yield Span(position - self._filled[index], end - position), None
             position = end
 
+    def expect_same(self, file: ByteSource) -> None:
+        """Make sure that a file holds the bytes of this version.
+
+        Raises:
+            IntegrityError: They differ; the message names the tensor.
+        """
+        if file.size != self.size:
+            raise self._differs(f"{file.size:,} bytes, expected {self.size:,}")
+        own, position = hashlib.sha256(), 0
+        for part, hole in self.pieces(Span(0, self.size)):
+            chunks = file.stream(position, part.nbytes)
+            position += part.nbytes
+            if hole is None:
+                for chunk in chunks:
+                    own.update(chunk)
+            elif digest.of_chunks(chunks) != hole.digest:
+                raise self._differs(self._keys.get(hole.digest, f"bytes at {hole.offset:,}"))
+        if "sha256:" + own.hexdigest() != self.manifest.skeleton.digest:
+            raise self._differs("the bytes around the tensors")
+
+    def _differs(self, what: str) -> IntegrityError:
+        return IntegrityError(f"{self.name}: the written file differs from it: {what}")
+
     def own(self, part: Span) -> bytes:
         """A part of the skeleton's own bytes."""
         return self._skeleton[part.offset : part.end]
 
-    def stream_object(self, digest: str, nbytes: int) -> Iterator[bytes]:
-        """The verified bytes of a tensor or of the skeleton, inlined or not."""
-        inline = self.manifest.inline.get(digest)
+    def stream_object(self, name: str, nbytes: int) -> Iterator[bytes]:
+        """The verified bytes of a tensor or of the skeleton, inlined or not, by their digest."""
+        inline = self.manifest.inline.get(name)
         if inline is not None:
             yield inline
         else:
-            what = f"{self.name}: {self._keys.get(digest, 'skeleton')}"
-            yield from self._store.stream(digest, nbytes, what)
+            what = f"{self.name}: {self._keys.get(name, 'skeleton')}"
+            yield from self._store.stream(name, nbytes, what)
 
     @cached_property
     def _keys(self) -> dict[str, str]:

@@ -140,7 +140,7 @@ def _origin(shown: Shown) -> Iterator[str]:
     if version.message:
         yield f"  message   {printable(version.message)}"
     yield f"  manifest  {version.manifest}"
-    yield f"  file      {version.file or 'not built yet (a rename); ckpt export builds it'}"
+    yield f"  file      {version.file or 'digest not known (renamed, or over 33.6 MB)'}"
     record = shown.record or {}
     shown_already = ("model", "metrics", "message", "made_by", "created")
     yield from _record_lines({key: record[key] for key in record if key not in shown_already})

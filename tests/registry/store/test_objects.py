@@ -18,6 +18,7 @@ from ckpt.registry.store import objects
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.version import VersionSource
 from ckpt.tensors import Span, TensorEntry
+from tests.formats.support import Memory
 
 
 @pytest.fixture
@@ -303,6 +304,26 @@ def test_part_of_a_tensor_is_verified_with_the_whole(store: ObjectStore) -> None
     assert made.read(10, 8) == b"bbbbtail"
     with pytest.raises(IntegrityError, match="is damaged"):
         made.read(4, 1)
+
+
+def test_file_that_differs_from_its_version_is_refused(store: ObjectStore) -> None:
+    made = source(store)
+    good = made.read(0, made.size)
+    made.expect_same(Memory(good))
+    words = {
+        0: "the bytes around the tensors",
+        4: "fc.weight",
+        13: "fc.bias",
+        17: "the bytes around",
+    }
+    for position, what in words.items():
+        bad = bytearray(good)
+        bad[position] ^= 1
+        with pytest.raises(IntegrityError, match=rf"^net:v1: the written file differs .*: {what}"):
+            made.expect_same(Memory(bytes(bad)))
+    for bad in (good[:-1], good + b"x"):
+        with pytest.raises(IntegrityError, match=rf"{len(bad)} bytes, expected 18"):
+            made.expect_same(Memory(bad))
 
 
 def test_version_is_copied_and_seen_as_it_is_read(store: ObjectStore) -> None:
