@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from ckpt.cli.options import PATH, Session, ckpt_command, yes_option
-from ckpt.ops.gc import gc, gc_files
+from ckpt.ops.gc import GRACE, gc, gc_files
+from ckpt.registry.needed import KEEP_REFLOG, KEEP_REMOVED
 from ckpt.show.gc import garbage_data, garbage_text, leftovers_data, leftovers_text
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -24,7 +25,12 @@ def _duration(_context: click.Context, _option: click.Parameter, text: str) -> t
     return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found[1] else timedelta()
 
 
-_TIME: dict[str, Any] = {"metavar": "TIME", "callback": _duration}
+def _time(default: timedelta, text: str) -> dict[str, Any]:
+    """The parameters of an option that is a duration."""
+    hours, days = default // timedelta(hours=1), default // timedelta(days=1)
+    said = f"{days}d" if days else f"{hours}h"
+    help_text = f"{text} (default: {said})."
+    return {"metavar": "TIME", "callback": _duration, "default": said, "help": help_text}
 
 
 @ckpt_command(
@@ -33,17 +39,13 @@ _TIME: dict[str, Any] = {"metavar": "TIME", "callback": _duration}
     writes=True,
 )
 @click.option(
-    "--keep-removed",
-    default="30d",
-    **_TIME,
-    help="How long removed versions can still be restored (default: 30d).",
+    "--keep-removed", **_time(KEEP_REMOVED, "How long removed versions can still be restored")
 )
 @click.option(
-    "--grace",
-    default="1h",
-    **_TIME,
-    help="Keep files that are younger than this (default: 1h).",
+    "--keep-reflog",
+    **_time(KEEP_REFLOG, "How long to keep versions that only the local log names"),
 )
+@click.option("--grace", **_time(GRACE, "Keep files that are younger than this"))
 @click.option(
     "--files",
     type=PATH,
@@ -55,6 +57,7 @@ _TIME: dict[str, Any] = {"metavar": "TIME", "callback": _duration}
 def command(
     session: Session,
     keep_removed: timedelta,
+    keep_reflog: timedelta,
     grace: timedelta,
     files: Path | None,
     dry_run: bool,
@@ -74,8 +77,15 @@ def command(
             partial(leftovers_data, removed=removes),
         )
         return
+    collect = partial(
+        gc,
+        keep_removed=keep_removed,
+        keep_reflog=keep_reflog,
+        grace=grace,
+        registry=session.registry,
+    )
     if not yes:
-        found = gc(keep_removed=keep_removed, grace=grace, dry_run=True, registry=session.registry)
+        found = collect(dry_run=True)
         session.show(found, garbage_text, garbage_data)
         if dry_run or found.is_empty or session.as_json:
             return
@@ -83,5 +93,4 @@ def command(
             session.terminal.remark("ckpt gc --yes  removes this")
             return
         session.confirm("remove this?")
-    collected = gc(keep_removed=keep_removed, grace=grace, registry=session.registry)
-    session.show(collected, garbage_text, garbage_data)
+    session.show(collect(), garbage_text, garbage_data)
