@@ -26,6 +26,7 @@ COMMANDS = {
     "redo": "Bring back the change that the last undo reverted.",
     "gc": "Remove unreferenced objects to free disk space.",
     "fsck": "Check registry.json, or rebuild it.",
+    "registry": "Create an empty registry, or share one with a group.",
     "git-driver": "Set up git to merge registry.json and to diff checkpoints.",
     "verify": "Check all stored data for damage, or repair it.",
     "repair": "Restore a file whose in-place rename was interrupted.",

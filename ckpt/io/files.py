@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ckpt.errors import DiskError, IntegrityError, UsageError
-from ckpt.io.rights import EVERYBODY, OWNER, Rights, keep_rights, restrict
+from ckpt.io.rights import EVERYBODY, OWNER, Rights, keep_rights, restrict, share
 from ckpt.io.temporaries import sweep, temporary_file, temporary_folder
 
 EARLY_SECONDS = 0.05
@@ -74,7 +74,8 @@ def open_plain(path: Path, flags: int = os.O_RDONLY, *, single: bool = False) ->
 
     Args:
         path: The file.
-        flags: As for `os.open`; a new file gets the mode of the umask.
+        flags: As for `os.open`; a new file gets the mode of the umask, and in a shared folder
+            the group's bits like the owner's.
         single: Whether it must have no other name (hard link), as what is written in place.
 
     Raises:
@@ -93,6 +94,8 @@ def open_plain(path: Path, flags: int = os.O_RDONLY, *, single: bool = False) ->
         if not kind and single and status.st_nlink > 1:
             kind = "has another name (a hard link)"
         if not kind:
+            if flags & os.O_CREAT:
+                share(fd, path.parent)
             return fd
         os.close(fd)
         if stat.S_ISDIR(status.st_mode):
@@ -135,6 +138,7 @@ def write_whole(
     check: Callable[[Path], None] | None = None,
     rights: Rights = EVERYBODY,
     in_place: bool = False,
+    shared: bool = False,
 ) -> Iterator[BinaryIO]:
     """Write a file that appears whole, and on disk, when the block ends.
 
@@ -144,6 +148,7 @@ def write_whole(
         check: Inspects the finished temporary file; if it raises, the file does not appear.
         rights: Who may read its sources; nobody else may read it.
         in_place: Whether the existing file keeps owner, group, mode, access list and attributes.
+        shared: Whether the group may use the file like its owner, if the folder is shared with it.
 
     Raises:
         UsageError: There is no such folder, `path` exists or is not a regular file, or `in_place`
@@ -164,6 +169,9 @@ def write_whole(
                     keep_rights(path, out.fileno())
                 elif path.exists():
                     restrict(out.fileno(), rights, stat.S_IMODE(path.stat().st_mode))
+            if shared:
+                share(out.fileno(), path.parent)
+            if replace:
                 temporary.replace(path)
             else:
                 name_new(temporary, path)
@@ -313,11 +321,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents, durably."""
+    """Make `folder` and its missing parents, durably; in a shared folder they are shared, too."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
+        fd = os.open(new, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            share(fd, new.parent)
+        finally:
+            os.close(fd)
         sync_folder(new.parent)

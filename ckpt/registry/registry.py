@@ -179,7 +179,7 @@ class Registry:
             return Added(known, new=False)
         created, tensors = now(), manifest.tensors_digest
         record = self._record(model, manifest, tensors, made_by=made_by, created=created)
-        created_registry = None if self.exists else self._create()
+        created_registry = None if self.exists else self.create()
         manifest = replace(manifest, record=record)
         draft = Version(
             model=model,
@@ -210,12 +210,12 @@ class Registry:
 
         self.index_file.commit(changed, what)
 
-    def _create(self) -> Path:
+    def create(self) -> Path:
         """Create the registry: first git's list of the files that belong to this machine alone."""
         ignored = unlinked(self.store.root) / ".gitignore"
         make_folder(ignored.parent)
         if not os.path.lexists(ignored):
-            with write_whole(ignored, replace=True) as out:
+            with write_whole(ignored, replace=True, shared=True) as out:
                 out.write(b"id\nlock\nreflog\ntmp/\nwriting\n")
         self.index_file.create()
         return self.folder

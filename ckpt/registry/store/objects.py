@@ -26,7 +26,7 @@ from ckpt.io.files import (
     unlinked,
 )
 from ckpt.io.lock import exclusive_lock, shared_lock
-from ckpt.io.rights import EVERYBODY, OWNER, Rights
+from ckpt.io.rights import EVERYBODY, OWNER, Rights, is_shared, set_mode
 from ckpt.io.sources import CHUNK
 from ckpt.io.temporaries import is_temporary, temporary_file
 from ckpt.registry.manifest import Manifest
@@ -176,11 +176,12 @@ class ObjectStore:
                         out.write(chunk)
                 name = "sha256:" + hasher.hexdigest()
                 mode = 0o444 & rights.mode(os.fstat(out.fileno()).st_gid)
+                mode |= 0o040 if is_shared(self.root) else 0
                 if self._has_good(kind, name):
                     self._renew(kind, name, mode)
                     sync_folder(self._path(kind, name).parent)
                     return Put(name, nbytes, new=False)
-                os.fchmod(out.fileno(), mode)
+                set_mode(out.fileno(), mode)
                 sync_file(out)
                 self._name(temporary, self._path(kind, name))
             return Put(name, nbytes, new=True)
