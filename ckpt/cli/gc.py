@@ -52,6 +52,11 @@ def _time(default: timedelta, text: str) -> dict[str, Any]:
     metavar="FOLDER",
     help="Look for leftovers of interrupted writes in this folder of files instead.",
 )
+@click.option(
+    "--local",
+    is_flag=True,
+    help="Remember that no other machine can write to this disk, whatever its file system.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and stop.")
 @yes_option
 def command(
@@ -60,13 +65,15 @@ def command(
     keep_reflog: timedelta,
     grace: timedelta,
     files: Path | None,
+    local: bool,
     dry_run: bool,
     yes: bool,
 ) -> None:
     """Remove unreferenced objects and leftovers of interrupted writes.
 
     Shows them first. Removes nothing while a version is being written, nor if the index or a
-    manifest cannot be read. Numbers of versions are never reused.
+    manifest cannot be read, nor where locks may not hold for other machines. Numbers of versions
+    are never reused.
     """
     if files is not None:
         removes = yes and not dry_run
@@ -85,7 +92,7 @@ def command(
         registry=session.registry,
     )
     if not yes:
-        found = collect(dry_run=True)
+        found = collect(dry_run=True, local=local and not dry_run)
         session.show(found, garbage_text, garbage_data)
         if dry_run or found.is_empty or session.as_json:
             return
@@ -93,4 +100,4 @@ def command(
             session.terminal.remark("ckpt gc --yes  removes this")
             return
         session.confirm("remove this?")
-    session.show(collect(), garbage_text, garbage_data)
+    session.show(collect(local=local), garbage_text, garbage_data)

@@ -8,16 +8,22 @@ import errno
 import os
 import re
 import stat
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ckpt.errors import DiskError, IntegrityError, UsageError
+from ckpt.errors import DiskError, DiskWarning, IntegrityError, UsageError
 from ckpt.io.rights import EVERYBODY, OWNER, Rights, keep_rights, restrict, share
 from ckpt.io.temporaries import sweep, temporary_file, temporary_folder
 
 EARLY_SECONDS = 0.05
+_NO_LINKS = (
+    *(errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS),
+    *(errno.EXDEV, errno.EMLINK),  # file systems that are put together of others
+)
+_NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 def is_base_name(name: str) -> bool:
@@ -294,8 +300,13 @@ def sync_file(out: BinaryIO) -> None:
     os.fsync(out.fileno())
 
 
-def name_new(temporary: Path, path: Path) -> None:
+def name_new(temporary: Path, path: Path, *, warns: bool = True) -> None:
     """Give a file its name, without replacing another.
+
+    Args:
+        temporary: The file.
+        path: Its name.
+        warns: Whether to warn if the system cannot exclude that another process is as fast.
 
     Raises:
         FileExistsError: The name exists.
@@ -303,19 +314,38 @@ def name_new(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+        if error.errno not in _NO_LINKS:
             raise
         # Without hard links, the check and the rename are two steps.
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
         temporary.rename(path)
+        if warns:
+            warnings.warn(
+                "this file system has no hard links, so of two processes that make one file at "
+                "the same moment, one may replace the file of the other",
+                DiskWarning,
+                stacklevel=2,
+            )
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable (POSIX: fsync of the folder)."""
+    """Make the names in `folder` durable (POSIX: fsync of the folder).
+
+    Where the file system does not do that, a warning says so.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
+        warnings.warn(
+            "this file system does not sync folders: after a power loss, the newest files may be "
+            "missing",
+            DiskWarning,
+            stacklevel=2,
+        )
     finally:
         os.close(fd)
 

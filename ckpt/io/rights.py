@@ -6,11 +6,12 @@ Whether its owner may write to a copy, and what else nobody may do, is up to the
 import errno
 import os
 import stat
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckpt.errors import UsageError
+from ckpt.errors import DiskWarning, UsageError
 
 _ACL = "system.posix_acl_access"  # acl(5), on Linux
 _KEPT_BY_THE_SYSTEM = "security."  # labels that the system gives to new files
@@ -79,8 +80,13 @@ def set_mode(fd: int, mode: int) -> None:
     try:
         os.fchmod(fd, mode)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):
+        if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP):
             raise
+        warnings.warn(
+            "this file system does not keep permissions: others may be able to read the files",
+            DiskWarning,
+            stacklevel=2,
+        )
 
 
 def is_shared(folder: Path) -> bool:

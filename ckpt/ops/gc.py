@@ -66,6 +66,7 @@ def gc(
     keep_removed: timedelta = KEEP_REMOVED,
     keep_reflog: timedelta = KEEP_REFLOG,
     grace: timedelta = GRACE,
+    local: bool = False,
     dry_run: bool = False,
     registry: Registry | None = None,
 ) -> Garbage:
@@ -76,6 +77,7 @@ def gc(
         keep_reflog: How long the data of versions is kept that only the reflog names, since an
             older `registry.json` was put in place.
         grace: The least age of a file that is removed.
+        local: Remember that no other machine can write to the disk, whatever its file system.
         dry_run: Return the unreferenced files, and remove nothing.
         registry: The registry; None finds it as the command line does.
 
@@ -87,6 +89,8 @@ def gc(
         DiskError: A file or a removal is dated in the future: the clock cannot be trusted.
     """
     registry = registry or Registry()
+    if local:
+        registry.claim_disk()
     asked = Garbage((), keep_removed=keep_removed, keep_reflog=keep_reflog, grace=grace)
     if dry_run:
         return _find(registry, asked)
@@ -94,7 +98,8 @@ def gc(
     if registry.doubt_of_locks:
         raise ConflictError(
             f"{registry.folder}: {registry.doubt_of_locks}, so other writers cannot be seen",
-            hint="nothing was removed; run  ckpt gc  on the machine with the disk",
+            hint="nothing was removed; run  ckpt gc  on the machine with the disk, or, if no other "
+            "machine can write to it,  ckpt gc --local",
         )
     with registry.store.collecting():
         _expect_one_clock(registry)
@@ -107,7 +112,7 @@ def gc(
         for path in registry.store.temporaries():
             path.unlink(missing_ok=True)
         for folder in _written_beside(registry):
-            sweep(folder)
+            sweep(folder, local=registry.doubt_of_locks is None)
         # The commit may have removed some already.
         return replace(garbage, temporaries=found.temporaries)
 
@@ -212,7 +217,8 @@ def _needed(
 def _temporaries(registry: Registry) -> Iterator[Path]:
     yield from registry.store.temporaries()
     for folder in _written_beside(registry):
-        yield from (left.path for left in leftovers(folder) if not left.kept)
+        found = leftovers(folder, local=registry.doubt_of_locks is None)
+        yield from (left.path for left in found if not left.kept)
 
 
 def _written_beside(registry: Registry) -> list[Path]:

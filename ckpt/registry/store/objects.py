@@ -193,7 +193,7 @@ class ObjectStore:
         # A file under this name in spite of `_has_good` is damaged, or another writer has just
         # written the same bytes: either way these good bytes may replace it.
         try:
-            name_new(temporary, path)
+            name_new(temporary, path, warns=False)  # it would be replaced by the same bytes
         except FileExistsError:
             temporary.replace(path)
         sync_folder(path.parent)
