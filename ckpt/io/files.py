@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ckpt.errors import DiskError, DiskWarning, IntegrityError, UsageError
-from ckpt.io.rights import EVERYBODY, OWNER, Rights, keep_rights, restrict, share
+from ckpt.io.rights import (
+    EVERYBODY,
+    OWNER,
+    Rights,
+    is_shared,
+    keep_rights,
+    restrict,
+    share,
+    with_group,
+)
 from ckpt.io.temporaries import sweep, temporary_file, temporary_folder
 
 EARLY_SECONDS = 0.05
@@ -88,6 +97,10 @@ def open_plain(path: Path, flags: int = os.O_RDONLY, *, single: bool = False) ->
         IntegrityError: It is another thing than such a file; nothing of it was read or changed.
         OSError: The system refused a call.
     """
+    if flags & os.O_CREAT and not os.path.lexists(path) and is_shared(path.parent):
+        with temporary_file(path.parent) as (temporary, out), suppress(FileExistsError):
+            share(out.fileno(), path.parent)
+            name_new(temporary, path, warns=False)
     try:
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
@@ -100,8 +113,6 @@ def open_plain(path: Path, flags: int = os.O_RDONLY, *, single: bool = False) ->
         if not kind and single and status.st_nlink > 1:
             kind = "has another name (a hard link)"
         if not kind:
-            if flags & os.O_CREAT:
-                share(fd, path.parent)
             return fd
         os.close(fd)
         if stat.S_ISDIR(status.st_mode):
@@ -357,10 +368,19 @@ def make_folder(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):
-        new.mkdir(exist_ok=True)
-        fd = os.open(new, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            share(fd, new.parent)
-        finally:
-            os.close(fd)
+        if is_shared(new.parent):
+            _make_shared(new)
+        else:
+            new.mkdir(exist_ok=True)
         sync_folder(new.parent)
+
+
+def _make_shared(folder: Path) -> None:
+    """Make a folder that its group may use from its first moment on."""
+    with temporary_folder(folder.parent) as temporary:
+        temporary.chmod(with_group(temporary.stat().st_mode))
+        try:
+            temporary.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
+                raise

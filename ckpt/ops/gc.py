@@ -223,7 +223,9 @@ def _temporaries(registry: Registry) -> Iterator[Path]:
 
 def _written_beside(registry: Registry) -> list[Path]:
     """The folders of files that are written without the lock that `collecting` excludes."""
-    return [folder for folder in (registry.folder, registry.store.root) if folder.is_dir()]
+    root = registry.store.root
+    folders = registry.folder, root, root / "objects", root / "manifests"
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _is_old(path: Path, modified: float, grace: timedelta) -> bool:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import stat
+import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -46,15 +49,36 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             for seed in range(3):
                 save(place / inner / f"{seed}.safetensors", seed)
                 (place / inner / f"{seed}.safetensors").chmod(0o644)
-        for words in (("registry", "init"), *COMMANDS):
+        for words in (("registry", "init", "--shared", "group"), *COMMANDS):
             assert within(place / "other", *words).code == 0
         os.chown(place / "registry", ANN, GROUP)
         monkeypatch.setenv("CKPT_SAFE_REGISTRIES", str(place / "registry"))
         yield place / "registry"
 
 
+@dataclass(frozen=True)
+class User:
+    """A command that somebody else runs."""
+
+    pid: int
+    output: int
+
+    def ended(self) -> Ran:
+        with open(self.output) as file:
+            text = file.read()
+        os.waitpid(self.pid, 0)
+        return Ran(**json.loads(text))
+
+
 def as_user(user: int, folder: Path, *words: str, umask: int = 0o022) -> Ran:
     """What a command does for a user who is in a group of their own, and in the shared one."""
+    return start(user, folder, *words, umask=umask).ended()
+
+
+def start(
+    user: int, folder: Path, *words: str, umask: int = 0o022, held: tuple[str, str] | None = None
+) -> User:
+    """Start it; `held` is a call before which it stops, and the end of the call's first path."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -63,14 +87,20 @@ def as_user(user: int, folder: Path, *words: str, umask: int = 0o022) -> Ran:
             os.setgid(user)
             os.setuid(user)
             os.umask(umask)
+            if held is not None:
+                sys.addaudithook(partial(stop_before, list(held)))
             os.write(writing, json.dumps(asdict(within(folder, *words))).encode())
         finally:
             os._exit(0)
     os.close(writing)
-    with open(reading) as file:
-        text = file.read()
-    os.waitpid(child, 0)
-    return Ran(**json.loads(text))
+    return User(child, reading)
+
+
+def stop_before(held: list[str], event: str, arguments: tuple[object, ...]) -> None:
+    """Stop this process before the call, once."""
+    if held and event == held[0] and str(arguments[0]).endswith(held[1]):
+        held.clear()
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def expect_shared(folder: Path) -> None:
@@ -98,6 +128,21 @@ def test_both_use_a_registry_in_a_shared_folder(folder: Path, umask: int) -> Non
     assert (ran.code, "Permission denied" in ran.err) == (5, True)
 
 
+@pytest.mark.parametrize("event", ["os.chmod", "os.rename", "os.link"])
+def test_what_one_user_is_making_stops_no_other(folder: Path, event: str) -> None:
+    """Whatever the moment at which the first one stops, nothing there is theirs alone."""
+    folder.chmod(0o2775)
+    first = start(ANN, folder, *COMMANDS[0], held=(event, ""))
+    os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
+    ran = as_user(BOB, folder, *COMMANDS[1])
+    assert (ran.code, ran.out[:17]) == (0, "registered net:v1"), ran
+    os.kill(first.pid, signal.SIGCONT)
+    assert first.ended().out.startswith("registered net:v2")
+    expect_shared(folder)
+    assert as_user(BOB, folder, *GC).code == 0
+    assert not list(folder.rglob("*.tmp"))
+
+
 def test_registry_that_one_user_has_is_shared_with_what_is_in_it(folder: Path) -> None:
     folder.chmod(0o755)
     assert as_user(ANN, folder, *COMMANDS[0]).code == 0
@@ -109,6 +154,7 @@ def test_registry_that_one_user_has_is_shared_with_what_is_in_it(folder: Path) -
         True,
     )
     ran = as_user(ANN, folder, "registry", "init", "--shared", "group", "--json")
+    assert (ran.code, ran.err) == (0, "")
     assert json.loads(ran.out) == {"folder": str(folder), "created": False, "group": str(GROUP)}
     expect_shared(folder)
     for words in COMMANDS[1:]:
