@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from ckpt.ops.ls import ls as ls
     from ckpt.ops.pin import pin as pin
     from ckpt.ops.plot import plot as plot
+    from ckpt.ops.redo import redo as redo
     from ckpt.ops.register import register as register
     from ckpt.ops.rename import apply as apply
     from ckpt.ops.rename import plan_rename as plan_rename
     from ckpt.ops.rename import rename as rename
     from ckpt.ops.repair import repair as repair
+    from ckpt.ops.restore import restore as restore
     from ckpt.ops.rm import rm as rm
     from ckpt.ops.show import show as show
     from ckpt.ops.tag import tag as tag
@@ -51,7 +53,8 @@ _ELSEWHERE = {
 }
 _COMMANDS = (
     *("alias", "audit", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "pin"),
-    *("plot", "register", "rename", "repair", "rm", "show", "tag", "train", "undo", "verify"),
+    *("plot", "redo", "register", "rename", "repair", "restore", "rm", "show", "tag", "train"),
+    *("undo", "verify"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])
 

@@ -120,6 +120,10 @@ class DiskError(CkptError):
     """The disk or the operating system refused a call."""
 
 
+class DiskWarning(UserWarning):
+    """A file system lacks something, and ckpt does without; the text says what that costs."""
+
+
 class OutOfMemoryError(CkptError):
     """A training step needs more memory than the device has."""
 

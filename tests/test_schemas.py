@@ -115,7 +115,10 @@ def test_what_the_commands_write_is_valid(registry: Path) -> None:
     torch.save({"model": other, "ema": other, "epoch": 1}, "run.pt")
     ckpt.register("run.pt::model", name="old", parent="v1")
     ckpt.rm(["old:v3"])
+    ckpt.rm(["old:v1"])
+    ckpt.restore(["old:v1"])
     assert "removed" in index_of(registry)["models"]["old"]
+    assert "restored" in index_of(registry)["models"]["old"]["versions"]["v1"]
     expect_valid(registry)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from ckpt.cli.options import PATH, Session, ckpt_command, yes_option
-from ckpt.ops.gc import gc, gc_files
+from ckpt.ops.gc import GRACE, gc, gc_files
+from ckpt.registry.needed import KEEP_REFLOG, KEEP_REMOVED
 from ckpt.show.gc import garbage_data, garbage_text, leftovers_data, leftovers_text
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -24,7 +25,12 @@ def _duration(_context: click.Context, _option: click.Parameter, text: str) -> t
     return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found[1] else timedelta()
 
 
-_TIME: dict[str, Any] = {"metavar": "TIME", "callback": _duration}
+def _time(default: timedelta, text: str) -> dict[str, Any]:
+    """The parameters of an option that is a duration."""
+    hours, days = default // timedelta(hours=1), default // timedelta(days=1)
+    said = f"{days}d" if days else f"{hours}h"
+    help_text = f"{text} (default: {said})."
+    return {"metavar": "TIME", "callback": _duration, "default": said, "help": help_text}
 
 
 @ckpt_command(
@@ -33,37 +39,41 @@ _TIME: dict[str, Any] = {"metavar": "TIME", "callback": _duration}
     writes=True,
 )
 @click.option(
-    "--keep-removed",
-    default="30d",
-    **_TIME,
-    help="How long removed versions can still be restored (default: 30d).",
+    "--keep-removed", **_time(KEEP_REMOVED, "How long removed versions can still be restored")
 )
 @click.option(
-    "--grace",
-    default="1h",
-    **_TIME,
-    help="Keep files that are younger than this (default: 1h).",
+    "--keep-reflog",
+    **_time(KEEP_REFLOG, "How long to keep versions that only the local log names"),
 )
+@click.option("--grace", **_time(GRACE, "Keep files that are younger than this"))
 @click.option(
     "--files",
     type=PATH,
     metavar="FOLDER",
     help="Look for leftovers of interrupted writes in this folder of files instead.",
 )
+@click.option(
+    "--local",
+    is_flag=True,
+    help="Remember that no other machine can write to this disk, whatever its file system.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and stop.")
 @yes_option
 def command(
     session: Session,
     keep_removed: timedelta,
+    keep_reflog: timedelta,
     grace: timedelta,
     files: Path | None,
+    local: bool,
     dry_run: bool,
     yes: bool,
 ) -> None:
     """Remove unreferenced objects and leftovers of interrupted writes.
 
     Shows them first. Removes nothing while a version is being written, nor if the index or a
-    manifest cannot be read. Numbers of versions are never reused.
+    manifest cannot be read, nor where locks may not hold for other machines. Numbers of versions
+    are never reused.
     """
     if files is not None:
         removes = yes and not dry_run
@@ -74,8 +84,15 @@ def command(
             partial(leftovers_data, removed=removes),
         )
         return
+    collect = partial(
+        gc,
+        keep_removed=keep_removed,
+        keep_reflog=keep_reflog,
+        grace=grace,
+        registry=session.registry,
+    )
     if not yes:
-        found = gc(keep_removed=keep_removed, grace=grace, dry_run=True, registry=session.registry)
+        found = collect(dry_run=True, local=local and not dry_run)
         session.show(found, garbage_text, garbage_data)
         if dry_run or found.is_empty or session.as_json:
             return
@@ -83,5 +100,4 @@ def command(
             session.terminal.remark("ckpt gc --yes  removes this")
             return
         session.confirm("remove this?")
-    collected = gc(keep_removed=keep_removed, grace=grace, registry=session.registry)
-    session.show(collected, garbage_text, garbage_data)
+    session.show(collect(local=local), garbage_text, garbage_data)

@@ -14,7 +14,7 @@ from ckpt.show.rm import removed_data, removed_text
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
 @yes_option
 def command(session: Session, refs: tuple[str, ...], yes: bool) -> None:
-    """Remove versions from the registry; `ckpt undo` restores them.
+    """Remove versions from the registry; `ckpt restore` brings them back.
 
     Their data stays in the store until `ckpt gc` deletes it, and their numbers are never reused.
     A version that an alias points to is not removed.

@@ -3,19 +3,26 @@
 import click
 
 from ckpt.cli.options import Session, ckpt_command
+from ckpt.errors import UsageError
 from ckpt.ops.undo import history, undo
-from ckpt.show.undo import entry_data, entry_text, history_data, history_text
+from ckpt.show.undo import history_data, history_text, undone_data, undone_text
 
 
-@ckpt_command(examples="ckpt undo\nckpt undo --list", writes=True)
+@ckpt_command(examples="ckpt undo\nckpt undo --list\nckpt undo 5f0c21d7", writes=True)
+@click.argument("entry", required=False)
 @click.option("--list", "listed", is_flag=True, help="List the changes made on this machine.")
-def command(session: Session, listed: bool) -> None:
-    """Undo the last change to the registry that was made on this machine.
+def command(session: Session, entry: str | None, listed: bool) -> None:
+    """Undo a change to the registry that was made on this machine: the last one, or ENTRY.
 
     An added version is removed, a removed one is restored, aliases and tags get their old values.
-    Repeat it to undo earlier changes. A value that has changed again since is an error.
+    Repeat it to undo earlier changes; `ckpt redo` brings them back. Changes that cannot be undone,
+    since `ckpt gc` deleted a version or a value has changed again, are reported and stepped over.
+
+    ENTRY is the beginning of an id that --list prints. Later changes stay as they are.
     """
-    if listed:
-        session.show(history(registry=session.registry), history_text, history_data)
-    else:
-        session.show(undo(registry=session.registry), entry_text, entry_data)
+    if not listed:
+        session.show(undo(entry, registry=session.registry), undone_text, undone_data)
+        return
+    if entry is not None:
+        raise UsageError("--list takes no ENTRY")
+    session.show(history(registry=session.registry), history_text, history_data)

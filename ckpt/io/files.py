@@ -8,16 +8,31 @@ import errno
 import os
 import re
 import stat
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ckpt.errors import DiskError, IntegrityError, UsageError
-from ckpt.io.rights import EVERYBODY, OWNER, Rights, keep_rights, restrict
+from ckpt.errors import DiskError, DiskWarning, IntegrityError, UsageError
+from ckpt.io.rights import (
+    EVERYBODY,
+    OWNER,
+    Rights,
+    is_shared,
+    keep_rights,
+    restrict,
+    share,
+    with_group,
+)
 from ckpt.io.temporaries import sweep, temporary_file, temporary_folder
 
 EARLY_SECONDS = 0.05
+_NO_LINKS = (
+    *(errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS),
+    *(errno.EXDEV, errno.EMLINK),  # file systems that are put together of others
+)
+_NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 def is_base_name(name: str) -> bool:
@@ -74,13 +89,18 @@ def open_plain(path: Path, flags: int = os.O_RDONLY, *, single: bool = False) ->
 
     Args:
         path: The file.
-        flags: As for `os.open`; a new file gets the mode of the umask.
+        flags: As for `os.open`; a new file gets the mode of the umask, and in a shared folder
+            the group's bits like the owner's.
         single: Whether it must have no other name (hard link), as what is written in place.
 
     Raises:
         IntegrityError: It is another thing than such a file; nothing of it was read or changed.
         OSError: The system refused a call.
     """
+    if flags & os.O_CREAT and not os.path.lexists(path) and is_shared(path.parent):
+        with temporary_file(path.parent) as (temporary, out), suppress(FileExistsError):
+            share(out.fileno(), path.parent)
+            name_new(temporary, path, warns=False)
     try:
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
@@ -135,6 +155,7 @@ def write_whole(
     check: Callable[[Path], None] | None = None,
     rights: Rights = EVERYBODY,
     in_place: bool = False,
+    shared: bool = False,
 ) -> Iterator[BinaryIO]:
     """Write a file that appears whole, and on disk, when the block ends.
 
@@ -144,6 +165,7 @@ def write_whole(
         check: Inspects the finished temporary file; if it raises, the file does not appear.
         rights: Who may read its sources; nobody else may read it.
         in_place: Whether the existing file keeps owner, group, mode, access list and attributes.
+        shared: Whether the group may use the file like its owner, if the folder is shared with it.
 
     Raises:
         UsageError: There is no such folder, `path` exists or is not a regular file, or `in_place`
@@ -164,6 +186,9 @@ def write_whole(
                     keep_rights(path, out.fileno())
                 elif path.exists():
                     restrict(out.fileno(), rights, stat.S_IMODE(path.stat().st_mode))
+            if shared:
+                share(out.fileno(), path.parent)
+            if replace:
                 temporary.replace(path)
             else:
                 name_new(temporary, path)
@@ -286,8 +311,13 @@ def sync_file(out: BinaryIO) -> None:
     os.fsync(out.fileno())
 
 
-def name_new(temporary: Path, path: Path) -> None:
+def name_new(temporary: Path, path: Path, *, warns: bool = True) -> None:
     """Give a file its name, without replacing another.
+
+    Args:
+        temporary: The file.
+        path: Its name.
+        warns: Whether to warn if the system cannot exclude that another process is as fast.
 
     Raises:
         FileExistsError: The name exists.
@@ -295,29 +325,62 @@ def name_new(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+        if error.errno not in _NO_LINKS:
             raise
         # Without hard links, the check and the rename are two steps.
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
         temporary.rename(path)
+        if warns:
+            warnings.warn(
+                "this file system has no hard links, so of two processes that make one file at "
+                "the same moment, one may replace the file of the other",
+                DiskWarning,
+                stacklevel=2,
+            )
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable (POSIX: fsync of the folder)."""
+    """Make the names in `folder` durable (POSIX: fsync of the folder).
+
+    Where the file system does not do that, a warning says so.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
+        warnings.warn(
+            "this file system does not sync folders: after a power loss, the newest files may be "
+            "missing",
+            DiskWarning,
+            stacklevel=2,
+        )
     finally:
         os.close(fd)
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents, durably."""
+    """Make `folder` and its missing parents, durably; in a shared folder they are shared, too."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):
-        new.mkdir(exist_ok=True)
+        if is_shared(new.parent):
+            _make_shared(new)
+        else:
+            new.mkdir(exist_ok=True)
         sync_folder(new.parent)
+
+
+def _make_shared(folder: Path) -> None:
+    """Make a folder that its group may use from its first moment on."""
+    with temporary_folder(folder.parent) as temporary:
+        temporary.chmod(with_group(temporary.stat().st_mode))
+        try:
+            temporary.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
+                raise

@@ -6,11 +6,12 @@ Whether its owner may write to a copy, and what else nobody may do, is up to the
 import errno
 import os
 import stat
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckpt.errors import UsageError
+from ckpt.errors import DiskWarning, UsageError
 
 _ACL = "system.posix_acl_access"  # acl(5), on Linux
 _KEPT_BY_THE_SYSTEM = "security."  # labels that the system gives to new files
@@ -71,11 +72,45 @@ def restrict(fd: int, rights: Rights, mode: int | None = None) -> None:
     own = stat.S_IMODE(status.st_mode)
     wanted = (own if mode is None else mode) & (rights.mode(status.st_gid) | 0o7711)
     if wanted != own:
-        try:
-            os.fchmod(fd, wanted)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
+        set_mode(fd, wanted)
+
+
+def set_mode(fd: int, mode: int) -> None:
+    """Give a file permission bits, on file systems that have them."""
+    try:
+        os.fchmod(fd, mode)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP):
+            raise
+        warnings.warn(
+            "this file system does not keep permissions: others may be able to read the files",
+            DiskWarning,
+            stacklevel=2,
+        )
+
+
+def is_shared(folder: Path) -> bool:
+    """Whether a folder is shared with its group: the group may write, and new files belong to it.
+
+    As `core.sharedRepository` of git, but the folder's own bits say it.
+    """
+    mode = folder.stat().st_mode
+    return bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
+
+
+def with_group(mode: int) -> int:
+    """The bits of a file or a folder with the group's like the owner's."""
+    bits = stat.S_IMODE(mode) | (mode & 0o700) >> 3
+    return bits | stat.S_ISGID if stat.S_ISDIR(mode) else bits
+
+
+def share(fd: int, folder: Path) -> None:
+    """Let the group use a new file or folder like its owner, if `folder` is shared."""
+    status = os.fstat(fd)
+    mode = with_group(status.st_mode)
+    is_own = status.st_uid == os.geteuid()
+    if mode != stat.S_IMODE(status.st_mode) and is_own and is_shared(folder):
+        set_mode(fd, mode)
 
 
 def keep_rights(path: Path, fd: int) -> None:

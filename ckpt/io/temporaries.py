@@ -70,26 +70,27 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
         os.close(fd)
 
 
-def leftovers(folder: Path, *, remove: bool = False) -> Iterator[Leftover]:
+def leftovers(folder: Path, *, local: bool = False, remove: bool = False) -> Iterator[Leftover]:
     """The temporaries in a folder that this process does not write.
 
     Args:
         folder: The folder.
+        local: Whether no other machine writes there, whatever the file system.
         remove: Whether to remove those of this user whose writers have ended.
     """
     for name in sorted(filter(is_temporary, os.listdir(folder))):
         try:
-            yield _leftover(folder / name, remove=remove)
+            yield _leftover(folder / name, local=local, remove=remove)
         except FileNotFoundError:
             continue  # its writer has just finished it
         except OSError as error:
             yield Leftover(folder / name, 0, 0, error.strerror or str(error))
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, *, local: bool = False) -> None:
     """Remove leftovers of killed writers from a folder, before the next file is written there."""
     with suppress(OSError):  # of a folder that can be written to, but not listed
-        list(leftovers(folder, remove=True))
+        list(leftovers(folder, local=local, remove=True))
 
 
 def _held(folder: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
@@ -115,7 +116,7 @@ def _is_held_by_others(fd: int) -> bool:
     return False
 
 
-def _leftover(path: Path, *, remove: bool) -> Leftover:
+def _leftover(path: Path, *, local: bool, remove: bool) -> Leftover:
     import fcntl
 
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -124,7 +125,7 @@ def _leftover(path: Path, *, remove: bool) -> Leftover:
         nbytes = status.st_size
         if stat.S_ISDIR(status.st_mode):
             nbytes = sum(inner.lstat().st_size for inner in path.iterdir())
-        kept = doubt_of_locks(path.parent) or ""
+        kept = "" if local else doubt_of_locks(path.parent) or ""
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             kept = "not a file"
         if status.st_uid != os.geteuid():

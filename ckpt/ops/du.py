@@ -1,11 +1,17 @@
-"""Disk usage of the versions: bytes that each one needs, and bytes that only it needs."""
+"""Disk usage: bytes that each version needs, bytes that only it needs, and what holds the rest."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
+from ckpt.errors import IntegrityError
 from ckpt.registry.index import Version
+from ckpt.registry.lost import lost_versions
+from ckpt.registry.needed import GIT, REFLOG, REMOVED, VERSION, Need, needed
 from ckpt.registry.registry import Registry
+
+KINDS = (VERSION, REMOVED, GIT, REFLOG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +24,21 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes on the disk, with the first reason to keep them.
+
+    Attributes:
+        by: ``version``, ``removed``, ``git``, ``reflog``, or ``nothing``: `ckpt gc` deletes them.
+        nbytes: The bytes.
+        until: The day from which `ckpt gc` deletes the last of them; None if there is none.
+    """
+
+    by: str
+    nbytes: int
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """The disk usage of a registry.
 
@@ -26,40 +47,68 @@ class Usage:
         stored: Bytes that the versions need together, each object once.
         copies: Bytes of one file for each version.
         unneeded: Bytes on the disk that no version needs.
+        held: All bytes on the disk, by what holds them.
     """
 
     uses: tuple[Use, ...]
     stored: int
     copies: int
     unneeded: int
+    held: tuple[Held, ...]
 
 
 def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
     """Compute the disk usage from the manifests; no object is read.
 
     With a model only its versions are listed, though they may share objects with any.
+
+    Raises:
+        IntegrityError: The index, or a manifest that is needed, cannot be read.
     """
     registry = registry or Registry()
-    listed = registry.versions(model)
-    sizes = {each.digest: each.nbytes for each in registry.store.objects()}
-    needs = {version.ref: _needs(registry, version, sizes) for version in registry.versions()}
-    users = Counter(name for names in needs.values() for name in names)
+    listed, versions = registry.versions(model), registry.versions()
+    on_disk = list(registry.store.objects())
+    sizes = {stored.digest: stored.nbytes for stored in on_disk}
+    needs = [
+        (need, _objects(registry, need, sizes))
+        for need in needed(registry, registry.index(), on_disk, lost_versions(registry))
+    ]
+    own = {need.user: names for need, names in needs if need.kind == VERSION}
+    users = Counter(name for version in versions for name in own[version.ref])
     uses = []
     for version in listed:
-        own = needs[version.ref]
-        alone = sum(nbytes for name, nbytes in own.items() if users[name] == 1)
-        uses.append(Use(version, sum(own.values()), alone))
-    every = {name: nbytes for names in needs.values() for name, nbytes in names.items()}
+        names = own[version.ref]
+        alone = sum(nbytes for name, nbytes in names.items() if users[name] == 1)
+        uses.append(Use(version, sum(names.values()), alone))
+    every = {name: nbytes for names in own.values() for name, nbytes in names.items()}
     return Usage(
         tuple(uses),
         stored=sum(every.values()),
-        copies=sum(version.size for version in registry.versions()),
+        copies=sum(version.size for version in versions),
         unneeded=sum(nbytes for name, nbytes in sizes.items() if name not in every),
+        held=tuple(_held(needs, sizes)),
     )
 
 
-def _needs(registry: Registry, version: Version, sizes: Mapping[str, int]) -> dict[str, int]:
+def _held(needs: list[tuple[Need, dict[str, int]]], sizes: dict[str, int]) -> list[Held]:
+    left, found = dict(sizes), []
+    for kind in KINDS:
+        nbytes, until = 0, None
+        for need, names in needs:
+            taken = [left.pop(name) for name in names if name in left] if need.kind == kind else []
+            nbytes += sum(taken)
+            if taken and need.until is not None:
+                until = max(until or need.until, need.until)
+        found.append(Held(kind, nbytes, until))
+    found.append(Held("nothing", sum(left.values()), None))
+    return [held for held in found if held.nbytes]
+
+
+def _objects(registry: Registry, need: Need, sizes: Mapping[str, int]) -> dict[str, int]:
     """Digest to bytes, for the manifest and every object that it names."""
-    manifest = registry.manifest(version)
+    try:
+        manifest = registry.store.manifest(need.manifest)
+    except IntegrityError as error:
+        raise IntegrityError(f"{need.user}: {error}", hint=error.hint) from error
     objects = {name: nbytes for name, (nbytes, _) in manifest.objects().items()}
-    return {**objects, version.manifest: sizes[version.manifest]}
+    return {**objects, need.manifest: sizes[need.manifest]}

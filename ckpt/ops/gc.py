@@ -1,16 +1,13 @@
 """Garbage collection: remove unreferenced objects and leftovers of interrupted writes.
 
-The versions of the index reference objects, and so do versions that were removed recently, which
-`ckpt undo` can restore. Objects referenced only by the reflog or by git's history, by a version of
-another branch for example, and recent ones, are kept too. Law: nothing is removed while a version
-is being written, nor unless every reference could be read.
+What is needed, and until when, says `ckpt.registry.needed`; recent objects are kept, too. Law:
+nothing is removed while a version is being written, nor unless every reference could be read.
 """
 
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import chain
 from pathlib import Path
 
 from ckpt.errors import ConflictError, DiskError, IntegrityError, RefError
@@ -19,11 +16,10 @@ from ckpt.io.temporaries import Leftover, leftovers, sweep
 from ckpt.registry.index import Index, Version
 from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
-from ckpt.registry.needed import needed_manifests
+from ckpt.registry.needed import KEEP_REFLOG, KEEP_REMOVED, needed, removed_at
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
 
-KEEP_REMOVED = timedelta(days=30)
 GRACE = timedelta(hours=1)
 _SLACK = timedelta(minutes=1)  # allowed difference of two clocks
 
@@ -39,6 +35,7 @@ class Garbage:
         lost: Versions that only git's history has; their objects are kept.
         young: Unreferenced objects and manifests that are kept since they are recent.
         keep_removed: How long removed versions are kept.
+        keep_reflog: How long manifests are kept that only the reflog names.
         grace: How long unreferenced files are kept.
         removed: Whether it was removed, not only found.
     """
@@ -49,6 +46,7 @@ class Garbage:
     lost: tuple[Lost, ...] = ()
     young: tuple[StoredObject, ...] = ()
     keep_removed: timedelta = KEEP_REMOVED
+    keep_reflog: timedelta = KEEP_REFLOG
     grace: timedelta = GRACE
     removed: bool = False
 
@@ -66,7 +64,9 @@ class Garbage:
 def gc(
     *,
     keep_removed: timedelta = KEEP_REMOVED,
+    keep_reflog: timedelta = KEEP_REFLOG,
     grace: timedelta = GRACE,
+    local: bool = False,
     dry_run: bool = False,
     registry: Registry | None = None,
 ) -> Garbage:
@@ -74,7 +74,10 @@ def gc(
 
     Args:
         keep_removed: How long removed versions can still be restored.
+        keep_reflog: How long the data of versions is kept that only the reflog names, since an
+            older `registry.json` was put in place.
         grace: The least age of a file that is removed.
+        local: Remember that no other machine can write to the disk, whatever its file system.
         dry_run: Return the unreferenced files, and remove nothing.
         registry: The registry; None finds it as the command line does.
 
@@ -86,17 +89,21 @@ def gc(
         DiskError: A file or a removal is dated in the future: the clock cannot be trusted.
     """
     registry = registry or Registry()
+    if local:
+        registry.claim_disk()
+    asked = Garbage((), keep_removed=keep_removed, keep_reflog=keep_reflog, grace=grace)
     if dry_run:
-        return _find(registry, keep_removed, grace)
+        return _find(registry, asked)
     registry.index()  # before the lock creates a folder
     if registry.doubt_of_locks:
         raise ConflictError(
             f"{registry.folder}: {registry.doubt_of_locks}, so other writers cannot be seen",
-            hint="nothing was removed; run  ckpt gc  on the machine with the disk",
+            hint="nothing was removed; run  ckpt gc  on the machine with the disk, or, if no other "
+            "machine can write to it,  ckpt gc --local",
         )
     with registry.store.collecting():
         _expect_one_clock(registry)
-        found = _find(registry, keep_removed, grace)
+        found = _find(registry, asked)
         # The index first: objects that it no longer names are no loss if this is interrupted.
         what = "gc " + ", ".join(version.ref for version in found.forgotten)
         index = registry.index_file.commit(lambda index: _without(index, found.forgotten), what)
@@ -105,7 +112,7 @@ def gc(
         for path in registry.store.temporaries():
             path.unlink(missing_ok=True)
         for folder in _written_beside(registry):
-            sweep(folder)
+            sweep(folder, local=registry.doubt_of_locks is None)
         # The commit may have removed some already.
         return replace(garbage, temporaries=found.temporaries)
 
@@ -126,12 +133,11 @@ def gc_files(folder: Path | str, *, dry_run: bool = False) -> tuple[Leftover, ..
         return tuple(leftovers(folder, remove=not dry_run))
 
 
-def _find(registry: Registry, keep_removed: timedelta, grace: timedelta) -> Garbage:
+def _find(registry: Registry, asked: Garbage) -> Garbage:
     index = registry.index()
     _expect_own_store(registry, index)
-    forgotten = tuple(_forgotten(index, keep_removed))
-    lost = lost_versions(registry)
-    found = Garbage(forgotten, lost=lost, keep_removed=keep_removed, grace=grace)
+    forgotten = tuple(_forgotten(index, asked.keep_removed))
+    found = replace(asked, forgotten=forgotten, lost=lost_versions(registry))
     return _garbage(registry, _without(index, forgotten), found)
 
 
@@ -150,7 +156,7 @@ def _forgotten(index: Index, kept: timedelta) -> Iterator[Version]:
     now = datetime.now().astimezone()
     for model in index.models.values():
         for version in model.removed.values():
-            removed = datetime.fromisoformat(version.removed or version.created)
+            removed = removed_at(version)
             if removed > now + _SLACK:
                 raise _from_the_future(version.ref, "was removed", removed)
             if now - removed >= kept:
@@ -193,25 +199,33 @@ def _needed(
 ) -> tuple[set[str], set[str]]:
     """Digests of the referenced manifests, and of the objects that these name."""
     manifests: dict[str, Manifest] = {}
-    needed = needed_manifests(registry, index, everything, found.forgotten)
-    lost = ((f"{each.version.ref} (in git)", each.version.manifest) for each in found.lost)
-    for user, name in chain(needed, lost):
+    for need in needed(
+        registry,
+        index,
+        everything,
+        found.lost,
+        keep_reflog=found.keep_reflog,
+        forgotten=found.forgotten,
+    ):
         try:
-            manifests[name] = registry.store.manifest(name)
+            manifests[need.manifest] = registry.store.manifest(need.manifest)
         except IntegrityError as error:
-            raise IntegrityError(f"{user}: {error}", hint=error.hint) from error
+            raise IntegrityError(f"{need.user}: {error}", hint=error.hint) from error
     return {*manifests}, {name for each in manifests.values() for name in each.objects()}
 
 
 def _temporaries(registry: Registry) -> Iterator[Path]:
     yield from registry.store.temporaries()
     for folder in _written_beside(registry):
-        yield from (left.path for left in leftovers(folder) if not left.kept)
+        found = leftovers(folder, local=registry.doubt_of_locks is None)
+        yield from (left.path for left in found if not left.kept)
 
 
 def _written_beside(registry: Registry) -> list[Path]:
     """The folders of files that are written without the lock that `collecting` excludes."""
-    return [folder for folder in (registry.folder, registry.store.root) if folder.is_dir()]
+    root = registry.store.root
+    folders = registry.folder, root, root / "objects", root / "manifests"
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _is_old(path: Path, modified: float, grace: timedelta) -> bool:

@@ -1,60 +1,119 @@
-"""Undo: revert the last write to the index that is not undone yet, unless it was overwritten."""
+"""Undo: revert a write to the index that is not undone yet, unless something changed it again.
 
-from ckpt.errors import RefError
+Undoing an undo is a redo; `ckpt.ops.redo` does that for the last one.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ckpt.errors import ConflictError, RefError
 from ckpt.registry.history.changes import undone
 from ckpt.registry.history.reflog import Entry
+from ckpt.registry.history.undoing import Written, written
 from ckpt.registry.index import Index
 from ckpt.registry.registry import Registry, now
+
+_SHORTEST = 4  # characters of an entry's name
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """An undone write.
+
+    Attributes:
+        entry: The write that was undone.
+        origin: The change that came or went with it; of a redo, the change that was undone before.
+        redone: Whether the change came back, since `entry` is an undo.
+        stepped_over: Later changes that cannot be undone, each with the reason.
+    """
+
+    entry: Entry
+    origin: Entry
+    redone: bool
+    stepped_over: tuple[tuple[Entry, str], ...] = ()
 
 
 def history(*, registry: Registry | None = None) -> list[tuple[Entry, bool]]:
     """The writes to the index on this machine, newest first, and whether each is undone."""
     registry = registry or Registry()
-    return _history(registry, registry.index())
+    return [(each.entry, each.is_undone) for each in _written(registry, registry.index())]
 
 
-def _history(registry: Registry, index: Index) -> list[tuple[Entry, bool]]:
-    entries = list(registry.index_file.reflog.chain(index.write_id))
-    undone_ids = {entry.undoes for entry in entries}
-    return [(entry, entry.write_id in undone_ids) for entry in entries]
+def undo(entry: str | None = None, *, registry: Registry | None = None) -> Undone:
+    """Undo one write.
 
-
-def undo(*, registry: Registry | None = None) -> Entry:
-    """Undo the last write that is not undone yet.
+    Args:
+        entry: The beginning of its `write_id`; None for the last change that is not undone and
+            can be. Changes that cannot be undone, as those of a version that `gc` has deleted,
+            are stepped over then.
+        registry: The registry; None finds it as the command line does.
 
     Raises:
-        RefError: There is none, or it was made elsewhere.
-        ConflictError: Something that it changed has changed again since.
+        RefError: There is no such write, it is undone, or it was made elsewhere.
+        ConflictError: Something that the named write changed has changed again since.
     """
-    registry = registry or Registry()
-    last: list[Entry] = []
+    return revert(registry or Registry(), lambda writes: _chosen(writes, entry), named=bool(entry))
+
+
+def revert(
+    registry: Registry, choose: Callable[[list[Written]], Iterable[Written]], *, named: bool = False
+) -> Undone:
+    """Undo the first of the chosen writes that can be undone.
+
+    Args:
+        registry: The registry.
+        choose: Chooses from all writes, newest first; called under the lock.
+        named: Whether the one chosen was named, so that none is stepped over.
+    """
+    done: list[Undone] = []
 
     def reverted(index: Index) -> Index:
-        last.append(_last(registry, index))
-        return undone(index, last[-1].changes, at=now())
+        stepped_over = []
+        for each in choose(_written(registry, index)):
+            try:
+                after = undone(index, each.entry.changes, at=now())
+            except ConflictError as error:
+                if named:
+                    raise
+                stepped_over.append((each.entry, str(error)))
+                continue
+            done.append(Undone(each.entry, each.origin, each.undoes, tuple(stepped_over)))
+            return after
+        raise _nothing(stepped_over)
 
     registry.index_file.commit(
         reverted,
-        lambda: f"undo {last[-1].what}",
-        undoes=lambda: last[-1].write_id,
+        lambda: f"{'redo' if done[-1].redone else 'undo'} {done[-1].origin.what}",
+        undoes=lambda: done[-1].entry.write_id,
     )
-    return last[-1]
+    return done[-1]
 
 
-def _last(registry: Registry, index: Index) -> Entry:
-    """The last write that is not undone yet."""
-    last = next(
-        (
-            entry
-            for entry, is_undone in _history(registry, index)
-            # A rebuild that restored the same index is a write without changes.
-            if not is_undone and entry.undoes is None and not entry.is_final and entry.changes
-        ),
-        None,
-    )
-    if last is None:
+def _written(registry: Registry, index: Index) -> list[Written]:
+    return written(registry.index_file.reflog.chain(index.write_id))
+
+
+def _chosen(writes: list[Written], entry: str | None) -> list[Written]:
+    if entry is None:
+        return [each for each in writes if each.is_change and not each.is_undone]
+    found = [each for each in writes if each.entry.write_id.startswith(entry)]
+    if len(entry) < _SHORTEST or len(found) != 1:
+        number = "more than one change" if len(found) > 1 else "no change made on this machine"
+        raise RefError(f"{entry!r} names {number}", hint="ckpt undo --list  shows them")
+    if found[0].is_undone:
         raise RefError(
-            "nothing to undo: there is no earlier change, or it was made elsewhere",
-            hint="git log registry.json  shows changes from elsewhere",
+            f"{found[0].entry.what} is undone already", hint="ckpt redo  brings the last one back"
         )
-    return last
+    return found
+
+
+def _nothing(stepped_over: list[tuple[Entry, str]]) -> RefError:
+    if stepped_over:
+        entry, why = stepped_over[0]
+        return RefError(
+            f"nothing to undo: {entry.what}: {why}", hint="ckpt undo --list  shows all changes"
+        )
+    return RefError(
+        "nothing to undo: there is no earlier change, or it was made elsewhere",
+        hint="git log registry.json  shows changes from elsewhere",
+    )

@@ -13,7 +13,7 @@ from ckpt.io.typed_json import Count, Digest, Time, TimeOrEmpty, expect
 from ckpt.refs import DefinitionRef, DigestRef, Ref, VersionRef, is_version, parse_ref
 
 SCHEMA = 1
-_RARE = ("tensors", "removed", "renumbered", "also")  # omitted if empty
+_RARE = ("tensors", "removed", "restored", "renumbered", "also")  # omitted if empty
 
 
 class VersionLine(TypedDict):
@@ -31,6 +31,7 @@ class VersionLine(TypedDict):
     message: NotRequired[str]
     tensors: NotRequired[str]
     removed: NotRequired[Time]
+    restored: NotRequired[Time]
     renumbered: NotRequired[str]
     also: NotRequired[list[Digest]]
 
@@ -53,7 +54,8 @@ class Version:
         metrics: E.g. ``{"accuracy": 0.9921}``.
         message: The message given by the user.
         tensors: The manifest's `tensors_digest`; empty if an earlier ckpt wrote the line.
-        removed: When it was removed, UTC, ISO 8601 to the second; empty if it was not.
+        removed: When it was removed, UTC, ISO 8601 to the second; empty if it is not.
+        restored: When `ckpt restore` last brought it back, likewise.
         renumbered: Its label before a merge gave it this number, ``v3``.
         also: Digests of other manifests of the same bytes, found by a merge.
     """
@@ -72,6 +74,7 @@ class Version:
     message: str = ""
     tensors: str = ""
     removed: str = ""
+    restored: str = ""
     renumbered: str = ""
     also: tuple[str, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict)
@@ -167,10 +170,12 @@ class Model:
             model = model.with_tag(tag, number, present=False)
         return model
 
-    def restored(self, number: int) -> "Model":
-        """This model with a removed version restored."""
+    def restored(self, number: int, *, at: str = "") -> "Model":
+        """This model with a removed version restored; its line says when, if `at` does."""
         removed = dict(self.removed)
-        versions = {**self.versions, number: replace(removed.pop(number), removed="")}
+        line = removed.pop(number)
+        line = replace(line, removed="", restored=at or line.restored)
+        versions = {**self.versions, number: line}
         return replace(self, versions=dict(sorted(versions.items())), removed=removed)
 
     def forgotten(self, number: int) -> "Model":
@@ -239,9 +244,8 @@ class Index:
         number = number_of(ref.label) if is_version(ref.label) else model.aliases.get(ref.label)
         if number is None or number not in model.versions:
             if number in model.removed:
-                raise RefError(
-                    f"{model.name}:{ref.label} was removed", hint="ckpt undo --list  shows when"
-                )
+                gone = f"{model.name}:{ref.label}"
+                raise RefError(f"{gone} was removed", hint=f"ckpt restore {gone}  brings it back")
             known = [*(f"v{n}" for n in sorted(model.versions)[-5:]), *sorted(model.aliases)]
             raise RefError(f"{model.name} has no {ref.label}", hint=f"it has {', '.join(known)}")
         return model.versions[number]

@@ -94,7 +94,7 @@ class IndexFile:
     def create(self) -> None:
         """Write an index without versions, unless another process has been faster."""
         try:
-            with write_whole(self.path) as out:
+            with write_whole(self.path, shared=True) as out:
                 out.write(Index(id=self._identity("")).to_text().encode("utf-8"))
         except UsageError:
             if not self.path.exists():
@@ -123,7 +123,7 @@ class IndexFile:
             wanted = wanted or os.urandom(16).hex()
             make_folder(self._store)
             # Another process may be faster.
-            with suppress(UsageError), write_whole(self._store / "id") as out:
+            with suppress(UsageError), write_whole(self._store / "id", shared=True) as out:
                 out.write(f"{wanted}\n".encode())
             found = self.store_id()
         return found
@@ -180,7 +180,7 @@ class IndexFile:
                 self._expect_readable(after, before if read is None else Index())
                 what = what if isinstance(what, str) else what()
                 self.reflog.append(*self._entries(before, after, what, undoes()))
-                with write_whole(self.path, replace=True) as out:
+                with write_whole(self.path, replace=True, shared=True) as out:
                     out.write(after.to_text().encode("utf-8"))
             else:
                 self.sync()

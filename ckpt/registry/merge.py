@@ -1,7 +1,8 @@
 """The merge of two indexes that have a common ancestor.
 
 Values only. Laws: no version of either side is lost, except versions that the other side removed
-or that its `gc` deleted; a published number keeps its version, and of two unpublished versions the
+or that its `gc` deleted; if one side removed a version and the other restored it, the later of the
+two holds; a published number keeps its version, and of two unpublished versions the
 one created first keeps it, whichever side is ours; if one side did not change, the other is the
 result; merging the result with theirs again changes nothing. A field that both sides changed
 differently is a conflict, and so is a number that was published with two meanings.
@@ -10,6 +11,7 @@ differently is a conflict, and so is a number that was published with two meanin
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -60,12 +62,14 @@ class Merged:
         index: The result; a conflict is decided as asked for.
         renumbered: Versions with other numbers than on their side.
         kept: Versions that one side removed, kept since an alias points to them.
+        settled: Versions that one side removed and the other restored, each with what holds.
         conflicts: Left for a person to decide.
     """
 
     index: Index
     renumbered: tuple[Renumbered, ...]
     kept: tuple[str, ...]
+    settled: tuple[tuple[str, str], ...]
     conflicts: tuple[Conflict, ...]
 
 
@@ -110,6 +114,7 @@ def merged(
         ),
         tuple(chain.from_iterable(side.renumbered() for side in sides)),
         tuple(chain.from_iterable(side.kept() for side in sides)),
+        tuple(chain.from_iterable(side.settled() for side in sides)),
         (*conflicts, *chain.from_iterable(side.conflicts() for side in sides)),
     )
 
@@ -179,6 +184,12 @@ class _Sides:
             if self._merged_state(number) != _THERE:
                 yield f"{self.name}:v{number}"
 
+    def settled(self) -> Iterator[tuple[str, str]]:
+        """Versions that one side removed and the other restored, with ``there`` or ``removed``."""
+        for number in sorted(self.mine.keys() & self.others.keys()):
+            if state := self._later(number):
+                yield f"{self.name}:v{number}", state
+
     def conflicts(self) -> Iterator[Conflict]:
         """The conflicts of this model."""
         for name, (_, is_conflict) in sorted(self.aliases.items()):
@@ -237,10 +248,28 @@ class _Sides:
         theirs = _state(self.theirs, self.others.get(number), origin)
         if ours is None or theirs is None:  # one side never had it
             return ours or theirs
+        if later := self._later(number):
+            return later
         state, is_conflict = _three_way(base, ours, theirs)
         if is_conflict:
             return _THERE if _THERE in (ours, theirs) else _FORGOTTEN
         return state
+
+    def _later(self, number: int) -> str | None:
+        """The later one of a removal and a restore of different sides; None without both."""
+        if number not in self.mine or number not in self.others:
+            return None
+        old = self.old.get(self.origins.get(number, 0))
+        ours, theirs = self.mine[number], self.others[number]
+        removed, restored = (ours, theirs) if ours.removed else (theirs, ours)
+        if restored.removed or not removed.removed or not restored.restored:
+            return None
+        if old is not None and (old.removed, old.restored) in (
+            (removed.removed, removed.restored),
+            (restored.removed, restored.restored),
+        ):
+            return None  # one side alone has changed it
+        return _REMOVED if _time(removed.removed) > _time(restored.restored) else _THERE
 
     def _line(self, number: int) -> Version:
         if number not in self.mine:
@@ -252,11 +281,14 @@ class _Sides:
             if {first.manifest, second.manifest} & self.published == {second.manifest}:
                 first, second = second, first
             first, second = placed(first, number), placed(second, number)
+            old = self.old.get(self.origins.get(number, 0))
+            removed, _ = _three_way(old.removed if old else "", first.removed, second.removed)
             line = replace(
                 first,
                 also=tuple(sorted({*first.also, *second.manifests} - {first.manifest})),
                 renumbered=first.renumbered or second.renumbered,
-                removed=first.removed or second.removed,
+                removed=removed or first.removed or second.removed,
+                restored=max(first.restored, second.restored),
                 unknown=self._unknown(number)[0],
             )
         return replace(line, removed="") if self._state_of(number) == _THERE else line
@@ -290,6 +322,10 @@ def _state(model: Model, version: Version | None, origin: int) -> str | None:
     if version is None:
         return _FORGOTTEN if origin < model.next_number else None
     return _THERE if version.number in model.versions else _REMOVED
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def _label(number: int | None) -> str:

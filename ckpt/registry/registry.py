@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
+from socket import gethostname
 from typing import Any
 
 from ckpt.errors import IntegrityError, RefError, UsageError
-from ckpt.io.files import make_folder, unlinked, write_whole
+from ckpt.io.files import make_folder, read_plain, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import Rights
 from ckpt.refs import Ref, expect_name
@@ -22,6 +23,8 @@ from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.version import VersionSource
 
 SAFE = "CKPT_SAFE_REGISTRIES"  # folders, separated like those of PATH
+_LOCAL = "local"  # holds the name of the machine that alone writes to the disk
+_OWN_FILES = ("id", _LOCAL, "lock", "reflog", "tmp/", "writing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,29 @@ class Registry:
     @property
     def doubt_of_locks(self) -> str | None:
         """Why other machines may write at the same time; None if locks keep them out."""
-        return doubt_of_locks(self.folder)
+        doubt = doubt_of_locks(self.folder)
+        return None if doubt is None or self._is_local else doubt
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether `claim_disk` was called on this machine."""
+        try:
+            claimed = read_plain(self.folder / ".ckpt" / _LOCAL, most=1000)
+        except (OSError, IntegrityError):
+            return False
+        return claimed.decode("utf-8", "replace").strip() == gethostname()
+
+    def claim_disk(self) -> None:
+        """Remember that no other machine than this one can write to the disk of the registry.
+
+        Raises:
+            RefError: There is no registry.
+        """
+        if not self.exists:
+            raise RefError(f"{self.folder}: no registry here")
+        with write_whole(unlinked(self.store.root) / _LOCAL, replace=True, shared=True) as out:
+            out.write(f"{gethostname()}\n".encode())
+        self._ignore_own_files()
 
     def index(self) -> Index:
         """The current index."""
@@ -179,7 +204,7 @@ class Registry:
             return Added(known, new=False)
         created, tensors = now(), manifest.tensors_digest
         record = self._record(model, manifest, tensors, made_by=made_by, created=created)
-        created_registry = None if self.exists else self._create()
+        created_registry = None if self.exists else self.create()
         manifest = replace(manifest, record=record)
         put = self.store.put_manifest(manifest, rights)
         draft = Version(
@@ -211,15 +236,23 @@ class Registry:
 
         self.index_file.commit(changed, what)
 
-    def _create(self) -> Path:
+    def create(self) -> Path:
         """Create the registry: first git's list of the files that belong to this machine alone."""
-        ignored = unlinked(self.store.root) / ".gitignore"
-        make_folder(ignored.parent)
-        if not os.path.lexists(ignored):
-            with write_whole(ignored, replace=True) as out:
-                out.write(b"id\nlock\nreflog\ntmp/\nwriting\n")
+        make_folder(unlinked(self.store.root))
+        self._ignore_own_files()
         self.index_file.create()
         return self.folder
+
+    def _ignore_own_files(self) -> None:
+        """Have git ignore the files that belong to this machine alone; other lines stay."""
+        ignored = unlinked(self.store.root) / ".gitignore"
+        try:
+            lines = read_plain(ignored, most=100_000).splitlines()
+        except FileNotFoundError:
+            lines = []
+        if missing := [name for name in _OWN_FILES if name.encode() not in lines]:
+            with write_whole(ignored, replace=True, shared=True) as out:
+                out.write(b"".join(line + b"\n" for line in [*lines, *map(str.encode, missing)]))
 
     def _record(
         self, model: str, manifest: Manifest, tensors: str, *, made_by: str, created: str

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ckpt.ops.du import Usage
+from ckpt.ops.du import Held, Usage
+from ckpt.registry.needed import GIT, REFLOG, REMOVED, VERSION
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import size
@@ -20,12 +21,25 @@ def usage_text(usage: Usage) -> str:
     lines = [table(rows, headers, right=headers[2:]), ""]
     ratio = f" ({usage.stored / usage.copies:.0%})" if usage.copies else ""
     lines.append(f"{size(usage.stored)} stored for {size(usage.copies)} of files{ratio}")
-    if usage.unneeded:
-        lines.append(f"{size(usage.unneeded)} not needed by any version")
+    lines += [f"{size(held.nbytes)} {_reason(held)}" for held in usage.held if held.by != VERSION]
     return "\n".join(lines)
 
 
 def usage_data(usage: Usage) -> dict[str, Any]:
     """The same for JSON."""
     versions = [fields(use, *_USE) for use in usage.uses]
-    return {"versions": versions, **fields(usage, "stored", "copies", "unneeded")}
+    held = [fields(each, "by", "bytes=nbytes") | {"until": _day(each)} for each in usage.held]
+    return {"versions": versions, **fields(usage, "stored", "copies", "unneeded"), "held": held}
+
+
+def _reason(held: Held) -> str:
+    day = _day(held) or "then"
+    return {
+        REMOVED: f"of removed versions: ckpt restore  brings them back until {day}",
+        GIT: "of versions that only git's history has: ckpt fsck  lists them",
+        REFLOG: f"of versions that registry.json no longer names, kept until {day}",
+    }.get(held.by, "that nothing needs: ckpt gc  frees them")
+
+
+def _day(held: Held) -> str | None:
+    return held.until.date().isoformat() if held.until else None

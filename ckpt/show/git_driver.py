@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ckpt.ops.git_driver import CONFIG, Installed
+from ckpt.registry.history.changes import REMOVED, value_text
 from ckpt.registry.merge import Conflict, Merged
 from ckpt.show.look.fields import fields
 from ckpt.show.look.words import printable
@@ -35,6 +36,10 @@ def merged_lines(merged: Merged) -> Iterator[str]:
         yield printable(f"{moved.before} of {moved.side} is now {moved.after}, {why}")
     for ref in merged.kept:
         yield printable(f"{ref} was removed on one side, but is kept: an alias points to it")
+    for ref, state in merged.settled:
+        which = "removal" if state == REMOVED else "restore"
+        what = f"{ref} was removed on one side and restored on the other; the {which} is later"
+        yield printable(f"{what}, so it is {value_text(state)}")
 
 
 def conflict_line(conflict: Conflict) -> str:
@@ -51,5 +56,6 @@ def merged_data(merged: Merged) -> dict[str, Any]:
         **fields(merged, "serial=index.serial", "write_id=index.write_id"),
         "renumbered": list(map(asdict, merged.renumbered)),
         "kept": merged.kept,
+        "settled": [{"ref": ref, "state": state} for ref, state in merged.settled],
         "conflicts": list(map(asdict, merged.conflicts)),
     }

@@ -10,7 +10,7 @@ from ckpt.show.ls import version_data
 def removed_text(versions: Sequence[Version]) -> str:
     """One line."""
     names = ", ".join(version.ref for version in versions)
-    return f"removed {names}; ckpt undo  restores what was removed"
+    return f"removed {names}; ckpt restore  brings back what was removed"
 
 
 def removed_data(versions: Sequence[Version]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """What versions take of the disk: shared tensors count once, and alone for nobody."""
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import torch
@@ -53,7 +54,37 @@ def test_what_nobody_needs_is_said(ckpt: Run, folder: Path) -> None:
     stray.write_bytes(b"x" * 5000)
     (stray.parent / "README").write_text("no object")
     assert ckpt("du", "--json").data["unneeded"] == 5000
-    assert "5.0 kB not needed by any version" in ckpt("du").out
+    assert "5.0 kB that nothing needs: ckpt gc  frees them" in ckpt("du").out
+
+
+def test_what_holds_the_bytes_is_said(ckpt: Run, folder: Path) -> None:
+    """And `gc` frees what is said to be held by nothing, and no more."""
+    for number in range(4):
+        torch.save({"w": torch.full((2000,), float(number))}, folder / "net.pt")
+        before = (folder / "registry.json").read_bytes() if number else b""
+        assert ckpt("register", "net.pt").code == 0
+    (folder / "registry.json").write_bytes(before)
+    assert ckpt("rm", "net:v2", "--yes").code == 0
+    Registry(folder).store.put([b"x" * 5000])
+    usage = ckpt("du", "--json").data
+    held = {each["by"]: each for each in usage["held"]}
+    assert list(held) == ["version", "removed", "reflog", "nothing"]
+    assert sum(each["bytes"] for each in held.values()) == on_disk(folder)
+    assert held["version"]["bytes"] == usage["stored"]
+    today = datetime.now(UTC).date()
+    days = {by: each["until"] and date.fromisoformat(each["until"]) for by, each in held.items()}
+    assert days["version"] is days["nothing"] is None
+    assert abs((days["removed"] - today).days - 30) <= 1
+    assert abs((days["reflog"] - today).days - 90) <= 1
+    text = ckpt("du").out
+    assert f"of removed versions: ckpt restore  brings them back until {days['removed']}" in text
+    assert f"versions that registry.json no longer names, kept until {days['reflog']}" in text
+    for option, by in (
+        ((), "nothing"), (("--keep-removed", "0"), "removed"), (("--keep-reflog", "0"), "reflog"),
+    ):  # fmt: skip
+        data = ckpt("gc", "--grace", "0", *option, "--yes", "--json").data
+        assert data["bytes"] == held.pop(by)["bytes"]
+        assert [each["by"] for each in ckpt("du", "--json").data["held"]] == list(held)
 
 
 def test_version_with_one_tensor_changed_adds_that_tensor_and_a_manifest(

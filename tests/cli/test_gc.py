@@ -1,6 +1,8 @@
 """`ckpt gc`: what goes, what stays, and when nothing goes at all."""
 
+import json
 import os
+import re
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +15,7 @@ from ckpt.ops.register import register
 from ckpt.ops.rename import result
 from ckpt.ops.rename.to_version import add_version
 from ckpt.registry.registry import Registry
-from tests.cli.support import Run, tree, weights
+from tests.cli.support import Git, Run, commit, tree, weights
 
 AT_ONCE = ("--keep-removed", "0", "--grace", "0", "--yes")
 
@@ -75,7 +77,14 @@ def test_what_went_for_good_is_not_undone(three: Run) -> None:
     assert three("rm", "net:v3", "--yes").code == 0
     assert three("gc", *AT_ONCE).code == 0
     ran = three("undo")
-    assert (ran.code, "net: version v3 has changed since" in ran.err) == (6, True)
+    assert (ran.code, ran.out.splitlines()[0][:24]) == (0, "undid: alias net@prod v1")
+    assert "stepped over, since it cannot be undone: rm net:v3" in ran.out
+    assert ran.out.endswith("net:v3 was deleted by gc\n")
+    over = three("undo", "--json").data["stepped_over"]
+    assert [(each["what"], each["why"]) for each in over] == [
+        ("rm net:v3", "net:v3 was deleted by gc"),
+        ("register net.pt as net", "net:v3 was deleted by gc"),
+    ]
 
 
 def test_left_temporaries_go_and_young_objects_stay(three: Run, folder: Path) -> None:
@@ -144,6 +153,65 @@ def test_version_that_only_the_reflog_tells_of_stays(three: Run, folder: Path) -
     assert three("gc", *AT_ONCE, "--json").data["versions"] == ["net:v4"]
     index.write_bytes(whole)
     assert three("verify").code == 0
+
+
+def test_discarded_version_goes_after_its_time_and_not_before(three: Run, folder: Path) -> None:
+    """`register; git checkout registry.json` leaves data that nothing else names."""
+    index, reflog = folder / "registry.json", folder / ".ckpt" / "reflog"
+    kept, whole = stored(folder), index.read_bytes()
+    torch.save(weights(7), folder / "other.pt")
+    assert three("register", "other.pt", "--name", "net").code == 0
+    index.write_bytes(whole)
+    old = time.time() - 91 * 86_400
+    day = time.strftime("%Y-%m-%d", time.gmtime(old))
+    text = re.sub(r'"time":"[^T]*T', f'"time":"{day}T', reflog.read_text())
+    reflog.write_text(text)
+    assert three("gc", "--grace", "0", "--yes").out == "nothing to remove\n", "checked out just now"
+    os.utime(index, (old, old))
+    assert three("gc", "--grace", "0", "--keep-reflog", "100d").out == "nothing to remove\n"
+    assert three("gc", "--grace", "0", "--yes").out.startswith("removed\n  2 objects, 1 manifest  ")
+    assert stored(folder) == kept
+    assert three("verify").code == 0
+
+
+def test_version_of_a_branch_that_came_from_elsewhere_lacks_stays(
+    three: Run, folder: Path, git: Git
+) -> None:
+    """What another clone's index lacks was not deleted here."""
+    index = folder / "registry.json"
+    (folder / ".gitignore").write_text("*.pt\n.ckpt\n")
+    theirs = index.read_text().replace(json.loads(index.read_text())["write_id"], "0" * 16)
+    torch.save(weights(7), folder / "other.pt")
+    assert three("register", "other.pt", "--name", "net").code == 0
+    commit(git)
+    ours = index.read_bytes()
+    git("checkout", "-q", "-b", "pulled")
+    index.write_text(theirs)
+    commit(git)
+    assert three("alias", "prod", "net:v1").code == 0
+    assert "net:v4" in three("gc", "--keep-reflog", "0", *AT_ONCE).out
+    index.write_bytes(ours)
+    assert three("verify").code == 0
+
+
+def test_damage_that_stops_gc_is_damage_to_verify(three: Run, folder: Path, git: Git) -> None:
+    """A version that only git's history has is needed by both."""
+    (folder / ".gitignore").write_text("*.pt\n.ckpt\n")
+    commit(git)
+    before = (folder / "registry.json").read_bytes()
+    torch.save(weights(7), folder / "other.pt")
+    assert three("register", "other.pt", "--name", "net").code == 0
+    commit(git)
+    digest = three("pin", "net:v4").out.strip().removeprefix("sha256:")
+    (folder / "registry.json").write_bytes(before)
+    (folder / ".ckpt" / "reflog").unlink()  # as in another clone
+    assert three("verify").code == three("gc", *AT_ONCE).code == three("du").code == 0
+    path = folder / ".ckpt" / "manifests" / digest[:2] / digest[2:]
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1])
+    for words in (("verify",), ("gc", *AT_ONCE), ("du",)):
+        ran = three(*words)
+        assert (ran.code, "net:v4 (in git)" in ran.out + ran.err) == (4, True), ran
 
 
 def test_lineage_ends_where_a_parent_went_for_good(three: Run) -> None:

@@ -497,3 +497,41 @@ def test_git_runs_no_module_of_the_work_tree(shared: Run, git: Git, folder: Path
     git("merge", "-q", "-m", "m", "main")
     assert len(contents(folder)) == 4
     assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize("way", ["merge", "rebase"])
+@pytest.mark.parametrize("undone", [False, True], ids=["restore", "undo"])
+def test_restored_version_survives_a_branch_that_has_it_removed(
+    shared: Run, git: Git, folder: Path, way: str, undone: bool
+) -> None:
+    assert shared("rm", "net:v2", "--yes").code == 0
+    commit(git)
+    removed = model(folder)["removed"]["v2"]
+    git("branch", "-qf", "other")
+    assert shared(*(["undo"] if undone else ["restore", "net:v2"])).code == 0
+    commit(git)
+    git("checkout", "-q", "other")
+    assert shared("alias", "other", "net:v1").code == 0
+    commit(git)
+    git(way, "-q", "main")
+    assert sorted(contents(folder)) == ["v1", "v2"]
+    assert model(folder)["versions"]["v2"]["manifest"] == removed["manifest"]
+    assert shared("export", "net:v2", "-o", "v2.pt").code == 0
+    assert shared("verify").code == 0
+
+
+def test_version_that_both_removed_and_one_restored_is_reported(
+    shared: Run, git: Git, folder: Path
+) -> None:
+    assert shared("rm", "net:v2", "--yes").code == shared("restore", "net:v2").code == 0
+    commit(git)
+    git("checkout", "-q", "other")
+    assert shared("rm", "net:v2", "--yes").code == 0
+    path = folder / "registry.json"
+    at = model(folder)["removed"]["v2"]["removed"]
+    path.write_text(path.read_text().replace(at, "2001-01-01T00:00:00+00:00"))
+    commit(git)
+    merge = git("merge", "-q", "main", "-m", "m")
+    said = "net:v2 was removed on one side and restored on the other; the restore is later"
+    assert f"{said}, so it is present" in merge.stderr
+    assert sorted(contents(folder)) == ["v1", "v2"]

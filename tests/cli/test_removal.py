@@ -25,7 +25,9 @@ def model(folder: Path) -> dict[str, object]:
 def test_removed_version_is_gone_and_comes_back_byte_for_byte(two: Run, folder: Path) -> None:
     before = model(folder)
     assert two("tag", "v2", "golden").code == 0
-    assert two("rm", "v2", "--yes").out == "removed net:v2; ckpt undo  restores what was removed\n"
+    assert two("rm", "v2", "--yes").out == (
+        "removed net:v2; ckpt restore  brings back what was removed\n"
+    )
     gone = two("show", "net:v2")
     assert (gone.code, "net:v2 was removed" in gone.err) == (2, True)
     assert [row["version"] for row in two("ls", "--json").data] == ["v1"]
@@ -115,3 +117,133 @@ def test_lineage_goes_through_removed_versions(two: Run) -> None:
     assert two("rm", "v1", "--yes").code == 0
     assert [step["version"] for step in two("log", "net:v2", "--json").data] == ["v2", "v1"]
     assert two("export", "net:v2", "-o", "x.pt").code == 0
+
+
+def test_restore_leaves_what_came_after(two: Run, folder: Path) -> None:
+    """`undo` would have to take the alias and the tag back first."""
+    before = model(folder)["versions"]["v2"]
+    assert two("rm", "v2", "--yes").code == 0
+    hint = two("show", "net:v2").err
+    assert hint.endswith("hint:  ckpt restore net:v2  brings it back\n")
+    assert two("alias", "prod", "v1").code == two("tag", "v1", "golden").code == 0
+    ran = two("restore", "net:v2")
+    assert (ran.code, ran.out, ran.err) == (0, "restored: net:v2\n", "")
+    now = model(folder)
+    assert (now["aliases"], now["tags"]) == ({"prod": "v1"}, {"golden": ["v1"]})
+    assert {**now["versions"]["v2"], "restored": None} == {**before, "restored": None}
+    assert two("export", "net:v2", "-o", "v2.pt").code == two("verify").code == 0
+    again = two("restore", "net:v2")
+    assert (again.code, again.out) == (0, "not removed, so nothing to do: net:v2\n")
+    assert two("restore", "net:v2", "--json").data["present"][0]["version"] == "v2"
+
+
+def test_restore_takes_all_or_none_and_digests(two: Run, folder: Path) -> None:
+    digests = [two("pin", ref).out.strip() for ref in ("v1", "v2")]
+    assert two("rm", "v1", "v2", "--yes").code == 0
+    before = (folder / "registry.json").read_bytes()
+    for words, message in (
+        (
+            ("v1", "net:v3"),
+            "error: net:v3: no such version\nhint:  removed and still there: v1, v2",
+        ),
+        (("v1", "sha256:" + "0" * 20), "names no version, and no removed one"),
+        (("v1", "net@prod"), "error: net@prod names no removed version"),
+        (("v1", "other:v1"), "no model 'other'"),
+    ):
+        ran = two("restore", *words)
+        assert (ran.code, message in ran.err) == (2, True), ran
+    assert (folder / "registry.json").read_bytes() == before
+    assert two("restore", digests[1][:20], digests[0]).out == "restored: net:v2, net:v1\n"
+    assert two("undo").out.startswith("undid: restore net:v2, net:v1")
+    assert list(model(folder)["removed"]) == ["v1", "v2"]
+
+
+def test_restore_needs_the_bytes(two: Run, folder: Path) -> None:
+    assert two("rm", "v2", "--yes").code == 0
+    store = folder / ".ckpt" / "objects"
+    kept = [path.rename(folder / path.name) for path in store.glob("??/*")]
+    ran = two("restore", "v2")
+    assert (ran.code, "net:v2: object of " in ran.err, " is missing" in ran.err) == (4, True, True)
+    assert list(model(folder)["removed"]) == ["v2"]
+    for path in kept:
+        path.rename(next(store.glob("??")) / path.name)
+    assert two("gc", "--keep-removed", "0", "--grace", "0", "--yes").code == 0
+    ran = two("restore", "v2")
+    assert (ran.code, ran.err.splitlines()[0]) == (2, "error: net:v2: deleted by gc")
+
+
+def ids(ckpt: Run) -> dict[str, str]:
+    """The id of each change, as `--list` prints it."""
+    rows = [line.split() for line in ckpt("undo", "--list").out.splitlines()[2:]]
+    return {" ".join(words): name for name, _, *words in rows}
+
+
+def test_one_change_is_undone_without_those_after_it(two: Run, folder: Path) -> None:
+    assert two("tag", "v2", "golden").code == 0
+    assert two("rm", "v2", "--yes").code == 0
+    assert two("alias", "prod", "v1").code == 0
+    ran = two("undo", ids(two)["rm net:v2"])
+    assert (ran.code, ran.out.splitlines()[0][:16]) == (0, "undid: rm net:v2")
+    now = model(folder)
+    assert (now["aliases"], now["tags"]) == ({"prod": "v1"}, {"golden": ["v2"]})
+    assert list(now["versions"]) == ["v1", "v2"]
+    again = two("undo", ids(two)["rm net:v2 undone"])
+    assert (again.code, "rm net:v2 is undone already" in again.err) == (2, True)
+    redone = two("redo")
+    assert redone.out.startswith("redid: rm net:v2  (")
+    assert "  net version v2  present -> removed" in redone.out
+    assert list(model(folder)["removed"]) == ["v2"]
+
+
+def test_change_that_was_overwritten_or_is_not_there_is_not_undone(two: Run, folder: Path) -> None:
+    assert two("alias", "prod", "v2").code == two("alias", "prod", "v1").code == 0
+    before = (folder / "registry.json").read_bytes()
+    for name, code, message in (
+        (ids(two)["alias net@prod v2"], 6, "net: alias prod has changed since: it is v1"),
+        ("0" * 16, 2, "'0000000000000000' names no change made on this machine"),
+        (ids(two)["alias net@prod v1"][:3], 2, "ckpt undo --list  shows them"),
+    ):
+        ran = two("undo", name)
+        assert (ran.code, message in ran.err) == (code, True), ran
+    assert two("undo", "--list", "x").code == 2
+    assert (folder / "registry.json").read_bytes() == before
+
+
+def test_alias_is_not_put_back_on_a_version_that_was_removed(two: Run) -> None:
+    assert two("alias", "prod", "v2").code == two("alias", "prod", "v1").code == 0
+    assert two("tag", "v2", "x").code == two("tag", "v2", "-d", "x").code == 0
+    assert two("rm", "v2", "--yes").code == 0
+    for what, kind in (("alias net@prod v1", "alias prod"), ("tag net:v2 -d x", "tag x")):
+        ran = two("undo", ids(two)[what])
+        assert (ran.code, f"net: {kind} was on v2, which was removed" in ran.err) == (6, True)
+        assert ran.err.endswith("hint:  ckpt restore net:v2  brings it back first\n")
+    assert two("restore", "v2").code == 0
+    assert two("undo", ids(two)["alias net@prod v1"]).code == 0
+
+
+def test_redo_brings_back_step_by_step(two: Run, folder: Path) -> None:
+    assert two("redo").err.startswith("error: nothing to redo")
+    assert two("alias", "prod", "v1").code == two("alias", "prod", "v2").code == 0
+    states = [model(folder)]
+    for _ in range(3):
+        assert two("undo").code == 0
+        states.append(model(folder))
+    for state in states[2::-1]:
+        assert two("redo").code == 0
+        assert model(folder) == state
+    assert two("redo").code == 2
+    assert two("undo").code == two("tag", "v1", "x").code == two("redo").code == 0
+    assert (model(folder)["aliases"], model(folder)["tags"]) == ({"prod": "v2"}, {"x": ["v1"]})
+    assert two("undo", "--json").data["what"] == "tag net:v1 x", "the last change comes first"
+
+
+def test_redo_never_overwrites_a_later_change(two: Run, folder: Path) -> None:
+    assert two("alias", "prod", "v1").code == two("undo").code == 0
+    assert two("alias", "prod", "v2").code == 0
+    before = (folder / "registry.json").read_bytes()
+    ran = two("redo")
+    assert (ran.code, "alias prod has changed since: it is v2, expected absent" in ran.err) == (
+        6,
+        True,
+    )
+    assert (folder / "registry.json").read_bytes() == before

@@ -1,5 +1,6 @@
 """FAULTS 35 and 36: what collects garbage beside writers, and with clocks that are wrong."""
 
+import json
 import os
 import shutil
 import signal
@@ -104,6 +105,54 @@ def test_fault_35_object_found_again_as_it_is_condemned_survives(folder: Path) -
     assert ended(collector)[0] == 0
     assert [version.label for version in registry.versions("net")] == ["v3", "v1"]
     assert not verify(registry=registry).damages
+
+
+HELD = """
+import sys, time
+from pathlib import Path
+from ckpt.cli import main
+marker = Path(sys.argv.pop(1))
+held = []
+
+def watch(event, arguments):
+    if event == "open" and "/objects/" in str(arguments[0]) and not held:
+        held.append(marker.touch())
+        while marker.exists():
+            time.sleep(0.01)
+
+sys.addaudithook(watch)
+main(sys.argv[1:])
+"""
+
+
+def test_fault_35_verify_does_not_take_for_damage_what_gc_removes_beside_it(folder: Path) -> None:
+    """It is held when it has listed the objects, and before it opens the first one."""
+    registry = Registry(folder)
+    register(folder / "new.pt", registry=registry, name="net")
+    rm(["net:v2"], registry=registry)
+    marker = folder.with_name("held")
+    verifier = start(folder, sys.executable, "-P", "-c", HELD, str(marker), "verify", "--json")
+    while verifier.poll() is None and not marker.exists():
+        time.sleep(0.01)
+    code, out, err = ended(start(folder, *GC))
+    assert (code, out.startswith("removed")) == (0, True), err
+    marker.unlink()
+    code, out, err = ended(verifier)
+    assert (code, json.loads(out)["damages"]) == (0, []), err
+
+
+@strace.needed
+def test_fault_35_gc_leaves_the_temporary_of_an_index_that_is_being_written(folder: Path) -> None:
+    """With `--grace 0`, and where gc does not wait for the writer. The first sync is the log's."""
+    with stopped(folder, "fsync", 2, CKPT, "alias", "prod", "net:v1") as writer:
+        (temporary,) = folder.glob(".ckpt-*.tmp")
+        code, out, err = ended(start(folder, CKPT, "gc", "--files", ".", "--yes"))
+        assert (code, "kept: being written" in out) == (0, True), err
+        collector = start_beside(folder, *GC)
+        assert temporary.exists()
+    assert ended(writer)[0] == ended(collector)[0] == 0
+    assert Registry(folder).index().model("net").aliases == {"prod": 1}
+    assert not list(folder.glob(".ckpt-*.tmp"))
 
 
 @faketime

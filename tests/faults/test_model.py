@@ -21,8 +21,10 @@ from ckpt.errors import ConflictError, RefError
 from ckpt.ops import alias as aliasing
 from ckpt.ops.export import export
 from ckpt.ops.gc import gc
+from ckpt.ops.redo import redo
 from ckpt.ops.register import register
 from ckpt.ops.rename import rename
+from ckpt.ops.restore import restore
 from ckpt.ops.rm import rm
 from ckpt.ops.tag import tag
 from ckpt.ops.undo import undo
@@ -169,6 +171,19 @@ class RegistryMachine(RuleBasedStateMachine):
         for standing in model.tags.values():
             standing.discard(number)
 
+    @rule(name=names, at=any_of_them)
+    def restore(self, name: str, at: int) -> None:
+        """Any version; one that is there already stays as it is."""
+        model = self.known[name]
+        if not model.files:
+            return
+        number = sorted(model.files)[at % len(model.files)]
+        restored = restore([f"{name}:v{number}"], registry=self.registry)
+        assert len(restored.versions) == (number not in model.standing)
+        if number not in model.standing:
+            self.begin()
+            model.standing.add(number)
+
     @precondition(lambda self: any(model.files for model in self.known.values()))
     @rule()
     def undo(self) -> None:
@@ -177,7 +192,8 @@ class RegistryMachine(RuleBasedStateMachine):
             with pytest.raises(RefError):
                 undo(registry=self.registry)
             return
-        undo(registry=self.registry)
+        for act in (undo, redo, undo):  # the second takes the first one back
+            assert not act(registry=self.registry).stepped_over
         before = self.before.pop()
         for name, model in before.items():
             model.files = self.known[name].files

@@ -86,6 +86,12 @@ class Person:
     def rm(self) -> None:
         self.run("rm", self.any_version(), "--yes")
 
+    def restore(self) -> None:
+        self.run("restore", self.any_version())
+
+    def undo(self) -> None:
+        self.run(self.draw.choice(["undo", "undo", "redo"]))
+
     def alias(self) -> None:
         self.run("alias", "prod", self.any_version())
 
@@ -199,6 +205,7 @@ def test_walk_of_two_clones(ckpt: Run, git: Git, folder: Path, seed: int) -> Non
         pushed.update(now)
 
     actions = [Person.register, Person.register, Person.rename, Person.rm, Person.alias, Person.tag]
+    actions += [Person.restore, Person.undo]
     actions += [Person.commit, Person.push, Person.push, Person.pull, Person.pull, Person.pull]
     try:
         for _ in range(STEPS):

@@ -6,6 +6,7 @@ The index is read here by the standard library alone.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ CASES: Mapping[str, tuple[Act, Act, str]] = {
     "rm beside alias": (remove("v2"), point("prod", "v2"), "net@prod points to it"),
     "rm beside rm": (remove("v2"), remove("v2"), "net:v2 was removed"),
     "undo beside rm": (lambda r: ckpt.undo(registry=r), unpointed, ""),
+    "restore beside gc": (
+        lambda r: ckpt.restore(["v3"], registry=r),
+        lambda r: (ckpt.rm(["v3"], registry=r), ckpt.gc(keep_removed=timedelta(), registry=r)),
+        "net:v3: deleted by gc"),
+    "alias beside undo of restore": (
+        point("prod", "v3"),
+        lambda r: (ckpt.rm(["v3"], registry=r), ckpt.restore(["v3"], registry=r),
+                   ckpt.undo(registry=r)),
+        "net:v3 was removed"),
     "protect beside -d": (
         lambda r: ckpt.alias("old", protect=True, registry=r), unpointed, "net has no old"),
 }  # fmt: skip
@@ -92,7 +102,7 @@ def test_command_is_decided_under_the_lock(case: str, folder: Path) -> None:
 def test_undo_beside_another_change_undoes_that(folder: Path) -> None:
     registry = Registry(folder)
     vars(registry)["index_file"] = Late(folder, remove("v3"))
-    assert ckpt.undo(registry=registry).what == "rm net:v3"
+    assert ckpt.undo(registry=registry).entry.what == "rm net:v3"
     assert [version.label for version in Registry(folder).versions()] == ["v3", "v2", "v1"]
 
 

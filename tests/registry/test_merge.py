@@ -16,6 +16,8 @@ from ckpt.registry.merge import Merged, merged
 from tests.registry.history.test_changes import AT, written
 from tests.registry.test_index import version
 
+LATER = "2026-11-26T09:00:00+00:00"
+
 
 def contents(model: Model) -> set[str]:
     return {each.content for each in model.versions.values()}
@@ -31,6 +33,9 @@ def history(index: Index, draw: random.Random, side: str) -> Index:
     for _ in range(draw.randrange(6)):
         before, index = index, written(index, draw)
         model = index.models["mnist-cnn"]
+        if model.removed and draw.random() < 0.2:
+            model = model.restored(draw.choice(list(model.removed)), at=draw.choice([AT, LATER]))
+            index = index.with_model(model)
         for number in sorted(every(index).keys() - every(before).keys()):
             held = {each.content for each in every(before).values()}
             content = draw.choice([f"{side} {number}", f"{side} {number}", "x", "y"])
@@ -137,13 +142,11 @@ def test_merges_that_cross_lose_nothing(seed: int) -> None:
         assert len(every(crossed)) <= max(len(every(here)), len(every(there)))
 
 
-LATER = "2026-11-26T09:00:00+00:00"
-
-
 def later(number: int, content: str) -> Version:
     return replace(version(number, content=content), created=LATER)
 
 
+EARLIER = "2026-11-24T09:00:00+00:00"
 BASE = Index().with_version(version(1)).with_version(version(2))
 
 
@@ -319,6 +322,36 @@ def test_version_that_both_changed_is_joined_line_by_line() -> None:
     restored = on(ours, lambda m: m.restored(2))
     assert list(merged(ours, restored, ours).index.model(None).versions) == [1, 2]
     assert list(merged(ours, ours, restored).index.model(None).versions) == [1, 2]
+
+
+def test_later_one_of_a_removal_and_a_restore_holds() -> None:
+    """Whichever side is ours, and whether the common ancestor has it or not."""
+    gone = on(BASE, lambda m: m.without(2, at=EARLIER))
+    for base in (BASE, gone):
+        for removed_at, restored_at, state in ((AT, LATER, "there"), (LATER, AT, "removed")):
+            removed = on(BASE, lambda m, at=removed_at: m.without(2, at=at))
+            restored = on(gone, lambda m, at=restored_at: m.restored(2, at=at))
+            for sides in ((removed, restored), (restored, removed)):
+                result = merged(base, *sides)
+                model = result.index.model(None)
+                assert result.settled == (("mnist-cnn:v2", state),)
+                line = (model.versions if state == "there" else model.removed)[2]
+                assert (line.removed, line.restored) == (
+                    "" if state == "there" else LATER,
+                    restored_at,
+                )
+
+
+def test_restored_version_stays_where_the_other_side_still_has_it_removed() -> None:
+    gone = on(BASE, lambda m: m.without(2, at=LATER))
+    restored = on(gone, lambda m: m.restored(2, at=AT))  # by a clock that is slow
+    for sides in ((gone, restored), (restored, gone)):
+        result = merged(gone, *sides)
+        assert (list(result.index.model(None).versions), result.settled) == ([1, 2], ())
+    removed = on(restored, lambda m: m.without(2, at=EARLIER))
+    for sides in ((removed, restored), (restored, removed)):
+        result = merged(restored, *sides)
+        assert (list(result.index.model(None).removed), result.settled) == ([2], ())
 
 
 def test_version_forgotten_by_one_side_is_gone_and_by_none_stays() -> None:

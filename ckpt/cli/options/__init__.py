@@ -1,6 +1,8 @@
 """The options that all commands have, and the session that a command gets."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import update_wrapper
 from math import isfinite
@@ -9,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ckpt.errors import DiskWarning
 from ckpt.registry.index_file import FILE_NAME
 from ckpt.registry.registry import Added, Registry
 from ckpt.registry.seen import moved_numbers
@@ -70,7 +73,8 @@ def ckpt_command(
                 _remark_on_moved_numbers(session)
             if writes:
                 _remark_on_locks(session)
-            function(session, **arguments)
+            with _disk_warnings_as_remarks(terminal):
+                function(session, **arguments)
 
         wrapped = update_wrapper(run, function)
         for option in reversed(_COMMON):
@@ -162,5 +166,24 @@ def _remark_on_locks(session: Session) -> None:
     doubt = session.registry.doubt_of_locks if session.registry.exists else None
     if doubt is not None:
         session.terminal.remark(
-            f"{session.registry.folder}: {doubt}; write from one machine at a time"
+            f"{session.registry.folder}: {doubt}; write from one machine at a time\n"
+            "if no other machine can: ckpt gc --local  remembers that"
         )
+
+
+@contextmanager
+def _disk_warnings_as_remarks(terminal: Terminal) -> Iterator[None]:
+    """Print each warning about a file system once, as a remark."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if not issubclass(category, DiskWarning):
+            others(message, category, *rest, **named)
+        elif str(message) not in said:
+            said.add(str(message))
+            terminal.remark(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DiskWarning)
+        others, warnings.showwarning = warnings.showwarning, show
+        yield

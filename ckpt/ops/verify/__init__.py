@@ -11,7 +11,7 @@ from ckpt.io.files import Told, untold
 from ckpt.io.threads import Threads
 from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
-from ckpt.registry.needed import needed_manifests
+from ckpt.registry.needed import needed
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import REPAIR, StoredObject
 
@@ -72,8 +72,9 @@ def _verified(registry: Registry, told: Told) -> Verified:
     began = perf_counter()
     damages: list[Damage] = []
     manifests: dict[str, Manifest] = {}
-    stored = list(registry.store.objects())
-    for ref, digest in needed_manifests(registry, registry.index(), stored):
+    stored, lost = list(registry.store.objects()), lost_versions(registry)
+    for need in needed(registry, registry.index(), stored, lost):
+        ref, digest = need.user, need.manifest
         try:
             manifests[ref] = registry.store.manifest(digest)
         except IntegrityError as error:
@@ -93,7 +94,6 @@ def _verified(registry: Registry, told: Told) -> Verified:
             damages.append(Damage(str(result), hurts, name, nbytes, hint))
     good = sum(result for result in results if isinstance(result, int))
     seconds = perf_counter() - began
-    lost = lost_versions(registry)
     return Verified(len(wanted), len(manifests), good, tuple(damages), seconds, lost)
 
 

@@ -59,7 +59,8 @@ def undone(index: Index, done: Iterable[Change], *, at: str) -> Index:
     """The index without these changes; a version that they added is removed `at` a time.
 
     Raises:
-        ConflictError: Something has changed since, or was deleted by gc.
+        ConflictError: Something has changed since, or was deleted by gc, or an alias or a tag
+            would be on a removed version.
     """
     done = list(done)
     if gone := [f"{change.model}:{change.name}" for change in done if change.is_final]:
@@ -67,6 +68,8 @@ def undone(index: Index, done: Iterable[Change], *, at: str) -> Index:
     for change in done:
         now = _state(index.model(change.model)).get((change.kind, change.name))
         if now != change.after:
+            if change.kind == "version" and now is None:
+                raise ConflictError(f"{change.model}:{change.name} was deleted by gc")
             raise ConflictError(
                 f"{change.model}: {change.kind} {change.name} has changed since: it is "
                 f"{value_text(now)}, expected {value_text(change.after)}",
@@ -110,7 +113,19 @@ def _pairs(model: Model) -> Iterator[tuple[tuple[str, str], Value]]:
         yield ("tag", name), tuple(f"v{number}" for number in numbers)
 
 
+def _expect_there(model: Model, change: Change) -> None:
+    """Refuse an alias or a tag of versions that were removed since."""
+    labels = change.before if isinstance(change.before, tuple) else (change.before,)
+    for label in labels if change.kind in ("alias", "tag") else ():
+        if isinstance(label, str) and number_of(label) not in model.versions:
+            raise ConflictError(
+                f"{change.model}: {change.kind} {change.name} was on {label}, which was removed",
+                hint=f"ckpt restore {change.model}:{label}  brings it back first",
+            )
+
+
 def _restored(model: Model, change: Change, at: str) -> Model:
+    _expect_there(model, change)
     match change.kind, change.before:
         case "version", before:
             number = number_of(change.name)

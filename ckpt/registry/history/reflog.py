@@ -35,7 +35,7 @@ class Entry:
         undoes: The `write_id` of the entry that this one undid.
         versions: New and changed lines of the index, by ref, ``mnist-cnn:v3``.
         next_numbers: The next free number of each changed model.
-        gone: Manifests of versions that gc deleted.
+        gone: Manifests of versions that gc deleted on this machine.
         serial: The serial of the index that it wrote.
         elsewhere: Whether the changes were made elsewhere and came by git, or by hand.
     """
@@ -145,6 +145,8 @@ def _entry(line: str) -> Entry | None:
         fields: dict[str, Any] = strict_json.parse(line)
         changed = tuple(_change(change) for change in fields.pop("changes"))
         gone = tuple(fields.pop("gone", ()))
+        if fields.get("elsewhere"):  # an earlier ckpt named versions of other branches there
+            gone = ()
         return Entry(**fields, changes=changed, gone=gone)
     except (ValueError, TypeError, KeyError, AttributeError, IntegrityError):
         return None

@@ -47,7 +47,10 @@ def write_entry(
             for version in _new(olds[model.name], model)
         },
         next_numbers={model.name: model.next_number for model in changed},
-        gone=tuple(name for model in changed for name in _gone(olds[model.name], model)),
+        # An index from elsewhere may be of another branch; what it lacks was not deleted here.
+        gone=()
+        if elsewhere
+        else tuple(name for model in changed for name in _gone(olds[model.name], model)),
         serial=after.serial,
         elsewhere=elsewhere,
     )

@@ -26,7 +26,7 @@ from ckpt.io.files import (
     unlinked,
 )
 from ckpt.io.lock import exclusive_lock, shared_lock
-from ckpt.io.rights import EVERYBODY, OWNER, Rights
+from ckpt.io.rights import EVERYBODY, OWNER, Rights, is_shared, set_mode
 from ckpt.io.sources import CHUNK
 from ckpt.io.temporaries import is_temporary, temporary_file
 from ckpt.registry.manifest import Manifest
@@ -197,7 +197,7 @@ class ObjectStore:
                 name = "sha256:" + hasher.hexdigest()
                 if self._kept(kind, name, rights):
                     return Put(name, nbytes, new=False)
-                os.fchmod(out.fileno(), 0o444 & rights.mode(os.fstat(out.fileno()).st_gid))
+                set_mode(out.fileno(), self._mode(rights, os.fstat(out.fileno()).st_gid))
                 sync_file(out)
                 self._name(temporary, self._path(kind, name))
             return Put(name, nbytes, new=True)
@@ -214,7 +214,7 @@ class ObjectStore:
         # A file under this name in spite of `_has_good` is damaged, or another writer has just
         # written the same bytes: either way these good bytes may replace it.
         try:
-            name_new(temporary, path)
+            name_new(temporary, path, warns=False)  # it would be replaced by the same bytes
         except FileExistsError:
             temporary.replace(path)
         sync_folder(path.parent)
@@ -230,11 +230,15 @@ class ObjectStore:
         with suppress(PermissionError):  # another user's; their gc keeps it while it is needed
             os.utime(path, follow_symlinks=False)
             before = path.lstat()
-            mode = 0o444 & rights.mode(before.st_gid)
+            mode = self._mode(rights, before.st_gid)
             if mode & ~before.st_mode:
                 path.chmod(stat.S_IMODE(before.st_mode) | mode)
         sync_folder(path.parent)
         return True
+
+    def _mode(self, rights: Rights, group: int) -> int:
+        """Permission bits of an object: who may read its source, and a group that shares it all."""
+        return (0o444 & rights.mode(group)) | (0o040 if is_shared(self.root) else 0)
 
     def _has_good(self, kind: str, name: str) -> bool:
         """Whether the object exists, may be read, and its bytes match its name."""

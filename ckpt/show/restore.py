@@ -1,0 +1,24 @@
+"""The versions that `ckpt restore` brought back, as text and as JSON."""
+
+from typing import Any
+
+from ckpt.ops.restore import Restored
+from ckpt.show.ls import version_data
+
+
+def restored_text(restored: Restored) -> str:
+    """One line each for versions that came back, and for those that were not removed."""
+    said = {"restored": restored.versions, "not removed, so nothing to do": restored.present}
+    return "\n".join(
+        f"{text}: {', '.join(version.ref for version in versions)}"
+        for text, versions in said.items()
+        if versions
+    )
+
+
+def restored_data(restored: Restored) -> dict[str, Any]:
+    """The same for JSON."""
+    return {
+        "restored": list(map(version_data, restored.versions)),
+        "present": list(map(version_data, restored.present)),
+    }
