@@ -1,17 +1,20 @@
 """Aliases: names such as `mnist-cnn@prod` that point to a version and can move.
 
 They are checked and changed under the index's lock. A protected alias moves only if the caller
-names the version that it points to.
+names the version that it points to. Every change leaves an event in the model's shared history.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from ckpt.errors import ConflictError, RefError, UsageError
 from ckpt.refs import expect_alias, is_version
+from ckpt.registry.events import Event
 from ckpt.registry.index import Index, Model
 from ckpt.registry.registry import Registry
 
 NOTHING = "none"  # the expected version of an alias that does not exist yet
+_MOVES = ("alias", "unalias", "protect", "unprotect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Alias:
         version: ``v2``; None if it was deleted.
         before: The version that it pointed to before, if any.
         protected: Whether it moves only with the expected version.
+        changed: Whether anything was changed.
     """
 
     model: str
@@ -29,11 +33,40 @@ class Alias:
     version: str | None
     before: str | None
     protected: bool
+    changed: bool = True
 
     @property
     def ref(self) -> str:
         """``mnist-cnn@prod``."""
         return f"{self.model}@{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One event in the history of an alias.
+
+    Attributes:
+        model: The model of the alias.
+        event: The event.
+        now: The label that the version has now; None if it is gone.
+    """
+
+    model: str
+    event: Event
+    now: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AliasHistory:
+    """What aliases pointed to.
+
+    Attributes:
+        aliases: The aliases as they are, of those asked for.
+        moves: Their changes, newest first.
+    """
+
+    aliases: tuple[Alias, ...]
+    moves: tuple[Moved, ...]
 
 
 def aliases(*, registry: Registry | None = None) -> list[Alias]:
@@ -46,6 +79,41 @@ def aliases(*, registry: Registry | None = None) -> list[Alias]:
     ]
 
 
+def alias_history(name: str | None = None, *, registry: Registry | None = None) -> AliasHistory:
+    """What an alias pointed to, who moved it, and why.
+
+    Args:
+        name: ``prod`` of any model, or ``mnist-cnn@prod``; None for all aliases.
+        registry: The registry; None finds it as the command line does.
+
+    Raises:
+        RefError: There never was such an alias.
+    """
+    registry = registry or Registry()
+    index = registry.index()
+    owner, _, short = (name or "").rpartition("@")
+    models = [index.model(owner)] if owner else list(index.models.values())
+    moves = [
+        Moved(model.name, event, _label_now(model, event))
+        for model in models
+        for event in model.log
+        if event.did in _MOVES and short in ("", event.name)
+    ]
+    moves.sort(key=lambda moved: datetime.fromisoformat(moved.event.at), reverse=True)
+    found = [each for each in aliases(registry=registry) if short in ("", each.name)]
+    if owner:
+        found = [each for each in found if each.model == owner]
+    if name and not (found or moves):
+        known = ", ".join(f"{model.name}@{each}" for model in models for each in model.aliases)
+        raise RefError(f"no alias {name!r}", hint=f"known: {known}" if known else "there are none")
+    return AliasHistory(tuple(found), tuple(moves))
+
+
+def _label_now(model: Model, event: Event) -> str | None:
+    known = (each for each in model.every_version() if event.manifest in each.manifests)
+    return next((version.label for version in known), None)
+
+
 def alias(
     name: str,
     ref: str | None = None,
@@ -53,6 +121,7 @@ def alias(
     expect: str | None = None,
     protect: bool | None = None,
     delete: bool = False,
+    message: str = "",
     registry: Registry | None = None,
 ) -> Alias:
     """Point the alias `name` to the version that `ref` names, or delete it.
@@ -64,6 +133,7 @@ def alias(
         expect: The version that it must point to now, ``v2`` or ``none``; None for any.
         protect: Whether it is protected from now on; None does not change that.
         delete: Delete the alias; its version stays.
+        message: Why, for its history.
         registry: The registry; None finds it as the command line does.
 
     Raises:
@@ -88,13 +158,15 @@ def alias(
             model, made = _deleted(index, owner or None, short, expect)
         else:
             model, made = _pointed(index, owner, short, ref, expect, protect)
-        done.append(made)
+        old = index.model(model.name)
+        is_same = (old.aliases, old.protected) == (model.aliases, model.protected)
+        done.append(replace(made, changed=not is_same))
         return model
 
     def what() -> str:
         return f"alias {'-d ' if delete else ''}{done[-1].ref} {done[-1].version or ''}".rstrip()
 
-    registry.change(changed, what)
+    registry.change(changed, what, message=message)
     return done[-1]
 
 

@@ -18,6 +18,7 @@ from ckpt.errors import IntegrityError, UsageError
 from ckpt.io import digest, strict_json
 from ckpt.io.files import is_base_name
 from ckpt.io.typed_json import Count, Digest, Form, Time, expect
+from ckpt.io.who import By
 from ckpt.tensors import MOST_PARTS, TensorEntry, is_key
 
 SCHEMA = 1
@@ -209,6 +210,7 @@ class Record(TypedDict, total=False):
     message: str
     made_by: str
     created: Time
+    by: By
     metrics: dict[str, float]
     parent: _Parent
     plan: _Plan

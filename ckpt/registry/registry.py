@@ -14,10 +14,12 @@ from ckpt.errors import IntegrityError, RefError, UsageError
 from ckpt.io.files import make_folder, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import Rights
+from ckpt.io.who import By, who
 from ckpt.refs import Ref, expect_name
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
 from ckpt.registry.manifest import Manifest, read_record
+from ckpt.registry.newest import newest, newest_versions
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.version import VersionSource
 
@@ -105,19 +107,20 @@ class Registry:
         return self.index_file.read()
 
     def versions(self, model: str | None = None) -> list[Version]:
-        """All versions, or those of one model, newest first."""
+        """All versions, or those of one model, newest first, with their newest metrics."""
         index = self.index()
         models = index.models.values() if model is None else [index.model(model)]
-        found = [version for model in models for version in model.versions.values()]
+        found = [version for model in models for version in newest_versions(model)]
         return sorted(found, key=lambda version: (version.model, -version.number))
 
     def version(self, ref: str | Ref) -> Version:
-        """The version that `ref` names.
+        """The version that `ref` names, with its newest metrics.
 
         Raises:
             RefError: It names none, or more than one.
         """
-        return self.index().find(ref)
+        index = self.index()
+        return newest(index, index.find(ref))
 
     def parent(self, record: Mapping[str, Any]) -> Version | None:
         """The version that a record names as its parent; it may have been removed since.
@@ -128,10 +131,9 @@ class Registry:
         parent = record.get("parent")
         if parent is None:
             return None
-        versions = self.index().every_version()
-        return next(
-            (version for version in versions if parent["manifest"] in version.manifests), None
-        )
+        index, manifest = self.index(), parent["manifest"]
+        found = (version for version in index.every_version() if manifest in version.manifests)
+        return next((newest(index, version) for version in found), None)
 
     def measured(self, version: Version, record: Mapping[str, Any]) -> Version | None:
         """The version whose metrics are known: itself, or the nearest one that it was made from."""
@@ -177,8 +179,9 @@ class Registry:
         if known := self.index().same_content(model, content):
             self.index_file.sync()
             return Added(known, new=False)
-        created, tensors = now(), manifest.tensors_digest
-        record = self._record(model, manifest, tensors, made_by=made_by, created=created)
+        created, tensors, by = now(), manifest.tensors_digest, who()
+        notes = {"made_by": made_by, "created": created, "by": by}
+        record = self._record(model, manifest, tensors, notes)
         created_registry = None if self.exists else self._create()
         manifest = replace(manifest, record=record)
         draft = Version(
@@ -196,9 +199,11 @@ class Registry:
             message=record.get("message", ""),
             tensors=tensors,
         )
-        return replace(self._add_draft(draft), created_registry=created_registry)
+        return replace(self._add_draft(draft, by), created_registry=created_registry)
 
-    def change(self, operation: Callable[[Index], Model], what: Callable[[], str]) -> None:
+    def change(
+        self, operation: Callable[[Index], Model], what: Callable[[], str], *, message: str = ""
+    ) -> None:
         """Put the model that `operation` makes of the current index into it, durably.
 
         As for `IndexFile.commit`: `operation` looks up all refs in the index that it gets.
@@ -208,7 +213,7 @@ class Registry:
             model = operation(index)
             return index if model == index.models.get(model.name) else index.with_model(model)
 
-        self.index_file.commit(changed, what)
+        self.index_file.commit(changed, what, message=message)
 
     def _create(self) -> Path:
         """Create the registry: first git's list of the files that belong to this machine alone."""
@@ -221,21 +226,19 @@ class Registry:
         return self.folder
 
     def _record(
-        self, model: str, manifest: Manifest, tensors: str, *, made_by: str, created: str
+        self, model: str, manifest: Manifest, tensors: str, notes: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The record with the fields of the index line, so that a lost index can be rebuilt.
 
         A version of the same tensors becomes the parent if the record names none.
         """
-        record = read_record(
-            {"model": model, **manifest.record, "made_by": made_by, "created": created}
-        )
+        record = read_record({"model": model, **manifest.record, **notes})
         twin = self.index().same_tensors(model, tensors)
         if twin and "parent" not in record:
             record["parent"] = parent_record(twin, tensors)
         return record
 
-    def _add_draft(self, draft: Version) -> Added:
+    def _add_draft(self, draft: Version, by: By) -> Added:
         """Commit a version under the next number, unless another process has added its content."""
         added: list[Added] = []
 
@@ -247,7 +250,7 @@ class Registry:
             added.append(Added(version, new=True))
             return index.with_version(version)
 
-        self.index_file.commit(with_draft, f"{draft.made_by} as {draft.model}")
+        self.index_file.commit(with_draft, f"{draft.made_by} as {draft.model}", by=by)
         return added[-1]
 
 

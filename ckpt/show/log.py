@@ -6,6 +6,7 @@ from typing import Any
 
 from ckpt.io import digest
 from ckpt.ops.log import Step, Touch
+from ckpt.show.look.by import by_text
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable
@@ -23,6 +24,8 @@ def _step(step: Step) -> Iterator[str]:
     version = step.version
     yield f"{version.ref}  {digest.short(version.manifest)}  {version.created}"
     yield f"  {step.kind}: {printable(version.made_by)}"
+    if author := by_text(step.record.get("by"), with_host=True):
+        yield f"  by {author}"
     if version.metrics:
         yield f"  {metrics(version.metrics)}"
     if version.message:
@@ -69,4 +72,4 @@ def what_it_did(touch: Touch) -> str:
 def touch_data(touch: Touch) -> dict[str, Any]:
     """One change for JSON."""
     names = ("version=version.ref", "did", "as=key", "before", "digest", "created=version.created")
-    return fields(touch, *names)
+    return fields(touch, *names, "by")

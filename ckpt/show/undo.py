@@ -10,7 +10,7 @@ from ckpt.show.look.terminal import table
 from ckpt.show.look.words import printable
 
 # Fields of an entry that only a rebuild of the index needs.
-_FOR_REPLAY = ("versions", "next_numbers", "serial", "elsewhere")
+_FOR_REPLAY = ("versions", "next_numbers", "serial", "elsewhere", "events")
 
 
 def history_text(entries: Sequence[tuple[Entry, bool]]) -> str:

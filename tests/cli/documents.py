@@ -54,6 +54,7 @@ COMMANDS = [
     ["undo", "--list"],
     ["fsck"],
     ["alias"],
+    ["alias", "--log"],
     ["git-driver", "text", "registry.json"],
 ]
 

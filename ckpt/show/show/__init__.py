@@ -7,6 +7,7 @@ from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.io import digest
 from ckpt.ops.show import Shown
 from ckpt.show.audit import foreign_data, foreign_text
+from ckpt.show.look.by import by_text
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable, shape, size
@@ -132,6 +133,8 @@ def _origin(shown: Shown) -> Iterator[str]:
     if shown.tags:
         yield f"  tags      {', '.join(shown.tags)}"
     yield f"  made by   {printable(version.made_by)}, {version.created}"
+    if author := by_text((shown.record or {}).get("by"), with_host=True):
+        yield f"  by        {author}"
     if version.renumbered:
         yield f"  was       {printable(version.renumbered)}, until a merge renumbered it"
     if measured := shown.measured:
@@ -142,7 +145,7 @@ def _origin(shown: Shown) -> Iterator[str]:
     yield f"  manifest  {version.manifest}"
     yield f"  file      {version.file or 'not built yet (a rename); ckpt export builds it'}"
     record = shown.record or {}
-    shown_already = ("model", "metrics", "message", "made_by", "created")
+    shown_already = ("model", "metrics", "message", "made_by", "created", "by")
     yield from _record_lines({key: record[key] for key in record if key not in shown_already})
 
 
