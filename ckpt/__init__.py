@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ckpt.ops.load import open as open
     from ckpt.ops.log import log as log
     from ckpt.ops.ls import ls as ls
+    from ckpt.ops.metric import metric as metric
+    from ckpt.ops.note import note as note
     from ckpt.ops.pin import pin as pin
     from ckpt.ops.plot import plot as plot
     from ckpt.ops.register import register as register
@@ -50,8 +52,22 @@ _ELSEWHERE = {
     "repair_store": "ckpt.ops.verify.repair",
 }
 _COMMANDS = (
-    *("alias", "audit", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "pin"),
-    *("plot", "register", "rename", "repair", "rm", "show", "tag", "train", "undo", "verify"),
+    *("alias", "audit", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls"),
+    *(
+        "metric",
+        "note",
+        "pin",
+        "plot",
+        "register",
+        "rename",
+        "repair",
+        "rm",
+        "show",
+        "tag",
+        "train",
+        "undo",
+        "verify",
+    ),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])
 

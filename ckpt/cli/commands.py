@@ -18,6 +18,8 @@ COMMANDS = {
     "alias": "Create, move or delete an alias such as prod.",
     "pin": "Print the digest of a version, a ref that never changes.",
     "tag": "Add tags to a version, or remove them.",
+    "note": "Add a note to a version.",
+    "metric": "Add metrics to a version.",
     "log": "Show the history of a version, or of one of its tensors.",
     "blame": "Show which version last changed a tensor.",
     "rm": "Remove versions from the registry; undo restores them.",

@@ -13,6 +13,7 @@ from ckpt.compare.keys import compare_entries
 from ckpt.errors import RefError
 from ckpt.io.who import By
 from ckpt.refs import VersionRef
+from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
@@ -21,10 +22,11 @@ from ckpt.tensors import TensorEntry
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One version of a lineage, with its record."""
+    """One version of a lineage, with its record and the events of its history."""
 
     version: Version
     record: Mapping[str, Any]
+    history: tuple[Event, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -67,8 +69,8 @@ def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
     steps: list[Step] = []
     version: Version | None = registry.version(ref)
     while version is not None:
-        record = registry.manifest(version).record
-        steps.append(Step(version, record))
+        record, log = registry.manifest(version).record, registry.index().model(version.model).log
+        steps.append(Step(version, record, about(log, version.manifests)))
         version = registry.parent(record)
     return steps
 

@@ -24,6 +24,7 @@ from ckpt.io.threads import Threads
 from ckpt.opened import Named
 from ckpt.refs import SUFFIXES, FileRef, expect_new_name, parse_file_ref
 from ckpt.registry.index import Version
+from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Hole, Manifest, Skeleton, read_record
 from ckpt.registry.registry import Added, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects
@@ -48,6 +49,8 @@ def register(
     told: Told = untold,
 ) -> Added:
     """Add the file that `ref` names as the next version of a model, unless it holds the same bytes.
+
+    If a version does, a message and metrics that it lacks are added to that one.
 
     Args:
         ref: A path, with ``::model`` for one state_dict of a training checkpoint.
@@ -85,7 +88,11 @@ def register(
             how += " --keep-opaque" if RUNS_CODE in notes else ""
             new, rights = objects.new_bytes, source.rights
             added = registry.add(model, manifest, new_bytes=new, made_by=how, rights=rights)
-            return replace(added, dropped=tuple(dropped))
+            added = replace(added, dropped=tuple(dropped))
+            if added.new:
+                return added
+            said = add_words(registry, added.version.ref, text=message, metrics=metrics)
+            return replace(added, version=said.version, noted=said.text, measured=said.metrics)
 
 
 def _with_notes(

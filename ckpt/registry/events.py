@@ -80,6 +80,12 @@ def joined(*histories: Iterable[Event]) -> tuple[Event, ...]:
     return tuple(kept)
 
 
+def about(history: Iterable[Event], manifests: Iterable[str]) -> tuple[Event, ...]:
+    """The events of the version that has these manifests."""
+    names = {*manifests}
+    return tuple(event for event in history if event.manifest in names)
+
+
 def event_line(event: Event) -> dict[str, Any]:
     """The fields of an event in the document; empty ones are omitted."""
     fields = {name: getattr(event, name) for name in EventLine.__annotations__}

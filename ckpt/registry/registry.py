@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,10 @@ from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import Rights
 from ckpt.io.who import By, who
 from ckpt.refs import Ref, expect_name
+from ckpt.registry.history.newest import newest, newest_versions
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
 from ckpt.registry.manifest import Manifest, read_record
-from ckpt.registry.newest import newest, newest_versions
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.version import VersionSource
 
@@ -35,12 +35,16 @@ class Added:
         new: Whether it was added; false if the model held the same bytes already.
         created_registry: The folder of the registry that was created for it, if one was.
         dropped: The opaque objects of the file that it does not hold.
+        noted: The message that was added to a version that held the same bytes already.
+        measured: The metrics that were added to it.
     """
 
     version: Version
     new: bool
     created_registry: Path | None = None
     dropped: tuple[str, ...] = ()
+    noted: str = ""
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 class Registry:

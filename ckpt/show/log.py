@@ -6,7 +6,7 @@ from typing import Any
 
 from ckpt.io import digest
 from ckpt.ops.log import Step, Touch
-from ckpt.show.look.by import by_text
+from ckpt.show.look.by import by_text, history_data, words_lines
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable
@@ -34,12 +34,19 @@ def _step(step: Step) -> Iterator[str]:
     if plan:
         rules = "  ".join(f"'{printable(rule)}'" for rule in plan["rules"])
         yield f"  {count(len(plan['keys']), 'key')} renamed by {rules}"
+    yield from (f"  {line}" for line in words_lines(step.history))
 
 
 def log_data(steps: Sequence[Step]) -> list[dict[str, Any]]:
     """The same for JSON."""
     return [
-        {**version_data(step.version), "kind": step.kind, "record": step.record} for step in steps
+        {
+            **version_data(step.version),
+            "kind": step.kind,
+            "record": step.record,
+            "history": history_data(step.history),
+        }
+        for step in steps
     ]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ckpt.io import digest
 from ckpt.registry.registry import Added
-from ckpt.show.look.words import count, size
+from ckpt.show.look.words import count, metrics, size
 from ckpt.show.ls import version_data
 
 
@@ -14,10 +14,19 @@ def added_text(added: Added) -> str:
     version = added.version
     name = f"{version.ref}  {digest.short(version.manifest)}  {size(version.size)}"
     if not added.new:
-        return f"already registered as {name}: the same bytes, nothing added"
+        words = ["the message"] if added.noted else []
+        words += [metrics(added.measured)] if added.measured else []
+        what = f"added {' and '.join(words)}" if words else "nothing added"
+        return f"already registered as {name}: the same bytes, {what}"
     return f"registered {name}, {count(version.keys, 'key')}, {size(version.new_bytes)} new"
 
 
 def added_data(added: Added) -> Mapping[str, Any]:
     """The same for JSON."""
-    return {**version_data(added.version), "new": added.new, "dropped": list(added.dropped)}
+    return {
+        **version_data(added.version),
+        "new": added.new,
+        "dropped": list(added.dropped),
+        "noted": added.noted or None,
+        "measured": dict(added.measured),
+    }

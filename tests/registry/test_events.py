@@ -12,10 +12,10 @@ from ckpt.errors import IndexDamageError
 from ckpt.io import digest
 from ckpt.registry import events
 from ckpt.registry.events import WORDS, Event, joined
+from ckpt.registry.history.newest import newest
 from ckpt.registry.index import Index
 from ckpt.registry.index_file import parse_index
 from ckpt.registry.merge import merged
-from ckpt.registry.newest import newest
 from tests.registry.test_index import version
 
 ANN = {"author": "Ann <ann@example.org>", "host": "a"}

@@ -1,9 +1,11 @@
 """Who wrote something, and when, in a form for people."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ckpt.show.look.words import printable
+from ckpt.registry.events import WORDS, Event
+from ckpt.show.look.fields import fields
+from ckpt.show.look.words import metrics, printable
 
 
 def by_text(by: Mapping[str, Any] | None, *, with_host: bool = False) -> str:
@@ -22,3 +24,25 @@ def by_text(by: Mapping[str, Any] | None, *, with_host: bool = False) -> str:
 def day_and_time(at: str) -> str:
     """``2026-11-24 10:00:05`` of a time in ISO 8601."""
     return at[:19].replace("T", " ")
+
+
+def words_lines(history: Iterable[Event]) -> Iterator[str]:
+    """``note      2026-11-24 by Ann: …`` of each note and measurement, oldest first."""
+    for event in history:
+        if event.did in WORDS:
+            parts = [metrics(event.metrics), printable(event.text)]
+            said = ", ".join(filter(None, parts))
+            author = printable(event.by["author"]) if event.by else "somebody"
+            yield f"{event.did:<8}  {event.at[:10]} by {author}: {said}"
+
+
+def history_data(history: Iterable[Event]) -> list[dict[str, Any]]:
+    """The events of a version for JSON."""
+    return [
+        {
+            **fields(event, "did", "at", "by"),
+            "name": event.name or None,
+            **fields(event, "message=text", "metrics"),
+        }
+        for event in history
+    ]

@@ -7,7 +7,7 @@ from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.io import digest
 from ckpt.ops.show import Shown
 from ckpt.show.audit import foreign_data, foreign_text
-from ckpt.show.look.by import by_text
+from ckpt.show.look.by import by_text, history_data, words_lines
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable, shape, size
@@ -142,6 +142,7 @@ def _origin(shown: Shown) -> Iterator[str]:
         yield f"  metrics   {of}{metrics(measured.metrics)}"
     if version.message:
         yield f"  message   {printable(version.message)}"
+    yield from (f"  {line}" for line in words_lines(shown.history))
     yield f"  manifest  {version.manifest}"
     yield f"  file      {version.file or 'not built yet (a rename); ckpt export builds it'}"
     record = shown.record or {}
@@ -205,7 +206,8 @@ def tail_data(shown: Shown) -> dict[str, Any]:
     before = shown.measured if version and not version["metrics"] else None
     inherited = {"measured": fields(before, "version=ref", "metrics")} if before else {}
     own = {"rest": shown.rest, "version": version, **inherited, "record": shown.record}
-    return {**own, **foreign_data(shown.foreign)}
+    history = {"history": history_data(shown.history)} if version else {}
+    return {**own, **history, **foreign_data(shown.foreign)}
 
 
 def _tensor_data(entry: TensorEntry, shown: Shown) -> dict[str, Any]:
