@@ -52,22 +52,9 @@ _ELSEWHERE = {
     "repair_store": "ckpt.ops.verify.repair",
 }
 _COMMANDS = (
-    *("alias", "audit", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls"),
-    *(
-        "metric",
-        "note",
-        "pin",
-        "plot",
-        "register",
-        "rename",
-        "repair",
-        "rm",
-        "show",
-        "tag",
-        "train",
-        "undo",
-        "verify",
-    ),
+    *("alias", "audit", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "pin"),
+    *("plot", "register", "rename", "repair", "rm", "show", "tag", "train", "undo", "verify"),
+    *("metric", "note"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])
 

@@ -21,6 +21,7 @@ from ckpt.show.alias import (
     examples="ckpt alias\n"
     "ckpt alias prod v3\n"
     "ckpt alias prod mnist-cnn:v3 --expect v2\n"
+    "ckpt alias prod v3 --if 'accuracy >= prod.accuracy'\n"
     "ckpt alias prod v3 --protect\n"
     "ckpt alias prod v3 -m 'better on the new test set'\n"
     "ckpt alias prod --log\n"
@@ -33,6 +34,12 @@ from ckpt.show.alias import (
     "--expect",
     metavar="VERSION|none",
     help="Move it only if it points to this version now; else exit with 6.",
+)
+@click.option(
+    "--if",
+    "condition",
+    metavar="CONDITION",
+    help="Move it only if the version meets this, as in ckpt ls --where; else exit with 3.",
 )
 @click.option(
     "--protect/--unprotect",
@@ -49,6 +56,7 @@ def command(
     name: str | None,
     ref: str | None,
     expect: str | None,
+    condition: str | None,
     protect: bool | None,
     delete: bool,
     message: str,
@@ -57,10 +65,11 @@ def command(
     """Point the alias NAME to the version REF, or list all aliases.
 
     An alias can be used in place of a version: `ckpt export mnist-cnn@prod -o prod.pt`. NAME can
-    also be written as MODEL@NAME, to delete or protect an alias of one of several models.
+    also be written as MODEL@NAME, to delete or protect an alias of one of several models. If it
+    points to REF already, nothing is checked or changed.
     """
     if logged:
-        if ref or expect or delete or message or protect is not None:
+        if ref or expect or condition or delete or message or protect is not None:
             raise UsageError("--log takes only a name")
         history = alias_history(name, registry=session.registry)
         session.show(history, partial(history_text, width=session.terminal.width), history_data)
@@ -76,6 +85,7 @@ def command(
         name,
         ref,
         expect=expect,
+        condition=condition,
         protect=protect,
         delete=delete,
         message=message,

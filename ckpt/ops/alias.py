@@ -7,10 +7,13 @@ names the version that it points to. Every change leaves an event in the model's
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from ckpt.errors import ConflictError, RefError, UsageError
+from ckpt.errors import ConditionError, ConflictError, RefError, UsageError
 from ckpt.refs import expect_alias, is_version
+from ckpt.registry.condition import expect_fields, parse_condition, values_text
 from ckpt.registry.events import Event
-from ckpt.registry.index import Index, Model
+from ckpt.registry.history.newest import newest, newest_versions
+from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.labels import expect_movable
 from ckpt.registry.registry import Registry
 
 NOTHING = "none"  # the expected version of an alias that does not exist yet
@@ -119,6 +122,7 @@ def alias(
     ref: str | None = None,
     *,
     expect: str | None = None,
+    condition: str | None = None,
     protect: bool | None = None,
     delete: bool = False,
     message: str = "",
@@ -126,11 +130,15 @@ def alias(
 ) -> Alias:
     """Point the alias `name` to the version that `ref` names, or delete it.
 
+    If it points there already nothing is checked, and nothing changes.
+
     Args:
         name: New or known, ``prod`` or ``mnist-cnn@prod``.
         ref: E.g. ``mnist-cnn:v3``, or ``v3`` of the model in `name`; None does not move it, to
             protect or delete it.
         expect: The version that it must point to now, ``v2`` or ``none``; None for any.
+        condition: Move it only to a version that meets this, ``accuracy >= prod.accuracy``; see
+            `ckpt.registry.condition`.
         protect: Whether it is protected from now on; None does not change that.
         delete: Delete the alias; its version stays.
         message: Why, for its history.
@@ -138,18 +146,23 @@ def alias(
 
     Raises:
         ConflictError: It points to another version, or it is protected and `expect` is None.
+        ConditionError: The version does not meet the condition, or lacks a value that decides.
         RefError: There is no such version or alias.
     """
     registry = registry or Registry()
+    if condition is not None:
+        parse_condition(condition, option="--if")
     if expect not in (None, NOTHING) and not is_version(str(expect)):
         raise UsageError(f"--expect is {expect!r}, expected a version such as v2, or {NOTHING}")
     owner, _, short = name.rpartition("@")
-    if delete and (ref is not None or protect is not None):
+    if delete and (ref is not None or protect is not None or condition is not None):
         raise UsageError("-d takes only a name and --expect")
     if not delete:
         if ref is None and protect is None:
             hint = "ckpt ls  lists versions"
             raise UsageError(f"no version given: ckpt alias {name} REF", hint=hint)
+        if ref is None and condition is not None:
+            raise UsageError("--if needs a version to move to", hint=f"ckpt alias {name} REF")
         expect_alias(short)
     done: list[Alias] = []
 
@@ -157,7 +170,7 @@ def alias(
         if delete:
             model, made = _deleted(index, owner or None, short, expect)
         else:
-            model, made = _pointed(index, owner, short, ref, expect, protect)
+            model, made = _pointed(index, owner, short, ref, expect, protect, condition)
         old = index.model(model.name)
         is_same = (old.aliases, old.protected) == (model.aliases, model.protected)
         done.append(replace(made, changed=not is_same))
@@ -177,7 +190,9 @@ def _pointed(
     ref: str | None,
     expect: str | None,
     protect: bool | None,
+    condition: str | None,
 ) -> tuple[Model, Alias]:
+    is_move = ref is not None
     if ref is None:
         ref = f"{owner or index.model(None).name}@{name}"
     version = index.find(f"{owner}:{ref}" if owner and is_version(ref) else ref)
@@ -186,7 +201,12 @@ def _pointed(
             f"{owner}@{name} cannot point to {version.ref}, a version of another model"
         )
     model = index.model(version.model)
-    before = _checked(model, name, expect, moves_to=version.label)
+    before: str | None = version.label
+    # If it points there already there is nothing to decide: a step of a pipeline may run twice.
+    if not is_move or model.aliases.get(name) != version.number:
+        before = _checked(model, name, expect, moves_to=version.label)
+        if condition is not None:
+            _expect_holds(condition, version, index)
     model = model.with_alias(name, version.number, protect=protect)
     return model, Alias(model.name, name, version.label, before, name in model.protected)
 
@@ -210,9 +230,19 @@ def _checked(model: Model, name: str, expect: str | None, *, moves_to: str | Non
             f"{ref} {f'points to {now}' if now else 'does not exist'}, expected {expect}",
             hint="it has moved;  ckpt alias  lists all aliases",
         )
-    if expect is None and name in model.protected and moves_to != now:
-        raise ConflictError(
-            f"{ref} is protected, and points to {now}",
-            hint=f"--expect {now}  moves it anyway",
-        )
+    if expect is None and moves_to != now:
+        expect_movable(model, name)
     return now
+
+
+def _expect_holds(condition: str, version: Version, index: Index) -> None:
+    """Refuse to move an alias to a version that does not meet a condition."""
+    parsed = parse_condition(condition, option="--if")
+    versions = newest_versions(index.model(version.model))
+    expect_fields(parsed, versions, index, option="--if")
+    version = newest(index, version)
+    if not parsed.holds(version, index):
+        raise ConditionError(
+            f"{version.ref} does not meet {condition!r}: {values_text(parsed, version, index)}",
+            hint="the alias was not moved",
+        )

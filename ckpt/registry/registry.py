@@ -19,6 +19,7 @@ from ckpt.refs import Ref, expect_name
 from ckpt.registry.history.newest import newest, newest_versions
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
+from ckpt.registry.labels import NO_LABELS, Labels
 from ckpt.registry.manifest import Manifest, read_record
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.version import VersionSource
@@ -37,6 +38,7 @@ class Added:
         dropped: The opaque objects of the file that it does not hold.
         noted: The message that was added to a version that held the same bytes already.
         measured: The metrics that were added to it.
+        labels: The alias and tags that it was given.
     """
 
     version: Version
@@ -45,6 +47,7 @@ class Added:
     dropped: tuple[str, ...] = ()
     noted: str = ""
     measured: Mapping[str, float] = field(default_factory=dict)
+    labels: Labels = NO_LABELS
 
 
 class Registry:
@@ -162,7 +165,14 @@ class Registry:
         return VersionSource(version.ref, manifest, self.store, rights)
 
     def add(
-        self, model: str, manifest: Manifest, *, new_bytes: int, made_by: str, rights: Rights
+        self,
+        model: str,
+        manifest: Manifest,
+        *,
+        new_bytes: int,
+        made_by: str,
+        rights: Rights,
+        labels: Labels = NO_LABELS,
     ) -> Added:
         """Add the next version of `model`; the manifest's objects must be stored already.
 
@@ -172,6 +182,7 @@ class Registry:
             new_bytes: Bytes that were added to the store for it.
             made_by: How it was made, a few words.
             rights: Who may read its source, and so the manifest.
+            labels: Its alias and tags.
 
         Its metrics and its message are those of the manifest's record.
 
@@ -180,9 +191,12 @@ class Registry:
         """
         expect_name(model)
         content = manifest.content_digest
-        if known := self.index().same_content(model, content):
+        known = self.index().same_content(model, content)
+        if known and not labels:
             self.index_file.sync()
             return Added(known, new=False)
+        if known:
+            return self._add_draft(known, who(), labels)
         created, tensors, by = now(), manifest.tensors_digest, who()
         notes = {"made_by": made_by, "created": created, "by": by}
         record = self._record(model, manifest, tensors, notes)
@@ -203,7 +217,7 @@ class Registry:
             message=record.get("message", ""),
             tensors=tensors,
         )
-        return replace(self._add_draft(draft, by), created_registry=created_registry)
+        return replace(self._add_draft(draft, by, labels), created_registry=created_registry)
 
     def change(
         self, operation: Callable[[Index], Model], what: Callable[[], str], *, message: str = ""
@@ -242,17 +256,20 @@ class Registry:
             record["parent"] = parent_record(twin, tensors)
         return record
 
-    def _add_draft(self, draft: Version, by: By) -> Added:
-        """Commit a version under the next number, unless another process has added its content."""
+    def _add_draft(self, draft: Version, by: By, labels: Labels) -> Added:
+        """Commit a version under the next number, unless its content is there already."""
         added: list[Added] = []
 
         def with_draft(index: Index) -> Index:
-            if twin := index.same_content(draft.model, draft.content):
-                added.append(Added(twin, new=False))
-                return index
-            version = replace(draft, number=index.next_number(draft.model))
-            added.append(Added(version, new=True))
-            return index.with_version(version)
+            version = index.same_content(draft.model, draft.content)
+            is_new = version is None
+            if version is None:
+                version = replace(draft, number=index.next_number(draft.model))
+                index = index.with_version(version)
+            added.append(Added(version, new=is_new, labels=labels))
+            model = index.models[version.model]
+            labelled = labels.on(model, version.number)
+            return index if labelled is model else index.with_model(labelled)
 
         self.index_file.commit(with_draft, f"{draft.made_by} as {draft.model}", by=by)
         return added[-1]
