@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ckpt.ops.alias import alias as alias
     from ckpt.ops.audit import audit as audit
     from ckpt.ops.blame import blame as blame
+    from ckpt.ops.copy import copy as copy
     from ckpt.ops.diff import diff as diff
     from ckpt.ops.du import du as du
     from ckpt.ops.export import export as export
@@ -54,7 +55,7 @@ _ELSEWHERE = {
 _COMMANDS = (
     *("alias", "audit", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "pin"),
     *("plot", "register", "rename", "repair", "rm", "show", "tag", "train", "undo", "verify"),
-    *("metric", "note"),
+    *("copy", "metric", "note"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "audit": "Tell whether unpickling a file may run code.",
     "export": "Write a version to a file, or convert a checkpoint's format.",
     "register": "Add a checkpoint file as the next version of a model.",
+    "copy": "Copy a version into another registry.",
     "ls": "List the versions in the registry.",
     "alias": "Create, move or delete an alias such as prod.",
     "pin": "Print the digest of a version, a ref that never changes.",

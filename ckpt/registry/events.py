@@ -19,6 +19,14 @@ MOST_CHANGES = 1000  # of a model that are kept; notes and metrics do not count
 WORDS = ("note", "metric")
 
 
+class Origin(TypedDict):
+    """Where a copied version comes from: the identity of the registry, and its names there."""
+
+    registry: str
+    version: str
+    manifest: Digest
+
+
 class EventLine(TypedDict):
     """The fields of an event in the document; `Event` describes them."""
 
@@ -31,6 +39,7 @@ class EventLine(TypedDict):
     before: NotRequired[Annotated[str, Form("a version like v3", is_version)]]
     text: NotRequired[str]
     metrics: NotRequired[dict[str, float]]
+    origin: NotRequired[Origin]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +57,7 @@ class Event:
         before: The label of the version that the alias pointed to before.
         text: Why, or the note.
         metrics: The values measured.
+        origin: Where a copied version comes from.
     """
 
     did: str
@@ -59,6 +69,7 @@ class Event:
     before: str = ""
     text: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    origin: Origin | None = None
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
 

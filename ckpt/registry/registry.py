@@ -1,7 +1,7 @@
 """A registry: the index and the object store of one folder."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import Rights
 from ckpt.io.who import By, who
 from ckpt.refs import Ref, expect_name
+from ckpt.registry.events import Event, joined
 from ckpt.registry.history.newest import newest, newest_versions
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
@@ -219,6 +220,18 @@ class Registry:
         )
         return replace(self._add_draft(draft, by, labels), created_registry=created_registry)
 
+    def adopt(self, draft: Version, history: Iterable[Event]) -> Added:
+        """Add a version of another registry, whose manifest and objects are stored here already.
+
+        Args:
+            draft: Its line; the number is the next one here.
+            history: Its events there, and drafts of new ones.
+        """
+        expect_name(draft.model)
+        created_registry = None if self.exists else self._create()
+        added = self._add_draft(draft, who(), NO_LABELS, tuple(history))
+        return replace(added, created_registry=created_registry)
+
     def change(
         self, operation: Callable[[Index], Model], what: Callable[[], str], *, message: str = ""
     ) -> None:
@@ -256,7 +269,9 @@ class Registry:
             record["parent"] = parent_record(twin, tensors)
         return record
 
-    def _add_draft(self, draft: Version, by: By, labels: Labels) -> Added:
+    def _add_draft(
+        self, draft: Version, by: By, labels: Labels, history: tuple[Event, ...] = ()
+    ) -> Added:
         """Commit a version under the next number, unless its content is there already."""
         added: list[Added] = []
 
@@ -268,6 +283,10 @@ class Registry:
                 index = index.with_version(version)
             added.append(Added(version, new=is_new, labels=labels))
             model = index.models[version.model]
+            if history and is_new:
+                past = joined(model.log, (event for event in history if event.at))
+                new = (replace(e, version=version.label) for e in history if not e.at)
+                index = index.with_model(model := replace(model, log=(*past, *new)))
             labelled = labels.on(model, version.number)
             return index if labelled is model else index.with_model(labelled)
 

@@ -17,7 +17,9 @@ def log_text(steps: Sequence[Step]) -> str:
     """The lineage, newest first."""
     text = "\n\n".join("\n".join(_step(step)) for step in steps)
     parent = steps[-1].record.get("parent")
-    return text + (f"\n  parent: {printable(parent['version'])}, deleted" if parent else "")
+    is_copy = any(event.did == "copy" for event in steps[-1].history)
+    gone = "not in this registry" if is_copy else "deleted"
+    return text + (f"\n  parent: {printable(parent['version'])}, {gone}" if parent else "")
 
 
 def _step(step: Step) -> Iterator[str]:

@@ -33,6 +33,7 @@ except SystemExit as done:
         ("note", "v1", "-m", "x"),
         ("metric", "v1", "loss=1"),
         ("alias", "--log"),
+        ("copy", "v1", ".", "--name", "other"),
         ("pin", "v1"),
         ("show", "v1"),
         ("show", "old.pt"),

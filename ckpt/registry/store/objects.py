@@ -93,7 +93,19 @@ class ObjectStore:
 
     def put_manifest(self, manifest: Manifest, rights: Rights = EVERYBODY) -> Put:
         """Store a manifest; its objects must be stored already."""
-        put = self._put("manifests", [manifest.to_bytes()], rights)
+        return self._put_manifest([manifest.to_bytes()], rights)
+
+    def copy_manifest(self, other: "ObjectStore", name: str) -> Put:
+        """Store a manifest of another store, byte for byte; its objects must be stored already.
+
+        Raises:
+            IntegrityError: It is absent or damaged there.
+        """
+        chunks = other._stream("manifests", name, "manifest")
+        return self._put_manifest(chunks, other.rights(name))
+
+    def _put_manifest(self, chunks: Iterable[bytes], rights: Rights) -> Put:
+        put = self._put("manifests", chunks, rights)
         # Another process may have created these folders and been killed before it synced them.
         for folder in (self._own("objects"), self._own("manifests"), self.root):
             if folder.is_dir():

@@ -27,10 +27,13 @@ def day_and_time(at: str) -> str:
 
 
 def words_lines(history: Iterable[Event]) -> Iterator[str]:
-    """``note      2026-11-24 by Ann: …`` of each note and measurement, oldest first."""
+    """``note      2026-11-24 by Ann: …`` of each note, measurement and copy, oldest first."""
     for event in history:
-        if event.did in WORDS:
-            parts = [metrics(event.metrics), printable(event.text)]
+        if event.did in (*WORDS, "copy"):
+            origin = ""
+            if event.origin:
+                origin = f"{event.origin['version']} of registry {event.origin['registry'][:8]}"
+            parts = [metrics(event.metrics), printable(event.text), printable(origin)]
             said = ", ".join(filter(None, parts))
             author = printable(event.by["author"]) if event.by else "somebody"
             yield f"{event.did:<8}  {event.at[:10]} by {author}: {said}"
@@ -43,6 +46,7 @@ def history_data(history: Iterable[Event]) -> list[dict[str, Any]]:
             **fields(event, "did", "at", "by"),
             "name": event.name or None,
             **fields(event, "message=text", "metrics"),
+            **({"origin": event.origin} if event.origin else {}),
         }
         for event in history
     ]
