@@ -36,8 +36,8 @@ def who() -> By:
     from ckpt.io.git import asked  # which imports subprocess: no reader needs that
 
     by: By = {"author": _line(_author()), "host": _line(os.uname().nodename)}
-    here = Path.cwd()
-    if not any((folder / ".git").exists() for folder in (here, *here.parents)):
+    here = _here()
+    if not any(os.path.lexists(folder / ".git") for folder in (here, *here.parents)):
         return by
     options = ("--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=no")
     status = asked(here, "status", *options, "--ignore-submodules=dirty", "--", *_CODE)
@@ -54,13 +54,21 @@ def _author() -> str:
     if named := os.environ.get(AUTHOR, "").strip():
         return named
     # Only a person that somebody has configured: git would guess one from the host's name.
-    ident = asked(Path.cwd(), "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+    ident = asked(_here(), "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
     if ident:
         return ident.rsplit(" ", 2)[0]  # without the time and its zone
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # an account without a name, as in a container
         return f"uid {os.geteuid()}"
+
+
+def _here() -> Path:
+    """The working folder; the root if it was deleted."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path("/")
 
 
 def _line(text: str) -> str:

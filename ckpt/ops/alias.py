@@ -96,8 +96,14 @@ def alias_history(name: str | None = None, *, registry: Registry | None = None) 
     index = registry.index()
     owner, _, short = (name or "").rpartition("@")
     models = [index.model(owner)] if owner else list(index.models.values())
+    labels = {
+        (model.name, manifest): version.label
+        for model in models
+        for version in model.every_version()
+        for manifest in version.manifests
+    }
     moves = [
-        Moved(model.name, event, _label_now(model, event))
+        Moved(model.name, event, labels.get((model.name, event.manifest)))
         for model in models
         for event in model.log
         if event.did in _MOVES and short in ("", event.name)
@@ -110,11 +116,6 @@ def alias_history(name: str | None = None, *, registry: Registry | None = None) 
         known = ", ".join(f"{model.name}@{each}" for model in models for each in model.aliases)
         raise RefError(f"no alias {name!r}", hint=f"known: {known}" if known else "there are none")
     return AliasHistory(tuple(found), tuple(moves))
-
-
-def _label_now(model: Model, event: Event) -> str | None:
-    known = (each for each in model.every_version() if event.manifest in each.manifests)
-    return next((version.label for version in known), None)
 
 
 def alias(

@@ -21,7 +21,7 @@ class Copied:
 
     Attributes:
         source: The version that was copied.
-        folder: The folder of the other registry.
+        folder: The folder of the other registry, as given.
         version: The version there.
         new: Whether it was added; false if the model had the same bytes already.
         created_registry: The folder of the registry that was created for it, if one was.
@@ -55,13 +55,13 @@ def copy(
         RefError: There is no such version or folder.
         IntegrityError: Its bytes are damaged; nothing is added then.
     """
-    registry, other = registry or Registry(), Registry(folder)
+    registry, other = registry or Registry(), Registry(Path(folder).absolute())
     index = registry.index()
     source = index.find(ref)
     model = source.model if name is None else expect_new_name(name)
     if twin := other.index().same_content(model, source.content):
         other.index_file.sync()
-        return Copied(source, other.folder, newest(other.index(), twin), new=False)
+        return Copied(source, Path(folder), newest(other.index(), twin), new=False)
     origin = Origin(registry=index.id, version=source.ref, manifest=source.manifest)
     past = about(index.model(source.model).log, source.manifests)
     history = [event for event in past if event.did in (*WORDS, "copy")]
@@ -71,7 +71,7 @@ def copy(
         draft = replace(source, model=model, number=0, new_bytes=nbytes, renumbered="", also=())
         added = other.adopt(draft, history)
     version = newest(other.index(), added.version)
-    return Copied(source, other.folder, version, added.new, added.created_registry)
+    return Copied(source, Path(folder), version, added.new, added.created_registry)
 
 
 def _copy_objects(registry: Registry, other: Registry, source: Version, told: Told) -> int:

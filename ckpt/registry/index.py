@@ -223,7 +223,7 @@ class Index:
             for version in versions
             if any(name.startswith(prefix) for name in (*version.manifests, version.file or ""))
         ]
-        if len(found) == 1:
+        if len({version.manifest for version in found}) == 1:  # copies have one manifest
             return found[0]
         names = ", ".join(sorted(version.ref for version in found))
         raise RefError(f"{prefix} names {names or 'no version'}")

@@ -55,7 +55,10 @@ def add_words(
         UsageError: A text is too long, or a value is not a number.
     """
     metrics = metrics or {}
-    _expect_words(text, metrics, why)
+    try:
+        expect(dict(metrics), dict[str, float], name="metrics")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     done: list[Words] = []
 
     def said(index: Index) -> Model:
@@ -65,6 +68,8 @@ def add_words(
         known = {each.text for each in about(model.log, version.manifests) if each.did == "note"}
         note = "" if text in {version.message, *known} else text
         new = {k: value for k, value in metrics.items() if version.metrics.get(k) != value}
+        for words in (note, why):
+            _expect_short(words)
         draft = Event(did="note", version=version.label, manifest=version.manifest, text=note)
         drafts = [draft] if note else []
         drafts += [replace(draft, did="metric", text=why, metrics=new)] if new else []
@@ -83,15 +88,9 @@ def add_words(
     return done[-1]
 
 
-def _expect_words(text: str, metrics: Mapping[str, float], why: str) -> None:
-    for words in (text, why):
-        if len(words) > MOST_CHARACTERS:
-            raise UsageError(
-                f"a text of {len(words):,} characters, over the limit of {MOST_CHARACTERS:,}",
-                hint="keep it in a file, and note where that is",
-            )
-    try:
-        expect([text, why], list[str], name="text")
-        expect(dict(metrics), dict[str, float], name="metrics")
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+def _expect_short(text: str) -> None:
+    if len(text) > MOST_CHARACTERS:
+        raise UsageError(
+            f"a text of {len(text):,} characters, over the limit of {MOST_CHARACTERS:,}",
+            hint="keep it in a file, and note where that is",
+        )

@@ -29,7 +29,7 @@ def test_copy_has_the_same_bytes_digest_words_and_origin(net: Run, folder: Path)
     ran = net("copy", "v1", "there")
     pinned = net("pin", "v1").out.strip()
     assert ran.out == f"copied net:v1 to there as net:v1  {pinned[:15]}, 8.0 kB new\n"
-    assert ran.err == "created a registry: there/registry.json\n"
+    assert ran.err == f"created a registry: {folder}/there/registry.json\n"
     assert (tree(folder / ".ckpt"), (folder / "registry.json").read_bytes()) == before
     assert there(net, "verify").code == 0
     assert there(net, "export", pinned, "-o", "again.pt").code == 0
@@ -66,6 +66,13 @@ def test_lineage_ends_where_the_registry_does_and_is_whole_once_the_parent_is_th
     (folder / "there/registry.json").unlink()
     assert there(net, "fsck", "--rebuild-index", "--yes").code == 0
     assert there(net, "show", "net:v1", "--json").data["history"][-1]["did"] == "copy"
+
+
+def test_digest_of_a_copy_in_another_model_stays_a_ref(net: Run) -> None:
+    assert net("copy", "v1", ".", "--name", "other").code == 0
+    digest = net("pin", "net:v1").out.strip()
+    assert net("pin", "other:v1").out.strip() == digest
+    assert net("show", digest).code == 0
 
 
 @damages

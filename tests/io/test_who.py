@@ -67,6 +67,14 @@ def test_variable_names_the_author_in_one_bounded_line(
     assert who()["author"] == "?"
 
 
+def test_folder_that_was_deleted_is_no_error(here: Path) -> None:
+    gone = here / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    assert who().keys() == {"author", "host"}
+
+
 def test_machine_without_git_is_no_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git("init", "-q")
     monkeypatch.setenv("PATH", str(here))
