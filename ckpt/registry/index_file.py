@@ -173,6 +173,8 @@ class IndexFile:
             ConflictError: Another process holds the lock for too long; see `ckpt.io.lock`.
             UsageError: No reader would accept the new index; nothing is written.
         """
+        if read is None:
+            self.read()  # a damaged index is refused before git is asked
         by = by or who()
         with exclusive_lock(self._lock):
             before = (read or self.read)()

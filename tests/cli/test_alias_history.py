@@ -78,6 +78,12 @@ def test_commit_of_the_work_tree_is_recorded_and_readers_ask_nobody(
     for words in (["ls"], ["show", "v1"], ["log", "v1"], ["diff", "v1", "net.pt"], ["alias"]):
         assert ckpt(*words).code == 0
     assert not asked.exists()
+    index = (folder / "registry.json").read_bytes()
+    (folder / "registry.json").write_bytes(index + b"<<<<<<< ours\n")
+    (folder / "cut.pt").write_bytes((folder / "net.pt").read_bytes()[:-9])
+    assert (ckpt("tag", "v1", "golden").code, ckpt("register", "cut.pt").code) == (4, 3)
+    assert not asked.exists(), "nor does one that refuses its input"
+    (folder / "registry.json").write_bytes(index)
     assert ckpt("tag", "v1", "golden").code == 0
     assert "GIT_AUTHOR_IDENT" in asked.read_text()
 
