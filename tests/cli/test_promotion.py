@@ -109,3 +109,15 @@ def test_rename_takes_a_message_for_the_version_that_it_adds(net: Run, folder: P
     assert not (folder / "a.pt").exists()
     assert net(*line, "-o", "a.pt", "--register", "--name", "net").code == 0
     assert net("show", "v5", "--json").data["version"]["message"] == "from a file"
+
+
+def test_rename_of_what_fits_already_is_done(net: Run, folder: Path) -> None:
+    save(folder / "old.pt", 9)
+    before, index = (folder / "old.pt").read_bytes(), index_of(folder)
+    for words in (("old.pt",), ("old.pt", "--in-place"), ("v1",), ("old.pt", "--dry-run")):
+        ran = net("rename", *words, "--to", "net.pt")
+        assert (ran.code, ran.out.endswith("\n\nnothing to rename\n")) == (0, True), ran
+    assert ((folder / "old.pt").read_bytes(), index_of(folder)) == (before, index)
+    assert not (folder / "old.renamed.pt").exists()
+    assert net("rename", "old.pt", "--to", "net.pt", "-o", "new.pt").code == 0
+    assert (folder / "new.pt").read_bytes() == before, "what was asked for is there"

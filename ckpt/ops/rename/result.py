@@ -75,7 +75,12 @@ def carry_out(
     *,
     dry_run: bool = False,
 ) -> Renamed:
-    """Like `apply`, with the checkpoint open; a dry run stops before anything is written."""
+    """Like `apply`, with the checkpoint open; a dry run stops before anything is written.
+
+    If it fits already, only a file or version that was asked for is written.
+    """
+    if plan.found and not plan.applied and not (output.get("out") or output.get("register_result")):
+        return Renamed(plan)
     saved, opaque = output.get("save_rules"), output.get("opaque")
     if plan.undoes and saved is not None:
         raise UsageError("--undo has no rules to save")
