@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ckpt.ops.alias import alias as alias
     from ckpt.ops.audit import audit as audit
     from ckpt.ops.blame import blame as blame
+    from ckpt.ops.copy import copy as copy
     from ckpt.ops.diff import diff as diff
     from ckpt.ops.du import du as du
     from ckpt.ops.export import export as export
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ckpt.ops.load import open as open
     from ckpt.ops.log import log as log
     from ckpt.ops.ls import ls as ls
+    from ckpt.ops.metric import metric as metric
+    from ckpt.ops.note import note as note
     from ckpt.ops.pin import pin as pin
     from ckpt.ops.plot import plot as plot
     from ckpt.ops.redo import redo as redo
@@ -53,8 +56,8 @@ _ELSEWHERE = {
 }
 _COMMANDS = (
     *("alias", "audit", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "pin"),
-    *("plot", "redo", "register", "rename", "repair", "restore", "rm", "show", "tag", "train"),
-    *("undo", "verify"),
+    *("copy", "metric", "note", "plot", "redo", "register", "rename", "repair", "restore", "rm"),
+    *("show", "tag", "train", "undo", "verify"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])
 

@@ -74,6 +74,12 @@ class UnmatchedRuleError(PlanError):
     """A rule changed no key."""
 
 
+class ConditionError(CkptError):
+    """A condition that the caller has set does not hold."""
+
+    exit_code = 3
+
+
 class FitError(CkptError):
     """A state_dict does not fit a definition."""
 

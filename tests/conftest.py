@@ -133,6 +133,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_registry_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests see no registry but their own."""
-    for name in ("CKPT_REGISTRY", "CKPT_SAFE_REGISTRIES", "CKPT_DEBUG"):
+    """Tests see no registry but their own, and no author of the machine."""
+    for name in ("CKPT_REGISTRY", "CKPT_SAFE_REGISTRIES", "CKPT_DEBUG", "CKPT_AUTHOR"):
         monkeypatch.delenv(name, raising=False)

@@ -1,17 +1,30 @@
 """`ckpt alias`."""
 
+from functools import partial
+
 import click
 
 from ckpt.cli.options import Session, ckpt_command
-from ckpt.ops.alias import alias, aliases
-from ckpt.show.alias import alias_data, alias_text, aliases_data, aliases_text
+from ckpt.errors import UsageError
+from ckpt.ops.alias import alias, alias_history, aliases
+from ckpt.show.alias import (
+    alias_data,
+    alias_text,
+    aliases_data,
+    aliases_text,
+    history_data,
+    history_text,
+)
 
 
 @ckpt_command(
     examples="ckpt alias\n"
     "ckpt alias prod v3\n"
     "ckpt alias prod mnist-cnn:v3 --expect v2\n"
+    "ckpt alias prod v3 --if 'accuracy >= prod.accuracy'\n"
     "ckpt alias prod v3 --protect\n"
+    "ckpt alias prod v3 -m 'better on the new test set'\n"
+    "ckpt alias prod --log\n"
     "ckpt alias -d staging",
     writes=True,
 )
@@ -23,24 +36,44 @@ from ckpt.show.alias import alias_data, alias_text, aliases_data, aliases_text
     help="Move it only if it points to this version now; else exit with 6.",
 )
 @click.option(
+    "--if",
+    "condition",
+    metavar="CONDITION",
+    help="Move it only if the version meets this, as in ckpt ls --where; else exit with 3.",
+)
+@click.option(
     "--protect/--unprotect",
     default=None,
     help="Require --expect to move it from now on, or not.",
 )
 @click.option("-d", "--delete", is_flag=True, help="Delete the alias; its version stays.")
+@click.option("-m", "--message", default="", help="Why, for the alias's history.")
+@click.option(
+    "--log", "logged", is_flag=True, help="Show what it pointed to: when, by whom and why."
+)
 def command(
     session: Session,
     name: str | None,
     ref: str | None,
     expect: str | None,
+    condition: str | None,
     protect: bool | None,
     delete: bool,
+    message: str,
+    logged: bool,
 ) -> None:
     """Point the alias NAME to the version REF, or list all aliases.
 
     An alias can be used in place of a version: `ckpt export mnist-cnn@prod -o prod.pt`. NAME can
-    also be written as MODEL@NAME, to delete or protect an alias of one of several models.
+    also be written as MODEL@NAME, to delete or protect an alias of one of several models. If it
+    points to REF already, nothing is checked or changed.
     """
+    if logged:
+        if ref or expect or condition or delete or message or protect is not None:
+            raise UsageError("--log takes only a name")
+        history = alias_history(name, registry=session.registry)
+        session.show(history, partial(history_text, width=session.terminal.width), history_data)
+        return
     if name is None:
         found = aliases(registry=session.registry)
         if not found:
@@ -49,6 +82,13 @@ def command(
             session.show(found, aliases_text, aliases_data)
         return
     done = alias(
-        name, ref, expect=expect, protect=protect, delete=delete, registry=session.registry
+        name,
+        ref,
+        expect=expect,
+        condition=condition,
+        protect=protect,
+        delete=delete,
+        message=message,
+        registry=session.registry,
     )
     session.show(done, alias_text, alias_data)

@@ -13,7 +13,8 @@ from ckpt.show.ls import versions_data, versions_text
     examples="ckpt ls\n"
     "ckpt ls mnist-cnn --json\n"
     "ckpt ls --where 'accuracy>0.99' --sort -accuracy\n"
-    "ckpt ls --where tag=golden"
+    "ckpt ls --where tag=golden\n"
+    "ckpt ls --where 'accuracy >= prod.accuracy and size < 10MB'"
 )
 @click.argument("model", required=False)
 @click.option(
@@ -21,7 +22,7 @@ from ckpt.show.ls import versions_data, versions_text
     multiple=True,
     metavar="CONDITION",
     help="List only versions that match: a metric, size, keys, created, ..., tag or alias, "
-    "compared by > >= < <= = != (repeatable; all must match).",
+    "compared by > >= < <= = != or ~ (a regex), with and, or, not (repeatable; all must match).",
 )
 @click.option(
     "--sort", metavar="[-]FIELD", help="Sort by this field, ascending; with - descending."

@@ -12,7 +12,8 @@ from ckpt.show.register import added_data, added_text
 
 @ckpt_command(
     examples="ckpt register old.pt --name mnist-cnn -m 'before the refactoring'\n"
-    "ckpt register run7.safetensors --metric accuracy=0.992",
+    "ckpt register run7.safetensors --metric accuracy=0.992\n"
+    "ckpt register run8.pt --name mnist-cnn --alias staging --tag nightly",
     writes=True,
 )
 @click.argument("file")
@@ -21,6 +22,8 @@ from ckpt.show.register import added_data, added_text
 @click.option(
     "--parent", metavar="REF", help="The version that it was made from, e.g. by fine-tuning."
 )
+@click.option("--alias", metavar="NAME", help="Point this alias to the version, in the same write.")
+@click.option("--tag", "tags", multiple=True, help="Give it this tag, too (repeatable).")
 @metric_option
 @opaque_options
 def command(
@@ -29,13 +32,16 @@ def command(
     name: str | None,
     message: str,
     parent: str | None,
+    alias: str | None,
+    tags: tuple[str, ...],
     metrics: dict[str, float],
     opaque: OpaqueWord | None,
 ) -> None:
     """Add FILE as the next version of a model.
 
     Copies its tensors into the store beside registry.json; tensors that are stored already take
-    no space. FILE itself is not changed. Registering the same file again adds nothing.
+    no space. FILE itself is not changed. Registering the same file again adds no version, but its
+    message, metrics and labels if they are new.
     """
     with progress_bar(session.terminal, f"registering {file}") as told:
         added = register(
@@ -45,6 +51,8 @@ def command(
             message=message,
             metrics=metrics,
             parent=parent,
+            alias=alias,
+            tags=tags,
             opaque=opaque,
             told=told,
         )

@@ -85,6 +85,7 @@ def _shape(
 @click.option(
     "--name", metavar="MODEL", help="The model for --register; by default the file's name."
 )
+@click.option("-m", "--message", default="", help="A message for the version that is added.")
 @opaque_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 def command(session: Session, source: str, rules: RuleOptions, prove: bool, **options: Any) -> None:

@@ -27,6 +27,17 @@ def git(folder: Path, *words: str) -> bytes:
     return done.stdout
 
 
+def asked(folder: Path, *words: str) -> str | None:
+    """What git says of a work tree; None if it is not installed, fails, or takes ten seconds."""
+    # Take no lock on git's index, and run no program that the repository's settings name.
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else None
+
+
 def blobs(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """The contents of files by git's names, such as ``main:./registry.json``; missing ones not."""
     command = ["git", "cat-file", "--batch"]

@@ -1,17 +1,23 @@
 """Aliases: names such as `mnist-cnn@prod` that point to a version and can move.
 
 They are checked and changed under the index's lock. A protected alias moves only if the caller
-names the version that it points to.
+names the version that it points to. Every change leaves an event in the model's shared history.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from ckpt.errors import ConflictError, RefError, UsageError
+from ckpt.errors import ConditionError, ConflictError, RefError, UsageError
 from ckpt.refs import expect_alias, is_version
-from ckpt.registry.index import Index, Model
+from ckpt.registry.condition import expect_fields, parse_condition, values_text
+from ckpt.registry.events import Event
+from ckpt.registry.history.newest import newest, newest_versions
+from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.labels import expect_movable
 from ckpt.registry.registry import Registry
 
 NOTHING = "none"  # the expected version of an alias that does not exist yet
+_MOVES = ("alias", "unalias", "protect", "unprotect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,7 @@ class Alias:
         version: ``v2``; None if it was deleted.
         before: The version that it pointed to before, if any.
         protected: Whether it moves only with the expected version.
+        changed: Whether anything was changed.
     """
 
     model: str
@@ -29,11 +36,40 @@ class Alias:
     version: str | None
     before: str | None
     protected: bool
+    changed: bool = True
 
     @property
     def ref(self) -> str:
         """``mnist-cnn@prod``."""
         return f"{self.model}@{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One event in the history of an alias.
+
+    Attributes:
+        model: The model of the alias.
+        event: The event.
+        now: The label that the version has now; None if it is gone.
+    """
+
+    model: str
+    event: Event
+    now: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AliasHistory:
+    """What aliases pointed to.
+
+    Attributes:
+        aliases: The aliases as they are, of those asked for.
+        moves: Their changes, newest first.
+    """
+
+    aliases: tuple[Alias, ...]
+    moves: tuple[Moved, ...]
 
 
 def aliases(*, registry: Registry | None = None) -> list[Alias]:
@@ -46,40 +82,88 @@ def aliases(*, registry: Registry | None = None) -> list[Alias]:
     ]
 
 
+def alias_history(name: str | None = None, *, registry: Registry | None = None) -> AliasHistory:
+    """What an alias pointed to, who moved it, and why.
+
+    Args:
+        name: ``prod`` of any model, or ``mnist-cnn@prod``; None for all aliases.
+        registry: The registry; None finds it as the command line does.
+
+    Raises:
+        RefError: There never was such an alias.
+    """
+    registry = registry or Registry()
+    index = registry.index()
+    owner, _, short = (name or "").rpartition("@")
+    models = [index.model(owner)] if owner else list(index.models.values())
+    labels = {
+        (model.name, manifest): version.label
+        for model in models
+        for version in model.every_version()
+        for manifest in version.manifests
+    }
+    moves = [
+        Moved(model.name, event, labels.get((model.name, event.manifest)))
+        for model in models
+        for event in model.log
+        if event.did in _MOVES and short in ("", event.name)
+    ]
+    moves.sort(key=lambda moved: datetime.fromisoformat(moved.event.at), reverse=True)
+    found = [each for each in aliases(registry=registry) if short in ("", each.name)]
+    if owner:
+        found = [each for each in found if each.model == owner]
+    if name and not (found or moves):
+        known = ", ".join(f"{model.name}@{each}" for model in models for each in model.aliases)
+        raise RefError(f"no alias {name!r}", hint=f"known: {known}" if known else "there are none")
+    return AliasHistory(tuple(found), tuple(moves))
+
+
 def alias(
     name: str,
     ref: str | None = None,
     *,
     expect: str | None = None,
+    condition: str | None = None,
     protect: bool | None = None,
     delete: bool = False,
+    message: str = "",
     registry: Registry | None = None,
 ) -> Alias:
     """Point the alias `name` to the version that `ref` names, or delete it.
+
+    If it points there already nothing is checked, and nothing changes.
 
     Args:
         name: New or known, ``prod`` or ``mnist-cnn@prod``.
         ref: E.g. ``mnist-cnn:v3``, or ``v3`` of the model in `name`; None does not move it, to
             protect or delete it.
         expect: The version that it must point to now, ``v2`` or ``none``; None for any.
+        condition: Move it only to a version that meets this, ``accuracy >= prod.accuracy``; see
+            `ckpt.registry.condition`.
         protect: Whether it is protected from now on; None does not change that.
         delete: Delete the alias; its version stays.
+        message: Why, for its history.
         registry: The registry; None finds it as the command line does.
 
     Raises:
         ConflictError: It points to another version, or it is protected and `expect` is None.
+        ConditionError: The version does not meet the condition, or lacks a value that decides.
         RefError: There is no such version or alias.
     """
     registry = registry or Registry()
+    if condition is not None:
+        parse_condition(condition, option="--if")
     if expect not in (None, NOTHING) and not is_version(str(expect)):
         raise UsageError(f"--expect is {expect!r}, expected a version such as v2, or {NOTHING}")
     owner, _, short = name.rpartition("@")
-    if delete and (ref is not None or protect is not None):
+    if delete and (ref is not None or protect is not None or condition is not None):
         raise UsageError("-d takes only a name and --expect")
     if not delete:
         if ref is None and protect is None:
             hint = "ckpt ls  lists versions"
             raise UsageError(f"no version given: ckpt alias {name} REF", hint=hint)
+        if ref is None and condition is not None:
+            raise UsageError("--if needs a version to move to", hint=f"ckpt alias {name} REF")
         expect_alias(short)
     done: list[Alias] = []
 
@@ -87,14 +171,16 @@ def alias(
         if delete:
             model, made = _deleted(index, owner or None, short, expect)
         else:
-            model, made = _pointed(index, owner, short, ref, expect, protect)
-        done.append(made)
+            model, made = _pointed(index, owner, short, ref, expect, protect, condition)
+        old = index.model(model.name)
+        is_same = (old.aliases, old.protected) == (model.aliases, model.protected)
+        done.append(replace(made, changed=not is_same))
         return model
 
     def what() -> str:
         return f"alias {'-d ' if delete else ''}{done[-1].ref} {done[-1].version or ''}".rstrip()
 
-    registry.change(changed, what)
+    registry.change(changed, what, message=message)
     return done[-1]
 
 
@@ -105,7 +191,9 @@ def _pointed(
     ref: str | None,
     expect: str | None,
     protect: bool | None,
+    condition: str | None,
 ) -> tuple[Model, Alias]:
+    is_move = ref is not None
     if ref is None:
         ref = f"{owner or index.model(None).name}@{name}"
     version = index.find(f"{owner}:{ref}" if owner and is_version(ref) else ref)
@@ -114,7 +202,12 @@ def _pointed(
             f"{owner}@{name} cannot point to {version.ref}, a version of another model"
         )
     model = index.model(version.model)
-    before = _checked(model, name, expect, moves_to=version.label)
+    before: str | None = version.label
+    # If it points there already there is nothing to decide: a step of a pipeline may run twice.
+    if not is_move or model.aliases.get(name) != version.number:
+        before = _checked(model, name, expect, moves_to=version.label)
+        if condition is not None:
+            _expect_holds(condition, version, index)
     model = model.with_alias(name, version.number, protect=protect)
     return model, Alias(model.name, name, version.label, before, name in model.protected)
 
@@ -138,9 +231,19 @@ def _checked(model: Model, name: str, expect: str | None, *, moves_to: str | Non
             f"{ref} {f'points to {now}' if now else 'does not exist'}, expected {expect}",
             hint="it has moved;  ckpt alias  lists all aliases",
         )
-    if expect is None and name in model.protected and moves_to != now:
-        raise ConflictError(
-            f"{ref} is protected, and points to {now}",
-            hint=f"--expect {now}  moves it anyway",
-        )
+    if expect is None and moves_to != now:
+        expect_movable(model, name)
     return now
+
+
+def _expect_holds(condition: str, version: Version, index: Index) -> None:
+    """Refuse to move an alias to a version that does not meet a condition."""
+    parsed = parse_condition(condition, option="--if")
+    versions = newest_versions(index.model(version.model))
+    expect_fields(parsed, versions, index, option="--if")
+    version = newest(index, version)
+    if not parsed.holds(version, index):
+        raise ConditionError(
+            f"{version.ref} does not meet {condition!r}: {values_text(parsed, version, index)}",
+            hint="the alias was not moved",
+        )

@@ -11,7 +11,9 @@ from typing import Any
 
 from ckpt.compare.keys import compare_entries
 from ckpt.errors import RefError
+from ckpt.io.who import By
 from ckpt.refs import VersionRef
+from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
@@ -20,10 +22,11 @@ from ckpt.tensors import TensorEntry
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One version of a lineage, with its record."""
+    """One version of a lineage, with its record and the events of its history."""
 
     version: Version
     record: Mapping[str, Any]
+    history: tuple[Event, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -46,6 +49,7 @@ class Touch:
         did: ``added``, ``changed`` or ``renamed``.
         digest: Digest of the tensor in it.
         before: Its key in the previous version; None if it was added.
+        by: Who added the version; None if that is unknown.
     """
 
     version: Version
@@ -53,6 +57,7 @@ class Touch:
     did: str
     digest: str
     before: str | None
+    by: By | None
 
 
 def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
@@ -64,8 +69,8 @@ def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
     steps: list[Step] = []
     version: Version | None = registry.version(ref)
     while version is not None:
-        record = registry.manifest(version).record
-        steps.append(Step(version, record))
+        record, log = registry.manifest(version).record, registry.index().model(version.model).log
+        steps.append(Step(version, record, about(log, version.manifests)))
         version = registry.parent(record)
     return steps
 
@@ -115,16 +120,16 @@ def _matching_keys(key: str, manifest: Manifest, ref: str) -> list[str]:
 
 def _touches(key: str, history: list[tuple[Version, Manifest]]) -> Iterator[Touch]:
     for at, (version, manifest) in enumerate(history):
-        entry = _entries(manifest)[key]
+        entry, by = _entries(manifest)[key], manifest.record.get("by")
         before = history[at + 1][1] if at + 1 < len(history) else None
         old = None if before is None else _before(entry, manifest, before)
         if old is None:
-            yield Touch(version, key, "added", str(entry.digest), None)
+            yield Touch(version, key, "added", str(entry.digest), None, by)
             return
         same = (old.digest, old.dtype, old.shape) == (entry.digest, entry.dtype, entry.shape)
         if not same or old.key != key:
             did = "renamed" if same else "changed"
-            yield Touch(version, key, did, str(entry.digest), old.key)
+            yield Touch(version, key, did, str(entry.digest), old.key, by)
         key = old.key
 
 

@@ -25,6 +25,8 @@ from ckpt.io.threads import Threads
 from ckpt.opened import Named
 from ckpt.refs import SUFFIXES, FileRef, expect_new_name, parse_file_ref
 from ckpt.registry.index import Version
+from ckpt.registry.labels import labels
+from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Hole, Manifest, Skeleton, read_record
 from ckpt.registry.registry import Added, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects, Read
@@ -46,10 +48,14 @@ def register(
     record: Mapping[str, Any] | None = None,
     definition_source: str | None = None,
     parent: str | None = None,
+    alias: str | None = None,
+    tags: Iterable[str] = (),
     opaque: OpaqueWord | None = None,
     told: Told = untold,
 ) -> Added:
     """Add the file that `ref` names as the next version of a model, unless it holds the same bytes.
+
+    If a version does, a message and metrics that it lacks are added to that one.
 
     Args:
         ref: A path, with ``::model`` for one state_dict of a training checkpoint.
@@ -61,6 +67,8 @@ def register(
         record: More to keep: parent, plan, training config, environment.
         definition_source: Source text of the definition that it fits.
         parent: The version that it was made from, e.g. by fine-tuning.
+        alias: An alias that points to the version from the moment on that it is there.
+        tags: Tags that it has from then on.
         opaque: ``keep`` stores objects of unknown classes byte for byte, ``drop`` stores the file
             without them; None refuses those that run code when unpickled.
         told: Called with the bytes done and the bytes in all.
@@ -71,6 +79,7 @@ def register(
     """
     file = parse_file_ref(fspath(ref))
     registry = registry or Registry()
+    wanted = labels(alias, tags)
     origin = None if parent is None else registry.version(parent)
     model = model_name(file.path) if name is None else expect_new_name(name)
     how = f"register {file.path.name}" if made_by is None else made_by
@@ -86,8 +95,14 @@ def register(
             source.expect_unchanged()
             how += " --keep-opaque" if RUNS_CODE in notes else ""
             new, rights = objects.new_bytes, source.rights
-            added = registry.add(model, manifest, new_bytes=new, made_by=how, rights=rights)
-            return replace(added, dropped=tuple(dropped))
+            added = registry.add(
+                model, manifest, new_bytes=new, made_by=how, rights=rights, labels=wanted
+            )
+            added = replace(added, dropped=tuple(dropped))
+            if added.new:
+                return added
+            said = add_words(registry, added.version.ref, text=message, metrics=metrics)
+            return replace(added, version=said.version, noted=said.text, measured=said.metrics)
 
 
 def _with_notes(

@@ -11,6 +11,7 @@ from typing import Any, NotRequired, TypedDict, cast
 from ckpt.errors import ConflictError, RefError, excerpt
 from ckpt.io.typed_json import Count, Digest, Time, TimeOrEmpty, expect
 from ckpt.refs import DefinitionRef, DigestRef, Ref, VersionRef, is_version, parse_ref
+from ckpt.registry.events import Event, event_line
 
 SCHEMA = 1
 _RARE = ("tensors", "removed", "restored", "renumbered", "also")  # omitted if empty
@@ -104,6 +105,7 @@ class Model:
         protected: Aliases that move only if the caller says from which version.
         tags: The numbers of the versions that have each tag, ascending.
         removed: Removed versions; their numbers are never reused.
+        log: What was done to it and said about its versions, oldest first.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Model:
     tags: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     versions: Mapping[int, Version] = field(default_factory=dict)
     removed: Mapping[int, Version] = field(default_factory=dict)
+    log: tuple[Event, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def every_version(self) -> tuple[Version, ...]:
@@ -225,7 +228,7 @@ class Index:
             for version in versions
             if any(name.startswith(prefix) for name in (*version.manifests, version.file or ""))
         ]
-        if len(found) == 1:
+        if len({version.manifest for version in found}) == 1:  # copies have one manifest
             return found[0]
         names = ", ".join(sorted(version.ref for version in found))
         raise RefError(f"{prefix} names {names or 'no version'}")
@@ -329,16 +332,20 @@ def _did_you_mean(name: str, names: list[str]) -> str | None:
 
 
 def _model_text(model: Model) -> str:
+    tags = {name: [f"v{number}" for number in found] for name, found in model.tags.items()}
+    rare = {"protected": sorted(model.protected), "tags": tags}
     head = {
         "next": model.next_number,
         "aliases": {name: f"v{number}" for name, number in model.aliases.items()},
-        **_pointers(model),
+        **{name: value for name, value in rare.items() if value},
         **model.unknown,
     }
     fields = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
     removed = f', "removed": {{\n{_lines(model.removed)}\n}}' if model.removed else ""
     versions = f'"versions": {{\n{_lines(model.versions)}\n}}'
-    return f"{_json(model.name)}: {{{', '.join(fields)}, {versions}{removed}}}"
+    events = ",\n".join(f"  {_json(event_line(event))}" for event in model.log)
+    log = f', "log": [\n{events}\n]' if events else ""
+    return f"{_json(model.name)}: {{{', '.join(fields)}, {versions}{removed}{log}}}"
 
 
 def _lines(versions: Mapping[int, Version]) -> str:
@@ -346,13 +353,6 @@ def _lines(versions: Mapping[int, Version]) -> str:
         f"  {_json(version.label)}: {_json(version_line(version))}"
         for _, version in sorted(versions.items())
     )
-
-
-def _pointers(model: Model) -> dict[str, Any]:
-    """Protected aliases and tags, omitted if there are none."""
-    tags = {name: [f"v{number}" for number in found] for name, found in model.tags.items()}
-    fields = {"protected": sorted(model.protected), "tags": tags}
-    return {name: value for name, value in fields.items() if value}
 
 
 def version_line(version: Version) -> dict[str, Any]:

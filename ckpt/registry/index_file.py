@@ -28,8 +28,11 @@ from ckpt.io.files import (
 )
 from ckpt.io.lock import exclusive_lock
 from ckpt.io.typed_json import Count, Form, expect
+from ckpt.io.who import By, who
 from ckpt.refs import is_alias, is_name, is_version
 from ckpt.registry import damage
+from ckpt.registry.events import read_event
+from ckpt.registry.history.logged import logged
 from ckpt.registry.history.reflog import Entry, Reflog
 from ckpt.registry.history.replay import replayed, write_entry
 from ckpt.registry.index import SCHEMA, Index, Model, Version, number_of, read_version
@@ -149,6 +152,8 @@ class IndexFile:
         *,
         undoes: Callable[[], str | None] = lambda: None,
         read: Callable[[], Index] | None = None,
+        message: str = "",
+        by: By | None = None,
     ) -> Index:
         """Apply `operation` to the index under the lock and make the result durable.
 
@@ -161,15 +166,24 @@ class IndexFile:
             what: What it did, for the reflog; asked for after it.
             undoes: The `write_id` of the write that it undid; asked for after it.
             read: Reads the index in place of `IndexFile.read`, if that is damaged.
+            message: Why, for the shared history.
+            by: Who writes; None finds it out.
 
         Raises:
             ConflictError: Another process holds the lock for too long; see `ckpt.io.lock`.
             UsageError: No reader would accept the new index; nothing is written.
         """
+        if read is None:
+            self.read()  # a damaged index is refused before git is asked
+        by = by or who()
         with exclusive_lock(self._lock):
             before = (read or self.read)()
             after = operation(before)
             if after is not before:
+                what = what if isinstance(what, str) else what()
+                undone, now = undoes(), datetime.now(UTC)
+                text = message or (what if undone else "")
+                after = logged(before, after, by=by, text=text, now=now)
                 identity = self._identity(after.id)  # a store without one gets the index's
                 after = replace(
                     after,
@@ -178,8 +192,7 @@ class IndexFile:
                     id=after.id or identity,
                 )
                 self._expect_readable(after, before if read is None else Index())
-                what = what if isinstance(what, str) else what()
-                self.reflog.append(*self._entries(before, after, what, undoes()))
+                self.reflog.append(*self._entries(before, after, what, undone))
                 with write_whole(self.path, replace=True, shared=True) as out:
                     out.write(after.to_text().encode("utf-8"))
             else:
@@ -293,6 +306,7 @@ class _Model(TypedDict):
     tags: NotRequired[dict[_Name, Annotated[list[_Label], _DIFFERENT, _NOT_EMPTY]]]
     versions: dict[_Label, Any]  # `read_version` checks them
     removed: NotRequired[dict[_Label, Any]]
+    log: NotRequired[list[Any]]  # `read_event` checks them
 
 
 class _Document(_Schema):
@@ -323,6 +337,10 @@ def _model(name: str, fields: dict[str, Any]) -> Model:
         tags={tag: tuple(sorted(map(number_of, labels))) for tag, labels in tags.items()},
         versions=_versions(name, "versions", fields),
         removed=_versions(name, "removed", fields),
+        log=tuple(
+            read_event(line, name=f"models.{name}.log[{place}]")
+            for place, line in enumerate(fields.pop("log", ()))
+        ),
         unknown=fields,
     )
     _expect_consistent(model)

@@ -20,6 +20,7 @@ from ckpt.errors import IntegrityError, UsageError
 from ckpt.io import digest, strict_json
 from ckpt.io.files import is_base_name
 from ckpt.io.typed_json import Count, Digest, Form, Time, expect
+from ckpt.io.who import By
 from ckpt.registry.columns import MOST_BYTES, deflated, inflated, to_columns, to_rows
 from ckpt.tensors import MOST_PARTS, TensorEntry, is_key
 
@@ -226,6 +227,7 @@ class Record(TypedDict, total=False):
     message: str
     made_by: str
     created: Time
+    by: By
     metrics: dict[str, float]
     parent: _Parent
     plan: _Plan

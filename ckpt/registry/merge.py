@@ -4,7 +4,8 @@ Values only. Laws: no version of either side is lost, except versions that the o
 or that its `gc` deleted; if one side removed a version and the other restored it, the later of the
 two holds; a published number keeps its version, and of two unpublished versions the
 one created first keeps it, whichever side is ours; if one side did not change, the other is the
-result; merging the result with theirs again changes nothing. A field that both sides changed
+result; merging the result with theirs again changes nothing; the history of a model has the events
+of both sides. A field that both sides changed
 differently is a conflict, and so is a number that was published with two meanings.
 """
 
@@ -15,6 +16,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, TypeVar
 
+from ckpt.registry.events import joined
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.numbers import every_version, numbered, placed
 
@@ -165,6 +167,7 @@ class _Sides:
             tags={name: numbers for name, numbers in self._tags(versions) if numbers},
             versions=versions,
             removed=removed,
+            log=joined(self.ours.log, self.theirs.log),
             unknown=unknown,
         )
 

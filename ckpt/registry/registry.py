@@ -1,9 +1,9 @@
 """A registry: the index and the object store of one folder."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +15,13 @@ from ckpt.errors import IntegrityError, RefError, UsageError
 from ckpt.io.files import make_folder, read_plain, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import Rights
+from ckpt.io.who import By, who
 from ckpt.refs import Ref, expect_name
+from ckpt.registry.events import Event, joined
+from ckpt.registry.history.newest import newest, newest_versions
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
+from ckpt.registry.labels import NO_LABELS, Labels
 from ckpt.registry.manifest import Manifest, read_record
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.version import VersionSource
@@ -36,12 +40,18 @@ class Added:
         new: Whether it was added; false if the model held the same bytes already.
         created_registry: The folder of the registry that was created for it, if one was.
         dropped: The opaque objects of the file that it does not hold.
+        noted: The message that was added to a version that held the same bytes already.
+        measured: The metrics that were added to it.
+        labels: The alias and tags that it was given.
     """
 
     version: Version
     new: bool
     created_registry: Path | None = None
     dropped: tuple[str, ...] = ()
+    noted: str = ""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    labels: Labels = NO_LABELS
 
 
 class Registry:
@@ -130,19 +140,20 @@ class Registry:
         return self.index_file.read()
 
     def versions(self, model: str | None = None) -> list[Version]:
-        """All versions, or those of one model, newest first."""
+        """All versions, or those of one model, newest first, with their newest metrics."""
         index = self.index()
         models = index.models.values() if model is None else [index.model(model)]
-        found = [version for model in models for version in model.versions.values()]
+        found = [version for model in models for version in newest_versions(model)]
         return sorted(found, key=lambda version: (version.model, -version.number))
 
     def version(self, ref: str | Ref) -> Version:
-        """The version that `ref` names.
+        """The version that `ref` names, with its newest metrics.
 
         Raises:
             RefError: It names none, or more than one.
         """
-        return self.index().find(ref)
+        index = self.index()
+        return newest(index, index.find(ref))
 
     def parent(self, record: Mapping[str, Any]) -> Version | None:
         """The version that a record names as its parent; it may have been removed since.
@@ -153,10 +164,9 @@ class Registry:
         parent = record.get("parent")
         if parent is None:
             return None
-        versions = self.index().every_version()
-        return next(
-            (version for version in versions if parent["manifest"] in version.manifests), None
-        )
+        index, manifest = self.index(), parent["manifest"]
+        found = (version for version in index.every_version() if manifest in version.manifests)
+        return next((newest(index, version) for version in found), None)
 
     def measured(self, version: Version, record: Mapping[str, Any]) -> Version | None:
         """The version whose metrics are known: itself, or the nearest one that it was made from."""
@@ -181,7 +191,14 @@ class Registry:
         return VersionSource(version.ref, manifest, self.store, rights)
 
     def add(
-        self, model: str, manifest: Manifest, *, new_bytes: int, made_by: str, rights: Rights
+        self,
+        model: str,
+        manifest: Manifest,
+        *,
+        new_bytes: int,
+        made_by: str,
+        rights: Rights,
+        labels: Labels = NO_LABELS,
     ) -> Added:
         """Add the next version of `model`; the manifest's objects must be stored already.
 
@@ -191,6 +208,7 @@ class Registry:
             new_bytes: Bytes of the objects that were added to the store for it.
             made_by: How it was made, a few words.
             rights: Who may read its source, and so the manifest.
+            labels: Its alias and tags.
 
         Its metrics and its message are those of the manifest's record.
 
@@ -199,11 +217,15 @@ class Registry:
         """
         expect_name(model)
         content = manifest.content_digest
-        if known := self.index().same_content(model, content):
+        known = self.index().same_content(model, content)
+        if known and not labels:
             self.index_file.sync()
             return Added(known, new=False)
-        created, tensors = now(), manifest.tensors_digest
-        record = self._record(model, manifest, tensors, made_by=made_by, created=created)
+        if known:
+            return self._add_draft(known, who(), labels)
+        created, tensors, by = now(), manifest.tensors_digest, who()
+        notes = {"made_by": made_by, "created": created, "by": by}
+        record = self._record(model, manifest, tensors, notes)
         created_registry = None if self.exists else self.create()
         manifest = replace(manifest, record=record)
         put = self.store.put_manifest(manifest, rights)
@@ -222,9 +244,23 @@ class Registry:
             message=record.get("message", ""),
             tensors=tensors,
         )
-        return replace(self._add_draft(draft), created_registry=created_registry)
+        return replace(self._add_draft(draft, by, labels), created_registry=created_registry)
 
-    def change(self, operation: Callable[[Index], Model], what: Callable[[], str]) -> None:
+    def adopt(self, draft: Version, history: Iterable[Event]) -> Added:
+        """Add a version of another registry, whose manifest and objects are stored here already.
+
+        Args:
+            draft: Its line; the number is the next one here.
+            history: Its events there, and drafts of new ones.
+        """
+        expect_name(draft.model)
+        created_registry = None if self.exists else self.create()
+        added = self._add_draft(draft, who(), NO_LABELS, tuple(history))
+        return replace(added, created_registry=created_registry)
+
+    def change(
+        self, operation: Callable[[Index], Model], what: Callable[[], str], *, message: str = ""
+    ) -> None:
         """Put the model that `operation` makes of the current index into it, durably.
 
         As for `IndexFile.commit`: `operation` looks up all refs in the index that it gets.
@@ -234,7 +270,7 @@ class Registry:
             model = operation(index)
             return index if model == index.models.get(model.name) else index.with_model(model)
 
-        self.index_file.commit(changed, what)
+        self.index_file.commit(changed, what, message=message)
 
     def create(self) -> Path:
         """Create the registry: first git's list of the files that belong to this machine alone."""
@@ -255,33 +291,40 @@ class Registry:
                 out.write(b"".join(line + b"\n" for line in [*lines, *map(str.encode, missing)]))
 
     def _record(
-        self, model: str, manifest: Manifest, tensors: str, *, made_by: str, created: str
+        self, model: str, manifest: Manifest, tensors: str, notes: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The record with the fields of the index line, so that a lost index can be rebuilt.
 
         A version of the same tensors becomes the parent if the record names none.
         """
-        record = read_record(
-            {"model": model, **manifest.record, "made_by": made_by, "created": created}
-        )
+        record = read_record({"model": model, **manifest.record, **notes})
         twin = self.index().same_tensors(model, tensors)
         if twin and "parent" not in record:
             record["parent"] = parent_record(twin, tensors)
         return record
 
-    def _add_draft(self, draft: Version) -> Added:
-        """Commit a version under the next number, unless another process has added its content."""
+    def _add_draft(
+        self, draft: Version, by: By, labels: Labels, history: tuple[Event, ...] = ()
+    ) -> Added:
+        """Commit a version under the next number, unless its content is there already."""
         added: list[Added] = []
 
         def with_draft(index: Index) -> Index:
-            if twin := index.same_content(draft.model, draft.content):
-                added.append(Added(twin, new=False))
-                return index
-            version = replace(draft, number=index.next_number(draft.model))
-            added.append(Added(version, new=True))
-            return index.with_version(version)
+            version = index.same_content(draft.model, draft.content)
+            is_new = version is None
+            if version is None:
+                version = replace(draft, number=index.next_number(draft.model))
+                index = index.with_version(version)
+            added.append(Added(version, new=is_new, labels=labels))
+            model = index.models[version.model]
+            if history and is_new:
+                past = joined(model.log, (event for event in history if event.at))
+                new = (replace(e, version=version.label) for e in history if not e.at)
+                index = index.with_model(model := replace(model, log=(*past, *new)))
+            labelled = labels.on(model, version.number)
+            return index if labelled is model else index.with_model(labelled)
 
-        self.index_file.commit(with_draft, f"{draft.made_by} as {draft.model}")
+        self.index_file.commit(with_draft, f"{draft.made_by} as {draft.model}", by=by)
         return added[-1]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from ckpt.ops.log import Touch
 from ckpt.show.log import touch_data, what_it_did
+from ckpt.show.look.by import by_text
 from ckpt.show.look.terminal import table
 
 
@@ -12,10 +13,13 @@ def blame_text(found: Sequence[tuple[str, Touch]], *, width: int | None) -> str:
     """A table, one tensor a line."""
     rows = [
         [key, touch.version.ref, touch.version.created[:10], what_it_did(touch),
-         touch.version.made_by]
+         touch.version.made_by, by_text(touch.by)]
         for key, touch in found
     ]  # fmt: skip
-    return table(rows, ["key", "version", "when", "did", "made by"], width=width)
+    heads = ["key", "version", "when", "did", "made by", "by"]
+    if not any(row[-1] for row in rows):
+        rows, heads = [row[:-1] for row in rows], heads[:-1]
+    return table(rows, heads, width=width)
 
 
 def blame_data(found: Sequence[tuple[str, Touch]]) -> list[dict[str, Any]]:

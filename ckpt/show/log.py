@@ -6,6 +6,7 @@ from typing import Any
 
 from ckpt.io import digest
 from ckpt.ops.log import Step, Touch
+from ckpt.show.look.by import by_text, history_data, words_lines
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable
@@ -16,13 +17,17 @@ def log_text(steps: Sequence[Step]) -> str:
     """The lineage, newest first."""
     text = "\n\n".join("\n".join(_step(step)) for step in steps)
     parent = steps[-1].record.get("parent")
-    return text + (f"\n  parent: {printable(parent['version'])}, deleted" if parent else "")
+    is_copy = any(event.did == "copy" for event in steps[-1].history)
+    gone = "not in this registry" if is_copy else "deleted"
+    return text + (f"\n  parent: {printable(parent['version'])}, {gone}" if parent else "")
 
 
 def _step(step: Step) -> Iterator[str]:
     version = step.version
     yield f"{version.ref}  {digest.short(version.manifest)}  {version.created}"
     yield f"  {step.kind}: {printable(version.made_by)}"
+    if author := by_text(step.record.get("by"), with_host=True):
+        yield f"  by {author}"
     if version.metrics:
         yield f"  {metrics(version.metrics)}"
     if version.message:
@@ -31,12 +36,19 @@ def _step(step: Step) -> Iterator[str]:
     if plan:
         rules = "  ".join(f"'{printable(rule)}'" for rule in plan["rules"])
         yield f"  {count(len(plan['keys']), 'key')} renamed by {rules}"
+    yield from (f"  {line}" for line in words_lines(step.history))
 
 
 def log_data(steps: Sequence[Step]) -> list[dict[str, Any]]:
     """The same for JSON."""
     return [
-        {**version_data(step.version), "kind": step.kind, "record": step.record} for step in steps
+        {
+            **version_data(step.version),
+            "kind": step.kind,
+            "record": step.record,
+            "history": history_data(step.history),
+        }
+        for step in steps
     ]
 
 
@@ -69,4 +81,4 @@ def what_it_did(touch: Touch) -> str:
 def touch_data(touch: Touch) -> dict[str, Any]:
     """One change for JSON."""
     names = ("version=version.ref", "did", "as=key", "before", "digest", "created=version.created")
-    return fields(touch, *names)
+    return fields(touch, *names, "by")

@@ -42,7 +42,8 @@ def renamed_text(renamed: Renamed) -> str:
     left = left_out_text(renamed.written.left_out if renamed.written else renamed.left_out)
     parts += [f"  {left}"] if left else []
     if not (renamed.written or renamed.added):
-        parts.append("nothing written (--dry-run)")
+        fits = renamed.plan.found is not None and not renamed.plan.applied
+        parts.append("nothing to rename" if fits else "nothing written (--dry-run)")
     return parts[0] + "\n\n" + "\n".join(parts[1:])
 
 

@@ -12,7 +12,7 @@ from ckpt.show.look.words import printable
 
 _ID = 8  # digits of a `write_id`
 # Fields of an entry that only a rebuild of the index needs.
-_FOR_REPLAY = ("versions", "next_numbers", "serial", "elsewhere")
+_FOR_REPLAY = ("versions", "next_numbers", "serial", "elsewhere", "events")
 
 
 def history_text(entries: Sequence[tuple[Entry, bool]]) -> str:

@@ -5,13 +5,14 @@ Unknown values are None; the functions never fail, and return no names of people
 
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ckpt.io.git import asked
 
 
 def environment(device: torch.device, *, devices: int = 1) -> dict[str, Any]:
@@ -43,10 +44,10 @@ def environment(device: torch.device, *, devices: int = 1) -> dict[str, Any]:
 
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Commit of the work tree around `folder`, and whether its tracked files have changes."""
-    commit = _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
+    commit = asked(folder, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
         return None
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    changes = asked(folder, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
@@ -74,16 +75,6 @@ def peak_bytes(device: torch.device) -> int | None:
         return None
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024  # getrusage(2): kilobytes
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    # Take no lock on the index, and run no program that the repository's settings name.
-    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _cpu() -> str | None:

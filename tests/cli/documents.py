@@ -31,6 +31,8 @@ def make_registry(folder: Path) -> None:
     ckpt.rm(["v4"])
     ckpt.alias("prod", "v1", protect=True)
     ckpt.tag("v1", ["golden"])
+    ckpt.note("v1", "a note")
+    ckpt.metric("v1", {"loss": 0.5}, message="again")
 
 
 COMMANDS = [
@@ -54,6 +56,7 @@ COMMANDS = [
     ["undo", "--list"],
     ["fsck"],
     ["alias"],
+    ["alias", "--log"],
     ["git-driver", "text", "registry.json"],
 ]
 

@@ -104,6 +104,7 @@ COMMANDS = [
         ("gc", "--keep-removed", "0", "--grace", "0", "--yes"),
         first=(_REGISTER_NEW, ("rm", "v3", "--yes")),
     ),
+    Command("copy", ("copy", "net:v1", ".", "--name", "other")),
     Command("train", ("new.safetensors",), script=AS_TRAIN_DOES),
 ]
 # Half a minute each time: for the long form, and of it a few points.
@@ -172,6 +173,7 @@ def _timeless(model: Model) -> Model:
         model,
         versions={number: plain(each) for number, each in model.versions.items()},
         removed={number: plain(each) for number, each in model.removed.items()},
+        log=tuple(replace(event, at="", by=None, manifest="") for event in model.log),
     )
 
 

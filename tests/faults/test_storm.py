@@ -109,6 +109,8 @@ def commands(draw: random.Random, highest: int) -> Iterator[Words]:
             ("alias", f"{model}@{name}", ref, "--expect", "none"),
             ("tag", ref, name),
             ("tag", ref, "-d", name),
+            ("note", ref, "-m", name),
+            ("metric", ref, f"loss={draw.randrange(9)}"),
             *[("rm", ref, "--yes")] * 3,
             ("rm", ref, f"{model}:v1", "--yes"),
             *[("undo",)] * (2 if undoes else 0),
@@ -196,6 +198,25 @@ def alias_of(words: Words) -> str:
     return words[1] if "@" in words[1] else f"{words[2].partition(':')[0]}@{words[1]}"
 
 
+def expect_said(ran: list[Ran], folder: Path) -> None:
+    """Every note and metric that was acknowledged is there, and the last move of each alias."""
+    models = checker.parsed((folder / "registry.json").read_bytes())["models"]
+    for name, model in models.items():
+        events = model.get("log", ())
+        assert [event["at"] for event in events] == sorted({event["at"] for event in events})
+        last = {e["name"]: e.get("version") for e in events if e["did"] in ("alias", "unalias")}
+        assert {alias: label for alias, label in last.items() if label} == model["aliases"], name
+    for each in ran:
+        if each.code == 0 and each.words[0] in ("note", "metric"):
+            events = models[each.data["model"]]["log"]
+            about = [e for e in events if e.get("version") == each.data["version"]]
+            assert any(
+                e.get("text") == each.words[-1]
+                or each.words[-1] in {f"{k}={v:g}" for k, v in e.get("metrics", {}).items()}
+                for e in about
+            ), each.words
+
+
 def expect_done(ran: list[Ran], found: checker.Found) -> None:
     """What one command alone has changed is as it said."""
     issued = [each.words for each in ran]
@@ -234,6 +255,7 @@ def test_fault_33_storm_of_all_commands_loses_nothing(
             found = checker.check(folder)
             expect_kept(known, ran, found)
             expect_done(ran, found)
+            expect_said(ran, folder)
     last = [("gc", "--grace", "0", "--yes"), ("verify",), ("fsck",)]
     for words in last:
         done = subprocess.run(

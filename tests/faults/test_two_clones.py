@@ -1,7 +1,8 @@
 """Two clones and a bare repository: a random walk of writes, pushes, pulls and rebases.
 
 Laws, checked with plain JSON: no version is lost without a message, whether git could run the merge
-driver or not; a number that was pushed never gets another version.
+driver or not; a number that was pushed never gets another version; a merge keeps every event of the
+history of both sides.
 """
 
 import json
@@ -29,6 +30,12 @@ def numbers(text: str) -> Numbers:
     model = json.loads(text)["models"].get("net", {"versions": {}})
     lines = {**model["versions"], **model.get("removed", {})}
     return {label: line["content"] for label, line in lines.items()}
+
+
+def events(text: str) -> set[str]:
+    """The history of `net` in an index."""
+    model = json.loads(text)["models"].get("net", {})
+    return {json.dumps(event, sort_keys=True) for event in model.get("log", ())}
 
 
 @dataclass
@@ -98,6 +105,10 @@ class Person:
     def tag(self) -> None:
         self.run("tag", self.any_version(), self.draw.choice(["golden", "old"]))
 
+    def note(self) -> None:
+        self.run("note", self.any_version(), "-m", f"{self.name} {len(self.log)}")
+        self.run("metric", self.any_version(), f"loss={len(self.log)}")
+
     def commit(self) -> None:
         self.git("add", "-A")
         self.git("commit", "-qm", "x")
@@ -110,9 +121,11 @@ class Person:
         self.commit()
         assert self.run("ls") == 0
         start, before = self.out("rev-parse", "HEAD").strip(), self.numbers
+        said = events((self.home / "registry.json").read_text())
         rebase = self.draw.random() < 0.4
         self.git("fetch", "-q")
-        theirs = numbers(self.out("show", "origin/main:registry.json"))
+        document = self.out("show", "origin/main:registry.json")
+        theirs, said = numbers(document), said | events(document)
         words = ["rebase", "origin/main"] if rebase else ["merge", "-q", "--no-edit", "origin/main"]
         code = self.git(*words, driver=self.draw.random() < 0.6)
         wanted = {*before.values(), *theirs.values()}
@@ -122,6 +135,7 @@ class Person:
             code = self.git(*(["rebase", "--continue"] if rebase else ["commit", "-qm", "m"]))
         now = self.numbers
         assert wanted == {*now.values()}, "a version was lost"
+        assert said == events((self.home / "registry.json").read_text()), "an event was lost"
         moved = {label for label, content in before.items() if now.get(label) != content}
         assert self.said() == {f"net:{label}" for label in moved}
         assert self.said() == set(), "said once"
@@ -205,7 +219,7 @@ def test_walk_of_two_clones(ckpt: Run, git: Git, folder: Path, seed: int) -> Non
         pushed.update(now)
 
     actions = [Person.register, Person.register, Person.rename, Person.rm, Person.alias, Person.tag]
-    actions += [Person.restore, Person.undo]
+    actions += [Person.restore, Person.undo, Person.note]
     actions += [Person.commit, Person.push, Person.push, Person.pull, Person.pull, Person.pull]
     try:
         for _ in range(STEPS):

@@ -98,9 +98,10 @@ _COMMON = (
 )
 
 
-def _metrics(
+def metric_values(
     _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, float]:
+    """The values of ``NAME=NUMBER`` words, by name."""
     found: dict[str, float] = {}
     for value in values:
         name, mark, number = value.partition("=")
@@ -138,7 +139,7 @@ metric_option = click.option(
     "metrics",
     multiple=True,
     metavar="NAME=NUMBER",
-    callback=_metrics,
+    callback=metric_values,
     help="Metric to store with the version, e.g. accuracy=0.992 (repeatable).",
 )
 arg_option = click.option(

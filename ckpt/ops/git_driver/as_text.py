@@ -18,6 +18,7 @@ from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.small_file import read_small
 from ckpt.io.sources import FileSource
+from ckpt.registry.history.newest import newest_versions
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import MOST_BYTES, parse_index
 
@@ -45,7 +46,7 @@ def _index(path: Path) -> Index | None:
 def _index_lines(index: Index) -> Iterator[str]:
     for name in sorted(index.models):
         model = index.models[name]
-        for version in model.versions.values():
+        for version in newest_versions(model):
             yield _version_line(model, version)
         yield from (f"{version.ref}  removed" for version in model.removed.values())
         for alias, number in sorted(model.aliases.items()):

@@ -182,6 +182,4 @@ def _rules_to(
         found = rules_between(opened, target, first)
     if not goal.get("accept_likely"):
         expect_settled(found)
-    if not found.rules:
-        raise UsageError(f"{found.source} already fits {found.target}; nothing to rename")
     return found

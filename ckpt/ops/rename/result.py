@@ -75,11 +75,18 @@ def carry_out(
     *,
     dry_run: bool = False,
 ) -> Renamed:
-    """Like `apply`, with the checkpoint open; a dry run stops before anything is written."""
+    """Like `apply`, with the checkpoint open; a dry run stops before anything is written.
+
+    If it fits already, only a file or version that was asked for is written.
+    """
+    if plan.found and not plan.applied and not (output.get("out") or output.get("register_result")):
+        return Renamed(plan)
     saved, opaque = output.get("save_rules"), output.get("opaque")
     if plan.undoes and saved is not None:
         raise UsageError("--undo has no rules to save")
-    path = target_of(source, plan, output)
+    path, message = target_of(source, plan, output), output.get("message", "")
+    if message and path is not None and not output.get("register_result"):
+        raise UsageError("-m is for a version, and none is added", hint="--register  adds one")
     expect_proportion(source, plan, output)
     opened, dropped = settled(source, opaque)
     if dry_run:
@@ -100,7 +107,7 @@ def carry_out(
                 f"{opened.name}: a rename of a version keeps its objects",
                 hint=f"ckpt export {opened.name} --drop-opaque -o NEW.pt  writes one without",
             )
-        added, left_out = add_version(opened, plan, registry, opaque=opaque)
+        added, left_out = add_version(opened, plan, registry, opaque=opaque, message=message)
         result = replace(result, added=added, left_out=left_out)
     if saved is not None:
         name = f"rename of {plan.name}"
@@ -137,6 +144,7 @@ def _into_registry(
         registry=registry,
         name=name,
         made_by=f"rename of {Path(plan.name).name}",
+        message=output.get("message", ""),
         record={"plan": plan_record(plan)},
         opaque=output.get("opaque"),
     )

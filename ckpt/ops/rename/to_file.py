@@ -28,6 +28,7 @@ class Output(TypedDict, total=False):
         in_place: Replace the file itself, atomically.
         save_rules: A rule file to write, which can be applied again and undone.
         register_result: Register the file that is written as the next version of a model.
+        message: A message for the version that is added.
         name: That model; None takes the version's, or the file's name.
         opaque: What becomes of objects of unknown classes; see `ckpt.ops.register`.
     """
@@ -38,6 +39,7 @@ class Output(TypedDict, total=False):
     save_rules: Path | str | None
     register_result: bool
     name: str | None
+    message: str
     opaque: OpaqueWord | None
 
 

@@ -19,6 +19,7 @@ from ckpt.ops.rename.plan import RenamePlan
 from ckpt.ops.rename.rule_files import tensors_document
 from ckpt.ops.rename.to_file import suffix_of, write_plan
 from ckpt.ops.rename.undo import known_parent
+from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Hole, Manifest, Skeleton
 from ckpt.registry.registry import Added, Registry
 from ckpt.registry.store.new_objects import NewObjects
@@ -45,29 +46,52 @@ def plan_record(plan: RenamePlan) -> dict[str, Any]:
 
 
 def add_version(
-    opened: OpenedVersion, plan: RenamePlan, registry: Registry, *, opaque: OpaqueWord | None = None
+    opened: OpenedVersion,
+    plan: RenamePlan,
+    registry: Registry,
+    *,
+    opaque: OpaqueWord | None = None,
+    message: str = "",
 ) -> tuple[Added, tuple[str, ...]]:
     """Add the version that a plan makes of another one, with its opaque objects if `opaque`.
 
     Returns:
         The version, and what it does not hold of the one before. If an undo gives the parent
-        again, the parent.
+        again, the parent. A version that was there gets the message as a note.
     """
+    added, left_out = _added(opened, plan, registry, opaque, message)
+    if message and not added.new:
+        said = add_words(registry, added.version.ref, text=message)
+        added = replace(added, noted=added.noted or said.text)
+    return added, left_out
+
+
+def _added(
+    opened: OpenedVersion,
+    plan: RenamePlan,
+    registry: Registry,
+    opaque: OpaqueWord | None,
+    message: str,
+) -> tuple[Added, tuple[str, ...]]:
     parent = known_parent(opened, plan, registry) if plan.undoes else None
     if parent is not None:
         return Added(parent, new=False), ()
     if plan.is_rename:
         expect_harmless(opened.checkpoint, opaque)
-        return _with_new_keys(opened, plan, registry), ()
-    return _with_new_tensors(opened, plan, registry)
+        return _with_new_keys(opened, plan, registry, message), ()
+    return _with_new_tensors(opened, plan, registry, message)
 
 
-def _with_new_keys(opened: OpenedVersion, plan: RenamePlan, registry: Registry) -> Added:
+def _with_new_keys(
+    opened: OpenedVersion, plan: RenamePlan, registry: Registry, message: str
+) -> Added:
     version = opened.version
     with registry.store.writing():
         # A version that was removed meanwhile may have lost objects; from here on it cannot.
         registry.version(version.ref)
         manifest, new_bytes = _manifest(opened, plan, registry)
+        notes = {"message": message} if message else {}
+        manifest = replace(manifest, record={**manifest.record, **notes})
         return registry.add(
             version.model,
             manifest,
@@ -79,7 +103,7 @@ def _with_new_keys(opened: OpenedVersion, plan: RenamePlan, registry: Registry) 
 
 
 def _with_new_tensors(
-    opened: OpenedVersion, plan: RenamePlan, registry: Registry
+    opened: OpenedVersion, plan: RenamePlan, registry: Registry, message: str
 ) -> tuple[Added, tuple[str, ...]]:
     """Register a temporary file, since only that gives the new tensors their bytes."""
     version = opened.version
@@ -91,6 +115,7 @@ def _with_new_tensors(
             written.ref,
             registry=registry,
             name=version.model,
+            message=message,
             # Metrics describe the weights that they were measured on.
             metrics=version.metrics if plan.proof else {},
             made_by=f"rename of {version.label}",

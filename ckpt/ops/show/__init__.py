@@ -9,6 +9,7 @@ from ckpt.compare.ties import ties_of
 from ckpt.errors import RefError
 from ckpt.formats.opaque import ForeignGlobal
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
+from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
 from ckpt.tensors import TensorEntry
@@ -29,6 +30,7 @@ class Shown:
         ties: Keys that share the bytes of an earlier key, with that key.
         measured: The version whose metrics are known: itself, or one that it was made from.
         record: How the version was made.
+        history: What was done with it and said about it since.
         foreign: The globals that torch's weights_only refuses; for a version, those that run code.
         deep: The result of reading everything, if asked for.
     """
@@ -45,6 +47,7 @@ class Shown:
     tags: tuple[str, ...] = ()
     measured: Version | None = None
     record: Mapping[str, Any] | None = None
+    history: tuple[Event, ...] = ()
     foreign: tuple[ForeignGlobal, ...] = ()
     deep: "Deep | None" = None
 
@@ -115,5 +118,6 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         tags=tuple(model.tags_of(version)),
         measured=registry.measured(version, manifest.record),
         record=manifest.record,
+        history=about(model.log, version.manifests),
         foreign=foreign,
     )

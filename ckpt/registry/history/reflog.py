@@ -9,7 +9,7 @@ before the next write on this machine, so the entries contain the whole index, a
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Entry:
         gone: Manifests of versions that gc deleted on this machine.
         serial: The serial of the index that it wrote.
         elsewhere: Whether the changes were made elsewhere and came by git, or by hand.
+        events: New events of the history of each changed model; of changes made elsewhere, all.
     """
 
     write_id: str
@@ -51,6 +52,7 @@ class Entry:
     gone: tuple[str, ...] = ()
     serial: int = 0
     elsewhere: bool = False
+    events: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def is_final(self) -> bool:

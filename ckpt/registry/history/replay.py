@@ -7,8 +7,10 @@ fields of versions are.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from ckpt.refs import is_version
+from ckpt.registry.events import Event, event_line, joined, read_event
 from ckpt.registry.history.changes import REMOVED, THERE, Value, changes
 from ckpt.registry.history.reflog import Entry
 from ckpt.registry.index import Index, Model, Version, number_of, read_version, version_line
@@ -53,7 +55,19 @@ def write_entry(
         else tuple(name for model in changed for name in _gone(olds[model.name], model)),
         serial=after.serial,
         elsewhere=elsewhere,
+        events={
+            model.name: [*map(event_line, _added(() if elsewhere else olds[model.name].log, model))]
+            for model in changed
+            if model.log or elsewhere
+        },
     )
+
+
+def _added(known: tuple[Event, ...], model: Model) -> list[Event]:
+    """The events of a model that are not among the known ones."""
+    # Most are the very same object, a faster check than equality.
+    same = {*map(id, known)}
+    return [event for event in model.log if id(event) not in same and event not in known]
 
 
 def _new(before: Model, after: Model) -> list[Version]:
@@ -95,6 +109,7 @@ def replayed(entries: Sequence[Entry]) -> Index:
     lines: _Lines = {}
     values: dict[str, _Values] = {}
     next_numbers: dict[str, int] = {}
+    events: dict[str, tuple[Event, ...]] = {}
     done = happened(entries)
     for entry in done:
         for ref, line in entry.versions.items():
@@ -105,13 +120,26 @@ def replayed(entries: Sequence[Entry]) -> Index:
         for change in entry.changes:
             values.setdefault(change.model, {})[change.kind, change.name] = change.after
         next_numbers |= entry.next_numbers
+        for name, lines_ in entry.events.items():
+            events[name] = joined(() if entry.elsewhere else events.get(name, ()), _events(lines_))
     return Index(
         serial=max((entry.serial for entry in entries), default=0),
         write_id=done[-1].write_id if done else "",
         models={
-            name: _model(name, lines, values[name], next_numbers.get(name, 1)) for name in values
+            name: replace(
+                _model(name, lines, values[name], next_numbers.get(name, 1)),
+                log=events.get(name, ()),
+            )
+            for name in values
         },
     )
+
+
+def _events(lines: object) -> Iterator[Event]:
+    """The readable events of an entry."""
+    for line in lines if isinstance(lines, list) else ():
+        with suppress(ValueError):
+            yield read_event(line)
 
 
 def _model(

@@ -105,13 +105,14 @@ class ObjectStore:
         """Store a manifest; its objects must be stored already."""
         return self._put_manifest([manifest.to_bytes()], rights)
 
-    def copy_manifest(self, name: str, other: "ObjectStore") -> None:
-        """Take a manifest from another store, byte for byte.
+    def copy_manifest(self, name: str, other: "ObjectStore") -> Put:
+        """Store a manifest of another store, byte for byte; its objects must be stored already.
 
         Raises:
             IntegrityError: It is absent or damaged there.
         """
-        self._put_manifest(other._stream("manifests", name, "manifest"), other.rights(name))
+        chunks = other._stream("manifests", name, "manifest")
+        return self._put_manifest(chunks, other.rights(name))
 
     def _put_manifest(self, chunks: Iterable[bytes], rights: Rights) -> Put:
         put = self._put("manifests", chunks, rights)

@@ -7,6 +7,7 @@ from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.io import digest
 from ckpt.ops.show import Shown
 from ckpt.show.audit import foreign_data, foreign_text
+from ckpt.show.look.by import by_text, history_data, words_lines
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable, shape, size
@@ -132,6 +133,8 @@ def _origin(shown: Shown) -> Iterator[str]:
     if shown.tags:
         yield f"  tags      {', '.join(shown.tags)}"
     yield f"  made by   {printable(version.made_by)}, {version.created}"
+    if author := by_text((shown.record or {}).get("by"), with_host=True):
+        yield f"  by        {author}"
     if version.renumbered:
         yield f"  was       {printable(version.renumbered)}, until a merge renumbered it"
     if measured := shown.measured:
@@ -139,10 +142,11 @@ def _origin(shown: Shown) -> Iterator[str]:
         yield f"  metrics   {of}{metrics(measured.metrics)}"
     if version.message:
         yield f"  message   {printable(version.message)}"
+    yield from (f"  {line}" for line in words_lines(shown.history))
     yield f"  manifest  {version.manifest}"
     yield f"  file      {version.file or 'digest not known (renamed, or over 33.6 MB)'}"
     record = shown.record or {}
-    shown_already = ("model", "metrics", "message", "made_by", "created")
+    shown_already = ("model", "metrics", "message", "made_by", "created", "by")
     yield from _record_lines({key: record[key] for key in record if key not in shown_already})
 
 
@@ -202,7 +206,8 @@ def tail_data(shown: Shown) -> dict[str, Any]:
     before = shown.measured if version and not version["metrics"] else None
     inherited = {"measured": fields(before, "version=ref", "metrics")} if before else {}
     own = {"rest": shown.rest, "version": version, **inherited, "record": shown.record}
-    return {**own, **foreign_data(shown.foreign)}
+    history = {"history": history_data(shown.history)} if version else {}
+    return {**own, **history, **foreign_data(shown.foreign)}
 
 
 def _tensor_data(entry: TensorEntry, shown: Shown) -> dict[str, Any]:

@@ -1,0 +1,17 @@
+"""Note: add a remark to a version."""
+
+from ckpt.errors import UsageError
+from ckpt.registry.later_words import Words, add_words
+from ckpt.registry.registry import Registry
+
+
+def note(ref: str, message: str, *, registry: Registry | None = None) -> Words:
+    """Add a remark to a version, with its author and the time; the version itself never changes.
+
+    Raises:
+        RefError: There is no such version.
+        UsageError: The remark is empty or too long.
+    """
+    if not message.strip():
+        raise UsageError("the note is empty", hint=f"ckpt note {ref} -m TEXT")
+    return add_words(registry or Registry(), ref, text=message)

@@ -1,0 +1,52 @@
+"""Who wrote something, and when, in a form for people."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ckpt.registry.events import WORDS, Event
+from ckpt.show.look.fields import fields
+from ckpt.show.look.words import metrics, printable
+
+
+def by_text(by: Mapping[str, Any] | None, *, with_host: bool = False) -> str:
+    """``Ann <ann@example.org>, commit 3fa9c1d2, dirty``; empty if unknown."""
+    if not by:
+        return ""
+    host = f" on {by['host']}" if with_host and by.get("host") else ""
+    words = [f"{by['author']}{host}"]
+    if commit := by.get("commit"):
+        words.append(f"commit {commit[:8]}")
+    if by.get("dirty"):
+        words.append("dirty")
+    return printable(", ".join(words))
+
+
+def day_and_time(at: str) -> str:
+    """``2026-11-24 10:00:05`` of a time in ISO 8601."""
+    return at[:19].replace("T", " ")
+
+
+def words_lines(history: Iterable[Event]) -> Iterator[str]:
+    """``note      2026-11-24 by Ann: …`` of each note, measurement and copy, oldest first."""
+    for event in history:
+        if event.did in (*WORDS, "copy"):
+            origin = ""
+            if event.origin:
+                origin = f"{event.origin['version']} of registry {event.origin['registry'][:8]}"
+            parts = [metrics(event.metrics), printable(event.text), printable(origin)]
+            said = ", ".join(filter(None, parts))
+            author = printable(event.by["author"]) if event.by else "somebody"
+            yield f"{event.did:<8}  {event.at[:10]} by {author}: {said}"
+
+
+def history_data(history: Iterable[Event]) -> list[dict[str, Any]]:
+    """The events of a version for JSON."""
+    return [
+        {
+            **fields(event, "did", "at", "by"),
+            "name": event.name or None,
+            **fields(event, "message=text", "metrics"),
+            **({"origin": event.origin} if event.origin else {}),
+        }
+        for event in history
+    ]
