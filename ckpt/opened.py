@@ -20,9 +20,9 @@ from ckpt.formats.opaque import (
     foreign_globals,
     without_opaque,
 )
-from ckpt.formats.paths import open_path
+from ckpt.formats.paths import open_path, within
 from ckpt.io.files import exists
-from ckpt.refs import DefinitionRef, FileRef, Ref, parse_file_ref, parse_ref
+from ckpt.refs import DefinitionRef, FileRef, Ref, VersionRef, parse_file_ref, parse_ref
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
@@ -153,18 +153,39 @@ def open_ref(
         RefError: Nothing has this name.
         FormatError: The file is not a checkpoint that can be read.
     """
-    text = fspath(named)
-    ref = parse_ref(text) if isinstance(named, str) else parse_file_ref(text)
+    text, ref = fspath(named), parse_named(named, registry)
     if isinstance(ref, FileRef):
-        with open_path(ref.path) as source:
-            checkpoint = open_checkpoint(source, inside=ref.inside)
-            yield OpenedFile(text, ref.path, ref.inside, checkpoint)
+        file = within(ref)
+        with open_path(file.path) as source:
+            checkpoint = open_checkpoint(source, inside=file.inside)
+            yield OpenedFile(text, file.path, file.inside, checkpoint)
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
         definition = _definition(ref, arguments)
         yield OpenedDefinition(as_typed(text, arguments), definition, definition.entries())
     else:
         version = _version(text, ref, registry)
         yield OpenedVersion(version.ref, version, registry.source(version))
+
+
+def parse_named(named: Named, registry: Registry) -> Ref:
+    """The ref that somebody typed; a path that exists, and that no version is named like, is one.
+
+    Raises:
+        UsageError: The text fits none of the forms, and is not a path that exists.
+    """
+    text = fspath(named)
+    if not isinstance(named, str):
+        return parse_file_ref(text)
+    is_there = bool(text) and exists(Path(text))
+    try:
+        ref = parse_ref(text)
+        if is_there and isinstance(ref, VersionRef):
+            registry.version(ref)
+    except UsageError:
+        if not is_there:
+            raise
+        return FileRef(Path(text))
+    return ref
 
 
 @contextmanager
@@ -205,10 +226,7 @@ def _version(text: str, ref: Ref, registry: Registry) -> Version:
         return registry.version(ref)
     except RefError as error:
         # Whoever types `old` may mean old.pt.
-        if exists(Path(text)):
-            meant = f"the {'folder' if Path(text).is_dir() else 'file'} ./{text} ?"
-        elif text.isidentifier() and (near := sorted(Path.cwd().glob(f"{text}.*"))):
-            meant = f"the file {near[0].name}?"
-        else:
+        near = sorted(Path.cwd().glob(f"{text}.*")) if text.isidentifier() else []
+        if not near:
             raise
-        raise RefError(str(error), hint=f"or {meant}") from error
+        raise RefError(str(error), hint=f"or the file {near[0].name}?") from error

@@ -16,7 +16,7 @@ from ckpt.formats import open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, without_opaque
-from ckpt.formats.paths import checkpoint_name, open_path
+from ckpt.formats.paths import checkpoint_name, open_path, within
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io.files import Told, untold
 from ckpt.io.sources import ByteSource
@@ -67,7 +67,7 @@ def register(
         FormatError: The file is not a readable checkpoint, or does not match its own checksums.
         UsageError: A value of the record is one that readers would refuse; nothing is stored.
     """
-    file = parse_file_ref(fspath(ref))
+    file = within(parse_file_ref(fspath(ref)))
     registry = registry or Registry()
     origin = None if parent is None else registry.version(parent)
     model = model_name(file.path) if name is None else expect_new_name(name)
@@ -138,7 +138,7 @@ def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told
     is_single = len(source.parts) == 1
     return Manifest(
         format=checkpoint.format,
-        file_name=ref.path.name if is_single else checkpoint_name(ref.path),
+        file_name=source.parts[0].name if is_single else checkpoint_name(ref.path),
         file_digest=file_digest,
         skeleton=Skeleton(source.size, tuple(holes), skeleton),
         entries=tuple(_digested(checkpoint, holes, objects)),

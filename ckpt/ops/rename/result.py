@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from os import fspath
 from pathlib import Path
 from typing import Unpack
 
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import safetensors
 from ckpt.io.journal import overwriting
-from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, settled
+from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, parse_named, settled
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
@@ -22,7 +21,7 @@ from ckpt.ops.rename.to_file import (
     write_plan,
 )
 from ckpt.ops.rename.to_version import add_version, plan_record
-from ckpt.refs import FileRef, parse_file_ref, parse_ref
+from ckpt.refs import FileRef
 from ckpt.registry.registry import Added, Registry
 from ckpt.writing.checkpoint import Written
 
@@ -61,7 +60,7 @@ def apply(
     expect_known(output, Output.__optional_keys__)
     expect_output(output)
     registry = registry or Registry()
-    with alone(plan.source, output), open_source(plan.source, registry) as opened:
+    with alone(plan.source, output, registry), open_source(plan.source, registry) as opened:
         if list(opened.entries) != list(plan.entries):
             raise ConflictError(f"{plan.name}: changed after it was planned", hint="plan again")
         return carry_out(plan, opened, output, registry)
@@ -114,9 +113,11 @@ def carry_out(
 
 
 @contextmanager
-def alone(source: Named, output: Output, *, dry_run: bool = False) -> Iterator[None]:
+def alone(
+    source: Named, output: Output, registry: Registry, *, dry_run: bool = False
+) -> Iterator[None]:
     """Keep other processes from renaming the same file in place; links are refused later."""
-    ref = parse_ref(source) if isinstance(source, str) else parse_file_ref(fspath(source))
+    ref = parse_named(source, registry)
     writes = output.get("in_place") and not dry_run
     path = ref.path if writes and isinstance(ref, FileRef) else None
     if path is None or not path.is_file() or path.is_symlink():

@@ -66,8 +66,9 @@ def target_of(opened: OpenedState, plan: Plan, output: Output) -> Path | None:
             )
         return None
     several = len(opened.checkpoint.source.parts) > 1
-    if in_place and (out is not None or several):
-        what = "-o" if out is not None else "a folder of several files"
+    is_folder = several or (isinstance(opened, OpenedFile) and opened.path.is_dir())
+    if in_place and (out is not None or is_folder):
+        what = "-o" if out is not None else "a folder"
         raise UsageError(f"--in-place replaces one file; it cannot be used with {what}")
     if in_place and isinstance(opened, OpenedFile):
         return opened.path

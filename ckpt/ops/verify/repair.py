@@ -12,7 +12,7 @@ from pathlib import Path
 from ckpt.errors import IntegrityError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
-from ckpt.formats.paths import open_path
+from ckpt.formats.paths import open_path, within
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.sources import ByteSource
@@ -67,7 +67,7 @@ def _take(
     if (folder / FILE_NAME).is_file() or (folder / ".ckpt").is_dir():
         yield from _take_from_registry(ObjectStore(folder / ".ckpt"), place, damages, registry)
         return
-    ref = parse_file_ref(place)
+    ref = within(parse_file_ref(place))
     with open_path(ref.path) as source:
         checkpoint = open_checkpoint(source, inside=ref.inside)
         yield from _take_from_file(source, checkpoint, place, damages, registry)
