@@ -27,6 +27,7 @@ from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
+from ckpt.side_files import Found, of_folder
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
@@ -60,6 +61,20 @@ class OpenedFile:
         """The globals that torch's weights_only refuses."""
         return foreign_globals(self.checkpoint)
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is more than one file, or was named by its folder."""
+        return len(self.names) > 1 or self.path.is_dir()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files that hold the weights."""
+        return tuple(part.name for part in self.checkpoint.source.parts)
+
+    def side_files(self) -> Found:
+        """What its folder holds besides the weights; nothing if a file was named."""
+        return of_folder(self.path, self.names) if self.path.is_dir() else Found()
+
     def expect_other(self, out: Path) -> None:
         """Refuse to write to one of the files of this checkpoint, whatever `out` calls it."""
         folder = self.path if self.path.is_dir() else self.path.parent
@@ -84,6 +99,20 @@ class OpenedVersion:
     def ref(self) -> str:
         """The ref that opens it again."""
         return self.version.ref
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is more than one file."""
+        return bool(self.manifest.files or self.manifest.side_files)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files that hold the weights."""
+        return self.manifest.names
+
+    def side_files(self) -> Found:
+        """What was registered beside the weights."""
+        return Found(self.source.side_files())
 
     @property
     def manifest(self) -> Manifest:

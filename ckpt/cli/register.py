@@ -1,9 +1,12 @@
 """`ckpt register`."""
 
+from typing import Any
+
 import click
 
 from ckpt.cli.options import Session, ckpt_command, metric_option
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
+from ckpt.cli.options.side_files import remark_on_left, side_file_options
 from ckpt.formats.opaque import OpaqueWord
 from ckpt.ops.register import register
 from ckpt.show.look.progress import progress_bar
@@ -12,7 +15,8 @@ from ckpt.show.register import added_data, added_text
 
 @ckpt_command(
     examples="ckpt register old.pt --name mnist-cnn -m 'before the refactoring'\n"
-    "ckpt register run7.safetensors --metric accuracy=0.992",
+    "ckpt register run7.safetensors --metric accuracy=0.992\n"
+    "ckpt register net.pt --with config.json --with tokenizer/",
     writes=True,
 )
 @click.argument("file")
@@ -22,6 +26,7 @@ from ckpt.show.register import added_data, added_text
     "--parent", metavar="REF", help="The version that it was made from, e.g. by fine-tuning."
 )
 @metric_option
+@side_file_options
 @opaque_options
 def command(
     session: Session,
@@ -31,11 +36,15 @@ def command(
     parent: str | None,
     metrics: dict[str, float],
     opaque: OpaqueWord | None,
+    **side_files: Any,
 ) -> None:
     """Add FILE as the next version of a model.
 
     Copies its tensors into the store beside registry.json; tensors that are stored already take
     no space. FILE itself is not changed. Registering the same file again adds nothing.
+
+    If FILE is the folder of a checkpoint, its other files (config.json, a tokenizer) are kept too,
+    except further weights and hidden files.
     """
     with progress_bar(session.terminal, f"registering {file}") as told:
         added = register(
@@ -47,7 +56,9 @@ def command(
             parent=parent,
             opaque=opaque,
             told=told,
+            **side_files,
         )
     session.remark_on_new_registry(added)
     remark_on_written(session, None, added.dropped)
+    remark_on_left(session, added)
     session.show(added, added_text, added_data)

@@ -14,6 +14,7 @@ from ckpt.io.files import exists
 from ckpt.io.journal import expect_settled
 from ckpt.io.sources import FileSource, JoinedSource, OpenSource
 from ckpt.refs import FileRef, without_index
+from ckpt.side_files import homes
 
 _HEAD_BYTES = 512
 
@@ -119,15 +120,10 @@ def _joined(
 def _beside(folder: Path, name: str) -> Path:
     """The file `name` of `folder`, with links resolved.
 
-    A link may lead to a file of the same folder, or from `snapshots/REVISION/` to `blobs/`
-    of the same model, as in the cache of Hugging Face; any other target is refused.
+    A link that leads elsewhere than to one of its `homes` is refused.
     """
-    root = Path(os.path.realpath(folder))
-    target = Path(os.path.realpath(root / name))
-    allowed = {root}
-    if root.parent.name == "snapshots":
-        allowed.add(root.parent.parent / "blobs")
-    if target.parent not in allowed:
+    target = Path(os.path.realpath(folder / name))
+    if target.parent not in homes(folder):
         raise FormatError(
             f"{folder / name}: a link to {target}, outside the folder",
             hint="copy the file into the folder if it belongs there",

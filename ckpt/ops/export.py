@@ -15,6 +15,7 @@ from ckpt.refs import SUFFIXES
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
 from ckpt.writing.checkpoint import Written, write_checkpoint
+from ckpt.writing.with_files import write_with_files
 
 
 def export(
@@ -30,8 +31,8 @@ def export(
     Args:
         ref: A version or a file; ``FILE::model`` writes only that state_dict.
         out: Its suffix chooses the container; with the version's own suffix the registered
-            file is written, byte for byte. A checkpoint of several files becomes a folder,
-            unless the suffix is that of one file.
+            file is written, byte for byte. A checkpoint of several files, or with side files,
+            becomes a folder, unless the suffix is that of one file.
         registry: Where versions are looked up.
         replace_out: Whether an existing file is replaced.
         opaque: ``keep`` writes objects of unknown classes byte for byte, ``drop`` writes the file
@@ -47,26 +48,32 @@ def export(
         if opaque is None and isinstance(source, OpenedFile) and _has_modules(source):
             opaque = "drop"  # as a file of their state_dicts, which needs no class
         opened, dropped = settled(source, opaque)
-        as_folder = _has_several_files(opened) and out.suffix.lower() not in SUFFIXES
+        as_folder = opened.is_folder and out.suffix.lower() not in SUFFIXES
         form = None if as_folder else format_for(out)
         own = isinstance(opened, OpenedVersion) and is_usual(out, opened.manifest.format)
-        if isinstance(opened, OpenedVersion) and own and opened is source:
-            return _whole(opened, out, replace_out=replace_out, opaque=opaque)
         if isinstance(opened, OpenedFile):
             opened.expect_other(out)
-        if as_folder:
-            _expect_whole(opened, out)
         whole = own or (opened.inside is None and is_usual(out, opened.checkpoint.format))
-        written = write_checkpoint(
-            opened.checkpoint,
-            out,
-            form=None if whole else form,
-            new_keys={entry.key: entry.key for entry in opened.entries},
-            inside=opened.inside,
-            replace_out=replace_out,
-            opaque=opaque,
+
+        def write(path: Path) -> Written:
+            if isinstance(opened, OpenedVersion) and own and opened is source:
+                return _whole(opened, path, replace_out=replace_out, opaque=opaque)
+            if as_folder:
+                _expect_whole(opened, out)
+            written = write_checkpoint(
+                opened.checkpoint,
+                path,
+                form=None if whole else form,
+                new_keys={entry.key: entry.key for entry in opened.entries},
+                inside=opened.inside,
+                replace_out=replace_out,
+                opaque=opaque,
+            )
+            return replace(written, dropped=tuple(dropped))
+
+        return write_with_files(
+            write, out, opened.side_files().files, names=opened.names, as_folder=as_folder
         )
-        return replace(written, dropped=tuple(dropped))
 
 
 def _expect_whole(opened: OpenedState, out: Path) -> None:
@@ -80,11 +87,6 @@ def _expect_whole(opened: OpenedState, out: Path) -> None:
 def _has_modules(file: OpenedFile) -> bool:
     pickled = file.checkpoint.pickled
     return file.inside is None and pickled is not None and bool(pickled.modules)
-
-
-def _has_several_files(opened: OpenedState) -> bool:
-    source = opened.source if isinstance(opened, OpenedVersion) else opened.checkpoint.source
-    return len(source.parts) > 1
 
 
 def _whole(

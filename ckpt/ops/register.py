@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import reduce
 from itertools import chain
+from operator import and_
 from os import fspath
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,16 @@ from ckpt.registry.index import Version
 from ckpt.registry.manifest import Hole, Manifest, Skeleton, read_record
 from ckpt.registry.registry import Added, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects
+from ckpt.side_files import (
+    MOST_BYTES,
+    Found,
+    Readable,
+    SideFile,
+    expect_few,
+    expect_names,
+    named,
+    of_folder,
+)
 from ckpt.tensors import Span, TensorEntry
 
 Map = Callable[..., Iterator[Any]]
@@ -45,6 +57,9 @@ def register(
     definition_source: str | None = None,
     parent: str | None = None,
     opaque: OpaqueWord | None = None,
+    with_files: Iterable[Path | str | Readable] = (),
+    folder_files: bool = True,
+    most: int = MOST_BYTES,
     told: Told = untold,
 ) -> Added:
     """Add the file that `ref` names as the next version of a model, unless it holds the same bytes.
@@ -61,11 +76,16 @@ def register(
         parent: The version that it was made from, e.g. by fine-tuning.
         opaque: ``keep`` stores objects of unknown classes byte for byte, ``drop`` stores the file
             without them; None refuses those that run code when unpickled.
+        with_files: Files and folders to keep beside the weights, such as ``config.json``.
+        folder_files: Whether the small files of a checkpoint's folder are kept too, if `ref` names
+            the folder; a file of `with_files` goes before one of the same name.
+        most: The limit of all these, in bytes.
         told: Called with the bytes done and the bytes in all.
 
     Raises:
         FormatError: The file is not a readable checkpoint, or does not match its own checksums.
-        UsageError: A value of the record is one that readers would refuse; nothing is stored.
+        UsageError: A value of the record is one that readers would refuse, or the files beside
+            the weights are too large or have names that collide; nothing is stored.
     """
     file = within(parse_file_ref(fspath(ref)))
     registry = registry or Registry()
@@ -77,15 +97,48 @@ def register(
     with open_path(file.path) as source:
         checkpoint, dropped = _opened(source, file.inside, opaque)
         notes |= expect_harmless(checkpoint, opaque)
+        beside = _side_files(file.path, source, with_files, folder_files, most)
+        rights = reduce(and_, (each.rights for each in beside.files), source.rights)
         with registry.store.writing():
-            objects = NewObjects(registry.store, source.rights)
+            objects = NewObjects(registry.store, rights)
             notes |= _store_definition(definition_source, objects)
-            manifest = _with_notes(_store(checkpoint, file, objects, told), notes, origin, objects)
+            manifest = _store(checkpoint, file, objects, told)
+            manifest = replace(manifest, side_files=tuple(_stored(beside.files, objects)))
+            manifest = _with_notes(manifest, notes, origin, objects)
             source.expect_unchanged()
             how += " --keep-opaque" if RUNS_CODE in notes else ""
-            new, rights = objects.new_bytes, source.rights
+            new = objects.new_bytes
             added = registry.add(model, manifest, new_bytes=new, made_by=how, rights=rights)
-            return replace(added, dropped=tuple(dropped))
+            names = tuple(each.name for each in beside.files)
+            return replace(added, dropped=tuple(dropped), side_files=names, left=beside.left)
+
+
+def _side_files(
+    path: Path,
+    source: ByteSource,
+    with_files: Iterable[Path | str | Readable],
+    of_its_folder: bool,
+    most: int,
+) -> Found:
+    """The files to keep beside the weights, by name."""
+    own = [part.name for part in source.parts]
+    found = of_folder(path, own) if of_its_folder and path.is_dir() else Found()
+    chosen: list[Readable] = []
+    for each in with_files:
+        chosen += [each] if isinstance(each, Readable) else named([each])
+    names = {each.name for each in chosen}
+    files = [*chosen, *(each for each in found.files if each.name not in names)]
+    expect_few(files, most)
+    try:
+        expect_names([*(own if files else ()), *(each.name for each in files)])
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}", hint="rename one of them") from error
+    return Found(tuple(sorted(files, key=lambda each: each.name)), found.left)
+
+
+def _stored(files: Iterable[Readable], objects: NewObjects) -> Iterator[SideFile]:
+    for file in files:
+        yield SideFile(file.name, file.nbytes, objects.put(file.chunks(), file.nbytes))
 
 
 def _with_notes(

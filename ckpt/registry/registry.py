@@ -33,12 +33,16 @@ class Added:
         new: Whether it was added; false if the model held the same bytes already.
         created_registry: The folder of the registry that was created for it, if one was.
         dropped: The opaque objects of the file that it does not hold.
+        side_files: The names of the files that were registered beside the weights.
+        left: What else the folder holds, and was not registered.
     """
 
     version: Version
     new: bool
     created_registry: Path | None = None
     dropped: tuple[str, ...] = ()
+    side_files: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class Registry:

@@ -5,7 +5,8 @@ from typing import Any
 
 from ckpt.io import digest
 from ckpt.registry.registry import Added
-from ckpt.show.look.words import count, size
+from ckpt.show.look.fields import fields
+from ckpt.show.look.words import count, first_names, size
 from ckpt.show.ls import version_data
 
 
@@ -15,9 +16,16 @@ def added_text(added: Added) -> str:
     name = f"{version.ref}  {digest.short(version.manifest)}  {size(version.size)}"
     if not added.new:
         return f"already registered as {name}: the same bytes, nothing added"
-    return f"registered {name}, {count(version.keys, 'key')}, {size(version.new_bytes)} new"
+    beside = f", {count(len(added.side_files), 'side file')}" if added.side_files else ""
+    return f"registered {name}, {count(version.keys, 'key')}{beside}, {size(version.new_bytes)} new"
+
+
+def left_text(added: Added) -> str | None:
+    """What the folder holds and the version does not, if there is anything."""
+    return f"not registered: {first_names(added.left)}" if added.left else None
 
 
 def added_data(added: Added) -> Mapping[str, Any]:
     """The same for JSON."""
-    return {**version_data(added.version), "new": added.new, "dropped": list(added.dropped)}
+    names = fields(added, "new", "dropped", "side_files", "left")
+    return {**version_data(added.version), **names}

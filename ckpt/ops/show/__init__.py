@@ -11,6 +11,7 @@ from ckpt.formats.opaque import ForeignGlobal
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
 from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
+from ckpt.side_files import Readable
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Shown:
         record: How the version was made.
         foreign: The globals that torch's weights_only refuses; for a version, those that run code.
         deep: The result of reading everything, if asked for.
+        side_files: What belongs to the weights besides them.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Shown:
     record: Mapping[str, Any] | None = None
     foreign: tuple[ForeignGlobal, ...] = ()
     deep: "Deep | None" = None
+    side_files: tuple[Readable, ...] = ()
 
     def totals(self) -> tuple[Mapping[str, int], int]:
         """Elements by dtype, and bytes stored contiguously; a tied tensor counts once."""
@@ -95,12 +98,12 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
     if isinstance(opened, OpenedDefinition):
         return Shown(opened.name, None, None, opened.entries)
     ties, foreign = ties_of(opened), opened.foreign
+    side_files = opened.side_files().files
     if isinstance(opened, OpenedFile):
         file = opened.checkpoint
         size, by = file.source.size, file.written_by
-        return Shown(
-            opened.name, file.format, size, file.entries, file.rest, by, ties, foreign=foreign
-        )
+        shown = Shown(opened.name, file.format, size, file.entries, file.rest, by, ties)
+        return replace(shown, foreign=foreign, side_files=side_files)
     manifest, version = opened.manifest, opened.version
     model = registry.index().model(version.model)
     return Shown(
@@ -116,4 +119,5 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         measured=registry.measured(version, manifest.record),
         record=manifest.record,
         foreign=foreign,
+        side_files=side_files,
     )
