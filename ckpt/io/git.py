@@ -27,6 +27,12 @@ def git(folder: Path, *words: str) -> bytes:
     return done.stdout
 
 
+def is_ignored(folder: Path, path: str) -> bool:
+    """Whether git ignores a path, which need not exist."""
+    command = ["git", "check-ignore", "-q", "--", path]
+    return subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
+
+
 def blobs(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """The contents of files by git's names, such as ``main:./registry.json``; missing ones not."""
     command = ["git", "cat-file", "--batch"]

@@ -5,9 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ckpt.ops.git_driver import CONFIG, Installed
+from ckpt.ops.git_driver.large_files import MIGRATE
 from ckpt.registry.merge import Conflict, Merged
 from ckpt.show.look.fields import fields
-from ckpt.show.look.words import printable
+from ckpt.show.look.words import count, printable
 
 LONG = 80  # characters of a field's value; --json has all of it
 
@@ -19,13 +20,18 @@ def installed_text(installed: Installed) -> str:
     lines += [f"{line}  added to {path}" for line in installed.added]
     if not installed.added:
         lines.append(f"{path} already has all lines")
+    if installed.lfs:
+        lines.append("Git LFS stores .ckpt/objects from the next commit on")
+    if installed.committed:
+        objects = count(installed.committed, "object")
+        lines.append(f"{objects} in git's history already;  {MIGRATE}  rewrites it without them")
     todo = "commit .gitattributes, and run  ckpt git-driver install  once in every other clone"
     return "\n".join([*lines, todo])
 
 
 def installed_data(installed: Installed) -> dict[str, Any]:
     """The same for JSON."""
-    return {"config": CONFIG, **fields(installed, "attributes", "added")}
+    return {"config": CONFIG, **fields(installed, "attributes", "added", "lfs", "committed")}
 
 
 def merged_lines(merged: Merged) -> Iterator[str]:

@@ -25,6 +25,14 @@ def left_text(added: Added) -> str | None:
     return f"not registered: {first_names(added.left)}" if added.left else None
 
 
+def large_text(nbytes: int) -> str:
+    """That git would copy this many bytes of objects into every clone, and what to do, once."""
+    return (
+        f".ckpt/objects has {size(nbytes)} now, and git would copy all of it into every clone\n"
+        "ckpt git-driver install --lfs  lets Git LFS store it; docs/sharing.md has other ways"
+    )
+
+
 def added_data(added: Added) -> Mapping[str, Any]:
     """The same for JSON."""
     names = fields(added, "new", "dropped", "side_files", "left")
