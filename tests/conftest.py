@@ -32,6 +32,7 @@ ALLOWED_SKIPS = {
     "faketime is not installed": sys.platform != "linux",
     "chattr is not installed": sys.platform != "linux",
     "setpriv is not installed": sys.platform != "linux",
+    "git-lfs is not installed": sys.platform != "linux",
     "a loop device": sys.platform != "linux",
     "not root": os.geteuid() != 0,
     "chattr +i": os.geteuid() != 0,
