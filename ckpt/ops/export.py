@@ -5,17 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from ckpt.errors import IntegrityError, UsageError
-from ckpt.formats import format_for, is_usual
+from ckpt.formats import expect_suffix, format_for, is_usual
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.io import digest
 from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.sources import FileSource
 from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state, settled
-from ckpt.refs import SUFFIXES
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
 from ckpt.writing.checkpoint import Written, write_checkpoint
-from ckpt.writing.with_files import write_with_files
+from ckpt.writing.with_files import is_file_name, write_with_files
 
 
 def export(
@@ -30,9 +29,9 @@ def export(
 
     Args:
         ref: A version or a file; ``FILE::model`` writes only that state_dict.
-        out: Its suffix chooses the container; with the version's own suffix the registered
-            file is written, byte for byte. A checkpoint of several files, or with side files,
-            becomes a folder, unless the suffix is that of one file.
+        out: Its suffix chooses the container; with one of the version's own container, or of no
+            format at all, the registered file is written, byte for byte. A checkpoint of several
+            files, or with side files, becomes a folder, unless the suffix is that of one file.
         registry: Where versions are looked up.
         replace_out: Whether an existing file is replaced.
         opaque: ``keep`` writes objects of unknown classes byte for byte, ``drop`` writes the file
@@ -48,22 +47,25 @@ def export(
         if opaque is None and isinstance(source, OpenedFile) and _has_modules(source):
             opaque = "drop"  # as a file of their state_dicts, which needs no class
         opened, dropped = settled(source, opaque)
-        as_folder = opened.is_folder and out.suffix.lower() not in SUFFIXES
-        form = None if as_folder else format_for(out)
+        as_folder = opened.is_folder and not is_file_name(out, opened.names)
         own = isinstance(opened, OpenedVersion) and is_usual(out, opened.manifest.format)
         if isinstance(opened, OpenedFile):
             opened.expect_other(out)
         whole = own or (opened.inside is None and is_usual(out, opened.checkpoint.format))
+        as_registered = own and opened is source
+        if as_folder and not as_registered:
+            _expect_whole(opened, out)
+        form = None if whole else format_for(out)
+        if whole and not as_folder:
+            expect_suffix(out)
 
         def write(path: Path) -> Written:
-            if isinstance(opened, OpenedVersion) and own and opened is source:
+            if isinstance(opened, OpenedVersion) and as_registered:
                 return _whole(opened, path, replace_out=replace_out, opaque=opaque)
-            if as_folder:
-                _expect_whole(opened, out)
             written = write_checkpoint(
                 opened.checkpoint,
                 path,
-                form=None if whole else form,
+                form=form,
                 new_keys={entry.key: entry.key for entry in opened.entries},
                 inside=opened.inside,
                 replace_out=replace_out,

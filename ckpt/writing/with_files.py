@@ -6,10 +6,17 @@ from pathlib import Path
 
 from ckpt.errors import DiskError, UsageError
 from ckpt.io.files import write_folder
+from ckpt.refs import SUFFIXES
 from ckpt.side_files import Readable, expect_names, write_files
 from ckpt.writing.checkpoint import Written
 
 _SEVERAL = ".weights"  # where a checkpoint of several files is written first
+
+
+def is_file_name(out: Path, names: Sequence[str]) -> bool:
+    """Whether `out` can only be one file, by its suffix: a known one, or that of the only file."""
+    own = {Path(name).suffix.lower() for name in names} if len(names) == 1 else set()
+    return bool(out.suffix) and out.suffix.lower() in {*SUFFIXES, *own}
 
 
 def write_with_files(

@@ -136,3 +136,37 @@ def test_other_folder_is_called_what_it_is(
     assert (ran.code, ran.out) == (3, "")
     assert says in ran.err
     assert "no model" not in ran.err
+
+
+@pytest.mark.parametrize("name", ["net.pth.tar", "net.pkl", "net.bin", "epoch.7", "net.model"])
+def test_file_of_any_suffix_comes_back(ckpt: Run, folder: Path, name: str) -> None:
+    torch.save(tensors(), folder / name)
+    (folder / "config.json").write_text("{}")
+    assert "registered" in ckpt("register", name, "--name", "net").out
+    ckpt("export", "v1", "-o", f"again-{name}")
+    assert (folder / f"again-{name}").read_bytes() == (folder / name).read_bytes()
+    ckpt("register", name, "--name", "net", "--with", "config.json")
+    ckpt("export", "v2", "-o", f"third-{name}")
+    assert (folder / f"third-{name}").read_bytes() == (folder / name).read_bytes()
+    assert ckpt("show", name).code == 0
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [
+        ("x.onnx", "expected one of .pt, .pth"),
+        ("x.safetensor", "expected .safetensors"),
+        ("x.ckp", "expected .ckpt"),
+        ("x", "expected one of"),
+    ],
+)
+def test_suffix_of_another_format_is_refused(
+    ckpt: Run, folder: Path, out: str, expected: str
+) -> None:
+    torch.save(tensors(), folder / "net.pt")
+    ckpt("register", "net.pt")
+    for ref in ("v1", "net.pt"):
+        ran = ckpt("export", ref, "-o", out)
+        assert ran.code == 2
+        assert f"{out}: unknown suffix, {expected}" in ran.err
+    assert not (folder / out).exists()

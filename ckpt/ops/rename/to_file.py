@@ -9,10 +9,10 @@ from ckpt.errors import PlanError, UsageError
 from ckpt.formats import format_for, format_of, is_usual
 from ckpt.formats.opaque import OpaqueWord
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
-from ckpt.refs import SUFFIXES, expect_name
+from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
 from ckpt.writing.checkpoint import Written, write_checkpoint, write_tensors
-from ckpt.writing.with_files import write_with_files
+from ckpt.writing.with_files import is_file_name, write_with_files
 
 # A result of more bytes than these, and than so many sources, is asked for with `--force`.
 MOST_MADE_BYTES = 1 << 30
@@ -111,7 +111,7 @@ def write_result(
 
 def is_folder_for(opened: OpenedState, plan: Plan, out: Path) -> bool:
     """Whether the result at `out` is a folder, with the side files."""
-    return _fits_a_folder(opened, plan) and out.suffix.lower() not in SUFFIXES
+    return _fits_a_folder(opened, plan) and not is_file_name(out, opened.names)
 
 
 def _fits_a_folder(opened: OpenedState, plan: Plan) -> bool:
