@@ -28,15 +28,24 @@ def command() -> None:
     """
 
 
-@ckpt_command(examples="ckpt git-driver install\nckpt git-driver install --lfs")
+@ckpt_command(
+    examples="ckpt git-driver install\nckpt git-driver install --lfs\n"
+    "ckpt git-driver install --store /data/objects"
+)
 @click.option(
     "--lfs",
     is_flag=True,
     help="Let Git LFS store the objects: git keeps pointers, and a clone fetches what it needs.",
 )
-def install(session: Session, lfs: bool) -> None:
+@click.option(
+    "--store",
+    type=PATH,
+    metavar="FOLDER",
+    help="Keep the objects in this folder outside of git, which several registries can share.",
+)
+def install(session: Session, lfs: bool, store: Path | None) -> None:
     """Configure git in this clone; run it once in every clone."""
-    installed = git_driver.install(lfs=lfs, registry=session.registry)
+    installed = git_driver.install(lfs=lfs, store=store, registry=session.registry)
     session.show(installed, installed_text, installed_data)
 
 

@@ -53,7 +53,7 @@ def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
         stored=sum(every.values()),
         copies=sum(version.size for version in registry.versions()),
         unneeded=sum(
-            stored.nbytes for stored in registry.store.objects() if stored.digest not in every
+            stored.nbytes for stored in registry.store.own_objects() if stored.digest not in every
         ),
     )
 

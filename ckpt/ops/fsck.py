@@ -175,7 +175,7 @@ def _rebuilt(registry: Registry, known: Index) -> tuple[Rebuilt, tuple[str, ...]
     """The index from all readable manifests of the store, and the errors of the others."""
     found: dict[str, Manifest] = {}
     damages = []
-    for name in sorted(each.digest for each in registry.store.objects() if each.is_manifest):
+    for name in sorted(each.digest for each in registry.store.manifests()):
         try:
             found[name] = registry.store.manifest(name)
         except IntegrityError as error:

@@ -20,6 +20,7 @@ from ckpt.registry.index import Index, Version
 from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needed import needed_manifests
+from ckpt.registry.others import needed_of_shared
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
 
@@ -200,7 +201,10 @@ def _needed(
             manifests[name] = registry.store.manifest(name)
         except IntegrityError as error:
             raise IntegrityError(f"{user}: {error}", hint=error.hint) from error
-    return {*manifests}, {name for each in manifests.values() for name in each.objects()}
+    objects = {name for each in manifests.values() for name in each.objects()}
+    if (shared := registry.store.shared) is not None:
+        objects |= needed_of_shared(registry, shared)
+    return {*manifests}, objects
 
 
 def _temporaries(registry: Registry) -> Iterator[Path]:

@@ -16,7 +16,11 @@ def became_large(registry: Registry, added: Added) -> int | None:
     Git LFS.
     """
     new = added.version.new_bytes if added.new else 0
-    if not new or not any((above / ".git").exists() for above in _above(registry.folder)):
+    if (
+        not new
+        or registry.store.shared
+        or not any((above / ".git").exists() for above in _above(registry.folder))
+    ):
         return None
     total = sum(each.nbytes for each in registry.store.objects() if not each.is_manifest)
     if not total - new <= LARGE_BYTES < total:

@@ -19,6 +19,7 @@ from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
 from ckpt.registry.manifest import Manifest, read_record
 from ckpt.registry.store.objects import ObjectStore
+from ckpt.registry.store.shared import shared_store
 from ckpt.registry.store.version import VersionSource
 
 SAFE = "CKPT_SAFE_REGISTRIES"  # folders, separated like those of PATH
@@ -76,7 +77,7 @@ class Registry:
     @cached_property
     def store(self) -> ObjectStore:
         """Its objects and manifests."""
-        return ObjectStore(self._trusted)
+        return ObjectStore(self._trusted, shared_store(self.folder, self._trusted))
 
     @cached_property
     def index_file(self) -> IndexFile:
@@ -102,7 +103,8 @@ class Registry:
     @property
     def doubt_of_locks(self) -> str | None:
         """Why other machines may write at the same time; None if locks keep them out."""
-        return doubt_of_locks(self.folder)
+        shared = self.store.shared if self.exists else None
+        return doubt_of_locks(self.folder) or (doubt_of_locks(shared.path) if shared else None)
 
     def index(self) -> Index:
         """The current index."""

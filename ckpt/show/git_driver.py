@@ -8,7 +8,7 @@ from ckpt.ops.git_driver import CONFIG, Installed
 from ckpt.ops.git_driver.large_files import MIGRATE
 from ckpt.registry.merge import Conflict, Merged
 from ckpt.show.look.fields import fields
-from ckpt.show.look.words import count, printable
+from ckpt.show.look.words import count, printable, size
 
 LONG = 80  # characters of a field's value; --json has all of it
 
@@ -25,13 +25,23 @@ def installed_text(installed: Installed) -> str:
     if installed.committed:
         objects = count(installed.committed, "object")
         lines.append(f"{objects} in git's history already;  {MIGRATE}  rewrites it without them")
+    if use := installed.store:
+        moved = f"{count(use.moved, 'object')} moved there, {size(use.nbytes)}"
+        lines.append(f"objects are in {printable(str(use.path))}; {moved}; commit .ckpt/store")
+        if use.damaged:
+            lines.append(f"{count(use.damaged, 'object')} damaged, and not moved; see  ckpt verify")
     todo = "commit .gitattributes, and run  ckpt git-driver install  once in every other clone"
     return "\n".join([*lines, todo])
 
 
 def installed_data(installed: Installed) -> dict[str, Any]:
     """The same for JSON."""
-    return {"config": CONFIG, **fields(installed, "attributes", "added", "lfs", "committed")}
+    store = installed.store and fields(installed.store, "path", "moved", "nbytes", "damaged")
+    return {
+        "config": CONFIG,
+        **fields(installed, "attributes", "added", "lfs", "committed"),
+        "store": store,
+    }
 
 
 def merged_lines(merged: Merged) -> Iterator[str]:

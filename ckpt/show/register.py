@@ -29,7 +29,7 @@ def large_text(nbytes: int) -> str:
     """That git would copy this many bytes of objects into every clone, and what to do, once."""
     return (
         f".ckpt/objects has {size(nbytes)} now, and git would copy all of it into every clone\n"
-        "ckpt git-driver install --lfs  lets Git LFS store it; docs/sharing.md has other ways"
+        "ckpt git-driver install --lfs  or  --store FOLDER  keeps it out of git: docs/sharing.md"
     )
 
 

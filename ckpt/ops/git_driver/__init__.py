@@ -14,7 +14,7 @@ from ckpt.errors import RefError, UsageError
 from ckpt.io.files import write_whole
 from ckpt.io.git import blobs, git
 from ckpt.io.small_file import read_small
-from ckpt.ops.git_driver.large_files import LFS_ATTRIBUTES, set_up_lfs
+from ckpt.ops.git_driver.large_files import LFS_ATTRIBUTES, StoreUse, set_up_lfs, use_store
 from ckpt.ops.git_driver.published import published_indexes
 from ckpt.registry.index import Index
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES, read_index
@@ -60,25 +60,34 @@ class Installed:
         added: The lines that were added to it; it had the others already.
         lfs: Whether Git LFS gets the objects.
         committed: Objects that git has committed without Git LFS.
+        store: The folder that keeps the objects, if one was named.
     """
 
     attributes: Path
     added: tuple[str, ...]
     lfs: bool = False
     committed: int = 0
+    store: StoreUse | None = None
 
 
-def install(*, lfs: bool = False, registry: Registry | None = None) -> Installed:
+def install(
+    *, lfs: bool = False, store: Path | str | None = None, registry: Registry | None = None
+) -> Installed:
     """Configure git in this clone to merge the index, and to show it and weights as text.
 
     Args:
         lfs: Whether Git LFS gets the objects.
+        store: A folder outside of git that gets the objects; several registries may share it.
         registry: Its folder gets the `.gitattributes`; without a registry, this folder.
 
     Raises:
-        UsageError: The folder is not in a git repository, or Git LFS is not installed.
+        UsageError: The folder is not in a git repository, Git LFS is not installed, or `store`
+            holds other things.
     """
     registry = registry or Registry()
+    if lfs and store is not None:
+        raise UsageError("--lfs and --store are two places for the same objects")
+    used = None if store is None else use_store(registry, Path(store))
     committed = set_up_lfs(registry) if lfs else 0
     attributes = ATTRIBUTES | (LFS_ATTRIBUTES if lfs else {})
     for key, value in CONFIG.items():
@@ -98,7 +107,7 @@ def install(*, lfs: bool = False, registry: Registry | None = None) -> Installed
             out.write(
                 (text + "".join(f"{line}\n" for line in added)).encode("utf-8", "surrogateescape")
             )
-    return Installed(path, added, lfs, committed)
+    return Installed(path, added, lfs, committed, used)
 
 
 def merge(base: Path, ours: Path, theirs: Path, path: Path = Path(FILE_NAME)) -> Merged:

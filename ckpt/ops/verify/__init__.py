@@ -72,7 +72,7 @@ def _verified(registry: Registry, told: Told) -> Verified:
     began = perf_counter()
     damages: list[Damage] = []
     manifests: dict[str, Manifest] = {}
-    stored = list(registry.store.objects())
+    stored = list(registry.store.own_objects())
     for ref, digest in needed_manifests(registry, registry.index(), stored):
         try:
             manifests[ref] = registry.store.manifest(digest)

@@ -70,7 +70,7 @@ def _take(
 ) -> Iterator[tuple[Damage, str]]:
     folder = Path(place)
     if (folder / FILE_NAME).is_file() or (folder / ".ckpt").is_dir():
-        yield from _take_from_registry(ObjectStore(folder / ".ckpt"), place, damages, registry)
+        yield from _take_from_registry(Registry(folder).store, place, damages, registry)
         return
     ref = within(parse_file_ref(place))
     if ref.path.is_file() and ref.inside is None:
