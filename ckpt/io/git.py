@@ -27,6 +27,12 @@ def git(folder: Path, *words: str) -> bytes:
     return done.stdout
 
 
+def in_work_tree(folder: Path) -> bool:
+    """Whether a folder seems to be in a work tree; git is not asked."""
+    path = folder.absolute()
+    return any((above / ".git").exists() for above in (path, *path.parents))
+
+
 def is_ignored(folder: Path, path: str) -> bool:
     """Whether git ignores a path, which need not exist."""
     command = ["git", "check-ignore", "-q", "--", path]

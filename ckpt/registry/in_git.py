@@ -1,9 +1,7 @@
 """What git would have to copy: the objects of a registry in a work tree."""
 
-from pathlib import Path
-
 from ckpt.errors import CkptError
-from ckpt.io.git import git, is_ignored
+from ckpt.io.git import git, in_work_tree, is_ignored
 from ckpt.registry.registry import Added, Registry
 
 LARGE_BYTES = 50_000_000  # of objects; from there on it is felt in every clone
@@ -16,11 +14,7 @@ def became_large(registry: Registry, added: Added) -> int | None:
     Git LFS.
     """
     new = added.version.new_bytes if added.new else 0
-    if (
-        not new
-        or registry.store.shared
-        or not any((above / ".git").exists() for above in _above(registry.folder))
-    ):
+    if not new or registry.store.shared or not in_work_tree(registry.folder):
         return None
     total = sum(each.nbytes for each in registry.store.objects() if not each.is_manifest)
     if not total - new <= LARGE_BYTES < total:
@@ -31,7 +25,3 @@ def became_large(registry: Registry, added: Added) -> int | None:
         return None if filtered or is_ignored(registry.folder, path) else total
     except CkptError:  # git is not installed, or this is not a work tree
         return None
-
-
-def _above(folder: Path) -> tuple[Path, ...]:
-    return (folder.absolute(), *folder.absolute().parents)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ckpt.errors import CkptError, IntegrityError, UsageError
-from ckpt.io.git import blobs, git
+from ckpt.io.git import blobs, git, in_work_tree
 from ckpt.registry.lost import lost_versions
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needed import needed_manifests
@@ -51,7 +51,9 @@ def _of_branches(folder: Path) -> Iterator[str]:
     """
     try:
         tips = git(folder, "for-each-ref", "--format=%(objectname)").decode().split()
-    except UsageError:  # not a repository
+    except UsageError:
+        if in_work_tree(folder):  # whose branches git does not tell: missing, or another user's
+            raise
         return
     trees = (git(folder, "ls-tree", "-r", tip, "--", ".ckpt/manifests") for tip in {*tips})
     lines = {line for tree in trees for line in tree.decode("utf-8", "replace").splitlines()}

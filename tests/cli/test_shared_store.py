@@ -107,6 +107,34 @@ def test_gc_keeps_what_another_branch_needs(
     assert sharing("export", "v3", "-o", "x.pt").code == 0
 
 
+def test_gc_sees_the_branches_of_a_registry_below_the_top(
+    ckpt: Run, git: Git, folder: Path, store: Path
+) -> None:
+    (folder / "sub").mkdir()
+    words = ("--registry", "sub")
+    ckpt("git-driver", "install", "--store", str(store), *words)
+    save(folder / "net.pt", 1)
+    ckpt("register", "net.pt", *words)
+    git("add", "sub")
+    git("commit", "-qm", "x")
+    git("tag", "-am", "x", "first")
+    ckpt("rm", "v1", "--yes", *words)
+    git("rm", "-rqf", "sub/.ckpt/manifests")
+    ckpt(*GC, *words)
+    assert len(digests(store)) == 1
+
+
+def test_gc_refuses_if_git_does_not_tell_the_branches(
+    sharing: Run, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ".git" / "HEAD").write_text("broken")
+    before = digests(store)
+    ran = sharing(*GC)
+    assert ran.code != 0
+    assert "git says" in ran.err
+    assert digests(store) == before
+
+
 @pytest.mark.parametrize("harm", ["gone", "damaged", "manifest"])
 def test_gc_refuses_if_a_registry_cannot_be_read(
     sharing: Run, folder: Path, git: Git, store: Path, monkeypatch: pytest.MonkeyPatch, harm: str
