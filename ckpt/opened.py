@@ -27,7 +27,7 @@ from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
-from ckpt.side_files import Found, of_folder
+from ckpt.side_files import MOST_BYTES, MOST_FILES, Found, of_folder
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
@@ -72,8 +72,15 @@ class OpenedFile:
         return tuple(part.name for part in self.checkpoint.source.parts)
 
     def side_files(self) -> Found:
-        """What its folder holds besides the weights; nothing if a file was named."""
-        return of_folder(self.path, self.names) if self.path.is_dir() else Found()
+        """What its folder holds besides the weights; nothing if a file was named.
+
+        Too many files to belong to weights, a dataset for example, are only counted.
+        """
+        found = of_folder(self.path, self.names) if self.path.is_dir() else Found()
+        nbytes = sum(file.nbytes for file in found.files)
+        if len(found.files) > MOST_FILES or nbytes > MOST_BYTES:
+            return Found(left=(f"{len(found.files):,} files of {nbytes:,} bytes", *found.left))
+        return found
 
     def expect_other(self, out: Path) -> None:
         """Refuse to write to one of the files of this checkpoint, whatever `out` calls it."""

@@ -74,7 +74,7 @@ def export(
             return replace(written, dropped=tuple(dropped))
 
         return write_with_files(
-            write, out, opened.side_files().files, names=opened.names, as_folder=as_folder
+            write, out, opened.side_files(), names=opened.names, as_folder=as_folder
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ckpt.errors import DiskError, UsageError
 from ckpt.io.files import write_folder
 from ckpt.refs import SUFFIXES
-from ckpt.side_files import Readable, expect_names, write_files
+from ckpt.side_files import Found, expect_names, write_files
 from ckpt.writing.checkpoint import Written
 
 _SEVERAL = ".weights"  # where a checkpoint of several files is written first
@@ -22,7 +22,7 @@ def is_file_name(out: Path, names: Sequence[str]) -> bool:
 def write_with_files(
     write: Callable[[Path], Written],
     out: Path,
-    files: Sequence[Readable],
+    found: Found,
     *,
     names: Sequence[str],
     as_folder: bool,
@@ -32,7 +32,7 @@ def write_with_files(
     Args:
         write: Writes the checkpoint to a path: one file, or several into a folder of that name.
         out: The file or new folder.
-        files: What is written beside it.
+        found: What is written beside it, and what is left out.
         names: The names of the checkpoint's own files.
         as_folder: Whether `out` is a folder; if not, the side files are left out.
 
@@ -40,13 +40,14 @@ def write_with_files(
         UsageError: `out` exists, or a side file and the checkpoint cannot share a folder.
         DiskError: A file does not read back as it was written.
     """
+    files = found.files
     if not as_folder:
-        written = write(out)
-        count = len(files)
+        written, count = write(out), len(files)
         left = (f"{count:,} side file{'s' * (count != 1)}",) if files else ()
         return replace(written, left_out=(*written.left_out, *left))
     if len(names) > 1 and not files:
-        return write(out)
+        written = write(out)
+        return replace(written, left_out=(*written.left_out, *found.left))
 
     def check(folder: Path) -> None:
         for file in files:
@@ -64,7 +65,8 @@ def write_with_files(
             raise UsageError(f"{out}: {error}") from error
         nbytes = write_files(files, folder)
     count = written.files + len(files)
-    return replace(written, path=out, size=written.size + nbytes, files=count)
+    all_left = (*written.left_out, *found.left)
+    return replace(written, path=out, size=written.size + nbytes, files=count, left_out=all_left)
 
 
 def _move_up(folder: Path) -> None:

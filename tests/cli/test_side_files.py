@@ -153,6 +153,8 @@ def test_rename_of_a_folder_is_a_folder(ckpt: Run, folder: Path) -> None:
     peft(folder / "lora")
     ran = ckpt("rename", "lora", "--rule", "q_proj=query", "--json")
     assert ran.data["mentions"] == ["adapter_config.json (q_proj)"]
+    assert ran.data["left_out"] == []
+    assert ran.data["written"]["left_out"] == ["optimizer.pt"]
     renamed = folder / "lora.renamed"
     assert set(load_file(renamed / "adapter_model.safetensors")) == {"a.query.weight"}
     assert sorted(path.name for path in renamed.iterdir()) == [
@@ -178,6 +180,21 @@ def test_sharded_folder_keeps_its_files(ckpt: Run, folder: Path) -> None:
     ckpt("rename", "./big", "--rule", "a=c", "-o", "renamed")
     assert (folder / "renamed" / "sub" / "config.json").read_text() == "{}"
     assert ckpt("show", "renamed").code == 0
+
+
+def test_folder_with_a_dataset_gives_its_weights(ckpt: Run, folder: Path) -> None:
+    peft(folder / "lora")
+    (folder / "lora" / "data").mkdir()
+    for number in range(1001):
+        (folder / "lora" / "data" / f"{number}.txt").touch()
+    ran = ckpt("register", "lora")
+    assert ran.code == 2
+    assert "1,003 files beside the weights, the limit is 1,000" in ran.err
+    assert ckpt("register", "lora", "--no-files").code == 0
+    assert ckpt("show", "./lora").code == 0
+    ran = ckpt("export", "./lora", "-o", "again")
+    assert "not written (the new file cannot hold it): 1,003 files of 36 bytes" in ran.err
+    assert os.listdir(folder / "again") == ["adapter_model.safetensors"]
 
 
 def test_gc_keeps_files_and_verify_names_a_damaged_one(with_files: Run, folder: Path) -> None:

@@ -105,8 +105,8 @@ def write_result(
             opaque=output.get("opaque"),
         )
 
-    files = opened.side_files().files
-    return write_with_files(write, out, files, names=opened.names, as_folder=as_folder)
+    found = opened.side_files()
+    return write_with_files(write, out, found, names=opened.names, as_folder=as_folder)
 
 
 def is_folder_for(opened: OpenedState, plan: Plan, out: Path) -> bool:
