@@ -20,13 +20,14 @@ from ckpt.formats.opaque import (
     foreign_globals,
     without_opaque,
 )
-from ckpt.formats.paths import open_path
+from ckpt.formats.paths import open_path, within
 from ckpt.io.files import exists
-from ckpt.refs import DefinitionRef, FileRef, Ref, parse_file_ref, parse_ref
+from ckpt.refs import DefinitionRef, FileRef, Ref, VersionRef, parse_file_ref, parse_ref
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
+from ckpt.side_files import MOST_BYTES, MOST_FILES, Found, of_folder
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
@@ -60,6 +61,27 @@ class OpenedFile:
         """The globals that torch's weights_only refuses."""
         return foreign_globals(self.checkpoint)
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is more than one file, or was named by its folder."""
+        return len(self.names) > 1 or self.path.is_dir()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files that hold the weights."""
+        return tuple(part.name for part in self.checkpoint.source.parts)
+
+    def side_files(self) -> Found:
+        """What its folder holds besides the weights; nothing if a file was named.
+
+        Too many files to belong to weights, a dataset for example, are only counted.
+        """
+        found = of_folder(self.path, self.names) if self.path.is_dir() else Found()
+        nbytes = sum(file.nbytes for file in found.files)
+        if len(found.files) > MOST_FILES or nbytes > MOST_BYTES:
+            return Found(left=(f"{len(found.files):,} files of {nbytes:,} bytes", *found.left))
+        return found
+
     def expect_other(self, out: Path) -> None:
         """Refuse to write to one of the files of this checkpoint, whatever `out` calls it."""
         folder = self.path if self.path.is_dir() else self.path.parent
@@ -84,6 +106,20 @@ class OpenedVersion:
     def ref(self) -> str:
         """The ref that opens it again."""
         return self.version.ref
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is more than one file."""
+        return bool(self.manifest.files or self.manifest.side_files)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files that hold the weights."""
+        return self.manifest.names
+
+    def side_files(self) -> Found:
+        """What was registered beside the weights."""
+        return Found(self.source.side_files())
 
     @property
     def manifest(self) -> Manifest:
@@ -153,18 +189,39 @@ def open_ref(
         RefError: Nothing has this name.
         FormatError: The file is not a checkpoint that can be read.
     """
-    text = fspath(named)
-    ref = parse_ref(text) if isinstance(named, str) else parse_file_ref(text)
+    text, ref = fspath(named), parse_named(named, registry)
     if isinstance(ref, FileRef):
-        with open_path(ref.path) as source:
-            checkpoint = open_checkpoint(source, inside=ref.inside)
-            yield OpenedFile(text, ref.path, ref.inside, checkpoint)
+        file = within(ref)
+        with open_path(file.path) as source:
+            checkpoint = open_checkpoint(source, inside=file.inside)
+            yield OpenedFile(text, file.path, file.inside, checkpoint)
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
         definition = _definition(ref, arguments)
         yield OpenedDefinition(as_typed(text, arguments), definition, definition.entries())
     else:
         version = _version(text, ref, registry)
         yield OpenedVersion(version.ref, version, registry.source(version))
+
+
+def parse_named(named: Named, registry: Registry) -> Ref:
+    """The ref that somebody typed; a path that exists, and that no version is named like, is one.
+
+    Raises:
+        UsageError: The text fits none of the forms, and is not a path that exists.
+    """
+    text = fspath(named)
+    if not isinstance(named, str):
+        return parse_file_ref(text)
+    is_there = bool(text) and exists(Path(text))
+    try:
+        ref = parse_ref(text)
+        if is_there and isinstance(ref, VersionRef):
+            registry.version(ref)
+    except UsageError:
+        if not is_there:
+            raise
+        return FileRef(Path(text))
+    return ref
 
 
 @contextmanager
@@ -205,10 +262,7 @@ def _version(text: str, ref: Ref, registry: Registry) -> Version:
         return registry.version(ref)
     except RefError as error:
         # Whoever types `old` may mean old.pt.
-        if exists(Path(text)):
-            meant = f"the {'folder' if Path(text).is_dir() else 'file'} ./{text} ?"
-        elif text.isidentifier() and (near := sorted(Path.cwd().glob(f"{text}.*"))):
-            meant = f"the file {near[0].name}?"
-        else:
+        near = sorted(Path.cwd().glob(f"{text}.*")) if text.isidentifier() else []
+        if not near:
             raise
-        raise RefError(str(error), hint=f"or {meant}") from error
+        raise RefError(str(error), hint=f"or the file {near[0].name}?") from error

@@ -24,7 +24,8 @@ SUFFIXES = {
     ".ckpt": "torch_zip",
     ".safetensors": "safetensors",
 }
-INDEX_SUFFIX = ".index.json"  # of the index of a sharded checkpoint
+# The index of a sharded checkpoint, or of its variant: `model.safetensors.index.fp16.json`.
+_INDEX = re.compile(r"\.index(\.[A-Za-z0-9_-]{1,64})?\.json$", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"v[1-9][0-9]{0,8}")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -65,7 +66,7 @@ Ref = FileRef | VersionRef | DigestRef | DefinitionRef
 
 
 def parse_ref(text: str) -> Ref:
-    """Parse a ref. The only look-up is whether a file has ``::`` in its own name.
+    """Parse a ref. The only look-up is whether the file exists if the text has ``::``.
 
     Raises:
         UsageError: The text fits none of the forms.
@@ -73,6 +74,8 @@ def parse_ref(text: str) -> Ref:
     if re.fullmatch(r"sha256:[0-9a-f]{4,64}", text):
         return DigestRef(text)
     file = parse_file_ref(text)
+    if file.inside is not None and not text.startswith("::") and exists(file.path):
+        return file
     path = str(file.path)
     head, _, attribute = path.rpartition(":")
     if head.endswith(".py") and attribute.isidentifier():
@@ -102,6 +105,12 @@ def parse_file_ref(text: str) -> FileRef:
     if mark and exists(Path(text)):  # a file of this very name
         return FileRef(Path(text), None)
     return FileRef(Path(path), inside or None)
+
+
+def without_index(name: str) -> str | None:
+    """``model.safetensors`` for the name of the index of its shards; None for any other name."""
+    stem = _INDEX.sub("", name)
+    return None if stem == name else stem
 
 
 def is_version(label: str) -> bool:
@@ -153,6 +162,7 @@ def _is_path(text: str) -> bool:
     return (
         "/" in text
         or "\\" in text
-        or text.lower().endswith((*SUFFIXES, INDEX_SUFFIX))
+        or text.lower().endswith(tuple(SUFFIXES))
+        or without_index(text) is not None
         or text in (".", "..")
     )

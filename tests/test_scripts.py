@@ -128,11 +128,21 @@ def check_tips(printed: str) -> None:
     assert "bytes of all tensors kept: True" in printed
 
 
+def check_sharing(printed: str) -> None:
+    rows = table(printed)
+    origin, git, objects, *_ = map(float, rows["in git"])
+    assert min(origin, git, objects) > 1  # two versions of 1 MB share nine tenths
+    assert max(origin, git, objects) < 1.5
+    assert max(map(float, rows["--store"][:3])) < 0.5
+    assert "Git LFS" in rows or "git-lfs is not installed" in printed
+
+
 CHECKS: dict[str, Callable[[str], None]] = {
     "startup": check_startup,
     "diff": check_diff,
     "large": check_large,
     "registry": check_registry,
+    "sharing": check_sharing,
     "infer": check_infer,
     "more_pairs": check_more_pairs,
     "seeds": check_seeds,

@@ -11,7 +11,10 @@ from ckpt.ops.export import export
 from ckpt.show.export import left_out_text, written_data, written_text
 
 
-@ckpt_command(examples="ckpt export v1 -o mnist.pt\nckpt export old.pt -o old.safetensors")
+@ckpt_command(
+    examples="ckpt export v1 -o mnist.pt\nckpt export lora:v2 -o DIR\n"
+    "ckpt export old.pt -o old.safetensors"
+)
 @click.argument("ref")
 @click.option("-o", "--out", required=True, type=PATH, help="The file or folder to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
@@ -21,6 +24,7 @@ def command(session: Session, ref: str, out: Path, force: bool, opaque: OpaqueWo
 
     Another suffix converts it: .pt .pth .bin .ckpt or .safetensors. REF can also be a file to
     convert, or the folder of a sharded checkpoint, which is joined into one file if OUT has such a
+    suffix. A version with side files is written with them into a new folder, unless OUT has such a
     suffix.
     """
     written = export(ref, out, registry=session.registry, replace_out=force, opaque=opaque)

@@ -28,10 +28,25 @@ def command() -> None:
     """
 
 
-@ckpt_command(examples="ckpt git-driver install")
-def install(session: Session) -> None:
+@ckpt_command(
+    examples="ckpt git-driver install\nckpt git-driver install --lfs\n"
+    "ckpt git-driver install --store /data/objects"
+)
+@click.option(
+    "--lfs",
+    is_flag=True,
+    help="Let Git LFS store the objects: git keeps pointers, and a clone fetches what it needs.",
+)
+@click.option(
+    "--store",
+    type=PATH,
+    metavar="FOLDER",
+    help="Keep the objects in this folder outside of git, which several registries can share.",
+)
+def install(session: Session, lfs: bool, store: Path | None) -> None:
     """Configure git in this clone; run it once in every clone."""
-    session.show(git_driver.install(registry=session.registry), installed_text, installed_data)
+    installed = git_driver.install(lfs=lfs, store=store, registry=session.registry)
+    session.show(installed, installed_text, installed_data)
 
 
 @ckpt_command(examples="ckpt git-driver merge %O %A %B %P")

@@ -1,9 +1,12 @@
 """`ckpt register`."""
 
+from typing import Any
+
 import click
 
 from ckpt.cli.options import Session, ckpt_command, metric_option
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
+from ckpt.cli.options.side_files import remark_on_left, side_file_options
 from ckpt.formats.opaque import OpaqueWord
 from ckpt.ops.register import register
 from ckpt.show.look.progress import progress_bar
@@ -13,7 +16,8 @@ from ckpt.show.register import added_data, added_text
 @ckpt_command(
     examples="ckpt register old.pt --name mnist-cnn -m 'before the refactoring'\n"
     "ckpt register run7.safetensors --metric accuracy=0.992\n"
-    "ckpt register run8.pt --name mnist-cnn --alias staging --tag nightly",
+    "ckpt register run8.pt --name mnist-cnn --alias staging --tag nightly\n"
+    "ckpt register net.pt --with config.json --with tokenizer/",
     writes=True,
 )
 @click.argument("file")
@@ -25,6 +29,7 @@ from ckpt.show.register import added_data, added_text
 @click.option("--alias", metavar="NAME", help="Point this alias to the version, in the same write.")
 @click.option("--tag", "tags", multiple=True, help="Give it this tag, too (repeatable).")
 @metric_option
+@side_file_options
 @opaque_options
 def command(
     session: Session,
@@ -36,12 +41,16 @@ def command(
     tags: tuple[str, ...],
     metrics: dict[str, float],
     opaque: OpaqueWord | None,
+    **side_files: Any,
 ) -> None:
     """Add FILE as the next version of a model.
 
     Copies its tensors into the store beside registry.json; tensors that are stored already take
     no space. FILE itself is not changed. Registering the same file again adds no version, but its
     message, metrics and labels if they are new.
+
+    If FILE is the folder of a checkpoint, its other files (config.json, a tokenizer) are kept too,
+    except further weights and hidden files.
     """
     with progress_bar(session.terminal, f"registering {file}") as told:
         added = register(
@@ -55,7 +64,9 @@ def command(
             tags=tags,
             opaque=opaque,
             told=told,
+            **side_files,
         )
     session.remark_on_new_registry(added)
     remark_on_written(session, None, added.dropped)
+    remark_on_left(session, added)
     session.show(added, added_text, added_data)

@@ -4,6 +4,7 @@ Every format is a module of this package with the same few names (`checkpoint.Fo
 by a table and imported on demand. Formats are recognised by content, never by suffix.
 """
 
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -21,6 +22,11 @@ __all__ = ["ALL", "format_for", "format_of", "is_usual", "open_checkpoint"]
 _MODULES = ("safetensors", "torch_zip", "torch_legacy")
 _CONTAINERS = {"safetensors": ("safetensors",), "torch_zip": ("torch-zip", "torch-legacy")}
 _HEAD_BYTES = 512
+# Suffixes of files that no checkpoint is.
+_OTHERS = (
+    *(".onnx", ".gguf", ".h5", ".hdf5", ".keras", ".msgpack", ".tflite", ".mlmodel", ".pb"),
+    *(".npz", ".npy", ".json", ".txt", ".yaml", ".toml", ".csv", ".py", ".zip", ".gz"),
+)
 
 
 def open_checkpoint(source: ByteSource, *, inside: str | None = None) -> Checkpoint:
@@ -67,6 +73,21 @@ def format_for(path: Path) -> Format:
     if name is None:
         raise UsageError(f"{path}: unknown suffix, expected one of {', '.join(SUFFIXES)}")
     return _load(name)
+
+
+def expect_suffix(path: Path) -> None:
+    """Make sure that a container may be copied to `path`: its suffix promises no other format.
+
+    Raises:
+        UsageError: It is the suffix of another format, or nearly one of ours.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return
+    near = get_close_matches(suffix, SUFFIXES, n=1, cutoff=0.7)
+    if near or not suffix or suffix in _OTHERS:
+        meant = near[0] if near else ", ".join(SUFFIXES)
+        raise UsageError(f"{path}: unknown suffix, expected {'' if near else 'one of '}{meant}")
 
 
 def format_of(container: str) -> Format:

@@ -8,15 +8,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ckpt.errors import DiskError, FormatError
-from ckpt.formats import sharded
+from ckpt.formats import folders, sharded
 from ckpt.formats.distributed import metadata as distributed_metadata
 from ckpt.io.files import exists
 from ckpt.io.journal import expect_settled
 from ckpt.io.sources import FileSource, JoinedSource, OpenSource
-from ckpt.refs import INDEX_SUFFIX, SUFFIXES
+from ckpt.refs import FileRef, without_index
+from ckpt.side_files import homes
 
 _HEAD_BYTES = 512
-_LISTED = 5  # files in a hint
+
+
+def within(ref: FileRef) -> FileRef:
+    """The same ref; of a pipeline's component, ``DIR::unet``, the component's folder."""
+    name, _, inside = (ref.inside or "").partition("::")
+    if name and name in folders.components(ref.path):
+        return FileRef(ref.path / name, inside or None)
+    return ref
 
 
 def open_path(path: Path) -> OpenSource:
@@ -24,7 +32,7 @@ def open_path(path: Path) -> OpenSource:
 
     Raises:
         RefError: There is no such file.
-        FormatError: It is not a regular file, or a folder without a checkpoint of several files.
+        FormatError: It is not a regular file, or a folder that does not hold one checkpoint.
         IntegrityError: A rename in place was interrupted.
     """
     if path.is_dir():
@@ -47,7 +55,7 @@ def checkpoint_name(path: Path) -> str:
     """The name of the checkpoint at `path`: its file without the suffix, or its folder."""
     if path.is_dir():
         return path.resolve().name
-    if path.name.endswith(INDEX_SUFFIX):
+    if without_index(path.name) is not None:
         return path.resolve().parent.name
     return path.stem
 
@@ -59,18 +67,12 @@ def _open_folder(folder: Path) -> JoinedSource:
         raise DiskError(f"{folder}: {error.strerror}") from error
     if distributed_metadata.FILE_NAME in names:
         return _open_distributed(folder)
-    indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
-    if len(indexes) == 1:
-        index = _beside(folder, indexes[0])
-        shards = _shards(index, indexes[0])
-        if shards is not None:
-            return _joined(folder / indexes[0], {indexes[0]: index}, shards)
-    found = indexes or [name for name in names if name.lower().endswith(tuple(SUFFIXES))]
-    shown = "  or  ".join(str(folder / name) for name in found[:_LISTED])
-    raise FormatError(
-        f"{folder}: a folder with {len(indexes) or 'no'} indexes of shards",
-        hint=f"name a file: {shown}" if found else None,
-    )
+    name = folders.checkpoint_in(folder, names)
+    path = _beside(folder, name)
+    shards = _shards(path, name)
+    if shards is None:
+        expect_settled(path)
+    return _joined(folder / name, {name: path}, shards or ())
 
 
 def _open_distributed(folder: Path) -> JoinedSource:
@@ -118,15 +120,10 @@ def _joined(
 def _beside(folder: Path, name: str) -> Path:
     """The file `name` of `folder`, with links resolved.
 
-    A link may lead to a file of the same folder, or from `snapshots/REVISION/` to `blobs/`
-    of the same model, as in the cache of Hugging Face; any other target is refused.
+    A link that leads elsewhere than to one of its `homes` is refused.
     """
-    root = Path(os.path.realpath(folder))
-    target = Path(os.path.realpath(root / name))
-    allowed = {root}
-    if root.parent.name == "snapshots":
-        allowed.add(root.parent.parent / "blobs")
-    if target.parent not in allowed:
+    target = Path(os.path.realpath(folder / name))
+    if target.parent not in homes(folder):
         raise FormatError(
             f"{folder / name}: a link to {target}, outside the folder",
             hint="copy the file into the folder if it belongs there",

@@ -21,7 +21,7 @@ from ckpt.formats.zip.inflated import HINT
 from ckpt.io import strict_json
 from ckpt.io.files import is_base_name
 from ckpt.io.sources import ByteSource, ExtendedSource, Part, PartSource
-from ckpt.refs import INDEX_SUFFIX
+from ckpt.refs import without_index
 from ckpt.tensors import FileStart, Layout, Piece, Span, Summed, TensorEntry
 
 INDEX_LIMIT = 1 << 28  # bytes; 100,000 keys take 10 MB
@@ -153,8 +153,7 @@ def shard_names(index_name: str, data: bytes, *, name: str) -> tuple[str, ...]:
                 f"{name}: lists {excerpt(repr(shard))}, which is not a file beside it",
                 hint="shards are in the folder of their index; do not trust this one",
             )
-    stem = index_name.removesuffix(INDEX_SUFFIX)
-    wanted = PurePath(stem).suffix if index_name.endswith(INDEX_SUFFIX) else ""
+    wanted = PurePath(without_index(index_name) or "").suffix
     if len(kinds) > 1 or (wanted and kinds - {wanted}):
         raise FormatError(
             f"{name}: lists shards with suffixes {' and '.join(sorted(kinds))}"

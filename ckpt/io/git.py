@@ -38,6 +38,18 @@ def asked(folder: Path, *words: str) -> str | None:
     return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else None
 
 
+def in_work_tree(folder: Path) -> bool:
+    """Whether a folder seems to be in a work tree; git is not asked."""
+    path = folder.absolute()
+    return any((above / ".git").exists() for above in (path, *path.parents))
+
+
+def is_ignored(folder: Path, path: str) -> bool:
+    """Whether git ignores a path, which need not exist."""
+    command = ["git", "check-ignore", "-q", "--", path]
+    return subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
+
+
 def blobs(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """The contents of files by git's names, such as ``main:./registry.json``; missing ones not."""
     command = ["git", "cat-file", "--batch"]

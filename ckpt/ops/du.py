@@ -67,7 +67,7 @@ def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
     """
     registry = registry or Registry()
     listed, versions = registry.versions(model), registry.versions()
-    on_disk = list(registry.store.objects())
+    on_disk = list(registry.store.own_objects())
     sizes = {stored.digest: stored.nbytes for stored in on_disk}
     needs = [
         (need, _objects(registry, need, sizes))

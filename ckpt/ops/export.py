@@ -4,14 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ckpt.errors import UsageError
-from ckpt.formats import format_for, is_usual
+from ckpt.formats import expect_suffix, format_for, is_usual
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.sources import JoinedSource
 from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state, settled
-from ckpt.refs import SUFFIXES
 from ckpt.registry.registry import Registry
 from ckpt.writing.checkpoint import Written, write_checkpoint
+from ckpt.writing.with_files import is_file_name, write_with_files
 
 
 def export(
@@ -26,9 +26,9 @@ def export(
 
     Args:
         ref: A version or a file; ``FILE::model`` writes only that state_dict.
-        out: Its suffix chooses the container; with the version's own suffix the registered
-            file is written, byte for byte. A checkpoint of several files becomes a folder,
-            unless the suffix is that of one file.
+        out: Its suffix chooses the container; with one of the version's own container, or of no
+            format at all, the registered file is written, byte for byte. A checkpoint of several
+            files, or with side files, becomes a folder, unless the suffix is that of one file.
         registry: Where versions are looked up.
         replace_out: Whether an existing file is replaced.
         opaque: ``keep`` writes objects of unknown classes byte for byte, ``drop`` writes the file
@@ -44,26 +44,35 @@ def export(
         if opaque is None and isinstance(source, OpenedFile) and _has_modules(source):
             opaque = "drop"  # as a file of their state_dicts, which needs no class
         opened, dropped = settled(source, opaque)
-        as_folder = _has_several_files(opened) and out.suffix.lower() not in SUFFIXES
-        form = None if as_folder else format_for(out)
+        as_folder = opened.is_folder and not is_file_name(out, opened.names)
         own = isinstance(opened, OpenedVersion) and is_usual(out, opened.manifest.format)
-        if isinstance(opened, OpenedVersion) and own and opened is source:
-            return _whole(opened, out, replace_out=replace_out, opaque=opaque)
         if isinstance(opened, OpenedFile):
             opened.expect_other(out)
-        if as_folder:
-            _expect_whole(opened, out)
         whole = own or (opened.inside is None and is_usual(out, opened.checkpoint.format))
-        written = write_checkpoint(
-            opened.checkpoint,
-            out,
-            form=None if whole else form,
-            new_keys={entry.key: entry.key for entry in opened.entries},
-            inside=opened.inside,
-            replace_out=replace_out,
-            opaque=opaque,
+        as_registered = own and opened is source
+        if as_folder and not as_registered:
+            _expect_whole(opened, out)
+        form = None if whole else format_for(out)
+        if whole and not as_folder:
+            expect_suffix(out)
+
+        def write(path: Path) -> Written:
+            if isinstance(opened, OpenedVersion) and as_registered:
+                return _whole(opened, path, replace_out=replace_out, opaque=opaque)
+            written = write_checkpoint(
+                opened.checkpoint,
+                path,
+                form=form,
+                new_keys={entry.key: entry.key for entry in opened.entries},
+                inside=opened.inside,
+                replace_out=replace_out,
+                opaque=opaque,
+            )
+            return replace(written, dropped=tuple(dropped))
+
+        return write_with_files(
+            write, out, opened.side_files(), names=opened.names, as_folder=as_folder
         )
-        return replace(written, dropped=tuple(dropped))
 
 
 def _expect_whole(opened: OpenedState, out: Path) -> None:
@@ -77,11 +86,6 @@ def _expect_whole(opened: OpenedState, out: Path) -> None:
 def _has_modules(file: OpenedFile) -> bool:
     pickled = file.checkpoint.pickled
     return file.inside is None and pickled is not None and bool(pickled.modules)
-
-
-def _has_several_files(opened: OpenedState) -> bool:
-    source = opened.source if isinstance(opened, OpenedVersion) else opened.checkpoint.source
-    return len(source.parts) > 1
 
 
 def _whole(

@@ -175,7 +175,7 @@ def _rebuilt(registry: Registry, known: Index) -> tuple[Rebuilt, tuple[str, ...]
     """The index from all readable manifests of the store, and the errors of the others."""
     found: dict[str, Manifest] = {}
     damages = []
-    sizes = {each.digest: each.nbytes for each in registry.store.objects() if each.is_manifest}
+    sizes = {each.digest: each.nbytes for each in registry.store.manifests()}
     for name in sorted(sizes):
         try:
             found[name] = registry.store.manifest(name)

@@ -17,6 +17,7 @@ from ckpt.registry.index import Index, Version
 from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needed import KEEP_REFLOG, KEEP_REMOVED, needed, removed_at
+from ckpt.registry.others import needed_of_shared
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
 
@@ -211,7 +212,10 @@ def _needed(
             manifests[need.manifest] = registry.store.manifest(need.manifest)
         except IntegrityError as error:
             raise IntegrityError(f"{need.user}: {error}", hint=error.hint) from error
-    return {*manifests}, {name for each in manifests.values() for name in each.objects()}
+    objects = {name for each in manifests.values() for name in each.objects()}
+    if (shared := registry.store.shared) is not None:
+        objects |= needed_of_shared(registry, shared)
+    return {*manifests}, objects
 
 
 def _temporaries(registry: Registry) -> Iterator[Path]:

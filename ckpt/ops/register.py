@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from itertools import chain
+from operator import and_
 from os import fspath
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ckpt.formats import open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, without_opaque
-from ckpt.formats.paths import checkpoint_name, open_path
+from ckpt.formats.paths import checkpoint_name, open_path, within
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.files import Told, untold
@@ -30,6 +31,16 @@ from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Hole, Manifest, Skeleton, read_record
 from ckpt.registry.registry import Added, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects, Read
+from ckpt.side_files import (
+    MOST_BYTES,
+    Found,
+    Readable,
+    SideFile,
+    expect_few,
+    expect_names,
+    named,
+    of_folder,
+)
 from ckpt.tensors import Span, TensorEntry
 
 Map = Callable[..., Iterator[Any]]
@@ -51,6 +62,9 @@ def register(
     alias: str | None = None,
     tags: Iterable[str] = (),
     opaque: OpaqueWord | None = None,
+    with_files: Iterable[Path | str | Readable] = (),
+    folder_files: bool = True,
+    most: int = MOST_BYTES,
     told: Told = untold,
 ) -> Added:
     """Add the file that `ref` names as the next version of a model, unless it holds the same bytes.
@@ -71,13 +85,18 @@ def register(
         tags: Tags that it has from then on.
         opaque: ``keep`` stores objects of unknown classes byte for byte, ``drop`` stores the file
             without them; None refuses those that run code when unpickled.
+        with_files: Files and folders to keep beside the weights, such as ``config.json``.
+        folder_files: Whether the small files of a checkpoint's folder are kept too, if `ref` names
+            the folder; a file of `with_files` goes before one of the same name.
+        most: The limit of all these, in bytes.
         told: Called with the bytes done and the bytes in all.
 
     Raises:
         FormatError: The file is not a readable checkpoint, or does not match its own checksums.
-        UsageError: A value of the record is one that readers would refuse; nothing is stored.
+        UsageError: A value of the record is one that readers would refuse, or the files beside
+            the weights are too large or have names that collide; nothing is stored.
     """
-    file = parse_file_ref(fspath(ref))
+    file = within(parse_file_ref(fspath(ref)))
     registry = registry or Registry()
     wanted = labels(alias, tags)
     origin = None if parent is None else registry.version(parent)
@@ -88,21 +107,58 @@ def register(
     with open_path(file.path) as source:
         checkpoint, dropped = _opened(source, file.inside, opaque)
         notes |= expect_harmless(checkpoint, opaque)
+        beside = _side_files(file.path, source, with_files, folder_files, most)
+        rights = reduce(and_, (each.rights for each in beside.files), source.rights)
         with registry.store.writing():
-            objects = NewObjects(registry.store, source.rights)
+            objects = NewObjects(registry.store, rights)
             notes |= _store_definition(definition_source, objects)
-            manifest = _with_notes(_store(checkpoint, file, objects, told), notes, origin, objects)
+            manifest = _store(checkpoint, file, objects, told)
+            manifest = replace(manifest, side_files=tuple(_stored(beside.files, objects)))
+            manifest = _with_notes(manifest, notes, origin, objects)
             source.expect_unchanged()
             how += " --keep-opaque" if RUNS_CODE in notes else ""
-            new, rights = objects.new_bytes, source.rights
             added = registry.add(
-                model, manifest, new_bytes=new, made_by=how, rights=rights, labels=wanted
+                model,
+                manifest,
+                new_bytes=objects.new_bytes,
+                made_by=how,
+                rights=rights,
+                labels=wanted,
             )
-            added = replace(added, dropped=tuple(dropped))
+            names = tuple(each.name for each in beside.files)
+            added = replace(added, dropped=tuple(dropped), side_files=names, left=beside.left)
             if added.new:
                 return added
             said = add_words(registry, added.version.ref, text=message, metrics=metrics)
             return replace(added, version=said.version, noted=said.text, measured=said.metrics)
+
+
+def _side_files(
+    path: Path,
+    source: ByteSource,
+    with_files: Iterable[Path | str | Readable],
+    of_its_folder: bool,
+    most: int,
+) -> Found:
+    """The files to keep beside the weights, by name."""
+    own = [part.name for part in source.parts]
+    found = of_folder(path, own) if of_its_folder and path.is_dir() else Found()
+    chosen: list[Readable] = []
+    for each in with_files:
+        chosen += [each] if isinstance(each, Readable) else named([each])
+    names = {each.name for each in chosen}
+    files = [*chosen, *(each for each in found.files if each.name not in names)]
+    expect_few(files, most)
+    try:
+        expect_names([*(own if files else ()), *(each.name for each in files)])
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}", hint="rename one of them") from error
+    return Found(tuple(sorted(files, key=lambda each: each.name)), found.left)
+
+
+def _stored(files: Iterable[Readable], objects: NewObjects) -> Iterator[SideFile]:
+    for file in files:
+        yield SideFile(file.name, file.nbytes, objects.put(file.chunks, file.nbytes))
 
 
 def _with_notes(
@@ -159,7 +215,7 @@ def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told
     is_single = len(source.parts) == 1
     return Manifest(
         format=checkpoint.format,
-        file_name=ref.path.name if is_single else checkpoint_name(ref.path),
+        file_name=source.parts[0].name if is_single else checkpoint_name(ref.path),
         file_digest=digest.of_chunks(source.stream(0, source.size)) if is_small else None,
         skeleton=Skeleton(source.size, tuple(holes), skeleton),
         entries=tuple(_digested(checkpoint, holes, objects)),

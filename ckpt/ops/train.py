@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ckpt.errors import RefError, UsageError
+from ckpt.opened import parse_named
 from ckpt.ops.register import register
-from ckpt.refs import FileRef, expect_new_name, parse_ref
+from ckpt.refs import FileRef, expect_new_name
 from ckpt.registry.registry import Added, Registry
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.watch.events import Callback, Trained, ignore
@@ -171,7 +172,7 @@ class _Job:
 
     def _parent(self, init: str) -> str | None:
         """The version that the run started from, if it did from one."""
-        if not init or isinstance(parse_ref(init), FileRef):
+        if not init or isinstance(parse_named(init, self.registry), FileRef):
             return None
         try:
             return self.registry.version(init).ref

@@ -34,7 +34,7 @@ class Lost:
 def lost_versions(registry: Registry) -> tuple[Lost, ...]:
     """The versions that only git's history has, by ref; none where git does not know the index."""
     known = {name for version in registry.index().every_version() for name in version.manifests}
-    stored = {each.digest for each in registry.store.objects() if each.is_manifest}
+    stored = {each.digest for each in registry.store.manifests()}
     missing = stored - known
     if missing:  # by gc, on purpose
         entries = registry.index_file.reflog.entries()

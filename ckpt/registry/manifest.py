@@ -22,6 +22,7 @@ from ckpt.io.files import is_base_name
 from ckpt.io.typed_json import Count, Digest, Form, Time, expect
 from ckpt.io.who import By
 from ckpt.registry.columns import MOST_BYTES, deflated, inflated, to_columns, to_rows
+from ckpt.side_files import SideFile, expect_names
 from ckpt.tensors import MOST_PARTS, TensorEntry, is_key
 
 SCHEMA = 2
@@ -82,6 +83,7 @@ class Manifest:
         record: Origin of the version: parent, plan, training, metrics, environment.
         inline: Digest to bytes, of objects that are too small for a file of their own.
         files: Base name and bytes of each file, joined in this order; empty for one file.
+        side_files: What was registered beside the weights, by name.
     """
 
     format: str
@@ -94,12 +96,20 @@ class Manifest:
     record: Mapping[str, Any] = field(default_factory=dict)
     inline: Mapping[str, bytes] = field(default_factory=dict)
     files: tuple[tuple[str, int], ...] = ()
+    side_files: tuple[SideFile, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files that hold the weights."""
+        return tuple(name for name, _ in self.files) or (self.file_name,)
 
     @property
     def content_digest(self) -> str:
         """Digest of the content without the record: equal bytes, equal digest."""
         files = [self.files] if self.files else []
-        return digest.of_bytes(canonical([self.format, self.inside, *self._content(), *files]))
+        beside = [self._beside()] if self.side_files else []
+        content = [self.format, self.inside, *self._content(), *files, *beside]
+        return digest.of_bytes(canonical(content))
 
     @property
     def tensors_digest(self) -> str:
@@ -124,6 +134,11 @@ class Manifest:
         yield self.skeleton.digest, self.skeleton.nbytes, "skeleton"
         if source := self.record.get("definition"):
             yield source["digest"], source["nbytes"], "definition"
+        for file in self.side_files:
+            yield file.digest, file.nbytes, file.name
+
+    def _beside(self) -> dict[str, Any]:
+        return {"side_files": [[each.name, each.nbytes, each.digest] for each in self.side_files]}
 
     def _content(self) -> list[Any]:
         skeleton = self.skeleton
@@ -137,6 +152,7 @@ class Manifest:
         files = {"files": self.files} if self.files else {}
         document = {
             **files,
+            **(self._beside() if self.side_files else {}),
             "schema": 1,
             "format": self.format,
             "file": {"name": self.file_name, "digest": self.file_digest},
@@ -241,6 +257,7 @@ class _Document(_Schema):
     format: str
     file: _File
     files: NotRequired[list[tuple[str, Count]]]
+    side_files: NotRequired[list[tuple[str, Count, Digest]]]
     inside: str | None
     rest: dict[str, Any]
     record: Record
@@ -326,6 +343,7 @@ def _read(document: dict[str, Any], inline: Mapping[str, bytes]) -> Manifest:
         record=document["record"],
         inline=inline,
         files=tuple((name, nbytes) for name, nbytes in document.get("files", ())),
+        side_files=tuple(SideFile(*each) for each in document.get("side_files", ())),
     )
     _check(manifest)
     return manifest
@@ -360,3 +378,5 @@ def _check(manifest: Manifest) -> None:
     for file_name, _ in manifest.files:
         if not is_base_name(file_name):
             raise ValueError(f"{file_name!r} is not a file of a checkpoint")
+    if manifest.side_files:
+        expect_names([*manifest.names, *(file.name for file in manifest.side_files)])

@@ -24,6 +24,7 @@ from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
 from ckpt.registry.labels import NO_LABELS, Labels
 from ckpt.registry.manifest import Manifest, read_record
 from ckpt.registry.store.objects import ObjectStore
+from ckpt.registry.store.shared import shared_store
 from ckpt.registry.store.version import VersionSource
 
 SAFE = "CKPT_SAFE_REGISTRIES"  # folders, separated like those of PATH
@@ -43,6 +44,8 @@ class Added:
         noted: The message that was added to a version that held the same bytes already.
         measured: The metrics that were added to it.
         labels: The alias and tags that it was given.
+        side_files: The names of the files that were registered beside the weights.
+        left: What else the folder holds, and was not registered.
     """
 
     version: Version
@@ -52,6 +55,8 @@ class Added:
     noted: str = ""
     measured: Mapping[str, float] = field(default_factory=dict)
     labels: Labels = NO_LABELS
+    side_files: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class Registry:
@@ -85,7 +90,7 @@ class Registry:
     @cached_property
     def store(self) -> ObjectStore:
         """Its objects and manifests."""
-        return ObjectStore(self._trusted)
+        return ObjectStore(self._trusted, shared_store(self.folder, self._trusted))
 
     @cached_property
     def index_file(self) -> IndexFile:
@@ -111,7 +116,8 @@ class Registry:
     @property
     def doubt_of_locks(self) -> str | None:
         """Why other machines may write at the same time; None if locks keep them out."""
-        doubt = doubt_of_locks(self.folder)
+        shared = self.store.shared if self.exists else None
+        doubt = doubt_of_locks(self.folder) or (doubt_of_locks(shared.path) if shared else None)
         return None if doubt is None or self._is_local else doubt
 
     @property

@@ -5,10 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from ckpt.ops.git_driver import CONFIG, Installed
+from ckpt.ops.git_driver.large_files import MIGRATE
 from ckpt.registry.history.changes import REMOVED, value_text
 from ckpt.registry.merge import Conflict, Merged
 from ckpt.show.look.fields import fields
-from ckpt.show.look.words import printable
+from ckpt.show.look.words import count, printable, size
 
 LONG = 80  # characters of a field's value; --json has all of it
 
@@ -20,13 +21,28 @@ def installed_text(installed: Installed) -> str:
     lines += [f"{line}  added to {path}" for line in installed.added]
     if not installed.added:
         lines.append(f"{path} already has all lines")
+    if installed.lfs:
+        lines.append("Git LFS stores .ckpt/objects from the next commit on")
+    if installed.committed:
+        objects = count(installed.committed, "object")
+        lines.append(f"{objects} in git's history already;  {MIGRATE}  rewrites it without them")
+    if use := installed.store:
+        moved = f"{count(use.moved, 'object')} moved there, {size(use.nbytes)}"
+        lines.append(f"objects are in {printable(str(use.path))}; {moved}; commit .ckpt/store")
+        if use.damaged:
+            lines.append(f"{count(use.damaged, 'object')} damaged, and not moved; see  ckpt verify")
     todo = "commit .gitattributes, and run  ckpt git-driver install  once in every other clone"
     return "\n".join([*lines, todo])
 
 
 def installed_data(installed: Installed) -> dict[str, Any]:
     """The same for JSON."""
-    return {"config": CONFIG, **fields(installed, "attributes", "added")}
+    store = installed.store and fields(installed.store, "path", "moved", "nbytes", "damaged")
+    return {
+        "config": CONFIG,
+        **fields(installed, "attributes", "added", "lfs", "committed"),
+        "store": store,
+    }
 
 
 def merged_lines(merged: Merged) -> Iterator[str]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from ckpt.io import digest
 from ckpt.registry.registry import Added
-from ckpt.show.look.words import count, metrics, size
+from ckpt.show.look.fields import fields
+from ckpt.show.look.words import count, first_names, metrics, size
 from ckpt.show.ls import version_data
 
 
@@ -29,7 +30,21 @@ def _version_text(added: Added) -> str:
         words += [metrics(added.measured)] if added.measured else []
         what = f"added {' and '.join(words)}" if words else "nothing added"
         return f"already registered as {name}: the same bytes, {what}"
-    return f"registered {name}, {count(version.keys, 'key')}, {size(version.new_bytes)} new"
+    beside = f", {count(len(added.side_files), 'side file')}" if added.side_files else ""
+    return f"registered {name}, {count(version.keys, 'key')}{beside}, {size(version.new_bytes)} new"
+
+
+def left_text(added: Added) -> str | None:
+    """What the folder holds and the version does not, if there is anything."""
+    return f"not registered: {first_names(added.left)}" if added.left else None
+
+
+def large_text(nbytes: int) -> str:
+    """That git would copy this many bytes of objects into every clone, and what to do, once."""
+    return (
+        f".ckpt/objects has {size(nbytes)} now, and git would copy all of it into every clone\n"
+        "ckpt git-driver install --lfs  or  --store FOLDER  keeps it out of git: docs/sharing.md"
+    )
 
 
 def added_data(added: Added) -> Mapping[str, Any]:
@@ -37,8 +52,7 @@ def added_data(added: Added) -> Mapping[str, Any]:
     alias = added.labels.alias
     return {
         **version_data(added.version, [*filter(None, [alias])], added.labels.tags),
-        "new": added.new,
-        "dropped": list(added.dropped),
+        **fields(added, "new", "dropped", "side_files", "left"),
         "noted": added.noted or None,
         "measured": dict(added.measured),
     }

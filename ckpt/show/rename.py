@@ -22,7 +22,7 @@ from ckpt.show.diff.fit import fitting_data
 from ckpt.show.export import also_named_text, left_out_text, written_data, written_text
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import Folded, fold
-from ckpt.show.look.words import count, printable, shape
+from ckpt.show.look.words import count, first_names, printable, shape
 from ckpt.show.register import added_data, added_text
 
 MOST_LINES = 8  # more renamed keys than this are folded
@@ -41,6 +41,8 @@ def renamed_text(renamed: Renamed) -> str:
         parts.append(added_text(renamed.added))
     left = left_out_text(renamed.written.left_out if renamed.written else renamed.left_out)
     parts += [f"  {left}"] if left else []
+    if renamed.mentions:
+        parts.append(f"  not changed, but names what is renamed: {first_names(renamed.mentions)}")
     if not (renamed.written or renamed.added):
         fits = renamed.plan.found is not None and not renamed.plan.applied
         parts.append("nothing to rename" if fits else "nothing written (--dry-run)")
@@ -183,5 +185,5 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "proof": asdict(plan.proof) if plan.proof else None,
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
-        **fields(renamed, "left_out", "dropped_objects=dropped", "saved_rules=saved"),
+        **fields(renamed, "left_out", "mentions", "dropped_objects=dropped", "saved_rules=saved"),
     }

@@ -23,7 +23,9 @@ def make_registry(folder: Path) -> None:
     curves = {"loss": [0.5, 0.25], "accuracy": [0.5, 0.75]}
     record = {"training": training, "curves": curves, "fits": "net.py:Net", "more": [{"x": "y"}]}
     metrics = {"accuracy": 0.5, "loss": 1}
-    ckpt.register("net.pt::model", message="first", metrics=metrics, record=record)
+    (folder / "a.json").write_text("{}")
+    more = {"record": record, "with_files": [folder / "a.json"]}
+    ckpt.register("net.pt::model", message="first", metrics=metrics, **more)
     ckpt.rename("v1", ["a->b"])
     ckpt.rename("v2", read_rules([{"cast": "b", "dtype": "float16"}], name="a cast"))
     torch.save({"c": torch.ones(4)}, folder / "other.pt")

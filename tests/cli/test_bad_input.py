@@ -97,7 +97,7 @@ def _archive(path: Path) -> None:
 
 
 ODD = [
-    (Path.mkdir, 3, "a folder with no indexes"),
+    (Path.mkdir, 3, "a folder without a checkpoint"),
     (_fifo, 3, "not a regular file"),
     (_loop, 2, "symbolic links"),
     (_device, 3, "not a regular file"),

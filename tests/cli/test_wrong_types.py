@@ -33,6 +33,7 @@ _BEYOND = (
     *("an alias points to", "a tag is on", "a protected alias", "is not below next", "this ckpt"),
     *("is both present", "out of order", "a hole ends", "do not add up", "not a file of a"),
     *("is damaged", "its object", "too many elements", "base64", "padding", "decompress"),
+    *("is not a name for a file", "would be"),
 )
 
 

@@ -127,6 +127,7 @@ def _named(manifest: dict[str, Any]) -> Iterator[str]:
     yield from (digest for *_, digest in manifest["entries"])
     if definition := manifest["record"].get("definition"):
         yield definition["digest"]
+    yield from (digest for _, _, digest in manifest.get("side_files", ()))
 
 
 def _pieces(layout: list[Any], objects: dict[str, bytes]) -> Iterator[bytes]:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import joblib
+import numpy
 import pytest
 import torch
 from safetensors.torch import save
@@ -36,6 +38,12 @@ def _tar(name: str) -> bytes:
     return out.getvalue()
 
 
+def _joblib() -> bytes:
+    out = BytesIO()
+    joblib.dump({"w": numpy.arange(5.0)}, out)
+    return out.getvalue()
+
+
 FOREIGN = {
     "empty": (b"", "an empty file", "download"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS", "git lfs pull"),
@@ -52,6 +60,73 @@ FOREIGN = {
     "hdf5": (b"\x89HDF\r\n\x1a\n", "HDF5", ""),
     "gguf": (b"GGUF\x03\x00\x00\x00", "GGUF", ""),
     "onnx": (b"\x08\x07\x12\x07pytorch", "ONNX", ""),
+    # The first bytes that onnx, coremltools, TensorFlow's protos, msgpack, lz4 and joblib wrote.
+    "onnx without a producer": (
+        bytes.fromhex(
+            "080e3a330a0c0a0178120179220452656c751201675a0f0a0178120a0a08080112040a020801620f"
+        ),
+        "an ONNX model",
+        "onnx2torch",
+    ),
+    "onnx of onnx": (
+        bytes.fromhex(
+            "080e12077079746f7263683a330a0c0a0178120179220452656c751201675a0f0a0178120a0a0808"
+        ),
+        "an ONNX model",
+        "onnx2torch",
+    ),
+    "core ml 1": (
+        bytes.fromhex("080112100a0e0a05696d6167651a052a030a0103a21f050a030a0161"),
+        "a Core ML model",
+        "coremltools",
+    ),
+    "core ml 7": (
+        bytes.fromhex("080712100a0e0a05696d6167651a052a030a0103a21f050a030a0161"),
+        "a Core ML model",
+        "coremltools",
+    ),
+    "saved model": (
+        bytes.fromhex(
+            "080112310a1012070a050a0341646422057365727665121d0a1b0a126d6f64656c2f64656e73652f"
+        ),
+        "a TensorFlow SavedModel",
+        "tf2onnx",
+    ),
+    "tensorflow graph": (
+        bytes.fromhex("0a1b0a126d6f64656c2f64656e73652f6b65726e656c1205436f6e7374"),
+        "a TensorFlow graph",
+        "tf2onnx",
+    ),
+    "msgpack": (bytes.fromhex("81a6706172616d7381a177c40431323334"), "a MessagePack file", "flax"),
+    "msgpack of many": (
+        bytes.fromhex(
+            "de0028a2703000a2703101a2703202a2703303a2703404a2703505a2703606a2703707a2703808a2"
+        ),
+        "a MessagePack file",
+        "flax",
+    ),
+    "lz4": (
+        bytes.fromhex("04224d186840e803000000000000f10e0000001f780100ffffffd250787878787800000000"),
+        "an LZ4 archive",
+        "unlz4",
+    ),
+    "joblib of zlib": (
+        bytes.fromhex(
+            "785e6b60997a9d01026aa7f430964fe911ceca4fcac94cd2cb2bcd2da88c2fc84ccece499dd223e8"
+        ),
+        "a zlib stream, as joblib",
+        "joblib.load",
+    ),
+    "joblib": (_joblib(), "a joblib file", "joblib.load"),
+    "tflite": (b"\x1c\0\0\0TFL3\x14\0 \0", "a TFLite model", "tf2onnx.convert --tflite"),
+    "executorch": (b"\x1c\0\0\0ET12\x14\0 \0", "an ExecuTorch program", ""),
+    "onnx runtime": (b"\x1c\0\0\0ORTM\x14\0 \0", "an ONNX Runtime model", ".onnx"),
+    "tensorflow index": (b"\0\0\x06\x08\x01\x1a\x02\x08\x01", "index of a TensorFlow", ""),
+    "mxnet": (b"\x12\x01" + bytes(14), "MXNet parameters", "mxnet"),
+    "keras": (_zip("metadata.json", "config.json"), "a Keras archive", "keras"),
+    "openvino": (b'<?xml version="1.0"?>\n<net name="a">', "an OpenVINO model", ""),
+    "xml": (b'<?xml version="1.0"?>\n<Error>', "an HTML page", "download"),
+    "rar": (b"Rar!\x1a\x07\x01\0", "a RAR archive", "unpack"),
     "numpy": (b"\x93NUMPY\x01\x00", "a NumPy array", ""),
     "program": (b"\x7fELF\x02\x01", "a program", ""),
     "tar of torch": (

@@ -263,10 +263,11 @@ def test_cache_of_hugging_face_is_read(tmp_path: Path) -> None:
 
 
 def test_folder_without_one_index_says_what_to_name(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="no indexes"):
+    with pytest.raises(FormatError, match="without a checkpoint"):
         read(tmp_path)
-    save_file(weights(), tmp_path / "model.safetensors")
-    with pytest.raises(FormatError) as refused:
+    for name in ("model.safetensors", "model.fp16.safetensors"):
+        save_file(weights(), tmp_path / name)
+    with pytest.raises(FormatError, match="2 checkpoints") as refused:
         read(tmp_path)
     assert "model.safetensors" in str(refused.value.hint)
     write(tmp_path, weights())

@@ -38,10 +38,16 @@ class Session:
             self.terminal.result(text(value))
 
     def remark_on_new_registry(self, added: Added | None) -> None:
-        """Print a remark if a registry was created for a version."""
+        """Print a remark if a registry was created for a version, or became large by it."""
         if added is not None and added.created_registry is not None:
             path = added.created_registry / FILE_NAME
             self.terminal.remark(f"created a registry: {path}")
+        if added is not None and added.new:
+            from ckpt.registry.in_git import became_large
+            from ckpt.show.register import large_text
+
+            if nbytes := became_large(self.registry, added):
+                self.terminal.remark(large_text(nbytes))
 
     def confirm(self, question: str) -> None:
         """Ask on stderr, and abort unless the answer is yes."""

@@ -16,6 +16,7 @@ from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
+from ckpt.ops.diff.side_files import FileChange, differing_files
 from ckpt.registry.registry import Registry
 from ckpt.tensors import TensorEntry
 
@@ -55,6 +56,7 @@ class RefDiff:
         inferred: (removed key, added key) of every pair that is probably one renamed tensor.
         facts: The differences of the records, and of what the files hold besides tensors.
         code: By side, the globals that run code when it is unpickled.
+        files: The side files that differ.
     """
 
     before: str
@@ -67,6 +69,7 @@ class RefDiff:
     inferred: tuple[tuple[str, str], ...] = ()
     facts: tuple[Fact, ...] = ()
     code: Mapping[str, Sequence[ForeignGlobal]] = field(default_factory=dict)
+    files: tuple[FileChange, ...] = ()
 
     @property
     def within(self) -> tuple[PairValues, ...]:
@@ -82,6 +85,8 @@ class RefDiff:
     @property
     def differs(self) -> bool:
         """Whether anything differs by more than the tolerance, as far as it was compared."""
+        if self.files:
+            return True
         if self.within and len(self.within) == len(self.diff.changed):
             return replace(self.diff, changed=()).differs
         return self.diff.differs
@@ -135,6 +140,7 @@ def diff(
             inferred=likely_renames(keys),
             facts=tuple(differing_facts(a, b, registry)),
             code={side.name: code for side in (a, b) if (code := _code(side))},
+            files=differing_files(a, b),
         )
 
 

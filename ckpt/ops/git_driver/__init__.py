@@ -14,6 +14,7 @@ from ckpt.errors import RefError, UsageError
 from ckpt.io.files import write_whole
 from ckpt.io.git import blobs, git
 from ckpt.io.small_file import read_small
+from ckpt.ops.git_driver.large_files import LFS_ATTRIBUTES, StoreUse, set_up_lfs, use_store
 from ckpt.ops.git_driver.published import published_indexes
 from ckpt.registry.index import Index
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES, read_index
@@ -57,22 +58,38 @@ class Installed:
     Attributes:
         attributes: The file `.gitattributes`, which must be committed.
         added: The lines that were added to it; it had the others already.
+        lfs: Whether Git LFS gets the objects.
+        committed: Objects that git has committed without Git LFS.
+        store: The folder that keeps the objects, if one was named.
     """
 
     attributes: Path
     added: tuple[str, ...]
+    lfs: bool = False
+    committed: int = 0
+    store: StoreUse | None = None
 
 
-def install(*, registry: Registry | None = None) -> Installed:
+def install(
+    *, lfs: bool = False, store: Path | str | None = None, registry: Registry | None = None
+) -> Installed:
     """Configure git in this clone to merge the index, and to show it and weights as text.
 
     Args:
+        lfs: Whether Git LFS gets the objects.
+        store: A folder outside of git that gets the objects; several registries may share it.
         registry: Its folder gets the `.gitattributes`; without a registry, this folder.
 
     Raises:
-        UsageError: The folder is not in a git repository.
+        UsageError: The folder is not in a git repository, Git LFS is not installed, or `store`
+            holds other things.
     """
     registry = registry or Registry()
+    if lfs and store is not None:
+        raise UsageError("--lfs and --store are two places for the same objects")
+    used = None if store is None else use_store(registry, Path(store))
+    committed = set_up_lfs(registry) if lfs else 0
+    attributes = ATTRIBUTES | (LFS_ATTRIBUTES if lfs else {})
     for key, value in CONFIG.items():
         git(registry.folder, "config", key, value)
     remember(registry.folder)
@@ -80,7 +97,7 @@ def install(*, registry: Registry | None = None) -> Installed:
     text = read_small(path).decode("utf-8", "surrogateescape") if path.exists() else ""
     added = tuple(
         " ".join([pattern, *wanted])
-        for pattern, wanted in ATTRIBUTES.items()
+        for pattern, wanted in attributes.items()
         if not any(_gives(line, pattern, wanted) for line in text.splitlines())
     )
     if added:
@@ -90,7 +107,7 @@ def install(*, registry: Registry | None = None) -> Installed:
             out.write(
                 (text + "".join(f"{line}\n" for line in added)).encode("utf-8", "surrogateescape")
             )
-    return Installed(path, added)
+    return Installed(path, added, lfs, committed, used)
 
 
 def merge(base: Path, ours: Path, theirs: Path, path: Path = Path(FILE_NAME)) -> Merged:

@@ -3,26 +3,27 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from os import fspath
 from pathlib import Path
 from typing import Unpack
 
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import safetensors
 from ckpt.io.journal import overwriting
-from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, settled
+from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, parse_named, settled
 from ckpt.ops.register import model_name, register
+from ckpt.ops.rename.mentions import mentions
 from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
 from ckpt.ops.rename.to_file import (
     Output,
     expect_output,
     expect_proportion,
+    is_folder_for,
     target_of,
-    write_plan,
+    write_result,
 )
 from ckpt.ops.rename.to_version import add_version, plan_record
-from ckpt.refs import FileRef, parse_file_ref, parse_ref
+from ckpt.refs import FileRef
 from ckpt.registry.registry import Added, Registry
 from ckpt.writing.checkpoint import Written
 
@@ -35,6 +36,7 @@ class Renamed:
         left_out: What the added version does not hold of the one before, a few words for each.
         saved: The rule file that was written.
         dropped: The opaque objects of the source that the result does not hold.
+        mentions: The side files that name what is renamed; they stay as they are.
     """
 
     plan: RenamePlan
@@ -43,6 +45,7 @@ class Renamed:
     left_out: tuple[str, ...] = ()
     saved: Path | None = None
     dropped: tuple[str, ...] = ()
+    mentions: tuple[str, ...] = ()
 
 
 def apply(
@@ -61,7 +64,7 @@ def apply(
     expect_known(output, Output.__optional_keys__)
     expect_output(output)
     registry = registry or Registry()
-    with alone(plan.source, output), open_source(plan.source, registry) as opened:
+    with alone(plan.source, output, registry), open_source(plan.source, registry) as opened:
         if list(opened.entries) != list(plan.entries):
             raise ConflictError(f"{plan.name}: changed after it was planned", hint="plan again")
         return carry_out(plan, opened, output, registry)
@@ -93,13 +96,11 @@ def carry_out(
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
         return Renamed(plan, dropped=tuple(dropped))
-    result = Renamed(plan, dropped=tuple(dropped))
+    result = Renamed(plan, dropped=tuple(dropped), mentions=_mentioned(plan, source, path))
     if path is not None:
         in_place = output.get("in_place", False)
         replace_out = in_place or output.get("replace_out", False)
-        written = write_plan(
-            opened, plan, path, replace_out=replace_out, in_place=in_place, opaque=opaque
-        )
+        written = write_result(opened, plan, path, output, replace_out=replace_out)
         result = replace(result, written=written)
     elif isinstance(opened, OpenedVersion):
         if opened is not source:
@@ -120,10 +121,19 @@ def carry_out(
     return result
 
 
+def _mentioned(plan: RenamePlan, source: OpenedState, path: Path | None) -> tuple[str, ...]:
+    """The side files that name what is renamed, if they come along."""
+    if path is not None and not is_folder_for(source, plan, path):
+        return ()
+    return mentions(source.side_files().files, plan)
+
+
 @contextmanager
-def alone(source: Named, output: Output, *, dry_run: bool = False) -> Iterator[None]:
+def alone(
+    source: Named, output: Output, registry: Registry, *, dry_run: bool = False
+) -> Iterator[None]:
     """Keep other processes from renaming the same file in place; links are refused later."""
-    ref = parse_ref(source) if isinstance(source, str) else parse_file_ref(fspath(source))
+    ref = parse_named(source, registry)
     writes = output.get("in_place") and not dry_run
     path = ref.path if writes and isinstance(ref, FileRef) else None
     if path is None or not path.is_file() or path.is_symlink():

@@ -12,6 +12,7 @@ from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
 from ckpt.writing.checkpoint import Written, write_checkpoint, write_tensors
+from ckpt.writing.with_files import is_file_name, write_with_files
 
 # A result of more bytes than these, and than so many sources, is asked for with `--force`.
 MOST_MADE_BYTES = 1 << 30
@@ -67,15 +68,14 @@ def target_of(opened: OpenedState, plan: Plan, output: Output) -> Path | None:
                 hint="-o  writes a file instead",
             )
         return None
-    several = len(opened.checkpoint.source.parts) > 1
-    if in_place and (out is not None or several):
-        what = "-o" if out is not None else "a folder of several files"
+    if in_place and (out is not None or opened.is_folder):
+        what = "-o" if out is not None else "a folder"
         raise UsageError(f"--in-place replaces one file; it cannot be used with {what}")
     if in_place and isinstance(opened, OpenedFile):
         return opened.path
     path = None if out is None else Path(out)
     if isinstance(opened, OpenedFile):
-        path = path or _beside(opened, as_folder=several and plan.is_rename)
+        path = path or _beside(opened, as_folder=_fits_a_folder(opened, plan))
         opened.expect_other(path)
     return path
 
@@ -89,6 +89,36 @@ def expect_proportion(opened: OpenedState, plan: Plan, output: Output) -> None:
             f"{opened.name}: the rules make tensors of {made:,} bytes, over the limit of {most:,}",
             hint="check the shapes; -o FILE --force  writes them all the same",
         )
+
+
+def write_result(
+    opened: OpenedState, plan: Plan, out: Path, output: Output, *, replace_out: bool
+) -> Written:
+    """Write what a plan makes of a file or version; into a folder, with its side files."""
+    as_folder = is_folder_for(opened, plan, out)
+
+    def write(path: Path) -> Written:
+        return write_plan(
+            opened,
+            plan,
+            path,
+            replace_out=replace_out,
+            in_place=output.get("in_place", False),
+            opaque=output.get("opaque"),
+        )
+
+    found = opened.side_files()
+    return write_with_files(write, out, found, names=opened.names, as_folder=as_folder)
+
+
+def is_folder_for(opened: OpenedState, plan: Plan, out: Path) -> bool:
+    """Whether the result at `out` is a folder, with the side files."""
+    return _fits_a_folder(opened, plan) and not is_file_name(out, opened.names)
+
+
+def _fits_a_folder(opened: OpenedState, plan: Plan) -> bool:
+    """Whether the result can be a folder; other tensors than the source's go into one file."""
+    return opened.is_folder and (plan.is_rename or len(opened.names) == 1)
 
 
 def write_plan(
@@ -132,7 +162,7 @@ def write_plan(
 def _beside(opened: OpenedFile, *, as_folder: bool) -> Path:
     """The default output: ``old.renamed.pt`` beside the file, or a folder beside the folder."""
     path = opened.path
-    if len(opened.checkpoint.source.parts) == 1:
+    if not opened.is_folder:
         return path.with_name(f"{path.stem}.renamed{path.suffix}")
     folder = path if path.is_dir() else path.parent
     if folder.resolve() == Path.cwd():

@@ -3,6 +3,7 @@
 If only names change it is a new skeleton around the stored tensors: none is read or written.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,8 @@ def _with_new_tensors(
             metrics=version.metrics if plan.proof else {},
             made_by=f"rename of {version.label}",
             record=_version_record(opened, plan),
+            with_files=opened.side_files().files,
+            most=sys.maxsize,
         )
     return added, written.left_out
 
@@ -142,6 +145,7 @@ def _manifest(opened: OpenedVersion, plan: RenamePlan, registry: Registry) -> tu
     layout = opened.checkpoint.renamed({**new_keys, **plan.aliases})
     skeleton, files = _skeleton(layout, opened.source, objects)
     needed = {hole.digest for hole in skeleton.holes} | {str(entry.digest) for entry in entries}
+    needed |= {file.digest for file in old.side_files}
     manifest = replace(
         old,
         file_digest=None,

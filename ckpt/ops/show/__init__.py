@@ -12,6 +12,7 @@ from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
 from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
+from ckpt.side_files import Readable
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Shown:
         history: What was done with it and said about it since.
         foreign: The globals that torch's weights_only refuses; for a version, those that run code.
         deep: The result of reading everything, if asked for.
+        side_files: What belongs to the weights besides them.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Shown:
     history: tuple[Event, ...] = ()
     foreign: tuple[ForeignGlobal, ...] = ()
     deep: "Deep | None" = None
+    side_files: tuple[Readable, ...] = ()
 
     def totals(self) -> tuple[Mapping[str, int], int]:
         """Elements by dtype, and bytes stored contiguously; a tied tensor counts once."""
@@ -98,12 +101,12 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
     if isinstance(opened, OpenedDefinition):
         return Shown(opened.name, None, None, opened.entries)
     ties, foreign = ties_of(opened), opened.foreign
+    side_files = opened.side_files().files
     if isinstance(opened, OpenedFile):
         file = opened.checkpoint
         size, by = file.source.size, file.written_by
-        return Shown(
-            opened.name, file.format, size, file.entries, file.rest, by, ties, foreign=foreign
-        )
+        shown = Shown(opened.name, file.format, size, file.entries, file.rest, by, ties)
+        return replace(shown, foreign=foreign, side_files=side_files)
     manifest, version = opened.manifest, opened.version
     model = registry.index().model(version.model)
     return Shown(
@@ -120,4 +123,5 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         record=manifest.record,
         history=about(model.log, version.manifests),
         foreign=foreign,
+        side_files=side_files,
     )

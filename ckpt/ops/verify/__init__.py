@@ -72,7 +72,7 @@ def _verified(registry: Registry, told: Told) -> Verified:
     began = perf_counter()
     damages: list[Damage] = []
     manifests: dict[str, Manifest] = {}
-    stored, lost = list(registry.store.objects()), lost_versions(registry)
+    stored, lost = list(registry.store.own_objects()), lost_versions(registry)
     for need in needed(registry, registry.index(), stored, lost):
         ref, digest = need.user, need.manifest
         try:

@@ -4,15 +4,15 @@ Law: only bytes are copied whose SHA-256 is the name of the damaged object.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ckpt.errors import IntegrityError
+from ckpt.errors import FormatError, IntegrityError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
-from ckpt.formats.paths import open_path
+from ckpt.formats.paths import open_path, within
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.sources import ByteSource
@@ -22,6 +22,7 @@ from ckpt.refs import parse_file_ref
 from ckpt.registry.index_file import FILE_NAME
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import ObjectStore
+from ckpt.side_files import Readable, named, of_folder
 
 Chunks = Callable[[], Iterable[bytes]]
 _ROUNDS = 2  # a restored manifest may name further damaged objects
@@ -51,8 +52,12 @@ def repair_store(places: Iterable[str], *, registry: Registry | None = None) -> 
     places = list(places)
     taken: list[tuple[Damage, str]] = []
     left = verify(registry=registry)
-    for _ in range(_ROUNDS):
-        found = [pair for place in places for pair in _take(place, left.damages, registry)]
+    for again in range(_ROUNDS):
+        found: list[tuple[Damage, str]] = []
+        for place in places:
+            # A side file that has given its bytes is no checkpoint to look into.
+            with suppress(FormatError) if again else nullcontext():
+                found += _take(place, left.damages, registry)
         if not found:
             break
         taken += found
@@ -65,12 +70,32 @@ def _take(
 ) -> Iterator[tuple[Damage, str]]:
     folder = Path(place)
     if (folder / FILE_NAME).is_file() or (folder / ".ckpt").is_dir():
-        yield from _take_from_registry(ObjectStore(folder / ".ckpt"), place, damages, registry)
+        yield from _take_from_registry(Registry(folder).store, place, damages, registry)
         return
-    ref = parse_file_ref(place)
+    ref = within(parse_file_ref(place))
+    if ref.path.is_file() and ref.inside is None:
+        taken = list(_take_files(named([ref.path]), place, damages, registry))
+        yield from taken
+        if taken:  # a file that is an object whole, such as a tokenizer
+            return
     with open_path(ref.path) as source:
         checkpoint = open_checkpoint(source, inside=ref.inside)
         yield from _take_from_file(source, checkpoint, place, damages, registry)
+        if ref.path.is_dir():
+            files = of_folder(ref.path, [part.name for part in source.parts]).files
+            yield from _take_files(files, place, damages, registry)
+
+
+def _take_files(
+    files: Iterable[Readable], place: str, damages: Iterable[Damage], registry: Registry
+) -> Iterator[tuple[Damage, str]]:
+    wanted = {damage.digest: damage for damage in damages if damage.nbytes is not None}
+    sizes = {damage.nbytes for damage in wanted.values()}
+    for file in files:
+        if file.nbytes in sizes and (found := wanted.get(digest.of_chunks(file.chunks()))):
+            with registry.store.writing():
+                registry.store.put(file.chunks(), file.rights)
+            yield found, place
 
 
 def _take_from_registry(

@@ -30,6 +30,7 @@ from ckpt.io.rights import EVERYBODY, OWNER, Rights, is_shared, set_mode
 from ckpt.io.sources import CHUNK
 from ckpt.io.temporaries import is_temporary, temporary_file
 from ckpt.registry.manifest import Manifest
+from ckpt.registry.store.shared import SharedStore
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 REPAIR = "ckpt verify --repair FROM  restores it from a file or another registry"
@@ -65,11 +66,17 @@ class ObjectStore:
 
     Args:
         root: The folder; created with the first object.
+        shared: A folder outside of it that gets new objects; older ones may be in either.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, shared: SharedStore | None = None) -> None:
         self.root = root
-        self.lock = root / "writing"
+        self.shared = shared
+
+    @property
+    def lock(self) -> Path:
+        """The lock of those who write and remove objects."""
+        return self._root_of("objects") / "writing"
 
     def writing(self) -> AbstractContextManager[None]:
         """Hold this from the first object of a version until the index names it.
@@ -81,6 +88,10 @@ class ObjectStore:
     def collecting(self) -> AbstractContextManager[None]:
         """Hold this to remove objects: no version is written meanwhile."""
         return exclusive_lock(self.lock)
+
+    def own_objects(self) -> Iterator[StoredObject]:
+        """Every manifest, and every object unless other registries put theirs there too."""
+        return self.objects() if self.shared is None else self.manifests()
 
     def put(self, chunks: Iterable[bytes], rights: Rights = EVERYBODY) -> Put:
         """Store the joined `chunks` under their digest, in one pass over the bytes.
@@ -117,7 +128,13 @@ class ObjectStore:
     def _put_manifest(self, chunks: Iterable[bytes], rights: Rights) -> Put:
         put = self._put("manifests", chunks, rights)
         # Another process may have created these folders and been killed before it synced them.
-        for folder in (self._own("objects"), self._own("manifests"), self.root):
+        folders = (
+            self._own("objects"),
+            self._root_of("objects"),
+            self._own("manifests"),
+            self.root,
+        )
+        for folder in folders:
             if folder.is_dir():
                 with disk_errors(folder):
                     sync_folder(folder)
@@ -164,16 +181,20 @@ class ObjectStore:
 
     def objects(self) -> Iterator[StoredObject]:
         """Every object and manifest in the store."""
-        for kind, is_manifest in (("objects", False), ("manifests", True)):
-            for prefix in self._own(kind).glob("??"):
-                for path, status in _files_in(self._own(kind, prefix.name)):
-                    name = f"sha256:{prefix.name}{path.name}"
-                    if digest.is_digest(name):
-                        yield StoredObject(name, is_manifest, path, status.st_size, status.st_mtime)
+        yield from _stored(self._own("objects"), is_manifest=False)
+        if self.shared is not None:  # those of before
+            yield from _stored(unlinked(self.root, "objects"), is_manifest=False)
+        yield from self.manifests()
+
+    def manifests(self) -> Iterator[StoredObject]:
+        """Every manifest in the store."""
+        return _stored(self._own("manifests"), is_manifest=True)
 
     def temporaries(self) -> list[Path]:
         """Files that are being written; leftovers, if the caller holds `collecting`."""
-        return sorted(path for path in self._own("tmp").glob("*") if is_temporary(path.name))
+        roots = {self.root, self._root_of("objects")}
+        found = (path for root in roots for path in unlinked(root, "tmp").glob("*"))
+        return sorted(path for path in found if is_temporary(path.name))
 
     def remove(self, objects: Iterable[StoredObject]) -> None:
         """Remove objects and manifests, in this order, durably; called while `collecting`."""
@@ -186,7 +207,7 @@ class ObjectStore:
 
     def _put(self, kind: str, chunks: Iterable[bytes], rights: Rights) -> Put:
         with self._disk_errors():
-            temporaries = self._own("tmp")
+            temporaries = unlinked(self._root_of(kind), "tmp")
             make_folder(temporaries)
             hasher, nbytes = hashlib.sha256(), 0
             with temporary_file(temporaries, rights=OWNER) as (temporary, out):
@@ -200,7 +221,7 @@ class ObjectStore:
                     return Put(name, nbytes, new=False)
                 set_mode(out.fileno(), self._mode(rights, os.fstat(out.fileno()).st_gid))
                 sync_file(out)
-                self._name(temporary, self._path(kind, name))
+                self._name(temporary, self._place(kind, name))
             return Put(name, nbytes, new=True)
 
     @contextmanager
@@ -291,14 +312,28 @@ class ObjectStore:
             )
 
     def _path(self, kind: str, name: str) -> Path:
+        """Where an object is, or would be put."""
+        path = self._place(kind, name)
+        if self.shared is not None and kind == "objects" and not os.path.lexists(path):
+            before = unlinked(self.root, kind, path.parent.name) / path.name
+            return before if os.path.lexists(before) else path
+        return path
+
+    def _place(self, kind: str, name: str) -> Path:
         if not digest.is_digest(name):
             raise IntegrityError(f"not a digest: {name!r}")
         hexadecimal = name.removeprefix("sha256:")
         return self._own(kind, hexadecimal[:2]) / hexadecimal[2:]
 
-    def _own(self, *names: str) -> Path:
+    def _own(self, kind: str, *names: str) -> Path:
         """A folder of the store, never a link: nothing outside is read, written or removed."""
-        return unlinked(self.root, *names)
+        return unlinked(self._root_of(kind), kind, *names)
+
+    def _root_of(self, kind: str) -> Path:
+        """The folder above that of the objects or manifests."""
+        if self.shared is not None and kind == "objects":
+            return self.shared.folder()
+        return self.root
 
 
 def _files_in(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -315,3 +350,11 @@ def _files_in(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 def _read(fd: int, path: Path) -> bytes:
     with disk_errors(path):
         return os.read(fd, CHUNK)
+
+
+def _stored(folder: Path, *, is_manifest: bool) -> Iterator[StoredObject]:
+    for prefix in [path.name for path in folder.glob("??")]:
+        for path, status in _files_in(unlinked(folder, prefix)):
+            name = f"sha256:{prefix}{path.name}"
+            if digest.is_digest(name):
+                yield StoredObject(name, is_manifest, path, status.st_size, status.st_mtime)

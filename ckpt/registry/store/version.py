@@ -6,7 +6,7 @@ The file is never written for this. The skeleton is read once; tensors are read 
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 from ckpt.errors import IntegrityError
 from ckpt.io import digest
@@ -14,6 +14,7 @@ from ckpt.io.rights import OWNER, Rights
 from ckpt.io.sources import ByteSource, Part
 from ckpt.registry.manifest import Hole, Manifest
 from ckpt.registry.store.objects import ObjectStore
+from ckpt.side_files import Readable
 from ckpt.tensors import Span
 
 
@@ -117,9 +118,23 @@ class VersionSource(ByteSource):
             what = f"{self.name}: {self._keys.get(name, 'skeleton')}"
             yield from self._store.stream(name, nbytes, what)
 
+    def side_files(self) -> tuple[Readable, ...]:
+        """What was registered beside the weights."""
+        return tuple(
+            Readable(
+                file.name,
+                file.nbytes,
+                partial(self.stream_object, file.digest, file.nbytes),
+                self.rights,
+                file.digest,
+            )
+            for file in self.manifest.side_files
+        )
+
     @cached_property
     def _keys(self) -> dict[str, str]:
-        return {str(entry.digest): entry.key for entry in self.manifest.entries}
+        files = {file.digest: file.name for file in self.manifest.side_files}
+        return files | {str(entry.digest): entry.key for entry in self.manifest.entries}
 
     @cached_property
     def _skeleton(self) -> bytes:

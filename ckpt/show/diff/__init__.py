@@ -9,6 +9,7 @@ from ckpt.show.audit import code_text
 from ckpt.show.diff.changes import ChangeRow, change_rows, moves_of, stat_table
 from ckpt.show.diff.fit import entry_data, fit_report, fit_text, fitting_data, shapes_data
 from ckpt.show.diff.records import facts_table
+from ckpt.show.diff.side_files import files_data, files_lines, files_table
 from ckpt.show.diff.values import values_data, values_notes, values_table
 from ckpt.show.look.fields import fields
 from ckpt.show.look.tables import Report, Table
@@ -42,6 +43,7 @@ def diff_text(
     for table in _tables(diff, records=records, all_values=all_values):
         lines += ["", *table.lines(width)]
     lines += values_notes(diff, all_rows=all_values)
+    lines += [] if stat else files_lines(diff.files)
     if diff.facts and not records:
         differ = f"{count(len(diff.facts), 'field')} differ{'s' * (len(diff.facts) == 1)}"
         lines.append(f"  record    {differ}; --records")
@@ -75,7 +77,7 @@ def _line(row: ChangeRow, *, colour: bool) -> str:
 def _remarks(diff: RefDiff) -> Iterator[str]:
     if diff.unread_bytes:
         yield f"  not compared: {size(diff.unread_bytes)} of values; --values reads them"
-    elif not diff.diff.differs:
+    elif not (diff.diff.differs or diff.files):
         yield "  no difference"
     for name, code in diff.code.items():
         yield f"  {printable(name)}: {code_text(code)}"
@@ -84,6 +86,8 @@ def _remarks(diff: RefDiff) -> Iterator[str]:
 def _tables(diff: RefDiff, *, records: bool, all_values: bool) -> Iterator[Table]:
     if diff.values:
         yield values_table(diff, all_rows=all_values)
+    if diff.files:
+        yield files_table(diff.files, diff.before, diff.after)
     if diff.facts and records:
         yield facts_table(diff.facts, diff.before, diff.after)
 
@@ -111,5 +115,6 @@ def diff_data(diff: RefDiff) -> dict[str, Any]:
         "records": [asdict(fact) for fact in diff.facts],
         **values_data(diff),
         "runs_code": {name: [asdict(one) for one in code] for name, code in diff.code.items()},
+        "side_files": files_data(diff.files),
         "fit": fitting_data(fitting) if fitting else None,
     }

@@ -9,6 +9,8 @@ _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 
+_NAMED = 5  # names in a remark
+
 
 def printable(text: str) -> str:
     r"""Text from a file or a person, safe for a terminal: ESC becomes ``\x1b``.
@@ -59,3 +61,9 @@ def metric(name: str, value: float) -> str:
 def metrics(values: Mapping[str, float]) -> str:
     """``accuracy 99.21%  loss 0.0271``."""
     return "  ".join(f"{printable(name)} {metric(name, value)}" for name, value in values.items())
+
+
+def first_names(names: Sequence[str]) -> str:
+    """``a, b, c, d, e and 3 more``."""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(map(printable, names[:_NAMED])) + more

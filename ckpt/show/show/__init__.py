@@ -1,6 +1,6 @@
 """`ckpt show`: one checkpoint, version or definition."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ckpt.formats.pickle.describe import A_TENSOR
@@ -12,17 +12,21 @@ from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metrics, printable, shape, size
 from ckpt.show.ls import version_data
+from ckpt.side_files import Readable
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
     from ckpt.ops.show.deep import Deep
 
+_MOST_FILES = 50
 LONG_VALUE = 100  # characters; --json shows all
 
 
 def shown_text(shown: Shown, *, width: int | None) -> str:
     """Name, origin and tensors, then the rest."""
     parts = [head_text(shown), _tensor_table(shown, width=width)]
+    if shown.side_files:
+        parts.append("\n".join(["side files:", *_file_lines(shown.side_files)]))
     if shown.rest:
         parts.append("\n".join(["non-tensor part:", *_record_lines(shown.rest)]))
     if shown.foreign:
@@ -157,6 +161,16 @@ def _record_lines(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {printable(key):<{max(wide, 8)}}  {text}"
 
 
+def _file_lines(files: Sequence[Readable]) -> Iterator[str]:
+    names = [printable(file.name) for file in files]
+    wide = max(map(len, names))
+    for name, file in zip(names[:_MOST_FILES], files, strict=False):
+        known = f"  {digest.short(file.digest)}" if file.digest else ""
+        yield f"  {name:<{wide}}  {size(file.nbytes)}{known}"
+    if (more := len(files) - _MOST_FILES) > 0:
+        yield f"  … {count(more, 'more file')}; --json has all"
+
+
 def _brief(value: object) -> str:
     tensors = _tensors_alone(value)
     if isinstance(value, Mapping) and tensors:
@@ -205,7 +219,9 @@ def tail_data(shown: Shown) -> dict[str, Any]:
     version = shown.version and version_data(shown.version, shown.aliases, shown.tags)
     before = shown.measured if version and not version["metrics"] else None
     inherited = {"measured": fields(before, "version=ref", "metrics")} if before else {}
-    own = {"rest": shown.rest, "version": version, **inherited, "record": shown.record}
+    files = [fields(file, "name", "size=nbytes", "digest") for file in shown.side_files]
+    own = {"rest": shown.rest, "side_files": files, "version": version}
+    own |= {**inherited, "record": shown.record}
     history = {"history": history_data(shown.history)} if version else {}
     return {**own, **history, **foreign_data(shown.foreign)}
 

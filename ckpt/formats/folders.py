@@ -1,0 +1,112 @@
+"""Folders: which checkpoint a folder holds, by the names in it, and what other folders are.
+
+Sources: `_add_variant` of diffusers and transformers, `DiffusionPipeline.save_pretrained`, PEFT's
+`save_pretrained`, transformers' `Trainer._save_checkpoint`; TensorFlow's SavedModel and checkpoint
+formats; Orbax's `CheckpointManager`; DeepSpeed's `save_checkpoint`. Nothing in a folder is run.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ckpt.errors import CkptError, FormatError
+from ckpt.io import strict_json
+from ckpt.io.files import is_base_name
+from ckpt.io.small_file import read_small
+from ckpt.refs import SUFFIXES, without_index
+
+_LISTED = 5  # files in a hint
+_OURS = "ckpt reads PyTorch and safetensors files"
+_PIPELINE = "model_index.json"
+# What trainers save beside the weights.
+_OF_TRAINERS = (
+    *("optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin", "scaler.pt"),
+    *("rng_state.pth", "training_args.bin"),
+)
+# (a name in the folder, kind of folder, hint)
+_KNOWN = (
+    (
+        "saved_model.pb",
+        "a TensorFlow SavedModel",
+        "load it in TensorFlow, and write the arrays:  safetensors.numpy.save_file(arrays, NEW)",
+    ),
+    (
+        "_CHECKPOINT_METADATA",
+        "an Orbax checkpoint of JAX",
+        "restore it with orbax, and write the arrays:  safetensors.numpy.save_file(arrays, NEW)",
+    ),
+    (
+        "manifest.ocdbt",
+        "an Orbax checkpoint of JAX",
+        "restore it with orbax, and write the arrays:  safetensors.numpy.save_file(arrays, NEW)",
+    ),
+    (
+        "zero_to_fp32.py",
+        "a DeepSpeed checkpoint in parts",
+        "join them, if you trust the script:  python zero_to_fp32.py . NEW  in that folder",
+    ),
+    ("Manifest.json", "a Core ML package", _OURS),
+    ("MLmodel", "an MLflow model", "name the file of its weights:  data/model.pth"),
+)
+
+
+def checkpoint_in(folder: Path, names: Sequence[str]) -> str:
+    """The index or file that holds the checkpoint of a folder.
+
+    Args:
+        folder: The folder, for messages.
+        names: All names in it.
+
+    Raises:
+        FormatError: It holds none or more than one, or is a folder of another kind.
+    """
+    indexes = [name for name in names if without_index(name) is not None]
+    files = [
+        name
+        for name in names
+        if name.lower().endswith(tuple(SUFFIXES)) and name not in _OF_TRAINERS
+    ]
+    safe = [name for name in files if name.lower().endswith(".safetensors")]
+    for found in (indexes, safe, files):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise _several(folder, found)
+    if parts := components(folder):
+        shown = "  or  ".join(f"{folder}::{part}" for part in parts[:_LISTED])
+        raise FormatError(f"{folder}: a pipeline of several models", hint=f"name one: {shown}")
+    for name, what, hint in _KNOWN:
+        if name in names:
+            raise FormatError(f"{folder}: {what}", hint=hint)
+    if "checkpoint" in names and any(name.endswith(".index") for name in names):
+        raise FormatError(f"{folder}: a TensorFlow checkpoint", hint=_OURS)
+    raise FormatError(f"{folder}: a folder without a checkpoint", hint=_inner(folder, names))
+
+
+def components(folder: Path) -> tuple[str, ...]:
+    """The models of a diffusers pipeline that are sub-folders; none for any other path."""
+    try:
+        document = strict_json.parse(read_small(folder / _PIPELINE).decode("utf-8"))
+    except (CkptError, ValueError):
+        return ()
+    names = document if isinstance(document, dict) else {}
+    return tuple(name for name in names if is_base_name(name) and _has_checkpoint(folder / name))
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return folder.is_dir() and any(
+        name.lower().endswith(tuple(SUFFIXES)) or without_index(name) is not None
+        for name in (path.name for path in folder.iterdir())
+    )
+
+
+def _several(folder: Path, found: Sequence[str]) -> FormatError:
+    kind = "indexes of shards" if without_index(found[0]) is not None else "checkpoints"
+    shown = "  or  ".join(str(folder / name) for name in found[:_LISTED])
+    return FormatError(f"{folder}: a folder with {len(found)} {kind}", hint=f"name a file: {shown}")
+
+
+def _inner(folder: Path, names: Sequence[str]) -> str | None:
+    """The sub-folders that hold a checkpoint, for people who named the folder above."""
+    inner = [name for name in names if _has_checkpoint(folder / name)]
+    shown = "  or  ".join(str(folder / name) for name in inner[:_LISTED])
+    return f"name a folder: {shown}" if inner else None

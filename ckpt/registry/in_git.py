@@ -1,0 +1,27 @@
+"""What git would have to copy: the objects of a registry in a work tree."""
+
+from ckpt.errors import CkptError
+from ckpt.io.git import git, in_work_tree, is_ignored
+from ckpt.registry.registry import Added, Registry
+
+LARGE_BYTES = 50_000_000  # of objects; from there on it is felt in every clone
+
+
+def became_large(registry: Registry, added: Added) -> int | None:
+    """Bytes of the objects that git would copy into every clone, if this version made them many.
+
+    None unless the objects grew past 50 MB by this version, in a folder that git takes, without
+    Git LFS.
+    """
+    new = added.version.new_bytes if added.new else 0
+    if not new or registry.store.shared or not in_work_tree(registry.folder):
+        return None
+    total = sum(each.nbytes for each in registry.store.objects() if not each.is_manifest)
+    if not total - new <= LARGE_BYTES < total:
+        return None
+    path = f"{registry.store.root.name}/objects/00/0"
+    try:
+        filtered = git(registry.folder, "check-attr", "filter", path).endswith(b": lfs\n")
+        return None if filtered or is_ignored(registry.folder, path) else total
+    except CkptError:  # git is not installed, or this is not a work tree
+        return None
