@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ckpt.ops.verify import verify
 from ckpt.registry.registry import Registry
-from tests.effort import by_effort
+from tests.effort import PATIENCE, by_effort
 from tests.faults.stage import CKPT, ENVIRONMENT, Scene, copy, save
 
 PROCESSES = 32
@@ -44,7 +44,7 @@ def start(folder: Path, *line: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err
 
 

@@ -1,10 +1,12 @@
 from collections.abc import Callable
 from itertools import count
+from time import sleep
 
 import pytest
 
 from ckpt.errors import RuleError
 from ckpt.rules.at_once import parse_swap
+from ckpt.rules.patterns import Match, Pattern
 from ckpt.rules.substitution import parse_rule
 from tests.rules.support import plan_renames
 
@@ -174,7 +176,7 @@ def each_key_takes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """A clock by which every key takes as many seconds as the test says."""
 
     def set_clock(seconds: float) -> None:
-        monkeypatch.setattr("ckpt.rules.patterns.perf_counter", count(0.0, seconds).__next__)
+        monkeypatch.setattr("ckpt.rules.patterns.thread_time", count(0.0, seconds).__next__)
 
     return set_clock
 
@@ -185,6 +187,18 @@ def test_slow_keys_get_ten_seconds_together(each_key_takes: Callable[[float], No
     assert [rule.apply("a") for _ in range(10)] == ["b"] * 10
     with pytest.raises(RuleError, match=r"^rule 'a->b' took over 10 s$"):
         rule.apply("a")
+
+
+def test_time_that_others_take_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a loaded machine a quick match may wait for its core as long as a slow one takes."""
+    monkeypatch.setattr("ckpt.rules.patterns.SLOW_SECONDS", 0.05)
+    pattern = Pattern("a", name="a")
+
+    def waits(_: Match) -> str:
+        sleep(0.01)
+        return "b"
+
+    assert [pattern.sub(waits, "a") for _ in range(20)] == ["b"] * 20
 
 
 def test_time_of_quick_keys_does_not_add_up(each_key_takes: Callable[[float], None]) -> None:

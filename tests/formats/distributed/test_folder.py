@@ -21,6 +21,7 @@ from ckpt.formats.opaque import expect_harmless
 from ckpt.formats.paths import open_path
 from ckpt.io.sources import JoinedSource
 from ckpt.tensors import FileStart, Span
+from tests.effort import PATIENCE
 from tests.formats.distributed.save_distributed import whole
 from tests.formats.support import contents, expected
 
@@ -140,7 +141,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for rank in range(4)
     ]
     for rank in ranks:
-        _, errors = rank.communicate(timeout=300)
+        _, errors = rank.communicate(timeout=PATIENCE)
         assert rank.returncode == 0, errors.decode()
     yield root / "out"
     shutil.rmtree(root)

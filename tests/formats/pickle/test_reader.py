@@ -25,7 +25,7 @@ from ckpt.formats.opaque import (
 from ckpt.formats.pickle.globals import ALLOWED, UNOPENED, can_be_opaque, torch_refuses
 from ckpt.formats.pickle.nodes import Call, DictNode
 from ckpt.formats.pickle.reader import read_pickle
-from tests.effort import examples
+from tests.effort import PATIENCE, examples
 from tests.formats import hostile
 from tests.formats.support import contents, expected, loaded, opened, saved, torch_file
 
@@ -226,7 +226,7 @@ def test_fault_04_and_05_bombs_are_refused_within_bounds(tmp_path: Path) -> None
     for name, pickle in bombs.items():
         (tmp_path / f"{name}.pt").write_bytes(torch_file(pickle, FLOATS))
     ran = subprocess.run(
-        [sys.executable, "-c", _BOUNDED, tmp_path], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", _BOUNDED, tmp_path], capture_output=True, text=True, timeout=PATIENCE
     )
     assert ran.stderr == ""
     assert ran.stdout.splitlines() == [f"{name} 3 True True" for name in sorted(bombs)]
