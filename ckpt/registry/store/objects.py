@@ -161,14 +161,15 @@ class ObjectStore:
                 hint=REPAIR,
             )
 
-    def objects(self) -> Iterator[StoredObject]:
-        """Every object and manifest in the store."""
+    def objects(self, *, larger_than: int = -1) -> Iterator[StoredObject]:
+        """Every object and manifest in the store with more than `larger_than` bytes."""
         for kind, is_manifest in (("objects", False), ("manifests", True)):
             for prefix in self._own(kind).glob("??"):
-                for path, status in _files_in(self._own(kind, prefix.name)):
-                    name = f"sha256:{prefix.name}{path.name}"
-                    if digest.is_digest(name):
-                        yield StoredObject(name, is_manifest, path, status.st_size, status.st_mtime)
+                for path, rest, status in _files_in(self._own(kind, prefix.name)):
+                    name = f"sha256:{prefix.name}{rest}"
+                    size, modified = status.st_size, status.st_mtime
+                    if size > larger_than and digest.is_digest(name):
+                        yield StoredObject(name, is_manifest, Path(path), size, modified)
 
     def temporaries(self) -> list[Path]:
         """Files that are being written; leftovers, if the caller holds `collecting`."""
@@ -296,15 +297,15 @@ class ObjectStore:
         return unlinked(self.root, *names)
 
 
-def _files_in(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """What can be listed in a folder, or was until just now."""
+def _files_in(folder: Path) -> Iterator[tuple[str, str, os.stat_result]]:
+    """Path and name of what can be listed in a folder, or could until just now."""
     with (
         suppress(FileNotFoundError, NotADirectoryError, PermissionError),
         os.scandir(folder) as found,
     ):
         for each in found:
             with suppress(FileNotFoundError):
-                yield Path(each.path), each.stat(follow_symlinks=False)
+                yield each.path, each.name, each.stat(follow_symlinks=False)
 
 
 def _read(fd: int, path: Path) -> bytes:
