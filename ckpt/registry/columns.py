@@ -1,6 +1,6 @@
 """The compact form of large manifests (schema 2): columns instead of rows, each digest once.
 
-Law: `to_rows(to_columns(document)) == document`, for documents of schema 1 whose `inline` maps
+Law: `to_rows(to_columns(document))` is `document` but for its `schema`, if its `inline` maps
 digests to bytes. Objects are numbered: those of the store first, then the inline ones. A column of
 numbers holds the differences, which are nearly always the same and so compress to nothing.
 """

@@ -1,5 +1,6 @@
 """Objects that are not there yet, or not any more, and names of models that come from files."""
 
+import gzip
 import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,6 +14,7 @@ from ckpt.io.temporaries import temporary_file
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import ObjectStore, StoredObject
 from tests.cli.support import Run, weights
+from tests.faults.checker import check
 
 
 def pointer(data: bytes) -> bytes:
@@ -154,3 +156,28 @@ def test_gc_leaves_the_temporary_of_a_running_writer(place: str, ckpt: Run, fold
         assert ckpt("gc", "--grace", "0", "--yes").code == 0
         assert written.exists()
         assert not left.exists()
+
+
+def test_version_of_many_keys_is_like_any_other(ckpt: Run, folder: Path) -> None:
+    """Its manifest has columns and is deflated."""
+    state = {f"layer{at}.weight": torch.rand(2, 3) for at in range(400)}
+    torch.save(state, folder / "net.pt")
+    assert ckpt("register", "net.pt").code == 0
+    assert ckpt("rename", "net:v1", "--rule", "layer=block").code == 0
+    for path in folder.glob(".ckpt/manifests/??/*"):
+        assert gzip.decompress(path.read_bytes()).startswith(b'{"digests":')
+    assert "already registered as net:v1" in ckpt("register", "net.pt").out
+    assert len(ckpt("diff", "net:v1", "net:v2", "--json").data["renamed"]) == 400
+    check(folder)
+    before = ckpt("ls", "--json").data
+    for path in (folder / "registry.json", folder / ".ckpt/reflog"):
+        path.unlink()
+    assert ckpt("fsck", "--rebuild-index", "--yes").code == 0
+    assert ckpt("ls", "--json").data == before
+    assert ckpt("verify").code == 0
+    for version, prefix in (("v1", "layer"), ("v2", "block")):
+        assert ckpt("export", f"net:{version}", "-o", f"{version}.pt").code == 0
+        assert list(torch.load(folder / f"{version}.pt")) == [
+            f"{prefix}{at}.weight" for at in range(400)
+        ]
+    assert (folder / "v1.pt").read_bytes() == (folder / "net.pt").read_bytes()

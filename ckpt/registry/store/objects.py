@@ -179,12 +179,15 @@ class ObjectStore:
                 hint=REPAIR,
             )
 
-    def objects(self) -> Iterator[StoredObject]:
-        """Every object and manifest in the store."""
-        yield from _stored(self._own("objects"), is_manifest=False)
-        if self.shared is not None:  # those of before
-            yield from _stored(unlinked(self.root, "objects"), is_manifest=False)
-        yield from self.manifests()
+    def objects(self, *, larger_than: int = -1) -> Iterator[StoredObject]:
+        """Every object and manifest in the store with more than `larger_than` bytes."""
+        folders = {
+            self._own("objects"),
+            unlinked(self.root, "objects"),
+        }  # before and now, if shared
+        for folder in sorted(folders):
+            yield from _stored(folder, larger_than, is_manifest=False)
+        yield from _stored(self._own("manifests"), larger_than, is_manifest=True)
 
     def manifests(self) -> Iterator[StoredObject]:
         """Every manifest in the store."""
@@ -336,15 +339,15 @@ class ObjectStore:
         return self.root
 
 
-def _files_in(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """What can be listed in a folder, or was until just now."""
+def _files_in(folder: Path) -> Iterator[tuple[str, str, os.stat_result]]:
+    """Path and name of what can be listed in a folder, or could until just now."""
     with (
         suppress(FileNotFoundError, NotADirectoryError, PermissionError),
         os.scandir(folder) as found,
     ):
         for each in found:
             with suppress(FileNotFoundError):
-                yield Path(each.path), each.stat(follow_symlinks=False)
+                yield each.path, each.name, each.stat(follow_symlinks=False)
 
 
 def _read(fd: int, path: Path) -> bytes:
@@ -352,9 +355,9 @@ def _read(fd: int, path: Path) -> bytes:
         return os.read(fd, CHUNK)
 
 
-def _stored(folder: Path, *, is_manifest: bool) -> Iterator[StoredObject]:
+def _stored(folder: Path, larger_than: int = -1, *, is_manifest: bool) -> Iterator[StoredObject]:
     for prefix in [path.name for path in folder.glob("??")]:
-        for path, status in _files_in(unlinked(folder, prefix)):
-            name = f"sha256:{prefix}{path.name}"
-            if digest.is_digest(name):
-                yield StoredObject(name, is_manifest, path, status.st_size, status.st_mtime)
+        for path, rest, status in _files_in(unlinked(folder, prefix)):
+            name, size = f"sha256:{prefix}{rest}", status.st_size
+            if size > larger_than and digest.is_digest(name):
+                yield StoredObject(name, is_manifest, Path(path), size, status.st_mtime)

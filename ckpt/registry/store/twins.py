@@ -44,8 +44,8 @@ class Twins:
     def _heads_of(self, nbytes: int) -> set[int]:
         if self._paths is None:
             self._paths = {}
-            for each in self._store.objects():
-                if each.nbytes > self._larger_than and not each.is_manifest:
+            for each in self._store.objects(larger_than=self._larger_than):
+                if not each.is_manifest:
                     self._paths.setdefault(each.nbytes, []).append(each.path)
         if nbytes not in self._heads:
             heads = self._heads[nbytes] = set()
