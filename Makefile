@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar o
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults fuzz soak lint wheel fresh-clone bench mutants
+.PHONY: help demo test test-all faults fuzz storm soak lint wheel fresh-clone bench mutants
 help: ## List the targets.
 	@awk -F ':.*## ' 'NF > 1 && /^[a-z]/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -24,6 +24,9 @@ faults: $(READY) ## Try every fault at every point.
 
 fuzz: $(READY) ## Compare ckpt with torch on assembled files; ARGS="--cases 100000 --seed 1".
 	$(BIN)/python -m tests.formats.fuzz $(ARGS)
+
+storm: $(READY) ## Run all commands at once and kill some; ARGS="--minutes 20 --folder DIR".
+	$(BIN)/python -m tests.faults.storm $(ARGS)
 
 soak: $(READY) ## Run all tests three times beside eight busy processes, and once in random order.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/soak.sh

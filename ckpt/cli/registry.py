@@ -22,7 +22,7 @@ def command() -> None:
     help="Let the folder's group read and write everything, now and later, whatever the umask.",
 )
 def init(session: Session, shared: str | None) -> None:
-    """Create an empty registry in this folder, unless there is one already.
+    """Create an empty registry in this folder, unless there is one already, here or above.
 
     The first `ckpt register` does that, too. A registry in a folder that is writable for its group
     and has the setgid bit (chmod g+ws) is shared from its start.

@@ -13,6 +13,7 @@ def command(session: Session, refs: tuple[str, ...]) -> None:
     """Bring removed versions back, under the numbers that they had.
 
     This works until `ckpt gc` deletes their data. Later changes stay as they are; tags that a
-    version had are not restored.
+    version had are not restored. A digest also brings back a version that registry.json lost to an
+    older one, by `git checkout` for example; it gets the next number if its own is taken.
     """
     session.show(restore(refs, registry=session.registry), restored_text, restored_data)

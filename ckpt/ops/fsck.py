@@ -12,11 +12,11 @@ from ckpt.errors import ConflictError, IndexDamageError, IntegrityError, RefErro
 from ckpt.io.files import read_plain
 from ckpt.registry.history.rebuild import Rebuilt, rebuilt
 from ckpt.registry.history.replay import replayed
-from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index import Index, Version
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES
 from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
-from ckpt.registry.numbers import every_version, placed
+from ckpt.registry.numbers import readded
 from ckpt.registry.registry import Registry
 
 FINE, NONE = "fine", "none"
@@ -103,13 +103,9 @@ def recover(prefix: str, *, registry: Registry | None = None) -> Version:
             if version.manifest in known.manifests:  # another process was faster
                 added.append(known)
                 return index
-        model = index.models.get(version.model) or Model(name=version.model)
-        if version.number >= model.next_number or version.number in every_version(model):
-            version = placed(version, model.next_number)
+        index, version = readded(index, version)
         added.append(version)
-        versions = dict(sorted({**model.versions, version.number: version}.items()))
-        number = max(model.next_number, version.number + 1)
-        return index.with_model(replace(model, versions=versions, next_number=number))
+        return index
 
     registry.index_file.commit(with_lost, f"recover {found[0].ref}")
     return added[0]

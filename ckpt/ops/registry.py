@@ -37,8 +37,10 @@ def init(*, shared: bool = False, registry: Registry | None = None) -> Initialis
 
     Raises:
         UsageError: A file belongs to another user, or the user is not a member of the group.
+        IntegrityError: The index is damaged, or missing beside stored versions.
     """
     registry = registry or Registry()
+    registry.index()  # a lost index is not replaced by an empty one
     created = not registry.exists
     if shared:
         _share(registry.folder, registry.folder)

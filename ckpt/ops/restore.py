@@ -1,15 +1,19 @@
 """Restore: put removed versions back into the list, under their numbers.
 
-Whatever was changed since stays. Tags go with a version when it is removed; `ckpt undo` of the
-removal brings them back, too.
+A version that the list lost to an older `registry.json` comes back by its digest, as long as `gc`
+has not deleted its data; it gets another number if that was given out again. Whatever was changed
+since stays. Tags go with a version when it is removed; `ckpt undo` of the removal brings them back,
+too.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from ckpt.errors import IntegrityError, RefError
 from ckpt.refs import DefinitionRef, DigestRef, VersionRef, is_version, parse_ref
-from ckpt.registry.index import Index, Model, Version, number_of
+from ckpt.registry.index import Index, Model, Version, number_of, read_version
+from ckpt.registry.numbers import readded
 from ckpt.registry.registry import Registry, now
 from ckpt.registry.store.objects import REPAIR
 
@@ -21,10 +25,12 @@ class Restored:
     Attributes:
         versions: Removed before, and in the list again.
         present: In the list already.
+        before: The label that a version of `versions` had, by its ref, if it has another one now.
     """
 
     versions: tuple[Version, ...]
     present: tuple[Version, ...]
+    before: Mapping[str, str]
 
 
 def restore(refs: Iterable[str], *, registry: Registry | None = None) -> Restored:
@@ -35,32 +41,44 @@ def restore(refs: Iterable[str], *, registry: Registry | None = None) -> Restore
         registry: The registry; None finds it as the command line does.
 
     Raises:
-        RefError: There is no such version, or gc has deleted it.
+        RefError: There is no registry, or no such version, or gc has deleted it.
         IntegrityError: The manifest or an object is missing, or the manifest is damaged.
     """
     registry, refs = registry or Registry(), tuple(refs)
     done: dict[str, Version] = {}
     present: dict[str, Version] = {}
+    before: dict[str, str] = {}
 
     def restored(index: Index) -> Index:
-        for version in [_found(index, ref) for ref in refs]:
-            model = index.model(version.model)
-            if version.number in model.versions:
-                present.setdefault(version.ref, version)
+        found = [_found(registry, index, ref) for ref in refs]
+        for version in {(each.ref, each.manifest): each for each in found}.values():
+            model = index.models.get(version.model) or Model(name=version.model)
+            is_removed = model.removed.get(version.number) == version
+            twin = None if is_removed else index.same_content(version.model, version.content)
+            if twin is not None:  # itself, or the same bytes registered again
+                present[twin.ref] = twin
                 continue
             _expect_stored(registry, version)
-            model = model.restored(version.number, at=now())
-            done[version.ref] = model.versions[version.number]
-            index = index.with_model(model)
+            if is_removed:
+                index = index.with_model(model.restored(version.number, at=now()))
+                back = index.models[version.model].versions[version.number]
+            else:
+                index, back = readded(index, replace(version, removed="", restored=now()))
+            done[back.ref] = back
+            if back.label != version.label:
+                before[back.ref] = version.label
         return index
 
-    registry.index_file.commit(restored, lambda: "restore " + ", ".join(done))
-    kept = (version for ref, version in present.items() if ref not in done)
-    return Restored(tuple(done.values()), tuple(kept))
+    registry.index()  # before the lock creates a folder
+    if not registry.exists:
+        raise RefError(f"{registry.folder}: no registry here")
+    with registry.store.writing():  # no gc meanwhile, which does not know yet what is needed again
+        registry.index_file.commit(restored, lambda: "restore " + ", ".join(done))
+    return Restored(tuple(done.values()), tuple(present.values()), before)
 
 
-def _found(index: Index, ref: str) -> Version:
-    """A version, removed or not."""
+def _found(registry: Registry, index: Index, ref: str) -> Version:
+    """A version, removed or not, or lost."""
     match parse_ref(ref):
         case DigestRef(prefix):
             found = [
@@ -68,6 +86,7 @@ def _found(index: Index, ref: str) -> Version:
                 for version in index.every_version()
                 if any(name.startswith(prefix) for name in (*version.manifests, version.file or ""))
             ]
+            found = found or _lost(registry, prefix)
             if len(found) != 1:
                 names = ", ".join(version.ref for version in found)
                 raise RefError(f"{prefix} names {names or 'no version, and no removed one'}")
@@ -81,6 +100,20 @@ def _found(index: Index, ref: str) -> Version:
                 return found_here
             raise _unknown(model, label)
     raise RefError(f"{ref} names no removed version", hint="e.g. net:v3, or sha256:…")
+
+
+def _lost(registry: Registry, prefix: str) -> list[Version]:
+    """The versions of the reflog whose manifests are stored; the newest line of each."""
+    stored = {each.digest for each in registry.store.objects() if each.is_manifest}
+    found: dict[str, Version] = {}
+    for entry in registry.index_file.reflog.entries():
+        for ref, line in entry.versions.items():
+            model, _, label = ref.rpartition(":")
+            with suppress(ValueError, TypeError, AttributeError):
+                version = read_version(model, number_of(label), line)
+                if version.manifest in stored and version.manifest.startswith(prefix):
+                    found[version.manifest] = version
+    return list(found.values())
 
 
 def _unknown(model: Model, label: str) -> RefError:

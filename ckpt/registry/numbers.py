@@ -8,7 +8,7 @@ changes nothing.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckpt.registry.index import Model, Version
+from ckpt.registry.index import Index, Model, Version
 
 _UNKNOWN = "~"  # after every time
 
@@ -107,6 +107,16 @@ def placed(version: Version, number: int) -> Version:
     """A version under a number; its line keeps the one before."""
     renumbered = version.renumbered if version.number == number else version.label
     return replace(version, number=number, renumbered=renumbered)
+
+
+def readded(index: Index, version: Version) -> tuple[Index, Version]:
+    """The index with a version that it lost, under its number if that is free, else the next."""
+    model = index.models.get(version.model) or Model(name=version.model)
+    if version.number >= model.next_number or version.number in every_version(model):
+        version = placed(version, model.next_number)
+    versions = dict(sorted({**model.versions, version.number: version}.items()))
+    number = max(model.next_number, version.number + 1)
+    return index.with_model(replace(model, versions=versions, next_number=number)), version
 
 
 def _pairs(base: Model, ours: Model, theirs: Model) -> Iterator[_Pair]:

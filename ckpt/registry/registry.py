@@ -137,6 +137,8 @@ class Registry:
         """
         if not self.exists:
             raise RefError(f"{self.folder}: no registry here")
+        if self._is_local:
+            return
         with write_whole(unlinked(self.store.root) / _LOCAL, replace=True, shared=True) as out:
             out.write(f"{gethostname()}\n".encode())
         self._ignore_own_files()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ckpt.ops.restore import Restored
+from ckpt.registry.index import Version
 from ckpt.show.ls import version_data
 
 
@@ -10,10 +11,15 @@ def restored_text(restored: Restored) -> str:
     """One line each for versions that came back, and for those that were not removed."""
     said = {"restored": restored.versions, "not removed, so nothing to do": restored.present}
     return "\n".join(
-        f"{text}: {', '.join(version.ref for version in versions)}"
+        f"{text}: {', '.join(_name(version, restored) for version in versions)}"
         for text, versions in said.items()
         if versions
     )
+
+
+def _name(version: Version, restored: Restored) -> str:
+    before = restored.before.get(version.ref)
+    return f"{version.ref} (was {before})" if before else version.ref
 
 
 def restored_data(restored: Restored) -> dict[str, Any]:
@@ -21,4 +27,5 @@ def restored_data(restored: Restored) -> dict[str, Any]:
     return {
         "restored": list(map(version_data, restored.versions)),
         "present": list(map(version_data, restored.present)),
+        "before": dict(restored.before),
     }

@@ -249,3 +249,40 @@ def test_redo_never_overwrites_a_later_change(two: Run, folder: Path) -> None:
         True,
     )
     assert (folder / "registry.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["free", "taken"])
+def test_version_that_an_older_index_does_not_name_comes_back_by_its_digest(
+    two: Run, folder: Path, taken: bool
+) -> None:
+    """As after `register; git checkout registry.json`."""
+    before = (folder / "registry.json").read_bytes()
+    torch.save(weights(7), folder / "net.pt")
+    data = (folder / "net.pt").read_bytes()
+    lost = two("register", "net.pt", "--json").data
+    (folder / "registry.json").write_bytes(before)
+    if taken:
+        torch.save(weights(8), folder / "net.pt")
+        assert two("register", "net.pt", "--json").data["version"] == lost["version"] == "v3"
+    assert two("restore", "net:v4").code == 2
+    ran = two("restore", lost["manifest"][:20])
+    label = "v4" if taken else "v3"
+    assert (ran.code, ran.out) == (0, f"restored: net:{label}{' (was v3)' * taken}\n")
+    assert model(folder)["versions"][label]["manifest"] == lost["manifest"]
+    assert two("export", f"net:{label}", "-o", "back.pt").code == two("verify").code == 0
+    assert (folder / "back.pt").read_bytes() == data
+    assert two("restore", lost["manifest"]).out == f"not removed, so nothing to do: net:{label}\n"
+    (folder / "registry.json").write_bytes(before)
+    assert two("register", "back.pt", "--name", "net", "--json").data["version"] == "v3"
+    again = two("restore", lost["manifest"])
+    assert again.out == "not removed, so nothing to do: net:v3\n", "the same bytes"
+    label = "v3"
+    assert two("rm", f"net:{label}", "--yes").code == 0
+    assert two("gc", "--keep-removed", "0", "--keep-reflog", "0", "--grace", "0", "--yes").code == 0
+    assert two("restore", lost["manifest"]).code == 2
+
+
+def test_where_there_is_no_registry_nothing_is_made(ckpt: Run, folder: Path) -> None:
+    ran = ckpt("restore", "v1")
+    assert (ran.code, "no registry here" in ran.err) == (2, True)
+    assert not list(folder.iterdir())

@@ -190,3 +190,13 @@ def test_folder_that_is_not_shared_leaves_it_to_the_umask(folder: Path) -> None:
         assert as_user(ANN, folder, *COMMANDS[0]).code == 0
         assert stat.S_IMODE((folder / ".ckpt" / "lock").stat().st_mode) == 0o644
         assert stat.S_IMODE((folder / ".ckpt").stat().st_mode) & 0o777 == 0o755
+
+
+def test_lost_index_is_not_replaced_by_an_empty_one(folder: Path) -> None:
+    folder.chmod(0o2775)
+    assert as_user(ANN, folder, *COMMANDS[0]).code == 0
+    (folder / "registry.json").unlink()
+    for words in ((), ("--shared", "group")):
+        ran = as_user(ANN, folder, "registry", "init", *words)
+        assert (ran.code, "ckpt fsck --rebuild-index" in ran.err) == (4, True), ran
+    assert not (folder / "registry.json").exists()
