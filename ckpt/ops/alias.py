@@ -76,7 +76,7 @@ def aliases(*, registry: Registry | None = None) -> list[Alias]:
     """All aliases, by model and name."""
     models = (registry or Registry()).index().models
     return [
-        Alias(model.name, name, f"v{number}", f"v{number}", name in model.protected)
+        Alias(model.name, name, f"v{number}", f"v{number}", name in model.protected, changed=False)
         for _, model in sorted(models.items())
         for name, number in sorted(model.aliases.items())
     ]
