@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ckpt.ops.alias import alias as alias
+    from ckpt.ops.alias import alias_history as alias_history
     from ckpt.ops.audit import audit as audit
     from ckpt.ops.blame import blame as blame
     from ckpt.ops.copy import copy as copy
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 # Functions that their module is not named after.
 _ELSEWHERE = {
     "Registry": "ckpt.registry.registry",
+    "alias_history": "ckpt.ops.alias",
     "apply": "ckpt.ops.rename",
     "open": "ckpt.ops.load",
     "plan_rename": "ckpt.ops.rename",

@@ -76,7 +76,7 @@ def aliases(*, registry: Registry | None = None) -> list[Alias]:
     """All aliases, by model and name."""
     models = (registry or Registry()).index().models
     return [
-        Alias(model.name, name, f"v{number}", f"v{number}", name in model.protected)
+        Alias(model.name, name, f"v{number}", f"v{number}", name in model.protected, changed=False)
         for _, model in sorted(models.items())
         for name, number in sorted(model.aliases.items())
     ]
@@ -151,20 +151,8 @@ def alias(
         RefError: There is no such version or alias.
     """
     registry = registry or Registry()
-    if condition is not None:
-        parse_condition(condition, option="--if")
-    if expect not in (None, NOTHING) and not is_version(str(expect)):
-        raise UsageError(f"--expect is {expect!r}, expected a version such as v2, or {NOTHING}")
+    _expect_sound(name, ref, expect, condition, protect, delete=delete)
     owner, _, short = name.rpartition("@")
-    if delete and (ref is not None or protect is not None or condition is not None):
-        raise UsageError("-d takes only a name and --expect")
-    if not delete:
-        if ref is None and protect is None:
-            hint = "ckpt ls  lists versions"
-            raise UsageError(f"no version given: ckpt alias {name} REF", hint=hint)
-        if ref is None and condition is not None:
-            raise UsageError("--if needs a version to move to", hint=f"ckpt alias {name} REF")
-        expect_alias(short)
     done: list[Alias] = []
 
     def changed(index: Index) -> Model:
@@ -182,6 +170,32 @@ def alias(
 
     registry.change(changed, what, message=message)
     return done[-1]
+
+
+def _expect_sound(
+    name: str,
+    ref: str | None,
+    expect: str | None,
+    condition: str | None,
+    protect: bool | None,
+    *,
+    delete: bool,
+) -> None:
+    """Refuse arguments that no index makes valid."""
+    if condition is not None:
+        parse_condition(condition, option="--if")
+    if expect not in (None, NOTHING) and not is_version(str(expect)):
+        raise UsageError(f"--expect is {expect!r}, expected a version such as v2, or {NOTHING}")
+    if delete:
+        if (ref, condition, protect) != (None, None, None):
+            raise UsageError("-d takes only a name and --expect")
+        return
+    if ref is None and protect is None:
+        hint = "ckpt ls  lists versions"
+        raise UsageError(f"no version given: ckpt alias {name} REF", hint=hint)
+    if ref is None and condition is not None:
+        raise UsageError("--if needs a version to move to", hint=f"ckpt alias {name} REF")
+    expect_alias(name.rpartition("@")[2])
 
 
 def _pointed(

@@ -80,6 +80,10 @@ class Comparison:
             return any(_matches(str(operand), text) for text in texts)
         if isinstance(found, list):
             return (operand in found) == (self.operator == "=")
+        if isinstance(found, float) and isinstance(operand, str) and not self.is_field:
+            operand = _number(operand, "")  # of a metric whose name ends like a text field
+        if type(found) is not type(operand):
+            raise UsageError(f"{self.field!r} and {self.operand!r} cannot be compared")
         return _COMPARED[self.operator](found, operand)
 
 
@@ -330,6 +334,8 @@ class _Parser:
     def _typed(self, field: str, sign: str, operand: str, *, is_quoted: bool) -> Comparison:
         """A comparison whose operand has the type of its field."""
         last = field.rpartition(".")[2]
+        if field.startswith("metric."):
+            last = ""
         if last in LABELS and sign not in ("=", "!=", "~"):
             raise UsageError(f"{self.option} {self.text!r}: use = or != for a {last}, or ~")
         if last in (*TEXTS, *LABELS):

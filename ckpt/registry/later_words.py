@@ -3,7 +3,7 @@
 Laws: nothing is overwritten; adding again what a version has already changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ckpt.errors import UsageError
@@ -54,11 +54,7 @@ def add_words(
         RefError: There is no such version.
         UsageError: A text is too long, or a value is not a number.
     """
-    metrics = metrics or {}
-    try:
-        expect(dict(metrics), dict[str, float], name="metrics")
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    metrics = _expect_numbers(metrics or {})
     done: list[Words] = []
 
     def said(index: Index) -> Model:
@@ -68,12 +64,8 @@ def add_words(
         known = {each.text for each in about(model.log, version.manifests) if each.did == "note"}
         note = "" if text in {version.message, *known} else text
         new = {k: value for k, value in metrics.items() if version.metrics.get(k) != value}
-        for words in (note, why):
-            _expect_short(words)
-        draft = Event(did="note", version=version.label, manifest=version.manifest, text=note)
-        drafts = [draft] if note else []
-        drafts += [replace(draft, did="metric", text=why, metrics=new)] if new else []
-        model = replace(model, log=(*model.log, *drafts)) if drafts else model
+        if drafts := tuple(_drafts(version, note, new, why)):
+            model = replace(model, log=(*model.log, *drafts))
         before = {name: version.metrics[name] for name in new if name in version.metrics}
         version = replace(version, metrics={**version.metrics, **new})
         done.append(Words(version, note, new, before))
@@ -88,9 +80,23 @@ def add_words(
     return done[-1]
 
 
-def _expect_short(text: str) -> None:
-    if len(text) > MOST_CHARACTERS:
-        raise UsageError(
-            f"a text of {len(text):,} characters, over the limit of {MOST_CHARACTERS:,}",
-            hint="keep it in a file, and note where that is",
-        )
+def _drafts(version: Version, note: str, metrics: Mapping[str, float], why: str) -> Iterator[Event]:
+    for text in (note, why):
+        if len(text) > MOST_CHARACTERS:
+            raise UsageError(
+                f"a text of {len(text):,} characters, over the limit of {MOST_CHARACTERS:,}",
+                hint="keep it in a file, and note where that is",
+            )
+    draft = Event(did="note", version=version.label, manifest=version.manifest, text=note)
+    if note:
+        yield draft
+    if metrics:
+        yield replace(draft, did="metric", text=why, metrics=metrics)
+
+
+def _expect_numbers(metrics: Mapping[str, float]) -> Mapping[str, float]:
+    try:
+        expect(dict(metrics), dict[str, float], name="metrics")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return metrics

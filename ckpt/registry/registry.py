@@ -231,27 +231,13 @@ class Registry:
             return Added(known, new=False)
         if known:
             return self._add_draft(known, who(), labels)
-        created, tensors, by = now(), manifest.tensors_digest, who()
-        notes = {"made_by": made_by, "created": created, "by": by}
-        record = self._record(model, manifest, tensors, notes)
+        by, tensors = who(), manifest.tensors_digest
+        notes = {"made_by": made_by, "created": now(), "by": by}
+        manifest = replace(manifest, record=self._record(model, manifest, tensors, notes))
         created_registry = None if self.exists else self.create()
-        manifest = replace(manifest, record=record)
-        put = self.store.put_manifest(manifest, rights)
-        draft = Version(
-            model=model,
-            number=0,
-            manifest=put.digest,
-            content=content,
-            file=manifest.file_digest,
-            size=manifest.skeleton.size,
-            keys=len(manifest.entries),
-            new_bytes=new_bytes + (put.nbytes if put.new else 0),
-            made_by=made_by,
-            created=created,
-            metrics=record.get("metrics", {}),
-            message=record.get("message", ""),
-            tensors=tensors,
-        )
+        stored = self.store.put_manifest(manifest, rights)
+        new_bytes += stored.nbytes if stored.new else 0
+        draft = _draft(model, manifest, stored.digest, content, tensors, new_bytes)
         return replace(self._add_draft(draft, by, labels), created_registry=created_registry)
 
     def adopt(self, draft: Version, history: Iterable[Event]) -> Added:
@@ -334,6 +320,28 @@ class Registry:
 
         self.index_file.commit(with_draft, f"{draft.made_by} as {draft.model}", by=by)
         return added[-1]
+
+
+def _draft(
+    model: str, manifest: Manifest, stored: str, content: str, tensors: str, new_bytes: int
+) -> Version:
+    """The line of a version that has no number yet; `stored` is the digest of its manifest."""
+    record = manifest.record
+    return Version(
+        model=model,
+        number=0,
+        manifest=stored,
+        content=content,
+        file=manifest.file_digest,
+        size=manifest.skeleton.size,
+        keys=len(manifest.entries),
+        new_bytes=new_bytes,
+        made_by=record["made_by"],
+        created=record["created"],
+        metrics=record.get("metrics", {}),
+        message=record.get("message", ""),
+        tensors=tensors,
+    )
 
 
 def parent_record(parent: Version, tensors: str) -> dict[str, Any]:

@@ -43,7 +43,13 @@ def test_notes_and_metrics_are_added_and_none_is_overwritten(net: Run, folder: P
         assert "by Ann: accuracy 50.00%  loss 1\n" in text
         assert "by Ann: accuracy 75.00%, new test set\n" in text
         assert "by Ann: fails on rotated images\n" in text
-    assert "accuracy=0.75" in net("git-driver", "text", "registry.json").out
+    lines = net("git-driver", "text", "registry.json").out.splitlines()
+    assert "accuracy=0.75" in lines[0]
+    assert lines[1:] == [
+        "net:v1  note  Ann  fails on rotated images",
+        "net:v1  metric  Ann  accuracy=0.5  loss=1",
+        "net:v1  metric  Ann  accuracy=0.75  new test set",
+    ]
     assert stored == {path: path.read_bytes() for path in folder.glob(".ckpt/manifests/*/*")}
 
 

@@ -103,6 +103,15 @@ def test_other_text_is_refused_with_the_reason(text: str, says: str) -> None:
     assert says in str(refused.value)
 
 
+def test_values_of_different_types_are_not_compared() -> None:
+    odd = replace(V2, metrics={"val.message": 0.5, "message": 0.25})
+    assert parse_condition("val.message > 0.1").holds(odd, INDEX)
+    assert parse_condition("metric.message < 1").holds(odd, INDEX)
+    for text in ("val.message = x", "keys > prod.message", "keys = prod.tag"):
+        with pytest.raises(UsageError, match="cannot be compared"):
+            parse_condition(text).holds(odd, INDEX)
+
+
 def test_bad_pattern_is_stopped() -> None:
     slow = replace(V1, message="a" * 5000 + "b")
     with pytest.raises(UsageError, match="takes too long"):

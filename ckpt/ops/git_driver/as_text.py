@@ -18,6 +18,7 @@ from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.small_file import read_small
 from ckpt.io.sources import FileSource
+from ckpt.registry.events import WORDS, Event
 from ckpt.registry.history.newest import newest_versions
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import MOST_BYTES, parse_index
@@ -52,6 +53,7 @@ def _index_lines(index: Index) -> Iterator[str]:
         for alias, number in sorted(model.aliases.items()):
             protected = ", protected" if alias in model.protected else ""
             yield f"{name}@{alias}  v{number}{protected}"
+        yield from (_words_line(name, event) for event in model.log if event.did in WORDS)
 
 
 def _version_line(model: Model, version: Version) -> str:
@@ -59,6 +61,14 @@ def _version_line(model: Model, version: Version) -> str:
     tags = [f"#{tag}" for tag in model.tags_of(version)]
     manifest = digest.short(version.manifest)
     return "  ".join([version.ref, manifest, version.made_by, *metrics, *tags, version.message])
+
+
+def _words_line(model: str, event: Event) -> str:
+    """``net:v3  note  Ann <ann@example.org>  fails on rotated images``."""
+    author = event.by["author"] if event.by else ""
+    metrics = [f"{name}={value:.6g}" for name, value in sorted(event.metrics.items())]
+    words = [f"{model}:{event.version}", event.did, author, *metrics, event.text]
+    return "  ".join(filter(None, words))
 
 
 def _checkpoint_lines(path: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ moved it: the events come from the difference of the two indexes, not from the c
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 
 from ckpt.io.who import By
 from ckpt.registry.events import Event, joined
@@ -33,8 +33,9 @@ def logged(before: Index, after: Index, *, by: By, text: str, now: datetime) -> 
         drafts = [*(event for event in model.log if not event.at), *_happened(old, model, text)]
         if drafts:
             known = [event for event in model.log if event.at]
-            times = [now, *(datetime.fromisoformat(event.at) + _TICK for event in known[-1:])]
-            stamped = _stamped(drafts, by, max(times))
+            last = datetime.fromisoformat(known[-1].at) if known else now
+            start = max(now, last + _TICK) if last.year < MAXYEAR else now
+            stamped = _stamped(drafts, by, start)
             after = after.with_model(replace(model, log=joined(known, stamped)))
     return after
 

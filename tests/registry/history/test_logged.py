@@ -67,5 +67,12 @@ def test_value_written_last_is_the_newest_though_the_clock_went_back() -> None:
     assert logged(three, gone, by=BY, text="", now=NOW).model(None).log[-1].did == "rm"
 
 
+def test_event_of_the_last_possible_moment_stops_nobody() -> None:
+    first = Index().with_version(version(1))
+    end = datetime.max.replace(tzinfo=UTC)
+    late = logged(first, _alias(first, "a"), by=BY, text="", now=end)
+    assert len(logged(late, _alias(late, "b"), by=BY, text="", now=NOW).model(None).log) == 2
+
+
 def _alias(index: Index, name: str) -> Index:
     return index.with_model(index.model(None).with_alias(name, 1))
