@@ -1,6 +1,6 @@
 """Measure what each way of sharing a registry by git costs: in git, in Git LFS, in a shared folder.
 
-    python benchmarks/sharing.py [--megabytes 500] [--runs 3] [--folder DIR] [--quick]
+    python benchmarks/sharing.py [--megabytes 500] [--runs 3] [--way WAY] [--folder DIR] [--quick]
 
 Two versions are registered, committed and pushed; a tenth of the second one is new. Bytes are those
 of the origin (with its LFS objects), of a clone's `.git` and of its `.ckpt`. The time is that of a
@@ -40,10 +40,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=500.0)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--way", choices=WAYS, help="measure only this one")
     parser.add_argument("--folder", type=Path, help="where everything is made")
     options = parse_options(parser, megabytes=1, runs=1)
     rows = []
-    for way in WAYS:
+    for way in [options.way] if options.way else WAYS:
         if way == "Git LFS" and shutil.which("git-lfs") is None:
             print("git-lfs is not installed")
             continue
