@@ -1,15 +1,16 @@
 """Measure what each way of sharing a registry by git costs: in git, in Git LFS, in a shared folder.
 
-    python benchmarks/sharing.py [--megabytes 500] [--runs 3] [--folder DIR] [--quick]
+    python benchmarks/sharing.py [--megabytes 500] [--runs 3] [--way WAY] [--folder DIR] [--quick]
 
 Two versions are registered, committed and pushed; a tenth of the second one is new. Bytes are those
-of the origin (with its LFS objects), of a clone's `.git` and of its `.ckpt`. The time is that of a
-clone until its latest version is exported, as a ratio to `cp` and `sync` of the file in the same
-run; the median of the runs is printed.
+of the origin (with its LFS objects), of a clone's `.git` and of its `.ckpt`. CPU seconds are those
+of both commits and pushes, and of a clone until its latest version is exported; the wall time of
+the latter is a ratio to `cp` and `sync` of the file just before. The median of the runs is printed.
 """
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -40,18 +41,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=500.0)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--way", choices=WAYS, help="measure only this one")
     parser.add_argument("--folder", type=Path, help="where everything is made")
     options = parse_options(parser, megabytes=1, runs=1)
     rows = []
-    for way in WAYS:
+    for way in [options.way] if options.way else WAYS:
         if way == "Git LFS" and shutil.which("git-lfs") is None:
             print("git-lfs is not installed")
             continue
         with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
             rows.append(measured(Path(scratch), way, options.megabytes, options.runs))
-    heads = ["objects", "origin, MB", "clone's .git", "its .ckpt", "push", "clone and export"]
-    print(tabulate(rows, heads, colalign=["left", *["right"] * 5], disable_numparse=True))
-    print("\ntimes as ratios to cp and sync of the file")
+    heads = ["objects", "origin, MB", "clone's .git", "its .ckpt", "push, CPU s", "clone, CPU s"]
+    heads.append("of cp and sync")
+    print(tabulate(rows, heads, colalign=["left", *["right"] * 6], disable_numparse=True))
 
 
 def measured(scratch: Path, way: str, megabytes: float, runs: int) -> list[str]:
@@ -67,16 +69,16 @@ def measured(scratch: Path, way: str, megabytes: float, runs: int) -> list[str]:
     for version in range(2):
         save(work / "net.pt", megabytes, version)
         run(work, CKPT, "register", "net.pt", "-q")
+        pushing -= cpu_seconds()
         run(work, "git", "add", "-A")
-        began = time.perf_counter()
         run(work, "git", "commit", "-qm", f"v{version + 1}")
         run(work, "git", "push", "-q", "-u", "origin", "main")
-        pushing += time.perf_counter() - began
-    copying = statistics.median(timed_copy(work / "net.pt") for _ in range(runs))
-    cloning = statistics.median(timed_clone(scratch, way, work / "net.pt") for _ in range(runs))
+        pushing += cpu_seconds()
+    clones = [measured_clone(scratch, way, work / "net.pt") for _ in range(runs)]
     sizes = [size(scratch / name) for name in ("origin", "clone/.git", "clone/.ckpt")]
-    ratios = [f"{pushing / copying:.1f}", f"{cloning / copying:.1f}"]
-    return [way, *(f"{nbytes / 1e6:,.1f}" for nbytes in sizes), *ratios]
+    medians = [statistics.median(each) for each in zip(*clones, strict=True)]
+    figures = [*(nbytes / 1e6 for nbytes in sizes), pushing, *medians]
+    return [way, *(f"{figure:,.1f}" for figure in figures)]
 
 
 def options_of(scratch: Path, way: str) -> list[str]:
@@ -101,8 +103,9 @@ def timed_copy(path: Path) -> float:
     return time.perf_counter() - began
 
 
-def timed_clone(scratch: Path, way: str, expected: Path) -> float:
-    """Seconds of a clone and an export of the latest version, which are checked afterwards."""
+def measured_clone(scratch: Path, way: str, expected: Path) -> tuple[float, float]:
+    """CPU seconds, and the wall time beside a copy's, of a clone and an export."""
+    copying, used = timed_copy(expected), cpu_seconds()
     clone = scratch / "clone"
     shutil.rmtree(clone, ignore_errors=True)
     began = time.perf_counter()
@@ -111,10 +114,16 @@ def timed_clone(scratch: Path, way: str, expected: Path) -> float:
     if way == "Git LFS":
         run(clone, "git", "lfs", "pull")
     run(clone, CKPT, "export", "net", "-o", "net.pt", "-q")
-    seconds = time.perf_counter() - began
+    seconds, used = time.perf_counter() - began, cpu_seconds() - used
     run(clone, "cmp", "net.pt", str(expected))
     (clone / "net.pt").unlink()
-    return seconds
+    return used, seconds / copying
+
+
+def cpu_seconds() -> float:
+    """Of all commands so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def size(folder: Path) -> int:

@@ -6,7 +6,8 @@ Grammar (a text with a separator or a known suffix is a path):
     old.pt  runs/old.pt  runs/old.pt::model
     models/mnist_cnn.py:Net  torchvision.models:resnet18
 
-`a:b` can name a version as well as a definition in a module; the registry decides.
+`a:b` can name a version as well as a definition in a module; the registry decides. So it does
+whether a name without separator or suffix is a version; otherwise it is a path, if that exists.
 """
 
 import re

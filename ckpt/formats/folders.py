@@ -5,6 +5,7 @@ Sources: `_add_variant` of diffusers and transformers, `DiffusionPipeline.save_p
 formats; Orbax's `CheckpointManager`; DeepSpeed's `save_checkpoint`. Nothing in a folder is run.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,9 +19,8 @@ _LISTED = 5  # files in a hint
 _OURS = "ckpt reads PyTorch and safetensors files"
 _PIPELINE = "model_index.json"
 # What trainers save beside the weights.
-_OF_TRAINERS = (
-    *("optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin", "scaler.pt"),
-    *("rng_state.pth", "training_args.bin"),
+_OF_TRAINERS = re.compile(
+    r"(optimizer|scheduler|scaler|training_args|rng_state|random_states)(_\d+)?\.(pt|pth|bin)"
 )
 # (a name in the folder, kind of folder, hint)
 _KNOWN = (
@@ -63,7 +63,7 @@ def checkpoint_in(folder: Path, names: Sequence[str]) -> str:
     files = [
         name
         for name in names
-        if name.lower().endswith(tuple(SUFFIXES)) and name not in _OF_TRAINERS
+        if name.lower().endswith(tuple(SUFFIXES)) and not _OF_TRAINERS.fullmatch(name)
     ]
     safe = [name for name in files if name.lower().endswith(".safetensors")]
     for found in (indexes, safe, files):
@@ -93,9 +93,12 @@ def components(folder: Path) -> tuple[str, ...]:
 
 
 def _has_checkpoint(folder: Path) -> bool:
-    return folder.is_dir() and any(
-        name.lower().endswith(tuple(SUFFIXES)) or without_index(name) is not None
-        for name in (path.name for path in folder.iterdir())
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError:  # not a folder, or another user's
+        return False
+    return any(
+        name.lower().endswith(tuple(SUFFIXES)) or without_index(name) is not None for name in names
     )
 
 

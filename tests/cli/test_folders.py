@@ -74,6 +74,7 @@ def test_model_goes_before_a_folder_of_its_name(ckpt: Run, folder: Path) -> None
 def test_folder_of_one_file_is_registered_under_its_name(ckpt: Run, folder: Path) -> None:
     adapter(folder / "lora")
     (folder / "lora" / "training_args.bin").write_bytes(b"x")
+    torch.save({}, folder / "lora" / "rng_state_0.pth")
     assert "registered lora:v1" in ckpt("register", "lora").out
     ckpt("export", "lora:v1", "-o", "again.safetensors")
     again = (folder / "again.safetensors").read_bytes()
@@ -85,6 +86,14 @@ def test_folder_is_not_renamed_in_place(ckpt: Run, folder: Path) -> None:
     ran = ckpt("rename", "lora", "--rule", "w=x", "--in-place")
     assert ran.code == 2
     assert "--in-place replaces one file; it cannot be used with a folder" in ran.err
+
+
+def test_old_adapter_beside_the_files_of_a_trainer_is_found(ckpt: Run, folder: Path) -> None:
+    (folder / "old").mkdir()
+    for name in ("pytorch_model.bin", "optimizer.pt", "rng_state_0.pth", "training_args.bin"):
+        torch.save(tensors(), folder / "old" / name)
+    assert "2 keys" in ckpt("show", "old").out
+    assert "pytorch_model.bin" not in ckpt("register", "old").err
 
 
 @pytest.mark.parametrize("variant", ["fp16", "non_ema"])

@@ -225,12 +225,13 @@ def test_install_adds_its_lines_once_and_keeps_what_stands_there(
     register_seeds(ckpt, folder, 1)
     (folder / ".gitattributes").write_text("*.bin -text")
     first = ckpt("git-driver", "install", "--json")
-    assert len(first.data["added"]) == 4
+    assert len(first.data["added"]) == 5
     assert "commit .gitattributes" in ckpt("git-driver", "install").out
     assert not ckpt("git-driver", "install", "--json").data["added"]
     assert (folder / ".gitattributes").read_text() == (
         "*.bin -text\nregistry.json merge=ckpt diff=ckpt\n"
         "*.pt diff=ckpt\n*.pth diff=ckpt\n*.safetensors diff=ckpt\n"
+        ".ckpt/objects/** -text -delta\n"
     )
     driver = git("config", "merge.ckpt.driver").stdout
     assert f"{sys.executable} -P -m ckpt" in driver

@@ -255,3 +255,25 @@ def test_hostile_clone_opens_no_path_that_nobody_named(
     ran = ckpt("register", "net.pt")
     assert ran.code == 4
     assert "is not an absolute path" in ran.err
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "long", "nul"])
+def test_fault_46_name_of_the_store_is_a_plain_short_file(
+    ckpt: Run, folder: Path, store: Path, kind: str
+) -> None:
+    save(folder / "net.pt", 1)
+    ckpt("register", "net.pt")
+    place = folder / ".ckpt" / "store"
+    if kind == "link":
+        (folder / "other").write_text(f"{store}\n")
+        place.symlink_to("../other")
+    elif kind == "folder":
+        place.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.write_bytes(b"/" + b"x" * 5000 if kind == "long" else b"/a\0b\n")
+    ran = ckpt("export", "v1", "-o", "x.pt")
+    assert ran.code in (4, 5), ran.err
+    assert ".ckpt/store: " in ran.err
+    assert not (folder / "x.pt").exists()

@@ -37,7 +37,8 @@ PLACES = [
 ]  # fmt: skip
 # What commands open in `.ckpt`, by its pattern.
 OPENED = (
-    ".gitignore", "id", "lock", "writing", "reflog", "tmp/*", "objects/??/*", "manifests/??/*",
+    ".gitignore", "id", "lock", "writing", "reflog", "store",
+    "tmp/*", "objects/??/*", "manifests/??/*",
     ".ckpt-*.tmp",
 )  # fmt: skip
 REFUSED = (4, 5)

@@ -10,7 +10,7 @@ from ckpt.opened import Opened, OpenedDefinition, OpenedFile, OpenedState
 from ckpt.side_files import Readable
 
 _MOST_BYTES = 1 << 16  # of a text that is compared line by line
-_MOST_LINES = 5000
+_MOST_LINES = 2000  # difflib needs the square of their number at worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +68,16 @@ def _lines(old: Readable, new: Readable) -> tuple[str, ...]:
     before, after = _text(old), _text(new)
     if before is None or after is None:
         return ()
-    lines = unified_diff(before.splitlines(), after.splitlines(), lineterm="")
-    return tuple(islice(lines, 2, _MOST_LINES))
+    return tuple(islice(unified_diff(before, after, lineterm=""), 2, None))
 
 
-def _text(file: Readable) -> str | None:
+def _text(file: Readable) -> list[str] | None:
+    """The lines of a small text; None for any other file."""
     if file.nbytes > _MOST_BYTES:
         return None
     try:
         text = b"".join(file.chunks()).decode("utf-8")
     except UnicodeDecodeError:
         return None
-    return None if "\0" in text else text
+    lines = text.splitlines()
+    return None if "\0" in text or len(lines) > _MOST_LINES else lines

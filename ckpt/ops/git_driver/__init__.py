@@ -48,6 +48,8 @@ _SIDES = ("base", "ours", "theirs")  # in the order of git's stages
 ATTRIBUTES = {
     FILE_NAME: ("merge=ckpt", "diff=ckpt"),
     **dict.fromkeys(("*.pt", "*.pth", "*.safetensors"), ("diff=ckpt",)),
+    # Bytes as they are; for deltas of tensors, git would search for minutes and find none.
+    ".ckpt/objects/**": ("-text", "-delta"),
 }
 
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckpt.errors import IntegrityError, UsageError
+from ckpt.errors import DiskError, IntegrityError, UsageError
 from ckpt.io import digest
 from ckpt.io.files import make_folder, read_plain, unlinked, write_whole
 
@@ -87,10 +87,10 @@ def shared_store(folder: Path, root: Path) -> SharedStore | None:
     """
     try:
         named = Path(os.fsdecode(_line(root / FILE)))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     path = Path(os.environ.get(PLACE) or named)
-    if not path.is_absolute():
+    if not path.is_absolute() or "\0" in str(path):
         raise IntegrityError(f"{root / FILE}: {str(path)[:80]!r} is not an absolute path")
     return SharedStore(Path(os.path.realpath(path)), folder)
 
@@ -103,4 +103,9 @@ def name_store(store: SharedStore, root: Path) -> None:
 
 
 def _line(path: Path) -> bytes:
-    return read_plain(path, most=_MOST_BYTES).removesuffix(b"\n")
+    try:
+        return read_plain(path, most=_MOST_BYTES).removesuffix(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror}") from error
