@@ -27,7 +27,7 @@ from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import StateDict, TensorEntry
 
 if TYPE_CHECKING:
     from ckpt.definitions import Definition
@@ -54,6 +54,11 @@ class OpenedFile:
     def entries(self) -> Sequence[TensorEntry]:
         """The entries, with offsets and without digests."""
         return self.checkpoint.entries
+
+    @property
+    def state(self) -> StateDict:
+        """The state_dict without its values."""
+        return _state_of(self.checkpoint, self.entries)
 
     @property
     def foreign(self) -> tuple[ForeignGlobal, ...]:
@@ -101,6 +106,11 @@ class OpenedVersion:
         return self.manifest.entries
 
     @property
+    def state(self) -> StateDict:
+        """The state_dict without its values; reads the version's file."""
+        return _state_of(self.checkpoint, self.entries)
+
+    @property
     def foreign(self) -> tuple[ForeignGlobal, ...]:
         """The globals that run code when the version's file is unpickled."""
         noted = self.manifest.record.get(RUNS_CODE)
@@ -122,7 +132,12 @@ class OpenedDefinition:
 
     name: str
     definition: "Definition"
-    entries: Sequence[TensorEntry]
+    state: StateDict
+
+    @property
+    def entries(self) -> Sequence[TensorEntry]:
+        """The tensors of its state_dict."""
+        return self.state.entries
 
 
 OpenedState = OpenedFile | OpenedVersion
@@ -160,11 +175,17 @@ def open_ref(
             checkpoint = open_checkpoint(source, inside=ref.inside)
             yield OpenedFile(text, ref.path, ref.inside, checkpoint)
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
-        definition = _definition(ref, arguments)
-        yield OpenedDefinition(as_typed(text, arguments), definition, definition.entries())
+        yield _described(text, _definition(ref, arguments), arguments)
     else:
         version = _version(text, ref, registry)
         yield OpenedVersion(version.ref, version, registry.source(version))
+
+
+def opened_definition(text: str, arguments: Mapping[str, object] | None = None) -> OpenedDefinition:
+    """Open what can only be a definition."""
+    from ckpt.definitions import find_definition
+
+    return _described(text, find_definition(text, arguments), arguments)
 
 
 @contextmanager
@@ -180,6 +201,19 @@ def as_typed(definition: str, arguments: Mapping[str, object] | None) -> str:
     """A definition as one types it, ``net.py:Net --arg width=64``."""
     texts = (f"{name}={value}" for name, value in (arguments or {}).items())
     return " ".join([definition, *(f"--arg {quote(text)}" for text in texts)])
+
+
+def _described(
+    text: str, definition: "Definition", arguments: Mapping[str, object] | None
+) -> OpenedDefinition:
+    return OpenedDefinition(as_typed(text, arguments), definition, definition.state())
+
+
+def _state_of(checkpoint: Checkpoint, entries: Sequence[TensorEntry]) -> StateDict:
+    versions = checkpoint.rest.get("_metadata") if checkpoint.pickled is not None else None
+    return StateDict(
+        entries, tuple(checkpoint.others), versions if isinstance(versions, Mapping) else None
+    )
 
 
 def _definition(ref: DefinitionRef, arguments: Mapping[str, object] | None) -> "Definition":

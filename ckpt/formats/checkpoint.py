@@ -86,6 +86,13 @@ class Checkpoint(Protocol):
         """
 
     @property
+    def others(self) -> Sequence[str]:
+        """The keys of the state_dict that hold no tensor, in file order.
+
+        `renamed` accepts new names for them as well.
+        """
+
+    @property
     def pickled(self) -> Pickled | None:
         """What its pickles name; None for a format without pickles that may hold objects."""
 

@@ -42,6 +42,7 @@ class TorchState:
 
     Attributes:
         entries: In the order of the pickle.
+        others: The keys that hold no tensor, likewise.
         rest: Everything except the tensors of the state_dict, as valid JSON.
         beside: By path, other mappings and lists that may name its tensors: the other
             state_dicts of the file, an optimizer's state by name, its `param_names` or `params`.
@@ -50,6 +51,7 @@ class TorchState:
     """
 
     entries: Sequence[TensorEntry]
+    others: Sequence[str]
     rest: Mapping[str, Any]
     beside: Mapping[str, DictNode | list[object]]
     pickled: Pickled
@@ -82,7 +84,8 @@ class TorchState:
             KeyCollisionError: Two keys would be the same; one of them may hold no tensor.
             FormatError: A key that changes is not text, or its new name is not valid.
         """
-        full = {entry.key: new_keys.get(entry.key, entry.key) for entry in self.entries}
+        keys = [*(entry.key for entry in self.entries), *self.others]
+        full = {key: new_keys.get(key, key) for key in keys}
         changed = [old for old, new in full.items() if old != new]
         if not changed:
             return pickle
@@ -95,8 +98,7 @@ class TorchState:
                 hint="-o FILE.safetensors writes the tensors alone, under any names",
             )
         # A key that was empty may stay empty.
-        keys = [new for old, new in full.items() if old or new]
-        expect_keys(name, [*keys, *(texts - full.keys())])
+        expect_keys(name, [new for old, new in full.items() if old or new])
         renames = key_renames(mapping, full)
         for node in (mapping, *self.beside.values()):
             metadata = metadata_of(node) if isinstance(node, DictNode) else None
@@ -124,6 +126,10 @@ class TorchFile(ABC):
     @property
     def aliases(self) -> Sequence[str]:
         return ()
+
+    @property
+    def others(self) -> Sequence[str]:
+        return self.state.others
 
     @property
     def pickled(self) -> Pickled:
@@ -165,6 +171,7 @@ def read_state(
     expect_consistent(read, storages, name=name)
     return TorchState(
         entries=entries,
+        others=chosen.others,
         rest=_rest(read.root, chosen),
         beside=dict(_beside_it(contents, chosen)) if inside in (None, ALL) else {},
         pickled=Pickled(read.named, read.protocol, dotted(chosen.path), read.modules),

@@ -1,17 +1,19 @@
 """Whether a state_dict fits a definition, and what to type to make it fit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
 from ckpt.compare.keys import Fit, fit
 from ckpt.errors import CkptError
+from ckpt.loading import Answer
 from ckpt.rules.choice import Choice
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.rules.prefixes import Add, Strip, Unwrap
 from ckpt.rules.substitution import RenameRule
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import StateDict
+from ckpt.writing.outcome import followers, outcome
 
 MOST_INFERRED = 2_000  # keys; that takes about a second
 _MOST_TYPED = 3  # rules; `--to` is shorter than more of them
@@ -33,12 +35,24 @@ class Fitting:
     options: tuple[str, ...] = ()
 
 
-def fitting(
-    entries: Sequence[TensorEntry], definition: str, wanted: Sequence[TensorEntry]
-) -> Fitting:
-    """Compare `entries` with those of a definition, strictly."""
-    found = fit(entries, wanted)
-    options = () if found.fits else _options_that_fit(entries, definition, wanted)
+Ask = Callable[[StateDict], Answer | None]  # what torch says to a state_dict
+
+
+def unasked(_state: StateDict) -> None:
+    """Where there is no class to ask, keys and shapes decide."""
+
+
+def fitting(state: StateDict, definition: str, wanted: StateDict, ask: Ask = unasked) -> Fitting:
+    """Whether a state_dict fits, strictly.
+
+    Args:
+        state: The state_dict.
+        definition: The name of what it should fit.
+        wanted: The keys that this has.
+        ask: Gives torch's verdict.
+    """
+    found = fit(state, wanted, ask(state))
+    options = () if found.fits else _options_that_fit(state, definition, wanted, ask)
     return Fitting(definition, found, options)
 
 
@@ -53,18 +67,18 @@ def typed(rule: Rule) -> str | None:
 
 
 def _options_that_fit(
-    entries: Sequence[TensorEntry], definition: str, wanted: Sequence[TensorEntry]
+    state: StateDict, definition: str, wanted: StateDict, ask: Ask
 ) -> tuple[str, ...]:
     """Options that make the entries fit without a guess."""
     from ckpt.infer.find_rules import infer_rules
 
     for first in ([Unwrap()], []):
         try:
-            inference, rules = infer_rules(entries, wanted, first, most=MOST_INFERRED)
-            after = plan_tensors(entries, rules).entries_after
+            inference, rules = infer_rules(state.entries, wanted.entries, first, most=MOST_INFERRED)
+            after = outcome(plan_tensors(state.entries, rules, aliases=followers(state)), state)
         except CkptError:  # nothing to unwrap, too many keys, or no rules express it
             continue
-        if inference.settled and fit(after, wanted).fits:
+        if inference.settled and fit(after, wanted).fits and fit(after, wanted, ask(after)).fits:
             return _few(rules) or (f"--to {definition}",)
     return ()
 

@@ -114,11 +114,14 @@ def _unwrapped(plan: Plan) -> Iterator[str]:
                 yield f"  unwrapped  {printable(', '.join(found))}"
 
 
-def _counts(plan: Plan) -> Iterator[str]:
+def _counts(plan: RenamePlan) -> Iterator[str]:
     changes, renamed = plan.changes, plan.renamed
     yield f"{count(len(renamed), 'key')} renamed"
-    if plan.aliases:
-        yield f"{count(len(plan.aliases), 'tied name')} renamed"
+    others = sum(name in plan.others for name in plan.aliases)
+    if tied := len(plan.aliases) - others:
+        yield f"{count(tied, 'tied name')} renamed"
+    if others:
+        yield f"{count(others, 'key')} without a tensor renamed"
     if plan.made:
         yield f"{len(plan.made):,} made"
     if plan.dropped:

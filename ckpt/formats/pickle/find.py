@@ -53,11 +53,13 @@ class Chosen:
         mapping: The state_dict; None if no mapping has all the tensors, as in an optimizer's
             state: their keys are dotted paths then.
         tensors: Each with its key, in the order of the file.
+        others: The mapping's keys of text that hold no tensor.
     """
 
     path: tuple[str, ...]
     mapping: DictNode | None
     tensors: list[tuple[str, Call]]
+    others: tuple[str, ...] = ()
 
 
 def find(root: object, *, name: str, step_limit: int) -> Contents:
@@ -304,7 +306,8 @@ def _direct(path: tuple[str, ...], mapping: DictNode, name: str) -> Chosen:
     tensors = [
         (key, value) for key, (_, value) in zip(keys, items, strict=True) if is_tensor(value)
     ]
-    return Chosen(path, mapping, tensors)
+    others = [key for key, (_, value) in zip(keys, items, strict=True) if not is_tensor(value)]
+    return Chosen(path, mapping, tensors, tuple(others))
 
 
 def _below(contents: Contents, inside: str, paths: list[str], name: str) -> Chosen:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 
 from ckpt.compare.keys import KeyDiff, compare_entries
@@ -199,9 +200,12 @@ def _expect_tolerance(tolerance: float | None) -> None:
 
 
 def _fitting(a: Opened, b: Opened) -> Fitting:
-    if isinstance(b, OpenedDefinition):
-        return fitting(a.entries, b.name, b.entries)
-    return fitting(b.entries, a.name, a.entries)
+    state, definition = (a, b) if isinstance(b, OpenedDefinition) else (b, a)
+    assert isinstance(definition, OpenedDefinition)
+    from ckpt.loading import ask_torch
+
+    ask = partial(ask_torch, definition.definition)
+    return fitting(state.state, definition.name, definition.state, ask)
 
 
 def _worth_reading(

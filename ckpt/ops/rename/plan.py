@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -10,7 +11,15 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from ckpt.errors import AmbiguousStateError, UsageError
 from ckpt.formats import ALL
 from ckpt.infer.fitting import Fitting
-from ckpt.opened import Named, OpenedState, as_typed, open_ref, open_state
+from ckpt.opened import (
+    Named,
+    Opened,
+    OpenedDefinition,
+    OpenedState,
+    open_ref,
+    open_state,
+    opened_definition,
+)
 from ckpt.ops.rename.plan_fit import expect_fit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
@@ -18,7 +27,8 @@ from ckpt.ops.rename.undo import plan_undo
 from ckpt.registry.registry import Registry
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import StateDict, TensorEntry
+from ckpt.writing.outcome import followers
 
 if TYPE_CHECKING:
     from ckpt.infer.find_rules import FoundRules
@@ -56,7 +66,9 @@ class RenamePlan(Plan):
 
     Attributes:
         source: The ref that opens it again.
-        tied: Its names of tied tensors that are stored under another key.
+        tied: Its names of tied tensors that are stored under another key, and its keys that
+            hold no tensor.
+        others: The latter.
         applied: The rules, first to last; none for an undo.
         undoes: Whether it undoes a rename.
         fitting: The fit with the definition that was named, if one was; it fits.
@@ -68,6 +80,7 @@ class RenamePlan(Plan):
     source: Named
     entries: Sequence[TensorEntry]
     tied: Sequence[str]
+    others: Sequence[str] = ()
     applied: Sequence[Rule] = ()
     undoes: bool = False
     fitting: Fitting | None = None
@@ -101,20 +114,21 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     arguments = goal.get("arguments")
     given = in_order(rules)
     _expect_sound(goal, given)
-    found = None if to is None else _rules_to(opened, to, given.rules, goal, registry)
-    applied, tied = given.rules if found is None else found.rules, opened.checkpoint.aliases
+    found, target = None, None
+    if to is not None:
+        found, target = _rules_to(opened, to, given.rules, goal, registry)
+    state = opened.state
+    applied = given.rules if found is None else found.rules
+    tied = (*opened.checkpoint.aliases, *followers(state))
     if not undo:
         plan = plan_tensors(opened.entries, applied, aliases=tied)
     else:
         applied, plan = (), plan_undo(opened, given)
     fitting = proof = None
     if check is not None:
-        from ckpt.definitions import find_definition
-
-        wanted = find_definition(check, arguments).entries()
-        fitting = expect_fit(opened.entries, plan, as_typed(check, arguments), wanted)
-    if found is not None:
-        fitting = expect_fit(opened.entries, plan, found.target, found.wanted)
+        fitting = _fit_of(state, plan, opened_definition(check, arguments))
+    if target is not None:
+        fitting = _fit_of(state, plan, target)
     if (old := goal.get("prove_from")) is not None:
         from ckpt.ops.rename.proof import prove
 
@@ -129,6 +143,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         source=opened.ref,
         entries=opened.entries,
         tied=tied,
+        others=state.others,
         applied=applied,
         undoes=undo,
         fitting=fitting,
@@ -172,10 +187,20 @@ def open_source(source: Named, registry: Registry) -> Iterator[OpenedState]:
         yield opened
 
 
+def _fit_of(state: StateDict, plan: Plan, target: Opened) -> Fitting:
+    """The fit of the result with another state_dict, or by torch's verdict with a definition."""
+    if not isinstance(target, OpenedDefinition):
+        return expect_fit(state, plan, target.name, target.state)
+    from ckpt.loading import ask_torch
+
+    ask = partial(ask_torch, target.definition)
+    return expect_fit(state, plan, target.name, target.state, ask)
+
+
 def _rules_to(
     opened: OpenedState, to: Named, first: Sequence[Rule], goal: Goal, registry: Registry
-) -> "FoundRules":
-    """The rules that lead to another state_dict, if none of them is a guess."""
+) -> "tuple[FoundRules, Opened]":
+    """The rules that lead to another state_dict, if none of them is a guess; and that one."""
     from ckpt.infer.find_rules import expect_settled, rules_between
 
     with open_ref(to, registry, goal.get("arguments")) as target:
@@ -184,4 +209,4 @@ def _rules_to(
         expect_settled(found)
     if not found.rules:
         raise UsageError(f"{found.source} already fits {found.target}; nothing to rename")
-    return found
+    return found, target

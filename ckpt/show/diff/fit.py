@@ -9,7 +9,9 @@ from ckpt.ops.diff import RefDiff
 from ckpt.show.look.fields import fields
 from ckpt.show.look.tables import Report, Table
 from ckpt.show.look.words import count, printable, shape
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import NOT_A_TENSOR, TensorEntry
+
+_NAMED = 3  # keys, or words of torch, in one line
 
 
 def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
@@ -18,7 +20,7 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
     backwards = diff.before == fitting.definition and diff.after != fitting.definition
     mine = printable(diff.after if backwards else diff.before)
     if fit.fits:
-        return Report(f"{mine} fits {definition}: {_agreeing(fit)}")
+        return Report(f"{mine} fits {definition}: {' · '.join(_agreements(fit))}")
     short = definition.rpartition(":")[2]
     tables = []
     if fit.missing or fit.unexpected:
@@ -48,7 +50,8 @@ def fitting_data(fitting: Fitting) -> dict[str, Any]:
         "missing": [entry_data(entry) for entry in fitting.fit.missing],
         "unexpected": [entry_data(entry) for entry in fitting.fit.unexpected],
         "reshaped": shapes_data(fitting.fit.reshaped, "found", "expected"),
-        **fields(fitting, "agreeing=fit.agreeing", "options"),
+        **fields(fitting, "agreeing=fit.agreeing", "handled=fit.handled"),
+        **fields(fitting, "complaints=fit.complaints", "by_keys_only=fit.unasked", "options"),
     }
 
 
@@ -62,12 +65,27 @@ def entry_data(entry: TensorEntry) -> dict[str, Any]:
     return {"key": entry.key, "shape": entry.shape, "dtype": entry.dtype}
 
 
-def _disagreements(fit: Fit) -> Iterator[str]:
+def _agreements(fit: Fit) -> Iterator[str]:
     yield _agreeing(fit)
+    if fit.handled:
+        more = f" and {len(fit.handled) - _NAMED:,} more" if len(fit.handled) > _NAMED else ""
+        named = ", ".join(map(printable, fit.handled[:_NAMED]))
+        yield f"its loading code handles {named}{more}"
+    if fit.unasked:
+        yield f"by keys and shapes alone: {printable(fit.unasked)}"
+
+
+def _disagreements(fit: Fit) -> Iterator[str]:
+    yield from _agreements(fit)
     yield f"{len(fit.missing):,} missing"
     yield f"{len(fit.unexpected):,} unexpected"
     if fit.reshaped:
         yield f"{len(fit.reshaped):,} with another shape"
+    yield from map(printable, fit.complaints[:_NAMED])
+
+
+def _shape(entry: TensorEntry) -> str:
+    return "not a tensor" if entry.dtype == NOT_A_TENSOR else shape(entry.shape)
 
 
 def _agreeing(fit: Fit) -> str:
@@ -80,7 +98,7 @@ def _unmatched(fit: Fit) -> Iterator[list[str]]:
     paired = {wanted.key for _, wanted in pairs if wanted is not None}
     for mine, wanted in pairs:
         other = [wanted.key, "same shape"] if wanted else ["", ""]
-        yield [mine.key, other[0], shape(mine.shape), other[1]]
+        yield [mine.key, other[0], _shape(mine), other[1]]
     for wanted in fit.missing:
         if wanted.key not in paired:
-            yield ["", wanted.key, shape(wanted.shape), ""]
+            yield ["", wanted.key, _shape(wanted), ""]

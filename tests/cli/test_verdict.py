@@ -1,0 +1,161 @@
+"""The verdict of `ckpt diff FILE DEF`, `--check` and `--to` is that of torch's strict loading."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.cli.support import Run
+
+NETS = '''
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.fc = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+class Renaming(Net):
+    """Renames its old keys as it loads."""
+    def __init__(self):
+        super().__init__()
+        self.embed = self.conv
+        del self.conv
+        self._register_load_state_dict_pre_hook(self.rename)
+
+    def rename(self, state, prefix, *rest):
+        for leaf in ("weight", "bias"):
+            if f"{prefix}conv.{leaf}" in state:
+                state[f"{prefix}embed.{leaf}"] = state.pop(f"{prefix}conv.{leaf}")
+
+class Curious(Net):
+    """Looks at values as it loads."""
+    def _load_from_state_dict(self, state, prefix, *rest):
+        if state[prefix + "fc.weight"].sum().item() > 0:
+            super()._load_from_state_dict(state, prefix, *rest)
+
+class Extra(nn.Linear):
+    def get_extra_state(self): return {"scale": 2.0}
+    def set_extra_state(self, state): self.scale = state["scale"]
+
+class Extras(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = Extra(2, 2), Extra(2, 2)
+'''
+
+
+@pytest.fixture
+def nets(ckpt: Run, folder: Path) -> Run:
+    (folder / "net.py").write_text(NETS)
+    return ckpt
+
+
+def of_class(name: str) -> nn.Module:
+    space: dict[str, Any] = {}
+    exec(NETS, space)
+    torch.manual_seed(0)
+    made: nn.Module = space[name]()
+    return made
+
+
+def uncounted(version: int | None) -> "OrderedDict[str, torch.Tensor]":
+    """A file without the counter of BatchNorm, saved by that version of it."""
+    state = of_class("Net").state_dict()
+    numbers = {key: {**numbers, "version": version} for key, numbers in state._metadata.items()}
+    state.pop("bn.num_batches_tracked")
+    bare = OrderedDict(state)
+    if version is not None:
+        bare._metadata = OrderedDict(numbers)  # type: ignore[attr-defined]
+    return bare
+
+
+@pytest.mark.parametrize(("version", "fits"), [(None, True), (1, True), (2, False)])
+def test_missing_counter_is_accepted_where_torch_adds_it(
+    version: int | None, fits: bool, nets: Run, folder: Path
+) -> None:
+    torch.save(uncounted(version), folder / "old.pt")
+    found = nets("diff", "old.pt", "net.py:Net", "--json").data["fit"]
+    assert found["fits"] == fits
+    counter = "bn.num_batches_tracked"
+    assert found["handled"] == ([counter] if fits else [])
+    assert [entry["key"] for entry in found["missing"]] == ([] if fits else [counter])
+    words = ("rename", "old.pt", "--rule", "fc=head", "--rule", "head=fc", "-o", "new.pt")
+    ran = nets(*words, "--check", "net.py:Net")
+    assert ran.code == (0 if fits else 3), ran
+    if fits:
+        of_class("Net").load_state_dict(torch.load(folder / "new.pt"), strict=True)
+
+
+def test_class_that_renames_its_old_keys_fits(nets: Run, folder: Path) -> None:
+    torch.save(of_class("Net").state_dict(), folder / "old.pt")
+    ran = nets("diff", "old.pt", "net.py:Renaming")
+    assert ran.out.startswith(
+        "old.pt fits net.py:Renaming: 7 keys agree · its loading code handles"
+    )
+    assert "conv.weight" in ran.out
+
+
+def test_class_that_looks_at_values_is_compared_by_keys_and_that_is_said(
+    nets: Run, folder: Path
+) -> None:
+    torch.save(of_class("Net").state_dict(), folder / "old.pt")
+    ran = nets("diff", "old.pt", "net.py:Curious")
+    assert (ran.code, ran.err) == (0, "")
+    assert "fits net.py:Curious: 9 keys agree · by keys and shapes alone: its loading" in ran.out
+
+
+@pytest.mark.parametrize("value", [{"scale": 3.0}, b"bytes", None, 7], ids=repr)
+def test_extra_state_is_a_key_like_any_other(value: object, nets: Run, folder: Path) -> None:
+    state = of_class("Extras").state_dict()
+    state["body._extra_state"] = value
+    old = OrderedDict((key.replace("body", "trunk"), it) for key, it in state.items())
+    torch.save(old, folder / "old.pt")
+    found = nets("diff", "old.pt", "net.py:Extras", "--json").data["fit"]
+    assert {entry["key"] for entry in found["missing"]} == {
+        *("body.weight", "body.bias", "body._extra_state")
+    }
+    assert "not a tensor" in nets("diff", "old.pt", "net.py:Extras").out
+    ran = nets(
+        "rename", "old.pt", "--to", "net.py:Extras", "-o", "new.pt", "--save-rules", "r.toml"
+    )
+    assert ran.code == 0, ran
+    assert "1 key without a tensor renamed" in ran.out
+    made = torch.load(folder / "new.pt")
+    assert made["body._extra_state"] == value
+    assert {*made} == {*state}
+    undone = nets("rename", "new.pt", "--undo", "--rules", "r.toml", "-o", "back.pt")
+    assert undone.code == 0, undone
+    assert (folder / "back.pt").read_bytes() == (folder / "old.pt").read_bytes()
+
+
+def test_rename_that_leaves_extra_state_behind_does_not_fit(nets: Run, folder: Path) -> None:
+    state = of_class("Extras").state_dict()
+    old = OrderedDict((key.replace("body", "trunk"), it) for key, it in state.items())
+    torch.save(old, folder / "old.pt")
+    rules = ("--rule", r"trunk\.(weight|bias)->body.\1", "--check", "net.py:Extras")
+    ran = nets("rename", "old.pt", *rules)
+    assert ran.code == 3
+    assert "1 missing (body._extra_state), 1 unexpected (trunk._extra_state)" in ran.err
+    assert "ckpt" not in ran.out
+
+
+def test_tensor_may_not_take_the_place_of_extra_state(nets: Run, folder: Path) -> None:
+    torch.save(of_class("Extras").state_dict(), folder / "old.pt")
+    ran = nets("rename", "old.pt", "--rule", "body.bias->body._extra_state")
+    assert ran.code == 3
+    assert "two keys would become 'body._extra_state'" in ran.err
+
+
+def test_version_keeps_its_extra_state_under_the_new_key(nets: Run, folder: Path) -> None:
+    torch.save(of_class("Extras").state_dict(), folder / "net.pt")
+    assert nets("register", "net.pt").code == 0
+    assert nets("rename", "net:v1", "--rule", "body=trunk").code == 0
+    assert nets("export", "net:v2", "-o", "new.pt").code == 0
+    assert torch.load(folder / "new.pt")["trunk._extra_state"] == {"scale": 2.0}
+    assert nets("rename", "net:v2", "--undo", "-o", "back.pt").code == 0
+    assert "body._extra_state" in torch.load(folder / "back.pt")
