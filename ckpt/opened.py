@@ -18,6 +18,7 @@ from ckpt.formats.opaque import (
     ForeignGlobal,
     OpaqueWord,
     foreign_globals,
+    unopened,
     without_opaque,
 )
 from ckpt.formats.paths import open_path
@@ -201,6 +202,24 @@ def as_typed(definition: str, arguments: Mapping[str, object] | None) -> str:
     """A definition as one types it, ``net.py:Net --arg width=64``."""
     texts = (f"{name}={value}" for name, value in (arguments or {}).items())
     return " ".join([definition, *(f"--arg {quote(text)}" for text in texts)])
+
+
+def nesting(opened: Opened) -> tuple[tuple[str, ...], str | None]:
+    """The keys that lead from the root of a file to its state_dict, and how Python loads that.
+
+    None if the state_dict is the file, or if the ref names it already.
+    """
+    if isinstance(opened, OpenedDefinition) or opened.checkpoint.pickled is None:
+        return (), None
+    path = opened.checkpoint.pickled.path
+    if not path or opened.inside:
+        return (), None
+    if isinstance(opened, OpenedVersion):
+        return path, f"ckpt.load({opened.ref!r})"
+    if unopened(opened.checkpoint):
+        inside = f"{opened.path}::{'.'.join(path)}"
+        return path, f"ckpt.load({inside!r})"
+    return path, f"torch.load({str(opened.path)!r})" + "".join(f"[{key!r}]" for key in path)
 
 
 def _described(

@@ -174,7 +174,13 @@ def read_state(
         others=chosen.others,
         rest=_rest(read.root, chosen),
         beside=dict(_beside_it(contents, chosen)) if inside in (None, ALL) else {},
-        pickled=Pickled(read.named, read.protocol, dotted(chosen.path), read.modules),
+        pickled=Pickled(
+            read.named,
+            read.protocol,
+            dotted(chosen.path),
+            read.modules,
+            chosen.path if chosen.mapping else (),
+        ),
         _chosen=chosen,
         _others=others,
     )

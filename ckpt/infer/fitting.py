@@ -28,11 +28,15 @@ class Fitting:
         fit: The keys that agree and those that do not.
         options: Options of `ckpt rename` that make the state_dict fit: few rules, or ``--to``;
             empty if none are known.
+        under: The keys that lead from the root of the file to the state_dict.
+        loaded_by: If there are any, the Python expression that loads the state_dict.
     """
 
     definition: str
     fit: Fit
     options: tuple[str, ...] = ()
+    under: tuple[str, ...] = ()
+    loaded_by: str | None = None
 
 
 Ask = Callable[[StateDict], Answer | None]  # what torch says to a state_dict

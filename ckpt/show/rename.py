@@ -18,7 +18,7 @@ from ckpt.rules.expressions import (
 )
 from ckpt.rules.plan import Plan
 from ckpt.rules.prefixes import Unwrap, wrappers_of
-from ckpt.show.diff.fit import fitting_data
+from ckpt.show.diff.fit import fitting_data, under_text
 from ckpt.show.export import also_named_text, left_out_text, written_data, written_text
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import Folded, fold
@@ -53,7 +53,7 @@ def plan_text(plan: RenamePlan) -> str:
         largest = max(plan.proof.largest)
         verdict += f" · proved: outputs agree to {largest:.1g}"
     if plan.fitting:
-        verdict += f" · fits {printable(plan.fitting.definition)}"
+        verdict += f" · fits {printable(plan.fitting.definition)}{under_text(plan.fitting)}"
     parts = (_renames, _made, _dropped, _unwrapped, _by_rule, _found_rules)
     return "\n".join([*(line for part in parts for line in part(plan)), verdict])
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import ckpt as api
 from tests.cli.support import Run
 
 NETS = '''
@@ -159,3 +160,23 @@ def test_version_keeps_its_extra_state_under_the_new_key(nets: Run, folder: Path
     assert torch.load(folder / "new.pt")["trunk._extra_state"] == {"scale": 2.0}
     assert nets("rename", "net:v2", "--undo", "-o", "back.pt").code == 0
     assert "body._extra_state" in torch.load(folder / "back.pt")
+
+
+@pytest.mark.parametrize("extra", [{}, {"config": {1, 2}}], ids=["plain", "with an object"])
+def test_verdict_on_a_nested_state_dict_says_where_it_is_and_how_python_loads_it(
+    extra: dict[str, object], nets: Run, folder: Path
+) -> None:
+    state = of_class("Net").state_dict()
+    torch.save({"epoch": 3, "state_dict": state, **extra}, folder / "run.pt")
+    found = nets("diff", "run.pt", "net.py:Net")
+    answer, load = found.out.splitlines()[::2]
+    assert answer == "run.pt fits net.py:Net under 'state_dict': 9 keys agree"
+    call = load.removeprefix("To load it:  model.")
+    space = {"torch": torch, "ckpt": api, "model": of_class("Net")}
+    assert str(eval(f"model.{call}", space)) == "<All keys matched successfully>"
+    assert "9 keys under 'state_dict' · " in nets("show", "run.pt").out
+    assert nets("show", "run.pt", "--json").data["chosen"] == "state_dict"
+    ran = nets(
+        "rename", "run.pt", "--rule", "fc=tail", "--rule", "tail=fc", "--check", "net.py:Net"
+    )
+    assert "fits net.py:Net under 'state_dict'" in ran.out

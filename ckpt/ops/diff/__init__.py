@@ -14,7 +14,15 @@ from ckpt.errors import UsageError
 from ckpt.formats.opaque import ForeignGlobal
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.io.files import Told, untold
-from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
+from ckpt.opened import (
+    Named,
+    Opened,
+    OpenedDefinition,
+    OpenedFile,
+    OpenedState,
+    nesting,
+    open_ref,
+)
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
 from ckpt.registry.registry import Registry
@@ -205,7 +213,9 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
     from ckpt.loading import ask_torch
 
     ask = partial(ask_torch, definition.definition)
-    return fitting(state.state, definition.name, definition.state, ask)
+    under, loaded_by = nesting(state)
+    found = fitting(state.state, definition.name, definition.state, ask)
+    return replace(found, under=under, loaded_by=loaded_by)
 
 
 def _worth_reading(

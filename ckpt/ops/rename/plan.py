@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import fspath
 from pathlib import Path
@@ -16,6 +16,7 @@ from ckpt.opened import (
     Opened,
     OpenedDefinition,
     OpenedState,
+    nesting,
     open_ref,
     open_state,
     opened_definition,
@@ -129,6 +130,8 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         fitting = _fit_of(state, plan, opened_definition(check, arguments))
     if target is not None:
         fitting = _fit_of(state, plan, target)
+    if fitting is not None and plan.is_rename:
+        fitting = replace(fitting, under=nesting(opened)[0])
     if (old := goal.get("prove_from")) is not None:
         from ckpt.ops.rename.proof import prove
 

@@ -26,6 +26,7 @@ class Shown:
         size: Bytes of the file; None for a definition.
         rest: The non-tensor part.
         written_by: The program that wrote the file, if it says so.
+        chosen: The path of the state_dict in the file, if nobody named it: ``state_dict``.
         ties: Keys that share the bytes of an earlier key, with that key.
         measured: The version whose metrics are known: itself, or one that it was made from.
         record: How the version was made.
@@ -47,6 +48,7 @@ class Shown:
     record: Mapping[str, Any] | None = None
     foreign: tuple[ForeignGlobal, ...] = ()
     deep: "Deep | None" = None
+    chosen: str | None = None
 
     def totals(self) -> tuple[Mapping[str, int], int]:
         """Elements by dtype, and bytes stored contiguously; a tied tensor counts once."""
@@ -98,8 +100,17 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
     if isinstance(opened, OpenedFile):
         file = opened.checkpoint
         size, by = file.source.size, file.written_by
+        pickled = None if opened.inside else file.pickled
         return Shown(
-            opened.name, file.format, size, file.entries, file.rest, by, ties, foreign=foreign
+            opened.name,
+            file.format,
+            size,
+            file.entries,
+            file.rest,
+            by,
+            ties,
+            foreign=foreign,
+            chosen=(pickled and pickled.chosen) or None,
         )
     manifest, version = opened.manifest, opened.version
     model = registry.index().model(version.model)

@@ -20,7 +20,11 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
     backwards = diff.before == fitting.definition and diff.after != fitting.definition
     mine = printable(diff.after if backwards else diff.before)
     if fit.fits:
-        return Report(f"{mine} fits {definition}: {' · '.join(_agreements(fit))}")
+        under = under_text(fitting)
+        answer = f"{mine} fits {definition}{under}: {' · '.join(_agreements(fit))}"
+        by = fitting.loaded_by
+        load = [f"To load it:  model.load_state_dict({printable(by)})"] if by else []
+        return Report(answer, notes=load)
     short = definition.rpartition(":")[2]
     tables = []
     if fit.missing or fit.unexpected:
@@ -52,7 +56,13 @@ def fitting_data(fitting: Fitting) -> dict[str, Any]:
         "reshaped": shapes_data(fitting.fit.reshaped, "found", "expected"),
         **fields(fitting, "agreeing=fit.agreeing", "handled=fit.handled"),
         **fields(fitting, "complaints=fit.complaints", "by_keys_only=fit.unasked", "options"),
+        **fields(fitting, "under", "loaded_by"),
     }
+
+
+def under_text(fitting: Fitting) -> str:
+    """Where in the file the state_dict is, if it is not the whole file."""
+    return f" under '{printable('.'.join(fitting.under))}'" if fitting.under else ""
 
 
 def shapes_data(pairs: Sequence[Pair], before: str, after: str) -> list[dict[str, Any]]:

@@ -51,7 +51,9 @@ def _container(shown: Shown) -> Iterator[str]:
 
 def _totals(shown: Shown) -> Iterator[str]:
     dtypes, nbytes = shown.totals()
-    yield count(len(shown.entries), "key")
+    yield count(len(shown.entries), "key") + (
+        f" under '{printable(shown.chosen)}'" if shown.chosen else ""
+    )
     elements = count(sum(dtypes.values()), "element")
     if len(dtypes) > 1:
         yield f"{elements}: {', '.join(f'{number:,} of {name}' for name, number in dtypes.items())}"
@@ -201,7 +203,13 @@ def tail_data(shown: Shown) -> dict[str, Any]:
     version = shown.version and version_data(shown.version, shown.aliases, shown.tags)
     before = shown.measured if version and not version["metrics"] else None
     inherited = {"measured": fields(before, "version=ref", "metrics")} if before else {}
-    own = {"rest": shown.rest, "version": version, **inherited, "record": shown.record}
+    own = {
+        "chosen": shown.chosen,
+        "rest": shown.rest,
+        "version": version,
+        **inherited,
+        "record": shown.record,
+    }
     return {**own, **foreign_data(shown.foreign)}
 
 
