@@ -34,6 +34,21 @@ class DefinitionError(CkptError):
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """One name of a parameter.
+
+    Attributes:
+        key: In the state_dict.
+        place: In the order of `Module.parameters`; tied names share one.
+        trained: Whether it requires a gradient in a new module.
+    """
+
+    key: str
+    place: int
+    trained: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """A class or function that returns a module, found and imported.
 
@@ -105,6 +120,15 @@ class Definition:
             )
         others = tuple(key for key in state if key not in tensors)
         return StateDict(entries, others, getattr(state, "_metadata", None))
+
+    def parameters(self) -> list[Parameter]:
+        """Its parameters by all their names, in the order in which optimizers number them."""
+        module = self.on_meta()
+        places: dict[int, int] = {}
+        return [
+            Parameter(key, places.setdefault(id(it), len(places)), it.requires_grad)
+            for key, it in module.named_parameters(remove_duplicate=False)
+        ]
 
     def entries(self) -> tuple[TensorEntry, ...]:
         """Keys, dtypes and shapes of its tensors, in the order of its state_dict."""

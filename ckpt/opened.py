@@ -20,6 +20,7 @@ from ckpt.formats.opaque import (
     foreign_globals,
     unopened,
     without_opaque,
+    without_optimizer,
 )
 from ckpt.formats.paths import open_path
 from ckpt.io.files import exists
@@ -32,6 +33,7 @@ from ckpt.tensors import StateDict, TensorEntry
 
 if TYPE_CHECKING:
     from ckpt.definitions import Definition
+    from ckpt.formats.optimizers import Groups
 
 
 Named = str | PathLike[str]  # a ref, or a `pathlib` path, which always names a file
@@ -150,13 +152,38 @@ def settled(opened: OpenedState, opaque: OpaqueWord | None) -> tuple[OpenedState
     if opaque != "drop":
         return opened, ()
     checkpoint, changed = without_opaque(opened.checkpoint, opened.inside)
+    return _with(opened, checkpoint), changed
+
+
+def without_optimizers(opened: OpenedState) -> tuple[OpenedState, Sequence[str]]:
+    """The same without its optimizers, and their paths.
+
+    Raises:
+        UsageError: Something else would be lost with them.
+    """
+    checkpoint, gone = without_optimizer(opened.checkpoint, opened.inside)
+    return _with(opened, checkpoint), gone
+
+
+def reordered(opened: OpenedState, orders: "Mapping[str, Groups]") -> OpenedState:
+    """The same, whose optimizers get another order of parameters when it is renamed."""
+    if not orders:
+        return opened
+    from ckpt.formats.torch_state import TorchFile
+
+    checkpoint = opened.checkpoint
+    assert isinstance(checkpoint, TorchFile)  # no other file has orders
+    return _with(opened, checkpoint.reordered(orders))
+
+
+def _with(opened: OpenedState, checkpoint: Checkpoint) -> OpenedState:
     if checkpoint is opened.checkpoint:
-        return opened, ()
+        return opened
     opened = copy(opened)
     if isinstance(opened, OpenedVersion):
         vars(opened)["checkpoint"] = checkpoint
-        return opened, changed
-    return replace(opened, checkpoint=checkpoint), changed
+        return opened
+    return replace(opened, checkpoint=checkpoint)
 
 
 @contextmanager

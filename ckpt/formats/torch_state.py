@@ -5,11 +5,12 @@ The containers differ only in where they keep a storage's bytes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import Pickled, expect_keys
+from ckpt.formats.optimizers import Groups, OptimizerState, optimizers_of, reordering
 from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
 from ckpt.formats.pickle.find import (
@@ -48,6 +49,9 @@ class TorchState:
             state_dicts of the file, an optimizer's state by name, its `param_names` or `params`.
             They follow a rename unless it is limited to one state_dict.
         pickled: What the pickle names.
+        holders: Every optimizer with its path.
+        optimizers: Those that number their parameters.
+        orders: By the path of an optimizer, the order that `renamed` gives to its groups.
     """
 
     entries: Sequence[TensorEntry]
@@ -57,6 +61,9 @@ class TorchState:
     pickled: Pickled
     _chosen: Chosen
     _others: Sequence[TensorEntry]
+    holders: Sequence[tuple[str, DictNode]] = ()
+    optimizers: Sequence[OptimizerState] = ()
+    orders: Mapping[str, Groups] = field(default_factory=dict)
 
     @property
     def spans(self) -> Sequence[Span]:
@@ -87,12 +94,12 @@ class TorchState:
         keys = [*(entry.key for entry in self.entries), *self.others]
         full = {key: new_keys.get(key, key) for key in keys}
         changed = [old for old, new in full.items() if old != new]
-        if not changed:
+        if not changed and not self.orders:
             return pickle
         mapping = self._chosen.mapping
         texts = {str(key) for key in texts_of(mapping)} if mapping else set[str]()
         fixed = [key for key in changed if key not in texts]
-        if mapping is None or fixed:
+        if mapping is None or (changed and fixed):
             raise FormatError(
                 f"{name}: {fixed[0]} is not a text key in this file, so it cannot be renamed",
                 hint="-o FILE.safetensors writes the tensors alone, under any names",
@@ -104,9 +111,17 @@ class TorchState:
             metadata = metadata_of(node) if isinstance(node, DictNode) else None
             if metadata is not None:
                 renames += module_renames(metadata, full)
+        moved = {each.path: each for each in self.optimizers if each.name in self.orders}
+        own = {id(names) for each in moved.values() for names in each.names}
         for node in self.beside.values():
-            renames += _followed(node, full, name)
-        return rename_texts(pickle, read, renames)
+            if id(node) not in own:
+                renames += _followed(node, full, name)
+        for each in moved.values():
+            renames += each.renamed(self.orders[each.name], full)
+        if not moved:
+            return rename_texts(pickle, read, renames)
+        orders = {path: self.orders[each.name] for path, each in moved.items()}
+        return rename_texts(pickle, read, renames, reordering(pickle, name, orders))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +153,16 @@ class TorchFile(ABC):
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         return self.state.also_named(keys)
 
+    def reordered(self, orders: Mapping[str, Groups]) -> Self:
+        """The same, whose `renamed` also gives the groups of optimizers another order."""
+        return replace(self, state=replace(self.state, orders=orders))
+
     @abstractmethod
-    def plain(self) -> tuple[Layout, Sequence[str]]:
-        """The same container without what torch's weights_only refuses, and what that was."""
+    def plain(self, without: frozenset[int] = frozenset()) -> tuple[Layout, Sequence[str]]:
+        """The same container without what torch's weights_only refuses, and what that was.
+
+        The nodes with these identities are left out too.
+        """
 
 
 def read_state(
@@ -183,6 +205,8 @@ def read_state(
         ),
         _chosen=chosen,
         _others=others,
+        holders=[(dotted(path), node) for path, node in contents.optimizers],
+        optimizers=optimizers_of(contents),
     )
 
 

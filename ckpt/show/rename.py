@@ -54,6 +54,9 @@ def plan_text(plan: RenamePlan) -> str:
         verdict += f" · proved: outputs agree to {largest:.1g}"
     if plan.fitting:
         verdict += f" · fits {printable(plan.fitting.definition)}{under_text(plan.fitting)}"
+    for optimizer in plan.optimizers:
+        moved = f"state of {count(optimizer.parameters, 'parameter')} moved to the new order"
+        verdict += f" · {printable(optimizer.path)}: {moved}"
     parts = (_renames, _made, _dropped, _unwrapped, _by_rule, _found_rules)
     return "\n".join([*(line for part in parts for line in part(plan)), verdict])
 
@@ -183,6 +186,7 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "fit": fitting_data(plan.fitting) if plan.fitting else None,
         "found": found_data(plan.found) if plan.found else None,
         "proof": asdict(plan.proof) if plan.proof else None,
+        "optimizers": [asdict(optimizer) for optimizer in plan.optimizers],
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         **fields(renamed, "left_out", "dropped_objects=dropped", "saved_rules=saved"),

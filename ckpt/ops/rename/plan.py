@@ -21,10 +21,15 @@ from ckpt.opened import (
     open_state,
     opened_definition,
 )
+from ckpt.ops.rename.optimizers import (
+    MovedOptimizer,
+    expect_no_optimizer,
+    moved_optimizers,
+)
 from ckpt.ops.rename.plan_fit import expect_fit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
-from ckpt.ops.rename.undo import plan_undo
+from ckpt.ops.rename.undo import plan_undo, undone_optimizers
 from ckpt.registry.registry import Registry
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
@@ -50,6 +55,9 @@ class Goal(TypedDict, total=False):
         prove_input: The shape of their input; None derives it.
         undo: Give the old keys back: for a version those of its own rename, for a file those
             of the rules, a rule file that `save_rules` wrote.
+        saved_from: The definition that the source was saved from: the order in which its
+            optimizer has the parameters, if the order of the keys does not tell.
+        drop_optimizer: Leave the file's optimizers out.
     """
 
     to: Named | None
@@ -59,6 +67,8 @@ class Goal(TypedDict, total=False):
     prove_from: str | None
     prove_input: Sequence[int] | None
     undo: bool
+    saved_from: str | None
+    drop_optimizer: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +85,8 @@ class RenamePlan(Plan):
         fitting: The fit with the definition that was named, if one was; it fits.
         found: The mapping that was inferred, if one was asked for.
         proof: That the old and the new model give the same output, if that was asked for.
+        optimizers: Those whose state gets the new class's order of parameters.
+        drops_optimizer: Whether optimizers are left out.
     """
 
     name: str
@@ -87,6 +99,8 @@ class RenamePlan(Plan):
     fitting: Fitting | None = None
     found: "FoundRules | None" = None
     proof: "Proof | None" = None
+    optimizers: Sequence[MovedOptimizer] = ()
+    drops_optimizer: bool = False
 
 
 def plan_rename(
@@ -126,12 +140,16 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     else:
         applied, plan = (), plan_undo(opened, given)
     fitting = proof = None
-    if check is not None:
-        fitting = _fit_of(state, plan, opened_definition(check, arguments))
-    if target is not None:
-        fitting = _fit_of(state, plan, target)
+    goals = [] if check is None else [opened_definition(check, arguments)]
+    for wanted in [*goals, *([] if target is None else [target])]:
+        fitting = _fit_of(state, plan, wanted)
     if fitting is not None and plan.is_rename:
         fitting = replace(fitting, under=nesting(opened)[0])
+    optimizers: Sequence[MovedOptimizer] = ()
+    if undo:
+        optimizers = undone_optimizers(opened, given)
+    elif not goal.get("drop_optimizer"):
+        optimizers = _optimizers(opened, plan, target or next(iter(goals), None), goal)
     if (old := goal.get("prove_from")) is not None:
         from ckpt.ops.rename.proof import prove
 
@@ -152,6 +170,8 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         fitting=fitting,
         found=found,
         proof=proof,
+        optimizers=optimizers,
+        drops_optimizer=goal.get("drop_optimizer", False),
     )
 
 
@@ -198,6 +218,19 @@ def _fit_of(state: StateDict, plan: Plan, target: Opened) -> Fitting:
 
     ask = partial(ask_torch, target.definition)
     return expect_fit(state, plan, target.name, target.state, ask)
+
+
+def _optimizers(
+    opened: OpenedState, plan: Plan, target: Opened | None, goal: Goal
+) -> Sequence[MovedOptimizer]:
+    """The optimizers that follow the plan to a definition."""
+    if plan.made:
+        expect_no_optimizer(opened)
+    if not (isinstance(target, OpenedDefinition) and plan.is_rename):
+        return ()
+    old = goal.get("saved_from") or goal.get("prove_from")
+    saved_from = old and opened_definition(old, goal.get("arguments")).definition
+    return moved_optimizers(opened, plan, target.definition, saved_from or None)
 
 
 def _rules_to(

@@ -10,7 +10,15 @@ from typing import Unpack
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import safetensors
 from ckpt.io.journal import overwriting
-from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, settled
+from ckpt.opened import (
+    Named,
+    OpenedFile,
+    OpenedState,
+    OpenedVersion,
+    reordered,
+    settled,
+    without_optimizers,
+)
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
@@ -82,6 +90,11 @@ def carry_out(
     path = target_of(source, plan, output)
     expect_proportion(source, plan, output)
     opened, dropped = settled(source, opaque)
+    if plan.drops_optimizer:
+        opened, without = without_optimizers(opened)
+        dropped = [*dropped, *without]
+    whole = opened is source
+    opened = reordered(opened, {each.path: each.after for each in plan.optimizers})
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
@@ -95,16 +108,17 @@ def carry_out(
         )
         result = replace(result, written=written)
     elif isinstance(opened, OpenedVersion):
-        if opened is not source:
+        if not whole:
             raise UsageError(
-                f"{opened.name}: a rename of a version keeps its objects",
-                hint=f"ckpt export {opened.name} --drop-opaque -o NEW.pt  writes one without",
+                f"{opened.name}: a rename of a version keeps its objects and optimizers",
+                hint="-o NEW.pt  writes a file without them",
             )
         added, left_out = add_version(opened, plan, registry, opaque=opaque)
         result = replace(result, added=added, left_out=left_out)
     if saved is not None:
         name = f"rename of {plan.name}"
-        write_rule_file(Path(saved), RuleFile(name, plan.applied, plan.entries, plan.tied))
+        rules = RuleFile(name, plan.applied, plan.entries, plan.tied, plan.optimizers)
+        write_rule_file(Path(saved), rules)
         result = replace(result, saved=Path(saved))
     if output.get("register_result") and result.written is not None:
         result = replace(
