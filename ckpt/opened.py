@@ -11,7 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from ckpt.errors import RefError, UsageError
-from ckpt.formats import open_checkpoint
+from ckpt.formats import ALL, COPIES, open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import (
     RUNS_CODE,
@@ -24,7 +24,7 @@ from ckpt.formats.opaque import (
 )
 from ckpt.formats.paths import open_path
 from ckpt.io.files import exists
-from ckpt.refs import DefinitionRef, FileRef, Ref, parse_file_ref, parse_ref
+from ckpt.refs import DefinitionRef, FileRef, Ref, VersionRef, parse_file_ref, parse_ref
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
@@ -176,6 +176,13 @@ def reordered(opened: OpenedState, orders: "Mapping[str, Groups]") -> OpenedStat
     return _with(opened, checkpoint.reordered(orders))
 
 
+def with_copies(opened: OpenedState) -> OpenedState:
+    """The same, in which a rename of a version's state_dict renames all copies of it."""
+    if not isinstance(opened, OpenedVersion) or not opened.inside:
+        return opened
+    return _with(opened, open_checkpoint(opened.source, inside=opened.inside + COPIES))
+
+
 def _with(opened: OpenedState, checkpoint: Checkpoint) -> OpenedState:
     if checkpoint is opened.checkpoint:
         return opened
@@ -204,6 +211,8 @@ def open_ref(
             yield OpenedFile(text, ref.path, ref.inside, checkpoint)
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
         yield _described(text, _definition(ref, arguments), arguments)
+    elif isinstance(ref, VersionRef) and ref.inside is not None:
+        yield _part(text, ref, ref.inside, registry)
     else:
         version = _version(text, ref, registry)
         yield OpenedVersion(version.ref, version, registry.source(version))
@@ -225,6 +234,16 @@ def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
         yield opened
 
 
+def _part(text: str, ref: VersionRef, inside: str, registry: Registry) -> OpenedState:
+    """One state_dict of a version's file; the registered one is the version."""
+    version = _version(text, replace(ref, inside=None), registry)
+    source = registry.source(version)
+    if inside == source.manifest.inside:
+        return OpenedVersion(version.ref, version, source)
+    checkpoint = open_checkpoint(source, inside=inside)
+    return OpenedFile(f"{version.ref}::{inside}", Path(version.ref), inside, checkpoint)
+
+
 def as_typed(definition: str, arguments: Mapping[str, object] | None) -> str:
     """A definition as one types it, ``net.py:Net --arg width=64``."""
     texts = (f"{name}={value}" for name, value in (arguments or {}).items())
@@ -239,7 +258,7 @@ def nesting(opened: Opened) -> tuple[tuple[str, ...], str | None]:
     if isinstance(opened, OpenedDefinition) or opened.checkpoint.pickled is None:
         return (), None
     path = opened.checkpoint.pickled.path
-    if not path or opened.inside:
+    if not path or opened.inside not in (None, ALL):
         return (), None
     if isinstance(opened, OpenedVersion):
         return path, f"ckpt.load({opened.ref!r})"

@@ -78,6 +78,13 @@ def _shape(
     is_flag=True,
     help="Overwrite the output file if it exists, and make tensors of any size.",
 )
+@click.option(
+    "--all",
+    "copies",
+    is_flag=True,
+    help="Where SRC names one state_dict of a file (FILE::model): rename all copies of it as well, "
+    "such as an EMA, and the optimizer's state by name.",
+)
 @click.option("--in-place", is_flag=True, help="Replace SRC itself, atomically.")
 @click.option(
     "--save-rules",

@@ -15,9 +15,11 @@ from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_te
 from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
 from ckpt.formats.pickle.find import (
     ALL,
+    COPIES,
     Chosen,
     Contents,
     choose,
+    copied_keys,
     dotted,
     expect_independent,
     find,
@@ -47,7 +49,7 @@ class TorchState:
         rest: Everything except the tensors of the state_dict, as valid JSON.
         beside: By path, other mappings and lists that may name its tensors: the other
             state_dicts of the file, an optimizer's state by name, its `param_names` or `params`.
-            They follow a rename unless it is limited to one state_dict.
+        follows: Whether they follow a rename, which otherwise is limited to one state_dict.
         pickled: What the pickle names.
         holders: Every optimizer with its path.
         optimizers: Those that number their parameters.
@@ -58,6 +60,7 @@ class TorchState:
     others: Sequence[str]
     rest: Mapping[str, Any]
     beside: Mapping[str, DictNode | list[object]]
+    follows: bool
     pickled: Pickled
     _chosen: Chosen
     _others: Sequence[TensorEntry]
@@ -71,9 +74,19 @@ class TorchState:
         return tensor_spans([*self.entries, *self._others])
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
-        """The paths in `beside` that name some of these keys."""
+        """The paths in `beside` that name some of these keys and follow a rename."""
+        return self._naming(keys) if self.follows else []
+
+    def left_behind(self, keys: Container[str]) -> Sequence[str]:
+        """The paths in `beside` that name some of these keys and do not follow a rename."""
+        return [] if self.follows else self._naming(keys)
+
+    def _naming(self, keys: Container[str]) -> list[str]:
+        own = {entry.key for entry in self.entries}
         return [
-            path for path, node in self.beside.items() if any(text in keys for text in _texts(node))
+            path
+            for path, node in self.beside.items()
+            if any(key in keys for _, key in copied_keys(_texts(node), own).values())
         ]
 
     def renamed(
@@ -107,13 +120,11 @@ class TorchState:
         # A key that was empty may stay empty.
         expect_keys(name, [new for old, new in full.items() if old or new])
         renames = key_renames(mapping, full)
-        for node in (mapping, *self.beside.values()):
-            metadata = metadata_of(node) if isinstance(node, DictNode) else None
-            if metadata is not None:
-                renames += module_renames(metadata, full)
+        metadata = metadata_of(mapping)
+        renames += module_renames(metadata, full) if metadata is not None else []
         moved = {each.path: each for each in self.optimizers if each.name in self.orders}
         own = {id(names) for each in moved.values() for names in each.names}
-        for node in self.beside.values():
+        for node in self.beside.values() if self.follows else ():
             if id(node) not in own:
                 renames += _followed(node, full, name)
         for each in moved.values():
@@ -195,7 +206,8 @@ def read_state(
         entries=entries,
         others=chosen.others,
         rest=_rest(read.root, chosen),
-        beside=dict(_beside_it(contents, chosen)) if inside in (None, ALL) else {},
+        beside=dict(_beside_it(contents, chosen)),
+        follows=inside in (None, ALL) or inside.endswith(COPIES),
         pickled=Pickled(
             read.named,
             read.protocol,
@@ -252,10 +264,14 @@ def _texts(beside: DictNode | list[object]) -> list[Text]:
 def _followed(
     beside: DictNode | list[object], new_keys: Mapping[str, str], name: str
 ) -> list[tuple[Text, str]]:
-    """The texts of `beside` that change, each with its new text."""
+    """The texts of `beside` and its module versions that change, each with its new text."""
     own = _texts(beside)
-    expect_keys(name, [new_keys.get(text, str(text)) for text in own if text])
-    return [(text, new_keys[text]) for text in own if text in new_keys]
+    copied = copied_keys(map(str, own), new_keys)
+    new = {text: prefix + new_keys[key] for text, (prefix, key) in copied.items()}
+    expect_keys(name, [new.get(text, str(text)) for text in own if text])
+    metadata = metadata_of(beside) if isinstance(beside, DictNode) else None
+    modules = module_renames(metadata, new) if metadata is not None else []
+    return [*((text, new[text]) for text in own if text in new), *modules]
 
 
 def _rest(root: object, chosen: Chosen) -> dict[str, Any]:

@@ -21,25 +21,25 @@ def written_text(written: Written) -> str:
 def left_out_text(left_out: Sequence[str]) -> str | None:
     """The content that the new container cannot hold, if there was any."""
     return (
-        f"not written (the new file cannot hold it): {_first_names(left_out)}" if left_out else None
+        f"not written (the new file cannot hold it): {first_names(left_out)}" if left_out else None
     )
 
 
 def also_named_text(written: Written) -> str | None:
     """Other places in the file where the keys were renamed, if there were any."""
-    return f"also renamed in {_first_names(written.also_named)}" if written.also_named else None
+    return f"also renamed in {first_names(written.also_named)}" if written.also_named else None
 
 
 def dropped_text(dropped: Sequence[str]) -> str | None:
     """The opaque objects that were left out, if there were any."""
-    return f"not written: {_first_names(dropped)}" if dropped else None
+    return f"not written: {first_names(dropped)}" if dropped else None
 
 
 def unopened_text(written: Written | None) -> str | None:
     """Why torch refuses the file with weights_only, if it does."""
     if written is None or not written.unopened:
         return None
-    path, why = printable(str(written.path)), _first_names(written.unopened)
+    path, why = printable(str(written.path)), first_names(written.unopened)
     source = f"{path}::{printable(written.chosen)}" if written.chosen else f"{path} --drop-opaque"
     return (
         f"torch will need weights_only=False for this file because of {why}; "
@@ -47,7 +47,8 @@ def unopened_text(written: Written | None) -> str | None:
     )
 
 
-def _first_names(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(map(printable, names[:NAMED])) + more
 

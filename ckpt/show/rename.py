@@ -19,7 +19,13 @@ from ckpt.rules.expressions import (
 from ckpt.rules.plan import Plan
 from ckpt.rules.prefixes import Unwrap, wrappers_of
 from ckpt.show.diff.fit import fitting_data, under_text
-from ckpt.show.export import also_named_text, left_out_text, written_data, written_text
+from ckpt.show.export import (
+    also_named_text,
+    first_names,
+    left_out_text,
+    written_data,
+    written_text,
+)
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import Folded, fold
 from ckpt.show.look.words import count, printable, shape
@@ -35,6 +41,11 @@ def renamed_text(renamed: Renamed) -> str:
         parts.append(written_text(renamed.written))
         also = also_named_text(renamed.written)
         parts += [f"  {also}"] if also else []
+    if renamed.left_behind:
+        parts.append(
+            f"  not renamed in {first_names(renamed.left_behind)}, which {_have(renamed)} the old "
+            "keys; --all  renames them too"
+        )
     if renamed.saved:
         parts.append(f"saved the rules in {printable(str(renamed.saved))}")
     if renamed.added:
@@ -44,6 +55,10 @@ def renamed_text(renamed: Renamed) -> str:
     if not (renamed.written or renamed.added):
         parts.append("nothing written (--dry-run)")
     return parts[0] + "\n\n" + "\n".join(parts[1:])
+
+
+def _have(renamed: Renamed) -> str:
+    return "has" if len(renamed.left_behind) == 1 else "have"
 
 
 def plan_text(plan: RenamePlan) -> str:
@@ -190,4 +205,5 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         **fields(renamed, "left_out", "dropped_objects=dropped", "saved_rules=saved"),
+        **fields(renamed, "left_behind"),
     }

@@ -142,7 +142,7 @@ def _optimizers(opened: OpenedState) -> "Sequence[OptimizerState]":
     if file is None:
         return ()
     path = file.pickled.chosen.lower()
-    is_copy = opened.inside is not None and any(word in path for word in _COPIES)
+    is_copy = not file.state.follows and any(word in path for word in _COPIES)
     return () if is_copy else file.state.optimizers
 
 

@@ -1,7 +1,7 @@
 """The plan of a rename: what becomes of every tensor of one checkpoint, before it is written."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from os import fspath
@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ckpt.errors import AmbiguousStateError, UsageError
-from ckpt.formats import ALL
+from ckpt.formats import ALL, COPIES
 from ckpt.infer.fitting import Fitting
 from ckpt.opened import (
     Named,
     Opened,
     OpenedDefinition,
+    OpenedFile,
     OpenedState,
     nesting,
     open_ref,
     open_state,
     opened_definition,
+    with_copies,
 )
 from ckpt.ops.rename.optimizers import (
     MovedOptimizer,
@@ -31,6 +33,7 @@ from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
 from ckpt.registry.registry import Registry
+from ckpt.registry.store.version import VersionSource
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.tensors import StateDict, TensorEntry
@@ -58,6 +61,7 @@ class Goal(TypedDict, total=False):
         saved_from: The definition that the source was saved from: the order in which its
             optimizer has the parameters, if the order of the keys does not tell.
         drop_optimizer: Leave the file's optimizers out.
+        copies: Rename all copies of the state_dict in the file, even if the ref names one.
     """
 
     to: Named | None
@@ -69,6 +73,7 @@ class Goal(TypedDict, total=False):
     undo: bool
     saved_from: str | None
     drop_optimizer: bool
+    copies: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +90,7 @@ class RenamePlan(Plan):
         fitting: The fit with the definition that was named, if one was; it fits.
         found: The mapping that was inferred, if one was asked for.
         proof: That the old and the new model give the same output, if that was asked for.
+        copies: Whether all copies of the state_dict are renamed, although the ref names one.
         optimizers: Those whose state gets the new class's order of parameters.
         drops_optimizer: Whether optimizers are left out.
     """
@@ -101,6 +107,7 @@ class RenamePlan(Plan):
     proof: "Proof | None" = None
     optimizers: Sequence[MovedOptimizer] = ()
     drops_optimizer: bool = False
+    copies: bool = False
 
 
 def plan_rename(
@@ -119,7 +126,7 @@ def plan_rename(
     """
     expect_known(goal, Goal.__optional_keys__)
     registry = registry or Registry()
-    with open_source(source, registry) as opened:
+    with open_source(source, registry, copies=goal.get("copies", False)) as opened:
         return plan_opened(opened, rules, goal, registry)
 
 
@@ -171,6 +178,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         found=found,
         proof=proof,
         optimizers=optimizers,
+        copies=goal.get("copies", False),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
 
@@ -195,19 +203,40 @@ def _expect_sound(goal: Goal, given: RuleFile) -> None:
 
 
 @contextmanager
-def open_source(source: Named, registry: Registry) -> Iterator[OpenedState]:
-    """Like `open_state`, but open all state_dicts of a file together if they have the same keys."""
+def open_source(
+    source: Named, registry: Registry, *, copies: bool = False
+) -> Iterator[OpenedState]:
+    """Like `open_state`, but open all state_dicts of a file together if they are copies.
+
+    Args:
+        source: A file or a version.
+        registry: Where versions are looked up.
+        copies: Whether a ref to one state_dict stands for all of its copies.
+    """
+    text = fspath(source)
     with ExitStack() as stack:
+        if copies and "::" in text:
+            named = stack.enter_context(_opened_as(source, text + COPIES, registry))
+            yield replace(named, name=text)
+            return
         try:
             opened = stack.enter_context(open_state(source, registry))
         except AmbiguousStateError as ambiguous:
-            text = f"{fspath(source)}::{ALL}"
-            every = text if isinstance(source, str) else Path(text)
             try:
-                opened = stack.enter_context(open_state(every, registry))
+                opened = stack.enter_context(_opened_as(source, f"{text}::{ALL}", registry))
             except AmbiguousStateError:
                 raise ambiguous from None
-        yield opened
+        if isinstance(opened, OpenedFile) and isinstance(opened.checkpoint.source, VersionSource):
+            raise UsageError(
+                f"{opened.name} is a part of a version; a rename takes the whole version or a file",
+                hint=f"ckpt export {opened.name} -o NEW.pt  makes a file of it",
+            )
+        yield with_copies(opened) if copies else opened
+
+
+def _opened_as(source: Named, text: str, registry: Registry) -> AbstractContextManager[OpenedState]:
+    """Open a longer form of a ref, which stays a path if it was one."""
+    return open_state(text if isinstance(source, str) else Path(text), registry)
 
 
 def _fit_of(state: StateDict, plan: Plan, target: Opened) -> Fitting:

@@ -9,6 +9,7 @@ from typing import Unpack
 
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import safetensors
+from ckpt.formats.opaque import torch_file
 from ckpt.io.journal import overwriting
 from ckpt.opened import (
     Named,
@@ -43,6 +44,7 @@ class Renamed:
         left_out: What the added version does not hold of the one before, a few words for each.
         saved: The rule file that was written.
         dropped: The opaque objects of the source that the result does not hold.
+        left_behind: Other places in the file that keep the old keys.
     """
 
     plan: RenamePlan
@@ -51,6 +53,7 @@ class Renamed:
     left_out: tuple[str, ...] = ()
     saved: Path | None = None
     dropped: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
 
 
 def apply(
@@ -69,7 +72,10 @@ def apply(
     expect_known(output, Output.__optional_keys__)
     expect_output(output)
     registry = registry or Registry()
-    with alone(plan.source, output), open_source(plan.source, registry) as opened:
+    with (
+        alone(plan.source, output),
+        open_source(plan.source, registry, copies=plan.copies) as opened,
+    ):
         if list(opened.entries) != list(plan.entries):
             raise ConflictError(f"{plan.name}: changed after it was planned", hint="plan again")
         return carry_out(plan, opened, output, registry)
@@ -95,11 +101,11 @@ def carry_out(
         dropped = [*dropped, *without]
     whole = opened is source
     opened = reordered(opened, {each.path: each.after for each in plan.optimizers})
+    result = Renamed(plan, dropped=tuple(dropped), left_behind=_left_behind(opened, plan))
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
-        return Renamed(plan, dropped=tuple(dropped))
-    result = Renamed(plan, dropped=tuple(dropped))
+        return result
     if path is not None:
         in_place = output.get("in_place", False)
         replace_out = in_place or output.get("replace_out", False)
@@ -138,6 +144,14 @@ def alone(source: Named, output: Output, *, dry_run: bool = False) -> Iterator[N
     else:
         with overwriting(path, is_start=safetensors.is_start):
             yield
+
+
+def _left_behind(opened: OpenedState, plan: RenamePlan) -> tuple[str, ...]:
+    """Copies of the state_dict, and parts of an optimizer, that will still have the old keys."""
+    file = torch_file(opened.checkpoint)
+    if file is None or not plan.is_rename:
+        return ()
+    return tuple(file.state.left_behind({change.old for change in plan.renamed}))
 
 
 def _into_registry(
