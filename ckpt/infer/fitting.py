@@ -1,22 +1,26 @@
 """Whether a state_dict fits a definition, and what to type to make it fit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
 from ckpt.compare.keys import Fit, fit
 from ckpt.errors import CkptError
+from ckpt.infer.result import InferredOperation, Match
 from ckpt.loading import Answer
 from ckpt.rules.choice import Choice
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.rules.prefixes import Add, Strip, Unwrap
 from ckpt.rules.substitution import RenameRule
-from ckpt.tensors import StateDict
+from ckpt.tensors import NOT_A_TENSOR, StateDict, TensorEntry
 from ckpt.writing.outcome import followers, outcome
 
 MOST_INFERRED = 2_000  # keys; that takes about a second
 _MOST_TYPED = 3  # rules; `--to` is shorter than more of them
+
+
+Pairing = Match | InferredOperation
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,9 @@ class Fitting:
         fit: The keys that agree and those that do not.
         options: Options of `ckpt rename` that make the state_dict fit: few rules, or ``--to``;
             empty if none are known.
+        rules: The rules that these options stand for.
+        pairs: What the keys that do not match probably are on the other side.
+        source: What to type for the state_dict.
         under: The keys that lead from the root of the file to the state_dict.
         loaded_by: If there are any, the Python expression that loads the state_dict.
     """
@@ -35,6 +42,9 @@ class Fitting:
     definition: str
     fit: Fit
     options: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    pairs: tuple[Pairing, ...] = ()
+    source: str = "SRC"
     under: tuple[str, ...] = ()
     loaded_by: str | None = None
 
@@ -56,8 +66,11 @@ def fitting(state: StateDict, definition: str, wanted: StateDict, ask: Ask = una
         ask: Gives torch's verdict.
     """
     found = fit(state, wanted, ask(state))
-    options = () if found.fits else _options_that_fit(state, definition, wanted, ask)
-    return Fitting(definition, found, options)
+    if found.fits:
+        return Fitting(definition, found)
+    rules = _rules_that_fit(state, wanted, ask)
+    options = (_few(rules) or (f"--to {definition}",)) if rules else ()
+    return Fitting(definition, found, options, rules=rules, pairs=tuple(_pairs(found)))
 
 
 def typed(rule: Rule) -> str | None:
@@ -70,10 +83,20 @@ def typed(rule: Rule) -> str | None:
     return None
 
 
-def _options_that_fit(
-    state: StateDict, definition: str, wanted: StateDict, ask: Ask
-) -> tuple[str, ...]:
-    """Options that make the entries fit without a guess."""
+def _pairs(found: Fit) -> Iterator[Pairing]:
+    """What the keys that do not match probably are on the other side."""
+    from ckpt.infer.engine import infer
+
+    sides: tuple[Sequence[TensorEntry], ...] = (found.unexpected, found.missing)
+    mine, theirs = ([e for e in side if e.dtype != NOT_A_TENSOR] for side in sides)
+    if mine and theirs and max(len(mine), len(theirs)) <= MOST_INFERRED:
+        inference = infer(mine, theirs)
+        yield from inference.matches
+        yield from inference.operations
+
+
+def _rules_that_fit(state: StateDict, wanted: StateDict, ask: Ask) -> tuple[Rule, ...]:
+    """Rules that make the state_dict fit without a guess; none if none are known."""
     from ckpt.infer.find_rules import infer_rules
 
     for first in ([Unwrap()], []):
@@ -83,7 +106,7 @@ def _options_that_fit(
         except CkptError:  # nothing to unwrap, too many keys, or no rules express it
             continue
         if inference.settled and fit(after, wanted).fits and fit(after, wanted, ask(after)).fits:
-            return _few(rules) or (f"--to {definition}",)
+            return rules
     return ()
 
 

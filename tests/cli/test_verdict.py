@@ -1,5 +1,6 @@
 """The verdict of `ckpt diff FILE DEF`, `--check` and `--to` is that of torch's strict loading."""
 
+import shlex
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,77 @@ def test_verdict_on_a_nested_state_dict_says_where_it_is_and_how_python_loads_it
         "rename", "run.pt", "--rule", "fc=tail", "--rule", "tail=fc", "--check", "net.py:Net"
     )
     assert "fits net.py:Net under 'state_dict'" in ran.out
+
+
+ATTENTION = """
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, names):
+        super().__init__()
+        for name in names:
+            setattr(self, name, nn.Linear(8, 8))
+
+class Old(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Block(["query", "key", "value"]) for _ in range(3))
+
+class New(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(["v", "k", "q"]) for _ in range(3))
+
+class Fused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Block([]) for _ in range(3))
+        for layer in self.layers:
+            layer.qkv = nn.Linear(8, 24)
+"""
+
+
+@pytest.fixture
+def attention(ckpt: Run, folder: Path) -> Run:
+    """A file of Old, and one with its optimizer."""
+    (folder / "net.py").write_text(ATTENTION)
+    space: dict[str, Any] = {}
+    exec(ATTENTION, space)
+    net = space["Old"]()
+    optimizer = torch.optim.Adam(net.parameters())
+    sum(it.sum() for it in net.parameters()).backward()
+    optimizer.step()
+    torch.save(net.state_dict(), folder / "old.pt")
+    run = {"model": net.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(run, folder / "run.pt")
+    return ckpt
+
+
+def test_keys_are_paired_by_what_they_are_and_not_by_shape_and_order(attention: Run) -> None:
+    ran = attention("diff", "old.pt", "net.py:New")
+    lines = [" ".join(line.split()) for line in ran.out.splitlines()]
+    for old, new in (("query", "q"), ("key", "k"), ("value", "v")):
+        pair = f"layers.{{0..2}}.{old}.{{weight,bias}} blocks.{{0..2}}.{new}.{{weight,bias}}"
+        assert f"{pair} 6 keys likely" in lines
+    pairs = attention("diff", "old.pt", "net.py:New", "--json").data["fit"]["pairs"]
+    assert len(pairs) == 18
+    fused = attention("diff", "old.pt", "net.py:Fused", "--json").data["fit"]["pairs"]
+    assert {(len(pair["sources"]), pair["verb"]) for pair in fused} == {(3, "concat")}
+
+
+@pytest.mark.parametrize("file", ["old.pt", "run.pt"])
+def test_command_that_diff_prints_works(file: str, attention: Run) -> None:
+    *_, line = attention("diff", file, "net.py:New").out.splitlines()
+    words = shlex.split(line.removeprefix("To make it fit:  ckpt "))
+    assert words[:2] == ["rename", file]
+    assert attention(*words).code == 0
+
+
+def test_diff_proposes_nothing_that_loses_an_optimizer(attention: Run) -> None:
+    assert "To make it fit" in attention("diff", "old.pt", "net.py:Fused").out
+    assert "To make it fit" not in attention("diff", "run.pt", "net.py:Fused").out
+
+
+def test_definitions_are_no_files_that_could_be_renamed(attention: Run) -> None:
+    ran = attention("diff", "net.py:Old", "net.py:New")
+    assert "To make it fit:  ckpt rename OLD.pt --rule " in ran.out

@@ -10,7 +10,7 @@ from ckpt.compare.keys import KeyDiff, compare_entries
 from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
 from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
-from ckpt.errors import UsageError
+from ckpt.errors import PlanError, UsageError
 from ckpt.formats.opaque import ForeignGlobal
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.io.files import Told, untold
@@ -25,7 +25,10 @@ from ckpt.opened import (
 )
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
+from ckpt.ops.rename.optimizers import follow
 from ckpt.registry.registry import Registry
+from ckpt.rules.plan import plan_tensors
+from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
 # Files up to this many bytes are compared without being asked; that takes about 0.15 s.
@@ -208,14 +211,27 @@ def _expect_tolerance(tolerance: float | None) -> None:
 
 
 def _fitting(a: Opened, b: Opened) -> Fitting:
-    state, definition = (a, b) if isinstance(b, OpenedDefinition) else (b, a)
-    assert isinstance(definition, OpenedDefinition)
     from ckpt.loading import ask_torch
 
+    state, definition = (a, b) if isinstance(b, OpenedDefinition) else (b, a)
+    assert isinstance(definition, OpenedDefinition)
     ask = partial(ask_torch, definition.definition)
-    under, loaded_by = nesting(state)
     found = fitting(state.state, definition.name, definition.state, ask)
-    return replace(found, under=under, loaded_by=loaded_by)
+    if isinstance(state, OpenedDefinition):
+        return replace(found, source="OLD.pt")  # a definition cannot be renamed
+    if found.rules and not _can_be_renamed(state, found.rules, definition):
+        found = replace(found, options=(), rules=())
+    under, loaded_by = nesting(state)
+    return replace(found, under=under, loaded_by=loaded_by, source=state.name)
+
+
+def _can_be_renamed(state: OpenedState, rules: Sequence[Rule], to: OpenedDefinition) -> bool:
+    """Whether the file's optimizer, too, can follow the rules that make its state_dict fit."""
+    try:
+        follow(state, plan_tensors(state.entries, rules), to, saved_from=None)
+    except PlanError:
+        return False
+    return True
 
 
 def _worth_reading(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ckpt.definitions import Definition, Parameter
 from ckpt.errors import PlanError
 from ckpt.formats.opaque import torch_file
-from ckpt.opened import OpenedState
+from ckpt.opened import Opened, OpenedDefinition, OpenedState
 from ckpt.rules.plan import Plan
 from ckpt.tensors import StateDict
 
@@ -40,6 +40,33 @@ class MovedOptimizer:
     def parameters(self) -> int:
         """Their number."""
         return sum(map(len, self.before))
+
+
+def follow(
+    opened: OpenedState,
+    plan: Plan,
+    target: Opened | None,
+    *,
+    saved_from: OpenedDefinition | None,
+) -> tuple[MovedOptimizer, ...]:
+    """Work out how the optimizers of a file follow a plan.
+
+    Args:
+        opened: The checkpoint.
+        plan: The plan.
+        target: What the result fits; only a definition tells an order of parameters.
+        saved_from: The class that the file was saved from; None takes the order of its keys.
+
+    Raises:
+        PlanError: They cannot follow.
+    """
+    if plan.made:
+        expect_no_optimizer(opened)
+    if not (isinstance(target, OpenedDefinition) and plan.is_rename):
+        return ()
+    return moved_optimizers(
+        opened, plan, target.definition, saved_from.definition if saved_from else None
+    )
 
 
 def moved_optimizers(

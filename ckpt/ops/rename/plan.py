@@ -23,11 +23,7 @@ from ckpt.opened import (
     opened_definition,
     with_copies,
 )
-from ckpt.ops.rename.optimizers import (
-    MovedOptimizer,
-    expect_no_optimizer,
-    moved_optimizers,
-)
+from ckpt.ops.rename.optimizers import MovedOptimizer, follow
 from ckpt.ops.rename.plan_fit import expect_fit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
@@ -155,7 +151,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     optimizers: Sequence[MovedOptimizer] = ()
     if undo:
         optimizers = undone_optimizers(opened, given)
-    elif not goal.get("drop_optimizer"):
+    else:
         optimizers = _optimizers(opened, plan, target or next(iter(goals), None), goal)
     if (old := goal.get("prove_from")) is not None:
         from ckpt.ops.rename.proof import prove
@@ -253,13 +249,11 @@ def _optimizers(
     opened: OpenedState, plan: Plan, target: Opened | None, goal: Goal
 ) -> Sequence[MovedOptimizer]:
     """The optimizers that follow the plan to a definition."""
-    if plan.made:
-        expect_no_optimizer(opened)
-    if not (isinstance(target, OpenedDefinition) and plan.is_rename):
+    if goal.get("drop_optimizer"):
         return ()
     old = goal.get("saved_from") or goal.get("prove_from")
-    saved_from = old and opened_definition(old, goal.get("arguments")).definition
-    return moved_optimizers(opened, plan, target.definition, saved_from or None)
+    saved_from = opened_definition(old, goal.get("arguments")) if old else None
+    return follow(opened, plan, target, saved_from=saved_from)
 
 
 def _rules_to(
