@@ -23,6 +23,7 @@ from ckpt.formats.pickle.find import (
     dotted,
     expect_independent,
     find,
+    strangers_of,
 )
 from ckpt.formats.pickle.nodes import DictNode, Text
 from ckpt.formats.pickle.reader import ParsedPickle
@@ -51,6 +52,7 @@ class TorchState:
             state_dicts of the file, an optimizer's state by name, its `param_names` or `params`.
         follows: Whether they follow a rename, which otherwise is limited to one state_dict.
         pickled: What the pickle names.
+        strangers: The paths of other state_dicts that are not copies of it.
         holders: Every optimizer with its path.
         optimizers: Those that number their parameters.
         orders: By the path of an optimizer, the order that `renamed` gives to its groups.
@@ -64,6 +66,7 @@ class TorchState:
     pickled: Pickled
     _chosen: Chosen
     _others: Sequence[TensorEntry]
+    strangers: Sequence[str] = ()
     holders: Sequence[tuple[str, DictNode]] = ()
     optimizers: Sequence[OptimizerState] = ()
     orders: Mapping[str, Groups] = field(default_factory=dict)
@@ -217,6 +220,7 @@ def read_state(
         ),
         _chosen=chosen,
         _others=others,
+        strangers=strangers_of(contents, chosen),
         holders=[(dotted(path), node) for path, node in contents.optimizers],
         optimizers=optimizers_of(contents),
     )

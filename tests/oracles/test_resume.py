@@ -272,3 +272,22 @@ def test_operation_on_a_file_with_an_optimizer_is_refused(
     assert (
         nets("rename", "run.pt", "--rules", "r.toml", "-o", "new.pt", "--drop-optimizer").code == 0
     )
+
+
+def test_optimizer_of_another_network_in_the_file_is_left_alone(
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
+    critic = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    other = torch.optim.Adam(critic.parameters())
+    critic(torch.ones(1, 3)).sum().backward()
+    other.step()
+    run = {"model": old.state_dict(), "critic": critic.state_dict(),
+           "critic_optimizer": other.state_dict(), "optimizer": optimizer.state_dict()}  # fmt: skip
+    torch.save(run, folder / "run.pt")
+    ran = nets("rename", "run.pt::model", "--to", "net.py:New", "-o", "new.pt")
+    assert ran.code == 0, ran
+    assert str(torch.load(folder / "new.pt")["critic_optimizer"]) == str(other.state_dict())
+    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
+    assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)

@@ -313,6 +313,17 @@ def copied_keys(own: Iterable[str], original: Container[str]) -> dict[str, tuple
     return {}
 
 
+def strangers_of(contents: Contents, chosen: Chosen) -> list[str]:
+    """The paths of the state_dicts that are not copies of the chosen one."""
+    keys = {key for key, _ in chosen.tensors}
+    return [
+        dotted(path)
+        for path, mapping, _ in _without_scores(contents)
+        if path != chosen.path
+        and not copied_keys((key for key, _ in mapping.items if isinstance(key, str)), keys)
+    ]
+
+
 def _original(paths: Mapping[str, tuple[tuple[str, ...], DictNode]]) -> str | None:
     """The path of the first state_dict of which all others are copies; None if there is none."""
     texts = {

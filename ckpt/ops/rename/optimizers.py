@@ -101,7 +101,7 @@ def moved_optimizers(
     try:
         if old is None:
             _expect_order(opened.state)
-        found = [(it, _dealt(it, places, named)) for it in optimizers]
+        found = _belonging(optimizers, places, named, alone=not _strangers(opened))
     except ValueError as error:
         raise _unknown(opened, str(error)) from error
     return tuple(
@@ -197,6 +197,38 @@ def _expect_order(state: StateDict) -> None:
     seen = [place[m] for e in state.entries if (m := e.key.rpartition(".")[0]) in place]
     if seen != sorted(seen):
         raise ValueError("the keys of the file do not have the order of its class")
+
+
+def _belonging(
+    optimizers: "Sequence[OptimizerState]",
+    places: Sequence[tuple[Parameter, tuple[int, ...]]],
+    named: Mapping[str, Parameter],
+    *,
+    alone: bool,
+) -> "list[tuple[OptimizerState, dict[int, int]]]":
+    """The optimizers of the state_dict, each with the places of its parameters.
+
+    All of the file's if it is `alone` there; else the one that has these parameters.
+
+    Raises:
+        ValueError: It is not known; the message says why.
+    """
+    found, why = [], None
+    for optimizer in optimizers:
+        try:
+            found.append((optimizer, _dealt(optimizer, places, named)))
+        except ValueError as error:
+            why = why or error
+    if why is not None and (alone or not found):
+        raise why
+    if len(found) > 1 and not alone:
+        raise ValueError(f"{' or '.join(it.name for it, _ in found)} may belong to it")
+    return found
+
+
+def _strangers(opened: OpenedState) -> Sequence[str]:
+    file = torch_file(opened.checkpoint)
+    return file.state.strangers if file is not None else ()
 
 
 def _dealt(

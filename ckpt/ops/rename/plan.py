@@ -142,22 +142,16 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         plan = plan_tensors(opened.entries, applied, aliases=tied)
     else:
         applied, plan = (), plan_undo(opened, given)
-    fitting = proof = None
     goals = [] if check is None else [opened_definition(check, arguments)]
+    fitting = None
     for wanted in [*goals, *([] if target is None else [target])]:
         fitting = _fit_of(state, plan, wanted)
     if fitting is not None and plan.is_rename:
         fitting = replace(fitting, under=nesting(opened)[0])
-    optimizers: Sequence[MovedOptimizer] = ()
     if undo:
         optimizers = undone_optimizers(opened, given)
     else:
         optimizers = _optimizers(opened, plan, target or next(iter(goals), None), goal)
-    if (old := goal.get("prove_from")) is not None:
-        from ckpt.ops.rename.proof import prove
-
-        shape = goal.get("prove_input")
-        proof = prove(plan, opened.ref, old, to or check, arguments, shape, registry)
     return RenamePlan(
         plan.rules,
         plan.tensors,
@@ -172,11 +166,21 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         undoes=undo,
         fitting=fitting,
         found=found,
-        proof=proof,
+        proof=_proof(opened, plan, goal, registry),
         optimizers=optimizers,
         copies=goal.get("copies", False),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
+
+
+def _proof(opened: OpenedState, plan: Plan, goal: Goal, registry: Registry) -> "Proof | None":
+    old, new = goal.get("prove_from"), goal.get("to") or goal.get("check")
+    if old is None:
+        return None
+    from ckpt.ops.rename.proof import prove
+
+    arguments, shape = goal.get("arguments"), goal.get("prove_input")
+    return prove(plan, opened.ref, old, new, arguments, shape, registry)
 
 
 def expect_known(options: Mapping[str, object], known: frozenset[str]) -> None:
@@ -247,7 +251,7 @@ def _fit_of(state: StateDict, plan: Plan, target: Opened) -> Fitting:
 
 def _optimizers(
     opened: OpenedState, plan: Plan, target: Opened | None, goal: Goal
-) -> Sequence[MovedOptimizer]:
+) -> tuple[MovedOptimizer, ...]:
     """The optimizers that follow the plan to a definition."""
     if goal.get("drop_optimizer"):
         return ()

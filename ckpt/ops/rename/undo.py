@@ -38,7 +38,7 @@ def plan_undo(opened: OpenedState, saved: RuleFile) -> Plan:
     return undo(done, saved.source, of=opened)
 
 
-def undone_optimizers(opened: OpenedState, saved: RuleFile) -> Sequence[MovedOptimizer]:
+def undone_optimizers(opened: OpenedState, saved: RuleFile) -> tuple[MovedOptimizer, ...]:
     """The optimizers that get back the order that they had before a rename.
 
     Raises:
@@ -55,7 +55,7 @@ def undone_optimizers(opened: OpenedState, saved: RuleFile) -> Sequence[MovedOpt
             raise PlanError(
                 f"{opened.name}: {optimizer.path} does not have the order that the rename gave it"
             )
-    return [replace(each, before=each.after, after=each.before) for each in moved]
+    return tuple(replace(each, before=each.after, after=each.before) for each in moved)
 
 
 def undo(done: Plan, before: Sequence[TensorEntry], *, of: OpenedState) -> Plan:
