@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ckpt.errors import CkptError, FitError, RefError
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import StateDict, TensorEntry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,6 +31,21 @@ class DefinitionError(CkptError):
     """A definition's own code fails, or does not return a module."""
 
     exit_code = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One name of a parameter.
+
+    Attributes:
+        key: In the state_dict.
+        place: In the order of `Module.parameters`; tied names share one.
+        trained: Whether it requires a gradient in a new module.
+    """
+
+    key: str
+    place: int
+    trained: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +66,7 @@ class Definition:
         """A new module with its initial weights; draws from torch's global generator."""
         from torch import nn
 
-        with _own_code(self.ref), _importable(self.folder):
+        with own_code(self.ref), _importable(self.folder):
             module = self.factory()
         if not isinstance(module, nn.Module):
             raise DefinitionError(
@@ -73,30 +88,51 @@ class Definition:
                     hint="--input 1x3x224x224  sets the shape of the input",
                 ) from error
 
-    def entries(self) -> tuple[TensorEntry, ...]:
-        """Keys, dtypes and shapes in the order of its state_dict, persistent buffers included.
+    def on_meta(self) -> "nn.Module":
+        """A new module on torch's meta device, so that its size costs nothing.
 
-        The module is built on torch's meta device, so that its size costs nothing; if its
-        constructor needs real values, on the CPU. Extra state that is not a tensor has no entry.
-        The global generator is restored.
-
-        Raises:
-            DefinitionError: As `build`; or a key has no shape yet (a lazy module).
+        If its constructor needs real values, on the CPU. The global generator is restored.
         """
         import torch
 
         with torch.random.fork_rng(devices=[]):
             try:
                 with torch.device("meta"):
-                    module = self.build()
+                    return self.build()
             except DefinitionError:
-                module = self.build()
-        with _own_code(self.ref):
-            return tuple(
+                return self.build()
+
+    def state(self) -> StateDict:
+        """Its state_dict, persistent buffers and extra state included, without values.
+
+        Raises:
+            DefinitionError: As `build`; or a key has no shape yet (a lazy module).
+        """
+        import torch
+
+        module = self.on_meta()
+        with own_code(self.ref):
+            state = module.state_dict()
+            tensors = {key: it for key, it in state.items() if isinstance(it, torch.Tensor)}
+            entries = tuple(
                 TensorEntry(key, str(value.dtype).removeprefix("torch."), tuple(value.shape))
-                for key, value in module.state_dict().items()
-                if isinstance(value, torch.Tensor)
+                for key, value in tensors.items()
             )
+        others = tuple(key for key in state if key not in tensors)
+        return StateDict(entries, others, getattr(state, "_metadata", None))
+
+    def parameters(self) -> list[Parameter]:
+        """Its parameters by all their names, in the order in which optimizers number them."""
+        module = self.on_meta()
+        places: dict[int, int] = {}
+        return [
+            Parameter(key, places.setdefault(id(it), len(places)), it.requires_grad)
+            for key, it in module.named_parameters(remove_duplicate=False)
+        ]
+
+    def entries(self) -> tuple[TensorEntry, ...]:
+        """Keys, dtypes and shapes of its tensors, in the order of its state_dict."""
+        return tuple(self.state().entries)
 
     def source(self) -> str | None:
         """The text of the file that defines it; None if it cannot be read."""
@@ -172,7 +208,7 @@ def _import_file(ref: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and inspect look a class's module up by name
     try:
-        with _own_code(ref), _importable(path.parent):
+        with own_code(ref), _importable(path.parent):
             declare_torchvision_ops()
             spec.loader.exec_module(module)
     except BaseException:
@@ -184,7 +220,7 @@ def _import_file(ref: str, path: Path) -> ModuleType:
 def _import_module(ref: str, name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise RefError(f"{name}: not a module name")
-    with _own_code(ref), _importable(None):
+    with own_code(ref), _importable(None):
         declare_torchvision_ops()
         try:
             return importlib.import_module(name)
@@ -200,14 +236,14 @@ def load_strictly(
 ) -> None:
     """Load a state_dict, all of its keys and no others; `complaint` begins the `FitError`."""
     try:
-        module.load_state_dict(dict(state), strict=True)
+        module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise FitError(f"{complaint}: {reason}", hint=hint) from error
 
 
 @contextlib.contextmanager
-def _own_code(ref: str) -> Iterator[None]:
+def own_code(ref: str) -> Iterator[None]:
     """Run foreign code: its prints go to stderr, its exceptions become one line."""
     try:
         with contextlib.redirect_stdout(sys.stderr):

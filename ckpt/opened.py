@@ -11,14 +11,16 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from ckpt.errors import RefError, UsageError
-from ckpt.formats import open_checkpoint
+from ckpt.formats import ALL, COPIES, open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import (
     RUNS_CODE,
     ForeignGlobal,
     OpaqueWord,
     foreign_globals,
+    unopened,
     without_opaque,
+    without_optimizer,
 )
 from ckpt.formats.paths import open_path, within
 from ckpt.io.files import exists
@@ -28,10 +30,11 @@ from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
 from ckpt.side_files import MOST_BYTES, MOST_FILES, Found, of_folder
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import StateDict, TensorEntry
 
 if TYPE_CHECKING:
     from ckpt.definitions import Definition
+    from ckpt.formats.optimizers import Groups
 
 
 Named = str | PathLike[str]  # a ref, or a `pathlib` path, which always names a file
@@ -55,6 +58,11 @@ class OpenedFile:
     def entries(self) -> Sequence[TensorEntry]:
         """The entries, with offsets and without digests."""
         return self.checkpoint.entries
+
+    @property
+    def state(self) -> StateDict:
+        """The state_dict without its values."""
+        return _state_of(self.checkpoint, self.entries)
 
     @property
     def foreign(self) -> tuple[ForeignGlobal, ...]:
@@ -137,6 +145,11 @@ class OpenedVersion:
         return self.manifest.entries
 
     @property
+    def state(self) -> StateDict:
+        """The state_dict without its values; reads the version's file."""
+        return _state_of(self.checkpoint, self.entries)
+
+    @property
     def foreign(self) -> tuple[ForeignGlobal, ...]:
         """The globals that run code when the version's file is unpickled."""
         noted = self.manifest.record.get(RUNS_CODE)
@@ -158,7 +171,12 @@ class OpenedDefinition:
 
     name: str
     definition: "Definition"
-    entries: Sequence[TensorEntry]
+    state: StateDict
+
+    @property
+    def entries(self) -> Sequence[TensorEntry]:
+        """The tensors of its state_dict."""
+        return self.state.entries
 
 
 OpenedState = OpenedFile | OpenedVersion
@@ -170,13 +188,45 @@ def settled(opened: OpenedState, opaque: OpaqueWord | None) -> tuple[OpenedState
     if opaque != "drop":
         return opened, ()
     checkpoint, changed = without_opaque(opened.checkpoint, opened.inside)
+    return _with(opened, checkpoint), changed
+
+
+def without_optimizers(opened: OpenedState) -> tuple[OpenedState, Sequence[str]]:
+    """The same without its optimizers, and their paths.
+
+    Raises:
+        UsageError: Something else would be lost with them.
+    """
+    checkpoint, gone = without_optimizer(opened.checkpoint, opened.inside)
+    return _with(opened, checkpoint), gone
+
+
+def reordered(opened: OpenedState, orders: "Mapping[str, Groups]") -> OpenedState:
+    """The same, whose optimizers get another order of parameters when it is renamed."""
+    if not orders:
+        return opened
+    from ckpt.formats.torch_state import TorchFile
+
+    checkpoint = opened.checkpoint
+    assert isinstance(checkpoint, TorchFile)  # no other file has orders
+    return _with(opened, checkpoint.reordered(orders))
+
+
+def with_copies(opened: OpenedState) -> OpenedState:
+    """The same, in which a rename of a version's state_dict renames all copies of it."""
+    if not isinstance(opened, OpenedVersion) or not opened.inside:
+        return opened
+    return _with(opened, open_checkpoint(opened.source, inside=opened.inside + COPIES))
+
+
+def _with(opened: OpenedState, checkpoint: Checkpoint) -> OpenedState:
     if checkpoint is opened.checkpoint:
-        return opened, ()
+        return opened
     opened = copy(opened)
     if isinstance(opened, OpenedVersion):
         vars(opened)["checkpoint"] = checkpoint
-        return opened, changed
-    return replace(opened, checkpoint=checkpoint), changed
+        return opened
+    return replace(opened, checkpoint=checkpoint)
 
 
 @contextmanager
@@ -196,11 +246,19 @@ def open_ref(
             checkpoint = open_checkpoint(source, inside=file.inside)
             yield OpenedFile(text, file.path, file.inside, checkpoint)
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
-        definition = _definition(ref, arguments)
-        yield OpenedDefinition(as_typed(text, arguments), definition, definition.entries())
+        yield _described(text, _definition(ref, arguments), arguments)
+    elif isinstance(ref, VersionRef) and ref.inside is not None:
+        yield _part(text, ref, ref.inside, registry)
     else:
         version = _version(text, ref, registry)
         yield OpenedVersion(version.ref, version, registry.source(version))
+
+
+def opened_definition(text: str, arguments: Mapping[str, object] | None = None) -> OpenedDefinition:
+    """Open what can only be a definition."""
+    from ckpt.definitions import find_definition
+
+    return _described(text, find_definition(text, arguments), arguments)
 
 
 def parse_named(named: Named, registry: Registry) -> Ref:
@@ -233,10 +291,51 @@ def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
         yield opened
 
 
+def _part(text: str, ref: VersionRef, inside: str, registry: Registry) -> OpenedState:
+    """One state_dict of a version's file; the registered one is the version."""
+    version = _version(text, replace(ref, inside=None), registry)
+    source = registry.source(version)
+    if inside == source.manifest.inside:
+        return OpenedVersion(version.ref, version, source)
+    checkpoint = open_checkpoint(source, inside=inside)
+    return OpenedFile(f"{version.ref}::{inside}", Path(version.ref), inside, checkpoint)
+
+
 def as_typed(definition: str, arguments: Mapping[str, object] | None) -> str:
     """A definition as one types it, ``net.py:Net --arg width=64``."""
     texts = (f"{name}={value}" for name, value in (arguments or {}).items())
     return " ".join([definition, *(f"--arg {quote(text)}" for text in texts)])
+
+
+def nesting(opened: Opened) -> tuple[tuple[str, ...], str | None]:
+    """The keys that lead from the root of a file to its state_dict, and how Python loads that.
+
+    None if the state_dict is the file, or if the ref names it already.
+    """
+    if isinstance(opened, OpenedDefinition) or opened.checkpoint.pickled is None:
+        return (), None
+    path = opened.checkpoint.pickled.path
+    if not path or opened.inside not in (None, ALL):
+        return (), None
+    if isinstance(opened, OpenedVersion):
+        return path, f"ckpt.load({opened.ref!r})"
+    if unopened(opened.checkpoint):
+        inside = f"{opened.path}::{'.'.join(path)}"
+        return path, f"ckpt.load({inside!r})"
+    return path, f"torch.load({str(opened.path)!r})" + "".join(f"[{key!r}]" for key in path)
+
+
+def _described(
+    text: str, definition: "Definition", arguments: Mapping[str, object] | None
+) -> OpenedDefinition:
+    return OpenedDefinition(as_typed(text, arguments), definition, definition.state())
+
+
+def _state_of(checkpoint: Checkpoint, entries: Sequence[TensorEntry]) -> StateDict:
+    versions = checkpoint.rest.get("_metadata") if checkpoint.pickled is not None else None
+    return StateDict(
+        entries, tuple(checkpoint.others), versions if isinstance(versions, Mapping) else None
+    )
 
 
 def _definition(ref: DefinitionRef, arguments: Mapping[str, object] | None) -> "Definition":

@@ -2,7 +2,7 @@
 
 Grammar (a text with a separator or a known suffix is a path):
 
-    v3  mnist-cnn  mnist-cnn:v3  mnist-cnn@prod  mnist-cnn:prod  sha256:3fa9c1d2
+    v3  mnist-cnn  mnist-cnn:v3  mnist-cnn:v3::ema  mnist-cnn@prod  mnist-cnn:prod  sha256:3fa9c1d2
     old.pt  runs/old.pt  runs/old.pt::model
     models/mnist_cnn.py:Net  torchvision.models:resnet18
 
@@ -11,7 +11,7 @@ whether a name without separator or suffix is a version; otherwise it is a path,
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ckpt.errors import UsageError
@@ -42,10 +42,14 @@ class FileRef:
 
 @dataclass(frozen=True, slots=True)
 class VersionRef:
-    """A version: `model` is None for the only one, `label` a version, an alias or latest."""
+    """A version: `model` is None for the only one, `label` a version, an alias or latest.
+
+    `inside` names another state_dict of its file than the registered one.
+    """
 
     model: str | None
     label: str = "latest"
+    inside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,9 @@ def parse_ref(text: str) -> Ref:
         return DefinitionRef(path)
     if _is_path(text.partition("::")[0]):
         return file
+    whole, double, inside = text.partition("::")
+    if double and whole and inside:
+        return _inside(parse_ref(whole), inside, text)
     mark = next((char for char in text if char in ":@"), "")
     model, _, label = text.partition(mark) if mark else (text, "", "")
     if not mark:
@@ -93,11 +100,23 @@ def parse_ref(text: str) -> Ref:
     if mark == ":" and _IDENTIFIER.fullmatch(model) and label.isidentifier():
         return DefinitionRef(text, version)
     if version is None:
-        raise UsageError(
-            f"{text!r} is not a version, a file or a definition",
-            hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod, old.pt, models/mnist_cnn.py:Net",
-        )
+        raise _not_a_ref(text)
     return version
+
+
+def _inside(ref: Ref, inside: str, text: str) -> VersionRef:
+    """One state_dict of a version."""
+    version = ref.version if isinstance(ref, DefinitionRef) else ref
+    if not isinstance(version, VersionRef):
+        raise _not_a_ref(text)
+    return replace(version, inside=inside)
+
+
+def _not_a_ref(text: str) -> UsageError:
+    return UsageError(
+        f"{text!r} is not a version, a file or a definition",
+        hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod, old.pt, models/mnist_cnn.py:Net",
+    )
 
 
 def parse_file_ref(text: str) -> FileRef:

@@ -3,14 +3,15 @@
 Nothing here opens a file. Offsets and sizes are in bytes, strides in elements.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Self
+from typing import Any, Self
 from zlib import crc32
 
 from ckpt.dtypes import itemsize
 
+NOT_A_TENSOR = "object"  # in place of the dtype, of a key that holds no tensor
 MOST_PARTS = 128  # of a key, between its dots: each is a module, and no model is as deep
 
 
@@ -79,6 +80,27 @@ class TensorEntry:
         if self.offset is None or self.stride is not None:
             return None
         return Span(self.offset, self.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class StateDict:
+    """A state_dict without its values.
+
+    Attributes:
+        entries: Its tensors.
+        others: Its keys that hold no tensor, such as a module's ``_extra_state``.
+        versions: The `_metadata` that `Module.state_dict` sets: module to numbers by name; None
+            without.
+    """
+
+    entries: Sequence[TensorEntry]
+    others: Sequence[str] = ()
+    versions: Mapping[str, Any] | None = None
+
+    @property
+    def keys(self) -> list[TensorEntry]:
+        """All keys, those without a tensor last and as `NOT_A_TENSOR`."""
+        return [*self.entries, *(TensorEntry(key, NOT_A_TENSOR, ()) for key in self.others)]
 
 
 def is_key(text: str) -> bool:

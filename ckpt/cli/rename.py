@@ -45,7 +45,16 @@ def _shape(
     "--accept-likely", is_flag=True, help="With --to: accept the best guess for ambiguous keys."
 )
 @click.option(
-    "--from", "prove_from", metavar="DEF", help="The definition that SRC fits, for --prove."
+    "--from",
+    "saved_from",
+    metavar="DEF",
+    help="The definition that SRC was saved from: for --prove, and where the order of its keys "
+    "does not tell which parameter the state of its optimizer belongs to.",
+)
+@click.option(
+    "--drop-optimizer",
+    is_flag=True,
+    help="Leave the optimizer out, whose state cannot always follow.",
 )
 @click.option(
     "--prove",
@@ -68,6 +77,13 @@ def _shape(
     "replace_out",
     is_flag=True,
     help="Overwrite the output file if it exists, and make tensors of any size.",
+)
+@click.option(
+    "--all",
+    "copies",
+    is_flag=True,
+    help="Where SRC names one state_dict of a file (FILE::model): rename all copies of it as well, "
+    "such as an EMA, and the optimizer's state by name.",
 )
 @click.option("--in-place", is_flag=True, help="Replace SRC itself, atomically.")
 @click.option(
@@ -97,8 +113,12 @@ def command(session: Session, source: str, rules: RuleOptions, prove: bool, **op
     Rules apply in this order: --unwrap, --strip, --drop, --keep, --map, --rules, --rule, --add,
     then those that --to finds.
     """
-    if prove != (options["prove_from"] is not None) or (options["prove_input"] and not prove):
+    old = options["saved_from"]
+    if (prove and old is None) or (options["prove_input"] and not prove):
         raise UsageError("a proof needs both definitions", hint="--from OLD --to NEW --prove")
+    if old is not None and not (options["to"] or options["check"]):
+        raise UsageError("--from needs --to or --check")
+    options["prove_from"] = old if prove else None
     renamed = rename(source, rules, registry=session.registry, **options)
     session.remark_on_new_registry(renamed.added)
     remark_on_written(session, renamed.written, renamed.dropped)

@@ -9,9 +9,10 @@ one in both of these.
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ckpt.tensors import TensorEntry
+from ckpt.loading import Answer
+from ckpt.tensors import NOT_A_TENSOR, StateDict, TensorEntry
 
 Pair = tuple[TensorEntry, TensorEntry]
 
@@ -201,26 +202,58 @@ class Fit:
         unexpected: Entries that the definition does not have.
         reshaped: (state_dict's, definition's) entries of the same key and different shapes.
         agreeing: Number of keys with the same shape on both sides.
+        handled: Keys that one side lacks or has in another shape, which torch accepts all the
+            same: the class converts them while it loads.
+        complaints: What else torch says against it, a line each.
+        unasked: Why torch was not asked, so that keys and shapes alone decide; None if it was,
+            or if there is no class to ask.
     """
 
     missing: tuple[TensorEntry, ...]
     unexpected: tuple[TensorEntry, ...]
     reshaped: tuple[Pair, ...]
     agreeing: int
+    handled: tuple[str, ...] = ()
+    complaints: tuple[str, ...] = ()
+    unasked: str | None = None
 
     @property
     def fits(self) -> bool:
         """Whether `load_state_dict(strict=True)` would accept it."""
-        return not (self.missing or self.unexpected or self.reshaped)
+        return not (self.missing or self.unexpected or self.reshaped or self.complaints)
 
 
-def fit(entries: Iterable[TensorEntry], definition: Iterable[TensorEntry]) -> Fit:
-    """Compare a state_dict with a definition as strict loading does: keys and shapes.
+def fit(state: StateDict, wanted: StateDict, answer: Answer | None = None) -> Fit:
+    """How a state_dict fits another one, as strict loading compares them.
 
-    Dtypes may differ, since loading converts.
+    Dtypes may differ, since loading converts. Keys and shapes decide unless torch gave an
+    `answer`: then that is the verdict, and they explain it.
     """
-    diff = compare_entries(entries, definition)
+    diff = compare_entries(state.keys, wanted.keys)
     alike = len(diff.same) + len(diff.unread) + len(diff.changed)
     reshaped = {a.key for a, _ in diff.reshaped}
     retyped = sum(a.key not in reshaped for a, _ in diff.retyped)
-    return Fit(diff.added, diff.removed, diff.reshaped, alike + retyped)
+    found = Fit(diff.added, diff.removed, diff.reshaped, alike + retyped)
+    if answer is None:
+        return found
+    if answer.unasked is not None:
+        return replace(found, unasked=answer.unasked)
+    mine, theirs = ({entry.key: entry for entry in side.keys} for side in (state, wanted))
+    pairs = [(key, mine.get(key), theirs.get(key)) for key in answer.reshaped]
+    named = {*answer.missing, *answer.unexpected, *answer.reshaped}
+    unequal = (*found.missing, *found.unexpected, *(a for a, _ in found.reshaped))
+    return Fit(
+        missing=tuple(theirs.get(key, _unknown(key)) for key in answer.missing),
+        unexpected=tuple(mine.get(key, _unknown(key)) for key in answer.unexpected),
+        reshaped=tuple((a, b) for _, a, b in pairs if a is not None and b is not None),
+        agreeing=found.agreeing,
+        handled=tuple(entry.key for entry in unequal if entry.key not in named),
+        complaints=(
+            *answer.complaints,
+            *(f"{key} has another shape" for key, a, b in pairs if a is None or b is None),
+        ),
+    )
+
+
+def _unknown(key: str) -> TensorEntry:
+    return TensorEntry(key, NOT_A_TENSOR, ())

@@ -12,12 +12,12 @@ from typing import cast
 from ckpt.errors import FormatError, UsageError, excerpt
 from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.foreign import foreign
-from ckpt.formats.pickle.find import ALL
+from ckpt.formats.pickle.find import ALL, COPIES
 from ckpt.io.sources import ByteSource
 from ckpt.refs import SUFFIXES
 from ckpt.tensors import MOST_PARTS, is_key
 
-__all__ = ["ALL", "format_for", "format_of", "is_usual", "open_checkpoint"]
+__all__ = ["ALL", "COPIES", "format_for", "format_of", "is_usual", "open_checkpoint"]
 
 _MODULES = ("safetensors", "torch_zip", "torch_legacy")
 _CONTAINERS = {"safetensors": ("safetensors",), "torch_zip": ("torch-zip", "torch-legacy")}

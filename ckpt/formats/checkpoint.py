@@ -33,12 +33,15 @@ class Pickled:
         protocol: Of the pickle.
         chosen: The path of the state_dict, as after ``FILE::``; empty for the root.
         modules: The path and class of each pickled module that was read as a state_dict.
+        path: The keys that lead from the root to the state_dict; empty for the root, and if the
+            tensors are not in one mapping.
     """
 
     globals: Mapping[str, int]
     protocol: int
     chosen: str = ""
     modules: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
 
 
 class Checkpoint(Protocol):
@@ -81,6 +84,13 @@ class Checkpoint(Protocol):
     @property
     def aliases(self) -> Sequence[str]:
         """Further names of tensors, mostly of tied ones, that the file notes elsewhere.
+
+        `renamed` accepts new names for them as well.
+        """
+
+    @property
+    def others(self) -> Sequence[str]:
+        """The keys of the state_dict that hold no tensor, in file order.
 
         `renamed` accepts new names for them as well.
         """

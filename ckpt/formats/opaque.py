@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from sys import stdlib_module_names
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ckpt.errors import FormatError, RefusedGlobalError, UsageError, excerpt
 from ckpt.formats import open_checkpoint
@@ -14,6 +14,9 @@ from ckpt.formats.pickle.globals import DICTS, runs_code, torch_refuses
 from ckpt.io.rights import Rights
 from ckpt.io.sources import ByteSource, Part
 from ckpt.tensors import Layout, Span
+
+if TYPE_CHECKING:
+    from ckpt.formats.torch_state import TorchFile
 
 OpaqueWord = Literal["keep", "drop"]  # what a command that writes does with opaque objects
 RUNS_CODE = "runs_code"  # in a version's record: globals that do, each with its offset
@@ -112,21 +115,54 @@ def without_opaque(checkpoint: Checkpoint, inside: str | None) -> tuple[Checkpoi
     """
     if not unopened(checkpoint):
         return checkpoint, ()
-    from ckpt.formats.torch_state import TorchFile
-
-    if not isinstance(checkpoint, TorchFile):
+    file = torch_file(checkpoint)
+    if file is None:
         raise UsageError(
             f"{checkpoint.source.name}: --drop-opaque works on one file",
             hint="-o NEW.safetensors  writes the tensors alone",
         )
-    layout, changed = checkpoint.plain()
+    layout, changed = file.plain()
+    return _opened_again(checkpoint, layout, inside), changed
+
+
+def torch_file(checkpoint: Checkpoint) -> "TorchFile | None":
+    """The checkpoint, if it is one file of torch; others are told apart without importing more."""
+    if checkpoint.pickled is None:
+        return None
+    from ckpt.formats.torch_state import TorchFile
+
+    return checkpoint if isinstance(checkpoint, TorchFile) else None
+
+
+def without_optimizer(
+    checkpoint: Checkpoint, inside: str | None
+) -> tuple[Checkpoint, Sequence[str]]:
+    """The checkpoint as a file without its optimizers, and their paths.
+
+    Raises:
+        UsageError: It has objects that cannot be written again.
+    """
+    file = torch_file(checkpoint)
+    if file is None or not file.state.holders:
+        return checkpoint, ()
+    layout, changed = file.plain(frozenset(id(node) for _, node in file.state.holders))
+    if changed:
+        raise UsageError(
+            f"{checkpoint.source.name}: cannot be written without its optimizer and with "
+            f"{changed[0]}",
+            hint="--drop-opaque  leaves that out as well",
+        )
+    return _opened_again(checkpoint, layout, inside), [path for path, _ in file.state.holders]
+
+
+def _opened_again(checkpoint: Checkpoint, layout: Layout, inside: str | None) -> Checkpoint:
     plain = open_checkpoint(LaidOut(checkpoint.source, layout), inside=inside)
     if [entry.key for entry in plain.entries] != [entry.key for entry in checkpoint.entries]:
         raise FormatError(
             f"{checkpoint.source.name}: its keys would change without these objects",
             hint="-o NEW.safetensors  writes the tensors alone",
         )
-    return plain, changed
+    return plain
 
 
 class LaidOut(ByteSource):

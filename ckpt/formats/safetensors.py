@@ -72,6 +72,10 @@ class SafetensorsFile:
         return self.metadata or {}
 
     @property
+    def others(self) -> Sequence[str]:
+        return ()
+
+    @property
     def aliases(self) -> Sequence[str]:
         """The tied tensors that `safetensors.torch.save_model` left out.
 

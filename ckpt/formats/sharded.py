@@ -88,6 +88,10 @@ class ShardedCheckpoint:
         return [name for shard in self.shards for name in shard.aliases]
 
     @property
+    def others(self) -> Sequence[str]:
+        return [key for shard in self.shards for key in shard.others]
+
+    @property
     def pickled(self) -> Pickled | None:
         found = [shard.pickled for shard in self.shards if shard.pickled is not None]
         names = dict(pair for one in found for pair in one.globals.items())

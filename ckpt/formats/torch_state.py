@@ -5,21 +5,25 @@ The containers differ only in where they keep a storage's bytes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import Pickled, expect_keys
+from ckpt.formats.optimizers import Groups, OptimizerState, optimizers_of, reordering
 from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
 from ckpt.formats.pickle.find import (
     ALL,
+    COPIES,
     Chosen,
     Contents,
     choose,
+    copied_keys,
     dotted,
     expect_independent,
     find,
+    strangers_of,
 )
 from ckpt.formats.pickle.nodes import DictNode, Text
 from ckpt.formats.pickle.reader import ParsedPickle
@@ -42,19 +46,30 @@ class TorchState:
 
     Attributes:
         entries: In the order of the pickle.
+        others: The keys that hold no tensor, likewise.
         rest: Everything except the tensors of the state_dict, as valid JSON.
         beside: By path, other mappings and lists that may name its tensors: the other
             state_dicts of the file, an optimizer's state by name, its `param_names` or `params`.
-            They follow a rename unless it is limited to one state_dict.
+        follows: Whether they follow a rename, which otherwise is limited to one state_dict.
         pickled: What the pickle names.
+        strangers: The paths of other state_dicts that are not copies of it.
+        holders: Every optimizer with its path.
+        optimizers: Those that number their parameters.
+        orders: By the path of an optimizer, the order that `renamed` gives to its groups.
     """
 
     entries: Sequence[TensorEntry]
+    others: Sequence[str]
     rest: Mapping[str, Any]
     beside: Mapping[str, DictNode | list[object]]
+    follows: bool
     pickled: Pickled
     _chosen: Chosen
     _others: Sequence[TensorEntry]
+    strangers: Sequence[str] = ()
+    holders: Sequence[tuple[str, DictNode]] = ()
+    optimizers: Sequence[OptimizerState] = ()
+    orders: Mapping[str, Groups] = field(default_factory=dict)
 
     @property
     def spans(self) -> Sequence[Span]:
@@ -62,9 +77,19 @@ class TorchState:
         return tensor_spans([*self.entries, *self._others])
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
-        """The paths in `beside` that name some of these keys."""
+        """The paths in `beside` that name some of these keys and follow a rename."""
+        return self._naming(keys) if self.follows else []
+
+    def left_behind(self, keys: Container[str]) -> Sequence[str]:
+        """The paths in `beside` that name some of these keys and do not follow a rename."""
+        return [] if self.follows else self._naming(keys)
+
+    def _naming(self, keys: Container[str]) -> list[str]:
+        own = {entry.key for entry in self.entries}
         return [
-            path for path, node in self.beside.items() if any(text in keys for text in _texts(node))
+            path
+            for path, node in self.beside.items()
+            if any(key in keys for _, key in copied_keys(_texts(node), own).values())
         ]
 
     def renamed(
@@ -82,29 +107,35 @@ class TorchState:
             KeyCollisionError: Two keys would be the same; one of them may hold no tensor.
             FormatError: A key that changes is not text, or its new name is not valid.
         """
-        full = {entry.key: new_keys.get(entry.key, entry.key) for entry in self.entries}
+        keys = [*(entry.key for entry in self.entries), *self.others]
+        full = {key: new_keys.get(key, key) for key in keys}
         changed = [old for old, new in full.items() if old != new]
-        if not changed:
+        if not changed and not self.orders:
             return pickle
         mapping = self._chosen.mapping
         texts = {str(key) for key in texts_of(mapping)} if mapping else set[str]()
         fixed = [key for key in changed if key not in texts]
-        if mapping is None or fixed:
+        if mapping is None or (changed and fixed):
             raise FormatError(
                 f"{name}: {fixed[0]} is not a text key in this file, so it cannot be renamed",
                 hint="-o FILE.safetensors writes the tensors alone, under any names",
             )
         # A key that was empty may stay empty.
-        keys = [new for old, new in full.items() if old or new]
-        expect_keys(name, [*keys, *(texts - full.keys())])
+        expect_keys(name, [new for old, new in full.items() if old or new])
         renames = key_renames(mapping, full)
-        for node in (mapping, *self.beside.values()):
-            metadata = metadata_of(node) if isinstance(node, DictNode) else None
-            if metadata is not None:
-                renames += module_renames(metadata, full)
-        for node in self.beside.values():
-            renames += _followed(node, full, name)
-        return rename_texts(pickle, read, renames)
+        metadata = metadata_of(mapping)
+        renames += module_renames(metadata, full) if metadata is not None else []
+        moved = {each.path: each for each in self.optimizers if each.name in self.orders}
+        own = {id(names) for each in moved.values() for names in each.names}
+        for node in self.beside.values() if self.follows else ():
+            if id(node) not in own:
+                renames += _followed(node, full, name)
+        for each in moved.values():
+            renames += each.renamed(self.orders[each.name], full)
+        if not moved:
+            return rename_texts(pickle, read, renames)
+        orders = {path: self.orders[each.name] for path, each in moved.items()}
+        return rename_texts(pickle, read, renames, reordering(pickle, name, orders))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +157,26 @@ class TorchFile(ABC):
         return ()
 
     @property
+    def others(self) -> Sequence[str]:
+        return self.state.others
+
+    @property
     def pickled(self) -> Pickled:
         return self.state.pickled
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         return self.state.also_named(keys)
 
+    def reordered(self, orders: Mapping[str, Groups]) -> Self:
+        """The same, whose `renamed` also gives the groups of optimizers another order."""
+        return replace(self, state=replace(self.state, orders=orders))
+
     @abstractmethod
-    def plain(self) -> tuple[Layout, Sequence[str]]:
-        """The same container without what torch's weights_only refuses, and what that was."""
+    def plain(self, without: frozenset[int] = frozenset()) -> tuple[Layout, Sequence[str]]:
+        """The same container without what torch's weights_only refuses, and what that was.
+
+        The nodes with these identities are left out too.
+        """
 
 
 def read_state(
@@ -165,11 +207,22 @@ def read_state(
     expect_consistent(read, storages, name=name)
     return TorchState(
         entries=entries,
+        others=chosen.others,
         rest=_rest(read.root, chosen),
-        beside=dict(_beside_it(contents, chosen)) if inside in (None, ALL) else {},
-        pickled=Pickled(read.named, read.protocol, dotted(chosen.path), read.modules),
+        beside=dict(_beside_it(contents, chosen)),
+        follows=inside in (None, ALL) or inside.endswith(COPIES),
+        pickled=Pickled(
+            read.named,
+            read.protocol,
+            dotted(chosen.path),
+            read.modules,
+            chosen.path if chosen.mapping else (),
+        ),
         _chosen=chosen,
         _others=others,
+        strangers=strangers_of(contents, chosen),
+        holders=[(dotted(path), node) for path, node in contents.optimizers],
+        optimizers=optimizers_of(contents),
     )
 
 
@@ -215,10 +268,14 @@ def _texts(beside: DictNode | list[object]) -> list[Text]:
 def _followed(
     beside: DictNode | list[object], new_keys: Mapping[str, str], name: str
 ) -> list[tuple[Text, str]]:
-    """The texts of `beside` that change, each with its new text."""
+    """The texts of `beside` and its module versions that change, each with its new text."""
     own = _texts(beside)
-    expect_keys(name, [new_keys.get(text, str(text)) for text in own if text])
-    return [(text, new_keys[text]) for text in own if text in new_keys]
+    copied = copied_keys(map(str, own), new_keys)
+    new = {text: prefix + new_keys[key] for text, (prefix, key) in copied.items()}
+    expect_keys(name, [new.get(text, str(text)) for text in own if text])
+    metadata = metadata_of(beside) if isinstance(beside, DictNode) else None
+    modules = module_renames(metadata, new) if metadata is not None else []
+    return [*((text, new[text]) for text in own if text in new), *modules]
 
 
 def _rest(root: object, chosen: Chosen) -> dict[str, Any]:

@@ -111,9 +111,9 @@ class TorchZipFile(TorchFile):
         data = self.state.renamed(archive.pickle, archive.read, new_keys, name=name)
         return lay_out_archive(self._members(data), alignment=archive.alignment)
 
-    def plain(self) -> tuple[Layout, Sequence[str]]:
+    def plain(self, without: frozenset[int] = frozenset()) -> tuple[Layout, Sequence[str]]:
         """A new data.pkl, and the records of the storages that it names."""
-        archive, made = self.archive, plain_pickle(self.archive.root)
+        archive, made = self.archive, plain_pickle(self.archive.root, without)
         members = self._members(made.data, made.storages)
         return lay_out_archive(members, alignment=archive.alignment), (
             *archive.read.modules,

@@ -1,20 +1,26 @@
 """Whether a state_dict fits a definition, and what to type to make it fit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
 from ckpt.compare.keys import Fit, fit
 from ckpt.errors import CkptError
+from ckpt.infer.result import InferredOperation, Match
+from ckpt.loading import Answer
 from ckpt.rules.choice import Choice
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.rules.prefixes import Add, Strip, Unwrap
 from ckpt.rules.substitution import RenameRule
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import NOT_A_TENSOR, StateDict, TensorEntry
+from ckpt.writing.outcome import followers, outcome
 
 MOST_INFERRED = 2_000  # keys; that takes about a second
 _MOST_TYPED = 3  # rules; `--to` is shorter than more of them
+
+
+Pairing = Match | InferredOperation
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +32,45 @@ class Fitting:
         fit: The keys that agree and those that do not.
         options: Options of `ckpt rename` that make the state_dict fit: few rules, or ``--to``;
             empty if none are known.
+        rules: The rules that these options stand for.
+        pairs: What the keys that do not match probably are on the other side.
+        source: What to type for the state_dict.
+        under: The keys that lead from the root of the file to the state_dict.
+        loaded_by: If there are any, the Python expression that loads the state_dict.
     """
 
     definition: str
     fit: Fit
     options: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    pairs: tuple[Pairing, ...] = ()
+    source: str = "SRC"
+    under: tuple[str, ...] = ()
+    loaded_by: str | None = None
 
 
-def fitting(
-    entries: Sequence[TensorEntry], definition: str, wanted: Sequence[TensorEntry]
-) -> Fitting:
-    """Compare `entries` with those of a definition, strictly."""
-    found = fit(entries, wanted)
-    options = () if found.fits else _options_that_fit(entries, definition, wanted)
-    return Fitting(definition, found, options)
+Ask = Callable[[StateDict], Answer | None]  # what torch says to a state_dict
+
+
+def unasked(_state: StateDict) -> None:
+    """Where there is no class to ask, keys and shapes decide."""
+
+
+def fitting(state: StateDict, definition: str, wanted: StateDict, ask: Ask = unasked) -> Fitting:
+    """Whether a state_dict fits, strictly.
+
+    Args:
+        state: The state_dict.
+        definition: The name of what it should fit.
+        wanted: The keys that this has.
+        ask: Gives torch's verdict.
+    """
+    found = fit(state, wanted, ask(state))
+    if found.fits:
+        return Fitting(definition, found)
+    rules = _rules_that_fit(state, wanted, ask)
+    options = (_few(rules) or (f"--to {definition}",)) if rules else ()
+    return Fitting(definition, found, options, rules=rules, pairs=tuple(_pairs(found)))
 
 
 def typed(rule: Rule) -> str | None:
@@ -52,20 +83,30 @@ def typed(rule: Rule) -> str | None:
     return None
 
 
-def _options_that_fit(
-    entries: Sequence[TensorEntry], definition: str, wanted: Sequence[TensorEntry]
-) -> tuple[str, ...]:
-    """Options that make the entries fit without a guess."""
+def _pairs(found: Fit) -> Iterator[Pairing]:
+    """What the keys that do not match probably are on the other side."""
+    from ckpt.infer.engine import infer
+
+    sides: tuple[Sequence[TensorEntry], ...] = (found.unexpected, found.missing)
+    mine, theirs = ([e for e in side if e.dtype != NOT_A_TENSOR] for side in sides)
+    if mine and theirs and max(len(mine), len(theirs)) <= MOST_INFERRED:
+        inference = infer(mine, theirs)
+        yield from inference.matches
+        yield from inference.operations
+
+
+def _rules_that_fit(state: StateDict, wanted: StateDict, ask: Ask) -> tuple[Rule, ...]:
+    """Rules that make the state_dict fit without a guess; none if none are known."""
     from ckpt.infer.find_rules import infer_rules
 
     for first in ([Unwrap()], []):
         try:
-            inference, rules = infer_rules(entries, wanted, first, most=MOST_INFERRED)
-            after = plan_tensors(entries, rules).entries_after
+            inference, rules = infer_rules(state.entries, wanted.entries, first, most=MOST_INFERRED)
+            after = outcome(plan_tensors(state.entries, rules, aliases=followers(state)), state)
         except CkptError:  # nothing to unwrap, too many keys, or no rules express it
             continue
-        if inference.settled and fit(after, wanted).fits:
-            return _few(rules) or (f"--to {definition}",)
+        if inference.settled and fit(after, wanted).fits and fit(after, wanted, ask(after)).fits:
+            return rules
     return ()
 
 

@@ -237,8 +237,12 @@ class Index:
         """The version that `ref` names.
 
         Raises:
-            RefError: None, or more than one.
+            RefError: None, or more than one; or it names a part of one.
         """
+        if ref.inside is not None:
+            raise RefError(
+                f"::{ref.inside} names one state_dict of a version, expected a whole version"
+            )
         model = self.model(ref.model)
         if ref.label == "latest":
             if not model.versions:

@@ -18,7 +18,7 @@ from ckpt.rules.expressions import (
 )
 from ckpt.rules.plan import Plan
 from ckpt.rules.prefixes import Unwrap, wrappers_of
-from ckpt.show.diff.fit import fitting_data
+from ckpt.show.diff.fit import fitting_data, under_text
 from ckpt.show.export import also_named_text, left_out_text, written_data, written_text
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import Folded, fold
@@ -35,6 +35,11 @@ def renamed_text(renamed: Renamed) -> str:
         parts.append(written_text(renamed.written))
         also = also_named_text(renamed.written)
         parts += [f"  {also}"] if also else []
+    if renamed.left_behind:
+        parts.append(
+            f"  not renamed in {first_names(renamed.left_behind)}, which {_have(renamed)} the old "
+            "keys; --all  renames them too"
+        )
     if renamed.saved:
         parts.append(f"saved the rules in {printable(str(renamed.saved))}")
     if renamed.added:
@@ -49,6 +54,10 @@ def renamed_text(renamed: Renamed) -> str:
     return parts[0] + "\n\n" + "\n".join(parts[1:])
 
 
+def _have(renamed: Renamed) -> str:
+    return "has" if len(renamed.left_behind) == 1 else "have"
+
+
 def plan_text(plan: RenamePlan) -> str:
     """Every tensor that changes, folded if they are many, and the number of the others."""
     verdict = f"  {', '.join(_counts(plan))}"
@@ -56,7 +65,10 @@ def plan_text(plan: RenamePlan) -> str:
         largest = max(plan.proof.largest)
         verdict += f" · proved: outputs agree to {largest:.1g}"
     if plan.fitting:
-        verdict += f" · fits {printable(plan.fitting.definition)}"
+        verdict += f" · fits {printable(plan.fitting.definition)}{under_text(plan.fitting)}"
+    for optimizer in plan.optimizers:
+        moved = f"state of {count(optimizer.parameters, 'parameter')} moved to the new order"
+        verdict += f" · {printable(optimizer.path)}: {moved}"
     parts = (_renames, _made, _dropped, _unwrapped, _by_rule, _found_rules)
     return "\n".join([*(line for part in parts for line in part(plan)), verdict])
 
@@ -117,11 +129,14 @@ def _unwrapped(plan: Plan) -> Iterator[str]:
                 yield f"  unwrapped  {printable(', '.join(found))}"
 
 
-def _counts(plan: Plan) -> Iterator[str]:
+def _counts(plan: RenamePlan) -> Iterator[str]:
     changes, renamed = plan.changes, plan.renamed
     yield f"{count(len(renamed), 'key')} renamed"
-    if plan.aliases:
-        yield f"{count(len(plan.aliases), 'tied name')} renamed"
+    others = sum(name in plan.others for name in plan.aliases)
+    if tied := len(plan.aliases) - others:
+        yield f"{count(tied, 'tied name')} renamed"
+    if others:
+        yield f"{count(others, 'key')} without a tensor renamed"
     if plan.made:
         yield f"{len(plan.made):,} made"
     if plan.dropped:
@@ -183,7 +198,9 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "fit": fitting_data(plan.fitting) if plan.fitting else None,
         "found": found_data(plan.found) if plan.found else None,
         "proof": asdict(plan.proof) if plan.proof else None,
+        "optimizers": [asdict(optimizer) for optimizer in plan.optimizers],
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         **fields(renamed, "left_out", "mentions", "dropped_objects=dropped", "saved_rules=saved"),
+        **fields(renamed, "left_behind"),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.errors import DiskError, UsageError
-from ckpt.formats import open_checkpoint
+from ckpt.formats import COPIES, open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
@@ -128,6 +128,7 @@ def _write_renamed(
     ) as out:
         write_layout(layout, checkpoint.source, out)
     size, pickled = path.stat().st_size, checkpoint.pickled
+    inside = inside and inside.removesuffix(COPIES)
     chosen = inside or (pickled.chosen if pickled else None)
     return Written(
         path, size, inside=inside, also_named=also, unopened=unopened(checkpoint), chosen=chosen

@@ -40,11 +40,11 @@ def test_diff_with_a_definition_answers_first_and_ends_with_the_command(
 old.pt does not fit {EMBED}
 
   only in old.pt    only in Net    shape
-  ----------------  -------------  ---------  ----------
-  conv1.weight      embed1.weight  32 1 3 3   same shape
-  conv1.bias        embed1.bias    32         same shape
-  conv2.weight      embed2.weight  64 32 3 3  same shape
-  conv2.bias        embed2.bias    64         same shape
+  ----------------  -------------  ---------  -------
+  conv1.weight      embed1.weight  32 1 3 3   certain
+  conv1.bias        embed1.bias    32         certain
+  conv2.weight      embed2.weight  64 32 3 3  certain
+  conv2.bias        embed2.bias    64         certain
 
   4 keys agree · 4 missing · 4 unexpected
 

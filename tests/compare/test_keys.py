@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt.compare.keys import compare_entries, fit
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import StateDict, TensorEntry
 
 
 def entry(
@@ -58,11 +58,14 @@ def test_entries_without_digest_are_not_called_the_same() -> None:
 
 def test_fit_is_strict_about_keys_and_shapes_and_not_about_dtype() -> None:
     found = fit(
-        [entry("a"), entry("b", (3,)), entry("half", dtype="float16"), entry("extra")],
-        [entry("a"), entry("b", (4,)), entry("half"), entry("lacking")],
+        StateDict(
+            [entry("a"), entry("b", (3,)), entry("half", dtype="float16"), entry("extra")],
+            ["other"],
+        ),
+        StateDict([entry("a"), entry("b", (4,)), entry("half"), entry("lacking")]),
     )
     assert [e.key for e in found.missing] == ["lacking"]
-    assert [e.key for e in found.unexpected] == ["extra"]
+    assert [e.key for e in found.unexpected] == ["extra", "other"]
     assert [a.key for a, _ in found.reshaped] == ["b"]
     assert found.agreeing == 2
     assert not found.fits

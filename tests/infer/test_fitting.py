@@ -7,7 +7,7 @@ import pytest
 
 from ckpt.infer.find_rules import infer_rules
 from ckpt.infer.fitting import Fitting, fitting
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import StateDict, TensorEntry
 
 SHAPES = {
     **{"conv1.weight": (32, 1, 3, 3), "conv1.bias": (32,)},
@@ -20,7 +20,7 @@ def of_keys(renamed: dict[str, str]) -> Fitting:
     """MNIST's network against one whose keys are other ones."""
     entries = [TensorEntry(key, "float32", shape) for key, shape in SHAPES.items()]
     wanted = [TensorEntry(renamed.get(key, key), "float32", shape) for key, shape in SHAPES.items()]
-    return fitting(entries, "net.py:Net", wanted)
+    return fitting(StateDict(entries), "net.py:Net", StateDict(wanted))
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def test_suggested_options_are_the_shortest(
 def test_wrapper_is_suggested_to_be_cut_off(prefix: str, option: str) -> None:
     entries = [TensorEntry(prefix + key, "float32", shape) for key, shape in SHAPES.items()]
     wanted = [TensorEntry(key, "float32", shape) for key, shape in SHAPES.items()]
-    assert fitting(entries, "net.py:Net", wanted).options == (option,)
+    assert fitting(StateDict(entries), "net.py:Net", StateDict(wanted)).options == (option,)
 
 
 @pytest.mark.parametrize("mark", "()[]{}^$.*+?|\\ '\"#&-=")
 def test_suggested_rule_takes_the_marks_of_a_key_literally(mark: str) -> None:
     mine = [TensorEntry(f"conv{mark}a.w", "float32", (3,)), TensorEntry("fc.w", "float32", (4,))]
     wanted = [TensorEntry("embed.w", "float32", (3,)), mine[1]]
-    (option,) = fitting(mine, "net.py:Net", wanted).options
+    (option,) = fitting(StateDict(mine), "net.py:Net", StateDict(wanted)).options
     name, rule = shlex.split(option)
     old, _, new = rule.rpartition("->")
     assert (name, re.sub(old, new, mine[0].key)) == ("--rule", "embed.w")

@@ -41,6 +41,10 @@ class DistributedCheckpoint:
     pickled: Pickled | None = None
 
     @property
+    def others(self) -> Sequence[str]:
+        return ()
+
+    @property
     def aliases(self) -> Sequence[str]:
         return ()
 

@@ -6,32 +6,45 @@ text, so that a value with the same text keeps it. FRAME opcodes, whose byte cou
 wrong, are optional and dropped.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from ckpt.formats.pickle.nodes import DictNode, Text
+from ckpt.formats.pickle.nodes import DictNode, Number, Text
 from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import texts_of
-from ckpt.formats.pickle.writer import literal
+from ckpt.formats.pickle.writer import integer, literal
 
 _FRAME_BYTES = 9  # the opcode and its 64-bit argument
 
 
-def rename_texts(data: bytes, read: ParsedPickle, renames: list[tuple[Text, str]]) -> bytes:
+Edit = tuple[int, int, bytes]  # start and end of the opcodes that are replaced, and by which
+
+
+def number_edit(number: Number, new: int) -> Edit:
+    """Replace an integer, at least 0, by another one."""
+    return number.start, number.end, integer(new)
+
+
+def rename_texts(
+    data: bytes, read: ParsedPickle, renames: list[tuple[Text, str]], others: Iterable[Edit] = ()
+) -> bytes:
     """The pickle with some of its texts replaced, at their own places only.
 
     Args:
         data: The pickle.
         read: The same, parsed.
         renames: Texts of `read`, each with its new text.
+        others: Further edits, at other places.
     """
     renames = [(text, new) for text, new in renames if text != new]
-    if not renames:
+    others = list(others)
+    if not renames and not others:
         return data
     edits = {text.start: (text.end, literal(new)) for text, new in renames}
     changed = {text.origin for text, _ in renames if text.start == text.origin in edits}
     for text in read.looked_up:
         if text.origin in changed and text.start not in edits:
             edits[text.start] = (text.end, literal(text))
+    edits |= {start: (end, new) for start, end, new in others}
     edits |= {start: (start + _FRAME_BYTES, b"") for start in read.frames}
     parts, position = [], 0
     for start in sorted(edits):

@@ -4,7 +4,7 @@ Walks the nodes without recursion, bounded in depth and steps, since they may be
 circular.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt.errors import AmbiguousStateError, FormatError, RefusedGlobalError, excerpt
@@ -14,7 +14,11 @@ from ckpt.formats.pickle.keys import identity, shown_keys, shown_path
 from ckpt.formats.pickle.nodes import Call, DictNode, Opaque, Persistent
 
 DEPTH_LIMIT = 100
-ALL = "*"  # as after ``FILE::``: a state_dict, and all that have its keys
+ALL = "*"  # as after ``FILE::``: a state_dict, and all copies of it
+COPIES = "::*"  # after a name: that state_dict, and all copies of it
+# What wrappers put before the keys of a copy: AveragedModel and DDP, torch.compile, EMA classes.
+_COPY_PREFIXES = ("", "module.", "_orig_mod.", "model.", "ema_model.", "model_ema.", "ema.")
+_COUNTER = "n_averaged"  # what AveragedModel counts
 _OPTIMIZER = {"state", "param_groups"}
 _LISTED = 5  # state_dicts in a hint
 
@@ -53,11 +57,13 @@ class Chosen:
         mapping: The state_dict; None if no mapping has all the tensors, as in an optimizer's
             state: their keys are dotted paths then.
         tensors: Each with its key, in the order of the file.
+        others: The mapping's keys of text that hold no tensor.
     """
 
     path: tuple[str, ...]
     mapping: DictNode | None
     tensors: list[tuple[str, Call]]
+    others: tuple[str, ...] = ()
 
 
 def find(root: object, *, name: str, step_limit: int) -> Contents:
@@ -209,6 +215,7 @@ def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
     likely = _likely(contents)
     paths = {dotted(path): named[dotted(path)] for path in likely}
     if inside is not None and inside != ALL:
+        inside = inside.removesuffix(COPIES)
         if inside in twice:
             raise _doubled(name, inside)
         if inside in named:
@@ -218,13 +225,13 @@ def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
         return _flattened(contents, (), name)
     if "" in paths:
         return _direct(*paths[""], name)
-    if len(paths) > 1 and not (inside == ALL and _same_keys(paths.values())):
+    only = _original(paths) if inside == ALL else next(iter(paths))
+    if only is None or (len(paths) > 1 and inside != ALL):
         raise AmbiguousStateError(
             f"{name}: holds {len(paths)} state_dicts",
             hint=_hint(name, list(paths)),
             names=tuple(paths),
         )
-    (only, *_) = paths
     if only in twice:
         raise _doubled(name, only)
     return _direct(*paths[only], name)
@@ -268,12 +275,14 @@ def _likely(contents: Contents) -> list[tuple[str, ...]]:
 
 
 def _without_scores(contents: Contents) -> list[tuple[tuple[str, ...], DictNode, int]]:
-    """The state_dicts that hold more than scalars, or all if none does.
+    """The state_dicts that hold more than scalars and settings, or all if none does.
 
-    Trainers keep scores as tensors: the best of a checkpoint callback, a loss scale.
+    Trainers keep scores as tensors: the best of a checkpoint callback, a loss scale; and a few
+    tensors among settings, such as the weights of classes.
     """
     left = [found for found in contents.state_dicts if not _is_scores(found[1])]
-    return left or contents.state_dicts
+    weights = [found for found in left if 2 * found[2] >= len(found[1].items)]
+    return weights or left or contents.state_dicts
 
 
 def _is_scores(mapping: DictNode) -> bool:
@@ -286,12 +295,45 @@ def _is_scalar(tensor: Call) -> bool:
     return size == ()
 
 
-def _same_keys(found: Iterable[tuple[tuple[str, ...], DictNode]]) -> bool:
-    """Whether the first has all keys of the others."""
-    first, *others = [
-        {key for key, _ in mapping.items if isinstance(key, str)} for _, mapping in found
+def copied_keys(own: Iterable[str], original: Container[str]) -> dict[str, tuple[str, str]]:
+    """The keys of a mapping that are those of another state_dict, perhaps with a prefix.
+
+    Returns:
+        For each such key, the prefix and the key of the original.
+    """
+    own = list(own)
+    for prefix in _COPY_PREFIXES:
+        found = {
+            key: (prefix, key.removeprefix(prefix))
+            for key in own
+            if key.startswith(prefix) and key.removeprefix(prefix) in original
+        }
+        if found:
+            return found
+    return {}
+
+
+def strangers_of(contents: Contents, chosen: Chosen) -> list[str]:
+    """The paths of the state_dicts that are not copies of the chosen one."""
+    keys = {key for key, _ in chosen.tensors}
+    return [
+        dotted(path)
+        for path, mapping, _ in _without_scores(contents)
+        if path != chosen.path
+        and not copied_keys((key for key, _ in mapping.items if isinstance(key, str)), keys)
     ]
-    return all(keys <= first for keys in others)
+
+
+def _original(paths: Mapping[str, tuple[tuple[str, ...], DictNode]]) -> str | None:
+    """The path of the first state_dict of which all others are copies; None if there is none."""
+    texts = {
+        path: {key for key, _ in mapping.items if isinstance(key, str)}
+        for path, (_, mapping) in paths.items()
+    }
+    for path, keys in texts.items():
+        if all(other - {_COUNTER} <= copied_keys(other, keys).keys() for other in texts.values()):
+            return path
+    return None
 
 
 def _direct(path: tuple[str, ...], mapping: DictNode, name: str) -> Chosen:
@@ -304,7 +346,8 @@ def _direct(path: tuple[str, ...], mapping: DictNode, name: str) -> Chosen:
     tensors = [
         (key, value) for key, (_, value) in zip(keys, items, strict=True) if is_tensor(value)
     ]
-    return Chosen(path, mapping, tensors)
+    others = [key for key, (_, value) in zip(keys, items, strict=True) if not is_tensor(value)]
+    return Chosen(path, mapping, tensors, tuple(others))
 
 
 def _below(contents: Contents, inside: str, paths: list[str], name: str) -> Chosen:

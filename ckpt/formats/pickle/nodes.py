@@ -31,6 +31,18 @@ class Text(str):
         return self.start + self.nbytes
 
 
+class Number(int):
+    """An integer with its place in the pickle, where that is asked for.
+
+    Attributes:
+        start: Offset of the opcode that pushed it.
+        end: Offset of the next opcode.
+    """
+
+    start: int
+    end: int
+
+
 @dataclass(eq=False, repr=False, slots=True)
 class Global:
     """A name of the allow-list, e.g. ``torch._utils._rebuild_tensor_v2``."""

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 
 from ckpt.formats.pickle.machine import Machine
-from ckpt.formats.pickle.nodes import Call, DictNode
+from ckpt.formats.pickle.nodes import Call, DictNode, Number
 
 _LONGEST = 64  # bytes of an integer
 _Operation = Callable[[Machine, int], int]
@@ -116,3 +116,21 @@ _OPERATIONS: dict[int, _Operation] = {
     ord("Q"): Machine.refer,
 }
 TABLE = [_OPERATIONS.get(code, Machine.unknown) for code in range(256)]
+
+
+def _placed(operation: _Operation) -> _Operation:
+    """An operation that pushes an integer, as a `Number`."""
+
+    def operate(machine: Machine, at: int) -> int:
+        end = operation(machine, at)
+        number = Number(machine.taken_off())
+        number.start, number.end = at - 1, end
+        return machine.push(number, end)
+
+    return operate
+
+
+_INTEGERS = {ord("J"), ord("K"), ord("M"), 0x8A, 0x8B}
+NUMBERED = [
+    _placed(operation) if code in _INTEGERS else operation for code, operation in enumerate(TABLE)
+]

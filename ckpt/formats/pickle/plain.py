@@ -44,9 +44,14 @@ class PlainPickle:
     storages: frozenset[str]
 
 
-def plain_pickle(root: object) -> PlainPickle:
-    """Write the content of a pickle, in which `find` has found tensors."""
-    writer = _Writer()
+def plain_pickle(root: object, without: frozenset[int] = frozenset()) -> PlainPickle:
+    """Write the content of a pickle, in which `find` has found tensors.
+
+    Args:
+        root: Its root.
+        without: Identities of nodes that are left out.
+    """
+    writer = _Writer(without)
     _, plain = writer.kept(root, ())
     writer.write(plain, ())
     data = b"".join([b"\x80\x02", *writer.parts, b"."])
@@ -54,7 +59,8 @@ def plain_pickle(root: object) -> PlainPickle:
 
 
 class _Writer:
-    def __init__(self) -> None:
+    def __init__(self, without: frozenset[int]) -> None:
+        self._without = without
         self.parts: list[bytes] = []
         self.changed: list[str] = []
         self.storages: set[str] = set()
@@ -107,6 +113,8 @@ class _Writer:
         """A mark, then all items."""
         self.parts.append(b"(")
         for index, item in enumerate(items):
+            if id(item) in self._without:
+                continue
             kept, plain = self.kept(item, (*path, index))
             self.write(plain if kept else None, (*path, index))
 
@@ -116,6 +124,8 @@ class _Writer:
         self.parts.append(b"(")
         for key, value in node.items:
             here = (*path, key)
+            if id(value) in self._without:
+                continue
             if not isinstance(key, str) and not _is_plain(key):
                 self.changed.append(dotted(here))
                 continue

@@ -11,7 +11,7 @@ from ckpt.formats.pickle.globals import ALLOWED
 from ckpt.formats.pickle.machine import Machine
 from ckpt.formats.pickle.modules import with_state_dicts
 from ckpt.formats.pickle.nodes import Call, Persistent, Text
-from ckpt.formats.pickle.opcodes import TABLE
+from ckpt.formats.pickle.opcodes import NUMBERED, TABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,13 @@ def read_pickle(
     if read.nbytes != len(data):
         raise FormatError(f"{name}: {len(data) - read.nbytes:,} bytes after its end")
     return read
+
+
+def read_numbered(data: bytes, *, name: str) -> object:
+    """The root of a pickle that was read before, its integers with their places."""
+    machine = Machine(data, name, ALLOWED, opaque=True)
+    root, _ = machine.run(NUMBERED, len(data))
+    return with_state_dicts(root, machine.opcodes)[0]
 
 
 def read_first_pickle(

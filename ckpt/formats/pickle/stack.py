@@ -51,6 +51,12 @@ class Stack:
         self._stack.append(value)
         return end
 
+    def taken_off(self) -> int:
+        """Take the topmost value, an integer."""
+        value = self._stack.pop()
+        assert isinstance(value, int)
+        return value
+
     def taken(self, begin: int, nbytes: int) -> bytes:
         """The argument of an opcode that gives its length."""
         if nbytes < 0:

@@ -51,7 +51,7 @@ def _versions(pickler: "_Pickler", versions: Versions) -> list[bytes]:
     for module, numbers in versions.items():
         parts += [literal(module), b"}("]
         for name, number in numbers.items():
-            parts += [literal(name), pickler.number(number)]
+            parts += [literal(name), integer(number)]
         parts.append(b"u")
     return [*parts, b"usb"]
 
@@ -69,9 +69,9 @@ def _tensor(pickler: "_Pickler", entry: TensorEntry, storage: str) -> list[bytes
         pickler.named(typed or UNTYPED),
         literal(storage),
         literal("cpu"),
-        pickler.number(entry.numel if typed else entry.nbytes),
+        integer(entry.numel if typed else entry.nbytes),
         b"tQ",
-        pickler.number(0),
+        integer(0),
         pickler.numbers(entry.shape),
         pickler.numbers(stride[::-1]),
         b"\x89",  # requires_grad
@@ -97,22 +97,23 @@ class _Pickler:
         module, _, attribute = name.rpartition(".")
         return f"c{module}\n{attribute}\nq".encode("ascii") + bytes([slot])
 
-    def number(self, number: int) -> bytes:
-        """An integer, at least 0."""
-        if number < 1 << 8:
-            return b"K" + bytes([number])
-        if number < 1 << 16:
-            return b"M" + struct.pack("<H", number)
-        if number < 1 << 31:
-            return b"J" + struct.pack("<i", number)
-        return b"\x8a\x08" + struct.pack("<q", number)
-
     def numbers(self, numbers: Sequence[int]) -> bytes:
         """A tuple of integers."""
-        return b"(" + b"".join(map(self.number, numbers)) + b"t"
+        return b"(" + b"".join(map(integer, numbers)) + b"t"
 
 
 def literal(text: str) -> bytes:
     """The opcode that pushes a text."""
     data = text.encode("utf-8", "surrogatepass")
     return b"X" + struct.pack("<I", len(data)) + data
+
+
+def integer(number: int) -> bytes:
+    """The opcode that pushes an integer, at least 0."""
+    if number < 1 << 8:
+        return b"K" + bytes([number])
+    if number < 1 << 16:
+        return b"M" + struct.pack("<H", number)
+    if number < 1 << 31:
+        return b"J" + struct.pack("<i", number)
+    return b"\x8a\x08" + struct.pack("<q", number)

@@ -3,21 +3,33 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 
 from ckpt.compare.keys import KeyDiff, compare_entries
 from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
 from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
-from ckpt.errors import UsageError
+from ckpt.errors import PlanError, UsageError
 from ckpt.formats.opaque import ForeignGlobal
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.io.files import Told, untold
-from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
+from ckpt.opened import (
+    Named,
+    Opened,
+    OpenedDefinition,
+    OpenedFile,
+    OpenedState,
+    nesting,
+    open_ref,
+)
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
 from ckpt.ops.diff.side_files import FileChange, differing_files
+from ckpt.ops.rename.optimizers import follow
 from ckpt.registry.registry import Registry
+from ckpt.rules.plan import plan_tensors
+from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
 # Files up to this many bytes are compared without being asked; that takes about 0.15 s.
@@ -205,9 +217,27 @@ def _expect_tolerance(tolerance: float | None) -> None:
 
 
 def _fitting(a: Opened, b: Opened) -> Fitting:
-    if isinstance(b, OpenedDefinition):
-        return fitting(a.entries, b.name, b.entries)
-    return fitting(b.entries, a.name, a.entries)
+    from ckpt.loading import ask_torch
+
+    state, definition = (a, b) if isinstance(b, OpenedDefinition) else (b, a)
+    assert isinstance(definition, OpenedDefinition)
+    ask = partial(ask_torch, definition.definition)
+    found = fitting(state.state, definition.name, definition.state, ask)
+    if isinstance(state, OpenedDefinition):
+        return replace(found, source="OLD.pt")  # a definition cannot be renamed
+    if found.rules and not _can_be_renamed(state, found.rules, definition):
+        found = replace(found, options=(), rules=())
+    under, loaded_by = nesting(state)
+    return replace(found, under=under, loaded_by=loaded_by, source=state.name)
+
+
+def _can_be_renamed(state: OpenedState, rules: Sequence[Rule], to: OpenedDefinition) -> bool:
+    """Whether the file's optimizer, too, can follow the rules that make its state_dict fit."""
+    try:
+        follow(state, plan_tensors(state.entries, rules), to, saved_from=None)
+    except PlanError:
+        return False
+    return True
 
 
 def _worth_reading(

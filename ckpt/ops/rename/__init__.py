@@ -69,7 +69,9 @@ def rename(
     expect_output(options)
     registry = registry or Registry()
     dry_run = options.get("dry_run", False)
-    only = alone(source, options, registry, dry_run=dry_run)
-    with only, open_source(source, registry) as opened:
+    with (
+        alone(source, options, registry, dry_run=dry_run),
+        open_source(source, registry, copies=options.get("copies", False)) as opened,
+    ):
         plan = plan_opened(opened, rules, options, registry)
         return carry_out(plan, opened, options, registry, dry_run=dry_run)

@@ -1,24 +1,39 @@
 """The plan of a rename: what becomes of every tensor of one checkpoint, before it is written."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ckpt.errors import AmbiguousStateError, UsageError
-from ckpt.formats import ALL
+from ckpt.formats import ALL, COPIES
 from ckpt.infer.fitting import Fitting
-from ckpt.opened import Named, OpenedState, as_typed, open_ref, open_state
+from ckpt.opened import (
+    Named,
+    Opened,
+    OpenedDefinition,
+    OpenedFile,
+    OpenedState,
+    nesting,
+    open_ref,
+    open_state,
+    opened_definition,
+    with_copies,
+)
+from ckpt.ops.rename.optimizers import MovedOptimizer, follow
 from ckpt.ops.rename.plan_fit import expect_fit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
-from ckpt.ops.rename.undo import plan_undo
+from ckpt.ops.rename.undo import plan_undo, undone_optimizers
 from ckpt.registry.registry import Registry
+from ckpt.registry.store.version import VersionSource
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import StateDict, TensorEntry
+from ckpt.writing.outcome import followers
 
 if TYPE_CHECKING:
     from ckpt.infer.find_rules import FoundRules
@@ -39,6 +54,10 @@ class Goal(TypedDict, total=False):
         prove_input: The shape of their input; None derives it.
         undo: Give the old keys back: for a version those of its own rename, for a file those
             of the rules, a rule file that `save_rules` wrote.
+        saved_from: The definition that the source was saved from: the order in which its
+            optimizer has the parameters, if the order of the keys does not tell.
+        drop_optimizer: Leave the file's optimizers out.
+        copies: Rename all copies of the state_dict in the file, even if the ref names one.
     """
 
     to: Named | None
@@ -48,6 +67,9 @@ class Goal(TypedDict, total=False):
     prove_from: str | None
     prove_input: Sequence[int] | None
     undo: bool
+    saved_from: str | None
+    drop_optimizer: bool
+    copies: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,23 +78,32 @@ class RenamePlan(Plan):
 
     Attributes:
         source: The ref that opens it again.
-        tied: Its names of tied tensors that are stored under another key.
+        tied: Its names of tied tensors that are stored under another key, and its keys that
+            hold no tensor.
+        others: The latter.
         applied: The rules, first to last; none for an undo.
         undoes: Whether it undoes a rename.
         fitting: The fit with the definition that was named, if one was; it fits.
         found: The mapping that was inferred, if one was asked for.
         proof: That the old and the new model give the same output, if that was asked for.
+        copies: Whether all copies of the state_dict are renamed, although the ref names one.
+        optimizers: Those whose state gets the new class's order of parameters.
+        drops_optimizer: Whether optimizers are left out.
     """
 
     name: str
     source: Named
     entries: Sequence[TensorEntry]
     tied: Sequence[str]
+    others: Sequence[str] = ()
     applied: Sequence[Rule] = ()
     undoes: bool = False
     fitting: Fitting | None = None
     found: "FoundRules | None" = None
     proof: "Proof | None" = None
+    optimizers: Sequence[MovedOptimizer] = ()
+    drops_optimizer: bool = False
+    copies: bool = False
 
 
 def plan_rename(
@@ -91,7 +122,7 @@ def plan_rename(
     """
     expect_known(goal, Goal.__optional_keys__)
     registry = registry or Registry()
-    with open_source(source, registry) as opened:
+    with open_source(source, registry, copies=goal.get("copies", False)) as opened:
         return plan_opened(opened, rules, goal, registry)
 
 
@@ -101,25 +132,26 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     arguments = goal.get("arguments")
     given = in_order(rules)
     _expect_sound(goal, given)
-    found = None if to is None else _rules_to(opened, to, given.rules, goal, registry)
-    applied, tied = given.rules if found is None else found.rules, opened.checkpoint.aliases
+    found, target = None, None
+    if to is not None:
+        found, target = _rules_to(opened, to, given.rules, goal, registry)
+    state = opened.state
+    applied = given.rules if found is None else found.rules
+    tied = (*opened.checkpoint.aliases, *followers(state))
     if not undo:
         plan = plan_tensors(opened.entries, applied, aliases=tied)
     else:
         applied, plan = (), plan_undo(opened, given)
-    fitting = proof = None
-    if check is not None:
-        from ckpt.definitions import find_definition
-
-        wanted = find_definition(check, arguments).entries()
-        fitting = expect_fit(opened.entries, plan, as_typed(check, arguments), wanted)
-    if found is not None:
-        fitting = expect_fit(opened.entries, plan, found.target, found.wanted)
-    if (old := goal.get("prove_from")) is not None:
-        from ckpt.ops.rename.proof import prove
-
-        shape = goal.get("prove_input")
-        proof = prove(plan, opened.ref, old, to or check, arguments, shape, registry)
+    goals = [] if check is None else [opened_definition(check, arguments)]
+    fitting = None
+    for wanted in [*goals, *([] if target is None else [target])]:
+        fitting = _fit_of(state, plan, wanted)
+    if fitting is not None and plan.is_rename:
+        fitting = replace(fitting, under=nesting(opened)[0])
+    if undo:
+        optimizers = undone_optimizers(opened, given)
+    else:
+        optimizers = _optimizers(opened, plan, target or next(iter(goals), None), goal)
     return RenamePlan(
         plan.rules,
         plan.tensors,
@@ -129,12 +161,26 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         source=opened.ref,
         entries=opened.entries,
         tied=tied,
+        others=state.others,
         applied=applied,
         undoes=undo,
         fitting=fitting,
         found=found,
-        proof=proof,
+        proof=_proof(opened, plan, goal, registry),
+        optimizers=optimizers,
+        copies=goal.get("copies", False),
+        drops_optimizer=goal.get("drop_optimizer", False),
     )
+
+
+def _proof(opened: OpenedState, plan: Plan, goal: Goal, registry: Registry) -> "Proof | None":
+    old, new = goal.get("prove_from"), goal.get("to") or goal.get("check")
+    if old is None:
+        return None
+    from ckpt.ops.rename.proof import prove
+
+    arguments, shape = goal.get("arguments"), goal.get("prove_input")
+    return prove(plan, opened.ref, old, new, arguments, shape, registry)
 
 
 def expect_known(options: Mapping[str, object], known: frozenset[str]) -> None:
@@ -157,29 +203,71 @@ def _expect_sound(goal: Goal, given: RuleFile) -> None:
 
 
 @contextmanager
-def open_source(source: Named, registry: Registry) -> Iterator[OpenedState]:
-    """Like `open_state`, but open all state_dicts of a file together if they have the same keys."""
+def open_source(
+    source: Named, registry: Registry, *, copies: bool = False
+) -> Iterator[OpenedState]:
+    """Like `open_state`, but open all state_dicts of a file together if they are copies.
+
+    Args:
+        source: A file or a version.
+        registry: Where versions are looked up.
+        copies: Whether a ref to one state_dict stands for all of its copies.
+    """
+    text = fspath(source)
     with ExitStack() as stack:
+        if copies and "::" in text:
+            named = stack.enter_context(_opened_as(source, text + COPIES, registry))
+            yield replace(named, name=text)
+            return
         try:
             opened = stack.enter_context(open_state(source, registry))
         except AmbiguousStateError as ambiguous:
-            text = f"{fspath(source)}::{ALL}"
-            every = text if isinstance(source, str) else Path(text)
             try:
-                opened = stack.enter_context(open_state(every, registry))
+                opened = stack.enter_context(_opened_as(source, f"{text}::{ALL}", registry))
             except AmbiguousStateError:
                 raise ambiguous from None
-        yield opened
+        if isinstance(opened, OpenedFile) and isinstance(opened.checkpoint.source, VersionSource):
+            raise UsageError(
+                f"{opened.name} is a part of a version; a rename takes the whole version or a file",
+                hint=f"ckpt export {opened.name} -o NEW.pt  makes a file of it",
+            )
+        yield with_copies(opened) if copies else opened
+
+
+def _opened_as(source: Named, text: str, registry: Registry) -> AbstractContextManager[OpenedState]:
+    """Open a longer form of a ref, which stays a path if it was one."""
+    return open_state(text if isinstance(source, str) else Path(text), registry)
+
+
+def _fit_of(state: StateDict, plan: Plan, target: Opened) -> Fitting:
+    """The fit of the result with another state_dict, or by torch's verdict with a definition."""
+    if not isinstance(target, OpenedDefinition):
+        return expect_fit(state, plan, target.name, target.state)
+    from ckpt.loading import ask_torch
+
+    ask = partial(ask_torch, target.definition)
+    return expect_fit(state, plan, target.name, target.state, ask)
+
+
+def _optimizers(
+    opened: OpenedState, plan: Plan, target: Opened | None, goal: Goal
+) -> tuple[MovedOptimizer, ...]:
+    """The optimizers that follow the plan to a definition."""
+    if goal.get("drop_optimizer"):
+        return ()
+    old = goal.get("saved_from") or goal.get("prove_from")
+    saved_from = opened_definition(old, goal.get("arguments")) if old else None
+    return follow(opened, plan, target, saved_from=saved_from)
 
 
 def _rules_to(
     opened: OpenedState, to: Named, first: Sequence[Rule], goal: Goal, registry: Registry
-) -> "FoundRules":
-    """The rules that lead to another state_dict, if none of them is a guess."""
+) -> "tuple[FoundRules, Opened]":
+    """The rules that lead to another state_dict, if none of them is a guess; and that one."""
     from ckpt.infer.find_rules import expect_settled, rules_between
 
     with open_ref(to, registry, goal.get("arguments")) as target:
         found = rules_between(opened, target, first)
     if not goal.get("accept_likely"):
         expect_settled(found)
-    return found
+    return found, target

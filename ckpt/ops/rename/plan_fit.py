@@ -1,24 +1,23 @@
 """Check whether the result of a plan would fit, before anything is written."""
 
-from collections.abc import Sequence
-
 from ckpt.errors import FitError
-from ckpt.infer.fitting import Fitting, fitting
+from ckpt.infer.fitting import Ask, Fitting, fitting, unasked
 from ckpt.rules.plan import Plan
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import StateDict
+from ckpt.writing.outcome import outcome
 
 
 def expect_fit(
-    entries: Sequence[TensorEntry], plan: Plan, definition: str, wanted: Sequence[TensorEntry]
+    state: StateDict, plan: Plan, definition: str, wanted: StateDict, ask: Ask = unasked
 ) -> Fitting:
-    """The fit of the result of a plan with the tensors `wanted` by a definition.
+    """The fit of the result of a plan with the state_dict `wanted` by a definition.
 
     Raises:
         FitError: The result would not fit; the hint shows how to make it fit.
     """
-    found = fitting(plan.entries_after, definition, wanted)
+    found = fitting(outcome(plan, state), definition, wanted, ask)
     if not found.fit.fits:
-        raise _misfit(found, before=fitting(entries, definition, wanted))
+        raise _misfit(found, before=fitting(state, definition, wanted, ask))
     return found
 
 
@@ -29,6 +28,7 @@ def _misfit(found: Fitting, *, before: Fitting) -> FitError:
         "of another shape": [mine.key for mine, _ in found.fit.reshaped],
     }
     parts = [f"{len(keys)} {what} ({_few(keys)})" for what, keys in groups.items() if keys]
+    parts += found.fit.complaints[:1]
     if before.fit.fits:
         hint = "it already fits, without any rules"
     elif before.options:

@@ -8,8 +8,18 @@ from typing import Unpack
 
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import safetensors
+from ckpt.formats.opaque import torch_file
 from ckpt.io.journal import overwriting
-from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, parse_named, settled
+from ckpt.opened import (
+    Named,
+    OpenedFile,
+    OpenedState,
+    OpenedVersion,
+    parse_named,
+    reordered,
+    settled,
+    without_optimizers,
+)
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.mentions import mentions
 from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
@@ -36,6 +46,7 @@ class Renamed:
         left_out: What the added version does not hold of the one before, a few words for each.
         saved: The rule file that was written.
         dropped: The opaque objects of the source that the result does not hold.
+        left_behind: Other places in the file that keep the old keys.
         mentions: The side files that name what is renamed; they stay as they are.
     """
 
@@ -45,6 +56,7 @@ class Renamed:
     left_out: tuple[str, ...] = ()
     saved: Path | None = None
     dropped: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
     mentions: tuple[str, ...] = ()
 
 
@@ -64,7 +76,10 @@ def apply(
     expect_known(output, Output.__optional_keys__)
     expect_output(output)
     registry = registry or Registry()
-    with alone(plan.source, output, registry), open_source(plan.source, registry) as opened:
+    with (
+        alone(plan.source, output, registry),
+        open_source(plan.source, registry, copies=plan.copies) as opened,
+    ):
         if list(opened.entries) != list(plan.entries):
             raise ConflictError(f"{plan.name}: changed after it was planned", hint="plan again")
         return carry_out(plan, opened, output, registry)
@@ -92,27 +107,34 @@ def carry_out(
         raise UsageError("-m is for a version, and none is added", hint="--register  adds one")
     expect_proportion(source, plan, output)
     opened, dropped = settled(source, opaque)
+    if plan.drops_optimizer:
+        opened, without = without_optimizers(opened)
+        dropped = [*dropped, *without]
+    whole = opened is source
+    opened = reordered(opened, {each.path: each.after for each in plan.optimizers})
+    result = Renamed(plan, dropped=tuple(dropped), left_behind=_left_behind(opened, plan))
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
-        return Renamed(plan, dropped=tuple(dropped))
-    result = Renamed(plan, dropped=tuple(dropped), mentions=_mentioned(plan, source, path))
+        return result
+    result = replace(result, mentions=_mentioned(plan, source, path))
     if path is not None:
         in_place = output.get("in_place", False)
         replace_out = in_place or output.get("replace_out", False)
         written = write_result(opened, plan, path, output, replace_out=replace_out)
         result = replace(result, written=written)
     elif isinstance(opened, OpenedVersion):
-        if opened is not source:
+        if not whole:
             raise UsageError(
-                f"{opened.name}: a rename of a version keeps its objects",
-                hint=f"ckpt export {opened.name} --drop-opaque -o NEW.pt  writes one without",
+                f"{opened.name}: a rename of a version keeps its objects and optimizers",
+                hint="-o NEW.pt  writes a file without them",
             )
         added, left_out = add_version(opened, plan, registry, opaque=opaque, message=message)
         result = replace(result, added=added, left_out=left_out)
     if saved is not None:
         name = f"rename of {plan.name}"
-        write_rule_file(Path(saved), RuleFile(name, plan.applied, plan.entries, plan.tied))
+        rules = RuleFile(name, plan.applied, plan.entries, plan.tied, plan.optimizers)
+        write_rule_file(Path(saved), rules)
         result = replace(result, saved=Path(saved))
     if output.get("register_result") and result.written is not None:
         result = replace(
@@ -141,6 +163,14 @@ def alone(
     else:
         with overwriting(path, is_start=safetensors.is_start):
             yield
+
+
+def _left_behind(opened: OpenedState, plan: RenamePlan) -> tuple[str, ...]:
+    """Copies of the state_dict, and parts of an optimizer, that will still have the old keys."""
+    file = torch_file(opened.checkpoint)
+    if file is None or not plan.is_rename:
+        return ()
+    return tuple(file.state.left_behind({change.old for change in plan.renamed}))
 
 
 def _into_registry(

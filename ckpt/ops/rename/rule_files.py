@@ -11,11 +11,13 @@ from ckpt.errors import RuleError
 from ckpt.io import strict_json
 from ckpt.io.files import write_whole
 from ckpt.io.small_file import parse_toml, read_small
+from ckpt.ops.rename.optimizers import MovedOptimizer, optimizers_document, read_optimizers
 from ckpt.rules.document import read_rules, rules_document
 from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
+_FIELDS = {"name", "description", "rules", "source", "tied", "optimizers"}
 _HEADS = (("old", "new"), ("from", "to"), ("source", "target"))  # of a CSV file's two columns
 
 
@@ -28,12 +30,14 @@ class RuleFile:
         rules: The rules, in order.
         source: The tensors to which the rules were applied, if a rename saved the file.
         aliases: The names of tied tensors stored under another key, likewise.
+        optimizers: The optimizers whose parameters got another order, likewise.
     """
 
     name: str
     rules: Sequence[Rule]
     source: Sequence[TensorEntry] = ()
     aliases: Sequence[str] = ()
+    optimizers: Sequence[MovedOptimizer] = ()
 
 
 def read_map(path: Path) -> KeyMap:
@@ -48,7 +52,7 @@ def read_rule_file(path: Path) -> RuleFile:
     document = _parsed(path, toml=path.suffix.lower() != ".json")
     if not isinstance(document, dict) or not isinstance(document.get("rules"), list):
         raise RuleError(f"{path}: not a rule file", hint="[[rules]]  begins every rule")
-    unknown = sorted(set(document) - {"name", "description", "rules", "source", "tied"})
+    unknown = sorted(set(document) - _FIELDS)
     if unknown:
         raise RuleError(f"{path}: unknown field {unknown[0]!r}")
     name = document.get("name", "")
@@ -58,7 +62,12 @@ def read_rule_file(path: Path) -> RuleFile:
     tied = document.get("tied", [])
     if not isinstance(tied, list) or not all(isinstance(name, str) for name in tied):
         raise RuleError(f"{path}: tied is not a list of names")
-    return RuleFile(name, read_rules(document["rules"], name=str(path)), source, tied)
+    try:
+        optimizers = read_optimizers(document.get("optimizers", {}))
+    except ValueError as error:
+        raise RuleError(f"{path}: optimizers: {error}") from error
+    rules = read_rules(document["rules"], name=str(path))
+    return RuleFile(name, rules, source, tied, optimizers)
 
 
 def write_rule_file(path: Path, saved: RuleFile) -> None:
@@ -68,6 +77,8 @@ def write_rule_file(path: Path, saved: RuleFile) -> None:
     document: dict[str, Any] = {"name": saved.name, "source": tensors_document(saved.source)}
     if saved.aliases:
         document["tied"] = list(saved.aliases)
+    if saved.optimizers:
+        document["optimizers"] = optimizers_document(saved.optimizers)
     document["rules"] = rules_document(saved.rules)
     with write_whole(path) as out:
         out.write(tomli_w.dumps(document).encode("utf-8"))

@@ -16,6 +16,7 @@ from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless
 from ckpt.io.temporaries import temporary_folder
 from ckpt.opened import OpenedVersion
 from ckpt.ops.register import register
+from ckpt.ops.rename.optimizers import optimizers_document
 from ckpt.ops.rename.plan import RenamePlan
 from ckpt.ops.rename.rule_files import tensors_document
 from ckpt.ops.rename.to_file import suffix_of, write_plan
@@ -36,6 +37,8 @@ def plan_record(plan: RenamePlan) -> dict[str, Any]:
         "keys": {change.old: change.new for change in plan.renamed},
         **({"aliases": dict(plan.aliases)} if plan.aliases else {}),
     }
+    if plan.optimizers:
+        record["optimizers"] = optimizers_document(plan.optimizers)
     if not plan.is_rename:
         record |= {
             "document": rules_document(plan.applied),

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ckpt.errors import PlanError, UsageError
+from ckpt.formats.opaque import torch_file
 from ckpt.opened import OpenedState, OpenedVersion
+from ckpt.ops.rename.optimizers import MovedOptimizer, read_optimizers
 from ckpt.ops.rename.rule_files import RuleFile, read_tensors
 from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
@@ -34,6 +36,26 @@ def plan_undo(opened: OpenedState, saved: RuleFile) -> Plan:
         )
     done = plan_tensors(saved.source, saved.rules, aliases=saved.aliases)
     return undo(done, saved.source, of=opened)
+
+
+def undone_optimizers(opened: OpenedState, saved: RuleFile) -> tuple[MovedOptimizer, ...]:
+    """The optimizers that get back the order that they had before a rename.
+
+    Raises:
+        PlanError: They do not have the order that the rename gave them.
+    """
+    moved = saved.optimizers
+    if isinstance(opened, OpenedVersion) and not saved.rules:
+        moved = read_optimizers(opened.manifest.record["plan"].get("optimizers", {}))
+    file = torch_file(opened.checkpoint)
+    held = file.state.optimizers if file else ()
+    groups = {optimizer.name: optimizer.groups for optimizer in held}
+    for optimizer in moved:
+        if groups.get(optimizer.path) != optimizer.after:
+            raise PlanError(
+                f"{opened.name}: {optimizer.path} does not have the order that the rename gave it"
+            )
+    return tuple(replace(each, before=each.after, after=each.before) for each in moved)
 
 
 def undo(done: Plan, before: Sequence[TensorEntry], *, of: OpenedState) -> Plan:

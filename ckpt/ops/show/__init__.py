@@ -28,6 +28,7 @@ class Shown:
         size: Bytes of the file; None for a definition.
         rest: The non-tensor part.
         written_by: The program that wrote the file, if it says so.
+        chosen: The path of the state_dict in the file, if nobody named it: ``state_dict``.
         ties: Keys that share the bytes of an earlier key, with that key.
         measured: The version whose metrics are known: itself, or one that it was made from.
         record: How the version was made.
@@ -53,6 +54,7 @@ class Shown:
     foreign: tuple[ForeignGlobal, ...] = ()
     deep: "Deep | None" = None
     side_files: tuple[Readable, ...] = ()
+    chosen: str | None = None
 
     def totals(self) -> tuple[Mapping[str, int], int]:
         """Elements by dtype, and bytes stored contiguously; a tied tensor counts once."""
@@ -106,7 +108,8 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         file = opened.checkpoint
         size, by = file.source.size, file.written_by
         shown = Shown(opened.name, file.format, size, file.entries, file.rest, by, ties)
-        return replace(shown, foreign=foreign, side_files=side_files)
+        chosen = None if opened.inside or file.pickled is None else file.pickled.chosen
+        return replace(shown, foreign=foreign, side_files=side_files, chosen=chosen or None)
     manifest, version = opened.manifest, opened.version
     model = registry.index().model(version.model)
     return Shown(

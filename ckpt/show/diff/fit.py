@@ -1,15 +1,21 @@
 """Whether a state_dict fits a definition: what does not match, and what to type."""
 
 from collections.abc import Iterator, Sequence
+from shlex import quote
 from typing import Any
 
-from ckpt.compare.keys import Fit, Pair, pair_alike
-from ckpt.infer.fitting import Fitting
+from ckpt.compare.keys import Fit, Pair
+from ckpt.infer.fitting import Fitting, Pairing
+from ckpt.infer.result import Confidence, InferredOperation, Match
 from ckpt.ops.diff import RefDiff
 from ckpt.show.look.fields import fields
+from ckpt.show.look.folding import fold
 from ckpt.show.look.tables import Report, Table
 from ckpt.show.look.words import count, printable, shape
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import NOT_A_TENSOR, TensorEntry
+
+_MOST_ROWS = 8  # more unmatched keys than these are folded
+_NAMED = 3  # keys, or words of torch, in one line
 
 
 def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
@@ -18,12 +24,16 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
     backwards = diff.before == fitting.definition and diff.after != fitting.definition
     mine = printable(diff.after if backwards else diff.before)
     if fit.fits:
-        return Report(f"{mine} fits {definition}: {_agreeing(fit)}")
+        under = under_text(fitting)
+        answer = f"{mine} fits {definition}{under}: {' · '.join(_agreements(fit))}"
+        by = fitting.loaded_by
+        load = [f"To load it:  model.load_state_dict({printable(by)})"] if by else []
+        return Report(answer, notes=load)
     short = definition.rpartition(":")[2]
     tables = []
     if fit.missing or fit.unexpected:
-        heads = [f"only in {mine}", f"only in {short}", "shape", ""]
-        tables.append(Table(heads, list(_unmatched(fit))))
+        third, rows = _unmatched(fitting)
+        tables.append(Table([f"only in {mine}", f"only in {short}", third, ""], rows))
     if fit.reshaped:
         rows = [[a.key, shape(a.shape), shape(b.shape)] for a, b in fit.reshaped]
         tables.append(Table(["key", mine, short], rows))
@@ -31,7 +41,8 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
     if fitting.options:
         options = " ".join(fitting.options)
         check = "" if options.startswith("--to ") else f" --check {definition}"
-        notes.append(f"To make it fit:  ckpt rename {mine} {options}{check}")
+        source = printable(quote(fitting.source))
+        notes.append(f"To make it fit:  ckpt rename {source} {options}{check}")
     return Report(f"{mine} does not fit {definition}", tables, notes)
 
 
@@ -45,11 +56,32 @@ def fitting_data(fitting: Fitting) -> dict[str, Any]:
     """Whether a state_dict fits a definition, for JSON."""
     return {
         **fields(fitting, "definition", "fits=fit.fits"),
+        "pairs": [_pair_data(pair) for pair in fitting.pairs],
         "missing": [entry_data(entry) for entry in fitting.fit.missing],
         "unexpected": [entry_data(entry) for entry in fitting.fit.unexpected],
         "reshaped": shapes_data(fitting.fit.reshaped, "found", "expected"),
-        **fields(fitting, "agreeing=fit.agreeing", "options"),
+        **fields(fitting, "agreeing=fit.agreeing", "handled=fit.handled"),
+        **fields(fitting, "complaints=fit.complaints", "by_keys_only=fit.unasked", "options"),
+        **fields(fitting, "under", "loaded_by"),
     }
+
+
+def _pair_data(pair: Pairing) -> dict[str, Any]:
+    if isinstance(pair, InferredOperation):
+        return fields(pair, "sources", "targets", "confidence", "verb")
+    sure = pair.confidence is not Confidence.AMBIGUOUS
+    targets = [pair.target] if sure else pair.candidates
+    return {
+        "sources": [pair.source],
+        "targets": targets,
+        **fields(pair, "confidence"),
+        "verb": None,
+    }
+
+
+def under_text(fitting: Fitting) -> str:
+    """Where in the file the state_dict is, if it is not the whole file."""
+    return f" under '{printable('.'.join(fitting.under))}'" if fitting.under else ""
 
 
 def shapes_data(pairs: Sequence[Pair], before: str, after: str) -> list[dict[str, Any]]:
@@ -62,25 +94,72 @@ def entry_data(entry: TensorEntry) -> dict[str, Any]:
     return {"key": entry.key, "shape": entry.shape, "dtype": entry.dtype}
 
 
-def _disagreements(fit: Fit) -> Iterator[str]:
+def _agreements(fit: Fit) -> Iterator[str]:
     yield _agreeing(fit)
+    if fit.handled:
+        more = f" and {len(fit.handled) - _NAMED:,} more" if len(fit.handled) > _NAMED else ""
+        named = ", ".join(map(printable, fit.handled[:_NAMED]))
+        yield f"its loading code handles {named}{more}"
+    if fit.unasked:
+        yield f"by keys and shapes alone: {printable(fit.unasked)}"
+
+
+def _disagreements(fit: Fit) -> Iterator[str]:
+    yield from _agreements(fit)
     yield f"{len(fit.missing):,} missing"
     yield f"{len(fit.unexpected):,} unexpected"
     if fit.reshaped:
         yield f"{len(fit.reshaped):,} with another shape"
+    yield from map(printable, fit.complaints[:_NAMED])
+
+
+def _shape(entry: TensorEntry) -> str:
+    return "not a tensor" if entry.dtype == NOT_A_TENSOR else shape(entry.shape)
 
 
 def _agreeing(fit: Fit) -> str:
     return f"{count(fit.agreeing, 'key')} agree{'s' if fit.agreeing == 1 else ''}"
 
 
-def _unmatched(fit: Fit) -> Iterator[list[str]]:
-    """The unmatched keys of both sides, possible twins beside each other."""
-    pairs = pair_alike(fit.unexpected, fit.missing, lambda entry: entry.shape)
-    paired = {wanted.key for _, wanted in pairs if wanted is not None}
-    for mine, wanted in pairs:
-        other = [wanted.key, "same shape"] if wanted else ["", ""]
-        yield [mine.key, other[0], shape(mine.shape), other[1]]
-    for wanted in fit.missing:
-        if wanted.key not in paired:
-            yield ["", wanted.key, shape(wanted.shape), ""]
+def _unmatched(fitting: Fitting) -> tuple[str, list[list[str]]]:
+    """The unmatched keys of both sides, beside what they probably are on the other side.
+
+    Many are folded, and counted instead of described.
+
+    Returns:
+        The head of the third column, and the rows.
+    """
+    described = {
+        entry.key: _shape(entry) for entry in (*fitting.fit.missing, *fitting.fit.unexpected)
+    }
+    rows = [*_paired(fitting)]
+    named = {key for mine, theirs, _ in rows for key in (*mine, *theirs)}
+    rows += [((e.key,), (), "") for e in fitting.fit.unexpected if e.key not in named]
+    rows += [((), (e.key,), "") for e in fitting.fit.missing if e.key not in named]
+    texts = [(_cell(mine), _cell(theirs), word) for mine, theirs, word in rows]
+    if len(rows) > _MOST_ROWS:
+        return "", [
+            [*line.cells, count(line.count, "key"), word]
+            for word in dict.fromkeys(word for *_, word in texts)
+            for line in fold([(mine, theirs) for mine, theirs, of in texts if of == word])
+        ]
+    shapes = [described.get((*mine, *theirs)[0], "") for mine, theirs, _ in rows]
+    return "shape", [
+        [mine, theirs, size, word] for (mine, theirs, word), size in zip(texts, shapes, strict=True)
+    ]
+
+
+def _paired(fitting: Fitting) -> Iterator[tuple[Sequence[str], Sequence[str], str]]:
+    """The keys of both sides that probably belong together, and how sure that is."""
+    for pair in fitting.pairs:
+        match pair:
+            case Match(candidates=candidates) if pair.confidence is Confidence.AMBIGUOUS:
+                yield (pair.source,), candidates, str(pair.confidence)
+            case Match():
+                yield (pair.source,), (pair.target,), str(pair.confidence)
+            case InferredOperation():
+                yield pair.sources, pair.targets, f"{pair.confidence}, {pair.verb}"
+
+
+def _cell(keys: Sequence[str]) -> str:
+    return ", ".join(keys)

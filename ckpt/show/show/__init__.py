@@ -56,7 +56,9 @@ def _container(shown: Shown) -> Iterator[str]:
 
 def _totals(shown: Shown) -> Iterator[str]:
     dtypes, nbytes = shown.totals()
-    yield count(len(shown.entries), "key")
+    yield count(len(shown.entries), "key") + (
+        f" under '{printable(shown.chosen)}'" if shown.chosen else ""
+    )
     elements = count(sum(dtypes.values()), "element")
     if len(dtypes) > 1:
         yield f"{elements}: {', '.join(f'{number:,} of {name}' for name, number in dtypes.items())}"
@@ -220,7 +222,7 @@ def tail_data(shown: Shown) -> dict[str, Any]:
     before = shown.measured if version and not version["metrics"] else None
     inherited = {"measured": fields(before, "version=ref", "metrics")} if before else {}
     files = [fields(file, "name", "size=nbytes", "digest") for file in shown.side_files]
-    own = {"rest": shown.rest, "side_files": files, "version": version}
+    own = {"chosen": shown.chosen, "rest": shown.rest, "side_files": files, "version": version}
     own |= {**inherited, "record": shown.record}
     history = {"history": history_data(shown.history)} if version else {}
     return {**own, **history, **foreign_data(shown.foreign)}

@@ -1,0 +1,25 @@
+"""The state_dict that a plan makes, before it is written: keys, shapes and module versions."""
+
+from ckpt.formats.pickle.edit import moved_modules
+from ckpt.rules.expressions import whole_source
+from ckpt.rules.plan import Plan
+from ckpt.tensors import StateDict
+
+
+def followers(state: StateDict) -> tuple[str, ...]:
+    """The keys without a tensor that belong to a module, and so are renamed like its tensors.
+
+    A plain key of the root may be a training checkpoint's: ``epoch``, ``optimizer``.
+    """
+    return tuple(key for key in state.others if "." in key or key == "_extra_state")
+
+
+def outcome(plan: Plan, state: StateDict) -> StateDict:
+    """The state_dict that will be written; one with made or dropped tensors holds tensors alone."""
+    kept = {key: t.key for t in plan.tensors if (key := whole_source(t.made_of)) is not None}
+    others = tuple(plan.aliases.get(key, key) for key in state.others) if plan.is_rename else ()
+    versions = state.versions
+    if versions is not None:
+        moved = moved_modules(list(versions), {**kept, **plan.aliases})
+        versions = {moved[module]: numbers for module, numbers in versions.items()}
+    return StateDict(tuple(plan.entries_after), others, versions)

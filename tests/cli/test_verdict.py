@@ -1,0 +1,257 @@
+"""The verdict of `ckpt diff FILE DEF`, `--check` and `--to` is that of torch's strict loading."""
+
+import shlex
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import ckpt as api
+from tests.cli.support import Run
+
+NETS = '''
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.fc = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+class Renaming(Net):
+    """Renames its old keys as it loads."""
+    def __init__(self):
+        super().__init__()
+        self.embed = self.conv
+        del self.conv
+        self._register_load_state_dict_pre_hook(self.rename)
+
+    def rename(self, state, prefix, *rest):
+        for leaf in ("weight", "bias"):
+            if f"{prefix}conv.{leaf}" in state:
+                state[f"{prefix}embed.{leaf}"] = state.pop(f"{prefix}conv.{leaf}")
+
+class Curious(Net):
+    """Looks at values as it loads."""
+    def _load_from_state_dict(self, state, prefix, *rest):
+        if state[prefix + "fc.weight"].sum().item() > 0:
+            super()._load_from_state_dict(state, prefix, *rest)
+
+class Extra(nn.Linear):
+    def get_extra_state(self): return {"scale": 2.0}
+    def set_extra_state(self, state): self.scale = state["scale"]
+
+class Extras(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = Extra(2, 2), Extra(2, 2)
+'''
+
+
+@pytest.fixture
+def nets(ckpt: Run, folder: Path) -> Run:
+    (folder / "net.py").write_text(NETS)
+    return ckpt
+
+
+def of_class(name: str) -> nn.Module:
+    space: dict[str, Any] = {}
+    exec(NETS, space)
+    torch.manual_seed(0)
+    made: nn.Module = space[name]()
+    return made
+
+
+def uncounted(version: int | None) -> "OrderedDict[str, torch.Tensor]":
+    """A file without the counter of BatchNorm, saved by that version of it."""
+    state = of_class("Net").state_dict()
+    numbers = {key: {**numbers, "version": version} for key, numbers in state._metadata.items()}
+    state.pop("bn.num_batches_tracked")
+    bare = OrderedDict(state)
+    if version is not None:
+        bare._metadata = OrderedDict(numbers)  # type: ignore[attr-defined]
+    return bare
+
+
+@pytest.mark.parametrize(("version", "fits"), [(None, True), (1, True), (2, False)])
+def test_missing_counter_is_accepted_where_torch_adds_it(
+    version: int | None, fits: bool, nets: Run, folder: Path
+) -> None:
+    torch.save(uncounted(version), folder / "old.pt")
+    found = nets("diff", "old.pt", "net.py:Net", "--json").data["fit"]
+    assert found["fits"] == fits
+    counter = "bn.num_batches_tracked"
+    assert found["handled"] == ([counter] if fits else [])
+    assert [entry["key"] for entry in found["missing"]] == ([] if fits else [counter])
+    words = ("rename", "old.pt", "--rule", "fc=head", "--rule", "head=fc", "-o", "new.pt")
+    ran = nets(*words, "--check", "net.py:Net")
+    assert ran.code == (0 if fits else 3), ran
+    if fits:
+        of_class("Net").load_state_dict(torch.load(folder / "new.pt"), strict=True)
+
+
+def test_class_that_renames_its_old_keys_fits(nets: Run, folder: Path) -> None:
+    torch.save(of_class("Net").state_dict(), folder / "old.pt")
+    ran = nets("diff", "old.pt", "net.py:Renaming")
+    assert ran.out.startswith(
+        "old.pt fits net.py:Renaming: 7 keys agree · its loading code handles"
+    )
+    assert "conv.weight" in ran.out
+
+
+def test_class_that_looks_at_values_is_compared_by_keys_and_that_is_said(
+    nets: Run, folder: Path
+) -> None:
+    torch.save(of_class("Net").state_dict(), folder / "old.pt")
+    ran = nets("diff", "old.pt", "net.py:Curious")
+    assert (ran.code, ran.err) == (0, "")
+    assert "fits net.py:Curious: 9 keys agree · by keys and shapes alone: its loading" in ran.out
+
+
+@pytest.mark.parametrize("value", [{"scale": 3.0}, b"bytes", None, 7], ids=repr)
+def test_extra_state_is_a_key_like_any_other(value: object, nets: Run, folder: Path) -> None:
+    state = of_class("Extras").state_dict()
+    state["body._extra_state"] = value
+    old = OrderedDict((key.replace("body", "trunk"), it) for key, it in state.items())
+    torch.save(old, folder / "old.pt")
+    found = nets("diff", "old.pt", "net.py:Extras", "--json").data["fit"]
+    assert {entry["key"] for entry in found["missing"]} == {
+        *("body.weight", "body.bias", "body._extra_state")
+    }
+    assert "not a tensor" in nets("diff", "old.pt", "net.py:Extras").out
+    ran = nets(
+        "rename", "old.pt", "--to", "net.py:Extras", "-o", "new.pt", "--save-rules", "r.toml"
+    )
+    assert ran.code == 0, ran
+    assert "1 key without a tensor renamed" in ran.out
+    made = torch.load(folder / "new.pt")
+    assert made["body._extra_state"] == value
+    assert {*made} == {*state}
+    undone = nets("rename", "new.pt", "--undo", "--rules", "r.toml", "-o", "back.pt")
+    assert undone.code == 0, undone
+    assert (folder / "back.pt").read_bytes() == (folder / "old.pt").read_bytes()
+
+
+def test_rename_that_leaves_extra_state_behind_does_not_fit(nets: Run, folder: Path) -> None:
+    state = of_class("Extras").state_dict()
+    old = OrderedDict((key.replace("body", "trunk"), it) for key, it in state.items())
+    torch.save(old, folder / "old.pt")
+    rules = ("--rule", r"trunk\.(weight|bias)->body.\1", "--check", "net.py:Extras")
+    ran = nets("rename", "old.pt", *rules)
+    assert ran.code == 3
+    assert "1 missing (body._extra_state), 1 unexpected (trunk._extra_state)" in ran.err
+    assert "ckpt" not in ran.out
+
+
+def test_tensor_may_not_take_the_place_of_extra_state(nets: Run, folder: Path) -> None:
+    torch.save(of_class("Extras").state_dict(), folder / "old.pt")
+    ran = nets("rename", "old.pt", "--rule", "body.bias->body._extra_state")
+    assert ran.code == 3
+    assert "two keys would become 'body._extra_state'" in ran.err
+
+
+def test_version_keeps_its_extra_state_under_the_new_key(nets: Run, folder: Path) -> None:
+    torch.save(of_class("Extras").state_dict(), folder / "net.pt")
+    assert nets("register", "net.pt").code == 0
+    assert nets("rename", "net:v1", "--rule", "body=trunk").code == 0
+    assert nets("export", "net:v2", "-o", "new.pt").code == 0
+    assert torch.load(folder / "new.pt")["trunk._extra_state"] == {"scale": 2.0}
+    assert nets("rename", "net:v2", "--undo", "-o", "back.pt").code == 0
+    assert "body._extra_state" in torch.load(folder / "back.pt")
+
+
+@pytest.mark.parametrize("extra", [{}, {"config": {1, 2}}], ids=["plain", "with an object"])
+def test_verdict_on_a_nested_state_dict_says_where_it_is_and_how_python_loads_it(
+    extra: dict[str, object], nets: Run, folder: Path
+) -> None:
+    state = of_class("Net").state_dict()
+    torch.save({"epoch": 3, "state_dict": state, **extra}, folder / "run.pt")
+    found = nets("diff", "run.pt", "net.py:Net")
+    answer, load = found.out.splitlines()[::2]
+    assert answer == "run.pt fits net.py:Net under 'state_dict': 9 keys agree"
+    call = load.removeprefix("To load it:  model.")
+    space = {"torch": torch, "ckpt": api, "model": of_class("Net")}
+    assert str(eval(f"model.{call}", space)) == "<All keys matched successfully>"
+    assert "9 keys under 'state_dict' · " in nets("show", "run.pt").out
+    assert nets("show", "run.pt", "--json").data["chosen"] == "state_dict"
+    ran = nets(
+        "rename", "run.pt", "--rule", "fc=tail", "--rule", "tail=fc", "--check", "net.py:Net"
+    )
+    assert "fits net.py:Net under 'state_dict'" in ran.out
+
+
+ATTENTION = """
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, names):
+        super().__init__()
+        for name in names:
+            setattr(self, name, nn.Linear(8, 8))
+
+class Old(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Block(["query", "key", "value"]) for _ in range(3))
+
+class New(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(["v", "k", "q"]) for _ in range(3))
+
+class Fused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Block([]) for _ in range(3))
+        for layer in self.layers:
+            layer.qkv = nn.Linear(8, 24)
+"""
+
+
+@pytest.fixture
+def attention(ckpt: Run, folder: Path) -> Run:
+    """A file of Old, and one with its optimizer."""
+    (folder / "net.py").write_text(ATTENTION)
+    space: dict[str, Any] = {}
+    exec(ATTENTION, space)
+    net = space["Old"]()
+    optimizer = torch.optim.Adam(net.parameters())
+    sum(it.sum() for it in net.parameters()).backward()
+    optimizer.step()
+    torch.save(net.state_dict(), folder / "old.pt")
+    run = {"model": net.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(run, folder / "run.pt")
+    return ckpt
+
+
+def test_keys_are_paired_by_what_they_are_and_not_by_shape_and_order(attention: Run) -> None:
+    ran = attention("diff", "old.pt", "net.py:New")
+    lines = [" ".join(line.split()) for line in ran.out.splitlines()]
+    for old, new in (("query", "q"), ("key", "k"), ("value", "v")):
+        pair = f"layers.{{0..2}}.{old}.{{weight,bias}} blocks.{{0..2}}.{new}.{{weight,bias}}"
+        assert f"{pair} 6 keys likely" in lines
+    pairs = attention("diff", "old.pt", "net.py:New", "--json").data["fit"]["pairs"]
+    assert len(pairs) == 18
+    fused = attention("diff", "old.pt", "net.py:Fused", "--json").data["fit"]["pairs"]
+    assert {(len(pair["sources"]), pair["verb"]) for pair in fused} == {(3, "concat")}
+
+
+@pytest.mark.parametrize("file", ["old.pt", "run.pt"])
+def test_command_that_diff_prints_works(file: str, attention: Run) -> None:
+    *_, line = attention("diff", file, "net.py:New").out.splitlines()
+    words = shlex.split(line.removeprefix("To make it fit:  ckpt "))
+    assert words[:2] == ["rename", file]
+    assert attention(*words).code == 0
+
+
+def test_diff_proposes_nothing_that_loses_an_optimizer(attention: Run) -> None:
+    assert "To make it fit" in attention("diff", "old.pt", "net.py:Fused").out
+    assert "To make it fit" not in attention("diff", "run.pt", "net.py:Fused").out
+
+
+def test_definitions_are_no_files_that_could_be_renamed(attention: Run) -> None:
+    ran = attention("diff", "net.py:Old", "net.py:New")
+    assert "To make it fit:  ckpt rename OLD.pt --rule " in ran.out

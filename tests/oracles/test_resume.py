@@ -1,0 +1,293 @@
+"""Training goes on after a rename as if nothing had been renamed; torch is the oracle.
+
+Train some steps, refactor the class, rename the file `--to` the new class, train on: every weight
+equals bit by bit that of a run that kept the old class.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, relu
+
+from tests.cli.conftest import ckpt, folder  # noqa: F401 - fixtures
+from tests.cli.support import Run
+from tests.effort import SHORT
+
+NETS = '''
+from torch import nn
+
+class Old(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.ModuleDict({"first": nn.Linear(6, 6), "second": nn.Linear(6, 6)})
+        self.norm = nn.BatchNorm1d(6)
+        self.head = nn.Linear(6, 3)
+
+class New(nn.Module):
+    """The same network: renamed, and its parameters in another order."""
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        self.norm = nn.BatchNorm1d(6)
+        self.trunk = nn.ModuleDict({"second": nn.Linear(6, 6), "first": nn.Linear(6, 6)})
+'''
+NEW_KEYS = {"encoder": "trunk", "norm": "norm", "head": "head"}
+BEFORE, AFTER = 5, 5  # steps
+
+Parameters = Iterable[Any]
+Make = Callable[[Parameters], torch.optim.Optimizer]
+OPTIMIZERS: dict[str, Make] = {
+    "momentum": lambda it: torch.optim.SGD(it, 0.1, momentum=0.9),
+    "adam": lambda it: torch.optim.Adam(it, 0.01),
+    "adamw": lambda it: torch.optim.AdamW(it, 0.01, amsgrad=True),
+    "adadelta": lambda it: torch.optim.Adadelta(it, 1.0),
+    "adafactor": lambda it: torch.optim.Adafactor(it, 0.05),
+    "rmsprop": lambda it: torch.optim.RMSprop(it, 0.01, momentum=0.9, centered=True),
+}
+
+
+def classes() -> tuple[type[nn.Module], type[nn.Module]]:
+    space: dict[str, Any] = {}
+    exec(NETS, space)
+    return space["Old"], space["New"]
+
+
+def forward(net: Any, images: torch.Tensor) -> torch.Tensor:
+    layers = net.encoder if hasattr(net, "encoder") else net.trunk
+    hidden = net.norm(relu(layers["first"](images)))
+    out: torch.Tensor = net.head(relu(layers["second"](hidden)))
+    return out
+
+
+def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        images = torch.randn(16, 6, generator=generator)
+        labels = torch.randint(0, 3, (16,), generator=generator)
+        optimizer.zero_grad()
+        cross_entropy(forward(net, images), labels).backward()
+        optimizer.step()
+
+
+def all_alike(net: nn.Module) -> Parameters:
+    return net.parameters()
+
+
+def with_names(net: nn.Module) -> Parameters:
+    return net.named_parameters()
+
+
+def in_groups(net: nn.Module) -> Parameters:
+    """Weights decay, others do not, as nearly everybody has it."""
+    weights = [it for it in net.parameters() if it.ndim > 1]
+    others = [it for it in net.parameters() if it.ndim < 2]
+    return [{"params": weights, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+
+
+def in_named_groups(net: nn.Module) -> Parameters:
+    """Groups whose shapes do not tell the layers apart; their names do."""
+    named = dict(net.named_parameters())
+    slow = [key for key in named if "second" in key]
+    return [
+        {"params": [(key, named[key]) for key in slow], "lr": 0.003},
+        {"params": [(key, it) for key, it in named.items() if key not in slow]},
+    ]
+
+
+def plain(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {"epoch": 3, "model": net.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+def lightning(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": net.state_dict(),
+        "optimizer_states": [optimizer.state_dict()],
+        "callbacks": {"best": {"score": torch.tensor(0.5)}},
+    }
+
+
+def parts(checkpoint: dict[str, Any]) -> tuple[Any, Any]:
+    if "model" in checkpoint:
+        return checkpoint["model"], checkpoint["optimizer"]
+    return checkpoint["state_dict"], checkpoint["optimizer_states"][0]
+
+
+def first_part(make: Make, groups: Callable[[nn.Module], Parameters]) -> tuple[nn.Module, Any]:
+    torch.manual_seed(0)
+    net = classes()[0]()
+    optimizer = make(groups(net))
+    train(net, optimizer, range(BEFORE))
+    return net, optimizer
+
+
+def resumed(path: Path, make: Make, groups: Callable[[nn.Module], Parameters]) -> nn.Module:
+    """The new class, trained on from a file."""
+    weights, state = parts(torch.load(path))
+    net = classes()[1]()
+    net.load_state_dict(weights, strict=True)
+    optimizer = make(groups(net))
+    optimizer.load_state_dict(state)
+    train(net, optimizer, range(BEFORE, BEFORE + AFTER))
+    return net
+
+
+def same_weights(new: nn.Module, old: nn.Module) -> bool:
+    found = new.state_dict()
+    return all(torch.equal(found[new_key(key)], it) for key, it in old.state_dict().items())
+
+
+def new_key(key: str) -> str:
+    module, _, rest = key.partition(".")
+    return f"{NEW_KEYS[module]}.{rest}"
+
+
+CASES = [
+    *((name, all_alike, plain) for name in OPTIMIZERS),
+    *((name, in_groups, plain) for name in ("momentum", "adamw")),
+    ("adam", with_names, plain),
+    ("adam", in_named_groups, plain),
+    ("adamw", in_groups, lightning),
+]
+
+
+@pytest.fixture
+def nets(ckpt: Run, folder: Path) -> Run:  # noqa: F811
+    (folder / "net.py").write_text(NETS)
+    return ckpt
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "saved"),
+    CASES[1::3] if SHORT else CASES,
+    ids=lambda it: it if isinstance(it, str) else it.__name__,
+)
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_training_goes_on_as_if_nothing_was_renamed(
+    name: str,
+    groups: Callable[[nn.Module], Parameters],
+    saved: Callable[..., dict[str, Any]],
+    legacy: bool,
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    make = OPTIMIZERS[name]
+    old, optimizer = first_part(make, groups)
+    checkpoint = saved(old, optimizer)
+    torch.save(checkpoint, folder / "run.pt", _use_new_zipfile_serialization=not legacy)
+    ran = nets("rename", "run.pt", "--to", "net.py:New", "-o", "new.pt", "--save-rules", "r.toml")
+    assert ran.code == 0, ran
+    assert "state of 8 parameters moved to the new order" in ran.out
+    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
+    assert same_weights(resumed(folder / "new.pt", make, groups), old)
+    for words in (("--undo", "--rules", "r.toml"), ("--to", "net.py:Old")):
+        assert nets("rename", "new.pt", *words, "-o", "back.pt", "--force").code == 0
+        assert (folder / "back.pt").read_bytes() == (folder / "run.pt").read_bytes()
+
+
+def test_version_is_renamed_with_its_optimizer_and_back(
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
+    torch.save(plain(old, optimizer), folder / "run.pt")
+    assert nets("register", "run.pt").code == 0
+    assert nets("rename", "run:v1", "--to", "net.py:New").code == 0
+    assert nets("export", "run:v2", "-o", "new.pt").code == 0
+    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
+    assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)
+    assert nets("rename", "run:v2", "--undo", "-o", "back.pt").code == 0
+    assert str(torch.load(folder / "back.pt")) == str(torch.load(folder / "run.pt"))
+
+
+def unknown_groups(net: nn.Module) -> Parameters:
+    """The second layer first; nothing in the file says so."""
+    named = dict(net.named_parameters())
+    slow = [it for key, it in named.items() if "second" in key]
+    return [{"params": slow}, {"params": [it for k, it in named.items() if "second" not in k]}]
+
+
+def test_optimizer_that_cannot_follow_is_refused_or_dropped(
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    torch.save(plain(*first_part(OPTIMIZERS["adam"], unknown_groups)), folder / "run.pt")
+    words = ("rename", "run.pt", "--to", "net.py:New", "-o", "new.pt")
+    ran = nets(*words)
+    assert ran.code == 3
+    assert "the groups of optimizer may hold its parameters in several ways" in ran.err
+    assert "--drop-optimizer" in ran.err
+    assert not (folder / "new.pt").exists()
+    ran = nets(*words, "--drop-optimizer")
+    assert ran.code == 0, ran
+    assert "not written: optimizer" in ran.err
+    made = torch.load(folder / "new.pt")
+    assert {*made} == {"epoch", "model"}
+    classes()[1]().load_state_dict(made["model"], strict=True)
+
+
+def test_order_of_a_file_that_was_sorted_is_taken_from_the_old_class(
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
+    state = OrderedDict(sorted(old.state_dict().items(), reverse=True))
+    state._metadata = old.state_dict()._metadata  # type: ignore[attr-defined]
+    torch.save({"model": state, "optimizer": optimizer.state_dict()}, folder / "run.pt")
+    words = ("rename", "run.pt", "--to", "net.py:New", "-o", "new.pt")
+    ran = nets(*words)
+    assert ran.code == 3
+    assert "the keys of the file do not have the order of its class" in ran.err
+    assert "--from OLD_DEF" in ran.err
+    assert nets(*words, "--from", "net.py:Old").code == 0
+    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
+    assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)
+
+
+def test_optimizer_in_the_right_order_stays_as_it_is(
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    torch.save(plain(*first_part(OPTIMIZERS["adam"], unknown_groups)), folder / "run.pt")
+    ran = nets("rename", "run.pt", "--rule", "encoder=encode", "--rule", "encode=encoder",
+               "--check", "net.py:Old", "-o", "new.pt")  # fmt: skip
+    assert ran.code == 0, ran
+    assert "moved" not in ran.out
+
+
+def test_operation_on_a_file_with_an_optimizer_is_refused(
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    torch.save(plain(*first_part(OPTIMIZERS["adam"], all_alike)), folder / "run.pt")
+    (folder / "r.toml").write_text('[[rules]]\ntranspose = "head.weight"\n')
+    ran = nets("rename", "run.pt", "--rules", "r.toml", "-o", "new.pt")
+    assert ran.code == 3
+    assert "optimizer has state for the old ones" in ran.err
+    assert (
+        nets("rename", "run.pt", "--rules", "r.toml", "-o", "new.pt", "--drop-optimizer").code == 0
+    )
+
+
+def test_optimizer_of_another_network_in_the_file_is_left_alone(
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
+    critic = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    other = torch.optim.Adam(critic.parameters())
+    critic(torch.ones(1, 3)).sum().backward()
+    other.step()
+    run = {"model": old.state_dict(), "critic": critic.state_dict(),
+           "critic_optimizer": other.state_dict(), "optimizer": optimizer.state_dict()}  # fmt: skip
+    torch.save(run, folder / "run.pt")
+    ran = nets("rename", "run.pt::model", "--to", "net.py:New", "-o", "new.pt")
+    assert ran.code == 0, ran
+    assert str(torch.load(folder / "new.pt")["critic_optimizer"]) == str(other.state_dict())
+    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
+    assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)
