@@ -255,6 +255,9 @@ def own_code(ref: str) -> Iterator[None]:
         hint = "name a file of a package package.module:Class" if "relative" in text else None
         if isinstance(error, TypeError) and "required positional argument" in text:
             hint = "--arg NAME=VALUE  passes an argument"
+        if isinstance(error, ModuleNotFoundError):
+            missing = str(error.name).partition(".")[0]
+            hint = f"{sys.prefix} has no {missing}; install ckpt beside your project's packages"
         raise DefinitionError(f"{ref}: raises {type(error).__name__}: {text}", hint=hint) from error
 
 

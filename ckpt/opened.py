@@ -1,5 +1,6 @@
 """Open what a ref names: a version, a file or a definition. All three have entries."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -24,7 +25,7 @@ from ckpt.formats.opaque import (
 )
 from ckpt.formats.paths import open_path, within
 from ckpt.io.files import exists
-from ckpt.refs import DefinitionRef, FileRef, Ref, VersionRef, parse_file_ref, parse_ref
+from ckpt.refs import SUFFIXES, DefinitionRef, FileRef, Ref, VersionRef, parse_file_ref, parse_ref
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 
 Named = str | PathLike[str]  # a ref, or a `pathlib` path, which always names a file
+_CODE_BYTES = 1 << 20  # of Python code, in which classes are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,7 @@ def open_ref(
     """
     text, ref = fspath(named), parse_named(named, registry)
     if isinstance(ref, FileRef):
+        _expect_class(ref.path)
         file = within(ref)
         with open_path(file.path) as source:
             checkpoint = open_checkpoint(source, inside=file.inside)
@@ -360,8 +363,31 @@ def _version(text: str, ref: Ref, registry: Registry) -> Version:
     try:
         return registry.version(ref)
     except RefError as error:
-        # Whoever types `old` may mean old.pt.
-        near = sorted(Path.cwd().glob(f"{text}.*")) if text.isidentifier() else []
-        if not near:
+        meant = _meant(text, registry)
+        if meant is None:
             raise
-        raise RefError(str(error), hint=f"or the file {near[0].name}?") from error
+        raise RefError(str(error), hint=meant) from error
+
+
+def _meant(text: str, registry: Registry) -> str | None:
+    """A hint for a ref that names no version: an alias without its model, or a file."""
+    if aliases := [f"{each.name}@{text}" for each in registry.index().models.values()
+                   if text in each.aliases]:  # fmt: skip
+        return f"{' or '.join(aliases)}  is the version with this alias"
+    files = sorted(path.name for path in Path.cwd().glob("*.*") if path.suffix in SUFFIXES)
+    near = [name for name in files if name.startswith(f"{text}.")]
+    if not near and "." in text:
+        from difflib import get_close_matches
+
+        near = get_close_matches(text, files, n=1)
+    return f"or the file {near[0]}?" if near else None
+
+
+def _expect_class(path: Path) -> None:
+    """Refuse a file of Python code that is named without a class."""
+    if path.suffix != ".py" or not path.is_file():
+        return
+    text = path.read_bytes()[:_CODE_BYTES].decode("utf-8", "replace")
+    names = re.findall(r"^class (\w+)\(", text, re.MULTILINE)
+    shown = [f"{path}:{name}" for name in names[:5]] or [f"{path}:Class"]
+    raise UsageError(f"{path}: Python code, and no class is named", hint="  ".join(shown))

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 differs (only with --exit-code), 2 usage, 3 input refused,
 """
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import click
 
 from ckpt.cli.commands import Commands
 from ckpt.errors import CkptError
+from ckpt.refs import SUFFIXES
 from ckpt.show.look.terminal import Terminal
 
 SYSTEM = 5
@@ -66,7 +68,7 @@ def _run(words: list[str]) -> int:
         return done.exit_code
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "ckpt"
-        terminal.error(error.format_message(), f"{where} --help")
+        terminal.error(error.format_message(), _as_output(words) or f"{where} --help")
         return error.exit_code
     except CkptError as error:
         _trace_if_asked(terminal)
@@ -93,6 +95,16 @@ def _run(words: list[str]) -> int:
         )
         return SYSTEM
     return 0
+
+
+def _as_output(words: list[str]) -> str | None:
+    """The command for somebody who typed it as one types `cp OLD NEW`."""
+    match words:
+        case ["rename" | "export" as command, old, new, *rest] if (
+            not old.startswith("-") and new.endswith((*SUFFIXES,)) and "-o" not in rest
+        ):
+            return shlex.join(["ckpt", command, old, *rest, "-o", new])
+    return None
 
 
 def _end_tidily() -> None:
