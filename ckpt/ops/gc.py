@@ -102,6 +102,10 @@ def gc(
             hint="nothing was removed; run  ckpt gc  on the machine with the disk, or, if no other "
             "machine can write to it,  ckpt gc --local",
         )
+    return _collected(registry, asked)
+
+
+def _collected(registry: Registry, asked: Garbage) -> Garbage:
     with registry.store.collecting():
         _expect_one_clock(registry)
         found = _find(registry, asked)

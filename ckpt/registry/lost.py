@@ -38,7 +38,7 @@ def lost_versions(registry: Registry) -> tuple[Lost, ...]:
     missing = stored - known
     if missing:  # by gc, on purpose
         entries = registry.index_file.reflog.entries()
-        missing -= {name for entry in entries for name in entry.gone}
+        missing -= {name for entry in entries for name in entry.deleted}
     found = _found(registry.folder, missing) if missing else ()
     return tuple(sorted(found, key=lambda lost: (lost.version.model, lost.version.number)))
 

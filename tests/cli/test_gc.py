@@ -242,6 +242,17 @@ def test_collecting_waits_for_a_version_in_the_making(
     assert three("gc", *AT_ONCE).code == 0
 
 
+def test_nothing_is_restored_while_gc_decides_what_is_needed(
+    three: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CKPT_LOCK_SECONDS", "0.1")
+    assert three("rm", "net:v3", "--yes").code == 0
+    with Registry(folder).store.collecting():
+        ran = three("restore", "net:v3")
+    assert (ran.code, "locked for 0.1 s by process" in ran.err) == (6, True)
+    assert three("restore", "net:v3").code == 0
+
+
 def test_version_removed_for_good_meanwhile_is_not_renamed(three: Run, folder: Path) -> None:
     """Between opening the parent and writing, it may have gone."""
 

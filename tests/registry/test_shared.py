@@ -18,7 +18,7 @@ from tests.faults.stage import Ran, save, within
 
 ANN, BOB, STRANGER, GROUP = 1234, 1235, 1236, 4321
 GC = ("gc", "--keep-removed", "0", "--grace", "0", "--yes")
-# Both have imported nothing yet that a command needs; what they cannot read is imported before.
+# In turn by the two. They may not be able to read Python's modules, so all are imported before.
 COMMANDS = (
     ("register", "0.safetensors", "--name", "net"),
     ("register", "1.safetensors", "--name", "net"),

@@ -35,7 +35,7 @@ class Entry:
         undoes: The `write_id` of the entry that this one undid.
         versions: New and changed lines of the index, by ref, ``mnist-cnn:v3``.
         next_numbers: The next free number of each changed model.
-        gone: Manifests of versions that gc deleted on this machine.
+        gone: Manifests of versions that gc deleted; see `deleted`.
         serial: The serial of the index that it wrote.
         elsewhere: Whether the changes were made elsewhere and came by git, or by hand.
         events: New events of the history of each changed model; of changes made elsewhere, all.
@@ -53,6 +53,12 @@ class Entry:
     serial: int = 0
     elsewhere: bool = False
     events: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def deleted(self) -> tuple[str, ...]:
+        """Manifests of versions that gc deleted on this machine."""
+        # An earlier ckpt wrote those that other branches have into entries from elsewhere.
+        return () if self.elsewhere else self.gone
 
     @property
     def is_final(self) -> bool:
@@ -120,7 +126,7 @@ class Reflog:
         for entry in self.entries():
             for line in entry.versions.values():
                 found.update([str(line.get("manifest")), *map(str, line.get("also", ()))])
-            found.difference_update(entry.gone)
+            found.difference_update(entry.deleted)
         return set(filter(digest.is_digest, found))
 
     def ends_with(self, write_id: str) -> bool:
@@ -147,8 +153,6 @@ def _entry(line: str) -> Entry | None:
         fields: dict[str, Any] = strict_json.parse(line)
         changed = tuple(_change(change) for change in fields.pop("changes"))
         gone = tuple(fields.pop("gone", ()))
-        if fields.get("elsewhere"):  # an earlier ckpt named versions of other branches there
-            gone = ()
         return Entry(**fields, changes=changed, gone=gone)
     except (ValueError, TypeError, KeyError, AttributeError, IntegrityError):
         return None

@@ -101,6 +101,8 @@ def test_manifests_are_those_of_versions_that_have_not_gone_for_good(tmp_path: P
         entry("b", "a", versions={"net:v3": {"manifest": two, "also": [three]}}),
     )
     assert reflog.manifests() == {one, two, three}
+    reflog.append(entry("b2", "b", gone=(one,), elsewhere=True))
+    assert reflog.manifests() == {one, two, three}, "another branch may have it"
     reflog.append(entry("c", "b", gone=(one, three)))
     assert reflog.manifests() == {two}
     reflog.append(entry("d", "c", versions={"net:v1": {"manifest": one}}))
