@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar o
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults fuzz storm soak lint wheel fresh-clone bench mutants
+.PHONY: help demo test test-all faults fuzz storm soak lint wheel fresh-clone bench bench-peers mutants
 help: ## List the targets.
 	@awk -F ':.*## ' 'NF > 1 && /^[a-z]/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -51,6 +51,9 @@ bench: $(READY) ## Measure the commands beside cp, import torch and hand-written
 	$(PIP) --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/tips.py
+
+bench-peers: $(READY) ## Measure ckpt beside DVC, Git LFS, restic, borg and MLflow.
+	$(BIN)/python benchmarks/peers.py $(ARGS)
 
 mutants: $(READY) ## Break the code in small ways, and count what its tests notice.
 	@$(PIP) --quiet -c constraints.txt -e '.[mutants]'

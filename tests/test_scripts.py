@@ -85,6 +85,13 @@ def check_registry(printed: str) -> None:
     assert all(50 <= share < 55 for share in shares.values()), shares  # two copies, stored once
 
 
+def check_peers(printed: str) -> None:
+    rows = table(printed)
+    steps = {f"{step} ckpt" for step in ("v1", "v2", "v3", "restore", "verify", "list", "start")}
+    assert steps <= set(rows)
+    assert 4 <= float(rows["ckpt"][0]) <= 6  # MB of three versions of 4 MB
+
+
 def check_infer(printed: str) -> None:
     *pairs, total = list(table(printed).values())[-4:]
     assert len(pairs) == 3
@@ -143,6 +150,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "large": check_large,
     "registry": check_registry,
     "sharing": check_sharing,
+    "peers": check_peers,
     "infer": check_infer,
     "more_pairs": check_more_pairs,
     "seeds": check_seeds,
