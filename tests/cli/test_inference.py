@@ -156,7 +156,6 @@ def test_counters_that_old_files_lack_are_filled_with_zero(ckpt: Run, folder: Pa
     [
         (("rename", "old.pt", "--accept-likely", "--rule", "a=b"), 2),
         (("rename", "old.pt", "--to", "net.py:Gone"), 2),
-        (("rename", "old.pt", "--to", "old.pt"), 2),
         (("rename", "old.pt", "--to", "net.py:Net", "--undo"), 2),
     ],
 )
