@@ -23,6 +23,8 @@ MOMENTS = frozenset({
     *("acc_delta", "grad_avg", "sum", "ax", "prev", "step_size"),
 })  # fmt: skip
 
+_LARGEST = 1 << 31  # number of a parameter
+
 
 @dataclass(frozen=True, slots=True)
 class OptimizerState:
@@ -91,7 +93,7 @@ def _read(path: Path, node: DictNode) -> OptimizerState | None:
     for group in fields["param_groups"] if isinstance(fields["param_groups"], list) else ():
         given = {str(key): value for key, value in group.items} if _is_dict(group) else {}
         numbers = given.get("params")
-        if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+        if not isinstance(numbers, list) or not all(map(_is_number, numbers)):
             return None
         groups.append(tuple(numbers))
         texts = given.get("param_names")
@@ -108,6 +110,10 @@ def _read(path: Path, node: DictNode) -> OptimizerState | None:
 
 def _is_dict(node: object) -> bool:
     return isinstance(node, DictNode)
+
+
+def _is_number(node: object) -> bool:
+    return type(node) is int and 0 <= node < _LARGEST
 
 
 def _shape(state: object) -> tuple[int, ...] | None:

@@ -244,6 +244,8 @@ def test_order_of_a_file_that_was_sorted_is_taken_from_the_old_class(
     assert ran.code == 3
     assert "the keys of the file do not have the order of its class" in ran.err
     assert "--from OLD_DEF" in ran.err
+    same = ("--rule", "encoder=encode", "--rule", "encode=encoder", "--check", "net.py:Old")
+    assert nets("rename", "run.pt", *same).code == 3, "not even the same class is sure"
     assert nets(*words, "--from", "net.py:Old").code == 0
     train(old, optimizer, range(BEFORE, BEFORE + AFTER))
     assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)
@@ -291,3 +293,13 @@ def test_optimizer_of_another_network_in_the_file_is_left_alone(
     assert str(torch.load(folder / "new.pt")["critic_optimizer"]) == str(other.state_dict())
     train(old, optimizer, range(BEFORE, BEFORE + AFTER))
     assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)
+
+
+def test_operation_on_an_average_needs_no_optimizer(
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
+    torch.save({**plain(old, optimizer), "ema": old.state_dict()}, folder / "run.pt")
+    (folder / "r.toml").write_text('[[rules]]\ntranspose = "head.weight"\n')
+    assert nets("rename", "run.pt::ema", "--rules", "r.toml", "-o", "ema.pt").code == 0

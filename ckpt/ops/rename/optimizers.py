@@ -4,6 +4,7 @@ torch's optimizers match their state by the place of a parameter. Law: state mov
 that it belongs to, or the rename is refused; nothing is guessed.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from ckpt.tensors import StateDict
 
 if TYPE_CHECKING:
     from ckpt.formats.optimizers import Groups, OptimizerState
+    from ckpt.formats.torch_state import TorchFile
 
 _MOST_DEALS = 1000  # ways to deal parameters to groups that are followed side by side
-_COPIES = ("ema", "avg", "average", "teacher", "shadow")  # in the path of a copy of the weights
+_AVERAGES = {"ema", "swa", "avg", "average", "averaged", "teacher", "shadow"}  # words in a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +94,15 @@ def moved_optimizers(
     if old is not None:
         keys = [parameter.key for parameter in old.parameters()]
     before = _unique(parameters[n] for key in keys if (n := new_keys.get(key)) in parameters)
-    in_order = [it.place for it in before] == sorted(it.place for it in before)
-    if in_order and all(list(g) == sorted(g) for it in optimizers for g in it.groups):
-        return ()
     shapes = {new_keys.get(entry.key): entry.shape for entry in opened.entries}
     places = [(it, shapes[it.key]) for it in before]
     named = {key: parameters[n] for key, n in new_keys.items() if n in parameters}
     try:
         if old is None:
             _expect_order(opened.state)
+        in_order = [it.place for it in before] == sorted(it.place for it in before)
+        if in_order and all(list(g) == sorted(g) for it in optimizers for g in it.groups):
+            return ()
         found = _belonging(optimizers, places, named, alone=not _strangers(opened))
     except ValueError as error:
         raise _unknown(opened, str(error)) from error
@@ -118,7 +120,7 @@ def expect_no_optimizer(opened: OpenedState) -> None:
         PlanError: The file has an optimizer, whose state cannot follow.
     """
     file = torch_file(opened.checkpoint)
-    if file is not None and file.state.holders:
+    if file is not None and file.state.holders and not _is_copy(file):
         path, _ = file.state.holders[0]
         raise PlanError(
             f"{opened.name}: the rules make new tensors, and {path} has state for the old ones",
@@ -168,15 +170,18 @@ def _optimizers(opened: OpenedState) -> "Sequence[OptimizerState]":
     file = torch_file(opened.checkpoint)
     if file is None:
         return ()
-    path = file.pickled.chosen.lower()
-    is_copy = not file.state.follows and any(word in path for word in _COPIES)
-    return () if is_copy else file.state.optimizers
+    return () if _is_copy(file) else file.state.optimizers
+
+
+def _is_copy(file: "TorchFile") -> bool:
+    """Whether the ref names an average of the weights, which no optimizer trains."""
+    words = set(re.split(r"[\W_]+", file.pickled.chosen.lower()))
+    return not file.state.follows and bool(words & _AVERAGES)
 
 
 def _unknown(opened: OpenedState, why: str) -> PlanError:
     return PlanError(
-        f"{opened.name}: the class has another order of parameters, and its optimizer's state "
-        f"cannot follow: {why}",
+        f"{opened.name}: cannot tell which parameter the optimizer's state belongs to: {why}",
         hint="--from OLD_DEF  names the class that the file was saved from\n"
         "--drop-optimizer  writes the file without its optimizer",
     )
