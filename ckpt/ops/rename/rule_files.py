@@ -11,6 +11,7 @@ from ckpt.errors import RuleError
 from ckpt.io import strict_json
 from ckpt.io.files import write_whole
 from ckpt.io.small_file import parse_toml, read_small
+from ckpt.io.toml import text_of
 from ckpt.ops.rename.optimizers import MovedOptimizer, optimizers_document, read_optimizers
 from ckpt.rules.document import read_rules, rules_document
 from ckpt.rules.key_map import KeyMap, key_map
@@ -72,16 +73,14 @@ def read_rule_file(path: Path) -> RuleFile:
 
 def write_rule_file(path: Path, saved: RuleFile) -> None:
     """Write a new rule file; with its `source` it can be undone."""
-    import tomli_w
-
-    document: dict[str, Any] = {"name": saved.name, "source": tensors_document(saved.source)}
+    document: dict[str, Any] = {"name": saved.name, "rules": rules_document(saved.rules)}
+    document["source"] = tensors_document(saved.source)
     if saved.aliases:
         document["tied"] = list(saved.aliases)
     if saved.optimizers:
         document["optimizers"] = optimizers_document(saved.optimizers)
-    document["rules"] = rules_document(saved.rules)
     with write_whole(path) as out:
-        out.write(tomli_w.dumps(document).encode("utf-8"))
+        out.write(text_of(document).encode("utf-8"))
 
 
 def tensors_document(entries: Sequence[TensorEntry]) -> list[list[Any]]:
