@@ -247,9 +247,15 @@ def test_command_that_diff_prints_works(file: str, attention: Run) -> None:
     assert attention(*words).code == 0
 
 
-def test_diff_proposes_nothing_that_loses_an_optimizer(attention: Run) -> None:
+def test_diff_proposes_nothing_that_loses_an_optimizer(attention: Run, folder: Path) -> None:
     assert "To make it fit" in attention("diff", "old.pt", "net.py:Fused").out
     assert "To make it fit" not in attention("diff", "run.pt", "net.py:Fused").out
+    run = torch.load(folder / "run.pt")
+    run["model"]["loss.weight"] = torch.ones(3)
+    torch.save(run["model"], folder / "old.pt")
+    torch.save(run, folder / "run.pt")
+    assert "To make it fit" in attention("diff", "old.pt", "net.py:New").out
+    assert "To make it fit" not in attention("diff", "run.pt", "net.py:New").out
 
 
 def test_definitions_are_no_files_that_could_be_renamed(attention: Run) -> None:

@@ -26,7 +26,7 @@ from ckpt.opened import (
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
 from ckpt.ops.diff.side_files import FileChange, differing_files
-from ckpt.ops.rename.optimizers import follow
+from ckpt.ops.rename.optimizers import expect_no_optimizer, follow
 from ckpt.registry.registry import Registry
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
@@ -233,8 +233,11 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
 
 def _can_be_renamed(state: OpenedState, rules: Sequence[Rule], to: OpenedDefinition) -> bool:
     """Whether the file's optimizer, too, can follow the rules that make its state_dict fit."""
+    plan = plan_tensors(state.entries, rules)
     try:
-        follow(state, plan_tensors(state.entries, rules), to, saved_from=None)
+        if not plan.is_rename:  # its file would hold the tensors alone
+            expect_no_optimizer(state)
+        follow(state, plan, to, saved_from=None)
     except PlanError:
         return False
     return True

@@ -100,17 +100,22 @@ def _agreements(fit: Fit) -> Iterator[str]:
         more = f" and {len(fit.handled) - _NAMED:,} more" if len(fit.handled) > _NAMED else ""
         named = ", ".join(map(printable, fit.handled[:_NAMED]))
         yield f"its loading code handles {named}{more}"
+    yield from _unasked(fit)
+
+
+def _unasked(fit: Fit) -> Iterator[str]:
     if fit.unasked:
         yield f"by keys and shapes alone: {printable(fit.unasked)}"
 
 
 def _disagreements(fit: Fit) -> Iterator[str]:
-    yield from _agreements(fit)
+    yield _agreeing(fit)
     yield f"{len(fit.missing):,} missing"
     yield f"{len(fit.unexpected):,} unexpected"
     if fit.reshaped:
         yield f"{len(fit.reshaped):,} with another shape"
     yield from map(printable, fit.complaints[:_NAMED])
+    yield from _unasked(fit)
 
 
 def _shape(entry: TensorEntry) -> str:
