@@ -15,10 +15,7 @@ def aliases_text(aliases: Sequence[Alias]) -> str:
         [alias.ref, alias.version or "", "protected" if alias.protected else ""]
         for alias in aliases
     ]
-    headers = ["alias", "version", ""]
-    if not any(alias.protected for alias in aliases):
-        rows, headers = [row[:2] for row in rows], headers[:2]
-    return table(rows, headers)
+    return table(rows, ["alias", "version", ""])
 
 
 def alias_text(alias: Alias) -> str:

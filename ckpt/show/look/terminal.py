@@ -127,7 +127,8 @@ def table(
     """A table by `tabulate`.
 
     The columns of the headers in `right` are aligned to the right. Text in cells may come from
-    files. A table wider than `width` columns folds its first column.
+    files. A table wider than `width` columns folds its first column. A column without a header
+    and without a text is left out.
     """
     from tabulate import tabulate
 
@@ -136,7 +137,10 @@ def table(
     if not ascii_only:
         cells = [[*map(printable, row)] for row in cells]
         ascii_only = _is_plain_ascii(cells)
-    headers = [*map(printable, headers)]
+    shown = [at for at, head in enumerate(headers) if head or any(row[at] for row in cells)]
+    if len(shown) < len(headers):
+        cells = [[row[at] for at in shown] for row in cells]
+    headers = [printable(headers[at]) for at in shown]
     right = [*map(printable, right)]
     align = ["right" if header in right else "left" for header in headers]
     folds: list[int | None] = [None] * len(headers)
