@@ -14,8 +14,8 @@ from ckpt.registry.history.rebuild import Rebuilt, rebuilt
 from ckpt.registry.history.replay import replayed
 from ckpt.registry.index import Index, Version
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES
-from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
+from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.numbers import readded
 from ckpt.registry.registry import Registry
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ckpt.ops.du import Held, Usage
-from ckpt.registry.needed import GIT, REFLOG, REMOVED, VERSION
+from ckpt.registry.needs.needed import GIT, REFLOG, REMOVED, VERSION
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import size

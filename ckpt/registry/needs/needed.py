@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from ckpt.io import digest
 from ckpt.registry.history.roots import last_named
 from ckpt.registry.index import Index, Version
-from ckpt.registry.lost import Lost
+from ckpt.registry.needs.lost import Lost
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
 
