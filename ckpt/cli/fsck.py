@@ -43,8 +43,8 @@ def command(session: Session, rebuild: bool, lost: str | None, yes: bool) -> Non
     Versions in .ckpt that only git's history has are listed: a merge may have lost them.
     """
     if lost is not None:
-        version = recover(lost, registry=session.registry)
-        session.show(version, recovered_text, recovered_data)
+        recovered = recover(lost, registry=session.registry)
+        session.show(recovered, recovered_text, recovered_data)
         return
     if not rebuild:
         checked = fsck(registry=session.registry)

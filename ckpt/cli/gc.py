@@ -11,7 +11,7 @@ import click
 
 from ckpt.cli.options import PATH, Session, ckpt_command, yes_option
 from ckpt.ops.gc import GRACE, gc, gc_files
-from ckpt.registry.needed import KEEP_REFLOG, KEEP_REMOVED
+from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED
 from ckpt.show.gc import garbage_data, garbage_text, leftovers_data, leftovers_text
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache, reduce
 from types import NoneType, UnionType
 from typing import Annotated, Any, NotRequired, Union, get_args, get_origin, get_type_hints
@@ -41,8 +41,8 @@ _TIME = re.compile(
 
 
 def _is_time(text: str) -> bool:
-    with suppress(ValueError):
-        return bool(_TIME.fullmatch(text) and datetime.fromisoformat(text))
+    with suppress(ValueError, OverflowError):  # none of the year 0 or 10000 in UTC
+        return bool(_TIME.fullmatch(text) and datetime.fromisoformat(text).astimezone(UTC))
     return False
 
 

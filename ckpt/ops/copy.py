@@ -68,7 +68,9 @@ def copy(
     history.append(Event(did="copy", manifest=source.manifest, origin=origin))
     with other.store.writing():
         nbytes = _copy_objects(registry, other, source, told)
-        draft = replace(source, model=model, number=0, new_bytes=nbytes, renumbered="", also=())
+        draft = replace(
+            source, model=model, number=0, new_bytes=nbytes, restored="", renumbered="", also=()
+        )
         added = other.adopt(draft, history)
     version = newest(other.index(), added.version)
     return Copied(source, Path(folder), version, added.new, added.created_registry)
@@ -84,5 +86,5 @@ def _copy_objects(registry: Registry, other: Registry, source: Version, told: To
         new += nbytes if put.new else 0
         done += nbytes
         told(done, total)
-    other.store.copy_manifest(source.manifest, registry.store)
-    return new
+    put = other.store.copy_manifest(source.manifest, registry.store)
+    return new + (put.nbytes if put.new else 0)

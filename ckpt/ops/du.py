@@ -7,8 +7,8 @@ from datetime import datetime
 
 from ckpt.errors import IntegrityError
 from ckpt.registry.index import Version
-from ckpt.registry.lost import lost_versions
-from ckpt.registry.needed import GIT, REFLOG, REMOVED, VERSION, Need, needed
+from ckpt.registry.needs.lost import lost_versions
+from ckpt.registry.needs.needed import GIT, REFLOG, REMOVED, VERSION, Need, needed
 from ckpt.registry.registry import Registry
 
 KINDS = (VERSION, REMOVED, GIT, REFLOG)

@@ -14,10 +14,10 @@ from ckpt.registry.history.rebuild import Rebuilt, rebuilt
 from ckpt.registry.history.replay import replayed
 from ckpt.registry.index import Index, Version
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES
-from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
+from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.numbers import readded
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import Registry, now
 
 FINE, NONE = "fine", "none"
 _SERIAL = re.compile(rb'"serial": ?(\d{1,18})')
@@ -41,6 +41,14 @@ class Checked:
     hint: str | None = None
     line: int | None = None
     lost: tuple[Lost, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The version that has a lost manifest again, and whether it was added for that."""
+
+    version: Version
+    new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +82,11 @@ def fsck(*, registry: Registry | None = None) -> Checked:
     return Checked(path, FINE, index, lost=lost_versions(registry))
 
 
-def recover(prefix: str, *, registry: Registry | None = None) -> Version:
+def recover(prefix: str, *, registry: Registry | None = None) -> Recovered:
     """Add a version that only git's history has; it gets its number back if that is free.
+
+    If the model has a version of the same bytes, the manifest becomes another one of that version,
+    as after a merge.
 
     Args:
         prefix: The beginning of the digest of its manifest.
@@ -95,20 +106,26 @@ def recover(prefix: str, *, registry: Registry | None = None) -> Version:
             hint="ckpt fsck  lists them",
         )
     registry.manifest(found[0])
-    added: list[Version] = []
+    done: list[Recovered] = []
 
     def with_lost(index: Index) -> Index:
         version = found[0]
         for known in index.every_version():
             if version.manifest in known.manifests:  # another process was faster
-                added.append(known)
+                done.append(Recovered(known))
                 return index
-        index, version = readded(index, version)
-        added.append(version)
+        if twin := index.same_content(version.model, version.content):
+            twin = replace(twin, also=tuple(sorted({*twin.also, *version.manifests})))
+            done.append(Recovered(twin, new=False))
+            model = index.models[twin.model]
+            versions = {**model.versions, twin.number: twin}
+            return index.with_model(replace(model, versions=versions))
+        index, version = readded(index, version, at=now())
+        done.append(Recovered(version))
         return index
 
     registry.index_file.commit(with_lost, f"recover {found[0].ref}")
-    return added[0]
+    return done[0]
 
 
 def rebuild_index(*, dry_run: bool = False, registry: Registry | None = None) -> Rebuilding:

@@ -1,7 +1,7 @@
 """Garbage collection: remove unreferenced objects and leftovers of interrupted writes.
 
-What is needed, and until when, says `ckpt.registry.needed`; recent objects are kept, too. Law:
-nothing is removed while a version is being written, nor unless every reference could be read.
+What is needed, and until when, says `ckpt.registry.needs.needed`; recent objects are kept, too.
+Law: nothing is removed while a version is being written, nor unless every reference could be read.
 """
 
 import time
@@ -14,10 +14,10 @@ from ckpt.errors import ConflictError, DiskError, IntegrityError, RefError
 from ckpt.io.files import disk_errors
 from ckpt.io.temporaries import Leftover, leftovers, sweep
 from ckpt.registry.index import Index, Version
-from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
-from ckpt.registry.needed import KEEP_REFLOG, KEEP_REMOVED, needed, removed_at
-from ckpt.registry.others import needed_of_shared
+from ckpt.registry.needs.lost import Lost, lost_versions
+from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED, needed, removed_at
+from ckpt.registry.needs.others import needed_of_shared
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
 

@@ -8,7 +8,7 @@ too.
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ckpt.errors import IntegrityError, RefError
 from ckpt.refs import DefinitionRef, DigestRef, VersionRef, is_version, parse_ref
@@ -63,7 +63,7 @@ def restore(refs: Iterable[str], *, registry: Registry | None = None) -> Restore
                 index = index.with_model(model.restored(version.number, at=now()))
                 back = index.models[version.model].versions[version.number]
             else:
-                index, back = readded(index, replace(version, removed="", restored=now()))
+                index, back = readded(index, version, at=now())
             done[back.ref] = back
             if back.label != version.label:
                 before[back.ref] = version.label

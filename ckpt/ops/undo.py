@@ -49,7 +49,8 @@ def undo(entry: str | None = None, *, registry: Registry | None = None) -> Undon
         registry: The registry; None finds it as the command line does.
 
     Raises:
-        RefError: There is no such write, it is undone, or it was made elsewhere.
+        RefError: There is no such write, it is undone, it was made elsewhere, or it only added
+            notes and metrics, which stay.
         ConflictError: Something that the named write changed has changed again since.
     """
     return revert(registry or Registry(), lambda writes: _chosen(writes, entry), named=bool(entry))
@@ -103,6 +104,11 @@ def _chosen(writes: list[Written], entry: str | None) -> list[Written]:
     if found[0].is_undone:
         raise RefError(
             f"{found[0].entry.what} is undone already", hint="ckpt redo  brings the last one back"
+        )
+    if not found[0].entry.changes:
+        raise RefError(
+            f"{found[0].entry.what}: changed no version, alias or tag, so nothing can be undone",
+            hint="notes and metrics are never removed; add another one that corrects it",
         )
     return found
 

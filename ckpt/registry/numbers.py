@@ -109,8 +109,12 @@ def placed(version: Version, number: int) -> Version:
     return replace(version, number=number, renumbered=renumbered)
 
 
-def readded(index: Index, version: Version) -> tuple[Index, Version]:
-    """The index with a version that it lost, under its number if that is free, else the next."""
+def readded(index: Index, version: Version, *, at: str) -> tuple[Index, Version]:
+    """The index with a version that it lost, under its number if that is free, else the next.
+
+    The version is restored `at` a time.
+    """
+    version = replace(version, removed="", restored=at)
     model = index.models.get(version.model) or Model(name=version.model)
     if version.number >= model.next_number or version.number in every_version(model):
         version = placed(version, model.next_number)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ckpt.ops.du import Held, Usage
-from ckpt.registry.needed import GIT, REFLOG, REMOVED, VERSION
+from ckpt.registry.needs.needed import GIT, REFLOG, REMOVED, VERSION
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import size
@@ -33,11 +33,11 @@ def usage_data(usage: Usage) -> dict[str, Any]:
 
 
 def _reason(held: Held) -> str:
-    day = _day(held) or "then"
+    until = f" until {_day(held)}" if held.until else ""
     return {
-        REMOVED: f"of removed versions: ckpt restore  brings them back until {day}",
+        REMOVED: f"of removed versions: ckpt restore  brings them back{until}",
         GIT: "of versions that only git's history has: ckpt fsck  lists them",
-        REFLOG: f"of versions that registry.json lost: ckpt restore DIGEST  until {day}",
+        REFLOG: f"of versions that registry.json lost: ckpt restore DIGEST {until}",
     }.get(held.by, "that nothing needs: ckpt gc  frees them")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ckpt.ops.fsck import FINE, NONE, Checked, Rebuilding
+from ckpt.ops.fsck import FINE, NONE, Checked, Rebuilding, Recovered
 from ckpt.registry.index import Model, Version
 from ckpt.show.look.fields import fields
 from ckpt.show.look.lost import lost_data, lost_lines
@@ -32,15 +32,18 @@ def checked_data(checked: Checked) -> dict[str, Any]:
     return {**data, "lost": lost_data(checked.lost)}
 
 
-def recovered_text(version: Version) -> str:
-    """The version that is in the index again."""
+def recovered_text(recovered: Recovered) -> str:
+    """The version that is in the index again, or the one of the same bytes."""
+    version = recovered.version
+    if not recovered.new:
+        return f"recovered as {version.ref}, which has the same bytes"
     was = f", which was {printable(version.renumbered)}" if version.renumbered else ""
     return f"recovered {version.ref}{was}"
 
 
-def recovered_data(version: Version) -> dict[str, Any]:
+def recovered_data(recovered: Recovered) -> dict[str, Any]:
     """The same for JSON."""
-    return fields(version, "model", "version=label", "manifest", "renumbered")
+    return fields(recovered.version, "model", "version=label", "manifest", "renumbered")
 
 
 def rebuilding_text(rebuilding: Rebuilding) -> str:

@@ -1,5 +1,6 @@
 """What versions take of the disk: shared tensors count once, and alone for nobody."""
 
+import json
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -85,6 +86,16 @@ def test_what_holds_the_bytes_is_said(ckpt: Run, folder: Path) -> None:
         data = ckpt("gc", "--grace", "0", *option, "--yes", "--json").data
         assert data["bytes"] == held.pop(by)["bytes"]
         assert [each["by"] for each in ckpt("du", "--json").data["held"]] == list(held)
+
+
+def test_time_of_a_removal_may_be_any_that_can_be_written(ckpt: Run, folder: Path) -> None:
+    torch.save(weights(), folder / "net.pt")
+    assert ckpt("register", "net.pt").code == ckpt("rm", "v1", "--yes").code == 0
+    document = json.loads((folder / "registry.json").read_text())
+    document["models"]["net"]["removed"]["v1"]["removed"] = "9999-12-31T23:59:59+00:00"
+    (folder / "registry.json").write_text(json.dumps(document))
+    assert ckpt("du").out.endswith(" of removed versions: ckpt restore  brings them back\n")
+    assert ckpt("verify").code == 0
 
 
 def test_version_with_one_tensor_changed_adds_that_tensor_and_a_manifest(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt.registry import in_git
+from ckpt.registry.needs import in_git
 from tests.cli.support import Git, Run, commit, save
 
 REMARK = "ckpt git-driver install --lfs  or  --store FOLDER  keeps it out of git: docs/sharing.md"

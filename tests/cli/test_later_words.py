@@ -53,6 +53,21 @@ def test_notes_and_metrics_are_added_and_none_is_overwritten(net: Run, folder: P
     assert stored == {path: path.read_bytes() for path in folder.glob(".ckpt/manifests/*/*")}
 
 
+def test_undo_leaves_notes_and_metrics_and_says_so(net: Run, folder: Path) -> None:
+    net("alias", "prod", "v1")
+    net("metric", "v1", "loss=1")
+    net("note", "v1", "-m", "as shipped")
+    before = (folder / "registry.json").read_bytes()
+    (name,) = (each["write_id"] for each in net("undo", "--list", "--json").data[:1])
+    ran = net("undo", name)
+    assert (ran.code, ran.out) == (2, "")
+    assert "note net:v1: changed no version, alias or tag, so nothing can be undone" in ran.err
+    assert (folder / "registry.json").read_bytes() == before
+    assert net("undo").out.startswith("undid: alias net@prod v1  (")
+    said = words(net("show", "v1", "--json"))
+    assert said[1:3] == [("metric", "", {"loss": 1.0}), ("note", "as shipped", {})]
+
+
 def test_step_that_runs_twice_adds_once(net: Run, folder: Path) -> None:
     for _ in range(2):
         assert net("note", "v1", "-m", "x").code == 0

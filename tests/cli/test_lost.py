@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.support import Git, Run, commit, register_seeds
+from tests.cli.support import Git, Run, commit, register_seeds, save
 
 GC = ("gc", "--grace", "0", "--keep-removed", "0")
 
@@ -52,7 +52,9 @@ def test_version_that_a_merge_lost_is_recovered(
 ) -> None:
     ran = shared("fsck", "--recover", lost["manifest"][:20])
     assert (ran.code, ran.out) == (0, "recovered net:v4, which was v3\n")
-    assert versions(folder)["v4"] == {**lost, "renumbered": "v3"}
+    line = versions(folder)["v4"]
+    assert line == {**lost, "renumbered": "v3", "restored": line["restored"]}
+    assert shared("show", "net:v4", "--json").data["history"][-1]["did"] == "restore"
     assert shared("export", "net:v4", "-o", "back.pt").code == 0
     ran = shared("fsck", "--recover", lost["manifest"][:20])
     assert (ran.code, "names no version that only git has" in ran.err) == (2, True)
@@ -69,7 +71,21 @@ def test_free_number_is_given_back(shared: Run, git: Git, folder: Path) -> None:
     commit(git)
     (folder / ".ckpt" / "reflog").unlink()
     assert shared("fsck", "--recover", line["manifest"]).out == "recovered net:v3\n"
-    assert versions(folder)["v3"] == line
+    assert versions(folder)["v3"] == {**line, "restored": versions(folder)["v3"]["restored"]}
+
+
+def test_lost_version_whose_bytes_were_registered_again_is_not_added_twice(
+    shared: Run, folder: Path, lost: dict[str, Any]
+) -> None:
+    save(folder / "net.pt", 3)
+    assert shared("register", "net.pt", "--json").data["version"] == "v4"
+    ran = shared("fsck", "--recover", lost["manifest"][:20])
+    assert (ran.code, ran.out) == (0, "recovered as net:v4, which has the same bytes\n")
+    assert list(versions(folder)) == ["v1", "v2", "v3", "v4"]
+    assert versions(folder)["v4"]["also"] == [lost["manifest"]]
+    assert shared("fsck", "--json").data["lost"] == []
+    assert shared(*GC, "--yes").code == shared("verify").code == 0
+    assert (folder / f".ckpt/manifests/{lost['manifest'][7:9]}/{lost['manifest'][9:]}").exists()
 
 
 def test_version_of_another_branch_is_named_and_a_removed_one_is_not(

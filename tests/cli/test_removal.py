@@ -269,6 +269,7 @@ def test_version_that_an_older_index_does_not_name_comes_back_by_its_digest(
     label = "v4" if taken else "v3"
     assert (ran.code, ran.out) == (0, f"restored: net:{label}{' (was v3)' * taken}\n")
     assert model(folder)["versions"][label]["manifest"] == lost["manifest"]
+    assert two("show", f"net:{label}", "--json").data["history"][-1]["did"] == "restore"
     assert two("export", f"net:{label}", "-o", "back.pt").code == two("verify").code == 0
     assert (folder / "back.pt").read_bytes() == data
     assert two("restore", lost["manifest"]).out == f"not removed, so nothing to do: net:{label}\n"

@@ -91,6 +91,28 @@ def test_gc_keeps_what_another_registry_needs(
     assert sharing("verify").code == 0
 
 
+def test_gc_keeps_what_only_the_reflog_of_another_registry_names(
+    sharing: Run, folder: Path, git: Git, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = clone_of(git, folder, monkeypatch)
+    sharing("git-driver", "install", "--store", str(store))
+    before = (clone / "registry.json").read_bytes()
+    save(Path("net.pt"), 3)
+    lost = sharing("register", "net.pt", "--json").data["manifest"]
+    (clone / "registry.json").write_bytes(before)
+    forgetful = (*GC, "--keep-reflog", "0")
+    monkeypatch.chdir(folder)
+    sharing(*forgetful)
+    assert len(digests(store)) == 3
+    monkeypatch.chdir(clone)
+    assert sharing("restore", lost).out == "restored: net:v3\n"
+    (clone / "registry.json").write_bytes(before)
+    sharing(*forgetful)
+    assert len(digests(store)) == 2
+    assert sharing("restore", lost).code == 2
+    assert sharing("verify").code == 0
+
+
 def test_gc_keeps_what_another_branch_needs(
     sharing: Run, folder: Path, git: Git, store: Path
 ) -> None:
@@ -169,7 +191,9 @@ def test_two_registries_store_one_object_once(
     (folder / "second").mkdir()
     words = ("--registry", "second")
     assert sharing("git-driver", "install", "--store", str(store), *words).code == 0
-    assert ", 0 B new" in sharing("register", "net.pt", *words).out
+    added = sharing("register", "net.pt", "--json", *words).data["new_bytes"]
+    (manifest,) = (folder / "second").glob(".ckpt/manifests/??/*")
+    assert added == manifest.stat().st_size
     assert len(digests(store)) == 2
     assert sharing("du", "--json").data["unneeded"] == 0
     save(folder / "net.pt", 9)

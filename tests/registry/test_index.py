@@ -175,6 +175,8 @@ def model(**fields: object) -> Callable[[str], str]:
         (line(metrics={"a": 10**309}), "v1.metrics.a: expected a number, found 1000"),
         (line(removed="2026-11-25T09:00:00"), "v1.removed: expected a time like 2026-11-24T"),
         (line(removed="yesterday"), "yesterday"),
+        (line(removed="0001-01-01T00:00:00+14:00"), "v1.removed: expected a time like"),
+        (line(created="9999-12-31T23:59:59-14:00"), "v1.created: expected a time, or nothing"),
         (line(manifest="x" * 99), f'v1.manifest: expected a digest, found "{"x" * 79}…'),
         (line(file="sha256:0"), 'v1.file: expected a digest, found "sha256:0"'),
         (line(also=["x"]), 'v1.also[0]: expected a digest, found "x"'),

@@ -43,7 +43,7 @@ class Session:
             path = added.created_registry / FILE_NAME
             self.terminal.remark(f"created a registry: {path}")
         if added is not None and added.new:
-            from ckpt.registry.in_git import became_large
+            from ckpt.registry.needs.in_git import became_large
             from ckpt.show.register import large_text
 
             if nbytes := became_large(self.registry, added):

@@ -9,9 +9,9 @@ from time import perf_counter
 from ckpt.errors import CkptError, DiskError, IntegrityError
 from ckpt.io.files import Told, untold
 from ckpt.io.threads import Threads
-from ckpt.registry.lost import Lost, lost_versions
 from ckpt.registry.manifest import Manifest
-from ckpt.registry.needed import needed
+from ckpt.registry.needs.lost import Lost, lost_versions
+from ckpt.registry.needs.needed import needed
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import REPAIR, StoredObject
 
@@ -55,7 +55,7 @@ class Verified:
 def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified:
     """Hash every manifest and every object, stored or named by a manifest, on all cores.
 
-    Needed is what `ckpt.registry.needed` says. `told` is called with the bytes done
+    Needed is what `ckpt.registry.needs.needed` says. `told` is called with the bytes done
     and the bytes in all. Law: what `gc` removes meanwhile is no damage.
     """
     registry = registry or Registry()

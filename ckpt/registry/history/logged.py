@@ -62,8 +62,9 @@ def _happened(old: Model, new: Model, text: str) -> Iterator[Event]:
 
     for number in sorted(new.removed.keys() - old.removed.keys()):
         yield event("rm", number)
-    for number in sorted(old.removed.keys() & new.versions.keys()):
-        yield event("restore", number)
+    for number in sorted(new.versions.keys() - old.versions.keys()):
+        if number in old.removed or new.versions[number].restored:  # or the list had lost it
+            yield event("restore", number)
     for name in sorted({*old.aliases, *new.aliases}):
         before, now = old.aliases.get(name), new.aliases.get(name)
         if before != now:

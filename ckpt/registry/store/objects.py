@@ -222,7 +222,7 @@ class ObjectStore:
                 name = "sha256:" + hasher.hexdigest()
                 if self._kept(kind, name, rights):
                     return Put(name, nbytes, new=False)
-                set_mode(out.fileno(), self._mode(rights, os.fstat(out.fileno()).st_gid))
+                set_mode(out.fileno(), self._mode(kind, rights, os.fstat(out.fileno()).st_gid))
                 sync_file(out)
                 self._name(temporary, self._place(kind, name))
             return Put(name, nbytes, new=True)
@@ -255,15 +255,15 @@ class ObjectStore:
         with suppress(PermissionError):  # another user's; their gc keeps it while it is needed
             os.utime(path, follow_symlinks=False)
             before = path.lstat()
-            mode = self._mode(rights, before.st_gid)
+            mode = self._mode(kind, rights, before.st_gid)
             if mode & ~before.st_mode:
                 path.chmod(stat.S_IMODE(before.st_mode) | mode)
         sync_folder(path.parent)
         return True
 
-    def _mode(self, rights: Rights, group: int) -> int:
+    def _mode(self, kind: str, rights: Rights, group: int) -> int:
         """Permission bits of an object: who may read its source, and a group that shares it all."""
-        return (0o444 & rights.mode(group)) | (0o040 if is_shared(self.root) else 0)
+        return (0o444 & rights.mode(group)) | (0o040 if is_shared(self._root_of(kind)) else 0)
 
     def _has_good(self, kind: str, name: str) -> bool:
         """Whether the object exists, may be read, and its bytes match its name."""

@@ -66,7 +66,7 @@ class SharedStore:
                 hint="name a new or an empty folder",
             )
         make_folder(unlinked(self.path, "users"))
-        with write_whole(self.user, replace=True) as out:
+        with write_whole(self.user, replace=True, shared=True) as out:
             out.write(os.fsencode(os.path.realpath(self.registry)) + b"\n")
 
     def users(self) -> list[tuple[Path, Path]]:
@@ -98,7 +98,7 @@ def shared_store(folder: Path, root: Path) -> SharedStore | None:
 def name_store(store: SharedStore, root: Path) -> None:
     """Write into the registry's own store which folder it uses."""
     make_folder(unlinked(root))
-    with write_whole(root / FILE, replace=True) as out:
+    with write_whole(root / FILE, replace=True, shared=True) as out:
         out.write(os.fsencode(store.path) + b"\n")
 
 

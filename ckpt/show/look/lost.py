@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ckpt.io import digest
-from ckpt.registry.lost import Lost
+from ckpt.registry.needs.lost import Lost
 from ckpt.show.look.fields import fields
 from ckpt.show.look.words import printable
 

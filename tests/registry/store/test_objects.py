@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from ckpt.errors import DiskError, IntegrityError
 from ckpt.io import digest
+from ckpt.io.rights import OWNER
 from ckpt.registry.manifest import Hole, Manifest, Skeleton
 from ckpt.registry.store import objects
 from ckpt.registry.store.objects import ObjectStore
+from ckpt.registry.store.shared import SharedStore, name_store
 from ckpt.registry.store.version import VersionSource
 from ckpt.tensors import Span, TensorEntry
 from tests.formats.support import Memory
@@ -52,6 +54,31 @@ def test_fault_45_object_is_read_only_and_no_temporary_is_left(store: ObjectStor
     path = path_of(store, store.put([b"abcd"]).digest)
     assert stat.S_IMODE(path.stat().st_mode) == 0o444
     assert list((store.root / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_store_for_group", [True, False])
+def test_group_reads_what_is_in_a_folder_that_it_shares(
+    tmp_path: Path, is_store_for_group: bool
+) -> None:
+    """A registry of one user with a store of a group, and the other way round."""
+    shared, root = SharedStore(tmp_path / "store", tmp_path), tmp_path / ".ckpt"
+    of_group, of_user = (shared.path, root) if is_store_for_group else (root, shared.path)
+    umask = os.umask(0o077)
+    try:
+        for folder in (of_group, of_user):
+            folder.mkdir()
+        of_group.chmod(0o2770)
+        shared.join()
+        name_store(shared, root)
+        store = ObjectStore(root, shared)
+        store.put([b"abcd"], OWNER)
+        store.put_manifest(manifest(), OWNER)
+    finally:
+        os.umask(umask)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 4  # the object and the user, the manifest and the name of the store
+    for path in files:
+        assert bool(path.stat().st_mode & stat.S_IRGRP) is path.is_relative_to(of_group), path
 
 
 def test_fault_37_flipped_bit_is_found_and_named(store: ObjectStore) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ckpt.errors import CkptError, IntegrityError, UsageError
 from ckpt.io.git import blobs, git, in_work_tree
-from ckpt.registry.lost import lost_versions
 from ckpt.registry.manifest import Manifest
-from ckpt.registry.needed import needed
+from ckpt.registry.needs.lost import lost_versions
+from ckpt.registry.needs.needed import needed
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.shared import SharedStore
 

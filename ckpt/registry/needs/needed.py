@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from ckpt.io import digest
 from ckpt.registry.history.roots import last_named
 from ckpt.registry.index import Index, Version
-from ckpt.registry.lost import Lost
+from ckpt.registry.needs.lost import Lost
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
 
@@ -65,7 +65,7 @@ def needed(
     for version in index.every_version():
         own.add(version.manifest)
         if version.number in index.models[version.model].removed:
-            until = removed_at(version) + keep_removed
+            until = _after(removed_at(version), keep_removed)
             yield Need(f"{version.ref} (removed)", version.manifest, REMOVED, until)
         else:
             yield Need(version.ref, version.manifest, VERSION)
@@ -99,9 +99,16 @@ def _of_the_reflog(registry: Registry, present: set[str], kept: timedelta) -> It
     times = last_named(reflog.entries(), names, _changed(registry))
     for name, time in times.items():
         since = _time(time)
-        until = since and since + kept
+        until = since and _after(since, kept)
         if until is None or until > datetime.now(UTC):
             yield Need(f"version {digest.short(name)} of the reflog", name, REFLOG, until)
+
+
+def _after(time: datetime, kept: timedelta) -> datetime | None:
+    """The end of a period; None if it is after the year 9999."""
+    with suppress(OverflowError):
+        return time + kept
+    return None
 
 
 def _time(text: str) -> datetime | None:
