@@ -262,6 +262,44 @@ def test_optimizer_in_the_right_order_stays_as_it_is(
     assert "moved" not in ran.out
 
 
+REMARK = "optimizer keeps its order; --check DEF  compares it with the new class\n"
+RULE = ("rename", "run.pt", "--rule", "encoder=trunk")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (RULE, REMARK),
+        ((*RULE, "--dry-run"), REMARK),
+        ((*RULE, "-q"), ""),
+        ((*RULE, "--check", "net.py:Renamed"), ""),
+        ((*RULE, "--drop-optimizer"), "not written: optimizer\n"),
+        (("rename", "run.pt", "--add", "net."), ""),
+    ],
+    ids=["rule", "dry", "quiet", "check", "drop", "prefix"],
+)
+def test_rename_without_a_definition_says_that_the_order_was_not_compared(
+    words: tuple[str, ...],
+    said: str,
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    (folder / "net.py").write_text(
+        NETS + NETS.replace("encoder", "trunk").replace("Old", "Renamed")
+    )
+    torch.save(plain(*first_part(OPTIMIZERS["adam"], all_alike)), folder / "run.pt")
+    ran = nets(*words)
+    assert (ran.code, ran.err) == (0, said)
+
+
+def test_rename_into_a_container_without_optimizers_says_nothing_of_their_order(
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    torch.save(plain(*first_part(OPTIMIZERS["adam"], all_alike)), folder / "run.pt")
+    assert nets(*RULE, "-o", "new.safetensors").err == ""
+
+
 def test_operation_on_a_file_with_an_optimizer_is_refused(
     nets: Run,
     folder: Path,  # noqa: F811
