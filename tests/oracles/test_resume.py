@@ -341,3 +341,39 @@ def test_operation_on_an_average_needs_no_optimizer(
     torch.save({**plain(old, optimizer), "ema": old.state_dict()}, folder / "run.pt")
     (folder / "r.toml").write_text('[[rules]]\ntranspose = "head.weight"\n')
     assert nets("rename", "run.pt::ema", "--rules", "r.toml", "-o", "ema.pt").code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--to", "net.py:New"), ("--rule", "encoder->trunk", "--check", "net.py:New")],
+    ids=["to", "rule"],
+)
+@pytest.mark.parametrize("groups", [all_alike, in_groups], ids=lambda it: it.__name__)
+def test_state_by_name_follows_and_training_goes_on(
+    groups: Callable[[nn.Module], Parameters],
+    words: tuple[str, ...],
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    """The form of FSDP and of `torch.distributed.checkpoint`."""
+    from torch.distributed.checkpoint.state_dict import (
+        get_optimizer_state_dict,
+        set_optimizer_state_dict,
+    )
+
+    make = OPTIMIZERS["adamw"]
+    old, optimizer = first_part(make, groups)
+    by_name = get_optimizer_state_dict(old, optimizer)
+    assert "head.weight" in by_name["state"]
+    torch.save({"model": old.state_dict(), "optimizer": by_name}, folder / "run.pt")
+    ran = nets("rename", "run.pt", *words, "-o", "new.pt")
+    assert (ran.code, ran.err) == (0, ""), ran
+    assert "also renamed in optimizer" in ran.out
+    run = torch.load(folder / "new.pt")
+    new = classes()[1]()
+    new.load_state_dict(run["model"], strict=True)
+    after = make(groups(new))
+    set_optimizer_state_dict(new, after, run["optimizer"])
+    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
+    train(new, after, range(BEFORE, BEFORE + AFTER))
+    assert same_weights(new, old)

@@ -19,6 +19,7 @@ COPIES = "::*"  # after a name: that state_dict, and all copies of it
 # What wrappers put before the keys of a copy: AveragedModel and DDP, torch.compile, EMA classes.
 _COPY_PREFIXES = ("", "module.", "_orig_mod.", "model.", "ema_model.", "model_ema.", "ema.")
 _COUNTER = "n_averaged"  # what AveragedModel counts
+EXTRA_STATE = "_extra_state"  # the last part of a key: what a module saves beside its tensors
 _OPTIMIZER = {"state", "param_groups"}
 _LISTED = 5  # state_dicts in a hint
 
@@ -131,6 +132,8 @@ def _note(contents: Contents, path: Path, node: object, name: str) -> None:
         texts = tuple(part for part in path if isinstance(part, str))
         count = sum(is_tensor(value) for _, value in node.items)
         # A module without parameters is an empty mapping.
+        if any(text == EXTRA_STATE or text.endswith(f".{EXTRA_STATE}") for text in texts):
+            return  # a value that a module keeps, such as the scales of float8
         if len(texts) == len(path) and (count or not (path or node.items)):
             contents.state_dicts.append((texts, node, count))
 
