@@ -280,7 +280,10 @@ def _followed(
     """The texts of `beside` and its module versions that change, each with its new text."""
     own = _texts(beside)
     copied = copied_keys(map(str, own), new_keys)
-    new = {text: prefix + new_keys[key] for text, (prefix, key) in copied.items()}
+    new = {
+        text: prefix + new_keys[key] + text.removeprefix(prefix + key)
+        for text, (prefix, key) in copied.items()
+    }
     expect_keys(name, [new.get(text, str(text)) for text in own if text])
     metadata = metadata_of(beside) if isinstance(beside, DictNode) else None
     modules = module_renames(metadata, new) if metadata is not None else []

@@ -349,7 +349,9 @@ def test_operation_on_an_average_needs_no_optimizer(
     ids=["to", "rule"],
 )
 @pytest.mark.parametrize("groups", [all_alike, in_groups], ids=lambda it: it.__name__)
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
 def test_state_by_name_follows_and_training_goes_on(
+    flat: bool,
     groups: Callable[[nn.Module], Parameters],
     words: tuple[str, ...],
     nets: Run,
@@ -357,14 +359,16 @@ def test_state_by_name_follows_and_training_goes_on(
 ) -> None:
     """The form of FSDP and of `torch.distributed.checkpoint`."""
     from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
         get_optimizer_state_dict,
         set_optimizer_state_dict,
     )
 
     make = OPTIMIZERS["adamw"]
     old, optimizer = first_part(make, groups)
-    by_name = get_optimizer_state_dict(old, optimizer)
-    assert "head.weight" in by_name["state"]
+    form = StateDictOptions(flatten_optimizer_state_dict=flat)
+    by_name = get_optimizer_state_dict(old, optimizer, options=form)
+    assert ("state.head.weight.exp_avg" if flat else "state") in by_name
     torch.save({"model": old.state_dict(), "optimizer": by_name}, folder / "run.pt")
     ran = nets("rename", "run.pt", *words, "-o", "new.pt")
     assert (ran.code, ran.err) == (0, ""), ran
@@ -373,7 +377,7 @@ def test_state_by_name_follows_and_training_goes_on(
     new = classes()[1]()
     new.load_state_dict(run["model"], strict=True)
     after = make(groups(new))
-    set_optimizer_state_dict(new, after, run["optimizer"])
+    set_optimizer_state_dict(new, after, run["optimizer"], options=form)
     train(old, optimizer, range(BEFORE, BEFORE + AFTER))
     train(new, after, range(BEFORE, BEFORE + AFTER))
     assert same_weights(new, old)

@@ -20,6 +20,7 @@ COPIES = "::*"  # after a name: that state_dict, and all copies of it
 _COPY_PREFIXES = ("", "module.", "_orig_mod.", "model.", "ema_model.", "model_ema.", "ema.")
 _COUNTER = "n_averaged"  # what AveragedModel counts
 EXTRA_STATE = "_extra_state"  # the last part of a key: what a module saves beside its tensors
+_FLAT = ("state.", "param_groups.")  # of an optimizer, joined with a parameter and a field
 _OPTIMIZER = {"state", "param_groups"}
 _LISTED = 5  # state_dicts in a hint
 
@@ -301,6 +302,9 @@ def _is_scalar(tensor: Call) -> bool:
 def copied_keys(own: Iterable[str], original: Container[str]) -> dict[str, tuple[str, str]]:
     """The keys of a mapping that are those of another state_dict, perhaps with a prefix.
 
+    A flattened optimizer, as torch.distributed.checkpoint makes it, has a field after them:
+    ``state.fc.weight.exp_avg``, ``param_groups.fc.weight.lr``.
+
     Returns:
         For each such key, the prefix and the key of the original.
     """
@@ -313,7 +317,9 @@ def copied_keys(own: Iterable[str], original: Container[str]) -> dict[str, tuple
         }
         if found:
             return found
-    return {}
+    fields = [(key, prefix) for prefix in _FLAT for key in own if key.startswith(prefix)]
+    of = {key: (prefix, key.rpartition(".")[0].removeprefix(prefix)) for key, prefix in fields}
+    return {key: found for key, found in of.items() if found[1] in original}
 
 
 def strangers_of(contents: Contents, chosen: Chosen) -> list[str]:
