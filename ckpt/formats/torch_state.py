@@ -35,6 +35,7 @@ from ckpt.formats.pickle.tensors import (
     plain_of,
     texts_of,
 )
+from ckpt.formats.pickle.values import digest_of
 from ckpt.tensors import Layout, Span, TensorEntry, tensor_spans
 
 _STEPS = 3  # for each opcode; a node that is not shared takes two at most
@@ -75,6 +76,14 @@ class TorchState:
     def spans(self) -> Sequence[Span]:
         """The ranges of whole tensors, including those outside the state_dict."""
         return tensor_spans([*self.entries, *self._others])
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Those of `others` whose whole value the pickle holds, by key."""
+        items = self._chosen.mapping.items if self._chosen.mapping else ()
+        texts = {str(key): value for key, value in items if isinstance(key, str)}
+        found = ((key, digest_of(texts[key])) for key in self.others if key in texts)
+        return {key: digest for key, digest in found if digest is not None}
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         """The paths in `beside` that name some of these keys and follow a rename."""
@@ -271,7 +280,10 @@ def _followed(
     """The texts of `beside` and its module versions that change, each with its new text."""
     own = _texts(beside)
     copied = copied_keys(map(str, own), new_keys)
-    new = {text: prefix + new_keys[key] for text, (prefix, key) in copied.items()}
+    new = {
+        text: prefix + new_keys[key] + text.removeprefix(prefix + key)
+        for text, (prefix, key) in copied.items()
+    }
     expect_keys(name, [new.get(text, str(text)) for text in own if text])
     metadata = metadata_of(beside) if isinstance(beside, DictNode) else None
     modules = module_renames(metadata, new) if metadata is not None else []

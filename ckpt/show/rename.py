@@ -58,6 +58,15 @@ def _have(renamed: Renamed) -> str:
     return "has" if len(renamed.left_behind) == 1 else "have"
 
 
+def order_text(renamed: Renamed) -> str | None:
+    """What was not checked about the optimizers of the result, if anything."""
+    paths = renamed.in_old_order
+    if not paths:
+        return None
+    keep = "keeps its" if len(paths) == 1 else "keep their"
+    return f"{first_names(paths)} {keep} order; --check DEF  compares it with the new class"
+
+
 def plan_text(plan: RenamePlan) -> str:
     """Every tensor that changes, folded if they are many, and the number of the others."""
     verdict = f"  {', '.join(_counts(plan))}"
@@ -202,5 +211,5 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         **fields(renamed, "left_out", "mentions", "dropped_objects=dropped", "saved_rules=saved"),
-        **fields(renamed, "left_behind"),
+        **fields(renamed, "left_behind", "in_old_order"),
     }

@@ -1,6 +1,7 @@
 """The state_dict that a plan makes, before it is written: keys, shapes and module versions."""
 
 from ckpt.formats.pickle.edit import moved_modules
+from ckpt.formats.pickle.find import EXTRA_STATE
 from ckpt.rules.expressions import whole_source
 from ckpt.rules.plan import Plan
 from ckpt.tensors import StateDict
@@ -11,7 +12,7 @@ def followers(state: StateDict) -> tuple[str, ...]:
 
     A plain key of the root may be a training checkpoint's: ``epoch``, ``optimizer``.
     """
-    return tuple(key for key in state.others if "." in key or key == "_extra_state")
+    return tuple(key for key in state.others if "." in key or key == EXTRA_STATE)
 
 
 def outcome(plan: Plan, state: StateDict) -> StateDict:

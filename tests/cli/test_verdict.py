@@ -261,3 +261,42 @@ def test_diff_proposes_nothing_that_loses_an_optimizer(attention: Run, folder: P
 def test_definitions_are_no_files_that_could_be_renamed(attention: Run) -> None:
     ran = attention("diff", "net.py:Old", "net.py:New")
     assert "To make it fit:  ckpt rename OLD.pt --rule " in ran.out
+
+
+def with_extra(value: object, module: str = "body") -> dict[str, Any]:
+    return {f"{module}.weight": torch.ones(2, 2), f"{module}._extra_state": value, "epoch": 3}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        (with_extra({"scale": 2.0}), with_extra({"scale": 3.0}), "changed   body._extra_state"),
+        (with_extra(b"12"), with_extra(b"34"), "changed   body._extra_state"),
+        (with_extra(None), {"body.weight": torch.ones(2, 2)}, "removed   body._extra_state"),
+        (with_extra([1]), with_extra([1], "head"), "body._extra_state  ->  head._extra_state"),
+        (with_extra({"a": "b"}), with_extra(OrderedDict(a="b")), "changed   body._extra_state"),
+    ],
+    ids=["number", "bytes", "removed", "moved", "class"],
+)
+def test_diff_counts_keys_without_a_tensor(
+    before: dict[str, Any], after: dict[str, Any], shown: str, ckpt: Run, folder: Path
+) -> None:
+    torch.save(before, folder / "a.pt")
+    torch.save(after, folder / "b.pt")
+    ran = ckpt("diff", "a.pt", "b.pt", "--exit-code")
+    assert ran.code == 1, ran
+    if "->" not in shown:
+        assert shown in ran.out
+    assert [ckpt("register", f"{name}.pt", "--name", "m").code for name in "ab"] == [0, 0]
+    assert ckpt("diff", "v1", "v2", "--exit-code", "--values").code == 1
+    assert ckpt("diff", "a.pt", "v1", "--exit-code").code == 0
+
+
+def test_scales_in_an_extra_state_are_not_a_state_dict(ckpt: Run, folder: Path) -> None:
+    for name, scale in (("a", torch.zeros(2)), ("b", torch.ones(2))):
+        extra = with_extra({"amax": scale, "scale": scale, "scale_inv": scale})
+        torch.save({"model": extra, "optimizer": None}, folder / f"{name}.pt")
+    ran = ckpt("diff", "a.pt", "b.pt")
+    assert "same      1 key" in ran.out
+    assert "not compared: body._extra_state, which holds tensors" in ran.out
+    assert "no difference" not in ran.out

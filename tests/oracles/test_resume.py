@@ -262,6 +262,44 @@ def test_optimizer_in_the_right_order_stays_as_it_is(
     assert "moved" not in ran.out
 
 
+REMARK = "optimizer keeps its order; --check DEF  compares it with the new class\n"
+RULE = ("rename", "run.pt", "--rule", "encoder=trunk")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (RULE, REMARK),
+        ((*RULE, "--dry-run"), REMARK),
+        ((*RULE, "-q"), ""),
+        ((*RULE, "--check", "net.py:Renamed"), ""),
+        ((*RULE, "--drop-optimizer"), "not written: optimizer\n"),
+        (("rename", "run.pt", "--add", "net."), ""),
+    ],
+    ids=["rule", "dry", "quiet", "check", "drop", "prefix"],
+)
+def test_rename_without_a_definition_says_that_the_order_was_not_compared(
+    words: tuple[str, ...],
+    said: str,
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    (folder / "net.py").write_text(
+        NETS + NETS.replace("encoder", "trunk").replace("Old", "Renamed")
+    )
+    torch.save(plain(*first_part(OPTIMIZERS["adam"], all_alike)), folder / "run.pt")
+    ran = nets(*words)
+    assert (ran.code, ran.err) == (0, said)
+
+
+def test_rename_into_a_container_without_optimizers_says_nothing_of_their_order(
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    torch.save(plain(*first_part(OPTIMIZERS["adam"], all_alike)), folder / "run.pt")
+    assert nets(*RULE, "-o", "new.safetensors").err == ""
+
+
 def test_operation_on_a_file_with_an_optimizer_is_refused(
     nets: Run,
     folder: Path,  # noqa: F811
@@ -303,3 +341,43 @@ def test_operation_on_an_average_needs_no_optimizer(
     torch.save({**plain(old, optimizer), "ema": old.state_dict()}, folder / "run.pt")
     (folder / "r.toml").write_text('[[rules]]\ntranspose = "head.weight"\n')
     assert nets("rename", "run.pt::ema", "--rules", "r.toml", "-o", "ema.pt").code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--to", "net.py:New"), ("--rule", "encoder->trunk", "--check", "net.py:New")],
+    ids=["to", "rule"],
+)
+@pytest.mark.parametrize("groups", [all_alike, in_groups], ids=lambda it: it.__name__)
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+def test_state_by_name_follows_and_training_goes_on(
+    flat: bool,
+    groups: Callable[[nn.Module], Parameters],
+    words: tuple[str, ...],
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    """The form of FSDP and of `torch.distributed.checkpoint`."""
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_optimizer_state_dict,
+        set_optimizer_state_dict,
+    )
+
+    make = OPTIMIZERS["adamw"]
+    old, optimizer = first_part(make, groups)
+    form = StateDictOptions(flatten_optimizer_state_dict=flat)
+    by_name = get_optimizer_state_dict(old, optimizer, options=form)
+    assert ("state.head.weight.exp_avg" if flat else "state") in by_name
+    torch.save({"model": old.state_dict(), "optimizer": by_name}, folder / "run.pt")
+    ran = nets("rename", "run.pt", *words, "-o", "new.pt")
+    assert (ran.code, ran.err) == (0, ""), ran
+    assert "also renamed in optimizer" in ran.out
+    run = torch.load(folder / "new.pt")
+    new = classes()[1]()
+    new.load_state_dict(run["model"], strict=True)
+    after = make(groups(new))
+    set_optimizer_state_dict(new, after, run["optimizer"], options=form)
+    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
+    train(new, after, range(BEFORE, BEFORE + AFTER))
+    assert same_weights(new, old)

@@ -19,6 +19,8 @@ COPIES = "::*"  # after a name: that state_dict, and all copies of it
 # What wrappers put before the keys of a copy: AveragedModel and DDP, torch.compile, EMA classes.
 _COPY_PREFIXES = ("", "module.", "_orig_mod.", "model.", "ema_model.", "model_ema.", "ema.")
 _COUNTER = "n_averaged"  # what AveragedModel counts
+EXTRA_STATE = "_extra_state"  # the last part of a key: what a module saves beside its tensors
+_FLAT = ("state.", "param_groups.")  # of an optimizer, joined with a parameter and a field
 _OPTIMIZER = {"state", "param_groups"}
 _LISTED = 5  # state_dicts in a hint
 
@@ -131,6 +133,8 @@ def _note(contents: Contents, path: Path, node: object, name: str) -> None:
         texts = tuple(part for part in path if isinstance(part, str))
         count = sum(is_tensor(value) for _, value in node.items)
         # A module without parameters is an empty mapping.
+        if any(text == EXTRA_STATE or text.endswith(f".{EXTRA_STATE}") for text in texts):
+            return  # a value that a module keeps, such as the scales of float8
         if len(texts) == len(path) and (count or not (path or node.items)):
             contents.state_dicts.append((texts, node, count))
 
@@ -298,6 +302,9 @@ def _is_scalar(tensor: Call) -> bool:
 def copied_keys(own: Iterable[str], original: Container[str]) -> dict[str, tuple[str, str]]:
     """The keys of a mapping that are those of another state_dict, perhaps with a prefix.
 
+    A flattened optimizer, as torch.distributed.checkpoint makes it, has a field after them:
+    ``state.fc.weight.exp_avg``, ``param_groups.fc.weight.lr``.
+
     Returns:
         For each such key, the prefix and the key of the original.
     """
@@ -310,7 +317,9 @@ def copied_keys(own: Iterable[str], original: Container[str]) -> dict[str, tuple
         }
         if found:
             return found
-    return {}
+    fields = [(key, prefix) for prefix in _FLAT for key in own if key.startswith(prefix)]
+    of = {key: (prefix, key.rpartition(".")[0].removeprefix(prefix)) for key, prefix in fields}
+    return {key: found for key, found in of.items() if found[1] in original}
 
 
 def strangers_of(contents: Contents, chosen: Chosen) -> list[str]:

@@ -6,7 +6,8 @@ called; a call in an unusual form gives no value and is only named.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 
 from ckpt.formats.pickle.globals import (
     NAMESPACE,
@@ -16,7 +17,7 @@ from ckpt.formats.pickle.globals import (
     NUMPY_SCALARS,
     PATHS,
 )
-from ckpt.formats.pickle.nodes import Call, DictNode
+from ckpt.formats.pickle.nodes import Call, DictNode, Global
 
 # numpy's kind and bytes of an element, in the struct module's letters.
 _LETTERS = {
@@ -25,6 +26,7 @@ _LETTERS = {
     **{"u1": "B", "u2": "H", "u4": "I", "u8": "Q"},
 }
 _PATH_CHARACTERS = 1000
+_MOST_NODES = 100_000  # of a value that is hashed; it may be a circle
 
 
 def value_of(call: Call) -> object:
@@ -49,6 +51,38 @@ def bytes_of(node: object) -> bytes | None:
             return text.encode("latin-1")
         case Call(function="builtins.bytes", arguments=()):
             return b""
+    return None
+
+
+def digest_of(node: object) -> str | None:
+    """SHA-256 of a value that its pickle holds whole; None if it has a storage, or is large."""
+    found, waiting = sha256(), [node]
+    for _ in range(_MOST_NODES):
+        if not waiting:
+            return f"sha256:{found.hexdigest()}"
+        parts: Sequence[object] = ()
+        node = waiting.pop()
+        given = node if (held := bytes_of(node)) is None else held
+        match given:
+            case None | bool() | float() | complex():
+                own = repr(given)
+            case int():
+                own = f"int {int(given)}"
+            case str() | bytes():
+                own = repr(str(given) if isinstance(given, str) else given)
+            case list() | tuple():
+                own, parts = type(given).__name__, given
+            case DictNode():
+                own = f"dict {given.ordered}"
+                parts = [*(each for item in given.items for each in item), given.state]
+            case Call():
+                own, parts = f"call {given.function}", [*given.arguments, given.state]
+            case Global():
+                own = f"global {given.name}"
+            case _:
+                return None
+        found.update(f"{own} {len(parts)}\n".encode("utf-8", "backslashreplace"))
+        waiting += reversed(parts)
     return None
 
 

@@ -23,6 +23,7 @@ from ckpt.opened import (
     nesting,
     open_ref,
 )
+from ckpt.ops.diff.no_tensors import entries_without_tensors
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
 from ckpt.ops.diff.side_files import FileChange, differing_files
@@ -30,7 +31,7 @@ from ckpt.ops.rename.optimizers import expect_no_optimizer, follow
 from ckpt.registry.registry import Registry
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
 # Files up to this many bytes are compared without being asked; that takes about 0.15 s.
 READ_UNASKED_BYTES = 256_000_000
@@ -193,14 +194,16 @@ def _compare_keys(
     equal: Mapping[str, bool] | None = None,
 ) -> KeyDiff:
     ties = ties_of(sides.before), ties_of(sides.after)
-    return compare_entries(before, after, equal=equal, ties=ties)
+    others = entries_without_tensors(sides.before), entries_without_tensors(sides.after)
+    return compare_entries([*before, *others[0]], [*after, *others[1]], equal=equal, ties=ties)
 
 
 def _measured(sides: Sides, keys: KeyDiff, told: Told) -> tuple[PairValues, ...]:
     retyped = [
         (a, b) for a, b in keys.retyped if a.shape == b.shape and comparable(a.dtype, b.dtype)
     ]
-    found = measure(sides, [*keys.changed, *retyped], told=told)
+    changed = [(a, b) for a, b in keys.changed if a.dtype != NOT_A_TENSOR]
+    found = measure(sides, [*changed, *retyped], told=told)
     pairs = (PairValues(a, b, values) for (a, b), values in found)
     return tuple(sorted(pairs, key=_change, reverse=True))
 

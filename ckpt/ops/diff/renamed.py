@@ -5,11 +5,13 @@ The inference decides; keys that it calls ambiguous stay removed and added.
 
 from ckpt.compare.keys import KeyDiff
 from ckpt.infer.fitting import MOST_INFERRED
+from ckpt.tensors import NOT_A_TENSOR
 
 
 def likely_renames(diff: KeyDiff) -> tuple[tuple[str, str], ...]:
     """(Removed key, added key) of every pair that is not ambiguous."""
-    removed, added = diff.removed, diff.added
+    sides = (diff.removed, diff.added)
+    removed, added = ([e for e in side if e.dtype != NOT_A_TENSOR] for side in sides)
     if not (removed and added) or max(len(removed), len(added)) > MOST_INFERRED:
         return ()
     from ckpt.infer.engine import infer

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ckpt.definitions import Definition, Parameter
 from ckpt.errors import PlanError
 from ckpt.formats.opaque import torch_file
-from ckpt.opened import Opened, OpenedDefinition, OpenedState
+from ckpt.opened import OpenedDefinition, OpenedState
 from ckpt.rules.plan import Plan
+from ckpt.rules.planned import Rule
+from ckpt.rules.prefixes import Add, Strip, Unwrap
 from ckpt.tensors import StateDict
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class MovedOptimizer:
 def follow(
     opened: OpenedState,
     plan: Plan,
-    target: Opened | None,
+    target: OpenedDefinition | None,
     *,
     saved_from: OpenedDefinition | None,
 ) -> tuple[MovedOptimizer, ...]:
@@ -56,7 +58,7 @@ def follow(
     Args:
         opened: The checkpoint.
         plan: The plan.
-        target: What the result fits; only a definition tells an order of parameters.
+        target: The definition that the result fits, which tells the order of parameters.
         saved_from: The class that the file was saved from; None takes the order of its keys.
 
     Raises:
@@ -64,7 +66,7 @@ def follow(
     """
     if plan.made:
         expect_no_optimizer(opened)
-    if not (isinstance(target, OpenedDefinition) and plan.is_rename):
+    if target is None or not plan.is_rename:
         return ()
     return moved_optimizers(
         opened, plan, target.definition, saved_from.definition if saved_from else None
@@ -111,6 +113,17 @@ def moved_optimizers(
         for it, owners in found
         if (order := _order(it, owners)) != it.groups
     )
+
+
+def keep_their_order(opened: OpenedState, plan: Plan, rules: Sequence[Rule]) -> tuple[str, ...]:
+    """The paths of optimizers that a new class fits only if it has the same order of parameters.
+
+    Wrappers and prefixes leave the class as it is.
+    """
+    same_class = all(isinstance(rule, Unwrap | Strip | Add) for rule in rules)
+    if same_class or not (plan.is_rename and plan.renamed):
+        return ()
+    return tuple(optimizer.name for optimizer in _optimizers(opened))
 
 
 def expect_no_optimizer(opened: OpenedState) -> None:

@@ -23,7 +23,7 @@ from ckpt.opened import (
     opened_definition,
     with_copies,
 )
-from ckpt.ops.rename.optimizers import MovedOptimizer, follow
+from ckpt.ops.rename.optimizers import MovedOptimizer, follow, keep_their_order
 from ckpt.ops.rename.plan_fit import expect_fit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
@@ -88,6 +88,7 @@ class RenamePlan(Plan):
         proof: That the old and the new model give the same output, if that was asked for.
         copies: Whether all copies of the state_dict are renamed, although the ref names one.
         optimizers: Those whose state gets the new class's order of parameters.
+        in_old_order: Paths of optimizers whose order was not compared with that of a new class.
         drops_optimizer: Whether optimizers are left out.
     """
 
@@ -102,6 +103,7 @@ class RenamePlan(Plan):
     found: "FoundRules | None" = None
     proof: "Proof | None" = None
     optimizers: Sequence[MovedOptimizer] = ()
+    in_old_order: Sequence[str] = ()
     drops_optimizer: bool = False
     copies: bool = False
 
@@ -142,16 +144,18 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         plan = plan_tensors(opened.entries, applied, aliases=tied)
     else:
         applied, plan = (), plan_undo(opened, given)
-    goals = [] if check is None else [opened_definition(check, arguments)]
+    goals = [it for it in (check and opened_definition(check, arguments), target) if it]
     fitting = None
-    for wanted in [*goals, *([] if target is None else [target])]:
+    for wanted in goals:
         fitting = _fit_of(state, plan, wanted)
     if fitting is not None and plan.is_rename:
         fitting = replace(fitting, under=nesting(opened)[0])
-    if undo:
-        optimizers = undone_optimizers(opened, given)
-    else:
-        optimizers = _optimizers(opened, plan, target or next(iter(goals), None), goal)
+    optimizers = undone_optimizers(opened, given) if undo else ()
+    in_old_order: Sequence[str] = ()
+    if not (undo or goal.get("drop_optimizer")):
+        new = next((it for it in reversed(goals) if isinstance(it, OpenedDefinition)), None)
+        optimizers = follow(opened, plan, new, saved_from=_saved_from(goal))
+        in_old_order = () if new else keep_their_order(opened, plan, applied)
     return RenamePlan(
         plan.rules,
         plan.tensors,
@@ -168,6 +172,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         found=found,
         proof=_proof(opened, plan, goal, registry),
         optimizers=optimizers,
+        in_old_order=in_old_order,
         copies=goal.get("copies", False),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
@@ -249,15 +254,9 @@ def _fit_of(state: StateDict, plan: Plan, target: Opened) -> Fitting:
     return expect_fit(state, plan, target.name, target.state, ask)
 
 
-def _optimizers(
-    opened: OpenedState, plan: Plan, target: Opened | None, goal: Goal
-) -> tuple[MovedOptimizer, ...]:
-    """The optimizers that follow the plan to a definition."""
-    if goal.get("drop_optimizer"):
-        return ()
+def _saved_from(goal: Goal) -> OpenedDefinition | None:
     old = goal.get("saved_from") or goal.get("prove_from")
-    saved_from = opened_definition(old, goal.get("arguments")) if old else None
-    return follow(opened, plan, target, saved_from=saved_from)
+    return opened_definition(old, goal.get("arguments")) if old else None
 
 
 def _rules_to(

@@ -1,13 +1,13 @@
 """The result of a rename: apply a plan, and write a file, add a version, or both."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
 from ckpt.errors import ConflictError, UsageError
-from ckpt.formats import safetensors
+from ckpt.formats import is_usual, safetensors
 from ckpt.formats.opaque import torch_file
 from ckpt.io.journal import overwriting
 from ckpt.opened import (
@@ -58,6 +58,12 @@ class Renamed:
     dropped: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     mentions: tuple[str, ...] = ()
+
+    @property
+    def in_old_order(self) -> Sequence[str]:
+        """Paths of the result's optimizers whose order no definition was compared with."""
+        holds_them = self.written is None or is_usual(self.written.path, "torch-zip")
+        return self.plan.in_old_order if holds_them else ()
 
 
 def apply(

@@ -14,7 +14,8 @@ from ckpt.show.diff.values import values_data, values_notes, values_table
 from ckpt.show.look.fields import fields
 from ckpt.show.look.tables import Report, Table
 from ckpt.show.look.terminal import painted
-from ckpt.show.look.words import count, printable, size
+from ckpt.show.look.words import count, first_names, printable, size
+from ckpt.tensors import NOT_A_TENSOR
 
 _COLOURS = {
     **{"removed": "red", "added": "green", "changed": "yellow", "swapped": "yellow"},
@@ -75,10 +76,13 @@ def _line(row: ChangeRow, *, colour: bool) -> str:
 
 
 def _remarks(diff: RefDiff) -> Iterator[str]:
+    opaque = [a.key for a, _ in diff.diff.unread if a.dtype == NOT_A_TENSOR]
     if diff.unread_bytes:
         yield f"  not compared: {size(diff.unread_bytes)} of values; --values reads them"
-    elif not (diff.diff.differs or diff.files):
+    elif not (diff.diff.differs or diff.files or opaque):
         yield "  no difference"
+    if opaque:
+        yield f"  not compared: {first_names(opaque)}, which hold{'s' * (len(opaque) == 1)} tensors"
     for name, code in diff.code.items():
         yield f"  {printable(name)}: {code_text(code)}"
 

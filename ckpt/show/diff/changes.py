@@ -9,7 +9,7 @@ from ckpt.compare.moves import Move, find_moves
 from ckpt.show.look.folding import fold
 from ckpt.show.look.tables import Table
 from ckpt.show.look.words import count, printable, shape
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
 KINDS = ("added", "removed", "renamed", "reshaped", "re-typed", "changed")
 
@@ -93,6 +93,8 @@ def _all(module: str) -> str:
 
 
 def _kind(entry: TensorEntry) -> str:
+    if entry.dtype == NOT_A_TENSOR:
+        return "not a tensor"
     return f"{shape(entry.shape)}  {entry.dtype}"
 
 
