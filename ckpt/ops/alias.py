@@ -166,7 +166,10 @@ def alias(
         return model
 
     def what() -> str:
-        return f"alias {'-d ' if delete else ''}{done[-1].ref} {done[-1].version or ''}".rstrip()
+        words = ["alias", "-d" if delete else "", done[-1].ref, done[-1].version or ""]
+        if protect is not None:
+            words.append("--protect" if protect else "--unprotect")
+        return " ".join(filter(None, words))
 
     registry.change(changed, what, message=message)
     return done[-1]

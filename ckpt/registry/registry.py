@@ -370,7 +370,7 @@ def _locate(folder: Path | str | None) -> tuple[Path, bool]:
     if path.name == FILE_NAME:
         path = path.parent
     if not path.is_dir():
-        raise RefError(f"{path}: no such folder", hint="--registry takes a registry's folder")
+        raise RefError(f"{path}: no such folder", hint="name the folder of a registry")
     return path, True
 
 
