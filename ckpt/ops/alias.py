@@ -14,6 +14,7 @@ from ckpt.registry.events import Event
 from ckpt.registry.history.newest import newest, newest_versions
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.labels import expect_movable
+from ckpt.registry.later_words import expect_short
 from ckpt.registry.registry import Registry
 
 NOTHING = "none"  # the expected version of an alias that does not exist yet
@@ -152,6 +153,7 @@ def alias(
     """
     registry = registry or Registry()
     _expect_sound(name, ref, expect, condition, protect, delete=delete)
+    expect_short(message)
     owner, _, short = name.rpartition("@")
     done: list[Alias] = []
 
