@@ -42,6 +42,13 @@ def test_copy_has_the_same_bytes_digest_words_and_origin(net: Run, folder: Path)
     assert copied["by"]["author"] == "Ann"
 
 
+def test_copy_was_never_restored_where_it_is(net: Run) -> None:
+    assert net("rm", "v1", "--yes").code == net("restore", "v1").code == 0
+    assert net("copy", "v1", "there").code == 0
+    history = there(net, "show", "v1", "--json").data["history"]
+    assert [each["did"] for each in history] == ["note", "copy"]
+
+
 def test_copy_again_answers_the_version_that_is_there(net: Run, folder: Path) -> None:
     assert net("copy", "v1", "there").code == 0
     before = tree(folder / "there")
