@@ -14,7 +14,8 @@ from ckpt.show.undo import history_data, history_text, undone_data, undone_text
 def command(session: Session, entry: str | None, listed: bool) -> None:
     """Undo a change to the registry that was made on this machine: the last one, or ENTRY.
 
-    An added version is removed, a removed one is restored, aliases and tags get their old values.
+    An added version is removed, a removed one is restored, aliases and tags get their old values;
+    notes and metrics stay.
     Repeat it to undo earlier changes; `ckpt redo` brings them back. Changes that cannot be undone,
     since `ckpt gc` deleted a version or a value has changed again, are reported and stepped over.
 

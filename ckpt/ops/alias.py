@@ -14,6 +14,7 @@ from ckpt.registry.events import Event
 from ckpt.registry.history.newest import newest, newest_versions
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.labels import expect_movable
+from ckpt.registry.later_words import expect_short
 from ckpt.registry.registry import Registry
 
 NOTHING = "none"  # the expected version of an alias that does not exist yet
@@ -152,6 +153,7 @@ def alias(
     """
     registry = registry or Registry()
     _expect_sound(name, ref, expect, condition, protect, delete=delete)
+    expect_short(message)
     owner, _, short = name.rpartition("@")
     done: list[Alias] = []
 
@@ -166,7 +168,10 @@ def alias(
         return model
 
     def what() -> str:
-        return f"alias {'-d ' if delete else ''}{done[-1].ref} {done[-1].version or ''}".rstrip()
+        words = ["alias", "-d" if delete else "", done[-1].ref, done[-1].version or ""]
+        if protect is not None:
+            words.append("--protect" if protect else "--unprotect")
+        return " ".join(filter(None, words))
 
     registry.change(changed, what, message=message)
     return done[-1]

@@ -71,13 +71,13 @@ def copy(
         draft = replace(
             source, model=model, number=0, new_bytes=nbytes, restored="", renumbered="", also=()
         )
-        added = other.adopt(draft, history)
+        added = other.adopt(draft, history, registry.store)
     version = newest(other.index(), added.version)
     return Copied(source, Path(folder), version, added.new, added.created_registry)
 
 
 def _copy_objects(registry: Registry, other: Registry, source: Version, told: Told) -> int:
-    """Copy the objects and the manifest of a version, verified; the bytes that were new."""
+    """Copy the objects of a version, verified; the bytes that were new."""
     objects = registry.manifest(source).objects()
     total, done, new = sum(nbytes for nbytes, _ in objects.values()), 0, 0
     for digest, (nbytes, what) in objects.items():
@@ -86,5 +86,4 @@ def _copy_objects(registry: Registry, other: Registry, source: Version, told: To
         new += nbytes if put.new else 0
         done += nbytes
         told(done, total)
-    put = other.store.copy_manifest(source.manifest, registry.store)
-    return new + (put.nbytes if put.new else 0)
+    return new

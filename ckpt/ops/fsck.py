@@ -115,7 +115,8 @@ def recover(prefix: str, *, registry: Registry | None = None) -> Recovered:
                 done.append(Recovered(known))
                 return index
         if twin := index.same_content(version.model, version.content):
-            twin = replace(twin, also=tuple(sorted({*twin.also, *version.manifests})))
+            also = {*twin.also, *version.manifests} - {twin.manifest}
+            twin = replace(twin, also=tuple(sorted(also)))
             done.append(Recovered(twin, new=False))
             model = index.models[twin.model]
             versions = {**model.versions, twin.number: twin}

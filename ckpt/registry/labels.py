@@ -60,5 +60,5 @@ def expect_movable(model: Model, alias: str) -> None:
         now = f"v{model.aliases[alias]}"
         raise ConflictError(
             f"{model.name}@{alias} is protected, and points to {now}",
-            hint=f"--expect {now}  moves it anyway",
+            hint=f"ckpt alias {model.name}@{alias} REF --expect {now}  moves it anyway",
         )

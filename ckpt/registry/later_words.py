@@ -80,13 +80,22 @@ def add_words(
     return done[-1]
 
 
+def expect_short(text: str) -> None:
+    """Refuse a text that everybody who reads the history would have to carry.
+
+    Raises:
+        UsageError: It is longer than `MOST_CHARACTERS`.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise UsageError(
+            f"a text of {len(text):,} characters, over the limit of {MOST_CHARACTERS:,}",
+            hint="keep it in a file, and note where that is",
+        )
+
+
 def _drafts(version: Version, note: str, metrics: Mapping[str, float], why: str) -> Iterator[Event]:
     for text in (note, why):
-        if len(text) > MOST_CHARACTERS:
-            raise UsageError(
-                f"a text of {len(text):,} characters, over the limit of {MOST_CHARACTERS:,}",
-                hint="keep it in a file, and note where that is",
-            )
+        expect_short(text)
     draft = Event(did="note", version=version.label, manifest=version.manifest, text=note)
     if note:
         yield draft

@@ -240,15 +240,18 @@ class Registry:
         draft = _draft(model, manifest, stored.digest, content, tensors, new_bytes)
         return replace(self._add_draft(draft, by, labels), created_registry=created_registry)
 
-    def adopt(self, draft: Version, history: Iterable[Event]) -> Added:
-        """Add a version of another registry, whose manifest and objects are stored here already.
+    def adopt(self, draft: Version, history: Iterable[Event], store: ObjectStore) -> Added:
+        """Add a version of another registry, whose objects must be stored here already.
 
         Args:
-            draft: Its line; the number is the next one here.
+            draft: Its line, with the bytes of the objects that are new here.
             history: Its events there, and drafts of new ones.
+            store: The store of the other registry, which has the manifest.
         """
         expect_name(draft.model)
         created_registry = None if self.exists else self.create()
+        stored = self.store.copy_manifest(draft.manifest, store)
+        draft = replace(draft, new_bytes=draft.new_bytes + (stored.nbytes if stored.new else 0))
         added = self._add_draft(draft, who(), NO_LABELS, tuple(history))
         return replace(added, created_registry=created_registry)
 
@@ -370,7 +373,7 @@ def _locate(folder: Path | str | None) -> tuple[Path, bool]:
     if path.name == FILE_NAME:
         path = path.parent
     if not path.is_dir():
-        raise RefError(f"{path}: no such folder", hint="--registry takes a registry's folder")
+        raise RefError(f"{path}: no such folder", hint="name the folder of a registry")
     return path, True
 
 

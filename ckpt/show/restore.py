@@ -8,8 +8,8 @@ from ckpt.show.ls import version_data
 
 
 def restored_text(restored: Restored) -> str:
-    """One line each for versions that came back, and for those that were not removed."""
-    said = {"restored": restored.versions, "not removed, so nothing to do": restored.present}
+    """One line each for versions that came back, and for those whose bytes the list has already."""
+    said = {"restored": restored.versions, "in the list already": restored.present}
     return "\n".join(
         f"{text}: {', '.join(_name(version, restored) for version in versions)}"
         for text, versions in said.items()

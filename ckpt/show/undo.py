@@ -18,7 +18,7 @@ _FOR_REPLAY = ("versions", "next_numbers", "serial", "elsewhere", "events")
 def history_text(entries: Sequence[tuple[Entry, bool]]) -> str:
     """A table, one write a line, newest first."""
     if not entries:
-        return "no changes on this machine"
+        return "no changes on this machine, or none since git replaced registry.json"
     rows = [
         [entry.write_id[:_ID], entry.time, entry.what, "undone" if undone else ""]
         for entry, undone in entries

@@ -34,8 +34,8 @@ def test_history_of_an_alias_has_every_move_with_author_and_reason(two: Run) -> 
         ("alias", None, "v1", "first"),
         ("alias", "v1", "v2", ""),
         ("protect", "v2", "v2", ""),
-        ("alias", "v2", "v1", "undo alias net@prod v2"),
-        ("unprotect", "v1", "v1", "undo alias net@prod v2"),
+        ("alias", "v2", "v1", "undo alias net@prod v2 --protect"),
+        ("unprotect", "v1", "v1", "undo alias net@prod v2 --protect"),
         ("unalias", "v1", None, "not used"),
     ]
     authors = [row["by"]["author"] for row in ran.data["log"]]

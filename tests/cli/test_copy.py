@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ckpt.registry.index_file import IndexFile
 from tests.cli.support import Run, register_seeds, tree
 from tests.cli.test_repair import Damage, damages
 
@@ -39,6 +40,13 @@ def test_copy_has_the_same_bytes_digest_words_and_origin(net: Run, folder: Path)
     identity = json.loads(before[1])["id"]
     assert copied["origin"] == {"registry": identity, "version": "net:v1", "manifest": pinned}
     assert copied["by"]["author"] == "Ann"
+
+
+def test_copy_was_never_restored_where_it_is(net: Run) -> None:
+    assert net("rm", "v1", "--yes").code == net("restore", "v1").code == 0
+    assert net("copy", "v1", "there").code == 0
+    history = there(net, "show", "v1", "--json").data["history"]
+    assert [each["did"] for each in history] == ["note", "copy"]
 
 
 def test_copy_again_answers_the_version_that_is_there(net: Run, folder: Path) -> None:
@@ -99,3 +107,17 @@ def test_bad_words_create_nothing(net: Run, folder: Path, words, says) -> None:
     ran = net("copy", *words)
     assert (ran.code, says in ran.err) == (2, True), ran.err
     assert not any((folder / "there").iterdir())
+
+
+def test_first_copy_that_was_interrupted_before_the_index_can_be_done_again(
+    net: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: IndexFile) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(IndexFile, "create", stopped)
+        assert net("copy", "v1", "there").code == 130
+    ran = net("copy", "v1", "there")
+    assert (ran.code, ", 9.5 kB new" in ran.out) == (0, False), "the object is there"
+    assert there(net, "verify").code == 0

@@ -106,6 +106,7 @@ BAD = [
     (("note", "v1", "-m", " "), "the note is empty"),
     (("note", "v9", "-m", "x"), "net has no v9"),
     (("note", "v1", "-m", "x" * 10_001), "a text of 10,001 characters"),
+    (("alias", "prod", "v1", "-m", "x" * 10_001), "a text of 10,001 characters, over the limit"),
     (("note", "v1"), "--message"),
     (("metric", "v1"), "NAME=NUMBER"),
     (("metric", "v1", "accuracy"), "is not NAME=NUMBER"),

@@ -88,6 +88,7 @@ def test_protected_alias_is_not_moved_by_register(net: Run, folder: Path) -> Non
         save(folder / "net.pt", seed)
         ran = net("register", "net.pt", "--alias", "prod", "--tag", "golden")
         assert (ran.code, "net@prod is protected, and points to v1" in ran.err) == (6, True)
+        assert "hint:  ckpt alias net@prod REF --expect v1  moves it anyway" in ran.err
     save(folder / "net.pt", 1)
     assert net("register", "net.pt", "--alias", "prod").code == 0, "it points there"
     assert index_of(folder) == before

@@ -135,7 +135,7 @@ def test_restore_leaves_what_came_after(two: Run, folder: Path) -> None:
     assert {**now["versions"]["v2"], "restored": None} == {**before, "restored": None}
     assert two("export", "net:v2", "-o", "v2.pt").code == two("verify").code == 0
     again = two("restore", "net:v2")
-    assert (again.code, again.out) == (0, "not removed, so nothing to do: net:v2\n")
+    assert (again.code, again.out) == (0, "in the list already: net:v2\n")
     assert two("restore", "net:v2", "--json").data["present"][0]["version"] == "v2"
 
 
@@ -272,11 +272,11 @@ def test_version_that_an_older_index_does_not_name_comes_back_by_its_digest(
     assert two("show", f"net:{label}", "--json").data["history"][-1]["did"] == "restore"
     assert two("export", f"net:{label}", "-o", "back.pt").code == two("verify").code == 0
     assert (folder / "back.pt").read_bytes() == data
-    assert two("restore", lost["manifest"]).out == f"not removed, so nothing to do: net:{label}\n"
+    assert two("restore", lost["manifest"]).out == f"in the list already: net:{label}\n"
     (folder / "registry.json").write_bytes(before)
     assert two("register", "back.pt", "--name", "net", "--json").data["version"] == "v3"
     again = two("restore", lost["manifest"])
-    assert again.out == "not removed, so nothing to do: net:v3\n", "the same bytes"
+    assert again.out == "in the list already: net:v3\n", "the same bytes"
     label = "v3"
     assert two("rm", f"net:{label}", "--yes").code == 0
     assert two("gc", "--keep-removed", "0", "--keep-reflog", "0", "--grace", "0", "--yes").code == 0
