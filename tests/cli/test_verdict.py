@@ -300,3 +300,25 @@ def test_scales_in_an_extra_state_are_not_a_state_dict(ckpt: Run, folder: Path) 
     assert "same      1 key" in ran.out
     assert "not compared: body._extra_state, which holds tensors" in ran.out
     assert "no difference" not in ran.out
+
+
+def test_diff_proposes_no_command_for_keys_that_are_not_text(ckpt: Run, folder: Path) -> None:
+    (folder / "net.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.fc = nn.Linear(4, 2)\n"
+    )
+    torch.save([torch.ones(2, 4), torch.ones(2)], folder / "list.pt")
+    ran = ckpt("diff", "list.pt", "net.py:Net")
+    assert "does not fit" in ran.out
+    assert "ckpt rename" not in ran.out
+    assert ckpt("rename", "list.pt", "--to", "net.py:Net").code == 3
+
+
+def test_key_of_another_shape_is_not_called_missing(nets: Run, folder: Path) -> None:
+    state = of_class("Net").state_dict()
+    state["fc.weight"] = torch.ones(3, 4)
+    torch.save(state, folder / "a.pt")
+    ran = nets("rename", "a.pt", "--to", "net.py:Net")
+    assert ran.code == 3
+    assert "1 of another shape (fc.weight: 3 4, expected 2 4)" in ran.err
+    assert "missing" not in ran.err

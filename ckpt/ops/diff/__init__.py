@@ -10,7 +10,7 @@ from ckpt.compare.keys import KeyDiff, compare_entries
 from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
 from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
-from ckpt.errors import PlanError, UsageError
+from ckpt.errors import FormatError, PlanError, UsageError
 from ckpt.formats.opaque import ForeignGlobal
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.io.files import Told, untold
@@ -235,13 +235,15 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
 
 
 def _can_be_renamed(state: OpenedState, rules: Sequence[Rule], to: OpenedDefinition) -> bool:
-    """Whether the file's optimizer, too, can follow the rules that make its state_dict fit."""
+    """Whether the file, with its optimizer, can follow the rules that make its state_dict fit."""
     plan = plan_tensors(state.entries, rules)
     try:
-        if not plan.is_rename:  # its file would hold the tensors alone
+        if plan.is_rename:
+            state.checkpoint.renamed(plan.new_keys)  # its keys may not be texts
+        else:  # its file would hold the tensors alone
             expect_no_optimizer(state)
         follow(state, plan, to, saved_from=None)
-    except PlanError:
+    except (PlanError, FormatError):
         return False
     return True
 
