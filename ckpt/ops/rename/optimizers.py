@@ -141,6 +141,20 @@ def expect_no_optimizer(opened: OpenedState) -> None:
         )
 
 
+def expect_weights(opened: OpenedState) -> None:
+    """Refuse a file that holds an optimizer and nothing else.
+
+    Raises:
+        PlanError: It does.
+    """
+    file = torch_file(opened.checkpoint)
+    if file and not file.pickled.chosen and any(not path for path, _ in file.state.holders):
+        raise PlanError(
+            f"{opened.name}: the state of an optimizer, without the weights of a model",
+            hint="name the file that holds the weights",
+        )
+
+
 def optimizers_document(moved: Iterable[MovedOptimizer]) -> dict[str, Any]:
     """The old and the new order of every optimizer, as a rule file and a manifest hold them."""
     return {
