@@ -224,6 +224,9 @@ def _unique(parameters: Iterator[Parameter]) -> list[Parameter]:
 
 def _expect_order(state: StateDict) -> None:
     """Check that the keys have the order in which the class made them, as far as can be seen."""
+    keys = [entry.key for entry in state.entries]
+    if not state.versions and len(keys) > 1 and keys == sorted(keys):
+        raise ValueError("the keys of the file are sorted, which may not be the order of its class")
     modules = list(state.versions or ())
     place = {module: at for at, module in enumerate(modules)}
     seen = [place[m] for e in state.entries if (m := e.key.rpartition(".")[0]) in place]
