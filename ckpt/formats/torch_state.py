@@ -19,12 +19,12 @@ from ckpt.formats.pickle.find import (
     Chosen,
     Contents,
     choose,
-    copied_keys,
     dotted,
     expect_independent,
     find,
     strangers_of,
 )
+from ckpt.formats.pickle.keys import copied_keys
 from ckpt.formats.pickle.nodes import DictNode, Text
 from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import (
@@ -38,6 +38,7 @@ from ckpt.formats.pickle.tensors import (
 from ckpt.formats.pickle.values import digest_of
 from ckpt.tensors import Layout, Span, TensorEntry, tensor_spans
 
+_MOST_HASHED = 1_000_000  # nodes of values that are compared
 _STEPS = 3  # for each opcode; a node that is not shared takes two at most
 
 
@@ -82,7 +83,8 @@ class TorchState:
         """Those of `others` whose whole value the pickle holds, by key."""
         items = self._chosen.mapping.items if self._chosen.mapping else ()
         texts = {str(key): value for key, value in items if isinstance(key, str)}
-        found = ((key, digest_of(texts[key])) for key in self.others if key in texts)
+        budget = [_MOST_HASHED]
+        found = ((key, digest_of(texts[key], budget)) for key in self.others if key in texts)
         return {key: digest for key, digest in found if digest is not None}
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:

@@ -70,7 +70,9 @@ def fitting(state: StateDict, definition: str, wanted: StateDict, ask: Ask = una
         return Fitting(definition, found)
     rules = _rules_that_fit(state, wanted, ask)
     options = (_few(rules) or (f"--to {definition}",)) if rules else ()
-    return Fitting(definition, found, options, rules=rules, pairs=tuple(_pairs(found)))
+    return Fitting(
+        definition, found, options, rules=rules, pairs=tuple(_pairs(found, fit(state, wanted)))
+    )
 
 
 def typed(rule: Rule) -> str | None:
@@ -83,16 +85,20 @@ def typed(rule: Rule) -> str | None:
     return None
 
 
-def _pairs(found: Fit) -> Iterator[Pairing]:
-    """What the keys that do not match probably are on the other side."""
+def _pairs(found: Fit, by_keys: Fit) -> Iterator[Pairing]:
+    """What the keys that do not match probably are on the other side.
+
+    That side may do without its key, as BatchNorm does without its counter: hence `by_keys`.
+    """
     from ckpt.infer.engine import infer
 
-    sides: tuple[Sequence[TensorEntry], ...] = (found.unexpected, found.missing)
+    sides: tuple[Sequence[TensorEntry], ...] = (by_keys.unexpected, by_keys.missing)
     mine, theirs = ([e for e in side if e.dtype != NOT_A_TENSOR] for side in sides)
     if mine and theirs and max(len(mine), len(theirs)) <= MOST_INFERRED:
+        named = {entry.key for entry in (*found.unexpected, *found.missing)}
         inference = infer(mine, theirs)
-        yield from inference.matches
-        yield from inference.operations
+        yield from (it for it in inference.matches if {it.source, it.target} & named)
+        yield from (it for it in inference.operations if {*it.sources, *it.targets} & named)
 
 
 def _rules_that_fit(state: StateDict, wanted: StateDict, ask: Ask) -> tuple[Rule, ...]:

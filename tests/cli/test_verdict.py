@@ -298,5 +298,53 @@ def test_scales_in_an_extra_state_are_not_a_state_dict(ckpt: Run, folder: Path) 
         torch.save({"model": extra, "optimizer": None}, folder / f"{name}.pt")
     ran = ckpt("diff", "a.pt", "b.pt")
     assert "same      1 key" in ran.out
-    assert "not compared: body._extra_state, which holds tensors" in ran.out
+    assert "not compared: body._extra_state, which is not a plain value" in ran.out
     assert "no difference" not in ran.out
+
+
+def test_diff_proposes_no_command_for_keys_that_are_not_text(ckpt: Run, folder: Path) -> None:
+    (folder / "net.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.fc = nn.Linear(4, 2)\n"
+    )
+    torch.save([torch.ones(2, 4), torch.ones(2)], folder / "list.pt")
+    ran = ckpt("diff", "list.pt", "net.py:Net")
+    assert "does not fit" in ran.out
+    assert "ckpt rename" not in ran.out
+    assert ckpt("rename", "list.pt", "--to", "net.py:Net").code == 3
+
+
+def test_key_of_another_shape_is_not_called_missing(nets: Run, folder: Path) -> None:
+    state = of_class("Net").state_dict()
+    state["fc.weight"] = torch.ones(3, 4)
+    torch.save(state, folder / "a.pt")
+    ran = nets("rename", "a.pt", "--to", "net.py:Net")
+    assert ran.code == 3
+    assert "1 of another shape (fc.weight: 3 4, expected 2 4)" in ran.err
+    assert "missing" not in ran.err
+
+
+BUFFERS = "{weight,bias,running_mean,running_var,num_batches_tracked}"
+
+
+def test_counter_that_torch_can_do_without_is_shown_beside_its_new_name(
+    nets: Run, folder: Path
+) -> None:
+    state = {f"_orig_mod.{key}": value for key, value in of_class("Net").state_dict().items()}
+    torch.save(state, folder / "a.pt")
+    ran = nets("diff", "a.pt", "net.py:Net")
+    row = next(line.split() for line in ran.out.splitlines() if "num_batches_tracked" in line)
+    assert row[:2] == [f"{prefix}bn.{BUFFERS}" for prefix in ("_orig_mod.", "")]
+    assert "ckpt rename a.pt --unwrap --check net.py:Net" in ran.out
+
+
+def test_file_of_an_optimizer_is_called_one(nets: Run, folder: Path) -> None:
+    net = of_class("Net")
+    optimizer = torch.optim.AdamW(net.parameters())
+    net.fc(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    torch.save(optimizer.state_dict(), folder / "opt.pt")
+    for words in (("diff", "opt.pt", "net.py:Net"), ("rename", "opt.pt", "--to", "net.py:Net")):
+        ran = nets(*words)
+        assert ran.code == 3
+        assert "opt.pt: the state of an optimizer, without the weights" in ran.err

@@ -251,6 +251,22 @@ def test_order_of_a_file_that_was_sorted_is_taken_from_the_old_class(
     assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)
 
 
+def test_sorted_keys_without_versions_of_modules_do_not_tell_the_order(
+    nets: Run,
+    folder: Path,  # noqa: F811
+) -> None:
+    old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
+    state = dict(sorted(old.state_dict().items()))
+    torch.save({"model": state, "optimizer": optimizer.state_dict()}, folder / "run.pt")
+    words = ("rename", "run.pt", "--to", "net.py:New", "-o", "new.pt")
+    ran = nets(*words)
+    assert ran.code == 3
+    assert "the keys of the file are sorted" in ran.err
+    assert nets(*words, "--from", "net.py:Old").code == 0
+    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
+    assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)
+
+
 def test_optimizer_in_the_right_order_stays_as_it_is(
     nets: Run,
     folder: Path,  # noqa: F811

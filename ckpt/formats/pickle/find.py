@@ -4,23 +4,20 @@ Walks the nodes without recursion, bounded in depth and steps, since they may be
 circular.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt.errors import AmbiguousStateError, FormatError, RefusedGlobalError, excerpt
 from ckpt.formats.pickle.describe import brief, is_tensor
 from ckpt.formats.pickle.globals import NAMESPACE, TENSOR_V1, TENSOR_V2, TENSOR_V3
-from ckpt.formats.pickle.keys import identity, shown_keys, shown_path
+from ckpt.formats.pickle.keys import copied_keys, identity, shown_keys, shown_path
 from ckpt.formats.pickle.nodes import Call, DictNode, Opaque, Persistent
 
 DEPTH_LIMIT = 100
 ALL = "*"  # as after ``FILE::``: a state_dict, and all copies of it
 COPIES = "::*"  # after a name: that state_dict, and all copies of it
-# What wrappers put before the keys of a copy: AveragedModel and DDP, torch.compile, EMA classes.
-_COPY_PREFIXES = ("", "module.", "_orig_mod.", "model.", "ema_model.", "model_ema.", "ema.")
 _COUNTER = "n_averaged"  # what AveragedModel counts
 EXTRA_STATE = "_extra_state"  # the last part of a key: what a module saves beside its tensors
-_FLAT = ("state.", "param_groups.")  # of an optimizer, joined with a parameter and a field
 _OPTIMIZER = {"state", "param_groups"}
 _LISTED = 5  # state_dicts in a hint
 
@@ -297,29 +294,6 @@ def _is_scores(mapping: DictNode) -> bool:
 def _is_scalar(tensor: Call) -> bool:
     size = tensor.arguments[2] if _is_plain_tensor(tensor) and len(tensor.arguments) > 2 else None
     return size == ()
-
-
-def copied_keys(own: Iterable[str], original: Container[str]) -> dict[str, tuple[str, str]]:
-    """The keys of a mapping that are those of another state_dict, perhaps with a prefix.
-
-    A flattened optimizer, as torch.distributed.checkpoint makes it, has a field after them:
-    ``state.fc.weight.exp_avg``, ``param_groups.fc.weight.lr``.
-
-    Returns:
-        For each such key, the prefix and the key of the original.
-    """
-    own = list(own)
-    for prefix in _COPY_PREFIXES:
-        found = {
-            key: (prefix, key.removeprefix(prefix))
-            for key in own
-            if key.startswith(prefix) and key.removeprefix(prefix) in original
-        }
-        if found:
-            return found
-    fields = [(key, prefix) for prefix in _FLAT for key in own if key.startswith(prefix)]
-    of = {key: (prefix, key.rpartition(".")[0].removeprefix(prefix)) for key, prefix in fields}
-    return {key: found for key, found in of.items() if found[1] in original}
 
 
 def strangers_of(contents: Contents, chosen: Chosen) -> list[str]:

@@ -1,10 +1,12 @@
 """Keys of mappings as people see them: text as it is, other plain values with their type.
 
+And which keys of a copy, or of an optimizer, are made of those of a state_dict.
+
 Law: no two keys of a mapping look the same. Keys of torch's own files are text, except in an
 optimizer, which numbers its parameters; scripts also use tuples, bytes and None.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from ckpt.formats.pickle.describe import brief
 from ckpt.formats.pickle.globals import NUMPY_DTYPE, NUMPY_SCALARS, PATHS, TIMES
@@ -13,6 +15,9 @@ from ckpt.formats.pickle.values import bytes_of, value_of
 
 # Classes whose objects never equal a plain value.
 _APART = frozenset({*PATHS, *TIMES, NUMPY_DTYPE, "torch.device", "builtins.frozenset"})
+# What wrappers put before the keys of a copy: AveragedModel and DDP, torch.compile, EMA classes.
+_COPY_PREFIXES = ("", "module.", "_orig_mod.", "model.", "ema_model.", "model_ema.", "ema.")
+_FLAT = ("state.", "param_groups.")  # of an optimizer, joined with a parameter and a field
 _DEPTH, _ITEMS, _CHARACTERS = 8, 100, 1000  # of a key that is not text
 
 
@@ -131,3 +136,26 @@ def _part(key: object, with_type: bool) -> str:
         raise ValueError(f"{brief(key)} is")
     shown = typed(key)
     return shown if with_type else repr(plain_value(key))
+
+
+def copied_keys(own: Iterable[str], original: Container[str]) -> dict[str, tuple[str, str]]:
+    """The keys of a mapping that are those of another state_dict, perhaps with a prefix.
+
+    A flattened optimizer, as torch.distributed.checkpoint makes it, has a field after them:
+    ``state.fc.weight.exp_avg``, ``param_groups.fc.weight.lr``.
+
+    Returns:
+        For each such key, the prefix and the key of the original.
+    """
+    own = list(own)
+    for prefix in _COPY_PREFIXES:
+        found = {
+            key: (prefix, key.removeprefix(prefix))
+            for key in own
+            if key.startswith(prefix) and key.removeprefix(prefix) in original
+        }
+        if found:
+            return found
+    fields = [(key, prefix) for prefix in _FLAT for key in own if key.startswith(prefix)]
+    of = {key: (prefix, key.rpartition(".")[0].removeprefix(prefix)) for key, prefix in fields}
+    return {key: found for key, found in of.items() if found[1] in original}

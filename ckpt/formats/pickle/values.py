@@ -17,7 +17,7 @@ from ckpt.formats.pickle.globals import (
     NUMPY_SCALARS,
     PATHS,
 )
-from ckpt.formats.pickle.nodes import Call, DictNode, Global
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Opaque
 
 # numpy's kind and bytes of an element, in the struct module's letters.
 _LETTERS = {
@@ -26,7 +26,6 @@ _LETTERS = {
     **{"u1": "B", "u2": "H", "u4": "I", "u8": "Q"},
 }
 _PATH_CHARACTERS = 1000
-_MOST_NODES = 100_000  # of a value that is hashed; it may be a circle
 
 
 def value_of(call: Call) -> object:
@@ -54,12 +53,15 @@ def bytes_of(node: object) -> bytes | None:
     return None
 
 
-def digest_of(node: object) -> str | None:
-    """SHA-256 of a value that its pickle holds whole; None if it has a storage, or is large."""
+def digest_of(node: object, budget: list[int]) -> str | None:
+    """SHA-256 of a value that its pickle holds whole; None if it has a storage, or is large.
+
+    Args:
+        node: May be shared, deep or in a circle.
+        budget: How many more nodes may be hashed; counted down.
+    """
     found, waiting = sha256(), [node]
-    for _ in range(_MOST_NODES):
-        if not waiting:
-            return f"sha256:{found.hexdigest()}"
+    while waiting:
         parts: Sequence[object] = ()
         node = waiting.pop()
         given = node if (held := bytes_of(node)) is None else held
@@ -77,13 +79,18 @@ def digest_of(node: object) -> str | None:
                 parts = [*(each for item in given.items for each in item), given.state]
             case Call():
                 own, parts = f"call {given.function}", [*given.arguments, given.state]
+            case Opaque():
+                own, parts = f"object {given.name}", [*given.given, given.state]
             case Global():
                 own = f"global {given.name}"
             case _:
                 return None
         found.update(f"{own} {len(parts)}\n".encode("utf-8", "backslashreplace"))
+        budget[0] -= 1 + len(parts)
+        if budget[0] < 0:
+            return None
         waiting += reversed(parts)
-    return None
+    return f"sha256:{found.hexdigest()}"
 
 
 def _scalar(call: Call) -> object:

@@ -10,7 +10,7 @@ from ckpt.compare.keys import KeyDiff, compare_entries
 from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
 from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
-from ckpt.errors import PlanError, UsageError
+from ckpt.errors import FormatError, PlanError, UsageError
 from ckpt.formats.opaque import ForeignGlobal
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.io.files import Told, untold
@@ -27,7 +27,7 @@ from ckpt.ops.diff.no_tensors import entries_without_tensors
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
 from ckpt.ops.diff.side_files import FileChange, differing_files
-from ckpt.ops.rename.optimizers import expect_no_optimizer, follow
+from ckpt.ops.rename.optimizers import expect_no_optimizer, expect_weights, follow
 from ckpt.registry.registry import Registry
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
@@ -134,6 +134,7 @@ def diff(
         RefError: A ref names nothing.
         FormatError: A file is not a readable checkpoint.
         IntegrityError: A tensor that changed is damaged in the registry.
+        PlanError: One side is a definition, and the other an optimizer's state alone.
     """
     _expect_tolerance(tolerance)
     values = values if tolerance is None else True
@@ -224,6 +225,8 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
 
     state, definition = (a, b) if isinstance(b, OpenedDefinition) else (b, a)
     assert isinstance(definition, OpenedDefinition)
+    if not isinstance(state, OpenedDefinition):
+        expect_weights(state)
     ask = partial(ask_torch, definition.definition)
     found = fitting(state.state, definition.name, definition.state, ask)
     if isinstance(state, OpenedDefinition):
@@ -235,13 +238,15 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
 
 
 def _can_be_renamed(state: OpenedState, rules: Sequence[Rule], to: OpenedDefinition) -> bool:
-    """Whether the file's optimizer, too, can follow the rules that make its state_dict fit."""
+    """Whether the file, with its optimizer, can follow the rules that make its state_dict fit."""
     plan = plan_tensors(state.entries, rules)
     try:
-        if not plan.is_rename:  # its file would hold the tensors alone
+        if plan.is_rename:
+            state.checkpoint.renamed(plan.new_keys)  # its keys may not be texts
+        else:  # its file would hold the tensors alone
             expect_no_optimizer(state)
         follow(state, plan, to, saved_from=None)
-    except PlanError:
+    except (PlanError, FormatError):
         return False
     return True
 

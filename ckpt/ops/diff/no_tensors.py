@@ -1,6 +1,6 @@
 """Keys that hold no tensor, such as a module's ``_extra_state``: keys like any other.
 
-Their values are compared if the pickle holds them whole; what contains tensors is not.
+Their values are compared if the pickle holds them whole; those that contain tensors are not.
 """
 
 from collections.abc import Mapping

@@ -141,6 +141,20 @@ def expect_no_optimizer(opened: OpenedState) -> None:
         )
 
 
+def expect_weights(opened: OpenedState) -> None:
+    """Refuse a file that holds an optimizer and nothing else.
+
+    Raises:
+        PlanError: It does.
+    """
+    file = torch_file(opened.checkpoint)
+    if file and not file.pickled.chosen and any(not path for path, _ in file.state.holders):
+        raise PlanError(
+            f"{opened.name}: the state of an optimizer, without the weights of a model",
+            hint="name the file that holds the weights",
+        )
+
+
 def optimizers_document(moved: Iterable[MovedOptimizer]) -> dict[str, Any]:
     """The old and the new order of every optimizer, as a rule file and a manifest hold them."""
     return {
@@ -210,6 +224,9 @@ def _unique(parameters: Iterator[Parameter]) -> list[Parameter]:
 
 def _expect_order(state: StateDict) -> None:
     """Check that the keys have the order in which the class made them, as far as can be seen."""
+    keys = [entry.key for entry in state.entries]
+    if not state.versions and len(keys) > 1 and keys == sorted(keys):
+        raise ValueError("the keys of the file are sorted, which may not be the order of its class")
     modules = list(state.versions or ())
     place = {module: at for at, module in enumerate(modules)}
     seen = [place[m] for e in state.entries if (m := e.key.rpartition(".")[0]) in place]

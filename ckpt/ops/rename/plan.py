@@ -23,7 +23,7 @@ from ckpt.opened import (
     opened_definition,
     with_copies,
 )
-from ckpt.ops.rename.optimizers import MovedOptimizer, follow, keep_their_order
+from ckpt.ops.rename.optimizers import MovedOptimizer, expect_weights, follow, keep_their_order
 from ckpt.ops.rename.plan_fit import expect_fit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
@@ -265,6 +265,7 @@ def _rules_to(
     """The rules that lead to another state_dict, if none of them is a guess; and that one."""
     from ckpt.infer.find_rules import expect_settled, rules_between
 
+    expect_weights(opened)
     with open_ref(to, registry, goal.get("arguments")) as target:
         found = rules_between(opened, target, first)
     if not goal.get("accept_likely"):

@@ -82,7 +82,8 @@ def _remarks(diff: RefDiff) -> Iterator[str]:
     elif not (diff.diff.differs or diff.files or opaque):
         yield "  no difference"
     if opaque:
-        yield f"  not compared: {first_names(opaque)}, which hold{'s' * (len(opaque) == 1)} tensors"
+        what = "is not a plain value" if len(opaque) == 1 else "are not plain values"
+        yield f"  not compared: {first_names(opaque)}, which {what}"
     for name, code in diff.code.items():
         yield f"  {printable(name)}: {code_text(code)}"
 
