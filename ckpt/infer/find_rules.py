@@ -83,8 +83,12 @@ def rules_between(
     mine, theirs = source.entries, target.entries
     if not isinstance(source, OpenedDefinition) and not isinstance(target, OpenedDefinition):
         mine, theirs = _with_digests(source, told), _with_digests(target, told)
+    mine, theirs = (
+        replace(side.state, entries=entries).named
+        for side, entries in ((source, mine), (target, theirs))
+    )
     inference, rules = infer_rules(mine, theirs, first)
-    return FoundRules(source.name, target.name, inference, rules, tuple(theirs))
+    return FoundRules(source.name, target.name, inference, rules, tuple(target.entries))
 
 
 def infer_rules(

@@ -157,6 +157,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         plan.tensors,
         plan.dropped,
         plan.aliases,
+        _apart([*goals, target]),
         name=opened.name,
         source=opened.ref,
         entries=opened.entries,
@@ -171,6 +172,13 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         copies=goal.get("copies", False),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
+
+
+def _apart(goals: Sequence[Opened | None]) -> frozenset[str]:
+    """The keys that a definition does not tie."""
+    states = [goal.state for goal in goals if isinstance(goal, OpenedDefinition)]
+    tied = {key for state in states for pair in state.tied.items() for key in pair}
+    return frozenset(entry.key for state in states for entry in state.entries) - tied
 
 
 def _proof(opened: OpenedState, plan: Plan, goal: Goal, registry: Registry) -> "Proof | None":
