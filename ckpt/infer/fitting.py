@@ -112,6 +112,8 @@ def _rules_that_fit(state: StateDict, wanted: StateDict, ask: Ask) -> tuple[Rule
             after = after.loaded_into(wanted)
         except CkptError:  # nothing to unwrap, too many keys, or no rules express it
             continue
+        if inference.lost_companions:
+            continue
         if inference.settled and fit(after, wanted).fits and fit(after, wanted, ask(after)).fits:
             return rules
     return ()

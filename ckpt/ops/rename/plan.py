@@ -272,10 +272,11 @@ def _rules_to(
     opened: OpenedState, to: Named, first: Sequence[Rule], goal: Goal, registry: Registry
 ) -> "tuple[FoundRules, Opened]":
     """The rules that lead to another state_dict, if none of them is a guess; and that one."""
-    from ckpt.infer.find_rules import expect_settled, rules_between
+    from ckpt.infer.find_rules import expect_companions, expect_settled, rules_between
 
     with open_ref(to, registry, goal.get("arguments")) as target:
         found = rules_between(opened, target, first)
+    expect_companions(found)
     if not goal.get("accept_likely"):
         expect_settled(found)
     return found, target
