@@ -9,6 +9,7 @@ from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 
 import ckpt
+from ckpt.errors import PlanError
 from ckpt.ops.rename.rule_files import read_rule_file
 from ckpt.rules.document import read_rules
 from ckpt.rules.prefixes import Strip
@@ -161,3 +162,47 @@ def test_remark_and_json_name_what_is_stored_once(
         main(["diff", "tied.safetensors", "net.py:Net"])
     line = "  head.weight is stored once, as embed.weight; safetensors.torch.load_model loads it\n"
     assert line in capsys.readouterr().out
+
+
+TIE = [{"tie": "embed.weight", "into": ["embed.weight", "head.weight"]}]
+
+
+def twice(**other: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Both stored, each with bytes of its own."""
+    state = {key: value.clone() for key, value in net().state_dict().items()}
+    return {**state, "head.weight": other.get("head", state["head.weight"])}
+
+
+@pytest.mark.parametrize("source", [".pt", ".safetensors"])
+def test_rule_ties_equal_tensors_that_are_stored_twice(folder: Path, source: str) -> None:
+    torch.save(twice(), "twice.pt")
+    ckpt.export("twice.pt", folder / "twice.safetensors")
+    rules = read_rules(TIE, name="rules")
+    ckpt.rename(folder / f"twice{source}", rules, out=folder / "tied.safetensors")
+    assert is_loaded(folder / "tied.safetensors")
+    ckpt.rename(
+        folder / f"twice{source}", rules, out=folder / "tied.pt", save_rules=folder / "r.toml"
+    )
+    found = torch.load("tied.pt")
+    assert list(found) == list(twice())
+    assert found["head.weight"].data_ptr() == found["embed.weight"].data_ptr()
+    saved = read_rule_file(folder / "r.toml")
+    ckpt.rename(folder / "tied.pt", saved, undo=True, out=folder / "back.pt")
+    back, before = torch.load("back.pt"), torch.load("twice.pt")
+    assert back.keys() == before.keys()
+    assert all(torch.equal(back[key], before[key]) for key in before)
+
+
+def test_rule_refuses_to_tie_tensors_that_differ(folder: Path) -> None:
+    other = twice()["head.weight"]
+    other[0, 1] = -0.0 if other[0, 1] else 1.0
+    other[7, 3] += 1
+    state = twice(head=other)
+    differ = int((state["embed.weight"] != other).sum())
+    torch.save(state, "unequal.pt")
+    with pytest.raises(PlanError, match=f"head.weight is not equal .*{differ} of 32 elements"):
+        ckpt.rename("unequal.pt", read_rules(TIE, name="rules"), out=folder / "out.pt")
+    torch.save(twice(head=torch.zeros(4, 8)), "shape.pt")
+    with pytest.raises(PlanError, match=r"head.weight: float32 \[4, 8\] cannot be tied to"):
+        ckpt.rename("shape.pt", read_rules(TIE, name="rules"), out=folder / "out.pt")
+    assert not (folder / "out.pt").exists()
