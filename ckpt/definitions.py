@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -119,7 +120,7 @@ class Definition:
                 for key, value in tensors.items()
             )
         others = tuple(key for key in state if key not in tensors)
-        return StateDict(entries, others, getattr(state, "_metadata", None))
+        return StateDict(entries, others, getattr(state, "_metadata", None), _ties(module))
 
     def parameters(self) -> list[Parameter]:
         """Its parameters by all their names, in the order in which optimizers number them."""
@@ -143,6 +144,17 @@ class Definition:
                 return file.read()
         except (OSError, SyntaxError, UnicodeDecodeError):
             return None
+
+
+def _ties(module: "nn.Module") -> dict[str, str]:
+    """Names of parameters and buffers that are the same object as an earlier one."""
+    first: dict[int, str] = {}
+    named = chain(
+        module.named_parameters(remove_duplicate=False),
+        module.named_buffers(remove_duplicate=False),
+    )
+    found = [(name, first.setdefault(id(tensor), name)) for name, tensor in named]
+    return {name: kept for name, kept in found if name != kept}
 
 
 def find_definition(ref: str, arguments: Mapping[str, object] | None = None) -> Definition:

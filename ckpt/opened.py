@@ -337,7 +337,10 @@ def _described(
 def _state_of(checkpoint: Checkpoint, entries: Sequence[TensorEntry]) -> StateDict:
     versions = checkpoint.rest.get("_metadata") if checkpoint.pickled is not None else None
     return StateDict(
-        entries, tuple(checkpoint.others), versions if isinstance(versions, Mapping) else None
+        entries,
+        tuple(checkpoint.others),
+        versions if isinstance(versions, Mapping) else None,
+        checkpoint.aliases,
     )
 
 

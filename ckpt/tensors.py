@@ -4,7 +4,7 @@ Nothing here opens a file. Offsets and sizes are in bytes, strides in elements.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Self
 from zlib import crc32
@@ -91,16 +91,40 @@ class StateDict:
         others: Its keys that hold no tensor, such as a module's ``_extra_state``.
         versions: The `_metadata` that `Module.state_dict` sets: module to numbers by name; None
             without.
+        tied: Name to the key whose tensor it shares: of a file, names that it notes and does not
+            store; of a definition, names of its parameters and buffers after the first.
     """
 
     entries: Sequence[TensorEntry]
     others: Sequence[str] = ()
     versions: Mapping[str, Any] | None = None
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def keys(self) -> list[TensorEntry]:
         """All keys, those without a tensor last and as `NOT_A_TENSOR`."""
         return [*self.entries, *(TensorEntry(key, NOT_A_TENSOR, ()) for key in self.others)]
+
+    def ties(self, one: str, other: str) -> bool:
+        """Whether two names share one tensor."""
+        return self.tied.get(one, one) == self.tied.get(other, other)
+
+    @property
+    def named(self) -> list[TensorEntry]:
+        """Its tensors by all their names, those that are not stored last."""
+        mine = {entry.key: entry for entry in self.entries}
+        noted = [(name, mine[key]) for name, key in self.tied.items() if key in mine]
+        return [*self.entries, *(replace(e, key=name) for name, e in noted if name not in mine)]
+
+    def loaded_into(self, definition: "StateDict") -> "StateDict":
+        """With the noted names that a definition ties to the same keys.
+
+        `safetensors.torch.load_model` loads them so: a name that is not stored is not missing if
+        the model shares its tensor with a name that is stored.
+        """
+        noted = self.named[len(self.entries) :]
+        tied = [e for e in noted if definition.ties(e.key, self.tied[e.key])]
+        return replace(self, entries=(*self.entries, *tied)) if tied else self
 
 
 def is_key(text: str) -> bool:

@@ -82,8 +82,8 @@ class Checkpoint(Protocol):
         """The non-tensor part as far as people want to see it; valid JSON."""
 
     @property
-    def aliases(self) -> Sequence[str]:
-        """Further names of tensors, mostly of tied ones, that the file notes elsewhere.
+    def aliases(self) -> Mapping[str, str]:
+        """Further names of tensors, mostly of tied ones, that the file notes, each with its key.
 
         `renamed` accepts new names for them as well.
         """

@@ -76,17 +76,17 @@ class SafetensorsFile:
         return ()
 
     @property
-    def aliases(self) -> Sequence[str]:
+    def aliases(self) -> Mapping[str, str]:
         """The tied tensors that `safetensors.torch.save_model` left out.
 
         It notes them in ``__metadata__``, each with the key that it kept.
         """
         keys = {entry.key for entry in self.entries}
-        return [name for name, kept in (self.metadata or {}).items() if kept in keys]
+        return {name: kept for name, kept in (self.metadata or {}).items() if kept in keys}
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         """``__metadata__``, if it notes one of them as tied."""
-        tied = {*self.aliases, *((self.metadata or {})[alias] for alias in self.aliases)}
+        tied = {*self.aliases, *self.aliases.values()}
         named = any(name in keys for name in tied)
         return (_METADATA,) if named else ()
 

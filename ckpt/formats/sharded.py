@@ -84,8 +84,8 @@ class ShardedCheckpoint:
         return {**index, **shards}
 
     @property
-    def aliases(self) -> Sequence[str]:
-        return [name for shard in self.shards for name in shard.aliases]
+    def aliases(self) -> Mapping[str, str]:
+        return {name: key for shard in self.shards for name, key in shard.aliases.items()}
 
     @property
     def others(self) -> Sequence[str]:

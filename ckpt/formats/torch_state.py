@@ -164,8 +164,8 @@ class TorchFile(ABC):
         return self.state.rest
 
     @property
-    def aliases(self) -> Sequence[str]:
-        return ()
+    def aliases(self) -> Mapping[str, str]:
+        return {}
 
     @property
     def others(self) -> Sequence[str]:

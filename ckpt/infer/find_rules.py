@@ -4,6 +4,7 @@ If both sides hold values, these are read, for equal bytes are proof. Law: the r
 the source, give what the inference says; no ambiguous key is renamed unasked.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -83,8 +84,12 @@ def rules_between(
     mine, theirs = source.entries, target.entries
     if not isinstance(source, OpenedDefinition) and not isinstance(target, OpenedDefinition):
         mine, theirs = _with_digests(source, told), _with_digests(target, told)
+    mine, theirs = (
+        replace(side.state, entries=entries).named
+        for side, entries in ((source, mine), (target, theirs))
+    )
     inference, rules = infer_rules(mine, theirs, first)
-    return FoundRules(source.name, target.name, inference, rules, tuple(theirs))
+    return FoundRules(source.name, target.name, inference, rules, tuple(target.entries))
 
 
 def infer_rules(
@@ -135,6 +140,24 @@ def expect_settled(found: FoundRules) -> None:
         f"{found.source}: ambiguous: {named}{more}",
         hint=f"ckpt diff {found.source} {found.target} --map  shows all\n"
         "decide with a --rule for one of them; --accept-likely accepts the best guess",
+    )
+
+
+def expect_companions(found: FoundRules) -> None:
+    """Refuse a mapping that drops the scales of quantised weights, and the like.
+
+    Raises:
+        PlanError: It does; the hint has the option that asks for it.
+    """
+    lost = found.inference.lost_companions
+    if not lost:
+        return
+    names = "|".join(re.escape(name) for name in dict.fromkeys(lost.values()))
+    more = f" and {len(lost) - _NAMED:,} more" if len(lost) > _NAMED else ""
+    raise PlanError(
+        f"{found.source}: {found.target} has no place for {', '.join([*lost][:_NAMED])}{more}, "
+        "which quantised weights need",
+        hint=f"--drop '(^|\\.)({names})$'  drops them; the weights alone have other values",
     )
 
 

@@ -1,7 +1,7 @@
 """Whether a state_dict fits a definition, and what to type to make it fit."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from shlex import quote
 
 from ckpt.compare.keys import Fit, fit
@@ -37,6 +37,8 @@ class Fitting:
         source: What to type for the state_dict.
         under: The keys that lead from the root of the file to the state_dict.
         loaded_by: If there are any, the Python expression that loads the state_dict.
+        noted: Names of tied tensors that the file does not store, with the keys that it does;
+            `safetensors.torch.load_model` accepts the file, since the definition ties them.
     """
 
     definition: str
@@ -47,6 +49,7 @@ class Fitting:
     source: str = "SRC"
     under: tuple[str, ...] = ()
     loaded_by: str | None = None
+    noted: Mapping[str, str] = field(default_factory=dict)
 
 
 Ask = Callable[[StateDict], Answer | None]  # what torch says to a state_dict
@@ -65,9 +68,11 @@ def fitting(state: StateDict, definition: str, wanted: StateDict, ask: Ask = una
         wanted: The keys that this has.
         ask: Gives torch's verdict.
     """
-    found = fit(state, wanted, ask(state))
+    named = state.loaded_into(wanted)
+    found = fit(named, wanted, ask(named))
     if found.fits:
-        return Fitting(definition, found)
+        noted = {entry.key: state.tied[entry.key] for entry in named.entries[len(state.entries) :]}
+        return Fitting(definition, found, noted=noted)
     rules = _rules_that_fit(state, wanted, ask)
     options = (_few(rules) or (f"--to {definition}",)) if rules else ()
     return Fitting(
@@ -105,11 +110,15 @@ def _rules_that_fit(state: StateDict, wanted: StateDict, ask: Ask) -> tuple[Rule
     """Rules that make the state_dict fit without a guess; none if none are known."""
     from ckpt.infer.find_rules import infer_rules
 
+    known = (*state.tied, *followers(state))
     for first in ([Unwrap()], []):
         try:
-            inference, rules = infer_rules(state.entries, wanted.entries, first, most=MOST_INFERRED)
-            after = outcome(plan_tensors(state.entries, rules, aliases=followers(state)), state)
+            inference, rules = infer_rules(state.named, wanted.entries, first, most=MOST_INFERRED)
+            after = outcome(plan_tensors(state.entries, rules, aliases=known), state)
+            after = after.loaded_into(wanted)
         except CkptError:  # nothing to unwrap, too many keys, or no rules express it
+            continue
+        if inference.lost_companions:
             continue
         if inference.settled and fit(after, wanted).fits and fit(after, wanted, ask(after)).fits:
             return rules

@@ -4,9 +4,19 @@ Law: every source key is in a match, in an operation or in `dropped`; every targ
 exactly one match or operation, or in `missing`.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+
+# What a quantised weight is multiplied with or looked up in, beside it or below it. Sources: the
+# files of compressed-tensors, DeepSeek-V3, NVFP4, GPTQ and AWQ, bitsandbytes and ComfyUI.
+_COMPANION = re.compile(
+    r"(?:(?P<owner>.*)\.)?(?P<name>(?:weight|input|output|k|v)_scale(?:_inv|_2)?|scale_(?:weight|input)"
+    r"|weight_(?:global_scale|zero_point|g_idx|shape|format)|scaled_fp8|scales|qzeros|g_idx|SCB"
+    r"|(?:nested_)?(?:absmax|quant_map)|quant_state\..+)",
+    re.DOTALL,
+)
 
 
 class Confidence(StrEnum):
@@ -88,9 +98,29 @@ class Inference:
         yield from (made for made in self.operations if made.confidence is Confidence.AMBIGUOUS)
 
     @property
+    def lost_companions(self) -> dict[str, str]:
+        """The dropped companions of quantised weights that are kept, each with its last part.
+
+        Without them the weights mean something else, and no shape tells.
+        """
+        kept = {match.source for match in self.matches}
+        kept |= {source for made in self.operations for source in made.sources}
+        found = ((key, _COMPANION.fullmatch(key)) for key in self.dropped)
+        return {
+            key: match["name"]
+            for key, match in found
+            if match and any(_belongs(other, match["owner"]) for other in kept)
+        }
+
+    @property
     def renames(self) -> dict[str, list[str]]:
         """Source key to target keys of all matches, in the order of `matches`."""
         found: dict[str, list[str]] = {}
         for match in self.matches:
             found.setdefault(match.source, []).append(match.target)
         return found
+
+
+def _belongs(key: str, owner: str | None) -> bool:
+    """Whether a key is the owner of a companion, or of a module that is."""
+    return owner is None or key == owner or key.startswith(f"{owner}.")

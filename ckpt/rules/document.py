@@ -17,6 +17,7 @@ from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.operations import (
     INDEX,
     Operation,
+    Tie,
     change_each,
     concat,
     copies,
@@ -212,7 +213,8 @@ def _split(table: _Table) -> Rule:
 
 def _copied(verb: str, table: _Table) -> Rule:
     into = table.into(table.text(verb))
-    return split_each(table.spec, into, copies(len(into), tied=verb == "tie"))
+    made = split_each(table.spec, into, copies(len(into), tied=verb == "tie"))
+    return Tie(made.spec, made.finds, made.make) if verb == "tie" else made
 
 
 def _concat(table: _Table) -> Rule:

@@ -107,6 +107,17 @@ class Copied(_SameDtype):
 
 
 @dataclass(frozen=True, slots=True)
+class Merged(_SameDtype):
+    """The same tensor, tied; `other`, whose place it takes, must have equal bytes."""
+
+    other: "Expression"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.of.shape
+
+
+@dataclass(frozen=True, slots=True)
 class Filled:
     """A new tensor whose elements all have one value."""
 
@@ -118,7 +129,7 @@ class Filled:
 MOST_ELEMENTS = 1 << 60  # of one tensor; no file holds as many
 _NO_VALUES = ("bits", "float4")  # torch has no numbers for packed dtypes
 
-Expression = Source | Permuted | Reshaped | Narrowed | Joined | Cast | Copied | Filled
+Expression = Source | Permuted | Reshaped | Narrowed | Joined | Cast | Copied | Merged | Filled
 
 
 def sources_of(expression: Expression) -> Iterator[str]:
@@ -129,6 +140,9 @@ def sources_of(expression: Expression) -> Iterator[str]:
         case Joined(parts=parts):
             for part in parts:
                 yield from sources_of(part)
+        case Merged(of=inner, other=other):
+            yield from sources_of(inner)
+            yield from sources_of(other)
         case Filled():
             return
         case _:
@@ -142,8 +156,22 @@ def whole_source(expression: Expression) -> str | None:
             return key
         case Permuted() | Reshaped() | Cast() | Copied():
             return whole_source(expression.of)
+        case Merged(other=other):
+            return whole_source(other)
         case _:
             return None
+
+
+def merged(of: Expression, other: Expression) -> Merged:
+    """The expression in place of another one of the same dtype and shape.
+
+    Raises:
+        PlanError: The other one has another dtype or shape.
+    """
+    if (of.dtype, of.shape) != (other.dtype, other.shape):
+        texts = [f"{each.dtype} {list(each.shape)}" for each in (other, of)]
+        raise PlanError(f"{texts[0]} cannot be tied to {texts[1]}")
+    return Merged(of, other)
 
 
 def permuted(of: Expression, dims: Sequence[int]) -> Expression:

@@ -14,6 +14,7 @@ from ckpt.rules.expressions import (
     Expression,
     Filled,
     Joined,
+    Merged,
     Narrowed,
     Permuted,
     Reshaped,
@@ -72,6 +73,9 @@ def _undo(made: Expression, of: Expression, found: dict[str, Expression], pieces
             _undo(inner, Reshaped(of, inner.shape), found, pieces)
         case Copied(of=inner):
             _undo(inner, of, found, pieces)
+        case Merged(of=inner, other=other):
+            _undo(inner, of, found, pieces)
+            _undo(other, of, found, pieces)
         case Cast(of=inner) if inner.dtype == made.dtype or (inner.dtype, made.dtype) in _WIDENS:
             _undo(inner, Cast(of, inner.dtype), found, pieces)
         case Joined(parts=parts, dim=dim):

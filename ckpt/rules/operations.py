@@ -17,6 +17,7 @@ from ckpt.rules.expressions import (
     dimension,
     filled,
     joined,
+    merged,
     split,
     squeezed,
     unsqueezed,
@@ -101,6 +102,26 @@ def split_each(spec: Mapping[str, Any], into: Sequence[RenameRule], parts: Parts
         ]
 
     return ForEach(spec, into[0], make)
+
+
+@dataclass(frozen=True, slots=True)
+class Tie(ForEach):
+    """A tensor gets further names; it takes the place of a stored tensor that has one of them."""
+
+    def run(self, tensors: Sequence[Planned]) -> list[Planned]:
+        stored = {t.key: t for t in tensors if self.finds.search(t.key) is None}
+        made = ForEach.run(self, tensors)
+        ties = {t.key: t for t in made if t.key in stored and t is not stored[t.key]}
+        after: list[Planned] = []
+        for tensor in made:
+            tie = ties.get(tensor.key)
+            if tie is None:
+                after.append(tensor)
+            elif tie is not tensor:
+                with self.naming(tensor.key):
+                    both = merged(tie.made_of, tensor.made_of)
+                after.append(Planned(tensor.key, both, tensor.rules))
+        return after
 
 
 def unstack_each(spec: Mapping[str, Any], rule: RenameRule, dim: int) -> ForEach:

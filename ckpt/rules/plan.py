@@ -44,12 +44,14 @@ class Plan:
         tensors: The tensors of the result, in order.
         dropped: The tensors of the source that went into none of them.
         aliases: Old name to new, for names that refer to a tensor stored under another key.
+        apart: Keys that are stored even if their tensor is tied, since a definition unties it.
     """
 
     rules: tuple[str, ...]
     tensors: tuple[Planned, ...]
     dropped: tuple[Dropped, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    apart: frozenset[str] = frozenset()
 
     @property
     def changes(self) -> tuple[KeyChange, ...]:

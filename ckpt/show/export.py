@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ckpt.show.look.fields import fields
-from ckpt.show.look.words import count, first_names, printable, size
+from ckpt.show.look.words import count, first_names, printable, size, tied_data, tied_text
 from ckpt.writing.checkpoint import Written
 
 
@@ -28,6 +28,11 @@ def also_named_text(written: Written) -> str | None:
     return f"also renamed in {first_names(written.also_named)}" if written.also_named else None
 
 
+def stored_once_text(written: Written | None) -> str | None:
+    """The names of tied tensors that a safetensors file only notes, if there are any."""
+    return tied_text(written.tied) if written else None
+
+
 def dropped_text(dropped: Sequence[str]) -> str | None:
     """The opaque objects that were left out, if there were any."""
     return f"not written: {first_names(dropped)}" if dropped else None
@@ -48,4 +53,4 @@ def unopened_text(written: Written | None) -> str | None:
 def written_data(written: Written) -> dict[str, Any]:
     """The same for JSON."""
     names = ("path", "files", "size", "left_out", "also_named", "dropped", "unopened")
-    return fields(written, *names)
+    return {**fields(written, *names), "tied": tied_data(written.tied)}

@@ -11,6 +11,7 @@ from ckpt.rules.expressions import (
     Expression,
     Filled,
     Joined,
+    Merged,
     Narrowed,
     Permuted,
     Reshaped,
@@ -172,6 +173,8 @@ def expression_text(made: Expression) -> str:
             return f"cast({expression_text(inner)}, {dtype})"
         case Copied(of=inner):
             return f"copy({expression_text(inner)})"
+        case Merged(of=inner, other=other):
+            return f"{expression_text(inner)}, to which {expression_text(other)} must be equal"
         case Filled(dtype=dtype, value=value):
             return f"new, {dtype} {shape(made.shape)}, all {value:g}".replace(" ()", " scalar")
 

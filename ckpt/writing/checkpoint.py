@@ -1,7 +1,7 @@
 """Write a checkpoint to disk: in its own container, or in the one that the suffix names."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ckpt.formats.checkpoint import Checkpoint, Format
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.formats.paths import open_path
 from ckpt.formats.pickle.edit import moved_modules
+from ckpt.formats.safetensors import NAME as SAFETENSORS
 from ckpt.formats.safetensors import SafetensorsFile
 from ckpt.formats.stream import write_layout
 from ckpt.io.files import expect_room, new_file, write_folder, write_whole
@@ -22,6 +23,7 @@ from ckpt.rules.expressions import Source, sources_of, whole_source
 from ckpt.rules.planned import Planned
 from ckpt.tensors import FileStart, Layout, Piece, TensorEntry, tensor_spans
 from ckpt.writing.derived import Derived
+from ckpt.writing.ties import restored, tied_names
 
 _USUAL = ("format", "pt")  # in every safetensors file of torch; no other container needs it
 
@@ -40,6 +42,7 @@ class Written:
         dropped: The opaque objects of the source that it does not hold.
         unopened: Why `torch.load` with weights_only refuses it; empty if it opens it.
         chosen: The state_dict that was read, as after ``FILE::``.
+        tied: Names of tied tensors that are noted, each with the key that is stored.
     """
 
     path: Path
@@ -51,6 +54,7 @@ class Written:
     dropped: tuple[str, ...] = ()
     unopened: tuple[str, ...] = ()
     chosen: str | None = None
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ref(self) -> str:
@@ -68,6 +72,7 @@ def write_checkpoint(
     replace_out: bool,
     in_place: bool = False,
     opaque: OpaqueWord | None = None,
+    apart: Collection[str] = (),
 ) -> Written:
     """Write `checkpoint` with new keys to `path`, and read it back before it appears.
 
@@ -81,6 +86,7 @@ def write_checkpoint(
         in_place: Whether `path` is the checkpoint's own file and the block is `overwriting` it, so
             that the header alone may be overwritten.
         opaque: ``keep`` if objects that run code when unpickled are to be written too.
+        apart: As in `write_tensors`.
 
     Raises:
         RefusedGlobalError: There are such objects, and nobody asked for them.
@@ -90,7 +96,13 @@ def write_checkpoint(
             Planned(new_keys[e.key], Source(e.key, e.dtype, e.shape)) for e in checkpoint.entries
         ]
         return write_tensors(
-            checkpoint, tensors, path, form=form, aliases=new_keys, replace_out=replace_out
+            checkpoint,
+            tensors,
+            path,
+            form=form,
+            aliases=new_keys,
+            replace_out=replace_out,
+            apart=apart,
         )
     expect_harmless(checkpoint, opaque)
     return _write_renamed(
@@ -158,6 +170,8 @@ def write_tensors(
     replace_out: bool,
     aliases: Mapping[str, str] | None = None,
     whole: bool = False,
+    apart: Collection[str] = (),
+    dropped: Collection[str] = (),
 ) -> Written:
     """Write a new file of one state_dict to `path`, and read it back before it appears.
 
@@ -170,17 +184,34 @@ def write_tensors(
         replace_out: Whether to replace `path` if it exists.
         aliases: Old name to new, for names of tied tensors.
         whole: Whether `path` is the checkpoint's own file, of which nothing may be left out.
+        apart: Keys that are stored even if their tensor is stored under another key.
+        dropped: Names of tied tensors that are dropped on purpose.
 
     Raises:
         UsageError: `whole`, and something would be left out.
         FormatError: The checksums of `checkpoint` show that it is damaged.
         DiskError: The disk has too little space.
     """
+    used = {key for tensor in tensors for key in sources_of(tensor.made_of)}
+    noted = {n: key for n, key in checkpoint.aliases.items() if n not in used and n not in dropped}
+    names = {name: (aliases or {}).get(name, name) for name in noted}
+    once = form.NAME == SAFETENSORS
+    again = [] if once else restored(tensors, noted, names)
+    tensors = [*tensors, *again]
     checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
-    derived = Derived(checked, {entry.key: entry for entry in checkpoint.entries})
+    known = {entry.key: entry for entry in checkpoint.entries}
+    derived = Derived(checked, {n: known[key] for n, key in checkpoint.aliases.items()} | known)
     entries = [derived.entry(tensor.key, tensor.made_of) for tensor in tensors]
+    tied = tied_names(entries, {*apart, *checkpoint.rest, _USUAL[0]}) if once else {}
+    entries = [entry for entry in entries if entry.key not in tied]
     kept = {key: e.key for e in tensors if (key := whole_source(e.made_of)) is not None}
-    rest, left_out = _carried(checkpoint, form, kept, aliases or {})
+    rest = _carried(checkpoint, form, kept)
+    if once:
+        stored = {names[name]: kept[key] for name, key in noted.items() if key in kept}
+        rest |= tied | {name: tied.get(key, key) for name, key in stored.items()}
+    settled = {*rest, *(tensor.key for tensor in again)}
+    gone = [name for name, new in names.items() if new not in settled]
+    left_out = (*_left_out(checkpoint, form), *gone)
     if whole and left_out:
         raise UsageError(
             f"{path}: {', '.join(left_out)} would be lost in place",
@@ -196,30 +227,27 @@ def write_tensors(
         in_place=whole,
     ) as out:
         write_layout(layout, derived.source, out)
-        used = {key for tensor in tensors for key in sources_of(tensor.made_of)}
         checked.finish(entry for entry in checkpoint.entries if entry.key in used)
-    return Written(path, path.stat().st_size, left_out)
+    return Written(path, path.stat().st_size, left_out, tied=tied)
 
 
-def _carried(
-    checkpoint: Checkpoint, form: Format, kept: Mapping[str, str], aliases: Mapping[str, str]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The non-tensor part of a new file, and what it leaves out.
+def _carried(checkpoint: Checkpoint, form: Format, kept: Mapping[str, str]) -> dict[str, Any]:
+    """The non-tensor part of a new file, without the names of tied tensors.
 
     Args:
         checkpoint: The source.
         form: The format of the new file.
         kept: Old key to new key of the tensors that are kept whole.
-        aliases: Old name to new, for names of tied tensors.
     """
-    rest = {key: value for key, value in checkpoint.rest.items() if form.carries(key, value)}
-    tied = {name: kept.get(rest.pop(name)) for name in checkpoint.aliases if name in rest}
-    rest |= {aliases.get(name, name): key for name, key in tied.items() if key is not None}
+    rest = {
+        key: value
+        for key, value in checkpoint.rest.items()
+        if key not in checkpoint.aliases and form.carries(key, value)
+    }
     if isinstance(rest.get("_metadata"), Mapping):
         moved = moved_modules(list(rest["_metadata"]), kept)
         rest["_metadata"] = {moved[module]: value for module, value in rest["_metadata"].items()}
-    gone = (name for name, key in tied.items() if key is None)
-    return rest, (*_left_out(checkpoint, form), *gone)
+    return rest
 
 
 def _reader_back(
@@ -261,7 +289,9 @@ def _left_out(checkpoint: Checkpoint, form: Format) -> tuple[str, ...]:
     others = set(checkpoint.spans) - set(tensor_spans(checkpoint.entries))
     tensors = (f"{len(others):,} tensors outside the state_dict",) if others else ()
     rest = (item for item in checkpoint.rest.items() if item != _USUAL)
-    return (*tensors, *(key for key, value in rest if not form.carries(key, value)))
+    known = checkpoint.aliases
+    left = (key for key, value in rest if key not in known and not form.carries(key, value))
+    return (*tensors, *left)
 
 
 def _expect_same(path: Path, found: Sequence[TensorEntry], expected: Sequence[TensorEntry]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from math import copysign
 
 from ckpt.dtypes import itemsize
+from ckpt.errors import PlanError
 from ckpt.formats.chunks import Chunk, ChunkedTensor
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io.sources import CHUNK, ByteSource, ExtendedSource
@@ -19,10 +20,12 @@ from ckpt.rules.expressions import (
     Expression,
     Filled,
     Joined,
+    Merged,
     Narrowed,
     Permuted,
     Reshaped,
     Source,
+    sources_of,
 )
 from ckpt.tensors import TensorEntry
 
@@ -64,6 +67,10 @@ class Derived:
             case Copied(of=inner):
                 entry = self._entry(inner)
                 return self._region(made, lambda: tensor_bytes(self.source, entry))
+            case Merged(of=inner, other=other):
+                entry = self._entry(inner)
+                _expect_equal(self.source, entry, self._entry(other), made)
+                return entry
             case Cast(of=inner):
                 entry = self._entry(inner)
                 return self._shared(made, entry, lambda: _cast(self.source, entry, made.dtype))
@@ -162,6 +169,28 @@ def _cast(source: ByteSource, entry: TensorEntry, dtype: str) -> Iterator[bytes]
         if whole:
             tensor = torch.frombuffer(data[:whole], dtype=old).to(new)
             yield tensor.view(torch.uint8).numpy().tobytes()
+
+
+def _expect_equal(source: ByteSource, entry: TensorEntry, other: TensorEntry, made: Merged) -> None:
+    size, differ = itemsize(entry.dtype), 0
+    left, right, chunks = b"", b"", tensor_bytes(source, other)
+    for chunk in tensor_bytes(source, entry):
+        left += chunk
+        whole = len(left) - len(left) % size
+        while len(right) < whole:
+            right += next(chunks)
+        if left[:whole] != right[:whole]:
+            import numpy as np
+
+            one, two = (np.frombuffer(side[:whole], f"V{size}") for side in (left, right))
+            differ += int((one != two).sum())
+        left, right = left[whole:], right[whole:]
+    if differ:
+        names = [" and ".join(sources_of(each)) for each in (made.other, made.of)]
+        raise PlanError(
+            f"{names[0]} is not equal to {names[1]}: {differ:,} of {entry.numel:,} elements differ",
+            hint=f"a rule that drops {names[0]} before the tie gives its values up",
+        )
 
 
 def _filled(made: Filled) -> Iterator[bytes]:

@@ -1,5 +1,7 @@
 """The state_dict that a plan makes, before it is written: keys, shapes and module versions."""
 
+from collections.abc import Mapping
+
 from ckpt.formats.pickle.edit import moved_modules
 from ckpt.formats.pickle.find import EXTRA_STATE
 from ckpt.rules.expressions import whole_source
@@ -17,10 +19,20 @@ def followers(state: StateDict) -> tuple[str, ...]:
 
 def outcome(plan: Plan, state: StateDict) -> StateDict:
     """The state_dict that will be written; one with made or dropped tensors holds tensors alone."""
-    kept = {key: t.key for t in plan.tensors if (key := whole_source(t.made_of)) is not None}
     others = tuple(plan.aliases.get(key, key) for key in state.others) if plan.is_rename else ()
     versions = state.versions
     if versions is not None:
-        moved = moved_modules(list(versions), {**kept, **plan.aliases})
+        moved = moved_modules(list(versions), {**_kept(plan), **plan.aliases})
         versions = {moved[module]: numbers for module, numbers in versions.items()}
-    return StateDict(tuple(plan.entries_after), others, versions)
+    return StateDict(tuple(plan.entries_after), others, versions, _noted(plan, state.tied))
+
+
+def _kept(plan: Plan) -> dict[str, str]:
+    """Old key to new key of the tensors that are kept whole."""
+    return {key: t.key for t in plan.tensors if (key := whole_source(t.made_of)) is not None}
+
+
+def _noted(plan: Plan, tied: Mapping[str, str]) -> dict[str, str]:
+    """The tied names after a plan, each with the key of its tensor; not those whose is gone."""
+    kept = _kept(plan)
+    return {plan.aliases.get(name, name): kept[key] for name, key in tied.items() if key in kept}

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ckpt.cli.options import Session
-from ckpt.show.export import dropped_text, unopened_text
+from ckpt.show.export import dropped_text, stored_once_text, unopened_text
 from ckpt.writing.checkpoint import Written
 
 
@@ -29,7 +29,7 @@ def opaque_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def remark_on_written(session: Session, written: Written | None, dropped: Sequence[str]) -> None:
-    """Print what was dropped, and whether torch will refuse the file."""
-    for text in (dropped_text(dropped), unopened_text(written)):
+    """Print what was dropped, which tensors are stored once, and whether torch will refuse it."""
+    for text in (dropped_text(dropped), stored_once_text(written), unopened_text(written)):
         if text:
             session.terminal.remark(text)

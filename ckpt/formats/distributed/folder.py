@@ -45,8 +45,8 @@ class DistributedCheckpoint:
         return ()
 
     @property
-    def aliases(self) -> Sequence[str]:
-        return ()
+    def aliases(self) -> Mapping[str, str]:
+        return {}
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         return ()

@@ -141,7 +141,7 @@ def diff(
     registry = registry or Registry()
     with open_ref(before, registry, arguments) as a, open_ref(after, registry, arguments) as b:
         if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
-            return RefDiff(a.name, b.name, compare_entries(a.entries, b.entries), _fitting(a, b))
+            return _with_definition(a, b)
         sides = Sides(a, b)
         keys, unread = _compare(sides, values, unasked, told)
         return RefDiff(
@@ -220,6 +220,12 @@ def _expect_tolerance(tolerance: float | None) -> None:
         raise UsageError(f"a tolerance of {tolerance}: expected a finite number, 0 or greater")
 
 
+def _with_definition(a: Opened, b: Opened) -> RefDiff:
+    one, other = a.state.loaded_into(b.state), b.state.loaded_into(a.state)
+    keys = compare_entries(one.entries, other.entries)
+    return RefDiff(a.name, b.name, keys, _fitting(a, b))
+
+
 def _fitting(a: Opened, b: Opened) -> Fitting:
     from ckpt.loading import ask_torch
 
@@ -239,7 +245,7 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
 
 def _can_be_renamed(state: OpenedState, rules: Sequence[Rule], to: OpenedDefinition) -> bool:
     """Whether the file, with its optimizer, can follow the rules that make its state_dict fit."""
-    plan = plan_tensors(state.entries, rules)
+    plan = plan_tensors(state.entries, rules, aliases=tuple(state.checkpoint.aliases))
     try:
         if plan.is_rename:
             state.checkpoint.renamed(plan.new_keys)  # its keys may not be texts

@@ -161,6 +161,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         plan.tensors,
         plan.dropped,
         plan.aliases,
+        _apart([*goals, target]),
         name=opened.name,
         source=opened.ref,
         entries=opened.entries,
@@ -176,6 +177,13 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         copies=goal.get("copies", False),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
+
+
+def _apart(goals: Sequence[Opened | None]) -> frozenset[str]:
+    """The keys that a definition does not tie."""
+    states = [goal.state for goal in goals if isinstance(goal, OpenedDefinition)]
+    tied = {key for state in states for pair in state.tied.items() for key in pair}
+    return frozenset(entry.key for state in states for entry in state.entries) - tied
 
 
 def _proof(opened: OpenedState, plan: Plan, goal: Goal, registry: Registry) -> "Proof | None":
@@ -263,11 +271,12 @@ def _rules_to(
     opened: OpenedState, to: Named, first: Sequence[Rule], goal: Goal, registry: Registry
 ) -> "tuple[FoundRules, Opened]":
     """The rules that lead to another state_dict, if none of them is a guess; and that one."""
-    from ckpt.infer.find_rules import expect_settled, rules_between
+    from ckpt.infer.find_rules import expect_companions, expect_settled, rules_between
 
     expect_weights(opened)
     with open_ref(to, registry, goal.get("arguments")) as target:
         found = rules_between(opened, target, first)
+    expect_companions(found)
     if not goal.get("accept_likely"):
         expect_settled(found)
     return found, target

@@ -23,6 +23,7 @@ from ckpt.rules.expressions import (
     Expression,
     Filled,
     Joined,
+    Merged,
     Narrowed,
     Permuted,
     Reshaped,
@@ -135,6 +136,8 @@ def evaluated(made: Expression, state: State) -> "Tensor":
             return evaluated(inner, state).to(getattr(torch, dtype))
         case Copied(of=inner):
             return evaluated(inner, state).clone()
+        case Merged(of=inner):
+            return evaluated(inner, state)
         case Filled(dtype=dtype, shape=shape, value=value):
             return torch.full(shape, value, dtype=getattr(torch, dtype))
 

@@ -147,6 +147,7 @@ def write_plan(
             replace_out=replace_out,
             in_place=in_place,
             opaque=opaque,
+            apart=plan.apart,
         )
     return write_tensors(
         checkpoint,
@@ -156,6 +157,8 @@ def write_plan(
         aliases=plan.aliases,
         replace_out=replace_out,
         whole=in_place,
+        apart=plan.apart,
+        dropped=[dropped.key for dropped in plan.dropped],
     )
 
 

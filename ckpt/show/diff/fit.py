@@ -11,7 +11,7 @@ from ckpt.ops.diff import RefDiff
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import fold
 from ckpt.show.look.tables import Report, Table
-from ckpt.show.look.words import count, printable, shape
+from ckpt.show.look.words import count, printable, shape, tied_data, tied_text
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
 _MOST_ROWS = 8  # more unmatched keys than these are folded
@@ -28,7 +28,9 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
         answer = f"{mine} fits {definition}{under}: {' · '.join(_agreements(fit))}"
         by = fitting.loaded_by
         load = [f"To load it:  model.load_state_dict({printable(by)})"] if by else []
-        return Report(answer, notes=load)
+        noted = tied_text(fitting.noted)
+        tied = [f"  {noted}; safetensors.torch.load_model loads it"] if noted else []
+        return Report(answer, notes=[*tied, *load])
     short = definition.rpartition(":")[2]
     tables = []
     if fit.missing or fit.unexpected:
@@ -63,6 +65,7 @@ def fitting_data(fitting: Fitting) -> dict[str, Any]:
         **fields(fitting, "agreeing=fit.agreeing", "handled=fit.handled"),
         **fields(fitting, "complaints=fit.complaints", "by_keys_only=fit.unasked", "options"),
         **fields(fitting, "under", "loaded_by"),
+        "tied": tied_data(fitting.noted),
     }
 
 

@@ -67,3 +67,17 @@ def first_names(names: Sequence[str]) -> str:
     """``a, b, c, d, e and 3 more``."""
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return ", ".join(map(printable, names[:_NAMED])) + more
+
+
+def tied_text(tied: Mapping[str, str]) -> str | None:
+    """``head.weight is stored once, as embed.weight``, if there are tied names."""
+    if not tied:
+        return None
+    verb = "is" if len(tied) == 1 else "are"
+    kept = list(dict.fromkeys(tied.values()))
+    return f"{first_names([*tied])} {verb} stored once, as {first_names(kept)}"
+
+
+def tied_data(tied: Mapping[str, str]) -> list[dict[str, str]]:
+    """The same for JSON."""
+    return [{"key": key, "other": other} for key, other in tied.items()]

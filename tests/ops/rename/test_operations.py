@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import ckpt
@@ -31,7 +32,10 @@ def done(state: Weights, rules: list[dict[str, Any]], suffix: str = ".pt") -> We
         torch.save(state, Path(folder) / "in.pt")
         ckpt.rename(Path(folder) / "in.pt", read_rules(rules, name="rules"), out=out)
         if suffix == ".safetensors":
-            return load_file(out)
+            with safe_open(out, "pt") as file:
+                noted = file.metadata()
+            found = load_file(out)
+            return found | {name: found[key] for name, key in noted.items() if key in found}
         return dict(torch.load(out, weights_only=True))
 
 
