@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ckpt.ops.plot import plot as plot
     from ckpt.ops.redo import redo as redo
     from ckpt.ops.register import register as register
+    from ckpt.ops.registry import init_registry as init_registry
     from ckpt.ops.rename import apply as apply
     from ckpt.ops.rename import plan_rename as plan_rename
     from ckpt.ops.rename import rename as rename
@@ -51,6 +52,7 @@ _ELSEWHERE = {
     "Registry": "ckpt.registry.registry",
     "alias_history": "ckpt.ops.alias",
     "apply": "ckpt.ops.rename",
+    "init_registry": "ckpt.ops.registry",
     "open": "ckpt.ops.load",
     "plan_rename": "ckpt.ops.rename",
     "rebuild_index": "ckpt.ops.fsck",

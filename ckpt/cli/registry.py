@@ -3,7 +3,7 @@
 import click
 
 from ckpt.cli.options import Session, ckpt_command
-from ckpt.ops.registry import init as initialise
+from ckpt.ops.registry import init_registry
 from ckpt.show.registry import initialised_data, initialised_text
 
 
@@ -27,7 +27,7 @@ def init(session: Session, shared: str | None) -> None:
     The first `ckpt register` does that, too. A registry in a folder that is writable for its group
     and has the setgid bit (chmod g+ws) is shared from its start.
     """
-    done = initialise(shared=shared is not None, registry=session.registry)
+    done = init_registry(shared=shared is not None, registry=session.registry)
     session.show(done, initialised_text, initialised_data)
 
 

@@ -27,7 +27,7 @@ class Initialised:
     group: str | None
 
 
-def init(*, shared: bool = False, registry: Registry | None = None) -> Initialised:
+def init_registry(*, shared: bool = False, registry: Registry | None = None) -> Initialised:
     """Create a registry in its folder, if there is none yet.
 
     Args:
