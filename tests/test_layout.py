@@ -1,5 +1,6 @@
 """The law of the layout: `ckpt X` is `cli/x`, `ops/x` and `show/x`; no folder is a pile."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,11 @@ def test_folder_has_few_modules(folder: Path) -> None:
     if folder.parent == PACKAGE and folder.name in BY_COMMAND:
         return
     assert len(list(folder.glob("[!_]*.py"))) <= MOST_FILES
+
+
+def test_wheel_has_every_package() -> None:
+    """`pyproject.toml` lists them; an editable install finds the others too."""
+    text = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    listed = tomllib.loads(text)["tool"]["setuptools"]["packages"]
+    folders = [path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")]
+    assert sorted(listed) == sorted({".".join(path.parts) for path in folders} | {"ckpt.models"})
