@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 differs (only with --exit-code), 2 usage, 3 input refused,
 """
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ import click
 
 from ckpt.cli.commands import Commands
 from ckpt.errors import CkptError
-from ckpt.refs import SUFFIXES
 from ckpt.show.look.terminal import Terminal
 
 SYSTEM = 5
@@ -68,7 +66,7 @@ def _run(words: list[str]) -> int:
         return done.exit_code
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "ckpt"
-        terminal.error(error.format_message(), _as_output(words) or f"{where} --help")
+        terminal.error(error.format_message(), _as_output(error, words) or f"{where} --help")
         return error.exit_code
     except CkptError as error:
         _trace_if_asked(terminal)
@@ -97,13 +95,22 @@ def _run(words: list[str]) -> int:
     return 0
 
 
-def _as_output(words: list[str]) -> str | None:
+def _as_output(error: click.UsageError, words: list[str]) -> str | None:
     """The command for somebody who typed it as one types `cp OLD NEW`."""
+    is_extra = "unexpected extra argument (" in error.format_message()
+    if not (is_extra or isinstance(error, click.MissingParameter)):
+        return None
+    from shlex import join
+
+    from ckpt.refs import SUFFIXES
+
     match words:
         case ["rename" | "export" as command, old, new, *rest] if (
-            not old.startswith("-") and new.endswith((*SUFFIXES,)) and "-o" not in rest
+            not old.startswith("-")
+            and new.endswith((*SUFFIXES,))
+            and not any(word.startswith(("-o", "--out")) for word in rest)
         ):
-            return shlex.join(["ckpt", command, old, *rest, "-o", new])
+            return join(["ckpt", command, old, *rest, "-o", new])
     return None
 
 

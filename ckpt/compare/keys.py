@@ -10,9 +10,12 @@ from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from ckpt.loading import Answer
 from ckpt.tensors import NOT_A_TENSOR, StateDict, TensorEntry
+
+if TYPE_CHECKING:
+    from ckpt.loading import Answer  # which imports what finds definitions
 
 Pair = tuple[TensorEntry, TensorEntry]
 
@@ -223,7 +226,7 @@ class Fit:
         return not (self.missing or self.unexpected or self.reshaped or self.complaints)
 
 
-def fit(state: StateDict, wanted: StateDict, answer: Answer | None = None) -> Fit:
+def fit(state: StateDict, wanted: StateDict, answer: "Answer | None" = None) -> Fit:
     """How a state_dict fits another one, as strict loading compares them.
 
     Dtypes may differ, since loading converts. Keys and shapes decide unless torch gave an

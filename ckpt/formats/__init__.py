@@ -4,7 +4,6 @@ Every format is a module of this package with the same few names (`checkpoint.Fo
 by a table and imported on demand. Formats are recognised by content, never by suffix.
 """
 
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -84,6 +83,8 @@ def expect_suffix(path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return
+    from difflib import get_close_matches
+
     near = get_close_matches(suffix, SUFFIXES, n=1, cutoff=0.7)
     if near or not suffix or suffix in _OTHERS:
         meant = near[0] if near else ", ".join(SUFFIXES)

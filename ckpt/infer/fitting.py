@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from ckpt.compare.keys import Fit, fit
 from ckpt.errors import CkptError
 from ckpt.infer.result import InferredOperation, Match
-from ckpt.loading import Answer
 from ckpt.rules.choice import Choice
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
@@ -15,6 +15,9 @@ from ckpt.rules.prefixes import Add, Strip, Unwrap
 from ckpt.rules.substitution import RenameRule
 from ckpt.tensors import NOT_A_TENSOR, StateDict, TensorEntry
 from ckpt.writing.outcome import followers, outcome
+
+if TYPE_CHECKING:
+    from ckpt.loading import Answer
 
 MOST_INFERRED = 2_000  # keys; that takes about a second
 _MOST_TYPED = 3  # rules; `--to` is shorter than more of them
@@ -52,7 +55,7 @@ class Fitting:
     noted: Mapping[str, str] = field(default_factory=dict)
 
 
-Ask = Callable[[StateDict], Answer | None]  # what torch says to a state_dict
+Ask = Callable[[StateDict], "Answer | None"]  # what torch says to a state_dict
 
 
 def unasked(_state: StateDict) -> None:

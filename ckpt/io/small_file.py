@@ -3,7 +3,6 @@
 Law: it is a regular file of a bounded size, or an error, without waiting for a pipe or a device.
 """
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     """
     if sum(line.count(".") ** 2 for line in text.split("\n")) > _MOST_DOTS_SQUARED:
         raise ValueError("too many dots in a line")
+    import tomllib
+
     try:
         return tomllib.loads(text)
     except RecursionError as error:

@@ -14,7 +14,6 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import isnan
 from typing import Any
 
@@ -191,6 +190,8 @@ def expect_field(
         hint = f"aliases are {', '.join(aliases)}" if aliases else "there are no aliases yet"
         head = field.partition(".")[0]
         raise UsageError(f"{option}: {field!r} is not a metric, nor {head!r} an alias", hint=hint)
+    from difflib import get_close_matches
+
     near = get_close_matches(field, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
     if may_be_number and not other:

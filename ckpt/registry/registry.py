@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from socket import gethostname
 from typing import Any
 
 from ckpt.errors import IntegrityError, RefError, UsageError
@@ -127,7 +126,7 @@ class Registry:
             claimed = read_plain(self.folder / ".ckpt" / _LOCAL, most=1000)
         except (OSError, IntegrityError):
             return False
-        return claimed.decode("utf-8", "replace").strip() == gethostname()
+        return claimed.decode("utf-8", "replace").strip() == os.uname().nodename
 
     def claim_disk(self) -> None:
         """Remember that no other machine than this one can write to the disk of the registry.
@@ -140,7 +139,7 @@ class Registry:
         if self._is_local:
             return
         with write_whole(unlinked(self.store.root) / _LOCAL, replace=True, shared=True) as out:
-            out.write(f"{gethostname()}\n".encode())
+            out.write(f"{os.uname().nodename}\n".encode())
         self._ignore_own_files()
 
     def index(self) -> Index:

@@ -65,3 +65,9 @@ def test_framework_that_is_not_installed(shelf: Run, folder: Path) -> None:
     assert ran.code == 3
     hint = f"{sys.prefix} has no no_such_framework; install ckpt beside your project's packages"
     assert ran.err.splitlines()[1] == f"hint:  {hint}"
+
+
+@pytest.mark.parametrize("typed", ["--foo", "--out other.pt", "-oother.pt"])
+def test_other_mistakes_get_no_command_that_fails_again(shelf: Run, typed: str) -> None:
+    ran = shelf("rename", "old.pt", "new.pt", "--rule", "conv=embed", *typed.split())
+    assert (ran.code, ran.err.splitlines()[1]) == (2, "hint:  ckpt rename --help")

@@ -3,34 +3,22 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import inf
 
 from ckpt.compare.keys import KeyDiff, compare_entries
 from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
 from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
-from ckpt.errors import FormatError, PlanError, UsageError
+from ckpt.errors import UsageError
 from ckpt.formats.opaque import ForeignGlobal
-from ckpt.infer.fitting import Fitting, fitting
+from ckpt.infer.fitting import Fitting
 from ckpt.io.files import Told, untold
-from ckpt.opened import (
-    Named,
-    Opened,
-    OpenedDefinition,
-    OpenedFile,
-    OpenedState,
-    nesting,
-    open_ref,
-)
+from ckpt.opened import Named, OpenedDefinition, OpenedFile, OpenedState, open_ref
 from ckpt.ops.diff.no_tensors import entries_without_tensors
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
 from ckpt.ops.diff.side_files import FileChange, differing_files
-from ckpt.ops.rename.optimizers import expect_no_optimizer, expect_weights, follow
 from ckpt.registry.registry import Registry
-from ckpt.rules.plan import plan_tensors
-from ckpt.rules.planned import Rule
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
 # Files up to this many bytes are compared without being asked; that takes about 0.15 s.
@@ -141,21 +129,27 @@ def diff(
     registry = registry or Registry()
     with open_ref(before, registry, arguments) as a, open_ref(after, registry, arguments) as b:
         if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
-            return _with_definition(a, b)
-        sides = Sides(a, b)
-        keys, unread = _compare(sides, values, unasked, told)
-        return RefDiff(
-            a.name,
-            b.name,
-            keys,
-            unread_bytes=unread,
-            values=_measured(sides, keys, told) if values else None,
-            tolerance=tolerance,
-            inferred=likely_renames(keys),
-            facts=tuple(differing_facts(a, b, registry)),
-            code={side.name: code for side in (a, b) if (code := _code(side))},
-            files=differing_files(a, b),
-        )
+            from ckpt.ops.diff.with_definition import compared
+
+            return RefDiff(a.name, b.name, *compared(a, b))
+        found = _of_states(Sides(a, b), values, unasked, told)
+        facts = tuple(differing_facts(a, b, registry))
+        return replace(found, tolerance=tolerance, facts=facts, files=differing_files(a, b))
+
+
+def _of_states(sides: Sides, values: bool | None, unasked: float, told: Told) -> RefDiff:
+    """The difference of the tensors of two state_dicts."""
+    a, b = sides.before, sides.after
+    keys, unread = _compare(sides, values, unasked, told)
+    return RefDiff(
+        a.name,
+        b.name,
+        keys,
+        unread_bytes=unread,
+        values=_measured(sides, keys, told) if values else None,
+        inferred=likely_renames(keys),
+        code={side.name: code for side in (a, b) if (code := _code(side))},
+    )
 
 
 def _code(side: OpenedState) -> list[ForeignGlobal]:
@@ -218,43 +212,6 @@ def _change(pair: PairValues) -> tuple[bool, float, float]:
 def _expect_tolerance(tolerance: float | None) -> None:
     if tolerance is not None and not 0 <= tolerance < inf:
         raise UsageError(f"a tolerance of {tolerance}: expected a finite number, 0 or greater")
-
-
-def _with_definition(a: Opened, b: Opened) -> RefDiff:
-    one, other = a.state.loaded_into(b.state), b.state.loaded_into(a.state)
-    keys = compare_entries(one.entries, other.entries)
-    return RefDiff(a.name, b.name, keys, _fitting(a, b))
-
-
-def _fitting(a: Opened, b: Opened) -> Fitting:
-    from ckpt.loading import ask_torch
-
-    state, definition = (a, b) if isinstance(b, OpenedDefinition) else (b, a)
-    assert isinstance(definition, OpenedDefinition)
-    if not isinstance(state, OpenedDefinition):
-        expect_weights(state)
-    ask = partial(ask_torch, definition.definition)
-    found = fitting(state.state, definition.name, definition.state, ask)
-    if isinstance(state, OpenedDefinition):
-        return replace(found, source="OLD.pt")  # a definition cannot be renamed
-    if found.rules and not _can_be_renamed(state, found.rules, definition):
-        found = replace(found, options=(), rules=())
-    under, loaded_by = nesting(state)
-    return replace(found, under=under, loaded_by=loaded_by, source=state.name)
-
-
-def _can_be_renamed(state: OpenedState, rules: Sequence[Rule], to: OpenedDefinition) -> bool:
-    """Whether the file, with its optimizer, can follow the rules that make its state_dict fit."""
-    plan = plan_tensors(state.entries, rules, aliases=tuple(state.checkpoint.aliases))
-    try:
-        if plan.is_rename:
-            state.checkpoint.renamed(plan.new_keys)  # its keys may not be texts
-        else:  # its file would hold the tensors alone
-            expect_no_optimizer(state)
-        follow(state, plan, to, saved_from=None)
-    except (PlanError, FormatError):
-        return False
-    return True
 
 
 def _worth_reading(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import unified_diff
 from itertools import islice
 
 from ckpt.io import digest
@@ -68,6 +67,8 @@ def _lines(old: Readable, new: Readable) -> tuple[str, ...]:
     before, after = _text(old), _text(new)
     if before is None or after is None:
         return ()
+    from difflib import unified_diff
+
     return tuple(islice(unified_diff(before, after, lineterm=""), 2, None))
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ckpt.definitions import Definition, Parameter
 from ckpt.errors import PlanError
 from ckpt.formats.opaque import torch_file
 from ckpt.opened import OpenedDefinition, OpenedState
@@ -19,6 +18,7 @@ from ckpt.rules.prefixes import Add, Strip, Unwrap
 from ckpt.tensors import StateDict
 
 if TYPE_CHECKING:
+    from ckpt.definitions import Definition, Parameter
     from ckpt.formats.optimizers import Groups, OptimizerState
     from ckpt.formats.torch_state import TorchFile
 
@@ -74,7 +74,7 @@ def follow(
 
 
 def moved_optimizers(
-    opened: OpenedState, plan: Plan, new: Definition, old: Definition | None
+    opened: OpenedState, plan: Plan, new: "Definition", old: "Definition | None"
 ) -> tuple[MovedOptimizer, ...]:
     """Work out which state belongs to which parameter of the new class.
 
@@ -214,7 +214,7 @@ def _unknown(opened: OpenedState, why: str) -> PlanError:
     )
 
 
-def _unique(parameters: Iterator[Parameter]) -> list[Parameter]:
+def _unique(parameters: "Iterator[Parameter]") -> "list[Parameter]":
     """The first of every place: optimizers see tied parameters once."""
     first: dict[int, Parameter] = {}
     for parameter in parameters:
@@ -236,8 +236,8 @@ def _expect_order(state: StateDict) -> None:
 
 def _belonging(
     optimizers: "Sequence[OptimizerState]",
-    places: Sequence[tuple[Parameter, tuple[int, ...]]],
-    named: Mapping[str, Parameter],
+    places: "Sequence[tuple[Parameter, tuple[int, ...]]]",
+    named: "Mapping[str, Parameter]",
     *,
     alone: bool,
 ) -> "list[tuple[OptimizerState, dict[int, int]]]":
@@ -268,8 +268,8 @@ def _strangers(opened: OpenedState) -> Sequence[str]:
 
 def _dealt(
     optimizer: "OptimizerState",
-    places: Sequence[tuple[Parameter, tuple[int, ...]]],
-    named: Mapping[str, Parameter],
+    places: "Sequence[tuple[Parameter, tuple[int, ...]]]",
+    named: "Mapping[str, Parameter]",
 ) -> dict[int, int]:
     """The place in the new class of each parameter that an optimizer has, by its number.
 
@@ -294,7 +294,7 @@ def _dealt(
 
 
 def _dealt_in_order(
-    optimizer: "OptimizerState", places: Sequence[tuple[Parameter, tuple[int, ...]]]
+    optimizer: "OptimizerState", places: "Sequence[tuple[Parameter, tuple[int, ...]]]"
 ) -> dict[int, int]:
     """Deal parameters to groups, each of which keeps their order, if there is only one way."""
     groups = [sorted(group) for group in optimizer.groups]
