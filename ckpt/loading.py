@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # The messages of torch 2.13, `nn.Module.load_state_dict` and `_load_from_state_dict`.
 _REFUSED = "Error(s) in loading state_dict for"
 _LISTS = ("Missing key(s) in state_dict", "Unexpected key(s) in state_dict")
+_META = re.compile(r"\bmeta (tensor|device)")  # torch, of code that reads a value on that device
 _SIZE = re.compile(r"size mismatch for (.+?): copying a param with shape ")
 
 
@@ -86,7 +87,7 @@ def _refusal(error: BaseException, missing: tuple[str, ...], unexpected: tuple[s
     text = str(error)
     if not text.startswith(_REFUSED):
         said = f"{type(error).__name__}: {' '.join(text.split())}"
-        if isinstance(error, NotImplementedError) or "meta" in text:
+        if isinstance(error, NotImplementedError) or _META.search(text):
             return Answer(unasked=f"its loading code needs values ({said})")
         return Answer(complaints=(f"its loading code raises {said}",))
     lines = [" ".join(line.split()) for line in text.split("\n\t")[1:]]

@@ -390,7 +390,8 @@ def _expect_class(path: Path) -> None:
     """Refuse a file of Python code that is named without a class."""
     if path.suffix != ".py" or not path.is_file():
         return
-    text = path.read_bytes()[:_CODE_BYTES].decode("utf-8", "replace")
+    with path.open("rb") as file:
+        text = file.read(_CODE_BYTES).decode("utf-8", "replace")
     names = re.findall(r"^class (\w+)\(", text, re.MULTILINE)
     shown = [f"{path}:{name}" for name in names[:5]] or [f"{path}:Class"]
     raise UsageError(f"{path}: Python code, and no class is named", hint="  ".join(shown))

@@ -81,7 +81,7 @@ class TorchState:
     @property
     def digests(self) -> dict[str, str]:
         """Those of `others` whose whole value the pickle holds, by key."""
-        items = self._chosen.mapping.items if self._chosen.mapping else ()
+        items = self._chosen.mapping.items if self._chosen.mapping and self.others else ()
         texts = {str(key): value for key, value in items if isinstance(key, str)}
         budget = [_MOST_HASHED]
         found = ((key, digest_of(texts[key], budget)) for key in self.others if key in texts)

@@ -6,7 +6,7 @@ since stays. Tags go with a version when it is removed; `ckpt undo` of the remov
 too.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -51,6 +51,7 @@ def restore(refs: Iterable[str], *, registry: Registry | None = None) -> Restore
 
     def restored(index: Index) -> Index:
         found = [_found(registry, index, ref) for ref in refs]
+        stored = {each.digest for each in registry.store.objects()}
         for version in {(each.ref, each.manifest): each for each in found}.values():
             model = index.models.get(version.model) or Model(name=version.model)
             is_removed = model.removed.get(version.number) == version
@@ -58,7 +59,7 @@ def restore(refs: Iterable[str], *, registry: Registry | None = None) -> Restore
             if twin is not None:  # itself, or the same bytes registered again
                 present[twin.ref] = twin
                 continue
-            _expect_stored(registry, version)
+            _expect_stored(registry, version, stored)
             if is_removed:
                 index = index.with_model(model.restored(version.number, at=now()))
                 back = index.models[version.model].versions[version.number]
@@ -104,7 +105,7 @@ def _found(registry: Registry, index: Index, ref: str) -> Version:
 
 def _lost(registry: Registry, prefix: str) -> list[Version]:
     """The versions of the reflog whose manifests are stored; the newest line of each."""
-    stored = {each.digest for each in registry.store.objects() if each.is_manifest}
+    stored = {each.digest for each in registry.store.manifests()}
     found: dict[str, Version] = {}
     for entry in registry.index_file.reflog.entries():
         for ref, line in entry.versions.items():
@@ -125,9 +126,8 @@ def _unknown(model: Model, label: str) -> RefError:
     )
 
 
-def _expect_stored(registry: Registry, version: Version) -> None:
-    """Refuse a version whose bytes are not there any more; they are not read."""
+def _expect_stored(registry: Registry, version: Version, stored: Set[str]) -> None:
+    """Refuse a version whose objects are not `stored` any more; they are not read."""
     needed = registry.manifest(version).objects()
-    missing = needed.keys() - {each.digest for each in registry.store.objects()}
-    for name in missing:
+    for name in needed.keys() - stored:
         raise IntegrityError(f"{version.ref}: object of {needed[name][1]} is missing", hint=REPAIR)

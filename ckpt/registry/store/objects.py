@@ -181,11 +181,8 @@ class ObjectStore:
 
     def objects(self, *, larger_than: int = -1) -> Iterator[StoredObject]:
         """Every object and manifest in the store with more than `larger_than` bytes."""
-        folders = {
-            self._own("objects"),
-            unlinked(self.root, "objects"),
-        }  # before and now, if shared
-        for folder in sorted(folders):
+        # Of a shared store, older objects may still be in the registry's own folder.
+        for folder in sorted({self._own("objects"), unlinked(self.root, "objects")}):
             yield from _stored(folder, larger_than, is_manifest=False)
         yield from _stored(self._own("manifests"), larger_than, is_manifest=True)
 
