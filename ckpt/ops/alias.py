@@ -167,14 +167,16 @@ def alias(
         done.append(replace(made, changed=not is_same))
         return model
 
-    def what() -> str:
-        words = ["alias", "-d" if delete else "", done[-1].ref, done[-1].version or ""]
-        if protect is not None:
-            words.append("--protect" if protect else "--unprotect")
-        return " ".join(filter(None, words))
-
-    registry.change(changed, what, message=message)
+    registry.change(changed, lambda: _typed(done[-1], protect), message=message)
     return done[-1]
+
+
+def _typed(done: Alias, protect: bool | None) -> str:
+    """A change as one types it, for the log."""
+    words = ["alias", "" if done.version else "-d", done.ref, done.version or ""]
+    if protect is not None:
+        words.append("--protect" if protect else "--unprotect")
+    return " ".join(filter(None, words))
 
 
 def _expect_sound(

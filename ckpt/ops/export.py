@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ckpt.errors import UsageError
 from ckpt.formats import expect_suffix, format_for, is_usual
+from ckpt.formats.checkpoint import Format
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.sources import JoinedSource
@@ -44,35 +45,53 @@ def export(
         if opaque is None and isinstance(source, OpenedFile) and _has_modules(source):
             opaque = "drop"  # as a file of their state_dicts, which needs no class
         opened, dropped = settled(source, opaque)
-        as_folder = opened.is_folder and not is_file_name(out, opened.names)
-        own = isinstance(opened, OpenedVersion) and is_usual(out, opened.manifest.format)
         if isinstance(opened, OpenedFile):
             opened.expect_other(out)
-        whole = own or (opened.inside is None and is_usual(out, opened.checkpoint.format))
-        as_registered = own and opened is source
-        if as_folder and not as_registered:
-            _expect_whole(opened, out)
-        form = None if whole else format_for(out)
-        if whole and not as_folder:
+        as_folder = opened.is_folder and not is_file_name(out, opened.names)
+        keeps = _keeps_container(opened, out)
+        if keeps and not as_folder:
             expect_suffix(out)
+        form = None if keeps else format_for(out)
+        registered = opened if keeps and opened is source else None
+        if as_folder and not isinstance(registered, OpenedVersion):
+            _expect_whole(opened, out)
 
         def write(path: Path) -> Written:
-            if isinstance(opened, OpenedVersion) and as_registered:
-                return _whole(opened, path, replace_out=replace_out, opaque=opaque)
-            written = write_checkpoint(
-                opened.checkpoint,
-                path,
-                form=form,
-                new_keys={entry.key: entry.key for entry in opened.entries},
-                inside=opened.inside,
-                replace_out=replace_out,
-                opaque=opaque,
-            )
+            if isinstance(registered, OpenedVersion):
+                return _whole(registered, path, replace_out=replace_out, opaque=opaque)
+            written = _converted(opened, path, form, replace_out=replace_out, opaque=opaque)
             return replace(written, dropped=tuple(dropped))
 
         return write_with_files(
             write, out, opened.side_files(), names=opened.names, as_folder=as_folder
         )
+
+
+def _keeps_container(opened: OpenedState, out: Path) -> bool:
+    """Whether `out` gets the whole file in its own container."""
+    if isinstance(opened, OpenedVersion):
+        return is_usual(out, opened.manifest.format)
+    return opened.inside is None and is_usual(out, opened.checkpoint.format)
+
+
+def _converted(
+    opened: OpenedState,
+    path: Path,
+    form: Format | None,
+    *,
+    replace_out: bool,
+    opaque: OpaqueWord | None,
+) -> Written:
+    """Write the state_dict into a container, or the file anew if that is None."""
+    return write_checkpoint(
+        opened.checkpoint,
+        path,
+        form=form,
+        new_keys={entry.key: entry.key for entry in opened.entries},
+        inside=opened.inside,
+        replace_out=replace_out,
+        opaque=opaque,
+    )
 
 
 def _expect_whole(opened: OpenedState, out: Path) -> None:

@@ -28,7 +28,7 @@ from ckpt.refs import SUFFIXES, FileRef, expect_new_name, parse_file_ref
 from ckpt.registry.index import Version
 from ckpt.registry.labels import labels
 from ckpt.registry.later_words import add_words
-from ckpt.registry.manifest import Hole, Manifest, Skeleton, read_record
+from ckpt.registry.manifest import HASHED_WHOLE, Hole, Manifest, Skeleton, read_record
 from ckpt.registry.registry import Added, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects, Read
 from ckpt.side_files import (
@@ -45,7 +45,6 @@ from ckpt.tensors import Span, TensorEntry
 
 Map = Callable[..., Iterator[Any]]
 _WORTH_THREADS = 32 << 20  # bytes; below, threads cost more time than they save
-_HASHED_WHOLE = 32 << 20  # bytes; for larger files a second hash would take as long as the first
 
 
 def register(
@@ -107,6 +106,7 @@ def register(
     with open_path(file.path) as source:
         checkpoint, dropped = _opened(source, file.inside, opaque)
         notes |= expect_harmless(checkpoint, opaque)
+        how += " --keep-opaque" if RUNS_CODE in notes else ""
         beside = _side_files(file.path, source, with_files, folder_files, most)
         rights = reduce(and_, (each.rights for each in beside.files), source.rights)
         with registry.store.writing():
@@ -116,21 +116,21 @@ def register(
             manifest = replace(manifest, side_files=tuple(_stored(beside.files, objects)))
             manifest = _with_notes(manifest, notes, origin, objects)
             source.expect_unchanged()
-            how += " --keep-opaque" if RUNS_CODE in notes else ""
+            new = objects.new_bytes
             added = registry.add(
-                model,
-                manifest,
-                new_bytes=objects.new_bytes,
-                made_by=how,
-                rights=rights,
-                labels=wanted,
+                model, manifest, new_bytes=new, made_by=how, rights=rights, labels=wanted
             )
             names = tuple(each.name for each in beside.files)
             added = replace(added, dropped=tuple(dropped), side_files=names, left=beside.left)
-            if added.new:
-                return added
-            said = add_words(registry, added.version.ref, text=message, metrics=metrics)
-            return replace(added, version=said.version, noted=said.text, measured=said.metrics)
+            return added if added.new else _with_words(added, registry, message, metrics)
+
+
+def _with_words(
+    added: Added, registry: Registry, message: str, metrics: Mapping[str, float] | None
+) -> Added:
+    """A version that was there already, with the message and metrics that it lacked."""
+    said = add_words(registry, added.version.ref, text=message, metrics=metrics)
+    return replace(added, version=said.version, noted=said.text, measured=said.metrics)
 
 
 def _side_files(
@@ -210,7 +210,7 @@ def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told
     """Store the file's tensors and skeleton; the manifest names them."""
     source = checkpoint.source
     holes = _store_tensors(checkpoint, objects, told)
-    is_small = source.size <= _HASHED_WHOLE
+    is_small = source.size <= HASHED_WHOLE
     skeleton = objects.put_skeleton(*skeleton_of(source, checkpoint.spans))
     is_single = len(source.parts) == 1
     return Manifest(

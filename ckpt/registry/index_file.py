@@ -179,25 +179,30 @@ class IndexFile:
         with exclusive_lock(self._lock):
             before = (read or self.read)()
             after = operation(before)
-            if after is not before:
-                what = what if isinstance(what, str) else what()
-                undone, now = undoes(), datetime.now(UTC)
-                text = message or (what if undone else "")
-                after = logged(before, after, by=by, text=text, now=now)
-                identity = self._identity(after.id)  # a store without one gets the index's
-                after = replace(
-                    after,
-                    serial=before.serial + 1,
-                    write_id=os.urandom(8).hex(),
-                    id=after.id or identity,
-                )
-                self._expect_readable(after, before if read is None else Index())
-                self.reflog.append(*self._entries(before, after, what, undone))
-                with write_whole(self.path, replace=True, shared=True) as out:
-                    out.write(after.to_text().encode("utf-8"))
-            else:
+            if after is before:
                 self.sync()
+                return after
+            what = what if isinstance(what, str) else what()
+            undone = undoes()
+            text = message or (what if undone else "")
+            after = self._stamped(
+                before, logged(before, after, by=by, text=text, now=datetime.now(UTC))
+            )
+            self._expect_readable(after, before if read is None else Index())
+            self.reflog.append(*self._entries(before, after, what, undone))
+            with write_whole(self.path, replace=True, shared=True) as out:
+                out.write(after.to_text().encode("utf-8"))
             return after
+
+    def _stamped(self, before: Index, after: Index) -> Index:
+        """The index as the write after `before`."""
+        identity = self._identity(after.id)  # a store without one gets the index's
+        return replace(
+            after,
+            serial=before.serial + 1,
+            write_id=os.urandom(8).hex(),
+            id=after.id or identity,
+        )
 
     def _expect_readable(self, index: Index, known: Index) -> None:
         """Read what is new in an index as its readers will; they have accepted the `known` one."""

@@ -29,6 +29,7 @@ SCHEMA = 2
 PLAIN_BYTES = 1 << 16  # up to here git shows what changed
 _MOST_DEEP = 100  # readers may have less of Python's stack left than the writer
 INLINE_BYTES = 4096  # a bias should not cost a disk block
+HASHED_WHOLE = 32 << 20  # bytes; a second hash of a larger file takes as long as the first
 # A skeleton is mostly zip padding and repeated names: 80 KB of one take 8 KB here.
 INLINE_SKELETON_BYTES = 1 << 20
 

@@ -192,13 +192,68 @@ def write_tensors(
         FormatError: The checksums of `checkpoint` show that it is damaged.
         DiskError: The disk has too little space.
     """
+    checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
+    new = _new_file(checkpoint, checked, tensors, form, aliases or {}, apart, dropped)
+    if whole and new.left_out:
+        raise UsageError(
+            f"{path}: {', '.join(new.left_out)} would be lost in place",
+            hint="-o  writes a new file instead",
+        )
+    expect_room(path.parent, sum(entry.nbytes for entry in new.entries))
+    layout = form.lay_out(new.entries, name=path.stem, rest=new.rest)
+    with write_whole(
+        path,
+        replace=replace_out,
+        check=_reader_back(path, new.entries, None),
+        rights=checkpoint.source.rights,
+        in_place=whole,
+    ) as out:
+        write_layout(layout, new.source, out)
+        checked.finish(entry for entry in checkpoint.entries if entry.key in new.used)
+    return Written(path, path.stat().st_size, new.left_out, tied=new.tied)
+
+
+@dataclass(frozen=True, slots=True)
+class _NewFile:
+    """The content of a new file.
+
+    Attributes:
+        source: What `entries` are read from.
+        entries: The tensors that it stores.
+        rest: Everything else.
+        used: The keys of the tensors that these are made of.
+        tied: Names of tied tensors that it only notes, each with the key that it stores.
+        left_out: What it does not hold, a few words for each item.
+    """
+
+    source: ByteSource
+    entries: Sequence[TensorEntry]
+    rest: Mapping[str, Any]
+    used: Collection[str]
+    tied: Mapping[str, str]
+    left_out: tuple[str, ...]
+
+
+def _new_file(
+    checkpoint: Checkpoint,
+    checked: CheckedSource,
+    tensors: Sequence[Planned],
+    form: Format,
+    aliases: Mapping[str, str],
+    apart: Collection[str],
+    dropped: Collection[str],
+) -> _NewFile:
+    """What `write_tensors` writes; its arguments are those of that function.
+
+    A safetensors file stores a tied tensor once and notes its other names; other containers hold
+    it by all names.
+    """
     used = {key for tensor in tensors for key in sources_of(tensor.made_of)}
     noted = {n: key for n, key in checkpoint.aliases.items() if n not in used and n not in dropped}
-    names = {name: (aliases or {}).get(name, name) for name in noted}
+    names = {name: aliases.get(name, name) for name in noted}
     once = form.NAME == SAFETENSORS
     again = [] if once else restored(tensors, noted, names)
     tensors = [*tensors, *again]
-    checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
     known = {entry.key: entry for entry in checkpoint.entries}
     derived = Derived(checked, {n: known[key] for n, key in checkpoint.aliases.items()} | known)
     entries = [derived.entry(tensor.key, tensor.made_of) for tensor in tensors]
@@ -212,23 +267,7 @@ def write_tensors(
     settled = {*rest, *(tensor.key for tensor in again)}
     gone = [name for name, new in names.items() if new not in settled]
     left_out = (*_left_out(checkpoint, form), *gone)
-    if whole and left_out:
-        raise UsageError(
-            f"{path}: {', '.join(left_out)} would be lost in place",
-            hint="-o  writes a new file instead",
-        )
-    expect_room(path.parent, sum(entry.nbytes for entry in entries))
-    layout = form.lay_out(entries, name=path.stem, rest=rest)
-    with write_whole(
-        path,
-        replace=replace_out,
-        check=_reader_back(path, entries, None),
-        rights=checkpoint.source.rights,
-        in_place=whole,
-    ) as out:
-        write_layout(layout, derived.source, out)
-        checked.finish(entry for entry in checkpoint.entries if entry.key in used)
-    return Written(path, path.stat().st_size, left_out, tied=tied)
+    return _NewFile(derived.source, entries, rest, used, tied, left_out)
 
 
 def _carried(checkpoint: Checkpoint, form: Format, kept: Mapping[str, str]) -> dict[str, Any]:

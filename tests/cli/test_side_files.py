@@ -139,8 +139,10 @@ def test_named_file_goes_before_that_of_the_folder(ckpt: Run, folder: Path) -> N
 
 
 def test_rename_keeps_files_and_names_those_to_look_at(with_files: Run, folder: Path) -> None:
+    said = "not changed, but names what is renamed: config.json (q_proj)"
+    assert said in with_files("rename", "v1", "--rule", "q_proj=query", "--dry-run").out
     ran = with_files("rename", "v1", "--rule", "q_proj=query")
-    assert "not changed, but names what is renamed: config.json (q_proj)" in ran.out
+    assert said in ran.out
     with_files("rename", "v2", "--drop", r"enc\.b")
     for version in ("v2", "v3"):
         with_files("export", version, "-o", f"out-{version}")

@@ -8,7 +8,7 @@ from typing import Unpack
 
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import is_usual, safetensors
-from ckpt.formats.opaque import torch_file
+from ckpt.formats.opaque import OpaqueWord, torch_file
 from ckpt.io.journal import overwriting
 from ckpt.opened import (
     Named,
@@ -113,25 +113,22 @@ def carry_out(
     if message and path is not None and not output.get("register_result"):
         raise UsageError("-m is for a version, and none is added", hint="--register  adds one")
     expect_proportion(source, plan, output)
-    opened, dropped = settled(source, opaque)
-    if plan.drops_optimizer:
-        opened, without = without_optimizers(opened)
-        dropped = [*dropped, *without]
-    whole = opened is source
-    opened = reordered(opened, {each.path: each.after for each in plan.optimizers})
-    result = Renamed(plan, dropped=tuple(dropped), left_behind=_left_behind(opened, plan))
+    kept, dropped = _without_unwanted(source, plan, opaque)
+    opened = reordered(kept, {each.path: each.after for each in plan.optimizers})
+    result = Renamed(
+        plan,
+        dropped=dropped,
+        left_behind=_left_behind(opened, plan),
+        mentions=_mentioned(plan, source, path),
+    )
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
         return result
-    result = replace(result, mentions=_mentioned(plan, source, path))
     if path is not None:
-        in_place = output.get("in_place", False)
-        replace_out = in_place or output.get("replace_out", False)
-        written = write_result(opened, plan, path, output, replace_out=replace_out)
-        result = replace(result, written=written)
+        result = replace(result, written=write_result(opened, plan, path, output))
     elif isinstance(opened, OpenedVersion):
-        if not whole:
+        if kept is not source:
             raise UsageError(
                 f"{opened.name}: a rename of a version keeps its objects and optimizers",
                 hint="-o NEW.pt  writes a file without them",
@@ -139,15 +136,30 @@ def carry_out(
         added, left_out = add_version(opened, plan, registry, opaque=opaque, message=message)
         result = replace(result, added=added, left_out=left_out)
     if saved is not None:
-        name = f"rename of {plan.name}"
-        rules = RuleFile(name, plan.applied, plan.entries, plan.tied, plan.optimizers)
-        write_rule_file(Path(saved), rules)
+        _save_rules(plan, Path(saved))
         result = replace(result, saved=Path(saved))
     if output.get("register_result") and result.written is not None:
         result = replace(
             result, added=_into_registry(result.written, opened, plan, output, registry)
         )
     return result
+
+
+def _save_rules(plan: RenamePlan, path: Path) -> None:
+    name = f"rename of {plan.name}"
+    rules = RuleFile(name, plan.applied, plan.entries, plan.tied, plan.optimizers)
+    write_rule_file(path, rules)
+
+
+def _without_unwanted(
+    source: OpenedState, plan: RenamePlan, opaque: OpaqueWord | None
+) -> tuple[OpenedState, tuple[str, ...]]:
+    """The source without opaque objects and optimizers that are to go, and what is gone."""
+    kept, dropped = settled(source, opaque)
+    if plan.drops_optimizer:
+        kept, optimizers = without_optimizers(kept)
+        dropped = [*dropped, *optimizers]
+    return kept, tuple(dropped)
 
 
 def _mentioned(plan: RenamePlan, source: OpenedState, path: Path | None) -> tuple[str, ...]:

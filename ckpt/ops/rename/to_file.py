@@ -91,19 +91,18 @@ def expect_proportion(opened: OpenedState, plan: Plan, output: Output) -> None:
         )
 
 
-def write_result(
-    opened: OpenedState, plan: Plan, out: Path, output: Output, *, replace_out: bool
-) -> Written:
+def write_result(opened: OpenedState, plan: Plan, out: Path, output: Output) -> Written:
     """Write what a plan makes of a file or version; into a folder, with its side files."""
     as_folder = is_folder_for(opened, plan, out)
+    in_place = output.get("in_place", False)
 
     def write(path: Path) -> Written:
         return write_plan(
             opened,
             plan,
             path,
-            replace_out=replace_out,
-            in_place=output.get("in_place", False),
+            replace_out=in_place or output.get("replace_out", False),
+            in_place=in_place,
             opaque=output.get("opaque"),
         )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.io import digest
 from ckpt.ops.show import Shown
+from ckpt.registry.manifest import HASHED_WHOLE
 from ckpt.show.audit import foreign_data, foreign_text
 from ckpt.show.look.by import by_text, history_data, words_lines
 from ckpt.show.look.fields import fields
@@ -150,7 +151,8 @@ def _origin(shown: Shown) -> Iterator[str]:
         yield f"  message   {printable(version.message)}"
     yield from (f"  {line}" for line in words_lines(shown.history))
     yield f"  manifest  {version.manifest}"
-    yield f"  file      {version.file or 'digest not known (renamed, or over 33.6 MB)'}"
+    unknown = f"digest not known (renamed, or over {size(HASHED_WHOLE)})"
+    yield f"  file      {version.file or unknown}"
     record = shown.record or {}
     shown_already = ("model", "metrics", "message", "made_by", "created", "by")
     yield from _record_lines({key: record[key] for key in record if key not in shown_already})
