@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import Git, Run, commit, register_seeds, save
+from tests.cli.support import Git, Ran, Run, commit, register_seeds, save
 
 
-def did(ran: object) -> list[tuple[str, ...]]:
+def did(ran: Ran) -> list[tuple[str, ...]]:
     """The history that `alias --log --json` printed, oldest first."""
-    rows = ran.data["log"][::-1]  # type: ignore[attr-defined]
+    rows = ran.data["log"][::-1]
     return [(row["did"], row["before"], row["version"], row["message"]) for row in rows]
 
 

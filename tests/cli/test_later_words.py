@@ -7,7 +7,7 @@ import pytest
 
 import ckpt as package
 from ckpt.errors import UsageError
-from tests.cli.support import Git, Run, commit, register_seeds, save
+from tests.cli.support import Git, Ran, Run, commit, register_seeds, save
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def net(ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return ckpt
 
 
-def words(ran: object) -> list[tuple[object, ...]]:
-    history = ran.data["history"]  # type: ignore[attr-defined]
+def words(ran: Ran) -> list[tuple[object, ...]]:
+    history = ran.data["history"]
     return [(each["did"], each["message"], each["metrics"]) for each in history]
 
 

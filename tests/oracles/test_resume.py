@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, relu
 
-from tests.cli.conftest import ckpt, folder  # noqa: F401 - fixtures
 from tests.cli.support import Run
 from tests.effort import SHORT
 
@@ -157,7 +156,7 @@ CASES = [
 
 
 @pytest.fixture
-def nets(ckpt: Run, folder: Path) -> Run:  # noqa: F811
+def nets(ckpt: Run, folder: Path) -> Run:
     (folder / "net.py").write_text(NETS)
     return ckpt
 
@@ -174,7 +173,7 @@ def test_training_goes_on_as_if_nothing_was_renamed(
     saved: Callable[..., dict[str, Any]],
     legacy: bool,
     nets: Run,
-    folder: Path,  # noqa: F811
+    folder: Path,
 ) -> None:
     make = OPTIMIZERS[name]
     old, optimizer = first_part(make, groups)
@@ -190,10 +189,7 @@ def test_training_goes_on_as_if_nothing_was_renamed(
         assert (folder / "back.pt").read_bytes() == (folder / "run.pt").read_bytes()
 
 
-def test_version_is_renamed_with_its_optimizer_and_back(
-    nets: Run,
-    folder: Path,  # noqa: F811
-) -> None:
+def test_version_is_renamed_with_its_optimizer_and_back(nets: Run, folder: Path) -> None:
     old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
     torch.save(plain(old, optimizer), folder / "run.pt")
     assert nets("register", "run.pt").code == 0
@@ -212,10 +208,7 @@ def unknown_groups(net: nn.Module) -> Parameters:
     return [{"params": slow}, {"params": [it for k, it in named.items() if "second" not in k]}]
 
 
-def test_optimizer_that_cannot_follow_is_refused_or_dropped(
-    nets: Run,
-    folder: Path,  # noqa: F811
-) -> None:
+def test_optimizer_that_cannot_follow_is_refused_or_dropped(nets: Run, folder: Path) -> None:
     torch.save(plain(*first_part(OPTIMIZERS["adam"], unknown_groups)), folder / "run.pt")
     words = ("rename", "run.pt", "--to", "net.py:New", "-o", "new.pt")
     ran = nets(*words)
@@ -231,46 +224,44 @@ def test_optimizer_that_cannot_follow_is_refused_or_dropped(
     classes()[1]().load_state_dict(made["model"], strict=True)
 
 
+def expect_old_class_is_asked_for(
+    nets: Run, folder: Path, old: nn.Module, optimizer: torch.optim.Optimizer, why: str
+) -> None:
+    """The order of `run.pt` is not known, and with the old class the run goes on as it would."""
+    words = ("rename", "run.pt", "--to", "net.py:New", "-o", "new.pt")
+    ran = nets(*words)
+    assert ran.code == 3
+    assert why in ran.err
+    assert "--from OLD_DEF" in ran.err
+    assert nets(*words, "--from", "net.py:Old").code == 0
+    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
+    assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)
+
+
 def test_order_of_a_file_that_was_sorted_is_taken_from_the_old_class(
-    nets: Run,
-    folder: Path,  # noqa: F811
+    nets: Run, folder: Path
 ) -> None:
     old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
     state = OrderedDict(sorted(old.state_dict().items(), reverse=True))
     state._metadata = old.state_dict()._metadata  # type: ignore[attr-defined]
     torch.save({"model": state, "optimizer": optimizer.state_dict()}, folder / "run.pt")
-    words = ("rename", "run.pt", "--to", "net.py:New", "-o", "new.pt")
-    ran = nets(*words)
-    assert ran.code == 3
-    assert "the keys of the file do not have the order of its class" in ran.err
-    assert "--from OLD_DEF" in ran.err
     same = ("--rule", "encoder=encode", "--rule", "encode=encoder", "--check", "net.py:Old")
     assert nets("rename", "run.pt", *same).code == 3, "not even the same class is sure"
-    assert nets(*words, "--from", "net.py:Old").code == 0
-    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
-    assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)
+    why = "the keys of the file do not have the order of its class"
+    expect_old_class_is_asked_for(nets, folder, old, optimizer, why)
 
 
 def test_sorted_keys_without_versions_of_modules_do_not_tell_the_order(
-    nets: Run,
-    folder: Path,  # noqa: F811
+    nets: Run, folder: Path
 ) -> None:
     old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
     state = dict(sorted(old.state_dict().items()))
     torch.save({"model": state, "optimizer": optimizer.state_dict()}, folder / "run.pt")
-    words = ("rename", "run.pt", "--to", "net.py:New", "-o", "new.pt")
-    ran = nets(*words)
-    assert ran.code == 3
-    assert "the keys of the file are sorted" in ran.err
-    assert nets(*words, "--from", "net.py:Old").code == 0
-    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
-    assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)
+    why = "the keys of the file are sorted"
+    expect_old_class_is_asked_for(nets, folder, old, optimizer, why)
 
 
-def test_optimizer_in_the_right_order_stays_as_it_is(
-    nets: Run,
-    folder: Path,  # noqa: F811
-) -> None:
+def test_optimizer_in_the_right_order_stays_as_it_is(nets: Run, folder: Path) -> None:
     torch.save(plain(*first_part(OPTIMIZERS["adam"], unknown_groups)), folder / "run.pt")
     ran = nets("rename", "run.pt", "--rule", "encoder=encode", "--rule", "encode=encoder",
                "--check", "net.py:Old", "-o", "new.pt")  # fmt: skip
@@ -298,7 +289,7 @@ def test_rename_without_a_definition_says_that_the_order_was_not_compared(
     words: tuple[str, ...],
     said: str,
     nets: Run,
-    folder: Path,  # noqa: F811
+    folder: Path,
 ) -> None:
     (folder / "net.py").write_text(
         NETS + NETS.replace("encoder", "trunk").replace("Old", "Renamed")
@@ -309,17 +300,13 @@ def test_rename_without_a_definition_says_that_the_order_was_not_compared(
 
 
 def test_rename_into_a_container_without_optimizers_says_nothing_of_their_order(
-    nets: Run,
-    folder: Path,  # noqa: F811
+    nets: Run, folder: Path
 ) -> None:
     torch.save(plain(*first_part(OPTIMIZERS["adam"], all_alike)), folder / "run.pt")
     assert nets(*RULE, "-o", "new.safetensors").err == ""
 
 
-def test_operation_on_a_file_with_an_optimizer_is_refused(
-    nets: Run,
-    folder: Path,  # noqa: F811
-) -> None:
+def test_operation_on_a_file_with_an_optimizer_is_refused(nets: Run, folder: Path) -> None:
     torch.save(plain(*first_part(OPTIMIZERS["adam"], all_alike)), folder / "run.pt")
     (folder / "r.toml").write_text('[[rules]]\ntranspose = "head.weight"\n')
     ran = nets("rename", "run.pt", "--rules", "r.toml", "-o", "new.pt")
@@ -330,10 +317,7 @@ def test_operation_on_a_file_with_an_optimizer_is_refused(
     )
 
 
-def test_optimizer_of_another_network_in_the_file_is_left_alone(
-    nets: Run,
-    folder: Path,  # noqa: F811
-) -> None:
+def test_optimizer_of_another_network_in_the_file_is_left_alone(nets: Run, folder: Path) -> None:
     old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
     critic = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     other = torch.optim.Adam(critic.parameters())
@@ -349,10 +333,7 @@ def test_optimizer_of_another_network_in_the_file_is_left_alone(
     assert same_weights(resumed(folder / "new.pt", OPTIMIZERS["adam"], all_alike), old)
 
 
-def test_operation_on_an_average_needs_no_optimizer(
-    nets: Run,
-    folder: Path,  # noqa: F811
-) -> None:
+def test_operation_on_an_average_needs_no_optimizer(nets: Run, folder: Path) -> None:
     old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
     torch.save({**plain(old, optimizer), "ema": old.state_dict()}, folder / "run.pt")
     (folder / "r.toml").write_text('[[rules]]\ntranspose = "head.weight"\n')
@@ -371,7 +352,7 @@ def test_state_by_name_follows_and_training_goes_on(
     groups: Callable[[nn.Module], Parameters],
     words: tuple[str, ...],
     nets: Run,
-    folder: Path,  # noqa: F811
+    folder: Path,
 ) -> None:
     """The form of FSDP and of `torch.distributed.checkpoint`."""
     from torch.distributed.checkpoint.state_dict import (
