@@ -44,7 +44,10 @@ def test_v2_is_v1_renamed_at_no_cost(shipped: Registry) -> None:
 @pytest.mark.skipif("CKPT_DATA" not in os.environ, reason="CKPT_DATA is not set: no real MNIST")
 @pytest.mark.parametrize(
     ("ref", "definition"),
-    [("v1", "ckpt.models.mnist_cnn:Net"), ("v2", "ckpt.models.mnist_embed:Net")],
+    [
+        pytest.param("v1", "ckpt.models.mnist_cnn:Net", marks=pytest.mark.long),
+        ("v2", "ckpt.models.mnist_embed:Net"),
+    ],
 )
 def test_shipped_weights_score_what_their_record_says(
     shipped: Registry, ref: str, definition: str

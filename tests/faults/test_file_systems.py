@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ckpt.io import mounts
+from tests.effort import long_but
 from tests.faults import checker, strace
 from tests.faults.disk import mounted
 from tests.faults.stage import CKPT, Ran, run, save, within
@@ -38,18 +39,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+LACKS = [
+    *(("link,linkat", error, (), NO_LINKS) for error in ("EXDEV", "EMLINK", "EPERM")),
+    *(("fsync", error, (".", ".ckpt"), NO_SYNC) for error in ("EINVAL", "EOPNOTSUPP")),
+    *(("fchmod", error, (), NO_RIGHTS) for error in ("EPERM", "EOPNOTSUPP")),
+]
+QUICK = [each for each in LACKS if each[1] in ("EXDEV", "EINVAL")]
+
+
 @strace.needed
-@pytest.mark.parametrize(
-    ("calls", "error", "paths", "said"),
-    [
-        *(("link,linkat", error, (), NO_LINKS) for error in ("EXDEV", "EMLINK", "EPERM")),
-        *(("fsync", error, (".", ".ckpt"), NO_SYNC) for error in ("EINVAL", "EOPNOTSUPP")),
-        *(("fchmod", error, (), NO_RIGHTS) for error in ("EPERM", "EOPNOTSUPP")),
-    ],
-)
+@pytest.mark.parametrize("lack", long_but(QUICK, LACKS), ids=lambda lack: " ".join(lack[:2]))
 def test_command_does_without_what_a_file_system_lacks_and_says_it_once(
-    folder: Path, calls: str, error: str, paths: tuple[str, ...], said: str
+    folder: Path, lack: tuple[str, str, tuple[str, ...], str]
 ) -> None:
+    calls, error, paths, said = lack
     made = (*CKPT, "rename", "0.safetensors", "--rule", "conv=emb", "-o", "out.safetensors")
     for line in ((*CKPT, *REGISTER), made):
         ran = run(folder, *line, around=refusing(folder, calls, error, *paths))

@@ -79,6 +79,7 @@ def test_losses_and_hits_are_those_of_all(ran: Path) -> None:
         assert correct == (log_probs.argmax(dim=1) == labels).sum().item()
 
 
+@pytest.mark.long
 def test_interrupted_anywhere_and_resumed_they_end_with_the_same_bytes(ran: Path) -> None:
     """First window, mid-epoch, an epoch's end, the one after it, the last; one has the signal."""
     resumed = sorted(ran.glob("resumed*.pt"))
@@ -87,6 +88,7 @@ def test_interrupted_anywhere_and_resumed_they_end_with_the_same_bytes(ran: Path
     assert not (ran / "x.pt").exists()
 
 
+@pytest.mark.long
 def test_a_state_of_two_is_not_for_one(ran: Path, tmp_path: Path) -> None:
     state = read_state(ran / "s")
     with pytest.raises(
