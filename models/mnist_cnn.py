@@ -19,6 +19,7 @@ class Net(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(1, 32, kernel_size=3)
         self.conv2 = nn.Conv2d(32, 64, kernel_size=3)
+        self.pool = nn.MaxPool2d(2)
         self.dropout1 = nn.Dropout(0.25)
         self.dropout2 = nn.Dropout(0.5)
         self.fc1 = nn.Linear(9216, 64)
@@ -28,7 +29,7 @@ class Net(nn.Module):
         """Log-probabilities ``(batch, 10)`` of normalised images ``(batch, 1, 28, 28)``."""
         x = functional.relu(self.conv1(images))  # (batch, 32, 26, 26)
         x = functional.relu(self.conv2(x))  # (batch, 64, 24, 24)
-        x = functional.max_pool2d(x, 2)  # (batch, 64, 12, 12)
+        x = self.pool(x)  # (batch, 64, 12, 12)
         x = torch.flatten(self.dropout1(x), 1)  # (batch, 9216)
         x = functional.relu(self.fc1(x))  # (batch, 64)
         x = self.fc2(self.dropout2(x))  # (batch, 10)

@@ -18,6 +18,7 @@ class Net(nn.Module):
         super().__init__()
         self.embed1 = nn.Conv2d(1, 32, kernel_size=3)
         self.embed2 = nn.Conv2d(32, 64, kernel_size=3)
+        self.pool = nn.MaxPool2d(2)
         self.dropout1 = nn.Dropout(0.25)
         self.dropout2 = nn.Dropout(0.5)
         self.fc1 = nn.Linear(9216, 64)
@@ -27,7 +28,7 @@ class Net(nn.Module):
         """Log-probabilities ``(batch, 10)`` of normalised images ``(batch, 1, 28, 28)``."""
         x = functional.relu(self.embed1(images))  # (batch, 32, 26, 26)
         x = functional.relu(self.embed2(x))  # (batch, 64, 24, 24)
-        x = functional.max_pool2d(x, 2)  # (batch, 64, 12, 12)
+        x = self.pool(x)  # (batch, 64, 12, 12)
         x = torch.flatten(self.dropout1(x), 1)  # (batch, 9216)
         x = functional.relu(self.fc1(x))  # (batch, 64)
         x = self.fc2(self.dropout2(x))  # (batch, 10)
