@@ -100,6 +100,12 @@ class InterruptedTrainingError(CkptError):
         self.exit_code = 128 + signal
 
 
+class DivergedError(CkptError):
+    """A training run's loss or gradient is not finite; nothing is written but its state."""
+
+    exit_code = 3
+
+
 class IntegrityError(CkptError):
     """Stored bytes differ from the bytes that were stored."""
 

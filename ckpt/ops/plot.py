@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 from ckpt.errors import UsageError
 from ckpt.ops.log import log
 from ckpt.registry.registry import Registry
+
+_NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no numbers for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +17,8 @@ class Curves:
 
     Both are the same version, or `version` was renamed from `trained`.
 
-    `series` has a number for each epoch, by quantity: ``loss`` in nats and ``accuracy`` in
-    [0, 1], both over the training images during the epoch, and more.
+    `series` has a number for each epoch, not always a finite one, by quantity: ``loss`` in nats
+    and ``accuracy`` in [0, 1], both over the training images during the epoch, and more.
     """
 
     version: str
@@ -56,6 +57,10 @@ def _series(recorded: Any) -> dict[str, list[float]] | None:
     if not all(isinstance(found, list) and len(found) == len(lists[0]) > 0 for found in lists):
         return None
     numbers = (number for found in lists for number in found)
-    if not all(type(number) in (int, float) and isfinite(number) for number in numbers):
+    if not all(type(number) in (int, float) or number in _NOT_FINITE for number in numbers):
         return None
-    return {str(name): found for name, found in recorded.items()}
+    return {str(name): [_number(each) for each in found] for name, found in recorded.items()}
+
+
+def _number(recorded: Any) -> float:
+    return float(recorded) if isinstance(recorded, str) else recorded

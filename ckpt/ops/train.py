@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ckpt.errors import RefError, UsageError
+from ckpt.io.strict_json import plain
 from ckpt.opened import parse_named
 from ckpt.ops.register import register
 from ckpt.refs import FileRef, expect_new_name
@@ -158,14 +160,15 @@ class _Job:
                 raise
 
     def _register(self, trained: Trained, recipe: Recipe) -> Added:
+        found = {"accuracy": trained.test_accuracy, "loss": trained.test_loss}
         return register(
             str(trained.path),
             registry=self.registry,
             name=self.model,
             message=self.message,
-            metrics={"accuracy": trained.test_accuracy, "loss": trained.test_loss},
+            metrics={name: value for name, value in found.items() if isfinite(value)},
             made_by=f"train {trained.record['dataset']['name']}, {recipe.epochs} ep",
-            record={"training": trained.record, "curves": trained.series},
+            record={"training": trained.record, "curves": plain(trained.series)},
             definition_source=trained.definition_source,
             parent=self._parent(recipe.init),
         )

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
+from ckpt.io.strict_json import plain
 from ckpt.ops.plot import Curves
 from ckpt.show.look.words import count, metric, printable
 
@@ -26,7 +28,7 @@ def curves_data(several: Sequence[Curves]) -> dict[str, Any]:
                 "version": curves.version,
                 "trained": curves.trained,
                 "epochs": curves.epochs,
-                "series": {name: list(values) for name, values in curves.series.items()},
+                "series": plain(curves.series),
             }
             for curves in several
         ]
@@ -69,9 +71,9 @@ def _title(curves: Curves) -> str:
 def _lines(curves: Curves, several: Sequence[Curves]) -> list[str]:
     lines = []
     for name in _QUANTITIES:
-        of_all = [value for one in several for value in _values(one, name)]
+        of_all = [value for one in several for value in _values(one, name) if isfinite(value)]
         values = _values(curves, name)
-        bars = _bars(values, min(of_all), max(of_all))
+        bars = _bars(values, min(of_all, default=0), max(of_all, default=0))
         first, last = (metric(name, curves.series[name][at]) for at in (0, -1))
         lines.append(f"  {name:<8}  {first:>8}  {bars}  {last}")
     return lines
@@ -89,4 +91,7 @@ def _bars(values: Sequence[float], least: float, most: float) -> str:
     means = [sum(values[begin:end]) / (end - begin) for begin, end in pairwise(ends)]
     span = (most - least) or 1
     top = len(_BARS) - 1
-    return "".join(_BARS[max(0, min(top, round((mean - least) / span * top)))] for mean in means)
+    return "".join(
+        _BARS[max(0, min(top, round((mean - least) / span * top)))] if isfinite(mean) else " "
+        for mean in means
+    )

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,13 @@ from ckpt.train.processes import ALONE, Processes
 from ckpt.train.recipes.recipe import Recipe
 
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+_SKIPS = 40  # steps in a row: a scale of 65,536, halved so often, is below any gradient
+
+
+class NotFiniteError(ArithmeticError):
+    """What is not finite, e.g. ``the loss is nan``; the weights are those before the step."""
 
 
 @dataclass(slots=True)
@@ -107,6 +115,9 @@ class Trainer:
         lower = LOWER.get(precision)
         self._autocast = torch.autocast(self.device.type, dtype=lower, enabled=lower is not None)
         self._clip, self._every_step = recipe.clip, recipe.schedule in EVERY_STEP
+        # A read of the device's memory costs nothing on a CPU; on CUDA the epoch's end tells.
+        self._reads = self.device.type == "cpu" and not self.scaler.is_enabled()
+        self._skipped = 0  # steps in a row
         self._steps: list[None] = []
         # The hook runs only if the step happens: GradScaler skips it when a gradient is not
         # finite, and reports that nowhere that costs no device read.
@@ -122,21 +133,34 @@ class Trainer:
         return EpochProgress(self._zeros())
 
     def steps(self, windows: Iterable[Window], progress: EpochProgress) -> Iterator[EpochProgress]:
-        """Take a step for each window; `progress` is updated, and yielded, after each of them."""
+        """Take a step for each window; `progress` is updated, and yielded, after each of them.
+
+        Raises:
+            NotFiniteError: As `step`; or on a CPU the window's loss is not finite.
+        """
         self.model.train()
         self._steps.clear()
         progress.tally, earlier = progress.tally.to(self.device), progress.steps
         for window in windows:
             self.optimizer.zero_grad(set_to_none=True)
-            progress.tally += self.accumulate_window(window)  # (2,) loss sum, correct
+            scored = self.accumulate_window(window)  # (2,) loss sum, correct
+            # Processes have to agree: the gradient is the same in all of them, the loss is not.
+            if self._reads and self.processes.count == 1:
+                _expect_finite("the loss", scored[0])
             self.step()
+            progress.tally += scored
             progress.samples += window.samples
             progress.windows += 1
             progress.steps = earlier + len(self._steps)
             yield progress
 
     def end_epoch(self, progress: EpochProgress) -> Score:
-        """Advance a schedule that moves once an epoch, and read the epoch's score."""
+        """Advance a schedule that moves once an epoch, and read the epoch's score.
+
+        Raises:
+            NotFiniteError: The sum of the epoch's losses is not finite; in fp16 it may be, since
+                such steps are skipped.
+        """
         if progress.steps and not self._every_step:
             with warnings.catch_warnings():
                 # An epoch that was resumed at its very end has its steps in another process.
@@ -144,6 +168,8 @@ class Trainer:
                 self.schedule.step()
         # The epoch's one read from the device.
         loss_sum, correct = self.processes.total(progress.tally).tolist()
+        if not self.scaler.is_enabled() and not isfinite(loss_sum):
+            raise NotFiniteError(f"the loss is {loss_sum}")
         return Score(loss_sum, int(correct), progress.samples)
 
     def accumulate_window(self, window: Window) -> Tensor:
@@ -222,18 +248,35 @@ class Trainer:
         """Unscale once, clip, step unless a gradient is not finite, update the scale once.
 
         Learning rate and average follow only if the step was not skipped.
+
+        Raises:
+            NotFiniteError: The gradient is not finite: on a CPU in fp32 or bf16, whose gradients
+                are not scaled; in fp16 in too many steps in a row.
         """
         before = len(self._steps)
         self.scaler.unscale_(self.optimizer)
-        if self._clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
+        gradients = [it.grad for it in self.model.parameters() if it.grad is not None]
+        if self._reads or self._clip:
+            norm = nn.utils.get_total_norm(gradients)
+            if self._reads:
+                _expect_finite("the norm of the gradient", norm)
+            if self._clip:
+                nn.utils.clip_grads_with_norm_(self.model.parameters(), self._clip, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self._skipped = 0 if len(self._steps) > before else self._skipped + 1
+        if self._skipped == _SKIPS:
+            raise NotFiniteError(f"the gradient was not finite in {_SKIPS} steps in a row")
         if len(self._steps) > before:
             if self._every_step:
                 self.schedule.step()
             if self.average is not None:
                 self.average.update_parameters(self.model)
+
+
+def _expect_finite(name: str, value: Tensor) -> None:
+    if not isfinite(number := value.item()):
+        raise NotFiniteError(f"{name} is {number}")
 
 
 def _score(log_probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,15 +7,17 @@ of samples into an optimizer step, and `state` saves an interrupted run.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
 
+from ckpt.errors import DivergedError
 from ckpt.train.data.windows import epoch_seed
 from ckpt.train.holdout import Best, best_epoch, is_over
-from ckpt.train.loop import EpochProgress, Trainer, evaluate
+from ckpt.train.loop import EpochProgress, NotFiniteError, Trainer, evaluate
 from ckpt.train.processes import ALONE, Processes, joined
 from ckpt.train.provenance import peak_bytes, process_age
 from ckpt.train.recipes.recipe import Recipe
@@ -53,6 +55,7 @@ def train(
 
     Raises:
         InterruptedTrainingError: A signal ended it; `keeper` has written its state.
+        DivergedError: The loss or the gradient is not finite; `keeper` has the state before.
         CkptError: `out` cannot be written; or the device, the definition, `initial` or the dataset
             is not available, or does not fit the others.
     """
@@ -88,6 +91,9 @@ def _repeatable(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
         yield
+
+
+_CALMER = "a smaller --lr, --clip 1 or a warm-up (--schedule onecycle) may help"
 
 
 class _Run:
@@ -137,11 +143,14 @@ class _Run:
             stream = f"dropout {rank}" if rank else "dropout"
             torch.manual_seed(epoch_seed(stream, self.setup.recipe.seed, epoch))
         lr = float(trainer.optimizer.param_groups[0]["lr"])
-        for _ in trainer.steps(batches.windows(epoch, first=progress.windows), progress):
-            self.callback(StepDone(epoch, progress.samples))
-            if self.keeper and self.keeper.due:
-                self._keep(self.keeper, epoch, progress)
-        score = trainer.end_epoch(progress)
+        try:
+            for _ in trainer.steps(batches.windows(epoch, first=progress.windows), progress):
+                self.callback(StepDone(epoch, progress.samples))
+                if self.keeper and self.keeper.due:
+                    self._keep(self.keeper, epoch, progress)
+            score = trainer.end_epoch(progress)
+        except NotFiniteError as error:
+            raise self._diverged(epoch, progress, error) from error
         seconds = perf_counter() - self._epoch_began
         held_out = evaluate(trainer.result, batches.holdout()) if batches.holdout_count else None
         result = Epoch(
@@ -159,6 +168,18 @@ class _Run:
         if held_out and best_epoch(self.curves) == epoch:
             self.best = self.last
         self.callback(result)
+
+    def _diverged(
+        self, epoch: int, progress: EpochProgress, error: NotFiniteError
+    ) -> DivergedError:
+        """The error for the user; the state before that step is written, if there was a step."""
+        hint = _CALMER
+        if self.keeper and progress.windows < self.setup.batches.window_count:
+            self._keep(self.keeper, epoch, progress)
+            hint += f"; {self.keeper.path} has the weights before that step"
+        return DivergedError(
+            f"{error} in epoch {epoch}, after {progress.samples:,} images", hint=hint
+        )
 
     @property
     def last(self) -> Best:
@@ -203,6 +224,8 @@ class _Run:
         model = setup.definition.build()
         read_weights(model, out)
         score = evaluate(model.to(setup.device), setup.batches.test())
+        if isnan(score.loss):
+            raise DivergedError(f"{out}: its loss on the test images is nan", hint=_CALMER)
         seconds, peak = perf_counter() - began, peak_bytes(setup.device)
         recorded: dict[str, Any] = {
             **setup.record(),

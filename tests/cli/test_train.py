@@ -256,3 +256,37 @@ def test_weights_are_kept_where_the_last_line_cannot_be_written(
     (saved,) = set(folder.glob("mnist-cnn.*.pt")) - {folder / "mnist-cnn.state.pt"}
     assert f"the weights are in {saved}" in ran.err
     assert "error: m.jsonl: No space left on device" in ran.err
+
+
+TESTED = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(784, 10)
+    def forward(self, images):
+        found = self.fc(images.flatten(1)).log_softmax(1)
+        # Not in the first try of eight images.
+        wrong = not self.training and len(images) > 8
+        return torch.full_like(found, float("{wrong}")) if wrong else found
+"""
+
+
+def test_weights_whose_test_gives_nan_are_no_version(ckpt: Run, folder: Path) -> None:
+    (folder / "net.py").write_text(TESTED.format(wrong="nan"))
+    ran = ckpt("train", "--register", *QUICK, "--model", "net.py:Net")
+    assert ran.code == 3
+    assert "its loss on the test images is nan" in ran.err
+    assert not (folder / "registry.json").exists()
+
+
+def test_infinite_loss_of_a_test_is_no_metric(ckpt: Run, folder: Path) -> None:
+    (folder / "net.py").write_text(TESTED.format(wrong="-inf"))
+    ran = ckpt("train", "--register", *QUICK, "--holdout", "0.1", "--model", "net.py:Net")
+    assert ran.code == 0, ran.err
+    (version,) = ckpt("ls", "--json").data
+    assert version["metrics"].keys() == {"accuracy"}
+    shown = ckpt("plot", "net", "--json").data["curves"][0]["series"]
+    assert shown["holdout_loss"] == ["inf"]
+    assert ckpt("plot", "net").code == 0
