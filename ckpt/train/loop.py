@@ -3,6 +3,7 @@
 Law: a window of N samples has the gradient of one batch of N, however it is cut into
 micro-batches. Each micro-batch backpropagates ``loss_sum * world_size / N``: dividing by
 the number of micro-batches instead would give the samples of a short one more weight.
+BatchNorm in training is the exception: it normalises by the micro-batch.
 Nothing here reads a number from the device within an epoch, and no graph outlives its
 micro-batch. Processes that share a window average their gradients once, with the last
 micro-batch.
@@ -17,6 +18,7 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from ckpt.train.batches import Window
@@ -115,6 +117,7 @@ class Trainer:
         lower = LOWER.get(precision)
         self._autocast = torch.autocast(self.device.type, dtype=lower, enabled=lower is not None)
         self._clip, self._every_step = recipe.clip, recipe.schedule in EVERY_STEP
+        self._norms, self._frozen = batch_norms(model), recipe.batch_norm == "frozen"
         # A read of the device's memory costs nothing on a CPU; on CUDA the epoch's end tells.
         self._reads = self.device.type == "cpu" and not self.scaler.is_enabled()
         self._skipped = 0  # steps in a row
@@ -212,6 +215,8 @@ class Trainer:
         mine = samples if here is None else here or 1
         for images, labels in micro_batches:  # (b, c, h, w) float32, (b,) int64
             seen += len(labels)
+            # A last micro-batch of one image has no variance.
+            self._freeze(self._frozen or len(labels) == 1 < self.size.now)
             # Gradients are averaged by the window's last pass alone.
             with self.parallel.no_sync() if self.parallel and seen < mine else nullcontext():
                 with self._autocast:
@@ -223,6 +228,11 @@ class Trainer:
         if seen != mine:
             raise ValueError(f"window of {samples} samples holds {seen}")
         return tally
+
+    def _freeze(self, frozen: bool) -> None:
+        """Whether BatchNorm normalises by its running statistics, as in evaluation."""
+        for norm in self._norms if self.model.training else ():
+            norm.train(not frozen)
 
     def _zeros(self) -> Tensor:
         return torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -272,6 +282,11 @@ class Trainer:
                 self.schedule.step()
             if self.average is not None:
                 self.average.update_parameters(self.model)
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """The modules whose output for one image depends on the others of its micro-batch."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
 def _expect_finite(name: str, value: Tensor) -> None:

@@ -13,7 +13,7 @@ from ckpt.errors import DatasetError, FitError, UsageError
 from ckpt.train.batches import Batches
 from ckpt.train.data.dataset import Dataset, load_dataset
 from ckpt.train.data.windows import ORDER_RULE
-from ckpt.train.loop import LOWER
+from ckpt.train.loop import LOWER, batch_norms
 from ckpt.train.memory import MicroBatchSize
 from ckpt.train.precision import choose_precision
 from ckpt.train.processes import Processes
@@ -71,12 +71,24 @@ class Setup:
             hint = f"ckpt diff {recipe.init} {recipe.model}  shows both sides"
             load_strictly(self.model, initial, f"{recipe.init} does not fit {recipe.model}", hint)
         _check_output(self.model, self.batches, recipe.model)
+        self._note_on_batch_norm(callback)
         if resumed is not None:
             precision = resumed.precision
         else:
             tried = self.batches.first_images(min(recipe.batch_size, _TRIED))
             precision = choose_precision(recipe, self.model, tried)
         self.precision = processes.of_first(precision)
+
+    def _note_on_batch_norm(self, callback: Callback) -> None:
+        step = self.recipe.effective_batch
+        at_once = min(self.size.now, -(-step // self.processes.count))
+        if at_once < step and self.recipe.batch_norm != "frozen" and batch_norms(self.model):
+            callback(
+                Note(
+                    f"BatchNorm takes its statistics from {at_once:,} images at once, not from the "
+                    f"{step:,} of a step; --batch-norm frozen takes the running ones"
+                )
+            )
 
     def started(self) -> Started:
         """The event that reports the setup."""

@@ -4,6 +4,7 @@ Adadelta divides by the gradient's own size, so an accuracy would not notice a f
 division; gradients do. Everything in float64, dropout off.
 """
 
+import copy
 import gc
 from itertools import pairwise
 
@@ -253,3 +254,41 @@ def test_evaluation_uses_no_dropout_and_keeps_no_graph():
     assert first == second
     assert first.samples == 16
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def normed(batch_norm="micro-batch"):
+    """A trainer of a network with BatchNorm whose running statistics are not the first ones."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    model.double()(samples(32)[0])
+    return Trainer(model, "fp32", Recipe(batch_norm=batch_norm, batch_size=64))
+
+
+def test_batch_norm_sees_its_micro_batch():
+    trainer = normed()
+    images, labels = samples(96)
+    expected = one_batch(trainer, images, labels)
+    trainer.optimizer.zero_grad()
+    trainer.accumulate(cut(images, labels, [64, 32]), 96)
+    assert worst(gradients(trainer), expected) > 1e-3
+
+
+def test_frozen_batch_norm_has_the_gradient_of_one_batch():
+    trainer = normed("frozen")
+    buffers = {name: each.clone() for name, each in trainer.model.named_buffers()}
+    images, labels = samples(96)
+    expected = one_batch(
+        Trainer(copy.deepcopy(trainer.model).eval(), "fp32", Recipe()), images, labels
+    )
+    trainer.accumulate(cut(images, labels, [64, 32]), 96)
+    assert trainer.model.training
+    assert worst(gradients(trainer), expected) <= TOLERANCE
+    assert all(torch.equal(each, buffers[name]) for name, each in trainer.model.named_buffers())
+
+
+def test_last_image_alone_has_no_variance_and_is_no_crash():
+    trainer = normed()
+    images, labels = samples(65)
+    trainer.accumulate(cut(images, labels, [64, 1]), 65)
+    assert all(gradient.isfinite().all() for gradient in gradients(trainer))
+    assert trainer.model[2].num_batches_tracked == 2

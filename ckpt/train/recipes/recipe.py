@@ -193,6 +193,12 @@ class Recipe:
     clip: float = _setting(
         0.0, "Clip the gradient of a step to this norm; 0 does not clip.", _ZERO_OR_MORE, "NORM"
     )
+    batch_norm: str = _setting(
+        "micro-batch",
+        "BatchNorm normalises by the statistics of each micro-batch; frozen takes the running "
+        "ones, which stay as they are: then a step has exactly the gradient of one batch.",
+        one_of("micro-batch", "frozen"),
+    )
     ema: float = _setting(
         0.0,
         "Keep an exponential moving average of the weights with this decay, e.g. 0.99, and write "
