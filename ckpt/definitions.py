@@ -6,12 +6,14 @@ its code and nothing else; its prints go to stderr, so that stdout has only the 
 imported inside the functions that need it.
 """
 
+import ast
 import contextlib
 import hashlib
 import importlib.util
 import inspect
 import sys
 import tokenize
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -162,14 +164,15 @@ def find_definition(ref: str, arguments: Mapping[str, object] | None = None) -> 
 
     Args:
         ref: ``path/to/file.py:Class`` or ``package.module:Class``; a path has a separator, or
-            ends in ``.py`` before the colon.
+            ends in ``.py`` before the colon. ``(depth=2)`` after it passes arguments.
         arguments: Passed to it, by name.
 
     Raises:
         RefError: No such file, module or class; the hint has the nearest names.
         DefinitionError: The file's own code raises.
     """
-    place, colon, name = ref.rpartition(":")
+    named, bracket, written = ref.partition("(")
+    place, colon, name = named.rpartition(":")
     if not colon or not place or not name.isidentifier():
         hint = "write path/to/file.py:Class or package.module:Class"
         raise RefError(f"{ref}: not a definition", hint=hint)
@@ -179,8 +182,22 @@ def find_definition(ref: str, arguments: Mapping[str, object] | None = None) -> 
     if not callable(factory):
         raise RefError(f"{place}: has no class {name}", hint=_nearest(name, module, place))
     folder = Path(place).absolute().parent if is_path else None
+    arguments = {**(_written(ref, bracket + written) if bracket else {}), **(arguments or {})}
     called = partial(factory, **arguments) if arguments else factory
     return Definition(ref, _defining_file(factory, module), folder, called)
+
+
+def _written(ref: str, call: str) -> dict[str, object]:
+    """The arguments in ``(depth=2, norm="batch")``: names and literals."""
+    try:
+        parsed = ast.parse(f"f{call}", mode="eval").body
+        if not (isinstance(parsed, ast.Call) and isinstance(parsed.func, ast.Name)) or parsed.args:
+            raise ValueError("no call, or values without names")
+        values = {it.arg: ast.literal_eval(it.value) for it in parsed.keywords}
+        return {name: value for name, value in values.items() if name is not None}
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        hint = "e.g. net.py:Net(depth=2)"
+        raise RefError(f"{ref}: its arguments are not NAME=VALUE", hint=hint) from error
 
 
 @cache  # torch.library withdraws the declarations when the result is deleted
@@ -255,14 +272,20 @@ def load_strictly(
 
 
 @contextlib.contextmanager
-def own_code(ref: str) -> Iterator[None]:
-    """Run foreign code: its prints go to stderr, its exceptions become one line."""
+def own_code(ref: str, passes: Callable[[BaseException], bool] = lambda _: False) -> Iterator[None]:
+    """Run foreign code: its prints go to stderr, its exceptions become one line.
+
+    Raises:
+        DefinitionError: With the kind of the exception, and the line of that code as the hint.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except CkptError:
         raise
     except (Exception, SystemExit) as error:
+        if passes(error):
+            raise
         text = " ".join(str(error).split())
         hint = "name a file of a package package.module:Class" if "relative" in text else None
         if isinstance(error, TypeError) and "required positional argument" in text:
@@ -270,7 +293,17 @@ def own_code(ref: str) -> Iterator[None]:
         if isinstance(error, ModuleNotFoundError):
             missing = str(error.name).partition(".")[0]
             hint = f"{sys.prefix} has no {missing}; install ckpt beside your project's packages"
+        hint = hint or _place(error)
         raise DefinitionError(f"{ref}: raises {type(error).__name__}: {text}", hint=hint) from error
+
+
+def _place(error: BaseException) -> str | None:
+    """The last line of a user's own code that an exception came through."""
+    not_theirs = (sys.prefix, sys.base_prefix, str(Path(__file__).parent), "<")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(not_theirs):
+            return f"{frame.filename}:{frame.lineno}: {frame.line}"
+    return None
 
 
 @contextlib.contextmanager

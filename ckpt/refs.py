@@ -4,7 +4,7 @@ Grammar (a text with a separator or a known suffix is a path):
 
     v3  mnist-cnn  mnist-cnn:v3  mnist-cnn:v3::ema  mnist-cnn@prod  mnist-cnn:prod  sha256:3fa9c1d2
     old.pt  runs/old.pt  runs/old.pt::model
-    models/mnist_cnn.py:Net  torchvision.models:resnet18
+    models/mnist_cnn.py:Net  torchvision.models:resnet18  net.py:Net(depth=2)
 
 `a:b` can name a version as well as a definition in a module; the registry decides. So it does
 whether a name without separator or suffix is a version; otherwise it is a path, if that exists.
@@ -78,6 +78,9 @@ def parse_ref(text: str) -> Ref:
     """
     if re.fullmatch(r"sha256:[0-9a-f]{4,64}", text):
         return DigestRef(text)
+    called = text.partition("(")[0]
+    if text.endswith(")") and ":" in called and isinstance(parse_ref(called), DefinitionRef):
+        return DefinitionRef(text)
     file = parse_file_ref(text)
     if file.inside is not None and not text.startswith("::") and exists(file.path):
         return file

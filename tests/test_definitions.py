@@ -8,6 +8,7 @@ import pytest
 
 from ckpt.definitions import DefinitionError, find_definition
 from ckpt.errors import RefError
+from ckpt.refs import DefinitionRef, parse_ref
 from ckpt.tensors import TensorEntry
 
 NET = """
@@ -158,6 +159,30 @@ def test_did_you_mean_names_classes_and_files(tmp_path):
     with pytest.raises(RefError) as caught:
         find_definition(f"{tmp_path}/nett.py:Net")
     assert caught.value.hint == f"did you mean {net}"
+
+
+SIZED = """
+from torch import nn
+def Net(width, bias=True):
+    return nn.Linear(width, 1, bias=bias)
+"""
+
+
+def test_arguments_are_part_of_a_ref(tmp_path):
+    ref = write(tmp_path, SIZED) + ":Net"
+    assert isinstance(parse_ref(f"{ref}(width=3)"), DefinitionRef)
+    assert [entry.shape for entry in find_definition(f"{ref}(width=3)").entries()] == [(1, 3), (1,)]
+    found = find_definition(f"{ref}(width=3, bias=False)", {"width": 4}).entries()
+    assert [entry.shape for entry in found] == [(1, 4)]
+
+
+@pytest.mark.parametrize(
+    "written", ["(3)", "(width=open('x'))", "(width=3", "(**{'width': 3})", "()()"]
+)
+def test_arguments_are_names_and_literals(tmp_path, written):
+    ref = write(tmp_path, SIZED) + f":Net{written}"
+    with pytest.raises(RefError, match="its arguments are not NAME=VALUE"):
+        find_definition(ref)
 
 
 OWN_ERRORS = {

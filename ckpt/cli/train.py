@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckpt.cli.options import PATH, Session, ckpt_command
+from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.recipe import expect_none_typed, recipe_of, recipe_options
 from ckpt.errors import InterruptedTrainingError
 from ckpt.ops.train import SAVE_MINUTES, train
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="Write TensorBoard event files; needs the package tensorboard.",
 )
+@arg_option
 @recipe_options
 def command(
     session: Session,
@@ -76,6 +77,7 @@ def command(
     metrics: Path | None,
     tensorboard: Path | None,
     recipe_ref: str,
+    arguments: dict[str, object],
     **settings: Any,
 ) -> None:
     """Train an image classifier on a dataset (MNIST by default).
@@ -86,7 +88,7 @@ def command(
     processes share every effective batch.
     """
     resumed = _resumed(resume)
-    recipe = resumed.recipe if resumed is not None else recipe_of(recipe_ref, settings)
+    recipe = resumed.recipe if resumed is not None else recipe_of(recipe_ref, settings, arguments)
     files = _file_callbacks(metrics, tensorboard, resumed, replace=force)
     try:
         done = train(

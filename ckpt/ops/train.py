@@ -194,6 +194,6 @@ def _initial(registry: Registry, recipe: Recipe) -> "tuple[Recipe, Mapping[str, 
 
 
 def _model_name(definition: str) -> str:
-    """``models/mnist_cnn.py:Net`` and ``ckpt.models.mnist_cnn:Net`` give ``mnist-cnn``."""
-    place = definition.rpartition(":")[0].replace("\\", "/").removesuffix(".py")
+    """``models/mnist_cnn.py:Net`` and ``ckpt.models.mnist_cnn:Net(width=2)`` give ``mnist-cnn``."""
+    place = definition.partition("(")[0].rpartition(":")[0].replace("\\", "/").removesuffix(".py")
     return place.rpartition("/")[2].rpartition(".")[2].replace("_", "-")

@@ -20,10 +20,10 @@ from ckpt.train.data.dataset import Dataset, Samples
 from ckpt.train.data.normalisation import MicroBatch, Raw, normalise
 from ckpt.train.data.windows import cut, epoch_seed, shares
 from ckpt.train.holdout import hold_out
+from ckpt.train.losses import IGNORED
 from ckpt.train.processes import ALONE, Processes
 from ckpt.train.recipes.recipe import Recipe
 
-IGNORED = -100  # a label that gives no loss and no gradient: nll_loss's ignore_index
 _FOR_IMAGES = 0.25  # of the free memory; the rest is for the model and its activations
 
 
@@ -63,6 +63,7 @@ class Batches:
     Attributes:
         train_count: Images of an epoch.
         holdout_count: Images that are held out of it.
+        channels: Of the images that a model takes: grey is repeated, colours are averaged.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Batches:
         train, self._holdout = hold_out(dataset.train, recipe.holdout, seed=recipe.seed)
         self.train_count, self.holdout_count = len(train), len(self._holdout)
         self.classes = dataset.classes
+        self.channels = len(dataset.mean)
         self.loader = choose_loader(recipe, train, device)
         if self.loader.name == "resident":
             self._resident = Samples(train.images.to(device), train.labels.to(device))
@@ -129,7 +131,10 @@ class Batches:
     def _take(self, split: Samples, part: slice) -> MicroBatch:
         """Some samples of a split, on the device and normalised."""
         images, labels = (tensor.to(self._device, non_blocking=True) for tensor in split[part])
-        return normalise((images, labels), mean=self._mean, std=self._std)
+        images, labels = normalise((images, labels), mean=self._mean, std=self._std)
+        if images.shape[1] != self.channels:
+            images = images.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
+        return images, labels
 
 
 def epoch_order(samples: int, *, seed: int, epoch: int) -> Tensor:

@@ -17,13 +17,14 @@ from math import isfinite
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import nll_loss
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from ckpt.definitions import own_code
 from ckpt.train.batches import Window
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.kernels import quicken
+from ckpt.train.losses import loss_sum, scores_of
 from ckpt.train.memory import MicroBatchSize, is_out_of_memory
 from ckpt.train.optimisation import EVERY_STEP, build_average, build_optimizer, build_schedule
 from ckpt.train.processes import ALONE, Processes
@@ -81,7 +82,7 @@ class Trainer:
     Args:
         model: On its device, where it stays; on a CPU two types of its modules get faster ones.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        recipe: Has the other settings.
+        recipe: Has the other settings; the loss ``auto`` is ``nll``.
         windows: Of an epoch, for schedules that advance with every step.
         processes: Their gradients are averaged.
         size: Of the micro-batches; by default the recipe's, which stays.
@@ -117,6 +118,7 @@ class Trainer:
         lower = LOWER.get(precision)
         self._autocast = torch.autocast(self.device.type, dtype=lower, enabled=lower is not None)
         self._clip, self._every_step = recipe.clip, recipe.schedule in EVERY_STEP
+        self._ref, self._loss = recipe.model, "nll" if recipe.loss == "auto" else recipe.loss
         self._norms, self._frozen = batch_norms(model), recipe.batch_norm == "frozen"
         # A read of the device's memory costs nothing on a CPU; on CUDA the epoch's end tells.
         self._reads = self.device.type == "cpu" and not self.scaler.is_enabled()
@@ -210,6 +212,7 @@ class Trainer:
 
         Raises:
             ValueError: The micro-batches hold another number of samples.
+            DefinitionError: The model's own code fails.
         """
         tally, seen = self._zeros(), 0
         mine = samples if here is None else here or 1
@@ -218,11 +221,12 @@ class Trainer:
             # A last micro-batch of one image has no variance.
             self._freeze(self._frozen or len(labels) == 1 < self.size.now)
             # Gradients are averaged by the window's last pass alone.
-            with self.parallel.no_sync() if self.parallel and seen < mine else nullcontext():
+            alone = self.parallel.no_sync() if self.parallel and seen < mine else nullcontext()
+            with alone, own_code(self._ref, passes=is_out_of_memory):
                 with self._autocast:
-                    log_probs = (self.parallel or self.model)(images)  # (b, classes)
-                loss_sum, scored = _score(log_probs, labels)
-                share = self.scaler.scale(loss_sum * self.processes.count / samples)
+                    output = (self.parallel or self.model)(images)
+                losses, scored = _score(self._loss, output, labels)
+                share = self.scaler.scale(losses * self.processes.count / samples)
                 share.backward()  # type: ignore[no-untyped-call]
             tally += scored
         if seen != mine:
@@ -294,25 +298,22 @@ def _expect_finite(name: str, value: Tensor) -> None:
         raise NotFiniteError(f"{name} is {number}")
 
 
-def _score(log_probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of negative log-likelihoods ``()`` in nats, and ``(2,)`` float64 without a graph.
-
-    The sum is in float32 at the least; the second has it and the number of correct predictions.
-    """
-    at_least_float32 = torch.promote_types(log_probs.dtype, torch.float32)
-    loss_sum = nll_loss(log_probs.to(at_least_float32), labels, reduction="sum")
-    correct = (log_probs.detach().argmax(dim=1) == labels).sum()
-    return loss_sum, torch.stack((loss_sum.detach().double(), correct.double()))
+def _score(loss: str, output: object, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the losses ``()``, and ``(2,)`` float64 without a graph: that sum, correct ones."""
+    scores = scores_of(output)  # (b, classes)
+    losses = loss_sum(loss, scores, labels)
+    correct = (scores.detach().argmax(dim=1) == labels).sum()
+    return losses, torch.stack((losses.detach().double(), correct.double()))
 
 
-def evaluate(model: nn.Module, batches: Iterable[MicroBatch]) -> Score:
-    """Score a model in its own precision; reads from the device once."""
+def evaluate(model: nn.Module, batches: Iterable[MicroBatch], loss: str = "nll") -> Score:
+    """Score a model in its own precision, by a loss of `losses`; reads from the device once."""
     model.eval()
     tally = torch.zeros(2, dtype=torch.float64, device=_device_of(model))
     samples = 0
     with torch.inference_mode():
         for images, labels in batches:
-            tally = tally + _score(model(images), labels)[1]
+            tally = tally + _score(loss, model(images), labels)[1]
             samples += len(labels)
     loss_sum, correct = tally.tolist()
     return Score(loss_sum, int(correct), samples)

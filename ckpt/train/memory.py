@@ -45,6 +45,6 @@ class MicroBatchSize:
         self.callback(Note(f"{found}: now {self.now:,}"))
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether the GPU is out of memory, or the system gave the CPU's allocator none."""
     return isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)

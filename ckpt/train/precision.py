@@ -16,6 +16,7 @@ from torch import nn
 
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.loop import Trainer
+from ckpt.train.memory import MicroBatchSize, is_out_of_memory
 from ckpt.train.recipes.recipe import Recipe
 
 _ROUNDS, _WARM_UP = 9, 3  # steps of each; about a second in all on two CPU cores
@@ -48,7 +49,16 @@ def choose_precision(recipe: Recipe, model: nn.Module, batch: MicroBatch) -> Pre
     # CPUs have no fast float16; GPUs before Ampere have no bfloat16.
     has_bf16 = not cuda or torch.cuda.is_bf16_supported(including_emulation=False)
     lower = "bf16" if has_bf16 else "fp16"
-    milliseconds = _time(("fp32", lower), recipe, model, batch)
+    size = MicroBatchSize(len(batch[1]), adapts=recipe.micro_batch == "auto")
+    while True:
+        try:
+            tried = batch[0][: size.now], batch[1][: size.now]
+            milliseconds = _time(("fp32", lower), recipe, model, tried)
+            break
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            size.halve(error)
     ratio = milliseconds["fp32"] / milliseconds[lower]
     if ratio > _WORTH_IT:
         return Precision(lower, f"timed: {ratio:.1f} × fp32", milliseconds)

@@ -4,7 +4,7 @@
 of samples into an optimizer step, and `state` saves an interrupted run.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from math import isnan
@@ -13,11 +13,14 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import nn
 
 from ckpt.errors import DivergedError
+from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.data.windows import epoch_seed
 from ckpt.train.holdout import Best, best_epoch, is_over
-from ckpt.train.loop import EpochProgress, NotFiniteError, Trainer, evaluate
+from ckpt.train.loop import EpochProgress, NotFiniteError, Score, Trainer, evaluate
+from ckpt.train.memory import MicroBatchSize, is_out_of_memory
 from ckpt.train.processes import ALONE, Processes, joined
 from ckpt.train.provenance import peak_bytes, process_age
 from ckpt.train.recipes.recipe import Recipe
@@ -93,6 +96,7 @@ def _repeatable(device: torch.device) -> Iterator[None]:
         yield
 
 
+_AT_ONCE = 250  # images that are scored; more are no faster
 _CALMER = "a smaller --lr, --clip 1 or a warm-up (--schedule onecycle) may help"
 
 
@@ -152,7 +156,7 @@ class _Run:
         except NotFiniteError as error:
             raise self._diverged(epoch, progress, error) from error
         seconds = perf_counter() - self._epoch_began
-        held_out = evaluate(trainer.result, batches.holdout()) if batches.holdout_count else None
+        held_out = self._score(trainer.result, batches.holdout) if batches.holdout_count else None
         result = Epoch(
             epoch=epoch,
             loss=score.loss,
@@ -168,6 +172,18 @@ class _Run:
         if held_out and best_epoch(self.curves) == epoch:
             self.best = self.last
         self.callback(result)
+
+    def _score(self, model: nn.Module, batches: Callable[[int], Iterator[MicroBatch]]) -> Score:
+        """Score a model on images of which as many at once as memory takes, at most 250."""
+        setup = self.setup
+        size = MicroBatchSize(min(setup.size.now, _AT_ONCE), adapts=True, callback=self.callback)
+        while True:
+            try:
+                return evaluate(model, batches(size.now), setup.recipe.loss)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                size.halve(error)
 
     def _diverged(
         self, epoch: int, progress: EpochProgress, error: NotFiniteError
@@ -223,7 +239,7 @@ class _Run:
             write_weights(self.last.weights, last_out, replace=replace)
         model = setup.definition.build()
         read_weights(model, out)
-        score = evaluate(model.to(setup.device), setup.batches.test())
+        score = self._score(model.to(setup.device), setup.batches.test)
         if isnan(score.loss):
             raise DivergedError(f"{out}: its loss on the test images is nan", hint=_CALMER)
         seconds, peak = perf_counter() - began, peak_bytes(setup.device)

@@ -1,5 +1,6 @@
 """The setup of a run: all that is decided before its first step, and how it is reported."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -7,13 +8,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from ckpt.definitions import find_definition, load_strictly
+from ckpt.definitions import find_definition, load_strictly, own_code
 from ckpt.errors import DatasetError, FitError, UsageError
 from ckpt.train.batches import Batches
 from ckpt.train.data.dataset import Dataset, load_dataset
 from ckpt.train.data.windows import ORDER_RULE
 from ckpt.train.loop import LOWER, batch_norms
+from ckpt.train.losses import chosen_loss, scores_of
 from ckpt.train.memory import MicroBatchSize
 from ckpt.train.precision import choose_precision
 from ckpt.train.processes import Processes
@@ -66,11 +69,17 @@ class Setup:
         torch.manual_seed(recipe.seed)
         # Channels last: measured 1.1 to 1.2 times as fast in bf16 on a CPU with AVX-512.
         built = self.definition.build()
+        self.batches.channels = _channels(built, self.batches.channels)
+        if any(map(is_lazy, built.parameters())):  # shapes come from the first images
+            with own_code(recipe.model), torch.no_grad():
+                built(self.batches.first_images(1)[0].cpu())
         self.model = built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if initial is not None:
             hint = f"ckpt diff {recipe.init} {recipe.model}  shows both sides"
             load_strictly(self.model, initial, f"{recipe.init} does not fit {recipe.model}", hint)
-        _check_output(self.model, self.batches, recipe.model)
+        _expect_parameters(self.model, recipe.model)
+        recipe = replace(recipe, loss=_choose_loss(self.model, self.batches, recipe))
+        self.recipe = recipe
         self._note_on_batch_norm(callback)
         if resumed is not None:
             precision = resumed.precision
@@ -183,23 +192,41 @@ def _load(recipe: Recipe, processes: Processes, callback: Callback) -> Dataset:
     return dataset
 
 
-def _check_output(model: nn.Module, batches: Batches, ref: str) -> None:
-    """Try a few images: nll_loss takes any numbers for log-probabilities without an error."""
+def _expect_parameters(model: nn.Module, ref: str) -> None:
+    if next(model.parameters(), None) is None:
+        raise FitError(f"{ref}: has no parameters to train")
+
+
+def _channels(model: nn.Module, here: int) -> int:
+    """The channels that a model takes: those of its first convolution, if they are 1 or 3."""
+    convolutions = (it for it in model.modules() if isinstance(it, nn.Conv2d))
+    first = next(convolutions, None)
+    return here if first is None or first.in_channels not in (1, 3) else first.in_channels
+
+
+def _choose_loss(model: nn.Module, batches: Batches, recipe: Recipe) -> str:
+    """Try a few images in both modes: no loss reports scores that it is not meant for.
+
+    Raises:
+        FitError: The output has another shape, or is not what the recipe's loss takes.
+        DefinitionError: The model's own code fails.
+    """
     images, labels = batches.first_images(8)  # (b, c, h, w) float32, (b,) int64
-    expected = (len(labels), batches.classes)
-    model.eval()
-    try:
-        with torch.inference_mode():
-            log_probs = model(images)  # (b, classes)
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise FitError(f"{ref}: fails on images {tuple(images.shape)}: {reason}") from error
-    shape = tuple(getattr(log_probs, "shape", ()))
-    if shape != expected:
-        raise FitError(f"{ref}: returns {shape or type(log_probs)}, expected {expected}")
-    sums = log_probs.double().exp().sum(dim=1)  # (b,)
-    if not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+    expected, found = (len(labels), batches.classes), set()
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), torch.no_grad():
+        for trains in (False, True):
+            tried = copy.deepcopy(model) if trains else model  # BatchNorm would learn from it
+            with own_code(f"{recipe.model}: on images {tuple(images.shape)}"):
+                scores = scores_of(tried.train(trains)(images))
+            if scores.shape != expected:
+                shape = tuple(scores.shape)
+                raise FitError(f"{recipe.model}: returns {shape}, expected {expected}")
+            found.add(chosen_loss(scores))
+    if recipe.loss == "nll" and found != {"nll"}:
         raise FitError(
-            f"{ref}: does not return log-probabilities: exp of a row sums to {sums[0]:.3g}",
-            hint="end its forward with torch.nn.functional.log_softmax(x, dim=1)",
+            f"{recipe.model}: does not return log-probabilities, which --loss nll takes",
+            hint="--loss cross-entropy  takes logits",
         )
+    if recipe.loss != "auto":
+        return recipe.loss
+    return "nll" if found == {"nll"} else "cross-entropy"

@@ -15,6 +15,7 @@ import torch
 
 from ckpt.registry.registry import Registry
 from tests.cli.support import Run, tree
+from tests.effort import by_effort
 
 CONFLICT = (
     '{\n"schema": 1,\n<<<<<<< HEAD\n"serial": 40,\n=======\n"serial": 30,\n>>>>>>> other\n'
@@ -78,12 +79,11 @@ def test_rebuilt_index_is_the_lost_one(used: Run, folder: Path) -> None:
     assert used("undo").out.startswith("undid: register net.pt as net"), "history goes on"
 
 
-@pytest.mark.long
 def test_index_cut_anywhere_is_rebuilt_and_kept(used: Run, folder: Path, tmp_path: Path) -> None:
     path = folder / "registry.json"
     whole, models = path.read_bytes(), index(folder)["models"]
     kept = []
-    for end in range(0, len(whole) - 1, 7):
+    for end in range(0, len(whole) - 1, by_effort(97, 31, 1)):
         path.write_bytes(whole[:end])
         checked = used("fsck", "--json")
         assert (checked.code, checked.data["state"]) == (4, "damaged")

@@ -76,7 +76,7 @@ def test_fault_26_every_field_of_the_index(ckpt: Run, folder: Path) -> None:
     file = folder / "registry.json"
     document = json.loads(file.read_text())
     refused = 0
-    for number, (path, wrong) in enumerate(mutants(document, by_effort(3, 8, len(WRONG) - 1))):
+    for number, (path, wrong) in enumerate(mutants(document, by_effort(2, 4, len(WRONG) - 1))):
         mutant = changed(document, path, wrong)
         error = error_of(partial(read_index, name="it"), mutant)
         expect_agreement(INDEX.is_valid(mutant), error, path, wrong)
@@ -97,7 +97,7 @@ def test_fault_26_every_field_of_a_manifest(ckpt: Run, folder: Path, label: str)
     index = (folder / "registry.json").read_text()
     old = json.loads(index)["models"]["net"]["versions"][label]["manifest"]
     document = manifests(folder)[old]
-    for number, (path, wrong) in enumerate(mutants(document, by_effort(3, 8, len(WRONG) - 1))):
+    for number, (path, wrong) in enumerate(mutants(document, by_effort(2, 4, len(WRONG) - 1))):
         mutant = changed(document, path, wrong)
         error = error_of(Manifest.from_bytes, mutant)
         if path[:3] not in (("record", "plan", "document"), ("record", "plan", "source")):

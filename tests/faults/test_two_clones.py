@@ -21,7 +21,7 @@ from tests.cli.support import Git, Run, save
 from tests.effort import by_effort
 
 STEPS = by_effort(14, 60, 150)
-SEEDS = range(by_effort(2, 6, 20))
+SEEDS = range(by_effort(2, 4, 20))
 Numbers = dict[str, str]  # label to content
 
 

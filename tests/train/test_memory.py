@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from ckpt.definitions import DefinitionError
 from ckpt.errors import OutOfMemoryError, UsageError
 from ckpt.train.loop import Trainer
 from ckpt.train.memory import MicroBatchSize
@@ -92,7 +93,7 @@ def test_the_cpus_allocator_counts_too():
 def test_other_errors_are_not_taken_for_it():
     size = MicroBatchSize(8, adapts=True)
     trainer = trainer_for(Tight(4, error=RuntimeError("shapes do not match")), size)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
+    with pytest.raises(DefinitionError, match="raises RuntimeError: shapes do not match"):
         trainer.accumulate_window(window(8))
 
 

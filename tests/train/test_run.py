@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ckpt.definitions import find_definition
+from ckpt.definitions import DefinitionError, find_definition
 from ckpt.errors import FitError, UsageError
 from ckpt.train.data.windows import ORDER_RULE
 from ckpt.train.recipes.recipe import Recipe
@@ -166,23 +166,96 @@ def test_a_device_that_is_not_there_is_refused(tmp_path, linear):
         run(linear, tmp_path / "w.pt", device="cuda:63")
 
 
+MODEL = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes=10):
+        super().__init__()
+        self.layer = {layer}
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        scores = self.layer(x.flatten(1))
+        {end}
+"""
+LINEAR = "nn.Linear(784, classes)"
 UNFIT = {
-    "logits": (
-        "nn.Sequential(nn.Flatten(), nn.Linear(784, 10))",
-        "does not return log-probabilities",
+    "logits for nll": (LINEAR, "return scores", "not return log-prob", {"loss": "nll"}),
+    "classes": (LINEAR, "return scores[:, :9]", r"returns \(8, 9\), expected \(8, 10\)", {}),
+    "input": ("nn.Linear(3, 10)", "", r"on images \(8, 1, 28, 28\): raises RuntimeError: mat1", {}),
+    "no scores": (LINEAR, "return 7", "the model returns int, expected a tensor of scores", {}),
+    "nothing to train": ("nn.Flatten()", "return scores[:, :10]", "no parameters to train", {}),
+    "an error": (LINEAR, "return {}['x']", "raises KeyError: 'x'", {}),
+    "an error in training": (
+        LINEAR, "if self.training: raise ValueError('mine')\n        return scores",
+        "raises ValueError: mine", {},
     ),
-    "classes": ("nn.Sequential(nn.Flatten(), nn.Linear(784, 9))", r"returns \(8, 9\)"),
-    "input": ("nn.Linear(3, 10)", r"fails on images \(8, 1, 28, 28\)"),
-}
+    "a late error": (
+        LINEAR, "if self.calls > 9: raise IndexError('late')\n        return scores",
+        "raises IndexError: late", {},
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("module", "message"), UNFIT.values(), ids=UNFIT)
-def test_a_model_for_something_else_is_refused(tmp_path, module, message):
-    (tmp_path / "net.py").write_text(f"from torch import nn\ndef net(): return {module}\n")
-    with pytest.raises(FitError, match=message) as caught:
-        run(f"{tmp_path}/net.py:net", tmp_path / "w.pt")
+@pytest.mark.parametrize(("layer", "end", "message", "more"), UNFIT.values(), ids=UNFIT)
+def test_error_of_a_model_is_its_own(tmp_path, layer, end, message, more):
+    """One line, with the line of the model's code as the hint where it raised."""
+    (tmp_path / "net.py").write_text(MODEL.format(layer=layer, end=end))
+    with pytest.raises((FitError, DefinitionError), match=message) as caught:
+        run(f"{tmp_path}/net.py:Net", tmp_path / "w.pt", **more)
     assert "\n" not in str(caught.value)
+    assert "raises" not in message or f"{tmp_path}/net.py:" in str(caught.value.hint)
     assert not (tmp_path / "w.pt").exists()
+
+
+FORMS = {
+    "logits": ("return scores", {}),
+    "dict": ("return {'logits': scores, 'more': 1}", {}),
+    "tuple": ("return scores, x", {}),
+    "logits in training only": (
+        "return scores if self.training else scores.log_softmax(1)", {},
+    ),
+    "sigmoids": ("return scores", {"loss": "bce"}),
+    "squares": ("return scores", {"loss": "mse", "lr": 0.001}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("end", "more"), FORMS.values(), ids=FORMS)
+def test_scores_are_found_and_learned_from(tmp_path, end, more):
+    (tmp_path / "net.py").write_text(MODEL.format(layer=LINEAR, end=end))
+    settings = {"optimizer": "sgd", "lr": 0.05, **more}
+    trained, _ = run(f"{tmp_path}/net.py:Net(classes=10)", tmp_path / "w.pt", **settings)
+    assert trained.test_accuracy > 0.75
+    assert trained.record["recipe"]["loss"] == more.get("loss", "cross-entropy")
+
+
+def test_logits_train_as_their_log_probabilities(tmp_path, linear):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef net(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
+    )
+    first, second = (
+        run(ref, tmp_path / f"{name}.pt")[0]
+        for name, ref in (("a", linear), ("b", f"{tmp_path}/net.py:net"))
+    )
+    assert [first.record["recipe"]["loss"], second.record["recipe"]["loss"]] == [
+        "nll",
+        "cross-entropy",
+    ]
+    assert first.curves[0].loss == pytest.approx(second.curves[0].loss, rel=1e-5)
+
+
+def test_lazy_module_and_three_channels_train(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def net(): return nn.Sequential(\n"
+        "    nn.Conv2d(3, 2, 3, stride=2), nn.Flatten(), nn.LazyLinear(10))\n"
+    )
+    trained, _ = run(f"{tmp_path}/net.py:net", tmp_path / "w.pt", optimizer="adam", lr=0.01)
+    assert trained.test_accuracy > 0.7
+    assert torch.load(tmp_path / "w.pt")["0.weight"].shape == (2, 3, 3, 3)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -1,6 +1,7 @@
 """The options of `ckpt train` that make a recipe: one for each field of `Recipe`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,22 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def recipe_of(ref: str, values: dict[str, Any]) -> Recipe:
-    """The recipe, overridden by the options that were typed."""
+def recipe_of(ref: str, values: dict[str, Any], arguments: dict[str, object]) -> Recipe:
+    """The recipe, overridden by the options that were typed; its model has the arguments."""
     typed = {name: value for name, value in values.items() if _is_typed(name)}
-    return Recipe(**{**read_recipe(ref), **typed})
+    recipe = Recipe(**{**read_recipe(ref), **typed})
+    if not arguments:
+        return recipe
+    written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return replace(recipe, model=f"{recipe.model}({written})")
 
 
 def expect_none_typed(path: Path) -> None:
     """Refuse settings beside `--resume`: a resumed run keeps the recipe of its state file."""
-    for name in ("recipe_ref", *(setting.name for setting in settings())):
+    others = {"recipe_ref": "recipe", "arguments": "arg"}
+    for name in (*others, *(setting.name for setting in settings())):
         if _is_typed(name):
-            option = "recipe" if name == "recipe_ref" else option_name(name)
+            option = others.get(name) or option_name(name)
             raise UsageError(
                 f"--{option} cannot be used with --resume, which takes the recipe of {path}"
             )

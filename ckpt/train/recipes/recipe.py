@@ -128,8 +128,14 @@ class Recipe:
 
     model: str = _setting(
         "ckpt.models.mnist_cnn:Net",
-        "Model definition, FILE.py:CLASS or MODULE:CLASS; it must return log-probabilities.",
+        "Model definition, FILE.py:CLASS or MODULE:CLASS, e.g. torchvision.models:resnet18.",
         unit="DEFINITION",
+    )
+    loss: str = _setting(
+        "auto",
+        "Loss of the model's output: nll of log-probabilities, cross-entropy of logits, bce or "
+        "mse of one score a class; auto looks at the output.",
+        one_of("auto", "nll", "cross-entropy", "bce", "mse"),
     )
     init: str = _setting(
         "",
