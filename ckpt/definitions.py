@@ -193,8 +193,10 @@ def _written(ref: str, call: str) -> dict[str, object]:
         parsed = ast.parse(f"f{call}", mode="eval").body
         if not (isinstance(parsed, ast.Call) and isinstance(parsed.func, ast.Name)) or parsed.args:
             raise ValueError("no call, or values without names")
-        values = {it.arg: ast.literal_eval(it.value) for it in parsed.keywords}
-        return {name: value for name, value in values.items() if name is not None}
+        values = {it.arg or "**": ast.literal_eval(it.value) for it in parsed.keywords}
+        if "**" in values:
+            raise ValueError("a mapping")
+        return values
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         hint = "e.g. net.py:Net(depth=2)"
         raise RefError(f"{ref}: its arguments are not NAME=VALUE", hint=hint) from error
