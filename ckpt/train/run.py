@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ckpt.definitions import own_code
 from ckpt.errors import DivergedError
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.data.windows import epoch_seed
@@ -179,7 +180,8 @@ class _Run:
         size = MicroBatchSize(min(setup.size.now, _AT_ONCE), adapts=True, callback=self.callback)
         while True:
             try:
-                return evaluate(model, batches(size.now), setup.recipe.loss)
+                with own_code(setup.recipe.model, passes=is_out_of_memory):
+                    return evaluate(model, batches(size.now), setup.recipe.loss)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
