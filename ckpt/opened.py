@@ -243,7 +243,7 @@ def open_ref(
     """
     text, ref = fspath(named), parse_named(named, registry)
     if isinstance(ref, FileRef):
-        _expect_class(ref.path)
+        expect_class(ref.path)
         file = within(ref)
         with open_path(file.path) as source:
             checkpoint = open_checkpoint(source, inside=file.inside)
@@ -386,7 +386,7 @@ def _meant(text: str, registry: Registry) -> str | None:
     return f"or the file {near[0]}?" if near else None
 
 
-def _expect_class(path: Path) -> None:
+def expect_class(path: Path) -> None:
     """Refuse a file of Python code that is named without a class."""
     if path.suffix != ".py" or not path.is_file():
         return

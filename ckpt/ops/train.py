@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ckpt.errors import RefError, UsageError
 from ckpt.io.strict_json import plain
-from ckpt.opened import parse_named
+from ckpt.opened import expect_class, parse_named
 from ckpt.ops.register import register
 from ckpt.refs import FileRef, expect_new_name
 from ckpt.registry.registry import Added, Registry
@@ -77,6 +77,7 @@ def train(
         UsageError: The file already exists, or the state of a run that `resumed` is not.
         InterruptedTrainingError: A signal ended it; the state is in `state_file`.
     """
+    expect_class(Path(recipe.model))
     model = expect_new_name(_model_name(recipe.model) if name is None else name)
     if name and not register_result:
         raise UsageError("--name requires --register")
@@ -195,5 +196,9 @@ def _initial(registry: Registry, recipe: Recipe) -> "tuple[Recipe, Mapping[str, 
 
 def _model_name(definition: str) -> str:
     """``models/mnist_cnn.py:Net`` and ``ckpt.models.mnist_cnn:Net(width=2)`` give ``mnist-cnn``."""
-    place = definition.partition("(")[0].rpartition(":")[0].replace("\\", "/").removesuffix(".py")
+    place, colon, _ = definition.partition("(")[0].rpartition(":")
+    if not colon:
+        hint = "write path/to/file.py:Class or package.module:Class"
+        raise UsageError(f"{definition}: not a definition", hint=hint)
+    place = place.replace("\\", "/").removesuffix(".py")
     return place.rpartition("/")[2].rpartition(".")[2].replace("_", "-")

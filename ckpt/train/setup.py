@@ -220,7 +220,8 @@ def _choose_loss(model: nn.Module, batches: Batches, recipe: Recipe) -> str:
                 scores = scores_of(tried.train(trains)(images))
             if scores.shape != expected:
                 shape = tuple(scores.shape)
-                raise FitError(f"{recipe.model}: returns {shape}, expected {expected}")
+                hint = f"--arg num_classes={batches.classes}  where the model has such an argument"
+                raise FitError(f"{recipe.model}: returns {shape}, expected {expected}", hint=hint)
             found.add(chosen_loss(scores))
     if recipe.loss == "nll" and found != {"nll"}:
         raise FitError(

@@ -290,3 +290,27 @@ def test_infinite_loss_of_a_test_is_no_metric(ckpt: Run, folder: Path) -> None:
     shown = ckpt("plot", "net", "--json").data["curves"][0]["series"]
     assert shown["holdout_loss"] == ["inf"]
     assert ckpt("plot", "net").code == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "hint"),
+    [
+        ("net.py", "net.py: Python code, and no class is named", "net.py:Net"),
+        ("no.py", "no.py: not a definition", "path/to/file.py:Class"),
+        ("torchvision.models", "torchvision.models: not a definition", "package.module:Class"),
+        ("net.py:Net(8)", "net.py:Net(8): its arguments are not NAME=VALUE", "net.py:Net(depth=2)"),
+        (
+            "torchvision.models:mnasnet0_5",
+            "returns (8, 1000), expected (8, 10)",
+            "--arg num_classes=10",
+        ),
+    ],
+)
+def test_model_that_cannot_be_is_one_line(
+    ckpt: Run, folder: Path, model: str, error: str, hint: str
+) -> None:
+    (folder / "net.py").write_text(TESTED)
+    ran = ckpt("train", *QUICK, "--model", model)
+    assert ran.code in (2, 3)
+    assert error in ran.err.splitlines()[-2]
+    assert hint in ran.err.splitlines()[-1]
