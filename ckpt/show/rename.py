@@ -6,6 +6,7 @@ from typing import Any
 
 from ckpt.ops.rename import Renamed, RenamePlan
 from ckpt.rules.expressions import (
+    Averaged,
     Cast,
     Copied,
     Expression,
@@ -15,6 +16,7 @@ from ckpt.rules.expressions import (
     Narrowed,
     Permuted,
     Reshaped,
+    Resized,
     Source,
 )
 from ckpt.rules.plan import Plan
@@ -192,6 +194,10 @@ def expression_text(made: Expression) -> str:
             return f"copy({expression_text(inner)})"
         case Merged(of=inner, other=other):
             return f"{expression_text(inner)}, to which {expression_text(other)} must be equal"
+        case Averaged(of=inner, dim=dim, length=length):
+            return f"{length} × mean({expression_text(inner)}, dim {dim})"
+        case Resized(of=inner, old=old, new=new, mode=mode):
+            return f"resize({expression_text(inner)}, {shape(old)} to {shape(new)}, {mode})"
         case Filled(dtype=dtype, value=value):
             return f"new, {dtype} {shape(made.shape)}, all {value:g}".replace(" ()", " scalar")
 
