@@ -5,7 +5,7 @@ the source, give what the inference says; no ambiguous key is renamed unasked.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ckpt.compare.allowed import STRICT, Allowed
@@ -17,9 +17,11 @@ from ckpt.infer.rules.synthesis import synthesise
 from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
 from ckpt.registry.registry import Registry
+from ckpt.rules.choice import Choice
 from ckpt.rules.document import read_rules
+from ckpt.rules.expressions import Source
 from ckpt.rules.plan import plan_tensors
-from ckpt.rules.planned import Rule
+from ckpt.rules.planned import Planned, Rule
 from ckpt.tensors import TensorEntry
 
 _COUNTER = "num_batches_tracked"  # of BatchNorm; files from before torch 0.4.1 have none
@@ -95,7 +97,8 @@ def rules_between(
         replace(side.state, entries=entries).named
         for side, entries in ((source, mine), (target, theirs))
     )
-    inference, rules = infer_rules(mine, theirs, first, allowed=allowed)
+    noted = source.state.tied.keys() - {entry.key for entry in source.entries}
+    inference, rules = infer_rules(mine, theirs, first, noted=noted, allowed=allowed)
     return FoundRules(source.name, target.name, inference, rules, tuple(target.entries))
 
 
@@ -105,6 +108,7 @@ def infer_rules(
     first: Sequence[Rule] = (),
     *,
     most: int | None = None,
+    noted: Collection[str] = (),
     allowed: Allowed = STRICT,
 ) -> tuple[Inference, tuple[Rule, ...]]:
     """Infer the mapping between two lists of entries, and the rules that express it.
@@ -114,6 +118,7 @@ def infer_rules(
         target: Keys unique.
         first: Rules that go before the found ones, and settle as many keys as they can.
         most: How many keys at most may be left to infer; None for any number.
+        noted: Keys of the source that share the tensor of another one and are not stored.
         allowed: Keys that stay although the target lacks them, and keys whose two shapes differ.
 
     Raises:
@@ -139,6 +144,9 @@ def infer_rules(
         missing=(*apart, *inference.missing),
     )
     rules = synthesise(after, target, inference)
+    if noted:
+        stored, _ = _after([e for e in source if e.key not in noted], first, target)
+        rules = [*_that_drop(rules, [entry.key for entry in stored])]
     if counters := _counters(inference, target):
         missing = tuple(key for key in inference.missing if _COUNTER not in key)
         inference = replace(inference, missing=missing)
@@ -201,6 +209,17 @@ def _after(
     places = {(entry.key, entry.shape) for entry in target}
     settled = [e.key for e in plan.tensors if e.rules and (e.key, e.made_of.shape) in places]
     return after, settled
+
+
+def _that_drop(rules: Iterable[Rule], keys: Iterable[str]) -> Iterator[Rule]:
+    """The rules without those that drop none of the keys: a name goes with its tensor."""
+    left = [Planned(key, Source(key, "uint8", ())) for key in keys]
+    for rule in rules:
+        if isinstance(rule, Choice):
+            before, left = left, rule.run(left)
+            if len(left) == len(before):
+                continue
+        yield rule
 
 
 def _doubted(inference: Inference, allowed: Allowed) -> Inference:

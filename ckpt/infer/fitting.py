@@ -174,9 +174,12 @@ def _rules_that_fit(state: StateDict, wanted: StateDict, ask: Ask) -> tuple[Rule
     from ckpt.infer.find_rules import infer_rules
 
     known = (*state.tied, *followers(state))
+    noted = state.tied.keys() - {entry.key for entry in state.entries}
     for first in ([Unwrap()], []):
         try:
-            inference, rules = infer_rules(state.named, wanted.entries, first, most=MOST_INFERRED)
+            inference, rules = infer_rules(
+                state.named, wanted.entries, first, most=MOST_INFERRED, noted=noted
+            )
             after = outcome(plan_tensors(state.entries, rules, aliases=known), state)
             after = after.loaded_into(wanted)
         except CkptError:  # nothing to unwrap, too many keys, or no rules express it

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, load_model, save_model
 
 import ckpt
 from ckpt.errors import PlanError
@@ -145,6 +146,48 @@ def test_shape_alone_does_not_give_a_new_key_its_tensor(net: Run, folder: Path) 
     torch.save(old, folder / "base.pt")
     assert net(*words, "--force").code == 0
     assert loaded_in_part(folder / "new.pt", module) == ([], [])
+
+
+TIED = """
+from torch import nn
+
+class Body(nn.Module):
+    def __init__(self, vocab=32):
+        super().__init__()
+        self.embed = nn.Embedding(vocab, 8)
+        self.fc = nn.Linear(8, 8)
+
+class Tied(Body):
+    def __init__(self, vocab=32):
+        super().__init__(vocab)
+        self.lm_head = nn.Linear(8, vocab, bias=False)
+        self.lm_head.weight = self.embed.weight
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "x."])
+def test_name_that_a_file_only_notes_goes_with_its_tensor(
+    prefix: str, ckpt: Run, folder: Path
+) -> None:
+    (folder / "net.py").write_text(TIED)
+    space: dict[str, Any] = {}
+    exec(TIED, space)
+    save_model(space["Tied"](), str(folder / "base.safetensors"))
+    if prefix:
+        assert ckpt("rename", "base.safetensors", "--add", prefix, "--in-place").code == 0
+    words = ["rename", "base.safetensors", "-o", "new.safetensors", "--force", "--to"]
+    assert ckpt(*words, "net.py:Body").code == 0
+    state = load_file(folder / "new.safetensors")
+    space["Body"]().load_state_dict(state, strict=True)
+    words += ["net.py:Tied", "--arg", "vocab=40"]
+    refused = ckpt(*words)
+    assert refused.code == 3
+    assert "2 of another shape (embed.weight: 32 8, expected 40 8; lm_head.weight: " in refused.err
+    ran = ckpt(*words, "--allow-shape", "embed|lm_head")
+    assert "but for 2 keys: embed.weight, lm_head.weight stay new" in ran.out, ran
+    path = str(folder / "new.safetensors")
+    missing, unexpected = load_model(space["Tied"](40), path, strict=False)
+    assert ({*missing} <= {"embed.weight", "lm_head.weight"}, [*unexpected]) == (True, [])
 
 
 def test_whole_fit_is_called_one_whatever_is_allowed(net: Run, folder: Path) -> None:

@@ -42,7 +42,7 @@ def fit_after(
         return found
     names = _new_names(state, rules)
     dropped = {dropped.key for dropped in plan.dropped}
-    gone = [entry for entry in state.entries if entry.key in dropped]
+    gone = [e for e in state.named if dropped & {e.key, state.tied.get(e.key)}]
     reshaped = other_shapes(gone, found.fit.missing, names)
     if allowed:
         part = fitting_in_part(after, target.name, target.state, ask, allowed, reshaped)
@@ -76,7 +76,7 @@ def _ask_of(target: Opened) -> Ask:
 
 def _new_names(state: StateDict, rules: Sequence[Rule]) -> dict[str, str]:
     """Old key to the key that the rules on names alone give, of dropped tensors too."""
-    tensors = [Planned(e.key, Source(e.key, e.dtype, e.shape)) for e in state.entries]
+    tensors = [Planned(e.key, Source(e.key, e.dtype, e.shape)) for e in state.named]
     after = tensors
     try:
         for rule in rules:
