@@ -1,6 +1,6 @@
 """Expressions that change the size of a dimension: slices, padding, resized position tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 
 from ckpt.errors import PlanError
@@ -8,8 +8,12 @@ from ckpt.rules.expressions import (
     MOST_ELEMENTS,
     Averaged,
     Expression,
+    Filled,
+    Joined,
+    Merged,
     Narrowed,
     Resized,
+    Source,
     dimension,
     filled,
     joined,
@@ -85,6 +89,23 @@ def resized(
         )
     _expect_floats(of, "interpolated")
     return Resized(of, (old[0], old[1]), (new[0], new[1]), mode, prefix, antialias)
+
+
+def in_memory(expression: Expression) -> Iterator[Expression]:
+    """The operands that are held in memory as a whole, to work it out."""
+    match expression:
+        case Source() | Filled():
+            return
+        case Joined(parts=parts):
+            for part in parts:
+                yield from in_memory(part)
+        case Merged(of=inner, other=other):
+            yield from in_memory(inner)
+            yield from in_memory(other)
+        case _:
+            if isinstance(expression, Averaged | Resized):
+                yield expression.of
+            yield from in_memory(expression.of)
 
 
 def _expect_floats(of: Expression, done: str) -> None:

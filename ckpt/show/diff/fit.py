@@ -93,6 +93,7 @@ def _reshaped_data(pair: Pair) -> dict[str, Any]:
 def fits_text(fitting: Fitting) -> str:
     """``fits DEF``, or ``fits DEF but for 2 keys: fc.weight, fc.bias stay new``."""
     fits = f"fits {printable(fitting.definition)}{under_text(fitting)}"
+    fits += " by keys and shapes alone" if fitting.fit.unasked else ""
     if not fitting.in_part:
         return fits
     new = [entry.key for entry in fitting.fit.missing]

@@ -209,6 +209,23 @@ def test_optimizer_of_other_sizes_is_refused(tmp_path: Path) -> None:
         ckpt.rename(tmp_path / "run.pt", rules, out=tmp_path / "new.pt")
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"pad": "w", "size": (1 << 33) + 1, "value": "mean"},
+        {"resize": "w", "from": [1 << 33, 1], "to": [2, 2], "mode": "bilinear"},
+    ],
+)
+def test_tensor_on_the_way_to_a_small_one_is_not_held_in_memory_whatever_its_size(
+    rule: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.save({"w": torch.ones(1, 1)}, tmp_path / "a.pt")
+    large = {"pad": "w", "size": 1 << 33, "value": 0}
+    rules = read_rules([large, rule, {"slice": "w", "stop": 1}], name="rules")
+    with pytest.raises(PlanError, match=r"the rules make tensors of 34,359,738,\d+ bytes"):
+        ckpt.rename(tmp_path / "a.pt", rules, out=tmp_path / "b.pt")
+
+
 NET = """
 import torch
 from torch import nn
