@@ -60,10 +60,11 @@ class Allowed:
 STRICT = Allowed()
 
 
-def allowed(
-    missing: Sequence[str] = (), unexpected: Sequence[str] = (), shape: Sequence[str] = ()
-) -> Allowed:
-    """The differences that are allowed, from the texts of the expressions.
+Texts = str | Sequence[str]
+
+
+def allowed(missing: Texts = (), unexpected: Texts = (), shape: Texts = ()) -> Allowed:
+    """The differences that are allowed, from the text of one expression or of several.
 
     Raises:
         RuleError: An expression cannot be read.
@@ -71,7 +72,10 @@ def allowed(
     given = {"missing": missing, "unexpected": unexpected, "shape": shape}
     return Allowed(
         **{
-            word: tuple(Pattern(text, name=f"--allow-{word} '{text:.200}'") for text in texts)
+            word: tuple(
+                Pattern(text, name=f"--allow-{word} '{text:.200}'")
+                for text in ([texts] if isinstance(texts, str) else texts)
+            )
             for word, texts in given.items()
         }
     )

@@ -7,6 +7,7 @@ the source, give what the inference says; no ambiguous key is renamed unasked.
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from ckpt.compare.allowed import STRICT, Allowed
 from ckpt.compare.pairs import hashed
@@ -127,7 +128,8 @@ def infer_rules(
     """
     after, settled = _after(source, first, target)
     shapes = {entry.key: entry.shape for entry in target}
-    apart = [e.key for e in after if shapes.get(e.key, e.shape) != e.shape]
+    # Other shapes of as many elements may be a transpose.
+    apart = [e.key for e in after if prod(shapes.get(e.key, e.shape)) != prod(e.shape)]
     apart = [key for key in apart if allowed.other_shape(key)]
     known = {*settled, *apart}
     mine, theirs = ([e for e in side if e.key not in known] for side in (after, target))

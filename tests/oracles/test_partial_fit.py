@@ -2,6 +2,7 @@
 
 import random
 import re
+import shlex
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def test_tensors_of_another_shape_are_left_out_and_stay_new(
     assert f"{len(new)} dropped" in refused.err or way == "--check"
     assert "renamed" in refused.err, "the plan is shown"
     assert not (folder / "new.pt").exists()
+    hinted = shlex.split(refused.err.partition("leave them new:")[2])
+    assert net(*words, *hinted, "--dry-run").code == 0
     ran = net(*words, "--allow-shape", expression)
     assert (ran.code, ran.err) == (0, ""), ran
     stays = f"{', '.join(new)} {'stays' if len(new) == 1 else 'stay'} new"
@@ -146,6 +149,17 @@ def test_shape_alone_does_not_give_a_new_key_its_tensor(net: Run, folder: Path) 
     torch.save(old, folder / "base.pt")
     assert net(*words, "--force").code == 0
     assert loaded_in_part(folder / "new.pt", module) == ([], [])
+
+
+def test_allowed_shape_does_not_keep_a_tensor_from_being_transposed(net: Run, folder: Path) -> None:
+    state = of_class().state_dict()
+    torch.save({**state, "head.weight": state["head.weight"].t()}, folder / "base.pt")
+    out = ckpt.rename(
+        folder / "base.pt", to=f"{folder}/net.py:Net", allow_shape=".", out=folder / "new.pt"
+    )
+    assert [made.key for made in out.plan.made] == ["head.weight"]
+    assert loaded_in_part(folder / "new.pt", of_class()) == ([], [])
+    assert torch.equal(torch.load(folder / "new.pt")["head.weight"], state["head.weight"])
 
 
 TIED = """

@@ -67,9 +67,9 @@ class Goal(TypedDict, total=False):
     to: Named | None
     accept_likely: bool
     check: str | None
-    allow_missing: Sequence[str]
-    allow_unexpected: Sequence[str]
-    allow_shape: Sequence[str]
+    allow_missing: str | Sequence[str]
+    allow_unexpected: str | Sequence[str]
+    allow_shape: str | Sequence[str]
     arguments: Mapping[str, object] | None
     prove_from: str | None
     prove_input: Sequence[int] | None
