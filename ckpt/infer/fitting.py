@@ -122,7 +122,8 @@ def fitting_in_part(
     found = fit(named, wanted, ask(named, strict=False))
     missing = {entry.key for entry in found.missing}
     reshaped = tuple((one, other) for one, other in reshaped if other.key in missing)
-    if not allowed.covers(found, {other.key for _, other in reshaped}):
+    # A class that refuses it strictly, and then misses nothing, has another reason.
+    if found.fits or not allowed.covers(found, {other.key for _, other in reshaped}):
         return None
     return Fitting(definition, found, in_part=True, reshaped=reshaped)
 

@@ -84,8 +84,10 @@ def resized(
     rows = of.shape[-2] if len(of.shape) > 1 else 0
     old_size, new_size = prod(old), prod(new)
     if rows != prefix + old_size or not prod(of.shape) or new_size >= MOST_ELEMENTS:
+        more = rows - old_size
         raise PlanError(
-            f"shape {list(of.shape)} is not a table of {prefix} + {old[0]} × {old[1]} rows"
+            f"shape {list(of.shape)} is not a table of {prefix} + {old[0]} × {old[1]} rows",
+            hint=f"prefix = {more}  keeps the rows before the grid" if more > 0 else None,
         )
     _expect_floats(of, "interpolated")
     return Resized(of, (old[0], old[1]), (new[0], new[1]), mode, prefix, antialias)

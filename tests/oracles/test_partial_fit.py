@@ -162,6 +162,19 @@ def test_allowed_shape_does_not_keep_a_tensor_from_being_transposed(net: Run, fo
     assert torch.equal(torch.load(folder / "new.pt")["head.weight"], state["head.weight"])
 
 
+def test_class_that_refuses_for_a_reason_of_its_own_does_not_fit_in_part(
+    net: Run, folder: Path
+) -> None:
+    (folder / "net.py").write_text(
+        NET + "    def load_state_dict(self, state, strict=True):\n"
+        "        if strict:\n            raise ValueError('never strictly')\n"
+        "        return super().load_state_dict(state, strict=False)\n"
+    )
+    ran = net("rename", "base.pt", "--to", "net.py:Net", "--allow-missing", ".")
+    assert (ran.code, ran.out) == (3, "")
+    assert "its loading code raises ValueError: never strictly" in ran.err
+
+
 TIED = """
 from torch import nn
 

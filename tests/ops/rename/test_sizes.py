@@ -172,6 +172,12 @@ def test_size_that_cannot_be_is_refused(
     assert says in str(refused.value)
 
 
+def test_table_with_rows_before_its_grid_is_told_apart() -> None:
+    with pytest.raises(PlanError) as refused:
+        made({"w": VIT}, {"resize": "w", **GRIDS, "from": [4, 6]})
+    assert refused.value.hint == "prefix = 1  keeps the rows before the grid"
+
+
 def test_pad_is_undone_and_what_has_no_inverse_says_so(tmp_path: Path) -> None:
     torch.save({"w": TABLE, "pos": VIT}, tmp_path / "in.pt")
     rules: dict[str, tuple[dict[str, Any], str | None]] = {
