@@ -47,6 +47,8 @@ class Fitting:
         reshaped: (state_dict's, definition's) tensors of one name and two shapes whose keys do
             not match, or that a rename left out.
         in_part: Whether it differs, and only where that is allowed.
+        in_part_by: Options of `ckpt rename` that allow what differs; empty if nothing does, or
+            more than a few modules.
     """
 
     definition: str
@@ -60,6 +62,7 @@ class Fitting:
     noted: Mapping[str, str] = field(default_factory=dict)
     reshaped: tuple[Pair, ...] = ()
     in_part: bool = False
+    in_part_by: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> bool:

@@ -3,6 +3,7 @@
 import random
 import re
 import shlex
+from ast import literal_eval
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,18 @@ def test_tensors_of_another_shape_are_left_out_and_stay_new(
     assert loaded_in_part(folder / "new.pt", of_class(**{name: int(number)})) == (new, [])
     fit = net(*words, "--allow-shape", expression, "--force", "--json").data["fit"]
     assert (fit["fits"], fit["fits_in_part"], fit["stay_new"]) == (False, True, new)
+
+
+@pytest.mark.parametrize("arguments", ["classes=7", "vocab=40", "tokens=26", "more=True"])
+def test_command_that_diff_prints_loads_the_rest(arguments: str, net: Run, folder: Path) -> None:
+    *_, line = net("diff", "base.pt", "net.py:Net", "--arg", arguments).out.splitlines()
+    words = shlex.split(line.partition("To load the rest:  ckpt ")[2])
+    assert words[:2] == ["rename", "base.pt"]
+    assert net(*words, "-o", "new.pt").code == 0
+    name, _, value = arguments.partition("=")
+    missing, unexpected = loaded_in_part(folder / "new.pt", of_class(**{name: literal_eval(value)}))
+    assert missing
+    assert not unexpected
 
 
 def test_missing_and_unexpected_keys_are_allowed_by_name_alone(net: Run, folder: Path) -> None:

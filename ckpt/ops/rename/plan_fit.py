@@ -96,9 +96,8 @@ def misfit(found: Fitting, state: StateDict, target: Opened) -> FitError:
     """
     before = fitting(state, target.name, target.state, _ask_of(target))
     # Inference drops what has no place, such as a key that is there in another shape.
-    there = {b.key for _, b in found.reshaped}
     groups = {
-        "missing": [entry.key for entry in found.fit.missing if entry.key not in there],
+        "missing": _missing(found),
         "unexpected": [entry.key for entry in found.fit.unexpected],
         _SHAPES: list(map(_shapes, (*found.reshaped, *found.fit.reshaped))),
     }
@@ -108,23 +107,29 @@ def misfit(found: Fitting, state: StateDict, target: Opened) -> FitError:
         hint = "it already fits, without any rules"
     elif before.options:
         hint = f"this would fit:  {' '.join(before.options)}"
-    elif options := _allowing(found, groups["missing"]):
-        hint = f"leave them new:  {options}"
+    elif options := allowing(found):
+        hint = f"leave them new:  {' '.join(options)}"
     else:
         hint = _near(groups["unexpected"], groups["missing"])
         hint += f"ckpt diff SRC {found.definition}  shows both sides"
     return FitError(f"the result would not fit {found.definition}: {', '.join(parts)}", hint=hint)
 
 
-def _allowing(found: Fitting, missing: Sequence[str]) -> str:
-    """The options that allow a few modules to stay new; empty if more than that differs."""
+def _missing(found: Fitting) -> list[str]:
+    """The keys that are missing, and not just there in another shape."""
+    there = {theirs.key for _, theirs in found.reshaped}
+    return [entry.key for entry in found.fit.missing if entry.key not in there]
+
+
+def allowing(found: Fitting) -> tuple[str, ...]:
+    """The options that allow a few modules to stay new; none if it fits or more differs."""
     if found.fit.unexpected or found.fit.complaints:
-        return ""
-    pairs = (*found.reshaped, *found.fit.reshaped)
-    reshaped = _expressions(other.key for _, other in pairs)
-    options = [f"--allow-shape {quote(expression)}" for expression in reshaped]
-    options += [f"--allow-missing {quote(expression)}" for expression in _expressions(missing)]
-    return " ".join(options) if len(options) <= _MOST_MODULES else ""
+        return ()
+    reshaped = (other.key for _, other in (*found.reshaped, *found.fit.reshaped))
+    options = [f"--allow-shape {quote(expression)}" for expression in _expressions(reshaped)]
+    missing = _expressions(_missing(found))
+    options += [f"--allow-missing {quote(expression)}" for expression in missing]
+    return tuple(options) if len(options) <= _MOST_MODULES else ()
 
 
 def _expressions(keys: Iterable[str]) -> list[str]:
