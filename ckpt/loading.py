@@ -1,4 +1,4 @@
-"""Loading: what `load_state_dict(strict=True)` of a definition says to a state_dict.
+"""Loading: what `load_state_dict` of a definition says to a state_dict.
 
 torch is asked itself, on the meta device, with keys, shapes, dtypes and the versions of modules,
 so that hooks and classes that convert old keys have their say. Values are never read.
@@ -7,6 +7,7 @@ so that hooks and classes that convert old keys have their say. Values are never
 import re
 import warnings
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,11 @@ class Answer:
     unasked: str | None = None
 
 
-def ask_torch(definition: Definition, state: StateDict) -> Answer:
-    """Load a state_dict without values into a new module of a definition, strictly."""
+def ask_torch(definition: Definition, state: StateDict, *, strict: bool = True) -> Answer:
+    """Load a state_dict without values into a new module of a definition.
+
+    Not strictly, torch accepts missing and unexpected keys, and the answer lists them.
+    """
     import torch
 
     module = definition.on_meta()
@@ -63,12 +67,17 @@ def ask_torch(definition: Definition, state: StateDict) -> Answer:
             module.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
                 lambda _, keys: lists.append((keys.missing_keys, keys.unexpected_keys))
             )
-            module.load_state_dict(given, strict=True)
+            module.load_state_dict(given, strict=strict)
     except CkptError as error:
         cause = error.__cause__
-        missing, unexpected = lists[-1] if lists else ((), ())
-        return _refusal(cause or error, tuple(missing), tuple(unexpected))
-    return Answer()
+        return _refusal(cause or error, *_last(lists))
+    return Answer() if strict else Answer(*_last(lists))
+
+
+def _last(lists: Sequence[tuple[list[str], list[str]]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The missing and the unexpected keys that the root module reports, after all hooks."""
+    missing, unexpected = lists[-1] if lists else ([], [])
+    return tuple(missing), tuple(unexpected)
 
 
 def _prepare(module: "nn.Module") -> None:

@@ -154,6 +154,10 @@ def test_saved_rules_are_valid(registry: Path) -> None:
 
 # Each verb with all its fields; then documents that neither the reader nor the schema takes.
 GOOD: list[dict[str, Any]] = [
+    {"slice": "a", "dim": -1, "start": 1, "stop": -1},
+    {"pad": "a", "size": 8, "value": 0.5},
+    {"pad": "a", "size": 8, "value": "mean", "dim": 1},
+    {"resize": "a", "from": [2, 3], "to": [4, 6], "mode": "bicubic"},
     {"rename": "a->b", "word": True},
     {"rename": "a<->b"},
     {"at_once": ["a->b", "b->a"], "literal": True},
@@ -197,6 +201,15 @@ BAD: list[Any] = [
     {"permute": "a"},
     {"reshape": "a", "shape": 3},
     {"squeeze": "a", "dim": "0"},
+    {"slice": "a", "stop": "5"},
+    {"pad": "a", "size": 8},
+    {"pad": "a", "value": 0},
+    {"pad": "a", "size": 8, "value": "last"},
+    {"resize": "a", "from": [2, 3], "to": [4, 6]},
+    {"resize": "a", "from": [2, 3], "to": [4, 6], "mode": "nearest"},
+    {"resize": "a", "from": [2, 0], "to": [4, 6], "mode": "bicubic"},
+    {"resize": "a", "from": [2, 3], "to": [4], "mode": "bicubic"},
+    {"resize": "a", "from": [2, 3], "to": [4, 6], "mode": "bicubic", "prefix": -1},
     {"fill": "a", "beside": "b"},
     {"fill": "a", "beside": "b", "value": "0"},
     {"fill": "a", "beside": "b", "value": 0, "dtype": "F32"},

@@ -6,10 +6,11 @@ import click
 
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
+from ckpt.cli.options.partial import partial_options
 from ckpt.cli.options.rules import rule_options
 from ckpt.errors import UsageError
-from ckpt.ops.rename import RuleOptions, rename
-from ckpt.show.rename import order_text, renamed_data, renamed_text
+from ckpt.ops.rename import RuleOptions, UnfitError, rename
+from ckpt.show.rename import order_text, plan_text, renamed_data, renamed_text
 
 
 def _shape(
@@ -29,6 +30,7 @@ def _shape(
     r'ckpt rename old.pt --rule "layers\.(\d+)->blocks.{1+1}" --dry-run' + "\n"
     "ckpt rename run.pt::model --unwrap --in-place\n"
     "ckpt rename v1 --rule conv=embed\n"
+    r"ckpt rename base.pt --to net.py:Net --arg classes=7 --allow-shape '^head\.'" + "\n"
     "ckpt rename old.safetensors --rules vit.toml -o new.safetensors\n"
     "ckpt rename v2 --undo",
     writes=True,
@@ -70,6 +72,7 @@ def _shape(
     help="The shape of the input of --prove.",
 )
 @click.option("--check", metavar="DEF", help="Fail unless the result fits this definition.")
+@partial_options
 @arg_option
 @click.option("-o", "--out", type=PATH, help="Write the result to this file.")
 @click.option(
@@ -119,7 +122,11 @@ def command(session: Session, source: str, rules: RuleOptions, prove: bool, **op
     if old is not None and not (options["to"] or options["check"]):
         raise UsageError("--from needs --to or --check")
     options["prove_from"] = old if prove else None
-    renamed = rename(source, rules, registry=session.registry, **options)
+    try:
+        renamed = rename(source, rules, registry=session.registry, **options)
+    except UnfitError as error:
+        session.terminal.remark(plan_text(error.plan))
+        raise
     session.remark_on_new_registry(renamed.added)
     remark_on_written(session, renamed.written, renamed.dropped)
     if remark := order_text(renamed):

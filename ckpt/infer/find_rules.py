@@ -5,20 +5,24 @@ the source, give what the inference says; no ambiguous key is renamed unasked.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
+from ckpt.compare.allowed import STRICT, Allowed
 from ckpt.compare.pairs import hashed
 from ckpt.errors import PlanError, RuleError
 from ckpt.infer.engine import infer
-from ckpt.infer.result import Confidence, Inference, InferredOperation, Match
+from ckpt.infer.result import ONLY_SHAPE, Confidence, Inference, InferredOperation, Match
 from ckpt.infer.rules.synthesis import synthesise
 from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
 from ckpt.registry.registry import Registry
+from ckpt.rules.choice import Choice
 from ckpt.rules.document import read_rules
+from ckpt.rules.expressions import Source
 from ckpt.rules.plan import plan_tensors
-from ckpt.rules.planned import Rule
+from ckpt.rules.planned import Planned, Rule
 from ckpt.tensors import TensorEntry
 
 _COUNTER = "num_batches_tracked"  # of BatchNorm; files from before torch 0.4.1 have none
@@ -71,7 +75,12 @@ def find_rules(
 
 
 def rules_between(
-    source: Opened, target: Opened, first: Sequence[Rule] = (), *, told: Told = untold
+    source: Opened,
+    target: Opened,
+    first: Sequence[Rule] = (),
+    *,
+    allowed: Allowed = STRICT,
+    told: Told = untold,
 ) -> FoundRules:
     """`find_rules` for refs that are open.
 
@@ -79,6 +88,7 @@ def rules_between(
         source: The ref to which the rules apply.
         target: The ref that it should become.
         first: Rules that go before the found ones, and settle as many keys as they can.
+        allowed: Where the result may differ from the target.
         told: Called with the progress of reading.
     """
     mine, theirs = source.entries, target.entries
@@ -88,7 +98,8 @@ def rules_between(
         replace(side.state, entries=entries).named
         for side, entries in ((source, mine), (target, theirs))
     )
-    inference, rules = infer_rules(mine, theirs, first)
+    noted = source.state.tied.keys() - {entry.key for entry in source.entries}
+    inference, rules = infer_rules(mine, theirs, first, noted=noted, allowed=allowed)
     return FoundRules(source.name, target.name, inference, rules, tuple(target.entries))
 
 
@@ -98,6 +109,8 @@ def infer_rules(
     first: Sequence[Rule] = (),
     *,
     most: int | None = None,
+    noted: Collection[str] = (),
+    allowed: Allowed = STRICT,
 ) -> tuple[Inference, tuple[Rule, ...]]:
     """Infer the mapping between two lists of entries, and the rules that express it.
 
@@ -106,19 +119,36 @@ def infer_rules(
         target: Keys unique.
         first: Rules that go before the found ones, and settle as many keys as they can.
         most: How many keys at most may be left to infer; None for any number.
+        noted: Keys of the source that share the tensor of another one and are not stored.
+        allowed: Keys that stay although the target lacks them, and keys whose two shapes differ.
 
     Raises:
         RuleError: No rules express the mapping, or too many keys are left.
         PlanError: The rules of `first` do not work on these keys.
     """
     after, settled = _after(source, first, target)
-    mine, theirs = ([e for e in side if e.key not in settled] for side in (after, target))
+    shapes = {entry.key: entry.shape for entry in target}
+    # Other shapes of as many elements may be a transpose.
+    apart = [e.key for e in after if prod(shapes.get(e.key, e.shape)) != prod(e.shape)]
+    apart = [key for key in apart if allowed.other_shape(key)]
+    known = {*settled, *apart}
+    mine, theirs = ([e for e in side if e.key not in known] for side in (after, target))
     if most is not None and max(len(mine), len(theirs)) > most:
         raise RuleError(f"more than {most:,} keys are left")
-    inference = infer(mine, theirs)
+    inference = _doubted(infer(mine, theirs), allowed)
+    kept = [k for k in inference.dropped if k not in shapes and allowed.unexpected_key(k)]
     by_rule = [Match(key, key, Confidence.CERTAIN, 1.0, evidence="a rule") for key in settled]
-    inference = replace(inference, matches=(*by_rule, *inference.matches))
+    by_rule += [Match(key, key, Confidence.CERTAIN, 1.0, evidence="allowed") for key in kept]
+    inference = replace(
+        inference,
+        matches=(*by_rule, *inference.matches),
+        dropped=(*apart, *(key for key in inference.dropped if key not in kept)),
+        missing=(*apart, *inference.missing),
+    )
     rules = synthesise(after, target, inference)
+    if noted:
+        stored, _ = _after([e for e in source if e.key not in noted], first, target)
+        rules = [*_that_drop(rules, [entry.key for entry in stored])]
     if counters := _counters(inference, target):
         missing = tuple(key for key in inference.missing if _COUNTER not in key)
         inference = replace(inference, missing=missing)
@@ -181,6 +211,48 @@ def _after(
     places = {(entry.key, entry.shape) for entry in target}
     settled = [e.key for e in plan.tensors if e.rules and (e.key, e.made_of.shape) in places]
     return after, settled
+
+
+def _that_drop(rules: Iterable[Rule], keys: Iterable[str]) -> Iterator[Rule]:
+    """The rules without those that drop none of the keys: a name goes with its tensor."""
+    left = [Planned(key, Source(key, "uint8", ())) for key in keys]
+    for rule in rules:
+        if isinstance(rule, Choice):
+            before, left = left, rule.run(left)
+            if len(left) == len(before):
+                continue
+        yield rule
+
+
+def _doubted(inference: Inference, allowed: Allowed) -> Inference:
+    """The mapping, of which no pair is certain by its shape alone if its target may be missing.
+
+    That one tensor of a shape is left on either side proves something only if both must have a
+    partner. Names that end alike are evidence enough.
+    """
+    matches, apart = list[Match](), list[Match]()
+    for match in inference.matches:
+        ends = [key.rpartition(".")[2] for key in (match.source, match.target)]
+        if (
+            match.evidence != ONLY_SHAPE
+            or ends[0] == ends[1]
+            or not allowed.missing_key(match.target)
+        ):
+            matches.append(match)
+        elif allowed.unexpected_key(match.source):
+            apart.append(match)
+        else:
+            candidates = (match.target,)
+            doubt = replace(
+                match, confidence=Confidence.AMBIGUOUS, margin=0.0, candidates=candidates
+            )
+            matches.append(doubt)
+    return replace(
+        inference,
+        matches=tuple(matches),
+        dropped=(*inference.dropped, *(match.source for match in apart)),
+        missing=(*inference.missing, *(match.target for match in apart)),
+    )
 
 
 def _with_digests(side: OpenedState, told: Told) -> list[TensorEntry]:

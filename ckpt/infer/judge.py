@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
-from ckpt.infer.result import Confidence, Inference, InferredOperation, Match
+from ckpt.infer.result import ONLY_SHAPE, Confidence, Inference, InferredOperation, Match
 from ckpt.infer.sides import Link, Sides
 from ckpt.infer.words import template_of
 
@@ -46,7 +46,7 @@ def _match(link: Link, sides: Sides) -> Match:
         # A shape is evidence, except a scalar's, and a square's, which may be transposed.
         have_bytes or (prod(shape) > 1 and not (len(shape) == 2 and shape[0] == shape[1]))
     ):
-        evidence = "bytes" if have_bytes else "the only one of its shape"
+        evidence = "bytes" if have_bytes else ONLY_SHAPE
         return Match(left, right, Confidence.CERTAIN, 1.0, (), evidence)
     if link.margin > 0:
         return Match(left, right, Confidence.LIKELY, link.margin, (), link.evidence)

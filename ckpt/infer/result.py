@@ -19,6 +19,9 @@ _COMPANION = re.compile(
 )
 
 
+ONLY_SHAPE = "the only one of its shape"  # the evidence of a pair
+
+
 class Confidence(StrEnum):
     """How sure a pair is.
 

@@ -28,6 +28,7 @@ from ckpt.rules.operations import (
 )
 from ckpt.rules.planned import Rule
 from ckpt.rules.prefixes import Add, Strip, Unwrap
+from ckpt.rules.sizes import MEAN, MODES, padded, resized, sliced
 from ckpt.rules.substitution import RenameRule, parse_rule
 
 MOST_RULES = 10_000
@@ -146,10 +147,22 @@ class _Table:
 
     def number(self, field: str, default: int) -> int:
         """A whole number."""
+        value = self.numeral(field)
+        return default if value is None else value
+
+    def numeral(self, field: str) -> int | None:
+        """A whole number; None if the table lacks it."""
         value = self.take(field)
         if value is not None and type(value) is not int:
             raise self.wrong(field, "a whole number")
-        return default if value is None else int(value)
+        return value
+
+    def grid(self, field: str) -> list[int]:
+        """Height and width."""
+        sizes = self.numbers(field)
+        if sizes is None or len(sizes) != 2 or min(sizes) < 1:
+            raise self.wrong(field, "a height and a width")
+        return sizes
 
     def numbers(self, field: str) -> list[int] | None:
         """A list of whole numbers; None if the table lacks it."""
@@ -282,6 +295,33 @@ def _fill(table: _Table) -> Rule:
     return fill_beside(table.spec, rule, value, shape, dtype)
 
 
+def _slice(table: _Table) -> Rule:
+    finds, dim, start = table.finder("slice"), table.number("dim", 0), table.number("start", 0)
+    stop = table.numeral("stop")
+    return change_each(table.spec, finds, lambda of: sliced(of, dim, start, stop))
+
+
+def _pad(table: _Table) -> Rule:
+    finds, dim, size = table.finder("pad"), table.number("dim", 0), table.numeral("size")
+    value = table.take("value")
+    if size is None:
+        raise table.wrong("size", "a whole number")
+    if type(value) not in (int, float) and value != MEAN:
+        raise table.wrong("value", f"a number or '{MEAN}'")
+    return change_each(table.spec, finds, lambda of: padded(of, dim, size, value))
+
+
+def _resize(table: _Table) -> Rule:
+    finds, old, new = table.finder("resize"), table.grid("from"), table.grid("to")
+    mode, prefix, antialias = table.text("mode"), table.number("prefix", 0), table.flag("antialias")
+    if mode not in MODES:
+        raise table.wrong("mode", " or ".join(MODES))
+    if prefix < 0:
+        raise table.wrong("prefix", "a number of rows")
+    change = partial(resized, old=old, new=new, mode=mode, prefix=prefix, antialias=antialias)
+    return change_each(table.spec, finds, change)
+
+
 _VERBS: Mapping[str, Callable[[_Table], Rule]] = {
     "rename": _rename,
     "at_once": _at_once,
@@ -303,5 +343,8 @@ _VERBS: Mapping[str, Callable[[_Table], Rule]] = {
     "squeeze": _dimension("squeeze", ex.squeezed),
     "unsqueeze": _dimension("unsqueeze", ex.unsqueezed),
     "cast": _cast,
+    "slice": _slice,
+    "pad": _pad,
+    "resize": _resize,
     "fill": _fill,
 }

@@ -126,10 +126,53 @@ class Filled:
     value: float
 
 
+@dataclass(frozen=True, slots=True)
+class Averaged(_SameDtype):
+    """The mean along one dimension, as torch's `mean` of the contiguous tensor, `length` times."""
+
+    dim: int
+    length: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = self.of.shape
+        return (*shape[: self.dim], self.length, *shape[self.dim + 1 :])
+
+
+@dataclass(frozen=True, slots=True)
+class Resized(_SameDtype):
+    """A position table, (…, prefix + rows of the grid, width), interpolated for another grid.
+
+    As `torch.nn.functional.interpolate` does it with ``align_corners=False``, in float32 for
+    narrower dtypes. This is how timm resizes the tables of a ViT (`resample_abs_pos_embed`).
+
+    Attributes:
+        old: Height and width of the grid; its rows are in the order of reading.
+        new: Those of the new grid.
+        mode: ``bicubic`` or ``bilinear``.
+        prefix: How many rows before the grid stay as they are.
+        antialias: As in `interpolate`.
+    """
+
+    old: tuple[int, int]
+    new: tuple[int, int]
+    mode: str
+    prefix: int
+    antialias: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = self.of.shape
+        return (*shape[:-2], self.prefix + prod(self.new), shape[-1])
+
+
 MOST_ELEMENTS = 1 << 60  # of one tensor; no file holds as many
 _NO_VALUES = ("bits", "float4")  # torch has no numbers for packed dtypes
 
-Expression = Source | Permuted | Reshaped | Narrowed | Joined | Cast | Copied | Merged | Filled
+Expression = (
+    Source | Permuted | Reshaped | Narrowed | Joined | Cast | Copied | Merged | Filled
+    | Averaged | Resized
+)  # fmt: skip
 
 
 def sources_of(expression: Expression) -> Iterator[str]:

@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from ckpt.errors import PlanError
 from ckpt.rules.expressions import (
+    Averaged,
     Cast,
     Copied,
     Expression,
@@ -18,6 +19,7 @@ from ckpt.rules.expressions import (
     Narrowed,
     Permuted,
     Reshaped,
+    Resized,
     Source,
     sources_of,
 )
@@ -54,7 +56,11 @@ def inverse(sources: Iterable[Source], planned: Iterable[Planned]) -> list[Plann
     lost = next((source.key for source in wanted if source.key not in found), None)
     if lost is not None:
         partly = any(lost in sources_of(cut) for cut, _ in pieces)
-        why = "is only partly in the result" if partly else "was cast, which rounds, or dropped"
+        why = (
+            "is only partly in the result"
+            if partly
+            else "was cast or resized, which rounds, or dropped"
+        )
         raise PlanError(
             f"{lost}: {why}; the plan has no inverse", hint="keep the file that it was made from"
         )
@@ -89,7 +95,7 @@ def _undo(made: Expression, of: Expression, found: dict[str, Expression], pieces
             whole = _whole(inner.shape[dim], dim, parts_of)
             if whole is not None:
                 _undo(inner, whole, found, pieces)
-        case Cast() | Filled():
+        case Cast() | Filled() | Averaged() | Resized():
             pass
 
 

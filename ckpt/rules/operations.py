@@ -53,7 +53,7 @@ class Operation:
         try:
             yield
         except PlanError as error:
-            raise PlanError(f"{self.text}: {key}: {error}") from error
+            raise PlanError(f"{self.text}: {key}: {error}", hint=error.hint) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ckpt.ops.rename import Renamed, RenamePlan
 from ckpt.rules.expressions import (
+    Averaged,
     Cast,
     Copied,
     Expression,
@@ -15,11 +16,12 @@ from ckpt.rules.expressions import (
     Narrowed,
     Permuted,
     Reshaped,
+    Resized,
     Source,
 )
 from ckpt.rules.plan import Plan
 from ckpt.rules.prefixes import Unwrap, wrappers_of
-from ckpt.show.diff.fit import fitting_data, under_text
+from ckpt.show.diff.fit import fits_text, fitting_data
 from ckpt.show.export import also_named_text, left_out_text, written_data, written_text
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import Folded, fold
@@ -74,12 +76,12 @@ def plan_text(plan: RenamePlan) -> str:
     if plan.proof:
         largest = max(plan.proof.largest)
         verdict += f" · proved: outputs agree to {largest:.1g}"
-    if plan.fitting:
-        verdict += f" · fits {printable(plan.fitting.definition)}{under_text(plan.fitting)}"
+    if plan.fitting and plan.fitting.accepted:
+        verdict += f" · {fits_text(plan.fitting)}"
     for optimizer in plan.optimizers:
         moved = f"state of {count(optimizer.parameters, 'parameter')} moved to the new order"
         verdict += f" · {printable(optimizer.path)}: {moved}"
-    parts = (_renames, _made, _dropped, _unwrapped, _by_rule, _found_rules)
+    parts = (_renames, _made, _dropped, _stay_new, _unwrapped, _by_rule, _found_rules)
     return "\n".join([*(line for part in parts for line in part(plan)), verdict])
 
 
@@ -117,6 +119,23 @@ def _made(plan: Plan) -> Iterator[str]:
 def _dropped(plan: Plan) -> Iterator[str]:
     for line in fold([(dropped.key,) for dropped in plan.dropped]):
         yield f"  {line.text}  dropped{line.note}"
+
+
+def _stay_new(plan: RenamePlan) -> Iterator[str]:
+    """The keys that a partial fit leaves new, and those that are unexpected."""
+    if plan.fitting is None or not plan.fitting.in_part:
+        return
+    shapes = {
+        theirs.key: f"another shape: {shape(mine.shape)}, expected {shape(theirs.shape)}"
+        for mine, theirs in plan.fitting.reshaped
+    }
+    missing = [entry.key for entry in plan.fitting.fit.missing]
+    for why in dict.fromkeys(shapes.get(key, "") for key in missing):
+        for line in fold([(key,) for key in missing if shapes.get(key, "") == why]):
+            verb = "stays new" if line.count == 1 else "stay new"
+            yield f"  {line.text}  {verb}{line.note}{why and f'   {why}'}"
+    for line in fold([(entry.key,) for entry in plan.fitting.fit.unexpected]):
+        yield f"  {line.text}  unexpected, kept{line.note}"
 
 
 def _by_rule(plan: RenamePlan) -> Iterator[str]:
@@ -175,6 +194,10 @@ def expression_text(made: Expression) -> str:
             return f"copy({expression_text(inner)})"
         case Merged(of=inner, other=other):
             return f"{expression_text(inner)}, to which {expression_text(other)} must be equal"
+        case Averaged(of=inner, dim=dim, length=length):
+            return f"{length} × mean({expression_text(inner)}, dim {dim})"
+        case Resized(of=inner, old=old, new=new, mode=mode):
+            return f"resize({expression_text(inner)}, {shape(old)} to {shape(new)}, {mode})"
         case Filled(dtype=dtype, value=value):
             return f"new, {dtype} {shape(made.shape)}, all {value:g}".replace(" ()", " scalar")
 

@@ -2,12 +2,13 @@
 
 Slices, transposes and reshapes are strided views of the source: entries with an offset and
 strides. Joined, copied, cast and filled tensors are regions that are computed in chunks while they
-are read.
+are read. A mean, and a resized table, need one whole tensor in memory.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
 from math import copysign
+from typing import TYPE_CHECKING
 
 from ckpt.dtypes import itemsize
 from ckpt.errors import PlanError
@@ -15,6 +16,7 @@ from ckpt.formats.chunks import Chunk, ChunkedTensor
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io.sources import CHUNK, ByteSource, ExtendedSource
 from ckpt.rules.expressions import (
+    Averaged,
     Cast,
     Copied,
     Expression,
@@ -24,10 +26,15 @@ from ckpt.rules.expressions import (
     Narrowed,
     Permuted,
     Reshaped,
+    Resized,
     Source,
     sources_of,
 )
 from ckpt.tensors import TensorEntry
+from ckpt.writing.whole import averaged, resized, tensor_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Derived:
@@ -74,6 +81,13 @@ class Derived:
             case Cast(of=inner):
                 entry = self._entry(inner)
                 return self._shared(made, entry, lambda: _cast(self.source, entry, made.dtype))
+            case Averaged(of=inner, dim=dim):
+                entry = self._entry(inner)
+                return self._shared(made, entry, lambda: _average(self.source, entry, made), dim)
+            case Resized(of=inner):
+                entry = self._entry(inner)
+                how = (made.old, made.new, made.mode, made.prefix, made.antialias)
+                return self._shared(made, entry, lambda: _resize(self.source, entry, made), how)
         return self._region(made, lambda: _filled(made))
 
     def _contiguous(self, made: Expression) -> TensorEntry:
@@ -97,17 +111,28 @@ class Derived:
         made = TensorEntry("", whole.dtype, whole.shape, 0)
         if not made.nbytes:
             return made
-        of = ("joined", dim, *((entry.offset, entry.shape) for entry in entries))
+        of = (
+            *("joined", dim),
+            *(
+                # Tied tensors stay tied if all of them are padded with one value.
+                part if isinstance(part, Filled) else (entry.offset, entry.shape)
+                for part, entry in zip(parts, entries, strict=True)
+            ),
+        )
         if of not in self._regions:
             region = ChunkedTensor(self.source, whole.shape, itemsize(whole.dtype), chunks)
             self._regions[of] = replace(made, offset=self.source.add(region))
         return self._regions[of]
 
     def _shared(
-        self, made: Expression, entry: TensorEntry, chunks: Callable[[], Iterator[bytes]]
+        self,
+        made: Expression,
+        entry: TensorEntry,
+        chunks: Callable[[], Iterator[bytes]],
+        how: Hashable = None,
     ) -> TensorEntry:
-        """A region that tensors made of the same elements share."""
-        of = (made.dtype, made.shape, entry.dtype, entry.offset, entry.stride)
+        """A region that tensors made of the same elements, in the same way, share."""
+        of = (made.dtype, made.shape, entry.dtype, entry.offset, entry.stride, how)
         if of not in self._regions:
             self._regions[of] = self._region(made, chunks)
         return self._regions[of]
@@ -169,6 +194,21 @@ def _cast(source: ByteSource, entry: TensorEntry, dtype: str) -> Iterator[bytes]
         if whole:
             tensor = torch.frombuffer(data[:whole], dtype=old).to(new)
             yield tensor.view(torch.uint8).numpy().tobytes()
+
+
+def _average(source: ByteSource, entry: TensorEntry, made: Averaged) -> Iterator[bytes]:
+    if TensorEntry("", made.dtype, made.shape).nbytes:
+        yield _bytes_of(averaged(tensor_of(source, entry), made))
+
+
+def _resize(source: ByteSource, entry: TensorEntry, made: Resized) -> Iterator[bytes]:
+    yield _bytes_of(resized(tensor_of(source, entry), made))
+
+
+def _bytes_of(tensor: "Tensor") -> bytes:
+    import torch
+
+    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _expect_equal(source: ByteSource, entry: TensorEntry, other: TensorEntry, made: Merged) -> None:

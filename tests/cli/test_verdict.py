@@ -324,6 +324,32 @@ def test_key_of_another_shape_is_not_called_missing(nets: Run, folder: Path) -> 
     assert "missing" not in ran.err
 
 
+@pytest.mark.parametrize(
+    ("mine", "theirs", "paired"),
+    [
+        ("module.fc.weight", (3, 4), True),
+        ("net.fc.weight", (3, 4), True),
+        ("conv.fc.weight", (2, 5), True),
+        ("module.head.weight", (3, 4), False),
+        ("module.fc.weight", (2, 4), False),
+    ],
+)
+def test_wrapped_key_of_another_shape_is_shown_beside_its_name(
+    mine: str, theirs: tuple[int, ...], paired: bool, nets: Run, folder: Path
+) -> None:
+    state = {f"module.{key}": value for key, value in of_class("Net").state_dict().items()}
+    del state["module.fc.weight"]
+    state[mine] = torch.ones(theirs)
+    torch.save(state, folder / "a.pt")
+    ran = nets("diff", "a.pt", "net.py:Net")
+    rows = [" ".join(line.split()) for line in ran.out.splitlines()]
+    assert (f"{mine} fc.weight 1 key another shape: 2 4" in rows) == paired
+    pairs = nets("diff", "a.pt", "net.py:Net", "--json").data["fit"]["pairs"]
+    found = [pair for pair in pairs if pair["verb"] == "another shape"]
+    pair = {"sources": [mine], "targets": ["fc.weight"], "confidence": "likely"}
+    assert found == [{**pair, "verb": "another shape"}] * paired
+
+
 BUFFERS = "{weight,bias,running_mean,running_var,num_batches_tracked}"
 
 

@@ -48,6 +48,15 @@ OPERATIONS: list[dict[str, Any]] = [
     {"squeeze": "w", "dim": 1},
     {"unsqueeze": "w", "dim": 2},
     {"cast": "w", "dtype": "float16"},
+    {"slice": "w", "dim": 1, "start": 1, "stop": -1},
+    {"slice": "w"},
+    {"pad": "w", "size": 8, "value": 0},
+    {"pad": "w", "dim": 1, "size": 8, "value": "mean"},
+    {"resize": "w", "from": [2, 1], "to": [3, 2], "mode": "bilinear"},
+    {
+        **{"resize": "w", "from": [1, 1], "to": [3, 2], "mode": "bicubic"},
+        **{"prefix": 1, "antialias": True},
+    },
     {"fill": "b", "beside": "w", "value": 1.5},
     {"fill": "b", "beside": "w", "value": 1, "shape": [2], "dtype": "int64"},
 ]

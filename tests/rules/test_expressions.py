@@ -120,6 +120,10 @@ def values(made: ex.Expression, tensors: dict[str, torch.Tensor]) -> torch.Tenso
             return values(made.of, tensors).to(getattr(torch, made.dtype))
         case ex.Copied():
             return values(made.of, tensors).clone()
+        case ex.Averaged():
+            return torch.cat(
+                [values(made.of, tensors).mean(made.dim, True)] * made.length, made.dim
+            )
         case ex.Filled():
             return torch.full(made.shape, made.value, dtype=getattr(torch, made.dtype))
 

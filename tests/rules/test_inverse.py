@@ -50,6 +50,9 @@ def undone(rules: list[dict[str, Any]], tensors: dict[str, torch.Tensor]) -> Non
         [{"tie": "w", "into": ["a", "b"]}, {"cast": "a", "dtype": "int8"}],
         [{"fill": "extra", "beside": "w", "value": 0}],
         [{"cast": "w", "dtype": "float32"}],
+        [{"pad": "w", "size": 9, "value": 0.5}],
+        [{"pad": "w", "dim": -1, "size": 5, "value": "mean"}, {"transpose": "w"}],
+        [{"slice": "w", "start": -4}],
     ],
 )  # fmt: skip
 def test_plan_then_its_inverse_is_the_identity(rules: list[dict[str, Any]]) -> None:
@@ -90,7 +93,7 @@ def test_cast_is_undone_if_it_loses_nothing(old: str, new: str) -> None:
     if old == new or new in EXACT.get(old, ()):
         undone([{"cast": "w", "dtype": new}], cast)
     else:
-        with pytest.raises(PlanError, match="was cast, which rounds, or dropped"):
+        with pytest.raises(PlanError, match="was cast or resized, which rounds, or dropped"):
             undone([{"cast": "w", "dtype": new}], cast)
 
 
@@ -100,5 +103,7 @@ def test_part_that_is_missing_is_said() -> None:
         PlanError, match=r"^w: is only partly in the result; the plan has no inverse"
     ):
         undone(rules, {"w": WHOLE})
-    with pytest.raises(PlanError, match=r"^w: was cast, which rounds, or dropped"):
+    with pytest.raises(PlanError, match=r"^w: is only partly in the result"):
+        undone([{"slice": "w", "start": 1}], {"w": WHOLE})
+    with pytest.raises(PlanError, match=r"^w: was cast or resized, which rounds, or dropped"):
         undone([{"drop": "w"}], {"w": WHOLE, "x": WHOLE})

@@ -10,6 +10,7 @@ from ckpt.infer.fitting import Fitting, fitting
 from ckpt.loading import ask_torch
 from ckpt.opened import Opened, OpenedDefinition, OpenedState, nesting
 from ckpt.ops.rename.optimizers import expect_no_optimizer, expect_weights, follow
+from ckpt.ops.rename.plan_fit import allowing
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
 
@@ -36,7 +37,20 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
     if found.rules and not _can_be_renamed(state, found.rules, definition):
         found = replace(found, options=(), rules=())
     under, loaded_by = nesting(state)
-    return replace(found, under=under, loaded_by=loaded_by, source=state.name)
+    in_part_by = () if found.options else _in_part_by(found, state, definition)
+    return replace(
+        found, under=under, loaded_by=loaded_by, source=state.name, in_part_by=in_part_by
+    )
+
+
+def _in_part_by(found: Fitting, state: OpenedState, to: OpenedDefinition) -> tuple[str, ...]:
+    """The options of a rename that allow what differs, if the file keeps its optimizer."""
+    options = allowing(found)
+    try:
+        expect_no_optimizer(state)
+    except PlanError:
+        return ()
+    return (f"--to {to.name}", *options) if options else ()
 
 
 def _can_be_renamed(state: OpenedState, rules: Sequence[Rule], to: OpenedDefinition) -> bool:

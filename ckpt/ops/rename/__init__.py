@@ -12,6 +12,7 @@ from ckpt.opened import Named
 from ckpt.ops.rename.plan import (
     Goal,
     RenamePlan,
+    UnfitError,
     expect_known,
     open_source,
     plan_opened,
@@ -27,6 +28,7 @@ __all__ = [
     "RenamePlan",
     "Renamed",
     "RuleOptions",
+    "UnfitError",
     "apply",
     "plan_rename",
     "rename",

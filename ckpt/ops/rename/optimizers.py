@@ -52,6 +52,7 @@ def follow(
     target: OpenedDefinition | None,
     *,
     saved_from: OpenedDefinition | None,
+    in_part: bool = False,
 ) -> tuple[MovedOptimizer, ...]:
     """Work out how the optimizers of a file follow a plan.
 
@@ -60,6 +61,7 @@ def follow(
         plan: The plan.
         target: The definition that the result fits, which tells the order of parameters.
         saved_from: The class that the file was saved from; None takes the order of its keys.
+        in_part: Whether the result fits the definition only in part.
 
     Raises:
         PlanError: They cannot follow.
@@ -68,6 +70,10 @@ def follow(
         expect_no_optimizer(opened)
     if target is None or not plan.is_rename:
         return ()
+    if in_part:  # torch deals the state to all parameters of the class
+        expect_no_optimizer(
+            opened, "the result fits in part, and {} has state for other parameters"
+        )
     return moved_optimizers(
         opened, plan, target.definition, saved_from.definition if saved_from else None
     )
@@ -126,8 +132,14 @@ def keep_their_order(opened: OpenedState, plan: Plan, rules: Sequence[Rule]) -> 
     return tuple(optimizer.name for optimizer in _optimizers(opened))
 
 
-def expect_no_optimizer(opened: OpenedState) -> None:
-    """Refuse to make tensors whose optimizer has state for the old ones.
+def expect_no_optimizer(
+    opened: OpenedState, why: str = "the rules make new tensors, and {} has state for the old ones"
+) -> None:
+    """Refuse a result with an optimizer, e.g. one of new tensors with state for the old ones.
+
+    Args:
+        opened: The checkpoint.
+        why: Why its optimizer cannot follow, with ``{}`` for its path.
 
     Raises:
         PlanError: The file has an optimizer, whose state cannot follow.
@@ -136,7 +148,7 @@ def expect_no_optimizer(opened: OpenedState) -> None:
     if file is not None and file.state.holders and not _is_copy(file):
         path, _ = file.state.holders[0]
         raise PlanError(
-            f"{opened.name}: the rules make new tensors, and {path} has state for the old ones",
+            f"{opened.name}: {why.format(path)}",
             hint="--drop-optimizer  writes the file without it",
         )
 

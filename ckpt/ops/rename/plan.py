@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from ckpt.errors import AmbiguousStateError, UsageError
+from ckpt.compare.allowed import Allowed, allowed
+from ckpt.errors import AmbiguousStateError, FitError, UsageError
 from ckpt.formats import ALL, COPIES
 from ckpt.infer.fitting import Fitting
 from ckpt.opened import (
@@ -24,7 +24,7 @@ from ckpt.opened import (
     with_copies,
 )
 from ckpt.ops.rename.optimizers import MovedOptimizer, expect_weights, follow, keep_their_order
-from ckpt.ops.rename.plan_fit import expect_fit
+from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
@@ -32,7 +32,7 @@ from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
-from ckpt.tensors import StateDict, TensorEntry
+from ckpt.tensors import TensorEntry
 from ckpt.writing.outcome import followers
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class Goal(TypedDict, total=False):
             there are found, and follow those that were given.
         accept_likely: Accept the best guess for ambiguous keys.
         check: A definition that the result must fit strictly.
+        allow_missing: Expressions for keys that `to` and `check` may have and the result lacks.
+        allow_unexpected: Expressions for keys that the result may have and they lack.
+        allow_shape: Expressions for keys that may have another shape in them; the result does not
+            hold these tensors, as torch cannot load them.
         arguments: The arguments of the definitions.
         prove_from: The definition that the source fits; it and the new one, of `to` or `check`,
             are run and must give the same output.
@@ -63,6 +67,9 @@ class Goal(TypedDict, total=False):
     to: Named | None
     accept_likely: bool
     check: str | None
+    allow_missing: str | Sequence[str]
+    allow_unexpected: str | Sequence[str]
+    allow_shape: str | Sequence[str]
     arguments: Mapping[str, object] | None
     prove_from: str | None
     prove_input: Sequence[int] | None
@@ -83,7 +90,8 @@ class RenamePlan(Plan):
         others: The latter.
         applied: The rules, first to last; none for an undo.
         undoes: Whether it undoes a rename.
-        fitting: The fit with the definition that was named, if one was; it fits.
+        fitting: The fit with the definition that was named, if one was; it fits, at least in
+            part.
         found: The mapping that was inferred, if one was asked for.
         proof: That the old and the new model give the same output, if that was asked for.
         copies: Whether all copies of the state_dict are renamed, although the ref names one.
@@ -108,6 +116,14 @@ class RenamePlan(Plan):
     copies: bool = False
 
 
+class UnfitError(FitError):
+    """The result of a `plan` would not fit."""
+
+    def __init__(self, refusal: FitError, plan: RenamePlan) -> None:
+        super().__init__(str(refusal), hint=refusal.hint)
+        self.plan = plan
+
+
 def plan_rename(
     source: Named,
     rules: Rules = (),
@@ -130,56 +146,85 @@ def plan_rename(
 
 def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registry) -> RenamePlan:
     """Like `plan_rename`, with the checkpoint open."""
-    to, check, undo = goal.get("to"), goal.get("check"), goal.get("undo", False)
-    arguments = goal.get("arguments")
-    given = in_order(rules)
-    _expect_sound(goal, given)
+    to, check = goal.get("to"), goal.get("check")
+    given, may_differ = in_order(rules), _allowed(goal)
+    _expect_sound(goal, given, may_differ)
     found, target = None, None
     if to is not None:
-        found, target = _rules_to(opened, to, given.rules, goal, registry)
-    state = opened.state
-    applied = given.rules if found is None else found.rules
-    tied = (*opened.checkpoint.aliases, *followers(state))
-    if not undo:
-        plan = plan_tensors(opened.entries, applied, aliases=tied)
-    else:
-        applied, plan = (), plan_undo(opened, given)
-    goals = [it for it in (check and opened_definition(check, arguments), target) if it]
-    fitting = None
+        found, target = _rules_to(opened, to, given.rules, goal, registry, may_differ)
+    goals = [it for it in (check and opened_definition(check, goal.get("arguments")), target) if it]
+    plan = _planned(opened, given, goal, found, goals)
     for wanted in goals:
-        fitting = _fit_of(state, plan, wanted)
-    if fitting is not None and plan.is_rename:
-        fitting = replace(fitting, under=nesting(opened)[0])
-    optimizers = undone_optimizers(opened, given) if undo else ()
-    in_old_order: Sequence[str] = ()
-    if not (undo or goal.get("drop_optimizer")):
-        new = next((it for it in reversed(goals) if isinstance(it, OpenedDefinition)), None)
-        optimizers = follow(opened, plan, new, saved_from=_saved_from(goal))
-        in_old_order = () if new else keep_their_order(opened, plan, applied)
+        fitting = fit_after(plan, plan.applied, opened.state, wanted, may_differ)
+        if plan.is_rename:
+            fitting = replace(fitting, under=nesting(opened)[0])
+        plan = replace(plan, fitting=fitting)
+        if not fitting.accepted:
+            raise UnfitError(misfit(fitting, opened.state, wanted), plan)
+    if plan.undoes:
+        plan = replace(plan, optimizers=undone_optimizers(opened, given))
+    elif not plan.drops_optimizer:
+        plan = _followed(opened, plan, goal, goals)
+    return replace(plan, proof=_proof(opened, plan, goal, registry))
+
+
+def _planned(
+    opened: OpenedState,
+    given: RuleFile,
+    goal: Goal,
+    found: "FoundRules | None",
+    goals: Sequence[Opened],
+) -> RenamePlan:
+    """The plan, before it is compared with the goals."""
+    undo = goal.get("undo", False)
+    tied = (*opened.checkpoint.aliases, *followers(opened.state))
+    applied = given.rules if found is None else found.rules
+    if undo:
+        applied, plan = (), plan_undo(opened, given)
+    else:
+        plan = plan_tensors(opened.entries, applied, aliases=tied)
+        may_differ = _allowed(goal)
+        for wanted in goals if may_differ.shape else ():
+            if more := leave_reshaped_out(plan, opened.state, wanted, may_differ):
+                applied = [*applied, *more]
+                plan = plan_tensors(opened.entries, applied, aliases=tied)
     return RenamePlan(
         plan.rules,
         plan.tensors,
         plan.dropped,
         plan.aliases,
-        _apart([*goals, target]),
+        _apart(goals),
         name=opened.name,
         source=opened.ref,
         entries=opened.entries,
         tied=tied,
-        others=state.others,
+        others=opened.state.others,
         applied=applied,
         undoes=undo,
-        fitting=fitting,
         found=found,
-        proof=_proof(opened, plan, goal, registry),
-        optimizers=optimizers,
-        in_old_order=in_old_order,
         copies=goal.get("copies", False),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
 
 
-def _apart(goals: Sequence[Opened | None]) -> frozenset[str]:
+def _followed(
+    opened: OpenedState, plan: RenamePlan, goal: Goal, goals: Sequence[Opened]
+) -> RenamePlan:
+    """The plan, with what becomes of the optimizers."""
+    new = next((it for it in reversed(goals) if isinstance(it, OpenedDefinition)), None)
+    in_part = plan.fitting is not None and plan.fitting.in_part
+    moved = follow(opened, plan, new, saved_from=_saved_from(goal), in_part=in_part)
+    in_old_order = () if new else keep_their_order(opened, plan, plan.applied)
+    return replace(plan, optimizers=moved, in_old_order=in_old_order)
+
+
+def _allowed(goal: Goal) -> Allowed:
+    return allowed(
+        goal.get("allow_missing", ()), goal.get("allow_unexpected", ()), goal.get("allow_shape", ())
+    )
+
+
+def _apart(goals: Sequence[Opened]) -> frozenset[str]:
     """The keys that a definition does not tie."""
     states = [goal.state for goal in goals if isinstance(goal, OpenedDefinition)]
     tied = {key for state in states for pair in state.tied.items() for key in pair}
@@ -202,8 +247,18 @@ def expect_known(options: Mapping[str, object], known: frozenset[str]) -> None:
         raise TypeError(f"unexpected keyword argument {name!r}")
 
 
-def _expect_sound(goal: Goal, given: RuleFile) -> None:
+def _expect_sound(goal: Goal, given: RuleFile, may_differ: Allowed) -> None:
     to, undo = goal.get("to"), goal.get("undo", False)
+    if may_differ:
+        if to is None and not goal.get("check"):
+            raise UsageError(
+                "--allow-missing, --allow-unexpected and --allow-shape need --to or --check"
+            )
+        if undo or goal.get("prove_from"):
+            raise UsageError(
+                f"--{'undo' if undo else 'prove'} and a partial fit exclude each other",
+                hint="leave --allow-missing, --allow-unexpected and --allow-shape out",
+            )
     if to is None and goal.get("accept_likely"):
         raise UsageError("--accept-likely needs --to")
     if to is not None and undo:
@@ -252,30 +307,25 @@ def _opened_as(source: Named, text: str, registry: Registry) -> AbstractContextM
     return open_state(text if isinstance(source, str) else Path(text), registry)
 
 
-def _fit_of(state: StateDict, plan: Plan, target: Opened) -> Fitting:
-    """The fit of the result with another state_dict, or by torch's verdict with a definition."""
-    if not isinstance(target, OpenedDefinition):
-        return expect_fit(state, plan, target.name, target.state)
-    from ckpt.loading import ask_torch
-
-    ask = partial(ask_torch, target.definition)
-    return expect_fit(state, plan, target.name, target.state, ask)
-
-
 def _saved_from(goal: Goal) -> OpenedDefinition | None:
     old = goal.get("saved_from") or goal.get("prove_from")
     return opened_definition(old, goal.get("arguments")) if old else None
 
 
 def _rules_to(
-    opened: OpenedState, to: Named, first: Sequence[Rule], goal: Goal, registry: Registry
+    opened: OpenedState,
+    to: Named,
+    first: Sequence[Rule],
+    goal: Goal,
+    registry: Registry,
+    may_differ: Allowed,
 ) -> "tuple[FoundRules, Opened]":
     """The rules that lead to another state_dict, if none of them is a guess; and that one."""
     from ckpt.infer.find_rules import expect_companions, expect_settled, rules_between
 
     expect_weights(opened)
     with open_ref(to, registry, goal.get("arguments")) as target:
-        found = rules_between(opened, target, first)
+        found = rules_between(opened, target, first, allowed=may_differ)
     expect_companions(found)
     if not goal.get("accept_likely"):
         expect_settled(found)

@@ -18,6 +18,7 @@ from ckpt.ops.load import load
 from ckpt.refs import DefinitionRef, parse_ref
 from ckpt.registry.registry import Registry
 from ckpt.rules.expressions import (
+    Averaged,
     Cast,
     Copied,
     Expression,
@@ -27,10 +28,12 @@ from ckpt.rules.expressions import (
     Narrowed,
     Permuted,
     Reshaped,
+    Resized,
     Source,
     sources_of,
 )
 from ckpt.rules.plan import Plan
+from ckpt.writing.whole import averaged, resized
 
 if TYPE_CHECKING:
     import torch
@@ -138,6 +141,10 @@ def evaluated(made: Expression, state: State) -> "Tensor":
             return evaluated(inner, state).clone()
         case Merged(of=inner):
             return evaluated(inner, state)
+        case Averaged(of=inner):
+            return averaged(evaluated(inner, state), made)
+        case Resized(of=inner):
+            return resized(evaluated(inner, state), made)
         case Filled(dtype=dtype, shape=shape, value=value):
             return torch.full(shape, value, dtype=getattr(torch, dtype))
 

@@ -11,6 +11,7 @@ from ckpt.formats.opaque import OpaqueWord
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
+from ckpt.rules.sizes import in_memory
 from ckpt.writing.checkpoint import Written, write_checkpoint, write_tensors
 from ckpt.writing.with_files import is_file_name, write_with_files
 
@@ -82,7 +83,9 @@ def target_of(opened: OpenedState, plan: Plan, output: Output) -> Path | None:
 
 def expect_proportion(opened: OpenedState, plan: Plan, output: Output) -> None:
     """Refuse to make tensors far larger than the source, as a mistyped shape would."""
-    made = sum(prod(t.made_of.shape) * itemsize(t.made_of.dtype) for t in plan.tensors)
+    wholes = [t.made_of for t in plan.tensors]
+    wholes += [held for t in plan.tensors for held in in_memory(t.made_of)]
+    made = sum(prod(whole.shape) * itemsize(whole.dtype) for whole in wholes)
     most = MOST_MADE_BYTES + MOST_GROWTH * sum(entry.nbytes for entry in opened.entries)
     if made > most and not output.get("replace_out"):
         raise PlanError(

@@ -135,7 +135,7 @@ def _version_record(opened: OpenedVersion, plan: RenamePlan) -> dict[str, Any]:
     return {
         "parent": {"version": version.ref, "manifest": version.manifest},
         "plan": plan_record(plan),
-        **({"fits": plan.fitting.definition} if plan.fitting else {}),
+        **({"fits": plan.fitting.definition} if plan.fitting and plan.fitting.fit.fits else {}),
     }
 
 

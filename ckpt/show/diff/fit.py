@@ -11,10 +11,11 @@ from ckpt.ops.diff import RefDiff
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import fold
 from ckpt.show.look.tables import Report, Table
-from ckpt.show.look.words import count, printable, shape, tied_data, tied_text
+from ckpt.show.look.words import count, first_names, printable, shape, tied_data, tied_text
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
 _MOST_ROWS = 8  # more unmatched keys than these are folded
+_OTHER_SHAPE = "another shape"
 _NAMED = 3  # keys, or words of torch, in one line
 
 
@@ -45,6 +46,10 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
         check = "" if options.startswith("--to ") else f" --check {definition}"
         source = printable(quote(fitting.source))
         notes.append(f"To make it fit:  ckpt rename {source} {options}{check}")
+    if fitting.in_part_by:
+        source = printable(quote(fitting.source))
+        by = printable(" ".join(fitting.in_part_by))
+        notes.append(f"To load the rest:  ckpt rename {source} {by}")
     return Report(f"{mine} does not fit {definition}", tables, notes)
 
 
@@ -57,13 +62,15 @@ def fit_text(report: Report, *, width: int | None) -> str:
 def fitting_data(fitting: Fitting) -> dict[str, Any]:
     """Whether a state_dict fits a definition, for JSON."""
     return {
-        **fields(fitting, "definition", "fits=fit.fits"),
-        "pairs": [_pair_data(pair) for pair in fitting.pairs],
+        **fields(fitting, "definition", "fits=fit.fits", "fits_in_part=in_part"),
+        "stay_new": [entry.key for entry in fitting.fit.missing] if fitting.in_part else [],
+        "pairs": [*map(_pair_data, fitting.pairs), *map(_reshaped_data, fitting.reshaped)],
         "missing": [entry_data(entry) for entry in fitting.fit.missing],
         "unexpected": [entry_data(entry) for entry in fitting.fit.unexpected],
         "reshaped": shapes_data(fitting.fit.reshaped, "found", "expected"),
         **fields(fitting, "agreeing=fit.agreeing", "handled=fit.handled"),
         **fields(fitting, "complaints=fit.complaints", "by_keys_only=fit.unasked", "options"),
+        **fields(fitting, "in_part_by"),
         **fields(fitting, "under", "loaded_by"),
         "tied": tied_data(fitting.noted),
     }
@@ -80,6 +87,25 @@ def _pair_data(pair: Pairing) -> dict[str, Any]:
         **fields(pair, "confidence"),
         "verb": None,
     }
+
+
+def _reshaped_data(pair: Pair) -> dict[str, Any]:
+    mine, theirs = pair
+    likely = {"confidence": Confidence.LIKELY, "verb": _OTHER_SHAPE}
+    return {"sources": [mine.key], "targets": [theirs.key], **likely}
+
+
+def fits_text(fitting: Fitting) -> str:
+    """``fits DEF``, or ``fits DEF but for 2 keys: fc.weight, fc.bias stay new``."""
+    fits = f"fits {printable(fitting.definition)}{under_text(fitting)}"
+    fits += " by keys and shapes alone" if fitting.fit.unasked else ""
+    if not fitting.in_part:
+        return fits
+    new = [entry.key for entry in fitting.fit.missing]
+    more = [entry.key for entry in fitting.fit.unexpected]
+    says = [f"{first_names(new)} {'stays' if len(new) == 1 else 'stay'} new"] if new else []
+    says += [f"{first_names(more)} {'is' if len(more) == 1 else 'are'} unexpected"] if more else []
+    return f"{fits} but for {count(len(new) + len(more), 'key')}: {'; '.join(says)}"
 
 
 def under_text(fitting: Fitting) -> str:
@@ -167,6 +193,8 @@ def _paired(fitting: Fitting) -> Iterator[tuple[Sequence[str], Sequence[str], st
                 yield (pair.source,), (pair.target,), str(pair.confidence)
             case InferredOperation():
                 yield pair.sources, pair.targets, f"{pair.confidence}, {pair.verb}"
+    for mine, theirs in fitting.reshaped:
+        yield (mine.key,), (theirs.key,), f"{_OTHER_SHAPE}: {shape(theirs.shape)}"
 
 
 def _cell(keys: Sequence[str]) -> str:

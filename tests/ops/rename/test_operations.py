@@ -278,7 +278,7 @@ def test_pure_rename_then_undo_is_the_same_file(state: Weights, draw: st.DataObj
     ("rules", "says"),
     [
         ([{"drop": "v"}], "v was dropped; the plan has no inverse"),
-        ([{"cast": "w", "dtype": "float16"}], "w: was cast, which rounds"),
+        ([{"cast": "w", "dtype": "float16"}], "w: was cast or resized, which rounds"),
     ],
 )
 def test_what_has_no_inverse_says_so(
