@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -34,6 +34,8 @@ from ckpt.registry.manifest import Manifest
 from ckpt.registry.store.shared import SharedStore
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_SYNCED_IN_TURN = 8  # folders; of more, so many are synced side by side
+_SYNCED_AT_ONCE = 8 << 20  # bytes; for a smaller object a thread that syncs early takes longer
 REPAIR = "ckpt verify --repair FROM  restores it from a file or another registry"
 
 
@@ -142,10 +144,17 @@ class ObjectStore:
 
         Each folder once: hundreds of objects share them, and a sync of each waits for the disk.
         """
-        while self._unsynced:
-            folder = self._unsynced.pop()
-            with disk_errors(folder):
-                sync_folder(folder)
+        folders = sorted(self._unsynced)
+        self._unsynced.clear()  # a sync that failed is not tried again
+        with self._disk_errors():
+            if len(folders) <= _SYNCED_IN_TURN:
+                for folder in folders:
+                    sync_folder(folder)
+                return
+            from ckpt.io.threads import Threads
+
+            with Threads(_SYNCED_IN_TURN) as waiting:
+                list(waiting.map(sync_folder, folders))
 
     def _sync_later(self, path: Path) -> None:
         """Note the folder of an object, and the two above it.
@@ -225,8 +234,10 @@ class ObjectStore:
             make_folder(temporaries)
             hasher, nbytes = hashlib.sha256(), 0
             with temporary_file(temporaries, rights=OWNER) as (temporary, out):
-                with early_sync(out):
+                with ExitStack() as syncing:
                     for chunk in chunks:
+                        if nbytes <= _SYNCED_AT_ONCE < nbytes + len(chunk):
+                            syncing.enter_context(early_sync(out))
                         hasher.update(chunk)
                         nbytes += len(chunk)
                         out.write(chunk)

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import re
@@ -198,6 +199,22 @@ def test_each_folder_is_synced_once_and_before_the_manifest_has_its_name(
     assert sorted(before) == sorted({*folders, store.root / "objects", store.root})
     named = store.root / "manifests" / put.digest.removeprefix("sha256:")[:2]
     assert set(synced[len(before) :]) == {named, named.parent, store.root}
+
+
+@pytest.mark.parametrize("count", [1, 40], ids=["in turn", "side by side"])
+def test_folder_whose_sync_fails_is_named_and_no_manifest_gets_its_name(
+    count: int, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = [path_of(store, store.put([bytes([at])]).digest) for at in range(count)][-1]
+
+    def failing(folder: Path) -> None:
+        if folder == path.parent:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+
+    monkeypatch.setattr(objects, "sync_folder", failing)
+    with pytest.raises(DiskError, match=f"Input/output error: {path.parent}"):
+        store.put_manifest(manifest())
+    assert not list(store.manifests())
 
 
 def test_name_that_another_writer_gave_is_synced_by_whoever_finds_it(
