@@ -1,8 +1,8 @@
 """Objects on disk: `objects/ab/cdef…` and `manifests/ab/cdef…`, mode 0444 or less, never changed.
 
 Laws: an object gets its name only when it is complete and synced; the name itself is on the disk
-before a manifest gets its own, and when `writing` ends. Bytes are hashed as they are read, and never
-returned without an error if they do not match the name.
+before a manifest gets its own, and when `writing` ends. Bytes are hashed as they are read, and
+never returned without an error if they do not match the name.
 """
 
 import hashlib
