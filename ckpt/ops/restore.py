@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ckpt.errors import IntegrityError, RefError
-from ckpt.refs import DefinitionRef, DigestRef, VersionRef, is_version, parse_ref
+from ckpt.refs import DigestRef, VersionRef, expect_no_path, is_version, version_ref
 from ckpt.registry.index import Index, Model, Version, number_of, read_version
 from ckpt.registry.later_words import expect_short
 from ckpt.registry.numbers import readded
@@ -85,7 +85,7 @@ def restore(
 
 def _found(registry: Registry, index: Index, ref: str) -> Version:
     """A version, removed or not, or lost."""
-    match parse_ref(ref):
+    match version_ref(ref):
         case DigestRef(prefix):
             found = [
                 version
@@ -97,14 +97,13 @@ def _found(registry: Registry, index: Index, ref: str) -> Version:
                 names = ", ".join(version.ref for version in found)
                 raise RefError(f"{prefix} names {names or 'no version, and no removed one'}")
             return found[0]
-        case (
-            VersionRef(model=name, label=label) | DefinitionRef(version=VersionRef(name, label))
-        ) if is_version(label):
+        case VersionRef(model=name, label=label) if is_version(label):
             model = index.model(name)
             number = number_of(label)
             if found_here := model.removed.get(number) or model.versions.get(number):
                 return found_here
             raise _unknown(model, label)
+    expect_no_path(ref)  # a file without a suffix, which could be a model
     raise RefError(f"{ref} names no removed version", hint="e.g. net:v3, or sha256:…")
 
 
