@@ -1,7 +1,7 @@
 """Objects on disk: `objects/ab/cdef…` and `manifests/ab/cdef…`, mode 0444 or less, never changed.
 
 Laws: an object gets its name only when it is complete and synced; the name itself is on the disk
-before a manifest gets its own, and when `writing` ends. Bytes are hashed as they are read, and
+before a manifest gets its own, and after `sync`. Bytes are hashed as they are read, and
 never returned without an error if they do not match the name.
 """
 
@@ -91,7 +91,7 @@ class ObjectStore:
         """
         with shared_lock(self.lock):
             yield
-            self._sync_names()
+            self.sync()
 
     def collecting(self) -> AbstractContextManager[None]:
         """Hold this to remove objects: no version is written meanwhile."""
@@ -103,6 +103,8 @@ class ObjectStore:
 
     def put(self, chunks: Iterable[bytes], rights: Rights = EVERYBODY) -> Put:
         """Store the joined `chunks` under their digest, in one pass over the bytes.
+
+        A power loss may take the name until `sync`, which `writing` and `put_manifest` call.
 
         Args:
             chunks: The bytes.
@@ -134,12 +136,12 @@ class ObjectStore:
         return self._put_manifest(chunks, other.rights(name))
 
     def _put_manifest(self, chunks: Iterable[bytes], rights: Rights) -> Put:
-        self._sync_names()
+        self.sync()
         put = self._put("manifests", chunks, rights)
-        self._sync_names()
+        self.sync()
         return put
 
-    def _sync_names(self) -> None:
+    def sync(self) -> None:
         """Make the names durable that were given, or found, since the last time.
 
         Each folder once: hundreds of objects share them, and a sync of each waits for the disk.
