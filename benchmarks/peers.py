@@ -1,13 +1,14 @@
 """Measure a large checkpoint in ckpt beside DVC, Git LFS, restic, borg and MLflow.
 
-    python benchmarks/peers.py [--megabytes 500] [--runs 3] [--tools ckpt dvc …]
+    python benchmarks/peers.py [--megabytes 500] [--versions 1000] [--runs 3] [--tools ckpt dvc …]
                                [--environments DIR] [--folder DIR] [--picture FILE.svg] [--quick]
 
 Three versions are stored one after the other: a file of 100 tensors, the same with one tensor
 changed, and the same under other keys. Then the first is restored, all is verified, and the
-versions are listed. DVC and MLflow are installed by pip, each into an environment of its own; the
-others are taken from the PATH (``apt-get install git-lfs restic borgbackup``). A tool that cannot
-be had is left out, and named.
+versions are listed; where a tool lists versions with their metrics, so are 1,000 small ones. DVC
+and MLflow are installed by pip, each into an environment of its own; the others are taken from the
+PATH (``apt-get install git-lfs restic borgbackup``). A tool that cannot be had is left out, and
+named.
 
 Of each step the median of the runs is printed: seconds of CPU and wall, bytes written as the
 kernel counts them for the command and its children, and the largest peak of memory. A step ends
@@ -31,7 +32,7 @@ from quick import parse_options
 from tabulate import tabulate
 
 TENSORS = 100
-STEPS = ("v1", "v2", "v3", "restore", "verify", "list", "start")
+STEPS = ("v1", "v2", "v3", "restore", "verify", "list", "many", "start")
 MAKE = f"""
 import os, sys, torch
 count = int(float(sys.argv[1]) * 1e6 / 4 / {TENSORS})
@@ -42,6 +43,12 @@ torch.save(state, "v1/net.pt")
 state["layer7.weight"] = state["layer7.weight"] + 1
 torch.save(state, "v2/net.pt")
 torch.save({{key.replace("layer", "block"): state[key] for key in state}}, "v3/net.pt")
+"""
+CKPT_MORE = """
+import os, torch, ckpt
+for at in range(int(os.environ["MORE"])):
+    torch.save({"weight": torch.full((8,), float(at))}, "net.pt")
+    ckpt.register("net.pt", metrics={"accuracy": 0.99})
 """
 GIT = "git add -A && git commit -qm"
 MLFLOW_STORE = """
@@ -62,6 +69,15 @@ import mlflow
 mlflow.set_tracking_uri("sqlite:///mlflow.db")
 print(mlflow.search_runs(output_format="list"))
 """
+MLFLOW_MORE = """
+import os, mlflow
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+open("small", "wb").write(bytes(32))
+for at in range(int(os.environ["MORE"])):
+    with mlflow.start_run():
+        mlflow.log_metric("accuracy", 0.99)
+        mlflow.log_artifact("small")
+"""
 
 
 @dataclass(frozen=True)
@@ -71,12 +87,14 @@ class Tool:
     Attributes:
         begin: The command that sets up an empty store.
         steps: The command of each step; a step that it lacks is left out.
+        more: The command that adds ``$MORE`` small versions, before the step ``many``.
         restored: Where the first version is after `restore`.
         package: What pip installs for it, if not from the PATH.
     """
 
     begin: str
     steps: dict[str, str]
+    more: str = "true"
     restored: str = "net.pt"
     package: str = ""
 
@@ -99,8 +117,10 @@ TOOLS = {
             "restore": "ckpt export net:v1 -o out.pt -q",
             "verify": "ckpt verify",
             "list": "ckpt ls",
+            "many": "ckpt ls",
             "start": "ckpt --version",
         },
+        more='python -c "$CKPT_MORE"',
         restored="out.pt",
     ),
     "dvc": Tool(
@@ -150,8 +170,10 @@ TOOLS = {
             **{each: f'python -c "$STORE" {each}' for each in STEPS[:3]},
             "restore": 'python -c "$RESTORE"',
             "list": 'python -c "$LIST"',
+            "many": 'python -c "$LIST"',
             "start": "mlflow --version",
         },
+        more='python -c "$MLFLOW_MORE"',
         restored="out/net.pt",
         package="mlflow",
     ),
@@ -172,13 +194,14 @@ def main() -> None:
     """Make the files, install, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=500)
+    parser.add_argument("--versions", type=int, default=1000, help="of which a list is measured")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tools", nargs="+", default=list(TOOLS), choices=list(TOOLS))
     kept = Path(tempfile.gettempdir()) / "ckpt-peers"
     parser.add_argument("--environments", type=Path, default=kept)
     parser.add_argument("--folder", type=Path, help="where the files and stores are made")
     parser.add_argument("--picture", type=Path, help="an SVG of CPU time and disk")
-    options = parse_options(parser, megabytes=4, runs=1, tools=["ckpt"])
+    options = parse_options(parser, megabytes=4, versions=5, runs=1, tools=["ckpt"])
     paths = dict(found(options.tools, options.environments))
     costs: dict[str, dict[str, list[Cost]]] = {name: {} for name in paths}
     disk: dict[str, int] = {}
@@ -188,8 +211,9 @@ def main() -> None:
         )
         for _ in range(options.runs):
             for name, path in paths.items():  # in turns, since machines have moods
-                disk[name] = measure(TOOLS[name], path, Path(scratch), costs[name])
-    print_costs(costs, disk)
+                more = options.versions - 3
+                disk[name] = measure(TOOLS[name], path, Path(scratch), costs[name], more)
+    print_costs(costs, disk, options.versions)
     print(f"\na file of {options.megabytes:g} MB; medians of {options.runs} runs")
     if options.picture:
         draw(costs, disk, options.picture)
@@ -213,8 +237,11 @@ def found(names: list[str], environments: Path) -> Iterator[tuple[str, str]]:
         yield name, f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
 
 
-def measure(tool: Tool, path: str, scratch: Path, costs: dict[str, list[Cost]]) -> int:
-    """Add the costs of each step, and return the bytes of the store after three versions."""
+def measure(tool: Tool, path: str, scratch: Path, costs: dict[str, list[Cost]], more: int) -> int:
+    """Add the costs of each step, and return the bytes of the store after three versions.
+
+    Before the step ``many``, `more` small versions are added to the three.
+    """
     folder = scratch / "tool"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -229,6 +256,7 @@ def measure(tool: Tool, path: str, scratch: Path, costs: dict[str, list[Cost]]) 
             "MLFLOW_DISABLE_TELEMETRY": "1",
         },
         **{"STORE": MLFLOW_STORE, "RESTORE": MLFLOW_RESTORE, "LIST": MLFLOW_LIST},
+        **{"CKPT_MORE": CKPT_MORE, "MLFLOW_MORE": MLFLOW_MORE, "MORE": str(more)},
     }
     cost_of(tool.begin, folder, environment)
     size = 0
@@ -237,6 +265,8 @@ def measure(tool: Tool, path: str, scratch: Path, costs: dict[str, list[Cost]]) 
             (folder / "net.pt").unlink(missing_ok=True)
             shutil.copy(scratch / step / "net.pt", folder / "net.pt")
             os.sync()
+        if step == "many":
+            cost_of(tool.more, folder, environment)
         costs.setdefault(step, []).append(cost_of(tool.steps[step], folder, environment))
         if step == "v3":
             size = on_disk(folder) - blocks(folder / "net.pt")
@@ -286,13 +316,16 @@ def median(costs: list[Cost]) -> list[float]:
     ]
 
 
-def print_costs(costs: dict[str, dict[str, list[Cost]]], disk: dict[str, int]) -> None:
+def print_costs(
+    costs: dict[str, dict[str, list[Cost]]], disk: dict[str, int], versions: int
+) -> None:
     """A line for each tool and step, and the stores."""
     rows: list[list[object]] = []
     for step in STEPS:
         for name, steps in costs.items():
             if step in steps:
-                rows.append([f"{step} {name}", *median(steps[step])])
+                what = f"list {versions:,}" if step == "many" else step
+                rows.append([f"{what} {name}", *median(steps[step])])
     heads = ["", "CPU s", "wall s", "written MB", "peak MB"]
     print(tabulate(rows, heads, floatfmt=("", ".2f", ".2f", ",.1f", ",.0f")))
     stores = [[name, size / 1e6] for name, size in disk.items()]

@@ -13,8 +13,9 @@ whether a name without separator or suffix is a version; otherwise it is a path,
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
-from ckpt.errors import UsageError
+from ckpt.errors import RefError, UsageError
 from ckpt.io.files import exists
 
 # The suffixes of checkpoint files, each with the module of `ckpt.formats` that writes it.
@@ -128,6 +129,34 @@ def parse_file_ref(text: str) -> FileRef:
     if mark and exists(Path(text)):  # a file of this very name
         return FileRef(Path(text), None)
     return FileRef(Path(path), inside or None)
+
+
+def version_ref(ref: str | Ref) -> VersionRef | DigestRef:
+    """The ref of a version, or the version that a text can mean instead of a definition.
+
+    Raises:
+        RefError: It can only be a file or a definition.
+    """
+    parsed = parse_ref(ref) if isinstance(ref, str) else ref
+    version = parsed.version if isinstance(parsed, DefinitionRef) else parsed
+    if isinstance(version, VersionRef | DigestRef):
+        return version
+    expect_no_path(str(ref))
+    raise RefError(f"{ref} names no version", hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod")
+
+
+def expect_no_path(text: str) -> None:
+    """Refuse a path that exists, where a version or model is expected and there is none.
+
+    Raises:
+        RefError: It is one; the hint says how it becomes a version.
+    """
+    path = parse_file_ref(text).path
+    if text and exists(path):
+        raise RefError(
+            f"{text} is a {'folder' if path.is_dir() else 'file'}, not a version in the registry",
+            hint=f"ckpt register {quote(text)}  registers it first",
+        )
 
 
 def without_index(name: str) -> str | None:

@@ -4,7 +4,7 @@ from functools import partial
 
 import click
 
-from ckpt.cli.options import Session, ckpt_command
+from ckpt.cli.options import Session, ckpt_command, why_option
 from ckpt.errors import UsageError
 from ckpt.ops.alias import alias, alias_history, aliases
 from ckpt.show.alias import (
@@ -47,7 +47,7 @@ from ckpt.show.alias import (
     help="Require --expect to move it from now on, or not.",
 )
 @click.option("-d", "--delete", is_flag=True, help="Delete the alias; its version stays.")
-@click.option("-m", "--message", default="", help="Why, for the alias's history.")
+@why_option
 @click.option(
     "--log", "logged", is_flag=True, help="Show what it pointed to: when, by whom and why."
 )

@@ -40,7 +40,8 @@ def command(session: Session, rebuild: bool, lost: str | None, yes: bool) -> Non
     only in manifests get new numbers; aliases, tags and removals are only in the reflog. The
     damaged file is kept as registry.json.damaged.
 
-    Versions in .ckpt that only git's history has are listed: a merge may have lost them.
+    Versions in .ckpt that only git's history or the local reflog has are listed: a merge or a
+    checkout of an older registry.json may have lost them.
     """
     if lost is not None:
         recovered = recover(lost, registry=session.registry)

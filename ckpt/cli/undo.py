@@ -2,16 +2,19 @@
 
 import click
 
-from ckpt.cli.options import Session, ckpt_command
+from ckpt.cli.options import Session, ckpt_command, why_option
 from ckpt.errors import UsageError
 from ckpt.ops.undo import history, undo
 from ckpt.show.undo import history_data, history_text, undone_data, undone_text
 
 
-@ckpt_command(examples="ckpt undo\nckpt undo --list\nckpt undo 5f0c21d7", writes=True)
+@ckpt_command(
+    examples="ckpt undo\nckpt undo --list\nckpt undo 5f0c21d7 -m 'wrong model'", writes=True
+)
 @click.argument("entry", required=False)
 @click.option("--list", "listed", is_flag=True, help="List the changes made on this machine.")
-def command(session: Session, entry: str | None, listed: bool) -> None:
+@why_option
+def command(session: Session, entry: str | None, listed: bool, message: str) -> None:
     """Undo a change to the registry that was made on this machine: the last one, or ENTRY.
 
     An added version is removed, a removed one is restored, aliases and tags get their old values;
@@ -22,8 +25,9 @@ def command(session: Session, entry: str | None, listed: bool) -> None:
     ENTRY is the beginning of an id that --list prints. Later changes stay as they are.
     """
     if not listed:
-        session.show(undo(entry, registry=session.registry), undone_text, undone_data)
+        undone = undo(entry, message=message, registry=session.registry)
+        session.show(undone, undone_text, undone_data)
         return
-    if entry is not None:
-        raise UsageError("--list takes no ENTRY")
+    if entry is not None or message:
+        raise UsageError("--list takes no ENTRY and no message")
     session.show(history(registry=session.registry), history_text, history_data)

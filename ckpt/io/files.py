@@ -361,8 +361,13 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def make_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents, durably; in a shared folder they are shared, too."""
+def make_folder(folder: Path, *, durably: bool = True) -> None:
+    """Make `folder` and its missing parents; in a shared folder they are shared, too.
+
+    Args:
+        folder: The folder.
+        durably: Whether to sync the folders above; without it, the caller does so later.
+    """
     missing = []
     while not folder.is_dir():
         missing.append(folder)
@@ -372,7 +377,8 @@ def make_folder(folder: Path) -> None:
             _make_shared(new)
         else:
             new.mkdir(exist_ok=True)
-        sync_folder(new.parent)
+        if durably:
+            sync_folder(new.parent)
 
 
 def _make_shared(folder: Path) -> None:

@@ -16,6 +16,7 @@ from ckpt.registry.index import Index, Version
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
+from ckpt.registry.needs.needed import REFLOG, Need, needed
 from ckpt.registry.numbers import readded
 from ckpt.registry.registry import Registry, now
 
@@ -32,6 +33,7 @@ class Checked:
             whose message, hint and line follow.
         index: The index, if it is fine.
         lost: Versions that only git's history has.
+        logged: Versions that only the reflog has, and `gc` still keeps.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Checked:
     hint: str | None = None
     line: int | None = None
     lost: tuple[Lost, ...] = ()
+    logged: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Rebuilding:
 
 
 def fsck(*, registry: Registry | None = None) -> Checked:
-    """Check whether the index of a registry can be read."""
+    """Check whether the index of a registry can be read, and what it lacks of what is needed."""
     registry = registry or Registry()
     path = registry.folder / FILE_NAME
     try:
@@ -79,7 +82,10 @@ def fsck(*, registry: Registry | None = None) -> Checked:
         return Checked(path, error.kind, None, str(error), error.hint, error.line)
     if not registry.exists:
         return Checked(path, NONE, index)
-    return Checked(path, FINE, index, lost=lost_versions(registry))
+    lost = lost_versions(registry)
+    needs = needed(registry, index, registry.store.manifests(), lost)
+    logged = tuple(need for need in needs if need.kind == REFLOG)
+    return Checked(path, FINE, index, lost=lost, logged=logged)
 
 
 def recover(prefix: str, *, registry: Registry | None = None) -> Recovered:

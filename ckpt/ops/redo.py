@@ -6,14 +6,18 @@ from ckpt.registry.history.undoing import Written
 from ckpt.registry.registry import Registry
 
 
-def redo(*, registry: Registry | None = None) -> Undone:
+def redo(*, message: str = "", registry: Registry | None = None) -> Undone:
     """Undo the last undo that is not undone itself.
+
+    Args:
+        message: Why, for the history.
+        registry: The registry; None finds it as the command line does.
 
     Raises:
         RefError: There is none.
         ConflictError: Something that it changed has changed again since.
     """
-    return revert(registry or Registry(), _last_undo, named=True)
+    return revert(registry or Registry(), _last_undo, named=True, message=message)
 
 
 def _last_undo(writes: list[Written]) -> list[Written]:

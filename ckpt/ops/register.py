@@ -270,8 +270,9 @@ def _side_by_side(nbytes: int) -> Iterator[Map]:
     if nbytes < _WORTH_THREADS:
         yield map
         return
-    # hashlib and the disk work without the GIL; some threads always wait for the disk.
-    threads = Threads((os.cpu_count() or 1) + 3)
+    # hashlib and the disk work without the GIL. Most threads wait for a sync, and syncs that wait
+    # together share one write of the journal.
+    threads = Threads((os.cpu_count() or 1) + 8)
     try:
         yield threads.map
     finally:

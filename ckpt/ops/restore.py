@@ -11,8 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ckpt.errors import IntegrityError, RefError
-from ckpt.refs import DefinitionRef, DigestRef, VersionRef, is_version, parse_ref
+from ckpt.refs import DigestRef, VersionRef, expect_no_path, is_version, version_ref
 from ckpt.registry.index import Index, Model, Version, number_of, read_version
+from ckpt.registry.later_words import expect_short
 from ckpt.registry.numbers import readded
 from ckpt.registry.registry import Registry, now
 from ckpt.registry.store.objects import REPAIR
@@ -33,11 +34,14 @@ class Restored:
     before: Mapping[str, str]
 
 
-def restore(refs: Iterable[str], *, registry: Registry | None = None) -> Restored:
+def restore(
+    refs: Iterable[str], *, message: str = "", registry: Registry | None = None
+) -> Restored:
     """Restore removed versions, all or none.
 
     Args:
         refs: ``net:v3``, or the beginning of a digest.
+        message: Why, for their history.
         registry: The registry; None finds it as the command line does.
 
     Raises:
@@ -45,6 +49,7 @@ def restore(refs: Iterable[str], *, registry: Registry | None = None) -> Restore
         IntegrityError: The manifest or an object is missing, or the manifest is damaged.
     """
     registry, refs = registry or Registry(), tuple(refs)
+    expect_short(message)
     done: dict[str, Version] = {}
     present: dict[str, Version] = {}
     before: dict[str, str] = {}
@@ -74,13 +79,13 @@ def restore(refs: Iterable[str], *, registry: Registry | None = None) -> Restore
     if not registry.exists:
         raise RefError(f"{registry.folder}: no registry here")
     with registry.store.writing():  # no gc meanwhile, which does not know yet what is needed again
-        registry.index_file.commit(restored, lambda: "restore " + ", ".join(done))
+        registry.index_file.commit(restored, lambda: "restore " + ", ".join(done), message=message)
     return Restored(tuple(done.values()), tuple(present.values()), before)
 
 
 def _found(registry: Registry, index: Index, ref: str) -> Version:
     """A version, removed or not, or lost."""
-    match parse_ref(ref):
+    match version_ref(ref):
         case DigestRef(prefix):
             found = [
                 version
@@ -92,14 +97,13 @@ def _found(registry: Registry, index: Index, ref: str) -> Version:
                 names = ", ".join(version.ref for version in found)
                 raise RefError(f"{prefix} names {names or 'no version, and no removed one'}")
             return found[0]
-        case (
-            VersionRef(model=name, label=label) | DefinitionRef(version=VersionRef(name, label))
-        ) if is_version(label):
+        case VersionRef(model=name, label=label) if is_version(label):
             model = index.model(name)
             number = number_of(label)
             if found_here := model.removed.get(number) or model.versions.get(number):
                 return found_here
             raise _unknown(model, label)
+    expect_no_path(ref)  # a file without a suffix, which could be a model
     raise RefError(f"{ref} names no removed version", hint="e.g. net:v3, or sha256:…")
 
 

@@ -6,17 +6,26 @@ The line and the bytes of a removed version are kept, and its number is never re
 from collections.abc import Iterable
 
 from ckpt.registry.index import Index, Version
+from ckpt.registry.later_words import expect_short
 from ckpt.registry.registry import Registry, now
 
 
-def rm(refs: Iterable[str], *, registry: Registry | None = None) -> list[Version]:
+def rm(
+    refs: Iterable[str], *, message: str = "", registry: Registry | None = None
+) -> list[Version]:
     """Remove versions, all or none.
+
+    Args:
+        refs: The versions.
+        message: Why, for their history.
+        registry: The registry; None finds it as the command line does.
 
     Raises:
         RefError: There is no such version.
         ConflictError: An alias points to one.
     """
     registry, refs = registry or Registry(), tuple(refs)
+    expect_short(message)
     found: dict[str, Version] = {}
 
     def removed(index: Index) -> Index:
@@ -26,5 +35,5 @@ def rm(refs: Iterable[str], *, registry: Registry | None = None) -> list[Version
             index = index.with_model(model.without(version.number, at=now()))
         return index
 
-    registry.index_file.commit(removed, lambda: "rm " + ", ".join(found))
+    registry.index_file.commit(removed, lambda: "rm " + ", ".join(found), message=message)
     return list(found.values())

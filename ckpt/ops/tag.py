@@ -5,13 +5,26 @@ from collections.abc import Iterable
 from ckpt.errors import RefError
 from ckpt.refs import expect_name
 from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.later_words import expect_short
 from ckpt.registry.registry import Registry
 
 
 def tag(
-    ref: str, names: Iterable[str], *, present: bool = True, registry: Registry | None = None
+    ref: str,
+    names: Iterable[str],
+    *,
+    present: bool = True,
+    message: str = "",
+    registry: Registry | None = None,
 ) -> tuple[Version, list[str]]:
     """Add tags to a version, or remove them; adding a tag twice changes nothing.
+
+    Args:
+        ref: The version.
+        names: The tags.
+        present: Whether it has them from now on.
+        message: Why, for the history.
+        registry: The registry; None finds it as the command line does.
 
     Returns:
         The version, and its tags after the change.
@@ -20,6 +33,7 @@ def tag(
         RefError: There is no such version, or it lacks a tag that is to be removed.
     """
     registry = registry or Registry()
+    expect_short(message)
     chosen = [expect_name(name) for name in names]
     done: list[tuple[Version, Model]] = []
 
@@ -38,6 +52,6 @@ def tag(
     def what() -> str:
         return " ".join(["tag", done[-1][0].ref, *(() if present else ("-d",)), *chosen])
 
-    registry.change(tagged, what)
+    registry.change(tagged, what, message=message)
     version, model = done[-1]
     return version, model.tags_of(version)

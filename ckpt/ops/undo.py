@@ -11,6 +11,7 @@ from ckpt.registry.history.changes import undone
 from ckpt.registry.history.reflog import Entry
 from ckpt.registry.history.undoing import Written, written
 from ckpt.registry.index import Index
+from ckpt.registry.later_words import expect_short
 from ckpt.registry.registry import Registry, now
 
 _SHORTEST = 4  # characters of an entry's name
@@ -39,13 +40,16 @@ def history(*, registry: Registry | None = None) -> list[tuple[Entry, bool]]:
     return [(each.entry, each.is_undone) for each in _written(registry, registry.index())]
 
 
-def undo(entry: str | None = None, *, registry: Registry | None = None) -> Undone:
+def undo(
+    entry: str | None = None, *, message: str = "", registry: Registry | None = None
+) -> Undone:
     """Undo one write.
 
     Args:
         entry: The beginning of its `write_id`; None for the last change that is not undone and
             can be. Changes that cannot be undone, as those of a version that `gc` has deleted,
             are stepped over then.
+        message: Why, for the history.
         registry: The registry; None finds it as the command line does.
 
     Raises:
@@ -53,11 +57,20 @@ def undo(entry: str | None = None, *, registry: Registry | None = None) -> Undon
             notes and metrics, which stay.
         ConflictError: Something that the named write changed has changed again since.
     """
-    return revert(registry or Registry(), lambda writes: _chosen(writes, entry), named=bool(entry))
+    return revert(
+        registry or Registry(),
+        lambda writes: _chosen(writes, entry),
+        named=bool(entry),
+        message=message,
+    )
 
 
 def revert(
-    registry: Registry, choose: Callable[[list[Written]], Iterable[Written]], *, named: bool = False
+    registry: Registry,
+    choose: Callable[[list[Written]], Iterable[Written]],
+    *,
+    named: bool = False,
+    message: str = "",
 ) -> Undone:
     """Undo the first of the chosen writes that can be undone.
 
@@ -65,7 +78,9 @@ def revert(
         registry: The registry.
         choose: Chooses from all writes, newest first; called under the lock.
         named: Whether the one chosen was named, so that none is stepped over.
+        message: Why, for the history.
     """
+    expect_short(message)
     done: list[Undone] = []
 
     def reverted(index: Index) -> Index:
@@ -86,6 +101,7 @@ def revert(
         reverted,
         lambda: f"{'redo' if done[-1].redone else 'undo'} {done[-1].origin.what}",
         undoes=lambda: done[-1].entry.write_id,
+        message=message,
     )
     return done[-1]
 

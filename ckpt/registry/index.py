@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from ckpt.errors import ConflictError, RefError, excerpt
 from ckpt.io.typed_json import Count, Digest, Time, TimeOrEmpty, expect
-from ckpt.refs import DefinitionRef, DigestRef, Ref, VersionRef, is_version, parse_ref
+from ckpt.refs import DigestRef, Ref, VersionRef, expect_no_path, is_version, version_ref
 from ckpt.registry.events import Event, event_line
 
 SCHEMA = 1
@@ -210,14 +210,12 @@ class Index:
         Raises:
             RefError: It names none, or more than one.
         """
-        match parse_ref(ref) if isinstance(ref, str) else ref:
-            case VersionRef() as version:
-                return self.version(version)
-            case DigestRef(prefix):
-                return self._by_digest(prefix)
-            case DefinitionRef(version=VersionRef() as version):
-                return self.version(version)
-        raise RefError(f"{ref} names no version", hint="e.g. v3, mnist-cnn:v3, mnist-cnn@prod")
+        named = version_ref(ref)
+        if isinstance(named, DigestRef):
+            return self._by_digest(named.prefix)
+        if isinstance(ref, str) and named.model not in (None, *self.models):
+            expect_no_path(ref)
+        return self.version(named)
 
     def _by_digest(self, prefix: str) -> Version:
         versions = (

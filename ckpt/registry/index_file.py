@@ -184,7 +184,7 @@ class IndexFile:
                 return after
             what = what if isinstance(what, str) else what()
             undone = undoes()
-            text = message or (what if undone else "")
+            text = ": ".join(filter(None, [what if undone else "", message]))
             after = self._stamped(
                 before, logged(before, after, by=by, text=text, now=datetime.now(UTC))
             )

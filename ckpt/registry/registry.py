@@ -15,7 +15,7 @@ from ckpt.io.files import make_folder, read_plain, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import Rights
 from ckpt.io.who import By, who
-from ckpt.refs import Ref, expect_name
+from ckpt.refs import Ref, expect_name, expect_no_path
 from ckpt.registry.events import Event, joined
 from ckpt.registry.history.newest import newest, newest_versions
 from ckpt.registry.index import Index, Model, Version
@@ -149,6 +149,8 @@ class Registry:
     def versions(self, model: str | None = None) -> list[Version]:
         """All versions, or those of one model, newest first, with their newest metrics."""
         index = self.index()
+        if model is not None and model not in index.models:
+            expect_no_path(model)
         models = index.models.values() if model is None else [index.model(model)]
         found = [version for model in models for version in newest_versions(model)]
         return sorted(found, key=lambda version: (version.model, -version.number))

@@ -37,7 +37,7 @@ def _reason(held: Held) -> str:
     return {
         REMOVED: f"of removed versions: ckpt restore  brings them back{until}",
         GIT: "of versions that only git's history has: ckpt fsck  lists them",
-        REFLOG: f"of versions that registry.json lost: ckpt restore DIGEST {until}",
+        REFLOG: f"of versions that registry.json lost: ckpt fsck  lists them{until}",
     }.get(held.by, "that nothing needs: ckpt gc  frees them")
 
 

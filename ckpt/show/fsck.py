@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from ckpt.io import digest
 from ckpt.ops.fsck import FINE, NONE, Checked, Rebuilding, Recovered
 from ckpt.registry.index import Model, Version
+from ckpt.registry.needs.needed import Need
 from ckpt.show.look.fields import fields
 from ckpt.show.look.lost import lost_data, lost_lines
 from ckpt.show.look.words import count, printable
@@ -20,7 +22,7 @@ def checked_text(checked: Checked) -> str:
         models = checked.index.models.values()
         versions = count(sum(len(model.versions) for model in models), "version")
         verdict = f"registry.json is fine: {count(len(models), 'model')}, {versions}"
-        return "\n".join([verdict, *lost_lines(checked.lost)])
+        return "\n".join([verdict, *lost_lines(checked.lost), *_logged_lines(checked.logged)])
     return "\n".join(
         [printable(checked.message or ""), *map(printable, (checked.hint or "").splitlines())]
     )
@@ -29,7 +31,25 @@ def checked_text(checked: Checked) -> str:
 def checked_data(checked: Checked) -> dict[str, Any]:
     """The same for JSON."""
     data = fields(checked, "path", "state=kind", "line", "message", "hint")
-    return {**data, "lost": lost_data(checked.lost)}
+    logged = [{"manifest": need.manifest, "until": _day(need)} for need in checked.logged]
+    return {**data, "lost": lost_data(checked.lost), "reflog": logged}
+
+
+def _logged_lines(needs: tuple[Need, ...]) -> list[str]:
+    """A line for each version that only the reflog has, and the command that brings it back."""
+    if not needs:
+        return []
+    more = [f"  and {len(needs) - SHOWN:,} more"] if len(needs) > SHOWN else []
+    return [
+        "in the reflog, but in no version here (registry.json was replaced by an older one):",
+        *(f"  {digest.short(need.manifest)}  kept until {_day(need)}" for need in needs[:SHOWN]),
+        *more,
+        "ckpt restore DIGEST  brings one back",
+    ]
+
+
+def _day(need: Need) -> str | None:
+    return need.until.date().isoformat() if need.until else None
 
 
 def recovered_text(recovered: Recovered) -> str:

@@ -100,7 +100,7 @@ def test_damaged_version_is_not_copied(net: Run, folder: Path, damage: Damage) -
         (("v9", "there"), "net has no v9"),
         (("v1", "nowhere"), "nowhere: no such folder"),
         (("v1", "there", "--name", "a b"), "not a valid name"),
-        (("net.pt", "there"), "names no version"),
+        (("net.pt", "there"), "net.pt is a file, not a version in the registry"),
     ],
 )
 def test_bad_words_create_nothing(net: Run, folder: Path, words, says) -> None:

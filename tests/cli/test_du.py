@@ -79,7 +79,7 @@ def test_what_holds_the_bytes_is_said(ckpt: Run, folder: Path) -> None:
     assert abs((days["reflog"] - today).days - 90) <= 1
     text = ckpt("du").out
     assert f"of removed versions: ckpt restore  brings them back until {days['removed']}" in text
-    assert f"registry.json lost: ckpt restore DIGEST  until {days['reflog']}" in text
+    assert f"registry.json lost: ckpt fsck  lists them until {days['reflog']}" in text
     for option, by in (
         ((), "nothing"), (("--keep-removed", "0"), "removed"), (("--keep-reflog", "0"), "reflog"),
     ):  # fmt: skip

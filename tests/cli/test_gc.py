@@ -161,7 +161,13 @@ def test_discarded_version_goes_after_its_time_and_not_before(three: Run, folder
     kept, whole = stored(folder), index.read_bytes()
     torch.save(weights(7), folder / "other.pt")
     assert three("register", "other.pt", "--name", "net").code == 0
+    (line,) = three("ls", "--json", "--where", "version=4").data
     index.write_bytes(whole)
+    (row,) = three("fsck", "--json").data["reflog"]
+    assert row["manifest"] == line["manifest"]
+    listed = three("fsck").out.splitlines()
+    assert f"  {row['manifest'][:15]}  kept until {row['until']}" in listed
+    assert "ckpt restore DIGEST  brings one back" in listed
     old = time.time() - 91 * 86_400
     day = time.strftime("%Y-%m-%d", time.gmtime(old))
     text = re.sub(r'"time":"[^T]*T', f'"time":"{day}T', reflog.read_text())
@@ -172,6 +178,20 @@ def test_discarded_version_goes_after_its_time_and_not_before(three: Run, folder
     assert three("gc", "--grace", "0", "--yes").out.startswith("removed\n  2 objects, 1 manifest  ")
     assert stored(folder) == kept
     assert three("verify").code == 0
+    assert three("fsck", "--json").data["reflog"] == []
+
+
+def test_discarded_version_that_fsck_lists_is_brought_back(three: Run, folder: Path) -> None:
+    index = folder / "registry.json"
+    whole = index.read_bytes()
+    torch.save(weights(7), folder / "other.pt")
+    assert three("register", "other.pt", "--name", "net").code == 0
+    index.write_bytes(whole)
+    (row,) = three("fsck", "--json").data["reflog"]
+    assert three("restore", row["manifest"][:15]).code == 0
+    assert three("export", "net:v4", "-o", "back.pt").code == 0
+    assert (folder / "back.pt").read_bytes() == (folder / "other.pt").read_bytes()
+    assert three("fsck", "--json").data["reflog"] == []
 
 
 def test_version_of_a_branch_that_came_from_elsewhere_lacks_stays(

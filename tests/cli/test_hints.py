@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.support import Run, weights
+from tests.cli.support import Run, save, weights
 
 
 @pytest.fixture
@@ -71,3 +71,54 @@ def test_framework_that_is_not_installed(shelf: Run, folder: Path) -> None:
 def test_other_mistakes_get_no_command_that_fails_again(shelf: Run, typed: str) -> None:
     ran = shelf("rename", "old.pt", "new.pt", "--rule", "conv=embed", *typed.split())
     assert (ran.code, ran.err.splitlines()[1]) == (2, "hint:  ckpt rename --help")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rm", "{}", "--yes"),
+        ("alias", "prod", "{}"),
+        ("tag", "{}", "nice"),
+        ("restore", "{}"),
+        ("log", "{}"),
+        ("note", "{}", "-m", "x"),
+        ("metric", "{}", "loss=1"),
+        ("pin", "{}"),
+        ("blame", "w", "{}"),
+        ("copy", "{}", "."),
+        ("plot", "{}"),
+        ("ls", "{}"),
+        ("du", "{}"),
+        ("register", "net.pt", "--parent", "{}"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_file_where_a_version_is_expected_is_told_apart(
+    words: tuple[str, ...], ckpt: Run, folder: Path
+) -> None:
+    save(folder / "net.pt", 1)
+    assert ckpt("register", "net.pt").code == 0
+    (folder / "bare").write_bytes((folder / "net.pt").read_bytes())
+    (folder / "run 1").mkdir()
+    for path, kind, typed in (
+        ("./net.pt", "file", "./net.pt"),
+        ("bare", "file", "bare"),
+        ("./run 1", "folder", "'./run 1'"),
+    ):
+        ran = ckpt(*(word.format(path) for word in words))
+        assert (ran.code, ran.out, ran.err) == (
+            2,
+            "",
+            f"error: {path} is a {kind}, not a version in the registry\n"
+            f"hint:  ckpt register {typed}  registers it first\n",
+        )
+
+
+def test_model_that_is_missing_is_not_taken_for_a_folder(ckpt: Run, folder: Path) -> None:
+    save(folder / "net.pt", 1)
+    assert ckpt("register", "net.pt").code == 0
+    (folder / "nets").mkdir()
+    ran = ckpt("tag", "nets:v1", "x")
+    assert (ran.code, "no model 'nets'" in ran.err, "folder" in ran.err) == (2, True, False)
+    (folder / "net").mkdir()
+    assert ckpt("tag", "net", "x").code == 0

@@ -1,6 +1,7 @@
 """Versions that are removed and restored, and other changes that are undone."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,47 @@ def test_where_there_is_no_registry_nothing_is_made(ckpt: Run, folder: Path) -> 
     ran = ckpt("restore", "v1")
     assert (ran.code, "no registry here" in ran.err) == (2, True)
     assert not list(folder.iterdir())
+
+
+def test_log_and_show_say_when_by_whom_and_why(
+    two: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CKPT_AUTHOR", "Ann")
+    for words in (
+        ("tag", "v2", "golden"),
+        ("tag", "v2", "clean", "-m", "no duplicates"),
+        ("rm", "v2", "--yes", "-m", "wrong labels"),
+        ("restore", "net:v2", "-m", "labels were right"),
+        ("rm", "v2", "--yes"),
+        ("undo", "-m", "too early"),
+        ("undo", "-m", "v2 is back for good"),
+        ("redo", "-m", "not yet"),
+    ):
+        assert two(*words).code == 0, words
+    said = [
+        "tag: clean, no duplicates",
+        "removed: wrong labels",
+        "restored: labels were right",
+        "removed",
+        "restored: undo rm net:v2: too early",
+        "removed: undo restore net:v2: v2 is back for good",
+        "restored: redo restore net:v2: not yet",
+    ]
+    for command in ("log", "show"):
+        lines = re.findall(r"^  (\w+) +\d{4}-\d\d-\d\d by Ann(.*)$", two(command, "v2").out, re.M)
+        assert ["".join(line) for line in lines] == said
+    texts = [each["message"] for each in two("log", "v2", "--json").data[0]["history"]]
+    assert texts[:4] == ["", "no duplicates", "wrong labels", "labels were right"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("rm", "v2", "--yes"), ("restore", "net:v2"), ("tag", "v2", "x"), ("undo",), ("redo",)],
+)
+def test_reason_that_is_too_long_changes_nothing(
+    words: tuple[str, ...], two: Run, folder: Path
+) -> None:
+    before = (folder / "registry.json").read_bytes()
+    ran = two(*words, "-m", "x" * 100_000)
+    assert (ran.code, "a text of 100,000 characters, over the limit" in ran.err) == (2, True)
+    assert (folder / "registry.json").read_bytes() == before

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from ckpt.registry.store import objects
+from ckpt.registry.store.objects import ObjectStore, StoredObject
 from tests.cli.support import Git, Run, commit, save
 
 GC = ("gc", "--grace", "0", "--keep-removed", "0", "--yes")
@@ -53,6 +56,32 @@ def test_objects_move_out_of_git(sharing: Run, folder: Path, git: Git, store: Pa
     assert sharing("verify").code == 0
     again = sharing("git-driver", "install", "--store", str(store), "--json").data["store"]
     assert again == {"path": str(store), "moved": 0, "nbytes": 0, "damaged": 0}
+
+
+def test_objects_are_on_the_disk_under_their_names_before_they_leave_their_old_place(
+    ckpt: Run, git: Git, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(12):  # in more folders than are synced in turn
+        save(folder / "net.pt", seed)
+        ckpt("register", "net.pt")
+    commit(git)
+    synced: set[Path] = set()
+    real_sync, real_remove = objects.sync_folder, ObjectStore.remove
+
+    def sync_folder(path: Path) -> None:
+        real_sync(path)
+        synced.add(path)
+
+    def remove(own: ObjectStore, removed: Iterable[StoredObject]) -> None:
+        moved = {path.parent for path in store.glob("objects/??/*")}
+        assert len(moved) > 8
+        assert {*moved, store / "objects", store} <= synced
+        real_remove(own, removed)
+
+    monkeypatch.setattr(objects, "sync_folder", sync_folder)
+    monkeypatch.setattr(ObjectStore, "remove", remove)
+    ran = ckpt("git-driver", "install", "--store", str(store))
+    assert (ran.code, "12 objects moved there" in ran.out) == (0, True), ran.err
 
 
 def test_clone_uses_the_store_once_it_is_told_to(

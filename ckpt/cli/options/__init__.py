@@ -140,6 +140,7 @@ def _arguments(
 yes_option = click.option(
     "--yes", is_flag=True, help="Skip the prompt (required when stdin is not a terminal)."
 )
+why_option = click.option("-m", "--message", default="", help="Why, for the history.")
 metric_option = click.option(
     "--metric",
     "metrics",

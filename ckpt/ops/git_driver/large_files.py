@@ -97,4 +97,5 @@ def _copied(own: ObjectStore, place: ObjectStore) -> tuple[list[StoredObject], i
                 copied.append(each)
             except IntegrityError:
                 damaged += 1
+    place.sync()  # before they are removed from `own`
     return copied, damaged

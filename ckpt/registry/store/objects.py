@@ -1,14 +1,15 @@
 """Objects on disk: `objects/ab/cdef…` and `manifests/ab/cdef…`, mode 0444 or less, never changed.
 
-Laws: an object gets its name only when it is complete and synced; bytes are hashed as they are
-read, and never returned without an error if they do not match the name.
+Laws: an object gets its name only when it is complete and synced; the name itself is on the disk
+before a manifest gets its own, and after `sync`. Bytes are hashed as they are read, and
+never returned without an error if they do not match the name.
 """
 
 import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -33,6 +34,8 @@ from ckpt.registry.manifest import Manifest
 from ckpt.registry.store.shared import SharedStore
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_SYNCED_IN_TURN = 8  # folders; of more, so many are synced side by side
+_SYNCED_AT_ONCE = 8 << 20  # bytes; for a smaller object a thread that syncs early takes longer
 REPAIR = "ckpt verify --repair FROM  restores it from a file or another registry"
 
 
@@ -72,18 +75,23 @@ class ObjectStore:
     def __init__(self, root: Path, shared: SharedStore | None = None) -> None:
         self.root = root
         self.shared = shared
+        self._unsynced: set[Path] = set()  # folders of names that a power loss would take
 
     @property
     def lock(self) -> Path:
         """The lock of those who write and remove objects."""
         return self._root_of("objects") / "writing"
 
-    def writing(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def writing(self) -> Iterator[None]:
         """Hold this from the first object of a version until the index names it.
 
-        Objects that were put, or were found in the store, are not collected meanwhile.
+        Objects that were put, or were found in the store, are not collected meanwhile, and are
+        on the disk when the block ends.
         """
-        return shared_lock(self.lock)
+        with shared_lock(self.lock):
+            yield
+            self.sync()
 
     def collecting(self) -> AbstractContextManager[None]:
         """Hold this to remove objects: no version is written meanwhile."""
@@ -95,6 +103,8 @@ class ObjectStore:
 
     def put(self, chunks: Iterable[bytes], rights: Rights = EVERYBODY) -> Put:
         """Store the joined `chunks` under their digest, in one pass over the bytes.
+
+        A power loss may take the name until `sync`, which `writing` and `put_manifest` call.
 
         Args:
             chunks: The bytes.
@@ -126,19 +136,34 @@ class ObjectStore:
         return self._put_manifest(chunks, other.rights(name))
 
     def _put_manifest(self, chunks: Iterable[bytes], rights: Rights) -> Put:
+        self.sync()
         put = self._put("manifests", chunks, rights)
-        # Another process may have created these folders and been killed before it synced them.
-        folders = (
-            self._own("objects"),
-            self._root_of("objects"),
-            self._own("manifests"),
-            self.root,
-        )
-        for folder in folders:
-            if folder.is_dir():
-                with disk_errors(folder):
-                    sync_folder(folder)
+        self.sync()
         return put
+
+    def sync(self) -> None:
+        """Make the names durable that were given, or found, since the last time.
+
+        Each folder once: hundreds of objects share them, and a sync of each waits for the disk.
+        """
+        folders = sorted(self._unsynced)
+        self._unsynced.clear()  # a sync that failed is not tried again
+        with self._disk_errors():
+            if len(folders) <= _SYNCED_IN_TURN:
+                for folder in folders:
+                    sync_folder(folder)
+                return
+            from ckpt.io.threads import Threads
+
+            with Threads(_SYNCED_IN_TURN) as waiting:
+                list(waiting.map(sync_folder, folders))
+
+    def _sync_later(self, path: Path) -> None:
+        """Note the folder of an object, and the two above it.
+
+        Another process may have made them and been killed before it synced them.
+        """
+        self._unsynced.update(path.parents[:3])
 
     def rights(self, name: str, kind: str = "manifests") -> Rights:
         """Who may read a manifest, or an object, besides its owner; nobody if it is missing."""
@@ -211,8 +236,10 @@ class ObjectStore:
             make_folder(temporaries)
             hasher, nbytes = hashlib.sha256(), 0
             with temporary_file(temporaries, rights=OWNER) as (temporary, out):
-                with early_sync(out):
+                with ExitStack() as syncing:
                     for chunk in chunks:
+                        if nbytes <= _SYNCED_AT_ONCE < nbytes + len(chunk):
+                            syncing.enter_context(early_sync(out))
                         hasher.update(chunk)
                         nbytes += len(chunk)
                         out.write(chunk)
@@ -232,14 +259,14 @@ class ObjectStore:
             raise DiskError(f"{self.root}: {error.strerror}: {error.filename or ''}") from error
 
     def _name(self, temporary: Path, path: Path) -> None:
-        make_folder(path.parent)
+        make_folder(path.parent, durably=False)
         # A file under this name in spite of `_has_good` is damaged, or another writer has just
         # written the same bytes: either way these good bytes may replace it.
         try:
             name_new(temporary, path, warns=False)  # it would be replaced by the same bytes
         except FileExistsError:
             temporary.replace(path)
-        sync_folder(path.parent)
+        self._sync_later(path)
 
     def _kept(self, kind: str, name: str, rights: Rights) -> bool:
         """Make a good object young again; its first writer may not have finished its version.
@@ -255,7 +282,7 @@ class ObjectStore:
             mode = self._mode(kind, rights, before.st_gid)
             if mode & ~before.st_mode:
                 path.chmod(stat.S_IMODE(before.st_mode) | mode)
-        sync_folder(path.parent)
+        self._sync_later(path)
         return True
 
     def _mode(self, kind: str, rights: Rights, group: int) -> int:

@@ -7,6 +7,9 @@ from ckpt.registry.events import WORDS, Event
 from ckpt.show.look.fields import fields
 from ckpt.show.look.words import metrics, printable
 
+_ALWAYS = (*WORDS, "copy", "rm", "restore")
+_DID = {"rm": "removed", "restore": "restored"}
+
 
 def by_text(by: Mapping[str, Any] | None, *, with_host: bool = False) -> str:
     """``Ann <ann@example.org>, commit 3fa9c1d2, dirty``; empty if unknown."""
@@ -27,16 +30,21 @@ def day_and_time(at: str) -> str:
 
 
 def words_lines(history: Iterable[Event]) -> Iterator[str]:
-    """``note      2026-11-24 by Ann: …`` of each note, measurement and copy, oldest first."""
+    """``note      2026-11-24 by Ann: …``, oldest first.
+
+    Of each note, measurement, copy, removal and restoration, and of a tag that came or went for
+    a reason.
+    """
     for event in history:
-        if event.did in (*WORDS, "copy"):
+        if event.did in _ALWAYS or (event.did in ("tag", "untag") and event.text):
             origin = ""
             if event.origin:
                 origin = f"{event.origin['version']} of registry {event.origin['registry'][:8]}"
-            parts = [metrics(event.metrics), printable(event.text), printable(origin)]
+            parts = [event.name, metrics(event.metrics), printable(event.text), printable(origin)]
             said = ", ".join(filter(None, parts))
             author = printable(event.by["author"]) if event.by else "somebody"
-            yield f"{event.did:<8}  {event.at[:10]} by {author}: {said}"
+            did = _DID.get(event.did, event.did)
+            yield f"{did:<8}  {event.at[:10]} by {author}" + (f": {said}" if said else "")
 
 
 def history_data(history: Iterable[Event]) -> list[dict[str, Any]]:

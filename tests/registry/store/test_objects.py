@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import re
@@ -170,19 +171,65 @@ def test_temporaries_of_the_store_are_found(store: ObjectStore) -> None:
     assert store.temporaries() == [left]
 
 
+@pytest.fixture
+def synced(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders that were synced; the store has its folder for temporaries already."""
+    store.put([b"first"])
+    with store.writing():
+        pass
+    found: list[Path] = []
+    monkeypatch.setattr(objects, "sync_folder", found.append)
+    return found
+
+
+def test_each_folder_is_synced_once_and_before_the_manifest_has_its_name(
+    store: ObjectStore, synced: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puts = [store.put([bytes([number])]) for number in range(40)]
+    assert not synced
+    before: list[Path] = []
+
+    def name_new(temporary: Path, path: Path, *, warns: bool) -> None:
+        before.extend(synced)
+        os.link(temporary, path)
+
+    monkeypatch.setattr(objects, "name_new", name_new)
+    put = store.put_manifest(manifest())
+    folders = {path_of(store, put.digest).parent for put in puts}
+    assert sorted(before) == sorted({*folders, store.root / "objects", store.root})
+    named = store.root / "manifests" / put.digest.removeprefix("sha256:")[:2]
+    assert set(synced[len(before) :]) == {named, named.parent, store.root}
+
+
+@pytest.mark.parametrize("count", [1, 40], ids=["in turn", "side by side"])
+def test_folder_whose_sync_fails_is_named_and_no_manifest_gets_its_name(
+    count: int, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = [path_of(store, store.put([bytes([at])]).digest) for at in range(count)][-1]
+
+    def failing(folder: Path) -> None:
+        if folder == path.parent:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+
+    monkeypatch.setattr(objects, "sync_folder", failing)
+    with pytest.raises(DiskError, match=f"Input/output error: {path.parent}"):
+        store.put_manifest(manifest())
+    assert not list(store.manifests())
+
+
 def test_name_that_another_writer_gave_is_synced_by_whoever_finds_it(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    store: ObjectStore, synced: list[Path]
 ) -> None:
     """It may have been killed before it could; what is said then is said of this object as well."""
-    synced: list[Path] = []
-    monkeypatch.setattr(objects, "sync_folder", synced.append)
-    path = path_of(store, store.put([b"abcd"]).digest)
+    path = path_of(store, ObjectStore(store.root).put([b"abcd"]).digest)
+    with store.writing():
+        assert not store.put([b"abcd"]).new
+        assert not synced
+    assert set(synced) == {path.parent, path.parent.parent, store.root}
     synced.clear()
-    assert not store.put([b"abcd"]).new
-    assert synced == [path.parent]
-    synced.clear()
-    store.put_manifest(Manifest("x", "x", None, Skeleton(0, (), digest.of_bytes(b"")), ()))
-    assert {store.root / "objects", store.root / "manifests", store.root} <= set(synced)
+    with store.writing():
+        assert store.keep(digest.of_bytes(b"abcd"))
+    assert path.parent in synced
 
 
 @pytest.mark.parametrize("nbytes", [0, 3, 5])
