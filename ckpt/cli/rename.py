@@ -9,7 +9,7 @@ from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.rules import rule_options
 from ckpt.errors import UsageError
 from ckpt.ops.rename import RuleOptions, rename
-from ckpt.show.rename import order_text, renamed_data, renamed_text
+from ckpt.show.rename import optimizer_files_text, order_text, renamed_data, renamed_text
 
 
 def _shape(
@@ -122,6 +122,6 @@ def command(session: Session, source: str, rules: RuleOptions, prove: bool, **op
     renamed = rename(source, rules, registry=session.registry, **options)
     session.remark_on_new_registry(renamed.added)
     remark_on_written(session, renamed.written, renamed.dropped)
-    if remark := order_text(renamed):
+    for remark in filter(None, (order_text(renamed), optimizer_files_text(renamed))):
         session.terminal.remark(remark)
     session.show(renamed, renamed_text, renamed_data)

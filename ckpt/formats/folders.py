@@ -22,6 +22,7 @@ _PIPELINE = "model_index.json"
 _OF_TRAINERS = re.compile(
     r"(optimizer|scheduler|scaler|training_args|rng_state|random_states)(_\d+)?\.(pt|pth|bin)"
 )
+_OPTIMIZER = "optimizer"  # what the names of those begin with that number the parameters
 # (a name in the folder, kind of folder, hint)
 _KNOWN = (
     (
@@ -80,6 +81,12 @@ def checkpoint_in(folder: Path, names: Sequence[str]) -> str:
     if "checkpoint" in names and any(name.endswith(".index") for name in names):
         raise FormatError(f"{folder}: a TensorFlow checkpoint", hint=_OURS)
     raise FormatError(f"{folder}: a folder without a checkpoint", hint=_inner(folder, names))
+
+
+def optimizers_in(folder: Path) -> tuple[str, ...]:
+    """The files of a folder in which a trainer keeps its optimizer, beside the weights."""
+    names = sorted(path.name for path in folder.iterdir())
+    return tuple(n for n in names if n.startswith(_OPTIMIZER) and _OF_TRAINERS.fullmatch(n))
 
 
 def components(folder: Path) -> tuple[str, ...]:

@@ -68,6 +68,15 @@ def order_text(renamed: Renamed) -> str | None:
     return f"{first_names(paths)} {keep} order; --check DEF  compares it with the new class"
 
 
+def optimizer_files_text(renamed: Renamed) -> str | None:
+    """The files beside the result whose optimizer may not belong to it any more, if any."""
+    names = renamed.optimizer_files
+    if not names:
+        return None
+    stays, its = ("stays as it is", "its") if len(names) == 1 else ("stay as they are", "their")
+    return f"{first_names(names)} {stays}; the new class may not have {its} order of parameters"
+
+
 def plan_text(plan: RenamePlan) -> str:
     """Every tensor that changes, folded if they are many, and the number of the others."""
     verdict = f"  {', '.join(_counts(plan))}"
@@ -214,5 +223,5 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         **fields(renamed, "left_out", "mentions", "dropped_objects=dropped", "saved_rules=saved"),
-        **fields(renamed, "left_behind", "in_old_order"),
+        **fields(renamed, "left_behind", "in_old_order", "optimizer_files"),
     }

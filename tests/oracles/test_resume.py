@@ -4,6 +4,7 @@ Train some steps, refactor the class, rename the file `--to` the new class, trai
 equals bit by bit that of a run that kept the old class.
 """
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import cross_entropy, relu
 
@@ -18,6 +20,7 @@ from tests.cli.support import Run
 from tests.effort import SHORT
 
 NETS = '''
+from safetensors.torch import save_file
 from torch import nn
 
 class Old(nn.Module):
@@ -378,3 +381,41 @@ def test_state_by_name_follows_and_training_goes_on(
     train(old, optimizer, range(BEFORE, BEFORE + AFTER))
     train(new, after, range(BEFORE, BEFORE + AFTER))
     assert same_weights(new, old)
+
+
+def trainer_folder(folder: Path, weights: str, optimizer_name: str) -> None:
+    """What transformers' Trainer and accelerate save."""
+    old, optimizer = first_part(OPTIMIZERS["adamw"], in_groups)
+    folder.mkdir()
+    if weights.endswith(".safetensors"):
+        save_file(old.state_dict(), folder / weights, metadata={"format": "pt"})
+    else:
+        torch.save(old.state_dict(), folder / weights)
+    torch.save(optimizer.state_dict(), folder / optimizer_name)
+    torch.save({"last_epoch": 1}, folder / "scheduler.pt")
+    (folder / "trainer_state.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("weights", "name"),
+    [("model.safetensors", "optimizer.pt"), ("pytorch_model.bin", "optimizer.bin")],
+)
+def test_optimizer_in_a_file_of_its_own_is_not_handed_on_in_its_old_order(
+    weights: str, name: str, nets: Run, folder: Path
+) -> None:
+    trainer_folder(folder / "run", weights, name)
+    ran = nets("rename", "run", "--to", "net.py:New", "-o", "new")
+    assert ran.code == 0, ran
+    assert {*os.listdir(folder / "new")} == {weights, "trainer_state.json"}
+    assert f"not written (the new file cannot hold it): {name}, scheduler.pt" in ran.out
+    wrapped = nets("rename", f"run/{weights}", "--add", "net.", "--in-place")
+    assert (wrapped.code, wrapped.err) == (0, ""), "the class is the same"
+    remark = f"{name} stays as it is; the new class may not have its order of parameters\n"
+    before = (folder / "run" / name).read_bytes()
+    ran = nets("rename", f"run/{weights}", "--strip", "net.", "--to", "net.py:New", "--in-place")
+    assert (ran.code, ran.err) == (0, remark)
+    assert (folder / "run" / name).read_bytes() == before
+    new = OPTIMIZERS["adamw"](in_groups(classes()[1]()))
+    new.load_state_dict(torch.load(folder / "run" / name))
+    head = new.param_groups[0]["params"][0]
+    assert new.state[head]["exp_avg"].shape != head.shape, "torch does not notice: the remark must"

@@ -116,14 +116,19 @@ def moved_optimizers(
 
 
 def keep_their_order(opened: OpenedState, plan: Plan, rules: Sequence[Rule]) -> tuple[str, ...]:
-    """The paths of optimizers that a new class fits only if it has the same order of parameters.
+    """The paths of optimizers that a new class fits only if it has the same order of parameters."""
+    if not (plan.is_rename and for_another_class(plan, rules)):
+        return ()
+    return tuple(optimizer.name for optimizer in _optimizers(opened))
+
+
+def for_another_class(plan: Plan, rules: Sequence[Rule]) -> bool:
+    """Whether the result is for another class, as far as the rules of a plan tell.
 
     Wrappers and prefixes leave the class as it is.
     """
-    same_class = all(isinstance(rule, Unwrap | Strip | Add) for rule in rules)
-    if same_class or not (plan.is_rename and plan.renamed):
-        return ()
-    return tuple(optimizer.name for optimizer in _optimizers(opened))
+    changed = plan.renamed or not plan.is_rename
+    return bool(changed) and not all(isinstance(rule, Unwrap | Strip | Add) for rule in rules)
 
 
 def expect_no_optimizer(opened: OpenedState) -> None:

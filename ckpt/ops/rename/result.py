@@ -8,6 +8,7 @@ from typing import Unpack
 
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import is_usual, safetensors
+from ckpt.formats.folders import optimizers_in
 from ckpt.formats.opaque import OpaqueWord, torch_file
 from ckpt.io.journal import overwriting
 from ckpt.opened import (
@@ -22,6 +23,7 @@ from ckpt.opened import (
 )
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.mentions import mentions
+from ckpt.ops.rename.optimizers import for_another_class
 from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
 from ckpt.ops.rename.to_file import (
@@ -48,6 +50,8 @@ class Renamed:
         dropped: The opaque objects of the source that the result does not hold.
         left_behind: Other places in the file that keep the old keys.
         mentions: The side files that name what is renamed; they stay as they are.
+        optimizer_files: Files beside a file that was renamed in place, in which a trainer keeps an
+            optimizer; they stay as they are, too.
     """
 
     plan: RenamePlan
@@ -58,6 +62,7 @@ class Renamed:
     dropped: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     mentions: tuple[str, ...] = ()
+    optimizer_files: tuple[str, ...] = ()
 
     @property
     def in_old_order(self) -> Sequence[str]:
@@ -120,6 +125,7 @@ def carry_out(
         dropped=dropped,
         left_behind=_left_behind(opened, plan),
         mentions=_mentioned(plan, source, path),
+        optimizer_files=_optimizer_files(plan, path) if output.get("in_place") else (),
     )
     if dry_run:
         if plan.is_rename:
@@ -167,6 +173,13 @@ def _mentioned(plan: RenamePlan, source: OpenedState, path: Path | None) -> tupl
     if path is not None and not is_folder_for(source, plan, path):
         return ()
     return mentions(source.side_files().files, plan)
+
+
+def _optimizer_files(plan: RenamePlan, path: Path | None) -> tuple[str, ...]:
+    """The files beside `path` whose optimizer has the order of parameters of the old class."""
+    if path is None or not for_another_class(plan, plan.applied):
+        return ()
+    return optimizers_in(path.parent)
 
 
 @contextmanager
