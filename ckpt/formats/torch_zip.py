@@ -111,9 +111,13 @@ class TorchZipFile(TorchFile):
         data = self.state.renamed(archive.pickle, archive.read, new_keys, name=name)
         return lay_out_archive(self._members(data), alignment=archive.alignment)
 
-    def plain(self, without: frozenset[int] = frozenset()) -> tuple[Layout, Sequence[str]]:
+    def plain(
+        self,
+        without: frozenset[int] = frozenset(),
+        instead: Mapping[int, object] | None = None,
+    ) -> tuple[Layout, Sequence[str]]:
         """A new data.pkl, and the records of the storages that it names."""
-        archive, made = self.archive, plain_pickle(self.archive.root, without)
+        archive, made = self.archive, plain_pickle(self.archive.root, without, instead)
         members = self._members(made.data, made.storages)
         return lay_out_archive(members, alignment=archive.alignment), (
             *archive.read.modules,

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ckpt.ops.rename import Renamed, RenamePlan
+from ckpt.ops.rename.optimizers import MovedOptimizer
 from ckpt.rules.expressions import (
     Cast,
     Copied,
@@ -86,10 +87,16 @@ def plan_text(plan: RenamePlan) -> str:
     if plan.fitting:
         verdict += f" · fits {printable(plan.fitting.definition)}{under_text(plan.fitting)}"
     for optimizer in plan.optimizers:
-        moved = f"state of {count(optimizer.parameters, 'parameter')} moved to the new order"
-        verdict += f" · {printable(optimizer.path)}: {moved}"
+        verdict += f" · {printable(optimizer.path)}: {_followed(optimizer)}"
     parts = (_renames, _made, _dropped, _unwrapped, _by_rule, _found_rules)
     return "\n".join([*(line for part in parts for line in part(plan)), verdict])
+
+
+def _followed(optimizer: MovedOptimizer) -> str:
+    """What becomes of the state of an optimizer's parameters."""
+    if not optimizer.dropped:
+        return f"state of {count(optimizer.parameters, 'parameter')} moved to the new order"
+    return f"state of {count(optimizer.dropped, 'parameter')} dropped"
 
 
 def _found_rules(plan: RenamePlan) -> Iterator[str]:

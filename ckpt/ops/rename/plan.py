@@ -8,7 +8,7 @@ from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from ckpt.errors import AmbiguousStateError, UsageError
+from ckpt.errors import AmbiguousStateError, PlanError, UsageError
 from ckpt.formats import ALL, COPIES
 from ckpt.infer.fitting import Fitting
 from ckpt.opened import (
@@ -89,6 +89,8 @@ class RenamePlan(Plan):
         copies: Whether all copies of the state_dict are renamed, although the ref names one.
         optimizers: Those whose state gets the new class's order of parameters.
         in_old_order: Paths of optimizers whose order was not compared with that of a new class.
+        stuck: Why the optimizers cannot lose the state of dropped parameters; raised if the result
+            is a file that holds them.
         drops_optimizer: Whether optimizers are left out.
     """
 
@@ -104,6 +106,7 @@ class RenamePlan(Plan):
     proof: "Proof | None" = None
     optimizers: Sequence[MovedOptimizer] = ()
     in_old_order: Sequence[str] = ()
+    stuck: PlanError | None = None
     drops_optimizer: bool = False
     copies: bool = False
 
@@ -148,13 +151,14 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     fitting = None
     for wanted in goals:
         fitting = _fit_of(state, plan, wanted)
-    if fitting is not None and plan.is_rename:
+    if fitting is not None and plan.keeps_tensors:
         fitting = replace(fitting, under=nesting(opened)[0])
-    optimizers = undone_optimizers(opened, given) if undo else ()
+    optimizers: Sequence[MovedOptimizer] = undone_optimizers(opened, given) if undo else ()
     in_old_order: Sequence[str] = ()
+    stuck = None
     if not (undo or goal.get("drop_optimizer")):
         new = next((it for it in reversed(goals) if isinstance(it, OpenedDefinition)), None)
-        optimizers = follow(opened, plan, new, saved_from=_saved_from(goal))
+        optimizers, stuck = _followed(opened, plan, new, goal)
         in_old_order = () if new else keep_their_order(opened, plan, applied)
     return RenamePlan(
         plan.rules,
@@ -174,9 +178,22 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         proof=_proof(opened, plan, goal, registry),
         optimizers=optimizers,
         in_old_order=in_old_order,
+        stuck=stuck,
         copies=goal.get("copies", False),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
+
+
+def _followed(
+    opened: OpenedState, plan: Plan, new: OpenedDefinition | None, goal: Goal
+) -> tuple[Sequence[MovedOptimizer], PlanError | None]:
+    """How the optimizers follow; or why not, if that is to be told later."""
+    try:
+        return follow(opened, plan, new, saved_from=_saved_from(goal)), None
+    except PlanError as error:
+        if plan.is_rename or plan.made:
+            raise
+        return (), error
 
 
 def _apart(goals: Sequence[Opened | None]) -> frozenset[str]:

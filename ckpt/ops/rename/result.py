@@ -30,6 +30,7 @@ from ckpt.ops.rename.to_file import (
     Output,
     expect_output,
     expect_proportion,
+    expect_written,
     is_folder_for,
     target_of,
     write_result,
@@ -119,7 +120,8 @@ def carry_out(
         raise UsageError("-m is for a version, and none is added", hint="--register  adds one")
     expect_proportion(source, plan, output)
     kept, dropped = _without_unwanted(source, plan, opaque)
-    opened = reordered(kept, {each.path: each.after for each in plan.optimizers})
+    orders = {} if plan.dropped else {each.path: each.after for each in plan.optimizers}
+    opened = reordered(kept, orders)
     result = Renamed(
         plan,
         dropped=dropped,
@@ -130,6 +132,7 @@ def carry_out(
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
+        expect_written(opened, plan, path)
         return result
     if path is not None:
         result = replace(result, written=write_result(opened, plan, path, output))
