@@ -104,7 +104,7 @@ def moved_optimizers(
         found = belonging(optimizers, known, alone=not _strangers(opened))
         orders = [(it, _order(it, owners, sort=new is not None)) for it, owners in found]
     except ValueError as error:
-        raise _unknown(opened, str(error)) from error
+        raise _unknown(opened, str(error), new) from error
     return tuple(
         MovedOptimizer(it.name, it.groups, order) for it, order in orders if order != it.groups
     )
@@ -211,11 +211,13 @@ def _is_copy(file: "TorchFile") -> bool:
     return not file.state.follows and bool(words & _AVERAGES)
 
 
-def _unknown(opened: OpenedState, why: str) -> PlanError:
+def _unknown(opened: OpenedState, why: str, new: "Definition | None") -> PlanError:
+    named = "--from OLD_DEF  names the class that the file was saved from"
+    if new is None:
+        named = "--check NEW_DEF  names the class of the result, which tells its parameters"
     return PlanError(
         f"{opened.name}: cannot tell which parameter the optimizer's state belongs to: {why}",
-        hint="--from OLD_DEF  names the class that the file was saved from\n"
-        "--drop-optimizer  writes the file without its optimizer",
+        hint=f"{named}\n--drop-optimizer  writes the file without its optimizer",
     )
 
 

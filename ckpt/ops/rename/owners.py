@@ -189,7 +189,7 @@ def _dealt(optimizer: "OptimizerState", known: Candidates) -> Owners:
         raise ValueError(_MANY_WAYS.format(optimizer.name))
     counts = " or ".join(f"{count:,}" for count in sorted(set(map(len, known.choices))))
     raise why or ValueError(
-        f"{optimizer.name} has {len(numbers):,} parameters, the class has {counts}"
+        f"{optimizer.name} has {len(numbers):,} parameters, the model has {counts}"
     )
 
 

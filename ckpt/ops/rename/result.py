@@ -30,8 +30,8 @@ from ckpt.ops.rename.to_file import (
     Output,
     expect_output,
     expect_proportion,
-    expect_written,
     is_folder_for,
+    keeps_the_rest,
     target_of,
     write_result,
 )
@@ -125,14 +125,13 @@ def carry_out(
     result = Renamed(
         plan,
         dropped=dropped,
-        left_behind=_left_behind(opened, plan),
+        left_behind=_left_behind(opened, plan, path),
         mentions=_mentioned(plan, source, path),
         optimizer_files=_optimizer_files(plan, path) if output.get("in_place") else (),
     )
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
-        expect_written(opened, plan, path)
         return result
     if path is not None:
         result = replace(result, written=write_result(opened, plan, path, output))
@@ -200,12 +199,17 @@ def alone(
             yield
 
 
-def _left_behind(opened: OpenedState, plan: RenamePlan) -> tuple[str, ...]:
-    """Copies of the state_dict, and parts of an optimizer, that will still have the old keys."""
+def _left_behind(opened: OpenedState, plan: RenamePlan, path: Path | None) -> tuple[str, ...]:
+    """Copies of the state_dict, and parts of an optimizer, that will still have the old keys.
+
+    Raises:
+        PlanError: The file cannot lose the tensors that are dropped.
+    """
     file = torch_file(opened.checkpoint)
-    if file is None or not plan.is_rename:
+    if file is None or not keeps_the_rest(opened, plan, path):
         return ()
-    return tuple(file.state.left_behind({change.old for change in plan.renamed}))
+    changed = {change.old for change in plan.renamed} | {gone.key for gone in plan.dropped}
+    return tuple(file.state.left_behind(changed))
 
 
 def _into_registry(

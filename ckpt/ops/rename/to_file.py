@@ -164,14 +164,14 @@ def write_plan(
     )
 
 
-def expect_written(opened: OpenedState, plan: RenamePlan, out: Path | None) -> None:
-    """Refuse what `write_plan` refuses, before anything is written.
+def keeps_the_rest(opened: OpenedState, plan: RenamePlan, out: Path | None) -> bool:
+    """Whether the result holds what else the source holds; `out` as in `target_of`.
 
     Raises:
-        PlanError: The file cannot follow.
+        PlanError: It would, but cannot follow.
     """
-    if out is None or is_usual(out, opened.checkpoint.format):
-        _without_dropped(opened, plan)
+    same = out is None or is_usual(out, opened.checkpoint.format)
+    return plan.is_rename or (same and _without_dropped(opened, plan) is not None)
 
 
 def _without_dropped(opened: OpenedState, plan: RenamePlan) -> Checkpoint | None:
