@@ -212,6 +212,9 @@ class TorchFile(ABC):
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         return self.state.also_named(keys)
 
+    def left_behind(self, keys: Container[str]) -> Sequence[str]:
+        return self.state.left_behind(keys)
+
     def reordered(self, orders: Mapping[str, Groups]) -> Self:
         """The same, whose `renamed` also gives the groups of optimizers another order."""
         return replace(self, state=replace(self.state, orders=orders))

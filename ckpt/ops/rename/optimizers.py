@@ -20,6 +20,7 @@ from ckpt.rules.prefixes import Add, Strip, Unwrap
 
 if TYPE_CHECKING:
     from ckpt.definitions import Definition
+    from ckpt.formats.distributed.folder import DistributedCheckpoint
     from ckpt.formats.optimizers import Groups, OptimizerState
     from ckpt.formats.torch_state import TorchFile
 
@@ -74,6 +75,12 @@ def follow(
         expect_no_optimizer(opened)
     if not plan.keeps_tensors or (target is None and not plan.dropped):
         return ()
+    if plan.is_rename and plan.renamed and (paths := numbered_in_folder(opened)):
+        raise PlanError(
+            f"{opened.name}: {paths[0]} numbers its parameters, and the new class may have them in "
+            "another order",
+            hint="-o NEW.pt  writes the weights alone",
+        )
     new = target.definition if target else None
     return moved_optimizers(opened, plan, new, saved_from.definition if saved_from else None)
 
@@ -115,7 +122,23 @@ def keep_their_order(opened: OpenedState, plan: Plan, rules: Sequence[Rule]) -> 
     renaming = [rule for rule in rules if not isinstance(rule, Choice)]
     if not (plan.keeps_tensors and plan.renamed and for_another_class(plan, renaming)):
         return ()
-    return tuple(optimizer.name for optimizer in _optimizers(opened))
+    return (*(optimizer.name for optimizer in _optimizers(opened)), *numbered_in_folder(opened))
+
+
+def folder_of(opened: OpenedState) -> "DistributedCheckpoint | None":
+    """The checkpoint, if it is a folder of torch.distributed.checkpoint."""
+    if opened.checkpoint.format != "torch-distributed":
+        return None
+    from ckpt.formats.distributed.folder import DistributedCheckpoint
+
+    checkpoint = opened.checkpoint
+    return checkpoint if isinstance(checkpoint, DistributedCheckpoint) else None
+
+
+def numbered_in_folder(opened: OpenedState) -> tuple[str, ...]:
+    """The paths of the optimizers of such a folder that number their parameters."""
+    folder = folder_of(opened)
+    return tuple(prefix.removesuffix(".") for prefix in folder.numbered) if folder else ()
 
 
 def for_another_class(plan: Plan, rules: Sequence[Rule]) -> bool:

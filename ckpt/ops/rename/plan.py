@@ -21,13 +21,21 @@ from ckpt.opened import (
     open_ref,
     open_state,
     opened_definition,
+    parse_named,
     with_copies,
 )
-from ckpt.ops.rename.optimizers import MovedOptimizer, expect_weights, follow, keep_their_order
+from ckpt.ops.rename.optimizers import (
+    MovedOptimizer,
+    expect_weights,
+    folder_of,
+    follow,
+    keep_their_order,
+)
 from ckpt.ops.rename.plan_fit import expect_fit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
+from ckpt.refs import DefinitionRef
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
 from ckpt.rules.plan import Plan, plan_tensors
@@ -89,8 +97,8 @@ class RenamePlan(Plan):
         copies: Whether all copies of the state_dict are renamed, although the ref names one.
         optimizers: Those whose state gets the new class's order of parameters.
         in_old_order: Paths of optimizers whose order was not compared with that of a new class.
-        stuck: Why the optimizers cannot lose the state of dropped parameters; raised if the result
-            is a file that holds them.
+        stuck: Why the optimizers cannot follow, or cannot be left out; raised if the result is of
+            the container that holds them.
         drops_optimizer: Whether optimizers are left out.
     """
 
@@ -127,7 +135,7 @@ def plan_rename(
     """
     expect_known(goal, Goal.__optional_keys__)
     registry = registry or Registry()
-    with open_source(source, registry, copies=goal.get("copies", False)) as opened:
+    with open_source(source, registry, goal) as opened:
         return plan_opened(opened, rules, goal, registry)
 
 
@@ -156,7 +164,9 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     optimizers: Sequence[MovedOptimizer] = undone_optimizers(opened, given) if undo else ()
     in_old_order: Sequence[str] = ()
     stuck = None
-    if not (undo or goal.get("drop_optimizer")):
+    if goal.get("drop_optimizer"):
+        stuck = _kept_in_folder(opened)
+    elif not undo:
         new = next((it for it in reversed(goals) if isinstance(it, OpenedDefinition)), None)
         optimizers, stuck = _followed(opened, plan, new, goal)
         in_old_order = () if new else keep_their_order(opened, plan, applied)
@@ -179,7 +189,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         optimizers=optimizers,
         in_old_order=in_old_order,
         stuck=stuck,
-        copies=goal.get("copies", False),
+        copies=goal.get("copies", False) or (opened.inside or "").endswith(COPIES),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
 
@@ -191,9 +201,20 @@ def _followed(
     try:
         return follow(opened, plan, new, saved_from=_saved_from(goal)), None
     except PlanError as error:
-        if plan.is_rename or plan.made:
+        if plan.made or (plan.is_rename and folder_of(opened) is None):
             raise
         return (), error
+
+
+def _kept_in_folder(opened: OpenedState) -> PlanError | None:
+    """Why the optimizer of a folder cannot be dropped; raised if the result is a folder."""
+    folder = folder_of(opened)
+    if folder is None or not folder.optimizers:
+        return None
+    return PlanError(
+        f"{opened.name}: --drop-optimizer works on one file",
+        hint="-o NEW.pt  writes the weights alone",
+    )
 
 
 def _apart(goals: Sequence[Opened | None]) -> frozenset[str]:
@@ -233,17 +254,16 @@ def _expect_sound(goal: Goal, given: RuleFile) -> None:
 
 
 @contextmanager
-def open_source(
-    source: Named, registry: Registry, *, copies: bool = False
-) -> Iterator[OpenedState]:
+def open_source(source: Named, registry: Registry, goal: Goal) -> Iterator[OpenedState]:
     """Like `open_state`, but open all state_dicts of a file together if they are copies.
 
     Args:
         source: A file or a version.
         registry: Where versions are looked up.
-        copies: Whether a ref to one state_dict stands for all of its copies.
+        goal: Whether a ref to one state_dict stands for all of its copies; and a definition, which
+            a folder with an optimizer cannot fit as a whole: its weights stand for it.
     """
-    text = fspath(source)
+    text, copies = fspath(source), goal.get("copies", False)
     with ExitStack() as stack:
         if copies and "::" in text:
             named = stack.enter_context(_opened_as(source, text + COPIES, registry))
@@ -261,7 +281,27 @@ def open_source(
                 f"{opened.name} is a part of a version; a rename takes the whole version or a file",
                 hint=f"ckpt export {opened.name} -o NEW.pt  makes a file of it",
             )
+        if (name := _weights_in(opened)) and _names_class(goal, registry):
+            text = f"{text}::{name}"
+            named = stack.enter_context(_opened_as(source, text + COPIES, registry))
+            yield replace(named, name=text)
+            return
         yield with_copies(opened) if copies else opened
+
+
+def _weights_in(opened: OpenedState) -> str | None:
+    """The weights that the optimizer of a folder trains, if the folder was named as a whole."""
+    folder = folder_of(opened)
+    if folder is None or folder.prefix or not isinstance(opened, OpenedFile):
+        return None
+    return folder.trained and folder.trained.removesuffix(".")
+
+
+def _names_class(goal: Goal, registry: Registry) -> bool:
+    to = goal.get("to")
+    return bool(goal.get("check")) or (
+        to is not None and isinstance(parse_named(to, registry), DefinitionRef)
+    )
 
 
 def _opened_as(source: Named, text: str, registry: Registry) -> AbstractContextManager[OpenedState]:

@@ -9,7 +9,7 @@ from typing import Unpack
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import is_usual, safetensors
 from ckpt.formats.folders import optimizers_in
-from ckpt.formats.opaque import OpaqueWord, torch_file
+from ckpt.formats.opaque import OpaqueWord
 from ckpt.io.journal import overwriting
 from ckpt.opened import (
     Named,
@@ -90,7 +90,7 @@ def apply(
     registry = registry or Registry()
     with (
         alone(plan.source, output, registry),
-        open_source(plan.source, registry, copies=plan.copies) as opened,
+        open_source(plan.source, registry, {"copies": plan.copies}) as opened,
     ):
         if list(opened.entries) != list(plan.entries):
             raise ConflictError(f"{plan.name}: changed after it was planned", hint="plan again")
@@ -205,11 +205,10 @@ def _left_behind(opened: OpenedState, plan: RenamePlan, path: Path | None) -> tu
     Raises:
         PlanError: The file cannot lose the tensors that are dropped.
     """
-    file = torch_file(opened.checkpoint)
-    if file is None or not keeps_the_rest(opened, plan, path):
+    if not keeps_the_rest(opened, plan, path):
         return ()
     changed = {change.old for change in plan.renamed} | {gone.key for gone in plan.dropped}
-    return tuple(file.state.left_behind(changed))
+    return tuple(opened.checkpoint.left_behind(changed))
 
 
 def _into_registry(

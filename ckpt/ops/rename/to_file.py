@@ -171,6 +171,8 @@ def keeps_the_rest(opened: OpenedState, plan: RenamePlan, out: Path | None) -> b
         PlanError: It would, but cannot follow.
     """
     same = out is None or is_usual(out, opened.checkpoint.format)
+    if same and plan.stuck is not None:
+        raise plan.stuck
     return plan.is_rename or (same and _without_dropped(opened, plan) is not None)
 
 
@@ -186,8 +188,6 @@ def _without_dropped(opened: OpenedState, plan: RenamePlan) -> Checkpoint | None
     drops = plan.dropped and plan.keeps_tensors and not plan.undoes
     if file is None or not drops or not file.state.holds_more:
         return None
-    if plan.stuck is not None:
-        raise plan.stuck
     gone = {dropped.key for dropped in plan.dropped} | set(filter(plan.drops, file.others))
     orders = {moved.path: moved.after for moved in plan.optimizers}
     return without_tensors(opened.checkpoint, opened.inside, gone, orders)
