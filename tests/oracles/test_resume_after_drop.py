@@ -5,6 +5,7 @@ others, and one without it. The file of the first, from which `ckpt` drops the h
 second, bit for bit.
 """
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -289,3 +290,13 @@ def test_drop_beside_an_object_of_an_unknown_class_is_refused(nets: Run, folder:
     assert not (folder / "new.pt").exists()
     assert nets(*words, "--drop-opaque").code == 0
     assert same_values(torch.load(folder / "new.pt"), plain(other, expected))
+
+
+def test_command_that_a_diff_proposes_keeps_the_optimizer(nets: Run, folder: Path) -> None:
+    (old, optimizer), (other, expected) = two_runs("adam", with_names)
+    torch.save(lightning(old, optimizer), folder / "run.ckpt")
+    said = nets("diff", "run.ckpt", "net.py:Without").out
+    proposed = shlex.split(said.partition("To make it fit:  ckpt ")[2])
+    assert proposed[:2] == ["rename", "run.ckpt"], said
+    assert nets(*proposed, "-o", "new.ckpt").code == 0
+    assert same_values(torch.load(folder / "new.ckpt"), lightning(other, expected))

@@ -4,6 +4,9 @@ As in `test_resume`: the refactored class, loaded from the renamed folder by tor
 trains on to the same weights, bit for bit.
 """
 
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from tests.cli.support import Run
+from tests.effort import PATIENCE
 from tests.oracles.test_resume import (
     AFTER,
     BEFORE,
@@ -30,6 +34,7 @@ from tests.oracles.test_resume import (
     classes,
     first_part,
     in_groups,
+    new_key,
     same_weights,
     train,
 )
@@ -144,6 +149,17 @@ def test_state_that_would_lose_its_parameter_is_refused(nets: Run, folder: Path)
     assert ran.code == 3
     assert "ckpt rename run::model --all  takes the optimizer along" in ran.err
     assert not (folder / "new").exists()
+    words = ("rename", "run", "--rule", "^model.encoder=model.trunk", "--dry-run")
+    assert nets(*words).code == 3
+
+
+def test_version_of_a_whole_folder_is_refused(nets: Run, folder: Path) -> None:
+    save(*first_part(OPTIMIZERS["adamw"], in_groups), folder / "run")
+    assert nets("register", "run").code == 0
+    ran = nets("rename", "run:v1", "--to", "net.py:New")
+    assert ran.code == 3
+    assert "ckpt export run:v1 -o DIR  and rename DIR::model --all" in ran.err
+    assert "To make it fit" not in nets("diff", "run:v1", "net.py:New").out
 
 
 def test_command_that_a_diff_proposes_keeps_the_optimizer(nets: Run, folder: Path) -> None:
@@ -192,3 +208,27 @@ def test_version_of_a_folder_is_renamed_with_its_optimizer(nets: Run, folder: Pa
     train(old, optimizer, range(BEFORE, BEFORE + AFTER))
     train(new, after, range(BEFORE, BEFORE + AFTER))
     assert same_weights(new, old)
+
+
+def in_two_processes(name: str, run: Path, out: Path) -> dict[str, torch.Tensor]:
+    """The weights at the end of `train_sharded.py`."""
+    script = Path(__file__).with_name("train_sharded.py")
+    root = script.parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-W", "ignore", str(script), name, str(run)]
+    rest = [str(out.with_suffix(".rendezvous")), str(out)]
+    ranks = [subprocess.Popen([*words, str(rank), *rest], env=environment) for rank in range(2)]
+    assert [process.wait(PATIENCE) for process in ranks] == [0, 0]
+    weights: dict[str, torch.Tensor] = torch.load(out)
+    return weights
+
+
+@pytest.mark.long
+def test_sharded_run_goes_on_in_two_processes(nets: Run, folder: Path) -> None:
+    old = in_two_processes("Old", folder / "run", folder / "old.pt")
+    ran = nets("rename", "run", "--to", "net.py:New", "-o", "new")
+    assert (ran.code, ran.err) == (0, ""), ran
+    new = in_two_processes("New", folder / "new", folder / "new.pt")
+    # Each process has running averages of its own, of which torch saves one.
+    trained = {key: it for key, it in old.items() if ".running_" not in key}
+    assert all(torch.equal(new[new_key(key)], it) for key, it in trained.items())

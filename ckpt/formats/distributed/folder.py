@@ -134,9 +134,14 @@ class DistributedCheckpoint:
         }
         items = self._items.with_names(self._lists, {a: b for a, b in names.items() if a != b})
         spans = self.metadata.moved({item: len(data) for item, data in items.items()})
+        return self._laid_out(
+            self.metadata.renamed(new, paths, spans, name=self.source.name), items
+        )
+
+    def _laid_out(self, metadata: bytes, items: Mapping[StoredItem, bytes]) -> Layout:
         first, *files = self.source.parts
         yield FileStart(first.name)
-        yield self.metadata.renamed(new, paths, spans, name=self.source.name)
+        yield metadata
         for part in files:
             yield FileStart(part.name)
             yield from _spliced(part, {i.span: b for i, b in items.items() if i.file == part.name})

@@ -135,6 +135,13 @@ def folder_of(opened: OpenedState) -> "DistributedCheckpoint | None":
     return checkpoint if isinstance(checkpoint, DistributedCheckpoint) else None
 
 
+def weights_in(opened: OpenedState) -> str | None:
+    """The weights that the optimizer of a folder trains, if the folder was named as a whole."""
+    folder = folder_of(opened)
+    trained = None if folder is None or folder.prefix else folder.trained
+    return trained and trained.removesuffix(".")
+
+
 def numbered_in_folder(opened: OpenedState) -> tuple[str, ...]:
     """The paths of the optimizers of such a folder that number their parameters."""
     folder = folder_of(opened)

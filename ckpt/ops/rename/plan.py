@@ -30,6 +30,7 @@ from ckpt.ops.rename.optimizers import (
     folder_of,
     follow,
     keep_their_order,
+    weights_in,
 )
 from ckpt.ops.rename.plan_fit import expect_fit
 from ckpt.ops.rename.rule_files import RuleFile
@@ -281,20 +282,17 @@ def open_source(source: Named, registry: Registry, goal: Goal) -> Iterator[Opene
                 f"{opened.name} is a part of a version; a rename takes the whole version or a file",
                 hint=f"ckpt export {opened.name} -o NEW.pt  makes a file of it",
             )
-        if (name := _weights_in(opened)) and _names_class(goal, registry):
+        if (name := weights_in(opened)) and _names_class(goal, registry):
+            if not isinstance(opened, OpenedFile):
+                raise PlanError(
+                    f"{opened.name}: the version of a whole folder, whose optimizer no class has",
+                    hint=f"ckpt export {opened.name} -o DIR  and rename DIR::{name} --all",
+                )
             text = f"{text}::{name}"
             named = stack.enter_context(_opened_as(source, text + COPIES, registry))
             yield replace(named, name=text)
             return
         yield with_copies(opened) if copies else opened
-
-
-def _weights_in(opened: OpenedState) -> str | None:
-    """The weights that the optimizer of a folder trains, if the folder was named as a whole."""
-    folder = folder_of(opened)
-    if folder is None or folder.prefix or not isinstance(opened, OpenedFile):
-        return None
-    return folder.trained and folder.trained.removesuffix(".")
 
 
 def _names_class(goal: Goal, registry: Registry) -> bool:
