@@ -85,8 +85,12 @@ def checkpoint_in(folder: Path, names: Sequence[str]) -> str:
 
 def optimizers_in(folder: Path) -> tuple[str, ...]:
     """The files of a folder in which a trainer keeps its optimizer, beside the weights."""
-    names = sorted(path.name for path in folder.iterdir())
-    return tuple(n for n in names if n.startswith(_OPTIMIZER) and _OF_TRAINERS.fullmatch(n))
+    return tuple(name for name in trainer_files_in(folder) if name.startswith(_OPTIMIZER))
+
+
+def trainer_files_in(folder: Path) -> tuple[str, ...]:
+    """The files of a folder that a trainer keeps beside the weights."""
+    return tuple(sorted(it.name for it in folder.iterdir() if _OF_TRAINERS.fullmatch(it.name)))
 
 
 def components(folder: Path) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ def renamed_text(renamed: Renamed) -> str:
         parts.append(written_text(renamed.written))
         also = also_named_text(renamed.written)
         parts += [f"  {also}"] if also else []
+        if renamed.followed_files:
+            parts.append(f"  {first_names(renamed.followed_files)} in the order of the new class")
     if renamed.left_behind:
         parts.append(
             f"  not renamed in {first_names(renamed.left_behind)}, which {_have(renamed)} the old "
@@ -70,7 +72,9 @@ def order_text(renamed: Renamed) -> str | None:
 
 
 def optimizer_files_text(renamed: Renamed) -> str | None:
-    """The files beside the result whose optimizer may not belong to it any more, if any."""
+    """The files beside the weights whose optimizer does not follow, if any."""
+    if renamed.unfollowed:
+        return f"no optimizer is written: {renamed.unfollowed}; --from OLD_DEF  names the old class"
     names = renamed.optimizer_files
     if not names:
         return None
@@ -231,4 +235,5 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "added": added_data(renamed.added) if renamed.added else None,
         **fields(renamed, "left_out", "mentions", "dropped_objects=dropped", "saved_rules=saved"),
         **fields(renamed, "left_behind", "in_old_order", "optimizer_files"),
+        **fields(renamed, "followed_files", "unfollowed"),
     }

@@ -86,7 +86,12 @@ def follow(
 
 
 def moved_optimizers(
-    opened: OpenedState, plan: Plan, new: "Definition | None", old: "Definition | None"
+    opened: OpenedState,
+    plan: Plan,
+    new: "Definition | None",
+    old: "Definition | None",
+    *,
+    of: "TorchFile | None" = None,
 ) -> tuple[MovedOptimizer, ...]:
     """Work out which state belongs to which parameter of the new class.
 
@@ -95,12 +100,13 @@ def moved_optimizers(
         plan: It only renames and drops.
         new: The class that the result fits; None keeps the order of the parameters.
         old: The class that the file was saved from; None takes the order of its keys.
+        of: Another file, whose optimizers train the parameters of this one.
 
     Raises:
         PlanError: The order changes or parameters are dropped, and it is not known which state
             belongs to which parameter.
     """
-    optimizers = _optimizers(opened)
+    optimizers = _optimizers(opened) if of is None else of.state.optimizers
     if not optimizers:
         return ()
     try:
@@ -108,7 +114,7 @@ def moved_optimizers(
         sorted_groups = all(list(g) == sorted(g) for it in optimizers for g in it.groups)
         if not plan.dropped and known.in_order and sorted_groups:
             return ()
-        found = belonging(optimizers, known, alone=not _strangers(opened))
+        found = belonging(optimizers, known, alone=of is not None or not _strangers(opened))
         orders = [(it, _order(it, owners, sort=new is not None)) for it, owners in found]
     except ValueError as error:
         raise _unknown(opened, str(error), new) from error

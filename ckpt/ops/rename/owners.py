@@ -58,6 +58,9 @@ def candidates(
         ValueError: The keys do not have the order of their class.
     """
     if old is None:
+        if opened.checkpoint.pickled is None or len(opened.names) > 1:
+            kind = "safetensors files" if len(opened.names) == 1 else "shards"
+            raise ValueError(f"{kind} do not keep the order of their class")
         expect_order(opened.state)
     entries = {entry.key: entry for entry in opened.checkpoint.entries}
     keys = (
@@ -79,8 +82,11 @@ def candidates(
 
 def expect_order(state: StateDict) -> None:
     """Check that the keys have the order in which the class made them, as far as can be seen."""
-    keys = [entry.key for entry in state.entries]
-    if not state.versions and len(keys) > 1 and keys == sorted(keys):
+    of_dtype: dict[str, list[str]] = {}  # safetensors sorts the keys of each dtype
+    for entry in state.entries:
+        of_dtype.setdefault(entry.dtype, []).append(entry.key)
+    is_sorted = all(keys == sorted(keys) for keys in of_dtype.values())
+    if not state.versions and len(state.entries) > 1 and is_sorted:
         raise ValueError("the keys of the file are sorted, which may not be the order of its class")
     modules = list(state.versions or ())
     place = {module: at for at, module in enumerate(modules)}
@@ -142,6 +148,11 @@ def _may_be_parameter(entry: TensorEntry) -> bool:
     return "float" in entry.dtype and entry.key.rpartition(".")[2] not in _BUFFERS
 
 
+def called(optimizer: "OptimizerState") -> str:
+    """Its path for people; that of a file of its own is empty."""
+    return optimizer.name or "the optimizer"
+
+
 def belonging(
     optimizers: "Sequence[OptimizerState]", known: Candidates, *, alone: bool
 ) -> "list[tuple[OptimizerState, Owners]]":
@@ -161,7 +172,7 @@ def belonging(
     if why is not None and (alone or not found):
         raise why
     if len(found) > 1 and not alone:
-        raise ValueError(f"{' or '.join(it.name for it, _ in found)} may belong to it")
+        raise ValueError(f"{' or '.join(called(it) for it, _ in found)} may belong to it")
     return found
 
 
@@ -186,10 +197,10 @@ def _dealt(optimizer: "OptimizerState", known: Candidates) -> Owners:
     if found and all(owners == found[0] for owners in found):
         return found[0]
     if found:
-        raise ValueError(_MANY_WAYS.format(optimizer.name))
+        raise ValueError(_MANY_WAYS.format(called(optimizer)))
     counts = " or ".join(f"{count:,}" for count in sorted(set(map(len, known.choices))))
     raise why or ValueError(
-        f"{optimizer.name} has {len(numbers):,} parameters, the model has {counts}"
+        f"{called(optimizer)} has {len(numbers):,} parameters, the model has {counts}"
     )
 
 
@@ -211,16 +222,16 @@ def _dealt_in_order(
                     after = (*state[:at], state[at] + 1, *state[at + 1 :])
                     level[after] = -2 if after in level else at
         if not level:
-            raise ValueError(f"the shapes of {optimizer.name} are not those of the parameters")
+            raise ValueError(f"the shapes of {called(optimizer)} are not those of the parameters")
         if len(level) > _MOST_DEALS:
-            raise ValueError(_MANY_WAYS.format(optimizer.name))
+            raise ValueError(_MANY_WAYS.format(called(optimizer)))
         levels.append(level)
     owners: Owners = {}
     state = tuple(map(len, groups))
     for (parameter, _), level in zip(reversed(places), reversed(levels), strict=False):
         at = level[state]
         if at < 0:
-            raise ValueError(_MANY_WAYS.format(optimizer.name))
+            raise ValueError(_MANY_WAYS.format(called(optimizer)))
         state = (*state[:at], state[at] - 1, *state[at + 1 :])
         owners[groups[at][state[at]]] = parameter.place
     return owners

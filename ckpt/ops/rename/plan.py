@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from ckpt.errors import AmbiguousStateError, PlanError, UsageError
+from ckpt.errors import AmbiguousStateError, CkptError, PlanError, UsageError
 from ckpt.formats import ALL, COPIES
 from ckpt.infer.fitting import Fitting
 from ckpt.opened import (
@@ -35,6 +35,7 @@ from ckpt.ops.rename.optimizers import (
 from ckpt.ops.rename.plan_fit import expect_fit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
+from ckpt.ops.rename.trainer_files import OptimizerFiles, moved_files
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
 from ckpt.refs import DefinitionRef
 from ckpt.registry.registry import Registry
@@ -100,6 +101,8 @@ class RenamePlan(Plan):
         in_old_order: Paths of optimizers whose order was not compared with that of a new class.
         stuck: Why the optimizers cannot follow, or cannot be left out; raised if the result is of
             the container that holds them.
+        optimizer_files: The optimizers beside the weights of a folder that follow into a new one.
+        files_stuck: Why they do not.
         drops_optimizer: Whether optimizers are left out.
     """
 
@@ -116,6 +119,8 @@ class RenamePlan(Plan):
     optimizers: Sequence[MovedOptimizer] = ()
     in_old_order: Sequence[str] = ()
     stuck: PlanError | None = None
+    optimizer_files: OptimizerFiles = field(default_factory=dict)
+    files_stuck: CkptError | None = None
     drops_optimizer: bool = False
     copies: bool = False
 
@@ -165,12 +170,15 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     optimizers: Sequence[MovedOptimizer] = undone_optimizers(opened, given) if undo else ()
     in_old_order: Sequence[str] = ()
     stuck = None
+    files: OptimizerFiles = {}
+    files_stuck = None
     if goal.get("drop_optimizer"):
         stuck = _kept_in_folder(opened)
     elif not undo:
         new = next((it for it in reversed(goals) if isinstance(it, OpenedDefinition)), None)
         optimizers, stuck = _followed(opened, plan, new, goal)
         in_old_order = () if new else keep_their_order(opened, plan, applied)
+        files, files_stuck = _followed_by_files(opened, plan, new, goal)
     return RenamePlan(
         plan.rules,
         plan.tensors,
@@ -190,6 +198,8 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         optimizers=optimizers,
         in_old_order=in_old_order,
         stuck=stuck,
+        optimizer_files=files,
+        files_stuck=files_stuck,
         copies=goal.get("copies", False) or (opened.inside or "").endswith(COPIES),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
@@ -205,6 +215,20 @@ def _followed(
         if plan.made or (plan.is_rename and folder_of(opened) is None):
             raise
         return (), error
+
+
+def _followed_by_files(
+    opened: OpenedState, plan: Plan, new: OpenedDefinition | None, goal: Goal
+) -> tuple[OptimizerFiles, CkptError | None]:
+    """How the optimizers beside the weights of a folder follow to a class; or why not."""
+    if new is None or not plan.keeps_tensors:
+        return {}, None
+    old = _saved_from(goal)
+    try:
+        old_class = old.definition if old else None
+        return moved_files(opened, plan, new.definition, old_class), None
+    except CkptError as error:
+        return {}, error
 
 
 def _kept_in_folder(opened: OpenedState) -> PlanError | None:

@@ -53,6 +53,8 @@ class Renamed:
         mentions: The side files that name what is renamed; they stay as they are.
         optimizer_files: Files beside a file that was renamed in place, in which a trainer keeps an
             optimizer; they stay as they are, too.
+        followed_files: Such files that are written into the new folder, in the new class's order.
+        unfollowed: Why they are not.
     """
 
     plan: RenamePlan
@@ -64,6 +66,8 @@ class Renamed:
     left_behind: tuple[str, ...] = ()
     mentions: tuple[str, ...] = ()
     optimizer_files: tuple[str, ...] = ()
+    followed_files: tuple[str, ...] = ()
+    unfollowed: str | None = None
 
     @property
     def in_old_order(self) -> Sequence[str]:
@@ -129,6 +133,9 @@ def carry_out(
         mentions=_mentioned(plan, source, path),
         optimizer_files=_optimizer_files(plan, path) if output.get("in_place") else (),
     )
+    if path is not None and is_folder_for(source, plan, path):
+        why = str(plan.files_stuck).removeprefix(f"{plan.name}: ") if plan.files_stuck else None
+        result = replace(result, followed_files=tuple(plan.optimizer_files), unfollowed=why)
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse

@@ -11,6 +11,7 @@ from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import OpaqueWord, torch_file, without_tensors
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.ops.rename.plan import RenamePlan
+from ckpt.ops.rename.trainer_files import with_trainer_files
 from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
 from ckpt.writing.checkpoint import Written, write_checkpoint, write_tensors
@@ -109,6 +110,8 @@ def write_result(opened: OpenedState, plan: RenamePlan, out: Path, output: Outpu
         )
 
     found = opened.side_files()
+    if as_folder and isinstance(opened, OpenedFile):
+        found = with_trainer_files(found, opened.path, plan.optimizer_files)
     return write_with_files(write, out, found, names=opened.names, as_folder=as_folder)
 
 
