@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -300,3 +301,31 @@ def test_command_that_a_diff_proposes_keeps_the_optimizer(nets: Run, folder: Pat
     assert proposed[:2] == ["rename", "run.ckpt"], said
     assert nets(*proposed, "-o", "new.ckpt").code == 0
     assert same_values(torch.load(folder / "new.ckpt"), lightning(other, expected))
+
+
+def test_optimizer_in_a_file_of_its_own_loses_what_is_dropped(nets: Run, folder: Path) -> None:
+    """The folder of transformers' Trainer, whose safetensors file has sorted keys."""
+    (old, optimizer), (other, expected) = two_runs("adamw", in_groups)
+    (folder / "run").mkdir()
+    save_file(old.state_dict(), folder / "run" / "model.safetensors", metadata={"format": "pt"})
+    torch.save(optimizer.state_dict(), folder / "run" / "optimizer.pt")
+    words = ("rename", "run", "--drop", "^aux", "--check", "net.py:Without", "-o", "new")
+    ran = nets(*words)
+    assert ran.code == 0, ran
+    assert "--from OLD_DEF" in ran.err
+    assert not (folder / "new" / "optimizer.pt").exists()
+    ran = nets(*words[:-1], "again", "--from", "net.py:With")
+    assert (ran.code, ran.err) == (0, ""), ran
+    assert same_values(torch.load(folder / "again" / "optimizer.pt"), expected.state_dict())
+    found = load_file(folder / "again" / "model.safetensors")
+    assert all(torch.equal(found[key], it) for key, it in other.state_dict().items())
+
+
+def test_drop_has_no_undo(nets: Run, folder: Path) -> None:
+    (old, optimizer), _ = two_runs("adam", all_alike)
+    torch.save(lightning(old, optimizer), folder / "run.ckpt")
+    words = ("rename", "run.ckpt", "--drop", "^aux", "--save-rules", "r.toml", "-o", "new.ckpt")
+    assert nets(*words).code == 0
+    ran = nets("rename", "new.ckpt", "--undo", "--rules", "r.toml", "-o", "back.ckpt")
+    assert ran.code == 3
+    assert "was dropped; the plan has no inverse" in ran.err
