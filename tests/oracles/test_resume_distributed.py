@@ -198,6 +198,37 @@ def test_optimizer_of_a_folder_is_not_dropped_silently(nets: Run, folder: Path) 
     assert nets(*words, "-o", "new.pt").code == 0
 
 
+@pytest.mark.parametrize("inside", ["", "::optimizer"])
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+def test_optimizer_in_a_folder_of_its_own(flat: bool, inside: str, nets: Run, folder: Path) -> None:
+    """As accelerate saves a sharded run: one folder of weights, one of the optimizer."""
+    old, optimizer = first_part(OPTIMIZERS["adamw"], in_groups)
+    form = StateDictOptions(flatten_optimizer_state_dict=flat)
+    model, state = get_state_dict(old, optimizer, options=form)
+    dcp.save({"model": model}, checkpoint_id=folder / "weights")
+    dcp.save({"optimizer": state}, checkpoint_id=folder / "optim")
+    words = ("--rule", "encoder=trunk", "-o")
+    assert nets("rename", "weights", *words, "new").code == 0
+    ran = nets("rename", f"optim{inside}", *words, "newer")
+    assert ran.code == 0, ran
+    net = classes()[1]()
+    after = OPTIMIZERS["adamw"](in_groups(net))
+    model, state = get_state_dict(net, after, options=form)
+    dcp.load({"model": model}, checkpoint_id=folder / "new")
+    its = {"optimizer": state}
+    dcp.load(its, checkpoint_id=folder / "newer")
+    set_state_dict(
+        net,
+        after,
+        model_state_dict=model,
+        optim_state_dict=its["optimizer"],
+        options=form,
+    )
+    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
+    train(net, after, range(BEFORE, BEFORE + AFTER))
+    assert same_weights(net, old)
+
+
 def test_version_of_a_folder_is_renamed_with_its_optimizer(nets: Run, folder: Path) -> None:
     old, optimizer = first_part(OPTIMIZERS["adamw"], in_groups)
     save(old, optimizer, folder / "run")

@@ -20,6 +20,7 @@ from ckpt.formats.distributed.followers import (
     Follower,
     followers_of,
     is_list_of_names,
+    named_by,
     names_in,
     optimizers_of,
     parameters_of,
@@ -39,7 +40,12 @@ NAME = "torch-distributed"
 
 @dataclass(frozen=True, slots=True)
 class DistributedCheckpoint:
-    """An opened folder; a `ckpt.formats.checkpoint.Checkpoint`."""
+    """An opened folder; a `ckpt.formats.checkpoint.Checkpoint`.
+
+    Attributes:
+        follows: Whether optimizers and copies follow a rename.
+        optimizers: The prefixes of the optimizers of the folder, such as ``optimizer.``.
+    """
 
     source: ByteSource
     metadata: Metadata
@@ -50,6 +56,7 @@ class DistributedCheckpoint:
     rest: Mapping[str, Any]
     written_by: str
     follows: bool
+    optimizers: tuple[str, ...]
     _items: "_Items"
     format: str = NAME
     pickled: Pickled | None = None
@@ -71,13 +78,8 @@ class DistributedCheckpoint:
 
     def _naming(self, keys: Container[str]) -> Sequence[str]:
         own = {entry.key for entry in self.entries}
-        found = self._followers(own).values() if self.prefix else ()
+        found = () if self._of_optimizers else self._followers(own).values()
         return tuple(dict.fromkeys(each.place for each in found if each.key in keys))
-
-    @property
-    def optimizers(self) -> Sequence[str]:
-        """The prefixes of the optimizers of the folder, such as ``optimizer.``."""
-        return optimizers_of([*self.metadata.tensors, *self.metadata.values])
 
     @property
     def trained(self) -> str | None:
@@ -86,9 +88,7 @@ class DistributedCheckpoint:
         named = parameters_of(keys, self.optimizers)
         for key in self._lists:
             named |= {str(name) for name in self._items.list(key) if isinstance(name, str)}
-        own = {
-            it: None for it in self.metadata.tensors if not it.startswith(tuple(self.optimizers))
-        }
+        own = {it: None for it in self.metadata.tensors if not it.startswith(self.optimizers)}
         return prefix_of(named, own)
 
     @property
@@ -105,10 +105,10 @@ class DistributedCheckpoint:
     def _followers(self, own: Container[str]) -> dict[str, Follower]:
         """What else names these keys of the state_dict; of the whole folder, optimizers alone."""
         keys = [*self.metadata.tensors, *self.metadata.values]
-        if self.prefix:
-            others = [key for key in keys if not key.startswith(self.prefix)]
+        if self._of_optimizers:
+            others = [key for key in keys if key.startswith(self.optimizers)]
         else:
-            others = [key for key in keys if key.startswith(tuple(self.optimizers))]
+            others = [key for key in keys if not key.startswith(self.prefix)]
         return followers_of(others, self.optimizers, own)
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
@@ -119,7 +119,7 @@ class DistributedCheckpoint:
         """
         own = {self.prefix + entry.key: entry.key for entry in self.entries}
         new = {key: self.prefix + new_keys.get(short, short) for key, short in own.items()}
-        names = self._names(new) if self.follows else {}
+        names = self._names(new) if self.follows or self._of_optimizers else {}
         followed = self._followers(names)
         for key, each in followed.items():
             after = each.renamed(names[each.key])
@@ -147,22 +147,33 @@ class DistributedCheckpoint:
             yield from _spliced(part, {i.span: b for i, b in items.items() if i.file == part.name})
 
     def _apart(self, key: str, new: str, expected: str) -> PlanError:
-        weights = f"{self.source.name}::{str(self.trained).removesuffix('.')}"
+        weights = self.trained and f"{self.source.name}::{self.trained.removesuffix('.')}"
         return PlanError(
             f"{self.source.name}: the rules would name {key} {new}, but its parameter {expected}",
-            hint=f"ckpt rename {weights} --all  takes the optimizer along",
+            hint=f"ckpt rename {weights} --all  takes the optimizer along" if weights else None,
         )
 
     def _names(self, new: Mapping[str, str]) -> dict[str, str]:
         """Old name to new of the parameters, as an optimizer has them: without ``model.``."""
-        head = self.prefix or self.trained
-        if head is None:
-            return {}
+        heads: Iterable[tuple[str, str, str]]
+        head = self.trained if self._of_optimizers else self.prefix
+        if head is None:  # the weights are elsewhere: the state tells
+            of = ((key, it) for key in new for it in named_by(key, self.optimizers))
+            heads = ((key, it.head, it.tail) for key, it in of)
+        else:
+            heads = ((key, head, "") for key in new)
         return {
-            key.removeprefix(head): after.removeprefix(head)
-            for key, after in new.items()
-            if key.startswith(head) and after.startswith(head)
+            key.removeprefix(head).removesuffix(tail): new[key]
+            .removeprefix(head)
+            .removesuffix(tail)
+            for key, head, tail in heads
+            if all(name.startswith(head) and name.endswith(tail) for name in (key, new[key]))
         }
+
+    @property
+    def _of_optimizers(self) -> bool:
+        """Whether the state of an optimizer is renamed itself, not that it follows."""
+        return not self.prefix or self.prefix in self.optimizers
 
 
 def _spliced(part: Part, new: Mapping[Span, bytes]) -> Layout:
@@ -221,6 +232,7 @@ def read(source: ByteSource, *, inside: str | None = None) -> DistributedCheckpo
         written_by="torch.distributed.checkpoint"
         + (f", metadata {metadata.version}" if metadata.version else ""),
         follows=follows,
+        optimizers=optimizers_of([*metadata.tensors, *metadata.values]),
         _items=items,
     )
 

@@ -54,8 +54,13 @@ def optimizers_of(keys: Iterable[str]) -> tuple[str, ...]:
 
 def parameters_of(keys: Iterable[str], optimizers: Sequence[str]) -> set[str]:
     """The parameters that the keys of optimizers name."""
-    found = {each.key for key in keys for it in optimizers for each in _of_optimizer(key, it)}
-    return {name for name in found if not name.isdecimal()}  # a group's number
+    return {each.key for key in keys for each in named_by(key, optimizers)}
+
+
+def named_by(key: str, optimizers: Sequence[str]) -> list[Follower]:
+    """The parameter that a key of an optimizer names; none or one."""
+    found = (each for it in optimizers for each in _of_optimizer(key, it))
+    return [each for each in found if not each.key.isdecimal()]  # the number of a group
 
 
 def prefix_of(parameters: Collection[str], keys: Collection[str]) -> str | None:

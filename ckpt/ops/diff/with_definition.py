@@ -70,5 +70,5 @@ def _leaves_out(state: OpenedState, plan: Plan) -> bool:
     if folder is None or not folder.optimizers:
         return False
     whole = isinstance(state, OpenedFile) and weights_in(state) is not None
-    kept = tuple(folder.optimizers) if whole else ()
+    kept = folder.optimizers if whole else ()
     return bool(plan.made) or any(not gone.key.startswith(kept) for gone in plan.dropped)
