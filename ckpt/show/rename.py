@@ -74,7 +74,7 @@ def order_text(renamed: Renamed) -> str | None:
 def optimizer_files_text(renamed: Renamed) -> str | None:
     """The files beside the weights whose optimizer does not follow, if any."""
     if renamed.unfollowed:
-        return f"no optimizer is written: {renamed.unfollowed}; --from OLD_DEF  names the old class"
+        return f"no optimizer is written: {printable(renamed.unfollowed)}"
     names = renamed.optimizer_files
     if not names:
         return None

@@ -329,3 +329,21 @@ def test_drop_has_no_undo(nets: Run, folder: Path) -> None:
     ran = nets("rename", "new.ckpt", "--undo", "--rules", "r.toml", "-o", "back.ckpt")
     assert ran.code == 3
     assert "was dropped; the plan has no inverse" in ran.err
+
+
+def test_second_name_of_a_tied_parameter_has_no_state_to_lose(nets: Run, folder: Path) -> None:
+    """torch's optimizers have a tied parameter once, under its first name."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    net[2].weight = net[0].weight
+    optimizer = OPTIMIZERS["adam"](net.parameters())
+    net(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    torch.save(lightning(net, optimizer), folder / "run.ckpt")
+    ran = nets("rename", "run.ckpt", "--drop", r"^2\.weight", "-o", "new.ckpt")
+    assert (ran.code, ran.err) == (0, ""), ran
+    new = torch.load(folder / "new.ckpt")
+    assert same_values(new["optimizer_states"], [optimizer.state_dict()])
+    assert [*new["state_dict"]] == ["0.weight", "0.bias", "1.weight", "1.bias", "2.bias"]
+    ran = nets("rename", "run.ckpt", "--drop", r"^2\.", "-o", "newer.ckpt")
+    assert "state of 1 parameter dropped" in ran.out
+    assert [*torch.load(folder / "newer.ckpt")["optimizer_states"][0]["state"]] == [0, 1, 2, 3]

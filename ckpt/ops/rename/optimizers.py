@@ -145,7 +145,7 @@ def weights_in(opened: OpenedState) -> str | None:
     """The weights that the optimizer of a folder trains, if the folder was named as a whole."""
     folder = folder_of(opened)
     trained = None if folder is None or folder.prefix else folder.trained
-    return trained and trained.removesuffix(".")
+    return trained.removesuffix(".") if trained else None
 
 
 def numbered_in_folder(opened: OpenedState) -> tuple[str, ...]:

@@ -167,18 +167,10 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         fitting = _fit_of(state, plan, wanted)
     if fitting is not None and plan.keeps_tensors:
         fitting = replace(fitting, under=nesting(opened)[0])
-    optimizers: Sequence[MovedOptimizer] = undone_optimizers(opened, given) if undo else ()
-    in_old_order: Sequence[str] = ()
-    stuck = None
-    files: OptimizerFiles = {}
-    files_stuck = None
-    if goal.get("drop_optimizer"):
-        stuck = _kept_in_folder(opened)
-    elif not undo:
-        new = next((it for it in reversed(goals) if isinstance(it, OpenedDefinition)), None)
-        optimizers, stuck = _followed(opened, plan, new, goal)
-        in_old_order = () if new else keep_their_order(opened, plan, applied)
-        files, files_stuck = _followed_by_files(opened, plan, new, goal)
+    if undo:
+        following = _Following(undone_optimizers(opened, given))
+    else:
+        following = _following(opened, plan, applied, goals, goal)
     return RenamePlan(
         plan.rules,
         plan.tensors,
@@ -195,40 +187,49 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         fitting=fitting,
         found=found,
         proof=_proof(opened, plan, goal, registry),
-        optimizers=optimizers,
-        in_old_order=in_old_order,
-        stuck=stuck,
-        optimizer_files=files,
-        files_stuck=files_stuck,
+        optimizers=following.optimizers,
+        in_old_order=following.in_old_order,
+        stuck=following.stuck,
+        optimizer_files=following.files,
+        files_stuck=following.files_stuck,
         copies=goal.get("copies", False) or (opened.inside or "").endswith(COPIES),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
 
 
-def _followed(
-    opened: OpenedState, plan: Plan, new: OpenedDefinition | None, goal: Goal
-) -> tuple[Sequence[MovedOptimizer], PlanError | None]:
-    """How the optimizers follow; or why not, if that is to be told later."""
+@dataclass(frozen=True, slots=True)
+class _Following:
+    """How optimizers follow a plan; as in `RenamePlan`."""
+
+    optimizers: Sequence[MovedOptimizer] = ()
+    in_old_order: Sequence[str] = ()
+    stuck: PlanError | None = None
+    files: OptimizerFiles = field(default_factory=dict)
+    files_stuck: CkptError | None = None
+
+
+def _following(
+    opened: OpenedState, plan: Plan, rules: Sequence[Rule], goals: Sequence[Opened], goal: Goal
+) -> _Following:
+    """How the optimizers follow, or why not, if that is to be told later."""
+    if goal.get("drop_optimizer"):
+        return _Following(stuck=_kept_in_folder(opened))
+    new = next((it for it in reversed(goals) if isinstance(it, OpenedDefinition)), None)
+    old = _saved_from(goal)
+    following = _Following(in_old_order=() if new else keep_their_order(opened, plan, rules))
     try:
-        return follow(opened, plan, new, saved_from=_saved_from(goal)), None
+        following = replace(following, optimizers=follow(opened, plan, new, saved_from=old))
     except PlanError as error:
         if plan.made or (plan.is_rename and folder_of(opened) is None):
             raise
-        return (), error
-
-
-def _followed_by_files(
-    opened: OpenedState, plan: Plan, new: OpenedDefinition | None, goal: Goal
-) -> tuple[OptimizerFiles, CkptError | None]:
-    """How the optimizers beside the weights of a folder follow to a class; or why not."""
+        following = replace(following, stuck=error)
     if new is None or not plan.keeps_tensors:
-        return {}, None
-    old = _saved_from(goal)
+        return following
     try:
-        old_class = old.definition if old else None
-        return moved_files(opened, plan, new.definition, old_class), None
+        files = moved_files(opened, plan, new.definition, old.definition if old else None)
+        return replace(following, files=files)
     except CkptError as error:
-        return {}, error
+        return replace(following, files_stuck=error)
 
 
 def _kept_in_folder(opened: OpenedState) -> PlanError | None:

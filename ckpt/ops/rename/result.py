@@ -126,16 +126,11 @@ def carry_out(
     kept, dropped = _without_unwanted(source, plan, opaque)
     orders = {} if plan.dropped else {each.path: each.after for each in plan.optimizers}
     opened = reordered(kept, orders)
-    result = Renamed(
-        plan,
+    result = replace(
+        _beside(plan, source, path, in_place=output.get("in_place", False)),
         dropped=dropped,
         left_behind=_left_behind(opened, plan, path),
-        mentions=_mentioned(plan, source, path),
-        optimizer_files=_optimizer_files(plan, path) if output.get("in_place") else (),
     )
-    if path is not None and is_folder_for(source, plan, path):
-        why = str(plan.files_stuck).removeprefix(f"{plan.name}: ") if plan.files_stuck else None
-        result = replace(result, followed_files=tuple(plan.optimizer_files), unfollowed=why)
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
@@ -160,6 +155,18 @@ def carry_out(
     return result
 
 
+def _beside(plan: RenamePlan, source: OpenedState, path: Path | None, *, in_place: bool) -> Renamed:
+    """What becomes of the files beside the weights, if these go to `path`."""
+    into_folder = path is not None and is_folder_for(source, plan, path)
+    return Renamed(
+        plan,
+        mentions=_mentioned(plan, source, path),
+        optimizer_files=_optimizer_files(plan, path) if in_place else (),
+        followed_files=tuple(plan.optimizer_files) if into_folder else (),
+        unfollowed=_unfollowed(plan) if into_folder else None,
+    )
+
+
 def _save_rules(plan: RenamePlan, path: Path) -> None:
     name = f"rename of {plan.name}"
     rules = RuleFile(name, plan.applied, plan.entries, plan.tied, plan.optimizers)
@@ -182,6 +189,15 @@ def _mentioned(plan: RenamePlan, source: OpenedState, path: Path | None) -> tupl
     if path is not None and not is_folder_for(source, plan, path):
         return ()
     return mentions(source.side_files().files, plan)
+
+
+def _unfollowed(plan: RenamePlan) -> str | None:
+    """Why the optimizers beside the weights of a folder do not follow, in one line."""
+    error = plan.files_stuck
+    if error is None:
+        return None
+    named = "; --from OLD_DEF  names the old class" if "--from" in (error.hint or "") else ""
+    return str(error).removeprefix(f"{plan.name}: ") + named
 
 
 def _optimizer_files(plan: RenamePlan, path: Path | None) -> tuple[str, ...]:
