@@ -5,6 +5,7 @@ trains on to the same weights, bit for bit.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import warnings
@@ -162,11 +163,15 @@ def test_version_of_a_whole_folder_is_refused(nets: Run, folder: Path) -> None:
     assert "To make it fit" not in nets("diff", "run:v1", "net.py:New").out
 
 
-def test_command_that_a_diff_proposes_keeps_the_optimizer(nets: Run, folder: Path) -> None:
+@pytest.mark.parametrize("ref", ["run", "run::model"])
+def test_command_that_a_diff_proposes_keeps_the_optimizer(
+    ref: str, nets: Run, folder: Path
+) -> None:
     old, optimizer = first_part(OPTIMIZERS["adamw"], in_groups)
     save(old, optimizer, folder / "run")
-    proposed = nets("diff", "run", "net.py:New").out.partition("To make it fit:  ckpt ")[2].split()
-    assert proposed[:2] == ["rename", "run"]
+    said = nets("diff", ref, "net.py:New").out
+    proposed = shlex.split(said.partition("To make it fit:  ckpt ")[2])
+    assert proposed[:2] == ["rename", ref], said
     assert nets(*proposed, "-o", "new").code == 0
     new, after = loaded(folder / "new", "adamw", in_groups)
     train(old, optimizer, range(BEFORE, BEFORE + AFTER))

@@ -41,6 +41,8 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
         return replace(found, source="OLD.pt")  # a definition cannot be renamed
     if found.rules and not _can_be_renamed(state, found.rules, definition):
         found = replace(found, options=(), rules=())
+    if found.options and _leaves_behind(state):
+        found = replace(found, options=(*found.options, "--all"))
     under, loaded_by = nesting(state)
     return replace(found, under=under, loaded_by=loaded_by, source=state.name)
 
@@ -72,3 +74,11 @@ def _leaves_out(state: OpenedState, plan: Plan) -> bool:
     whole = isinstance(state, OpenedFile) and weights_in(state) is not None
     kept = folder.optimizers if whole else ()
     return bool(plan.made) or any(not gone.key.startswith(kept) for gone in plan.dropped)
+
+
+def _leaves_behind(state: OpenedState) -> bool:
+    """Whether a rename without ``--all`` would leave the old names in the optimizer of a folder."""
+    folder = folder_of(state)
+    keys = {entry.key for entry in state.entries}
+    places = folder.left_behind(keys) if folder is not None else ()
+    return folder is not None and any(f"{place}.".startswith(folder.optimizers) for place in places)
