@@ -10,7 +10,13 @@ from ckpt.cli.options.partial import partial_options
 from ckpt.cli.options.rules import rule_options
 from ckpt.errors import UsageError
 from ckpt.ops.rename import RuleOptions, UnfitError, rename
-from ckpt.show.rename import order_text, plan_text, renamed_data, renamed_text
+from ckpt.show.rename import (
+    optimizer_files_text,
+    order_text,
+    plan_text,
+    renamed_data,
+    renamed_text,
+)
 
 
 def _shape(
@@ -129,6 +135,6 @@ def command(session: Session, source: str, rules: RuleOptions, prove: bool, **op
         raise
     session.remark_on_new_registry(renamed.added)
     remark_on_written(session, renamed.written, renamed.dropped)
-    if remark := order_text(renamed):
+    for remark in filter(None, (order_text(renamed), optimizer_files_text(renamed))):
         session.terminal.remark(remark)
     session.show(renamed, renamed_text, renamed_data)

@@ -102,6 +102,9 @@ class Checkpoint(Protocol):
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         """Other places in the file that name some of these keys and follow a rename: ``ema``."""
 
+    def left_behind(self, keys: Container[str]) -> Sequence[str]:
+        """Other places in the file that name some of these keys and do not follow a rename."""
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """The same container with other keys; everything else, and the order, is kept.
 

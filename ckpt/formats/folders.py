@@ -22,6 +22,7 @@ _PIPELINE = "model_index.json"
 _OF_TRAINERS = re.compile(
     r"(optimizer|scheduler|scaler|training_args|rng_state|random_states)(_\d+)?\.(pt|pth|bin)"
 )
+_OPTIMIZER = "optimizer"  # what the names of those begin with that number the parameters
 # (a name in the folder, kind of folder, hint)
 _KNOWN = (
     (
@@ -80,6 +81,16 @@ def checkpoint_in(folder: Path, names: Sequence[str]) -> str:
     if "checkpoint" in names and any(name.endswith(".index") for name in names):
         raise FormatError(f"{folder}: a TensorFlow checkpoint", hint=_OURS)
     raise FormatError(f"{folder}: a folder without a checkpoint", hint=_inner(folder, names))
+
+
+def optimizers_in(folder: Path) -> tuple[str, ...]:
+    """The files of a folder in which a trainer keeps its optimizer, beside the weights."""
+    return tuple(name for name in trainer_files_in(folder) if name.startswith(_OPTIMIZER))
+
+
+def trainer_files_in(folder: Path) -> tuple[str, ...]:
+    """The files of a folder that a trainer keeps beside the weights."""
+    return tuple(sorted(it.name for it in folder.iterdir() if _OF_TRAINERS.fullmatch(it.name)))
 
 
 def components(folder: Path) -> tuple[str, ...]:

@@ -1,13 +1,13 @@
 """Opaque objects in the pickle of a checkpoint: what they may do, and a file without them."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from sys import stdlib_module_names
 from typing import TYPE_CHECKING, Literal
 
-from ckpt.errors import FormatError, RefusedGlobalError, UsageError, excerpt
+from ckpt.errors import FormatError, PlanError, RefusedGlobalError, UsageError, excerpt
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.pickle.globals import DICTS, runs_code, torch_refuses
@@ -16,6 +16,7 @@ from ckpt.io.sources import ByteSource, Part
 from ckpt.tensors import Layout, Span
 
 if TYPE_CHECKING:
+    from ckpt.formats.optimizers import Groups
     from ckpt.formats.torch_state import TorchFile
 
 OpaqueWord = Literal["keep", "drop"]  # what a command that writes does with opaque objects
@@ -155,9 +156,41 @@ def without_optimizer(
     return _opened_again(checkpoint, layout, inside), [path for path, _ in file.state.holders]
 
 
-def _opened_again(checkpoint: Checkpoint, layout: Layout, inside: str | None) -> Checkpoint:
+def without_tensors(
+    checkpoint: Checkpoint,
+    inside: str | None,
+    keys: Container[str],
+    orders: "Mapping[str, Groups]",
+) -> Checkpoint:
+    """The checkpoint as a file without some keys of its state_dict; all else is kept.
+
+    Args:
+        checkpoint: A file of torch.
+        inside: As after ``FILE::``.
+        keys: Those that are dropped.
+        orders: By the path of an optimizer, the numbers that its groups keep.
+
+    Raises:
+        PlanError: It has objects that cannot be written again.
+    """
+    file = torch_file(checkpoint)
+    assert file is not None
+    layout, changed = file.plain(instead=file.state.without(keys, orders))
+    if changed:
+        raise PlanError(
+            f"{checkpoint.source.name}: tensors cannot be dropped beside {changed[0]}",
+            hint="--drop-opaque  leaves that out as well\n"
+            "-o NEW.safetensors  writes the tensors alone",
+        )
+    return _opened_again(checkpoint, layout, inside, dropped=keys)
+
+
+def _opened_again(
+    checkpoint: Checkpoint, layout: Layout, inside: str | None, dropped: Container[str] = ()
+) -> Checkpoint:
     plain = open_checkpoint(LaidOut(checkpoint.source, layout), inside=inside)
-    if [entry.key for entry in plain.entries] != [entry.key for entry in checkpoint.entries]:
+    expected = [entry.key for entry in checkpoint.entries if entry.key not in dropped]
+    if [entry.key for entry in plain.entries] != expected:
         raise FormatError(
             f"{checkpoint.source.name}: its keys would change without these objects",
             hint="-o NEW.safetensors  writes the tensors alone",

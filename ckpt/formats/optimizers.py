@@ -87,6 +87,32 @@ def reordering(pickle: bytes, name: str, orders: Mapping[Path, Groups]) -> Itera
                     yield number_edit(old, new)
 
 
+def with_groups(optimizer: DictNode, groups: Groups) -> dict[int, object]:
+    """By identity, the nodes of an optimizer that change if its groups keep these parameters.
+
+    They are numbered again, so that the lowest number that is kept becomes 0, as torch does.
+    """
+    numbers = sorted(number for group in groups for number in group)
+    number = {old: new for new, old in enumerate(numbers)}
+    fields = {str(key): value for key, value in optimizer.items}
+    state = fields["state"]
+    assert isinstance(state, DictNode)
+    assert isinstance(fields["param_groups"], list)
+    items: list[tuple[object, object]] = []
+    for key, value in state.items:
+        if type(key) is not int or key in number:
+            items.append((number.get(key, key) if type(key) is int else key, value))
+    instead: dict[int, object] = {id(state): DictNode(items, state.ordered, state.state)}
+    for group, kept in zip(fields["param_groups"], groups, strict=True):
+        given = {str(key): value for key, value in group.items}
+        before, names = given["params"], given.get("param_names")
+        instead[id(before)] = [number[old] for old in kept]
+        if isinstance(names, list) and len(names) == len(before):
+            name_of = dict(zip(before, names, strict=True))
+            instead[id(names)] = [name_of[old] for old in kept]
+    return instead
+
+
 def _read(path: Path, node: DictNode) -> OptimizerState | None:
     fields = {str(key): value for key, value in node.items}
     groups, names = [], []

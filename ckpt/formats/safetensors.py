@@ -90,6 +90,9 @@ class SafetensorsFile:
         named = any(name in keys for name in tied)
         return (_METADATA,) if named else ()
 
+    def left_behind(self, keys: Container[str]) -> Sequence[str]:
+        return ()
+
     def renamed(self, new_keys: Mapping[str, str]) -> list[Piece]:
         """A new header, and the body unchanged."""
         return [self._new_header(new_keys), self.body]

@@ -100,6 +100,9 @@ class ShardedCheckpoint:
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         return list(dict.fromkeys(at for shard in self.shards for at in shard.also_named(keys)))
 
+    def left_behind(self, keys: Container[str]) -> Sequence[str]:
+        return ()
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """All files, the index first; without new keys the index keeps its bytes."""
         keys = [new_keys.get(entry.key, entry.key) for entry in self.entries]

@@ -66,9 +66,13 @@ class TorchLegacyFile(TorchFile):
         end = self.value.end
         return [Span(0, self.value.offset), data, Span(end, self.source.size - end)]
 
-    def plain(self, without: frozenset[int] = frozenset()) -> tuple[Layout, Sequence[str]]:
+    def plain(
+        self,
+        without: frozenset[int] = frozenset(),
+        instead: Mapping[int, object] | None = None,
+    ) -> tuple[Layout, Sequence[str]]:
         """A new pickle of the value, and the storages that it names."""
-        made = plain_pickle(self.read.root, without)
+        made = plain_pickle(self.read.root, without, instead)
         kept = {key: span for key, span in self.places.items() if key in made.storages}
         keys = plain_pickle(list(kept)).data
         storages = (Span(span.offset - 8, span.nbytes + 8) for span in kept.values())

@@ -10,7 +10,13 @@ from typing import Any, Self
 
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import Pickled, expect_keys
-from ckpt.formats.optimizers import Groups, OptimizerState, optimizers_of, reordering
+from ckpt.formats.optimizers import (
+    Groups,
+    OptimizerState,
+    optimizers_of,
+    reordering,
+    with_groups,
+)
 from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
 from ckpt.formats.pickle.find import (
@@ -103,6 +109,34 @@ class TorchState:
             if any(key in keys for _, key in copied_keys(_texts(node), own).values())
         ]
 
+    @property
+    def holds_more(self) -> bool:
+        """Whether the file holds other things beside the tensors of the state_dict."""
+        return self._chosen.mapping is not None and bool(self.pickled.path or self.others)
+
+    def without(self, keys: Container[str], orders: Mapping[str, Groups]) -> dict[int, object]:
+        """By identity, the nodes that change if these keys are dropped, each with its new form.
+
+        Args:
+            keys: Of tensors and others; what follows a rename loses them too.
+            orders: By the path of an optimizer, the numbers that its groups keep.
+        """
+        instead: dict[int, object] = {}
+        chosen = self._chosen.mapping
+        if chosen is not None:
+            instead[id(chosen)] = _filtered(chosen, keys)
+        own = {entry.key for entry in self.entries}
+        numbered = {id(names) for each in self.optimizers for names in each.names}
+        for node in self.beside.values() if self.follows else ():
+            copied = copied_keys(_texts(node), own)
+            gone = {str(text) for text, (_, key) in copied.items() if key in keys}
+            if gone and id(node) not in numbered:
+                instead[id(node)] = _filtered(node, gone)
+        for path, node in self.holders:
+            if path in orders:
+                instead |= with_groups(node, orders[path])
+        return instead
+
     def renamed(
         self, pickle: bytes, read: ParsedPickle, new_keys: Mapping[str, str], *, name: str
     ) -> bytes:
@@ -178,15 +212,22 @@ class TorchFile(ABC):
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         return self.state.also_named(keys)
 
+    def left_behind(self, keys: Container[str]) -> Sequence[str]:
+        return self.state.left_behind(keys)
+
     def reordered(self, orders: Mapping[str, Groups]) -> Self:
         """The same, whose `renamed` also gives the groups of optimizers another order."""
         return replace(self, state=replace(self.state, orders=orders))
 
     @abstractmethod
-    def plain(self, without: frozenset[int] = frozenset()) -> tuple[Layout, Sequence[str]]:
+    def plain(
+        self,
+        without: frozenset[int] = frozenset(),
+        instead: Mapping[int, object] | None = None,
+    ) -> tuple[Layout, Sequence[str]]:
         """The same container without what torch's weights_only refuses, and what that was.
 
-        The nodes with these identities are left out too.
+        The nodes with the identities `without` are left out too, those in `instead` replaced.
         """
 
 
@@ -274,6 +315,14 @@ def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNo
 def _texts(beside: DictNode | list[object]) -> list[Text]:
     texts = texts_of(beside) if isinstance(beside, DictNode) else beside
     return [text for text in texts if isinstance(text, Text)]
+
+
+def _filtered(node: DictNode | list[object], gone: Container[str]) -> DictNode | list[object]:
+    """A mapping or list of texts without some of these."""
+    if isinstance(node, list):
+        return [item for item in node if not (isinstance(item, str) and str(item) in gone)]
+    items = [item for item in node.items if not (isinstance(item[0], str) and str(item[0]) in gone)]
+    return DictNode(items, node.ordered, node.state)
 
 
 def _followed(

@@ -77,6 +77,19 @@ class TorchArchive:
             raise ValueError("a view of a storage, which no zip archive has")
         return span
 
+    def with_pickle(self, data: bytes, kept: Container[str] | None = None) -> Layout:
+        """The archive with another data.pkl, and all storages or those that are `kept`."""
+        return lay_out_archive(self._members(data, kept), alignment=self.alignment)
+
+    def _members(self, data: bytes, kept: Container[str] | None) -> Iterator[NewMember]:
+        for member, (name, span) in zip(self.members, self.spans.items(), strict=True):
+            if kept is not None and name.startswith("data/") and name[5:] not in kept:
+                continue
+            if name == "data.pkl":
+                yield NewMember(member.name, len(data), zlib.crc32(data), data)
+            else:
+                yield NewMember(member.name, member.nbytes, member.crc32, span)
+
 
 @dataclass(frozen=True, slots=True)
 class TorchZipFile(TorchFile):
@@ -109,26 +122,17 @@ class TorchZipFile(TorchFile):
         archive = self.archive
         name = self.source.name
         data = self.state.renamed(archive.pickle, archive.read, new_keys, name=name)
-        return lay_out_archive(self._members(data), alignment=archive.alignment)
+        return archive.with_pickle(data)
 
-    def plain(self, without: frozenset[int] = frozenset()) -> tuple[Layout, Sequence[str]]:
+    def plain(
+        self,
+        without: frozenset[int] = frozenset(),
+        instead: Mapping[int, object] | None = None,
+    ) -> tuple[Layout, Sequence[str]]:
         """A new data.pkl, and the records of the storages that it names."""
-        archive, made = self.archive, plain_pickle(self.archive.root, without)
-        members = self._members(made.data, made.storages)
-        return lay_out_archive(members, alignment=archive.alignment), (
-            *archive.read.modules,
-            *made.changed,
-        )
-
-    def _members(self, data: bytes, kept: Container[str] | None = None) -> Iterator[NewMember]:
-        archive = self.archive
-        for member, (name, span) in zip(archive.members, archive.spans.items(), strict=True):
-            if kept is not None and name.startswith("data/") and name[5:] not in kept:
-                continue
-            if name == "data.pkl":
-                yield NewMember(member.name, len(data), zlib.crc32(data), data)
-            else:
-                yield NewMember(member.name, member.nbytes, member.crc32, span)
+        archive, made = self.archive, plain_pickle(self.archive.root, without, instead)
+        layout = archive.with_pickle(made.data, made.storages)
+        return layout, (*archive.read.modules, *made.changed)
 
 
 def recognises(head: bytes) -> bool:

@@ -75,7 +75,19 @@ class Plan:
     @property
     def is_rename(self) -> bool:
         """Whether only names change: no tensor is made, dropped or duplicated."""
-        return not self.made and not self.dropped and len(self.new_keys) == len(self.tensors)
+        return self.keeps_tensors and not self.dropped
+
+    @property
+    def keeps_tensors(self) -> bool:
+        """Whether no tensor is made or duplicated; some may be dropped."""
+        return not self.made and len(self.new_keys) == len(self.tensors)
+
+    def drops(self, key: str) -> bool:
+        """Whether a key that holds no tensor is dropped: its module loses all of its tensors."""
+        module = key.rpartition(".")[0] + "."
+        return any(gone.key.startswith(module) for gone in self.dropped) and not any(
+            old.startswith(module) for old in self.new_keys
+        )
 
     @property
     def new_keys(self) -> dict[str, str]:

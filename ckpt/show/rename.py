@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ckpt.ops.rename import Renamed, RenamePlan
+from ckpt.ops.rename.optimizers import MovedOptimizer
 from ckpt.rules.expressions import (
     Averaged,
     Cast,
@@ -38,6 +39,8 @@ def renamed_text(renamed: Renamed) -> str:
         parts.append(written_text(renamed.written))
         also = also_named_text(renamed.written)
         parts += [f"  {also}"] if also else []
+        if renamed.followed_files:
+            parts.append(f"  {first_names(renamed.followed_files)} in the order of the new class")
     if renamed.left_behind:
         parts.append(
             f"  not renamed in {first_names(renamed.left_behind)}, which {_have(renamed)} the old "
@@ -70,6 +73,17 @@ def order_text(renamed: Renamed) -> str | None:
     return f"{first_names(paths)} {keep} order; --check DEF  compares it with the new class"
 
 
+def optimizer_files_text(renamed: Renamed) -> str | None:
+    """The files beside the weights whose optimizer does not follow, if any."""
+    if renamed.unfollowed:
+        return f"no optimizer is written: {printable(renamed.unfollowed)}"
+    names = renamed.optimizer_files
+    if not names:
+        return None
+    stays, its = ("stays as it is", "its") if len(names) == 1 else ("stay as they are", "their")
+    return f"{first_names(names)} {stays}; the new class may not have {its} order of parameters"
+
+
 def plan_text(plan: RenamePlan) -> str:
     """Every tensor that changes, folded if they are many, and the number of the others."""
     verdict = f"  {', '.join(_counts(plan))}"
@@ -79,10 +93,16 @@ def plan_text(plan: RenamePlan) -> str:
     if plan.fitting and plan.fitting.accepted:
         verdict += f" · {fits_text(plan.fitting)}"
     for optimizer in plan.optimizers:
-        moved = f"state of {count(optimizer.parameters, 'parameter')} moved to the new order"
-        verdict += f" · {printable(optimizer.path)}: {moved}"
+        verdict += f" · {printable(optimizer.path)}: {_followed(optimizer)}"
     parts = (_renames, _made, _dropped, _stay_new, _unwrapped, _by_rule, _found_rules)
     return "\n".join([*(line for part in parts for line in part(plan)), verdict])
+
+
+def _followed(optimizer: MovedOptimizer) -> str:
+    """What becomes of the state of an optimizer's parameters."""
+    if not optimizer.dropped:
+        return f"state of {count(optimizer.parameters, 'parameter')} moved to the new order"
+    return f"state of {count(optimizer.dropped, 'parameter')} dropped"
 
 
 def _found_rules(plan: RenamePlan) -> Iterator[str]:
@@ -237,5 +257,6 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         **fields(renamed, "left_out", "mentions", "dropped_objects=dropped", "saved_rules=saved"),
-        **fields(renamed, "left_behind", "in_old_order"),
+        **fields(renamed, "left_behind", "in_old_order", "optimizer_files"),
+        **fields(renamed, "followed_files", "unfollowed"),
     }

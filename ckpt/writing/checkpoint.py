@@ -130,7 +130,8 @@ def _write_renamed(
         with write_folder(path, check=check) as folder:
             _write_files(layout, checkpoint.source, folder)
         sizes = [file.stat().st_size for file in path.iterdir()]
-        return Written(path, sum(sizes), (), inside, len(sizes), also)
+        chosen = inside and inside.removesuffix(COPIES)
+        return Written(path, sum(sizes), (), chosen, len(sizes), also)
     with write_whole(
         path,
         replace=replace_out,

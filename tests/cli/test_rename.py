@@ -260,14 +260,20 @@ def test_sharded_checkpoint_with_operations_becomes_one_file(ckpt: Run, folder: 
 
 
 def test_in_place_loses_nothing(ckpt: Run, folder: Path) -> None:
-    """A training checkpoint whose optimizer would be left out stays as it is."""
+    """A training checkpoint whose settings would be left out stays as it is."""
     path = folder / "run.pt"
-    torch.save({"model": {"a.w": torch.ones(2), "b.w": torch.ones(2)}, "optim": {"lr": 1.0}}, path)
+    run = {"model": {"a.w": torch.ones(2, 1), "b.w": torch.ones(2)}, "optim": {"lr": 1.0}}
+    torch.save(run, path)
     before = path.read_bytes()
-    result = ckpt("rename", f"{path}::model", "--drop", "^b", "--in-place")
+    (folder / "r.toml").write_text('[[rules]]\ntranspose = "a.w"\n')
+    result = ckpt("rename", f"{path}::model", "--rules", "r.toml", "--in-place")
     assert result.code == 2
     assert "would be lost in place" in result.err
     assert path.read_bytes() == before
+    assert ckpt("rename", f"{path}::model", "--drop", "^b", "--in-place").code == 0
+    found = torch.load(path)
+    assert {*found["model"]} == {"a.w"}
+    assert found["optim"] == run["optim"]
 
 
 def test_in_place_keeps_the_container(ckpt: Run, folder: Path) -> None:

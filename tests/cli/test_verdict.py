@@ -255,7 +255,13 @@ def test_diff_proposes_nothing_that_loses_an_optimizer(attention: Run, folder: P
     torch.save(run["model"], folder / "old.pt")
     torch.save(run, folder / "run.pt")
     assert "To make it fit" in attention("diff", "old.pt", "net.py:New").out
-    assert "To make it fit" not in attention("diff", "run.pt", "net.py:New").out
+    said = attention("diff", "run.pt", "net.py:New").out
+    proposed = shlex.split(said.partition("To make it fit:  ckpt ")[2])
+    assert proposed[:2] == ["rename", "run.pt"], said
+    assert attention(*proposed, "-o", "new.pt").code == 0
+    new = torch.load(folder / "new.pt")
+    assert "loss.weight" not in new["model"]
+    assert new["optimizer"]["state"].keys() == run["optimizer"]["state"].keys()
 
 
 def test_definitions_are_no_files_that_could_be_renamed(attention: Run) -> None:

@@ -4,6 +4,7 @@ Train some steps, refactor the class, rename the file `--to` the new class, trai
 equals bit by bit that of a run that kept the old class.
 """
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy, relu
 
@@ -18,6 +20,7 @@ from tests.cli.support import Run
 from tests.effort import SHORT
 
 NETS = '''
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 class Old(nn.Module):
@@ -251,11 +254,16 @@ def test_order_of_a_file_that_was_sorted_is_taken_from_the_old_class(
     expect_old_class_is_asked_for(nets, folder, old, optimizer, why)
 
 
+@pytest.mark.parametrize("through", [False, True], ids=["sorted", "safetensors"])
 def test_sorted_keys_without_versions_of_modules_do_not_tell_the_order(
-    nets: Run, folder: Path
+    through: bool, nets: Run, folder: Path
 ) -> None:
     old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
     state = dict(sorted(old.state_dict().items()))
+    if through:
+        save_file(state, folder / "run.safetensors")
+        state = load_file(folder / "run.safetensors")
+        assert [*state] != sorted(state), "the keys of each dtype are sorted"
     torch.save({"model": state, "optimizer": optimizer.state_dict()}, folder / "run.pt")
     why = "the keys of the file are sorted"
     expect_old_class_is_asked_for(nets, folder, old, optimizer, why)
@@ -378,3 +386,87 @@ def test_state_by_name_follows_and_training_goes_on(
     train(old, optimizer, range(BEFORE, BEFORE + AFTER))
     train(new, after, range(BEFORE, BEFORE + AFTER))
     assert same_weights(new, old)
+
+
+def trainer_folder(folder: Path, weights: str, optimizer_name: str) -> tuple[nn.Module, Any]:
+    """What transformers' Trainer and accelerate save."""
+    old, optimizer = first_part(OPTIMIZERS["adamw"], in_groups)
+    folder.mkdir()
+    if weights.endswith(".safetensors"):
+        save_file(old.state_dict(), folder / weights, metadata={"format": "pt"})
+    else:
+        torch.save(old.state_dict(), folder / weights)
+    torch.save(optimizer.state_dict(), folder / optimizer_name)
+    torch.save({"last_epoch": 1}, folder / "scheduler.pt")
+    (folder / "trainer_state.json").write_text("{}")
+    return old, optimizer
+
+
+FOLDERS = [("model.safetensors", "optimizer.pt"), ("pytorch_model.bin", "optimizer.bin")]
+
+
+@pytest.mark.parametrize(("weights", "name"), FOLDERS)
+@pytest.mark.parametrize("goal", ["--to", "--check"])
+def test_optimizer_in_a_file_of_its_own_follows_into_a_new_folder(
+    goal: str, weights: str, name: str, nets: Run, folder: Path
+) -> None:
+    old, optimizer = trainer_folder(folder / "run", weights, name)
+    rule = ("--rule", "encoder=trunk") if goal == "--check" else ()
+    words = ("rename", "run", *rule, goal, "net.py:New", "--from", "net.py:Old")
+    ran = nets(*words, "-o", "new")
+    assert (ran.code, ran.err) == (0, ""), ran
+    assert f"{name} in the order of the new class" in ran.out
+    assert {*os.listdir(folder / "new")} == {*os.listdir(folder / "run")}
+    same = (folder / "run" / "scheduler.pt").read_bytes()
+    assert (folder / "new" / "scheduler.pt").read_bytes() == same
+    found = folder / "new" / weights
+    state = load_file(found) if found.suffix == ".safetensors" else torch.load(found)
+    new = classes()[1]()
+    new.load_state_dict(state, strict=True)
+    after = OPTIMIZERS["adamw"](in_groups(new))
+    after.load_state_dict(torch.load(folder / "new" / name))
+    train(old, optimizer, range(BEFORE, BEFORE + AFTER))
+    train(new, after, range(BEFORE, BEFORE + AFTER))
+    assert same_weights(new, old)
+
+
+@pytest.mark.parametrize(("weights", "name"), FOLDERS)
+def test_optimizer_in_a_file_of_its_own_is_not_handed_on_in_its_old_order(
+    weights: str, name: str, nets: Run, folder: Path
+) -> None:
+    trainer_folder(folder / "run", weights, name)
+    ran = nets("rename", "run", "--rule", "encoder=trunk", "-o", "new")
+    assert ran.code == 0, ran
+    assert {*os.listdir(folder / "new")} == {weights, "trainer_state.json"}
+    assert f"not written (the new file cannot hold it): {name}, scheduler.pt" in ran.out
+    wrapped = nets("rename", f"run/{weights}", "--add", "net.", "--in-place")
+    assert (wrapped.code, wrapped.err) == (0, ""), "the class is the same"
+    remark = f"{name} stays as it is; the new class may not have its order of parameters\n"
+    before = (folder / "run" / name).read_bytes()
+    ran = nets("rename", f"run/{weights}", "--strip", "net.", "--to", "net.py:New", "--in-place")
+    assert (ran.code, ran.err) == (0, remark)
+    assert (folder / "run" / name).read_bytes() == before
+    new = OPTIMIZERS["adamw"](in_groups(classes()[1]()))
+    new.load_state_dict(torch.load(folder / "run" / name))
+    head = new.param_groups[0]["params"][0]
+    assert new.state[head]["exp_avg"].shape != head.shape, "torch does not notice: the remark must"
+
+
+def test_optimizer_in_a_file_of_its_own_that_cannot_follow_is_not_written(
+    nets: Run, folder: Path
+) -> None:
+    trainer_folder(folder / "run", "model.safetensors", "optimizer.pt")
+    ran = nets("rename", "run", "--to", "net.py:New", "-o", "new")
+    assert ran.code == 0, ran
+    assert {*os.listdir(folder / "new")} == {"model.safetensors", "trainer_state.json"}
+    why = "no optimizer is written: cannot tell which parameter the optimizer's state belongs to: "
+    assert why + "safetensors files do not keep the order of their class" in ran.err
+    assert "--from OLD_DEF" in ran.err
+    torch.save({}, folder / "run" / "optimizer.pt")
+    words = ("rename", "run", "--to", "net.py:New", "--from", "net.py:Old")
+    ran = nets(*words, "-o", "again")
+    assert ran.code == 0, ran
+    assert "no optimizer is written: " in ran.err
+    assert {*os.listdir(folder / "again")} == {"model.safetensors", "trainer_state.json"}
+    ran = nets(*words, "-o", "weights.safetensors")
+    assert (ran.code, "optimizer is written" in ran.err) == (0, False)

@@ -6,17 +6,30 @@ a chunk of a tensor or another value, is a `torch.save` archive of its own, some
 `FOLDER::model` takes those below `model`, without that prefix.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ckpt.dtypes import DTYPES, itemsize
-from ckpt.errors import TRUNCATED, FormatError, RefusedGlobalError
+from ckpt.errors import TRUNCATED, FormatError, PlanError, RefusedGlobalError
 from ckpt.formats import torch_zip
 from ckpt.formats.checkpoint import Checksum, Pickled, expect_keys
 from ckpt.formats.chunks import Chunk, ChunkedTensor, expect_filled
+from ckpt.formats.distributed.followers import (
+    GROUPS,
+    Follower,
+    followers_of,
+    is_list_of_names,
+    named_by,
+    names_in,
+    optimizers_of,
+    parameters_of,
+    prefix_of,
+)
 from ckpt.formats.distributed.metadata import Metadata, StoredItem, StoredTensor, read_metadata
 from ckpt.formats.pickle.describe import describe, is_tensor
+from ckpt.formats.pickle.edit import rename_texts
+from ckpt.formats.pickle.find import ALL, COPIES
 from ckpt.formats.pickle.tensors import Storages, entry_of
 from ckpt.formats.torch_state import expect_consistent
 from ckpt.io.sources import ByteSource, ExtendedSource, JoinedSource, Part, PartSource
@@ -27,7 +40,12 @@ NAME = "torch-distributed"
 
 @dataclass(frozen=True, slots=True)
 class DistributedCheckpoint:
-    """An opened folder; a `ckpt.formats.checkpoint.Checkpoint`."""
+    """An opened folder; a `ckpt.formats.checkpoint.Checkpoint`.
+
+    Attributes:
+        follows: Whether optimizers and copies follow a rename.
+        optimizers: The prefixes of the optimizers of the folder, such as ``optimizer.``.
+    """
 
     source: ByteSource
     metadata: Metadata
@@ -37,6 +55,9 @@ class DistributedCheckpoint:
     checksums: Sequence[Checksum]
     rest: Mapping[str, Any]
     written_by: str
+    follows: bool
+    optimizers: tuple[str, ...]
+    _items: "_Items"
     format: str = NAME
     pickled: Pickled | None = None
 
@@ -49,20 +70,128 @@ class DistributedCheckpoint:
         return {}
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
-        return ()
+        return self._naming(keys) if self.follows else ()
+
+    def left_behind(self, keys: Container[str]) -> Sequence[str]:
+        """Other places in the folder that name some of these keys and do not follow a rename."""
+        return () if self.follows else self._naming(keys)
+
+    def _naming(self, keys: Container[str]) -> Sequence[str]:
+        own = {entry.key for entry in self.entries}
+        found = () if self._of_optimizers else self._followers(own).values()
+        return tuple(dict.fromkeys(each.place for each in found if each.key in keys))
+
+    @property
+    def trained(self) -> str | None:
+        """The prefix of the state_dict whose parameters the optimizers have; None if unknown."""
+        keys = [*self.metadata.tensors, *self.metadata.values]
+        named = parameters_of(keys, self.optimizers)
+        for key in self._lists:
+            named |= {str(name) for name in self._items.list(key) if isinstance(name, str)}
+        own = {it: None for it in self.metadata.tensors if not it.startswith(self.optimizers)}
+        return prefix_of(named, own)
+
+    @property
+    def numbered(self) -> Sequence[str]:
+        """The prefixes of those that number their parameters."""
+        found = (key for key in self._lists if any(type(n) is int for n in self._items.list(key)))
+        return tuple(dict.fromkeys(key.partition(GROUPS)[0] for key in found))
+
+    @property
+    def _lists(self) -> Sequence[str]:
+        """The keys of lists of an optimizer's parameters."""
+        return [key for key in self.metadata.values if is_list_of_names(key, self.optimizers)]
+
+    def _followers(self, own: Container[str]) -> dict[str, Follower]:
+        """What else names these keys of the state_dict; of the whole folder, optimizers alone."""
+        keys = [*self.metadata.tensors, *self.metadata.values]
+        if self._of_optimizers:
+            others = [key for key in keys if key.startswith(self.optimizers)]
+        else:
+            others = [key for key in keys if not key.startswith(self.prefix)]
+        return followers_of(others, self.optimizers, own)
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
-        """A new `.metadata`; all other files are unchanged."""
+        """A new `.metadata`, and new lists of an optimizer's parameters; all else is unchanged.
+
+        Raises:
+            PlanError: A parameter and its state would have different names.
+        """
         own = {self.prefix + entry.key: entry.key for entry in self.entries}
         new = {key: self.prefix + new_keys.get(short, short) for key, short in own.items()}
-        others = [key for key in self.metadata.tensors if key not in own]
-        expect_keys(self.source.name, [*new.values(), *others, *self.metadata.values])
+        names = self._names(new) if self.follows or self._of_optimizers else {}
+        followed = self._followers(names)
+        for key, each in followed.items():
+            after = each.renamed(names[each.key])
+            if new.setdefault(key, after) != after:
+                raise self._apart(key, new[key], names[each.key])
+        others = [key for key in (*self.metadata.tensors, *self.metadata.values) if key not in new]
+        expect_keys(self.source.name, [*new.values(), *others])
+        paths = {
+            key: followed[key].path(path, names[followed[key].key])
+            for key, path in ((str(key), path) for key, path in self.metadata.paths)
+            if key in followed
+        }
+        items = self._items.with_names(self._lists, {a: b for a, b in names.items() if a != b})
+        spans = self.metadata.moved({item: len(data) for item, data in items.items()})
+        return self._laid_out(
+            self.metadata.renamed(new, paths, spans, name=self.source.name), items
+        )
+
+    def _laid_out(self, metadata: bytes, items: Mapping[StoredItem, bytes]) -> Layout:
         first, *files = self.source.parts
         yield FileStart(first.name)
-        yield self.metadata.renamed(new, name=self.source.name)
+        yield metadata
         for part in files:
             yield FileStart(part.name)
-            yield Span(part.offset, part.nbytes)
+            yield from _spliced(part, {i.span: b for i, b in items.items() if i.file == part.name})
+
+    def _apart(self, key: str, new: str, expected: str) -> PlanError:
+        weights = self.trained and f"{self.source.name}::{self.trained.removesuffix('.')}"
+        return PlanError(
+            f"{self.source.name}: the rules would name {key} {new}, but its parameter {expected}",
+            hint=f"ckpt rename {weights} --all  takes the optimizer along" if weights else None,
+        )
+
+    def _names(self, new: Mapping[str, str]) -> dict[str, str]:
+        """Old name to new of the parameters, as an optimizer has them: without ``model.``."""
+        heads: Iterable[tuple[str, str, str]]
+        head = self.trained if self._of_optimizers else self.prefix
+        if head is None:  # the weights are elsewhere: the state tells
+            of = ((key, it) for key in new for it in named_by(key, self.optimizers))
+            heads = ((key, it.head, it.tail) for key, it in of)
+        else:
+            heads = ((key, head, "") for key in new)
+        return {
+            key.removeprefix(head).removesuffix(tail): new[key]
+            .removeprefix(head)
+            .removesuffix(tail)
+            for key, head, tail in heads
+            if all(name.startswith(head) and name.endswith(tail) for name in (key, new[key]))
+        }
+
+    @property
+    def _of_optimizers(self) -> bool:
+        """Whether the state of an optimizer is renamed itself, not that it follows."""
+        return not self.prefix or self.prefix in self.optimizers
+
+
+def _spliced(part: Part, new: Mapping[Span, bytes]) -> Layout:
+    """A file with other bytes in place of some ranges of it."""
+    position = 0
+    for span in sorted(new, key=lambda span: span.offset):
+        yield Span(part.offset + position, span.offset - position)
+        yield new[span]
+        position = span.end
+    yield Span(part.offset + position, part.nbytes - position)
+
+
+def _bytes_of(layout: Layout, source: ByteSource) -> bytes:
+    """The bytes of a small archive."""
+    spans = (piece for piece in layout if isinstance(piece, bytes | Span))
+    return b"".join(
+        it if isinstance(it, bytes) else source.read(it.offset, it.nbytes) for it in spans
+    )
 
 
 def read(source: ByteSource, *, inside: str | None = None) -> DistributedCheckpoint:
@@ -81,6 +210,8 @@ def read(source: ByteSource, *, inside: str | None = None) -> DistributedCheckpo
     items = _Items(source, {part.name: part for part in files}, metadata)
     tensors = [items.tensor(key, stored) for key, stored in metadata.tensors.items()]
     values = {key: items.value(key) for key in metadata.values}
+    follows = inside in (None, ALL) or inside.endswith(COPIES)
+    inside = None if inside == ALL else inside and inside.removesuffix(COPIES)
     prefix = f"{inside}." if inside else ""
     entries = [entry for entry in tensors if entry.key.startswith(prefix)]
     if inside and not entries:
@@ -100,6 +231,9 @@ def read(source: ByteSource, *, inside: str | None = None) -> DistributedCheckpo
         rest=values,
         written_by="torch.distributed.checkpoint"
         + (f", metadata {metadata.version}" if metadata.version else ""),
+        follows=follows,
+        optimizers=optimizers_of([*metadata.tensors, *metadata.values]),
+        _items=items,
     )
 
 
@@ -155,6 +289,25 @@ class _Items:
                 f"the value {key} is neither a tensor nor a plain value; save the folder without it"
             )
             raise RefusedGlobalError(str(error), hint=hint) from error
+
+    def list(self, key: str) -> Sequence[object]:
+        """The value of a key if it is a list."""
+        root = self._archive(key).root
+        return root if isinstance(root, list) else ()
+
+    def with_names(self, keys: Iterable[str], names: Mapping[str, str]) -> dict[StoredItem, bytes]:
+        """The items of lists of names in which some change, with their new bytes."""
+        found = {}
+        for key in keys if names else ():
+            archive = self._archive(key)
+            renames = names_in(archive.root, names)
+            if renames:
+                layout = archive.with_pickle(rename_texts(archive.pickle, archive.read, renames))
+                found[self._metadata.items[key][0]] = _bytes_of(layout, archive.source)
+        return found
+
+    def _archive(self, key: str) -> torch_zip.TorchArchive:
+        return torch_zip.open_archive(self._window(self._metadata.items[key][0])[1])
 
     def _chunk(
         self, key: str, item: StoredItem, stored: StoredTensor, begin: tuple[int, ...]

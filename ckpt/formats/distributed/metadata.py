@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckpt.errors import FormatError
-from ckpt.formats.pickle.edit import rename_texts
+from ckpt.formats.pickle.edit import Edit, number_edit, rename_texts
 from ckpt.formats.pickle.globals import ALLOWED
-from ckpt.formats.pickle.nodes import Call, DictNode, Global, Text
-from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Number, Text
+from ckpt.formats.pickle.reader import ParsedPickle, read_numbered, read_pickle
 from ckpt.formats.pickle.tensors import size_of, sizes_of
 from ckpt.io.files import is_base_name
 from ckpt.tensors import Span
@@ -68,6 +68,7 @@ class Metadata:
         values: Keys of values that are not tensors.
         items: The saved items of each key.
         version: Of the metadata's own form, if stated.
+        paths: Each key with its path in the nested state_dict.
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -76,26 +77,80 @@ class Metadata:
     version: str | None
     _data: bytes
     _pickle: ParsedPickle
+    _stored: Sequence[StoredItem]
     _texts: Sequence[Text]
-    _paths: Sequence[tuple[Text, tuple[object, ...]]]
+    paths: Sequence[tuple[Text, tuple[object, ...]]]
 
     @property
     def files(self) -> tuple[str, ...]:
         """The names of the files, each once, sorted."""
         return tuple(sorted({item.file for items in self.items.values() for item in items}))
 
-    def renamed(self, new_keys: Mapping[str, str], *, name: str) -> bytes:
+    def moved(self, nbytes: Mapping[StoredItem, int]) -> dict[StoredItem, Span]:
+        """The new places of the items that move, if some get another size in bytes.
+
+        Raises:
+            FormatError: Another item overlaps one of these.
+        """
+        moved = {}
+        for item in {item for items in self.items.values() for item in items} if nbytes else ():
+            before = [each for each in nbytes if each.file == item.file and each is not item]
+            if any(_overlap(each.span, item.span) for each in before if each != item):
+                raise FormatError(f"{item.file}: two items have the same place")
+            shift = sum(
+                nbytes[each] - each.span.nbytes
+                for each in before
+                if each.span.end <= item.span.offset
+            )
+            span = Span(item.span.offset + shift, nbytes.get(item, item.span.nbytes))
+            if span != item.span:
+                moved[item] = span
+        return moved
+
+    def renamed(
+        self,
+        new_keys: Mapping[str, str],
+        paths: Mapping[str, Sequence[str]],
+        spans: Mapping[StoredItem, Span],
+        *,
+        name: str,
+    ) -> bytes:
         """`.metadata` with other keys, all occurrences renamed; everything else is kept.
+
+        Args:
+            new_keys: Old key to new key.
+            paths: Old key to its new path in the nested state_dict, where that is known; else every
+                element keeps its number of dotted parts.
+            spans: Items with another place in their file.
+            name: Of the folder, for messages.
 
         Raises:
             FormatError: A key would move within the nested state_dict.
         """
         changed = {old: new for old, new in new_keys.items() if old != new}
         renames = [(text, changed[text]) for text in self._texts if text in changed]
-        for key, path in self._paths:
+        for key, path in self.paths:
             if key in changed:
-                renames += _path_renames(path, changed[key], name=f"{name}: {key}")
-        return rename_texts(self._data, self._pickle, renames)
+                new = paths.get(key) or _parts(path, changed[key])
+                renames += _path_renames(path, new, changed[key], name=f"{name}: {key}")
+        moves = self._moves(spans, name) if spans else ()
+        return rename_texts(self._data, self._pickle, renames, moves)
+
+    def _moves(self, spans: Mapping[StoredItem, Span], name: str) -> Iterator[Edit]:
+        """The edits that give items another place in their file."""
+        root = _fields(read_numbered(self._data, name=name, allowed=_ALLOWED), "metadata.Metadata")
+        infos = (
+            _fields(info, "filesystem._StorageInfo")
+            for _, info in _node(root["storage_data"]).items
+        )
+        for item, info in zip(self._stored, infos, strict=True):
+            if item in spans:
+                for field, number in (
+                    ("offset", spans[item].offset),
+                    ("length", spans[item].nbytes),
+                ):
+                    assert isinstance(info[field], Number)
+                    yield number_edit(info[field], number)
 
 
 def read_metadata(data: bytes, *, name: str) -> Metadata:
@@ -132,10 +187,12 @@ def _metadata(data: bytes, pickle: ParsedPickle) -> Metadata:
         else:
             tensors[str(key)] = _tensor(node)
     items: defaultdict[str, list[StoredItem]] = defaultdict(list)
+    stored: list[StoredItem] = []
     for index, info in _node(root["storage_data"]).items:
         fields = _fields(index, "metadata.MetadataIndex")
         texts.append(_text(fields["fqn"]))
-        items[str(texts[-1])].append(_item(fields.get("offset"), info))
+        stored.append(_item(fields.get("offset"), info))
+        items[str(texts[-1])].append(stored[-1])
     paths = list(_pairs(root.get("planner_data") or DictNode([])))
     version = root.get("version")
     return Metadata(
@@ -145,8 +202,9 @@ def _metadata(data: bytes, pickle: ParsedPickle) -> Metadata:
         version=str(version) if isinstance(version, str) else None,
         _data=data,
         _pickle=pickle,
+        _stored=stored,
         _texts=[*texts, *(key for key, _ in paths)],
-        _paths=[(key, path) for key, path in paths if isinstance(path, tuple)],
+        paths=[(key, path) for key, path in paths if isinstance(path, tuple)],
     )
 
 
@@ -174,18 +232,26 @@ def _item(begin: object, info: object) -> StoredItem:
     return StoredItem(sizes_of(begin) if begin else (), str(_text(fields["relative_path"])), span)
 
 
-def _path_renames(path: tuple[object, ...], new: str, *, name: str) -> list[tuple[Text, str]]:
-    """The changes to the path of a key in the nested state_dict.
+def _overlap(one: Span, other: Span) -> bool:
+    return one.offset < other.end and other.offset < one.end
 
-    Every element keeps its number of dotted parts; the last one takes the rest.
-    """
-    parts = new.split(".")
-    renames = []
+
+def _parts(path: Sequence[object], new: str) -> list[str]:
+    """A new key as a path: each element has as many dotted parts as before, the last the rest."""
+    parts, found = new.split("."), []
     for number, element in enumerate(path):
-        count = str(element).count(".") + 1
-        taken = parts if number == len(path) - 1 else parts[:count]
+        count = len(parts) if number == len(path) - 1 else str(element).count(".") + 1
+        found.append(".".join(parts[:count]))
         parts = parts[count:]
-        text = ".".join(taken)
+    return found
+
+
+def _path_renames(
+    path: Sequence[object], parts: Sequence[str], new: str, *, name: str
+) -> list[tuple[Text, str]]:
+    """The changes to the path of a key in the nested state_dict."""
+    renames = []
+    for element, text in zip(path, parts, strict=True):
         if not text or (text != str(element) and not isinstance(element, Text)):
             raise FormatError(
                 f"{name}: cannot become {new!r}, which is elsewhere in the nested state_dict"

@@ -5,6 +5,7 @@ dropped keeps its value and its place; a dropped item of a list or tuple becomes
 """
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ckpt.formats.pickle.describe import is_tensor
@@ -44,14 +45,19 @@ class PlainPickle:
     storages: frozenset[str]
 
 
-def plain_pickle(root: object, without: frozenset[int] = frozenset()) -> PlainPickle:
+def plain_pickle(
+    root: object,
+    without: frozenset[int] = frozenset(),
+    instead: Mapping[int, object] | None = None,
+) -> PlainPickle:
     """Write the content of a pickle, in which `find` has found tensors.
 
     Args:
         root: Its root.
         without: Identities of nodes that are left out.
+        instead: By identity, nodes in whose place others are written.
     """
-    writer = _Writer(without)
+    writer = _Writer(without, instead or {})
     _, plain = writer.kept(root, ())
     writer.write(plain, ())
     data = b"".join([b"\x80\x02", *writer.parts, b"."])
@@ -59,14 +65,16 @@ def plain_pickle(root: object, without: frozenset[int] = frozenset()) -> PlainPi
 
 
 class _Writer:
-    def __init__(self, without: frozenset[int]) -> None:
+    def __init__(self, without: frozenset[int], instead: Mapping[int, object]) -> None:
         self._without = without
+        self._instead = instead
         self.parts: list[bytes] = []
         self.changed: list[str] = []
         self.storages: set[str] = set()
         self._slots: dict[int, int] = {}  # by identity, so that shared nodes stay shared
 
     def write(self, node: object, path: Path) -> None:
+        node = self._instead.get(id(node), node)
         slot = self._slots.get(id(node))
         if slot is not None:
             self.parts.append(b"j" + struct.pack("<I", slot))

@@ -72,9 +72,9 @@ def read_pickle(
     return read
 
 
-def read_numbered(data: bytes, *, name: str) -> object:
+def read_numbered(data: bytes, *, name: str, allowed: frozenset[str] = ALLOWED) -> object:
     """The root of a pickle that was read before, its integers with their places."""
-    machine = Machine(data, name, ALLOWED, opaque=True)
+    machine = Machine(data, name, allowed, opaque=True)
     root, _ = machine.run(NUMBERED, len(data))
     return with_state_dicts(root, machine.opcodes)[0]
 

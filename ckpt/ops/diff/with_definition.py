@@ -8,10 +8,16 @@ from ckpt.compare.keys import KeyDiff, compare_entries
 from ckpt.errors import FormatError, PlanError
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.loading import ask_torch
-from ckpt.opened import Opened, OpenedDefinition, OpenedState, nesting
-from ckpt.ops.rename.optimizers import expect_no_optimizer, expect_weights, follow
+from ckpt.opened import Opened, OpenedDefinition, OpenedFile, OpenedState, nesting
+from ckpt.ops.rename.optimizers import (
+    expect_no_optimizer,
+    expect_weights,
+    folder_of,
+    follow,
+    weights_in,
+)
 from ckpt.ops.rename.plan_fit import allowing
-from ckpt.rules.plan import plan_tensors
+from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
 
 
@@ -36,6 +42,8 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
         return replace(found, source="OLD.pt")  # a definition cannot be renamed
     if found.rules and not _can_be_renamed(state, found.rules, definition):
         found = replace(found, options=(), rules=())
+    if found.options and _leaves_behind(state):
+        found = replace(found, options=(*found.options, "--all"))
     under, loaded_by = nesting(state)
     in_part_by = () if found.options else _in_part_by(found, state, definition)
     return replace(
@@ -56,12 +64,35 @@ def _in_part_by(found: Fitting, state: OpenedState, to: OpenedDefinition) -> tup
 def _can_be_renamed(state: OpenedState, rules: Sequence[Rule], to: OpenedDefinition) -> bool:
     """Whether the file, with its optimizer, can follow the rules that make its state_dict fit."""
     plan = plan_tensors(state.entries, rules, aliases=tuple(state.checkpoint.aliases))
+    if _leaves_out(state, plan):
+        return False
     try:
         if plan.is_rename:
             state.checkpoint.renamed(plan.new_keys)  # its keys may not be texts
-        else:  # its file would hold the tensors alone
+        elif not plan.keeps_tensors:  # its file would hold the tensors alone
             expect_no_optimizer(state)
         follow(state, plan, to, saved_from=None)
     except (PlanError, FormatError):
         return False
     return True
+
+
+def _leaves_out(state: OpenedState, plan: Plan) -> bool:
+    """Whether the optimizer of a folder would be left out: only a pure rename gives a folder.
+
+    A rename of the whole folder to a class is one of its weights, and drops no optimizer.
+    """
+    folder = folder_of(state)
+    if folder is None or not folder.optimizers:
+        return False
+    whole = isinstance(state, OpenedFile) and weights_in(state) is not None
+    kept = folder.optimizers if whole else ()
+    return bool(plan.made) or any(not gone.key.startswith(kept) for gone in plan.dropped)
+
+
+def _leaves_behind(state: OpenedState) -> bool:
+    """Whether a rename without ``--all`` would leave the old names in the optimizer of a folder."""
+    folder = folder_of(state)
+    keys = {entry.key for entry in state.entries}
+    places = folder.left_behind(keys) if folder is not None else ()
+    return folder is not None and any(f"{place}.".startswith(folder.optimizers) for place in places)

@@ -73,7 +73,7 @@ def rename(
     dry_run = options.get("dry_run", False)
     with (
         alone(source, options, registry, dry_run=dry_run),
-        open_source(source, registry, copies=options.get("copies", False)) as opened,
+        open_source(source, registry, options) as opened,
     ):
         plan = plan_opened(opened, rules, options, registry)
         return carry_out(plan, opened, options, registry, dry_run=dry_run)

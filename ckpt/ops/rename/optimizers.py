@@ -5,35 +5,36 @@ that it belongs to, or the rename is refused; nothing is guessed.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import PlanError
 from ckpt.formats.opaque import torch_file
 from ckpt.opened import OpenedDefinition, OpenedState
+from ckpt.ops.rename.owners import GONE, Owners, belonging, candidates
+from ckpt.rules.choice import Choice
 from ckpt.rules.plan import Plan
 from ckpt.rules.planned import Rule
 from ckpt.rules.prefixes import Add, Strip, Unwrap
-from ckpt.tensors import StateDict
 
 if TYPE_CHECKING:
-    from ckpt.definitions import Definition, Parameter
+    from ckpt.definitions import Definition
+    from ckpt.formats.distributed.folder import DistributedCheckpoint
     from ckpt.formats.optimizers import Groups, OptimizerState
     from ckpt.formats.torch_state import TorchFile
 
-_MOST_DEALS = 1000  # ways to deal parameters to groups that are followed side by side
 _AVERAGES = {"ema", "swa", "avg", "average", "averaged", "teacher", "shadow"}  # words in a path
 
 
 @dataclass(frozen=True, slots=True)
 class MovedOptimizer:
-    """An optimizer whose state gets a new order.
+    """An optimizer whose state gets a new order, or loses that of dropped parameters.
 
     Attributes:
         path: Where it is in the file.
         before: The numbers of the parameters in its groups, in the old order.
-        after: The same in the new order.
+        after: Those that are kept, in the new order.
     """
 
     path: str
@@ -44,6 +45,11 @@ class MovedOptimizer:
     def parameters(self) -> int:
         """Their number."""
         return sum(map(len, self.before))
+
+    @property
+    def dropped(self) -> int:
+        """How many of these are dropped."""
+        return self.parameters - sum(map(len, self.after))
 
 
 def follow(
@@ -59,7 +65,8 @@ def follow(
     Args:
         opened: The checkpoint.
         plan: The plan.
-        target: The definition that the result fits, which tells the order of parameters.
+        target: The definition that the result fits, which tells the order of parameters; without
+            one the order stays, and only the state of dropped parameters goes.
         saved_from: The class that the file was saved from; None takes the order of its keys.
         in_part: Whether the result fits the definition only in part.
 
@@ -68,68 +75,98 @@ def follow(
     """
     if plan.made:
         expect_no_optimizer(opened)
-    if target is None or not plan.is_rename:
+    if not plan.keeps_tensors or (target is None and not plan.dropped):
         return ()
     if in_part:  # torch deals the state to all parameters of the class
         expect_no_optimizer(
             opened, "the result fits in part, and {} has state for other parameters"
         )
-    return moved_optimizers(
-        opened, plan, target.definition, saved_from.definition if saved_from else None
-    )
+    if plan.is_rename and plan.renamed and (paths := numbered_in_folder(opened)):
+        raise PlanError(
+            f"{opened.name}: {paths[0]} numbers its parameters, and the new class may have them in "
+            "another order",
+            hint="-o NEW.pt  writes the weights alone",
+        )
+    new = target.definition if target else None
+    return moved_optimizers(opened, plan, new, saved_from.definition if saved_from else None)
 
 
 def moved_optimizers(
-    opened: OpenedState, plan: Plan, new: "Definition", old: "Definition | None"
+    opened: OpenedState,
+    plan: Plan,
+    new: "Definition | None",
+    old: "Definition | None",
+    *,
+    of: "TorchFile | None" = None,
 ) -> tuple[MovedOptimizer, ...]:
     """Work out which state belongs to which parameter of the new class.
 
     Args:
         opened: The checkpoint.
-        plan: It only renames.
-        new: The class that the result fits.
+        plan: It only renames and drops.
+        new: The class that the result fits; None keeps the order of the parameters.
         old: The class that the file was saved from; None takes the order of its keys.
+        of: Another file, whose optimizers train the parameters of this one.
 
     Raises:
-        PlanError: The order changes, and it is not known which state belongs to which parameter.
+        PlanError: The order changes or parameters are dropped, and it is not known which state
+            belongs to which parameter.
     """
-    optimizers = _optimizers(opened)
+    optimizers = _optimizers(opened) if of is None else of.state.optimizers
     if not optimizers:
         return ()
-    new_keys = plan.new_keys
-    parameters = {parameter.key: parameter for parameter in new.parameters()}
-    keys = [entry.key for entry in opened.entries]
-    if old is not None:
-        keys = [parameter.key for parameter in old.parameters()]
-    before = _unique(parameters[n] for key in keys if (n := new_keys.get(key)) in parameters)
-    shapes = {new_keys.get(entry.key): entry.shape for entry in opened.entries}
-    places = [(it, shapes[it.key]) for it in before]
-    named = {key: parameters[n] for key, n in new_keys.items() if n in parameters}
     try:
-        if old is None:
-            _expect_order(opened.state)
-        in_order = [it.place for it in before] == sorted(it.place for it in before)
-        if in_order and all(list(g) == sorted(g) for it in optimizers for g in it.groups):
+        known = candidates(opened, plan, new, old)
+        sorted_groups = all(list(g) == sorted(g) for it in optimizers for g in it.groups)
+        if not plan.dropped and known.in_order and sorted_groups:
             return ()
-        found = _belonging(optimizers, places, named, alone=not _strangers(opened))
+        found = belonging(optimizers, known, alone=of is not None or not _strangers(opened))
+        orders = [(it, _order(it, owners, sort=new is not None)) for it, owners in found]
     except ValueError as error:
-        raise _unknown(opened, str(error)) from error
+        raise _unknown(opened, str(error), new) from error
     return tuple(
-        MovedOptimizer(it.name, it.groups, order)
-        for it, owners in found
-        if (order := _order(it, owners)) != it.groups
+        MovedOptimizer(it.name, it.groups, order) for it, order in orders if order != it.groups
     )
 
 
 def keep_their_order(opened: OpenedState, plan: Plan, rules: Sequence[Rule]) -> tuple[str, ...]:
-    """The paths of optimizers that a new class fits only if it has the same order of parameters.
+    """The paths of optimizers that a new class fits only if it has the same order of parameters."""
+    renaming = [rule for rule in rules if not isinstance(rule, Choice)]
+    if not (plan.keeps_tensors and plan.renamed and for_another_class(plan, renaming)):
+        return ()
+    return (*(optimizer.name for optimizer in _optimizers(opened)), *numbered_in_folder(opened))
+
+
+def folder_of(opened: OpenedState) -> "DistributedCheckpoint | None":
+    """The checkpoint, if it is a folder of torch.distributed.checkpoint."""
+    if opened.checkpoint.format != "torch-distributed":
+        return None
+    from ckpt.formats.distributed.folder import DistributedCheckpoint
+
+    checkpoint = opened.checkpoint
+    return checkpoint if isinstance(checkpoint, DistributedCheckpoint) else None
+
+
+def weights_in(opened: OpenedState) -> str | None:
+    """The weights that the optimizer of a folder trains, if the folder was named as a whole."""
+    folder = folder_of(opened)
+    trained = None if folder is None or folder.prefix else folder.trained
+    return trained.removesuffix(".") if trained else None
+
+
+def numbered_in_folder(opened: OpenedState) -> tuple[str, ...]:
+    """The paths of the optimizers of such a folder that number their parameters."""
+    folder = folder_of(opened)
+    return tuple(prefix.removesuffix(".") for prefix in folder.numbered) if folder else ()
+
+
+def for_another_class(plan: Plan, rules: Sequence[Rule]) -> bool:
+    """Whether the result is for another class, as far as the rules of a plan tell.
 
     Wrappers and prefixes leave the class as it is.
     """
-    same_class = all(isinstance(rule, Unwrap | Strip | Add) for rule in rules)
-    if same_class or not (plan.is_rename and plan.renamed):
-        return ()
-    return tuple(optimizer.name for optimizer in _optimizers(opened))
+    changed = plan.renamed or not plan.is_rename
+    return bool(changed) and not all(isinstance(rule, Unwrap | Strip | Add) for rule in rules)
 
 
 def expect_no_optimizer(
@@ -168,13 +205,17 @@ def expect_weights(opened: OpenedState) -> None:
 
 
 def optimizers_document(moved: Iterable[MovedOptimizer]) -> dict[str, Any]:
-    """The old and the new order of every optimizer, as a rule file and a manifest hold them."""
+    """The old and the new order of every optimizer, as a rule file and a manifest hold them.
+
+    They are there for an undo, which cannot give back what was dropped.
+    """
     return {
         optimizer.path: {
             "before": [list(group) for group in optimizer.before],
             "after": [list(group) for group in optimizer.after],
         }
         for optimizer in moved
+        if not optimizer.dropped
     }
 
 
@@ -218,59 +259,14 @@ def _is_copy(file: "TorchFile") -> bool:
     return not file.state.follows and bool(words & _AVERAGES)
 
 
-def _unknown(opened: OpenedState, why: str) -> PlanError:
+def _unknown(opened: OpenedState, why: str, new: "Definition | None") -> PlanError:
+    named = "--from OLD_DEF  names the class that the file was saved from"
+    if new is None:
+        named = "--check NEW_DEF  names the class of the result, which tells its parameters"
     return PlanError(
         f"{opened.name}: cannot tell which parameter the optimizer's state belongs to: {why}",
-        hint="--from OLD_DEF  names the class that the file was saved from\n"
-        "--drop-optimizer  writes the file without its optimizer",
+        hint=f"{named}\n--drop-optimizer  writes the file without its optimizer",
     )
-
-
-def _unique(parameters: "Iterator[Parameter]") -> "list[Parameter]":
-    """The first of every place: optimizers see tied parameters once."""
-    first: dict[int, Parameter] = {}
-    for parameter in parameters:
-        first.setdefault(parameter.place, parameter)
-    return list(first.values())
-
-
-def _expect_order(state: StateDict) -> None:
-    """Check that the keys have the order in which the class made them, as far as can be seen."""
-    keys = [entry.key for entry in state.entries]
-    if not state.versions and len(keys) > 1 and keys == sorted(keys):
-        raise ValueError("the keys of the file are sorted, which may not be the order of its class")
-    modules = list(state.versions or ())
-    place = {module: at for at, module in enumerate(modules)}
-    seen = [place[m] for e in state.entries if (m := e.key.rpartition(".")[0]) in place]
-    if seen != sorted(seen):
-        raise ValueError("the keys of the file do not have the order of its class")
-
-
-def _belonging(
-    optimizers: "Sequence[OptimizerState]",
-    places: "Sequence[tuple[Parameter, tuple[int, ...]]]",
-    named: "Mapping[str, Parameter]",
-    *,
-    alone: bool,
-) -> "list[tuple[OptimizerState, dict[int, int]]]":
-    """The optimizers of the state_dict, each with the places of its parameters.
-
-    All of the file's if it is `alone` there; else the one that has these parameters.
-
-    Raises:
-        ValueError: It is not known; the message says why.
-    """
-    found, why = [], None
-    for optimizer in optimizers:
-        try:
-            found.append((optimizer, _dealt(optimizer, places, named)))
-        except ValueError as error:
-            why = why or error
-    if why is not None and (alone or not found):
-        raise why
-    if len(found) > 1 and not alone:
-        raise ValueError(f"{' or '.join(it.name for it, _ in found)} may belong to it")
-    return found
 
 
 def _strangers(opened: OpenedState) -> Sequence[str]:
@@ -278,69 +274,18 @@ def _strangers(opened: OpenedState) -> Sequence[str]:
     return file.state.strangers if file is not None else ()
 
 
-def _dealt(
-    optimizer: "OptimizerState",
-    places: "Sequence[tuple[Parameter, tuple[int, ...]]]",
-    named: "Mapping[str, Parameter]",
-) -> dict[int, int]:
-    """The place in the new class of each parameter that an optimizer has, by its number.
-
-    Args:
-        optimizer: The optimizer.
-        places: All parameters in the old order, with their shapes.
-        named: The parameters by their old names.
+def _order(
+    optimizer: "OptimizerState", owners: Owners, *, sort: bool
+) -> tuple[tuple[int, ...], ...]:
+    """The groups without dropped parameters, the others perhaps in the order of the new class.
 
     Raises:
-        ValueError: It is not known; the message says why.
+        ValueError: A group would be empty, which no scheduler expects.
     """
-    numbers = [number for group in optimizer.groups for number in group]
-    names = [str(name) for group in optimizer.names for name in group]
-    if names and all(name in named for name in names):
-        return {number: named[name].place for number, name in zip(numbers, names, strict=True)}
-    for known in (places, [place for place in places if place[0].trained]):
-        if len(known) == len(numbers):
-            return _dealt_in_order(optimizer, known)
-    raise ValueError(
-        f"{optimizer.name} has {len(numbers):,} parameters, the class has {len(places):,}"
-    )
-
-
-def _dealt_in_order(
-    optimizer: "OptimizerState", places: "Sequence[tuple[Parameter, tuple[int, ...]]]"
-) -> dict[int, int]:
-    """Deal parameters to groups, each of which keeps their order, if there is only one way."""
-    groups = [sorted(group) for group in optimizer.groups]
-    start = (0,) * len(groups)
-    levels: list[dict[tuple[int, ...], int]] = [{start: -1}]  # and the last group dealt to
-    for _, shape in places:
-        level: dict[tuple[int, ...], int] = {}
-        for state in levels[-1]:
-            for at, group in enumerate(groups):
-                if (
-                    state[at] < len(group)
-                    and optimizer.shapes.get(group[state[at]], shape) == shape
-                ):
-                    after = (*state[:at], state[at] + 1, *state[at + 1 :])
-                    level[after] = -2 if after in level else at
-        if not level:
-            raise ValueError(f"the shapes of {optimizer.name} are not those of the parameters")
-        if len(level) > _MOST_DEALS:
-            raise ValueError(_MANY_WAYS.format(optimizer.name))
-        levels.append(level)
-    owners: dict[int, int] = {}
-    state = tuple(map(len, groups))
-    for (parameter, _), level in zip(reversed(places), reversed(levels), strict=False):
-        at = level[state]
-        if at < 0:
-            raise ValueError(_MANY_WAYS.format(optimizer.name))
-        state = (*state[:at], state[at] - 1, *state[at + 1 :])
-        owners[groups[at][state[at]]] = parameter.place
-    return owners
-
-
-_MANY_WAYS = "the groups of {} may hold its parameters in several ways"
-
-
-def _order(optimizer: "OptimizerState", owners: Mapping[int, int]) -> tuple[tuple[int, ...], ...]:
-    """The groups, each with its parameters in the order of the new class."""
-    return tuple(tuple(sorted(group, key=owners.__getitem__)) for group in optimizer.groups)
+    groups = []
+    for at, group in enumerate(optimizer.groups):
+        kept = [number for number in group if owners[number] < GONE]
+        if group and not kept:
+            raise ValueError(f"all parameters of {optimizer.name}.param_groups.{at} are dropped")
+        groups.append(tuple(sorted(kept, key=owners.__getitem__) if sort else kept))
+    return tuple(groups)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ckpt.compare.allowed import Allowed, allowed
-from ckpt.errors import AmbiguousStateError, FitError, UsageError
+from ckpt.errors import AmbiguousStateError, CkptError, FitError, PlanError, UsageError
 from ckpt.formats import ALL, COPIES
 from ckpt.infer.fitting import Fitting
 from ckpt.opened import (
@@ -21,13 +21,23 @@ from ckpt.opened import (
     open_ref,
     open_state,
     opened_definition,
+    parse_named,
     with_copies,
 )
-from ckpt.ops.rename.optimizers import MovedOptimizer, expect_weights, follow, keep_their_order
+from ckpt.ops.rename.optimizers import (
+    MovedOptimizer,
+    expect_weights,
+    folder_of,
+    follow,
+    keep_their_order,
+    weights_in,
+)
 from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order
+from ckpt.ops.rename.trainer_files import OptimizerFiles, moved_files
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
+from ckpt.refs import DefinitionRef
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
 from ckpt.rules.plan import Plan, plan_tensors
@@ -97,6 +107,10 @@ class RenamePlan(Plan):
         copies: Whether all copies of the state_dict are renamed, although the ref names one.
         optimizers: Those whose state gets the new class's order of parameters.
         in_old_order: Paths of optimizers whose order was not compared with that of a new class.
+        stuck: Why the optimizers cannot follow, or cannot be left out; raised if the result is of
+            the container that holds them.
+        optimizer_files: The optimizers beside the weights of a folder that follow into a new one.
+        files_stuck: Why they do not.
         drops_optimizer: Whether optimizers are left out.
     """
 
@@ -112,6 +126,9 @@ class RenamePlan(Plan):
     proof: "Proof | None" = None
     optimizers: Sequence[MovedOptimizer] = ()
     in_old_order: Sequence[str] = ()
+    stuck: PlanError | None = None
+    optimizer_files: OptimizerFiles = field(default_factory=dict)
+    files_stuck: CkptError | None = None
     drops_optimizer: bool = False
     copies: bool = False
 
@@ -140,7 +157,7 @@ def plan_rename(
     """
     expect_known(goal, Goal.__optional_keys__)
     registry = registry or Registry()
-    with open_source(source, registry, copies=goal.get("copies", False)) as opened:
+    with open_source(source, registry, goal) as opened:
         return plan_opened(opened, rules, goal, registry)
 
 
@@ -156,14 +173,14 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     plan = _planned(opened, given, goal, found, goals)
     for wanted in goals:
         fitting = fit_after(plan, plan.applied, opened.state, wanted, may_differ)
-        if plan.is_rename:
+        if plan.keeps_tensors:
             fitting = replace(fitting, under=nesting(opened)[0])
         plan = replace(plan, fitting=fitting)
         if not fitting.accepted:
             raise UnfitError(misfit(fitting, opened.state, wanted), plan)
     if plan.undoes:
         plan = replace(plan, optimizers=undone_optimizers(opened, given))
-    elif not plan.drops_optimizer:
+    else:
         plan = _followed(opened, plan, goal, goals)
     return replace(plan, proof=_proof(opened, plan, goal, registry))
 
@@ -202,7 +219,7 @@ def _planned(
         applied=applied,
         undoes=undo,
         found=found,
-        copies=goal.get("copies", False),
+        copies=goal.get("copies", False) or (opened.inside or "").endswith(COPIES),
         drops_optimizer=goal.get("drop_optimizer", False),
     )
 
@@ -210,12 +227,40 @@ def _planned(
 def _followed(
     opened: OpenedState, plan: RenamePlan, goal: Goal, goals: Sequence[Opened]
 ) -> RenamePlan:
-    """The plan, with what becomes of the optimizers."""
+    """The plan, with how the optimizers follow, or why not if that is to be told later."""
+    if plan.drops_optimizer:
+        return replace(plan, stuck=_kept_in_folder(opened))
     new = next((it for it in reversed(goals) if isinstance(it, OpenedDefinition)), None)
-    in_part = plan.fitting is not None and plan.fitting.in_part
-    moved = follow(opened, plan, new, saved_from=_saved_from(goal), in_part=in_part)
-    in_old_order = () if new else keep_their_order(opened, plan, plan.applied)
-    return replace(plan, optimizers=moved, in_old_order=in_old_order)
+    old, in_part = _saved_from(goal), plan.fitting is not None and plan.fitting.in_part
+    if new is None:
+        plan = replace(plan, in_old_order=keep_their_order(opened, plan, plan.applied))
+    try:
+        moved = follow(opened, plan, new, saved_from=old, in_part=in_part)
+        plan = replace(plan, optimizers=moved)
+    except PlanError as error:
+        if plan.made or (plan.is_rename and folder_of(opened) is None):
+            raise
+        plan = replace(plan, stuck=error)
+    if new is None or not plan.keeps_tensors:
+        return plan
+    try:
+        if in_part:
+            raise PlanError("the result fits in part")
+        files = moved_files(opened, plan, new.definition, old.definition if old else None)
+        return replace(plan, optimizer_files=files)
+    except CkptError as error:
+        return replace(plan, files_stuck=error)
+
+
+def _kept_in_folder(opened: OpenedState) -> PlanError | None:
+    """Why the optimizer of a folder cannot be dropped; raised if the result is a folder."""
+    folder = folder_of(opened)
+    if folder is None or not folder.optimizers:
+        return None
+    return PlanError(
+        f"{opened.name}: --drop-optimizer works on one file",
+        hint="-o NEW.pt  writes the weights alone",
+    )
 
 
 def _allowed(goal: Goal) -> Allowed:
@@ -271,17 +316,16 @@ def _expect_sound(goal: Goal, given: RuleFile, may_differ: Allowed) -> None:
 
 
 @contextmanager
-def open_source(
-    source: Named, registry: Registry, *, copies: bool = False
-) -> Iterator[OpenedState]:
+def open_source(source: Named, registry: Registry, goal: Goal) -> Iterator[OpenedState]:
     """Like `open_state`, but open all state_dicts of a file together if they are copies.
 
     Args:
         source: A file or a version.
         registry: Where versions are looked up.
-        copies: Whether a ref to one state_dict stands for all of its copies.
+        goal: Whether a ref to one state_dict stands for all of its copies; and a definition, which
+            a folder with an optimizer cannot fit as a whole: its weights stand for it.
     """
-    text = fspath(source)
+    text, copies = fspath(source), goal.get("copies", False)
     with ExitStack() as stack:
         if copies and "::" in text:
             named = stack.enter_context(_opened_as(source, text + COPIES, registry))
@@ -299,7 +343,24 @@ def open_source(
                 f"{opened.name} is a part of a version; a rename takes the whole version or a file",
                 hint=f"ckpt export {opened.name} -o NEW.pt  makes a file of it",
             )
+        if (name := weights_in(opened)) and _names_class(goal, registry):
+            if not isinstance(opened, OpenedFile):
+                raise PlanError(
+                    f"{opened.name}: the version of a whole folder, whose optimizer no class has",
+                    hint=f"ckpt export {opened.name} -o DIR  and rename DIR::{name} --all",
+                )
+            text = f"{text}::{name}"
+            named = stack.enter_context(_opened_as(source, text + COPIES, registry))
+            yield replace(named, name=text)
+            return
         yield with_copies(opened) if copies else opened
+
+
+def _names_class(goal: Goal, registry: Registry) -> bool:
+    to = goal.get("to")
+    return bool(goal.get("check")) or (
+        to is not None and isinstance(parse_named(to, registry), DefinitionRef)
+    )
 
 
 def _opened_as(source: Named, text: str, registry: Registry) -> AbstractContextManager[OpenedState]:

@@ -8,7 +8,8 @@ from typing import Unpack
 
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import is_usual, safetensors
-from ckpt.formats.opaque import OpaqueWord, torch_file
+from ckpt.formats.folders import optimizers_in
+from ckpt.formats.opaque import OpaqueWord
 from ckpt.io.journal import overwriting
 from ckpt.opened import (
     Named,
@@ -22,6 +23,7 @@ from ckpt.opened import (
 )
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.mentions import mentions
+from ckpt.ops.rename.optimizers import for_another_class
 from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
 from ckpt.ops.rename.to_file import (
@@ -29,6 +31,7 @@ from ckpt.ops.rename.to_file import (
     expect_output,
     expect_proportion,
     is_folder_for,
+    keeps_the_rest,
     target_of,
     write_result,
 )
@@ -48,6 +51,10 @@ class Renamed:
         dropped: The opaque objects of the source that the result does not hold.
         left_behind: Other places in the file that keep the old keys.
         mentions: The side files that name what is renamed; they stay as they are.
+        optimizer_files: Files beside a file that was renamed in place, in which a trainer keeps an
+            optimizer; they stay as they are, too.
+        followed_files: Such files that are written into the new folder, in the new class's order.
+        unfollowed: Why they are not.
     """
 
     plan: RenamePlan
@@ -58,6 +65,9 @@ class Renamed:
     dropped: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     mentions: tuple[str, ...] = ()
+    optimizer_files: tuple[str, ...] = ()
+    followed_files: tuple[str, ...] = ()
+    unfollowed: str | None = None
 
     @property
     def in_old_order(self) -> Sequence[str]:
@@ -84,7 +94,7 @@ def apply(
     registry = registry or Registry()
     with (
         alone(plan.source, output, registry),
-        open_source(plan.source, registry, copies=plan.copies) as opened,
+        open_source(plan.source, registry, {"copies": plan.copies}) as opened,
     ):
         if list(opened.entries) != list(plan.entries):
             raise ConflictError(f"{plan.name}: changed after it was planned", hint="plan again")
@@ -114,12 +124,12 @@ def carry_out(
         raise UsageError("-m is for a version, and none is added", hint="--register  adds one")
     expect_proportion(source, plan, output)
     kept, dropped = _without_unwanted(source, plan, opaque)
-    opened = reordered(kept, {each.path: each.after for each in plan.optimizers})
-    result = Renamed(
-        plan,
+    orders = {} if plan.dropped else {each.path: each.after for each in plan.optimizers}
+    opened = reordered(kept, orders)
+    result = replace(
+        _beside(plan, source, path, in_place=output.get("in_place", False)),
         dropped=dropped,
-        left_behind=_left_behind(opened, plan),
-        mentions=_mentioned(plan, source, path),
+        left_behind=_left_behind(opened, plan, path),
     )
     if dry_run:
         if plan.is_rename:
@@ -143,6 +153,18 @@ def carry_out(
             result, added=_into_registry(result.written, opened, plan, output, registry)
         )
     return result
+
+
+def _beside(plan: RenamePlan, source: OpenedState, path: Path | None, *, in_place: bool) -> Renamed:
+    """What becomes of the files beside the weights, if these go to `path`."""
+    into_folder = path is not None and is_folder_for(source, plan, path)
+    return Renamed(
+        plan,
+        mentions=_mentioned(plan, source, path),
+        optimizer_files=_optimizer_files(plan, path) if in_place else (),
+        followed_files=tuple(plan.optimizer_files) if into_folder else (),
+        unfollowed=_unfollowed(plan) if into_folder else None,
+    )
 
 
 def _save_rules(plan: RenamePlan, path: Path) -> None:
@@ -169,6 +191,22 @@ def _mentioned(plan: RenamePlan, source: OpenedState, path: Path | None) -> tupl
     return mentions(source.side_files().files, plan)
 
 
+def _unfollowed(plan: RenamePlan) -> str | None:
+    """Why the optimizers beside the weights of a folder do not follow, in one line."""
+    error = plan.files_stuck
+    if error is None:
+        return None
+    named = "; --from OLD_DEF  names the old class" if "--from" in (error.hint or "") else ""
+    return str(error).removeprefix(f"{plan.name}: ") + named
+
+
+def _optimizer_files(plan: RenamePlan, path: Path | None) -> tuple[str, ...]:
+    """The files beside `path` whose optimizer has the order of parameters of the old class."""
+    if path is None or not for_another_class(plan, plan.applied):
+        return ()
+    return optimizers_in(path.parent)
+
+
 @contextmanager
 def alone(
     source: Named, output: Output, registry: Registry, *, dry_run: bool = False
@@ -184,12 +222,16 @@ def alone(
             yield
 
 
-def _left_behind(opened: OpenedState, plan: RenamePlan) -> tuple[str, ...]:
-    """Copies of the state_dict, and parts of an optimizer, that will still have the old keys."""
-    file = torch_file(opened.checkpoint)
-    if file is None or not plan.is_rename:
+def _left_behind(opened: OpenedState, plan: RenamePlan, path: Path | None) -> tuple[str, ...]:
+    """Copies of the state_dict, and parts of an optimizer, that will still have the old keys.
+
+    Raises:
+        PlanError: The file cannot lose the tensors that are dropped.
+    """
+    if not keeps_the_rest(opened, plan, path):
         return ()
-    return tuple(file.state.left_behind({change.old for change in plan.renamed}))
+    changed = {change.old for change in plan.renamed} | {gone.key for gone in plan.dropped}
+    return tuple(opened.checkpoint.left_behind(changed))
 
 
 def _into_registry(

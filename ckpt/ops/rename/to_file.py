@@ -7,8 +7,11 @@ from typing import TypedDict
 from ckpt.dtypes import itemsize
 from ckpt.errors import PlanError, UsageError
 from ckpt.formats import format_for, format_of, is_usual
-from ckpt.formats.opaque import OpaqueWord
+from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.opaque import OpaqueWord, torch_file, without_tensors
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
+from ckpt.ops.rename.plan import RenamePlan
+from ckpt.ops.rename.trainer_files import with_trainer_files
 from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
 from ckpt.rules.sizes import in_memory
@@ -94,7 +97,7 @@ def expect_proportion(opened: OpenedState, plan: Plan, output: Output) -> None:
         )
 
 
-def write_result(opened: OpenedState, plan: Plan, out: Path, output: Output) -> Written:
+def write_result(opened: OpenedState, plan: RenamePlan, out: Path, output: Output) -> Written:
     """Write what a plan makes of a file or version; into a folder, with its side files."""
     as_folder = is_folder_for(opened, plan, out)
     in_place = output.get("in_place", False)
@@ -110,6 +113,8 @@ def write_result(opened: OpenedState, plan: Plan, out: Path, output: Output) -> 
         )
 
     found = opened.side_files()
+    if as_folder and isinstance(opened, OpenedFile):
+        found = with_trainer_files(found, opened.path, plan.optimizer_files)
     return write_with_files(write, out, found, names=opened.names, as_folder=as_folder)
 
 
@@ -125,7 +130,7 @@ def _fits_a_folder(opened: OpenedState, plan: Plan) -> bool:
 
 def write_plan(
     opened: OpenedState,
-    plan: Plan,
+    plan: RenamePlan,
     out: Path,
     *,
     replace_out: bool = False,
@@ -139,9 +144,10 @@ def write_plan(
     """
     checkpoint = opened.checkpoint
     same = in_place or is_usual(out, checkpoint.format)
-    if plan.is_rename:
+    kept = _without_dropped(opened, plan) if same else None
+    if kept is not None or plan.is_rename:
         return write_checkpoint(
-            checkpoint,
+            kept or checkpoint,
             out,
             form=None if same else format_for(out),
             new_keys={**plan.new_keys, **plan.aliases},
@@ -162,6 +168,35 @@ def write_plan(
         apart=plan.apart,
         dropped=[dropped.key for dropped in plan.dropped],
     )
+
+
+def keeps_the_rest(opened: OpenedState, plan: RenamePlan, out: Path | None) -> bool:
+    """Whether the result holds what else the source holds; `out` as in `target_of`.
+
+    Raises:
+        PlanError: It would, but cannot follow.
+    """
+    same = out is None or is_usual(out, opened.checkpoint.format)
+    if same and plan.stuck is not None:
+        raise plan.stuck
+    return plan.is_rename or (same and _without_dropped(opened, plan) is not None)
+
+
+def _without_dropped(opened: OpenedState, plan: RenamePlan) -> Checkpoint | None:
+    """The file of torch without the tensors that a plan drops, so that the others are renamed.
+
+    None if there are none, or if it holds nothing else that would be lost.
+
+    Raises:
+        PlanError: Its optimizer cannot follow, or it has objects that cannot be written again.
+    """
+    file = torch_file(opened.checkpoint)
+    drops = plan.dropped and plan.keeps_tensors and not plan.undoes
+    if file is None or not drops or not file.state.holds_more:
+        return None
+    gone = {dropped.key for dropped in plan.dropped} | set(filter(plan.drops, file.others))
+    orders = {moved.path: moved.after for moved in plan.optimizers}
+    return without_tensors(opened.checkpoint, opened.inside, gone, orders)
 
 
 def _beside(opened: OpenedFile, *, as_folder: bool) -> Path:
