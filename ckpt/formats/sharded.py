@@ -100,6 +100,12 @@ class ShardedCheckpoint:
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         return list(dict.fromkeys(at for shard in self.shards for at in shard.also_named(keys)))
 
+    def left(self, new_keys: Mapping[str, str]) -> Mapping[str, Any]:
+        index, *_ = self.source.parts
+        own = {key: value for key, value in self.index.items() if key != "weight_map"}
+        shards = {part.name: shard.left(new_keys) for part, shard in self._pairs()}
+        return {index.name: own, **shards}
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """All files, the index first; without new keys the index keeps its bytes."""
         keys = [new_keys.get(entry.key, entry.key) for entry in self.entries]

@@ -49,6 +49,14 @@ class Session:
             if nbytes := became_large(self.registry, added):
                 self.terminal.remark(large_text(nbytes))
 
+    def remark_on_shards(self, *refs: str) -> None:
+        """Print a remark for each file that is named like one part of a checkpoint."""
+        from ckpt.formats.folders import shard_of
+
+        for ref in refs:
+            if what := shard_of(Path(ref.partition("::")[0])):
+                self.terminal.remark(f"{printable(ref)}: {what}, not the whole model")
+
     def confirm(self, question: str) -> None:
         """Ask on stderr, and abort unless the answer is yes."""
         click.confirm(printable(question), abort=True, err=True)

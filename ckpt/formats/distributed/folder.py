@@ -51,6 +51,9 @@ class DistributedCheckpoint:
     def also_named(self, keys: Container[str]) -> Sequence[str]:
         return ()
 
+    def left(self, new_keys: Mapping[str, str]) -> Mapping[str, Any]:
+        return self.rest
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new `.metadata`; all other files are unchanged."""
         own = {self.prefix + entry.key: entry.key for entry in self.entries}

@@ -4,14 +4,14 @@ Walks the nodes without recursion, bounded in depth and steps, since they may be
 circular.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt.errors import AmbiguousStateError, FormatError, RefusedGlobalError, excerpt
 from ckpt.formats.pickle.describe import brief, is_tensor
 from ckpt.formats.pickle.globals import NAMESPACE, TENSOR_V1, TENSOR_V2, TENSOR_V3
 from ckpt.formats.pickle.keys import copied_keys, identity, shown_keys, shown_path
-from ckpt.formats.pickle.nodes import Call, DictNode, Opaque, Persistent
+from ckpt.formats.pickle.nodes import Call, DictNode, Opaque, Persistent, Text
 
 DEPTH_LIMIT = 100
 ALL = "*"  # as after ``FILE::``: a state_dict, and all copies of it
@@ -35,6 +35,8 @@ class Contents:
         optimizers: Mappings with the keys of `Optimizer.state_dict`, with their paths.
         parameter_states: Identities of the mappings that these hold for each parameter, which
             are not state_dicts, whether their key is a number or a name.
+        names: What may be names of tensors: lists, and mappings without tensors, of dotted
+            texts alone, each with its path; of a mapping the values too, if they all are such.
         opaque: Every opaque object that is not in another one, with its path.
         hidden: Every tensor and storage in opaque objects, with its path.
     """
@@ -43,6 +45,7 @@ class Contents:
     state_dicts: list[tuple[tuple[str, ...], DictNode, int]]
     optimizers: list[tuple[Path, DictNode]]
     parameter_states: set[int]
+    names: list[tuple[Path, list[Text]]]
     opaque: list[tuple[Path, Opaque]]
     hidden: list[tuple[Path, object]]
 
@@ -77,7 +80,7 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
     Raises:
         FormatError: It is nested too deeply or in a circle, or its parts are shared too often.
     """
-    contents = Contents([], [], [], set(), [], [])
+    contents = Contents([], [], [], set(), [], [], [])
     path: list[object] = []
     # One iterator for each level: nodes still to be visited take no memory, even if often shared.
     levels: list[Iterator[tuple[object, object]]] = [iter(((None, root),))]
@@ -97,6 +100,8 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
             _note_hidden(contents, here, node)
         else:
             _note(contents, here, node, name)
+            if isinstance(node, DictNode | list) and (names := _names_in(node)):
+                contents.names.append((here, names))
         if isinstance(node, DictNode | list | tuple | Call | Opaque) and not _is_plain_tensor(node):
             if len(levels) > DEPTH_LIMIT:
                 raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")
@@ -134,6 +139,25 @@ def _note(contents: Contents, path: Path, node: object, name: str) -> None:
             return  # a value that a module keeps, such as the scales of float8
         if len(texts) == len(path) and (count or not (path or node.items)):
             contents.state_dicts.append((texts, node, count))
+
+
+def _names_in(node: DictNode | list[object]) -> list[Text]:
+    if isinstance(node, list):
+        return _names(node)
+    if any(is_tensor(value) for _, value in node.items):
+        return []
+    keys = _names(key for key, _ in node.items)
+    return keys and keys + _names(value for _, value in node.items)
+
+
+def _names(texts: Iterable[object]) -> list[Text]:
+    """The texts, if all have a dot; one without is more likely another word."""
+    found = []
+    for text in texts:
+        if not isinstance(text, Text) or "." not in text:
+            return []
+        found.append(text)
+    return found
 
 
 def _parameter_states(optimizer: DictNode) -> Iterator[int]:
