@@ -44,10 +44,10 @@ class Answer:
 
 
 def ask_torch(definition: Definition, state: StateDict) -> Answer:
-    """Load a state_dict without values into a new module of a definition, strictly."""
+    """Load a state_dict without values into a module of a definition, strictly."""
     import torch
 
-    module = definition.on_meta()
+    module = definition.unused()
     given: OrderedDict[str, object] = OrderedDict()
     for entry in state.entries:
         dtype = getattr(torch, entry.dtype, torch.uint8)

@@ -4,13 +4,13 @@ Walks the nodes without recursion, bounded in depth and steps, since they may be
 circular.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt.errors import AmbiguousStateError, FormatError, RefusedGlobalError, excerpt
 from ckpt.formats.pickle.describe import brief, is_tensor
 from ckpt.formats.pickle.globals import NAMESPACE, TENSOR_V1, TENSOR_V2, TENSOR_V3
-from ckpt.formats.pickle.keys import copied_keys, identity, shown_keys, shown_path
+from ckpt.formats.pickle.keys import copied_keys, identity, names_in, shown_keys, shown_path
 from ckpt.formats.pickle.nodes import Call, DictNode, Opaque, Persistent, Text
 
 DEPTH_LIMIT = 100
@@ -100,7 +100,7 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
             _note_hidden(contents, here, node)
         else:
             _note(contents, here, node, name)
-            if isinstance(node, DictNode | list) and (names := _names_in(node)):
+            if isinstance(node, DictNode | list) and (names := names_in(node)):
                 contents.names.append((here, names))
         if isinstance(node, DictNode | list | tuple | Call | Opaque) and not _is_plain_tensor(node):
             if len(levels) > DEPTH_LIMIT:
@@ -139,25 +139,6 @@ def _note(contents: Contents, path: Path, node: object, name: str) -> None:
             return  # a value that a module keeps, such as the scales of float8
         if len(texts) == len(path) and (count or not (path or node.items)):
             contents.state_dicts.append((texts, node, count))
-
-
-def _names_in(node: DictNode | list[object]) -> list[Text]:
-    if isinstance(node, list):
-        return _names(node)
-    if any(is_tensor(value) for _, value in node.items):
-        return []
-    keys = _names(key for key, _ in node.items)
-    return keys and keys + _names(value for _, value in node.items)
-
-
-def _names(texts: Iterable[object]) -> list[Text]:
-    """The texts, if all have a dot; one without is more likely another word."""
-    found = []
-    for text in texts:
-        if not isinstance(text, Text) or "." not in text:
-            return []
-        found.append(text)
-    return found
 
 
 def _parameter_states(optimizer: DictNode) -> Iterator[int]:

@@ -10,20 +10,24 @@ from ckpt.rules.plan import KeyChange, Plan
 from ckpt.side_files import Readable
 
 _MOST_BYTES = 1 << 20  # a vocabulary is larger, and names no module
+_FEW = 100  # words
 _TEXT = (".json", ".yaml", ".yml", ".toml", ".py")
 _QUOTED = re.compile(r"""["']([\w.-]{1,512})["']|^\s*-\s+([\w.-]{1,512})\s*$""", re.MULTILINE)
 
 
 def mentions(opened: OpenedState, files: Iterable[Readable], plan: Plan) -> tuple[str, ...]:
     """``config.json (q_proj)`` for each place that names keys or modules which the plan renames."""
-    changes = plan.renamed
+    changes, names = plan.renamed, {**plan.new_keys, **plan.aliases}
+    left = opened.checkpoint.left(names) if changes else {}
+    places = {place: {*_words(value)} for place, value in left.items()}
+    places |= {file.name: {*_quoted(text)} for file in files if (text := _text(file))}
+    every = set[str]().union(*places.values())
+    if len(every) < _FEW:  # cheaper than the parts of all keys, of which there may be 100,000
+        old_keys = "\n".join(change.old for change in changes)
+        if not any(word in old_keys for word in every):
+            return ()
     gone = _names(changes) - set(_parts(plan.new_keys.values()))
-    if not gone:
-        return ()
-    names = {**plan.new_keys, **plan.aliases}
-    places = {place: _words(value) for place, value in opened.checkpoint.left(names).items()}
-    places |= {file.name: _quoted(text) for file in files if (text := _text(file))}
-    found = {place: sorted({*words} & gone) for place, words in places.items()}
+    found = {place: sorted(words & gone) for place, words in places.items()}
     return tuple(f"{place} ({', '.join(words[:3])})" for place, words in found.items() if words)
 
 
