@@ -120,7 +120,7 @@ def command(session: Session, source: str, rules: RuleOptions, prove: bool, **op
         raise UsageError("--from needs --to or --check")
     options["prove_from"] = old if prove else None
     renamed = rename(source, rules, registry=session.registry, **options)
-    session.remark_on_new_registry(renamed.added)
+    session.remark_on_added(renamed.added)
     session.remark_on_shards(source)
     remark_on_written(session, renamed.written, renamed.dropped)
     if remark := order_text(renamed):

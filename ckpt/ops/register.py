@@ -16,7 +16,7 @@ from ckpt.errors import UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
-from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, without_opaque
+from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, kind_of_file, without_opaque
 from ckpt.formats.paths import checkpoint_name, open_path, within
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
@@ -121,7 +121,13 @@ def register(
                 model, manifest, new_bytes=new, made_by=how, rights=rights, labels=wanted
             )
             names = tuple(each.name for each in beside.files)
-            added = replace(added, dropped=tuple(dropped), side_files=names, left=beside.left)
+            added = replace(
+                added,
+                dropped=tuple(dropped),
+                side_files=names,
+                left=beside.left,
+                kind=kind_of_file(checkpoint),
+            )
             return added if added.new else _with_words(added, registry, message, metrics)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt.errors import AmbiguousStateError, FormatError, RefusedGlobalError, excerpt
-from ckpt.formats.pickle.describe import brief, is_tensor
+from ckpt.formats.pickle.describe import WEIGHTS_HINT, brief, is_tensor, root_kind
 from ckpt.formats.pickle.globals import NAMESPACE, TENSOR_V1, TENSOR_V2, TENSOR_V3
 from ckpt.formats.pickle.keys import copied_keys, identity, names_in, shown_keys, shown_path
 from ckpt.formats.pickle.nodes import Call, DictNode, Opaque, Persistent, Text
@@ -39,6 +39,7 @@ class Contents:
             texts alone, each with its path; of a mapping the values too, if they all are such.
         opaque: Every opaque object that is not in another one, with its path.
         hidden: Every tensor and storage in opaque objects, with its path.
+        kind: What it holds instead of a model, if that can be told.
     """
 
     tensors: list[tuple[Path, Call]]
@@ -48,6 +49,7 @@ class Contents:
     names: list[tuple[Path, list[Text]]]
     opaque: list[tuple[Path, Opaque]]
     hidden: list[tuple[Path, object]]
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
     Raises:
         FormatError: It is nested too deeply or in a circle, or its parts are shared too often.
     """
-    contents = Contents([], [], [], set(), [], [], [])
+    contents = Contents([], [], [], set(), [], [], [], root_kind(root))
     path: list[object] = []
     # One iterator for each level: nodes still to be visited take no memory, even if often shared.
     levels: list[Iterator[tuple[object, object]]] = [iter(((None, root),))]
@@ -357,7 +359,11 @@ def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
         why = "all tensors need it" if contents.hidden else "the file holds no tensors"
         raise _needed(name, why, contents.opaque[0][1])
     if not below:
-        raise FormatError(f"{name}: a torch file that holds no tensors")
+        what = contents.kind or "a torch file"
+        hint = WEIGHTS_HINT if contents.kind else None
+        raise FormatError(f"{name}: {what}, which holds no tensors", hint=hint)
+    if below[0][0] == () and contents.kind:
+        raise FormatError(f"{name}: {contents.kind}, not a state_dict", hint=WEIGHTS_HINT)
     if below[0][0] == ():
         raise FormatError(
             f"{name}: a single tensor, not a state_dict",

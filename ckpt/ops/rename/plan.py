@@ -134,6 +134,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     arguments = goal.get("arguments")
     given = in_order(rules)
     _expect_sound(goal, given)
+    expect_weights(opened)
     found, target = None, None
     if to is not None:
         found, target = _rules_to(opened, to, given.rules, goal, registry)
@@ -273,7 +274,6 @@ def _rules_to(
     """The rules that lead to another state_dict, if none of them is a guess; and that one."""
     from ckpt.infer.find_rules import expect_companions, expect_settled, rules_between
 
-    expect_weights(opened)
     with open_ref(to, registry, goal.get("arguments")) as target:
         found = rules_between(opened, target, first)
     expect_companions(found)
