@@ -119,9 +119,9 @@ def command(session: Session, source: str, rules: RuleOptions, prove: bool, **op
     if old is not None and not (options["to"] or options["check"]):
         raise UsageError("--from needs --to or --check")
     options["prove_from"] = old if prove else None
+    session.remark_on_shards(source)  # first, since a shard does not fit
     renamed = rename(source, rules, registry=session.registry, **options)
     session.remark_on_added(renamed.added)
-    session.remark_on_shards(source)
     remark_on_written(session, renamed.written, renamed.dropped)
     if remark := order_text(renamed):
         session.terminal.remark(remark)

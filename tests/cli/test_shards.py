@@ -44,4 +44,6 @@ def test_commands_call_a_shard_one(ckpt: Run, folder: Path) -> None:
     for command in (("show", name), ("diff", name, name), ("register", name, "--name", "m")):
         assert said in ckpt(*command).err
     assert said in ckpt("rename", name, "--rule", "a=b", "--dry-run").err
+    ran = ckpt("rename", name, "--rule", "none=b")
+    assert (ran.code, said in ran.err) == (3, True), "an error, too"
     assert "shard" not in ckpt("show", "m:v1").err

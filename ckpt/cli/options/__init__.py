@@ -61,7 +61,8 @@ class Session:
         from ckpt.formats.folders import shard_of
 
         for ref in refs:
-            if what := shard_of(Path(ref.partition("::")[0])):
+            path = Path(ref.partition("::")[0])
+            if (what := shard_of(path)) and path.exists():
                 self.terminal.remark(f"{printable(ref)}: {what}, not the whole model")
 
     def confirm(self, question: str) -> None:
