@@ -169,9 +169,13 @@ def _mentioned(plan: RenamePlan, source: OpenedState, path: Path | None) -> tupl
     files: Iterable[Readable] = ()
     if path is None or is_folder_for(source, plan, path):
         files = source.side_files().files
-    elif isinstance(source, OpenedFile) and path == source.path:
+    elif isinstance(source, OpenedFile) and not source.is_folder and _are_beside(path, source.path):
         files = configs_beside(path)
     return mentions(source, files, plan)
+
+
+def _are_beside(one: Path, other: Path) -> bool:
+    return one.parent.resolve() == other.parent.resolve()
 
 
 @contextmanager

@@ -192,7 +192,8 @@ def test_what_stays_is_named(
     assert ckpt.rename(write(tmp_path), [rule], dry_run=True).mentions == said
 
 
-def test_rename_in_place_names_the_index_and_the_config_beside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", [{"in_place": True}, {}], ids=["in place", "beside"])
+def test_index_and_config_beside_are_named(tmp_path: Path, output: dict[str, Any]) -> None:
     path = tmp_path / "model-00001-of-00002.safetensors"
     save_file(STATE, path)
     index = {"weight_map": dict.fromkeys(STATE, path.name)}
@@ -200,5 +201,6 @@ def test_rename_in_place_names_the_index_and_the_config_beside(tmp_path: Path) -
     (tmp_path / "config.json").write_text('{"modules_to_not_convert": ["enc.q"]}')
     (tmp_path / "words.json").write_text('["enc.q"]')
     names = ["config.json (enc.q)", "model.safetensors.index.json (enc.q.bias, enc.q.weight)"]
-    assert [*ckpt.rename(path, RULE, in_place=True).mentions] == names
-    assert [*ckpt.rename(path, ["encoder->e"], out=tmp_path / "b.safetensors").mentions] == []
+    (tmp_path / "sub").mkdir()
+    assert ckpt.rename(path, RULE, out=tmp_path / "sub" / "b.safetensors").mentions == ()
+    assert [*ckpt.rename(path, RULE, **output).mentions] == names
