@@ -64,6 +64,7 @@ class Definition:
     path: Path | None
     folder: Path | None = field(repr=False)
     factory: Callable[[], object] = field(repr=False)
+    _unused: "list[nn.Module]" = field(default_factory=list, repr=False, compare=False)
 
     def build(self) -> "nn.Module":
         """A new module with its initial weights; draws from torch's global generator."""
@@ -105,6 +106,13 @@ class Definition:
             except DefinitionError:
                 return self.build()
 
+    def unused(self) -> "nn.Module":
+        """A module like that of `on_meta` to load into: the one that `state` looked at, once.
+
+        A large model takes seconds to build, even without its values.
+        """
+        return self._unused.pop() if self._unused else self.on_meta()
+
     def state(self) -> StateDict:
         """Its state_dict, persistent buffers and extra state included, without values.
 
@@ -122,6 +130,7 @@ class Definition:
                 for key, value in tensors.items()
             )
         others = tuple(key for key in state if key not in tensors)
+        self._unused[:] = [module]
         return StateDict(entries, others, getattr(state, "_metadata", None), _ties(module))
 
     def parameters(self) -> list[Parameter]:

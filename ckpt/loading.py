@@ -45,13 +45,13 @@ class Answer:
 
 
 def ask_torch(definition: Definition, state: StateDict, *, strict: bool = True) -> Answer:
-    """Load a state_dict without values into a new module of a definition.
+    """Load a state_dict without values into a module of a definition.
 
     Not strictly, torch accepts missing and unexpected keys, and the answer lists them.
     """
     import torch
 
-    module = definition.on_meta()
+    module = definition.unused()
     given: OrderedDict[str, object] = OrderedDict()
     for entry in state.entries:
         dtype = getattr(torch, entry.dtype, torch.uint8)

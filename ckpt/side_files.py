@@ -27,6 +27,7 @@ _WEIGHTS = re.compile(
     r"|\.index(\.[\w-]+)?\.json$",
     re.IGNORECASE,
 )
+_CONFIG = re.compile(r"config\.(json|ya?ml|toml)$|\.index(\.[\w-]+)?\.json$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,13 @@ def of_folder(folder: Path, own: Collection[str]) -> Found:
         own: The names of the checkpoint's files in it.
     """
     return _beside(folder, folder, own)
+
+
+def configs_beside(path: Path) -> Iterator[Readable]:
+    """The configs and indexes of shards in the folder of a file."""
+    for name in _listed(path.parent):
+        if _CONFIG.search(name) and (target := _target(path.parent / name, path.parent)):
+            yield _readable(target, name)
 
 
 def _beside(folder: Path, root: Path, own: Collection[str]) -> Found:

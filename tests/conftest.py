@@ -34,6 +34,7 @@ ALLOWED_SKIPS = {
     "chattr is not installed": sys.platform != "linux",
     "setpriv is not installed": sys.platform != "linux",
     "bindfs is not installed": True,
+    "torchao is not installed": sys.platform != "linux",
     "git-lfs is not installed": sys.platform != "linux",
     "a loop device": sys.platform != "linux",
     "not root": os.geteuid() != 0,

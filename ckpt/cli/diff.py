@@ -100,6 +100,7 @@ def command(
             arguments=arguments,
             told=told,
         )
+    session.remark_on_shards(before, after)
     chosen = {"stat": stat, "records": records, "all_values": all_values}
     if form == "text" or session.as_json:
         width, colour = session.terminal.width, coloured(session.terminal.out)

@@ -66,7 +66,8 @@ def command(
             told=told,
             **side_files,
         )
-    session.remark_on_new_registry(added)
+    session.remark_on_added(added)
+    session.remark_on_shards(file)
     remark_on_written(session, None, added.dropped)
     remark_on_left(session, added)
     session.show(added, added_text, added_data)

@@ -128,12 +128,13 @@ def command(session: Session, source: str, rules: RuleOptions, prove: bool, **op
     if old is not None and not (options["to"] or options["check"]):
         raise UsageError("--from needs --to or --check")
     options["prove_from"] = old if prove else None
+    session.remark_on_shards(source)  # first, since a shard does not fit
     try:
         renamed = rename(source, rules, registry=session.registry, **options)
     except UnfitError as error:
         session.terminal.remark(plan_text(error.plan))
         raise
-    session.remark_on_new_registry(renamed.added)
+    session.remark_on_added(renamed.added)
     remark_on_written(session, renamed.written, renamed.dropped)
     for remark in filter(None, (order_text(renamed), optimizer_files_text(renamed))):
         session.terminal.remark(remark)

@@ -33,6 +33,7 @@ def command(
     Reads only the header of a file, unless --deep. Never executes anything in it.
     """
     shown = show(ref, registry=session.registry, deep=deep, arguments=arguments)
+    session.remark_on_shards(ref)
     text, data = shown_text, shown_data
     if tree:
         from ckpt.show.show.tree import tree_data, tree_text

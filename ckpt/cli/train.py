@@ -113,7 +113,7 @@ def command(
         raise
     if done is None:  # rank 0 has the result
         return
-    session.remark_on_new_registry(done.added)
+    session.remark_on_added(done.added)
     session.show(done, training_text, training_data)
 
 

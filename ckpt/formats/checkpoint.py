@@ -105,6 +105,9 @@ class Checkpoint(Protocol):
     def left_behind(self, keys: Container[str]) -> Sequence[str]:
         """Other places in the file that name some of these keys and do not follow a rename."""
 
+    def untouched(self, new_keys: Mapping[str, str]) -> Mapping[str, Any]:
+        """What `renamed` leaves of `rest` as it is, perhaps with old names in it, by place."""
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """The same container with other keys; everything else, and the order, is kept.
 

@@ -2,7 +2,8 @@
 
 Sources: `_add_variant` of diffusers and transformers, `DiffusionPipeline.save_pretrained`, PEFT's
 `save_pretrained`, transformers' `Trainer._save_checkpoint`; TensorFlow's SavedModel and checkpoint
-formats; Orbax's `CheckpointManager`; DeepSpeed's `save_checkpoint`. Nothing in a folder is run.
+formats; Orbax's `CheckpointManager`; DeepSpeed's `save_checkpoint` and `_get_zero_ckpt_name`;
+`_gen_file_name` of `torch/distributed/checkpoint/_hf_utils.py`. Nothing in a folder is run.
 """
 
 import re
@@ -23,6 +24,15 @@ _OF_TRAINERS = re.compile(
     r"(optimizer|scheduler|scaler|training_args|rng_state|random_states)(_\d+)?\.(pt|pth|bin)"
 )
 _OPTIMIZER = "optimizer"  # what the names of those begin with that number the parameters
+# The names of shards: of transformers; of DeepSpeed's optimizers; and numbered from `first` on, of
+# torch.distributed.checkpoint, DeepSpeed and Llama.
+_COUNTED = re.compile(r"-(\d{5})-of-(\d{5})\.")
+_OF_ZERO = re.compile(r"(bf16_)?zero_pp_rank_\d+_mp_rank_\d+_(optim|model)_states\.")
+_SERIES = (
+    (re.compile(r"(shard-)(\d{5})(?=-model-\d{5}-of-\d{5}\.)"), 1),
+    (re.compile(r"(mp_rank_)(\d+)(?=_model_states\.)"), 0),
+    (re.compile(r"(consolidated\.)(\d\d)(?=\.)"), 0),
+)
 # (a name in the folder, kind of folder, hint)
 _KNOWN = (
     (
@@ -48,6 +58,25 @@ _KNOWN = (
     ("Manifest.json", "a Core ML package", _OURS),
     ("MLmodel", "an MLflow model", "name the file of its weights:  data/model.pth"),
 )
+
+
+def shard_of(path: Path) -> str | None:
+    """``shard 1 of 3`` for a file that is one part of a distributed save, by its name.
+
+    A first part that may be the only one is one if the next part is beside it.
+    """
+    counted = _COUNTED.search(path.name)
+    if counted and int(counted[2]) > 1:
+        return f"shard {int(counted[1]):,} of {int(counted[2]):,}"
+    if _OF_ZERO.match(path.name):
+        return "a shard"
+    for series, first in _SERIES:
+        if found := series.match(path.name):
+            before, digits = found.groups()
+            following = f"{int(digits) + 1:0{len(digits)}}"
+            beside = path.with_name(before + following + path.name[found.end() :])
+            return "a shard" if int(digits) > first or beside.exists() else None
+    return None
 
 
 def checkpoint_in(folder: Path, names: Sequence[str]) -> str:

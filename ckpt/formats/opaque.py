@@ -135,6 +135,15 @@ def torch_file(checkpoint: Checkpoint) -> "TorchFile | None":
     return checkpoint if isinstance(checkpoint, TorchFile) else None
 
 
+def kind_of_file(checkpoint: Checkpoint) -> str | None:
+    """What a file holds instead of a model, such as ``the state of an optimizer``."""
+    if checkpoint.pickled is None or checkpoint.pickled.chosen:
+        return None
+    from ckpt.formats.pickle.describe import kind_of
+
+    return kind_of({*checkpoint.rest, *(entry.key for entry in checkpoint.entries)})
+
+
 def without_optimizer(
     checkpoint: Checkpoint, inside: str | None
 ) -> tuple[Checkpoint, Sequence[str]]:

@@ -18,6 +18,7 @@ from typing import Any
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
 from ckpt.errors import TRUNCATED, FormatError, KeyCollisionError, excerpt
 from ckpt.formats.checkpoint import Checksum, Pickled, expect_keys
+from ckpt.formats.naming.metadata import keys_in, parted, with_new_names
 from ckpt.io import strict_json
 from ckpt.io.rights import OWNER, Rights
 from ckpt.io.sources import ByteSource
@@ -85,10 +86,14 @@ class SafetensorsFile:
         return {name: kept for name, kept in (self.metadata or {}).items() if kept in keys}
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
-        """``__metadata__``, if it notes one of them as tied."""
-        tied = {*self.aliases, *self.aliases.values()}
-        named = any(name in keys for name in tied)
-        return (_METADATA,) if named else ()
+        """``__metadata__``, if it notes one of them."""
+        noted = {*self.aliases, *self.aliases.values(), *keys_in(self.rest)}
+        return (_METADATA,) if any(name in keys for name in noted) else ()
+
+    def untouched(self, new_keys: Mapping[str, str]) -> Mapping[str, Any]:
+        new = self._renamed_metadata(new_keys) or {}
+        same = {name: text for name, text in self.rest.items() if new.get(name) == text}
+        return {_METADATA: [same, parted(self.rest, new_keys)]}
 
     def left_behind(self, keys: Container[str]) -> Sequence[str]:
         return ()
@@ -116,11 +121,12 @@ class SafetensorsFile:
         if self.metadata is None:
             return None
         tied = set(self.aliases)
-        names = [new_keys.get(name, name) if name in tied else name for name in self.metadata]
+        metadata = with_new_names(self.metadata, new_keys)
+        names = [new_keys.get(name, name) if name in tied else name for name in metadata]
         if len(set(names)) < len(names):
             raise KeyCollisionError(f"{self.source.name}: two names of {_METADATA} would be equal")
         texts = [new_keys.get(text, text) if name in tied else text
-                 for name, text in self.metadata.items()]  # fmt: skip
+                 for name, text in metadata.items()]  # fmt: skip
         return dict(zip(names, texts, strict=True))
 
 

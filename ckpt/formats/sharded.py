@@ -103,6 +103,12 @@ class ShardedCheckpoint:
     def left_behind(self, keys: Container[str]) -> Sequence[str]:
         return ()
 
+    def untouched(self, new_keys: Mapping[str, str]) -> Mapping[str, Any]:
+        index, *_ = self.source.parts
+        own = {key: value for key, value in self.index.items() if key != "weight_map"}
+        shards = {part.name: shard.untouched(new_keys) for part, shard in self._pairs()}
+        return {index.name: own, **shards}
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """All files, the index first; without new keys the index keeps its bytes."""
         keys = [new_keys.get(entry.key, entry.key) for entry in self.entries]

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import Pickled, expect_keys
+from ckpt.formats.naming.rest import without
 from ckpt.formats.optimizers import (
     Groups,
     OptimizerState,
@@ -22,6 +23,7 @@ from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
 from ckpt.formats.pickle.find import (
     ALL,
     COPIES,
+    EXTRA_STATE,
     Chosen,
     Contents,
     choose,
@@ -57,7 +59,8 @@ class TorchState:
         others: The keys that hold no tensor, likewise.
         rest: Everything except the tensors of the state_dict, as valid JSON.
         beside: By path, other mappings and lists that may name its tensors: the other
-            state_dicts of the file, an optimizer's state by name, its `param_names` or `params`.
+            state_dicts of the file, an optimizer's state by name, its `param_names` or `params`,
+            and lists and mappings of nothing but its keys, such as DeepSpeed's `param_shapes`.
         follows: Whether they follow a rename, which otherwise is limited to one state_dict.
         pickled: What the pickle names.
         strangers: The paths of other state_dicts that are not copies of it.
@@ -100,6 +103,13 @@ class TorchState:
     def left_behind(self, keys: Container[str]) -> Sequence[str]:
         """The paths in `beside` that name some of these keys and do not follow a rename."""
         return [] if self.follows else self._naming(keys)
+
+    @property
+    def untouched(self) -> Mapping[str, Any]:
+        """What a rename leaves of `rest` as it is."""
+        at = self._chosen.path
+        own = (key for key in self.others if "." in key or key == EXTRA_STATE)
+        return without(self.rest, {"_metadata", *self.beside, *(dotted((*at, k)) for k in own)})
 
     def _naming(self, keys: Container[str]) -> list[str]:
         own = {entry.key for entry in self.entries}
@@ -215,6 +225,9 @@ class TorchFile(ABC):
     def left_behind(self, keys: Container[str]) -> Sequence[str]:
         return self.state.left_behind(keys)
 
+    def untouched(self, new_keys: Mapping[str, str]) -> Mapping[str, Any]:
+        return self.state.untouched
+
     def reordered(self, orders: Mapping[str, Groups]) -> Self:
         """The same, whose `renamed` also gives the groups of optimizers another order."""
         return replace(self, state=replace(self.state, orders=orders))
@@ -298,6 +311,10 @@ def expect_consistent(read: ParsedPickle, storages: Storages, *, name: str) -> N
 
 def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNode | list[object]]]:
     """The path and the node of everything else that may name the tensors of the state_dict."""
+    keys = {*(key for key, _ in chosen.tensors), *chosen.others}
+    for at, names in contents.names:
+        if len(copied_keys(names, keys)) == len(set(names)):
+            yield dotted(at), list[object](names)
     for path, mapping, _ in contents.state_dicts:
         if mapping is not chosen.mapping:
             yield dotted(path), mapping
@@ -335,7 +352,7 @@ def _followed(
         text: prefix + new_keys[key] + text.removeprefix(prefix + key)
         for text, (prefix, key) in copied.items()
     }
-    expect_keys(name, [new.get(text, str(text)) for text in own if text])
+    expect_keys(name, [new.get(text, str(text)) for text in dict.fromkeys(own) if text])
     metadata = metadata_of(beside) if isinstance(beside, DictNode) else None
     modules = module_renames(metadata, new) if metadata is not None else []
     return [*((text, new[text]) for text in own if text in new), *modules]

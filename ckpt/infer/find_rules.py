@@ -174,7 +174,7 @@ def expect_settled(found: FoundRules) -> None:
 
 
 def expect_companions(found: FoundRules) -> None:
-    """Refuse a mapping that drops the scales of quantised weights, and the like.
+    """Refuse a mapping that drops the scales of quantised weights, or the alpha of a LoRA.
 
     Raises:
         PlanError: It does; the hint has the option that asks for it.
@@ -186,7 +186,7 @@ def expect_companions(found: FoundRules) -> None:
     more = f" and {len(lost) - _NAMED:,} more" if len(lost) > _NAMED else ""
     raise PlanError(
         f"{found.source}: {found.target} has no place for {', '.join([*lost][:_NAMED])}{more}, "
-        "which quantised weights need",
+        "which its weights need",
         hint=f"--drop '(^|\\.)({names})$'  drops them; the weights alone have other values",
     )
 

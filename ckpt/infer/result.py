@@ -5,18 +5,20 @@ exactly one match or operation, or in `missing`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 # What a quantised weight is multiplied with or looked up in, beside it or below it. Sources: the
-# files of compressed-tensors, DeepSeek-V3, NVFP4, GPTQ and AWQ, bitsandbytes and ComfyUI.
+# files of compressed-tensors, DeepSeek-V3, NVFP4, GPTQ and AWQ, bitsandbytes and ComfyUI; and the
+# `alpha` of kohya's LoRA, whose quotient with the rank is a factor.
 _COMPANION = re.compile(
     r"(?:(?P<owner>.*)\.)?(?P<name>(?:weight|input|output|k|v)_scale(?:_inv|_2)?|scale_(?:weight|input)"
     r"|weight_(?:global_scale|zero_point|g_idx|shape|format)|scaled_fp8|scales|qzeros|g_idx|SCB"
-    r"|(?:nested_)?(?:absmax|quant_map)|quant_state\..+)",
+    r"|(?:nested_)?(?:absmax|quant_map)|quant_state\..+|alpha)",
     re.DOTALL,
 )
+_OF_ALPHA = re.compile(r"(.+)\.(?:lora|hada|lokr|oft)_.*", re.DOTALL)
 
 
 ONLY_SHAPE = "the only one of its shape"  # the evidence of a pair
@@ -102,17 +104,19 @@ class Inference:
 
     @property
     def lost_companions(self) -> dict[str, str]:
-        """The dropped companions of quantised weights that are kept, each with its last part.
+        """The dropped companions of weights that are kept, each with its last part.
 
         Without them the weights mean something else, and no shape tells.
         """
         kept = {match.source for match in self.matches}
         kept |= {source for made in self.operations for source in made.sources}
-        found = ((key, _COMPANION.fullmatch(key)) for key in self.dropped)
+        found = [(key, match) for key in self.dropped if (match := _COMPANION.fullmatch(key))]
+        owners = set(_owners(kept)) if found else set()
+        factors = {match[1] for key in kept if (match := _OF_ALPHA.fullmatch(key))}
         return {
             key: match["name"]
             for key, match in found
-            if match and any(_belongs(other, match["owner"]) for other in kept)
+            if match["owner"] in (factors if match["name"] == "alpha" else owners)
         }
 
     @property
@@ -124,6 +128,10 @@ class Inference:
         return found
 
 
-def _belongs(key: str, owner: str | None) -> bool:
-    """Whether a key is the owner of a companion, or of a module that is."""
-    return owner is None or key == owner or key.startswith(f"{owner}.")
+def _owners(keys: Iterable[str]) -> Iterator[str | None]:
+    """The keys and the modules around them, which may own a companion; None is the root."""
+    yield None
+    for key in keys:
+        while key:
+            yield key
+            key = key.rpartition(".")[0]

@@ -113,7 +113,11 @@ def build_tree(
         _insert(trie, key.split(".", _MOST_PARTS), number)
     tree = Tree(Node("", None, 0), [], [], _rows(keys))
     _grow(tree, tree.root, trie, keys, kinds)
+    alone: dict[int, Signature] = {}
     for node in (*reversed([*tree.root.below()]), tree.root):  # children first
+        if node.leaf and (known := alone.get(tree.kinds[node.low])):
+            node.signature = known  # most nodes are leaves, of few kinds
+            continue
         counts = Counter((tree.kinds[node.low],)) if node.leaf else Counter[int]()
         for child in node.children:
             counts.update(child.signature.kinds)
@@ -122,6 +126,8 @@ def build_tree(
             numel = sum(numels[kind] * count for kind, count in contents)
             signatures[contents] = Signature(counts, node.size, numel)
         node.signature = signatures[contents]
+        if node.leaf:
+            alone[tree.kinds[node.low]] = node.signature
     return tree
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError, UsageError
 from ckpt.formats.stream import reach_of, tensor_bytes
-from ckpt.opened import Named, OpenedVersion, open_state
+from ckpt.opened import Named, OpenedState, OpenedVersion, open_state
 from ckpt.registry.registry import Registry
 from ckpt.tensors import TensorEntry
 
@@ -29,7 +29,8 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
     Attributes:
         name: The ref that was opened, e.g. ``mnist-cnn:v1``.
         format: The container's format.
-        entries: Keys, dtypes and shapes, in file order.
+        entries: Keys, dtypes and shapes, in file order; then the names of tied tensors that a
+            safetensors file notes in its metadata and does not store.
         rest: The non-tensor part of the container.
     """
 
@@ -41,9 +42,9 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         container = opened.manifest if isinstance(opened, OpenedVersion) else opened.checkpoint
         self.name = opened.name
         self.format = container.format
-        self.entries: Sequence[TensorEntry] = opened.entries
+        self.entries: Sequence[TensorEntry] = _named(opened, container.format)
         self.rest: Mapping[str, Any] = container.rest
-        self._by_key = {entry.key: entry for entry in opened.entries}
+        self._by_key = {entry.key: entry for entry in self.entries}
 
     def __getitem__(self, key: str) -> "torch.Tensor":
         """The tensor, on the CPU; an `IntegrityError` if stored bytes are damaged."""
@@ -121,6 +122,18 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         return bytearray().join(tensor_bytes(source, entry)), None
 
 
+def _named(opened: OpenedState, form: str) -> Sequence[TensorEntry]:
+    """The tensors by all their names.
+
+    A noted name without a dot is more likely other text, such as the name of the best layer.
+    """
+    if "safetensors" not in form:
+        return opened.entries
+    stored = len(opened.entries)
+    named = opened.state.named
+    return [*opened.entries, *(entry for entry in named[stored:] if "." in entry.key)]
+
+
 def open(ref: Named, *, registry: Registry | None = None) -> LazyStateDict:
     """Open a version or a file as a mapping of key to tensor, read on request."""
     return LazyStateDict(ref, registry or Registry())
@@ -129,8 +142,9 @@ def open(ref: Named, *, registry: Registry | None = None) -> LazyStateDict:
 def load(ref: Named, *, registry: Registry | None = None) -> "OrderedDict[str, torch.Tensor]":
     """The state_dict of a version or a file, on the CPU, for `load_state_dict`.
 
-    Every tensor has memory of its own, even if tied, so the file may change afterwards. Module
-    versions (`state_dict._metadata`) are kept if the container has them.
+    Tied tensors are there by all their names. Every tensor has memory of its own, even if tied,
+    so the file may change afterwards. Module versions (`state_dict._metadata`) are kept if the
+    container has them.
 
     Raises:
         IntegrityError: Stored bytes differ from the registered ones.

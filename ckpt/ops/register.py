@@ -12,15 +12,16 @@ from os import fspath
 from pathlib import Path
 from typing import Any
 
-from ckpt.errors import UsageError
+from ckpt.errors import RefError, UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
-from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, without_opaque
+from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, kind_of_file, without_opaque
 from ckpt.formats.paths import checkpoint_name, open_path, within
+from ckpt.formats.pickle.describe import WEIGHTS_HINT
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
-from ckpt.io.files import Told, untold
+from ckpt.io.files import Told, exists, untold
 from ckpt.io.sources import ByteSource
 from ckpt.io.threads import Threads
 from ckpt.opened import Named
@@ -95,7 +96,7 @@ def register(
         UsageError: A value of the record is one that readers would refuse, or the files beside
             the weights are too large or have names that collide; nothing is stored.
     """
-    file = within(parse_file_ref(fspath(ref)))
+    file = _file_of(ref)
     registry = registry or Registry()
     wanted = labels(alias, tags)
     origin = None if parent is None else registry.version(parent)
@@ -121,8 +122,21 @@ def register(
                 model, manifest, new_bytes=new, made_by=how, rights=rights, labels=wanted
             )
             names = tuple(each.name for each in beside.files)
-            added = replace(added, dropped=tuple(dropped), side_files=names, left=beside.left)
+            added = replace(
+                added,
+                dropped=tuple(dropped),
+                side_files=names,
+                left=beside.left,
+                kind=kind_of_file(checkpoint),
+            )
             return added if added.new else _with_words(added, registry, message, metrics)
+
+
+def _file_of(ref: Named) -> FileRef:
+    file = within(parse_file_ref(fspath(ref)))
+    if isinstance(ref, str) and ".py:" in ref and not exists(file.path):
+        raise RefError(f"{ref} is a definition and holds no weights", hint=WEIGHTS_HINT)
+    return file
 
 
 def _with_words(

@@ -45,6 +45,7 @@ class Added:
         labels: The alias and tags that it was given.
         side_files: The names of the files that were registered beside the weights.
         left: What else the folder holds, and was not registered.
+        kind: What the file holds instead of a model: ``the state of an optimizer``.
     """
 
     version: Version
@@ -56,6 +57,7 @@ class Added:
     labels: Labels = NO_LABELS
     side_files: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    kind: str | None = None
 
 
 class Registry:

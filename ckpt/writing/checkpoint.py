@@ -10,9 +10,10 @@ from ckpt.errors import DiskError, UsageError
 from ckpt.formats import COPIES, open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint, Format
+from ckpt.formats.naming.metadata import with_new_names
+from ckpt.formats.naming.modules import moved_modules
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.formats.paths import open_path
-from ckpt.formats.pickle.edit import moved_modules
 from ckpt.formats.safetensors import NAME as SAFETENSORS
 from ckpt.formats.safetensors import SafetensorsFile
 from ckpt.formats.stream import write_layout
@@ -284,6 +285,8 @@ def _carried(checkpoint: Checkpoint, form: Format, kept: Mapping[str, str]) -> d
         for key, value in checkpoint.rest.items()
         if key not in checkpoint.aliases and form.carries(key, value)
     }
+    if isinstance(checkpoint, SafetensorsFile):
+        return with_new_names(rest, kept)
     if isinstance(rest.get("_metadata"), Mapping):
         moved = moved_modules(list(rest["_metadata"]), kept)
         rest["_metadata"] = {moved[module]: value for module, value in rest["_metadata"].items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ckpt.formats.pickle.edit import moved_modules
+from ckpt.formats.naming.modules import moved_modules
 from ckpt.formats.pickle.find import EXTRA_STATE
 from ckpt.rules.expressions import whole_source
 from ckpt.rules.plan import Plan

@@ -159,6 +159,48 @@ def test_cast_is_said(ckpt: Run, old: Path, folder: Path) -> None:
     assert " ulps " not in ran.out
 
 
+@pytest.mark.parametrize(
+    ("tolerance", "code"), [("1e-1", 0), ("1e-9", 1)], ids=["within", "beyond"]
+)
+def test_cast_is_equal_within_a_tolerance(
+    ckpt: Run, old: Path, folder: Path, tolerance: str, code: int
+) -> None:
+    torch.save({key: each.bfloat16() for key, each in weights().items()}, folder / "half.pt")
+    apart = max(float((it - it.bfloat16().float()).abs().max()) for it in weights().values())
+    assert 1e-9 < apart < 1e-1
+    ran = ckpt("diff", "old.pt", "half.pt", "--tolerance", tolerance, "--exit-code")
+    assert ran.code == code
+    assert ("\n  0 keys changed by more than 0.1 · 8 within\n" in ran.out) == (code == 0)
+
+
+def test_integers_of_another_dtype_are_not_within_a_tolerance(ckpt: Run, folder: Path) -> None:
+    torch.save({"a.n": torch.zeros(3)}, folder / "a.pt")
+    torch.save({"a.n": torch.zeros(3, dtype=torch.int64)}, folder / "b.pt")
+    ran = ckpt("diff", "a.pt", "b.pt", "--tolerance", "1", "--exit-code")
+    assert ran.code == 1
+    assert "1 key changed by more than 1 · 0 within" in ran.out
+
+
+def test_probable_renames_are_measured(ckpt: Run, folder: Path) -> None:
+    state = {f"layers.{i}.w": torch.randn(3, 3) for i in range(3)}
+    moved = {key.replace("layers", "blocks"): it + 0.25 for key, it in state.items()}
+    torch.save(state, folder / "a.pt")
+    torch.save(moved, folder / "b.pt")
+    data = ckpt("diff", "a.pt", "b.pt", "--tolerance", "0.5", "--json").data
+    assert {pair["key"]: pair["new"] for pair in data["values"]} == {
+        f"layers.{i}.w": f"blocks.{i}.w" for i in range(3)
+    }
+    for pair in data["values"]:
+        found = (moved[pair["new"]] - state[pair["key"]]).abs().max()
+        assert pair["max_abs"] == pytest.approx(float(found))
+    assert sorted(data["within"]) == sorted(state)
+    assert data["differs"], "the keys do"
+    assert (
+        "0 keys changed by more than 0.5 · 3 within"
+        in ckpt(*("diff", "a.pt", "b.pt", "--tolerance", "0.5")).out
+    )
+
+
 def objects(folder: Path) -> dict[str, Path]:
     return {each.digest: each.path for each in ObjectStore(folder / ".ckpt").objects()}
 

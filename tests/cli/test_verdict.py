@@ -2,6 +2,7 @@
 
 import shlex
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -380,3 +381,53 @@ def test_file_of_an_optimizer_is_called_one(nets: Run, folder: Path) -> None:
         ran = nets(*words)
         assert ran.code == 3
         assert "opt.pt: the state of an optimizer, without the weights" in ran.err
+
+
+def test_optimizer_alone_is_called_one_everywhere(nets: Run, folder: Path) -> None:
+    net = of_class("Net")
+    optimizer = torch.optim.AdamW(net.parameters())
+    net.fc(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    torch.save(optimizer.state_dict(), folder / "opt.pt")
+    torch.save({"model": net.state_dict(), "optimizer": optimizer.state_dict()}, folder / "run.pt")
+    kind = "the state of an optimizer, without the weights of a model"
+    assert f"\n  {kind}\n" in nets("show", "opt.pt").out
+    ran = nets("rename", "opt.pt", "--rule", "state->s")
+    assert (ran.code, kind in ran.err) == (3, True)
+    ran = nets("register", "opt.pt")
+    assert (ran.code, f"opt:v1: {kind}" in ran.err) == (0, True)
+    for words in (("show", "run.pt"), ("register", "run.pt")):
+        ran = nets(*words)
+        assert kind not in ran.out + ran.err
+
+
+def scheduler(name: str) -> dict[str, Any]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+    made = getattr(torch.optim.lr_scheduler, name)
+    state: dict[str, Any] = made(optimizer, *((3,) if name == "StepLR" else ())).state_dict()
+    return state
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: scheduler("StepLR"), "the state of a learning rate scheduler, which holds no"),
+        (lambda: scheduler("ReduceLROnPlateau"), "the state of a learning rate scheduler, which"),
+        (
+            lambda: torch.amp.GradScaler("cpu").state_dict(),
+            "the state of a GradScaler, which holds no tensors",
+        ),
+        (torch.get_rng_state, "the state of a random generator, not a state_dict"),
+        (lambda: torch.zeros(16), "a single tensor, not a state_dict"),
+        (lambda: torch.zeros(17, dtype=torch.uint8), "a single tensor, not a state_dict"),
+    ],
+    ids=["StepLR", "ReduceLROnPlateau", "GradScaler", "generator", "floats", "bytes"],
+)
+def test_state_of_a_trainer_is_named(
+    nets: Run, folder: Path, make: Callable[[], object], said: str
+) -> None:
+    torch.save(make(), folder / "x.pt")
+    for words in (("show", "x.pt"), ("register", "x.pt"), ("rename", "x.pt", "--rule", "a=b")):
+        ran = nets(*words)
+        assert ran.code == 3
+        assert f"x.pt: {said}" in ran.err

@@ -241,7 +241,12 @@ def test_tolerance_is_a_verdict_on_changed_values_alone(tmp_path: Path) -> None:
     more = saved({"a": weight}, {"a": off, "c": weight}, tmp_path)
     assert ckpt.diff(*more, tolerance=1).differs, "a key was added"
     cast = saved({"a": weight}, {"a": weight.half()}, tmp_path)
-    assert ckpt.diff(*cast, tolerance=1).differs, "another dtype is no matter of values"
+    assert not ckpt.diff(*cast, tolerance=0).differs, "ones are the same in float16"
+    narrow = saved({"a": weight / 3}, {"a": (weight / 3).half()}, tmp_path)
+    assert ckpt.diff(*narrow, tolerance=0).differs
+    assert not ckpt.diff(*narrow, tolerance=1e-4).differs
+    whole = saved({"a": weight}, {"a": weight.int()}, tmp_path)
+    assert ckpt.diff(*whole, tolerance=1).differs, "another kind of number is no matter of values"
 
 
 @pytest.mark.parametrize("tolerance", [-1.0, math.nan, math.inf])

@@ -44,6 +44,17 @@ def test_other_tensors_are_still_dropped(tmp_path: Path) -> None:
     assert list(torch.load(tmp_path / "c.pt")) == ["fc.weight"]
 
 
+def test_alpha_of_a_lora_is_not_dropped_unasked(tmp_path: Path) -> None:
+    """The product of the two matrices is multiplied with alpha / rank."""
+    down, up = torch.ones(4, 8), torch.ones(6, 4)
+    kohya = {"fc.lora_down.weight": down, "fc.lora_up.weight": up, "fc.alpha": torch.tensor(2.0)}
+    torch.save(kohya | {"act.alpha": torch.ones(1)}, tmp_path / "a.pt")
+    torch.save({"fc.lora_A.weight": down, "fc.lora_B.weight": up}, tmp_path / "b.pt")
+    with pytest.raises(PlanError, match=r"has no place for fc\.alpha, which"):
+        ckpt.rename(tmp_path / "a.pt", to=tmp_path / "b.pt", dry_run=True)
+    ckpt.rename(tmp_path / "a.pt", [drop("alpha$")], to=tmp_path / "b.pt", dry_run=True)
+
+
 def test_companions_follow_their_weights() -> None:
     parts = {"weight": (4, 4), "weight_scale": (4, 1), "input_scale": ()}
     old, new = (

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 
 import ckpt
 from ckpt.errors import FormatError, UsageError
@@ -152,6 +152,32 @@ def test_numpy_needs_no_torch(file: Path) -> None:
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program, str(file)], check=True)
+
+
+class Tied(torch.nn.Module):
+    """Two names of one tensor, of which `save_model` stores the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embed.weight
+
+
+def test_tied_tensor_of_a_safetensors_file_has_all_its_names(tmp_path: Path) -> None:
+    """torch's strict loading wants them all; `best` notes the name of a key, and is none."""
+    model, path = Tied(), tmp_path / "tied.safetensors"
+    save_model(model, str(path), metadata={"best": "embed.weight"})
+    assert len(load_file(path)) == 1
+    registry = ckpt.Registry(tmp_path)
+    ckpt.register(path, registry=registry)
+    for ref in (str(path), "tied:v1"):
+        loaded = ckpt.load(ref, registry=registry)
+        assert list(loaded) == ["embed.weight", "head.weight"]
+        again = Tied()
+        again.load_state_dict(loaded, strict=True)
+        assert again.head.weight.equal(model.head.weight)
+        with ckpt.open(ref, registry=registry) as lazy:
+            assert [entry.key for entry in lazy.entries] == list(lazy) == list(loaded)
 
 
 def test_version_is_read_verified(tmp_path: Path, file: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt.errors import FormatError
+from ckpt.errors import FormatError, RefError
 from ckpt.io import digest
 from ckpt.io.rights import Rights
 from ckpt.ops import register as registering
@@ -168,3 +168,10 @@ def test_large_file_is_not_hashed_twice(tmp_path: Path, monkeypatch: pytest.Monk
     assert (large.file, large.content, large.tensors) == (None, small.content, small.tensors)
     export(large.ref, tmp_path / "again.pt", registry=registry)
     assert (tmp_path / "again.pt").read_bytes() == path.read_bytes()
+
+
+def test_definition_is_not_registered(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("class Net: ...\n")
+    with pytest.raises(RefError, match=r"net\.py:Net is a definition and holds no weights"):
+        registering.register(f"{tmp_path}/net.py:Net", registry=Registry(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.py"]

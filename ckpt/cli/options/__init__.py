@@ -37,17 +37,33 @@ class Session:
         else:
             self.terminal.result(text(value))
 
-    def remark_on_new_registry(self, added: Added | None) -> None:
-        """Print a remark if a registry was created for a version, or became large by it."""
+    def remark_on_added(self, added: Added | None) -> None:
+        """Print a remark if a registry was created for a version, or became large by it.
+
+        And if the version holds something else than a model.
+        """
         if added is not None and added.created_registry is not None:
             path = added.created_registry / FILE_NAME
             self.terminal.remark(f"created a registry: {path}")
+        if added is not None and added.kind:
+            self.terminal.remark(
+                f"{added.version.ref}: {added.kind}, without the weights of a model"
+            )
         if added is not None and added.new:
             from ckpt.registry.needs.in_git import became_large
             from ckpt.show.register import large_text
 
             if nbytes := became_large(self.registry, added):
                 self.terminal.remark(large_text(nbytes))
+
+    def remark_on_shards(self, *refs: str) -> None:
+        """Print a remark for each file that is named like one part of a checkpoint."""
+        from ckpt.formats.folders import shard_of
+
+        for ref in refs:
+            path = Path(ref.partition("::")[0])
+            if (what := shard_of(path)) and path.exists():
+                self.terminal.remark(f"{printable(ref)}: {what}, not the whole model")
 
     def confirm(self, question: str) -> None:
         """Ask on stderr, and abort unless the answer is yes."""

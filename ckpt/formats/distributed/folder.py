@@ -111,6 +111,9 @@ class DistributedCheckpoint:
             others = [key for key in keys if not key.startswith(self.prefix)]
         return followers_of(others, self.optimizers, own)
 
+    def untouched(self, new_keys: Mapping[str, str]) -> Mapping[str, Any]:
+        return self.rest
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new `.metadata`, and new lists of an optimizer's parameters; all else is unchanged.
 

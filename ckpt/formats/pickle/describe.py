@@ -1,5 +1,6 @@
 """Nodes for people: bounded in depth, items and length, and valid JSON."""
 
+from collections.abc import Collection
 from math import isfinite
 from typing import TypeGuard
 
@@ -12,6 +13,19 @@ SHOWN_ITEMS = 1000  # of the non-tensor part; the file itself keeps all
 _SHOWN_CHARACTERS = 1000  # of one text
 _SHOWN_DEPTH = 8
 _COLLECTIONS = {"torch.Size", "builtins.set", "builtins.frozenset"}
+
+# What trainers save beside a model, by the keys that tell. Source: torch 2.13, the `state_dict` of
+# `torch.optim.Optimizer`, `torch.optim.lr_scheduler.LRScheduler` and `torch.amp.GradScaler`;
+# transformers' `Trainer._save_rng_state`.
+_KINDS = (
+    ({"state", "param_groups"}, "the state of an optimizer"),
+    ({"last_epoch", "_last_lr"}, "the state of a learning rate scheduler"),
+    ({"scale", "growth_factor", "backoff_factor"}, "the state of a GradScaler"),
+    ({"python", "numpy", "cpu"}, "the states of random generators"),
+)
+_GENERATORS = {(5056,), (16,)}  # bytes that `get_rng_state` gives for the CPU and for CUDA
+
+WEIGHTS_HINT = "name the file that holds the weights"
 
 A_TENSOR = "a tensor"  # the description of one
 
@@ -103,3 +117,20 @@ def _plain(items: tuple[object, ...]) -> bool:
 def _text(text: str) -> str:
     """A long text is shortened; half a surrogate pair, which no file can hold, is escaped."""
     return str(excerpt(text, _SHOWN_CHARACTERS)).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def kind_of(keys: Collection[str]) -> str | None:
+    """What a file holds instead of a model, by the keys of its root; None if they do not tell."""
+    return next((what for wanted, what in _KINDS if wanted <= {*keys}), None)
+
+
+def root_kind(root: object) -> str | None:
+    """What a pickle holds instead of a model, if that can be told."""
+    match root:
+        case DictNode():
+            return kind_of([key for key, _ in root.items if isinstance(key, str)])
+        case Call(
+            arguments=(Persistent(id=(_, Global("torch.ByteStorage"), *_)), _, tuple() as shape, *_)
+        ) if shape in _GENERATORS:
+            return "the state of a random generator"
+    return None

@@ -8,6 +8,7 @@ wrong, are optional and dropped.
 
 from collections.abc import Iterable, Mapping
 
+from ckpt.formats.naming.modules import moved_modules
 from ckpt.formats.pickle.nodes import DictNode, Number, Text
 from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import texts_of
@@ -68,43 +69,3 @@ def module_renames(metadata: DictNode, new_keys: Mapping[str, str]) -> list[tupl
     texts = list(texts_of(metadata))
     landed = moved_modules([str(text) for text in texts], new_keys)
     return [(text, landed[text]) for text in texts if landed[text] != text]
-
-
-def moved_modules(modules: list[str], new_keys: Mapping[str, str]) -> dict[str, str]:
-    """The new path of each module: that of its tensors if they stay together, and unique."""
-    targets = _moved_modules(new_keys)
-    landed = {module: targets.get(module, module) for module in modules}
-    while True:
-        takers: dict[str, str] = {}
-        for module, target in sorted(landed.items(), key=lambda pair: pair[0] != pair[1]):
-            takers.setdefault(target, module)
-        losers = [module for module, target in landed.items() if takers[target] != module]
-        if not losers:
-            return landed
-        landed |= {module: module for module in losers}
-
-
-def _moved_modules(new_keys: Mapping[str, str]) -> dict[str, str]:
-    """Module path to new module path, for modules whose tensors all moved to one place.
-
-    A module with tensors of its own follows them, whatever their new last part; one with
-    modules only moves if all of them move together and keep their names.
-    """
-    own: dict[str, set[str | None]] = {}
-    around: dict[str, set[str | None]] = {}
-    for old, new in new_keys.items():
-        module, target = old.rpartition(".")[0], new.rpartition(".")[0]
-        own.setdefault(module, set()).add(target)
-        outer: str | None = target
-        while module:
-            module, _, name = module.rpartition(".")
-            if outer is not None:
-                outer, _, new_name = outer.rpartition(".")
-                outer = outer if name == new_name else None
-            around.setdefault(module, set()).add(outer)
-    return {
-        module: target
-        for module, targets in (around | own).items()
-        for target in targets
-        if len(targets) == 1 and target is not None
-    }

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt.errors import AmbiguousStateError, FormatError, RefusedGlobalError, excerpt
-from ckpt.formats.pickle.describe import brief, is_tensor
+from ckpt.formats.pickle.describe import WEIGHTS_HINT, brief, is_tensor, root_kind
 from ckpt.formats.pickle.globals import NAMESPACE, TENSOR_V1, TENSOR_V2, TENSOR_V3
-from ckpt.formats.pickle.keys import copied_keys, identity, shown_keys, shown_path
-from ckpt.formats.pickle.nodes import Call, DictNode, Opaque, Persistent
+from ckpt.formats.pickle.keys import copied_keys, identity, names_in, shown_keys, shown_path
+from ckpt.formats.pickle.nodes import Call, DictNode, Opaque, Persistent, Text
 
 DEPTH_LIMIT = 100
 ALL = "*"  # as after ``FILE::``: a state_dict, and all copies of it
@@ -35,16 +35,21 @@ class Contents:
         optimizers: Mappings with the keys of `Optimizer.state_dict`, with their paths.
         parameter_states: Identities of the mappings that these hold for each parameter, which
             are not state_dicts, whether their key is a number or a name.
+        names: What may be names of tensors: lists, and mappings without tensors, of dotted
+            texts alone, each with its path; of a mapping the values too, if they all are such.
         opaque: Every opaque object that is not in another one, with its path.
         hidden: Every tensor and storage in opaque objects, with its path.
+        kind: What it holds instead of a model, if that can be told.
     """
 
     tensors: list[tuple[Path, Call]]
     state_dicts: list[tuple[tuple[str, ...], DictNode, int]]
     optimizers: list[tuple[Path, DictNode]]
     parameter_states: set[int]
+    names: list[tuple[Path, list[Text]]]
     opaque: list[tuple[Path, Opaque]]
     hidden: list[tuple[Path, object]]
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
     Raises:
         FormatError: It is nested too deeply or in a circle, or its parts are shared too often.
     """
-    contents = Contents([], [], [], set(), [], [])
+    contents = Contents([], [], [], set(), [], [], [], root_kind(root))
     path: list[object] = []
     # One iterator for each level: nodes still to be visited take no memory, even if often shared.
     levels: list[Iterator[tuple[object, object]]] = [iter(((None, root),))]
@@ -97,6 +102,8 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
             _note_hidden(contents, here, node)
         else:
             _note(contents, here, node, name)
+            if isinstance(node, DictNode | list) and (names := names_in(node)):
+                contents.names.append((here, names))
         if isinstance(node, DictNode | list | tuple | Call | Opaque) and not _is_plain_tensor(node):
             if len(levels) > DEPTH_LIMIT:
                 raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")
@@ -352,7 +359,11 @@ def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
         why = "all tensors need it" if contents.hidden else "the file holds no tensors"
         raise _needed(name, why, contents.opaque[0][1])
     if not below:
-        raise FormatError(f"{name}: a torch file that holds no tensors")
+        what = contents.kind or "a torch file"
+        hint = WEIGHTS_HINT if contents.kind else None
+        raise FormatError(f"{name}: {what}, which holds no tensors", hint=hint)
+    if below[0][0] == () and contents.kind:
+        raise FormatError(f"{name}: {contents.kind}, not a state_dict", hint=WEIGHTS_HINT)
     if below[0][0] == ():
         raise FormatError(
             f"{name}: a single tensor, not a state_dict",

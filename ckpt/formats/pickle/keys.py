@@ -8,9 +8,9 @@ optimizer, which numbers its parameters; scripts also use tuples, bytes and None
 
 from collections.abc import Callable, Container, Iterable, Iterator
 
-from ckpt.formats.pickle.describe import brief
+from ckpt.formats.pickle.describe import brief, is_tensor
 from ckpt.formats.pickle.globals import NUMPY_DTYPE, NUMPY_SCALARS, PATHS, TIMES
-from ckpt.formats.pickle.nodes import Call, Global, Persistent
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent, Text
 from ckpt.formats.pickle.values import bytes_of, value_of
 
 # Classes whose objects never equal a plain value.
@@ -159,3 +159,26 @@ def copied_keys(own: Iterable[str], original: Container[str]) -> dict[str, tuple
     fields = [(key, prefix) for prefix in _FLAT for key in own if key.startswith(prefix)]
     of = {key: (prefix, key.rpartition(".")[0].removeprefix(prefix)) for key, prefix in fields}
     return {key: found for key, found in of.items() if found[1] in original}
+
+
+def names_in(node: DictNode | list[object]) -> list[Text]:
+    """The texts of what may be a list of keys, or a mapping of keys to other things than tensors.
+
+    They are its items or keys, if all of these are text, and its values if all of those are.
+    """
+    if isinstance(node, list):
+        return _names(node)
+    if any(is_tensor(value) for _, value in node.items):
+        return []
+    keys = _names(key for key, _ in node.items)
+    return keys and keys + _names(value for _, value in node.items)
+
+
+def _names(texts: Iterable[object]) -> list[Text]:
+    """The texts, if all have a dot; one without is more likely another word."""
+    found = []
+    for text in texts:
+        if not isinstance(text, Text) or "." not in text:
+            return []
+        found.append(text)
+    return found

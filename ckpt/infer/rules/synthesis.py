@@ -4,9 +4,11 @@ Drops come first, then operations, then renames. Law: the rules, applied to the 
 `plan_tensors`, give every tensor its key and its elements as the inference has them.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import chain
 
 from ckpt.errors import CkptError, RuleError
 from ckpt.infer.result import Inference
@@ -30,6 +32,7 @@ from ckpt.tensors import TensorEntry
 _MOST_CUTS = 1_200  # keys that are cut into pieces, counted again in every round
 _SAMPLES = 3  # keys of one pair of templates that are tried first
 _MORE = 30  # wrong keys that become samples
+_PLAIN = re.compile(r"[\w.]{1,1000}", re.ASCII)  # nothing in it means anything in a rule
 
 Pairs = list[tuple[str, str]]
 
@@ -55,9 +58,8 @@ def synthesise(
     if tables:
         first += read_rules(tables, name="the operations")
     pairs = _renames(inference)
-    guesses = sorted(_guesses(pairs), key=count_rules)
     one_by_one: list[Rule] = [KeyMap("map", dict(pairs))]
-    for renames in (*guesses, one_by_one):
+    for renames in chain(_shortest_first(_guesses(pairs)), [one_by_one]):
         rules = [*first, *renames]
         if proves(source, rules, inference):
             return rules
@@ -120,10 +122,25 @@ def _guesses(pairs: Pairs) -> Iterator[list[Rule]]:
         yield from ([*start, *rest] for rest in _rest(left, _Effort(forms)))
 
 
+def _shortest_first(guesses: Iterable[list[Rule]]) -> Iterator[list[Rule]]:
+    """The guesses by their number of rules; none is made after one of a single rule that proves."""
+    longer = []
+    for guess in guesses:
+        if count_rules(guess) > 1:
+            longer.append(guess)
+        else:
+            yield guess
+    yield from sorted(longer, key=count_rules)
+
+
 def _is_odd(pair: tuple[str, str]) -> bool:
     """Whether no rule can express a pair: a key has an arrow, a brace or an empty part."""
+    if "" in pair[0].split("."):
+        return True
+    if all(map(_PLAIN.fullmatch, pair)):  # compiling a pattern for each of many keys takes long
+        return False
     try:
-        return "" in pair[0].split(".") or _whole(*pair).apply(pair[0]) != pair[1]
+        return _whole(*pair).apply(pair[0]) != pair[1]
     except RuleError:
         return True
 

@@ -27,7 +27,7 @@ READ_UNASKED_BYTES = 256_000_000
 
 @dataclass(frozen=True, slots=True)
 class PairValues:
-    """How far apart the two tensors of one key are.
+    """How far apart the two tensors of one key are, or of a key that probably was renamed.
 
     Attributes:
         before: On the first side.
@@ -50,10 +50,10 @@ class RefDiff:
         diff: By key, shape, dtype and, if they were read, bytes.
         fitting: If one side is a definition: whether the other fits it.
         unread_bytes: Bytes that were not read, and so not compared.
-        values: If asked for, the figures of every changed tensor and of every tensor whose dtype
-            went from one float to another, largest change first. At the very top are tensors with
-            NaN or infinity where the other side has none.
-        tolerance: Changed tensors this close count as equal.
+        values: If asked for, the figures of every changed tensor, of every tensor whose dtype
+            went from one float to another, and of the pairs of `inferred`, largest change first.
+            At the very top are tensors with NaN or infinity where the other side has none.
+        tolerance: Tensors this close count as equal, also if their floating dtypes differ.
         inferred: (removed key, added key) of every pair that is probably one renamed tensor.
         facts: The differences of the records, and of what the files hold besides tensors.
         code: By side, the globals that run code when it is unpickled.
@@ -74,23 +74,29 @@ class RefDiff:
 
     @property
     def within(self) -> tuple[PairValues, ...]:
-        """The changed tensors that are within the tolerance; none without one."""
+        """The pairs of `values` that are within the tolerance; none without one."""
         if self.tolerance is None:
             return ()
-        return tuple(
-            pair
-            for pair in self.values or ()
-            if pair.before.dtype == pair.after.dtype and pair.found.within(self.tolerance)
-        )
+        return tuple(pair for pair in self.values or () if pair.found.within(self.tolerance))
+
+    @property
+    def beyond(self) -> int:
+        """The number of keys with other values that are not within the tolerance."""
+        retyped = [a for a, b in self.diff.retyped if a.shape == b.shape]
+        apart = len(self.diff.changed) + len(retyped) + len(self.inferred)
+        return apart - len(self.within)
 
     @property
     def differs(self) -> bool:
         """Whether anything differs by more than the tolerance, as far as it was compared."""
         if self.files:
             return True
-        if self.within and len(self.within) == len(self.diff.changed):
-            return replace(self.diff, changed=()).differs
-        return self.diff.differs
+        close = {pair.before.key for pair in self.within}
+        changed, retyped = (
+            tuple((a, b) for a, b in pairs if a.key not in close)
+            for pairs in (self.diff.changed, self.diff.retyped)
+        )
+        return replace(self.diff, changed=changed, retyped=retyped).differs
 
 
 def diff(
@@ -141,13 +147,14 @@ def _of_states(sides: Sides, values: bool | None, unasked: float, told: Told) ->
     """The difference of the tensors of two state_dicts."""
     a, b = sides.before, sides.after
     keys, unread = _compare(sides, values, unasked, told)
+    inferred = likely_renames(keys)
     return RefDiff(
         a.name,
         b.name,
         keys,
         unread_bytes=unread,
-        values=_measured(sides, keys, told) if values else None,
-        inferred=likely_renames(keys),
+        values=_measured(sides, keys, inferred, told) if values else None,
+        inferred=inferred,
         code={side.name: code for side in (a, b) if (code := _code(side))},
     )
 
@@ -193,14 +200,19 @@ def _compare_keys(
     return compare_entries([*before, *others[0]], [*after, *others[1]], equal=equal, ties=ties)
 
 
-def _measured(sides: Sides, keys: KeyDiff, told: Told) -> tuple[PairValues, ...]:
-    retyped = [
-        (a, b) for a, b in keys.retyped if a.shape == b.shape and comparable(a.dtype, b.dtype)
+def _measured(
+    sides: Sides, keys: KeyDiff, inferred: Sequence[tuple[str, str]], told: Told
+) -> tuple[PairValues, ...]:
+    removed, added = ({entry.key: entry for entry in side} for side in (keys.removed, keys.added))
+    renamed = [(removed[old], added[new]) for old, new in inferred]
+    pairs = [
+        (a, b)
+        for a, b in (*keys.changed, *keys.retyped, *renamed)
+        if a.dtype != NOT_A_TENSOR and a.shape == b.shape and comparable(a.dtype, b.dtype)
     ]
-    changed = [(a, b) for a, b in keys.changed if a.dtype != NOT_A_TENSOR]
-    found = measure(sides, [*changed, *retyped], told=told)
-    pairs = (PairValues(a, b, values) for (a, b), values in found)
-    return tuple(sorted(pairs, key=_change, reverse=True))
+    found = measure(sides, pairs, told=told)
+    measured = (PairValues(a, b, values) for (a, b), values in found)
+    return tuple(sorted(measured, key=_change, reverse=True))
 
 
 def _change(pair: PairValues) -> tuple[bool, float, float]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import PlanError
-from ckpt.formats.opaque import torch_file
+from ckpt.formats.opaque import kind_of_file, torch_file
+from ckpt.formats.pickle.describe import WEIGHTS_HINT
 from ckpt.opened import OpenedDefinition, OpenedState
 from ckpt.ops.rename.owners import GONE, Owners, belonging, candidates
 from ckpt.rules.choice import Choice
@@ -191,17 +192,13 @@ def expect_no_optimizer(
 
 
 def expect_weights(opened: OpenedState) -> None:
-    """Refuse a file that holds an optimizer and nothing else.
+    """Refuse a file that holds the state of an optimizer or the like, and nothing else.
 
     Raises:
         PlanError: It does.
     """
-    file = torch_file(opened.checkpoint)
-    if file and not file.pickled.chosen and any(not path for path, _ in file.state.holders):
-        raise PlanError(
-            f"{opened.name}: the state of an optimizer, without the weights of a model",
-            hint="name the file that holds the weights",
-        )
+    if kind := kind_of_file(opened.checkpoint):
+        raise PlanError(f"{opened.name}: {kind}, without the weights of a model", hint=WEIGHTS_HINT)
 
 
 def optimizers_document(moved: Iterable[MovedOptimizer]) -> dict[str, Any]:

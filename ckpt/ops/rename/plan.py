@@ -166,6 +166,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     to, check = goal.get("to"), goal.get("check")
     given, may_differ = in_order(rules), _allowed(goal)
     _expect_sound(goal, given, may_differ)
+    expect_weights(opened)
     found, target = None, None
     if to is not None:
         found, target = _rules_to(opened, to, given.rules, goal, registry, may_differ)
@@ -384,7 +385,6 @@ def _rules_to(
     """The rules that lead to another state_dict, if none of them is a guess; and that one."""
     from ckpt.infer.find_rules import expect_companions, expect_settled, rules_between
 
-    expect_weights(opened)
     with open_ref(to, registry, goal.get("arguments")) as target:
         found = rules_between(opened, target, first, allowed=may_differ)
     expect_companions(found)

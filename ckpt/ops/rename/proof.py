@@ -89,7 +89,10 @@ def prove(
     if new is None or not isinstance(parse_ref(fspath(new)), DefinitionRef):
         raise UsageError("a proof runs two definitions", hint="--from OLD_DEF --to NEW_DEF --prove")
     definitions = find_definition(old, arguments), find_definition(fspath(new), arguments)
-    return _proof(plan, load(source, registry=registry), *definitions, shape)
+    used = {key for tensor in plan.tensors for key in sources_of(tensor.made_of)}
+    used |= {dropped.key for dropped in plan.dropped}
+    stored = {key: it for key, it in load(source, registry=registry).items() if key in used}
+    return _proof(plan, stored, *definitions, shape)
 
 
 def _proof(

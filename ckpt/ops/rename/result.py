@@ -1,6 +1,6 @@
 """The result of a rename: apply a plan, and write a file, add a version, or both."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from ckpt.ops.rename.to_file import (
 from ckpt.ops.rename.to_version import add_version, plan_record
 from ckpt.refs import FileRef
 from ckpt.registry.registry import Added, Registry
+from ckpt.side_files import Readable, configs_beside
 from ckpt.writing.checkpoint import Written
 
 
@@ -50,7 +51,8 @@ class Renamed:
         saved: The rule file that was written.
         dropped: The opaque objects of the source that the result does not hold.
         left_behind: Other places in the file that keep the old keys.
-        mentions: The side files that name what is renamed; they stay as they are.
+        mentions: The side files, and the parts of the file itself, that name what is renamed;
+            they stay as they are.
         optimizer_files: Files beside a file that was renamed in place, in which a trainer keeps an
             optimizer; they stay as they are, too.
         followed_files: Such files that are written into the new folder, in the new class's order.
@@ -185,10 +187,17 @@ def _without_unwanted(
 
 
 def _mentioned(plan: RenamePlan, source: OpenedState, path: Path | None) -> tuple[str, ...]:
-    """The side files that name what is renamed, if they come along."""
-    if path is not None and not is_folder_for(source, plan, path):
-        return ()
-    return mentions(source.side_files().files, plan)
+    """What stays and names what is renamed: of side files those that belong to the result."""
+    files: Iterable[Readable] = ()
+    if path is None or is_folder_for(source, plan, path):
+        files = source.side_files().files
+    elif isinstance(source, OpenedFile) and not source.is_folder and _are_beside(path, source.path):
+        files = configs_beside(path)
+    return mentions(source, files, plan)
+
+
+def _are_beside(one: Path, other: Path) -> bool:
+    return one.parent.resolve() == other.parent.resolve()
 
 
 def _unfollowed(plan: RenamePlan) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckpt.compare.ties import ties_of
 from ckpt.errors import RefError
-from ckpt.formats.opaque import ForeignGlobal
+from ckpt.formats.opaque import ForeignGlobal, kind_of_file
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
 from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version
@@ -29,6 +29,7 @@ class Shown:
         rest: The non-tensor part.
         written_by: The program that wrote the file, if it says so.
         chosen: The path of the state_dict in the file, if nobody named it: ``state_dict``.
+        kind: What a file holds instead of a model: ``the state of an optimizer``.
         ties: Keys that share the bytes of an earlier key, with that key.
         measured: The version whose metrics are known: itself, or one that it was made from.
         record: How the version was made.
@@ -55,6 +56,7 @@ class Shown:
     deep: "Deep | None" = None
     side_files: tuple[Readable, ...] = ()
     chosen: str | None = None
+    kind: str | None = None
 
     def totals(self) -> tuple[Mapping[str, int], int]:
         """Elements by dtype, and bytes stored contiguously; a tied tensor counts once."""
@@ -109,7 +111,10 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         size, by = file.source.size, file.written_by
         shown = Shown(opened.name, file.format, size, file.entries, file.rest, by, ties)
         chosen = None if opened.inside or file.pickled is None else file.pickled.chosen
-        return replace(shown, foreign=foreign, side_files=side_files, chosen=chosen or None)
+        kind = kind_of_file(file)
+        return replace(
+            shown, foreign=foreign, side_files=side_files, chosen=chosen or None, kind=kind
+        )
     manifest, version = opened.manifest, opened.version
     model = registry.index().model(version.model)
     return Shown(

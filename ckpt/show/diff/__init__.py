@@ -39,7 +39,7 @@ def diff_text(
     if not stat:
         lines += [_line(row, colour=colour) for row in change_rows(diff.diff, diff.inferred)]
     elif diff.diff.differs:
-        lines += stat_table(diff.diff).lines(width)
+        lines += stat_table(diff.diff, diff.inferred).lines(width)
     lines += _remarks(diff)
     for table in _tables(diff, records=records, all_values=all_values):
         lines += ["", *table.lines(width)]
@@ -58,7 +58,7 @@ def diff_report(
     if diff.fitting is not None:
         return fit_report(diff, diff.fitting)
     rows = [*map(list, change_rows(diff.diff, diff.inferred))]
-    changes = stat_table(diff.diff) if stat else Table(["", "keys", ""], rows)
+    changes = stat_table(diff.diff, diff.inferred) if stat else Table(["", "keys", ""], rows)
     tables = _tables(diff, records=records, all_values=all_values)
     notes = [*_remarks(diff), *values_notes(diff, all_rows=all_values)]
     return Report(_answer(diff), [changes, *tables] if changes.rows else [*tables], notes)

@@ -11,7 +11,7 @@ from ckpt.show.look.tables import Table
 from ckpt.show.look.words import count, printable, shape
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
-KINDS = ("added", "removed", "renamed", "reshaped", "re-typed", "changed")
+KINDS = ("added", "removed", "renamed", "renamed?", "reshaped", "re-typed", "changed")
 
 
 class ChangeRow(NamedTuple):
@@ -55,28 +55,36 @@ def moves_of(diff: KeyDiff) -> tuple[list[Move], list[tuple[str, str]]]:
     return find_moves(diff.keys_before, [(a.key, b.key) for a, b in diff.renamed])
 
 
-def stat_table(diff: KeyDiff) -> Table:
-    """How many keys of each module changed in which way; modules with equal counts are one row."""
+def stat_table(diff: KeyDiff, inferred: Sequence[tuple[str, str]] = ()) -> Table:
+    """How many keys of each module changed in which way; modules with equal counts are one row.
+
+    That row has the sum of their counts.
+    """
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for word, key in _changed_keys(diff):
+    for word, key in _changed_keys(diff, inferred):
         counts[key.rpartition(".")[0]][word] += 1
     alike: defaultdict[tuple[int, ...], list[tuple[str, ...]]] = defaultdict(list)
     for module, found in counts.items():
         alike[tuple(found[kind] for kind in KINDS)].append((module,))
     rows = [
-        [printable(folded.cells[0]) or "(root)", *(f"{number or ''}" for number in numbers)]
+        [
+            printable(folded.cells[0]) or "(root)",
+            *(f"{number * folded.count:,}" if number else "" for number in numbers),
+        ]
         for numbers, modules in alike.items()
         for folded in fold(modules)
     ]
     return Table(["module", *KINDS], rows, right=KINDS).without_empty_columns()
 
 
-def _changed_keys(diff: KeyDiff) -> Iterator[tuple[str, str]]:
+def _changed_keys(diff: KeyDiff, inferred: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """(What happened, key); the key is that of the second side, if it has the tensor."""
-    yield from (("removed", entry.key) for entry in diff.removed)
-    yield from (("added", entry.key) for entry in diff.added)
+    known = {key for pair in inferred for key in pair}
+    yield from (("removed", entry.key) for entry in diff.removed if entry.key not in known)
+    yield from (("added", entry.key) for entry in diff.added if entry.key not in known)
+    yield from (("renamed?", new) for _, new in inferred)
     groups = (diff.renamed, diff.reshaped, diff.retyped, diff.changed)
-    for word, pairs in zip(KINDS[2:], groups, strict=True):
+    for word, pairs in zip(("renamed", *KINDS[4:]), groups, strict=True):
         yield from ((word, b.key) for _, b in pairs)
 
 

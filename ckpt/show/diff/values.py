@@ -13,10 +13,14 @@ _HEADS = ("key", "differ", "max abs", "mean abs", "rel L2", "cosine", "ulps", "N
 
 
 def values_table(diff: RefDiff, *, all_rows: bool) -> Table:
-    """The changed tensors, largest change first, without empty columns."""
+    """The tensors with other values, largest change first, without empty columns.
+
+    One that probably was renamed has its new key, as in `stat_table`.
+    """
     pairs = diff.values or ()
     rows = [_pair_row(pair) for pair in (pairs if all_rows else pairs[:ROWS])]
-    return Table(_HEADS, rows, right=_HEADS[1:]).without_empty_columns()
+    spare = ("mean abs", "cosine")
+    return Table(_HEADS, rows, right=_HEADS[1:], spare=spare).without_empty_columns()
 
 
 def values_notes(diff: RefDiff, *, all_rows: bool) -> Iterator[str]:
@@ -25,11 +29,10 @@ def values_notes(diff: RefDiff, *, all_rows: bool) -> Iterator[str]:
     if more > 0 and not all_rows:
         yield f"  {more:,} more changed less; --all lists them"
     if diff.tolerance is not None:
-        within, changed = len(diff.within), len(diff.diff.changed)
         yield ""
         yield (
-            f"  {count(changed - within, 'key')} changed by more than {diff.tolerance:g} · "
-            f"{within:,} within"
+            f"  {count(diff.beyond, 'key')} changed by more than {diff.tolerance:g} · "
+            f"{len(diff.within):,} within"
         )
 
 
@@ -45,7 +48,7 @@ def values_data(diff: RefDiff) -> dict[str, Any]:
 def _pair_row(pair: PairValues) -> list[str]:
     found = pair.found
     return [
-        pair.before.key,
+        pair.after.key,
         f"{found.differ:,} of {found.elements:,}",
         *map(_three_digits, (found.max_abs, found.mean_abs, found.relative_l2)),
         "" if found.cosine is None else f"{found.cosine:.6f}",
@@ -67,4 +70,5 @@ def _two(counts: tuple[int, int] | None) -> str:
 
 def _pair_data(pair: PairValues) -> dict[str, Any]:
     dtypes = [pair.before.dtype, pair.after.dtype]
-    return {"key": pair.before.key, "dtypes": dtypes, **asdict(pair.found)}
+    new = None if pair.after.key == pair.before.key else pair.after.key
+    return {"key": pair.before.key, "new": new, "dtypes": dtypes, **asdict(pair.found)}

@@ -8,23 +8,38 @@ from ckpt.show.look import terminal
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, whose text may come from files; heads in `right` align their column to the right."""
+    """A table, whose text may come from files.
+
+    Attributes:
+        heads: Of its columns.
+        rows: Their cells.
+        right: The heads of the columns that are aligned to the right.
+        spare: The heads of columns that a narrow terminal can do without, the first one first.
+    """
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     right: Sequence[str] = ()
+    spare: Sequence[str] = ()
 
     def without_empty_columns(self) -> "Table":
         """The table with the columns that have a text in some row."""
-        shown = [at for at in range(len(self.heads)) if any(row[at] for row in self.rows)]
-        rows = [[row[at] for at in shown] for row in self.rows]
-        return Table([self.heads[at] for at in shown], rows, self.right)
+        return self._only([at for at, _ in enumerate(self.heads) if any(r[at] for r in self.rows)])
 
     def lines(self, width: int | None) -> list[str]:
         """Lines for a terminal of this width, indented by two."""
         narrower = None if width is None else width - 2
         text = terminal.table(self.rows, self.heads, right=self.right, width=narrower)
-        return [f"  {line}" for line in text.splitlines()]
+        lines = [f"  {line}" for line in text.splitlines()]
+        less = [head for head in self.spare if head in self.heads]
+        if width is None or not less or max(map(len, lines)) <= width:
+            return lines
+        kept = [at for at, head in enumerate(self.heads) if head != less[0]]
+        return self._only(kept).lines(width)
+
+    def _only(self, columns: Sequence[int]) -> "Table":
+        rows = [[row[at] for at in columns] for row in self.rows]
+        return Table([self.heads[at] for at in columns], rows, self.right, self.spare)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ def head_text(shown: Shown) -> str:
     lines = [f"{printable(shown.name)}  {' · '.join(container) or totals}"]
     if container:
         lines.append(f"  {totals}")
+    if shown.kind:
+        lines.append(f"  {shown.kind}, without the weights of a model")
     if shown.deep is not None:
         lines.append(f"  read in full: {' · '.join(_findings(shown.deep))}")
     return "\n".join([*lines, *_origin(shown)])
@@ -224,7 +226,7 @@ def tail_data(shown: Shown) -> dict[str, Any]:
     before = shown.measured if version and not version["metrics"] else None
     inherited = {"measured": fields(before, "version=ref", "metrics")} if before else {}
     files = [fields(file, "name", "size=nbytes", "digest") for file in shown.side_files]
-    own = {"chosen": shown.chosen, "rest": shown.rest, "side_files": files, "version": version}
+    own = {**fields(shown, "kind", "chosen", "rest"), "side_files": files, "version": version}
     own |= {**inherited, "record": shown.record}
     history = {"history": history_data(shown.history)} if version else {}
     return {**own, **history, **foreign_data(shown.foreign)}
