@@ -1,12 +1,14 @@
 """Find the rules that turn one state_dict into another.
 
-If both sides hold values, these are read, for equal bytes are proof. Law: the rules, applied to
-the source, give what the inference says; no ambiguous key is renamed unasked.
+If both sides hold values, these are read: equal bytes prove a pair, unless they are few or
+constant, and near values decide where names do not. Law: the rules, applied to the source, give
+what the inference says; no ambiguous key is renamed unasked.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ckpt.compare.pairs import hashed
 from ckpt.errors import PlanError, RuleError
@@ -17,9 +19,12 @@ from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
 from ckpt.registry.registry import Registry
 from ckpt.rules.document import read_rules
-from ckpt.rules.plan import plan_tensors
+from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
+
+if TYPE_CHECKING:
+    from ckpt.compare.samples import Samples
 
 _COUNTER = "num_batches_tracked"  # of BatchNorm; files from before torch 0.4.1 have none
 _NAMED = 3  # ambiguous keys in a message
@@ -81,14 +86,14 @@ def rules_between(
         first: Rules that go before the found ones, and settle as many keys as they can.
         told: Called with the progress of reading.
     """
-    mine, theirs = source.entries, target.entries
+    mine, theirs, samples = source.entries, target.entries, None
     if not isinstance(source, OpenedDefinition) and not isinstance(target, OpenedDefinition):
-        mine, theirs = _with_digests(source, told), _with_digests(target, told)
+        mine, theirs, samples = _with_values(source, target, told)
     mine, theirs = (
         replace(side.state, entries=entries).named
         for side, entries in ((source, mine), (target, theirs))
     )
-    inference, rules = infer_rules(mine, theirs, first)
+    inference, rules = infer_rules(mine, theirs, first, samples=samples)
     return FoundRules(source.name, target.name, inference, rules, tuple(target.entries))
 
 
@@ -98,6 +103,7 @@ def infer_rules(
     first: Sequence[Rule] = (),
     *,
     most: int | None = None,
+    samples: "tuple[Samples, Samples] | None" = None,
 ) -> tuple[Inference, tuple[Rule, ...]]:
     """Infer the mapping between two lists of entries, and the rules that express it.
 
@@ -106,16 +112,22 @@ def infer_rules(
         target: Keys unique.
         first: Rules that go before the found ones, and settle as many keys as they can.
         most: How many keys at most may be left to infer; None for any number.
+        samples: Of the tensors of each side, by key, if both hold values.
 
     Raises:
         RuleError: No rules express the mapping, or too many keys are left.
         PlanError: The rules of `first` do not work on these keys.
     """
-    after, settled = _after(source, first, target)
+    plan = plan_tensors(source, first) if first else None
+    after, settled = _after(source, plan, target)
+    if plan and samples:
+        here = {change.new: change.old for change in plan.changes}
+        moved = {new: samples[0][old] for new, old in here.items() if old in samples[0]}
+        samples = moved, samples[1]
     mine, theirs = ([e for e in side if e.key not in settled] for side in (after, target))
     if most is not None and max(len(mine), len(theirs)) > most:
         raise RuleError(f"more than {most:,} keys are left")
-    inference = infer(mine, theirs)
+    inference = infer(mine, theirs, samples)
     by_rule = [Match(key, key, Confidence.CERTAIN, 1.0, evidence="a rule") for key in settled]
     inference = replace(inference, matches=(*by_rule, *inference.matches))
     rules = synthesise(after, target, inference)
@@ -169,18 +181,42 @@ def _alternatives(ambiguous: Match | InferredOperation) -> str:
 
 
 def _after(
-    entries: Sequence[TensorEntry], rules: Sequence[Rule], target: Sequence[TensorEntry]
+    entries: Sequence[TensorEntry], plan: Plan | None, target: Sequence[TensorEntry]
 ) -> tuple[list[TensorEntry], list[str]]:
     """The tensors after some rules, and the keys that these gave a place in the target."""
-    if not rules:
+    if plan is None:
         return list(entries), []
     digests = {entry.key: entry.digest for entry in entries}
-    plan = plan_tensors(entries, rules)
     kept = {change.new: digests[change.old] for change in plan.changes}
     after = [replace(entry, digest=kept.get(entry.key)) for entry in plan.entries_after]
     places = {(entry.key, entry.shape) for entry in target}
     settled = [e.key for e in plan.tensors if e.rules and (e.key, e.made_of.shape) in places]
     return after, settled
+
+
+def _with_values(
+    source: OpenedState, target: OpenedState, told: Told
+) -> "tuple[list[TensorEntry], list[TensorEntry], tuple[Samples, Samples]]":
+    """Both sides with the digests that prove something, and samples of what is not the same."""
+    from ckpt.compare.samples import samples_of, tells
+
+    mine, theirs = _with_digests(source, told), _with_digests(target, told)
+    same = {(e.key, e.digest) for e in mine} & {(e.key, e.digest) for e in theirs}
+    sampled = [
+        (entries, samples_of(side, [e for e in entries if (e.key, e.digest) not in same]))
+        for side, entries in ((source, mine), (target, theirs))
+    ]
+    weak = {
+        entry.digest
+        for entries, samples in sampled
+        for entry in entries
+        if not entry.numel or (entry.key in samples and not tells(samples[entry.key]))
+    }
+    ones, others = (
+        [replace(entry, digest=None) if entry.digest in weak else entry for entry in entries]
+        for entries, _ in sampled
+    )
+    return ones, others, (sampled[0][1], sampled[1][1])
 
 
 def _with_digests(side: OpenedState, told: Told) -> list[TensorEntry]:

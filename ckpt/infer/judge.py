@@ -1,26 +1,47 @@
 """How sure every pair of an alignment is, and what becomes of the tensors without a pair.
 
-Certain are pairs of the same bytes without a rival, and of a shape that both sides have once. The
-rest are tensors that one source gives twice, and square matrices transposed like their siblings.
+Certain are pairs of the same bytes without a rival, and pairs whose names agree of a shape that
+both sides have once. The rest are tensors that one source gives twice, and square matrices
+transposed like their siblings.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
-from ckpt.infer.result import Confidence, Inference, InferredOperation, Match
-from ckpt.infer.sides import Link, Sides
-from ckpt.infer.words import template_of
+from ckpt.infer.group import SHAPE_ALONE, UNEVEN
+from ckpt.infer.result import (
+    DROPPED,
+    Confidence,
+    Doubt,
+    Inference,
+    InferredOperation,
+    Match,
+)
+from ckpt.infer.sides import Link, Shape, Sides
+from ckpt.infer.words import Likeness, template_of
 
+_NAMES_DISAGREE = ("names disagree", SHAPE_ALONE, UNEVEN)
 _MOST_CANDIDATES = 20  # listed for one key
 _COPY = 0.3  # margin of a second copy of a tensor
+_ONLY = 0.3  # the least margin of the only two tensors of a shape
+_AGREE = 0.5  # the least likeness of names that agree
 _ANALOGY = 0.5  # margin of a square matrix that is transposed like its siblings
 
 
-def judge(links: Sequence[Link], sides: Sides) -> Inference:
-    """The result of an alignment."""
+def judge(
+    links: Sequence[Link], sides: Sides, likeness: Likeness, doubts: Mapping[str, Doubt]
+) -> Inference:
+    """The result of an alignment.
+
+    Args:
+        links: Of the alignment.
+        sides: Both sides.
+        likeness: Of names.
+        doubts: By source key, those that are ambiguous whatever their links say.
+    """
     links = _with_squares(links, sides)
-    matches = [_match(link, sides) for link in links if not link.verb]
+    matches = [_match(link, sides, likeness, doubts) for link in links if not link.verb]
     operations = [_operation(link, sides) for link in links if link.verb]
     made = {match.target for match in matches}.union(*(one.targets for one in operations))
     copies = [*_copies(matches, made, sides)]
@@ -38,21 +59,34 @@ def judge(links: Sequence[Link], sides: Sides) -> Inference:
     )
 
 
-def _match(link: Link, sides: Sides) -> Match:
+def _match(link: Link, sides: Sides, likeness: Likeness, doubts: Mapping[str, Doubt]) -> Match:
     (left,), (right,) = sides.paths(0, link.lefts), sides.paths(1, link.rights)
+    if (doubt := doubts.get(left)) is not None:
+        return _ambiguous(left, right, doubt.candidates, doubt.evidence)
     kind = sides.kind(link.lefts[0])
-    shape, have_bytes = sides.shapes[kind], sides.have_bytes[kind]
-    if sides.counts[0][kind] == sides.counts[1][kind] == 1 and (
-        # A shape is evidence, except a scalar's, and a square's, which may be transposed.
-        have_bytes or (prod(shape) > 1 and not (len(shape) == 2 and shape[0] == shape[1]))
-    ):
-        evidence = "bytes" if have_bytes else "the only one of its shape"
-        return Match(left, right, Confidence.CERTAIN, 1.0, (), evidence)
+    if sides.counts[0][kind] == sides.counts[1][kind] == 1:
+        if sides.proofs[kind] == "bytes":
+            return Match(left, right, Confidence.CERTAIN, 1.0, (), "bytes")
+        if _is_telling(sides.shapes[kind]) and link.evidence not in _NAMES_DISAGREE:
+            agree = link.margin > 0 and likeness.agree(left, right) >= _AGREE
+            confidence = Confidence.CERTAIN if agree else Confidence.LIKELY
+            margin = 1.0 if agree else max(link.margin, _ONLY)
+            return Match(left, right, confidence, margin, (), "the only one of its shape")
     if link.margin > 0:
         return Match(left, right, Confidence.LIKELY, link.margin, (), link.evidence)
-    others = [*dict.fromkeys((*link.rights, *link.others))][:_MOST_CANDIDATES]
-    candidates = sides.paths(1, others)
-    return Match(left, right, Confidence.AMBIGUOUS, 0.0, candidates, link.evidence)
+    return _ambiguous(left, right, sides.paths(1, link.others), link.evidence)
+
+
+def _ambiguous(left: str, right: str, others: Sequence[str], evidence: str) -> Match:
+    candidates = (*dict.fromkeys((right, *others)),)[:_MOST_CANDIDATES]
+    if len(candidates) == 1:
+        candidates = (right, DROPPED)
+    return Match(left, right, Confidence.AMBIGUOUS, 0.0, candidates, evidence)
+
+
+def _is_telling(shape: Shape) -> bool:
+    """Whether a shape is evidence: not a scalar's, nor a square's, which may be transposed."""
+    return prod(shape) > 1 and not (len(shape) == 2 and shape[0] == shape[1])
 
 
 def _operation(link: Link, sides: Sides) -> InferredOperation:

@@ -117,6 +117,17 @@ class Likeness:
         """The likeness of a name of the source and one of the target, without their numbers."""
         return self._cached_shared(one.words, other.words)
 
+    def agree(self, one: str, other: str) -> float:
+        """The likeness of the modules of two keys, or of the keys if one has no module.
+
+        The last part, such as ``weight``, is common to tensors that have nothing else in common.
+        """
+        a, b = self.name(one, leaf=True), self.name(other, leaf=True)
+        ones, others = _of_module(a), _of_module(b)
+        if not ones or not others:
+            ones, others = a.words, b.words
+        return self._cached_shared(ones, others)
+
     def _shared(self, one: Words, other: Words) -> float:
         """The weight of the words that have a partner, out of all."""
         total = sum(w for _, w in one) + sum(w for _, w in other)
@@ -152,6 +163,12 @@ class Likeness:
 
     def _of_words(self, one: str, other: str) -> float:
         return max(word_likeness(one, other), self._learned.get((one, other), 0.0))
+
+
+def _of_module(name: Name) -> Words:
+    """The words of a key without its last part."""
+    module, _, _ = name.text.rpartition(".")
+    return read_name(module, leaf=False).words if module else ()
 
 
 def _is_word(word: str, first: str) -> bool:

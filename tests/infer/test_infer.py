@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckpt.infer.engine import infer
-from ckpt.infer.result import Confidence, Inference
+from ckpt.infer.result import DROPPED, Confidence, Inference
 from ckpt.tensors import TensorEntry
 from tests.effort import examples
 
@@ -51,10 +51,17 @@ def test_nothing_on_either_side() -> None:
     assert inferred({}, {"a": (1,)}).missing == ("a",)
 
 
-def test_shape_that_each_side_has_once_is_certain() -> None:
+def test_shape_that_each_side_has_once_is_certain_if_names_agree() -> None:
+    found = inferred({"fc": (7, 3), **linear("a", 2, 2)}, {"head": (7, 3), **linear("a", 2, 2)})
+    assert renames(found)["fc"] == "head"
+    assert confidences(found)["fc"] is Confidence.CERTAIN
+
+
+def test_shape_alone_is_a_guess() -> None:
+    """Among names that stay, it may as well be an old tensor and a new one."""
     found = inferred({"x": (7, 3), **linear("a", 2, 2)}, {"zorp": (7, 3), **linear("a", 2, 2)})
-    assert renames(found)["x"] == "zorp"
-    assert confidences(found)["x"] is Confidence.CERTAIN
+    (match,) = found.ambiguous()
+    assert (match.source, match.candidates) == ("x", ("zorp", DROPPED))
 
 
 def test_square_that_may_be_transposed_is_not_certain() -> None:

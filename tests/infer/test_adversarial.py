@@ -1,0 +1,245 @@
+"""Pairs of files whose names, shapes or bytes mislead: nothing wrong is written unasked.
+
+The oracle is how the pair was made: which tensor of the second file was copied, cast or trained
+from which of the first.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from ckpt.infer.find_rules import FoundRules, find_rules
+from ckpt.infer.result import Confidence, Match
+
+State = dict[str, torch.Tensor]
+Pair = tuple[State, State, dict[str, str]]  # both files, and the true source of each target key
+
+
+def found_for(old: State, new: State, folder: Path) -> FoundRules:
+    torch.save(old, folder / "old.pt")
+    torch.save(new, folder / "new.pt")
+    return find_rules(folder / "old.pt", folder / "new.pt")
+
+
+def by_target(found: FoundRules) -> dict[str, Match]:
+    return {match.target: match for match in found.inference.matches}
+
+
+def expect_nothing_wrong(found: FoundRules, truth: Mapping[str, str]) -> None:
+    """Whatever is not ambiguous is true, and whatever is has alternatives."""
+    for match in found.inference.matches:
+        if match.confidence is Confidence.AMBIGUOUS:
+            assert len({*match.candidates}) >= 2, match
+        else:
+            assert truth.get(match.target) == match.source, match
+
+
+def expect_whole(found: FoundRules, truth: Mapping[str, str]) -> None:
+    assert found.inference.settled, [*found.inference.ambiguous()]
+    assert {key: match.source for key, match in by_target(found).items()} == truth
+
+
+def linear(name: str, out: int = 24, into: int = 16, *, bias: bool = True) -> State:
+    made = {f"{name}.weight": torch.randn(out, into)}
+    return made | {f"{name}.bias": torch.randn(out)} if bias else made
+
+
+def norm(name: str, width: int = 24) -> State:
+    """As torch saves a BatchNorm that was trained for a while."""
+    return {
+        f"{name}.weight": 1 + 0.1 * torch.randn(width),
+        f"{name}.bias": 0.1 * torch.randn(width),
+        f"{name}.running_mean": torch.randn(width),
+        f"{name}.running_var": torch.rand(width),
+        f"{name}.num_batches_tracked": torch.tensor(1000),
+    }
+
+
+def trained(state: State) -> State:
+    """The same after some steps: correlations of 0.9 and more."""
+    return {
+        key: value + 0.2 * value.float().std() * torch.randn_like(value)
+        if value.is_floating_point() and value.numel() > 1
+        else value
+        for key, value in state.items()
+    }
+
+
+def renamed(state: State, old: str, new: str) -> State:
+    return {key.replace(old, new): value for key, value in state.items()}
+
+
+def same(state: State) -> dict[str, str]:
+    return {key: key for key in state}
+
+
+def zeros_that_swap_places() -> Pair:
+    old = linear("fc1", 16, 16) | linear("fc2", 16, 16)
+    new = trained(old)
+    old["fc1.bias"], new["fc2.bias"] = torch.zeros(16), torch.zeros(16)
+    return old, new, same(old)
+
+
+def counters_that_swap_places() -> Pair:
+    old = norm("bn1") | norm("bn2")
+    new = trained(old)
+    old["bn1.num_batches_tracked"] = torch.tensor(7)
+    new["bn2.num_batches_tracked"] = torch.tensor(7)
+    return old, new, same(old)
+
+
+def constants_that_swap_places() -> Pair:
+    """Weights of fresh norms: ones in one layer, a half in the other."""
+    old = {"a.weight": torch.ones(64), "b.weight": torch.full((64,), 0.5)}
+    new = {"a.weight": torch.full((64,), 0.5), "b.weight": torch.ones(64)}
+    return old, new, same(old)
+
+
+def positions_that_swap_places() -> Pair:
+    old = linear("a") | linear("b")
+    new = trained(old)
+    old |= {"a.ids": torch.arange(64), "b.ids": torch.arange(64) + 1}
+    new |= {"a.ids": torch.arange(64) + 1, "b.ids": torch.arange(64)}
+    return old, new, same(old)
+
+
+def towers(new_names: tuple[str, str] = ("left", "right"), *, turned: bool = False) -> Pair:
+    """Two towers of equal shapes, trained, cast and renamed; `turned` lists them the other way."""
+    names = ("one", "two")
+    old = {k: v for name in names for n in ("x", "y") for k, v in linear(f"{name}.{n}").items()}
+    after = trained(old)
+    new, truth = State(), {}
+    for name, other in zip(names, new_names[::-1] if turned else new_names, strict=True):
+        for key, value in after.items():
+            if key.startswith(name):
+                truth[key.replace(name, other)] = key
+                new[key.replace(name, other)] = value.to(torch.bfloat16)
+    return old, dict(sorted(new.items())), truth
+
+
+def layers(count: int, name: str = "layers", width: int = 16) -> State:
+    made = State()
+    for number in range(count):
+        made |= linear(f"{name}.{number}.fc", width, width)
+        made |= {f"{name}.{number}.norm.weight": torch.ones(width)}
+    return made
+
+
+def pruned(kept: list[int], name: str = "layers") -> Pair:
+    """Some layers of twelve, trained, with new numbers."""
+    old = layers(12) | linear("head", 5, 16)
+    after = trained(old)
+    new, truth = State(), {}
+    for number, layer in enumerate(kept):
+        for leaf in ("fc.weight", "fc.bias", "norm.weight"):
+            new[f"{name}.{number}.{leaf}"] = after[f"layers.{layer}.{leaf}"]
+            truth[f"{name}.{number}.{leaf}"] = f"layers.{layer}.{leaf}"
+    new |= {key: after[key] for key in ("head.weight", "head.bias")}
+    return old, new, truth | {key: key for key in ("head.weight", "head.bias")}
+
+
+def swapped_whole() -> Pair:
+    """The modules really changed their names with each other."""
+    old = linear("a") | linear("b")
+    new = {f"{'ba'['ab'.index(key[0])]}{key[1:]}": value for key, value in old.items()}
+    return old, new, {key: f"{'ba'['ab'.index(key[0])]}{key[1:]}" for key in new}
+
+
+SETTLED: dict[str, Callable[[], Pair]] = {
+    "zeros": zeros_that_swap_places,
+    "counters": counters_that_swap_places,
+    "constants": constants_that_swap_places,
+    "positions": positions_that_swap_places,
+    "towers": towers,
+    "towers in another order": lambda: towers(turned=True),
+    "towers of names that say nothing": lambda: towers(("zorp", "meki"), turned=True),
+    "every second layer": lambda: pruned([*range(0, 12, 2)]),
+    "all layers but one": lambda: pruned([0, 1, 2, *range(4, 12)], "blocks"),
+    "modules swapped by their bytes": swapped_whole,
+}
+
+
+@pytest.mark.parametrize("make", SETTLED.values(), ids=SETTLED)
+def test_values_or_exact_names_decide(make: Callable[[], Pair], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    old, new, truth = make()
+    expect_whole(found_for(old, new, tmp_path), truth)
+
+
+def backbone() -> State:
+    return linear("backbone.fc1", 24, 16) | linear("backbone.fc2", 32, 24) | norm("backbone.bn", 32)
+
+
+def new_head(old: str, new: str) -> Pair:
+    """The backbone is trained on; a head of the same size is new."""
+    kept = backbone()
+    truth = same(kept)
+    return kept | linear(old, 7, 32), trained(kept) | linear(new, 7, 32), truth
+
+
+def new_parameter() -> Pair:
+    kept = backbone()
+    old = kept | {"aux_loss.centers": torch.randn(40, 9)}
+    return old, trained(kept) | {"vq.codebook": torch.randn(40, 9)}, same(kept)
+
+
+def bias_that_goes_elsewhere() -> Pair:
+    """Bytes that say something, against the exact names and the other tensors of both modules."""
+    old = linear("a", 64, 16) | linear("b", 64, 16)
+    new = trained(old)
+    new["a.bias"], new["b.bias"] = old["b.bias"], old["a.bias"]
+    return old, new, {key: key for key in ("a.weight", "b.weight")}
+
+
+def names_that_the_values_contradict() -> Pair:
+    """The query is called key, and the key query."""
+    old = {k: v for name in ("query", "key") for k, v in linear(f"attn.{name}", 32, 32).items()}
+    after = trained(old)
+    swap = {"query": "k_proj", "key": "q_proj"}
+    truth = {f"attn.{swap[k.split('.')[1]]}.{k.split('.')[2]}": k for k in old}
+    return old, {new: after[k] for new, k in truth.items()}, truth
+
+
+DOUBTED: dict[str, Callable[[], Pair]] = {
+    "a new head": lambda: new_head("imagenet_head", "bbox_regressor"),
+    "a new parameter": new_parameter,
+    "a bias that goes elsewhere": bias_that_goes_elsewhere,
+    "names that the values contradict": names_that_the_values_contradict,
+    "a new head of a like name": lambda: new_head("imagenet_head", "coco_head"),
+}
+
+
+def without_values(old: State, new: State) -> Iterator[State]:
+    """As definitions describe them: nothing of the values is left."""
+    yield from ({k: torch.zeros_like(v) for k, v in side.items()} for side in (old, new))
+
+
+@pytest.mark.parametrize("make", DOUBTED.values(), ids=DOUBTED)
+def test_what_disagrees_is_asked(make: Callable[[], Pair], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    old, new, truth = make()
+    found = found_for(old, new, tmp_path)
+    expect_nothing_wrong(found, truth)
+    assert not found.inference.settled
+
+
+BLIND: dict[str, Callable[[], Pair]] = {
+    "a new head": lambda: new_head("imagenet_head", "bbox_regressor"),
+    "a new parameter": new_parameter,
+    "every second layer": lambda: pruned([*range(0, 12, 2)]),
+    "all layers but one": lambda: pruned([0, 1, 2, *range(4, 12)], "blocks"),
+    "one layer": lambda: pruned([7]),
+}
+
+
+@pytest.mark.parametrize("make", BLIND.values(), ids=BLIND)
+def test_what_only_values_tell_is_asked_without_them(
+    make: Callable[[], Pair], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    old, new, truth = make()
+    found = found_for(*without_values(old, new), tmp_path)
+    expect_nothing_wrong(found, truth)
+    assert not found.inference.settled
