@@ -65,6 +65,7 @@ class Alignment:
         self._links: list[Link] = []
         for link in certain:
             self._add(link)
+        self._proved = {link.lefts[0]: link for link in certain}
 
     def run(self) -> list[Link]:
         """The links of everything under the roots."""
@@ -212,7 +213,9 @@ class Alignment:
         return inside == sum(right in range(y.low, y.high) for right in self._partner.values())
 
     def _descend(self, x: Node, y: Node, paired: Paired, others: list[Node]) -> None:
-        if self._is_doubted(x, y, paired):
+        if proof := next(filter(None, map(self._proved.get, range(x.low, x.high))), None):
+            paired = replace(paired, margin=proof.margin, evidence=proof.evidence)
+        elif self._is_doubted(x, y, paired):
             paired = replace(paired, margin=OPEN)
         for side, node in enumerate((x, y)):
             self._left[side][node.low : node.high] = bytes(node.size)

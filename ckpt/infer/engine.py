@@ -11,10 +11,9 @@ from ckpt.infer.align import Alignment
 from ckpt.infer.evidence import marked_near, near_values, unrelated, without_disputed
 from ckpt.infer.group import STRONG
 from ckpt.infer.judge import judge
-from ckpt.infer.learning import learn
 from ckpt.infer.result import Doubt, Inference
 from ckpt.infer.sides import Link, Sides, sides_of
-from ckpt.infer.words import Likeness
+from ckpt.infer.words import Likeness, learn
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from ckpt.compare.pairs import hashed
 from ckpt.errors import PlanError, RuleError
 from ckpt.infer.engine import infer
-from ckpt.infer.result import Confidence, Inference, InferredOperation, Match
+from ckpt.infer.questions import Question, questions_of, typed
+from ckpt.infer.result import DROPPED, Confidence, Inference, InferredOperation, Match
 from ckpt.infer.rules.synthesis import synthesise
 from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ckpt.compare.samples import Samples
 
 _COUNTER = "num_batches_tracked"  # of BatchNorm; files from before torch 0.4.1 have none
+MOST_TRIED = 2_000  # keys, for rules to be tried on them
 _NAMED = 3  # ambiguous keys in a message
 
 
@@ -40,6 +42,7 @@ class FoundRules:
         inference: Which key becomes which, and how sure that is.
         rules: Applied to the source, first to last.
         wanted: The tensors of the target.
+        questions: What is ambiguous.
     """
 
     source: str
@@ -47,6 +50,7 @@ class FoundRules:
     inference: Inference
     rules: tuple[Rule, ...]
     wanted: tuple[TensorEntry, ...]
+    questions: tuple[Question, ...] = ()
 
 
 def find_rules(
@@ -94,7 +98,12 @@ def rules_between(
         for side, entries in ((source, mine), (target, theirs))
     )
     inference, rules = infer_rules(mine, theirs, first, samples=samples)
-    return FoundRules(source.name, target.name, inference, rules, tuple(target.entries))
+
+    def infer_with(rule: Rule) -> Inference:
+        return infer_rules(mine, theirs, (*first, rule), most=MOST_TRIED, samples=samples)[0]
+
+    asked = questions_of(inference, mine, theirs, infer_with)
+    return FoundRules(source.name, target.name, inference, rules, tuple(target.entries), asked)
 
 
 def infer_rules(
@@ -143,14 +152,18 @@ def expect_settled(found: FoundRules) -> None:
     Raises:
         PlanError: A key is ambiguous; the message names it and its candidates.
     """
-    ambiguous = list(found.inference.ambiguous())
-    if not ambiguous:
+    operations = [it for it in found.inference.ambiguous() if isinstance(it, InferredOperation)]
+    asked = [*map(_question, found.questions), *map(_operation, operations)]
+    if not asked:
         return
-    named = "; ".join(map(_alternatives, ambiguous[:_NAMED]))
-    more = f"; and {len(ambiguous) - _NAMED:,} more" if len(ambiguous) > _NAMED else ""
+    named = "; ".join(asked[:_NAMED])
+    more = f"; and {len(asked) - _NAMED:,} more" if len(asked) > _NAMED else ""
+    rules = [rule for question in found.questions if (rule := question.rule) is not None]
+    options = " ".join(filter(None, map(typed, rules[:_NAMED])))
+    answers = f"{options}  confirms the best guess\n" if options else ""
     raise PlanError(
         f"{found.source}: ambiguous: {named}{more}",
-        hint=f"ckpt diff {found.source} {found.target} --map  shows all\n"
+        hint=f"{answers}ckpt diff {found.source} {found.target} --map  shows all\n"
         "decide with a --rule for one of them; --accept-likely accepts the best guess",
     )
 
@@ -173,11 +186,19 @@ def expect_companions(found: FoundRules) -> None:
     )
 
 
-def _alternatives(ambiguous: Match | InferredOperation) -> str:
-    if isinstance(ambiguous, Match):
-        candidates = " or ".join(ambiguous.candidates[:_NAMED])
-        return f"{ambiguous.source} could become {candidates}"
-    return f"{', '.join(ambiguous.sources)} ({ambiguous.verb})"
+def _question(question: Question) -> str:
+    """E.g. ``x.weight could become a.weight or b.weight (and 3 keys with it)``."""
+    match, others = question.first, len(question.matches) - 1
+    targets = [target for target in match.candidates if target != DROPPED]
+    shown = " or ".join(targets[:_NAMED])
+    more = f" or {len(targets) - _NAMED:,} others" if len(targets) > _NAMED else ""
+    dropped = " or be dropped" if DROPPED in match.candidates else ""
+    together = f" (and {others:,} {'key' if others == 1 else 'keys'} with it)" if others else ""
+    return f"{match.source} could become {shown}{more}{dropped}{together}"
+
+
+def _operation(operation: InferredOperation) -> str:
+    return f"{', '.join(operation.sources)} ({operation.verb})"
 
 
 def _after(

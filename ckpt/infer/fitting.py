@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from ckpt.compare.keys import Fit, fit
 from ckpt.errors import CkptError
+from ckpt.infer.questions import typed
 from ckpt.infer.result import InferredOperation, Match
 from ckpt.rules.choice import Choice
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
-from ckpt.rules.prefixes import Add, Strip, Unwrap
+from ckpt.rules.prefixes import Unwrap
 from ckpt.rules.substitution import RenameRule
 from ckpt.tensors import NOT_A_TENSOR, StateDict, TensorEntry
 from ckpt.writing.outcome import followers, outcome
@@ -81,16 +81,6 @@ def fitting(state: StateDict, definition: str, wanted: StateDict, ask: Ask = una
     return Fitting(
         definition, found, options, rules=rules, pairs=tuple(_pairs(found, fit(state, wanted)))
     )
-
-
-def typed(rule: Rule) -> str | None:
-    """The option of `ckpt rename` for a rule; None if only a rule file can hold it."""
-    match rule:
-        case RenameRule():
-            return f"--rule {quote(rule.text)}"
-        case Unwrap() | Strip() | Add() | Choice():
-            return f"--{rule.text}"
-    return None
 
 
 def _pairs(found: Fit, by_keys: Fit) -> Iterator[Pairing]:

@@ -6,7 +6,8 @@ Law: a likeness is from 0 to 1, is 1 for a name and itself, and is the same both
 """
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
@@ -30,6 +31,7 @@ _GROUPS_OF: dict[str, frozenset[int]] = {
 _LONGEST = max(map(len, PHRASES))
 _FAINT_WEIGHT = 0.3
 _LEAF_WEIGHT = 1.5
+_LEAST_TIMES, _LEAST_SURE = 2, 0.5  # for a word to be learned
 _MOST_WORDS = 24  # of one name; deeper ones decide nothing
 
 
@@ -197,3 +199,33 @@ def _shortens(short: str, long: str) -> bool:
     """Whether `long` has the letters of `short` in this order."""
     letters = iter(long)
     return all(letter in letters for letter in short)
+
+
+def learn(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    """How surely a word of the source means a word of the target, from 0 to 1.
+
+    If shapes or known words decide a pair, the other words of both names mean the same: `zorp` is
+    `conv`, if they occur together often and apart seldom.
+
+    Args:
+        pairs: Keys that belong together. Pairs that differ only in numbers count once.
+    """
+    together, ones, others = Counter[tuple[str, str]](), Counter[str](), Counter[str]()
+    for one, other in {(template_of(one), template_of(other)) for one, other in pairs}:
+        for part in (slice(-1, None), slice(None, -1)):  # the last part, and the rest
+            lefts, rights = (
+                {word for text in key.split(".")[part] for word in words_of(text)}
+                for key in (one, other)
+            )
+            same = lefts & rights
+            ones.update(lefts)
+            others.update(rights)
+            together.update((a, b) for a in lefts - same for b in rights - same)
+            together.update((word, word) for word in same)
+    return {
+        (a, b): sure
+        for (a, b), times in together.items()
+        if a != b
+        and times >= _LEAST_TIMES
+        and (sure := times * times / (ones[a] * others[b])) >= _LEAST_SURE
+    }

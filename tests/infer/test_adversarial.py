@@ -4,14 +4,19 @@ The oracle is how the pair was made: which tensor of the second file was copied,
 from which of the first.
 """
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
+import ckpt
 from ckpt.infer.find_rules import FoundRules, find_rules
+from ckpt.infer.questions import typed
 from ckpt.infer.result import Confidence, Match
+from ckpt.rules.choice import drop
+from ckpt.rules.substitution import parse_rule
 
 State = dict[str, torch.Tensor]
 Pair = tuple[State, State, dict[str, str]]  # both files, and the true source of each target key
@@ -243,3 +248,39 @@ def test_what_only_values_tell_is_asked_without_them(
     found = found_for(*without_values(old, new), tmp_path)
     expect_nothing_wrong(found, truth)
     assert not found.inference.settled
+
+
+def blocks(count: int, names: tuple[str, str], root: str) -> State:
+    made = State()
+    for number in range(count):
+        made |= {f"{root}.{number}.conv.weight": torch.zeros(4, 4, 3, 3)}
+        for name in names:
+            made |= {k: torch.zeros_like(v) for k, v in norm(f"{root}.{number}.{name}", 4).items()}
+    return made
+
+
+ASKED: dict[str, Callable[[], tuple[State, State]]] = {
+    "norms of sixteen blocks": lambda: (
+        blocks(16, ("bn1", "bn2"), "layers"), blocks(16, ("zorp", "meki"), "layers")
+    ),
+    "every second layer": lambda: tuple(without_values(*pruned([*range(0, 12, 2)])[:2])),
+    "one layer": lambda: tuple(without_values(*pruned([7])[:2])),
+    "a new head": lambda: tuple(
+        without_values(*new_head("imagenet_head", "bbox_regressor")[:2])
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", ASKED.values(), ids=ASKED)
+def test_one_doubt_is_one_question_and_one_rule_answers_it(
+    make: Callable[[], tuple[State, State]], tmp_path: Path
+) -> None:
+    found = found_for(*make(), tmp_path)
+    (question,) = found.questions
+    assert {m.source for m in question.matches} == {m.source for m in found.inference.ambiguous()}
+    assert question.rule is not None
+    option, word = shlex.split(typed(question.rule) or "")
+    rule = {"--drop": drop, "--rule": parse_rule}[option](word)
+    made = tmp_path / "made.pt"
+    ckpt.rename(tmp_path / "old.pt", [rule], to=tmp_path / "new.pt", out=made)
+    assert {*torch.load(made)} == {*torch.load(tmp_path / "new.pt")}
