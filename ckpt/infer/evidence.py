@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ckpt.compare.samples import Samples
+    from ckpt.compare.samples import Sample, Samples
 
     Table = NDArray[np.float32]
 
@@ -54,7 +54,7 @@ def without_disputed(
         for entry in source
         if moved.get(entry.key, entry.key) != entry.key
         and shapes.get(entry.key) == entry.shape
-        and not _moved_whole(_module(entry.key), _module(moved[entry.key]), modules)
+        and not _moved_whole(entry.key, moved[entry.key], modules)
     }
     if not disputed:
         return source, target, {}
@@ -80,8 +80,11 @@ def _module(key: str) -> str:
 
 
 def _moved_whole(old: str, new: str, modules: Set[tuple[str, str]]) -> bool:
-    """Whether all tensors of one module whose place is known are in the other, and none else."""
-    return all((one == old) == (other == new) for one, other in modules)
+    """Whether a tensor moved with all of its module whose place is known, and nothing else."""
+    before, after = _module(old), _module(new)
+    if before == after or old.rpartition(".")[2] != new.rpartition(".")[2]:
+        return False
+    return all((one == before) == (other == after) for one, other in modules)
 
 
 def marked_near(
@@ -102,15 +105,18 @@ def unrelated(pairs: Sequence[tuple[str, str]], samples: "tuple[Samples, Samples
     apart, related = set[str](), set[str]()
     for old, new in pairs:
         one, other = samples[0].get(old), samples[1].get(new)
-        if one is None or other is None or one.size != other.size or one.size < _LEAST_TOLD:
+        if one is None or other is None or one.count != other.count or one.count < _LEAST_TOLD:
             continue
-        ones, others = _standard([one]), _standard([other])
-        if not (ones.any() and others.any()):
+        if one == other and one.tells:
+            related.add(old)
             continue
-        correlation = float((ones @ others.T)[0, 0])
+        table = _standard([one, other])
+        if not table.any(axis=1).all():
+            continue
+        correlation = float(table[0] @ table[1])
         if correlation >= _RELATED:
             related.add(old)
-        elif abs(correlation) < max(_UNRELATED, min(_RELATED, _SIGMAS / one.size**0.5) / 2):
+        elif abs(correlation) < max(_UNRELATED, min(_RELATED, _SIGMAS / one.count**0.5) / 2):
             apart.add(old)
     if len(related) <= len(apart):
         return set()
@@ -126,8 +132,9 @@ def near_values(
     kinds: dict[object, tuple[list[str], list[str]]] = {}
     for side, entries in enumerate((source, target)):
         for entry in entries:
-            if entry.key in samples[side] and entry.digest not in equal:
-                kind = entry.shape, family(entry.dtype)
+            sample = samples[side].get(entry.key)
+            if sample is not None and entry.digest not in equal:
+                kind = entry.shape, family(entry.dtype), sample.count
                 kinds.setdefault(kind, ([], []))[side].append(entry.key)
     for olds, news in kinds.values():
         if not olds or not news or len(olds) * len(news) > _MOST_CELLS:
@@ -135,7 +142,7 @@ def near_values(
         table = (
             _standard([samples[0][k] for k in olds]) @ _standard([samples[1][k] for k in news]).T
         )
-        least = max(_RELATED, _SIGMAS / samples[0][olds[0]].size ** 0.5)
+        least = max(_RELATED, _SIGMAS / samples[0][olds[0]].count ** 0.5)
         in_row, in_column = _seconds(table), _seconds(table.T)
         for row, column in enumerate(table.argmax(axis=1).tolist()):
             value = float(table[row, column])
@@ -154,11 +161,11 @@ def _seconds(table: "Table") -> "Table":
     return np.partition(table, -2, axis=1)[:, -2]
 
 
-def _standard(samples: "Sequence[NDArray[np.float64]]") -> "Table":
+def _standard(samples: "Sequence[Sample]") -> "Table":
     """Samples of one size as rows of mean 0 and length 1; constant ones become zeros."""
     import numpy as np
 
-    table = np.nan_to_num(np.stack(samples), posinf=0.0, neginf=0.0)
+    table = np.nan_to_num(np.stack([sample.numbers for sample in samples]), posinf=0.0, neginf=0.0)
     table /= np.maximum(np.abs(table).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
     table -= table.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(table, axis=1, keepdims=True)

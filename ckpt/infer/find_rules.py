@@ -219,7 +219,7 @@ def _with_values(
     source: OpenedState, target: OpenedState, told: Told
 ) -> "tuple[list[TensorEntry], list[TensorEntry], tuple[Samples, Samples]]":
     """Both sides with the digests that prove something, and samples of what is not the same."""
-    from ckpt.compare.samples import samples_of, tells
+    from ckpt.compare.samples import samples_of
 
     mine, theirs = _with_digests(source, told), _with_digests(target, told)
     same = {(e.key, e.digest) for e in mine} & {(e.key, e.digest) for e in theirs}
@@ -231,7 +231,7 @@ def _with_values(
         entry.digest
         for entries, samples in sampled
         for entry in entries
-        if not entry.numel or (entry.key in samples and not tells(samples[entry.key]))
+        if not entry.numel or (entry.key in samples and not samples[entry.key].tells)
     }
     ones, others = (
         [replace(entry, digest=None) if entry.digest in weak else entry for entry in entries]

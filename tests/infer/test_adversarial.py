@@ -198,6 +198,12 @@ def bias_that_goes_elsewhere() -> Pair:
     return old, new, {key: key for key in ("a.weight", "b.weight")}
 
 
+def gain_and_shift_that_swap_places() -> Pair:
+    """Bytes that say something, against the exact names, inside one module."""
+    old = {"a.gain": torch.randn(64), "a.shift": torch.randn(64)}
+    return old, {"a.gain": old["a.shift"], "a.shift": old["a.gain"]}, {}
+
+
 def names_that_the_values_contradict() -> Pair:
     """The query is called key, and the key query."""
     old = {k: v for name in ("query", "key") for k, v in linear(f"attn.{name}", 32, 32).items()}
@@ -211,6 +217,7 @@ DOUBTED: dict[str, Callable[[], Pair]] = {
     "a new head": lambda: new_head("imagenet_head", "bbox_regressor"),
     "a new parameter": new_parameter,
     "a bias that goes elsewhere": bias_that_goes_elsewhere,
+    "gain and shift that swap places": gain_and_shift_that_swap_places,
     "names that the values contradict": names_that_the_values_contradict,
     "a new head of a like name": lambda: new_head("imagenet_head", "coco_head"),
 }
