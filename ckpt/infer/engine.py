@@ -27,6 +27,8 @@ def infer(
     source: Sequence[TensorEntry],
     target: Sequence[TensorEntry],
     samples: "tuple[Samples, Samples] | None" = None,
+    *,
+    names_kept: bool = False,
 ) -> Inference:
     """Infer which tensor of `source` becomes which of `target`.
 
@@ -35,17 +37,18 @@ def infer(
             sides have them.
         target: Likewise.
         samples: Of the tensors of each side, by key, if both hold values.
+        names_kept: Whether these are what is left of two sides with mostly the same keys.
     """
     near = dict(near_values(source, target, samples)) if samples else {}
     source, target, disputed = without_disputed(source, target, near)
     doubts = {old: Doubt((old, new), "names and bytes disagree") for old, new in disputed.items()}
-    sides = sides_of(source, target)
+    sides = sides_of(source, target, names_kept=names_kept)
     links, likeness = _aligned(sides)
     if samples is None:
         return judge(links, sides, likeness, doubts)
     if near:
         by_name = _sure(links, sides)
-        sides = sides_of(*marked_near(source, target, near))
+        sides = sides_of(*marked_near(source, target, near), names_kept=names_kept)
         links, likeness = _aligned(sides)
         doubts = _disagreements(_pairs(links, sides), by_name) | doubts
     pairs = _pairs(links, sides)

@@ -94,7 +94,7 @@ def _pairs(found: Fit, by_keys: Fit) -> Iterator[Pairing]:
     mine, theirs = ([e for e in side if e.dtype != NOT_A_TENSOR] for side in sides)
     if mine and theirs and max(len(mine), len(theirs)) <= MOST_INFERRED:
         named = {entry.key for entry in (*found.unexpected, *found.missing)}
-        inference = infer(mine, theirs)
+        inference = infer(mine, theirs, names_kept=found.agreeing > max(len(mine), len(theirs)))
         yield from (it for it in inference.matches if {it.source, it.target} & named)
         yield from (it for it in inference.operations if {*it.sources, *it.targets} & named)
 

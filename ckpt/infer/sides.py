@@ -86,7 +86,9 @@ class Link:
         )
 
 
-def sides_of(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Sides:
+def sides_of(
+    source: Sequence[TensorEntry], target: Sequence[TensorEntry], *, names_kept: bool = False
+) -> Sides:
     """Number the kinds of all entries and make the trees; bytes count if both sides have them."""
     common = {entry.digest for entry in source if entry.digest}
     common &= {entry.digest for entry in target if entry.digest}
@@ -113,7 +115,7 @@ def sides_of(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Si
     ones, others = Counter(before.kinds), Counter(after.kinds)
     proofs = [_proof(digest) for _, _, digest in numbers]
     surplus = ones - others, others - ones
-    names_kept = _names_kept(*sorted(keys, key=len))
+    names_kept = names_kept or _names_kept(*sorted(keys, key=len))
     return Sides(keys, counts, (before, after), shapes, proofs, surplus, names_kept)
 
 

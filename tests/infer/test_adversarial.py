@@ -291,3 +291,23 @@ def test_one_doubt_is_one_question_and_one_rule_answers_it(
     made = tmp_path / "made.pt"
     ckpt.rename(tmp_path / "old.pt", [rule], to=tmp_path / "new.pt", out=made)
     assert {*torch.load(made)} == {*torch.load(tmp_path / "new.pt")}
+
+
+def test_diff_pairs_by_values_what_it_reads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    old, new, truth = towers(("zorp", "meki"), turned=True)
+    torch.save(old, tmp_path / "old.pt")
+    torch.save(new, tmp_path / "new.pt")
+    found = ckpt.diff(tmp_path / "old.pt", tmp_path / "new.pt")
+    assert {new: old for old, new in found.inferred} == truth
+    by_names = ckpt.diff(tmp_path / "old.pt", tmp_path / "new.pt", values=False)
+    assert all(truth[new] == old for old, new in by_names.inferred)
+
+
+def test_diff_calls_a_new_head_no_rename(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    old, new, _ = new_head("imagenet_head", "bbox_regressor")
+    torch.save(old, tmp_path / "old.pt")
+    torch.save(new, tmp_path / "new.pt")
+    for values in (None, False):
+        assert not ckpt.diff(tmp_path / "old.pt", tmp_path / "new.pt", values=values).inferred
