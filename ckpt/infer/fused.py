@@ -168,8 +168,10 @@ def _parts_of(whole: _Leaf, dim: int, parts: Sequence[_Leaf], *, spelled: bool) 
             groups.setdefault((part.siblings, part.name.numbers), []).append(part)
     if not spelled:
         for part in fits:
-            groups.setdefault((part.last, part.name.numbers), []).append(part)
-        groups[None] = fits
+            names = part.name.text.split(".")
+            for place in range(len(names)):  # siblings differ in one part of their names
+                others = (place, *names[:place], "", *names[place + 1 :])
+                groups.setdefault(others, []).append(part)
     admitted = [
         group
         for group in groups.values()

@@ -20,7 +20,7 @@ OPEN = 0.0  # the margin of an undecided pair
 SHAPE_ALONE, UNEVEN = "shape alone", "rows of different lengths"  # evidence for open pairs
 PLAUSIBLE = 0.25  # the least likeness of names of a pair, if other nodes are free
 
-_NUMBER, _ORDINAL, _SAME, _ORDER = 0.6, 0.3, 0.15, 0.02
+_NUMBER, _ORDINAL, _SAME, _ORDER = 0.6, 0.3, 0.6, 0.02
 _NO_NUMBER = 0.5
 _ROWS_IN = 5  # shorter rows of numbers may have shifted indices
 _FEW = 8  # leaves; larger modules of equal contents hardly are so by accident

@@ -24,6 +24,7 @@ from ckpt.infer.words import Likeness, template_of
 _NAMES_DISAGREE = ("names disagree", SHAPE_ALONE, UNEVEN)
 _MOST_CANDIDATES = 20  # listed for one key
 _COPY = 0.3  # margin of a second copy of a tensor
+_STATISTICS = (".running_mean", ".running_var")  # only a norm has them
 _ONLY = 0.3  # the least margin of the only two tensors of a shape
 _AGREE = 0.5  # the least likeness of names that agree
 _ANALOGY = 0.5  # margin of a square matrix that is transposed like its siblings
@@ -42,6 +43,7 @@ def judge(
     """
     links = _with_squares(links, sides)
     matches = [_match(link, sides, likeness, doubts) for link in links if not link.verb]
+    matches = _with_whole_norms(matches)
     operations = [_operation(link, sides) for link in links if link.verb]
     made = {match.target for match in matches}.union(*(one.targets for one in operations))
     copies = [*_copies(matches, made, sides)]
@@ -82,6 +84,25 @@ def _ambiguous(left: str, right: str, others: Sequence[str], evidence: str) -> M
     if len(candidates) == 1:
         candidates = (right, DROPPED)
     return Match(left, right, Confidence.AMBIGUOUS, 0.0, candidates, evidence)
+
+
+def _with_whole_norms(matches: Sequence[Match]) -> list[Match]:
+    """The matches, those ambiguous that fill one BatchNorm from several modules."""
+    sources: dict[str, set[str]] = {}
+    for match in matches:
+        sources.setdefault(_module(match.target), set()).add(_module(match.source))
+    norms = {_module(match.target) for match in matches if match.target.endswith(_STATISTICS)}
+    mixed = {norm for norm in norms if len(sources[norm]) > 1}
+    return [
+        _ambiguous(match.source, match.target, match.candidates, "one norm from several modules")
+        if _module(match.target) in mixed and match.evidence != "bytes"
+        else match
+        for match in matches
+    ]
+
+
+def _module(key: str) -> str:
+    return key.rpartition(".")[0]
 
 
 def _is_telling(shape: Shape) -> bool:

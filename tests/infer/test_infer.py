@@ -69,6 +69,14 @@ def test_square_that_may_be_transposed_is_not_certain() -> None:
     assert confidences(found)["x.weight"] is Confidence.LIKELY
 
 
+def test_exact_name_counts_more_than_a_place_in_a_row() -> None:
+    old = linear("norm1", 4, 4) | linear("norm2", 4, 4) | linear("norm3", 4, 4)
+    new = linear("norm_pre", 4, 4) | linear("norm_post", 4, 4) | linear("norm3", 4, 4)
+    for source, target in ((old, new), (new, old)):
+        found = inferred(source, target)
+        assert renames(found)["norm3.weight"] == "norm3.weight"
+
+
 def test_synonyms_and_wrappers() -> None:
     source = linear("module.attn.query", 4, 4) | linear("module.attn.key", 4, 4)
     target = linear("attention.k_proj", 4, 4) | linear("attention.q_proj", 4, 4)
@@ -164,6 +172,13 @@ def test_fused_tensor_is_split() -> None:
     assert (weight.verb, weight.dim, weight.sizes) == ("split", 0, (4, 4, 4))
     assert weight.targets == tuple(f"attn.{name}_proj.weight" for name in "qkv")
     assert renames(found)["attn.proj.weight"] == "attn.out_proj.weight"
+
+
+def test_parts_of_one_tensor_go_to_siblings() -> None:
+    """Three squares that happen to have its size are in three modules."""
+    source = {"attn.big.weight": (12, 4)}
+    target = {"enc.a.weight": (4, 4), "dec.b.gain": (4, 4), "head.weight": (4, 4)}
+    assert not inferred(source, target).operations
 
 
 def test_parts_of_unequal_size_are_joined() -> None:
