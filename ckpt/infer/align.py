@@ -7,6 +7,7 @@ holds for all of them. Blocks that repeat on both sides are aligned once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from ckpt.infer.fused import find_fused, find_spelled
 from ckpt.infer.group import OPEN, PLAUSIBLE, Paired, pair_group
@@ -258,8 +259,7 @@ class Alignment:
             return None
         if (
             one.numel == other.numel
-            and self._has_matrix(one, other)
-            and self._has_matrix(other, one)
+            and self._matrices(one, other) == self._matrices(other, one) > 0
         ):
             return _Class(one, other, size, 1.0)
         if least < _FEW or least < size * _HALF:
@@ -267,9 +267,16 @@ class Alignment:
         shared = sum((one.kinds & other.kinds).values())
         return None if shared < size * _HALF else _Class(one, other, shared, shared / size)
 
-    def _has_matrix(self, mine: Signature, other: Signature) -> bool:
-        """Whether one has a matrix that the other lacks; sizes of vectors may agree by chance."""
-        return any(len(self._sides.shapes[kind]) > 1 for kind in mine.kinds - other.kinds)
+    def _matrices(self, mine: Signature, other: Signature) -> int:
+        """The elements of the matrices that one has and the other lacks.
+
+        Sizes of all tensors together may agree by chance: 24 columns and four vectors are as many
+        as 25 and three.
+        """
+        shapes = (
+            (self._sides.shapes[kind], count) for kind, count in (mine.kinds - other.kinds).items()
+        )
+        return sum(prod(s) * n for s, n in shapes if sum(size > 1 for size in s) > 1)
 
 
 def _alone(nodes: _Nodes, others: _Nodes) -> list[Signature]:

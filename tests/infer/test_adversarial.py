@@ -311,3 +311,40 @@ def test_diff_calls_a_new_head_no_rename(tmp_path: Path) -> None:
     torch.save(new, tmp_path / "new.pt")
     for values in (None, False):
         assert not ckpt.diff(tmp_path / "old.pt", tmp_path / "new.pt", values=values).inferred
+
+
+def step(model: torch.nn.ModuleDict, optimizer: torch.optim.Optimizer, twist: torch.Tensor) -> None:
+    """One step of contrastive learning: both towers see the same thing differently."""
+    images = torch.randn(64, 16)
+    one, two = (
+        torch.nn.functional.normalize(model[name](x), dim=1)
+        for name, x in (("one", images), ("two", images @ twist))
+    )
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(one @ two.T * 10, torch.arange(64)).backward()
+    optimizer.step()
+
+
+@pytest.mark.long
+def test_twin_towers_are_told_apart_after_a_thousand_steps(tmp_path: Path) -> None:
+    """The oracle is a real training, after which all is cast to half the size and renamed."""
+    torch.manual_seed(0)
+
+    def tower() -> torch.nn.Module:
+        return torch.nn.Sequential(
+            torch.nn.Linear(16, 32), torch.nn.LayerNorm(32), torch.nn.ReLU(), torch.nn.Linear(32, 8)
+        )
+
+    model = torch.nn.ModuleDict({"one": tower(), "two": tower()})
+    optimizer, twist = torch.optim.AdamW(model.parameters(), lr=1e-3), torch.randn(16, 16)
+    for _ in range(100):
+        step(model, optimizer, twist)
+    old = {key: value.clone() for key, value in model.state_dict().items()}
+    for _ in range(1000):
+        step(model, optimizer, twist)
+    new = {
+        key.replace("two", "bada").replace("one", "zorp"): value.to(torch.bfloat16)
+        for key, value in model.state_dict().items()
+    }
+    truth = {key.replace("two", "bada").replace("one", "zorp"): key for key in old}
+    expect_whole(found_for(old, dict(sorted(new.items())), tmp_path), truth)

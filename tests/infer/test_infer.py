@@ -90,6 +90,20 @@ def test_synonyms_and_wrappers() -> None:
     assert found.settled
 
 
+def test_sizes_that_agree_by_chance_pair_no_modules() -> None:
+    """24 columns and four vectors have as many elements as 25 and three."""
+    source, target = Listed(), Listed()
+    for number, conv in enumerate(((8, 24, 1, 1), (8, 1, 5, 5))):
+        leaves = ("weight", "running_mean", "running_var")
+        source |= {f"block.{number}.0.weight": conv, f"block.{number}.1.bias": (8,)}
+        source |= {f"block.{number}.1.{leaf}": (8,) for leaf in leaves}
+        target |= {f"layer.{number}.0.weight": conv}
+        target |= {f"layer.{number}.1.{leaf}": (8,) for leaf in leaves}
+    assert renames(inferred(source, target)) == {
+        key.replace("layer", "block"): key for key in target
+    }
+
+
 def test_two_alike_without_telling_names_are_open() -> None:
     found = inferred(linear("bada", 4, 4) | linear("gulu", 4, 4),
                      linear("zorp", 4, 4) | linear("meki", 4, 4))  # fmt: skip
