@@ -213,12 +213,20 @@ def names_that_the_values_contradict() -> Pair:
     return old, {new: after[k] for new, k in truth.items()}, truth
 
 
+def square_that_was_transposed() -> Pair:
+    """Nothing but the values tells."""
+    kept, square = backbone(), torch.randn(32, 32)
+    old = kept | {"attn.proj.weight": square}
+    return old, trained(kept) | {"attention.out_proj.weight": square.T.clone()}, same(kept)
+
+
 DOUBTED: dict[str, Callable[[], Pair]] = {
     "a new head": lambda: new_head("imagenet_head", "bbox_regressor"),
     "a new parameter": new_parameter,
     "a bias that goes elsewhere": bias_that_goes_elsewhere,
     "gain and shift that swap places": gain_and_shift_that_swap_places,
     "names that the values contradict": names_that_the_values_contradict,
+    "a square that was transposed": square_that_was_transposed,
     "a new head of a like name": lambda: new_head("imagenet_head", "coco_head"),
 }
 
