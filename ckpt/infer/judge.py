@@ -66,7 +66,7 @@ def _match(link: Link, sides: Sides, likeness: Likeness, doubts: Mapping[str, Do
     if (doubt := doubts.get(left)) is not None:
         return _ambiguous(left, right, doubt.candidates, doubt.evidence)
     kind = sides.kind(link.lefts[0])
-    if sides.counts[0][kind] == sides.counts[1][kind] == 1:
+    if kind in sides.single:
         if sides.proofs[kind] == "bytes":
             return Match(left, right, Confidence.CERTAIN, 1.0, (), "bytes")
         if _is_telling(sides.shapes[kind]) and link.evidence not in _NAMES_DISAGREE:

@@ -26,6 +26,8 @@ class Sides:
     Attributes:
         keys: Of all entries.
         counts: The number of entries by kind.
+        single: The kinds of which each side has one tensor and, but for tensors of equal bytes,
+            no other of that shape.
         trees: Of the entries without the buffers that the other side lacks.
         shapes: By kind.
         proofs: By kind: ``bytes`` if its tensors are known to have the same bytes, ``values`` if
@@ -37,6 +39,7 @@ class Sides:
 
     keys: tuple[list[str], list[str]]
     counts: tuple[Counter[int], Counter[int]]
+    single: frozenset[int]
     trees: tuple[Tree, Tree]
     shapes: list[Shape]
     proofs: list[str]
@@ -116,7 +119,27 @@ def sides_of(
     proofs = [_proof(digest) for _, _, digest in numbers]
     surplus = ones - others, others - ones
     names_kept = names_kept or _names_kept(*sorted(keys, key=len))
-    return Sides(keys, counts, (before, after), shapes, proofs, surplus, names_kept)
+    single = _single([(shape, dtype) for shape, dtype, _ in numbers], counts, proofs)
+    return Sides(keys, counts, single, (before, after), shapes, proofs, surplus, names_kept)
+
+
+def _single(
+    alike: Sequence[tuple[Shape, str]],
+    counts: tuple[Counter[int], Counter[int]],
+    proofs: Sequence[str],
+) -> frozenset[int]:
+    """The kinds that no other tensor can be mistaken for; `alike` are their shapes and dtypes."""
+    totals: tuple[Counter[object], Counter[object]] = (Counter(), Counter())
+    for kind, described in enumerate(alike):
+        if proofs[kind] != "bytes":
+            for total, count in zip(totals, counts, strict=True):
+                total[described] += count[kind]
+    return frozenset(
+        kind
+        for kind, described in enumerate(alike)
+        if counts[0][kind] == counts[1][kind] == 1
+        and (proofs[kind] == "bytes" or totals[0][described] == totals[1][described] == 1)
+    )
 
 
 def _names_kept(fewer: Sequence[str], more: Sequence[str]) -> bool:

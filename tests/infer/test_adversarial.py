@@ -166,6 +166,14 @@ SETTLED: dict[str, Callable[[], Pair]] = {
 }
 
 
+def test_near_values_are_likely_and_say_so(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    old, new, _ = towers()
+    found = found_for(old, new, tmp_path).inference.matches
+    assert {match.confidence for match in found} == {Confidence.LIKELY}
+    assert {match.evidence for match in found if "weight" in match.source} == {"values"}
+
+
 @pytest.mark.parametrize("make", SETTLED.values(), ids=SETTLED)
 def test_values_or_exact_names_decide(make: Callable[[], Pair], tmp_path: Path) -> None:
     torch.manual_seed(0)
