@@ -7,6 +7,7 @@ transposed like their siblings.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from math import prod
 
 from ckpt.infer.group import SHAPE_ALONE, UNEVEN
@@ -25,6 +26,7 @@ _NAMES_DISAGREE = ("names disagree", SHAPE_ALONE, UNEVEN)
 _MOST_CANDIDATES = 20  # listed for one key
 _COPY = 0.3  # margin of a second copy of a tensor
 _STATISTICS = (".running_mean", ".running_var")  # only a norm has them
+_MOST_BLOCKS = 50  # of a target, with parts of one block; a list of layers has more
 _ONLY = 0.3  # the least margin of the only two tensors of a shape
 _AGREE = 0.5  # the least likeness of names that agree
 _ANALOGY = 0.5  # margin of a square matrix that is transposed like its siblings
@@ -43,7 +45,7 @@ def judge(
     """
     links = _with_squares(links, sides)
     matches = [_match(link, sides, likeness, doubts) for link in links if not link.verb]
-    matches = _with_whole_norms(matches)
+    matches = _with_whole_modules(matches)
     operations = [_operation(link, sides) for link in links if link.verb]
     made = {match.target for match in matches}.union(*(one.targets for one in operations))
     copies = [*_copies(matches, made, sides)]
@@ -86,19 +88,50 @@ def _ambiguous(left: str, right: str, others: Sequence[str], evidence: str) -> M
     return Match(left, right, Confidence.AMBIGUOUS, 0.0, candidates, evidence)
 
 
-def _with_whole_norms(matches: Sequence[Match]) -> list[Match]:
-    """The matches, those ambiguous that fill one BatchNorm from several modules."""
+def _with_whole_modules(matches: Sequence[Match]) -> list[Match]:
+    """The matches, those ambiguous that tear modules apart, unless bytes prove them."""
+    mixed, crossed = _mixed_norms(matches), _crossed(matches)
+    judged = []
+    for match in matches:
+        why = ""
+        if _module(match.target) in mixed:
+            why = "one norm from several modules"
+        elif (_block_of(match.source), _block_of(match.target)) in crossed:
+            why = "two modules exchange parts"
+        if why and match.evidence != "bytes":
+            match = _ambiguous(match.source, match.target, match.candidates, why)
+        judged.append(match)
+    return judged
+
+
+def _mixed_norms(matches: Sequence[Match]) -> set[str]:
+    """The norms of the target that tensors of several modules would fill."""
     sources: dict[str, set[str]] = {}
     for match in matches:
         sources.setdefault(_module(match.target), set()).add(_module(match.source))
     norms = {_module(match.target) for match in matches if match.target.endswith(_STATISTICS)}
-    mixed = {norm for norm in norms if len(sources[norm]) > 1}
-    return [
-        _ambiguous(match.source, match.target, match.candidates, "one norm from several modules")
-        if _module(match.target) in mixed and match.evidence != "bytes"
-        else match
-        for match in matches
-    ]
+    return {norm for norm in norms if len(sources[norm]) > 1}
+
+
+def _crossed(matches: Sequence[Match]) -> set[tuple[str, str]]:
+    """Blocks (old, new) that share parts with the same two others, each of both with each."""
+    news: dict[str, set[str]] = {}
+    for match in matches:
+        old, new = _block_of(match.source), _block_of(match.target)
+        if old and new:
+            news.setdefault(old, set()).add(new)
+    olds: dict[tuple[str, str], list[str]] = {}
+    for old, several in news.items():
+        for pair in combinations(sorted(several) if len(several) <= _MOST_BLOCKS else (), 2):
+            olds.setdefault(pair, []).append(old)
+    return {
+        (old, new) for pair, both in olds.items() if len(both) > 1 for old in both for new in pair
+    }
+
+
+def _block_of(key: str) -> str:
+    """The module of a tensor's module, such as the one of a convolution and its norm."""
+    return _module(_module(key))
 
 
 def _module(key: str) -> str:
