@@ -67,6 +67,13 @@ class Alignment:
         for link in certain:
             self._add(link)
         self._proved = {link.lefts[0]: link for link in certain}
+        self._proved_modules = {
+            (_module(old), _module(new)): link
+            for link in certain
+            for old, new in zip(
+                sides.paths(0, link.lefts), sides.paths(1, link.rights), strict=True
+            )
+        }
 
     def run(self) -> list[Link]:
         """The links of everything under the roots."""
@@ -241,8 +248,11 @@ class Alignment:
                 others = tuple(ys[other].low for other in paired.others)
                 x, y = xs[paired.left], ys[paired.right]
                 open_ = self._is_doubted(x, y, paired) or self._are_strays(x, y)
-                margin = OPEN if open_ else paired.margin
-                self._add(Link((x.low,), (y.low,), margin, paired.evidence, others))
+                margin, evidence = OPEN if open_ else paired.margin, paired.evidence
+                proof = self._proved_modules.get((_module(x.path), _module(y.path)))
+                if proof is not None and len(xs) == len(ys) == 1:
+                    margin, evidence = proof.margin, proof.evidence
+                self._add(Link((x.low,), (y.low,), margin, evidence, others))
 
     def _classes(self, lefts: _Nodes, rights: _Nodes) -> list[_Class]:
         """Signatures whose nodes may belong together, in the order in which to try them."""
@@ -283,6 +293,11 @@ def _alone(nodes: _Nodes, others: _Nodes) -> list[Signature]:
     """The signatures of which the sides have different numbers, the largest first."""
     found = [one for one in nodes if len(others.get(one, ())) != len(nodes[one])]
     return sorted(found, key=lambda one: -one.size)[:_MOST_CLASSES]
+
+
+def _module(path: str) -> str:
+    """The module of a key; a key without one stands alone."""
+    return path.rpartition(".")[0] or path
 
 
 def _is_free(node: Node, covered: bytearray) -> bool:

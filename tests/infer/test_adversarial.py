@@ -288,6 +288,7 @@ ASKED: dict[str, Callable[[], tuple[State, State]]] = {
     ),
     "every second layer": lambda: tuple(without_values(*pruned([*range(0, 12, 2)])[:2])),
     "one layer": lambda: tuple(without_values(*pruned([7])[:2])),
+    "names that the values contradict": lambda: names_that_the_values_contradict()[:2],
     "a new head": lambda: tuple(
         without_values(*new_head("imagenet_head", "bbox_regressor")[:2])
     ),
