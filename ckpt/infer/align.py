@@ -7,6 +7,7 @@ holds for all of them. Blocks that repeat on both sides are aligned once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from ckpt.infer.fused import find_fused, find_spelled
 from ckpt.infer.group import OPEN, PLAUSIBLE, Paired, pair_group
@@ -65,6 +66,14 @@ class Alignment:
         self._links: list[Link] = []
         for link in certain:
             self._add(link)
+        self._proved = {link.lefts[0]: link for link in certain}
+        self._proved_modules = {
+            (_module(old), _module(new)): link
+            for link in certain
+            for old, new in zip(
+                sides.paths(0, link.lefts), sides.paths(1, link.rights), strict=True
+            )
+        }
 
     def run(self) -> list[Link]:
         """The links of everything under the roots."""
@@ -212,7 +221,9 @@ class Alignment:
         return inside == sum(right in range(y.low, y.high) for right in self._partner.values())
 
     def _descend(self, x: Node, y: Node, paired: Paired, others: list[Node]) -> None:
-        if self._is_doubted(x, y, paired):
+        if proof := next(filter(None, map(self._proved.get, range(x.low, x.high))), None):
+            paired = replace(paired, margin=proof.margin, evidence=proof.evidence)
+        elif self._is_doubted(x, y, paired):
             paired = replace(paired, margin=OPEN)
         for side, node in enumerate((x, y)):
             self._left[side][node.low : node.high] = bytes(node.size)
@@ -237,8 +248,11 @@ class Alignment:
                 others = tuple(ys[other].low for other in paired.others)
                 x, y = xs[paired.left], ys[paired.right]
                 open_ = self._is_doubted(x, y, paired) or self._are_strays(x, y)
-                margin = OPEN if open_ else paired.margin
-                self._add(Link((x.low,), (y.low,), margin, paired.evidence, others))
+                margin, evidence = OPEN if open_ else paired.margin, paired.evidence
+                proof = self._proved_modules.get((_module(x.path), _module(y.path)))
+                if proof is not None and len(xs) == len(ys) == 1:
+                    margin, evidence = proof.margin, proof.evidence
+                self._add(Link((x.low,), (y.low,), margin, evidence, others))
 
     def _classes(self, lefts: _Nodes, rights: _Nodes) -> list[_Class]:
         """Signatures whose nodes may belong together, in the order in which to try them."""
@@ -255,8 +269,7 @@ class Alignment:
             return None
         if (
             one.numel == other.numel
-            and self._has_matrix(one, other)
-            and self._has_matrix(other, one)
+            and self._matrices(one, other) == self._matrices(other, one) > 0
         ):
             return _Class(one, other, size, 1.0)
         if least < _FEW or least < size * _HALF:
@@ -264,15 +277,27 @@ class Alignment:
         shared = sum((one.kinds & other.kinds).values())
         return None if shared < size * _HALF else _Class(one, other, shared, shared / size)
 
-    def _has_matrix(self, mine: Signature, other: Signature) -> bool:
-        """Whether one has a matrix that the other lacks; sizes of vectors may agree by chance."""
-        return any(len(self._sides.shapes[kind]) > 1 for kind in mine.kinds - other.kinds)
+    def _matrices(self, mine: Signature, other: Signature) -> int:
+        """The elements of the matrices that one has and the other lacks.
+
+        Sizes of all tensors together may agree by chance: 24 columns and four vectors are as many
+        as 25 and three.
+        """
+        shapes = (
+            (self._sides.shapes[kind], count) for kind, count in (mine.kinds - other.kinds).items()
+        )
+        return sum(prod(s) * n for s, n in shapes if sum(size > 1 for size in s) > 1)
 
 
 def _alone(nodes: _Nodes, others: _Nodes) -> list[Signature]:
     """The signatures of which the sides have different numbers, the largest first."""
     found = [one for one in nodes if len(others.get(one, ())) != len(nodes[one])]
     return sorted(found, key=lambda one: -one.size)[:_MOST_CLASSES]
+
+
+def _module(path: str) -> str:
+    """The module of a key; a key without one stands alone."""
+    return path.rpartition(".")[0] or path
 
 
 def _is_free(node: Node, covered: bytearray) -> bool:

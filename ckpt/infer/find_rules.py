@@ -1,19 +1,30 @@
 """Find the rules that turn one state_dict into another.
 
-If both sides hold values, these are read, for equal bytes are proof. Law: the rules, applied to
-the source, give what the inference says; no ambiguous key is renamed unasked.
+If both sides hold values, these are read: equal bytes prove a pair, unless they are few or
+constant, and near values decide where names do not. Law: the rules, applied to the source, give
+what the inference says; no ambiguous key is renamed unasked.
 """
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
+from typing import TYPE_CHECKING
 
 from ckpt.compare.allowed import STRICT, Allowed
 from ckpt.compare.pairs import hashed
 from ckpt.errors import PlanError, RuleError
 from ckpt.infer.engine import infer
-from ckpt.infer.result import ONLY_SHAPE, Confidence, Inference, InferredOperation, Match
+from ckpt.infer.questions import Question, questions_of, typed
+from ckpt.infer.result import (
+    DROPPED,
+    ONLY_SHAPE,
+    Confidence,
+    Inference,
+    InferredOperation,
+    Match,
+)
 from ckpt.infer.rules.synthesis import synthesise
 from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
@@ -21,11 +32,15 @@ from ckpt.registry.registry import Registry
 from ckpt.rules.choice import Choice
 from ckpt.rules.document import read_rules
 from ckpt.rules.expressions import Source
-from ckpt.rules.plan import plan_tensors
+from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Planned, Rule
 from ckpt.tensors import TensorEntry
 
+if TYPE_CHECKING:
+    from ckpt.compare.samples import Samples
+
 _COUNTER = "num_batches_tracked"  # of BatchNorm; files from before torch 0.4.1 have none
+MOST_TRIED = 2_000  # keys, for rules to be tried on them
 _NAMED = 3  # ambiguous keys in a message
 
 
@@ -39,6 +54,7 @@ class FoundRules:
         inference: Which key becomes which, and how sure that is.
         rules: Applied to the source, first to last.
         wanted: The tensors of the target.
+        questions: What is ambiguous.
     """
 
     source: str
@@ -46,6 +62,7 @@ class FoundRules:
     inference: Inference
     rules: tuple[Rule, ...]
     wanted: tuple[TensorEntry, ...]
+    questions: tuple[Question, ...] = ()
 
 
 def find_rules(
@@ -91,16 +108,22 @@ def rules_between(
         allowed: Where the result may differ from the target.
         told: Called with the progress of reading.
     """
-    mine, theirs = source.entries, target.entries
+    mine, theirs, samples = source.entries, target.entries, None
     if not isinstance(source, OpenedDefinition) and not isinstance(target, OpenedDefinition):
-        mine, theirs = _with_digests(source, told), _with_digests(target, told)
+        mine, theirs, samples = _with_values(source, target, told)
     mine, theirs = (
         replace(side.state, entries=entries).named
         for side, entries in ((source, mine), (target, theirs))
     )
     noted = source.state.tied.keys() - {entry.key for entry in source.entries}
-    inference, rules = infer_rules(mine, theirs, first, noted=noted, allowed=allowed)
-    return FoundRules(source.name, target.name, inference, rules, tuple(target.entries))
+    inferred = partial(infer_rules, mine, theirs, noted=noted, allowed=allowed, samples=samples)
+    inference, rules = inferred(first)
+
+    def infer_with(rule: Rule) -> Inference:
+        return inferred((*first, rule), most=MOST_TRIED)[0]
+
+    asked = questions_of(inference, mine, theirs, infer_with)
+    return FoundRules(source.name, target.name, inference, rules, tuple(target.entries), asked)
 
 
 def infer_rules(
@@ -111,6 +134,7 @@ def infer_rules(
     most: int | None = None,
     noted: Collection[str] = (),
     allowed: Allowed = STRICT,
+    samples: "tuple[Samples, Samples] | None" = None,
 ) -> tuple[Inference, tuple[Rule, ...]]:
     """Infer the mapping between two lists of entries, and the rules that express it.
 
@@ -121,12 +145,18 @@ def infer_rules(
         most: How many keys at most may be left to infer; None for any number.
         noted: Keys of the source that share the tensor of another one and are not stored.
         allowed: Keys that stay although the target lacks them, and keys whose two shapes differ.
+        samples: Of the tensors of each side, by key, if both hold values.
 
     Raises:
         RuleError: No rules express the mapping, or too many keys are left.
         PlanError: The rules of `first` do not work on these keys.
     """
-    after, settled = _after(source, first, target)
+    plan = plan_tensors(source, first) if first else None
+    after, settled = _after(source, plan, target)
+    if plan and samples:
+        here = {change.new: change.old for change in plan.changes}
+        moved = {new: samples[0][old] for new, old in here.items() if old in samples[0]}
+        samples = moved, samples[1]
     shapes = {entry.key: entry.shape for entry in target}
     # Other shapes of as many elements may be a transpose.
     apart = [e.key for e in after if prod(shapes.get(e.key, e.shape)) != prod(e.shape)]
@@ -135,7 +165,7 @@ def infer_rules(
     mine, theirs = ([e for e in side if e.key not in known] for side in (after, target))
     if most is not None and max(len(mine), len(theirs)) > most:
         raise RuleError(f"more than {most:,} keys are left")
-    inference = _doubted(infer(mine, theirs), allowed)
+    inference = _doubted(infer(mine, theirs, samples), allowed)
     kept = [k for k in inference.dropped if k not in shapes and allowed.unexpected_key(k)]
     by_rule = [Match(key, key, Confidence.CERTAIN, 1.0, evidence="a rule") for key in settled]
     by_rule += [Match(key, key, Confidence.CERTAIN, 1.0, evidence="allowed") for key in kept]
@@ -147,8 +177,9 @@ def infer_rules(
     )
     rules = synthesise(after, target, inference)
     if noted:
-        stored, _ = _after([e for e in source if e.key not in noted], first, target)
-        rules = [*_that_drop(rules, [entry.key for entry in stored])]
+        stored = [entry for entry in source if entry.key not in noted]
+        keys = [e.key for e in (plan_tensors(stored, first).tensors if first else stored)]
+        rules = [*_that_drop(rules, keys)]
     if counters := _counters(inference, target):
         missing = tuple(key for key in inference.missing if _COUNTER not in key)
         inference = replace(inference, missing=missing)
@@ -161,14 +192,18 @@ def expect_settled(found: FoundRules) -> None:
     Raises:
         PlanError: A key is ambiguous; the message names it and its candidates.
     """
-    ambiguous = list(found.inference.ambiguous())
-    if not ambiguous:
+    operations = [it for it in found.inference.ambiguous() if isinstance(it, InferredOperation)]
+    asked = [*map(_question, found.questions), *map(_operation, operations)]
+    if not asked:
         return
-    named = "; ".join(map(_alternatives, ambiguous[:_NAMED]))
-    more = f"; and {len(ambiguous) - _NAMED:,} more" if len(ambiguous) > _NAMED else ""
+    named = "; ".join(asked[:_NAMED])
+    more = f"; and {len(asked) - _NAMED:,} more" if len(asked) > _NAMED else ""
+    rules = [rule for question in found.questions if (rule := question.rule) is not None]
+    options = " ".join(filter(None, map(typed, rules[:_NAMED])))
+    answers = f"{options}  confirms the best guess\n" if options else ""
     raise PlanError(
         f"{found.source}: ambiguous: {named}{more}",
-        hint=f"ckpt diff {found.source} {found.target} --map  shows all\n"
+        hint=f"{answers}ckpt diff {found.source} {found.target} --map  shows all\n"
         "decide with a --rule for one of them; --accept-likely accepts the best guess",
     )
 
@@ -191,21 +226,28 @@ def expect_companions(found: FoundRules) -> None:
     )
 
 
-def _alternatives(ambiguous: Match | InferredOperation) -> str:
-    if isinstance(ambiguous, Match):
-        candidates = " or ".join(ambiguous.candidates[:_NAMED])
-        return f"{ambiguous.source} could become {candidates}"
-    return f"{', '.join(ambiguous.sources)} ({ambiguous.verb})"
+def _question(question: Question) -> str:
+    """E.g. ``x.weight could become a.weight or b.weight (and 3 keys with it)``."""
+    match, others = question.first, len(question.matches) - 1
+    targets = [target for target in match.candidates if target != DROPPED]
+    shown = " or ".join(targets[:_NAMED])
+    more = f" or {len(targets) - _NAMED:,} others" if len(targets) > _NAMED else ""
+    dropped = " or be dropped" if DROPPED in match.candidates else ""
+    together = f" (and {others:,} {'key' if others == 1 else 'keys'} with it)" if others else ""
+    return f"{match.source} could become {shown}{more}{dropped}{together}"
+
+
+def _operation(operation: InferredOperation) -> str:
+    return f"{', '.join(operation.sources)} ({operation.verb})"
 
 
 def _after(
-    entries: Sequence[TensorEntry], rules: Sequence[Rule], target: Sequence[TensorEntry]
+    entries: Sequence[TensorEntry], plan: Plan | None, target: Sequence[TensorEntry]
 ) -> tuple[list[TensorEntry], list[str]]:
     """The tensors after some rules, and the keys that these gave a place in the target."""
-    if not rules:
+    if plan is None:
         return list(entries), []
     digests = {entry.key: entry.digest for entry in entries}
-    plan = plan_tensors(entries, rules)
     kept = {change.new: digests[change.old] for change in plan.changes}
     after = [replace(entry, digest=kept.get(entry.key)) for entry in plan.entries_after]
     places = {(entry.key, entry.shape) for entry in target}
@@ -233,16 +275,15 @@ def _doubted(inference: Inference, allowed: Allowed) -> Inference:
     matches, apart = list[Match](), list[Match]()
     for match in inference.matches:
         ends = [key.rpartition(".")[2] for key in (match.source, match.target)]
-        if (
-            match.evidence != ONLY_SHAPE
-            or ends[0] == ends[1]
-            or not allowed.missing_key(match.target)
-        ):
+        doubtful = match.confidence is Confidence.AMBIGUOUS or (
+            match.evidence == ONLY_SHAPE and ends[0] != ends[1]
+        )
+        if not doubtful or not allowed.missing_key(match.target):
             matches.append(match)
         elif allowed.unexpected_key(match.source):
             apart.append(match)
         else:
-            candidates = (match.target,)
+            candidates = match.candidates or (match.target, DROPPED)
             doubt = replace(
                 match, confidence=Confidence.AMBIGUOUS, margin=0.0, candidates=candidates
             )
@@ -253,6 +294,31 @@ def _doubted(inference: Inference, allowed: Allowed) -> Inference:
         dropped=(*inference.dropped, *(match.source for match in apart)),
         missing=(*inference.missing, *(match.target for match in apart)),
     )
+
+
+def _with_values(
+    source: OpenedState, target: OpenedState, told: Told
+) -> "tuple[list[TensorEntry], list[TensorEntry], tuple[Samples, Samples]]":
+    """Both sides with the digests that prove something, and samples of what is not the same."""
+    from ckpt.compare.samples import samples_of
+
+    mine, theirs = _with_digests(source, told), _with_digests(target, told)
+    same = {(e.key, e.digest) for e in mine} & {(e.key, e.digest) for e in theirs}
+    sampled = [
+        (entries, samples_of(side, [e for e in entries if (e.key, e.digest) not in same]))
+        for side, entries in ((source, mine), (target, theirs))
+    ]
+    weak = {
+        entry.digest
+        for entries, samples in sampled
+        for entry in entries
+        if not entry.numel or (entry.key in samples and not samples[entry.key].tells)
+    }
+    ones, others = (
+        [replace(entry, digest=None) if entry.digest in weak else entry for entry in entries]
+        for entries, _ in sampled
+    )
+    return ones, others, (sampled[0][1], sampled[1][1])
 
 
 def _with_digests(side: OpenedState, told: Told) -> list[TensorEntry]:

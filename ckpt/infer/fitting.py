@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from shlex import quote
 from typing import TYPE_CHECKING, Protocol
 
 from ckpt.compare.allowed import Allowed, other_shapes
 from ckpt.compare.keys import Fit, Pair, fit
 from ckpt.errors import CkptError
+from ckpt.infer.questions import typed
 from ckpt.infer.result import InferredOperation, Match
 from ckpt.rules.choice import Choice
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
-from ckpt.rules.prefixes import Add, Strip, Unwrap
+from ckpt.rules.prefixes import Unwrap
 from ckpt.rules.substitution import RenameRule
 from ckpt.tensors import NOT_A_TENSOR, StateDict, TensorEntry
 from ckpt.writing.outcome import followers, outcome
@@ -131,16 +131,6 @@ def fitting_in_part(
     return Fitting(definition, found, in_part=True, reshaped=reshaped)
 
 
-def typed(rule: Rule) -> str | None:
-    """The option of `ckpt rename` for a rule; None if only a rule file can hold it."""
-    match rule:
-        case RenameRule():
-            return f"--rule {quote(rule.text)}"
-        case Unwrap() | Strip() | Add() | Choice():
-            return f"--{rule.text}"
-    return None
-
-
 def _pairs(found: Fit, by_keys: Fit) -> Iterator[Pairing]:
     """What the keys that do not match probably are on the other side.
 
@@ -152,7 +142,7 @@ def _pairs(found: Fit, by_keys: Fit) -> Iterator[Pairing]:
     mine, theirs = ([e for e in side if e.dtype != NOT_A_TENSOR] for side in sides)
     if mine and theirs and max(len(mine), len(theirs)) <= MOST_INFERRED:
         named = {entry.key for entry in (*found.unexpected, *found.missing)}
-        inference = infer(mine, theirs)
+        inference = infer(mine, theirs, names_kept=found.agreeing > max(len(mine), len(theirs)))
         yield from (it for it in inference.matches if {it.source, it.target} & named)
         yield from (it for it in inference.operations if {*it.sources, *it.targets} & named)
 

@@ -52,12 +52,20 @@ def _splits_and_concats(
 ) -> Iterator[Link]:
     ones, others = ([leaf for leaf in side if leaf.surplus] for side in (befores, afters))
     for verb, wholes, parts in (("split", ones, others), ("concat", others, ones)):
-        for whole in [*wholes]:
+        whence: dict[str, set[str]] = {}  # module of a whole: those of its parts
+        for whole in sorted(wholes, key=lambda leaf: -len(leaf.shape)):
+            if whole.module in whence and not whence[whole.module]:
+                continue  # a bias goes where the weight goes
+            whence.setdefault(whole.module, set())
             dims = range(len(whole.shape))
             found = ((dim, _parts_of(whole, dim, parts, spelled=spelled)) for dim in dims)
             dim, joint = next((each for each in found if each[1]), (0, []))
             if not joint:
                 continue
+            modules = {part.module for part in joint}
+            if whence[whole.module] and whence[whole.module] != modules:
+                continue
+            whence[whole.module] = modules
             in_order, named = _in_order(whole, joint)
             places = tuple(part.place for part in in_order)
             sizes = tuple(part.shape[dim] for part in in_order)
@@ -168,8 +176,10 @@ def _parts_of(whole: _Leaf, dim: int, parts: Sequence[_Leaf], *, spelled: bool) 
             groups.setdefault((part.siblings, part.name.numbers), []).append(part)
     if not spelled:
         for part in fits:
-            groups.setdefault((part.last, part.name.numbers), []).append(part)
-        groups[None] = fits
+            names = part.name.text.split(".")
+            for place in range(len(names)):  # siblings differ in one part of their names
+                others = (place, *names[:place], "", *names[place + 1 :])
+                groups.setdefault(others, []).append(part)
     admitted = [
         group
         for group in groups.values()

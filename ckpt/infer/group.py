@@ -6,22 +6,24 @@ if names decide little and order contradicts them, or if they decide nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 from ckpt.infer.assignment import assign, rivals
 from ckpt.infer.sides import Sides
 from ckpt.infer.tree import Node, Tree
-from ckpt.infer.vocabulary import ORDINALS
+from ckpt.infer.vocabulary import FAINT, ORDINALS
 from ckpt.infer.words import Likeness, Name
 
 STRONG = 0.2  # a margin of names that decides whatever the order
 WEAK = 0.04  # a margin of names that decides if the order agrees
 OPEN = 0.0  # the margin of an undecided pair
+SHAPE_ALONE, UNEVEN = "shape alone", "rows of different lengths"  # evidence for open pairs
 PLAUSIBLE = 0.25  # the least likeness of names of a pair, if other nodes are free
 
-_NUMBER, _ORDINAL, _SAME, _ORDER = 0.6, 0.3, 0.15, 0.02
+_NUMBER, _ORDINAL, _SAME, _ORDER = 0.6, 0.3, 0.6, 0.02
 _NO_NUMBER = 0.5
 _ROWS_IN = 5  # shorter rows of numbers may have shifted indices
+_FEW = 8  # leaves; larger modules of equal contents hardly are so by accident
 _MOST_EXACT = 120  # rows of a table that is solved exactly
 _MOST_PAIRS = 160_000
 
@@ -80,6 +82,9 @@ def pair_group(
         like = _like(ones[0], others[0], likeness)
         if likeness.are_opposed(ones[0].name, others[0].name):
             return [Paired(0, 0, OPEN, like, (), "names disagree")]
+        strangers = _are_strangers(lefts[0], ones[0].name, others[0].name, likeness)
+        if sides.names_kept and strangers and not _lead_to_the_same(lefts[0], rights[0], sides):
+            return [Paired(0, 0, OPEN, like, (), SHAPE_ALONE)]
         return [Paired(0, 0, 0.5 + like / 2, like, (), "shape")]
     if row := _by_number(ones, others):
         return row
@@ -93,11 +98,68 @@ def pair_group(
         for a, line in zip(ones, likes, strict=True)
     ]  # fmt: skip
     found = _assigned(names, ones, others)
+    fewer = _count_alike(lefts) != _count_alike(rights)
+    rows = _repeats(ones), _repeats(others)
     return [
-        _judged(row, column, names, found, likes[row][column], ones, others)
+        _guessed(row, column, likes[row][column], others)
+        if fewer and rows[0][row] != rows[1][column] and _are_indexed(ones[row], others[column])
+        else _judged(row, column, names, found, likes[row][column], ones, others)
         for row, column in enumerate(found)
         if column >= 0
     ]
+
+
+def _are_strangers(node: Node, one: Name, other: Name, likeness: Likeness) -> bool:
+    """Whether names say that two nodes have nothing in common, as an old and a new head do."""
+    telling = all(any(word not in FAINT for word, _ in name.words) for name in (one, other))
+    if not telling or node.size > _FEW:
+        return False
+    like = likeness.agree(one.text, other.text) if node.leaf else likeness.of_names(one, other)
+    return like == 0
+
+
+def _lead_to_the_same(left: Node, right: Node, sides: Sides) -> bool:
+    """Whether two modules come before one and the same, as a layer does that was renamed.
+
+    A head is the last one, and a single tensor is no layer.
+    """
+    following = []
+    for node, tree in zip((left, right), sides.trees, strict=True):
+        after = (leaf for leaf in tree.leaves if leaf.order >= node.order + node.size)
+        following.append(min(after, key=attrgetter("order"), default=None))
+    one, other = following
+    return not left.leaf and one is not None and other is not None and one.path == other.path
+
+
+def _count_alike(nodes: Sequence[Node]) -> int:
+    """The number of nodes of equal contents; those that lack a little come after them."""
+    return sum(node.signature is nodes[0].signature for node in nodes)
+
+
+def _repeats(items: Sequence[_Item]) -> list[int]:
+    """How often each item is repeated, under names that differ in one number only."""
+    rows: dict[str, list[int]] = {}
+    for place, item in enumerate(items):
+        rows.setdefault(item.name.template, []).append(place)
+    repeats = [1] * len(items)
+    for places in rows.values():
+        row = _ranks_in_row([items[place] for place in places])
+        for place, (_, length) in zip(row.values(), row, strict=True):
+            repeats[places[place]] = length
+    return repeats
+
+
+def _are_indexed(a: _Item, b: _Item) -> bool:
+    """Whether both are numbered members of lists, at one depth."""
+    listed = all("#" in item.name.template.split(".") for item in (a, b))
+    return listed and len(a.numbers) == len(b.numbers)
+
+
+def _guessed(row: int, column: int, like: float, others: Sequence[_Item]) -> Paired:
+    """A pair of two rows of different lengths: no name tells which modules remain."""
+    template = others[column].name.template
+    as_good = [at for at, other in enumerate(others) if other.name.template == template]
+    return Paired(row, column, OPEN, like, tuple(as_good), UNEVEN)
 
 
 def _like(a: _Item, b: _Item, likeness: Likeness) -> float:

@@ -24,11 +24,15 @@ _OF_ALPHA = re.compile(r"(.+)\.(?:lora|hada|lokr|oft)_.*", re.DOTALL)
 ONLY_SHAPE = "the only one of its shape"  # the evidence of a pair
 
 
+DROPPED = ""  # among candidates: the tensor may have no place in the target
+
+
 class Confidence(StrEnum):
     """How sure a pair is.
 
-    `CERTAIN`: the same bytes, and no other tensor has them; or no other tensor of that shape on
-    either side. `LIKELY`: the evidence prefers the pair by a margin. `AMBIGUOUS`: it does not.
+    `CERTAIN`: the same bytes, and no other tensor has them; or names that agree, and no other
+    tensor of that shape on either side. `LIKELY`: the evidence prefers the pair by a margin.
+    `AMBIGUOUS`: it does not, or contradicts itself.
     """
 
     CERTAIN = "certain"
@@ -45,8 +49,8 @@ class Match:
         target: Its new key; a source with several targets has a match for every one.
         confidence: How sure the pair is.
         margin: How much better it is than the next best, from 0 to 1.
-        candidates: For an ambiguous pair, all possible target keys; `target`, the best guess, is
-            one of them.
+        candidates: For an ambiguous pair, all possible target keys, at least two; `target`, the
+            best guess, is one of them, and `DROPPED` may be.
         evidence: The deciding evidence, in words.
     """
 
@@ -56,6 +60,19 @@ class Match:
     margin: float
     candidates: tuple[str, ...] = ()
     evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a pair is ambiguous although names or structure seem to decide it.
+
+    Attributes:
+        candidates: Possible target keys.
+        evidence: What disagrees, in words.
+    """
+
+    candidates: tuple[str, ...]
+    evidence: str
 
 
 @dataclass(frozen=True, slots=True)

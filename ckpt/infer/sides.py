@@ -1,6 +1,7 @@
 """The two sides of an inference, as trees of tensors of numbered kinds; and links between them.
 
-Tensors of one kind are interchangeable: of one shape, one family of dtypes, and the same bytes.
+Tensors of one kind are interchangeable: of one shape, one family of dtypes, and the same bytes,
+or near values.
 """
 
 from collections import Counter
@@ -13,6 +14,9 @@ from ckpt.infer.vocabulary import BUFFERS
 from ckpt.tensors import TensorEntry
 
 Shape = tuple[int, ...]
+_WRAPPERS = 2  # parts of a key, such as ``model.module``
+_MOST = 0.5  # of the keys
+NEAR = "near:"  # begins the digest that tensors of near values share
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +26,25 @@ class Sides:
     Attributes:
         keys: Of all entries.
         counts: The number of entries by kind.
+        single: The kinds of which each side has one tensor and, but for tensors of equal bytes,
+            no other of that shape.
         trees: Of the entries without the buffers that the other side lacks.
         shapes: By kind.
-        have_bytes: By kind: whether its tensors are known to have the same bytes.
+        proofs: By kind: ``bytes`` if its tensors are known to have the same bytes, ``values`` if
+            these are near; else empty.
+        names_kept: Whether most keys of the smaller side are also keys of the other, but for
+            wrappers such as ``module``.
         surplus: The kinds of which a tree has more than the other, which operations may use up.
     """
 
     keys: tuple[list[str], list[str]]
     counts: tuple[Counter[int], Counter[int]]
+    single: frozenset[int]
     trees: tuple[Tree, Tree]
     shapes: list[Shape]
-    have_bytes: list[bool]
+    proofs: list[str]
     surplus: tuple[Counter[int], Counter[int]]
+    names_kept: bool
 
     def kind(self, left: int) -> int:
         """The kind of a leaf of the source."""
@@ -78,7 +89,9 @@ class Link:
         )
 
 
-def sides_of(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Sides:
+def sides_of(
+    source: Sequence[TensorEntry], target: Sequence[TensorEntry], *, names_kept: bool = False
+) -> Sides:
     """Number the kinds of all entries and make the trees; bytes count if both sides have them."""
     common = {entry.digest for entry in source if entry.digest}
     common &= {entry.digest for entry in target if entry.digest}
@@ -103,19 +116,64 @@ def sides_of(source: Sequence[TensorEntry], target: Sequence[TensorEntry]) -> Si
         trees.append(build_tree(kept, numels, signatures))
     before, after = trees
     ones, others = Counter(before.kinds), Counter(after.kinds)
-    have_bytes = [digest is not None for _, _, digest in numbers]
-    return Sides(keys, counts, (before, after), shapes, have_bytes, (ones - others, others - ones))
+    proofs = [_proof(digest) for _, _, digest in numbers]
+    surplus = ones - others, others - ones
+    names_kept = names_kept or _names_kept(*sorted(keys, key=len))
+    single = _single([(shape, dtype) for shape, dtype, _ in numbers], counts, proofs)
+    return Sides(keys, counts, single, (before, after), shapes, proofs, surplus, names_kept)
+
+
+def _single(
+    alike: Sequence[tuple[Shape, str]],
+    counts: tuple[Counter[int], Counter[int]],
+    proofs: Sequence[str],
+) -> frozenset[int]:
+    """The kinds that no other tensor can be mistaken for; `alike` are their shapes and dtypes."""
+    totals: tuple[Counter[object], Counter[object]] = (Counter(), Counter())
+    for kind, described in enumerate(alike):
+        if proofs[kind] != "bytes":
+            for total, count in zip(totals, counts, strict=True):
+                total[described] += count[kind]
+    return frozenset(
+        kind
+        for kind, described in enumerate(alike)
+        if counts[0][kind] == counts[1][kind] == 1
+        and (proofs[kind] == "bytes" or totals[0][described] == totals[1][described] == 1)
+    )
+
+
+def _names_kept(fewer: Sequence[str], more: Sequence[str]) -> bool:
+    """Whether most keys are on both sides, with up to `_WRAPPERS` parts before them."""
+    bare = {end for key in more for end in _ends(key)}
+    names = {*more}
+    kept = sum(key in bare or not names.isdisjoint(_ends(key)) for key in fewer)
+    return kept > len(fewer) * _MOST
+
+
+def _ends(key: str) -> list[str]:
+    """The key, and what remains of it without its first parts; at least two parts."""
+    parts = key.split(".", _WRAPPERS)
+    return [
+        ".".join(parts[first:]) for first in range(len(parts)) if first == 0 or "." in parts[-1]
+    ]
 
 
 def _kind(
     entry: TensorEntry, common: set[str], numbers: dict[tuple[Shape, str, str | None], int]
 ) -> int:
     digest = entry.digest if entry.digest in common else None
-    dtype = entry.dtype if digest else _family(entry.dtype)
+    exact = digest is not None and not digest.startswith(NEAR)
+    dtype = entry.dtype if exact else family(entry.dtype)
     return numbers.setdefault((entry.shape, dtype, digest), len(numbers))
 
 
-def _family(dtype: str) -> str:
+def _proof(digest: str | None) -> str:
+    if digest is None:
+        return ""
+    return "values" if digest.startswith(NEAR) else "bytes"
+
+
+def family(dtype: str) -> str:
     """The family of dtypes within which a conversion may cast."""
     if dtype == "bool":
         return dtype

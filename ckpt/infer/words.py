@@ -6,7 +6,8 @@ Law: a likeness is from 0 to 1, is 1 for a name and itself, and is the same both
 """
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
@@ -30,6 +31,7 @@ _GROUPS_OF: dict[str, frozenset[int]] = {
 _LONGEST = max(map(len, PHRASES))
 _FAINT_WEIGHT = 0.3
 _LEAF_WEIGHT = 1.5
+_LEAST_TIMES, _LEAST_SURE = 2, 0.5  # for a word to be learned
 _MOST_WORDS = 24  # of one name; deeper ones decide nothing
 
 
@@ -117,6 +119,17 @@ class Likeness:
         """The likeness of a name of the source and one of the target, without their numbers."""
         return self._cached_shared(one.words, other.words)
 
+    def agree(self, one: str, other: str) -> float:
+        """The likeness of the modules of two keys, or of the keys if one has no module.
+
+        The last part, such as ``weight``, is common to tensors that have nothing else in common.
+        """
+        a, b = self.name(one, leaf=True), self.name(other, leaf=True)
+        ones, others = _of_module(a), _of_module(b)
+        if not ones or not others:
+            ones, others = a.words, b.words
+        return self._cached_shared(ones, others)
+
     def _shared(self, one: Words, other: Words) -> float:
         """The weight of the words that have a partner, out of all."""
         total = sum(w for _, w in one) + sum(w for _, w in other)
@@ -154,6 +167,12 @@ class Likeness:
         return max(word_likeness(one, other), self._learned.get((one, other), 0.0))
 
 
+def _of_module(name: Name) -> Words:
+    """The words of a key without its last part."""
+    module, _, _ = name.text.rpartition(".")
+    return read_name(module, leaf=False).words if module else ()
+
+
 def _is_word(word: str, first: str) -> bool:
     """Whether a word is in the group that begins with `first`."""
     return any(group[0] == first and word in group for group in GROUPS)
@@ -180,3 +199,33 @@ def _shortens(short: str, long: str) -> bool:
     """Whether `long` has the letters of `short` in this order."""
     letters = iter(long)
     return all(letter in letters for letter in short)
+
+
+def learn(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    """How surely a word of the source means a word of the target, from 0 to 1.
+
+    If shapes or known words decide a pair, the other words of both names mean the same: `zorp` is
+    `conv`, if they occur together often and apart seldom.
+
+    Args:
+        pairs: Keys that belong together. Pairs that differ only in numbers count once.
+    """
+    together, ones, others = Counter[tuple[str, str]](), Counter[str](), Counter[str]()
+    for one, other in {(template_of(one), template_of(other)) for one, other in pairs}:
+        for part in (slice(-1, None), slice(None, -1)):  # the last part, and the rest
+            lefts, rights = (
+                {word for text in key.split(".")[part] for word in words_of(text)}
+                for key in (one, other)
+            )
+            same = lefts & rights
+            ones.update(lefts)
+            others.update(rights)
+            together.update((a, b) for a in lefts - same for b in rights - same)
+            together.update((word, word) for word in same)
+    return {
+        (a, b): sure
+        for (a, b), times in together.items()
+        if a != b
+        and times >= _LEAST_TIMES
+        and (sure := times * times / (ones[a] * others[b])) >= _LEAST_SURE
+    }

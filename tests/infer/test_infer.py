@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckpt.infer.engine import infer
-from ckpt.infer.result import Confidence, Inference
+from ckpt.infer.result import DROPPED, Confidence, Inference
 from ckpt.tensors import TensorEntry
 from tests.effort import examples
 
@@ -51,15 +51,30 @@ def test_nothing_on_either_side() -> None:
     assert inferred({}, {"a": (1,)}).missing == ("a",)
 
 
-def test_shape_that_each_side_has_once_is_certain() -> None:
+def test_shape_that_each_side_has_once_is_certain_if_names_agree() -> None:
+    found = inferred({"fc": (7, 3), **linear("a", 2, 2)}, {"head": (7, 3), **linear("a", 2, 2)})
+    assert renames(found)["fc"] == "head"
+    assert confidences(found)["fc"] is Confidence.CERTAIN
+
+
+def test_shape_alone_is_a_guess() -> None:
+    """Among names that stay, it may as well be an old tensor and a new one."""
     found = inferred({"x": (7, 3), **linear("a", 2, 2)}, {"zorp": (7, 3), **linear("a", 2, 2)})
-    assert renames(found)["x"] == "zorp"
-    assert confidences(found)["x"] is Confidence.CERTAIN
+    (match,) = found.ambiguous()
+    assert (match.source, match.candidates) == ("x", ("zorp", DROPPED))
 
 
 def test_square_that_may_be_transposed_is_not_certain() -> None:
     found = inferred({"x.weight": (5, 5)}, {"y.weight": (5, 5)})
     assert confidences(found)["x.weight"] is Confidence.LIKELY
+
+
+def test_exact_name_counts_more_than_a_place_in_a_row() -> None:
+    old = linear("norm1", 4, 4) | linear("norm2", 4, 4) | linear("norm3", 4, 4)
+    new = linear("norm_pre", 4, 4) | linear("norm_post", 4, 4) | linear("norm3", 4, 4)
+    for source, target in ((old, new), (new, old)):
+        found = inferred(source, target)
+        assert renames(found)["norm3.weight"] == "norm3.weight"
 
 
 def test_synonyms_and_wrappers() -> None:
@@ -73,6 +88,20 @@ def test_synonyms_and_wrappers() -> None:
         "module.attn.key.bias": "attention.k_proj.bias",
     }
     assert found.settled
+
+
+def test_sizes_that_agree_by_chance_pair_no_modules() -> None:
+    """24 columns and four vectors have as many elements as 25 and three."""
+    source, target = Listed(), Listed()
+    for number, conv in enumerate(((8, 24, 1, 1), (8, 1, 5, 5))):
+        leaves = ("weight", "running_mean", "running_var")
+        source |= {f"block.{number}.0.weight": conv, f"block.{number}.1.bias": (8,)}
+        source |= {f"block.{number}.1.{leaf}": (8,) for leaf in leaves}
+        target |= {f"layer.{number}.0.weight": conv}
+        target |= {f"layer.{number}.1.{leaf}": (8,) for leaf in leaves}
+    assert renames(inferred(source, target)) == {
+        key.replace("layer", "block"): key for key in target
+    }
 
 
 def test_two_alike_without_telling_names_are_open() -> None:
@@ -157,6 +186,13 @@ def test_fused_tensor_is_split() -> None:
     assert (weight.verb, weight.dim, weight.sizes) == ("split", 0, (4, 4, 4))
     assert weight.targets == tuple(f"attn.{name}_proj.weight" for name in "qkv")
     assert renames(found)["attn.proj.weight"] == "attn.out_proj.weight"
+
+
+def test_parts_of_one_tensor_go_to_siblings() -> None:
+    """Three squares that happen to have its size are in three modules."""
+    source = {"attn.big.weight": (12, 4)}
+    target = {"enc.a.weight": (4, 4), "dec.b.gain": (4, 4), "head.weight": (4, 4)}
+    assert not inferred(source, target).operations
 
 
 def test_parts_of_unequal_size_are_joined() -> None:

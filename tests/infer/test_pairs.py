@@ -91,6 +91,17 @@ def test_no_certain_key_is_wrong(path: Path) -> None:
             assert truth.get(match.target) == match.source
 
 
+def test_no_norm_is_filled_from_several_modules_unasked() -> None:
+    """The norm of one branch may be mistaken for that of the next, if only some of it moves."""
+    _, found = inferred(FILES[0].with_name("timm_mnasnet_100_from_torchvision.json"))
+    sources: dict[str, set[str]] = {}
+    for match in found.matches:
+        if match.confidence is not Confidence.AMBIGUOUS:
+            old, new = (key.rpartition(".")[0] for key in (match.source, match.target))
+            sources.setdefault(new, set()).add(old)
+    assert all(len(modules) == 1 for modules in sources.values())
+
+
 def renames(pair: dict[str, Any]) -> dict[str, str]:
     """The source of each key that no operation makes."""
     operated = {new for each in pair["ops"] for new in listed(each["new"])}

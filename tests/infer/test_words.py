@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckpt.infer.learning import learn
-from ckpt.infer.words import Likeness, read_name, word_likeness, words_of
+from ckpt.infer.words import Likeness, learn, read_name, word_likeness, words_of
 
 WORDS = st.text("abcdefqkvonrmlwt", min_size=1, max_size=8)
 

@@ -156,11 +156,13 @@ def test_shape_alone_does_not_give_a_new_key_its_tensor(net: Run, folder: Path) 
     assert loaded_in_part(folder / "new.pt", module) == (new, ["old.scale"])
     assert net(*words, "--force", "--accept-likely").code == 0
     assert loaded_in_part(folder / "new.pt", module) == (new[:1], [])
-    # The same end of a name is evidence.
+    # A module in the place of another one is asked about, too.
     state = of_class(more=True).state_dict()
     old = {key.replace("aux.", "other."): value for key, value in state.items()}
     torch.save(old, folder / "base.pt")
-    assert net(*words, "--force").code == 0
+    asked = net(*words, "--force")
+    assert "ambiguous: other.weight could become aux.weight or be dropped" in asked.err
+    assert net(*words, "--force", "--rule", "other->aux").code == 0
     assert loaded_in_part(folder / "new.pt", module) == ([], [])
 
 

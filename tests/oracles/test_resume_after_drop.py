@@ -188,6 +188,7 @@ def test_drop_on_the_way_to_a_class_with_another_order(nets: Run, folder: Path) 
     (old, optimizer), (other, expected) = two_runs("adamw", in_groups)
     torch.save(lightning(old, optimizer), folder / "run.ckpt")
     words = ("rename", "run.ckpt", "--drop", "^aux", "--to", "net.py:Refactored")
+    words += ("--rule", "^head->out")
     assert nets(*words, "-o", "new.ckpt").code == 0
     weights, state = parts(torch.load(folder / "new.ckpt"))
     new = SPACE["Refactored"]()

@@ -147,7 +147,10 @@ def _of_states(sides: Sides, values: bool | None, unasked: float, told: Told) ->
     """The difference of the tensors of two state_dicts."""
     a, b = sides.before, sides.after
     keys, unread = _compare(sides, values, unasked, told)
-    inferred = likely_renames(keys)
+    # A version's objects are read whole to be verified, so only if that is asked for.
+    files = isinstance(a, OpenedFile) and isinstance(b, OpenedFile)
+    readable = sides if values or (values is None and files and not unread) else None
+    inferred = likely_renames(keys, readable)
     return RefDiff(
         a.name,
         b.name,

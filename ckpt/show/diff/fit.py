@@ -6,7 +6,7 @@ from typing import Any
 
 from ckpt.compare.keys import Fit, Pair
 from ckpt.infer.fitting import Fitting, Pairing
-from ckpt.infer.result import Confidence, InferredOperation, Match
+from ckpt.infer.result import DROPPED, Confidence, InferredOperation, Match
 from ckpt.ops.diff import RefDiff
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import fold
@@ -80,7 +80,7 @@ def _pair_data(pair: Pairing) -> dict[str, Any]:
     if isinstance(pair, InferredOperation):
         return fields(pair, "sources", "targets", "confidence", "verb")
     sure = pair.confidence is not Confidence.AMBIGUOUS
-    targets = [pair.target] if sure else pair.candidates
+    targets = [pair.target] if sure else [key for key in pair.candidates if key != DROPPED]
     return {
         "sources": [pair.source],
         "targets": targets,
@@ -188,7 +188,11 @@ def _paired(fitting: Fitting) -> Iterator[tuple[Sequence[str], Sequence[str], st
     for pair in fitting.pairs:
         match pair:
             case Match(candidates=candidates) if pair.confidence is Confidence.AMBIGUOUS:
-                yield (pair.source,), candidates, str(pair.confidence)
+                yield (
+                    (pair.source,),
+                    [key for key in candidates if key != DROPPED],
+                    str(pair.confidence),
+                )
             case Match():
                 yield (pair.source,), (pair.target,), str(pair.confidence)
             case InferredOperation():

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ckpt.infer.find_rules import FoundRules
-from ckpt.infer.fitting import typed
-from ckpt.infer.result import Confidence, InferredOperation, Match
+from ckpt.infer.questions import Question, typed
+from ckpt.infer.result import DROPPED, Confidence, InferredOperation
 from ckpt.rules.document import rules_document
 from ckpt.rules.planned import Rule
 from ckpt.show.look.fields import fields
@@ -21,8 +21,11 @@ def found_text(found: FoundRules) -> str:
     """Every pair, folded and sorted by confidence; what is left over; and the rules."""
     lines = [f"{printable(found.source)} -> {printable(found.target)}"]
     for confidence in Confidence:
-        matches = [match for match in found.inference.matches if match.confidence is confidence]
-        lines += _matches(confidence, matches)
+        if confidence is not Confidence.AMBIGUOUS:
+            matches = [m for m in found.inference.matches if m.confidence is confidence]
+            lines += _folded(confidence, [(match.source, match.target) for match in matches])
+    for question in found.questions:
+        lines += _question(question)
     lines += map(_operation, found.inference.operations)
     lines += _folded("dropped", [(key,) for key in found.inference.dropped])
     lines += _folded("missing", [(key,) for key in found.inference.missing])
@@ -52,17 +55,37 @@ def found_data(found: FoundRules) -> dict[str, Any]:
     return {
         **fields(found, "source", "target", "settled=inference.settled"),
         **asdict(found.inference),
+        "questions": [_question_data(question) for question in found.questions],
         "rules": rules_document(found.rules),
     }
 
 
-def _matches(confidence: Confidence, matches: list[Match]) -> Iterator[str]:
-    if confidence is not Confidence.AMBIGUOUS:
-        yield from _folded(confidence, [(match.source, match.target) for match in matches])
-        return
-    for match in matches:
-        others = " or ".join(map(printable, match.candidates))
-        yield f"  {confidence:<9} {printable(match.source)}  ->  {others}"
+def _question(question: Question) -> Iterator[str]:
+    """The first key with its candidates, how many keys go with it, the guess and its rule."""
+    match, others = question.first, len(question.matches) - 1
+    targets = " or ".join(printable(key) or "nothing (dropped)" for key in match.candidates)
+    together = f"   and {count(others, 'key')} with it" if others else ""
+    yield f"  {Confidence.AMBIGUOUS:<9} {printable(match.source)}  ->  {targets}{together}"
+    yield f"            {printable(_reason(match.evidence))}; best guess: {printable(match.target)}"
+    if question.rule is not None:
+        yield f"            {printable(typed(question.rule) or '')}  confirms it"
+
+
+def _reason(evidence: str) -> str:
+    """Why a key is ambiguous, in words."""
+    return {"nothing": "names do not decide", "": "nothing decides"}.get(evidence, evidence)
+
+
+def _question_data(question: Question) -> dict[str, Any]:
+    match = question.first
+    return {
+        "sources": [match.source for match in question.matches],
+        "guesses": [match.target for match in question.matches],
+        "candidates": [target for target in match.candidates if target != DROPPED],
+        "may_be_dropped": DROPPED in match.candidates,
+        **fields(match, "evidence"),
+        "option": None if question.rule is None else typed(question.rule),
+    }
 
 
 def _operation(operation: InferredOperation) -> str:
