@@ -9,7 +9,6 @@ from ckpt.infer.find_rules import FoundRules
 from ckpt.infer.questions import Question, typed
 from ckpt.infer.result import DROPPED, Confidence, InferredOperation
 from ckpt.rules.document import rules_document
-from ckpt.rules.planned import Rule
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import fold
 from ckpt.show.look.words import count, printable
