@@ -154,8 +154,7 @@ def infer_rules(
     plan = plan_tensors(source, first) if first else None
     after, settled = _after(source, plan, target)
     if plan and samples:
-        here = {change.new: change.old for change in plan.changes}
-        moved = {new: samples[0][old] for new, old in here.items() if old in samples[0]}
+        moved = {it.new: samples[0][it.old] for it in plan.changes if it.old in samples[0]}
         samples = moved, samples[1]
     shapes = {entry.key: entry.shape for entry in target}
     # Other shapes of as many elements may be a transpose.
@@ -167,14 +166,7 @@ def infer_rules(
         raise RuleError(f"more than {most:,} keys are left")
     inference = _doubted(infer(mine, theirs, samples), allowed)
     kept = [k for k in inference.dropped if k not in shapes and allowed.unexpected_key(k)]
-    by_rule = [Match(key, key, Confidence.CERTAIN, 1.0, evidence="a rule") for key in settled]
-    by_rule += [Match(key, key, Confidence.CERTAIN, 1.0, evidence="allowed") for key in kept]
-    inference = replace(
-        inference,
-        matches=(*by_rule, *inference.matches),
-        dropped=(*apart, *(key for key in inference.dropped if key not in kept)),
-        missing=(*apart, *inference.missing),
-    )
+    inference = _with_known(inference, settled, kept, apart)
     rules = synthesise(after, target, inference)
     if noted:
         stored = [entry for entry in source if entry.key not in noted]
@@ -184,6 +176,20 @@ def infer_rules(
         missing = tuple(key for key in inference.missing if _COUNTER not in key)
         inference = replace(inference, missing=missing)
     return inference, (*first, *rules, *counters)
+
+
+def _with_known(
+    inference: Inference, settled: Sequence[str], kept: Sequence[str], apart: Sequence[str]
+) -> Inference:
+    """The mapping, with the keys that rules settle, that stay, and whose tensors are left out."""
+    known = [Match(key, key, Confidence.CERTAIN, 1.0, evidence="a rule") for key in settled]
+    known += [Match(key, key, Confidence.CERTAIN, 1.0, evidence="allowed") for key in kept]
+    return replace(
+        inference,
+        matches=(*known, *inference.matches),
+        dropped=(*apart, *(key for key in inference.dropped if key not in kept)),
+        missing=(*apart, *inference.missing),
+    )
 
 
 def expect_settled(found: FoundRules) -> None:

@@ -111,7 +111,7 @@ def _found_rules(plan: RenamePlan) -> Iterator[str]:
         from ckpt.show.diff.mapping import rules_lines, sureness
 
         yield f"  found for {printable(plan.found.target)}: {sureness(plan.found)}"
-        yield from rules_lines(plan.found.rules)
+        yield from rules_lines(plan.found)
 
 
 def _renames(plan: Plan) -> list[str]:

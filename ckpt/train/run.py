@@ -89,10 +89,18 @@ def _last_path(out: Path, recipe: Recipe) -> Path | None:
 
 @contextmanager
 def _repeatable(device: torch.device) -> Iterator[None]:
-    """Restore torch's generators afterwards, and let cuDNN use deterministic algorithms only."""
+    """Restore torch's generators afterwards, and let cuDNN use deterministic algorithms only.
+
+    TensorFloat-32 stays as the user has set it; without the argument torch would turn it on.
+    """
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+        torch.backends.cudnn.flags(
+            enabled=True,
+            benchmark=False,
+            deterministic=True,
+            allow_tf32=torch.backends.cudnn.allow_tf32,
+        ),
     ):
         yield
 
@@ -223,7 +231,7 @@ class _Run:
                 seconds=perf_counter() - self._epoch_began,
                 progress=replace(progress, tally=tally),
                 curves=tuple(self.curves),
-                generators=setup.processes.of_all(generators()),
+                generators=setup.processes.of_all(generators(setup.device)),
                 parts=states_of(self._trainer),
                 best=self.best,
                 micro_batch=setup.size.now,

@@ -175,8 +175,10 @@ def find_device(name: str, processes: Processes) -> torch.device:
     if name == "cuda" and processes.count > 1:
         name = f"cuda:{processes.local_rank}"
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
-        raise UsageError(f"device is {name}, but torch sees {count} CUDA devices")
+    if device.type == "cuda":
+        if (device.index or 0) >= (count := torch.cuda.device_count()):
+            raise UsageError(f"device is {name}, but torch sees {count} CUDA devices")
+        torch.cuda.set_device(device)  # else NCCL and each `cuda` without a number take the first
     return device
 
 

@@ -43,7 +43,7 @@ class State:
         epoch: The current one, from 1.
         seconds: Duration of this epoch so far.
         progress: How much of this epoch is done.
-        generators: torch's random numbers in each process: of the CPU and of CUDA devices.
+        generators: torch's random numbers in each process: of the CPU and of its CUDA device.
         parts: State_dicts of model, optimizer, schedule, scaler and average.
         best: The best epoch so far, if there is a hold-out.
         micro_batch: Their largest size, which may have been halved.
@@ -73,8 +73,8 @@ class State:
             part.load_state_dict(self.parts[name])
         generators = self.generators[trainer.processes.rank]
         torch.set_rng_state(generators["cpu"])
-        if generators["cuda"]:
-            torch.cuda.set_rng_state_all(generators["cuda"])
+        for of_device in generators["cuda"]:
+            torch.cuda.set_rng_state(of_device, trainer.device)
         counted = self.progress.tally
         tally = counted if trainer.processes.is_first else torch.zeros_like(counted)
         return replace(self.progress, tally=tally)
@@ -95,9 +95,9 @@ def states_of(trainer: Trainer) -> dict[str, Any]:
     return {name: part.state_dict() for name, part in _parts(trainer).items()}
 
 
-def generators() -> dict[str, Any]:
-    """This process's item of `State.generators`."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+def generators(device: torch.device) -> dict[str, Any]:
+    """This process's item of `State.generators`; other GPUs are not touched, nor opened."""
+    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 

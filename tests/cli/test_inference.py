@@ -171,3 +171,15 @@ def test_target_that_lacks_a_source_is_refused(ckpt: Run, folder: Path) -> None:
     ran = ckpt("rename", "old.pt", "--to", "ckpt.models.mnist_embed:Net")
     assert ran.code == 3
     assert "7 missing" in ran.err
+
+
+def test_nothing_that_has_a_place_is_said_plainly(ckpt: Run, folder: Path) -> None:
+    torch.save({"a.weight": torch.ones(3, 4), "a.bias": torch.ones(3)}, folder / "a.pt")
+    torch.save({"z.weight": torch.ones(9, 7, 3), "z.bias": torch.ones(9)}, folder / "z.pt")
+    shown = ckpt("diff", "a.pt", "z.pt", "--map")
+    assert shown.code == 0
+    assert "no rules: nothing has a place in the other" in shown.out
+    refused = ckpt("rename", "a.pt", "--to", "z.pt", "-o", "new.pt")
+    assert refused.code == 3
+    assert "2 missing (z.weight, z.bias), 2 unexpected (a.weight, a.bias)" in refused.err
+    assert not (folder / "new.pt").exists()

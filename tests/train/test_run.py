@@ -269,3 +269,15 @@ def test_lower_precisions_learn_too(tmp_path, linear, precision):
 def test_fp16_on_a_cpu_is_warned_of(tmp_path, linear):
     assert type(run(linear, tmp_path / "w.pt", precision="fp16")[1][0]) is Note
     assert type(run(linear, tmp_path / "b.pt", precision="bf16")[1][0]) is Started
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_tensor_float_32_stays_as_it_was(tmp_path, linear, allowed, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    seen = []
+
+    def look(event):
+        seen.append(torch.backends.cudnn.allow_tf32)
+
+    train(Recipe(**DIGITS, model=linear), tmp_path / "w.pt", callback=look)
+    assert {*seen} == {allowed}

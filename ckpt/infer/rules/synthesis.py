@@ -42,6 +42,8 @@ def synthesise(
 ) -> list[Rule]:
     """The rules of an inference, which include its guesses for ambiguous keys.
 
+    None if nothing has a place in the target: rules cannot drop all tensors.
+
     Args:
         source: The source of the inference.
         target: The target of the inference.
@@ -50,6 +52,8 @@ def synthesise(
     Raises:
         RuleError: No rules express the mapping.
     """
+    if not inference.matches and not inference.operations:
+        return []
     keys = [entry.key for entry in source]
     kept = [key for key in keys if key not in {*inference.dropped}]
     first: list[Rule] = [drop(pattern) for pattern in patterns_for(inference.dropped, kept)]

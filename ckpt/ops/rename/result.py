@@ -140,21 +140,25 @@ def carry_out(
     if path is not None:
         result = replace(result, written=write_result(opened, plan, path, output))
     elif isinstance(opened, OpenedVersion):
-        if kept is not source:
-            raise UsageError(
-                f"{opened.name}: a rename of a version keeps its objects and optimizers",
-                hint="-o NEW.pt  writes a file without them",
-            )
+        _expect_kept(source, kept)
         added, left_out = add_version(opened, plan, registry, opaque=opaque, message=message)
         result = replace(result, added=added, left_out=left_out)
     if saved is not None:
         _save_rules(plan, Path(saved))
         result = replace(result, saved=Path(saved))
     if output.get("register_result") and result.written is not None:
-        result = replace(
-            result, added=_into_registry(result.written, opened, plan, output, registry)
-        )
+        added = _into_registry(result.written, opened, plan, output, registry)
+        result = replace(result, added=added)
     return result
+
+
+def _expect_kept(version: OpenedState, kept: OpenedState) -> None:
+    """Refuse to leave something out of a version's next one, which shares its objects."""
+    if kept is not version:
+        raise UsageError(
+            f"{version.name}: a rename of a version keeps its objects and optimizers",
+            hint="-o NEW.pt  writes a file without them",
+        )
 
 
 def _beside(plan: RenamePlan, source: OpenedState, path: Path | None, *, in_place: bool) -> Renamed:

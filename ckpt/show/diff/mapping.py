@@ -9,7 +9,6 @@ from ckpt.infer.find_rules import FoundRules
 from ckpt.infer.questions import Question, typed
 from ckpt.infer.result import DROPPED, Confidence, InferredOperation
 from ckpt.rules.document import rules_document
-from ckpt.rules.planned import Rule
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import fold
 from ckpt.show.look.words import count, printable
@@ -29,13 +28,15 @@ def found_text(found: FoundRules) -> str:
     lines += map(_operation, found.inference.operations)
     lines += _folded("dropped", [(key,) for key in found.inference.dropped])
     lines += _folded("missing", [(key,) for key in found.inference.missing])
-    return "\n".join([*lines, "", *rules_lines(found.rules)])
+    return "\n".join([*lines, "", *rules_lines(found)])
 
 
-def rules_lines(rules: tuple[Rule, ...]) -> Iterator[str]:
+def rules_lines(found: FoundRules) -> Iterator[str]:
     """The rules, as they are typed if possible."""
+    rules = found.rules
     if not rules:
-        yield "  no rules needed"
+        has_a_place = found.inference.matches or found.inference.operations
+        yield "  no rules needed" if has_a_place else "  no rules: nothing has a place in the other"
         return
     yield f"  {count(len(rules), 'rule')}:"
     yield from (f"    {printable(typed(rule) or rule.text)}" for rule in rules[:_LISTED])
