@@ -118,7 +118,8 @@ def test_wrong_spelling_is_caught_with_the_rule_that_is_right(
     ran = ckpt("rename", "old.pt", "--rule", "conv->embbed", "--check", "net.py:Net")
     assert ran.code == 3
     assert ran.out == ""
-    assert ran.err == (
+    assert "conv1.weight" in ran.err.partition("error: ")[0], "the plan"
+    assert ran.err.endswith(
         "error: the result would not fit net.py:Net: 4 missing (embded_1.weight, embded_1.bias, …)"
         ", 4 unexpected (embbed1.weight, embbed1.bias, …)\n"
         "hint:  this would fit:  --rule 'conv->embded_'\n"
