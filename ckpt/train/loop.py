@@ -28,6 +28,7 @@ from ckpt.train.losses import loss_sum, scores_of
 from ckpt.train.memory import MicroBatchSize, is_out_of_memory
 from ckpt.train.optimisation import EVERY_STEP, build_average, build_optimizer, build_schedule
 from ckpt.train.processes import ALONE, Processes
+from ckpt.train.random_numbers import generators, restore
 from ckpt.train.recipes.recipe import Recipe
 
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -244,16 +245,14 @@ class Trainer:
     def _undoing(self) -> Callable[[], None]:
         """A function that undoes a window's passes: gradients, buffers, random numbers."""
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        of_cpu = torch.get_rng_state()
-        of_cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        states = generators(self.device)
 
         def undo() -> None:
             self.optimizer.zero_grad(set_to_none=True)
             for buffer, before in buffers:
                 buffer.copy_(before)
-            torch.set_rng_state(of_cpu)
-            if of_cuda is not None:
-                torch.cuda.set_rng_state(of_cuda, self.device)
+            restore(states, self.device)
+            if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
         return undo

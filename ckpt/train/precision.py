@@ -17,6 +17,7 @@ from torch import nn
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.loop import Trainer
 from ckpt.train.memory import MicroBatchSize, is_out_of_memory
+from ckpt.train.random_numbers import restored
 from ckpt.train.recipes.recipe import Recipe
 
 _ROUNDS, _WARM_UP = 9, 3  # steps of each; about a second in all on two CPU cores
@@ -71,7 +72,7 @@ def _time(
     """Milliseconds of a step; the precisions take turns, so that both meet the same noise."""
     images = batch[0]
     recipe = replace(recipe, schedule="constant")  # the others need the number of steps
-    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+    with restored(images.device):
         clocks = {
             name: _timed_steps(Trainer(copy.deepcopy(model).train(), name, recipe), batch)
             for name in names

@@ -24,9 +24,10 @@ from ckpt.train.loop import EpochProgress, NotFiniteError, Score, Trainer, evalu
 from ckpt.train.memory import MicroBatchSize, is_out_of_memory
 from ckpt.train.processes import ALONE, Processes, joined
 from ckpt.train.provenance import peak_bytes, process_age
+from ckpt.train.random_numbers import generators, restored, seed_all
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.setup import Setup, check_processes, find_device
-from ckpt.train.state import Keeper, State, generators, states_of
+from ckpt.train.state import Keeper, State, states_of
 from ckpt.train.watch.events import Callback, Ended, Epoch, StepDone, Trained, ignore
 from ckpt.train.weights import check_destination, portable, read_weights, write_weights
 
@@ -45,7 +46,7 @@ def train(
     """Train, write the weights to `out`, read them back and score the test images once.
 
     The score is that of the file: loaded strictly into a new module, in fp32. A run that fails
-    or is interrupted leaves no file. torch's global generators are restored at the end.
+    or is interrupted leaves no file. the global generators are restored at the end.
 
     Args:
         recipe: The settings.
@@ -89,12 +90,12 @@ def _last_path(out: Path, recipe: Recipe) -> Path | None:
 
 @contextmanager
 def _repeatable(device: torch.device) -> Iterator[None]:
-    """Restore torch's generators afterwards, and let cuDNN use deterministic algorithms only.
+    """Restore the generators afterwards, and let cuDNN use deterministic algorithms only.
 
     TensorFloat-32 stays as the user has set it; without the argument torch would turn it on.
     """
     with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        restored(device),
         torch.backends.cudnn.flags(
             enabled=True,
             benchmark=False,
@@ -154,7 +155,7 @@ class _Run:
         if not progress.windows:  # each epoch has its own stream of dropout masks
             rank = self.setup.processes.rank
             stream = f"dropout {rank}" if rank else "dropout"
-            torch.manual_seed(epoch_seed(stream, self.setup.recipe.seed, epoch))
+            seed_all(epoch_seed(stream, self.setup.recipe.seed, epoch))
         lr = float(trainer.optimizer.param_groups[0]["lr"])
         try:
             for _ in trainer.steps(batches.windows(epoch, first=progress.windows), progress):

@@ -3,7 +3,7 @@
 Law: a run that is interrupted after any window and resumed ends with the same weights, bit by
 bit, as one that is not (on a CPU with the same number of threads, or on CUDA with the
 deterministic algorithms that `run` asks for). Random numbers are part of the state: the sample
-order is a function of seed and epoch, and the generator of dropout is saved.
+order is a function of seed and epoch, and the generators of dropout and of models are saved.
 """
 
 import io
@@ -26,10 +26,11 @@ from ckpt.train.holdout import Best
 from ckpt.train.loop import EpochProgress, Trainer
 from ckpt.train.precision import Precision
 from ckpt.train.processes import ALONE, Processes
+from ckpt.train.random_numbers import restore
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.watch.events import Epoch
 
-_FORM = "ckpt training state 2"
+_FORM = "ckpt training state 3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class State:
         epoch: The current one, from 1.
         seconds: Duration of this epoch so far.
         progress: How much of this epoch is done.
-        generators: torch's random numbers in each process: of the CPU and of its CUDA device.
+        generators: The random numbers of each process; see `random_numbers`.
         parts: State_dicts of model, optimizer, schedule, scaler and average.
         best: The best epoch so far, if there is a hold-out.
         micro_batch: Their largest size, which may have been halved.
@@ -64,17 +65,14 @@ class State:
     resumes: int
 
     def restore(self, trainer: Trainer) -> EpochProgress:
-        """Restore the trainer and torch's random numbers.
+        """Restore the trainer and the random numbers.
 
         Returns:
             The progress of this process; rank 0 has the tally of all of them.
         """
         for name, part in _parts(trainer).items():
             part.load_state_dict(self.parts[name])
-        generators = self.generators[trainer.processes.rank]
-        torch.set_rng_state(generators["cpu"])
-        for of_device in generators["cuda"]:
-            torch.cuda.set_rng_state(of_device, trainer.device)
+        restore(self.generators[trainer.processes.rank], trainer.device)
         counted = self.progress.tally
         tally = counted if trainer.processes.is_first else torch.zeros_like(counted)
         return replace(self.progress, tally=tally)
@@ -93,12 +91,6 @@ def _parts(trainer: Trainer) -> dict[str, Any]:
 def states_of(trainer: Trainer) -> dict[str, Any]:
     """The value of `State.parts`."""
     return {name: part.state_dict() for name, part in _parts(trainer).items()}
-
-
-def generators(device: torch.device) -> dict[str, Any]:
-    """This process's item of `State.generators`; other GPUs are not touched, nor opened."""
-    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
 def write_state(path: Path, state: State) -> None:

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -13,6 +15,7 @@ import torch
 from ckpt.definitions import DefinitionError, find_definition
 from ckpt.errors import FitError, UsageError
 from ckpt.train.data.windows import ORDER_RULE
+from ckpt.train.random_numbers import seed_all
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.watch.events import Ended, Epoch, Event, Note, Started, StepDone, Trained
@@ -281,3 +284,14 @@ def test_tensor_float_32_stays_as_it_was(tmp_path, linear, allowed, monkeypatch)
 
     train(Recipe(**DIGITS, model=linear), tmp_path / "w.pt", callback=look)
     assert {*seen} == {allowed}
+
+
+def test_random_numbers_of_the_caller_go_on_as_before(tmp_path, linear):
+    def drawn():
+        return random.random(), np.random.rand(), float(torch.rand(()))
+
+    seed_all(1)
+    expected = drawn()
+    seed_all(1)
+    run(linear, tmp_path / "w.pt")
+    assert drawn() == expected

@@ -19,10 +19,15 @@ from tests.train.starting import held, python
 
 WINDOWS = 23  # of an epoch: 1,437 = 22 x 64 + 29
 DEFINITION = """
+import random
+import numpy as np
 from torch import nn
+class Noise(nn.Module):
+    def forward(self, x):
+        return x * (1 + random.random() + np.random.standard_normal()) if self.training else x
 def net():
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5),
+        nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), Noise(),
         nn.Linear(16, 10), nn.LogSoftmax(dim=1),
     )
 """
