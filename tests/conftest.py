@@ -51,8 +51,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The short form leaves out what is marked ``long``, unless files or tests are named."""
+    """The short form leaves out what is marked ``long``, unless files or tests are named.
+
+    All forms else begin with it, so that no long test runs alone at the end.
+    """
     if not SHORT or any(Path(word).name != "tests" for word in config.args):
+        items.sort(key=lambda item: item.get_closest_marker("long") is None)
         return
     kept, left_out = [], []
     for item in items:

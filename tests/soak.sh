@@ -12,8 +12,8 @@ trap 'kill $busy 2>/dev/null' EXIT INT TERM
 failed=0
 for round in 1 2 3; do
     echo "== round $round of 3, beside eight busy processes"
-    # Twice as many workers as busy processes: on two cores each test has the twelfth part of one.
-    CKPT_TESTS=all CKPT_EXAMPLES=random python -m pytest -q -n 16 --dist worksteal \
+    # Three times as many workers as busy processes: on two cores each test has a sixteenth of one.
+    CKPT_TESTS=all CKPT_EXAMPLES=random python -m pytest -q -n 24 --dist worksteal \
         || failed=1
 done
 kill $busy

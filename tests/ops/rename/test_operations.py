@@ -233,7 +233,9 @@ def test_rename_then_undo_is_the_identity(
             folder / f"new{suffix}", read_rule_file(saved), undo=True, out=folder / "back.pt"
         ).plan
         back = torch.load(folder / "back.pt", weights_only=True)
-        assert list(back) == list(state)
+        # A tied name has no place of its own in a safetensors file: it comes after its tensor.
+        in_order = list if suffix == ".pt" else sorted
+        assert in_order(back) == in_order(state)
         assert expected(back) == expected(state)
         assert len(plan.tensors) == len(state)
 
