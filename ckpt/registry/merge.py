@@ -286,12 +286,17 @@ class _Sides:
             first, second = placed(first, number), placed(second, number)
             old = self.old.get(self.origins.get(number, 0))
             removed, _ = _three_way(old.removed if old else "", first.removed, second.removed)
+            restored, by_both = _three_way(
+                old.restored if old else "", first.restored, second.restored
+            )
+            if by_both:
+                restored = max(first.restored, second.restored)
             line = replace(
                 first,
                 also=tuple(sorted({*first.also, *second.manifests} - {first.manifest})),
                 renumbered=first.renumbered or second.renumbered,
                 removed=removed or first.removed or second.removed,
-                restored=max(first.restored, second.restored),
+                restored=restored,
                 unknown=self._unknown(number)[0],
             )
         return replace(line, removed="") if self._state_of(number) == _THERE else line
