@@ -53,6 +53,11 @@ class Reshaped(_SameDtype):
     shape: tuple[int, ...]
 
 
+def with_size(shape: tuple[int, ...], dim: int, size: int) -> tuple[int, ...]:
+    """The shape, of which one dimension has another size."""
+    return (*shape[:dim], size, *shape[dim + 1 :])
+
+
 @dataclass(frozen=True, slots=True)
 class Narrowed(_SameDtype):
     """A slice of one dimension, `length` elements from `start`."""
@@ -63,8 +68,7 @@ class Narrowed(_SameDtype):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape = self.of.shape
-        return (*shape[: self.dim], self.length, *shape[self.dim + 1 :])
+        return with_size(self.of.shape, self.dim, self.length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +139,7 @@ class Averaged(_SameDtype):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape = self.of.shape
-        return (*shape[: self.dim], self.length, *shape[self.dim + 1 :])
+        return with_size(self.of.shape, self.dim, self.length)
 
 
 @dataclass(frozen=True, slots=True)

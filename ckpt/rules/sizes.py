@@ -17,6 +17,7 @@ from ckpt.rules.expressions import (
     dimension,
     filled,
     joined,
+    with_size,
 )
 
 MEAN = "mean"  # the value that stands for the mean of the rows
@@ -63,8 +64,7 @@ def padded(of: Expression, dim: int, size: int, value: float | str) -> Expressio
             raise PlanError(f"dimension {dim} of shape {list(of.shape)} has no mean")
         _expect_floats(of, "averaged")
         return joined([of, Averaged(of, dim, more)], dim)
-    shape = (*of.shape[:dim], more, *of.shape[dim + 1 :])
-    return joined([of, filled(of.dtype, shape, value)], dim)
+    return joined([of, filled(of.dtype, with_size(of.shape, dim, more), value)], dim)
 
 
 def resized(
