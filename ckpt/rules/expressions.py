@@ -86,7 +86,7 @@ class Joined:
     def shape(self) -> tuple[int, ...]:
         shape = self.parts[0].shape
         length = sum(part.shape[self.dim] for part in self.parts)
-        return (*shape[: self.dim], length, *shape[self.dim + 1 :])
+        return with_size(shape, self.dim, length)
 
 
 @dataclass(frozen=True, slots=True)
