@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ckpt.errors import ConditionError, ConflictError, RefError, UsageError
-from ckpt.refs import expect_alias, is_version
+from ckpt.refs import expect_alias, is_alias, is_version
 from ckpt.registry.condition import expect_fields, parse_condition, values_text
 from ckpt.registry.events import Event
 from ckpt.registry.history.newest import newest, newest_versions
@@ -202,6 +202,10 @@ def _expect_sound(
         raise UsageError(f"no version given: ckpt alias {name} REF", hint=hint)
     if ref is None and condition is not None:
         raise UsageError("--if needs a version to move to", hint=f"ckpt alias {name} REF")
+    if ref is not None and is_alias(ref) and (":" in name or is_version(name)):
+        raise UsageError(
+            f"{name!r} is a version, not the name of an alias", hint=f"ckpt alias {ref} {name}"
+        )
     expect_alias(name.rpartition("@")[2])
 
 

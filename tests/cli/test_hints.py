@@ -122,3 +122,16 @@ def test_model_that_is_missing_is_not_taken_for_a_folder(ckpt: Run, folder: Path
     assert (ran.code, "no model 'nets'" in ran.err, "folder" in ran.err) == (2, True, False)
     (folder / "net").mkdir()
     assert ckpt("tag", "net", "x").code == 0
+
+
+@pytest.mark.parametrize("version", ["net:v1", "v1"])
+def test_alias_and_version_the_other_way_round(shelf: Run, version: str) -> None:
+    ran = shelf("alias", version, "best")
+    assert (ran.code, ran.err.splitlines()) == (
+        2,
+        [
+            f"error: {version!r} is a version, not the name of an alias",
+            f"hint:  ckpt alias best {version}",
+        ],
+    )
+    assert shelf("alias", "best", version).code == 0
