@@ -119,12 +119,11 @@ def _renames(plan: Plan) -> list[str]:
     pairs += plan.aliases.items()
     many = len(pairs) > MOST_LINES
     lines = fold(pairs) if many else [Folded(pair, 1) for pair in pairs]
-    wide = max((len(printable(line.cells[0])) for line in lines), default=0)
-    return [
-        f"  {printable(line.cells[0]):<{wide}}  ->  {printable(line.cells[1])}"
-        + (f"   {count(line.count, 'key')}" if many else "")
-        for line in lines
-    ]
+    rows = [(*map(printable, line.cells), count(line.count, "key")) for line in lines]
+    wide, wide_new = (max((len(row[side]) for row in rows), default=0) for side in (0, 1))
+    if not many:
+        return [f"  {old:<{wide}}  ->  {new}" for old, new, _ in rows]
+    return [f"  {old:<{wide}}  ->  {new:<{wide_new}}   {keys}" for old, new, keys in rows]
 
 
 def _made(plan: Plan) -> Iterator[str]:

@@ -55,7 +55,7 @@ def test_rule_file_shows_what_each_rule_does(ckpt: Run, file: Path) -> None:
     plan, _, wrote = ran.out.partition("\n\n")
     part = "of 3 of module.blocks.{0..4}.qkv.weight   5 keys"
     assert plan.splitlines() == [
-        "  module.blocks.{0..4}.fc1.weight  ->  blocks.{0..4}.up.weight   5 keys",
+        "  module.blocks.{0..4}.fc1.weight  ->  blocks.{0..4}.up.weight     5 keys",
         "  module.blocks.{0..4}.fc2.weight  ->  blocks.{0..4}.down.weight   5 keys",
         f"  blocks.{{0..4}}.query.weight  =   part 1 {part}",
         f"  blocks.{{0..4}}.key.weight    =   part 2 {part}",
