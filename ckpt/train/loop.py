@@ -268,8 +268,8 @@ class Trainer:
         """
         before = len(self._steps)
         self.scaler.unscale_(self.optimizer)
-        gradients = [it.grad for it in self.model.parameters() if it.grad is not None]
         if self._reads or self._clip:
+            gradients = [it.grad for it in self.model.parameters() if it.grad is not None]
             norm = nn.utils.get_total_norm(gradients)
             if self._reads:
                 _expect_finite("the norm of the gradient", norm)

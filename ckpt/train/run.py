@@ -31,6 +31,9 @@ from ckpt.train.state import Keeper, State, states_of
 from ckpt.train.watch.events import Callback, Ended, Epoch, StepDone, Trained, ignore
 from ckpt.train.weights import check_destination, portable, read_weights, write_weights
 
+_AT_ONCE = 250  # images that are scored; more are no faster
+_CALMER = "a smaller --lr, --clip 1 or a warm-up (--schedule onecycle) may help"
+
 
 def train(
     recipe: Recipe,
@@ -104,10 +107,6 @@ def _repeatable(device: torch.device) -> Iterator[None]:
         ),
     ):
         yield
-
-
-_AT_ONCE = 250  # images that are scored; more are no faster
-_CALMER = "a smaller --lr, --clip 1 or a warm-up (--schedule onecycle) may help"
 
 
 class _Run:
@@ -199,7 +198,10 @@ class _Run:
     def _diverged(
         self, epoch: int, progress: EpochProgress, error: NotFiniteError
     ) -> DivergedError:
-        """The error for the user; the state before that step is written, if there was a step."""
+        """The error for the user; the state before that step is written.
+
+        Not if the epoch's end told: the weights are those after the step.
+        """
         hint = _CALMER
         if self.keeper and progress.windows < self.setup.batches.window_count:
             self._keep(self.keeper, epoch, progress)

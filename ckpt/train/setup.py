@@ -218,8 +218,8 @@ def _choose_loss(model: nn.Module, batches: Batches, recipe: Recipe) -> str:
     expected, found = (len(labels), batches.classes), set()
     with restored(images.device), torch.no_grad():
         for trains in (False, True):
-            tried = copy.deepcopy(model) if trains else model  # BatchNorm would learn from it
             with own_code(f"{recipe.model}: on images {tuple(images.shape)}"):
+                tried = copy.deepcopy(model) if trains else model  # BatchNorm would learn from it
                 scores = scores_of(tried.train(trains)(images))
             if scores.shape != expected:
                 shape = tuple(scores.shape)

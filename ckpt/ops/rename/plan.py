@@ -171,7 +171,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     if to is not None:
         found, target = _rules_to(opened, to, given.rules, goal, registry, may_differ)
     goals = [it for it in (check and opened_definition(check, goal.get("arguments")), target) if it]
-    plan = _planned(opened, given, goal, found, goals)
+    plan = _planned(opened, given, goal, found, goals, may_differ)
     for wanted in goals:
         fitting = fit_after(plan, plan.applied, opened.state, wanted, may_differ)
         if plan.keeps_tensors:
@@ -192,6 +192,7 @@ def _planned(
     goal: Goal,
     found: "FoundRules | None",
     goals: Sequence[Opened],
+    may_differ: Allowed,
 ) -> RenamePlan:
     """The plan, before it is compared with the goals."""
     undo = goal.get("undo", False)
@@ -201,7 +202,6 @@ def _planned(
         applied, plan = (), plan_undo(opened, given)
     else:
         plan = plan_tensors(opened.entries, applied, aliases=tied)
-        may_differ = _allowed(goal)
         for wanted in goals if may_differ.shape else ():
             if more := leave_reshaped_out(plan, opened.state, wanted, may_differ):
                 applied = [*applied, *more]
