@@ -16,7 +16,7 @@ from ckpt.compare.allowed import STRICT, Allowed
 from ckpt.compare.pairs import hashed
 from ckpt.errors import PlanError, RuleError
 from ckpt.infer.engine import infer
-from ckpt.infer.questions import Question, questions_of, typed
+from ckpt.infer.questions import Question, questions_of
 from ckpt.infer.result import (
     DROPPED,
     ONLY_SHAPE,
@@ -30,7 +30,7 @@ from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
 from ckpt.registry.registry import Registry
 from ckpt.rules.choice import Choice
-from ckpt.rules.document import read_rules
+from ckpt.rules.document import read_rules, typed
 from ckpt.rules.expressions import Source
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Planned, Rule

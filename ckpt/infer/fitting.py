@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 from ckpt.compare.allowed import Allowed, other_shapes
 from ckpt.compare.keys import Fit, Pair, fit
 from ckpt.errors import CkptError
-from ckpt.infer.questions import typed
 from ckpt.infer.result import InferredOperation, Match
 from ckpt.rules.choice import Choice
+from ckpt.rules.document import typed
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.rules.prefixes import Unwrap

@@ -8,18 +8,16 @@ was tried, and with it all matches of the question are as guessed and none is am
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from shlex import quote
 
 from ckpt.errors import CkptError
 from ckpt.infer.result import DROPPED, Confidence, Inference, Match
 from ckpt.infer.rules.rewrites import escaped
 from ckpt.infer.rules.synthesis import synthesise
 from ckpt.infer.words import template_of
-from ckpt.rules.choice import Choice, drop
+from ckpt.rules.choice import drop
+from ckpt.rules.document import typed
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
-from ckpt.rules.prefixes import Add, Strip, Unwrap
-from ckpt.rules.substitution import RenameRule
 from ckpt.tensors import TensorEntry
 
 _MOST_TRIED = 3  # questions; each try takes an inference
@@ -68,16 +66,6 @@ def questions_of(
         settling = (rule for rule in rules if _settles(rule, matches, source, infer_with))
         found.append(Question(tuple(matches), next(settling, None)))
     return tuple(found)
-
-
-def typed(rule: Rule) -> str | None:
-    """The option of `ckpt rename` for a rule; None if only a rule file can hold it."""
-    match rule:
-        case RenameRule():
-            return f"--rule {quote(rule.text)}"
-        case Unwrap() | Strip() | Add() | Choice():
-            return f"--{rule.text}"
-    return None
 
 
 def _groups(ambiguous: Sequence[Match]) -> list[list[Match]]:

@@ -6,6 +6,7 @@ the rules `r`.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from shlex import quote
 from typing import Any
 
 from ckpt.dtypes import DTYPES
@@ -348,3 +349,13 @@ _VERBS: Mapping[str, Callable[[_Table], Rule]] = {
     "resize": _resize,
     "fill": _fill,
 }
+
+
+def typed(rule: Rule) -> str | None:
+    """The option of `ckpt rename` for a rule; None if only a rule file can hold it."""
+    match rule:
+        case RenameRule():
+            return f"--rule {quote(rule.text)}"
+        case Unwrap() | Strip() | Add() | Choice():
+            return f"--{rule.text}"
+    return None

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ckpt.infer.find_rules import FoundRules
-from ckpt.infer.questions import Question, typed
+from ckpt.infer.questions import Question
 from ckpt.infer.result import DROPPED, Confidence, InferredOperation
-from ckpt.rules.document import rules_document
+from ckpt.rules.document import rules_document, typed
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import fold
 from ckpt.show.look.words import count, printable
