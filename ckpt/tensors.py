@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Self
-from zlib import crc32
 
 from ckpt.dtypes import itemsize
+from ckpt.io import digest
 
 NOT_A_TENSOR = "object"  # in place of the dtype, of a key that holds no tensor
 MOST_PARTS = 128  # of a key, between its dots: each is a module, and no model is as deep
@@ -141,7 +141,7 @@ class Summed:
 
     def add(self, chunk: bytes) -> None:
         """Continue the CRC-32 with the next bytes."""
-        self.crc32 = crc32(chunk, self.crc32)
+        self.crc32 = digest.crc32(chunk, self.crc32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ damage. Law: a record that was read whole, or was `finish`ed, has the CRC-32 tha
 states.
 """
 
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import Checksum
+from ckpt.io import digest
 from ckpt.io.rights import Rights
 from ckpt.io.sources import ByteSource, Seen
 from ckpt.tensors import TensorEntry
@@ -67,7 +67,7 @@ class CheckedSource(ByteSource):
 
         def add(chunk: bytes) -> None:
             nonlocal crc32
-            crc32 = zlib.crc32(chunk, crc32)
+            crc32 = digest.crc32(chunk, crc32)
             if seen is not None:
                 seen(chunk)
 
@@ -108,7 +108,7 @@ class CheckedSource(ByteSource):
     def _checked(self, stated: Checksum) -> Iterator[bytes]:
         crc32 = 0
         for chunk in self._source.stream(stated.span.offset, stated.span.nbytes):
-            crc32 = zlib.crc32(chunk, crc32)
+            crc32 = digest.crc32(chunk, crc32)
             yield chunk
         self._expect(stated, crc32)
 

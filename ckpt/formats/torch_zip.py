@@ -4,7 +4,6 @@ Source: `torch.serialization` of torch 2.13 (`_save`, `_load`) and PyTorch's
 `caffe2/serialize/inline_container`. The pickle is read by `pickle.reader`, which runs nothing.
 """
 
-import zlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from ckpt.formats.torch_state import TorchFile, read_state
 from ckpt.formats.zip.inflated import STORED, Inflated, expect_proportion
 from ckpt.formats.zip.reader import Member, read_members
 from ckpt.formats.zip.writer import ALIGNMENT, NewMember, lay_out_archive
+from ckpt.io import digest
 from ckpt.io.sources import ByteSource, ExtendedSource
 from ckpt.tensors import Layout, Span, Summed, TensorEntry
 
@@ -86,7 +86,7 @@ class TorchArchive:
             if kept is not None and name.startswith("data/") and name[5:] not in kept:
                 continue
             if name == "data.pkl":
-                yield NewMember(member.name, len(data), zlib.crc32(data), data)
+                yield NewMember(member.name, len(data), digest.crc32(data), data)
             else:
                 yield NewMember(member.name, member.nbytes, member.crc32, span)
 
@@ -203,7 +203,7 @@ def lay_out(
 
 
 def _small(folder: str, record: str, data: bytes) -> NewMember:
-    return NewMember(f"{folder}/{record}", len(data), zlib.crc32(data), data)
+    return NewMember(f"{folder}/{record}", len(data), digest.crc32(data), data)
 
 
 def _expect_weights(name: str, members: Sequence[Member]) -> None:
@@ -288,7 +288,7 @@ def _pickle(source: ByteSource, spans: Mapping[str, Span], members: Mapping[str,
     data = source.read(span.offset, span.nbytes)
     # torch.load ignores it; 0 means that the writer did not compute it.
     crc32 = members["data.pkl"].crc32
-    if crc32 and zlib.crc32(data) != crc32:
+    if crc32 and digest.crc32(data) != crc32:
         raise FormatError(
             f"{source.name}: data.pkl is damaged: its CRC-32 differs", hint="fetch it again"
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from ckpt.errors import FormatError
 from ckpt.formats.zip.reader import Member
+from ckpt.io import digest
 from ckpt.io.sources import CHUNK, ByteSource
 
 STORED, DEFLATED = 0, 8
@@ -61,7 +62,7 @@ class Inflated:
         packed = self._source.stream(self._member.offset, self._member.packed)
         try:
             for chunk in _decompressed(inflater, packed):
-                length, crc32 = length + len(chunk), zlib.crc32(chunk, crc32)
+                length, crc32 = length + len(chunk), digest.crc32(chunk, crc32)
                 if length > self.nbytes:
                     raise self._damaged(f"inflates to more than {self.nbytes:,} bytes")
                 if length == self.nbytes and self._member.crc32 not in (0, crc32):

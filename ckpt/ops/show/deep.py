@@ -4,7 +4,6 @@ Memory stays bounded by a few chunks, whatever the size of a tensor.
 """
 
 import hashlib
-import zlib
 from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ from ckpt.compare.special_values import SpecialValues
 from ckpt.formats.checked import expect_checksum
 from ckpt.formats.checkpoint import Checkpoint, Checksum
 from ckpt.formats.stream import tensor_bytes
+from ckpt.io import digest
 from ckpt.io.sources import CHUNK
 from ckpt.io.threads import Threads
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
@@ -129,7 +129,7 @@ class _Reading:
     def add(self, chunk: bytes) -> None:
         """Do everything else with a chunk."""
         if self._summed:
-            self.crc32 = zlib.crc32(chunk, self.crc32)
+            self.crc32 = digest.crc32(chunk, self.crc32)
         if self._special is not None:
             self._special.add(chunk)
 
