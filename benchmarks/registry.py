@@ -1,21 +1,28 @@
 """Measure a registry: time with ten versions and with 10,000, and bytes beside plain copies.
 
     python benchmarks/registry.py [--versions 10000] [--copies 20] [--gigabytes 1 3] [--runs 5]
-                                  [--quick]
+                                  [--keys 100000] [--quick]
 
 Commands are processes of their own; the median of the runs is printed, and how much longer it took
 than with ten versions. The 10,000 are lines of the index, as registering makes them, over ten
 manifests. Registering large files takes turns with `cp` and `sync` of the same file; there the
-fastest run counts, since other processes only add to a time.
+fastest run counts, since other processes only add to a time. Of large manifests, the bytes are
+printed beside those of its rows as JSON, and beside what cannot be smaller: 32 random bytes for
+each digest, and the tensors that are part of it.
 """
 
 import argparse
+import base64
+import gzip
+import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +36,12 @@ from tabulate import tabulate
 import ckpt
 from ckpt.definitions import find_definition
 from ckpt.io.digest import of_bytes
+from ckpt.registry.columns import to_rows
 from ckpt.registry.index import Index
 from ckpt.registry.index_file import IndexFile
+from ckpt.registry.manifest import INLINE_BYTES, Hole, Manifest, Skeleton, canonical
 from ckpt.registry.registry import Registry
+from ckpt.tensors import TensorEntry
 
 CKPT = str(Path(sys.executable).with_name("ckpt"))
 NET = "ckpt.models.mnist_cnn:Net"
@@ -48,10 +58,12 @@ def main() -> None:
     )
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[1.0, 3.0])
     parser.add_argument("--runs", type=int, default=5)
-    options = parse_options(parser, versions=20, copies=2, gigabytes=[0.04], runs=1)
+    parser.add_argument("--keys", type=int, default=100_000, help="of the large manifests")
+    options = parse_options(parser, versions=20, copies=2, gigabytes=[0.04], runs=1, keys=2000)
     print_large(options.gigabytes, options.runs)
     print_times(options.versions, options.runs)
     print_bytes(options.copies)
+    print_manifests(options.keys)
 
 
 def print_large(gigabytes: list[float], runs: int) -> None:
@@ -236,6 +248,50 @@ KINDS: dict[str, Callable[[Path, int], Files]] = {
     ),
     "all weights new": lambda f, n: registered(f, map(net, range(n))),
 }
+
+
+def print_manifests(keys: int) -> None:
+    """Large manifests beside their rows."""
+    rows = []
+    for name, nbytes, different in (
+        ("different, 16 bytes each", 16, keys),
+        ("different, 8 KiB each", 8192, keys),
+        ("the same, 8 KiB each", 8192, 1),
+    ):
+        manifest = large_manifest(keys, nbytes, different)
+        whole, plain = len(manifest.to_bytes()), len(canonical(rows_of(manifest)))
+        least = sum(map(len, manifest.inline.values())) + 32 * len(manifest.objects())
+        shares = (f"{part / plain:.1%}" for part in (whole, least))
+        rows.append([name, *(f"{part / 1e6:.2f}" for part in (plain, whole, least)), *shares])
+    heads = [f"{keys:,} tensors", "rows, MB", "manifest, MB", "least, MB", "of rows", "least"]
+    print()
+    print(tabulate(rows, heads, disable_numparse=True, stralign="right"))
+
+
+def large_manifest(keys: int, nbytes: int, different: int) -> Manifest:
+    """The manifest of a `.pt` file with so many tensors of random bytes."""
+    holes, entries, inline, position = [], [], {}, 0
+    for at in range(keys):
+        data = random.Random(at % different).randbytes(nbytes)
+        name = of_bytes(data)
+        if nbytes <= INLINE_BYTES:
+            inline[name] = data
+        position += 128 + len(str(at))
+        holes.append(Hole(position, nbytes, name))
+        position += nbytes
+        key = f"model.layers.{at // 8}.block{at % 8}.weight"
+        entries.append(TensorEntry(key, "float32", (nbytes // 4,), digest=name))
+    skeleton = Skeleton(position, tuple(holes), of_bytes(b"skeleton"))
+    return Manifest("torch-zip", "big.pt", None, skeleton, tuple(entries), inline=inline)
+
+
+def rows_of(manifest: Manifest) -> dict[str, Any]:
+    """The document of a manifest as a small one has it: a row for each tensor and hole."""
+    rows = to_rows(json.loads(gzip.decompress(manifest.to_bytes())))
+    packed = {
+        name: base64.b64encode(zlib.compress(rows["inline"][name])) for name in rows["inline"]
+    }
+    return {**rows, "inline": {name: text.decode("ascii") for name, text in packed.items()}}
 
 
 if __name__ == "__main__":

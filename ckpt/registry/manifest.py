@@ -168,9 +168,11 @@ class Manifest:
         plain = canonical({**document, "inline": packed})
         if len(plain) <= PLAIN_BYTES:
             return plain
-        compact = canonical(to_columns(document))
-        inline_bytes = sum(map(len, self.inline.values()))
-        return deflated(compact) if max(len(compact), inline_bytes) <= MOST_BYTES else plain
+        columns = to_columns(document)
+        compact = canonical(columns)
+        if max(len(compact), sum(map(len, self.inline.values()))) > MOST_BYTES:
+            return plain
+        return deflated(compact, digits=columns["digests"].encode("ascii"))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":

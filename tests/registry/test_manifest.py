@@ -4,6 +4,7 @@ import json
 import random
 import re
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from ckpt.errors import IntegrityError
 from ckpt.io import digest
 from ckpt.registry import manifest as manifest_module
+from ckpt.registry.columns import to_rows
 from ckpt.registry.manifest import Hole, Manifest, Skeleton
 from ckpt.tensors import TensorEntry
 
@@ -67,6 +69,8 @@ def test_compact_manifest_reads_back_as_it_was_written(manifest: Manifest) -> No
         patch.setattr(manifest_module, "PLAIN_BYTES", 0)
         data = manifest.to_bytes()
     document = json.loads(gzip.decompress(data))
+    rows = json.loads(manifest.to_bytes())
+    assert {**to_rows(document), "schema": 1, "inline": rows["inline"]} == rows
     assert document["schema"] == 2
     again = Manifest.from_bytes(data)
     assert again == manifest == Manifest.from_bytes(json.dumps(document).encode())
@@ -91,6 +95,19 @@ def many(keys: int) -> Manifest:
         entries.append(TensorEntry(key, "float32", (nbytes // 12, 3), digest=name))
     skeleton = Skeleton(position, tuple(holes), digest.of_bytes(b""))
     return Manifest("torch-zip", "x.pt", None, skeleton, tuple(entries), inline=inline)
+
+
+def test_large_manifest_of_stored_tensors_takes_little_more_than_their_digests() -> None:
+    manifest = many(16_000)
+    stored = tuple(e for e in manifest.entries if e.digest not in manifest.inline)
+    holes = tuple(hole for hole in manifest.skeleton.holes if hole.digest not in manifest.inline)
+    skeleton = replace(manifest.skeleton, holes=holes)
+    manifest = replace(manifest, entries=stored, skeleton=skeleton, inline={})
+    data = manifest.to_bytes()
+    assert len(stored) == 4000
+    assert len(data) < 1.15 * 32 * len(stored)
+    assert json.loads(gzip.decompress(data))["schema"] == 2
+    assert Manifest.from_bytes(data) == manifest
 
 
 def test_large_manifest_takes_a_ninth(monkeypatch: pytest.MonkeyPatch) -> None:
