@@ -123,7 +123,8 @@ def keep_rights(path: Path, fd: int) -> None:
     try:
         if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
             os.fchown(fd, old.st_uid, old.st_gid)
-        os.fchmod(fd, stat.S_IMODE(old.st_mode))
+        if old.st_mode != new.st_mode:  # FAT has one mode for all files, and no fchmod
+            os.fchmod(fd, stat.S_IMODE(old.st_mode))
         wanted, found = _attributes(path), _attributes(fd)
         for name, value in wanted.items():
             if found.get(name) != value:

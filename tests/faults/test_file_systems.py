@@ -69,6 +69,20 @@ def test_command_does_without_what_a_file_system_lacks_and_says_it_once(
 
 
 @strace.needed
+def test_rename_in_place_changes_no_mode_that_is_right_already(folder: Path) -> None:
+    """On FAT all files have one mode, and fusefat has no fchmod."""
+    file, new = folder / "0.safetensors", "embedding" * 20  # the header no longer fits its place
+    line = (*CKPT, "rename", file.name, "--rule", f"conv={new}", "--in-place")
+    around = refusing(folder, "fchmod", "ENOSYS")
+    file.chmod(0o644)
+    ran = run(folder, *line, around=around)
+    assert (ran.code, "cannot be kept in place" in ran.err) == (2, True), ran
+    file.chmod(0o600)
+    assert run(folder, *line, around=around).code == 0
+    assert f"{new}.weight" in within(folder, "show", file.name).out
+
+
+@strace.needed
 def test_folder_whose_sync_fails_is_named(folder: Path) -> None:
     """A file that cannot be synced, and a disk that fails, are no matter of the file system."""
     assert within(folder, *REGISTER).code == 0
