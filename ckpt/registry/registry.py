@@ -22,6 +22,7 @@ from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
 from ckpt.registry.labels import NO_LABELS, Labels
 from ckpt.registry.manifest import Manifest, read_record
+from ckpt.registry.seen import saw
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.shared import shared_store
 from ckpt.registry.store.version import VersionSource
@@ -215,13 +216,11 @@ class Registry:
 
         Args:
             model: Its name.
-            manifest: The manifest.
+            manifest: The manifest; its record has the version's metrics and message.
             new_bytes: Bytes of the objects that were added to the store for it.
             made_by: How it was made, a few words.
             rights: Who may read its source, and so the manifest.
             labels: Its alias and tags.
-
-        Its metrics and its message are those of the manifest's record.
 
         Returns:
             The version; not new if the model has the same content already, so nothing is added.
@@ -325,6 +324,8 @@ class Registry:
             return index if labelled is model else index.with_model(labelled)
 
         self.index_file.commit(with_draft, f"{draft.made_by} as {draft.model}", by=by)
+        if added[-1].new:
+            saw(self.folder, added[-1].version)
         return added[-1]
 
 

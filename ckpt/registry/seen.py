@@ -4,6 +4,7 @@ They are in git's own folder, not in the registry: no command that reads writes 
 `remember` was never called, nothing is written.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from pathlib import Path
 
 from ckpt.errors import DiskError, IndexDamageError, IntegrityError
 from ckpt.io import digest
-from ckpt.io.files import read_plain, write_whole
-from ckpt.registry.index import Index
+from ckpt.io.files import open_plain, read_plain, write_whole
+from ckpt.registry.index import Index, Version
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES, read_index
 
 
@@ -58,6 +59,16 @@ def remember(folder: Path) -> None:
         text = "\n".join([digest.of_bytes(document), *lines])
         with suppress(DiskError), write_whole(path, replace=True) as out:
             out.write(f"{text}\n".encode())
+
+
+def saw(folder: Path, version: Version) -> None:
+    """Add the number of a version that was just added, and shown, to those of the last command."""
+    path = _path(folder)
+    if path is not None:
+        with suppress(OSError, IntegrityError):  # also where `remember` was never called
+            fd = open_plain(path, os.O_WRONLY | os.O_APPEND, single=True)
+            with open(fd, "ab") as out:
+                out.write(f"{version.ref} {version.content}\n".encode())
 
 
 def _moved(index: Index, before: dict[str, str]) -> Iterator[Moved]:

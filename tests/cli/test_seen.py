@@ -11,15 +11,16 @@ from tests.cli.support import Git, Run, commit, register_seeds, tree
 SAYS = "net:v3 is another version since a merge; that version is v4 now\n"
 
 
-def pull(shared: Run, git: Git, folder: Path) -> None:
-    """An own v3, and one that was pushed by somebody else."""
+def pull(shared: Run, git: Git, folder: Path, *between: str) -> None:
+    """An own v3, and one that was pushed by somebody else; a command is run before the merge."""
     git("checkout", "-q", "other")
     register_seeds(shared, folder, 3)
     commit(git)
     git("update-ref", "refs/remotes/origin/other", "other")
     git("checkout", "-q", "main")
     register_seeds(shared, folder, 4)
-    assert shared("ls").err == ""
+    if between:
+        assert shared(*between).err == ""
     commit(git)
     git("merge", "-q", "other", "-m", "m")
 
@@ -31,13 +32,19 @@ def test_next_command_says_it_once(
     folder: Path,
     words: tuple[str, ...],
 ) -> None:
-    pull(shared, git, folder)
+    pull(shared, git, folder, "ls")
     assert shared("ls", "-q").err == "", "nor is it forgotten"
     before = tree(folder / ".ckpt")
     ran = shared(*words)
     assert (ran.code, ran.err) == (0, SAYS)
     assert words[0] == "alias" or tree(folder / ".ckpt") == before
     assert (shared("ls").err, shared("verify").err) == ("", "")
+
+
+def test_number_that_register_alone_has_shown_is_said(shared: Run, git: Git, folder: Path) -> None:
+    pull(shared, git, folder)
+    assert shared("ls").err == SAYS
+    assert shared("ls").err == ""
 
 
 def test_fast_forward_is_said_too(shared: Run, git: Git, folder: Path) -> None:
