@@ -173,8 +173,8 @@ def expect_few(files: Iterable[Readable], most: int) -> None:
     if total > most:
         largest = max(files, key=lambda file: file.nbytes)
         raise UsageError(
-            f"{largest.name}: {largest.nbytes:,} bytes; {len(files):,} files beside the weights "
-            f"have {total:,}, the limit is {most:,}",
+            f"side files of {total:,} bytes, the limit is {most:,}; the largest is "
+            f"{largest.name}, {largest.nbytes:,} bytes",
             hint="--max 1GB  raises the limit; --no-files  leaves those of the folder out",
         )
 

@@ -236,7 +236,7 @@ def test_removed_version_frees_its_files(with_files: Run, folder: Path) -> None:
     ("words", "says"),
     [
         (("--with", "nothing"), "nothing: no such file"),
-        (("--with", "tokenizer", "--max", "1kB"), "tokenizer/vocab.txt: 9,000 bytes"),
+        (("--with", "tokenizer", "--max", "1kB"), "is tokenizer/vocab.txt, 9,000 bytes"),
         (("--with", "config.json", "--with", "other/CONFIG.json"), "would be one file"),
         (("--with", "other/net.pt"), "'net.pt' and 'net.pt' would be one file"),
         (("--with", "link"), "link/x: not a file, or a link that leads out of the folder"),
