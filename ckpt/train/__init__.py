@@ -1,5 +1,11 @@
 """The trainer: `ckpt.train.run.train` turns a `ckpt.train.recipes.recipe.Recipe` into weights.
 
 It prints nothing: a `ckpt.train.watch.events.Callback` gets the events of a run.
-This package, `recipes`, `data.windows` and `watch.events` are importable without torch.
+This package, `recipes`, `tips`, `data.windows` and `watch.events` are importable without torch.
+
+`accumulate` is for loops of your own; ``ckpt.train.accumulate`` is the same function.
 """
+
+from ckpt.train.tips.accumulation import accumulate as accumulate
+
+__all__ = ["accumulate"]
