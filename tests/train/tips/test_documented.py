@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "loops.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.M | re.S)
+FOUND = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.M | re.S)
+BLOCKS = [block for block in FOUND if "window" in block]
 
 
 class LanguageModel(nn.Module):
