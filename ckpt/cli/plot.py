@@ -5,13 +5,11 @@ from pathlib import Path
 import click
 
 from ckpt.cli.options import PATH, Session, ckpt_command
-from ckpt.errors import UsageError
+from ckpt.cli.options.picture import picture_form
 from ckpt.io.files import write_whole
 from ckpt.ops.plot import plot
 from ckpt.show.look.words import printable
 from ckpt.show.plot import curves_data, curves_text, picture
-
-FORMS = {".png": "png", ".svg": "svg"}
 
 
 @ckpt_command(examples="ckpt plot v1\nckpt plot v1 v3 -o curves.svg")
@@ -24,9 +22,7 @@ def command(session: Session, refs: tuple[str, ...], out: Path | None, force: bo
     Both are measured on the training images during the epoch, with dropout. A renamed version has
     the curves of the version that was trained.
     """
-    form = None if out is None else FORMS.get(out.suffix.lower())
-    if out is not None and form is None:
-        raise UsageError(f"{out}: unknown suffix, expected .png or .svg")
+    form = None if out is None else picture_form(out, replace=force)
     several = [plot(ref, registry=session.registry) for ref in refs]
     if out is None or form is None:
         session.show(several, curves_text, curves_data)

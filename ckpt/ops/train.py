@@ -19,7 +19,7 @@ from ckpt.opened import expect_class, parse_named
 from ckpt.ops.register import register
 from ckpt.refs import FileRef, expect_new_name
 from ckpt.registry.registry import Added, Registry
-from ckpt.train import accumulate
+from ckpt.train import accumulate, doctor
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.watch.events import Callback, Trained, ignore
 
@@ -96,6 +96,7 @@ def train(
 
 # ``ckpt.train`` is this function, and not the package of that name.
 train.accumulate = accumulate  # type: ignore[attr-defined]
+train.doctor = doctor  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)

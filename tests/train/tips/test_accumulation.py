@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import ckpt
 from ckpt.errors import UsageError
-from ckpt.train import accumulate
+from ckpt.train import accumulate, doctor
 from tests.effort import PATIENCE
 from tests.train.starting import torchrun
 from tests.train.tips.two_loops import CASES, batches_of, net, trained_alone
@@ -434,9 +434,10 @@ def test_gradient_checkpointing_dropout_and_ties_train_as_before() -> None:
 
 def test_both_names_are_one_function_and_need_no_torch() -> None:
     assert ckpt.train.accumulate is accumulate
+    assert ckpt.train.doctor is doctor
     program = (
         "import sys, ckpt\n"
-        "from ckpt.train import accumulate\n"
+        "from ckpt.train import accumulate, doctor\n"
         "import ckpt.train\n"
         "assert ckpt.train.accumulate is accumulate and ckpt.train.__name__ == 'train'\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
