@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from io import BytesIO
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ckpt.ops.train import Training
@@ -24,6 +25,7 @@ _LEGEND = (
     "backward pass; under kept graphs, what stays after a step."
 )
 BAR_DELAY = 0.5  # seconds; a shorter epoch shows no bar
+SILENCE = 60.0  # seconds without a line, after which one says how far a run without a bar is
 
 
 def header(started: Started) -> list[str]:
@@ -114,11 +116,20 @@ class TrainingView:
 
     Args:
         write: Takes one line, without its end; results and remarks alike.
-        stream: For the bar, which is drawn only on a terminal that can move its cursor.
+        stream: For the bar, which is drawn only on a terminal that can move its cursor. Elsewhere
+            a line says how far the run is after `SILENCE`.
+        clock: Seconds since some moment.
     """
 
-    def __init__(self, write: Callable[[str], None], stream: TextIO) -> None:
-        self._write, self._stream = write, stream
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        stream: TextIO,
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._write_line, self._stream, self._clock = write, stream, clock
+        self._wrote = clock()
         self._draws = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._started: Started | None = None
         self._latest = ""
@@ -135,7 +146,10 @@ class TrainingView:
             case StepDone(epoch, images) if self._started is not None:
                 figures = self._latest + "{rate_noinv_fmt}  {elapsed}"
                 name = _counted(epoch, self._started.epochs)
-                self._advance(images, self._started.train_count, name, figures, unit=" img")
+                total = self._started.train_count
+                self._advance(images, total, name, figures, unit=" img")
+                if not self._draws and self._clock() - self._wrote >= SILENCE:
+                    self._write(f"{name}  {images:,} of {total:,} images")
             case Note():
                 self._close_bar()
                 self._write(printable(event.text))
@@ -153,6 +167,10 @@ class TrainingView:
                 self._write(summary(event))
             case Ended():
                 self._close_bar()
+
+    def _write(self, line: str) -> None:
+        self._wrote = self._clock()
+        self._write_line(line)
 
     def _advance(self, done: int, total: int, name: str, figures: str, **units: Any) -> None:
         """Move the bar, which is created if there is none."""
