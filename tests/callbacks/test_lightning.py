@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -169,6 +170,20 @@ def test_rehearsals_register_nothing(registry: Registry, tmp_path: Path) -> None
     trainer.validate(Net())
     assert callback.versions == []
     assert not registry.exists
+
+
+def test_sharded_weights_are_not_registered_and_reported(registry: Registry) -> None:
+    """A run under FSDP needs GPUs: its strategy is real, the rest stands in."""
+    callback = Register("net", registry=registry)
+    strategy = pl.strategies.FSDPStrategy()
+    trainer = SimpleNamespace(
+        strategy=strategy, state=SimpleNamespace(fn="fit"), sanity_checking=False, world_size=2,
+        is_global_zero=True, fast_dev_run=False, global_step=1, current_epoch=0, precision="32",
+    )  # fmt: skip
+    module = SimpleNamespace(trainer=trainer, hparams={}, device=torch.device("cpu"))
+    with pytest.warns(UserWarning, match="rank 0 of a FSDPStrategy has only a part of them"):
+        callback.on_train_end(trainer, module)
+    assert callback.versions == []
 
 
 PROGRAM = """

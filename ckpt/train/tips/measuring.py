@@ -21,7 +21,7 @@ from ckpt.train.batches import Batches
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.loop import batch_norms
 from ckpt.train.losses import loss_sum, scores_of
-from ckpt.train.memory import is_out_of_memory
+from ckpt.train.memory import MicroBatchSize, is_out_of_memory
 from ckpt.train.processes import ALONE, started_by_torchrun
 from ckpt.train.random_numbers import restored
 from ckpt.train.recipes.recipe import Recipe
@@ -138,13 +138,16 @@ def largest_batch(patient: Patient) -> Found:
             break
         try:
             held[size] = patient.held([batch])
+            seconds = patient.seconds(patient.trainer(), [batch])
             ways[size] = [batch]
-            if patient.seconds(patient.trainer(), [batch]) > _SLOWEST:
+            if seconds > _SLOWEST:
                 ended = f"a step of {size:,} takes over {_SLOWEST:.0f} s"
                 break
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
+            if not ways:
+                MicroBatchSize(size).halve(error)  # raises: not even the recipe's batch fits
             ended = f"{size:,} ran out of memory"
             break
         size *= 2

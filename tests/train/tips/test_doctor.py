@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ckpt.errors import UsageError
+from ckpt.errors import OutOfMemoryError, UsageError
 from ckpt.train.processes import ALONE
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.setup import Setup
@@ -180,3 +180,31 @@ def test_a_ratio_is_of_the_same_turn() -> None:
     """A machine that becomes busy half way does not favour the way that was timed first."""
     turns = [{"a": 100.0, "b": 150.0}, {"a": 10.0, "b": 15.0}, {"a": 20.0, "b": 40.0}]
     assert speeds(turns) == {"a": Speed(20.0, 1.0), "b": Speed(40.0, 1.5)}
+
+
+LARGE = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(784, 10), nn.LogSoftmax(1))
+    def forward(self, x):
+        if len(x) > LIMIT:
+            x.new_empty(1 << 60)  # no system gives so much
+        return super().forward(x)
+"""
+
+
+def test_memory_that_runs_out_ends_the_doubling(tmp_path: Path) -> None:
+    (tmp_path / "large.py").write_text(LARGE.replace("LIMIT", "200"))
+    patient = patient_of(tmp_path / "large.py", "Net", batch_size=64)
+    rows, verdict = largest_batch(patient)
+    assert [row.name for row in rows] == ["batch 64", "batch 128"]
+    assert verdict.why.endswith("; 256 ran out of memory")
+
+
+def test_a_batch_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "large.py").write_text(LARGE.replace("LIMIT", "32"))
+    patient = patient_of(tmp_path / "large.py", "Net", batch_size=64)
+    with pytest.raises(OutOfMemoryError, match="out of memory with 64 images at once"):
+        largest_batch(patient)
