@@ -113,13 +113,11 @@ def command(
     processes share every effective batch.
     """
     if doctor is not None:
-        expect_only_recipe()
-        settings["model"] = doctor
-        _examine(session, recipe_of(recipe_ref, settings, arguments, "model"), out, replace=force)
+        recipe = recipe_of(recipe_ref, {**settings, "model": doctor}, arguments, "model")
+        _examine(session, recipe, out, replace=force)
         return
     resumed = _resumed(resume)
     recipe = resumed.recipe if resumed is not None else recipe_of(recipe_ref, settings, arguments)
-    files = _file_callbacks(metrics, tensorboard, resumed, replace=force)
     try:
         done = train(
             recipe,
@@ -132,23 +130,31 @@ def command(
             state_file=resume,
             save_minutes=save_every,
             resumed=resumed,
-            callback=call_each(TrainingView(session.terminal.remark, sys.stderr), *files),
+            callback=call_each(
+                TrainingView(session.terminal.remark, sys.stderr),
+                *_file_callbacks(metrics, tensorboard, resumed, replace=force),
+            ),
             note=session.terminal.remark,
         )
     except InterruptedTrainingError as error:
-        from ckpt.train.processes import started_by_torchrun
-
-        if not started_by_torchrun().is_first:  # rank 0 alone reports the interruption
-            sys.exit(error.exit_code)
+        _exit_unless_first(error)
         raise
-    if done is None:  # rank 0 has the result
-        return
-    session.remark_on_added(done.added)
-    session.show(done, training_text, training_data)
+    if done is not None:  # rank 0 has the result
+        session.remark_on_added(done.added)
+        session.show(done, training_text, training_data)
+
+
+def _exit_unless_first(error: InterruptedTrainingError) -> None:
+    """Rank 0 alone reports the interruption."""
+    from ckpt.train.processes import started_by_torchrun
+
+    if not started_by_torchrun().is_first:
+        sys.exit(error.exit_code)
 
 
 def _examine(session: Session, recipe: Recipe, out: Path | None, *, replace: bool) -> None:
     """Measure, and draw it if `out` is given."""
+    expect_only_recipe()
     form = None if out is None else picture_form(out, replace=replace)
     found = examine(recipe, callback=TrainingView(session.terminal.remark, sys.stderr))
     if out is None or form is None:
