@@ -64,6 +64,7 @@ _COMMANDS = (
     *("show", "tag", "train", "undo", "verify"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])
+_CALLBACKS = ("lightning", "transformers")  # modules that need these packages
 
 
 class _Package(ModuleType):
@@ -81,6 +82,8 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
+    if name in _CALLBACKS:
+        return import_module(f"ckpt.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'ckpt' has no attribute {name!r}")
     return getattr(import_module(_ELSEWHERE.get(name, f"ckpt.ops.{name}")), name)

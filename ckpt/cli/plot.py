@@ -1,37 +1,38 @@
 """`ckpt plot`."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from ckpt.cli.options import PATH, Session, ckpt_command
-from ckpt.errors import UsageError
+from ckpt.cli.options.picture import picture_form
 from ckpt.io.files import write_whole
 from ckpt.ops.plot import plot
 from ckpt.show.look.words import printable
 from ckpt.show.plot import curves_data, curves_text, picture
 
-FORMS = {".png": "png", ".svg": "svg"}
-
 
 @ckpt_command(examples="ckpt plot v1\nckpt plot v1 v3 -o curves.svg")
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
 @click.option("-o", "--out", type=PATH, help="Write a picture, .png or .svg.")
+@click.option("--lr", "rate", is_flag=True, help="Plot the learning rate too.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def command(session: Session, refs: tuple[str, ...], out: Path | None, force: bool) -> None:
+def command(
+    session: Session, refs: tuple[str, ...], out: Path | None, rate: bool, force: bool
+) -> None:
     """Plot training loss and accuracy of versions by epoch: as text, or as a picture.
 
-    Both are measured on the training images during the epoch, with dropout. A renamed version has
-    the curves of the version that was trained.
+    Both are measured on the training images during the epoch, with dropout, and on the hold-out
+    after it. The score on the test images is that of the weights that were kept. A renamed version
+    has the curves of the version that was trained.
     """
-    form = None if out is None else FORMS.get(out.suffix.lower())
-    if out is not None and form is None:
-        raise UsageError(f"{out}: unknown suffix, expected .png or .svg")
+    form = None if out is None else picture_form(out, replace=force)
     several = [plot(ref, registry=session.registry) for ref in refs]
     if out is None or form is None:
-        session.show(several, curves_text, curves_data)
+        session.show(several, partial(curves_text, rate=rate), curves_data)
         return
-    drawn = picture(several, form)
+    drawn = picture(several, form, rate=rate)
     with write_whole(out, replace=force) as file:
         file.write(drawn)
     session.show(

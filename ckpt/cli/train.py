@@ -8,10 +8,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
-from ckpt.cli.options.recipe import expect_none_typed, recipe_of, recipe_options
+from ckpt.cli.options.picture import picture_form
+from ckpt.cli.options.recipe import (
+    expect_none_typed,
+    expect_only_recipe,
+    recipe_of,
+    recipe_options,
+)
 from ckpt.errors import InterruptedTrainingError
+from ckpt.io.files import write_whole
 from ckpt.ops.train import SAVE_MINUTES, train
-from ckpt.show.train import TrainingView, training_data, training_text
+from ckpt.show.look.words import printable
+from ckpt.show.train import (
+    TrainingView,
+    diagnosis_data,
+    diagnosis_picture,
+    diagnosis_text,
+    training_data,
+    training_text,
+)
+from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.tips.doctor import doctor as examine
 from ckpt.train.watch.events import Callback, StepDone, call_each
 from ckpt.train.watch.metrics_file import MetricsFile
 
@@ -27,6 +44,7 @@ if TYPE_CHECKING:
     "ckpt train --register --dataset photos/ --image-size 28 --model net.py:Net\n"
     "ckpt train --register --resume mnist-cnn.state.pt\n"
     "ckpt train --register --metrics run.jsonl --tensorboard runs/1\n"
+    "ckpt train --doctor net.py:Net --dataset photos/ -o doctor.svg\n"
     "torchrun --nproc-per-node 2 -m ckpt train --register",
     writes=True,
 )
@@ -63,6 +81,12 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="Write TensorBoard event files; needs the package tensorboard.",
 )
+@click.option(
+    "--doctor",
+    metavar="DEFINITION",
+    help="Do not train: measure which of the five tips (workers, largest batch, 16 bits, "
+    "accumulation, kept graphs) help this model on --dataset; -o draws a .png or .svg.",
+)
 @arg_option
 @recipe_options
 def command(
@@ -76,6 +100,7 @@ def command(
     save_every: float,
     metrics: Path | None,
     tensorboard: Path | None,
+    doctor: str | None,
     recipe_ref: str,
     arguments: dict[str, object],
     **settings: Any,
@@ -87,9 +112,12 @@ def command(
     leaves a state file for --resume; a second one stops it at once. Under torchrun (DDP) the
     processes share every effective batch.
     """
+    if doctor is not None:
+        recipe = recipe_of(recipe_ref, {**settings, "model": doctor}, arguments, "model")
+        _examine(session, recipe, out, replace=force)
+        return
     resumed = _resumed(resume)
     recipe = resumed.recipe if resumed is not None else recipe_of(recipe_ref, settings, arguments)
-    files = _file_callbacks(metrics, tensorboard, resumed, replace=force)
     try:
         done = train(
             recipe,
@@ -102,19 +130,43 @@ def command(
             state_file=resume,
             save_minutes=save_every,
             resumed=resumed,
-            callback=call_each(TrainingView(session.terminal.remark, sys.stderr), *files),
+            callback=call_each(
+                TrainingView(session.terminal.remark, sys.stderr),
+                *_file_callbacks(metrics, tensorboard, resumed, replace=force),
+            ),
             note=session.terminal.remark,
         )
     except InterruptedTrainingError as error:
-        from ckpt.train.processes import started_by_torchrun
-
-        if not started_by_torchrun().is_first:  # rank 0 alone reports the interruption
-            sys.exit(error.exit_code)
+        _exit_unless_first(error)
         raise
-    if done is None:  # rank 0 has the result
+    if done is not None:  # rank 0 has the result
+        session.remark_on_added(done.added)
+        session.show(done, training_text, training_data)
+
+
+def _exit_unless_first(error: InterruptedTrainingError) -> None:
+    """Rank 0 alone reports the interruption."""
+    from ckpt.train.processes import started_by_torchrun
+
+    if not started_by_torchrun().is_first:
+        sys.exit(error.exit_code)
+
+
+def _examine(session: Session, recipe: Recipe, out: Path | None, *, replace: bool) -> None:
+    """Measure, and draw it if `out` is given."""
+    expect_only_recipe()
+    form = None if out is None else picture_form(out, replace=replace)
+    found = examine(recipe, callback=TrainingView(session.terminal.remark, sys.stderr))
+    if out is None or form is None:
+        session.show(found, diagnosis_text, diagnosis_data)
         return
-    session.remark_on_added(done.added)
-    session.show(done, training_text, training_data)
+    with write_whole(out, replace=replace) as file:
+        file.write(diagnosis_picture(found, form))
+    session.show(
+        found,
+        lambda found: f"{diagnosis_text(found)}\n\nwrote {printable(str(out))}",
+        lambda found: {**diagnosis_data(found), "path": str(out)},
+    )
 
 
 def _resumed(path: Path | None) -> "State | None":

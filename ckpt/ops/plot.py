@@ -1,7 +1,7 @@
 """Curves: the figures of every epoch of the training that made a version."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ckpt.errors import UsageError
@@ -17,13 +17,19 @@ class Curves:
 
     Both are the same version, or `version` was renamed from `trained`.
 
-    `series` has a number for each epoch, not always a finite one, by quantity: ``loss`` in nats
-    and ``accuracy`` in [0, 1], both over the training images during the epoch, and more.
+    Attributes:
+        series: A number for each epoch, not always a finite one, by quantity: ``loss`` in nats and
+            ``accuracy`` in [0, 1], both over the training images during the epoch; of the hold-out
+            ``holdout_loss`` and ``holdout_accuracy``; ``lr``, and more.
+        epoch: The epoch whose weights were kept and tested, from 1; None if unknown.
+        test: Their ``loss`` and ``accuracy`` on the test images, as far as known.
     """
 
     version: str
     trained: str
     series: Mapping[str, Sequence[float]]
+    epoch: int | None = None
+    test: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
@@ -42,7 +48,8 @@ def plot(ref: str, *, registry: Registry | None = None) -> Curves:
     for step in steps:
         series = _series(step.record.get("curves"))
         if series is not None:
-            return Curves(steps[0].version.ref, step.version.ref, series)
+            epoch, test = _tested(step.record, series)
+            return Curves(steps[0].version.ref, step.version.ref, series, epoch, test)
     raise UsageError(
         f"{steps[0].version.ref} has no curves: it was not made by ckpt train",
         hint="ckpt train --register  makes versions with curves",
@@ -60,6 +67,23 @@ def _series(recorded: Any) -> dict[str, list[float]] | None:
     if not all(type(number) in (int, float) or number in _NOT_FINITE for number in numbers):
         return None
     return {str(name): [_number(each) for each in found] for name, found in recorded.items()}
+
+
+def _tested(
+    record: Mapping[str, Any], series: Mapping[str, Sequence[float]]
+) -> tuple[int | None, dict[str, float]]:
+    """The epoch that was tested and its score: what `ckpt train` records as metrics.
+
+    Without a hold-out it is the last one; early versions recorded no other.
+    """
+    last = len(series["loss"])
+    epoch = record.get("training", {}).get("epoch")
+    if epoch is None and "holdout_loss" not in series:
+        epoch = last
+    if type(epoch) is not int or not 1 <= epoch <= last:
+        return None, {}
+    metrics = record.get("metrics", {})
+    return epoch, {name: metrics[name] for name in ("loss", "accuracy") if name in metrics}
 
 
 def _number(recorded: Any) -> float:

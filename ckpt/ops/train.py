@@ -19,6 +19,7 @@ from ckpt.opened import expect_class, parse_named
 from ckpt.ops.register import register
 from ckpt.refs import FileRef, expect_new_name
 from ckpt.registry.registry import Added, Registry
+from ckpt.train import accumulate, doctor
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.watch.events import Callback, Trained, ignore
 
@@ -91,6 +92,11 @@ def train(
         raise UsageError(f"{state}: holds the state of an interrupted run", hint=hint)
     job = _Job(registry or Registry(), model, path, register_result, message, state, note)
     return job.run(recipe, resumed, callback, save_minutes=save_minutes, replace=replace_out)
+
+
+# ``ckpt.train`` is this function, and not the package of that name.
+train.accumulate = accumulate  # type: ignore[attr-defined]
+train.doctor = doctor  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)

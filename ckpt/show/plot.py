@@ -8,16 +8,25 @@ from typing import Any
 
 from ckpt.io.strict_json import plain
 from ckpt.ops.plot import Curves
-from ckpt.show.look.words import count, metric, printable
+from ckpt.show.look.words import count, metric, metrics, printable
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDEST = 60  # columns; more epochs share one
-_QUANTITIES = {"loss": "mean loss, nats", "accuracy": "accuracy, %"}
+_QUANTITIES = ("loss", "accuracy")
+_HELD_OUT = {"loss": "holdout_loss", "accuracy": "holdout_accuracy"}
+_RATE = "lr"
 
 
-def curves_text(several: Sequence[Curves]) -> str:
-    """A line for the loss and one for the accuracy of each run, on one scale for all."""
-    return "\n\n".join("\n".join([_title(curves), *_lines(curves, several)]) for curves in several)
+def curves_text(several: Sequence[Curves], *, rate: bool = False) -> str:
+    """A line for each curve of each run, on one scale for all, and the score on the test images.
+
+    Args:
+        several: The runs, at least one.
+        rate: Whether the learning rate is one of the curves.
+    """
+    return "\n\n".join(
+        "\n".join([_title(curves), *_lines(curves, several, rate=rate)]) for curves in several
+    )
 
 
 def curves_data(several: Sequence[Curves]) -> dict[str, Any]:
@@ -29,38 +38,60 @@ def curves_data(several: Sequence[Curves]) -> dict[str, Any]:
                 "trained": curves.trained,
                 "epochs": curves.epochs,
                 "series": plain(curves.series),
+                "epoch": curves.epoch,
+                "test": plain(curves.test),
             }
             for curves in several
         ]
     }
 
 
-def picture(several: Sequence[Curves], form: str) -> bytes:
+def picture(several: Sequence[Curves], form: str, *, rate: bool = False) -> bytes:
     """Draw loss and accuracy by epoch, all runs in the same axes.
+
+    Training is a line, the hold-out a dashed one, and the score on the test images a star.
 
     Args:
         several: The runs, at least one.
         form: ``png`` or ``svg``.
+        rate: Whether the learning rate is drawn too.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
+    names = [*_QUANTITIES, _RATE] if rate else [*_QUANTITIES]
     # Text instead of outlines, no date and fixed ids: equal curves give equal bytes.
     with mpl.rc_context({"svg.hashsalt": "ckpt", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=150)
-        for axes, (name, title) in zip(figure.subplots(1, 2), _QUANTITIES.items(), strict=True):
-            for curves in several:
-                epochs = range(1, curves.epochs + 1)
-                axes.plot(epochs, _values(curves, name), marker=".", label=curves.version)
-            axes.set_xlabel("epoch")
-            axes.set_ylabel(title)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(visible=True, alpha=0.3)
-        axes.legend()
+        figure = Figure(figsize=(4.5 * len(names), 3.6), layout="constrained", dpi=150)
+        for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
+            _draw(axes, name, several)
+        axes.legend(*figure.axes[0].get_legend_handles_labels())
         out = BytesIO()
         figure.savefig(out, format=form, metadata={"Date": None} if form == "svg" else None)
     return out.getvalue()
+
+
+def _draw(axes: Any, name: str, several: Sequence[Curves]) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    for curves in several:
+        epochs = range(1, curves.epochs + 1)
+        label = printable(curves.version)
+        (line,) = axes.plot(epochs, _values(curves, name), marker=".", label=label)
+        if held_out := _values(curves, _HELD_OUT.get(name, "")):
+            axes.plot(epochs, held_out, "--", color=line.get_color(), label=f"{label}, hold-out")
+        if curves.epoch is not None and name in curves.test:
+            score = curves.test[name]
+            axes.plot(
+                [curves.epoch], [score], "*", color=line.get_color(), markersize=10,
+                label=f"{label}, test",
+            )  # fmt: skip
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("learning rate" if name == _RATE else name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if name == "accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
+    axes.grid(visible=True, alpha=0.3)
 
 
 def _title(curves: Curves) -> str:
@@ -68,20 +99,33 @@ def _title(curves: Curves) -> str:
     return f"{printable(curves.version)}  {count(curves.epochs, 'epoch')}{of}"
 
 
-def _lines(curves: Curves, several: Sequence[Curves]) -> list[str]:
-    lines = []
-    for name in _QUANTITIES:
-        of_all = [value for one in several for value in _values(one, name) if isfinite(value)]
-        values = _values(curves, name)
-        bars = _bars(values, min(of_all, default=0), max(of_all, default=0))
-        first, last = (metric(name, curves.series[name][at]) for at in (0, -1))
-        lines.append(f"  {name:<8}  {first:>8}  {bars}  {last}")
-    return lines
+def _lines(curves: Curves, several: Sequence[Curves], *, rate: bool) -> list[str]:
+    rows = []
+    for name in [*_QUANTITIES, _RATE] if rate else _QUANTITIES:
+        together = [name, _HELD_OUT.get(name, "")]
+        of_all = [
+            value for one in several for each in together for value in _values(one, each)
+            if isfinite(value)
+        ]  # fmt: skip
+        for each in together:
+            if values := _values(curves, each):
+                bars = _bars(values, min(of_all, default=0), max(of_all, default=0))
+                first, last = (metric(name, values[at]) for at in (0, -1))
+                words = f"hold-out {name}" if each != name else name
+                rows.append((words, first, bars, last))
+    width = max(len(words) for words, *_ in rows)
+    lines = [f"  {words:<{width}}  {first:>8}  {bars}  {last}" for words, first, bars, last in rows]
+    return [*lines, *_test_line(curves, width)]
 
 
-def _values(curves: Curves, name: str) -> list[float]:
-    scale = 100 if name == "accuracy" else 1
-    return [value * scale for value in curves.series[name]]
+def _test_line(curves: Curves, width: int) -> list[str]:
+    if not curves.test:
+        return []
+    return [f"  {'test':<{width}}  {metrics(curves.test)}, of epoch {curves.epoch}"]
+
+
+def _values(curves: Curves, name: str) -> Sequence[float]:
+    return curves.series.get(name, ())
 
 
 def _bars(values: Sequence[float], least: float, most: float) -> str:

@@ -5,18 +5,27 @@ Functions return text; `TrainingView` writes it during the run. No torch.
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
+from io import BytesIO
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ckpt.ops.train import Training
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, printable, size
 from ckpt.show.register import added_data, added_text
+from ckpt.train.tips.diagnosis import TIPS, Diagnosis
 from ckpt.train.watch.events import Ended, Epoch, Event, Loading, Note, Started, StepDone, Trained
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+_LEGEND = (
+    "images/s: of training steps, in turns. memory: what the graphs of a step hold for its\n"
+    "backward pass; under kept graphs, what stays after a step."
+)
 BAR_DELAY = 0.5  # seconds; a shorter epoch shows no bar
+SILENCE = 60.0  # seconds without a line, after which one says how far a run without a bar is
 
 
 def header(started: Started) -> list[str]:
@@ -107,11 +116,20 @@ class TrainingView:
 
     Args:
         write: Takes one line, without its end; results and remarks alike.
-        stream: For the bar, which is drawn only on a terminal that can move its cursor.
+        stream: For the bar, which is drawn only on a terminal that can move its cursor. Elsewhere
+            a line says how far the run is after `SILENCE`.
+        clock: Seconds since some moment.
     """
 
-    def __init__(self, write: Callable[[str], None], stream: TextIO) -> None:
-        self._write, self._stream = write, stream
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        stream: TextIO,
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._write_line, self._stream, self._clock = write, stream, clock
+        self._wrote = clock()
         self._draws = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._started: Started | None = None
         self._latest = ""
@@ -128,7 +146,10 @@ class TrainingView:
             case StepDone(epoch, images) if self._started is not None:
                 figures = self._latest + "{rate_noinv_fmt}  {elapsed}"
                 name = _counted(epoch, self._started.epochs)
-                self._advance(images, self._started.train_count, name, figures, unit=" img")
+                total = self._started.train_count
+                self._advance(images, total, name, figures, unit=" img")
+                if not self._draws and self._clock() - self._wrote >= SILENCE:
+                    self._write(f"{name}  {images:,} of {total:,} images")
             case Note():
                 self._close_bar()
                 self._write(printable(event.text))
@@ -146,6 +167,10 @@ class TrainingView:
                 self._write(summary(event))
             case Ended():
                 self._close_bar()
+
+    def _write(self, line: str) -> None:
+        self._wrote = self._clock()
+        self._write_line(line)
 
     def _advance(self, done: int, total: int, name: str, figures: str, **units: Any) -> None:
         """Move the bar, which is created if there is none."""
@@ -207,3 +232,63 @@ def training_data(done: Training) -> dict[str, Any]:
         "record": trained.record,
         "added": added_data(added) if added else None,
     }
+
+
+def diagnosis_text(found: Diagnosis) -> str:
+    """A line for each way that was tried, and the verdict on each tip."""
+    heads = ["tip", "tried", "images/s", "× first", "memory", "to choose it"]
+    rows, last = [], ""
+    for row in found.rows:
+        speed, ratio = row.images_per_second, row.ratio
+        rows.append(
+            [
+                "" if row.tip == last else row.tip,
+                row.name,
+                "" if speed is None else f"{speed:,.0f}",
+                "" if ratio is None else f"{ratio:.2f}",
+                "" if row.bytes is None else size(row.bytes),
+                row.type,
+            ]
+        )
+        last = row.tip
+    width = max(map(len, TIPS))
+    verdicts = [
+        f"{each.tip:<{width}}  {'yes' if each.helps else 'no '}  {each.why}"
+        for each in found.verdicts
+    ]
+    drawn = table(rows, heads, right=heads[2:5])
+    return "\n".join([printable(found.where), "", drawn, _LEGEND, "", *map(printable, verdicts)])
+
+
+def diagnosis_data(found: Diagnosis) -> dict[str, Any]:
+    """The same for JSON."""
+    return asdict(found)
+
+
+def diagnosis_picture(found: Diagnosis, form: str) -> bytes:
+    """Draw a bar for each way that was timed, one picture a tip.
+
+    Args:
+        found: The measurements.
+        form: ``png`` or ``svg``.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "ckpt", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(9, 8), layout="constrained", dpi=150)
+        figure.suptitle(printable(found.where), fontsize="small")
+        for axes, tip in zip(figure.subplots(len(TIPS), 1), TIPS, strict=True):
+            rows = [row for row in found.rows if row.tip == tip][::-1]
+            is_speed = rows[0].ratio is not None
+            values = [(row.ratio if is_speed else (row.bytes or 0) / 1e6) or 0 for row in rows]
+            bars = axes.barh([row.name for row in rows], values, color="#4477aa")
+            axes.bar_label(bars, fmt="%.2f" if is_speed else "%.3g", padding=3)
+            axes.set_title(tip, loc="left", fontsize="medium")
+            axes.set_xlabel("images/s, × the first" if is_speed else "MB", fontsize="small")
+            axes.margins(x=0.1)
+            if is_speed:
+                axes.axvline(1, color="black", linewidth=0.8)
+        out = BytesIO()
+        figure.savefig(out, format=form, metadata={"Date": None} if form == "svg" else None)
+    return out.getvalue()

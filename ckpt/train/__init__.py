@@ -1,5 +1,13 @@
 """The trainer: `ckpt.train.run.train` turns a `ckpt.train.recipes.recipe.Recipe` into weights.
 
 It prints nothing: a `ckpt.train.watch.events.Callback` gets the events of a run.
-This package, `recipes`, `data.windows` and `watch.events` are importable without torch.
+This package, `recipes`, `tips`, `data.windows` and `watch.events` are importable without torch.
+
+`accumulate` is for loops of your own, `doctor` measures a model of yours; ``ckpt.train.accumulate``
+and ``ckpt.train.doctor`` are the same functions.
 """
+
+from ckpt.train.tips.accumulation import accumulate as accumulate
+from ckpt.train.tips.doctor import doctor as doctor
+
+__all__ = ["accumulate", "doctor"]

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from ckpt.train.data.augmentation import Augmentation
 from ckpt.train.data.dataset import Dataset, Samples
 from ckpt.train.data.normalisation import MicroBatch, Raw, normalise
 from ckpt.train.data.windows import cut, epoch_seed, shares
@@ -75,6 +76,7 @@ class Batches:
         self.train_count, self.holdout_count = len(train), len(self._holdout)
         self.classes = dataset.classes
         self.channels = len(dataset.mean)
+        self._augmentation = Augmentation(recipe.augment, recipe.seed) if recipe.augment else None
         self.loader = choose_loader(recipe, train, device)
         if self.loader.name == "resident":
             self._resident = Samples(train.images.to(device), train.labels.to(device))
@@ -100,8 +102,12 @@ class Batches:
         here = list(islice(shares(self.train_count, size, rank=rank, count=count), first, None))
         chosen = [mine or window[:1] for window, mine in here]  # see Window.micro_batches
         gathered = self._gather(order[part.start : part.stop] for part in chosen)
-        for (window, mine), share in zip(here, gathered, strict=True):
-            yield Window(len(window), len(mine), partial(self._take, share))
+        for (window, mine), part, share in zip(here, chosen, gathered, strict=True):
+            take = partial(self._take, share)
+            if self._augmentation is not None:
+                indices = order[part.start : part.stop]
+                take = partial(self._take_augmented, share, indices=indices, epoch=epoch)
+            yield Window(len(window), len(mine), take)
 
     def test(self, size: int = 250) -> Iterator[MicroBatch]:
         """All test images, once, in file order."""
@@ -127,6 +133,15 @@ class Batches:
 
     def _in_order(self, split: Samples, size: int) -> Iterator[MicroBatch]:
         return (self._take(split, part) for part in cut(len(split), size))
+
+    def _take_augmented(
+        self, split: Samples, part: slice, *, indices: Tensor, epoch: int
+    ) -> MicroBatch:
+        """As `_take`; `indices` are those of the split's samples in the training set."""
+        assert self._augmentation is not None
+        images, labels = split[part]
+        images = self._augmentation(images, indices[part].tolist(), epoch)
+        return self._take(Samples(images, labels), slice(None))
 
     def _take(self, split: Samples, part: slice) -> MicroBatch:
         """Some samples of a split, on the device and normalised."""

@@ -26,7 +26,12 @@ from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.kernels import quicken
 from ckpt.train.losses import loss_sum, scores_of
 from ckpt.train.memory import MicroBatchSize, is_out_of_memory
-from ckpt.train.optimisation import EVERY_STEP, build_average, build_optimizer, build_schedule
+from ckpt.train.optimisation import (
+    build_average,
+    build_optimizer,
+    build_schedule,
+    moves_every_step,
+)
 from ckpt.train.processes import ALONE, Processes
 from ckpt.train.random_numbers import generators, restore
 from ckpt.train.recipes.recipe import Recipe
@@ -118,7 +123,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         lower = LOWER.get(precision)
         self._autocast = torch.autocast(self.device.type, dtype=lower, enabled=lower is not None)
-        self._clip, self._every_step = recipe.clip, recipe.schedule in EVERY_STEP
+        self._clip, self._every_step = recipe.clip, moves_every_step(recipe)
+        self._smoothing = recipe.label_smoothing
         self._ref, self._loss = recipe.model, "nll" if recipe.loss == "auto" else recipe.loss
         self._norms, self._frozen = batch_norms(model), recipe.batch_norm == "frozen"
         # A read of the device's memory costs nothing on a CPU; on CUDA the epoch's end tells.
@@ -226,7 +232,7 @@ class Trainer:
             with alone, own_code(self._ref, passes=is_out_of_memory):
                 with self._autocast:
                     output = (self.parallel or self.model)(images)
-                losses, scored = _score(self._loss, output, labels)
+                losses, scored = _score(self._loss, output, labels, smoothing=self._smoothing)
                 share = self.scaler.scale(losses * self.processes.count / samples)
                 share.backward()  # type: ignore[no-untyped-call]
             tally += scored
@@ -297,10 +303,12 @@ def _expect_finite(name: str, value: Tensor) -> None:
         raise NotFiniteError(f"{name} is {number}")
 
 
-def _score(loss: str, output: object, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _score(
+    loss: str, output: object, labels: Tensor, *, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Sum of the losses ``()``, and ``(2,)`` float64 without a graph: that sum, correct ones."""
     scores = scores_of(output)  # (b, classes)
-    losses = loss_sum(loss, scores, labels)
+    losses = loss_sum(loss, scores, labels, smoothing=smoothing)
     correct = (scores.detach().argmax(dim=1) == labels).sum()
     return losses, torch.stack((losses.detach().double(), correct.double()))
 

@@ -35,7 +35,7 @@ def scores_of(output: Any) -> Tensor:
     raise FitError(f"the model returns {type(output).__name__}, expected a tensor of scores")
 
 
-def loss_sum(name: str, scores: Tensor, labels: Tensor) -> Tensor:
+def loss_sum(name: str, scores: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """The sum ``()`` of the losses of samples, in float32 at the least.
 
     Args:
@@ -43,8 +43,16 @@ def loss_sum(name: str, scores: Tensor, labels: Tensor) -> Tensor:
             ``bce``, a sigmoid for each class; ``mse``, squares to a 1 for the right class.
         scores: ``(batch, classes)``.
         labels: ``(batch,)`` int64; `IGNORED` ones count nothing.
+        smoothing: The part of a label's probability that all classes share, for ``nll`` and
+            ``cross-entropy``.
     """
-    return _LOSSES[name](scores.to(torch.promote_types(scores.dtype, torch.float32)), labels)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    losses = _LOSSES[name](scores, labels)
+    if not smoothing:
+        return losses
+    log_probs = scores if name == "nll" else functional.log_softmax(scores, dim=1)
+    spread = -log_probs[labels != IGNORED].mean(dim=1).sum()
+    return (1 - smoothing) * losses + smoothing * spread
 
 
 def chosen_loss(scores: Tensor) -> str:

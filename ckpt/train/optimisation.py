@@ -1,6 +1,9 @@
 """Optimizer, schedule and average of a recipe: what turns gradients into weights."""
 
 from collections.abc import Callable
+from itertools import groupby
+from math import cos, pi
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +16,7 @@ EVERY_STEP = ("cosine", "onecycle")  # schedules that advance with every step; o
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer for all parameters of `model`."""
+    """The recipe's optimizer for all parameters of `model`, in the model's order."""
     optimizers: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "adadelta": torch.optim.Adadelta,
         "adam": torch.optim.Adam,
@@ -22,11 +25,30 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     }
     more = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
     return optimizers[recipe.optimizer](
-        model.parameters(),
+        _groups(model, recipe),
         lr=recipe.lr,
         weight_decay=recipe.weight_decay,
         **(more if recipe.optimizer == "sgd" else {}),
     )
+
+
+def _groups(model: nn.Module, recipe: Recipe) -> list[Any]:
+    """The parameters, or neighbours that decay alike as groups: the order stays the model's.
+
+    An optimizer's state knows parameters by their number, and so does whoever renames it.
+    """
+    if recipe.decay_on == "all":
+        return list(model.parameters())
+    alike = groupby(model.parameters(), key=lambda parameter: parameter.dim() >= 2)
+    return [
+        {"params": list(params), "weight_decay": recipe.weight_decay if decays else 0.0}
+        for decays, params in alike
+    ]
+
+
+def moves_every_step(recipe: Recipe) -> bool:
+    """Whether the learning rate changes with every step, or once an epoch."""
+    return recipe.schedule in EVERY_STEP or recipe.warmup > 0
 
 
 def build_schedule(
@@ -38,8 +60,14 @@ def build_schedule(
         optimizer: Its learning rate changes.
         recipe: ``step`` multiplies it after every epoch; ``cosine`` takes it to 0 over all
             steps; ``onecycle`` raises it to `lr` in the first quarter of the steps, then lowers it.
+            With a warm-up all advance with every step.
         steps: Of the whole run, skipped ones included.
     """
+    if recipe.warmup:
+        factor = _factor_at(recipe, steps)
+        return lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / recipe.warmup) * factor(step)
+        )
     match recipe.schedule:
         case "step":
             return lr_scheduler.StepLR(optimizer, step_size=1, gamma=recipe.lr_decay)
@@ -51,6 +79,17 @@ def build_schedule(
                 cycle_momentum=False,
             )  # fmt: skip
     return lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+
+
+def _factor_at(recipe: Recipe, steps: int) -> Callable[[int], float]:
+    """The factor of a schedule's learning rate after some steps."""
+    epoch = max(1, steps // recipe.epochs)
+    factors: dict[str, Callable[[int], float]] = {
+        "step": lambda step: recipe.lr_decay ** (step // epoch),
+        "cosine": lambda step: (1 + cos(pi * step / steps)) / 2,
+        "constant": lambda _: 1.0,
+    }
+    return factors[recipe.schedule]
 
 
 def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:

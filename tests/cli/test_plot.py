@@ -45,7 +45,27 @@ def test_pictures(ckpt: Run, folder: Path, trained: list[str]) -> None:
         assert (folder / name).read_bytes() == first
     svg = (folder / "a.svg").read_text()
     assert ":v2" in svg
-    assert "accuracy, %" in svg
+    for words in ("accuracy", "loss", f"{trained[0]}, test"):
+        assert f">{words}<" in svg or f"{words}<" in svg, words
+    assert "hold-out" not in svg
+
+
+def test_hold_out_and_test_are_curves_too(ckpt: Run, folder: Path) -> None:
+    ran = ckpt(*TRAIN, "--holdout", "0.2")
+    assert ran.code == 0, ran.err
+    (found,) = json.loads(ckpt("plot", "v1", "--json").out)["curves"]
+    shown = json.loads(ckpt("show", "v1", "--json").out)["record"]
+    best = min(range(3), key=lambda at: found["series"]["holdout_loss"][at]) + 1
+    assert found["epoch"] == shown["training"]["epoch"] == best
+    assert found["test"] == shown["metrics"]
+    lines = ckpt("plot", "v1").out.splitlines()
+    starts = ["loss", "hold-out loss", "accuracy", "hold-out accuracy", "test"]
+    assert [line[2:21].strip() for line in lines[1:]] == starts
+    assert lines[-1].endswith(f", of epoch {best}")
+    assert ckpt("plot", "v1", "--lr").out.splitlines()[5].startswith("  lr ")
+    assert ckpt("plot", "v1", "--lr", "-o", "a.svg").code == 0
+    svg = (folder / "a.svg").read_text()
+    assert all(words in svg for words in (", hold-out<", ", test<", ">learning rate<"))
 
 
 def test_version_without_curves_says_so(ckpt: Run, folder: Path) -> None:

@@ -195,3 +195,33 @@ def test_names_of_files_cannot_write_on_the_terminal():
     view(replace(STARTED, where="\x1b[2J"))
     assert lines[0] == r"\x1b[2Jnote"
     assert r"from \x1b[2J" in lines[1]
+
+
+def test_a_line_a_minute_says_how_far_a_run_without_a_terminal_is():
+    seconds, lines = [0.0], []
+    view = TrainingView(lines.append, io.StringIO(), clock=lambda: seconds[0])
+    view(STARTED)
+    lines.clear()
+    for at, images in ((30, 64), (59, 128), (61, 12_800), (90, 13_000), (122, 25_600)):
+        seconds[0] = at
+        view(StepDone(2, images))
+    assert lines == [
+        "epoch  2/14  12,800 of 60,000 images",
+        "epoch  2/14  25,600 of 60,000 images",
+    ]
+    seconds[0] = 181
+    view(EPOCH)
+    view(StepDone(3, 64))
+    assert len(lines) == 3, "an epoch's line is a sign of life too"
+
+
+def test_a_terminal_has_a_bar_and_no_such_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    seconds, lines = [0.0], []
+    view = TrainingView(lines.append, Terminal(), clock=lambda: seconds[0])
+    view(STARTED)
+    lines.clear()
+    seconds[0] = 1000
+    view(StepDone(2, 64))
+    view(Ended())
+    assert lines == []

@@ -73,6 +73,8 @@ def run(
 
 OTHERS = {"optimizer": "adamw", "lr": 0.01, "schedule": "onecycle", "clip": 1.0, "ema": 0.9}
 SETTINGS = [{"precision": name} for name in ("fp32", "bf16", "fp16")]
+AUGMENTED = {"augment": "RandomRotation(10),RandomErasing()", "warmup": 30, "decay_on": "matrices"}
+SETTINGS += [{**AUGMENTED, "optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1}]
 SETTINGS += [{"precision": "fp16", **OTHERS}, {"optimizer": "sgd", "lr": 0.1, "schedule": "cosine"}]
 
 

@@ -27,9 +27,12 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def recipe_of(ref: str, values: dict[str, Any], arguments: dict[str, object]) -> Recipe:
-    """The recipe, overridden by the options that were typed; its model has the arguments."""
-    typed = {name: value for name, value in values.items() if _is_typed(name)}
+def recipe_of(ref: str, values: dict[str, Any], arguments: dict[str, object], *also: str) -> Recipe:
+    """The recipe, overridden by the options that were typed; its model has the arguments.
+
+    `also` are settings that hold although they were not typed.
+    """
+    typed = {name: value for name, value in values.items() if name in also or _is_typed(name)}
     recipe = Recipe(**{**read_recipe(ref), **typed})
     if not arguments:
         return recipe
@@ -46,6 +49,17 @@ def expect_none_typed(path: Path) -> None:
             raise UsageError(
                 f"--{option} cannot be used with --resume, which takes the recipe of {path}"
             )
+
+
+def expect_only_recipe() -> None:
+    """Refuse beside `--doctor` what a run needs: it trains nothing."""
+    others = ("registered", "name", "message", "resume", "save_every", "metrics", "tensorboard")
+    if _is_typed("model"):
+        raise UsageError("--model cannot be used with --doctor, which takes the definition")
+    for name in others:
+        if _is_typed(name):
+            option = {"registered": "register"}.get(name) or option_name(name)
+            raise UsageError(f"--{option} cannot be used with --doctor, which trains nothing")
 
 
 def _is_typed(name: str) -> bool:

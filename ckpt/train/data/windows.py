@@ -45,7 +45,8 @@ def epoch_seed(purpose: str, seed: int, epoch: int) -> int:
     """A seed that is a pure function of its arguments, in [0, 2^63).
 
     Args:
-        purpose: ``order``, ``dropout`` or ``hold-out``: the streams must not be the same.
+        purpose: ``order``, ``dropout``, ``hold-out`` or ``augmentation``: the streams must not be
+            the same.
         seed: The recipe's.
         epoch: From 1; 0 for a draw that all epochs share.
     """

@@ -5,6 +5,7 @@ values that it allows. The options of `ckpt train`, the checks here and the tabl
 docs/recipes.md are derived from them.
 """
 
+import ast
 import os
 import re
 from collections.abc import Callable
@@ -61,6 +62,34 @@ def is_path(dataset: str) -> bool:
     return separated or dataset.lower().endswith(".npz") or Path(dataset).is_dir()
 
 
+def calls_of(text: str) -> list[tuple[str, list[Any], dict[str, Any]]] | None:
+    """Read ``RandomRotation(10),RandomErasing(p=0.2)``: names, arguments, keyword arguments.
+
+    Nothing is evaluated but literals.
+
+    Returns:
+        None if it is anything else.
+    """
+    try:
+        parsed = ast.parse(f"({text},)", mode="eval").body
+        return [_call_of(each) for each in parsed.elts] if isinstance(parsed, ast.Tuple) else None
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+def _call_of(node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise ValueError("not a call of a name")
+    named = {each.arg: ast.literal_eval(each.value) for each in node.keywords}
+    if None in named:
+        raise ValueError("a mapping")
+    return (
+        node.func.id,
+        [ast.literal_eval(each) for each in node.args],
+        {str(name): value for name, value in named.items()},
+    )
+
+
 _ANY = Allowed(lambda _: True, "anything")
 _ONE_OR_MORE = Allowed(lambda value: value >= 1, "at least 1")
 _ZERO_OR_MORE = Allowed(lambda value: 0 <= value < inf, "0 or more")
@@ -72,6 +101,10 @@ _SIDE = Allowed(lambda value: 0 <= value <= 4096, "from 0 to 4,096")
 _DEVICE = Allowed(
     lambda value: re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None,
     "auto, cpu, cuda or cuda:N",
+)
+_AUGMENT = Allowed(
+    lambda value: not value or calls_of(value) is not None,
+    "transforms with literal arguments, e.g. RandomRotation(10),RandomErasing(p=0.2)",
 )
 _DATASET = Allowed(
     lambda value: value in DATASETS or is_path(value),
@@ -137,6 +170,13 @@ class Recipe:
         "mse of one score a class; auto looks at the output.",
         one_of("auto", "nll", "cross-entropy", "bce", "mse"),
     )
+    label_smoothing: float = _setting(
+        0.0,
+        "Train on labels that give this part of their probability to all classes alike, with nll "
+        "and cross-entropy; scores are of the labels as they are.",
+        _BELOW_ONE,
+        "FRACTION",
+    )
     init: str = _setting(
         "",
         "Start from the weights of a version or a file (fine-tuning) instead of random weights.",
@@ -161,6 +201,13 @@ class Recipe:
         "Resize and crop a folder's images to this height and width; 0 keeps theirs.",
         _SIDE,
         "PIXELS",
+    )
+    augment: str = _setting(
+        "",
+        "Change training images at random, by names of torchvision.transforms.v2 with literal "
+        "arguments, in this order: 'RandomRotation(10),RandomErasing(p=0.2)'.",
+        _AUGMENT,
+        "TRANSFORMS",
     )
     epochs: int = _setting(14, "Passes over the training images.", _ONE_OR_MORE)
     batch_size: int = _setting(
@@ -187,6 +234,12 @@ class Recipe:
     lr: float = _setting(1.0, "Learning rate.", _POSITIVE)
     momentum: float = _setting(0.9, "Nesterov momentum of sgd.", _BELOW_ONE)
     weight_decay: float = _setting(0.0, "Weight decay of the optimizer.", _ZERO_OR_MORE)
+    decay_on: str = _setting(
+        "all",
+        "Parameters that the weight decay is for: all, or only matrices (two dimensions or more: "
+        "no biases and no norms).",
+        one_of("all", "matrices"),
+    )
     schedule: str = _setting(
         "step",
         "Learning rate schedule: step changes it after every epoch, cosine and onecycle after "
@@ -195,6 +248,13 @@ class Recipe:
     )
     lr_decay: float = _setting(
         0.7, "Factor of the step schedule: multiplies the learning rate after every epoch.", _DECAY
+    )
+    warmup: int = _setting(
+        0,
+        "Raise the learning rate from almost 0 over this many steps at the start, on top of the "
+        "schedule; onecycle has its own warm-up.",
+        _ZERO_OR_MORE,
+        "STEPS",
     )
     clip: float = _setting(
         0.0, "Clip the gradient of a step to this norm; 0 does not clip.", _ZERO_OR_MORE, "NORM"
@@ -254,6 +314,12 @@ class Recipe:
         if needs_holdout and not self.holdout:
             raise UsageError(
                 f"holdout is {self.holdout}, expected above 0 with --patience or --keep both"
+            )
+        if self.warmup and self.schedule == "onecycle":
+            raise UsageError(f"warmup is {self.warmup}, expected 0 with --schedule onecycle")
+        if self.label_smoothing and self.loss in ("bce", "mse"):
+            raise UsageError(
+                f"label-smoothing is {self.label_smoothing}, expected 0 with --loss {self.loss}"
             )
         if self.num_workers and self.loader == "resident":
             raise UsageError(

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ckpt.errors import UsageError
-from ckpt.train.recipes.recipe import Recipe, is_path
+from ckpt.train.recipes.recipe import Recipe, calls_of, is_path
 
 WRONG = {
     "dataset": ({"dataset": "mnits"}, "dataset is mnits"),
@@ -25,6 +25,16 @@ WRONG = {
     "lr nan": ({"lr": float("nan")}, "lr is nan"),
     "decay": ({"lr_decay": 1.5}, "lr-decay is 1.5"),
     "seed": ({"seed": 2**63}, "seed is"),
+    "warm-up of onecycle": (
+        {"warmup": 5, "schedule": "onecycle"},
+        "warmup is 5, expected 0 with --schedule onecycle",
+    ),
+    "smoothing of squares": (
+        {"label_smoothing": 0.1, "loss": "mse"},
+        "label-smoothing is 0.1, expected 0 with --loss mse",
+    ),
+    "smoothing": ({"label_smoothing": 1.0}, "label-smoothing is 1.0, expected from 0 to below 1"),
+    "decay on": ({"decay_on": "biases"}, "decay-on is biases, expected one of all, matrices"),
     "device": ({"device": "gpu"}, "device is gpu, expected auto, cpu, cuda or cuda:N"),
 }
 
@@ -62,3 +72,32 @@ def test_recipe_windows_and_watch_need_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RandomRotation",
+        "RandomRotation(x)",
+        "RandomRotation(open('x'))",
+        "RandomRotation(10) or RandomErasing()",
+        "RandomRotation(10)), (RandomErasing()",
+        "v2.RandomRotation(10)",
+        "RandomRotation(**{'degrees': 10})",
+        "*[RandomRotation(10)]",
+        "__import__('os').abort()",
+        "(lambda: 0)()",
+        "RandomRotation(10",
+        "(" * 2000,
+    ],
+)
+def test_augmentation_is_names_and_literals_and_runs_nothing(text):
+    with pytest.raises(UsageError, match=r"augment is .* expected transforms with literal"):
+        Recipe(augment=text)
+
+
+def test_augmentation_is_read_in_order():
+    assert calls_of("RandomRotation(10), RandomAffine(0, translate=(0.1, -0.1), fill=None)") == [
+        ("RandomRotation", [10], {}),
+        ("RandomAffine", [0], {"translate": (0.1, -0.1), "fill": None}),
+    ]

@@ -1,0 +1,1 @@
+"""The five tips of docs/tips.md for other people's loops and models; importable without torch."""

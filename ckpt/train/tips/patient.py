@@ -1,0 +1,104 @@
+"""The model that `doctor` examines, with its data: steps, timed and weighed."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from ckpt.train.data.normalisation import MicroBatch
+from ckpt.train.loop import Trainer
+from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.setup import Setup
+from ckpt.train.tips.kept import Graphs
+
+_ROUNDS, _WARM_UP = 7, 2  # steps of each way
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Medians over turns: images a second, and the ratio to the first way in the same turn."""
+
+    images_per_second: float
+    ratio: float
+
+
+def speeds(turns: Sequence[Mapping[str, float]]) -> dict[str, Speed]:
+    """The speed of each way, from its images a second in each turn."""
+    first = next(iter(turns[0]))
+    return {
+        name: Speed(
+            median(turn[name] for turn in turns), median(turn[name] / turn[first] for turn in turns)
+        )
+        for name in turns[0]
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """The model and its data."""
+
+    setup: Setup
+    recipe: Recipe
+
+    @property
+    def where(self) -> str:
+        """What all figures are about."""
+        images, device = self.images(1)[0], self.setup.device
+        shape = " × ".join(map(str, images.shape[1:]))
+        cores = torch.get_num_threads()
+        threads = f"{cores} thread{'s' * (cores > 1)}" if device.type == "cpu" else str(device)
+        return (
+            f"{self.recipe.model} on {self.setup.dataset.title}, {shape}, {threads}, "
+            f"batch {self.recipe.batch_size:,}"
+        )
+
+    def images(self, count: int) -> MicroBatch:
+        """The first images of the dataset, at most `count`."""
+        return self.setup.batches.first_images(count)
+
+    def trainer(self, precision: str = "fp32") -> Trainer:
+        """One with a copy of the model."""
+        return Trainer(copy.deepcopy(self.setup.model).train(), precision, self.recipe)
+
+    def step(self, trainer: Trainer, batches: Sequence[MicroBatch]) -> None:
+        """A step of one window."""
+        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.accumulate(batches, sum(len(labels) for _, labels in batches))
+        trainer.step()
+
+    def seconds(self, trainer: Trainer, batches: Sequence[MicroBatch]) -> float:
+        """Of a step."""
+        self.wait()
+        began = perf_counter()
+        self.step(trainer, batches)
+        self.wait()
+        return perf_counter() - began
+
+    def wait(self) -> None:
+        """Until the device has done what it was asked to."""
+        if self.setup.device.type == "cuda":
+            torch.cuda.synchronize(self.setup.device)
+
+    def in_turns(self, ways: Mapping[str, tuple[str, Sequence[MicroBatch]]]) -> dict[str, "Speed"]:
+        """The speed of each way, a precision and the micro-batches of a window."""
+        steps = {
+            name: partial(self._images_per_second, self.trainer(precision), batches)
+            for name, (precision, batches) in ways.items()
+        }
+        turns = [{name: step() for name, step in steps.items()} for _ in range(_WARM_UP + _ROUNDS)]
+        return speeds(turns[_WARM_UP:])
+
+    def _images_per_second(self, trainer: Trainer, batches: Sequence[MicroBatch]) -> float:
+        return sum(len(labels) for _, labels in batches) / self.seconds(trainer, batches)
+
+    def held(self, batches: Sequence[MicroBatch], precision: str = "fp32") -> int:
+        """The most bytes that the graphs of a window hold at one time."""
+        trainer = self.trainer(precision)
+        graphs = Graphs(trainer.model)
+        with graphs.watched():
+            self.step(trainer, batches)
+        return graphs.most
