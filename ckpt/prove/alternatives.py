@@ -25,7 +25,7 @@ MOST_TRIES = 100  # each is one run of the new model
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 _MOST_CHILDREN = 12  # of one module, that are swapped in pairs
 _MOST_BLOCKS = 4  # likewise of a list
-_QUERY_KEY = (("q", "k"), ("query", "key"), ("q_proj", "k_proj"), ("wq", "wk"), ("to_q", "to_k"))
+_SIZES = (256, 192, 128, 112, 96, 80, 64, 48, 40, 32, 24, 16, 12, 8, 6, 4)  # of a head
 
 Made = Mapping[str, Expression]
 
@@ -193,24 +193,25 @@ def _rotary(
 ) -> Iterator[_Change]:
     """The rows of queries and keys in the other layout, for every size of a head."""
     modules = _modules(shapes)
+    for query, key in _queries_and_keys([*modules]):
+        names = [it for it in (*modules[query], *modules[key]) if shapes[it]]
+        rows = gcd(*(shapes[it][0] for it in names))
+        keys = tuple(key for it in names for key in named[it])
+        for size in (size for size in _SIZES if rows % size == 0):
+            both = f"the rows of {query} and {key}, in heads of {size},"
+            yield _Change(f"{both} from half-split to interleaved", {}, "interleave", keys, size)
+            yield _Change(f"{both} from interleaved to half-split", {}, "deinterleave", keys, size)
+
+
+def _queries_and_keys(modules: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Siblings whose names say so: ``query`` and ``key``, ``q_proj`` and ``k_proj``."""
     for module in modules:
-        parent, _, name = module.rpartition(".")
-        for query, key in _QUERY_KEY:
-            other = f"{parent}.{key}" if parent else key
-            if name != query or other not in modules:
-                continue
-            names = [*modules[module], *modules[other]]
-            rows = gcd(*(shapes[it][0] for it in names if shapes[it]))
-            keys = tuple(key for it in names if shapes[it] for key in named[it])
-            for size in (256, 192, 128, 112, 96, 80, 64, 48, 40, 32, 24, 16, 12, 8, 6, 4):
-                if rows % size:
-                    continue
-                for verb, text in (
-                    ("interleave", "from half-split to interleaved"),
-                    ("deinterleave", "from interleaved to half-split"),
-                ):
-                    both = f"the rows of {query} and {key}, heads of {size},"
-                    yield _Change(f"{both} {text}", {}, verb, keys, size)
+        parent, dot, name = module.rpartition(".")
+        for word, other in (("query", "key"), ("q", "k")):
+            twin = f"{parent}{dot}{name.replace(word, other, 1)}"
+            if word in name and twin in modules:
+                yield module, twin
+                break
 
 
 def _touched(change: _Change) -> tuple[str, ...]:

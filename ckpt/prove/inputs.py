@@ -207,22 +207,25 @@ def _shapes(model: "nn.Module", name: str, layer: "nn.Module | None") -> Iterato
         dims, channels = len(layer.kernel_size), layer.in_channels
         for side in (*_named_sides(model), *_SIDES.get(channels, _ANY_SIDES)):
             yield (_BATCH, channels, *[side] * dims)
-    elif isinstance(layer, nn.Linear | nn.LayerNorm | nn.RNNBase | nn.MultiheadAttention):
-        width = _width(layer)
-        yield (_BATCH, *width)
-        yield (_BATCH, _LENGTH, *width)
-        yield (_BATCH, _LENGTH, _LENGTH, *width)
+    else:
+        for width in _widths(model, layer):
+            yield (_BATCH, *width)
+            yield (_BATCH, _LENGTH, *width)
+            yield (_BATCH, _LENGTH, _LENGTH, *width)
 
 
-def _width(layer: "nn.Module") -> tuple[int, ...]:
+def _widths(model: "nn.Module", layer: "nn.Module | None") -> Iterator[tuple[int, ...]]:
+    """The last sizes of what a layer takes; without one, those of the first matrix."""
     from torch import nn
 
     if isinstance(layer, nn.LayerNorm):
-        return tuple(layer.normalized_shape)
+        yield tuple(layer.normalized_shape)
     for name in ("in_features", "input_size", "embed_dim"):
         if hasattr(layer, name):
-            return (int(getattr(layer, name)),)
-    return ()
+            yield (int(getattr(layer, name)),)
+    if layer is None:
+        matrix = next((it for it in model.parameters() if it.ndim == 2), None)
+        yield from ((size,) for size in dict.fromkeys(matrix.shape if matrix is not None else ()))
 
 
 def _named_sides(model: "nn.Module") -> Iterator[int]:

@@ -136,9 +136,9 @@ class _Trial:
     def _proof(self) -> Proof:
         made = self._result(self.made, self.state)
         self._load(self.state, made)
-        seeded = [self._is_seeded(side) for side in self.sides]
         first, results = self._compared()
         self._expect_outputs(results)
+        seeded = [self._is_seeded(side) for side in self.sides]
         agrees = first.largest <= self._tolerance
         begun = Proof(
             agrees,

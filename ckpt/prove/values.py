@@ -1,6 +1,5 @@
 """Values of expressions over a state_dict, and random ones in their place."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
@@ -103,8 +102,9 @@ def same_result(
 def redrawn(tensor: "Tensor", generator: "torch.Generator") -> "Tensor":
     """Other elements of the same kind, in double precision if they are not integers.
 
-    Floating-point numbers get about the mean and the spread of the tensor, so that a network
-    neither explodes nor dies; a tensor of positive numbers, such as a variance, stays positive.
+    Matrices and kernels get a mean of zero and about their own size, at most that which keeps a
+    network from exploding; vectors their own mean and spread, and if all of it is positive, as a
+    variance is, it stays so.
     Integers keep their values in another order, so that indices stay valid.
     """
     import torch
@@ -116,12 +116,14 @@ def redrawn(tensor: "Tensor", generator: "torch.Generator") -> "Tensor":
     wide = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
     wide = torch.where(wide.isfinite(), wide, torch.zeros_like(wide))
     noise = torch.randn(wide.shape, generator=generator, dtype=wide.dtype)
+    if wide.ndim > 1:
+        most = (wide.shape[0] / wide.numel()) ** 0.5  # outputs are as large as inputs then
+        return noise * min(float(wide.abs().square().mean().sqrt()) or most, most)
     if not wide.is_complex() and bool((wide > 0).all()):
         order = torch.randperm(wide.numel(), generator=generator)
         return wide.flatten()[order].reshape(wide.shape) * (_SPREAD * noise).exp()
     spread = float(wide.std()) if wide.numel() > 1 else 0.0
-    fan_in = wide.numel() // wide.shape[0] if wide.ndim > 1 else 1
-    return wide.mean() + noise * (spread or _SPREAD / math.sqrt(fan_in))
+    return wide.mean() + noise * (spread or _SPREAD)
 
 
 def _reordered(tensor: "Tensor", generator: "torch.Generator") -> "Tensor":
