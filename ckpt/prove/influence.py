@@ -62,7 +62,7 @@ class Influences:
             else:
                 self._why[key] = NOT_LOADED
         wanted = [key for key in state if key in live]
-        elements = sum(tensor.numel() for tensor in own.values())
+        elements = sum(it.numel() for it in own.values() if isinstance(it, torch.Tensor))
         base = self._outputs()
         if len(wanted) * elements <= MOST_WORK:
             self.found.update(key for key in wanted if self._changes(base, live, [key]))

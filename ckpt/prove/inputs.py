@@ -5,12 +5,11 @@ signature of `forward` and the first layers tell.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import Parameter, signature
 from typing import TYPE_CHECKING
 
 from ckpt.errors import UsageError
 from ckpt.prove.result import InputTensor
-from ckpt.prove.runs import Inputs
+from ckpt.prove.runs import Inputs, places_of
 from ckpt.prove.specs import InputSpec, parse_input
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def _specs(given: "Given") -> list[InputSpec]:
 
 def _drawn(model: "nn.Module", specs: Sequence[InputSpec]) -> Inputs:
     """Random tensors as specified."""
-    places = iter([*_arguments(model), *("" for _ in specs)])
+    places = iter([*places_of(model), *("" for _ in specs)])
     names = [spec.name or next(places) for spec in specs]
     layers = _layers(model, names)
     drawn = [_tensor(model, *each) for each in zip(names, layers, specs, strict=True)]
@@ -150,16 +149,9 @@ def _dummy(model: "nn.Module") -> Inputs | None:
     )
 
 
-def _arguments(model: "nn.Module", *, needed: bool = False) -> list[str]:
-    """The arguments of `forward` by place; if `needed`, those without a default."""
-    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    known = [it for it in signature(model.forward).parameters.values() if it.kind in kinds]
-    return [it.name for it in known if not needed or it.default is Parameter.empty]
-
-
 def _required(model: "nn.Module") -> list[str]:
     """The arguments of `forward` without a default; the first one if all have one."""
-    return _arguments(model, needed=True) or _arguments(model)[:1] or ["input"]
+    return places_of(model, needed=True) or places_of(model)[:1] or ["input"]
 
 
 def _is(name: str, words: Sequence[str]) -> bool:

@@ -16,7 +16,14 @@ from ckpt.prove.influence import CLEAR, Influences
 from ckpt.prove.inputs import HINT, described, inputs_for
 from ckpt.prove.outputs import Difference, Outputs, apart, difference, is_finite, paired
 from ckpt.prove.result import Alternative, Proof, UnprovableError
-from ckpt.prove.runs import Inputs, Side, State, first_outputs, seeded_runs
+from ckpt.prove.runs import (
+    Inputs,
+    Side,
+    State,
+    first_outputs,
+    renamed_arguments,
+    seeded_runs,
+)
 from ckpt.prove.values import all_evaluated, random_state
 from ckpt.rules.expressions import Expression, Source, sources_of, whole_source
 from ckpt.rules.plan import Plan
@@ -59,7 +66,8 @@ def prove(
 
     with seeded_runs():
         torch.manual_seed(0)
-        sides = Side(old, old.build().eval()), Side(new, new.build().eval())
+        models = old.build().eval(), new.build().eval()
+        sides = Side(old, models[0]), Side(new, models[1], renamed_arguments(*models))
         made = _made_with_aliases(plan, state, sides[1])
         old_inputs, dtype = _running(sides[0], state, inputs)
         return _Trial(plan, state, sides, old_inputs, dtype, made).proof()

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from inspect import signature
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING
 
 from ckpt.definitions import Definition, load_strictly
@@ -39,10 +39,15 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A definition and a model that it built, in eval mode."""
+    """A definition and a model that it built, in eval mode.
+
+    Attributes:
+        renamed: Other names of arguments, by that of the input.
+    """
 
     definition: Definition
     model: "nn.Module"
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def load(self, state: State, dtype: "torch.dtype") -> None:
         """Load a state_dict strictly, with the floating-point parameters in a dtype.
@@ -75,13 +80,22 @@ class Side:
             return tensors_of(self._result(inputs), graph=graph)
 
     def _result(self, inputs: Inputs) -> object:
-        places, names = inputs.places, inputs.names
-        known = signature(self.model.forward).parameters
-        if names.keys() - known.keys() and not any(
-            it.kind is it.VAR_KEYWORD for it in known.values()
-        ):  # the other class has other names for its arguments
-            places, names = (*places, *names.values()), {}
-        return self.definition.run(self.model, *places, **names)
+        names = {self.renamed.get(name, name): it for name, it in inputs.names.items()}
+        return self.definition.run(self.model, *inputs.places, **names)
+
+
+def places_of(model: "nn.Module", *, needed: bool = False) -> list[str]:
+    """The arguments of `forward` that can be passed by place; if `needed`, without a default."""
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    known = [it for it in signature(model.forward).parameters.values() if it.kind in kinds]
+    return [it.name for it in known if not needed or it.default is Parameter.empty]
+
+
+def renamed_arguments(old: "nn.Module", new: "nn.Module") -> dict[str, str]:
+    """The names that the new `forward` has for arguments of the old one, in the same place."""
+    known = signature(new.forward).parameters
+    pairs = zip(places_of(old), places_of(new), strict=False)
+    return {name: other for name, other in pairs if name not in known}
 
 
 @contextmanager

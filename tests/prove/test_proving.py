@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ckpt.definitions import Definition
 from ckpt.prove import influence
