@@ -124,8 +124,9 @@ def _swaps(made: Made) -> Iterator[_Change]:
                 moves = pairs.setdefault((template(parent), a, b), {})
                 moves |= {one: two, two: one}
     for (parent, a, b), moves in pairs.items():
-        inside = f" of {parent}" if parent else ""
-        yield _Change(f"{a} and {b}{inside} swapped", moves)
+        prefix = f"{parent}." if parent else ""
+        other = f"{prefix}{b}" if b.isdecimal() else b
+        yield _Change(f"{prefix}{a} and {other} swapped", moves)
 
 
 def _reversals(made: Made) -> Iterator[_Change]:

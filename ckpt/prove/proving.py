@@ -1,8 +1,8 @@
 """Run two classes under a plan on one input, and say which tensors that proves.
 
-Cost: two runs of each model to see whether it is random; four runs that are compared; those of
-`influence`; and only if the outputs differ, two that record every module, and those of
-`alternatives`. In float64, or float32 for models that run in nothing else.
+Cost: thirteen runs of a model, those of `influence`, and only if the outputs differ, two that
+record every module and those of `alternatives`. In float64, or float32 for models that run in
+nothing else.
 """
 
 from collections import OrderedDict
