@@ -1,8 +1,8 @@
 """Which tensors of a model influence its outputs.
 
 Small models: each tensor is replaced by random numbers, one run each. Larger ones: one gradient,
-and at most `MOST_RUNS` runs for the tensors that it does not reach: first all of one name at once,
-then one by one if that changed the outputs.
+checked by two runs for each 32 tensors, and at most `MOST_RUNS` runs for the tensors that it does
+not show: first all of one name at once, then one by one if that changed the outputs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_WORK = 500_000_000  # tensors × elements for one run each
 MOST_RUNS = 256  # after a gradient
+_AT_ONCE = 32  # tensors whose gradients are checked by two runs
+_STEP = 1e-4  # of the change that other numbers would make
 CLEAR = 10  # times the tolerance: a change that a wrong tensor would not hide in
 
 
@@ -44,6 +46,7 @@ class Influences:
         self.found: set[str] = set()
         self.by_gradient = False
         self._why: dict[str, str] = {}
+        self._sizes: dict[str, float] = {}  # of the outputs, by path
         self._side, self._inputs, self._compared, self._clear = side, inputs, compared, clear
 
     def measure(self, state: State, dtype: "torch.dtype") -> None:
@@ -69,6 +72,7 @@ class Influences:
             self._why |= dict.fromkeys(wanted, NO_INFLUENCE)
         else:
             self.by_gradient = True
+            self._sizes.clear()
             self._gradient(live)
             self._by_name(base, live, [key for key in wanted if key not in self.found])
 
@@ -123,42 +127,69 @@ class Influences:
             runs += min(len(keys), MOST_RUNS - runs)
 
     def _gradient(self, live: "dict[str, Tensor]") -> None:
-        """Note the tensors to which a random mixture of the outputs has a clear gradient."""
+        """Note the tensors to which a random mixture of the outputs has a clear gradient.
+
+        A gradient may be made up (``w - w.detach()``), so steps along it must have their effect.
+        """
         import torch
 
-        generator = torch.Generator().manual_seed(3)
         parameters = [it for it in self._side.model.parameters() if it.is_floating_point()]
         reached = {it.data_ptr(): it.requires_grad_(True) for it in parameters}
-        keys = {key: reached[at.data_ptr()] for key, at in live.items() if at.data_ptr() in reached}
-        tensors = list({id(it): it for it in keys.values()}.values())
+        keys: dict[int, list[str]] = {}
+        for key, tensor in live.items():
+            if tensor.data_ptr() in reached:
+                keys.setdefault(tensor.data_ptr(), []).append(key)
+        tensors = [reached[at] for at in keys]
         try:
-            mixed = self._mixture(generator)
-            if mixed is None:
-                return
+            mixed = self._mixture(graph=True)
             gradients = torch.autograd.grad(mixed, tensors, allow_unused=True)
-        except RuntimeError:  # an operation without a gradient: runs have to do
+        except RuntimeError:  # an operation without a gradient, or none at all: runs have to do
             return
-        clear = set()
+        generator = torch.Generator().manual_seed(3)
+        clear: list[tuple[float, Tensor, Tensor]] = []
         for tensor, gradient in zip(tensors, gradients, strict=True):
+            value = tensor.detach()
             if gradient is not None:
-                value = tensor.detach()
                 step = redrawn(value, generator).to(value.dtype) - value
-                if float((gradient * step).norm()) > self._clear:
-                    clear.add(id(tensor))
-        self.found.update(key for key, tensor in keys.items() if id(tensor) in clear)
+                size = float((gradient * step).norm())
+                clear += [(size, value, gradient)] if size > self._clear else []
+        clear.sort(key=lambda each: each[0])
+        for at in range(0, len(clear), _AT_ONCE):
+            group = clear[at : at + _AT_ONCE]
+            if self._follows(group):
+                self.found.update(key for _, it, _ in group for key in keys[it.data_ptr()])
 
-    def _mixture(self, generator: "torch.Generator") -> "Tensor | None":
+    def _follows(self, group: "Sequence[tuple[float, Tensor, Tensor]]") -> bool:
+        """Whether the mixture changes with all tensors of a group as their gradients say."""
+        import torch
+
+        aim = _STEP * group[0][0]  # the part of each tensor, the smallest first
+        moves = [gradient * (aim / float(gradient.square().sum())) for _, _, gradient in group]
+        before = [value.clone() for _, value, _ in group]
+        seen = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for (_, value, _), old, move in zip(group, before, moves, strict=True):
+                    value.copy_(old + sign * move)
+            seen.append(float(self._mixture(graph=False)))
+        with torch.no_grad():
+            for (_, value, _), old in zip(group, before, strict=True):
+                value.copy_(old)
+        return abs((seen[0] - seen[1]) / 2 - aim * len(group)) < 0.4 * aim
+
+    def _mixture(self, *, graph: bool) -> "Tensor":
         """The sum of all floating-point outputs, randomly weighted, each of about unit size."""
         import torch
 
-        mixed: Tensor | None = None
-        for tensor in self._compared(self._side.run(self._inputs, graph=True)).values():
-            if tensor.is_floating_point() and tensor.requires_grad:
-                finite = torch.where(tensor.isfinite(), tensor, torch.zeros_like(tensor))
-                largest = float(finite.detach().abs().max()) if finite.numel() else 0.0
+        generator = torch.Generator().manual_seed(4)
+        mixed = torch.zeros((), dtype=torch.float64)
+        outputs = self._compared(self._side.run(self._inputs, graph=graph))
+        for path, tensor in outputs.items():
+            if tensor.is_floating_point() and tensor.numel():
+                finite = torch.where(tensor.isfinite(), tensor, torch.zeros_like(tensor)).double()
+                largest = self._sizes.setdefault(path, float(finite.detach().abs().max()))
                 weights = torch.randn(finite.shape, generator=generator, dtype=torch.float64)
-                part = (finite * weights.to(finite.dtype)).sum() / max(largest, 1e-300)
-                mixed = part if mixed is None else mixed + part
+                mixed = mixed + (finite * weights).sum() / max(largest, 1e-300)
         return mixed
 
 

@@ -69,8 +69,8 @@ def prove(
         models = old.build().eval(), new.build().eval()
         sides = Side(old, models[0]), Side(new, models[1], renamed_arguments(*models))
         made = _made_with_aliases(plan, state, sides[1])
-        old_inputs, dtype = _running(sides[0], state, inputs)
-        return _Trial(plan, state, sides, old_inputs, dtype, made).proof()
+        first, old_inputs, dtype = _running(sides[0], state, inputs)
+        return _Trial(plan, state, (first, sides[1]), old_inputs, dtype, made).proof()
 
 
 def _made_with_aliases(plan: Plan, state: State, new: Side) -> dict[str, Expression]:
@@ -87,29 +87,31 @@ def _made_with_aliases(plan: Plan, state: State, new: Side) -> dict[str, Express
     return made
 
 
-def _running(side: Side, state: State, given: "Given") -> "tuple[Inputs, torch.dtype]":
+def _running(side: Side, state: State, given: "Given") -> "tuple[Side, Inputs, torch.dtype]":
     """The first input on which the old model runs, and the dtype in which it does."""
     import torch
 
     failure: Exception | None = None
-    shown = ""
-    for inputs in inputs_for(side.model, given):
-        for dtype in (torch.float64, torch.float32):  # some models run in float32 only
-            side.load(state, dtype)
+    candidates = [*inputs_for(side.model, given)]
+    for dtype in (torch.float64, torch.float32):  # some models run in float32 only
+        side = side if dtype == torch.float64 else side.again()
+        side.load(state, dtype)
+        for inputs in candidates:
             try:
                 side.run(inputs.cast(dtype))
             except (RuntimeError, DefinitionError) as error:
-                if failure is None:
-                    failure = error
-                    shown = ", ".join(" ".join(map(str, it.shape)) for it in described(inputs))
+                failure = failure or error
             else:
-                return inputs, dtype
+                return side, inputs, dtype
     if isinstance(failure, DefinitionError):
         raise failure
-    raise DefinitionError(
-        f"{side.definition.ref} does not run on {shown}: " + " ".join(str(failure).split()),
-        hint=HINT,
-    ) from failure
+    raise _does_not_run(side, candidates[0], failure) from failure
+
+
+def _does_not_run(side: Side, inputs: Inputs, error: Exception | None) -> DefinitionError:
+    shown = ", ".join(" ".join(map(str, it.shape)) for it in described(inputs))
+    text = " ".join(str(error).split())
+    return DefinitionError(f"{side.definition.ref} does not run on {shown}: {text}", hint=HINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +133,9 @@ class _Trial:
             return self._proof()
         except RuntimeError as error:
             if self.dtype != torch.float64:
-                raise self._does_not_run(error) from error
-        return replace(self, dtype=torch.float32).proof()
-
-    def _does_not_run(self, error: RuntimeError) -> DefinitionError:
-        shown = ", ".join(" ".join(map(str, it.shape)) for it in described(self.inputs))
-        text = " ".join(str(error).split())
-        return DefinitionError(
-            f"{self.sides[1].definition.ref} does not run on {shown}: {text}", hint=HINT
-        )
+                raise _does_not_run(self.sides[1], self.inputs, error) from error
+        old, new = self.sides
+        return replace(self, sides=(old.again(), new.again()), dtype=torch.float32).proof()
 
     def _proof(self) -> Proof:
         made = self._result(self.made, self.state)

@@ -5,7 +5,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,10 @@ class Side:
     definition: Definition
     model: "nn.Module"
     renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def again(self) -> "Side":
+        """With a new model: one that ran in another dtype may keep tensors of that."""
+        return replace(self, model=self.definition.build().eval())
 
     def load(self, state: State, dtype: "torch.dtype") -> None:
         """Load a state_dict strictly, with the floating-point parameters in a dtype.

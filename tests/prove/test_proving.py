@@ -112,6 +112,19 @@ class Frozen(nn.Module):
         return x + self.through - self.through
 
 
+class Straight(nn.Module):
+    """Has a gradient without an influence, and an influence without a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin, self.coded = nn.Linear(5, 5), nn.Linear(5, 5)
+        self.apparent = nn.Parameter(torch.ones(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.lin(x) + self.apparent - self.apparent.detach()
+        return x + (self.coded(x) - x).detach()
+
+
 def changes_outputs(factory: Callable[[], nn.Module], state: State, key: str, data: Tensor) -> bool:
     """Whether other numbers in a tensor change what torch computes."""
     outputs = []
@@ -136,7 +149,7 @@ def changes_outputs(factory: Callable[[], nn.Module], state: State, key: str, da
 
 
 @pytest.mark.parametrize("most_work", [influence.MOST_WORK, 0], ids=["runs", "gradient"])
-@pytest.mark.parametrize("factory", [Normed, Attention, Tied, Frozen])
+@pytest.mark.parametrize("factory", [Normed, Attention, Tied, Frozen, Straight])
 def test_tensors_called_influential_are_those_that_change_the_outputs(
     factory: Callable[[], nn.Module], most_work: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +162,7 @@ def test_tensors_called_influential_are_those_that_change_the_outputs(
     assert proof.by_gradient == (most_work == 0)
     torch.manual_seed(7)
     tokens = torch.arange(22).reshape(2, 11) % 11
-    shapes = {Normed: (2, 1, 9, 9), Frozen: (2, 5)}
+    shapes = {Normed: (2, 1, 9, 9), Frozen: (2, 5), Straight: (2, 5)}
     data = torch.randn(shapes[factory]).double() if factory in shapes else tokens
     wanted = {key for key in state if changes_outputs(factory, state, key, data)}
     assert {*proof.influential} == wanted
@@ -333,3 +346,24 @@ def test_tensors_that_only_one_class_returns_are_not_compared() -> None:
         proof = proof_of(old, new, inputs=inputs)
         assert (proof.agrees, proof.outputs, {*proof.influential}) == (True, 1, {*"abc"})
     assert "unused" in proof_of(More, More, inputs=inputs).influential
+
+
+def test_model_that_runs_in_float32_alone_is_proved_in_it() -> None:
+    """It also keeps what it worked out in the first run."""
+
+    class Single(Chain):
+        def forward(self, x: Tensor) -> Tensor:
+            if not hasattr(self, "kept"):
+                self.kept = torch.ones(4, dtype=x.dtype)
+            return super().forward(x * self.kept) @ torch.ones(4, 2)
+
+    inputs = torch.randn(3, 4)
+    proof = proof_of(Single, Single, inputs=inputs)
+    assert (proof.agrees, proof.dtype, {*proof.influential}) == (True, "float32", {*"abc"})
+
+    class Double(Chain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) @ torch.ones(4, 2, dtype=x.dtype)
+
+    for old, new in ((Single, Double), (Double, Single)):
+        assert proof_of(old, new, inputs=inputs).dtype == "float32"
