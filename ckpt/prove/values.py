@@ -1,5 +1,6 @@
 """Values of expressions over a state_dict, and random ones in their place."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
@@ -117,7 +118,7 @@ def redrawn(tensor: "Tensor", generator: "torch.Generator") -> "Tensor":
     wide = torch.where(wide.isfinite(), wide, torch.zeros_like(wide))
     noise = torch.randn(wide.shape, generator=generator, dtype=wide.dtype)
     if wide.ndim > 1:
-        most = (wide.shape[0] / wide.numel()) ** 0.5  # outputs are as large as inputs then
+        most = math.sqrt(wide.shape[0] / wide.numel())  # outputs are as large as inputs then
         return noise * min(float(wide.abs().square().mean().sqrt()) or most, most)
     if not wide.is_complex() and bool((wide > 0).all()):
         order = torch.randperm(wide.numel(), generator=generator)
@@ -133,7 +134,7 @@ def _reordered(tensor: "Tensor", generator: "torch.Generator") -> "Tensor":
     shuffled = tensor.flatten()[order].reshape(tensor.shape)
     if not torch.equal(shuffled, tensor):
         return shuffled
-    return ~tensor if tensor.dtype == torch.bool else tensor + 1
+    return tensor.logical_not() if tensor.dtype == torch.bool else tensor + 1
 
 
 def _is_inexact(tensor: "Tensor") -> bool:

@@ -105,9 +105,10 @@ def proof_lines(proof: Proof) -> Iterator[str]:
         on += " from one seed, as forward draws random numbers"
     total = len(proof.influential) + len(proof.unproved)
     some = f"{len(proof.influential):,} of {total:,}" if proof.unproved else f"all {total:,}"
+    verb = "influences" if len(proof.influential) == 1 else "influence"
     by = " (by gradient)" if proof.by_gradient else ""
-    line = f"outputs agree on {on} (difference {largest:.2g}); {some} tensors influence them{by}"
-    yield f"  proved: {line}"
+    who = f"{some} tensors {verb}" if total > 1 else "its tensor influences"
+    yield f"  proved: outputs agree on {on} (difference {largest:.2g}); {who} them{by}"
     if proof.largest[1] is None:
         yield "  with random weights the outputs are not finite; only these weights were compared"
     for why in dict.fromkeys(it.why for it in proof.unproved):
