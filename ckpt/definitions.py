@@ -78,17 +78,18 @@ class Definition:
             )
         return module
 
-    def run(self, module: "nn.Module", data: "Tensor") -> object:
+    def run(self, module: "nn.Module", *places: "Tensor", **names: "Tensor") -> object:
         """The output of a module that `build` made; a RuntimeError, which is torch's, passes."""
         with contextlib.redirect_stdout(sys.stderr), _importable(self.folder):
             try:
-                return module(data)
+                return module(*places, **names)
             except RuntimeError:
                 raise
             except Exception as error:
                 text = " ".join(str(error).split())
+                shapes = ", ".join(str(tuple(it.shape)) for it in (*places, *names.values()))
                 raise DefinitionError(
-                    f"{self.ref}: raises {type(error).__name__} on {tuple(data.shape)}: {text}",
+                    f"{self.ref}: raises {type(error).__name__} on {shapes}: {text}",
                     hint="--input 1x3x224x224  sets the shape of the input",
                 ) from error
 
@@ -131,7 +132,7 @@ class Definition:
             )
         others = tuple(key for key in state if key not in tensors)
         self._unused[:] = [module]
-        return StateDict(entries, others, getattr(state, "_metadata", None), _ties(module))
+        return StateDict(entries, others, getattr(state, "_metadata", None), ties_of(module))
 
     def parameters(self) -> list[Parameter]:
         """Its parameters by all their names, in the order in which optimizers number them."""
@@ -157,7 +158,7 @@ class Definition:
             return None
 
 
-def _ties(module: "nn.Module") -> dict[str, str]:
+def ties_of(module: "nn.Module") -> dict[str, str]:
     """Names of parameters and buffers that are the same object as an earlier one."""
     first: dict[int, str] = {}
     named = chain(

@@ -10,6 +10,7 @@ from ckpt.cli.options.partial import partial_options
 from ckpt.cli.options.rules import rule_options
 from ckpt.errors import UsageError
 from ckpt.ops.rename import RuleOptions, UnfitError, rename
+from ckpt.prove.specs import InputSpec, parse_input
 from ckpt.show.rename import (
     optimizer_files_text,
     order_text,
@@ -19,15 +20,13 @@ from ckpt.show.rename import (
 )
 
 
-def _shape(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.split("x")
-    if not all(part.isdecimal() and 0 < int(part) < 1 << 20 for part in parts):
-        raise click.BadParameter(f"{text!r} is not a shape like 1x3x224x224")
-    return tuple(map(int, parts))
+def _inputs(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> tuple[InputSpec, ...]:
+    try:
+        return tuple(map(parse_input, texts))
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @ckpt_command(
@@ -68,14 +67,25 @@ def _shape(
     "--prove",
     is_flag=True,
     help="Run the definitions of --from and --to on one random input, with the weights and with "
-    "random ones, and write nothing unless their outputs agree.",
+    "random ones, and write nothing unless their outputs agree. Lists the tensors that do not "
+    "influence these outputs, which are not proved.",
 )
 @click.option(
     "--input",
-    "prove_input",
-    metavar="1x28x28",
-    callback=_shape,
-    help="The shape of the input of --prove.",
+    "inputs",
+    metavar="[NAME=]SHAPE",
+    multiple=True,
+    callback=_inputs,
+    help="An input of --prove: 1x3x224x224, or an argument of forward, input_ids=1x16. A dtype and "
+    "a limit of integers can follow: 'input_ids=1x16:int64<1000'. Repeatable. By default "
+    "derived from the model.",
+)
+@click.option(
+    "--input-file",
+    type=PATH,
+    metavar="FILE",
+    help="The input of --prove: a tensor, a tuple of tensors, or a dict by argument, of torch.save "
+    "or safetensors.",
 )
 @click.option("--check", metavar="DEF", help="Fail unless the result fits this definition.")
 @partial_options
@@ -113,7 +123,7 @@ def _shape(
 @click.option("-m", "--message", default="", help="A message for the version that is added.")
 @opaque_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
-def command(session: Session, source: str, rules: RuleOptions, prove: bool, **options: Any) -> None:
+def command(session: Session, source: str, rules: RuleOptions, **options: Any) -> None:
     """Rename the keys of a checkpoint's state_dict by rules; the tensors stay as they are.
 
     For a file, writes old.renamed.pt next to it; SRC itself is changed only with --in-place.
@@ -122,12 +132,14 @@ def command(session: Session, source: str, rules: RuleOptions, prove: bool, **op
     Rules apply in this order: --unwrap, --strip, --drop, --keep, --map, --rules, --rule, --add,
     then those that --to finds.
     """
-    old = options["saved_from"]
-    if (prove and old is None) or (options["prove_input"] and not prove):
-        raise UsageError("a proof needs both definitions", hint="--from OLD --to NEW --prove")
-    if old is not None and not (options["to"] or options["check"]):
+    inputs, file = options.pop("inputs"), options.pop("input_file")
+    if inputs and file:
+        raise UsageError("--input and --input-file exclude each other")
+    options["prove_input"] = file or inputs or None
+    if options["prove_input"] and not options["prove"]:
+        raise UsageError("--input is for a proof", hint="--from OLD --to NEW --prove")
+    if options["saved_from"] is not None and not (options["to"] or options["check"]):
         raise UsageError("--from needs --to or --check")
-    options["prove_from"] = old if prove else None
     session.remark_on_shards(source)  # first, since a shard does not fit
     try:
         renamed = rename(source, rules, registry=session.registry, **options)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ckpt.ops.rename import Renamed, RenamePlan
 from ckpt.ops.rename.optimizers import MovedOptimizer
+from ckpt.prove.result import Proof
 from ckpt.rules.expressions import (
     Averaged,
     Cast,
@@ -55,7 +56,7 @@ def renamed_text(renamed: Renamed) -> str:
     if renamed.mentions:
         parts.append(f"  not changed, but names what is renamed: {first_names(renamed.mentions)}")
     if not (renamed.written or renamed.added):
-        fits = renamed.plan.found is not None and not renamed.plan.applied
+        fits = not renamed.plan.applied and not renamed.plan.undoes
         parts.append("nothing to rename" if fits else "nothing written (--dry-run)")
     return parts[0] + "\n\n" + "\n".join(parts[1:])
 
@@ -87,15 +88,32 @@ def optimizer_files_text(renamed: Renamed) -> str | None:
 def plan_text(plan: RenamePlan) -> str:
     """Every tensor that changes, folded if they are many, and the number of the others."""
     verdict = f"  {', '.join(_counts(plan))}"
-    if plan.proof:
-        largest = max(plan.proof.largest)
-        verdict += f" · proved: outputs agree to {largest:.1g}"
     if plan.fitting and plan.fitting.accepted:
         verdict += f" · {fits_text(plan.fitting)}"
     for optimizer in plan.optimizers:
         verdict += f" · {printable(optimizer.path)}: {_followed(optimizer)}"
     parts = (_renames, _made, _dropped, _stay_new, _unwrapped, _by_rule, _found_rules)
-    return "\n".join([*(line for part in parts for line in part(plan)), verdict])
+    lines = [*(line for part in parts for line in part(plan)), verdict]
+    return "\n".join([*lines, *(proof_lines(plan.proof) if plan.proof else ())])
+
+
+def proof_lines(proof: Proof) -> Iterator[str]:
+    """What is proved, and by what; and what is not, and why."""
+    largest = max(it for it in proof.largest if it is not None)
+    on = "one input" if proof.dtype == "float64" else f"one input in {proof.dtype}"
+    if proof.seeded:
+        on += " from one seed, as forward draws random numbers"
+    total = len(proof.influential) + len(proof.unproved)
+    some = f"{len(proof.influential):,} of {total:,}" if proof.unproved else f"all {total:,}"
+    verb = "influences" if len(proof.influential) == 1 else "influence"
+    by = " (by gradient)" if proof.by_gradient else ""
+    who = f"{some} tensors {verb}" if total > 1 else "its tensor influences"
+    yield f"  proved: outputs agree on {on} (difference {largest:.2g}); {who} them{by}"
+    if proof.largest[1] is None:
+        yield "  with random weights the outputs are not finite; only these weights were compared"
+    for why in dict.fromkeys(it.why for it in proof.unproved):
+        for folded in fold([(it.key,) for it in proof.unproved if it.why == why]):
+            yield f"  not proved: {folded.text}{folded.note}   {why}"
 
 
 def _followed(optimizer: MovedOptimizer) -> str:
@@ -251,11 +269,20 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "dropped": [asdict(dropped) for dropped in plan.dropped],
         "fit": fitting_data(plan.fitting) if plan.fitting else None,
         "found": found_data(plan.found) if plan.found else None,
-        "proof": asdict(plan.proof) if plan.proof else None,
+        "proof": _proof_data(plan.proof) if plan.proof else None,
         "optimizers": [asdict(optimizer) for optimizer in plan.optimizers],
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         **fields(renamed, "left_out", "mentions", "dropped_objects=dropped", "saved_rules=saved"),
         **fields(renamed, "left_behind", "in_old_order", "optimizer_files"),
         **fields(renamed, "followed_files", "unfollowed"),
+    }
+
+
+def _proof_data(proof: Proof) -> dict[str, Any]:
+    return {
+        **fields(proof, "shape", "dtype", "largest", "outputs", "seeded", "by_gradient"),
+        "inputs": [asdict(given) for given in proof.inputs],
+        "influential": list(proof.influential),
+        "unproved": [asdict(left) for left in proof.unproved],
     }

@@ -149,3 +149,37 @@ def test_proved_conversion_keeps_the_metrics(ckpt: Run, folder: Path) -> None:
     assert ckpt("rename", "v1", "--rules", "cast.toml").code == 0
     metrics = [row["metrics"] for row in ckpt("ls", "--json").data]
     assert metrics == [{}, {"accuracy": 0.5}, {"accuracy": 0.5}]
+
+
+def test_metrics_stay_only_if_every_tensor_is_proved(ckpt: Run, folder: Path) -> None:
+    """A head that eval mode does not use may be wrong; a metric may be about it."""
+    text = (
+        "from torch import nn\n\nclass Net(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.{w}, self.aux = nn.Linear(4, 4), nn.Linear(4, 2)\n"
+        "        self.norm = nn.BatchNorm1d(4)\n\n"
+        "    def forward(self, x):\n        return self.norm(self.{w}(x)){more}\n"
+    )
+    for more, metrics in (("", {}), (", self.aux(x)", {"accuracy": 0.5})):
+        space: dict[str, type[torch.nn.Module]] = {}
+        for name, key in (("old", "w"), ("new", "v")):
+            (folder / f"{name}.py").write_text(text.format(w=key, more=more))
+        exec(text.format(w="w", more=more), space)
+        state = space["Net"]().state_dict()
+        torch.save(state, folder / "net.pt")
+        name = f"net{len(more)}"
+        ran = ckpt("register", "net.pt", "--name", name, "--metric", "accuracy=0.5")
+        assert ran.code == 0, ran
+        (folder / "turn.toml").write_text(
+            "[[rules]]\nrename = '^w->v'\n\n[[rules]]\nduplicate = '^aux.bias$'\n"
+            "into = ['aux.bias']\n\n[[rules]]\nreshape = '^norm.bias$'\nshape = [4]\n"
+        )
+        words = ("--rules", "turn.toml", "--from", "old.py:Net", "--check", "new.py:Net")
+        ran = ckpt("rename", f"{name}:v1", *words, "--prove", "--json")
+        assert ran.code == 0, ran
+        unproved = {it["key"] for it in ran.data["proof"]["unproved"]}
+        assert unproved - {"norm.num_batches_tracked"} == (
+            set() if more else {"aux.weight", "aux.bias"}
+        )
+        newest = next(row for row in ckpt("ls", name, "--json").data if row["version"] == "v2")
+        assert newest["metrics"] == metrics

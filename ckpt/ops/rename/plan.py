@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from os import fspath
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -34,7 +34,7 @@ from ckpt.ops.rename.optimizers import (
 )
 from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit
 from ckpt.ops.rename.rule_files import RuleFile
-from ckpt.ops.rename.rule_order import Rules, in_order
+from ckpt.ops.rename.rule_order import Rules, in_order, places_in
 from ckpt.ops.rename.trainer_files import OptimizerFiles, moved_files
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
 from ckpt.refs import DefinitionRef
@@ -47,7 +47,8 @@ from ckpt.writing.outcome import followers
 
 if TYPE_CHECKING:
     from ckpt.infer.find_rules import FoundRules
-    from ckpt.ops.rename.proof import Proof
+    from ckpt.prove.inputs import Given
+    from ckpt.prove.result import Proof
 
 
 class Goal(TypedDict, total=False):
@@ -63,13 +64,13 @@ class Goal(TypedDict, total=False):
         allow_shape: Expressions for keys that may have another shape in them; the result does not
             hold these tensors, as torch cannot load them.
         arguments: The arguments of the definitions.
-        prove_from: The definition that the source fits; it and the new one, of `to` or `check`,
-            are run and must give the same output.
-        prove_input: The shape of their input; None derives it.
+        prove: Run `saved_from` and the new class, of `to` or `check`; their outputs must agree.
+        prove_input: Their input: a shape, texts like ``ids=1x16:int64<1000``, tensors by place or
+            by name, or a `Path` of a file that holds these; None derives it.
         undo: Give the old keys back: for a version those of its own rename, for a file those
             of the rules, a rule file that `save_rules` wrote.
-        saved_from: The definition that the source was saved from: the order in which its
-            optimizer has the parameters, if the order of the keys does not tell.
+        saved_from: The definition that the source was saved from: for `prove`, and for the order
+            in which its optimizer has the parameters, if that of the keys does not tell.
         drop_optimizer: Leave the file's optimizers out.
         copies: Rename all copies of the state_dict in the file, even if the ref names one.
     """
@@ -81,8 +82,8 @@ class Goal(TypedDict, total=False):
     allow_unexpected: str | Sequence[str]
     allow_shape: str | Sequence[str]
     arguments: Mapping[str, object] | None
-    prove_from: str | None
-    prove_input: Sequence[int] | None
+    prove: bool
+    prove_input: "Given | PathLike[str]"
     undo: bool
     saved_from: str | None
     drop_optimizer: bool
@@ -103,7 +104,7 @@ class RenamePlan(Plan):
         fitting: The fit with the definition that was named, if one was; it fits, at least in
             part.
         found: The mapping that was inferred, if one was asked for.
-        proof: That the old and the new model give the same output, if that was asked for.
+        proof: What running the old and the new class proved, if that was asked for.
         copies: Whether all copies of the state_dict are renamed, although the ref names one.
         optimizers: Those whose state gets the new class's order of parameters.
         in_old_order: Paths of optimizers whose order was not compared with that of a new class.
@@ -183,7 +184,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
         plan = replace(plan, optimizers=undone_optimizers(opened, given))
     else:
         plan = _followed(opened, plan, goal, goals)
-    return replace(plan, proof=_proof(opened, plan, goal, registry))
+    return replace(plan, proof=_proof(opened, plan, rules, goal, registry))
 
 
 def _planned(
@@ -277,14 +278,19 @@ def _apart(goals: Sequence[Opened]) -> frozenset[str]:
     return frozenset(entry.key for state in states for entry in state.entries) - tied
 
 
-def _proof(opened: OpenedState, plan: Plan, goal: Goal, registry: Registry) -> "Proof | None":
-    old, new = goal.get("prove_from"), goal.get("to") or goal.get("check")
-    if old is None:
+def _proof(
+    opened: OpenedState, plan: Plan, rules: Rules, goal: Goal, registry: Registry
+) -> "Proof | None":
+    if not goal.get("prove"):
         return None
-    from ckpt.ops.rename.proof import prove
+    from ckpt.ops.rename.proof import both_definitions, proved
 
-    arguments, shape = goal.get("arguments"), goal.get("prove_input")
-    return prove(plan, opened.ref, old, new, arguments, shape, registry)
+    def replan(listed: Sequence[Rule]) -> Plan:
+        return plan_opened(opened, listed, {**goal, "prove": False}, registry)
+
+    new = goal.get("to") or goal.get("check")
+    both = both_definitions(goal.get("saved_from"), new, goal.get("arguments"))
+    return proved(plan, opened, both, goal.get("prove_input"), places_in(rules), replan, registry)
 
 
 def expect_known(options: Mapping[str, object], known: frozenset[str]) -> None:
@@ -300,7 +306,7 @@ def _expect_sound(goal: Goal, given: RuleFile, may_differ: Allowed) -> None:
             raise UsageError(
                 "--allow-missing, --allow-unexpected and --allow-shape need --to or --check"
             )
-        if undo or goal.get("prove_from"):
+        if undo or goal.get("prove"):
             raise UsageError(
                 f"--{'undo' if undo else 'prove'} and a partial fit exclude each other",
                 hint="leave --allow-missing, --allow-unexpected and --allow-shape out",
@@ -309,7 +315,7 @@ def _expect_sound(goal: Goal, given: RuleFile, may_differ: Allowed) -> None:
         raise UsageError("--accept-likely needs --to")
     if to is not None and undo:
         raise UsageError("--undo and --to exclude each other")
-    if not given.rules and to is None and not undo:
+    if not (given.rules or to or undo or goal.get("prove")):
         raise UsageError(
             "no rules given",
             hint="--rule 'OLD->NEW', --rules FILE, --map FILE or --unwrap; --to DEF  finds them",
@@ -370,7 +376,7 @@ def _opened_as(source: Named, text: str, registry: Registry) -> AbstractContextM
 
 
 def _saved_from(goal: Goal) -> OpenedDefinition | None:
-    old = goal.get("saved_from") or goal.get("prove_from")
+    old = goal.get("saved_from")
     return opened_definition(old, goal.get("arguments")) if old else None
 
 

@@ -1,281 +1,160 @@
-"""Prove that a mapping is right: run the old and the new model on the same random input.
+"""Prove the plan of a rename by running the old and the new class, or refuse it."""
 
-Once with the weights as they are and once with random ones, in float64 if the models allow it.
-A wrong mapping that keeps every shape (two norms swapped, a query taken for a key, a square matrix
-not transposed) loads strictly; only this finds it. torch runs the user's own code here.
-"""
-
+import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from os import fspath
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
-from ckpt.definitions import Definition, DefinitionError, find_definition, load_strictly
-from ckpt.errors import PlanError, UsageError
-from ckpt.opened import Named
+from ckpt.definitions import Definition, find_definition
+from ckpt.errors import CkptError, PlanError, UsageError
+from ckpt.io.toml import text_of
+from ckpt.opened import Named, OpenedState
 from ckpt.ops.load import load
+from ckpt.ops.rename.proof_input import read_inputs
+from ckpt.ops.rename.rule_order import Places
+from ckpt.prove.inputs import HINT
+from ckpt.prove.proving import prove
+from ckpt.prove.result import Alternative, Proof
+from ckpt.prove.runs import State
+from ckpt.prove.spelling import spelled
+from ckpt.prove.values import same_result
 from ckpt.refs import DefinitionRef, parse_ref
 from ckpt.registry.registry import Registry
-from ckpt.rules.expressions import (
-    Averaged,
-    Cast,
-    Copied,
-    Expression,
-    Filled,
-    Joined,
-    Merged,
-    Narrowed,
-    Permuted,
-    Reshaped,
-    Resized,
-    Source,
-    sources_of,
-)
-from ckpt.rules.plan import Plan
-from ckpt.writing.whole import averaged, resized
+from ckpt.rules.at_once import AtOnce
+from ckpt.rules.document import rules_document
+from ckpt.rules.expressions import Source, sources_of
+from ckpt.rules.plan import Plan, plan_tensors
+from ckpt.rules.planned import Planned, Rule
+from ckpt.rules.substitution import RenameRule
+from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
+    from ckpt.prove.inputs import Given
 
-State = Mapping[str, "Tensor"]
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # as a part of the largest output
-_BATCH = 2
+Replan = Callable[[Sequence[Rule]], Plan]
+Both = tuple[Definition, Definition]
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """Both models gave the same outputs, both times.
-
-    Attributes:
-        shape: The shape of the input.
-        dtype: The dtype in which they ran.
-        largest: The largest difference of two outputs, as a part of the largest output, with the
-            weights as they are and with random ones.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    largest: tuple[float, float]
-
-
-def prove(
+def proved(
     plan: Plan,
-    source: Named,
-    old: str,
-    new: Named | None,
-    arguments: Mapping[str, object] | None,
-    shape: Sequence[int] | None,
+    opened: OpenedState,
+    both: Both,
+    given: "Given | PathLike[str]",
+    places: Places,
+    replan: Replan,
     registry: Registry,
 ) -> Proof:
-    """Run both models on one random input; torch's global generator stays as it was.
+    """Run both classes with the tensors of a file or version; see `ckpt.prove`.
 
     Args:
-        plan: What becomes of every tensor of `source`.
-        source: A file or a version.
-        old: The definition that it fits.
-        new: The definition that the result fits.
-        arguments: The arguments of both definitions.
-        shape: The shape of the input; None derives it from the first layer.
+        plan: What becomes of every tensor of the source.
+        opened: The source.
+        both: The definition that it fits, and the one that the result fits.
+        given: As `ckpt.prove.proving.prove` takes it; or a file that holds the tensors.
+        places: The rules that were given, and where another one would go.
+        replan: The plan that other rules lead to.
         registry: Where versions are looked up.
 
     Raises:
-        PlanError: The outputs differ; the message names the first module where they do.
-        FitError: A state_dict does not fit its definition.
-        DefinitionError: A model fails on the input.
-        UsageError: `new` is not a definition, or the shape cannot be derived.
+        PlanError: The outputs differ, or prove nothing; the hint has the rules that agree.
     """
-    if new is None or not isinstance(parse_ref(fspath(new)), DefinitionRef):
+    inputs = read_inputs(Path(given)) if isinstance(given, PathLike) else given
+    known = {key for tensor in plan.tensors for key in sources_of(tensor.made_of)}
+    known |= {dropped.key for dropped in plan.dropped}
+    known |= {entry.key for entry in both[0].entries()}
+    state = load(opened.ref, registry=registry)
+    for key in state.keys() - known:  # names that a safetensors file only notes
+        del state[key]
+    proof = prove(plan, state, *both, inputs)
+    if proof.agrees and proof.influential:
+        return proof
+    hint = None
+    if proof.alternative is not None:
+        hint = _answer(proof.alternative, plan, opened.entries, state, places, replan)
+    raise _refusal(proof, both, hint)
+
+
+def both_definitions(
+    old: str | None, new: Named | None, arguments: Mapping[str, object] | None
+) -> Both:
+    """The definitions that a proof runs; a `UsageError` if one is missing."""
+    if old is None or new is None or not isinstance(parse_ref(fspath(new)), DefinitionRef):
         raise UsageError("a proof runs two definitions", hint="--from OLD_DEF --to NEW_DEF --prove")
-    definitions = find_definition(old, arguments), find_definition(fspath(new), arguments)
-    used = {key for tensor in plan.tensors for key in sources_of(tensor.made_of)}
-    used |= {dropped.key for dropped in plan.dropped}
-    stored = {key: it for key, it in load(source, registry=registry).items() if key in used}
-    return _proof(plan, stored, *definitions, shape)
+    return find_definition(old, arguments), find_definition(fspath(new), arguments)
 
 
-def _proof(
-    plan: Plan, state: State, old: Definition, new: Definition, shape: Sequence[int] | None
-) -> Proof:
-    import torch
-
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        models = old.build().eval(), new.build().eval()
-        data = _input(models[0], shape)
-        states = state, _random(state)
-        failure: RuntimeError | None = None
-        for dtype in (torch.float64, torch.float32):  # some models run in float32 only
-            try:
-                first, second = (
-                    _difference(plan, tensors, old, new, models, data, dtype) for tensors in states
-                )
-            except RuntimeError as error:
-                failure = error
-            else:
-                name = str(dtype).removeprefix("torch.")
-                return Proof(tuple(data.shape), name, (first, second))
-    raise DefinitionError(
-        f"{old.ref} does not run on {' '.join(map(str, data.shape))}: "
-        + " ".join(str(failure).split()),
-        hint="--input 1x3x224x224  sets the shape of the input",
-    ) from failure
-
-
-def evaluated(made: Expression, state: State) -> "Tensor":
-    """The value of an expression over a state_dict."""
-    import torch
-
-    match made:
-        case Source(key=key):
-            return state[key]
-        case Permuted(of=inner, dims=dims):
-            return evaluated(inner, state).permute(dims)
-        case Reshaped(of=inner, shape=shape):
-            return evaluated(inner, state).reshape(shape)
-        case Narrowed(of=inner, dim=dim, start=start, length=length):
-            return evaluated(inner, state).narrow(dim, start, length)
-        case Joined(parts=parts, dim=dim):
-            return torch.cat([evaluated(part, state) for part in parts], dim)
-        case Cast(of=inner, dtype=dtype):
-            return evaluated(inner, state).to(getattr(torch, dtype))
-        case Copied(of=inner):
-            return evaluated(inner, state).clone()
-        case Merged(of=inner):
-            return evaluated(inner, state)
-        case Averaged(of=inner):
-            return averaged(evaluated(inner, state), made)
-        case Resized(of=inner):
-            return resized(evaluated(inner, state), made)
-        case Filled(dtype=dtype, shape=shape, value=value):
-            return torch.full(shape, value, dtype=getattr(torch, dtype))
-
-
-def _difference(
-    plan: Plan,
-    state: State,
-    old: Definition,
-    new: Definition,
-    models: "tuple[nn.Module, nn.Module]",
-    data: "Tensor",
-    dtype: "torch.dtype",
-) -> float:
-    """The largest difference of the outputs, as a part of the largest output."""
-    made = {tensor.key: evaluated(tensor.made_of, state) for tensor in plan.tensors}
-    seen: list[dict[str, Tensor]] = []
-    results = []
-    for model, definition, tensors in zip(models, (old, new), (state, made), strict=True):
-        model.to(dtype)
-        load_strictly(model, tensors, f"{definition.ref} does not fit this state_dict")
-        outputs: dict[str, Tensor] = {}
-        handles = _watched(model, outputs)
-        batch = data.to(dtype) if data.is_floating_point() else data
-        results.append([*_tensors(definition.run(model, batch))])
-        for handle in handles:
-            handle.remove()
-        seen.append(outputs)
-    tolerance = TOLERANCE[str(dtype).removeprefix("torch.")]
-    apart = [_apart(a, b) for a, b in zip(*results, strict=False)]
-    worst = max(apart, default=math.inf)
-    if worst > tolerance or len(results[0]) != len(results[1]):
-        where = _parting(plan, seen, tolerance)
-        raise PlanError(
-            f"{old.ref} and {new.ref} give different outputs, by {worst:.2g} of the largest{where}",
-            hint="the mapping is wrong there, or the models compute different things",
+def _refusal(proof: Proof, both: Both, answer: str | None) -> PlanError:
+    old, new = (definition.ref for definition in both)
+    if proof.agrees:
+        return PlanError(
+            f"{old} and {new} give the same outputs, but no tensor influences them: nothing is "
+            "proved",
+            hint=HINT,
         )
-    return worst
-
-
-def _parting(plan: Plan, seen: "Sequence[Mapping[str, Tensor]]", tolerance: float) -> str:
-    """The first module, in the order of the old model's run, whose counterpart differs."""
-    twins = {
-        old.rpartition(".")[0]: tensor.key.rpartition(".")[0]
-        for tensor in plan.tensors
-        for old in sources_of(tensor.made_of)
-    }
-    for module, output in seen[0].items():
-        other = seen[1].get(twins.get(module, ""))
-        if other is not None and _apart(output, other) > tolerance:
-            return (
-                f"; they first differ at {module or 'the root'} and {twins[module] or 'the root'}"
-            )
-    return ""
-
-
-def _apart(a: "Tensor", b: "Tensor") -> float:
-    if a.shape != b.shape:
-        return math.inf
-    if not a.numel():
-        return 0.0
-    largest = max(float(a.abs().max()), float(b.abs().max()), 1e-300)
-    apart = float((a.double() - b.double()).abs().max()) / largest
-    return math.inf if math.isnan(apart) else apart
-
-
-def _watched(
-    model: "nn.Module", outputs: "dict[str, Tensor]"
-) -> "list[torch.utils.hooks.RemovableHandle]":
-    """Hooks that record the first output of every module with parameters of its own."""
-
-    def note(name: str, result: object) -> None:
-        first = next(_tensors(result), None)
-        if first is not None:
-            outputs.setdefault(name, first.detach().clone())
-
-    return [
-        module.register_forward_hook(lambda _module, _given, result, name=name: note(name, result))
-        for name, module in model.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
-    ]
-
-
-def _tensors(result: object) -> "Iterator[Tensor]":
-    """The floating-point tensors of an output, in whatever containers."""
-    import torch
-
-    if isinstance(result, torch.Tensor):
-        if result.is_floating_point():
-            yield result
-    elif isinstance(result, Mapping):
-        for value in result.values():
-            yield from _tensors(value)
-    elif isinstance(result, list | tuple):
-        for value in result:
-            yield from _tensors(value)
-
-
-def _random(state: State) -> State:
-    """Random tensors of the same shapes; variances stay above zero."""
-    import torch
-
-    def drawn(key: str, value: "Tensor") -> "Tensor":
-        if not value.is_floating_point():
-            return value
-        scale = math.sqrt(max(value.shape[-1], 1)) if value.ndim else 1.0
-        noise = torch.randn(value.shape, dtype=torch.float64) / scale
-        return noise.abs() + 0.5 if key.endswith("running_var") else noise
-
-    return {key: drawn(key, value) for key, value in state.items()}
-
-
-def _input(model: "nn.Module", shape: Sequence[int] | None) -> "Tensor":
-    """Random input for the first layer: numbers, or indices for an embedding."""
-    import torch
-    from torch import nn
-
-    layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.Embedding)
-    first = next((module for module in model.modules() if isinstance(module, layers)), None)
-    if isinstance(first, nn.Embedding):
-        return torch.randint(0, first.num_embeddings, tuple(shape or (_BATCH, 8)))
-    if shape is not None:
-        return torch.randn(tuple(shape), dtype=torch.float64)
-    if isinstance(first, nn.Linear):
-        return torch.randn(_BATCH, first.in_features, dtype=torch.float64)
-    if isinstance(first, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        side = 28 if first.in_channels == 1 else 64
-        sides = [side] * len(first.kernel_size)
-        return torch.randn(_BATCH, first.in_channels, *sides, dtype=torch.float64)
-    raise UsageError(
-        "the first layer does not determine the shape of the input", hint="--input 1x3x224x224"
+    own, drawn = proof.largest
+    worst = own if drawn is None else drawn
+    by = f"by {worst:.2g} of the largest" if math.isfinite(worst) else "of another kind or shape"
+    parts = [f"{old} and {new} give different outputs{_weights(proof)}, {by}"]
+    if proof.differs_at:
+        one, other = (module or "the root" for module in proof.differs_at)
+        parts.append(f"they first differ at {one} and {other}")
+    if proof.seeded:
+        parts.append("forward draws random numbers, which may be the reason")
+    return PlanError(
+        "; ".join(parts),
+        hint=answer or "the mapping is wrong there, or the models compute different things",
     )
+
+
+def _weights(proof: Proof) -> str:
+    return "" if proof.largest[1] is None else " with random weights"
+
+
+def _answer(
+    found: Alternative,
+    plan: Plan,
+    entries: Sequence[TensorEntry],
+    state: State,
+    places: Places,
+    replan: Replan,
+) -> str:
+    """What to type for an alternative; the rule has been tried where it is to be typed."""
+    shapes = {key: made.shape for key, made in found.made.items()}
+    wanted = {tensor.key: found.made[tensor.key] for tensor in plan.tensors}
+    is_option = bool(found.moves) and places.option is not None
+    place = places.option if is_option and places.option is not None else places.table
+    names, met = _names_at(plan, entries, places.rules[:place])
+    if {*found.moves, *found.moves.values(), *found.keys} <= names.keys():
+        for more in spelled(found, names, met, shapes):
+            with contextlib.suppress(CkptError):  # it may not go with the other rules
+                tried = replan([*places.rules[:place], *more, *places.rules[place:]])
+                made = {tensor.key: tensor.made_of for tensor in tried.tensors}
+                if same_result(made, wanted, state):
+                    option = is_option and isinstance(more[0], RenameRule | AtOnce)
+                    return f"outputs agree with {found.text}:  {_typed(more, option=option)}"
+    (*_, last) = spelled(found, {key: key for key in wanted}, [*wanted], shapes)
+    return f"outputs agree with {found.text}; rename the result of these rules with " + _typed(
+        last, option=False
+    )
+
+
+def _names_at(
+    plan: Plan, entries: Sequence[TensorEntry], rules: Sequence[Rule]
+) -> tuple[dict[str, str], list[str]]:
+    """By key of the result, the key that its tensor has after some rules; and all such keys."""
+    before: Sequence[Planned] = [Planned(e.key, Source(e.key, e.dtype, e.shape)) for e in entries]
+    if rules:
+        before = plan_tensors(entries, rules).tensors
+    met = {tensor.made_of: tensor.key for tensor in before}
+    names = {it.key: met[it.made_of] for it in plan.tensors if it.made_of in met}
+    return names, [tensor.key for tensor in before]
+
+
+def _typed(rules: Sequence[Rule], *, option: bool) -> str:
+    """The option, or the rule file."""
+    if option:
+        return " ".join(f"--rule {quote(rule.text)}" for rule in rules)
+    return f"--rules FILE:\n{text_of({'rules': rules_document(rules)}).rstrip()}"

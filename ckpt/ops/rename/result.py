@@ -116,7 +116,7 @@ def carry_out(
     If it fits already, only a file or version that was asked for is written.
     """
     asks = output.get("out") or output.get("register_result") or output.get("opaque") == "drop"
-    if plan.found and not plan.applied and not asks:
+    if not plan.applied and not plan.undoes and not asks:
         return Renamed(plan)
     saved, opaque = output.get("save_rules"), output.get("opaque")
     if plan.undoes and saved is not None:

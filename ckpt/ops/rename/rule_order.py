@@ -67,3 +67,29 @@ def _options_in_order(rules: RuleOptions) -> RuleFile:
         *map(Add, rules.add),
     ]
     return RuleFile("", [*before, *saved.rules, *after]) if before or after else saved
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where in a list of rules one more would go if it were typed.
+
+    Attributes:
+        rules: The list.
+        option: Of a ``--rule``; None if the options of all of them would change its meaning.
+        table: Of one in a rule file.
+    """
+
+    rules: Sequence[Rule]
+    option: int | None
+    table: int
+
+
+def places_in(rules: Rules) -> Places:
+    """The places for another rule: in Python the end."""
+    listed = in_order(rules).rules
+    end = len(listed)
+    if not isinstance(rules, RuleOptions):
+        return Places(listed, end, end)
+    end -= len(rules.add)
+    plain = not (rules.literal or rules.word)
+    return Places(listed, end if plain else None, end - len(rules.rules))

@@ -121,7 +121,7 @@ def _with_new_tensors(
             name=version.model,
             message=message,
             # Metrics describe the weights that they were measured on.
-            metrics=version.metrics if plan.proof else {},
+            metrics=version.metrics if plan.proof and plan.proof.complete else {},
             made_by=f"rename of {version.label}",
             record=_version_record(opened, plan),
             with_files=opened.side_files().files,

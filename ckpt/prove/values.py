@@ -1,0 +1,141 @@
+"""Values of expressions over a state_dict, and random ones in their place."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from ckpt.prove.runs import State
+from ckpt.rules.expressions import (
+    Averaged,
+    Cast,
+    Copied,
+    Expression,
+    Filled,
+    Joined,
+    Merged,
+    Narrowed,
+    Permuted,
+    Reshaped,
+    Resized,
+    Source,
+)
+from ckpt.writing.whole import averaged, resized
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_SPREAD = 0.3  # of random numbers where a tensor has one value
+
+
+def evaluated(made: Expression, state: State) -> "Tensor":
+    """The value of an expression over a state_dict."""
+    import torch
+
+    match made:
+        case Source(key=key):
+            return state[key]
+        case Permuted(of=inner, dims=dims):
+            return evaluated(inner, state).permute(dims)
+        case Reshaped(of=inner, shape=shape):
+            return evaluated(inner, state).reshape(shape)
+        case Narrowed(of=inner, dim=dim, start=start, length=length):
+            return evaluated(inner, state).narrow(dim, start, length)
+        case Joined(parts=parts, dim=dim):
+            return torch.cat([evaluated(part, state) for part in parts], dim)
+        case Cast(of=inner, dtype=dtype):
+            return evaluated(inner, state).to(getattr(torch, dtype))
+        case Copied(of=inner):
+            return evaluated(inner, state).clone()
+        case Merged(of=inner):
+            return evaluated(inner, state)
+        case Averaged(of=inner):
+            return averaged(evaluated(inner, state), made)
+        case Resized(of=inner):
+            return resized(evaluated(inner, state), made)
+        case Filled(dtype=dtype, shape=shape, value=value):
+            return torch.full(shape, value, dtype=getattr(torch, dtype))
+
+
+def all_evaluated(made: Mapping[str, Expression], state: State) -> "dict[str, Tensor]":
+    """The values of expressions, by key."""
+    return {key: evaluated(expression, state) for key, expression in made.items()}
+
+
+def random_state(state: State, keys: Collection[str], same: Mapping[str, str]) -> State:
+    """A state_dict with random numbers of the same kind; integers stay.
+
+    Args:
+        state: The tensors.
+        keys: Of the tensors that change.
+        same: Keys whose tensor must stay equal to that of another key, and this one.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    drawn: OrderedDict[str, Tensor] = OrderedDict()
+    for key, tensor in state.items():
+        drawn[key] = tensor
+        if key in keys and _is_inexact(tensor):
+            drawn[key] = redrawn(tensor, generator)
+    for key, other in same.items():
+        drawn[key] = drawn[other]
+    if versions := getattr(state, "_metadata", None):
+        drawn._metadata = versions  # type: ignore[attr-defined]
+    return drawn
+
+
+def same_result(
+    one: Mapping[str, Expression], other: Mapping[str, Expression], state: State
+) -> bool:
+    """Whether two ways of making tensors give the same ones, of random numbers as well."""
+    import torch
+
+    drawn = random_state(state, {*state}, {})
+    return one.keys() == other.keys() and all(
+        torch.equal(evaluated(made, values), evaluated(other[key], values))
+        for key, made in one.items()
+        for values in (state, drawn)
+    )
+
+
+def redrawn(tensor: "Tensor", generator: "torch.Generator") -> "Tensor":
+    """Other elements of the same kind, in double precision if they are not integers.
+
+    Matrices and kernels get a mean of zero and about their own size, at most that which keeps a
+    network from exploding; vectors their own mean and spread, and if all of it is positive, as a
+    variance is, it stays so.
+    Integers keep their values in another order, so that indices stay valid.
+    """
+    import torch
+
+    if not tensor.numel():
+        return tensor
+    if not _is_inexact(tensor):
+        return _reordered(tensor, generator)
+    wide = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+    wide = torch.where(wide.isfinite(), wide, torch.zeros_like(wide))
+    noise = torch.randn(wide.shape, generator=generator, dtype=wide.dtype)
+    if wide.ndim > 1:
+        most = math.sqrt(wide.shape[0] / wide.numel())  # outputs are as large as inputs then
+        return noise * min(float(wide.abs().square().mean().sqrt()) or most, most)
+    if not wide.is_complex() and bool((wide > 0).all()):
+        order = torch.randperm(wide.numel(), generator=generator)
+        return wide.flatten()[order].reshape(wide.shape) * (_SPREAD * noise).exp()
+    spread = float(wide.std()) if wide.numel() > 1 else 0.0
+    return wide.mean() + noise * (spread or _SPREAD)
+
+
+def _reordered(tensor: "Tensor", generator: "torch.Generator") -> "Tensor":
+    import torch
+
+    order = torch.randperm(tensor.numel(), generator=generator)
+    shuffled = tensor.flatten()[order].reshape(tensor.shape)
+    if not torch.equal(shuffled, tensor):
+        return shuffled
+    return tensor.logical_not() if tensor.dtype == torch.bool else tensor + 1
+
+
+def _is_inexact(tensor: "Tensor") -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
