@@ -50,9 +50,11 @@ class EpochProgress:
         samples: Seen so far.
         windows: Done so far.
         steps: Optimizer steps, without the skipped ones.
+        lr: Learning rate of its first step.
     """
 
     tally: Tensor
+    lr: float
     samples: int = 0
     windows: int = 0
     steps: int = 0
@@ -136,7 +138,7 @@ class Trainer:
 
     def new_epoch(self) -> EpochProgress:
         """The progress of an epoch before its first window."""
-        return EpochProgress(self._zeros())
+        return EpochProgress(self._zeros(), float(self.optimizer.param_groups[0]["lr"]))
 
     def steps(self, windows: Iterable[Window], progress: EpochProgress) -> Iterator[EpochProgress]:
         """Take a step for each window; `progress` is updated, and yielded, after each of them.

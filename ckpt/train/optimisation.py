@@ -37,7 +37,8 @@ def build_schedule(
     Args:
         optimizer: Its learning rate changes.
         recipe: ``step`` multiplies it after every epoch; ``cosine`` takes it to 0 over all
-            steps; ``onecycle`` raises it to `lr` in the first quarter of the steps, then lowers it.
+            steps; ``onecycle`` raises it to `lr` in the first quarter of the steps, at least in
+            one, then lowers it; with one or two steps in all it stays `lr`.
         steps: Of the whole run, skipped ones included.
     """
     match recipe.schedule:
@@ -45,9 +46,9 @@ def build_schedule(
             return lr_scheduler.StepLR(optimizer, step_size=1, gamma=recipe.lr_decay)
         case "cosine":
             return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-        case "onecycle":
+        case "onecycle" if steps > 2:  # torch divides by zero, or never reaches the top
             return lr_scheduler.OneCycleLR(
-                optimizer, max_lr=recipe.lr, total_steps=steps, pct_start=0.25,
+                optimizer, max_lr=recipe.lr, total_steps=steps, pct_start=max(0.25, 2 / steps),
                 cycle_momentum=False,
             )  # fmt: skip
     return lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)

@@ -165,12 +165,30 @@ def check_processes(recipe: Recipe, resumed: State | None, processes: Processes)
         )
 
 
+def check_epochs(recipe: Recipe, resumed: State | None) -> None:
+    """Refuse fewer epochs than a resumed run has begun.
+
+    Raises:
+        UsageError: The weights are those in the middle of a later epoch, or after it.
+    """
+    if resumed is None:
+        return
+    begun = len(resumed.curves) + bool(resumed.progress.windows)
+    if recipe.epochs < begun:
+        raise UsageError(f"epochs is {recipe.epochs}, but the run is in epoch {begun}")
+
+
 def find_device(name: str, processes: Processes) -> torch.device:
     """The device that a recipe names.
 
     Raises:
-        UsageError: torch does not see it.
+        UsageError: torch does not see it, or it cannot count in float64.
     """
+    if name == "mps":
+        raise UsageError(
+            "device is mps, which has no float64 to add up losses in; expected cpu or cuda",
+            hint="--device cpu",
+        )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and processes.count > 1:
