@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     show_default=f"{SAVE_MINUTES:g}",
     metavar="MINUTES",
-    help="Interval between two state files.",
+    help=f"Interval between two state files (default: {SAVE_MINUTES:g}).",
 )
 @click.option(
     "--keep-state",

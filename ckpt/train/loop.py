@@ -25,7 +25,7 @@ from ckpt.train.batches import Window
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.kernels import quicken
 from ckpt.train.losses import loss_sum, scores_of
-from ckpt.train.memory import MicroBatchSize, is_out_of_memory
+from ckpt.train.memory.size import SHORT, MicroBatchSize, is_out_of_memory
 from ckpt.train.optimisation import EVERY_STEP, build_average, build_optimizer, build_schedule
 from ckpt.train.processes import ALONE, Processes
 from ckpt.train.random_numbers import generators, restore
@@ -89,6 +89,7 @@ class Trainer:
         windows: Of an epoch, for schedules that advance with every step.
         processes: Their gradients are averaged.
         size: Of the micro-batches; by default the recipe's, which stays.
+        checks: Whether a loss or gradient that is not finite is an error, where seeing it is free.
 
     Attributes:
         optimizer: As the recipe says.
@@ -107,6 +108,7 @@ class Trainer:
         windows: int = 1,
         processes: Processes = ALONE,
         size: MicroBatchSize | None = None,
+        checks: bool = True,
     ) -> None:
         self.model, self.processes, self.device = model, processes, _device_of(model)
         self.size = size or MicroBatchSize(recipe.batch_size)
@@ -124,7 +126,7 @@ class Trainer:
         self._ref, self._loss = recipe.model, "nll" if recipe.loss == "auto" else recipe.loss
         self._norms, self._frozen = batch_norms(model), recipe.batch_norm == "frozen"
         # A read of the device's memory costs nothing on a CPU; on CUDA the epoch's end tells.
-        self._reads = self.device.type == "cpu" and not self.scaler.is_enabled()
+        self._reads = checks and self.device.type == "cpu" and not self.scaler.is_enabled()
         self._skipped = 0  # steps in a row
         self._steps: list[None] = []
         # The hook runs only if the step happens: GradScaler skips it when a gradient is not
@@ -192,7 +194,7 @@ class Trainer:
                 return self.accumulate(
                     window.micro_batches(self.size.now), window.samples, here=window.here
                 )
-            except RuntimeError as error:
+            except SHORT as error:
                 if not is_out_of_memory(error):
                     raise
                 self.size.halve(error)

@@ -21,7 +21,7 @@ from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.data.windows import epoch_seed
 from ckpt.train.holdout import Best, best_epoch, is_over
 from ckpt.train.loop import EpochProgress, NotFiniteError, Score, Trainer, evaluate
-from ckpt.train.memory import MicroBatchSize, is_out_of_memory
+from ckpt.train.memory.size import SHORT, MicroBatchSize, is_out_of_memory
 from ckpt.train.processes import ALONE, Processes, joined
 from ckpt.train.provenance import peak_bytes, process_age
 from ckpt.train.random_numbers import generators, restored, seed_all
@@ -193,7 +193,7 @@ class _Run:
             try:
                 with own_code(setup.recipe.model, passes=is_out_of_memory):
                     return evaluate(model, batches(size.now), setup.recipe.loss)
-            except RuntimeError as error:
+            except SHORT as error:
                 if not is_out_of_memory(error):
                     raise
                 size.halve(error)

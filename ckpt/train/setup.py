@@ -17,13 +17,13 @@ from ckpt.train.data.dataset import Dataset, load_dataset
 from ckpt.train.data.windows import ORDER_RULE
 from ckpt.train.loop import LOWER, batch_norms
 from ckpt.train.losses import chosen_loss, scores_of
-from ckpt.train.memory import MicroBatchSize
-from ckpt.train.precision import choose_precision
+from ckpt.train.memory.size import MicroBatchSize
 from ckpt.train.processes import Processes
 from ckpt.train.provenance import environment, git_state
 from ckpt.train.random_numbers import restored, seed_all
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.state import State, resume_command
+from ckpt.train.trials import choose_precision, first_size
 from ckpt.train.watch.events import Callback, Note, Started
 
 _TRIED = 256  # images that precisions are timed on, at most: memory may not hold a micro-batch
@@ -81,13 +81,28 @@ class Setup:
         _expect_parameters(self.model, recipe.model)
         recipe = replace(recipe, loss=_choose_loss(self.model, self.batches, recipe))
         self.recipe = recipe
+        if adapts and resumed is None and device.type == "cpu":
+            self._begin_where_memory_allows(callback)
         self._note_on_batch_norm(callback)
         if resumed is not None:
             precision = resumed.precision
         else:
-            tried = self.batches.first_images(min(recipe.batch_size, _TRIED))
+            tried = self.batches.first_images(min(recipe.batch_size, _TRIED, self.size.now))
             precision = choose_precision(recipe, self.model, tried)
         self.precision = processes.of_first(precision)
+
+    def _begin_where_memory_allows(self, callback: Callback) -> None:
+        """Begin with smaller micro-batches if the system would kill the process at larger ones."""
+        most = min(self.size.now, self.batches.train_count)
+        size, left = first_size(self.recipe, self.model, self.batches.first_images, most)
+        if size < most and left is not None:
+            self.size.now = size
+            callback(
+                Note(
+                    f"{most:,} images at once may not fit into the {left / 1e6:,.0f} MB of memory "
+                    f"that are left: now {size:,}"
+                )
+            )
 
     def _note_on_batch_norm(self, callback: Callback) -> None:
         step = self.recipe.effective_batch

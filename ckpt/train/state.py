@@ -25,11 +25,11 @@ from ckpt.errors import CkptError, FormatError, InterruptedTrainingError, RefErr
 from ckpt.io.files import write_whole
 from ckpt.train.holdout import Best
 from ckpt.train.loop import EpochProgress, Trainer
-from ckpt.train.precision import Precision
 from ckpt.train.processes import ALONE, Processes
 from ckpt.train.random_numbers import restore
 from ckpt.train.recipes.outputs import Outputs
 from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.trials import Precision
 from ckpt.train.watch.events import Epoch
 
 _FORM = "ckpt training state 4"

@@ -194,8 +194,8 @@ class Recipe:
     )
     micro_batch: str = _setting(
         "fixed",
-        "auto starts with the whole effective batch and halves it whenever memory runs out; fixed "
-        "is --batch-size.",
+        "auto starts with the whole effective batch, or as much of it as fits into the memory that "
+        "is left, and halves it whenever memory runs out; fixed is --batch-size.",
         one_of("fixed", "auto"),
     )
     precision: str = _setting(

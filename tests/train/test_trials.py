@@ -1,13 +1,13 @@
-"""How the precision is chosen."""
+"""How the precision is chosen, and the first size of micro-batches."""
 
 import pytest
 import torch
 from torch import nn
 
-from ckpt.train import precision
+from ckpt.train import trials
 from ckpt.train.loop import Trainer
-from ckpt.train.precision import choose_precision
 from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.trials import choose_precision
 
 
 def model():
@@ -18,7 +18,7 @@ BATCH = (torch.rand(4, 1, 28, 28), torch.tensor([0, 1, 2, 3]))
 
 
 def choose(monkeypatch, **milliseconds):
-    monkeypatch.setattr(precision, "_time", lambda *_: milliseconds)
+    monkeypatch.setattr(trials, "_time", lambda *_: milliseconds)
     return choose_precision(Recipe(), model(), BATCH)
 
 
