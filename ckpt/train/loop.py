@@ -223,11 +223,12 @@ class Trainer:
         mine = samples if here is None else here or 1
         for images, labels in micro_batches:  # (b, c, h, w) float32, (b,) int64
             seen += len(labels)
-            # A last micro-batch of one image has no variance.
-            self._freeze(self._frozen or len(labels) == 1 < self.size.now)
+            # One image has no variance: a last one, or what memory allows.
+            alone = len(labels) == 1 and (self.size.now > 1 or self.size.adapts)
+            self._freeze(self._frozen or alone)
             # Gradients are averaged by the window's last pass alone.
-            alone = self.parallel.no_sync() if self.parallel and seen < mine else nullcontext()
-            with alone, own_code(self._ref, passes=is_out_of_memory):
+            local = self.parallel.no_sync() if self.parallel and seen < mine else nullcontext()
+            with local, own_code(self._ref, passes=is_out_of_memory):
                 with self._autocast:
                     output = (self.parallel or self.model)(images)
                 losses, scored = _score(self._loss, output, labels)

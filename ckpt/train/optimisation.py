@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -55,8 +55,18 @@ def build_schedule(
 
 
 def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The recipe's moving average of the weights, buffers included; None without one."""
+    """The recipe's moving average of the weights, buffers included; None without one.
+
+    Counters, as BatchNorm's of its batches, are not averaged but copied.
+    """
     if not recipe.ema:
         return None
     decay = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
+
+    def average(averages: list[Tensor], now: list[Tensor], steps: Tensor | int) -> None:
+        if averages[0].is_floating_point() or averages[0].is_complex():  # all have one dtype
+            decay(averages, now, steps)
+        else:
+            torch._foreach_copy_(averages, now)
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)

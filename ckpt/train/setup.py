@@ -74,11 +74,11 @@ class Setup:
         if any(map(is_lazy, built.parameters())):  # shapes come from the first images
             with own_code(recipe.model), torch.no_grad():
                 built(self.batches.first_images(1)[0].cpu())
+        _expect_parameters(built, recipe.model)
         self.model = built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if initial is not None:
             hint = f"ckpt diff {recipe.init} {recipe.model}  shows both sides"
             load_strictly(self.model, initial, f"{recipe.init} does not fit {recipe.model}", hint)
-        _expect_parameters(self.model, recipe.model)
         recipe = replace(recipe, loss=_choose_loss(self.model, self.batches, recipe))
         self.recipe = recipe
         if adapts and resumed is None and device.type == "cpu":
@@ -229,8 +229,10 @@ def _load(recipe: Recipe, processes: Processes, callback: Callback) -> Dataset:
 
 
 def _expect_parameters(model: nn.Module, ref: str) -> None:
-    if next(model.parameters(), None) is None:
+    if not any(it.requires_grad for it in model.parameters()):
         raise FitError(f"{ref}: has no parameters to train")
+    if any(it.is_meta for it in (*model.parameters(), *model.buffers())):
+        raise FitError(f"{ref}: is built on the meta device, expected parameters with values")
 
 
 def _channels(model: nn.Module, here: int) -> int:

@@ -160,9 +160,9 @@ def read_state(path: Path) -> State:
     except CkptError:
         raise
     except Exception as error:  # foreign bytes, in a parser of torch's
-        reason = " ".join(str(error).split())[:200]
+        reason = f": {error}" if isinstance(error, ValueError) else ""
         raise FormatError(
-            f"{path}: not the state of a training run: {reason}", hint="ckpt train  writes one"
+            f"{path}: not the state of a training run{reason}", hint="ckpt train  writes one"
         ) from error
 
 

@@ -16,6 +16,7 @@ from torch.nn.functional import nll_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ckpt.train.loop import Trainer, evaluate
+from ckpt.train.memory.size import MicroBatchSize
 from ckpt.train.processes import Processes
 from ckpt.train.recipes.recipe import Recipe
 from tests.effort import long_but
@@ -292,3 +293,11 @@ def test_last_image_alone_has_no_variance_and_is_no_crash():
     trainer.accumulate(cut(images, labels, [64, 1]), 65)
     assert all(gradient.isfinite().all() for gradient in gradients(trainer))
     assert trainer.model[2].num_batches_tracked == 2
+
+
+def test_single_images_that_memory_allows_are_no_crash():
+    trainer = normed()
+    trainer.size = MicroBatchSize(1, adapts=True)
+    images, labels = samples(3)
+    trainer.accumulate(cut(images, labels, [1, 1, 1]), 3)
+    assert all(gradient.isfinite().all() for gradient in gradients(trainer))
