@@ -35,6 +35,7 @@ ALLOWED_SKIPS = {
     "setpriv is not installed": sys.platform != "linux",
     "bindfs is not installed": True,
     "torchao is not installed": sys.platform != "linux",
+    "timm is not installed": sys.platform != "linux",
     "git-lfs is not installed": sys.platform != "linux",
     "a loop device": sys.platform != "linux",
     "no memory cgroup can be made": True,

@@ -147,6 +147,7 @@ class _Run:
                 progress = None
             if self.keeper:  # once more: writing and testing may fail, and the epochs took long
                 self._epoch_began = perf_counter()
+                self.keeper.agree()
                 self._keep(self.keeper, len(self.curves) + 1, self._trainer.new_epoch())
 
     def _train_epoch(self, epoch: int, resumed_at: EpochProgress | None) -> None:

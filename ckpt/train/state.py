@@ -33,6 +33,7 @@ from ckpt.train.trials import Precision
 from ckpt.train.watch.events import Epoch
 
 _FORM = "ckpt training state 4"
+_MEET = 1.0  # seconds between two times that processes agree on signals and states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,12 +200,26 @@ class Keeper:
         self._processes = processes
         self._asked, self._asked_at = 0, 0.0  # the signal that this process received
         self._stop = 0  # the one that all processes know of
+        self._met, self._windows, self._next = monotonic(), 0, 1
 
     @property
     def due(self) -> bool:
-        """Whether to write the state after this window; all processes have to ask."""
-        is_late = monotonic() - self._written >= self._every
-        self._stop, due = self._processes.largest([self._asked, is_late])
+        """Whether to write the state after this window; all processes have to ask.
+
+        They meet about once a second, not after every window: when they meet again is part of
+        what they agree on, in windows of the slowest one.
+        """
+        self._windows += 1
+        return self._windows >= self._next and self.agree()
+
+    def agree(self) -> bool:
+        """What `due` says when the processes meet: now."""
+        now = monotonic()
+        is_late = now - self._written >= self._every
+        microseconds = max(1, int((now - self._met) / max(1, self._windows) * 1e6))  # of a window
+        self._stop, due, slowest = self._processes.largest([self._asked, is_late, microseconds])
+        apart = min(_MEET, self._every) if self._processes.count > 1 else 0
+        self._met, self._windows, self._next = now, 0, max(1, int(apart * 1e6 / slowest))
         return bool(self._stop or due)
 
     def write(self, state: State) -> None:

@@ -45,7 +45,7 @@ def pair(
     """
     recipe = Recipe(**{"epochs": len(epochs), **settings})  # type: ignore[arg-type]
     other = copy.deepcopy(model)
-    trainer = Trainer(model, precision, recipe, windows=len(WINDOWS), size=MicroBatchSize(micro))
+    trainer = Trainer(model, precision, recipe, windows=len(epochs[0]), size=MicroBatchSize(micro))
     torch.manual_seed(1)
     for windows in epochs:
         train_epoch(trainer, [window_of(*window) for window in windows])
@@ -119,7 +119,7 @@ def test_whole_grid_in_float64_is_as_one_batch_by_hand(name: str, record_propert
 def test_step_in_each_precision_is_as_by_hand(precision: str) -> None:
     """One step: after it a difference in float32's last bit may become one in bfloat16's."""
     epochs = [epochs_of(torch.float32)[0][:1]]
-    for case in GRID[:: by_effort(7, 1, 1)]:
+    for case in [case for case in GRID if case[1] == "constant"][:: by_effort(5, 1, 1)]:
         found, expected = pair(
             built(mlp, torch.float32), epochs, micro=case[-1], precision=precision,
             **settings_of(case),
@@ -164,7 +164,7 @@ def test_network_trains_as_with_one_batch_by_hand(name: str, micro: int, optimiz
 
 
 @pytest.mark.parametrize("name", [*ALIKE, *APART])
-@pytest.mark.parametrize("micro", [12, 5])
+@pytest.mark.parametrize("micro", [12, 4])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, DOUBLE), (torch.float32, SINGLE)])
 def test_network_trains_as_with_the_same_micro_batches_by_hand(
     name: str, micro: int, dtype: torch.dtype, bound: float
