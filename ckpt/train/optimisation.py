@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ckpt.train.recipes.recipe import Recipe
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
 EVERY_STEP = ("cosine", "onecycle")  # schedules that advance with every step; others by epoch
 
 
@@ -63,7 +64,7 @@ def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
         return None
     decay = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
 
-    def average(averages: list[Tensor], now: list[Tensor], steps: Tensor | int) -> None:
+    def average(averages: Tensors, now: Tensors, steps: Tensor | int) -> None:
         if averages[0].is_floating_point() or averages[0].is_complex():  # all have one dtype
             decay(averages, now, steps)
         else:
