@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 @click.option(
     "--save-every",
     type=click.FloatRange(min=0),
-    show_default=f"{SAVE_MINUTES:g}",
     metavar="MINUTES",
     help=f"Interval between two state files (default: {SAVE_MINUTES:g}).",
 )

@@ -95,14 +95,10 @@ class Setup:
         """Begin with smaller micro-batches if the system would kill the process at larger ones."""
         most = min(self.size.now, self.batches.train_count)
         size, left = first_size(self.recipe, self.model, self.batches.first_images, most)
-        if size < most and left is not None:
+        if size < most:
             self.size.now = size
-            callback(
-                Note(
-                    f"{most:,} images at once may not fit into the {left / 1e6:,.0f} MB of memory "
-                    f"that are left: now {size:,}"
-                )
-            )
+            room = "memory" if left is None else f"the {left / 1e6:,.0f} MB of memory that are left"
+            callback(Note(f"{most:,} images at once may not fit into {room}: now {size:,}"))
 
     def _note_on_batch_norm(self, callback: Callback) -> None:
         step = self.recipe.effective_batch

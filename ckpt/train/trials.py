@@ -94,14 +94,15 @@ def first_size(
     with restored(batch(1)[0].device):
         trainer = Trainer(copy.deepcopy(model).train(), "fp32", recipe, checks=False)
         fits = _fits(trainer, batch(sizes[-1]))  # gradients and the optimizer's state come to stay
-        left = available_bytes()
+        left, fitting = available_bytes(), sizes[-1]
         with peak_growth() as growth:
             for size, following in pairwise(reversed(sizes)):
-                fits = fits and _fits(trainer, batch(size))
-                grown = growth()
+                if not (fits and _fits(trainer, batch(size))):
+                    return fitting, left
+                fitting, grown = size, growth()
                 if left is None or grown is None:
                     return most, None
-                if not fits or grown * following / size > _FILLED * left:
+                if grown * following / size > _FILLED * left:
                     return size, left
     return most, left
 
