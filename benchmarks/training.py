@@ -32,9 +32,9 @@ from torch.utils.data import DataLoader
 from ckpt.definitions import find_definition
 from ckpt.train.batches import Batches
 from ckpt.train.loop import Trainer, evaluate
-from ckpt.train.precision import choose_precision
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.recipes.recipe_file import read_recipe
+from ckpt.train.trials import choose_precision
 
 NET = find_definition("ckpt.models.mnist_cnn:Net")
 Epochs = Iterator[tuple[float, float]]  # seconds of one, accuracy after it

@@ -87,6 +87,9 @@ def _run(words: list[str]) -> int:
         return SYSTEM
     except Exception as error:  # noqa: BLE001 - a crash must not exit with 1, "differs"
         _trace_if_asked(terminal)
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's
+            terminal.error("out of memory")
+            return SYSTEM
         terminal.error(
             f"internal error: {type(error).__name__}: {error}",
             "set CKPT_DEBUG=1 to see the traceback; please report it with the command",

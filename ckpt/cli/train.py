@@ -10,10 +10,10 @@ import click
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.picture import picture_form
 from ckpt.cli.options.recipe import (
-    expect_none_typed,
     expect_only_recipe,
     recipe_of,
     recipe_options,
+    resumed_settings,
 )
 from ckpt.errors import InterruptedTrainingError
 from ckpt.io.files import write_whole
@@ -53,20 +53,24 @@ if TYPE_CHECKING:
     "--resume",
     type=PATH,
     metavar="FILE",
-    help="Resume an interrupted run from its state file; the weights are the same, bit by bit.",
+    help="Resume a run from its state file, to the same weights, bit by bit. It keeps all options "
+    "but those typed; of its recipe, --epochs, --device and --data-dir can change.",
 )
 @click.option(
     "--save-every",
     type=click.FloatRange(min=0),
-    default=SAVE_MINUTES,
-    show_default=True,
     metavar="MINUTES",
-    help="Interval between two state files.",
+    help=f"Interval between two state files (default: {SAVE_MINUTES:g}).",
+)
+@click.option(
+    "--keep-state",
+    is_flag=True,
+    help="Keep the state file of the finished run, so that --resume --epochs N goes on with it.",
 )
 @click.option(
     "--name", metavar="MODEL", help="Name of the model for --register (default: the definition's)."
 )
-@click.option("-m", "--message", default="", help="Describe the version.")
+@click.option("-m", "--message", help="Describe the version.")
 @click.option("-o", "--out", type=PATH, help="Write the weights to this file.")
 @click.option("--force", is_flag=True, help="Replace existing files.")
 @click.option(
@@ -93,11 +97,12 @@ def command(
     session: Session,
     registered: bool,
     name: str | None,
-    message: str,
+    message: str | None,
     out: Path | None,
     force: bool,
     resume: Path | None,
-    save_every: float,
+    save_every: float | None,
+    keep_state: bool,
     metrics: Path | None,
     tensorboard: Path | None,
     doctor: str | None,
@@ -113,28 +118,31 @@ def command(
     processes share every effective batch.
     """
     if doctor is not None:
-        recipe = recipe_of(recipe_ref, {**settings, "model": doctor}, arguments, "model")
-        _examine(session, recipe, out, replace=force)
+        examined = recipe_of(recipe_ref, {**settings, "model": doctor}, arguments, "model")
+        _examine(session, examined, out, replace=force)
         return
-    resumed = _resumed(resume)
-    recipe = resumed.recipe if resumed is not None else recipe_of(recipe_ref, settings, arguments)
+    resumed, recipe = None, None
+    if resume is None:
+        recipe, settings = recipe_of(recipe_ref, settings, arguments), {}
+    else:
+        resumed, settings = _resumed(resume), resumed_settings(resume, settings)
+    files = _file_callbacks(metrics, tensorboard, resumed, replace=force)
     try:
         done = train(
             recipe,
             out,
             registry=session.registry,
-            register_result=registered,
+            register_result=registered or None,
             name=name,
             message=message,
             replace_out=force,
             state_file=resume,
             save_minutes=save_every,
-            resumed=resumed,
-            callback=call_each(
-                TrainingView(session.terminal.remark, sys.stderr),
-                *_file_callbacks(metrics, tensorboard, resumed, replace=force),
-            ),
+            keep_state=keep_state or None,
+            resume=resumed,
+            callback=call_each(TrainingView(session.terminal.remark, sys.stderr), *files),
             note=session.terminal.remark,
+            **settings,
         )
     except InterruptedTrainingError as error:
         _exit_unless_first(error)
@@ -169,11 +177,8 @@ def _examine(session: Session, recipe: Recipe, out: Path | None, *, replace: boo
     )
 
 
-def _resumed(path: Path | None) -> "State | None":
+def _resumed(path: Path) -> "State":
     """The state to continue from, which has its own recipe."""
-    if path is None:
-        return None
-    expect_none_typed(path)
     from ckpt.train.state import read_state
 
     return read_state(path)

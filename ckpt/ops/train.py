@@ -11,7 +11,7 @@ from math import isfinite
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import RefError, UsageError
 from ckpt.io.strict_json import plain
@@ -20,7 +20,9 @@ from ckpt.ops.register import register
 from ckpt.refs import FileRef, expect_new_name
 from ckpt.registry.registry import Added, Registry
 from ckpt.train import accumulate, doctor
-from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.recipes.outputs import Outputs
+from ckpt.train.recipes.recipe import Recipe, expect_changeable, kept
+from ckpt.train.recipes.recipe_file import make_recipe
 from ckpt.train.watch.events import Callback, Trained, ignore
 
 if TYPE_CHECKING:
@@ -47,51 +49,97 @@ class Training:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | None = None,
     out: Path | str | None = None,
     *,
     registry: Registry | None = None,
-    register_result: bool = False,
+    register_result: bool | None = None,
     name: str | None = None,
-    message: str = "",
+    message: str | None = None,
     replace_out: bool = False,
-    state_file: Path | None = None,
-    save_minutes: float = SAVE_MINUTES,
-    resumed: "State | None" = None,
+    state_file: Path | str | None = None,
+    save_minutes: float | None = None,
+    keep_state: bool | None = None,
+    resume: "State | Path | str | None" = None,
     callback: Callback = ignore,
     note: Callable[[str], None] = lambda _: None,
+    **settings: Any,
 ) -> Training | None:
     """Train by a recipe; under torchrun the processes share every effective batch.
 
-    The weights go to `out`, by default a file named after the model. With `register_result` they
-    become the next version of the model `name`, by default named after the definition, and go to
-    a file only with `out`. The state of the run is in `state_file`, by default
-    ``MODEL.state.pt``: written every `save_minutes` and when a signal ends the run, removed when
-    it is done. `resumed` is what `ckpt.train.state.read_state` reads from there; `recipe` is its
-    own then. `callback` gets every event of the run, and `note` a line or two about rescued
-    weights, and about a parent that is gone.
+    `recipe` is one, its name or its file, by default ``classic``; `settings` override it, e.g.
+    ``dataset="digits", epochs=1``. The weights go to `out`, by default a file named after the
+    model. With `register_result` they become the next version of the model `name`, by default
+    named after the definition, and go to a file only with `out`. The state of the run is in
+    `state_file`, by default ``MODEL.state.pt``: written every `save_minutes` (5) and when a
+    signal ends the run, removed when it is done unless `keep_state`.
+
+    A run that `resume`, its state or the file of it, goes on with is asked for the same things as
+    before, but for arguments that are given; its recipe has the `settings` data_dir, device and
+    epochs. `callback` gets every event of the run, and `note` a line or two about rescued weights,
+    and about a parent that is gone.
 
     Returns:
         None in all processes of torchrun but rank 0.
 
     Raises:
-        UsageError: The file already exists, or the state of a run that `resumed` is not.
+        UsageError: The file already exists, or the state of a run that `resume` is not; or a
+            setting is unknown, not allowed, or not one of those for `resume`.
         InterruptedTrainingError: A signal ended it; the state is in `state_file`.
     """
+    if isinstance(resume, Path | str):
+        state_file = state_file or resume
+    asked = Outputs(
+        out=None if out is None else Path(out), registers=register_result, name=name,
+        message=message, save_minutes=save_minutes, keeps_state=keep_state,
+    )  # fmt: skip
+    resumed = _state(resume)
+    if resumed is None:
+        made = make_recipe("classic" if recipe is None else recipe, settings)
+    else:
+        made, asked = _resumed_recipe(resumed, recipe, settings), asked.or_else(resumed.outputs)
+    job = _job(made, asked, registry or Registry(), state_file, note)
+    if resumed is None and job.state_file.exists():
+        hint = f"ckpt train --resume {job.state_file}  continues it; remove the file to start anew"
+        raise UsageError(f"{job.state_file}: holds the state of a run", hint=hint)
+    return job.run(made, resumed, callback, replace=replace_out)
+
+
+def _state(resume: "State | Path | str | None") -> "State | None":
+    if not isinstance(resume, Path | str):
+        return resume
+    from ckpt.train.state import read_state
+
+    return read_state(Path(resume))
+
+
+def _resumed_recipe(
+    resumed: "State", recipe: Recipe | str | None, settings: Mapping[str, object]
+) -> Recipe:
+    """The recipe of a run that goes on, with the settings that it may change."""
+    if recipe is not None:
+        raise kept("recipe", "the run")
+    expect_changeable(settings, "the run")
+    return make_recipe(resumed.recipe, settings)
+
+
+def _job(
+    recipe: Recipe,
+    asked: Outputs,
+    registry: Registry,
+    state_file: Path | str | None,
+    note: Callable[[str], None],
+) -> "_Job":
+    """Decide where weights and states go."""
     expect_class(Path(recipe.model))
-    model = expect_new_name(_model_name(recipe.model) if name is None else name)
-    if name and not register_result:
+    model = expect_new_name(_model_name(recipe.model) if asked.name is None else asked.name)
+    if asked.name and not asked.registers:
         raise UsageError("--name requires --register")
-    hidden = register_result and out is None
+    hidden = bool(asked.registers) and asked.out is None
     if recipe.keep == "both" and hidden:
         raise UsageError("--keep both writes two files but registers one: add -o FILE")
-    path = None if hidden else Path(f"{model}.pt" if out is None else out)
-    state = state_file or Path(f"{model}.state.pt")
-    if resumed is None and state.exists():
-        hint = f"ckpt train --resume {state}  continues it; remove the file to start a new run"
-        raise UsageError(f"{state}: holds the state of an interrupted run", hint=hint)
-    job = _Job(registry or Registry(), model, path, register_result, message, state, note)
-    return job.run(recipe, resumed, callback, save_minutes=save_minutes, replace=replace_out)
+    path = None if hidden else asked.out or Path(f"{model}.pt")
+    return _Job(registry, model, path, asked, Path(state_file or f"{model}.state.pt"), note)
 
 
 # ``ckpt.train`` is this function, and not the package of that name.
@@ -106,8 +154,7 @@ class _Job:
     registry: Registry
     model: str
     path: Path | None
-    registers: bool
-    message: str
+    asked: Outputs
     state_file: Path
     note: Callable[[str], None]
 
@@ -117,7 +164,6 @@ class _Job:
         resumed: "State | None",
         callback: Callback,
         *,
-        save_minutes: float,
         replace: bool,
     ) -> Training | None:
         from ckpt.train import run
@@ -128,21 +174,26 @@ class _Job:
         if recipe.init and resumed is None:
             recipe, initial = _initial(self.registry, recipe)
         processes = started_by_torchrun()
+        minutes = SAVE_MINUTES if self.asked.save_minutes is None else self.asked.save_minutes
+        keeper = Keeper(
+            self.state_file, every=60 * minutes, processes=processes, outputs=self.asked
+        )
         with self._destination() as path:
             trained = run.train(
                 recipe,
                 path,
                 callback=callback,
                 replace=replace,
-                keeper=Keeper(self.state_file, every=60 * save_minutes, processes=processes),
+                keeper=keeper,
                 resumed=resumed,
                 processes=processes,
                 initial=initial,
             )
             if trained is None:
                 return None
-            added = self._register(trained, recipe) if self.registers else None
-        self.state_file.unlink(missing_ok=True)
+            added = self._register(trained, recipe) if self.asked.registers else None
+        if not self.asked.keeps_state:
+            self.state_file.unlink(missing_ok=True)
         return Training(trained, self.path, added)
 
     @contextmanager
@@ -172,7 +223,7 @@ class _Job:
             str(trained.path),
             registry=self.registry,
             name=self.model,
-            message=self.message,
+            message=self.asked.message or "",
             metrics={name: value for name, value in found.items() if isfinite(value)},
             made_by=f"train {trained.record['dataset']['name']}, {recipe.epochs} ep",
             record={"training": trained.record, "curves": plain(trained.series)},

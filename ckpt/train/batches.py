@@ -97,6 +97,8 @@ class Batches:
     def windows(self, epoch: int, first: int = 0) -> Iterator[Window]:
         """The windows of `epoch`, from 1; the first ones can be left out."""
         order = epoch_order(self.train_count, seed=self._recipe.seed, epoch=epoch)
+        if self.loader.name == "resident":
+            order = order.to(self._device)  # once: the host would wait for a copy a window
         rank, count = self._processes.rank, self._processes.count
         size = self._recipe.effective_batch
         here = list(islice(shares(self.train_count, size, rank=rank, count=count), first, None))
@@ -125,7 +127,7 @@ class Batches:
         """The samples with these indices, as bytes: from the device's memory or a DataLoader."""
         if self.loader.name == "resident":
             for chosen in indices:
-                yield Samples(*self._resident[chosen.to(self._device, non_blocking=True)])
+                yield Samples(*self._resident[chosen])
         else:
             self._indices[:] = indices
             for images, labels in self._workers:

@@ -25,7 +25,7 @@ from ckpt.train.batches import Window
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.kernels import quicken
 from ckpt.train.losses import loss_sum, scores_of
-from ckpt.train.memory import MicroBatchSize, is_out_of_memory
+from ckpt.train.memory.size import SHORT, MicroBatchSize, is_out_of_memory
 from ckpt.train.optimisation import (
     build_average,
     build_optimizer,
@@ -55,9 +55,11 @@ class EpochProgress:
         samples: Seen so far.
         windows: Done so far.
         steps: Optimizer steps, without the skipped ones.
+        lr: Learning rate of its first step.
     """
 
     tally: Tensor
+    lr: float
     samples: int = 0
     windows: int = 0
     steps: int = 0
@@ -92,6 +94,7 @@ class Trainer:
         windows: Of an epoch, for schedules that advance with every step.
         processes: Their gradients are averaged.
         size: Of the micro-batches; by default the recipe's, which stays.
+        checks: Whether a loss or gradient that is not finite is an error, where seeing it is free.
 
     Attributes:
         optimizer: As the recipe says.
@@ -110,6 +113,7 @@ class Trainer:
         windows: int = 1,
         processes: Processes = ALONE,
         size: MicroBatchSize | None = None,
+        checks: bool = True,
     ) -> None:
         self.model, self.processes, self.device = model, processes, _device_of(model)
         self.size = size or MicroBatchSize(recipe.batch_size)
@@ -128,7 +132,7 @@ class Trainer:
         self._ref, self._loss = recipe.model, "nll" if recipe.loss == "auto" else recipe.loss
         self._norms, self._frozen = batch_norms(model), recipe.batch_norm == "frozen"
         # A read of the device's memory costs nothing on a CPU; on CUDA the epoch's end tells.
-        self._reads = self.device.type == "cpu" and not self.scaler.is_enabled()
+        self._reads = checks and self.device.type == "cpu" and not self.scaler.is_enabled()
         self._skipped = 0  # steps in a row
         self._steps: list[None] = []
         # The hook runs only if the step happens: GradScaler skips it when a gradient is not
@@ -142,7 +146,7 @@ class Trainer:
 
     def new_epoch(self) -> EpochProgress:
         """The progress of an epoch before its first window."""
-        return EpochProgress(self._zeros())
+        return EpochProgress(self._zeros(), float(self.optimizer.param_groups[0]["lr"]))
 
     def steps(self, windows: Iterable[Window], progress: EpochProgress) -> Iterator[EpochProgress]:
         """Take a step for each window; `progress` is updated, and yielded, after each of them.
@@ -196,7 +200,7 @@ class Trainer:
                 return self.accumulate(
                     window.micro_batches(self.size.now), window.samples, here=window.here
                 )
-            except RuntimeError as error:
+            except SHORT as error:
                 if not is_out_of_memory(error):
                     raise
                 self.size.halve(error)
@@ -225,11 +229,12 @@ class Trainer:
         mine = samples if here is None else here or 1
         for images, labels in micro_batches:  # (b, c, h, w) float32, (b,) int64
             seen += len(labels)
-            # A last micro-batch of one image has no variance.
-            self._freeze(self._frozen or len(labels) == 1 < self.size.now)
+            # One image has no variance: a last one, or what memory allows.
+            alone = len(labels) == 1 and (self.size.now > 1 or self.size.adapts)
+            self._freeze(self._frozen or alone)
             # Gradients are averaged by the window's last pass alone.
-            alone = self.parallel.no_sync() if self.parallel and seen < mine else nullcontext()
-            with alone, own_code(self._ref, passes=is_out_of_memory):
+            local = self.parallel.no_sync() if self.parallel and seen < mine else nullcontext()
+            with local, own_code(self._ref, passes=is_out_of_memory):
                 with self._autocast:
                     output = (self.parallel or self.model)(images)
                 losses, scored = _score(self._loss, output, labels, smoothing=self._smoothing)

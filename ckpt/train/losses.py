@@ -22,8 +22,21 @@ def scores_of(output: Any) -> Tensor:
     It is the output itself, its ``logits`` (or ``out``), or the first tensor of a tuple.
 
     Raises:
-        FitError: None of these.
+        FitError: None of these, or it holds no real numbers.
     """
+    scores = _found(output)
+    if scores is None:
+        raise FitError(f"the model returns {type(output).__name__}, expected a tensor of scores")
+    if scores.layout != torch.strided or not scores.is_floating_point():
+        kind = scores.dtype if scores.layout == torch.strided else scores.layout
+        raise FitError(
+            f"the model's scores are {str(kind).removeprefix('torch.')}, expected dense and "
+            "floating-point"
+        )
+    return scores
+
+
+def _found(output: Any) -> Tensor | None:
     if isinstance(output, Tensor):
         return output
     for name in ("logits", "out"):
@@ -32,7 +45,7 @@ def scores_of(output: Any) -> Tensor:
             return found
     if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         return output[0]
-    raise FitError(f"the model returns {type(output).__name__}, expected a tensor of scores")
+    return None
 
 
 def loss_sum(name: str, scores: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:

@@ -6,12 +6,13 @@ from math import cos, pi
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ckpt.train.recipes.recipe import Recipe
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
 EVERY_STEP = ("cosine", "onecycle")  # schedules that advance with every step; others by epoch
 
 
@@ -59,8 +60,9 @@ def build_schedule(
     Args:
         optimizer: Its learning rate changes.
         recipe: ``step`` multiplies it after every epoch; ``cosine`` takes it to 0 over all
-            steps; ``onecycle`` raises it to `lr` in the first quarter of the steps, then lowers it.
-            With a warm-up all advance with every step.
+            steps; ``onecycle`` raises it to `lr` in the first quarter of the steps, at least in
+            one, then lowers it; with one or two steps in all it stays `lr`. With a warm-up all
+            advance with every step.
         steps: Of the whole run, skipped ones included.
     """
     if recipe.warmup:
@@ -73,9 +75,9 @@ def build_schedule(
             return lr_scheduler.StepLR(optimizer, step_size=1, gamma=recipe.lr_decay)
         case "cosine":
             return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-        case "onecycle":
+        case "onecycle" if steps > 2:  # torch divides by zero, or never reaches the top
             return lr_scheduler.OneCycleLR(
-                optimizer, max_lr=recipe.lr, total_steps=steps, pct_start=0.25,
+                optimizer, max_lr=recipe.lr, total_steps=steps, pct_start=max(0.25, 2 / steps),
                 cycle_momentum=False,
             )  # fmt: skip
     return lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
@@ -93,8 +95,18 @@ def _factor_at(recipe: Recipe, steps: int) -> Callable[[int], float]:
 
 
 def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The recipe's moving average of the weights, buffers included; None without one."""
+    """The recipe's moving average of the weights, buffers included; None without one.
+
+    Counters, as BatchNorm's of its batches, are not averaged but copied.
+    """
     if not recipe.ema:
         return None
     decay = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
+
+    def average(averages: Tensors, now: Tensors, steps: Tensor | int) -> None:
+        if averages[0].is_floating_point() or averages[0].is_complex():  # all have one dtype
+            decay(averages, now, steps)
+        else:
+            torch._foreach_copy_(averages, now)
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)

@@ -38,9 +38,9 @@ def generators(device: torch.device) -> dict[str, Any]:
 
 
 def restore(states: Mapping[str, Any], device: torch.device) -> None:
-    """Bring back what `generators` gave."""
+    """Bring back what `generators` gave, perhaps for another device, whose own goes on then."""
     torch.set_rng_state(states["cpu"])
-    for state in states["cuda"]:
+    for state in states["cuda"] if device.type == "cuda" else ():
         torch.cuda.set_rng_state(state, device)
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])

@@ -21,12 +21,12 @@ from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.data.windows import epoch_seed
 from ckpt.train.holdout import Best, best_epoch, is_over
 from ckpt.train.loop import EpochProgress, NotFiniteError, Score, Trainer, evaluate
-from ckpt.train.memory import MicroBatchSize, is_out_of_memory
+from ckpt.train.memory.size import SHORT, MicroBatchSize, is_out_of_memory
 from ckpt.train.processes import ALONE, Processes, joined
 from ckpt.train.provenance import peak_bytes, process_age
 from ckpt.train.random_numbers import generators, restored, seed_all
 from ckpt.train.recipes.recipe import Recipe
-from ckpt.train.setup import Setup, check_processes, find_device
+from ckpt.train.setup import Setup, check_epochs, check_processes, find_device
 from ckpt.train.state import Keeper, State, states_of
 from ckpt.train.watch.events import Callback, Ended, Epoch, StepDone, Trained, ignore
 from ckpt.train.weights import check_destination, portable, read_weights, write_weights
@@ -57,7 +57,8 @@ def train(
         callback: Gets every event, `Ended` last; in rank 0 only.
         replace: Whether to replace an existing file.
         keeper: Writes the state of the run at intervals, and when a signal ends it.
-        resumed: The state to continue from; `recipe` is its own then.
+        resumed: The state to continue from; `recipe` is its own then, perhaps with other
+            `epochs`, `device` or `data_dir`.
         processes: Each of them calls this; only rank 0 writes, and returns a result.
         initial: The state_dict that `recipe.init` names; a resumed run needs none.
 
@@ -71,8 +72,11 @@ def train(
     began, age = perf_counter(), process_age()
     try:
         check_processes(recipe, resumed, processes)
+        check_epochs(recipe, resumed)
+        # A run that was interrupted after it had written its weights finds them here.
+        is_written = resumed is not None and is_over(resumed.curves, recipe)
         for path in filter(None, (out, _last_path(out, recipe))):
-            check_destination(path, replace=replace)
+            check_destination(path, replace=replace or is_written)
         device = find_device(recipe.device, processes)
         with joined(processes), _repeatable(device):
             setup = Setup(recipe, device, processes, callback, resumed=resumed, initial=initial)
@@ -143,6 +147,7 @@ class _Run:
                 progress = None
             if self.keeper:  # once more: writing and testing may fail, and the epochs took long
                 self._epoch_began = perf_counter()
+                self.keeper.agree()
                 self._keep(self.keeper, len(self.curves) + 1, self._trainer.new_epoch())
 
     def _train_epoch(self, epoch: int, resumed_at: EpochProgress | None) -> None:
@@ -155,7 +160,6 @@ class _Run:
             rank = self.setup.processes.rank
             stream = f"dropout {rank}" if rank else "dropout"
             seed_all(epoch_seed(stream, self.setup.recipe.seed, epoch))
-        lr = float(trainer.optimizer.param_groups[0]["lr"])
         try:
             for _ in trainer.steps(batches.windows(epoch, first=progress.windows), progress):
                 self.callback(StepDone(epoch, progress.samples))
@@ -170,7 +174,7 @@ class _Run:
             epoch=epoch,
             loss=score.loss,
             accuracy=score.accuracy,
-            lr=lr,
+            lr=progress.lr,
             seconds=seconds,
             images_per_second=score.samples / seconds,
             skipped_steps=progress.windows - progress.steps,
@@ -190,7 +194,7 @@ class _Run:
             try:
                 with own_code(setup.recipe.model, passes=is_out_of_memory):
                     return evaluate(model, batches(size.now), setup.recipe.loss)
-            except RuntimeError as error:
+            except SHORT as error:
                 if not is_out_of_memory(error):
                     raise
                 size.halve(error)
@@ -239,6 +243,7 @@ class _Run:
                 best=self.best,
                 micro_batch=setup.size.now,
                 resumes=self.resumes,
+                outputs=keeper.outputs,
             )
         )
 

@@ -17,13 +17,13 @@ from ckpt.train.data.dataset import Dataset, load_dataset
 from ckpt.train.data.windows import ORDER_RULE
 from ckpt.train.loop import LOWER, batch_norms
 from ckpt.train.losses import chosen_loss, scores_of
-from ckpt.train.memory import MicroBatchSize
-from ckpt.train.precision import choose_precision
+from ckpt.train.memory.size import MicroBatchSize
 from ckpt.train.processes import Processes
 from ckpt.train.provenance import environment, git_state
 from ckpt.train.random_numbers import restored, seed_all
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.state import State, resume_command
+from ckpt.train.trials import choose_precision, first_size
 from ckpt.train.watch.events import Callback, Note, Started
 
 _TRIED = 256  # images that precisions are timed on, at most: memory may not hold a micro-batch
@@ -74,20 +74,31 @@ class Setup:
         if any(map(is_lazy, built.parameters())):  # shapes come from the first images
             with own_code(recipe.model), torch.no_grad():
                 built(self.batches.first_images(1)[0].cpu())
+        _expect_parameters(built, recipe.model)
         self.model = built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if initial is not None:
             hint = f"ckpt diff {recipe.init} {recipe.model}  shows both sides"
             load_strictly(self.model, initial, f"{recipe.init} does not fit {recipe.model}", hint)
-        _expect_parameters(self.model, recipe.model)
         recipe = replace(recipe, loss=_choose_loss(self.model, self.batches, recipe))
         self.recipe = recipe
+        if adapts and resumed is None and device.type == "cpu":
+            self._begin_where_memory_allows(callback)
         self._note_on_batch_norm(callback)
         if resumed is not None:
             precision = resumed.precision
         else:
-            tried = self.batches.first_images(min(recipe.batch_size, _TRIED))
+            tried = self.batches.first_images(min(recipe.batch_size, _TRIED, self.size.now))
             precision = choose_precision(recipe, self.model, tried)
         self.precision = processes.of_first(precision)
+
+    def _begin_where_memory_allows(self, callback: Callback) -> None:
+        """Begin with smaller micro-batches if the system would kill the process at larger ones."""
+        most = min(self.size.now, self.batches.train_count)
+        size, left = first_size(self.recipe, self.model, self.batches.first_images, most)
+        if size < most:
+            self.size.now = size
+            room = "memory" if left is None else f"the {left / 1e6:,.0f} MB of memory that are left"
+            callback(Note(f"{most:,} images at once may not fit into {room}: now {size:,}"))
 
     def _note_on_batch_norm(self, callback: Callback) -> None:
         step = self.recipe.effective_batch
@@ -165,12 +176,30 @@ def check_processes(recipe: Recipe, resumed: State | None, processes: Processes)
         )
 
 
+def check_epochs(recipe: Recipe, resumed: State | None) -> None:
+    """Refuse fewer epochs than a resumed run has begun.
+
+    Raises:
+        UsageError: The weights are those in the middle of a later epoch, or after it.
+    """
+    if resumed is None:
+        return
+    begun = len(resumed.curves) + bool(resumed.progress.windows)
+    if recipe.epochs < begun:
+        raise UsageError(f"epochs is {recipe.epochs}, but the run is in epoch {begun}")
+
+
 def find_device(name: str, processes: Processes) -> torch.device:
     """The device that a recipe names.
 
     Raises:
-        UsageError: torch does not see it.
+        UsageError: torch does not see it, or it cannot count in float64.
     """
+    if name == "mps":
+        raise UsageError(
+            "device is mps, which has no float64 to add up losses in; expected cpu or cuda",
+            hint="--device cpu",
+        )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and processes.count > 1:
@@ -196,8 +225,10 @@ def _load(recipe: Recipe, processes: Processes, callback: Callback) -> Dataset:
 
 
 def _expect_parameters(model: nn.Module, ref: str) -> None:
-    if next(model.parameters(), None) is None:
+    if not any(it.requires_grad for it in model.parameters()):
         raise FitError(f"{ref}: has no parameters to train")
+    if any(it.is_meta for it in (*model.parameters(), *model.buffers())):
+        raise FitError(f"{ref}: is built on the meta device, expected parameters with values")
 
 
 def _channels(model: nn.Module, here: int) -> int:

@@ -10,6 +10,7 @@ import io
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -24,13 +25,15 @@ from ckpt.errors import CkptError, FormatError, InterruptedTrainingError, RefErr
 from ckpt.io.files import write_whole
 from ckpt.train.holdout import Best
 from ckpt.train.loop import EpochProgress, Trainer
-from ckpt.train.precision import Precision
 from ckpt.train.processes import ALONE, Processes
 from ckpt.train.random_numbers import restore
+from ckpt.train.recipes.outputs import Outputs
 from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.trials import Precision
 from ckpt.train.watch.events import Epoch
 
-_FORM = "ckpt training state 3"
+_FORM = "ckpt training state 4"
+_MEET = 1.0  # seconds between two times that processes agree on signals and states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,7 @@ class State:
         parts: State_dicts of model, optimizer, schedule, scaler and average.
         best: The best epoch so far, if there is a hold-out.
         micro_batch: Their largest size, which may have been halved.
+        outputs: What the run was asked for; a resumed one goes on with it.
     """
 
     recipe: Recipe
@@ -63,19 +67,27 @@ class State:
     best: Best | None
     micro_batch: int
     resumes: int
+    outputs: Outputs
 
     def restore(self, trainer: Trainer) -> EpochProgress:
         """Restore the trainer and the random numbers.
 
+        The learning rate follows the schedule of `trainer`, which may have more epochs.
+
         Returns:
             The progress of this process; rank 0 has the tally of all of them.
         """
+        rates = _rates_after(trainer, self.parts["schedule"]["last_epoch"])
         for name, part in _parts(trainer).items():
-            part.load_state_dict(self.parts[name])
+            if name != "schedule":
+                part.load_state_dict(self.parts[name])
+        for group, rate in zip(trainer.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
         restore(self.generators[trainer.processes.rank], trainer.device)
         counted = self.progress.tally
         tally = counted if trainer.processes.is_first else torch.zeros_like(counted)
-        return replace(self.progress, tally=tally)
+        lr = self.progress.lr if self.progress.windows else rates[0]
+        return replace(self.progress, tally=tally, lr=lr)
 
 
 def _parts(trainer: Trainer) -> dict[str, Any]:
@@ -88,6 +100,15 @@ def _parts(trainer: Trainer) -> dict[str, Any]:
     return parts if trainer.average is None else {**parts, "average": trainer.average}
 
 
+def _rates_after(trainer: Trainer, steps: int) -> list[float]:
+    """Learning rates after so many steps of the new schedule of `trainer`, which takes them."""
+    with warnings.catch_warnings():  # the steps of the optimizer are another process's
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        for _ in range(steps):
+            trainer.schedule.step()
+    return [float(group["lr"]) for group in trainer.optimizer.param_groups]
+
+
 def states_of(trainer: Trainer) -> dict[str, Any]:
     """The value of `State.parts`."""
     return {name: part.state_dict() for name, part in _parts(trainer).items()}
@@ -95,16 +116,16 @@ def states_of(trainer: Trainer) -> dict[str, Any]:
 
 def write_state(path: Path, state: State) -> None:
     """Write a state file, replacing the one before it; whole or not at all, and on disk."""
-    data_dir = state.recipe.data_dir
     document = {
         **{field.name: getattr(state, field.name) for field in fields(state)},
         "form": _FORM,
-        "recipe": {**asdict(state.recipe), "data_dir": None if data_dir is None else str(data_dir)},
+        "recipe": {**asdict(state.recipe), "data_dir": _text(state.recipe.data_dir)},
         "precision": asdict(state.precision),
         "progress": {**asdict(state.progress), "tally": state.progress.tally},
         "curves": [asdict(epoch) for epoch in state.curves],
         "generators": [dict(of_process) for of_process in state.generators],
         "best": state.best and {"epoch": state.best.epoch, "weights": state.best.weights},
+        "outputs": {**asdict(state.outputs), "out": _text(state.outputs.out)},
     }
     buffer = io.BytesIO()
     torch.save(document, buffer)
@@ -126,10 +147,11 @@ def read_state(path: Path) -> State:
         form = document.pop("form")
         if form != _FORM:
             raise ValueError(f"its form is {form!r:.40}, expected {_FORM!r}")
-        recipe, best = dict(document["recipe"]), document["best"]
-        recipe["data_dir"] = None if recipe["data_dir"] is None else Path(recipe["data_dir"])
+        recipe, best = document["recipe"], document["best"]
+        outputs = document["outputs"]
         parsed = {
-            "recipe": Recipe(**recipe),
+            "recipe": Recipe(**{**recipe, "data_dir": _path(recipe["data_dir"])}),
+            "outputs": Outputs(**{**outputs, "out": _path(outputs["out"])}),
             "precision": Precision(**document["precision"]),
             "progress": EpochProgress(**document["progress"]),
             "curves": tuple(Epoch(**epoch) for epoch in document["curves"]),
@@ -139,10 +161,18 @@ def read_state(path: Path) -> State:
     except CkptError:
         raise
     except Exception as error:  # foreign bytes, in a parser of torch's
-        reason = " ".join(str(error).split())[:200]
+        reason = f": {error}" if isinstance(error, ValueError) else ""
         raise FormatError(
-            f"{path}: not the state of a training run: {reason}", hint="ckpt train  writes one"
+            f"{path}: not the state of a training run{reason}", hint="ckpt train  writes one"
         ) from error
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 class Keeper:
@@ -154,20 +184,42 @@ class Keeper:
         path: The state file.
         every: Seconds between two of its versions.
         processes: Of the run.
+        outputs: Is part of the state.
     """
 
-    def __init__(self, path: Path, *, every: float, processes: Processes = ALONE) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        *,
+        every: float,
+        processes: Processes = ALONE,
+        outputs: Outputs | None = None,
+    ) -> None:
+        self.path, self.outputs = path, outputs or Outputs()
         self._every, self._written = every, monotonic()
         self._processes = processes
         self._asked, self._asked_at = 0, 0.0  # the signal that this process received
         self._stop = 0  # the one that all processes know of
+        self._met, self._windows, self._next = monotonic(), 0, 1
 
     @property
     def due(self) -> bool:
-        """Whether to write the state after this window; all processes have to ask."""
-        is_late = monotonic() - self._written >= self._every
-        self._stop, due = self._processes.largest([self._asked, is_late])
+        """Whether to write the state after this window; all processes have to ask.
+
+        They meet about once a second, not after every window: when they meet again is part of
+        what they agree on, in windows of the slowest one.
+        """
+        self._windows += 1
+        return self._windows >= self._next and self.agree()
+
+    def agree(self) -> bool:
+        """What `due` says when the processes meet: now."""
+        now = monotonic()
+        is_late = now - self._written >= self._every
+        microseconds = max(1, int((now - self._met) / max(1, self._windows) * 1e6))  # of a window
+        self._stop, due, slowest = self._processes.largest([self._asked, is_late, microseconds])
+        apart = min(_MEET, self._every) if self._processes.count > 1 else 0
+        self._met, self._windows, self._next = now, 0, max(1, int(apart * 1e6 / slowest))
         return bool(self._stop or due)
 
     def write(self, state: State) -> None:

@@ -45,18 +45,35 @@ def portable(model: nn.Module) -> dict[str, Any]:
 
 
 def write_weights(state: Mapping[str, Any], path: Path, *, replace: bool) -> None:
-    """Save the result of `portable` in the format of the suffix; whole or not at all."""
-    with write_whole(path, replace=replace) as out:
-        if path.suffix == ".safetensors":
-            import safetensors.torch
+    """Save the result of `portable` in the format of the suffix; whole or not at all.
 
-            tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-            out.write(safetensors.torch.save(tensors, metadata={"format": "pt"}))
-        else:
-            # Given a path, torch.save would name the archive's folder after the file.
-            buffer = io.BytesIO()
-            torch.save(state, buffer)
-            out.write(buffer.getbuffer())
+    A file that has the same bytes already stays.
+
+    Raises:
+        UsageError: There is another one, and `replace` is false.
+    """
+    content = _content(state, path.suffix)
+    if not replace and _holds(path, content):
+        return
+    with write_whole(path, replace=replace) as out:
+        out.write(content)
+
+
+def _holds(path: Path, content: bytes | memoryview) -> bool:
+    same_size = path.is_file() and path.stat().st_size == len(content)
+    return same_size and path.read_bytes() == content
+
+
+def _content(state: Mapping[str, Any], suffix: str) -> bytes | memoryview:
+    if suffix == ".safetensors":
+        import safetensors.torch
+
+        tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+        return safetensors.torch.save(tensors, metadata={"format": "pt"})
+    # Given a path, torch.save would name the archive's folder after the file.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
 
 
 def read_weights(model: nn.Module, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ckpt.train.batches import Batches, choose_loader
 from ckpt.train.data.dataset import load_dataset
@@ -117,3 +118,32 @@ def test_auto_measures_the_memory_of_a_gpu(digits, free, name, monkeypatch):
     assert loader.name == name
     assert "1 MB of " in loader.why
     assert loader.why.endswith("MB free on cuda")
+
+
+class Copies(TorchDispatchMode):
+    """Counts copies to another device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [it for it in args if isinstance(it, torch.Tensor)]
+        moved = isinstance(result, torch.Tensor) and any(
+            it.device != result.device for it in tensors
+        )
+        self.count += moved
+        return result
+
+
+def test_resident_windows_need_one_copy_an_epoch(digits):
+    """That of the order. The device is torch's meta device: it knows shapes, and copies."""
+    recipe = Recipe(batch_size=20, accumulate=3, loader="resident")
+    batches = Batches(digits, recipe, torch.device("meta"))
+    with Copies() as copies:
+        images = [
+            images
+            for window in batches.windows(1)
+            for images, _ in window.micro_batches(recipe.batch_size)
+        ]
+    assert (len(images), copies.count) == (72, 1)
+    assert {it.device.type for it in images} == {"meta"}

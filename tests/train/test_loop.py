@@ -16,6 +16,7 @@ from torch.nn.functional import nll_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ckpt.train.loop import Trainer, evaluate
+from ckpt.train.memory.size import MicroBatchSize
 from ckpt.train.processes import Processes
 from ckpt.train.recipes.recipe import Recipe
 from tests.effort import long_but
@@ -229,7 +230,9 @@ class Reads(TorchDispatchMode):
     count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is torch.ops.aten._local_scalar_dense.default
+        # Whole numbers of no dimension are counters, as an average's, and stay on the CPU.
+        reads = func is torch.ops.aten._local_scalar_dense.default
+        self.count += reads and args[0].is_floating_point()
         return func(*args, **(kwargs or {}))
 
 
@@ -244,6 +247,21 @@ def test_nothing_is_read_from_the_device_within_an_epoch(precision):
     with Reads() as reads:
         train_epoch(trainer, windows * 3)
     assert reads.count == few <= 2
+
+
+@pytest.mark.parametrize("more", [{}, {"clip": 1.0}, {"schedule": "cosine"}, {"ema": 0.9}], ids=str)
+def test_fp16_reads_one_number_a_step(more):
+    """GradScaler's own, of whether a gradient is infinite: nothing may follow a skipped step."""
+    trainer = small_trainer("fp16", **more)
+    windows = windows_of(4, 12)
+    counts = []
+    for several in (windows, windows * 3):
+        with Reads() as reads:
+            train_epoch(trainer, several)
+        counts.append(reads.count)
+    at_the_end = 2
+    assert counts[1] - counts[0] == 8
+    assert counts[0] <= 4 + at_the_end
 
 
 def test_evaluation_uses_no_dropout_and_keeps_no_graph():
@@ -292,3 +310,11 @@ def test_last_image_alone_has_no_variance_and_is_no_crash():
     trainer.accumulate(cut(images, labels, [64, 1]), 65)
     assert all(gradient.isfinite().all() for gradient in gradients(trainer))
     assert trainer.model[2].num_batches_tracked == 2
+
+
+def test_single_images_that_memory_allows_are_no_crash():
+    trainer = normed()
+    trainer.size = MicroBatchSize(1, adapts=True)
+    images, labels = samples(3)
+    trainer.accumulate(cut(images, labels, [1, 1, 1]), 3)
+    assert all(gradient.isfinite().all() for gradient in gradients(trainer))

@@ -5,7 +5,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Barrier, get_ident
+from time import sleep
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from torch.nn.functional import nll_loss
 from ckpt.errors import UsageError
 from ckpt.train.processes import ALONE, Processes, started_by_torchrun
 from ckpt.train.run import train
-from ckpt.train.state import read_state
+from ckpt.train.state import Keeper, read_state
 from tests.effort import PATIENCE
 from tests.train.starting import held, python, torchrun
 from tests.train.test_loop import TOLERANCE, worst
@@ -158,3 +162,40 @@ def test_a_run_that_ended_well_is_not_aborted_by_gloo(tmp_path: Path) -> None:
         for process in busy:
             process.kill()
             process.communicate()
+
+
+@dataclass(frozen=True)
+class Meeting(Processes):
+    """Two threads as processes: both have to come, and how often they did is counted."""
+
+    barrier: Barrier = field(default_factory=lambda: Barrier(2, timeout=PATIENCE))
+    numbers: dict[int, list[int]] = field(default_factory=dict)
+    met: list[int] = field(default_factory=list)
+
+    def largest(self, numbers: list[int]) -> list[int]:
+        self.numbers[get_ident()] = numbers
+        self.barrier.wait()
+        found = [max(pair) for pair in zip(*self.numbers.values(), strict=True)]
+        self.barrier.wait()
+        self.met.append(1)
+        return found
+
+
+@pytest.mark.parametrize(("every", "windows"), [(1e9, 20_000), (0.0, 50)])
+def test_processes_agree_now_and_then_and_on_the_same_windows(every: float, windows: int) -> None:
+    """One of them is slower, and has the signal; both stop after the same window."""
+    both = Meeting(count=2)
+
+    def run(asks: bool) -> tuple[int, int]:
+        keeper = Keeper(Path("never.pt"), every=every, processes=both)
+        for window in range(windows):
+            if asks and window % 1000 == 0:
+                sleep(0.001)
+            keeper.due  # noqa: B018
+        keeper._asked = 15 if asks else 0
+        return int(keeper.agree()), keeper._stop
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, (True, False))) == [(1, 15), (1, 15)]
+    meetings = len(both.met) // 2
+    assert meetings == windows + 1 if every == 0 else meetings < windows / 10

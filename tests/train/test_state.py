@@ -16,6 +16,7 @@ from ckpt.train.state import Keeper, State, read_state
 from ckpt.train.watch.events import Trained
 from tests.effort import PATIENCE, by_effort, long_but
 from tests.train.starting import held, python
+from tests.train.stopping import Stops
 
 WINDOWS = 23  # of an epoch: 1,437 = 22 x 64 + 29
 DEFINITION = """
@@ -43,21 +44,6 @@ def dropout(tmp_path: Path) -> str:
 def recipe(model: str, **settings: object) -> Recipe:
     quick = {"dataset": "digits", "epochs": 3, "precision": "fp32", "device": "cpu"}
     return Recipe(**{**quick, "model": model, **settings})  # type: ignore[arg-type]
-
-
-class Stops(Keeper):
-    """Stops as a signal would, after a number of windows."""
-
-    def __init__(self, path: Path, after: int) -> None:
-        super().__init__(path, every=1e9)
-        self._left = after
-
-    @property
-    def due(self) -> bool:
-        self._left -= 1
-        if self._left == 0:
-            self._asked = signal.SIGINT
-        return super().due
 
 
 def run(
@@ -193,12 +179,12 @@ def test_fault_39_signal_at_a_prompt_loses_nothing(
     again = start(tmp_path, *words)
     _, errors = again.communicate(timeout=PATIENCE)
     assert again.returncode == 2, "it does not start again over the state of another run"
-    assert "holds the state of an interrupted run" in errors
-    wrong = start(tmp_path, "train", "--resume", state.name, "--epochs", "5")
+    assert "holds the state of a run" in errors
+    wrong = start(tmp_path, "train", "--resume", state.name, "--batch-size", "5")
     _, errors = wrong.communicate(timeout=PATIENCE)
     assert wrong.returncode == 2
-    assert "--epochs cannot be used with --resume" in errors
-    resumed = start(tmp_path, "train", "--resume", state.name, "-o", "cut.pt", "-q")
+    assert "--batch-size cannot be used with --resume" in errors
+    resumed = start(tmp_path, "train", "--resume", state.name, "-q")
     _, errors = resumed.communicate(timeout=PATIENCE)
     assert resumed.returncode == 0, errors
     assert (tmp_path / "cut.pt").read_bytes() == (whole / "whole.pt").read_bytes()

@@ -70,6 +70,7 @@ class Stops(Keeper):
     @property
     def due(self) -> bool:
         self._left -= 1
+        self._next = 1  # they meet after every window, so that the signal counts at once
         if self._left == 0 and not ME.is_first:
             self._asked = 15
         return super().due

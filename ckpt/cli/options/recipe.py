@@ -8,8 +8,15 @@ from typing import Any
 import click
 
 from ckpt.errors import UsageError
-from ckpt.train.recipes.recipe import Recipe, Setting, option_name, settings
-from ckpt.train.recipes.recipe_file import NAMES, read_recipe
+from ckpt.train.recipes.recipe import (
+    Recipe,
+    Setting,
+    expect_changeable,
+    kept,
+    option_name,
+    settings,
+)
+from ckpt.train.recipes.recipe_file import NAMES, make_recipe
 
 
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,28 +39,35 @@ def recipe_of(ref: str, values: dict[str, Any], arguments: dict[str, object], *a
 
     `also` are settings that hold although they were not typed.
     """
-    typed = {name: value for name, value in values.items() if name in also or _is_typed(name)}
-    recipe = Recipe(**{**read_recipe(ref), **typed})
+    recipe = make_recipe(ref, _typed(values, *also))
     if not arguments:
         return recipe
     written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     return replace(recipe, model=f"{recipe.model}({written})")
 
 
-def expect_none_typed(path: Path) -> None:
-    """Refuse settings beside `--resume`: a resumed run keeps the recipe of its state file."""
-    others = {"recipe_ref": "recipe", "arguments": "arg"}
-    for name in (*others, *(setting.name for setting in settings())):
+def resumed_settings(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that were typed beside `--resume PATH`.
+
+    Raises:
+        UsageError: One that a resumed run keeps from its state file.
+    """
+    for option, name in (("recipe", "recipe_ref"), ("arg", "arguments")):
         if _is_typed(name):
-            option = others.get(name) or option_name(name)
-            raise UsageError(
-                f"--{option} cannot be used with --resume, which takes the recipe of {path}"
-            )
+            raise kept(option, str(path))
+    typed = _typed(values)
+    expect_changeable(typed, str(path))
+    return typed
+
+
+def _typed(values: dict[str, Any], *also: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in also or _is_typed(name)}
 
 
 def expect_only_recipe() -> None:
     """Refuse beside `--doctor` what a run needs: it trains nothing."""
-    others = ("registered", "name", "message", "resume", "save_every", "metrics", "tensorboard")
+    others = ("registered", "name", "message", "resume", "save_every", "keep_state")
+    others += ("metrics", "tensorboard")
     if _is_typed("model"):
         raise UsageError("--model cannot be used with --doctor, which takes the definition")
     for name in others:

@@ -8,7 +8,7 @@ docs/recipes.md are derived from them.
 import ast
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from math import inf
@@ -19,6 +19,7 @@ from ckpt.errors import UsageError
 
 DATASETS = ("auto", "mnist", "fashion-mnist", "kmnist", "digits")
 OPTIMIZERS = ("adadelta", "sgd", "adam", "adamw")
+CHANGEABLE = ("data_dir", "device", "epochs")  # of a run that is resumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ _DECAY = Allowed(lambda value: 0 < value <= 1, "above 0, at most 1")
 _SEED = Allowed(lambda value: 0 <= value < 2**63, "from 0 to 2^63 - 1")
 _SIDE = Allowed(lambda value: 0 <= value <= 4096, "from 0 to 4,096")
 _DEVICE = Allowed(
-    lambda value: re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None,
+    lambda value: re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None,
     "auto, cpu, cuda or cuda:N",
 )
 _AUGMENT = Allowed(
@@ -141,6 +142,26 @@ def settings() -> tuple[Setting, ...]:
 def option_name(name: str) -> str:
     """The name of a setting's option: ``batch-size`` for ``batch_size``."""
     return name.replace("_", "-")
+
+
+def expect_changeable(names: Iterable[str], state_file: str) -> None:
+    """Refuse to change settings of a resumed run, but for a few.
+
+    Raises:
+        UsageError: One that the run keeps from its state file.
+    """
+    for name in names:
+        if name not in CHANGEABLE:
+            raise kept(option_name(name), state_file)
+
+
+def kept(option: str, state_file: str) -> UsageError:
+    """The error about an option that a resumed run keeps from its state file."""
+    others = ", ".join(f"--{option_name(name)}" for name in CHANGEABLE)
+    return UsageError(
+        f"--{option} cannot be used with --resume, which takes the recipe of {state_file}",
+        hint=f"a resumed run takes other values for {others} and --save-every",
+    )
 
 
 def _setting(default: Any, help: str, allowed: Allowed = _ANY, unit: str = "") -> Any:
@@ -220,8 +241,8 @@ class Recipe:
     )
     micro_batch: str = _setting(
         "fixed",
-        "auto starts with the whole effective batch and halves it whenever memory runs out; fixed "
-        "is --batch-size.",
+        "auto starts with the whole effective batch, or as much of it as fits into the memory that "
+        "is left, and halves it whenever memory runs out; fixed is --batch-size.",
         one_of("fixed", "auto"),
     )
     precision: str = _setting(

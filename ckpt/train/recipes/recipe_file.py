@@ -1,5 +1,7 @@
 """Recipes as TOML files: the package's own by name, others by path. No torch."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -7,29 +9,45 @@ from typing import Any
 
 from ckpt.errors import RefError, UsageError
 from ckpt.io.small_file import parse_toml, read_small
-from ckpt.train.recipes.recipe import Setting, settings
+from ckpt.train.recipes.recipe import Recipe, Setting, settings
 
 NAMES = ("classic", "fast")
 
 
-def read_recipe(ref: str) -> dict[str, Any]:
-    """The values that a recipe file sets, by the names of `Recipe`.
+def make_recipe(base: Recipe | str, values: Mapping[str, object]) -> Recipe:
+    """A recipe with other values for some settings.
 
     Args:
-        ref: A name in `NAMES`, or the path of a file.
+        base: A recipe, a name in `NAMES`, or the path of a TOML file.
+        values: By the names of `Recipe`.
 
     Raises:
         RefError: No such recipe.
+        UsageError: A name that is not a setting, or a value that is not allowed.
+    """
+    if isinstance(base, Recipe):
+        return replace(base, **checked("train", values))
+    return Recipe(**{**read_recipe(base), **checked("train", values)})
+
+
+def read_recipe(ref: str) -> dict[str, Any]:
+    """The values that a recipe file sets, by the names of `Recipe`; raises as `make_recipe`."""
+    return checked(ref, _load_toml(ref))
+
+
+def checked(where: str, values: Mapping[str, object]) -> dict[str, Any]:
+    """The values in the types of their settings; `where` begins an error.
+
+    Raises:
         UsageError: A name that is not a setting, or a value of another type.
     """
     known = {setting.name: setting for setting in settings()}
-    values = _load_toml(ref)
     for name in values:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else None
-            raise UsageError(f"{ref}: a recipe has no setting {name!r}", hint=hint)
-    return {name: _typed(ref, known[name], value) for name, value in values.items()}
+            raise UsageError(f"{where}: a recipe has no setting {name!r}", hint=hint)
+    return {name: _typed(where, known[name], value) for name, value in values.items()}
 
 
 def _load_toml(ref: str) -> dict[str, Any]:
@@ -49,7 +67,7 @@ def _load_toml(ref: str) -> dict[str, Any]:
 
 def _typed(ref: str, setting: Setting, value: object) -> object:
     """The value in the setting's type: text becomes a path, a whole number any number."""
-    if type(value) is setting.type:
+    if type(value) is setting.type or (setting.type is Path and isinstance(value, Path | None)):
         return value
     if setting.type is Path and isinstance(value, str):
         return Path(value)

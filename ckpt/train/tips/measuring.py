@@ -21,7 +21,7 @@ from ckpt.train.batches import Batches
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.loop import batch_norms
 from ckpt.train.losses import loss_sum, scores_of
-from ckpt.train.memory import MicroBatchSize, is_out_of_memory
+from ckpt.train.memory.size import MicroBatchSize, is_out_of_memory
 from ckpt.train.processes import ALONE, started_by_torchrun
 from ckpt.train.random_numbers import restored
 from ckpt.train.recipes.recipe import Recipe

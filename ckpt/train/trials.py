@@ -1,13 +1,14 @@
-"""Precision: fp32, or autocast to bf16 or fp16, chosen by timing.
+"""Steps on trial, before a run: the precision that is fast, the micro-batch that fits.
 
-torch's float32 is the reference; a lower precision has to be faster by more than a tenth
-to be chosen. The timing uses a scratch copy of the model and restores torch's generators, so
-that it changes no weights.
+torch's float32 is the reference; a lower precision, autocast to bf16 or fp16, has to be faster by
+more than a tenth to be chosen. Trials use scratch copies of the model and restore the random
+generators, so that they change no weights.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 
@@ -16,12 +17,15 @@ from torch import nn
 
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.loop import Trainer
-from ckpt.train.memory import MicroBatchSize, is_out_of_memory
+from ckpt.train.memory.room import available_bytes, peak_growth
+from ckpt.train.memory.size import SHORT, MicroBatchSize, is_out_of_memory
 from ckpt.train.random_numbers import restored
 from ckpt.train.recipes.recipe import Recipe
 
 _ROUNDS, _WARM_UP = 9, 3  # steps of each; about a second in all on two CPU cores
 _WORTH_IT = 1.1
+_FIRST = 8  # samples at most that memory is first tried with
+_FILLED = 0.8  # of the memory that is left; the rest is for what a trial does not meet
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def choose_precision(recipe: Recipe, model: nn.Module, batch: MicroBatch) -> Pre
             tried = batch[0][: size.now], batch[1][: size.now]
             milliseconds = _time(("fp32", lower), recipe, model, tried)
             break
-        except RuntimeError as error:
+        except SHORT as error:
             if not is_out_of_memory(error):
                 raise
             size.halve(error)
@@ -64,6 +68,60 @@ def choose_precision(recipe: Recipe, model: nn.Module, batch: MicroBatch) -> Pre
     if ratio > _WORTH_IT:
         return Precision(lower, f"timed: {ratio:.1f} × fp32", milliseconds)
     return Precision("fp32", f"timed: {lower} is {ratio:.1f} × fp32", milliseconds)
+
+
+def first_size(
+    recipe: Recipe, model: nn.Module, batch: Callable[[int], MicroBatch], most: int
+) -> tuple[int, int | None]:
+    """The largest micro-batch that is expected to fit: `most`, or that halved some times.
+
+    A system that kills a process says nothing that one could halve at. So sizes are tried from a
+    small one on, and doubled while twice the growth of this process fits into what is left.
+
+    Args:
+        recipe: Its optimizer is used.
+        model: On a CPU; it does not change.
+        batch: Makes micro-batches of so many samples.
+        most: Samples, at least 1.
+
+    Returns:
+        The size, and the bytes that were left; None where the system does not say that.
+    """
+    sizes = [most]
+    while sizes[-1] > _FIRST:
+        sizes.append(sizes[-1] // 2)
+    recipe = replace(recipe, schedule="constant", precision="fp32")
+    with restored(batch(1)[0].device):
+        trainer = Trainer(copy.deepcopy(model).train(), "fp32", recipe, checks=False)
+        fits = _fits(trainer, batch(sizes[-1]))  # gradients and the optimizer's state come to stay
+        left, fitting = available_bytes(), sizes[-1]
+        with peak_growth() as growth:
+            for size, following in pairwise(reversed(sizes)):
+                if not (fits and _fits(trainer, batch(size))):
+                    return fitting, left
+                fitting, grown = size, growth()
+                if left is None or grown is None:
+                    return most, None
+                if grown * following / size > _FILLED * left:
+                    return size, left
+    return most, left
+
+
+def _fits(trainer: Trainer, batch: MicroBatch) -> bool:
+    """Whether a step runs without an error about memory."""
+    try:
+        _try_step(trainer, batch)
+    except SHORT as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def _try_step(trainer: Trainer, batch: MicroBatch) -> None:
+    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.accumulate([batch], len(batch[1]))
+    trainer.step()
 
 
 def _time(
@@ -74,7 +132,9 @@ def _time(
     recipe = replace(recipe, schedule="constant")  # the others need the number of steps
     with restored(images.device):
         clocks = {
-            name: _timed_steps(Trainer(copy.deepcopy(model).train(), name, recipe), batch)
+            name: _timed_steps(
+                Trainer(copy.deepcopy(model).train(), name, recipe, checks=False), batch
+            )
             for name in names
         }
         rounds = [{name: next(clock) for name, clock in clocks.items()} for _ in range(_ROUNDS)]
@@ -86,9 +146,7 @@ def _timed_steps(trainer: Trainer, batch: MicroBatch) -> Iterator[float]:
     for turn in range(_WARM_UP + _ROUNDS):
         _wait(batch)
         start = perf_counter()
-        trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.accumulate([batch], len(batch[1]))
-        trainer.step()
+        _try_step(trainer, batch)
         _wait(batch)
         if turn >= _WARM_UP:
             yield perf_counter() - start

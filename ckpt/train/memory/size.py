@@ -4,6 +4,7 @@ Law: the effective batch, the order of the samples and the gradient stay as they
 micro-batches become smaller.
 """
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,10 @@ import torch
 from ckpt.errors import OutOfMemoryError
 from ckpt.train.watch.events import Callback, Note, ignore
 
-_CPU_ALLOCATOR = "DefaultCPUAllocator"  # c10/core/impl/alloc_cpu.cpp raises a plain RuntimeError
+# Texts of plain RuntimeErrors: c10/core/impl/alloc_cpu.cpp, C++'s own, and oneDNN's. The last also
+# says "could not create a primitive descriptor", of what it does not support.
+_TEXTS = re.compile("DefaultCPUAllocator|bad_alloc|could not create a (memory|primitive$)")
+SHORT = (RuntimeError, MemoryError)  # the kinds of errors about memory that is short
 
 
 @dataclass(slots=True)
@@ -28,7 +32,7 @@ class MicroBatchSize:
     adapts: bool = False
     callback: Callback = ignore
 
-    def halve(self, error: RuntimeError) -> None:
+    def halve(self, error: Exception) -> None:
         """Halve it after `error`.
 
         Raises:
@@ -46,5 +50,7 @@ class MicroBatchSize:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the GPU is out of memory, or the system gave the CPU's allocator none."""
-    return isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)
+    """Whether the GPU is out of memory, or the system gave a CPU's allocator none."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _TEXTS.search(str(error)) is not None

@@ -1,0 +1,1 @@
+"""Memory: how much there is, and the micro-batches that fit into it."""
