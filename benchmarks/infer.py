@@ -11,7 +11,7 @@ every tensor also has the digest of its true partner.
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +21,7 @@ from quick import parse_options
 from tabulate import tabulate
 
 from ckpt.infer.engine import infer
-from ckpt.infer.result import Confidence, Inference
+from ckpt.infer.result import Confidence, Inference, InferredOperation
 from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
 from ckpt.tensors import TensorEntry
 
@@ -145,18 +145,37 @@ def _count_keys(result: Score, found: Inference, pair: Pair) -> None:
 
 
 def _count_operations(result: Score, found: Inference, pair: Pair) -> None:
-    true = {
-        (each["op"], tuple(_listed(each["old"])), tuple(_listed(each["new"])), each.get("dim", 0))
-        for each in pair["ops"]
-    }
-    proposed = {(each.verb, each.sources, each.targets, each.dim) for each in found.operations}
+    true = {true_operation(each) for each in pair["ops"]}
+    shapes = {key: tuple(shape or (1,)) for key, shape, *_ in pair["source"]}
+    proposed = {operation_of(each, shapes) for each in found.operations}
     result.operations = len(true)
     result.operations_right = len(true & proposed)
     result.operations_wrong = sum(
-        each.confidence is not Confidence.AMBIGUOUS
-        and (each.verb, each.sources, each.targets, each.dim) not in true
+        each.confidence is not Confidence.AMBIGUOUS and operation_of(each, shapes) not in true
         for each in found.operations
     )
+
+
+_STACKED = ("stack", "stack_concat", "joined_other")
+_RESHAPED = ("reshape", "squeeze", "unsqueeze")
+
+
+def true_operation(each: dict[str, Any]) -> tuple[Any, ...]:
+    """An operation of a PAIR.json. Experts count as stacked, however the converter does it."""
+    verb, olds, news = each["op"], _listed(each["old"]), _listed(each["new"])
+    if verb in _STACKED:
+        return "stack", tuple(sorted(olds)), tuple(news)
+    verb = "reshape" if verb in _RESHAPED else verb
+    return verb, tuple(olds), tuple(news), tuple(each.get("dims", ())) or each.get("dim", 0)
+
+
+def operation_of(each: InferredOperation, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Any, ...]:
+    """An inferred operation in the same form, by the shapes of the source."""
+    if each.verb == "stack":
+        return "stack", tuple(sorted(each.sources)), each.targets
+    if each.verb == "transpose" and 1 in shapes[each.sources[0]]:
+        return "reshape", each.sources, each.targets, 0
+    return each.verb, each.sources, each.targets, each.dims or each.dim
 
 
 def _listed(one_or_more: Any) -> list[str]:

@@ -102,6 +102,12 @@ def check_infer(printed: str) -> None:
     assert int(total[0]) == sum(keys)
 
 
+def check_thresholds(printed: str) -> None:
+    counts, margins = printed.split("\n\n")
+    assert "none " in counts
+    assert all(line.split()[-2] == "0" for line in margins.strip().splitlines()[2:])
+
+
 def check_more_pairs(printed: str) -> None:
     rows = table(printed)
     pairs = [name for name in rows if name.startswith(("alexnet ", "nn.Transformer "))]
@@ -154,6 +160,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "sharing": check_sharing,
     "peers": check_peers,
     "infer": check_infer,
+    "thresholds": check_thresholds,
     "more_pairs": check_more_pairs,
     "seeds": check_seeds,
     "training": check_training,

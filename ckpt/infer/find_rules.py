@@ -18,6 +18,7 @@ from ckpt.errors import PlanError, RuleError
 from ckpt.infer.engine import infer
 from ckpt.infer.questions import Question, questions_of
 from ckpt.infer.result import (
+    COPIES,
     DROPPED,
     ONLY_SHAPE,
     Confidence,
@@ -235,6 +236,8 @@ def expect_companions(found: FoundRules) -> None:
 def _question(question: Question) -> str:
     """E.g. ``x.weight could become a.weight or b.weight (and 3 keys with it)``."""
     match, others = question.first, len(question.matches) - 1
+    if match.evidence.startswith(COPIES):
+        return f"{match.evidence}; the first is the guess"
     targets = [target for target in match.candidates if target != DROPPED]
     shown = " or ".join(targets[:_NAMED])
     more = f" or {len(targets) - _NAMED:,} others" if len(targets) > _NAMED else ""
@@ -244,7 +247,9 @@ def _question(question: Question) -> str:
 
 
 def _operation(operation: InferredOperation) -> str:
-    return f"{', '.join(operation.sources)} ({operation.verb})"
+    sources = operation.sources
+    named = ", ".join(sources if len(sources) <= _NAMED else (sources[0], "…", sources[-1]))
+    return f"{named} ({operation.verb})"
 
 
 def _after(

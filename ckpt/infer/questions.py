@@ -59,7 +59,8 @@ def questions_of(
         target: Its target.
         infer_with: Infers the same with one rule before.
     """
-    groups = _groups([m for m in inference.matches if m.confidence is Confidence.AMBIGUOUS])
+    ambiguous = [m for m in inference.matches if m.confidence is Confidence.AMBIGUOUS]
+    groups = [ambiguous] if inference.copies else _groups(ambiguous)
     found = []
     for number, matches in enumerate(groups):
         rules = _rules_for(matches, inference, source, target) if number < _MOST_TRIED else ()
@@ -109,6 +110,8 @@ def _rules_for(
     target: Sequence[TensorEntry],
 ) -> Iterator[Rule]:
     """Rules that may confirm the guesses: drop what is left over, or rename what is not."""
+    if inference.copies:
+        yield drop(_pattern(inference.copies[1:]))
     if surplus := _surplus(matches, inference):
         yield drop(_pattern(surplus))
     modules: dict[str, list[Match]] = {}

@@ -22,6 +22,7 @@ _OF_ALPHA = re.compile(r"(.+)\.(?:lora|hada|lokr|oft)_.*", re.DOTALL)
 
 
 ONLY_SHAPE = "the only one of its shape"  # the evidence of a pair
+COPIES = "copies of the target"  # the evidence of a guess which one is wanted
 
 
 DROPPED = ""  # among candidates: the tensor may have no place in the target
@@ -80,14 +81,19 @@ class InferredOperation:
     """Tensors that are made of others.
 
     Attributes:
-        verb: ``split``, ``concat``, ``transpose`` or ``reshape``.
-        sources: Several for a concat, in the order of the parts.
-        targets: Several for a split, in the order of the parts.
+        verb: ``split``, ``concat``, ``transpose``, ``permute``, ``reshape``, ``stack`` or
+            ``unstack``.
+        sources: Several for a concat, in the order of the parts, and for a stack, in the order of
+            the slices; the parts of one slice follow each other.
+        targets: Several for a split or an unstack, in the same order.
         confidence: How sure the operation is.
         margin: From 0 to 1.
         dim: The dimension of a split or concat.
-        sizes: The sizes of the parts along it.
+        sizes: The sizes of the parts along it; in a stack, of the parts that are joined along
+            the first dimension of every slice, if there are several.
         evidence: The deciding evidence, in words.
+        dims: The new order of the dimensions: of the tensor for ``permute``, of every slice in a
+            stack, after its parts are joined; empty if they stay.
     """
 
     verb: str
@@ -98,16 +104,27 @@ class InferredOperation:
     dim: int = 0
     sizes: tuple[int, ...] = ()
     evidence: str = ""
+    dims: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """The whole mapping, as the law of this module says."""
+    """The whole mapping, as the law of this module says.
+
+    Attributes:
+        matches: Pairs of tensors.
+        operations: What makes tensors of others.
+        dropped: Source keys without a place.
+        missing: Target keys without a source.
+        copies: If the source has several copies of the target, their modules; the matches are
+            those of the first.
+    """
 
     matches: tuple[Match, ...]
     operations: tuple[InferredOperation, ...]
     dropped: tuple[str, ...]
     missing: tuple[str, ...]
+    copies: tuple[str, ...] = ()
 
     @property
     def settled(self) -> bool:

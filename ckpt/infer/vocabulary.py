@@ -17,7 +17,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("attention", "attn", "att", "mha", "msa", "sa"),
     ("self", "sa"),
     ("cross", "ca", "encdec", "encoder", "xattn", "multihead", "src"),
-    ("mlp", "ffn", "ff", "feedforward", "intermediate"),
+    ("mlp", "ffn", "ff", "feedforward", "intermediate", "moe"),
     ("q", "query", "queries", "wq"),
     ("k", "key", "keys", "wk"),
     ("v", "value", "values", "wv", "val"),
@@ -51,6 +51,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("depthwise", "dw"),
     ("pointwise", "pw"),
     ("relative", "rel"),
+    ("context", "ctx", "added", "add", "txt"),
     ("module", "mod"),
     ("parameter", "param"),
     ("expand", "expansion"),
@@ -132,13 +133,18 @@ BEFORE, BEHIND = -1, 1_000_000
 ORDINALS: dict[str, int] = {
     "q": 0, "query": 0, "wq": 0, "k": 1, "key": 1, "wk": 1, "v": 2, "value": 2, "wv": 2,
     "o": 3, "wo": 3, "out": BEHIND, "output": BEHIND,
-    "gate": 0, "up": 1, "down": 2,
     "first": BEFORE, "pre": BEFORE, "before": BEFORE, "in": BEFORE, "input": BEFORE,
     "second": 5, "post": BEHIND, "after": BEHIND, "final": BEHIND, "last": BEHIND,
-    "attention": 0, "attn": 0, "self": 0, "cross": 1, "encoder": 1, "decoder": 2,
-    "mlp": 4, "ffn": 4,
+    "gate": 0, "up": 1, "down": 2,
+    "attention": 0, "attn": 0, "self": 0, "sa": 0, "mha": 0, "msa": 0, "cross": 1, "ca": 1,
+    "encoder": 1, "decoder": 2,
+    "mlp": 4, "ffn": 4, "ff": 4,
     "start": BEFORE, "end": BEHIND, "a": 0, "b": 1, "c": 2, "d": 3,
 }  # fmt: skip
+
+# The order in which gate and up are joined, if a name says that both are in it. Without such a
+# name nothing tells: GTE and HRM have up first.
+GATED: dict[str, int] = {"gate": 0, "up": 1}
 
 # Tensors that a module computes itself, which only some versions of it save. Sources: torch's
 # BatchNorm, transformers, timm and the Llama code.

@@ -276,7 +276,7 @@ def test_what_only_values_tell_is_asked_without_them(
 def blocks(count: int, names: tuple[str, str], root: str) -> State:
     made = State()
     for number in range(count):
-        made |= {f"{root}.{number}.conv.weight": torch.zeros(4, 4, 3, 3)}
+        made |= {f"{root}.{number}.fc.weight": torch.zeros(4, 4)}
         for name in names:
             made |= {k: torch.zeros_like(v) for k, v in norm(f"{root}.{number}.{name}", 4).items()}
     return made

@@ -11,6 +11,7 @@ from typing import Any
 from ckpt.infer.result import Confidence, Inference, InferredOperation
 from ckpt.infer.rules.covering import patterns_for
 from ckpt.infer.rules.rewrites import escaped
+from ckpt.infer.rules.stacking import tables_of_stacks
 from ckpt.infer.words import template_of
 
 Table = dict[str, Any]
@@ -34,13 +35,15 @@ def tables_for(inference: Inference, keys: Sequence[str], shapes: Shapes) -> lis
     groups: dict[tuple[object, ...], list[InferredOperation]] = {}
     for one in (*inference.operations, *copies):
         groups.setdefault(_likeness(one, shapes), []).append(one)
-    tables: list[Table] = []
-    for verb in ("transpose", "reshape", "split", "concat", "duplicate"):
+    tables = tables_of_stacks(inference.operations)
+    for verb in ("transpose", "permute", "reshape", "split", "concat", "duplicate"):
         for group in groups.values():
             if group[0].verb != verb:
                 continue
             if verb == "transpose":
                 tables += _changed(group, keys, {"transpose": ""})
+            elif verb == "permute":
+                tables += _changed(group, keys, {"permute": "", "dims": [*group[0].dims]})
             elif verb == "reshape":
                 shape = [*shapes[group[0].targets[0]]]
                 tables += _changed(group, keys, {"reshape": "", "shape": shape})
@@ -53,6 +56,8 @@ def _likeness(one: InferredOperation, shapes: Shapes) -> tuple[object, ...]:
     """Operations with the same value can become one rule."""
     if one.verb == "transpose":
         return (one.verb,)
+    if one.verb == "permute":
+        return one.verb, one.dims
     if one.verb == "reshape":
         return one.verb, shapes[one.targets[0]]
     olds, news = (tuple(map(template_of, keys)) for keys in (one.sources, one.targets))

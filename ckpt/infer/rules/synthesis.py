@@ -17,6 +17,7 @@ from ckpt.infer.rules.covering import patterns_for
 from ckpt.infer.rules.operating import tables_for
 from ckpt.infer.rules.plain import plain_rules
 from ckpt.infer.rules.rewrites import HOPES, Cutter, Forms, Piece, Rewrite, escaped
+from ckpt.infer.rules.stacking import renames_of
 from ckpt.infer.words import template_of
 from ckpt.rules.at_once import AtOnce
 from ckpt.rules.choice import drop
@@ -101,8 +102,10 @@ def _renames(inference: Inference) -> Pairs:
     for old, news in inference.renames.items():
         pairs += [(old, news[0])] if len(news) == 1 else [(new, new) for new in news]
     for operation in inference.operations:
-        if operation.verb in ("transpose", "reshape"):
+        if operation.verb in ("transpose", "permute", "reshape"):
             pairs.append((operation.sources[0], operation.targets[0]))
+        elif operation.verb in ("stack", "unstack"):
+            pairs += renames_of(operation)
         else:
             pairs += ((new, new) for new in operation.targets)
     return pairs

@@ -1,7 +1,7 @@
 """An inferred mapping: which key becomes which, how sure that is, and the rules."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +14,7 @@ from ckpt.show.look.folding import fold
 from ckpt.show.look.words import count, printable
 
 _LISTED = 12  # rules; --save-rules writes all
+_NAMED = 4  # keys of one operation
 
 
 def found_text(found: FoundRules) -> str:
@@ -90,10 +91,15 @@ def _question_data(question: Question) -> dict[str, Any]:
 
 
 def _operation(operation: InferredOperation) -> str:
-    sources, targets = (
-        printable(", ".join(keys)) for keys in (operation.sources, operation.targets)
-    )
+    sources, targets = (_some(keys) for keys in (operation.sources, operation.targets))
     return f"  {operation.confidence:<9} {sources}  ->  {targets}   {operation.verb}"
+
+
+def _some(keys: Sequence[str]) -> str:
+    """The keys, or the first and the last of many, as those of all experts of a layer."""
+    if len(keys) <= _NAMED:
+        return printable(", ".join(keys))
+    return printable(f"{keys[0]}, … {keys[-1]} ({len(keys):,} keys)")
 
 
 def _folded(word: str, rows: list[tuple[str, ...]]) -> Iterator[str]:

@@ -8,20 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 
-from ckpt.infer.assignment import assign, rivals
-from ckpt.infer.sides import Sides
-from ckpt.infer.tree import Node, Tree
+from ckpt.infer.match.assignment import assign, rivals
+from ckpt.infer.match.prior import Prior
+from ckpt.infer.match.rows import regrouped
+from ckpt.infer.match.sides import Sides
+from ckpt.infer.match.tree import Node, Tree
 from ckpt.infer.vocabulary import FAINT, ORDINALS
 from ckpt.infer.words import Likeness, Name
 
 STRONG = 0.2  # a margin of names that decides whatever the order
 WEAK = 0.04  # a margin of names that decides if the order agrees
 OPEN = 0.0  # the margin of an undecided pair
+SHAPE = "shape"  # evidence for the only two nodes of their contents
 SHAPE_ALONE, UNEVEN = "shape alone", "rows of different lengths"  # evidence for open pairs
 PLAUSIBLE = 0.25  # the least likeness of names of a pair, if other nodes are free
 
 _NUMBER, _ORDINAL, _SAME, _ORDER = 0.6, 0.3, 0.6, 0.02
 _NO_NUMBER = 0.5
+_BESIDE = 0.3
 _ROWS_IN = 5  # shorter rows of numbers may have shifted indices
 _FEW = 8  # leaves; larger modules of equal contents hardly are so by accident
 _MOST_EXACT = 120  # rows of a table that is solved exactly
@@ -58,6 +62,7 @@ class _Item:
         rank: In the order of registration.
         ordinal: Rank in the row that all names form; None if they form none.
         row: Rank in the row of names with the same words, and the length of the row.
+        first: The lowest number in which the names end; None if words name their places.
         numbers: Those of the name, last first: number, rank in its row, the row's length.
     """
 
@@ -65,6 +70,7 @@ class _Item:
     rank: int
     ordinal: int | None
     row: tuple[int, int]
+    first: int | None
     numbers: list[tuple[int, int, int]]
 
 
@@ -74,6 +80,7 @@ def pair_group(
     above: tuple[Node, Node],
     sides: Sides,
     likeness: Likeness,
+    prior: Prior | None = None,
 ) -> list[Paired]:
     """Pair the nodes of the source with those of the target, below two that belong together."""
     ones = _items(lefts, above[0], sides.trees[0], likeness)
@@ -85,11 +92,13 @@ def pair_group(
         strangers = _are_strangers(lefts[0], ones[0].name, others[0].name, likeness)
         if sides.names_kept and strangers and not _lead_to_the_same(lefts[0], rights[0], sides):
             return [Paired(0, 0, OPEN, like, (), SHAPE_ALONE)]
-        return [Paired(0, 0, 0.5 + like / 2, like, (), "shape")]
+        return [Paired(0, 0, 0.5 + like / 2, like, (), SHAPE)]
     if row := _by_number(ones, others):
         return row
     if len(ones) * len(others) > _MOST_PAIRS:
         return []
+    if prior is not None and (places := regrouped(lefts, rights, prior, likeness)):
+        return [Paired(left, right, 0.6, 1.0, (), "numbers") for left, right in places]
     likes = [[_like(a, b, likeness) for b in others] for a in ones]
     even = len(ones) == len(others)
     names = [
@@ -97,6 +106,8 @@ def pair_group(
          for b, like in zip(others, line, strict=True)]
         for a, line in zip(ones, likes, strict=True)
     ]  # fmt: skip
+    if prior is not None:
+        _add_neighbours(names, lefts, rights, prior)
     found = _assigned(names, ones, others)
     fewer = _count_alike(lefts) != _count_alike(rights)
     rows = _repeats(ones), _repeats(others)
@@ -107,6 +118,19 @@ def pair_group(
         for row, column in enumerate(found)
         if column >= 0
     ]
+
+
+def _add_neighbours(
+    names: list[list[float]], lefts: Sequence[Node], rights: Sequence[Node], prior: Prior
+) -> None:
+    """Favour pairs of nodes beside which there are partners, such as their convolutions."""
+    columns: dict[int, list[int]] = {}
+    for column, right in enumerate(rights):
+        columns.setdefault(prior.mate(1, right), []).append(column)
+    for line, left in zip(names, lefts, strict=True):
+        if (expected := prior.expected(left)) >= 0:
+            for column in columns.get(expected, ()):
+                line[column] += _BESIDE
 
 
 def _are_strangers(node: Node, one: Name, other: Name, likeness: Likeness) -> bool:
@@ -175,12 +199,15 @@ def _items(nodes: Sequence[Node], above: Node, tree: Tree, likeness: Likeness) -
     ranks = {place: rank for rank, place in enumerate(in_order)}
     ordinals = _ordinal_ranks(names)
     rows = _rows(names)
+    ends = [n.ordinal[0] for n in names if n.numbers and n.ordinal == n.numbers[-1:]]
+    first = min(ends, default=None)
     return [
         _Item(
             name,
             ranks[place],
             ordinals[place] if ordinals else None,
             rows[place],
+            first,
             [tree.place(node.path, back) for back in range(1, len(name.numbers) + 1)],
         )
         for place, (node, name) in enumerate(zip(nodes, names, strict=True))
@@ -243,10 +270,22 @@ def _score(a: _Item, b: _Item, like: float) -> float:
 
 
 def _place(a: _Item, b: _Item, even: bool) -> float:
-    """Whether two names have the same place in their rows; a half if they have none."""
+    """Whether two names have the same place in their rows; a half if they have none.
+
+    That `fc1` is the gate and `fc2` is not, order tells; of `fc11` and `fc12` it does not.
+    """
+    if (a.first is None) != (b.first is None) and max(a.first or 0, b.first or 0) > 1:
+        return _NO_NUMBER
+    if a.numbers and b.numbers and _disagree(a.numbers[0], b.numbers[0]):
+        return _NO_NUMBER
     if even and a.ordinal is not None and b.ordinal is not None:
         return float(a.ordinal == b.ordinal)
     return float(a.row[0] == b.row[0]) if a.row[1] == b.row[1] > 1 else _NO_NUMBER
+
+
+def _disagree(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    """Whether two numbers have different places in rows of equal lengths."""
+    return one[2] == other[2] > 1 and one[1] != other[1]
 
 
 def _numbers(a: _Item, b: _Item) -> float:
@@ -254,9 +293,8 @@ def _numbers(a: _Item, b: _Item) -> float:
     if not a.numbers or not b.numbers:
         return _NO_NUMBER if a.numbers or b.numbers else 1.0
     total = 0.0
-    for (value, rank, length), (value_b, rank_b, length_b) in zip(
-        a.numbers, b.numbers, strict=False
-    ):
+    ones, others = _telling(a.numbers, len(b.numbers)), _telling(b.numbers, len(a.numbers))
+    for (value, rank, length), (value_b, rank_b, length_b) in zip(ones, others, strict=False):
         if length == length_b > 1:
             total += rank == rank_b
         elif length == length_b:
@@ -266,6 +304,12 @@ def _numbers(a: _Item, b: _Item) -> float:
         else:  # rows of different lengths: indices may have shifted
             total += _NO_NUMBER
     return total / min(len(a.numbers), len(b.numbers))
+
+
+def _telling(numbers: list[tuple[int, int, int]], count: int) -> Sequence[tuple[int, int, int]]:
+    """The numbers without those that are alone in their rows, if there are more than `count`."""
+    several = [number for number in numbers if number[2] > 1]
+    return several if len(numbers) > count == len(several) else numbers
 
 
 def _assigned(

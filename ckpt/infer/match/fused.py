@@ -4,15 +4,16 @@ Only among the leftovers of two modules that belong together, so that the parts 
 from one place.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from operator import itemgetter
 
-from ckpt.infer.assignment import assign
-from ckpt.infer.sides import Link, Shape, Sides
-from ckpt.infer.tree import Node
+from ckpt.infer.match.assignment import assign, rivals
+from ckpt.infer.match.group import OPEN, STRONG
+from ckpt.infer.match.sides import Link, Shape, Sides
+from ckpt.infer.match.tree import Node
+from ckpt.infer.vocabulary import GATED
 from ckpt.infer.words import Likeness, Name, words_of
 
 _MOST_PARTS = 8
@@ -20,6 +21,7 @@ _LIKELY, _GUESS = 0.6, 0.3
 
 _Above = tuple[Node, Node]
 _Rest = tuple[list[int], list[int]]
+_Stream = tuple[list["_Leaf"], bool]  # parts, and whether names are clear
 
 
 def find_fused(sides: Sides, likeness: Likeness, above: _Above, rest: _Rest) -> Iterator[Link]:
@@ -41,15 +43,52 @@ def find_spelled(sides: Sides, likeness: Likeness, above: _Above, rest: _Rest) -
         if not any(tree.kinds[leaf] in surplus for leaf in leaves):
             return []
     lefts, rights = _leaves(sides, likeness, above, rest)
-    named = Counter((leaf.last, len(leaf.shape)) for leaf in (*lefts, *rights) if _spelled(leaf))
-    if max(named.values(), default=2) > 1:  # several blocks: whose parts they are is unclear
-        return []
-    return [*_splits_and_concats(lefts, rights, spelled=True)]
+    named: dict[tuple[str, int], list[_Leaf]] = {}
+    for leaf in (*lefts, *rights):
+        if _spelled(leaf):
+            named.setdefault((leaf.last, len(leaf.shape)), []).append(leaf)
+    streams = dict[int, _Stream]()
+    for wholes in named.values():
+        if len(wholes) == 1:
+            continue
+        parts = rights if wholes[0] in lefts else lefts
+        found = _streams(wholes, parts, likeness)
+        if not found:  # several blocks, perhaps: whose parts they are is unclear
+            return []
+        streams |= found
+    return [*_splits_and_concats(lefts, rights, spelled=True, streams=streams)] if named else []
+
+
+def _streams(
+    wholes: Sequence["_Leaf"], parts: Sequence["_Leaf"], likeness: Likeness
+) -> dict[int, "_Stream"]:
+    """The parts of each whole of one block, such as those of the two streams of SD3, by names."""
+    if len({whole.shape for whole in wholes}) > 1 or len({w.name.numbers for w in wholes}) > 1:
+        return {}
+    groups = _spelled_groups(wholes[0], 0, parts)
+    if len(groups) != len(wholes):
+        return {}
+    names = [
+        [likeness.name(".".join(leaf.siblings), leaf=False) for leaf in leaves]
+        for leaves in (wholes, [group[0] for group in groups])
+    ]
+    scores = [[likeness.of_names(one, other) for other in names[1]] for one in names[0]]
+    found = assign(scores)
+    margins = [rivals(scores, found, row)[0][0] for row in range(len(wholes))]
+    sure = min(margins) >= STRONG
+    return {
+        whole.place: (groups[column], sure) for whole, column in zip(wholes, found, strict=True)
+    }
 
 
 def _splits_and_concats(
-    befores: list["_Leaf"], afters: list["_Leaf"], *, spelled: bool
+    befores: list["_Leaf"],
+    afters: list["_Leaf"],
+    *,
+    spelled: bool,
+    streams: "Mapping[int, _Stream] | None" = None,
 ) -> Iterator[Link]:
+    streams = streams or {}
     ones, others = ([leaf for leaf in side if leaf.surplus] for side in (befores, afters))
     for verb, wholes, parts in (("split", ones, others), ("concat", others, ones)):
         whence: dict[str, set[str]] = {}  # module of a whole: those of its parts
@@ -58,8 +97,11 @@ def _splits_and_concats(
                 continue  # a bias goes where the weight goes
             whence.setdefault(whole.module, set())
             dims = range(len(whole.shape))
-            found = ((dim, _parts_of(whole, dim, parts, spelled=spelled)) for dim in dims)
-            dim, joint = next((each for each in found if each[1]), (0, []))
+            joint, sure = streams.get(whole.place, ([], True))
+            dim = 0
+            if not joint:
+                found = ((dim, _parts_of(whole, dim, parts, spelled=spelled)) for dim in dims)
+                dim, joint = next((each for each in found if each[1]), (0, []))
             if not joint:
                 continue
             modules = {part.module for part in joint}
@@ -69,7 +111,7 @@ def _splits_and_concats(
             in_order, named = _in_order(whole, joint)
             places = tuple(part.place for part in in_order)
             sizes = tuple(part.shape[dim] for part in in_order)
-            margin = _LIKELY if named else _GUESS
+            margin = _LIKELY if sure and named else OPEN
             link = Link((whole.place,), places, margin, "shapes and names", (), verb, dim, sizes)
             if verb == "concat":
                 link = replace(link, lefts=link.rights, rights=link.lefts)
@@ -160,32 +202,52 @@ def _one_to_one(
             yield Link((ones[row].place,), (others[column].place,), margin, verb=verb)
 
 
-def _parts_of(whole: _Leaf, dim: int, parts: Sequence[_Leaf], *, spelled: bool) -> list[_Leaf]:
-    """The parts that make up a whole along a dimension: those that its name lists, or siblings."""
-    fits = [
+def _fitting(whole: _Leaf, dim: int, parts: Sequence[_Leaf]) -> list[_Leaf]:
+    """The leaves that may be parts of a whole along a dimension."""
+    return [
         part
         for part in parts
         if len(part.shape) == len(whole.shape)
         and part.shape[dim] < whole.shape[dim]
         and part.shape[:dim] + part.shape[dim + 1 :] == whole.shape[:dim] + whole.shape[dim + 1 :]
     ]
-    letters = _spelled(whole)
+
+
+def _by_letter(whole: _Leaf, fits: Sequence[_Leaf]) -> dict[object, list[_Leaf]]:
+    """The parts that the name of the whole lists, by the words and numbers around their letters."""
     groups: dict[object, list[_Leaf]] = {}
+    letters = _spelled(whole)
     for part in fits:
         if letters and part.letter in letters:
             groups.setdefault((part.siblings, part.name.numbers), []).append(part)
+    return groups
+
+
+def _admitted(groups: Iterable[list[_Leaf]], whole: _Leaf, dim: int) -> list[list[_Leaf]]:
+    """The groups that make up a whole."""
+    return [
+        group
+        for group in groups
+        if 2 <= len(group) <= _MOST_PARTS
+        and sum(part.shape[dim] for part in group) == whole.shape[dim]
+    ]
+
+
+def _spelled_groups(whole: _Leaf, dim: int, parts: Sequence[_Leaf]) -> list[list[_Leaf]]:
+    return _admitted(_by_letter(whole, _fitting(whole, dim, parts)).values(), whole, dim)
+
+
+def _parts_of(whole: _Leaf, dim: int, parts: Sequence[_Leaf], *, spelled: bool) -> list[_Leaf]:
+    """The parts that make up a whole along a dimension: those that its name lists, or siblings."""
+    fits = _fitting(whole, dim, parts)
+    groups = _by_letter(whole, fits)
     if not spelled:
         for part in fits:
             names = part.name.text.split(".")
             for place in range(len(names)):  # siblings differ in one part of their names
                 others = (place, *names[:place], "", *names[place + 1 :])
                 groups.setdefault(others, []).append(part)
-    admitted = [
-        group
-        for group in groups.values()
-        if 2 <= len(group) <= _MOST_PARTS
-        and sum(part.shape[dim] for part in group) == whole.shape[dim]
-    ]
+    admitted = _admitted(groups.values(), whole, dim)
     return max(admitted, key=lambda group: group[0].name.numbers == whole.name.numbers, default=[])
 
 
@@ -203,13 +265,21 @@ _LETTERS = {
 
 
 def _in_order(whole: _Leaf, parts: list[_Leaf]) -> tuple[list[_Leaf], bool]:
-    """The parts in their order in the whole, and whether their names say so."""
+    """The parts in their order in the whole, and whether names say so."""
     spelled = _spelled(whole) or "qkv"
+    gates = [GATED.get(_gate(part), -1) for part in parts]
     for places in (
         [spelled.find(part.letter) for part in parts],
+        gates,
         [part.name.ordinal for part in parts if part.name.ordinal],
     ):
         if -1 not in places and len(set(places)) == len(parts):
             in_order = sorted(zip(places, parts, strict=True), key=itemgetter(0))
-            return [part for _, part in in_order], True
+            named = places is not gates or [*filter(GATED.__contains__, whole.siblings)] == [*GATED]
+            return [part for _, part in in_order], named
     return sorted(parts, key=lambda part: part.order), False
+
+
+def _gate(part: _Leaf) -> str:
+    """The word of a leaf that is `gate` or `up`; empty for none."""
+    return next((word for word in part.siblings if word in GATED), "")

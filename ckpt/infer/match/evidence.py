@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ckpt.infer.sides import NEAR, family
+from ckpt.infer.match.sides import NEAR, family
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from ckpt.infer.tree import Signature, Tree, build_tree
+from ckpt.infer.match.tree import Signature, Tree, build_tree
 from ckpt.infer.vocabulary import BUFFERS
 from ckpt.tensors import TensorEntry
 

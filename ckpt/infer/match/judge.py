@@ -1,16 +1,17 @@
 """How sure every pair of an alignment is, and what becomes of the tensors without a pair.
 
 Certain are pairs of the same bytes without a rival, and pairs whose names agree of a shape that
-both sides have once. The rest are tensors that one source gives twice, and square matrices
-transposed like their siblings.
+both sides have once. The rest are tensors that one source gives twice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 from math import prod
 
-from ckpt.infer.group import SHAPE_ALONE, UNEVEN
+from ckpt.infer.match.families import with_doubts
+from ckpt.infer.match.group import SHAPE_ALONE, UNEVEN
+from ckpt.infer.match.sides import Link, Shape, Sides
+from ckpt.infer.match.squares import with_squares
 from ckpt.infer.result import (
     DROPPED,
     ONLY_SHAPE,
@@ -20,7 +21,6 @@ from ckpt.infer.result import (
     InferredOperation,
     Match,
 )
-from ckpt.infer.sides import Link, Shape, Sides
 from ckpt.infer.words import Likeness, template_of
 
 _NAMES_DISAGREE = ("names disagree", SHAPE_ALONE, UNEVEN)
@@ -30,7 +30,6 @@ _STATISTICS = (".running_mean", ".running_var")  # only a norm has them
 _MOST_BLOCKS = 50  # of a target, with parts of one block; a list of layers has more
 _ONLY = 0.3  # the least margin of the only two tensors of a shape
 _AGREE = 0.5  # the least likeness of names that agree
-_ANALOGY = 0.5  # margin of a square matrix that is transposed like its siblings
 
 
 def judge(
@@ -44,7 +43,8 @@ def judge(
         likeness: Of names.
         doubts: By source key, those that are ambiguous whatever their links say.
     """
-    links = _with_squares(links, sides)
+    links, rows = with_doubts(with_squares(links, sides), sides)
+    doubts = {old: Doubt((), why) for old, why in rows.items()} | dict(doubts)
     matches = [_match(link, sides, likeness, doubts) for link in links if not link.verb]
     matches = _with_whole_modules(matches)
     operations = [_operation(link, sides) for link in links if link.verb]
@@ -172,31 +172,3 @@ def _copies(matches: Sequence[Match], made: set[str], sides: Sides) -> Iterator[
         if alone and sides.counts[1][kind] == 2 and len(sides.shapes[kind]) >= 2:
             evidence = "the only tensor of its shape, a second time"
             yield Match(sources[0], leaf.path, Confidence.LIKELY, _COPY, (), evidence)
-
-
-def _with_squares(links: Sequence[Link], sides: Sides) -> list[Link]:
-    """Transpose the square matrices of blocks whose other matrices are all transposed."""
-    turned = {_block(link, sides) for link in links if link.verb == "transpose"}
-    shapes = [sides.shapes[sides.kind(link.lefts[0])] for link in links]
-    squares = [len(shape) == 2 and shape[0] == shape[1] > 1 for shape in shapes]
-    upright = {
-        _block(link, sides)
-        for link, shape, is_square in zip(links, shapes, squares, strict=True)
-        if turned and not link.verb and len(shape) == 2 and not is_square
-    }
-    judged = []
-    for link, is_square in zip(links, squares, strict=True):
-        if turned and is_square and not link.verb and (block := _block(link, sides)) in turned:
-            judged.append(replace(
-                link, verb="transpose", evidence="square, and its siblings are transposed",
-                margin=0.0 if block in upright else min(_ANALOGY, link.margin),
-            ))  # fmt: skip
-        else:
-            judged.append(link)
-    return judged
-
-
-def _block(link: Link, sides: Sides) -> str:
-    """The outermost numbered module of a key, without its number: the repeated block."""
-    template = template_of(sides.paths(0, link.lefts)[0])
-    return template.partition("#")[0] if "#" in template else template

@@ -5,14 +5,17 @@ Under two modules that belong together, the largest modules of equal contents ar
 holds for all of them. Blocks that repeat on both sides are aligned once.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cache
 from math import prod
 
-from ckpt.infer.fused import find_fused, find_spelled
-from ckpt.infer.group import OPEN, PLAUSIBLE, Paired, pair_group
-from ckpt.infer.sides import Link, Sides
-from ckpt.infer.tree import Node, Signature
+from ckpt.infer.match.fused import find_fused, find_spelled
+from ckpt.infer.match.group import OPEN, PLAUSIBLE, SHAPE, Paired, pair_group
+from ckpt.infer.match.prior import Prior
+from ckpt.infer.match.sides import Link, Sides
+from ckpt.infer.match.tree import Node, Signature
 from ckpt.infer.words import Likeness
 
 _INVERTED = bytes((1, 0)) + bytes(254)
@@ -53,10 +56,18 @@ class Alignment:
         sides: Both trees.
         likeness: Of names.
         certain: Pairs that are certain beforehand.
+        prior: What a pass before this one decided.
     """
 
-    def __init__(self, sides: Sides, likeness: Likeness, certain: Sequence[Link]) -> None:
+    def __init__(
+        self,
+        sides: Sides,
+        likeness: Likeness,
+        certain: Sequence[Link],
+        prior: Prior | None = None,
+    ) -> None:
         self._sides = sides
+        self._prior = prior
         self._likeness = likeness
         self._done, self._doubted, self._left = (
             tuple(bytearray(len(tree.leaves)) for tree in sides.trees) for _ in range(3)
@@ -143,7 +154,7 @@ class Alignment:
             )
             if not xs or not ys:
                 continue
-            pairs = pair_group(xs, ys, (a, b), self._sides, self._likeness)
+            pairs = pair_group(xs, ys, (a, b), self._sides, self._likeness, self._prior)
             taken = [
                 paired
                 for paired in pairs
@@ -152,7 +163,8 @@ class Alignment:
             ]
             for paired in taken:
                 x, y = xs[paired.left], ys[paired.right]
-                self._descend(x, y, paired, [ys[other] for other in paired.others])
+                must_meet = _must_meet(paired, a, b)
+                self._descend(x, y, paired, [ys[o] for o in paired.others], must_meet=must_meet)
                 for side, node in enumerate((x, y)):
                     paired_already[side].add(node.path)
                     # Leftovers may go elsewhere.
@@ -169,12 +181,14 @@ class Alignment:
             if place not in taken:
                 self._doubted[side][node.low : node.high] = b"\x01" * node.size
 
-    def _is_doubted(self, x: Node, y: Node, paired: Paired) -> bool:
+    def _is_doubted(self, x: Node, y: Node, paired: Paired, *, must_meet: bool) -> bool:
         """Whether a pair is open whatever its margin: doubted, or left over and unlike."""
-        of = self._doubted if paired.likeness >= PLAUSIBLE else self._left
+        of = [self._doubted]
+        if paired.likeness < PLAUSIBLE and not must_meet:
+            of.append(self._left)
         return any(
             1 in flags[side][node.low : node.high]
-            for flags in (self._doubted, of)
+            for flags in of
             for side, node in enumerate((x, y))
         )
 
@@ -220,10 +234,12 @@ class Alignment:
                 inside += 1
         return inside == sum(right in range(y.low, y.high) for right in self._partner.values())
 
-    def _descend(self, x: Node, y: Node, paired: Paired, others: list[Node]) -> None:
+    def _descend(
+        self, x: Node, y: Node, paired: Paired, others: list[Node], *, must_meet: bool
+    ) -> None:
         if proof := next(filter(None, map(self._proved.get, range(x.low, x.high))), None):
             paired = replace(paired, margin=proof.margin, evidence=proof.evidence)
-        elif self._is_doubted(x, y, paired):
+        elif self._is_doubted(x, y, paired, must_meet=must_meet):
             paired = replace(paired, margin=OPEN)
         for side, node in enumerate((x, y)):
             self._left[side][node.low : node.high] = bytes(node.size)
@@ -242,12 +258,14 @@ class Alignment:
         for xs, ys in kinds.values():
             if not xs or not ys:
                 continue
-            for paired in pair_group(xs, ys, (a, b), self._sides, self._likeness):
+            for paired in pair_group(xs, ys, (a, b), self._sides, self._likeness, self._prior):
                 if len(xs) != len(ys) and paired.likeness < PLAUSIBLE:
                     continue
                 others = tuple(ys[other].low for other in paired.others)
                 x, y = xs[paired.left], ys[paired.right]
-                open_ = self._is_doubted(x, y, paired) or self._are_strays(x, y)
+                must_meet = _must_meet(paired, a, b)
+                doubted = self._is_doubted(x, y, paired, must_meet=must_meet)
+                open_ = doubted or (self._are_strays(x, y) and not must_meet)
                 margin, evidence = OPEN if open_ else paired.margin, paired.evidence
                 proof = self._proved_modules.get((_module(x.path), _module(y.path)))
                 if proof is not None and len(xs) == len(ys) == 1:
@@ -258,7 +276,14 @@ class Alignment:
         """Signatures whose nodes may belong together, in the order in which to try them."""
         classes = [_Class(one, one, one.size, 1.0) for one in lefts if one in rights]
         others = _alone(rights, lefts)
-        alike = (self._alike(one, other) for one in _alone(lefts, rights) for other in others)
+        even = {s for s in lefts if s.size >= _FEW and len(lefts[s]) == len(rights.get(s, ()))}
+        inner = _parts_among(lefts, even), _parts_among(rights, even)
+        alike = (
+            self._alike(one, other)
+            for one in _alone(lefts, rights)
+            for other in others
+            if inner[0](one) == inner[1](other)
+        )
         classes += (group for group in alike if group is not None)
         return sorted(classes, key=lambda group: group.key)
 
@@ -289,6 +314,11 @@ class Alignment:
         return sum(prod(s) * n for s, n in shapes if sum(size > 1 for size in s) > 1)
 
 
+def _must_meet(paired: Paired, a: Node, b: Node) -> bool:
+    """Whether two nodes are the only ones of their shapes, in modules of equal contents."""
+    return paired.evidence == SHAPE and a.signature is b.signature
+
+
 def _alone(nodes: _Nodes, others: _Nodes) -> list[Signature]:
     """The signatures of which the sides have different numbers, the largest first."""
     found = [one for one in nodes if len(others.get(one, ())) != len(nodes[one])]
@@ -311,6 +341,19 @@ def _by_signature(node: Node) -> _Nodes:
         if not inner.leaf:
             found.setdefault(inner.signature, []).append(inner)
     return found
+
+
+def _parts_among(nodes: _Nodes, even: Set[Signature]) -> Callable[[Signature], Counter[Signature]]:
+    """Counts the modules of some contents in a module of other contents.
+
+    A module of which both sides have as many is not torn from the module around it.
+    """
+
+    def parts(signature: Signature) -> Counter[Signature]:
+        below = nodes[signature][0].below() if even else ()
+        return Counter(node.signature for node in below if node.signature in even)
+
+    return cache(parts)
 
 
 def _lacks_little(part: Signature, whole: Signature) -> bool:

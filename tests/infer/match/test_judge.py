@@ -1,8 +1,8 @@
 """What is ambiguous although each pair alone seems likely."""
 
-from ckpt.infer.judge import judge
+from ckpt.infer.match.judge import judge
+from ckpt.infer.match.sides import Link, sides_of
 from ckpt.infer.result import Confidence, Inference
-from ckpt.infer.sides import Link, sides_of
 from ckpt.infer.words import Likeness
 from ckpt.tensors import TensorEntry
 

@@ -5,7 +5,7 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckpt.infer.assignment import assign, rivals
+from ckpt.infer.match.assignment import assign, rivals
 
 TABLES = st.integers(1, 5).flatmap(
     lambda columns: st.lists(

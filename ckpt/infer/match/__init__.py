@@ -1,0 +1,1 @@
+"""Match the tensors of two sides, as trees of modules."""

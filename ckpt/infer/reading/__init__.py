@@ -1,0 +1,1 @@
+"""How the keys and shapes of two sides are read before they are compared."""
