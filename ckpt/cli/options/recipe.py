@@ -66,8 +66,10 @@ def _typed(values: dict[str, Any], *also: str) -> dict[str, Any]:
 
 def expect_only_recipe() -> None:
     """Refuse beside `--doctor` what a run needs: it trains nothing."""
-    others = ("registered", "name", "message", "resume", "save_every", "keep_state")
-    others += ("metrics", "tensorboard")
+    others = (
+        *("registered", "name", "message", "resume", "save_every", "keep_state"),
+        *("metrics", "tensorboard"),
+    )
     if _is_typed("model"):
         raise UsageError("--model cannot be used with --doctor, which takes the definition")
     for name in others:
