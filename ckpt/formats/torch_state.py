@@ -4,7 +4,7 @@ The containers differ only in where they keep a storage's bytes.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -63,6 +63,8 @@ class TorchState:
             and lists and mappings of nothing but its keys, such as DeepSpeed's `param_shapes`.
         follows: Whether they follow a rename, which otherwise is limited to one state_dict.
         pickled: What the pickle names.
+        chosen: The state_dict.
+        outside: The other tensors of the file, by the identities of their nodes.
         strangers: The paths of other state_dicts that are not copies of it.
         holders: Every optimizer with its path.
         optimizers: Those that number their parameters.
@@ -75,8 +77,8 @@ class TorchState:
     beside: Mapping[str, DictNode | list[object]]
     follows: bool
     pickled: Pickled
-    _chosen: Chosen
-    _others: Sequence[TensorEntry]
+    chosen: Chosen
+    outside: Mapping[int, TensorEntry]
     strangers: Sequence[str] = ()
     holders: Sequence[tuple[str, DictNode]] = ()
     optimizers: Sequence[OptimizerState] = ()
@@ -85,12 +87,12 @@ class TorchState:
     @property
     def spans(self) -> Sequence[Span]:
         """The ranges of whole tensors, including those outside the state_dict."""
-        return tensor_spans([*self.entries, *self._others])
+        return tensor_spans([*self.entries, *self.outside.values()])
 
     @property
     def digests(self) -> dict[str, str]:
         """Those of `others` whose whole value the pickle holds, by key."""
-        items = self._chosen.mapping.items if self._chosen.mapping and self.others else ()
+        items = self.chosen.mapping.items if self.chosen.mapping and self.others else ()
         texts = {str(key): value for key, value in items if isinstance(key, str)}
         budget = [_MOST_HASHED]
         found = ((key, digest_of(texts[key], budget)) for key in self.others if key in texts)
@@ -107,7 +109,7 @@ class TorchState:
     @property
     def untouched(self) -> Mapping[str, Any]:
         """What a rename leaves of `rest` as it is."""
-        at = self._chosen.path
+        at = self.chosen.path
         own = (key for key in self.others if "." in key or key == EXTRA_STATE)
         return without(self.rest, {"_metadata", *self.beside, *(dotted((*at, k)) for k in own)})
 
@@ -122,7 +124,7 @@ class TorchState:
     @property
     def holds_more(self) -> bool:
         """Whether the file holds other things beside the tensors of the state_dict."""
-        return self._chosen.mapping is not None and bool(self.pickled.path or self.others)
+        return self.chosen.mapping is not None and bool(self.pickled.path or self.others)
 
     def without(self, keys: Container[str], orders: Mapping[str, Groups]) -> dict[int, object]:
         """By identity, the nodes that change if these keys are dropped, each with its new form.
@@ -132,7 +134,7 @@ class TorchState:
             orders: By the path of an optimizer, the numbers that its groups keep.
         """
         instead: dict[int, object] = {}
-        chosen = self._chosen.mapping
+        chosen = self.chosen.mapping
         if chosen is not None:
             instead[id(chosen)] = _filtered(chosen, keys)
         own = {entry.key for entry in self.entries}
@@ -167,7 +169,7 @@ class TorchState:
         changed = [old for old, new in full.items() if old != new]
         if not changed and not self.orders:
             return pickle
-        mapping = self._chosen.mapping
+        mapping = self.chosen.mapping
         texts = {str(key) for key in texts_of(mapping)} if mapping else set[str]()
         fixed = [key for key in changed if key not in texts]
         if mapping is None or (changed and fixed):
@@ -233,14 +235,20 @@ class TorchFile(ABC):
         return replace(self, state=replace(self.state, orders=orders))
 
     @abstractmethod
+    def storage_names(self) -> Collection[str]:
+        """The names of the storages in the container."""
+
+    @abstractmethod
     def plain(
         self,
         without: frozenset[int] = frozenset(),
         instead: Mapping[int, object] | None = None,
+        more: Mapping[str, TensorEntry] | None = None,
     ) -> tuple[Layout, Sequence[str]]:
         """The same container without what torch's weights_only refuses, and what that was.
 
-        The nodes with the identities `without` are left out too, those in `instead` replaced.
+        The nodes with the identities `without` are left out too, those in `instead` replaced;
+        `more` are new storages by their names.
         """
 
 
@@ -264,11 +272,11 @@ def read_state(
     expect_independent(contents, chosen, name=name)
     entries = entries_of(chosen.tensors, storages, name=name)
     inside_it = {id(tensor) for _, tensor in chosen.tensors}
-    others = [
-        entry_of(dotted(at), tensor, storages, name=name)
+    outside = {
+        id(tensor): entry_of(dotted(at), tensor, storages, name=name)
         for at, tensor in (*contents.tensors, *contents.hidden)
         if is_tensor(tensor) and id(tensor) not in inside_it
-    ]
+    }
     expect_consistent(read, storages, name=name)
     return TorchState(
         entries=entries,
@@ -283,8 +291,8 @@ def read_state(
             read.modules,
             chosen.path if chosen.mapping else (),
         ),
-        _chosen=chosen,
-        _others=others,
+        chosen=chosen,
+        outside=outside,
         strangers=strangers_of(contents, chosen),
         holders=[(dotted(path), node) for path, node in contents.optimizers],
         optimizers=optimizers_of(contents),

@@ -314,17 +314,6 @@ def test_rename_into_a_container_without_optimizers_says_nothing_of_their_order(
     assert nets(*RULE, "-o", "new.safetensors").err == ""
 
 
-def test_operation_on_a_file_with_an_optimizer_is_refused(nets: Run, folder: Path) -> None:
-    torch.save(plain(*first_part(OPTIMIZERS["adam"], all_alike)), folder / "run.pt")
-    (folder / "r.toml").write_text('[[rules]]\ntranspose = "head.weight"\n')
-    ran = nets("rename", "run.pt", "--rules", "r.toml", "-o", "new.pt")
-    assert ran.code == 3
-    assert "optimizer has state for the old ones" in ran.err
-    assert (
-        nets("rename", "run.pt", "--rules", "r.toml", "-o", "new.pt", "--drop-optimizer").code == 0
-    )
-
-
 def test_optimizer_of_another_network_in_the_file_is_left_alone(nets: Run, folder: Path) -> None:
     old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
     critic = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
