@@ -32,7 +32,7 @@ from ckpt.formats.pickle.find import (
     find,
     strangers_of,
 )
-from ckpt.formats.pickle.keys import copied_keys
+from ckpt.formats.pickle.keys import copied_keys, filtered
 from ckpt.formats.pickle.nodes import DictNode, Text
 from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import (
@@ -61,6 +61,7 @@ class TorchState:
         beside: By path, other mappings and lists that may name its tensors: the other
             state_dicts of the file, an optimizer's state by name, its `param_names` or `params`,
             and lists and mappings of nothing but its keys, such as DeepSpeed's `param_shapes`.
+        lists: Those of nothing but keys in their own form, by path.
         follows: Whether they follow a rename, which otherwise is limited to one state_dict.
         pickled: What the pickle names.
         chosen: The state_dict.
@@ -75,6 +76,7 @@ class TorchState:
     others: Sequence[str]
     rest: Mapping[str, Any]
     beside: Mapping[str, DictNode | list[object]]
+    lists: Mapping[str, DictNode | list[object]]
     follows: bool
     pickled: Pickled
     chosen: Chosen
@@ -136,14 +138,15 @@ class TorchState:
         instead: dict[int, object] = {}
         chosen = self.chosen.mapping
         if chosen is not None:
-            instead[id(chosen)] = _filtered(chosen, keys)
+            instead[id(chosen)] = filtered(chosen, keys)
         own = {entry.key for entry in self.entries}
         numbered = {id(names) for each in self.optimizers for names in each.names}
-        for node in self.beside.values() if self.follows else ():
+        for path, node in self.beside.items() if self.follows else ():
             copied = copied_keys(_texts(node), own)
             gone = {str(text) for text, (_, key) in copied.items() if key in keys}
             if gone and id(node) not in numbered:
-                instead[id(node)] = _filtered(node, gone)
+                held = self.lists.get(path, node)
+                instead[id(held)] = filtered(held, gone)
         for path, node in self.holders:
             if path in orders:
                 instead |= with_groups(node, orders[path])
@@ -283,6 +286,7 @@ def read_state(
         others=chosen.others,
         rest=_rest(read.root, chosen),
         beside=dict(_beside_it(contents, chosen)),
+        lists={dotted(at): node for at, _, node in contents.names},
         follows=inside in (None, ALL) or inside.endswith(COPIES),
         pickled=Pickled(
             read.named,
@@ -320,7 +324,7 @@ def expect_consistent(read: ParsedPickle, storages: Storages, *, name: str) -> N
 def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNode | list[object]]]:
     """The path and the node of everything else that may name the tensors of the state_dict."""
     keys = {*(key for key, _ in chosen.tensors), *chosen.others}
-    for at, names in contents.names:
+    for at, names, _ in contents.names:
         if len(copied_keys(names, keys)) == len(set(names)):
             yield dotted(at), list[object](names)
     for path, mapping, _ in contents.state_dicts:
@@ -340,14 +344,6 @@ def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNo
 def _texts(beside: DictNode | list[object]) -> list[Text]:
     texts = texts_of(beside) if isinstance(beside, DictNode) else beside
     return [text for text in texts if isinstance(text, Text)]
-
-
-def _filtered(node: DictNode | list[object], gone: Container[str]) -> DictNode | list[object]:
-    """A mapping or list of texts without some of these."""
-    if isinstance(node, list):
-        return [item for item in node if not (isinstance(item, str) and str(item) in gone)]
-    items = [item for item in node.items if not (isinstance(item[0], str) and str(item[0]) in gone)]
-    return DictNode(items, node.ordered, node.state)
 
 
 def _followed(

@@ -201,24 +201,48 @@ class _Making:
         return own
 
     def beside(self, path: str, node: DictNode | list[object]) -> None:
-        """Let a copy of the state_dict follow.
+        """Let a copy of the state_dict, or a list of its keys, follow.
 
         Raises:
-            PlanError: It is not one, and names what changes.
+            PlanError: It cannot.
         """
-        texts = list(texts_of(node)) if isinstance(node, DictNode) else node
+        texts = list(texts_of(node) if isinstance(node, DictNode) else node)
         keys = {entry.key for entry in self._file.entries} | set(self._plan.aliases)
         copied = copied_keys((str(text) for text in texts if isinstance(text, str)), keys)
         if not any(self._changes(key) for _, key in copied.values()):
             return
-        if not isinstance(node, DictNode) or not any(is_tensor(it) for _, it in node.items):
-            named = next(key for _, key in copied.values() if self._changes(key))
-            raise PlanError(
-                f"{self._checkpoint.source.name}: {path} names {named}, and cannot follow",
-                hint="-o NEW.safetensors  writes the tensors alone",
-            )
-        self._copy(path, node, copied)
+        if isinstance(node, DictNode) and any(is_tensor(it) for _, it in node.items):
+            self._copy(path, node, copied)
+        else:
+            self._names(path, self._file.state.lists.get(path, node), copied)
         self.also.append(path)
+
+    def _names(
+        self, path: str, node: DictNode | list[object], copied: Mapping[str, tuple[str, str]]
+    ) -> None:
+        """Rename and drop the keys that a list or mapping names."""
+        kept = {**self._plan.new_keys, **self._plan.aliases}
+        gone = {it.key for it in self._plan.dropped}
+        for _, key in copied.values():
+            if key not in kept and key not in gone and not self._plan.drops(key):
+                raise PlanError(
+                    f"{self._checkpoint.source.name}: {path} names {key}, and cannot follow",
+                    hint="-o NEW.safetensors  writes the tensors alone",
+                )
+
+        def new(text: object) -> object:
+            before, key = copied.get(text, ("", "")) if isinstance(text, str) else ("", "")
+            return before + kept[key] if key in kept else text
+
+        def stays(*texts: object) -> bool:
+            found = (copied[it][1] for it in texts if isinstance(it, str) and it in copied)
+            return all(key in kept for key in found)
+
+        if isinstance(node, DictNode):
+            items = [(new(key), new(value)) for key, value in node.items if stays(key, value)]
+            self.instead[id(node)] = DictNode(items, node.ordered, node.state)
+        else:
+            self.instead[id(node)] = [new(it) for it in node if stays(it)]
 
     def _changes(self, key: str) -> bool:
         return self._plan.new_keys.get(key, self._plan.aliases.get(key)) != key

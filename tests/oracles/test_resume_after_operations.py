@@ -466,3 +466,7 @@ def test_list_of_names_that_cannot_follow_is_refused(nets: Run, folder: Path) ->
     assert ran.code == 3
     assert "param_shapes.0 names qkv.weight, and cannot follow" in ran.err
     assert not (folder / "new.pt").exists()
+    names = ["head.weight", "norm.bias", "patch.bias"]
+    torch.save({**plain(old, optimizer), "frozen": names}, folder / "run.pt")
+    assert nets("rename", "run.pt", "--rules", "r.toml", "-o", "new.pt").code == 0
+    assert torch.load(folder / "new.pt")["frozen"] == ["out.weight", "norm.bias", "patch.bias"]
