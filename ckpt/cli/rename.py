@@ -119,8 +119,8 @@ def command(session: Session, source: str, rules: RuleOptions, prove: bool, **op
     For a file, writes old.renamed.pt next to it; SRC itself is changed only with --in-place.
     For a version, adds the next version, which stores no tensor bytes.
 
-    Rules apply in this order: --unwrap, --strip, --drop, --keep, --map, --rules, --rule, --add,
-    then those that --to finds.
+    Rules apply in this order: --unwrap; --strip, --drop and --keep as typed; --map, --rules,
+    --rule, --add; then those that --to finds.
     """
     old = options["saved_from"]
     if (prove and old is None) or (options["prove_input"] and not prove):

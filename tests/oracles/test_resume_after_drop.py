@@ -268,7 +268,7 @@ def test_lists_of_nothing_but_keys_lose_what_is_dropped(nets: Run, folder: Path)
     def with_lists(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         keys = [key for key, _ in net.named_parameters()]
         shapes = {key: it.shape for key, it in net.named_parameters()}
-        own = {f"teacher.{key}": key for key in keys}
+        own = {key: key for key in keys}
         return {**plain(net, optimizer), "param_shapes": [shapes], "frozen": keys, "own": own}
 
     (old, optimizer), (other, expected) = two_runs("adam", all_alike)

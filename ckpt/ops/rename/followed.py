@@ -8,6 +8,7 @@ from ckpt.errors import CkptError, PlanError
 from ckpt.opened import OpenedDefinition, OpenedState
 from ckpt.ops.rename.optimizers import (
     MovedOptimizer,
+    expect_no_folder,
     folder_of,
     follow,
     keep_their_order,
@@ -63,7 +64,9 @@ def followed(
     made: Sequence[RegroupedOptimizer] = ()
     stuck = None
     try:
-        if operates(plan, in_part=in_part):
+        if not plan.is_rename:
+            expect_no_folder(opened)
+        if operates(plan, in_part=in_part and folder_of(opened) is None):
             made = regroup(opened, plan, new, old, undoes=undoes)
         else:
             moved = follow(opened, plan, new, saved_from=old)

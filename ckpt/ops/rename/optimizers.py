@@ -81,8 +81,6 @@ def follow(
     Raises:
         PlanError: They cannot follow.
     """
-    if not plan.is_rename:
-        _expect_no_folder(opened)
     if target is None and not plan.dropped:
         return ()
     if plan.is_rename and plan.renamed and (paths := numbered_in_folder(opened)):
@@ -115,7 +113,6 @@ def regroup(
     Raises:
         PlanError: They cannot follow.
     """
-    _expect_no_folder(opened)
     file = torch_file(opened.checkpoint)
     if file is None or not file.state.holds_more or _is_copy(file):
         return ()
@@ -131,7 +128,7 @@ def regroup(
         raise _unknown(opened, str(error), new) from error
 
 
-def _expect_no_folder(opened: OpenedState) -> None:
+def expect_no_folder(opened: OpenedState) -> None:
     """Refuse to leave the optimizer of a folder out unasked, as one file of weights does."""
     folder = folder_of(opened)
     if folder is not None and folder.optimizers:
