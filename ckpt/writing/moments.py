@@ -193,6 +193,8 @@ def expect_followed(made: Mapping[str, Expression]) -> None:
 
 def same_options(held: HeldOptimizer, groups: Sequence[int], places: Places) -> bool:
     """Whether groups have equal options, but for their names."""
+    if len(groups) < 2:
+        return True
     found = [
         {name: places.value(it) for name, it in held.options[at].items() if name != "name"}
         for at in groups
