@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+COMMA := ,
+EXTRAS := dev$(if $(CI),$(COMMA)interop)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -62,7 +64,7 @@ mutants: $(READY) ## Break the code in small ways, and count what its tests noti
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up .venv: ckpt, its dependencies and the development tools"
 	@$(PYTHON) -m venv .venv
-	@{ $(PIP) -c constraints.txt torch torchvision && $(PIP) -c constraints.txt -e '.[dev]'; } \
+	@{ $(PIP) -c constraints.txt torch torchvision && $(PIP) -c constraints.txt -e '.[$(EXTRAS)]'; } \
 		>.venv/pip.log 2>&1 || { cat .venv/pip.log; exit 1; }
 	@$(BIN)/python -m compileall -q ckpt models
 	@touch $@

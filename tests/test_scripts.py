@@ -74,6 +74,12 @@ def check_large(printed: str) -> None:
         assert {f"ckpt register {name}", f"ckpt rename {name}"} <= set(rows)
 
 
+def check_scale(printed: str) -> None:
+    rows = table(printed)
+    assert {"cp -r", "ckpt rename"} <= set(rows)
+    assert {"ckpt rename many.pt --to net.py:Net", "the floor: torch alone"} <= set(rows)
+
+
 def check_registry(printed: str) -> None:
     rows = table(printed)
     assert "ckpt alias prod net:v3" in rows
@@ -156,6 +162,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "startup": check_startup,
     "diff": check_diff,
     "large": check_large,
+    "scale": check_scale,
     "registry": check_registry,
     "sharing": check_sharing,
     "peers": check_peers,

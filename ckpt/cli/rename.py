@@ -129,8 +129,8 @@ def command(session: Session, source: str, rules: RuleOptions, **options: Any) -
     For a file, writes old.renamed.pt next to it; SRC itself is changed only with --in-place.
     For a version, adds the next version, which stores no tensor bytes.
 
-    Rules apply in this order: --unwrap, --strip, --drop, --keep, --map, --rules, --rule, --add,
-    then those that --to finds.
+    Rules apply in this order: --unwrap; --strip, --drop and --keep as typed; --map, --rules,
+    --rule, --add; then those that --to finds.
     """
     inputs, file = options.pop("inputs"), options.pop("input_file")
     if inputs and file:

@@ -21,7 +21,8 @@ _OURS = "ckpt reads PyTorch and safetensors files"
 _PIPELINE = "model_index.json"
 # What trainers save beside the weights.
 _OF_TRAINERS = re.compile(
-    r"(optimizer|scheduler|scaler|training_args|rng_state|random_states)(_\d+)?\.(pt|pth|bin)"
+    r"(optimizer|scheduler|scaler|training_args|rng_state|random_states|sampler)(_\d+)?"
+    r"\.(pt|pth|bin)"
 )
 _OPTIMIZER = "optimizer"  # what the names of those begin with that number the parameters
 # The names of shards: of transformers; of DeepSpeed's optimizers; and numbered from `first` on, of

@@ -135,6 +135,12 @@ def torch_file(checkpoint: Checkpoint) -> "TorchFile | None":
     return checkpoint if isinstance(checkpoint, TorchFile) else None
 
 
+def holds_more(checkpoint: Checkpoint) -> bool:
+    """Whether it is a file of torch with other things beside the tensors of its state_dict."""
+    file = torch_file(checkpoint)
+    return file is not None and file.state.holds_more
+
+
 def kind_of_file(checkpoint: Checkpoint) -> str | None:
     """What a file holds instead of a model, such as ``the state of an optimizer``."""
     if checkpoint.pickled is None or checkpoint.pickled.chosen:

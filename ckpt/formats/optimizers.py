@@ -3,10 +3,13 @@
 torch's optimizers number their parameters, and `load_state_dict` matches the numbers by their
 place in `param_groups`: state follows a new order of parameters if these lists get it. Law: the
 numbers themselves stay, so that those of a group, sorted, have the order of the file's keys.
-Source: torch 2.13, `torch.optim.Optimizer` (`state_dict`, `load_state_dict`).
+`torch.distributed` names the parameters, nested (``state`` by name) or flat
+(``state.fc.weight.exp_avg``, ``param_groups.fc.weight.lr``).
+Source: torch 2.13, `torch.optim.Optimizer` (`state_dict`, `load_state_dict`), and
+`torch/distributed/checkpoint/state_dict.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckpt.formats.pickle.describe import is_tensor
@@ -22,6 +25,10 @@ MOMENTS = frozenset({
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg"),
     *("acc_delta", "grad_avg", "sum", "ax", "prev", "step_size"),
 })  # fmt: skip
+
+Parameter = int | str  # its number, or its name
+Fields = Mapping[str, object]  # the nodes of a parameter's state, such as ``exp_avg``
+_LISTS = ("params", "param_names")
 
 _LARGEST = 1 << 31  # number of a parameter
 
@@ -56,6 +63,34 @@ class OptimizerState:
                 if isinstance(text, Text):
                     renames.append((text, new_keys.get(named[number], named[number])))
         return renames
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOptimizer:
+    """An optimizer in a pickle.
+
+    Attributes:
+        path: Its dotted path.
+        node: The mapping that it is.
+        groups: The parameters of every group, in their order; if it is flat, each has its own.
+        names: The lists of names beside the numbers, for every group; or none.
+        state: By parameter; one without a step yet has none.
+        options: Of every group, without the lists of parameters.
+        flat: Whether it is flat.
+    """
+
+    path: str
+    node: DictNode
+    groups: tuple[tuple[Parameter, ...], ...]
+    names: tuple[tuple[str, ...], ...]
+    state: Mapping[Parameter, Fields]
+    options: tuple[Fields, ...]
+    flat: bool = False
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether it numbers its parameters."""
+        return any(type(it) is int for group in self.groups for it in group)
 
 
 def optimizers_of(contents: Contents) -> tuple[OptimizerState, ...]:
@@ -113,6 +148,56 @@ def with_groups(optimizer: DictNode, groups: Groups) -> dict[int, object]:
     return instead
 
 
+def held_optimizers(
+    holders: Iterable[tuple[str, DictNode]], beside: Mapping[str, object]
+) -> Sequence[HeldOptimizer]:
+    """All optimizers of a file whose form is known.
+
+    Args:
+        holders: Every optimizer that is not flat, with its path.
+        beside: By path, other mappings of the file.
+    """
+    nested = (_nested(path, node) for path, node in holders)
+    mappings = ((path, it) for path, it in beside.items() if isinstance(it, DictNode))
+    flat = (_flat(path, node) for path, node in mappings)
+    return [held for held in (*nested, *flat) if held is not None]
+
+
+def with_parameters(
+    held: HeldOptimizer,
+    groups: Sequence[Sequence[str]],
+    state: Mapping[str, Fields],
+    called: Mapping[str, Parameter],
+) -> dict[int, object]:
+    """By identity, the nodes that change if an optimizer gets other parameters.
+
+    Args:
+        held: The optimizer.
+        groups: The keys of the new parameters of every group.
+        state: Theirs.
+        called: How the optimizer numbers or names them.
+    """
+    if held.flat:
+        return {id(held.node): _flattened(held, groups, state, called)}
+    fields = _fields(held.node)
+    old, lists = fields["state"], fields["param_groups"]
+    assert isinstance(old, DictNode)
+    assert isinstance(lists, list)
+    mine = {it for group in held.groups for it in group}
+    keys = [key for key in called if key in state]
+    items: list[tuple[object, object]] = [
+        (called[key], DictNode(list(state[key].items()))) for key in keys
+    ]
+    items += [(key, value) for key, value in old.items if _plain(key) not in mine]
+    instead: dict[int, object] = {id(old): DictNode(items, old.ordered, old.state)}
+    for node, group in zip(lists, groups, strict=True):
+        given = _fields(node)
+        instead[id(given["params"])] = [called[key] for key in group]
+        if held.names:
+            instead[id(given["param_names"])] = list(group)
+    return instead
+
+
 def _read(path: Path, node: DictNode) -> OptimizerState | None:
     fields = {str(key): value for key, value in node.items}
     groups, names = [], []
@@ -163,3 +248,86 @@ def _at(node: object, path: Path) -> object:
         else:
             return None
     return node
+
+
+def _nested(path: str, node: DictNode) -> HeldOptimizer | None:
+    fields = _fields(node)
+    state, listed = fields["state"], fields["param_groups"]
+    if not isinstance(state, DictNode) or not isinstance(listed, list):
+        return None
+    given = [_fields(group) for group in listed if isinstance(group, DictNode)]
+    groups = [_parameters(group.get("params")) for group in given]
+    flat = [it for group in groups for it in group or ()]
+    if len(given) != len(listed) or None in groups or len(set(flat)) != len(flat):
+        return None
+    if len({type(it) for it in flat}) != 1:
+        return None
+    names = [_parameters(group.get("param_names")) for group in given]
+    known = all(
+        group is not None and name is not None and len(group) == len(name)
+        for group, name in zip(groups, names, strict=True)
+    )
+    return HeldOptimizer(
+        path,
+        node,
+        tuple(group or () for group in groups),
+        tuple(tuple(map(str, name or ())) for name in names) if known else (),
+        {p: _fields(of) for key, of in state.items if (p := _plain(key)) is not None},
+        tuple({k: v for k, v in group.items() if k not in _LISTS} for group in given),
+    )
+
+
+def _flat(path: str, node: DictNode) -> HeldOptimizer | None:
+    found: dict[str, dict[str, dict[str, object]]] = {"state": {}, "param_groups": {}}
+    for key, value in node.items:
+        top, _, rest = str(key).partition(".")
+        name, dot, field = rest.rpartition(".")
+        if not isinstance(key, Text) or top not in found or not dot:
+            return None
+        found[top].setdefault(name, {})[field] = value
+    groups = found["param_groups"]
+    if not groups:
+        return None
+    return HeldOptimizer(
+        path,
+        node,
+        tuple((name,) for name in groups),
+        (),
+        {name: fields for name, fields in found["state"].items() if name in groups},
+        tuple(groups.values()),
+        flat=True,
+    )
+
+
+def _flattened(
+    held: HeldOptimizer,
+    groups: Sequence[Sequence[str]],
+    state: Mapping[str, Fields],
+    called: Mapping[str, Parameter],
+) -> DictNode:
+    items: list[tuple[object, object]] = []
+    for group in groups:
+        for name in group:
+            fields = state.get(name, {})
+            items += ((f"state.{called[name]}.{key}", value) for key, value in fields.items())
+    for options, group in zip(held.options, groups, strict=True):
+        for name in group:
+            items += ((f"param_groups.{called[name]}.{k}", value) for k, value in options.items())
+    return DictNode(items, held.node.ordered, held.node.state)
+
+
+def _parameters(node: object) -> tuple[Parameter, ...] | None:
+    if not isinstance(node, list):
+        return None
+    found = [_plain(item) for item in node]
+    return tuple(it for it in found if it is not None) if None not in found else None
+
+
+def _plain(node: object) -> Parameter | None:
+    if type(node) is int:
+        return node
+    return str(node) if isinstance(node, str) else None
+
+
+def _fields(node: object) -> dict[str, object]:
+    return {str(key): value for key, value in node.items} if isinstance(node, DictNode) else {}

@@ -7,7 +7,8 @@ the value names follows exactly once, and nothing follows them.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckpt.dtypes import itemsize
@@ -19,9 +20,10 @@ from ckpt.formats.pickle.plain import plain_pickle
 from ckpt.formats.pickle.reader import ParsedPickle, read_first_pickle
 from ckpt.formats.pickle.stack import TruncatedError
 from ckpt.formats.pickle.tensors import Storage, Storages
+from ckpt.formats.pickle.writer import storage_numel
 from ckpt.formats.torch_state import TorchFile, expect_consistent, read_state
 from ckpt.io.sources import ByteSource
-from ckpt.tensors import Layout, Span
+from ckpt.tensors import Layout, Piece, Span, TensorEntry
 
 NAME = "torch-legacy"
 PROTOCOL = 1001
@@ -60,6 +62,9 @@ class TorchLegacyFile(TorchFile):
     def checksums(self) -> Sequence[Checksum]:
         return ()
 
+    def storage_names(self) -> Collection[str]:
+        return self.places
+
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new pickle of the value; the bytes before and after it are unchanged."""
         data = self.state.renamed(self.pickle, self.read, new_keys, name=self.source.name)
@@ -70,12 +75,15 @@ class TorchLegacyFile(TorchFile):
         self,
         without: frozenset[int] = frozenset(),
         instead: Mapping[int, object] | None = None,
+        more: Mapping[str, TensorEntry] | None = None,
     ) -> tuple[Layout, Sequence[str]]:
         """A new pickle of the value, and the storages that it names."""
-        made = plain_pickle(self.read.root, without, instead)
+        made, more = plain_pickle(self.read.root, without, instead), more or {}
         kept = {key: span for key, span in self.places.items() if key in made.storages}
-        keys = plain_pickle(list(kept)).data
-        storages = (Span(span.offset - 8, span.nbytes + 8) for span in kept.values())
+        keys = plain_pickle([*kept, *more]).data
+        storages: list[Piece] = [Span(at.offset - 8, at.nbytes + 8) for at in kept.values()]
+        for entry in more.values():
+            storages += [struct.pack("<q", storage_numel(entry)), entry]
         changed = (*self.read.modules, *made.changed)
         return [Span(0, self.value.offset), made.data, keys, *storages], changed
 

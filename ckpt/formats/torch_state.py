@@ -4,7 +4,7 @@ The containers differ only in where they keep a storage's bytes.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ from ckpt.formats.pickle.find import (
     find,
     strangers_of,
 )
-from ckpt.formats.pickle.keys import copied_keys
+from ckpt.formats.pickle.keys import copied_keys, filtered
 from ckpt.formats.pickle.nodes import DictNode, Text
 from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import (
@@ -61,8 +61,11 @@ class TorchState:
         beside: By path, other mappings and lists that may name its tensors: the other
             state_dicts of the file, an optimizer's state by name, its `param_names` or `params`,
             and lists and mappings of nothing but its keys, such as DeepSpeed's `param_shapes`.
+        lists: Those of nothing but keys in their own form, by path.
         follows: Whether they follow a rename, which otherwise is limited to one state_dict.
         pickled: What the pickle names.
+        chosen: The state_dict.
+        outside: The other tensors of the file, by the identities of their nodes.
         strangers: The paths of other state_dicts that are not copies of it.
         holders: Every optimizer with its path.
         optimizers: Those that number their parameters.
@@ -73,10 +76,11 @@ class TorchState:
     others: Sequence[str]
     rest: Mapping[str, Any]
     beside: Mapping[str, DictNode | list[object]]
+    lists: Mapping[str, DictNode | list[object]]
     follows: bool
     pickled: Pickled
-    _chosen: Chosen
-    _others: Sequence[TensorEntry]
+    chosen: Chosen
+    outside: Mapping[int, TensorEntry]
     strangers: Sequence[str] = ()
     holders: Sequence[tuple[str, DictNode]] = ()
     optimizers: Sequence[OptimizerState] = ()
@@ -85,12 +89,12 @@ class TorchState:
     @property
     def spans(self) -> Sequence[Span]:
         """The ranges of whole tensors, including those outside the state_dict."""
-        return tensor_spans([*self.entries, *self._others])
+        return tensor_spans([*self.entries, *self.outside.values()])
 
     @property
     def digests(self) -> dict[str, str]:
         """Those of `others` whose whole value the pickle holds, by key."""
-        items = self._chosen.mapping.items if self._chosen.mapping and self.others else ()
+        items = self.chosen.mapping.items if self.chosen.mapping and self.others else ()
         texts = {str(key): value for key, value in items if isinstance(key, str)}
         budget = [_MOST_HASHED]
         found = ((key, digest_of(texts[key], budget)) for key in self.others if key in texts)
@@ -107,7 +111,7 @@ class TorchState:
     @property
     def untouched(self) -> Mapping[str, Any]:
         """What a rename leaves of `rest` as it is."""
-        at = self._chosen.path
+        at = self.chosen.path
         own = (key for key in self.others if "." in key or key == EXTRA_STATE)
         return without(self.rest, {"_metadata", *self.beside, *(dotted((*at, k)) for k in own)})
 
@@ -122,7 +126,7 @@ class TorchState:
     @property
     def holds_more(self) -> bool:
         """Whether the file holds other things beside the tensors of the state_dict."""
-        return self._chosen.mapping is not None and bool(self.pickled.path or self.others)
+        return self.chosen.mapping is not None and bool(self.pickled.path or self.others)
 
     def without(self, keys: Container[str], orders: Mapping[str, Groups]) -> dict[int, object]:
         """By identity, the nodes that change if these keys are dropped, each with its new form.
@@ -132,16 +136,17 @@ class TorchState:
             orders: By the path of an optimizer, the numbers that its groups keep.
         """
         instead: dict[int, object] = {}
-        chosen = self._chosen.mapping
+        chosen = self.chosen.mapping
         if chosen is not None:
-            instead[id(chosen)] = _filtered(chosen, keys)
+            instead[id(chosen)] = filtered(chosen, keys)
         own = {entry.key for entry in self.entries}
         numbered = {id(names) for each in self.optimizers for names in each.names}
-        for node in self.beside.values() if self.follows else ():
+        for path, node in self.beside.items() if self.follows else ():
             copied = copied_keys(_texts(node), own)
             gone = {str(text) for text, (_, key) in copied.items() if key in keys}
             if gone and id(node) not in numbered:
-                instead[id(node)] = _filtered(node, gone)
+                held = self.lists.get(path, node)
+                instead[id(held)] = filtered(held, gone)
         for path, node in self.holders:
             if path in orders:
                 instead |= with_groups(node, orders[path])
@@ -167,7 +172,7 @@ class TorchState:
         changed = [old for old, new in full.items() if old != new]
         if not changed and not self.orders:
             return pickle
-        mapping = self._chosen.mapping
+        mapping = self.chosen.mapping
         texts = {str(key) for key in texts_of(mapping)} if mapping else set[str]()
         fixed = [key for key in changed if key not in texts]
         if mapping is None or (changed and fixed):
@@ -233,14 +238,20 @@ class TorchFile(ABC):
         return replace(self, state=replace(self.state, orders=orders))
 
     @abstractmethod
+    def storage_names(self) -> Collection[str]:
+        """The names of the storages in the container."""
+
+    @abstractmethod
     def plain(
         self,
         without: frozenset[int] = frozenset(),
         instead: Mapping[int, object] | None = None,
+        more: Mapping[str, TensorEntry] | None = None,
     ) -> tuple[Layout, Sequence[str]]:
         """The same container without what torch's weights_only refuses, and what that was.
 
-        The nodes with the identities `without` are left out too, those in `instead` replaced.
+        The nodes with the identities `without` are left out too, those in `instead` replaced;
+        `more` are new storages by their names.
         """
 
 
@@ -264,17 +275,18 @@ def read_state(
     expect_independent(contents, chosen, name=name)
     entries = entries_of(chosen.tensors, storages, name=name)
     inside_it = {id(tensor) for _, tensor in chosen.tensors}
-    others = [
-        entry_of(dotted(at), tensor, storages, name=name)
+    outside = {
+        id(tensor): entry_of(dotted(at), tensor, storages, name=name)
         for at, tensor in (*contents.tensors, *contents.hidden)
         if is_tensor(tensor) and id(tensor) not in inside_it
-    ]
+    }
     expect_consistent(read, storages, name=name)
     return TorchState(
         entries=entries,
         others=chosen.others,
         rest=_rest(read.root, chosen),
         beside=dict(_beside_it(contents, chosen)),
+        lists={dotted(at): node for at, _, node in contents.names},
         follows=inside in (None, ALL) or inside.endswith(COPIES),
         pickled=Pickled(
             read.named,
@@ -283,8 +295,8 @@ def read_state(
             read.modules,
             chosen.path if chosen.mapping else (),
         ),
-        _chosen=chosen,
-        _others=others,
+        chosen=chosen,
+        outside=outside,
         strangers=strangers_of(contents, chosen),
         holders=[(dotted(path), node) for path, node in contents.optimizers],
         optimizers=optimizers_of(contents),
@@ -312,7 +324,7 @@ def expect_consistent(read: ParsedPickle, storages: Storages, *, name: str) -> N
 def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNode | list[object]]]:
     """The path and the node of everything else that may name the tensors of the state_dict."""
     keys = {*(key for key, _ in chosen.tensors), *chosen.others}
-    for at, names in contents.names:
+    for at, names, _ in contents.names:
         if len(copied_keys(names, keys)) == len(set(names)):
             yield dotted(at), list[object](names)
     for path, mapping, _ in contents.state_dicts:
@@ -332,14 +344,6 @@ def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNo
 def _texts(beside: DictNode | list[object]) -> list[Text]:
     texts = texts_of(beside) if isinstance(beside, DictNode) else beside
     return [text for text in texts if isinstance(text, Text)]
-
-
-def _filtered(node: DictNode | list[object], gone: Container[str]) -> DictNode | list[object]:
-    """A mapping or list of texts without some of these."""
-    if isinstance(node, list):
-        return [item for item in node if not (isinstance(item, str) and str(item) in gone)]
-    items = [item for item in node.items if not (isinstance(item[0], str) and str(item[0]) in gone)]
-    return DictNode(items, node.ordered, node.state)
 
 
 def _followed(

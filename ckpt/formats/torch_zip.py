@@ -4,7 +4,7 @@ Source: `torch.serialization` of torch 2.13 (`_save`, `_load`) and PyTorch's
 `caffe2/serialize/inline_container`. The pickle is read by `pickle.reader`, which runs nothing.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,11 +77,18 @@ class TorchArchive:
             raise ValueError("a view of a storage, which no zip archive has")
         return span
 
-    def with_pickle(self, data: bytes, kept: Container[str] | None = None) -> Layout:
-        """The archive with another data.pkl, and all storages or those that are `kept`."""
-        return lay_out_archive(self._members(data, kept), alignment=self.alignment)
+    def with_pickle(
+        self,
+        data: bytes,
+        kept: Container[str] | None = None,
+        more: Mapping[str, TensorEntry] | None = None,
+    ) -> Layout:
+        """The archive with another data.pkl, all storages or those that are `kept`, and `more`."""
+        return lay_out_archive(self._members(data, kept, more or {}), alignment=self.alignment)
 
-    def _members(self, data: bytes, kept: Container[str] | None) -> Iterator[NewMember]:
+    def _members(
+        self, data: bytes, kept: Container[str] | None, more: Mapping[str, TensorEntry]
+    ) -> Iterator[NewMember]:
         for member, (name, span) in zip(self.members, self.spans.items(), strict=True):
             if kept is not None and name.startswith("data/") and name[5:] not in kept:
                 continue
@@ -89,6 +96,9 @@ class TorchArchive:
                 yield NewMember(member.name, len(data), digest.crc32(data), data)
             else:
                 yield NewMember(member.name, member.nbytes, member.crc32, span)
+        folder = self.members[0].name.partition("/")[0]
+        for key, entry in more.items():
+            yield NewMember(f"{folder}/data/{key}", entry.nbytes, None, Summed(entry))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,9 @@ class TorchZipFile(TorchFile):
     @property
     def source(self) -> ByteSource:
         return self.archive.source
+
+    def storage_names(self) -> Collection[str]:
+        return [name[5:] for name in self.archive.spans if name.startswith("data/")]
 
     @property
     def written_by(self) -> str:
@@ -128,10 +141,11 @@ class TorchZipFile(TorchFile):
         self,
         without: frozenset[int] = frozenset(),
         instead: Mapping[int, object] | None = None,
+        more: Mapping[str, TensorEntry] | None = None,
     ) -> tuple[Layout, Sequence[str]]:
         """A new data.pkl, and the records of the storages that it names."""
         archive, made = self.archive, plain_pickle(self.archive.root, without, instead)
-        layout = archive.with_pickle(made.data, made.storages)
+        layout = archive.with_pickle(made.data, made.storages, more)
         return layout, (*archive.read.modules, *made.changed)
 
 

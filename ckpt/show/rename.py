@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ckpt.ops.rename import Renamed, RenamePlan
 from ckpt.ops.rename.optimizers import MovedOptimizer
@@ -29,6 +29,9 @@ from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import Folded, fold
 from ckpt.show.look.words import count, first_names, printable, shape
 from ckpt.show.register import added_data, added_text
+
+if TYPE_CHECKING:
+    from ckpt.writing.moments import RegroupedOptimizer
 
 MOST_LINES = 8  # more renamed keys than this are folded
 
@@ -92,6 +95,8 @@ def plan_text(plan: RenamePlan) -> str:
         verdict += f" · {fits_text(plan.fitting)}"
     for optimizer in plan.optimizers:
         verdict += f" · {printable(optimizer.path)}: {_followed(optimizer)}"
+    for regrouped in plan.regrouped:
+        verdict += f" · {printable(regrouped.path)}: {_regrouped(regrouped)}"
     parts = (_renames, _made, _dropped, _stay_new, _unwrapped, _by_rule, _found_rules)
     lines = [*(line for part in parts for line in part(plan)), verdict]
     return "\n".join([*lines, *(proof_lines(plan.proof) if plan.proof else ())])
@@ -121,6 +126,13 @@ def _followed(optimizer: MovedOptimizer) -> str:
     if not optimizer.dropped:
         return f"state of {count(optimizer.parameters, 'parameter')} moved to the new order"
     return f"state of {count(optimizer.dropped, 'parameter')} dropped"
+
+
+def _regrouped(optimizer: "RegroupedOptimizer") -> str:
+    """What becomes of its state if operations make other parameters."""
+    before, after, new = optimizer.parameters, optimizer.made, len(optimizer.new)
+    text = f"state of {count(before, 'parameter')} carried over to {after - new:,}"
+    return f"{text}, {new:,} without state" if new else text
 
 
 def _found_rules(plan: RenamePlan) -> Iterator[str]:
@@ -271,6 +283,7 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "found": found_data(plan.found) if plan.found else None,
         "proof": _proof_data(plan.proof) if plan.proof else None,
         "optimizers": [asdict(optimizer) for optimizer in plan.optimizers],
+        "regrouped": [fields(it, "path", "groups", "new") for it in plan.regrouped],
         "written": written_data(renamed.written) if renamed.written else None,
         "added": added_data(renamed.added) if renamed.added else None,
         **fields(renamed, "left_out", "mentions", "dropped_objects=dropped", "saved_rules=saved"),

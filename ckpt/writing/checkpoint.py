@@ -123,7 +123,7 @@ def _write_renamed(
     renamed = [replace(entry, key=new_keys[entry.key]) for entry in checkpoint.entries]
     changed = {old for old, new in new_keys.items() if old != new}
     also = tuple(checkpoint.also_named(changed))
-    check = _reader_back(path, renamed, inside)
+    check = reader_back(path, renamed, inside)
     if in_place and _overwritten(checkpoint, path, new_keys, renamed):
         return Written(path, path.stat().st_size, inside=inside, also_named=also)
     layout = checkpoint.renamed(new_keys)
@@ -206,7 +206,7 @@ def write_tensors(
     with write_whole(
         path,
         replace=replace_out,
-        check=_reader_back(path, new.entries, None),
+        check=reader_back(path, new.entries, None),
         rights=checkpoint.source.rights,
         in_place=whole,
     ) as out:
@@ -293,9 +293,11 @@ def _carried(checkpoint: Checkpoint, form: Format, kept: Mapping[str, str]) -> d
     return rest
 
 
-def _reader_back(
+def reader_back(
     path: Path, expected: Sequence[TensorEntry], inside: str | None
 ) -> Callable[[Path], None]:
+    """What makes sure that a written file, before it appears, is read with the entries expected."""
+
     def read_back(written: Path) -> None:
         with open_path(written) as source:
             _expect_same(path, open_checkpoint(source, inside=inside).entries, expected)
@@ -304,7 +306,7 @@ def _reader_back(
 
 
 def _header_back(expected: Sequence[TensorEntry]) -> Callable[[Path], None]:
-    """Like `_reader_back`, for a file whose journal still exists."""
+    """Like `reader_back`, for a file whose journal still exists."""
 
     def read_back(written: Path) -> None:
         with FileSource(written) as source:
@@ -353,7 +355,7 @@ def write_pieces(
 ) -> Written:
     """Write the pieces of `source` to `path`, which must read back as a file of `entries`."""
     with write_whole(
-        path, replace=replace_out, check=_reader_back(path, entries, None), rights=source.rights
+        path, replace=replace_out, check=reader_back(path, entries, None), rights=source.rights
     ) as out:
         write_layout(layout, source, out)
     return Written(path, path.stat().st_size)

@@ -18,10 +18,8 @@ def followers(state: StateDict) -> tuple[str, ...]:
 
 
 def outcome(plan: Plan, state: StateDict) -> StateDict:
-    """The state_dict that will be written; one with made tensors holds tensors alone."""
-    others: tuple[str, ...] = ()
-    if plan.keeps_tensors:
-        others = tuple(plan.aliases.get(k, k) for k in state.others if not plan.drops(k))
+    """The state_dict that will be written, if its container holds what the source holds."""
+    others = tuple(plan.aliases.get(k, k) for k in state.others if not plan.drops(k))
     versions = state.versions
     if versions is not None:
         moved = moved_modules(list(versions), {**_kept(plan), **plan.aliases})

@@ -171,6 +171,18 @@ def test_drop_keep_strip_and_add(ckpt: Run, file: Path) -> None:
     }
 
 
+def test_strip_drop_and_keep_apply_as_typed(ckpt: Run, file: Path) -> None:
+    strip, keep = ("--strip", "module."), ("--keep", r"^module\.blocks\.0")
+    assert ckpt("rename", "vit.pt", *keep, *strip, "-o", "few.pt").code == 0
+    assert all(key.startswith("blocks.0.") for key in keys("few.pt"))
+    ran = ckpt("rename", "vit.pt", *strip, *keep, "-o", "none.pt")
+    assert ran.code == 3
+    assert r"rule 2, keep '^module\.blocks\.0'" in ran.err
+    drop = ("--drop", r"^blocks\.[1-9]")
+    assert ckpt("rename", "vit.pt", *strip, *drop, "--dry-run").code == 0
+    assert ckpt("rename", "vit.pt", *drop, *strip, "--dry-run").code == 3
+
+
 def test_dropping_keeps_the_versions_of_modules(ckpt: Run, folder: Path) -> None:
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2))
     torch.save(model.state_dict(), folder / "a.pt")

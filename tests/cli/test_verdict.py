@@ -250,7 +250,10 @@ def test_command_that_diff_prints_works(file: str, attention: Run) -> None:
 
 def test_diff_proposes_nothing_that_loses_an_optimizer(attention: Run, folder: Path) -> None:
     assert "To make it fit" in attention("diff", "old.pt", "net.py:Fused").out
-    assert "To make it fit" not in attention("diff", "run.pt", "net.py:Fused").out
+    said = attention("diff", "run.pt", "net.py:Fused").out
+    proposed = shlex.split(said.partition("To make it fit:  ckpt ")[2])
+    assert attention(*proposed, "-o", "fused.pt").code == 0, said
+    assert torch.load("fused.pt").keys() == torch.load("run.pt").keys()
     run = torch.load(folder / "run.pt")
     run["model"]["loss.weight"] = torch.ones(3)
     torch.save(run["model"], folder / "old.pt")

@@ -314,17 +314,6 @@ def test_rename_into_a_container_without_optimizers_says_nothing_of_their_order(
     assert nets(*RULE, "-o", "new.safetensors").err == ""
 
 
-def test_operation_on_a_file_with_an_optimizer_is_refused(nets: Run, folder: Path) -> None:
-    torch.save(plain(*first_part(OPTIMIZERS["adam"], all_alike)), folder / "run.pt")
-    (folder / "r.toml").write_text('[[rules]]\ntranspose = "head.weight"\n')
-    ran = nets("rename", "run.pt", "--rules", "r.toml", "-o", "new.pt")
-    assert ran.code == 3
-    assert "optimizer has state for the old ones" in ran.err
-    assert (
-        nets("rename", "run.pt", "--rules", "r.toml", "-o", "new.pt", "--drop-optimizer").code == 0
-    )
-
-
 def test_optimizer_of_another_network_in_the_file_is_left_alone(nets: Run, folder: Path) -> None:
     old, optimizer = first_part(OPTIMIZERS["adam"], all_alike)
     critic = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
@@ -428,6 +417,19 @@ def test_optimizer_in_a_file_of_its_own_follows_into_a_new_folder(
     train(old, optimizer, range(BEFORE, BEFORE + AFTER))
     train(new, after, range(BEFORE, BEFORE + AFTER))
     assert same_weights(new, old)
+
+
+@pytest.mark.parametrize(("weights", "name"), FOLDERS)
+def test_optimizer_in_a_file_of_its_own_does_not_follow_operations(
+    weights: str, name: str, nets: Run, folder: Path
+) -> None:
+    trainer_folder(folder / "run", weights, name)
+    (folder / "r.toml").write_text("[[rules]]\nreshape = 'head.bias'\nshape = [3]\n")
+    words = ("rename", "run", "--rules", "r.toml", "--check", "net.py:Old", "-o", "new")
+    ran = nets(*words, "--from", "net.py:Old")
+    assert ran.code == 0, ran
+    assert "no optimizer is written: the rules make new tensors" in ran.err
+    assert {*os.listdir(folder / "new")} == {weights, "trainer_state.json"}
 
 
 @pytest.mark.parametrize(("weights", "name"), FOLDERS)

@@ -262,6 +262,21 @@ def test_group_that_loses_all_its_parameters_is_refused(nets: Run, folder: Path)
     assert not (folder / "new.pt").exists()
 
 
+def test_lists_of_nothing_but_keys_lose_what_is_dropped(nets: Run, folder: Path) -> None:
+    """Such as DeepSpeed's `param_shapes`, and the parameters that a trainer freezes."""
+
+    def with_lists(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        keys = [key for key, _ in net.named_parameters()]
+        shapes = {key: it.shape for key, it in net.named_parameters()}
+        own = {key: key for key in keys}
+        return {**plain(net, optimizer), "param_shapes": [shapes], "frozen": keys, "own": own}
+
+    (old, optimizer), (other, expected) = two_runs("adam", all_alike)
+    torch.save(with_lists(old, optimizer), folder / "run.pt")
+    assert nets("rename", "run.pt", "--drop", "^aux", "-o", "new.pt").code == 0
+    assert same_values(torch.load(folder / "new.pt"), with_lists(other, expected))
+
+
 def test_version_is_dropped_from_with_its_optimizer(nets: Run, folder: Path) -> None:
     (old, optimizer), (other, expected) = two_runs("adam", all_alike)
     torch.save(lightning(old, optimizer), folder / "run.pt")

@@ -203,6 +203,28 @@ def test_optimizer_of_a_folder_is_not_dropped_silently(nets: Run, folder: Path) 
     assert nets(*words, "-o", "new.pt").code == 0
 
 
+@pytest.mark.parametrize("ref", ["run", "run::model"])
+@pytest.mark.parametrize(
+    "words",
+    [("--drop", "head"), ("--rules", "r.toml"), ("--rules", "r.toml", "--dry-run")],
+    ids=["drop", "operation", "dry"],
+)
+def test_rules_that_would_lose_the_optimizer_of_a_folder_are_refused(
+    words: tuple[str, ...], ref: str, nets: Run, folder: Path
+) -> None:
+    save(*first_part(OPTIMIZERS["adamw"], in_groups), folder / "run")
+    (folder / "r.toml").write_text("[[rules]]\ntranspose = '^(model.)?head.weight$'\n")
+    ran = nets("rename", ref, *words)
+    assert ran.code == 3, ran
+    assert "rules that make or drop tensors write one file of weights, without optimizer" in ran.err
+    assert "-o NEW.pt  writes the weights alone" in ran.err
+    assert {*os.listdir(folder)} == {"run", "net.py", "r.toml"}
+    asked = [word for word in words if word != "--dry-run"]
+    assert nets("rename", "run::model", *asked, "-o", "new.pt").code == 0
+    weights = torch.load(folder / "new.pt")
+    assert ("head.weight" in weights) == ("--drop" not in words)
+
+
 @pytest.mark.parametrize("inside", ["", "::optimizer"])
 @pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
 def test_optimizer_in_a_folder_of_its_own(flat: bool, inside: str, nets: Run, folder: Path) -> None:

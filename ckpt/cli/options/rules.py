@@ -10,9 +10,19 @@ from ckpt.cli.options import PATH
 from ckpt.cli.options.shell_trap import expect_whole_rules
 from ckpt.ops.rename.rule_order import RuleOptions
 
-_NAMES = RuleOptions.__dataclass_fields__
+_NAMES = RuleOptions.__dataclass_fields__.keys() - {"typed"}
+_TYPED = "ckpt.cli.options.rules"  # where the context has the options in the order typed
+
+
+def _note(context: click.Context, option: click.Parameter, values: Any) -> Any:
+    """Note an option that was given; click calls this in the order typed."""
+    if values:
+        context.meta.setdefault(_TYPED, []).append(option.name)
+    return values
+
+
 _PREFIX: dict[str, Any] = {"multiple": True, "metavar": "PREFIX"}
-_REGEX: dict[str, Any] = {"multiple": True, "metavar": "REGEX"}
+_REGEX: dict[str, Any] = {"multiple": True, "metavar": "REGEX", "callback": _note}
 _FILE: dict[str, Any] = {"type": PATH, "metavar": "FILE"}
 
 _OPTIONS = (
@@ -47,7 +57,7 @@ _OPTIONS = (
         is_flag=True,
         help="Remove the prefixes that DDP, torch.compile and trainers add.",
     ),
-    click.option("--strip", **_PREFIX, help="Remove a prefix from the keys."),
+    click.option("--strip", **_PREFIX, callback=_note, help="Remove a prefix from the keys."),
     click.option("--add", **_PREFIX, help="Add a prefix to every key."),
     click.option("--drop", **_REGEX, help="Drop the tensors whose keys match."),
     click.option("--keep", **_REGEX, help="Drop the tensors whose keys do not match."),
@@ -59,7 +69,8 @@ def rule_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def run(*given: Any, **options: Any) -> Any:
-        rules = RuleOptions(**{name: options.pop(name) for name in _NAMES})
+        typed = click.get_current_context().meta.get(_TYPED, ())
+        rules = RuleOptions(typed=typed, **{name: options.pop(name) for name in _NAMES})
         expect_whole_rules(options["source"], rules.rules)
         return function(*given, rules=rules, **options)
 

@@ -46,7 +46,7 @@ class Contents:
     state_dicts: list[tuple[tuple[str, ...], DictNode, int]]
     optimizers: list[tuple[Path, DictNode]]
     parameter_states: set[int]
-    names: list[tuple[Path, list[Text]]]
+    names: list[tuple[Path, list[Text], DictNode | list[object]]]
     opaque: list[tuple[Path, Opaque]]
     hidden: list[tuple[Path, object]]
     kind: str | None = None
@@ -103,7 +103,7 @@ def find(root: object, *, name: str, step_limit: int) -> Contents:
         else:
             _note(contents, here, node, name)
             if isinstance(node, DictNode | list) and (names := names_in(node)):
-                contents.names.append((here, names))
+                contents.names.append((here, names, node))
         if isinstance(node, DictNode | list | tuple | Call | Opaque) and not _is_plain_tensor(node):
             if len(levels) > DEPTH_LIMIT:
                 raise FormatError(f"{name}: nested deeper than {DEPTH_LIMIT}, or in a circle")

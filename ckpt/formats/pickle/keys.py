@@ -161,6 +161,19 @@ def copied_keys(own: Iterable[str], original: Container[str]) -> dict[str, tuple
     return {key: found for key, found in of.items() if found[1] in original}
 
 
+def filtered(node: DictNode | list[object], gone: Container[str]) -> DictNode | list[object]:
+    """A mapping or list of texts without some of these."""
+    if isinstance(node, list):
+        return [item for item in node if not (isinstance(item, str) and str(item) in gone)]
+    sides = 2 if all(isinstance(value, str) for _, value in node.items) else 1  # of each item
+    items = [
+        item
+        for item in node.items
+        if not any(isinstance(it, str) and str(it) in gone for it in item[:sides])
+    ]
+    return DictNode(items, node.ordered, node.state)
+
+
 def names_in(node: DictNode | list[object]) -> list[Text]:
     """The texts of what may be a list of keys, or a mapping of keys to other things than tensors.
 

@@ -1,4 +1,4 @@
-"""Writes a pickle of protocol 2 that describes a state_dict as `torch.save` does.
+"""Writes a pickle of protocol 2 that describes a state_dict as `torch.save` does; new tensors.
 
 Source: `torch.serialization._save` and `torch._tensor.Tensor._reduce_ex_internal` of torch
 2.13: an OrderedDict of `_rebuild_tensor_v2` calls, or v3 for dtypes without a typed storage.
@@ -8,9 +8,11 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from ckpt.formats.pickle.globals import STORAGES, TENSOR_V2, TENSOR_V3, UNTYPED
+from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent
+from ckpt.formats.pickle.tensors import plain_of
 from ckpt.tensors import TensorEntry
 
-_TYPED = {dtype: storage for storage, dtype in STORAGES.items()}
+TYPED = {dtype: storage for storage, dtype in STORAGES.items()}
 
 
 Versions = Mapping[str, Mapping[str, int]]
@@ -36,6 +38,41 @@ def pickle_state_dict(
     return b"".join([*parts, b"."])
 
 
+def tensor_node(entry: TensorEntry, storage: str, location: str, *, legacy: bool) -> Call:
+    """The node of a contiguous tensor that begins where its storage does.
+
+    Args:
+        entry: Its dtype and shape.
+        storage: The name of its storage in the container.
+        location: The device that torch gives it: ``cpu``, ``cuda:0``.
+        legacy: Whether the container is that from before torch 1.6, which knows views of storages.
+    """
+    kind = TYPED.get(entry.dtype)
+    of = ("storage", Global(kind or UNTYPED), storage, location, storage_numel(entry))
+    stride, step = list[int](), 1
+    for count in reversed(entry.shape):
+        stride.append(step)
+        step *= max(count, 1)
+    geometry = (Persistent((*of, None) if legacy else of), 0, entry.shape, tuple(stride[::-1]))
+    hooks = DictNode([], ordered=True)
+    if kind is not None:
+        return Call(TENSOR_V2, (*geometry, False, hooks))
+    return Call(TENSOR_V3, (*geometry, False, hooks, Global(f"torch.{entry.dtype}")))
+
+
+def storage_numel(entry: TensorEntry) -> int:
+    """The elements of such a storage; of one without a dtype its bytes."""
+    return entry.numel if entry.dtype in TYPED else entry.nbytes
+
+
+def location_of(tensor: Call) -> str:
+    """The device that torch gives to a tensor of a file that was read."""
+    storage = plain_of(tensor, "").arguments[0]
+    assert isinstance(storage, Persistent)
+    assert isinstance(storage.id, tuple)
+    return str(storage.id[3])
+
+
 def is_module_versions(value: object) -> bool:
     """Whether `versions` can hold it: numbers by name for each module."""
     return isinstance(value, Mapping) and all(
@@ -57,7 +94,7 @@ def _versions(pickler: "_Pickler", versions: Versions) -> list[bytes]:
 
 
 def _tensor(pickler: "_Pickler", entry: TensorEntry, storage: str) -> list[bytes]:
-    typed = _TYPED.get(entry.dtype)
+    typed = TYPED.get(entry.dtype)
     stride, step = [], 1
     for count in reversed(entry.shape):
         stride.append(step)

@@ -10,10 +10,12 @@ from ckpt.infer.fitting import Fitting, fitting
 from ckpt.loading import ask_torch
 from ckpt.opened import Opened, OpenedDefinition, OpenedFile, OpenedState, nesting
 from ckpt.ops.rename.optimizers import (
-    expect_no_optimizer,
     expect_weights,
     folder_of,
     follow,
+    operates,
+    optimizer_in,
+    regroup,
     weights_in,
 )
 from ckpt.ops.rename.plan_fit import allowing
@@ -52,12 +54,8 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
 
 
 def _in_part_by(found: Fitting, state: OpenedState, to: OpenedDefinition) -> tuple[str, ...]:
-    """The options of a rename that allow what differs, if the file keeps its optimizer."""
-    options = allowing(found)
-    try:
-        expect_no_optimizer(state)
-    except PlanError:
-        return ()
+    """The options of a rename that allow what differs, if the file has no optimizer."""
+    options = allowing(found) if optimizer_in(state) is None else ()
     return (f"--to {to.name}", *options) if options else ()
 
 
@@ -69,9 +67,10 @@ def _can_be_renamed(state: OpenedState, rules: Sequence[Rule], to: OpenedDefinit
     try:
         if plan.is_rename:
             state.checkpoint.renamed(plan.new_keys)  # its keys may not be texts
-        elif not plan.keeps_tensors:  # its file would hold the tensors alone
-            expect_no_optimizer(state)
-        follow(state, plan, to, saved_from=None)
+        if operates(plan):
+            regroup(state, plan, to, None, undoes=False)
+        else:
+            follow(state, plan, to, saved_from=None)
     except (PlanError, FormatError):
         return False
     return True

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ckpt.formats.distributed.folder import DistributedCheckpoint
     from ckpt.formats.optimizers import Groups, OptimizerState
     from ckpt.formats.torch_state import TorchFile
+    from ckpt.writing.moments import RegroupedOptimizer
 
 _AVERAGES = {"ema", "swa", "avg", "average", "averaged", "teacher", "shadow"}  # words in a path
 
@@ -53,15 +54,22 @@ class MovedOptimizer:
         return self.parameters - sum(map(len, self.after))
 
 
+def operates(plan: Plan, *, in_part: bool = False) -> bool:
+    """Whether the parameters of optimizers become others, not only get other names or places.
+
+    In a partial fit torch deals the state to parameters that the file does not hold.
+    """
+    return in_part or not plan.keeps_tensors
+
+
 def follow(
     opened: OpenedState,
     plan: Plan,
     target: OpenedDefinition | None,
     *,
     saved_from: OpenedDefinition | None,
-    in_part: bool = False,
 ) -> tuple[MovedOptimizer, ...]:
-    """Work out how the optimizers of a file follow a plan.
+    """Work out how the optimizers of a file follow a plan that only renames and drops.
 
     Args:
         opened: The checkpoint.
@@ -69,19 +77,12 @@ def follow(
         target: The definition that the result fits, which tells the order of parameters; without
             one the order stays, and only the state of dropped parameters goes.
         saved_from: The class that the file was saved from; None takes the order of its keys.
-        in_part: Whether the result fits the definition only in part.
 
     Raises:
         PlanError: They cannot follow.
     """
-    if plan.made:
-        expect_no_optimizer(opened)
-    if not plan.keeps_tensors or (target is None and not plan.dropped):
+    if target is None and not plan.dropped:
         return ()
-    if in_part:  # torch deals the state to all parameters of the class
-        expect_no_optimizer(
-            opened, "the result fits in part, and {} has state for other parameters"
-        )
     if plan.is_rename and plan.renamed and (paths := numbered_in_folder(opened)):
         raise PlanError(
             f"{opened.name}: {paths[0]} numbers its parameters, and the new class may have them in "
@@ -90,6 +91,53 @@ def follow(
         )
     new = target.definition if target else None
     return moved_optimizers(opened, plan, new, saved_from.definition if saved_from else None)
+
+
+def regroup(
+    opened: OpenedState,
+    plan: Plan,
+    target: OpenedDefinition | None,
+    saved_from: OpenedDefinition | None,
+    *,
+    undoes: bool,
+) -> "tuple[RegroupedOptimizer, ...]":
+    """Work out how the optimizers of a file follow operations, or a partial fit.
+
+    Args:
+        opened: The checkpoint.
+        plan: The plan.
+        target: As in `follow`.
+        saved_from: As in `follow`.
+        undoes: Whether the plan undoes another one, which may have followed a class.
+
+    Raises:
+        PlanError: They cannot follow.
+    """
+    file = torch_file(opened.checkpoint)
+    if file is None or not file.state.holds_more or _is_copy(file):
+        return ()
+    from ckpt.ops.rename.regrouped import regrouped
+
+    new = target.definition if target else None
+    old = saved_from.definition if saved_from else None
+    try:
+        if undoes and new is None and file.state.optimizers:
+            raise ValueError("the rules do not tell their order in the old class")
+        return regrouped(opened, file, plan, new, old, alone=not _strangers(opened))
+    except ValueError as error:
+        raise _unknown(opened, str(error), new) from error
+
+
+def expect_no_folder(opened: OpenedState) -> None:
+    """Refuse to leave the optimizer of a folder out unasked, as one file of weights does."""
+    folder = folder_of(opened)
+    if folder is not None and folder.optimizers:
+        held = folder.optimizers[0].removesuffix(".")
+        raise PlanError(
+            f"{opened.name}: rules that make or drop tensors write one file of weights, "
+            f"without {held}",
+            hint="-o NEW.pt  writes the weights alone",
+        )
 
 
 def moved_optimizers(
@@ -133,7 +181,8 @@ def moved_optimizers(
 def keep_their_order(opened: OpenedState, plan: Plan, rules: Sequence[Rule]) -> tuple[str, ...]:
     """The paths of optimizers that a new class fits only if it has the same order of parameters."""
     renaming = [rule for rule in rules if not isinstance(rule, Choice)]
-    if not (plan.keeps_tensors and plan.renamed and for_another_class(plan, renaming)):
+    changed = plan.renamed or operates(plan)
+    if not (changed and for_another_class(plan, renaming)):
         return ()
     return (*(optimizer.name for optimizer in _optimizers(opened)), *numbered_in_folder(opened))
 
@@ -170,25 +219,10 @@ def for_another_class(plan: Plan, rules: Sequence[Rule]) -> bool:
     return bool(changed) and not all(isinstance(rule, Unwrap | Strip | Add) for rule in rules)
 
 
-def expect_no_optimizer(
-    opened: OpenedState, why: str = "the rules make new tensors, and {} has state for the old ones"
-) -> None:
-    """Refuse a result with an optimizer, e.g. one of new tensors with state for the old ones.
-
-    Args:
-        opened: The checkpoint.
-        why: Why its optimizer cannot follow, with ``{}`` for its path.
-
-    Raises:
-        PlanError: The file has an optimizer, whose state cannot follow.
-    """
+def optimizer_in(opened: OpenedState) -> str | None:
+    """The path of the first optimizer of a file of torch, unless an average is named."""
     file = torch_file(opened.checkpoint)
-    if file is not None and file.state.holders and not _is_copy(file):
-        path, _ = file.state.holders[0]
-        raise PlanError(
-            f"{opened.name}: {why.format(path)}",
-            hint="--drop-optimizer  writes the file without it",
-        )
+    return file.state.holders[0][0] if file and file.state.holders and not _is_copy(file) else None
 
 
 def expect_weights(opened: OpenedState) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckpt.opened import OpenedState
+from ckpt.rules.expressions import sources_of
 from ckpt.rules.plan import Plan
 from ckpt.tensors import StateDict, TensorEntry
 
@@ -57,15 +58,8 @@ def candidates(
     Raises:
         ValueError: The keys do not have the order of their class.
     """
-    if old is None:
-        if opened.checkpoint.pickled is None or len(opened.names) > 1:
-            kind = "safetensors files" if len(opened.names) == 1 else "shards"
-            raise ValueError(f"{kind} do not keep the order of their class")
-        expect_order(opened.state)
     entries = {entry.key: entry for entry in opened.checkpoint.entries}
-    keys = (
-        list(entries) if old is None else [it.key for it in old.parameters() if it.key in entries]
-    )
+    keys = _keys_in_order(opened, old)
     named = _kept(plan, new, [entries[key] for key in keys])
     gone = _gone(plan, old, entries, named)
     named = {**named, **gone}
@@ -78,6 +72,78 @@ def candidates(
     if gone and old is None and new is not None:  # they may not be parameters
         choices += [[it for it in choice if it[0].place < GONE] for choice in choices]
     return Candidates(choices, named)
+
+
+def old_parameters(
+    opened: OpenedState, plan: Plan, new: "Definition | None", old: "Definition | None"
+) -> Candidates:
+    """The parameters of a state_dict, with their places in its old class.
+
+    Args:
+        opened: The checkpoint.
+        plan: It may make tensors of them.
+        new: The class that the result fits, which tells the parameters if `old` does not.
+        old: The class that the file was saved from; None takes the order of its keys.
+
+    Raises:
+        ValueError: The keys do not have the order of their class.
+    """
+    from ckpt.definitions import Parameter
+
+    entries = {entry.key: entry for entry in opened.checkpoint.entries}
+    keys = _keys_in_order(opened, old)
+    if old is not None:
+        known = {it.key: it for it in old.parameters()}
+        named = {key: known[key] for key in keys}
+    else:
+        is_trained = _trained_after(plan, new)
+        places: dict[Hashable, int] = {}
+        named = {
+            key: Parameter(key, places.setdefault(_tie(entries[key]), len(places)), trained)
+            for key in keys
+            if (trained := is_trained.get(key, _may_be_parameter(entries[key]) or None)) is not None
+        }
+    seen, order = set[int](), []
+    for key, parameter in named.items():
+        if parameter.place not in seen:
+            seen.add(parameter.place)
+            order.append((parameter, entries[key].shape))
+    choices = [order, [it for it in order if it[0].trained]]
+    if old is None and new is not None:  # what is dropped may not be a parameter
+        gone = {named[it.key].place for it in plan.dropped if it.key in named}
+        choices += [[it for it in choice if it[0].place not in gone] for choice in choices]
+    return Candidates(choices, named)
+
+
+def _trained_after(plan: Plan, new: "Definition | None") -> dict[str, bool | None]:
+    """By old key, whether what is made of it is trained; None for what is not a parameter."""
+    if new is None:
+        return {}
+    of = {parameter.key: parameter.trained for parameter in new.parameters()}
+    found: dict[str, bool | None] = {}
+    for tensor in plan.tensors:
+        for key in sources_of(tensor.made_of):
+            if tensor.key in of:
+                found[key] = bool(found.get(key)) or of[tensor.key]
+            else:
+                found.setdefault(key, None)
+    return found
+
+
+def _keys_in_order(opened: OpenedState, old: "Definition | None") -> list[str]:
+    """The keys in the order of the class that the file was saved from.
+
+    Raises:
+        ValueError: The file does not tell.
+    """
+    own = {entry.key for entry in opened.checkpoint.entries}
+    if old is not None:
+        return [it.key for it in old.parameters() if it.key in own]
+    if opened.checkpoint.pickled is None or len(opened.names) > 1:
+        kind = "safetensors files" if len(opened.names) == 1 else "shards"
+        raise ValueError(f"{kind} do not keep the order of their class")
+    expect_order(opened.state)
+    return [entry.key for entry in opened.checkpoint.entries]
 
 
 def expect_order(state: StateDict) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from ckpt.compare.allowed import Allowed, allowed
 from ckpt.errors import AmbiguousStateError, CkptError, FitError, PlanError, UsageError
 from ckpt.formats import ALL, COPIES
+from ckpt.formats.opaque import holds_more
 from ckpt.infer.fitting import Fitting
 from ckpt.opened import (
     Named,
@@ -24,18 +25,12 @@ from ckpt.opened import (
     parse_named,
     with_copies,
 )
-from ckpt.ops.rename.optimizers import (
-    MovedOptimizer,
-    expect_weights,
-    folder_of,
-    follow,
-    keep_their_order,
-    weights_in,
-)
+from ckpt.ops.rename.followed import followed, kept_in_folder
+from ckpt.ops.rename.optimizers import MovedOptimizer, expect_weights, operates, weights_in
 from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order, places_in
-from ckpt.ops.rename.trainer_files import OptimizerFiles, moved_files
+from ckpt.ops.rename.trainer_files import OptimizerFiles
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
 from ckpt.refs import DefinitionRef
 from ckpt.registry.registry import Registry
@@ -49,6 +44,7 @@ if TYPE_CHECKING:
     from ckpt.infer.find_rules import FoundRules
     from ckpt.prove.inputs import Given
     from ckpt.prove.result import Proof
+    from ckpt.writing.moments import RegroupedOptimizer
 
 
 class Goal(TypedDict, total=False):
@@ -107,6 +103,7 @@ class RenamePlan(Plan):
         proof: What running the old and the new class proved, if that was asked for.
         copies: Whether all copies of the state_dict are renamed, although the ref names one.
         optimizers: Those whose state gets the new class's order of parameters.
+        regrouped: Those whose parameters an operation splits, joins or moves.
         in_old_order: Paths of optimizers whose order was not compared with that of a new class.
         stuck: Why the optimizers cannot follow, or cannot be left out; raised if the result is of
             the container that holds them.
@@ -126,6 +123,7 @@ class RenamePlan(Plan):
     found: "FoundRules | None" = None
     proof: "Proof | None" = None
     optimizers: Sequence[MovedOptimizer] = ()
+    regrouped: Sequence["RegroupedOptimizer"] = ()
     in_old_order: Sequence[str] = ()
     stuck: PlanError | None = None
     optimizer_files: OptimizerFiles = field(default_factory=dict)
@@ -175,12 +173,12 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     plan = _planned(opened, given, goal, found, goals, may_differ)
     for wanted in goals:
         fitting = fit_after(plan, plan.applied, opened.state, wanted, may_differ)
-        if plan.keeps_tensors:
+        if plan.keeps_tensors or holds_more(opened.checkpoint):
             fitting = replace(fitting, under=nesting(opened)[0])
         plan = replace(plan, fitting=fitting)
         if not fitting.accepted:
             raise UnfitError(misfit(fitting, opened.state, wanted), plan)
-    if plan.undoes:
+    if plan.undoes and not operates(plan):
         plan = replace(plan, optimizers=undone_optimizers(opened, given))
     else:
         plan = _followed(opened, plan, goal, goals)
@@ -229,39 +227,21 @@ def _planned(
 def _followed(
     opened: OpenedState, plan: RenamePlan, goal: Goal, goals: Sequence[Opened]
 ) -> RenamePlan:
-    """The plan, with how the optimizers follow, or why not if that is to be told later."""
+    """The plan, with how the optimizers follow."""
     if plan.drops_optimizer:
-        return replace(plan, stuck=_kept_in_folder(opened))
+        return replace(plan, stuck=kept_in_folder(opened))
     new = next((it for it in reversed(goals) if isinstance(it, OpenedDefinition)), None)
-    old, in_part = _saved_from(goal), plan.fitting is not None and plan.fitting.in_part
-    if new is None:
-        plan = replace(plan, in_old_order=keep_their_order(opened, plan, plan.applied))
-    try:
-        moved = follow(opened, plan, new, saved_from=old, in_part=in_part)
-        plan = replace(plan, optimizers=moved)
-    except PlanError as error:
-        if plan.made or (plan.is_rename and folder_of(opened) is None):
-            raise
-        plan = replace(plan, stuck=error)
-    if new is None or not plan.keeps_tensors:
-        return plan
-    try:
-        if in_part:
-            raise PlanError("the result fits in part")
-        files = moved_files(opened, plan, new.definition, old.definition if old else None)
-        return replace(plan, optimizer_files=files)
-    except CkptError as error:
-        return replace(plan, files_stuck=error)
-
-
-def _kept_in_folder(opened: OpenedState) -> PlanError | None:
-    """Why the optimizer of a folder cannot be dropped; raised if the result is a folder."""
-    folder = folder_of(opened)
-    if folder is None or not folder.optimizers:
-        return None
-    return PlanError(
-        f"{opened.name}: --drop-optimizer works on one file",
-        hint="-o NEW.pt  writes the weights alone",
+    in_part = plan.fitting is not None and plan.fitting.in_part
+    old = _saved_from(goal)
+    it = followed(opened, plan, plan.applied, new, old, in_part=in_part, undoes=plan.undoes)
+    return replace(
+        plan,
+        optimizers=it.optimizers,
+        regrouped=it.regrouped,
+        in_old_order=it.in_old_order,
+        stuck=it.stuck,
+        optimizer_files=it.optimizer_files,
+        files_stuck=it.files_stuck,
     )
 
 

@@ -31,13 +31,14 @@ from ckpt.ops.rename.to_file import (
     expect_output,
     expect_proportion,
     is_folder_for,
-    keeps_the_rest,
+    rest_of,
     target_of,
     write_result,
 )
 from ckpt.ops.rename.to_version import add_version, plan_record
 from ckpt.refs import FileRef
 from ckpt.registry.registry import Added, Registry
+from ckpt.rules.expressions import sources_of
 from ckpt.side_files import Readable, configs_beside
 from ckpt.writing.checkpoint import Written
 
@@ -128,20 +129,21 @@ def carry_out(
     kept, dropped = _without_unwanted(source, plan, opaque)
     orders = {} if plan.dropped else {each.path: each.after for each in plan.optimizers}
     opened = reordered(kept, orders)
+    rest = rest_of(opened, plan, path, asked=output.get("out") is not None)
     result = replace(
         _beside(plan, source, path, in_place=output.get("in_place", False)),
         dropped=dropped,
-        left_behind=_left_behind(opened, plan, path),
+        left_behind=_left_behind(opened, plan, keeps=plan.is_rename or rest is not None),
     )
     if dry_run:
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
         return result
     if path is not None:
-        result = replace(result, written=write_result(opened, plan, path, output))
+        result = replace(result, written=write_result(opened, plan, path, output, rest))
     elif isinstance(opened, OpenedVersion):
         _expect_kept(source, kept)
-        added, left_out = add_version(opened, plan, registry, opaque=opaque, message=message)
+        added, left_out = add_version(opened, plan, registry, rest, opaque=opaque, message=message)
         result = replace(result, added=added, left_out=left_out)
     if saved is not None:
         _save_rules(plan, Path(saved))
@@ -235,15 +237,15 @@ def alone(
             yield
 
 
-def _left_behind(opened: OpenedState, plan: RenamePlan, path: Path | None) -> tuple[str, ...]:
+def _left_behind(opened: OpenedState, plan: RenamePlan, *, keeps: bool) -> tuple[str, ...]:
     """Copies of the state_dict, and parts of an optimizer, that will still have the old keys.
 
-    Raises:
-        PlanError: The file cannot lose the tensors that are dropped.
+    There are none unless the result `keeps` what else the source holds.
     """
-    if not keeps_the_rest(opened, plan, path):
+    if not keeps:
         return ()
     changed = {change.old for change in plan.renamed} | {gone.key for gone in plan.dropped}
+    changed |= {key for made in plan.made for key in sources_of(made.made_of)}
     return tuple(opened.checkpoint.left_behind(changed))
 
 

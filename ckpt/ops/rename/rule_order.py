@@ -16,7 +16,8 @@ from ckpt.rules.prefixes import Add, Strip, Unwrap
 class RuleOptions:
     """Rules as the options of `ckpt rename`; they apply in the order of these fields.
 
-    `literal` and `word` say how to read `rules`, the texts ``OLD->NEW``.
+    `literal` and `word` say how to read `rules`, the texts ``OLD->NEW``; `typed` names the fields
+    `strip`, `drop` and `keep` in another order.
     """
 
     unwrap: bool = False
@@ -29,6 +30,7 @@ class RuleOptions:
     literal: bool = False
     word: bool = False
     add: Sequence[str] = ()
+    typed: Sequence[str] = ()
 
 
 Rules = str | Mapping[str, str] | Sequence[str | Rule] | RuleFile | RuleOptions
@@ -55,11 +57,14 @@ def in_order(rules: Rules) -> RuleFile:
 
 def _options_in_order(rules: RuleOptions) -> RuleFile:
     saved = RuleFile("", ()) if rules.file is None else read_rule_file(rules.file)
+    chosen: dict[str, list[Rule]] = {
+        "strip": list(map(Strip, rules.strip)),
+        "drop": list(map(drop, rules.drop)),
+        "keep": list(map(keep, rules.keep)),
+    }
     before: list[Rule] = [
         *([Unwrap()] if rules.unwrap else []),
-        *map(Strip, rules.strip),
-        *map(drop, rules.drop),
-        *map(keep, rules.keep),
+        *(rule for name in dict.fromkeys([*rules.typed, *chosen]) for rule in chosen[name]),
         *map(read_map, rules.maps),
     ]
     after: list[Rule] = [

@@ -2,7 +2,7 @@
 
 from math import prod
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict, Union
 
 from ckpt.dtypes import itemsize
 from ckpt.errors import PlanError, UsageError
@@ -17,6 +17,12 @@ from ckpt.rules.plan import Plan
 from ckpt.rules.sizes import in_memory
 from ckpt.writing.checkpoint import Written, write_checkpoint, write_tensors
 from ckpt.writing.with_files import is_file_name, write_with_files
+
+if TYPE_CHECKING:
+    from ckpt.formats.torch_state import TorchFile
+    from ckpt.writing.remade import Remade
+
+Rest = Union[Checkpoint, "Remade", None]  # see `rest_of`
 
 # A result of more bytes than these, and than so many sources, is asked for with `--force`.
 MOST_MADE_BYTES = 1 << 30
@@ -97,8 +103,13 @@ def expect_proportion(opened: OpenedState, plan: Plan, output: Output) -> None:
         )
 
 
-def write_result(opened: OpenedState, plan: RenamePlan, out: Path, output: Output) -> Written:
-    """Write what a plan makes of a file or version; into a folder, with its side files."""
+def write_result(
+    opened: OpenedState, plan: RenamePlan, out: Path, output: Output, rest: Rest
+) -> Written:
+    """Write what a plan makes of a file or version; into a folder, with its side files.
+
+    `rest` is what `rest_of` gave for these.
+    """
     as_folder = is_folder_for(opened, plan, out)
     in_place = output.get("in_place", False)
 
@@ -107,6 +118,7 @@ def write_result(opened: OpenedState, plan: RenamePlan, out: Path, output: Outpu
             opened,
             plan,
             path,
+            rest,
             replace_out=in_place or output.get("replace_out", False),
             in_place=in_place,
             opaque=output.get("opaque"),
@@ -132,6 +144,7 @@ def write_plan(
     opened: OpenedState,
     plan: RenamePlan,
     out: Path,
+    rest: Rest,
     *,
     replace_out: bool = False,
     in_place: bool = False,
@@ -139,15 +152,23 @@ def write_plan(
 ) -> Written:
     """Write what a plan makes of a file or version; where only names change, in its own container.
 
-    The suffix of `out` chooses the container, unless it is the source itself; `opaque` is ``keep``
-    if objects that run code when unpickled are to be written too.
+    The suffix of `out` chooses the container, unless it is the source itself; `rest` is what
+    `rest_of` gave; `opaque` is ``keep`` if objects that run code when unpickled are to be written
+    too.
     """
     checkpoint = opened.checkpoint
+    if rest is not None:
+        from ckpt.writing.remade import Remade
+
+        if isinstance(rest, Remade):
+            inside = opened.inside
+            return rest.write(
+                out, inside=inside, replace_out=replace_out, in_place=in_place, opaque=opaque
+            )
     same = in_place or is_usual(out, checkpoint.format)
-    kept = _without_dropped(opened, plan) if same else None
-    if kept is not None or plan.is_rename:
+    if rest is not None or plan.is_rename:
         return write_checkpoint(
-            kept or checkpoint,
+            rest or checkpoint,
             out,
             form=None if same else format_for(out),
             new_keys={**plan.new_keys, **plan.aliases},
@@ -170,29 +191,36 @@ def write_plan(
     )
 
 
-def keeps_the_rest(opened: OpenedState, plan: RenamePlan, out: Path | None) -> bool:
-    """Whether the result holds what else the source holds; `out` as in `target_of`.
+def rest_of(opened: OpenedState, plan: RenamePlan, out: Path | None, *, asked: bool) -> Rest:
+    """The file that also holds what else the source holds, if the plan does not only rename.
+
+    None if nothing else would be lost, or the container cannot hold it.
+
+    Args:
+        opened: The source.
+        plan: The plan.
+        out: As in `target_of`.
+        asked: Whether `out` was named.
 
     Raises:
-        PlanError: It would, but cannot follow.
+        PlanError: Something in it cannot follow, or cannot be written again.
     """
     same = out is None or is_usual(out, opened.checkpoint.format)
-    if same and plan.stuck is not None:
+    if (same or not asked) and plan.stuck is not None:
         raise plan.stuck
-    return plan.is_rename or (same and _without_dropped(opened, plan) is not None)
-
-
-def _without_dropped(opened: OpenedState, plan: RenamePlan) -> Checkpoint | None:
-    """The file of torch without the tensors that a plan drops, so that the others are renamed.
-
-    None if there are none, or if it holds nothing else that would be lost.
-
-    Raises:
-        PlanError: Its optimizer cannot follow, or it has objects that cannot be written again.
-    """
     file = torch_file(opened.checkpoint)
-    drops = plan.dropped and plan.keeps_tensors and not plan.undoes
-    if file is None or not drops or not file.state.holds_more:
+    if not same or file is None or not file.state.holds_more:
+        return None
+    if plan.keeps_tensors and not plan.regrouped:
+        return _without_dropped(opened, file, plan)
+    from ckpt.writing.remade import remade
+
+    return remade(opened.checkpoint, plan, plan.regrouped)
+
+
+def _without_dropped(opened: OpenedState, file: "TorchFile", plan: RenamePlan) -> Rest:
+    """The file without the tensors that a plan drops, so that the others are renamed."""
+    if not plan.dropped or plan.undoes:
         return None
     gone = {dropped.key for dropped in plan.dropped} | set(filter(plan.drops, file.others))
     orders = {moved.path: moved.after for moved in plan.optimizers}

@@ -19,7 +19,7 @@ from ckpt.ops.register import register
 from ckpt.ops.rename.optimizers import optimizers_document
 from ckpt.ops.rename.plan import RenamePlan
 from ckpt.ops.rename.rule_files import tensors_document
-from ckpt.ops.rename.to_file import suffix_of, write_plan
+from ckpt.ops.rename.to_file import Rest, suffix_of, write_plan
 from ckpt.ops.rename.undo import known_parent
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Hole, Manifest, Skeleton
@@ -53,17 +53,20 @@ def add_version(
     opened: OpenedVersion,
     plan: RenamePlan,
     registry: Registry,
+    rest: Rest,
     *,
     opaque: OpaqueWord | None = None,
     message: str = "",
 ) -> tuple[Added, tuple[str, ...]]:
     """Add the version that a plan makes of another one, with its opaque objects if `opaque`.
 
+    `rest` is what `rest_of` gave for it.
+
     Returns:
         The version, and what it does not hold of the one before. If an undo gives the parent
         again, the parent. A version that was there gets the message as a note.
     """
-    added, left_out = _added(opened, plan, registry, opaque, message)
+    added, left_out = _added(opened, plan, registry, rest, opaque, message)
     if message and not added.new:
         said = add_words(registry, added.version.ref, text=message)
         added = replace(added, noted=added.noted or said.text)
@@ -74,6 +77,7 @@ def _added(
     opened: OpenedVersion,
     plan: RenamePlan,
     registry: Registry,
+    rest: Rest,
     opaque: OpaqueWord | None,
     message: str,
 ) -> tuple[Added, tuple[str, ...]]:
@@ -83,7 +87,7 @@ def _added(
     if plan.is_rename:
         expect_harmless(opened.checkpoint, opaque)
         return _with_new_keys(opened, plan, registry, message), ()
-    return _with_new_tensors(opened, plan, registry, message)
+    return _with_new_tensors(opened, plan, registry, rest, message)
 
 
 def _with_new_keys(
@@ -107,14 +111,14 @@ def _with_new_keys(
 
 
 def _with_new_tensors(
-    opened: OpenedVersion, plan: RenamePlan, registry: Registry, message: str
+    opened: OpenedVersion, plan: RenamePlan, registry: Registry, rest: Rest, message: str
 ) -> tuple[Added, tuple[str, ...]]:
     """Register a temporary file, since only that gives the new tensors their bytes."""
     version = opened.version
     with temporary_folder(registry.folder) as folder:
         stem = Path(opened.manifest.file_name).stem
         path = folder / f"{stem}{suffix_of(opened.manifest.format)}"
-        written = write_plan(opened, plan, path)
+        written = write_plan(opened, plan, path, rest)
         added = register(
             written.ref,
             registry=registry,

@@ -1,0 +1,108 @@
+"""What becomes of the optimizers of a checkpoint, those beside its weights included."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ckpt.errors import CkptError, PlanError
+from ckpt.opened import OpenedDefinition, OpenedState
+from ckpt.ops.rename.optimizers import (
+    MovedOptimizer,
+    expect_no_folder,
+    folder_of,
+    follow,
+    keep_their_order,
+    operates,
+    regroup,
+)
+from ckpt.ops.rename.trainer_files import OptimizerFiles, moved_files
+from ckpt.rules.plan import Plan
+from ckpt.rules.planned import Rule
+
+if TYPE_CHECKING:
+    from ckpt.writing.moments import RegroupedOptimizer
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """How optimizers follow a plan; the attributes are those of a `RenamePlan`."""
+
+    optimizers: Sequence[MovedOptimizer] = ()
+    regrouped: Sequence["RegroupedOptimizer"] = ()
+    in_old_order: Sequence[str] = ()
+    stuck: PlanError | None = None
+    optimizer_files: OptimizerFiles = field(default_factory=dict)
+    files_stuck: CkptError | None = None
+
+
+def followed(
+    opened: OpenedState,
+    plan: Plan,
+    applied: Sequence[Rule],
+    new: OpenedDefinition | None,
+    old: OpenedDefinition | None,
+    *,
+    in_part: bool,
+    undoes: bool = False,
+) -> Followed:
+    """Work out how the optimizers follow, or why not if that is to be told later.
+
+    Args:
+        opened: The checkpoint.
+        plan: The plan.
+        applied: Its rules.
+        new: The definition that the result fits.
+        old: The definition that the file was saved from.
+        in_part: Whether the result fits only in part.
+        undoes: Whether the plan undoes another one.
+
+    Raises:
+        PlanError: They cannot follow a plan that only renames.
+    """
+    in_old_order = keep_their_order(opened, plan, applied) if new is None else ()
+    moved: Sequence[MovedOptimizer] = ()
+    made: Sequence[RegroupedOptimizer] = ()
+    stuck = None
+    try:
+        if not plan.is_rename:
+            expect_no_folder(opened)
+        if operates(plan, in_part=in_part and folder_of(opened) is None):
+            made = regroup(opened, plan, new, old, undoes=undoes)
+        else:
+            moved = follow(opened, plan, new, saved_from=old)
+    except PlanError as error:
+        if plan.is_rename and folder_of(opened) is None:
+            raise
+        stuck = error
+    if new is None or not opened.is_folder:
+        return Followed(moved, made, in_old_order, stuck)
+    return Followed(moved, made, in_old_order, stuck, *_files(opened, plan, new, old, in_part))
+
+
+def _files(
+    opened: OpenedState,
+    plan: Plan,
+    new: OpenedDefinition,
+    old: OpenedDefinition | None,
+    in_part: bool,
+) -> tuple[OptimizerFiles, CkptError | None]:
+    """The optimizers beside the weights of a folder that follow, or why they do not."""
+    try:
+        if in_part:
+            raise PlanError("the result fits in part")
+        if not plan.keeps_tensors:
+            raise PlanError("the rules make new tensors")
+        return moved_files(opened, plan, new.definition, old.definition if old else None), None
+    except CkptError as error:
+        return {}, error
+
+
+def kept_in_folder(opened: OpenedState) -> PlanError | None:
+    """Why the optimizer of a folder cannot be dropped; raised if the result is a folder."""
+    folder = folder_of(opened)
+    if folder is None or not folder.optimizers:
+        return None
+    return PlanError(
+        f"{opened.name}: --drop-optimizer works on one file",
+        hint="-o NEW.pt  writes the weights alone",
+    )
