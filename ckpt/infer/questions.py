@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ckpt.errors import CkptError
 from ckpt.infer.result import DROPPED, Confidence, Inference, Match
-from ckpt.infer.rules.rewrites import escaped
+from ckpt.infer.rules.cutting import escaped
 from ckpt.infer.rules.synthesis import synthesise
 from ckpt.infer.words import template_of
 from ckpt.rules.choice import drop
