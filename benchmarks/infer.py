@@ -1,11 +1,12 @@
-"""How well a mapping is inferred: keys right, wrong and ambiguous, operations, rules, seconds.
+"""How well a mapping is inferred: keys right, wrong, ambiguous; operations, questions, rules, time.
 
-    python benchmarks/infer.py [PAIR.json…] [--json] [--digests] [--quick]
+    python benchmarks/infer.py [PAIR.json or folder…] [--json] [--digests] [--quick]
 
 A PAIR.json has `source` and `target` (lists of key and shape), the true `pairs` (old key, new
-key), `dropped`, `added` and `ops`; without any, those of the tests are taken, with --quick the
-three smallest. Names and shapes are all that is looked at; with --digests
-every tensor also has the digest of its true partner.
+key), `dropped`, `added` and `ops`; a folder means all of them in it. Without any, those of the
+tests are taken, with --quick the three smallest. Names and shapes are all that is looked at; with
+--digests every tensor also has the digest of its true partner. `reshape`, `squeeze` and
+`unsqueeze` count as the same operation if they make the same tensor.
 """
 
 import argparse
@@ -20,9 +21,12 @@ from typing import Any
 from quick import parse_options
 from tabulate import tabulate
 
+from ckpt.errors import RuleError
 from ckpt.infer.engine import infer
-from ckpt.infer.result import Confidence, Inference
+from ckpt.infer.questions import questions_of
+from ckpt.infer.result import Confidence, Inference, InferredOperation
 from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
+from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
 Pair = dict[str, Any]
@@ -43,6 +47,7 @@ class Score:
     operations: int = 0
     operations_right: int = 0
     operations_wrong: int = 0
+    questions: int = 0
     rules: int = 0
     exact: bool = False
     seconds: float = 0.0
@@ -67,7 +72,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--digests", action="store_true")
     options = parse_options(parser)
-    paths = options.pairs or pairs_of_the_tests(at_most=3 if options.quick else None)
+    paths = [
+        path
+        for given in options.pairs
+        for path in (sorted(given.glob("*.json")) if given.is_dir() else [given])
+    ] or pairs_of_the_tests(at_most=3 if options.quick else None)
     documents = [json.loads(path.read_text()) for path in paths]
     for path, document in zip(paths, documents, strict=True):
         document.setdefault("name", path.stem)
@@ -95,12 +104,19 @@ def score(pair: Pair, *, digests: bool = False, rules: bool = True) -> Score:
     result = Score(pair["name"], pair.get("kind", ""), len(pair["pairs"]), seconds=seconds)
     _count_keys(result, found, pair)
     _count_operations(result, found, pair)
+    operations = (it for it in found.ambiguous() if isinstance(it, InferredOperation))
+    result.questions = len(questions_of(found, source, target, _unanswered)) + len([*operations])
     if rules:
         begin = perf_counter()
         made = synthesise(source, target, found)
         result.rule_seconds = perf_counter() - begin
         result.rules, result.exact = count_rules(made), proves(source, made, found)
     return result
+
+
+def _unanswered(rule: Rule) -> Inference:
+    """Try no answer: only the questions count."""
+    raise RuleError(f"'{rule.text}' is not tried")
 
 
 def entries_of(pair: Pair, *, digests: bool) -> tuple[list[TensorEntry], list[TensorEntry]]:
@@ -146,17 +162,28 @@ def _count_keys(result: Score, found: Inference, pair: Pair) -> None:
 
 def _count_operations(result: Score, found: Inference, pair: Pair) -> None:
     true = {
-        (each["op"], tuple(_listed(each["old"])), tuple(_listed(each["new"])), each.get("dim", 0))
+        _comparable(each["op"], _listed(each["old"]), _listed(each["new"]), each.get("dim", 0))
         for each in pair["ops"]
     }
-    proposed = {(each.verb, each.sources, each.targets, each.dim) for each in found.operations}
+    proposed = {_operation(each) for each in found.operations}
     result.operations = len(true)
     result.operations_right = len(true & proposed)
     result.operations_wrong = sum(
-        each.confidence is not Confidence.AMBIGUOUS
-        and (each.verb, each.sources, each.targets, each.dim) not in true
+        each.confidence is not Confidence.AMBIGUOUS and _operation(each) not in true
         for each in found.operations
     )
+
+
+def _operation(made: InferredOperation) -> tuple[Any, ...]:
+    return _comparable(made.verb, made.sources, made.targets, made.dim)
+
+
+def _comparable(
+    verb: str, olds: Sequence[str], news: Sequence[str], dim: int
+) -> tuple[str, tuple[str, ...], tuple[str, ...], int]:
+    """The same for operations that make the same tensors."""
+    same = verb in ("reshape", "squeeze", "unsqueeze")
+    return "reshape" if same else verb, tuple(olds), tuple(news), 0 if same else dim
 
 
 def _listed(one_or_more: Any) -> list[str]:
@@ -182,13 +209,15 @@ def table(scores: Sequence[Score]) -> str:
                 each.lost or "",
                 ops,
                 "whole" if each.whole else "",
+                each.questions or "",
                 each.rules if each.exact else "",
                 f"{each.seconds:.2f}",
                 f"{each.rule_seconds:.2f}",
             ]
         )
-    heads = ["pair", "keys", "certain", "likely", "ambiguous", "lost", "operations", "", "rules"]
-    return tabulate([*rows, _total(scores)], [*heads, "s", "rules s"], disable_numparse=True)
+    heads = ["pair", "keys", "certain", "likely", "ambiguous", "lost", "operations", "",
+             "questions", "rules", "s", "rules s"]  # fmt: skip
+    return tabulate([*rows, _total(scores)], heads, disable_numparse=True)
 
 
 def _total(scores: Sequence[Score]) -> list[str]:
@@ -203,7 +232,8 @@ def _total(scores: Sequence[Score]) -> list[str]:
     return [
         "all", str(sum(each.keys for each in scores)), *cells,
         str(sum(each.lost for each in scores)), "/".join(map(str, ops)), whole,
-        str(sum(each.rules for each in scores)), f"{sum(each.seconds for each in scores):.2f}",
+        str(sum(each.questions for each in scores)), str(sum(each.rules for each in scores)),
+        f"{sum(each.seconds for each in scores):.2f}",
         f"{sum(each.rule_seconds for each in scores):.2f}",
     ]  # fmt: skip
 

@@ -23,8 +23,8 @@ _OPTIONS = (
         metavar="'OLD->NEW'",
         help=r"Replace every match of the regular expression OLD in a key by NEW; \1 or {1} is a "
         r"group, {1+1} its number plus one, {(\1-1)//3} a formula. OLD=NEW means the same and "
-        "needs no quotes; A<->B swaps two names. Repeatable: rules apply in order, each to the result of "
-        "the one before.",
+        "needs no quotes; A<->B swaps two names. Repeatable: rules apply in order, each to the "
+        "result of the one before.",
     ),
     click.option("-F", "literal", is_flag=True, help="Treat OLD and NEW as literal text."),
     click.option(

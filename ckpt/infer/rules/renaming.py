@@ -24,6 +24,7 @@ _MORE = 30  # wrong keys that become samples
 _ROUNDS = 8  # in which replacements without a context are given up, or wrong keys become samples
 _MANY = 12  # rules; with fewer no other start and no finer words are tried
 _MOST_WHOLE = 20  # keys that get rules of their own
+_MOST_REWRITES = 60  # different replacements; more follow no pattern
 _ODD = re.compile(r"[-=]>|<")  # means something on both sides of a rule
 _ODD_NEW = re.compile(r"[\\{}]")  # and on the right side
 _SEPARATED = re.compile(r"([\W_])([a-zA-Z]+)")
@@ -145,12 +146,15 @@ class _Synthesis:
         return sizes != [*map(len, self._samples)]
 
     def _rules_of_samples(self) -> list[RenameRule] | None:
-        """Rules for the replacements, or for whole keys if no contexts are found.
+        """Rules for the replacements, or for whole keys if no contexts are found; None for many.
 
         If no rule expresses a replacement, the keys are cut again without it.
         """
         for _ in range(_ROUNDS):
-            rules, failed = self._expressed(self._cutter.cut())
+            cuts = self._cutter.cut()
+            if len({piece.rewrite for cut in cuts for piece in cut}) > _MOST_REWRITES:
+                return None
+            rules, failed = self._expressed(cuts)
             if not self._cutter.ban(failed):
                 break
         wholes = {number: None for numbers in failed.values() for number in numbers}
