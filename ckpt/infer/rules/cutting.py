@@ -153,7 +153,11 @@ class _Ways:
 
     def steps(self) -> Iterator[tuple[tuple[int, int, int, int], Rewrite | None]]:
         """The steps in order; the last one replaces the whole key."""
-        cells = self._cells()
+        group = self._group
+        if group.old == group.new and group.olds == group.news:
+            cells = [(n, n) for n in range(len(self._olds) + 1)]
+        else:
+            cells = self._cells()
         known = {*cells}
         for i, j in cells:
             if (i + 1, j + 1) in known and self._stays(i, j):

@@ -24,6 +24,7 @@ _MORE = 30  # wrong keys that become samples
 _ROUNDS = 8  # in which replacements without a context are given up, or wrong keys become samples
 _MANY = 12  # rules; with fewer no other start and no finer words are tried
 _MOST_WHOLE = 20  # keys that get rules of their own
+_MOST_FINE = 150  # folded pairs of which finer words are tried
 _MOST_REWRITES = 60  # different replacements; more follow no pattern
 _ODD = re.compile(r"[-=]>|<")  # means something on both sides of a rule
 _ODD_NEW = re.compile(r"[\\{}]")  # and on the right side
@@ -92,7 +93,7 @@ def _changes_separators(groups: Sequence[Folded]) -> bool:
         old, new = ({*_SEPARATED.findall(side)} for side in (group.old, group.new))
         count += any((sep == ".") != (other == ".") and word == same
                      for sep, word in old - new for other, same in new - old)  # fmt: skip
-    return 2 * count > len(groups)
+    return len(groups) < 2 * count < 2 * _MOST_FINE
 
 
 def _renames(rules: Sequence[RenameRule | AtOnce], pairs: Iterable[tuple[str, str]]) -> bool:
