@@ -10,7 +10,7 @@ from ckpt.cli.options import PATH
 from ckpt.cli.options.shell_trap import expect_whole_rules
 from ckpt.ops.rename.rule_order import RuleOptions
 
-_NAMES = RuleOptions.__dataclass_fields__
+_NAMES = [name for name in RuleOptions.__dataclass_fields__ if name != "answers"]
 _PREFIX: dict[str, Any] = {"multiple": True, "metavar": "PREFIX"}
 _REGEX: dict[str, Any] = {"multiple": True, "metavar": "REGEX"}
 _FILE: dict[str, Any] = {"type": PATH, "metavar": "FILE"}
