@@ -22,7 +22,7 @@ from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
 MOST_READABLE = 40  # rules; beyond, a map may be easier to read
-_LINES_OF_A_RULE = 2  # of a map, which are as hard to read
+_LINES_OF_A_RULE = 4  # of a map, which are as hard to read
 
 Pairs = list[tuple[str, str]]
 
@@ -68,7 +68,12 @@ def _read(tables: Sequence[dict[str, Any]]) -> list[Rule]:
 
 
 def _guesses(pairs: Pairs) -> Iterator[list[Rule]]:
-    """Lists of rules that may rename the pairs: a few rules, else a map, of modules if possible."""
+    """Lists of rules that may rename the pairs: a few rules, else a map, of modules if possible.
+
+    None if two tensors have the same old key: operations gave one of them its name.
+    """
+    if len(dict(pairs)) < len(pairs):
+        return
     yield from _shortest_first(rename_rules(pairs), _map_of_modules(pairs))
     yield [KeyMap("map", dict(pairs))]
 
