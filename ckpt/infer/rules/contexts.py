@@ -186,34 +186,23 @@ class _Side:
         masks: Options = {}
         for place, context in enumerate(contexts):
             masks[context] = masks.get(context, 0) | 1 << place
-        found = self.options
-        sign = "=", "!"
-        for context, mask in masks.items():
-            if context and mask & wanted:
-                found.setdefault(joint.format(sign[0], context), mask)
         good = [context for context, mask in masks.items() if context and mask & wanted]
         clean = [context for context in good if not masks[context] & bad]
-        evil = [context for context, mask in masks.items() if context and mask & bad & ~wanted
-                and not mask & wanted]  # fmt: skip
-        for some in {tuple(good), tuple(clean)}:
-            if 1 < len(some) <= _MOST_CONTEXTS:
-                found.setdefault(
-                    joint.format(sign[0], "|".join(some)), sum(masks[it] for it in some)
-                )
+        alone = [[context] for context in good]
+        for some in (*alone, *(it for it in (good, clean) if 1 < len(it) <= _MOST_CONTEXTS)):
+            text = joint.format("=", "|".join(some))
+            self.options.setdefault(text, sum(masks[it] for it in some))
+        evil = [context for context, mask in masks.items() if context and not mask & wanted]
         if 0 < len(evil) <= _MOST_CONTEXTS:
+            text = joint.format("!", self._avoid * (".*" not in joint) + "|".join(evil))
             everywhere = (1 << len(contexts)) - 1
-            found.setdefault(
-                joint.format(sign[1], self._avoid * (".*" not in joint) + "|".join(evil)),
-                everywhere - sum(masks[it] for it in evil),
-            )
-        if len(good) == 1:
-            plain = good[0].removesuffix(r"\b") if self._behind else good[0].removeprefix(r"\b")
-            if plain != good[0] and joint.count("*") == 0:
-                pattern = re.compile(plain if self._behind else f"{plain}$")
-                find = pattern.match if self._behind else pattern.search
-                found.setdefault(
-                    joint.format(sign[0], plain), _mask(find(t) is not None for t in self._texts)
-                )
+            self.options.setdefault(text, everywhere - sum(masks[it] for it in evil))
+        if len(good) == 1 and ".*" not in joint:
+            plain = good[0].removeprefix(r"\b").removesuffix(r"\b")
+            pattern = re.compile(plain if self._behind else f"{plain}$")
+            find = pattern.match if self._behind else pattern.search
+            where = _mask(find(text) is not None for text in self._texts)
+            self.options.setdefault(joint.format("=", plain), where)
 
 
 def _mask(holds: Iterable[bool]) -> Mask:
