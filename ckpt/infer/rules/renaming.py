@@ -35,11 +35,9 @@ def rename_rules(pairs: Pairs) -> Iterator[list[Rule]]:
     """Lists of rules that may rename the pairs, the plainest first."""
     if any(_is_odd(*pair) for pair in pairs):
         return
-    yield from plain_rules(pairs)
-    if all(old == new for old, new in pairs):
-        return
     least = _MANY + 1
     for start, left in _starts(pairs):
+        yield from ([*start, *rules] for rules in plain_rules(left))
         groups = folded(left)
         for fine in (False, True) if _changes_separators(groups) else (False,):
             rules = _Synthesis(groups, fine=fine).rules() if least > _MANY else None
@@ -60,6 +58,9 @@ def _is_odd(old: str, new: str) -> bool:
 def _starts(pairs: Pairs) -> Iterator[tuple[list[Rule], Pairs]]:
     """Rules for a prefix to strip or add, or none, and the pairs that remain after them."""
     changed = [pair for pair in pairs if pair[0] != pair[1]]
+    if not changed:
+        yield [], pairs
+        return
     old, new = map(_common_module, zip(*changed, strict=True))
     if old and not new:
         left = [(key.removeprefix(f"{old}."), new) for key, new in pairs]
