@@ -1,11 +1,12 @@
-"""How well a mapping is inferred: keys right, wrong and ambiguous, operations, rules, seconds.
+"""How well a mapping is inferred: keys right, wrong, ambiguous; operations, questions, rules, time.
 
-    python benchmarks/infer.py [PAIR.json…] [--json] [--digests] [--quick]
+    python benchmarks/infer.py [PAIR.json or folder…] [--json] [--digests] [--quick]
 
 A PAIR.json has `source` and `target` (lists of key and shape), the true `pairs` (old key, new
-key), `dropped`, `added` and `ops`; without any, those of the tests are taken, with --quick the
-three smallest. Names and shapes are all that is looked at; with --digests
-every tensor also has the digest of its true partner.
+key), `dropped`, `added` and `ops`; a folder means all of them in it. Without any, those of the
+tests are taken, with --quick the three smallest. Names and shapes are all that is looked at; with
+--digests every tensor also has the digest of its true partner. `reshape`, `squeeze` and
+`unsqueeze` count as the same operation if they make the same tensor. Seconds are those of the CPU.
 """
 
 import argparse
@@ -14,15 +15,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 from quick import parse_options
 from tabulate import tabulate
 
+from ckpt.errors import RuleError
 from ckpt.infer.engine import infer
+from ckpt.infer.questions import questions_of
 from ckpt.infer.result import Confidence, Inference, InferredOperation
 from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
+from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
 Pair = dict[str, Any]
@@ -43,6 +47,7 @@ class Score:
     operations: int = 0
     operations_right: int = 0
     operations_wrong: int = 0
+    questions: int = 0
     rules: int = 0
     exact: bool = False
     seconds: float = 0.0
@@ -67,7 +72,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--digests", action="store_true")
     options = parse_options(parser)
-    paths = options.pairs or pairs_of_the_tests(at_most=3 if options.quick else None)
+    paths = [
+        path
+        for given in options.pairs
+        for path in (sorted(given.glob("*.json")) if given.is_dir() else [given])
+    ] or pairs_of_the_tests(at_most=3 if options.quick else None)
     documents = [json.loads(path.read_text()) for path in paths]
     for path, document in zip(paths, documents, strict=True):
         document.setdefault("name", path.stem)
@@ -89,18 +98,25 @@ def pairs_of_the_tests(*, at_most: int | None) -> list[Path]:
 def score(pair: Pair, *, digests: bool = False, rules: bool = True) -> Score:
     """Infer the mapping of one pair, and compare it with the true one."""
     source, target = entries_of(pair, digests=digests)
-    begin = perf_counter()
+    begin = process_time()
     found = infer(source, target)
-    seconds = perf_counter() - begin
+    seconds = process_time() - begin
     result = Score(pair["name"], pair.get("kind", ""), len(pair["pairs"]), seconds=seconds)
     _count_keys(result, found, pair)
     _count_operations(result, found, pair)
+    operations = (it for it in found.ambiguous() if isinstance(it, InferredOperation))
+    result.questions = len(questions_of(found, source, target, _unanswered)) + len([*operations])
     if rules:
-        begin = perf_counter()
+        begin = process_time()
         made = synthesise(source, target, found)
-        result.rule_seconds = perf_counter() - begin
+        result.rule_seconds = process_time() - begin
         result.rules, result.exact = count_rules(made), proves(source, made, found)
     return result
+
+
+def _unanswered(rule: Rule) -> Inference:
+    """Try no answer: only the questions count."""
+    raise RuleError(f"'{rule.text}' is not tried")
 
 
 def entries_of(pair: Pair, *, digests: bool) -> tuple[list[TensorEntry], list[TensorEntry]]:
@@ -201,13 +217,15 @@ def table(scores: Sequence[Score]) -> str:
                 each.lost or "",
                 ops,
                 "whole" if each.whole else "",
+                each.questions or "",
                 each.rules if each.exact else "",
                 f"{each.seconds:.2f}",
                 f"{each.rule_seconds:.2f}",
             ]
         )
-    heads = ["pair", "keys", "certain", "likely", "ambiguous", "lost", "operations", "", "rules"]
-    return tabulate([*rows, _total(scores)], [*heads, "s", "rules s"], disable_numparse=True)
+    heads = ["pair", "keys", "certain", "likely", "ambiguous", "lost", "operations", "",
+             "questions", "rules", "s", "rules s"]  # fmt: skip
+    return tabulate([*rows, _total(scores)], heads, disable_numparse=True)
 
 
 def _total(scores: Sequence[Score]) -> list[str]:
@@ -222,7 +240,8 @@ def _total(scores: Sequence[Score]) -> list[str]:
     return [
         "all", str(sum(each.keys for each in scores)), *cells,
         str(sum(each.lost for each in scores)), "/".join(map(str, ops)), whole,
-        str(sum(each.rules for each in scores)), f"{sum(each.seconds for each in scores):.2f}",
+        str(sum(each.questions for each in scores)), str(sum(each.rules for each in scores)),
+        f"{sum(each.seconds for each in scores):.2f}",
         f"{sum(each.rule_seconds for each in scores):.2f}",
     ]  # fmt: skip
 

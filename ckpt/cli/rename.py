@@ -1,14 +1,16 @@
 """`ckpt rename`."""
 
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
+from ckpt.cli.options.asking import answered
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.partial import partial_options
 from ckpt.cli.options.rules import rule_options
-from ckpt.errors import UsageError
+from ckpt.errors import PlanError, UsageError
 from ckpt.ops.rename import RuleOptions, UnfitError, rename
 from ckpt.prove.specs import InputSpec, parse_input
 from ckpt.show.rename import (
@@ -50,6 +52,11 @@ def _inputs(
 )
 @click.option(
     "--accept-likely", is_flag=True, help="With --to: accept the best guess for ambiguous keys."
+)
+@click.option(
+    "--ask",
+    is_flag=True,
+    help="With --to: ask about ambiguous keys; without a terminal, print the questions as JSON.",
 )
 @click.option(
     "--from",
@@ -132,6 +139,8 @@ def command(session: Session, source: str, rules: RuleOptions, **options: Any) -
     Rules apply in this order: --unwrap; --strip, --drop and --keep as typed; --map, --rules,
     --rule, --add; then those that --to finds.
     """
+    if options["ask"] and (options["to"] is None or options["accept_likely"]):
+        raise UsageError("--ask needs --to, and excludes --accept-likely")
     inputs, file = options.pop("inputs"), options.pop("input_file")
     if inputs and file:
         raise UsageError("--input and --input-file exclude each other")
@@ -141,11 +150,18 @@ def command(session: Session, source: str, rules: RuleOptions, **options: Any) -
     if options["saved_from"] is not None and not (options["to"] or options["check"]):
         raise UsageError("--from needs --to or --check")
     session.remark_on_shards(source)  # first, since a shard does not fit
-    try:
-        renamed = rename(source, rules, registry=session.registry, **options)
-    except UnfitError as error:
-        session.terminal.remark(plan_text(error.plan))
-        raise
+    ask = options.pop("ask")
+    while True:
+        try:
+            renamed = rename(source, rules, registry=session.registry, **options)
+            break
+        except UnfitError as error:
+            session.terminal.remark(plan_text(error.plan))
+            raise
+        except PlanError as error:
+            if not ask or (rule := answered(session, error)) is None:
+                raise
+            rules = replace(rules, answers=(*rules.answers, rule))
     session.remark_on_added(renamed.added)
     remark_on_written(session, renamed.written, renamed.dropped)
     for remark in filter(None, (order_text(renamed), optimizer_files_text(renamed))):

@@ -33,6 +33,7 @@ from ckpt.registry.registry import Registry
 from ckpt.rules.choice import Choice
 from ckpt.rules.document import read_rules, typed
 from ckpt.rules.expressions import Source
+from ckpt.rules.key_map import KeyMap
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Planned, Rule
 from ckpt.tensors import TensorEntry
@@ -56,6 +57,7 @@ class FoundRules:
         rules: Applied to the source, first to last.
         wanted: The tensors of the target.
         questions: What is ambiguous.
+        entries: The tensors of the source, after the rules that were given.
     """
 
     source: str
@@ -64,6 +66,15 @@ class FoundRules:
     rules: tuple[Rule, ...]
     wanted: tuple[TensorEntry, ...]
     questions: tuple[Question, ...] = ()
+    entries: tuple[TensorEntry, ...] = ()
+
+
+class UnsettledError(PlanError):
+    """The mapping `found` is in part a guess."""
+
+    def __init__(self, message: str, found: FoundRules, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.found = found
 
 
 def find_rules(
@@ -124,7 +135,10 @@ def rules_between(
         return inferred((*first, rule), most=MOST_TRIED)[0]
 
     asked = questions_of(inference, mine, theirs, infer_with)
-    return FoundRules(source.name, target.name, inference, rules, tuple(target.entries), asked)
+    after = plan_tensors(mine, first).entries_after if first else mine
+    return FoundRules(
+        source.name, target.name, inference, rules, tuple(target.entries), asked, tuple(after)
+    )
 
 
 def infer_rules(
@@ -197,7 +211,7 @@ def expect_settled(found: FoundRules) -> None:
     """Refuse a mapping that is in part a guess.
 
     Raises:
-        PlanError: A key is ambiguous; the message names it and its candidates.
+        UnsettledError: A key is ambiguous; the message names it and its candidates.
     """
     operations = [it for it in found.inference.ambiguous() if isinstance(it, InferredOperation)]
     asked = [*map(_question, found.questions), *map(_operation, operations)]
@@ -208,11 +222,41 @@ def expect_settled(found: FoundRules) -> None:
     rules = [rule for question in found.questions if (rule := question.rule) is not None]
     options = " ".join(filter(None, map(typed, rules[:_NAMED])))
     answers = f"{options}  confirms the best guess\n" if options else ""
-    raise PlanError(
+    raise UnsettledError(
         f"{found.source}: ambiguous: {named}{more}",
-        hint=f"{answers}ckpt diff {found.source} {found.target} --map  shows all\n"
-        "decide with a --rule for one of them; --accept-likely accepts the best guess",
+        found,
+        f"{answers}ckpt diff {found.source} {found.target} --map  shows all\n"
+        "decide with a --rule for one of them, or --ask; --accept-likely accepts the best guess",
     )
+
+
+def known_rules(found: FoundRules) -> list[Rule]:
+    """The rules of what is not ambiguous, after those that were given; other keys stay."""
+    open_keys = {key for it in found.inference.ambiguous() for key in _sources(it)}
+    sure = [m for m in found.inference.matches if m.source not in open_keys]
+    stay = [Match(key, key, Confidence.CERTAIN, 1.0) for key in sorted(open_keys)]
+    operations = tuple(it for it in found.inference.operations if not open_keys & {*it.sources})
+    inference = replace(found.inference, matches=(*sure, *stay), operations=operations)
+    if not sure and not operations:
+        return []
+    try:
+        return synthesise(found.entries, found.wanted, inference)
+    except RuleError:  # a new key is also one that stays
+        return [KeyMap("map", {match.source: match.target for match in sure})]
+
+
+def open_questions(found: FoundRules) -> list[tuple[str, list[Rule]]]:
+    """What is ambiguous, in words, and the rules that confirm the best guess, if any does."""
+    asked = [
+        (f"{_question(it)}; best guess: {it.first.target}", [it.rule] if it.rule else [])
+        for it in found.questions
+    ]
+    operations = [it for it in found.inference.ambiguous() if isinstance(it, InferredOperation)]
+    return [*asked, *((_operation(it), []) for it in operations)]
+
+
+def _sources(it: Match | InferredOperation) -> tuple[str, ...]:
+    return (it.source,) if isinstance(it, Match) else it.sources
 
 
 def expect_companions(found: FoundRules) -> None:

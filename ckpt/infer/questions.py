@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from ckpt.errors import CkptError
 from ckpt.infer.result import DROPPED, Confidence, Inference, Match
-from ckpt.infer.rules.rewrites import escaped
+from ckpt.infer.rules.cutting import escaped
+from ckpt.infer.rules.renaming import rename_rules
 from ckpt.infer.rules.synthesis import synthesise
 from ckpt.infer.words import template_of
 from ckpt.rules.choice import drop
 from ckpt.rules.document import typed
+from ckpt.rules.key_map import KeyMap
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
@@ -67,6 +69,28 @@ def questions_of(
         settling = (rule for rule in rules if _settles(rule, matches, source, infer_with))
         found.append(Question(tuple(matches), next(settling, None)))
     return tuple(found)
+
+
+def answer(question: Question, target: str) -> Rule:
+    """The rule that gives the first key of a question this target, or drops it for `DROPPED`.
+
+    It names the modules without their numbers if it can, so that it holds for all of them.
+    """
+    match = question.first
+    if target == match.target and question.rule is not None:
+        return question.rule
+    stem, _ = _stem(match)
+    if target == DROPPED:
+        return drop(_pattern([stem]))
+    end = match.source[len(stem) :]
+    pairs = [(match.source, target)]
+    if target.endswith(end):
+        pairs.insert(0, (stem, target.removesuffix(end)))
+    for pair in pairs:
+        for rules in rename_rules([pair]):
+            if len(rules) == 1 and typed(rules[0]) is not None:
+                return rules[0]
+    return KeyMap("the answer", {match.source: target})
 
 
 def _groups(ambiguous: Sequence[Match]) -> list[list[Match]]:

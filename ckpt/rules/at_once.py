@@ -40,19 +40,30 @@ class AtOnce(Renaming):
 
     def apply(self, key: str) -> str:
         position, made, parts = 0, 0, list[str]()
+        # A match stays the first one of its rule until it is passed.
+        found = [(rule, rule.search(key)) for rule in self.rules]
         while True:
-            found: tuple[RenameRule, Match] | None = None
-            for rule in self.rules:
-                match = rule.search(key, position)
-                if match and match[0] and (found is None or match.start() < found[1].start()):
-                    found = rule, match
-            if found is None:
+            found = [
+                (rule, match if match.start() >= position else rule.search(key, position))
+                for rule, match in found
+                if match
+            ]
+            first = min(
+                ((rule, match) for rule, match in found if match and match[0]),
+                key=_start,
+                default=None,
+            )
+            if first is None:
                 return "".join([*parts, key[position:]])
-            rule, match = found
+            rule, match = first
             parts += [key[position : match.start()], rule.expand(match)]
             position = match.end()
             made += len(parts[-1])
             expect_length(made, self.text)
+
+
+def _start(found: tuple[RenameRule, Match]) -> int:
+    return found[1].start()
 
 
 def parse_swap(text: str, *, word: bool = False) -> AtOnce:

@@ -1,7 +1,7 @@
 r"""Rename rules: one instruction each, `OLD->NEW`, and how it changes one key.
 
 OLD is a Python regular expression, substituted everywhere it matches in the key; in NEW,
-``\1`` or ``{1}`` is a group and ``{1+1}`` is its number plus one.
+``\1`` or ``{1}`` is a group, ``{1+1}`` is its number plus one, and ``{(\1-1)//3}`` a formula.
 `OLD=NEW` means the same and needs no quotes in a shell. Only the matched span changes.
 No file, no tensor, no torch.
 """
@@ -13,6 +13,7 @@ from functools import partial
 import regex
 
 from ckpt.errors import PlanError, RuleError
+from ckpt.rules.formulas import MOST_DIGITS, Formula
 from ckpt.rules.patterns import Match, Pattern
 from ckpt.rules.planned import Planned, Renaming, with_keys
 
@@ -25,6 +26,7 @@ _PART = regex.compile(
     r"\\(?P<group>\d{1,2})"
     r"|\\g<(?P<name>\w+)>"
     r"|\{(?P<minus>-?)(?P<number>\d{1,2})(?P<plus>[+-]\d{1,9})?\}"
+    r"|\{(?P<formula>[^{}]*\\\d[^{}]*)\}"
     r"|(?P<odd>[\\{}])"
     r"|(?P<literal>[^\\{}]+)"
 )
@@ -161,8 +163,11 @@ def _replacement(text: str, new: str, pattern: Pattern) -> tuple[Callable[[Match
         elif part["odd"]:
             raise RuleError(
                 f"rule '{text}': {part['odd']!r} in '{new}' does not begin a group",
-                hint=r"groups are \1 or {1}, arithmetic is {1+1}; -F treats NEW as literal text",
+                hint=r"groups are \1 or {1}, arithmetic is {1+1} or {\1//3}; "
+                "-F treats NEW as literal text",
             )
+        elif part["formula"]:
+            parts.append(_formula(text, part["formula"], pattern))
         elif part["number"]:
             group = _known_group(text, int(part["number"]), pattern)
             sign = -1 if part["minus"] else 1
@@ -174,6 +179,22 @@ def _replacement(text: str, new: str, pattern: Pattern) -> tuple[Callable[[Match
             name = part["name"] or int(part["group"])
             parts.append(partial(_group, _known_group(text, name, pattern)))
     return tuple(parts)
+
+
+def _formula(text: str, formula: str, pattern: Pattern) -> Callable[[Match], str]:
+    try:
+        read = Formula(formula)
+    except RuleError as error:
+        raise RuleError(f"rule '{text}': {error}", hint=error.hint) from None
+    groups = [_known_group(text, group, pattern) for group in read.groups]
+
+    def expand(match: Match) -> str:
+        try:
+            return read.of([match[group] or "" for group in groups])
+        except RuleError as error:
+            raise RuleError(f"rule '{text}' {error}") from None
+
+    return expand
 
 
 def _known_group(text: str, group: int | str, pattern: Pattern) -> int:
@@ -200,7 +221,7 @@ def _group(group: int, match: Match) -> str:
 
 def _sum(text: str, group: int, sign: int, addend: int, match: Match) -> str:
     digits = match[group] or ""
-    if not digits.isdecimal() or len(digits) > 18:
+    if not digits.isdecimal() or len(digits) > MOST_DIGITS:
         raise RuleError(f"rule '{text}' does arithmetic on {digits!r:.80}, which is not a number")
     result = sign * int(digits) + addend
     if result < 0:

@@ -10,7 +10,7 @@ from ckpt.cli.options import PATH
 from ckpt.cli.options.shell_trap import expect_whole_rules
 from ckpt.ops.rename.rule_order import RuleOptions
 
-_NAMES = RuleOptions.__dataclass_fields__.keys() - {"typed"}
+_NAMES = RuleOptions.__dataclass_fields__.keys() - {"typed", "answers"}
 _TYPED = "ckpt.cli.options.rules"  # where the context has the options in the order typed
 
 
@@ -32,8 +32,9 @@ _OPTIONS = (
         multiple=True,
         metavar="'OLD->NEW'",
         help=r"Replace every match of the regular expression OLD in a key by NEW; \1 or {1} is a "
-        "group, {1+1} its number plus one. OLD=NEW means the same and needs no quotes; A<->B swaps "
-        "two names. Repeatable: rules apply in order, each to the result of the one before.",
+        r"group, {1+1} its number plus one, {(\1-1)//3} a formula. OLD=NEW means the same and "
+        "needs no quotes; A<->B swaps two names. Repeatable: rules apply in order, each to the "
+        "result of the one before.",
     ),
     click.option("-F", "literal", is_flag=True, help="Treat OLD and NEW as literal text."),
     click.option(

@@ -3,7 +3,7 @@ r"""Patterns that match some keys and no others, for rules that drop or transpos
 import re
 from collections.abc import Iterator, Sequence
 
-from ckpt.infer.rules.rewrites import escaped, with_any_numbers
+from ckpt.infer.rules.cutting import escaped, with_any_numbers
 
 _DEEPEST = 4
 

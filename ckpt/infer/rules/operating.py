@@ -5,18 +5,20 @@ renames that follow change it.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ckpt.infer.result import Confidence, Inference, InferredOperation
 from ckpt.infer.rules.covering import patterns_for
-from ckpt.infer.rules.rewrites import escaped
+from ckpt.infer.rules.cutting import escaped, form
+from ckpt.infer.rules.folding import folded, marked, varies
 from ckpt.infer.rules.stacking import tables_of_stacks
-from ckpt.infer.words import template_of
 
 Table = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 _NUMBER = re.compile(r"\d+")
+KEEP_KEYS = ("transpose", "permute", "reshape")  # operations that give no names
+_LINE = "\n"  # between the targets of one operation
 
 
 def tables_for(inference: Inference, keys: Sequence[str], shapes: Shapes) -> list[Table]:
@@ -27,13 +29,8 @@ def tables_for(inference: Inference, keys: Sequence[str], shapes: Shapes) -> lis
         keys: The keys of the source that are not dropped.
         shapes: The shapes of the target by key.
     """
-    copies = (
-        InferredOperation("duplicate", (old,), tuple(news), Confidence.LIKELY, 1.0)
-        for old, news in inference.renames.items()
-        if len(news) > 1
-    )
     groups: dict[tuple[object, ...], list[InferredOperation]] = {}
-    for one in (*inference.operations, *copies):
+    for one in (*inference.operations, *_copies(inference)):
         groups.setdefault(_likeness(one, shapes), []).append(one)
     tables = tables_of_stacks(inference.operations)
     for verb in ("transpose", "permute", "reshape", "split", "concat", "duplicate"):
@@ -52,6 +49,31 @@ def tables_for(inference: Inference, keys: Sequence[str], shapes: Shapes) -> lis
     return _with_leaves_joined(tables)
 
 
+def tables_one_by_one(inference: Inference, shapes: Shapes, mark: str) -> list[Table]:
+    """The operations, a rule for each, which give names with a mark behind them."""
+    tables = tables_of_stacks(inference.operations)
+    for one in (*inference.operations, *_copies(inference)):
+        if one.verb in ("stack", "unstack"):
+            continue
+        olds = [*map(escaped, one.sources)]
+        table = _table(one, olds, [f"{new}{mark}" for new in one.targets])
+        if one.verb in KEEP_KEYS:
+            table = {one.verb: f"^{olds[0]}$"}
+        if one.verb == "reshape":
+            table["shape"] = [*shapes[one.targets[0]]]
+        if one.verb == "permute":
+            table["dims"] = [*one.dims]
+        tables.append(table)
+    return tables
+
+
+def _copies(inference: Inference) -> Iterator[InferredOperation]:
+    """The tensors that have several places in the target."""
+    for old, news in inference.renames.items():
+        if len(news) > 1:
+            yield InferredOperation("duplicate", (old,), tuple(news), Confidence.LIKELY, 1.0)
+
+
 def _likeness(one: InferredOperation, shapes: Shapes) -> tuple[object, ...]:
     """Operations with the same value can become one rule."""
     if one.verb == "transpose":
@@ -60,7 +82,7 @@ def _likeness(one: InferredOperation, shapes: Shapes) -> tuple[object, ...]:
         return one.verb, one.dims
     if one.verb == "reshape":
         return one.verb, shapes[one.targets[0]]
-    olds, news = (tuple(map(template_of, keys)) for keys in (one.sources, one.targets))
+    olds, news = (tuple(map(marked, keys)) for keys in (one.sources, one.targets))
     return one.verb, olds, news, one.dim, _unequal(one)
 
 
@@ -79,23 +101,28 @@ def _changed(
 
 
 def _generalised(group: Sequence[InferredOperation]) -> list[Table]:
-    """One rule for a whole group, or one per joint."""
-    rows = [_numbers(joint.sources[0]) for joint in group]
-    same = all(_numbers(old) == row for joint, row in zip(group, rows, strict=True)
-               for old in joint.sources)  # fmt: skip
-    if len(group) > 1 and same:
-        news = [
-            _generalised_name([joint.targets[place] for joint in group], rows)
-            for place in range(len(group[0].targets))
-        ]
-        if None not in news:
-            olds = [
-                re.sub(r"\\?#", r"(\\d+)", escaped(template_of(old))) for old in group[0].sources
-            ]
-            return [_table(group[0], olds, [new for new in news if new is not None])]
-    return [
-        _table(joint, [escaped(old) for old in joint.sources], [*joint.targets]) for joint in group
+    """A rule for all operations whose numbers are related alike."""
+    by_keys = {
+        (joint.sources[0], _LINE.join(joint.targets)): joint
+        for joint in group
+        if len({(*_NUMBER.findall(old),) for old in joint.sources}) == 1
+    }
+    alike = folded([*by_keys], whole=True)
+    tables = [
+        _table(joint, [*map(escaped, joint.sources)], joint.targets)
+        for joint in group
+        if joint not in by_keys.values()
     ]
+    for some in alike:
+        joint = by_keys[some.pairs[0]]
+        made = [makers[0] if varies(numbers) else None
+                for numbers, makers in zip(some.news, some.makers, strict=True)]  # fmt: skip
+        forms = [
+            form(some, marked(old), some.new, range(len(some.olds)), 0, made)
+            for old in joint.sources
+        ]
+        tables.append(_table(joint, [it.old for it in forms], forms[0].new.split(_LINE)))
+    return tables
 
 
 def _table(joint: InferredOperation, olds: Sequence[str], news: Sequence[str]) -> Table:
@@ -108,37 +135,6 @@ def _table(joint: InferredOperation, olds: Sequence[str], news: Sequence[str]) -
     if sizes := _unequal(joint):
         table["sizes"] = [*sizes]
     return table
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(found) for found in _NUMBER.findall(text))
-
-
-def _generalised_name(news: Sequence[str], rows: Sequence[tuple[int, ...]]) -> str | None:
-    """The new names as one, with numbers made of the groups; None if impossible."""
-    columns = [*zip(*map(_numbers, news), strict=True)]
-    groups = [*zip(*rows, strict=True)]
-    made = []
-    for column in columns:
-        text = _made_of(column, groups)
-        if text is None:
-            return None
-        made.append(text)
-    pieces = template_of(news[0]).split("#")
-    return pieces[0] + "".join(text + piece for text, piece in zip(made, pieces[1:], strict=True))
-
-
-def _made_of(column: Sequence[int], groups: Sequence[Sequence[int]]) -> str | None:
-    for number, group in enumerate(groups, start=1):
-        if [*column] == [*group]:
-            return f"{{{number}}}"
-    if len(set(column)) == 1:
-        return str(column[0])
-    for number, group in enumerate(groups, start=1):
-        shifts = {value - old for value, old in zip(column, group, strict=True)}
-        if len(shifts) == 1:
-            return f"{{{number}{shifts.pop():+d}}}"
-    return None
 
 
 def _with_leaves_joined(tables: Sequence[Table]) -> list[Table]:

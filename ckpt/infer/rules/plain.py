@@ -36,11 +36,11 @@ def _prefix(pairs: Sequence[tuple[str, str]]) -> str | None:
 
 def _difference(old: str, new: str) -> str | None:
     """The rule for the middle part in which two keys differ, widened to whole words."""
-    start = _common(old, new)
+    start = common(old, new)
     while start and old[start - 1].isalnum():
         start -= 1
-    end = _common(old[start:][::-1], new[start:][::-1])
-    while end and old[len(old) - end].isalpha():
+    end = common(old[start:][::-1], new[start:][::-1])
+    while end and (old[-end].isalpha() or old[-end - 1 :][:2].isdigit()):  # or inside a number
         end -= 1
     before, after = old[start : len(old) - end], new[start : len(new) - end]
     if not before or not after:
@@ -51,6 +51,6 @@ def _difference(old: str, new: str) -> str | None:
     return f"{text}->{after}"
 
 
-def _common(one: str, other: str) -> int:
+def common(one: str, other: str) -> int:
     """How many leading characters are the same."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

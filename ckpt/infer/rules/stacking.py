@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ckpt.infer.result import InferredOperation
-from ckpt.infer.rules.rewrites import escaped
+from ckpt.infer.rules.cutting import escaped
 
 _LAST = ("weight", "bias", "kernel")
 

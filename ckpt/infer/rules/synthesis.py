@@ -4,36 +4,26 @@ Drops come first, then operations, then renames. Law: the rules, applied to the 
 `plan_tensors`, give every tensor its key and its elements as the inference has them.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import reduce
-from itertools import chain
+from typing import Any
 
 from ckpt.errors import CkptError, RuleError
 from ckpt.infer.result import Inference
-from ckpt.infer.rules.contexts import Place, Search
 from ckpt.infer.rules.covering import patterns_for
-from ckpt.infer.rules.operating import tables_for
-from ckpt.infer.rules.plain import plain_rules
-from ckpt.infer.rules.rewrites import HOPES, Cutter, Forms, Piece, Rewrite, escaped
+from ckpt.infer.rules.operating import KEEP_KEYS, tables_for, tables_one_by_one
+from ckpt.infer.rules.renaming import rename_rules
 from ckpt.infer.rules.stacking import renames_of
-from ckpt.infer.words import template_of
 from ckpt.rules.at_once import AtOnce
 from ckpt.rules.choice import drop
-from ckpt.rules.document import read_rules
+from ckpt.rules.document import read_rules, rules_document
 from ckpt.rules.expressions import sources_of
 from ckpt.rules.key_map import KeyMap
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
-from ckpt.rules.prefixes import Add, Strip
-from ckpt.rules.substitution import RenameRule, parse_rule
 from ckpt.tensors import TensorEntry
 
-_MOST_CUTS = 1_200  # keys that are cut into pieces, counted again in every round
-_SAMPLES = 3  # keys of one pair of templates that are tried first
-_MORE = 30  # wrong keys that become samples
-_PLAIN = re.compile(r"[\w.]{1,1000}", re.ASCII)  # nothing in it means anything in a rule
+MOST_READABLE = 40  # rules; beyond, a map may be easier to read
+_LINES_OF_A_RULE = 4  # of a map, which are as hard to read
 
 Pairs = list[tuple[str, str]]
 
@@ -51,24 +41,69 @@ def synthesise(
         inference: The mapping.
 
     Raises:
-        RuleError: No rules express the mapping.
+        RuleError: Its operations do not fit the tensors.
     """
     if not inference.matches and not inference.operations:
         return []
     keys = [entry.key for entry in source]
-    kept = [key for key in keys if key not in {*inference.dropped}]
-    first: list[Rule] = [drop(pattern) for pattern in patterns_for(inference.dropped, kept)]
+    dropped = {*inference.dropped}
+    kept = [key for key in keys if key not in dropped]
+    drops: list[Rule] = [drop(pattern) for pattern in patterns_for(inference.dropped, kept)]
     shapes = {entry.key: entry.shape for entry in target}
-    tables = tables_for(inference, kept, shapes)
-    if tables:
-        first += read_rules(tables, name="the operations")
     pairs = _renames(inference)
-    one_by_one: list[Rule] = [KeyMap("map", dict(pairs))]
-    for renames in chain(_shortest_first(_guesses(pairs)), [one_by_one]):
-        rules = [*first, *renames]
+    operations = tables_for(inference, kept, shapes)
+    for renames in _guesses(pairs):
+        rules = [*drops, *_read(operations), *renames]
         if proves(source, rules, inference):
             return rules
-    raise RuleError("no rules express this mapping")
+    mark = _mark([*keys, *shapes])
+    rules = [*drops, *_read(tables_one_by_one(inference, shapes, mark))]
+    rules.append(KeyMap("map", dict(_renames(inference, mark))))
+    if not proves(source, rules, inference):
+        raise RuleError("the operations of this mapping do not fit the tensors")
+    return rules
+
+
+def _read(tables: Sequence[dict[str, Any]]) -> list[Rule]:
+    return read_rules([*tables], name="the operations") if tables else []
+
+
+def _guesses(pairs: Pairs) -> Iterator[list[Rule]]:
+    """Lists of rules that may rename the pairs: a few rules, else a map, of modules if possible.
+
+    None if two tensors have the same old key: operations gave one of them its name.
+    """
+    if len(dict(pairs)) < len(pairs):
+        return
+    yield from _shortest_first(rename_rules(pairs), _map_of_modules(pairs))
+    yield [KeyMap("map", dict(pairs))]
+
+
+def _mark(keys: Iterable[str]) -> str:
+    """What no key ends with."""
+    mark = "~"
+    while any(key.endswith(mark) for key in keys):
+        mark += "~"
+    return mark
+
+
+def _map_of_modules(pairs: Pairs) -> list[Rule]:
+    """The map with as few lines as whole modules allow."""
+    lines: dict[str, str] = {}
+
+    def add(below: Pairs, depth: int) -> None:
+        modules: dict[str, Pairs] = {}
+        for old, new in below:
+            modules.setdefault(".".join(old.split(".")[:depth]), []).append((old, new))
+        for module, some in modules.items():
+            new = some[0][1].removesuffix(some[0][0][len(module) :])
+            if all(pair[1] == new + pair[0][len(module) :] for pair in some) and new:
+                lines.update({module: new} if module != new else {})
+            else:
+                add(some, depth + 1)
+
+    add(pairs, 1)
+    return [KeyMap("map", lines)] if lines else []
 
 
 def count_rules(rules: Sequence[Rule]) -> int:
@@ -96,173 +131,43 @@ def proves(source: Sequence[TensorEntry], rules: Sequence[Rule], inference: Infe
     return made == wanted
 
 
-def _renames(inference: Inference) -> Pairs:
-    """The old and new key of every tensor, after the operations."""
+def _renames(inference: Inference, mark: str = "") -> Pairs:
+    """The old and new key of every tensor, after the operations.
+
+    Args:
+        inference: The mapping.
+        mark: Behind the names that operations give.
+    """
     pairs: Pairs = []
     for old, news in inference.renames.items():
-        pairs += [(old, news[0])] if len(news) == 1 else [(new, new) for new in news]
+        pairs += [(old, news[0])] if len(news) == 1 else [(new + mark, new) for new in news]
     for operation in inference.operations:
-        if operation.verb in ("transpose", "permute", "reshape"):
+        if operation.verb in KEEP_KEYS:
             pairs.append((operation.sources[0], operation.targets[0]))
         elif operation.verb in ("stack", "unstack"):
             pairs += renames_of(operation)
         else:
-            pairs += ((new, new) for new in operation.targets)
+            pairs += ((new + mark, new) for new in operation.targets)
     return pairs
 
 
-@dataclass(slots=True)
-class _Effort:
-    """The cache of the search, and how many keys it may still cut."""
+def _shortest_first(guesses: Iterable[list[Rule]], by_map: list[Rule]) -> Iterator[list[Rule]]:
+    """The guesses by their size; none is made after one of a single rule that proves.
 
-    forms: Forms
-    left: int = _MOST_CUTS
-
-
-def _guesses(pairs: Pairs) -> Iterator[list[Rule]]:
-    """Lists of rules that may rename the pairs."""
-    if any(map(_is_odd, pairs)):
-        return
-    yield from plain_rules(pairs)
-    forms: Forms = {}
-    for start, left in _starts(pairs):
-        yield from ([*start, *rest] for rest in _rest(left, _Effort(forms)))
-
-
-def _shortest_first(guesses: Iterable[list[Rule]]) -> Iterator[list[Rule]]:
-    """The guesses by their number of rules; none is made after one of a single rule that proves."""
-    longer = []
+    If it takes many rules, a map is easier to read, unless it is far longer.
+    """
+    longer = [by_map] if by_map else []
     for guess in guesses:
         if count_rules(guess) > 1:
             longer.append(guess)
         else:
             yield guess
-    yield from sorted(longer, key=count_rules)
+    yield from sorted(longer, key=_effort)
 
 
-def _is_odd(pair: tuple[str, str]) -> bool:
-    """Whether no rule can express a pair: a key has an arrow, a brace or an empty part."""
-    if "" in pair[0].split("."):
-        return True
-    if all(map(_PLAIN.fullmatch, pair)):  # compiling a pattern for each of many keys takes long
-        return False
-    try:
-        return _whole(*pair).apply(pair[0]) != pair[1]
-    except RuleError:
-        return True
-
-
-def _starts(pairs: Pairs) -> Iterator[tuple[list[Rule], Pairs]]:
-    """Rules for a prefix to strip or add, or none, and the pairs that remain after them."""
-    yield [], pairs
-    heads = {old.partition(".")[0] for old, _ in pairs}
-    for head in heads if len(heads) <= 2 else ():
-        prefix = f"{head}."
-        left = [(old.removeprefix(prefix), new) for old, new in pairs]
-        if len({old for old, _ in left}) == len(left) and not all(
-            new.startswith(prefix) for _, new in pairs
-        ):
-            yield [Strip(prefix)], left
-    heads = {new.partition(".")[0] for _, new in pairs}
-    if len(heads) == 1:
-        prefix = f"{heads.pop()}."
-        if not any(old.startswith(prefix) for old, _ in pairs):
-            yield [Add(prefix)], [(prefix + old, new) for old, new in pairs]
-
-
-def _rest(pairs: Pairs, effort: _Effort) -> Iterator[list[Rule]]:
-    if all(old == new for old, new in pairs):
-        yield []
-        return
-    rules = _by_pieces(pairs, effort)
-    if all(_applied(rules, old) == new for old, new in pairs):  # as `--rule` applies them
-        yield [*rules]
-    yield [AtOnce(tuple(rules))]
-
-
-def _by_pieces(pairs: Pairs, effort: _Effort) -> list[RenameRule]:
-    """Rules for the pieces in which the keys differ, from samples until all keys are right.
-
-    Keys that stay wrong get rules of their own, before the others.
-    """
-    samples = _samples(pairs)
-    while True:
-        cutter = Cutter(samples, effort.forms)
-        rules = _rules_of(samples, cutter, HOPES[0], effort)
-        if effort.left > 0:
-            rules = min(rules, _rules_of(samples, cutter, HOPES[1], effort), key=len)
-        group = [AtOnce(tuple(rules))]
-        wrong = [(old, new) for old, new in pairs if _applied(group, old) != new]
-        known = {*samples}
-        more = [pair for pair in wrong if pair not in known]
-        if not more or effort.left <= 0:
-            return [*(_whole(*pair) for pair in wrong), *rules]
-        samples += dict.fromkeys((*_samples(more), *more[:: len(more) // _MORE + 1]))
-
-
-def _samples(pairs: Pairs) -> Pairs:
-    """A few pairs of every two templates, from the first to the last."""
-    groups: dict[tuple[str, str], Pairs] = {}
-    for old, new in pairs:
-        groups.setdefault((template_of(old), template_of(new)), []).append((old, new))
-    found: Pairs = []
-    for group in groups.values():
-        places = {round(n * (len(group) - 1) / (_SAMPLES - 1)) for n in range(_SAMPLES)}
-        found += [group[place] for place in sorted(places)]
-    return found
-
-
-def _rules_of(
-    pairs: Pairs, cutter: Cutter, hopes: Sequence[float], effort: _Effort
-) -> list[RenameRule]:
-    """Rules for the replacements, or for whole keys if none are found.
-
-    If no rule expresses a replacement, the keys are cut again without it.
-    """
-    banned: set[Rewrite] = set()
-    while True:
-        effort.left -= len(pairs)
-        rules, failed = _expressed(pairs, cutter.cut(hopes, banned))
-        if not failed:
-            return rules
-        if effort.left <= 0:
-            break
-        banned |= failed.keys()
-    places = dict.fromkeys(place for group in failed.values() for place in group)
-    return [*(_whole(*pairs[place]) for place in places), *rules]
-
-
-def _expressed(
-    pairs: Pairs, cuts: Sequence[Sequence[Piece]]
-) -> tuple[list[RenameRule], dict[Rewrite, list[int]]]:
-    """The rules of the replacements, and the keys of those that have none."""
-    olds = [old for old, _ in pairs]
-    places_of: dict[Rewrite, list[Place]] = {}
-    for number, pieces in enumerate(cuts):
-        for piece in pieces:
-            wanted = Place(number, piece.start, piece.end)
-            places_of.setdefault(piece.rewrite, []).append(wanted)
-    # Specific rules go before general ones, which may then match at the same place.
-    in_order = sorted(places_of, key=lambda rewrite: (rewrite.old.count("("), -len(rewrite.old)))
-    rank = {rewrite: place for place, rewrite in enumerate(in_order)}
-    taken = [[(piece.start, piece.end, rank[piece.rewrite]) for piece in cut] for cut in cuts]
-    rules: list[RenameRule] = []
-    failed: dict[Rewrite, list[int]] = {}
-    for rewrite in in_order:
-        found = Search(rewrite, places_of[rewrite], olds, taken, rank[rewrite]).rules()
-        rules += found or ()
-        if found is None:
-            failed[rewrite] = [place.key for place in places_of[rewrite]]
-    return rules, failed
-
-
-def _whole(old: str, new: str) -> RenameRule:
-    return parse_rule(f"^{escaped(old)}$->{new}")
-
-
-def _applied(rules: Sequence[RenameRule | AtOnce], key: str) -> str | None:
-    """A key after some rules, one after the other; None if one of them does not run."""
-    try:
-        return reduce(lambda name, rule: rule.apply(name), rules, key)
-    except RuleError:
-        return None
+def _effort(rules: Sequence[Rule]) -> tuple[float, int]:
+    """How hard rules are to read."""
+    count = count_rules(rules)
+    if any(isinstance(rule, KeyMap) for rule in rules):
+        return MOST_READABLE + count / _LINES_OF_A_RULE, 0
+    return count, sum(len(str(document)) for document in rules_document(rules))

@@ -6,8 +6,10 @@ Where only names change no tensor is decoded: a file's tensors are copied as the
 are not even read.
 """
 
+from pathlib import Path
 from typing import Unpack
 
+from ckpt.errors import PlanError
 from ckpt.opened import Named
 from ckpt.ops.rename.plan import (
     Goal,
@@ -19,7 +21,8 @@ from ckpt.ops.rename.plan import (
     plan_rename,
 )
 from ckpt.ops.rename.result import Renamed, alone, apply, carry_out
-from ckpt.ops.rename.rule_order import RuleOptions, Rules
+from ckpt.ops.rename.rule_files import write_open_rules
+from ckpt.ops.rename.rule_order import RuleOptions, Rules, in_order
 from ckpt.ops.rename.to_file import Output, expect_output
 from ckpt.registry.registry import Registry
 
@@ -75,5 +78,23 @@ def rename(
         alone(source, options, registry, dry_run=dry_run),
         open_source(source, registry, options) as opened,
     ):
-        plan = plan_opened(opened, rules, options, registry)
+        try:
+            plan = plan_opened(opened, rules, options, registry)
+        except PlanError as error:
+            if (path := options.get("save_rules")) is not None and not dry_run:
+                raise _saved(error, rules, Path(path)) from error
+            raise
         return carry_out(plan, opened, options, registry, dry_run=dry_run)
+
+
+def _saved(error: PlanError, rules: Rules, path: Path) -> PlanError:
+    """Save what is known of a mapping that is in part a guess; the error with where it is."""
+    from ckpt.infer.find_rules import UnsettledError, known_rules, open_questions
+
+    if not isinstance(error, UnsettledError):
+        return error
+    found = error.found
+    known = [*in_order(rules).rules, *known_rules(found)]
+    write_open_rules(path, f"rename of {found.source}", known, open_questions(found))
+    hint = f"saved the known rules in {path}, with what is open as comments\n{error.hint}"
+    return UnsettledError(str(error), found, hint)

@@ -1,6 +1,7 @@
 """Files of rules: maps of old key to new key, and rule files with rules in order."""
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
 _FIELDS = {"name", "description", "rules", "source", "tied", "optimizers"}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # not allowed in a comment
 _HEADS = (("old", "new"), ("from", "to"), ("source", "target"))  # of a CSV file's two columns
 
 
@@ -81,6 +83,28 @@ def write_rule_file(path: Path, saved: RuleFile) -> None:
         document["optimizers"] = optimizers_document(saved.optimizers)
     with write_whole(path) as out:
         out.write(text_of(document).encode("utf-8"))
+
+
+def write_open_rules(
+    path: Path, name: str, rules: Sequence[Rule], questions: Sequence[tuple[str, Sequence[Rule]]]
+) -> None:
+    """Write a rule file to fill in.
+
+    Args:
+        path: The new file.
+        name: Its name.
+        rules: What is known.
+        questions: What is not, in words; and the rules of the best guess, as comments.
+    """
+    lines = text_of({"name": name, "rules": rules_document(rules) or [{}]}).splitlines()
+    known = lines[1:-1] if rules else lines[1:2]
+    asked: list[str] = []
+    for words, guess in questions:
+        asked.append(f"    # open: {_CONTROL.sub('?', words)}")
+        guesses = text_of({"rules": rules_document(guess)}).splitlines()[1:-1] if guess else []
+        asked += [f"    # {line.strip()}" for line in guesses]
+    with write_whole(path) as out:
+        out.write("\n".join([lines[0], *known, *asked, "]", ""]).encode("utf-8"))
 
 
 def tensors_document(entries: Sequence[TensorEntry]) -> list[list[Any]]:

@@ -16,8 +16,9 @@ from ckpt.rules.prefixes import Add, Strip, Unwrap
 class RuleOptions:
     """Rules as the options of `ckpt rename`; they apply in the order of these fields.
 
-    `literal` and `word` say how to read `rules`, the texts ``OLD->NEW``; `typed` names the fields
-    `strip`, `drop` and `keep` in another order.
+    `literal` and `word` say how to read `rules`, the texts ``OLD->NEW``; `answers` are those
+    that were given to questions; `typed` names the fields `strip`, `drop` and `keep` in another
+    order.
     """
 
     unwrap: bool = False
@@ -29,6 +30,7 @@ class RuleOptions:
     rules: Sequence[str] = ()
     literal: bool = False
     word: bool = False
+    answers: Sequence[Rule] = ()
     add: Sequence[str] = ()
     typed: Sequence[str] = ()
 
@@ -69,6 +71,7 @@ def _options_in_order(rules: RuleOptions) -> RuleFile:
     ]
     after: list[Rule] = [
         *(parse_typed(text, literal=rules.literal, word=rules.word) for text in rules.rules),
+        *rules.answers,
         *map(Add, rules.add),
     ]
     return RuleFile("", [*before, *saved.rules, *after]) if before or after else saved

@@ -57,7 +57,7 @@ def found_data(found: FoundRules) -> dict[str, Any]:
     return {
         **fields(found, "source", "target", "settled=inference.settled"),
         **asdict(found.inference),
-        "questions": [_question_data(question) for question in found.questions],
+        "questions": [question_data(question) for question in found.questions],
         "rules": rules_document(found.rules),
     }
 
@@ -78,14 +78,31 @@ def _reason(evidence: str) -> str:
     return {"nothing": "names do not decide", "": "nothing decides"}.get(evidence, evidence)
 
 
-def _question_data(question: Question) -> dict[str, Any]:
+def question_lines(question: Question, left: int) -> Iterator[str]:
+    """A question with its numbered candidates, for a person who chooses one.
+
+    Args:
+        question: The question.
+        left: How many there are, with this one.
+    """
+    match, others = question.first, len(question.matches) - 1
+    together = f" and {count(others, 'key')} with it" if others else ""
+    more = f"   ({count(left, 'question')} left)" if left > 1 else ""
+    yield f"{printable(match.source)}{together}: {printable(_reason(match.evidence))}{more}"
+    for number, key in enumerate(match.candidates, start=1):
+        guess = "   (best guess)" if key == match.target else ""
+        yield f"  {number}  {printable(key) or 'nothing: drop it'}{guess}"
+
+
+def question_data(question: Question) -> dict[str, Any]:
+    """A question for JSON."""
     match = question.first
     return {
         "sources": [match.source for match in question.matches],
         "guesses": [match.target for match in question.matches],
         "candidates": [target for target in match.candidates if target != DROPPED],
         "may_be_dropped": DROPPED in match.candidates,
-        **fields(match, "evidence"),
+        **fields(match, "evidence", "margin"),
         "option": None if question.rule is None else typed(question.rule),
     }
 

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckpt.infer.engine import infer
-from ckpt.infer.result import Confidence, Inference, Match
+from ckpt.infer.result import Confidence, Inference, InferredOperation, Match
 from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
 from ckpt.rules.at_once import AtOnce
 from ckpt.rules.document import read_rules, rules_document
+from ckpt.rules.key_map import KeyMap
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 from tests.effort import examples
@@ -107,6 +108,50 @@ def test_rules_reproduce_any_mapping(keys: dict[str, bool], rng: Random) -> None
     if len({*news}) == len(news):
         new_of = dict(zip(kept, news, strict=True))
         rules_of({key: new_of.get(key) for key in keys})
+
+
+def test_part_of_a_split_may_have_the_old_name_of_another_tensor() -> None:
+    source = [TensorEntry("a.qkv", "float32", (12, 4)), TensorEntry("a.q", "float32", (4, 4))]
+    target = entries(["a.q", "a.k", "a.v", "b.q"])
+    split = InferredOperation(
+        "split", ("a.qkv",), ("a.q", "a.k", "a.v"), Confidence.LIKELY, 1.0, sizes=(4, 4, 4)
+    )
+    match = Match("a.q", "b.q", Confidence.LIKELY, 1.0)
+    wanted = Inference((match,), (split,), (), ())
+    rules = synthesise(source, target, wanted)
+    assert proves(source, rules, wanted)
+    assert rules_document(read_rules(rules_document(rules), name="again")) == rules_document(rules)
+
+
+def test_mapping_without_a_pattern_becomes_a_map_of_modules() -> None:
+    rng = Random(0)
+    names = [f"m{n}" for n in range(60)]
+    news = [f"{''.join(rng.choices('abcdefgh', k=8))}" for _ in names]
+    pairs = {
+        f"{old}.{leaf}": f"{new}.{leaf}"
+        for old, new in zip(names, news, strict=True)
+        for leaf in ("conv.weight", "conv.bias", "norm.weight")
+    }
+    (rule,) = rules_of(pairs)  # type: ignore[arg-type]
+    assert isinstance(rule, KeyMap)
+    assert rule.pairs == dict(zip(names, news, strict=True))
+
+
+SEPARATED = st.lists(
+    st.sampled_from(["conv", "norm_out", "down_blocks_1", "0", "11", "w2", "x_3_y", "a/b"]),
+    min_size=1, max_size=4,
+).map(".".join)  # fmt: skip
+
+
+@given(st.lists(SEPARATED, min_size=1, max_size=16, unique=True), st.randoms())
+@settings(max_examples=examples(60), deadline=None)
+def test_rules_reproduce_mappings_that_exchange_separators(keys: list[str], rng: Random) -> None:
+    news = [
+        key.replace("_", ".").replace("/", ".") if rng.random() < 0.8 else f"z.{key}"
+        for key in keys
+    ]
+    if len({*news}) == len(news):
+        rules_of(dict(zip(keys, news, strict=True)))
 
 
 def test_operations_come_before_the_renames() -> None:

@@ -1,0 +1,37 @@
+"""The questions of a mapping that is in part a guess: asked on a terminal, or printed as JSON."""
+
+import sys
+
+import click
+
+from ckpt.cli.options import Session
+from ckpt.errors import PlanError
+from ckpt.rules.planned import Rule
+from ckpt.show.look.words import printable
+
+
+def answered(session: Session, error: PlanError) -> Rule | None:
+    """The rule that a person chooses for the first question of a mapping.
+
+    None if the error is another one, or nobody can be asked; then the questions are printed as
+    JSON.
+    """
+    from ckpt.infer.find_rules import UnsettledError
+    from ckpt.infer.questions import answer
+    from ckpt.show.diff.mapping import question_data, question_lines
+
+    if not isinstance(error, UnsettledError):
+        return None
+    found = error.found
+    if session.as_json or not sys.stdin.isatty():
+        session.terminal.data({"questions": [question_data(it) for it in found.questions]})
+        return None
+    if not found.questions:
+        return None
+    question = found.questions[0]
+    candidates = question.first.candidates
+    click.echo("\n".join(question_lines(question, len(found.questions))), err=True)
+    choices = click.Choice([*map(str, range(1, len(candidates) + 1))])
+    guess = str(candidates.index(question.first.target) + 1)
+    chosen = click.prompt(printable("which"), type=choices, default=guess, err=True)
+    return answer(question, candidates[int(chosen) - 1])

@@ -1,0 +1,97 @@
+"""Questions about ambiguous keys: asked on a terminal, printed as JSON, saved to be filled in."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.support import Run
+
+NET = """
+import torch.nn as nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.zig, self.zag = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+        self.fc = nn.Linear(8, 3)
+"""
+WORDS = ("rename", "old.pt", "--to", "net.py:Net", "-o", "new.pt")
+
+
+@pytest.fixture
+def unsure(folder: Path) -> Path:
+    """`old.pt`, of which two tensors could be swapped; and `net.py`."""
+    (folder / "net.py").write_text(NET)
+    names = {"x9.weight": (8, 8), "k2.weight": (8, 8), "linear.weight": (3, 8), "linear.bias": (3,)}
+    state = {key: torch.full(shape, float(at)) for at, (key, shape) in enumerate(names.items())}
+    torch.save(state, folder / "old.pt")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"), [("1", "zig.weight"), ("2", "zag.weight"), ("", "zig.weight")]
+)
+def test_ask_on_a_terminal_writes_what_was_chosen(unsure: Path, answer: str, target: str) -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    ran = subprocess.run(
+        [sys.executable, "-m", "ckpt", *WORDS, "--ask"],
+        stdin=theirs, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    os.close(ours)
+    os.close(theirs)
+    assert ran.returncode == 0, ran.stderr
+    assert "x9.weight and 1 key with it: order alone" in ran.stderr
+    assert "1  zig.weight   (best guess)" in ran.stderr
+    new = torch.load("new.pt")
+    assert {*new} == {"zig.weight", "zag.weight", "fc.weight", "fc.bias"}
+    assert torch.equal(new[target], torch.load("old.pt")["x9.weight"])
+
+
+def test_ask_without_a_terminal_prints_the_questions(ckpt: Run, unsure: Path) -> None:
+    ran = ckpt(*WORDS, "--ask")
+    assert ran.code == 3
+    assert not (unsure / "new.pt").exists()
+    (question,) = json.loads(ran.out)["questions"]
+    assert question["sources"] == ["x9.weight", "k2.weight"]
+    assert question["candidates"] == ["zig.weight", "zag.weight"]
+    assert (question["option"], question["margin"]) == ("--rule 'x9->zig'", 0.0)
+    assert ckpt(*WORDS, "--rule", "x9->zig").code == 0
+
+
+@pytest.mark.parametrize("words", [("--rule", "a->b"), ("--to", "net.py:Net", "--accept-likely")])
+def test_ask_without_questions_is_refused(ckpt: Run, unsure: Path, words: tuple[str, ...]) -> None:
+    assert ckpt("rename", "old.pt", "--ask", *words).code == 2
+
+
+def test_saved_rules_of_an_incomplete_mapping_are_filled_in(ckpt: Run, unsure: Path) -> None:
+    ran = ckpt(*WORDS, "--save-rules", "r.toml")
+    assert ran.code == 3
+    assert "saved the known rules in r.toml" in ran.err
+    saved = (unsure / "r.toml").read_text()
+    assert saved.splitlines() == [
+        "name = 'rename of old.pt'",
+        "rules = [",
+        "    { rename = 'linear->fc' },",
+        "    # open: x9.weight could become zig.weight or zag.weight (and 1 key with it); "
+        "best guess: zig.weight",
+        "    # { rename = 'x9->zig' },",
+        "]",
+    ]
+    with_rules = ("rename", "old.pt", "--rules", "r.toml", "--to", "net.py:Net", "-o", "new.pt")
+    assert ckpt(*with_rules).code == 3, "the rules are those that are known"
+    (unsure / "r.toml").write_text(saved.replace("# {", "{"))
+    assert ckpt(*with_rules).code == 0
+    new, old = torch.load("new.pt"), torch.load("old.pt")
+    assert torch.equal(new["zig.weight"], old["x9.weight"])
+    assert torch.equal(new["fc.bias"], old["linear.bias"])
+
+
+def test_dry_run_saves_no_rules(ckpt: Run, unsure: Path) -> None:
+    assert ckpt(*WORDS, "--save-rules", "r.toml", "--dry-run").code in (2, 3)
+    assert not (unsure / "r.toml").exists()
