@@ -164,8 +164,10 @@ def fitted(
             f"{name} does not fit {owner.__name__}, and no migrations lead there",
             hint=f"ckpt migrate new FILE.py:{owner.__name__} --from {name}",
         )
-    made: OrderedDict[str, Any] = OrderedDict(applied(way, state))
-    made._metadata = OrderedDict(getattr(to.state_dict(), "_metadata", {}))  # type: ignore[attr-defined]
+    values, order = applied(way, state), wanted.shapes if wanted else {}
+    made = OrderedDict((key, values[key]) for key in order if key in values)
+    if len(made) == len(order):  # torch adds counters that are missing if there are no versions
+        made._metadata = OrderedDict(getattr(to.state_dict(), "_metadata", {}))  # type: ignore[attr-defined]
     return made
 
 
