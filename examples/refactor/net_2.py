@@ -18,7 +18,8 @@ class Block(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Rows in, rows out: ``(batch, 28, width)``."""
         q, k, v = self.qkv(self.norm(rows)).chunk(3, -1)  # (batch, 28, width) each
-        return rows + self.out(nn.functional.scaled_dot_product_attention(q, k, v))
+        mixed: Tensor = self.out(nn.functional.scaled_dot_product_attention(q, k, v))
+        return rows + mixed
 
 
 @ckpt.migrating

@@ -21,7 +21,8 @@ class Block(nn.Module):
         """Rows in, rows out: ``(batch, 28, width)``."""
         rows_in = self.norm(rows)  # (batch, 28, width)
         q, k, v = self.q(rows_in), self.k(rows_in), self.v(rows_in)
-        return rows + self.out(nn.functional.scaled_dot_product_attention(q, k, v))
+        mixed: Tensor = self.out(nn.functional.scaled_dot_product_attention(q, k, v))
+        return rows + mixed
 
 
 class Encoder(nn.Module):

@@ -245,6 +245,12 @@ def test_a_change_of_meaning_needs_a_number(tmp_path: Path, images: torch.Tensor
         new().load_state_dict(dict(before.state_dict()))
 
 
+def test_a_lazy_module_is_left_to_torch() -> None:
+    made = ckpt.migrating(nn.Sequential(nn.LazyLinear(3)))
+    made.load_state_dict(nn.Sequential(nn.Linear(2, 3)).state_dict())
+    assert made[0].weight.shape == (3, 2)
+
+
 def test_a_class_without_a_file_is_told_to_name_a_folder() -> None:
     made: dict[str, Any] = {"nn": nn}
     exec("class Net(nn.Linear):\n    pass\n", made)
