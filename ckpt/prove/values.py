@@ -6,56 +6,14 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from ckpt.prove.runs import State
-from ckpt.rules.expressions import (
-    Averaged,
-    Cast,
-    Copied,
-    Expression,
-    Filled,
-    Joined,
-    Merged,
-    Narrowed,
-    Permuted,
-    Reshaped,
-    Resized,
-    Source,
-)
-from ckpt.writing.whole import averaged, resized
+from ckpt.rules.expressions import Expression
+from ckpt.writing.evaluated import evaluated
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 _SPREAD = 0.3  # of random numbers where a tensor has one value
-
-
-def evaluated(made: Expression, state: State) -> "Tensor":
-    """The value of an expression over a state_dict."""
-    import torch
-
-    match made:
-        case Source(key=key):
-            return state[key]
-        case Permuted(of=inner, dims=dims):
-            return evaluated(inner, state).permute(dims)
-        case Reshaped(of=inner, shape=shape):
-            return evaluated(inner, state).reshape(shape)
-        case Narrowed(of=inner, dim=dim, start=start, length=length):
-            return evaluated(inner, state).narrow(dim, start, length)
-        case Joined(parts=parts, dim=dim):
-            return torch.cat([evaluated(part, state) for part in parts], dim)
-        case Cast(of=inner, dtype=dtype):
-            return evaluated(inner, state).to(getattr(torch, dtype))
-        case Copied(of=inner):
-            return evaluated(inner, state).clone()
-        case Merged(of=inner):
-            return evaluated(inner, state)
-        case Averaged(of=inner):
-            return averaged(evaluated(inner, state), made)
-        case Resized(of=inner):
-            return resized(evaluated(inner, state), made)
-        case Filled(dtype=dtype, shape=shape, value=value):
-            return torch.full(shape, value, dtype=getattr(torch, dtype))
 
 
 def all_evaluated(made: Mapping[str, Expression], state: State) -> "dict[str, Tensor]":

@@ -121,6 +121,11 @@ def proof_lines(proof: Proof) -> Iterator[str]:
             yield f"  not proved: {folded.text}{folded.note}   {why}"
 
 
+def changes_lines(plan: Plan) -> list[str]:
+    """Every tensor that changes, folded if they are many."""
+    return [*_renames(plan), *_made(plan), *_dropped(plan)]
+
+
 def _followed(optimizer: MovedOptimizer) -> str:
     """What becomes of the state of an optimizer's parameters."""
     if not optimizer.dropped:

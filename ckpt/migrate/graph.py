@@ -1,0 +1,326 @@
+"""The graph of migrations: schemas, and the migrations that lead from one to the next.
+
+A state_dict enters where its keys match a schema. The shortest path to the wanted schema is taken;
+two ways that would give different tensors are an error. Migrations from branches that were merged
+have no path: they are applied in any order, each to the part of the keys that it knows.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+
+from ckpt.errors import CkptError, PlanError
+from ckpt.migrate.branches import Disagreement, by_parts, holds
+from ckpt.migrate.chain import Tensors, begin, stepped, stepped_in_part, touched
+from ckpt.migrate.fold import COUNTER, folded
+from ckpt.migrate.migration import Migration
+from ckpt.migrate.schema import FoldedSchema, Schema
+from ckpt.migrate.trial import example_of
+from ckpt.rules.expressions import Source
+from ckpt.rules.inverse import inverse
+from ckpt.rules.planned import Planned, Rule
+from ckpt.rules.prefixes import Unwrap
+
+Node = tuple[object, ...]  # the identity of a schema
+_MOST_WAYS = 4  # of one length that are compared with each other, whenever one is taken
+
+
+class AmbiguousEntryError(CkptError):
+    """A state_dict can be read as more than one schema, and the results would differ."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a state_dict becomes another.
+
+    Attributes:
+        steps: The migrations, in order; none if it fits as it is.
+        back: Whether they are undone, last to first.
+        planned: How each tensor of the result is made of the source.
+        merged: Whether they are of branches that no path of schemas connects.
+        unwraps: Whether the prefixes of wrappers are removed first.
+    """
+
+    steps: tuple[Migration, ...]
+    planned: tuple[Planned, ...] = field(repr=False)
+    back: bool = False
+    merged: bool = False
+    unwraps: bool = False
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules of all steps, in order; of the way there, if this is the way back."""
+        unwrap: list[Rule] = [Unwrap()] if self.unwraps else []
+        return [*unwrap, *(rule for step in self.steps for rule in step.rules)]
+
+    @property
+    def names(self) -> str:
+        """The migrations in words: ``conv-to-embed, then split-qkv``."""
+        steps = reversed(self.steps) if self.back else self.steps
+        return ("back by " if self.back else "") + ", then ".join(step.name for step in steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Migrations from one schema to another; several, and in part, where branches were merged."""
+
+    steps: tuple[Migration, ...]
+    end: Node
+    in_part: bool = False
+
+
+@dataclass(frozen=True)  # without slots, for `cached_property`
+class Graph:
+    """The migrations of one class."""
+
+    migrations: tuple[Migration, ...]
+
+    def way(
+        self, source: Schema, target: Schema, *, enter: str | None = None, sizes: bool = True
+    ) -> Way | None:
+        """How a state_dict becomes one that fits a class; None if the migrations do not say.
+
+        Args:
+            source: Of the state_dict.
+            target: Of the class.
+            enter: The first migration, where the keys do not tell which one it is.
+            sizes: Whether shapes must agree in size, or only in their number of dimensions.
+
+        Raises:
+            AmbiguousEntryError: There are two ways, and their results differ.
+        """
+        mine, wanted = begin(source), begin(target)
+        found = self._way(mine, wanted, enter=enter, sizes=sizes)
+        bare = Unwrap().run(mine.planned)
+        if found is None and any(a is not b for a, b in zip(mine.planned, bare, strict=True)):
+            found = self._way(replace(mine, planned=tuple(bare)), wanted, enter=enter, sizes=sizes)
+            return replace(found, unwraps=True) if found and not found.back else None
+        return found
+
+    def _way(self, mine: Tensors, wanted: Tensors, *, enter: str | None, sizes: bool) -> Way | None:
+        found = list(_as_it_is(mine, wanted, sizes=sizes)) if enter is None else []
+        if found and (mine.number is not None or wanted.number is None):
+            return found[0]
+        found += self._forward(mine, wanted, enter=enter, sizes=sizes)
+        if not found:
+            there = self._forward(wanted, mine, enter=enter, sizes=sizes)
+            found = [way for it in there if (way := _undone(it, mine, wanted)) is not None]
+        return _only(found)
+
+    def _forward(
+        self, mine: Tensors, wanted: Tensors, *, enter: str | None, sizes: bool
+    ) -> list[Way]:
+        """The shortest ways from every schema that a state_dict matches to the other."""
+        arrived = partial(_arrived, wanted=wanted, sizes=sizes)
+        goals = {node for node, schema in self._schemas.items() if wanted.agree(schema)}
+        edges = self._edges
+        if not goals:  # a class that has changes of several branches, and no migration since
+            end = FoldedSchema(folded(wanted.tree), wanted.number)
+            goals, edges = {end.identity}, {**edges, **self._merges(end)}
+        entries = [node for node, schema in self._schemas.items() if mine.agree(schema)]
+        paths = [path for node in entries for path in _paths(edges, node, goals)]
+        if not entries:  # a state_dict that has
+            end = FoldedSchema(folded(wanted.tree), wanted.number)
+            steps = self._by_parts(mine, end, arrived)
+            paths = [(Edge(steps, end.identity, in_part=True),)] if steps else []
+        ways = (self._walked(mine, path) for path in paths
+                if enter is None or path[0].steps[0].name == enter)  # fmt: skip
+        return [way for way, after in filter(None, ways) if arrived(after)]
+
+    def _walked(self, tensors: Tensors, path: Sequence[Edge]) -> tuple[Way, Tensors] | None:
+        at: Tensors | None = tensors
+        for edge in path:
+            for step in edge.steps:
+                if at is not None and edge.in_part:
+                    at = stepped_in_part(at, step, self._touched[step.name])
+                elif at is not None:
+                    at = stepped(at, step)
+        if at is None:
+            return None
+        steps = tuple(step for edge in path for step in edge.steps)
+        return Way(steps, at.planned, merged=any(edge.in_part for edge in path)), at
+
+    @cached_property
+    def _schemas(self) -> dict[Node, FoldedSchema]:
+        return {
+            schema.identity: schema for it in self.migrations for schema in (it.before, it.after)
+        }
+
+    @cached_property
+    def _touched(self) -> dict[str, frozenset[str]]:
+        return {migration.name: touched(migration) for migration in self.migrations}
+
+    @cached_property
+    def _steps(self) -> dict[Node, list[Edge]]:
+        """The migrations that begin at each schema, or at one that its state_dicts match too."""
+        edges: dict[Node, list[Edge]] = {node: [] for node in self._schemas}
+        for migration in self.migrations:
+            edge = Edge((migration,), migration.after.identity)
+            edges[migration.before.identity].append(edge)
+        ends = {migration.after.identity for migration in self.migrations}
+        loose = [it for it in self.migrations if it.before.identity not in ends]
+        for end in ends:
+            for migration in loose if not edges[end] else ():
+                if _meet(self._schemas[end], migration.before):
+                    edges[end].append(Edge((migration,), migration.after.identity))
+        return edges
+
+    @cached_property
+    def _edges(self) -> dict[Node, list[Edge]]:
+        """Those, and what leads on from the last schema of each branch to where it was merged."""
+        begun = [self._schemas[node] for node, found in self._steps.items() if found]
+        return {
+            node: [*found] or [*self._merge(node, begun)] for node, found in self._steps.items()
+        }
+
+    def _merge(self, node: Node, into: Iterable[FoldedSchema]) -> Iterator[Edge]:
+        """How the last schema of a branch becomes the nearest of those that may contain it."""
+        last = begin(example_of(self._schemas[node]))
+        added = [it for it in self.migrations if it.after.identity == node]
+        likely = [schema for schema in into if any(holds(schema, it) for it in added)]
+        for end in sorted(likely, key=lambda schema: len(last.lines ^ schema.lines)):
+            if end.identity != node and (steps := self._by_parts(last, end, partial(_agree, end))):
+                yield Edge(steps, end.identity, in_part=True)
+                return
+
+    def _merges(self, end: FoldedSchema) -> dict[Node, list[Edge]]:
+        """How the last schemas of branches become a class that no migration knows."""
+        known = self._merges_known.get(end.identity)
+        if known is None:
+            lasts = [node for node, found in self._edges.items() if not found]
+            known = {node: [*self._merge(node, [end])] for node in lasts}
+            self._merges_known[end.identity] = known
+        return known
+
+    @cached_property
+    def _merges_known(self) -> dict[Node, dict[Node, list[Edge]]]:
+        return {}
+
+    def _by_parts(
+        self, start: Tensors, end: FoldedSchema, arrived: Callable[[Tensors], bool]
+    ) -> tuple[Migration, ...]:
+        try:
+            found = by_parts(start, self.migrations, self._touched, end, arrived)
+        except Disagreement as error:
+            ways = (Way(steps, tensors.planned) for steps, tensors in (error.one, error.other))
+            raise _differ(*ways) from error
+        return found[0] if found else ()
+
+    def cycle(self) -> tuple[Migration, ...]:
+        """Migrations that lead back to the schema where they begin; none if none do."""
+        for node in self._schemas:
+            for path in _paths(self._steps, node, {node}):
+                return tuple(step for edge in path for step in edge.steps)
+        return ()
+
+    def disagreement(self) -> tuple[Way, Way] | None:
+        """Two ways between the same schemas that make different tensors, on their examples."""
+        ends = {migration.after.identity for migration in self.migrations}
+        for node, schema in self._schemas.items():
+            if node not in ends and (found := self._two_ways(node, begin(example_of(schema)))):
+                return found
+        return None
+
+    def _two_ways(self, node: Node, start: Tensors) -> tuple[Way, Way] | None:
+        reached: dict[Node, tuple[Way, Tensors]] = {node: (Way((), start.planned), start)}
+        waiting = deque([node])
+        while waiting:
+            way, tensors = reached[node := waiting.popleft()]
+            for edge in self._steps[node]:
+                walked = self._walked(tensors, [edge])
+                if walked is None:
+                    continue
+                made = replace(walked[0], steps=(*way.steps, *edge.steps)), walked[1]
+                other = reached.setdefault(edge.end, made)
+                if other is made:
+                    waiting.append(edge.end)
+                elif _results(other[0]) != _results(made[0]):
+                    return other[0], made[0]
+        return None
+
+
+def _paths(
+    edges: Mapping[Node, Sequence[Edge]], start: Node, goals: Collection[Node]
+) -> Iterator[tuple[Edge, ...]]:
+    """The shortest paths, all of one length."""
+    waiting: deque[tuple[Node, tuple[Edge, ...]]] = deque([(start, ())])
+    seen: dict[Node, int] = {start: 0}
+    found: list[tuple[Edge, ...]] = []
+    while waiting and len(found) < _MOST_WAYS:
+        node, path = waiting.popleft()
+        if found and len(path) >= len(found[0]):
+            break
+        for edge in edges.get(node, ()):
+            if edge.end in goals:
+                found.append((*path, edge))
+            if seen.setdefault(edge.end, len(path) + 1) == len(path) + 1:
+                waiting.append((edge.end, (*path, edge)))
+    yield from found
+
+
+def _agree(schema: FoldedSchema, tensors: Tensors) -> bool:
+    return tensors.agree(schema)
+
+
+def _as_it_is(mine: Tensors, wanted: Tensors, *, sizes: bool) -> Iterator[Way]:
+    same_number = mine.number is None or mine.number == wanted.number
+    if same_number and _arrived(mine, wanted, sizes=sizes):
+        yield Way((), mine.planned)
+
+
+def _arrived(tensors: Tensors, wanted: Tensors, *, sizes: bool) -> bool:
+    """Whether they are what is wanted; torch adds the counters that a file lacks."""
+    if tensors.form == wanted.form:
+        return True
+    mine, theirs = ({key: shape if sizes else (len(shape),) for key, shape in it.form}
+                    for it in (tensors, wanted))  # fmt: skip
+    lacking = theirs.keys() - mine.keys()
+    return all(key.endswith(COUNTER) for key in lacking) and all(
+        theirs.get(key) == shape for key, shape in mine.items()
+    )
+
+
+def _undone(way: Way, mine: Tensors, wanted: Tensors) -> Way | None:
+    """The way back from `mine` to `wanted`, from which `way` leads; None if that is not exact."""
+    try:
+        planned = inverse([Source(e.key, e.dtype, e.shape) for e in wanted.entries], way.planned)
+    except PlanError:
+        return None
+    made = {tensor.key for tensor in way.planned}
+    return Way(way.steps, tuple(planned), back=True) if made == {*mine.made_of} else None
+
+
+def _only(found: Sequence[Way]) -> Way | None:
+    """The first of several ways with one result."""
+    for way in found[1:]:
+        if _results(way) != _results(found[0]):
+            raise _differ(found[0], way)
+    return found[0] if found else None
+
+
+def _results(way: Way) -> dict[str, object]:
+    return {tensor.key: tensor.made_of for tensor in way.planned}
+
+
+def _differ(one: Way, other: Way) -> AmbiguousEntryError:
+    mine, theirs = _results(one), _results(other)
+    key = next(key for key in (*mine, *theirs) if mine.get(key) != theirs.get(key))
+    names = [way.names or "no migration" for way in (one, other)]
+    return AmbiguousEntryError(
+        f"two ways lead there, and make {key} of different tensors: {names[0]}; and {names[1]}",
+        hint=f"--enter {(one.steps or other.steps)[0].name}  says which migration comes first",
+    )
+
+
+def _meet(one: FoldedSchema, other: FoldedSchema) -> bool:
+    """Whether a state_dict of one schema also matches the other."""
+    pairs = ((one, other), (other, one))
+    return any(begin(example_of(a)).agree(b) for a, b in pairs)
+
+
+def of_class(migrations: Sequence[Migration], definition: str) -> Graph:
+    """The graph of the migrations that belong to a class, ``net.py:Net``."""
+    return Graph(tuple(it for it in migrations if definition in it.definitions))
