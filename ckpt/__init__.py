@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ckpt.migrate.hook import migrating as migrating
     from ckpt.ops.alias import alias as alias
     from ckpt.ops.alias import alias_history as alias_history
     from ckpt.ops.audit import audit as audit
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
     from ckpt.ops.fsck import rebuild_index as rebuild_index
     from ckpt.ops.gc import gc as gc
     from ckpt.ops.load import load as load
+    from ckpt.ops.load import load_into as load_into
     from ckpt.ops.load import open as open
     from ckpt.ops.log import log as log
     from ckpt.ops.ls import ls as ls
     from ckpt.ops.metric import metric as metric
+    from ckpt.ops.migrate import check_migrations as check_migrations
+    from ckpt.ops.migrate import list_migrations as list_migrations
+    from ckpt.ops.migrate import migrate as migrate
+    from ckpt.ops.migrate import new_migration as new_migration
     from ckpt.ops.note import note as note
     from ckpt.ops.pin import pin as pin
     from ckpt.ops.plot import plot as plot
@@ -52,7 +58,12 @@ _ELSEWHERE = {
     "Registry": "ckpt.registry.registry",
     "alias_history": "ckpt.ops.alias",
     "apply": "ckpt.ops.rename",
+    "check_migrations": "ckpt.ops.migrate",
     "init_registry": "ckpt.ops.registry",
+    "list_migrations": "ckpt.ops.migrate",
+    "load_into": "ckpt.ops.load",
+    "migrating": "ckpt.migrate.hook",
+    "new_migration": "ckpt.ops.migrate",
     "open": "ckpt.ops.load",
     "plan_rename": "ckpt.ops.rename",
     "rebuild_index": "ckpt.ops.fsck",
@@ -60,7 +71,19 @@ _ELSEWHERE = {
 }
 _COMMANDS = (
     *("alias", "audit", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "pin"),
-    *("copy", "metric", "note", "plot", "redo", "register", "rename", "repair", "restore", "rm"),
+    *(
+        "copy",
+        "metric",
+        "migrate",
+        "note",
+        "plot",
+        "redo",
+        "register",
+        "rename",
+        "repair",
+        "restore",
+        "rm",
+    ),
     *("show", "tag", "train", "undo", "verify"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])

@@ -21,7 +21,7 @@ from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import CkptError, FitError, RefError
 from ckpt.tensors import StateDict, TensorEntry
@@ -131,7 +131,7 @@ class Definition:
             )
         others = tuple(key for key in state if key not in tensors)
         self._unused[:] = [module]
-        return StateDict(entries, others, getattr(state, "_metadata", None), _ties(module))
+        return StateDict(entries, others, _versions(module, state), _ties(module))
 
     def parameters(self) -> list[Parameter]:
         """Its parameters by all their names, in the order in which optimizers number them."""
@@ -155,6 +155,18 @@ class Definition:
                 return file.read()
         except (OSError, SyntaxError, UnicodeDecodeError):
             return None
+
+
+def _versions(module: "nn.Module", state: object) -> Mapping[str, Any] | None:
+    """The `_metadata` of a state_dict, with the `ckpt_schema` of the classes that have one."""
+    versions: Mapping[str, Any] | None = getattr(state, "_metadata", None)
+    if versions is None:
+        return None
+    for name, inner in module.named_modules():
+        number = getattr(inner, "ckpt_schema", None)
+        if type(number) is int and isinstance(versions.get(name), dict):
+            versions[name]["ckpt_schema"] = number
+    return versions
 
 
 def _ties(module: "nn.Module") -> dict[str, str]:

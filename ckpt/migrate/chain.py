@@ -6,7 +6,7 @@ Law: migrations together do what they do one by one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ckpt.errors import CkptError
@@ -14,9 +14,12 @@ from ckpt.migrate.fold import template_of
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema, Schema
 from ckpt.migrate.tree import Branch, tree_of
+from ckpt.rules.at_once import AtOnce
 from ckpt.rules.expressions import Expression, Source
-from ckpt.rules.planned import Planned, Rule
-from ckpt.tensors import TensorEntry
+from ckpt.rules.key_map import KeyMap
+from ckpt.rules.planned import Planned, Renaming, Rule
+from ckpt.rules.prefixes import Unwrap
+from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
 
 @dataclass(frozen=True)  # without slots, for `cached_property`
@@ -66,13 +69,45 @@ def ran(tensors: Sequence[Planned], rules: Iterable[Rule]) -> list[Planned]:
     """The tensors after rules, each of which may find nothing.
 
     Raises:
-        PlanError: An operation does not fit a shape, or two tensors get one key.
+        PlanError: An operation does not fit a shape.
         RuleError: A pattern ran too long.
     """
     after = list(tensors)
     for rule in rules:
-        after = rule.run(after)
+        after = _after(after, rule)
     return after
+
+
+def _after(tensors: Sequence[Planned], rule: Rule) -> list[Planned]:
+    """The tensors after a rule; operations leave keys alone that hold no tensor."""
+    others = [tensor for tensor in tensors if tensor.made_of.dtype == NOT_A_TENSOR]
+    if not others or isinstance(rule, Renaming | Unwrap):
+        return rule.run(tensors)
+    return [*rule.run([it for it in tensors if it.made_of.dtype != NOT_A_TENSOR]), *others]
+
+
+def that_find(tensors: Sequence[Planned], rules: Iterable[Rule]) -> list[Rule]:
+    """The rules that change something, each without its parts that find nothing."""
+    found: list[Rule] = []
+    at = list(tensors)
+    for rule in rules:
+        after = _after(at, rule)
+        if len(after) != len(at) or any(a is not b for a, b in zip(at, after, strict=True)):
+            found.append(_needed(rule, [tensor.key for tensor in at]))
+        at = after
+    return found
+
+
+def _needed(rule: Rule, keys: Sequence[str]) -> Rule:
+    match rule:
+        case KeyMap():
+            used = {rule.listed(key) for key in keys}
+            return replace(rule, pairs={old: n for old, n in rule.pairs.items() if old in used})
+        case AtOnce():
+            rules = tuple(part for part in rule.rules if any(map(part.search, keys)))
+            whole = len(rules) == len(rule.rules)
+            return rule if whole else AtOnce(rules)
+    return rule
 
 
 def stepped(tensors: Tensors, migration: Migration) -> Tensors | None:

@@ -5,7 +5,7 @@ depth and width.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ckpt.errors import RuleError
@@ -14,7 +14,7 @@ from ckpt.tensors import TensorEntry, is_key
 
 _NAMES = "ijklmnopqrstuvwxyz"  # of indices, from the outside in
 _PART = re.compile(r"((?:[^{}]|\{\{|\}\})*)\{([a-z])(?:>=([0-9]{1,9}))?\}")
-_COUNTER = "num_batches_tracked"  # torch adds it where a file from before 0.4.1 has none
+COUNTER = "num_batches_tracked"  # torch adds it where a file from before 0.4.1 has none
 _ANY_SIZE = 48  # of a dimension without an example; many numbers divide it
 
 
@@ -150,6 +150,18 @@ def _optional(one: Folded) -> Folded:
     return Folded(leaf, {part: _optional(it) for part, it in one.children.items()}, one.count)
 
 
+def marked(schema: Folded, optional: Collection[str], prefix: str = "", depth: int = 0) -> Folded:
+    """The same, where tensors of these templates are optional, too."""
+    leaf = schema.leaf
+    if leaf is not None and prefix in optional:
+        leaf = replace(leaf, optional=True)
+    children = {}
+    for part, child in schema.children.items():
+        text = f"{prefix}.{_text(part, depth)}" if prefix else _text(part, depth)
+        children[part] = marked(child, optional, text, depth + isinstance(part, Run))
+    return Folded(leaf, children, schema.count)
+
+
 def mismatch(schema: Folded, branch: Branch, key: str = "") -> str | None:
     """Why the keys of a state_dict do not match, by the first of them; None if they do."""
     if branch.shape is not None:
@@ -196,7 +208,7 @@ def _lacking(
 
 
 def _may_lack(leaf: Leaf, key: str) -> bool:
-    return leaf.optional or key.endswith(_COUNTER)
+    return leaf.optional or key.endswith(COUNTER)
 
 
 def _candidates(schema: Folded, part: str) -> Iterator[str | Run]:

@@ -29,6 +29,12 @@ class Place:
     folder: Path
     definition: str
 
+    def moved(self, folder: Path, file: Path) -> "Place":
+        """The same class, whose file this is, with its migrations in another folder."""
+        name = self.definition.rpartition(":")[2]
+        seen = Path(relpath(file.absolute(), folder.absolute().parent)).as_posix()
+        return Place(folder, f"{seen}:{name}")
+
     def migrations(self) -> tuple[Migration, ...]:
         """All migrations of the folder, by name, also those of other classes.
 
@@ -58,8 +64,7 @@ def place_of(file: Path, name: str) -> Place:
     if named is not None and not isinstance(named, str):
         raise MigrationError(f"{project / _PROJECT}: tool.ckpt.migrations is not a folder's name")
     folder = project / named if named else file.parent / FOLDER
-    seen = Path(relpath(file, folder.parent)).as_posix()
-    return Place(folder, f"{seen}:{name}")
+    return Place(folder, f":{name}").moved(folder, file)
 
 
 def settings_above(folder: Path) -> tuple[Path, Mapping[str, Any]]:

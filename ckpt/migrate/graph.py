@@ -7,20 +7,21 @@ have no path: they are applied in any order, each to the part of the keys that i
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ckpt.errors import CkptError, PlanError
 from ckpt.migrate.chain import Tensors, begin, ran, stepped, stepped_in_part
-from ckpt.migrate.fold import examples
+from ckpt.migrate.fold import COUNTER, examples
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema, Schema
 from ckpt.migrate.tree import tree_of
 from ckpt.rules.expressions import Source
 from ckpt.rules.inverse import inverse
-from ckpt.rules.planned import Planned
+from ckpt.rules.planned import Planned, Rule
+from ckpt.rules.prefixes import Unwrap
 
-_COUNTER = ".num_batches_tracked"
+Node = tuple[object, ...]  # the identity of a schema
 _MOST_WAYS = 64  # of one length that are compared with each other
 _MOST_STEPS = 2_000  # that are tried where branches were merged
 
@@ -40,12 +41,20 @@ class Way:
         back: Whether they are undone, last to first.
         planned: How each tensor of the result is made of the source.
         merged: Whether they are of branches that no path of schemas connects.
+        unwraps: Whether the prefixes of wrappers are removed first.
     """
 
     steps: tuple[Migration, ...]
     planned: tuple[Planned, ...] = field(repr=False)
     back: bool = False
     merged: bool = False
+    unwraps: bool = False
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules of all steps, in order; of the way there, if this is the way back."""
+        unwrap: list[Rule] = [Unwrap()] if self.unwraps else []
+        return [*unwrap, *(rule for step in self.steps for rule in step.rules)]
 
     @property
     def names(self) -> str:
@@ -75,6 +84,14 @@ class Graph:
             AmbiguousEntryError: There are two ways, and their results differ.
         """
         mine, wanted = begin(source), begin(target)
+        found = self._way(mine, wanted, enter=enter, sizes=sizes)
+        bare = Unwrap().run(mine.planned)
+        if found is None and any(a is not b for a, b in zip(mine.planned, bare, strict=True)):
+            found = self._way(replace(mine, planned=tuple(bare)), wanted, enter=enter, sizes=sizes)
+            return replace(found, unwraps=True) if found and not found.back else None
+        return found
+
+    def _way(self, mine: Tensors, wanted: Tensors, *, enter: str | None, sizes: bool) -> Way | None:
         found = list(self._as_it_is(mine, wanted, sizes=sizes)) if enter is None else []
         if found and (mine.number is not None or wanted.number is None):
             return found[0]
@@ -106,15 +123,15 @@ class Graph:
                         yield Way(steps, after.planned)
 
     @cached_property
-    def _schemas(self) -> dict[tuple[object, ...], FoldedSchema]:
+    def _schemas(self) -> dict[Node, FoldedSchema]:
         return {
             schema.identity: schema for it in self.migrations for schema in (it.before, it.after)
         }
 
     @cached_property
-    def _edges(self) -> dict[tuple[object, ...], list[Migration]]:
+    def _edges(self) -> dict[Node, list[Migration]]:
         """The migrations that begin at each schema, or at one that its state_dicts match too."""
-        begins: dict[tuple[object, ...], list[Migration]] = {it: [] for it in self._schemas}
+        begins: dict[Node, list[Migration]] = {it: [] for it in self._schemas}
         for migration in self.migrations:
             begins[migration.before.identity].append(migration)
         ends = {migration.after.identity for migration in self.migrations}
@@ -125,12 +142,10 @@ class Graph:
                     begins[end].append(migration)
         return begins
 
-    def _paths(
-        self, start: tuple[object, ...], goals: set[tuple[object, ...]]
-    ) -> Iterator[tuple[Migration, ...]]:
+    def _paths(self, start: Node, goals: set[Node]) -> Iterator[tuple[Migration, ...]]:
         """The shortest paths, all of one length."""
-        waiting: deque[tuple[tuple[object, ...], tuple[Migration, ...]]] = deque([(start, ())])
-        seen: dict[tuple[object, ...], int] = {start: 0}
+        waiting: deque[tuple[Node, tuple[Migration, ...]]] = deque([(start, ())])
+        seen: dict[Node, int] = {start: 0}
         found: list[tuple[Migration, ...]] = []
         while waiting and len(found) < _MOST_WAYS:
             node, steps = waiting.popleft()
@@ -145,6 +160,41 @@ class Graph:
                 if after in goals:
                     found.append(way)
         yield from found
+
+    def cycle(self) -> tuple[Migration, ...]:
+        """Migrations that lead back to the schema where they begin; none if none do."""
+        for node in self._schemas:
+            for path in self._paths(node, {node}):
+                return path
+        return ()
+
+    def disagreement(self) -> tuple[Way, Way] | None:
+        """Two ways between the same schemas that make different tensors, on their examples."""
+        ends = {migration.after.identity for migration in self.migrations}
+        for node, schema in self._schemas.items():
+            if node not in ends:
+                start = begin(Schema(tuple(examples(schema.keys, None)), schema.number))
+                if found := self._two_ways(node, start):
+                    return found
+        return None
+
+    def _two_ways(self, node: Node, start: Tensors) -> tuple[Way, Way] | None:
+        reached: dict[Node, tuple[Tensors, tuple[Migration, ...]]] = {node: (start, ())}
+        waiting = deque([node])
+        while waiting:
+            node = waiting.popleft()
+            tensors, steps = reached[node]
+            for migration in self._edges[node]:
+                after = stepped(tensors, migration)
+                if after is None:
+                    continue
+                way = (after, (*steps, migration))
+                other = reached.setdefault(migration.after.identity, way)
+                if other is way:
+                    waiting.append(migration.after.identity)
+                elif dict(other[0].made_of) != dict(after.made_of):
+                    return Way(other[1], other[0].planned), Way(way[1], after.planned)
+        return None
 
     def _merged(self, mine: Tensors, wanted: Tensors, *, sizes: bool) -> Way | None:
         """The migrations of several branches, each applied to its part of the keys."""
@@ -197,7 +247,7 @@ def _arrived(tensors: Tensors, wanted: Tensors, *, sizes: bool) -> bool:
     mine, theirs = ({key: shape if sizes else (len(shape),) for key, shape in it.form}
                     for it in (tensors, wanted))  # fmt: skip
     lacking = theirs.keys() - mine.keys()
-    return all(key.endswith(_COUNTER) for key in lacking) and all(
+    return all(key.endswith(COUNTER) for key in lacking) and all(
         theirs.get(key) == shape for key, shape in mine.items()
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ckpt.migrate.fold import Folded, folded, mismatch
 from ckpt.migrate.tree import Branch, tree_of
+from ckpt.rules.prefixes import unwrapped
 from ckpt.tensors import StateDict, TensorEntry
 
 NUMBER = "ckpt_schema"  # of a class, and of the metadata of its module in a state_dict
@@ -88,7 +89,14 @@ class FoldedSchema:
 def schema_of(state: StateDict) -> Schema:
     """The exact schema of a state_dict."""
     named = [*state.named, *state.keys[len(state.entries) :]]
-    return Schema(tuple(named), number_in(state.versions))
+    return Schema(tuple(named), root_number(state.versions))
+
+
+def root_number(versions: Mapping[str, Any] | None) -> int | None:
+    """The number of the outermost module that is not a wrapper, such as torch.compile's."""
+    roots = [name for name in versions or {} if not name or unwrapped(f"{name}.x") == "x"]
+    found = (number_in(versions, name) for name in roots)
+    return next((number for number in found if number is not None), None)
 
 
 def number_in(versions: Mapping[str, Any] | None, module: str = "") -> int | None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    Model = torch.nn.Module | type[torch.nn.Module]
+
 
 class LazyStateDict(Mapping[str, "torch.Tensor"]):
     """A state_dict whose tensors are read on request; use it in a `with` block.
@@ -139,19 +141,45 @@ def open(ref: Named, *, registry: Registry | None = None) -> LazyStateDict:
     return LazyStateDict(ref, registry or Registry())
 
 
-def load(ref: Named, *, registry: Registry | None = None) -> "OrderedDict[str, torch.Tensor]":
+def load(
+    ref: Named, *, to: "Model | None" = None, registry: Registry | None = None
+) -> "OrderedDict[str, torch.Tensor]":
     """The state_dict of a version or a file, on the CPU, for `load_state_dict`.
 
     Tied tensors are there by all their names. Every tensor has memory of its own, even if tied,
     so the file may change afterwards. Module versions (`state_dict._metadata`) are kept if the
     container has them.
 
+    Args:
+        ref: A version or a file.
+        to: A class or a module that it should fit, by the migrations of the class.
+        registry: Where versions are looked up.
+
     Raises:
         IntegrityError: Stored bytes differ from the registered ones.
+        FitError: It does not fit `to`, and no migrations lead there.
     """
     with open(ref, registry=registry) as lazy:
         state_dict = OrderedDict((key, tensor.clone()) for key, tensor in lazy.items())
         versions = lazy.rest.get("_metadata")
     if isinstance(versions, Mapping):
         state_dict._metadata = OrderedDict(versions)  # type: ignore[attr-defined]
+    if to is not None:
+        from ckpt.migrate.hook import fitted
+
+        return fitted(state_dict, to, name=str(ref))
     return state_dict
+
+
+def load_into(module: "torch.nn.Module", ref: Named, *, registry: Registry | None = None) -> None:
+    """Load a version or a file into a module, strictly, by the migrations of its class.
+
+    Args:
+        module: Gets the values.
+        ref: A version or a file.
+        registry: Where versions are looked up.
+
+    Raises:
+        FitError: It does not fit, and no migrations lead there; the module is as before.
+    """
+    module.load_state_dict(load(ref, to=module, registry=registry))

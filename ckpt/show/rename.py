@@ -98,6 +98,11 @@ def plan_text(plan: RenamePlan) -> str:
     return "\n".join([*(line for part in parts for line in part(plan)), verdict])
 
 
+def changes_lines(plan: Plan) -> list[str]:
+    """Every tensor that changes, folded if they are many."""
+    return [*_renames(plan), *_made(plan), *_dropped(plan)]
+
+
 def _followed(optimizer: MovedOptimizer) -> str:
     """What becomes of the state of an optimizer's parameters."""
     if not optimizer.dropped:

@@ -1,0 +1,143 @@
+"""`ckpt migrate`."""
+
+from typing import Any
+
+import click
+
+from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
+from ckpt.cli.options.opaque import opaque_options, remark_on_written
+from ckpt.cli.options.rules import rule_options
+from ckpt.ops.migrate import check_migrations, list_migrations, migrate, new_migration
+from ckpt.ops.rename import RuleOptions
+from ckpt.show.migrate import (
+    checked_data,
+    checked_text,
+    drafted_data,
+    drafted_text,
+    explained_data,
+    explained_text,
+    listed_data,
+    listed_text,
+    migrated_data,
+    migrated_text,
+)
+
+_where = click.argument("where", metavar="[DEF|FOLDER]", required=False)
+
+
+@click.group(no_args_is_help=False)
+def command() -> None:
+    """Keep checkpoints loading after a refactoring: make, try and apply migrations.
+
+    A migration is a TOML file in the folder migrations/ beside the file of its class. It says how
+    the keys of the class changed, and belongs into the commit that changes the class.
+    """
+
+
+@ckpt_command(
+    examples="ckpt migrate new models/net.py:Net --from old.pt -m 'conv becomes embed'\n"
+    "ckpt migrate new models/net.py:Net --from net@prod --rule 'conv->embed'\n"
+    "ckpt migrate new net.py:Net --from old_net.py:Net --also 'net.py:Net(bias=False)'"
+)
+@click.argument("definition", metavar="DEF")
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE|REF|DEF",
+    required=True,
+    help="The old form of the class: a checkpoint of it, a version, or the old class.",
+)
+@click.option("-m", "--message", default="", help="What changed; the file is named after it.")
+@arg_option
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="DEF",
+    help="Another configuration of the class: keys that it lacks are optional (repeatable).",
+)
+@click.option("--accept-likely", is_flag=True, help="Accept the best guess for ambiguous keys.")
+@click.option("--dry-run", is_flag=True, help="Show the migration and write nothing.")
+@rule_options
+def new(session: Session, definition: str, source: str, rules: RuleOptions, **options: Any) -> None:
+    """Write the migration from an old form of a class to the class as it is now.
+
+    Without rules, they are inferred, as by ckpt rename --to.
+    """
+    drafted = new_migration(definition, source, rules, registry=session.registry, **options)
+    session.show(drafted, drafted_text, drafted_data)
+
+
+@ckpt_command(examples="ckpt migrate ls\nckpt migrate ls models/net.py:Net")
+@_where
+def ls(session: Session, where: str | None) -> None:
+    """List the migrations of a class or a folder."""
+    session.show(list_migrations(where), listed_text, listed_data)
+
+
+@ckpt_command(examples="ckpt migrate show models/net.py:Net conv-to-embed")
+@click.argument("where", metavar="DEF|FOLDER")
+@click.argument("name")
+def show(session: Session, where: str, name: str) -> None:
+    """Show one migration: its rules, and the keys that they change."""
+    listed = list_migrations(where)
+    found = next((it for it in listed.migrations if it.name == name), None)
+    if found is None:
+        names = ", ".join(it.name for it in listed.migrations) or "none"
+        raise click.UsageError(f"{listed.folder} has no migration {name!r}; it has {names}")
+    session.show(found, explained_text, explained_data)
+
+
+@ckpt_command(examples="ckpt migrate check\nckpt migrate check models/net.py:Net")
+@_where
+@arg_option
+def check(session: Session, where: str | None, **options: Any) -> None:
+    """Try the rules of migrations on the schemas that they hold, and look for gaps and cycles.
+
+    A class that is named is built, to see whether all its migrations lead to it.
+    Exit code 1 if something is wrong.
+    """
+    listed, findings = check_migrations(where, **options)
+    session.show((listed, findings), checked_text, checked_data)
+    if findings:
+        raise click.exceptions.Exit(1)
+
+
+@ckpt_command(
+    examples="ckpt migrate run old.pt --to models/net.py:Net\n"
+    "ckpt migrate run v1\n"
+    "ckpt migrate run new.pt --to released/net.py:Net --by models/net.py:Net",
+    writes=True,
+)
+@click.argument("source", metavar="SRC")
+@click.option(
+    "--to", metavar="DEF", help="The class; for a version, by default, the one it was made for."
+)
+@arg_option
+@click.option(
+    "--by", metavar="DEF", help="The class whose migrations are used, if --to is an old copy of it."
+)
+@click.option("--enter", metavar="NAME", help="The migration to begin with, if two are possible.")
+@click.option("--drop-optimizer", is_flag=True, help="Leave the optimizer out.")
+@click.option("-o", "--out", type=PATH, help="Write the result to this file.")
+@click.option("--force", "replace_out", is_flag=True, help="Overwrite the output file.")
+@click.option("--in-place", is_flag=True, help="Replace SRC itself, atomically.")
+@click.option("--register", "register_result", is_flag=True, help="Register the new file as well.")
+@click.option("--name", metavar="MODEL", help="The model for --register.")
+@click.option("-m", "--message", default="", help="A message for the version that is added.")
+@opaque_options
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+def run(session: Session, source: str, **options: Any) -> None:
+    """Make a checkpoint that fits a class, through the migrations of the class.
+
+    As ckpt rename does: SRC itself is changed only with --in-place, and for a version the next
+    version is added, which stores no tensor bytes where only names change.
+    """
+    done = migrate(source, registry=session.registry, **options)
+    if done.renamed is not None:
+        session.remark_on_added(done.renamed.added)
+        remark_on_written(session, done.renamed.written, done.renamed.dropped)
+    session.show(done, migrated_text, migrated_data)
+
+
+for subcommand in (new, ls, check, show, run):
+    command.add_command(subcommand)

@@ -1,0 +1,266 @@
+"""Loading through migrations: torch's own hook turns an old state_dict into one that fits.
+
+torch is the caller's: this module runs only where a module of theirs is loaded.
+"""
+
+import functools
+import inspect
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ckpt.errors import CkptError, FitError, UsageError
+from ckpt.migrate.folder import Place, place_of
+from ckpt.migrate.graph import Graph, Way
+from ckpt.migrate.schema import NUMBER, Schema, number_in, root_number
+from ckpt.tensors import NOT_A_TENSOR, TensorEntry
+from ckpt.writing.evaluated import evaluated
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Model = TypeVar("Model")
+_TO_THE_CALLER = 6  # frames from torch's hook to the call of `load_state_dict`
+
+
+class MigratedWarning(UserWarning):
+    """A state_dict was migrated while it was loaded."""
+
+
+def migrating(model: Model, *, folder: Path | str | None = None) -> Model:
+    """Let `load_state_dict` accept every state_dict that a class's migrations know.
+
+    A state_dict that fits is loaded as it is, and one that no migration knows is refused by torch
+    as ever. Works where the class is a part of a larger model, too. The state_dicts that it makes
+    say which `ckpt_schema` the class has.
+
+    Args:
+        model: A class, which this decorates, or one module.
+        folder: Where its migrations are; by default `migrations` beside the class's file, or the
+            folder that ``[tool.ckpt]`` in pyproject.toml names.
+
+    Returns:
+        `model` itself.
+
+    Example:
+        >>> @ckpt.migrating
+        ... class Net(nn.Module): ...
+        >>> Net().load_state_dict(torch.load("old.pt"))
+    """
+    from torch import nn
+
+    where = None if folder is None else Path(folder)
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        _decorate(model, where)
+    elif isinstance(model, nn.Module):
+        _register(model, type(model), where)
+    else:
+        raise UsageError(f"{type(model).__name__} is not a torch.nn.Module or a class of them")
+    return model
+
+
+def _decorate(owner: "type[nn.Module]", folder: Path | None) -> None:
+    init = owner.__init__
+
+    @functools.wraps(init)
+    def made(self: "nn.Module", *arguments: Any, **named: Any) -> None:
+        init(self, *arguments, **named)
+        _register(self, owner, folder)
+
+    owner.__init__ = made  # type: ignore[method-assign]
+
+
+def _register(module: "nn.Module", owner: "type[nn.Module]", folder: Path | None) -> None:
+    if not any(isinstance(it, Loading) for it in _hooks_of(module)):
+        module.register_load_state_dict_pre_hook(Loading(owner, folder))  # type: ignore[no-untyped-call]
+        module.register_state_dict_post_hook(_note_number)  # type: ignore[no-untyped-call]
+
+
+def _hooks_of(module: "nn.Module") -> list[object]:
+    """The hooks that torch calls before it loads a module; each is wrapped."""
+    return [getattr(it, "hook", it) for it in module._load_state_dict_pre_hooks.values()]
+
+
+def _note_number(
+    module: "nn.Module", _state: object, _prefix: str, metadata: dict[str, Any]
+) -> None:
+    """Write the `ckpt_schema` of a class into the metadata that torch keeps for its module."""
+    number = getattr(module, NUMBER, None)
+    if type(number) is int:
+        metadata[NUMBER] = number
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What torch calls before it loads a module; can be copied and pickled with it.
+
+    Attributes:
+        owner: The class that the migrations belong to.
+        folder: Where they are; None if that follows from the class.
+    """
+
+    owner: "type[nn.Module]"
+    folder: Path | None
+
+    def __call__(
+        self,
+        module: "nn.Module",
+        state: dict[str, Any],
+        prefix: str,
+        metadata: Mapping[str, Any],
+        _strict: bool,
+        _missing: list[str],
+        _unexpected: list[str],
+        errors: list[str],
+    ) -> None:
+        """Replace an old state_dict by one that fits, if migrations lead to it."""
+        wanted = schema_of_module(module)
+        if wanted is None or _fits(state, prefix, metadata, wanted):
+            return
+        mine = {key[len(prefix) :]: it for key, it in state.items() if key.startswith(prefix)}
+        try:
+            graph = graph_of(self.owner, self.folder)
+            way = graph.way(_schema(mine, _number(metadata)), wanted)
+        except CkptError as error:
+            errors.append(f"{error}" + (f" ({error.hint})" if error.hint else ""))
+            return
+        if way is None or not (way.steps or way.unwraps):
+            return
+        for key in mine:
+            del state[prefix + key]
+        state.update({prefix + key: it for key, it in applied(way, mine).items()})
+        if way.steps:
+            text = f"{self.owner.__name__}: an old state_dict was migrated by {way.names}"
+            warnings.warn(text, MigratedWarning, stacklevel=_TO_THE_CALLER)
+
+
+def fitted(
+    state: "OrderedDict[str, Any]", to: "nn.Module | type[nn.Module]", *, name: str
+) -> "OrderedDict[str, Any]":
+    """A state_dict that fits a class or a module, by the migrations of the class.
+
+    Args:
+        state: As loaded, with its `_metadata` where that is known.
+        to: What it should fit; a class is built without arguments, on the meta device.
+        name: Its name in messages.
+
+    Raises:
+        FitError: It does not fit, and no migrations lead there.
+    """
+    import torch
+
+    owner = to if isinstance(to, type) else type(to)
+    if isinstance(to, type):
+        with torch.device("meta"):
+            to = to()
+    wanted, versions = schema_of_module(to), getattr(state, "_metadata", {})
+    mine = Schema(_schema(state, None).entries, root_number(versions))
+    way = graph_of(owner, None).way(mine, wanted) if wanted else None
+    if way is None:
+        raise FitError(
+            f"{name} does not fit {owner.__name__}, and no migrations lead there",
+            hint=f"ckpt migrate new FILE.py:{owner.__name__} --from {name}",
+        )
+    made: OrderedDict[str, Any] = OrderedDict(applied(way, state))
+    made._metadata = OrderedDict(getattr(to.state_dict(), "_metadata", {}))  # type: ignore[attr-defined]
+    return made
+
+
+def applied(way: Way, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a state_dict on its way; what keeps its elements keeps its memory."""
+    return {tensor.key: evaluated(tensor.made_of, state) for tensor in way.planned}
+
+
+def graph_of(owner: "type[nn.Module]", folder: Path | None) -> Graph:
+    """The migrations of a class; their files are read once in a process."""
+    return _read(place_of_class(owner, folder))
+
+
+@functools.cache
+def _read(place: Place) -> Graph:
+    return place.graph()
+
+
+def place_of_class(owner: type, folder: Path | None = None) -> Place:
+    """Where the migrations of a class are.
+
+    Raises:
+        UsageError: Python does not know the file of the class, and no folder is named.
+    """
+    try:
+        file = Path(inspect.getfile(owner))
+    except (TypeError, OSError) as error:
+        raise UsageError(
+            f"{owner.__name__}: Python does not know its file", hint="name folder= as well"
+        ) from error
+    place = place_of(file, owner.__qualname__)
+    return place if folder is None else place.moved(folder, file)
+
+
+def schema_of_module(module: "nn.Module") -> Schema | None:
+    """The exact schema of a module's state_dict; None as long as a parameter has no shape.
+
+    Its values are not touched, and no hook of its runs.
+    """
+    from torch.nn.parameter import is_lazy
+
+    found = dict(_entries(module))
+    if any(is_lazy(tensor) for tensor in found.values()):
+        return None
+    number = getattr(module, NUMBER, None)
+    if type(number) is not int:
+        version = getattr(module, "_version", 1)
+        number = version if version != 1 else None
+    return _schema(found, number)
+
+
+def _entries(module: "nn.Module") -> Iterator[tuple[str, Any]]:
+    """The keys of a module's state_dict, with its parameters and buffers."""
+    for name, inner in module.named_modules(remove_duplicate=False):
+        prefix = f"{name}." if name else ""
+        for key, tensor in inner._parameters.items():
+            if tensor is not None:
+                yield prefix + key, tensor
+        for key, tensor in inner._buffers.items():
+            if tensor is not None and key not in inner._non_persistent_buffers_set:
+                yield prefix + key, tensor
+        if _has_extra_state(inner):
+            yield f"{prefix}_extra_state", None
+
+
+def _has_extra_state(module: "nn.Module") -> bool:
+    from torch import nn
+
+    return type(module).get_extra_state is not nn.Module.get_extra_state
+
+
+def _schema(values: Mapping[str, Any], number: int | None) -> Schema:
+    return Schema(tuple(_entry(key, value) for key, value in values.items()), number)
+
+
+def _entry(key: str, value: Any) -> TensorEntry:
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return TensorEntry(key, NOT_A_TENSOR, ())
+    return TensorEntry(key, str(value.dtype).removeprefix("torch."), tuple(shape))
+
+
+def _number(metadata: Mapping[str, Any]) -> int | None:
+    return number_in({"": metadata})
+
+
+def _fits(
+    state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any], wanted: Schema
+) -> bool:
+    """Whether a state_dict has the wanted keys and shapes, and was not saved by another schema."""
+    entries: Sequence[TensorEntry] = wanted.entries
+    own = len(state) if not prefix else sum(key.startswith(prefix) for key in state)
+    if own != len(entries) or (wanted.number is not None and _number(metadata) != wanted.number):
+        return False
+    shapes = ((getattr(state.get(prefix + e.key, e), "shape", ()), e) for e in entries)
+    return all(shape == e.shape for shape, e in shapes) and all(
+        prefix + e.key in state for e in entries
+    )

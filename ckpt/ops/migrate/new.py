@@ -1,0 +1,200 @@
+"""New migration: the rules from an old form of a class to its present one, as a file beside it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckpt.definitions import Definition, find_definition
+from ckpt.errors import FitError, UsageError
+from ckpt.infer.find_rules import FoundRules, expect_companions, expect_settled, rules_between
+from ckpt.migrate.chain import Tensors, begin, ran
+from ckpt.migrate.fold import COUNTER, Folded, marked, template_of
+from ckpt.migrate.folder import Place, place_of
+from ckpt.migrate.graph import Graph, problem_of
+from ckpt.migrate.migration import (
+    Checked,
+    Migration,
+    MigrationError,
+    free_name,
+    write_migration,
+)
+from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema, differing, fold_all, schema_of
+from ckpt.opened import Named, Opened, OpenedDefinition, as_typed, open_ref
+from ckpt.ops.rename.rule_order import Rules, in_order
+from ckpt.registry.registry import Registry
+from ckpt.rules.expressions import sources_of
+from ckpt.rules.planned import Planned, Rule
+from ckpt.tensors import TensorEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """A new migration.
+
+    Attributes:
+        migration: The migration.
+        found: How its rules were found; None if they were given.
+        depths: Why it would fail for a class with more or fewer blocks; None if it would not.
+        path: Its file; None if nothing was written.
+    """
+
+    migration: Migration
+    found: FoundRules | None
+    depths: str | None
+    path: Path | None = None
+
+
+def new_migration(
+    definition: str,
+    old: Named,
+    rules: Rules = (),
+    *,
+    message: str = "",
+    arguments: Mapping[str, object] | None = None,
+    also: Sequence[str] = (),
+    accept_likely: bool = False,
+    dry_run: bool = False,
+    registry: Registry | None = None,
+) -> Drafted:
+    """Make the migration from an old form of a class to the class as it is now.
+
+    Args:
+        definition: The class.
+        old: A checkpoint of the old form, a version, or the old class.
+        rules: How the keys changed; without any, they are inferred.
+        message: What changed; its words name the file.
+        arguments: The arguments of the class.
+        also: Other configurations of the class, ``net.py:Net(bias=False)``: keys that only some of
+            them have are optional.
+        accept_likely: Accept the best guess for ambiguous keys.
+        dry_run: Write nothing.
+        registry: Where versions are looked up.
+
+    Raises:
+        UsageError: It fits already, or migrations lead there already.
+        PlanError: A key is ambiguous, or the rules do not lead to the class.
+    """
+    present = find_definition(definition, arguments)
+    place = place_of_definition(present)
+    name = as_typed(definition, arguments)
+    new = OpenedDefinition(name, present, present.state())
+    with open_ref(old, registry or Registry(), arguments) as opened:
+        found = None
+        given: Sequence[Rule] = in_order(rules).rules
+        before, after = schema_of(opened.state), schema_of(new.state)
+        taken = place.migrations()
+        _expect_needed(Graph(tuple(taken)), before, after, name, given)
+        if not given:
+            found = rules_between(opened, new)
+            expect_companions(found)
+            if not accept_likely:
+                expect_settled(found)
+            given = found.rules
+    migration = drafted(
+        before, after, given, place=place, message=message, on=_built(opened, name),
+        also=[schema_of(find_definition(ref).state()) for ref in also],
+        taken=[it.name for it in taken], fitted=True,
+    )  # fmt: skip
+    depths = next((f"with {n} blocks: {why}" for n in (2, 3) if (why := problem_of(migration, n))),
+                  None)  # fmt: skip
+    path = None if dry_run else write_migration(place.folder, migration)
+    return Drafted(migration, found, depths, path)
+
+
+def drafted(
+    before: Schema,
+    after: Schema,
+    rules: Sequence[Rule],
+    *,
+    place: Place,
+    message: str,
+    on: Sequence[str],
+    also: Sequence[Schema] = (),
+    taken: Sequence[str] = (),
+    fitted: bool = False,
+) -> Migration:
+    """The migration between two exact schemas, after its rules were tried on them.
+
+    Args:
+        before: Of the old form.
+        after: Of the class.
+        rules: Lead from one to the other.
+        place: The class's.
+        message: What changed; without one, the first rule names the file.
+        on: The definitions that it was made with.
+        also: Other configurations of the class.
+        taken: The names of other migrations.
+        fitted: Whether the rules were tried against the class.
+
+    Raises:
+        FitError: The rules do not lead to the class; the message has the first keys.
+        MigrationError: Its schema is that of the old form.
+    """
+    start = begin(before)
+    made = Tensors(tuple(ran(start.planned, rules)), after.number)
+    _expect_arrival(made.entries, after)
+    old, new = fold_all([before]), fold_all([after, *also])
+    old = FoldedSchema(marked(old.keys, _optional(old.keys, new.keys, made.planned)), old.number)
+    if old.identity == new.identity:
+        number = (after.number or 1) + 1
+        raise MigrationError(
+            f"{place.definition}: its keys are folded to the same as before, so that no checkpoint "
+            "could tell which form it has",
+            hint=f"give the class  {NUMBER} = {number}  and decorate it with ckpt.migrating",
+        )
+    words = message or (rules[0].text if rules else "")
+    how = "fitted" if fitted else "by hand"
+    return Migration(
+        free_name(words, taken), (place.definition,), message or words, tuple(rules), old, new,
+        Checked(how, tuple(on)),
+    )  # fmt: skip
+
+
+def _expect_arrival(made: Sequence[TensorEntry], after: Schema) -> None:
+    unexpected, missing, reshaped = differing(made, after.entries)
+    missing = [key for key in missing if not key.endswith(COUNTER)]
+    kinds = ((missing, "missing"), (unexpected, "unexpected"), (reshaped, "of another shape"))
+    parts = [
+        f"{len(keys)} {what} ({', '.join(keys[:2])}{', …' if len(keys) > 2 else ''})"
+        for keys, what in kinds
+        if keys
+    ]
+    if parts:
+        raise FitError(f"the rules do not lead to the class: {', '.join(parts)}")
+
+
+def _optional(old: Folded, new: Folded, planned: Sequence[Planned]) -> set[str]:
+    """The templates of `old` of whose tensors only optional ones of `new` are made."""
+    optional = {template for template, leaf in new.lines() if leaf.optional}
+    found: set[str | None] = set()
+    needed: set[str | None] = set()
+    for tensor in planned:
+        sources = {template_of(old, key) for key in sources_of(tensor.made_of)}
+        (found if template_of(new, tensor.key) in optional else needed).update(sources)
+    return {template for template in found - needed if template}
+
+
+def _expect_needed(
+    graph: Graph, before: Schema, after: Schema, name: str, rules: Sequence[Rule]
+) -> None:
+    way = graph.way(before, after)
+    if way is not None and way.steps:
+        raise UsageError(f"{way.names} leads there already", hint="ckpt migrate show  explains it")
+    if way is not None and not rules:
+        raise UsageError(f"it fits {name} already; nothing to migrate")
+
+
+def _built(opened: Opened, name: str) -> list[str]:
+    return [opened.name, name] if isinstance(opened, OpenedDefinition) else [name]
+
+
+def place_of_definition(definition: Definition) -> Place:
+    """Where the migrations of a definition are.
+
+    Raises:
+        UsageError: Its file is not known.
+    """
+    if definition.path is None:
+        raise UsageError(f"{definition.ref}: Python does not know its file")
+    name = definition.ref.partition("(")[0].rpartition(":")[2]
+    return place_of(definition.path, name)
