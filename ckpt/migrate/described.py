@@ -133,8 +133,13 @@ class Builder:
             BuildError: As `describe`.
         """
         answer = self._answer("ask", ref, arguments, state=plain(state))
-        lists = ("missing", "unexpected", "reshaped", "complaints")
-        return Answer(*(tuple(answer[name]) for name in lists), unasked=answer["unasked"])
+        return Answer(
+            missing=tuple(answer["missing"]),
+            unexpected=tuple(answer["unexpected"]),
+            reshaped=tuple(answer["reshaped"]),
+            complaints=tuple(answer["complaints"]),
+            unasked=answer["unasked"],
+        )
 
     def _answer(
         self, what: str, ref: str, arguments: Mapping[str, object] | None, **more: object

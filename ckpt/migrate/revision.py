@@ -71,7 +71,9 @@ def at_revision(folder: Path, name: str) -> Iterator[Revision]:
 
 def _commit(repository: Path, name: str) -> str:
     dashed = name.startswith("-") or not name
-    found = None if dashed else asked(repository, "rev-parse", "--verify", "-q", f"{name}^{{commit}}")
+    found = (
+        None if dashed else asked(repository, "rev-parse", "--verify", "-q", f"{name}^{{commit}}")
+    )
     if found:
         return found
     remote, slash, branch = name.partition("/")

@@ -20,6 +20,8 @@ def guard(
     against: str | None = None,
     arguments: Mapping[str, object] | None = None,
     seconds: float | None = None,
+    fix: bool = False,
+    folder: Path | None = None,
     registry: Registry | None = None,
 ) -> GuardResult:
     """Whether definitions still load their versions in the registry, and their snapshots.
@@ -27,10 +29,12 @@ def guard(
     Each is built in another process. What fits by migrations fits.
 
     Args:
-        *definitions: From the current folder; without any, those that pyproject.toml guards.
+        *definitions: Without any, those that pyproject.toml guards.
         against: Compare with the classes of another revision instead, ``git:origin/main``.
         arguments: The arguments of the definitions.
         seconds: How long one may take to build.
+        fix: Write the migrations that are missing, where the keys tell them for sure.
+        folder: Where paths of definitions begin; None is the current folder.
         registry: Where versions are looked up.
 
     Raises:
@@ -38,13 +42,18 @@ def guard(
             such revision.
         MigrationError: The settings, a migration or a snapshot are invalid.
     """
-    settings = settings_of(definitions, seconds)
+    settings = settings_of(definitions, seconds, folder=folder)
     if against is None:
         registry = registry or Registry()
-        found = [of_weights(it, settings.folder, arguments, registry) for it in settings.guarded]
+        found = [
+            of_weights(it, settings.folder, arguments, registry, fix=fix) for it in settings.guarded
+        ]
         return GuardResult(tuple(found))
     with at_revision(settings.folder, against) as revision:
-        found = [of_revision(it, settings.folder, arguments, revision) for it in settings.guarded]
+        found = [
+            of_revision(it, settings.folder, arguments, revision, fix=fix)
+            for it in settings.guarded
+        ]
         return GuardResult(tuple(found), revision.name)
 
 

@@ -1,11 +1,10 @@
 """What the guard found."""
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from ckpt.migrate.described import Described, name_of
-from ckpt.migrate.folder import Place
+from ckpt.migrate.described import name_of
 from ckpt.ops.guard.verdicts import Verdict
 
 
@@ -20,8 +19,8 @@ class GuardedClass:
         remark: Why there are none; None if there are.
         problem: Why it could not be built; None if it was.
         hint: The way out of that.
-        place: Where its migrations are; None if its file is not known.
-        described: The definition, built.
+        migrations: The folder of its migrations; None if its file is not known.
+        written: The files of migrations that were written for it.
     """
 
     definition: str
@@ -30,8 +29,8 @@ class GuardedClass:
     remark: str | None = None
     problem: str | None = None
     hint: str | None = None
-    place: Place | None = field(default=None, repr=False)
-    described: Described | None = field(default=None, repr=False)
+    migrations: Path | None = None
+    written: tuple[Path, ...] = ()
 
     @property
     def broken(self) -> tuple[Verdict, ...]:
@@ -42,7 +41,9 @@ class GuardedClass:
     def stale(self) -> bool:
         """Whether a snapshot is of an earlier form, which migrations lead from."""
         return any(
-            verdict.by and weights.snapshot for verdict in self.verdicts for weights in verdict.weights
+            verdict.by and weights.snapshot
+            for verdict in self.verdicts
+            for weights in verdict.weights
         )
 
     @property
@@ -94,5 +95,7 @@ def line_of(file: Path, name: str) -> int | None:
     except (OSError, ValueError, RecursionError, MemoryError):
         return None
     kinds = (ast.ClassDef, ast.FunctionDef)
-    found = (node.lineno for node in ast.walk(tree) if isinstance(node, kinds) and node.name == name)
+    found = (
+        node.lineno for node in ast.walk(tree) if isinstance(node, kinds) and node.name == name
+    )
     return next(found, None)

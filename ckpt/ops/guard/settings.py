@@ -57,26 +57,29 @@ class Settings:
     guarded: tuple[Guarded, ...]
 
 
-def settings_of(names: tuple[str, ...], seconds: float | None = None) -> Settings:
+def settings_of(
+    names: tuple[str, ...], seconds: float | None = None, *, folder: Path | None = None
+) -> Settings:
     """What to guard.
 
     Args:
-        names: Definitions, from the current folder; without any, those of the settings, from the
-            folder of their file.
+        names: Definitions; without any, those of the settings, whose paths begin in the folder of
+            their file.
         seconds: How long one may take to build; None for what the settings say.
+        folder: Where paths begin, and where the settings are looked for; None is the current one.
 
     Raises:
         MigrationError: The settings are invalid; the message has the field.
         UsageError: None are named, and there are no settings.
     """
-    here = Path.cwd()
-    folder, settings = settings_above(here)
-    known = _read(folder / _PROJECT, settings, seconds)
+    here = folder or Path.cwd()
+    project, settings = settings_above(here)
+    known = _read(project / _PROJECT, settings, seconds)
     if not names:
         if not known:
             raise UsageError("no definition is named", hint=f"in pyproject.toml:  {EXAMPLE}")
-        return Settings(folder, known)
-    by_place = {_place(folder, it.definition): it for it in known}
+        return Settings(project, known)
+    by_place = {_place(project, it.definition): it for it in known}
     usual = Guarded("", seconds=seconds or settings.get("timeout", USUAL_SECONDS))
     found = [(name, by_place.get(_place(here, name), usual)) for name in names]
     return Settings(

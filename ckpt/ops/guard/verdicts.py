@@ -16,11 +16,13 @@ from ckpt.infer.questions import Question, questions_of
 from ckpt.loading import Answer
 from ckpt.migrate.child import plain
 from ckpt.migrate.described import Described
+from ckpt.migrate.folder import Place
 from ckpt.migrate.graph import Graph, Way
+from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import NUMBER, Schema, schema_of
 from ckpt.ops.guard.weights import Weights
+from ckpt.ops.migrate.new import drafted
 from ckpt.rules.expressions import Source
-from ckpt.rules.planned import Rule
 from ckpt.tensors import NOT_A_TENSOR, StateDict, TensorEntry
 
 Ask = Callable[[StateDict], Answer]
@@ -37,6 +39,8 @@ class Verdict:
         reason: Why it is broken although keys and shapes agree; None if they tell.
         fitting: What became of the keys, where that was inferred; None if it is not broken.
         questions: What is ambiguous about that.
+        draft: The migration that would mend it; None if none is known for sure.
+        undrafted: Why there is none although it is known what became of the keys.
     """
 
     weights: tuple[Weights, ...]
@@ -45,29 +49,51 @@ class Verdict:
     reason: str | None = None
     fitting: Fitting | None = field(default=None, repr=False)
     questions: tuple[Question, ...] = field(default=(), repr=False)
+    draft: Migration | None = field(default=None, repr=False)
+    undrafted: str | None = None
 
     @property
     def broken(self) -> bool:
         """Whether the class does not load them."""
         return self.reason is not None or not self.fit.fits
 
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """The rules of a migration that would mend it; none if none are known for sure."""
-        return self.fitting.rules if self.fitting is not None and self.reason is None else ()
-
 
 def verdicts_on(
-    weights: Iterable[Weights], described: Described, graph: Graph, ask: Ask
+    weights: Iterable[Weights], described: Described, place: Place | None, graph: Graph, ask: Ask
 ) -> tuple[Verdict, ...]:
-    """The verdicts, state_dicts of one form together."""
+    """The verdicts, state_dicts of one form together.
+
+    Args:
+        weights: The state_dicts.
+        described: The class.
+        place: Where its migrations are.
+        graph: Its migrations.
+        ask: Asks torch.
+    """
     forms: dict[str, list[Weights]] = {}
     for one in weights:
         forms.setdefault(json.dumps(plain(one.state), sort_keys=True), []).append(one)
-    return tuple(
-        replace(_verdict(alike[0].state, described, graph, ask), weights=tuple(alike))
-        for alike in forms.values()
-    )
+    found = []
+    for alike in forms.values():
+        verdict = replace(_verdict(alike[0].state, described, graph, ask), weights=tuple(alike))
+        found.append(_with_draft(verdict, described, place) if place else verdict)
+    return tuple(found)
+
+
+def _with_draft(verdict: Verdict, described: Described, place: Place) -> Verdict:
+    """A verdict with the migration that would mend it, if that is known for sure."""
+    if verdict.fitting is None or not verdict.fitting.rules:
+        return verdict
+    try:
+        made = drafted(
+            schema_of(verdict.weights[0].state), described.schema, verdict.fitting.rules,
+            place=place, message="", on=[described.ref], fitted=True,
+            taken=[it.name for it in place.migrations()],
+        )  # fmt: skip
+    except CkptError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        return replace(verdict, undrafted=f"{error}{hint}")
+    return replace(verdict, draft=made)
 
 
 def _verdict(state: StateDict, described: Described, graph: Graph, ask: Ask) -> Verdict:
@@ -86,8 +112,9 @@ def _verdict(state: StateDict, described: Described, graph: Graph, ask: Ask) -> 
     if way is not None and (way.steps or not found.fits):
         after = migrated(way, named, theirs.number)
         led = fit(after, wanted, ask(after))
-        reason = None if led.fits else f"{way.names or 'it'} leads to keys that do not fit"
-        return Verdict((), led, way.names, reason)
+        reason = None if led.fits else f"{way.names or 'it'} leads to other keys"
+        by = " and ".join(filter(None, ["the removal of its wrapper" * way.unwraps, way.names]))
+        return Verdict((), led, by, reason)
     if found.fits and not differ:
         return Verdict((), found)
     return _broken(state, described, found, mine, ask)
@@ -110,17 +137,15 @@ def migrated(way: Way, state: StateDict, number: int | None) -> StateDict:
     )
 
 
-def _broken(
-    state: StateDict, described: Described, found: Fit, mine: Schema, ask: Ask
-) -> Verdict:
+def _broken(state: StateDict, described: Described, found: Fit, mine: Schema, ask: Ask) -> Verdict:
     """A broken fit, explained, with the rules that would mend it."""
     if found.fits:
         number = described.schema.number
         reason = f"its keys fit, but its {NUMBER} is {mine.number}, expected {number or 'none'}"
         return Verdict((), found, reason=reason)
 
-    def asked(given: StateDict, *, strict: bool = True) -> Answer | None:
-        return ask(given) if strict else None
+    def asked(state: StateDict, *, strict: bool = True) -> Answer | None:
+        return ask(state) if strict else None
 
     explained = fitting(state, described.ref, described.state, asked)
     questions = () if explained.rules else _questions(state, described.state)
