@@ -106,8 +106,7 @@ def _look_in(repository: Path, tree: Path) -> None:
         and not any(Path(entry).is_relative_to(folder) for folder in own)
     ]
     then = [str(tree / entry.relative_to(repository)) for entry in inside]
-    here = tree / Path.cwd().relative_to(tree)
-    sys.path[:] = [*then, *sys.path, str(here), str(here / "src")]
+    sys.path[:] = [*then, *sys.path, str(Path.cwd()), str(Path.cwd() / "src")]
 
 
 def _expect_within(ref: str, repository: Path, tree: Path) -> None:
