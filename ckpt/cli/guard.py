@@ -10,6 +10,7 @@ from ckpt.show.guard import (
     guard_data,
     guard_report,
     guard_text,
+    left_text,
     taken_data,
     taken_text,
 )
@@ -75,8 +76,9 @@ def command(
             raise click.UsageError("--snapshot compares nothing; leave --against and --fix out")
         taken = take_snapshots(*definitions, arguments=arguments, seconds=seconds)
         session.show(taken, taken_text, taken_data)
-        if any(it.changed for it in taken):
-            session.terminal.remark("checkpoints of the earlier keys load by migrations alone")
+        for it in taken:
+            if it.left:
+                session.terminal.remark(left_text(it))
         return
     found = guard(
         *definitions,

@@ -226,8 +226,9 @@ def guard_data(result: GuardResult) -> dict[str, Any]:
 
 def _class_data(found: GuardedClass) -> dict[str, Any]:
     return {
-        **fields(found, "definition", "file", "line", "remark", "problem", "hint", "stale"),
-        "written": list(found.written),
+        **fields(found, "definition", "line", "remark", "problem", "hint", "stale"),
+        "file": None if found.file is None else _near(found.file),
+        "written": [_near(path) for path in found.written],
         "verdicts": [_verdict_data(verdict) for verdict in found.verdicts],
     }
 
@@ -253,11 +254,22 @@ def taken_text(taken: Sequence[Taken]) -> str:
     """A line for each snapshot."""
     return "\n".join(
         f"wrote {_near(it.path)}  {printable(it.definition)}, {count(it.keys, 'key')}"
-        + (": its keys changed" if it.changed else "")
+        + ("; it replaces another one" if it.changed else "")
         for it in taken
+    )
+
+
+def left_text(taken: Taken) -> str:
+    """That the keys of the earlier snapshot are no longer guarded."""
+    return (
+        f"{printable(taken.definition)}: no migration leads from the keys of the earlier snapshot, "
+        "so checkpoints with them no longer load"
     )
 
 
 def taken_data(taken: Sequence[Taken]) -> list[dict[str, Any]]:
     """The same for JSON."""
-    return [fields(it, "definition", "path", "keys", "changed", "new") for it in taken]
+    return [
+        {**fields(it, "definition", "keys", "changed", "left"), "path": _near(it.path)}
+        for it in taken
+    ]

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckpt.errors import UsageError
-from ckpt.migrate.described import Builder, as_called
+from ckpt.migrate.described import Builder, Described
 from ckpt.migrate.folder import place_of
 from ckpt.migrate.revision import at_revision
+from ckpt.migrate.schema import schema_of
 from ckpt.ops.guard.classes import of_revision, of_weights
 from ckpt.ops.guard.result import GuardResult
 from ckpt.ops.guard.settings import settings_of
@@ -65,15 +66,15 @@ class Taken:
         definition: The definition.
         path: Its file.
         keys: How many keys the class has.
-        changed: Whether an earlier snapshot has other keys.
-        new: Whether there was no earlier one.
+        changed: Whether it replaces another one.
+        left: Whether no migration leads from that one to the class.
     """
 
     definition: str
     path: Path
     keys: int
-    changed: bool
-    new: bool
+    changed: bool = False
+    left: bool = False
 
 
 def take_snapshots(
@@ -91,19 +92,26 @@ def take_snapshots(
     Raises:
         UsageError: No definition is named.
         BuildError: A definition cannot be built.
+        MigrationError: The settings, a migration or a snapshot are invalid.
     """
     settings = settings_of(definitions, seconds)
     taken = []
     for guarded in settings.guarded:
         with Builder(settings.folder, seconds=guarded.seconds) as builder:
             described = builder.describe(guarded.definition, arguments)
-        ref = as_called(guarded.definition, arguments)
-        if described.file is None:
-            raise UsageError(f"{ref}: Python does not know its file")
-        place = place_of(described.file, described.name)
-        snapshot = snapshot_of(described, place)
-        path, earlier = write_snapshot(place, snapshot)
-        changed = earlier is not None and earlier.text != snapshot.text
-        count = len(described.state.keys)
-        taken.append(Taken(ref, path, count, changed, earlier is None))
+        taken.append(_taken(described))
     return tuple(taken)
+
+
+def _taken(described: Described) -> Taken:
+    if described.file is None:
+        raise UsageError(f"{described.ref}: Python does not know its file")
+    place = place_of(described.file, described.name)
+    graph = place.graph()
+    snapshot = snapshot_of(described, place)
+    path, earlier = write_snapshot(place, snapshot)
+    count = len(described.state.keys)
+    if earlier is None or earlier.text == snapshot.text:
+        return Taken(described.ref, path, count)
+    way = graph.way(schema_of(earlier.state), described.schema)
+    return Taken(described.ref, path, count, changed=True, left=way is None)
