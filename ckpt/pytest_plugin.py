@@ -42,7 +42,8 @@ def pytest_collection_modifyitems(
     items += [
         GuardItem.from_parent(
             session,
-            name=f"ckpt guard {guarded.definition}",
+            name=f"guard[{guarded.definition}]",
+            nodeid=f"pyproject.toml::guard[{guarded.definition}]",
             definition=guarded.definition,
             folder=settings.folder,
             against=against,

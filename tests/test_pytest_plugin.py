@@ -54,7 +54,7 @@ def test_class_is_a_test_that_passes_and_then_fails(project: pytest.Pytester) ->
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*ckpt guard net.py:Net*FAILED*",
+            "pyproject.toml::guard?net.py:Net? FAILED*",
             "net.py:Net no longer loads snapshot *Net.json",
             "*conv1.weight  ->  embed1.weight*",
             "To keep old checkpoints loading:  ckpt guard --fix *",
