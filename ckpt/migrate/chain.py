@@ -5,12 +5,12 @@ touch is still one expression over the tensors of the source.
 Law: migrations together do what they do one by one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ckpt.errors import CkptError
-from ckpt.migrate.fold import template_of
+from ckpt.migrate.fold import examples, folded, template_of
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema, Schema
 from ckpt.migrate.tree import Branch, tree_of
@@ -19,6 +19,7 @@ from ckpt.rules.expressions import Expression, Source
 from ckpt.rules.key_map import KeyMap
 from ckpt.rules.planned import Planned, Renaming, Rule
 from ckpt.rules.prefixes import Unwrap
+from ckpt.rules.simplified import simplified
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
 
@@ -54,6 +55,11 @@ class Tensors:
         """Keys and shapes."""
         return frozenset((entry.key, entry.shape) for entry in self.entries)
 
+    @cached_property
+    def lines(self) -> frozenset[str]:
+        """Their keys as templates."""
+        return frozenset(line for line, _ in folded(self.tree).lines())
+
     def agree(self, schema: FoldedSchema) -> bool:
         """Whether they match a schema."""
         return schema.mismatch(self.tree, self.number) is None
@@ -72,10 +78,16 @@ def ran(tensors: Sequence[Planned], rules: Iterable[Rule]) -> list[Planned]:
         PlanError: An operation does not fit a shape.
         RuleError: A pattern ran too long.
     """
+    known = {id(tensor) for tensor in tensors}
     after = list(tensors)
     for rule in rules:
         after = _after(after, rule)
-    return after
+    return [it if id(it) in known else _simplified(it) for it in after]
+
+
+def _simplified(tensor: Planned) -> Planned:
+    made = tensor.made_of
+    return tensor if isinstance(made, Source) else replace(tensor, made_of=simplified(made))
 
 
 def _after(tensors: Sequence[Planned], rule: Rule) -> list[Planned]:
@@ -121,64 +133,50 @@ def stepped(tensors: Tensors, migration: Migration) -> Tensors | None:
     return after if distinct and after.agree(migration.after) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a migration does to a state_dict of another schema than the one that it was made for.
+def touched(migration: Migration) -> frozenset[str]:
+    """The templates that the rules of a migration change or take away, on its example."""
+    entries = examples(migration.before.keys, None)
+    start = begin(Schema(tuple(entries), migration.before.number)).planned
+    try:
+        after = ran(start, migration.rules)
+    except CkptError:
+        return frozenset()
+    kept = {id(tensor) for tensor in after}
+    keys = (tensor.key for tensor in start if id(tensor) not in kept)
+    return frozenset(filter(None, (template_of(migration.before.keys, key) for key in keys)))
 
-    Attributes:
-        after: The tensors after it.
-        touched: The keys that it changes, by their names before and after.
-    """
 
-    after: Tensors
-    touched: frozenset[str]
-
-
-def stepped_in_part(tensors: Tensors, migration: Migration) -> Part | None:
+def stepped_in_part(
+    tensors: Tensors, migration: Migration, needed: Collection[str]
+) -> Tensors | None:
     """A migration of another branch: only what its rules touch must be as it expects.
 
-    None if they touch nothing, or something that its schemas do not have, or leave something of
-    what they change.
+    Args:
+        tensors: Their keys may differ from its schema where it touches nothing.
+        migration: The migration.
+        needed: What it touches, by `touched`.
+
+    Returns:
+        None if it touches nothing, or less or more than it should.
     """
+    before, after = migration.before, migration.after
+    number = tensors.number
+    if before.number != after.number:
+        if number not in (None, before.number):
+            return None
+        number = after.number
     try:
         planned = ran(tensors.planned, migration.rules)
     except CkptError:
         return None
     same = {id(tensor) for tensor in tensors.planned} & {id(tensor) for tensor in planned}
-    olds = [tensor.key for tensor in tensors.planned if id(tensor) not in same]
-    news = [tensor.key for tensor in planned if id(tensor) not in same]
-    before, after = migration.before, migration.after
-    if not (olds or news) or len({tensor.key for tensor in planned}) < len(planned):
-        return None
-    if not all(template_of(before.keys, key) for key in olds):
-        return None
-    if not all(template_of(after.keys, key) for key in news):
-        return None
-    if _left(planned, migration) or not _whole(olds, migration):
-        return None
-    number = tensors.number if after.number == before.number else after.number
-    return Part(Tensors(tuple(planned), number), frozenset((*olds, *news)))
-
-
-def _left(planned: Sequence[Planned], migration: Migration) -> bool:
-    """Whether keys are left that the migration should have taken away."""
-    gone = _lines(migration.before) - _lines(migration.after)
-    return any(
-        (template := template_of(migration.before.keys, tensor.key))
-        and (template, len(tensor.made_of.shape)) in gone
-        for tensor in planned
+    olds, news = (
+        {template_of(schema.keys, tensor.key) for tensor in side if id(tensor) not in same}
+        for schema, side in ((before, tensors.planned), (after, planned))
     )
-
-
-def _whole(olds: Sequence[str], migration: Migration) -> bool:
-    """Whether all keys are there that the migration takes away."""
-    needed = {
-        line
-        for line, leaf in migration.before.keys.lines()
-        if not leaf.optional and (line, len(leaf.sizes)) not in _lines(migration.after)
-    }
-    return needed <= {template_of(migration.before.keys, key) for key in olds}
-
-
-def _lines(schema: FoldedSchema) -> set[tuple[str, int]]:
-    return {(line, len(leaf.sizes)) for line, leaf in schema.keys.lines()}
+    optional = {line for line, leaf in before.keys.lines() if leaf.optional}
+    if not olds or None in olds or None in news or not {*needed} <= olds | optional:
+        return None
+    if len({tensor.key for tensor in planned}) < len(planned):
+        return None
+    return Tensors(tuple(planned), number)

@@ -5,7 +5,7 @@ depth and width.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -240,6 +240,26 @@ def _template(schema: Folded, parts: list[str], depth: int) -> str | None:
             text = _text(name, depth)
             return f"{text}.{below}" if below else text
     return None
+
+
+def has_all(branch: Branch, templates: Iterable[str]) -> bool:
+    """Whether a state_dict has a key for each of some templates."""
+    return all(_has(branch, template.split(".")) for template in templates)
+
+
+def _has(branch: Branch, parts: Sequence[str]) -> bool:
+    if not parts:
+        return branch.shape is not None
+    index = _PART.fullmatch(parts[0])
+    if index is None:
+        child = branch.children.get(_unescaped(parts[0]))
+        return child is not None and _has(child, parts[1:])
+    name, start = _unescaped(index[1]), int(index[3] or 0)
+    return any(
+        run.name == name and run.start >= start and _has(child, parts[1:])
+        for part, child in branch.children.items()
+        if (run := run_of(part)) is not None
+    )
 
 
 def examples(schema: Folded, blocks: int | None, dtype: str = "float32") -> list[TensorEntry]:

@@ -5,17 +5,18 @@ two ways that would give different tensors are an error. Migrations from branche
 have no path: they are applied in any order, each to the part of the keys that it knows.
 """
 
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from ckpt.errors import CkptError, PlanError
-from ckpt.migrate.chain import Tensors, begin, ran, stepped, stepped_in_part
-from ckpt.migrate.fold import COUNTER, examples
+from ckpt.migrate.branches import Disagreement, by_parts
+from ckpt.migrate.chain import Tensors, begin, stepped, stepped_in_part, touched
+from ckpt.migrate.fold import COUNTER, folded
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema, Schema
-from ckpt.migrate.tree import tree_of
+from ckpt.migrate.trial import example_of
 from ckpt.rules.expressions import Source
 from ckpt.rules.inverse import inverse
 from ckpt.rules.planned import Planned, Rule
@@ -23,7 +24,6 @@ from ckpt.rules.prefixes import Unwrap
 
 Node = tuple[object, ...]  # the identity of a schema
 _MOST_WAYS = 64  # of one length that are compared with each other
-_MOST_STEPS = 2_000  # that are tried where branches were merged
 
 
 class AmbiguousEntryError(CkptError):
@@ -63,6 +63,15 @@ class Way:
         return ("back by " if self.back else "") + ", then ".join(step.name for step in steps)
 
 
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Migrations from one schema to another; several, and in part, where branches were merged."""
+
+    steps: tuple[Migration, ...]
+    end: Node
+    in_part: bool = False
+
+
 @dataclass(frozen=True)  # without slots, for `cached_property`
 class Graph:
     """The migrations of one class."""
@@ -92,35 +101,47 @@ class Graph:
         return found
 
     def _way(self, mine: Tensors, wanted: Tensors, *, enter: str | None, sizes: bool) -> Way | None:
-        found = list(self._as_it_is(mine, wanted, sizes=sizes)) if enter is None else []
+        found = list(_as_it_is(mine, wanted, sizes=sizes)) if enter is None else []
         if found and (mine.number is not None or wanted.number is None):
             return found[0]
         found += self._forward(mine, wanted, enter=enter, sizes=sizes)
         if not found:
-            back = (_undone(way, mine, wanted) for way in
-                    self._forward(wanted, mine, enter=enter, sizes=sizes))  # fmt: skip
-            found = [way for way in back if way is not None]
-        if not found and (way := self._merged(mine, wanted, sizes=sizes)):
-            found = [way]
+            there = self._forward(wanted, mine, enter=enter, sizes=sizes)
+            found = [way for it in there if (way := _undone(it, mine, wanted)) is not None]
         return _only(found)
-
-    def _as_it_is(self, mine: Tensors, wanted: Tensors, *, sizes: bool) -> Iterator[Way]:
-        same_number = mine.number is None or mine.number == wanted.number
-        if same_number and _arrived(mine, wanted, sizes=sizes):
-            yield Way((), mine.planned)
 
     def _forward(
         self, mine: Tensors, wanted: Tensors, *, enter: str | None, sizes: bool
-    ) -> Iterator[Way]:
+    ) -> list[Way]:
+        """The shortest ways from every schema that a state_dict matches to the other."""
+        arrived = partial(_arrived, wanted=wanted, sizes=sizes)
         goals = {node for node, schema in self._schemas.items() if wanted.agree(schema)}
-        for node, schema in self._schemas.items():
-            if mine.agree(schema):
-                for steps in self._paths(node, goals):
-                    if enter is not None and steps[0].name != enter:
-                        continue
-                    after = _walked(mine, steps)
-                    if after is not None and _arrived(after, wanted, sizes=sizes):
-                        yield Way(steps, after.planned)
+        edges = self._edges
+        if not goals:  # a class that has changes of several branches, and no migration since
+            end = FoldedSchema(folded(wanted.tree), wanted.number)
+            goals, edges = {end.identity}, {**edges, **self._merges(end)}
+        entries = [node for node, schema in self._schemas.items() if mine.agree(schema)]
+        paths = [path for node in entries for path in _paths(edges, node, goals)]
+        if not entries:  # a state_dict that has
+            end = FoldedSchema(folded(wanted.tree), wanted.number)
+            steps = self._by_parts(mine, end, arrived)
+            paths = [(Edge(steps, end.identity, in_part=True),)] if steps else []
+        ways = (self._walked(mine, path) for path in paths
+                if enter is None or path[0].steps[0].name == enter)  # fmt: skip
+        return [way for way, after in filter(None, ways) if arrived(after)]
+
+    def _walked(self, tensors: Tensors, path: Sequence[Edge]) -> tuple[Way, Tensors] | None:
+        at: Tensors | None = tensors
+        for edge in path:
+            for step in edge.steps:
+                if at is not None and edge.in_part:
+                    at = stepped_in_part(at, step, self._touched[step.name])
+                elif at is not None:
+                    at = stepped(at, step)
+        if at is None:
+            return None
+        steps = tuple(step for edge in path for step in edge.steps)
+        return Way(steps, at.planned, merged=any(edge.in_part for edge in path)), at
 
     @cached_property
     def _schemas(self) -> dict[Node, FoldedSchema]:
@@ -129,115 +150,118 @@ class Graph:
         }
 
     @cached_property
-    def _edges(self) -> dict[Node, list[Migration]]:
+    def _touched(self) -> dict[str, frozenset[str]]:
+        return {migration.name: touched(migration) for migration in self.migrations}
+
+    @cached_property
+    def _steps(self) -> dict[Node, list[Edge]]:
         """The migrations that begin at each schema, or at one that its state_dicts match too."""
-        begins: dict[Node, list[Migration]] = {it: [] for it in self._schemas}
+        edges: dict[Node, list[Edge]] = {node: [] for node in self._schemas}
         for migration in self.migrations:
-            begins[migration.before.identity].append(migration)
+            edge = Edge((migration,), migration.after.identity)
+            edges[migration.before.identity].append(edge)
         ends = {migration.after.identity for migration in self.migrations}
         loose = [it for it in self.migrations if it.before.identity not in ends]
         for end in ends:
-            for migration in loose if not begins[end] else ():
+            for migration in loose if not edges[end] else ():
                 if _meet(self._schemas[end], migration.before):
-                    begins[end].append(migration)
-        return begins
+                    edges[end].append(Edge((migration,), migration.after.identity))
+        return edges
 
-    def _paths(self, start: Node, goals: set[Node]) -> Iterator[tuple[Migration, ...]]:
-        """The shortest paths, all of one length."""
-        waiting: deque[tuple[Node, tuple[Migration, ...]]] = deque([(start, ())])
-        seen: dict[Node, int] = {start: 0}
-        found: list[tuple[Migration, ...]] = []
-        while waiting and len(found) < _MOST_WAYS:
-            node, steps = waiting.popleft()
-            if found and len(steps) >= len(found[0]):
-                break
-            for migration in self._edges[node]:
-                after = migration.after.identity
-                if seen.setdefault(after, len(steps) + 1) < len(steps) + 1:
-                    continue
-                way = (*steps, migration)
-                waiting.append((after, way))
-                if after in goals:
-                    found.append(way)
-        yield from found
+    @cached_property
+    def _edges(self) -> dict[Node, list[Edge]]:
+        """Those, and what leads on from the last schema of each branch to where it was merged."""
+        reached = {edge.end for found in self._steps.values() for edge in found}
+        begun = [schema for node, schema in self._schemas.items() if node not in reached]
+        edges = {node: [*found] for node, found in self._steps.items()}
+        for node, found in edges.items():
+            if not found:
+                found += self._merge(node, begun)
+        return edges
+
+    def _merge(self, node: Node, into: Iterable[FoldedSchema]) -> Iterator[Edge]:
+        """How the last schema of a branch becomes the nearest of those that may contain it."""
+        last = begin(example_of(self._schemas[node]))
+        for end in sorted(into, key=lambda schema: len(last.lines ^ schema.lines)):
+            if end.identity != node and (steps := self._by_parts(last, end, partial(_agree, end))):
+                yield Edge(steps, end.identity, in_part=True)
+                return
+
+    def _merges(self, end: FoldedSchema) -> dict[Node, list[Edge]]:
+        """How the last schemas of branches become a class that no migration knows."""
+        lasts = [node for node, found in self._edges.items() if not found]
+        return {node: [*self._merge(node, [end])] for node in lasts}
+
+    def _by_parts(
+        self, start: Tensors, end: FoldedSchema, arrived: Callable[[Tensors], bool]
+    ) -> tuple[Migration, ...]:
+        try:
+            found = by_parts(start, self.migrations, self._touched, end, arrived)
+        except Disagreement as error:
+            ways = (Way(steps, tensors.planned) for steps, tensors in (error.one, error.other))
+            raise _differ(*ways) from error
+        return found[0] if found else ()
 
     def cycle(self) -> tuple[Migration, ...]:
         """Migrations that lead back to the schema where they begin; none if none do."""
         for node in self._schemas:
-            for path in self._paths(node, {node}):
-                return path
+            for path in _paths(self._steps, node, {node}):
+                return tuple(step for edge in path for step in edge.steps)
         return ()
 
     def disagreement(self) -> tuple[Way, Way] | None:
         """Two ways between the same schemas that make different tensors, on their examples."""
         ends = {migration.after.identity for migration in self.migrations}
         for node, schema in self._schemas.items():
-            if node not in ends:
-                start = begin(Schema(tuple(examples(schema.keys, None)), schema.number))
-                if found := self._two_ways(node, start):
-                    return found
+            if node not in ends and (found := self._two_ways(node, begin(example_of(schema)))):
+                return found
         return None
 
     def _two_ways(self, node: Node, start: Tensors) -> tuple[Way, Way] | None:
-        reached: dict[Node, tuple[Tensors, tuple[Migration, ...]]] = {node: (start, ())}
+        reached: dict[Node, tuple[Way, Tensors]] = {node: (Way((), start.planned), start)}
         waiting = deque([node])
         while waiting:
-            node = waiting.popleft()
-            tensors, steps = reached[node]
-            for migration in self._edges[node]:
-                after = stepped(tensors, migration)
-                if after is None:
+            way, tensors = reached[node := waiting.popleft()]
+            for edge in self._steps[node]:
+                walked = self._walked(tensors, [edge])
+                if walked is None:
                     continue
-                way = (after, (*steps, migration))
-                other = reached.setdefault(migration.after.identity, way)
-                if other is way:
-                    waiting.append(migration.after.identity)
-                elif dict(other[0].made_of) != dict(after.made_of):
-                    return Way(other[1], other[0].planned), Way(way[1], after.planned)
+                made = replace(walked[0], steps=(*way.steps, *edge.steps)), walked[1]
+                other = reached.setdefault(edge.end, made)
+                if other is made:
+                    waiting.append(edge.end)
+                elif _results(other[0]) != _results(made[0]):
+                    return other[0], made[0]
         return None
 
-    def _merged(self, mine: Tensors, wanted: Tensors, *, sizes: bool) -> Way | None:
-        """The migrations of several branches, each applied to its part of the keys."""
-        waiting: deque[tuple[Tensors, tuple[Migration, ...]]] = deque([(mine, ())])
-        seen = {mine.form: (mine, waiting[0][1])}
-        while waiting and len(seen) < _MOST_STEPS:
-            tensors, steps = waiting.popleft()
-            if steps and _arrived(tensors, wanted, sizes=sizes):
-                return Way(steps, tensors.planned, merged=True)
-            for after, more in self._next(tensors, steps):
-                other = seen.setdefault(after.form, (after, more))
-                if other[0] is after:
-                    waiting.append((after, more))
-                elif dict(other[0].made_of) != dict(after.made_of):
-                    raise _differ(Way(other[1], other[0].planned), Way(more, after.planned))
-        return None
 
-    def _next(
-        self, tensors: Tensors, steps: tuple[Migration, ...]
-    ) -> list[tuple[Tensors, tuple[Migration, ...]]]:
-        """What may follow: all migrations at once that touch different keys, else each of them."""
-        left = [it for it in self.migrations if it not in steps]
-        parts = [(it, part) for it in left if (part := stepped_in_part(tensors, it))]
-        alone = [
-            migration
-            for migration, part in parts
-            if not any(part.touched & other.touched for it, other in parts if it is not migration)
-        ]
-        if not alone:
-            return [(part.after, (*steps, migration)) for migration, part in parts]
-        for migration in alone:
-            part = stepped_in_part(tensors, migration)
-            if part is None:
-                return []
-            tensors = part.after
-        return [(tensors, (*steps, *alone))]
+def _paths(
+    edges: Mapping[Node, Sequence[Edge]], start: Node, goals: Collection[Node]
+) -> Iterator[tuple[Edge, ...]]:
+    """The shortest paths, all of one length."""
+    waiting: deque[tuple[Node, tuple[Edge, ...]]] = deque([(start, ())])
+    seen: dict[Node, int] = {start: 0}
+    found: list[tuple[Edge, ...]] = []
+    while waiting and len(found) < _MOST_WAYS:
+        node, path = waiting.popleft()
+        if found and len(path) >= len(found[0]):
+            break
+        for edge in edges.get(node, ()):
+            if edge.end in goals:
+                found.append((*path, edge))
+            if seen.setdefault(edge.end, len(path) + 1) == len(path) + 1:
+                waiting.append((edge.end, (*path, edge)))
+    yield from found
 
 
-def _walked(tensors: Tensors, steps: Sequence[Migration]) -> Tensors | None:
-    at: Tensors | None = tensors
-    for migration in steps:
-        at = None if at is None else stepped(at, migration)
-    return at
+def _agree(schema: FoldedSchema, tensors: Tensors) -> bool:
+    return tensors.agree(schema)
+
+
+def _as_it_is(mine: Tensors, wanted: Tensors, *, sizes: bool) -> Iterator[Way]:
+    same_number = mine.number is None or mine.number == wanted.number
+    if same_number and _arrived(mine, wanted, sizes=sizes):
+        yield Way((), mine.planned)
 
 
 def _arrived(tensors: Tensors, wanted: Tensors, *, sizes: bool) -> bool:
@@ -287,27 +311,7 @@ def _differ(one: Way, other: Way) -> AmbiguousEntryError:
 def _meet(one: FoldedSchema, other: FoldedSchema) -> bool:
     """Whether a state_dict of one schema also matches the other."""
     pairs = ((one, other), (other, one))
-    return any(b.mismatch(tree_of(examples(a.keys, None)), a.number) is None for a, b in pairs)
-
-
-def problem_of(migration: Migration, blocks: int | None = None) -> str | None:
-    """Why the rules of a migration do not lead from its schema to the next one; None if they do.
-
-    Args:
-        migration: The migration.
-        blocks: The number of alike blocks; None for that of its example.
-    """
-    entries = examples(migration.before.keys, blocks)
-    tensors = begin(Schema(tuple(entries), migration.before.number))
-    try:
-        planned = ran(tensors.planned, migration.rules)
-    except CkptError as error:
-        return str(error)
-    after = Tensors(tuple(planned), migration.after.number)
-    if len(after.made_of) < len(planned):
-        keys = Counter(tensor.key for tensor in planned)
-        return f"two tensors become {keys.most_common(1)[0][0]}"
-    return migration.after.mismatch(after.tree, after.number)
+    return any(begin(example_of(a)).agree(b) for a, b in pairs)
 
 
 def of_class(migrations: Sequence[Migration], definition: str) -> Graph:

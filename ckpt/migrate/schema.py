@@ -75,6 +75,11 @@ class FoldedSchema:
         lines = ((line, len(leaf.sizes), leaf.optional) for line, leaf in self.keys.lines())
         return (self.number, *sorted(lines))
 
+    @property
+    def lines(self) -> frozenset[str]:
+        """Its keys as templates."""
+        return frozenset(line for line, _ in self.keys.lines())
+
     def mismatch(self, tree: Branch, number: int | None) -> str | None:
         """Why a state_dict does not match; None if it does.
 

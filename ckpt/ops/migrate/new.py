@@ -10,7 +10,7 @@ from ckpt.infer.find_rules import FoundRules, expect_companions, expect_settled,
 from ckpt.migrate.chain import Tensors, begin, ran
 from ckpt.migrate.fold import COUNTER, Folded, marked, template_of
 from ckpt.migrate.folder import Place, place_of
-from ckpt.migrate.graph import Graph, problem_of
+from ckpt.migrate.graph import Graph
 from ckpt.migrate.migration import (
     Checked,
     Migration,
@@ -19,6 +19,7 @@ from ckpt.migrate.migration import (
     write_migration,
 )
 from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema, differing, fold_all, schema_of
+from ckpt.migrate.trial import problem_of
 from ckpt.opened import Named, Opened, OpenedDefinition, as_typed, open_ref
 from ckpt.ops.rename.rule_order import Rules, in_order
 from ckpt.registry.registry import Registry

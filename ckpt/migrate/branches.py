@@ -1,0 +1,98 @@
+"""Merged branches: migrations made for other schemas, each applied to its part of the keys.
+
+Two branches that each add a migration leave no path from the one to the other. What was merged has
+both changes, and a migration says which keys it changes: the rest may differ.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from heapq import heappop, heappush
+
+from ckpt.migrate.chain import Tensors, stepped_in_part
+from ckpt.migrate.fold import COUNTER, has_all
+from ckpt.migrate.migration import Migration
+from ckpt.migrate.schema import FoldedSchema
+
+_MOST_TRIED = 200  # sets of migrations
+Line = tuple[str, int]  # a template and its number of dimensions
+
+
+class Disagreement(Exception):  # noqa: N818 (no error until somebody needs that way)
+    """Two orders of the same migrations make different tensors."""
+
+    def __init__(
+        self,
+        one: tuple[tuple[Migration, ...], Tensors],
+        other: tuple[tuple[Migration, ...], Tensors],
+    ) -> None:
+        super().__init__()
+        self.one, self.other = one, other
+
+
+def by_parts(
+    start: Tensors,
+    migrations: Sequence[Migration],
+    touched: Mapping[str, Collection[str]],
+    end: FoldedSchema,
+    arrived: Callable[[Tensors], bool],
+) -> tuple[tuple[Migration, ...], Tensors] | None:
+    """The migrations that lead from a state_dict to another, in some order that works.
+
+    Args:
+        start: The state_dict.
+        migrations: Those that may be used.
+        touched: The templates that each touches, by its name.
+        end: The folded schema of the other.
+        arrived: Whether a state_dict is the other one.
+
+    Raises:
+        Disagreement: Another order makes other tensors.
+    """
+    possible, wanted = reflected(migrations, end), {line for line, _ in _lines(end)}
+    waiting: list[tuple[tuple[int, int], Tensors, tuple[Migration, ...]]] = [((0, 0), start, ())]
+    seen: dict[object, tuple[tuple[Migration, ...], Tensors]] = {}
+    while waiting and len(seen) < _MOST_TRIED:
+        _, tensors, steps = heappop(waiting)
+        if steps and arrived(tensors):
+            return steps, tensors
+        for migration in possible:
+            if migration in steps or not has_all(tensors.tree, touched[migration.name]):
+                continue
+            after = stepped_in_part(tensors, migration, touched[migration.name])
+            if after is None:
+                continue
+            made = (*steps, migration), after
+            other = seen.setdefault((after.form, after.number), made)
+            if other is made:
+                far = sum(line not in wanted for line in after.lines)
+                heappush(waiting, ((far, len(seen)), after, made[0]))
+            elif dict(other[1].made_of) != dict(after.made_of):
+                raise Disagreement(other, made)
+    return None
+
+
+def reflected(migrations: Sequence[Migration], end: FoldedSchema) -> list[Migration]:
+    """The migrations that a schema may have behind it.
+
+    What they add is there, or is taken away by another of them; what they take away is not there.
+    """
+    there, found = _lines(end), list[Migration]()
+    left = [(migration, *changed(migration)) for migration in migrations]
+    while True:
+        more = [it for it in left if it[2] <= there and not it[1] & _lines(end)]
+        if not more:
+            return found
+        found += [migration for migration, _, _ in more]
+        there = there.union(*(gone for _, gone, _ in more))
+        left = [it for it in left if it not in more]
+
+
+def changed(migration: Migration) -> tuple[set[Line], set[Line]]:
+    """The templates that a migration takes away, and those that it adds."""
+    before, after = _lines(migration.before), _lines(migration.after)
+    return before - after, after - before
+
+
+def _lines(schema: FoldedSchema) -> set[Line]:
+    return {
+        (line, len(leaf.sizes)) for line, leaf in schema.keys.lines() if not line.endswith(COUNTER)
+    }
