@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ckpt.io.git import asked
@@ -148,10 +149,10 @@ def _path(found: GuardedClass, verdict: Verdict) -> Path:
 
 def _by_hand(found: GuardedClass, verdict: Verdict) -> str:
     """The command for a migration that takes a decision."""
-    rules = [typed(question.rule) for question in verdict.questions if question.rule]
     source = verdict.weights[0].source or "git:HEAD"
-    words = ["ckpt migrate new", found.definition, "--from", source]
-    return " ".join([*words, *(rule for rule in rules if rule)] + ["--rule …"] * (not rules))
+    rules = [typed(question.rule) for question in verdict.questions if question.rule]
+    answers = " ".join(rule for rule in rules if rule) or "--accept-likely"
+    return f"ckpt migrate new {quote(found.definition)} --from {quote(source)} {answers}"
 
 
 def _near(path: Path) -> str:
