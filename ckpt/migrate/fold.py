@@ -174,22 +174,29 @@ def mismatch(schema: Folded, branch: Branch, key: str = "") -> str | None:
     elif schema.leaf is not None and not _may_lack(schema.leaf, key):
         return f"missing {key}"
     for part, child in branch.children.items():  # first what needs no look below
-        if part not in schema.children and next(_candidates(schema, part), None) is None:
-            below = f"{key}.{part}" if key else part
-            return f"unexpected {next(child.keys(below), below)}"
+        if part not in schema.children and not any(_candidates(schema, part)):
+            return _matched(schema, part, child, f"{key}.{part}" if key else part)[1]
     numbers: dict[Run, set[int]] = {}
     for part, child in branch.children.items():
         below = f"{key}.{part}" if key else part
-        reason: str | None = None
-        for name in _candidates(schema, part):
-            reason = mismatch(schema.children[name], child, below)
-            if reason is None:
-                if isinstance(name, Run):
-                    numbers.setdefault(name, set()).add(int(part[len(name.name) :]))
-                break
+        name, reason = _matched(schema, part, child, below)
         if reason is not None:
             return reason
+        if isinstance(name, Run):
+            numbers.setdefault(name, set()).add(int(part[len(name.name) :]))
     return _lacking(schema, branch, key, numbers)
+
+
+def _matched(
+    schema: Folded, part: str, child: Branch, key: str
+) -> tuple[str | Run | None, str | None]:
+    """The part of a schema that a part of keys is; else why it is none."""
+    reason = None
+    for name in _candidates(schema, part):
+        reason = mismatch(schema.children[name], child, key)
+        if reason is None:
+            return name, None
+    return None, reason or f"unexpected {next(child.keys(key), key)}"
 
 
 def _lacking(

@@ -23,7 +23,7 @@ from ckpt.rules.planned import Planned, Rule
 from ckpt.rules.prefixes import Unwrap
 
 Node = tuple[object, ...]  # the identity of a schema
-_MOST_WAYS = 64  # of one length that are compared with each other
+_MOST_WAYS = 4  # of one length that are compared with each other, whenever one is taken
 
 
 class AmbiguousEntryError(CkptError):
@@ -189,8 +189,16 @@ class Graph:
 
     def _merges(self, end: FoldedSchema) -> dict[Node, list[Edge]]:
         """How the last schemas of branches become a class that no migration knows."""
-        lasts = [node for node, found in self._edges.items() if not found]
-        return {node: [*self._merge(node, [end])] for node in lasts}
+        known = self._merges_known.get(end.identity)
+        if known is None:
+            lasts = [node for node, found in self._edges.items() if not found]
+            known = {node: [*self._merge(node, [end])] for node in lasts}
+            self._merges_known[end.identity] = known
+        return known
+
+    @cached_property
+    def _merges_known(self) -> dict[Node, dict[Node, list[Edge]]]:
+        return {}
 
     def _by_parts(
         self, start: Tensors, end: FoldedSchema, arrived: Callable[[Tensors], bool]
