@@ -315,9 +315,7 @@ def read(lines: object, blocks: Mapping[str, int], *, name: str) -> Folded:
     if not isinstance(lines, list) or not lines:
         raise RuleError(f"{name}: not a list of keys")
     try:
-        if all(isinstance(line, str) for line in lines):
-            return _read(tuple(lines), tuple(blocks.items()))
-        raise _not_a_line(next(line for line in lines if not isinstance(line, str)))
+        return _read(tuple(map(str, lines)), tuple(blocks.items()))
     except RuleError as error:
         raise RuleError(f"{name}: {error}", hint=error.hint) from error
 
@@ -345,28 +343,20 @@ def _line(line: str) -> tuple[tuple[tuple[str, str | Run], ...], Leaf]:
     text, _, shape = line.rpartition("  ")
     sizes = [] if shape == "()" else shape.split(" ")
     if not text or not is_key(text) or any(size != "_" and not _is_size(size) for size in sizes):
-        raise _not_a_line(line)
+        hint = "e.g.  'blocks.{i}.fc.weight  64 32',  with two spaces between them"
+        raise RuleError(f"{line!r:.120} is not a key and its shape", hint=hint)
     leaf = Leaf(tuple(None if size == "_" else int(size) for size in sizes), text[:2] == "? ")
-    template = text.removeprefix("? ").split(".")
-    try:
-        return tuple((part, _part(part)) for part in template), leaf
-    except RuleError as error:
-        raise RuleError(f"{line!r:.120}: {error}", hint=error.hint) from error
+    parts = text.removeprefix("? ").split(".")
+    return tuple((part, _part(part, line)) for part in parts), leaf
 
 
-def _not_a_line(line: object) -> RuleError:
-    return RuleError(
-        f"{line!r:.120} is not a key and its shape",
-        hint="e.g.  'blocks.{i}.fc.weight  64 32',  with two spaces between them",
-    )
-
-
-def _part(text: str) -> str | Run:
+def _part(text: str, line: str) -> str | Run:
     index = _PART.fullmatch(text)
     if index:
         return Run(_unescaped(index[1]), int(index[3] or 0))
     if _odd(text):
-        raise RuleError(f"{text!r} is not an index", hint="write {i} or {i>=1}")
+        name = f"{line!r:.120}: {text!r}"
+        raise RuleError(f"{name} is not an index", hint="write {i} or {i>=1}")
     return _unescaped(text)
 
 
