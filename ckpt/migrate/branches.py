@@ -86,6 +86,12 @@ def reflected(migrations: Sequence[Migration], end: FoldedSchema) -> list[Migrat
         left = [it for it in left if it not in more]
 
 
+def holds(schema: FoldedSchema, migration: Migration) -> bool:
+    """Whether a schema has what a migration adds, and lacks what it takes away."""
+    gone, added = changed(migration)
+    return added <= (there := _lines(schema)) and not gone & there
+
+
 def changed(migration: Migration) -> tuple[set[Line], set[Line]]:
     """The templates that a migration takes away, and those that it adds."""
     before, after = _lines(migration.before), _lines(migration.after)

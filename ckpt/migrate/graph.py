@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from ckpt.errors import CkptError, PlanError
-from ckpt.migrate.branches import Disagreement, by_parts
+from ckpt.migrate.branches import Disagreement, by_parts, holds
 from ckpt.migrate.chain import Tensors, begin, stepped, stepped_in_part, touched
 from ckpt.migrate.fold import COUNTER, folded
 from ckpt.migrate.migration import Migration
@@ -171,18 +171,17 @@ class Graph:
     @cached_property
     def _edges(self) -> dict[Node, list[Edge]]:
         """Those, and what leads on from the last schema of each branch to where it was merged."""
-        reached = {edge.end for found in self._steps.values() for edge in found}
-        begun = [schema for node, schema in self._schemas.items() if node not in reached]
-        edges = {node: [*found] for node, found in self._steps.items()}
-        for node, found in edges.items():
-            if not found:
-                found += self._merge(node, begun)
-        return edges
+        begun = [self._schemas[node] for node, found in self._steps.items() if found]
+        return {
+            node: [*found] or [*self._merge(node, begun)] for node, found in self._steps.items()
+        }
 
     def _merge(self, node: Node, into: Iterable[FoldedSchema]) -> Iterator[Edge]:
         """How the last schema of a branch becomes the nearest of those that may contain it."""
         last = begin(example_of(self._schemas[node]))
-        for end in sorted(into, key=lambda schema: len(last.lines ^ schema.lines)):
+        added = [it for it in self.migrations if it.after.identity == node]
+        likely = [schema for schema in into if any(holds(schema, it) for it in added)]
+        for end in sorted(likely, key=lambda schema: len(last.lines ^ schema.lines)):
             if end.identity != node and (steps := self._by_parts(last, end, partial(_agree, end))):
                 yield Edge(steps, end.identity, in_part=True)
                 return

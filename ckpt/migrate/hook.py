@@ -7,7 +7,7 @@ import functools
 import inspect
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Model = TypeVar("Model")
+_ABSENT = object()
 _TO_THE_CALLER = 6  # frames from torch's hook to the call of `load_state_dict`
 
 
@@ -117,8 +118,8 @@ class Loading:
         errors: list[str],
     ) -> None:
         """Replace an old state_dict by one that fits, if migrations lead to it."""
-        wanted = schema_of_module(module)
-        if wanted is None or _fits(state, prefix, metadata, wanted):
+        wanted = _wanted(module, state, prefix, _number(metadata))
+        if wanted is None:
             return
         mine = {key[len(prefix) :]: it for key, it in state.items() if key.startswith(prefix)}
         try:
@@ -164,9 +165,25 @@ def fitted(
             f"{name} does not fit {owner.__name__}, and no migrations lead there",
             hint=f"ckpt migrate new FILE.py:{owner.__name__} --from {name}",
         )
-    made: OrderedDict[str, Any] = OrderedDict(applied(way, state))
-    made._metadata = OrderedDict(getattr(to.state_dict(), "_metadata", {}))  # type: ignore[attr-defined]
+    values, order = applied(way, state), wanted.shapes if wanted else {}
+    made = OrderedDict((key, values[key]) for key in order if key in values)
+    if len(made) == len(order):  # torch adds counters that are missing if there are no versions
+        made._metadata = OrderedDict(getattr(to.state_dict(), "_metadata", {}))  # type: ignore[attr-defined]
     return made
+
+
+def _wanted(
+    module: "nn.Module", state: Mapping[str, Any], prefix: str, number: int | None
+) -> Schema | None:
+    """What a module wants and a state_dict is not; None if that fits, or nobody knows yet."""
+    from torch.nn.parameter import is_lazy
+
+    found, own = dict(_entries(module)), _number_of(module)
+    if any(map(is_lazy, found.values())):
+        return None
+    if own in (None, number) and _fits(state, prefix, found):
+        return None
+    return _schema(found, own)
 
 
 def applied(way: Way, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,11 +227,15 @@ def schema_of_module(module: "nn.Module") -> Schema | None:
     found = dict(_entries(module))
     if any(is_lazy(tensor) for tensor in found.values()):
         return None
-    number = getattr(module, NUMBER, None)
-    if type(number) is not int:
-        version = getattr(module, "_version", 1)
-        number = version if version != 1 else None
-    return _schema(found, number)
+    return _schema(found, _number_of(module))
+
+
+def _number_of(module: "nn.Module") -> int | None:
+    """The `ckpt_schema` of a module's class, or torch's `_version` if that is not 1."""
+    number, version = getattr(module, NUMBER, None), getattr(module, "_version", 1)
+    if type(number) is int:
+        return number
+    return version if version != 1 else None
 
 
 def _entries(module: "nn.Module") -> Iterator[tuple[str, Any]]:
@@ -252,15 +273,13 @@ def _number(metadata: Mapping[str, Any]) -> int | None:
     return number_in({"": metadata})
 
 
-def _fits(
-    state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any], wanted: Schema
-) -> bool:
-    """Whether a state_dict has the wanted keys and shapes, and was not saved by another schema."""
-    entries: Sequence[TensorEntry] = wanted.entries
+def _fits(state: Mapping[str, Any], prefix: str, found: Mapping[str, Any]) -> bool:
+    """Whether a state_dict has the keys and shapes of a module."""
     own = len(state) if not prefix else sum(key.startswith(prefix) for key in state)
-    if own != len(entries) or (wanted.number is not None and _number(metadata) != wanted.number):
+    if own != len(found):
         return False
-    shapes = ((getattr(state.get(prefix + e.key, e), "shape", ()), e) for e in entries)
-    return all(shape == e.shape for shape, e in shapes) and all(
-        prefix + e.key in state for e in entries
-    )
+    for key, tensor in found.items():
+        value = state.get(prefix + key, _ABSENT)
+        if value is _ABSENT or getattr(value, "shape", ()) != getattr(tensor, "shape", ()):
+            return False
+    return True

@@ -88,6 +88,8 @@ def migrate(
             return Migrated(opened.name, name, way, None)
         rules = _rules(way, opened, wanted)
         goal["check"], goal["undo"] = text, way.back
+        if not rules.rules:  # it fits, and a copy was asked for
+            goal["to"] = text
         plan = plan_opened(opened, rules, goal, registry)
         done = carry_out(plan, opened, output, registry, dry_run=dry_run)
         return Migrated(opened.name, name, way, done)

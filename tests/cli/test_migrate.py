@@ -1,0 +1,229 @@
+"""`ckpt migrate`: what a person types, and what is printed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.support import Run
+from tests.migrate.classes import NEW, OLD, class_in
+
+MIGRATION = "migrations/new-blocks.toml"
+RULES = r"""
+[[rules]]
+rename = '^conv1\.->embed.0.'
+[[rules]]
+rename = '^norm\.->embed.1.'
+[[rules]]
+split = '^blocks\.(\d+)\.'
+into = ['layers.\1.q.', 'layers.\1.k.', 'layers.\1.v.']
+"""
+
+
+@pytest.fixture
+def old_file(folder: Path) -> Path:
+    """`old.pt` of the class before its refactoring; `net.py` is the class after it."""
+    old = class_in(folder / "released" / "net.py", OLD)
+    torch.manual_seed(0)
+    torch.save(old().state_dict(), folder / "old.pt")
+    (folder / "net.py").write_text(NEW)
+    (folder / "rules.toml").write_text(RULES)
+    return folder / "old.pt"
+
+
+@pytest.fixture
+def migrated(ckpt: Run, old_file: Path) -> Run:
+    """The same, with the migration."""
+    ran = ckpt(
+        "migrate", "new", "net.py:Net", "--from", "old.pt", "-m", "new blocks",
+        "--rules", "rules.toml",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    return ckpt
+
+
+def test_a_new_migration_is_a_file_to_commit(migrated: Run, folder: Path) -> None:
+    text = (folder / MIGRATION).read_text()
+    assert "definition = 'net.py:Net'" in text
+    assert "    'blocks.{i}.weight  18 6'," in text
+    assert "    'layers.{i}.q.weight  6 6'," in text
+    listed = migrated("migrate", "ls", "net.py:Net")
+    assert "new-blocks" in listed.out
+    assert migrated("migrate", "check", "net.py:Net").out == "1 migration in migrations: all good\n"
+
+
+def test_without_rules_they_are_inferred(ckpt: Run, folder: Path) -> None:
+    old = class_in(folder / "old.py", OLD)
+    torch.save(old().state_dict(), folder / "old.pt")
+    (folder / "net.py").write_text(OLD.replace("conv1", "embed"))
+    ran = ckpt("migrate", "new", "net.py:Net", "--from", "old.pt")
+    assert ran.code == 0, ran.err
+    assert "wrote migrations/conv1-to-embed.toml" in ran.out
+
+
+def test_a_checkpoint_is_migrated_and_its_source_is_not_touched(
+    migrated: Run, old_file: Path
+) -> None:
+    before = old_file.read_bytes()
+    ran = migrated("migrate", "run", "old.pt", "--to", "net.py:Net")
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("by new-blocks\n")
+    assert "fits net.py:Net" in ran.out
+    assert old_file.read_bytes() == before
+    again = migrated("migrate", "run", "old.renamed.pt", "--to", "net.py:Net")
+    assert again.out == "old.renamed.pt fits net.py:Net as it is\n"
+
+
+def test_the_way_back_to_a_released_class(migrated: Run, folder: Path) -> None:
+    assert migrated("migrate", "run", "old.pt", "--to", "net.py:Net", "-o", "new.pt").code == 0
+    ran = migrated(
+        "migrate", "run", "new.pt", "--to", "released/net.py:Net", "--by", "net.py:Net",
+        "-o", "back.pt",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("back by new-blocks\n")
+    old, back = (torch.load(folder / name) for name in ("old.pt", "back.pt"))
+    assert old.keys() == back.keys()
+    assert all(torch.equal(value, back[key]) for key, value in old.items())
+
+
+def test_a_version_is_migrated_to_the_next_one(migrated: Run) -> None:
+    assert migrated("register", "old.pt", "--name", "net").code == 0
+    ran = migrated("migrate", "run", "net", "--to", "net.py:Net")
+    assert ran.code == 0, ran.err
+    assert "net:v2" in ran.out
+
+
+def test_json(migrated: Run) -> None:
+    run = json.loads(migrated("migrate", "run", "old.pt", "--to", "net.py:Net", "--json").out)
+    assert run["migrations"] == ["new-blocks"]
+    assert run["back"] is False
+    shown = json.loads(migrated("migrate", "show", "net.py:Net", "new-blocks", "--json").out)
+    assert shown["checked"] == {"how": "fitted", "on": ["net.py:Net"]}
+    found = json.loads(migrated("migrate", "check", "net.py:Net", "--json").out)
+    assert found["findings"] == []
+
+
+def test_what_cannot_be_done_is_one_line(migrated: Run, folder: Path) -> None:
+    torch.save({"other": torch.zeros(1)}, folder / "other.pt")
+    unknown = migrated("migrate", "run", "other.pt", "--to", "net.py:Net")
+    assert unknown.code == 3
+    assert "other.pt does not fit net.py:Net" in unknown.err
+    needless = migrated("migrate", "new", "net.py:Net", "--from", "old.pt")
+    assert needless.code == 2
+    assert "new-blocks leads there already" in needless.err
+    fits = migrated("migrate", "new", "net.py:Net", "--from", "net.py:Net")
+    assert fits.code == 2
+    assert "nothing to migrate" in fits.err
+    unnamed = migrated("migrate", "run", "old.pt")
+    assert unnamed.code == 2
+    assert "--to DEF" in unnamed.err
+    entered = migrated("migrate", "run", "old.pt", "--to", "net.py:Net", "--enter", "nothing")
+    assert entered.code == 2
+    assert "no migration 'nothing'" in entered.err
+
+
+def test_the_same_folded_keys_need_a_number(ckpt: Run, folder: Path) -> None:
+    swap = NEW.replace("self.q, self.k, self.v =", "self.k, self.q, self.v =")
+    class_in(folder / "old.py", NEW)
+    (folder / "net.py").write_text(swap)
+    ran = ckpt("migrate", "new", "net.py:Net", "--from", "old.py:Net", "--rule", ".q.<->.k.")
+    assert ran.code == 3
+    assert "ckpt_schema = 2" in ran.err
+
+
+def test_configurations_of_a_class_make_keys_optional(ckpt: Run, folder: Path) -> None:
+    text = (
+        "from torch import nn\n\n\nclass Net(nn.Module):\n"
+        "    def __init__(self, bias=True):\n"
+        "        super().__init__()\n"
+        "        self.old = nn.Linear(2, 3, bias=bias)\n"
+    )
+    class_in(folder / "old.py", text)
+    (folder / "net.py").write_text(text.replace("self.old", "self.new"))
+    ran = ckpt("migrate", "new", "net.py:Net", "--from", "old.py:Net",
+               "--also", "net.py:Net(bias=False)")  # fmt: skip
+    assert ran.code == 0, ran.err
+    written = (folder / "migrations" / "old-to-new.toml").read_text()
+    assert "'? old.bias  3'" in written
+    assert "'? new.bias  3'" in written
+    old = class_in(folder / "old.py", text)
+    torch.save(old(bias=False).state_dict(), folder / "bare.pt")
+    ran = ckpt("migrate", "run", "bare.pt", "--to", "net.py:Net", "--arg", "bias=False")
+    assert ran.code == 0, ran.err
+
+
+BROKEN = {
+    "cut": (lambda text: text[: len(text) // 2], "at end of document"),
+    "no rules": (lambda text: text.replace("rules =", "rulez ="), "unknown field 'rulez'"),
+    "bad pattern": (lambda text: text.replace(r"^conv1\.->", "^conv1(->"), "rule 1"),
+    "no shape": (lambda text: text.replace("'fc.bias  10'", "'fc.bias'"), "'fc.bias' is not a key"),
+    "no index": (lambda text: text.replace("{i}", "{i"), "is not an index"),
+    "twice": (lambda text: text.replace("'fc.bias  10'", "'fc.weight  10 6'"), "occurs twice"),
+    "number": (lambda text: text.replace("[after]", "[after]\nckpt_schema = 'x'"), "ckpt_schema"),
+    "blocks": (lambda text: text.replace("= 2 }", "= 1000000000 }"), "blocks"),
+    "how": (lambda text: text.replace("'fitted'", "'believed'"), "believed"),
+    "empty": (lambda _: "", "has no"),
+    "deep": (lambda text: "x = " + "[" * 100_000, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_migration_is_one_line_with_its_place(
+    migrated: Run, folder: Path, kind: str
+) -> None:
+    change, said = BROKEN[kind]
+    path = folder / MIGRATION
+    text = path.read_text()
+    path.write_text(change(text))
+    assert path.read_text() != text
+    for words in (["ls"], ["check"], ["run", "old.pt", "--to", "net.py:Net"]):
+        ran = migrated("migrate", *words, *([] if words[0] == "run" else ["net.py:Net"]))
+        assert ran.code == 3, (words, ran.out, ran.err)
+        assert said in ran.err
+        assert "new-blocks.toml" in ran.err
+
+
+def test_check_finds_rules_that_do_not_lead_there(migrated: Run, folder: Path) -> None:
+    path = folder / MIGRATION
+    path.write_text(path.read_text().replace("->embed.1.", "->embed.2."))
+    ran = migrated("migrate", "check", "net.py:Net")
+    assert ran.code == 1
+    assert (
+        "its rules do not lead from its before to its after: unexpected embed.2.weight" in ran.out
+    )
+
+
+def test_check_finds_a_gap(migrated: Run, folder: Path) -> None:
+    (folder / "net.py").write_text(NEW.replace("self.fc", "self.head"))
+    ran = migrated("migrate", "check", "net.py:Net")
+    assert ran.code == 1
+    assert "no way leads on from it to the class" in ran.out
+    assert "head.weight" in ran.out
+
+
+def test_check_finds_a_cycle(migrated: Run, folder: Path) -> None:
+    assert migrated("migrate", "run", "old.pt", "--to", "net.py:Net", "-o", "new.pt").code == 0
+    text = (folder / MIGRATION).read_text()
+    head, after = text.split("[after]")
+    head, before = head.split("[before]")
+    head = head[: head.index("rules = [")] + (
+        "rules = [{ rename = '^embed\\.0\\.->conv1.' }, { rename = '^embed\\.1\\.->norm.' }, "
+        "{ concat = ['^layers\\.(\\d+)\\.q\\.', '^layers\\.(\\d+)\\.k\\.', "
+        "'^layers\\.(\\d+)\\.v\\.'], into = 'blocks.\\1.' }]\n" + head[head.index("[checked]") :]
+    )
+    (folder / "migrations" / "back.toml").write_text(f"{head}[before]{after}[after]{before}")
+    ran = migrated("migrate", "check")
+    assert ran.code == 1, ran.out
+    assert "leads back to the schema where it begins" in ran.out
+
+
+def test_a_pattern_that_runs_too_long_is_stopped(migrated: Run, folder: Path) -> None:
+    path = folder / MIGRATION
+    slow = r"^(a|aa)+$->x"
+    text = path.read_text().replace(r"^conv1\.->embed.0.", slow)
+    path.write_text(text.replace("'fc.bias  10'", f"'{'a' * 60}b  10'"))
+    ran = migrated("migrate", "check", "net.py:Net")
+    assert ran.code == 1
+    assert "took over" in ran.out
