@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ckpt.ops.fsck import fsck as fsck
     from ckpt.ops.fsck import rebuild_index as rebuild_index
     from ckpt.ops.gc import gc as gc
+    from ckpt.ops.guard import guard as guard
+    from ckpt.ops.guard import take_snapshots as take_snapshots
     from ckpt.ops.load import load as load
     from ckpt.ops.load import load_into as load_into
     from ckpt.ops.load import open as open
@@ -68,14 +70,29 @@ _ELSEWHERE = {
     "plan_rename": "ckpt.ops.rename",
     "rebuild_index": "ckpt.ops.fsck",
     "repair_store": "ckpt.ops.verify.repair",
+    "take_snapshots": "ckpt.ops.guard",
 }
 _COMMANDS = (
-    *("alias", "audit", "blame", "diff", "du", "export", "fsck", "gc", "load", "log", "ls", "pin"),
+    *(
+        "alias",
+        "audit",
+        "blame",
+        "diff",
+        "du",
+        "export",
+        "fsck",
+        "gc",
+        "guard",
+        "load",
+        "log",
+        "ls",
+    ),
     *(
         "copy",
         "metric",
         "migrate",
         "note",
+        "pin",
         "plot",
         "redo",
         "register",

@@ -10,6 +10,7 @@ from ckpt import __version__
 COMMANDS = {
     "diff": "Compare two checkpoints, versions or model definitions.",
     "rename": "Rename the keys of a checkpoint, by rules or to fit a model.",
+    "guard": "Tell whether classes still load their checkpoints, for CI.",
     "migrate": "Keep checkpoints loading after a class was refactored.",
     "show": "List the tensors of a checkpoint: keys, shapes, dtypes, sizes.",
     "audit": "Tell whether unpickling a file may run code.",

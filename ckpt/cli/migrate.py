@@ -37,15 +37,17 @@ def command() -> None:
 @ckpt_command(
     examples="ckpt migrate new models/net.py:Net --from old.pt -m 'conv becomes embed'\n"
     "ckpt migrate new models/net.py:Net --from net@prod --rule 'conv->embed'\n"
+    "ckpt migrate new net.py:Net --from git:HEAD~1\n"
     "ckpt migrate new net.py:Net --from old_net.py:Net --also 'net.py:Net(bias=False)'"
 )
 @click.argument("definition", metavar="DEF")
 @click.option(
     "--from",
     "source",
-    metavar="FILE|REF|DEF",
+    metavar="FILE|REF|DEF|git:REV",
     required=True,
-    help="The old form of the class: a checkpoint of it, a version, or the old class.",
+    help="The old form of the class: a checkpoint of it, a version, the old class, or the class as "
+    "a revision of git has it, such as git:HEAD~1.",
 )
 @click.option("-m", "--message", default="", help="What changed; the file is named after it.")
 @arg_option

@@ -15,11 +15,11 @@ from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema, Schema
 from ckpt.migrate.tree import Branch, tree_of
 from ckpt.rules.at_once import AtOnce
+from ckpt.rules.derived.simplified import simplified
 from ckpt.rules.expressions import Expression, Source
 from ckpt.rules.key_map import KeyMap
 from ckpt.rules.planned import Planned, Renaming, Rule
 from ckpt.rules.prefixes import Unwrap
-from ckpt.rules.simplified import simplified
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
 

@@ -7,6 +7,7 @@ depth and width.
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from ckpt.errors import RuleError
 from ckpt.migrate.tree import Branch, Run, run_of
@@ -172,6 +173,9 @@ def mismatch(schema: Folded, branch: Branch, key: str = "") -> str | None:
             return f"{key} has {found} dimensions, expected {wanted}"
     elif schema.leaf is not None and not _may_lack(schema.leaf, key):
         return f"missing {key}"
+    for part, child in branch.children.items():  # first what needs no look below
+        if part not in schema.children and not any(_candidates(schema, part)):
+            return _matched(schema, part, child, f"{key}.{part}" if key else part)[1]
     numbers: dict[Run, set[int]] = {}
     for part, child in branch.children.items():
         below = f"{key}.{part}" if key else part
@@ -308,41 +312,52 @@ def read(lines: object, blocks: Mapping[str, int], *, name: str) -> Folded:
     Raises:
         RuleError: A line is not one of a schema.
     """
-    root = Folded()
     if not isinstance(lines, list) or not lines:
         raise RuleError(f"{name}: not a list of keys")
+    try:
+        return _read(tuple(map(str, lines)), tuple(blocks.items()))
+    except RuleError as error:
+        raise RuleError(f"{name}: {error}", hint=error.hint) from error
+
+
+@lru_cache(maxsize=64)  # one migration ends where the next one begins
+def _read(lines: tuple[str, ...], blocks: tuple[tuple[str, int], ...]) -> Folded:
+    root, counts = Folded(), dict(blocks)
     for line in lines:
-        text, _, shape = line.rpartition("  ") if isinstance(line, str) else ("", "", "")
-        sizes = [] if shape == "()" else shape.split(" ")
-        if (
-            not text
-            or not is_key(text)
-            or any(size != "_" and not _is_size(size) for size in sizes)
-        ):
-            raise RuleError(
-                f"{name}: {line!r:.120} is not a key and its shape",
-                hint="e.g.  'blocks.{i}.fc.weight  64 32',  with two spaces between them",
-            )
-        leaf = Leaf(tuple(None if size == "_" else int(size) for size in sizes), text[:2] == "? ")
-        at = _place(root, text.removeprefix("? "), blocks, f"{name}: {line!r:.120}")
+        parts, leaf = _line(line)
+        at, so_far = root, ""
+        for text, part in parts:
+            at = at.children.setdefault(part, Folded())
+            so_far = f"{so_far}.{text}" if so_far else text
+            if isinstance(part, Run):
+                at.count = counts.get(so_far, 2)
         if at.leaf is not None:
-            raise RuleError(f"{name}: {text!r} occurs twice")
+            raise RuleError(f"{line!r:.120} occurs twice")
         at.leaf = leaf
     return root
 
 
-def _place(root: Folded, template: str, blocks: Mapping[str, int], name: str) -> Folded:
-    at, so_far = root, ""
-    for text in template.split("."):
-        index = _PART.fullmatch(text)
-        so_far = f"{so_far}.{text}" if so_far else text
-        if index is None and _odd(text):
-            raise RuleError(f"{name}: {text!r} is not an index", hint="write {i} or {i>=1}")
-        part = Run(_unescaped(index[1]), int(index[3] or 0)) if index else _unescaped(text)
-        at = at.children.setdefault(part, Folded())
-        if index:
-            at.count = blocks.get(so_far, 2)
-    return at
+@lru_cache(maxsize=1 << 14)  # most lines of a class stay as they are
+def _line(line: str) -> tuple[tuple[tuple[str, str | Run], ...], Leaf]:
+    """The parts of a line's template, as written and as meant, and its tensor."""
+    text, _, shape = line.rpartition("  ")
+    sizes = [] if shape == "()" else shape.split(" ")
+    if not text or not is_key(text) or any(size != "_" and not _is_size(size) for size in sizes):
+        hint = "e.g.  'blocks.{i}.fc.weight  64 32',  with two spaces between them"
+        raise RuleError(f"{line!r:.120} is not a key and its shape", hint=hint)
+    leaf = Leaf(tuple(None if size == "_" else int(size) for size in sizes), text[:2] == "? ")
+    parts = text.removeprefix("? ").split(".")
+    return tuple((part, _part(part, line)) for part in parts), leaf
+
+
+def _part(text: str, line: str) -> str | Run:
+    index = _PART.fullmatch(text)
+    if index:
+        return Run(_unescaped(index[1]), int(index[3] or 0))
+    if _odd(text):
+        name = f"{line!r:.120}: {text!r}"
+        raise RuleError(f"{name} is not an index", hint="write {i} or {i>=1}")
+    return _unescaped(text)
 
 
 def block_counts(schema: Folded, prefix: str = "", depth: int = 0) -> dict[str, int]:

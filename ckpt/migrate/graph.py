@@ -17,8 +17,8 @@ from ckpt.migrate.fold import COUNTER, folded
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema, Schema
 from ckpt.migrate.trial import example_of
+from ckpt.rules.derived.inverse import inverse
 from ckpt.rules.expressions import Source
-from ckpt.rules.inverse import inverse
 from ckpt.rules.planned import Planned, Rule
 from ckpt.rules.prefixes import Unwrap
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ HOWS = ("proved", "fitted", "by hand")
 _FIELDS = {"message", "definition", "rules", "checked", "before", "after"}
 _HEAD = "# A migration: `ckpt migrate show` explains it, `ckpt migrate check` tries it.\n"
 _MOST_NAME = 40
+_TABLE = re.compile(r"^\[(?:checked|before|after)\]$", re.MULTILINE)
 
 
 class MigrationError(CkptError):
@@ -104,7 +106,7 @@ def read_migration(path: Path) -> Migration:
         MigrationError: It is not one; the message has the line or the field.
     """
     try:
-        document = parse_toml(read_small(path).decode("utf-8"))
+        document = _parsed(read_small(path).decode("utf-8"))
         return _migration(path, document)
     except MigrationError:
         raise
@@ -112,6 +114,30 @@ def read_migration(path: Path) -> Migration:
         raise MigrationError(str(error), hint=error.hint) from error
     except ValueError as error:  # of TOML or UTF-8
         raise MigrationError(f"{path}: {error}", hint="ckpt migrate new  writes one") from error
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A file's document; a schema that another file has, too, is parsed once.
+
+    The line of a table's head is one unless it is inside of a string or list; then what is before
+    it is not valid by itself.
+    """
+    heads = [match.start() for match in _TABLE.finditer(text)]
+    parts = [text[a:b] for a, b in zip([0, *heads], [*heads, len(text)], strict=True)]
+    made: dict[str, Any] = {}
+    try:
+        tables = [*map(_part, parts)]
+    except ValueError:
+        return parse_toml(text)  # whose message has the line
+    for table in tables:
+        made.update(table)
+    distinct = len(made) == sum(map(len, tables))
+    return made if distinct else parse_toml(text)
+
+
+@lru_cache(maxsize=8)
+def _part(text: str) -> dict[str, Any]:
+    return parse_toml(text)
 
 
 def _migration(path: Path, document: Mapping[str, Any]) -> Migration:

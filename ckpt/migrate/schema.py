@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ckpt.migrate.fold import Folded, folded, mismatch
@@ -56,7 +57,7 @@ class Schema:
         return tree_of(self.entries)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for `cached_property`
 class FoldedSchema:
     """The folded schema of a class.
 
@@ -68,7 +69,7 @@ class FoldedSchema:
     keys: Folded
     number: int | None = None
 
-    @property
+    @cached_property
     def identity(self) -> tuple[object, ...]:
         """Equal for two schemas that match the same state_dicts."""
         lines = ((line, len(leaf.sizes), leaf.optional) for line, leaf in self.keys.lines())

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ckpt.ops.rename import Renamed, RenamePlan
-from ckpt.ops.rename.optimizers import MovedOptimizer
+from ckpt.ops.rename.training.optimizers import MovedOptimizer
 from ckpt.prove.result import Proof
 from ckpt.rules.expressions import (
     Averaged,

@@ -18,8 +18,8 @@ from ckpt.formats.pickle.writer import location_of
 from ckpt.formats.stream import tensor_bytes
 from ckpt.formats.torch_state import TorchState
 from ckpt.io.sources import ByteSource
+from ckpt.rules.derived.other_tensors import changed_by, used_twice, with_sources
 from ckpt.rules.expressions import Copied, Expression, Source, sources_of
-from ckpt.rules.other_tensors import changed_by, used_twice, with_sources
 from ckpt.tensors import TensorEntry
 
 # Of torch's optimizers that work element by element: SGD, Adam, AdamW, NAdam, RAdam, Adamax,

@@ -54,6 +54,8 @@ COMMANDS = [
     ("verify", "--repair", "old.pt"),
     ("gc",),
     ("gc", "--yes"),
+    ("guard", "--snapshot", "net.py:Net"),
+    ("guard", "net.py:Net"),
     ("du",),
     ("rm", "v1", "--yes"),
     ("undo", "--list"),
@@ -77,6 +79,9 @@ def test_fault_45_command_imports_no_torch_and_no_numpy(
     ckpt: Run, folder: Path, words: tuple[str, ...]
 ) -> None:
     torch.save(weights(), folder / "old.pt")
+    (folder / "net.py").write_text("from torch import nn\nclass Net(nn.Flatten): pass\n")
+    if words[0] == "guard":
+        assert ckpt("guard", "--snapshot", "net.py:Net").code == 0
     assert ckpt("register", "old.pt", "--name", "mnist-cnn").code == 0
     assert ckpt("rename", "v1", "--rule", "conv=embed").code == 0
     done = subprocess.run(

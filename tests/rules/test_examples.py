@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ckpt.ops.rename.rule_files import read_rule_file
+from ckpt.rules.derived.inverse import inverse
 from ckpt.rules.document import read_rules, rules_document
 from ckpt.rules.expressions import Expression, Filled, Source, sources_of
-from ckpt.rules.inverse import inverse
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.tensors import TensorEntry
 

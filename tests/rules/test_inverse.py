@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt.errors import PlanError
+from ckpt.rules.derived.inverse import inverse
 from ckpt.rules.document import read_rules
 from ckpt.rules.expressions import Source
-from ckpt.rules.inverse import inverse
 from ckpt.rules.plan import plan_tensors
 from ckpt.tensors import TensorEntry
 from tests.rules.test_expressions import values

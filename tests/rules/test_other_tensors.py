@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ckpt.errors import PlanError
+from ckpt.rules.derived.other_tensors import changed_by, used_twice, with_sources
 from ckpt.rules.expressions import (
     Copied,
     Expression,
@@ -18,7 +19,6 @@ from ckpt.rules.expressions import (
     split,
     transposed,
 )
-from ckpt.rules.other_tensors import changed_by, used_twice, with_sources
 
 A = Source("a", "float32", (12, 6))
 B = Source("b", "float32", (4, 6))

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckpt.rules.derived.simplified import simplified
 from ckpt.rules.expressions import Expression, Joined, Narrowed, Permuted, Reshaped, Source
-from ckpt.rules.simplified import simplified
 from ckpt.writing.evaluated import evaluated
 from tests.effort import examples
 

@@ -18,7 +18,7 @@ def answered(session: Session, error: PlanError) -> Rule | None:
     """
     from ckpt.infer.find_rules import UnsettledError
     from ckpt.infer.questions import answer
-    from ckpt.show.diff.mapping import question_data, question_lines
+    from ckpt.show.diff.mapping import asked_lines, question_data
 
     if not isinstance(error, UnsettledError):
         return None
@@ -30,7 +30,7 @@ def answered(session: Session, error: PlanError) -> Rule | None:
         return None
     question = found.questions[0]
     candidates = question.first.candidates
-    click.echo("\n".join(question_lines(question, len(found.questions))), err=True)
+    click.echo("\n".join(asked_lines(question, len(found.questions))), err=True)
     choices = click.Choice([*map(str, range(1, len(candidates) + 1))])
     guess = str(candidates.index(question.first.target) + 1)
     chosen = click.prompt(printable("which"), type=choices, default=guess, err=True)

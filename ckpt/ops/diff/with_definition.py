@@ -9,7 +9,8 @@ from ckpt.errors import FormatError, PlanError
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.loading import ask_torch
 from ckpt.opened import Opened, OpenedDefinition, OpenedFile, OpenedState, nesting
-from ckpt.ops.rename.optimizers import (
+from ckpt.ops.rename.plan_fit import allowing
+from ckpt.ops.rename.training.optimizers import (
     expect_weights,
     folder_of,
     follow,
@@ -18,7 +19,6 @@ from ckpt.ops.rename.optimizers import (
     regroup,
     weights_in,
 )
-from ckpt.ops.rename.plan_fit import allowing
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
 

@@ -1,13 +1,16 @@
 """New migration: the rules from an old form of a class to its present one, as a file beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from os import fspath
 from pathlib import Path
 
 from ckpt.definitions import Definition, find_definition
-from ckpt.errors import FitError, UsageError
+from ckpt.errors import CkptError, FitError, UsageError
 from ckpt.infer.find_rules import FoundRules, expect_companions, expect_settled, rules_between
 from ckpt.migrate.chain import Tensors, begin, ran
+from ckpt.migrate.described import Builder
 from ckpt.migrate.fold import COUNTER, Folded, marked, template_of
 from ckpt.migrate.folder import Place, place_of
 from ckpt.migrate.graph import Graph
@@ -18,6 +21,7 @@ from ckpt.migrate.migration import (
     free_name,
     write_migration,
 )
+from ckpt.migrate.revision import PREFIX, at_revision
 from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema, differing, fold_all, schema_of
 from ckpt.migrate.trial import problem_of
 from ckpt.opened import Named, Opened, OpenedDefinition, as_typed, open_ref
@@ -61,8 +65,9 @@ def new_migration(
 
     Args:
         definition: The class.
-        old: A checkpoint of the old form, a version, or the old class.
-        rules: How the keys changed; without any, they are inferred.
+        old: A checkpoint of the old form, a version, or the old class; ``git:REV`` is the class
+            as a revision has it.
+        rules: How the keys changed; what they do not settle is inferred.
         message: What changed; its words name the file.
         arguments: The arguments of the class.
         also: Other configurations of the class, ``net.py:Net(bias=False)``: keys that only some of
@@ -79,14 +84,14 @@ def new_migration(
     place = place_of_definition(present)
     name = as_typed(definition, arguments)
     new = OpenedDefinition(name, present, present.state())
-    with open_ref(old, registry or Registry(), arguments) as opened:
+    with _old_form(old, definition, arguments, registry or Registry()) as opened:
         found = None
         given: Sequence[Rule] = in_order(rules).rules
         before, after = schema_of(opened.state), schema_of(new.state)
         taken = place.migrations()
         _expect_needed(Graph(tuple(taken)), before, after, name, given)
-        if not given:
-            found = rules_between(opened, new)
+        if not given or not _leads(before, given, after):
+            found = rules_between(opened, new, given)
             expect_companions(found)
             if not accept_likely:
                 expect_settled(found)
@@ -100,6 +105,38 @@ def new_migration(
                   None)  # fmt: skip
     path = None if dry_run else write_migration(place.folder, migration)
     return Drafted(migration, found, depths, path)
+
+
+@contextmanager
+def _old_form(
+    old: Named, definition: str, arguments: Mapping[str, object] | None, registry: Registry
+) -> Iterator[Opened]:
+    """A ref, or the class as a revision has it, which another process builds."""
+    text = fspath(old)
+    if not text.startswith(PREFIX):
+        with open_ref(old, registry, arguments) as opened:
+            yield opened
+        return
+    with (
+        at_revision(Path.cwd(), text) as revision,
+        Builder(revision.folder, revision=revision) as builder,
+    ):
+        described = builder.describe(definition, arguments)
+
+    def gone() -> object:
+        raise UsageError(f"{described.ref} at {revision.name}: its files were removed again")
+
+    name = f"{described.ref} at {revision.name}"
+    yield OpenedDefinition(name, Definition(name, None, None, gone), described.state)
+
+
+def _leads(before: Schema, rules: Sequence[Rule], after: Schema) -> bool:
+    """Whether rules alone lead to a class."""
+    try:
+        _expect_arrival(Tensors(tuple(ran(begin(before).planned, rules)), None).entries, after)
+    except CkptError:
+        return False
+    return True
 
 
 def drafted(

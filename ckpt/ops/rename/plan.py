@@ -25,12 +25,12 @@ from ckpt.opened import (
     parse_named,
     with_copies,
 )
-from ckpt.ops.rename.followed import followed, kept_in_folder
-from ckpt.ops.rename.optimizers import MovedOptimizer, expect_weights, operates, weights_in
 from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order, places_in
-from ckpt.ops.rename.trainer_files import OptimizerFiles
+from ckpt.ops.rename.training.followed import followed, kept_in_folder
+from ckpt.ops.rename.training.optimizers import MovedOptimizer, expect_weights, operates, weights_in
+from ckpt.ops.rename.training.trainer_files import OptimizerFiles
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
 from ckpt.refs import DefinitionRef
 from ckpt.registry.registry import Registry

@@ -23,7 +23,6 @@ from ckpt.opened import (
 )
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.mentions import mentions
-from ckpt.ops.rename.optimizers import for_another_class
 from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
 from ckpt.ops.rename.to_file import (
@@ -36,6 +35,7 @@ from ckpt.ops.rename.to_file import (
     write_result,
 )
 from ckpt.ops.rename.to_version import add_version, plan_record
+from ckpt.ops.rename.training.optimizers import for_another_class
 from ckpt.refs import FileRef
 from ckpt.registry.registry import Added, Registry
 from ckpt.rules.expressions import sources_of

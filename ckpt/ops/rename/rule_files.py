@@ -13,7 +13,7 @@ from ckpt.io import strict_json
 from ckpt.io.files import write_whole
 from ckpt.io.small_file import parse_toml, read_small
 from ckpt.io.toml import text_of
-from ckpt.ops.rename.optimizers import MovedOptimizer, optimizers_document, read_optimizers
+from ckpt.ops.rename.training.optimizers import MovedOptimizer, optimizers_document, read_optimizers
 from ckpt.rules.document import read_rules, rules_document
 from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.planned import Rule

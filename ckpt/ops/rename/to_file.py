@@ -11,7 +11,7 @@ from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import OpaqueWord, torch_file, without_tensors
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.ops.rename.plan import RenamePlan
-from ckpt.ops.rename.trainer_files import with_trainer_files
+from ckpt.ops.rename.training.trainer_files import with_trainer_files
 from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
 from ckpt.rules.sizes import in_memory

@@ -16,10 +16,10 @@ from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless
 from ckpt.io.temporaries import temporary_folder
 from ckpt.opened import OpenedVersion
 from ckpt.ops.register import register
-from ckpt.ops.rename.optimizers import optimizers_document
 from ckpt.ops.rename.plan import RenamePlan
 from ckpt.ops.rename.rule_files import tensors_document
 from ckpt.ops.rename.to_file import Rest, suffix_of, write_plan
+from ckpt.ops.rename.training.optimizers import optimizers_document
 from ckpt.ops.rename.undo import known_parent
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Hole, Manifest, Skeleton

@@ -9,13 +9,13 @@ from dataclasses import replace
 from ckpt.errors import PlanError, UsageError
 from ckpt.formats.opaque import torch_file
 from ckpt.opened import OpenedState, OpenedVersion
-from ckpt.ops.rename.optimizers import MovedOptimizer, read_optimizers
 from ckpt.ops.rename.rule_files import RuleFile, read_tensors
+from ckpt.ops.rename.training.optimizers import MovedOptimizer, read_optimizers
 from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
+from ckpt.rules.derived.inverse import inverse
 from ckpt.rules.document import read_rules
 from ckpt.rules.expressions import Source, sources_of
-from ckpt.rules.inverse import inverse
 from ckpt.rules.plan import Dropped, Plan, plan_tensors
 from ckpt.rules.planned import Planned
 from ckpt.tensors import TensorEntry

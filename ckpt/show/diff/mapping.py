@@ -25,7 +25,7 @@ def found_text(found: FoundRules) -> str:
             matches = [m for m in found.inference.matches if m.confidence is confidence]
             lines += _folded(confidence, [(match.source, match.target) for match in matches])
     for question in found.questions:
-        lines += _question(question)
+        lines += question_lines(question)
     lines += map(_operation, found.inference.operations)
     lines += _folded("dropped", [(key,) for key in found.inference.dropped])
     lines += _folded("missing", [(key,) for key in found.inference.missing])
@@ -62,7 +62,7 @@ def found_data(found: FoundRules) -> dict[str, Any]:
     }
 
 
-def _question(question: Question) -> Iterator[str]:
+def question_lines(question: Question) -> Iterator[str]:
     """The first key with its candidates, how many keys go with it, the guess and its rule."""
     match, others = question.first, len(question.matches) - 1
     targets = " or ".join(printable(key) or "nothing (dropped)" for key in match.candidates)
@@ -78,7 +78,7 @@ def _reason(evidence: str) -> str:
     return {"nothing": "names do not decide", "": "nothing decides"}.get(evidence, evidence)
 
 
-def question_lines(question: Question, left: int) -> Iterator[str]:
+def asked_lines(question: Question, left: int) -> Iterator[str]:
     """A question with its numbered candidates, for a person who chooses one.
 
     Args:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ckpt.errors import CkptError, PlanError
 from ckpt.opened import OpenedDefinition, OpenedState
-from ckpt.ops.rename.optimizers import (
+from ckpt.ops.rename.training.optimizers import (
     MovedOptimizer,
     expect_no_folder,
     folder_of,
@@ -15,7 +15,7 @@ from ckpt.ops.rename.optimizers import (
     operates,
     regroup,
 )
-from ckpt.ops.rename.trainer_files import OptimizerFiles, moved_files
+from ckpt.ops.rename.training.trainer_files import OptimizerFiles, moved_files
 from ckpt.rules.plan import Plan
 from ckpt.rules.planned import Rule
 

@@ -13,7 +13,7 @@ from ckpt.errors import PlanError
 from ckpt.formats.opaque import kind_of_file, torch_file
 from ckpt.formats.pickle.describe import WEIGHTS_HINT
 from ckpt.opened import OpenedDefinition, OpenedState
-from ckpt.ops.rename.owners import GONE, Owners, belonging, candidates
+from ckpt.ops.rename.training.owners import GONE, Owners, belonging, candidates
 from ckpt.rules.choice import Choice
 from ckpt.rules.plan import Plan
 from ckpt.rules.planned import Rule
@@ -116,7 +116,7 @@ def regroup(
     file = torch_file(opened.checkpoint)
     if file is None or not file.state.holds_more or _is_copy(file):
         return ()
-    from ckpt.ops.rename.regrouped import regrouped
+    from ckpt.ops.rename.training.regrouped import regrouped
 
     new = target.definition if target else None
     old = saved_from.definition if saved_from else None

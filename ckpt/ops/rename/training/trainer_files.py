@@ -19,7 +19,7 @@ from ckpt.formats.folders import optimizers_in, trainer_files_in
 from ckpt.formats.opaque import LaidOut, torch_file
 from ckpt.formats.paths import open_path
 from ckpt.opened import OpenedFile, OpenedState
-from ckpt.ops.rename.optimizers import MovedOptimizer, moved_optimizers
+from ckpt.ops.rename.training.optimizers import MovedOptimizer, moved_optimizers
 from ckpt.rules.plan import Plan
 from ckpt.side_files import Found, Readable, named
 

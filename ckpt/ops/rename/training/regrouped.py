@@ -12,7 +12,7 @@ from ckpt.formats.optimizers import HeldOptimizer, Parameter, held_optimizers
 from ckpt.formats.pickle.keys import copied_keys
 from ckpt.formats.torch_state import TorchFile
 from ckpt.opened import OpenedState
-from ckpt.ops.rename.owners import belonging, old_parameters
+from ckpt.ops.rename.training.owners import belonging, old_parameters
 from ckpt.rules.expressions import Expression, Source, sources_of
 from ckpt.rules.plan import Plan
 from ckpt.writing.moments import (
