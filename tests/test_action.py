@@ -71,6 +71,7 @@ def requests(where: Path) -> list[list[str]]:
     return [it.split("\0")[:-1] for it in noted.split("\n\n") if it and it.endswith("\0")]
 
 
+@pytest.mark.long
 def test_pull_request_that_breaks_checkpoints_fails_and_gets_a_comment(pull: Path) -> None:
     assert run(pull).returncode == 0
     (pull / "net.py").write_text(NET.replace("conv1", "embed1"))
@@ -90,12 +91,14 @@ def test_pull_request_that_breaks_checkpoints_fails_and_gets_a_comment(pull: Pat
     assert text.rstrip("\0\n").partition("PATCH")[2].count("### Old checkpoints load") == 1
 
 
+@pytest.mark.long
 def test_class_that_cannot_be_built_fails_without_a_comment(pull: Path) -> None:
     (pull / "net.py").write_text("import no_such_package\n")
     assert run(pull).returncode == 3
     assert not (pull.parent.parent / "noted").exists()
 
 
+@pytest.mark.long
 def test_named_classes_reach_the_command_as_they_are(
     pull: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +108,7 @@ def test_named_classes_reach_the_command_as_they_are(
     assert not (pull / "canary").exists()
 
 
+@pytest.mark.long
 def test_action_passes_inputs_by_the_environment_alone() -> None:
     """An expression in a script would be code that a pull request can write."""
     text = (ROOT / "action.yml").read_text()
@@ -115,6 +119,7 @@ def test_action_passes_inputs_by_the_environment_alone() -> None:
     assert "uses: " not in text
 
 
+@pytest.mark.long
 def test_scripts_have_no_findings_of_shellcheck() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
@@ -130,6 +135,7 @@ def hook() -> list[str]:
     return [*found[1].split(), *found[2].split(", ")]
 
 
+@pytest.mark.long
 def test_hook_compares_with_the_last_commit(pull: Path) -> None:
     assert subprocess.run(hook(), cwd=pull, capture_output=True).returncode == 0
     (pull / "net.py").write_text(NET.replace("conv1", "embed1"))
@@ -138,6 +144,7 @@ def test_hook_compares_with_the_last_commit(pull: Path) -> None:
     assert "no longer loads checkpoints of HEAD" in done.stdout
 
 
+@pytest.mark.long
 def test_hook_runs_in_pre_commit(pull: Path, git: Git) -> None:  # noqa: F811
     if shutil.which("pre-commit") is None:
         pytest.skip("pre-commit is not installed")

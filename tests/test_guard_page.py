@@ -23,6 +23,7 @@ _STEP = re.compile(
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_page_is_typed_out_in_a_repository_of_ones_own(git: Git, folder: Path) -> None:  # noqa: F811
     def step(found: re.Match[str]) -> str:
         if found["name"]:

@@ -32,6 +32,7 @@ def run(project: pytest.Pytester, *words: str) -> pytest.RunResult:
     return project.runpytest_subprocess(*options, *words)
 
 
+@pytest.mark.long
 def test_plugin_is_an_entry_point() -> None:
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
     (name,) = tomllib.loads(text)["project"]["entry-points"]["pytest11"].items()
@@ -40,6 +41,7 @@ def test_plugin_is_an_entry_point() -> None:
     assert installed <= {"ckpt.pytest_plugin"}
 
 
+@pytest.mark.long
 def test_class_is_a_test_that_passes_and_then_fails(project: pytest.Pytester) -> None:
     result = run(project)
     result.assert_outcomes(passed=1)  # not asked for
@@ -63,6 +65,7 @@ def test_class_is_a_test_that_passes_and_then_fails(project: pytest.Pytester) ->
     assert "Traceback" not in result.stdout.str()
 
 
+@pytest.mark.long
 def test_broken_settings_are_a_usage_error(project: pytest.Pytester) -> None:
     project.makepyprojecttoml("[tool.ckpt]\nguard = [1]\n")
     result = run(project, "--ckpt-guard")
@@ -70,6 +73,7 @@ def test_broken_settings_are_a_usage_error(project: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(["ERROR: *tool.ckpt.guard*0*: expected a string, found 1"])
 
 
+@pytest.mark.long
 def test_plugin_imports_nothing_of_ckpt_unless_asked(project: pytest.Pytester) -> None:
     project.makepyfile(
         "import sys\ndef test_modules():\n"

@@ -12,6 +12,7 @@ import torch
 
 import ckpt as package
 from tests.cli.support import Git, Ran, Run, commit, tree
+from tests.effort import PATIENCE
 
 NET = """\
 from torch import nn
@@ -32,8 +33,9 @@ FIXED = "  models/net.py:Net  checkpoints of HEAD  fits by conv-to-embed\n"
 
 
 @pytest.fixture
-def net(folder: Path) -> Path:
-    """`models/net.py`, guarded by `pyproject.toml`."""
+def net(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`models/net.py`, guarded by `pyproject.toml`; a busy machine takes long to build it."""
+    monkeypatch.setattr("ckpt.ops.guard.settings.USUAL_SECONDS", PATIENCE)
     path = folder / "models" / "net.py"
     path.parent.mkdir()
     path.write_text(NET)
@@ -120,6 +122,7 @@ def test_versions_fit_then_break_then_fit_by_a_migration(
     assert "net:v3" in ckpt("guard").out
 
 
+@pytest.mark.long
 def test_second_refactoring_needs_one_migration_for_all_versions(
     ckpt: Run, net: Path, folder: Path, register: Callable[..., None]
 ) -> None:
@@ -142,6 +145,7 @@ def test_second_refactoring_needs_one_migration_for_all_versions(
     assert verdicts["net:v3"] == (True, "blocks-to-layers")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("versions", "named"),
     [
@@ -170,6 +174,7 @@ def test_settings_choose_the_versions_and_removed_ones_are_never_looked_at(
     assert re.split("  +", row.strip()) == ["models/net.py:Net", named, "fits"]
 
 
+@pytest.mark.long
 def test_models_are_by_default_those_that_were_made_with_the_class(
     ckpt: Run, net: Path, folder: Path, register: Callable[..., None]
 ) -> None:
@@ -210,6 +215,7 @@ def test_snapshot_guards_a_class_without_weights(ckpt: Run, net: Path, folder: P
     assert "no migration leads from the keys of the earlier" in ckpt("guard", "--snapshot").err
 
 
+@pytest.mark.long
 def test_snapshots_are_of_one_configuration_each(ckpt: Run, net: Path, folder: Path) -> None:
     ref = "models/net.py:Net(depth=3)"
     assert ckpt("guard", "--snapshot", "models/net.py:Net", "--arg", "depth=3").code == 0
@@ -236,6 +242,7 @@ def test_against_a_revision_needs_no_registry_and_no_snapshot(
     assert git("status", "--porcelain").stdout == " M models/net.py\n?? models/migrations/\n"
 
 
+@pytest.mark.long
 def test_new_and_removed_classes_are_remarks(ckpt: Run, net: Path, git: Git, folder: Path) -> None:
     guarded(folder, '"models/net.py:Net", "models/net.py:Other", "models/new.py:New"')
     commit(git)
@@ -250,6 +257,7 @@ def test_new_and_removed_classes_are_remarks(ckpt: Run, net: Path, git: Git, fol
     ]
 
 
+@pytest.mark.long
 def test_ambiguous_change_is_a_question_and_fix_writes_nothing(
     ckpt: Run, net: Path, git: Git, folder: Path
 ) -> None:
@@ -270,6 +278,7 @@ def test_ambiguous_change_is_a_question_and_fix_writes_nothing(
     assert ckpt("guard", "--against", "git:HEAD").code == 0
 
 
+@pytest.mark.long
 def test_change_of_meaning_under_the_same_keys_is_told_by_the_number(
     ckpt: Run, net: Path, folder: Path
 ) -> None:
@@ -281,6 +290,7 @@ def test_change_of_meaning_under_the_same_keys_is_told_by_the_number(
     assert "its keys fit, but its ckpt_schema is 1, expected 2" in ran.out
 
 
+@pytest.mark.long
 def test_removed_tensor_breaks_and_no_migration_is_offered_that_loses_it(
     ckpt: Run, net: Path, git: Git
 ) -> None:
@@ -292,6 +302,7 @@ def test_removed_tensor_breaks_and_no_migration_is_offered_that_loses_it(
     assert "  unexpected  conv2.{weight,bias}   2 keys\n" in ran.out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("code", "says"),
     [
@@ -317,6 +328,7 @@ def test_class_that_cannot_be_built_is_one_line(
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.long
 def test_time_limit_is_a_setting_and_an_option(ckpt: Run, net: Path, folder: Path) -> None:
     net.write_text("while True: pass\n")
     ran = ckpt("guard", "--snapshot", "--timeout", "0.5")
@@ -341,6 +353,7 @@ def annotation(ran: Ran) -> tuple[dict[str, str], str]:
     return {name: read(value) for name, value in pairs}, read(found[2])
 
 
+@pytest.mark.long
 def test_annotation_is_on_the_line_of_the_class(ckpt: Run, net: Path, git: Git) -> None:
     commit(git)
     edit(net, "conv", "embed")
@@ -360,6 +373,7 @@ def test_annotation_is_on_the_line_of_the_class(ckpt: Run, net: Path, git: Git) 
     assert "SyntaxError" in text
 
 
+@pytest.mark.long
 def test_annotation_cannot_be_left_by_what_code_says(ckpt: Run, net: Path, git: Git) -> None:
     commit(git)
     net.write_text("raise ValueError('100%\\n::error::x\\r::set-output y')\n")
@@ -368,6 +382,7 @@ def test_annotation_cannot_be_left_by_what_code_says(ckpt: Run, net: Path, git: 
     assert "100% ::error::x ::set-output y" in annotation(ran)[1]
 
 
+@pytest.mark.long
 def test_comment_shows_what_became_of_the_keys(ckpt: Run, net: Path, git: Git) -> None:
     commit(git)
     edit(net, "conv", "embed")
@@ -380,6 +395,7 @@ def test_comment_shows_what_became_of_the_keys(ckpt: Run, net: Path, git: Git) -
     )
 
 
+@pytest.mark.long
 def test_json_has_the_verdicts(ckpt: Run, net: Path, git: Git) -> None:
     commit(git)
     edit(net, "conv", "embed")
@@ -424,6 +440,7 @@ def test_invalid_settings_are_named_by_their_field(
     assert ran.err.startswith(f"error: {folder / 'pyproject.toml'}: ")
 
 
+@pytest.mark.long
 def test_usage_errors(ckpt: Run, net: Path, folder: Path) -> None:
     assert ckpt("guard", "--snapshot", "--against", "git:HEAD").code == 2
     assert ckpt("guard", "--snapshot", "--fix").code == 2
@@ -438,6 +455,7 @@ def test_usage_errors(ckpt: Run, net: Path, folder: Path) -> None:
     assert (ran.code, "and there is no registry" in ran.err) == (2, True)
 
 
+@pytest.mark.long
 def test_class_is_found_from_a_folder_below_the_project(
     ckpt: Run, net: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,6 +501,7 @@ def test_fault_25_invalid_migration_is_refused_before_any_code_runs(
     assert not (folder / "canary").exists()
 
 
+@pytest.mark.long
 def test_fault_25_rule_that_takes_for_ever_is_stopped(ckpt: Run, net: Path, folder: Path) -> None:
     edit(net, "self.conv1", f"self.{'a' * 60}")
     assert ckpt("guard", "--snapshot").code == 0
@@ -505,6 +524,7 @@ def old_keys(folder: Path) -> list[str]:
     ] + ["blocks.{i}.weight  4 4", "blocks.{i}.bias  4"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change",
     [
@@ -528,6 +548,7 @@ def test_damaged_snapshot_is_refused(
     assert ran.err.startswith(f"error: {path}: ")
 
 
+@pytest.mark.long
 def test_two_lines_are_a_test_by_hand(ckpt: Run, net: Path, git: Git) -> None:
     commit(git)
     assert package.guard(against="git:HEAD").holds

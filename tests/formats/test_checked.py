@@ -61,7 +61,7 @@ def test_fault_08_damaged_tensor_goes_into_no_operation(tmp_path: Path) -> None:
         ckpt.rename(f"{path}::model", rules, out=tmp_path / "out.pt")
     rules = read_rules([{"reshape": "other", "shape": [3, 1]}, {"drop": "plain"}], name="r")
     ckpt.rename(f"{path}::model", rules, out=tmp_path / "out.pt")
-    assert torch.load(tmp_path / "out.pt")["other"].shape == (3, 1)
+    assert torch.load(tmp_path / "out.pt")["model"]["other"].shape == (3, 1)
 
 
 def test_rename_of_the_container_keeps_the_sums_that_tell(tmp_path: Path) -> None:

@@ -216,6 +216,7 @@ def test_process_that_asks_imports_no_torch(hostile: Path) -> None:
     assert subprocess.run([sys.executable, "-c", program], cwd=hostile).returncode == 0
 
 
+@pytest.mark.long
 def test_request_ends_by_itself_if_the_process_that_asked_was_killed(hostile: Path) -> None:
     script = (
         "from pathlib import Path\nfrom ckpt.migrate.described import Builder\n"

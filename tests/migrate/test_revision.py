@@ -23,6 +23,7 @@ def keys(folder: Path, revision: str, ref: str = "net.py:Net") -> list[str]:
         return [entry.key for entry in builder.describe(ref).state.entries]
 
 
+@pytest.mark.long
 def test_class_is_as_the_revision_has_it(net: Path, git: Git, folder: Path) -> None:
     commit(git)
     net.write_text(net.read_text().replace("conv1", "embed1"))
@@ -34,6 +35,7 @@ def test_class_is_as_the_revision_has_it(net: Path, git: Git, folder: Path) -> N
     assert git("worktree", "list").stdout.count("\n") == 1
 
 
+@pytest.mark.long
 def test_files_are_those_of_the_commit_and_go_with_the_block(
     net: Path, git: Git, folder: Path
 ) -> None:
@@ -54,6 +56,7 @@ def test_files_are_those_of_the_commit_and_go_with_the_block(
     assert not found.tree.parent.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
@@ -72,6 +75,7 @@ def test_unknown_revision_is_one_line(
     assert refused.value.hint == hint
 
 
+@pytest.mark.long
 def test_no_repository_and_no_git_are_one_line(
     net: Path, git: Git, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +87,7 @@ def test_no_repository_and_no_git_are_one_line(
         pass
 
 
+@pytest.mark.long
 def test_modules_of_the_project_are_those_of_the_revision(
     git: Git, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +113,7 @@ def test_modules_of_the_project_are_those_of_the_revision(
             assert [it.key for it in now.describe(ref).state.entries] == ["a.weight"]
 
 
+@pytest.mark.long
 def test_module_that_only_the_present_work_tree_has_is_refused(
     git: Git, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +127,7 @@ def test_module_that_only_the_present_work_tree_has_is_refused(
         keys(folder, "HEAD")
 
 
+@pytest.mark.long
 def test_fault_39_ctrl_c_removes_the_files_of_the_revision(
     net: Path, git: Git, folder: Path, tmp_path: Path
 ) -> None:

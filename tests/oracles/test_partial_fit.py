@@ -264,7 +264,7 @@ def test_partial_fit_that_cannot_be_is_refused(
     assert says in ran.err
 
 
-def test_optimizer_of_other_parameters_is_not_kept(net: Run, folder: Path) -> None:
+def test_optimizer_is_kept_and_new_parameters_begin_without_state(net: Run, folder: Path) -> None:
     module = of_class()
     optimizer = torch.optim.SGD(module.parameters(), momentum=0.9)
     module.norm(torch.ones(8)).sum().backward()
@@ -272,13 +272,16 @@ def test_optimizer_of_other_parameters_is_not_kept(net: Run, folder: Path) -> No
     run = {"model": module.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save(run, folder / "run.pt")
     words = ["rename", "run.pt", "--to", "net.py:Net", "--arg", "more=True", "-o", "new.pt"]
-    refused = net(*words, "--allow-missing", "aux")
-    assert refused.code == 3
-    assert "fits in part, and optimizer has state for other parameters" in refused.err
-    assert net(*words, "--allow-missing", "aux", "--drop-optimizer").code == 0
+    assert net(*words, "--allow-missing", "aux").code == 0
     made = torch.load(folder / "new.pt", weights_only=True)
-    missing, unexpected = of_class(more=True).load_state_dict(made["model"], strict=False)
+    bigger = of_class(more=True)
+    missing, unexpected = bigger.load_state_dict(made["model"], strict=False)
     assert (missing, unexpected) == (["aux.weight", "aux.bias"], [])
+    again = torch.optim.SGD(bigger.parameters(), momentum=0.9)
+    again.load_state_dict(made["optimizer"])
+    momentum = optimizer.state[module.norm.weight]["momentum_buffer"]
+    assert torch.equal(again.state[bigger.norm.weight]["momentum_buffer"], momentum)
+    assert bigger.aux.weight not in again.state
 
 
 def test_version_that_fits_in_part_is_not_recorded_to_fit(net: Run) -> None:

@@ -1,8 +1,17 @@
 """Migrate: make migrations, try them, and rename a checkpoint through them."""
 
+from collections.abc import Mapping
+from typing import Unpack
+
+from ckpt.definitions import find_definition
+from ckpt.opened import Named, as_typed
 from ckpt.ops.migrate.check import Finding, Listed, check_migrations, list_migrations
-from ckpt.ops.migrate.new import Drafted, new_migration
-from ckpt.ops.migrate.run import Migrated, migrate
+from ckpt.ops.migrate.new import Drafted, new_migration, place_of_definition
+from ckpt.ops.migrate.run import Migrated, asks, made_for, rules_of, way_to
+from ckpt.ops.rename.plan import Goal, expect_known, open_source, plan_opened
+from ckpt.ops.rename.result import alone, carry_out
+from ckpt.ops.rename.to_file import Output, expect_output
+from ckpt.registry.registry import Registry
 
 __all__ = [
     "Drafted",
@@ -14,3 +23,59 @@ __all__ = [
     "migrate",
     "new_migration",
 ]
+
+
+def migrate(
+    source: Named,
+    to: str | None = None,
+    *,
+    arguments: Mapping[str, object] | None = None,
+    by: str | None = None,
+    enter: str | None = None,
+    drop_optimizer: bool = False,
+    dry_run: bool = False,
+    registry: Registry | None = None,
+    **output: Unpack[Output],
+) -> Migrated:
+    """Make a checkpoint that fits a class, by the migrations of the class.
+
+    For a file it writes a new file, for a version it adds the next version, as `rename` does.
+
+    Args:
+        source: A file or a version.
+        to: The class; for a version, by default, the one that it was made for.
+        arguments: The arguments of the class.
+        by: The class whose migrations are used, if not `to`: for an older form of it elsewhere.
+        enter: The migration to begin with, where the keys do not tell.
+        drop_optimizer: Leave the file's optimizers out.
+        dry_run: Stop after the plan and the checks.
+        registry: Where versions are looked up and added.
+        **output: See `Output`.
+
+    Raises:
+        FitError: No migrations lead to the class.
+        AmbiguousEntryError: Two ways lead there.
+        MigrationError: A migration's file is invalid.
+    """
+    expect_known(output, Output.__optional_keys__)
+    expect_output(output)
+    registry = registry or Registry()
+    goal: Goal = {"drop_optimizer": drop_optimizer, "arguments": arguments, "check": to}
+    with (
+        alone(source, output, registry, dry_run=dry_run),
+        open_source(source, registry, goal) as opened,
+    ):
+        text = to or made_for(opened)
+        definition = find_definition(text, arguments)
+        name, wanted = as_typed(text, arguments), definition.state()
+        place = place_of_definition(find_definition(by, arguments) if by else definition)
+        way = way_to(opened, wanted, place, name=name, enter=enter)
+        if not way.steps and not way.unwraps and not asks(output):
+            return Migrated(opened.name, name, way, None)
+        rules = rules_of(way, opened, wanted)
+        goal["check"], goal["undo"] = text, way.back
+        if not rules.rules:  # it fits, and a copy was asked for
+            goal["to"] = text
+        plan = plan_opened(opened, rules, goal, registry)
+        done = carry_out(plan, opened, output, registry, dry_run=dry_run)
+        return Migrated(opened.name, name, way, done)

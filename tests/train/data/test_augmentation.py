@@ -37,6 +37,7 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.long
 def test_images_are_the_same_however_they_are_cut_and_whatever_else_is_drawn(
     digits: Dataset,
 ) -> None:
