@@ -58,6 +58,12 @@ def command() -> None:
     help="Another configuration of the class: keys that it lacks are optional (repeatable).",
 )
 @click.option("--accept-likely", is_flag=True, help="Accept the best guess for ambiguous keys.")
+@click.option(
+    "--prove/--no-prove",
+    default=True,
+    help="Run the old class and the new one where both can be built, and refuse to write a "
+    "migration with which their outputs differ (default: --prove).",
+)
 @click.option("--dry-run", is_flag=True, help="Show the migration and write nothing.")
 @rule_options
 def new(session: Session, definition: str, source: str, rules: RuleOptions, **options: Any) -> None:

@@ -15,7 +15,13 @@ from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, printable
-from ckpt.show.rename import changes_lines, renamed_data, renamed_text
+from ckpt.show.rename import (
+    changes_lines,
+    proof_data,
+    proof_lines,
+    renamed_data,
+    renamed_text,
+)
 
 _ADD = "commit it with the change of the class:  git add"
 
@@ -24,6 +30,10 @@ def drafted_text(drafted: Drafted) -> str:
     """What the new migration does, and its file."""
     migration = drafted.migration
     lines = [*_changes(migration), f"  {_checked_text(migration)}"]
+    if drafted.ran and drafted.ran.proof:
+        lines += proof_lines(drafted.ran.proof)
+    elif drafted.ran and drafted.ran.why_not:
+        lines.append(f"  not proved: {printable(drafted.ran.why_not)}")
     if drafted.depths:
         lines.append(f"  only for a class with as many blocks: {printable(drafted.depths)}")
     if drafted.path is None:
@@ -34,7 +44,13 @@ def drafted_text(drafted: Drafted) -> str:
 
 def drafted_data(drafted: Drafted) -> dict[str, Any]:
     """The same for JSON."""
-    return {**explained_data(drafted.migration), **fields(drafted, "depths", "path")}
+    ran = drafted.ran
+    return {
+        **explained_data(drafted.migration),
+        **fields(drafted, "depths", "path"),
+        "proof": proof_data(ran.proof) if ran and ran.proof else None,
+        "not_proved": ran.why_not if ran else None,
+    }
 
 
 def listed_text(listed: Listed) -> str:

@@ -286,7 +286,7 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "dropped": [asdict(dropped) for dropped in plan.dropped],
         "fit": fitting_data(plan.fitting) if plan.fitting else None,
         "found": found_data(plan.found) if plan.found else None,
-        "proof": _proof_data(plan.proof) if plan.proof else None,
+        "proof": proof_data(plan.proof) if plan.proof else None,
         "optimizers": [asdict(optimizer) for optimizer in plan.optimizers],
         "regrouped": [fields(it, "path", "groups", "new") for it in plan.regrouped],
         "written": written_data(renamed.written) if renamed.written else None,
@@ -297,7 +297,8 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
     }
 
 
-def _proof_data(proof: Proof) -> dict[str, Any]:
+def proof_data(proof: Proof) -> dict[str, Any]:
+    """A proof for JSON."""
     return {
         **fields(proof, "shape", "dtype", "largest", "outputs", "seeded", "by_gradient"),
         "inputs": [asdict(given) for given in proof.inputs],

@@ -125,7 +125,7 @@ def test_what_cannot_be_done_is_one_line(migrated: Run, folder: Path) -> None:
 
 
 def test_the_same_folded_keys_need_a_number(ckpt: Run, folder: Path) -> None:
-    swap = NEW.replace("self.q, self.k, self.v =", "self.k, self.q, self.v =")
+    swap = NEW.replace("self.q(hidden) * self.k(hidden)", "self.k(hidden) * self.q(hidden)")
     class_in(folder / "old.py", NEW)
     (folder / "net.py").write_text(swap)
     ran = ckpt("migrate", "new", "net.py:Net", "--from", "old.py:Net", "--rule", ".q.<->.k.")
@@ -227,3 +227,27 @@ def test_a_pattern_that_runs_too_long_is_stopped(migrated: Run, folder: Path) ->
     ran = migrated("migrate", "check", "net.py:Net")
     assert ran.code == 1
     assert "took over" in ran.out
+
+
+def test_both_classes_are_run_where_both_are_at_hand(old_file: Path, ckpt: Run) -> None:
+    words = ["migrate", "new", "net.py:Net", "--from", "released/net.py:Net", "-m", "new blocks"]
+    ran = ckpt(*words, "--rules", "rules.toml")
+    assert ran.code == 0, ran.err
+    assert "proved: outputs agree on one input" in ran.out
+    assert "how = 'proved'" in (old_file.parent / MIGRATION).read_text()
+
+
+def test_rules_under_which_the_outputs_differ_are_refused(
+    old_file: Path, ckpt: Run, folder: Path
+) -> None:
+    (folder / "rules.toml").write_text(
+        RULES.replace("1.q.', 'layers.\\1.k.", "1.k.', 'layers.\\1.q.")
+    )
+    words = ["migrate", "new", "net.py:Net", "--from", "released/net.py:Net", "-m", "new blocks"]
+    ran = ckpt(*words, "--rules", "rules.toml")
+    assert ran.code == 3
+    assert "give different outputs" in ran.err
+    assert "--no-prove" in ran.err
+    assert not (folder / MIGRATION).exists()
+    assert ckpt(*words, "--rules", "rules.toml", "--no-prove").code == 0
+    assert "how = 'fitted'" in (folder / MIGRATION).read_text()

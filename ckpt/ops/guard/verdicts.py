@@ -87,7 +87,7 @@ def _with_draft(verdict: Verdict, described: Described, place: Place) -> Verdict
     try:
         made = drafted(
             schema_of(verdict.weights[0].state), described.schema, verdict.fitting.rules,
-            place=place, message="", on=[described.ref], fitted=True,
+            place=place, message="", on=[described.ref], how="fitted",
             taken=[it.name for it in place.migrations()],
         )  # fmt: skip
     except CkptError as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 from ckpt.definitions import Definition, find_definition
 from ckpt.errors import CkptError, FitError, UsageError
 from ckpt.infer.find_rules import FoundRules, expect_companions, expect_settled, rules_between
-from ckpt.migrate.chain import Tensors, begin, ran
+from ckpt.migrate.chain import Tensors, begin
+from ckpt.migrate.chain import ran as run_rules
 from ckpt.migrate.described import Builder
 from ckpt.migrate.fold import COUNTER, Folded, marked, template_of
 from ckpt.migrate.folder import Place, place_of
@@ -25,6 +26,7 @@ from ckpt.migrate.revision import PREFIX, at_revision
 from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema, differing, fold_all, schema_of
 from ckpt.migrate.trial import problem_of
 from ckpt.opened import Named, Opened, OpenedDefinition, as_typed, open_ref
+from ckpt.ops.migrate.proving import Ran, run_both
 from ckpt.ops.rename.rule_order import Rules, in_order
 from ckpt.registry.registry import Registry
 from ckpt.rules.expressions import sources_of
@@ -40,12 +42,14 @@ class Drafted:
         migration: The migration.
         found: How its rules were found; None if they were given.
         depths: Why it would fail for a class with more or fewer blocks; None if it would not.
+        ran: What running both classes showed; None if that was not asked for.
         path: Its file; None if nothing was written.
     """
 
     migration: Migration
     found: FoundRules | None
     depths: str | None
+    ran: Ran | None = None
     path: Path | None = None
 
 
@@ -58,6 +62,7 @@ def new_migration(
     arguments: Mapping[str, object] | None = None,
     also: Sequence[str] = (),
     accept_likely: bool = False,
+    prove: bool = True,
     dry_run: bool = False,
     registry: Registry | None = None,
 ) -> Drafted:
@@ -73,6 +78,7 @@ def new_migration(
         also: Other configurations of the class, ``net.py:Net(bias=False)``: keys that only some of
             them have are optional.
         accept_likely: Accept the best guess for ambiguous keys.
+        prove: Run both classes where the old one is at hand, and refuse if their outputs differ.
         dry_run: Write nothing.
         registry: Where versions are looked up.
 
@@ -96,15 +102,17 @@ def new_migration(
             if not accept_likely:
                 expect_settled(found)
             given = found.rules
+        _expect_arrival(ran_on(before, given), after)
+        ran = run_both(opened, present, given) if prove else None
     migration = drafted(
         before, after, given, place=place, message=message, on=_built(opened, name),
         also=[schema_of(find_definition(ref).state()) for ref in also],
-        taken=[it.name for it in taken], fitted=True,
+        taken=[it.name for it in taken], how=ran.how if ran else "fitted",
     )  # fmt: skip
     depths = next((f"with {n} blocks: {why}" for n in (2, 3) if (why := problem_of(migration, n))),
                   None)  # fmt: skip
     path = None if dry_run else write_migration(place.folder, migration)
-    return Drafted(migration, found, depths, path)
+    return Drafted(migration, found, depths, ran, path)
 
 
 @contextmanager
@@ -133,10 +141,15 @@ def _old_form(
 def _leads(before: Schema, rules: Sequence[Rule], after: Schema) -> bool:
     """Whether rules alone lead to a class."""
     try:
-        _expect_arrival(Tensors(tuple(ran(begin(before).planned, rules)), None).entries, after)
+        _expect_arrival(ran_on(before, rules), after)
     except CkptError:
         return False
     return True
+
+
+def ran_on(before: Schema, rules: Sequence[Rule]) -> list[TensorEntry]:
+    """The keys after rules."""
+    return Tensors(tuple(run_rules(begin(before).planned, rules)), None).entries
 
 
 def drafted(
@@ -149,7 +162,7 @@ def drafted(
     on: Sequence[str],
     also: Sequence[Schema] = (),
     taken: Sequence[str] = (),
-    fitted: bool = False,
+    how: str = "by hand",
 ) -> Migration:
     """The migration between two exact schemas, after its rules were tried on them.
 
@@ -162,14 +175,14 @@ def drafted(
         on: The definitions that it was made with.
         also: Other configurations of the class.
         taken: The names of other migrations.
-        fitted: Whether the rules were tried against the class.
+        how: How the rules were checked against the class.
 
     Raises:
         FitError: The rules do not lead to the class; the message has the first keys.
         MigrationError: Its schema is that of the old form.
     """
     start = begin(before)
-    made = Tensors(tuple(ran(start.planned, rules)), after.number)
+    made = Tensors(tuple(run_rules(start.planned, rules)), after.number)
     _expect_arrival(made.entries, after)
     old, new = fold_all([before]), fold_all([after, *also])
     old = FoldedSchema(marked(old.keys, _optional(old.keys, new.keys, made.planned)), old.number)
@@ -181,7 +194,6 @@ def drafted(
             hint=f"give the class  {NUMBER} = {number}  and decorate it with ckpt.migrating",
         )
     words = message or (rules[0].text if rules else "")
-    how = "fitted" if fitted else "by hand"
     return Migration(
         free_name(words, taken), (place.definition,), message or words, tuple(rules), old, new,
         Checked(how, tuple(on)),

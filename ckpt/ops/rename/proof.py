@@ -74,7 +74,7 @@ def proved(
     hint = None
     if proof.alternative is not None:
         hint = _answer(proof.alternative, plan, opened.entries, state, places, replan)
-    raise _refusal(proof, both, hint)
+    raise refusal(proof, both, hint)
 
 
 def both_definitions(
@@ -86,7 +86,8 @@ def both_definitions(
     return find_definition(old, arguments), find_definition(fspath(new), arguments)
 
 
-def _refusal(proof: Proof, both: Both, answer: str | None) -> PlanError:
+def refusal(proof: Proof, both: Both, answer: str | None) -> PlanError:
+    """The error about a proof that failed; its hint is the answer, if there is one."""
     old, new = (definition.ref for definition in both)
     if proof.agrees:
         return PlanError(
