@@ -29,11 +29,13 @@ _ADD = "commit it with the change of the class:  git add"
 def drafted_text(drafted: Drafted) -> str:
     """What the new migration does, and its file."""
     migration = drafted.migration
-    lines = [*_changes(migration), f"  {_checked_text(migration)}"]
+    lines = _changes(migration)
     if drafted.ran and drafted.ran.proof:
         lines += proof_lines(drafted.ran.proof)
-    elif drafted.ran and drafted.ran.why_not:
-        lines.append(f"  not proved: {printable(drafted.ran.why_not)}")
+    else:
+        lines.append(f"  {_checked_text(migration)}")
+        if drafted.ran and drafted.ran.why_not:
+            lines.append(f"  not proved: {printable(drafted.ran.why_not)}")
     if drafted.depths:
         lines.append(f"  only for a class with as many blocks: {printable(drafted.depths)}")
     if drafted.path is None:
