@@ -46,6 +46,14 @@ class Place:
         files = sorted(path for path in self.folder.iterdir() if path.suffix == SUFFIX)
         return tuple(map(read_migration, files))
 
+    def stamp(self) -> frozenset[tuple[str, int, int]]:
+        """What differs once a file of the folder was written: names, times and sizes."""
+        if not self.folder.is_dir():
+            return frozenset()
+        files = (path for path in self.folder.iterdir() if path.suffix == SUFFIX)
+        found = ((path.name, path.stat()) for path in files)
+        return frozenset((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
+
     def graph(self) -> Graph:
         """The migrations of the class."""
         return of_class(self.migrations(), self.definition)

@@ -192,12 +192,13 @@ def applied(way: Way, state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def graph_of(owner: "type[nn.Module]", folder: Path | None) -> Graph:
-    """The migrations of a class; their files are read once in a process."""
-    return _read(place_of_class(owner, folder))
+    """The migrations of a class; their files are read again only if one changed."""
+    place = place_of_class(owner, folder)
+    return _read(place, place.stamp())
 
 
 @functools.cache
-def _read(place: Place) -> Graph:
+def _read(place: Place, _stamp: object) -> Graph:
     return place.graph()
 
 
