@@ -191,6 +191,7 @@ def test_models_are_by_default_those_that_were_made_with_the_class(
     assert "net:v2" in ran.out
 
 
+@pytest.mark.long
 def test_snapshot_guards_a_class_without_weights(ckpt: Run, net: Path, folder: Path) -> None:
     ran = ckpt("guard", "--snapshot")
     path = "models/migrations/schemas/Net.json"
@@ -227,6 +228,7 @@ def test_snapshots_are_of_one_configuration_each(ckpt: Run, net: Path, folder: P
     assert ckpt("guard", "models/net.py:Net(depth=4)").code == 2  # it has no snapshot
 
 
+@pytest.mark.long
 def test_against_a_revision_needs_no_registry_and_no_snapshot(
     ckpt: Run, net: Path, git: Git, folder: Path
 ) -> None:
@@ -410,6 +412,7 @@ def test_json_has_the_verdicts(ckpt: Run, net: Path, git: Git) -> None:
     assert ckpt("guard", "--against", "git:HEAD", "--format", "json").data == data
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -475,6 +478,7 @@ keys = ['embed1.weight  8 1 3 3']
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -50,6 +50,7 @@ def test_pictures(ckpt: Run, folder: Path, trained: list[str]) -> None:
     assert "hold-out" not in svg
 
 
+@pytest.mark.long
 def test_hold_out_and_test_are_curves_too(ckpt: Run, folder: Path) -> None:
     ran = ckpt(*TRAIN, "--holdout", "0.2")
     assert ran.code == 0, ran.err

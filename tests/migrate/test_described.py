@@ -97,6 +97,7 @@ def test_description_is_the_state_dict_of_torch(builder: Builder) -> None:
     assert described.file == Path("net.py").absolute()
 
 
+@pytest.mark.long
 def test_what_a_definition_prints_goes_to_stderr(
     builder: Builder, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,6 +120,7 @@ def test_answer_is_that_of_torchs_strict_loader(builder: Builder) -> None:
     assert '"head"' in str(refused.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -139,12 +141,14 @@ def test_code_that_fails_is_one_line_and_the_next_definition_is_built(
     assert builder.describe("net.py:Net").schema.number == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ref", ["net.py:Nett", "nett.py:Net", "no_such_module:Net"])
 def test_missing_definition_is_told_from_one_that_fails(builder: Builder, ref: str) -> None:
     with pytest.raises(MissingDefinitionError):
         builder.describe(ref)
 
 
+@pytest.mark.long
 def test_definition_that_takes_too_long_is_killed_with_its_processes(hostile: Path) -> None:
     with Builder(hostile, seconds=300) as builder:
         builder.describe("net.py:Net")  # torch is imported now
@@ -157,6 +161,7 @@ def test_definition_that_takes_too_long_is_killed_with_its_processes(hostile: Pa
             time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_fault_39_ctrl_c_ends_the_process_that_builds(hostile: Path) -> None:
     words = [sys.executable, "-m", "ckpt", "guard", "--snapshot", "net.py:Hangs"]
     with subprocess.Popen(words, cwd=hostile, stderr=subprocess.PIPE, text=True) as process:
@@ -171,6 +176,7 @@ def test_fault_39_ctrl_c_ends_the_process_that_builds(hostile: Path) -> None:
     assert not (hostile / "migrations").exists()
 
 
+@pytest.mark.long
 def test_missing_torch_is_one_line(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (hostile / "without" / "torch").mkdir(parents=True)
     (hostile / "without" / "torch" / "__init__.py").write_text(
@@ -185,6 +191,7 @@ def test_missing_torch_is_one_line(hostile: Path, monkeypatch: pytest.MonkeyPatc
     )
 
 
+@pytest.mark.long
 def test_file_of_the_project_does_not_hide_a_module_of_python(hostile: Path) -> None:
     (hostile / "json.py").write_text("raise SystemExit('hidden')")
     (hostile / "ckpt").mkdir()
@@ -194,6 +201,7 @@ def test_file_of_the_project_does_not_hide_a_module_of_python(hostile: Path) -> 
         assert len(builder.describe("other.py:Net(in_features=1, out_features=1)").state.keys) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("ref", "arguments", "called"),
     [

@@ -107,6 +107,7 @@ def judged(
     return verdict, before, (described, target), real.state_dict()
 
 
+@pytest.mark.long
 @settings(max_examples=examples(60))
 @given(old=layers, new=layers, rename=st.booleans(), data=st.data())
 def test_what_fits_is_loaded_strictly_by_torch(
@@ -131,6 +132,7 @@ def test_what_fits_is_loaded_strictly_by_torch(
     assert loads(target, moved)
 
 
+@pytest.mark.long
 @settings(max_examples=examples(10))
 @given(layers)
 def test_number_of_another_meaning_never_fits(net: Path, builder: Builder, same: list[Any]) -> None:

@@ -100,6 +100,7 @@ def test_checkpointing_is_seen_to_hold_less() -> None:
     assert most[1] < most[0] or most[1] == 50 * 64 * 4
 
 
+@pytest.mark.long
 def test_alive_grows_by_what_is_kept() -> None:
     graphs = Graphs(nn.Identity())
     before = alive(graphs)
