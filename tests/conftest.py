@@ -36,6 +36,8 @@ ALLOWED_SKIPS = {
     "bindfs is not installed": True,
     "torchao is not installed": sys.platform != "linux",
     "lightning is not installed": True,
+    "pre-commit is not installed": True,
+    "shellcheck is not installed": True,
     "transformers is not installed": True,
     "timm is not installed": sys.platform != "linux",
     "git-lfs is not installed": sys.platform != "linux",
