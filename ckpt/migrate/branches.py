@@ -11,21 +11,10 @@ from ckpt.migrate.chain import Tensors, stepped_in_part
 from ckpt.migrate.fold import COUNTER, has_all
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema
+from ckpt.migrate.way import Way, differ, results
 
 _MOST_TRIED = 200  # sets of migrations
 Line = tuple[str, int]  # a template and its number of dimensions
-
-
-class Disagreement(Exception):  # noqa: N818 (no error until somebody needs that way)
-    """Two orders of the same migrations make different tensors."""
-
-    def __init__(
-        self,
-        one: tuple[tuple[Migration, ...], Tensors],
-        other: tuple[tuple[Migration, ...], Tensors],
-    ) -> None:
-        super().__init__()
-        self.one, self.other = one, other
 
 
 def by_parts(
@@ -34,40 +23,43 @@ def by_parts(
     touched: Mapping[str, Collection[str]],
     end: FoldedSchema,
     arrived: Callable[[Tensors], bool],
-) -> tuple[tuple[Migration, ...], Tensors] | None:
+) -> tuple[Migration, ...]:
     """The migrations that lead from a state_dict to another, in some order that works.
 
     Args:
-        start: The state_dict.
+        start: The state_dict, with its number; None means that it has none.
         migrations: Those that may be used.
         touched: The templates that each touches, by its name.
         end: The folded schema of the other.
-        arrived: Whether a state_dict is the other one.
+        arrived: Whether keys and shapes are those of the other one.
+
+    Returns:
+        None of them if they do not lead there.
 
     Raises:
-        Disagreement: Another order makes other tensors.
+        AmbiguousEntryError: Another order makes other tensors.
     """
     possible, wanted = reflected(migrations, end), {line for line, _ in _lines(end)}
     waiting: list[tuple[tuple[int, int], Tensors, tuple[Migration, ...]]] = [((0, 0), start, ())]
-    seen: dict[object, tuple[tuple[Migration, ...], Tensors]] = {}
+    seen: dict[object, Way] = {}
     while waiting and len(seen) < _MOST_TRIED:
         _, tensors, steps = heappop(waiting)
-        if steps and arrived(tensors):
-            return steps, tensors
+        if steps and tensors.number == end.number and arrived(tensors):
+            return steps
         for migration in possible:
             if migration in steps or not has_all(tensors.tree, touched[migration.name]):
                 continue
             after = stepped_in_part(tensors, migration, touched[migration.name])
             if after is None:
                 continue
-            made = (*steps, migration), after
-            other = seen.setdefault((after.form, after.number), made)
-            if other is made:
+            way = Way((*steps, migration), after.planned)
+            other = seen.setdefault((after.form, after.number), way)
+            if other is way:
                 far = sum(line not in wanted for line in after.lines)
-                heappush(waiting, ((far, len(seen)), after, made[0]))
-            elif dict(other[1].made_of) != dict(after.made_of):
-                raise Disagreement(other, made)
-    return None
+                heappush(waiting, ((far, len(seen)), after, way.steps))
+            elif results(other) != results(way):
+                raise differ(other, way)
+    return ()
 
 
 def reflected(migrations: Sequence[Migration], end: FoldedSchema) -> list[Migration]:

@@ -5,12 +5,13 @@ touch is still one expression over the tensors of the source.
 Law: migrations together do what they do one by one.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ckpt.errors import CkptError
-from ckpt.migrate.fold import examples, folded, template_of
+from ckpt.migrate.fold import folded, template_of
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema, Schema
 from ckpt.migrate.tree import Branch, tree_of
@@ -29,7 +30,8 @@ class Tensors:
 
     Attributes:
         planned: How each is made of the source.
-        number: The `ckpt_schema` that they have now; None if it is not known.
+        number: The `ckpt_schema` that they have now; None if there is none. Only before they
+            entered the graph it may also mean that it is not known.
     """
 
     planned: tuple[Planned, ...]
@@ -135,8 +137,7 @@ def stepped(tensors: Tensors, migration: Migration) -> Tensors | None:
 
 def touched(migration: Migration) -> frozenset[str]:
     """The templates that the rules of a migration change or take away, on its example."""
-    entries = examples(migration.before.keys, None)
-    start = begin(Schema(tuple(entries), migration.before.number)).planned
+    start = begin(migration.before.example()).planned
     try:
         after = ran(start, migration.rules)
     except CkptError:
@@ -162,7 +163,7 @@ def stepped_in_part(
     before, after = migration.before, migration.after
     number = tensors.number
     if before.number != after.number:
-        if number not in (None, before.number):
+        if number != before.number:
             return None
         number = after.number
     try:
@@ -180,3 +181,17 @@ def stepped_in_part(
     if len({tensor.key for tensor in planned}) < len(planned):
         return None
     return Tensors(tuple(planned), number)
+
+
+def problem_of(migration: Migration, blocks: int | None = None) -> str | None:
+    """Why the rules of a migration do not lead from its schema to the next one; None if they do."""
+    tensors = begin(migration.before.example(blocks))
+    try:
+        planned = ran(tensors.planned, migration.rules)
+    except CkptError as error:
+        return str(error)
+    after = Tensors(tuple(planned), migration.after.number)
+    if len(after.made_of) < len(planned):
+        keys = Counter(tensor.key for tensor in planned)
+        return f"two tensors become {keys.most_common(1)[0][0]}"
+    return migration.after.mismatch(after.tree, after.number)

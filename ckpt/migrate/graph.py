@@ -7,60 +7,22 @@ have no path: they are applied in any order, each to the part of the keys that i
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from ckpt.errors import CkptError, PlanError
-from ckpt.migrate.branches import Disagreement, by_parts, holds
+from ckpt.errors import PlanError
+from ckpt.migrate.branches import by_parts, holds
 from ckpt.migrate.chain import Tensors, begin, stepped, stepped_in_part, touched
 from ckpt.migrate.fold import COUNTER, folded
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema, Schema
-from ckpt.migrate.trial import example_of
+from ckpt.migrate.way import Way, only, results
 from ckpt.rules.derived.inverse import inverse
 from ckpt.rules.expressions import Source
-from ckpt.rules.planned import Planned, Rule
 from ckpt.rules.prefixes import Unwrap
 
 Node = tuple[object, ...]  # the identity of a schema
 _MOST_WAYS = 4  # of one length that are compared with each other, whenever one is taken
-
-
-class AmbiguousEntryError(CkptError):
-    """A state_dict can be read as more than one schema, and the results would differ."""
-
-    exit_code = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a state_dict becomes another.
-
-    Attributes:
-        steps: The migrations, in order; none if it fits as it is.
-        back: Whether they are undone, last to first.
-        planned: How each tensor of the result is made of the source.
-        merged: Whether they are of branches that no path of schemas connects.
-        unwraps: Whether the prefixes of wrappers are removed first.
-    """
-
-    steps: tuple[Migration, ...]
-    planned: tuple[Planned, ...] = field(repr=False)
-    back: bool = False
-    merged: bool = False
-    unwraps: bool = False
-
-    @property
-    def rules(self) -> list[Rule]:
-        """The rules of all steps, in order; of the way there, if this is the way back."""
-        unwrap: list[Rule] = [Unwrap()] if self.unwraps else []
-        return [*unwrap, *(rule for step in self.steps for rule in step.rules)]
-
-    @property
-    def names(self) -> str:
-        """The migrations in words: ``conv-to-embed, then split-qkv``."""
-        steps = reversed(self.steps) if self.back else self.steps
-        return ("back by " if self.back else "") + ", then ".join(step.name for step in steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +66,57 @@ class Graph:
         found = list(_as_it_is(mine, wanted, sizes=sizes)) if enter is None else []
         if found and (mine.number is not None or wanted.number is None):
             return found[0]
-        found += self._forward(mine, wanted, enter=enter, sizes=sizes)
+        goals = {wanted.number}  # a class without a number has none
+        found += self._forward(mine, wanted, goals, enter=enter, sizes=sizes)
         if not found:
-            there = self._forward(wanted, mine, enter=enter, sizes=sizes)
+            there = self._forward(wanted, mine, self._numbers(mine), enter=enter, sizes=sizes)
             found = [way for it in there if (way := _undone(it, mine, wanted)) is not None]
-        return _only(found)
+        return only(found)
+
+    def _numbers(self, tensors: Tensors) -> set[int | None]:
+        """The numbers that a state_dict may have: its own, or any if it does not say."""
+        if tensors.number is not None:
+            return {tensors.number}
+        return {None, *(schema.number for schema in self._schemas.values())}
 
     def _forward(
-        self, mine: Tensors, wanted: Tensors, *, enter: str | None, sizes: bool
+        self,
+        mine: Tensors,
+        wanted: Tensors,
+        numbers: Collection[int | None],
+        *,
+        enter: str | None,
+        sizes: bool,
     ) -> list[Way]:
-        """The shortest ways from every schema that a state_dict matches to the other."""
-        arrived = partial(_arrived, wanted=wanted, sizes=sizes)
-        goals = {node for node, schema in self._schemas.items() if wanted.agree(schema)}
+        """The shortest ways from every schema that a state_dict matches to the other.
+
+        Args:
+            mine: The state_dict.
+            wanted: The other.
+            numbers: The numbers that the other may have.
+            enter: As for `way`.
+            sizes: As for `way`.
+        """
+        ends = [FoldedSchema(folded(wanted.tree), number) for number in numbers]
+        goals = {node for node, it in self._schemas.items()
+                 if it.number in numbers and wanted.agree(it)}  # fmt: skip
         edges = self._edges
         if not goals:  # a class that has changes of several branches, and no migration since
-            end = FoldedSchema(folded(wanted.tree), wanted.number)
-            goals, edges = {end.identity}, {**edges, **self._merges(end)}
-        entries = [node for node, schema in self._schemas.items() if mine.agree(schema)]
-        paths = [path for node in entries for path in _paths(edges, node, goals)]
-        if not entries:  # a state_dict that has
-            end = FoldedSchema(folded(wanted.tree), wanted.number)
-            steps = self._by_parts(mine, end, arrived)
-            paths = [(Edge(steps, end.identity, in_part=True),)] if steps else []
-        ways = (self._walked(mine, path) for path in paths
-                if enter is None or path[0].steps[0].name == enter)  # fmt: skip
-        return [way for way, after in filter(None, ways) if arrived(after)]
+            goals = {end.identity for end in ends}
+            merges = [self._merges(end) for end in ends]
+            edges = {node: [*found, *(edge for it in merges for edge in it.get(node, ()))]
+                     for node, found in edges.items()}  # fmt: skip
+        starts = [(replace(mine, number=it.number), path) for node, it in self._schemas.items()
+                  if mine.agree(it) for path in _paths(edges, node, goals)]  # fmt: skip
+        if not starts:  # it has itself changes of several branches
+            starts = [
+                (start, (Edge(steps, end.identity, in_part=True),))
+                for start in (replace(mine, number=it) for it in self._numbers(mine))
+                for end in ends
+                if (steps := self._by_parts(start, end, partial(_arrived, wanted, sizes=sizes)))
+            ]
+        ways = (self._walked(*it) for it in starts if enter in (None, it[1][0].steps[0].name))
+        return [way for way, after in filter(None, ways) if _arrived(wanted, after, sizes=sizes)]
 
     def _walked(self, tensors: Tensors, path: Sequence[Edge]) -> tuple[Way, Tensors] | None:
         at: Tensors | None = tensors
@@ -178,7 +166,7 @@ class Graph:
 
     def _merge(self, node: Node, into: Iterable[FoldedSchema]) -> Iterator[Edge]:
         """How the last schema of a branch becomes the nearest of those that may contain it."""
-        last = begin(example_of(self._schemas[node]))
+        last = begin(self._schemas[node].example())
         added = [it for it in self.migrations if it.after.identity == node]
         likely = [schema for schema in into if any(holds(schema, it) for it in added)]
         for end in sorted(likely, key=lambda schema: len(last.lines ^ schema.lines)):
@@ -202,12 +190,7 @@ class Graph:
     def _by_parts(
         self, start: Tensors, end: FoldedSchema, arrived: Callable[[Tensors], bool]
     ) -> tuple[Migration, ...]:
-        try:
-            found = by_parts(start, self.migrations, self._touched, end, arrived)
-        except Disagreement as error:
-            ways = (Way(steps, tensors.planned) for steps, tensors in (error.one, error.other))
-            raise _differ(*ways) from error
-        return found[0] if found else ()
+        return by_parts(start, self.migrations, self._touched, end, arrived)
 
     def cycle(self) -> tuple[Migration, ...]:
         """Migrations that lead back to the schema where they begin; none if none do."""
@@ -220,7 +203,7 @@ class Graph:
         """Two ways between the same schemas that make different tensors, on their examples."""
         ends = {migration.after.identity for migration in self.migrations}
         for node, schema in self._schemas.items():
-            if node not in ends and (found := self._two_ways(node, begin(example_of(schema)))):
+            if node not in ends and (found := self._two_ways(node, begin(schema.example()))):
                 return found
         return None
 
@@ -237,7 +220,7 @@ class Graph:
                 other = reached.setdefault(edge.end, made)
                 if other is made:
                     waiting.append(edge.end)
-                elif _results(other[0]) != _results(made[0]):
+                elif results(other[0]) != results(made[0]):
                     return other[0], made[0]
         return None
 
@@ -267,12 +250,12 @@ def _agree(schema: FoldedSchema, tensors: Tensors) -> bool:
 
 def _as_it_is(mine: Tensors, wanted: Tensors, *, sizes: bool) -> Iterator[Way]:
     same_number = mine.number is None or mine.number == wanted.number
-    if same_number and _arrived(mine, wanted, sizes=sizes):
+    if same_number and _arrived(wanted, mine, sizes=sizes):
         yield Way((), mine.planned)
 
 
-def _arrived(tensors: Tensors, wanted: Tensors, *, sizes: bool) -> bool:
-    """Whether they are what is wanted; torch adds the counters that a file lacks."""
+def _arrived(wanted: Tensors, tensors: Tensors, *, sizes: bool) -> bool:
+    """Whether tensors are what is wanted; torch adds the counters that a file lacks."""
     if tensors.form == wanted.form:
         return True
     mine, theirs = ({key: shape if sizes else (len(shape),) for key, shape in it.form}
@@ -293,32 +276,10 @@ def _undone(way: Way, mine: Tensors, wanted: Tensors) -> Way | None:
     return Way(way.steps, tuple(planned), back=True) if made == {*mine.made_of} else None
 
 
-def _only(found: Sequence[Way]) -> Way | None:
-    """The first of several ways with one result."""
-    for way in found[1:]:
-        if _results(way) != _results(found[0]):
-            raise _differ(found[0], way)
-    return found[0] if found else None
-
-
-def _results(way: Way) -> dict[str, object]:
-    return {tensor.key: tensor.made_of for tensor in way.planned}
-
-
-def _differ(one: Way, other: Way) -> AmbiguousEntryError:
-    mine, theirs = _results(one), _results(other)
-    key = next(key for key in (*mine, *theirs) if mine.get(key) != theirs.get(key))
-    names = [way.names or "no migration" for way in (one, other)]
-    return AmbiguousEntryError(
-        f"two ways lead there, and make {key} of different tensors: {names[0]}; and {names[1]}",
-        hint=f"--enter {(one.steps or other.steps)[0].name}  says which migration comes first",
-    )
-
-
 def _meet(one: FoldedSchema, other: FoldedSchema) -> bool:
     """Whether a state_dict of one schema also matches the other."""
     pairs = ((one, other), (other, one))
-    return any(begin(example_of(a)).agree(b) for a, b in pairs)
+    return any(begin(a.example()).agree(b) for a, b in pairs)
 
 
 def of_class(migrations: Sequence[Migration], definition: str) -> Graph:

@@ -8,14 +8,14 @@ import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckpt.errors import CkptError, FitError, UsageError
 from ckpt.migrate.folder import Place, place_of
-from ckpt.migrate.graph import Graph, Way
+from ckpt.migrate.graph import Graph
 from ckpt.migrate.schema import NUMBER, Schema, number_in, root_number
+from ckpt.migrate.way import Way
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 from ckpt.writing.evaluated import evaluated
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model")
 _ABSENT = object()
+_FOLDER = "_ckpt_migrations"  # of a decorated class or module: the folder that it names, or None
 _TO_THE_CALLER = 6  # frames from torch's hook to the call of `load_state_dict`
 
 
@@ -57,7 +58,9 @@ def migrating(model: Model, *, folder: Path | str | None = None) -> Model:
     if isinstance(model, type) and issubclass(model, nn.Module):
         _decorate(model, where)
     elif isinstance(model, nn.Module):
-        _register(model, type(model), where)
+        if where is not None or not _homes(model):
+            setattr(model, _FOLDER, where)
+        _register(model)
     else:
         raise UsageError(f"{type(model).__name__} is not a torch.nn.Module or a class of them")
     return model
@@ -69,20 +72,23 @@ def _decorate(owner: "type[nn.Module]", folder: Path | None) -> None:
     @functools.wraps(init)
     def made(self: "nn.Module", *arguments: Any, **named: Any) -> None:
         init(self, *arguments, **named)
-        _register(self, owner, folder)
+        _register(self)
 
+    setattr(owner, _FOLDER, folder)
     owner.__init__ = made  # type: ignore[method-assign]
 
 
-def _register(module: "nn.Module", owner: "type[nn.Module]", folder: Path | None) -> None:
-    if not any(isinstance(it, Loading) for it in _hooks_of(module)):
-        module.register_load_state_dict_pre_hook(Loading(owner, folder))  # type: ignore[no-untyped-call]
+def _register(module: "nn.Module") -> None:
+    hooks = (getattr(it, "hook", it) for it in module._load_state_dict_pre_hooks.values())
+    if _before_loading not in hooks:  # a class and its base may both be decorated
+        module.register_load_state_dict_pre_hook(_before_loading)  # type: ignore[no-untyped-call]
         module.register_state_dict_post_hook(_note_number)  # type: ignore[no-untyped-call]
 
 
-def _hooks_of(module: "nn.Module") -> list[object]:
-    """The hooks that torch calls before it loads a module; each is wrapped."""
-    return [getattr(it, "hook", it) for it in module._load_state_dict_pre_hooks.values()]
+def _homes(module: "nn.Module") -> "list[tuple[type[nn.Module], Path | None]]":
+    """The decorated classes of a module and the folders that they name, its own class first."""
+    own = [(type(module), vars(module)[_FOLDER])] if _FOLDER in vars(module) else []
+    return own + [(it, vars(it)[_FOLDER]) for it in type(module).__mro__ if _FOLDER in vars(it)]
 
 
 def _note_number(
@@ -94,48 +100,44 @@ def _note_number(
         metadata[NUMBER] = number
 
 
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """What torch calls before it loads a module; can be copied and pickled with it.
+def _before_loading(
+    module: "nn.Module",
+    state: dict[str, Any],
+    prefix: str,
+    metadata: Mapping[str, Any],
+    _strict: bool,
+    _missing: list[str],
+    _unexpected: list[str],
+    errors: list[str],
+) -> None:
+    """Replace an old state_dict by one that fits, if migrations lead to it; torch calls this."""
+    wanted = _wanted(module, state, prefix, number_in({"": metadata}))
+    if wanted is None:
+        return
+    mine = {key[len(prefix) :]: it for key, it in state.items() if key.startswith(prefix)}
+    try:
+        way = _way(module, _schema(mine, number_in({"": metadata})), wanted)
+    except CkptError as error:
+        errors.append(f"{error}" + (f" ({error.hint})" if error.hint else ""))
+        return
+    if way is None and NUMBER in metadata and _fits(state, prefix, wanted.shapes):
+        expected = wanted.number or "none"
+        errors.append(f"{NUMBER} is {metadata[NUMBER]}, expected {expected}; no way leads there")
+    if way is None or not (way.steps or way.unwraps):
+        return
+    for key in mine:
+        del state[prefix + key]
+    state.update({prefix + key: it for key, it in applied(way, mine).items()})
+    if way.steps:
+        text = f"{type(module).__name__}: an old state_dict was migrated by {way.names}"
+        warnings.warn(text, MigratedWarning, stacklevel=_TO_THE_CALLER)
 
-    Attributes:
-        owner: The class that the migrations belong to.
-        folder: Where they are; None if that follows from the class.
-    """
 
-    owner: "type[nn.Module]"
-    folder: Path | None
-
-    def __call__(
-        self,
-        module: "nn.Module",
-        state: dict[str, Any],
-        prefix: str,
-        metadata: Mapping[str, Any],
-        _strict: bool,
-        _missing: list[str],
-        _unexpected: list[str],
-        errors: list[str],
-    ) -> None:
-        """Replace an old state_dict by one that fits, if migrations lead to it."""
-        wanted = _wanted(module, state, prefix, _number(metadata))
-        if wanted is None:
-            return
-        mine = {key[len(prefix) :]: it for key, it in state.items() if key.startswith(prefix)}
-        try:
-            graph = graph_of(self.owner, self.folder)
-            way = graph.way(_schema(mine, _number(metadata)), wanted)
-        except CkptError as error:
-            errors.append(f"{error}" + (f" ({error.hint})" if error.hint else ""))
-            return
-        if way is None or not (way.steps or way.unwraps):
-            return
-        for key in mine:
-            del state[prefix + key]
-        state.update({prefix + key: it for key, it in applied(way, mine).items()})
-        if way.steps:
-            text = f"{self.owner.__name__}: an old state_dict was migrated by {way.names}"
-            warnings.warn(text, MigratedWarning, stacklevel=_TO_THE_CALLER)
+def _way(module: "nn.Module", mine: Schema, wanted: Schema) -> Way | None:
+    """The way by the migrations of a module's class, or of a decorated base of it."""
+    homes = _homes(module) or [(type(module), None)]
+    ways = (graph_of(owner, folder).way(mine, wanted) for owner, folder in homes)
+    return next((way for way in ways if way is not None), None)
 
 
 def fitted(
@@ -153,19 +155,20 @@ def fitted(
     """
     import torch
 
-    owner = to if isinstance(to, type) else type(to)
     if isinstance(to, type):
         with torch.device("meta"):
             to = to()
-    wanted, versions = schema_of_module(to), getattr(state, "_metadata", {})
-    mine = Schema(_schema(state, None).entries, root_number(versions))
-    way = graph_of(owner, None).way(mine, wanted) if wanted else None
+    wanted, owner = schema_of_module(to), type(to).__name__
+    if wanted is None:
+        raise FitError(f"{owner} has parameters without a shape", hint="run it once")
+    mine = _schema(state, root_number(getattr(state, "_metadata", {})))
+    way = _way(to, mine, wanted)
     if way is None:
         raise FitError(
-            f"{name} does not fit {owner.__name__}, and no migrations lead there",
-            hint=f"ckpt migrate new FILE.py:{owner.__name__} --from {name}",
+            f"{name} does not fit {owner}, and no migrations lead there",
+            hint=f"ckpt migrate new FILE.py:{owner} --from {name}",
         )
-    values, order = applied(way, state), wanted.shapes if wanted else {}
+    values, order = applied(way, state), wanted.shapes
     made = OrderedDict((key, values[key]) for key in order if key in values)
     if len(made) == len(order):  # torch adds counters that are missing if there are no versions
         made._metadata = OrderedDict(getattr(to.state_dict(), "_metadata", {}))  # type: ignore[attr-defined]
@@ -181,7 +184,8 @@ def _wanted(
     found, own = dict(_entries(module)), _number_of(module)
     if any(map(is_lazy, found.values())):
         return None
-    if own in (None, number) and _fits(state, prefix, found):
+    shapes = {key: getattr(tensor, "shape", ()) for key, tensor in found.items()}
+    if own == number and _fits(state, prefix, shapes):
         return None
     return _schema(found, own)
 
@@ -197,7 +201,7 @@ def graph_of(owner: "type[nn.Module]", folder: Path | None) -> Graph:
     return _read(place, place.stamp())
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _read(place: Place, _stamp: object) -> Graph:
     return place.graph()
 
@@ -270,17 +274,13 @@ def _entry(key: str, value: Any) -> TensorEntry:
     return TensorEntry(key, str(value.dtype).removeprefix("torch."), tuple(shape))
 
 
-def _number(metadata: Mapping[str, Any]) -> int | None:
-    return number_in({"": metadata})
-
-
-def _fits(state: Mapping[str, Any], prefix: str, found: Mapping[str, Any]) -> bool:
+def _fits(state: Mapping[str, Any], prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether a state_dict has the keys and shapes of a module."""
     own = len(state) if not prefix else sum(key.startswith(prefix) for key in state)
-    if own != len(found):
+    if own != len(shapes):
         return False
-    for key, tensor in found.items():
+    for key, shape in shapes.items():
         value = state.get(prefix + key, _ABSENT)
-        if value is _ABSENT or getattr(value, "shape", ()) != getattr(tensor, "shape", ()):
+        if value is _ABSENT or getattr(value, "shape", ()) != shape:
             return False
     return True

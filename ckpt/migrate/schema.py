@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ckpt.migrate.fold import Folded, folded, mismatch
+from ckpt.errors import FitError
+from ckpt.migrate.fold import Folded, examples, folded, merged, mismatch
 from ckpt.migrate.tree import Branch, tree_of
 from ckpt.rules.prefixes import unwrapped
 from ckpt.tensors import StateDict, TensorEntry
@@ -80,6 +81,14 @@ class FoldedSchema:
         """Its keys as templates."""
         return frozenset(line for line, _ in self.keys.lines())
 
+    def example(self, blocks: int | None = None) -> Schema:
+        """An exact schema that matches.
+
+        Args:
+            blocks: The number of alike blocks; None for that of the example.
+        """
+        return Schema(tuple(examples(self.keys, blocks)), self.number)
+
     def mismatch(self, tree: Branch, number: int | None) -> str | None:
         """Why a state_dict does not match; None if it does.
 
@@ -118,15 +127,13 @@ def fold_all(schemas: Sequence[Schema]) -> FoldedSchema:
     """The folded schema of several configurations of one class.
 
     Raises:
-        ValueError: A key has more dimensions in one than in another.
+        FitError: A key has more dimensions in one than in another.
     """
-    from ckpt.migrate.fold import merged
-
     made, *others = (folded(schema.tree) for schema in schemas)
     for other in others:
         both = merged(made, other)
         if both is None:
-            raise ValueError("a key has another number of dimensions")
+            raise FitError("a key of another configuration has another number of dimensions")
         made = both
     return FoldedSchema(made, schemas[0].number)
 

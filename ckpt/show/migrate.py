@@ -6,9 +6,9 @@ from typing import Any
 
 from ckpt.migrate.chain import begin, that_find
 from ckpt.migrate.fold import examples, written
-from ckpt.migrate.graph import Way
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema
+from ckpt.migrate.way import Way
 from ckpt.ops.migrate import Drafted, Finding, Listed, Migrated
 from ckpt.rules.document import rules_document
 from ckpt.rules.plan import Plan, plan_tensors

@@ -246,19 +246,23 @@ def shift(state: State, _draw: random.Random) -> Refactoring | None:
     return Refactoring("insert a block before", renamed_keys(change), rules)
 
 
-def swap_meaning(state: State, _draw: random.Random) -> Refactoring | None:
+def swap_meaning(state: State, _draw: random.Random, top: str | None = None) -> Refactoring | None:
     """Query and key change their places, and no key tells."""
-    names = {key.split(".")[-2] for key in state if key.count(".")}
+    below = [key for key in state if top in (None, key.split(".")[0])]
+    names = {key.split(".")[-2] for key in below if key.count(".")}
     if not {"q", "k"} <= names:
         return None
     swapped = {"q": "k", "k": "q"}
 
     def change(key: str) -> str:
         parts = key.split(".")
-        parts[-2] = swapped.get(parts[-2], parts[-2])
+        if top in (None, parts[0]):
+            parts[-2] = swapped.get(parts[-2], parts[-2])
         return ".".join(parts)
 
-    rule = {"at_once": [r"\.q\.->.k.", r"\.k\.->.q."]}
+    head = "" if top is None else rf"^({top}\..*)"
+    group = "" if top is None else r"\1"
+    rule = {"at_once": [rf"{head}\.{a}\.->{group}.{b}." for a, b in ("qk", "kq")]}
     return Refactoring("query is key", renamed_keys(change), [rule], renumbers=True)
 
 
@@ -266,4 +270,6 @@ EVERYWHERE = (
     rename_module, rename_module, rename_module, move_subtree, wrap, unwrap, split_linear,
     join_linear, transpose, shift, swap_meaning,
 )  # fmt: skip
-IN_ONE_PART = (rename_module, split_linear, join_linear, transpose, move_subtree)
+IN_ONE_PART = (
+    rename_module, split_linear, join_linear, transpose, move_subtree, swap_meaning, swap_meaning,
+)  # fmt: skip

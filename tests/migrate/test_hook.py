@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,39 @@ def test_a_change_of_meaning_needs_a_number(tmp_path: Path, images: torch.Tensor
     # Without a number nothing tells which form it is.
     with pytest.raises(RuntimeError, match="two ways lead there"):
         new().load_state_dict(dict(before.state_dict()))
+
+
+def test_a_class_and_its_base_both_migrate(forms: Forms, images: torch.Tensor) -> None:
+    """The base's migrations serve the class as long as it has the base's keys."""
+    old = trained(forms[0])
+    derived = ckpt.migrating(type("Derived", (forms[1],), {"__module__": forms[1].__module__}))
+    new = derived()
+    new.load_state_dict(old.state_dict())
+    expect_same(old, new, images)
+
+
+def test_load_finds_the_folder_that_a_module_names(forms: Forms, tmp_path: Path) -> None:
+    old, elsewhere = trained(forms[0]), tmp_path / "elsewhere"
+    new = class_in(tmp_path / "project" / "net.py", NEW.replace("@ckpt.migrating\n", ""))
+    from ckpt.migrate.hook import place_of_class
+    from ckpt.migrate.migration import write_migration
+
+    for migration in place_of_class(forms[1]).migrations():
+        named = replace(migration, definitions=("project/net.py:Net",))
+        write_migration(elsewhere, named)
+    torch.save(old.state_dict(), tmp_path / "old.pt")
+    module = ckpt.migrating(new(), folder=elsewhere)
+    ckpt.load_into(module, tmp_path / "old.pt")
+    assert torch.equal(module.fc.weight, old.fc.weight)  # type: ignore[union-attr]
+
+
+def test_a_checkpoint_of_another_meaning_is_refused(tmp_path: Path) -> None:
+    """torch alone would load it, since all keys fit."""
+    new = class_in(tmp_path / "new" / "net.py", SWAPPED)
+    old = class_in(tmp_path / "old" / "net.py", NUMBERED)
+    torch.save(new().state_dict(), tmp_path / "new.pt")
+    with pytest.raises(RuntimeError, match="ckpt_schema is 2, expected 1; no way leads there"):
+        old().load_state_dict(torch.load(tmp_path / "new.pt"))
 
 
 def test_a_lazy_module_is_left_to_torch() -> None:

@@ -17,9 +17,10 @@ from ckpt.loading import Answer
 from ckpt.migrate.child import plain
 from ckpt.migrate.described import Described
 from ckpt.migrate.folder import Place
-from ckpt.migrate.graph import Graph, Way
+from ckpt.migrate.graph import Graph
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import NUMBER, Schema, schema_of
+from ckpt.migrate.way import Way
 from ckpt.ops.guard.weights import Weights
 from ckpt.ops.migrate.new import drafted
 from ckpt.rules.expressions import Source

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from ckpt.definitions import find_definition
 from ckpt.errors import UsageError
+from ckpt.migrate.chain import problem_of
 from ckpt.migrate.fold import Folded, examples, folded
 from ckpt.migrate.folder import FOLDER, Place, place_of, settings_above
-from ckpt.migrate.graph import AmbiguousEntryError, Graph, of_class
+from ckpt.migrate.graph import Graph, of_class
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema, Schema, schema_of
 from ckpt.migrate.tree import tree_of
-from ckpt.migrate.trial import problem_of
+from ckpt.migrate.way import AmbiguousEntryError
 from ckpt.ops.migrate.new import place_of_definition
 
 

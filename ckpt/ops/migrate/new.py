@@ -9,7 +9,7 @@ from pathlib import Path
 from ckpt.definitions import Definition, find_definition
 from ckpt.errors import CkptError, FitError, UsageError
 from ckpt.infer.find_rules import FoundRules, expect_companions, expect_settled, rules_between
-from ckpt.migrate.chain import Tensors, begin
+from ckpt.migrate.chain import Tensors, begin, problem_of
 from ckpt.migrate.chain import ran as run_rules
 from ckpt.migrate.described import Builder
 from ckpt.migrate.fold import COUNTER, Folded, marked, template_of
@@ -24,7 +24,6 @@ from ckpt.migrate.migration import (
 )
 from ckpt.migrate.revision import PREFIX, at_revision
 from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema, differing, fold_all, schema_of
-from ckpt.migrate.trial import problem_of
 from ckpt.opened import Named, Opened, OpenedDefinition, as_typed, open_ref
 from ckpt.ops.migrate.proving import Ran, run_both
 from ckpt.ops.rename.rule_order import Rules, in_order

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from ckpt.errors import FitError, UsageError
 from ckpt.migrate.chain import begin, that_find
 from ckpt.migrate.folder import Place
-from ckpt.migrate.graph import Way
 from ckpt.migrate.schema import Schema, schema_of
+from ckpt.migrate.way import Way
 from ckpt.opened import OpenedState, OpenedVersion
 from ckpt.ops.rename.result import Renamed
 from ckpt.ops.rename.rule_files import RuleFile
