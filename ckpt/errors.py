@@ -42,6 +42,10 @@ class RuleError(UsageError):
     """A rename rule has no valid syntax, or fails when it runs."""
 
 
+class SlowRuleError(RuleError):
+    """A rule's pattern took too long on a key, or too much memory."""
+
+
 class FormatError(CkptError):
     """A file is not a checkpoint, or not a well-formed one."""
 

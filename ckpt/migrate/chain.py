@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ckpt.errors import CkptError
+from ckpt.errors import CkptError, SlowRuleError
 from ckpt.migrate.fold import folded, template_of
-from ckpt.migrate.migration import Migration
+from ckpt.migrate.migration import Migration, MigrationError
 from ckpt.migrate.schema import FoldedSchema, Schema
 from ckpt.migrate.tree import Branch, tree_of
 from ckpt.rules.at_once import AtOnce
@@ -124,11 +124,24 @@ def _needed(rule: Rule, keys: Sequence[str]) -> Rule:
     return rule
 
 
+def _tried(tensors: Tensors, migration: Migration) -> list[Planned] | None:
+    """The tensors after the rules of a migration; None if these do not go with them.
+
+    Raises:
+        MigrationError: A pattern runs too long.
+    """
+    try:
+        return ran(tensors.planned, migration.rules)
+    except SlowRuleError as error:
+        raise MigrationError(f"{migration.name}: {error}", hint=error.hint) from error
+    except CkptError:
+        return None
+
+
 def stepped(tensors: Tensors, migration: Migration) -> Tensors | None:
     """The tensors after a migration; None if its rules fail, or lead to another schema."""
-    try:
-        planned = ran(tensors.planned, migration.rules)
-    except CkptError:
+    planned = _tried(tensors, migration)
+    if planned is None:
         return None
     after = Tensors(tuple(planned), migration.after.number)
     distinct = len(after.made_of) == len(planned)
@@ -137,13 +150,9 @@ def stepped(tensors: Tensors, migration: Migration) -> Tensors | None:
 
 def touched(migration: Migration) -> frozenset[str]:
     """The templates that the rules of a migration change or take away, on its example."""
-    start = begin(migration.before.example()).planned
-    try:
-        after = ran(start, migration.rules)
-    except CkptError:
-        return frozenset()
-    kept = {id(tensor) for tensor in after}
-    keys = (tensor.key for tensor in start if id(tensor) not in kept)
+    start = begin(migration.before.example())
+    kept = {id(tensor) for tensor in _tried(start, migration) or start.planned}
+    keys = (tensor.key for tensor in start.planned if id(tensor) not in kept)
     return frozenset(filter(None, (template_of(migration.before.keys, key) for key in keys)))
 
 
@@ -166,9 +175,8 @@ def stepped_in_part(
         if number != before.number:
             return None
         number = after.number
-    try:
-        planned = ran(tensors.planned, migration.rules)
-    except CkptError:
+    planned = _tried(tensors, migration)
+    if planned is None:
         return None
     same = {id(tensor) for tensor in tensors.planned} & {id(tensor) for tensor in planned}
     olds, news = (

@@ -4,17 +4,13 @@ Law: a state_dict matches the folded form of its own keys, and that of the same 
 depth and width.
 """
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
-from ckpt.errors import RuleError
+from ckpt.migrate.template import part_of, part_text
 from ckpt.migrate.tree import Branch, Run, run_of
-from ckpt.tensors import TensorEntry, is_key
+from ckpt.tensors import TensorEntry
 
-_NAMES = "ijklmnopqrstuvwxyz"  # of indices, from the outside in
-_PART = re.compile(r"((?:[^{}]|\{\{|\}\})*)\{([a-z])(?:>=([0-9]{1,9}))?\}")
 COUNTER = "num_batches_tracked"  # torch adds it where a file from before 0.4.1 has none
 _ANY_SIZE = 48  # of a dimension without an example; many numbers divide it
 
@@ -52,16 +48,17 @@ class Folded:
         if self.leaf is not None:
             yield prefix, self.leaf
         for part, child in self.children.items():
-            text = _text(part, depth)
+            text = part_text(part, depth)
             below = depth + isinstance(part, Run)
             yield from child.lines(f"{prefix}.{text}" if prefix else text, below)
 
     @property
-    def required(self) -> bool:
-        """Whether a state_dict must have some of it."""
-        if self.leaf is not None and not self.leaf.optional:
-            return True
-        return any(child.required for child in self.children.values())
+    def size(self) -> int:
+        """How many tensors its example has."""
+        return (self.leaf is not None) + sum(
+            child.size * (child.count if isinstance(part, Run) else 1)
+            for part, child in self.children.items()
+        )
 
 
 def folded(branch: Branch) -> Folded:
@@ -158,7 +155,7 @@ def marked(schema: Folded, optional: Collection[str], prefix: str = "", depth: i
         leaf = replace(leaf, optional=True)
     children = {}
     for part, child in schema.children.items():
-        text = f"{prefix}.{_text(part, depth)}" if prefix else _text(part, depth)
+        text = f"{prefix}.{part_text(part, depth)}" if prefix else part_text(part, depth)
         children[part] = marked(child, optional, text, depth + isinstance(part, Run))
     return Folded(leaf, children, schema.count)
 
@@ -244,7 +241,7 @@ def _template(schema: Folded, parts: list[str], depth: int) -> str | None:
     for name in _candidates(schema, parts[0]):
         below = _template(schema.children[name], parts[1:], depth + isinstance(name, Run))
         if below is not None:
-            text = _text(name, depth)
+            text = part_text(name, depth)
             return f"{text}.{below}" if below else text
     return None
 
@@ -257,13 +254,12 @@ def has_all(branch: Branch, templates: Iterable[str]) -> bool:
 def _has(branch: Branch, parts: Sequence[str]) -> bool:
     if not parts:
         return branch.shape is not None
-    index = _PART.fullmatch(parts[0])
-    if index is None:
-        child = branch.children.get(_unescaped(parts[0]))
+    wanted = part_of(parts[0])
+    if isinstance(wanted, str):
+        child = branch.children.get(wanted)
         return child is not None and _has(child, parts[1:])
-    name, start = _unescaped(index[1]), int(index[3] or 0)
     return any(
-        run.name == name and run.start >= start and _has(child, parts[1:])
+        run.name == wanted.name and run.start >= wanted.start and _has(child, parts[1:])
         for part, child in branch.children.items()
         if (run := run_of(part)) is not None
     )
@@ -290,107 +286,3 @@ def _examples(
         count = (blocks or child.count) if run else 1
         for name in [part.part(n) if isinstance(part, Run) else part for n in range(count)]:
             yield from _examples(child, f"{key}.{name}" if key else name, blocks)
-
-
-def written(schema: Folded) -> list[str]:
-    """A line for each tensor: ``? `` if it is optional, its template, an example of its shape."""
-    lines = []
-    for template, leaf in schema.lines():
-        sizes = " ".join("_" if size is None else str(size) for size in leaf.sizes) or "()"
-        lines.append(f"{'? ' if leaf.optional else ''}{template}  {sizes}")
-    return lines
-
-
-def read(lines: object, blocks: Mapping[str, int], *, name: str) -> Folded:
-    """Read what `written` made.
-
-    Args:
-        lines: A parsed list.
-        blocks: The number of blocks, by the template of their run.
-        name: In messages.
-
-    Raises:
-        RuleError: A line is not one of a schema.
-    """
-    if not isinstance(lines, list) or not lines:
-        raise RuleError(f"{name}: not a list of keys")
-    try:
-        return _read(tuple(map(str, lines)), tuple(blocks.items()))
-    except RuleError as error:
-        raise RuleError(f"{name}: {error}", hint=error.hint) from error
-
-
-@lru_cache(maxsize=64)  # one migration ends where the next one begins
-def _read(lines: tuple[str, ...], blocks: tuple[tuple[str, int], ...]) -> Folded:
-    root, counts = Folded(), dict(blocks)
-    for line in lines:
-        parts, leaf = _line(line)
-        at, so_far = root, ""
-        for text, part in parts:
-            at = at.children.setdefault(part, Folded())
-            so_far = f"{so_far}.{text}" if so_far else text
-            if isinstance(part, Run):
-                at.count = counts.get(so_far, 2)
-        if at.leaf is not None:
-            raise RuleError(f"{line!r:.120} occurs twice")
-        at.leaf = leaf
-    return root
-
-
-@lru_cache(maxsize=1 << 14)  # most lines of a class stay as they are
-def _line(line: str) -> tuple[tuple[tuple[str, str | Run], ...], Leaf]:
-    """The parts of a line's template, as written and as meant, and its tensor."""
-    text, _, shape = line.rpartition("  ")
-    sizes = [] if shape == "()" else shape.split(" ")
-    if not text or not is_key(text) or any(size != "_" and not _is_size(size) for size in sizes):
-        hint = "e.g.  'blocks.{i}.fc.weight  64 32',  with two spaces between them"
-        raise RuleError(f"{line!r:.120} is not a key and its shape", hint=hint)
-    leaf = Leaf(tuple(None if size == "_" else int(size) for size in sizes), text[:2] == "? ")
-    parts = text.removeprefix("? ").split(".")
-    return tuple((part, _part(part, line)) for part in parts), leaf
-
-
-def _part(text: str, line: str) -> str | Run:
-    index = _PART.fullmatch(text)
-    if index:
-        return Run(_unescaped(index[1]), int(index[3] or 0))
-    if _odd(text):
-        name = f"{line!r:.120}: {text!r}"
-        raise RuleError(f"{name} is not an index", hint="write {i} or {i>=1}")
-    return _unescaped(text)
-
-
-def block_counts(schema: Folded, prefix: str = "", depth: int = 0) -> dict[str, int]:
-    """The number of blocks of each run, by its template."""
-    found: dict[str, int] = {}
-    for part, child in schema.children.items():
-        text = _text(part, depth)
-        below = f"{prefix}.{text}" if prefix else text
-        if isinstance(part, Run):
-            found[below] = child.count
-        found.update(block_counts(child, below, depth + isinstance(part, Run)))
-    return found
-
-
-def _is_size(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 19
-
-
-def _text(part: str | Run, depth: int) -> str:
-    if isinstance(part, str):
-        return _escaped(part)
-    name = _NAMES[min(depth, len(_NAMES) - 1)]
-    return _escaped(part.name) + (f"{{{name}>={part.start}}}" if part.start else f"{{{name}}}")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
-
-
-def _unescaped(text: str) -> str:
-    return text.replace("{{", "{").replace("}}", "}")
-
-
-def _odd(text: str) -> bool:
-    left = text.replace("{{", "").replace("}}", "")
-    return "{" in left or "}" in left

@@ -11,7 +11,7 @@ from ckpt.errors import CkptError, RuleError
 from ckpt.io.files import write_whole
 from ckpt.io.small_file import parse_toml, read_small
 from ckpt.io.toml import text_of
-from ckpt.migrate.fold import block_counts, read, written
+from ckpt.migrate.lines import block_counts, read, written
 from ckpt.migrate.schema import NUMBER, FoldedSchema
 from ckpt.rules.document import read_rules, rules_document
 from ckpt.rules.planned import Rule

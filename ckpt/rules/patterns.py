@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import regex
 
-from ckpt.errors import RuleError
+from ckpt.errors import RuleError, SlowRuleError
 
 MATCH_SECONDS = 0.5  # for one key
 SLOW_SECONDS = 10.0  # for all keys that are slow
@@ -59,7 +59,7 @@ class Pattern:
         """The first match at `position` or after it.
 
         Raises:
-            RuleError: It ran too long.
+            SlowRuleError: It ran too long.
         """
         return self._timed(key, lambda: self._compiled.search(key, position, timeout=MATCH_SECONDS))
 
@@ -67,7 +67,7 @@ class Pattern:
         """The key with every match replaced.
 
         Raises:
-            RuleError: It ran too long.
+            SlowRuleError: It ran too long.
         """
         return self._timed(key, lambda: self._compiled.sub(expand, key, timeout=MATCH_SECONDS))
 
@@ -88,8 +88,8 @@ class Pattern:
                 raise self._failed(f"took over {SLOW_SECONDS:g} s")
         return found
 
-    def _failed(self, how: str) -> RuleError:
-        return RuleError(
+    def _failed(self, how: str) -> SlowRuleError:
+        return SlowRuleError(
             f"{self._name} {how}",
             hint="a repeat inside a repeat, like (a+)+, is the usual cause",
         )

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.migrate.chain import begin, that_find
-from ckpt.migrate.fold import examples, written
+from ckpt.migrate.lines import written
 from ckpt.migrate.migration import Migration
-from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema
+from ckpt.migrate.schema import NUMBER, FoldedSchema
 from ckpt.migrate.way import Way
 from ckpt.ops.migrate import Drafted, Finding, Listed, Migrated
 from ckpt.rules.document import rules_document
@@ -170,9 +170,8 @@ def _changes(migration: Migration) -> list[str]:
 
 def _plan(migration: Migration) -> Plan:
     """What the rules do to the example of a migration."""
-    entries = examples(migration.before.keys, None)
-    start = begin(Schema(tuple(entries)))
-    return plan_tensors(entries, that_find(start.planned, migration.rules))
+    example = migration.before.example()
+    return plan_tensors(example.entries, that_find(begin(example).planned, migration.rules))
 
 
 def _checked_text(migration: Migration) -> str:

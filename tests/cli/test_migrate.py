@@ -251,3 +251,14 @@ def test_rules_under_which_the_outputs_differ_are_refused(
     assert not (folder / MIGRATION).exists()
     assert ckpt(*words, "--rules", "rules.toml", "--no-prove").code == 0
     assert "how = 'fitted'" in (folder / MIGRATION).read_text()
+
+
+def test_blocks_that_multiply_are_refused(migrated: Run, folder: Path) -> None:
+    path = folder / MIGRATION
+    line = "'blocks.{i}.weight  18 6',"
+    text = path.read_text().replace(line, line.replace("{i}", "{i}.{j}.{k}"), 1)
+    counts = ", ".join(f"'blocks.{name}' = 10000" for name in ("{i}", "{i}.{j}", "{i}.{j}.{k}"))
+    path.write_text(text.replace("blocks = { 'blocks.{i}' = 2 }", f"blocks = {{ {counts} }}"))
+    ran = migrated("migrate", "check", "net.py:Net")
+    assert ran.code == 3
+    assert "the limit is 250,000" in ran.err

@@ -8,14 +8,12 @@ from ckpt.definitions import find_definition
 from ckpt.migrate.fold import (
     Folded,
     Leaf,
-    block_counts,
     folded,
     merged,
     mismatch,
-    read,
     template_of,
-    written,
-)  # fmt: skip
+)
+from ckpt.migrate.lines import block_counts, read, written  # fmt: skip
 from ckpt.migrate.schema import Schema, schema_of
 from ckpt.migrate.tree import tree_of
 from ckpt.tensors import TensorEntry

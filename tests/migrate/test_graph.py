@@ -1,13 +1,15 @@
 """Ways through the graph where names do not tell: numbers, and branches that were merged."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from ckpt.migrate.chain import begin, stepped, stepped_in_part
 from ckpt.migrate.folder import Place
 from ckpt.migrate.graph import Graph
-from ckpt.migrate.migration import write_migration
+from ckpt.migrate.migration import MigrationError, write_migration
 from ckpt.migrate.way import AmbiguousEntryError
 from ckpt.ops.migrate.new import drafted
 from ckpt.rules.document import read_rules
@@ -76,3 +78,14 @@ def test_back_from_a_number_to_a_class_without_one(graph: Graph) -> None:
     assert way is not None
     assert way.back
     assert arrives(way, SWAPPED, NAMED)
+
+
+def test_slow_pattern_is_an_error_and_not_a_missing_way(graph: Graph) -> None:
+    state = {**START, "a" * 60 + "b": torch.zeros(1)}
+    start = begin(schema_of(state, None))
+    slow = replace(
+        graph.migrations[0], rules=tuple(read_rules([{"rename": "(a|aa)+$->x"}], name=""))
+    )
+    for run in (lambda: stepped(start, slow), lambda: stepped_in_part(start, slow, ())):
+        with pytest.raises(MigrationError, match=f"{slow.name}: .* took over"):
+            run()

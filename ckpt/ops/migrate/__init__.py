@@ -1,12 +1,12 @@
 """Migrate: make migrations, try them, and rename a checkpoint through them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Unpack
 
-from ckpt.definitions import find_definition
 from ckpt.opened import Named, as_typed
 from ckpt.ops.migrate.check import Finding, Listed, check_migrations, list_migrations
-from ckpt.ops.migrate.new import Drafted, new_migration, place_of_definition
+from ckpt.ops.migrate.new import Drafted, new_migration
 from ckpt.ops.migrate.run import Migrated, asks, made_for, rules_of, way_to
 from ckpt.ops.rename.plan import Goal, expect_known, open_source, plan_opened
 from ckpt.ops.rename.result import alone, carry_out
@@ -66,16 +66,13 @@ def migrate(
         open_source(source, registry, goal) as opened,
     ):
         text = to or made_for(opened)
-        definition = find_definition(text, arguments)
-        name, wanted = as_typed(text, arguments), definition.state()
-        place = place_of_definition(find_definition(by, arguments) if by else definition)
-        way = way_to(opened, wanted, place, name=name, enter=enter)
+        way, wanted = way_to(opened, text, arguments, by=by, enter=enter)
+        done = Migrated(opened.name, as_typed(text, arguments), way, None)
         if not way.steps and not way.unwraps and not asks(output):
-            return Migrated(opened.name, name, way, None)
+            return done
         rules = rules_of(way, opened, wanted)
         goal["check"], goal["undo"] = text, way.back
         if not rules.rules:  # it fits, and a copy was asked for
             goal["to"] = text
         plan = plan_opened(opened, rules, goal, registry)
-        done = carry_out(plan, opened, output, registry, dry_run=dry_run)
-        return Migrated(opened.name, name, way, done)
+        return replace(done, renamed=carry_out(plan, opened, output, registry, dry_run=dry_run))

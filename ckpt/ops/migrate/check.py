@@ -7,12 +7,10 @@ from pathlib import Path
 from ckpt.definitions import find_definition
 from ckpt.errors import UsageError
 from ckpt.migrate.chain import problem_of
-from ckpt.migrate.fold import Folded, examples, folded
 from ckpt.migrate.folder import FOLDER, Place, place_of, settings_above
 from ckpt.migrate.graph import Graph, of_class
 from ckpt.migrate.migration import Migration
-from ckpt.migrate.schema import FoldedSchema, Schema, schema_of
-from ckpt.migrate.tree import tree_of
+from ckpt.migrate.schema import FoldedSchema, Schema, fold_all, schema_of
 from ckpt.migrate.way import AmbiguousEntryError
 from ckpt.ops.migrate.new import place_of_definition
 
@@ -132,22 +130,17 @@ def _findings(name: str, graph: Graph) -> list[Finding]:
 
 def _gaps(name: str, migrations: Sequence[Migration], present: Schema) -> Iterator[Finding]:
     """Migrations after which no way leads to the class."""
-    graph, keys = of_class(migrations, name), folded(present.tree)
+    graph, wanted = of_class(migrations, name), fold_all([present])
     for migration in graph.migrations:
-        if not any(_leads(graph, migration.after, keys, present.number, n) for n in (2, None)):
-            tree = tree_of(examples(keys, None))
-            reason = migration.after.mismatch(tree, present.number)
+        if not any(_leads(graph, migration.after, wanted, blocks) for blocks in (2, None)):
+            reason = migration.after.mismatch(wanted.example().tree, present.number)
             hint = f"ckpt migrate new {name} --from OLD  makes the one that is missing"
             text = f"no way leads on from it to the class, which differs: {reason}"
             yield Finding(name, (migration.name,), text, hint)
 
 
-def _leads(
-    graph: Graph, schema: FoldedSchema, keys: Folded, number: int | None, blocks: int | None
-) -> bool:
-    source = Schema(tuple(examples(schema.keys, blocks)), schema.number)
-    target = Schema(tuple(examples(keys, blocks)), number)
+def _leads(graph: Graph, start: FoldedSchema, end: FoldedSchema, blocks: int | None) -> bool:
     try:
-        return graph.way(source, target, sizes=False) is not None
+        return graph.way(start.example(blocks), end.example(blocks), sizes=False) is not None
     except AmbiguousEntryError:
         return True

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import fspath
 from pathlib import Path
 
 from ckpt.definitions import Definition, find_definition
 from ckpt.errors import CkptError, FitError, UsageError
 from ckpt.infer.find_rules import FoundRules, expect_companions, expect_settled, rules_between
-from ckpt.migrate.chain import Tensors, begin, problem_of
+from ckpt.migrate.chain import begin, problem_of
 from ckpt.migrate.chain import ran as run_rules
 from ckpt.migrate.described import Builder
 from ckpt.migrate.fold import COUNTER, Folded, marked, template_of
@@ -87,31 +87,42 @@ def new_migration(
     """
     present = find_definition(definition, arguments)
     place = place_of_definition(present)
-    name = as_typed(definition, arguments)
-    new = OpenedDefinition(name, present, present.state())
+    new = OpenedDefinition(as_typed(definition, arguments), present, present.state())
     with _old_form(old, definition, arguments, registry or Registry()) as opened:
-        found = None
         given: Sequence[Rule] = in_order(rules).rules
         before, after = schema_of(opened.state), schema_of(new.state)
-        taken = place.migrations()
-        _expect_needed(Graph(tuple(taken)), before, after, name, given)
+        _expect_needed(place.graph(), before, after, new.name, given)
+        found = None
         if not given or not _leads(before, given, after):
-            found = rules_between(opened, new, given)
-            expect_companions(found)
-            if not accept_likely:
-                expect_settled(found)
+            found = _found(opened, new, given, accept_likely=accept_likely)
             given = found.rules
-        _expect_arrival(ran_on(before, given), after)
+        migration = drafted(
+            before, after, given, place=place, message=message, on=_built(opened, new.name),
+            also=[schema_of(find_definition(ref).state()) for ref in also],
+            taken=[it.name for it in place.migrations()], how="fitted",
+        )  # fmt: skip
         ran = run_both(opened, present, given) if prove else None
-    migration = drafted(
-        before, after, given, place=place, message=message, on=_built(opened, name),
-        also=[schema_of(find_definition(ref).state()) for ref in also],
-        taken=[it.name for it in taken], how=ran.how if ran else "fitted",
-    )  # fmt: skip
-    depths = next((f"with {n} blocks: {why}" for n in (2, 3) if (why := problem_of(migration, n))),
-                  None)  # fmt: skip
+    if ran is not None:
+        migration = replace(migration, checked=replace(migration.checked, how=ran.how))
     path = None if dry_run else write_migration(place.folder, migration)
-    return Drafted(migration, found, depths, ran, path)
+    return Drafted(migration, found, _depths(migration), ran, path)
+
+
+def _found(
+    opened: Opened, new: OpenedDefinition, given: Sequence[Rule], *, accept_likely: bool
+) -> FoundRules:
+    """The rules that lead to the class, those that were given first."""
+    found = rules_between(opened, new, given)
+    expect_companions(found)
+    if not accept_likely:
+        expect_settled(found)
+    return found
+
+
+def _depths(migration: Migration) -> str | None:
+    """Why a migration fails for a class with two or three blocks; None if it does not."""
+    whys = ((blocks, problem_of(migration, blocks)) for blocks in (2, 3))
+    return next((f"with {blocks} blocks: {why}" for blocks, why in whys if why), None)
 
 
 @contextmanager
@@ -140,15 +151,10 @@ def _old_form(
 def _leads(before: Schema, rules: Sequence[Rule], after: Schema) -> bool:
     """Whether rules alone lead to a class."""
     try:
-        _expect_arrival(ran_on(before, rules), after)
+        _expect_arrival(run_rules(begin(before).planned, rules), after)
     except CkptError:
         return False
     return True
-
-
-def ran_on(before: Schema, rules: Sequence[Rule]) -> list[TensorEntry]:
-    """The keys after rules."""
-    return Tensors(tuple(run_rules(begin(before).planned, rules)), None).entries
 
 
 def drafted(
@@ -180,11 +186,10 @@ def drafted(
         FitError: The rules do not lead to the class; the message has the first keys.
         MigrationError: Its schema is that of the old form.
     """
-    start = begin(before)
-    made = Tensors(tuple(run_rules(start.planned, rules)), after.number)
-    _expect_arrival(made.entries, after)
+    made = run_rules(begin(before).planned, rules)
+    _expect_arrival(made, after)
     old, new = fold_all([before]), fold_all([after, *also])
-    old = FoldedSchema(marked(old.keys, _optional(old.keys, new.keys, made.planned)), old.number)
+    old = FoldedSchema(marked(old.keys, _optional(old.keys, new.keys, made)), old.number)
     if old.identity == new.identity:
         number = (after.number or 1) + 1
         raise MigrationError(
@@ -199,8 +204,9 @@ def drafted(
     )  # fmt: skip
 
 
-def _expect_arrival(made: Sequence[TensorEntry], after: Schema) -> None:
-    unexpected, missing, reshaped = differing(made, after.entries)
+def _expect_arrival(made: Sequence[Planned], after: Schema) -> None:
+    entries = [TensorEntry(it.key, it.made_of.dtype, it.made_of.shape) for it in made]
+    unexpected, missing, reshaped = differing(entries, after.entries)
     missing = [key for key in missing if not key.endswith(COUNTER)]
     kinds = ((missing, "missing"), (unexpected, "unexpected"), (reshaped, "of another shape"))
     parts = [

@@ -1,14 +1,15 @@
 """The way of a checkpoint to a class, and the rules that take it there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ckpt.definitions import find_definition
 from ckpt.errors import FitError, UsageError
 from ckpt.migrate.chain import begin, that_find
-from ckpt.migrate.folder import Place
 from ckpt.migrate.schema import Schema, schema_of
 from ckpt.migrate.way import Way
-from ckpt.opened import OpenedState, OpenedVersion
+from ckpt.opened import OpenedState, OpenedVersion, as_typed
+from ckpt.ops.migrate.new import place_of_definition
 from ckpt.ops.rename.result import Renamed
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.to_file import Output
@@ -36,35 +37,38 @@ class Migrated:
 
 def way_to(
     opened: OpenedState,
-    wanted: StateDict,
-    place: Place,
+    to: str,
+    arguments: Mapping[str, object] | None,
     *,
-    name: str,
+    by: str | None = None,
     enter: str | None = None,
-) -> Way:
-    """The way to a class from a checkpoint.
+) -> tuple[Way, StateDict]:
+    """The way to a class from a checkpoint, and the class's state_dict.
 
     Args:
         opened: The checkpoint.
-        wanted: The class's state_dict.
-        place: Where the migrations are.
-        name: The class's name in messages.
+        to: The class.
+        arguments: The arguments of the class.
+        by: The class whose migrations are used, if not `to`.
         enter: The migration to begin with.
 
     Raises:
         FitError: There is none.
     """
-    graph = place.graph()
+    definition = find_definition(to, arguments)
+    place = place_of_definition(find_definition(by, arguments) if by else definition)
+    graph, wanted = place.graph(), definition.state()
     if enter is not None and enter not in (known := [it.name for it in graph.migrations]):
         raise UsageError(f"no migration {enter!r}", hint=f"there are {', '.join(known) or 'none'}")
     way = graph.way(schema_of(opened.state), schema_of(wanted), enter=enter)
     if way is None:
-        there = f"{len(graph.migrations)} migrations in {place.folder}"
+        name, count = as_typed(to, arguments), len(graph.migrations)
         raise FitError(
-            f"{opened.name} does not fit {name}, and no way leads there by the {there}",
+            f"{opened.name} does not fit {name}, and none of the {count:,} migrations in "
+            f"{place.folder} leads there",
             hint=f"ckpt migrate new {name} --from {opened.name}  makes the one that is missing",
         )
-    return way
+    return way, wanted
 
 
 def made_for(opened: OpenedState) -> str:
