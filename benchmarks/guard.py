@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from time import process_time
 
+from quick import parse_options
+
 from ckpt.loading import Answer
 from ckpt.migrate.described import Described
 from ckpt.migrate.folder import Place
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument("--migrations", type=int, default=1_000)
     parser.add_argument("--keys", type=int, default=2_000)
     parser.add_argument("--unlike", action="store_true", help="no two blocks have the same keys")
-    options = parser.parse_args()
+    options = parse_options(parser, migrations=120, keys=200)
     given = {"count": options.migrations, "keys": options.keys, "folds": not options.unlike}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -114,6 +114,16 @@ def check_thresholds(printed: str) -> None:
     assert all(line.split()[-2] == "0" for line in margins.strip().splitlines()[2:])
 
 
+def check_guard(printed: str) -> None:
+    assert re.findall(r"^ +(\d+) behind +[\d.]+ s$", printed, re.M) == ["0", "1", "10", "100"]
+
+
+def check_migrations(printed: str) -> None:
+    figures = re.findall(r" (-?[\d.]+) ms of CPU$", printed, re.M)
+    without, with_hook, added = map(float, figures)
+    assert added == pytest.approx(with_hook - without, abs=0.02)
+
+
 def check_more_pairs(printed: str) -> None:
     rows = table(printed)
     pairs = [name for name in rows if name.startswith(("alexnet ", "nn.Transformer "))]
@@ -168,6 +178,8 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "peers": check_peers,
     "infer": check_infer,
     "thresholds": check_thresholds,
+    "guard": check_guard,
+    "migrations": check_migrations,
     "more_pairs": check_more_pairs,
     "seeds": check_seeds,
     "training": check_training,
