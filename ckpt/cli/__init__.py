@@ -44,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         stop_searching_cycles()
     if arguments is None:
         _end_tidily()
+        if asked := os.environ.get("_CKPT_COMPLETE"):
+            from ckpt.cli.completion import complete
+
+            sys.exit(complete(Commands(name="ckpt"), asked))
     try:
         code = _run(words)
     except BrokenPipeError:
