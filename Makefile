@@ -8,7 +8,7 @@ EXTRAS := dev$(if $(CI),$(COMMA)interop)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults fuzz storm soak lint wheel fresh-clone bench bench-peers mutants
+.PHONY: help demo test test-all faults fuzz storm soak lint wheel oldest fresh-clone bench bench-peers mutants
 help: ## List the targets.
 	@awk -F ':.*## ' 'NF > 1 && /^[a-z]/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -41,6 +41,9 @@ lint: $(READY) ## Check format, style, types and layers.
 
 wheel: $(READY) ## Build the wheel, install it elsewhere, and try it.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/wheel.sh
+
+oldest: $(READY) ## Try the wheel with the oldest torch that it supports; downloads gigabytes.
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/oldest.sh
 
 fresh-clone: ## Clone into an empty folder, and run the README's two commands there.
 	sh tests/fresh_clone.sh

@@ -233,10 +233,12 @@ def declare_torchvision_ops() -> object:
     built for CUDA). Datasets, transforms and models need neither, so their schemas are enough.
     A library that loads brings the operators itself.
     """
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return None
     import torch
 
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None or hasattr(torch.ops.torchvision, "nms"):
+    if hasattr(torch.ops.torchvision, "nms"):
         return None
     for library in Path(spec.origin).parent.glob("_C*"):
         with contextlib.suppress(OSError):

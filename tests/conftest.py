@@ -40,6 +40,8 @@ ALLOWED_SKIPS = {
     "shellcheck is not installed": True,
     "transformers is not installed": True,
     "timm is not installed": sys.platform != "linux",
+    "zsh is not installed": sys.platform != "linux",
+    "fish is not installed": sys.platform != "linux",
     "git-lfs is not installed": sys.platform != "linux",
     "a loop device": sys.platform != "linux",
     "no memory cgroup can be made": True,

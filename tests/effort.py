@@ -30,8 +30,8 @@ def by_effort(short: T, normal: T, every: T) -> T:
 
 
 def examples(count: int) -> int:
-    """How many examples hypothesis draws; in the short form a fifth of them."""
-    return max(count // 5, 10) if SHORT else count
+    """How many examples hypothesis draws; in the short form a fifth of them, and at least five."""
+    return max(count // 5, 5) if SHORT else count
 
 
 def long_but(short: Sequence[T], values: Iterable[T]) -> list[Any]:

@@ -8,16 +8,44 @@ python -m build --wheel --outdir "$folder" "$root" >"$folder/build.log" 2>&1 || 
     cat "$folder/build.log"
     exit 1
 }
+install() {
+    pip install --disable-pip-version-check -c "$root/constraints.txt" "$@" \
+        >"$folder/pip.log" 2>&1 || {
+        cat "$folder/pip.log"
+        exit 1
+    }
+}
+python "$root/tests/wheel_files.py" "$folder"
+python -m venv --without-pip "$folder/empty"
 python -m venv "$folder/venv"
 PATH="$folder/venv/bin:$PATH"
-pip install --disable-pip-version-check -c "$root/constraints.txt" "$folder"/*.whl \
-    >"$folder/pip.log" 2>&1 || {
-    cat "$folder/pip.log"
-    exit 1
-}
+wheel=$(echo "$folder"/*.whl)
 cd "$folder"
+
+install --target "$folder/core" "$wheel"
+echo "the core takes $(du -sm core | cut -f 1) MB, its wheel $(du -k "$wheel" | cut -f 1) kB"
+[ "$(du -sm core | cut -f 1)" -le 20 ]
+core() {
+    echo "\$ ckpt $*"
+    PYTHONPATH="$folder/core" "$folder/empty/bin/python" -m ckpt "$@"
+}
+for kind in pt safetensors; do
+    core show "old.$kind" >/dev/null
+    core rename "old.$kind" --rule 'conv->embed' -o "new.$kind" -q
+    core diff "old.$kind" "new.$kind"
+    core register "new.$kind" --name "$kind"
+    core export "$kind:v1" -o "back.$kind"
+    cmp "new.$kind" "back.$kind"
+done
+core rename pt:v1 --rule 'embed->conv'
+core verify
+if core train; then exit 1; fi
+
+install "$wheel[train]"
+mkdir trained
+cd trained
 ckpt --version
 ckpt train --register --dataset digits --epochs 1 --precision fp32 -q
-ckpt rename v1 --rule 'conv->embed' --check ckpt.models.mnist_embed:Net
-ckpt export v2 -o new.safetensors
+ckpt rename mnist-cnn:v1 --rule 'conv->embed' --check ckpt.models.mnist_embed:Net
+ckpt export mnist-cnn:v2 -o new.safetensors
 ckpt verify

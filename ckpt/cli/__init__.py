@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from gc import disable as stop_searching_cycles  # `gc` is a command here
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from ckpt.errors import CkptError
 from ckpt.show.look.terminal import Terminal
 
 SYSTEM = 5
+_EXTRAS = {"torch": "torch", "torchvision": "torch", "matplotlib": "plot"}
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it for other tools
 
@@ -42,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         stop_searching_cycles()
     if arguments is None:
         _end_tidily()
+        if asked := os.environ.get("_CKPT_COMPLETE"):
+            from ckpt.cli.completion import complete
+
+            sys.exit(complete(Commands(name="ckpt"), asked))
     try:
         code = _run(words)
     except BrokenPipeError:
@@ -81,6 +87,10 @@ def _run(words: list[str]) -> int:
         return signalled.exit_code
     except BrokenPipeError:
         raise
+    except ModuleNotFoundError as error:
+        _trace_if_asked(terminal)
+        terminal.error(*_missing(str(error.name), words[0]))
+        return SYSTEM
     except OSError as error:
         _trace_if_asked(terminal)
         terminal.error(f"{error.filename or 'the output'}: {error.strerror or error}")
@@ -96,6 +106,19 @@ def _run(words: list[str]) -> int:
         )
         return SYSTEM
     return 0
+
+
+def _missing(module: str, command: str) -> tuple[str, str]:
+    """What is not installed, and how it comes; the core has neither torch nor numpy."""
+    name = module.partition(".")[0]
+    if name == "ckpt":
+        return (
+            f"{Path(__file__).parent.parent} has no {module}: another package may have replaced it",
+            "pip install --force-reinstall --no-deps ckpt-registry",
+        )
+    extra = "train" if command == "train" else _EXTRAS.get(name)
+    what = name if extra is None else f"'ckpt-registry[{extra}]'"
+    return f"ckpt {command} needs {name}, which is not installed", f"pip install {what}"
 
 
 def _as_output(error: click.UsageError, words: list[str]) -> str | None:

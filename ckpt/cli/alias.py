@@ -5,6 +5,7 @@ from functools import partial
 import click
 
 from ckpt.cli.options import Session, ckpt_command, why_option
+from ckpt.cli.options.completed import ALIAS, VERSION
 from ckpt.errors import UsageError
 from ckpt.ops.alias import alias, alias_history, aliases
 from ckpt.show.alias import (
@@ -19,6 +20,7 @@ from ckpt.show.alias import (
 
 @ckpt_command(
     examples="ckpt alias\n"
+    "ckpt alias prod\n"
     "ckpt alias prod v3\n"
     "ckpt alias prod mnist-cnn:v3 --expect v2\n"
     "ckpt alias prod v3 --if 'accuracy >= prod.accuracy'\n"
@@ -28,8 +30,8 @@ from ckpt.show.alias import (
     "ckpt alias -d staging",
     writes=True,
 )
-@click.argument("name", required=False)
-@click.argument("ref", required=False)
+@click.argument("name", type=ALIAS, required=False)
+@click.argument("ref", type=VERSION, required=False)
 @click.option(
     "--expect",
     metavar="VERSION|none",
@@ -62,25 +64,28 @@ def command(
     message: str,
     logged: bool,
 ) -> None:
-    """Point the alias NAME to the version REF, or list all aliases.
+    """Point the alias NAME to the version REF; without REF, show it, without NAME, list all.
 
     An alias can be used in place of a version: `ckpt export mnist-cnn@prod -o prod.pt`. NAME can
     also be written as MODEL@NAME, to delete or protect an alias of one of several models. If it
     points to REF already, nothing is checked or changed.
     """
+    changes = ref or expect or condition or delete or message or protect is not None
     if logged:
-        if ref or expect or condition or delete or message or protect is not None:
+        if changes:
             raise UsageError("--log takes only a name")
         history = alias_history(name, registry=session.registry)
         session.show(history, partial(history_text, width=session.terminal.width), history_data)
         return
-    if name is None:
-        found = aliases(registry=session.registry)
+    if not changes:
+        found = aliases(name, registry=session.registry)
         if not found:
             session.terminal.remark("no aliases: ckpt alias prod v1  creates one")
         if found or session.as_json:
             session.show(found, aliases_text, aliases_data)
         return
+    if name is None:
+        raise UsageError("no alias given", hint="ckpt alias NAME REF")
     done = alias(
         name,
         ref,

@@ -3,13 +3,14 @@
 import click
 
 from ckpt.cli.options import Session, ckpt_command
+from ckpt.cli.options.completed import FILE
 from ckpt.errors import FormatError
 from ckpt.ops.audit import audit
 from ckpt.show.audit import audited_data, audited_text
 
 
 @ckpt_command(examples="ckpt audit download.pt\nckpt audit *.pt && ./load-them-all")
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", type=FILE, nargs=-1, required=True)
 def command(session: Session, files: tuple[str, ...]) -> None:
     """Tell whether unpickling a file may run code; exit with 3 if any file does.
 

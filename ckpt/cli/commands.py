@@ -37,6 +37,7 @@ COMMANDS = {
     "repair": "Restore a file whose in-place rename was interrupted.",
     "du": "Show the disk usage of each version.",
     "plot": "Plot loss and accuracy by epoch, as text or as an image.",
+    "completion": "Print a script by which a shell completes commands and refs.",
     "train": "Train a model; --register adds it as the next version.",
 }
 
@@ -57,7 +58,7 @@ class Commands(click.Group):
             epilog=EPILOG,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )
-        click.version_option(__version__, message="ckpt %(version)s")(self)
+        click.version_option(__version__, "-V", "--version", message="ckpt %(version)s")(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the table."""

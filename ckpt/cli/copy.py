@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ckpt.cli.options import PATH, Session, ckpt_command
+from ckpt.cli.options.completed import VERSION
 from ckpt.ops.copy import copy
 from ckpt.registry.index_file import FILE_NAME
 from ckpt.show.copy import copied_data, copied_text
@@ -14,7 +15,7 @@ from ckpt.show.look.progress import progress_bar
 @ckpt_command(
     examples="ckpt copy v3 ../production\nckpt copy mnist-cnn@prod /shared/models --name digits"
 )
-@click.argument("ref")
+@click.argument("ref", type=VERSION)
 @click.argument("folder", type=PATH, metavar="REGISTRY")
 @click.option("--name", metavar="MODEL", help="The model there (default: the same name).")
 def command(session: Session, ref: str, folder: Path, name: str | None) -> None:

@@ -5,6 +5,7 @@ from math import inf
 import click
 
 from ckpt.cli.options import Session, arg_option, ckpt_command
+from ckpt.cli.options.completed import REF
 from ckpt.ops.diff import READ_UNASKED_BYTES, diff
 from ckpt.show.diff import diff_data, diff_report, diff_text
 from ckpt.show.look.pages import markdown, page
@@ -16,8 +17,8 @@ from ckpt.show.look.terminal import coloured
     examples="ckpt diff v1 v2\nckpt diff old.pt models/mnist_embed.py:Net\n"
     "ckpt diff v1 new.safetensors --exit-code\nckpt diff a.pt b.pt --tolerance 1e-6"
 )
-@click.argument("before", metavar="A")
-@click.argument("after", metavar="B")
+@click.argument("before", type=REF, metavar="A")
+@click.argument("after", type=REF, metavar="B")
 @click.option(
     "--values/--keys",
     default=None,

@@ -3,12 +3,13 @@
 import click
 
 from ckpt.cli.options import Session, ckpt_command
+from ckpt.cli.options.completed import MODEL
 from ckpt.ops.du import du
 from ckpt.show.du import usage_data, usage_text
 
 
 @ckpt_command(examples="ckpt du\nckpt du mnist-cnn --json")
-@click.argument("model", required=False)
+@click.argument("model", type=MODEL, required=False)
 def command(session: Session, model: str | None) -> None:
     """Show the disk usage of each version.
 

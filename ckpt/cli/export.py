@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ckpt.cli.options import PATH, Session, ckpt_command
+from ckpt.cli.options.completed import REF
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.formats.opaque import OpaqueWord
 from ckpt.ops.export import export
@@ -15,7 +16,7 @@ from ckpt.show.export import left_out_text, written_data, written_text
     examples="ckpt export v1 -o mnist.pt\nckpt export lora:v2 -o DIR\n"
     "ckpt export old.pt -o old.safetensors"
 )
-@click.argument("ref")
+@click.argument("ref", type=REF)
 @click.option("-o", "--out", required=True, type=PATH, help="The file or folder to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @opaque_options

@@ -5,7 +5,7 @@ from functools import partial
 import click
 
 from ckpt.cli.options import Session, ckpt_command
-from ckpt.errors import UsageError
+from ckpt.cli.options.completed import VERSION
 from ckpt.ops.log import log, touches
 from ckpt.show.log import log_data, log_text, touches_data, touches_text
 
@@ -23,21 +23,19 @@ class _WithKeys(click.Command):
 
 
 @ckpt_command(
-    examples="ckpt log v2\nckpt log mnist-cnn@prod --json\nckpt log v2 -- fc1.weight",
+    examples="ckpt log\nckpt log v2\nckpt log mnist-cnn@prod --json\nckpt log v2 -- fc1.weight",
     kind=_WithKeys,
 )
-@click.argument("ref", required=False, metavar="[REF] [-- KEY...]")
+@click.argument("ref", type=VERSION, required=False, metavar="[REF] [-- KEY...]")
 def command(session: Session, ref: str | None) -> None:
     """Show the history of a version: its parent, the parent of that, and so on.
 
     With keys or modules after --, show which versions added, changed or renamed their tensors.
-    REF is optional then and defaults to the latest version.
+    REF defaults to the latest version of the only model.
     """
     keys = click.get_current_context().meta[_KEYS]
     if keys:
         history = touches(keys, ref, registry=session.registry)
         session.show(history, partial(touches_text, width=session.terminal.width), touches_data)
         return
-    if ref is None:
-        raise UsageError("no version given", hint="e.g.  ckpt log v2  or  ckpt log -- fc1.weight")
     session.show(log(ref, registry=session.registry), log_text, log_data)

@@ -3,6 +3,7 @@
 import click
 
 from ckpt.cli.options import Session, ckpt_command, metric_values
+from ckpt.cli.options.completed import VERSION
 from ckpt.ops.metric import metric
 from ckpt.show.metric import measured_data, measured_text
 
@@ -12,7 +13,7 @@ from ckpt.show.metric import measured_data, measured_text
     "ckpt metric mnist-cnn@prod robustness=0.71 -m 'rotated by 10 degrees'",
     writes=True,
 )
-@click.argument("ref")
+@click.argument("ref", type=VERSION)
 @click.argument("values", nargs=-1, required=True, metavar="NAME=NUMBER...", callback=metric_values)
 @click.option("-m", "--message", default="", help="How or why it was measured.")
 def command(session: Session, ref: str, values: dict[str, float], message: str) -> None:

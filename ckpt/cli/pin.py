@@ -3,12 +3,13 @@
 import click
 
 from ckpt.cli.options import Session, ckpt_command
+from ckpt.cli.options.completed import VERSION
 from ckpt.ops.pin import pin
 from ckpt.show.pin import pinned_data, pinned_text
 
 
 @ckpt_command(examples="ckpt pin mnist-cnn@prod\nckpt export $(ckpt pin v3) -o net.pt")
-@click.argument("ref")
+@click.argument("ref", type=VERSION)
 def command(session: Session, ref: str) -> None:
     """Print the digest of a version: a ref for configs that never changes its meaning.
 

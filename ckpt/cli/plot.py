@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from ckpt.cli.options import PATH, Session, ckpt_command
+from ckpt.cli.options.completed import VERSION
 from ckpt.cli.options.picture import picture_form
 from ckpt.io.files import write_whole
 from ckpt.ops.plot import plot
@@ -14,7 +15,7 @@ from ckpt.show.plot import curves_data, curves_text, picture
 
 
 @ckpt_command(examples="ckpt plot v1\nckpt plot v1 v3 -o curves.svg")
-@click.argument("refs", nargs=-1, required=True, metavar="REF...")
+@click.argument("refs", type=VERSION, nargs=-1, required=True, metavar="REF...")
 @click.option("-o", "--out", type=PATH, help="Write a picture, .png or .svg.")
 @click.option("--lr", "rate", is_flag=True, help="Plot the learning rate too.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")

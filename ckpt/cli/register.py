@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from ckpt.cli.options import Session, ckpt_command, metric_option
+from ckpt.cli.options.completed import FILE
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.side_files import remark_on_left, side_file_options
 from ckpt.formats.opaque import OpaqueWord
@@ -20,7 +21,7 @@ from ckpt.show.register import added_data, added_text
     "ckpt register net.pt --with config.json --with tokenizer/",
     writes=True,
 )
-@click.argument("file")
+@click.argument("file", type=FILE)
 @click.option("--name", metavar="MODEL", help="The model (default: the file's name).")
 @click.option("-m", "--message", default="", help="A message to store with the version.")
 @click.option(

@@ -7,6 +7,7 @@ import click
 
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.asking import answered
+from ckpt.cli.options.completed import REF
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.partial import partial_options
 from ckpt.cli.options.rules import rule_options
@@ -42,7 +43,7 @@ def _inputs(
     "ckpt rename v2 --undo",
     writes=True,
 )
-@click.argument("source", metavar="SRC")
+@click.argument("source", type=REF, metavar="SRC")
 @rule_options
 @click.option(
     "--to",

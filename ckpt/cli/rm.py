@@ -5,6 +5,7 @@ import sys
 import click
 
 from ckpt.cli.options import Session, ckpt_command, why_option, yes_option
+from ckpt.cli.options.completed import VERSION
 from ckpt.errors import UsageError
 from ckpt.ops.rm import rm
 from ckpt.show.rm import removed_data, removed_text
@@ -14,7 +15,7 @@ from ckpt.show.rm import removed_data, removed_text
     examples="ckpt rm v3\nckpt rm mnist-cnn:v2 mnist-cnn:v3 --yes\nckpt rm v3 -m 'wrong labels'",
     writes=True,
 )
-@click.argument("refs", nargs=-1, required=True, metavar="REF...")
+@click.argument("refs", type=VERSION, nargs=-1, required=True, metavar="REF...")
 @why_option
 @yes_option
 def command(session: Session, refs: tuple[str, ...], message: str, yes: bool) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 import click
 
 from ckpt.cli.options import Session, arg_option, ckpt_command
+from ckpt.cli.options.completed import REF
 from ckpt.ops.show import show
 from ckpt.show.show import shown_data, shown_text
 
@@ -14,7 +15,7 @@ from ckpt.show.show import shown_data, shown_text
     "ckpt show llama.safetensors --tree\nckpt show download.pt --deep\n"
     "ckpt show models/mnist_cnn.py:Net"
 )
-@click.argument("ref")
+@click.argument("ref", type=REF)
 @click.option(
     "--tree", is_flag=True, help="Show the modules as a tree, with keys, elements and sizes."
 )

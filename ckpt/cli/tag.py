@@ -3,6 +3,7 @@
 import click
 
 from ckpt.cli.options import Session, ckpt_command, why_option
+from ckpt.cli.options.completed import VERSION
 from ckpt.ops.tag import tag
 from ckpt.show.tag import tags_data, tags_text
 
@@ -14,7 +15,7 @@ from ckpt.show.tag import tags_data, tags_text
     "ckpt tag v3 -d golden",
     writes=True,
 )
-@click.argument("ref")
+@click.argument("ref", type=VERSION)
 @click.argument("names", nargs=-1, metavar="[TAG]...")
 @click.option("-d", "--delete", is_flag=True, help="Remove the tags.")
 @why_option

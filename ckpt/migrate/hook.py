@@ -80,9 +80,15 @@ def _decorate(owner: "type[nn.Module]", folder: Path | None) -> None:
 
 def _register(module: "nn.Module") -> None:
     hooks = (getattr(it, "hook", it) for it in module._load_state_dict_pre_hooks.values())
-    if _before_loading not in hooks:  # a class and its base may both be decorated
-        module.register_load_state_dict_pre_hook(_before_loading)  # type: ignore[no-untyped-call]
-        module.register_state_dict_post_hook(_note_number)  # type: ignore[no-untyped-call]
+    if _before_loading in hooks:  # a class and its base may both be decorated
+        return
+    typed: Any = module  # torch's hooks have no types
+    if hasattr(module, "register_load_state_dict_pre_hook"):
+        typed.register_load_state_dict_pre_hook(_before_loading)
+        typed.register_state_dict_post_hook(_note_number)
+    else:  # torch 2.4 has both, under private names
+        typed._register_load_state_dict_pre_hook(_before_loading, with_module=True)
+        typed._register_state_dict_hook(_note_number)
 
 
 def _homes(module: "nn.Module") -> "list[tuple[type[nn.Module], Path | None]]":

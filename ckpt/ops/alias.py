@@ -73,14 +73,30 @@ class AliasHistory:
     moves: tuple[Moved, ...]
 
 
-def aliases(*, registry: Registry | None = None) -> list[Alias]:
-    """All aliases, by model and name."""
+def aliases(name: str | None = None, *, registry: Registry | None = None) -> list[Alias]:
+    """The aliases, by model and name.
+
+    Args:
+        name: Only these: ``prod`` of any model, or ``mnist-cnn@prod``; None for all.
+        registry: The registry; None finds it as the command line does.
+
+    Raises:
+        RefError: There is no alias `name`.
+    """
     models = (registry or Registry()).index().models
-    return [
-        Alias(model.name, name, f"v{number}", f"v{number}", name in model.protected, changed=False)
+    every = [
+        Alias(
+            model.name, short, f"v{number}", f"v{number}", short in model.protected, changed=False
+        )
         for _, model in sorted(models.items())
-        for name, number in sorted(model.aliases.items())
+        for short, number in sorted(model.aliases.items())
     ]
+    found = [each for each in every if name in (None, each.name, each.ref)]
+    if name is not None and not found:
+        known = ", ".join(each.ref for each in every)
+        hint = f"known: {known}" if known else f"ckpt alias {name} REF  creates it"
+        raise RefError(f"no alias {name!r}", hint=hint)
+    return found
 
 
 def alias_history(name: str | None = None, *, registry: Registry | None = None) -> AliasHistory:
@@ -110,9 +126,7 @@ def alias_history(name: str | None = None, *, registry: Registry | None = None) 
         if event.did in _MOVES and short in ("", event.name)
     ]
     moves.sort(key=lambda moved: datetime.fromisoformat(moved.event.at), reverse=True)
-    found = [each for each in aliases(registry=registry) if short in ("", each.name)]
-    if owner:
-        found = [each for each in found if each.model == owner]
+    found = [each for each in aliases(registry=registry) if name in (None, each.name, each.ref)]
     if name and not (found or moves):
         known = ", ".join(f"{model.name}@{each}" for model in models for each in model.aliases)
         raise RefError(f"no alias {name!r}", hint=f"known: {known}" if known else "there are none")

@@ -60,14 +60,18 @@ class Touch:
     by: By | None
 
 
-def log(ref: str, *, registry: Registry | None = None) -> list[Step]:
+def log(ref: str | None = None, *, registry: Registry | None = None) -> list[Step]:
     """The lineage of a version: itself, its parent, and so on.
 
     Removed versions are part of it as long as the store has their manifests.
+
+    Args:
+        ref: The version; None takes the latest of the only model.
+        registry: The registry; None finds it as the command line does.
     """
     registry = registry or Registry()
     steps: list[Step] = []
-    version: Version | None = registry.version(ref)
+    version: Version | None = registry.version(ref or VersionRef(None))
     while version is not None:
         record, log = registry.manifest(version).record, registry.index().model(version.model).log
         steps.append(Step(version, record, about(log, version.manifests)))

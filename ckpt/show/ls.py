@@ -3,21 +3,66 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ckpt.errors import UsageError, excerpt
 from ckpt.registry.index import Index, Version
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import metric, size
 
+# Columns that a narrow terminal goes without, in this order.
+_LEAST = ("new bytes", "keys", "made by", "size", "tags", "when")
+_SHORTEST = 16  # columns; a message is cut to no fewer
 
-def versions_text(versions: Sequence[Version], index: Index, *, width: int | None) -> str:
-    """A table, one of at least one version a line."""
+
+def versions_text(
+    versions: Sequence[Version], index: Index, *, width: int | None, columns: Sequence[str] = ()
+) -> str:
+    """A table, one of at least one version a line.
+
+    Args:
+        versions: The versions.
+        index: The index that has them.
+        width: Of the terminal: columns are left out and messages cut to fit it; None for any.
+        columns: The columns to show; all that are not empty if there are none.
+
+    Raises:
+        UsageError: There is no such column.
+    """
     scored = sorted({name for version in versions for name in version.metrics})
     rows = [_version_row(version, index, scored) for version in versions]
+    if unknown := [each for each in columns if each not in rows[0]]:
+        raise UsageError(f"no column {unknown[0]!r}", hint=f"columns: {','.join(rows[0])}")
     optional = ("aliases", "tags", "message")
-    shown = [head for head in rows[0] if head not in optional or any(row[head] for row in rows)]
+    shown = list(columns) or [
+        head for head in rows[0] if head not in optional or any(row[head] for row in rows)
+    ]
+    if width is not None and not columns:
+        shown = _fitted(rows, shown, width)
     cells = [[row[head] for head in shown] for row in rows]
     right = [*scored, "keys", "size", "new bytes"]
     return table(cells, shown, right=right, width=width)
+
+
+def _fitted(rows: Sequence[dict[str, str]], shown: list[str], width: int) -> list[str]:
+    """The columns that fit; messages are cut in place."""
+    widths = {head: max(len(head) + 2, *(len(row[head]) for row in rows)) for head in shown}
+    for head in (*_LEAST, "message"):
+        spare = width - sum(widths.values()) - 2 * (len(widths) - 1)
+        room = max(_SHORTEST, widths.get("message", 0) + spare)
+        if spare < 0 and widths.get("message", 0) > room:
+            widths["message"] = room
+            spare = width - sum(widths.values()) - 2 * (len(widths) - 1)
+        if spare < 0:
+            widths.pop(head, None)
+    if "message" in widths:
+        for row in rows:
+            row["message"] = excerpt(row["message"], widths["message"] - 1)
+    return [head for head in shown if head in widths]
+
+
+def refs_text(versions: Sequence[Version]) -> str:
+    """Their refs alone, for scripts."""
+    return "\n".join(version.ref for version in versions)
 
 
 def _version_row(version: Version, index: Index, scored: Sequence[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.cli.support import Run
+from tests.effort import long_but
 
 NET = """
 import torch.nn as nn
@@ -34,7 +35,8 @@ def unsure(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("answer", "target"), [("1", "zig.weight"), ("2", "zag.weight"), ("", "zig.weight")]
+    ("answer", "target"),
+    long_but([("2", "zag.weight")], [("1", "zig.weight"), ("2", "zag.weight"), ("", "zig.weight")]),
 )
 def test_ask_on_a_terminal_writes_what_was_chosen(unsure: Path, answer: str, target: str) -> None:
     ours, theirs = pty.openpty()

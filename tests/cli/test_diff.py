@@ -14,7 +14,6 @@ import torch
 from ckpt.ops.register import register
 from ckpt.registry.registry import Registry
 from tests.cli.support import Run, weights
-from tests.effort import long_but
 
 
 @pytest.fixture
@@ -196,7 +195,8 @@ def test_what_people_see_in_a_pull_request(two_files: Run) -> None:
     assert "encoder.layer.{0,2}.*" in page
 
 
-@pytest.mark.parametrize("columns", long_but([80], [80, 120]))
+@pytest.mark.long
+@pytest.mark.parametrize("columns", [80, 120])
 def test_lines_of_a_terminal_fit_it(columns: int, two_files: Run, folder: Path) -> None:
     """Tables fold; a key is never cut."""
     (folder / "net.py").write_text(
@@ -248,7 +248,7 @@ LONG = "encoder.transformer.stages.2.blocks.11.self_attention.output_projection"
 @pytest.mark.parametrize(
     ("columns", "lines"),
     [
-        (
+        pytest.param(
             80,
             [
                 "a.pt does not fit net.py:Net",
@@ -260,6 +260,7 @@ LONG = "encoder.transformer.stages.2.blocks.11.self_attention.output_projection"
                 "",
                 "  1 key agrees · 1 missing · 1 unexpected",
             ],
+            marks=pytest.mark.long,
         ),
         (
             120,

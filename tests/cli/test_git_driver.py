@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.cli.support import Git, Run, commit, register_seeds, tree
+from tests.effort import long_but
 
 
 def publish(git: Git) -> None:
@@ -405,7 +406,15 @@ def test_git_diff_goes_on_without_the_driver(ckpt: Run, git: Git, folder: Path) 
 
 @pytest.mark.parametrize(
     "words",
-    [("merge", "-q", "-m", "m"), ("rebase", "-q"), ("cherry-pick",), ("merge", "-q", "--squash")],
+    long_but(
+        [("merge", "-q", "-m", "m"), ("rebase", "-q")],
+        [
+            ("merge", "-q", "-m", "m"),
+            ("rebase", "-q"),
+            ("cherry-pick",),
+            ("merge", "-q", "--squash"),
+        ],
+    ),
     ids=" ".join,
 )
 @pytest.mark.parametrize("pushed", ["main", "other"])

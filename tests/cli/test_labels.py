@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ckpt.ops.ls import ls
+from ckpt.registry.registry import Registry
+from ckpt.show.ls import versions_text
 from tests.cli.support import Run, weights
 from tests.effort import PATIENCE
 
@@ -63,7 +66,7 @@ BAD = [
     (("alias", "latest", "v1"), "cannot be an alias"),
     (("alias", "v9", "v1"), "cannot be an alias"),
     (("alias", "../x", "v1"), "not a valid name"),
-    (("alias", "prod"), "no version given"),
+    (("alias", "prod"), "no alias 'prod'"),
     (("alias", "prod", "v9"), "net has no v9"),
     (("alias", "prod", "v1", "--expect", "prod"), "expected a version such as v2, or none"),
     (("alias", "other@prod", "net:v1"), "of another model"),
@@ -139,3 +142,45 @@ def test_of_many_who_expect_the_same_one_version_wins(three: Run, folder: Path) 
         assert (code, bool(out)) == ((0, True) if f"v{2 + at % 2}" == now else (6, False))
     moved = [out for out, _ in ended if f"points to {now} (before: v1)" in out]
     assert len(moved) == 1, "the others who wanted that find it done"
+
+
+def test_alias_alone_is_shown(three: Run) -> None:
+    assert three("alias", "prod", "v2").code == 0
+    assert three("alias", "canary", "v3").code == 0
+    shown = three("alias", "prod").out
+    assert shown.splitlines()[2:] == ["net@prod  v2"]
+    assert three("alias", "net@canary", "--json").data[0]["version"] == "v3"
+    ran = three("alias", "staging")
+    assert (ran.code, ran.out) == (2, "")
+    assert "no alias 'staging'" in ran.err
+    assert "known: net@canary, net@prod" in ran.err
+
+
+def test_list_of_refs_columns_and_the_first_ones(three: Run) -> None:
+    assert three("ls", "-q").out == "net:v3\nnet:v2\nnet:v1\n"
+    assert three("ls", "-q", "--limit", "1").out == "net:v3\n"
+    lines = three("ls", "--columns", "version,size").out.splitlines()
+    assert lines[0].split() == ["version", "size"]
+    ran = three("ls", "--columns", "version,colour")
+    assert ran.code == 2
+    assert "no column 'colour'" in ran.err
+    assert "columns: model,version," in ran.err
+
+
+def test_history_is_that_of_the_latest_version_without_a_ref(three: Run) -> None:
+    assert three("log").out == three("log", "v3").out
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
+def test_list_fits_the_terminal(three: Run, folder: Path, width: int) -> None:
+    message = "a message that says at length why these weights are better than all before them"
+    assert three("tag", "v2", "golden", "of-the-paper").code == 0
+    assert three("register", "net.pt", "--name", "other", "-m", message).code == 0
+    registry = Registry(folder)
+    text = versions_text(ls(registry=registry), registry.index(), width=width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) == 2 + 4
+    assert {"model", "version"} <= set(lines[0].split())
+    assert ("message" in lines[0]) == (width >= 60)
+    assert (message in text) == (width >= 200)

@@ -19,6 +19,7 @@ def trained(ckpt: Run) -> list[str]:
     return ["v1", "v2"]
 
 
+@pytest.mark.long
 def test_curves_are_those_of_the_run(ckpt: Run, trained: list[str]) -> None:
     recorded = json.loads(ckpt("show", "v1", "--json").out)["record"]["curves"]
     found = json.loads(ckpt("plot", *trained, "--json").out)["curves"]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.cli.support import Run
-from tests.effort import by_effort
+from tests.effort import by_effort, long_but
 
 EVIL = {
     "ESC": "\x1b[2J\x1b[31m",
@@ -89,7 +89,7 @@ def is_text(text: str) -> bool:
     return all(char.isprintable() or char == "\n" for char in text)
 
 
-@pytest.mark.parametrize("name", EVIL)
+@pytest.mark.parametrize("name", long_but(["OSC", "newline", "RTL"], EVIL))
 def test_fault_24_nothing_but_text_reaches_the_terminal(ckpt: Run, folder: Path, name: str) -> None:
     evil = EVIL[name]
     for words in commands(write_all(folder, evil), evil):

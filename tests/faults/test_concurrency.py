@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from ckpt.ops.verify import verify
 from ckpt.registry.registry import Registry
 from tests.effort import PATIENCE, by_effort
 from tests.faults.stage import CKPT, ENVIRONMENT, Scene, copy, save
 
-PROCESSES = 32
-EACH = by_effort(3, 5, 20)
+PROCESSES = by_effort(16, 32, 32)
+EACH = by_effort(2, 5, 20)
 PATIENT = {**ENVIRONMENT, "CKPT_LOCK_SECONDS": "600"}
 REGISTER = """
 import sys
@@ -80,6 +82,7 @@ def test_fault_33_each_of_many_writers_gets_numbers_of_its_own(
     record_property("figure", f"{figure} beside them")
 
 
+@pytest.mark.long
 def test_fault_33_same_bytes_make_one_version(scenes: Callable[[str], Scene], folder: Path) -> None:
     scene = scenes("register")
     copy(scene.template, folder)
@@ -94,6 +97,7 @@ def test_fault_33_same_bytes_make_one_version(scenes: Callable[[str], Scene], fo
     scene.recovers(folder)
 
 
+@pytest.mark.long
 def test_fault_33_one_of_many_moves_an_alias(scenes: Callable[[str], Scene], folder: Path) -> None:
     scene = scenes("alias")
     copy(scene.template, folder)

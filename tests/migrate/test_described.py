@@ -85,6 +85,7 @@ def wait_for(path: Path) -> str:
     return path.read_text()
 
 
+@pytest.mark.long
 def test_description_is_the_state_dict_of_torch(builder: Builder) -> None:
     described = builder.describe("net.py:Net", {"width": 3})
     assert described.ref == "net.py:Net(width=3)"
@@ -214,6 +215,7 @@ def test_arguments_are_part_of_the_ref(ref: str, arguments: dict[str, object], c
     assert as_called(ref, arguments) == called
 
 
+@pytest.mark.long
 def test_process_that_asks_imports_no_torch(hostile: Path) -> None:
     program = (
         "import sys\nfrom pathlib import Path\nfrom ckpt.migrate.described import Builder\n"

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.effort import long_but
 from tests.faults import checker
 from tests.faults.stage import Ran, save, within
 
@@ -114,7 +115,7 @@ def expect_shared(folder: Path) -> None:
         assert not path.is_dir() or mode & stat.S_ISGID, path
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.parametrize("umask", long_but([0o077], [0o022, 0o077]))
 def test_both_use_a_registry_in_a_shared_folder(folder: Path, umask: int) -> None:
     folder.chmod(0o2775)
     for number, words in enumerate(COMMANDS):

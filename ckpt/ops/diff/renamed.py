@@ -1,8 +1,10 @@
 """The `renamed?` of `ckpt diff`: keys that names and shapes pair, although the bytes differ.
 
 The inference decides, by values too if they were read; keys that it calls ambiguous stay removed
-and added.
+and added. Nothing is guessed where numpy is missing, and values could contradict.
 """
+
+from importlib.util import find_spec
 
 from ckpt.compare.keys import KeyDiff
 from ckpt.compare.pairs import Sides
@@ -20,6 +22,8 @@ def likely_renames(diff: KeyDiff, values_of: Sides | None = None) -> tuple[tuple
     sides = (diff.removed, diff.added)
     removed, added = ([e for e in side if e.dtype != NOT_A_TENSOR] for side in sides)
     if not (removed and added) or max(len(removed), len(added)) > MOST_INFERRED:
+        return ()
+    if values_of is not None and find_spec("numpy") is None:
         return ()
     from ckpt.compare.samples import samples_of
     from ckpt.infer.engine import infer

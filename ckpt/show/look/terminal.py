@@ -84,8 +84,14 @@ class Terminal:
 
 
 def coloured(stream: TextIO) -> bool:
-    """Whether `stream` takes colour: a terminal that is not dumb, and `NO_COLOR` is not set."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether `stream` takes colour: `NO_COLOR` is not set, and it is a terminal that is not dumb.
+
+    `FORCE_COLOR` stands for such a terminal, as in a CI that shows colours.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    is_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+    return is_terminal or bool(os.environ.get("FORCE_COLOR"))
 
 
 def painted(word: str, colour: str) -> str:

@@ -1,0 +1,82 @@
+"""The core installs without torch and numpy: what needs a package that is missing says so."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ckpt.models.mnist_cnn import Net
+
+PACKAGES = ("torch", "torchvision", "numpy")
+WITHOUT = (
+    "import sys; sys.modules |= dict.fromkeys({without}); from ckpt.cli import main; main({words})"
+)
+
+
+def run(folder: Path, *words: str, without: tuple[str, ...] = PACKAGES) -> str:
+    """The exit code and what a command prints, in a Python that lacks the packages `without`."""
+    code = WITHOUT.format(without=without, words=list(words))
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    return f"{done.returncode}\n{done.stdout}{done.stderr}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    state = Net().state_dict()
+    torch.save(state, tmp_path / "old.pt")
+    torch.save(
+        {key: tensor + (key == "fc1.bias") for key, tensor in state.items()}, tmp_path / "b.pt"
+    )
+    torch.save(
+        {"w": torch.rand(3, 4).t(), "fc1.biases": state["fc1.bias"] + 1e-3}, tmp_path / "strided.pt"
+    )
+    return tmp_path
+
+
+def test_files_are_read_renamed_and_stored_without_torch(folder: Path) -> None:
+    assert run(folder, "show", "old.pt").startswith("0\nold.pt  torch-zip")
+    assert run(folder, "rename", "old.pt", "--rule", "fc=head", "-o", "new.pt").startswith("0\n")
+    assert "fc1.{weight,bias}" not in run(folder, "diff", "old.pt", "b.pt")
+    assert "fc1.bias" in run(folder, "diff", "old.pt", "b.pt")
+    assert "renamed   fc" in run(folder, "diff", "old.pt", "new.pt")
+    assert run(folder, "register", "new.pt").startswith("0\n")
+    assert run(folder, "export", "new:v1", "-o", "back.pt").startswith("0\n")
+    assert (folder / "back.pt").read_bytes() == (folder / "new.pt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "package", "typed"),
+    [
+        ("train", "torch", "'ckpt-registry[train]'"),
+        ("diff old.pt b.pt --values", "numpy", "numpy"),
+        ("show old.pt --deep", "numpy", "numpy"),
+        ("register strided.pt", "numpy", "numpy"),
+    ],
+)
+def test_a_missing_package_is_one_line(folder: Path, words: str, package: str, typed: str) -> None:
+    command = words.split()[0]
+    assert run(folder, *words.split()) == (
+        f"5\nerror: ckpt {command} needs {package}, which is not installed\n"
+        f"hint:  pip install {typed}\n"
+    )
+
+
+def test_keys_are_not_paired_where_values_cannot_contradict(folder: Path) -> None:
+    printed = run(folder, "diff", "b.pt", "strided.pt")
+    assert printed.startswith("0\n")
+    assert "renamed" not in printed
+    assert "renamed?" in run(
+        folder, "diff", "old.pt", "strided.pt", without=("torch", "torchvision")
+    )
+
+
+def test_a_ref_that_names_nothing_is_told_without_torch(folder: Path) -> None:
+    assert run(folder, "export", "net:v1", "-o", "x.pt").startswith("2\nerror: ")
+
+
+def test_a_file_of_ours_that_is_missing_is_told(folder: Path) -> None:
+    printed = run(folder, "ls", without=("ckpt.ops.ls",))
+    assert printed.startswith("5\nerror: ")
+    assert "has no ckpt.ops.ls: another package may have replaced it" in printed
+    assert "pip install --force-reinstall --no-deps ckpt-registry" in printed
