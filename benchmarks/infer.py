@@ -110,7 +110,7 @@ def score(pair: Pair, *, digests: bool = False, rules: bool = True) -> Score:
         begin = process_time()
         made = synthesise(source, target, found)
         result.rule_seconds = process_time() - begin
-        result.rules, result.exact = count_rules(made), proves(source, made, found)
+        result.rules, result.exact = count_rules(made), proves(source, target, made, found)
     return result
 
 

@@ -103,7 +103,7 @@ def test_rules_of_a_real_conversion_are_few_and_exact(path: Path, record_propert
     source, target, truth = truth_of(path)
     with counted_calls() as calls:
         rules = synthesise(source, target, truth)
-    assert proves(source, rules, truth)
+    assert proves(source, target, rules, truth)
     assert count_rules(rules) <= MOST_RULES.get(path.stem, 22) <= MOST_READABLE
     assert calls[0] <= MOST_CALLS
     record_property(
@@ -136,9 +136,9 @@ def test_rules_of_some_blocks_fit_the_others(name: str) -> None:
 
     path = FILES[0].with_name(f"{name}.json")
     rules = synthesise(*truth_of(path, kept))
-    source, _, truth = truth_of(path)
+    source, target, truth = truth_of(path)
     assert any(not kept(entry.key) for entry in source)
-    assert proves(source, rules, truth)
+    assert proves(source, target, rules, truth)
 
 
 def keys_after(rules: list[Rule], keys: list[str]) -> list[str]:
