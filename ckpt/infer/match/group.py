@@ -219,8 +219,8 @@ def _ordinal_ranks(names: Sequence[Name]) -> list[int] | None:
     ordinals = [name.ordinal for name in names if name.ordinal]
     if len(set(ordinals)) < len(names):
         return None
-    in_order = sorted(ordinals)
-    return [in_order.index(ordinal) for ordinal in ordinals]
+    ranks = {ordinal: rank for rank, ordinal in enumerate(sorted(ordinals))}
+    return [ranks[ordinal] for ordinal in ordinals]
 
 
 def _rows(names: Sequence[Name]) -> list[tuple[int, int]]:
