@@ -53,6 +53,7 @@ bench: $(READY) ## Measure the commands beside cp, import torch and hand-written
 	$(BIN)/python benchmarks/large.py
 	$(BIN)/python benchmarks/diff.py
 	$(BIN)/python benchmarks/registry.py
+	$(BIN)/python benchmarks/infer_many.py
 	$(PIP) --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/tips.py

@@ -23,7 +23,7 @@ from tabulate import tabulate
 
 from ckpt.errors import RuleError
 from ckpt.infer.engine import infer
-from ckpt.infer.questions import questions_of
+from ckpt.infer.questions import doubtful_operations, questions_of
 from ckpt.infer.result import Confidence, Inference, InferredOperation
 from ckpt.infer.rules.synthesis import count_rules, proves, synthesise
 from ckpt.rules.planned import Rule
@@ -104,13 +104,13 @@ def score(pair: Pair, *, digests: bool = False, rules: bool = True) -> Score:
     result = Score(pair["name"], pair.get("kind", ""), len(pair["pairs"]), seconds=seconds)
     _count_keys(result, found, pair)
     _count_operations(result, found, pair)
-    operations = (it for it in found.ambiguous() if isinstance(it, InferredOperation))
-    result.questions = len(questions_of(found, source, target, _unanswered)) + len([*operations])
+    result.questions = len(questions_of(found, source, target, _unanswered))
+    result.questions += len(doubtful_operations(found))
     if rules:
         begin = process_time()
         made = synthesise(source, target, found)
         result.rule_seconds = process_time() - begin
-        result.rules, result.exact = count_rules(made), proves(source, made, found)
+        result.rules, result.exact = count_rules(made), proves(source, target, made, found)
     return result
 
 

@@ -108,6 +108,13 @@ def check_infer(printed: str) -> None:
     assert int(total[0]) == sum(keys)
 
 
+def check_infer_many(printed: str) -> None:
+    keys, rules, seconds, megabytes = printed.splitlines()[-1].split()
+    assert (keys, rules) == ("1,008", "10")
+    assert float(seconds) > 0
+    assert float(megabytes) > 0
+
+
 def check_thresholds(printed: str) -> None:
     counts, margins = printed.split("\n\n")
     assert "none " in counts
@@ -177,6 +184,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "sharing": check_sharing,
     "peers": check_peers,
     "infer": check_infer,
+    "infer_many": check_infer_many,
     "thresholds": check_thresholds,
     "guard": check_guard,
     "migrations": check_migrations,

@@ -16,7 +16,7 @@ from ckpt.compare.allowed import STRICT, Allowed
 from ckpt.compare.pairs import hashed
 from ckpt.errors import PlanError, RuleError
 from ckpt.infer.engine import infer
-from ckpt.infer.questions import Question, questions_of
+from ckpt.infer.questions import Question, doubtful_operations, questions_of, rules_of
 from ckpt.infer.result import (
     COPIES,
     DROPPED,
@@ -213,7 +213,7 @@ def expect_settled(found: FoundRules) -> None:
     Raises:
         UnsettledError: A key is ambiguous; the message names it and its candidates.
     """
-    operations = [it for it in found.inference.ambiguous() if isinstance(it, InferredOperation)]
+    operations = doubtful_operations(found.inference)
     asked = [*map(_question, found.questions), *map(_operation, operations)]
     if not asked:
         return
@@ -251,8 +251,9 @@ def open_questions(found: FoundRules) -> list[tuple[str, list[Rule]]]:
         (f"{_question(it)}; best guess: {it.first.target}", [it.rule] if it.rule else [])
         for it in found.questions
     ]
-    operations = [it for it in found.inference.ambiguous() if isinstance(it, InferredOperation)]
-    return [*asked, *((_operation(it), []) for it in operations)]
+    doubtful = doubtful_operations(found.inference)
+    asked += [(_operation(it), rules_of(it, found.entries, found.wanted)) for it in doubtful]
+    return asked
 
 
 def _sources(it: Match | InferredOperation) -> tuple[str, ...]:
@@ -290,10 +291,15 @@ def _question(question: Question) -> str:
     return f"{match.source} could become {shown}{more}{dropped}{together}"
 
 
-def _operation(operation: InferredOperation) -> str:
-    sources = operation.sources
-    named = ", ".join(sources if len(sources) <= _NAMED else (sources[0], "…", sources[-1]))
-    return f"{named} ({operation.verb})"
+def _operation(operations: Sequence[InferredOperation]) -> str:
+    """E.g. ``attn.qkv.weight (split into attn.q.weight, …; and 3 more)``."""
+    first, others = operations[0], len(operations) - 1
+    named, into = (
+        ", ".join(keys if len(keys) <= _NAMED else (keys[0], "…", keys[-1]))
+        for keys in (first.sources, first.targets)
+    )
+    more = f"; and {others:,} more" if others else ""
+    return f"{named} ({first.verb} into {into}{more})"
 
 
 def _after(

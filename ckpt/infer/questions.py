@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ckpt.errors import CkptError
-from ckpt.infer.result import DROPPED, Confidence, Inference, Match
+from ckpt.infer.result import DROPPED, Confidence, Inference, InferredOperation, Match
 from ckpt.infer.rules.cutting import escaped
 from ckpt.infer.rules.renaming import rename_rules
 from ckpt.infer.rules.synthesis import synthesise
@@ -91,6 +91,41 @@ def answer(question: Question, target: str) -> Rule:
             if len(rules) == 1 and typed(rules[0]) is not None:
                 return rules[0]
     return KeyMap("the answer", {match.source: target})
+
+
+def doubtful_operations(inference: Inference) -> list[tuple[InferredOperation, ...]]:
+    """The ambiguous operations; those of repeated blocks are one doubt, and so are their leaves."""
+    found: dict[object, list[InferredOperation]] = {}
+    for one in inference.operations:
+        if one.confidence is Confidence.AMBIGUOUS:
+            modules = (template_of(key.rpartition(".")[0]) for key in (*one.sources, *one.targets))
+            found.setdefault((one.verb, one.evidence, *modules), []).append(one)
+    return [*map(tuple, found.values())]
+
+
+def rules_of(
+    operations: Sequence[InferredOperation],
+    source: Sequence[TensorEntry],
+    target: Sequence[TensorEntry],
+) -> list[Rule]:
+    """The rules of some operations, where all tensors that these do not make have their places.
+
+    None if there are none.
+
+    Args:
+        operations: They do not depend on each other.
+        source: The tensors that they need.
+        target: All tensors of the target.
+    """
+    used = {key for one in operations for key in one.sources}
+    made = {key for one in operations for key in one.targets}
+    there = [entry for entry in target if entry.key not in made | used]
+    stay = tuple(Match(entry.key, entry.key, Confidence.CERTAIN, 1.0) for entry in there)
+    before = [*(entry for entry in source if entry.key in used), *there]
+    try:
+        return synthesise(before, target, Inference(stay, tuple(operations), (), ()))
+    except CkptError:
+        return []
 
 
 def _groups(ambiguous: Sequence[Match]) -> list[list[Match]]:

@@ -142,6 +142,10 @@ ORDINALS: dict[str, int] = {
     "start": BEFORE, "end": BEHIND, "a": 0, "b": 1, "c": 2, "d": 3,
 }  # fmt: skip
 
+# Lists that are numbered from the last one to be applied to the first. MiDaS and DPT number the
+# stages of their decoder so; transformers turns them round (``convert_dpt_to_pytorch.py``).
+BACKWARDS = frozenset(("refinenet",))
+
 # The order in which gate and up are joined, if a name says that both are in it. Without such a
 # name nothing tells: GTE and HRM have up first.
 GATED: dict[str, int] = {"gate": 0, "up": 1}

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, lru_cache
 
 from ckpt.infer.vocabulary import (
     ALONE,
@@ -81,7 +81,8 @@ def template_of(text: str) -> str:
     return re.sub(r"\d+", "#", text)
 
 
-def words_of(part: str) -> list[str]:
+@lru_cache(maxsize=10_000)  # dotted parts repeat in every block
+def words_of(part: str) -> tuple[str, ...]:
     """Words and numbers of one dotted part, with common phrases joined.
 
     E.g. ``self_attn_layer_norm`` gives ``self attention norm``.
@@ -99,7 +100,7 @@ def words_of(part: str) -> list[str]:
                 joined += PHRASES.get(phrase, phrase)
                 at += length
                 break
-    return [*ALONE.get(joined[0], joined)] if len(joined) == 1 else joined
+    return ALONE.get(joined[0], (*joined,)) if len(joined) == 1 else (*joined,)
 
 
 class Likeness:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,44 @@ def test_saved_rules_of_an_incomplete_mapping_are_filled_in(ckpt: Run, unsure: P
 def test_dry_run_saves_no_rules(ckpt: Run, unsure: Path) -> None:
     assert ckpt(*WORDS, "--save-rules", "r.toml", "--dry-run").code in (2, 3)
     assert not (unsure / "r.toml").exists()
+
+
+JOINED = """
+import torch.nn as nn
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inputs, self.down = nn.Linear(4, 12), nn.Linear(6, 4)
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Block() for _ in range(3))
+        self.fc = nn.Linear(4, 3)
+"""
+
+
+def test_saved_operations_that_are_a_guess_are_filled_in(ckpt: Run, folder: Path) -> None:
+    """Nothing tells whether gate or up comes first in `inputs`; all blocks are one doubt."""
+    (folder / "net.py").write_text(JOINED)
+    shapes = {"gate": (6, 4), "up": (6, 4), "down": (4, 6)}
+    state = {f"blocks.{block}.{name}.weight": torch.randn(shape)
+             for block in range(3) for name, shape in shapes.items()}  # fmt: skip
+    state |= {f"{key.removesuffix('weight')}bias": torch.randn(len(value))
+              for key, value in state.items()}  # fmt: skip
+    torch.save(state | {"fc.weight": torch.randn(3, 4), "fc.bias": torch.randn(3)}, "old.pt")
+    ran = ckpt(*WORDS, "--save-rules", "r.toml")
+    assert ran.code == 3
+    doubt = (
+        "blocks.0.gate.weight, blocks.0.up.weight (concat into layers.0.inputs.weight; and 5 more)"
+    )
+    assert ran.err.splitlines()[0].endswith(f"ambiguous: {doubt}")
+    saved = (folder / "r.toml").read_text()
+    assert saved.count("# open: ") == 1
+    (folder / "r.toml").write_text(re.sub(r"(?m)^ +# (?!open: )", "", saved))
+    ran = ckpt("rename", "old.pt", "--rules", "r.toml", "--to", "net.py:Net", "-o", "new.pt")
+    assert ran.code == 0, ran.err
+    new, old = torch.load("new.pt"), torch.load("old.pt")
+    for block in range(3):
+        both = [old[f"blocks.{block}.{name}.weight"] for name in ("gate", "up")]
+        assert torch.equal(new[f"layers.{block}.inputs.weight"], torch.cat(both))
+        assert torch.equal(new[f"layers.{block}.down.bias"], old[f"blocks.{block}.down.bias"])

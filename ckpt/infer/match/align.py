@@ -8,9 +8,10 @@ holds for all of them. Blocks that repeat on both sides are aligned once.
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from math import prod
 
+from ckpt.infer.match.crosswise import crosswise
 from ckpt.infer.match.fused import find_fused, find_spelled
 from ckpt.infer.match.group import OPEN, PLAUSIBLE, SHAPE, Paired, pair_group
 from ckpt.infer.match.prior import Prior
@@ -255,8 +256,10 @@ class Alignment:
             tree = self._sides.trees[side]
             for leaf in leaves:
                 kinds.setdefault(tree.kinds[leaf], ([], []))[side].append(tree.leaves[leaf])
-        for xs, ys in kinds.values():
-            if not xs or not ys:
+        open_kinds = {kind: both for kind, both in kinds.items() if not self._sides.proofs[kind]}
+        crossed = crosswise(open_kinds, self._sides.shapes, partial(self._alike_in, a, b))
+        for kind, (xs, ys) in kinds.items():
+            if not xs or not ys or kind in crossed:
                 continue
             for paired in pair_group(xs, ys, (a, b), self._sides, self._likeness, self._prior):
                 if len(xs) != len(ys) and paired.likeness < PLAUSIBLE:
@@ -271,6 +274,13 @@ class Alignment:
                 if proof is not None and len(xs) == len(ys) == 1:
                     margin, evidence = proof.margin, proof.evidence
                 self._add(Link((x.low,), (y.low,), margin, evidence, others))
+
+    def _alike_in(self, a: Node, b: Node, x: Node, y: Node) -> float:
+        """The likeness of the names of two tensors below two modules."""
+        one, other = (
+            self._likeness.name(node.relative(above), leaf=True) for node, above in ((x, a), (y, b))
+        )
+        return self._likeness.of_names(one, other)
 
     def _classes(self, lefts: _Nodes, rights: _Nodes) -> list[_Class]:
         """Signatures whose nodes may belong together, in the order in which to try them."""

@@ -1,8 +1,9 @@
 """Changes of rows that no shape shows, in the families of models that are known to have them.
 
 Sources: `permute` in transformers' ``convert_llama_weights_to_hf.py`` and in torchtune's
-``convert_weights.py`` (rotary positions), transformers' ``modeling_gpt_neox.py`` (queries, keys
-and values by head), diffusers' ``convert_sd3_to_diffusers.py`` (`swap_scale_shift`).
+``convert_weights.py`` (rotary positions), transformers' ``modeling_gpt_neox.py`` and InternLM2's
+``modeling_internlm2.py`` (queries, keys and values by head), diffusers'
+``convert_sd3_to_diffusers.py`` (`swap_scale_shift`).
 """
 
 import re
@@ -20,7 +21,9 @@ _HALVES = re.compile(r"(^|\.)layers\.\d+\.self_attn\.[qk]_proj\.")
 _FIRST_FACTOR = re.compile(r"\.lora_a\.|\.lora_down\.", re.IGNORECASE)  # has the inputs' columns
 _BIAS = re.compile(r"\.(attn|self_attn|attention)\.(q_proj|wq)\.bias$")
 _POSITIONS = re.compile(r"(^|[._])(pos|position|positions|positional|wpe)([._]|$)")
-_JOINED = re.compile(r"\bquery_key_value\b")
+_JOINED = re.compile(r"\b(query_key_value|wqkv)\b")
+_ONE_HEAD = 128  # rows; more are the keys of several heads
+_LEAST_SHARED = 4  # heads of queries, where all share one head of keys
 _MODULATION = re.compile(r"\bada_?ln", re.IGNORECASE)
 
 
@@ -56,7 +59,7 @@ def _have_rotary_positions(sides: Sides) -> bool:
 def _doubt(link: Link, sides: Sides, *, is_rotary: bool) -> str:
     olds, news = sides.paths(0, link.lefts), sides.paths(1, link.rights)
     shape = sides.shapes[sides.kind(link.lefts[0])]
-    if _differ(_JOINED, olds, news) and _is_multiple(shape, 3):
+    if _differ(_JOINED, olds, news) and _has_heads_of_keys(shape):
         return BY_HEAD
     if link.verb:
         return ""
@@ -79,6 +82,17 @@ def _change_layout(old: str, new: str) -> bool:
     return any(
         _PAIRWISE.search(one) and _HALVES.search(other) for one, other in ((old, new), (new, old))
     )
+
+
+def _has_heads_of_keys(shape: Shape) -> bool:
+    """Whether the rows of queries, keys and values have several heads of keys.
+
+    The queries have as many rows as there are columns.
+    """
+    if len(shape) != 2:
+        return False
+    keys = (shape[0] - shape[1]) // 2
+    return keys > _ONE_HEAD or keys * _LEAST_SHARED > shape[1]
 
 
 def _is_multiple(shape: Shape, count: int) -> bool:

@@ -47,7 +47,7 @@ def find_spelled(sides: Sides, likeness: Likeness, above: _Above, rest: _Rest) -
     for leaf in (*lefts, *rights):
         if _spelled(leaf):
             named.setdefault((leaf.last, len(leaf.shape)), []).append(leaf)
-    streams = dict[int, _Stream]()
+    streams = dict[_Leaf, _Stream]()
     for wholes in named.values():
         if len(wholes) == 1:
             continue
@@ -61,7 +61,7 @@ def find_spelled(sides: Sides, likeness: Likeness, above: _Above, rest: _Rest) -
 
 def _streams(
     wholes: Sequence["_Leaf"], parts: Sequence["_Leaf"], likeness: Likeness
-) -> dict[int, "_Stream"]:
+) -> dict["_Leaf", "_Stream"]:
     """The parts of each whole of one block, such as those of the two streams of SD3, by names."""
     if len({whole.shape for whole in wholes}) > 1 or len({w.name.numbers for w in wholes}) > 1:
         return {}
@@ -69,16 +69,20 @@ def _streams(
     if len(groups) != len(wholes):
         return {}
     names = [
-        [likeness.name(".".join(leaf.siblings), leaf=False) for leaf in leaves]
+        [likeness.name(".".join(words), leaf=False) for words in _telling(leaves)]
         for leaves in (wholes, [group[0] for group in groups])
     ]
     scores = [[likeness.of_names(one, other) for other in names[1]] for one in names[0]]
     found = assign(scores)
     margins = [rivals(scores, found, row)[0][0] for row in range(len(wholes))]
     sure = min(margins) >= STRONG
-    return {
-        whole.place: (groups[column], sure) for whole, column in zip(wholes, found, strict=True)
-    }
+    return {whole: (groups[column], sure) for whole, column in zip(wholes, found, strict=True)}
+
+
+def _telling(leaves: Sequence["_Leaf"]) -> list[list[str]]:
+    """The words of each of some leaves that not all of them have."""
+    common = set.intersection(*({*leaf.siblings} for leaf in leaves))
+    return [[word for word in leaf.siblings if word not in common] for leaf in leaves]
 
 
 def _splits_and_concats(
@@ -86,7 +90,7 @@ def _splits_and_concats(
     afters: list["_Leaf"],
     *,
     spelled: bool,
-    streams: "Mapping[int, _Stream] | None" = None,
+    streams: "Mapping[_Leaf, _Stream] | None" = None,
 ) -> Iterator[Link]:
     streams = streams or {}
     ones, others = ([leaf for leaf in side if leaf.surplus] for side in (befores, afters))
@@ -97,7 +101,7 @@ def _splits_and_concats(
                 continue  # a bias goes where the weight goes
             whence.setdefault(whole.module, set())
             dims = range(len(whole.shape))
-            joint, sure = streams.get(whole.place, ([], True))
+            joint, sure = streams.get(whole, ([], True))
             dim = 0
             if not joint:
                 found = ((dim, _parts_of(whole, dim, parts, spelled=spelled)) for dim in dims)
@@ -215,11 +219,15 @@ def _fitting(whole: _Leaf, dim: int, parts: Sequence[_Leaf]) -> list[_Leaf]:
 
 def _by_letter(whole: _Leaf, fits: Sequence[_Leaf]) -> dict[object, list[_Leaf]]:
     """The parts that the name of the whole lists, by the words and numbers around their letters."""
-    groups: dict[object, list[_Leaf]] = {}
     letters = _spelled(whole)
-    for part in fits:
-        if letters and part.letter in letters:
-            groups.setdefault((part.siblings, part.name.numbers), []).append(part)
+    return _by_siblings(part for part in fits if letters and part.letter in letters)
+
+
+def _by_siblings(parts: Iterable[_Leaf]) -> dict[object, list[_Leaf]]:
+    """The parts by the words and numbers around their letters."""
+    groups: dict[object, list[_Leaf]] = {}
+    for part in parts:
+        groups.setdefault((part.siblings, part.name.numbers), []).append(part)
     return groups
 
 
@@ -247,6 +255,12 @@ def _parts_of(whole: _Leaf, dim: int, parts: Sequence[_Leaf], *, spelled: bool) 
             for place in range(len(names)):  # siblings differ in one part of their names
                 others = (place, *names[:place], "", *names[place + 1 :])
                 groups.setdefault(others, []).append(part)
+        for group in _by_siblings(part for part in fits if part.letter in "qkv").values():
+            rest = whole.shape[dim] - sum(part.shape[dim] for part in group)
+            more = [part for part in fits if part.letter == "?" and part.shape[dim] == rest]
+            letters = sorted(part.letter for part in group)
+            if letters == [*"kqv"] and len(more) == 1:  # attention and MLP side by side
+                groups["qkv", group[0].place] = [*group, *more]
     admitted = _admitted(groups.values(), whole, dim)
     return max(admitted, key=lambda group: group[0].name.numbers == whole.name.numbers, default=[])
 
@@ -267,6 +281,8 @@ _LETTERS = {
 def _in_order(whole: _Leaf, parts: list[_Leaf]) -> tuple[list[_Leaf], bool]:
     """The parts in their order in the whole, and whether names say so."""
     spelled = _spelled(whole) or "qkv"
+    if sorted(part.letter for part in parts) == ["?", *"kqv"]:
+        return sorted(parts, key=lambda part: spelled.find(part.letter) % len(parts)), False
     gates = [GATED.get(_gate(part), -1) for part in parts]
     for places in (
         [spelled.find(part.letter) for part in parts],

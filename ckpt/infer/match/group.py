@@ -13,7 +13,7 @@ from ckpt.infer.match.prior import Prior
 from ckpt.infer.match.rows import regrouped
 from ckpt.infer.match.sides import Sides
 from ckpt.infer.match.tree import Node, Tree
-from ckpt.infer.vocabulary import FAINT, ORDINALS
+from ckpt.infer.vocabulary import BACKWARDS, FAINT, ORDINALS
 from ckpt.infer.words import Likeness, Name
 
 STRONG = 0.2  # a margin of names that decides whatever the order
@@ -219,8 +219,8 @@ def _ordinal_ranks(names: Sequence[Name]) -> list[int] | None:
     ordinals = [name.ordinal for name in names if name.ordinal]
     if len(set(ordinals)) < len(names):
         return None
-    in_order = sorted(ordinals)
-    return [in_order.index(ordinal) for ordinal in ordinals]
+    ranks = {ordinal: rank for rank, ordinal in enumerate(sorted(ordinals))}
+    return [ranks[ordinal] for ordinal in ordinals]
 
 
 def _rows(names: Sequence[Name]) -> list[tuple[int, int]]:
@@ -244,11 +244,22 @@ def _by_number(ones: Sequence[_Item], others: Sequence[_Item]) -> list[Paired]:
     before, after = _ranks_in_row(ones), _ranks_in_row(others)
     if not before or before.keys() != after.keys():
         return []
+    backwards = _is_backwards(ones[0].name) != _is_backwards(others[0].name)
     pairs = []
-    for rank, left in sorted(before.items(), key=itemgetter(1)):
-        agree = ones[left].rank == others[after[rank]].rank
-        pairs.append(Paired(left, after[rank], 0.8 if agree else 0.6, 1.0, (), "numbers"))
+    for (rank, length), left in sorted(before.items(), key=itemgetter(1)):
+        right = after[rank, length]
+        if backwards:
+            other = after[length - 1 - rank, length]
+            pairs.append(Paired(left, other, OPEN, 1.0, (right,), "numbers, backwards"))
+            continue
+        agree = ones[left].rank == others[right].rank
+        pairs.append(Paired(left, right, 0.8 if agree else 0.6, 1.0, (), "numbers"))
     return pairs
+
+
+def _is_backwards(name: Name) -> bool:
+    """Whether a list is numbered in the order opposite to that of most libraries."""
+    return any(word in BACKWARDS for word, _ in name.words)
 
 
 def _ranks_in_row(items: Sequence[_Item]) -> dict[tuple[int, int], int]:

@@ -79,8 +79,9 @@ def _is_bare(link: Link, sides: Sides) -> bool:
     keys = sides.paths(0, link.lefts)[0], sides.paths(1, link.rights)[0]
     named = [words_of(key.rpartition(".")[2])[-1:] for key in keys]
     are_weights = [bool(_WEIGHTS & {*last}) for last in named]
-    tables = any(_TABLES & {*words_of(part)} for key in keys for part in key.split("."))
-    return are_weights[0] != are_weights[1] and not tables
+    return are_weights[0] != are_weights[1] and not any(
+        _TABLES & {*words_of(part)} for key in keys for part in key.split(".")
+    )
 
 
 def _block(link: Link, sides: Sides) -> str:

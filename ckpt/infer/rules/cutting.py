@@ -7,7 +7,7 @@ rounds.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, chain, islice, product
@@ -150,6 +150,12 @@ class _Ways:
             [*accumulate((word.count(MARK) for word in side), initial=0)]
             for side in (self._olds, self._news)
         )
+        self._same = {
+            (i, j)
+            for i in range(len(self._olds))
+            for j in range(len(self._news))
+            if self._stays(i, j)
+        }
 
     def steps(self) -> Iterator[tuple[tuple[int, int, int, int], Rewrite | None]]:
         """The steps in order; the last one replaces the whole key."""
@@ -160,7 +166,7 @@ class _Ways:
             cells = self._cells()
         known = {*cells}
         for i, j in cells:
-            if (i + 1, j + 1) in known and self._stays(i, j):
+            if (i + 1, j + 1) in known and (i, j) in self._same:
                 yield (i, i + 1, j, j + 1), None
             for a, b in cells:
                 if i < a <= i + self._most and j < b <= j + self._most and (
@@ -169,7 +175,7 @@ class _Ways:
                     for form in self._forms(i, a, j, b):
                         yield (i, a, j, b), form
         whole = (0, len(self._olds), 0, len(self._news))
-        yield whole, next(self._forms(*whole))
+        yield whole, self._forms(*whole)[0]
 
     def _stays(self, i: int, j: int) -> bool:
         if self._olds[i] != self._news[j]:
@@ -181,20 +187,19 @@ class _Ways:
     def _is_padded(self, i: int, a: int, j: int, b: int) -> bool:
         """Whether a shorter replacement does the same."""
         if a - i == 1 or b - j == 1:
-            return a - i == b - j and self._stays(i, j)
+            return a - i == b - j and (i, j) in self._same
         return self._surely_stays(i, j) or self._surely_stays(a - 1, b - 1)
 
     def _surely_stays(self, i: int, j: int) -> bool:
         """Whether a word stays, and not as a number that happens to be the same."""
-        lone = self._olds[i] == MARK and not varies(self._group.olds[self._before[i]])
-        return not lone and self._stays(i, j)
+        lone = self._olds[i] == MARK and not self._group.varying[self._before[i]]
+        return not lone and (i, j) in self._same
 
     def _cells(self) -> list[tuple[int, int]]:
         """The places at which both keys may be cut: those near the best alignments."""
         rows, columns = len(self._olds), len(self._news)
-        same = {(i, j) for i in range(rows) for j in range(columns) if self._stays(i, j)}
-        ahead = _distances(rows, columns, lambda i, j: (i, j) in same)
-        back = _distances(rows, columns, lambda i, j: (rows - 1 - i, columns - 1 - j) in same)
+        ahead = _distances(rows, columns, self._same)
+        back = _distances(rows, columns, {(rows - 1 - i, columns - 1 - j) for i, j in self._same})
         most = ahead[rows][columns] + _SLACK
         return [
             (i, j)
@@ -203,7 +208,7 @@ class _Ways:
             if ahead[i][j] + back[rows - i][columns - j] <= most
         ]
 
-    def _forms(self, i: int, a: int, j: int, b: int) -> Iterator[Rewrite]:
+    def _forms(self, i: int, a: int, j: int, b: int) -> list[Rewrite]:
         """The replacement with literal numbers, and with some of them as groups."""
         group, places = self._group, range(self._before[i], self._before[a])
         choices: list[list[Made | None]] = []
@@ -211,8 +216,8 @@ class _Ways:
             makers: list[Made | None] = [it for it in group.makers[new] if {*it[1]} <= {*places}]
             choices.append(makers if varies(group.news[new]) else [None, *makers])
         before, after = self._joint.join(self._olds[i:a]), self._joint.join(self._news[j:b])
-        for made in islice(product(*choices), _MOST_FORMS):
-            yield form(group, before, after, places, self._made[j], made)
+        some = islice(product(*choices), _MOST_FORMS)
+        return [form(group, before, after, places, self._made[j], made) for made in some]
 
 
 def form(
@@ -232,8 +237,7 @@ def form(
     group_of = {place: n for n, place in enumerate(used, start=1)}
     olds = []
     for place in places:
-        numbers = group.olds[place]
-        literal = r"\d+" if varies(numbers) else numbers[0]
+        literal = r"\d+" if group.varying[place] else group.olds[place][0]
         olds.append(r"(\d+)" if place in group_of else literal)
     texts = new.split(MARK)
     news = []
@@ -247,18 +251,16 @@ def form(
 
 
 def _filled(texts: Sequence[str], numbers: Sequence[str]) -> str:
-    return texts[0] + "".join(
-        number + text for number, text in zip(numbers, texts[1:], strict=True)
-    )
+    return texts[0] + "".join([n + text for n, text in zip(numbers, texts[1:], strict=True)])
 
 
-def _distances(rows: int, columns: int, same: Callable[[int, int], bool]) -> Grid:
+def _distances(rows: int, columns: int, same: Set[tuple[int, int]]) -> Grid:
     """By place in both keys, how many words are exchanged, added or left out before it."""
     grid = [[*range(columns + 1)]]
     for i in range(rows):
         row = [i + 1]
         for j in range(columns):
-            through = grid[i][j] if same(i, j) else grid[i][j] + 1
+            through = grid[i][j] if (i, j) in same else grid[i][j] + 1
             row.append(min(through, grid[i][j + 1] + 1, row[j] + 1))
         grid.append(row)
     return grid
@@ -284,9 +286,12 @@ def _cheapest(
         KeyError: No steps reach the end.
     """
     best: dict[tuple[int, int], tuple[float, Step | None]] = {(0, 0): (0.0, None)}
+    start, before = (0, 0), best.get((0, 0))
     for step in steps:
         i, a, j, b, rewrite = step
-        before = best.get((i, j))
+        if (i, j) != start:  # most steps start where the one before does
+            start = i, j
+            before = best.get(start)
         if before is None:
             continue
         cost = before[0] + costs[rewrite]

@@ -35,6 +35,7 @@ class Folded:
         news: The new numbers, by place.
         makers: By place of a new number, what makes it; a number that does not vary may have
             none.
+        varying: Whether the old numbers differ, by place.
     """
 
     old: str
@@ -43,6 +44,10 @@ class Folded:
     olds: Columns
     news: Columns
     makers: list[list[Made]] = field(default_factory=list)
+    varying: list[bool] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.varying = [varies(numbers) for numbers in self.olds]
 
 
 def marked(key: str) -> str:

@@ -32,39 +32,31 @@ def tables_for(inference: Inference, keys: Sequence[str], shapes: Shapes) -> lis
     groups: dict[tuple[object, ...], list[InferredOperation]] = {}
     for one in (*inference.operations, *_copies(inference)):
         groups.setdefault(_likeness(one, shapes), []).append(one)
-    tables = tables_of_stacks(inference.operations)
-    for verb in ("transpose", "permute", "reshape", "split", "concat", "duplicate"):
+    tables: list[Table] = []
+    for group in groups.values():
+        if group[0].verb in KEEP_KEYS:
+            wanted = {one.sources[0]: None for one in group}
+            found = patterns_for([*wanted], [key for key in keys if key not in wanted])
+            tables += [_changing(group[0], pattern, shapes) for pattern in found]
+    tables += tables_of_stacks(inference.operations, keys)
+    for verb in ("split", "concat", "duplicate"):
         for group in groups.values():
-            if group[0].verb != verb:
-                continue
-            if verb == "transpose":
-                tables += _changed(group, keys, {"transpose": ""})
-            elif verb == "permute":
-                tables += _changed(group, keys, {"permute": "", "dims": [*group[0].dims]})
-            elif verb == "reshape":
-                shape = [*shapes[group[0].targets[0]]]
-                tables += _changed(group, keys, {"reshape": "", "shape": shape})
-            else:
-                tables += _generalised(group)
+            tables += _generalised(group) if group[0].verb == verb else []
     return _with_leaves_joined(tables)
 
 
-def tables_one_by_one(inference: Inference, shapes: Shapes, mark: str) -> list[Table]:
+def tables_one_by_one(
+    inference: Inference, keys: Sequence[str], shapes: Shapes, mark: str
+) -> list[Table]:
     """The operations, a rule for each, which give names with a mark behind them."""
-    tables = tables_of_stacks(inference.operations)
+    tables = []
     for one in (*inference.operations, *_copies(inference)):
-        if one.verb in ("stack", "unstack"):
-            continue
         olds = [*map(escaped, one.sources)]
-        table = _table(one, olds, [f"{new}{mark}" for new in one.targets])
         if one.verb in KEEP_KEYS:
-            table = {one.verb: f"^{olds[0]}$"}
-        if one.verb == "reshape":
-            table["shape"] = [*shapes[one.targets[0]]]
-        if one.verb == "permute":
-            table["dims"] = [*one.dims]
-        tables.append(table)
-    return tables
+            tables.append(_changing(one, f"^{olds[0]}$", shapes))
+        elif one.verb not in ("stack", "unstack"):
+            tables.append(_table(one, olds, [f"{new}{mark}" for new in one.targets]))
+    return [*tables, *tables_of_stacks(inference.operations, keys, mark)]
 
 
 def _copies(inference: Inference) -> Iterator[InferredOperation]:
@@ -91,13 +83,14 @@ def _unequal(one: InferredOperation) -> tuple[int, ...]:
     return one.sizes if one.verb == "split" and len(set(one.sizes)) > 1 else ()
 
 
-def _changed(
-    operations: Sequence[InferredOperation], keys: Sequence[str], table: Table
-) -> list[Table]:
-    wanted = [operation.sources[0] for operation in operations]
-    verb = next(iter(table))
-    others = [key for key in keys if key not in {*wanted}]
-    return [{**table, verb: pattern} for pattern in patterns_for(wanted, others)]
+def _changing(one: InferredOperation, pattern: str, shapes: Shapes) -> Table:
+    """The rule of an operation that keeps the keys which a pattern finds."""
+    table: Table = {one.verb: pattern}
+    if one.verb == "permute":
+        table["dims"] = [*one.dims]
+    if one.verb == "reshape":
+        table["shape"] = [*shapes[one.targets[0]]]
+    return table
 
 
 def _generalised(group: Sequence[InferredOperation]) -> list[Table]:

@@ -22,7 +22,7 @@ from ckpt.rules.substitution import RenameRule, parse_rule
 _SAMPLES = 3  # keys of one folded pair that are tried first
 _MORE = 30  # wrong keys that become samples
 _ROUNDS = 8  # in which replacements without a context are given up, or wrong keys become samples
-_MANY = 12  # rules; with fewer no other start and no finer words are tried
+_MANY = 20  # rules; with fewer no other start and no finer words are tried
 _MOST_WHOLE = 20  # keys that get rules of their own
 _MOST_FINE = 150  # folded pairs of which finer words are tried
 _MOST_REWRITES = 60  # different replacements; more follow no pattern

@@ -10,13 +10,13 @@ from typing import Any
 from ckpt.errors import CkptError, RuleError
 from ckpt.infer.result import Inference
 from ckpt.infer.rules.covering import patterns_for
+from ckpt.infer.rules.meaning import made_by, meaning
 from ckpt.infer.rules.operating import KEEP_KEYS, tables_for, tables_one_by_one
 from ckpt.infer.rules.renaming import rename_rules
 from ckpt.infer.rules.stacking import renames_of
 from ckpt.rules.at_once import AtOnce
 from ckpt.rules.choice import drop
 from ckpt.rules.document import read_rules, rules_document
-from ckpt.rules.expressions import sources_of
 from ckpt.rules.key_map import KeyMap
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
@@ -54,12 +54,12 @@ def synthesise(
     operations = tables_for(inference, kept, shapes)
     for renames in _guesses(pairs):
         rules = [*drops, *_read(operations), *renames]
-        if proves(source, rules, inference):
+        if proves(source, target, rules, inference):
             return rules
     mark = _mark([*keys, *shapes])
-    rules = [*drops, *_read(tables_one_by_one(inference, shapes, mark))]
+    rules = [*drops, *_read(tables_one_by_one(inference, kept, shapes, mark))]
     rules.append(KeyMap("map", dict(_renames(inference, mark))))
-    if not proves(source, rules, inference):
+    if not proves(source, target, rules, inference):
         raise RuleError("the operations of this mapping do not fit the tensors")
     return rules
 
@@ -118,17 +118,19 @@ def count_rules(rules: Sequence[Rule]) -> int:
     )
 
 
-def proves(source: Sequence[TensorEntry], rules: Sequence[Rule], inference: Inference) -> bool:
+def proves(
+    source: Sequence[TensorEntry],
+    target: Sequence[TensorEntry],
+    rules: Sequence[Rule],
+    inference: Inference,
+) -> bool:
     """Whether the rules do exactly what the inference says."""
     try:
         plan = plan_tensors(source, rules)
-    except CkptError:  # the rules do not run
+        wanted = made_by(inference, source, {entry.key: entry.shape for entry in target})
+    except CkptError:  # the rules do not run, or the operations do not fit the tensors
         return False
-    wanted = {match.target: [match.source] for match in inference.matches}
-    for operation in inference.operations:
-        wanted.update({key: [*operation.sources] for key in operation.targets})
-    made = {tensor.key: [*sources_of(tensor.made_of)] for tensor in plan.tensors}
-    return made == wanted
+    return {tensor.key: meaning(tensor.made_of) for tensor in plan.tensors} == wanted
 
 
 def _renames(inference: Inference, mark: str = "") -> Pairs:
@@ -145,7 +147,7 @@ def _renames(inference: Inference, mark: str = "") -> Pairs:
         if operation.verb in KEEP_KEYS:
             pairs.append((operation.sources[0], operation.targets[0]))
         elif operation.verb in ("stack", "unstack"):
-            pairs += renames_of(operation)
+            pairs += renames_of(operation, mark)
         else:
             pairs += ((new + mark, new) for new in operation.targets)
     return pairs

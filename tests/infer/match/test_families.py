@@ -66,6 +66,35 @@ def test_one_key_and_value_for_all_queries_cannot_alternate() -> None:
     assert asked(inferred({(old, new): (40, 32)})) == {}
 
 
+def test_grouped_rows_of_internlm_are_asked() -> None:
+    """Eight heads of keys for thirty-two of queries: each group has its four queries first."""
+    old = [TensorEntry(f"layers.{layer}.attention.wqkv.weight", "float32", (6144, 4096))
+           for layer in range(2)]  # fmt: skip
+    rows = {"q": 4096, "k": 1024, "v": 1024}
+    new = [TensorEntry(f"layers.{layer}.self_attn.{name}_proj.weight", "float32", (size, 4096))
+           for layer in range(2) for name, size in rows.items()]  # fmt: skip
+    found = infer(old, new)
+    assert {(one.confidence, one.evidence) for one in found.operations} == {
+        (Confidence.AMBIGUOUS, BY_HEAD)
+    }
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["forth", "back"])
+def test_stages_of_dpt_are_asked_and_the_guess_turns_them_round(*, back: bool) -> None:
+    parts = {"out_conv": "projection", "resConfUnit1.conv1": "residual_layer1.convolution1"}
+    pairs = sorted(
+        (f"scratch.refinenet{4 - stage}.{old}.weight", f"neck.layers.{stage}.{new}.weight")
+        for stage in range(4)
+        for old, new in parts.items()
+    )
+    old, new = ([TensorEntry(pair[side], "float32", (8, 8, 3, 3)) for pair in pairs]
+                for side in ((1, 0) if back else (0, 1)))  # fmt: skip
+    found = infer(old, new)
+    guessed = {(m.target, m.source) if back else (m.source, m.target) for m in found.matches}
+    assert guessed == {*pairs}
+    assert {match.confidence for match in found.matches} == {Confidence.AMBIGUOUS}
+
+
 def test_split_of_rows_that_may_alternate_is_no_sure_operation() -> None:
     old = [TensorEntry("layers.0.attention.query_key_value.weight", "float32", (96, 32))]
     new = [TensorEntry(f"layers.0.attention.{name}.weight", "float32", (32, 32))

@@ -7,7 +7,7 @@ import torch
 
 import ckpt
 from ckpt.infer.engine import infer
-from ckpt.infer.result import Confidence, Inference
+from ckpt.infer.result import Confidence, Inference, InferredOperation
 from ckpt.infer.rules.synthesis import synthesise
 from ckpt.tensors import TensorEntry
 
@@ -91,6 +91,44 @@ def test_transposed_experts_are_a_guess_that_is_right(tmp_path: Path) -> None:
     expect_same(made, new)
     joined = [one for one in found.operations if one.sizes]
     assert {one.confidence for one in joined} == {Confidence.AMBIGUOUS}
+
+
+def test_dense_layers_are_transposed_and_the_experts_beside_them_are_not(tmp_path: Path) -> None:
+    names = ("w1", "w3", "w2")
+    old = apart(names)
+    new = together(old, names, ("gate_up_proj.weight", "down_proj.weight"))
+    new = {key: value for key, value in new.items() if "layers.0." not in key}
+    old = {key: value for key, value in old.items() if "layers.0." not in key}
+    for name, shape in (("up_proj", (2 * INNER, WIDTH)), ("down_proj", (WIDTH, 2 * INNER))):
+        key = f"layers.0.mlp.{name}.weight"
+        old[key] = torch.randn(shape)
+        new[key] = old[key].T.contiguous()
+    made, found = renamed(old, new, tmp_path)
+    expect_same(made, new)
+    assert found.settled
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["stacked", "unstacked"])
+@pytest.mark.parametrize("turned", [(), (0,), (1,), (0, 1)], ids=str)
+def test_slices_of_some_layers_are_transposed(
+    turned: tuple[int, ...], tmp_path: Path, *, backwards: bool
+) -> None:
+    old = {f"h.{layer}.experts.{n}.up.weight": torch.randn(INNER, WIDTH)
+           for layer in range(2) for n in range(EXPERTS)}  # fmt: skip
+    new, operations = State(), []
+    for layer in range(2):
+        apart_keys = tuple(f"h.{layer}.experts.{n}.up.weight" for n in range(EXPERTS))
+        whole = torch.stack([old[key].T if layer in turned else old[key] for key in apart_keys])
+        new[f"layers.{layer}.moe.up"] = whole.contiguous()
+        keys = apart_keys, (f"layers.{layer}.moe.up",)
+        verb, keys = ("unstack", keys[::-1]) if backwards else ("stack", keys)
+        dims = (1, 0) if layer in turned else ()
+        operations.append(InferredOperation(verb, *keys, Confidence.LIKELY, 1.0, dims=dims))
+    old, new = (new, old) if backwards else (old, new)
+    rules = synthesise(entries(old), entries(new), Inference((), tuple(operations), (), ()))
+    torch.save(old, tmp_path / "old.pt")
+    ckpt.rename(tmp_path / "old.pt", rules, out=tmp_path / "made.pt")
+    expect_same(torch.load(tmp_path / "made.pt"), new)
 
 
 def test_gate_and_up_in_a_tensor_whose_name_does_not_say_so_are_asked() -> None:

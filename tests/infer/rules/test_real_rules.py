@@ -2,11 +2,8 @@
 
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -17,10 +14,10 @@ from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 from tests.effort import long_but
+from tests.infer.calls import MOST_CALLS, counted_calls
 
 FILES = sorted((Path(__file__).parents[2] / "data" / "pairs").glob("*.json"))
 INFERRED = ("split", "concat", "transpose")
-MOST_CALLS = 3_000_000  # of Python functions; a core makes that many in some two seconds
 
 # Rules, at most: a better synthesis lowers its line.
 MOST_RULES = {
@@ -80,22 +77,6 @@ def listed(one_or_more: Any) -> list[str]:
     return one_or_more if isinstance(one_or_more, list) else [one_or_more]
 
 
-@contextmanager
-def counted_calls() -> Iterator[list[int]]:
-    """Count the calls of Python functions: work, which no busy machine changes."""
-    count = [0]
-
-    def note(_frame: FrameType, event: str, _argument: Any) -> None:
-        count[0] += event == "call"
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        yield count
-    finally:
-        sys.setprofile(before)
-
-
 @pytest.mark.parametrize(
     "path", long_but([*FILES[::6], FILES[1]], FILES), ids=lambda path: path.stem
 )
@@ -103,7 +84,7 @@ def test_rules_of_a_real_conversion_are_few_and_exact(path: Path, record_propert
     source, target, truth = truth_of(path)
     with counted_calls() as calls:
         rules = synthesise(source, target, truth)
-    assert proves(source, rules, truth)
+    assert proves(source, target, rules, truth)
     assert count_rules(rules) <= MOST_RULES.get(path.stem, 22) <= MOST_READABLE
     assert calls[0] <= MOST_CALLS
     record_property(
@@ -136,9 +117,9 @@ def test_rules_of_some_blocks_fit_the_others(name: str) -> None:
 
     path = FILES[0].with_name(f"{name}.json")
     rules = synthesise(*truth_of(path, kept))
-    source, _, truth = truth_of(path)
+    source, target, truth = truth_of(path)
     assert any(not kept(entry.key) for entry in source)
-    assert proves(source, rules, truth)
+    assert proves(source, target, rules, truth)
 
 
 def keys_after(rules: list[Rule], keys: list[str]) -> list[str]:

@@ -29,8 +29,9 @@ def rules_of(pairs: dict[str, str | None]) -> list[Rule]:
     dropped = tuple(old for old, new in pairs.items() if new is None)
     wanted = Inference(matches, (), dropped, ())
     source = entries([*pairs])
-    rules = synthesise(source, entries([match.target for match in matches]), wanted)
-    assert proves(source, rules, wanted)
+    target = entries([match.target for match in matches])
+    rules = synthesise(source, target, wanted)
+    assert proves(source, target, rules, wanted)
     document = rules_document(rules)
     if rules:
         assert rules_document(read_rules(document, name="again")) == document
@@ -119,7 +120,7 @@ def test_part_of_a_split_may_have_the_old_name_of_another_tensor() -> None:
     match = Match("a.q", "b.q", Confidence.LIKELY, 1.0)
     wanted = Inference((match,), (split,), (), ())
     rules = synthesise(source, target, wanted)
-    assert proves(source, rules, wanted)
+    assert proves(source, target, rules, wanted)
     assert rules_document(read_rules(rules_document(rules), name="again")) == rules_document(rules)
 
 
@@ -166,6 +167,6 @@ def test_operations_come_before_the_renames() -> None:
             )
     found = infer(source, target)
     rules = synthesise(source, target, found)
-    assert proves(source, rules, found)
+    assert proves(source, target, rules, found)
     assert len(found.operations) == 6
     assert count_rules(rules) <= 4
