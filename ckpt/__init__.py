@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ckpt.ops.migrate import list_migrations as list_migrations
     from ckpt.ops.migrate import migrate as migrate
     from ckpt.ops.migrate import new_migration as new_migration
+    from ckpt.ops.migrate.optimizer import load_optimizer as load_optimizer
     from ckpt.ops.note import note as note
     from ckpt.ops.pin import pin as pin
     from ckpt.ops.plot import plot as plot
@@ -64,6 +65,7 @@ _ELSEWHERE = {
     "init_registry": "ckpt.ops.registry",
     "list_migrations": "ckpt.ops.migrate",
     "load_into": "ckpt.ops.load",
+    "load_optimizer": "ckpt.ops.migrate.optimizer",
     "migrating": "ckpt.migrate.hook",
     "new_migration": "ckpt.ops.migrate",
     "open": "ckpt.ops.load",
