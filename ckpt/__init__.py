@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ckpt.ops.ls import ls as ls
     from ckpt.ops.metric import metric as metric
     from ckpt.ops.migrate import check_migrations as check_migrations
+    from ckpt.ops.migrate import export_migrations as export_migrations
     from ckpt.ops.migrate import list_migrations as list_migrations
     from ckpt.ops.migrate import migrate as migrate
     from ckpt.ops.migrate import new_migration as new_migration
@@ -62,6 +63,7 @@ _ELSEWHERE = {
     "alias_history": "ckpt.ops.alias",
     "apply": "ckpt.ops.rename",
     "check_migrations": "ckpt.ops.migrate",
+    "export_migrations": "ckpt.ops.migrate",
     "init_registry": "ckpt.ops.registry",
     "list_migrations": "ckpt.ops.migrate",
     "load_into": "ckpt.ops.load",
