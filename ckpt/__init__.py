@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ckpt.ops.repair import repair as repair
     from ckpt.ops.restore import restore as restore
     from ckpt.ops.rm import rm as rm
+    from ckpt.ops.rules import import_rules as import_rules
     from ckpt.ops.show import show as show
     from ckpt.ops.tag import tag as tag
     from ckpt.ops.train import train as train
@@ -64,6 +65,7 @@ _ELSEWHERE = {
     "apply": "ckpt.ops.rename",
     "check_migrations": "ckpt.ops.migrate",
     "export_migrations": "ckpt.ops.migrate",
+    "import_rules": "ckpt.ops.rules",
     "init_registry": "ckpt.ops.registry",
     "list_migrations": "ckpt.ops.migrate",
     "load_into": "ckpt.ops.load",

@@ -197,7 +197,7 @@ def planned_into(module: "nn.Module", state: Mapping[str, Any], *, name: str) ->
     if Graph(()).way(made, replace(wanted, number=None)) is None:
         raise FitError(
             f"{name} does not fit {owner}, and no migrations lead there",
-            hint=f"ckpt migrate new FILE.py:{owner} --from {name}",
+            hint=f"ckpt migrate new FILE.py:{owner} --from OLD  makes the one that is missing",
         )
     return planned
 
