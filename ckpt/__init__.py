@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from ckpt.ops.ls import ls as ls
     from ckpt.ops.metric import metric as metric
     from ckpt.ops.migrate import check_migrations as check_migrations
+    from ckpt.ops.migrate import export_migrations as export_migrations
     from ckpt.ops.migrate import list_migrations as list_migrations
     from ckpt.ops.migrate import migrate as migrate
     from ckpt.ops.migrate import new_migration as new_migration
+    from ckpt.ops.migrate.optimizer import load_optimizer as load_optimizer
     from ckpt.ops.note import note as note
     from ckpt.ops.pin import pin as pin
     from ckpt.ops.plot import plot as plot
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from ckpt.ops.repair import repair as repair
     from ckpt.ops.restore import restore as restore
     from ckpt.ops.rm import rm as rm
+    from ckpt.ops.rules import import_rules as import_rules
     from ckpt.ops.show import show as show
     from ckpt.ops.tag import tag as tag
     from ckpt.ops.train import train as train
@@ -61,9 +64,12 @@ _ELSEWHERE = {
     "alias_history": "ckpt.ops.alias",
     "apply": "ckpt.ops.rename",
     "check_migrations": "ckpt.ops.migrate",
+    "export_migrations": "ckpt.ops.migrate",
+    "import_rules": "ckpt.ops.rules",
     "init_registry": "ckpt.ops.registry",
     "list_migrations": "ckpt.ops.migrate",
     "load_into": "ckpt.ops.load",
+    "load_optimizer": "ckpt.ops.migrate.optimizer",
     "migrating": "ckpt.migrate.hook",
     "new_migration": "ckpt.ops.migrate",
     "open": "ckpt.ops.load",

@@ -194,19 +194,39 @@ def find_definition(ref: str, arguments: Mapping[str, object] | None = None) -> 
         DefinitionError: The file's own code raises.
     """
     named, bracket, written = ref.partition("(")
+    module, name = _imported(ref, named)
+    place = named.rpartition(":")[0]
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise RefError(f"{place}: has no class {name}", hint=_nearest(name, module, place))
+    folder = Path(place).absolute().parent if _is_path(place) else None
+    arguments = {**(_written(ref, bracket + written) if bracket else {}), **(arguments or {})}
+    called = partial(factory, **arguments) if arguments else factory
+    return Definition(ref, _defining_file(factory, module), folder, called)
+
+
+def find_value(ref: str) -> object:
+    """Import a value, ``path/to/file.py:NAME``, as `find_definition` imports a class."""
+    module, name = _imported(ref, ref)
+    if not hasattr(module, name):
+        place = ref.rpartition(":")[0]
+        raise RefError(f"{place}: has no {name}", hint=_nearest(name, module, place))
+    return getattr(module, name)
+
+
+def _imported(ref: str, named: str) -> tuple[ModuleType, str]:
+    """The module that a ref names, and the name within it."""
     place, colon, name = named.rpartition(":")
     if not colon or not place or not name.isidentifier():
         hint = "write path/to/file.py:Class or package.module:Class"
         raise RefError(f"{ref}: not a definition", hint=hint)
-    is_path = place.endswith(".py") or "/" in place or "\\" in place
-    module = _import_file(ref, Path(place)) if is_path else _import_module(ref, place)
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        raise RefError(f"{place}: has no class {name}", hint=_nearest(name, module, place))
-    folder = Path(place).absolute().parent if is_path else None
-    arguments = {**(_written(ref, bracket + written) if bracket else {}), **(arguments or {})}
-    called = partial(factory, **arguments) if arguments else factory
-    return Definition(ref, _defining_file(factory, module), folder, called)
+    if _is_path(place):
+        return _import_file(ref, Path(place)), name
+    return _import_module(ref, place), name
+
+
+def _is_path(place: str) -> bool:
+    return place.endswith(".py") or "/" in place or "\\" in place
 
 
 def _written(ref: str, call: str) -> dict[str, object]:

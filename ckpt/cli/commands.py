@@ -12,6 +12,7 @@ COMMANDS = {
     "rename": "Rename the keys of a checkpoint, by rules or to fit a model.",
     "guard": "Tell whether classes still load their checkpoints, for CI.",
     "migrate": "Keep checkpoints loading after a class was refactored.",
+    "rules": "Make a rule file of another library's key mapping.",
     "show": "List the tensors of a checkpoint: keys, shapes, dtypes, sizes.",
     "audit": "Tell whether unpickling a file may run code.",
     "export": "Write a version to a file, or convert a checkpoint's format.",

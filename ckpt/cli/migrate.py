@@ -1,5 +1,6 @@
 """`ckpt migrate`."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -7,7 +8,14 @@ import click
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.rules import rule_options
-from ckpt.ops.migrate import check_migrations, list_migrations, migrate, new_migration
+from ckpt.ops.migrate import (
+    check_migrations,
+    export_migrations,
+    list_migrations,
+    migrate,
+    new_migration,
+)
+from ckpt.ops.migrate.export import TARGETS
 from ckpt.ops.rename import RuleOptions
 from ckpt.show.migrate import (
     checked_data,
@@ -16,6 +24,8 @@ from ckpt.show.migrate import (
     drafted_text,
     explained_data,
     explained_text,
+    exported_data,
+    exported_text,
     listed_data,
     listed_text,
     migrated_data,
@@ -147,5 +157,27 @@ def run(session: Session, source: str, **options: Any) -> None:
     session.show(done, migrated_text, migrated_data)
 
 
-for subcommand in (new, ls, check, show, run):
+@ckpt_command(
+    examples="ckpt migrate export models/net.py:Net --as torch -o models/net_migrations.py\n"
+    "ckpt migrate export models/net.py:Net --as vllm"
+)
+@click.argument("definition", metavar="DEF")
+@click.option("--as", "target", type=click.Choice(TARGETS), required=True, help="What for.")
+@arg_option
+@click.option("-o", "--out", type=PATH, metavar="FILE", help="Write it to this file.")
+@click.option("--force", "replace_out", is_flag=True, help="Replace an existing file.")
+def export(
+    session: Session, definition: str, target: str, out: Path | None, **options: Any
+) -> None:
+    """Write the migrations of a class as Python that needs no ckpt, for a library to ship.
+
+    torch: functions, and a hook for load_state_dict. lightning: the same for on_load_checkpoint.
+    transformers: a dict for from_pretrained(key_mapping=). vllm: a WeightsMapper. The last two
+    only rename. The file has a test of its own, which pytest runs.
+    """
+    done = export_migrations(definition, target, out=out, **options)
+    session.show(done, exported_text, exported_data)
+
+
+for subcommand in (new, ls, check, show, run, export):
     command.add_command(subcommand)

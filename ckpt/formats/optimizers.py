@@ -282,7 +282,7 @@ def _flat(path: str, node: DictNode) -> HeldOptimizer | None:
     for key, value in node.items:
         top, _, rest = str(key).partition(".")
         name, dot, field = rest.rpartition(".")
-        if not isinstance(key, Text) or top not in found or not dot:
+        if not isinstance(key, str) or top not in found or not dot:
             return None
         found[top].setdefault(name, {})[field] = value
     groups = found["param_groups"]

@@ -7,15 +7,19 @@ import functools
 import inspect
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckpt.errors import CkptError, FitError, UsageError
+from ckpt.migrate.chain import begin
 from ckpt.migrate.folder import Place, place_of
 from ckpt.migrate.graph import Graph
 from ckpt.migrate.schema import NUMBER, Schema, number_in, root_number
 from ckpt.migrate.way import Way
+from ckpt.rules.derived.other_tensors import with_sources
+from ckpt.rules.planned import Planned
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 from ckpt.writing.evaluated import evaluated
 
@@ -164,21 +168,59 @@ def fitted(
     if isinstance(to, type):
         with torch.device("meta"):
             to = to()
-    wanted, owner = schema_of_module(to), type(to).__name__
-    if wanted is None:
-        raise FitError(f"{owner} has parameters without a shape", hint="run it once")
-    mine = _schema(state, root_number(getattr(state, "_metadata", {})))
-    way = _way(to, mine, wanted)
-    if way is None:
-        raise FitError(
-            f"{name} does not fit {owner}, and no migrations lead there",
-            hint=f"ckpt migrate new FILE.py:{owner} --from {name}",
-        )
-    values, order = applied(way, state), wanted.shapes
+    values = {it.key: evaluated(it.made_of, state) for it in planned_into(to, state, name=name)}
+    order = [key for key, _ in _entries(to)]
     made = OrderedDict((key, values[key]) for key in order if key in values)
     if len(made) == len(order):  # torch adds counters that are missing if there are no versions
         made._metadata = OrderedDict(getattr(to.state_dict(), "_metadata", {}))  # type: ignore[attr-defined]
     return made
+
+
+def planned_into(module: "nn.Module", state: Mapping[str, Any], *, name: str) -> Sequence[Planned]:
+    """How each tensor of a module is made of a state_dict, by migrations of its class or its parts.
+
+    Args:
+        module: As what the state_dict is loaded.
+        state: As loaded, with its `_metadata` where that is known.
+        name: Its name in messages.
+
+    Raises:
+        FitError: It does not fit, and no migrations lead there.
+    """
+    wanted, owner = schema_of_module(module), type(module).__name__
+    if wanted is None:
+        raise FitError(f"{owner} has parameters without a shape", hint="run it once")
+    versions = getattr(state, "_metadata", {})
+    mine = _schema(state, root_number(versions))
+    way = _way(module, mine, wanted)
+    if way is not None:
+        return way.planned
+    planned = list(begin(mine).planned)
+    for place, part in module.named_modules():
+        if place and _homes(part):
+            planned = _into_part(part, f"{place}.", planned, number_in(versions, place))
+    made = Schema(tuple(TensorEntry(it.key, it.made_of.dtype, it.made_of.shape) for it in planned))
+    if Graph(()).way(made, replace(wanted, number=None)) is None:
+        raise FitError(
+            f"{name} does not fit {owner}, and no migrations lead there",
+            hint=f"ckpt migrate new FILE.py:{owner} --from OLD  makes the one that is missing",
+        )
+    return planned
+
+
+def _into_part(
+    part: "nn.Module", prefix: str, planned: Sequence[Planned], number: int | None
+) -> list[Planned]:
+    """The tensors of a larger module, after one part of it has its own."""
+    mine = {it.key[len(prefix) :]: it.made_of for it in planned if it.key.startswith(prefix)}
+    entries = (TensorEntry(key, made.dtype, made.shape) for key, made in mine.items())
+    wanted = schema_of_module(part)
+    way = _way(part, Schema(tuple(entries), number), wanted) if wanted else None
+    if way is None:
+        return list(planned)
+    others = [it for it in planned if not it.key.startswith(prefix)]
+    made = (with_sources(it.made_of, lambda source: mine[source.key]) for it in way.planned)
+    return others + [Planned(prefix + it.key, of) for it, of in zip(way.planned, made, strict=True)]
 
 
 def _wanted(

@@ -23,7 +23,7 @@ class Pattern:
     """A compiled regular expression.
 
     Args:
-        source: The regular expression.
+        source: The regular expression; an attribute, too.
         name: The name of its rule in messages, e.g. ``rule 'conv->embed'``.
         shown: The part of `source` that the user typed; None for all of it.
         hint: The hint of the error if it is invalid.
@@ -35,7 +35,7 @@ class Pattern:
     def __init__(
         self, source: str, *, name: str, shown: str | None = None, hint: str | None = None
     ) -> None:
-        self._name = name
+        self.source, self._name = source, name
         self._slow = 0.0
         try:
             self._compiled = regex.compile(source)

@@ -52,6 +52,11 @@ class RenameRule(Renaming):
     literal: bool = False
     word: bool = False
 
+    @property
+    def expression(self) -> str:
+        """The regular expression that finds OLD."""
+        return self._pattern.source
+
     def run(self, tensors: Sequence[Planned]) -> list[Planned]:
         after = with_keys(tensors, self.apply)
         changed = [new.key for old, new in zip(tensors, after, strict=True) if old is not new]

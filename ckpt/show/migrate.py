@@ -9,7 +9,7 @@ from ckpt.migrate.lines import written
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import NUMBER, FoldedSchema
 from ckpt.migrate.way import Way
-from ckpt.ops.migrate import Drafted, Finding, Listed, Migrated
+from ckpt.ops.migrate import Drafted, Exported, Finding, Listed, Migrated
 from ckpt.rules.document import rules_document
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.show.look.fields import fields
@@ -144,6 +144,21 @@ def migrated_data(migrated: Migrated) -> dict[str, Any]:
         "back": migrated.way.back,
         "renamed": renamed_data(migrated.renamed) if migrated.renamed else None,
     }
+
+
+def exported_text(exported: Exported) -> str:
+    """The module itself, or what was written."""
+    if exported.path is None:
+        return exported.text.rstrip("\n")
+    migrations = count(len(exported.migrations), "migration")
+    forms = count(exported.forms, "earlier form")
+    path = _near(exported.path)
+    return f"wrote {path}  {migrations}, {forms}\ntest it:  pytest {path}"
+
+
+def exported_data(exported: Exported) -> dict[str, Any]:
+    """The same for JSON."""
+    return fields(exported, "target", "migrations", "forms", "path", "text")
 
 
 def way_text(way: Way) -> str:

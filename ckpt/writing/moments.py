@@ -8,6 +8,7 @@ Source: torch 2.13, `torch/optim`: the state and the options of each class.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from ckpt.errors import PlanError
 from ckpt.formats.optimizers import MOMENTS, Fields, HeldOptimizer, Parameter
@@ -77,9 +78,31 @@ class MadeTensor:
     location: str
 
 
+class Values(Protocol):
+    """The values in the state of an optimizer: those of a file, or in memory."""
+
+    def shape(self, value: Any) -> tuple[int, ...] | None:
+        """The shape of a tensor; None for any other value."""
+
+    def value(self, value: Any) -> object:
+        """What is equal for equal tensors and equal plain values."""
+
+    def made(self, made_of: Expression, tensors: Mapping[str, Any]) -> object:
+        """The same expression over other tensors, by the keys of those in it.
+
+        Raises:
+            PlanError: They have other shapes, or several dtypes.
+        """
+
+    def copied(self, tensor: Any) -> object:
+        """The same tensor, with bytes of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """The tensors of a file, those of its state_dict by their keys, the others by made-up ones.
+
+    They are the `Values` of an optimizer in the file, as nodes of its pickle.
 
     Attributes:
         file: The file's bytes.
@@ -109,25 +132,37 @@ class Places:
         self.entries[key] = entry
         return Source(key, entry.dtype, entry.shape)
 
+    def shape(self, node: object) -> tuple[int, ...] | None:
+        """As in `Values`."""
+        return self.entry(node).shape if is_tensor(node) else None
+
     def value(self, node: object) -> object:
-        """What is equal for equal tensors and equal plain values; the node itself for others."""
+        """As in `Values`; the node itself for what is neither."""
         if is_tensor(node):
             entry = self.entry(node)
             return entry.dtype, entry.shape, b"".join(tensor_bytes(self.file, entry))
         return digest_of(node, [_SETTINGS]) or id(node)
 
     def made(self, made_of: Expression, nodes: Mapping[str, Call]) -> MadeTensor:
-        """The same expression over other tensors, by the keys of those in it.
-
-        Raises:
-            PlanError: They have other shapes, or several dtypes.
-        """
-        for source in leaves(made_of):
-            theirs = self.entry(nodes[source.key])
-            if theirs.shape != source.shape:
-                raise PlanError(f"has shape {list(theirs.shape)}, expected {list(source.shape)}")
+        """As in `Values`."""
+        expect_shapes(made_of, {key: self.entry(node).shape for key, node in nodes.items()})
         moved = with_sources(made_of, lambda source: self.source(nodes[source.key]))
         return MadeTensor(moved, location_of(next(iter(nodes.values()))))
+
+    def copied(self, node: Call) -> MadeTensor:
+        """As in `Values`."""
+        return MadeTensor(Copied(self.source(node)), location_of(node))
+
+
+def expect_shapes(made_of: Expression, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Make sure that other tensors have the shapes of those in an expression.
+
+    Raises:
+        PlanError: One has not.
+    """
+    for source in leaves(made_of):
+        if shapes[source.key] != source.shape:
+            raise PlanError(f"has shape {list(shapes[source.key])}, expected {list(source.shape)}")
 
 
 def leaves(expression: Expression) -> Iterator[Source]:
@@ -146,15 +181,15 @@ def state_after(
     held: HeldOptimizer,
     after: RegroupedOptimizer,
     tensors: Mapping[str, Expression],
-    places: Places,
+    values: Values,
 ) -> dict[str, dict[str, object]]:
-    """The state of the new parameters; values that an operation makes are `MadeTensor`.
+    """The state of the new parameters; the values that an operation makes are made by `values`.
 
     Args:
         held: The optimizer.
         after: Its parameters.
         tensors: How the tensors of the result are made, by their keys.
-        places: The tensors of the file.
+        values: The values of the optimizer.
 
     Raises:
         ValueError: It is not that of an optimizer that works element by element, or parts that are
@@ -170,7 +205,7 @@ def state_after(
                 fields = parts[made_of.key]
             else:
                 own = options[after.owners[next(iter(parts))]]
-                fields = _fields_after(made_of, parts, own, places)
+                fields = _fields_after(made_of, parts, own, values)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
         if fields is not None:
@@ -191,19 +226,19 @@ def expect_followed(made: Mapping[str, Expression]) -> None:
         raise ValueError(f"an element of {key} would be in two parameters")
 
 
-def same_options(held: HeldOptimizer, groups: Sequence[int], places: Places) -> bool:
+def same_options(held: HeldOptimizer, groups: Sequence[int], values: Values) -> bool:
     """Whether groups have equal options, but for their names."""
     if len(groups) < 2:
         return True
     found = [
-        {name: places.value(it) for name, it in held.options[at].items() if name != "name"}
+        {name: values.value(it) for name, it in held.options[at].items() if name != "name"}
         for at in groups
     ]
     return all(options == found[0] for options in found)
 
 
 def _fields_after(
-    made_of: Expression, parts: Mapping[str, Fields | None], options: Fields, places: Places
+    made_of: Expression, parts: Mapping[str, Fields | None], options: Fields, values: Values
 ) -> dict[str, object] | None:
     if unknown := next((name for name in options if name not in _OPTIONS), None):
         raise ValueError(f"with the option {unknown} it may not work element by element")
@@ -214,27 +249,24 @@ def _fields_after(
     for key in parts:
         if key not in given or set(given[key]) != set(given[next(iter(given))]):
             raise ValueError(f"the state of {key} is not that of {first}")
-    return {name: _value(name, made_of, given, places) for name in given[first]}
+    return {name: _value(name, made_of, given, values) for name in given[first]}
 
 
-def _value(name: str, made_of: Expression, parts: Mapping[str, Fields], places: Places) -> object:
+def _value(name: str, made_of: Expression, parts: Mapping[str, Fields], values: Values) -> object:
     """One value of the state of a new parameter, such as its ``exp_avg``."""
-    values = {key: fields[name] for key, fields in parts.items()}
-    tensors = {key: node for key, node in values.items() if is_tensor(node)}
-    if name in MOMENTS and len(tensors) == len(values):
+    found = {key: fields[name] for key, fields in parts.items()}
+    shapes = {key: size for key, it in found.items() if (size := values.shape(it)) is not None}
+    if name in MOMENTS and len(shapes) == len(found):
         try:
-            return places.made(made_of, tensors)
+            return values.made(made_of, found)
         except PlanError as error:
             raise ValueError(f"{name} {error}") from error
-    key, value = next(iter(values.items()))
-    if any(places.entry(node).shape for node in tensors.values()):
-        sized = next(iter(tensors.values()))
-        shape = list(places.entry(sized).shape)
+    key, value = next(iter(found.items()))
+    if any(shapes.values()):
+        shape = list(next(iter(shapes.values())))
         raise ValueError(f"{name} of {key}, of shape {shape}, is not known to follow its elements")
-    for other, theirs in values.items():
-        if places.value(theirs) != places.value(value):
+    for other, theirs in found.items():
+        if values.value(theirs) != values.value(value):
             raise ValueError(f"{name} of {other} is not that of {key}")
-    if not is_tensor(value):
-        return value
     # torch counts steps in place, so that every parameter needs a counter of its own.
-    return MadeTensor(Copied(places.source(value)), location_of(value))
+    return values.copied(value) if key in shapes else value

@@ -262,3 +262,35 @@ def test_blocks_that_multiply_are_refused(migrated: Run, folder: Path) -> None:
     ran = migrated("migrate", "check", "net.py:Net")
     assert ran.code == 3
     assert "the limit is 250,000" in ran.err
+
+
+def test_export_prints_or_writes_a_module(migrated: Run, folder: Path) -> None:
+    words = ("migrate", "export", "net.py:Net", "--as")
+    printed = migrated(*words, "torch")
+    assert printed.code == 0, printed.err
+    written = migrated(*words, "torch", "-o", "net_migrations.py")
+    assert written.out == (
+        "wrote net_migrations.py  1 migration, 1 earlier form\ntest it:  pytest net_migrations.py\n"
+    )
+    assert (folder / "net_migrations.py").read_text() == printed.out
+    assert "ckpt" not in {line.split()[1] for line in printed.out.splitlines()
+                          if line.startswith(("import ", "from "))}  # fmt: skip
+    again = migrated(*words, "lightning", "-o", "net_migrations.py")
+    assert again.code == 2
+    assert "net_migrations.py: already exists" in again.err
+    assert migrated(*words, "lightning", "-o", "net_migrations.py", "--force").code == 0
+    assert json.loads(migrated(*words, "torch", "--json").out)["migrations"] == ["new-blocks"]
+
+
+def test_export_names_what_a_target_cannot_express(migrated: Run, folder: Path) -> None:
+    ran = migrated("migrate", "export", "net.py:Net", "--as", "vllm", "-o", "mapper.py")
+    assert (ran.code, ran.out) == (3, "")
+    assert "error: new-blocks: split '^blocks" in ran.err
+    assert "--as torch" in ran.err
+    assert not (folder / "mapper.py").exists()
+
+
+def test_export_without_a_migration_is_refused(ckpt: Run, old_file: Path) -> None:
+    ran = ckpt("migrate", "export", "net.py:Net", "--as", "torch")
+    assert ran.code == 2
+    assert "no migrations in" in ran.err

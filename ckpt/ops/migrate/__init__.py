@@ -6,6 +6,7 @@ from typing import Unpack
 
 from ckpt.opened import Named, as_typed
 from ckpt.ops.migrate.check import Finding, Listed, check_migrations, list_migrations
+from ckpt.ops.migrate.export import Exported, export_migrations
 from ckpt.ops.migrate.new import Drafted, new_migration
 from ckpt.ops.migrate.run import Migrated, asks, made_for, rules_of, way_to
 from ckpt.ops.rename.plan import Goal, expect_known, open_source, plan_opened
@@ -15,10 +16,12 @@ from ckpt.registry.registry import Registry
 
 __all__ = [
     "Drafted",
+    "Exported",
     "Finding",
     "Listed",
     "Migrated",
     "check_migrations",
+    "export_migrations",
     "list_migrations",
     "migrate",
     "new_migration",

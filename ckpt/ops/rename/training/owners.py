@@ -75,39 +75,50 @@ def candidates(
 
 
 def old_parameters(
-    opened: OpenedState, plan: Plan, new: "Definition | None", old: "Definition | None"
+    opened: OpenedState, plan: Plan, new: "Sequence[Parameter] | None", old: "Definition | None"
 ) -> Candidates:
     """The parameters of a state_dict, with their places in its old class.
 
     Args:
         opened: The checkpoint.
         plan: It may make tensors of them.
-        new: The class that the result fits, which tells the parameters if `old` does not.
+        new: Those of the class that the result fits, which tell them if `old` does not.
         old: The class that the file was saved from; None takes the order of its keys.
 
     Raises:
         ValueError: The keys do not have the order of their class.
     """
+    entries = {entry.key: entry for entry in opened.checkpoint.entries}
+    ordered = [entries[key] for key in _keys_in_order(opened, old)]
+    return parameters_among(ordered, plan, new, old)
+
+
+def parameters_among(
+    entries: Sequence[TensorEntry],
+    plan: Plan,
+    new: "Sequence[Parameter] | None",
+    old: "Definition | None" = None,
+) -> Candidates:
+    """The same for a state_dict whose entries have the order of its class."""
     from ckpt.definitions import Parameter
 
-    entries = {entry.key: entry for entry in opened.checkpoint.entries}
-    keys = _keys_in_order(opened, old)
     if old is not None:
         known = {it.key: it for it in old.parameters()}
-        named = {key: known[key] for key in keys}
+        named = {entry.key: known[entry.key] for entry in entries}
     else:
         is_trained = _trained_after(plan, new)
         places: dict[Hashable, int] = {}
         named = {
-            key: Parameter(key, places.setdefault(_tie(entries[key]), len(places)), trained)
-            for key in keys
-            if (trained := is_trained.get(key, _may_be_parameter(entries[key]) or None)) is not None
+            it.key: Parameter(it.key, places.setdefault(_tie(it), len(places)), trained)
+            for it in entries
+            if (trained := is_trained.get(it.key, _may_be_parameter(it) or None)) is not None
         }
+    shapes = {entry.key: entry.shape for entry in entries}
     seen, order = set[int](), []
     for key, parameter in named.items():
         if parameter.place not in seen:
             seen.add(parameter.place)
-            order.append((parameter, entries[key].shape))
+            order.append((parameter, shapes[key]))
     choices = [order, [it for it in order if it[0].trained]]
     if old is None and new is not None:  # what is dropped may not be a parameter
         gone = {named[it.key].place for it in plan.dropped if it.key in named}
@@ -115,11 +126,11 @@ def old_parameters(
     return Candidates(choices, named)
 
 
-def _trained_after(plan: Plan, new: "Definition | None") -> dict[str, bool | None]:
+def _trained_after(plan: Plan, new: "Sequence[Parameter] | None") -> dict[str, bool | None]:
     """By old key, whether what is made of it is trained; None for what is not a parameter."""
     if new is None:
         return {}
-    of = {parameter.key: parameter.trained for parameter in new.parameters()}
+    of = {parameter.key: parameter.trained for parameter in new}
     found: dict[str, bool | None] = {}
     for tensor in plan.tensors:
         for key in sources_of(tensor.made_of):

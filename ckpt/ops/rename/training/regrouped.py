@@ -3,7 +3,7 @@
 Law: every new parameter takes the place of those whose elements it holds, or it is an error.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,13 @@ from ckpt.formats.optimizers import HeldOptimizer, Parameter, held_optimizers
 from ckpt.formats.pickle.keys import copied_keys
 from ckpt.formats.torch_state import TorchFile
 from ckpt.opened import OpenedState
-from ckpt.ops.rename.training.owners import belonging, old_parameters
+from ckpt.ops.rename.training.owners import Candidates, belonging, old_parameters
 from ckpt.rules.expressions import Expression, Source, sources_of
 from ckpt.rules.plan import Plan
 from ckpt.writing.moments import (
     Places,
     RegroupedOptimizer,
+    Values,
     expect_followed,
     same_options,
     state_after,
@@ -25,6 +26,8 @@ from ckpt.writing.moments import (
 
 if TYPE_CHECKING:
     from ckpt.definitions import Definition
+    from ckpt.definitions import Parameter as NewParameter
+    from ckpt.formats.optimizers import OptimizerState
 
 
 def regrouped(
@@ -51,45 +54,66 @@ def regrouped(
         PlanError: Their state cannot follow.
     """
     held = held_optimizers(file.state.holders, file.state.beside)
-    owned = list(_numbered(opened, file, plan, new, old, held, alone=alone))
+    after = None if new is None else new.parameters()
+    owned = list(_numbered(opened, file, plan, after, old, held, alone=alone))
     if file.state.follows:
-        owned += _named(opened, held)
+        owned += named({entry.key for entry in opened.checkpoint.entries}, held)
     places, found = Places(opened.checkpoint.source, file.state), []
+    tensors = {tensor.key: tensor.made_of for tensor in plan.tensors}
     for optimizer, owners, prefix in owned:
-        tensors = {tensor.key: tensor.made_of for tensor in plan.tensors}
         try:
-            after = _Regrouping(optimizer, owners, plan, new, places).done(prefix)
-            state_after(optimizer, after, tensors, places)
+            done = Regrouping(optimizer, owners, plan, after, places).done(prefix)
+            state_after(optimizer, done, tensors, places)
         except ValueError as error:
             raise PlanError(
                 f"{opened.name}: {optimizer.path} cannot follow: {error}",
                 hint="--drop-optimizer  writes the file without it",
             ) from error
-        found.append(after)
+        found.append(done)
     return tuple(found)
 
 
-_Owned = tuple[HeldOptimizer, Mapping[str, Parameter], str]  # by key, and what is before it
+Owned = tuple[HeldOptimizer, Mapping[str, Parameter], str]  # by key, and what is before it
 
 
 def _numbered(
     opened: OpenedState,
     file: TorchFile,
     plan: Plan,
-    new: "Definition | None",
+    new: "Sequence[NewParameter] | None",
     old: "Definition | None",
     held: Sequence[HeldOptimizer],
     *,
     alone: bool,
-) -> Iterator[_Owned]:
-    if not file.state.optimizers:
-        return
+) -> Iterator[Owned]:
+    if file.state.optimizers:
+        known = old_parameters(opened, plan, new, old)
+        yield from numbered(file.state.optimizers, known, held, alone=alone)
+
+
+def numbered(
+    optimizers: "Sequence[OptimizerState]",
+    known: Candidates,
+    held: Sequence[HeldOptimizer],
+    *,
+    alone: bool,
+) -> Iterator[Owned]:
+    """The optimizers that number their parameters, with the numbers of these by key.
+
+    Args:
+        optimizers: All of them.
+        known: The parameters of the state_dict.
+        held: The same optimizers, and others.
+        alone: Whether all train this state_dict.
+
+    Raises:
+        ValueError: It is not known which number belongs to which parameter.
+    """
     by_path = {optimizer.path: optimizer for optimizer in held}
-    known = old_parameters(opened, plan, new, old)
     keys: dict[int, list[str]] = {}
     for key, parameter in known.named.items():
         keys.setdefault(parameter.place, []).append(key)
-    for optimizer, owners in belonging(file.state.optimizers, known, alone=alone):
+    for optimizer, owners in belonging(optimizers, known, alone=alone):
         of = {key: number for number, place in owners.items() for key in keys[place]}
         found = by_path.get(optimizer.name)
         if found is None:
@@ -97,8 +121,12 @@ def _numbered(
         yield found, of, ""
 
 
-def _named(opened: OpenedState, held: Sequence[HeldOptimizer]) -> Iterator[_Owned]:
-    own = {entry.key for entry in opened.checkpoint.entries}
+def named(own: Container[str], held: Sequence[HeldOptimizer]) -> Iterator[Owned]:
+    """The optimizers that name their parameters by the keys of a state_dict, perhaps wrapped.
+
+    Raises:
+        ValueError: One names some keys, and something else.
+    """
     for optimizer in held:
         if not optimizer.is_numbered:
             names = [str(name) for group in optimizer.groups for name in group]
@@ -120,19 +148,27 @@ class _New:
     parts: tuple[Parameter, ...]
 
 
-class _Regrouping:
-    """The new parameters of one optimizer."""
+class Regrouping:
+    """The new parameters of one optimizer.
+
+    Args:
+        held: The optimizer.
+        owners: By key, the number or name that it gives to a parameter.
+        plan: How the tensors of the result are made.
+        new: The parameters of the new class; None takes the order of the old ones.
+        values: The values of the optimizer.
+    """
 
     def __init__(
         self,
         held: HeldOptimizer,
         owners: Mapping[str, Parameter],
         plan: Plan,
-        new: "Definition | None",
-        places: Places,
+        new: "Sequence[NewParameter] | None",
+        values: Values,
     ) -> None:
         self._held, self._owners, self._plan, self._new = held, owners, plan, new
-        self._places = places
+        self._values = values
         everyone = (it for group in held.groups for it in group)
         self._place = {it: at for at, it in enumerate(everyone)}
         self._group_of = {it: at for at, group in enumerate(held.groups) for it in group}
@@ -191,7 +227,7 @@ class _Regrouping:
                     raise ValueError(f"{key} is new, and without --check NEW_DEF may be a buffer")
             return
         places = set[int]()
-        for parameter in self._new.parameters():
+        for parameter in self._new:
             if parameter.place in places:
                 continue
             places.add(parameter.place)
@@ -213,7 +249,7 @@ class _Regrouping:
         """Where a parameter goes: where its parts were, or where all have the same options."""
         groups = [self._group_of[part] for part in parameter.parts]
         wanted = groups or list(range(len(self._held.groups)))
-        if not same_options(self._held, sorted(set(wanted)), self._places):
+        if not same_options(self._held, sorted(set(wanted)), self._values):
             if not groups:
                 raise ValueError(
                     f"{parameter.key} is new, and {self._held.path} has several groups"

@@ -1,0 +1,62 @@
+"""A process that runs code of others to read a mapping: `python -P -m ckpt.ops.rules.child SOURCE`.
+
+It prints one JSON answer. What the code prints goes to stderr; its standard input is empty.
+"""
+
+import json
+import os
+import sys
+
+from ckpt.definitions import DefinitionError, find_value, own_code
+from ckpt.errors import CkptError, RefError
+from ckpt.ops.rules.reading import Step, steps_of
+
+TRANSFORMERS, VLLM = "transformers:", "vllm:"
+
+
+def main(source: str) -> None:
+    """Answer with the steps of a mapping, or with an error."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        answer: object = {"steps": read(source)}
+    except CkptError as error:
+        answer = {"error": str(error), "hint": error.hint}
+    with os.fdopen(answers, "w") as out:
+        out.write(json.dumps(answer))
+
+
+def read(source: str) -> list[Step]:
+    """The steps of a mapping.
+
+    Raises:
+        CkptError: There is none.
+    """
+    try:
+        with own_code(source, lambda error: isinstance(error, ValueError)):
+            return steps_of(_value(source))
+    except ValueError as error:
+        raise DefinitionError(f"{source}: {error}") from error
+
+
+def _value(source: str) -> object:
+    if source.startswith(TRANSFORMERS):
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        name = source.removeprefix(TRANSFORMERS)
+        found: object = get_checkpoint_conversion_mapping(name)
+        if found is None:
+            raise RefError(f"transformers has no conversion mapping for {name!r}")
+        return found
+    if source.startswith(VLLM):
+        from vllm.model_executor.models import ModelRegistry
+
+        name = source.removeprefix(VLLM)
+        if name not in ModelRegistry.models:
+            raise RefError(f"vllm has no class {name!r}")
+        return ModelRegistry.models[name].load_model_cls()
+    return find_value(source)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
