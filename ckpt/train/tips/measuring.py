@@ -21,7 +21,7 @@ from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.loop import batch_norms
 from ckpt.train.losses import loss_sum, scores_of
 from ckpt.train.memory.room import available_bytes
-from ckpt.train.memory.size import MicroBatchSize, is_out_of_memory
+from ckpt.train.memory.size import SHORT, MicroBatchSize, is_out_of_memory
 from ckpt.train.processes import ALONE, started_by_torchrun
 from ckpt.train.random_numbers import restored
 from ckpt.train.recipes.recipe import Recipe
@@ -144,7 +144,7 @@ def largest_batch(patient: Patient) -> Found:
             if seconds > _SLOWEST:
                 ended = f"a step of {size:,} takes over {_SLOWEST:.0f} s"
                 break
-        except RuntimeError as error:
+        except SHORT as error:
             if not is_out_of_memory(error):
                 raise
             if not ways:

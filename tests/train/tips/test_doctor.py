@@ -183,6 +183,7 @@ def test_a_ratio_is_of_the_same_turn() -> None:
     assert speeds(turns) == {"a": Speed(20.0, 1.0), "b": Speed(40.0, 1.5)}
 
 
+TENSOR = "x.new_empty(1 << 60)  # no system gives so much"
 LARGE = """
 from torch import nn
 
@@ -191,13 +192,14 @@ class Net(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(784, 10), nn.LogSoftmax(1))
     def forward(self, x):
         if len(x) > LIMIT:
-            x.new_empty(1 << 60)  # no system gives so much
+            TAKE
         return super().forward(x)
 """
 
 
-def test_memory_that_runs_out_ends_the_doubling(tmp_path: Path) -> None:
-    (tmp_path / "large.py").write_text(LARGE.replace("LIMIT", "200"))
+@pytest.mark.parametrize("take", [TENSOR, "bytearray(1 << 60)"], ids=["torch", "Python"])
+def test_memory_that_runs_out_ends_the_doubling(tmp_path: Path, take: str) -> None:
+    (tmp_path / "large.py").write_text(LARGE.replace("LIMIT", "200").replace("TAKE", take))
     patient = patient_of(tmp_path / "large.py", "Net", batch_size=64)
     rows, verdict = largest_batch(patient)
     assert [row.name for row in rows] == ["batch 64", "batch 128"]
@@ -205,7 +207,7 @@ def test_memory_that_runs_out_ends_the_doubling(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "large.py").write_text(LARGE.replace("LIMIT", "32"))
+    (tmp_path / "large.py").write_text(LARGE.replace("LIMIT", "32").replace("TAKE", TENSOR))
     patient = patient_of(tmp_path / "large.py", "Net", batch_size=64)
     with pytest.raises(OutOfMemoryError, match="out of memory with 64 images at once"):
         largest_batch(patient)
