@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ckpt.definitions import DefinitionError, own_code
 from ckpt.errors import UsageError
 from ckpt.train.batches import Batches
 from ckpt.train.data.normalisation import MicroBatch
@@ -207,14 +208,24 @@ def accumulation(patient: Patient) -> Found:
         for option, (name, batches) in zip(typed, ways.items(), strict=True)
     ]
     less = (rows[1].bytes or 0) / (rows[0].bytes or 1)
-    error = _gradient_error(patient, whole, parts)
     why = (
         f"{rows[1].name} holds {less:.2f} × the memory at {rows[1].ratio or 0:.2f} × the speed; "
-        f"its gradient differs by {error:.0e}"
+        f"{_gradient_words(patient, whole, parts)}"
     )
-    if error > 1e-6 and batch_norms(patient.setup.model):
-        why += ", because BatchNorm sees a part: --batch-norm frozen"
     return rows, Verdict(tip, less < 1 / WORTH_IT, why)
+
+
+def _gradient_words(patient: Patient, whole: MicroBatch, parts: Sequence[MicroBatch]) -> str:
+    """How far both gradients differ; a model's own code may not take float64, or a single image."""
+    try:
+        with own_code(patient.recipe.model):
+            error = _gradient_error(patient, whole, parts)
+    except DefinitionError as failed:
+        return f"its gradient was not compared in float64: {failed}"
+    words = f"its gradient differs by {error:.0e}"
+    if error > 1e-6 and batch_norms(patient.setup.model):
+        words += ", because BatchNorm sees a part: --batch-norm frozen"
+    return words
 
 
 def _gradient_error(patient: Patient, whole: MicroBatch, parts: Sequence[MicroBatch]) -> float:

@@ -61,8 +61,9 @@ class Patient:
         return self.setup.batches.first_images(count)
 
     def trainer(self, precision: str = "fp32") -> Trainer:
-        """One with a copy of the model."""
-        return Trainer(copy.deepcopy(self.setup.model).train(), precision, self.recipe)
+        """One with a copy of the model; a loss that is not finite does not matter here."""
+        model = copy.deepcopy(self.setup.model).train()
+        return Trainer(model, precision, self.recipe, checks=False)
 
     def in_turns(self, ways: Mapping[str, tuple[str, Sequence[MicroBatch]]]) -> dict[str, "Speed"]:
         """The speed of each way, a precision and the micro-batches of a window."""

@@ -45,6 +45,14 @@ class Hides(Good):
         LAST.append(out.exp())
         return out
 
+class Nan(Good):
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
+class Single(Good):
+    def forward(self, x):
+        return super().forward(x.float())
+
 class Norm(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10), nn.LogSoftmax(1))
@@ -154,6 +162,27 @@ def test_accumulation_holds_less_and_has_the_same_gradient(definitions: Path) ->
 def test_accumulation_under_batch_norm_is_told(definitions: Path) -> None:
     _, verdict = accumulation(patient_of(definitions, "Norm"))
     assert verdict.why.endswith("because BatchNorm sees a part: --batch-norm frozen")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "why"),
+    [
+        ("Single", 64, "raises RuntimeError: mat1 and mat2 must have the same dtype"),
+        ("Norm", 4, "raises ValueError: Expected more than 1 value per channel"),
+    ],
+)
+def test_a_model_that_fails_in_float64_has_no_gradient_compared(
+    definitions: Path, name: str, size: int, why: str
+) -> None:
+    rows, verdict = accumulation(patient_of(definitions, name, batch_size=size))
+    assert all(row.images_per_second for row in rows)
+    assert f"its gradient was not compared in float64: {definitions}:{name}: {why}" in verdict.why
+
+
+def test_scores_that_are_not_finite_are_measured_too(definitions: Path) -> None:
+    rows, verdict = accumulation(patient_of(definitions, "Nan"))
+    assert all(row.images_per_second for row in rows)
+    assert verdict.why.endswith("its gradient differs by nan")
 
 
 def test_bf16_holds_less(definitions: Path) -> None:
