@@ -165,7 +165,7 @@ class _Run:
                 self.callback(StepDone(epoch, progress.samples))
                 if self.keeper and self.keeper.due:
                     self._keep(self.keeper, epoch, progress)
-            score = trainer.end_epoch(progress)
+            score, norm = trainer.end_epoch(progress)
         except NotFiniteError as error:
             raise self._diverged(epoch, progress, error) from error
         seconds = perf_counter() - self._epoch_began
@@ -178,6 +178,7 @@ class _Run:
             seconds=seconds,
             images_per_second=score.samples / seconds,
             skipped_steps=progress.windows - progress.steps,
+            gradient_norm=norm,
             holdout_loss=held_out.loss if held_out else None,
             holdout_accuracy=held_out.accuracy if held_out else None,
         )

@@ -350,28 +350,20 @@ class _Stepping:
         Returns:
             Whether it was, and the norm of the gradient if it was clipped.
         """
-        from torch.nn.utils import clip_grad_norm_
+        from torch.amp import GradScaler
 
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-        norm = clip_grad_norm_(self._stepped(), self.clip) if self.clip else None
-        if self.scaler is None:
-            self.optimizer.step()
-            taken = True
-        else:
-            before = self.scaler.get_scale()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            # It falls if the step is skipped, down to 0, with which every step is.
-            taken = self.scaler.get_scale() >= before > 0
+        from ckpt.train.optimisation import apply_gradient
+
+        scaler = self.scaler or GradScaler(enabled=False)
+        before = scaler.get_scale()
+        norm = apply_gradient(self.optimizer, scaler, clip=self.clip)
+        # It falls if the step is skipped, down to 0, with which every step is.
+        taken = scaler.get_scale() >= before > 0
         if taken and self.schedule is not None:
             self.schedule.step()
         if taken and self.average is not None:
             self.average.update_parameters(self.model)
         return taken, norm
-
-    def _stepped(self) -> "list[Tensor]":
-        return [each for group in self.optimizer.param_groups for each in group["params"]]
 
     @property
     def _parameter(self) -> "Tensor":
