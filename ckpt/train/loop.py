@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from ckpt.definitions import own_code
+from ckpt.errors import FitError
 from ckpt.train.batches import Window
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.kernels import quicken
@@ -283,8 +284,11 @@ class Trainer:
         Raises:
             NotFiniteError: The gradient is not finite: on a CPU in fp32 or bf16, whose gradients
                 are not scaled; in fp16 in too many steps in a row.
+            FitError: A gradient is sparse, whose norm torch does not give.
         """
         before = self._taken
+        if not before:
+            _expect_dense(self.model, self._ref)
         norm = apply_gradient(self.optimizer, self.scaler, clip=self._clip, check=self._check)
         if self._taken == before:
             self._skipped += 1
@@ -309,6 +313,13 @@ class Trainer:
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     """The modules whose output for one image depends on the others of its micro-batch."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+def _expect_dense(model: nn.Module, ref: str) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and parameter.grad.layout != torch.strided:
+            hint = "sparse=False  in its nn.Embedding gives a dense one"
+            raise FitError(f"{ref}: the gradient of {name} is sparse, expected dense", hint=hint)
 
 
 def _expect_finite(name: str, value: Tensor) -> None:
