@@ -44,7 +44,7 @@ def measure(recipe: Recipe, callback: Callback) -> Diagnosis:
     """See `doctor`."""
     recipe = replace(
         recipe, precision="fp32", loader="resident", num_workers=0, lr=_TINY, schedule="constant",
-        micro_batch="fixed", accumulate=1, ema=0.0,
+        micro_batch="fixed", accumulate=1, ema=0.0, holdout=0.0, patience=0, keep="best", warmup=0,
     )  # fmt: skip
     if started_by_torchrun().count > 1:
         raise UsageError("--doctor needs a single process", hint="run it without torchrun")
