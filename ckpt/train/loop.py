@@ -26,6 +26,7 @@ from ckpt.train.batches import Window
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.kernels import quicken
 from ckpt.train.losses import loss_sum, scores_of
+from ckpt.train.memory.recomputing import recompute_blocks
 from ckpt.train.memory.size import SHORT, MicroBatchSize, is_out_of_memory
 from ckpt.train.optimisation import (
     apply_gradient,
@@ -89,7 +90,8 @@ class Trainer:
     """A model with all that changes it.
 
     Args:
-        model: On its device, where it stays; on a CPU two types of its modules get faster ones.
+        model: On its device, where it stays; on a CPU two types of its modules get faster ones,
+            and with gradient checkpointing its blocks another forward pass.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         recipe: Has the other settings; the loss ``auto`` is ``nll``.
         windows: Of an epoch, for schedules that advance with every step.
@@ -120,6 +122,8 @@ class Trainer:
         self.size = size or MicroBatchSize(recipe.batch_size)
         if self.device.type == "cpu":
             quicken(model)
+        if recipe.gradient_checkpointing:
+            recompute_blocks(model, self.device, recipe.model)
         self.optimizer = build_optimizer(model, recipe)
         self.schedule = build_schedule(self.optimizer, recipe, recipe.epochs * windows)
         self.average = build_average(model, recipe)

@@ -14,7 +14,8 @@ RESUMED = {  # what a resumed run takes; its recipe is in the state file
 EXAMINED = {  # what the measurements depend on
     *COMMON, "doctor", "recipe_ref", "arguments", "loss", "label_smoothing", "dataset", "data_dir",
     "image_size", "augment", "batch_size", "optimizer", "momentum", "weight_decay", "decay_on",
-    "clip", "batch_norm", "seed", "device", "pin_memory", "persistent_workers",
+    "clip", "batch_norm", "gradient_checkpointing", "seed", "device", "pin_memory",
+    "persistent_workers",
 }  # fmt: skip
 OPTIONS = {str(each.name): each for each in command.params}
 
