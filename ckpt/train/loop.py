@@ -156,17 +156,24 @@ class Trainer:
         """Take a step for each window; `progress` is updated, and yielded, after each of them.
 
         Raises:
-            NotFiniteError: As `step`; or on a CPU the window's loss is not finite.
+            NotFiniteError: As `step`; or on a CPU the window's loss is not finite. Parameters and
+                buffers, as BatchNorm's statistics, are those before it then.
         """
         self.model.train()
         progress.tally = progress.tally.to(self.device)
         for window in windows:
             self.optimizer.zero_grad(set_to_none=True)
-            scored = self.accumulate_window(window)  # (2,) loss sum, correct
-            # Processes have to agree: the gradient is the same in all of them, the loss is not.
-            if self._reads and self.processes.count == 1:
-                _expect_finite("the loss", scored[0])
-            norm = self.step()
+            restore_buffers = self._buffers() if self._reads else None
+            try:
+                scored = self.accumulate_window(window)  # (2,) loss sum, correct
+                # Processes have to agree: the gradient is the same in all of them, the loss is not.
+                if self._reads and self.processes.count == 1:
+                    _expect_finite("the loss", scored[0])
+                norm = self.step()
+            except NotFiniteError:
+                if restore_buffers:
+                    restore_buffers()
+                raise
             progress.tally[:2] += scored
             if norm is not None:
                 progress.tally[2] += norm / self.processes.count  # the same in all of them
@@ -264,18 +271,26 @@ class Trainer:
 
     def _undoing(self) -> Callable[[], None]:
         """A function that undoes a window's passes: gradients, buffers, random numbers."""
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        states = generators(self.device)
+        restore_buffers, states = self._buffers(), generators(self.device)
 
         def undo() -> None:
             self.optimizer.zero_grad(set_to_none=True)
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            restore_buffers()
             restore(states, self.device)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
         return undo
+
+    def _buffers(self) -> Callable[[], None]:
+        """A function that brings back the present values of all buffers."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+
+        def bring_back() -> None:
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+        return bring_back
 
     def step(self) -> Tensor | None:
         """Unscale once, clip, step unless a gradient is not finite, update the scale once.
