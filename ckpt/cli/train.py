@@ -11,7 +11,7 @@ import click
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.picture import picture_form
 from ckpt.cli.options.recipe import (
-    expect_only_doctors,
+    doctors_recipe,
     recipe_of,
     recipe_options,
     resumed_settings,
@@ -119,8 +119,7 @@ def command(
     processes share every effective batch.
     """
     if doctor is not None:
-        expect_only_doctors()
-        examined = recipe_of(recipe_ref, {**settings, "model": doctor}, arguments, "model")
+        examined = doctors_recipe(doctor, recipe_ref, settings, arguments)
         _examine(session, examined, out, replace=force)
         return
     recipe, resumed, changed = _asked(resume, recipe_ref, settings, arguments)

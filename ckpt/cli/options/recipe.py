@@ -63,8 +63,10 @@ def resumed_settings(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def expect_only_doctors() -> None:
-    """Refuse beside `--doctor` what has no effect there.
+def doctors_recipe(
+    definition: str, ref: str, values: dict[str, Any], arguments: dict[str, object]
+) -> Recipe:
+    """The recipe for `--doctor DEFINITION`.
 
     Raises:
         UsageError: An option of runs, or a setting of which the doctor tries values itself.
@@ -76,6 +78,7 @@ def expect_only_doctors() -> None:
             raise UsageError(f"{option} cannot be used with --doctor, which tries it itself")
         if name in UNUSED or name in _OF_RUNS:
             raise UsageError(f"{option} cannot be used with --doctor, which trains nothing")
+    return recipe_of(ref, {**values, "model": definition}, arguments, "model")
 
 
 _OF_RUNS = (
