@@ -27,13 +27,13 @@ _DEEPEST = 4  # levels of a configuration that are kept
 
 
 class Registering:
-    """What to register of a run, and under which name.
+    """What both callbacks are: what to register of a run, and under which name.
 
     Args:
         name: The model in the registry.
-        lowest: The metric whose lowest value is the best; its improvements are registered, and
-            the alias moves with them.
-        highest: The same for a metric whose highest value is the best.
+        lowest: The metric whose lowest value is the best, e.g. ``val_loss``; its improvements are
+            registered, and the alias moves with them.
+        highest: The same for a metric whose highest value is the best, e.g. ``eval_accuracy``.
         every_evaluation: Register every evaluation, better or not.
         best: The alias, for `lowest` and `highest`.
         registry: The registry or its folder; None finds it as the command line does, now.
@@ -58,6 +58,7 @@ class Registering:
         best: str = "best",
         registry: Registry | Path | str | None = None,
     ) -> None:
+        super().__init__()
         if lowest and highest:
             raise UsageError("expected lowest or highest, found both")
         self.name, self._best = expect_new_name(name), best

@@ -1,12 +1,13 @@
 """A callback for Lightning's Trainer: `Register`. Needs lightning or pytorch-lightning."""
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ckpt.callbacks import Registering, harmless, origin, settings
-from ckpt.registry.registry import Registry
 
 
 def _trainer_package() -> Any:
@@ -26,7 +27,7 @@ pl = _trainer_package()
 _SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
-class Register(pl.Callback):  # type: ignore[misc, name-defined]
+class Register(Registering, pl.Callback):  # type: ignore[misc, name-defined]
     """Register weights of a run: its best ones by a metric, every evaluation's, or the last.
 
         trainer = Trainer(callbacks=[Register("classifier", lowest="val_loss")])
@@ -36,43 +37,11 @@ class Register(pl.Callback):  # type: ignore[misc, name-defined]
     than the version that it points to. Whatever fails is a warning. Under DDP log with
     ``sync_dist=True``: else the metrics are rank 0's. `FSDP` and `DeepSpeed` are not supported.
 
-    Args:
-        name: The model in the registry.
-        lowest: The metric whose lowest value is the best, e.g. ``val_loss``.
-        highest: The metric whose highest value is the best, e.g. ``val_accuracy``.
-        every_evaluation: Register every validation, better or not.
-        best: The alias.
-        registry: The registry or its folder; None finds it as the command line does.
-
-    Attributes:
-        versions: What was registered, ``classifier:v1``, oldest first.
-
-    Raises:
-        UsageError: A name is not valid, or both metrics are given.
+    The arguments are those of `ckpt.callbacks.Registering`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        lowest: str | None = None,
-        highest: str | None = None,
-        every_evaluation: bool = False,
-        best: str = "best",
-        registry: Registry | Path | str | None = None,
-    ) -> None:
-        super().__init__()
-        self._to = Registering(
-            name, lowest=lowest, highest=highest, every_evaluation=every_evaluation, best=best,
-            registry=registry,
-        )  # fmt: skip
-        self._before: dict[str, Any] = {}
-        self._measured: tuple[int, dict[str, float]] = (-1, {})  # at which step
-
-    @property
-    def versions(self) -> list[str]:
-        """What was registered, oldest first."""
-        return self._to.versions
+    _before: Mapping[str, Any] = MappingProxyType({})
+    _measured: tuple[int, dict[str, float]] = (-1, {})  # at which step
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Remember the values of earlier epochs, which belong to other weights."""
@@ -88,27 +57,27 @@ class Register(pl.Callback):  # type: ignore[misc, name-defined]
                 name: float(value) for name, value in found if value is not self._before.get(name)
             }
             self._measured = (trainer.global_step, metrics)
-            if self._to.wants(metrics):
-                self._add(trainer, pl_module, metrics)
+            if self.wants(metrics):
+                self._register(trainer, pl_module, metrics)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Register the last weights, if no others were."""
         if not _writes(trainer):
             return
         step, metrics = self._measured
-        self._to.expect_metric(metrics)
-        if self._to.wants_end:
-            self._add(trainer, pl_module, metrics if step == trainer.global_step else {})
+        self.expect_metric(metrics)
+        if self.wants_end:
+            self._register(trainer, pl_module, metrics if step == trainer.global_step else {})
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, for the trainer's checkpoint."""
-        return {"so_far": self._to.so_far}
+        return {"so_far": self.so_far}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from the trainer's checkpoint."""
-        self._to.so_far = state_dict["so_far"]
+        self.so_far = state_dict["so_far"]
 
-    def _add(self, trainer: Any, module: Any, metrics: dict[str, float]) -> None:
+    def _register(self, trainer: Any, module: Any, metrics: dict[str, float]) -> None:
         made_by = f"lightning, epoch {trainer.current_epoch}"
         with harmless(f"{made_by}: the weights were not registered"):
             training = {
@@ -120,8 +89,8 @@ class Register(pl.Callback):  # type: ignore[misc, name-defined]
                 "config": settings(dict(module.hparams)),
                 **origin(module.device),
             }
-            self._to.add(
-                lambda folder: _save(module, folder / f"{self._to.name}.pt"),
+            self.add(
+                lambda folder: _save(module, folder / f"{self.name}.pt"),
                 metrics, made_by=made_by, training=training,
             )  # fmt: skip
 

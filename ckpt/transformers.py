@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.callbacks import Registering, harmless, origin, settings
-from ckpt.registry.registry import Registry
 
 try:
     import transformers
@@ -22,7 +21,7 @@ _SPEED = ("runtime", "samples_per_second", "steps_per_second", "jit_compilation_
 _PRIVATE = ("token", "dir", "hub_model_id", "run_name")
 
 
-class Register(TrainerCallback):  # type: ignore[misc]
+class Register(Registering, TrainerCallback):  # type: ignore[misc]
     """Register weights of a run: its best ones by a metric, every evaluation's, or the last.
 
         trainer = Trainer(model, args, callbacks=[Register("classifier", lowest="eval_loss")], …)
@@ -32,47 +31,16 @@ class Register(TrainerCallback):  # type: ignore[misc]
     alias ``classifier@best`` moves if that is better than the version that it points to. Whatever
     fails is a warning. `FSDP` and `DeepSpeed` are not supported.
 
-    Args:
-        name: The model in the registry.
-        lowest: The metric whose lowest value is the best, e.g. ``eval_loss``.
-        highest: The metric whose highest value is the best, e.g. ``eval_accuracy``.
-        every_evaluation: Register every evaluation, better or not.
-        best: The alias.
-        registry: The registry or its folder; None finds it as the command line does.
-
-    Attributes:
-        versions: What was registered, ``classifier:v1``, oldest first.
-
-    Raises:
-        UsageError: A name is not valid, or both metrics are given.
+    The arguments are those of `ckpt.callbacks.Registering`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        lowest: str | None = None,
-        highest: str | None = None,
-        every_evaluation: bool = False,
-        best: str = "best",
-        registry: Registry | Path | str | None = None,
-    ) -> None:
-        self._to = Registering(
-            name, lowest=lowest, highest=highest, every_evaluation=every_evaluation, best=best,
-            registry=registry,
-        )  # fmt: skip
-        self._trains = False
-
-    @property
-    def versions(self) -> list[str]:
-        """What was registered, oldest first."""
-        return self._to.versions
+    _trains = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look at the evaluations before a run was resumed."""
         self._trains = True
         for logged in state.log_history:
-            self._to.seen(_measurements(logged))
+            self.seen(_measurements(logged))
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
@@ -82,8 +50,8 @@ class Register(TrainerCallback):  # type: ignore[misc]
             return
         with harmless("the evaluation was not looked at"):
             found = _measurements(metrics or {})
-            if self._to.wants(found):
-                self._add(args, state, found, state.global_step, **kwargs)
+            if self.wants(found):
+                self._register(args, state, found, state.global_step, **kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Register the weights at the end, if no others were; they may be the best ones again."""
@@ -98,11 +66,11 @@ class Register(TrainerCallback):  # type: ignore[misc]
             for logged in state.log_history:
                 if logged.get("step") == step:
                     found |= _measurements(logged)
-            self._to.expect_metric(found)
-            if self._to.wants_end:
-                self._add(args, state, found, step, **kwargs)
+            self.expect_metric(found)
+            if self.wants_end:
+                self._register(args, state, found, step, **kwargs)
 
-    def _add(
+    def _register(
         self, args: Any, state: Any, metrics: dict[str, float], step: int, **kwargs: Any
     ) -> None:
         made_by = f"transformers, step {step}"
@@ -116,7 +84,7 @@ class Register(TrainerCallback):  # type: ignore[misc]
                 "config": _changed(args),
                 **origin(args.device),
             }
-            self._to.add(
+            self.add(
                 lambda folder: _save(args, model, kwargs.get("processing_class"), folder),
                 metrics, made_by=made_by, training=training,
             )  # fmt: skip

@@ -18,9 +18,20 @@ from ckpt.show.plot import curves_data, curves_text, picture
 @click.argument("refs", type=VERSION, nargs=-1, required=True, metavar="REF...")
 @click.option("-o", "--out", type=PATH, help="Write a picture, .png or .svg.")
 @click.option("--lr", "rate", is_flag=True, help="Plot the learning rate too.")
+@click.option(
+    "--gradient-norm",
+    "norm",
+    is_flag=True,
+    help="Plot the norm of the gradient too: the mean of an epoch, before clipping.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(
-    session: Session, refs: tuple[str, ...], out: Path | None, rate: bool, force: bool
+    session: Session,
+    refs: tuple[str, ...],
+    out: Path | None,
+    rate: bool,
+    norm: bool,
+    force: bool,
 ) -> None:
     """Plot training loss and accuracy of versions by epoch: as text, or as a picture.
 
@@ -29,11 +40,12 @@ def command(
     has the curves of the version that was trained.
     """
     form = None if out is None else picture_form(out, replace=force)
+    also = [name for name, asked in (("lr", rate), ("gradient_norm", norm)) if asked]
     several = [plot(ref, registry=session.registry) for ref in refs]
     if out is None or form is None:
-        session.show(several, partial(curves_text, rate=rate), curves_data)
+        session.show(several, partial(curves_text, also=also), curves_data)
         return
-    drawn = picture(several, form, rate=rate)
+    drawn = picture(several, form, also=also)
     with write_whole(out, replace=force) as file:
         file.write(drawn)
     session.show(

@@ -1,7 +1,8 @@
 """`ckpt train`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.picture import picture_form
 from ckpt.cli.options.recipe import (
-    expect_only_recipe,
+    doctors_recipe,
     recipe_of,
     recipe_options,
     resumed_settings,
@@ -118,16 +119,12 @@ def command(
     processes share every effective batch.
     """
     if doctor is not None:
-        examined = recipe_of(recipe_ref, {**settings, "model": doctor}, arguments, "model")
+        examined = doctors_recipe(doctor, recipe_ref, settings, arguments)
         _examine(session, examined, out, replace=force)
         return
-    resumed, recipe = None, None
-    if resume is None:
-        recipe, settings = recipe_of(recipe_ref, settings, arguments), {}
-    else:
-        resumed, settings = _resumed(resume), resumed_settings(resume, settings)
+    recipe, resumed, changed = _asked(resume, recipe_ref, settings, arguments)
     files = _file_callbacks(metrics, tensorboard, resumed, replace=force)
-    try:
+    with _reported_once():
         done = train(
             recipe,
             out,
@@ -142,27 +139,40 @@ def command(
             resume=resumed,
             callback=call_each(TrainingView(session.terminal.remark, sys.stderr), *files),
             note=session.terminal.remark,
-            **settings,
+            **changed,
         )
-    except InterruptedTrainingError as error:
-        _exit_unless_first(error)
-        raise
     if done is not None:  # rank 0 has the result
         session.remark_on_added(done.added)
         session.show(done, training_text, training_data)
 
 
-def _exit_unless_first(error: InterruptedTrainingError) -> None:
-    """Rank 0 alone reports the interruption."""
-    from ckpt.train.processes import started_by_torchrun
+def _asked(
+    resume: Path | None, recipe_ref: str, settings: dict[str, Any], arguments: dict[str, object]
+) -> tuple[Recipe | None, "State | None", Mapping[str, Any]]:
+    """The recipe of a new run; or the state to continue from, and what changes of its recipe."""
+    if resume is None:
+        return recipe_of(recipe_ref, settings, arguments), None, {}
+    changed = resumed_settings(resume, settings)
+    from ckpt.train.state import read_state
 
-    if not started_by_torchrun().is_first:
-        sys.exit(error.exit_code)
+    return None, read_state(resume), changed
+
+
+@contextmanager
+def _reported_once() -> Iterator[None]:
+    """Rank 0 alone reports an interruption; the others end with its exit code."""
+    try:
+        yield
+    except InterruptedTrainingError as error:
+        from ckpt.train.processes import started_by_torchrun
+
+        if not started_by_torchrun().is_first:
+            sys.exit(error.exit_code)
+        raise
 
 
 def _examine(session: Session, recipe: Recipe, out: Path | None, *, replace: bool) -> None:
     """Measure, and draw it if `out` is given."""
-    expect_only_recipe()
     form = None if out is None else picture_form(out, replace=replace)
     found = examine(recipe, callback=TrainingView(session.terminal.remark, sys.stderr))
     if out is None or form is None:
@@ -175,13 +185,6 @@ def _examine(session: Session, recipe: Recipe, out: Path | None, *, replace: boo
         lambda found: f"{diagnosis_text(found)}\n\nwrote {printable(str(out))}",
         lambda found: {**diagnosis_data(found), "path": str(out)},
     )
-
-
-def _resumed(path: Path) -> "State":
-    """The state to continue from, which has its own recipe."""
-    from ckpt.train.state import read_state
-
-    return read_state(path)
 
 
 def _file_callbacks(

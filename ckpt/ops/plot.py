@@ -20,7 +20,7 @@ class Curves:
     Attributes:
         series: A number for each epoch, not always a finite one, by quantity: ``loss`` in nats and
             ``accuracy`` in [0, 1], both over the training images during the epoch; of the hold-out
-            ``holdout_loss`` and ``holdout_accuracy``; ``lr``, and more.
+            ``holdout_loss`` and ``holdout_accuracy``; ``lr``, ``gradient_norm`` and more.
         epoch: The epoch whose weights were kept and tested, from 1; None if unknown.
         test: Their ``loss`` and ``accuracy`` on the test images, as far as known.
     """

@@ -74,10 +74,9 @@ def train(
     `state_file`, by default ``MODEL.state.pt``: written every `save_minutes` (5) and when a
     signal ends the run, removed when it is done unless `keep_state`.
 
-    A run that `resume`, its state or the file of it, goes on with is asked for the same things as
-    before, but for arguments that are given; its recipe has the `settings` data_dir, device and
-    epochs. `callback` gets every event of the run, and `note` a line or two about rescued weights,
-    and about a parent that is gone.
+    `resume`, the state of a run or its file, continues that run: what is not given is as before,
+    and of the `settings` it takes data_dir, device and epochs. `callback` gets every event of the
+    run, and `note` a line about rescued weights or a parent that is gone.
 
     Returns:
         None in all processes of torchrun but rank 0.
@@ -87,21 +86,17 @@ def train(
             setting is unknown, not allowed, or not one of those for `resume`.
         InterruptedTrainingError: A signal ended it; the state is in `state_file`.
     """
-    if isinstance(resume, Path | str):
-        state_file = state_file or resume
+    resumed = _state(resume)
+    made = _recipe_of(recipe, settings, resumed)
     asked = Outputs(
         out=None if out is None else Path(out), registers=register_result, name=name,
         message=message, save_minutes=save_minutes, keeps_state=keep_state,
     )  # fmt: skip
-    resumed = _state(resume)
-    if resumed is None:
-        made = make_recipe("classic" if recipe is None else recipe, settings)
-    else:
-        made, asked = _resumed_recipe(resumed, recipe, settings), asked.or_else(resumed.outputs)
+    if resumed is not None:
+        asked = asked.or_else(resumed.outputs)
+    if isinstance(resume, Path | str):
+        state_file = state_file or resume
     job = _job(made, asked, registry or Registry(), state_file, note)
-    if resumed is None and job.state_file.exists():
-        hint = f"ckpt train --resume {job.state_file}  continues it; remove the file to start anew"
-        raise UsageError(f"{job.state_file}: holds the state of a run", hint=hint)
     return job.run(made, resumed, callback, replace=replace_out)
 
 
@@ -113,10 +108,12 @@ def _state(resume: "State | Path | str | None") -> "State | None":
     return read_state(Path(resume))
 
 
-def _resumed_recipe(
-    resumed: "State", recipe: Recipe | str | None, settings: Mapping[str, object]
+def _recipe_of(
+    recipe: Recipe | str | None, settings: Mapping[str, object], resumed: "State | None"
 ) -> Recipe:
-    """The recipe of a run that goes on, with the settings that it may change."""
+    """The recipe with these settings; a run that goes on has its own, and may change a few."""
+    if resumed is None:
+        return make_recipe("classic" if recipe is None else recipe, settings)
     if recipe is not None:
         raise kept("recipe", "the run")
     expect_changeable(settings, "the run")
@@ -142,9 +139,8 @@ def _job(
     return _Job(registry, model, path, asked, Path(state_file or f"{model}.state.pt"), note)
 
 
-# ``ckpt.train`` is this function, and not the package of that name.
-train.accumulate = accumulate  # type: ignore[attr-defined]
-train.doctor = doctor  # type: ignore[attr-defined]
+# ``ckpt.train`` is this function, and not the package of that name, which has these, too.
+vars(train).update(accumulate=accumulate, doctor=doctor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +166,9 @@ class _Job:
         from ckpt.train.processes import started_by_torchrun
         from ckpt.train.state import Keeper
 
+        if resumed is None and self.state_file.exists():
+            hint = f"ckpt train --resume {self.state_file}  continues it; remove it to start again"
+            raise UsageError(f"{self.state_file}: holds the state of a run", hint=hint)
         initial = None
         if recipe.init and resumed is None:
             recipe, initial = _initial(self.registry, recipe)

@@ -14,18 +14,18 @@ _BARS = "▁▂▃▄▅▆▇█"
 _WIDEST = 60  # columns; more epochs share one
 _QUANTITIES = ("loss", "accuracy")
 _HELD_OUT = {"loss": "holdout_loss", "accuracy": "holdout_accuracy"}
-_RATE = "lr"
+_WORDS = {"lr": "learning rate", "gradient_norm": "gradient norm"}  # on demand
 
 
-def curves_text(several: Sequence[Curves], *, rate: bool = False) -> str:
+def curves_text(several: Sequence[Curves], *, also: Sequence[str] = ()) -> str:
     """A line for each curve of each run, on one scale for all, and the score on the test images.
 
     Args:
         several: The runs, at least one.
-        rate: Whether the learning rate is one of the curves.
+        also: More curves: ``lr``, ``gradient_norm``.
     """
     return "\n\n".join(
-        "\n".join([_title(curves), *_lines(curves, several, rate=rate)]) for curves in several
+        "\n".join([_title(curves), *_lines(curves, several, also)]) for curves in several
     )
 
 
@@ -46,7 +46,7 @@ def curves_data(several: Sequence[Curves]) -> dict[str, Any]:
     }
 
 
-def picture(several: Sequence[Curves], form: str, *, rate: bool = False) -> bytes:
+def picture(several: Sequence[Curves], form: str, *, also: Sequence[str] = ()) -> bytes:
     """Draw loss and accuracy by epoch, all runs in the same axes.
 
     Training is a line, the hold-out a dashed one, and the score on the test images a star.
@@ -54,12 +54,12 @@ def picture(several: Sequence[Curves], form: str, *, rate: bool = False) -> byte
     Args:
         several: The runs, at least one.
         form: ``png`` or ``svg``.
-        rate: Whether the learning rate is drawn too.
+        also: More curves: ``lr``, ``gradient_norm``.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    names = [*_QUANTITIES, _RATE] if rate else [*_QUANTITIES]
+    names = [*_QUANTITIES, *also]
     # Text instead of outlines, no date and fixed ids: equal curves give equal bytes.
     with mpl.rc_context({"svg.hashsalt": "ckpt", "svg.fonttype": "none"}):
         figure = Figure(figsize=(4.5 * len(names), 3.6), layout="constrained", dpi=150)
@@ -87,7 +87,7 @@ def _draw(axes: Any, name: str, several: Sequence[Curves]) -> None:
                 label=f"{label}, test",
             )  # fmt: skip
     axes.set_xlabel("epoch")
-    axes.set_ylabel("learning rate" if name == _RATE else name)
+    axes.set_ylabel(_WORDS.get(name, name))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if name == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
@@ -99,9 +99,9 @@ def _title(curves: Curves) -> str:
     return f"{printable(curves.version)}  {count(curves.epochs, 'epoch')}{of}"
 
 
-def _lines(curves: Curves, several: Sequence[Curves], *, rate: bool) -> list[str]:
+def _lines(curves: Curves, several: Sequence[Curves], also: Sequence[str]) -> list[str]:
     rows = []
-    for name in [*_QUANTITIES, _RATE] if rate else _QUANTITIES:
+    for name in (*_QUANTITIES, *also):
         together = [name, _HELD_OUT.get(name, "")]
         of_all = [
             value for one in several for each in together for value in _values(one, each)
@@ -111,11 +111,13 @@ def _lines(curves: Curves, several: Sequence[Curves], *, rate: bool) -> list[str
             if values := _values(curves, each):
                 bars = _bars(values, min(of_all, default=0), max(of_all, default=0))
                 first, last = (metric(name, values[at]) for at in (0, -1))
-                words = f"hold-out {name}" if each != name else name
+                words = f"hold-out {name}" if each != name else _WORDS.get(name, name)
                 rows.append((words, first, bars, last))
+        if name not in curves.series:
+            rows.append((_WORDS.get(name, name), "", "not recorded", ""))
     width = max(len(words) for words, *_ in rows)
     lines = [f"  {words:<{width}}  {first:>8}  {bars}  {last}" for words, first, bars, last in rows]
-    return [*lines, *_test_line(curves, width)]
+    return [*map(str.rstrip, lines), *_test_line(curves, width)]
 
 
 def _test_line(curves: Curves, width: int) -> list[str]:

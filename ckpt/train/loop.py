@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from ckpt.definitions import own_code
+from ckpt.errors import FitError
 from ckpt.train.batches import Window
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.kernels import quicken
 from ckpt.train.losses import loss_sum, scores_of
+from ckpt.train.memory.recomputing import recompute_blocks
 from ckpt.train.memory.size import SHORT, MicroBatchSize, is_out_of_memory
 from ckpt.train.optimisation import (
+    apply_gradient,
     build_average,
     build_optimizer,
     build_schedule,
@@ -37,8 +40,6 @@ from ckpt.train.random_numbers import generators, restore
 from ckpt.train.recipes.recipe import Recipe
 
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
 _SKIPS = 40  # steps in a row: a scale of 65,536, halved so often, is below any gradient
 
 
@@ -51,7 +52,8 @@ class EpochProgress:
     """How much of an epoch is done, after one of its windows.
 
     Attributes:
-        tally: ``(2,)`` float64, on the device: sum of losses, correct predictions.
+        tally: ``(3,)`` float64, on the device: sum of losses, correct predictions, and the norms
+            of the gradients, of all processes together.
         samples: Seen so far.
         windows: Done so far.
         steps: Optimizer steps, without the skipped ones.
@@ -88,7 +90,8 @@ class Trainer:
     """A model with all that changes it.
 
     Args:
-        model: On its device, where it stays; on a CPU two types of its modules get faster ones.
+        model: On its device, where it stays; on a CPU two types of its modules get faster ones,
+            and with gradient checkpointing its blocks another forward pass.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         recipe: Has the other settings; the loss ``auto`` is ``nll``.
         windows: Of an epoch, for schedules that advance with every step.
@@ -119,6 +122,8 @@ class Trainer:
         self.size = size or MicroBatchSize(recipe.batch_size)
         if self.device.type == "cpu":
             quicken(model)
+        if recipe.gradient_checkpointing:
+            recompute_blocks(model, self.device, recipe.model)
         self.optimizer = build_optimizer(model, recipe)
         self.schedule = build_schedule(self.optimizer, recipe, recipe.epochs * windows)
         self.average = build_average(model, recipe)
@@ -133,11 +138,10 @@ class Trainer:
         self._norms, self._frozen = batch_norms(model), recipe.batch_norm == "frozen"
         # A read of the device's memory costs nothing on a CPU; on CUDA the epoch's end tells.
         self._reads = checks and self.device.type == "cpu" and not self.scaler.is_enabled()
-        self._skipped = 0  # steps in a row
-        self._steps: list[None] = []
+        self._taken, self._skipped = 0, 0  # steps; those in a row
         # The hook runs only if the step happens: GradScaler skips it when a gradient is not
         # finite, and reports that nowhere that costs no device read.
-        self.optimizer.register_step_post_hook(lambda *_: self._steps.append(None))
+        self.optimizer.register_step_post_hook(self._count_step)
 
     @property
     def result(self) -> nn.Module:
@@ -146,32 +150,43 @@ class Trainer:
 
     def new_epoch(self) -> EpochProgress:
         """The progress of an epoch before its first window."""
-        return EpochProgress(self._zeros(), float(self.optimizer.param_groups[0]["lr"]))
+        return EpochProgress(self._zeros(3), float(self.optimizer.param_groups[0]["lr"]))
 
     def steps(self, windows: Iterable[Window], progress: EpochProgress) -> Iterator[EpochProgress]:
         """Take a step for each window; `progress` is updated, and yielded, after each of them.
 
         Raises:
-            NotFiniteError: As `step`; or on a CPU the window's loss is not finite.
+            NotFiniteError: As `step`; or on a CPU the window's loss is not finite. Parameters and
+                buffers, as BatchNorm's statistics, are those before it then.
         """
         self.model.train()
-        self._steps.clear()
-        progress.tally, earlier = progress.tally.to(self.device), progress.steps
+        progress.tally = progress.tally.to(self.device)
         for window in windows:
             self.optimizer.zero_grad(set_to_none=True)
-            scored = self.accumulate_window(window)  # (2,) loss sum, correct
-            # Processes have to agree: the gradient is the same in all of them, the loss is not.
-            if self._reads and self.processes.count == 1:
-                _expect_finite("the loss", scored[0])
-            self.step()
-            progress.tally += scored
+            restore_buffers = self._buffers() if self._reads else None
+            try:
+                scored = self.accumulate_window(window)  # (2,) loss sum, correct
+                # Processes have to agree: the gradient is the same in all of them, the loss is not.
+                if self._reads and self.processes.count == 1:
+                    _expect_finite("the loss", scored[0])
+                norm = self.step()
+            except NotFiniteError:
+                if restore_buffers:
+                    restore_buffers()
+                raise
+            progress.tally[:2] += scored
+            if norm is not None:
+                progress.tally[2] += norm / self.processes.count  # the same in all of them
+                progress.steps += 1
             progress.samples += window.samples
             progress.windows += 1
-            progress.steps = earlier + len(self._steps)
             yield progress
 
-    def end_epoch(self, progress: EpochProgress) -> Score:
-        """Advance a schedule that moves once an epoch, and read the epoch's score.
+    def end_epoch(self, progress: EpochProgress) -> tuple[Score, float]:
+        """Advance a schedule that moves once an epoch, and read the epoch's figures.
+
+        Returns:
+            Its score, and the mean of its gradients' norms; NaN if it took no step.
 
         Raises:
             NotFiniteError: The sum of the epoch's losses is not finite; in fp16 it may be, since
@@ -183,10 +198,11 @@ class Trainer:
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
                 self.schedule.step()
         # The epoch's one read from the device.
-        loss_sum, correct = self.processes.total(progress.tally).tolist()
+        loss_sum, correct, norms = self.processes.total(progress.tally).tolist()
         if not self.scaler.is_enabled() and not isfinite(loss_sum):
             raise NotFiniteError(f"the loss is {loss_sum}")
-        return Score(loss_sum, int(correct), progress.samples)
+        score = Score(loss_sum, int(correct), progress.samples)
+        return score, norms / progress.steps if progress.steps else nan
 
     def accumulate_window(self, window: Window) -> Tensor:
         """Accumulate; if memory runs out, start the window again in smaller micro-batches.
@@ -225,7 +241,7 @@ class Trainer:
             ValueError: The micro-batches hold another number of samples.
             DefinitionError: The model's own code fails.
         """
-        tally, seen = self._zeros(), 0
+        tally, seen = self._zeros(2), 0
         mine = samples if here is None else here or 1
         for images, labels in micro_batches:  # (b, c, h, w) float32, (b,) int64
             seen += len(labels)
@@ -250,57 +266,79 @@ class Trainer:
         for norm in self._norms if self.model.training else ():
             norm.train(not frozen)
 
-    def _zeros(self) -> Tensor:
-        return torch.zeros(2, dtype=torch.float64, device=self.device)
+    def _zeros(self, count: int) -> Tensor:
+        return torch.zeros(count, dtype=torch.float64, device=self.device)
 
     def _undoing(self) -> Callable[[], None]:
         """A function that undoes a window's passes: gradients, buffers, random numbers."""
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        states = generators(self.device)
+        restore_buffers, states = self._buffers(), generators(self.device)
 
         def undo() -> None:
             self.optimizer.zero_grad(set_to_none=True)
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            restore_buffers()
             restore(states, self.device)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
         return undo
 
-    def step(self) -> None:
+    def _buffers(self) -> Callable[[], None]:
+        """A function that brings back the present values of all buffers."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+
+        def bring_back() -> None:
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+        return bring_back
+
+    def step(self) -> Tensor | None:
         """Unscale once, clip, step unless a gradient is not finite, update the scale once.
 
         Learning rate and average follow only if the step was not skipped.
 
+        Returns:
+            The norm of the gradient ``()`` before it was clipped; None if the step was skipped.
+
         Raises:
             NotFiniteError: The gradient is not finite: on a CPU in fp32 or bf16, whose gradients
                 are not scaled; in fp16 in too many steps in a row.
+            FitError: A gradient is sparse, whose norm torch does not give.
         """
-        before = len(self._steps)
-        self.scaler.unscale_(self.optimizer)
-        if self._reads or self._clip:
-            gradients = [it.grad for it in self.model.parameters() if it.grad is not None]
-            norm = nn.utils.get_total_norm(gradients)
-            if self._reads:
-                _expect_finite("the norm of the gradient", norm)
-            if self._clip:
-                nn.utils.clip_grads_with_norm_(self.model.parameters(), self._clip, norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self._skipped = 0 if len(self._steps) > before else self._skipped + 1
-        if self._skipped == _SKIPS:
-            raise NotFiniteError(f"the gradient was not finite in {_SKIPS} steps in a row")
-        if len(self._steps) > before:
-            if self._every_step:
-                self.schedule.step()
-            if self.average is not None:
-                self.average.update_parameters(self.model)
+        before = self._taken
+        if not before:
+            _expect_dense(self.model, self._ref)
+        norm = apply_gradient(self.optimizer, self.scaler, clip=self._clip, check=self._check)
+        if self._taken == before:
+            self._skipped += 1
+            if self._skipped == _SKIPS:
+                raise NotFiniteError(f"the gradient was not finite in {_SKIPS} steps in a row")
+            return None
+        self._skipped = 0
+        if self._every_step:
+            self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return norm
+
+    def _check(self, norm: Tensor) -> None:
+        if self._reads:
+            _expect_finite("the norm of the gradient", norm)
+
+    def _count_step(self, *_: object) -> None:
+        self._taken += 1
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     """The modules whose output for one image depends on the others of its micro-batch."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+def _expect_dense(model: nn.Module, ref: str) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and parameter.grad.layout != torch.strided:
+            hint = "sparse=False  in its nn.Embedding gives a dense one"
+            raise FitError(f"{ref}: the gradient of {name} is sparse, expected dense", hint=hint)
 
 
 def _expect_finite(name: str, value: Tensor) -> None:

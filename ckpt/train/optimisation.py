@@ -1,4 +1,4 @@
-"""Optimizer, schedule and average of a recipe: what turns gradients into weights."""
+"""What turns gradients into weights: the step, and a recipe's optimizer, schedule and average."""
 
 from collections.abc import Callable
 from itertools import groupby
@@ -14,6 +14,38 @@ from ckpt.train.recipes.recipe import Recipe
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 EVERY_STEP = ("cosine", "onecycle")  # schedules that advance with every step; others by epoch
+
+
+def apply_gradient(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    *,
+    clip: float,
+    check: Callable[[Tensor], None] | None = None,
+) -> Tensor | None:
+    """Unscale once, clip, step unless a gradient is not finite, update the scale once.
+
+    Args:
+        optimizer: Its parameters have the gradient of a window, times the scale.
+        scaler: Disabled for gradients that are not scaled, whose step is never skipped.
+        clip: The largest norm of the gradient; 0 does not clip.
+        check: Gets the norm of the gradient, and may raise before anything changes.
+
+    Returns:
+        The norm of the gradient ``()`` before it was clipped; None without `clip` and `check`.
+    """
+    scaler.unscale_(optimizer)
+    norm = None
+    if clip or check:
+        parameters = [it for group in optimizer.param_groups for it in group["params"]]
+        norm = nn.utils.get_total_norm([it.grad for it in parameters if it.grad is not None])
+        if check:
+            check(norm)
+        if clip:
+            nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+    scaler.step(optimizer)
+    scaler.update()
+    return norm
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

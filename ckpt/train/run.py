@@ -49,7 +49,7 @@ def train(
     """Train, write the weights to `out`, read them back and score the test images once.
 
     The score is that of the file: loaded strictly into a new module, in fp32. A run that fails
-    or is interrupted leaves no file. the global generators are restored at the end.
+    or is interrupted leaves no file. The global generators are restored at the end.
 
     Args:
         recipe: The settings.
@@ -73,10 +73,7 @@ def train(
     try:
         check_processes(recipe, resumed, processes)
         check_epochs(recipe, resumed)
-        # A run that was interrupted after it had written its weights finds them here.
-        is_written = resumed is not None and is_over(resumed.curves, recipe)
-        for path in filter(None, (out, _last_path(out, recipe))):
-            check_destination(path, replace=replace or is_written)
+        _check_files(recipe, out, resumed, replace=replace)
         device = find_device(recipe.device, processes)
         with joined(processes), _repeatable(device):
             setup = Setup(recipe, device, processes, callback, resumed=resumed, initial=initial)
@@ -88,6 +85,14 @@ def train(
             return run.finish(out, replace, began, clock) if processes.is_first else None
     finally:
         callback(Ended())
+
+
+def _check_files(recipe: Recipe, out: Path, resumed: State | None, *, replace: bool) -> None:
+    """Refuse before the training what could not be written after it."""
+    # A run that was interrupted after it had written its weights finds them here.
+    is_written = resumed is not None and is_over(resumed.curves, recipe)
+    for path in filter(None, (out, _last_path(out, recipe))):
+        check_destination(path, replace=replace or is_written)
 
 
 def _last_path(out: Path, recipe: Recipe) -> Path | None:
@@ -165,7 +170,7 @@ class _Run:
                 self.callback(StepDone(epoch, progress.samples))
                 if self.keeper and self.keeper.due:
                     self._keep(self.keeper, epoch, progress)
-            score = trainer.end_epoch(progress)
+            score, norm = trainer.end_epoch(progress)
         except NotFiniteError as error:
             raise self._diverged(epoch, progress, error) from error
         seconds = perf_counter() - self._epoch_began
@@ -178,6 +183,7 @@ class _Run:
             seconds=seconds,
             images_per_second=score.samples / seconds,
             skipped_steps=progress.windows - progress.steps,
+            gradient_norm=norm,
             holdout_loss=held_out.loss if held_out else None,
             holdout_accuracy=held_out.accuracy if held_out else None,
         )

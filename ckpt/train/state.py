@@ -32,7 +32,7 @@ from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.trials import Precision
 from ckpt.train.watch.events import Epoch
 
-_FORM = "ckpt training state 4"
+_FORM = "ckpt training state 5"
 _MEET = 1.0  # seconds between two times that processes agree on signals and states
 
 

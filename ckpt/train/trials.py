@@ -6,7 +6,7 @@ generators, so that they change no weights.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
@@ -23,7 +23,7 @@ from ckpt.train.random_numbers import restored
 from ckpt.train.recipes.recipe import Recipe
 
 _ROUNDS, _WARM_UP = 9, 3  # steps of each; about a second in all on two CPU cores
-_WORTH_IT = 1.1
+WORTH_IT = 1.1  # a speed-up below may be noise
 _FIRST = 8  # samples at most that memory is first tried with
 _FILLED = 0.8  # of the memory that is left; the rest is for what a trial does not meet
 
@@ -50,10 +50,7 @@ def choose_precision(recipe: Recipe, model: nn.Module, batch: MicroBatch) -> Pre
     """
     if recipe.precision != "auto":
         return Precision(recipe.precision, "as asked")
-    cuda = batch[0].is_cuda
-    # CPUs have no fast float16; GPUs before Ampere have no bfloat16.
-    has_bf16 = not cuda or torch.cuda.is_bf16_supported(including_emulation=False)
-    lower = "bf16" if has_bf16 else "fp16"
+    lower = lower_precision(batch[0].device)
     size = MicroBatchSize(len(batch[1]), adapts=recipe.micro_batch == "auto")
     while True:
         try:
@@ -65,9 +62,15 @@ def choose_precision(recipe: Recipe, model: nn.Module, batch: MicroBatch) -> Pre
                 raise
             size.halve(error)
     ratio = milliseconds["fp32"] / milliseconds[lower]
-    if ratio > _WORTH_IT:
+    if ratio > WORTH_IT:
         return Precision(lower, f"timed: {ratio:.1f} × fp32", milliseconds)
     return Precision("fp32", f"timed: {lower} is {ratio:.1f} × fp32", milliseconds)
+
+
+def lower_precision(device: torch.device) -> str:
+    """``bf16``, or ``fp16`` on a GPU before Ampere, which has no bfloat16."""
+    has_bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp16"
 
 
 def first_size(
@@ -110,7 +113,7 @@ def first_size(
 def _fits(trainer: Trainer, batch: MicroBatch) -> bool:
     """Whether a step runs without an error about memory."""
     try:
-        _try_step(trainer, batch)
+        take_step(trainer, [batch])
     except SHORT as error:
         if not is_out_of_memory(error):
             raise
@@ -118,9 +121,10 @@ def _fits(trainer: Trainer, batch: MicroBatch) -> bool:
     return True
 
 
-def _try_step(trainer: Trainer, batch: MicroBatch) -> None:
+def take_step(trainer: Trainer, batches: Sequence[MicroBatch]) -> None:
+    """Take a step of one window outside of a run."""
     trainer.optimizer.zero_grad(set_to_none=True)
-    trainer.accumulate([batch], len(batch[1]))
+    trainer.accumulate(batches, sum(len(labels) for _, labels in batches))
     trainer.step()
 
 
@@ -144,14 +148,21 @@ def _time(
 def _timed_steps(trainer: Trainer, batch: MicroBatch) -> Iterator[float]:
     """Seconds of one step after another, without the first ones."""
     for turn in range(_WARM_UP + _ROUNDS):
-        _wait(batch)
-        start = perf_counter()
-        _try_step(trainer, batch)
-        _wait(batch)
+        seconds = step_seconds(trainer, [batch])
         if turn >= _WARM_UP:
-            yield perf_counter() - start
+            yield seconds
 
 
-def _wait(batch: MicroBatch) -> None:
-    if batch[0].is_cuda:
-        torch.cuda.synchronize(batch[0].device)
+def step_seconds(trainer: Trainer, batches: Sequence[MicroBatch]) -> float:
+    """Take a step, and say how long the device was busy with it."""
+    wait(trainer.device)
+    start = perf_counter()
+    take_step(trainer, batches)
+    wait(trainer.device)
+    return perf_counter() - start
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has done what it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -64,10 +64,16 @@ def test_hold_out_and_test_are_curves_too(ckpt: Run, folder: Path) -> None:
     starts = ["loss", "hold-out loss", "accuracy", "hold-out accuracy", "test"]
     assert [line[2:21].strip() for line in lines[1:]] == starts
     assert lines[-1].endswith(f", of epoch {best}")
-    assert ckpt("plot", "v1", "--lr").out.splitlines()[5].startswith("  lr ")
-    assert ckpt("plot", "v1", "--lr", "-o", "a.svg").code == 0
+    more = ("--lr", "--gradient-norm")
+    lines = ckpt("plot", "v1", *more).out.splitlines()
+    assert lines[5].startswith("  learning rate      ")
+    assert lines[6].startswith("  gradient norm      ")
+    assert lines[6].endswith(f"  {found['series']['gradient_norm'][-1]:.6g}")
+    assert ckpt("plot", "v1", *more, "-o", "a.svg").code == 0
     svg = (folder / "a.svg").read_text()
-    assert all(words in svg for words in (", hold-out<", ", test<", ">learning rate<"))
+    assert all(
+        words in svg for words in (", hold-out<", ", test<", ">learning rate<", ">gradient norm<")
+    )
 
 
 def test_version_without_curves_says_so(ckpt: Run, folder: Path) -> None:

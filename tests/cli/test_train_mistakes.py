@@ -80,6 +80,13 @@ class Complex(Returns):
 class Sparse(Returns):
     def wrong(self, scores): return scores.to_sparse()
 
+class SparseGradient(Net):
+    def __init__(self):
+        super().__init__()
+        self.bag = nn.EmbeddingBag(2, 10, mode="sum", sparse=True)
+    def forward(self, x):
+        return self.bag((x.flatten(1) > 0).long()).log_softmax(1)
+
 class Detached(Returns):
     def wrong(self, scores): return scores.detach()
 
@@ -156,6 +163,7 @@ OWN = [  # the class, and what is said about it
     ("Whole", 3, "the model's scores are int64, expected dense and floating-point"),
     ("Complex", 3, "the model's scores are complex64, expected dense and floating-point"),
     ("Sparse", 3, "the model's scores are sparse_coo, expected dense and floating-point"),
+    ("SparseGradient", 3, "net.py:SparseGradient: the gradient of bag.weight is sparse, expected"),
     ("Detached", 3, "net.py:Detached: raises RuntimeError: element 0 of tensors does not require"),
     ("Nan", 3, "the loss is nan in epoch 1, after 0 images"),
     ("InPlace", 3, "net.py:InPlace: raises RuntimeError: one of the variables needed"),

@@ -44,6 +44,7 @@ EPOCH = Epoch(
     seconds=22.1,
     images_per_second=2715.0,
     skipped_steps=0,
+    gradient_norm=1.5,
 )
 TRAINED = Trained(
     path=Path("w.pt"),

@@ -40,6 +40,7 @@ class Loop:
     scale: float = 65536.0
     steps: int = 0
     averages: dict[str, Tensor] | None = None
+    norms: list[float] = field(default_factory=list)
 
     def run(self, epochs: list[list[Batch]]) -> None:
         total = sum(map(len, epochs))
@@ -80,8 +81,9 @@ class Loop:
         if self.precision == "fp16" and not all(it.isfinite().all() for it in named.values()):
             self.scale /= 2
             return
+        norm = math.sqrt(sum(float((it.double() ** 2).sum()) for it in named.values()))
+        self.norms.append(norm)
         if self.clip:
-            norm = math.sqrt(sum(float((it.double() ** 2).sum()) for it in named.values()))
             named = {name: it * min(1, self.clip / (norm + 1e-6)) for name, it in named.items()}
         self.steps += 1
         with torch.no_grad():

@@ -15,6 +15,27 @@ from ckpt.train.state import Keeper, read_state
 DIGITS = {"dataset": "digits", "epochs": 1, "device": "cpu", "optimizer": "sgd"}
 
 
+@pytest.fixture
+def normed(tmp_path):
+    """A definition whose running statistics diverge in the same step as its loss."""
+    (tmp_path / "normed.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    first = nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8)\n"
+        "    return nn.Sequential(*first, nn.Linear(8, 10), nn.LogSoftmax(1))\n"
+    )
+    return f"{tmp_path}/normed.py:net"
+
+
+def test_running_statistics_are_those_before_that_step(tmp_path, normed):
+    recipe = Recipe(**DIGITS, model=normed, precision="fp32", lr=1e38)
+    with pytest.raises(DivergedError, match=r"is (nan|inf) in epoch 1, after"):
+        train(recipe, tmp_path / "w.pt", keeper=Keeper(tmp_path / "s", every=1e9))
+    state = read_state(tmp_path / "s")
+    assert all(tensor.isfinite().all() for tensor in state.parts["model"].values())
+    assert state.parts["model"]["2.num_batches_tracked"] == state.progress.windows
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_run_stops_and_keeps_the_state_before_that_step(tmp_path, linear, precision):
     recipe = Recipe(**DIGITS, model=linear, precision=precision, lr=1e38)

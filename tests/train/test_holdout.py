@@ -19,7 +19,7 @@ from tests.train.test_state import DEFINITION, Stops
 def curves(*losses):
     one = Epoch(
         epoch=1, loss=1.0, accuracy=0.5, lr=1.0, seconds=1.0, images_per_second=1.0,
-        skipped_steps=0,
+        skipped_steps=0, gradient_norm=1.5,
     )  # fmt: skip
     return [replace(one, epoch=at, holdout_loss=loss) for at, loss in enumerate(losses, 1)]
 

@@ -184,6 +184,27 @@ def test_loss_is_that_by_hand(loss: str, micro: int) -> None:
     assert furthest(found, expected) <= DOUBLE
 
 
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_mean_norm_of_the_gradients_is_that_by_hand(precision: str, clip: float) -> None:
+    """Before clipping, and without the step that fp16 skips."""
+    (windows,) = epochs_of(torch.float64, count=1)
+    if precision == "fp16":
+        images, labels = windows[1]
+        windows[1] = (images.index_fill(0, torch.tensor([2]), float("inf")), labels)
+    recipe = Recipe(optimizer="sgd", lr=0.1, clip=clip, schedule="constant")
+    trainer = Trainer(built(mlp), precision, recipe, size=MicroBatchSize(5))
+    progress = trainer.new_epoch()
+    for _ in trainer.steps([window_of(*window) for window in windows], progress):
+        pass
+    _, norm = trainer.end_epoch(progress)
+    loop = Loop(built(mlp).train(), lr=0.1, clip=clip, precision=precision)
+    loop.run([windows])
+    assert len(loop.norms) == (4 if precision == "fp32" else 3)
+    assert min(loop.norms) > 0.05, "clipping would show"
+    assert norm == pytest.approx(sum(loop.norms) / len(loop.norms), rel=DOUBLE)
+
+
 def test_comparison_notices_each_setting() -> None:
     """It can fail: the plain loop with another rate, clip, decay or average differs."""
     epochs = epochs_of(torch.float64)

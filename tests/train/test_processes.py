@@ -17,14 +17,16 @@ from ckpt.models.mnist_cnn import Net
 from torch.nn.functional import nll_loss
 
 from ckpt.errors import UsageError
+from ckpt.train.loop import Trainer
 from ckpt.train.processes import ALONE, Processes, started_by_torchrun
+from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.state import Keeper, read_state
 from tests.effort import PATIENCE
 from tests.train.starting import held, python, torchrun
 from tests.train.test_loop import TOLERANCE, worst
 from tests.train.test_state import DEFINITION
-from tests.train.two_processes import CASES, samples
+from tests.train.two_processes import CASES, epoch, linear, samples
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -81,6 +83,13 @@ def test_losses_and_hits_are_those_of_all(ran: Path) -> None:
         loss_sum, correct = counts[name][2:]
         assert loss_sum == pytest.approx(nll_loss(log_probs, labels, reduction="sum").item())
         assert correct == (log_probs.argmax(dim=1) == labels).sum().item()
+
+
+@pytest.mark.long
+def test_figures_of_an_epoch_are_those_of_one_process(ran: Path) -> None:
+    alone = epoch(Trainer(linear(), "fp32", Recipe(clip=0.1)))
+    for rank in (0, 1):
+        assert json.loads((ran / f"epoch{rank}.json").read_text()) == pytest.approx(alone)
 
 
 @pytest.mark.long

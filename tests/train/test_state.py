@@ -87,6 +87,8 @@ def test_resumed_run_ends_with_the_same_bytes(
         again = run(dropout, tmp_path / f"{number}.pt", None, state)
         assert (tmp_path / f"{number}.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
         assert [e.loss for e in again.curves] == [e.loss for e in whole.curves]
+        norms = [[epoch.gradient_norm for epoch in each.curves] for each in (again, whole)]
+        assert norms[0] == norms[1]
         assert again.record["resumes"] == len(stops)
     assert not (tmp_path / "never.pt").exists()
 

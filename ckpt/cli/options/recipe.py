@@ -17,6 +17,7 @@ from ckpt.train.recipes.recipe import (
     settings,
 )
 from ckpt.train.recipes.recipe_file import NAMES, make_recipe
+from ckpt.train.tips.doctor import TRIED, UNUSED
 
 
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,7 +40,8 @@ def recipe_of(ref: str, values: dict[str, Any], arguments: dict[str, object], *a
 
     `also` are settings that hold although they were not typed.
     """
-    recipe = make_recipe(ref, _typed(values, *also))
+    typed = _typed()
+    recipe = make_recipe(ref, {it: values[it] for it in values if it in typed or it in also})
     if not arguments:
         return recipe
     written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
@@ -52,35 +54,48 @@ def resumed_settings(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: One that a resumed run keeps from its state file.
     """
-    for option, name in (("recipe", "recipe_ref"), ("arg", "arguments")):
-        if _is_typed(name):
-            raise kept(option, str(path))
-    typed = _typed(values)
-    expect_changeable(typed, str(path))
-    return typed
+    typed = _typed()
+    for name in ("recipe_ref", "arguments"):
+        if name in typed:
+            raise kept(typed[name].removeprefix("--"), str(path))
+    changed = {name: values[name] for name in values if name in typed}
+    expect_changeable(changed, str(path))
+    return changed
 
 
-def _typed(values: dict[str, Any], *also: str) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name in also or _is_typed(name)}
+def doctors_recipe(
+    definition: str, ref: str, values: dict[str, Any], arguments: dict[str, object]
+) -> Recipe:
+    """The recipe for `--doctor DEFINITION`.
+
+    Raises:
+        UsageError: An option of runs, or a setting of which the doctor tries values itself.
+    """
+    for name, option in _typed().items():
+        if name == "model":
+            raise UsageError("--model cannot be used with --doctor, which takes the definition")
+        if name in TRIED:
+            raise UsageError(f"{option} cannot be used with --doctor, which tries it itself")
+        if name in UNUSED or name in _OF_RUNS:
+            raise UsageError(f"{option} cannot be used with --doctor, which trains nothing")
+    return recipe_of(ref, {**values, "model": definition}, arguments, "model")
 
 
-def expect_only_recipe() -> None:
-    """Refuse beside `--doctor` what a run needs: it trains nothing."""
-    others = (
-        *("registered", "name", "message", "resume", "save_every", "keep_state"),
-        *("metrics", "tensorboard"),
-    )
-    if _is_typed("model"):
-        raise UsageError("--model cannot be used with --doctor, which takes the definition")
-    for name in others:
-        if _is_typed(name):
-            option = {"registered": "register"}.get(name) or option_name(name)
-            raise UsageError(f"--{option} cannot be used with --doctor, which trains nothing")
+_OF_RUNS = (
+    *("registered", "name", "message", "resume", "save_every", "keep_state"),
+    *("metrics", "tensorboard"),
+)
 
 
-def _is_typed(name: str) -> bool:
-    source = click.get_current_context().get_parameter_source(name)
-    return source == click.core.ParameterSource.COMMANDLINE
+def _typed() -> dict[str, str]:
+    """The options on the command line, e.g. ``--batch-size``, by the names of their values."""
+    context = click.get_current_context()
+    return {
+        each.name: max(each.opts, key=len)
+        for each in context.command.params
+        if each.name
+        and context.get_parameter_source(each.name) == click.core.ParameterSource.COMMANDLINE
+    }
 
 
 def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -245,6 +245,11 @@ class Recipe:
         "is left, and halves it whenever memory runs out; fixed is --batch-size.",
         one_of("fixed", "auto"),
     )
+    gradient_checkpointing: bool = _setting(
+        False,
+        "Keep only the inputs of a model's blocks for the backward pass, and compute the rest "
+        "again there: less memory, more time, the same gradient.",
+    )
     precision: str = _setting(
         "auto",
         "Precision of the forward pass; fp16 scales the loss, auto times a few steps of each and "

@@ -9,13 +9,14 @@ caller's, who saves them as in any loop. Nothing is changed in the model's own c
 BatchNorm in training is the exception: it normalises by the micro-batch.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from ckpt.errors import UsageError
+from ckpt.train.tips.counting import length_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,7 +64,7 @@ def accumulate(
         optimizer: Steps once a window.
         micro_batches: Of a window, in each process.
         count: The number of samples that the loss of a batch is the mean of, e.g. its tokens that
-            are not padding; by default the length of its tensors.
+            are not padding; by default the length of its tensors. Batches of 0 are left out.
         reduction: Whether losses are the ``mean`` or the ``sum`` over the samples of a batch.
         precision: ``fp32``, or autocast to ``bf16`` or ``fp16``.
         clip: Clip the gradient of a window to this norm; 0 does not clip.
@@ -147,25 +148,28 @@ class Windows(Generic[T]):
         Raises:
             UsageError: A window was left before its step, or its samples cannot be counted.
         """
-        iterator, latest = iter(self._batches), None
+        iterator = iter(self._batches)
+        latest: list[tuple[T, float]] = []
         while True:
-            held = list(islice(iterator, self._most))
-            counts = [float(self._count(batch)) for batch in held]
-            total, busy = self._stepping.totals(sum(counts), bool(held))
+            fetched = [(it, float(self._count(it))) for it in islice(iterator, self._most)]
+            total, busy = self._stepping.totals(_sum(fetched), bool(fetched))
             if not busy:
                 return
-            if not held:
-                # Another process has more batches: this one takes part with a weight of 0.
-                held, counts = list(latest or ()), [0.0]
-            if busy < self._stepping.processes and latest is None:
+            if busy < self._stepping.processes and not latest:
                 raise UsageError(
                     f"only {busy} of {self._stepping.processes} processes have batches",
                     hint="give each process at least one",
                 )
-            latest = held[-1:]
-            window = Window(held, counts, total, self._stepping)
+            # The mean over no samples is 0 / 0, and so may be its gradient.
+            held = [(batch, samples) for batch, samples in fetched if samples]
+            latest = held[-1:] or latest or fetched[-1:]
+            if total and not held:
+                # Other processes have samples: this one takes part with a weight of 0.
+                held = [(latest[0][0], 0.0)]
+            window = Window(held, total, self._stepping, self._add)
             yield window
-            self._add(window, sum(counts))
+            if window.stepped is None:
+                raise UsageError("the window was left before its step", hint=_LOOP)
 
     @property
     def loss(self) -> float:
@@ -174,15 +178,18 @@ class Windows(Generic[T]):
             return float("nan")
         return self._loss_sum.item() / self.samples
 
-    def _add(self, window: "Window[T]", samples: float) -> None:
-        if window.stepped is None:
-            raise UsageError("the window was left before its step", hint=_LOOP)
-        self.samples += samples
-        self.steps += window.stepped
+    def _add(self, window: "Window[T]") -> None:
+        """Count a window that is done."""
+        self.samples += window.here
+        self.steps += bool(window.stepped)
         self.skipped += not window.stepped
         if window.loss_sum is not None:
             so_far = self._loss_sum
             self._loss_sum = window.loss_sum if so_far is None else so_far + window.loss_sum
+
+
+def _sum(counted: Sequence[tuple[T, float]]) -> float:
+    return sum(samples for _, samples in counted)
 
 
 class Window(Generic[T]):
@@ -190,17 +197,22 @@ class Window(Generic[T]):
 
     Attributes:
         samples: N, in all processes.
+        here: Those in this process.
         loss_sum: Sum of the losses in this process so far, on the device, without a graph.
         norm: Of the gradient before it was clipped; None until then and without `clip`.
         stepped: Whether the step was taken; None before the end of the window.
     """
 
     def __init__(
-        self, held: Sequence[T], counts: Sequence[float], samples: float, stepping: "_Stepping"
+        self,
+        held: Sequence[tuple[T, float]],
+        samples: float,
+        stepping: "_Stepping",
+        done: "Callable[[Window[T]], None]",
     ) -> None:
-        self._held, self._counts, self._stepping = held, counts, stepping
+        self._held, self._stepping, self._done = held, stepping, done
         self._now, self._passes, self._forwards = -1, 0, 0
-        self.samples = samples
+        self.samples, self.here = samples, _sum(held)
         self.loss_sum: Tensor | None = None
         self.norm: Tensor | None = None
         self.stepped: bool | None = None
@@ -218,7 +230,7 @@ class Window(Generic[T]):
         if self._now >= 0:
             raise UsageError("a window can be used once", hint=_LOOP)
         self._stepping.optimizer.zero_grad(set_to_none=True)
-        for index, batch in enumerate(self._held):
+        for index, (batch, _) in enumerate(self._held):
             self._now = index
             yield batch
             if self._passes != index + 1:
@@ -226,6 +238,7 @@ class Window(Generic[T]):
                     f"batch {index + 1} of the window had no backward pass", hint=_LOOP
                 )
         self.stepped, self.norm = self._stepping.step() if self.samples else (False, None)
+        self._done(self)
 
     @contextmanager
     def forward(self) -> Generator[None]:
@@ -250,12 +263,12 @@ class Window(Generic[T]):
             raise UsageError("the forward pass was outside of window.forward()", hint=_LOOP)
         if self._passes != self._now:
             raise UsageError("a batch had two backward passes", hint="add their losses")
-        samples = self._counts[self._now]
-        weight = samples if self._stepping.reduction == "mean" else 1.0
+        _, samples = self._held[self._now]
+        weight = samples if self._stepping.reduction == "mean" else float(samples > 0)
         with self._alone():
-            self._stepping.backward(loss, weight / self.samples if self.samples else 0.0)
+            self._stepping.backward(loss, weight / self.samples)
         self._passes += 1
-        if samples:  # the mean over nothing is not a number
+        if samples:
             share = self._stepping.detached(loss) * weight
             self.loss_sum = share if self.loss_sum is None else self.loss_sum + share
 
@@ -337,58 +350,21 @@ class _Stepping:
         Returns:
             Whether it was, and the norm of the gradient if it was clipped.
         """
-        from torch.nn.utils import clip_grad_norm_
+        from torch.amp import GradScaler
 
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-        norm = clip_grad_norm_(self._stepped(), self.clip) if self.clip else None
-        if self.scaler is None:
-            self.optimizer.step()
-            taken = True
-        else:
-            before = self.scaler.get_scale()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            taken = self.scaler.get_scale() >= before  # it falls exactly if the step is skipped
+        from ckpt.train.optimisation import apply_gradient
+
+        scaler = self.scaler or GradScaler(enabled=False)
+        before = scaler.get_scale()
+        norm = apply_gradient(self.optimizer, scaler, clip=self.clip)
+        # It falls if the step is skipped, down to 0, with which every step is.
+        taken = scaler.get_scale() >= before > 0
         if taken and self.schedule is not None:
             self.schedule.step()
         if taken and self.average is not None:
             self.average.update_parameters(self.model)
         return taken, norm
 
-    def _stepped(self) -> "list[Tensor]":
-        return [each for group in self.optimizer.param_groups for each in group["params"]]
-
     @property
     def _parameter(self) -> "Tensor":
         return next(self.model.parameters())
-
-
-def length_of(batch: object) -> int:
-    """The samples of a batch: the length that all its tensors and arrays have in common.
-
-    Raises:
-        UsageError: They have none, or not all the same.
-    """
-    found = set(_lengths(batch))
-    if len(found) != 1:
-        lengths = (
-            f"tensors of length {', '.join(map(str, sorted(found)))}" if found else "no tensor"
-        )
-        raise UsageError(
-            f"cannot count the samples of a batch: {type(batch).__name__} with {lengths}",
-            hint="accumulate(…, count=lambda batch: …)  counts them",
-        )
-    return found.pop()
-
-
-def _lengths(value: object) -> Iterator[int]:
-    shape = getattr(value, "shape", None)
-    if shape is not None:
-        yield from shape[:1]
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _lengths(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _lengths(each)

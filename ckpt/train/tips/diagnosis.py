@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 TIPS = ("workers", "largest batch", "16 bits", "accumulation", "kept graphs")
-WORTH_IT = 1.1  # a speed-up below may be noise
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,13 @@ from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.tips.diagnosis import Diagnosis
 from ckpt.train.watch.events import Callback, ignore
 
+# Settings of a recipe that change nothing here: those that are tried, and those of whole runs.
+TRIED = ("accumulate", "loader", "micro_batch", "num_workers", "precision", "prefetch_factor")
+UNUSED = (
+    *("ema", "epochs", "holdout", "init", "keep"),
+    *("lr", "lr_decay", "patience", "schedule", "warmup"),
+)
+
 
 def doctor(recipe: Recipe, *, callback: Callback = ignore) -> Diagnosis:
     """Measure which of the five tips help a recipe's model on its dataset.
@@ -12,8 +19,8 @@ def doctor(recipe: Recipe, *, callback: Callback = ignore) -> Diagnosis:
     of each way, in turns.
 
     Args:
-        recipe: Its batch size, optimizer and device are the starting point; its precision and
-            loader are tried. The learning rate is not used, so that no run diverges.
+        recipe: Its batch size, optimizer and device are the starting point; values of the
+            settings in `TRIED` are tried, and those in `UNUSED` are not used.
         callback: Gets notes on what is measured now.
 
     Raises:

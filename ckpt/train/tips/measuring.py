@@ -9,26 +9,28 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import nn
 
+from ckpt.definitions import DefinitionError, own_code
 from ckpt.errors import UsageError
 from ckpt.train.batches import Batches
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.loop import batch_norms
 from ckpt.train.losses import loss_sum, scores_of
-from ckpt.train.memory.size import MicroBatchSize, is_out_of_memory
+from ckpt.train.memory.room import available_bytes
+from ckpt.train.memory.size import SHORT, MicroBatchSize, is_out_of_memory
 from ckpt.train.processes import ALONE, started_by_torchrun
 from ckpt.train.random_numbers import restored
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.setup import Setup, find_device
-from ckpt.train.tips.diagnosis import WORTH_IT, Diagnosis, Tried, Verdict, fastest
+from ckpt.train.tips.diagnosis import Diagnosis, Tried, Verdict, fastest
 from ckpt.train.tips.kept import Graphs, alive, collections_of
 from ckpt.train.tips.patient import Patient, Speed, speeds
+from ckpt.train.trials import WORTH_IT, lower_precision, step_seconds, take_step, wait
 from ckpt.train.watch.events import Callback, Note
 
 _BLOCKS, _WARM_UP, _WINDOWS = 3, 2, 16  # of each loader; windows are warmed up and timed
@@ -42,7 +44,7 @@ def measure(recipe: Recipe, callback: Callback) -> Diagnosis:
     """See `doctor`."""
     recipe = replace(
         recipe, precision="fp32", loader="resident", num_workers=0, lr=_TINY, schedule="constant",
-        micro_batch="fixed", accumulate=1, ema=0.0,
+        micro_batch="fixed", accumulate=1, ema=0.0, holdout=0.0, patience=0, keep="best", warmup=0,
     )  # fmt: skip
     if started_by_torchrun().count > 1:
         raise UsageError("--doctor needs a single process", hint="run it without torchrun")
@@ -104,11 +106,11 @@ def _loader(patient: Patient, recipe: Recipe) -> Callable[[], float]:
         samples, began = 0, 0.0
         for index, window in enumerate(islice(batches.windows(1), first + _WINDOWS)):
             if index == first:
-                patient.wait()
+                wait(trainer.device)
                 began = perf_counter()
-            patient.step(trainer, [*window.micro_batches(recipe.batch_size)])
+            take_step(trainer, [*window.micro_batches(recipe.batch_size)])
             samples += window.samples if index >= first else 0
-        patient.wait()
+        wait(trainer.device)
         return samples / (perf_counter() - began)
 
     return block
@@ -138,12 +140,12 @@ def largest_batch(patient: Patient) -> Found:
             break
         try:
             held[size] = patient.held([batch])
-            seconds = patient.seconds(patient.trainer(), [batch])
+            seconds = step_seconds(patient.trainer(), [batch])
             ways[size] = [batch]
             if seconds > _SLOWEST:
                 ended = f"a step of {size:,} takes over {_SLOWEST:.0f} s"
                 break
-        except RuntimeError as error:
+        except SHORT as error:
             if not is_out_of_memory(error):
                 raise
             if not ways:
@@ -166,26 +168,12 @@ def largest_batch(patient: Patient) -> Found:
 
 def _free_bytes(device: torch.device) -> int | None:
     """Memory that a process may still take; None where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    found = []
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [int(it.split()[1]) * 1024 for it in lines if it.startswith("MemAvailable:")]
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if limit != "max":
-            found.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    except OSError:  # another system, or no limit
-        pass
-    return min(found, default=None)
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
 
 
 def sixteen_bits(patient: Patient) -> Found:
     """Precisions."""
-    tip, device = "16 bits", patient.setup.device
-    cuda = device.type == "cuda"
-    has_bf16 = not cuda or torch.cuda.is_bf16_supported(including_emulation=False)
-    names = ("fp32", "bf16" if has_bf16 else "fp16")
+    tip, names = "16 bits", ("fp32", lower_precision(patient.setup.device))
     batch = [patient.images(patient.recipe.batch_size)]
     timings = patient.in_turns({name: (name, batch) for name in names})
     rows = [
@@ -220,14 +208,24 @@ def accumulation(patient: Patient) -> Found:
         for option, (name, batches) in zip(typed, ways.items(), strict=True)
     ]
     less = (rows[1].bytes or 0) / (rows[0].bytes or 1)
-    error = _gradient_error(patient, whole, parts)
     why = (
         f"{rows[1].name} holds {less:.2f} × the memory at {rows[1].ratio or 0:.2f} × the speed; "
-        f"its gradient differs by {error:.0e}"
+        f"{_gradient_words(patient, whole, parts)}"
     )
-    if error > 1e-6 and batch_norms(patient.setup.model):
-        why += ", because BatchNorm sees a part: --batch-norm frozen"
     return rows, Verdict(tip, less < 1 / WORTH_IT, why)
+
+
+def _gradient_words(patient: Patient, whole: MicroBatch, parts: Sequence[MicroBatch]) -> str:
+    """How far both gradients differ; a model's own code may not take float64, or a single image."""
+    try:
+        with own_code(patient.recipe.model):
+            error = _gradient_error(patient, whole, parts)
+    except DefinitionError as failed:
+        return f"its gradient was not compared in float64: {failed}"
+    words = f"its gradient differs by {error:.0e}"
+    if error > 1e-6 and batch_norms(patient.setup.model):
+        words += ", because BatchNorm sees a part: --batch-norm frozen"
+    return words
 
 
 def _gradient_error(patient: Patient, whole: MicroBatch, parts: Sequence[MicroBatch]) -> float:
@@ -253,7 +251,7 @@ def kept_graphs(patient: Patient) -> Found:
     graphs = Graphs(trainer.model)
 
     def train() -> None:
-        patient.step(trainer, [batch])
+        take_step(trainer, [batch])
 
     def validate() -> None:
         trainer.model.eval()

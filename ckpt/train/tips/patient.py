@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from time import perf_counter
 
 import torch
 
@@ -14,6 +13,7 @@ from ckpt.train.loop import Trainer
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.setup import Setup
 from ckpt.train.tips.kept import Graphs
+from ckpt.train.trials import step_seconds, take_step
 
 _ROUNDS, _WARM_UP = 7, 2  # steps of each way
 
@@ -61,27 +61,9 @@ class Patient:
         return self.setup.batches.first_images(count)
 
     def trainer(self, precision: str = "fp32") -> Trainer:
-        """One with a copy of the model."""
-        return Trainer(copy.deepcopy(self.setup.model).train(), precision, self.recipe)
-
-    def step(self, trainer: Trainer, batches: Sequence[MicroBatch]) -> None:
-        """A step of one window."""
-        trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.accumulate(batches, sum(len(labels) for _, labels in batches))
-        trainer.step()
-
-    def seconds(self, trainer: Trainer, batches: Sequence[MicroBatch]) -> float:
-        """Of a step."""
-        self.wait()
-        began = perf_counter()
-        self.step(trainer, batches)
-        self.wait()
-        return perf_counter() - began
-
-    def wait(self) -> None:
-        """Until the device has done what it was asked to."""
-        if self.setup.device.type == "cuda":
-            torch.cuda.synchronize(self.setup.device)
+        """One with a copy of the model; a loss that is not finite does not matter here."""
+        model = copy.deepcopy(self.setup.model).train()
+        return Trainer(model, precision, self.recipe, checks=False)
 
     def in_turns(self, ways: Mapping[str, tuple[str, Sequence[MicroBatch]]]) -> dict[str, "Speed"]:
         """The speed of each way, a precision and the micro-batches of a window."""
@@ -93,12 +75,12 @@ class Patient:
         return speeds(turns[_WARM_UP:])
 
     def _images_per_second(self, trainer: Trainer, batches: Sequence[MicroBatch]) -> float:
-        return sum(len(labels) for _, labels in batches) / self.seconds(trainer, batches)
+        return sum(len(labels) for _, labels in batches) / step_seconds(trainer, batches)
 
     def held(self, batches: Sequence[MicroBatch], precision: str = "fp32") -> int:
         """The most bytes that the graphs of a window hold at one time."""
         trainer = self.trainer(precision)
         graphs = Graphs(trainer.model)
         with graphs.watched():
-            self.step(trainer, batches)
+            take_step(trainer, batches)
         return graphs.most

@@ -76,6 +76,7 @@ class Epoch:
         seconds: Wall clock.
         images_per_second: Wall clock, data and optimizer included.
         skipped_steps: Windows whose gradients overflowed in fp16 and changed nothing.
+        gradient_norm: Mean over the other ones, before clipping; NaN if all were skipped.
         holdout_loss: Mean over the hold-out after the epoch, in nats, without dropout.
         holdout_accuracy: Of the same outputs, in [0, 1]; both are None without a hold-out.
     """
@@ -87,6 +88,7 @@ class Epoch:
     seconds: float
     images_per_second: float
     skipped_steps: int
+    gradient_norm: float
     holdout_loss: float | None = None
     holdout_accuracy: float | None = None
 

@@ -39,8 +39,10 @@ def table() -> str:
 
 def row(setting: Setting) -> list[str]:
     default = "" if setting.default in (None, "") else f"`{setting.default}`"
+    if setting.type is bool:
+        default = default.lower()
     values = setting.allowed.words.removeprefix("one of ")
     if values == "anything":
         values = setting.unit.lower() or "`true` or `false`"
-    cells = [f"`{setting.name}`", default.replace("True", "true"), values, setting.help]
+    cells = [f"`{setting.name}`", default, values, setting.help]
     return [cell.replace("|", "\\|") for cell in cells]

@@ -54,6 +54,22 @@ def distance(found: nn.Module, expected: nn.Module) -> float:
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
 
 
+def trained(windows: Any, loss_of: Callable[[Any], Tensor]) -> list[Any]:
+    """The windows, after the loop that the documentation shows."""
+    done = []
+    for window in windows:
+        for batch in window:
+            with window.forward():
+                loss = loss_of(batch)
+            window.backward(loss)
+        done.append(window)
+    return done
+
+
+def classified(model: nn.Module, **options: Any) -> Callable[[Batch], Tensor]:
+    return lambda batch: cross_entropy(model(batch[0]), batch[1], **options)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 99], ids=lambda size: f"windows of {size}")
 def test_windows_train_like_whole_batches(
@@ -86,18 +102,13 @@ def test_windows_train_like_whole_batches(
         averages[1].update_parameters(expected)
         losses += loss.item() * len(truth)
 
-    found_norms = []
     windows = accumulate(
         batches, found, sgds[0], micro_batches=size, reduction=reduction, clip=0.05,
         schedule=schedules[0], average=averages[0],
     )  # fmt: skip
-    for window in windows:
-        for part, truth in window:
-            with window.forward():
-                loss = cross_entropy(found(part), truth, reduction=reduction)
-            window.backward(loss)
-        assert window.norm is not None
-        found_norms.append(window.norm.item())
+    found_norms = [
+        each.norm.item() for each in trained(windows, classified(found, reduction=reduction))
+    ]
     error = max(distance(found, expected), distance(averages[0], averages[1]))
     record_property("figure", f"accumulate, windows of {size}, {reduction}: error {error:.1e}")
     assert error <= TOLERANCE
@@ -133,11 +144,7 @@ def test_tokens_weigh_alike_whatever_their_sequence() -> None:
     def step(model: nn.Module, **options: Any) -> float:
         sgd = torch.optim.SGD(model.parameters(), lr=1.0)
         windows = accumulate(batches, model, sgd, micro_batches=4, **options)
-        for window in windows:
-            for batch in window:
-                with window.forward():
-                    loss = loss_of(model, batch)
-                window.backward(loss)
+        trained(windows, lambda batch: loss_of(model, batch))
         assert windows.steps == 1
         return windows.loss
 
@@ -147,6 +154,33 @@ def test_tokens_weigh_alike_whatever_their_sequence() -> None:
     loss = step(found, count=lambda batch: (batch["labels"] != -100).sum())
     assert distance(found, expected) <= TOLERANCE
     assert loss < 10, "a micro-batch without tokens has no loss"
+
+
+@pytest.mark.parametrize("at", [0, 1, 2], ids=["first", "middle", "last"])
+def test_a_batch_without_samples_is_left_out(at: int) -> None:
+    """A mean by a mask is 0 / 0 there, and so is its gradient: with any weight it is nan."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(3, 4, 6, generator=generator, dtype=torch.float64)
+    mask = torch.ones(3, 4, dtype=torch.float64)
+    mask[at] = 0
+    expected = net()
+    found = copy.deepcopy(expected)
+
+    def loss_of(model: nn.Module, batch: Batch) -> Tensor:
+        return (model(batch[0]).square().sum(-1) * batch[1]).sum() / batch[1].sum()
+
+    loss_of(expected, (inputs, mask)).backward()
+    torch.optim.SGD(expected.parameters(), lr=0.1).step()
+    batches = list(zip(inputs, mask, strict=True))
+    sgd = torch.optim.SGD(found.parameters(), lr=0.1)
+    options: dict[str, Any] = {"count": lambda batch: batch[1].sum()}
+    windows = accumulate(batches, found, sgd, micro_batches=3, **options)
+    (window,) = trained(windows, lambda batch: loss_of(found, batch))
+    assert distance(found, expected) <= TOLERANCE
+    assert (len(window), window.samples, windows.steps) == (2, 8, 1)
+    (empty,) = trained(accumulate([batches[at]], found, sgd, micro_batches=3, **options), loss_of)
+    assert (len(empty), empty.stepped) == (0, False)
+    assert distance(found, expected) <= TOLERANCE
 
 
 class Endless(IterableDataset[Tensor]):
@@ -180,11 +214,7 @@ def test_a_data_loader_of_processes_serves_too(workers: int) -> None:
     loader = DataLoader(dataset, batch_size=3, num_workers=workers)
     model = net()
     windows = accumulate(loader, model, torch.optim.SGD(model.parameters()), micro_batches=2)
-    for window in windows:
-        for inputs, labels in window:
-            with window.forward():
-                loss = cross_entropy(model(inputs), labels)
-            window.backward(loss)
+    trained(windows, classified(model))
     assert (len(windows), windows.steps, windows.samples) == (4, 4, 20)
 
 
@@ -193,7 +223,7 @@ def test_fp16_windows_with_infinities_are_skipped_whole(fused: bool) -> None:
     """Weights, schedule, average and scale are those of torch's own recipe, written out."""
     inputs, labels = samples(48, torch.float32)
     batches = list(zip(inputs.split(8), labels.split(8), strict=True))
-    infinite = {3}  # the fourth micro-batch: the window of the third and fourth
+    factors = {3: torch.inf}  # the fourth micro-batch: the window of the third and fourth
     torch.manual_seed(0)
     expected = nn.Linear(6, 3)
     found = copy.deepcopy(expected)
@@ -210,8 +240,7 @@ def test_fp16_windows_with_infinities_are_skipped_whole(fused: bool) -> None:
         for index in (at, at + 1):
             with torch.autocast("cpu", torch.float16):
                 loss = cross_entropy(expected(batches[index][0]), batches[index][1])
-            factor = torch.inf if index in infinite else 1.0
-            scaler.scale(loss * factor / 2).backward()
+            scaler.scale(loss * factors.get(index, 1.0) / 2).backward()
         scaler.unscale_(adam)
         nn.utils.clip_grad_norm_(expected.parameters(), 1e-2)
         scaler.step(adam)
@@ -226,23 +255,39 @@ def test_fp16_windows_with_infinities_are_skipped_whole(fused: bool) -> None:
         clip=1e-2, scaler=mine[1], schedule=mine[2], average=mine[3],
         count=lambda batch: len(batch[1][1]),
     )  # fmt: skip
-    stepped = []
-    for window in windows:
-        for index, (part, truth) in window:
-            with window.forward():
-                scores = found(part)
-                assert scores.dtype == torch.float16
-                loss = cross_entropy(scores, truth)
-            window.backward(loss * (torch.inf if index in infinite else 1.0))
-        stepped.append(window.stepped)
-    assert stepped == [True, False, True]
+
+    def loss_of(batch: Any) -> Tensor:
+        index, (part, truth) = batch
+        scores = found(part)
+        assert scores.dtype == torch.float16
+        return cross_entropy(scores, truth) * factors.get(index, 1.0)
+
+    assert [each.stepped for each in trained(windows, loss_of)] == [True, False, True]
     assert (windows.steps, windows.skipped) == (2, 1)
     assert distance(found, expected) == 0
     assert distance(mine[3], average) == 0
     assert int(mine[3].n_averaged) == int(average.n_averaged) == 2
     assert mine[1].state_dict() == scaler.state_dict()
-    assert scaler.get_scale() == 4.0
-    assert mine[2].get_last_lr() == schedule.get_last_lr() == [0.025]
+    rates = (*mine[2].get_last_lr(), *schedule.get_last_lr())
+    assert (scaler.get_scale(), *rates) == (4.0, 0.025, 0.025)
+
+
+def test_a_step_with_a_scale_of_zero_is_skipped() -> None:
+    """A loss that stays infinite halves it down to 0, from where it cannot fall."""
+    model = nn.Linear(6, 3)
+    before = copy.deepcopy(model)
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    schedule = LambdaLR(sgd, lambda step: 0.5**step)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1e-44)
+    windows = accumulate(
+        [samples(8, torch.float32)] * 6, model, sgd, micro_batches=1, precision="fp16",
+        scaler=scaler, schedule=schedule,
+    )  # fmt: skip
+    done = trained(windows, lambda batch: classified(model)(batch) * torch.inf)
+    assert scaler.get_scale() == 0
+    assert not any(each.stepped for each in done)
+    assert (windows.steps, windows.skipped, schedule.last_epoch) == (0, 6, 0)
+    assert distance(model, before) == 0
 
 
 def test_bf16_is_torchs_autocast() -> None:
@@ -254,11 +299,10 @@ def test_bf16_is_torchs_autocast() -> None:
         loss = cross_entropy(expected(inputs), labels)
     loss.backward()
     sgds[1].step()
-    for window in accumulate([(inputs, labels)], found, sgds[0], micro_batches=1, precision="bf16"):
-        for part, truth in window:
-            with window.forward():
-                loss = cross_entropy(found(part), truth)
-            window.backward(loss)
+    batches = [(inputs, labels)]
+    trained(
+        accumulate(batches, found, sgds[0], micro_batches=1, precision="bf16"), classified(found)
+    )
     assert distance(found, expected) == 0
 
 
@@ -281,30 +325,27 @@ def test_nothing_stays_on_after_an_exception() -> None:
 
 def test_losses_keep_no_graph() -> None:
     model = net()
-    kept = []
-    for window in accumulate(
-        [samples(8), samples(4)], model, torch.optim.SGD(model.parameters()), micro_batches=1
-    ):
-        for inputs, labels in window:
-            with window.forward():
-                loss = cross_entropy(model(inputs), labels)
-            window.backward(loss)
-        kept.append(window.loss_sum)
+    sgd = torch.optim.SGD(model.parameters())
+    windows = accumulate([samples(8), samples(4)], model, sgd, micro_batches=1)
+    kept = [each.loss_sum for each in trained(windows, classified(model))]
     assert all(each is not None and not each.requires_grad for each in kept)
 
 
 def test_a_loop_may_end_after_any_window() -> None:
-    """The step belongs to the end of the inner loop: what follows sees the new weights."""
+    """The step belongs to the end of the inner loop: what follows sees new weights and figures."""
     model = net()
     before = copy.deepcopy(model)
     sgd = torch.optim.SGD(model.parameters(), lr=1.0)
-    for window in accumulate([samples(8)] * 3, model, sgd, micro_batches=1):
+    windows = accumulate([samples(8)] * 3, model, sgd, micro_batches=1)
+    for window in windows:
         for inputs, labels in window:
             with window.forward():
                 loss = cross_entropy(model(inputs), labels)
             window.backward(loss)
         break
     assert window.stepped
+    assert (windows.steps, windows.samples, windows.skipped) == (1, 8, 0)
+    assert windows.loss == pytest.approx(loss.item())
     assert distance(model, before) > 0
 
 
@@ -424,11 +465,10 @@ def test_gradient_checkpointing_dropout_and_ties_train_as_before() -> None:
     torch.optim.SGD(expected.parameters(), lr=1.0).step()
     torch.manual_seed(1)
     sgd = torch.optim.SGD(found.parameters(), lr=1.0)
-    for window in accumulate([inputs], found, sgd, micro_batches=1):
-        for part in window:
-            with window.forward():
-                loss = mse_loss(found(part), part)
-            window.backward(loss)
+    trained(
+        accumulate([inputs], found, sgd, micro_batches=1),
+        lambda part: mse_loss(found(part), part),
+    )
     assert distance(found, expected) == 0
 
 

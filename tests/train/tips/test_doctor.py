@@ -45,6 +45,14 @@ class Hides(Good):
         LAST.append(out.exp())
         return out
 
+class Nan(Good):
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
+class Single(Good):
+    def forward(self, x):
+        return super().forward(x.float())
+
 class Norm(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10), nn.LogSoftmax(1))
@@ -156,6 +164,27 @@ def test_accumulation_under_batch_norm_is_told(definitions: Path) -> None:
     assert verdict.why.endswith("because BatchNorm sees a part: --batch-norm frozen")
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "why"),
+    [
+        ("Single", 64, "raises RuntimeError: mat1 and mat2 must have the same dtype"),
+        ("Norm", 4, "raises ValueError: Expected more than 1 value per channel"),
+    ],
+)
+def test_a_model_that_fails_in_float64_has_no_gradient_compared(
+    definitions: Path, name: str, size: int, why: str
+) -> None:
+    rows, verdict = accumulation(patient_of(definitions, name, batch_size=size))
+    assert all(row.images_per_second for row in rows)
+    assert f"its gradient was not compared in float64: {definitions}:{name}: {why}" in verdict.why
+
+
+def test_scores_that_are_not_finite_are_measured_too(definitions: Path) -> None:
+    rows, verdict = accumulation(patient_of(definitions, "Nan"))
+    assert all(row.images_per_second for row in rows)
+    assert verdict.why.endswith("its gradient differs by nan")
+
+
 def test_bf16_holds_less(definitions: Path) -> None:
     rows, verdict = sixteen_bits(patient_of(definitions, "Good"))
     assert (rows[1].bytes or 0) < (rows[0].bytes or 0)
@@ -183,6 +212,7 @@ def test_a_ratio_is_of_the_same_turn() -> None:
     assert speeds(turns) == {"a": Speed(20.0, 1.0), "b": Speed(40.0, 1.5)}
 
 
+TENSOR = "x.new_empty(1 << 60)  # no system gives so much"
 LARGE = """
 from torch import nn
 
@@ -191,13 +221,14 @@ class Net(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(784, 10), nn.LogSoftmax(1))
     def forward(self, x):
         if len(x) > LIMIT:
-            x.new_empty(1 << 60)  # no system gives so much
+            TAKE
         return super().forward(x)
 """
 
 
-def test_memory_that_runs_out_ends_the_doubling(tmp_path: Path) -> None:
-    (tmp_path / "large.py").write_text(LARGE.replace("LIMIT", "200"))
+@pytest.mark.parametrize("take", [TENSOR, "bytearray(1 << 60)"], ids=["torch", "Python"])
+def test_memory_that_runs_out_ends_the_doubling(tmp_path: Path, take: str) -> None:
+    (tmp_path / "large.py").write_text(LARGE.replace("LIMIT", "200").replace("TAKE", take))
     patient = patient_of(tmp_path / "large.py", "Net", batch_size=64)
     rows, verdict = largest_batch(patient)
     assert [row.name for row in rows] == ["batch 64", "batch 128"]
@@ -205,7 +236,7 @@ def test_memory_that_runs_out_ends_the_doubling(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "large.py").write_text(LARGE.replace("LIMIT", "32"))
+    (tmp_path / "large.py").write_text(LARGE.replace("LIMIT", "32").replace("TAKE", TENSOR))
     patient = patient_of(tmp_path / "large.py", "Net", batch_size=64)
     with pytest.raises(OutOfMemoryError, match="out of memory with 64 images at once"):
         largest_batch(patient)

@@ -17,7 +17,13 @@ CASES = {
     "even": ([4, 4, 4, 4], [4, 4, 4, 4]),
     "uneven": ([5, 1, 3], [2, 7, 7, 1]),
     "one runs out": ([5], [3, 4, 4, 2, 6]),
+    "one runs out, sums": ([5], [3, 4, 4, 2, 6]),
+    "one has empty batches": ([4, 2, 0, 0, 3, 0], [2, 3, 4, 4, 1, 2]),
 }
+
+
+def reduction(name: str) -> str:
+    return "sum" if name.endswith("sums") else "mean"
 
 
 def net() -> nn.Module:
@@ -71,11 +77,13 @@ def main(folder: Path) -> None:
         reductions: list[int] = []
         model.register_comm_hook(reductions, counted)
         sgd = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-        windows = accumulate(batches_of(name, rank), model, sgd, micro_batches=2)
+        windows = accumulate(
+            batches_of(name, rank), model, sgd, micro_batches=2, reduction=reduction(name)
+        )
         for window in windows:
             for inputs, labels in window:
                 with window.forward():
-                    loss = cross_entropy(model(inputs), labels)
+                    loss = cross_entropy(model(inputs), labels, reduction=reduction(name))
                 window.backward(loss)
         result = {
             "state": model.module.state_dict(),

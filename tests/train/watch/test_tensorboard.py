@@ -24,6 +24,7 @@ EPOCH = Epoch(
     seconds=2.0,
     images_per_second=100.0,
     skipped_steps=3,
+    gradient_norm=1.5,
 )
 
 
@@ -53,7 +54,7 @@ def test_a_run_can_be_read_back(tmp_path: Path, folder: Path, linear: str) -> No
     found = scalars(folder)
     assert set(found) == {
         *("loss/train", "accuracy/train", "lr", "seconds", "images_per_second", "skipped_steps"),
-        *("loss/test", "accuracy/test"),
+        *("gradient_norm", "loss/test", "accuracy/test"),
     }
     series = trained.series
     assert found["loss/train"] == [(1, near(series["loss"][0])), (2, near(series["loss"][1]))]
@@ -123,7 +124,7 @@ def test_another_runs_events_are_refused_and_replaced_when_the_run_starts(
     with pytest.raises(UsageError, match="1: holds the events of another run"):
         TensorBoard(folder)
     write = TensorBoard(folder, replace=True)
-    assert len(scalars(folder)) == 8
+    assert len(scalars(folder)) == 9
     write(STARTED)
     write(Ended())
     assert scalars(folder) == {}
