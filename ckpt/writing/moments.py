@@ -178,8 +178,12 @@ def state_after(
     return found
 
 
-def expect_followed(made: Mapping[str, Expression]) -> None:
+def expect_followed(made: Mapping[str, Expression], owners: Mapping[str, Parameter]) -> None:
     """Make sure that the state of parameters can follow to the new ones.
+
+    Args:
+        made: The new parameters.
+        owners: By key, the old parameter; tied keys have the same one.
 
     Raises:
         ValueError: One has other values than its sources, or an element is in two of them.
@@ -187,7 +191,7 @@ def expect_followed(made: Mapping[str, Expression]) -> None:
     for key, made_of in made.items():
         if how := changed_by(made_of):
             raise ValueError(f"{key} {how}")
-    for key in used_twice(set(made.values())):
+    for key in used_twice(made.values(), owners):
         raise ValueError(f"an element of {key} would be in two parameters")
 
 

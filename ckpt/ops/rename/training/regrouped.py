@@ -4,7 +4,7 @@ Law: every new parameter takes the place of those whose elements it holds, or it
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ckpt.errors import PlanError
@@ -13,6 +13,7 @@ from ckpt.formats.pickle.keys import copied_keys
 from ckpt.formats.torch_state import TorchFile
 from ckpt.opened import OpenedState
 from ckpt.ops.rename.training.owners import belonging, old_parameters
+from ckpt.rules.derived.other_tensors import with_sources
 from ckpt.rules.expressions import Expression, Source, sources_of
 from ckpt.rules.plan import Plan
 from ckpt.writing.moments import (
@@ -144,7 +145,8 @@ class _Regrouping:
             ValueError: A parameter cannot get a group, or its state cannot follow.
         """
         parameters = list(self._parameters())
-        expect_followed({it.key: it.made_of for it in parameters if it.made_of and it.parts})
+        made = {it.key: it.made_of for it in parameters if it.made_of and it.parts}
+        expect_followed(made, self._owners)
         groups: list[list[_New]] = [[] for _ in self._held.groups]
         for parameter in parameters:
             groups[self._group(parameter)].append(parameter)
@@ -184,8 +186,8 @@ class _Regrouping:
             seen = set[Expression]()
             for key, made_of in made.items():
                 parts = self._parts(key, made_of)
-                if parts and made_of not in seen:  # a tied parameter is there once
-                    seen.add(made_of)
+                if parts and (of := self._of_parameters(made_of)) not in seen:
+                    seen.add(of)
                     yield _New(key, made_of, parts)
                 elif not parts and next(sources_of(made_of), None) is None:
                     raise ValueError(f"{key} is new, and without --check NEW_DEF may be a buffer")
@@ -208,6 +210,14 @@ class _Regrouping:
             lacks = next(old for old in sources if old not in self._owners)
             raise ValueError(f"{key} is made of {lacks}, which {self._held.path} does not train")
         return tuple(parts)
+
+    def _of_parameters(self, made_of: Expression) -> Expression:
+        """The same for expressions over names of the same, tied parameters."""
+
+        def owner(source: Source) -> Source:
+            return replace(source, key=str(self._owners.get(source.key, source.key)))
+
+        return with_sources(made_of, owner)
 
     def _group(self, parameter: _New) -> int:
         """Where a parameter goes: where its parts were, or where all have the same options."""
