@@ -1,4 +1,7 @@
-"""Optimizers whose state is not that of one key each: tied parameters, which torch has once."""
+"""Optimizers whose state is not that of one key each: tied parameters, and LBFGS.
+
+torch's optimizers have a tied parameter once, and LBFGS has one state for all parameters.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,21 @@ class New(Untied):
     def __init__(self):
         super().__init__()
         self.head.weight = self.embed.weight
+
+class Keys(nn.Module):
+    '''The parameters in the order of the file's keys.'''
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(7, 6)
+        self.qk = nn.Linear(6, 12)
+        self.last = nn.Linear(6, 3)
+
+class Moved(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(6, 3)
+        self.embed = nn.Embedding(7, 6)
+        self.qk = nn.Linear(6, 12)
 """
 SPLIT = "[[rules]]\nsplit = '^qk'\ninto = ['q', 'k']\n"
 SPACE: dict[str, Any] = {}
@@ -98,3 +116,25 @@ def test_tied_parameter_that_becomes_two_has_no_state_for_both(nets: Run, folder
     assert ran.code == 3
     assert "an element of embed.weight would be in two parameters" in ran.err
     assert nets(*words, "--drop-optimizer").code == 0
+
+
+def test_lbfgs_does_not_follow_another_order(nets: Run, folder: Path) -> None:
+    """Its directions are of all parameters in one, and noted at the first one."""
+    net = SPACE["Keys"]()
+    optimizer = torch.optim.LBFGS(net.parameters())
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = sum((it**2).sum() for it in net.parameters())
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+        return float(loss.detach())
+
+    optimizer.step(closure)
+    torch.save(plain(net, optimizer), folder / "run.pt")
+    ran = nets("rename", "run.pt", "--to", "net.py:Moved", "-o", "new.pt")
+    assert ran.code == 3
+    assert "the state of optimizer is of all parameters in one" in ran.err
+    ran = nets("rename", "run.pt", "--rule", "last=final", "-o", "same.pt")
+    assert ran.code == 0, "the order stays"
+    assert nets("rename", "run.pt", "--drop", "^last", "-o", "new.pt").code == 3

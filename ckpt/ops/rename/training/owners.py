@@ -248,6 +248,8 @@ def _dealt(optimizer: "OptimizerState", known: Candidates) -> Owners:
     Raises:
         ValueError: It is not known; the message says why.
     """
+    if optimizer.joint:
+        raise ValueError(f"the state of {called(optimizer)} is of all parameters in one")
     numbers = [number for group in optimizer.groups for number in group]
     names = [str(name) for group in optimizer.names for name in group]
     if names and all(name in known.named for name in names):

@@ -144,6 +144,8 @@ class _Regrouping:
         Raises:
             ValueError: A parameter cannot get a group, or its state cannot follow.
         """
+        if self._held.is_joint:
+            raise ValueError("its state is of all parameters in one")
         parameters = list(self._parameters())
         made = {it.key: it.made_of for it in parameters if it.made_of and it.parts}
         expect_followed(made, self._owners)
