@@ -235,6 +235,8 @@ def _value(name: str, made_of: Expression, parts: Mapping[str, Fields], places: 
         sized = next(iter(tensors.values()))
         shape = list(places.entry(sized).shape)
         raise ValueError(f"{name} of {key}, of shape {shape}, is not known to follow its elements")
+    if not isinstance(value, bool | int | float | str | None) and not is_tensor(value):
+        raise ValueError(f"{name} of {key}, not one value, is not known to follow its elements")
     for other, theirs in values.items():
         if places.value(theirs) != places.value(value):
             raise ValueError(f"{name} of {other} is not that of {key}")

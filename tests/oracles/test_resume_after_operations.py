@@ -327,12 +327,20 @@ def own_state(net: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
+def list_of_tensors(net: Any) -> torch.optim.Optimizer:
+    optimizer = torch.optim.Adam(net.parameters())
+    train(net, optimizer, range(1))
+    optimizer.state[net.qkv.weight]["before"] = [torch.ones(18, 6)]
+    return optimizer
+
+
 REFUSED: dict[str, tuple[Callable[[Any], torch.optim.Optimizer], str]] = {
     "adafactor": (adafactor, "optimizer cannot follow: v.weight: with the option beta2_decay"),
     "muon": (muon, "optimizer cannot follow: v.weight: with the option "),
     "steps": (unequal_steps, "upgate.weight: step of gate.weight is not that of up.weight"),
     "frozen": (without_one, "optimizer has 16 parameters, the model has 17"),
     "another state": (own_state, "v.weight: rows of qkv.weight, of shape [18], is not known"),
+    "a list": (list_of_tensors, "v.weight: before of qkv.weight, not one value, is not known to"),
     "groups": (
         lambda net: torch.optim.Adam(two_rates(net), 0.01),
         "upgate.weight is made of parameters of groups with other options",
