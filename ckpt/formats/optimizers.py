@@ -28,7 +28,7 @@ MOMENTS = frozenset({
 
 Parameter = int | str  # its number, or its name
 Fields = Mapping[str, object]  # the nodes of a parameter's state, such as ``exp_avg``
-_LISTS = ("params", "param_names")
+LISTS = ("params", "param_names")
 _JOINT = "prev_flat_grad"  # of LBFGS: the gradients of all parameters, in their order
 
 _LARGEST = 1 << 31  # number of a parameter
@@ -282,7 +282,7 @@ def _nested(path: str, node: DictNode) -> HeldOptimizer | None:
         tuple(group or () for group in groups),
         tuple(tuple(map(str, name or ())) for name in names) if known else (),
         {p: _fields(of) for key, of in state.items if (p := _plain(key)) is not None},
-        tuple({k: v for k, v in group.items() if k not in _LISTS} for group in given),
+        tuple({k: v for k, v in group.items() if k not in LISTS} for group in given),
     )
 
 

@@ -8,6 +8,7 @@ Source: torch 2.13, `torch/optim`: the state and the options of each class.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from ckpt.errors import PlanError
 from ckpt.formats.optimizers import MOMENTS, Fields, HeldOptimizer, Parameter
@@ -83,24 +84,29 @@ class Places:
 
     Attributes:
         file: The file's bytes.
-        state: What the file holds.
+        own: The entries of its state_dict.
+        known: By identity, what the nodes of tensors stand for.
         entries: All that were asked for.
     """
 
     file: ByteSource
-    state: TorchState
+    own: Sequence[TensorEntry]
+    known: Mapping[int, TensorEntry]
     entries: dict[str, TensorEntry] = field(default_factory=dict)
-    _known: dict[int, TensorEntry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        tensors = zip(self.state.chosen.tensors, self.state.entries, strict=True)
-        self._known.update({id(node): entry for (_, node), entry in tensors})
-        self._known.update(self.state.outside)
-        self.entries.update({entry.key: entry for entry in self.state.entries})
+        self.entries.update({entry.key: entry for entry in self.own})
+
+    @classmethod
+    def of_file(cls, file: ByteSource, state: TorchState) -> Self:
+        """Those of a file of torch."""
+        tensors = zip(state.chosen.tensors, state.entries, strict=True)
+        known = {id(node): entry for (_, node), entry in tensors}
+        return cls(file, state.entries, known | dict(state.outside))
 
     def entry(self, node: Call) -> TensorEntry:
         """The entry of a tensor of the pickle."""
-        return self._known[id(node)]
+        return self.known[id(node)]
 
     def source(self, node: Call) -> Source:
         """A tensor of the pickle in an expression."""

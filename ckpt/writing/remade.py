@@ -27,13 +27,13 @@ from ckpt.rules.expressions import Expression, Source, sources_of, whole_source
 from ckpt.rules.plan import Plan
 from ckpt.rules.planned import Planned
 from ckpt.tensors import Layout, TensorEntry
-from ckpt.writing.checkpoint import Written, reader_back
+from ckpt.writing.checkpoint import Remaking, Written, reader_back
 from ckpt.writing.derived import Derived
 from ckpt.writing.moments import MadeTensor, Places, RegroupedOptimizer, state_after
 
 
 @dataclass(frozen=True, slots=True)
-class Remade:
+class Remade(Remaking):
     """The new file, before it is written.
 
     Attributes:
@@ -148,7 +148,7 @@ class _Making:
         self.used: list[TensorEntry] = []
         self._checkpoint, self._file, self._plan = checkpoint, file, plan
         source = checkpoint.source
-        self._places = Places(source, file.state)
+        self._places = Places.of_file(source, file.state)
         self.checked = CheckedSource(source, checkpoint.checksums, file.entries)
         self.derived = Derived(self.checked, self._places.entries)
         taken = [int(name) for name in file.storage_names() if name.isdecimal()]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ckpt.formats.torch_state import TorchFile
     from ckpt.writing.moments import RegroupedOptimizer
 
+DISTRIBUTED = "torch-distributed"  # the format, whose module takes time to import
+_ALONE = "-o NEW.pt  writes the weights alone"
 _AVERAGES = {"ema", "swa", "avg", "average", "averaged", "teacher", "shadow"}  # words in a path
 
 
@@ -87,7 +89,7 @@ def follow(
         raise PlanError(
             f"{opened.name}: {paths[0]} numbers its parameters, and the new class may have them in "
             "another order",
-            hint="-o NEW.pt  writes the weights alone",
+            hint=_ALONE,
         )
     new = target.definition if target else None
     return moved_optimizers(opened, plan, new, saved_from.definition if saved_from else None)
@@ -113,12 +115,14 @@ def regroup(
     Raises:
         PlanError: They cannot follow.
     """
+    new = target.definition if target else None
+    if (folder := folder_of(opened)) is not None:
+        return _regroup_in_folder(opened, folder, plan, new)
     file = torch_file(opened.checkpoint)
     if file is None or not file.state.holds_more or _is_copy(file):
         return ()
     from ckpt.ops.rename.training.regrouped import regrouped
 
-    new = target.definition if target else None
     old = saved_from.definition if saved_from else None
     try:
         if undoes and new is None and file.state.optimizers:
@@ -128,16 +132,35 @@ def regroup(
         raise _unknown(opened, str(error), new) from error
 
 
-def expect_no_folder(opened: OpenedState) -> None:
-    """Refuse to leave the optimizer of a folder out unasked, as one file of weights does."""
-    folder = folder_of(opened)
-    if folder is not None and folder.optimizers:
-        held = folder.optimizers[0].removesuffix(".")
-        raise PlanError(
-            f"{opened.name}: rules that make or drop tensors write one file of weights, "
-            f"without {held}",
-            hint="-o NEW.pt  writes the weights alone",
-        )
+def _regroup_in_folder(
+    opened: OpenedState, folder: "DistributedCheckpoint", plan: Plan, new: "Definition | None"
+) -> "tuple[RegroupedOptimizer, ...]":
+    if not folder.optimizers:
+        return ()
+    expect_optimizer_named(opened, folder)
+    if paths := numbered_in_folder(opened):
+        raise PlanError(f"{opened.name}: {paths[0]} numbers its parameters", hint=_ALONE)
+    from ckpt.ops.rename.training.regrouped import regrouped_in_folder
+
+    try:
+        return regrouped_in_folder(opened, folder, plan, new)
+    except ValueError as error:
+        raise PlanError(f"{opened.name}: {error}", hint=_ALONE) from error
+
+
+def expect_optimizer_named(opened: OpenedState, folder: "DistributedCheckpoint") -> None:
+    """Refuse to make or drop tensors of a folder unless its optimizer follows."""
+    if folder.prefix and folder.follows and folder.prefix not in folder.optimizers:
+        return
+    held = folder.optimizers[0].removesuffix(".")
+    weights = folder.prefix or folder.trained
+    hint = _ALONE
+    if weights and weights not in folder.optimizers:
+        place = opened.name if folder.prefix else f"{opened.name}::{weights.removesuffix('.')}"
+        hint = f"ckpt rename {place} --all  takes {held} along\n{hint}"
+    raise PlanError(
+        f"{opened.name}: rules that make or drop tensors change the parameters of {held}", hint=hint
+    )
 
 
 def moved_optimizers(
@@ -189,7 +212,7 @@ def keep_their_order(opened: OpenedState, plan: Plan, rules: Sequence[Rule]) -> 
 
 def folder_of(opened: OpenedState) -> "DistributedCheckpoint | None":
     """The checkpoint, if it is a folder of torch.distributed.checkpoint."""
-    if opened.checkpoint.format != "torch-distributed":
+    if opened.checkpoint.format != DISTRIBUTED:
         return None
     from ckpt.formats.distributed.folder import DistributedCheckpoint
 

@@ -3,11 +3,13 @@
 Law: every new parameter takes the place of those whose elements it holds, or it is an error.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ckpt.errors import PlanError
+from ckpt.formats.distributed.folder import DistributedCheckpoint
+from ckpt.formats.distributed.optimizers import folder_optimizers
 from ckpt.formats.optimizers import HeldOptimizer, Parameter, held_optimizers
 from ckpt.formats.pickle.keys import copied_keys
 from ckpt.formats.torch_state import TorchFile
@@ -55,9 +57,32 @@ def regrouped(
     owned = list(_numbered(opened, file, plan, new, old, held, alone=alone))
     if file.state.follows:
         owned += _named(opened, held)
-    places, found = Places(opened.checkpoint.source, file.state), []
+    return _after(opened, plan, new, owned, Places.of_file(opened.checkpoint.source, file.state))
+
+
+def regrouped_in_folder(
+    opened: OpenedState, folder: DistributedCheckpoint, plan: Plan, new: "Definition | None"
+) -> tuple[RegroupedOptimizer, ...]:
+    """Likewise of a folder of torch.distributed.checkpoint, whose optimizers name parameters.
+
+    Raises:
+        ValueError: An optimizer has an unknown form, or names something else too.
+        PlanError: Their state cannot follow.
+    """
+    optimizers = folder_optimizers(folder)
+    places = Places(opened.checkpoint.source, folder.entries, optimizers.entries)
+    return _after(opened, plan, new, _named(opened, list(optimizers.held.values())), places)
+
+
+def _after(
+    opened: OpenedState,
+    plan: Plan,
+    new: "Definition | None",
+    owned: "Iterable[_Owned]",
+    places: Places,
+) -> tuple[RegroupedOptimizer, ...]:
+    tensors, found = {tensor.key: tensor.made_of for tensor in plan.tensors}, []
     for optimizer, owners, prefix in owned:
-        tensors = {tensor.key: tensor.made_of for tensor in plan.tensors}
         try:
             after = _Regrouping(optimizer, owners, plan, new, places).done(prefix)
             state_after(optimizer, after, tensors, places)
