@@ -129,6 +129,52 @@ def remade(checkpoint: Checkpoint, plan: Plan, optimizers: Iterable[RegroupedOpt
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RemadeOptimizers:
+    """A file with nothing but optimizers, before it is written.
+
+    Attributes:
+        source: What the layout is read from.
+        layout: Of the new file.
+        changed: What it leaves out.
+    """
+
+    source: ByteSource
+    layout: Layout
+    changed: Sequence[str]
+    _checked: CheckedSource
+    _used: Sequence[TensorEntry]
+
+    def finish(self) -> None:
+        """Check what the new tensors are made of; to be called after the layout was written."""
+        self._checked.finish(self._used)
+
+
+def remade_optimizers(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    optimizers: Iterable[RegroupedOptimizer],
+    instead: Mapping[int, object],
+) -> RemadeOptimizers:
+    """Work out such a file after a plan for the weights that its optimizers train.
+
+    Args:
+        checkpoint: The old file.
+        plan: The plan.
+        optimizers: The new parameters of those that get others.
+        instead: Other nodes that change, by identity.
+    """
+    file = torch_file(checkpoint)
+    assert file is not None
+    making = _Making(checkpoint, file, plan)
+    known = {held.path: held for held in held_optimizers(file.state.holders, file.state.beside)}
+    for after in optimizers:
+        making.optimizer(known[after.path], after)
+    layout, changed = file.plain(instead={**instead, **making.instead}, more=making.storages)
+    source = making.derived.source
+    return RemadeOptimizers(source, layout, changed, making.checked, making.used)
+
+
 class _Making:
     """Collects the nodes that change and the storages that are new.
 

@@ -420,19 +420,6 @@ def test_optimizer_in_a_file_of_its_own_follows_into_a_new_folder(
 
 
 @pytest.mark.parametrize(("weights", "name"), FOLDERS)
-def test_optimizer_in_a_file_of_its_own_does_not_follow_operations(
-    weights: str, name: str, nets: Run, folder: Path
-) -> None:
-    trainer_folder(folder / "run", weights, name)
-    (folder / "r.toml").write_text("[[rules]]\nreshape = 'head.bias'\nshape = [3]\n")
-    words = ("rename", "run", "--rules", "r.toml", "--check", "net.py:Old", "-o", "new")
-    ran = nets(*words, "--from", "net.py:Old")
-    assert ran.code == 0, ran
-    assert "no optimizer is written: the rules make new tensors" in ran.err
-    assert {*os.listdir(folder / "new")} == {weights, "trainer_state.json"}
-
-
-@pytest.mark.parametrize(("weights", "name"), FOLDERS)
 def test_optimizer_in_a_file_of_its_own_is_not_handed_on_in_its_old_order(
     weights: str, name: str, nets: Run, folder: Path
 ) -> None:

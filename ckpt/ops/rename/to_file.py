@@ -126,7 +126,7 @@ def write_result(
 
     found = opened.side_files()
     if as_folder and isinstance(opened, OpenedFile):
-        found = with_trainer_files(found, opened.path, plan.optimizer_files)
+        found = with_trainer_files(found, opened.path, plan, plan.optimizer_files)
     return write_with_files(write, out, found, names=opened.names, as_folder=as_folder)
 
 

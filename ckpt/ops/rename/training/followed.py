@@ -93,11 +93,8 @@ def _files(
     in_part: bool,
 ) -> tuple[OptimizerFiles, CkptError | None]:
     """The optimizers beside the weights of a folder that follow, or why they do not."""
+    saved_from = old.definition if old else None
     try:
-        if in_part:
-            raise PlanError("the result fits in part")
-        if not plan.keeps_tensors:
-            raise PlanError("the rules make new tensors")
-        return moved_files(opened, plan, new.definition, old.definition if old else None), None
+        return moved_files(opened, plan, new.definition, saved_from, in_part=in_part), None
     except CkptError as error:
         return {}, error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import PlanError
+from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import kind_of_file, torch_file
 from ckpt.formats.pickle.describe import WEIGHTS_HINT
 from ckpt.opened import OpenedDefinition, OpenedState
@@ -121,13 +122,28 @@ def regroup(
     file = torch_file(opened.checkpoint)
     if file is None or not file.state.holds_more or _is_copy(file):
         return ()
+    if undoes and new is None and file.state.optimizers:
+        raise _unknown(opened, "the rules do not tell their order in the old class", new)
+    old = saved_from.definition if saved_from else None
+    return regrouped_optimizers(opened, plan, new, old, of=opened.checkpoint)
+
+
+def regrouped_optimizers(
+    opened: OpenedState,
+    plan: Plan,
+    new: "Definition | None",
+    old: "Definition | None",
+    *,
+    of: Checkpoint,
+) -> "tuple[RegroupedOptimizer, ...]":
+    """Like `moved_optimizers`, for a plan that makes tensors; `of` holds the optimizers."""
     from ckpt.ops.rename.training.regrouped import regrouped
 
-    old = saved_from.definition if saved_from else None
+    file = torch_file(of)
+    assert file is not None
+    alone = of is not opened.checkpoint or not _strangers(opened)
     try:
-        if undoes and new is None and file.state.optimizers:
-            raise ValueError("the rules do not tell their order in the old class")
-        return regrouped(opened, file, plan, new, old, alone=not _strangers(opened))
+        return regrouped(opened, file, of.source, plan, new, old, alone=alone)
     except ValueError as error:
         raise _unknown(opened, str(error), new) from error
 

@@ -13,6 +13,7 @@ from ckpt.formats.distributed.optimizers import folder_optimizers
 from ckpt.formats.optimizers import HeldOptimizer, Parameter, held_optimizers
 from ckpt.formats.pickle.keys import copied_keys
 from ckpt.formats.torch_state import TorchFile
+from ckpt.io.sources import ByteSource
 from ckpt.opened import OpenedState
 from ckpt.ops.rename.training.owners import belonging, old_parameters
 from ckpt.rules.derived.other_tensors import with_sources
@@ -33,17 +34,19 @@ if TYPE_CHECKING:
 def regrouped(
     opened: OpenedState,
     file: TorchFile,
+    source: ByteSource,
     plan: Plan,
     new: "Definition | None",
     old: "Definition | None",
     *,
     alone: bool,
 ) -> tuple[RegroupedOptimizer, ...]:
-    """Work out the new parameters of every optimizer of a file that has those of its state_dict.
+    """Work out the new parameters of every optimizer of a file that trains a state_dict.
 
     Args:
         opened: The checkpoint.
-        file: The file with the optimizers.
+        file: The file with the optimizers, which may be another one.
+        source: Its bytes.
         plan: Its operations.
         new: The class that the result fits; None takes the order of the old parameters.
         old: The class that the file was saved from; None takes the order of its keys.
@@ -57,7 +60,7 @@ def regrouped(
     owned = list(_numbered(opened, file, plan, new, old, held, alone=alone))
     if file.state.follows:
         owned += _named(opened, held)
-    return _after(opened, plan, new, owned, Places.of_file(opened.checkpoint.source, file.state))
+    return _after(opened, plan, new, owned, Places.of_file(source, file.state))
 
 
 def regrouped_in_folder(
@@ -88,7 +91,7 @@ def _after(
             state_after(optimizer, after, tensors, places)
         except ValueError as error:
             raise PlanError(
-                f"{opened.name}: {optimizer.path} cannot follow: {error}",
+                f"{opened.name}: {optimizer.path or 'the optimizer'} cannot follow: {error}",
                 hint="--drop-optimizer  writes the file without it",
             ) from error
         found.append(after)
