@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ckpt.errors import CkptError, PlanError
 from ckpt.formats.folders import optimizers_in
 from ckpt.opened import OpenedDefinition, OpenedFile, OpenedState
+from ckpt.ops.rename.training.listed import expect_no_lists
 from ckpt.ops.rename.training.optimizers import (
     MovedOptimizer,
     folder_of,
@@ -60,6 +61,8 @@ def followed(
         PlanError: They cannot follow a plan that only renames.
     """
     in_old_order = keep_their_order(opened, plan, applied) if new is None else ()
+    if stuck_lists := lists_stuck(opened, plan, new, old):
+        return Followed(in_old_order=in_old_order, stuck=stuck_lists)
     moved: Sequence[MovedOptimizer] = ()
     made: Sequence[RegroupedOptimizer] = ()
     stuck = None
@@ -76,6 +79,22 @@ def followed(
     if new is None or not _holds_files(opened):
         return Followed(moved, made, in_old_order, stuck)
     return Followed(moved, made, in_old_order, stuck, *_files(opened, plan, new, old, in_part))
+
+
+def lists_stuck(
+    opened: OpenedState,
+    plan: Plan,
+    new: OpenedDefinition | None,
+    old: OpenedDefinition | None,
+) -> PlanError | None:
+    """Why tensors that have the order of the parameters cannot follow."""
+    try:
+        expect_no_lists(
+            opened, plan, new.definition if new else None, old.definition if old else None
+        )
+    except PlanError as error:
+        return error
+    return None
 
 
 def _holds_files(opened: OpenedState) -> bool:

@@ -14,6 +14,7 @@ from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import kind_of_file, torch_file
 from ckpt.formats.pickle.describe import WEIGHTS_HINT
 from ckpt.opened import OpenedDefinition, OpenedState
+from ckpt.ops.rename.training.listed import listed_by_place
 from ckpt.ops.rename.training.owners import GONE, Owners, belonging, candidates
 from ckpt.rules.choice import Choice
 from ckpt.rules.plan import Plan
@@ -218,12 +219,13 @@ def moved_optimizers(
 
 
 def keep_their_order(opened: OpenedState, plan: Plan, rules: Sequence[Rule]) -> tuple[str, ...]:
-    """The paths of optimizers that a new class fits only if it has the same order of parameters."""
+    """The paths of what a new class fits only if it has the same order of parameters."""
     renaming = [rule for rule in rules if not isinstance(rule, Choice)]
     changed = plan.renamed or operates(plan)
     if not (changed and for_another_class(plan, renaming)):
         return ()
-    return (*(optimizer.name for optimizer in _optimizers(opened)), *numbered_in_folder(opened))
+    numbered = (optimizer.name for optimizer in _optimizers(opened))
+    return (*numbered, *numbered_in_folder(opened), *listed_by_place(opened))
 
 
 def folder_of(opened: OpenedState) -> "DistributedCheckpoint | None":

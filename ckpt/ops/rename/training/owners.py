@@ -101,7 +101,7 @@ def old_parameters(
         named = {
             key: Parameter(key, places.setdefault(_tie(entries[key]), len(places)), trained)
             for key in keys
-            if (trained := is_trained.get(key, _may_be_parameter(entries[key]) or None)) is not None
+            if (trained := is_trained.get(key, may_be_parameter(entries[key]) or None)) is not None
         }
     seen, order = set[int](), []
     for key, parameter in named.items():
@@ -175,7 +175,7 @@ def _kept(
     return {
         entry.key: Parameter(entry.key, places.setdefault(_tie(entry), len(places)), trained=True)
         for entry in entries
-        if entry.key in new_keys and _may_be_parameter(entry)
+        if entry.key in new_keys and may_be_parameter(entry)
     }
 
 
@@ -198,7 +198,7 @@ def _gone(
     found = {tie(key): it for key, it in kept.items() if known is None or key in known}
     gone = {}
     for at, key in enumerate(dropped.key for dropped in plan.dropped):
-        if _may_be_parameter(entries[key]) if known is None else key in known:
+        if may_be_parameter(entries[key]) if known is None else key in known:
             trained = known is None or known[key].trained
             gone[key] = found.setdefault(tie(key), Parameter(key, GONE + at, trained))
     return gone
@@ -209,7 +209,7 @@ def _tie(entry: TensorEntry) -> Hashable:
     return (entry.offset, entry.shape, entry.stride) if entry.nbytes else entry.key
 
 
-def _may_be_parameter(entry: TensorEntry) -> bool:
+def may_be_parameter(entry: TensorEntry) -> bool:
     """Whether it has a dtype that torch trains, and is not a buffer that every network has."""
     return "float" in entry.dtype and entry.key.rpartition(".")[2] not in _BUFFERS
 
