@@ -6,7 +6,8 @@ the new parameters, or it is an error; nothing is guessed.
 Source: torch 2.13, `torch/optim`: the state and the options of each class.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -167,6 +168,7 @@ def state_after(
             joined have different states.
     """
     found: dict[str, dict[str, object]] = {}
+    uses = Counter(places.entry(it).position for _, it in _tensors(held.state.values(), places))
     options = {it: of for at, of in enumerate(held.options) for it in held.groups[at]}
     for key in (key for group in after.groups for key in group if key not in after.new):
         try:
@@ -176,12 +178,23 @@ def state_after(
                 fields = parts[made_of.key]
             else:
                 own = options[after.owners[next(iter(parts))]]
+                for name, it in _tensors(filter(None, parts.values()), places):
+                    if uses[places.entry(it).position] > 1:
+                        raise ValueError(f"{name} is a tensor of several parameters")
                 fields = _fields_after(made_of, parts, own, places)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
         if fields is not None:
             found[key] = dict(fields)
     return found
+
+
+def _tensors(states: Iterable[Fields], places: Places) -> Iterator[tuple[str, Call]]:
+    """The tensors with elements in the state of parameters, with their names."""
+    for fields in states:
+        for name, it in fields.items():
+            if is_tensor(it) and places.entry(it).nbytes:
+                yield name, it
 
 
 def expect_followed(made: Mapping[str, Expression], owners: Mapping[str, Parameter]) -> None:

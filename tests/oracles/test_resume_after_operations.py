@@ -386,12 +386,23 @@ def list_of_tensors(net: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
+def shared_steps(net: Any) -> torch.optim.Optimizer:
+    """Each step of the optimizer then counts as many steps as there are parameters."""
+    optimizer = torch.optim.Adam(net.parameters())
+    train(net, optimizer, range(1))
+    one = torch.tensor(1.0)
+    for state in optimizer.state.values():
+        state["step"] = one
+    return optimizer
+
+
 REFUSED: dict[str, tuple[Callable[[Any], torch.optim.Optimizer], str]] = {
     "adafactor": (adafactor, "optimizer cannot follow: v.weight: with the option beta2_decay"),
     "muon": (muon, "optimizer cannot follow: v.weight: with the option "),
     "steps": (unequal_steps, "upgate.weight: step of gate.weight is not that of up.weight"),
     "frozen": (without_one, "optimizer has 16 parameters, the model has 17"),
     "another state": (own_state, "v.weight: rows of qkv.weight, of shape [18], is not known"),
+    "shared steps": (shared_steps, "v.weight: step is a tensor of several parameters"),
     "a list": (list_of_tensors, "v.weight: before of qkv.weight, not one value, is not known to"),
     "groups": (
         lambda net: torch.optim.Adam(two_rates(net), 0.01),
