@@ -28,7 +28,8 @@ MOMENTS = frozenset({
 
 Parameter = int | str  # its number, or its name
 Fields = Mapping[str, object]  # the nodes of a parameter's state, such as ``exp_avg``
-_LISTS = ("params", "param_names")
+LISTS = ("params", "param_names")
+_JOINT = "prev_flat_grad"  # of LBFGS: the gradients of all parameters, in their order
 
 _LARGEST = 1 << 31  # number of a parameter
 
@@ -42,12 +43,14 @@ class OptimizerState:
         groups: The numbers of the parameters in every group, in their order.
         names: The lists of names of every group, as newer versions of torch save them; or none.
         shapes: By number, the shape of the parameter, as far as its state tells.
+        joint: Whether its state is of all parameters in one, as that of LBFGS.
     """
 
     path: Path
     groups: Groups
     names: tuple[list[object], ...]
     shapes: Mapping[int, tuple[int, ...]]
+    joint: bool
 
     @property
     def name(self) -> str:
@@ -91,6 +94,11 @@ class HeldOptimizer:
     def is_numbered(self) -> bool:
         """Whether it numbers its parameters."""
         return any(type(it) is int for group in self.groups for it in group)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether its state is of all parameters in one, as that of LBFGS."""
+        return any(_JOINT in fields for fields in self.state.values())
 
 
 def optimizers_of(contents: Contents) -> tuple[OptimizerState, ...]:
@@ -216,7 +224,8 @@ def _read(path: Path, node: DictNode) -> OptimizerState | None:
         return None
     shapes = {key: size for key, of in state.items if type(key) is int and (size := _shape(of))}
     named = tuple(names) if len(names) == len(groups) else ()
-    return OptimizerState(path, tuple(groups), named, shapes)
+    joint = any(_JOINT in _fields(of) for _, of in state.items)
+    return OptimizerState(path, tuple(groups), named, shapes, joint)
 
 
 def _is_dict(node: object) -> bool:
@@ -273,7 +282,7 @@ def _nested(path: str, node: DictNode) -> HeldOptimizer | None:
         tuple(group or () for group in groups),
         tuple(tuple(map(str, name or ())) for name in names) if known else (),
         {p: _fields(of) for key, of in state.items if (p := _plain(key)) is not None},
-        tuple({k: v for k, v in group.items() if k not in _LISTS} for group in given),
+        tuple({k: v for k, v in group.items() if k not in LISTS} for group in given),
     )
 
 

@@ -28,6 +28,22 @@ def write_layout(layout: Layout, source: ByteSource, out: BinaryIO) -> None:
                 raise ValueError(f"a layout of several files, {piece.name} among them, for one")
 
 
+def layout_bytes(layout: Layout, source: ByteSource) -> Iterator[bytes]:
+    """The bytes of one file, which `write_layout` writes, in chunks."""
+    for piece in layout:
+        match piece:
+            case bytes():
+                yield piece
+            case Span():
+                yield from source.stream(piece.offset, piece.nbytes)
+            case TensorEntry():
+                yield from tensor_bytes(source, piece)
+            case Summed():
+                for chunk in layout_bytes((piece.piece,), source):
+                    piece.add(chunk)
+                    yield chunk
+
+
 def _copy(
     piece: Span | TensorEntry, source: ByteSource, out: BinaryIO, seen: Seen | None = None
 ) -> None:

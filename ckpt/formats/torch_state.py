@@ -69,6 +69,8 @@ class TorchState:
         strangers: The paths of other state_dicts that are not copies of it.
         holders: Every optimizer with its path.
         optimizers: Those that number their parameters.
+        listed: Other tensors that are found by numbers, such as those of a list; by their path with
+            ``*`` for every number.
         orders: By the path of an optimizer, the order that `renamed` gives to its groups.
     """
 
@@ -84,6 +86,7 @@ class TorchState:
     strangers: Sequence[str] = ()
     holders: Sequence[tuple[str, DictNode]] = ()
     optimizers: Sequence[OptimizerState] = ()
+    listed: Mapping[str, Sequence[TensorEntry]] = field(default_factory=dict)
     orders: Mapping[str, Groups] = field(default_factory=dict)
 
     @property
@@ -281,6 +284,7 @@ def read_state(
         if is_tensor(tensor) and id(tensor) not in inside_it
     }
     expect_consistent(read, storages, name=name)
+    optimizers = optimizers_of(contents)
     return TorchState(
         entries=entries,
         others=chosen.others,
@@ -299,8 +303,22 @@ def read_state(
         outside=outside,
         strangers=strangers_of(contents, chosen),
         holders=[(dotted(path), node) for path, node in contents.optimizers],
-        optimizers=optimizers_of(contents),
+        optimizers=optimizers,
+        listed=_listed(contents, optimizers, outside),
     )
+
+
+def _listed(
+    contents: Contents, optimizers: Sequence[OptimizerState], outside: Mapping[int, TensorEntry]
+) -> dict[str, list[TensorEntry]]:
+    found: dict[str, list[TensorEntry]] = {}
+    own = {optimizer.path for optimizer in optimizers}
+    for at, tensor in contents.tensors:
+        numbered = id(tensor) in outside and any(type(part) is int for part in at)
+        if numbered and not any(at[:end] in own for end in range(len(at))):
+            path = dotted(tuple("*" if type(part) is int else part for part in at))
+            found.setdefault(path, []).append(outside[id(tensor)])
+    return found
 
 
 def expect_consistent(read: ParsedPickle, storages: Storages, *, name: str) -> None:

@@ -203,14 +203,30 @@ def lay_out(
         names.append(storages.setdefault(identity, (str(len(storages)), entry))[0])
     # Like torch, name the folder after the file if the name is ASCII.
     folder = name if name.isascii() and name and "/" not in name else "archive"
+    data = pickle_state_dict(entries, names, (rest or {}).get("_metadata"))
+    return _archive(data, dict(storages.values()), folder)
+
+
+def lay_out_value(root: object, storages: Mapping[str, TensorEntry] | None = None) -> Layout:
+    """An archive of any plain value, or of one tensor.
+
+    Args:
+        root: Its node.
+        storages: Those that it names, each the contiguous bytes of an entry of some source.
+    """
+    return _archive(plain_pickle(root).data, storages or {}, "archive")
+
+
+def _archive(data: bytes, storages: Mapping[str, TensorEntry], folder: str) -> Layout:
+    """An archive with this data.pkl, as torch writes it."""
     small = {
-        "data.pkl": pickle_state_dict(entries, names, (rest or {}).get("_metadata")),
+        "data.pkl": data,
         ".format_version": b"1",
         ".storage_alignment": b"%d" % ALIGNMENT,
         "byteorder": b"little",
     }
     members = [_small(folder, record, data) for record, data in small.items()]
-    for record, entry in storages.values():
+    for record, entry in storages.items():
         path = f"{folder}/data/{record}"
         members.append(NewMember(path, entry.nbytes, None, Summed(entry)))
     return lay_out_archive([*members, _small(folder, "version", b"3\n")])

@@ -63,26 +63,30 @@ def _ready(given: "Given") -> Inputs | None:
 
     if isinstance(given, torch.Tensor):
         return Inputs((given,))
-    if isinstance(given, str | InputSpec | None):
+    if isinstance(given, str) or not isinstance(given, Sequence | Mapping):
         return None
-    values = list[object](given.values() if isinstance(given, Mapping) else given)
-    if not all(isinstance(it, torch.Tensor) for it in values) or not values:
-        return None
-    return Inputs((), dict(given)) if isinstance(given, Mapping) else Inputs(tuple(values))  # type: ignore[arg-type]
+    if isinstance(given, Mapping):
+        named = {name: it for name, it in given.items() if isinstance(it, torch.Tensor)}
+        return Inputs((), named) if named and len(named) == len(given) else None
+    placed = tuple(it for it in given if isinstance(it, torch.Tensor))
+    return Inputs(placed) if placed and len(placed) == len(given) else None
 
 
 def _specs(given: "Given") -> list[InputSpec]:
     if isinstance(given, str | InputSpec):
         given = [given]
-    if not isinstance(given, Sequence) or not given:
+    listed = list(given) if isinstance(given, Sequence) else []
+    sizes = tuple(size for size in listed if isinstance(size, int))
+    if sizes and len(sizes) == len(listed):
+        return [InputSpec(sizes)]
+    texts = [parse_input(it) if isinstance(it, str) else it for it in listed]
+    specs = [it for it in texts if isinstance(it, InputSpec)]
+    if not specs or len(specs) < len(listed):
         raise UsageError("the input of a proof is a shape, texts like 1x3x224x224, or tensors")
-    if all(isinstance(size, int) for size in given):
-        return [InputSpec(tuple(int(size) for size in given))]  # type: ignore[arg-type]
-    specs = [parse_input(it) if isinstance(it, str) else it for it in given]
-    names = [spec.name for spec in specs if isinstance(spec, InputSpec) and spec.name]
+    names = [spec.name for spec in specs if spec.name]
     if len(set(names)) < len(names):
         raise UsageError(f"the input {names[0]} is given twice")
-    return specs  # type: ignore[return-value]
+    return specs
 
 
 def _drawn(model: "nn.Module", specs: Sequence[InputSpec]) -> Inputs:

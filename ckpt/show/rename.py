@@ -44,7 +44,8 @@ def renamed_text(renamed: Renamed) -> str:
         also = also_named_text(renamed.written)
         parts += [f"  {also}"] if also else []
         if renamed.followed_files:
-            parts.append(f"  {first_names(renamed.followed_files)} in the order of the new class")
+            how = "with the parameters" if renamed.plan.made else "in the order"
+            parts.append(f"  {first_names(renamed.followed_files)} {how} of the new class")
     if renamed.left_behind:
         parts.append(
             f"  not renamed in {first_names(renamed.left_behind)}, which {_have(renamed)} the old "

@@ -1,5 +1,6 @@
 """Write a checkpoint to disk: in its own container, or in the one that the suffix names."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -61,6 +62,22 @@ class Written:
     def ref(self) -> str:
         """The ref of the state_dict that was written."""
         return f"{self.path}::{self.inside}" if self.inside else str(self.path)
+
+
+class Remaking(ABC):
+    """A file or folder in which rules make or drop tensors, before it is written."""
+
+    @abstractmethod
+    def write(
+        self,
+        path: Path,
+        *,
+        inside: str | None,
+        replace_out: bool,
+        in_place: bool,
+        opaque: OpaqueWord | None,
+    ) -> Written:
+        """Write it, and read it back before it appears; see `write_checkpoint`."""
 
 
 def write_checkpoint(
@@ -129,10 +146,8 @@ def _write_renamed(
     layout = checkpoint.renamed(new_keys)
     if len(checkpoint.source.parts) > 1:
         with write_folder(path, check=check) as folder:
-            _write_files(layout, checkpoint.source, folder)
-        sizes = [file.stat().st_size for file in path.iterdir()]
-        chosen = inside and inside.removesuffix(COPIES)
-        return Written(path, sum(sizes), (), chosen, len(sizes), also)
+            write_files(layout, checkpoint.source, folder)
+        return written_folder(path, inside, also)
     with write_whole(
         path,
         replace=replace_out,
@@ -315,7 +330,15 @@ def _header_back(expected: Sequence[TensorEntry]) -> Callable[[Path], None]:
     return read_back
 
 
-def _write_files(layout: Layout, source: ByteSource, folder: Path) -> None:
+def written_folder(path: Path, inside: str | None, also: tuple[str, ...]) -> Written:
+    """What was written, if that is a folder of several files."""
+    sizes = [file.stat().st_size for file in path.iterdir()]
+    chosen = inside and inside.removesuffix(COPIES)
+    return Written(path, sum(sizes), (), chosen, len(sizes), also)
+
+
+def write_files(layout: Layout, source: ByteSource, folder: Path) -> None:
+    """Write the files of a layout into a folder."""
     name = ""
 
     def file_of(piece: Piece | FileStart) -> str:

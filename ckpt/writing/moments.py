@@ -6,9 +6,10 @@ the new parameters, or it is an error; nothing is guessed.
 Source: torch 2.13, `torch/optim`: the state and the options of each class.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from ckpt.errors import PlanError
 from ckpt.formats.optimizers import MOMENTS, Fields, HeldOptimizer, Parameter
@@ -84,6 +85,9 @@ class Values(Protocol):
     def shape(self, value: Any) -> tuple[int, ...] | None:
         """The shape of a tensor; None for any other value."""
 
+    def place(self, value: Any) -> int | None:
+        """Where the elements of a tensor are; None if there are none."""
+
     def value(self, value: Any) -> object:
         """What is equal for equal tensors and equal plain values."""
 
@@ -106,24 +110,29 @@ class Places:
 
     Attributes:
         file: The file's bytes.
-        state: What the file holds.
+        own: The entries of its state_dict.
+        known: By identity, what the nodes of tensors stand for.
         entries: All that were asked for.
     """
 
     file: ByteSource
-    state: TorchState
+    own: Sequence[TensorEntry]
+    known: Mapping[int, TensorEntry]
     entries: dict[str, TensorEntry] = field(default_factory=dict)
-    _known: dict[int, TensorEntry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        tensors = zip(self.state.chosen.tensors, self.state.entries, strict=True)
-        self._known.update({id(node): entry for (_, node), entry in tensors})
-        self._known.update(self.state.outside)
-        self.entries.update({entry.key: entry for entry in self.state.entries})
+        self.entries.update({entry.key: entry for entry in self.own})
+
+    @classmethod
+    def of_file(cls, file: ByteSource, state: TorchState) -> Self:
+        """Those of a file of torch."""
+        tensors = zip(state.chosen.tensors, state.entries, strict=True)
+        known = {id(node): entry for (_, node), entry in tensors}
+        return cls(file, state.entries, known | dict(state.outside))
 
     def entry(self, node: Call) -> TensorEntry:
         """The entry of a tensor of the pickle."""
-        return self._known[id(node)]
+        return self.known[id(node)]
 
     def source(self, node: Call) -> Source:
         """A tensor of the pickle in an expression."""
@@ -135,6 +144,10 @@ class Places:
     def shape(self, node: object) -> tuple[int, ...] | None:
         """As in `Values`."""
         return self.entry(node).shape if is_tensor(node) else None
+
+    def place(self, node: object) -> int | None:
+        """As in `Values`."""
+        return self.entry(node).position if is_tensor(node) and self.entry(node).nbytes else None
 
     def value(self, node: object) -> object:
         """As in `Values`; the node itself for what is neither."""
@@ -196,6 +209,7 @@ def state_after(
             joined have different states.
     """
     found: dict[str, dict[str, object]] = {}
+    uses = Counter(place for _, place in _places(held.state.values(), values))
     options = {it: of for at, of in enumerate(held.options) for it in held.groups[at]}
     for key in (key for group in after.groups for key in group if key not in after.new):
         try:
@@ -205,6 +219,9 @@ def state_after(
                 fields = parts[made_of.key]
             else:
                 own = options[after.owners[next(iter(parts))]]
+                for name, place in _places(filter(None, parts.values()), values):
+                    if uses[place] > 1:
+                        raise ValueError(f"{name} is a tensor of several parameters")
                 fields = _fields_after(made_of, parts, own, values)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
@@ -213,8 +230,20 @@ def state_after(
     return found
 
 
-def expect_followed(made: Mapping[str, Expression]) -> None:
+def _places(states: Iterable[Fields], values: Values) -> Iterator[tuple[str, int]]:
+    """The names and places of the tensors with elements in the state of parameters."""
+    for fields in states:
+        for name, it in fields.items():
+            if (place := values.place(it)) is not None:
+                yield name, place
+
+
+def expect_followed(made: Mapping[str, Expression], owners: Mapping[str, Parameter]) -> None:
     """Make sure that the state of parameters can follow to the new ones.
+
+    Args:
+        made: The new parameters.
+        owners: By key, the old parameter; tied keys have the same one.
 
     Raises:
         ValueError: One has other values than its sources, or an element is in two of them.
@@ -222,7 +251,7 @@ def expect_followed(made: Mapping[str, Expression]) -> None:
     for key, made_of in made.items():
         if how := changed_by(made_of):
             raise ValueError(f"{key} {how}")
-    for key in used_twice(set(made.values())):
+    for key in used_twice(made.values(), owners):
         raise ValueError(f"an element of {key} would be in two parameters")
 
 
@@ -265,6 +294,8 @@ def _value(name: str, made_of: Expression, parts: Mapping[str, Fields], values: 
     if any(shapes.values()):
         shape = list(next(iter(shapes.values())))
         raise ValueError(f"{name} of {key}, of shape {shape}, is not known to follow its elements")
+    if key not in shapes and not isinstance(value, bool | int | float | str | None):
+        raise ValueError(f"{name} of {key}, not one value, is not known to follow its elements")
     for other, theirs in found.items():
         if values.value(theirs) != values.value(value):
             raise ValueError(f"{name} of {other} is not that of {key}")

@@ -27,13 +27,13 @@ from ckpt.rules.expressions import Expression, Source, sources_of, whole_source
 from ckpt.rules.plan import Plan
 from ckpt.rules.planned import Planned
 from ckpt.tensors import Layout, TensorEntry
-from ckpt.writing.checkpoint import Written, reader_back
+from ckpt.writing.checkpoint import Remaking, Written, reader_back
 from ckpt.writing.derived import Derived
 from ckpt.writing.moments import MadeTensor, Places, RegroupedOptimizer, state_after
 
 
 @dataclass(frozen=True, slots=True)
-class Remade:
+class Remade(Remaking):
     """The new file, before it is written.
 
     Attributes:
@@ -129,6 +129,52 @@ def remade(checkpoint: Checkpoint, plan: Plan, optimizers: Iterable[RegroupedOpt
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RemadeOptimizers:
+    """A file with nothing but optimizers, before it is written.
+
+    Attributes:
+        source: What the layout is read from.
+        layout: Of the new file.
+        changed: What it leaves out.
+    """
+
+    source: ByteSource
+    layout: Layout
+    changed: Sequence[str]
+    _checked: CheckedSource
+    _used: Sequence[TensorEntry]
+
+    def finish(self) -> None:
+        """Check what the new tensors are made of; to be called after the layout was written."""
+        self._checked.finish(self._used)
+
+
+def remade_optimizers(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    optimizers: Iterable[RegroupedOptimizer],
+    instead: Mapping[int, object],
+) -> RemadeOptimizers:
+    """Work out such a file after a plan for the weights that its optimizers train.
+
+    Args:
+        checkpoint: The old file.
+        plan: The plan.
+        optimizers: The new parameters of those that get others.
+        instead: Other nodes that change, by identity.
+    """
+    file = torch_file(checkpoint)
+    assert file is not None
+    making = _Making(checkpoint, file, plan)
+    known = {held.path: held for held in held_optimizers(file.state.holders, file.state.beside)}
+    for after in optimizers:
+        making.optimizer(known[after.path], after)
+    layout, changed = file.plain(instead={**instead, **making.instead}, more=making.storages)
+    source = making.derived.source
+    return RemadeOptimizers(source, layout, changed, making.checked, making.used)
+
+
 class _Making:
     """Collects the nodes that change and the storages that are new.
 
@@ -148,7 +194,7 @@ class _Making:
         self.used: list[TensorEntry] = []
         self._checkpoint, self._file, self._plan = checkpoint, file, plan
         source = checkpoint.source
-        self._places = Places(source, file.state)
+        self._places = Places.of_file(source, file.state)
         self.checked = CheckedSource(source, checkpoint.checksums, file.entries)
         self.derived = Derived(self.checked, self._places.entries)
         taken = [int(name) for name in file.storage_names() if name.isdecimal()]

@@ -119,6 +119,29 @@ def test_settings_with_a_tensor_are_not_a_state_dict(ckpt: Run, folder: Path) ->
     assert "1 key under 'config'" in ckpt("show", "config.pt").out, "it is all that there is"
 
 
+@pytest.mark.parametrize(
+    ("other", "counts"),
+    [
+        ({"w": torch.ones(3)}, False),
+        ({"w": torch.ones(3), "lr": 0.1}, False),
+        ({"mean": torch.ones(3), "std": torch.ones(3)}, False),
+        (torch.nn.Linear(2, 2).state_dict(), True),
+        (torch.nn.LSTM(2, 2).state_dict(), True),
+        ({"loss.w": torch.ones(3)}, True),
+    ],
+    ids=["one tensor", "one and a number", "statistics", "linear", "lstm", "dotted"],
+)
+def test_other_mapping_counts_if_its_keys_are_those_of_modules(
+    other: dict[str, Any], counts: bool, ckpt: Run, folder: Path
+) -> None:
+    torch.save({"model": network().state_dict(), "other": other}, folder / "run.pt")
+    ran = ckpt("show", "run.pt")
+    assert ("run.pt::model  or  run.pt::other" in ran.err) == counts
+    assert ("7 keys under 'model'" in ran.out) != counts
+    assert ckpt("rename", "run.pt::model", "--rule", "conv=stem", "-o", "new.pt").code == 0
+    assert {*torch.load(folder / "new.pt")["other"]} == {*other}
+
+
 def test_one_state_dict_of_a_version_has_a_ref(ckpt: Run, folder: Path) -> None:
     checkpoint = {"model": network().state_dict(), "ema": network().state_dict()}
     checkpoint["ema"]["conv.bias"] += 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -279,6 +280,57 @@ def test_state_by_name_follows_its_elements(flat: bool, nets: Run, folder: Path)
     assert same_weights(new, old)
 
 
+@pytest.mark.parametrize(
+    ("weights", "name"),
+    [("model.safetensors", "optimizer.pt"), ("pytorch_model.bin", "optimizer.bin")],
+)
+def test_optimizer_in_a_file_of_its_own_follows_its_elements(
+    weights: str, name: str, nets: Run, folder: Path
+) -> None:
+    """As transformers' Trainer and accelerate save it beside the weights."""
+    old, optimizer = first_part("adamw", in_groups)
+    run, new_run = folder / "run", folder / "new"
+    run.mkdir()
+    if weights.endswith(".safetensors"):
+        save_file(old.state_dict(), run / weights)
+    else:
+        torch.save(old.state_dict(), run / weights)
+    torch.save(optimizer.state_dict(), run / name)
+    torch.save({"last_epoch": 1}, run / "scheduler.pt")
+    words = ("rename", "run", "--rules", "r.toml", "--check", "net.py:New", "-o", "new")
+    ran = nets(*words, "--from", "net.py:Old")
+    assert (ran.code, ran.err) == (0, ""), ran
+    assert f"{name} with the parameters of the new class" in ran.out
+    assert {it.name for it in new_run.iterdir()} == {it.name for it in run.iterdir()}
+    found = new_run / weights
+    model = load_file(found) if found.suffix == ".safetensors" else torch.load(found)
+    goes_on(
+        {"model": model, "optimizer": torch.load(new_run / name)},
+        "adamw",
+        in_groups,
+        old,
+        optimizer,
+    )
+
+
+def test_optimizer_in_a_file_of_its_own_that_cannot_follow_is_not_written(
+    nets: Run, folder: Path
+) -> None:
+    torch.manual_seed(0)
+    net = SPACE["Old"]()
+    optimizer = adafactor(net)
+    train(net, optimizer, range(2))
+    (folder / "run").mkdir()
+    save_file(net.state_dict(), folder / "run" / "model.safetensors")
+    torch.save(optimizer.state_dict(), folder / "run" / "optimizer.pt")
+    words = ("rename", "run", "--rules", "r.toml", "--check", "net.py:New", "-o", "new")
+    ran = nets(*words, "--from", "net.py:Old")
+    assert ran.code == 0, ran
+    why = "the optimizer cannot follow: v.weight: with the option beta2_decay"
+    assert f"no optimizer is written: {why}" in ran.err
+    assert {it.name for it in (folder / "new").iterdir()} == {"model.safetensors"}
+
+
 def two_rates(net: nn.Module) -> Parameters:
     """The parts of what is joined, `up` and `gate`, are in groups with other options."""
     named = dict(net.named_parameters())
@@ -327,12 +379,31 @@ def own_state(net: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
+def list_of_tensors(net: Any) -> torch.optim.Optimizer:
+    optimizer = torch.optim.Adam(net.parameters())
+    train(net, optimizer, range(1))
+    optimizer.state[net.qkv.weight]["before"] = [torch.ones(18, 6)]
+    return optimizer
+
+
+def shared_steps(net: Any) -> torch.optim.Optimizer:
+    """Each step of the optimizer then counts as many steps as there are parameters."""
+    optimizer = torch.optim.Adam(net.parameters())
+    train(net, optimizer, range(1))
+    one = torch.tensor(1.0)
+    for state in optimizer.state.values():
+        state["step"] = one
+    return optimizer
+
+
 REFUSED: dict[str, tuple[Callable[[Any], torch.optim.Optimizer], str]] = {
     "adafactor": (adafactor, "optimizer cannot follow: v.weight: with the option beta2_decay"),
     "muon": (muon, "optimizer cannot follow: v.weight: with the option "),
     "steps": (unequal_steps, "upgate.weight: step of gate.weight is not that of up.weight"),
     "frozen": (without_one, "optimizer has 16 parameters, the model has 17"),
     "another state": (own_state, "v.weight: rows of qkv.weight, of shape [18], is not known"),
+    "shared steps": (shared_steps, "v.weight: step is a tensor of several parameters"),
+    "a list": (list_of_tensors, "v.weight: before of qkv.weight, not one value, is not known to"),
     "groups": (
         lambda net: torch.optim.Adam(two_rates(net), 0.01),
         "upgate.weight is made of parameters of groups with other options",

@@ -1,8 +1,8 @@
 """Trains a sharded net in two gloo processes, as FSDP2 does it, and saves or resumes it.
 
-    python train_sharded.py Old|New FOLDER RANK RENDEZVOUS OUT
+    python train_sharded.py Old|New|Joined FOLDER RANK RENDEZVOUS OUT
 
-`Old` trains, saves the folder and trains on; `New` loads the folder and trains on. Rank 0 writes
+`Old` trains, saves the folder and trains on; the others load the folder and train on. Rank 0 writes
 the weights at the end to OUT. Run by `test_resume_distributed.py`, once for each rank.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -20,9 +21,26 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import init_device_mesh
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear, relu
 
 from tests.oracles.test_resume import AFTER, BEFORE, classes, forward, in_groups
+
+
+class Joined(nn.Module):
+    """The old class with the matrices of both layers in one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = nn.Parameter(torch.randn(12, 6))
+        self.first, self.second = nn.Parameter(torch.zeros(6)), nn.Parameter(torch.zeros(6))
+        self.norm = nn.BatchNorm1d(6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        first, second = self.both.split(6)
+        hidden = self.norm(relu(linear(images, first, self.first)))
+        out: torch.Tensor = self.head(relu(linear(hidden, second, self.second)))
+        return out
 
 
 def train(net: Any, optimizer: torch.optim.Optimizer, steps: range) -> None:
@@ -42,8 +60,10 @@ def main() -> None:
         "gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=2
     )
     torch.manual_seed(0)
-    cls = classes()[name == "New"]
-    cls.forward = forward  # type: ignore[assignment]
+    cls: type[nn.Module] = Joined
+    if name != "Joined":
+        cls = classes()[name == "New"]
+        cls.forward = forward  # type: ignore[assignment]
     net = fully_shard(cls(), mesh=init_device_mesh("cpu", (2,)))
     optimizer = torch.optim.AdamW(in_groups(net), 0.01, amsgrad=True)
     if name == "Old":

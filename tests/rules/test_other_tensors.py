@@ -1,5 +1,7 @@
 """What operations do to the tensors that go with their own: which elements are used, and how."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,7 +56,13 @@ def test_elements_that_are_used_twice_are_found(
             used = found[found >= 0].flatten()
             count[key].index_add_(0, used, torch.ones(len(used)))
     assert {key for key, it in count.items() if it.max() > 1} == twice
-    assert used_twice(expressions) == twice
+    assert {*used_twice(expressions, {"a": 0, "b": 1})} == twice
+
+
+def test_keys_of_one_tensor_use_its_elements_together() -> None:
+    tied = [A, *split(replace(A, key="tied"), 0, 2)]
+    assert [*used_twice(tied, {"a": 0, "tied": 0})] == ["a"]
+    assert [*used_twice(tied, {"a": 0, "tied": 1})] == []
 
 
 def values(made: Expression, of: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -17,6 +17,7 @@ from ckpt.formats.checkpoint import Checksum, Pickled, expect_keys
 from ckpt.formats.chunks import Chunk, ChunkedTensor, expect_filled
 from ckpt.formats.distributed.followers import (
     GROUPS,
+    STATE,
     Follower,
     followers_of,
     is_list_of_names,
@@ -43,6 +44,7 @@ class DistributedCheckpoint:
     """An opened folder; a `ckpt.formats.checkpoint.Checkpoint`.
 
     Attributes:
+        tensors: Those of the whole folder, by their keys in it.
         follows: Whether optimizers and copies follow a rename.
         optimizers: The prefixes of the optimizers of the folder, such as ``optimizer.``.
     """
@@ -51,6 +53,7 @@ class DistributedCheckpoint:
     metadata: Metadata
     prefix: str
     entries: Sequence[TensorEntry]
+    tensors: Mapping[str, TensorEntry]
     spans: Sequence[Span]
     checksums: Sequence[Checksum]
     rest: Mapping[str, Any]
@@ -84,10 +87,10 @@ class DistributedCheckpoint:
     @property
     def trained(self) -> str | None:
         """The prefix of the state_dict whose parameters the optimizers have; None if unknown."""
+        lists = (self._items.list(key) for key in self._lists)
+        named = {str(name) for names in lists for name in names if isinstance(name, str)}
         keys = [*self.metadata.tensors, *self.metadata.values]
-        named = parameters_of(keys, self.optimizers)
-        for key in self._lists:
-            named |= {str(name) for name in self._items.list(key) if isinstance(name, str)}
+        named = named or parameters_of(keys, self.optimizers)
         own = {it: None for it in self.metadata.tensors if not it.startswith(self.optimizers)}
         return prefix_of(named, own)
 
@@ -111,8 +114,27 @@ class DistributedCheckpoint:
             others = [key for key in keys if not key.startswith(self.prefix)]
         return followers_of(others, self.optimizers, own)
 
+    def followers(self) -> dict[str, Follower]:
+        """What else in the folder is made of a key of the state_dict, by its key in the folder."""
+        return self._followers({entry.key for entry in self.entries})
+
+    def of_optimizer(self, prefix: str) -> list[str]:
+        """The keys of the state and the groups of an optimizer."""
+        own = (prefix + STATE, prefix + GROUPS)
+        keys = (*self.metadata.tensors, *self.metadata.values)
+        return [key for key in keys if key.startswith(own)]
+
+    def root(self, key: str) -> object:
+        """The node of a value."""
+        return self._items.root(key)
+
+    def chunks(self, keys: Container[str]) -> list[TensorEntry]:
+        """The saved chunks of some keys of the folder."""
+        return [chunk for chunk in self._items.chunks if chunk.key in keys]
+
     def untouched(self, new_keys: Mapping[str, str]) -> Mapping[str, Any]:
-        return self.rest
+        lists = self._lists if self.follows or self._of_optimizers else ()
+        return {key: value for key, value in self.rest.items() if key not in lists}
 
     def renamed(self, new_keys: Mapping[str, str]) -> Layout:
         """A new `.metadata`, and new lists of an optimizer's parameters; all else is unchanged.
@@ -229,6 +251,7 @@ def read(source: ByteSource, *, inside: str | None = None) -> DistributedCheckpo
         metadata=metadata,
         prefix=prefix,
         entries=[replace(entry, key=entry.key.removeprefix(prefix)) for entry in entries],
+        tensors={entry.key: entry for entry in tensors},
         spans=tensor_spans(items.chunks),
         checksums=items.checksums,
         rest=values,
@@ -295,8 +318,12 @@ class _Items:
 
     def list(self, key: str) -> Sequence[object]:
         """The value of a key if it is a list."""
-        root = self._archive(key).root
+        root = self.root(key)
         return root if isinstance(root, list) else ()
+
+    def root(self, key: str) -> object:
+        """The node of a value."""
+        return self._archive(key).root
 
     def with_names(self, keys: Iterable[str], names: Mapping[str, str]) -> dict[StoredItem, bytes]:
         """The items of lists of names in which some change, with their new bytes."""

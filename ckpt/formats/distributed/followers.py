@@ -59,8 +59,8 @@ def parameters_of(keys: Iterable[str], optimizers: Sequence[str]) -> set[str]:
 
 def named_by(key: str, optimizers: Sequence[str]) -> list[Follower]:
     """The parameter that a key of an optimizer names; none or one."""
-    found = (each for it in optimizers for each in _of_optimizer(key, it))
-    return [each for each in found if not each.key.isdecimal()]  # the number of a group
+    found = (next(_of_optimizer(key, it), None) for it in optimizers)
+    return [each for each in found if each and not each.key.isdecimal()]  # the number of a group
 
 
 def prefix_of(parameters: Collection[str], keys: Collection[str]) -> str | None:
@@ -88,9 +88,9 @@ def followers_of(
     for key in keys:
         prefix = next((prefix for prefix in optimizers if key.startswith(prefix)), None)
         if prefix is not None:
-            for each in _of_optimizer(key, prefix):
-                if each.key in own:
-                    found[key] = each
+            follower = next((each for each in _of_optimizer(key, prefix) if each.key in own), None)
+            if follower is not None:
+                found[key] = follower
         else:
             top, _, rest = key.partition(".")
             copies.setdefault(top, []).append(rest)
@@ -102,11 +102,14 @@ def followers_of(
 
 
 def _of_optimizer(key: str, prefix: str) -> Iterator[Follower]:
+    """What a key may follow, the longest name first: fields have dots if they are nested."""
     for part in (STATE, GROUPS):
         head = prefix + part
-        name, dot, field = key.removeprefix(head).rpartition(".")
-        if key.startswith(head) and dot:
-            yield Follower(head[:-1], head, name, f".{field}")
+        name, dot = (key, ".") if key.startswith(head) else ("", "")
+        while dot:
+            name, dot, _ = name.rpartition(".")
+            if len(name) > len(head):
+                yield Follower(head[:-1], head, name.removeprefix(head), key.removeprefix(name))
 
 
 def is_list_of_names(key: str, optimizers: Sequence[str]) -> bool:

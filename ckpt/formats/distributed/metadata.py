@@ -28,11 +28,16 @@ _CLASSES = (
     *("Metadata", "MetadataIndex", "TensorStorageMetadata", "BytesStorageMetadata"),
     *("ChunkStorageMetadata", "TensorProperties", "_MEM_FORMAT_ENCODING", "StorageMeta"),
 )
-_ALLOWED = ALLOWED | {
-    *(f"{_MODULE}.metadata.{name}" for name in _CLASSES),
-    f"{_MODULE}.filesystem._StorageInfo",
-    *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath"),
-}
+CLASSES = frozenset(
+    {*(f"{_MODULE}.metadata.{name}" for name in _CLASSES), f"{_MODULE}.filesystem._StorageInfo"}
+)
+_ALLOWED = frozenset(
+    {
+        *ALLOWED,
+        *CLASSES,
+        *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,8 @@ class Metadata:
         values: Keys of values that are not tensors.
         items: The saved items of each key.
         version: Of the metadata's own form, if stated.
+        pickle: The file, parsed.
+        stored: The saved items of all keys, in the order of the file.
         paths: Each key with its path in the nested state_dict.
     """
 
@@ -75,9 +82,9 @@ class Metadata:
     values: Sequence[str]
     items: Mapping[str, Sequence[StoredItem]]
     version: str | None
+    pickle: ParsedPickle
+    stored: Sequence[StoredItem]
     _data: bytes
-    _pickle: ParsedPickle
-    _stored: Sequence[StoredItem]
     _texts: Sequence[Text]
     paths: Sequence[tuple[Text, tuple[object, ...]]]
 
@@ -131,19 +138,21 @@ class Metadata:
         renames = [(text, changed[text]) for text in self._texts if text in changed]
         for key, path in self.paths:
             if key in changed:
-                new = paths.get(key) or _parts(path, changed[key])
+                new = paths.get(key) or parts_of(path, changed[key])
                 renames += _path_renames(path, new, changed[key], name=f"{name}: {key}")
         moves = self._moves(spans, name) if spans else ()
-        return rename_texts(self._data, self._pickle, renames, moves)
+        return rename_texts(self._data, self.pickle, renames, moves)
 
     def _moves(self, spans: Mapping[StoredItem, Span], name: str) -> Iterator[Edit]:
         """The edits that give items another place in their file."""
-        root = _fields(read_numbered(self._data, name=name, allowed=_ALLOWED), "metadata.Metadata")
-        infos = (
-            _fields(info, "filesystem._StorageInfo")
-            for _, info in _node(root["storage_data"]).items
+        root = fields_of(
+            read_numbered(self._data, name=name, allowed=_ALLOWED), "metadata.Metadata"
         )
-        for item, info in zip(self._stored, infos, strict=True):
+        infos = (
+            fields_of(info, "filesystem._StorageInfo")
+            for _, info in node_of(root["storage_data"]).items
+        )
+        for item, info in zip(self.stored, infos, strict=True):
             if item in spans:
                 for field, number in (
                     ("offset", spans[item].offset),
@@ -176,7 +185,7 @@ def read_metadata(data: bytes, *, name: str) -> Metadata:
 
 
 def _metadata(data: bytes, pickle: ParsedPickle) -> Metadata:
-    root = _fields(pickle.root, "metadata.Metadata")
+    root = fields_of(pickle.root, "metadata.Metadata")
     tensors, values, texts = dict[str, StoredTensor](), list[str](), list[Text]()
     for key, node in _pairs(root["state_dict_metadata"]):
         if str(key) in tensors or key in values:
@@ -188,8 +197,8 @@ def _metadata(data: bytes, pickle: ParsedPickle) -> Metadata:
             tensors[str(key)] = _tensor(node)
     items: defaultdict[str, list[StoredItem]] = defaultdict(list)
     stored: list[StoredItem] = []
-    for index, info in _node(root["storage_data"]).items:
-        fields = _fields(index, "metadata.MetadataIndex")
+    for index, info in node_of(root["storage_data"]).items:
+        fields = fields_of(index, "metadata.MetadataIndex")
         texts.append(_text(fields["fqn"]))
         stored.append(_item(fields.get("offset"), info))
         items[str(texts[-1])].append(stored[-1])
@@ -200,16 +209,16 @@ def _metadata(data: bytes, pickle: ParsedPickle) -> Metadata:
         values=values,
         items=items,
         version=str(version) if isinstance(version, str) else None,
+        pickle=pickle,
+        stored=stored,
         _data=data,
-        _pickle=pickle,
-        _stored=stored,
         _texts=[*texts, *(key for key, _ in paths)],
         paths=[(key, path) for key, path in paths if isinstance(path, tuple)],
     )
 
 
 def _tensor(node: object) -> StoredTensor:
-    fields = _fields(node, "metadata.TensorStorageMetadata")
+    fields = fields_of(node, "metadata.TensorStorageMetadata")
     properties = _call(fields["properties"], "metadata.TensorProperties").state
     dtype = properties[0] if isinstance(properties, tuple) and properties else None
     chunks = fields["chunks"]
@@ -217,7 +226,7 @@ def _tensor(node: object) -> StoredTensor:
         raise ValueError("a tensor without a dtype, or without chunks")
     boxes = {}
     for chunk in chunks:
-        box = _fields(chunk, "metadata.ChunkStorageMetadata")
+        box = fields_of(chunk, "metadata.ChunkStorageMetadata")
         boxes[sizes_of(box["offsets"])] = sizes_of(box["sizes"])
     if len(boxes) != len(chunks):
         raise ValueError("two chunks of a tensor have the same start")
@@ -225,7 +234,7 @@ def _tensor(node: object) -> StoredTensor:
 
 
 def _item(begin: object, info: object) -> StoredItem:
-    fields = _fields(info, "filesystem._StorageInfo")
+    fields = fields_of(info, "filesystem._StorageInfo")
     if fields.get("transform_descriptors"):
         raise ValueError("an item was transformed when it was saved, perhaps compressed")
     span = Span(size_of(fields["offset"]), size_of(fields["length"]))
@@ -236,7 +245,7 @@ def _overlap(one: Span, other: Span) -> bool:
     return one.offset < other.end and other.offset < one.end
 
 
-def _parts(path: Sequence[object], new: str) -> list[str]:
+def parts_of(path: Sequence[object], new: str) -> list[str]:
     """A new key as a path: each element has as many dotted parts as before, the last the rest."""
     parts, found = new.split("."), []
     for number, element in enumerate(path):
@@ -261,23 +270,29 @@ def _path_renames(
     return renames
 
 
+def call(kind: str) -> str:
+    """The whole name of a class, such as ``metadata.Metadata``."""
+    return f"{_MODULE}.{kind}"
+
+
 def _call(node: object, kind: str) -> Call:
-    if not isinstance(node, Call) or node.function != f"{_MODULE}.{kind}":
+    if not isinstance(node, Call) or node.function != call(kind):
         raise ValueError(f"expected a {kind}")
     return node
 
 
-def _fields(node: object, kind: str) -> dict[str, Any]:
+def fields_of(node: object, kind: str) -> dict[str, Any]:
     """The fields of a dataclass of this kind."""
     return {str(key): value for key, value in _pairs(_call(node, kind).state)}
 
 
 def _pairs(node: object) -> Iterator[tuple[Text, object]]:
-    for key, value in _node(node).items:
+    for key, value in node_of(node).items:
         yield _text(key), value
 
 
-def _node(node: object) -> DictNode:
+def node_of(node: object) -> DictNode:
+    """The same, which is a mapping."""
     if not isinstance(node, DictNode):
         raise ValueError("expected a dict")
     return node

@@ -4,6 +4,7 @@ Walks the nodes without recursion, bounded in depth and steps, since they may be
 circular.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ _COUNTER = "n_averaged"  # what AveragedModel counts
 EXTRA_STATE = "_extra_state"  # the last part of a key: what a module saves beside its tensors
 _OPTIMIZER = {"state", "param_groups"}
 _LISTED = 5  # state_dicts in a hint
+
+# The keys of one layer of torch: ``weight``, ``weight_ih_l0``, ``in_proj_bias``.
+_OF_ONE_LAYER = re.compile(r"(^|_)(weight|bias)(_|$)")
 
 Path = tuple[object, ...]
 
@@ -274,7 +278,10 @@ def _doubled(name: str, path: str) -> FormatError:
 
 def _likely(contents: Contents) -> list[tuple[str, ...]]:
     """Paths of the candidates; only that of the root, if it is one."""
-    counts = {path: count for path, _, count in _without_scores(contents)}
+    found = _without_scores(contents)
+    if any(path and _has_modules(mapping) for path, mapping, _ in found):
+        found = [it for it in found if not it[0] or _is_of_module(it[1])]
+    counts = {path: count for path, _, count in found}
     if () in counts:
         if counts[()] >= max(counts.values()):
             return [()]
@@ -291,6 +298,17 @@ def _without_scores(contents: Contents) -> list[tuple[tuple[str, ...], DictNode,
     left = [found for found in contents.state_dicts if not _is_scores(found[1])]
     weights = [found for found in left if 2 * found[2] >= len(found[1].items)]
     return weights or left or contents.state_dicts
+
+
+def _has_modules(mapping: DictNode) -> bool:
+    """Whether some key names a module and its tensor."""
+    return any(isinstance(key, str) and "." in key for key, _ in mapping.items)
+
+
+def _is_of_module(mapping: DictNode) -> bool:
+    """Whether it looks like the state_dict of a module, not like settings or statistics."""
+    own = (key for key, value in mapping.items if isinstance(key, str) and is_tensor(value))
+    return _has_modules(mapping) or any(map(_OF_ONE_LAYER.search, own))
 
 
 def _is_scores(mapping: DictNode) -> bool:

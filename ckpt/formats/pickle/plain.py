@@ -49,6 +49,7 @@ def plain_pickle(
     root: object,
     without: frozenset[int] = frozenset(),
     instead: Mapping[int, object] | None = None,
+    kept: frozenset[str] = frozenset(),
 ) -> PlainPickle:
     """Write the content of a pickle, in which `find` has found tensors.
 
@@ -56,8 +57,9 @@ def plain_pickle(
         root: Its root.
         without: Identities of nodes that are left out.
         instead: By identity, nodes in whose place others are written.
+        kept: Classes that stay although torch refuses them; their objects keep their attributes.
     """
-    writer = _Writer(without, instead or {})
+    writer = _Writer(without, instead or {}, kept)
     _, plain = writer.kept(root, ())
     writer.write(plain, ())
     data = b"".join([b"\x80\x02", *writer.parts, b"."])
@@ -65,13 +67,17 @@ def plain_pickle(
 
 
 class _Writer:
-    def __init__(self, without: frozenset[int], instead: Mapping[int, object]) -> None:
+    def __init__(
+        self, without: frozenset[int], instead: Mapping[int, object], kept: frozenset[str]
+    ) -> None:
         self._without = without
         self._instead = instead
+        self._kept = kept
         self.parts: list[bytes] = []
         self.changed: list[str] = []
         self.storages: set[str] = set()
-        self._slots: dict[int, int] = {}  # by identity, so that shared nodes stay shared
+        # By identity, so that shared nodes stay shared; and by opcodes, of texts and globals.
+        self._slots: dict[int | bytes, int] = {}
 
     def write(self, node: object, path: Path) -> None:
         node = self._instead.get(id(node), node)
@@ -99,19 +105,35 @@ class _Writer:
                 self.storages.add(storage_of(node).key)
                 self.write(node.id, path)
                 self.parts.append(b"Q")
+            case str():
+                self._once(literal(node))
             case _:
                 self.parts.append(_plain(node))
 
     def _remember(self, node: object) -> None:
-        slot = self._slots[id(node)] = len(self._slots)
+        self._put(id(node))
+
+    def _put(self, what: int | bytes) -> None:
+        slot = self._slots[what] = len(self._slots)
         self.parts.append(b"r" + struct.pack("<I", slot))
+
+    def _once(self, opcodes: bytes) -> None:
+        """Push a text or a global, which are looked up from the second time on."""
+        slot = self._slots.get(opcodes)
+        if slot is None:
+            self.parts.append(opcodes)
+            self._put(opcodes)
+        else:
+            self.parts.append(b"j" + struct.pack("<I", slot))
 
     def kept(self, node: object, path: Path) -> tuple[bool, object]:
         """Whether torch opens the node, perhaps in a plain form."""
         name = node.function if isinstance(node, Call) else None
         if isinstance(node, Global | Opaque):
             name = node.name
-        if name is None or (not isinstance(node, Opaque) and not torch_refuses(name)):
+        if name is None or name in self._kept:
+            return True, node
+        if not isinstance(node, Opaque) and not torch_refuses(name):
             return True, node
         plain = value_of(node) if isinstance(node, Call) and name in _CONVERTED else node
         self.changed.append(f"{dotted(path)} ({name}{'' if plain is node else ', made plain'})")
@@ -134,7 +156,7 @@ class _Writer:
             here = (*path, key)
             if id(value) in self._without:
                 continue
-            if not isinstance(key, str) and not _is_plain(key):
+            if not isinstance(key, str) and not self._is_kept(key) and not _is_plain(key):
                 self.changed.append(dotted(here))
                 continue
             kept, plain = self.kept(value, here)
@@ -150,11 +172,17 @@ class _Writer:
         if is_tensor(node):
             self._tensor(node, path)
             return
-        if node.state is not None:
+        if node.state is not None and not self._is_kept(node):
             self.changed.append(f"{dotted(path)} (attributes of {node.function})")
         self._name(node.function)
         self.write(node.arguments, path)
-        self.parts.append(b"R")
+        self.parts.append(b"\x81" if self._is_kept(node) and not node.arguments else b"R")
+        if node.state is not None and self._is_kept(node):
+            self.write(node.state, path)
+            self.parts.append(b"b")
+
+    def _is_kept(self, node: object) -> bool:
+        return isinstance(node, Call) and node.function in self._kept
 
     def _tensor(self, node: Call, path: Path) -> None:
         """A tensor in its usual form, without attributes of its own."""
@@ -177,7 +205,7 @@ class _Writer:
 
     def _name(self, name: str) -> None:
         module, _, attribute = name.rpartition(".")
-        self.parts.append(f"c{module}\n{attribute}\n".encode())
+        self._once(f"c{module}\n{attribute}\n".encode())
 
 
 def _is_plain(key: object) -> bool:

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ckpt.tensors import Layout, Piece, Span, Summed
+from ckpt.tensors import FileStart, Layout, Piece, Span, Summed
 
 ALIGNMENT = 64  # bytes; torch's default
 _LOCAL = struct.Struct("<4s5HIIIHH")
@@ -55,7 +55,7 @@ def lay_out_archive(members: Iterable[NewMember], *, alignment: int = ALIGNMENT)
         directory.append((member, position))
         for piece in _member(member, position, alignment):
             yield piece
-            position += _length(piece)
+            position += length_of(piece)
     begin = position
     for member, header in directory:
         line = _line(member, header)
@@ -117,10 +117,13 @@ def _crc32(member: NewMember) -> int:
     return member.crc32
 
 
-def _length(piece: Piece) -> int:
+def length_of(piece: Piece | FileStart) -> int:
+    """The bytes that a piece takes in a file."""
     match piece:
         case bytes():
             return len(piece)
         case Summed():
             return piece.piece.nbytes
+        case FileStart():
+            return 0
     return piece.nbytes

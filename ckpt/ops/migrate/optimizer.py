@@ -187,7 +187,8 @@ def _with_shapes(held: HeldOptimizer) -> OptimizerState:
         if len(sizes) == 1 and isinstance(number, int):
             shapes[number] = sizes.pop()
     groups = [[it for it in group if isinstance(it, int)] for group in held.groups]
-    return OptimizerState((_NAME,), groups, tuple(map(list, held.names)), shapes)
+    names = tuple(list[object](each) for each in held.names)
+    return OptimizerState((_NAME,), groups, names, shapes, held.is_joint)
 
 
 def _entries(weights: "Mapping[str, Tensor]") -> list[TensorEntry]:
@@ -274,6 +275,11 @@ class _InMemory:
         import torch
 
         return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+
+    def place(self, value: Any) -> int | None:
+        import torch
+
+        return value.data_ptr() or None if isinstance(value, torch.Tensor) else None
 
     def value(self, value: Any) -> object:
         import torch

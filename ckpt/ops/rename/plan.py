@@ -28,7 +28,7 @@ from ckpt.opened import (
 from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order, places_in
-from ckpt.ops.rename.training.followed import followed, kept_in_folder
+from ckpt.ops.rename.training.followed import followed, lists_stuck
 from ckpt.ops.rename.training.optimizers import MovedOptimizer, expect_weights, operates, weights_in
 from ckpt.ops.rename.training.trainer_files import OptimizerFiles
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
@@ -228,11 +228,11 @@ def _followed(
     opened: OpenedState, plan: RenamePlan, goal: Goal, goals: Sequence[Opened]
 ) -> RenamePlan:
     """The plan, with how the optimizers follow."""
-    if plan.drops_optimizer:
-        return replace(plan, stuck=kept_in_folder(opened))
     new = next((it for it in reversed(goals) if isinstance(it, OpenedDefinition)), None)
-    in_part = plan.fitting is not None and plan.fitting.in_part
     old = _saved_from(goal)
+    if plan.drops_optimizer:
+        return replace(plan, stuck=lists_stuck(opened, plan, new, old))
+    in_part = plan.fitting is not None and plan.fitting.in_part
     it = followed(opened, plan, plan.applied, new, old, in_part=in_part, undoes=plan.undoes)
     return replace(
         plan,

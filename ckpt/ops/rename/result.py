@@ -35,7 +35,7 @@ from ckpt.ops.rename.to_file import (
     write_result,
 )
 from ckpt.ops.rename.to_version import add_version, plan_record
-from ckpt.ops.rename.training.optimizers import for_another_class
+from ckpt.ops.rename.training.optimizers import folder_of, for_another_class
 from ckpt.refs import FileRef
 from ckpt.registry.registry import Added, Registry
 from ckpt.rules.expressions import sources_of
@@ -142,7 +142,8 @@ def carry_out(
     if path is not None:
         result = replace(result, written=write_result(opened, plan, path, output, rest))
     elif isinstance(opened, OpenedVersion):
-        _expect_kept(source, kept)
+        if dropped:
+            raise _leaves_out(source)
         added, left_out = add_version(opened, plan, registry, rest, opaque=opaque, message=message)
         result = replace(result, added=added, left_out=left_out)
     if saved is not None:
@@ -154,13 +155,12 @@ def carry_out(
     return result
 
 
-def _expect_kept(version: OpenedState, kept: OpenedState) -> None:
-    """Refuse to leave something out of a version's next one, which shares its objects."""
-    if kept is not version:
-        raise UsageError(
-            f"{version.name}: a rename of a version keeps its objects and optimizers",
-            hint="-o NEW.pt  writes a file without them",
-        )
+def _leaves_out(version: OpenedState) -> UsageError:
+    """What refuses to leave something out of a version's next one, which shares its objects."""
+    return UsageError(
+        f"{version.name}: a rename of a version keeps its objects and optimizers",
+        hint="-o NEW.pt  writes a file without them",
+    )
 
 
 def _beside(plan: RenamePlan, source: OpenedState, path: Path | None, *, in_place: bool) -> Renamed:
@@ -188,7 +188,9 @@ def _without_unwanted(
     kept, dropped = settled(source, opaque)
     if plan.drops_optimizer:
         kept, optimizers = without_optimizers(kept)
-        dropped = [*dropped, *optimizers]
+        folder = folder_of(source)
+        prefixes = folder.optimizers if folder is not None else ()
+        dropped = [*dropped, *optimizers, *(prefix.removesuffix(".") for prefix in prefixes)]
     return kept, tuple(dropped)
 
 

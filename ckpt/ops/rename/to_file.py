@@ -2,7 +2,7 @@
 
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Union
+from typing import TYPE_CHECKING, TypedDict
 
 from ckpt.dtypes import itemsize
 from ckpt.errors import PlanError, UsageError
@@ -11,18 +11,18 @@ from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import OpaqueWord, torch_file, without_tensors
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
 from ckpt.ops.rename.plan import RenamePlan
+from ckpt.ops.rename.training.optimizers import DISTRIBUTED, folder_of
 from ckpt.ops.rename.training.trainer_files import with_trainer_files
 from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
 from ckpt.rules.sizes import in_memory
-from ckpt.writing.checkpoint import Written, write_checkpoint, write_tensors
+from ckpt.writing.checkpoint import Remaking, Written, write_checkpoint, write_tensors
 from ckpt.writing.with_files import is_file_name, write_with_files
 
 if TYPE_CHECKING:
     from ckpt.formats.torch_state import TorchFile
-    from ckpt.writing.remade import Remade
 
-Rest = Union[Checkpoint, "Remade", None]  # see `rest_of`
+Rest = Checkpoint | Remaking | None  # see `rest_of`
 
 # A result of more bytes than these, and than so many sources, is asked for with `--force`.
 MOST_MADE_BYTES = 1 << 30
@@ -126,7 +126,7 @@ def write_result(
 
     found = opened.side_files()
     if as_folder and isinstance(opened, OpenedFile):
-        found = with_trainer_files(found, opened.path, plan.optimizer_files)
+        found = with_trainer_files(found, opened.path, plan, plan.optimizer_files)
     return write_with_files(write, out, found, names=opened.names, as_folder=as_folder)
 
 
@@ -136,7 +136,9 @@ def is_folder_for(opened: OpenedState, plan: Plan, out: Path) -> bool:
 
 
 def _fits_a_folder(opened: OpenedState, plan: Plan) -> bool:
-    """Whether the result can be a folder; other tensors than the source's go into one file."""
+    """Whether the result can be a folder; new tensors of shards go into one file."""
+    if opened.checkpoint.format == DISTRIBUTED:
+        return True
     return opened.is_folder and (plan.is_rename or len(opened.names) == 1)
 
 
@@ -157,14 +159,11 @@ def write_plan(
     too.
     """
     checkpoint = opened.checkpoint
-    if rest is not None:
-        from ckpt.writing.remade import Remade
-
-        if isinstance(rest, Remade):
-            inside = opened.inside
-            return rest.write(
-                out, inside=inside, replace_out=replace_out, in_place=in_place, opaque=opaque
-            )
+    if isinstance(rest, Remaking):
+        inside = opened.inside
+        return rest.write(
+            out, inside=inside, replace_out=replace_out, in_place=in_place, opaque=opaque
+        )
     same = in_place or is_usual(out, checkpoint.format)
     if rest is not None or plan.is_rename:
         return write_checkpoint(
@@ -208,6 +207,11 @@ def rest_of(opened: OpenedState, plan: RenamePlan, out: Path | None, *, asked: b
     same = out is None or is_usual(out, opened.checkpoint.format)
     if (same or not asked) and plan.stuck is not None:
         raise plan.stuck
+    folder = folder_of(opened) if same else None
+    if folder is not None and (plan.drops_optimizer or not plan.is_rename):
+        from ckpt.writing.remade_folder import remade_folder
+
+        return remade_folder(folder, plan, plan.regrouped, drops_optimizers=plan.drops_optimizer)
     file = torch_file(opened.checkpoint)
     if not same or file is None or not file.state.holds_more:
         return None
@@ -241,5 +245,7 @@ def _beside(opened: OpenedFile, *, as_folder: bool) -> Path:
 
 
 def suffix_of(form: str) -> str:
-    """The suffix of one file that holds tensors of a checkpoint of this format."""
+    """The suffix of what holds tensors of a checkpoint of this format; a folder has none."""
+    if form == DISTRIBUTED:
+        return ""
     return ".safetensors" if "safetensors" in form else ".pt"

@@ -4,7 +4,7 @@ An average of the weights, and the moments of an optimizer, have the shapes of t
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -66,13 +66,20 @@ def changed_by(expression: Expression) -> str | None:
     return _CHANGES[type(expression)]
 
 
-def used_twice(expressions: Iterable[Expression]) -> set[str]:
-    """The keys of which some expressions, which only move elements, use an element twice."""
-    chains: defaultdict[str, list[_Chain]] = defaultdict(list)
+def used_twice(expressions: Iterable[Expression], owners: Mapping[str, Hashable]) -> Iterator[str]:
+    """The tensors of which some expressions, which only move elements, use an element twice.
+
+    Args:
+        expressions: Each makes another tensor.
+        owners: The same for keys of one tensor, which is reported by the first of them.
+    """
+    chains: defaultdict[Hashable, list[_Chain]] = defaultdict(list)
+    keys: dict[Hashable, str] = {}
     for expression in expressions:
         for key, chain in _chains(expression):
-            chains[key].append(chain)
-    return {key for key, found in chains.items() if _overlap(found, 0)}
+            keys.setdefault(owners[key], key)
+            chains[owners[key]].append(chain)
+    return (keys[owner] for owner, found in chains.items() if _overlap(found, 0))
 
 
 _Chain = tuple[Expression, ...]  # what is done to one use of a source, first to last

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ckpt.errors import CkptError, PlanError
-from ckpt.opened import OpenedDefinition, OpenedState
+from ckpt.formats.folders import optimizers_in
+from ckpt.opened import OpenedDefinition, OpenedFile, OpenedState
+from ckpt.ops.rename.training.listed import expect_no_lists
 from ckpt.ops.rename.training.optimizers import (
     MovedOptimizer,
-    expect_no_folder,
     folder_of,
     follow,
     keep_their_order,
@@ -60,13 +61,14 @@ def followed(
         PlanError: They cannot follow a plan that only renames.
     """
     in_old_order = keep_their_order(opened, plan, applied) if new is None else ()
+    if stuck_lists := lists_stuck(opened, plan, new, old):
+        return Followed(in_old_order=in_old_order, stuck=stuck_lists)
     moved: Sequence[MovedOptimizer] = ()
     made: Sequence[RegroupedOptimizer] = ()
     stuck = None
     try:
-        if not plan.is_rename:
-            expect_no_folder(opened)
-        if operates(plan, in_part=in_part and folder_of(opened) is None):
+        folder = folder_of(opened)
+        if operates(plan, in_part=in_part and folder is None) or (folder and plan.dropped):
             made = regroup(opened, plan, new, old, undoes=undoes)
         else:
             moved = follow(opened, plan, new, saved_from=old)
@@ -74,9 +76,32 @@ def followed(
         if plan.is_rename and folder_of(opened) is None:
             raise
         stuck = error
-    if new is None or not opened.is_folder:
+    if new is None or not _holds_files(opened):
         return Followed(moved, made, in_old_order, stuck)
     return Followed(moved, made, in_old_order, stuck, *_files(opened, plan, new, old, in_part))
+
+
+def lists_stuck(
+    opened: OpenedState,
+    plan: Plan,
+    new: OpenedDefinition | None,
+    old: OpenedDefinition | None,
+) -> PlanError | None:
+    """Why tensors that have the order of the parameters cannot follow."""
+    try:
+        expect_no_lists(
+            opened, plan, new.definition if new else None, old.definition if old else None
+        )
+    except PlanError as error:
+        return error
+    return None
+
+
+def _holds_files(opened: OpenedState) -> bool:
+    """Whether the optimizers beside the weights of a folder may follow."""
+    return (
+        isinstance(opened, OpenedFile) and opened.path.is_dir() and any(optimizers_in(opened.path))
+    )
 
 
 def _files(
@@ -87,22 +112,8 @@ def _files(
     in_part: bool,
 ) -> tuple[OptimizerFiles, CkptError | None]:
     """The optimizers beside the weights of a folder that follow, or why they do not."""
+    saved_from = old.definition if old else None
     try:
-        if in_part:
-            raise PlanError("the result fits in part")
-        if not plan.keeps_tensors:
-            raise PlanError("the rules make new tensors")
-        return moved_files(opened, plan, new.definition, old.definition if old else None), None
+        return moved_files(opened, plan, new.definition, saved_from, in_part=in_part), None
     except CkptError as error:
         return {}, error
-
-
-def kept_in_folder(opened: OpenedState) -> PlanError | None:
-    """Why the optimizer of a folder cannot be dropped; raised if the result is a folder."""
-    folder = folder_of(opened)
-    if folder is None or not folder.optimizers:
-        return None
-    return PlanError(
-        f"{opened.name}: --drop-optimizer works on one file",
-        hint="-o NEW.pt  writes the weights alone",
-    )

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import PlanError
+from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import kind_of_file, torch_file
 from ckpt.formats.pickle.describe import WEIGHTS_HINT
 from ckpt.opened import OpenedDefinition, OpenedState
+from ckpt.ops.rename.training.listed import listed_by_place
 from ckpt.ops.rename.training.owners import GONE, Owners, belonging, candidates
 from ckpt.rules.choice import Choice
 from ckpt.rules.plan import Plan
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from ckpt.formats.torch_state import TorchFile
     from ckpt.writing.moments import RegroupedOptimizer
 
+DISTRIBUTED = "torch-distributed"  # the format, whose module takes time to import
+_ALONE = "-o NEW.pt  writes the weights alone"
 _AVERAGES = {"ema", "swa", "avg", "average", "averaged", "teacher", "shadow"}  # words in a path
 
 
@@ -87,7 +91,7 @@ def follow(
         raise PlanError(
             f"{opened.name}: {paths[0]} numbers its parameters, and the new class may have them in "
             "another order",
-            hint="-o NEW.pt  writes the weights alone",
+            hint=_ALONE,
         )
     new = target.definition if target else None
     return moved_optimizers(opened, plan, new, saved_from.definition if saved_from else None)
@@ -113,31 +117,67 @@ def regroup(
     Raises:
         PlanError: They cannot follow.
     """
+    new = target.definition if target else None
+    if (folder := folder_of(opened)) is not None:
+        return _regroup_in_folder(opened, folder, plan, new)
     file = torch_file(opened.checkpoint)
     if file is None or not file.state.holds_more or _is_copy(file):
         return ()
+    if undoes and new is None and file.state.optimizers:
+        raise _unknown(opened, "the rules do not tell their order in the old class", new)
+    old = saved_from.definition if saved_from else None
+    return regrouped_optimizers(opened, plan, new, old, of=opened.checkpoint)
+
+
+def regrouped_optimizers(
+    opened: OpenedState,
+    plan: Plan,
+    new: "Definition | None",
+    old: "Definition | None",
+    *,
+    of: Checkpoint,
+) -> "tuple[RegroupedOptimizer, ...]":
+    """Like `moved_optimizers`, for a plan that makes tensors; `of` holds the optimizers."""
     from ckpt.ops.rename.training.regrouped import regrouped
 
-    new = target.definition if target else None
-    old = saved_from.definition if saved_from else None
+    file = torch_file(of)
+    assert file is not None
+    alone = of is not opened.checkpoint or not _strangers(opened)
     try:
-        if undoes and new is None and file.state.optimizers:
-            raise ValueError("the rules do not tell their order in the old class")
-        return regrouped(opened, file, plan, new, old, alone=not _strangers(opened))
+        return regrouped(opened, file, of.source, plan, new, old, alone=alone)
     except ValueError as error:
         raise _unknown(opened, str(error), new) from error
 
 
-def expect_no_folder(opened: OpenedState) -> None:
-    """Refuse to leave the optimizer of a folder out unasked, as one file of weights does."""
-    folder = folder_of(opened)
-    if folder is not None and folder.optimizers:
-        held = folder.optimizers[0].removesuffix(".")
-        raise PlanError(
-            f"{opened.name}: rules that make or drop tensors write one file of weights, "
-            f"without {held}",
-            hint="-o NEW.pt  writes the weights alone",
-        )
+def _regroup_in_folder(
+    opened: OpenedState, folder: "DistributedCheckpoint", plan: Plan, new: "Definition | None"
+) -> "tuple[RegroupedOptimizer, ...]":
+    if not folder.optimizers:
+        return ()
+    expect_optimizer_named(opened, folder)
+    if paths := numbered_in_folder(opened):
+        raise PlanError(f"{opened.name}: {paths[0]} numbers its parameters", hint=_ALONE)
+    from ckpt.ops.rename.training.regrouped import regrouped_in_folder
+
+    try:
+        return regrouped_in_folder(opened, folder, plan, new)
+    except ValueError as error:
+        raise PlanError(f"{opened.name}: {error}", hint=_ALONE) from error
+
+
+def expect_optimizer_named(opened: OpenedState, folder: "DistributedCheckpoint") -> None:
+    """Refuse to make or drop tensors of a folder unless its optimizer follows."""
+    if folder.prefix and folder.follows and folder.prefix not in folder.optimizers:
+        return
+    held = folder.optimizers[0].removesuffix(".")
+    weights = folder.prefix or folder.trained
+    hint = _ALONE
+    if weights and weights not in folder.optimizers:
+        place = opened.name if folder.prefix else f"{opened.name}::{weights.removesuffix('.')}"
+        hint = f"ckpt rename {place} --all  takes {held} along\n{hint}"
+    raise PlanError(
+        f"{opened.name}: rules that make or drop tensors change the parameters of {held}", hint=hint
+    )
 
 
 def moved_optimizers(
@@ -179,17 +219,18 @@ def moved_optimizers(
 
 
 def keep_their_order(opened: OpenedState, plan: Plan, rules: Sequence[Rule]) -> tuple[str, ...]:
-    """The paths of optimizers that a new class fits only if it has the same order of parameters."""
+    """The paths of what a new class fits only if it has the same order of parameters."""
     renaming = [rule for rule in rules if not isinstance(rule, Choice)]
     changed = plan.renamed or operates(plan)
     if not (changed and for_another_class(plan, renaming)):
         return ()
-    return (*(optimizer.name for optimizer in _optimizers(opened)), *numbered_in_folder(opened))
+    numbered = (optimizer.name for optimizer in _optimizers(opened))
+    return (*numbered, *numbered_in_folder(opened), *listed_by_place(opened))
 
 
 def folder_of(opened: OpenedState) -> "DistributedCheckpoint | None":
     """The checkpoint, if it is a folder of torch.distributed.checkpoint."""
-    if opened.checkpoint.format != "torch-distributed":
+    if opened.checkpoint.format != DISTRIBUTED:
         return None
     from ckpt.formats.distributed.folder import DistributedCheckpoint
 

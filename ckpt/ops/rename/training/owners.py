@@ -111,7 +111,7 @@ def parameters_among(
         named = {
             it.key: Parameter(it.key, places.setdefault(_tie(it), len(places)), trained)
             for it in entries
-            if (trained := is_trained.get(it.key, _may_be_parameter(it) or None)) is not None
+            if (trained := is_trained.get(it.key, may_be_parameter(it) or None)) is not None
         }
     shapes = {entry.key: entry.shape for entry in entries}
     seen, order = set[int](), []
@@ -186,7 +186,7 @@ def _kept(
     return {
         entry.key: Parameter(entry.key, places.setdefault(_tie(entry), len(places)), trained=True)
         for entry in entries
-        if entry.key in new_keys and _may_be_parameter(entry)
+        if entry.key in new_keys and may_be_parameter(entry)
     }
 
 
@@ -209,7 +209,7 @@ def _gone(
     found = {tie(key): it for key, it in kept.items() if known is None or key in known}
     gone = {}
     for at, key in enumerate(dropped.key for dropped in plan.dropped):
-        if _may_be_parameter(entries[key]) if known is None else key in known:
+        if may_be_parameter(entries[key]) if known is None else key in known:
             trained = known is None or known[key].trained
             gone[key] = found.setdefault(tie(key), Parameter(key, GONE + at, trained))
     return gone
@@ -220,7 +220,7 @@ def _tie(entry: TensorEntry) -> Hashable:
     return (entry.offset, entry.shape, entry.stride) if entry.nbytes else entry.key
 
 
-def _may_be_parameter(entry: TensorEntry) -> bool:
+def may_be_parameter(entry: TensorEntry) -> bool:
     """Whether it has a dtype that torch trains, and is not a buffer that every network has."""
     return "float" in entry.dtype and entry.key.rpartition(".")[2] not in _BUFFERS
 
@@ -259,6 +259,8 @@ def _dealt(optimizer: "OptimizerState", known: Candidates) -> Owners:
     Raises:
         ValueError: It is not known; the message says why.
     """
+    if optimizer.joint:
+        raise ValueError(f"the state of {called(optimizer)} is of all parameters in one")
     numbers = [number for group in optimizer.groups for number in group]
     names = [str(name) for group in optimizer.names for name in group]
     if names and all(name in known.named for name in names):

@@ -3,16 +3,20 @@
 Law: every new parameter takes the place of those whose elements it holds, or it is an error.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ckpt.errors import PlanError
+from ckpt.formats.distributed.folder import DistributedCheckpoint
+from ckpt.formats.distributed.optimizers import folder_optimizers
 from ckpt.formats.optimizers import HeldOptimizer, Parameter, held_optimizers
 from ckpt.formats.pickle.keys import copied_keys
 from ckpt.formats.torch_state import TorchFile
+from ckpt.io.sources import ByteSource
 from ckpt.opened import OpenedState
 from ckpt.ops.rename.training.owners import Candidates, belonging, old_parameters
+from ckpt.rules.derived.other_tensors import with_sources
 from ckpt.rules.expressions import Expression, Source, sources_of
 from ckpt.rules.plan import Plan
 from ckpt.writing.moments import (
@@ -33,17 +37,19 @@ if TYPE_CHECKING:
 def regrouped(
     opened: OpenedState,
     file: TorchFile,
+    source: ByteSource,
     plan: Plan,
     new: "Definition | None",
     old: "Definition | None",
     *,
     alone: bool,
 ) -> tuple[RegroupedOptimizer, ...]:
-    """Work out the new parameters of every optimizer of a file that has those of its state_dict.
+    """Work out the new parameters of every optimizer of a file that trains a state_dict.
 
     Args:
         opened: The checkpoint.
-        file: The file with the optimizers.
+        file: The file with the optimizers, which may be another one.
+        source: Its bytes.
         plan: Its operations.
         new: The class that the result fits; None takes the order of the old parameters.
         old: The class that the file was saved from; None takes the order of its keys.
@@ -57,16 +63,44 @@ def regrouped(
     after = None if new is None else new.parameters()
     owned = list(_numbered(opened, file, plan, after, old, held, alone=alone))
     if file.state.follows:
-        owned += named({entry.key for entry in opened.checkpoint.entries}, held)
-    places, found = Places(opened.checkpoint.source, file.state), []
-    tensors = {tensor.key: tensor.made_of for tensor in plan.tensors}
+        owned += named(_keys(opened), held)
+    return _after(opened, plan, after, owned, Places.of_file(source, file.state))
+
+
+def regrouped_in_folder(
+    opened: OpenedState, folder: DistributedCheckpoint, plan: Plan, new: "Definition | None"
+) -> tuple[RegroupedOptimizer, ...]:
+    """Likewise of a folder of torch.distributed.checkpoint, whose optimizers name parameters.
+
+    Raises:
+        ValueError: An optimizer has an unknown form, or names something else too.
+        PlanError: Their state cannot follow.
+    """
+    optimizers = folder_optimizers(folder)
+    places = Places(opened.checkpoint.source, folder.entries, optimizers.entries)
+    after = None if new is None else new.parameters()
+    return _after(opened, plan, after, named(_keys(opened), [*optimizers.held.values()]), places)
+
+
+def _keys(opened: OpenedState) -> set[str]:
+    return {entry.key for entry in opened.checkpoint.entries}
+
+
+def _after(
+    opened: OpenedState,
+    plan: Plan,
+    after: "Sequence[NewParameter] | None",
+    owned: "Iterable[Owned]",
+    places: Places,
+) -> tuple[RegroupedOptimizer, ...]:
+    tensors, found = {tensor.key: tensor.made_of for tensor in plan.tensors}, []
     for optimizer, owners, prefix in owned:
         try:
             done = Regrouping(optimizer, owners, plan, after, places).done(prefix)
             state_after(optimizer, done, tensors, places)
         except ValueError as error:
             raise PlanError(
-                f"{opened.name}: {optimizer.path} cannot follow: {error}",
+                f"{opened.name}: {optimizer.path or 'the optimizer'} cannot follow: {error}",
                 hint="--drop-optimizer  writes the file without it",
             ) from error
         found.append(done)
@@ -179,8 +213,11 @@ class Regrouping:
         Raises:
             ValueError: A parameter cannot get a group, or its state cannot follow.
         """
+        if self._held.is_joint:
+            raise ValueError("its state is of all parameters in one")
         parameters = list(self._parameters())
-        expect_followed({it.key: it.made_of for it in parameters if it.made_of and it.parts})
+        made = {it.key: it.made_of for it in parameters if it.made_of and it.parts}
+        expect_followed(made, self._owners)
         groups: list[list[_New]] = [[] for _ in self._held.groups]
         for parameter in parameters:
             groups[self._group(parameter)].append(parameter)
@@ -220,8 +257,8 @@ class Regrouping:
             seen = set[Expression]()
             for key, made_of in made.items():
                 parts = self._parts(key, made_of)
-                if parts and made_of not in seen:  # a tied parameter is there once
-                    seen.add(made_of)
+                if parts and (of := self._of_parameters(made_of)) not in seen:
+                    seen.add(of)
                     yield _New(key, made_of, parts)
                 elif not parts and next(sources_of(made_of), None) is None:
                     raise ValueError(f"{key} is new, and without --check NEW_DEF may be a buffer")
@@ -244,6 +281,14 @@ class Regrouping:
             lacks = next(old for old in sources if old not in self._owners)
             raise ValueError(f"{key} is made of {lacks}, which {self._held.path} does not train")
         return tuple(parts)
+
+    def _of_parameters(self, made_of: Expression) -> Expression:
+        """The same for expressions over names of the same, tied parameters."""
+
+        def owner(source: Source) -> Source:
+            return replace(source, key=str(self._owners.get(source.key, source.key)))
+
+        return with_sources(made_of, owner)
 
     def _group(self, parameter: _New) -> int:
         """Where a parameter goes: where its parts were, or where all have the same options."""
