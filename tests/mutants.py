@@ -106,7 +106,9 @@ FOLDERS = {
     "formats": Folder(
         ("ckpt/formats/*.py", "ckpt/formats/*/*.py"),
         (
-            "tests/formats --ignore-glob=*test_inflated* --ignore=tests/formats/distributed",
+            "tests/formats --ignore=tests/formats/distributed --ignore=tests/formats/fuzz "
+            "--ignore-glob=*test_inflated* --ignore-glob=*test_laws* --ignore-glob=*test_torch_l*",
+            "tests/formats/test_laws.py tests/formats/test_torch_legacy.py tests/formats/fuzz "
             "tests/formats/zip/test_inflated.py tests/formats/distributed "
             "-k 'not four_processes and not archive_is and not archive_of and not archive_without'",
         ),
@@ -114,7 +116,8 @@ FOLDERS = {
     "pickle": Folder(
         ("ckpt/formats/pickle/machine.py", "ckpt/formats/pickle/tensors.py"),
         (
-            "tests/formats/pickle",
+            "tests/formats/pickle/test_machine.py tests/formats/pickle/test_tensors.py",
+            "tests/formats/pickle --ignore-glob=*test_machine* --ignore-glob=*test_tensors*",
             "tests/formats/test_torch_zip.py tests/formats/test_torch_legacy.py",
             "tests/formats/test_laws.py",
         ),

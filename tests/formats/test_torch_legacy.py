@@ -116,6 +116,32 @@ def test_view_of_a_storage_begins_where_it_says() -> None:
     assert contents(opened(data))["a"][2] == bytes(range(8, 16))
 
 
+def test_views_of_one_storage_are_read_as_torch_reads_them() -> None:
+    tensors = {}
+    for key, first in (("7", 0), ("8", 2)):
+        part = hostile.tuple_of(hostile.text(key), hostile.number(first), hostile.number(2))
+        tensors[f"w{key}"] = hostile.tensor([2], of=storage(view=part))
+    data = made(state_dict(**tensors, whole=hostile.tensor(of=storage())))
+    found = expected(loaded(data))
+    assert contents(opened(data)) == found
+    assert [held[2] for held in found.values()] == [
+        bytes(range(8)),
+        bytes(range(8, 16)),
+        bytes(range(16)),
+    ]
+
+
+@pytest.mark.parametrize("part", ["version", "system"])
+def test_small_pickle_has_a_limit(part: str) -> None:
+    """Of 4,096 bytes; a text of any length is not what torch writes there."""
+    most = "x" * (4096 - len(pickle.dumps("x" * 256, 2)) + 256)
+    assert len(pickle.dumps(most, 2)) == 4096
+    with pytest.raises(FormatError, match=r"protocol '|lacks the description"):
+        opened(made(ONE, **{part: pickle.dumps(most, 2)}))  # type: ignore[arg-type]
+    with pytest.raises(FormatError, match="has over 4,096 bytes"):
+        opened(made(ONE, **{part: pickle.dumps(most + "x", 2)}))  # type: ignore[arg-type]
+
+
 # Of each tensor: the key of its view or None, first element, number of elements, storage.
 VIEWS: dict[str, tuple[list[tuple[str | None, int, int, str]], str]] = {
     "two places": ([("7", 0, 2, "0"), ("7", 2, 2, "0")], "view 7 is of two"),

@@ -472,13 +472,15 @@ def test_key_that_stands_twice_is_refused(place: str) -> None:
         ({"byteorder": b"big"}, "byteorder b'big', only little is read"),
         ({"byteorder": b"middle"}, "byteorder b'middle'"),
         ({"byteorder": b""}, "byteorder b''"),
-        ({"byteorder": b"little" * 100}, "byteorder: 600 bytes, expected a word"),
+        ({"byteorder": b"x" * 64}, "byteorder b'xxx"),
+        ({"byteorder": b"x" * 65}, "byteorder: 65 bytes, expected a word"),
+        ({"version": b"1234567890"}, "version b'1234567890' is not a number"),
         ({"version": b"three"}, "version b'three' is not a number"),
         ({"_format_version": b"\xff"}, "is not a number"),
         ({"_storage_alignment": b"junk"}, "is not a number"),
         ({"_storage_alignment": b"-64"}, "is not a number"),
         ({"_storage_alignment": b"0"}, "aligned to 0 bytes"),
-        ({"_storage_alignment": b"99999999"}, "aligned to 99,999,999 bytes"),
+        ({"_storage_alignment": b"32769"}, "aligned to 32,769 bytes"),
     ],
 )
 def test_fault_17_records_that_say_the_impossible_are_refused(
@@ -487,6 +489,20 @@ def test_fault_17_records_that_say_the_impossible_are_refused(
     with pytest.raises(FormatError) as refused:
         opened(torch_file(hostile.state_dict(), {"0": bytes(16)}, **small))
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "small",
+    [{"version": b"10\n"}, {"_storage_alignment": b"1"}, {"_storage_alignment": b"32768"}],
+    ids=str,
+)
+def test_records_at_the_ends_of_their_ranges_are_read(small: dict[str, bytes]) -> None:
+    data = torch_file(hostile.state_dict(), {"0": bytes(range(16))}, **small)
+    new = renamed(data, {"good": "better"})
+    assert contents(opened(new)) == {"better": ("float32", (4,), bytes(range(16)))}
+    assert list(loaded(new)) == ["better"]
+    alignment = int(small.get("_storage_alignment", b"64"))
+    assert opened(new).entries[0].position % alignment == 0
 
 
 def test_old_file_without_small_records_is_read() -> None:

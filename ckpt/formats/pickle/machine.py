@@ -137,8 +137,6 @@ class Machine(Stack):
 
     def _leave_frame(self, position: int) -> None:
         """Go on after a frame; an opcode that crosses its end is refused as ambiguous."""
-        if position >= len(self.data):
-            raise self._truncated(position)
         if position > self._end:
             raise self._fault(f"an opcode crosses its frame's end at offset {self._end:,}")
         self._end, self._in_frame = len(self.data), False

@@ -67,9 +67,7 @@ class Stack:
 
     def literal(self, start: int, begin: int, end: int) -> int:
         """Push the text between `begin` and `end`, whose opcode begins at `start`."""
-        if not begin <= end <= len(self.data):
-            self.taken(begin, end - begin)
-        text = Text(self.data[begin:end].decode("utf-8", "surrogatepass"))
+        text = Text(self.taken(begin, end - begin).decode("utf-8", "surrogatepass"))
         text.start = text.origin = start
         text.nbytes = end - start
         self._stack.append(text)

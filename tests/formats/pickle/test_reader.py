@@ -76,6 +76,32 @@ TENSOR_NEEDS = {
     ),
     "around a tensor": hostile.call("os", "system", hostile.tensor()),
     "around a storage": hostile.call("os", "system", hostile.storage()),
+    "around a tensor, and called again": (
+        hostile.call("os", "system", hostile.tensor()) + hostile.tuple_of() + hostile.REDUCE
+    ),
+    "attribute of a class that is called": (
+        hostile.global_("os", "system") + hostile.DICT + hostile.text("a") + hostile.tensor()
+        + hostile.SETITEM + hostile.BUILD + hostile.tuple_of() + hostile.REDUCE
+    ),
+    "attributes that are set again": (
+        hostile.call("os", "system") + hostile.DICT + hostile.text("a") + hostile.tensor()
+        + hostile.SETITEM + hostile.BUILD + hostile.DICT + hostile.BUILD
+    ),
+    "keywords": (
+        hostile.global_("os", "system") + hostile.tuple_of() + hostile.DICT + hostile.text("a")
+        + hostile.tensor() + hostile.SETITEM + b"\x92"
+    ),
+    "arguments beside keywords": (
+        hostile.global_("os", "system") + hostile.tuple_of(hostile.tensor()) + hostile.DICT
+        + b"\x92"
+    ),
+    "appended": hostile.call("os", "system") + hostile.tensor() + hostile.APPEND,
+    "added to a set": (
+        hostile.call("os", "system") + hostile.MARK + hostile.tensor() + b"\x90"
+    ),
+    "item of a mapping": (
+        hostile.call("os", "system") + hostile.text("a") + hostile.tensor() + hostile.SETITEM
+    ),
     "rebuilt by another function": hostile.call("torch._utils", "_rebuild_new", hostile.storage()),
     "another class of tensor": hostile.call("torch", "FloatTensor", hostile.storage()),
     "dotted": hostile.call("torch", "nn.parameter.Parameter", hostile.tensor()),

@@ -12,6 +12,8 @@ import torch
 
 from ckpt.errors import FormatError
 from ckpt.formats import open_checkpoint
+from ckpt.formats.zip.inflated import Inflated, expect_proportion
+from ckpt.formats.zip.reader import Member
 from ckpt.io.sources import CHUNK
 from tests.formats.support import Memory, contents, expected, loaded, opened, renamed, saved
 
@@ -164,3 +166,22 @@ def test_zeros_are_read_where_they_are_few() -> None:
 def test_what_torch_does_not_inflate_is_refused() -> None:
     with pytest.raises(FormatError, match="method 12, which torch does not read"):
         opened(zipped(saved(STATE), zipfile.ZIP_BZIP2))
+
+
+def packed(nbytes: int, of: int) -> Member:
+    return Member("a/data/0", 0, of, nbytes, 0, 8)
+
+
+@pytest.mark.parametrize(("nbytes", "of"), [(2**20, 1), (2_000_000, 20_000)])
+def test_fault_10_member_expands_100_to_1_or_to_a_megabyte(nbytes: int, of: int) -> None:
+    assert Inflated(Memory(b""), packed(nbytes, of)).nbytes == nbytes
+    with pytest.raises(FormatError, match=f"{of:,} bytes that would expand to {nbytes + 1:,}"):
+        Inflated(Memory(b""), packed(nbytes + 1, of))
+
+
+@pytest.mark.parametrize(("total", "size"), [(2**26, 1), (100_000_000, 1_000_000)])
+def test_fault_10_archive_expands_100_to_1_or_to_64_megabytes(total: int, size: int) -> None:
+    members = [packed(total - 10, 1), packed(10, 1)]
+    expect_proportion("file", members, size)
+    with pytest.raises(FormatError, match=f"{size:,} bytes that would expand to {total + 1:,}"):
+        expect_proportion("file", [*members, packed(1, 1)], size)

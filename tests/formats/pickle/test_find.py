@@ -1,0 +1,92 @@
+"""The search for tensors, and what is shown of a pickle, at their limits."""
+
+import pytest
+import torch
+
+from ckpt.errors import AmbiguousStateError, FormatError
+from ckpt.formats.pickle.describe import brief, describe
+from ckpt.formats.pickle.find import find
+from ckpt.formats.pickle.nodes import Call, DictNode, Opaque
+from tests.formats.support import opened, saved
+
+ONE, TWO = torch.ones(1), torch.ones(2)
+
+
+def nested(value: object, times: int) -> object:
+    for _ in range(times):
+        value = [value]
+    return value
+
+
+def test_depth_has_a_limit() -> None:
+    """Of 100 containers, the outermost included."""
+    data = saved({"a": nested(ONE, 99)})
+    assert [entry.key for entry in opened(data).entries] == [".".join(["a", *["0"] * 99])]
+    with pytest.raises(FormatError, match="nested deeper than 100, or in a circle"):
+        opened(saved({"a": nested(ONE, 100)}))
+
+
+def test_steps_have_a_limit() -> None:
+    """One for the root, and one for each end: of the root's items, and of the root."""
+    assert find(DictNode([]), name="p", step_limit=3).tensors == []
+    with pytest.raises(FormatError, match="p: its parts are shared too often"):
+        find(DictNode([]), name="p", step_limit=2)
+
+
+@pytest.mark.parametrize(
+    ("value", "keys"),
+    [
+        ({"x": TWO, "m": {"y": TWO}}, ["x"]),
+        ({"x": TWO, "m": {"y": TWO, "z": TWO}}, ["y", "z"]),
+        ({"m": {"y": TWO}, "n": {"w": TWO, "a": 1, "b": 2}}, ["y"]),
+    ],
+    ids=["as many in the root", "more below", "more settings than tensors"],
+)
+def test_state_dict_is_the_largest_or_the_root(value: object, keys: list[str]) -> None:
+    assert [entry.key for entry in opened(saved(value)).entries] == keys
+
+
+def test_half_of_a_state_dict_may_be_settings() -> None:
+    with pytest.raises(AmbiguousStateError):
+        opened(saved({"m": {"y": TWO}, "n": {"w": TWO, "a": 1}}))
+
+
+@pytest.mark.parametrize(("count", "more"), [(5, ""), (6, "  or 1 more")])
+def test_hint_names_five(count: int, more: str) -> None:
+    with pytest.raises(AmbiguousStateError) as refused:
+        opened(saved({f"m{number}": {f"x{number}": TWO} for number in range(count)}))
+    shown = "  or  ".join(f"file::m{number}" for number in range(5))
+    assert refused.value.hint == f"name one: {shown}{more}"
+
+
+def test_thousand_nodes_are_shown() -> None:
+    """The list or dict is one of them."""
+    assert describe(list(range(5000))) == [*range(999), "…"]
+    shown = {str(number): number for number in range(999)}
+    items: list[tuple[object, object]] = [(str(number), number) for number in range(5000)]
+    assert describe(DictNode(items)) == {**shown, "999": "…"}
+    assert describe([[], *range(5000)]) == [[], *range(998), "…"]
+
+
+def test_nine_levels_are_shown() -> None:
+    assert describe(nested(3, 8)) == nested(3, 8)
+    assert describe(nested(3, 9)) == nested("…", 9)
+
+
+@pytest.mark.parametrize(
+    ("node", "shown"),
+    [
+        ((1, "a", None), "(1, 'a', None)"),
+        ((1, 2, 3, 4), "a tuple"),
+        ((1, [2]), "a tuple"),
+        (Call("torch.device", ("cuda", 0, 1)), "torch.device('cuda', 0, 1)"),
+        (Call("torch.device", ("cuda", 0, 1, 2)), "torch.device(…)"),
+        (Call("torch.device", ((1,),)), "torch.device(…)"),
+        (Opaque("a.B", 0), "a.B"),
+        (Opaque("a.B", 0, [()]), "a.B(…)"),
+        (Opaque("a.B", 0, [], DictNode([])), "a.B(…)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_node_in_a_few_words(node: object, shown: str) -> None:
+    assert brief(node) == shown
