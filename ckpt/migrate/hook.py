@@ -135,9 +135,13 @@ def _before_loading(
 
 def _way(module: "nn.Module", mine: Schema, wanted: Schema) -> Way | None:
     """The way by the migrations of a module's class, or of a decorated base of it."""
-    homes = _homes(module) or [(type(module), None)]
-    ways = (graph_of(owner, folder).way(mine, wanted) for owner, folder in homes)
+    ways = (graph.way(mine, wanted) for graph in _graphs(module))
     return next((way for way in ways if way is not None), None)
+
+
+def _graphs(module: "nn.Module") -> list[Graph]:
+    homes = _homes(module) or [(type(module), None)]
+    return [graph_of(owner, folder) for owner, folder in homes]
 
 
 def fitted(
@@ -153,26 +157,44 @@ def fitted(
     Raises:
         FitError: It does not fit, and no migrations lead there.
     """
-    import torch
-
-    if isinstance(to, type):
-        with torch.device("meta"):
-            to = to()
+    to = _built(to)
     wanted, owner = schema_of_module(to), type(to).__name__
     if wanted is None:
         raise FitError(f"{owner} has parameters without a shape", hint="run it once")
     mine = _schema(state, root_number(getattr(state, "_metadata", {})))
     way = _way(to, mine, wanted)
     if way is None:
-        raise FitError(
-            f"{name} does not fit {owner}, and no migrations lead there",
-            hint=f"ckpt migrate new FILE.py:{owner} --from {name}",
-        )
+        refusal = _graphs(to)[0].refusal(mine, wanted, name=name, owner=owner)
+        hint = f"ckpt migrate new FILE.py:{owner} --from {name}"
+        raise FitError(f"{refusal}", hint=refusal.hint or hint)
     values, order = applied(way, state), wanted.shapes
     made = OrderedDict((key, values[key]) for key in order if key in values)
     if len(made) == len(order):  # torch adds counters that are missing if there are no versions
         made._metadata = OrderedDict(getattr(to.state_dict(), "_metadata", {}))  # type: ignore[attr-defined]
     return made
+
+
+def _built(to: object) -> "nn.Module":
+    """A module, or one of a class, on the meta device.
+
+    Raises:
+        UsageError: It is neither, or the class needs arguments.
+    """
+    import torch
+
+    if isinstance(to, torch.nn.Module):
+        return to
+    if not (isinstance(to, type) and issubclass(to, torch.nn.Module)):
+        what = to.__name__ if isinstance(to, type) else type(to).__name__
+        raise UsageError(f"to= is {what}, expected a torch.nn.Module or a class of them")
+    try:
+        with torch.device("meta"):
+            return to()
+    except TypeError as error:
+        raise UsageError(
+            f"{to.__name__} cannot be built without arguments: {error}",
+            hint=f"pass a module:  to={to.__name__}(…)",
+        ) from error
 
 
 def _wanted(
