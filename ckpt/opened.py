@@ -11,7 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from ckpt.errors import RefError, UsageError
+from ckpt.errors import FormatError, RefError, UsageError
 from ckpt.formats import ALL, COPIES, open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import (
@@ -212,6 +212,25 @@ def reordered(opened: OpenedState, orders: "Mapping[str, Groups]") -> OpenedStat
     checkpoint = opened.checkpoint
     assert isinstance(checkpoint, TorchFile)  # no other file has orders
     return _with(opened, checkpoint.reordered(orders))
+
+
+def numbered(opened: OpenedState, numbers: Mapping[str, int | None]) -> OpenedState:
+    """The same, whose root module has other numbers in `_metadata`; None removes one.
+
+    Raises:
+        FormatError: The file has versions of modules, and these cannot be changed.
+    """
+    if not numbers:
+        return opened
+    from ckpt.formats.torch_state import TorchFile
+
+    checkpoint = opened.checkpoint
+    if not isinstance(checkpoint, TorchFile):
+        raise FormatError(
+            f"{opened.name}: the versions of modules in this file cannot be changed",
+            hint="-o FILE.safetensors  writes the tensors without them",
+        )
+    return _with(opened, checkpoint.numbered(numbers))
 
 
 def with_copies(opened: OpenedState) -> OpenedState:

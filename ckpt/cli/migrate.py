@@ -8,6 +8,7 @@ import click
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.rules import rule_options
+from ckpt.errors import UsageError
 from ckpt.ops.migrate import (
     check_migrations,
     export_migrations,
@@ -57,7 +58,7 @@ def command() -> None:
     metavar="FILE|REF|DEF|git:REV",
     required=True,
     help="The old form of the class: a checkpoint of it, a version, the old class, or the class as "
-    "a revision of git has it, such as git:HEAD~1.",
+    "a revision of git has it, such as git:HEAD~1 (git:HEAD~1:DEF if it had another name).",
 )
 @click.option("-m", "--message", default="", help="What changed; the file is named after it.")
 @arg_option
@@ -92,16 +93,20 @@ def ls(session: Session, where: str | None) -> None:
     session.show(list_migrations(where), listed_text, listed_data)
 
 
-@ckpt_command(examples="ckpt migrate show models/net.py:Net conv-to-embed")
-@click.argument("where", metavar="DEF|FOLDER")
-@click.argument("name")
-def show(session: Session, where: str, name: str) -> None:
+@ckpt_command(
+    examples="ckpt migrate show conv-to-embed\nckpt migrate show models/net.py:Net conv-to-embed"
+)
+@click.argument("words", metavar="[DEF|FOLDER] NAME", nargs=-1, required=True)
+def show(session: Session, words: tuple[str, ...]) -> None:
     """Show one migration: its rules, and the keys that they change."""
-    listed = list_migrations(where)
+    *where, name = words
+    if len(where) > 1:
+        raise click.UsageError("more than a class or folder, and the name of a migration")
+    listed = list_migrations(*where)
     found = next((it for it in listed.migrations if it.name == name), None)
     if found is None:
         names = ", ".join(it.name for it in listed.migrations) or "none"
-        raise click.UsageError(f"{listed.folder} has no migration {name!r}; it has {names}")
+        raise UsageError(f"{listed.folder}: no migration {name!r}", hint=f"there are: {names}")
     session.show(found, explained_text, explained_data)
 
 

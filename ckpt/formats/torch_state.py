@@ -19,7 +19,13 @@ from ckpt.formats.optimizers import (
     with_groups,
 )
 from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
-from ckpt.formats.pickle.edit import key_renames, module_renames, rename_texts
+from ckpt.formats.pickle.edit import (
+    Edit,
+    item_edits,
+    key_renames,
+    module_renames,
+    rename_texts,
+)
 from ckpt.formats.pickle.find import (
     ALL,
     COPIES,
@@ -72,6 +78,8 @@ class TorchState:
         listed: Other tensors that are found by numbers, such as those of a list; by their path with
             ``*`` for every number.
         orders: By the path of an optimizer, the order that `renamed` gives to its groups.
+        numbers: By name, the numbers that `renamed` gives to the root module in `_metadata`; None
+            removes one.
     """
 
     entries: Sequence[TensorEntry]
@@ -88,6 +96,7 @@ class TorchState:
     optimizers: Sequence[OptimizerState] = ()
     listed: Mapping[str, Sequence[TensorEntry]] = field(default_factory=dict)
     orders: Mapping[str, Groups] = field(default_factory=dict)
+    numbers: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def spans(self) -> Sequence[Span]:
@@ -173,7 +182,7 @@ class TorchState:
         keys = [*(entry.key for entry in self.entries), *self.others]
         full = {key: new_keys.get(key, key) for key in keys}
         changed = [old for old, new in full.items() if old != new]
-        if not changed and not self.orders:
+        if not changed and not self.orders and not self.numbers:
             return pickle
         mapping = self.chosen.mapping
         texts = {str(key) for key in texts_of(mapping)} if mapping else set[str]()
@@ -195,10 +204,31 @@ class TorchState:
                 renames += _followed(node, full, name)
         for each in moved.values():
             renames += each.renamed(self.orders[each.name], full)
-        if not moved:
-            return rename_texts(pickle, read, renames)
-        orders = {path: self.orders[each.name] for path, each in moved.items()}
-        return rename_texts(pickle, read, renames, reordering(pickle, name, orders))
+        edits = [*self._numbered(pickle, name)]
+        if moved:
+            orders = {path: self.orders[each.name] for path, each in moved.items()}
+            edits += reordering(pickle, name, orders)
+        return rename_texts(pickle, read, renames, edits)
+
+    def _numbered(self, pickle: bytes, name: str) -> Iterator[Edit]:
+        """The edits that give the root module of the state_dict and its copies their numbers."""
+        try:
+            for _, root in self.roots():
+                yield from item_edits(pickle, root, self.numbers)
+        except FormatError as error:
+            hint = "-o FILE.safetensors  writes the tensors without versions of modules"
+            raise FormatError(
+                f"{name}: _metadata of the root module: {error}", hint=hint
+            ) from error
+
+    def roots(self) -> Iterator[tuple[DictNode, DictNode]]:
+        """The `_metadata` of the state_dict and its copies, and their items of the root module."""
+        copies = self.beside.values() if self.follows else ()
+        for node in (self.chosen.mapping, *copies) if self.numbers else ():
+            metadata = metadata_of(node) if isinstance(node, DictNode) else None
+            for key, root in metadata.items if metadata is not None else ():
+                if key == "" and isinstance(root, DictNode) and metadata is not None:
+                    yield metadata, root
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +269,14 @@ class TorchFile(ABC):
     def reordered(self, orders: Mapping[str, Groups]) -> Self:
         """The same, whose `renamed` also gives the groups of optimizers another order."""
         return replace(self, state=replace(self.state, orders=orders))
+
+    def numbered(self, numbers: Mapping[str, int | None]) -> Self:
+        """The same, whose root module has other numbers in `_metadata`."""
+        versions = self.rest["_metadata"]
+        root = {**versions[""], **numbers}
+        versions = {**versions, "": {name: it for name, it in root.items() if it is not None}}
+        rest = {**self.rest, "_metadata": versions}
+        return replace(self, state=replace(self.state, numbers=numbers, rest=rest))
 
     @abstractmethod
     def storage_names(self) -> Collection[str]:

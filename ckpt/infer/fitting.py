@@ -49,6 +49,7 @@ class Fitting:
         in_part: Whether it differs, and only where that is allowed.
         in_part_by: Options of `ckpt rename` that allow what differs; empty if nothing does, or
             more than a few modules.
+        by: The migrations that would make it fit, in words; empty if none are known.
     """
 
     definition: str
@@ -63,6 +64,7 @@ class Fitting:
     reshaped: tuple[Pair, ...] = ()
     in_part: bool = False
     in_part_by: tuple[str, ...] = ()
+    by: str = ""
 
     @property
     def accepted(self) -> bool:

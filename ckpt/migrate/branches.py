@@ -4,7 +4,7 @@ Two branches that each add a migration leave no path from the one to the other. 
 both changes, and a migration says which keys it changes: the rest may differ.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 
 from ckpt.migrate.chain import Tensors, stepped_in_part
@@ -78,10 +78,10 @@ def reflected(migrations: Sequence[Migration], end: FoldedSchema) -> list[Migrat
         left = [it for it in left if it not in more]
 
 
-def holds(schema: FoldedSchema, migration: Migration) -> bool:
-    """Whether a schema has what a migration adds, and lacks what it takes away."""
+def holding(schemas: Iterable[FoldedSchema], migration: Migration) -> list[FoldedSchema]:
+    """The schemas that have what a migration adds, and lack what it takes away."""
     gone, added = changed(migration)
-    return added <= (there := _lines(schema)) and not gone & there
+    return [it for it in schemas if added <= (there := _lines(it)) and not gone & there]
 
 
 def changed(migration: Migration) -> tuple[set[Line], set[Line]]:

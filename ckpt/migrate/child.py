@@ -41,8 +41,12 @@ def main(words: list[str]) -> None:
         for line in given:
             request = json.loads(line)
             signal.alarm(int(request["seconds"]) + _GRACE)
-            out.write(json.dumps(_answer(request, trees)) + "\n")
-            out.flush()
+            answer = json.dumps(_answer(request, trees)) + "\n"
+            try:
+                out.write(answer)
+                out.flush()
+            except OSError:  # the code of a definition closed it, or nobody waits any more
+                os._exit(1)
             signal.alarm(0)
 
 
@@ -59,6 +63,9 @@ def _answer(request: Mapping[str, Any], trees: tuple[Path, Path] | None) -> dict
     except CkptError as error:
         is_missing = isinstance(error, RefError)
         return {"error": str(error), "hint": error.hint, "missing": is_missing}
+    except KeyboardInterrupt:  # its own: a terminal's does not reach this session
+        text = f"{request['definition']}: raises KeyboardInterrupt"
+        return {"error": text, "hint": None, "missing": False}
 
 
 @cache

@@ -146,7 +146,13 @@ class Builder:
     ) -> dict[str, Any]:
         request = {"do": what, "definition": ref, "seconds": self._seconds, **more}
         request["arguments"] = repr(dict(arguments or {}))
-        answer: dict[str, Any] = json.loads(self._exchanged(ref, json.dumps(request).encode()))
+        line = self._exchanged(ref, json.dumps(request).encode())
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            self.close()
+            text = f"{ref}: its code writes to a file descriptor that is not its own"
+            raise BuildError(text) from error
         if "error" not in answer:
             return answer
         kind = MissingDefinitionError if answer["missing"] else BuildError

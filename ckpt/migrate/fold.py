@@ -43,14 +43,14 @@ class Folded:
     children: "dict[str | Run, Folded]" = field(default_factory=dict)
     count: int = 1
 
-    def lines(self, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Leaf]]:
+    def lines(self, prefix: str = "", depth: int = 0) -> list[tuple[str, Leaf]]:
         """The tensors, by their keys as templates: ``blocks.{i}.weight``."""
-        if self.leaf is not None:
-            yield prefix, self.leaf
+        found = [] if self.leaf is None else [(prefix, self.leaf)]
         for part, child in self.children.items():
             text = part_text(part, depth)
             below = depth + isinstance(part, Run)
-            yield from child.lines(f"{prefix}.{text}" if prefix else text, below)
+            found += child.lines(f"{prefix}.{text}" if prefix else text, below)
+        return found
 
     @property
     def size(self) -> int:

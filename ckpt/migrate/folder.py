@@ -9,6 +9,8 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
+from ckpt.definitions import Definition
+from ckpt.errors import UsageError
 from ckpt.io.small_file import parse_toml, read_small
 from ckpt.migrate.graph import Graph, of_class
 from ckpt.migrate.migration import SUFFIX, Migration, MigrationError, read_migration
@@ -73,6 +75,18 @@ def place_of(file: Path, name: str) -> Place:
         raise MigrationError(f"{project / _PROJECT}: tool.ckpt.migrations is not a folder's name")
     folder = project / named if named else file.parent / FOLDER
     return Place(folder, f":{name}").moved(folder, file)
+
+
+def place_of_definition(definition: Definition) -> Place:
+    """Where the migrations of a definition are.
+
+    Raises:
+        UsageError: Its file is not known.
+    """
+    if definition.path is None:
+        raise UsageError(f"{definition.ref}: Python does not know its file")
+    name = definition.ref.partition("(")[0].rpartition(":")[2]
+    return place_of(definition.path, name)
 
 
 def settings_above(folder: Path) -> tuple[Path, Mapping[str, Any]]:

@@ -6,17 +6,17 @@ have no path: they are applied in any order, each to the part of the keys that i
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from ckpt.errors import PlanError
-from ckpt.migrate.branches import by_parts, holds
+from ckpt.errors import FitError, PlanError
+from ckpt.migrate.branches import by_parts, holding
 from ckpt.migrate.chain import Tensors, begin, stepped, stepped_in_part, touched
 from ckpt.migrate.fold import COUNTER, folded
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema, Schema
-from ckpt.migrate.way import Way, only, results
+from ckpt.migrate.way import AmbiguousEntryError, Way, only, results
 from ckpt.rules.derived.inverse import inverse
 from ckpt.rules.expressions import Source
 from ckpt.rules.prefixes import Unwrap
@@ -62,15 +62,49 @@ class Graph:
             return replace(found, unwraps=True) if found and not found.back else None
         return found
 
+    def leads(self, start: FoldedSchema, end: FoldedSchema) -> bool:
+        """Whether a way leads from one schema to another, whatever the sizes.
+
+        Two ways whose results differ count: they are another error.
+        """
+        for blocks in (2, None):  # of the examples on which it is tried
+            try:
+                if self.way(start.example(blocks), end.example(blocks), sizes=False) is not None:
+                    return True
+            except AmbiguousEntryError:
+                return True
+        return False
+
+    def refusal(self, source: Schema, target: Schema, *, name: str, owner: str) -> FitError:
+        """The error about a state_dict that no way leads to a class from.
+
+        Args:
+            source: Of the state_dict.
+            target: Of the class.
+            name: The name of the state_dict.
+            owner: That of the class.
+        """
+        way = self.way(source, target, sizes=False)
+        shapes = target.shapes
+        for tensor in way.planned if way else ():
+            found = tensor.made_of.shape
+            if found != (wanted := shapes.get(tensor.key, found)):
+                by = f" by {way.names}" if way and way.steps else ""
+                mine, theirs = (" ".join(map(str, sizes)) for sizes in (found, wanted))
+                text = f"{name} fits {owner}{by} but for sizes: {tensor.key} {mine}, expected"
+                return FitError(f"{text} {theirs}", hint="build the class with other arguments")
+        known = "none of its migrations leads there" if self.migrations else "it has no migrations"
+        return FitError(f"{name} does not fit {owner}, and {known}")
+
     def _way(self, mine: Tensors, wanted: Tensors, *, enter: str | None, sizes: bool) -> Way | None:
         found = list(_as_it_is(mine, wanted, sizes=sizes)) if enter is None else []
         if found and (mine.number is not None or wanted.number is None):
             return found[0]
         goals = {wanted.number}  # a class without a number has none
         found += self._forward(mine, wanted, goals, enter=enter, sizes=sizes)
-        if not found:
+        if not any(way.steps for way in found):
             there = self._forward(wanted, mine, self._numbers(mine), enter=enter, sizes=sizes)
-            found = [way for it in there if (way := _undone(it, mine, wanted)) is not None]
+            found += [way for it in there if (way := _undone(it, mine, wanted)) is not None]
         return only(found)
 
     def _numbers(self, tensors: Tensors) -> set[int | None]:
@@ -164,11 +198,11 @@ class Graph:
             node: [*found] or [*self._merge(node, begun)] for node, found in self._steps.items()
         }
 
-    def _merge(self, node: Node, into: Iterable[FoldedSchema]) -> Iterator[Edge]:
+    def _merge(self, node: Node, into: Sequence[FoldedSchema]) -> Iterator[Edge]:
         """How the last schema of a branch becomes the nearest of those that may contain it."""
         last = begin(self._schemas[node].example())
         added = [it for it in self.migrations if it.after.identity == node]
-        likely = [schema for schema in into if any(holds(schema, it) for it in added)]
+        likely = {it.identity: it for step in added for it in holding(into, step)}.values()
         for end in sorted(likely, key=lambda schema: len(last.lines ^ schema.lines)):
             if end.identity != node and (steps := self._by_parts(last, end, partial(_agree, end))):
                 yield Edge(steps, end.identity, in_part=True)

@@ -145,9 +145,13 @@ def _before_loading(
 
 def _way(module: "nn.Module", mine: Schema, wanted: Schema) -> Way | None:
     """The way by the migrations of a module's class, or of a decorated base of it."""
-    homes = _homes(module) or [(type(module), None)]
-    ways = (graph_of(owner, folder).way(mine, wanted) for owner, folder in homes)
+    ways = (graph.way(mine, wanted) for graph in _graphs(module))
     return next((way for way in ways if way is not None), None)
+
+
+def _graphs(module: "nn.Module") -> list[Graph]:
+    homes = _homes(module) or [(type(module), None)]
+    return [graph_of(owner, folder) for owner, folder in homes]
 
 
 def fitted(
@@ -163,11 +167,7 @@ def fitted(
     Raises:
         FitError: It does not fit, and no migrations lead there.
     """
-    import torch
-
-    if isinstance(to, type):
-        with torch.device("meta"):
-            to = to()
+    to = _built(to)
     values = {it.key: evaluated(it.made_of, state) for it in planned_into(to, state, name=name)}
     order = [key for key, _ in _entries(to)]
     made = OrderedDict((key, values[key]) for key in order if key in values)
@@ -201,10 +201,9 @@ def planned_into(module: "nn.Module", state: Mapping[str, Any], *, name: str) ->
             planned = _into_part(part, f"{place}.", planned, number_in(versions, place))
     made = Schema(tuple(TensorEntry(it.key, it.made_of.dtype, it.made_of.shape) for it in planned))
     if Graph(()).way(made, replace(wanted, number=None)) is None:
-        raise FitError(
-            f"{name} does not fit {owner}, and no migrations lead there",
-            hint=f"ckpt migrate new FILE.py:{owner} --from OLD  makes the one that is missing",
-        )
+        refusal = _graphs(module)[0].refusal(mine, wanted, name=name, owner=owner)
+        hint = f"ckpt migrate new FILE.py:{owner} --from OLD  makes the one that is missing"
+        raise FitError(str(refusal), hint=refusal.hint or hint)
     return planned
 
 
@@ -221,6 +220,29 @@ def _into_part(
     others = [it for it in planned if not it.key.startswith(prefix)]
     made = (with_sources(it.made_of, lambda source: mine[source.key]) for it in way.planned)
     return others + [Planned(prefix + it.key, of) for it, of in zip(way.planned, made, strict=True)]
+
+
+def _built(to: object) -> "nn.Module":
+    """A module, or one of a class, on the meta device.
+
+    Raises:
+        UsageError: It is neither, or the class needs arguments.
+    """
+    import torch
+
+    if isinstance(to, torch.nn.Module):
+        return to
+    if not (isinstance(to, type) and issubclass(to, torch.nn.Module)):
+        what = to.__name__ if isinstance(to, type) else type(to).__name__
+        raise UsageError(f"to= is {what}, expected a torch.nn.Module or a class of them")
+    try:
+        with torch.device("meta"):
+            return to()
+    except TypeError as error:
+        raise UsageError(
+            f"{to.__name__} cannot be built without arguments: {error}",
+            hint=f"pass a module:  to={to.__name__}(…)",
+        ) from error
 
 
 def _wanted(

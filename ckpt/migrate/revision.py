@@ -76,9 +76,22 @@ def _commit(repository: Path, name: str) -> str:
     )
     if found:
         return found
+    raise UsageError(
+        f"{PREFIX}{name}: no such revision in {repository}", hint=_what_brings(repository, name)
+    )
+
+
+def _what_brings(repository: Path, name: str) -> str:
+    """What to type if there is no revision of a name."""
+    if asked(repository, "rev-parse", "--verify", "-q", "HEAD") is None:
+        return "it has no commits yet"
     remote, slash, branch = name.partition("/")
-    fetch = f"git fetch {remote} {branch}" if slash and branch else "git fetch --all"
-    raise UsageError(f"{name}: no such revision in {repository}", hint=f"{fetch}  may bring it")
+    if slash and branch and remote in (asked(repository, "remote") or "").split():
+        # A clone of one branch has no name for the others, unless the fetch gives it.
+        return f"git fetch {remote} {branch}:refs/remotes/{name}  brings it"
+    if asked(repository, "rev-parse", "--is-shallow-repository") == "true":
+        return "git fetch --unshallow  brings the commits that this shallow clone lacks"
+    return "git fetch --all  may bring it" if name else f"e.g.  {PREFIX}HEAD~1"
 
 
 def _check_out(repository: Path, commit: str, tree: Path, index: Path) -> None:

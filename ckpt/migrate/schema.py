@@ -123,6 +123,25 @@ def number_in(versions: Mapping[str, Any] | None, module: str = "") -> int | Non
     return number if type(number) is int and (NUMBER in numbers or number != _USUAL) else None
 
 
+def other_numbers(
+    found: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None
+) -> dict[str, int | None]:
+    """What the metadata of a state_dict says of its outermost module, and a class says otherwise.
+
+    Args:
+        found: The metadata of the state_dict.
+        wanted: That of the class.
+
+    Returns:
+        Name to the number of the class; None for one that it lacks.
+    """
+    mine, theirs = ((versions or {}).get("") for versions in (found, wanted))
+    if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
+        return {}
+    names = (NUMBER, "version")
+    return {name: theirs.get(name) for name in names if mine.get(name) != theirs.get(name)}
+
+
 def fold_all(schemas: Sequence[Schema]) -> FoldedSchema:
     """The folded schema of several configurations of one class.
 

@@ -105,7 +105,7 @@ def _fits(verdict: Verdict) -> str:
 def _names(verdict: Verdict, result: GuardResult) -> str:
     """``mnist-cnn@prod (v2), mnist-cnn:v1``; a long list is shortened."""
     if result.against is not None:
-        return f"checkpoints of {printable(result.against)}"
+        return f"checkpoints of {printable(verdict.weights[0].name)}"
     aliased = [_aliased(it) for it in verdict.weights if it.aliases]
     versions = [it.name for it in verdict.weights if not (it.aliases or it.snapshot)]
     snapshots = [f"snapshot {it.name}" for it in verdict.weights if it.snapshot]
@@ -227,7 +227,7 @@ def guard_data(result: GuardResult) -> dict[str, Any]:
 
 def _class_data(found: GuardedClass) -> dict[str, Any]:
     return {
-        **fields(found, "definition", "line", "remark", "problem", "hint", "stale"),
+        **fields(found, "definition", "line", "remark", "problem", "hint", "stale", "former"),
         "file": None if found.file is None else _near(found.file),
         "written": [_near(path) for path in found.written],
         "verdicts": [_verdict_data(verdict) for verdict in found.verdicts],

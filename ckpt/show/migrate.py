@@ -39,7 +39,7 @@ def drafted_text(drafted: Drafted) -> str:
     if drafted.depths:
         lines.append(f"  only for a class with as many blocks: {printable(drafted.depths)}")
     if drafted.path is None:
-        return "\n".join([*lines, "", printable(migration.text).replace("\\n", "\n").rstrip("\n")])
+        return "\n".join([*lines, "", *map(printable, migration.text.splitlines())])
     path = _near(drafted.path)
     return "\n".join([*lines, "", f"wrote {path}", f"{_ADD} {path}"])
 

@@ -98,7 +98,7 @@ def plan_text(plan: RenamePlan) -> str:
         verdict += f" · {printable(optimizer.path)}: {_followed(optimizer)}"
     for regrouped in plan.regrouped:
         verdict += f" · {printable(regrouped.path)}: {_regrouped(regrouped)}"
-    parts = (_renames, _made, _dropped, _stay_new, _unwrapped, _by_rule, _found_rules)
+    parts = (_renames, _made, _dropped, _stay_new, _unwrapped, _by_rule, _found_rules, _migrations)
     lines = [*(line for part in parts for line in part(plan)), verdict]
     return "\n".join([*lines, *(proof_lines(plan.proof) if plan.proof else ())])
 
@@ -148,6 +148,11 @@ def _found_rules(plan: RenamePlan) -> Iterator[str]:
 
         yield f"  found for {printable(plan.found.target)}: {sureness(plan.found)}"
         yield from rules_lines(plan.found)
+
+
+def _migrations(plan: RenamePlan) -> Iterator[str]:
+    if plan.way is not None:
+        yield f"  by {printable(plan.way.names)}"
 
 
 def _renames(plan: Plan) -> list[str]:
@@ -287,6 +292,7 @@ def renamed_data(renamed: Renamed) -> dict[str, Any]:
         "dropped": [asdict(dropped) for dropped in plan.dropped],
         "fit": fitting_data(plan.fitting) if plan.fitting else None,
         "found": found_data(plan.found) if plan.found else None,
+        "migrations": [step.name for step in plan.way.steps] if plan.way else [],
         "proof": proof_data(plan.proof) if plan.proof else None,
         "optimizers": [asdict(optimizer) for optimizer in plan.optimizers],
         "regrouped": [fields(it, "path", "groups", "new") for it in plan.regrouped],

@@ -103,6 +103,7 @@ def remade(checkpoint: Checkpoint, plan: Plan, optimizers: Iterable[RegroupedOpt
     assert file is not None
     making = _Making(checkpoint, file, plan)
     making.state_dict()
+    making.numbers(file.state.numbers)
     known = {held.path: held for held in held_optimizers(file.state.holders, file.state.beside)}
     for after in optimizers:
         making.optimizer(known[after.path], after)
@@ -347,6 +348,13 @@ class _Making:
                 for text, value in metadata.items
             ]
             self.instead[id(metadata)] = DictNode(modules, metadata.ordered, metadata.state)
+
+    def numbers(self, new: Mapping[str, int | None]) -> None:
+        """Give the root module of the state_dict and its copies other numbers."""
+        for _, root in self._file.state.roots():
+            kept = [(key, value) for key, value in root.items if key not in new]
+            items = [*kept, *((key, value) for key, value in new.items() if value is not None)]
+            self.instead[id(root)] = DictNode(items, root.ordered, root.state)
 
     def _tensor(self, made_of: Expression, tensors: Mapping[str, Call]) -> object:
         if isinstance(made_of, Source):

@@ -246,17 +246,106 @@ def test_against_a_revision_needs_no_registry_and_no_snapshot(
 
 @pytest.mark.long
 def test_new_and_removed_classes_are_remarks(ckpt: Run, net: Path, git: Git, folder: Path) -> None:
-    guarded(folder, '"models/net.py:Net", "models/net.py:Other", "models/new.py:New"')
+    guarded(folder, '"models/net.py:Net", "models/net.py:Other"')
     commit(git)
-    edit(net, "class Other", "class Another")
-    (folder / "models" / "new.py").write_text("from torch import nn\nclass New(nn.Flatten): pass\n")
+    edit(net, "class Other(nn.Module):\n    pass", "")
+    ran = ckpt("guard", "--against", "HEAD")
+    assert (ran.code, ran.out.splitlines()[2:]) == (
+        3, ["  models/net.py:Net  checkpoints of HEAD  fits"],
+    )  # fmt: skip
+    assert ran.err == (
+        "error: models/net.py: has no class Other\n"
+        "hint:  it was there at HEAD: guard its new name, or remove it here too\n"
+    )
+    guarded(folder, '"models/net.py:Net"')
     ran = ckpt("guard", "--against", "HEAD")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines()[2:] == [
         "  models/net.py:Net    checkpoints of HEAD  fits",
-        "  models/net.py:Other                       was removed since HEAD",
-        "  models/new.py:New                         is new since HEAD",
+        "  models/net.py:Other                       is no longer guarded since HEAD",
     ]
+    commit(git)
+    (folder / "models" / "new.py").write_text("from torch import nn\nclass New(nn.Flatten): pass\n")
+    guarded(folder, '"models/net.py:Net", "models/new.py:New"')
+    ran = ckpt("guard", "--against", "HEAD")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[3:] == [
+        "  models/new.py:New                       is new since HEAD"
+    ]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("place", "name"), [("models/other.py", "Net"), ("models/net.py", "Model"), ("new.py", "New")],
+    ids=["moved", "renamed", "both"],
+)  # fmt: skip
+def test_class_of_another_name_or_file_must_load_the_checkpoints_of_the_old_one(
+    ckpt: Run, net: Path, git: Git, folder: Path, place: str, name: str
+) -> None:
+    commit(git)
+    edit(net, "conv", "embed")
+    edit(net, "class Net", f"class {name}")
+    net.rename(folder / place)
+    guarded(folder, f'"{place}:{name}"')
+    ran = ckpt("guard", "--against", "git:HEAD")
+    assert (ran.code, ran.err) == (1, "")
+    says = f"{place}:{name} no longer loads checkpoints of models/net.py:Net at HEAD\n"
+    assert ran.out.startswith(says)
+    assert "no longer guarded" not in ran.out
+    assert ckpt("guard", "--against", "git:HEAD", "--fix").code == 0
+    assert (folder / place).with_name("migrations").joinpath("conv-to-embed.toml").exists()
+    assert ckpt("guard", "--against", "git:HEAD").code == 0
+    guarded(folder, f'{{definition = "{place}:{name}", formerly = []}}')
+    ran = ckpt("guard", "--against", "git:HEAD")
+    assert (ran.code, "is new since HEAD" in ran.out) == (0, True)
+
+
+@pytest.mark.long
+def test_settings_say_what_a_class_was_called(
+    ckpt: Run, net: Path, git: Git, folder: Path, register: Callable[..., None]
+) -> None:
+    guarded(folder, '"models/net.py:Net", "models/net.py:Other"')
+    assert ckpt("guard", "--snapshot", "models/net.py:Net").code == 0
+    commit(git)
+    edit(net, "class Net", "class A")
+    edit(net, "class Other(nn.Module):\n    pass", "class B(nn.Module):\n    pass")
+    guarded(folder, '"models/net.py:A", "models/net.py:B"')
+    ran = ckpt("guard", "--against", "git:HEAD")
+    assert ran.code == 3
+    assert "new, and may be models/net.py:Net or models/net.py:Other, which are gone" in ran.err
+    guarded(folder, '{definition = "models/net.py:A", formerly = ["models/net.py:Net"]}')
+    ran = ckpt("guard", "--against", "git:HEAD")
+    assert (ran.code, ran.err) == (0, "")
+    assert "checkpoints of models/net.py:Net at HEAD  fits" in ran.out
+    ran = ckpt("guard")  # by the snapshot of its former name
+    assert (ran.code, ran.err) == (0, "")
+    assert "schemas/Net.json  fits" in ran.out
+
+
+@pytest.mark.long
+def test_migration_that_is_gone_or_changed_is_missed(
+    ckpt: Run, net: Path, git: Git, folder: Path
+) -> None:
+    commit(git)
+    edit(net, "conv", "embed")
+    assert ckpt("guard", "--against", "git:HEAD", "--fix").code == 0
+    commit(git)
+    path = folder / "models" / "migrations" / "conv-to-embed.toml"
+    text = path.read_text()
+    for change, says in (
+        (None, "gone:  git checkout HEAD -- models/migrations/conv-to-embed.toml  brings it back"),
+        (("'net.py:Net'\nrules", "'old.py:Net'\nrules"), "add 'net.py:Net' to its definition"),
+        (("'conv->embed' }", "'conv->stem' }"), "changed, and no longer leads to the class"),
+    ):
+        path.unlink(missing_ok=True)
+        if change:
+            path.write_text(text.replace(*change))
+        ran = ckpt("guard", "--against", "git:HEAD")
+        assert (ran.code, ran.err) == (1, "")
+        assert "no longer loads checkpoints of HEAD, before conv-to-embed\n" in ran.out
+        assert says in ran.out
+    path.write_text(text.replace("message = 'conv->embed'", "message = 'other words'"))
+    assert ckpt("guard", "--against", "git:HEAD").code == 0
 
 
 @pytest.mark.long

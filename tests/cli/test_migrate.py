@@ -113,6 +113,7 @@ def test_what_cannot_be_done_is_one_line(migrated: Run, folder: Path) -> None:
     needless = migrated("migrate", "new", "net.py:Net", "--from", "old.pt")
     assert needless.code == 2
     assert "new-blocks leads there already" in needless.err
+    assert "ckpt migrate show net.py:Net new-blocks  explains it" in needless.err
     fits = migrated("migrate", "new", "net.py:Net", "--from", "net.py:Net")
     assert fits.code == 2
     assert "nothing to migrate" in fits.err
@@ -131,6 +132,43 @@ def test_the_same_folded_keys_need_a_number(ckpt: Run, folder: Path) -> None:
     ran = ckpt("migrate", "new", "net.py:Net", "--from", "old.py:Net", "--rule", ".q.<->.k.")
     assert ran.code == 3
     assert "ckpt_schema = 2" in ran.err
+
+
+def test_dry_run_shows_the_file_as_it_would_be(ckpt: Run, old_file: Path, folder: Path) -> None:
+    words = ["migrate", "new", "net.py:Net", "--from", "old.pt", "--rules", "rules.toml"]
+    ran = ckpt(*words, "--dry-run")
+    assert ran.code == 0, ran.err
+    assert not (folder / "migrations").exists()
+    assert ckpt(*words).code == 0
+    (path,) = (folder / "migrations").iterdir()
+    assert ran.out.endswith("\n\n" + path.read_text())
+
+
+def test_migrations_are_found_beside_the_guarded_class(migrated: Run, folder: Path) -> None:
+    (folder / "models").mkdir()
+    for name in ("net.py", "migrations"):
+        (folder / name).rename(folder / "models" / name)
+    ran = migrated("migrate", "ls")
+    assert (ran.code, "no such folder" in ran.err) == (2, True)
+    (folder / "pyproject.toml").write_text("[tool.ckpt]\nguard = ['models/net.py:Net']\n")
+    assert "new-blocks" in migrated("migrate", "ls").out
+    assert migrated("migrate", "show", "new-blocks").out.startswith("new-blocks  net.py:Net\n")
+    shown = migrated("migrate", "show", "other")
+    assert (shown.code, shown.err.splitlines()[1]) == (2, "hint:  there are: new-blocks")
+    assert migrated("migrate", "show", "a", "b", "c").code == 2
+    (folder / "other" / "migrations").mkdir(parents=True)
+    guard = "guard = ['models/net.py:Net', {definition = 'other/net.py:Net'}]"
+    (folder / "pyproject.toml").write_text(f"[tool.ckpt]\n{guard}\n")
+    ran = migrated("migrate", "ls")
+    assert ran.code == 2
+    assert "name one:  models/migrations  or  other/migrations" in ran.err
+
+
+def test_class_of_other_sizes_is_told_from_a_missing_migration(migrated: Run, folder: Path) -> None:
+    ran = migrated("migrate", "run", "old.pt", "--to", "net.py:Net", "--arg", "width=4")
+    assert ran.code == 3
+    assert "old.pt fits net.py:Net --arg width=4 by new-blocks but for sizes: " in ran.err
+    assert ran.err.splitlines()[1] == "hint:  build the class with other arguments"
 
 
 def test_configurations_of_a_class_make_keys_optional(ckpt: Run, folder: Path) -> None:
@@ -294,3 +332,28 @@ def test_export_without_a_migration_is_refused(ckpt: Run, old_file: Path) -> Non
     ran = ckpt("migrate", "export", "net.py:Net", "--as", "torch")
     assert ran.code == 2
     assert "no migrations in" in ran.err
+
+
+def test_rename_and_diff_use_the_migrations(migrated: Run, folder: Path) -> None:
+    """The rules in the file say which part is the query; inference could only guess that."""
+    undecorated = NEW.replace("@ckpt.migrating\n", "")
+    (folder / "net.py").write_text(undecorated)
+    ran = migrated("diff", "old.pt", "net.py:Net")
+    assert ran.code == 0, ran.err
+    assert ran.out.endswith("ckpt migrate run old.pt --to net.py:Net  by new-blocks\n")
+    assert migrated("diff", "old.pt", "net.py:Net", "--json").data["fit"]["by"] == "new-blocks"
+    ran = migrated("rename", "old.pt", "--rule", "fc->head", "--check", "net.py:Net")
+    assert ran.code == 3
+    assert "ckpt migrate run SRC --to net.py:Net  makes it fit, by new-blocks" in ran.err
+    ran = migrated("rename", "old.pt", "--to", "net.py:Net", "-o", "renamed.pt")
+    assert (ran.code, "\n  by new-blocks\n" in ran.out) == (0, True)
+    assert migrated("migrate", "run", "old.pt", "--to", "net.py:Net", "-o", "new.pt").code == 0
+    one, other = torch.load("renamed.pt"), torch.load("new.pt")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    ran = migrated("rename", "old.pt", "--rule", "^norm->embed.1", "--to", "net.py:Net",
+                   "--dry-run", "--json")  # fmt: skip
+    assert ran.data["migrations"] == []  # these begin with other keys
+    (folder / MIGRATION).write_text("rules = [")
+    ran = migrated("rename", "old.pt", "--to", "net.py:Net", "--force")
+    assert (ran.code, "new-blocks.toml" in ran.err) == (3, True)

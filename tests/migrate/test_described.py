@@ -56,6 +56,22 @@ class Raises(nn.Module):
 class Quits(nn.Module):
     def __init__(self):
         sys.exit(0)
+
+class Interrupts(nn.Module):
+    def __init__(self):
+        raise KeyboardInterrupt
+
+class Closes(nn.Module):
+    def __init__(self):
+        os.closerange(3, 100)
+
+class Writes(nn.Module):
+    def __init__(self):
+        for number in range(3, 10):
+            try:
+                os.write(number, b"x\\n")
+            except OSError:
+                pass
 """
 
 
@@ -130,14 +146,18 @@ def test_answer_is_that_of_torchs_strict_loader(builder: Builder) -> None:
         ("Raises", "net.py:Raises: raises KeyError: 'no such layer'"),
         ("Asks", "net.py:Asks: raises EOFError: EOF when reading a line"),
         ("Quits", "net.py:Quits: raises SystemExit: 0"),
+        ("Interrupts", "net.py:Interrupts: raises KeyboardInterrupt"),
+        ("Closes", "net.py:Closes: its code ended the process that builds it, with exit code 1"),
+        ("Writes", "net.py:Writes: its code writes to a file descriptor that is not its own"),
     ],
 )
 def test_code_that_fails_is_one_line_and_the_next_definition_is_built(
-    builder: Builder, name: str, says: str
+    builder: Builder, capfd: pytest.CaptureFixture[str], name: str, says: str
 ) -> None:
     with pytest.raises(BuildError) as failed:
         builder.describe(f"net.py:{name}")
     assert str(failed.value) == says
+    assert "Traceback" not in capfd.readouterr().err
     assert failed.value.exit_code == 3
     assert builder.describe("net.py:Net").schema.number == 3
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import ckpt
+from ckpt.errors import UsageError
 from ckpt.migrate.hook import MigratedWarning
 from tests.migrate.classes import NEW, both_forms, class_in
 
@@ -291,6 +292,18 @@ def test_a_class_without_a_file_is_told_to_name_a_folder() -> None:
     module = ckpt.migrating(made["Net"](2, 2))
     with pytest.raises(RuntimeError, match="Python does not know its file"):
         module.load_state_dict({"old": torch.zeros(1)})
+
+
+def test_load_names_what_cannot_be_loaded_to(forms: Forms, tmp_path: Path) -> None:
+    path = tmp_path / "old.pt"
+    torch.save(forms[0]().state_dict(), path)
+    for to, says in (
+        ("net.py:Net", "to= is str, expected a torch.nn.Module"),
+        (dict, "to= is dict, expected a torch.nn.Module"),
+        (torch.nn.Linear, "Linear cannot be built without arguments"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            ckpt.load(path, to=to)  # type: ignore[arg-type]
 
 
 def test_only_modules_and_their_classes_can_be_decorated() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shlex import split
 
 import pytest
 
@@ -60,10 +61,10 @@ def test_files_are_those_of_the_commit_and_go_with_the_block(
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("origin/mian", "git fetch origin mian  may bring it"),
+        ("origin/mian", "git fetch --all  may bring it"),
         ("v9", "git fetch --all  may bring it"),
         ("--help", "git fetch --all  may bring it"),
-        ("", "git fetch --all  may bring it"),
+        ("", "e.g.  git:HEAD~1"),
     ],
 )
 def test_unknown_revision_is_one_line(
@@ -73,6 +74,35 @@ def test_unknown_revision_is_one_line(
     with pytest.raises(UsageError, match="no such revision") as refused, at_revision(folder, name):
         pass
     assert refused.value.hint == hint
+
+
+@pytest.mark.long
+def test_what_a_shallow_clone_lacks_is_what_the_hint_brings(
+    net: Path, git: Git, folder: Path
+) -> None:
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    commit(git)
+    git("branch", "feature")
+    clone = folder / "clone"
+    git("clone", "-q", "--depth", "1", "-b", "feature", f"file://{folder}", str(clone))
+    for name in ("HEAD~1", "origin/main"):
+        with (
+            pytest.raises(UsageError, match="no such revision") as refused,
+            at_revision(clone, name),
+        ):
+            pass
+        command = str(refused.value.hint).partition("  ")[0]
+        assert command.startswith("git fetch ")
+        subprocess.run(split(command), cwd=clone, check=True, capture_output=True)
+        with at_revision(clone, name):
+            pass
+
+
+@pytest.mark.long
+def test_repository_without_commits_is_said(net: Path, git: Git, folder: Path) -> None:
+    with pytest.raises(UsageError) as refused, at_revision(folder, "HEAD"):
+        pass
+    assert refused.value.hint == "it has no commits yet"
 
 
 @pytest.mark.long

@@ -309,7 +309,7 @@ def two_optimizers(run: Any, new: Any) -> Any:
         (other_groups, FitError, "are in groups with other options"),
         (fewer_parameters, PlanError, "optimizer has 16 parameters, the model has 17"),
         (sorted_keys, PlanError, "the keys of the file are sorted"),
-        (another_model, FitError, "does not fit New, and no migrations lead there"),
+        (another_model, FitError, "does not fit New, and none of its migrations leads there"),
         (frozen_now, FitError, "has out.bias, which the optimizer does not train"),
         (not_of_the_model, FitError, "nothing for parameter 17"),
         (two_optimizers, UsageError, "found 2: optimizer, other"),

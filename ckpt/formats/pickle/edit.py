@@ -6,8 +6,9 @@ text, so that a value with the same text keeps it. FRAME opcodes, whose byte cou
 wrong, are optional and dropped.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from ckpt.errors import FormatError
 from ckpt.formats.naming.modules import moved_modules
 from ckpt.formats.pickle.nodes import DictNode, Number, Text
 from ckpt.formats.pickle.reader import ParsedPickle
@@ -15,6 +16,10 @@ from ckpt.formats.pickle.tensors import texts_of
 from ckpt.formats.pickle.writer import integer, literal
 
 _FRAME_BYTES = 9  # the opcode and its 64-bit argument
+_MEMO_BYTES = {b"q": 2, b"r": 5, b"\x94": 1}  # of the opcodes that note a text
+_INTEGER_BYTES = {b"N": 1, b"K": 2, b"M": 3, b"J": 5}
+_LONG = b"\x8a"  # an integer, behind the number of its bytes
+_SET_ONE = b"s"  # the opcode that ends a mapping of one item
 
 
 Edit = tuple[int, int, bytes]  # start and end of the opcodes that are replaced, and by which
@@ -23,6 +28,40 @@ Edit = tuple[int, int, bytes]  # start and end of the opcodes that are replaced,
 def number_edit(number: Number, new: int) -> Edit:
     """Replace an integer, at least 0, by another one."""
     return number.start, number.end, integer(new)
+
+
+def item_edits(data: bytes, mapping: DictNode, new: Mapping[str, int | None]) -> Iterator[Edit]:
+    """Give items of a mapping of numbers other values; items that it lacks follow its last one.
+
+    Raises:
+        FormatError: A value is not a small number.
+    """
+    places = {str(text): _value_after(data, text) for text in texts_of(mapping)}
+    if not places:
+        raise FormatError("an empty mapping")
+    written = {name: data[start:end] for name, (start, end) in places.items()}
+    last = next(reversed(places))
+    ends = places[last][1]
+    between = _SET_ONE if data[ends : ends + 1] == _SET_ONE else b""
+    for name, value in new.items():
+        pushed = b"N" if value is None else integer(value)
+        if name in places:
+            written[name] = pushed + written[name][places[name][1] - places[name][0] :]
+        elif value is not None:
+            written[last] += between + literal(name) + pushed
+    for name, (start, end) in places.items():
+        if written[name] != data[start:end]:
+            yield start, end, written[name]
+
+
+def _value_after(data: bytes, key: Text) -> tuple[int, int]:
+    """The start and end of the opcode that pushes the integer behind a key."""
+    start = key.end + _MEMO_BYTES.get(data[key.end : key.end + 1], 0)
+    opcode = data[start : start + 1]
+    nbytes = 2 + data[start + 1] if opcode == _LONG else _INTEGER_BYTES.get(opcode)
+    if nbytes is None:
+        raise FormatError(f"{key} is not a small number")
+    return start, start + nbytes
 
 
 def rename_texts(

@@ -9,6 +9,7 @@ from ckpt.errors import FormatError, PlanError
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.loading import ask_torch
 from ckpt.opened import Opened, OpenedDefinition, OpenedFile, OpenedState, nesting
+from ckpt.ops.rename.by_migrations import explained
 from ckpt.ops.rename.plan_fit import allowing
 from ckpt.ops.rename.training.optimizers import (
     expect_weights,
@@ -40,14 +41,15 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
         expect_weights(state)
     ask = partial(ask_torch, definition.definition)
     found = fitting(state.state, definition.name, definition.state, ask)
+    found = explained(found, state.state, definition)
     if isinstance(state, OpenedDefinition):
         return replace(found, source="OLD.pt")  # a definition cannot be renamed
     if found.rules and not _can_be_renamed(state, found.rules, definition):
-        found = replace(found, options=(), rules=())
+        found = replace(found, options=(), rules=(), by="")
     if found.options and _leaves_behind(state):
         found = replace(found, options=(*found.options, "--all"))
     under, loaded_by = nesting(state)
-    in_part_by = () if found.options else _in_part_by(found, state, definition)
+    in_part_by = () if found.options or found.by else _in_part_by(found, state, definition)
     return replace(
         found, under=under, loaded_by=loaded_by, source=state.name, in_part_by=in_part_by
     )

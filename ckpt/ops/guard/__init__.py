@@ -10,7 +10,8 @@ from ckpt.migrate.folder import place_of
 from ckpt.migrate.revision import at_revision
 from ckpt.migrate.schema import schema_of
 from ckpt.ops.guard.classes import of_revision, of_weights
-from ckpt.ops.guard.result import GuardResult
+from ckpt.ops.guard.earlier import no_longer_guarded
+from ckpt.ops.guard.result import GuardedClass, GuardResult
 from ckpt.ops.guard.settings import settings_of
 from ckpt.ops.guard.snapshots import snapshot_of, write_snapshot
 from ckpt.registry.registry import Registry
@@ -51,10 +52,14 @@ def guard(
         ]
         return GuardResult(tuple(found))
     with at_revision(settings.folder, against) as revision:
+        gone = no_longer_guarded(revision, settings.guarded)
         found = [
-            of_revision(it, settings.folder, arguments, revision, fix=fix)
+            of_revision(it, settings.folder, arguments, revision, gone, fix=fix)
             for it in settings.guarded
         ]
+        renamed, remark = {it.former for it in found}, f"is no longer guarded since {revision.name}"
+        left = [it for it in gone if it not in renamed and not definitions]
+        found += [GuardedClass(definition, remark=remark) for definition in left]
         return GuardResult(tuple(found), revision.name)
 
 

@@ -1,6 +1,7 @@
 """One definition, compared with what it must load."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ckpt.errors import UsageError
@@ -16,6 +17,7 @@ from ckpt.migrate.folder import Place, place_of
 from ckpt.migrate.graph import Graph
 from ckpt.migrate.migration import write_migration
 from ckpt.migrate.revision import PREFIX, Revision
+from ckpt.ops.guard.earlier import broken_ways, likely_former
 from ckpt.ops.guard.result import GuardedClass, file_of
 from ckpt.ops.guard.settings import Guarded
 from ckpt.ops.guard.verdicts import Ask, verdicts_on
@@ -41,6 +43,9 @@ def of_weights(
     place = place_of(file, name_of(ref)) if file else None
     graph = place.graph() if place else None
     weights = [*versions_of(guarded, registry), *(snapshots_of(place, ref) if place else ())]
+    for former in guarded.formerly or ():
+        if was := file_of(former, folder):
+            weights += snapshots_of(place_of(was, name_of(former)), former)
     with Builder(folder, seconds=guarded.seconds) as builder:
         try:
             described = builder.describe(guarded.definition, arguments)
@@ -104,9 +109,23 @@ def _nothing(guarded: Guarded, registry: Registry) -> UsageError:
 
 
 def of_revision(
-    guarded: Guarded, folder: Path, arguments: Arguments, revision: Revision, *, fix: bool
+    guarded: Guarded,
+    folder: Path,
+    arguments: Arguments,
+    revision: Revision,
+    gone: Sequence[str],
+    *,
+    fix: bool,
 ) -> GuardedClass:
-    """A definition, compared with itself at another revision.
+    """A definition, compared with itself at another revision, or with what it was called there.
+
+    Args:
+        guarded: The definition.
+        folder: Where its path begins.
+        arguments: Its arguments.
+        revision: The revision.
+        gone: Definitions that were guarded there, and are not any more.
+        fix: Write the migration that it lacks.
 
     Raises:
         MigrationError: A migration's file is invalid.
@@ -119,26 +138,66 @@ def of_revision(
         Builder(revision.folder, seconds=guarded.seconds, revision=revision) as then,
         Builder(folder, seconds=guarded.seconds) as now,
     ):
+        before: Described | None = None
         try:
-            before, after = (_described(it, guarded, arguments) for it in (then, now))
-            if before is None:
-                after = after or now.describe(guarded.definition, arguments)
-                return GuardedClass(ref, after.file, remark=f"is new since {revision.name}")
-            if after is None:
-                return GuardedClass(ref, file, remark=f"was removed since {revision.name}")
-            return _judged(
-                [Weights(revision.name, before.state, source=f"{PREFIX}{revision.name}")],
-                after,
-                place_of(after.file, name_of(ref)) if after.file else None,
-                ask=lambda state: now.ask(guarded.definition, state, arguments),
-                fix=fix,
-            )
+            before, former = _at_revision(guarded, arguments, then, now, gone)
+            after = now.describe(guarded.definition, arguments)
+        except MissingDefinitionError as error:
+            hint = error.hint
+            if before is not None:
+                hint = f"it was there at {revision.name}: guard its new name, or remove it here too"
+            return GuardedClass(ref, file, problem=str(error), hint=hint)
         except BuildError as error:
             return GuardedClass(ref, file, problem=str(error), hint=error.hint)
+        if before is None:
+            return GuardedClass(ref, after.file, remark=f"is new since {revision.name}")
+        place = place_of(after.file, name_of(ref)) if after.file else None
+        found = _judged(
+            [_weights_of(before, former, revision)], after, place,
+            ask=lambda state: now.ask(guarded.definition, state, arguments), fix=fix,
+        )  # fmt: skip
+        if place and before.file:
+            was = place_of(before.file, before.name)
+            lost = tuple(broken_ways(before, was, after, place, revision))
+            found = replace(found, verdicts=(*found.verdicts, *lost))
+        return replace(found, former=former)
 
 
-def _described(builder: Builder, guarded: Guarded, arguments: Arguments) -> Described | None:
+def _weights_of(before: Described, former: str | None, revision: Revision) -> Weights:
+    """The state_dict of a class as a revision has it."""
+    source = f"{PREFIX}{revision.name}"
+    if former is None:
+        return Weights(revision.name, before.state, source=source)
+    return Weights(f"{former} at {revision.name}", before.state, source=f"{source}:{former}")
+
+
+def _at_revision(
+    guarded: Guarded, arguments: Arguments, then: Builder, now: Builder, gone: Sequence[str]
+) -> tuple[Described | None, str | None]:
+    """A definition as a revision has it, and the name that it has there if that is another one.
+
+    Raises:
+        BuildError: It may be any of several.
+    """
+    before = _described(then, guarded.definition, arguments)
+    if before is not None:
+        return before, None
+    if guarded.formerly is not None:
+        likely = [it for it in guarded.formerly if _described(then, it, arguments)]
+    else:
+        absent = [it for it in gone if _described(now, it, arguments) is None]
+        likely = likely_former(guarded.definition, absent)
+    if len(likely) > 1:
+        raise BuildError(
+            f"{guarded.definition}: new, and may be {' or '.join(likely)}, which are gone",
+            hint=f'guard = [{{definition = "{guarded.definition}", formerly = ["{likely[0]}"]}}]  '
+            "says which one it was; formerly = []  says that it was none",
+        )
+    return (_described(then, likely[0], arguments), likely[0]) if likely else (None, None)
+
+
+def _described(builder: Builder, definition: str, arguments: Arguments) -> Described | None:
     try:
-        return builder.describe(guarded.definition, arguments)
+        return builder.describe(definition, arguments)
     except MissingDefinitionError:
         return None

@@ -21,6 +21,7 @@ class GuardedClass:
         hint: The way out of that.
         migrations: The folder of its migrations; None if its file is not known.
         written: The files of migrations that were written for it.
+        former: What the revision calls it, if that is another name.
     """
 
     definition: str
@@ -31,6 +32,7 @@ class GuardedClass:
     hint: str | None = None
     migrations: Path | None = None
     written: tuple[Path, ...] = ()
+    former: str | None = None
 
     @property
     def broken(self) -> tuple[Verdict, ...]:

@@ -1,7 +1,7 @@
 """What is guarded: `guard` in the table ``[tool.ckpt]`` of pyproject.toml."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NotRequired, TypedDict
 
@@ -12,7 +12,7 @@ from ckpt.migrate.folder import settings_above
 from ckpt.migrate.migration import MigrationError
 
 CHOICES = ("all", "latest", "aliases")
-EXAMPLE = '[tool.ckpt]  guard = ["models/net.py:Net"]'
+_EXAMPLE = ("[tool.ckpt]", 'guard = ["models/net.py:Net"]')  # two lines of TOML
 _PROJECT = "pyproject.toml"
 
 _Seconds = Annotated[float, Form("a positive number of seconds", lambda number: number > 0)]
@@ -24,6 +24,7 @@ class _Table(TypedDict):
     definition: _Definition
     models: NotRequired[list[str]]
     versions: NotRequired[_Choice]
+    formerly: NotRequired[list[_Definition]]
     timeout: NotRequired[_Seconds]
 
 
@@ -41,12 +42,14 @@ class Guarded:
         models: Of the registry; None for those that were trained with the definition.
         versions: Which of their versions: ``all``, ``latest``, or those that ``aliases`` name.
         seconds: How long the definition may take to build.
+        formerly: Earlier names of the definition; None if the settings do not say.
     """
 
     definition: str
     models: tuple[str, ...] | None = None
     versions: str = "all"
     seconds: float = USUAL_SECONDS
+    formerly: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +80,13 @@ def settings_of(
     known = _read(project / _PROJECT, settings, seconds)
     if not names:
         if not known:
-            raise UsageError("no definition is named", hint=f"in pyproject.toml:  {EXAMPLE}")
+            hint = "ckpt guard models/net.py:Net  names one; or for good in pyproject.toml:"
+            raise UsageError("no definition is named", hint="\n".join((hint, *_EXAMPLE)))
         return Settings(project, known)
     by_place = {_place(project, it.definition): it for it in known}
     usual = Guarded("", seconds=seconds or settings.get("timeout", USUAL_SECONDS))
     found = [(name, by_place.get(_place(here, name), usual)) for name in names]
-    return Settings(
-        here, tuple(Guarded(name, it.models, it.versions, it.seconds) for name, it in found)
-    )
+    return Settings(here, tuple(replace(it, definition=name) for name, it in found))
 
 
 def _read(file: Path, settings: Mapping[str, Any], seconds: float | None) -> tuple[Guarded, ...]:
@@ -96,7 +98,7 @@ def _read(file: Path, settings: Mapping[str, Any], seconds: float | None) -> tup
             for at, item in enumerate(settings.get("guard", ()))
         )
     except ValueError as error:
-        raise MigrationError(f"{file}: {error}", hint=f"e.g.  {EXAMPLE}") from error
+        raise MigrationError(f"{file}: {error}", hint="e.g.\n" + "\n".join(_EXAMPLE)) from error
 
 
 def _guarded(item: object, name: str, usual: float, seconds: float | None) -> Guarded:
@@ -107,9 +109,11 @@ def _guarded(item: object, name: str, usual: float, seconds: float | None) -> Gu
     for field in item.keys() - _Table.__annotations__.keys():
         known = ", ".join(_Table.__annotations__)
         raise ValueError(f"{name}: unknown field {field!r}, expected {known}")
-    models = None if "models" not in item else tuple(item["models"])
+    models, formerly = (
+        None if field not in item else tuple(item[field]) for field in ("models", "formerly")
+    )
     own = seconds or item.get("timeout", usual)
-    return Guarded(item["definition"], models, item.get("versions", "all"), own)
+    return Guarded(item["definition"], models, item.get("versions", "all"), own, formerly)
 
 
 def _place(folder: Path, ref: str) -> tuple[str, str]:

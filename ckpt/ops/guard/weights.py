@@ -1,6 +1,6 @@
 """What a class must load: versions of the registry, and snapshots."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def versions_of(guarded: Guarded, registry: Registry) -> Iterator[Weights]:
         model
         for model in models.values()
         if (
-            _made_with(model, guarded.definition, registry)
+            _made_with(model, (guarded.definition, *(guarded.formerly or ())), registry)
             if guarded.models is None
             else model.name in guarded.models
         )
@@ -75,13 +75,14 @@ def _chosen(model: Model, choice: str) -> list[Version]:
     return versions[-1:] if choice == "latest" else versions
 
 
-def _made_with(model: Model, definition: str, registry: Registry) -> bool:
-    """Whether any version was trained with a definition, or renamed to fit it."""
+def _made_with(model: Model, definitions: Sequence[str], registry: Registry) -> bool:
+    """Whether any version was trained with one of some definitions, or renamed to fit it."""
     for version in model.versions.values():
         record = registry.manifest(version).record
         recipe = record.get("training", {}).get("recipe", {})
         recorded = (recipe.get("model") if isinstance(recipe, dict) else None, record.get("fits"))
-        if any(isinstance(it, str) and same_definition(it, definition) for it in recorded):
+        texts = [it for it in recorded if isinstance(it, str)]
+        if any(same_definition(it, name) for it in texts for name in definitions):
             return True
     return False
 

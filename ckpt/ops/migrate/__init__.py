@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Unpack
 
-from ckpt.opened import Named, as_typed
+from ckpt.migrate.schema import other_numbers
+from ckpt.opened import Named, as_typed, numbered
 from ckpt.ops.migrate.check import Finding, Listed, check_migrations, list_migrations
 from ckpt.ops.migrate.export import Exported, export_migrations
 from ckpt.ops.migrate.new import Drafted, new_migration
@@ -74,8 +75,11 @@ def migrate(
         if not way.steps and not way.unwraps and not asks(output):
             return done
         rules = rules_of(way, opened, wanted)
+        versions = opened.state.versions
+        numbers = other_numbers(versions, wanted.versions) if way.steps else {}
+        opened = numbered(opened, numbers)
         goal["check"], goal["undo"] = text, way.back
         if not rules.rules:  # it fits, and a copy was asked for
             goal["to"] = text
-        plan = plan_opened(opened, rules, goal, registry)
+        plan = replace(plan_opened(opened, rules, goal, registry), numbers=numbers)
         return replace(done, renamed=carry_out(plan, opened, output, registry, dry_run=dry_run))

@@ -3,16 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ckpt.definitions import find_definition
 from ckpt.errors import UsageError
 from ckpt.migrate.chain import problem_of
-from ckpt.migrate.folder import FOLDER, Place, place_of, settings_above
+from ckpt.migrate.folder import (
+    FOLDER,
+    Place,
+    place_of,
+    place_of_definition,
+    settings_above,
+)
 from ckpt.migrate.graph import Graph, of_class
 from ckpt.migrate.migration import Migration
-from ckpt.migrate.schema import FoldedSchema, Schema, fold_all, schema_of
-from ckpt.migrate.way import AmbiguousEntryError
-from ckpt.ops.migrate.new import place_of_definition
+from ckpt.migrate.schema import Schema, fold_all, schema_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +104,31 @@ def _place(where: str | None) -> tuple[Place, str | None]:
         project, settings = settings_above(folder)
         named = settings.get("migrations")
         folder = project / named if isinstance(named, str) else folder / FOLDER
+        if not folder.is_dir():
+            folder = _beside_guarded(project, settings) or folder
     elif (folder / FOLDER).is_dir():
         folder = folder / FOLDER
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder", hint="name a class or a folder:  net.py:Net")
+        hint = "name a class or a folder:  ckpt migrate ls models/net.py:Net"
+        raise UsageError(f"{folder}: no such folder", hint=hint)
     return Place(folder, ""), None
+
+
+def _beside_guarded(project: Path, settings: Mapping[str, Any]) -> Path | None:
+    """The folder of migrations beside the classes that the settings guard; None if there is none.
+
+    Raises:
+        UsageError: There are several.
+    """
+    items = settings.get("guard")
+    named = [it.get("definition") if isinstance(it, dict) else it for it in items or ()]
+    files = [str(it).partition("(")[0].rpartition(":")[0] for it in named]
+    folders = dict.fromkeys((project / file).parent / FOLDER for file in files)
+    found = [folder for folder in folders if folder.is_dir()]
+    if len(found) > 1:
+        listed = "  or  ".join(str(it.relative_to(project)) for it in found)
+        raise UsageError("migrations are in several folders", hint=f"name one:  {listed}")
+    return found[0] if found else None
 
 
 def _findings(name: str, graph: Graph) -> list[Finding]:
@@ -132,15 +157,8 @@ def _gaps(name: str, migrations: Sequence[Migration], present: Schema) -> Iterat
     """Migrations after which no way leads to the class."""
     graph, wanted = of_class(migrations, name), fold_all([present])
     for migration in graph.migrations:
-        if not any(_leads(graph, migration.after, wanted, blocks) for blocks in (2, None)):
+        if not graph.leads(migration.after, wanted):
             reason = migration.after.mismatch(wanted.example().tree, present.number)
             hint = f"ckpt migrate new {name} --from OLD  makes the one that is missing"
             text = f"no way leads on from it to the class, which differs: {reason}"
             yield Finding(name, (migration.name,), text, hint)
-
-
-def _leads(graph: Graph, start: FoldedSchema, end: FoldedSchema, blocks: int | None) -> bool:
-    try:
-        return graph.way(start.example(blocks), end.example(blocks), sizes=False) is not None
-    except AmbiguousEntryError:
-        return True

@@ -7,11 +7,11 @@ from pathlib import Path
 from ckpt.definitions import find_definition
 from ckpt.errors import UsageError
 from ckpt.io.files import write_whole
+from ckpt.migrate.folder import place_of_definition
 from ckpt.migrate.schema import fold_all, schema_of
 from ckpt.ops.migrate.exporting.forms import earlier_forms
 from ckpt.ops.migrate.exporting.mapping import mapping_source
 from ckpt.ops.migrate.exporting.python import python_source
-from ckpt.ops.migrate.new import place_of_definition
 
 TARGETS = ("torch", "lightning", "transformers", "vllm")
 

@@ -13,7 +13,7 @@ from ckpt.migrate.chain import begin, problem_of
 from ckpt.migrate.chain import ran as run_rules
 from ckpt.migrate.described import Builder
 from ckpt.migrate.fold import COUNTER, Folded, marked, template_of
-from ckpt.migrate.folder import Place, place_of
+from ckpt.migrate.folder import Place, place_of_definition
 from ckpt.migrate.graph import Graph
 from ckpt.migrate.migration import (
     Checked,
@@ -135,16 +135,17 @@ def _old_form(
         with open_ref(old, registry, arguments) as opened:
             yield opened
         return
+    name, _, other = text.removeprefix(PREFIX).partition(":")
     with (
-        at_revision(Path.cwd(), text) as revision,
+        at_revision(Path.cwd(), name) as revision,
         Builder(revision.folder, revision=revision) as builder,
     ):
-        described = builder.describe(definition, arguments)
+        described = builder.describe(other or definition, arguments)
 
     def gone() -> object:
         raise UsageError(f"{described.ref} at {revision.name}: its files were removed again")
 
-    name = f"{described.ref} at {revision.name}"
+    name = f"{described.ref} at {revision.commit[:12]}"  # a branch moves on
     yield OpenedDefinition(name, Definition(name, None, None, gone), described.state)
 
 
@@ -234,22 +235,11 @@ def _expect_needed(
 ) -> None:
     way = graph.way(before, after)
     if way is not None and way.steps:
-        raise UsageError(f"{way.names} leads there already", hint="ckpt migrate show  explains it")
+        hint = f"ckpt migrate show {name} {way.steps[0].name}  explains it"
+        raise UsageError(f"{way.names} leads there already", hint=hint)
     if way is not None and not rules:
         raise UsageError(f"it fits {name} already; nothing to migrate")
 
 
 def _built(opened: Opened, name: str) -> list[str]:
     return [opened.name, name] if isinstance(opened, OpenedDefinition) else [name]
-
-
-def place_of_definition(definition: Definition) -> Place:
-    """Where the migrations of a definition are.
-
-    Raises:
-        UsageError: Its file is not known.
-    """
-    if definition.path is None:
-        raise UsageError(f"{definition.ref}: Python does not know its file")
-    name = definition.ref.partition("(")[0].rpartition(":")[2]
-    return place_of(definition.path, name)

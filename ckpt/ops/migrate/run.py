@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from ckpt.definitions import find_definition
 from ckpt.errors import FitError, UsageError
 from ckpt.migrate.chain import begin, that_find
+from ckpt.migrate.folder import place_of_definition
 from ckpt.migrate.schema import Schema, schema_of
 from ckpt.migrate.way import Way
 from ckpt.opened import OpenedState, OpenedVersion, as_typed
-from ckpt.ops.migrate.new import place_of_definition
 from ckpt.ops.rename.result import Renamed
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.to_file import Output
@@ -60,14 +60,13 @@ def way_to(
     graph, wanted = place.graph(), definition.state()
     if enter is not None and enter not in (known := [it.name for it in graph.migrations]):
         raise UsageError(f"no migration {enter!r}", hint=f"there are {', '.join(known) or 'none'}")
-    way = graph.way(schema_of(opened.state), schema_of(wanted), enter=enter)
+    mine, theirs = schema_of(opened.state), schema_of(wanted)
+    way = graph.way(mine, theirs, enter=enter)
     if way is None:
-        name, count = as_typed(to, arguments), len(graph.migrations)
-        raise FitError(
-            f"{opened.name} does not fit {name}, and none of the {count:,} migrations in "
-            f"{place.folder} leads there",
-            hint=f"ckpt migrate new {name} --from {opened.name}  makes the one that is missing",
-        )
+        name = as_typed(to, arguments)
+        refusal = graph.refusal(mine, theirs, name=opened.name, owner=name)
+        hint = f"ckpt migrate new {name} --from {opened.name}  makes the one that is missing"
+        raise FitError(f"{refusal}", hint=refusal.hint or hint)
     return way, wanted
 
 

@@ -12,6 +12,7 @@ from ckpt.errors import AmbiguousStateError, CkptError, FitError, PlanError, Usa
 from ckpt.formats import ALL, COPIES
 from ckpt.formats.opaque import holds_more
 from ckpt.infer.fitting import Fitting
+from ckpt.migrate.schema import other_numbers
 from ckpt.opened import (
     Named,
     Opened,
@@ -19,12 +20,14 @@ from ckpt.opened import (
     OpenedFile,
     OpenedState,
     nesting,
+    numbered,
     open_ref,
     open_state,
     opened_definition,
     parse_named,
     with_copies,
 )
+from ckpt.ops.rename.by_migrations import rules_of, way_to
 from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order, places_in
@@ -38,10 +41,11 @@ from ckpt.registry.store.version import VersionSource
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
-from ckpt.writing.outcome import followers
+from ckpt.writing.outcome import followers, outcome
 
 if TYPE_CHECKING:
     from ckpt.infer.find_rules import FoundRules
+    from ckpt.migrate.way import Way
     from ckpt.prove.inputs import Given
     from ckpt.prove.result import Proof
     from ckpt.writing.moments import RegroupedOptimizer
@@ -99,7 +103,9 @@ class RenamePlan(Plan):
         undoes: Whether it undoes a rename.
         fitting: The fit with the definition that was named, if one was; it fits, at least in
             part.
-        found: The mapping that was inferred, if one was asked for.
+        found: The mapping that was inferred, if one was asked for and no migrations lead there.
+        way: The migrations that lead there.
+        numbers: What they give to the root module in `_metadata`.
         proof: What running the old and the new class proved, if that was asked for.
         copies: Whether all copies of the state_dict are renamed, although the ref names one.
         optimizers: Those whose state gets the new class's order of parameters.
@@ -121,6 +127,8 @@ class RenamePlan(Plan):
     undoes: bool = False
     fitting: Fitting | None = None
     found: "FoundRules | None" = None
+    way: "Way | None" = None
+    numbers: Mapping[str, int | None] = field(default_factory=dict)
     proof: "Proof | None" = None
     optimizers: Sequence[MovedOptimizer] = ()
     regrouped: Sequence["RegroupedOptimizer"] = ()
@@ -166,11 +174,19 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     given, may_differ = in_order(rules), _allowed(goal)
     _expect_sound(goal, given, may_differ)
     expect_weights(opened)
-    found, target = None, None
+    found, target, way, numbers = None, None, None, dict[str, int | None]()
     if to is not None:
-        found, target = _rules_to(opened, to, given.rules, goal, registry, may_differ)
+        with open_ref(to, registry, goal.get("arguments")) as target:
+            given, way = _migrated(opened, given, target)
+            if way is None:
+                found = _rules_to(opened, target, given.rules, goal, may_differ)
+            else:
+                numbers = other_numbers(opened.state.versions, target.state.versions)
+                opened = numbered(opened, numbers)
     goals = [it for it in (check and opened_definition(check, goal.get("arguments")), target) if it]
-    plan = _planned(opened, given, goal, found, goals, may_differ)
+    plan = replace(
+        _planned(opened, given, goal, found, goals, may_differ), way=way, numbers=numbers
+    )
     for wanted in goals:
         fitting = fit_after(plan, plan.applied, opened.state, wanted, may_differ)
         if plan.keeps_tensors or holds_more(opened.checkpoint):
@@ -360,20 +376,40 @@ def _saved_from(goal: Goal) -> OpenedDefinition | None:
     return opened_definition(old, goal.get("arguments")) if old else None
 
 
+def _migrated(
+    opened: OpenedState, given: RuleFile, target: Opened
+) -> "tuple[RuleFile, Way | None]":
+    """The rules, with those of migrations if they lead from them to a class."""
+    if not isinstance(target, OpenedDefinition):
+        return given, None
+    from ckpt.migrate.way import AmbiguousEntryError
+
+    state = opened.state
+    if given.rules:
+        aliases = (*opened.checkpoint.aliases, *followers(state))
+        state = outcome(plan_tensors(opened.entries, given.rules, aliases=aliases), state)
+    try:
+        way = way_to(state, target)
+    except AmbiguousEntryError as error:
+        run = f"ckpt migrate run {opened.name} --to {target.name}"
+        raise AmbiguousEntryError(str(error), hint=f"{run} {error.hint}") from error
+    if way is None:
+        return given, None
+    return replace(given, rules=[*given.rules, *rules_of(way, state)]), way
+
+
 def _rules_to(
     opened: OpenedState,
-    to: Named,
+    target: Opened,
     first: Sequence[Rule],
     goal: Goal,
-    registry: Registry,
     may_differ: Allowed,
-) -> "tuple[FoundRules, Opened]":
-    """The rules that lead to another state_dict, if none of them is a guess; and that one."""
+) -> "FoundRules":
+    """The rules that lead to another state_dict, if none of them is a guess."""
     from ckpt.infer.find_rules import expect_companions, expect_settled, rules_between
 
-    with open_ref(to, registry, goal.get("arguments")) as target:
-        found = rules_between(opened, target, first, allowed=may_differ)
+    found = rules_between(opened, target, first, allowed=may_differ)
     expect_companions(found)
     if not goal.get("accept_likely"):
         expect_settled(found)
-    return found, target
+    return found

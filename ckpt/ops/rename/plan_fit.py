@@ -12,6 +12,7 @@ from ckpt.errors import CkptError, FitError
 from ckpt.infer.fitting import Ask, Fitting, fitting, fitting_in_part, unasked
 from ckpt.infer.rules.covering import patterns_for
 from ckpt.opened import Opened, OpenedDefinition
+from ckpt.ops.rename.by_migrations import explained
 from ckpt.rules.choice import drop
 from ckpt.rules.expressions import Source
 from ckpt.rules.plan import Plan
@@ -95,6 +96,7 @@ def misfit(found: Fitting, state: StateDict, target: Opened) -> FitError:
         target: What the result should fit.
     """
     before = fitting(state, target.name, target.state, _ask_of(target))
+    before = explained(before, state, target)
     # Inference drops what has no place, such as a key that is there in another shape.
     groups = {
         "missing": _missing(found),
@@ -105,6 +107,8 @@ def misfit(found: Fitting, state: StateDict, target: Opened) -> FitError:
     parts += found.fit.complaints[:1]
     if before.fit.fits:
         hint = "it already fits, without any rules"
+    elif before.by:
+        hint = f"ckpt migrate run SRC --to {found.definition}  makes it fit, by {before.by}"
     elif before.options:
         hint = f"this would fit:  {' '.join(before.options)}"
     elif options := allowing(found):

@@ -16,6 +16,7 @@ from ckpt.opened import (
     OpenedFile,
     OpenedState,
     OpenedVersion,
+    numbered,
     parse_named,
     reordered,
     settled,
@@ -128,7 +129,7 @@ def carry_out(
     expect_proportion(source, plan, output)
     kept, dropped = _without_unwanted(source, plan, opaque)
     orders = {} if plan.dropped else {each.path: each.after for each in plan.optimizers}
-    opened = reordered(kept, orders)
+    opened = numbered(reordered(kept, orders), plan.numbers)
     rest = rest_of(opened, plan, path, asked=output.get("out") is not None)
     result = replace(
         _beside(plan, source, path, in_place=output.get("in_place", False)),

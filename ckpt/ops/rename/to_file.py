@@ -228,7 +228,13 @@ def _without_dropped(opened: OpenedState, file: "TorchFile", plan: RenamePlan) -
         return None
     gone = {dropped.key for dropped in plan.dropped} | set(filter(plan.drops, file.others))
     orders = {moved.path: moved.after for moved in plan.optimizers}
-    return without_tensors(opened.checkpoint, opened.inside, gone, orders)
+    left = without_tensors(opened.checkpoint, opened.inside, gone, orders)
+    if not file.state.numbers:
+        return left
+    from ckpt.formats.torch_state import TorchFile
+
+    assert isinstance(left, TorchFile)
+    return left.numbered(file.state.numbers)
 
 
 def _beside(opened: OpenedFile, *, as_folder: bool) -> Path:

@@ -46,6 +46,10 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
         check = "" if options.startswith("--to ") else f" --check {definition}"
         source = printable(quote(fitting.source))
         notes.append(f"To make it fit:  ckpt rename {source} {options}{check}")
+    if fitting.by:
+        source = printable(quote(fitting.source))
+        run = f"ckpt migrate run {source} --to {definition}"
+        notes.append(f"To make it fit:  {run}  by {printable(fitting.by)}")
     if fitting.in_part_by:
         source = printable(quote(fitting.source))
         by = printable(" ".join(fitting.in_part_by))
@@ -70,7 +74,7 @@ def fitting_data(fitting: Fitting) -> dict[str, Any]:
         "reshaped": shapes_data(fitting.fit.reshaped, "found", "expected"),
         **fields(fitting, "agreeing=fit.agreeing", "handled=fit.handled"),
         **fields(fitting, "complaints=fit.complaints", "by_keys_only=fit.unasked", "options"),
-        **fields(fitting, "in_part_by"),
+        **fields(fitting, "in_part_by", "by"),
         **fields(fitting, "under", "loaded_by"),
         "tied": tied_data(fitting.noted),
     }
