@@ -210,7 +210,9 @@ def find_value(ref: str) -> object:
     module, name = _imported(ref, ref)
     if not hasattr(module, name):
         place = ref.rpartition(":")[0]
-        raise RefError(f"{place}: has no {name}", hint=_nearest(name, module, place))
+        names = [key for key in vars(module) if not key.startswith("_")]
+        near = get_close_matches(name, names) or names[:5]
+        raise RefError(f"{place}: has no {name}", hint=f"it has {', '.join(near) or 'no names'}")
     return getattr(module, name)
 
 

@@ -70,6 +70,9 @@ def _run(words: list[str]) -> int:
             context.command.invoke(context)
     except click.exceptions.Exit as done:
         return done.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        terminal.remark(error.format_message())
+        return error.exit_code
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "ckpt"
         terminal.error(error.format_message(), _as_output(error, words) or f"{where} --help")

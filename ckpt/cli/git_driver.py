@@ -19,7 +19,7 @@ from ckpt.show.git_driver import (
 )
 
 
-@click.group(no_args_is_help=False)
+@click.group()
 def command() -> None:
     """Set up git to merge registry.json and to show checkpoints as text.
 

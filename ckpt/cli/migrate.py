@@ -36,7 +36,7 @@ from ckpt.show.migrate import (
 _where = click.argument("where", metavar="[DEF|FOLDER]", required=False)
 
 
-@click.group(no_args_is_help=False)
+@click.group()
 def command() -> None:
     """Keep checkpoints loading after a refactoring: make, try and apply migrations.
 

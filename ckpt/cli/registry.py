@@ -7,7 +7,7 @@ from ckpt.ops.registry import init_registry
 from ckpt.show.registry import initialised_data, initialised_text
 
 
-@click.group(no_args_is_help=False)
+@click.group()
 def command() -> None:
     """Create a registry before its first version, or share one with a group."""
 

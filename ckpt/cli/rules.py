@@ -10,7 +10,7 @@ from ckpt.ops.rules import USUAL_SECONDS, import_rules
 from ckpt.show.rules import imported_data, imported_text, left_text
 
 
-@click.group(no_args_is_help=False)
+@click.group()
 def command() -> None:
     """Make rule files for ckpt rename --rules."""
 
@@ -23,6 +23,7 @@ def command() -> None:
 @click.argument("source", metavar="SOURCE")
 @click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="The rule file.")
 @click.option("--partial", is_flag=True, help="Leave out what no rule can express, and name it.")
+@click.option("--force", "replace_out", is_flag=True, help="Replace an existing file.")
 @click.option(
     "--timeout", "seconds", type=float, default=USUAL_SECONDS, show_default=True,
     metavar="SECONDS", help="How long the code of SOURCE may run.",

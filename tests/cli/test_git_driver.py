@@ -286,7 +286,7 @@ def test_merge_as_json(ckpt: Run, folder: Path) -> None:
 
 def test_group_without_a_word_says_what_is_missing(ckpt: Run) -> None:
     ran = ckpt("git-driver")
-    assert (ran.code, ran.err.splitlines()[0]) == (2, "error: Missing command.")
+    assert (ran.code, ran.err.splitlines()[0].split()[:3]) == (2, ["Usage:", "ckpt", "git-driver"])
     assert "install" in ckpt("git-driver", "--help").out
 
 

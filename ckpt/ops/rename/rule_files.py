@@ -73,15 +73,15 @@ def read_rule_file(path: Path) -> RuleFile:
     return RuleFile(name, rules, source, tied, optimizers)
 
 
-def write_rule_file(path: Path, saved: RuleFile) -> None:
-    """Write a new rule file; with its `source` it can be undone."""
+def write_rule_file(path: Path, saved: RuleFile, *, replace: bool = False) -> None:
+    """Write a rule file; with its `source` it can be undone."""
     document: dict[str, Any] = {"name": saved.name, "rules": rules_document(saved.rules)}
     document["source"] = tensors_document(saved.source)
     if saved.aliases:
         document["tied"] = list(saved.aliases)
     if saved.optimizers:
         document["optimizers"] = optimizers_document(saved.optimizers)
-    with write_whole(path) as out:
+    with write_whole(path, replace=replace) as out:
         out.write(text_of(document).encode("utf-8"))
 
 

@@ -56,7 +56,12 @@ class ImportedRules:
 
 
 def import_rules(
-    source: str, out: Path, *, partial: bool = False, seconds: float = USUAL_SECONDS
+    source: str,
+    out: Path,
+    *,
+    partial: bool = False,
+    replace_out: bool = False,
+    seconds: float = USUAL_SECONDS,
 ) -> ImportedRules:
     """Write the mapping of another library as a rule file.
 
@@ -67,6 +72,7 @@ def import_rules(
             `re.sub`, a mapper like vLLM's, a class that has one, or transformers' conversions.
         out: The new rule file.
         partial: Write it even if something is left out.
+        replace_out: Replace an existing file.
         seconds: How long the code may run.
 
     Raises:
@@ -85,7 +91,7 @@ def import_rules(
         more = f"; and {len(left) - 5} more" if len(left) > 5 else ""
         hint = "--partial  writes the others" if rules else None
         raise ImportedRulesError(f"{source}: no rule can express {shown}{more}", hint=hint)
-    write_rule_file(out, RuleFile(source, rules))
+    write_rule_file(out, RuleFile(source, rules), replace=replace_out)
     return ImportedRules(source, tuple(rules), tuple(left), out)
 
 
@@ -116,13 +122,16 @@ def _substitution(old: str, new: str, *, first: bool) -> dict[str, Any]:
         prefix = re.sub(r"\\(.)", r"\1", old[1:])
         if re.escape(prefix) == old[1:]:
             return {"strip": prefix}
-    if (first and not old.startswith("^")) or new == "":
-        if not first:
-            raise RuleError("nothing is left of what it matches, anywhere in a key")
-        shifted = re.sub(r"\\(\d+)", lambda group: f"\\{int(group[1]) + 1}", new)
-        groups = re.sub(r"\\(\d+)", lambda group: f"\\{int(group[1]) + 1}", old)
-        old, new = f"^(.*?){groups}", f"\\1{shifted}"
+    begins = first and not old.startswith("^")
+    if begins or new == "":  # a rule must leave something: the empty group does
+        before = "^(.*?)" if begins else "()"
+        old, new = f"{before}{_shifted(old)}", f"\\1{_shifted(new)}"
     return {"rename": f"{old}->{new}"}
+
+
+def _shifted(text: str) -> str:
+    """The same with a group before all others."""
+    return re.sub(r"\\(\d+)", lambda group: f"\\{int(group[1]) + 1}", text)
 
 
 def _steps(source: str, seconds: float) -> Sequence[Mapping[str, Any]]:

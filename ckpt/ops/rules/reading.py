@@ -33,6 +33,8 @@ def steps_of(value: object) -> list[Step]:
         pairs = list(value.items())
         plain = all(isinstance(it, str) for pair in pairs for it in pair)
         if plain and not any(_META.search(old) for old in value):
+            if any(old.startswith(".") or old.endswith(".") for old in value):
+                return [_of_part(old, new) for old, new in pairs]
             return [{"map": dict(value)}]
         return [_of_pair(old, new) for old, new in pairs]
     if isinstance(value, list | tuple):
@@ -63,6 +65,11 @@ def _of_pair(old: object, new: object) -> Step:
     if not isinstance(new, str):
         return _left(old, f"its replacement is a {type(new).__name__}")
     return {"sub": old, "to": new, "first": False}
+
+
+def _of_part(old: str, new: str) -> Step:
+    """One `str.replace`."""
+    return {"sub": re.escape(old), "to": new.replace("\\", "\\\\"), "first": False}
 
 
 def _of_mapper(mapper: object) -> Iterator[Step]:
