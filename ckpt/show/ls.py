@@ -56,7 +56,8 @@ def _fitted(rows: Sequence[dict[str, str]], shown: list[str], width: int) -> lis
             widths.pop(head, None)
     if "message" in widths:
         for row in rows:
-            row["message"] = excerpt(row["message"], widths["message"] - 1)
+            if len(row["message"]) > widths["message"]:
+                row["message"] = excerpt(row["message"], widths["message"] - 1)
     return [head for head in shown if head in widths]
 
 

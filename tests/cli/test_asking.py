@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from tests.cli.support import Run
-from tests.effort import long_but
 
 NET = """
 import torch.nn as nn
@@ -37,7 +36,11 @@ def unsure(folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("answer", "target"),
-    long_but([("2", "zag.weight")], [("1", "zig.weight"), ("2", "zag.weight"), ("", "zig.weight")]),
+    [
+        ("2", "zag.weight"),
+        pytest.param("1", "zig.weight", marks=pytest.mark.long),
+        pytest.param("", "zig.weight", marks=pytest.mark.long),
+    ],
 )
 def test_ask_on_a_terminal_writes_what_was_chosen(unsure: Path, answer: str, target: str) -> None:
     ours, theirs = pty.openpty()

@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.cli.support import Run, save
+from tests.cli.support import Run, weights
 from tests.effort import PATIENCE
 
 READY = "ready:"
-CLEARED = "\x15\n"  # Ctrl-U deletes the line
+CLEAR = "\x15"  # Ctrl-U deletes the line
 SET_UP = {
     "bash": (["bash", "--norc", "--noprofile", "-i"], "source <(ckpt completion bash)"),
     "zsh": (
@@ -44,7 +45,7 @@ AMBIGUOUS = {"bash": {"ckpt log ne": "ckpt log net"}, "zsh": {"ckpt log ne": "ck
 
 @pytest.fixture
 def registry(ckpt: Run, folder: Path) -> Path:
-    save(folder / "old.pt", 0)
+    torch.save(weights(), folder / "old.pt")
     (folder / "newer").mkdir()
     assert ckpt("register", "old.pt", "--name", "net").code == 0
     assert ckpt("alias", "prod", "net:v1").code == 0
@@ -68,13 +69,17 @@ class Shell:
             start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
-        self.send(f"{set_up}; echo is-{READY}\n", until=f"\nis-{READY}")
+        self.run(set_up)
+
+    def run(self, line: str) -> None:
+        """Run a line, and wait until the shell reads the next one."""
+        self.send(f"{CLEAR}{line}; echo done\n", until=rf"\ndone\n[^\n]*{READY}$")
 
     def send(self, text: str, *, until: str) -> str:
-        """What the terminal shows from now on until it has shown `until`, without control codes."""
+        """What the terminal shows until that matches `until`, without control codes."""
         os.write(self.ours, text.encode())
         shown, ends = "", time.monotonic() + PATIENCE
-        while until not in shown:
+        while not re.search(until, shown):
             assert time.monotonic() < ends, shown
             if select.select([self.ours], [], [], 1)[0]:
                 shown += os.read(self.ours, 4096).decode(errors="replace")
@@ -97,9 +102,8 @@ def test_tab_completes(name: str, registry: Path) -> None:
     try:
         for begun, whole in COMPLETED.items():
             whole = AMBIGUOUS[name].get(begun, whole)
-            shown = shell.send(f"{begun}\t", until=whole)
-            assert whole in shown
-            shell.send(CLEARED, until=READY)
+            assert whole in shell.send(f"{begun}\t", until=re.escape(whole))
+            shell.run("true")
     finally:
         shell.close()
 

@@ -83,7 +83,10 @@ def alive(graphs: Graphs) -> int:
     found = dict(graphs.storages)
     for each in gc.get_objects():
         # The type first: isinstance asks lazy modules for attributes, which imports them.
-        if issubclass(type(each), Tensor) and each.layout == torch.strided:
+        kind = type(each)
+        if not issubclass(kind, Tensor) or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+            continue  # what answers for other tensors, or for none, has no bytes of its own
+        if each.layout == torch.strided:
             storage = each.untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()
     return sum(found.values())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from ckpt.errors import OutOfMemoryError, UsageError
@@ -106,6 +107,15 @@ def test_checkpointing_is_seen_to_hold_less() -> None:
         most.append(graphs.most)
     assert most[0] == 7 * 50 * 64 * 4, "the input, and what each Tanh returns"
     assert most[1] < most[0] or most[1] == 50 * 64 * 4
+
+
+def test_tensors_without_bytes_are_not_counted() -> None:
+    graphs = Graphs(nn.Linear(2, 2))
+    before = alive(graphs)
+    with FakeTensorMode():
+        kept = torch.empty(1000)
+    assert alive(graphs) == before
+    del kept
 
 
 @pytest.mark.long
