@@ -82,7 +82,7 @@ def test_fault_26_every_field_of_the_index(ckpt: Run, folder: Path) -> None:
         expect_agreement(INDEX.is_valid(mutant), error, path, wrong)
         file.write_text(json.dumps(mutant))
         if error is None:
-            for words in COMMANDS if number % by_effort(4, 1, 1) == 0 else COMMANDS[:3]:
+            for words in COMMANDS if number % by_effort(4, 2, 1) == 0 else COMMANDS[:3]:
                 expect_no_fault(ckpt, words, path, wrong)
         elif number % by_effort(9, 1, 1) == 0:
             refused += 1
@@ -104,7 +104,7 @@ def test_fault_26_every_field_of_a_manifest(ckpt: Run, folder: Path, label: str)
             expect_agreement(MANIFEST.is_valid(mutant), error, path, wrong)
         replace_manifest(folder, index, old, mutant)
         if error is None:
-            for words in COMMANDS if number % by_effort(6, 1, 1) == 0 else COMMANDS[:4]:
+            for words in COMMANDS if number % by_effort(6, 2, 1) == 0 else COMMANDS[:4]:
                 expect_no_fault(ckpt, words, path, wrong)
         elif number % by_effort(20, 1, 1) == 0:
             ran = ckpt("show", label)

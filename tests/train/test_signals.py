@@ -13,7 +13,7 @@ from tests.effort import by_effort
 from tests.train.test_state import DEFINITION
 
 SCRIPT = Path(__file__).with_name("signals_at_random.py")
-COUNT = by_effort(3, 6, 100)  # of each seed
+COUNT = by_effort(3, 4, 100)  # of each seed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGTERM")
