@@ -6,13 +6,16 @@ Law: completing reads no more than the index and a manifest, and fails in silenc
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from ckpt.errors import CkptError
 from ckpt.refs import SUFFIXES, VersionRef
 from ckpt.registry.registry import Registry
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Candidates = Callable[[Registry], Iterable[str]]
 
@@ -32,8 +35,10 @@ class Completed(click.ParamType[str]):
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
+    ) -> "list[CompletionItem]":
         """The candidates that begin with what was typed."""
+        from click.shell_completion import CompletionItem
+
         found = [each for each in self._known(ctx) if each.startswith(incomplete)]
         if self._files:
             found += _checkpoints(incomplete)
