@@ -18,7 +18,7 @@ demo: $(READY) ## Train, register, rename and score the MNIST network in a scrat
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: $(READY) ## Run the tests in their short form; a part with ARGS="-k rename".
-	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
+	$(PYTEST) -n auto --dist worksteal $(ARGS)
 
 test-all: $(READY) ## Run all tests, as CI does.
 	CKPT_TESTS=all $(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)

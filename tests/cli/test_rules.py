@@ -11,6 +11,7 @@ import torch
 
 from ckpt.definitions import declare_torchvision_ops
 from tests.cli.support import Run
+from tests.effort import long_but
 
 KEYS = (
     "conv1.weight", "conv2.bias", "layers.0.attn.q.weight", "layers.11.attn.q.weight",
@@ -87,6 +88,7 @@ def test_dict_with_dots_at_ends_lists_parts_of_keys(mapped: Run, folder: Path) -
     renamed(mapped, "m.py:PARTS", made, folder)
 
 
+@pytest.mark.long
 def test_existing_file_is_replaced_only_if_asked(mapped: Run, folder: Path) -> None:
     assert mapped("rules", "import", "m.py:PLAIN", "-o", "r.toml").code == 0
     before = (folder / "r.toml").read_bytes()
@@ -97,7 +99,7 @@ def test_existing_file_is_replaced_only_if_asked(mapped: Run, folder: Path) -> N
     assert (folder / "r.toml").read_bytes() != before
 
 
-@pytest.mark.parametrize("name", ["REGEX", "PAIRS"])
+@pytest.mark.parametrize("name", long_but(["PAIRS"], ["REGEX", "PAIRS"]))
 def test_patterns_do_what_re_sub_does(name: str, mapped: Run, folder: Path) -> None:
     pairs: list[tuple[Any, str]] = [(r"^conv(\d)", r"stem.\1"), (r"layers\.(\d+)", r"blocks.\1")]
     made = {}
@@ -126,6 +128,7 @@ def by_vllm(key: str) -> str | None:
     return key
 
 
+@pytest.mark.long
 def test_mapper_of_vllm_is_read_by_its_attributes(mapped: Run, folder: Path) -> None:
     renamed(mapped, "m.py:Model", {key: by_vllm(key) for key in KEYS}, folder)
     text = (folder / "m.py").read_text().replace("stacked={}", "stacked={'.q': ('.qkv', 'q')}")
@@ -151,6 +154,7 @@ def test_what_no_rule_expresses_is_named(mapped: Run, folder: Path) -> None:
     assert ran.err.count("left out: ") == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("source", "why"),
     [
@@ -178,6 +182,7 @@ def test_what_cannot_be_read_is_refused(mapped: Run, folder: Path, source: str, 
     assert not (folder / "r.toml").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "timm_wrapper", "llava"])
 def test_rules_of_transformers_lead_to_its_own_class(kind: str, ckpt: Run, folder: Path) -> None:
     """Keys as transformers 4 had them, which version 5 still saves, into the class of version 5."""

@@ -25,7 +25,7 @@ from ckpt.ops.migrate.new import drafted
 from ckpt.rules.document import read_rules
 from ckpt.tensors import TensorEntry
 from ckpt.writing.evaluated import evaluated
-from tests.effort import PATIENCE, by_effort
+from tests.effort import PATIENCE, by_effort, long_but
 from tests.migrate.classes import NEW, both_forms
 from tests.migrate.refactorings import model
 from tests.migrate.test_walk import SIZES, STEPS, History, schema_of
@@ -166,7 +166,7 @@ def after_rules(migration: Migration, state: State) -> State:
     return {it.key: evaluated(it.made_of, state) for it in planned}
 
 
-@pytest.mark.parametrize("count", range(1, len(EVERY_RULE) + 1))
+@pytest.mark.parametrize("count", long_but([1, len(EVERY_RULE)], range(1, len(EVERY_RULE) + 1)))
 def test_every_rule_does_the_same_without_ckpt(count: int, tmp_path: Path) -> None:
     rules = EVERY_RULE[:count]
     graph, present = one_migration(rules, tmp_path)
@@ -234,7 +234,7 @@ exported.on_load_checkpoint(whole, checkpoint)
 
 
 @pytest.mark.filterwarnings("ignore::ckpt.migrate.hook.MigratedWarning")
-@pytest.mark.parametrize("target", ["torch", "lightning"])
+@pytest.mark.parametrize("target", long_but(["torch"], ["torch", "lightning"]))
 def test_hook_loads_what_ckpt_migrating_loads(target: str, tmp_path: Path) -> None:
     old, new = both_forms(tmp_path)
     state = old().state_dict()
@@ -338,7 +338,7 @@ RENAMES: Sequence[Mapping[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("target", ["transformers", "vllm"])
+@pytest.mark.parametrize("target", long_but(["vllm"], ["transformers", "vllm"]))
 def test_mapping_renames_as_the_migrations_do(target: str, tmp_path: Path) -> None:
     pytest.importorskip("transformers" if target == "transformers" else "torch",
                         reason="transformers is not installed")  # fmt: skip

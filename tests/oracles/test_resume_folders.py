@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from tests.cli.support import Run
-from tests.effort import SHORT
+from tests.effort import SHORT, long_but
 from tests.oracles.test_resume import AFTER, BEFORE
 from tests.oracles.test_resume_after_drop import same_values
 from tests.oracles.test_resume_after_operations import (
@@ -88,7 +88,7 @@ CASES: list[tuple[str, Groups]] = [
     CASES[:1] if SHORT else CASES,
     ids=lambda it: it if isinstance(it, str) else it.__name__,
 )
-@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize("flat", long_but([True], [False, True]), ids=["nested", "flat"])
 def test_state_in_a_folder_follows_its_elements(
     flat: bool, name: str, groups: Groups, nets: Run, folder: Path
 ) -> None:
