@@ -6,8 +6,6 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar o
 COMMA := ,
 EXTRAS := dev$(if $(CI),$(COMMA)interop)
 PYTEST := $(BIN)/python -m pytest
-# One more than there are cores: tests wait for processes, locks and disks.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all faults fuzz storm soak lint wheel oldest fresh-clone bench bench-peers mutants
@@ -21,7 +19,7 @@ test: $(READY) ## Run the tests in their short form; a part with ARGS="-k rename
 	$(PYTEST) -n auto --dist worksteal $(ARGS)
 
 test-all: $(READY) ## Run all tests, as CI does.
-	CKPT_TESTS=all $(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
+	CKPT_TESTS=all $(PYTEST) -n auto --dist worksteal $(ARGS)
 
 faults: $(READY) ## Try every fault at every point.
 	CKPT_TESTS=every CKPT_EXAMPLES=random $(PYTEST) -n auto tests/faults tests/train/test_signals.py

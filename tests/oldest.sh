@@ -5,10 +5,7 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-python -m build --wheel --outdir "$folder" "$root" >"$folder/build.log" 2>&1 || {
-    cat "$folder/build.log"
-    exit 1
-}
+. "$root/tests/build_wheel.sh"
 python -m venv "$folder/venv"
 PATH="$folder/venv/bin:$PATH"
 pip install --quiet --disable-pip-version-check "torch==${TORCH:-2.4.*}" "numpy<2" "$folder"/*.whl \

@@ -4,10 +4,7 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-python -m build --wheel --outdir "$folder" "$root" >"$folder/build.log" 2>&1 || {
-    cat "$folder/build.log"
-    exit 1
-}
+. "$root/tests/build_wheel.sh"
 install() {
     pip install --disable-pip-version-check -c "$root/constraints.txt" "$@" \
         >"$folder/pip.log" 2>&1 || {

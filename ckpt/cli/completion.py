@@ -55,7 +55,7 @@ class _Bash(BashComplete):
         breaks = [mark for mark in ":=@" if mark in os.environ.get("COMP_WORDBREAKS", "")]
         # The mark of a host, @, is part of the word that it begins.
         ends = (typed.rfind(mark) + (mark != "@") for mark in breaks)
-        return f"{item.type},{item.value[max(0, *ends) :]}"
+        return f"{item.type},{item.value[max([0, *ends]) :]}"
 
 
 @ckpt_command(

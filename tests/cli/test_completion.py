@@ -128,3 +128,13 @@ def test_nothing_is_offered_without_a_registry(folder: Path) -> None:
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout == "0\n"
+
+
+@pytest.mark.parametrize(("breaks", "offered"), [(" \t\n", "net:v1"), (" :", "v1"), (" :@", "v1")])
+def test_bash_may_end_words_where_it_likes(registry: Path, breaks: str, offered: str) -> None:
+    asked = {"_CKPT_COMPLETE": "bash_complete", "COMP_LINE": "ckpt rm net:", "COMP_POINT": "12"}
+    done = subprocess.run(
+        ["ckpt"], env={**environment(), **asked, "COMP_WORDBREAKS": breaks},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"plain,{offered}\n", "")
