@@ -8,7 +8,7 @@ EXTRAS := dev$(if $(CI),$(COMMA)interop)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults fuzz storm soak lint wheel oldest fresh-clone bench bench-peers mutants
+.PHONY: help demo test test-all faults fuzz storm soak lint docs wheel oldest fresh-clone bench bench-peers mutants
 help: ## List the targets.
 	@awk -F ':.*## ' 'NF > 1 && /^[a-z]/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -38,6 +38,9 @@ lint: $(READY) ## Check format, style, types and layers.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY) ## Build the site of docs/ into site/.
+	$(BIN)/zensical build --strict
 
 wheel: $(READY) ## Build the wheel, install it elsewhere, and try it.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/wheel.sh

@@ -54,3 +54,21 @@ def test_overview_is_one_line_a_command(ckpt: Run, monkeypatch: pytest.MonkeyPat
     overview = ckpt("--help").out
     for name, summary in COMMANDS.items():
         assert f"  {name:<12}{summary}\n" in overview
+
+
+def reference() -> str:
+    """The page of all commands, in the order of the overview."""
+    parts = ["# Commands\n\nThe `--help` of every command, as it is.\n"]
+    names = sorted(ALL, key=lambda name: ([*COMMANDS, ""].index([*ALL[name], ""][0]), name))
+    for name in names:
+        page = (PAGES / f"{name}.txt").read_text(encoding="utf-8")
+        if ALL[name]:
+            parts.append(f"## `{' '.join(('ckpt', *ALL[name]))}`\n\n```text\n{page}```\n")
+    return "\n".join(parts)
+
+
+def test_reference_has_every_page() -> None:
+    document = Path(__file__).parents[2] / "docs" / "commands.md"
+    if os.environ.get("CKPT_WRITE_HELP"):
+        document.write_text(reference(), encoding="utf-8")
+    assert document.read_text(encoding="utf-8") == reference()

@@ -434,3 +434,17 @@ def test_state_of_a_trainer_is_named(
         ran = nets(*words)
         assert ran.code == 3
         assert f"x.pt: {said}" in ran.err
+
+
+@pytest.mark.parametrize(("rule", "paint"), [("conv->embed", "\x1b[32m"), ("fc->head", "\x1b[31m")])
+def test_verdict_is_green_or_red(
+    ckpt: Run, old: Path, monkeypatch: pytest.MonkeyPatch, rule: str, paint: str
+) -> None:
+    ckpt("rename", "old.pt", "--rule", rule, "-o", "new.pt")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    first, _, rest = ckpt("diff", "new.pt", "ckpt.models.mnist_embed:Net").out.partition("\n")
+    assert first.startswith(paint + "new.pt ")
+    assert first.endswith("\x1b[0m")
+    assert "\x1b" not in rest
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in ckpt("diff", "new.pt", "ckpt.models.mnist_embed:Net").out

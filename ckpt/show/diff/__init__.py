@@ -1,7 +1,7 @@
 """`ckpt diff`: first the answer, then the details, then the next command."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ckpt.ops.diff import RefDiff
@@ -34,7 +34,11 @@ def diff_text(
 ) -> str:
     """The difference as text for `width` columns; the others are options of `ckpt diff`."""
     if diff.fitting is not None:
-        return fit_text(fit_report(diff, diff.fitting), width=width)
+        report = fit_report(diff, diff.fitting)
+        if colour:
+            verdict = painted(report.answer, "green" if diff.fitting.fit.fits else "red")
+            report = replace(report, answer=verdict)
+        return fit_text(report, width=width)
     lines = [_answer(diff)]
     if not stat:
         lines += [_line(row, colour=colour) for row in change_rows(diff.diff, diff.inferred)]
