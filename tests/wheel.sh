@@ -1,5 +1,6 @@
 #!/bin/sh
-# Build the wheel, install it into an empty environment, and use it away from the sources.
+# Build wheel and sdist, install the wheel into an empty environment, and use it away from the
+# sources; run tests of the sdist.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder=$(mktemp -d)
@@ -22,6 +23,7 @@ cd "$folder"
 install --target "$folder/core" "$wheel"
 echo "the core takes $(du -sm core | cut -f 1) MB, its wheel $(du -k "$wheel" | cut -f 1) kB"
 [ "$(du -sm core | cut -f 1)" -le 20 ]
+# With the newest packages, then with the oldest ones that pyproject.toml allows.
 core() {
     echo "\$ ckpt $*"
     PYTHONPATH="$folder/core" "$folder/empty/bin/python" -m ckpt "$@"
@@ -38,6 +40,13 @@ core rename pt:v1 --rule 'embed->conv'
 core verify
 if core train; then exit 1; fi
 
+install uv
+rm -r core
+uv pip install --quiet --target core --resolution lowest-direct "$wheel"
+core rename old.pt --rule 'conv->layer' -o oldest.pt -q
+core ls
+core show old.safetensors >/dev/null
+
 install "$wheel[train]"
 mkdir trained
 cd trained
@@ -46,3 +55,10 @@ ckpt train --register --dataset digits --epochs 1 --precision fp32 -q
 ckpt rename mnist-cnn:v1 --rule 'conv->embed' --check ckpt.models.mnist_embed:Net
 ckpt export mnist-cnn:v2 -o new.safetensors
 ckpt verify
+
+cd "$folder"
+python -m build --sdist --outdir "$folder" "$root" >"$folder/build.log" 2>&1
+tar -xzf "$folder"/*.tar.gz
+cd ckpt_registry-*/
+install -e '.[dev]'
+python -m pytest -q -n auto tests/rules tests/compare tests/registry tests/test_refs.py

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import click
 
+import ckpt
 from ckpt.cli.commands import Commands
 from ckpt.errors import CkptError
 from ckpt.show.look.terminal import Terminal
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(words: list[str]) -> int:
     terminal = Terminal()
     try:
+        if "rename" not in getattr(ckpt, "__all__", ()):
+            raise ModuleNotFoundError(name="ckpt.__init__")
         with Commands(name="ckpt").make_context("ckpt", words) as context:
             context.command.invoke(context)
     except click.exceptions.Exit as done:
@@ -116,7 +119,7 @@ def _missing(module: str, command: str) -> tuple[str, str]:
     name = module.partition(".")[0]
     if name == "ckpt":
         return (
-            f"{Path(__file__).parent.parent} has no {module}: another package may have replaced it",
+            f"{Path(__file__).parent.parent}: {module} is missing, or belongs to another package",
             "pip install --force-reinstall --no-deps ckpt-registry",
         )
     extra = "train" if command == "train" else _EXTRAS.get(name)

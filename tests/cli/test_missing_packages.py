@@ -1,5 +1,7 @@
 """The core installs without torch and numpy: what needs a package that is missing says so."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from ckpt.models.mnist_cnn import Net
+
+import ckpt
 
 PACKAGES = ("torch", "torchvision", "numpy")
 WITHOUT = (
@@ -78,5 +82,22 @@ def test_a_ref_that_names_nothing_is_told_without_torch(folder: Path) -> None:
 def test_a_file_of_ours_that_is_missing_is_told(folder: Path) -> None:
     printed = run(folder, "ls", without=("ckpt.ops.ls",))
     assert printed.startswith("5\nerror: ")
-    assert "has no ckpt.ops.ls: another package may have replaced it" in printed
+    assert "ckpt.ops.ls is missing, or belongs to another package" in printed
     assert "pip install --force-reinstall --no-deps ckpt-registry" in printed
+
+
+def test_another_package_of_the_name_ckpt_is_told(folder: Path) -> None:
+    """Two packages of PyPI write their own `ckpt/__init__.py` over ours."""
+    site = folder / "site"
+    shutil.copytree(Path(ckpt.__file__).parent, site / "ckpt")
+    (site / "ckpt" / "__init__.py").write_text('__version__ = "0.2.3"\n')
+    code = "from ckpt.cli import main; main(['ls'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(site)},
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr == (
+        f"error: {site / 'ckpt'}: ckpt.__init__ is missing, or belongs to another package\n"
+        "hint:  pip install --force-reinstall --no-deps ckpt-registry\n"
+    )
