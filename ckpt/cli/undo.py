@@ -1,5 +1,7 @@
 """`ckpt undo`."""
 
+from functools import partial
+
 import click
 
 from ckpt.cli.options import Session, ckpt_command, why_option
@@ -30,4 +32,5 @@ def command(session: Session, entry: str | None, listed: bool, message: str) -> 
         return
     if entry is not None or message:
         raise UsageError("--list takes no ENTRY and no message")
-    session.show(history(registry=session.registry), history_text, history_data)
+    text = partial(history_text, width=session.terminal.width)
+    session.show(history(registry=session.registry), text, history_data)

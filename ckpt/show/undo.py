@@ -15,7 +15,7 @@ _ID = 8  # digits of a `write_id`
 _FOR_REPLAY = ("versions", "next_numbers", "serial", "elsewhere", "events")
 
 
-def history_text(entries: Sequence[tuple[Entry, bool]]) -> str:
+def history_text(entries: Sequence[tuple[Entry, bool]], *, width: int | None) -> str:
     """A table, one write a line, newest first."""
     if not entries:
         return "no changes on this machine, or none since git replaced registry.json"
@@ -23,7 +23,7 @@ def history_text(entries: Sequence[tuple[Entry, bool]]) -> str:
         [entry.write_id[:_ID], entry.time, entry.what, "undone" if undone else ""]
         for entry, undone in entries
     ]
-    return table(rows, ["id", "when", "change", ""])
+    return table(rows, ["id", "when", "change", ""], width=width)
 
 
 def undone_text(undone: Undone) -> str:

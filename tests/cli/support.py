@@ -1,7 +1,12 @@
 """What the command-line tests share."""
 
+import contextlib
 import json
+import os
+import pty
 import subprocess
+import sys
+import termios
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,3 +75,23 @@ def register_seeds(ckpt: Run, folder: Path, *seeds: int) -> None:
     for seed in seeds:
         save(folder / "net.pt", seed)
         assert ckpt("register", "net.pt", "-m", f"seed {seed}").code == 0
+
+
+def on_a_terminal(columns: int, *words: str) -> str:
+    """What a command writes to a terminal so wide."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, columns))
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS")
+    }
+    command = [sys.executable, "-m", "ckpt", *words]
+    with subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm"}
+    ):
+        os.close(theirs)
+        text = b""
+        with contextlib.suppress(OSError):  # Linux says EIO when the other side is closed
+            while more := os.read(ours, 4096):
+                text += more
+    os.close(ours)
+    return text.decode()

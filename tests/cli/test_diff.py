@@ -1,11 +1,5 @@
 """`ckpt diff`: what a person sees first, and what they ask for next."""
 
-import contextlib
-import os
-import pty
-import subprocess
-import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -13,7 +7,7 @@ import torch
 
 from ckpt.ops.register import register
 from ckpt.registry.registry import Registry
-from tests.cli.support import Run, weights
+from tests.cli.support import Run, on_a_terminal, weights
 
 
 @pytest.fixture
@@ -195,42 +189,6 @@ def test_what_people_see_in_a_pull_request(two_files: Run) -> None:
     assert "encoder.layer.{0,2}.*" in page
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("columns", [80, 120])
-def test_lines_of_a_terminal_fit_it(columns: int, two_files: Run, folder: Path) -> None:
-    """Tables fold; a key is never cut."""
-    (folder / "net.py").write_text(
-        "import torch.nn as nn\nclass Net(nn.Module):\n    def __init__(self):\n"
-        "        super().__init__()\n        self.head = nn.Linear(8, 12)\n"
-    )
-    for words in (["b.pt", "net.py:Net"], ["a.pt", "b.pt", "--values"], ["a.pt", "b.pt", "--stat"]):
-        ran = on_a_terminal(columns, "diff", *words)
-        shown = [line for line in ran.splitlines() if "ckpt rename" not in line]
-        assert shown
-        assert max(map(len, shown)) <= columns, ran
-        assert "\x1b[32m" in ran or "--stat" in words or "net.py:Net" in words
-
-
-def on_a_terminal(columns: int, *words: str) -> str:
-    """What a command writes to a terminal so wide."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, columns))
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS")
-    }
-    command = [sys.executable, "-m", "ckpt", *words]
-    with subprocess.Popen(
-        command, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm"}
-    ):
-        os.close(theirs)
-        text = b""
-        with contextlib.suppress(OSError):  # Linux says EIO when the other side is closed
-            while more := os.read(ours, 4096):
-                text += more
-    os.close(ours)
-    return text.decode()
-
-
 def test_renames_of_unread_files_are_inferred_and_marked(two_files: Run) -> None:
     ran = two_files("diff", "--keys", "a.pt", "b.pt")
     assert (
@@ -285,4 +243,5 @@ def test_verdict_on_a_terminal(columns: int, lines: list[str], ckpt: Run, folder
     )
     torch.save({f"{LONG}.weight": torch.ones(4, 4), "head.bias": torch.ones(4)}, folder / "a.pt")
     shown = on_a_terminal(columns, "diff", "a.pt", "net.py:Net").splitlines()
-    assert [line.rstrip() for line in shown[:8]] == lines
+    assert shown[0] == f"\x1b[31m{lines[0]}\x1b[0m"
+    assert [line.rstrip() for line in shown[1:8]] == lines[1:]

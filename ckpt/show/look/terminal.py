@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from os import fspath
 from typing import TextIO
@@ -47,12 +47,14 @@ class Terminal:
         self.quiet = quiet
 
     def result(self, text: str) -> None:
-        """Print a result."""
-        _write(self.out, text)
+        """Print a result, folded to the width of a terminal."""
+        width = self.width
+        lines = text.split("\n") if width is None else folded(text.split("\n"), width)
+        _write(self.out, "\n".join(lines))
 
     def lines(self, lines: Iterable[str]) -> None:
         """Print a result whose lines contain text from files."""
-        _write(self.out, "\n".join(map(printable, lines)))
+        self.result("\n".join(map(printable, lines)))
 
     def data(self, document: object) -> None:
         """Print a result as JSON: ASCII, no bare NaN, paths as text."""
@@ -99,6 +101,22 @@ def painted(word: str, colour: str) -> str:
     return f"\x1b[{_COLOURS[colour]}m{word}\x1b[0m"
 
 
+def folded(lines: Iterable[str], width: int) -> Iterator[str]:
+    """The lines in at most `width` columns; what is there to be copied stays in one line."""
+    for line in lines:
+        shown = len(_PAINT.sub("", line))
+        if shown <= width or "  ckpt " in line or "  --" in line:
+            yield line
+            continue
+        from textwrap import wrap
+
+        further = " " * (len(line) - len(line.lstrip()) + 4)
+        yield from wrap(
+            line, width + len(line) - shown, subsequent_indent=further,
+            break_on_hyphens=False, replace_whitespace=False,
+        )  # fmt: skip
+
+
 def _label(word: str, colour: str, stream: TextIO) -> str:
     return painted(word, colour) if coloured(stream) else word
 
@@ -133,7 +151,7 @@ def table(
     """A table by `tabulate`.
 
     The columns of the headers in `right` are aligned to the right. Text in cells may come from
-    files. A table wider than `width` columns folds its first column. A column without a header
+    files. A table wider than `width` columns folds its widest ones. A column without a header
     and without a text is left out.
     """
     from tabulate import tabulate
@@ -151,18 +169,29 @@ def table(
     align = ["right" if header in right else "left" for header in headers]
     folds: list[int | None] = [None] * len(headers)
     if width is not None and cells:
-        heads = [header + "  " for header in headers]  # tabulate pads heads, not cells
+        heads = [header + "  " for header in headers]
         widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-        spare = width - sum(widths[1:]) - 2 * (len(headers) - 1)
-        if widths[0] > spare >= NARROWEST:
-            folds[0] = spare
+        narrow = _narrow(widths, width - 2 * (len(headers) - 1))
+        folds = [each if each < wide else None for each, wide in zip(narrow, widths, strict=True)]
 
     def tabulated(cells: list[list[str]]) -> str:
-        return tabulate(cells, headers, colalign=align, disable_numparse=True, maxcolwidths=folds)
+        heads = [each and each - 2 for each in folds]  # tabulate pads them
+        return tabulate(
+            cells, headers, colalign=align, disable_numparse=True, maxcolwidths=folds,
+            maxheadercolwidths=heads,
+        )  # fmt: skip
 
     quick = len(cells) >= _MANY_ROWS and not any(folds) and ascii_only
     text = _by_widest(cells, align, tabulated) if quick else tabulated(cells)
     return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _narrow(widths: Sequence[int], room: int) -> list[int]:
+    """The widths of the columns in that room: the widest ones get less, as even as can be."""
+    for most in range(max(widths), NARROWEST, -1):
+        if sum(min(each, most) for each in widths) <= room:
+            return [min(each, most) for each in widths]
+    return [min(each, NARROWEST) for each in widths]
 
 
 def _by_widest(

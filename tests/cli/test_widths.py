@@ -1,0 +1,86 @@
+"""No command prints a line that is longer than the terminal, but one that is there to be copied."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.support import Run, on_a_terminal
+
+LONG = "a_rather_long_name_of_a_checkpoint.pt"
+COMMANDS = """\
+ls
+ls --columns model,version,message
+show {long}
+show {long} --tree
+show {long} --deep
+show v1
+show run.pt::model
+log v1
+log v3
+log v1 -- encoder.transformer.stages.0.blocks.0.self_attention.query_projection.weight
+blame head.weight
+du
+verify
+alias
+alias production --log
+diff {long} b.pt
+diff b.pt c.pt --values
+diff v1 v2
+diff v1 v3 --stat
+diff v1 v2 --records
+diff v1 v2 --map
+diff {long} net.py:Net
+rename {long} --rule self_attention->attn --dry-run
+undo --list
+fsck
+gc
+audit {long} b.pt
+registry --help
+rename --help
+train --help
+"""
+
+
+@pytest.fixture
+def registry(ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Long names of everything that has a name."""
+    monkeypatch.setenv("CKPT_AUTHOR", "A person of a rather long name <a.person@long.example.com>")
+    old = {
+        f"encoder.transformer.stages.{stage}.blocks.{3 * stage}.self_attention.{name}.weight":
+        torch.full((4, 4), stage + len(name))
+        for stage in range(6) for name in ("query_projection", "output_projection")
+    }  # fmt: skip
+    new = {key.replace("self_attention", "attn"): tensor for key, tensor in old.items()}
+    torch.save(old, folder / LONG)
+    torch.save({"model": old, "ema": old}, folder / "run.pt")
+    torch.save({**new, "head.weight": torch.ones(3, 4)}, folder / "b.pt")
+    torch.save({**new, "head.weight": torch.zeros(3, 4)}, folder / "c.pt")
+    (folder / "net.py").write_text(
+        "import torch.nn as nn\nclass Net(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.head = nn.Linear(8, 12)\n"
+    )
+    why = "A long message that says why this was done, by whom, and for what purpose, in one line"
+    name = ("--name", "vision-transformer-large")
+    metrics = ("--metric", "accuracy=0.99", "--metric", "validation_loss=0.12")
+    for words in (
+        ("register", LONG, *name, "-m", why, *metrics), ("register", "b.pt", *name),
+        ("register", "c.pt", *name), ("alias", "production", "v1", "-m", why),
+        ("alias", "production", "v2"), ("tag", "v1", "golden", "candidate-for-release"),
+        ("note", "v1", "-m", why),
+    ):  # fmt: skip
+        assert ckpt(*words).code == 0
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("columns", [80, 120])
+def test_lines_fit_the_terminal(registry: Path, columns: int) -> None:
+    for command in COMMANDS.format(long=LONG).splitlines():
+        printed = re.sub(r"\x1b\[\d*m", "", on_a_terminal(columns, *command.split()))
+        lines = printed.replace("\r", "").splitlines()
+        assert lines, command
+        assert "Traceback" not in printed
+        too_long = [line for line in lines if len(line) > columns and "  ckpt " not in line]
+        assert not too_long, (command, too_long)
