@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ckpt.errors import CkptError, FitError, RefError
+from ckpt.errors import CkptError, FitError, MissingFileError, RefError
 from ckpt.tensors import StateDict, TensorEntry
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def declare_torchvision_ops() -> object:
 
 def _import_file(ref: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise RefError(f"{path}: no such file", hint=_nearest_file(path))
+        raise MissingFileError(f"{path}: no such file", hint=_nearest_file(path))
     path = path.absolute()
     # A private name: the file may have the name of a module of ours or of a library.
     name = "_ckpt_definition_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from ckpt.registry.history.newest import newest, newest_versions
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.labels import expect_movable
 from ckpt.registry.later_words import expect_short
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 NOTHING = "none"  # the expected version of an alias that does not exist yet
 _MOVES = ("alias", "unalias", "protect", "unprotect")
@@ -73,7 +73,7 @@ class AliasHistory:
     moves: tuple[Moved, ...]
 
 
-def aliases(name: str | None = None, *, registry: Registry | None = None) -> list[Alias]:
+def aliases(name: str | None = None, *, registry: InRegistry | None = None) -> list[Alias]:
     """The aliases, by model and name.
 
     Args:
@@ -83,7 +83,7 @@ def aliases(name: str | None = None, *, registry: Registry | None = None) -> lis
     Raises:
         RefError: There is no alias `name`.
     """
-    models = (registry or Registry()).index().models
+    models = Registry.of(registry).index().models
     every = [
         Alias(
             model.name, short, f"v{number}", f"v{number}", short in model.protected, changed=False
@@ -99,7 +99,7 @@ def aliases(name: str | None = None, *, registry: Registry | None = None) -> lis
     return found
 
 
-def alias_history(name: str | None = None, *, registry: Registry | None = None) -> AliasHistory:
+def alias_history(name: str | None = None, *, registry: InRegistry | None = None) -> AliasHistory:
     """What an alias pointed to, who moved it, and why.
 
     Args:
@@ -109,7 +109,7 @@ def alias_history(name: str | None = None, *, registry: Registry | None = None) 
     Raises:
         RefError: There never was such an alias.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     index = registry.index()
     owner, _, short = (name or "").rpartition("@")
     models = [index.model(owner)] if owner else list(index.models.values())
@@ -142,7 +142,7 @@ def alias(
     protect: bool | None = None,
     delete: bool = False,
     message: str = "",
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
 ) -> Alias:
     """Point the alias `name` to the version that `ref` names, or delete it.
 
@@ -165,7 +165,7 @@ def alias(
         ConditionError: The version does not meet the condition, or lacks a value that decides.
         RefError: There is no such version or alias.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     _expect_sound(name, ref, expect, condition, protect, delete=delete)
     expect_short(message)
     owner, _, short = name.rpartition("@")

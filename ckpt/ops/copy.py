@@ -12,7 +12,7 @@ from ckpt.refs import expect_new_name
 from ckpt.registry.events import WORDS, Event, Origin, about
 from ckpt.registry.history.newest import newest
 from ckpt.registry.index import Version
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def copy(
     folder: Path | str,
     *,
     name: str | None = None,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     told: Told = untold,
 ) -> Copied:
     """Copy a version into another registry, unless the model there has the same bytes.
@@ -55,7 +55,7 @@ def copy(
         RefError: There is no such version or folder.
         IntegrityError: Its bytes are damaged; nothing is added then.
     """
-    registry, other = registry or Registry(), Registry(Path(folder).absolute())
+    registry, other = Registry.of(registry), Registry(Path(folder).absolute())
     index = registry.index()
     source = index.find(ref)
     model = source.model if name is None else expect_new_name(name)

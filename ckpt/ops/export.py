@@ -10,7 +10,7 @@ from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.sources import JoinedSource
 from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state, settled
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.writing.checkpoint import Written, write_checkpoint
 from ckpt.writing.with_files import is_file_name, write_with_files
 
@@ -19,7 +19,7 @@ def export(
     ref: Named,
     out: Path | str,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     replace_out: bool = False,
     opaque: OpaqueWord | None = None,
 ) -> Written:
@@ -41,7 +41,7 @@ def export(
         UsageError: `out` already exists, or its suffix is not that of a container.
     """
     out = Path(out)
-    with open_state(ref, registry or Registry()) as source:
+    with open_state(ref, Registry.of(registry)) as source:
         if opaque is None and isinstance(source, OpenedFile) and _has_modules(source):
             opaque = "drop"  # as a file of their state_dicts, which needs no class
         opened, dropped = settled(source, opaque)

@@ -18,7 +18,7 @@ from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import REFLOG, Need, needed
 from ckpt.registry.numbers import readded
-from ckpt.registry.registry import Registry, now
+from ckpt.registry.registry import InRegistry, Registry, now
 
 FINE, NONE = "fine", "none"
 _SERIAL = re.compile(rb'"serial": ?(\d{1,18})')
@@ -72,9 +72,9 @@ class Rebuilding:
     kept: Path | None = None
 
 
-def fsck(*, registry: Registry | None = None) -> Checked:
+def fsck(*, registry: InRegistry | None = None) -> Checked:
     """Check whether the index of a registry can be read, and what it lacks of what is needed."""
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     path = registry.folder / FILE_NAME
     try:
         index = registry.index()
@@ -88,7 +88,7 @@ def fsck(*, registry: Registry | None = None) -> Checked:
     return Checked(path, FINE, index, lost=lost, logged=logged)
 
 
-def recover(prefix: str, *, registry: Registry | None = None) -> Recovered:
+def recover(prefix: str, *, registry: InRegistry | None = None) -> Recovered:
     """Add a version that only git's history has; it gets its number back if that is free.
 
     If the model has a version of the same bytes, the manifest becomes another one of that version,
@@ -101,7 +101,7 @@ def recover(prefix: str, *, registry: Registry | None = None) -> Recovered:
     Raises:
         RefError: No version, or more than one, has such a manifest.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     found = [
         lost.version for lost in lost_versions(registry) if lost.version.manifest.startswith(prefix)
     ]
@@ -135,7 +135,7 @@ def recover(prefix: str, *, registry: Registry | None = None) -> Recovered:
     return done[0]
 
 
-def rebuild_index(*, dry_run: bool = False, registry: Registry | None = None) -> Rebuilding:
+def rebuild_index(*, dry_run: bool = False, registry: InRegistry | None = None) -> Rebuilding:
     """Write an index rebuilt from the reflog and the manifests; the damaged one is kept.
 
     A dry run writes nothing.
@@ -145,7 +145,7 @@ def rebuild_index(*, dry_run: bool = False, registry: Registry | None = None) ->
         IndexDamageError: The index is of a newer schema.
         ConflictError: Another process was faster.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     _expect_broken(registry)
     path = registry.folder / FILE_NAME
     if dry_run:

@@ -18,7 +18,7 @@ from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED, needed, removed_at
 from ckpt.registry.needs.others import needed_of_shared
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import StoredObject
 
 GRACE = timedelta(hours=1)
@@ -69,7 +69,7 @@ def gc(
     grace: timedelta = GRACE,
     local: bool = False,
     dry_run: bool = False,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
 ) -> Garbage:
     """Remove unreferenced files, and return them.
 
@@ -89,7 +89,7 @@ def gc(
             objects are unknown; or the store is another registry's.
         DiskError: A file or a removal is dated in the future: the clock cannot be trusted.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     if local:
         registry.claim_disk()
     asked = Garbage((), keep_removed=keep_removed, keep_reflog=keep_reflog, grace=grace)

@@ -9,7 +9,7 @@ from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError, UsageError
 from ckpt.formats.stream import reach_of, tensor_bytes
 from ckpt.opened import Named, OpenedState, OpenedVersion, open_state
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
@@ -136,13 +136,13 @@ def _named(opened: OpenedState, form: str) -> Sequence[TensorEntry]:
     return [*opened.entries, *(entry for entry in named[stored:] if "." in entry.key)]
 
 
-def open(ref: Named, *, registry: Registry | None = None) -> LazyStateDict:
+def open(ref: Named, *, registry: InRegistry | None = None) -> LazyStateDict:
     """Open a version or a file as a mapping of key to tensor, read on request."""
-    return LazyStateDict(ref, registry or Registry())
+    return LazyStateDict(ref, Registry.of(registry))
 
 
 def load(
-    ref: Named, *, to: "Model | None" = None, registry: Registry | None = None
+    ref: Named, *, to: "Model | None" = None, registry: InRegistry | None = None
 ) -> "OrderedDict[str, torch.Tensor]":
     """The state_dict of a version or a file, on the CPU, for `load_state_dict`.
 
@@ -171,7 +171,7 @@ def load(
     return state_dict
 
 
-def load_into(module: "torch.nn.Module", ref: Named, *, registry: Registry | None = None) -> None:
+def load_into(module: "torch.nn.Module", ref: Named, *, registry: InRegistry | None = None) -> None:
     """Load a version or a file into a module, strictly, by the migrations of its class.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from ckpt.registry.condition import expect_field, expect_fields, parse_condition, value
 from ckpt.registry.index import Version
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 
 def ls(
@@ -17,7 +17,7 @@ def ls(
     *,
     where: Iterable[str] = (),
     sort: str | None = None,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
 ) -> list[Version]:
     """The versions that match every condition, in order.
 
@@ -31,7 +31,7 @@ def ls(
     Raises:
         UsageError: A condition is malformed, or no version has such a field.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     index, versions = registry.index(), registry.versions(model)
     conditions = [parse_condition(text) for text in where]
     for condition in conditions:

@@ -2,10 +2,10 @@
 
 from ckpt.errors import UsageError
 from ckpt.registry.later_words import Words, add_words
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 
-def note(ref: str, message: str, *, registry: Registry | None = None) -> Words:
+def note(ref: str, message: str, *, registry: InRegistry | None = None) -> Words:
     """Add a remark to a version, with its author and the time; the version itself never changes.
 
     Raises:
@@ -14,4 +14,4 @@ def note(ref: str, message: str, *, registry: Registry | None = None) -> Words:
     """
     if not message.strip():
         raise UsageError("the note is empty", hint=f"ckpt note {ref} -m TEXT")
-    return add_words(registry or Registry(), ref, text=message)
+    return add_words(Registry.of(registry), ref, text=message)

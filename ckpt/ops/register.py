@@ -30,7 +30,7 @@ from ckpt.registry.index import Version
 from ckpt.registry.labels import labels
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import HASHED_WHOLE, Hole, Manifest, Skeleton, read_record
-from ckpt.registry.registry import Added, Registry, parent_record
+from ckpt.registry.registry import Added, InRegistry, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects, Read
 from ckpt.side_files import (
     MOST_BYTES,
@@ -51,7 +51,7 @@ _WORTH_THREADS = 32 << 20  # bytes; below, threads cost more time than they save
 def register(
     ref: Named,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     name: str | None = None,
     message: str = "",
     metrics: Mapping[str, float] | None = None,
@@ -97,7 +97,7 @@ def register(
             the weights are too large or have names that collide; nothing is stored.
     """
     file = _file_of(ref)
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     wanted = labels(alias, tags)
     origin = None if parent is None else registry.version(parent)
     model = model_name(file.path) if name is None else expect_new_name(name)

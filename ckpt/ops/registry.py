@@ -9,7 +9,7 @@ from pathlib import Path
 from ckpt.errors import UsageError
 from ckpt.io.files import disk_errors, unlinked
 from ckpt.io.rights import with_group
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Initialised:
     group: str | None
 
 
-def init_registry(*, shared: bool = False, registry: Registry | None = None) -> Initialised:
+def init_registry(*, shared: bool = False, registry: InRegistry | None = None) -> Initialised:
     """Create a registry in its folder, if there is none yet.
 
     Args:
@@ -39,7 +39,7 @@ def init_registry(*, shared: bool = False, registry: Registry | None = None) -> 
         UsageError: A file belongs to another user, or the user is not a member of the group.
         IntegrityError: The index is damaged, or missing beside stored versions.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     registry.index()  # a lost index is not replaced by an empty one
     created = not registry.exists
     if shared:

@@ -15,7 +15,7 @@ from ckpt.refs import DigestRef, VersionRef, expect_no_path, is_version, version
 from ckpt.registry.index import Index, Model, Version, number_of, read_version
 from ckpt.registry.later_words import expect_short
 from ckpt.registry.numbers import readded
-from ckpt.registry.registry import Registry, now
+from ckpt.registry.registry import InRegistry, Registry, now
 from ckpt.registry.store.objects import REPAIR
 
 
@@ -35,7 +35,7 @@ class Restored:
 
 
 def restore(
-    refs: Iterable[str], *, message: str = "", registry: Registry | None = None
+    refs: Iterable[str], *, message: str = "", registry: InRegistry | None = None
 ) -> Restored:
     """Restore removed versions, all or none.
 
@@ -48,7 +48,7 @@ def restore(
         RefError: There is no registry, or no such version, or gc has deleted it.
         IntegrityError: The manifest or an object is missing, or the manifest is damaged.
     """
-    registry, refs = registry or Registry(), tuple(refs)
+    registry, refs = Registry.of(registry), tuple(refs)
     expect_short(message)
     done: dict[str, Version] = {}
     present: dict[str, Version] = {}

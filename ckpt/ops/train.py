@@ -18,7 +18,7 @@ from ckpt.io.strict_json import plain
 from ckpt.opened import expect_class, parse_named
 from ckpt.ops.register import register
 from ckpt.refs import FileRef, expect_new_name
-from ckpt.registry.registry import Added, Registry
+from ckpt.registry.registry import Added, InRegistry, Registry
 from ckpt.train import accumulate, doctor
 from ckpt.train.recipes.outputs import Outputs
 from ckpt.train.recipes.recipe import Recipe, expect_changeable, kept
@@ -52,7 +52,7 @@ def train(
     recipe: Recipe | str | None = None,
     out: Path | str | None = None,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     register_result: bool | None = None,
     name: str | None = None,
     message: str | None = None,
@@ -96,7 +96,7 @@ def train(
         asked = asked.or_else(resumed.outputs)
     if isinstance(resume, Path | str):
         state_file = state_file or resume
-    job = _job(made, asked, registry or Registry(), state_file, note)
+    job = _job(made, asked, Registry.of(registry), state_file, note)
     return job.run(made, resumed, callback, replace=replace_out)
 
 

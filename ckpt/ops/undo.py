@@ -12,7 +12,7 @@ from ckpt.registry.history.reflog import Entry
 from ckpt.registry.history.undoing import Written, written
 from ckpt.registry.index import Index
 from ckpt.registry.later_words import expect_short
-from ckpt.registry.registry import Registry, now
+from ckpt.registry.registry import InRegistry, Registry, now
 
 _SHORTEST = 4  # characters of an entry's name
 
@@ -34,14 +34,14 @@ class Undone:
     stepped_over: tuple[tuple[Entry, str], ...] = ()
 
 
-def history(*, registry: Registry | None = None) -> list[tuple[Entry, bool]]:
+def history(*, registry: InRegistry | None = None) -> list[tuple[Entry, bool]]:
     """The writes to the index on this machine, newest first, and whether each is undone."""
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     return [(each.entry, each.is_undone) for each in _written(registry, registry.index())]
 
 
 def undo(
-    entry: str | None = None, *, message: str = "", registry: Registry | None = None
+    entry: str | None = None, *, message: str = "", registry: InRegistry | None = None
 ) -> Undone:
     """Undo one write.
 
@@ -58,7 +58,7 @@ def undo(
         ConflictError: Something that the named write changed has changed again since.
     """
     return revert(
-        registry or Registry(),
+        Registry.of(registry),
         lambda writes: _chosen(writes, entry),
         named=bool(entry),
         message=message,

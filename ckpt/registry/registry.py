@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from ckpt.errors import IntegrityError, RefError, UsageError
+from ckpt.errors import IntegrityError, MissingFileError, RefError, UsageError
 from ckpt.io.files import make_folder, read_plain, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import Rights
@@ -83,6 +83,11 @@ class Registry:
     ) -> None:
         self.folder, self._is_named = _locate(folder)
         self._on_use = on_use
+
+    @classmethod
+    def of(cls, named: "InRegistry | None") -> "Registry":
+        """The registry that somebody means: one, its folder, or the one that is found."""
+        return named if isinstance(named, Registry) else Registry(named)
 
     @property
     def exists(self) -> bool:
@@ -362,6 +367,9 @@ def parent_record(parent: Version, tensors: str) -> dict[str, Any]:
     return {"version": parent.ref, "manifest": parent.manifest, **same}
 
 
+InRegistry = Registry | Path | str  # a registry, or its folder
+
+
 def now() -> str:
     """The time, UTC, ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -377,7 +385,7 @@ def _locate(folder: Path | str | None) -> tuple[Path, bool]:
     if path.name == FILE_NAME:
         path = path.parent
     if not path.is_dir():
-        raise RefError(f"{path}: no such folder", hint="name the folder of a registry")
+        raise MissingFileError(f"{path}: no such folder", hint="name the folder of a registry")
     return path, True
 
 

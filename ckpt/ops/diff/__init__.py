@@ -18,7 +18,7 @@ from ckpt.ops.diff.no_tensors import entries_without_tensors
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
 from ckpt.ops.diff.side_files import FileChange, differing_files
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
 # Files up to this many bytes are compared without being asked; that takes about 0.15 s.
@@ -103,7 +103,7 @@ def diff(
     before: Named,
     after: Named,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     values: bool | None = None,
     tolerance: float | None = None,
     unasked: float = READ_UNASKED_BYTES,
@@ -132,7 +132,7 @@ def diff(
     """
     _expect_tolerance(tolerance)
     values = values if tolerance is None else True
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     with open_ref(before, registry, arguments) as a, open_ref(after, registry, arguments) as b:
         if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
             from ckpt.ops.diff.with_definition import compared

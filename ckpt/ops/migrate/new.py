@@ -27,7 +27,7 @@ from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema, differing, fold_al
 from ckpt.opened import Named, Opened, OpenedDefinition, as_typed, open_ref
 from ckpt.ops.migrate.proving import Ran, run_both
 from ckpt.ops.rename.rule_order import Rules, in_order
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.expressions import sources_of
 from ckpt.rules.planned import Planned, Rule
 from ckpt.tensors import TensorEntry
@@ -63,7 +63,7 @@ def new_migration(
     accept_likely: bool = False,
     prove: bool = True,
     dry_run: bool = False,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
 ) -> Drafted:
     """Make the migration from an old form of a class to the class as it is now.
 
@@ -88,7 +88,7 @@ def new_migration(
     present = find_definition(definition, arguments)
     place = place_of_definition(present)
     new = OpenedDefinition(as_typed(definition, arguments), present, present.state())
-    with _old_form(old, definition, arguments, registry or Registry()) as opened:
+    with _old_form(old, definition, arguments, Registry.of(registry)) as opened:
         given: Sequence[Rule] = in_order(rules).rules
         before, after = schema_of(opened.state), schema_of(new.state)
         _expect_needed(place.graph(), before, after, new.name, given)

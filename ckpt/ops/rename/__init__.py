@@ -24,7 +24,7 @@ from ckpt.ops.rename.result import Renamed, alone, apply, carry_out
 from ckpt.ops.rename.rule_files import write_open_rules
 from ckpt.ops.rename.rule_order import RuleOptions, Rules, in_order
 from ckpt.ops.rename.to_file import Output, expect_output
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 __all__ = [
     "RenameOptions",
@@ -52,7 +52,7 @@ def rename(
     source: Named,
     rules: Rules = (),
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     **options: Unpack[RenameOptions],
 ) -> Renamed:
     """Rename the keys of `source` by rules: plan it, and apply the plan.
@@ -72,7 +72,7 @@ def rename(
     """
     expect_known(options, RenameOptions.__optional_keys__)
     expect_output(options)
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     dry_run = options.get("dry_run", False)
     with (
         alone(source, options, registry, dry_run=dry_run),

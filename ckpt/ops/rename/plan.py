@@ -36,7 +36,7 @@ from ckpt.ops.rename.training.optimizers import MovedOptimizer, expect_weights, 
 from ckpt.ops.rename.training.trainer_files import OptimizerFiles
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
 from ckpt.refs import DefinitionRef
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.version import VersionSource
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
@@ -152,7 +152,7 @@ def plan_rename(
     source: Named,
     rules: Rules = (),
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     **goal: Unpack[Goal],
 ) -> RenamePlan:
     """Work out what `rules` do to a checkpoint; write nothing. The arguments are those of `rename`.
@@ -163,7 +163,7 @@ def plan_rename(
         UsageError: There is nothing to do.
     """
     expect_known(goal, Goal.__optional_keys__)
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     with open_source(source, registry, goal) as opened:
         return plan_opened(opened, rules, goal, registry)
 

@@ -38,7 +38,7 @@ from ckpt.ops.rename.to_file import (
 from ckpt.ops.rename.to_version import add_version, plan_record
 from ckpt.ops.rename.training.optimizers import folder_of, for_another_class
 from ckpt.refs import FileRef
-from ckpt.registry.registry import Added, Registry
+from ckpt.registry.registry import Added, InRegistry, Registry
 from ckpt.rules.expressions import sources_of
 from ckpt.side_files import Readable, configs_beside
 from ckpt.writing.checkpoint import Written
@@ -83,7 +83,7 @@ class Renamed:
 def apply(
     plan: RenamePlan,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     **output: Unpack[Output],
 ) -> Renamed:
     """Do what `plan_rename` planned; the arguments are those of `rename`.
@@ -95,7 +95,7 @@ def apply(
     """
     expect_known(output, Output.__optional_keys__)
     expect_output(output)
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     with (
         alone(plan.source, output, registry),
         open_source(plan.source, registry, {"copies": plan.copies}) as opened,

@@ -11,7 +11,7 @@ from ckpt.formats.opaque import ForeignGlobal, kind_of_file
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
 from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.side_files import Readable
 from ckpt.tensors import TensorEntry
 
@@ -72,7 +72,7 @@ class Shown:
 def show(
     ref: Named,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     deep: bool = False,
     arguments: Mapping[str, object] | None = None,
 ) -> Shown:
@@ -89,7 +89,7 @@ def show(
         FormatError: The file is not a readable checkpoint, or it is damaged.
         IntegrityError: The version is damaged.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     with open_ref(ref, registry, arguments) as opened:
         shown = _shown(opened, registry)
         if not deep:

@@ -12,7 +12,7 @@ from ckpt.io.threads import Threads
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import needed
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import REPAIR, StoredObject
 
 UNREFERENCED = "no version"
@@ -52,13 +52,13 @@ class Verified:
     lost: tuple[Lost, ...] = ()
 
 
-def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified:
+def verify(*, registry: InRegistry | None = None, told: Told = untold) -> Verified:
     """Hash every manifest and every object, stored or named by a manifest, on all cores.
 
     Needed is what `ckpt.registry.needs.needed` says. `told` is called with the bytes done
     and the bytes in all. Law: what `gc` removes meanwhile is no damage.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     found = _verified(registry, told)
     # A store that cannot be locked because it is read-only has no gc beside this either.
     with suppress(DiskError):

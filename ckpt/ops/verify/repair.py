@@ -20,7 +20,7 @@ from ckpt.ops.register import skeleton_of
 from ckpt.ops.verify import Damage, Verified, verify
 from ckpt.refs import parse_file_ref
 from ckpt.registry.index_file import FILE_NAME
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.side_files import Readable, named, of_folder
 
@@ -41,14 +41,14 @@ class Repaired:
     left: Verified
 
 
-def repair_store(places: Iterable[str], *, registry: Registry | None = None) -> Repaired:
+def repair_store(places: Iterable[str], *, registry: InRegistry | None = None) -> Repaired:
     """Verify, and copy each damaged object from the first place that has a good copy.
 
     Args:
         places: Checkpoint files, ``FILE::model``, or folders of other registries.
         registry: The registry to repair; None finds it as the command line does.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     places = list(places)
     taken: list[tuple[Damage, str]] = []
     left = verify(registry=registry)
