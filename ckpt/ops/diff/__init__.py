@@ -1,4 +1,4 @@
-"""Diff: show what differs between two refs, each a version, a file or a definition."""
+"""Diff: show what differs between two refs or things in memory: weights, or a definition."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,17 @@ from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
 from ckpt.errors import UsageError
 from ckpt.formats.opaque import ForeignGlobal
+from ckpt.in_memory import STATE_DICT
 from ckpt.infer.fitting import Fitting
 from ckpt.io.files import Told, untold
-from ckpt.opened import Named, OpenedDefinition, OpenedFile, OpenedState, open_ref
+from ckpt.opened import (
+    OpenedDefinition,
+    OpenedFile,
+    OpenedMemory,
+    OpenedState,
+    WeightsOrClass,
+    open_ref,
+)
 from ckpt.ops.diff.no_tensors import entries_without_tensors
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
@@ -72,6 +80,19 @@ class RefDiff:
     code: Mapping[str, Sequence[ForeignGlobal]] = field(default_factory=dict)
     files: tuple[FileChange, ...] = ()
 
+    def __bool__(self) -> bool:
+        """Whether anything differs.
+
+        Raises:
+            UsageError: Not all bytes were compared, and those that were are the same.
+        """
+        if self.unread_bytes and not self.differs:
+            raise UsageError(
+                f"{self.before} -> {self.after}: {self.unread_bytes:,} bytes were not compared",
+                hint="values=True  reads them",
+            )
+        return self.differs
+
     @property
     def within(self) -> tuple[PairValues, ...]:
         """The pairs of `values` that are within the tolerance; none without one."""
@@ -100,8 +121,8 @@ class RefDiff:
 
 
 def diff(
-    before: Named,
-    after: Named,
+    before: WeightsOrClass,
+    after: WeightsOrClass,
     *,
     registry: InRegistry | None = None,
     values: bool | None = None,
@@ -110,17 +131,17 @@ def diff(
     arguments: Mapping[str, object] | None = None,
     told: Told = untold,
 ) -> RefDiff:
-    """Compare two refs.
+    """Compare two versions, files, state_dicts or modules, or one of them with a class.
 
     Args:
-        before: A version, a file or a definition.
-        after: Likewise.
+        before: A version, a file or a definition; or a state_dict, a module or a class.
+        after: Likewise. If one side is a class, the answer is whether the other fits it.
         registry: Where versions are looked up.
         values: True reads the tensors of files and measures how far apart the values are; False
             reads nothing; None compares bytes, if there are few. Versions are compared by the
             digests in their manifests, at no cost.
         tolerance: The greatest difference of an element that counts as equal; implies `values`.
-        unasked: How many bytes are few.
+        unasked: How many bytes are few; those in memory never are many.
         arguments: The arguments of definitions.
         told: Called with the progress.
 
@@ -129,6 +150,14 @@ def diff(
         FormatError: A file is not a readable checkpoint.
         IntegrityError: A tensor that changed is damaged in the registry.
         PlanError: One side is a definition, and the other an optimizer's state alone.
+
+    Example:
+        >>> found = ckpt.diff("old.pt", Net)
+        >>> bool(found), found.fitting.fit.fits
+        (True, False)
+        >>> print(ckpt.diff(net.state_dict(), net))
+        before -> Net
+          no difference
     """
     _expect_tolerance(tolerance)
     values = values if tolerance is None else True
@@ -138,9 +167,22 @@ def diff(
             from ckpt.ops.diff.with_definition import compared
 
             return RefDiff(a.name, b.name, *compared(a, b))
+        a, b = _named_apart(a, b)
+        if isinstance(a, OpenedMemory) or isinstance(b, OpenedMemory):
+            unasked = inf
         found = _of_states(Sides(a, b), values, unasked, told)
         facts = tuple(differing_facts(a, b, registry))
         return replace(found, tolerance=tolerance, facts=facts, files=differing_files(a, b))
+
+
+def _named_apart(a: OpenedState, b: OpenedState) -> tuple[OpenedState, OpenedState]:
+    """Both, and what has no name of its own by its side."""
+
+    def named(side: OpenedState, name: str) -> OpenedState:
+        is_bare = isinstance(side, OpenedMemory) and side.name == STATE_DICT
+        return replace(side, name=name) if is_bare else side
+
+    return named(a, "before"), named(b, "after")
 
 
 def _of_states(sides: Sides, values: bool | None, unasked: float, told: Told) -> RefDiff:

@@ -1,8 +1,9 @@
 """The result of a rename: apply a plan, and write a file, add a version, or both."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Unpack
 
@@ -10,12 +11,13 @@ from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import is_usual, safetensors
 from ckpt.formats.folders import optimizers_in
 from ckpt.formats.opaque import OpaqueWord
+from ckpt.in_memory import is_module
 from ckpt.io.journal import overwriting
 from ckpt.opened import (
-    Named,
     OpenedFile,
     OpenedState,
     OpenedVersion,
+    Weights,
     numbered,
     parse_named,
     reordered,
@@ -24,7 +26,8 @@ from ckpt.opened import (
 )
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.mentions import mentions
-from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
+from ckpt.ops.rename.opening import open_source
+from ckpt.ops.rename.plan import RenamePlan, expect_known
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
 from ckpt.ops.rename.to_file import (
     Output,
@@ -96,6 +99,10 @@ def apply(
     expect_known(output, Output.__optional_keys__)
     expect_output(output)
     registry = Registry.of(registry)
+    if isinstance(plan.source, Mapping) or is_module(plan.source):
+        raise UsageError(
+            f"{plan.name} is in memory, and apply writes", hint="rename  returns the result"
+        )
     with (
         alone(plan.source, output, registry),
         open_source(plan.source, registry, {"copies": plan.copies}) as opened,
@@ -227,10 +234,10 @@ def _optimizer_files(plan: RenamePlan, path: Path | None) -> tuple[str, ...]:
 
 @contextmanager
 def alone(
-    source: Named, output: Output, registry: Registry, *, dry_run: bool = False
+    source: Weights, output: Output, registry: Registry, *, dry_run: bool = False
 ) -> Iterator[None]:
     """Keep other processes from renaming the same file in place; links are refused later."""
-    ref = parse_named(source, registry)
+    ref = parse_named(source, registry) if isinstance(source, str | PathLike) else None
     writes = output.get("in_place") and not dry_run
     path = ref.path if writes and isinstance(ref, FileRef) else None
     if path is None or not path.is_file() or path.is_symlink():
