@@ -89,6 +89,12 @@ def _records(state: Mapping[str, Any], name: str) -> "list[tuple[str, Any]]":
     """The records of the archive, in order: texts, bytes, and storages on the CPU."""
     if (torch := sys.modules.get("torch")) is None:
         raise _no_tensors(state, name)
+    for key, value in state.items():
+        if hasattr(value, "device_mesh"):
+            raise FormatError(
+                f"{name}: {key}: a sharded tensor, {type(value).__name__}",
+                hint="pass the result of its full_tensor()",
+            )
     found: list[tuple[str, Any]] = []
 
     class Archive:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import chain
@@ -12,9 +12,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from ckpt.errors import RefError, UsageError
+from ckpt.errors import FormatError, RefError, UsageError
 from ckpt.formats import open_checkpoint
-from ckpt.formats.checked import CheckedSource
+from ckpt.formats.checked import CheckedSource, ChecksumError
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, kind_of_file, without_opaque
 from ckpt.formats.paths import checkpoint_name, open_path, within
@@ -189,8 +189,13 @@ def _given_in_memory(value: InMemory, name: str | None) -> _Given:
         raise UsageError("a state_dict has no name", hint='name="net"  names the model')
     path = Path(f"{name or label}.pt")
 
-    def opened() -> AbstractContextManager[ByteSource]:
-        return nullcontext(unsaved(value, name=label, file_name=path.name, summed=True))
+    @contextmanager
+    def opened() -> Iterator[ByteSource]:
+        try:
+            yield unsaved(value, name=label, file_name=path.name, summed=True)
+        except ChecksumError as error:
+            hint = "register it between two training steps, or a copy of it"
+            raise FormatError(f"{label}: changed while it was registered", hint=hint) from error
 
     return _Given(path, None, None, label, opened)
 

@@ -102,8 +102,9 @@ def rename(
 
     Args:
         source: A file or a version; or a state_dict, or a module, whose state_dict is meant.
-        rules: ``conv->embed`` and the like, key maps and operations, applied first to last;
-            or a dict of old key to new.
+        rules: ``conv->embed`` and the like, and operations such as ``{"split": "qkv", "into":
+            ["q", "k", "v"]}``, applied first to last; or a dict of old key to new, or the `Path`
+            of a rule file.
         registry: Where versions are looked up and added.
         **options: See `Goal`, `Output` and `RenameOptions`.
 
