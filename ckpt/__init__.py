@@ -9,9 +9,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ckpt.in_python import Registry as Registry
     from ckpt.migrate.hook import migrating as migrating
     from ckpt.ops.alias import alias as alias
     from ckpt.ops.alias import alias_history as alias_history
+    from ckpt.ops.alias import aliases as aliases
     from ckpt.ops.audit import audit as audit
     from ckpt.ops.blame import blame as blame
     from ckpt.ops.copy import copy as copy
@@ -54,14 +56,14 @@ if TYPE_CHECKING:
     from ckpt.ops.undo import undo as undo
     from ckpt.ops.verify import verify as verify
     from ckpt.ops.verify.repair import repair_store as repair_store
-    from ckpt.registry.registry import Registry as Registry
 
 __version__ = "0.1.0"
 
 # Functions that their module is not named after.
 _ELSEWHERE = {
-    "Registry": "ckpt.registry.registry",
+    "Registry": "ckpt.in_python",
     "alias_history": "ckpt.ops.alias",
+    "aliases": "ckpt.ops.alias",
     "apply": "ckpt.ops.rename",
     "check_migrations": "ckpt.ops.migrate",
     "export_migrations": "ckpt.ops.migrate",

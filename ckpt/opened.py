@@ -13,7 +13,7 @@ from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from ckpt.errors import FormatError, RefError, UsageError
 from ckpt.formats import ALL, COPIES, open_checkpoint
@@ -51,6 +51,7 @@ Weights = Union[Named, Mapping[str, Any], "nn.Module", Version, Added]
 # A class, or a function that returns a module, is a definition.
 Defined = Union["type[nn.Module]", "Callable[[], nn.Module]"]
 WeightsOrClass = Union[Weights, Defined]  # noqa: UP007
+Given = TypeVar("Given")
 _CODE_BYTES = 1 << 20  # of Python code, in which classes are looked for
 
 
@@ -292,9 +293,19 @@ def _with(opened: OpenedState, checkpoint: Checkpoint) -> OpenedState:
 
 @contextmanager
 def open_ref(
-    named: WeightsOrClass, registry: Registry, arguments: Mapping[str, object] | None = None
+    named: WeightsOrClass,
+    registry: Registry,
+    arguments: Mapping[str, object] | None = None,
+    *,
+    summed: bool = False,
 ) -> Iterator[Opened]:
     """Open what a ref or a path names, or what is in memory; files are closed when the block ends.
+
+    Args:
+        named: It.
+        registry: Where versions are looked up.
+        arguments: The arguments of a definition.
+        summed: Whether what is in memory gets checksums, since it will be written.
 
     Raises:
         RefError: Nothing has this name.
@@ -303,7 +314,7 @@ def open_ref(
     """
     named = as_ref(named)
     if not isinstance(named, str | PathLike):
-        yield _open_value(named, arguments)
+        yield _open_value(named, arguments, summed=summed)
         return
     text, ref = fspath(named), parse_named(named, registry)
     if isinstance(ref, FileRef):
@@ -321,35 +332,26 @@ def open_ref(
         yield OpenedVersion(version.ref, version, registry.source(version))
 
 
-def as_ref(named: WeightsOrClass) -> WeightsOrClass:
+def as_ref(named: Given) -> Given | str:
     """The ref of a version of the registry; all else as it is."""
     version = named.version if isinstance(named, Added) else named
     return version.ref if isinstance(version, Version) else named
 
 
-def _open_value(value: object, arguments: Mapping[str, object] | None) -> Opened:
+def _open_value(value: Any, arguments: Mapping[str, object] | None, *, summed: bool) -> Opened:
     """Open what is in memory; a module without values is a definition."""
     opened = getattr(value, "opened", None)
     if isinstance(opened, OpenedFile | OpenedVersion):  # of `ckpt.open`
         return opened
     if isinstance(value, Mapping) or (is_module(value) and _has_values(value)):
-        return open_memory(value)
+        name = name_of(value)
+        source = unsaved(value, name=name, file_name=f"{name}.pt", summed=summed)
+        return OpenedMemory(name, Path(f"<{name}>"), None, open_checkpoint(source), value)
     if callable(value):
         return opened_definition(value, arguments)
     raise UsageError(
         f"{type(value).__name__}: expected a ref, a path, a state_dict, a module or a class"
     )
-
-
-def open_memory(value: "Mapping[str, Any] | nn.Module", name: str | None = None) -> OpenedMemory:
-    """Open a state_dict or a module; its bytes are read from memory when they are needed.
-
-    Raises:
-        FormatError: It holds no tensors, or some that ckpt cannot read.
-    """
-    name = name or name_of(value)
-    source = unsaved(value, name=name, file_name=f"{name}.pt")
-    return OpenedMemory(name, Path(f"<{name}>"), None, open_checkpoint(source), value)
 
 
 def _has_values(module: Any) -> bool:
@@ -389,9 +391,9 @@ def parse_named(named: Named, registry: Registry) -> Ref:
 
 
 @contextmanager
-def open_state(text: Weights, registry: Registry) -> Iterator[OpenedState]:
+def open_state(text: Weights, registry: Registry, *, summed: bool = False) -> Iterator[OpenedState]:
     """Open a version, a file or what is in memory; a definition holds no weights."""
-    with open_ref(text, registry) as opened:
+    with open_ref(text, registry, summed=summed) as opened:
         if isinstance(opened, OpenedDefinition):
             raise RefError(f"{opened.name} is a definition and holds no weights")
         yield opened

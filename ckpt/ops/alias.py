@@ -6,8 +6,10 @@ names the version that it points to. Every change leaves an event in the model's
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import ClassVar
 
 from ckpt.errors import ConditionError, ConflictError, RefError, UsageError
+from ckpt.printed import Printed
 from ckpt.refs import expect_alias, is_alias, is_version
 from ckpt.registry.condition import expect_fields, parse_condition, values_text
 from ckpt.registry.events import Event
@@ -21,8 +23,8 @@ NOTHING = "none"  # the expected version of an alias that does not exist yet
 _MOVES = ("alias", "unalias", "protect", "unprotect")
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
+@dataclass(frozen=True, slots=True, repr=False)
+class Alias(Printed):
     """An alias after a change.
 
     Attributes:
@@ -31,6 +33,8 @@ class Alias:
         protected: Whether it moves only with the expected version.
         changed: Whether anything was changed.
     """
+
+    VIEW: ClassVar = "ckpt.show.alias:alias_text"
 
     model: str
     name: str
@@ -60,14 +64,16 @@ class Moved:
     now: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AliasHistory:
+@dataclass(frozen=True, slots=True, repr=False)
+class AliasHistory(Printed):
     """What aliases pointed to.
 
     Attributes:
         aliases: The aliases as they are, of those asked for.
         moves: Their changes, newest first.
     """
+
+    VIEW: ClassVar = "ckpt.show.alias:history_text"
 
     aliases: tuple[Alias, ...]
     moves: tuple[Moved, ...]

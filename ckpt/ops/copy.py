@@ -6,8 +6,10 @@ there if they are copied too. Its notes and metrics go with it.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.io.files import Told, untold
+from ckpt.printed import Printed
 from ckpt.refs import expect_new_name
 from ckpt.registry.events import WORDS, Event, Origin, about
 from ckpt.registry.history.newest import newest
@@ -15,8 +17,8 @@ from ckpt.registry.index import Version
 from ckpt.registry.registry import InRegistry, Registry
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+@dataclass(frozen=True, slots=True, repr=False)
+class Copied(Printed):
     """The result of a copy.
 
     Attributes:
@@ -26,6 +28,8 @@ class Copied:
         new: Whether it was added; false if the model had the same bytes already.
         created_registry: The folder of the registry that was created for it, if one was.
     """
+
+    VIEW: ClassVar = "ckpt.show.copy:copied_text"
 
     source: Version
     folder: Path

@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from ckpt.errors import IntegrityError
+from ckpt.printed import Printed
 from ckpt.registry.index import Version
 from ckpt.registry.needs.lost import lost_versions
 from ckpt.registry.needs.needed import GIT, REFLOG, REMOVED, VERSION, Need, needed
@@ -38,8 +40,8 @@ class Held:
     until: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+@dataclass(frozen=True, slots=True, repr=False)
+class Usage(Printed):
     """The disk usage of a registry.
 
     Attributes:
@@ -49,6 +51,8 @@ class Usage:
         unneeded: Bytes on the disk that no version needs.
         held: All bytes on the disk, by what holds them.
     """
+
+    VIEW: ClassVar = "ckpt.show.du:usage_text"
 
     uses: tuple[Use, ...]
     stored: int

@@ -7,9 +7,11 @@ an index that can be read is never rebuilt, and a damaged one is kept beside the
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.errors import ConflictError, IndexDamageError, IntegrityError, RefError, UsageError
 from ckpt.io.files import read_plain
+from ckpt.printed import Printed
 from ckpt.registry.history.rebuild import Rebuilt, rebuilt
 from ckpt.registry.history.replay import replayed
 from ckpt.registry.index import Index, Version
@@ -24,8 +26,8 @@ FINE, NONE = "fine", "none"
 _SERIAL = re.compile(rb'"serial": ?(\d{1,18})')
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+@dataclass(frozen=True, slots=True, repr=False)
+class Checked(Printed):
     """The result of a check of the index.
 
     Attributes:
@@ -35,6 +37,8 @@ class Checked:
         lost: Versions that only git's history has.
         logged: Versions that only the reflog has, and `gc` still keeps.
     """
+
+    VIEW: ClassVar = "ckpt.show.fsck:checked_text"
 
     path: Path
     kind: str
@@ -54,8 +58,8 @@ class Recovered:
     new: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuilding:
+@dataclass(frozen=True, slots=True, repr=False)
+class Rebuilding(Printed):
     """A rebuilt index.
 
     Attributes:
@@ -64,6 +68,8 @@ class Rebuilding:
         written: Whether it was written, not only planned.
         kept: The damaged index; None if there was none, or nothing is written yet.
     """
+
+    VIEW: ClassVar = "ckpt.show.fsck:rebuilding_text"
 
     path: Path
     result: Rebuilt

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.errors import ConflictError, DiskError, IntegrityError, RefError
 from ckpt.io.files import disk_errors
 from ckpt.io.temporaries import Leftover, leftovers, sweep
+from ckpt.printed import Printed
 from ckpt.registry.index import Index, Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
@@ -25,8 +27,8 @@ GRACE = timedelta(hours=1)
 _SLACK = timedelta(minutes=1)  # allowed difference of two clocks
 
 
-@dataclass(frozen=True, slots=True)
-class Garbage:
+@dataclass(frozen=True, slots=True, repr=False)
+class Garbage(Printed):
     """Unreferenced files of a registry.
 
     Attributes:
@@ -40,6 +42,8 @@ class Garbage:
         grace: How long unreferenced files are kept.
         removed: Whether it was removed, not only found.
     """
+
+    VIEW: ClassVar = "ckpt.show.gc:garbage_text"
 
     forgotten: tuple[Version, ...]
     objects: tuple[StoredObject, ...] = ()

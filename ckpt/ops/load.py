@@ -3,12 +3,13 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError, RefError, UsageError
 from ckpt.formats.stream import reach_of, tensor_bytes
 from ckpt.opened import OpenedState, OpenedVersion, Weights, open_state
+from ckpt.printed import Printed
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.patterns import Pattern
 from ckpt.tensors import TensorEntry
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     Model = torch.nn.Module | type[torch.nn.Module]
 
 
-class LazyStateDict(Mapping[str, "torch.Tensor"]):
+class LazyStateDict(Printed, Mapping[str, "torch.Tensor"]):
     """A state_dict whose tensors are read on request; use it in a `with` block.
 
     Tensors of a file are mapped into memory without a copy where the file stores them contiguously
@@ -36,11 +37,15 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
             safetensors file notes in its metadata and does not store.
         rest: The non-tensor part of the container.
         opened: What `ckpt.diff` and the like compare, until the block ends.
+        registry: Where it was looked up.
     """
+
+    VIEW: ClassVar = "ckpt.show.show:opened_text"
 
     def __init__(self, ref: Weights, registry: Registry) -> None:
         self._stack = ExitStack()
         self._closed = False
+        self.registry = registry
         self.opened = opened = self._stack.enter_context(open_state(ref, registry))
         container = opened.manifest if isinstance(opened, OpenedVersion) else opened.checkpoint
         self.name = opened.name
@@ -102,6 +107,10 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         """Close the file; tensors read before stay valid."""
         self._closed = True
         self._stack.close()
+
+    def _brief(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"{self.name}: {len(self):,} keys, {self.format}{state}"
 
     def _memory(self, entry: TensorEntry) -> tuple[bytearray | memoryview, Sequence[int] | None]:
         """Writable memory that holds the tensor, and its stride there; None if contiguous."""

@@ -7,11 +7,12 @@ digest.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ckpt.compare.keys import compare_entries
 from ckpt.errors import RefError
 from ckpt.io.who import By
+from ckpt.printed import Printed
 from ckpt.refs import VersionRef
 from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version
@@ -20,9 +21,11 @@ from ckpt.registry.registry import InRegistry, Registry
 from ckpt.tensors import TensorEntry
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+@dataclass(frozen=True, slots=True, repr=False)
+class Step(Printed):
     """One version of a lineage, with its record and the events of its history."""
+
+    VIEW: ClassVar = "ckpt.show.log:step_text"
 
     version: Version
     record: Mapping[str, Any]

@@ -5,15 +5,17 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.errors import UsageError
 from ckpt.io.files import disk_errors, unlinked
 from ckpt.io.rights import with_group
+from ckpt.printed import Printed
 from ckpt.registry.registry import InRegistry, Registry
 
 
-@dataclass(frozen=True, slots=True)
-class Initialised:
+@dataclass(frozen=True, slots=True, repr=False)
+class Initialised(Printed):
     """A registry.
 
     Attributes:
@@ -21,6 +23,8 @@ class Initialised:
         created: Whether it is new.
         group: The name of the group that it is shared with; None if it was not asked for.
     """
+
+    VIEW: ClassVar = "ckpt.show.registry:initialised_text"
 
     folder: Path
     created: bool

@@ -9,8 +9,10 @@ too.
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ckpt.errors import IntegrityError, RefError
+from ckpt.printed import Printed
 from ckpt.refs import DigestRef, VersionRef, expect_no_path, is_version, version_ref
 from ckpt.registry.index import Index, Model, Version, number_of, read_version
 from ckpt.registry.later_words import expect_short
@@ -19,8 +21,8 @@ from ckpt.registry.registry import InRegistry, Registry, now
 from ckpt.registry.store.objects import REPAIR
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+@dataclass(frozen=True, slots=True, repr=False)
+class Restored(Printed):
     """The versions that were asked for.
 
     Attributes:
@@ -28,6 +30,8 @@ class Restored:
         present: In the list already.
         before: The label that a version of `versions` had, by its ref, if it has another one now.
     """
+
+    VIEW: ClassVar = "ckpt.show.restore:restored_text"
 
     versions: tuple[Version, ...]
     present: tuple[Version, ...]

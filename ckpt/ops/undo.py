@@ -5,8 +5,10 @@ Undoing an undo is a redo; `ckpt.ops.redo` does that for the last one.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ckpt.errors import ConflictError, RefError
+from ckpt.printed import Printed
 from ckpt.registry.history.changes import undone
 from ckpt.registry.history.reflog import Entry
 from ckpt.registry.history.undoing import Written, written
@@ -17,8 +19,8 @@ from ckpt.registry.registry import InRegistry, Registry, now
 _SHORTEST = 4  # characters of an entry's name
 
 
-@dataclass(frozen=True, slots=True)
-class Undone:
+@dataclass(frozen=True, slots=True, repr=False)
+class Undone(Printed):
     """An undone write.
 
     Attributes:
@@ -27,6 +29,8 @@ class Undone:
         redone: Whether the change came back, since `entry` is an undo.
         stepped_over: Later changes that cannot be undone, each with the reason.
     """
+
+    VIEW: ClassVar = "ckpt.show.undo:undone_text"
 
     entry: Entry
     origin: Entry

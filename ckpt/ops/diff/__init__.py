@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import ClassVar
 
 from ckpt.compare.keys import KeyDiff, compare_entries
 from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
@@ -26,6 +27,7 @@ from ckpt.ops.diff.no_tensors import entries_without_tensors
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
 from ckpt.ops.diff.side_files import FileChange, differing_files
+from ckpt.printed import Printed
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
@@ -48,8 +50,8 @@ class PairValues:
     found: ValueDiff
 
 
-@dataclass(frozen=True, slots=True)
-class RefDiff:
+@dataclass(frozen=True, slots=True, repr=False)
+class RefDiff(Printed):
     """The difference between two refs.
 
     Attributes:
@@ -67,6 +69,8 @@ class RefDiff:
         code: By side, the globals that run code when it is unpickled.
         files: The side files that differ.
     """
+
+    VIEW: ClassVar = "ckpt.show.diff:diff_text"
 
     before: str
     after: str
@@ -92,6 +96,12 @@ class RefDiff:
                 hint="values=True  reads them",
             )
         return self.differs
+
+    def _brief(self) -> str:
+        if self.fitting is not None:
+            return f"{self.before} -> {self.after}: {'fits' if self.fitting.fit.fits else 'no fit'}"
+        found = "differs" if self.differs else "not compared" if self.unread_bytes else "the same"
+        return f"{self.before} -> {self.after}: {found}"
 
     @property
     def within(self) -> tuple[PairValues, ...]:

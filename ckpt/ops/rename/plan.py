@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, ClassVar, TypedDict, Unpack
 
 from ckpt.compare.allowed import Allowed, allowed
 from ckpt.errors import CkptError, FitError, PlanError, UsageError
@@ -31,6 +31,7 @@ from ckpt.ops.rename.training.followed import followed, lists_stuck
 from ckpt.ops.rename.training.optimizers import MovedOptimizer, expect_weights, operates
 from ckpt.ops.rename.training.trainer_files import OptimizerFiles
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
+from ckpt.printed import Printed
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
@@ -87,8 +88,8 @@ class Goal(TypedDict, total=False):
     copies: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenamePlan(Plan):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class RenamePlan(Printed, Plan):
     """A plan for one checkpoint. It applies as long as that has the same tensors.
 
     Attributes:
@@ -115,6 +116,8 @@ class RenamePlan(Plan):
         drops_optimizer: Whether optimizers are left out.
     """
 
+    VIEW: ClassVar = "ckpt.show.rename:plan_text"
+
     name: str
     source: Weights
     entries: Sequence[TensorEntry]
@@ -135,6 +138,16 @@ class RenamePlan(Plan):
     files_stuck: CkptError | None = None
     drops_optimizer: bool = False
     copies: bool = False
+
+    def _brief(self) -> str:
+        return self.brief
+
+    @property
+    def brief(self) -> str:
+        """What it does, in a few words."""
+        numbers = {"renamed": self.renamed, "made": self.made, "dropped": self.dropped}
+        words = [f"{len(which):,} {how}" for how, which in numbers.items() if which]
+        return f"{self.name}: {', '.join(words) or 'nothing to rename'}"
 
 
 class UnfitError(FitError):

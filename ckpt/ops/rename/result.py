@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import is_usual, safetensors
@@ -40,6 +40,7 @@ from ckpt.ops.rename.to_file import (
 )
 from ckpt.ops.rename.to_version import add_version, plan_record
 from ckpt.ops.rename.training.optimizers import folder_of, for_another_class
+from ckpt.printed import Printed
 from ckpt.refs import FileRef
 from ckpt.registry.registry import Added, InRegistry, Registry
 from ckpt.rules.expressions import sources_of
@@ -47,8 +48,8 @@ from ckpt.side_files import Readable, configs_beside
 from ckpt.writing.checkpoint import Written
 
 
-@dataclass(frozen=True, slots=True)
-class Renamed:
+@dataclass(frozen=True, slots=True, repr=False)
+class Renamed(Printed):
     """What a rename did, or would do.
 
     Attributes:
@@ -64,6 +65,8 @@ class Renamed:
         unfollowed: Why they are not.
     """
 
+    VIEW: ClassVar = "ckpt.show.rename:renamed_text"
+
     plan: RenamePlan
     written: Written | None = None
     added: Added | None = None
@@ -75,6 +78,10 @@ class Renamed:
     optimizer_files: tuple[str, ...] = ()
     followed_files: tuple[str, ...] = ()
     unfollowed: str | None = None
+
+    def _brief(self) -> str:
+        done = self.written.ref if self.written else self.added.version.ref if self.added else None
+        return f"{self.plan.brief}, {f'into {done}' if done else 'nothing written'}"
 
     @property
     def in_old_order(self) -> Sequence[str]:

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ckpt.compare.ties import ties_of
 from ckpt.errors import RefError
 from ckpt.formats.opaque import ForeignGlobal, kind_of_file
-from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
+from ckpt.opened import Opened, OpenedDefinition, OpenedFile, WeightsOrClass, open_ref
+from ckpt.printed import Printed
 from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version
 from ckpt.registry.registry import InRegistry, Registry
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from ckpt.ops.show.deep import Deep
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+@dataclass(frozen=True, slots=True, repr=False)
+class Shown(Printed):
     """One checkpoint or definition.
 
     Attributes:
@@ -38,6 +39,8 @@ class Shown:
         deep: The result of reading everything, if asked for.
         side_files: What belongs to the weights besides them.
     """
+
+    VIEW: ClassVar = "ckpt.show.show:shown_text"
 
     name: str
     format: str | None
@@ -70,7 +73,7 @@ class Shown:
 
 
 def show(
-    ref: Named,
+    ref: WeightsOrClass,
     *,
     registry: InRegistry | None = None,
     deep: bool = False,
@@ -79,7 +82,7 @@ def show(
     """Describe a ref. Reads only the header of a file, or the manifest of a version.
 
     Args:
-        ref: A version, a file or a definition.
+        ref: A version, a file or a definition; or a state_dict, a module or a class.
         registry: Where versions are looked up.
         deep: Read everything, and verify that it is not damaged.
         arguments: The arguments of a definition.
@@ -95,7 +98,7 @@ def show(
         if not deep:
             return shown
         if isinstance(opened, OpenedDefinition):
-            raise RefError(f"{ref} is a definition, which has no weights to read")
+            raise RefError(f"{opened.name} is a definition, which has no weights to read")
         from ckpt.ops.show.deep import examine
 
         return replace(shown, deep=examine(opened, registry))

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
+from typing import ClassVar
 
 from ckpt.errors import CkptError, DiskError, IntegrityError
 from ckpt.io.files import Told, untold
 from ckpt.io.threads import Threads
+from ckpt.printed import Printed
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import needed
@@ -37,12 +39,14 @@ class Damage:
     hint: str = REPAIR
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+@dataclass(frozen=True, slots=True, repr=False)
+class Verified(Printed):
     """Numbers of hashed objects, manifests and bytes, the time, and the damage that was found.
 
     `lost` are versions that only git's history has.
     """
+
+    VIEW: ClassVar = "ckpt.show.verify:verified_text"
 
     objects: int
     manifests: int

@@ -8,6 +8,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.errors import FormatError, IntegrityError
 from ckpt.formats import open_checkpoint
@@ -18,6 +19,7 @@ from ckpt.io import digest
 from ckpt.io.sources import ByteSource
 from ckpt.ops.register import skeleton_of
 from ckpt.ops.verify import Damage, Verified, verify
+from ckpt.printed import Printed
 from ckpt.refs import parse_file_ref
 from ckpt.registry.index_file import FILE_NAME
 from ckpt.registry.registry import InRegistry, Registry
@@ -28,14 +30,16 @@ Chunks = Callable[[], Iterable[bytes]]
 _ROUNDS = 2  # a restored manifest may name further damaged objects
 
 
-@dataclass(frozen=True, slots=True)
-class Repaired:
+@dataclass(frozen=True, slots=True, repr=False)
+class Repaired(Printed):
     """The repaired damage, and the damage that is left.
 
     Attributes:
         taken: Each repaired damage, and the file or registry that had a good copy.
         left: The result of verifying again.
     """
+
+    VIEW: ClassVar = "ckpt.show.verify:repaired_text"
 
     taken: tuple[tuple[Damage, str], ...]
     left: Verified
