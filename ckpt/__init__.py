@@ -1,7 +1,29 @@
 """ckpt: rename, diff and version PyTorch checkpoints without running them.
 
-The command `ckpt X` is the function `ckpt.X`, defined in `ckpt.ops.X`. Modules are imported on
-first use; torch only to return tensors, build a definition or train a model.
+The command `ckpt X` is the function `ckpt.X`. It takes what you have: a path, a ref of the registry
+such as ``net@prod``, a state_dict, a module, or, where weights must fit something, a class:
+
+    >>> ckpt.diff("old.pt", Net).fitting.fit.fits  # does it load?
+    False
+    >>> weights = ckpt.rename(torch.load("old.pt"), to=Net)  # the same tensors, other keys
+    >>> net.load_state_dict(weights)
+    <All keys matched successfully>
+
+A registry keeps every version, and an alias says which one counts:
+
+    >>> registry = ckpt.Registry("models")
+    >>> registry.register(net, name="net", metrics={"accuracy": 0.992}, alias="prod").version.ref
+    'net:v1'
+    >>> net.load_state_dict(registry.load("net@prod"))
+    <All keys matched successfully>
+    >>> bool(registry.diff("net@prod", net))  # True if anything differs
+    False
+
+Without a registry named, functions find one as the command does; `registry="folder"` names it.
+Results print as the command prints them, in notebooks too. Errors are `ckpt.errors.CkptError`, with a
+`hint`; some are `ValueError`, `KeyError` or `FileNotFoundError` as well. docs/python.md has more.
+
+Modules are imported on first use; torch only to return tensors, build a definition or train.
 """
 
 import sys

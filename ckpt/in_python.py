@@ -41,7 +41,7 @@ class Registry(Printed, _Registry):
         >>> registry = ckpt.Registry("models")
         >>> registry.register(net, name="net", metrics={"accuracy": 0.992}).version.ref
         'net:v1'
-        >>> registry.alias("net@prod", "v1").now
+        >>> registry.alias("net@prod", "v1").version
         'v1'
         >>> net.load_state_dict(registry.load("net@prod"))
         <All keys matched successfully>

@@ -88,6 +88,10 @@ def aliases(name: str | None = None, *, registry: InRegistry | None = None) -> l
 
     Raises:
         RefError: There is no alias `name`.
+
+    Example:
+        >>> [(alias.ref, alias.version) for alias in ckpt.aliases()]
+        [('net@prod', 'v1')]
     """
     models = Registry.of(registry).index().models
     every = [
@@ -114,6 +118,10 @@ def alias_history(name: str | None = None, *, registry: InRegistry | None = None
 
     Raises:
         RefError: There never was such an alias.
+
+    Example:
+        >>> [(moved.event.did, moved.now) for moved in ckpt.alias_history("net@prod").moves]
+        [('alias', 'v1')]
     """
     registry = Registry.of(registry)
     index = registry.index()
@@ -170,6 +178,10 @@ def alias(
         ConflictError: It points to another version, or it is protected and `expect` is None.
         ConditionError: The version does not meet the condition, or lacks a value that decides.
         RefError: There is no such version or alias.
+
+    Example:
+        >>> print(ckpt.alias("net@candidate", "v1", message="for review"))
+        net@candidate points to v1
     """
     registry = Registry.of(registry)
     _expect_sound(name, ref, expect, condition, protect, delete=delete)

@@ -43,7 +43,7 @@ def export(
 
     Example:
         >>> print(ckpt.export(net, "net.safetensors"))
-        wrote net.safetensors  640 B
+        wrote net.safetensors ...
     """
     out = Path(out)
     with open_state(ref, Registry.of(registry), summed=True) as source:

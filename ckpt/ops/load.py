@@ -244,5 +244,8 @@ def load_into(
 
     Raises:
         FitError: It does not fit, and no migrations lead there; the module is as before.
+
+    Example:
+        >>> ckpt.load_into(net, "net@prod")
     """
     module.load_state_dict(load(ref, to=module, registry=registry))

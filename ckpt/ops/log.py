@@ -71,6 +71,11 @@ def log(ref: str | None = None, *, registry: InRegistry | None = None) -> list[S
     Args:
         ref: The version; None takes the latest of the only model.
         registry: The registry; None finds it as the command line does.
+
+    Example:
+        >>> new = ckpt.rename("net:v1", ["embed->conv"]).added.version
+        >>> [step.version.made_by for step in ckpt.log(new.ref)]
+        ['rename of v1', 'register Net']
     """
     registry = Registry.of(registry)
     steps: list[Step] = []

@@ -30,6 +30,10 @@ def ls(
 
     Raises:
         UsageError: A condition is malformed, or no version has such a field.
+
+    Example:
+        >>> [version.ref for version in ckpt.ls("net", where=["accuracy>0.9"])]
+        ['net:v1']
     """
     registry = Registry.of(registry)
     index, versions = registry.index(), registry.versions(model)

@@ -27,6 +27,10 @@ def metric(
     Raises:
         RefError: There is no such version.
         UsageError: There is no value, or one is not a finite number.
+
+    Example:
+        >>> ckpt.metric("net:v1", {"f1": 0.9}).metrics
+        {'f1': 0.9}
     """
     if not values:
         raise UsageError("no metric given", hint=f"ckpt metric {ref} accuracy=0.992")

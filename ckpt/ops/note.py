@@ -11,6 +11,10 @@ def note(ref: str, message: str, *, registry: InRegistry | None = None) -> Words
     Raises:
         RefError: There is no such version.
         UsageError: The remark is empty or too long.
+
+    Example:
+        >>> ckpt.note("net:v1", "trained on the old labels").text
+        'trained on the old labels'
     """
     if not message.strip():
         raise UsageError("the note is empty", hint=f"ckpt note {ref} -m TEXT")

@@ -5,5 +5,10 @@ from ckpt.registry.registry import InRegistry, Registry
 
 
 def pin(ref: str, *, registry: InRegistry | None = None) -> Version:
-    """The version that `ref` names now; the digest of its manifest names it for ever."""
+    """The version that `ref` names now; the digest of its manifest names it for ever.
+
+    Example:
+        >>> ckpt.pin("net@prod").ref
+        'net:v1'
+    """
     return Registry.of(registry).version(ref)

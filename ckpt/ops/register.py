@@ -105,10 +105,10 @@ def register(
             the weights are too large or have names that collide; nothing is stored.
 
     Example:
-        >>> added = ckpt.register(net, name="net", metrics={"accuracy": 0.992}, alias="prod")
+        >>> added = ckpt.register(net, name="digits", metrics={"accuracy": 0.992}, alias="prod")
         >>> added.version.ref, added.new
-        ('net:v1', True)
-        >>> ckpt.register(net.state_dict(), name="net").new
+        ('digits:v1', True)
+        >>> ckpt.register(net.state_dict(), name="digits").new
         False
     """
     given = _given(ref, name)

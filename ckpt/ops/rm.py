@@ -23,6 +23,11 @@ def rm(
     Raises:
         RefError: There is no such version.
         ConflictError: An alias points to one.
+
+    Example:
+        >>> extra = ckpt.register({"w": torch.ones(2)}, name="extra").version
+        >>> [version.ref for version in ckpt.rm([extra.ref])]
+        ['extra:v1']
     """
     registry, refs = Registry.of(registry), tuple(refs)
     expect_short(message)

@@ -31,6 +31,10 @@ def tag(
 
     Raises:
         RefError: There is no such version, or it lacks a tag that is to be removed.
+
+    Example:
+        >>> ckpt.tag("net:v1", ["paper"])[1]
+        ['paper']
     """
     registry = Registry.of(registry)
     expect_short(message)

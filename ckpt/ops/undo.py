@@ -60,6 +60,13 @@ def undo(
         RefError: There is no such write, it is undone, it was made elsewhere, or it only added
             notes and metrics, which stay.
         ConflictError: Something that the named write changed has changed again since.
+
+    Example:
+        >>> ckpt.alias("net@candidate", "v1").ref
+        'net@candidate'
+        >>> print(ckpt.undo())
+        undid: alias net@candidate v1 ...
+          net alias candidate  v1 -> absent
     """
     return revert(
         Registry.of(registry),

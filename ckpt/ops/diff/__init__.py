@@ -167,6 +167,7 @@ def diff(
         (True, False)
         >>> print(ckpt.diff(net.state_dict(), net))
         before -> Net
+          same      4 keys
           no difference
     """
     _expect_tolerance(tolerance)

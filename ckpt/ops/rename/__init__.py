@@ -123,7 +123,7 @@ def rename(
           conv1.bias    ->  embed1.bias
           2 keys renamed, 2 kept
         <BLANKLINE>
-        wrote new.pt  5.5 kB
+        wrote new.pt ...
     """
     expect_known(options, RenameOptions.__optional_keys__)
     registry = Registry.of(registry)

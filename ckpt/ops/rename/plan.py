@@ -171,6 +171,11 @@ def plan_rename(
         PlanError: The rules do not make a valid plan for these keys.
         FitError: The result would not fit `check` or `to`.
         UsageError: There is nothing to do.
+
+    Example:
+        >>> plan = ckpt.plan_rename("old.pt", to=Net)
+        >>> [(change.old, change.new) for change in plan.renamed]
+        [('conv1.weight', 'embed1.weight'), ('conv1.bias', 'embed1.bias')]
     """
     expect_known(goal, Goal.__optional_keys__)
     registry = Registry.of(registry)

@@ -102,6 +102,11 @@ def apply(
         ConflictError: The checkpoint has other tensors than when it was planned, or another
             process renames it in place.
         UsageError: `out` already exists.
+
+    Example:
+        >>> plan = ckpt.plan_rename("old.pt", ["conv->embed"])
+        >>> ckpt.apply(plan, out="new.pt").written.path.name
+        'new.pt'
     """
     expect_known(output, Output.__optional_keys__)
     expect_output(output)

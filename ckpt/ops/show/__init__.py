@@ -91,6 +91,12 @@ def show(
         RefError: It names nothing; or `deep` was asked for a definition.
         FormatError: The file is not a readable checkpoint, or it is damaged.
         IntegrityError: The version is damaged.
+
+    Example:
+        >>> ckpt.show("old.pt").entries[0].shape
+        (8, 1, 3, 3)
+        >>> len(ckpt.show(Net).entries), ckpt.show("net@prod").version.message
+        (4, 'first')
     """
     registry = Registry.of(registry)
     with open_ref(ref, registry, arguments) as opened:

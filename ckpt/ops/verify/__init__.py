@@ -61,6 +61,10 @@ def verify(*, registry: InRegistry | None = None, told: Told = untold) -> Verifi
 
     Needed is what `ckpt.registry.needs.needed` says. `told` is called with the bytes done
     and the bytes in all. Law: what `gc` removes meanwhile is no damage.
+
+    Example:
+        >>> ckpt.verify().damages
+        ()
     """
     registry = Registry.of(registry)
     found = _verified(registry, told)
