@@ -1,7 +1,29 @@
 """ckpt: rename, diff and version PyTorch checkpoints without running them.
 
-The command `ckpt X` is the function `ckpt.X`, defined in `ckpt.ops.X`. Modules are imported on
-first use; torch only to return tensors, build a definition or train a model.
+The command `ckpt X` is the function `ckpt.X`. It takes what you have: a path, a ref of the registry
+such as ``net@prod``, a state_dict, a module, or, where weights must fit something, a class:
+
+    >>> ckpt.diff("old.pt", Net).fitting.fit.fits  # does it load?
+    False
+    >>> weights = ckpt.rename(torch.load("old.pt"), to=Net)  # the same tensors, other keys
+    >>> net.load_state_dict(weights)
+    <All keys matched successfully>
+
+A registry keeps every version, and an alias says which one counts:
+
+    >>> registry = ckpt.Registry("models")
+    >>> registry.register(net, name="net", metrics={"accuracy": 0.992}, alias="prod").version.ref
+    'net:v1'
+    >>> net.load_state_dict(registry.load("net@prod"))
+    <All keys matched successfully>
+    >>> bool(registry.diff("net@prod", net))  # True if anything differs
+    False
+
+Without a registry named, functions find one as the command does; `registry="folder"` names it.
+Results print as the command prints them, in notebooks too. Errors are `ckpt.errors.CkptError`, with a
+`hint`; some are `ValueError`, `KeyError` or `FileNotFoundError` as well. docs/python.md has more.
+
+Modules are imported on first use; torch only to return tensors, build a definition or train.
 """
 
 import sys
@@ -9,9 +31,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ckpt.in_python import Registry as Registry
     from ckpt.migrate.hook import migrating as migrating
     from ckpt.ops.alias import alias as alias
     from ckpt.ops.alias import alias_history as alias_history
+    from ckpt.ops.alias import aliases as aliases
     from ckpt.ops.audit import audit as audit
     from ckpt.ops.blame import blame as blame
     from ckpt.ops.copy import copy as copy
@@ -54,14 +78,14 @@ if TYPE_CHECKING:
     from ckpt.ops.undo import undo as undo
     from ckpt.ops.verify import verify as verify
     from ckpt.ops.verify.repair import repair_store as repair_store
-    from ckpt.registry.registry import Registry as Registry
 
 __version__ = "0.1.0"
 
 # Functions that their module is not named after.
 _ELSEWHERE = {
-    "Registry": "ckpt.registry.registry",
+    "Registry": "ckpt.in_python",
     "alias_history": "ckpt.ops.alias",
+    "aliases": "ckpt.ops.alias",
     "apply": "ckpt.ops.rename",
     "check_migrations": "ckpt.ops.migrate",
     "export_migrations": "ckpt.ops.migrate",

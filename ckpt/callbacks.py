@@ -18,7 +18,7 @@ from ckpt.ops.alias import NOTHING, alias
 from ckpt.ops.register import register
 from ckpt.refs import expect_alias, expect_new_name
 from ckpt.registry.condition import parse_condition
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ class Registering:
         highest: str | None = None,
         every_evaluation: bool = False,
         best: str = "best",
-        registry: Registry | Path | str | None = None,
+        registry: InRegistry | None = None,
     ) -> None:
         super().__init__()
         if lowest and highest:
@@ -67,7 +67,7 @@ class Registering:
         if self._metric:
             parse_condition(self._condition, option="lowest" if lowest else "highest")
         self._every = every_evaluation
-        self._registry = registry if isinstance(registry, Registry) else Registry(registry)
+        self._registry = Registry.of(registry)
         self.so_far = inf if lowest else -inf
         self.versions: list[str] = []
 

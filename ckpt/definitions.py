@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ckpt.errors import CkptError, FitError, RefError
+from ckpt.errors import CkptError, FitError, MissingFileError, RefError, UsageError
 from ckpt.tensors import StateDict, TensorEntry
 
 if TYPE_CHECKING:
@@ -205,6 +205,62 @@ def find_definition(ref: str, arguments: Mapping[str, object] | None = None) -> 
     return Definition(ref, _defining_file(factory, module), folder, called)
 
 
+def definition_of(model: object, arguments: Mapping[str, object] | None = None) -> Definition:
+    """The definition that a class is, a function that returns a module, or a module itself.
+
+    Args:
+        model: It, or a ref; a module is built again by copying it without its values.
+        arguments: Passed to a class or function, by name.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    if isinstance(model, str):
+        return find_definition(model, arguments)
+    from torch import nn
+
+    if isinstance(model, nn.Module):
+        return Definition(_ref_of(type(model)), _file_of(type(model)), None, partial(_bare, model))
+    if not callable(model) or (isinstance(model, type) and not issubclass(model, nn.Module)):
+        name = getattr(model, "__name__", type(model).__name__)
+        raise UsageError(f"{name}: expected a torch.nn.Module, or a class of them")
+    called = partial(model, **arguments) if arguments else model
+    return Definition(_ref_of(model), _file_of(model), None, called)
+
+
+def _bare(module: "nn.Module") -> "nn.Module":
+    """A copy of a module on the meta device; tied tensors stay tied."""
+    from copy import deepcopy
+
+    tensors = {id(it): it for it in (*module.parameters(), *module.buffers())}
+    bare = {at: _without_values(it) for at, it in tensors.items()}
+    return deepcopy(module, dict[int, Any](bare))
+
+
+def _without_values(tensor: "Tensor") -> "Tensor":
+    from torch import nn
+
+    bare = tensor.detach().to("meta")
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(bare, requires_grad=tensor.requires_grad)
+    return bare
+
+
+def _ref_of(factory: object) -> str:
+    """How the command line would name it; its bare name, if that cannot import it."""
+    name = getattr(factory, "__qualname__", type(factory).__name__)
+    place = getattr(factory, "__module__", None)
+    can_import = place not in (None, "__main__", "builtins") and name.isidentifier()
+    return f"{place}:{name}" if can_import else name
+
+
+def _file_of(factory: Any) -> Path | None:
+    with contextlib.suppress(TypeError, OSError):
+        file = inspect.getsourcefile(inspect.unwrap(factory))
+        return Path(file) if file else None
+    return None
+
+
 def find_value(ref: str) -> object:
     """Import a value, ``path/to/file.py:NAME``, as `find_definition` imports a class."""
     module, name = _imported(ref, ref)
@@ -275,7 +331,7 @@ def declare_torchvision_ops() -> object:
 
 def _import_file(ref: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise RefError(f"{path}: no such file", hint=_nearest_file(path))
+        raise MissingFileError(f"{path}: no such file", hint=_nearest_file(path))
     path = path.absolute()
     # A private name: the file may have the name of a module of ours or of a library.
     name = "_ckpt_definition_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]

@@ -2,7 +2,8 @@
 
 An error's text names the thing first, then found against expected; its `hint` says what to do.
 Foreign exceptions are wrapped where we call out (`raise … from error`); only `ckpt.cli` catches
-and prints.
+and prints. Some are also what Python itself would raise, for callers who catch that: `ValueError`,
+`KeyError`, `FileNotFoundError`. So `except CkptError: raise` goes before a handler of these.
 """
 
 TRUNCATED = "the file is truncated; fetch it again"  # a hint
@@ -27,15 +28,22 @@ class CkptError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    def __str__(self) -> str:
+        return str(self.args[0])  # `KeyError` would quote it
 
-class UsageError(CkptError):
+
+class UsageError(CkptError, ValueError):
     """Invalid arguments."""
 
     exit_code = 2
 
 
-class RefError(UsageError):
+class RefError(UsageError, KeyError):
     """A ref matches nothing, or more than one thing."""
+
+
+class MissingFileError(RefError, FileNotFoundError):
+    """There is no such file."""
 
 
 class RuleError(UsageError):
@@ -70,11 +78,11 @@ class PlanError(CkptError):
     exit_code = 3
 
 
-class KeyCollisionError(PlanError):
+class KeyCollisionError(PlanError, ValueError):
     """Two keys would get the same new name."""
 
 
-class UnmatchedRuleError(PlanError):
+class UnmatchedRuleError(PlanError, ValueError):
     """A rule changed no key."""
 
 

@@ -1,15 +1,19 @@
-"""Open what a ref names: a version, a file or a definition. All three have entries."""
+"""Open what a ref names, or what is in memory: a version, a file or a definition.
+
+All three have entries. In Python, a state_dict or module in memory is a file that is not written,
+and a class is a definition.
+"""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from ckpt.errors import FormatError, RefError, UsageError
 from ckpt.formats import ALL, COPIES, open_checkpoint
@@ -24,21 +28,30 @@ from ckpt.formats.opaque import (
     without_optimizer,
 )
 from ckpt.formats.paths import open_path, within
+from ckpt.in_memory import is_module, name_of, unsaved
 from ckpt.io.files import exists
 from ckpt.refs import SUFFIXES, DefinitionRef, FileRef, Ref, VersionRef, parse_file_ref, parse_ref
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import Added, Registry
 from ckpt.registry.store.version import VersionSource
 from ckpt.side_files import MOST_BYTES, MOST_FILES, Found, of_folder
 from ckpt.tensors import StateDict, TensorEntry
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ckpt.definitions import Definition
     from ckpt.formats.optimizers import Groups
 
 
 Named = str | PathLike[str]  # a ref, or a `pathlib` path, which always names a file
+# What else Python code has of weights: a state_dict, a module, a version, `ckpt.open`'s result.
+Weights = Union[Named, Mapping[str, Any], "nn.Module", Version, Added]
+# A class, or a function that returns a module, is a definition.
+Defined = Union["type[nn.Module]", "Callable[[], nn.Module]"]
+WeightsOrClass = Union[Weights, Defined]  # noqa: UP007
+Given = TypeVar("Given")
 _CODE_BYTES = 1 << 20  # of Python code, in which classes are looked for
 
 
@@ -52,8 +65,8 @@ class OpenedFile:
     checkpoint: Checkpoint
 
     @property
-    def ref(self) -> Path:
-        """The ref that opens it again."""
+    def ref(self) -> "Weights":
+        """What opens it again."""
         return Path(self.name)
 
     @property
@@ -102,6 +115,34 @@ class OpenedFile:
                 f"{out} is the input, which is never overwritten",
                 hint="name another file with -o" + ("" if several else ", or use --in-place"),
             )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedMemory(OpenedFile):
+    """A state_dict or module in memory, as the file that `torch.save` would write.
+
+    Attributes:
+        value: What was given.
+    """
+
+    value: "Mapping[str, Any] | nn.Module" = field(default_factory=dict)
+
+    @property
+    def ref(self) -> "Weights":
+        """What opens it again."""
+        return self.value
+
+    @property
+    def is_folder(self) -> bool:
+        """It never is."""
+        return False
+
+    def side_files(self) -> Found:
+        """There are none."""
+        return Found()
+
+    def expect_other(self, out: Path) -> None:
+        """No file holds it."""
 
 
 @dataclass(frozen=True)  # without slots, for `cached_property`
@@ -252,14 +293,29 @@ def _with(opened: OpenedState, checkpoint: Checkpoint) -> OpenedState:
 
 @contextmanager
 def open_ref(
-    named: Named, registry: Registry, arguments: Mapping[str, object] | None = None
+    named: WeightsOrClass,
+    registry: Registry,
+    arguments: Mapping[str, object] | None = None,
+    *,
+    summed: bool = False,
 ) -> Iterator[Opened]:
-    """Open what a ref or a path names; files are closed when the block ends.
+    """Open what a ref or a path names, or what is in memory; files are closed when the block ends.
+
+    Args:
+        named: It.
+        registry: Where versions are looked up.
+        arguments: The arguments of a definition.
+        summed: Whether what is in memory gets checksums, since it will be written.
 
     Raises:
         RefError: Nothing has this name.
         FormatError: The file is not a checkpoint that can be read.
+        UsageError: It is nothing that could hold weights.
     """
+    named = as_ref(named)
+    if not isinstance(named, str | PathLike):
+        yield _open_value(named, arguments, summed=summed)
+        return
     text, ref = fspath(named), parse_named(named, registry)
     if isinstance(ref, FileRef):
         expect_class(ref.path)
@@ -276,11 +332,41 @@ def open_ref(
         yield OpenedVersion(version.ref, version, registry.source(version))
 
 
-def opened_definition(text: str, arguments: Mapping[str, object] | None = None) -> OpenedDefinition:
-    """Open what can only be a definition."""
-    from ckpt.definitions import find_definition
+def as_ref(named: Given) -> Given | str:
+    """The ref of a version of the registry; all else as it is."""
+    version = named.version if isinstance(named, Added) else named
+    return version.ref if isinstance(version, Version) else named
 
-    return _described(text, find_definition(text, arguments), arguments)
+
+def _open_value(value: Any, arguments: Mapping[str, object] | None, *, summed: bool) -> Opened:
+    """Open what is in memory; a module without values is a definition."""
+    opened = getattr(value, "opened", None)
+    if isinstance(opened, OpenedFile | OpenedVersion):  # of `ckpt.open`
+        return opened
+    if isinstance(value, Mapping) or (is_module(value) and _has_values(value)):
+        name = name_of(value)
+        source = unsaved(value, name=name, file_name=f"{name}.pt", summed=summed)
+        return OpenedMemory(name, Path(f"<{name}>"), None, open_checkpoint(source), value)
+    if callable(value):
+        return opened_definition(value, arguments)
+    raise UsageError(
+        f"{type(value).__name__}: expected a ref, a path, a state_dict, a module or a class"
+    )
+
+
+def _has_values(module: Any) -> bool:
+    tensors = [*module.parameters(), *module.buffers()]
+    return not tensors or any(not tensor.is_meta for tensor in tensors)
+
+
+def opened_definition(
+    named: "str | Defined | nn.Module", arguments: Mapping[str, object] | None = None
+) -> OpenedDefinition:
+    """Open what can only be a definition; a module stands for its class as it was built."""
+    from ckpt.definitions import definition_of
+
+    definition = definition_of(named, arguments)
+    return _described(definition.ref, definition, arguments)
 
 
 def parse_named(named: Named, registry: Registry) -> Ref:
@@ -305,11 +391,11 @@ def parse_named(named: Named, registry: Registry) -> Ref:
 
 
 @contextmanager
-def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
-    """Open a version or a file; a definition holds no weights."""
-    with open_ref(text, registry) as opened:
+def open_state(text: Weights, registry: Registry, *, summed: bool = False) -> Iterator[OpenedState]:
+    """Open a version, a file or what is in memory; a definition holds no weights."""
+    with open_ref(text, registry, summed=summed) as opened:
         if isinstance(opened, OpenedDefinition):
-            raise RefError(f"{text} is a definition and holds no weights")
+            raise RefError(f"{opened.name} is a definition and holds no weights")
         yield opened
 
 

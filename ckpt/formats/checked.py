@@ -117,6 +117,10 @@ class CheckedSource(ByteSource):
         self._waiting.pop((stated.span.offset, stated.span.nbytes), None)
 
 
+class ChecksumError(FormatError):
+    """The bytes of a range do not have the checksum that its container states."""
+
+
 def expect_checksum(
     name: str, stated: Checksum, crc32: int, entries: Iterable[TensorEntry]
 ) -> None:
@@ -129,7 +133,7 @@ def expect_checksum(
         entries: The tensors; the error names those that lie in the range.
 
     Raises:
-        FormatError: The two differ.
+        ChecksumError: The two differ.
     """
     if stated.crc32 is None or stated.crc32 == crc32:
         return
@@ -139,7 +143,7 @@ def expect_checksum(
     named = ", ".join(keys[:_NAMED])
     if len(keys) > _NAMED:
         named += f" and {len(keys) - _NAMED:,} more keys"
-    raise FormatError(
+    raise ChecksumError(
         f"{name}: {f'{named}: ' if keys else ''}{stated.what} is damaged: its CRC-32 is "
         f"{crc32:08x}, expected {stated.crc32:08x}",
         hint="fetch the file again",

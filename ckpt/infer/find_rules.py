@@ -29,7 +29,7 @@ from ckpt.infer.result import (
 from ckpt.infer.rules.synthesis import synthesise
 from ckpt.io.files import Told, untold
 from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.choice import Choice
 from ckpt.rules.document import read_rules, typed
 from ckpt.rules.expressions import Source
@@ -81,7 +81,7 @@ def find_rules(
     source: Named,
     target: Named,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     arguments: Mapping[str, object] | None = None,
     told: Told = untold,
 ) -> FoundRules:
@@ -98,7 +98,7 @@ def find_rules(
         RefError: A ref names nothing.
         RuleError: No rules express the mapping.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     with open_ref(source, registry, arguments) as a, open_ref(target, registry, arguments) as b:
         return rules_between(a, b, told=told)
 

@@ -50,6 +50,7 @@ class Fitting:
         in_part_by: Options of `ckpt rename` that allow what differs; empty if nothing does, or
             more than a few modules.
         by: The migrations that would make it fit, in words; empty if none are known.
+        call: In place of options and migrations, what makes it fit in Python.
     """
 
     definition: str
@@ -65,6 +66,7 @@ class Fitting:
     in_part: bool = False
     in_part_by: tuple[str, ...] = ()
     by: str = ""
+    call: str = ""
 
     @property
     def accepted(self) -> bool:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ckpt.errors import DiskError, DiskWarning, IntegrityError, UsageError
+from ckpt.errors import CkptError, DiskError, DiskWarning, IntegrityError, UsageError
 from ckpt.io.rights import (
     EVERYBODY,
     OWNER,
@@ -66,6 +66,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Add the file's name to errors of the system, many of which lack it."""
     try:
         yield
+    except CkptError:
+        raise
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror or error}") from error
 
@@ -195,6 +197,8 @@ def write_whole(
             sync_folder(path.parent)
     except FileExistsError as error:
         raise already_exists(path) from error
+    except CkptError:
+        raise
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
 
@@ -229,6 +233,8 @@ def write_folder(path: Path, *, check: Callable[[Path], None]) -> Iterator[Path]
                 raise already_exists(path)
             temporary.rename(path)
         sync_folder(path.parent)
+    except CkptError:
+        raise
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
 

@@ -18,7 +18,7 @@ def read_small(path: Path, *, most: int = MOST_BYTES) -> bytes:
     """The bytes of a file.
 
     Raises:
-        RefError: There is no such file.
+        MissingFileError: There is no such file.
         FormatError: It is larger than `most` bytes, or not a regular file.
     """
     with FileSource(path) as source:

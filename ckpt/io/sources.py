@@ -18,7 +18,7 @@ from operator import and_
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
-from ckpt.errors import TRUNCATED, DiskError, FormatError, RefError
+from ckpt.errors import TRUNCATED, DiskError, FormatError, MissingFileError, RefError
 from ckpt.io.files import disk_errors
 from ckpt.io.rights import Rights, rights_of
 
@@ -124,7 +124,7 @@ class FileSource(OpenSource):
     """A regular file, opened for ranged reads.
 
     Raises:
-        RefError: There is no such file.
+        MissingFileError: There is no such file.
         FormatError: It is not a regular file (a folder, a pipe, a device).
     """
 
@@ -135,7 +135,7 @@ class FileSource(OpenSource):
             # O_NONBLOCK: opening a FIFO must not wait for its writer.
             self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise RefError(f"{path}: no such file") from error
+            raise MissingFileError(f"{path}: no such file") from error
         except OSError as error:
             kind = RefError if error.errno == errno.ELOOP else DiskError
             raise kind(f"{path}: {error.strerror}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.definitions import Definition
-from ckpt.errors import UsageError
+from ckpt.errors import CkptError, UsageError
 from ckpt.io.small_file import parse_toml, read_small
 from ckpt.migrate.graph import Graph, of_class
 from ckpt.migrate.migration import SUFFIX, Migration, MigrationError, read_migration
@@ -99,6 +99,8 @@ def settings_above(folder: Path) -> tuple[Path, Mapping[str, Any]]:
         if file.is_file():
             try:
                 document = parse_toml(read_small(file).decode("utf-8"))
+            except CkptError:
+                raise
             except ValueError as error:
                 raise MigrationError(f"{file}: {error}") from error
             tools = document.get("tool")

@@ -150,8 +150,10 @@ def _way(module: "nn.Module", mine: Schema, wanted: Schema) -> Way | None:
 
 
 def _graphs(module: "nn.Module") -> list[Graph]:
-    homes = _homes(module) or [(type(module), None)]
-    return [graph_of(owner, folder) for owner, folder in homes]
+    homes = _homes(module)
+    if not homes and _file_of(type(module)) is None:
+        return [Graph(())]  # a class that was typed into a notebook
+    return [graph_of(owner, folder) for owner, folder in homes or [(type(module), None)]]
 
 
 def fitted(
@@ -282,14 +284,20 @@ def place_of_class(owner: type, folder: Path | None = None) -> Place:
     Raises:
         UsageError: Python does not know the file of the class, and no folder is named.
     """
-    try:
-        file = Path(inspect.getfile(owner))
-    except (TypeError, OSError) as error:
+    file = _file_of(owner)
+    if file is None:
         raise UsageError(
             f"{owner.__name__}: Python does not know its file", hint="name folder= as well"
-        ) from error
+        )
     place = place_of(file, owner.__qualname__)
     return place if folder is None else place.moved(folder, file)
+
+
+def _file_of(owner: type) -> Path | None:
+    try:
+        return Path(inspect.getfile(owner))
+    except (TypeError, OSError):
+        return None
 
 
 def schema_of_module(module: "nn.Module") -> Schema | None:

@@ -112,6 +112,8 @@ def read_migration(path: Path) -> Migration:
         raise
     except RuleError as error:
         raise MigrationError(str(error), hint=error.hint) from error
+    except CkptError:
+        raise
     except ValueError as error:  # of TOML or UTF-8
         raise MigrationError(f"{path}: {error}", hint="ckpt migrate new  writes one") from error
 

@@ -6,8 +6,10 @@ names the version that it points to. Every change leaves an event in the model's
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import ClassVar
 
 from ckpt.errors import ConditionError, ConflictError, RefError, UsageError
+from ckpt.printed import Printed
 from ckpt.refs import expect_alias, is_alias, is_version
 from ckpt.registry.condition import expect_fields, parse_condition, values_text
 from ckpt.registry.events import Event
@@ -15,14 +17,14 @@ from ckpt.registry.history.newest import newest, newest_versions
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.labels import expect_movable
 from ckpt.registry.later_words import expect_short
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 NOTHING = "none"  # the expected version of an alias that does not exist yet
 _MOVES = ("alias", "unalias", "protect", "unprotect")
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
+@dataclass(frozen=True, slots=True, repr=False)
+class Alias(Printed):
     """An alias after a change.
 
     Attributes:
@@ -31,6 +33,8 @@ class Alias:
         protected: Whether it moves only with the expected version.
         changed: Whether anything was changed.
     """
+
+    VIEW: ClassVar = "ckpt.show.alias:alias_text"
 
     model: str
     name: str
@@ -60,8 +64,8 @@ class Moved:
     now: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AliasHistory:
+@dataclass(frozen=True, slots=True, repr=False)
+class AliasHistory(Printed):
     """What aliases pointed to.
 
     Attributes:
@@ -69,11 +73,13 @@ class AliasHistory:
         moves: Their changes, newest first.
     """
 
+    VIEW: ClassVar = "ckpt.show.alias:history_text"
+
     aliases: tuple[Alias, ...]
     moves: tuple[Moved, ...]
 
 
-def aliases(name: str | None = None, *, registry: Registry | None = None) -> list[Alias]:
+def aliases(name: str | None = None, *, registry: InRegistry | None = None) -> list[Alias]:
     """The aliases, by model and name.
 
     Args:
@@ -82,8 +88,12 @@ def aliases(name: str | None = None, *, registry: Registry | None = None) -> lis
 
     Raises:
         RefError: There is no alias `name`.
+
+    Example:
+        >>> [(alias.ref, alias.version) for alias in ckpt.aliases()]
+        [('net@prod', 'v1')]
     """
-    models = (registry or Registry()).index().models
+    models = Registry.of(registry).index().models
     every = [
         Alias(
             model.name, short, f"v{number}", f"v{number}", short in model.protected, changed=False
@@ -99,7 +109,7 @@ def aliases(name: str | None = None, *, registry: Registry | None = None) -> lis
     return found
 
 
-def alias_history(name: str | None = None, *, registry: Registry | None = None) -> AliasHistory:
+def alias_history(name: str | None = None, *, registry: InRegistry | None = None) -> AliasHistory:
     """What an alias pointed to, who moved it, and why.
 
     Args:
@@ -108,8 +118,12 @@ def alias_history(name: str | None = None, *, registry: Registry | None = None) 
 
     Raises:
         RefError: There never was such an alias.
+
+    Example:
+        >>> [(moved.event.did, moved.now) for moved in ckpt.alias_history("net@prod").moves]
+        [('alias', 'v1')]
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     index = registry.index()
     owner, _, short = (name or "").rpartition("@")
     models = [index.model(owner)] if owner else list(index.models.values())
@@ -142,7 +156,7 @@ def alias(
     protect: bool | None = None,
     delete: bool = False,
     message: str = "",
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
 ) -> Alias:
     """Point the alias `name` to the version that `ref` names, or delete it.
 
@@ -164,8 +178,12 @@ def alias(
         ConflictError: It points to another version, or it is protected and `expect` is None.
         ConditionError: The version does not meet the condition, or lacks a value that decides.
         RefError: There is no such version or alias.
+
+    Example:
+        >>> print(ckpt.alias("net@candidate", "v1", message="for review"))
+        net@candidate points to v1
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     _expect_sound(name, ref, expect, condition, protect, delete=delete)
     expect_short(message)
     owner, _, short = name.rpartition("@")

@@ -7,7 +7,7 @@ from os import fspath
 from ckpt.errors import AmbiguousStateError, FormatError
 from ckpt.formats.opaque import ForeignGlobal, foreign_globals
 from ckpt.opened import Named, open_state
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ class Audited:
         return self.reason is None and not self.code
 
 
-def audit(refs: Iterable[Named], *, registry: Registry | None = None) -> tuple[Audited, ...]:
+def audit(refs: Iterable[Named], *, registry: InRegistry | None = None) -> tuple[Audited, ...]:
     """Judge files and versions, reading their headers and pickles only.
 
     Raises:
         RefError: One of them does not exist.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     return tuple(_audited(fspath(ref), registry) for ref in refs)
 
 

@@ -1,11 +1,11 @@
 """Blame: the version that last changed a tensor."""
 
 from ckpt.ops.log import Touch, touches
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry
 
 
 def blame(
-    key: str, ref: str | None = None, *, registry: Registry | None = None
+    key: str, ref: str | None = None, *, registry: InRegistry | None = None
 ) -> list[tuple[str, Touch]]:
     """The version that last added or changed each tensor.
 

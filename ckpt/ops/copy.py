@@ -6,17 +6,19 @@ there if they are copied too. Its notes and metrics go with it.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.io.files import Told, untold
+from ckpt.printed import Printed
 from ckpt.refs import expect_new_name
 from ckpt.registry.events import WORDS, Event, Origin, about
 from ckpt.registry.history.newest import newest
 from ckpt.registry.index import Version
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+@dataclass(frozen=True, slots=True, repr=False)
+class Copied(Printed):
     """The result of a copy.
 
     Attributes:
@@ -26,6 +28,8 @@ class Copied:
         new: Whether it was added; false if the model had the same bytes already.
         created_registry: The folder of the registry that was created for it, if one was.
     """
+
+    VIEW: ClassVar = "ckpt.show.copy:copied_text"
 
     source: Version
     folder: Path
@@ -39,7 +43,7 @@ def copy(
     folder: Path | str,
     *,
     name: str | None = None,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     told: Told = untold,
 ) -> Copied:
     """Copy a version into another registry, unless the model there has the same bytes.
@@ -55,7 +59,7 @@ def copy(
         RefError: There is no such version or folder.
         IntegrityError: Its bytes are damaged; nothing is added then.
     """
-    registry, other = registry or Registry(), Registry(Path(folder).absolute())
+    registry, other = Registry.of(registry), Registry(Path(folder).absolute())
     index = registry.index()
     source = index.find(ref)
     model = source.model if name is None else expect_new_name(name)

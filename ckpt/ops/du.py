@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from ckpt.errors import IntegrityError
+from ckpt.printed import Printed
 from ckpt.registry.index import Version
 from ckpt.registry.needs.lost import lost_versions
 from ckpt.registry.needs.needed import GIT, REFLOG, REMOVED, VERSION, Need, needed
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 KINDS = (VERSION, REMOVED, GIT, REFLOG)
 
@@ -38,8 +40,8 @@ class Held:
     until: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+@dataclass(frozen=True, slots=True, repr=False)
+class Usage(Printed):
     """The disk usage of a registry.
 
     Attributes:
@@ -50,6 +52,8 @@ class Usage:
         held: All bytes on the disk, by what holds them.
     """
 
+    VIEW: ClassVar = "ckpt.show.du:usage_text"
+
     uses: tuple[Use, ...]
     stored: int
     copies: int
@@ -57,7 +61,7 @@ class Usage:
     held: tuple[Held, ...]
 
 
-def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
+def du(model: str | None = None, *, registry: InRegistry | None = None) -> Usage:
     """Compute the disk usage from the manifests; no object is read.
 
     With a model only its versions are listed, though they may share objects with any.
@@ -65,7 +69,7 @@ def du(model: str | None = None, *, registry: Registry | None = None) -> Usage:
     Raises:
         IntegrityError: The index, or a manifest that is needed, cannot be read.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     listed, versions = registry.versions(model), registry.versions()
     on_disk = list(registry.store.own_objects())
     sizes = {stored.digest: stored.nbytes for stored in on_disk}

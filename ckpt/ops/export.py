@@ -9,24 +9,25 @@ from ckpt.formats.checkpoint import Format
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.sources import JoinedSource
-from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state, settled
-from ckpt.registry.registry import Registry
+from ckpt.opened import OpenedFile, OpenedState, OpenedVersion, Weights, open_state, settled
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.writing.checkpoint import Written, write_checkpoint
 from ckpt.writing.with_files import is_file_name, write_with_files
 
 
 def export(
-    ref: Named,
+    ref: Weights,
     out: Path | str,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     replace_out: bool = False,
     opaque: OpaqueWord | None = None,
 ) -> Written:
     """Write what `ref` names to `out`.
 
     Args:
-        ref: A version or a file; ``FILE::model`` writes only that state_dict.
+        ref: A version or a file; ``FILE::model`` writes only that state_dict. Or a state_dict or
+            module.
         out: Its suffix chooses the container; with one of the version's own container, or of no
             format at all, the registered file is written, byte for byte. A checkpoint of several
             files, or with side files, becomes a folder, unless the suffix is that of one file.
@@ -39,9 +40,13 @@ def export(
     Raises:
         IntegrityError: A stored object is missing or damaged; nothing is written then.
         UsageError: `out` already exists, or its suffix is not that of a container.
+
+    Example:
+        >>> print(ckpt.export(net, "net.safetensors"))
+        wrote net.safetensors ...
     """
     out = Path(out)
-    with open_state(ref, registry or Registry()) as source:
+    with open_state(ref, Registry.of(registry), summed=True) as source:
         if opaque is None and isinstance(source, OpenedFile) and _has_modules(source):
             opaque = "drop"  # as a file of their state_dicts, which needs no class
         opened, dropped = settled(source, opaque)

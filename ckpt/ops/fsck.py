@@ -7,9 +7,11 @@ an index that can be read is never rebuilt, and a damaged one is kept beside the
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.errors import ConflictError, IndexDamageError, IntegrityError, RefError, UsageError
 from ckpt.io.files import read_plain
+from ckpt.printed import Printed
 from ckpt.registry.history.rebuild import Rebuilt, rebuilt
 from ckpt.registry.history.replay import replayed
 from ckpt.registry.index import Index, Version
@@ -18,14 +20,14 @@ from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import REFLOG, Need, needed
 from ckpt.registry.numbers import readded
-from ckpt.registry.registry import Registry, now
+from ckpt.registry.registry import InRegistry, Registry, now
 
 FINE, NONE = "fine", "none"
 _SERIAL = re.compile(rb'"serial": ?(\d{1,18})')
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+@dataclass(frozen=True, slots=True, repr=False)
+class Checked(Printed):
     """The result of a check of the index.
 
     Attributes:
@@ -35,6 +37,8 @@ class Checked:
         lost: Versions that only git's history has.
         logged: Versions that only the reflog has, and `gc` still keeps.
     """
+
+    VIEW: ClassVar = "ckpt.show.fsck:checked_text"
 
     path: Path
     kind: str
@@ -54,8 +58,8 @@ class Recovered:
     new: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuilding:
+@dataclass(frozen=True, slots=True, repr=False)
+class Rebuilding(Printed):
     """A rebuilt index.
 
     Attributes:
@@ -65,6 +69,8 @@ class Rebuilding:
         kept: The damaged index; None if there was none, or nothing is written yet.
     """
 
+    VIEW: ClassVar = "ckpt.show.fsck:rebuilding_text"
+
     path: Path
     result: Rebuilt
     damages: tuple[str, ...]
@@ -72,9 +78,9 @@ class Rebuilding:
     kept: Path | None = None
 
 
-def fsck(*, registry: Registry | None = None) -> Checked:
+def fsck(*, registry: InRegistry | None = None) -> Checked:
     """Check whether the index of a registry can be read, and what it lacks of what is needed."""
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     path = registry.folder / FILE_NAME
     try:
         index = registry.index()
@@ -88,7 +94,7 @@ def fsck(*, registry: Registry | None = None) -> Checked:
     return Checked(path, FINE, index, lost=lost, logged=logged)
 
 
-def recover(prefix: str, *, registry: Registry | None = None) -> Recovered:
+def recover(prefix: str, *, registry: InRegistry | None = None) -> Recovered:
     """Add a version that only git's history has; it gets its number back if that is free.
 
     If the model has a version of the same bytes, the manifest becomes another one of that version,
@@ -101,7 +107,7 @@ def recover(prefix: str, *, registry: Registry | None = None) -> Recovered:
     Raises:
         RefError: No version, or more than one, has such a manifest.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     found = [
         lost.version for lost in lost_versions(registry) if lost.version.manifest.startswith(prefix)
     ]
@@ -135,7 +141,7 @@ def recover(prefix: str, *, registry: Registry | None = None) -> Recovered:
     return done[0]
 
 
-def rebuild_index(*, dry_run: bool = False, registry: Registry | None = None) -> Rebuilding:
+def rebuild_index(*, dry_run: bool = False, registry: InRegistry | None = None) -> Rebuilding:
     """Write an index rebuilt from the reflog and the manifests; the damaged one is kept.
 
     A dry run writes nothing.
@@ -145,7 +151,7 @@ def rebuild_index(*, dry_run: bool = False, registry: Registry | None = None) ->
         IndexDamageError: The index is of a newer schema.
         ConflictError: Another process was faster.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     _expect_broken(registry)
     path = registry.folder / FILE_NAME
     if dry_run:

@@ -9,24 +9,26 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.errors import ConflictError, DiskError, IntegrityError, RefError
 from ckpt.io.files import disk_errors
 from ckpt.io.temporaries import Leftover, leftovers, sweep
+from ckpt.printed import Printed
 from ckpt.registry.index import Index, Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED, needed, removed_at
 from ckpt.registry.needs.others import needed_of_shared
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import StoredObject
 
 GRACE = timedelta(hours=1)
 _SLACK = timedelta(minutes=1)  # allowed difference of two clocks
 
 
-@dataclass(frozen=True, slots=True)
-class Garbage:
+@dataclass(frozen=True, slots=True, repr=False)
+class Garbage(Printed):
     """Unreferenced files of a registry.
 
     Attributes:
@@ -40,6 +42,8 @@ class Garbage:
         grace: How long unreferenced files are kept.
         removed: Whether it was removed, not only found.
     """
+
+    VIEW: ClassVar = "ckpt.show.gc:garbage_text"
 
     forgotten: tuple[Version, ...]
     objects: tuple[StoredObject, ...] = ()
@@ -69,7 +73,7 @@ def gc(
     grace: timedelta = GRACE,
     local: bool = False,
     dry_run: bool = False,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
 ) -> Garbage:
     """Remove unreferenced files, and return them.
 
@@ -89,7 +93,7 @@ def gc(
             objects are unknown; or the store is another registry's.
         DiskError: A file or a removal is dated in the future: the clock cannot be trusted.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     if local:
         registry.claim_disk()
     asked = Garbage((), keep_removed=keep_removed, keep_reflog=keep_reflog, grace=grace)

@@ -1,15 +1,17 @@
 """Load: the tensors of a version or a file as torch tensors, all at once or one by one."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ckpt.dtypes import itemsize
-from ckpt.errors import FormatError, UsageError
+from ckpt.errors import FormatError, RefError, UsageError
 from ckpt.formats.stream import reach_of, tensor_bytes
-from ckpt.opened import Named, OpenedState, OpenedVersion, open_state
-from ckpt.registry.registry import Registry
+from ckpt.opened import OpenedState, OpenedVersion, Weights, open_state
+from ckpt.printed import Printed
+from ckpt.registry.registry import InRegistry, Registry
+from ckpt.rules.patterns import Pattern
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     Model = torch.nn.Module | type[torch.nn.Module]
 
 
-class LazyStateDict(Mapping[str, "torch.Tensor"]):
+class LazyStateDict(Printed, Mapping[str, "torch.Tensor"]):
     """A state_dict whose tensors are read on request; use it in a `with` block.
 
     Tensors of a file are mapped into memory without a copy where the file stores them contiguously
@@ -34,13 +36,17 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         entries: Keys, dtypes and shapes, in file order; then the names of tied tensors that a
             safetensors file notes in its metadata and does not store.
         rest: The non-tensor part of the container.
+        opened: What `ckpt.diff` and the like compare, until the block ends.
+        registry: Where it was looked up.
     """
 
-    def __init__(self, ref: Named, registry: Registry) -> None:
+    VIEW: ClassVar = "ckpt.show.show:opened_text"
+
+    def __init__(self, ref: Weights, registry: Registry) -> None:
         self._stack = ExitStack()
         self._closed = False
-        self._opened = self._stack.enter_context(open_state(ref, registry))
-        opened = self._opened
+        self.registry = registry
+        self.opened = opened = self._stack.enter_context(open_state(ref, registry))
         container = opened.manifest if isinstance(opened, OpenedVersion) else opened.checkpoint
         self.name = opened.name
         self.format = container.format
@@ -102,13 +108,17 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
         self._closed = True
         self._stack.close()
 
+    def _brief(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"{self.name}: {len(self):,} keys, {self.format}{state}"
+
     def _memory(self, entry: TensorEntry) -> tuple[bytearray | memoryview, Sequence[int] | None]:
         """Writable memory that holds the tensor, and its stride there; None if contiguous."""
         if self._closed:
             raise UsageError(
                 f"{self.name}: already closed", hint="read tensors inside the `with` block"
             )
-        opened = self._opened
+        opened = self.opened
         if isinstance(opened, OpenedVersion):
             chunks = opened.source.stream_object(str(entry.digest), entry.nbytes)
             return bytearray().join(chunks), None
@@ -136,15 +146,26 @@ def _named(opened: OpenedState, form: str) -> Sequence[TensorEntry]:
     return [*opened.entries, *(entry for entry in named[stored:] if "." in entry.key)]
 
 
-def open(ref: Named, *, registry: Registry | None = None) -> LazyStateDict:
-    """Open a version or a file as a mapping of key to tensor, read on request."""
-    return LazyStateDict(ref, registry or Registry())
+def open(ref: Weights, *, registry: InRegistry | None = None) -> LazyStateDict:
+    """Open a version or a file as a mapping of key to tensor, read on request.
+
+    Example:
+        >>> with ckpt.open("old.pt") as checkpoint:
+        ...     checkpoint["conv1.bias"].shape
+        torch.Size([8])
+    """
+    return LazyStateDict(ref, Registry.of(registry))
 
 
 def load(
-    ref: Named, *, to: "Model | None" = None, registry: Registry | None = None
+    ref: Weights,
+    *,
+    keys: str | Iterable[str] | None = None,
+    device: "torch.device | str | int" = "cpu",
+    to: "Model | None" = None,
+    registry: InRegistry | None = None,
 ) -> "OrderedDict[str, torch.Tensor]":
-    """The state_dict of a version or a file, on the CPU, for `load_state_dict`.
+    """The state_dict of a version or a file, for `load_state_dict`.
 
     Tied tensors are there by all their names. Every tensor has memory of its own, even if tied,
     so the file may change afterwards. Module versions (`state_dict._metadata`) are kept if the
@@ -152,15 +173,31 @@ def load(
 
     Args:
         ref: A version or a file.
+        keys: Only these tensors are read: their keys, or a regular expression that is searched in
+            every key.
+        device: Where the tensors go.
         to: A class or a module that it should fit, by the migrations of the class.
         registry: Where versions are looked up.
 
     Raises:
+        RefError: It has no such key.
         IntegrityError: Stored bytes differ from the registered ones.
         FitError: It does not fit `to`, and no migrations lead there.
+
+    Example:
+        >>> net.load_state_dict(ckpt.load("net@prod"))
+        <All keys matched successfully>
+        >>> list(ckpt.load("net:v1", keys="^fc", device="cpu"))
+        ['fc.weight', 'fc.bias']
     """
+    if keys is not None and to is not None:
+        raise UsageError("to= takes a whole state_dict, and keys= leaves some out")
     with open(ref, registry=registry) as lazy:
-        state_dict = OrderedDict((key, tensor.clone()) for key, tensor in lazy.items())
+        import torch
+
+        place = torch.device(device)
+        chosen = lazy if keys is None else _chosen(lazy, keys)
+        state_dict = OrderedDict((key, _copied(lazy[key], place)) for key in chosen)
         versions = lazy.rest.get("_metadata")
     if isinstance(versions, Mapping):
         state_dict._metadata = OrderedDict(versions)  # type: ignore[attr-defined]
@@ -171,7 +208,33 @@ def load(
     return state_dict
 
 
-def load_into(module: "torch.nn.Module", ref: Named, *, registry: Registry | None = None) -> None:
+def _chosen(lazy: LazyStateDict, keys: str | Iterable[str]) -> list[str]:
+    """The keys that are meant, in the order of the file.
+
+    Raises:
+        RefError: One is missing, or none matches.
+    """
+    if isinstance(keys, str):
+        pattern = Pattern(keys, name="keys")
+        if not (found := [key for key in lazy if pattern.search(key)]):
+            raise RefError(f"{lazy.name}: keys={keys!r} matches none of its {len(lazy):,} keys")
+        return found
+    wanted = set(keys)
+    for key in wanted - lazy.keys():
+        from difflib import get_close_matches
+
+        near = ", ".join(get_close_matches(key, lazy, n=3))
+        raise RefError(f"{lazy.name}: has no {key}", hint=f"it has {near}" if near else None)
+    return [key for key in lazy if key in wanted]
+
+
+def _copied(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    return tensor.clone() if device.type == "cpu" else tensor.to(device)
+
+
+def load_into(
+    module: "torch.nn.Module", ref: Weights, *, registry: InRegistry | None = None
+) -> None:
     """Load a version or a file into a module, strictly, by the migrations of its class.
 
     Args:
@@ -181,5 +244,8 @@ def load_into(module: "torch.nn.Module", ref: Named, *, registry: Registry | Non
 
     Raises:
         FitError: It does not fit, and no migrations lead there; the module is as before.
+
+    Example:
+        >>> ckpt.load_into(net, "net@prod")
     """
     module.load_state_dict(load(ref, to=module, registry=registry))

@@ -7,22 +7,25 @@ digest.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ckpt.compare.keys import compare_entries
 from ckpt.errors import RefError
 from ckpt.io.who import By
+from ckpt.printed import Printed
 from ckpt.refs import VersionRef
 from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.tensors import TensorEntry
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+@dataclass(frozen=True, slots=True, repr=False)
+class Step(Printed):
     """One version of a lineage, with its record and the events of its history."""
+
+    VIEW: ClassVar = "ckpt.show.log:step_text"
 
     version: Version
     record: Mapping[str, Any]
@@ -60,7 +63,7 @@ class Touch:
     by: By | None
 
 
-def log(ref: str | None = None, *, registry: Registry | None = None) -> list[Step]:
+def log(ref: str | None = None, *, registry: InRegistry | None = None) -> list[Step]:
     """The lineage of a version: itself, its parent, and so on.
 
     Removed versions are part of it as long as the store has their manifests.
@@ -68,8 +71,13 @@ def log(ref: str | None = None, *, registry: Registry | None = None) -> list[Ste
     Args:
         ref: The version; None takes the latest of the only model.
         registry: The registry; None finds it as the command line does.
+
+    Example:
+        >>> new = ckpt.rename("net:v1", ["embed->conv"]).added.version
+        >>> [step.version.made_by for step in ckpt.log(new.ref)]
+        ['rename of v1', 'register Net']
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     steps: list[Step] = []
     version: Version | None = registry.version(ref or VersionRef(None))
     while version is not None:
@@ -80,7 +88,7 @@ def log(ref: str | None = None, *, registry: Registry | None = None) -> list[Ste
 
 
 def touches(
-    keys: Iterable[str], ref: str | None = None, *, registry: Registry | None = None
+    keys: Iterable[str], ref: str | None = None, *, registry: InRegistry | None = None
 ) -> dict[str, list[Touch]]:
     """The history of each tensor of a version, newest first.
 
@@ -92,7 +100,7 @@ def touches(
     Raises:
         RefError: There is no such version or key.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     version = registry.version(ref or VersionRef(None))
     history = list(_history(version, registry))
     names = [name for key in keys for name in _matching_keys(key, history[0][1], version.ref)]

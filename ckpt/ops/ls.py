@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from ckpt.registry.condition import expect_field, expect_fields, parse_condition, value
 from ckpt.registry.index import Version
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 
 def ls(
@@ -17,7 +17,7 @@ def ls(
     *,
     where: Iterable[str] = (),
     sort: str | None = None,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
 ) -> list[Version]:
     """The versions that match every condition, in order.
 
@@ -30,8 +30,12 @@ def ls(
 
     Raises:
         UsageError: A condition is malformed, or no version has such a field.
+
+    Example:
+        >>> [version.ref for version in ckpt.ls("net", where=["accuracy>0.9"])]
+        ['net:v1']
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     index, versions = registry.index(), registry.versions(model)
     conditions = [parse_condition(text) for text in where]
     for condition in conditions:

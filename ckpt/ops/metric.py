@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ckpt.errors import UsageError
 from ckpt.registry.later_words import Words, add_words
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 
 def metric(
@@ -12,7 +12,7 @@ def metric(
     values: Mapping[str, float],
     *,
     message: str = "",
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
 ) -> Words:
     """Add values of metrics to a version, with their author and the time.
 
@@ -27,7 +27,11 @@ def metric(
     Raises:
         RefError: There is no such version.
         UsageError: There is no value, or one is not a finite number.
+
+    Example:
+        >>> ckpt.metric("net:v1", {"f1": 0.9}).metrics
+        {'f1': 0.9}
     """
     if not values:
         raise UsageError("no metric given", hint=f"ckpt metric {ref} accuracy=0.992")
-    return add_words(registry or Registry(), ref, metrics=values, why=message)
+    return add_words(Registry.of(registry), ref, metrics=values, why=message)

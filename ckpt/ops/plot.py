@@ -6,7 +6,7 @@ from typing import Any
 
 from ckpt.errors import UsageError
 from ckpt.ops.log import log
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry
 
 _NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no numbers for them
 
@@ -37,7 +37,7 @@ class Curves:
         return len(self.series["loss"])
 
 
-def plot(ref: str, *, registry: Registry | None = None) -> Curves:
+def plot(ref: str, *, registry: InRegistry | None = None) -> Curves:
     """The curves of a version, or of the one that it was renamed from.
 
     Raises:

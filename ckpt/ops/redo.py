@@ -3,10 +3,10 @@
 from ckpt.errors import RefError
 from ckpt.ops.undo import Undone, revert
 from ckpt.registry.history.undoing import Written
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 
-def redo(*, message: str = "", registry: Registry | None = None) -> Undone:
+def redo(*, message: str = "", registry: InRegistry | None = None) -> Undone:
     """Undo the last undo that is not undone itself.
 
     Args:
@@ -17,7 +17,7 @@ def redo(*, message: str = "", registry: Registry | None = None) -> Undone:
         RefError: There is none.
         ConflictError: Something that it changed has changed again since.
     """
-    return revert(registry or Registry(), _last_undo, named=True, message=message)
+    return revert(Registry.of(registry), _last_undo, named=True, message=message)
 
 
 def _last_undo(writes: list[Written]) -> list[Written]:

@@ -3,34 +3,35 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import chain
 from operator import and_
-from os import fspath
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
-from ckpt.errors import RefError, UsageError
+from ckpt.errors import FormatError, RefError, UsageError
 from ckpt.formats import open_checkpoint
-from ckpt.formats.checked import CheckedSource
+from ckpt.formats.checked import CheckedSource, ChecksumError
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, kind_of_file, without_opaque
 from ckpt.formats.paths import checkpoint_name, open_path, within
 from ckpt.formats.pickle.describe import WEIGHTS_HINT
 from ckpt.formats.stream import tensor_bytes
+from ckpt.in_memory import is_module, name_of, unsaved
 from ckpt.io import digest
 from ckpt.io.files import Told, exists, untold
-from ckpt.io.sources import ByteSource
+from ckpt.io.sources import ByteSource, OpenSource
 from ckpt.io.threads import Threads
 from ckpt.opened import Named
-from ckpt.refs import SUFFIXES, FileRef, expect_new_name, parse_file_ref
+from ckpt.refs import SUFFIXES, expect_new_name, parse_file_ref
 from ckpt.registry.index import Version
 from ckpt.registry.labels import labels
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import HASHED_WHOLE, Hole, Manifest, Skeleton, read_record
-from ckpt.registry.registry import Added, Registry, parent_record
+from ckpt.registry.registry import Added, InRegistry, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects, Read
 from ckpt.side_files import (
     MOST_BYTES,
@@ -44,14 +45,18 @@ from ckpt.side_files import (
 )
 from ckpt.tensors import Span, TensorEntry
 
+if TYPE_CHECKING:
+    from torch import nn
+
+InMemory = Union[Mapping[str, Any], "nn.Module"]
 Map = Callable[..., Iterator[Any]]
 _WORTH_THREADS = 32 << 20  # bytes; below, threads cost more time than they save
 
 
 def register(
-    ref: Named,
+    ref: Named | InMemory,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     name: str | None = None,
     message: str = "",
     metrics: Mapping[str, float] | None = None,
@@ -67,14 +72,17 @@ def register(
     most: int = MOST_BYTES,
     told: Told = untold,
 ) -> Added:
-    """Add the file that `ref` names as the next version of a model, unless it holds the same bytes.
+    """Add a file, or what is in memory, as the next version of a model, unless it is there already.
 
-    If a version does, a message and metrics that it lacks are added to that one.
+    If a version holds the same bytes, a message and metrics that it lacks are added to that one.
+    A state_dict goes into the store as `torch.save` would write it, without a file in between: its
+    version is exported as a ``.pt`` file.
 
     Args:
-        ref: A path, with ``::model`` for one state_dict of a training checkpoint.
+        ref: A path, with ``::model`` for one state_dict of a training checkpoint; or a state_dict,
+            a training checkpoint, or a module, whose state_dict is registered.
         registry: The registry; None finds it as the command line does.
-        name: The model; None takes the file's name without its suffix.
+        name: The model; None takes the file's name without its suffix, or the module's class.
         message: The version's message.
         metrics: E.g. ``{"accuracy": 0.9921}``.
         made_by: How it was made, a few words for `ckpt ls`.
@@ -95,28 +103,37 @@ def register(
         FormatError: The file is not a readable checkpoint, or does not match its own checksums.
         UsageError: A value of the record is one that readers would refuse, or the files beside
             the weights are too large or have names that collide; nothing is stored.
+
+    Example:
+        >>> added = ckpt.register(net, name="digits", metrics={"accuracy": 0.992}, alias="prod")
+        >>> added.version.ref, added.new
+        ('digits:v1', True)
+        >>> ckpt.register(net.state_dict(), name="digits").new
+        False
     """
-    file = _file_of(ref)
-    registry = registry or Registry()
+    given = _given(ref, name)
+    metrics = {key: _number(value) for key, value in (metrics or {}).items()}
+    registry = Registry.of(registry)
     wanted = labels(alias, tags)
     origin = None if parent is None else registry.version(parent)
-    model = model_name(file.path) if name is None else expect_new_name(name)
-    how = f"register {file.path.name}" if made_by is None else made_by
-    notes = {"model": model, "message": message, "metrics": metrics or {}, **(record or {})}
+    model = model_name(given.path) if name is None else expect_new_name(name)
+    how = f"register {given.label}" if made_by is None else made_by
+    notes = {"model": model, "message": message, "metrics": metrics, **(record or {})}
     read_record({**notes, "made_by": how})  # before gigabytes are stored
-    with open_path(file.path) as source:
-        checkpoint, dropped = _opened(source, file.inside, opaque)
+    with given.open() as source:
+        checkpoint, dropped = _opened(source, given.inside, opaque)
         notes |= expect_harmless(checkpoint, opaque)
         how += " --keep-opaque" if RUNS_CODE in notes else ""
-        beside = _side_files(file.path, source, with_files, folder_files, most)
+        beside = _side_files(source, with_files, given.folder if folder_files else None, most)
         rights = reduce(and_, (each.rights for each in beside.files), source.rights)
         with registry.store.writing():
             objects = NewObjects(registry.store, rights)
             notes |= _store_definition(definition_source, objects)
-            manifest = _store(checkpoint, file, objects, told)
+            manifest = _store(checkpoint, given, objects, told)
             manifest = replace(manifest, side_files=tuple(_stored(beside.files, objects)))
             manifest = _with_notes(manifest, notes, origin, objects)
-            source.expect_unchanged()
+            if isinstance(source, OpenSource):
+                source.expect_unchanged()
             new = objects.new_bytes
             added = registry.add(
                 model, manifest, new_bytes=new, made_by=how, rights=rights, labels=wanted
@@ -132,11 +149,61 @@ def register(
             return added if added.new else _with_words(added, registry, message, metrics)
 
 
-def _file_of(ref: Named) -> FileRef:
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What is registered.
+
+    Attributes:
+        path: The file, or its name to be.
+        folder: The same, if it is a folder.
+        inside: As after ``FILE::``.
+        label: Its name in `ckpt ls`.
+        open: Opens its bytes.
+    """
+
+    path: Path
+    folder: Path | None
+    inside: str | None
+    label: str
+    open: Callable[[], AbstractContextManager[ByteSource]]
+
+
+def _given(ref: Named | InMemory, name: str | None) -> _Given:
+    if not isinstance(ref, str | PathLike):
+        return _given_in_memory(ref, name)
     file = within(parse_file_ref(fspath(ref)))
     if isinstance(ref, str) and ".py:" in ref and not exists(file.path):
         raise RefError(f"{ref} is a definition and holds no weights", hint=WEIGHTS_HINT)
-    return file
+    folder = file.path if file.path.is_dir() else None
+    return _Given(file.path, folder, file.inside, file.path.name, partial(open_path, file.path))
+
+
+def _given_in_memory(value: InMemory, name: str | None) -> _Given:
+    label = name_of(value)
+    if not isinstance(value, Mapping) and not is_module(value):
+        raise UsageError(
+            f"{type(value).__name__}: expected a path, a state_dict or a module",
+            hint="a version is registered already; ckpt alias or tag  marks it",
+        )
+    if name is None and isinstance(value, Mapping):
+        raise UsageError("a state_dict has no name", hint='name="net"  names the model')
+    path = Path(f"{name or label}.pt")
+
+    @contextmanager
+    def opened() -> Iterator[ByteSource]:
+        try:
+            yield unsaved(value, name=label, file_name=path.name, summed=True)
+        except ChecksumError as error:
+            hint = "register it between two training steps, or a copy of it"
+            raise FormatError(f"{label}: changed while it was registered", hint=hint) from error
+
+    return _Given(path, None, None, label, opened)
+
+
+def _number(value: Any) -> float:
+    """A number, also of a tensor or array of one element."""
+    number: float = value.item() if hasattr(value, "item") else value
+    return number
 
 
 def _with_words(
@@ -148,15 +215,14 @@ def _with_words(
 
 
 def _side_files(
-    path: Path,
     source: ByteSource,
     with_files: Iterable[Path | str | Readable],
-    of_its_folder: bool,
+    folder: Path | None,
     most: int,
 ) -> Found:
-    """The files to keep beside the weights, by name."""
+    """The files to keep beside the weights, by name; also those of their folder."""
     own = [part.name for part in source.parts]
-    found = of_folder(path, own) if of_its_folder and path.is_dir() else Found()
+    found = of_folder(folder, own) if folder is not None else Found()
     chosen: list[Readable] = []
     for each in with_files:
         chosen += [each] if isinstance(each, Readable) else named([each])
@@ -166,7 +232,7 @@ def _side_files(
     try:
         expect_names([*(own if files else ()), *(each.name for each in files)])
     except ValueError as error:
-        raise UsageError(f"{path}: {error}", hint="rename one of them") from error
+        raise UsageError(f"{source.name}: {error}", hint="rename one of them") from error
     return Found(tuple(sorted(files, key=lambda each: each.name)), found.left)
 
 
@@ -220,7 +286,7 @@ def skeleton_of(source: ByteSource, spans: Iterable[Span]) -> tuple[Read, int]:
     return read, sum(gap.nbytes for gap in around)
 
 
-def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told) -> Manifest:
+def _store(checkpoint: Checkpoint, given: _Given, objects: NewObjects, told: Told) -> Manifest:
     """Store the file's tensors and skeleton; the manifest names them."""
     source = checkpoint.source
     holes = _store_tensors(checkpoint, objects, told)
@@ -229,11 +295,11 @@ def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told
     is_single = len(source.parts) == 1
     return Manifest(
         format=checkpoint.format,
-        file_name=source.parts[0].name if is_single else checkpoint_name(ref.path),
+        file_name=source.parts[0].name if is_single else checkpoint_name(given.path),
         file_digest=digest.of_chunks(source.stream(0, source.size)) if is_small else None,
         skeleton=Skeleton(source.size, tuple(holes), skeleton),
         entries=tuple(_digested(checkpoint, holes, objects)),
-        inside=ref.inside,
+        inside=given.inside,
         rest=checkpoint.rest,
         files=() if is_single else tuple((part.name, part.nbytes) for part in source.parts),
     )

@@ -5,15 +5,17 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.errors import UsageError
 from ckpt.io.files import disk_errors, unlinked
 from ckpt.io.rights import with_group
-from ckpt.registry.registry import Registry
+from ckpt.printed import Printed
+from ckpt.registry.registry import InRegistry, Registry
 
 
-@dataclass(frozen=True, slots=True)
-class Initialised:
+@dataclass(frozen=True, slots=True, repr=False)
+class Initialised(Printed):
     """A registry.
 
     Attributes:
@@ -22,12 +24,14 @@ class Initialised:
         group: The name of the group that it is shared with; None if it was not asked for.
     """
 
+    VIEW: ClassVar = "ckpt.show.registry:initialised_text"
+
     folder: Path
     created: bool
     group: str | None
 
 
-def init_registry(*, shared: bool = False, registry: Registry | None = None) -> Initialised:
+def init_registry(*, shared: bool = False, registry: InRegistry | None = None) -> Initialised:
     """Create a registry in its folder, if there is none yet.
 
     Args:
@@ -39,7 +43,7 @@ def init_registry(*, shared: bool = False, registry: Registry | None = None) -> 
         UsageError: A file belongs to another user, or the user is not a member of the group.
         IntegrityError: The index is damaged, or missing beside stored versions.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     registry.index()  # a lost index is not replaced by an empty one
     created = not registry.exists
     if shared:

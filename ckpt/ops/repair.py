@@ -6,16 +6,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.errors import FormatError, RefError, UsageError
 from ckpt.formats import nearly_safetensors, open_checkpoint, safetensors
 from ckpt.formats.paths import open_path
 from ckpt.io.journal import recover
+from ckpt.printed import Printed
 from ckpt.writing.checkpoint import write_pieces
 
 
-@dataclass(frozen=True, slots=True)
-class Repaired:
+@dataclass(frozen=True, slots=True, repr=False)
+class Repaired(Printed):
     """The state of a file after a repair.
 
     Attributes:
@@ -25,6 +27,8 @@ class Repaired:
         out: The new file; None if none was written.
         changes: How the new file differs from the old one, a few words each.
     """
+
+    VIEW: ClassVar = "ckpt.show.repair:repaired_text"
 
     path: Path
     restored: bool = False

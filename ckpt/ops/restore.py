@@ -9,18 +9,20 @@ too.
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ckpt.errors import IntegrityError, RefError
+from ckpt.printed import Printed
 from ckpt.refs import DigestRef, VersionRef, expect_no_path, is_version, version_ref
 from ckpt.registry.index import Index, Model, Version, number_of, read_version
 from ckpt.registry.later_words import expect_short
 from ckpt.registry.numbers import readded
-from ckpt.registry.registry import Registry, now
+from ckpt.registry.registry import InRegistry, Registry, now
 from ckpt.registry.store.objects import REPAIR
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+@dataclass(frozen=True, slots=True, repr=False)
+class Restored(Printed):
     """The versions that were asked for.
 
     Attributes:
@@ -29,13 +31,15 @@ class Restored:
         before: The label that a version of `versions` had, by its ref, if it has another one now.
     """
 
+    VIEW: ClassVar = "ckpt.show.restore:restored_text"
+
     versions: tuple[Version, ...]
     present: tuple[Version, ...]
     before: Mapping[str, str]
 
 
 def restore(
-    refs: Iterable[str], *, message: str = "", registry: Registry | None = None
+    refs: Iterable[str], *, message: str = "", registry: InRegistry | None = None
 ) -> Restored:
     """Restore removed versions, all or none.
 
@@ -48,7 +52,7 @@ def restore(
         RefError: There is no registry, or no such version, or gc has deleted it.
         IntegrityError: The manifest or an object is missing, or the manifest is damaged.
     """
-    registry, refs = registry or Registry(), tuple(refs)
+    registry, refs = Registry.of(registry), tuple(refs)
     expect_short(message)
     done: dict[str, Version] = {}
     present: dict[str, Version] = {}

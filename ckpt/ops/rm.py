@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from ckpt.registry.index import Index, Version
 from ckpt.registry.later_words import expect_short
-from ckpt.registry.registry import Registry, now
+from ckpt.registry.registry import InRegistry, Registry, now
 
 
 def rm(
-    refs: Iterable[str], *, message: str = "", registry: Registry | None = None
+    refs: Iterable[str], *, message: str = "", registry: InRegistry | None = None
 ) -> list[Version]:
     """Remove versions, all or none.
 
@@ -23,8 +23,13 @@ def rm(
     Raises:
         RefError: There is no such version.
         ConflictError: An alias points to one.
+
+    Example:
+        >>> extra = ckpt.register({"w": torch.ones(2)}, name="extra").version
+        >>> [version.ref for version in ckpt.rm([extra.ref])]
+        ['extra:v1']
     """
-    registry, refs = registry or Registry(), tuple(refs)
+    registry, refs = Registry.of(registry), tuple(refs)
     expect_short(message)
     found: dict[str, Version] = {}
 

@@ -6,7 +6,7 @@ from ckpt.errors import RefError
 from ckpt.refs import expect_name
 from ckpt.registry.index import Index, Model, Version
 from ckpt.registry.later_words import expect_short
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 
 def tag(
@@ -15,7 +15,7 @@ def tag(
     *,
     present: bool = True,
     message: str = "",
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
 ) -> tuple[Version, list[str]]:
     """Add tags to a version, or remove them; adding a tag twice changes nothing.
 
@@ -31,8 +31,12 @@ def tag(
 
     Raises:
         RefError: There is no such version, or it lacks a tag that is to be removed.
+
+    Example:
+        >>> ckpt.tag("net:v1", ["paper"])[1]
+        ['paper']
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     expect_short(message)
     chosen = [expect_name(name) for name in names]
     done: list[tuple[Version, Model]] = []

@@ -11,14 +11,15 @@ from math import isfinite
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ckpt.errors import RefError, UsageError
 from ckpt.io.strict_json import plain
 from ckpt.opened import expect_class, parse_named
 from ckpt.ops.register import register
+from ckpt.printed import Printed
 from ckpt.refs import FileRef, expect_new_name
-from ckpt.registry.registry import Added, Registry
+from ckpt.registry.registry import Added, InRegistry, Registry
 from ckpt.train import accumulate, doctor
 from ckpt.train.recipes.outputs import Outputs
 from ckpt.train.recipes.recipe import Recipe, expect_changeable, kept
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 SAVE_MINUTES = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
+@dataclass(frozen=True, slots=True, repr=False)
+class Training(Printed):
     """The result of a training.
 
     Attributes:
@@ -42,6 +43,8 @@ class Training:
         path: The file with the weights; None if only the registry has them.
         added: The version that was added, if it was registered.
     """
+
+    VIEW: ClassVar = "ckpt.show.train:training_text"
 
     trained: Trained
     path: Path | None
@@ -52,7 +55,7 @@ def train(
     recipe: Recipe | str | None = None,
     out: Path | str | None = None,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     register_result: bool | None = None,
     name: str | None = None,
     message: str | None = None,
@@ -96,7 +99,7 @@ def train(
         asked = asked.or_else(resumed.outputs)
     if isinstance(resume, Path | str):
         state_file = state_file or resume
-    job = _job(made, asked, registry or Registry(), state_file, note)
+    job = _job(made, asked, Registry.of(registry), state_file, note)
     return job.run(made, resumed, callback, replace=replace_out)
 
 

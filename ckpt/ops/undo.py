@@ -5,20 +5,22 @@ Undoing an undo is a redo; `ckpt.ops.redo` does that for the last one.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ckpt.errors import ConflictError, RefError
+from ckpt.printed import Printed
 from ckpt.registry.history.changes import undone
 from ckpt.registry.history.reflog import Entry
 from ckpt.registry.history.undoing import Written, written
 from ckpt.registry.index import Index
 from ckpt.registry.later_words import expect_short
-from ckpt.registry.registry import Registry, now
+from ckpt.registry.registry import InRegistry, Registry, now
 
 _SHORTEST = 4  # characters of an entry's name
 
 
-@dataclass(frozen=True, slots=True)
-class Undone:
+@dataclass(frozen=True, slots=True, repr=False)
+class Undone(Printed):
     """An undone write.
 
     Attributes:
@@ -28,20 +30,22 @@ class Undone:
         stepped_over: Later changes that cannot be undone, each with the reason.
     """
 
+    VIEW: ClassVar = "ckpt.show.undo:undone_text"
+
     entry: Entry
     origin: Entry
     redone: bool
     stepped_over: tuple[tuple[Entry, str], ...] = ()
 
 
-def history(*, registry: Registry | None = None) -> list[tuple[Entry, bool]]:
+def history(*, registry: InRegistry | None = None) -> list[tuple[Entry, bool]]:
     """The writes to the index on this machine, newest first, and whether each is undone."""
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     return [(each.entry, each.is_undone) for each in _written(registry, registry.index())]
 
 
 def undo(
-    entry: str | None = None, *, message: str = "", registry: Registry | None = None
+    entry: str | None = None, *, message: str = "", registry: InRegistry | None = None
 ) -> Undone:
     """Undo one write.
 
@@ -56,9 +60,16 @@ def undo(
         RefError: There is no such write, it is undone, it was made elsewhere, or it only added
             notes and metrics, which stay.
         ConflictError: Something that the named write changed has changed again since.
+
+    Example:
+        >>> ckpt.alias("net@candidate", "v1").ref
+        'net@candidate'
+        >>> print(ckpt.undo())
+        undid: alias net@candidate v1 ...
+          net alias candidate  v1 -> absent
     """
     return revert(
-        registry or Registry(),
+        Registry.of(registry),
         lambda writes: _chosen(writes, entry),
         named=bool(entry),
         message=message,

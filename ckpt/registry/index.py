@@ -6,10 +6,11 @@ Values only: operations return a new index. Fields that this ckpt does not know 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, ClassVar, NotRequired, TypedDict, cast
 
 from ckpt.errors import ConflictError, RefError, excerpt
 from ckpt.io.typed_json import Count, Digest, Time, TimeOrEmpty, expect
+from ckpt.printed import Printed
 from ckpt.refs import DigestRef, Ref, VersionRef, expect_no_path, is_version, version_ref
 from ckpt.registry.events import Event, event_line
 
@@ -37,8 +38,8 @@ class VersionLine(TypedDict):
     also: NotRequired[list[Digest]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Version(Printed):
     """One version, immutable.
 
     Attributes:
@@ -61,6 +62,8 @@ class Version:
         also: Digests of other manifests of the same bytes, found by a merge.
     """
 
+    VIEW: ClassVar = "ckpt.show.ls:version_text"
+
     model: str
     number: int
     manifest: str
@@ -79,6 +82,9 @@ class Version:
     renumbered: str = ""
     also: tuple[str, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.ref
 
     @property
     def label(self) -> str:

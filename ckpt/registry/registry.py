@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, ClassVar
 
-from ckpt.errors import IntegrityError, RefError, UsageError
+from ckpt.errors import IntegrityError, MissingFileError, RefError, UsageError
 from ckpt.io.files import make_folder, read_plain, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import Rights
 from ckpt.io.who import By, who
+from ckpt.printed import Printed
 from ckpt.refs import Ref, expect_name, expect_no_path
 from ckpt.registry.events import Event, joined
 from ckpt.registry.history.newest import newest, newest_versions
@@ -32,8 +33,8 @@ _LOCAL = "local"  # holds the name of the machine that alone writes to the disk
 _OWN_FILES = ("id", _LOCAL, "lock", "reflog", "tmp/", "writing")
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
+@dataclass(frozen=True, slots=True, repr=False)
+class Added(Printed):
     """The result of adding a version.
 
     Attributes:
@@ -48,6 +49,8 @@ class Added:
         left: What else the folder holds, and was not registered.
         kind: What the file holds instead of a model: ``the state of an optimizer``.
     """
+
+    VIEW: ClassVar = "ckpt.show.register:added_text"
 
     version: Version
     new: bool
@@ -83,6 +86,11 @@ class Registry:
     ) -> None:
         self.folder, self._is_named = _locate(folder)
         self._on_use = on_use
+
+    @classmethod
+    def of(cls, named: "InRegistry | None") -> "Registry":
+        """The registry that somebody means: one, its folder, or the one that is found."""
+        return named if isinstance(named, Registry) else Registry(named)
 
     @property
     def exists(self) -> bool:
@@ -362,6 +370,9 @@ def parent_record(parent: Version, tensors: str) -> dict[str, Any]:
     return {"version": parent.ref, "manifest": parent.manifest, **same}
 
 
+InRegistry = Registry | Path | str  # a registry, or its folder
+
+
 def now() -> str:
     """The time, UTC, ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -377,7 +388,7 @@ def _locate(folder: Path | str | None) -> tuple[Path, bool]:
     if path.name == FILE_NAME:
         path = path.parent
     if not path.is_dir():
-        raise RefError(f"{path}: no such folder", hint="name the folder of a registry")
+        raise MissingFileError(f"{path}: no such folder", hint="name the folder of a registry")
     return path, True
 
 

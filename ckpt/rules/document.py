@@ -49,7 +49,12 @@ def read_rules(document: object, *, name: str) -> list[Rule]:
         raise RuleError(f"{name}: not a list of rules", hint="[[rules]]  begins every rule")
     if len(document) > MOST_RULES:
         raise RuleError(f"{name}: {len(document):,} rules, the limit is {MOST_RULES:,}")
-    return [_Table(table, f"{name}: rule {n}").rule() for n, table in enumerate(document, start=1)]
+    return [read_rule(table, name=f"{name}: rule {n}") for n, table in enumerate(document, start=1)]
+
+
+def read_rule(table: object, *, name: str) -> Rule:
+    """Make a rule from its table; `name` is that in messages."""
+    return _Table(table, name).rule()
 
 
 def rules_document(rules: Sequence[Rule]) -> list[dict[str, Any]]:

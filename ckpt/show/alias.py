@@ -40,7 +40,7 @@ def aliases_data(aliases: Sequence[Alias]) -> list[dict[str, Any]]:
     return list(map(alias_data, aliases))
 
 
-def history_text(history: AliasHistory, *, width: int | None) -> str:
+def history_text(history: AliasHistory, *, width: int | None = None) -> str:
     """What the aliases point to, and a table of their moves, newest first."""
     lines = [
         f"{alias.ref} points to {alias.version}{', protected' if alias.protected else ''}"

@@ -26,7 +26,7 @@ _MOST_LINES = 20  # about one form
 _MOST_NAMED = 6  # versions of a model
 
 
-def guard_text(result: GuardResult, *, width: int | None) -> str:
+def guard_text(result: GuardResult, *, width: int | None = None) -> str:
     """What is broken, in paragraphs, then a row for all that fits, then what to type."""
     lines = [line for found in result.classes for line in _paragraphs(found, result)]
     if rows := [row for found in result.classes for row in _rows(found, result)]:

@@ -22,6 +22,11 @@ def log_text(steps: Sequence[Step]) -> str:
     return text + (f"\n  parent: {printable(parent['version'])}, {gone}" if parent else "")
 
 
+def step_text(step: Step) -> str:
+    """One step alone."""
+    return log_text([step])
+
+
 def _step(step: Step) -> Iterator[str]:
     version = step.version
     yield f"{version.ref}  {digest.short(version.manifest)}  {version.created}"

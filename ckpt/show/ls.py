@@ -5,9 +5,10 @@ from typing import Any
 
 from ckpt.errors import UsageError, excerpt
 from ckpt.registry.index import Index, Version
+from ckpt.registry.registry import Registry
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
-from ckpt.show.look.words import metric, size
+from ckpt.show.look.words import count, metric, metrics, size
 
 # Columns that a narrow terminal goes without, in this order.
 _LEAST = ("new bytes", "keys", "made by", "size", "tags", "when")
@@ -41,6 +42,21 @@ def versions_text(
     cells = [[row[head] for head in shown] for row in rows]
     right = [*scored, "keys", "size", "new bytes"]
     return table(cells, shown, right=right, width=width)
+
+
+def registry_text(registry: Registry) -> str:
+    """All versions of a registry."""
+    versions = registry.versions()
+    if not versions:
+        return f"no versions in {registry.folder}"
+    return versions_text(versions, registry.index(), width=None)
+
+
+def version_text(version: Version) -> str:
+    """One version in a line."""
+    made = f"  {version.made_by}" if version.made_by else ""
+    scores = f"  {metrics(version.metrics)}" if version.metrics else ""
+    return f"{version.ref}{made}{scores}  {count(version.keys, 'key')}, {size(version.size)}"
 
 
 def _fitted(rows: Sequence[dict[str, str]], shown: list[str], width: int) -> list[str]:

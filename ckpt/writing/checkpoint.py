@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ckpt.errors import DiskError, UsageError
 from ckpt.formats import COPIES, open_checkpoint
@@ -21,6 +21,7 @@ from ckpt.formats.stream import write_layout
 from ckpt.io.files import expect_room, new_file, write_folder, write_whole
 from ckpt.io.journal import can_overwrite, overwrite_start
 from ckpt.io.sources import ByteSource, FileSource
+from ckpt.printed import Printed
 from ckpt.rules.expressions import Source, sources_of, whole_source
 from ckpt.rules.planned import Planned
 from ckpt.tensors import FileStart, Layout, Piece, TensorEntry, tensor_spans
@@ -30,8 +31,8 @@ from ckpt.writing.ties import restored, tied_names
 _USUAL = ("format", "pt")  # in every safetensors file of torch; no other container needs it
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+@dataclass(frozen=True, slots=True, repr=False)
+class Written(Printed):
     """A file, or a folder of files, that was written.
 
     Attributes:
@@ -46,6 +47,8 @@ class Written:
         chosen: The state_dict that was read, as after ``FILE::``.
         tied: Names of tied tensors that are noted, each with the key that is stored.
     """
+
+    VIEW: ClassVar = "ckpt.show.export:written_text"
 
     path: Path
     size: int

@@ -228,3 +228,36 @@ def test_expanded_view_at_an_odd_place_stays_one(tmp_path: Path) -> None:
     with ckpt.open(tmp_path / "odd.pt") as lazy:
         assert lazy["wide"].shape == (1 << 40,)
         assert float(lazy["wide"][7]) == 2.5
+
+
+def test_some_keys_are_loaded_in_the_order_of_the_file(file: Path) -> None:
+    whole = ckpt.load(file)
+    assert list(ckpt.load(file, keys=["half", "whole"])) == ["whole", "half"]
+    assert list(ckpt.load(file, keys="^(rows|bits)$")) == ["rows", "bits"]
+    assert expected(ckpt.load(file, keys={"half"})) == expected({"half": whole["half"]})
+
+
+def test_keys_that_are_not_there_are_an_error(file: Path) -> None:
+    with pytest.raises(KeyError, match="has no hal") as missing:
+        ckpt.load(file, keys=["hal"])
+    assert "half" in str(missing.value.hint)  # type: ignore[attr-defined]
+    with pytest.raises(KeyError, match="matches none of its 8 keys"):
+        ckpt.load(file, keys="^x")
+    with pytest.raises(UsageError, match="to= takes a whole state_dict"):
+        ckpt.load(file, keys="half", to=torch.nn.Linear)
+
+
+def test_tensors_go_to_a_device(file: Path) -> None:
+    found = ckpt.load(file, device="meta")
+    assert {tensor.device.type for tensor in found.values()} == {"meta"}
+    assert [tuple(it.shape) for it in found.values()] == [
+        tuple(it.shape) for it in tensors().values()
+    ]
+
+
+def test_what_is_in_memory_is_copied() -> None:
+    state = tensors()
+    found = ckpt.load(state)
+    assert expected(found) == expected(state)
+    found["half"].zero_()
+    assert state["half"].any()

@@ -1,9 +1,10 @@
-"""Diff: show what differs between two refs, each a version, a file or a definition."""
+"""Diff: show what differs between two refs or things in memory: weights, or a definition."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import ClassVar
 
 from ckpt.compare.keys import KeyDiff, compare_entries
 from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
@@ -11,14 +12,23 @@ from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
 from ckpt.errors import UsageError
 from ckpt.formats.opaque import ForeignGlobal
+from ckpt.in_memory import STATE_DICT
 from ckpt.infer.fitting import Fitting
 from ckpt.io.files import Told, untold
-from ckpt.opened import Named, OpenedDefinition, OpenedFile, OpenedState, open_ref
+from ckpt.opened import (
+    OpenedDefinition,
+    OpenedFile,
+    OpenedMemory,
+    OpenedState,
+    WeightsOrClass,
+    open_ref,
+)
 from ckpt.ops.diff.no_tensors import entries_without_tensors
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames
 from ckpt.ops.diff.side_files import FileChange, differing_files
-from ckpt.registry.registry import Registry
+from ckpt.printed import Printed
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 
 # Files up to this many bytes are compared without being asked; that takes about 0.15 s.
@@ -40,8 +50,8 @@ class PairValues:
     found: ValueDiff
 
 
-@dataclass(frozen=True, slots=True)
-class RefDiff:
+@dataclass(frozen=True, slots=True, repr=False)
+class RefDiff(Printed):
     """The difference between two refs.
 
     Attributes:
@@ -60,6 +70,8 @@ class RefDiff:
         files: The side files that differ.
     """
 
+    VIEW: ClassVar = "ckpt.show.diff:diff_text"
+
     before: str
     after: str
     diff: KeyDiff
@@ -71,6 +83,25 @@ class RefDiff:
     facts: tuple[Fact, ...] = ()
     code: Mapping[str, Sequence[ForeignGlobal]] = field(default_factory=dict)
     files: tuple[FileChange, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything differs.
+
+        Raises:
+            UsageError: Not all bytes were compared, and those that were are the same.
+        """
+        if self.unread_bytes and not self.differs:
+            raise UsageError(
+                f"{self.before} -> {self.after}: {self.unread_bytes:,} bytes were not compared",
+                hint="values=True  reads them",
+            )
+        return self.differs
+
+    def _brief(self) -> str:
+        if self.fitting is not None:
+            return f"{self.before} -> {self.after}: {'fits' if self.fitting.fit.fits else 'no fit'}"
+        found = "differs" if self.differs else "not compared" if self.unread_bytes else "the same"
+        return f"{self.before} -> {self.after}: {found}"
 
     @property
     def within(self) -> tuple[PairValues, ...]:
@@ -100,27 +131,27 @@ class RefDiff:
 
 
 def diff(
-    before: Named,
-    after: Named,
+    before: WeightsOrClass,
+    after: WeightsOrClass,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     values: bool | None = None,
     tolerance: float | None = None,
     unasked: float = READ_UNASKED_BYTES,
     arguments: Mapping[str, object] | None = None,
     told: Told = untold,
 ) -> RefDiff:
-    """Compare two refs.
+    """Compare two versions, files, state_dicts or modules, or one of them with a class.
 
     Args:
-        before: A version, a file or a definition.
-        after: Likewise.
+        before: A version, a file or a definition; or a state_dict, a module or a class.
+        after: Likewise. If one side is a class, the answer is whether the other fits it.
         registry: Where versions are looked up.
         values: True reads the tensors of files and measures how far apart the values are; False
             reads nothing; None compares bytes, if there are few. Versions are compared by the
             digests in their manifests, at no cost.
         tolerance: The greatest difference of an element that counts as equal; implies `values`.
-        unasked: How many bytes are few.
+        unasked: How many bytes are few; those in memory never are many.
         arguments: The arguments of definitions.
         told: Called with the progress.
 
@@ -129,18 +160,40 @@ def diff(
         FormatError: A file is not a readable checkpoint.
         IntegrityError: A tensor that changed is damaged in the registry.
         PlanError: One side is a definition, and the other an optimizer's state alone.
+
+    Example:
+        >>> found = ckpt.diff("old.pt", Net)
+        >>> bool(found), found.fitting.fit.fits
+        (True, False)
+        >>> print(ckpt.diff(net.state_dict(), net))
+        before -> Net
+          same      4 keys
+          no difference
     """
     _expect_tolerance(tolerance)
     values = values if tolerance is None else True
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     with open_ref(before, registry, arguments) as a, open_ref(after, registry, arguments) as b:
         if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
             from ckpt.ops.diff.with_definition import compared
 
             return RefDiff(a.name, b.name, *compared(a, b))
+        a, b = _named_apart(a, b)
+        if isinstance(a, OpenedMemory) or isinstance(b, OpenedMemory):
+            unasked = inf
         found = _of_states(Sides(a, b), values, unasked, told)
         facts = tuple(differing_facts(a, b, registry))
         return replace(found, tolerance=tolerance, facts=facts, files=differing_files(a, b))
+
+
+def _named_apart(a: OpenedState, b: OpenedState) -> tuple[OpenedState, OpenedState]:
+    """Both, and what has no name of its own by its side."""
+
+    def named(side: OpenedState, name: str) -> OpenedState:
+        is_bare = isinstance(side, OpenedMemory) and side.name == STATE_DICT
+        return replace(side, name=name) if is_bare else side
+
+    return named(a, "before"), named(b, "after")
 
 
 def _of_states(sides: Sides, values: bool | None, unasked: float, told: Told) -> RefDiff:

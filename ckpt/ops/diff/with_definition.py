@@ -6,9 +6,17 @@ from functools import partial
 
 from ckpt.compare.keys import KeyDiff, compare_entries
 from ckpt.errors import FormatError, PlanError
+from ckpt.in_memory import STATE_DICT
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.loading import ask_torch
-from ckpt.opened import Opened, OpenedDefinition, OpenedFile, OpenedState, nesting
+from ckpt.opened import (
+    Opened,
+    OpenedDefinition,
+    OpenedFile,
+    OpenedMemory,
+    OpenedState,
+    nesting,
+)
 from ckpt.ops.rename.by_migrations import explained
 from ckpt.ops.rename.plan_fit import allowing
 from ckpt.ops.rename.training.optimizers import (
@@ -48,16 +56,30 @@ def _fitting(a: Opened, b: Opened) -> Fitting:
         found = replace(found, options=(), rules=(), by="")
     if found.options and _leaves_behind(state):
         found = replace(found, options=(*found.options, "--all"))
+    if isinstance(state, OpenedMemory) or ":" not in definition.name:
+        found = _by_python(found, state, definition)
     under, loaded_by = nesting(state)
-    in_part_by = () if found.options or found.by else _in_part_by(found, state, definition)
+    known = found.options or found.by or found.call
+    in_part_by = () if known else _in_part_by(found, state, definition)
     return replace(
         found, under=under, loaded_by=loaded_by, source=state.name, in_part_by=in_part_by
     )
 
 
+def _by_python(found: Fitting, state: OpenedState, to: OpenedDefinition) -> Fitting:
+    """The fit, with a call in place of the command, which cannot name one of the sides."""
+    if not (found.options or found.by):
+        return found
+    source = STATE_DICT if isinstance(state, OpenedMemory) else repr(state.name)
+    name = to.name.rpartition(":")[2]
+    call = f"ckpt.rename({source}, to={name if name.isidentifier() else '…'})"
+    return replace(found, options=(), by="", call=call)
+
+
 def _in_part_by(found: Fitting, state: OpenedState, to: OpenedDefinition) -> tuple[str, ...]:
     """The options of a rename that allow what differs, if the file has no optimizer."""
-    options = allowing(found) if optimizer_in(state) is None else ()
+    named = not (isinstance(state, OpenedMemory) or found.call)
+    options = allowing(found) if named and optimizer_in(state) is None else ()
     return (f"--to {to.name}", *options) if options else ()
 
 

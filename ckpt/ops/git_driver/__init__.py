@@ -19,7 +19,7 @@ from ckpt.ops.git_driver.published import published_indexes
 from ckpt.registry.index import Index
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES, read_index
 from ckpt.registry.merge import Merged, merged
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.seen import remember
 
 _PYTHON = quote(sys.executable).replace("%", "%%")
@@ -73,7 +73,7 @@ class Installed:
 
 
 def install(
-    *, lfs: bool = False, store: Path | str | None = None, registry: Registry | None = None
+    *, lfs: bool = False, store: Path | str | None = None, registry: InRegistry | None = None
 ) -> Installed:
     """Configure git in this clone to merge the index, and to show it and weights as text.
 
@@ -86,7 +86,7 @@ def install(
         UsageError: The folder is not in a git repository, Git LFS is not installed, or `store`
             holds other things.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     if lfs and store is not None:
         raise UsageError("--lfs and --store are two places for the same objects")
     used = None if store is None else use_store(registry, Path(store))
@@ -133,7 +133,7 @@ def merge(base: Path, ours: Path, theirs: Path, path: Path = Path(FILE_NAME)) ->
     return _written(ours, sides, Path.cwd() / path.parent)
 
 
-def resolve(*, take_theirs: bool | None = None, registry: Registry | None = None) -> Merged:
+def resolve(*, take_theirs: bool | None = None, registry: InRegistry | None = None) -> Merged:
     """Merge an index that git reports as unmerged again, from the three sides that git keeps.
 
     Args:
@@ -143,7 +143,7 @@ def resolve(*, take_theirs: bool | None = None, registry: Registry | None = None
     Raises:
         UsageError: Git has no conflict there.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     names = {f":{stage}:./{FILE_NAME}": side for stage, side in enumerate(_SIDES, 1)}
     git(registry.folder, "rev-parse", "--show-prefix")
     found = {

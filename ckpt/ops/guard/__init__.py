@@ -14,7 +14,7 @@ from ckpt.ops.guard.earlier import no_longer_guarded
 from ckpt.ops.guard.result import GuardedClass, GuardResult
 from ckpt.ops.guard.settings import settings_of
 from ckpt.ops.guard.snapshots import snapshot_of, write_snapshot
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 
 def guard(
@@ -24,7 +24,7 @@ def guard(
     seconds: float | None = None,
     fix: bool = False,
     folder: Path | None = None,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
 ) -> GuardResult:
     """Whether definitions still load their versions in the registry, and their snapshots.
 
@@ -46,7 +46,7 @@ def guard(
     """
     settings = settings_of(definitions, seconds, folder=folder)
     if against is None:
-        registry = registry or Registry()
+        registry = Registry.of(registry)
         found = [
             of_weights(it, settings.folder, arguments, registry, fix=fix) for it in settings.guarded
         ]

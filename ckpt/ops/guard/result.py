@@ -3,9 +3,11 @@
 import ast
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.migrate.described import name_of
 from ckpt.ops.guard.verdicts import Verdict
+from ckpt.printed import Printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,16 @@ class GuardedClass:
         return None if self.file is None else line_of(self.file, name_of(self.definition))
 
 
-@dataclass(frozen=True, slots=True)
-class GuardResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class GuardResult(Printed):
     """What was found about all definitions.
 
     Attributes:
         classes: One after the other.
         against: The revision with whose classes they were compared; None without.
     """
+
+    VIEW: ClassVar = "ckpt.show.guard:guard_text"
 
     classes: tuple[GuardedClass, ...]
     against: str | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from ckpt.errors import UsageError
+from ckpt.errors import CkptError, UsageError
 from ckpt.io.typed_json import Form, expect
 from ckpt.migrate.described import USUAL_SECONDS
 from ckpt.migrate.folder import settings_above
@@ -97,6 +97,8 @@ def _read(file: Path, settings: Mapping[str, Any], seconds: float | None) -> tup
             _guarded(item, f"tool.ckpt.guard[{at}]", usual, seconds)
             for at, item in enumerate(settings.get("guard", ()))
         )
+    except CkptError:
+        raise
     except ValueError as error:
         raise MigrationError(f"{file}: {error}", hint="e.g.\n" + "\n".join(_EXAMPLE)) from error
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+from ckpt.errors import CkptError
 from ckpt.io import strict_json
 from ckpt.io.files import write_whole
 from ckpt.io.small_file import read_small
@@ -102,6 +103,8 @@ def read_snapshot(path: Path) -> Snapshot:
         state = _state(document)
         if schema_of(state).digest != document["digest"]:
             raise ValueError("its keys are not those of its digest")
+    except CkptError:
+        raise
     except ValueError as error:
         hint = "ckpt guard --snapshot  writes it again; after a merge, from the merged class"
         raise MigrationError(f"{path}: {error}", hint=hint) from error

@@ -10,10 +10,11 @@ from ckpt.ops.migrate.check import Finding, Listed, check_migrations, list_migra
 from ckpt.ops.migrate.export import Exported, export_migrations
 from ckpt.ops.migrate.new import Drafted, new_migration
 from ckpt.ops.migrate.run import Migrated, asks, made_for, rules_of, way_to
-from ckpt.ops.rename.plan import Goal, expect_known, open_source, plan_opened
+from ckpt.ops.rename.opening import open_source
+from ckpt.ops.rename.plan import Goal, expect_known, plan_opened
 from ckpt.ops.rename.result import alone, carry_out
 from ckpt.ops.rename.to_file import Output, expect_output
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 
 __all__ = [
     "Drafted",
@@ -38,7 +39,7 @@ def migrate(
     enter: str | None = None,
     drop_optimizer: bool = False,
     dry_run: bool = False,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     **output: Unpack[Output],
 ) -> Migrated:
     """Make a checkpoint that fits a class, by the migrations of the class.
@@ -63,7 +64,7 @@ def migrate(
     """
     expect_known(output, Output.__optional_keys__)
     expect_output(output)
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     goal: Goal = {"drop_optimizer": drop_optimizer, "arguments": arguments, "check": to}
     with (
         alone(source, output, registry, dry_run=dry_run),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ckpt.definitions import find_definition
 from ckpt.errors import UsageError
@@ -18,16 +18,19 @@ from ckpt.migrate.folder import (
 from ckpt.migrate.graph import Graph, of_class
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import Schema, fold_all, schema_of
+from ckpt.printed import Printed
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+@dataclass(frozen=True, slots=True, repr=False)
+class Listed(Printed):
     """The migrations of one folder.
 
     Attributes:
         folder: The folder.
         migrations: By name.
     """
+
+    VIEW: ClassVar = "ckpt.show.migrate:listed_text"
 
     folder: Path
     migrations: tuple[Migration, ...]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.definitions import find_definition
 from ckpt.errors import UsageError
@@ -12,12 +13,13 @@ from ckpt.migrate.schema import fold_all, schema_of
 from ckpt.ops.migrate.exporting.forms import earlier_forms
 from ckpt.ops.migrate.exporting.mapping import mapping_source
 from ckpt.ops.migrate.exporting.python import python_source
+from ckpt.printed import Printed
 
 TARGETS = ("torch", "lightning", "transformers", "vllm")
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
+@dataclass(frozen=True, slots=True, repr=False)
+class Exported(Printed):
     """Migrations as Python.
 
     Attributes:
@@ -27,6 +29,8 @@ class Exported:
         forms: The number of earlier forms of the class that it knows.
         path: The file that was written; None without.
     """
+
+    VIEW: ClassVar = "ckpt.show.migrate:exported_text"
 
     text: str
     target: str

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import fspath
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.definitions import Definition, find_definition
 from ckpt.errors import CkptError, FitError, UsageError
@@ -27,14 +28,15 @@ from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema, differing, fold_al
 from ckpt.opened import Named, Opened, OpenedDefinition, as_typed, open_ref
 from ckpt.ops.migrate.proving import Ran, run_both
 from ckpt.ops.rename.rule_order import Rules, in_order
-from ckpt.registry.registry import Registry
+from ckpt.printed import Printed
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.expressions import sources_of
 from ckpt.rules.planned import Planned, Rule
 from ckpt.tensors import TensorEntry
 
 
-@dataclass(frozen=True, slots=True)
-class Drafted:
+@dataclass(frozen=True, slots=True, repr=False)
+class Drafted(Printed):
     """A new migration.
 
     Attributes:
@@ -44,6 +46,8 @@ class Drafted:
         ran: What running both classes showed; None if that was not asked for.
         path: Its file; None if nothing was written.
     """
+
+    VIEW: ClassVar = "ckpt.show.migrate:drafted_text"
 
     migration: Migration
     found: FoundRules | None
@@ -63,7 +67,7 @@ def new_migration(
     accept_likely: bool = False,
     prove: bool = True,
     dry_run: bool = False,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
 ) -> Drafted:
     """Make the migration from an old form of a class to the class as it is now.
 
@@ -88,7 +92,7 @@ def new_migration(
     present = find_definition(definition, arguments)
     place = place_of_definition(present)
     new = OpenedDefinition(as_typed(definition, arguments), present, present.state())
-    with _old_form(old, definition, arguments, registry or Registry()) as opened:
+    with _old_form(old, definition, arguments, Registry.of(registry)) as opened:
         given: Sequence[Rule] = in_order(rules).rules
         before, after = schema_of(opened.state), schema_of(new.state)
         _expect_needed(place.graph(), before, after, new.name, given)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from ckpt.definitions import find_definition
 from ckpt.errors import FitError, UsageError
@@ -13,13 +14,14 @@ from ckpt.opened import OpenedState, OpenedVersion, as_typed
 from ckpt.ops.rename.result import Renamed
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.to_file import Output
+from ckpt.printed import Printed
 from ckpt.tensors import StateDict, TensorEntry
 
 _FLOATS = ("float", "bfloat")  # how these dtypes begin
 
 
-@dataclass(frozen=True, slots=True)
-class Migrated:
+@dataclass(frozen=True, slots=True, repr=False)
+class Migrated(Printed):
     """What a migration of a checkpoint did, or would do.
 
     Attributes:
@@ -28,6 +30,8 @@ class Migrated:
         way: The migrations.
         renamed: The rename; None if it fitted already, and nothing was asked for.
     """
+
+    VIEW: ClassVar = "ckpt.show.migrate:migrated_text"
 
     source: str
     definition: str

@@ -6,17 +6,19 @@ Where only names change no tensor is decoded: a file's tensors are copied as the
 are not even read.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from ckpt.errors import PlanError
 from ckpt.opened import Named
+from ckpt.ops.rename.in_memory import is_in_memory, renamed_in_memory
+from ckpt.ops.rename.opening import open_source
 from ckpt.ops.rename.plan import (
     Goal,
     RenamePlan,
     UnfitError,
     expect_known,
-    open_source,
     plan_opened,
     plan_rename,
 )
@@ -24,7 +26,15 @@ from ckpt.ops.rename.result import Renamed, alone, apply, carry_out
 from ckpt.ops.rename.rule_files import write_open_rules
 from ckpt.ops.rename.rule_order import RuleOptions, Rules, in_order
 from ckpt.ops.rename.to_file import Output, expect_output
-from ckpt.registry.registry import Registry
+from ckpt.registry.index import Version
+from ckpt.registry.registry import Added, InRegistry, Registry
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
+
+    from torch import Tensor, nn
+
+InMemory = TypeVar("InMemory", bound=Mapping[str, Any])
 
 __all__ = [
     "RenameOptions",
@@ -48,19 +58,53 @@ class RenameOptions(Goal, Output, total=False):
     dry_run: bool
 
 
+@overload
 def rename(
-    source: Named,
+    source: InMemory,
     rules: Rules = (),
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
+    **options: Unpack[Goal],
+) -> InMemory: ...
+
+
+@overload
+def rename(
+    source: "nn.Module",
+    rules: Rules = (),
+    *,
+    registry: InRegistry | None = None,
+    **options: Unpack[Goal],
+) -> "OrderedDict[str, Tensor]": ...
+
+
+@overload
+def rename(
+    source: Named | Version | Added,
+    rules: Rules = (),
+    *,
+    registry: InRegistry | None = None,
     **options: Unpack[RenameOptions],
-) -> Renamed:
+) -> Renamed: ...
+
+
+def rename(
+    source: "Named | Version | Added | Mapping[str, Any] | nn.Module",
+    rules: Rules = (),
+    *,
+    registry: InRegistry | None = None,
+    **options: Unpack[RenameOptions],
+) -> Renamed | Mapping[str, Any]:
     """Rename the keys of `source` by rules: plan it, and apply the plan.
 
+    A state_dict in memory gives another one: of the same type, in the same order, with the same
+    tensors, not copies. Nothing is written.
+
     Args:
-        source: A file or a version.
-        rules: ``conv->embed`` and the like, key maps and operations, applied first to last;
-            or a dict of old key to new.
+        source: A file or a version; or a state_dict, or a module, whose state_dict is meant.
+        rules: ``conv->embed`` and the like, and operations such as ``{"split": "qkv", "into":
+            ["q", "k", "v"]}``, applied first to last; or a dict of old key to new, or the `Path`
+            of a rule file.
         registry: Where versions are looked up and added.
         **options: See `Goal`, `Output` and `RenameOptions`.
 
@@ -69,10 +113,24 @@ def rename(
         FitError: The result would not fit `check` or `to`.
         UsageError: There is nothing to do, or `out` already exists.
         ConflictError: Another process renames the same file in place.
+
+    Example:
+        >>> weights = ckpt.rename(torch.load("old.pt"), ["conv->embed"])
+        >>> Net().load_state_dict(weights)
+        <All keys matched successfully>
+        >>> print(ckpt.rename("old.pt", ["conv->embed"], out="new.pt"))
+          conv1.weight  ->  embed1.weight
+          conv1.bias    ->  embed1.bias
+          2 keys renamed, 2 kept
+        <BLANKLINE>
+        wrote new.pt ...
     """
     expect_known(options, RenameOptions.__optional_keys__)
+    registry = Registry.of(registry)
+    if is_in_memory(source):
+        value = cast("Mapping[str, Any]", source)
+        return renamed_in_memory(value, rules, cast("Goal", options), registry)
     expect_output(options)
-    registry = registry or Registry()
     dry_run = options.get("dry_run", False)
     with (
         alone(source, options, registry, dry_run=dry_run),

@@ -1,49 +1,46 @@
 """The plan of a rename: what becomes of every tensor of one checkpoint, before it is written."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from os import PathLike, fspath
-from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from os import PathLike
+from typing import TYPE_CHECKING, ClassVar, TypedDict, Unpack
 
 from ckpt.compare.allowed import Allowed, allowed
-from ckpt.errors import AmbiguousStateError, CkptError, FitError, PlanError, UsageError
-from ckpt.formats import ALL, COPIES
+from ckpt.errors import CkptError, FitError, PlanError, UsageError
+from ckpt.formats import COPIES
 from ckpt.formats.opaque import holds_more
 from ckpt.infer.fitting import Fitting
 from ckpt.migrate.schema import other_numbers
 from ckpt.opened import (
-    Named,
+    Defined,
     Opened,
     OpenedDefinition,
-    OpenedFile,
     OpenedState,
+    Weights,
+    WeightsOrClass,
     nesting,
     numbered,
-    open_ref,
-    open_state,
     opened_definition,
-    parse_named,
-    with_copies,
 )
 from ckpt.ops.rename.by_migrations import rules_of, way_to
+from ckpt.ops.rename.opening import open_source, open_target
 from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order, places_in
 from ckpt.ops.rename.training.followed import followed, lists_stuck
-from ckpt.ops.rename.training.optimizers import MovedOptimizer, expect_weights, operates, weights_in
+from ckpt.ops.rename.training.optimizers import MovedOptimizer, expect_weights, operates
 from ckpt.ops.rename.training.trainer_files import OptimizerFiles
 from ckpt.ops.rename.undo import plan_undo, undone_optimizers
-from ckpt.refs import DefinitionRef
-from ckpt.registry.registry import Registry
-from ckpt.registry.store.version import VersionSource
+from ckpt.printed import Printed
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.plan import Plan, plan_tensors
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 from ckpt.writing.outcome import followers, outcome
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ckpt.infer.find_rules import FoundRules
     from ckpt.migrate.way import Way
     from ckpt.prove.inputs import Given
@@ -56,7 +53,8 @@ class Goal(TypedDict, total=False):
 
     Attributes:
         to: A definition, file or version that the result must fit strictly; the rules that lead
-            there are found, and follow those that were given.
+            there are found, and follow those that were given. In Python also a class, a module,
+            which stands for its class, or a state_dict.
         accept_likely: Accept the best guess for ambiguous keys.
         check: A definition that the result must fit strictly.
         allow_missing: Expressions for keys that `to` and `check` may have and the result lacks.
@@ -75,9 +73,9 @@ class Goal(TypedDict, total=False):
         copies: Rename all copies of the state_dict in the file, even if the ref names one.
     """
 
-    to: Named | None
+    to: WeightsOrClass | None
     accept_likely: bool
-    check: str | None
+    check: "str | Defined | nn.Module | None"
     allow_missing: str | Sequence[str]
     allow_unexpected: str | Sequence[str]
     allow_shape: str | Sequence[str]
@@ -85,13 +83,13 @@ class Goal(TypedDict, total=False):
     prove: bool
     prove_input: "Given | PathLike[str]"
     undo: bool
-    saved_from: str | None
+    saved_from: "str | Defined | nn.Module | None"
     drop_optimizer: bool
     copies: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenamePlan(Plan):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class RenamePlan(Printed, Plan):
     """A plan for one checkpoint. It applies as long as that has the same tensors.
 
     Attributes:
@@ -118,8 +116,10 @@ class RenamePlan(Plan):
         drops_optimizer: Whether optimizers are left out.
     """
 
+    VIEW: ClassVar = "ckpt.show.rename:plan_text"
+
     name: str
-    source: Named
+    source: Weights
     entries: Sequence[TensorEntry]
     tied: Sequence[str]
     others: Sequence[str] = ()
@@ -139,6 +139,16 @@ class RenamePlan(Plan):
     drops_optimizer: bool = False
     copies: bool = False
 
+    def _brief(self) -> str:
+        return self.brief
+
+    @property
+    def brief(self) -> str:
+        """What it does, in a few words."""
+        numbers = {"renamed": self.renamed, "made": self.made, "dropped": self.dropped}
+        words = [f"{len(which):,} {how}" for how, which in numbers.items() if which]
+        return f"{self.name}: {', '.join(words) or 'nothing to rename'}"
+
 
 class UnfitError(FitError):
     """The result of a `plan` would not fit."""
@@ -149,10 +159,10 @@ class UnfitError(FitError):
 
 
 def plan_rename(
-    source: Named,
+    source: Weights,
     rules: Rules = (),
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     **goal: Unpack[Goal],
 ) -> RenamePlan:
     """Work out what `rules` do to a checkpoint; write nothing. The arguments are those of `rename`.
@@ -161,9 +171,14 @@ def plan_rename(
         PlanError: The rules do not make a valid plan for these keys.
         FitError: The result would not fit `check` or `to`.
         UsageError: There is nothing to do.
+
+    Example:
+        >>> plan = ckpt.plan_rename("old.pt", to=Net)
+        >>> [(change.old, change.new) for change in plan.renamed]
+        [('conv1.weight', 'embed1.weight'), ('conv1.bias', 'embed1.bias')]
     """
     expect_known(goal, Goal.__optional_keys__)
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     with open_source(source, registry, goal) as opened:
         return plan_opened(opened, rules, goal, registry)
 
@@ -176,14 +191,15 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     expect_weights(opened)
     found, target, way, numbers = None, None, None, dict[str, int | None]()
     if to is not None:
-        with open_ref(to, registry, goal.get("arguments")) as target:
+        with open_target(to, registry, goal.get("arguments")) as target:
             given, way = _migrated(opened, given, target)
             if way is None:
                 found = _rules_to(opened, target, given.rules, goal, may_differ)
             else:
                 numbers = other_numbers(opened.state.versions, target.state.versions)
                 opened = numbered(opened, numbers)
-    goals = [it for it in (check and opened_definition(check, goal.get("arguments")), target) if it]
+    checked = None if check is None else opened_definition(check, goal.get("arguments"))
+    goals = [it for it in (checked, target) if it is not None]
     plan = replace(
         _planned(opened, given, goal, found, goals, may_differ), way=way, numbers=numbers
     )
@@ -316,59 +332,6 @@ def _expect_sound(goal: Goal, given: RuleFile, may_differ: Allowed) -> None:
             "no rules given",
             hint="--rule 'OLD->NEW', --rules FILE, --map FILE or --unwrap; --to DEF  finds them",
         )
-
-
-@contextmanager
-def open_source(source: Named, registry: Registry, goal: Goal) -> Iterator[OpenedState]:
-    """Like `open_state`, but open all state_dicts of a file together if they are copies.
-
-    Args:
-        source: A file or a version.
-        registry: Where versions are looked up.
-        goal: Whether a ref to one state_dict stands for all of its copies; and a definition, which
-            a folder with an optimizer cannot fit as a whole: its weights stand for it.
-    """
-    text, copies = fspath(source), goal.get("copies", False)
-    with ExitStack() as stack:
-        if copies and "::" in text:
-            named = stack.enter_context(_opened_as(source, text + COPIES, registry))
-            yield replace(named, name=text)
-            return
-        try:
-            opened = stack.enter_context(open_state(source, registry))
-        except AmbiguousStateError as ambiguous:
-            try:
-                opened = stack.enter_context(_opened_as(source, f"{text}::{ALL}", registry))
-            except AmbiguousStateError:
-                raise ambiguous from None
-        if isinstance(opened, OpenedFile) and isinstance(opened.checkpoint.source, VersionSource):
-            raise UsageError(
-                f"{opened.name} is a part of a version; a rename takes the whole version or a file",
-                hint=f"ckpt export {opened.name} -o NEW.pt  makes a file of it",
-            )
-        if (name := weights_in(opened)) and _names_class(goal, registry):
-            if not isinstance(opened, OpenedFile):
-                raise PlanError(
-                    f"{opened.name}: the version of a whole folder, whose optimizer no class has",
-                    hint=f"ckpt export {opened.name} -o DIR  and rename DIR::{name} --all",
-                )
-            text = f"{text}::{name}"
-            named = stack.enter_context(_opened_as(source, text + COPIES, registry))
-            yield replace(named, name=text)
-            return
-        yield with_copies(opened) if copies else opened
-
-
-def _names_class(goal: Goal, registry: Registry) -> bool:
-    to = goal.get("to")
-    return bool(goal.get("check")) or (
-        to is not None and isinstance(parse_named(to, registry), DefinitionRef)
-    )
-
-
-def _opened_as(source: Named, text: str, registry: Registry) -> AbstractContextManager[OpenedState]:
-    """Open a longer form of a ref, which stays a path if it was one."""
-    return open_state(text if isinstance(source, str) else Path(text), registry)
 
 
 def _saved_from(goal: Goal) -> OpenedDefinition | None:

@@ -3,15 +3,15 @@
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from ckpt.definitions import Definition, find_definition
+from ckpt.definitions import Definition, definition_of
 from ckpt.errors import CkptError, PlanError, UsageError
 from ckpt.io.toml import text_of
-from ckpt.opened import Named, OpenedState
+from ckpt.opened import OpenedState
 from ckpt.ops.load import load
 from ckpt.ops.rename.proof_input import read_inputs
 from ckpt.ops.rename.rule_order import Places
@@ -77,13 +77,12 @@ def proved(
     raise refusal(proof, both, hint)
 
 
-def both_definitions(
-    old: str | None, new: Named | None, arguments: Mapping[str, object] | None
-) -> Both:
+def both_definitions(old: object, new: object, arguments: Mapping[str, object] | None) -> Both:
     """The definitions that a proof runs; a `UsageError` if one is missing."""
-    if old is None or new is None or not isinstance(parse_ref(fspath(new)), DefinitionRef):
+    refs = [parse_ref(it) for it in (old, new) if isinstance(it, str)]
+    if None in (old, new) or not all(isinstance(ref, DefinitionRef) for ref in refs):
         raise UsageError("a proof runs two definitions", hint="--from OLD_DEF --to NEW_DEF --prove")
-    return find_definition(old, arguments), find_definition(fspath(new), arguments)
+    return definition_of(old, arguments), definition_of(new, arguments)
 
 
 def refusal(proof: Proof, both: Both, answer: str | None) -> PlanError:

@@ -1,21 +1,23 @@
 """The result of a rename: apply a plan, and write a file, add a version, or both."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import is_usual, safetensors
 from ckpt.formats.folders import optimizers_in
 from ckpt.formats.opaque import OpaqueWord
+from ckpt.in_memory import is_module
 from ckpt.io.journal import overwriting
 from ckpt.opened import (
-    Named,
     OpenedFile,
     OpenedState,
     OpenedVersion,
+    Weights,
     numbered,
     parse_named,
     reordered,
@@ -24,7 +26,8 @@ from ckpt.opened import (
 )
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.mentions import mentions
-from ckpt.ops.rename.plan import RenamePlan, expect_known, open_source
+from ckpt.ops.rename.opening import open_source
+from ckpt.ops.rename.plan import RenamePlan, expect_known
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
 from ckpt.ops.rename.to_file import (
     Output,
@@ -37,15 +40,16 @@ from ckpt.ops.rename.to_file import (
 )
 from ckpt.ops.rename.to_version import add_version, plan_record
 from ckpt.ops.rename.training.optimizers import folder_of, for_another_class
+from ckpt.printed import Printed
 from ckpt.refs import FileRef
-from ckpt.registry.registry import Added, Registry
+from ckpt.registry.registry import Added, InRegistry, Registry
 from ckpt.rules.expressions import sources_of
 from ckpt.side_files import Readable, configs_beside
 from ckpt.writing.checkpoint import Written
 
 
-@dataclass(frozen=True, slots=True)
-class Renamed:
+@dataclass(frozen=True, slots=True, repr=False)
+class Renamed(Printed):
     """What a rename did, or would do.
 
     Attributes:
@@ -61,6 +65,8 @@ class Renamed:
         unfollowed: Why they are not.
     """
 
+    VIEW: ClassVar = "ckpt.show.rename:renamed_text"
+
     plan: RenamePlan
     written: Written | None = None
     added: Added | None = None
@@ -73,6 +79,10 @@ class Renamed:
     followed_files: tuple[str, ...] = ()
     unfollowed: str | None = None
 
+    def _brief(self) -> str:
+        done = self.written.ref if self.written else self.added.version.ref if self.added else None
+        return f"{self.plan.brief}, {f'into {done}' if done else 'nothing written'}"
+
     @property
     def in_old_order(self) -> Sequence[str]:
         """Paths of the result's optimizers whose order no definition was compared with."""
@@ -83,7 +93,7 @@ class Renamed:
 def apply(
     plan: RenamePlan,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     **output: Unpack[Output],
 ) -> Renamed:
     """Do what `plan_rename` planned; the arguments are those of `rename`.
@@ -92,10 +102,19 @@ def apply(
         ConflictError: The checkpoint has other tensors than when it was planned, or another
             process renames it in place.
         UsageError: `out` already exists.
+
+    Example:
+        >>> plan = ckpt.plan_rename("old.pt", ["conv->embed"])
+        >>> ckpt.apply(plan, out="new.pt").written.path.name
+        'new.pt'
     """
     expect_known(output, Output.__optional_keys__)
     expect_output(output)
-    registry = registry or Registry()
+    registry = Registry.of(registry)
+    if isinstance(plan.source, Mapping) or is_module(plan.source):
+        raise UsageError(
+            f"{plan.name} is in memory, and apply writes", hint="rename  returns the result"
+        )
     with (
         alone(plan.source, output, registry),
         open_source(plan.source, registry, {"copies": plan.copies}) as opened,
@@ -227,10 +246,10 @@ def _optimizer_files(plan: RenamePlan, path: Path | None) -> tuple[str, ...]:
 
 @contextmanager
 def alone(
-    source: Named, output: Output, registry: Registry, *, dry_run: bool = False
+    source: Weights, output: Output, registry: Registry, *, dry_run: bool = False
 ) -> Iterator[None]:
     """Keep other processes from renaming the same file in place; links are refused later."""
-    ref = parse_named(source, registry)
+    ref = parse_named(source, registry) if isinstance(source, str | PathLike) else None
     writes = output.get("in_place") and not dry_run
     path = ref.path if writes and isinstance(ref, FileRef) else None
     if path is None or not path.is_file() or path.is_symlink():

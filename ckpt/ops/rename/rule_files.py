@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.dtypes import DTYPES
-from ckpt.errors import RuleError
+from ckpt.errors import CkptError, RuleError
 from ckpt.io import strict_json
 from ckpt.io.files import write_whole
 from ckpt.io.small_file import parse_toml, read_small
@@ -129,6 +129,8 @@ def _parsed(path: Path, *, toml: bool) -> object:
     try:
         text = _text(path)
         return parse_toml(text) if toml else strict_json.parse(text)
+    except CkptError:
+        raise
     except ValueError as error:  # of JSON, TOML or UTF-8
         raise RuleError(
             f"{path}: {error}", hint="a map or list of rules is JSON, or TOML in a .toml file"

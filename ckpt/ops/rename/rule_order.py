@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ckpt.ops.rename.rule_files import RuleFile, read_map, read_rule_file
 from ckpt.rules.at_once import parse_typed
 from ckpt.rules.choice import drop, keep
+from ckpt.rules.document import read_rule
 from ckpt.rules.key_map import key_map
 from ckpt.rules.planned import Rule
 from ckpt.rules.prefixes import Add, Strip, Unwrap
@@ -35,7 +37,9 @@ class RuleOptions:
     typed: Sequence[str] = ()
 
 
-Rules = str | Mapping[str, str] | Sequence[str | Rule] | RuleFile | RuleOptions
+# A table is a rule as a rule file has it: ``{"split": "qkv", "into": ["q", "k", "v"]}``.
+Table = Mapping[str, Any]
+Rules = str | Mapping[str, str] | Sequence[str | Rule | Table] | Path | RuleFile | RuleOptions
 
 
 def in_order(rules: Rules) -> RuleFile:
@@ -48,13 +52,23 @@ def in_order(rules: Rules) -> RuleFile:
             return rules
         case RuleOptions():
             return _options_in_order(rules)
+        case Path():
+            return read_rule_file(rules)
         case str():
             listed: list[Rule] = [parse_typed(rules)]
         case Mapping():
             listed = [key_map(rules, name="the map")]
         case _:
-            listed = [parse_typed(rule) if isinstance(rule, str) else rule for rule in rules]
+            listed = [_rule(rule, number) for number, rule in enumerate(rules)]
     return RuleFile("", listed)
+
+
+def _rule(rule: str | Rule | Table, number: int) -> Rule:
+    if isinstance(rule, str):
+        return parse_typed(rule)
+    if isinstance(rule, Mapping):
+        return read_rule(dict(rule), name=f"rules[{number}]")
+    return rule
 
 
 def _options_in_order(rules: RuleOptions) -> RuleFile:

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ckpt.errors import CkptError, RuleError
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
+from ckpt.printed import Printed
 from ckpt.rules.document import read_rules
 from ckpt.rules.planned import Rule
 
@@ -38,8 +39,8 @@ class Left:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImportedRules:
+@dataclass(frozen=True, slots=True, repr=False)
+class ImportedRules(Printed):
     """The rules of a mapping.
 
     Attributes:
@@ -48,6 +49,8 @@ class ImportedRules:
         left: What they lack.
         path: The rule file.
     """
+
+    VIEW: ClassVar = "ckpt.show.rules:imported_text"
 
     source: str
     rules: tuple[Rule, ...]

@@ -35,6 +35,8 @@ def read(source: str) -> list[Step]:
     try:
         with own_code(source, lambda error: isinstance(error, ValueError)):
             return steps_of(_value(source))
+    except CkptError:
+        raise
     except ValueError as error:
         raise DefinitionError(f"{source}: {error}") from error
 

@@ -3,15 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ckpt.compare.ties import ties_of
 from ckpt.errors import RefError
 from ckpt.formats.opaque import ForeignGlobal, kind_of_file
-from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, open_ref
+from ckpt.opened import Opened, OpenedDefinition, OpenedFile, WeightsOrClass, open_ref
+from ckpt.printed import Printed
 from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.side_files import Readable
 from ckpt.tensors import TensorEntry
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from ckpt.ops.show.deep import Deep
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+@dataclass(frozen=True, slots=True, repr=False)
+class Shown(Printed):
     """One checkpoint or definition.
 
     Attributes:
@@ -38,6 +39,8 @@ class Shown:
         deep: The result of reading everything, if asked for.
         side_files: What belongs to the weights besides them.
     """
+
+    VIEW: ClassVar = "ckpt.show.show:shown_text"
 
     name: str
     format: str | None
@@ -70,16 +73,16 @@ class Shown:
 
 
 def show(
-    ref: Named,
+    ref: WeightsOrClass,
     *,
-    registry: Registry | None = None,
+    registry: InRegistry | None = None,
     deep: bool = False,
     arguments: Mapping[str, object] | None = None,
 ) -> Shown:
     """Describe a ref. Reads only the header of a file, or the manifest of a version.
 
     Args:
-        ref: A version, a file or a definition.
+        ref: A version, a file or a definition; or a state_dict, a module or a class.
         registry: Where versions are looked up.
         deep: Read everything, and verify that it is not damaged.
         arguments: The arguments of a definition.
@@ -88,14 +91,20 @@ def show(
         RefError: It names nothing; or `deep` was asked for a definition.
         FormatError: The file is not a readable checkpoint, or it is damaged.
         IntegrityError: The version is damaged.
+
+    Example:
+        >>> ckpt.show("old.pt").entries[0].shape
+        (8, 1, 3, 3)
+        >>> len(ckpt.show(Net).entries), ckpt.show("net@prod").version.message
+        (4, 'first')
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     with open_ref(ref, registry, arguments) as opened:
         shown = _shown(opened, registry)
         if not deep:
             return shown
         if isinstance(opened, OpenedDefinition):
-            raise RefError(f"{ref} is a definition, which has no weights to read")
+            raise RefError(f"{opened.name} is a definition, which has no weights to read")
         from ckpt.ops.show.deep import examine
 
         return replace(shown, deep=examine(opened, registry))

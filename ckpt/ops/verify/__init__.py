@@ -5,14 +5,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
+from typing import ClassVar
 
 from ckpt.errors import CkptError, DiskError, IntegrityError
 from ckpt.io.files import Told, untold
 from ckpt.io.threads import Threads
+from ckpt.printed import Printed
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import needed
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import REPAIR, StoredObject
 
 UNREFERENCED = "no version"
@@ -37,12 +39,14 @@ class Damage:
     hint: str = REPAIR
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+@dataclass(frozen=True, slots=True, repr=False)
+class Verified(Printed):
     """Numbers of hashed objects, manifests and bytes, the time, and the damage that was found.
 
     `lost` are versions that only git's history has.
     """
+
+    VIEW: ClassVar = "ckpt.show.verify:verified_text"
 
     objects: int
     manifests: int
@@ -52,13 +56,17 @@ class Verified:
     lost: tuple[Lost, ...] = ()
 
 
-def verify(*, registry: Registry | None = None, told: Told = untold) -> Verified:
+def verify(*, registry: InRegistry | None = None, told: Told = untold) -> Verified:
     """Hash every manifest and every object, stored or named by a manifest, on all cores.
 
     Needed is what `ckpt.registry.needs.needed` says. `told` is called with the bytes done
     and the bytes in all. Law: what `gc` removes meanwhile is no damage.
+
+    Example:
+        >>> ckpt.verify().damages
+        ()
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     found = _verified(registry, told)
     # A store that cannot be locked because it is read-only has no gc beside this either.
     with suppress(DiskError):

@@ -8,6 +8,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from ckpt.errors import FormatError, IntegrityError
 from ckpt.formats import open_checkpoint
@@ -18,9 +19,10 @@ from ckpt.io import digest
 from ckpt.io.sources import ByteSource
 from ckpt.ops.register import skeleton_of
 from ckpt.ops.verify import Damage, Verified, verify
+from ckpt.printed import Printed
 from ckpt.refs import parse_file_ref
 from ckpt.registry.index_file import FILE_NAME
-from ckpt.registry.registry import Registry
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.side_files import Readable, named, of_folder
 
@@ -28,8 +30,8 @@ Chunks = Callable[[], Iterable[bytes]]
 _ROUNDS = 2  # a restored manifest may name further damaged objects
 
 
-@dataclass(frozen=True, slots=True)
-class Repaired:
+@dataclass(frozen=True, slots=True, repr=False)
+class Repaired(Printed):
     """The repaired damage, and the damage that is left.
 
     Attributes:
@@ -37,18 +39,20 @@ class Repaired:
         left: The result of verifying again.
     """
 
+    VIEW: ClassVar = "ckpt.show.verify:repaired_text"
+
     taken: tuple[tuple[Damage, str], ...]
     left: Verified
 
 
-def repair_store(places: Iterable[str], *, registry: Registry | None = None) -> Repaired:
+def repair_store(places: Iterable[str], *, registry: InRegistry | None = None) -> Repaired:
     """Verify, and copy each damaged object from the first place that has a good copy.
 
     Args:
         places: Checkpoint files, ``FILE::model``, or folders of other registries.
         registry: The registry to repair; None finds it as the command line does.
     """
-    registry = registry or Registry()
+    registry = Registry.of(registry)
     places = list(places)
     taken: list[tuple[Damage, str]] = []
     left = verify(registry=registry)

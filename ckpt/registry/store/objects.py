@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from ckpt.errors import DiskError, IntegrityError
+from ckpt.errors import CkptError, DiskError, IntegrityError
 from ckpt.io import digest
 from ckpt.io.files import (
     disk_errors,
@@ -255,6 +255,8 @@ class ObjectStore:
     def _disk_errors(self) -> Iterator[None]:
         try:
             yield
+        except CkptError:
+            raise
         except OSError as error:
             raise DiskError(f"{self.root}: {error.strerror}: {error.filename or ''}") from error
 

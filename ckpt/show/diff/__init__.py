@@ -26,7 +26,7 @@ _COLOURS = {
 def diff_text(
     diff: RefDiff,
     *,
-    width: int | None,
+    width: int | None = None,
     colour: bool = False,
     stat: bool = False,
     records: bool = False,

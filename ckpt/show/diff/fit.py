@@ -46,6 +46,8 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
         check = "" if options.startswith("--to ") else f" --check {definition}"
         source = printable(quote(fitting.source))
         notes.append(f"To make it fit:  ckpt rename {source} {options}{check}")
+    if fitting.call:
+        notes.append(f"To make it fit:  {printable(fitting.call)}")
     if fitting.by:
         source = printable(quote(fitting.source))
         run = f"ckpt migrate run {source} --to {definition}"

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.io import digest
-from ckpt.ops.show import Shown
+from ckpt.ops.load import LazyStateDict
+from ckpt.ops.show import Shown, show
 from ckpt.registry.manifest import HASHED_WHOLE
 from ckpt.show.audit import foreign_data, foreign_text
 from ckpt.show.look.by import by_text, history_data, words_lines
@@ -23,7 +24,7 @@ _MOST_FILES = 50
 LONG_VALUE = 100  # characters; --json shows all
 
 
-def shown_text(shown: Shown, *, width: int | None) -> str:
+def shown_text(shown: Shown, *, width: int | None = None) -> str:
     """Name, origin and tensors, then the rest."""
     parts = [head_text(shown), _tensor_table(shown, width=width)]
     if shown.side_files:
@@ -33,6 +34,11 @@ def shown_text(shown: Shown, *, width: int | None) -> str:
     if shown.foreign:
         parts.append("\n".join(foreign_text(shown.foreign)))
     return "\n\n".join(parts)
+
+
+def opened_text(opened: LazyStateDict) -> str:
+    """The same of the result of `ckpt.open`."""
+    return shown_text(show(opened, registry=opened.registry))
 
 
 def head_text(shown: Shown) -> str:

@@ -64,7 +64,7 @@ def module_tree(entries: Sequence[TensorEntry]) -> Module:
     return root
 
 
-def tree_text(shown: Shown, *, width: int | None) -> str:
+def tree_text(shown: Shown, *, width: int | None = None) -> str:
     """The totals, then a line for each module."""
     root = module_tree(shown.entries)
     rows = list(_rows(root, depth=0, times=1))
