@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults fuzz storm soak lint wheel oldest fresh-clone bench bench-peers mutants
+.PHONY: help demo test test-all faults fuzz storm soak lint wheel oldest fresh-clone bench bench-peers mutants screenshots
 help: ## List the targets.
 	@awk -F ':.*## ' 'NF > 1 && /^[a-z]/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -62,6 +62,9 @@ bench: $(READY) ## Measure the commands beside cp, import torch and hand-written
 
 bench-peers: $(READY) ## Measure ckpt beside DVC, Git LFS, restic, borg and MLflow.
 	$(BIN)/python benchmarks/peers.py $(ARGS)
+
+screenshots: $(READY) ## Train some versions, and write the pictures of their pages into docs/pages.
+	$(BIN)/python -m tests.pages.screenshots
 
 mutants: $(READY) ## Break the code in small ways, and count what its tests notice.
 	@$(PIP) --quiet -c constraints.txt -e '.[mutants]'

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ckpt.ops.alias import alias_history as alias_history
     from ckpt.ops.audit import audit as audit
     from ckpt.ops.blame import blame as blame
+    from ckpt.ops.card import card as card
     from ckpt.ops.copy import copy as copy
     from ckpt.ops.diff import diff as diff
     from ckpt.ops.du import du as du
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from ckpt.ops.rm import rm as rm
     from ckpt.ops.rules import import_rules as import_rules
     from ckpt.ops.show import show as show
+    from ckpt.ops.site import site as site
     from ckpt.ops.tag import tag as tag
     from ckpt.ops.train import train as train
     from ckpt.ops.undo import undo as undo
@@ -83,6 +85,7 @@ _COMMANDS = (
         "alias",
         "audit",
         "blame",
+        "card",
         "diff",
         "du",
         "export",
@@ -107,7 +110,7 @@ _COMMANDS = (
         "restore",
         "rm",
     ),
-    *("show", "tag", "train", "undo", "verify"),
+    *("show", "site", "tag", "train", "undo", "verify"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])
 _CALLBACKS = ("lightning", "transformers")  # modules that need these packages

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ckpt.errors import DiskError, DiskWarning, IntegrityError, UsageError
-from ckpt.io.exchange import exchange
 from ckpt.io.rights import (
     EVERYBODY,
     OWNER,
@@ -26,7 +25,7 @@ from ckpt.io.rights import (
     share,
     with_group,
 )
-from ckpt.io.temporaries import sweep, temporary_file, temporary_folder
+from ckpt.io.temporaries import exchange, sweep, temporary_file, temporary_folder
 
 EARLY_SECONDS = 0.05
 _NO_LINKS = (

@@ -36,9 +36,7 @@ def _index_page(site: Site, links: Links) -> str:
     origins = [origin for origin in site.origins.values() if not origin.removed]
     columns = columns_of(origins)
     labels = {
-        name
-        for model in site.index.models.values()
-        for name in (*model.aliases, *model.tags)
+        name for model in site.index.models.values() for name in (*model.aliases, *model.tags)
     }
     models = [_card(name, origins, site, links) for name in sorted(site.index.models)]
     return _page(
@@ -81,29 +79,35 @@ def _model_pages(name: str, site: Site, links: Links) -> Iterator[tuple[str, str
     columns = columns_of(origins)
     moves = [moved for moved in site.aliases.moves if moved.model == name]
     home = (site.name, f"{root}index.html")
-    yield f"{folder}/index.html", _page(
-        "model.html",
-        title=f"{name} · {site.name}",
-        crumbs=[home, (name, "")],
-        root=root,
-        name=name,
-        columns=columns,
-        rows=rows_of(origins, columns, site.index, links, root=root, with_model=False),
-        aliases=_aliases(name, site, links, root=root),
-        graph=graph(family_, site, links, root=root),
-        moves=moves_table(moves),
+    yield (
+        f"{folder}/index.html",
+        _page(
+            "model.html",
+            title=f"{name} · {site.name}",
+            crumbs=[home, (name, "")],
+            root=root,
+            name=name,
+            columns=columns,
+            rows=rows_of(origins, columns, site.index, links, root=root, with_model=False),
+            aliases=_aliases(name, site, links, root=root),
+            graph=graph(family_, site, links, root=root),
+            moves=moves_table(moves),
+        ),
     )
     options = [
         {"label": v.label, "text": ", ".join([v.label, *site.index.models[name].aliases_of(v)])}
         for v in (origin.version for origin in origins)
     ]
-    yield f"{folder}/compare.html", _page(
-        "compare.html",
-        title=f"Compare · {name}",
-        crumbs=[home, (name, "index.html"), ("compare", "")],
-        root=root,
-        name=name,
-        options=options,
+    yield (
+        f"{folder}/compare.html",
+        _page(
+            "compare.html",
+            title=f"Compare · {name}",
+            crumbs=[home, (name, "index.html"), ("compare", "")],
+            root=root,
+            name=name,
+            options=options,
+        ),
     )
 
 
@@ -111,12 +115,15 @@ def _version_files(found: Described, site: Site, links: Links) -> Iterator[tuple
     version = found.origin.version
     folder = links.folder(version.model)
     crumbs = [(site.name, "../../index.html"), (version.model, "index.html"), (version.label, "")]
-    yield f"{folder}/{version.label}.html", _page(
-        "version.html",
-        title=f"{version.ref} · {site.name}",
-        crumbs=crumbs,
-        root="../../",
-        **version_values(found, site, links),
+    yield (
+        f"{folder}/{version.label}.html",
+        _page(
+            "version.html",
+            title=f"{version.ref} · {site.name}",
+            crumbs=crumbs,
+            root="../../",
+            **version_values(found, site, links),
+        ),
     )
     yield f"{folder}/{version.label}.js", version_script(found)
 

@@ -86,7 +86,9 @@ def graph(
     lane_of: dict[str, int] = {}
     for ref in refs:
         mine = [at for at, waited in enumerate(lanes) if waited == ref]
-        lane = mine[0] if mine else next((n for n, it in enumerate(lanes) if it is None), len(lanes))
+        lane = (
+            mine[0] if mine else next((n for n, it in enumerate(lanes) if it is None), len(lanes))
+        )
         lanes += [None] * (lane + 1 - len(lanes))
         lanes = [None if waited == ref else waited for waited in lanes]
         parent = site.origins[ref].parent

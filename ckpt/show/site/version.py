@@ -111,12 +111,15 @@ def _record(shown: Shown) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """The record by its first parts, and what the file holds besides tensors."""
     version = shown.version
     assert version is not None
-    yield "version", [
-        ("manifest", version.manifest),
-        ("file", version.file or "digest not known (renamed, or large)"),
-        *((f"side file {file.name}", size(file.nbytes)) for file in shown.side_files),
-        *(("runs code when unpickled", found.name) for found in shown.foreign),
-    ]
+    yield (
+        "version",
+        [
+            ("manifest", version.manifest),
+            ("file", version.file or "digest not known (renamed, or large)"),
+            *((f"side file {file.name}", size(file.nbytes)) for file in shown.side_files),
+            *(("runs code when unpickled", found.name) for found in shown.foreign),
+        ],
+    )
     record = {key: value for key, value in (shown.record or {}).items() if key not in _OWN}
     alone = {key: value for key, value in record.items() if not isinstance(value, Mapping)}
     groups = {"made": alone, **{key: v for key, v in record.items() if isinstance(v, Mapping)}}
@@ -129,4 +132,6 @@ def _value(value: Any) -> str:
     import json
 
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({count(len(text), 'character')})"
+    return (
+        text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({count(len(text), 'character')})"
+    )

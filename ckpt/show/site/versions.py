@@ -55,7 +55,10 @@ def columns_of(origins: Sequence[Origin]) -> list[Column]:
     messages = [Column("message", "words less")] * any(o.version.message for o in origins)
     return [
         Column("version", "name"),
-        *(Column(name, f"number{' less' * (at > 0)}", metric=name) for at, name in enumerate(named)),
+        *(
+            Column(name, f"number{' less' * (at > 0)}", metric=name)
+            for at, name in enumerate(named)
+        ),
         Column("made by", "made less"),
         Column("keys", "number less"),
         Column("size", "number less"),

@@ -26,7 +26,7 @@ function themes() {
 const thousands = (number) => number.toLocaleString("en-US");
 const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
 
-// Tables of versions: a row is shown if it has every word and the labels chosen.
+// A row of a table is shown if it has every word and the labels chosen.
 function searched(table) {
   const inputs = [...document.querySelectorAll(`[data-rows="${table.id}"]`)];
   if (!inputs.length) return;
@@ -60,8 +60,7 @@ function sorted(table) {
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const numbers = head.classList.contains("number");
       const value = (row) => row.cells[at].dataset.value;
-      const order = (a, b) => numbers ? Number(a) - Number(b)
-        : a < b ? -1 : a > b ? 1 : 0;
+      const order = (a, b) => numbers ? a - b : a < b ? -1 : a > b ? 1 : 0;
       const rows = [...table.tBodies[0].rows].sort((a, b) => {
         const [one, other] = [value(a), value(b)];
         if (!one || !other) return !one - !other; // without a value: last in any order
@@ -72,7 +71,7 @@ function sorted(table) {
   });
 }
 
-// Lists that fold: entries that match, and what is around them, are shown.
+// Lists that fold show the entries that match, and what is around them.
 function filtered(input) {
   const target = document.getElementById(input.dataset.filter);
   const said = input.closest(".tools").querySelector("output");
@@ -97,15 +96,18 @@ function filtered(input) {
 }
 
 function unfolding(button) {
+  const folds = [...document.getElementById(button.dataset.unfold).querySelectorAll("details")];
+  const closed = () => folds.some((fold) => !fold.open);
+  const label = () => { button.textContent = closed() ? "Expand all" : "Collapse all"; };
   button.addEventListener("click", () => {
-    const folds = [...document.getElementById(button.dataset.unfold).querySelectorAll("details")];
-    const open = folds.some((fold) => !fold.open);
+    const open = closed();
     for (const fold of folds) fold.open = open;
-    button.textContent = open ? "Collapse all" : "Expand all";
+    label();
   });
+  label();
 }
 
-// Comparing two versions, by the rules of `ckpt diff`. An entry is [key, dtype, shape, digest].
+// Comparing two versions, as `ckpt diff` does. An entry is [key, dtype, shape, digest].
 const text = JSON.stringify;
 
 function compare(before, after) {
@@ -186,23 +188,24 @@ function differing(before, after) {
 }
 
 // The page of comparisons. The versions' data are scripts: files have no other way to each other.
-const versions = new Map(), waiting = new Map();
+const loading = new Map(), found = new Map();
 function ckptVersion(data) {
-  versions.set(data.label, data);
-  waiting.get(data.label)?.(data);
+  found.get(data.label)?.(data);
 }
 function version(label) {
-  if (versions.has(label)) return Promise.resolve(versions.get(label));
-  return new Promise((found, failed) => {
-    waiting.set(label, found);
-    const script = document.createElement("script");
-    script.src = `${label}.js`;
-    script.onerror = () => failed(new Error(`${label}.js cannot be read`));
-    document.head.append(script);
-  });
+  if (!loading.has(label)) {
+    loading.set(label, new Promise((resolve, reject) => {
+      found.set(label, resolve);
+      const script = document.createElement("script");
+      script.src = `${label}.js`;
+      script.onerror = () => reject(new Error(`${label}.js cannot be read`));
+      document.head.append(script);
+    }));
+  }
+  return loading.get(label);
 }
 
-// As in the terminal: controls, and what is invisible, are escaped.
+// Controls, and what is invisible, are escaped.
 const shown = (value) => String(value).replace(/[\p{C}\p{Zl}\p{Zp}\p{DI}]/gu,
   (char) => `\\u{${char.codePointAt(0).toString(16)}}`);
 

@@ -1,6 +1,6 @@
 """Pictures of the pages, of a registry that is trained for it: `make screenshots`.
 
-    python -m tests.pages.screenshots [FOLDER]    (default: docs/pages)
+python -m tests.pages.screenshots [FOLDER]    (default: docs/pages)
 """
 
 import subprocess
