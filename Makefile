@@ -8,7 +8,7 @@ EXTRAS := dev$(if $(CI),$(COMMA)interop)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults fuzz storm soak lint docs wheel oldest fresh-clone bench bench-peers mutants
+.PHONY: help demo test test-all faults fuzz storm soak lint docs wheel oldest fresh-clone bench bench-peers mutants screenshots
 help: ## List the targets.
 	@awk -F ':.*## ' 'NF > 1 && /^[a-z]/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -63,6 +63,9 @@ bench: $(READY) ## Measure the commands beside cp, import torch and hand-written
 
 bench-peers: $(READY) ## Measure ckpt beside DVC, Git LFS, restic, borg and MLflow.
 	$(BIN)/python benchmarks/peers.py $(ARGS)
+
+screenshots: $(READY) ## Train some versions, and write the pictures of their pages into docs/pages.
+	$(BIN)/python -m tests.pages.screenshots
 
 mutants: $(READY) ## Break the code in small ways, and count what its tests notice.
 	@$(PIP) --quiet -c constraints.txt -e '.[mutants]'

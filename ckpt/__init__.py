@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ckpt.ops.alias import aliases as aliases
     from ckpt.ops.audit import audit as audit
     from ckpt.ops.blame import blame as blame
+    from ckpt.ops.card import card as card
     from ckpt.ops.copy import copy as copy
     from ckpt.ops.diff import diff as diff
     from ckpt.ops.du import du as du
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from ckpt.ops.rm import rm as rm
     from ckpt.ops.rules import import_rules as import_rules
     from ckpt.ops.show import show as show
+    from ckpt.ops.site import site as site
     from ckpt.ops.tag import tag as tag
     from ckpt.ops.train import train as train
     from ckpt.ops.undo import undo as undo
@@ -107,6 +109,7 @@ _COMMANDS = (
         "alias",
         "audit",
         "blame",
+        "card",
         "diff",
         "du",
         "export",
@@ -131,7 +134,7 @@ _COMMANDS = (
         "restore",
         "rm",
     ),
-    *("show", "tag", "train", "undo", "verify"),
+    *("show", "site", "tag", "train", "undo", "verify"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])
 _CALLBACKS = ("lightning", "transformers")  # modules that need these packages

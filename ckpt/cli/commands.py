@@ -38,6 +38,8 @@ COMMANDS = {
     "repair": "Restore a file whose in-place rename was interrupted.",
     "du": "Show the disk usage of each version.",
     "plot": "Plot loss and accuracy by epoch, as text or as an image.",
+    "site": "Write the registry as web pages: versions, lineage, comparisons.",
+    "card": "Write a model card, as Hugging Face and other hubs read it.",
     "completion": "Print a script by which a shell completes commands and refs.",
     "train": "Train a model; --register adds it as the next version.",
 }

@@ -1,21 +1,27 @@
 """`ckpt diff`."""
 
 from math import inf
+from pathlib import Path
 
 import click
 
-from ckpt.cli.options import Session, arg_option, ckpt_command
+from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.completed import REF
+from ckpt.io.files import write_whole
 from ckpt.ops.diff import READ_UNASKED_BYTES, diff
-from ckpt.show.diff import diff_data, diff_report, diff_text
-from ckpt.show.look.pages import markdown, page
+from ckpt.show.diff import diff_data, diff_text
+from ckpt.show.diff.page import diff_page
+from ckpt.show.diff.report import diff_report
+from ckpt.show.look.markdown import markdown
 from ckpt.show.look.progress import progress_bar
 from ckpt.show.look.terminal import coloured
+from ckpt.show.look.words import printable
 
 
 @ckpt_command(
     examples="ckpt diff v1 v2\nckpt diff old.pt models/mnist_embed.py:Net\n"
-    "ckpt diff v1 new.safetensors --exit-code\nckpt diff a.pt b.pt --tolerance 1e-6"
+    "ckpt diff v1 new.safetensors --exit-code\nckpt diff a.pt b.pt --tolerance 1e-6\n"
+    "ckpt diff prod v3 --format html -o changes.html"
 )
 @click.argument("before", type=REF, metavar="A")
 @click.argument("after", type=REF, metavar="B")
@@ -36,10 +42,12 @@ from ckpt.show.look.terminal import coloured
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "markdown", "html"]),
+    type=click.Choice(["text", "json", "markdown", "html"]),
     default="text",
     help="markdown suits a pull request; html is one self-contained page.",
 )
+@click.option("-o", "--out", type=PATH, help="Write markdown or html to this file.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option(
     "--records",
     is_flag=True,
@@ -72,6 +80,8 @@ def command(
     as_map: bool,
     stat: bool,
     form: str,
+    out: Path | None,
+    force: bool,
     records: bool,
     tolerance: float | None,
     all_values: bool,
@@ -87,6 +97,8 @@ def command(
         if values is False:
             raise click.UsageError("--keys reads no values; --tolerance and --all need them")
         values = True
+    if out is not None and form not in ("markdown", "html"):
+        raise click.UsageError("-o writes --format markdown or --format html")
     if as_map:
         _show_map(session, before, after, arguments)
         return
@@ -103,16 +115,26 @@ def command(
         )
     session.remark_on_shards(before, after)
     chosen = {"stat": stat, "records": records, "all_values": all_values}
-    if form == "text" or session.as_json:
+    if session.as_json or form == "json":
+        session.terminal.data(diff_data(found))
+    elif form == "text":
         width, colour = session.terminal.width, coloured(session.terminal.out)
-        session.show(
-            found, lambda diff: diff_text(diff, width=width, colour=colour, **chosen), diff_data
-        )
+        session.terminal.result(diff_text(found, width=width, colour=colour, **chosen))
     else:
         report = diff_report(found, **chosen)
-        session.terminal.result(markdown(report) if form == "markdown" else page(report))
+        text = markdown(report) if form == "markdown" else diff_page(report)
+        _print_or_write(session, text, out, replace=force)
     if exit_code and found.differs:
         click.get_current_context().exit(1)
+
+
+def _print_or_write(session: Session, text: str, out: Path | None, *, replace: bool) -> None:
+    if out is None:
+        session.terminal.result(text)
+        return
+    with write_whole(out, replace=replace) as file:
+        file.write(f"{text}\n".encode())
+    session.terminal.result(f"wrote {printable(str(out))}")
 
 
 def _show_map(session: Session, before: str, after: str, arguments: dict[str, object]) -> None:

@@ -8,19 +8,54 @@ from ckpt.cli.options import PATH, Session, ckpt_command
 from ckpt.cli.options.completed import REF
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.formats.opaque import OpaqueWord
+from ckpt.ops.card import card
 from ckpt.ops.export import export
+from ckpt.show.card import card_text
 from ckpt.show.export import left_out_text, written_data, written_text
+
+
+def _texts(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """The texts of ``NAME=TEXT`` words, by name."""
+    found = dict(value.partition("=")[::2] for value in values)
+    if wrong := [value for value in values if "=" not in value or value.startswith("=")]:
+        raise click.BadParameter(f"{wrong[0]!r} is not NAME=TEXT")
+    return found
 
 
 @ckpt_command(
     examples="ckpt export v1 -o mnist.pt\nckpt export lora:v2 -o DIR\n"
-    "ckpt export old.pt -o old.safetensors"
+    "ckpt export old.pt -o old.safetensors\n"
+    "ckpt export v1 -o mnist.safetensors --card --meta license=mit"
 )
 @click.argument("ref", type=REF)
 @click.option("-o", "--out", required=True, type=PATH, help="The file or folder to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option(
+    "--meta",
+    "metadata",
+    multiple=True,
+    metavar="NAME=TEXT",
+    callback=_texts,
+    help="Text for __metadata__ of a .safetensors file (repeatable).",
+)
+@click.option(
+    "--card",
+    "with_card",
+    is_flag=True,
+    help="Also write the model card: README.md into a folder, OUT.md beside a file.",
+)
 @opaque_options
-def command(session: Session, ref: str, out: Path, force: bool, opaque: OpaqueWord | None) -> None:
+def command(
+    session: Session,
+    ref: str,
+    out: Path,
+    force: bool,
+    metadata: dict[str, str],
+    with_card: bool,
+    opaque: OpaqueWord | None,
+) -> None:
     """Write a version to a file, byte for byte the one that was registered.
 
     Another suffix converts it: .pt .pth .bin .ckpt or .safetensors. REF can also be a file to
@@ -28,7 +63,16 @@ def command(session: Session, ref: str, out: Path, force: bool, opaque: OpaqueWo
     suffix. A version with side files is written with them into a new folder, unless OUT has such a
     suffix.
     """
-    written = export(ref, out, registry=session.registry, replace_out=force, opaque=opaque)
+    text = card_text(card(ref, registry=session.registry)) if with_card else None
+    written = export(
+        ref,
+        out,
+        registry=session.registry,
+        replace_out=force,
+        opaque=opaque,
+        metadata=metadata,
+        card=text,
+    )
     left_out = left_out_text(written.left_out)
     if left_out:
         session.terminal.remark(left_out)

@@ -14,7 +14,7 @@ from ckpt.show.guard import (
     taken_data,
     taken_text,
 )
-from ckpt.show.look.pages import markdown
+from ckpt.show.look.markdown import markdown
 
 _UNBUILT = 3  # exit code, if nothing is known to be broken
 

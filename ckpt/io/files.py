@@ -25,7 +25,7 @@ from ckpt.io.rights import (
     share,
     with_group,
 )
-from ckpt.io.temporaries import sweep, temporary_file, temporary_folder
+from ckpt.io.temporaries import exchange, sweep, temporary_file, temporary_folder
 
 EARLY_SECONDS = 0.05
 _NO_LINKS = (
@@ -204,12 +204,15 @@ def write_whole(
 
 
 @contextmanager
-def write_folder(path: Path, *, check: Callable[[Path], None]) -> Iterator[Path]:
+def write_folder(
+    path: Path, *, check: Callable[[Path], None], replace: bool = False
+) -> Iterator[Path]:
     """Make a folder that appears with all its files, and on disk, when the block ends.
 
     Args:
-        path: Its name; an existing folder is never replaced.
+        path: Its name.
         check: Inspects the finished temporary folder; if it raises, the folder does not appear.
+        replace: Whether to replace an existing folder, at one moment where the system can do that.
 
     Yields:
         The temporary folder, beside `path`, for the files that `new_file` makes.
@@ -220,7 +223,7 @@ def write_folder(path: Path, *, check: Callable[[Path], None]) -> Iterator[Path]
     """
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}: no such folder")
-    if os.path.lexists(path):
+    if os.path.lexists(path) and not replace:
         raise already_exists(path)
     try:
         sweep(path.parent)
@@ -228,15 +231,29 @@ def write_folder(path: Path, *, check: Callable[[Path], None]) -> Iterator[Path]
             yield temporary
             check(temporary)
             sync_folder(temporary)
-            # A rename would replace an empty folder that another process made in the meantime.
-            if os.path.lexists(path):
-                raise already_exists(path)
-            temporary.rename(path)
+            if replace and os.path.lexists(path):
+                _put_in_place(temporary, path)
+            else:
+                # A rename would replace an empty folder that another process made in the meantime.
+                if os.path.lexists(path):
+                    raise already_exists(path)
+                temporary.rename(path)
         sync_folder(path.parent)
     except CkptError:
         raise
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    """Replace a folder; what was there is at `new` or gone afterwards."""
+    if exchange(new, path):
+        sync_folder(path.parent)  # before the old folder is removed
+        return
+    with temporary_folder(path.parent) as aside:
+        path.rename(aside / "old")
+        new.rename(path)
+        sync_folder(path.parent)
 
 
 @contextmanager

@@ -4,9 +4,11 @@ Law: a temporary is locked (flock) by its writer from its first moment on. One t
 a leftover; no other one is removed.
 """
 
+import errno
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +17,10 @@ from typing import BinaryIO
 
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import EVERYBODY, Rights, restrict
+
+_SWAP = 2  # RENAME_EXCHANGE of Linux' renameat2(2), RENAME_SWAP of macOS' renamex_np(2)
+_HERE = -100  # AT_FDCWD, Linux
+_NO_SWAP = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,33 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
         if path.exists():
             _remove(path)
         os.close(fd)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two names of one file system.
+
+    Returns:
+        False if the system or the file system cannot; nothing was changed then.
+
+    Raises:
+        OSError: The system refused.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "darwin":
+        done = libc.renamex_np(*names, _SWAP)
+    elif hasattr(libc, "renameat2"):
+        done = libc.renameat2(_HERE, names[0], _HERE, names[1], _SWAP)
+    else:
+        return False
+    if done == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_SWAP:
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def leftovers(folder: Path, *, local: bool = False, remove: bool = False) -> Iterator[Leftover]:

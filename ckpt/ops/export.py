@@ -1,5 +1,7 @@
 """Export: write a version or a file to a file, byte for byte or in another container."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +10,11 @@ from ckpt.formats import expect_suffix, format_for, is_usual
 from ckpt.formats.checkpoint import Format
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.io.files import new_file, write_folder, write_whole
+from ckpt.io.rights import Rights
 from ckpt.io.sources import JoinedSource
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion, Weights, open_state, settled
 from ckpt.registry.registry import InRegistry, Registry
+from ckpt.side_files import Readable
 from ckpt.writing.checkpoint import Written, write_checkpoint
 from ckpt.writing.with_files import is_file_name, write_with_files
 
@@ -22,6 +26,8 @@ def export(
     registry: InRegistry | None = None,
     replace_out: bool = False,
     opaque: OpaqueWord | None = None,
+    metadata: Mapping[str, str] | None = None,
+    card: str | None = None,
 ) -> Written:
     """Write what `ref` names to `out`.
 
@@ -36,10 +42,14 @@ def export(
         opaque: ``keep`` writes objects of unknown classes byte for byte, ``drop`` writes the file
             without them; None refuses those that run code when unpickled, but for whole modules,
             which become their state_dicts.
+        metadata: Texts for ``__metadata__`` of a safetensors file, besides those it has.
+        card: The text of a model card to write too: `README.md` in a folder, ``OUT.md`` beside a
+            file.
 
     Raises:
         IntegrityError: A stored object is missing or damaged; nothing is written then.
-        UsageError: `out` already exists, or its suffix is not that of a container.
+        UsageError: `out` already exists, or its suffix is not that of a container; or it cannot
+            hold `metadata`.
 
     Example:
         >>> print(ckpt.export(net, "net.safetensors"))
@@ -53,7 +63,9 @@ def export(
         if isinstance(opened, OpenedFile):
             opened.expect_other(out)
         as_folder = opened.is_folder and not is_file_name(out, opened.names)
-        keeps = _keeps_container(opened, out)
+        keeps = _keeps_container(opened, out) and not metadata
+        if metadata:
+            _expect_metadata(metadata, out, opened)
         if keeps and not as_folder:
             expect_suffix(out)
         form = None if keeps else format_for(out)
@@ -64,12 +76,53 @@ def export(
         def write(path: Path) -> Written:
             if isinstance(registered, OpenedVersion):
                 return _whole(registered, path, replace_out=replace_out, opaque=opaque)
-            written = _converted(opened, path, form, replace_out=replace_out, opaque=opaque)
+            written = _converted(
+                opened, path, form, replace_out=replace_out, opaque=opaque, metadata=metadata or {}
+            )
             return replace(written, dropped=tuple(dropped))
 
-        return write_with_files(
-            write, out, opened.side_files(), names=opened.names, as_folder=as_folder
-        )
+        files = opened.side_files()
+        if card is not None and as_folder:
+            files = replace(files, files=(*files.files, _card(card, opened)))
+        with _card_beside(out, "" if as_folder else card, opened, replace_out=replace_out):
+            return write_with_files(write, out, files, names=opened.names, as_folder=as_folder)
+
+
+def _card(text: str, opened: OpenedState) -> Readable:
+    data = text.encode()
+    return Readable("README.md", len(data), lambda: iter([data]), _rights(opened))
+
+
+@contextmanager
+def _card_beside(
+    out: Path, text: str | None, opened: OpenedState, *, replace_out: bool
+) -> Iterator[None]:
+    """Write a card beside a file, which appears if the block ends, after the file."""
+    if not text:
+        yield
+        return
+    path = out.with_suffix(".md")
+    with write_whole(path, replace=replace_out, rights=_rights(opened)) as file:
+        file.write(text.encode())
+        yield
+
+
+def _rights(opened: OpenedState) -> Rights:
+    return (opened if isinstance(opened, OpenedVersion) else opened.checkpoint).source.rights
+
+
+def _expect_metadata(metadata: Mapping[str, str], out: Path, opened: OpenedState) -> None:
+    """Refuse texts that the file cannot hold, or by which readers would know other tensors."""
+    if out.suffix.lower() != ".safetensors":
+        raise UsageError(f"{out}: only a .safetensors file holds --meta")
+    keys = {entry.key for entry in opened.entries} | {*opened.checkpoint.aliases}
+    for name, text in metadata.items():
+        if name == "format":
+            raise UsageError("the name 'format' is that of the container's own metadata")
+        if name in keys or text in keys:
+            raise UsageError(
+                f"{name}={text}: names a key, which readers would take for a tied tensor"
+            )
 
 
 def _keeps_container(opened: OpenedState, out: Path) -> bool:
@@ -86,6 +139,7 @@ def _converted(
     *,
     replace_out: bool,
     opaque: OpaqueWord | None,
+    metadata: Mapping[str, str],
 ) -> Written:
     """Write the state_dict into a container, or the file anew if that is None."""
     return write_checkpoint(
@@ -96,6 +150,7 @@ def _converted(
         inside=opened.inside,
         replace_out=replace_out,
         opaque=opaque,
+        metadata=metadata,
     )
 
 

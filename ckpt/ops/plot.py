@@ -1,11 +1,12 @@
 """Curves: the figures of every epoch of the training that made a version."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckpt.errors import UsageError
 from ckpt.ops.log import log
+from ckpt.registry.index import Version
 from ckpt.registry.registry import InRegistry
 
 _NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no numbers for them
@@ -46,14 +47,21 @@ def plot(ref: str, *, registry: InRegistry | None = None) -> Curves:
     """
     steps = log(ref, registry=registry)
     for step in steps:
-        series = _series(step.record.get("curves"))
-        if series is not None:
-            epoch, test = _tested(step.record, series)
-            return Curves(steps[0].version.ref, step.version.ref, series, epoch, test)
+        if own := own_curves(step.version, step.record):
+            return replace(own, version=steps[0].version.ref)
     raise UsageError(
         f"{steps[0].version.ref} has no curves: it was not made by ckpt train",
         hint="ckpt train --register  makes versions with curves",
     )
+
+
+def own_curves(version: Version, record: Mapping[str, Any]) -> Curves | None:
+    """The curves of the training that made this version; None if its record has none."""
+    series = _series(record.get("curves"))
+    if series is None:
+        return None
+    epoch, test = _tested(record, series)
+    return Curves(version.ref, version.ref, series, epoch, test)
 
 
 def _series(recorded: Any) -> dict[str, list[float]] | None:

@@ -6,6 +6,7 @@ from typing import Any
 from ckpt.ops.alias import Alias, AliasHistory, Moved
 from ckpt.show.look.by import by_text, day_and_time
 from ckpt.show.look.fields import fields
+from ckpt.show.look.tables import Table
 from ckpt.show.look.terminal import table
 
 
@@ -48,18 +49,27 @@ def history_text(history: AliasHistory, *, width: int | None = None) -> str:
     ]
     if not history.moves:
         return "\n".join([*lines, "no changes are recorded"])
-    names = [f"{moved.model}@{moved.event.name}" for moved in history.moves]
-    gone = {*names} - {alias.ref for alias in history.aliases}
+    gone = {_name(moved) for moved in history.moves} - {alias.ref for alias in history.aliases}
     lines += [f"{name} was deleted" for name in sorted(gone)]
+    moves = moves_table(history.moves)
+    return "\n".join([*lines, "", table(moves.rows, moves.heads, width=width)])
+
+
+def moves_table(moves: Sequence[Moved]) -> Table:
+    """A row for each move; without the alias if there is only one."""
     rows = [
-        [day_and_time(moved.event.at), name, _what_it_did(moved), by_text(moved.event.by),
+        [day_and_time(moved.event.at), _name(moved), _what_it_did(moved), by_text(moved.event.by),
          moved.event.text]
-        for name, moved in zip(names, history.moves, strict=True)
+        for moved in moves
     ]  # fmt: skip
     heads = ["when", "alias", "did", "by", "why"]
-    if len({*names}) == 1:
+    if len({*map(_name, moves)}) == 1:
         rows, heads = [[row[0], *row[2:]] for row in rows], [heads[0], *heads[2:]]
-    return "\n".join([*lines, "", table(rows, heads, width=width)])
+    return Table(heads, rows)
+
+
+def _name(moved: Moved) -> str:
+    return f"{moved.model}@{moved.event.name}"
 
 
 def _what_it_did(moved: Moved) -> str:

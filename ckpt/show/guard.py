@@ -175,7 +175,8 @@ def guard_report(result: GuardResult) -> Report:
         for verdict in found.broken:
             head = ["change", f"{found.definition}, from {_names(verdict, result)}"]
             tables.append(Table(head[1:], [[line.strip()] for line in explained(verdict)]))
-    return Report(answer, tables, [*notes, *(step.strip() for step in _next_steps(result))])
+    steps = (step.strip() for step in _next_steps(result))
+    return Report(answer, tables, [*notes, *steps], mood="bad" if bad else "good")
 
 
 def annotations(result: GuardResult) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from ckpt.errors import DiskError, UsageError
@@ -94,6 +95,7 @@ def write_checkpoint(
     in_place: bool = False,
     opaque: OpaqueWord | None = None,
     apart: Collection[str] = (),
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> Written:
     """Write `checkpoint` with new keys to `path`, and read it back before it appears.
 
@@ -108,6 +110,7 @@ def write_checkpoint(
             that the header alone may be overwritten.
         opaque: ``keep`` if objects that run code when unpickled are to be written too.
         apart: As in `write_tensors`.
+        metadata: Texts that a file of another container holds besides the checkpoint's own.
 
     Raises:
         RefusedGlobalError: There are such objects, and nobody asked for them.
@@ -124,6 +127,7 @@ def write_checkpoint(
             aliases=new_keys,
             replace_out=replace_out,
             apart=apart,
+            metadata=metadata,
         )
     expect_harmless(checkpoint, opaque)
     return _write_renamed(
@@ -192,6 +196,7 @@ def write_tensors(
     whole: bool = False,
     apart: Collection[str] = (),
     dropped: Collection[str] = (),
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> Written:
     """Write a new file of one state_dict to `path`, and read it back before it appears.
 
@@ -206,6 +211,7 @@ def write_tensors(
         whole: Whether `path` is the checkpoint's own file, of which nothing may be left out.
         apart: Keys that are stored even if their tensor is stored under another key.
         dropped: Names of tied tensors that are dropped on purpose.
+        metadata: Texts that the new file holds besides the checkpoint's own.
 
     Raises:
         UsageError: `whole`, and something would be left out.
@@ -220,7 +226,7 @@ def write_tensors(
             hint="-o  writes a new file instead",
         )
     expect_room(path.parent, sum(entry.nbytes for entry in new.entries))
-    layout = form.lay_out(new.entries, name=path.stem, rest=new.rest)
+    layout = form.lay_out(new.entries, name=path.stem, rest={**new.rest, **metadata})
     with write_whole(
         path,
         replace=replace_out,

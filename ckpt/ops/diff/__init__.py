@@ -252,8 +252,13 @@ def _compare_keys(
     equal: Mapping[str, bool] | None = None,
 ) -> KeyDiff:
     ties = ties_of(sides.before), ties_of(sides.after)
-    others = entries_without_tensors(sides.before), entries_without_tensors(sides.after)
-    return compare_entries([*before, *others[0]], [*after, *others[1]], equal=equal, ties=ties)
+    mine, theirs = (entries_without_tensors(side) for side in (sides.before, sides.after))
+    return compare_entries([*before, *mine], [*after, *theirs], equal=equal, ties=ties)
+
+
+def compared_entries(opened: OpenedState) -> list[TensorEntry]:
+    """The entries of one side, as they are compared where no bytes are read."""
+    return [*opened.entries, *entries_without_tensors(opened)]
 
 
 def _measured(

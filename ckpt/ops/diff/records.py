@@ -44,15 +44,30 @@ def differing_facts(a: Opened, b: Opened, registry: Registry) -> list[Fact]:
     return [fact for fact in facts if fact.before != fact.after]
 
 
+def recorded_facts(
+    opened: OpenedVersion, registry: Registry
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The facts of a version that are compared: of its record, and of what its file holds."""
+    return dict(_made(opened, registry)), dict(_held(opened))
+
+
 def _facts(
     side: OpenedState, registry: Registry, *, made: bool, held: bool
 ) -> Iterator[tuple[str, Any]]:
     if made and isinstance(side, OpenedVersion):
-        record = _record(side, registry)
-        yield from leaves({k: v for k, v in record.items() if k not in _ELSEWHERE})
+        yield from _made(side, registry)
     if held:
-        held_by = side.manifest if isinstance(side, OpenedVersion) else side.checkpoint
-        yield from leaves({k: v for k, v in held_by.rest.items() if k != "_metadata"})
+        yield from _held(side)
+
+
+def _made(side: OpenedVersion, registry: Registry) -> Iterator[tuple[str, Any]]:
+    record = _record(side, registry)
+    return leaves({k: v for k, v in record.items() if k not in _ELSEWHERE})
+
+
+def _held(side: OpenedState) -> Iterator[tuple[str, Any]]:
+    held_by = side.manifest if isinstance(side, OpenedVersion) else side.checkpoint
+    return leaves({k: v for k, v in held_by.rest.items() if k != "_metadata"})
 
 
 def _record(side: OpenedVersion, registry: Registry) -> dict[str, Any]:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ckpt.compare.ties import ties_of
 from ckpt.errors import RefError
 from ckpt.formats.opaque import ForeignGlobal, kind_of_file
-from ckpt.opened import Opened, OpenedDefinition, OpenedFile, WeightsOrClass, open_ref
+from ckpt.opened import (
+    Opened,
+    OpenedDefinition,
+    OpenedFile,
+    OpenedVersion,
+    WeightsOrClass,
+    open_ref,
+)
 from ckpt.printed import Printed
 from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version
@@ -113,9 +120,9 @@ def show(
 def _shown(opened: Opened, registry: Registry) -> Shown:
     if isinstance(opened, OpenedDefinition):
         return Shown(opened.name, None, None, opened.entries)
-    ties, foreign = ties_of(opened), opened.foreign
-    side_files = opened.side_files().files
     if isinstance(opened, OpenedFile):
+        ties, foreign = ties_of(opened), opened.foreign
+        side_files = opened.side_files().files
         file = opened.checkpoint
         size, by = file.source.size, file.written_by
         shown = Shown(opened.name, file.format, size, file.entries, file.rest, by, ties)
@@ -124,6 +131,11 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         return replace(
             shown, foreign=foreign, side_files=side_files, chosen=chosen or None, kind=kind
         )
+    return shown_version(opened, registry)
+
+
+def shown_version(opened: OpenedVersion, registry: Registry) -> Shown:
+    """What the index and the manifest of a version tell."""
     manifest, version = opened.manifest, opened.version
     model = registry.index().model(version.model)
     return Shown(
@@ -132,13 +144,13 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         manifest.skeleton.size,
         manifest.entries,
         manifest.rest,
-        ties=ties,
+        ties=ties_of(opened),
         version=version,
         aliases=tuple(model.aliases_of(version)),
         tags=tuple(model.tags_of(version)),
         measured=registry.measured(version, manifest.record),
         record=manifest.record,
         history=about(model.log, version.manifests),
-        foreign=foreign,
-        side_files=side_files,
+        foreign=opened.foreign,
+        side_files=opened.side_files().files,
     )

@@ -1,21 +1,17 @@
 """`ckpt diff`: first the answer, then the details, then the next command."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
 from ckpt.ops.diff import RefDiff
-from ckpt.show.audit import code_text
 from ckpt.show.diff.changes import ChangeRow, change_rows, moves_of, stat_table
 from ckpt.show.diff.fit import entry_data, fit_report, fit_text, fitting_data, shapes_data
-from ckpt.show.diff.records import facts_table
-from ckpt.show.diff.side_files import files_data, files_lines, files_table
-from ckpt.show.diff.values import values_data, values_notes, values_table
+from ckpt.show.diff.report import answer, remarks, tables
+from ckpt.show.diff.side_files import files_data, files_lines
+from ckpt.show.diff.values import values_data, values_notes
 from ckpt.show.look.fields import fields
-from ckpt.show.look.tables import Report, Table
 from ckpt.show.look.terminal import painted
-from ckpt.show.look.words import count, first_names, printable, size
-from ckpt.tensors import NOT_A_TENSOR
+from ckpt.show.look.words import count
 
 _COLOURS = {
     **{"removed": "red", "added": "green", "changed": "yellow", "swapped": "yellow"},
@@ -39,13 +35,13 @@ def diff_text(
             verdict = painted(report.answer, "green" if diff.fitting.fit.fits else "red")
             report = replace(report, answer=verdict)
         return fit_text(report, width=width)
-    lines = [_answer(diff)]
+    lines = [answer(diff)]
     if not stat:
         lines += [_line(row, colour=colour) for row in change_rows(diff.diff, diff.inferred)]
     elif diff.diff.differs:
         lines += stat_table(diff.diff, diff.inferred).lines(width)
-    lines += _remarks(diff)
-    for table in _tables(diff, records=records, all_values=all_values):
+    lines += remarks(diff)
+    for table in tables(diff, records=records, all_values=all_values):
         lines += ["", *table.lines(width)]
     lines += values_notes(diff, all_rows=all_values)
     lines += [] if stat else files_lines(diff.files)
@@ -55,50 +51,11 @@ def diff_text(
     return "\n".join(lines)
 
 
-def diff_report(
-    diff: RefDiff, *, stat: bool = False, records: bool = False, all_values: bool = False
-) -> Report:
-    """The same for Markdown and HTML."""
-    if diff.fitting is not None:
-        return fit_report(diff, diff.fitting)
-    rows = [*map(list, change_rows(diff.diff, diff.inferred))]
-    changes = stat_table(diff.diff, diff.inferred) if stat else Table(["", "keys", ""], rows)
-    tables = _tables(diff, records=records, all_values=all_values)
-    notes = [*_remarks(diff), *values_notes(diff, all_rows=all_values)]
-    return Report(_answer(diff), [changes, *tables] if changes.rows else [*tables], notes)
-
-
-def _answer(diff: RefDiff) -> str:
-    return f"{printable(diff.before)} -> {printable(diff.after)}"
-
-
 def _line(row: ChangeRow, *, colour: bool) -> str:
     word = f"{row.word:<9}"
     if colour and row.word in _COLOURS:
         word = painted(word, _COLOURS[row.word])
     return f"  {word} {row.what}   {row.detail}".rstrip()
-
-
-def _remarks(diff: RefDiff) -> Iterator[str]:
-    opaque = [a.key for a, _ in diff.diff.unread if a.dtype == NOT_A_TENSOR]
-    if diff.unread_bytes:
-        yield f"  not compared: {size(diff.unread_bytes)} of values; --values reads them"
-    elif not (diff.diff.differs or diff.files or opaque):
-        yield "  no difference"
-    if opaque:
-        what = "is not a plain value" if len(opaque) == 1 else "are not plain values"
-        yield f"  not compared: {first_names(opaque)}, which {what}"
-    for name, code in diff.code.items():
-        yield f"  {printable(name)}: {code_text(code)}"
-
-
-def _tables(diff: RefDiff, *, records: bool, all_values: bool) -> Iterator[Table]:
-    if diff.values:
-        yield values_table(diff, all_rows=all_values)
-    if diff.files:
-        yield files_table(diff.files, diff.before, diff.after)
-    if diff.facts and records:
-        yield facts_table(diff.facts, diff.before, diff.after)
 
 
 def diff_data(diff: RefDiff) -> dict[str, Any]:

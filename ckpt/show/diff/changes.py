@@ -61,7 +61,7 @@ def stat_table(diff: KeyDiff, inferred: Sequence[tuple[str, str]] = ()) -> Table
     That row has the sum of their counts.
     """
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for word, key in _changed_keys(diff, inferred):
+    for word, key, _ in changed_keys(diff, inferred):
         counts[key.rpartition(".")[0]][word] += 1
     alike: defaultdict[tuple[int, ...], list[tuple[str, ...]]] = defaultdict(list)
     for module, found in counts.items():
@@ -77,15 +77,22 @@ def stat_table(diff: KeyDiff, inferred: Sequence[tuple[str, str]] = ()) -> Table
     return Table(["module", *KINDS], rows, right=KINDS).without_empty_columns()
 
 
-def _changed_keys(diff: KeyDiff, inferred: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """(What happened, key); the key is that of the second side, if it has the tensor."""
+def changed_keys(
+    diff: KeyDiff, inferred: Sequence[tuple[str, str]] = ()
+) -> Iterator[tuple[str, str, str]]:
+    """(What happened, key, how) of each changed key, one by one.
+
+    The key is that of the second side, if it has the tensor.
+    """
     known = {key for pair in inferred for key in pair}
-    yield from (("removed", entry.key) for entry in diff.removed if entry.key not in known)
-    yield from (("added", entry.key) for entry in diff.added if entry.key not in known)
-    yield from (("renamed?", new) for _, new in inferred)
-    groups = (diff.renamed, diff.reshaped, diff.retyped, diff.changed)
-    for word, pairs in zip(("renamed", *KINDS[4:]), groups, strict=True):
-        yield from ((word, b.key) for _, b in pairs)
+    for word, entries in (("removed", diff.removed), ("added", diff.added)):
+        yield from ((word, e.key, _kind(e)) for e in entries if e.key not in known)
+    yield from (("renamed?", new, f"was {printable(old)}") for old, new in inferred)
+    yield from (("renamed", b.key, f"was {printable(a.key)}") for a, b in diff.renamed)
+    for a, b in diff.reshaped:
+        yield "reshaped", b.key, f"{shape(a.shape)}  ->  {shape(b.shape)}"
+    yield from (("re-typed", b.key, f"{a.dtype}  ->  {b.dtype}") for a, b in diff.retyped)
+    yield from (("changed", b.key, _kind(b)) for _, b in diff.changed)
 
 
 def _moved_modules(moves: Sequence[Move]) -> Iterator[ChangeRow]:

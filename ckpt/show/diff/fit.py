@@ -31,7 +31,7 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
         load = [f"To load it:  model.load_state_dict({printable(by)})"] if by else []
         noted = tied_text(fitting.noted)
         tied = [f"  {noted}; safetensors.torch.load_model loads it"] if noted else []
-        return Report(answer, notes=[*tied, *load])
+        return Report(answer, notes=[*tied, *load], mood="good")
     short = definition.rpartition(":")[2]
     tables = []
     if fit.missing or fit.unexpected:
@@ -56,7 +56,7 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
         source = printable(quote(fitting.source))
         by = printable(" ".join(fitting.in_part_by))
         notes.append(f"To load the rest:  ckpt rename {source} {by}")
-    return Report(f"{mine} does not fit {definition}", tables, notes)
+    return Report(f"{mine} does not fit {definition}", tables, notes, mood="bad")
 
 
 def fit_text(report: Report, *, width: int | None) -> str:

@@ -43,9 +43,34 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """What happened to the keys of one module.
+
+    Attributes:
+        name: The module; empty for the root.
+        rows: What happened, to which key, and how.
+    """
+
+    name: str
+    rows: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """An answer, the tables that explain it, and notes."""
+    """An answer, the tables that explain it, and notes.
+
+    Attributes:
+        answer: The heading.
+        tables: The tables.
+        notes: Remarks, and commands after two spaces.
+        verdict: One line, if the answer does not say it: ``differs: 4 renamed, 8 same``.
+        mood: ``good``, ``notable`` or ``bad``, where there is colour.
+        groups: Every change, by module.
+    """
 
     answer: str
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
+    verdict: str = ""
+    mood: str = ""
+    groups: Sequence[Group] = ()

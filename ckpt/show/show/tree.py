@@ -86,7 +86,7 @@ def _module_data(module: Module) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class _Line:
+class Line:
     """Modules of equal contents: their common name, the first of them, and their number."""
 
     name: str
@@ -96,7 +96,7 @@ class _Line:
 
 def _rows(module: Module, *, depth: int, times: int) -> Iterator[TreeRow]:
     """The lines below a module that represents `times` modules."""
-    for line in map(_with_only_child, _lines_inside(module)):
+    for line in map(with_only_child, lines_inside(module)):
         inner, total = line.module, times * line.count
         many = f"  {line.count:,} ×" if line.count > 1 else ""
         name = "  " * depth + line.name + many
@@ -109,20 +109,20 @@ def _tree_row(name: str, module: Module, times: int = 1) -> TreeRow:
     return name, f"{keys:,}", f"{elements:,}", size(module.nbytes * times)
 
 
-def _with_only_child(line: _Line) -> _Line:
+def with_only_child(line: Line) -> Line:
     """The line, extended by the line below it as long as there is only one and no key."""
     while not line.module.own:
-        below = _lines_inside(line.module)
+        below = lines_inside(line.module)
         if len(below) != 1:
             break
         only = below[0]
-        line = _Line(f"{line.name}.{only.name}", only.module, line.count * only.count)
+        line = Line(f"{line.name}.{only.name}", only.module, line.count * only.count)
     return line
 
 
-def _lines_inside(module: Module) -> list[_Line]:
+def lines_inside(module: Module) -> list[Line]:
     """A line for each module inside; consecutive numbers of equal contents share one."""
-    lines: list[_Line] = []
+    lines: list[Line] = []
     first = last = -2  # the numbers of the last line
     for inner in _ordered(module):
         number = int(inner.name) if _NUMBER.fullmatch(inner.name) else -2
@@ -131,7 +131,7 @@ def _lines_inside(module: Module) -> list[_Line]:
             between = ".." if number - first > 1 else ","
             lines[-1].name = f"{{{first}{between}{number}}}"
         else:
-            lines.append(_Line(printable(inner.name) or "''", inner))
+            lines.append(Line(printable(inner.name) or "''", inner))
             first = number
         last = number
     return lines

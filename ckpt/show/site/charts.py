@@ -1,0 +1,110 @@
+"""Curves as drawings: points and marks in the coordinates of the template `chart.html`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from ckpt.ops.plot import Curves
+from ckpt.show.look.words import metric
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 350, 12, 170
+_ROWS = 4
+_TITLES = {"loss": "Loss", "accuracy": "Accuracy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve: the path of SVG, and whether it is that of the hold-out, which is dashed."""
+
+    path: str
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawing.
+
+    Attributes:
+        name: Of the quantity.
+        title: The same as a heading.
+        rows: (y, text) of the horizontal lines.
+        columns: (x, text) below it.
+        lines: The curves.
+        star: Where the score on the test images is.
+        said: The same in words.
+    """
+
+    name: str
+    title: str
+    rows: Sequence[tuple[float, str]]
+    columns: Sequence[tuple[float, str]]
+    lines: Sequence[Line]
+    star: tuple[float, float] | None
+    said: str
+
+
+def charts(curves: Curves) -> list[Chart]:
+    """Loss and accuracy by epoch, as far as they are finite."""
+    return [chart for name in _TITLES if (chart := _chart(name, curves)) is not None]
+
+
+def _chart(name: str, curves: Curves) -> Chart | None:
+    series = {each: curves.series.get(each, ()) for each in (name, f"holdout_{name}")}
+    test = curves.test.get(name) if curves.epoch is not None else None
+    finite = [value for values in series.values() for value in values if isfinite(value)]
+    if not finite:
+        return None
+    if test is not None and isfinite(test):
+        finite.append(test)
+    least, most = min(finite), max(finite)
+    if least == most:
+        least, most = least - 0.5, most + 0.5
+
+    def x(epoch: int) -> float:
+        return round(_LEFT + (_RIGHT - _LEFT) * (epoch - 1) / max(1, curves.epochs - 1), 1)
+
+    def y(value: float) -> float:
+        return round(_BOTTOM - (_BOTTOM - _TOP) * ((value - least) / (most - least)), 1)
+
+    def path(values: Sequence[float]) -> str:
+        parts, pen = [], "M"
+        for epoch, value in enumerate(values, start=1):
+            if isfinite(value):
+                parts.append(f"{pen}{x(epoch)} {y(value)}")
+            pen = "L" if isfinite(value) else "M"
+        return "".join(parts)
+
+    steps = [least + (most - least) * at / (_ROWS - 1) for at in range(_ROWS)]
+    drawn = [Line(path(values), each != name) for each, values in series.items() if values]
+    star = None
+    if test is not None and isfinite(test) and curves.epoch is not None:
+        star = x(curves.epoch), y(test)
+    return Chart(
+        name,
+        _TITLES[name],
+        [(y(value), _mark(name, value)) for value in steps],
+        [(x(epoch), str(epoch)) for epoch in _epochs(curves.epochs)],
+        drawn,
+        star,
+        ". ".join(_said(name, curves, test)) + ".",
+    )
+
+
+def _mark(name: str, value: float) -> str:
+    return f"{value:.1%}" if name == "accuracy" else f"{value:.3g}"
+
+
+def _epochs(count: int) -> list[int]:
+    """The first, the last and some between, of which none is near the last."""
+    step = max(1, round(count / 5))
+    return [*(at for at in range(1, count, step) if count - at >= step), count]
+
+
+def _said(name: str, curves: Curves, test: float | None) -> Iterator[str]:
+    words = (name, "solid line: training"), (f"holdout_{name}", "dashed line: hold-out")
+    for each, what in words:
+        if values := curves.series.get(each, ()):
+            first, last = (metric(name, values[at]) for at in (0, -1))
+            yield f"{what}, {first} to {last} in {curves.epochs:,} epochs".capitalize()
+    if test is not None:
+        yield f"Circle: test, {metric(name, test)}, of epoch {curves.epoch}"
