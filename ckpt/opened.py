@@ -9,7 +9,8 @@ from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import FormatError, RefError, UsageError
 from ckpt.formats import ALL, COPIES, open_checkpoint
@@ -25,7 +26,18 @@ from ckpt.formats.opaque import (
 )
 from ckpt.formats.paths import open_path, within
 from ckpt.io.files import exists
-from ckpt.refs import SUFFIXES, DefinitionRef, FileRef, Ref, VersionRef, parse_file_ref, parse_ref
+from ckpt.refs import (
+    SUFFIXES,
+    DefinitionRef,
+    FileRef,
+    Ref,
+    UrlRef,
+    VersionRef,
+    is_url,
+    parse_file_ref,
+    parse_ref,
+    parse_url,
+)
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
@@ -74,7 +86,17 @@ class OpenedFile:
     @property
     def is_folder(self) -> bool:
         """Whether it is more than one file, or was named by its folder."""
-        return len(self.names) > 1 or self.path.is_dir()
+        return len(self.names) > 1 or self.names_folder
+
+    @property
+    def names_folder(self) -> bool:
+        """Whether it was named by its folder."""
+        return self.path.is_dir()
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """Where it comes from, for a record; None for a file that is here."""
+        return None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,7 +108,7 @@ class OpenedFile:
 
         Too many files to belong to weights, a dataset for example, are only counted.
         """
-        found = of_folder(self.path, self.names) if self.path.is_dir() else Found()
+        found = of_folder(self.path, self.names) if self.names_folder else Found()
         nbytes = sum(file.nbytes for file in found.files)
         if len(found.files) > MOST_FILES or nbytes > MOST_BYTES:
             return Found(left=(f"{len(found.files):,} files of {nbytes:,} bytes", *found.left))
@@ -252,9 +274,19 @@ def _with(opened: OpenedState, checkpoint: Checkpoint) -> OpenedState:
 
 @contextmanager
 def open_ref(
-    named: Named, registry: Registry, arguments: Mapping[str, object] | None = None
+    named: Named,
+    registry: Registry,
+    arguments: Mapping[str, object] | None = None,
+    *,
+    whole: bool = False,
 ) -> Iterator[Opened]:
     """Open what a ref or a path names; files are closed when the block ends.
+
+    Args:
+        named: The ref or path.
+        registry: Where versions are looked up.
+        arguments: The arguments of a definition.
+        whole: Whether its weights are needed: a server that sends only whole files sends one.
 
     Raises:
         RefError: Nothing has this name.
@@ -267,6 +299,11 @@ def open_ref(
         with open_path(file.path) as source:
             checkpoint = open_checkpoint(source, inside=file.inside)
             yield OpenedFile(text, file.path, file.inside, checkpoint)
+    elif isinstance(ref, UrlRef):
+        # Above this layer, as formats are below it: found by name, imported on demand.
+        opening = import_module("ckpt.remote.elsewhere.opening")
+        with opening.open_url(text, ref, whole=whole) as elsewhere:
+            yield elsewhere
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
         yield _described(text, _definition(ref, arguments), arguments)
     elif isinstance(ref, VersionRef) and ref.inside is not None:
@@ -292,6 +329,8 @@ def parse_named(named: Named, registry: Registry) -> Ref:
     text = fspath(named)
     if not isinstance(named, str):
         return parse_file_ref(text)
+    if is_url(text):
+        return parse_url(text)
     is_there = bool(text) and exists(Path(text))
     try:
         ref = parse_ref(text)
@@ -307,7 +346,7 @@ def parse_named(named: Named, registry: Registry) -> Ref:
 @contextmanager
 def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
     """Open a version or a file; a definition holds no weights."""
-    with open_ref(text, registry) as opened:
+    with open_ref(text, registry, whole=True) as opened:
         if isinstance(opened, OpenedDefinition):
             raise RefError(f"{text} is a definition and holds no weights")
         yield opened

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from itertools import chain
 from operator import and_
@@ -12,7 +12,7 @@ from os import fspath
 from pathlib import Path
 from typing import Any
 
-from ckpt.errors import RefError, UsageError
+from ckpt.errors import IntegrityError, RefError, UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checked import CheckedSource
 from ckpt.formats.checkpoint import Checkpoint
@@ -22,16 +22,26 @@ from ckpt.formats.pickle.describe import WEIGHTS_HINT
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.files import Told, exists, untold
-from ckpt.io.sources import ByteSource
+from ckpt.io.sources import ByteSource, OpenSource
 from ckpt.io.threads import Threads
 from ckpt.opened import Named
-from ckpt.refs import SUFFIXES, FileRef, expect_new_name, parse_file_ref
+from ckpt.refs import (
+    SUFFIXES,
+    FileRef,
+    UrlRef,
+    expect_new_name,
+    is_url,
+    parse_file_ref,
+    parse_url,
+)
 from ckpt.registry.index import Version
 from ckpt.registry.labels import labels
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import HASHED_WHOLE, Hole, Manifest, Skeleton, read_record
 from ckpt.registry.registry import Added, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects, Read
+from ckpt.registry.store.objects import ObjectStore
+from ckpt.registry.store.version import VersionSource
 from ckpt.side_files import (
     MOST_BYTES,
     Found,
@@ -69,10 +79,12 @@ def register(
 ) -> Added:
     """Add the file that `ref` names as the next version of a model, unless it holds the same bytes.
 
+    A file elsewhere is read by ranges, and compared with the SHA-256 that its server states.
+
     If a version does, a message and metrics that it lacks are added to that one.
 
     Args:
-        ref: A path, with ``::model`` for one state_dict of a training checkpoint.
+        ref: A path or URL, with ``::model`` for one state_dict of a training checkpoint.
         registry: The registry; None finds it as the command line does.
         name: The model; None takes the file's name without its suffix.
         message: The version's message.
@@ -93,30 +105,33 @@ def register(
 
     Raises:
         FormatError: The file is not a readable checkpoint, or does not match its own checksums.
+        IntegrityError: A file elsewhere has another SHA-256 than its server states.
         UsageError: A value of the record is one that readers would refuse, or the files beside
             the weights are too large or have names that collide; nothing is stored.
     """
-    file = _file_of(ref)
     registry = registry or Registry()
     wanted = labels(alias, tags)
     origin = None if parent is None else registry.version(parent)
-    model = model_name(file.path) if name is None else expect_new_name(name)
-    how = f"register {file.path.name}" if made_by is None else made_by
-    notes = {"model": model, "message": message, "metrics": metrics or {}, **(record or {})}
-    read_record({**notes, "made_by": how})  # before gigabytes are stored
-    with open_path(file.path) as source:
-        checkpoint, dropped = _opened(source, file.inside, opaque)
+    with _opened_files(ref) as file:
+        model = model_name(file.path) if name is None else expect_new_name(name)
+        how = f"register {file.path.name}" if made_by is None else made_by
+        notes = {"model": model, "message": message, "metrics": metrics or {}, **(record or {})}
+        notes |= {"source": file.origin} if file.origin else {}
+        read_record({**notes, "made_by": how})  # before gigabytes are stored
+        checkpoint, dropped = _opened(file.source, file.inside, opaque)
         notes |= expect_harmless(checkpoint, opaque)
         how += " --keep-opaque" if RUNS_CODE in notes else ""
-        beside = _side_files(file.path, source, with_files, folder_files, most)
-        rights = reduce(and_, (each.rights for each in beside.files), source.rights)
+        beside = _side_files(file, with_files, folder_files, most)
+        rights = reduce(and_, (each.rights for each in beside.files), file.source.rights)
         with registry.store.writing():
             objects = NewObjects(registry.store, rights)
             notes |= _store_definition(definition_source, objects)
             manifest = _store(checkpoint, file, objects, told)
             manifest = replace(manifest, side_files=tuple(_stored(beside.files, objects)))
             manifest = _with_notes(manifest, notes, origin, objects)
-            source.expect_unchanged()
+            if file.origin:
+                manifest = _compared(manifest, registry.store, file)
+            file.source.expect_unchanged()
             new = objects.new_bytes
             added = registry.add(
                 model, manifest, new_bytes=new, made_by=how, rights=rights, labels=wanted
@@ -132,11 +147,80 @@ def register(
             return added if added.new else _with_words(added, registry, message, metrics)
 
 
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files to register, open.
+
+    Attributes:
+        source: Their bytes.
+        path: Of the file or folder; at which nothing is here if they are elsewhere.
+        inside: The state_dict, as after ``FILE::``.
+        beside: Finds what their folder holds besides them.
+        origin: Where they come from, if they are elsewhere.
+        digests: The SHA-256 of files that their server states, by name.
+    """
+
+    source: OpenSource
+    path: Path
+    inside: str | None
+    beside: Callable[[], Found]
+    origin: Mapping[str, Any] | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def _opened_files(ref: Named) -> Iterator[_Files]:
+    if isinstance(ref, str) and is_url(ref):
+        url = parse_url(ref)
+        if isinstance(url, UrlRef):
+            from ckpt.remote.elsewhere.opening import files_at
+
+            with files_at(url, whole=True) as found:
+                origin, digests = found.origin, found.digests
+                yield _Files(
+                    found.source, found.path, url.inside, found.side_files, origin, digests
+                )
+            return
+        ref = f"{url.path}::{url.inside}" if url.inside else url.path
+    file = _file_of(ref)
+    with open_path(file.path) as source:
+        own = [part.name for part in source.parts]
+
+        def beside() -> Found:
+            return of_folder(file.path, own) if file.path.is_dir() else Found()
+
+        yield _Files(source, file.path, file.inside, beside)
+
+
 def _file_of(ref: Named) -> FileRef:
     file = within(parse_file_ref(fspath(ref)))
     if isinstance(ref, str) and ".py:" in ref and not exists(file.path):
         raise RefError(f"{ref} is a definition and holds no weights", hint=WEIGHTS_HINT)
     return file
+
+
+def _compared(manifest: Manifest, store: ObjectStore, file: _Files) -> Manifest:
+    """The manifest with the digest of the whole file, after a look at what was stored.
+
+    The stored bytes are read again, in the order of the files: they came in another.
+
+    Raises:
+        IntegrityError: A file has another SHA-256 than its server states.
+    """
+    stored = VersionSource(file.source.name, manifest, store)
+    for part in stored.parts:
+        stated = file.digests.get(part.name)
+        if stated is None:
+            continue
+        found = digest.of_chunks(stored.stream(part.offset, part.nbytes))
+        if found != f"sha256:{stated}":
+            raise IntegrityError(
+                f"{file.source.name}: {part.name}: {found}, its server states sha256:{stated}",
+                hint="nothing was registered; try again later",
+            )
+    if stored.size > HASHED_WHOLE:
+        return manifest
+    return replace(manifest, file_digest=digest.of_chunks(stored.stream(0, stored.size)))
 
 
 def _with_words(
@@ -148,15 +232,11 @@ def _with_words(
 
 
 def _side_files(
-    path: Path,
-    source: ByteSource,
-    with_files: Iterable[Path | str | Readable],
-    of_its_folder: bool,
-    most: int,
+    file: _Files, with_files: Iterable[Path | str | Readable], of_its_folder: bool, most: int
 ) -> Found:
     """The files to keep beside the weights, by name."""
-    own = [part.name for part in source.parts]
-    found = of_folder(path, own) if of_its_folder and path.is_dir() else Found()
+    own = [part.name for part in file.source.parts]
+    found = file.beside() if of_its_folder else Found()
     chosen: list[Readable] = []
     for each in with_files:
         chosen += [each] if isinstance(each, Readable) else named([each])
@@ -166,7 +246,7 @@ def _side_files(
     try:
         expect_names([*(own if files else ()), *(each.name for each in files)])
     except ValueError as error:
-        raise UsageError(f"{path}: {error}", hint="rename one of them") from error
+        raise UsageError(f"{file.path}: {error}", hint="rename one of them") from error
     return Found(tuple(sorted(files, key=lambda each: each.name)), found.left)
 
 
@@ -220,20 +300,20 @@ def skeleton_of(source: ByteSource, spans: Iterable[Span]) -> tuple[Read, int]:
     return read, sum(gap.nbytes for gap in around)
 
 
-def _store(checkpoint: Checkpoint, ref: FileRef, objects: NewObjects, told: Told) -> Manifest:
+def _store(checkpoint: Checkpoint, file: _Files, objects: NewObjects, told: Told) -> Manifest:
     """Store the file's tensors and skeleton; the manifest names them."""
     source = checkpoint.source
     holes = _store_tensors(checkpoint, objects, told)
-    is_small = source.size <= HASHED_WHOLE
+    is_small = source.size <= HASHED_WHOLE and not file.origin  # see `_compared`
     skeleton = objects.put_skeleton(*skeleton_of(source, checkpoint.spans))
     is_single = len(source.parts) == 1
     return Manifest(
         format=checkpoint.format,
-        file_name=source.parts[0].name if is_single else checkpoint_name(ref.path),
+        file_name=source.parts[0].name if is_single else checkpoint_name(file.path),
         file_digest=digest.of_chunks(source.stream(0, source.size)) if is_small else None,
         skeleton=Skeleton(source.size, tuple(holes), skeleton),
         entries=tuple(_digested(checkpoint, holes, objects)),
-        inside=ref.inside,
+        inside=file.inside,
         rest=checkpoint.rest,
         files=() if is_single else tuple((part.name, part.nbytes) for part in source.parts),
     )

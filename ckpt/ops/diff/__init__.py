@@ -117,8 +117,8 @@ def diff(
         after: Likewise.
         registry: Where versions are looked up.
         values: True reads the tensors of files and measures how far apart the values are; False
-            reads nothing; None compares bytes, if there are few. Versions are compared by the
-            digests in their manifests, at no cost.
+            reads nothing; None compares bytes, if there are few and none are elsewhere. Versions
+            are compared by the digests in their manifests, at no cost.
         tolerance: The greatest difference of an element that counts as equal; implies `values`.
         unasked: How many bytes are few.
         arguments: The arguments of definitions.
@@ -138,6 +138,8 @@ def diff(
             from ckpt.ops.diff.with_definition import compared
 
             return RefDiff(a.name, b.name, *compared(a, b))
+        if unasked < inf and any(isinstance(it, OpenedFile) and it.origin for it in (a, b)):
+            unasked = 0
         found = _of_states(Sides(a, b), values, unasked, told)
         facts = tuple(differing_facts(a, b, registry))
         return replace(found, tolerance=tolerance, facts=facts, files=differing_files(a, b))

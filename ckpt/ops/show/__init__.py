@@ -37,6 +37,7 @@ class Shown:
         foreign: The globals that torch's weights_only refuses; for a version, those that run code.
         deep: The result of reading everything, if asked for.
         side_files: What belongs to the weights besides them.
+        origin: Where a file that is elsewhere comes from, such as its URL and commit.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Shown:
     side_files: tuple[Readable, ...] = ()
     chosen: str | None = None
     kind: str | None = None
+    origin: Mapping[str, Any] | None = None
 
     def totals(self) -> tuple[Mapping[str, int], int]:
         """Elements by dtype, and bytes stored contiguously; a tied tensor counts once."""
@@ -113,7 +115,12 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         chosen = None if opened.inside or file.pickled is None else file.pickled.chosen
         kind = kind_of_file(file)
         return replace(
-            shown, foreign=foreign, side_files=side_files, chosen=chosen or None, kind=kind
+            shown,
+            foreign=foreign,
+            side_files=side_files,
+            chosen=chosen or None,
+            kind=kind,
+            origin=opened.origin,
         )
     manifest, version = opened.manifest, opened.version
     model = registry.index().model(version.model)
