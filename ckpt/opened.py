@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
 from shlex import quote
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import FormatError, RefError, UsageError

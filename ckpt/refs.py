@@ -15,7 +15,6 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from urllib.parse import unquote, urlsplit
 
 from ckpt.errors import RefError, UsageError
 from ckpt.io.files import exists
@@ -176,6 +175,8 @@ def path_of(url: str) -> Path:
     Raises:
         UsageError: It names another host.
     """
+    from urllib.parse import unquote, urlsplit
+
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise UsageError(f"{url}: a file on another host", hint=f"file:///{parts.netloc}…")

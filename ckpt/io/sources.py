@@ -97,7 +97,7 @@ class ByteSource(ABC):
         """The same range as memory of the process, without a copy; None if that is impossible."""
         return None
 
-    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:  # noqa: B027 - bytes here wait
         """Say which small ranges, begin and end, are read next; from elsewhere they come now."""
 
 

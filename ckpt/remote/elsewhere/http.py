@@ -149,7 +149,9 @@ def open_http(web: Web, url: str, *, base: str, name: str, opening: Opening) -> 
     return patiently(name, opened)
 
 
-def small(web: Web, url: str, *, most: int, name: str, headers: Mapping[str, str] | None = None) -> bytes:
+def small(
+    web: Web, url: str, *, most: int, name: str, headers: Mapping[str, str] | None = None
+) -> bytes:
     """The body of a small document.
 
     Raises:

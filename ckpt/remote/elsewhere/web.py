@@ -36,7 +36,11 @@ class Answer:
     """
 
     def __init__(
-        self, web: "Web", url: str, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse
+        self,
+        web: "Web",
+        url: str,
+        connection: http.client.HTTPConnection,
+        answer: http.client.HTTPResponse,
     ) -> None:
         self.url, self.status = url, answer.status
         self._web, self._connection, self._answer = web, connection, answer
@@ -48,6 +52,7 @@ class Answer:
         if self._answer.isclosed() and not self._answer.will_close:
             self._web.keep(self.url, self._connection)
         else:
+            self._answer.close()  # which alone has the socket if the server ends the connection
             self._connection.close()
 
     def header(self, name: str) -> str | None:
@@ -204,10 +209,9 @@ def _proxy(parts: SplitResult) -> SplitResult | None:
 
 def _redirected(url: str, location: str | None, name: str) -> str:
     """Where a redirect leads."""
-    new = urljoin(url, location or "")
     try:
-        plain, _, shown = parted(new)
-    except UsageError as error:
+        plain, _, shown = parted(urljoin(url, location or ""))
+    except (UsageError, ValueError) as error:
         raise RemoteError(f"{name}: a redirect to {excerpt(repr(location))}: {error}") from error
     scheme = urlsplit(plain).scheme
     if scheme != "https" and (scheme != "http" or url.startswith("https:")):
@@ -238,7 +242,7 @@ def _expect_usable(answer: Answer, name: str) -> Answer:
     if status in _GONE:
         raise RefError(f"{name}: no such file ({status})")
     if status in _REFUSED:
-        raise RemoteError(f"{name}: the server refuses it ({status})", hint="credentials may help")
+        raise RemoteError(f"{name}: the server refuses it ({status})", hint="private, or not there")
     if packed:
         raise RemoteError(f"{name}: the server packs it ({excerpt(packed)}), though told not to")
     raise RemoteError(f"{name}: the server answers {status}")

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from ckpt.cli import main
 from ckpt.remote.elsewhere import ranges, web
+from tests.cli.support import Ran, Run
 from tests.remote.elsewhere.web_server import WebServer
 
 
@@ -31,3 +33,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder that is the working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def ckpt(folder: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in the empty folder."""
+
+    def run(*words: str) -> Ran:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as done:
+            main(words)
+        out, err = capfd.readouterr()
+        assert isinstance(done.value.code, int)
+        return Ran(done.value.code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def other(served: WebServer) -> Iterator[WebServer]:
+    """A second server, so another origin."""
+    second = WebServer()
+    server = second.start()
+    yield second
+    server.shutdown()
+    server.server_close()

@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +32,10 @@ class WebServer:
         longer: Bytes that follow the body that was asked for.
         silent: Whether bodies never come.
         extra: Headers of every answer.
+        missing: Headers of the answer 404.
+        headers: Headers of the answer for a path.
+        length: Whether it says how long a body is.
+        answers: Path to what makes its content.
         allowed: Whether a request may be answered; else 401.
     """
 
@@ -46,6 +49,8 @@ class WebServer:
     silent: bool = False
     length: bool = True
     extra: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
     allowed: Callable[[Asked], bool] = lambda asked: True
     answers: dict[str, Callable[[Asked], bytes]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
@@ -57,11 +62,16 @@ class WebServer:
         return sum(each.sent for each in self.asked)
 
     def start(self) -> "ThreadingHTTPServer":
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        server = _Server(("127.0.0.1", 0), _handler(self))
         server.daemon_threads = True
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return server
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Clients hang up whenever they like."""
 
 
 def _handler(web: WebServer) -> type[BaseHTTPRequestHandler]:
@@ -89,13 +99,14 @@ def _handler(web: WebServer) -> type[BaseHTTPRequestHandler]:
             elif path in web.files:
                 content = web.files[path]
             else:
-                return self.plain(asked, 404)
+                return self.plain(asked, 404, web.missing)
             return self.content(asked, path, content, body=body)
 
         def plain(self, asked: Asked, status: int, headers: dict[str, str] | None = None) -> None:
             asked.status = status
             self.send_response(status)
-            for name, value in {**web.extra, **(headers or {})}.items():
+            own = web.headers.get(unquote(urlsplit(self.path).path).removeprefix("/"), {})
+            for name, value in {**web.extra, **own, **(headers or {})}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -119,7 +130,7 @@ def _handler(web: WebServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
             if etag:
                 self.send_header("ETag", etag)
-            for name, value in web.extra.items():
+            for name, value in {**web.extra, **web.headers.get(path, {})}.items():
                 self.send_header(name, value)
             if web.length:
                 self.send_header("Content-Length", str(end - begin + len(web.longer)))
@@ -133,7 +144,8 @@ def _handler(web: WebServer) -> type[BaseHTTPRequestHandler]:
 
         def body(self, asked: Asked, data: bytes, begin: int) -> None:
             if web.silent:
-                time.sleep(20)  # the client hangs up long before
+                self.rfile.read(1)  # until the client hangs up
+                self.close_connection = True
                 return
             cut = web.cut_at and begin <= web.cut_at[0] < begin + len(data)
             if cut:
