@@ -133,11 +133,17 @@ class OpenedVersion:
     name: str
     version: Version
     source: VersionSource
+    registry: Registry
 
     @property
     def ref(self) -> str:
         """The ref that opens it again."""
-        return self.version.ref
+        return self.name
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its registry is elsewhere, so that nothing is added to it."""
+        return self.name != self.version.ref
 
     @property
     def is_folder(self) -> bool:
@@ -306,11 +312,29 @@ def open_ref(
             yield elsewhere
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
         yield _described(text, _definition(ref, arguments), arguments)
-    elif isinstance(ref, VersionRef) and ref.inside is not None:
-        yield _part(text, ref, ref.inside, registry)
     else:
-        version = _version(text, ref, registry)
-        yield OpenedVersion(version.ref, version, registry.source(version))
+        yield open_version(text, ref, registry)
+
+
+def open_version(text: str, ref: Ref, registry: Registry, place: str = "") -> OpenedState:
+    """Open a version, or one state_dict of its file; the registered one is the version.
+
+    Args:
+        text: The ref as it was typed.
+        ref: The same, parsed.
+        registry: That has it.
+        place: What the names of versions begin with: ``URL#`` of a registry elsewhere.
+
+    Raises:
+        RefError: There is no such version.
+    """
+    inside = ref.inside if isinstance(ref, VersionRef) else None
+    version = _version(text, replace(ref, inside=None) if inside else ref, registry)
+    source, name = registry.source(version), place + version.ref
+    if inside in (None, source.manifest.inside):
+        return OpenedVersion(name, version, source, registry)
+    checkpoint = open_checkpoint(source, inside=inside)
+    return OpenedFile(f"{name}::{inside}", Path(version.ref), inside, checkpoint)
 
 
 def opened_definition(text: str, arguments: Mapping[str, object] | None = None) -> OpenedDefinition:
@@ -350,16 +374,6 @@ def open_state(text: Named, registry: Registry) -> Iterator[OpenedState]:
         if isinstance(opened, OpenedDefinition):
             raise RefError(f"{text} is a definition and holds no weights")
         yield opened
-
-
-def _part(text: str, ref: VersionRef, inside: str, registry: Registry) -> OpenedState:
-    """One state_dict of a version's file; the registered one is the version."""
-    version = _version(text, replace(ref, inside=None), registry)
-    source = registry.source(version)
-    if inside == source.manifest.inside:
-        return OpenedVersion(version.ref, version, source)
-    checkpoint = open_checkpoint(source, inside=inside)
-    return OpenedFile(f"{version.ref}::{inside}", Path(version.ref), inside, checkpoint)
 
 
 def as_typed(definition: str, arguments: Mapping[str, object] | None) -> str:

@@ -141,7 +141,7 @@ def diff(
         if unasked < inf and any(isinstance(it, OpenedFile) and it.origin for it in (a, b)):
             unasked = 0
         found = _of_states(Sides(a, b), values, unasked, told)
-        facts = tuple(differing_facts(a, b, registry))
+        facts = tuple(differing_facts(a, b))
         return replace(found, tolerance=tolerance, facts=facts, files=differing_files(a, b))
 
 

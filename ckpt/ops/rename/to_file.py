@@ -72,6 +72,11 @@ def target_of(opened: OpenedState, plan: Plan, output: Output) -> Path | None:
     """The file to write, which is not the input unless in place; None for the next version."""
     in_place, out = output.get("in_place"), output.get("out")
     if isinstance(opened, OpenedVersion) and out is None:
+        if opened.is_elsewhere:
+            raise UsageError(
+                f"{opened.name} is in a registry elsewhere, which gets no version from here",
+                hint="-o  writes a file here",
+            )
         if in_place or output.get("replace_out") or output.get("register_result"):
             raise UsageError(
                 f"{opened.name} is a version and never changes; its rename is the next version",

@@ -93,17 +93,17 @@ def show(
     """
     registry = registry or Registry()
     with open_ref(ref, registry, arguments) as opened:
-        shown = _shown(opened, registry)
+        shown = _shown(opened)
         if not deep:
             return shown
         if isinstance(opened, OpenedDefinition):
             raise RefError(f"{ref} is a definition, which has no weights to read")
         from ckpt.ops.show.deep import examine
 
-        return replace(shown, deep=examine(opened, registry))
+        return replace(shown, deep=examine(opened))
 
 
-def _shown(opened: Opened, registry: Registry) -> Shown:
+def _shown(opened: Opened) -> Shown:
     if isinstance(opened, OpenedDefinition):
         return Shown(opened.name, None, None, opened.entries)
     ties, foreign = ties_of(opened), opened.foreign
@@ -122,7 +122,7 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
             kind=kind,
             origin=opened.origin,
         )
-    manifest, version = opened.manifest, opened.version
+    manifest, version, registry = opened.manifest, opened.version, opened.registry
     model = registry.index().model(version.model)
     return Shown(
         opened.name,

@@ -6,22 +6,20 @@ Every answer must be of the file that was opened, by its entity tag, date and si
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from ckpt.errors import FormatError, RefError, RemoteError, UsageError
 from ckpt.io.files import disk_errors, expect_room
 from ckpt.io.sources import FileSource, OpenSource, Part
 from ckpt.remote.elsewhere.place import Opening, Place
-from ckpt.remote.elsewhere.ranges import BLOCK, Patience, RangedSource, TransientError
+from ckpt.remote.elsewhere.ranges import BLOCK, RangedSource, TransientError, patiently
 from ckpt.remote.elsewhere.web import Answer, Web, parted
 
 SMALL = 16_000_000  # bytes of a file that is taken whole without being asked
 MOST = 1 << 40  # bytes of any file that is taken whole
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
-T = TypeVar("T")
 
 
 class HttpPlace(Place):
@@ -61,6 +59,12 @@ def place(url: str) -> tuple[HttpPlace, str]:
             hint=f"name a file: {found.name}/model.safetensors",
         )
     return found, name
+
+
+def folder(url: str) -> HttpPlace:
+    """The place that a URL names, with or without a slash at its end."""
+    parts = urlsplit(url)
+    return HttpPlace(urlunsplit((*parts[:2], parts.path.rstrip("/") + "/", parts.query, "")))
 
 
 def _last(url: str) -> str:
@@ -168,16 +172,6 @@ def small(
             return data
 
     return patiently(name, read)
-
-
-def patiently(name: str, call: Callable[[], T]) -> T:
-    """What `call` returns, repeated while it fails for a reason that may pass."""
-    patience = Patience(name)
-    while True:
-        try:
-            return call()
-        except TransientError as error:
-            patience.wait(error)
 
 
 def _place_of(answer: Answer) -> tuple[int, int]:

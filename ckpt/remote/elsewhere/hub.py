@@ -114,6 +114,19 @@ def place(url: str) -> tuple[HubPlace, str]:
         return there, file
 
 
+def folder(url: str) -> HubPlace:
+    """The repository, or the folder in it, that a URL names.
+
+    Raises:
+        UsageError: It names a file.
+    """
+    there, file = place(url)
+    if file:
+        there.close()
+        raise UsageError(f"{there.name}/{file}: a file, not a folder")
+    return there
+
+
 def _document(web: Web, url: str, name: str) -> Any:
     data = small(web, url, most=_MOST_BYTES, name=name)
     try:

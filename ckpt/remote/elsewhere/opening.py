@@ -5,7 +5,7 @@ URL names a folder, the name of a file in it.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -20,12 +20,17 @@ from ckpt.formats.paths import shards_of
 from ckpt.io.rights import EVERYBODY
 from ckpt.io.sources import JoinedSource, OpenSource
 from ckpt.io.threads import Threads
-from ckpt.opened import OpenedFile, OpenedVersion
-from ckpt.refs import UrlRef
+from ckpt.opened import OpenedFile, OpenedState, open_version
+from ckpt.refs import UrlRef, path_of, version_ref
+from ckpt.registry.registry import Registry
 from ckpt.remote.elsewhere.place import Opening, Place
 from ckpt.side_files import MOST_BYTES, MOST_FILES, Found, Readable, among
 
-_SCHEMES = {"http": "http", "https": "http", "hf": "hub"}
+_SCHEMES = {
+    **dict.fromkeys(("http", "https"), "http"),
+    "hf": "hub",
+    **dict.fromkeys(("s3", "gs", "az"), "buckets"),
+}
 _SIDE_BY_SIDE = 8  # shards that are opened at once
 
 
@@ -98,7 +103,7 @@ class OpenedElsewhere(OpenedFile):
 
 
 @contextmanager
-def open_url(text: str, ref: UrlRef, *, whole: bool) -> Iterator[OpenedFile | OpenedVersion]:
+def open_url(text: str, ref: UrlRef, *, whole: bool) -> Iterator[OpenedState]:
     """Open what a URL names.
 
     Args:
@@ -108,7 +113,9 @@ def open_url(text: str, ref: UrlRef, *, whole: bool) -> Iterator[OpenedFile | Op
             it only whole.
     """
     if ref.version is not None:
-        raise UsageError("registries elsewhere cannot be read yet")
+        with _registry_at(ref.url) as (registry, name):
+            yield open_version(text, version_ref(ref.version), registry, f"{name}#")
+        return
     with files_at(ref, whole=whole) as found:
         checkpoint: Checkpoint = open_checkpoint(found.source, inside=ref.inside)
         name = found.source.name + (f"::{ref.inside}" if ref.inside else "")
@@ -118,12 +125,7 @@ def open_url(text: str, ref: UrlRef, *, whole: bool) -> Iterator[OpenedFile | Op
 @contextmanager
 def files_at(ref: UrlRef, *, whole: bool) -> Iterator[Elsewhere]:
     """Open the files that a URL names, without reading more than their beginnings."""
-    scheme = urlsplit(ref.url).scheme.lower()
-    if scheme not in _SCHEMES:
-        raise UsageError(
-            f"{scheme}: URLs of this kind cannot be opened", hint=f"one of {', '.join(_SCHEMES)}"
-        )
-    place, name = import_module(f"ckpt.remote.elsewhere.{_SCHEMES[scheme]}").place(ref.url)
+    place, name = _module(ref.url).place(ref.url)
     with ExitStack() as stack:
         stack.callback(place.close)
         is_folder = not name
@@ -132,6 +134,28 @@ def files_at(ref: UrlRef, *, whole: bool) -> Iterator[Elsewhere]:
         source = stack.enter_context(_joined(place, name, opening, is_folder=is_folder))
         origin = {"url": source.name, **place.origin(), **opening.origin}
         yield Elsewhere(source, place, is_folder, origin, opening.digests)
+
+
+@contextmanager
+def _registry_at(url: str) -> Iterator[tuple[Registry, str]]:
+    """The registry in a folder elsewhere, or in one here by a `file:` URL, and its name."""
+    if urlsplit(url).scheme.lower() == "file":
+        yield Registry(path_of(url)), url
+        return
+    from ckpt.remote.elsewhere.registry import RegistryElsewhere
+
+    place: Place = _module(url).folder(url)
+    with closing(place):
+        yield RegistryElsewhere(place), place.name
+
+
+def _module(url: str) -> Any:
+    scheme = urlsplit(url).scheme.lower()
+    if scheme not in _SCHEMES:
+        raise UsageError(
+            f"{scheme}: URLs of this kind cannot be opened", hint=f"one of {', '.join(_SCHEMES)}"
+        )
+    return import_module(f"ckpt.remote.elsewhere.{_SCHEMES[scheme]}")
 
 
 def _checkpoint_in(place: Place) -> str:

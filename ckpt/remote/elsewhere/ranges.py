@@ -7,9 +7,9 @@ requests in a row bring nothing. No byte is returned of a file that changed sinc
 import random
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 from ckpt.errors import FormatError, RemoteError
 from ckpt.io.rights import EVERYBODY, Rights
@@ -24,6 +24,7 @@ _KEPT = 1 << 26  # bytes of small reads
 _NEAR = 1 << 13  # bytes between two ranges that are cheaper to fetch than another request
 _SIDE_BY_SIDE = 12  # requests
 MOST_RANGES = 20_000  # requests for the records of one file; each takes a few milliseconds
+T = TypeVar("T")
 
 
 class TransientError(Exception):
@@ -63,6 +64,16 @@ class Patience:
         # Clients that failed together must not come back together.
         pause = random.uniform(0, PAUSE * 2**self._failed)
         time.sleep(min(max(pause, error.seconds), MOST_PAUSE))
+
+
+def patiently(name: str, call: Callable[[], T]) -> T:
+    """What `call` returns, repeated while it fails for a reason that may pass."""
+    patience = Patience(name)
+    while True:
+        try:
+            return call()
+        except TransientError as error:
+            patience.wait(error)
 
 
 class RemoteFile(Protocol):
