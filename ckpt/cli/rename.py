@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
+from ckpt.cli.options import PATH, PATH_OR_URL, Session, arg_option, ckpt_command
 from ckpt.cli.options.asking import answered
 from ckpt.cli.options.completed import REF
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
@@ -98,7 +98,12 @@ def _inputs(
 @click.option("--check", metavar="DEF", help="Fail unless the result fits this definition.")
 @partial_options
 @arg_option
-@click.option("-o", "--out", type=PATH, help="Write the result to this file.")
+@click.option(
+    "-o",
+    "--out",
+    type=PATH_OR_URL,
+    help="Write the result to this file, or to a new object in a bucket: S3 copies what it has.",
+)
 @click.option(
     "--force",
     "replace_out",

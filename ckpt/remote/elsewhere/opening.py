@@ -94,6 +94,10 @@ class OpenedElsewhere(OpenedFile):
         """Where it comes from, for a record."""
         return self.found.origin
 
+    def url_of(self, name: str) -> str:
+        """The URL of one of its files."""
+        return f"{self.found.place.name}/{name}"
+
     def side_files(self) -> Found:
         """What its folder holds besides the weights."""
         return self.found.side_files()
