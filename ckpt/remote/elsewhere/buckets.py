@@ -187,15 +187,17 @@ def _listed(store: "ObjectStore", name: str) -> dict[str, int]:
 def errors(name: str) -> Iterator[None]:
     """Turn obstore's errors into ours; what may pass becomes a `TransientError`."""
     from obstore.exceptions import (
+        AlreadyExistsError,
         BaseError,
         GenericError,
         PermissionDeniedError,
+        PreconditionError,
         UnauthenticatedError,
     )
 
     try:
         yield
-    except (CkptError, TransientError):
+    except (CkptError, TransientError, AlreadyExistsError, PreconditionError):
         raise
     except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
         raise RemoteError(f"{name}: {_reason(error)}", hint=_HINT) from error

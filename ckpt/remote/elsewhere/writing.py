@@ -21,7 +21,7 @@ from ckpt.io.sources import ByteSource
 from ckpt.io.threads import Threads
 from ckpt.remote.elsewhere.buckets import BucketPlace, errors, head
 from ckpt.remote.elsewhere.parts import Copied, Sent, parts_of
-from ckpt.remote.elsewhere.ranges import patiently
+from ckpt.remote.elsewhere.ranges import TransientError, patiently
 from ckpt.tensors import Piece, Span
 
 _SIDE_BY_SIDE = 8  # parts
@@ -121,18 +121,22 @@ def write_chunks(place: BucketPlace, name: str, chunks: Iterable[bytes]) -> Put:
     def rest() -> Iterator[bytes]:
         nonlocal total
         yield bytes(held)
-        for chunk in iterator:
-            total += len(chunk)
-            yield chunk
+        # obstore asks for chunks from a thread in which it can read nothing itself.
+        with Threads(max_workers=1) as side:
+            while (chunk := side.submit(next, iterator, None).result()) is not None:
+                total += len(chunk)
+                yield chunk
 
-    with errors(url):
-        try:
+    try:
+        with errors(url):
             if len(held) <= _AT_ONCE:
                 obstore.put(place.store, name, bytes(held), mode="create", use_multipart=False)
             else:
                 obstore.put(place.store, name, rest(), use_multipart=True, chunk_size=16 << 20)
-        except (AlreadyExistsError, PreconditionError) as error:
-            raise _exists(url) from error
+    except (AlreadyExistsError, PreconditionError) as error:
+        raise _exists(url) from error
+    except TransientError as error:  # whether it was written is not known, so once is enough
+        raise RemoteError(f"{url}: {error}", hint="look whether it is there; try again") from error
     return Put(total, total)
 
 
@@ -225,7 +229,7 @@ def _s3_errors(url: str, unmet: CkptError) -> Iterator[None]:
 
 def _refusal(error: Exception, url: str, unmet: CkptError) -> CkptError:
     """The error of a request; `unmet` if a condition of it was not met."""
-    response = getattr(error, "response", {})
+    response = getattr(error, "response", None) or {}
     code = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if code == 412:
         return unmet

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 
 class Relay:
@@ -56,4 +57,6 @@ class Relay:
             pass
         finally:
             for end in (one, other):
+                with suppress(OSError):  # a close alone does not wake the other thread
+                    end.shutdown(socket.SHUT_RDWR)
                 end.close()
