@@ -328,8 +328,10 @@ def open_version(text: str, ref: Ref, registry: Registry, place: str = "") -> Op
     Raises:
         RefError: There is no such version.
     """
-    inside = ref.inside if isinstance(ref, VersionRef) else None
-    version = _version(text, replace(ref, inside=None) if inside else ref, registry)
+    inside = None
+    if isinstance(ref, VersionRef):
+        ref, inside = replace(ref, inside=None), ref.inside
+    version = _version(text, ref, registry)
     source, name = registry.source(version), place + version.ref
     if inside in (None, source.manifest.inside):
         return OpenedVersion(name, version, source, registry)
@@ -394,8 +396,8 @@ def nesting(opened: Opened) -> tuple[tuple[str, ...], str | None]:
         return (), None
     if isinstance(opened, OpenedVersion):
         return path, f"ckpt.load({opened.ref!r})"
-    if unopened(opened.checkpoint):
-        inside = f"{opened.path}::{'.'.join(path)}"
+    if unopened(opened.checkpoint) or opened.origin is not None:
+        inside = f"{opened.name.partition('::')[0]}::{'.'.join(path)}"
         return path, f"ckpt.load({inside!r})"
     return path, f"torch.load({str(opened.path)!r})" + "".join(f"[{key!r}]" for key in path)
 

@@ -40,7 +40,9 @@ def _inputs(
     "ckpt rename v1 --rule conv=embed\n"
     r"ckpt rename base.pt --to net.py:Net --arg classes=7 --allow-shape '^head\.'" + "\n"
     "ckpt rename old.safetensors --rules vit.toml -o new.safetensors\n"
-    "ckpt rename v2 --undo",
+    "ckpt rename v2 --undo\n"
+    "ckpt rename hf://org/repo --rule conv=embed -o new\n"
+    "ckpt rename s3://bucket/a.safetensors --rule conv=embed -o s3://bucket/b.safetensors",
     writes=True,
 )
 @click.argument("source", type=REF, metavar="SRC")
@@ -141,6 +143,7 @@ def command(session: Session, source: str, rules: RuleOptions, **options: Any) -
 
     For a file, writes old.renamed.pt next to it; SRC itself is changed only with --in-place.
     For a version, adds the next version, which stores no tensor bytes.
+    For a URL (https://, hf://, s3://), writes into the current folder.
 
     Rules apply in this order: --unwrap; --strip, --drop and --keep as typed; --map, --rules,
     --rule, --add; then those that --to finds.

@@ -151,7 +151,7 @@ def load(
     container has them.
 
     Args:
-        ref: A version or a file.
+        ref: A version or a file, here or at a URL.
         to: A class or a module that it should fit, by the migrations of the class.
         registry: Where versions are looked up.
 

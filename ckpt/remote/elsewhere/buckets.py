@@ -153,7 +153,7 @@ def store_of(url: str) -> "ObjectStore":
         options["allow_http"] = True
     try:
         # Requests are repeated by `patiently` and `RangedSource`, as for every scheme.
-        return from_url(url, client_options=options, retry_config={"max_retries": 0})  # type: ignore[arg-type, call-overload, no-any-return]
+        return from_url(url, client_options=options, retry_config={"max_retries": 0})  # type: ignore[call-overload, no-any-return]
     except (BaseError, ValueError, OSError) as error:
         raise UsageError(f"{url}: {_reason(error)}") from error
 

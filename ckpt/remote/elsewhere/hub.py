@@ -95,7 +95,7 @@ def place(url: str) -> tuple[HubPlace, str]:
     found = _URL.fullmatch(url)
     if found is None or found[1] in _OTHERS:
         raise UsageError(
-            f"{url}: not a model of a hub", hint="hf://ORG/REPO, hf://ORG/REPO@REVISION/FILE"
+            "hf://…: not a model of a hub", hint="hf://ORG/REPO, hf://ORG/REPO@REVISION/FILE"
         )
     org, repo, revision, path = found.groups()
     name = f"hf://{org}/{repo}" + (f"@{revision}" if revision else "")

@@ -33,8 +33,8 @@ class StoreElsewhere(ObjectStore):
 
     def __init__(self, place: Place) -> None:
         super().__init__(Path("elsewhere:"))
-        self._place = place
-        self._layouts = _LAYOUTS  # the first is tried first
+        self._there = place
+        self._layouts: tuple[str, ...] = _LAYOUTS  # the first is tried first
 
     def rights(self, name: str, kind: str = "manifests") -> Rights:
         """Nothing elsewhere says who may read a copy here."""
@@ -72,13 +72,13 @@ class StoreElsewhere(ObjectStore):
         for layout in self._layouts:
             path = f"{layout}{kind}/{hexadecimal[:2]}/{hexadecimal[2:]}"
             try:
-                found = self._place.opened(path, Opening(True, {}))
+                found = self._there.opened(path, Opening(True, {}))
             except RefError:
                 continue
             self._layouts = (layout, *(each for each in _LAYOUTS if each != layout))
             return found
         raise IntegrityError(
-            f"{self._place.name}: object {digest.short(name)} of {what} is missing",
+            f"{self._there.name}: object {digest.short(name)} of {what} is missing",
             hint="the registry there is not complete: ckpt push  there sends what it needs",
         )
 

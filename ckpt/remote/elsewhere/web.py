@@ -9,6 +9,7 @@ import http.client
 import ssl
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from os import environ
 from typing import Self
@@ -134,8 +135,9 @@ class Web:
         if proxy is not None and parts.scheme == "http":  # an https one is a tunnel
             target, sent = url, sent | _basic("Proxy-Authorization", proxy)
         while True:
-            idle = self._idle.get(place)
-            kept = idle.pop() if idle else None
+            kept = None
+            with suppress(IndexError):  # other threads take connections, too
+                kept = self._idle.get(place, []).pop()
             connection = kept or self._connection(parts, proxy)
             try:
                 connection.request("GET", target, headers=sent)
@@ -176,15 +178,16 @@ def parted(url: str) -> tuple[str, dict[str, str], str]:
     A query may hold credentials as well (a signed URL), so messages have none.
 
     Raises:
-        UsageError: It has no host, or a port that is not one.
+        UsageError: It is not a URL of the web.
     """
     try:
         parts = urlsplit(url)
-        has_host = bool(parts.hostname) and parts.port != 0
-    except ValueError as error:
-        raise UsageError(f"not a URL: {excerpt(str(error))}") from error
-    if not has_host or any(ord(char) < 33 or ord(char) > 126 for char in url):
-        raise UsageError("a URL with no host, or with spaces or letters that are not encoded")
+        is_url = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or any(ord(char) < 33 or ord(char) > 126 for char in url):
+        # It is not repeated: what stands there for a host may be a password.
+        raise UsageError("not a URL: no host, a bad port, or characters that must be encoded (%20)")
     host = parts.netloc.rpartition("@")[2]
     plain = urlunsplit((parts.scheme.lower(), host, parts.path, parts.query, ""))
     name = urlunsplit((parts.scheme.lower(), host, parts.path, "…" if parts.query else "", ""))
