@@ -156,3 +156,9 @@ class ConflictError(CkptError):
     """Another process holds the lock, or made its change first."""
 
     exit_code = 6
+
+
+class RemoteError(CkptError):
+    """A server or bucket refused a request, cannot be reached, or sent something else."""
+
+    exit_code = 7

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
 from shlex import quote
@@ -30,7 +31,18 @@ from ckpt.formats.opaque import (
 from ckpt.formats.paths import open_path, within
 from ckpt.in_memory import is_module, name_of, unsaved
 from ckpt.io.files import exists
-from ckpt.refs import SUFFIXES, DefinitionRef, FileRef, Ref, VersionRef, parse_file_ref, parse_ref
+from ckpt.refs import (
+    SUFFIXES,
+    DefinitionRef,
+    FileRef,
+    Ref,
+    UrlRef,
+    VersionRef,
+    is_url,
+    parse_file_ref,
+    parse_ref,
+    parse_url,
+)
 from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Added, Registry
@@ -87,7 +99,17 @@ class OpenedFile:
     @property
     def is_folder(self) -> bool:
         """Whether it is more than one file, or was named by its folder."""
-        return len(self.names) > 1 or self.path.is_dir()
+        return len(self.names) > 1 or self.names_folder
+
+    @property
+    def names_folder(self) -> bool:
+        """Whether it was named by its folder."""
+        return self.path.is_dir()
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """Where it comes from, for a record; None for a file that is here."""
+        return None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,7 +121,7 @@ class OpenedFile:
 
         Too many files to belong to weights, a dataset for example, are only counted.
         """
-        found = of_folder(self.path, self.names) if self.path.is_dir() else Found()
+        found = of_folder(self.path, self.names) if self.names_folder else Found()
         nbytes = sum(file.nbytes for file in found.files)
         if len(found.files) > MOST_FILES or nbytes > MOST_BYTES:
             return Found(left=(f"{len(found.files):,} files of {nbytes:,} bytes", *found.left))
@@ -152,11 +174,17 @@ class OpenedVersion:
     name: str
     version: Version
     source: VersionSource
+    registry: Registry
 
     @property
     def ref(self) -> str:
         """The ref that opens it again."""
-        return self.version.ref
+        return self.name
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its registry is elsewhere, so that nothing is added to it."""
+        return self.name != self.version.ref
 
     @property
     def is_folder(self) -> bool:
@@ -297,6 +325,7 @@ def open_ref(
     registry: Registry,
     arguments: Mapping[str, object] | None = None,
     *,
+    whole: bool = False,
     summed: bool = False,
 ) -> Iterator[Opened]:
     """Open what a ref or a path names, or what is in memory; files are closed when the block ends.
@@ -305,6 +334,7 @@ def open_ref(
         named: It.
         registry: Where versions are looked up.
         arguments: The arguments of a definition.
+        whole: Whether its weights are needed: a server that sends only whole files sends one.
         summed: Whether what is in memory gets checksums, since it will be written.
 
     Raises:
@@ -323,13 +353,38 @@ def open_ref(
         with open_path(file.path) as source:
             checkpoint = open_checkpoint(source, inside=file.inside)
             yield OpenedFile(text, file.path, file.inside, checkpoint)
+    elif isinstance(ref, UrlRef):
+        # Above this layer, as formats are below it: found by name, imported on demand.
+        opening = import_module("ckpt.remote.elsewhere.opening")
+        with opening.open_url(text, ref, whole=whole) as elsewhere:
+            yield elsewhere
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
         yield _described(text, _definition(ref, arguments), arguments)
-    elif isinstance(ref, VersionRef) and ref.inside is not None:
-        yield _part(text, ref, ref.inside, registry)
     else:
-        version = _version(text, ref, registry)
-        yield OpenedVersion(version.ref, version, registry.source(version))
+        yield open_version(text, ref, registry)
+
+
+def open_version(text: str, ref: Ref, registry: Registry, place: str = "") -> OpenedState:
+    """Open a version, or one state_dict of its file; the registered one is the version.
+
+    Args:
+        text: The ref as it was typed.
+        ref: The same, parsed.
+        registry: That has it.
+        place: What the names of versions begin with: ``URL#`` of a registry elsewhere.
+
+    Raises:
+        RefError: There is no such version.
+    """
+    inside = None
+    if isinstance(ref, VersionRef):
+        ref, inside = replace(ref, inside=None), ref.inside
+    version = _version(text, ref, registry)
+    source, name = registry.source(version), place + version.ref
+    if inside in (None, source.manifest.inside):
+        return OpenedVersion(name, version, source, registry)
+    checkpoint = open_checkpoint(source, inside=inside)
+    return OpenedFile(f"{name}::{inside}", Path(version.ref), inside, checkpoint)
 
 
 def as_ref(named: Given) -> Given | str:
@@ -378,6 +433,8 @@ def parse_named(named: Named, registry: Registry) -> Ref:
     text = fspath(named)
     if not isinstance(named, str):
         return parse_file_ref(text)
+    if is_url(text):
+        return parse_url(text)
     is_there = bool(text) and exists(Path(text))
     try:
         ref = parse_ref(text)
@@ -393,20 +450,10 @@ def parse_named(named: Named, registry: Registry) -> Ref:
 @contextmanager
 def open_state(text: Weights, registry: Registry, *, summed: bool = False) -> Iterator[OpenedState]:
     """Open a version, a file or what is in memory; a definition holds no weights."""
-    with open_ref(text, registry, summed=summed) as opened:
+    with open_ref(text, registry, whole=True, summed=summed) as opened:
         if isinstance(opened, OpenedDefinition):
             raise RefError(f"{opened.name} is a definition and holds no weights")
         yield opened
-
-
-def _part(text: str, ref: VersionRef, inside: str, registry: Registry) -> OpenedState:
-    """One state_dict of a version's file; the registered one is the version."""
-    version = _version(text, replace(ref, inside=None), registry)
-    source = registry.source(version)
-    if inside == source.manifest.inside:
-        return OpenedVersion(version.ref, version, source)
-    checkpoint = open_checkpoint(source, inside=inside)
-    return OpenedFile(f"{version.ref}::{inside}", Path(version.ref), inside, checkpoint)
 
 
 def as_typed(definition: str, arguments: Mapping[str, object] | None) -> str:
@@ -427,8 +474,8 @@ def nesting(opened: Opened) -> tuple[tuple[str, ...], str | None]:
         return (), None
     if isinstance(opened, OpenedVersion):
         return path, f"ckpt.load({opened.ref!r})"
-    if unopened(opened.checkpoint):
-        inside = f"{opened.path}::{'.'.join(path)}"
+    if unopened(opened.checkpoint) or opened.origin is not None:
+        inside = f"{opened.name.partition('::')[0]}::{'.'.join(path)}"
         return path, f"ckpt.load({inside!r})"
     return path, f"torch.load({str(opened.path)!r})" + "".join(f"[{key!r}]" for key in path)
 

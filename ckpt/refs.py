@@ -5,6 +5,7 @@ Grammar (a text with a separator or a known suffix is a path):
     v3  mnist-cnn  mnist-cnn:v3  mnist-cnn:v3::ema  mnist-cnn@prod  mnist-cnn:prod  sha256:3fa9c1d2
     old.pt  runs/old.pt  runs/old.pt::model
     models/mnist_cnn.py:Net  torchvision.models:resnet18  net.py:Net(depth=2)
+    https://host/old.pt::model  hf://org/repo@rev/file  s3://bucket/registry#mnist-cnn@prod
 
 `a:b` can name a version as well as a definition in a module; the registry decides. So it does
 whether a name without separator or suffix is a version; otherwise it is a path, if that exists.
@@ -30,6 +31,7 @@ SUFFIXES = {
 _INDEX = re.compile(r"\.index(\.[A-Za-z0-9_-]{1,64})?\.json$", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"v[1-9][0-9]{0,8}")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -68,7 +70,22 @@ class DefinitionRef:
     version: VersionRef | None = None
 
 
-Ref = FileRef | VersionRef | DigestRef | DefinitionRef
+@dataclass(frozen=True, slots=True)
+class UrlRef:
+    """A checkpoint elsewhere, or a version in a registry elsewhere.
+
+    Attributes:
+        url: Of the file or folder; of the registry, if `version` is given.
+        inside: As in `FileRef`.
+        version: The ref of a version there.
+    """
+
+    url: str
+    inside: str | None = None
+    version: str | None = None
+
+
+Ref = FileRef | VersionRef | DigestRef | DefinitionRef | UrlRef
 
 
 def parse_ref(text: str) -> Ref:
@@ -77,6 +94,8 @@ def parse_ref(text: str) -> Ref:
     Raises:
         UsageError: The text fits none of the forms.
     """
+    if is_url(text):
+        return parse_url(text)
     if re.fullmatch(r"sha256:[0-9a-f]{4,64}", text):
         return DigestRef(text)
     called = text.partition("(")[0]
@@ -129,6 +148,39 @@ def parse_file_ref(text: str) -> FileRef:
     if mark and exists(Path(text)):  # a file of this very name
         return FileRef(Path(text), None)
     return FileRef(Path(path), inside or None)
+
+
+def is_url(text: str) -> bool:
+    """Whether a ref names something elsewhere: it begins with a scheme."""
+    return _URL.match(text) is not None
+
+
+def parse_url(text: str) -> UrlRef | FileRef:
+    """Parse a URL: ``URL``, ``URL::model`` or ``URL#version``; `file:` names a file here."""
+    url, _, version = text.partition("#")
+    if not version:
+        scheme, _, rest = url.partition("://")
+        host, slash, path = rest.partition("/")
+        path, _, inside = path.partition("::")
+        url = f"{scheme}://{host}{slash}{path}"
+        if scheme.lower() == "file":
+            return FileRef(path_of(url), inside or None)
+        return UrlRef(url, inside or None)
+    return UrlRef(url, version=version)
+
+
+def path_of(url: str) -> Path:
+    """The path that a `file:` URL names.
+
+    Raises:
+        UsageError: It names another host.
+    """
+    from urllib.parse import unquote, urlsplit
+
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise UsageError(f"{url}: a file on another host", hint=f"file:///{parts.netloc}…")
+    return Path(unquote(parts.path))
 
 
 def version_ref(ref: str | Ref) -> VersionRef | DigestRef:

@@ -111,6 +111,23 @@ def of_folder(folder: Path, own: Collection[str]) -> Found:
     return _beside(folder, folder, own)
 
 
+def among(names: Iterable[str], own: Collection[str]) -> tuple[list[str], list[str]]:
+    """The side files among the names of all files in a folder and below, and the others.
+
+    As `of_folder` chooses them, which reads a disk.
+    """
+    seen = [
+        name
+        for name in sorted(names)
+        if name not in own
+        and not any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
+    ]
+    weights = {name for name in seen if _WEIGHTS.search(name)}
+    folders = tuple(f"{name.rpartition('/')[0]}/" for name in weights if "/" in name)
+    left = {name for name in seen if name in weights or name.startswith(folders)}
+    return [name for name in seen if name not in left], sorted(left)
+
+
 def configs_beside(path: Path) -> Iterator[Readable]:
     """The configs and indexes of shards in the folder of a file."""
     for name in _listed(path.parent):

@@ -22,7 +22,10 @@ from ckpt.errors import CkptError
 from ckpt.show.look.terminal import Terminal
 
 SYSTEM = 5
-_EXTRAS = {"torch": "torch", "torchvision": "torch", "matplotlib": "plot", "jinja2": "site"}
+_EXTRAS = {
+    **{"torch": "torch", "torchvision": "torch", "matplotlib": "plot"},
+    **{"jinja2": "site", "obstore": "remote"},
+}
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it for other tools
 

@@ -21,7 +21,8 @@ from ckpt.show.look.words import printable
 @ckpt_command(
     examples="ckpt diff v1 v2\nckpt diff old.pt models/mnist_embed.py:Net\n"
     "ckpt diff v1 new.safetensors --exit-code\nckpt diff a.pt b.pt --tolerance 1e-6\n"
-    "ckpt diff prod v3 --format html -o changes.html"
+    "ckpt diff prod v3 --format html -o changes.html\n"
+    "ckpt diff hf://org/repo@v1.0 hf://org/repo"
 )
 @click.argument("before", type=REF, metavar="A")
 @click.argument("after", type=REF, metavar="B")
@@ -92,6 +93,7 @@ def command(
 
     Lists keys that were added, removed, renamed (the same bytes under another key), reshaped,
     re-typed or changed. If one side is a definition: says whether the other fits it, strictly.
+    Of files elsewhere (https://, hf://, s3://) only the headers are read, unless --values.
     """
     if tolerance is not None or all_values:
         if values is False:

@@ -27,7 +27,8 @@ def _texts(
 @ckpt_command(
     examples="ckpt export v1 -o mnist.pt\nckpt export lora:v2 -o DIR\n"
     "ckpt export old.pt -o old.safetensors\n"
-    "ckpt export v1 -o mnist.safetensors --card --meta license=mit"
+    "ckpt export v1 -o mnist.safetensors --card --meta license=mit\n"
+    "ckpt export s3://bucket/team#net@prod -o net.pt"
 )
 @click.argument("ref", type=REF)
 @click.option("-o", "--out", required=True, type=PATH, help="The file or folder to write.")
@@ -59,9 +60,9 @@ def command(
     """Write a version to a file, byte for byte the one that was registered.
 
     Another suffix converts it: .pt .pth .bin .ckpt or .safetensors. REF can also be a file to
-    convert, or the folder of a sharded checkpoint, which is joined into one file if OUT has such a
-    suffix. A version with side files is written with them into a new folder, unless OUT has such a
-    suffix.
+    convert, a URL, or the folder of a sharded checkpoint, which is joined into one file if OUT has
+    such a suffix. A version with side files is written with them into a new folder, unless OUT has
+    such a suffix.
     """
     text = card_text(card(ref, registry=session.registry)) if with_card else None
     written = export(

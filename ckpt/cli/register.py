@@ -18,7 +18,8 @@ from ckpt.show.register import added_data, added_text
     examples="ckpt register old.pt --name mnist-cnn -m 'before the refactoring'\n"
     "ckpt register run7.safetensors --metric accuracy=0.992\n"
     "ckpt register run8.pt --name mnist-cnn --alias staging --tag nightly\n"
-    "ckpt register net.pt --with config.json --with tokenizer/",
+    "ckpt register net.pt --with config.json --with tokenizer/\n"
+    "ckpt register hf://org/repo@v1.0 --name llama",
     writes=True,
 )
 @click.argument("file", type=FILE)
@@ -51,7 +52,8 @@ def command(
     message, metrics and labels if they are new.
 
     If FILE is the folder of a checkpoint, its other files (config.json, a tokenizer) are kept too,
-    except further weights and hidden files.
+    except further weights and hidden files. FILE can be a URL (https://, hf://ORG/REPO, s3://): the
+    version's record keeps where it came from, with its commit and digests.
     """
     with progress_bar(session.terminal, f"registering {file}") as told:
         added = register(

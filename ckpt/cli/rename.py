@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
+from ckpt.cli.options import PATH, PATH_OR_URL, Session, arg_option, ckpt_command
 from ckpt.cli.options.asking import answered
 from ckpt.cli.options.completed import REF
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
@@ -40,7 +40,9 @@ def _inputs(
     "ckpt rename v1 --rule conv=embed\n"
     r"ckpt rename base.pt --to net.py:Net --arg classes=7 --allow-shape '^head\.'" + "\n"
     "ckpt rename old.safetensors --rules vit.toml -o new.safetensors\n"
-    "ckpt rename v2 --undo",
+    "ckpt rename v2 --undo\n"
+    "ckpt rename hf://org/repo --rule conv=embed -o new\n"
+    "ckpt rename s3://bucket/a.safetensors --rule conv=embed -o s3://bucket/b.safetensors",
     writes=True,
 )
 @click.argument("source", type=REF, metavar="SRC")
@@ -98,7 +100,12 @@ def _inputs(
 @click.option("--check", metavar="DEF", help="Fail unless the result fits this definition.")
 @partial_options
 @arg_option
-@click.option("-o", "--out", type=PATH, help="Write the result to this file.")
+@click.option(
+    "-o",
+    "--out",
+    type=PATH_OR_URL,
+    help="Write the result to this file, or to a new object in a bucket: S3 copies what it has.",
+)
 @click.option(
     "--force",
     "replace_out",
@@ -136,6 +143,7 @@ def command(session: Session, source: str, rules: RuleOptions, **options: Any) -
 
     For a file, writes old.renamed.pt next to it; SRC itself is changed only with --in-place.
     For a version, adds the next version, which stores no tensor bytes.
+    For a URL (https://, hf://, s3://), writes into the current folder.
 
     Rules apply in this order: --unwrap; --strip, --drop and --keep as typed; --map, --rules,
     --rule, --add; then those that --to finds.

@@ -13,7 +13,8 @@ from ckpt.show.show import shown_data, shown_text
 @ckpt_command(
     examples="ckpt show v1\nckpt show old.pt\nckpt show run7.pt::model --json\n"
     "ckpt show llama.safetensors --tree\nckpt show download.pt --deep\n"
-    "ckpt show models/mnist_cnn.py:Net"
+    "ckpt show models/mnist_cnn.py:Net\nckpt show hf://org/repo\n"
+    "ckpt show https://host/net.safetensors"
 )
 @click.argument("ref", type=REF)
 @click.option(
@@ -31,7 +32,8 @@ def command(
 ) -> None:
     """Show the tensors and the record of a version, file or definition.
 
-    Reads only the header of a file, unless --deep. Never executes anything in it.
+    Reads only the header of a file, unless --deep. Never executes anything in it. REF can be a URL:
+    https://, hf://ORG/REPO, s3://; URL#net@prod is a version of a registry there.
     """
     shown = show(ref, registry=session.registry, deep=deep, arguments=arguments)
     session.remark_on_shards(ref)

@@ -90,18 +90,8 @@ def checkpoint_in(folder: Path, names: Sequence[str]) -> str:
     Raises:
         FormatError: It holds none or more than one, or is a folder of another kind.
     """
-    indexes = [name for name in names if without_index(name) is not None]
-    files = [
-        name
-        for name in names
-        if name.lower().endswith(tuple(SUFFIXES)) and not _OF_TRAINERS.fullmatch(name)
-    ]
-    safe = [name for name in files if name.lower().endswith(".safetensors")]
-    for found in (indexes, safe, files):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise _several(folder, found)
+    if found := checkpoint_among(str(folder), names):
+        return found
     if parts := components(folder):
         shown = "  or  ".join(f"{folder}::{part}" for part in parts[:_LISTED])
         raise FormatError(f"{folder}: a pipeline of several models", hint=f"name one: {shown}")
@@ -111,6 +101,27 @@ def checkpoint_in(folder: Path, names: Sequence[str]) -> str:
     if "checkpoint" in names and any(name.endswith(".index") for name in names):
         raise FormatError(f"{folder}: a TensorFlow checkpoint", hint=_OURS)
     raise FormatError(f"{folder}: a folder without a checkpoint", hint=_inner(folder, names))
+
+
+def checkpoint_among(folder: str, names: Sequence[str]) -> str | None:
+    """The index or file that holds the checkpoint of a folder with these names; None if none does.
+
+    Raises:
+        FormatError: There is more than one.
+    """
+    indexes = [name for name in names if without_index(name) is not None]
+    files = [
+        name
+        for name in names
+        if name.lower().endswith(tuple(SUFFIXES)) and not _OF_TRAINERS.fullmatch(name)
+    ]
+    safe = [name for name in files if name.lower().endswith(".safetensors")]
+    for found in (indexes, safe, files):
+        if len(found) > 1:
+            raise _several(folder, found)
+        if found:
+            return found[0]
+    return None
 
 
 def optimizers_in(folder: Path) -> tuple[str, ...]:
@@ -143,9 +154,10 @@ def _has_checkpoint(folder: Path) -> bool:
     )
 
 
-def _several(folder: Path, found: Sequence[str]) -> FormatError:
+def _several(folder: str, found: Sequence[str]) -> FormatError:
     kind = "indexes of shards" if without_index(found[0]) is not None else "checkpoints"
-    shown = "  or  ".join(str(folder / name) for name in found[:_LISTED])
+    prefix = "" if folder == "." else f"{folder.rstrip('/')}/"
+    shown = "  or  ".join(prefix + name for name in found[:_LISTED])
     return FormatError(f"{folder}: a folder with {len(found)} {kind}", hint=f"name a file: {shown}")
 
 

@@ -12,7 +12,7 @@ from ckpt.formats import folders, sharded
 from ckpt.formats.distributed import metadata as distributed_metadata
 from ckpt.io.files import exists
 from ckpt.io.journal import expect_settled
-from ckpt.io.sources import FileSource, JoinedSource, OpenSource
+from ckpt.io.sources import ByteSource, FileSource, JoinedSource, OpenSource
 from ckpt.refs import FileRef, without_index
 from ckpt.side_files import homes
 
@@ -92,13 +92,19 @@ def _open_distributed(folder: Path) -> JoinedSource:
 def _shards(path: Path, name: str) -> tuple[str, ...] | None:
     """The shards that the index at `path` names; None if it is not an index."""
     with FileSource(path) as source:
-        if not sharded.is_index(source.read(0, min(_HEAD_BYTES, source.size))):
-            return None
-        if source.size > sharded.INDEX_LIMIT:
-            raise FormatError(
-                f"{path}: an index of {source.size:,} bytes, the limit is {sharded.INDEX_LIMIT:,}"
-            )
-        return sharded.shard_names(name, source.read(0, source.size), name=str(path))
+        return shards_of(source, name)
+
+
+def shards_of(source: ByteSource, name: str) -> tuple[str, ...] | None:
+    """The shards that an index names, whose base name is given; None if it is not an index."""
+    if not sharded.is_index(source.read(0, min(_HEAD_BYTES, source.size))):
+        return None
+    if source.size > sharded.INDEX_LIMIT:
+        raise FormatError(
+            f"{source.name}: an index of {source.size:,} bytes, the limit is "
+            f"{sharded.INDEX_LIMIT:,}"
+        )
+    return sharded.shard_names(name, source.read(0, source.size), name=source.name)
 
 
 def _joined(

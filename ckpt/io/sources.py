@@ -10,7 +10,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
@@ -96,6 +96,9 @@ class ByteSource(ABC):
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
         """The same range as memory of the process, without a copy; None if that is impossible."""
         return None
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:  # noqa: B027 - bytes here wait
+        """Say which small ranges, begin and end, are read next; from elsewhere they come now."""
 
 
 class OpenSource(ByteSource):
@@ -237,7 +240,8 @@ class JoinedSource(OpenSource):
 
     Args:
         name: How messages call them together, e.g. the path of their folder.
-        files: Base name and path of each file, in the order in which they are joined.
+        files: Base name and path of each file, in the order in which they are joined; or the
+            file itself, open, which is closed with them.
         first: The content of the first file, if it was parsed to find the others.
 
     Raises:
@@ -245,13 +249,15 @@ class JoinedSource(OpenSource):
         FormatError: A file is not a regular one.
     """
 
-    def __init__(self, name: str, files: Mapping[str, Path], first: object = None) -> None:
+    def __init__(
+        self, name: str, files: Mapping[str, Path | OpenSource], first: object = None
+    ) -> None:
         self.name, self.first = name, first
-        self._files: list[FileSource] = []
+        self._files: list[OpenSource] = []
         parts, position = [], 0
         with ExitStack() as opening:
             for base_name, path in files.items():
-                file = opening.enter_context(FileSource(path))
+                file = opening.enter_context(FileSource(path) if isinstance(path, Path) else path)
                 self._files.append(file)
                 parts.append(Part(base_name, position, file.size))
                 position += file.size
@@ -287,7 +293,15 @@ class JoinedSource(OpenSource):
         file, begin, length = pieces[0]
         return file.mapped(begin, length)
 
-    def _pieces(self, offset: int, nbytes: int) -> Iterator[tuple[FileSource, int, int]]:
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        wanted: dict[OpenSource, list[tuple[int, int]]] = {}
+        for begin, end in ranges:
+            for file, at, nbytes in self._pieces(begin, end - begin):
+                wanted.setdefault(file, []).append((at, at + nbytes))
+        for file, own in wanted.items():
+            file.prefetch(own)
+
+    def _pieces(self, offset: int, nbytes: int) -> Iterator[tuple[OpenSource, int, int]]:
         """The file, the offset in it and the bytes of each part of a range."""
         end = offset + nbytes
         index = bisect_right(self._begins, offset) - 1
@@ -326,6 +340,9 @@ class PartSource(ByteSource):
 
     def mapped(self, offset: int, nbytes: int) -> memoryview | None:
         return self._source.mapped(self._offset + offset, nbytes)
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        self._source.prefetch((a + self._offset, b + self._offset) for a, b in ranges)
 
 
 class Region(Protocol):

@@ -172,7 +172,7 @@ def load(
     container has them.
 
     Args:
-        ref: A version or a file.
+        ref: A version or a file, here or at a URL.
         keys: Only these tensors are read: their keys, or a regular expression that is searched in
             every key.
         device: Where the tensors go.

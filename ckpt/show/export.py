@@ -10,10 +10,14 @@ from ckpt.writing.checkpoint import Written
 
 def written_text(written: Written) -> str:
     """Its path and size."""
-    path = printable(str(written.path))
+    path, sent = printable(written.name), ""
+    if written.sent is not None:
+        sent = f", {size(written.sent)} of them sent; the rest was in the bucket"
+        if written.sent == written.size:
+            sent = f", all of them sent{f' ({written.sent_why})' if written.sent_why else ''}"
     if written.files == 1:
-        return f"wrote {path}  {size(written.size)}"
-    return f"wrote {path}/  {count(written.files, 'file')}, {size(written.size)}"
+        return f"wrote {path}  {size(written.size)}{sent}"
+    return f"wrote {path.rstrip('/')}/  {count(written.files, 'file')}, {size(written.size)}{sent}"
 
 
 def left_out_text(left_out: Sequence[str]) -> str | None:
@@ -42,7 +46,7 @@ def unopened_text(written: Written | None) -> str | None:
     """Why torch refuses the file with weights_only, if it does."""
     if written is None or not written.unopened:
         return None
-    path, why = printable(str(written.path)), first_names(written.unopened)
+    path, why = printable(written.name), first_names(written.unopened)
     source = f"{path}::{printable(written.chosen)}" if written.chosen else f"{path} --drop-opaque"
     return (
         f"torch will need weights_only=False for this file because of {why}; "
@@ -52,5 +56,6 @@ def unopened_text(written: Written | None) -> str | None:
 
 def written_data(written: Written) -> dict[str, Any]:
     """The same for JSON."""
-    names = ("path", "files", "size", "left_out", "also_named", "dropped", "unopened")
-    return {**fields(written, *names), "tied": tied_data(written.tied)}
+    names = ("path=name", "files", "size", "left_out", "also_named", "dropped", "unopened")
+    sent = {} if written.sent is None else fields(written, "sent")
+    return {**fields(written, *names), **sent, "tied": tied_data(written.tied)}

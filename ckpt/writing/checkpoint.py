@@ -47,6 +47,9 @@ class Written(Printed):
         unopened: Why `torch.load` with weights_only refuses it; empty if it opens it.
         chosen: The state_dict that was read, as after ``FILE::``.
         tied: Names of tied tensors that are noted, each with the key that is stored.
+        url: Where it is, if it is in a bucket; `path` has its name alone then.
+        sent: The bytes that were sent there; the bucket had the others.
+        sent_why: Why they were all sent, if something is missing here.
     """
 
     VIEW: ClassVar = "ckpt.show.export:written_text"
@@ -61,11 +64,19 @@ class Written(Printed):
     unopened: tuple[str, ...] = ()
     chosen: str | None = None
     tied: Mapping[str, str] = field(default_factory=dict)
+    url: str | None = None
+    sent: int | None = None
+    sent_why: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its path or URL."""
+        return self.url or str(self.path)
 
     @property
     def ref(self) -> str:
         """The ref of the state_dict that was written."""
-        return f"{self.path}::{self.inside}" if self.inside else str(self.path)
+        return f"{self.name}::{self.inside}" if self.inside else self.name
 
 
 class Remaking(ABC):

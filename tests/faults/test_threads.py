@@ -13,12 +13,12 @@ from tests.faults.stage import CKPT, ENVIRONMENT, run
 WITHOUT_THREADS = ("sh", "-c", 'ulimit -s 1073741824 && exec "$@"', "sh")
 LIMITED = """
 import resource, sys, threading
-import ckpt.cli, ckpt.ops.register
+import ckpt.cli, ckpt.ops.register.storing
 resource.setrlimit(resource.RLIMIT_AS, (1 << 36, resource.RLIM_INFINITY))
 try:
     threading.Thread(target=print).start()
 except RuntimeError:
-    ckpt.ops.register._WORTH_THREADS = 0
+    ckpt.ops.register.storing._WORTH_THREADS = 0
     ckpt.cli.main(sys.argv[1:])
 sys.exit("a thread was started")
 """

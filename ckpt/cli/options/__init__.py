@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from ckpt.errors import DiskWarning
+from ckpt.refs import is_url
 from ckpt.registry.index_file import FILE_NAME
 from ckpt.registry.registry import Added, Registry
 from ckpt.registry.seen import moved_numbers
@@ -20,6 +21,19 @@ from ckpt.show.look.words import printable
 
 T = TypeVar("T")
 PATH = click.Path(path_type=Path)
+
+
+class _PathOrUrl(click.Path):
+    """A path, or a URL as it was typed."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Leave URLs alone, which paths would shorten."""
+        if isinstance(value, str) and is_url(value):
+            return value
+        return super().convert(value, param, ctx)
+
+
+PATH_OR_URL = _PathOrUrl(path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ _RECORDS = frozenset(
 )
 _WIDE = 0xFFFFFFFF  # in a field of 32 bits: see the zip64 field
 _SMALL, _BATCH = 1 << 10, 1 << 16  # bytes of a member with its header, and of many
+_AROUND = 320  # bytes before and after a local header: the descriptor, a name, an alignment
 _END_HINT = (
     "the file is truncated, or bytes or a comment were added at its end: fetch it again, or if "
     "you trust it:  zip -F FILE --out NEW"
@@ -107,6 +108,9 @@ def read_members(source: ByteSource) -> list[Member]:
         raise FormatError(f"{source.name}: {listed[0].header:,} bytes before its first member")
     followers = [*(member.header for member in listed[1:]), begin]
     pairs = list(zip(listed, followers, strict=True))
+    source.prefetch(
+        (max(0, at - _AROUND), min(at + _AROUND, source.size)) for at in (0, *followers)
+    )
     reader = _BatchReader(source, [(member.header, end) for member, end in pairs])
     return [_located(reader, *pair) for pair in pairs]
 

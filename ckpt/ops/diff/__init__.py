@@ -148,8 +148,8 @@ def diff(
         after: Likewise. If one side is a class, the answer is whether the other fits it.
         registry: Where versions are looked up.
         values: True reads the tensors of files and measures how far apart the values are; False
-            reads nothing; None compares bytes, if there are few. Versions are compared by the
-            digests in their manifests, at no cost.
+            reads nothing; None compares bytes, if there are few and none are elsewhere. Versions
+            are compared by the digests in their manifests, at no cost.
         tolerance: The greatest difference of an element that counts as equal; implies `values`.
         unasked: How many bytes are few; those in memory never are many.
         arguments: The arguments of definitions.
@@ -181,8 +181,10 @@ def diff(
         a, b = _named_apart(a, b)
         if isinstance(a, OpenedMemory) or isinstance(b, OpenedMemory):
             unasked = inf
+        if unasked < inf and any(isinstance(it, OpenedFile) and it.origin for it in (a, b)):
+            unasked = 0
         found = _of_states(Sides(a, b), values, unasked, told)
-        facts = tuple(differing_facts(a, b, registry))
+        facts = tuple(differing_facts(a, b))
         return replace(found, tolerance=tolerance, facts=facts, files=differing_files(a, b))
 
 

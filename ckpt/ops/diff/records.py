@@ -7,7 +7,6 @@ from typing import Any
 from ckpt.compare.leaves import leaves
 from ckpt.opened import Opened, OpenedDefinition, OpenedState, OpenedVersion
 from ckpt.ops.log import log
-from ckpt.registry.registry import Registry
 
 # Shown elsewhere: curves by `ckpt plot`, keys by the diff itself, the rest by `ckpt log`.
 _ELSEWHERE = (
@@ -31,37 +30,33 @@ class Fact:
     after: Any
 
 
-def differing_facts(a: Opened, b: Opened, registry: Registry) -> list[Fact]:
+def differing_facts(a: Opened, b: Opened) -> list[Fact]:
     """The fields that differ, by name; records are compared only if both sides are versions."""
     both = isinstance(a, OpenedVersion) and isinstance(b, OpenedVersion)
     if isinstance(a, OpenedDefinition) or isinstance(b, OpenedDefinition):
         return []
     # Another state_dict of the file has other neighbours, the first one among them.
     held = a.inside == b.inside
-    before, after = (dict(_facts(side, registry, made=both, held=held)) for side in (a, b))
+    before, after = (dict(_facts(side, made=both, held=held)) for side in (a, b))
     names = [*before, *(name for name in after if name not in before)]
     facts = [Fact(name, before.get(name), after.get(name)) for name in names]
     return [fact for fact in facts if fact.before != fact.after]
 
 
-def recorded_facts(
-    opened: OpenedVersion, registry: Registry
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def recorded_facts(opened: OpenedVersion) -> tuple[dict[str, Any], dict[str, Any]]:
     """The facts of a version that are compared: of its record, and of what its file holds."""
-    return dict(_made(opened, registry)), dict(_held(opened))
+    return dict(_made(opened)), dict(_held(opened))
 
 
-def _facts(
-    side: OpenedState, registry: Registry, *, made: bool, held: bool
-) -> Iterator[tuple[str, Any]]:
+def _facts(side: OpenedState, *, made: bool, held: bool) -> Iterator[tuple[str, Any]]:
     if made and isinstance(side, OpenedVersion):
-        yield from _made(side, registry)
+        yield from _made(side)
     if held:
         yield from _held(side)
 
 
-def _made(side: OpenedVersion, registry: Registry) -> Iterator[tuple[str, Any]]:
-    record = _record(side, registry)
+def _made(side: OpenedVersion) -> Iterator[tuple[str, Any]]:
+    record = _record(side)
     return leaves({k: v for k, v in record.items() if k not in _ELSEWHERE})
 
 
@@ -70,11 +65,11 @@ def _held(side: OpenedState) -> Iterator[tuple[str, Any]]:
     return leaves({k: v for k, v in held_by.rest.items() if k != "_metadata"})
 
 
-def _record(side: OpenedVersion, registry: Registry) -> dict[str, Any]:
+def _record(side: OpenedVersion) -> dict[str, Any]:
     """The record of a version; the training is that of the nearest ancestor that has one."""
     record = dict(side.manifest.record)
     if "training" not in record:
-        steps = log(side.version.ref, registry=registry)
+        steps = log(side.version.ref, registry=side.registry)
         trained = (step.record["training"] for step in steps if "training" in step.record)
         record["training"] = next(trained, {})
     return record

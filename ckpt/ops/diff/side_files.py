@@ -41,7 +41,7 @@ def differing_files(a: Opened, b: Opened) -> tuple[FileChange, ...]:
 def _can_have(side: Opened) -> bool:
     """A file alone does not say what belongs to it."""
     if isinstance(side, OpenedFile):
-        return side.path.is_dir()
+        return side.names_folder
     return not isinstance(side, OpenedDefinition)
 
 

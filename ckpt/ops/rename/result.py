@@ -41,7 +41,7 @@ from ckpt.ops.rename.to_file import (
 from ckpt.ops.rename.to_version import add_version, plan_record
 from ckpt.ops.rename.training.optimizers import folder_of, for_another_class
 from ckpt.printed import Printed
-from ckpt.refs import FileRef
+from ckpt.refs import FileRef, is_url
 from ckpt.registry.registry import Added, InRegistry, Registry
 from ckpt.rules.expressions import sources_of
 from ckpt.side_files import Readable, configs_beside
@@ -142,7 +142,9 @@ def carry_out(
     saved, opaque = output.get("save_rules"), output.get("opaque")
     if plan.undoes and saved is not None:
         raise UsageError("--undo has no rules to save")
-    path, message = target_of(source, plan, output), output.get("message", "")
+    url = _url_of(output)
+    path = Path(url.rstrip("/").rpartition("/")[2]) if url else target_of(source, plan, output)
+    message = output.get("message", "")
     if message and path is not None and not output.get("register_result"):
         raise UsageError("-m is for a version, and none is added", hint="--register  adds one")
     expect_proportion(source, plan, output)
@@ -159,7 +161,12 @@ def carry_out(
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
         return result
-    if path is not None:
+    if url is not None:
+        from ckpt.ops.rename.to_bucket import write_to_bucket
+
+        written = write_to_bucket(opened, plan, url, output, rest, registry)
+        result = replace(result, written=written)
+    elif path is not None:
         result = replace(result, written=write_result(opened, plan, path, output, rest))
     elif isinstance(opened, OpenedVersion):
         if dropped:
@@ -173,6 +180,12 @@ def carry_out(
         added = _into_registry(result.written, opened, plan, output, registry)
         result = replace(result, added=added)
     return result
+
+
+def _url_of(output: Output) -> str | None:
+    """The URL of an object or folder in a bucket, if the result goes to one."""
+    out = output.get("out")
+    return out if isinstance(out, str) and is_url(out) else None
 
 
 def _leaves_out(version: OpenedState) -> UsageError:

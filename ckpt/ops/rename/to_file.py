@@ -72,6 +72,11 @@ def target_of(opened: OpenedState, plan: Plan, output: Output) -> Path | None:
     """The file to write, which is not the input unless in place; None for the next version."""
     in_place, out = output.get("in_place"), output.get("out")
     if isinstance(opened, OpenedVersion) and out is None:
+        if opened.is_elsewhere:
+            raise UsageError(
+                f"{opened.name} is in a registry elsewhere, which gets no version from here",
+                hint="-o  writes a file here",
+            )
         if in_place or output.get("replace_out") or output.get("register_result"):
             raise UsageError(
                 f"{opened.name} is a version and never changes; its rename is the next version",
@@ -82,6 +87,11 @@ def target_of(opened: OpenedState, plan: Plan, output: Output) -> Path | None:
         what = "-o" if out is not None else "a folder"
         raise UsageError(f"--in-place replaces one file; it cannot be used with {what}")
     if in_place and isinstance(opened, OpenedFile):
+        if opened.origin is not None:
+            raise UsageError(
+                f"{opened.name} is elsewhere, and --in-place replaces a file here",
+                hint="-o  writes a new file",
+            )
         return opened.path
     path = None if out is None else Path(out)
     if isinstance(opened, OpenedFile):
@@ -238,12 +248,18 @@ def _without_dropped(opened: OpenedState, file: "TorchFile", plan: RenamePlan) -
 
 
 def _beside(opened: OpenedFile, *, as_folder: bool) -> Path:
-    """The default output: ``old.renamed.pt`` beside the file, or a folder beside the folder."""
-    path = opened.path
+    """The default output: ``old.renamed.pt`` beside the file, or a folder beside the folder.
+
+    What is elsewhere is renamed into the current folder.
+    """
+    path, is_here = opened.path, opened.origin is None
     if not opened.is_folder:
-        return path.with_name(f"{path.stem}.renamed{path.suffix}")
-    folder = path if path.is_dir() else path.parent
-    if folder.resolve() == Path.cwd():
+        new = path.with_name(f"{path.stem}.renamed{path.suffix}")
+        return new if is_here else Path(new.name)
+    folder = path if opened.names_folder else path.parent
+    if not is_here:
+        folder = Path(folder.name)
+    elif folder.resolve() == Path.cwd():
         folder = Path("..") / Path.cwd().name
     if as_folder:
         return folder.with_name(f"{folder.name}.renamed")

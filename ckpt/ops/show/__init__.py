@@ -45,6 +45,7 @@ class Shown(Printed):
         foreign: The globals that torch's weights_only refuses; for a version, those that run code.
         deep: The result of reading everything, if asked for.
         side_files: What belongs to the weights besides them.
+        origin: Where a file that is elsewhere comes from, such as its URL and commit.
     """
 
     VIEW: ClassVar = "ckpt.show.show:shown_text"
@@ -67,6 +68,7 @@ class Shown(Printed):
     side_files: tuple[Readable, ...] = ()
     chosen: str | None = None
     kind: str | None = None
+    origin: Mapping[str, Any] | None = None
 
     def totals(self) -> tuple[Mapping[str, int], int]:
         """Elements by dtype, and bytes stored contiguously; a tied tensor counts once."""
@@ -107,17 +109,17 @@ def show(
     """
     registry = Registry.of(registry)
     with open_ref(ref, registry, arguments) as opened:
-        shown = _shown(opened, registry)
+        shown = _shown(opened)
         if not deep:
             return shown
         if isinstance(opened, OpenedDefinition):
             raise RefError(f"{opened.name} is a definition, which has no weights to read")
         from ckpt.ops.show.deep import examine
 
-        return replace(shown, deep=examine(opened, registry))
+        return replace(shown, deep=examine(opened))
 
 
-def _shown(opened: Opened, registry: Registry) -> Shown:
+def _shown(opened: Opened) -> Shown:
     if isinstance(opened, OpenedDefinition):
         return Shown(opened.name, None, None, opened.entries)
     if isinstance(opened, OpenedFile):
@@ -129,14 +131,19 @@ def _shown(opened: Opened, registry: Registry) -> Shown:
         chosen = None if opened.inside or file.pickled is None else file.pickled.chosen
         kind = kind_of_file(file)
         return replace(
-            shown, foreign=foreign, side_files=side_files, chosen=chosen or None, kind=kind
+            shown,
+            foreign=foreign,
+            side_files=side_files,
+            chosen=chosen or None,
+            kind=kind,
+            origin=opened.origin,
         )
-    return shown_version(opened, registry)
+    return shown_version(opened)
 
 
-def shown_version(opened: OpenedVersion, registry: Registry) -> Shown:
+def shown_version(opened: OpenedVersion) -> Shown:
     """What the index and the manifest of a version tell."""
-    manifest, version = opened.manifest, opened.version
+    manifest, version, registry = opened.manifest, opened.version, opened.registry
     model = registry.index().model(version.model)
     return Shown(
         opened.name,

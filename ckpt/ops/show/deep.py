@@ -18,7 +18,6 @@ from ckpt.io import digest
 from ckpt.io.sources import CHUNK
 from ckpt.io.threads import Threads
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
-from ckpt.registry.registry import Registry
 
 PENDING_CHUNKS = 8  # waiting for the other thread; bounds the memory
 
@@ -55,12 +54,12 @@ class Deep:
     objects: int | None = None
 
 
-def examine(opened: OpenedState, registry: Registry) -> Deep:
+def examine(opened: OpenedState) -> Deep:
     """Read all of a file or version; damage is an error."""
     with Threads(max_workers=1) as pool:
         if isinstance(opened, OpenedFile):
             return _examine_file(opened.checkpoint, pool)
-        return _examine_version(opened, registry, pool)
+        return _examine_version(opened, pool)
 
 
 def _examine_file(checkpoint: Checkpoint, pool: Threads) -> Deep:
@@ -86,7 +85,7 @@ def _examine_file(checkpoint: Checkpoint, pool: Threads) -> Deep:
     return Deep(tensors, len(checkpoint.checksums) - absent, absent)
 
 
-def _examine_version(opened: OpenedVersion, registry: Registry, pool: Threads) -> Deep:
+def _examine_version(opened: OpenedVersion, pool: Threads) -> Deep:
     """The store verifies every object that it hands out; those without a tensor are read too."""
     manifest = opened.manifest
     known: dict[object, Examined] = {}
@@ -103,7 +102,7 @@ def _examine_version(opened: OpenedVersion, registry: Registry, pool: Threads) -
     objects = manifest.objects()
     for name, (nbytes, what) in objects.items():
         if name not in read:
-            for _ in registry.store.stream(name, nbytes, f"{opened.name}: {what}"):
+            for _ in opened.registry.store.stream(name, nbytes, f"{opened.name}: {what}"):
                 pass
     return Deep(tensors, objects=len(objects))
 

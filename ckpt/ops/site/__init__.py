@@ -153,15 +153,15 @@ def _described(
     registry: Registry,
 ) -> Described:
     version = origin.version
-    opened = OpenedVersion(version.ref, version, registry.source(version))
+    opened = OpenedVersion(version.ref, version, registry.source(version), registry)
     before = [origin.parent] if origin.parent and not origins[origin.parent].removed else []
     previous = index.before(version)
     if previous is not None and previous.ref != origin.parent:
         before.append(previous.ref)
-    made, held = recorded_facts(opened, registry)
+    made, held = recorded_facts(opened)
     return Described(
         origin,
-        shown_version(opened, registry),
+        shown_version(opened),
         curves,
         tuple(diff(ref, version.ref, registry=registry, values=False) for ref in before),
         tuple(compared_entries(opened)),

@@ -17,7 +17,7 @@ from ckpt.formats.paths import open_path, within
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.sources import ByteSource
-from ckpt.ops.register import skeleton_of
+from ckpt.ops.register.storing import skeleton_of
 from ckpt.ops.verify import Damage, Verified, verify
 from ckpt.printed import Printed
 from ckpt.refs import parse_file_ref

@@ -175,7 +175,7 @@ def table(
         folds = [each if each < wide else None for each, wide in zip(narrow, widths, strict=True)]
 
     def tabulated(cells: list[list[str]]) -> str:
-        heads = [each and each - 2 for each in folds]  # tabulate pads them
+        heads = [(each or sys.maxsize) - 2 for each in folds]  # tabulate pads them
         return tabulate(
             cells, headers, colalign=align, disable_numparse=True, maxcolwidths=folds,
             maxheadercolwidths=heads,

@@ -142,6 +142,8 @@ def _is_expanded(entry: TensorEntry) -> bool:
 
 def _origin(shown: Shown) -> Iterator[str]:
     version = shown.version
+    if shown.origin:
+        yield from _record_lines({k: v for k, v in shown.origin.items() if v != shown.name})
     if version is None:
         return
     if shown.aliases:
@@ -234,7 +236,8 @@ def tail_data(shown: Shown) -> dict[str, Any]:
     inherited = {"measured": fields(before, "version=ref", "metrics")} if before else {}
     files = [fields(file, "name", "size=nbytes", "digest") for file in shown.side_files]
     own = {**fields(shown, "kind", "chosen", "rest"), "side_files": files, "version": version}
-    own |= {**inherited, "record": shown.record}
+    origin = {"source": shown.origin} if shown.origin else {}
+    own |= {**inherited, **origin, "record": shown.record}
     history = {"history": history_data(shown.history)} if version else {}
     return {**own, **history, **foreign_data(shown.foreign)}
 

@@ -1,0 +1,1 @@
+"""Checkpoints elsewhere, read by ranges: only the bytes that are needed come here."""
