@@ -19,7 +19,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "docs" / "json.md", ROOT / "docs" / "formats.md"]
-DOCUMENTS.append(ROOT / "docs" / "rules.md")
+DOCUMENTS += [ROOT / "docs" / name for name in ("pages.md", "rules.md")]
 NOT_OF_A_PERSON = ("CKPT_DATA", "OMP_NUM_THREADS")
 _BLOCK = re.compile(r"^```console( vary)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -8,7 +8,7 @@ by their digests; the pages of a site share two files.
 import base64
 import hashlib
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,6 @@ def _environment() -> "Environment":
     )
     found.filters |= {"size": size, "shape": shape, "counted": count}
     found.filters["metric"] = lambda value, name: metric(name, value)
-    found.filters["thousands"] = partial(format, format_spec=",")
     found.filters["parted"] = _parted
     return found
 

@@ -260,7 +260,7 @@ def test_fault_43_the_policy_alone_would_stop_a_script(browser: Any, site: Path)
     page.close()
 
 
-@pytest.fixture(params=["ordinary", *range(2)])
+@pytest.fixture(params=long_but(["ordinary", 0], ["ordinary", *range(4)]))
 def registry(request: pytest.FixtureRequest, tmp_path: Path, site: Path) -> Registry:
     if request.param == "ordinary":
         return Registry(site.parent)
@@ -310,6 +310,7 @@ def of_script(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_a_thousand_versions_are_there_at_once(
     open_page: Open, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
