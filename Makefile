@@ -65,7 +65,7 @@ bench-peers: $(READY) ## Measure ckpt beside DVC, Git LFS, restic, borg and MLfl
 	$(BIN)/python benchmarks/peers.py $(ARGS)
 
 screenshots: $(READY) ## Train some versions, and write the pictures of their pages into docs/pages.
-	$(BIN)/python -m tests.pages.screenshots
+	$(BIN)/python -m tests.show.site.screenshots
 
 mutants: $(READY) ## Break the code in small ways, and count what its tests notice.
 	@$(PIP) --quiet -c constraints.txt -e '.[mutants]'

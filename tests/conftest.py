@@ -42,6 +42,7 @@ ALLOWED_SKIPS = {
     "timm is not installed": sys.platform != "linux",
     "zsh is not installed": sys.platform != "linux",
     "fish is not installed": sys.platform != "linux",
+    "chromium is not installed": sys.platform != "linux",
     "git-lfs is not installed": sys.platform != "linux",
     "a loop device": sys.platform != "linux",
     "no memory cgroup can be made": True,

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-_PAGES = "comparing formats howto json registry renaming rules training"
+_PAGES = "comparing formats howto json pages registry renaming rules training"
 DOCUMENTS = [README, *(ROOT / "docs" / f"{name}.md" for name in _PAGES.split())]
 NOT_OF_A_PERSON = ("CKPT_DATA", "OMP_NUM_THREADS")
 _BLOCK = re.compile(r"^```console( vary)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+TEMPLATES = ROOT / "ckpt" / "show" / "pages" / "templates"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,9 @@ def test_wheel_brings_one_top_level_package(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"ckpt"}
     assert {"ckpt/models/mnist_cnn.py", "ckpt/models/mnist_embed.py", "ckpt/py.typed"} <= set(names)
+    templates = {f"ckpt/show/pages/templates/{path.name}" for path in TEMPLATES.iterdir()}
+    assert len(templates) > 5
+    assert templates <= set(names)
     assert all(f"ckpt/{path.name}/__init__.py" in names for path in packages())
 
 

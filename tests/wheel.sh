@@ -53,7 +53,8 @@ cd trained
 ckpt --version
 ckpt train --register --dataset digits --epochs 1 --precision fp32 -q
 ckpt rename mnist-cnn:v1 --rule 'conv->embed' --check ckpt.models.mnist_embed:Net
-ckpt export mnist-cnn:v2 -o new.safetensors
+ckpt export mnist-cnn:v2 -o new.safetensors --card
+ckpt site -o site
 ckpt verify
 
 cd "$folder"

@@ -8,7 +8,7 @@ import click
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
 from ckpt.cli.options.completed import REF
 from ckpt.io.files import write_whole
-from ckpt.ops.diff import READ_UNASKED_BYTES, diff
+from ckpt.ops.diff import READ_UNASKED_BYTES, RefDiff, diff
 from ckpt.show.diff import diff_data, diff_text
 from ckpt.show.diff.page import diff_page
 from ckpt.show.diff.report import diff_report
@@ -117,26 +117,37 @@ def command(
         )
     session.remark_on_shards(before, after)
     chosen = {"stat": stat, "records": records, "all_values": all_values}
-    if session.as_json or form == "json":
-        session.terminal.data(diff_data(found))
-    elif form == "text":
-        width, colour = session.terminal.width, coloured(session.terminal.out)
-        session.terminal.result(diff_text(found, width=width, colour=colour, **chosen))
-    else:
-        report = diff_report(found, **chosen)
-        text = markdown(report) if form == "markdown" else diff_page(report)
-        _print_or_write(session, text, out, replace=force)
+    _show(session, found, "json" if session.as_json else form, chosen, out, replace=force)
     if exit_code and found.differs:
         click.get_current_context().exit(1)
 
 
-def _print_or_write(session: Session, text: str, out: Path | None, *, replace: bool) -> None:
+def _show(
+    session: Session,
+    found: RefDiff,
+    form: str,
+    chosen: dict[str, bool],
+    out: Path | None,
+    *,
+    replace: bool,
+) -> None:
+    terminal = session.terminal
+    match form:
+        case "json":
+            terminal.data(diff_data(found))
+            return
+        case "text":
+            width, colour = terminal.width, coloured(terminal.out)
+            terminal.result(diff_text(found, width=width, colour=colour, **chosen))
+            return
+    report = diff_report(found, **chosen)
+    text = markdown(report) if form == "markdown" else diff_page(report)
     if out is None:
-        session.terminal.result(text)
+        terminal.result(text)
         return
     with write_whole(out, replace=replace) as file:
         file.write(f"{text}\n".encode())
-    session.terminal.result(f"wrote {printable(str(out))}")
+    terminal.result(f"wrote {printable(str(out))}")
 
 
 def _show_map(session: Session, before: str, after: str, arguments: dict[str, object]) -> None:

@@ -25,7 +25,7 @@ from ckpt.io.rights import (
     share,
     with_group,
 )
-from ckpt.io.temporaries import exchange, sweep, temporary_file, temporary_folder
+from ckpt.io.temporaries import put_in_place, sweep, temporary_file, temporary_folder
 
 EARLY_SECONDS = 0.05
 _NO_LINKS = (
@@ -231,29 +231,18 @@ def write_folder(
             yield temporary
             check(temporary)
             sync_folder(temporary)
-            if replace and os.path.lexists(path):
-                _put_in_place(temporary, path)
-            else:
-                # A rename would replace an empty folder that another process made in the meantime.
-                if os.path.lexists(path):
-                    raise already_exists(path)
+            if not os.path.lexists(path):
                 temporary.rename(path)
+            elif replace:
+                put_in_place(temporary, path)
+                sync_folder(path.parent)  # before the old folder is removed
+            else:  # a rename would replace an empty folder that another process has just made
+                raise already_exists(path)
         sync_folder(path.parent)
     except CkptError:
         raise
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
-
-
-def _put_in_place(new: Path, path: Path) -> None:
-    """Replace a folder; what was there is at `new` or gone afterwards."""
-    if exchange(new, path):
-        sync_folder(path.parent)  # before the old folder is removed
-        return
-    with temporary_folder(path.parent) as aside:
-        path.rename(aside / "old")
-        new.rename(path)
-        sync_folder(path.parent)
 
 
 @contextmanager

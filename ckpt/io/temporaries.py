@@ -76,7 +76,15 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
         os.close(fd)
 
 
-def exchange(one: Path, other: Path) -> bool:
+def put_in_place(new: Path, path: Path) -> None:
+    """Give a folder the name of another; what was there is at `new` or gone afterwards."""
+    if not _exchange(new, path):
+        with temporary_folder(path.parent) as aside:
+            path.rename(aside / "old")
+            new.rename(path)
+
+
+def _exchange(one: Path, other: Path) -> bool:
     """Exchange two names of one file system.
 
     Returns:

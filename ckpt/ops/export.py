@@ -55,37 +55,55 @@ def export(
         >>> print(ckpt.export(net, "net.safetensors"))
         wrote net.safetensors ...
     """
-    out = Path(out)
     with open_state(ref, Registry.of(registry), summed=True) as source:
-        if opaque is None and isinstance(source, OpenedFile) and _has_modules(source):
-            opaque = "drop"  # as a file of their state_dicts, which needs no class
-        opened, dropped = settled(source, opaque)
-        if isinstance(opened, OpenedFile):
-            opened.expect_other(out)
-        as_folder = opened.is_folder and not is_file_name(out, opened.names)
-        keeps = _keeps_container(opened, out) and not metadata
-        if metadata:
-            _expect_metadata(metadata, out, opened)
-        if keeps and not as_folder:
-            expect_suffix(out)
-        form = None if keeps else format_for(out)
-        registered = opened if keeps and opened is source else None
-        if as_folder and not isinstance(registered, OpenedVersion):
-            _expect_whole(opened, out)
+        return _export(
+            source,
+            Path(out),
+            replace_out=replace_out,
+            opaque=opaque,
+            metadata=metadata or {},
+            card=card,
+        )
 
-        def write(path: Path) -> Written:
-            if isinstance(registered, OpenedVersion):
-                return _whole(registered, path, replace_out=replace_out, opaque=opaque)
-            written = _converted(
-                opened, path, form, replace_out=replace_out, opaque=opaque, metadata=metadata or {}
-            )
-            return replace(written, dropped=tuple(dropped))
 
-        files = opened.side_files()
-        if card is not None and as_folder:
-            files = replace(files, files=(*files.files, _card(card, opened)))
-        with _card_beside(out, "" if as_folder else card, opened, replace_out=replace_out):
-            return write_with_files(write, out, files, names=opened.names, as_folder=as_folder)
+def _export(
+    source: OpenedState,
+    out: Path,
+    *,
+    replace_out: bool,
+    opaque: OpaqueWord | None,
+    metadata: Mapping[str, str],
+    card: str | None,
+) -> Written:
+    if opaque is None and isinstance(source, OpenedFile) and _has_modules(source):
+        opaque = "drop"  # as a file of their state_dicts, which needs no class
+    opened, dropped = settled(source, opaque)
+    if isinstance(opened, OpenedFile):
+        opened.expect_other(out)
+    as_folder = opened.is_folder and not is_file_name(out, opened.names)
+    keeps = _keeps_container(opened, out) and not metadata
+    if metadata:
+        _expect_metadata(metadata, out, opened)
+    if keeps and not as_folder:
+        expect_suffix(out)
+    form = None if keeps else format_for(out)
+    registered = opened if keeps and opened is source else None
+    if as_folder and not isinstance(registered, OpenedVersion):
+        _expect_whole(opened, out)
+
+    def write(path: Path) -> Written:
+        if isinstance(registered, OpenedVersion):
+            return _whole(registered, path, replace_out=replace_out, opaque=opaque)
+        written = _converted(
+            opened, path, form, replace_out=replace_out, opaque=opaque, metadata=metadata
+        )
+        return replace(written, dropped=tuple(dropped))
+
+    files = opened.side_files()
+    if card is not None and as_folder:
+        files = replace(files, files=(*files.files, _card(card, opened)))
+    with _card_beside(out, "" if as_folder else card, opened, replace_out=replace_out):
+        return write_with_files(write, out, files, names=opened.names, as_folder=as_folder)
 
 
 def _card(text: str, opened: OpenedState) -> Readable:

@@ -49,6 +49,7 @@ COMMANDS = [
     ["diff", "v1", "v2", "--format", "markdown", "--records"],
     ["diff", "v1", "v2", "--format", "html", "--records"],
     ["blame", "v3"],
+    ["card", "v1"],
     ["rename", "v3", "--undo", "--dry-run"],
     ["rename", "v2", "--rule", "b=c", "--dry-run"],
     ["export", "v1", "-o", "new.pt", "--force"],

@@ -167,10 +167,11 @@ def test_what_people_see(two_files: Run) -> None:
 
 
 def test_what_people_see_in_a_pull_request(two_files: Run) -> None:
-    title, _, *rows = two_files(
+    title, _, verdict, _, *rows = two_files(
         "diff", "b.pt", "a.pt", "--format", "markdown", "--stat"
     ).out.splitlines()
     assert title == "### b.pt -\\> a.pt"
+    assert verdict == "**differs: 1 removed, 8 renamed, 1 renamed?, 1 reshaped, 1 re-typed**"
     assert {len(row) for row in rows} == {len(rows[0])}, "columns stand below each other"
     assert [
         [cell.strip() for cell in row.split("|")[1:-1]] for row in rows if ":--" not in row
@@ -187,6 +188,19 @@ def test_what_people_see_in_a_pull_request(two_files: Run) -> None:
     assert page.startswith("<!doctype html>")
     assert "moved" in page
     assert "encoder.layer.{0,2}.*" in page
+
+
+def test_report_is_written_to_a_file(two_files: Run, folder: Path) -> None:
+    for form in ("markdown", "html"):
+        words = ["diff", "a.pt", "b.pt", "--format", form]
+        ran = two_files(*words, "-o", "out", "--force")
+        assert (ran.code, ran.out) == (0, "wrote out\n")
+        assert (folder / "out").read_text() == two_files(*words).out
+    assert two_files(*words, "-o", "out").code == 2
+    assert two_files("diff", "a.pt", "b.pt", "-o", "other").code == 2
+    assert not (folder / "other").exists()
+    same = two_files("diff", "a.pt", "b.pt", "--json").out
+    assert two_files("diff", "a.pt", "b.pt", "--format", "json").out == same
 
 
 def test_renames_of_unread_files_are_inferred_and_marked(two_files: Run) -> None:

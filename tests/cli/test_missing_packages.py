@@ -66,6 +66,15 @@ def test_a_missing_package_is_one_line(folder: Path, words: str, package: str, t
     )
 
 
+def test_pages_need_a_package_and_other_reports_do_not(folder: Path) -> None:
+    words = ("diff", "old.pt", "b.pt", "--format")
+    assert run(folder, *words, "html", without=("jinja2",)) == (
+        "5\nerror: ckpt diff needs jinja2, which is not installed\n"
+        "hint:  pip install 'ckpt-registry[site]'\n"
+    )
+    assert run(folder, *words, "markdown", without=("jinja2",)).startswith("0\n### ")
+
+
 def test_keys_are_not_paired_where_values_cannot_contradict(folder: Path) -> None:
     printed = run(folder, "diff", "b.pt", "strided.pt")
     assert printed.startswith("0\n")

@@ -72,7 +72,6 @@ def _environment() -> "Environment":
     )
     found.filters |= {"size": size, "shape": shape, "counted": count}
     found.filters["metric"] = lambda value, name: metric(name, value)
-    found.filters["thousands"] = "{:,}".format
     found.filters["parted"] = _parted
     return found
 

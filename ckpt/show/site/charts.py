@@ -48,44 +48,58 @@ def charts(curves: Curves) -> list[Chart]:
     return [chart for name in _TITLES if (chart := _chart(name, curves)) is not None]
 
 
-def _chart(name: str, curves: Curves) -> Chart | None:
-    series = {each: curves.series.get(each, ()) for each in (name, f"holdout_{name}")}
-    test = curves.test.get(name) if curves.epoch is not None else None
-    finite = [value for values in series.values() for value in values if isfinite(value)]
-    if not finite:
-        return None
-    if test is not None and isfinite(test):
-        finite.append(test)
-    least, most = min(finite), max(finite)
-    if least == most:
-        least, most = least - 0.5, most + 0.5
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Where epochs and values are in the drawing."""
 
-    def x(epoch: int) -> float:
-        return round(_LEFT + (_RIGHT - _LEFT) * (epoch - 1) / max(1, curves.epochs - 1), 1)
+    epochs: int
+    least: float
+    most: float
 
-    def y(value: float) -> float:
-        return round(_BOTTOM - (_BOTTOM - _TOP) * ((value - least) / (most - least)), 1)
+    @property
+    def _half(self) -> float:
+        """Half of the span of values, all of which may be infinite."""
+        return self.most / 2 - self.least / 2
 
-    def path(values: Sequence[float]) -> str:
+    @property
+    def marks(self) -> list[float]:
+        """The values of the horizontal lines."""
+        parts = [at / (_ROWS - 1) for at in range(_ROWS)] if self._half else [0.0]
+        return [self.least * (1 - part) + self.most * part for part in parts]
+
+    def x(self, epoch: int) -> float:
+        return round(_LEFT + (_RIGHT - _LEFT) * (epoch - 1) / max(1, self.epochs - 1), 1)
+
+    def y(self, value: float) -> float:
+        part = (value / 2 - self.least / 2) / self._half if self._half else 0.5
+        return round(_BOTTOM - (_BOTTOM - _TOP) * part, 1)
+
+    def path(self, values: Sequence[float]) -> str:
+        """A line with a gap where a value is not finite."""
         parts, pen = [], "M"
         for epoch, value in enumerate(values, start=1):
             if isfinite(value):
-                parts.append(f"{pen}{x(epoch)} {y(value)}")
+                parts.append(f"{pen}{self.x(epoch)} {self.y(value)}")
             pen = "L" if isfinite(value) else "M"
         return "".join(parts)
 
-    steps = [least + (most - least) * at / (_ROWS - 1) for at in range(_ROWS)]
-    drawn = [Line(path(values), each != name) for each, values in series.items() if values]
-    star = None
-    if test is not None and isfinite(test) and curves.epoch is not None:
-        star = x(curves.epoch), y(test)
+
+def _chart(name: str, curves: Curves) -> Chart | None:
+    series = {each: curves.series.get(each, ()) for each in (name, f"holdout_{name}")}
+    test = curves.test.get(name) if curves.epoch is not None else None
+    test = test if test is not None and isfinite(test) else None
+    finite = [value for values in series.values() for value in values if isfinite(value)]
+    if not finite:
+        return None
+    finite += [] if test is None else [test]
+    scale = _Scale(curves.epochs, min(finite), max(finite))
     return Chart(
         name,
         _TITLES[name],
-        [(y(value), _mark(name, value)) for value in steps],
-        [(x(epoch), str(epoch)) for epoch in _epochs(curves.epochs)],
-        drawn,
-        star,
+        [(scale.y(value), _mark(name, value)) for value in scale.marks],
+        [(scale.x(epoch), str(epoch)) for epoch in _epochs(curves.epochs)],
+        [Line(scale.path(values), each != name) for each, values in series.items() if values],
+        None if test is None else (scale.x(curves.epoch or 1), scale.y(test)),
         ". ".join(_said(name, curves, test)) + ".",
     )
 

@@ -1,17 +1,18 @@
 """Pictures of the pages, of a registry that is trained for it: `make screenshots`.
 
-python -m tests.pages.screenshots [FOLDER]    (default: docs/pages)
+python -m tests.show.site.screenshots [FOLDER]    (default: docs/pages)
 """
 
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from shlex import split
 
-from tests.pages.browser import started
+from tests.show.site.browser import started
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 CKPT = str(Path(sys.executable).with_name("ckpt"))
 TRAIN = "train --register --dataset digits --precision fp32 -q"
 COMMANDS = f"""
@@ -42,18 +43,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "team"
         folder.mkdir()
+        settings = {**os.environ, "CKPT_AUTHOR": "Ann <ann@example.org>"}
         for command in COMMANDS.strip().splitlines():
-            subprocess.run([CKPT, *split(command)], cwd=folder, check=True)
-        with started() as browser:
-            for name, (path, width, scheme) in PICTURES.items():
-                page = browser.new_page(
-                    viewport={"width": width, "height": 900},
-                    color_scheme=scheme,
-                )
-                start = folder / "site" / path.partition("#")[0]
-                page.goto(start.as_uri() + path[len(path.partition("#")[0]) :])
-                page.wait_for_timeout(300)
-                page.screenshot(path=out / f"{name}.png")
+            subprocess.run([CKPT, *split(command)], cwd=folder, env=settings, check=True)
+        take(folder / "site", out)
+
+
+def take(site: Path, out: Path) -> None:
+    """Take the pictures of a site."""
+    with started() as browser:
+        for name, (path, width, scheme) in PICTURES.items():
+            size = {"width": width, "height": 900 if width > 1000 else 800}
+            page = browser.new_page(viewport=size, color_scheme=scheme)
+            file, mark, part = path.partition("#")
+            page.goto(f"{(site / file).resolve().as_uri()}{mark}{part}")
+            page.wait_for_selector("#compared .verdict" if mark else "main")
+            page.screenshot(path=out / f"{name}.png")
 
 
 if __name__ == "__main__":
