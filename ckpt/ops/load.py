@@ -10,7 +10,7 @@ from ckpt.errors import FormatError, UsageError
 from ckpt.formats.stream import reach_of, tensor_bytes
 from ckpt.opened import Named, OpenedState, OpenedVersion, open_state
 from ckpt.registry.registry import Registry
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import TensorEntry, with_versions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,8 +162,7 @@ def load(
     with open(ref, registry=registry) as lazy:
         state_dict = OrderedDict((key, tensor.clone()) for key, tensor in lazy.items())
         versions = lazy.rest.get("_metadata")
-    if isinstance(versions, Mapping):
-        state_dict._metadata = OrderedDict(versions)  # type: ignore[attr-defined]
+    with_versions(state_dict, versions if isinstance(versions, Mapping) else None)
     if to is not None:
         from ckpt.migrate.hook import fitted
 

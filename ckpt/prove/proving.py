@@ -8,6 +8,7 @@ nothing else.
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ckpt.definitions import Definition, DefinitionError
@@ -21,7 +22,7 @@ from ckpt.prove.runs import Model, Side, State, seeded_runs
 from ckpt.prove.values import all_evaluated, random_state
 from ckpt.rules.expressions import Expression, Source, sources_of, whole_source
 from ckpt.rules.plan import Plan
-from ckpt.tensors import StateDict
+from ckpt.tensors import StateDict, with_versions
 from ckpt.writing.outcome import outcome
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def prove(
     old: Definition | Model,
     new: Definition,
     inputs: "Given" = None,
+    *,
+    numbers: Mapping[str, int | None] = MappingProxyType({}),
 ) -> Proof:
     """Compare the outputs of two models; the generators of torch, Python and numpy stay.
 
@@ -49,6 +52,7 @@ def prove(
         new: That of the new one.
         inputs: A shape; texts like ``1x3x224x224`` and ``ids=1x16:int64<1000``; or tensors, by
             place or by name. None derives them from the old model.
+        numbers: What the metadata of the new root module says otherwise; None for what it lacks.
 
     Raises:
         UnprovableError: A model is random even from one seed, or returns nothing to compare.
@@ -65,7 +69,7 @@ def prove(
         side = Side(new, model, renamed_arguments(begun.places(), model))
         made = _made_with_aliases(plan, state, side)
         first, old_inputs, dtype = _running(begun, state, inputs)
-        return _Trial(plan, state, (first, side), old_inputs, dtype, made).proof()
+        return _Trial(plan, state, (first, side), old_inputs, dtype, made, numbers).proof()
 
 
 def _made_with_aliases(plan: Plan, state: State, new: Side) -> dict[str, Expression]:
@@ -119,6 +123,7 @@ class _Trial:
     inputs: Inputs
     dtype: "torch.dtype"
     made: Mapping[str, Expression]
+    numbers: Mapping[str, int | None]
 
     def proof(self) -> Proof:
         """The proof, in float32 if the new model runs in nothing else."""
@@ -170,7 +175,9 @@ class _Trial:
         versions = getattr(state, "_metadata", None)
         if versions is not None:
             moved = outcome(self.plan, StateDict((), (), versions)).versions
-            result._metadata = OrderedDict(moved or {})  # type: ignore[attr-defined]
+            root = {**(moved or {}).get("", {}), **self.numbers}
+            known = {name: number for name, number in root.items() if number is not None}
+            with_versions(result, {**(moved or {}), "": known})
         return result
 
     def _random(self) -> State:

@@ -6,12 +6,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ckpt.definitions import Definition, load_strictly, ties_of
 from ckpt.prove.arguments import Inputs, places_of
 from ckpt.prove.inputs import inputs_for
 from ckpt.prove.outputs import Outputs, tensors_of
+from ckpt.tensors import with_versions
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,9 @@ class Model(Protocol):
 
     def ties(self) -> Mapping[str, str]:
         """Keys of the same tensor as an earlier one."""
+
+    def weights(self) -> "OrderedDict[str, Tensor]":
+        """The tensors of its state_dict, and the versions of its modules."""
 
     def inputs(self, given: "Given") -> Iterable[Inputs]:
         """What to run on, best first: `inputs_for`."""
@@ -76,6 +80,15 @@ class Side:
         """Keys of the same tensor as an earlier one."""
         return ties_of(self.model)
 
+    def weights(self) -> "OrderedDict[str, Tensor]":
+        """The tensors of its state_dict, and the versions of its modules."""
+        import torch
+
+        found: OrderedDict[str, Tensor] = self.model.state_dict()
+        for key in [key for key, it in found.items() if not isinstance(it, torch.Tensor)]:
+            del found[key]
+        return found
+
     def inputs(self, given: "Given") -> Iterable[Inputs]:
         """What to run on, best first: `inputs_for`."""
         return inputs_for(self.model, given)
@@ -97,10 +110,9 @@ class Side:
         self.model.to(dtype)
         own = self.model.state_dict()
         extra = {k: v for k, v in own.items() if not isinstance(v, torch.Tensor)}
-        given = OrderedDict[str, object]({**state, **extra})
-        if versions := getattr(state, "_metadata", None):
-            given._metadata = versions  # type: ignore[attr-defined]
-        load_strictly(self.model, given, f"{self.definition.ref} does not fit this state_dict")  # type: ignore[arg-type]
+        given = OrderedDict[str, Any]({**state, **extra})
+        with_versions(given, getattr(state, "_metadata", None))
+        load_strictly(self.model, given, f"{self.definition.ref} does not fit this state_dict")
 
     def run(self, inputs: Inputs, *, seed: int = 0, graph: bool = False) -> Outputs:
         """The outputs of one run, with a graph for gradients if `graph`; buffers do not change.
