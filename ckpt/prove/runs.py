@@ -84,10 +84,9 @@ class Side:
         """The tensors of its state_dict, and the versions of its modules."""
         import torch
 
-        found: OrderedDict[str, Tensor] = self.model.state_dict()
-        for key in [key for key, it in found.items() if not isinstance(it, torch.Tensor)]:
-            del found[key]
-        return found
+        state = self.model.state_dict()
+        found = OrderedDict((k, it) for k, it in state.items() if isinstance(it, torch.Tensor))
+        return with_versions(found, getattr(state, "_metadata", None))
 
     def inputs(self, given: "Given") -> Iterable[Inputs]:
         """What to run on, best first: `inputs_for`."""

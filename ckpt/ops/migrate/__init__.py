@@ -81,5 +81,7 @@ def migrate(
         goal["check"], goal["undo"] = text, way.back
         if not rules.rules:  # it fits, and a copy was asked for
             goal["to"] = text
-        plan = replace(plan_opened(opened, rules, goal, registry), numbers=numbers)
+        plan = plan_opened(opened, rules, goal, registry)
+        former = other_numbers(wanted.versions, versions) if numbers else {}
+        plan = replace(plan, numbers=numbers, former=former)
         return replace(done, renamed=carry_out(plan, opened, output, registry, dry_run=dry_run))

@@ -34,7 +34,7 @@ from ckpt.ops.rename.rule_order import Rules, in_order, places_in
 from ckpt.ops.rename.training.followed import followed, lists_stuck
 from ckpt.ops.rename.training.optimizers import MovedOptimizer, expect_weights, operates, weights_in
 from ckpt.ops.rename.training.trainer_files import OptimizerFiles
-from ckpt.ops.rename.undo import plan_undo, undone_optimizers
+from ckpt.ops.rename.undo import former_numbers, plan_undo, undone_optimizers
 from ckpt.refs import DefinitionRef
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
@@ -106,6 +106,7 @@ class RenamePlan(Plan):
         found: The mapping that was inferred, if one was asked for and no migrations lead there.
         way: The migrations that lead there.
         numbers: What they give to the root module in `_metadata`.
+        former: What that said before.
         proof: What running the old and the new class proved, if that was asked for.
         copies: Whether all copies of the state_dict are renamed, although the ref names one.
         optimizers: Those whose state gets the new class's order of parameters.
@@ -129,6 +130,7 @@ class RenamePlan(Plan):
     found: "FoundRules | None" = None
     way: "Way | None" = None
     numbers: Mapping[str, int | None] = field(default_factory=dict)
+    former: Mapping[str, int | None] = field(default_factory=dict)
     proof: "Proof | None" = None
     optimizers: Sequence[MovedOptimizer] = ()
     regrouped: Sequence["RegroupedOptimizer"] = ()
@@ -174,19 +176,23 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
     given, may_differ = in_order(rules), _allowed(goal)
     _expect_sound(goal, given, may_differ)
     expect_weights(opened)
+    versions = opened.state.versions
     found, target, way, numbers = None, None, None, dict[str, int | None]()
+    if goal.get("undo"):
+        numbers = former_numbers(opened, given)
     if to is not None:
         with open_ref(to, registry, goal.get("arguments")) as target:
             given, way = _migrated(opened, given, target)
             if way is None:
                 found = _rules_to(opened, target, given.rules, goal, may_differ)
             else:
-                numbers = other_numbers(opened.state.versions, target.state.versions)
-                opened = numbered(opened, numbers)
+                numbers = other_numbers(versions, target.state.versions)
+    opened = numbered(opened, numbers)
     goals = [it for it in (check and opened_definition(check, goal.get("arguments")), target) if it]
     plan = replace(
-        _planned(opened, given, goal, found, goals, may_differ), way=way, numbers=numbers
-    )
+        _planned(opened, given, goal, found, goals, may_differ), way=way, numbers=numbers,
+        former=other_numbers(opened.state.versions, versions),
+    )  # fmt: skip
     for wanted in goals:
         fitting = fit_after(plan, plan.applied, opened.state, wanted, may_differ)
         if plan.keeps_tensors or holds_more(opened.checkpoint):
