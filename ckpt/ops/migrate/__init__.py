@@ -10,7 +10,8 @@ from ckpt.ops.migrate.check import Finding, Listed, check_migrations, list_migra
 from ckpt.ops.migrate.export import Exported, export_migrations
 from ckpt.ops.migrate.new import Drafted, new_migration
 from ckpt.ops.migrate.run import Migrated, asks, made_for, rules_of, way_to
-from ckpt.ops.rename.plan import Goal, expect_known, open_source, plan_opened
+from ckpt.ops.rename.goal import Goal, expect_known
+from ckpt.ops.rename.plan import open_source, plan_opened
 from ckpt.ops.rename.result import alone, carry_out
 from ckpt.ops.rename.to_file import Output, expect_output
 from ckpt.registry.registry import Registry

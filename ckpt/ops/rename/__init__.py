@@ -11,11 +11,10 @@ from typing import Unpack
 
 from ckpt.errors import PlanError
 from ckpt.opened import Named
+from ckpt.ops.rename.goal import Goal, expect_known
 from ckpt.ops.rename.plan import (
-    Goal,
     RenamePlan,
     UnfitError,
-    expect_known,
     open_source,
     plan_opened,
     plan_rename,

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from os import PathLike, fspath
+from os import fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-from ckpt.compare.allowed import Allowed, allowed
+from ckpt.compare.allowed import Allowed
 from ckpt.errors import AmbiguousStateError, CkptError, FitError, PlanError, UsageError
 from ckpt.formats import ALL, COPIES
 from ckpt.formats.opaque import holds_more
@@ -28,6 +28,7 @@ from ckpt.opened import (
     with_copies,
 )
 from ckpt.ops.rename.by_migrations import rules_of, way_to
+from ckpt.ops.rename.goal import Goal, allowed_by, expect_known, expect_sound
 from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.rule_order import Rules, in_order, places_in
@@ -46,48 +47,8 @@ from ckpt.writing.outcome import followers, outcome
 if TYPE_CHECKING:
     from ckpt.infer.find_rules import FoundRules
     from ckpt.migrate.way import Way
-    from ckpt.prove.inputs import Given
     from ckpt.prove.result import Proof
     from ckpt.writing.moments import RegroupedOptimizer
-
-
-class Goal(TypedDict, total=False):
-    """Where a rename leads, beyond its rules.
-
-    Attributes:
-        to: A definition, file or version that the result must fit strictly; the rules that lead
-            there are found, and follow those that were given.
-        accept_likely: Accept the best guess for ambiguous keys.
-        check: A definition that the result must fit strictly.
-        allow_missing: Expressions for keys that `to` and `check` may have and the result lacks.
-        allow_unexpected: Expressions for keys that the result may have and they lack.
-        allow_shape: Expressions for keys that may have another shape in them; the result does not
-            hold these tensors, as torch cannot load them.
-        arguments: The arguments of the definitions.
-        prove: Run `saved_from` and the new class, of `to` or `check`; their outputs must agree.
-        prove_input: Their input: a shape, texts like ``ids=1x16:int64<1000``, tensors by place or
-            by name, or a `Path` of a file that holds these; None derives it.
-        undo: Give the old keys back: for a version those of its own rename, for a file those
-            of the rules, a rule file that `save_rules` wrote.
-        saved_from: The definition that the source was saved from: for `prove`, and for the order
-            in which its optimizer has the parameters, if that of the keys does not tell.
-        drop_optimizer: Leave the file's optimizers out.
-        copies: Rename all copies of the state_dict in the file, even if the ref names one.
-    """
-
-    to: Named | None
-    accept_likely: bool
-    check: str | None
-    allow_missing: str | Sequence[str]
-    allow_unexpected: str | Sequence[str]
-    allow_shape: str | Sequence[str]
-    arguments: Mapping[str, object] | None
-    prove: bool
-    prove_input: "Given | PathLike[str]"
-    undo: bool
-    saved_from: str | None
-    drop_optimizer: bool
-    copies: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +134,8 @@ def plan_rename(
 def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registry) -> RenamePlan:
     """Like `plan_rename`, with the checkpoint open."""
     to, check = goal.get("to"), goal.get("check")
-    given, may_differ = in_order(rules), _allowed(goal)
-    _expect_sound(goal, given, may_differ)
+    given, may_differ = in_order(rules), allowed_by(goal)
+    expect_sound(goal, given, may_differ)
     expect_weights(opened)
     versions = opened.state.versions
     found, target, way, numbers = None, None, None, dict[str, int | None]()
@@ -267,12 +228,6 @@ def _followed(
     )
 
 
-def _allowed(goal: Goal) -> Allowed:
-    return allowed(
-        goal.get("allow_missing", ()), goal.get("allow_unexpected", ()), goal.get("allow_shape", ())
-    )
-
-
 def _apart(goals: Sequence[Opened]) -> frozenset[str]:
     """The keys that a definition does not tie."""
     states = [goal.state for goal in goals if isinstance(goal, OpenedDefinition)]
@@ -293,35 +248,6 @@ def _proof(
     new = goal.get("to") or goal.get("check")
     both = both_definitions(goal.get("saved_from"), new, goal.get("arguments"))
     return proved(plan, opened, both, goal.get("prove_input"), places_in(rules), replan, registry)
-
-
-def expect_known(options: Mapping[str, object], known: frozenset[str]) -> None:
-    """Refuse keyword arguments of other names."""
-    for name in options.keys() - known:
-        raise TypeError(f"unexpected keyword argument {name!r}")
-
-
-def _expect_sound(goal: Goal, given: RuleFile, may_differ: Allowed) -> None:
-    to, undo = goal.get("to"), goal.get("undo", False)
-    if may_differ:
-        if to is None and not goal.get("check"):
-            raise UsageError(
-                "--allow-missing, --allow-unexpected and --allow-shape need --to or --check"
-            )
-        if undo or goal.get("prove"):
-            raise UsageError(
-                f"--{'undo' if undo else 'prove'} and a partial fit exclude each other",
-                hint="leave --allow-missing, --allow-unexpected and --allow-shape out",
-            )
-    if to is None and goal.get("accept_likely"):
-        raise UsageError("--accept-likely needs --to")
-    if to is not None and undo:
-        raise UsageError("--undo and --to exclude each other")
-    if not (given.rules or to or undo or goal.get("prove")):
-        raise UsageError(
-            "no rules given",
-            hint="--rule 'OLD->NEW', --rules FILE, --map FILE or --unwrap; --to DEF  finds them",
-        )
 
 
 @contextmanager
