@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ckpt.definitions import Definition, own_code
 from ckpt.errors import CkptError
-from ckpt.tensors import StateDict
+from ckpt.tensors import StateDict, with_versions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,8 +57,7 @@ def ask_torch(definition: Definition, state: StateDict, *, strict: bool = True) 
         dtype = getattr(torch, entry.dtype, torch.uint8)
         given[entry.key] = torch.empty(entry.shape, dtype=dtype, device="meta")
     given.update(dict.fromkeys(state.others))
-    if state.versions is not None:
-        given._metadata = OrderedDict(state.versions)  # type: ignore[attr-defined]
+    with_versions(given, state.versions)
     lists: list[tuple[list[str], list[str]]] = []
     try:
         with own_code(definition.ref), warnings.catch_warnings():

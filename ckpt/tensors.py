@@ -3,14 +3,16 @@
 Nothing here opens a file. Offsets and sizes are in bytes, strides in elements.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ckpt.dtypes import itemsize
 from ckpt.io import digest
 
+Value = TypeVar("Value")
 NOT_A_TENSOR = "object"  # in place of the dtype, of a key that holds no tensor
 MOST_PARTS = 128  # of a key, between its dots: each is a module, and no model is as deep
 
@@ -176,3 +178,20 @@ def tensor_spans(entries: Iterable[TensorEntry]) -> list[Span]:
             chosen.append(Span(offset, -negative))
             end = offset - negative
     return chosen
+
+
+def with_versions(
+    state: OrderedDict[str, Value], versions: Mapping[str, Any] | None
+) -> OrderedDict[str, Value]:
+    """A state_dict, given the versions of its modules in the attribute where torch keeps them.
+
+    Args:
+        state: The state_dict.
+        versions: By module; None if they are not known.
+
+    Returns:
+        `state` itself.
+    """
+    if versions is not None:
+        vars(state)["_metadata"] = OrderedDict(versions)
+    return state

@@ -75,6 +75,12 @@ def command() -> None:
     help="Run the old class and the new one where both can be built, and refuse to write a "
     "migration with which their outputs differ (default: --prove).",
 )
+@click.option(
+    "--run-stored",
+    is_flag=True,
+    help="Run the class that a version was trained with, as the version stores it, although no "
+    "commit here has its source. Whoever made the registry wrote that code.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the migration and write nothing.")
 @rule_options
 def new(session: Session, definition: str, source: str, rules: RuleOptions, **options: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 
 from ckpt.migrate.chain import Tensors, stepped_in_part
-from ckpt.migrate.fold import COUNTER, has_all
+from ckpt.migrate.fold import has_all
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema
 from ckpt.migrate.way import Way, differ, results
@@ -39,7 +39,7 @@ def by_parts(
     Raises:
         AmbiguousEntryError: Another order makes other tensors.
     """
-    possible, wanted = reflected(migrations, end), {line for line, _ in _lines(end)}
+    possible, wanted = reflected(migrations, end), {line for line, _ in end.ranked}
     waiting: list[tuple[tuple[int, int], Tensors, tuple[Migration, ...]]] = [((0, 0), start, ())]
     seen: dict[object, Way] = {}
     while waiting and len(seen) < _MOST_TRIED:
@@ -67,10 +67,10 @@ def reflected(migrations: Sequence[Migration], end: FoldedSchema) -> list[Migrat
 
     What they add is there, or is taken away by another of them; what they take away is not there.
     """
-    there, found = _lines(end), list[Migration]()
+    there, found = end.ranked, list[Migration]()
     left = [(migration, *changed(migration)) for migration in migrations]
     while True:
-        more = [it for it in left if it[2] <= there and not it[1] & _lines(end)]
+        more = [it for it in left if it[2] <= there and not it[1] & end.ranked]
         if not more:
             return found
         found += [migration for migration, _, _ in more]
@@ -81,16 +81,10 @@ def reflected(migrations: Sequence[Migration], end: FoldedSchema) -> list[Migrat
 def holding(schemas: Iterable[FoldedSchema], migration: Migration) -> list[FoldedSchema]:
     """The schemas that have what a migration adds, and lack what it takes away."""
     gone, added = changed(migration)
-    return [it for it in schemas if added <= (there := _lines(it)) and not gone & there]
+    return [it for it in schemas if added <= it.ranked and not gone & it.ranked]
 
 
-def changed(migration: Migration) -> tuple[set[Line], set[Line]]:
+def changed(migration: Migration) -> tuple[frozenset[Line], frozenset[Line]]:
     """The templates that a migration takes away, and those that it adds."""
-    before, after = _lines(migration.before), _lines(migration.after)
+    before, after = migration.before.ranked, migration.after.ranked
     return before - after, after - before
-
-
-def _lines(schema: FoldedSchema) -> set[Line]:
-    return {
-        (line, len(leaf.sizes)) for line, leaf in schema.keys.lines() if not line.endswith(COUNTER)
-    }

@@ -14,7 +14,7 @@ from ckpt.errors import CkptError, SlowRuleError
 from ckpt.migrate.fold import folded, template_of
 from ckpt.migrate.migration import Migration, MigrationError
 from ckpt.migrate.schema import FoldedSchema, Schema
-from ckpt.migrate.tree import Branch, tree_of
+from ckpt.migrate.tree import Branch, regrown, tree_of
 from ckpt.rules.at_once import AtOnce
 from ckpt.rules.derived.simplified import simplified
 from ckpt.rules.expressions import Expression, Source
@@ -143,9 +143,23 @@ def stepped(tensors: Tensors, migration: Migration) -> Tensors | None:
     planned = _tried(tensors, migration)
     if planned is None:
         return None
-    after = Tensors(tuple(planned), migration.after.number)
-    distinct = len(after.made_of) == len(planned)
-    return after if distinct and after.agree(migration.after) else None
+    after = _grown(tensors, planned, migration.after.number)
+    return after if after is not None and after.agree(migration.after) else None
+
+
+def _grown(tensors: Tensors, planned: Sequence[Planned], number: int | None) -> Tensors | None:
+    """The tensors after a step; None if two have one key.
+
+    Their tree is that of the tensors before but for what changed: that is little in most steps.
+    """
+    after = Tensors(tuple(planned), number)
+    if len(after.made_of) < len(planned):
+        return None
+    before, now = ({id(tensor) for tensor in side} for side in (tensors.planned, planned))
+    gone = [it.key.split(".") for it in tensors.planned if id(it) not in now]
+    added = [(it.key.split("."), it.made_of.shape) for it in planned if id(it) not in before]
+    vars(after)["tree"] = regrown(tensors.tree, gone, added)
+    return after
 
 
 def touched(migration: Migration) -> frozenset[str]:

@@ -9,10 +9,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ckpt.definitions import Definition, DefinitionError, find_definition
@@ -21,15 +22,18 @@ from ckpt.loading import ask_torch
 from ckpt.tensors import StateDict, TensorEntry
 
 _GRACE = 10  # seconds, after which nobody waits for an answer
+Request = Mapping[str, Any]
+Answers = Callable[[Definition, Request], dict[str, Any]]
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def main(words: list[str]) -> None:
+def main(words: list[str], others: Mapping[str, Answers] = MappingProxyType({})) -> None:
     """Answer requests until there are no more.
 
     Args:
         words: None; or the folder of a repository, and that of the same repository at another
             revision, from which alone definitions may import.
+        others: What answers requests that are not of this module, by their word.
     """
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -41,7 +45,7 @@ def main(words: list[str]) -> None:
         for line in given:
             request = json.loads(line)
             signal.alarm(int(request["seconds"]) + _GRACE)
-            answer = json.dumps(_answer(request, trees)) + "\n"
+            answer = json.dumps(_answer(request, trees, others)) + "\n"
             try:
                 out.write(answer)
                 out.flush()
@@ -50,22 +54,30 @@ def main(words: list[str]) -> None:
             signal.alarm(0)
 
 
-def _answer(request: Mapping[str, Any], trees: tuple[Path, Path] | None) -> dict[str, Any]:
+def _answer(
+    request: Mapping[str, Any], trees: tuple[Path, Path] | None, others: Mapping[str, Answers]
+) -> dict[str, Any]:
     try:
         definition = _found(request["definition"], request["arguments"])
-        if request["do"] == "ask":
-            return asdict(ask_torch(definition, read_state(request["state"])))
-        state = definition.state()
+        answer = {"describe": _describe, "ask": _ask, **others}[request["do"]](definition, request)
         if trees:
             _expect_within(definition.ref, *trees)
-        path = definition.path
-        return {"file": None if path is None else str(path.absolute()), "state": plain(state)}
+        return answer
     except CkptError as error:
         is_missing = isinstance(error, RefError)
         return {"error": str(error), "hint": error.hint, "missing": is_missing}
     except KeyboardInterrupt:  # its own: a terminal's does not reach this session
         text = f"{request['definition']}: raises KeyboardInterrupt"
         return {"error": text, "hint": None, "missing": False}
+
+
+def _describe(definition: Definition, _request: Request) -> dict[str, Any]:
+    state, path = definition.state(), definition.path
+    return {"file": None if path is None else str(path.absolute()), "state": plain(state)}
+
+
+def _ask(definition: Definition, request: Request) -> dict[str, Any]:
+    return asdict(ask_torch(definition, read_state(request["state"])))
 
 
 @cache

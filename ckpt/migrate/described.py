@@ -83,6 +83,7 @@ class Builder:
         folder: The folder in which it runs, from which paths of definitions begin.
         seconds: How long one request may take.
         revision: The revision of a repository whose files `folder` has.
+        program: The module that the process runs.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class Builder:
         *,
         seconds: float = USUAL_SECONDS,
         revision: "Revision | None" = None,
+        program: str = "ckpt.migrate.child",
     ) -> None:
         self._folder, self._seconds, self._revision = folder, seconds, revision
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._waiting = b""
 
@@ -120,7 +123,7 @@ class Builder:
             MissingDefinitionError: There is none of this name.
             BuildError: Its code fails, crashes or takes too long.
         """
-        answer = self._answer("describe", ref, arguments)
+        answer = self.answer("describe", ref, arguments)
         file = None if answer["file"] is None else Path(answer["file"])
         return Described(as_called(ref, arguments), file, read_state(answer["state"]))
 
@@ -132,7 +135,7 @@ class Builder:
         Raises:
             BuildError: As `describe`.
         """
-        answer = self._answer("ask", ref, arguments, state=plain(state))
+        answer = self.answer("ask", ref, arguments, state=plain(state))
         return Answer(
             missing=tuple(answer["missing"]),
             unexpected=tuple(answer["unexpected"]),
@@ -141,12 +144,23 @@ class Builder:
             unasked=answer["unasked"],
         )
 
-    def _answer(
+    def answer(
         self, what: str, ref: str, arguments: Mapping[str, object] | None, **more: object
     ) -> dict[str, Any]:
+        """What the program answers to a request: a JSON document.
+
+        Args:
+            what: The word for it.
+            ref: The definition.
+            arguments: Those of the definition.
+            **more: What else the request says; `seconds`, how long it may take.
+
+        Raises:
+            BuildError: As `describe`.
+        """
         request = {"do": what, "definition": ref, "seconds": self._seconds, **more}
         request["arguments"] = repr(dict(arguments or {}))
-        line = self._exchanged(ref, json.dumps(request).encode())
+        line = self._exchanged(ref, json.dumps(request).encode(), float(str(request["seconds"])))
         try:
             answer: dict[str, Any] = json.loads(line)
         except ValueError as error:
@@ -159,7 +173,7 @@ class Builder:
         at = f" (at {self._revision.name})" if self._revision else ""
         raise kind(f"{answer['error']}{at}", hint=answer["hint"])
 
-    def _exchanged(self, ref: str, request: bytes) -> bytes:
+    def _exchanged(self, ref: str, request: bytes, seconds: float) -> bytes:
         """The answer to a request.
 
         Raises:
@@ -173,14 +187,14 @@ class Builder:
             process.stdin.flush()
         except BrokenPipeError:
             raise self._crash(ref) from None
-        end = monotonic() + self._seconds
+        end = monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._waiting:
                 if not selector.select(max(end - monotonic(), 0)):
                     self.close()
                     raise BuildError(
-                        f"{ref}: takes more than {self._seconds:g} s to build",
+                        f"{ref}: takes more than {seconds:g} s to build",
                         hint="--timeout SECONDS  gives it more time",
                     )
                 chunk = os.read(process.stdout.fileno(), 1 << 20)
@@ -204,7 +218,7 @@ class Builder:
             trees = [str(revision.repository), str(revision.tree)] if revision else []
             # -P: no module beside the project's files may hide one of Python's own.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "ckpt.migrate.child", *trees],
+                [sys.executable, "-P", "-m", self._program, *trees],
                 cwd=self._folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

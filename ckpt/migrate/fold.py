@@ -52,14 +52,6 @@ class Folded:
             found += child.lines(f"{prefix}.{text}" if prefix else text, below)
         return found
 
-    @property
-    def size(self) -> int:
-        """How many tensors its example has."""
-        return (self.leaf is not None) + sum(
-            child.size * (child.count if isinstance(part, Run) else 1)
-            for part, child in self.children.items()
-        )
-
 
 def folded(branch: Branch) -> Folded:
     """Fold the keys of a tree."""
@@ -162,6 +154,15 @@ def marked(schema: Folded, optional: Collection[str], prefix: str = "", depth: i
 
 def mismatch(schema: Folded, branch: Branch, key: str = "") -> str | None:
     """Why the keys of a state_dict do not match, by the first of them; None if they do."""
+    if branch.matched.get(id(schema)) is schema:
+        return None
+    reason = _mismatch(schema, branch, key)
+    if reason is None:
+        branch.matched[id(schema)] = schema
+    return reason
+
+
+def _mismatch(schema: Folded, branch: Branch, key: str) -> str | None:
     if branch.shape is not None:
         if schema.leaf is None:
             return f"unexpected {key}"

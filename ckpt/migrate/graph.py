@@ -6,14 +6,14 @@ have no path: they are applied in any order, each to the part of the keys that i
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from ckpt.errors import FitError, PlanError
 from ckpt.migrate.branches import by_parts, holding
 from ckpt.migrate.chain import Tensors, begin, stepped, stepped_in_part, touched
-from ckpt.migrate.fold import COUNTER, folded
+from ckpt.migrate.fold import COUNTER, folded, template_of
 from ckpt.migrate.migration import Migration
 from ckpt.migrate.schema import FoldedSchema, Schema
 from ckpt.migrate.way import AmbiguousEntryError, Way, only, results
@@ -131,11 +131,12 @@ class Graph:
             enter: As for `way`.
             sizes: As for `way`.
         """
-        ends = [FoldedSchema(folded(wanted.tree), number) for number in numbers]
+        ends: list[FoldedSchema] = []
         goals = {node for node, it in self._schemas.items()
                  if it.number in numbers and wanted.agree(it)}  # fmt: skip
         edges = self._edges
         if not goals:  # a class that has changes of several branches, and no migration since
+            ends = self._ends(wanted, numbers)
             goals = {end.identity for end in ends}
             merges = [self._merges(end) for end in ends]
             edges = {node: [*found, *(edge for it in merges for edge in it.get(node, ()))]
@@ -146,11 +147,16 @@ class Graph:
             starts = [
                 (start, (Edge(steps, end.identity, in_part=True),))
                 for start in (replace(mine, number=it) for it in self._numbers(mine))
-                for end in ends
+                for end in ends or self._ends(wanted, numbers)
                 if (steps := self._by_parts(start, end, partial(_arrived, wanted, sizes=sizes)))
             ]
         ways = (self._walked(*it) for it in starts if enter in (None, it[1][0].steps[0].name))
         return [way for way, after in filter(None, ways) if _arrived(wanted, after, sizes=sizes)]
+
+    @staticmethod
+    def _ends(wanted: Tensors, numbers: Iterable[int | None]) -> list[FoldedSchema]:
+        keys = folded(wanted.tree)
+        return [FoldedSchema(keys, number) for number in numbers]
 
     def _walked(self, tensors: Tensors, path: Sequence[Edge]) -> tuple[Way, Tensors] | None:
         at: Tensors | None = tensors
@@ -313,7 +319,13 @@ def _undone(way: Way, mine: Tensors, wanted: Tensors) -> Way | None:
 def _meet(one: FoldedSchema, other: FoldedSchema) -> bool:
     """Whether a state_dict of one schema also matches the other."""
     pairs = ((one, other), (other, one))
-    return any(begin(a.example()).agree(b) for a, b in pairs)
+    return any(_may_match(a, b) and begin(a.example()).agree(b) for a, b in pairs)
+
+
+def _may_match(one: FoldedSchema, other: FoldedSchema) -> bool:
+    """Whether the other has the keys without a number of all state_dicts of one; that is quick."""
+    needed = (line for line, leaf in one.leaves if not leaf.optional and "{" not in line)
+    return all(template_of(other.keys, line) is not None for line in needed)
 
 
 def of_class(migrations: Sequence[Migration], definition: str) -> Graph:

@@ -20,7 +20,7 @@ from ckpt.migrate.schema import NUMBER, Schema, number_in, root_number
 from ckpt.migrate.way import Way
 from ckpt.rules.derived.other_tensors import with_sources
 from ckpt.rules.planned import Planned
-from ckpt.tensors import NOT_A_TENSOR, TensorEntry
+from ckpt.tensors import NOT_A_TENSOR, TensorEntry, with_versions
 from ckpt.writing.evaluated import evaluated
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def fitted(
     order = [key for key, _ in _entries(to)]
     made = OrderedDict((key, values[key]) for key in order if key in values)
     if len(made) == len(order):  # torch adds counters that are missing if there are no versions
-        made._metadata = OrderedDict(getattr(to.state_dict(), "_metadata", {}))  # type: ignore[attr-defined]
+        with_versions(made, getattr(to.state_dict(), "_metadata", {}))
     return made
 
 

@@ -1,6 +1,6 @@
 """Folded keys as lines that people review: ``? blocks.{i}.fc.bias  64``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from ckpt.errors import RuleError
@@ -10,6 +10,8 @@ from ckpt.migrate.tree import Run
 from ckpt.tensors import is_key
 
 _MOST_TENSORS = 250_000  # of an example, as of a checkpoint
+_MOST_NODES = 1 << 18
+_nodes: dict[object, Folded] = {}
 
 
 def written(schema: Folded) -> list[str]:
@@ -21,47 +23,52 @@ def written(schema: Folded) -> list[str]:
     return lines
 
 
-def read(lines: object, blocks: Mapping[str, int], *, name: str) -> Folded:
+def read(lines: Sequence[str], blocks: Mapping[str, int]) -> Folded:
     """Read what `written` made.
 
     Args:
-        lines: A parsed list.
+        lines: The lines.
         blocks: The number of blocks, by the template of their run.
-        name: In messages.
 
     Raises:
         RuleError: A line is not one of a schema.
     """
-    if not isinstance(lines, list) or not lines:
-        raise RuleError(f"{name}: not a list of keys")
-    try:
-        return _read(tuple(map(str, lines)), tuple(blocks.items()))
-    except RuleError as error:
-        raise RuleError(f"{name}: {error}", hint=error.hint) from error
-
-
-@lru_cache(maxsize=64)  # one migration ends where the next one begins
-def _read(lines: tuple[str, ...], blocks: tuple[tuple[str, int], ...]) -> Folded:
-    root, counts = Folded(), dict(blocks)
+    root, tensors = Folded(), 0
     for line in lines:
         parts, leaf = _line(line)
-        at, so_far = root, ""
-        for text, part in parts:
-            at = at.children.setdefault(part, Folded())
-            so_far = f"{so_far}.{text}" if so_far else text
-            if isinstance(part, Run):
-                at.count = counts.get(so_far, 2)
+        at, times = root, 1
+        for part, template in parts:
+            below = at.children.get(part)
+            if below is None:
+                count = blocks.get(template, 2) if isinstance(part, Run) else 1
+                below = at.children[part] = Folded(count=count)
+            at = below
+            times *= at.count
         if at.leaf is not None:
             raise RuleError(f"{line!r:.120} occurs twice")
         at.leaf = leaf
-    if root.size > _MOST_TENSORS:
-        raise RuleError(f"an example of {root.size:,} tensors, the limit is {_MOST_TENSORS:,}")
-    return root
+        tensors += times
+    if tensors > _MOST_TENSORS:
+        raise RuleError(f"an example of {tensors:,} tensors, the limit is {_MOST_TENSORS:,}")
+    return _shared(root)
+
+
+def _shared(node: Folded) -> Folded:
+    """The same, with the nodes that other schemas have, too: `mismatch` knows them by their `id`.
+
+    A kept node keeps its children, so no other object gets their `id`.
+    """
+    for part, child in node.children.items():
+        node.children[part] = _shared(child)
+    if len(_nodes) > _MOST_NODES:
+        _nodes.clear()
+    parts = tuple((part, id(child)) for part, child in node.children.items())
+    return _nodes.setdefault((node.leaf, node.count, parts), node)
 
 
 @lru_cache(maxsize=1 << 14)  # most lines of a class stay as they are
-def _line(line: str) -> tuple[tuple[tuple[str, str | Run], ...], Leaf]:
-    """The parts of a line's template, as written and as meant, and its tensor."""
+def _line(line: str) -> tuple[tuple[tuple[str | Run, str], ...], Leaf]:
+    """The parts of a line's template, each with the template up to it; and its tensor."""
     text, _, shape = line.rpartition("  ")
     sizes = [] if shape == "()" else shape.split(" ")
     if not text or not is_key(text) or any(size != "_" and not _is_size(size) for size in sizes):
@@ -69,7 +76,8 @@ def _line(line: str) -> tuple[tuple[tuple[str, str | Run], ...], Leaf]:
         raise RuleError(f"{line!r:.120} is not a key and its shape", hint=hint)
     leaf = Leaf(tuple(None if size == "_" else int(size) for size in sizes), text[:2] == "? ")
     try:
-        return tuple((it, part_of(it)) for it in text.removeprefix("? ").split(".")), leaf
+        texts = text.removeprefix("? ").split(".")
+        return tuple((part_of(it), ".".join(texts[: at + 1])) for at, it in enumerate(texts)), leaf
     except RuleError as error:
         raise RuleError(f"{line!r:.120}: {error}", hint=error.hint) from error
 

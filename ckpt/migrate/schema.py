@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ckpt.errors import FitError
-from ckpt.migrate.fold import Folded, examples, folded, merged, mismatch
+from ckpt.migrate.fold import COUNTER, Folded, Leaf, examples, folded, merged, mismatch
 from ckpt.migrate.tree import Branch, tree_of
 from ckpt.rules.prefixes import unwrapped
 from ckpt.tensors import StateDict, TensorEntry
@@ -73,13 +73,25 @@ class FoldedSchema:
     @cached_property
     def identity(self) -> tuple[object, ...]:
         """Equal for two schemas that match the same state_dicts."""
-        lines = ((line, len(leaf.sizes), leaf.optional) for line, leaf in self.keys.lines())
+        lines = ((line, len(leaf.sizes), leaf.optional) for line, leaf in self.leaves)
         return (self.number, *sorted(lines))
 
-    @property
+    @cached_property
+    def leaves(self) -> Sequence[tuple[str, Leaf]]:
+        """Its tensors, by their keys as templates."""
+        return self.keys.lines()
+
+    @cached_property
     def lines(self) -> frozenset[str]:
         """Its keys as templates."""
-        return frozenset(line for line, _ in self.keys.lines())
+        return frozenset(line for line, _ in self.leaves)
+
+    @cached_property
+    def ranked(self) -> frozenset[tuple[str, int]]:
+        """Its templates with their number of dimensions, but for counters, which may be absent."""
+        return frozenset(
+            (line, len(leaf.sizes)) for line, leaf in self.leaves if not line.endswith(COUNTER)
+        )
 
     def example(self, blocks: int | None = None) -> Schema:
         """An exact schema that matches.

@@ -1,11 +1,12 @@
 """The keys of a state_dict as a tree of their dotted parts, with shapes at its ends."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ckpt.tensors import TensorEntry
 
+Shape = tuple[int, ...]
 # A part that ends in a number, as Python writes it: ``12``, ``layer_3``.
 _NUMBERED = re.compile("(.*?)(0|[1-9][0-9]{0,8})", re.DOTALL)
 
@@ -17,10 +18,12 @@ class Branch:
     Attributes:
         shape: Of the tensor whose key ends here; None if none does.
         children: The parts that follow, in order.
+        matched: Schemas that it is known to match, by their `id`.
     """
 
     shape: tuple[int, ...] | None = None
     children: "dict[str, Branch]" = field(default_factory=dict)
+    matched: dict[int, object] = field(default_factory=dict, repr=False, compare=False)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that end here or below, in the order of the tree."""
@@ -42,6 +45,37 @@ def tree_of(entries: Iterable[TensorEntry]) -> Branch:
             at = below
         at.shape = entry.shape
     return root
+
+
+def regrown(
+    tree: Branch, gone: Iterable[Sequence[str]], added: Iterable[tuple[Sequence[str], Shape]]
+) -> Branch:
+    """A tree without some keys and with others; it shares the branches where neither are.
+
+    Args:
+        tree: The tree; it does not change.
+        gone: The parts of each key.
+        added: The parts of each key, and its shape.
+    """
+    made = Branch(tree.shape, dict(tree.children))
+    below: dict[str, tuple[list[Sequence[str]], list[tuple[Sequence[str], Shape]]]] = {}
+    for parts in gone:
+        if parts:
+            below.setdefault(parts[0], ([], []))[0].append(parts[1:])
+        else:
+            made.shape = None
+    for parts, shape in added:
+        if parts:
+            below.setdefault(parts[0], ([], []))[1].append((parts[1:], shape))
+        else:
+            made.shape = shape
+    for part, (less, more) in below.items():
+        child = regrown(made.children.get(part) or Branch(), less, more)
+        if child.shape is None and not child.children:
+            made.children.pop(part, None)
+        else:
+            made.children[part] = child
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ckpt.opened import OpenedState, OpenedVersion, Weights, open_state
 from ckpt.printed import Printed
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.patterns import Pattern
-from ckpt.tensors import TensorEntry
+from ckpt.tensors import TensorEntry, with_versions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -199,8 +199,7 @@ def load(
         chosen = lazy if keys is None else _chosen(lazy, keys)
         state_dict = OrderedDict((key, _copied(lazy[key], place)) for key in chosen)
         versions = lazy.rest.get("_metadata")
-    if isinstance(versions, Mapping):
-        state_dict._metadata = OrderedDict(versions)  # type: ignore[attr-defined]
+    with_versions(state_dict, versions if isinstance(versions, Mapping) else None)
     if to is not None:
         from ckpt.migrate.hook import fitted
 

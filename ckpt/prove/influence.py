@@ -8,9 +8,10 @@ not show: first all of one name at once, then one by one if that changed the out
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ckpt.prove.arguments import Inputs
 from ckpt.prove.outputs import Outputs, difference
 from ckpt.prove.result import COUNTER, EMPTY, NO_INFLUENCE, NOT_LOADED, NOT_MEASURED, Unproved
-from ckpt.prove.runs import Inputs, Side, State
+from ckpt.prove.runs import Side, State
 from ckpt.prove.values import redrawn
 
 if TYPE_CHECKING:

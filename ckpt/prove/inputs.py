@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ckpt.errors import UsageError
+from ckpt.prove.arguments import Inputs, places_of
 from ckpt.prove.result import InputTensor
-from ckpt.prove.runs import Inputs, places_of
 from ckpt.prove.specs import InputSpec, parse_input
 
 if TYPE_CHECKING:

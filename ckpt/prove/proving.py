@@ -8,26 +8,21 @@ nothing else.
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ckpt.definitions import Definition, DefinitionError, ties_of
+from ckpt.definitions import Definition, DefinitionError
 from ckpt.prove.alternatives import alternatives
+from ckpt.prove.arguments import Inputs, renamed_arguments
 from ckpt.prove.influence import CLEAR, Influences
-from ckpt.prove.inputs import HINT, described, inputs_for
+from ckpt.prove.inputs import HINT, described
 from ckpt.prove.outputs import Difference, Outputs, apart, difference, is_finite, paired
 from ckpt.prove.result import Alternative, Proof, UnprovableError
-from ckpt.prove.runs import (
-    Inputs,
-    Side,
-    State,
-    first_outputs,
-    renamed_arguments,
-    seeded_runs,
-)
+from ckpt.prove.runs import Model, Side, State, seeded_runs
 from ckpt.prove.values import all_evaluated, random_state
 from ckpt.rules.expressions import Expression, Source, sources_of, whole_source
 from ckpt.rules.plan import Plan
-from ckpt.tensors import StateDict
+from ckpt.tensors import StateDict, with_versions
 from ckpt.writing.outcome import outcome
 
 if TYPE_CHECKING:
@@ -42,19 +37,22 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # as a part of the largest outpu
 def prove(
     plan: Plan,
     state: State,
-    old: Definition,
+    old: Definition | Model,
     new: Definition,
     inputs: "Given" = None,
+    *,
+    numbers: Mapping[str, int | None] = MappingProxyType({}),
 ) -> Proof:
     """Compare the outputs of two models; the generators of torch, Python and numpy stay.
 
     Args:
         plan: What becomes of every tensor of `state`; the result fits `new`.
         state: A state_dict that fits `old`, tied tensors by all their names.
-        old: The definition of the old model, whose own weights do not matter.
+        old: The definition of the old model, whose own weights do not matter; or that model.
         new: That of the new one.
         inputs: A shape; texts like ``1x3x224x224`` and ``ids=1x16:int64<1000``; or tensors, by
             place or by name. None derives them from the old model.
+        numbers: What the metadata of the new root module says otherwise; None for what it lacks.
 
     Raises:
         UnprovableError: A model is random even from one seed, or returns nothing to compare.
@@ -66,11 +64,12 @@ def prove(
 
     with seeded_runs():
         torch.manual_seed(0)
-        models = old.build().eval(), new.build().eval()
-        sides = Side(old, models[0]), Side(new, models[1], renamed_arguments(*models))
-        made = _made_with_aliases(plan, state, sides[1])
-        first, old_inputs, dtype = _running(sides[0], state, inputs)
-        return _Trial(plan, state, (first, sides[1]), old_inputs, dtype, made).proof()
+        begun = Side(old, old.build().eval()) if isinstance(old, Definition) else old
+        model = new.build().eval()
+        side = Side(new, model, renamed_arguments(begun.places(), model))
+        made = _made_with_aliases(plan, state, side)
+        first, old_inputs, dtype = _running(begun, state, inputs)
+        return _Trial(plan, state, (first, side), old_inputs, dtype, made, numbers).proof()
 
 
 def _made_with_aliases(plan: Plan, state: State, new: Side) -> dict[str, Expression]:
@@ -87,12 +86,12 @@ def _made_with_aliases(plan: Plan, state: State, new: Side) -> dict[str, Express
     return made
 
 
-def _running(side: Side, state: State, given: "Given") -> "tuple[Side, Inputs, torch.dtype]":
+def _running(side: Model, state: State, given: "Given") -> "tuple[Model, Inputs, torch.dtype]":
     """The first input on which the old model runs, and the dtype in which it does."""
     import torch
 
     failure: Exception | None = None
-    candidates = [*inputs_for(side.model, given)]
+    candidates = [*side.inputs(given)]
     for dtype in (torch.float64, torch.float32):  # some models run in float32 only
         side = side if dtype == torch.float64 else side.again()
         side.load(state, dtype)
@@ -108,10 +107,10 @@ def _running(side: Side, state: State, given: "Given") -> "tuple[Side, Inputs, t
     raise _does_not_run(side, candidates[0], failure) from failure
 
 
-def _does_not_run(side: Side, inputs: Inputs, error: Exception | None) -> DefinitionError:
+def _does_not_run(side: Model, inputs: Inputs, error: Exception | None) -> DefinitionError:
     shown = ", ".join(" ".join(map(str, it.shape)) for it in described(inputs))
     text = " ".join(str(error).split())
-    return DefinitionError(f"{side.definition.ref} does not run on {shown}: {text}", hint=HINT)
+    return DefinitionError(f"{side.ref} does not run on {shown}: {text}", hint=HINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +119,11 @@ class _Trial:
 
     plan: Plan
     state: State
-    sides: tuple[Side, Side]
+    sides: tuple[Model, Side]
     inputs: Inputs
     dtype: "torch.dtype"
     made: Mapping[str, Expression]
+    numbers: Mapping[str, int | None]
 
     def proof(self) -> Proof:
         """The proof, in float32 if the new model runs in nothing else."""
@@ -175,7 +175,9 @@ class _Trial:
         versions = getattr(state, "_metadata", None)
         if versions is not None:
             moved = outcome(self.plan, StateDict((), (), versions)).versions
-            result._metadata = OrderedDict(moved or {})  # type: ignore[attr-defined]
+            root = {**(moved or {}).get("", {}), **self.numbers}
+            known = {name: number for name, number in root.items() if number is not None}
+            with_versions(result, {**(moved or {}), "": known})
         return result
 
     def _random(self) -> State:
@@ -189,19 +191,19 @@ class _Trial:
         for side, tensors in zip(self.sides, (state, made), strict=True):
             side.load(tensors, self.dtype)
 
-    def _run(self, side: Side, *, seed: int = 0) -> Outputs:
+    def _run(self, side: Model, *, seed: int = 0) -> Outputs:
         return side.run(self.inputs.cast(self.dtype), seed=seed)
 
     def _compared(self) -> tuple[Difference, tuple[Outputs, Outputs]]:
         results = self._run(self.sides[0]), self._run(self.sides[1])
         return difference(*results), results
 
-    def _is_seeded(self, side: Side) -> bool:
+    def _is_seeded(self, side: Model) -> bool:
         """Whether the outputs depend on the seed; with one seed they must be the same."""
         runs = [self._run(side, seed=seed) for seed in (0, 0, 1)]
         if difference(runs[0], runs[1]).largest > 0:
             raise UnprovableError(
-                f"{side.definition.ref}: two runs on the same input, from the same seed, give "
+                f"{side.ref}: two runs on the same input, from the same seed, give "
                 "different outputs: not deterministic, cannot be proved by outputs"
             )
         return difference(runs[0], runs[2]).largest > 0
@@ -209,10 +211,10 @@ class _Trial:
     def _expect_outputs(self, results: tuple[Outputs, Outputs]) -> None:
         for side, outputs in zip(self.sides, results, strict=True):
             if not outputs:
-                raise UnprovableError(f"{side.definition.ref}: returns no tensor to compare")
+                raise UnprovableError(f"{side.ref}: returns no tensor to compare")
             if not is_finite(outputs):
                 raise UnprovableError(
-                    f"{side.definition.ref}: no output is finite, so nothing can be compared",
+                    f"{side.ref}: no output is finite, so nothing can be compared",
                     hint=HINT,
                 )
 
@@ -228,10 +230,10 @@ class _Trial:
             return key
 
         old_of = {new: whole_source(it) for new, it in self.made.items()}
-        pairs = [*ties_of(self.sides[0].model).items()]
+        pairs = [*self.sides[0].ties().items()]
         pairs += [
             (a, b)
-            for pair in ties_of(self.sides[1].model).items()
+            for pair in self.sides[1].ties().items()
             for a, b in [tuple(map(old_of.get, pair))]
             if a is not None and b is not None and torch.equal(self.state[a], self.state[b])
         ]
@@ -269,7 +271,7 @@ class _Trial:
         state = self.state if proof.largest[1] is None else drawn
         self._load(state, self._result(self.made, state))
         inputs = self.inputs.cast(self.dtype)
-        seen = [first_outputs(side, inputs) for side in self.sides]
+        seen = [side.first_outputs(inputs) for side in self.sides]
         proof = replace(proof, differs_at=self._parting(seen))
         return replace(proof, alternative=self._alternative(proof, drawn))
 

@@ -3,38 +3,56 @@
 import random
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from inspect import Parameter, signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ckpt.definitions import Definition, load_strictly
+from ckpt.definitions import Definition, load_strictly, ties_of
+from ckpt.prove.arguments import Inputs, places_of
+from ckpt.prove.inputs import inputs_for
 from ckpt.prove.outputs import Outputs, tensors_of
+from ckpt.tensors import with_versions
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from ckpt.prove.inputs import Given
+
 State = Mapping[str, "Tensor"]
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """The arguments of `forward`: those by place, and those by name."""
+class Model(Protocol):
+    """What a proof asks of the old model, which may be in another process."""
 
-    places: tuple["Tensor", ...] = ()
-    names: Mapping[str, "Tensor"] = field(default_factory=dict)
+    @property
+    def ref(self) -> str:
+        """The definition, in messages."""
 
-    def cast(self, dtype: "torch.dtype") -> "Inputs":
-        """With floating-point tensors in another dtype."""
+    def places(self) -> list[str]:
+        """The arguments of `forward` that can be passed by place."""
 
-        def as_run(tensor: "Tensor") -> "Tensor":
-            return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    def ties(self) -> Mapping[str, str]:
+        """Keys of the same tensor as an earlier one."""
 
-        return Inputs(
-            tuple(map(as_run, self.places)), {k: as_run(it) for k, it in self.names.items()}
-        )
+    def weights(self) -> "OrderedDict[str, Tensor]":
+        """The tensors of its state_dict, and the versions of its modules."""
+
+    def inputs(self, given: "Given") -> Iterable[Inputs]:
+        """What to run on, best first: `inputs_for`."""
+
+    def again(self) -> "Model":
+        """With a new model: one that ran in another dtype may keep tensors of that."""
+
+    def load(self, state: State, dtype: "torch.dtype") -> None:
+        """Load a state_dict strictly, with the floating-point parameters in a dtype."""
+
+    def run(self, inputs: Inputs, *, seed: int = 0) -> Outputs:
+        """The outputs of one run."""
+
+    def first_outputs(self, inputs: Inputs) -> "dict[str, Tensor]":
+        """The first output of every module with parameters, in the order of the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +66,31 @@ class Side:
     definition: Definition
     model: "nn.Module"
     renamed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ref(self) -> str:
+        """The definition, in messages."""
+        return self.definition.ref
+
+    def places(self) -> list[str]:
+        """The arguments of `forward` that can be passed by place."""
+        return places_of(self.model)
+
+    def ties(self) -> Mapping[str, str]:
+        """Keys of the same tensor as an earlier one."""
+        return ties_of(self.model)
+
+    def weights(self) -> "OrderedDict[str, Tensor]":
+        """The tensors of its state_dict, and the versions of its modules."""
+        import torch
+
+        state = self.model.state_dict()
+        found = OrderedDict((k, it) for k, it in state.items() if isinstance(it, torch.Tensor))
+        return with_versions(found, getattr(state, "_metadata", None))
+
+    def inputs(self, given: "Given") -> Iterable[Inputs]:
+        """What to run on, best first: `inputs_for`."""
+        return inputs_for(self.model, given)
 
     def again(self) -> "Side":
         """With a new model: one that ran in another dtype may keep tensors of that."""
@@ -66,10 +109,9 @@ class Side:
         self.model.to(dtype)
         own = self.model.state_dict()
         extra = {k: v for k, v in own.items() if not isinstance(v, torch.Tensor)}
-        given = OrderedDict[str, object]({**state, **extra})
-        if versions := getattr(state, "_metadata", None):
-            given._metadata = versions  # type: ignore[attr-defined]
-        load_strictly(self.model, given, f"{self.definition.ref} does not fit this state_dict")  # type: ignore[arg-type]
+        given = OrderedDict[str, Any]({**state, **extra})
+        with_versions(given, getattr(state, "_metadata", None))
+        load_strictly(self.model, given, f"{self.definition.ref} does not fit this state_dict")
 
     def run(self, inputs: Inputs, *, seed: int = 0, graph: bool = False) -> Outputs:
         """The outputs of one run, with a graph for gradients if `graph`; buffers do not change.
@@ -83,23 +125,32 @@ class Side:
         with torch.set_grad_enabled(graph), _seeded(seed), _buffers_kept(self.model):
             return tensors_of(self._result(inputs), graph=graph)
 
+    def first_outputs(self, inputs: Inputs) -> "dict[str, Tensor]":
+        """The first output of every module with parameters of its own, in the order of the run."""
+        outputs: dict[str, Tensor] = {}
+
+        def note(name: str, result: object) -> None:
+            first = next(iter(tensors_of(result).values()), None)
+            if first is not None:
+                outputs.setdefault(name, first)
+
+        handles = [
+            module.register_forward_hook(
+                lambda _module, _given, result, name=name: note(name, result)
+            )
+            for name, module in self.model.named_modules()
+            if any(True for _ in module.parameters(recurse=False))
+        ]
+        try:
+            self.run(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return outputs
+
     def _result(self, inputs: Inputs) -> object:
         names = {self.renamed.get(name, name): it for name, it in inputs.names.items()}
         return self.definition.run(self.model, *inputs.places, **names)
-
-
-def places_of(model: "nn.Module", *, needed: bool = False) -> list[str]:
-    """The arguments of `forward` that can be passed by place; if `needed`, without a default."""
-    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    known = [it for it in signature(model.forward).parameters.values() if it.kind in kinds]
-    return [it.name for it in known if not needed or it.default is Parameter.empty]
-
-
-def renamed_arguments(old: "nn.Module", new: "nn.Module") -> dict[str, str]:
-    """The names that the new `forward` has for arguments of the old one, in the same place."""
-    known = signature(new.forward).parameters
-    pairs = zip(places_of(old), places_of(new), strict=False)
-    return {name: other for name, other in pairs if name not in known}
 
 
 @contextmanager
@@ -149,25 +200,3 @@ def _buffers_kept(model: "nn.Module") -> Iterator[None]:
             if not torch.equal(buffer, before):
                 with torch.no_grad():
                     buffer.copy_(before)
-
-
-def first_outputs(side: Side, inputs: Inputs) -> "dict[str, Tensor]":
-    """The first output of every module with parameters of its own, in the order of the run."""
-    outputs: dict[str, Tensor] = {}
-
-    def note(name: str, result: object) -> None:
-        first = next(iter(tensors_of(result).values()), None)
-        if first is not None:
-            outputs.setdefault(name, first)
-
-    handles = [
-        module.register_forward_hook(lambda _module, _given, result, name=name: note(name, result))
-        for name, module in side.model.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
-    ]
-    try:
-        side.run(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return outputs

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ckpt.prove.runs import State
 from ckpt.rules.expressions import Expression
+from ckpt.tensors import with_versions
 from ckpt.writing.evaluated import evaluated
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ def random_state(state: State, keys: Collection[str], same: Mapping[str, str]) -
             drawn[key] = redrawn(tensor, generator)
     for key, other in same.items():
         drawn[key] = drawn[other]
-    if versions := getattr(state, "_metadata", None):
-        drawn._metadata = versions  # type: ignore[attr-defined]
-    return drawn
+    return with_versions(drawn, getattr(state, "_metadata", None))
 
 
 def same_result(

@@ -231,6 +231,7 @@ class _Plan(TypedDict):
     tied: NotRequired[list[str]]
     document: NotRequired[list[Any]]  # `ckpt.rules` reads both
     source: NotRequired[list[Any]]
+    numbers: NotRequired[dict[str, int | None]]
     undone: NotRequired[_True]
 
 

@@ -3,7 +3,9 @@
 The time is limited for one key, and for all keys of a checkpoint together.
 """
 
+import re
 from collections.abc import Callable
+from functools import cached_property
 from time import thread_time
 from typing import TypeVar
 
@@ -17,6 +19,8 @@ _SLOW = 0.0001  # a normal match takes a fiftieth of that
 
 Match = regex.Match[str]
 _T = TypeVar("_T")
+_PLAIN = re.compile(r"\^?(?:[A-Za-z0-9_.-]|\\\.)+\$?")  # valid for sure, and without groups
+_HEAD = re.compile(r"\^?((?:[A-Za-z0-9_-]|\\\.)*)")
 
 
 class Pattern:
@@ -37,14 +41,25 @@ class Pattern:
     ) -> None:
         self.source, self._name = source, name
         self._slow = 0.0
+        self._contained = _contained(source)
+        if _PLAIN.fullmatch(source):  # compiled if a key needs it
+            return
         try:
-            self._compiled = regex.compile(source)
+            self._compiled  # noqa: B018 - an invalid one is an error here
         except (regex.error, RecursionError, MemoryError, OverflowError, ValueError) as error:
             text = source if shown is None else shown
             why = str(error) or "too large"
             raise RuleError(
                 f"{name}: '{text:.200}' is not a valid regular expression: {why:.200}", hint=hint
             ) from error
+
+    @cached_property
+    def _compiled(self) -> "regex.Pattern[str]":
+        return regex.compile(self.source)
+
+    def may_match(self, key: str) -> bool:
+        """Whether a key has the text that every match contains; that is quick."""
+        return self._contained in key
 
     @property
     def groups(self) -> int:
@@ -93,3 +108,14 @@ class Pattern:
             f"{self._name} {how}",
             hint="a repeat inside a repeat, like (a+)+, is the usual cause",
         )
+
+
+def _contained(source: str) -> str:
+    """Text that every match of a regular expression contains; empty if that is hard to say."""
+    found = _HEAD.match(source)
+    if found is None or "|" in source or "(?" in source:
+        return ""
+    text = found[1]
+    if source[found.end() :].startswith(("*", "?", "{")):  # the last character may be absent
+        text = text.removesuffix(r"\.") if text.endswith(r"\.") else text[:-1]
+    return text.replace("\\", "")

@@ -72,6 +72,8 @@ class RenameRule(Renaming):
         return None if changed else self.old
 
     def apply(self, key: str) -> str:
+        if not self._pattern.may_match(key):
+            return key
         made = 0
 
         def expand(match: Match) -> str:

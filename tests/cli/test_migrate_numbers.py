@@ -151,3 +151,22 @@ def test_way_back_is_refused_where_nothing_tells_that_it_is_needed(ckpt: Run, fo
     ran = ckpt(*words)
     assert (ran.code, "two ways lead there" in ran.err) == (3, True)
     assert ckpt(*words, "--enter", "swap").code == 0
+
+
+def test_undo_gives_the_number_back(ckpt: Run, folder: Path, forms: tuple[Any, Any]) -> None:
+    """With its parent removed, a new version is made; the meaning of its keys is the old one."""
+    old = made(folder, forms, ckpt)
+    torch.save(old.state_dict(), folder / "net.pt")
+    for words in (
+        ["register", "net.pt"],
+        ["migrate", "run", "net", "--to", "net.py:Net", "--enter", "swap"],
+        ["rm", "net:v1", "--yes"],
+        ["rename", "net:v2", "--undo"],
+        ["export", "net:v3", "-o", "back.pt"],
+    ):
+        ran = ckpt(*words)
+        assert ran.code == 0, (words, ran.err)
+    back = torch.load(folder / "back.pt", weights_only=False)
+    root = {name: number for name, number in back._metadata[""].items() if number is not None}
+    assert root == old.state_dict()._metadata[""]
+    expect_same(old, forms[0], back)

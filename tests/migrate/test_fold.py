@@ -42,7 +42,7 @@ def test_a_state_dict_matches_its_own_folded_form(shapes: dict[str, tuple[int, .
     made = folded(tree)
     assert mismatch(made, tree) is None
     assert all(template_of(made, key) for key in shapes)
-    again = read(written(made), block_counts(made), name="it")
+    again = read(written(made), block_counts(made))
     assert written(again) == written(made)
     assert mismatch(again, tree) is None
 

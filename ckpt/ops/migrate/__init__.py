@@ -10,8 +10,9 @@ from ckpt.ops.migrate.check import Finding, Listed, check_migrations, list_migra
 from ckpt.ops.migrate.export import Exported, export_migrations
 from ckpt.ops.migrate.new import Drafted, new_migration
 from ckpt.ops.migrate.run import Migrated, asks, made_for, rules_of, way_to
+from ckpt.ops.rename.goal import Goal, expect_known
 from ckpt.ops.rename.opening import open_source
-from ckpt.ops.rename.plan import Goal, expect_known, plan_opened
+from ckpt.ops.rename.plan import plan_opened
 from ckpt.ops.rename.result import alone, carry_out
 from ckpt.ops.rename.to_file import Output, expect_output
 from ckpt.registry.registry import InRegistry, Registry
@@ -82,5 +83,7 @@ def migrate(
         goal["check"], goal["undo"] = text, way.back
         if not rules.rules:  # it fits, and a copy was asked for
             goal["to"] = text
-        plan = replace(plan_opened(opened, rules, goal, registry), numbers=numbers)
+        plan = plan_opened(opened, rules, goal, registry)
+        former = other_numbers(wanted.versions, versions) if numbers else {}
+        plan = replace(plan, numbers=numbers, former=former)
         return replace(done, renamed=carry_out(plan, opened, output, registry, dry_run=dry_run))

@@ -1,18 +1,15 @@
 """New migration: the rules from an old form of a class to its present one, as a file beside it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import fspath
 from pathlib import Path
 from typing import ClassVar
 
-from ckpt.definitions import Definition, find_definition
+from ckpt.definitions import find_definition
 from ckpt.errors import CkptError, FitError, UsageError
 from ckpt.infer.find_rules import FoundRules, expect_companions, expect_settled, rules_between
 from ckpt.migrate.chain import begin, problem_of
 from ckpt.migrate.chain import ran as run_rules
-from ckpt.migrate.described import Builder
 from ckpt.migrate.fold import COUNTER, Folded, marked, template_of
 from ckpt.migrate.folder import Place, place_of_definition
 from ckpt.migrate.graph import Graph
@@ -23,9 +20,9 @@ from ckpt.migrate.migration import (
     free_name,
     write_migration,
 )
-from ckpt.migrate.revision import PREFIX, at_revision
 from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema, differing, fold_all, schema_of
-from ckpt.opened import Named, Opened, OpenedDefinition, as_typed, open_ref
+from ckpt.opened import Named, Opened, OpenedDefinition, as_typed
+from ckpt.ops.migrate.old_form import old_form
 from ckpt.ops.migrate.proving import Ran, run_both
 from ckpt.ops.rename.rule_order import Rules, in_order
 from ckpt.printed import Printed
@@ -66,6 +63,7 @@ def new_migration(
     also: Sequence[str] = (),
     accept_likely: bool = False,
     prove: bool = True,
+    run_stored: bool = False,
     dry_run: bool = False,
     registry: InRegistry | None = None,
 ) -> Drafted:
@@ -82,6 +80,8 @@ def new_migration(
             them have are optional.
         accept_likely: Accept the best guess for ambiguous keys.
         prove: Run both classes where the old one is at hand, and refuse if their outputs differ.
+            That of a version is, if a commit below HEAD has its source.
+        run_stored: Run the source that a version stores even if no commit has it.
         dry_run: Write nothing.
         registry: Where versions are looked up.
 
@@ -92,7 +92,9 @@ def new_migration(
     present = find_definition(definition, arguments)
     place = place_of_definition(present)
     new = OpenedDefinition(as_typed(definition, arguments), present, present.state())
-    with _old_form(old, definition, arguments, Registry.of(registry)) as opened:
+    registry = Registry.of(registry)
+    with old_form(old, definition, arguments, registry, run_stored=run_stored) as form:
+        opened = form.opened
         given: Sequence[Rule] = in_order(rules).rules
         before, after = schema_of(opened.state), schema_of(new.state)
         _expect_needed(place.graph(), before, after, new.name, given)
@@ -105,7 +107,7 @@ def new_migration(
             also=[schema_of(find_definition(ref).state()) for ref in also],
             taken=[it.name for it in place.migrations()], how="fitted",
         )  # fmt: skip
-        ran = run_both(opened, present, given) if prove else None
+        ran = run_both(form, present, given) if prove else None
     if ran is not None:
         migration = replace(migration, checked=replace(migration.checked, how=ran.how))
     path = None if dry_run else write_migration(place.folder, migration)
@@ -127,30 +129,6 @@ def _depths(migration: Migration) -> str | None:
     """Why a migration fails for a class with two or three blocks; None if it does not."""
     whys = ((blocks, problem_of(migration, blocks)) for blocks in (2, 3))
     return next((f"with {blocks} blocks: {why}" for blocks, why in whys if why), None)
-
-
-@contextmanager
-def _old_form(
-    old: Named, definition: str, arguments: Mapping[str, object] | None, registry: Registry
-) -> Iterator[Opened]:
-    """A ref, or the class as a revision has it, which another process builds."""
-    text = fspath(old)
-    if not text.startswith(PREFIX):
-        with open_ref(old, registry, arguments) as opened:
-            yield opened
-        return
-    name, _, other = text.removeprefix(PREFIX).partition(":")
-    with (
-        at_revision(Path.cwd(), name) as revision,
-        Builder(revision.folder, revision=revision) as builder,
-    ):
-        described = builder.describe(other or definition, arguments)
-
-    def gone() -> object:
-        raise UsageError(f"{described.ref} at {revision.name}: its files were removed again")
-
-    name = f"{described.ref} at {revision.commit[:12]}"  # a branch moves on
-    yield OpenedDefinition(name, Definition(name, None, None, gone), described.state)
 
 
 def _leads(before: Schema, rules: Sequence[Rule], after: Schema) -> bool:

@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ckpt.definitions import Definition, DefinitionError
 from ckpt.errors import PlanError, UsageError
 from ckpt.migrate.chain import begin, that_find
-from ckpt.migrate.schema import schema_of
-from ckpt.opened import Opened, OpenedDefinition
+from ckpt.migrate.described import BuildError
+from ckpt.migrate.schema import other_numbers, schema_of
+from ckpt.ops.migrate.old_form import OldForm
 from ckpt.ops.rename.proof import refusal
 from ckpt.prove.result import Proof, UnprovableError
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +33,11 @@ class Ran:
         return "proved" if self.proof is not None and self.proof.complete else "fitted"
 
 
-def run_both(opened: Opened, new: Definition, rules: Sequence[Rule]) -> Ran:
+def run_both(old: OldForm, new: Definition, rules: Sequence[Rule]) -> Ran:
     """Run both classes on one input, the old one with new weights.
 
     Args:
-        opened: The old form; only a class of this work tree can be run.
+        old: The old form.
         new: The class.
         rules: Lead from one to the other.
 
@@ -49,26 +46,19 @@ def run_both(opened: Opened, new: Definition, rules: Sequence[Rule]) -> Ran:
     """
     from ckpt.prove.proving import prove
 
-    if not isinstance(opened, OpenedDefinition) or opened.definition.path is None:
-        return Ran(why_not="the old class is not at hand:  --from OLD.py:Class  runs both")
-    old, state = opened.definition, opened.state
+    if old.runs is None:
+        return Ran(why_not=old.why_not)
+    state = old.state
     found = that_find(begin(schema_of(state)).planned, rules)
     plan = plan_tensors(state.entries, found, aliases=(*state.tied, *state.others))
+    numbers = other_numbers(state.versions, new.state().versions)
     try:
-        proof = prove(plan, _weights(old), old, new)
-    except (UnprovableError, DefinitionError, UsageError) as error:
+        with old.runs() as model:
+            proof = prove(plan, model.weights(), model, new, numbers=numbers)
+    except (UnprovableError, DefinitionError, BuildError, UsageError) as error:
         return Ran(why_not=str(error))
     if not proof.agrees:
-        differs = refusal(proof, (old, new), None)
+        differs = refusal(proof, (model.ref, new.ref), None)
         hint = "mend the rules; or, if the class is meant to differ:  --no-prove"
         raise PlanError(str(differs), hint=hint)
     return Ran(proof)
-
-
-def _weights(definition: Definition) -> "dict[str, Tensor]":
-    """New weights, always the same ones."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return dict(definition.build().state_dict())

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from ckpt.errors import PlanError
 from ckpt.opened import Named
+from ckpt.ops.rename.goal import Goal, expect_known
 from ckpt.ops.rename.in_memory import is_in_memory, renamed_in_memory
 from ckpt.ops.rename.opening import open_source
 from ckpt.ops.rename.plan import (
-    Goal,
     RenamePlan,
     UnfitError,
-    expect_known,
     plan_opened,
     plan_rename,
 )

@@ -15,7 +15,8 @@ from ckpt.errors import FormatError, UsageError
 from ckpt.formats.naming.modules import moved_modules
 from ckpt.in_memory import is_module, state_of
 from ckpt.opened import OpenedFile, OpenedState, Weights, nesting, open_state
-from ckpt.ops.rename.plan import Goal, RenamePlan, expect_known, plan_opened
+from ckpt.ops.rename.goal import Goal, expect_known
+from ckpt.ops.rename.plan import RenamePlan, plan_opened
 from ckpt.ops.rename.rule_order import Rules
 from ckpt.ops.rename.to_file import expect_proportion
 from ckpt.registry.registry import Registry

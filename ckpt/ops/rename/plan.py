@@ -2,27 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from os import PathLike
-from typing import TYPE_CHECKING, ClassVar, TypedDict, Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
-from ckpt.compare.allowed import Allowed, allowed
-from ckpt.errors import CkptError, FitError, PlanError, UsageError
+from ckpt.compare.allowed import Allowed
+from ckpt.errors import CkptError, FitError, PlanError
 from ckpt.formats import COPIES
 from ckpt.formats.opaque import holds_more
 from ckpt.infer.fitting import Fitting
 from ckpt.migrate.schema import other_numbers
 from ckpt.opened import (
-    Defined,
     Opened,
     OpenedDefinition,
     OpenedState,
     Weights,
-    WeightsOrClass,
     nesting,
     numbered,
     opened_definition,
 )
 from ckpt.ops.rename.by_migrations import rules_of, way_to
+from ckpt.ops.rename.goal import Goal, allowed_by, expect_known, expect_sound
 from ckpt.ops.rename.opening import open_source, open_target
 from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit
 from ckpt.ops.rename.rule_files import RuleFile
@@ -30,7 +28,7 @@ from ckpt.ops.rename.rule_order import Rules, in_order, places_in
 from ckpt.ops.rename.training.followed import followed, lists_stuck
 from ckpt.ops.rename.training.optimizers import MovedOptimizer, expect_weights, operates
 from ckpt.ops.rename.training.trainer_files import OptimizerFiles
-from ckpt.ops.rename.undo import plan_undo, undone_optimizers
+from ckpt.ops.rename.undo import former_numbers, plan_undo, undone_optimizers
 from ckpt.printed import Printed
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.plan import Plan, plan_tensors
@@ -39,53 +37,10 @@ from ckpt.tensors import TensorEntry
 from ckpt.writing.outcome import followers, outcome
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ckpt.infer.find_rules import FoundRules
     from ckpt.migrate.way import Way
-    from ckpt.prove.inputs import Given
     from ckpt.prove.result import Proof
     from ckpt.writing.moments import RegroupedOptimizer
-
-
-class Goal(TypedDict, total=False):
-    """Where a rename leads, beyond its rules.
-
-    Attributes:
-        to: A definition, file or version that the result must fit strictly; the rules that lead
-            there are found, and follow those that were given. In Python also a class, a module,
-            which stands for its class, or a state_dict.
-        accept_likely: Accept the best guess for ambiguous keys.
-        check: A definition that the result must fit strictly.
-        allow_missing: Expressions for keys that `to` and `check` may have and the result lacks.
-        allow_unexpected: Expressions for keys that the result may have and they lack.
-        allow_shape: Expressions for keys that may have another shape in them; the result does not
-            hold these tensors, as torch cannot load them.
-        arguments: The arguments of the definitions.
-        prove: Run `saved_from` and the new class, of `to` or `check`; their outputs must agree.
-        prove_input: Their input: a shape, texts like ``ids=1x16:int64<1000``, tensors by place or
-            by name, or a `Path` of a file that holds these; None derives it.
-        undo: Give the old keys back: for a version those of its own rename, for a file those
-            of the rules, a rule file that `save_rules` wrote.
-        saved_from: The definition that the source was saved from: for `prove`, and for the order
-            in which its optimizer has the parameters, if that of the keys does not tell.
-        drop_optimizer: Leave the file's optimizers out.
-        copies: Rename all copies of the state_dict in the file, even if the ref names one.
-    """
-
-    to: WeightsOrClass | None
-    accept_likely: bool
-    check: "str | Defined | nn.Module | None"
-    allow_missing: str | Sequence[str]
-    allow_unexpected: str | Sequence[str]
-    allow_shape: str | Sequence[str]
-    arguments: Mapping[str, object] | None
-    prove: bool
-    prove_input: "Given | PathLike[str]"
-    undo: bool
-    saved_from: "str | Defined | nn.Module | None"
-    drop_optimizer: bool
-    copies: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -104,6 +59,7 @@ class RenamePlan(Printed, Plan):
         found: The mapping that was inferred, if one was asked for and no migrations lead there.
         way: The migrations that lead there.
         numbers: What they give to the root module in `_metadata`.
+        former: What that said before.
         proof: What running the old and the new class proved, if that was asked for.
         copies: Whether all copies of the state_dict are renamed, although the ref names one.
         optimizers: Those whose state gets the new class's order of parameters.
@@ -129,6 +85,7 @@ class RenamePlan(Printed, Plan):
     found: "FoundRules | None" = None
     way: "Way | None" = None
     numbers: Mapping[str, int | None] = field(default_factory=dict)
+    former: Mapping[str, int | None] = field(default_factory=dict)
     proof: "Proof | None" = None
     optimizers: Sequence[MovedOptimizer] = ()
     regrouped: Sequence["RegroupedOptimizer"] = ()
@@ -186,23 +143,27 @@ def plan_rename(
 def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registry) -> RenamePlan:
     """Like `plan_rename`, with the checkpoint open."""
     to, check = goal.get("to"), goal.get("check")
-    given, may_differ = in_order(rules), _allowed(goal)
-    _expect_sound(goal, given, may_differ)
+    given, may_differ = in_order(rules), allowed_by(goal)
+    expect_sound(goal, given, may_differ)
     expect_weights(opened)
+    versions = opened.state.versions
     found, target, way, numbers = None, None, None, dict[str, int | None]()
+    if goal.get("undo"):
+        numbers = former_numbers(opened, given)
     if to is not None:
         with open_target(to, registry, goal.get("arguments")) as target:
             given, way = _migrated(opened, given, target)
             if way is None:
                 found = _rules_to(opened, target, given.rules, goal, may_differ)
             else:
-                numbers = other_numbers(opened.state.versions, target.state.versions)
-                opened = numbered(opened, numbers)
+                numbers = other_numbers(versions, target.state.versions)
+    opened = numbered(opened, numbers)
     checked = None if check is None else opened_definition(check, goal.get("arguments"))
     goals = [it for it in (checked, target) if it is not None]
     plan = replace(
-        _planned(opened, given, goal, found, goals, may_differ), way=way, numbers=numbers
-    )
+        _planned(opened, given, goal, found, goals, may_differ), way=way, numbers=numbers,
+        former=other_numbers(opened.state.versions, versions),
+    )  # fmt: skip
     for wanted in goals:
         fitting = fit_after(plan, plan.applied, opened.state, wanted, may_differ)
         if plan.keeps_tensors or holds_more(opened.checkpoint):
@@ -277,12 +238,6 @@ def _followed(
     )
 
 
-def _allowed(goal: Goal) -> Allowed:
-    return allowed(
-        goal.get("allow_missing", ()), goal.get("allow_unexpected", ()), goal.get("allow_shape", ())
-    )
-
-
 def _apart(goals: Sequence[Opened]) -> frozenset[str]:
     """The keys that a definition does not tie."""
     states = [goal.state for goal in goals if isinstance(goal, OpenedDefinition)]
@@ -303,35 +258,6 @@ def _proof(
     new = goal.get("to") or goal.get("check")
     both = both_definitions(goal.get("saved_from"), new, goal.get("arguments"))
     return proved(plan, opened, both, goal.get("prove_input"), places_in(rules), replan, registry)
-
-
-def expect_known(options: Mapping[str, object], known: frozenset[str]) -> None:
-    """Refuse keyword arguments of other names."""
-    for name in options.keys() - known:
-        raise TypeError(f"unexpected keyword argument {name!r}")
-
-
-def _expect_sound(goal: Goal, given: RuleFile, may_differ: Allowed) -> None:
-    to, undo = goal.get("to"), goal.get("undo", False)
-    if may_differ:
-        if to is None and not goal.get("check"):
-            raise UsageError(
-                "--allow-missing, --allow-unexpected and --allow-shape need --to or --check"
-            )
-        if undo or goal.get("prove"):
-            raise UsageError(
-                f"--{'undo' if undo else 'prove'} and a partial fit exclude each other",
-                hint="leave --allow-missing, --allow-unexpected and --allow-shape out",
-            )
-    if to is None and goal.get("accept_likely"):
-        raise UsageError("--accept-likely needs --to")
-    if to is not None and undo:
-        raise UsageError("--undo and --to exclude each other")
-    if not (given.rules or to or undo or goal.get("prove")):
-        raise UsageError(
-            "no rules given",
-            hint="--rule 'OLD->NEW', --rules FILE, --map FILE or --unwrap; --to DEF  finds them",
-        )
 
 
 def _saved_from(goal: Goal) -> OpenedDefinition | None:

@@ -74,7 +74,7 @@ def proved(
     hint = None
     if proof.alternative is not None:
         hint = _answer(proof.alternative, plan, opened.entries, state, places, replan)
-    raise refusal(proof, both, hint)
+    raise refusal(proof, (both[0].ref, both[1].ref), hint)
 
 
 def both_definitions(old: object, new: object, arguments: Mapping[str, object] | None) -> Both:
@@ -85,9 +85,9 @@ def both_definitions(old: object, new: object, arguments: Mapping[str, object] |
     return definition_of(old, arguments), definition_of(new, arguments)
 
 
-def refusal(proof: Proof, both: Both, answer: str | None) -> PlanError:
-    """The error about a proof that failed; its hint is the answer, if there is one."""
-    old, new = (definition.ref for definition in both)
+def refusal(proof: Proof, names: tuple[str, str], answer: str | None) -> PlanError:
+    """The error about a proof that failed, of two definitions; its hint is the answer, if any."""
+    old, new = names
     if proof.agrees:
         return PlanError(
             f"{old} and {new} give the same outputs, but no tensor influences them: nothing is "

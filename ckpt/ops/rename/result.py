@@ -25,9 +25,10 @@ from ckpt.opened import (
     without_optimizers,
 )
 from ckpt.ops.register import model_name, register
+from ckpt.ops.rename.goal import expect_known
 from ckpt.ops.rename.mentions import mentions
 from ckpt.ops.rename.opening import open_source
-from ckpt.ops.rename.plan import RenamePlan, expect_known
+from ckpt.ops.rename.plan import RenamePlan
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
 from ckpt.ops.rename.to_file import (
     Output,

@@ -37,6 +37,8 @@ def plan_record(plan: RenamePlan) -> dict[str, Any]:
         "keys": {change.old: change.new for change in plan.renamed},
         **({"aliases": dict(plan.aliases)} if plan.aliases else {}),
     }
+    if plan.numbers:
+        record["numbers"] = dict(plan.former)
     if plan.optimizers:
         record["optimizers"] = optimizers_document(plan.optimizers)
     if not plan.is_rename:

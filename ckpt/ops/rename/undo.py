@@ -58,6 +58,14 @@ def undone_optimizers(opened: OpenedState, saved: RuleFile) -> tuple[MovedOptimi
     return tuple(replace(each, before=each.after, after=each.before) for each in moved)
 
 
+def former_numbers(opened: OpenedState, saved: RuleFile) -> dict[str, int | None]:
+    """What the metadata of the root module said before a rename, where that changed it."""
+    if not isinstance(opened, OpenedVersion) or saved.rules:
+        return {}
+    plan = opened.manifest.record.get("plan")
+    return dict(plan.get("numbers", {})) if isinstance(plan, dict) else {}
+
+
 def undo(done: Plan, before: Sequence[TensorEntry], *, of: OpenedState) -> Plan:
     """The inverse of a plan that was applied to the tensors `before`, and made the result `of`.
 
