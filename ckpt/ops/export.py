@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ckpt.altered import settled
 from ckpt.errors import UsageError
 from ckpt.formats import expect_suffix, format_for, is_usual
 from ckpt.formats.checkpoint import Format
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.sources import JoinedSource
-from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state, settled
+from ckpt.opened import Named, OpenedFile, OpenedState, OpenedVersion, open_state
 from ckpt.registry.registry import Registry
 from ckpt.writing.checkpoint import Written, write_checkpoint
 from ckpt.writing.with_files import is_file_name, write_with_files

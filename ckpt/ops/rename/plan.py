@@ -7,6 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from ckpt.altered import numbered, with_copies
 from ckpt.compare.allowed import Allowed, allowed
 from ckpt.errors import AmbiguousStateError, CkptError, FitError, PlanError, UsageError
 from ckpt.formats import ALL, COPIES
@@ -20,12 +21,10 @@ from ckpt.opened import (
     OpenedFile,
     OpenedState,
     nesting,
-    numbered,
     open_ref,
     open_state,
     opened_definition,
     parse_named,
-    with_copies,
 )
 from ckpt.ops.rename.by_migrations import rules_of, way_to
 from ckpt.ops.rename.plan_fit import fit_after, leave_reshaped_out, misfit

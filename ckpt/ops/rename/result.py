@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
+from ckpt.altered import numbered, reordered, settled, without_optimizers
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import is_usual, safetensors
 from ckpt.formats.folders import optimizers_in
@@ -16,11 +17,7 @@ from ckpt.opened import (
     OpenedFile,
     OpenedState,
     OpenedVersion,
-    numbered,
     parse_named,
-    reordered,
-    settled,
-    without_optimizers,
 )
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.mentions import mentions
