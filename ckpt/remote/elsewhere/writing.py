@@ -25,6 +25,7 @@ from ckpt.remote.elsewhere.ranges import TransientError, patiently
 from ckpt.tensors import Piece, Span
 
 _SIDE_BY_SIDE = 8  # parts
+_ATTEMPTS = 5
 _AT_ONCE = 64 << 20  # bytes; larger objects are sent in parts
 _MARK = "ckpt-write"  # metadata that tells whose object it is
 
@@ -247,7 +248,7 @@ def _client() -> Any:
     config = Config(
         connect_timeout=20,
         read_timeout=300,  # of 5 GB that the store copies
-        retries={"max_attempts": 5, "mode": "standard"},
+        retries={"max_attempts": _ATTEMPTS, "mode": "standard"},
         max_pool_connections=_SIDE_BY_SIDE,
         s3={"addressing_style": "path" if own_endpoint else "auto"},
         # Servers that are not Amazon's may not know its newer checksums.

@@ -12,6 +12,7 @@ import ckpt as package
 from ckpt.errors import RemoteError
 from ckpt.remote.elsewhere import http, web
 from tests.cli.support import Run
+from tests.effort import long_but
 from tests.remote.elsewhere.web_server import Asked, WebServer
 
 SECRET = "s3cr3t"
@@ -21,7 +22,7 @@ def tensors(number: int = 6, columns: int = 512) -> dict[str, torch.Tensor]:
     return {f"layers.{i}.weight": torch.full((64, columns), float(i)) for i in range(number)}
 
 
-@pytest.fixture(params=["x.safetensors", "x.pt", "legacy.pt"])
+@pytest.fixture(params=long_but(["x.safetensors", "x.pt"], ["x.safetensors", "x.pt", "legacy.pt"]))
 def name(request: pytest.FixtureRequest, served: WebServer, folder: Path) -> str:
     """A file that is served, and is in the folder `here`."""
     (folder / "here").mkdir()
@@ -49,7 +50,7 @@ def one(served: WebServer, folder: Path) -> str:
 def test_show_reads_little_of_a_large_file(
     ckpt: Run, served: WebServer, folder: Path, suffix: str, requests: int, nbytes: float
 ) -> None:
-    large = tensors(48, 4096)
+    large = tensors(48, 4096)  # 50 MB
     if suffix == "pt":
         torch.save(large, folder / "x.pt")
     else:
@@ -150,7 +151,7 @@ def test_fault_40_body_that_breaks_off_goes_on_where_it_was(
     assert served.sent == len(served.files["m/x.safetensors"])  # nothing comes twice
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", long_but([429, 503], [429, 500, 502, 503, 504]))
 def test_fault_40_busy_server_is_asked_again(
     ckpt: Run, served: WebServer, one: str, status: int
 ) -> None:
