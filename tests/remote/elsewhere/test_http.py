@@ -248,7 +248,18 @@ def test_what_is_not_there(ckpt: Run, served: WebServer, one: str, path: str, sa
 
 
 @pytest.mark.parametrize(
-    "url", ["http://", "http://host:port/x.pt", "http://host/a b.pt", "ftp://host/x.pt", "x://y"]
+    "url",
+    (
+        *("http://", "http://host", "http://host:port/x.pt", "http://host/a b.pt", "http://[/x.pt"),
+        *(
+            "http://[#net",
+            "s3://[x/y.pt",
+            "s3://[x#net",
+            "ftp://host/x.pt",
+            "x://y",
+            "file://h/x.pt",
+        ),
+    ),
 )
 def test_what_is_no_url_is_refused(ckpt: Run, url: str) -> None:
     ran = ckpt("show", url)
@@ -264,6 +275,19 @@ def test_result_here_is_not_replaced(ckpt: Run, one: str) -> None:
     Path("x.renamed.safetensors").write_bytes(b"mine")
     ran = ckpt("rename", one, "--rule", "layers=blocks")
     assert (ran.code, Path("x.renamed.safetensors").read_bytes()) == (2, b"mine")
+
+
+@pytest.mark.parametrize("last", ["..%2F..%2Fevil.safetensors.index.json", "%2E%2E", "a%00b.pt"])
+def test_fault_41_name_in_a_url_leads_nowhere_else(
+    ckpt: Run, served: WebServer, folder: Path, last: str
+) -> None:
+    """Files here would get it."""
+    from urllib.parse import unquote
+
+    served.files[f"m/{unquote(last)}"] = b"{}"
+    ran = ckpt("rename", f"{served.url}/m/{last}", "--rule", "layers=blocks")
+    assert (ran.code, "is not the name of a file" in ran.err) == (2, True)
+    assert list(folder.iterdir()) == []
 
 
 # Redirects and credentials.
@@ -308,6 +332,10 @@ def test_fault_41_credentials_are_never_printed(
         ("show", with_password(served.url) + "/none.pt"),
         ("show", with_password("http://127.0.0.1:9/x.pt")),
         ("show", with_password("http://host:port/x.pt")),
+        ("show", f"http://ann:{SECRET}/more@host/x.pt"),
+        ("show", f"s3://ann:{SECRET}@host/x.pt"),
+        ("show", f"s3://ann:{SECRET}@host/x#net"),
+        ("show", f"hf://ann:{SECRET}@host/x"),
         ("show", f"ftp://ann:{SECRET}@host/x.pt"),
     ):
         ran = ckpt(*words)
