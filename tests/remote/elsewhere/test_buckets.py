@@ -250,3 +250,19 @@ def test_version_goes_into_the_bucket(ckpt: Run, bucket: Bucket, folder: Path) -
     (folder / "back.pt").write_bytes(bucket.get("new.pt"))
     assert set(torch.load("back.pt")) == {f"blocks.{i}.weight" for i in range(6)}
     assert len(json.loads(ckpt("ls", "--json").out)) == 1
+
+
+def test_registry_in_a_bucket(ckpt: Run, bucket: Bucket, folder: Path) -> None:
+    torch.save(tensors(), folder / "net.pt")
+    (folder / "team").mkdir()
+    assert ckpt("register", "net.pt", "--registry", "team", "--alias", "prod").code == 0
+    for path in (folder / "team").rglob("*"):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix().replace("/.ckpt/", "/")
+            bucket.client.upload_file(str(path), bucket.name, name)
+    ref = f"{bucket.url}/team#net@prod"
+    assert ckpt("export", ref, "-o", "back.pt").code == 0
+    assert Path("back.pt").read_bytes() == Path("net.pt").read_bytes()
+    assert json.loads(ckpt("show", ref, "--json").out)["name"] == f"{bucket.url}/team#net:v1"
+    ran = ckpt("show", f"{bucket.url}/none#net")
+    assert (ran.code, "registry.json: no such object" in ran.err) == (2, True)
