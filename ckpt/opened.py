@@ -7,7 +7,6 @@ and a class is a definition.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -16,17 +15,14 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
-from ckpt.errors import FormatError, RefError, UsageError
-from ckpt.formats import ALL, COPIES, open_checkpoint
+from ckpt.errors import RefError, UsageError
+from ckpt.formats import ALL, open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import (
     RUNS_CODE,
     ForeignGlobal,
-    OpaqueWord,
     foreign_globals,
     unopened,
-    without_opaque,
-    without_optimizer,
 )
 from ckpt.formats.paths import open_path, within
 from ckpt.in_memory import is_module, name_of, unsaved
@@ -54,7 +50,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ckpt.definitions import Definition
-    from ckpt.formats.optimizers import Groups
 
 
 Named = str | PathLike[str]  # a ref, or a `pathlib` path, which always names a file
@@ -254,71 +249,6 @@ OpenedState = OpenedFile | OpenedVersion
 Opened = OpenedState | OpenedDefinition
 
 
-def settled(opened: OpenedState, opaque: OpaqueWord | None) -> tuple[OpenedState, Sequence[str]]:
-    """The same without opaque objects if `opaque` says so, and what is gone."""
-    if opaque != "drop":
-        return opened, ()
-    checkpoint, changed = without_opaque(opened.checkpoint, opened.inside)
-    return _with(opened, checkpoint), changed
-
-
-def without_optimizers(opened: OpenedState) -> tuple[OpenedState, Sequence[str]]:
-    """The same without its optimizers, and their paths.
-
-    Raises:
-        UsageError: Something else would be lost with them.
-    """
-    checkpoint, gone = without_optimizer(opened.checkpoint, opened.inside)
-    return _with(opened, checkpoint), gone
-
-
-def reordered(opened: OpenedState, orders: "Mapping[str, Groups]") -> OpenedState:
-    """The same, whose optimizers get another order of parameters when it is renamed."""
-    if not orders:
-        return opened
-    from ckpt.formats.torch_state import TorchFile
-
-    checkpoint = opened.checkpoint
-    assert isinstance(checkpoint, TorchFile)  # no other file has orders
-    return _with(opened, checkpoint.reordered(orders))
-
-
-def numbered(opened: OpenedState, numbers: Mapping[str, int | None]) -> OpenedState:
-    """The same, whose root module has other numbers in `_metadata`; None removes one.
-
-    Raises:
-        FormatError: The file has versions of modules, and these cannot be changed.
-    """
-    if not numbers:
-        return opened
-    from ckpt.formats.torch_state import TorchFile
-
-    checkpoint = opened.checkpoint
-    if not isinstance(checkpoint, TorchFile):
-        raise FormatError(
-            f"{opened.name}: the versions of modules in this file cannot be changed",
-            hint="-o FILE.safetensors  writes the tensors without them",
-        )
-    return _with(opened, checkpoint.numbered(numbers))
-
-
-def with_copies(opened: OpenedState) -> OpenedState:
-    """The same, in which a rename of a version's state_dict renames all copies of it."""
-    if not isinstance(opened, OpenedVersion) or not opened.inside:
-        return opened
-    return _with(opened, open_checkpoint(opened.source, inside=opened.inside + COPIES))
-
-
-def _with(opened: OpenedState, checkpoint: Checkpoint) -> OpenedState:
-    if checkpoint is opened.checkpoint:
-        return opened
-    opened = copy(opened)
-    if isinstance(opened, OpenedVersion):
-        vars(opened)["checkpoint"] = checkpoint
-        return opened
-    return replace(opened, checkpoint=checkpoint)
-
-
 @contextmanager
 def open_ref(
     named: WeightsOrClass,
@@ -354,8 +284,7 @@ def open_ref(
             checkpoint = open_checkpoint(source, inside=file.inside)
             yield OpenedFile(text, file.path, file.inside, checkpoint)
     elif isinstance(ref, UrlRef):
-        # Above this layer, as formats are below it: found by name, imported on demand.
-        opening = import_module("ckpt.remote.elsewhere.opening")
+        opening = import_module("ckpt.remote.elsewhere.opening")  # a layer above, and optional
         with opening.open_url(text, ref, whole=whole) as elsewhere:
             yield elsewhere
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
@@ -475,7 +404,7 @@ def nesting(opened: Opened) -> tuple[tuple[str, ...], str | None]:
     if isinstance(opened, OpenedVersion):
         return path, f"ckpt.load({opened.ref!r})"
     if unopened(opened.checkpoint) or opened.origin is not None:
-        inside = f"{opened.name.partition('::')[0]}::{'.'.join(path)}"
+        inside = f"{opened.name.removesuffix(f'::{opened.inside}')}::{'.'.join(path)}"
         return path, f"ckpt.load({inside!r})"
     return path, f"torch.load({str(opened.path)!r})" + "".join(f"[{key!r}]" for key in path)
 

@@ -188,13 +188,9 @@ class FileSource(OpenSource):
 
             # Reading it once more beside the kernel's copy is faster than copying it by hand.
             with Threads(max_workers=1) as beside:
-                looked = beside.submit(self._show, offset, nbytes, seen)
+                looked = beside.submit(lambda: [seen(c) for c in self.stream(offset, nbytes)])
                 self._copy(offset, nbytes, out)
             looked.result()
-
-    def _show(self, offset: int, nbytes: int, seen: Seen) -> None:
-        for chunk in self.stream(offset, nbytes):
-            seen(chunk)
 
     def _copy(self, offset: int, nbytes: int, out: BinaryIO) -> None:
         copied = self._copied_in_kernel(offset, nbytes, out)
@@ -240,8 +236,7 @@ class JoinedSource(OpenSource):
 
     Args:
         name: How messages call them together, e.g. the path of their folder.
-        files: Base name and path of each file, in the order in which they are joined; or the
-            file itself, open, which is closed with them.
+        files: Base name and path of each file, in order; or the open file, closed with them.
         first: The content of the first file, if it was parsed to find the others.
 
     Raises:

@@ -7,6 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ckpt.altered import with_copies
 from ckpt.errors import AmbiguousStateError, PlanError, UsageError
 from ckpt.formats import ALL, COPIES
 from ckpt.in_memory import is_module
@@ -22,7 +23,6 @@ from ckpt.opened import (
     open_state,
     opened_definition,
     parse_named,
-    with_copies,
 )
 from ckpt.ops.rename.training.optimizers import weights_in
 from ckpt.refs import DefinitionRef

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
+from ckpt.altered import numbered
 from ckpt.compare.allowed import Allowed
 from ckpt.errors import CkptError, FitError, PlanError
 from ckpt.formats import COPIES
@@ -16,7 +17,6 @@ from ckpt.opened import (
     OpenedState,
     Weights,
     nesting,
-    numbered,
     opened_definition,
 )
 from ckpt.ops.rename.by_migrations import rules_of, way_to

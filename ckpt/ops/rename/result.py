@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import ClassVar, Unpack
 
+from ckpt.altered import numbered, reordered, settled, without_optimizers
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import is_usual, safetensors
 from ckpt.formats.folders import optimizers_in
@@ -18,11 +19,7 @@ from ckpt.opened import (
     OpenedState,
     OpenedVersion,
     Weights,
-    numbered,
     parse_named,
-    reordered,
-    settled,
-    without_optimizers,
 )
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.goal import expect_known

@@ -55,7 +55,7 @@ def write_to_bucket(
         chosen=opened.inside or (pickled.chosen if pickled else None),
         url=url,
         sent=sum(each.sent for each in put),
-        sent_why=why_streamed(url),
+        sent_why=why_streamed(url, opened.name),
     )
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ckpt.errors import CkptError, FormatError, RefError, RemoteError, UsageError, excerpt
 from ckpt.io.sources import OpenSource
@@ -128,15 +127,16 @@ def folder(url: str) -> BucketPlace:
 
 def _checked(url: str) -> str:
     """The URL without a slash at its end."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc or parts.query:
+    scheme, _, rest = url.partition("://")
+    bucket, _, path = rest.partition("/")
+    if "@" in bucket or "?" in url:
         raise UsageError(
-            f"{parts.scheme}://…: a URL of a bucket has no credentials and no query",
+            f"{scheme}://…: a URL of a bucket has no credentials and no query",
             hint="put them into the environment, e.g. AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
         )
-    if not parts.netloc or not url.isprintable() or ".." in parts.path.split("/"):
+    if not re.fullmatch(r"[\w.-]+", bucket) or not url.isprintable() or ".." in path.split("/"):
         raise UsageError(f"{excerpt(url)}: not the URL of an object in a bucket")
-    return f"{parts.scheme.lower()}://{parts.netloc}{parts.path.rstrip('/')}"
+    return f"{scheme.lower()}://{rest.rstrip('/')}"
 
 
 def store_of(url: str) -> "ObjectStore":

@@ -63,8 +63,8 @@ def place(url: str) -> tuple[HttpPlace, str]:
 
 def folder(url: str) -> HttpPlace:
     """The place that a URL names, with or without a slash at its end."""
-    parts = urlsplit(url)
-    return HttpPlace(urlunsplit((*parts[:2], parts.path.rstrip("/") + "/", parts.query, "")))
+    path, mark, query = url.partition("?")
+    return HttpPlace(path.rstrip("/") + "/" + mark + query)
 
 
 def _last(url: str) -> str:

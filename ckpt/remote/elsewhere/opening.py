@@ -11,12 +11,12 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from ckpt.errors import FormatError, UsageError
+from ckpt.errors import FormatError, UsageError, excerpt
 from ckpt.formats import folders, open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.paths import shards_of
+from ckpt.io.files import is_base_name
 from ckpt.io.rights import EVERYBODY
 from ckpt.io.sources import JoinedSource, OpenSource
 from ckpt.io.threads import Threads
@@ -134,16 +134,19 @@ def files_at(ref: UrlRef, *, whole: bool) -> Iterator[Elsewhere]:
         stack.callback(place.close)
         is_folder = not name
         name = name or _checkpoint_in(place)
+        if not is_base_name(name):  # files here get it
+            raise UsageError(f"{place.name}: {excerpt(repr(name))} is not the name of a file")
         opening = Opening(whole, {})
         source = stack.enter_context(_joined(place, name, opening, is_folder=is_folder))
-        origin = {"url": source.name, **place.origin(), **opening.origin}
+        known = {what: dict(sorted(files.items())) for what, files in opening.origin.items()}
+        origin = {"url": source.name, **place.origin(), **known}
         yield Elsewhere(source, place, is_folder, origin, opening.digests)
 
 
 @contextmanager
 def _registry_at(url: str) -> Iterator[tuple[Registry, str]]:
     """The registry in a folder elsewhere, or in one here by a `file:` URL, and its name."""
-    if urlsplit(url).scheme.lower() == "file":
+    if url.lower().startswith("file:"):
         yield Registry(path_of(url)), url
         return
     from ckpt.remote.elsewhere.registry import RegistryElsewhere
@@ -154,7 +157,7 @@ def _registry_at(url: str) -> Iterator[tuple[Registry, str]]:
 
 
 def _module(url: str) -> Any:
-    scheme = urlsplit(url).scheme.lower()
+    scheme = url.partition(":")[0].lower()
     if scheme not in _SCHEMES:
         raise UsageError(
             f"{scheme}: URLs of this kind cannot be opened", hint=f"one of {', '.join(_SCHEMES)}"

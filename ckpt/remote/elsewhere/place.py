@@ -16,12 +16,12 @@ class Opening:
 
     Attributes:
         whole: Whether the weights are needed, so that a large file may be taken whole.
-        origin: Where they come from, for the record.
+        origin: What servers state about files, by their names, for the record.
         digests: The SHA-256 of files, as their server states it, by name.
     """
 
     whole: bool
-    origin: dict[str, Any]
+    origin: dict[str, dict[str, str]]
     digests: dict[str, str] = field(default_factory=dict)
 
     def note(self, name: str, *, etag: str | None = None, sha256: str | None = None) -> None:

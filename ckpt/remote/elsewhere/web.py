@@ -189,8 +189,9 @@ def parted(url: str) -> tuple[str, dict[str, str], str]:
         # It is not repeated: what stands there for a host may be a password.
         raise UsageError("not a URL: no host, a bad port, or characters that must be encoded (%20)")
     host = parts.netloc.rpartition("@")[2]
-    plain = urlunsplit((parts.scheme.lower(), host, parts.path, parts.query, ""))
-    name = urlunsplit((parts.scheme.lower(), host, parts.path, "…" if parts.query else "", ""))
+    scheme, path = parts.scheme.lower(), parts.path or "/"
+    plain = urlunsplit((scheme, host, path, parts.query, ""))
+    name = urlunsplit((scheme, host, path, "…" if parts.query else "", ""))
     basic = _basic("Authorization", parts)
     return plain, {origin(plain): each for each in basic.values()}, name
 

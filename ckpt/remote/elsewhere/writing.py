@@ -8,7 +8,7 @@ come here and go back.
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ from ckpt.remote.elsewhere.ranges import TransientError, patiently
 from ckpt.tensors import Piece, Span
 
 _SIDE_BY_SIDE = 8  # parts
+_ATTEMPTS = 5
 _AT_ONCE = 64 << 20  # bytes; larger objects are sent in parts
 _MARK = "ckpt-write"  # metadata that tells whose object it is
 
@@ -77,13 +78,16 @@ def write_object(
 
 def _can_copy(url: str, origin: str) -> bool:
     """Whether the store can copy ranges of one object into another by itself."""
-    both = url.startswith("s3://") and origin.startswith("s3://")
-    return both and not why_streamed(url)
+    return _both_on_s3(url, origin) and not why_streamed(url, origin)
 
 
-def why_streamed(url: str) -> str:
+def _both_on_s3(url: str, origin: str) -> bool:
+    return url.startswith("s3://") and origin.startswith("s3://")
+
+
+def why_streamed(url: str, origin: str) -> str:
     """What is missing here to let the store copy; nothing if it can, or never does."""
-    if not url.startswith("s3://") or find_spec("botocore") is not None:
+    if not _both_on_s3(url, origin) or find_spec("botocore") is not None:
         return ""
     return "pip install 'ckpt-registry[s3]'  lets S3 copy what it has"
 
@@ -144,6 +148,8 @@ def _copied(
     url: str, parts: Sequence[Sent | Copied], source: ByteSource, origin: tuple[str, str]
 ) -> Put:
     """Put an object together inside S3: parts that are sent, and ranges that it copies."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     old, etag = _address(origin[0]), origin[1]
     client, mark = _client(), uuid.uuid4().hex
     target = _address(url)
@@ -164,7 +170,8 @@ def _copied(
             done = True
         finally:
             if not done:
-                client.abort_multipart_upload(**words)
+                with suppress(BotoCoreError, ClientError):  # what went wrong before is raised
+                    client.abort_multipart_upload(**words)
     sent = sum(part.nbytes for part in parts if isinstance(part, Sent))
     return Put(sent + sum(p.span.nbytes for p in parts if isinstance(p, Copied)), sent)
 
@@ -247,7 +254,7 @@ def _client() -> Any:
     config = Config(
         connect_timeout=20,
         read_timeout=300,  # of 5 GB that the store copies
-        retries={"max_attempts": 5, "mode": "standard"},
+        retries={"max_attempts": _ATTEMPTS, "mode": "standard"},
         max_pool_connections=_SIDE_BY_SIDE,
         s3={"addressing_style": "path" if own_endpoint else "auto"},
         # Servers that are not Amazon's may not know its newer checksums.

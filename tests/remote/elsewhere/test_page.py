@@ -58,6 +58,7 @@ def session(
     bucket.client.delete_bucket(Bucket="models")
 
 
+@pytest.mark.long
 def test_page_shows_what_the_commands_print(session: Path, served: WebServer) -> None:
     text = PAGE.read_text(encoding="utf-8")
 

@@ -1,11 +1,12 @@
 """The plan of an object that is put together in the bucket, at the sizes of real models."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckpt.remote.elsewhere.parts import LEAST, MOST, MOST_PARTS, Copied, Sent, parts_of
 from ckpt.tensors import Span
+from tests.effort import examples
 
 SOURCE = bytes(range(256)) * 8
 
@@ -22,6 +23,7 @@ def joined(pieces: object) -> bytes:
     )
 
 
+@settings(max_examples=examples(100))
 @given(pieces(), st.integers(1, 90), st.integers(2, 5))
 def test_parts_joined_are_the_pieces_joined(
     given: list[bytes | Span], least: int, times: int

@@ -9,6 +9,7 @@ import torch
 
 import ckpt as package
 from tests.cli.support import Run
+from tests.effort import long_but
 from tests.remote.elsewhere.test_http import tensors
 from tests.remote.elsewhere.web_server import WebServer
 
@@ -26,7 +27,7 @@ def here(ckpt: Run, folder: Path) -> Path:
     return folder / "team"
 
 
-@pytest.fixture(params=["as on disk", "as in a bucket", "file"])
+@pytest.fixture(params=long_but(["as on disk"], ["as on disk", "as in a bucket", "file"]))
 def url(request: pytest.FixtureRequest, here: Path, served: WebServer) -> Iterator[str]:
     if request.param == "file":
         yield here.as_uri()
