@@ -116,6 +116,10 @@ class IntegrityError(CkptError):
     exit_code = 4
 
 
+class AbsentError(IntegrityError):
+    """An object is not in the store; it may be on a remote."""
+
+
 class IndexDamageError(IntegrityError):
     """The index cannot be read, or is missing although versions exist.
 
@@ -148,3 +152,9 @@ class ConflictError(CkptError):
     """Another process holds the lock, or made its change first."""
 
     exit_code = 6
+
+
+class RemoteError(CkptError):
+    """A server or bucket refused a request, cannot be reached, or sent something else."""
+
+    exit_code = 7

@@ -1,0 +1,1 @@
+"""Registries and checkpoints elsewhere: buckets, hubs, folders and hosts."""
