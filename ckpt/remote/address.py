@@ -62,10 +62,6 @@ def open_bucket(url: str) -> Bucket:
         from ckpt.remote.folder import Folder
 
         return Folder(Path(unquote(url.removeprefix("file://"))), url)
-    if parts.scheme == "ssh":
-        from ckpt.remote.sftp import SftpFolder
-
-        return SftpFolder(url)
     from ckpt.remote.object_store import ObjectStoreBucket
 
     return ObjectStoreBucket(url)
