@@ -10,9 +10,7 @@ from ckpt.show.clone import cloned_data, cloned_text
 from ckpt.show.look.progress import progress_bar
 
 
-@ckpt_command(
-    examples="ckpt clone s3://team-models/registry\nckpt clone /srv/models models --all"
-)
+@ckpt_command(examples="ckpt clone s3://team-models/registry\nckpt clone /srv/models models --all")
 @click.argument("url")
 @click.argument("folder", required=False, type=PATH)
 @click.option("--all", "every", is_flag=True, help="Get the tensors of all versions, too.")

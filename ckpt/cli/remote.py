@@ -36,9 +36,7 @@ def command() -> None:
     "manifests (default: git if it tracks registry.json).",
 )
 @click.option("--unsafe", is_flag=True, help="Add a remote that does not keep writers apart.")
-def add(
-    session: Session, name: str, url: str, index: Authority | None, unsafe: bool
-) -> None:
+def add(session: Session, name: str, url: str, index: Authority | None, unsafe: bool) -> None:
     """Add a remote: s3://BUCKET/FOLDER, gs://…, az://…, ssh://HOST/FOLDER or a folder.
 
     A probe object is written and removed to test whether the remote refuses writes whose condition

@@ -113,7 +113,9 @@ def check_remote(name: str | None = None, *, registry: Registry | None = None) -
     registry = registry or Registry()
     remote = find_remote(registry, name)
     bucket = remote.bucket()
-    sizes = {each.path: each.nbytes for kind in ("manifests", "objects") for each in bucket.list(kind)}
+    sizes = {
+        each.path: each.nbytes for kind in ("manifests", "objects") for each in bucket.list(kind)
+    }
     versions = registry.versions()
     missing = []
     for version in versions:

@@ -45,9 +45,7 @@ class Folder:
 
     def _stream(self, path: str, offset: int, nbytes: int) -> Iterator[bytes]:
         with self._errors(path), self._opened(path) as fd:
-            while (
-                fd is not None and nbytes and (chunk := os.pread(fd, min(CHUNK, nbytes), offset))
-            ):
+            while fd is not None and nbytes and (chunk := os.pread(fd, min(CHUNK, nbytes), offset)):
                 offset, nbytes = offset + len(chunk), nbytes - len(chunk)
                 yield chunk
 

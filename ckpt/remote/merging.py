@@ -219,7 +219,9 @@ def _part(ours: Model, theirs: Model, chosen: set[tuple[str, str]] | None) -> Mo
         for name, number in ours.aliases.items()
     }
     aliases = {name: number for name, number in aliases.items() if number in versions}
-    tagged = {name: tuple(n for n in numbers if n in versions) for name, numbers in ours.tags.items()}
+    tagged = {
+        name: tuple(n for n in numbers if n in versions) for name, numbers in ours.tags.items()
+    }
     lines = (*versions.values(), *removed.values())
     manifests = {name for version in lines for name in version.manifests}
     return replace(

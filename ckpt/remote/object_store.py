@@ -160,14 +160,16 @@ def _store(url: str) -> "ObjectStore":
     from obstore.store import from_url
 
     seconds = patience()
+    make: Any = from_url  # its types are those of one store each
     options: dict[str, Any] = {"timeout": timedelta(seconds=max(seconds, 30))}
     if any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
         options["allow_http"] = True
     retry: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=seconds)}
     try:
-        return from_url(url, client_options=options, retry_config=retry)
+        store: ObjectStore = make(url, client_options=options, retry_config=retry)
     except (BaseError, ValueError, OSError) as error:
         raise UsageError(f"{url}: {_reason(error)}") from error
+    return store
 
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")

@@ -84,14 +84,18 @@ def send_objects(
 
     def send(name: str) -> bool:
         nbytes, what = objects[name]
+        if not store.has(name) and _is_there(bucket, name, nbytes):
+            return False
         chunks = progress.passing(store.stream(name, nbytes, what))
-        try:
-            return send_one(bucket, path_of(name), chunks, nbytes)
-        finally:
-            chunks.close()
+        return send_one(bucket, path_of(name), chunks, nbytes)
 
     sent = in_parallel(send, objects)
     return {name: objects[name][0] for name, new in sent.items() if new}
+
+
+def _is_there(bucket: Bucket, name: str, nbytes: int) -> bool:
+    stat = bucket.head(path_of(name))
+    return stat is not None and stat.nbytes == nbytes
 
 
 def send_one(bucket: Bucket, path: str, chunks: Iterable[bytes], nbytes: int) -> bool:
@@ -137,16 +141,22 @@ def receive_objects(
 
     def receive(name: str) -> int:
         nbytes, what = wanted[name]
-        # One byte more than there should be, to notice it.
-        chunks = bucket.stream(path_of(name), 0, nbytes + 1)
-        if chunks is None:
-            raise AbsentError(f"{where}: object {digest.short(name)} of {what} is missing there")
+        whose = f"{where}: object {digest.short(name)} of {what}"
         try:
+            # No byte more than this is read, whatever is there.
+            chunks = bucket.stream(path_of(name), 0, nbytes)
+            if chunks is None:
+                raise AbsentError(f"{whose} is missing there")
             store.put(progress.passing(chunks), name=name)
-        except IntegrityError as error:
+        except AbsentError:
+            raise
+        except (IntegrityError, RemoteError) as error:
+            stat = bucket.head(path_of(name))
+            if isinstance(error, RemoteError) and stat and stat.nbytes == nbytes:
+                raise
+            size = f"{stat.nbytes:,}" if stat else "no"
             raise IntegrityError(
-                f"{where}: object {digest.short(name)} of {what} is damaged there: {error}, "
-                f"{nbytes:,} bytes were expected"
+                f"{whose} is damaged there: {size} bytes, {nbytes:,} expected, or digest differs"
             ) from error
         return nbytes
 

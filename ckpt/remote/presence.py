@@ -22,9 +22,26 @@ def remotes_of_manifests(registry: Registry, index: Index) -> dict[str, list[str
     return found
 
 
-def absent_objects(
-    registry: Registry, manifests: Iterable[Manifest]
-) -> dict[str, tuple[int, str]]:
+def objects_elsewhere(
+    registry: Registry, index: Index, manifests: Iterable[tuple[str, Manifest]]
+) -> dict[str, str]:
+    """The objects that a remote has: digest to the name of the first such remote.
+
+    Args:
+        registry: The registry.
+        index: Its index.
+        manifests: The digest of each manifest, and the manifest.
+    """
+    known = remotes_of_manifests(registry, index)
+    return {
+        name: known[digest][0]
+        for digest, manifest in manifests
+        if digest in known
+        for name in manifest.objects()
+    }
+
+
+def absent_objects(registry: Registry, manifests: Iterable[Manifest]) -> dict[str, tuple[int, str]]:
     """The objects of manifests that are not in the store: digest to bytes and name in messages."""
     return {
         name: each

@@ -206,4 +206,4 @@ def _result(
 def _wait(attempt: int) -> None:
     if attempt:
         first, most = _SECONDS
-        time.sleep(random.uniform(first, min(most, first * 2**attempt)))  # noqa: S311
+        time.sleep(random.uniform(first, min(most, first * 2**attempt)))
