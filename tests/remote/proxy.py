@@ -119,7 +119,8 @@ def proxy_before(server: str) -> Iterator[Proxy]:
             if "Content-Length" not in headers:
                 self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data if cut is None else data[:cut])
+            if self.command != "HEAD":
+                self.wfile.write(data if cut is None else data[:cut])
             if cut is not None:
                 self.close_connection = True
 
