@@ -21,7 +21,7 @@ from ckpt.errors import CkptError
 from ckpt.show.look.terminal import Terminal
 
 SYSTEM = 5
-_EXTRAS = {"torch": "torch", "torchvision": "torch", "matplotlib": "plot"}
+_EXTRAS = {"torch": "torch", "torchvision": "torch", "matplotlib": "plot", "obstore": "remote"}
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it for other tools
 

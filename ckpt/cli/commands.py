@@ -18,7 +18,7 @@ COMMANDS = {
     "export": "Write a version to a file, or convert a checkpoint's format.",
     "register": "Add a checkpoint file as the next version of a model.",
     "copy": "Copy a version into another registry.",
-    "remote": "Add, list, check or remove remotes: buckets, folders, hosts.",
+    "remote": "Add, list, check or remove remotes: buckets or folders.",
     "clone": "Create a registry from the one at a URL, without tensors.",
     "push": "Add versions to a remote.",
     "fetch": "Get the versions of a remote, without tensors.",

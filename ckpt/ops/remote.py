@@ -52,7 +52,7 @@ def add_remote(
 
     Args:
         name: Its name; commands without one mean ``origin``, or the only one.
-        url: ``s3://BUCKET/FOLDER``, ``gs://…``, ``az://…``, ``ssh://HOST/FOLDER``, or a folder.
+        url: ``s3://BUCKET/FOLDER``, ``gs://…``, ``az://…``, or a folder.
         index: Who keeps the index: ``bucket``, or ``git``, which then alone brings it to others;
             None for git if it tracks `registry.json`, else the bucket.
         unsafe: Whether a bucket that ignores conditions is added all the same.

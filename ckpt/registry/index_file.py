@@ -182,7 +182,8 @@ class IndexFile:
         """
         if read is None:
             self.read()  # a damaged index is refused before git is asked
-        by = by or who()
+        if by is None and not elsewhere:
+            by = who()
         with exclusive_lock(self._lock):
             before = (read or self.read)()
             after = operation(before)
@@ -192,7 +193,7 @@ class IndexFile:
             what = what if isinstance(what, str) else what()
             undone = undoes()
             text = ": ".join(filter(None, [what if undone else "", message]))
-            if not elsewhere:
+            if by is not None:
                 after = logged(before, after, by=by, text=text, now=datetime.now(UTC))
             after = self._stamped(before, after)
             self._expect_readable(after, before if read is None else Index())

@@ -11,7 +11,7 @@ from ckpt.errors import UsageError
 from ckpt.remote.bucket import Bucket
 
 _CLOUDS = ("s3", "gs", "az")
-_KINDS = "s3://BUCKET/FOLDER, gs://…, az://…, ssh://HOST/FOLDER, file:///FOLDER or a folder"
+_KINDS = "s3://BUCKET/FOLDER, gs://…, az://…, file:///FOLDER or a folder"
 _SECRET = re.compile(r"//[^/@]*@")
 
 
@@ -35,7 +35,7 @@ def checked_url(url: str) -> str:
         scheme, is_named = parts.scheme, parts.port is not None or bool(parts.hostname)
     except ValueError as error:
         raise UsageError(f"{redacted(url)}: not a URL", hint=_KINDS) from error
-    if parts.password is not None or (parts.username is not None and scheme != "ssh"):
+    if parts.password is not None or parts.username is not None:
         raise UsageError(
             f"{redacted(url)}: a URL must not have credentials",
             hint="remotes are kept in a file that others read; put them into the environment, e.g. "
@@ -45,7 +45,7 @@ def checked_url(url: str) -> str:
         raise UsageError(f"{redacted(url)}: a URL of a remote has neither ? nor #")
     if scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return url.rstrip("/")
-    if scheme in (*_CLOUDS, "ssh") and is_named and ".." not in parts.path.split("/"):
+    if scheme in _CLOUDS and is_named and ".." not in parts.path.split("/"):
         return url.rstrip("/")
     raise UsageError(f"{redacted(url)}: not the URL of a remote", hint=_KINDS)
 

@@ -173,4 +173,3 @@ def test_url_of_a_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     assert checked_url("a remote") == (tmp_path / "a remote").as_uri()
     assert checked_url("s3://team/models/") == "s3://team/models"
-    assert checked_url("ssh://ann@host:2222/srv") == "ssh://ann@host:2222/srv"
