@@ -39,10 +39,13 @@ if TYPE_CHECKING:
     from ckpt.ops.audit import audit as audit
     from ckpt.ops.blame import blame as blame
     from ckpt.ops.card import card as card
+    from ckpt.ops.clone import clone as clone
     from ckpt.ops.copy import copy as copy
     from ckpt.ops.diff import diff as diff
     from ckpt.ops.du import du as du
+    from ckpt.ops.evict import evict as evict
     from ckpt.ops.export import export as export
+    from ckpt.ops.fetch import fetch as fetch
     from ckpt.ops.fsck import fsck as fsck
     from ckpt.ops.fsck import rebuild_index as rebuild_index
     from ckpt.ops.gc import gc as gc
@@ -63,9 +66,15 @@ if TYPE_CHECKING:
     from ckpt.ops.note import note as note
     from ckpt.ops.pin import pin as pin
     from ckpt.ops.plot import plot as plot
+    from ckpt.ops.pull import pull as pull
+    from ckpt.ops.push import push as push
     from ckpt.ops.redo import redo as redo
     from ckpt.ops.register import register as register
     from ckpt.ops.registry import init_registry as init_registry
+    from ckpt.ops.remote import add_remote as add_remote
+    from ckpt.ops.remote import check_remote as check_remote
+    from ckpt.ops.remote import remotes as remotes
+    from ckpt.ops.remote import remove_remote as remove_remote
     from ckpt.ops.rename import apply as apply
     from ckpt.ops.rename import plan_rename as plan_rename
     from ckpt.ops.rename import rename as rename
@@ -86,10 +95,12 @@ __version__ = "0.1.0"
 # Functions that their module is not named after.
 _ELSEWHERE = {
     "Registry": "ckpt.in_python",
+    "add_remote": "ckpt.ops.remote",
     "alias_history": "ckpt.ops.alias",
     "aliases": "ckpt.ops.alias",
     "apply": "ckpt.ops.rename",
     "check_migrations": "ckpt.ops.migrate",
+    "check_remote": "ckpt.ops.remote",
     "export_migrations": "ckpt.ops.migrate",
     "import_rules": "ckpt.ops.rules",
     "init_registry": "ckpt.ops.registry",
@@ -101,6 +112,8 @@ _ELSEWHERE = {
     "open": "ckpt.ops.load",
     "plan_rename": "ckpt.ops.rename",
     "rebuild_index": "ckpt.ops.fsck",
+    "remotes": "ckpt.ops.remote",
+    "remove_remote": "ckpt.ops.remote",
     "repair_store": "ckpt.ops.verify.repair",
     "take_snapshots": "ckpt.ops.guard",
 }
@@ -110,9 +123,12 @@ _COMMANDS = (
         "audit",
         "blame",
         "card",
+        "clone",
         "diff",
         "du",
+        "evict",
         "export",
+        "fetch",
         "fsck",
         "gc",
         "guard",
@@ -127,6 +143,8 @@ _COMMANDS = (
         "note",
         "pin",
         "plot",
+        "pull",
+        "push",
         "redo",
         "register",
         "rename",

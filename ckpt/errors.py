@@ -124,6 +124,10 @@ class IntegrityError(CkptError):
     exit_code = 4
 
 
+class AbsentError(IntegrityError):
+    """An object is not in the store; it may be on a remote."""
+
+
 class IndexDamageError(IntegrityError):
     """The index cannot be read, or is missing although versions exist.
 

@@ -82,10 +82,11 @@ def copy(
 
 def _copy_objects(registry: Registry, other: Registry, source: Version, told: Told) -> int:
     """Copy the objects of a version, verified; the bytes that were new."""
-    objects = registry.manifest(source).objects()
+    opened = registry.source(source)
+    objects = opened.manifest.objects()
     total, done, new = sum(nbytes for nbytes, _ in objects.values()), 0, 0
-    for digest, (nbytes, what) in objects.items():
-        chunks = registry.store.stream(digest, nbytes, f"{what} of {source.ref}")
+    for digest, (nbytes, _) in objects.items():
+        chunks = opened.stream_object(digest, nbytes)
         put = other.store.put(chunks, registry.store.rights(digest, "objects"))
         new += nbytes if put.new else 0
         done += nbytes

@@ -18,11 +18,15 @@ KINDS = (VERSION, REMOVED, GIT, REFLOG)
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Bytes of one version's objects and manifest, and those that no other version needs."""
+    """Bytes of one version's objects and manifest, and those that no other version needs.
+
+    `here` are those of them that are in the store; the others are on a remote, or missing.
+    """
 
     version: Version
     needed: int
     alone: int
+    here: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,9 @@ def du(model: str | None = None, *, registry: InRegistry | None = None) -> Usage
     for version in listed:
         names = own[version.ref]
         alone = sum(nbytes for name, nbytes in names.items() if users[name] == 1)
-        uses.append(Use(version, sum(names.values()), alone))
+        here = sum(nbytes for name, nbytes in names.items() if registry.store.has(name))
+        here += sizes.get(version.manifest, 0)
+        uses.append(Use(version, sum(names.values()), alone, here))
     every = {name: nbytes for names in own.values() for name, nbytes in names.items()}
     return Usage(
         tuple(uses),

@@ -94,11 +94,15 @@ class IndexFile:
             self._parsed = document, read_index(document, name=str(self.path))
         return self._parsed[1]
 
-    def create(self) -> None:
-        """Write an index without versions, unless another process has been faster."""
+    def create(self, identity: str = "") -> None:
+        """Write an index without versions, unless another process has been faster.
+
+        Args:
+            identity: The identity of the store, if it has none yet; empty for a new one.
+        """
         try:
             with write_whole(self.path, shared=True) as out:
-                out.write(Index(id=self._identity("")).to_text().encode("utf-8"))
+                out.write(Index(id=self._identity(identity)).to_text().encode("utf-8"))
         except UsageError:
             if not self.path.exists():
                 raise
@@ -154,6 +158,7 @@ class IndexFile:
         read: Callable[[], Index] | None = None,
         message: str = "",
         by: By | None = None,
+        elsewhere: bool = False,
     ) -> Index:
         """Apply `operation` to the index under the lock and make the result durable.
 
@@ -168,6 +173,8 @@ class IndexFile:
             read: Reads the index in place of `IndexFile.read`, if that is damaged.
             message: Why, for the shared history.
             by: Who writes; None finds it out.
+            elsewhere: Whether it only takes over changes that were made elsewhere, with their
+                events; no undo reverts them.
 
         Raises:
             ConflictError: Another process holds the lock for too long; see `ckpt.io.lock`.
@@ -175,7 +182,8 @@ class IndexFile:
         """
         if read is None:
             self.read()  # a damaged index is refused before git is asked
-        by = by or who()
+        if by is None and not elsewhere:
+            by = who()
         with exclusive_lock(self._lock):
             before = (read or self.read)()
             after = operation(before)
@@ -185,11 +193,11 @@ class IndexFile:
             what = what if isinstance(what, str) else what()
             undone = undoes()
             text = ": ".join(filter(None, [what if undone else "", message]))
-            after = self._stamped(
-                before, logged(before, after, by=by, text=text, now=datetime.now(UTC))
-            )
+            if by is not None:
+                after = logged(before, after, by=by, text=text, now=datetime.now(UTC))
+            after = self._stamped(before, after)
             self._expect_readable(after, before if read is None else Index())
-            self.reflog.append(*self._entries(before, after, what, undone))
+            self.reflog.append(*self._entries(before, after, what, undone, elsewhere))
             with write_whole(self.path, replace=True, shared=True) as out:
                 out.write(after.to_text().encode("utf-8"))
             return after
@@ -228,20 +236,22 @@ class IndexFile:
         with disk_errors(self.path.parent):
             sync_folder(self.path.parent)
 
-    def _entries(self, before: Index, after: Index, what: str, undoes: str | None) -> list[Entry]:
+    def _entries(
+        self, before: Index, after: Index, what: str, undoes: str | None, elsewhere: bool
+    ) -> list[Entry]:
         """The entry of a write, after an entry of the changes made elsewhere, if there are any."""
         time = datetime.now(UTC).isoformat(timespec="seconds")
-        entry = write_entry(before, after, what, time=time, undoes=undoes)
+        entry = write_entry(before, after, what, time=time, undoes=undoes, elsewhere=elsewhere)
         if not before.models or self.reflog.ends_with(before.write_id):
             return [entry]
         known = self.reflog.entries()
         if any(earlier.write_id == before.write_id for earlier in known):
             return [entry]
         last = replayed(known)
-        elsewhere = write_entry(
+        changed = write_entry(
             last, before, "elsewhere", time=time, parent=last.write_id, elsewhere=True
         )
-        return [elsewhere, entry]
+        return [changed, entry]
 
 
 def _new_lines(model: Model, known: Model) -> Model:

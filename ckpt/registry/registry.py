@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
 from shlex import quote
 from typing import Any, ClassVar
@@ -30,7 +31,8 @@ from ckpt.registry.store.version import VersionSource
 
 SAFE = "CKPT_SAFE_REGISTRIES"  # folders, separated like those of PATH
 _LOCAL = "local"  # holds the name of the machine that alone writes to the disk
-_OWN_FILES = ("id", _LOCAL, "lock", "reflog", "tmp/", "writing")
+_OWN_FILES = ("id", _LOCAL, "lock", "reflog", "remotes/", "tmp/", "writing")
+REMOTES = "remotes.json"  # in the store's folder
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -73,6 +75,7 @@ class Registry:
             version creates a new registry.
         on_use: Called with the folder before the first use of a registry that was found above
             this folder.
+        on_fetch: Called with a sentence before objects are fetched from a remote.
 
     Attributes:
         folder: The folder.
@@ -83,9 +86,11 @@ class Registry:
         folder: Path | str | None = None,
         *,
         on_use: Callable[[Path], object] = lambda folder: None,
+        on_fetch: Callable[[str], object] = lambda text: None,
     ) -> None:
         self.folder, self._is_named = _locate(folder)
         self._on_use = on_use
+        self.on_fetch = on_fetch
 
     @classmethod
     def of(cls, named: "InRegistry | None") -> "Registry":
@@ -151,7 +156,7 @@ class Registry:
             return
         with write_whole(unlinked(self.store.root) / _LOCAL, replace=True, shared=True) as out:
             out.write(f"{os.uname().nodename}\n".encode())
-        self._ignore_own_files()
+        self.ignore_own_files()
 
     def index(self) -> Index:
         """The current index."""
@@ -208,7 +213,19 @@ class Registry:
         """The file of `version` as a source of bytes."""
         manifest = self.manifest(version)
         rights = self.store.rights(version.manifest)
-        return VersionSource(version.ref, manifest, self.store, rights)
+        fetch = partial(self._fetch, version.ref, manifest)
+        return VersionSource(version.ref, manifest, self.store, rights, fetch)
+
+    def _fetch(self, ref: str, manifest: Manifest, name: str, nbytes: int, what: str) -> bool:
+        """Fetch an object of a version from a remote; False if there is no remote."""
+        if not (self.store.root / REMOTES).exists():
+            return False
+        found: bool = self._on_demand.fetch(ref, manifest, name, nbytes, what)
+        return found
+
+    @cached_property
+    def _on_demand(self) -> Any:
+        return import_module("ckpt.remote.on_demand").OnDemand(self)  # which knows the registry
 
     def add(
         self,
@@ -279,14 +296,18 @@ class Registry:
 
         self.index_file.commit(changed, what, message=message)
 
-    def create(self) -> Path:
-        """Create the registry: first git's list of the files that belong to this machine alone."""
+    def create(self, identity: str = "") -> Path:
+        """Create the registry: first git's list of the files that belong to this machine alone.
+
+        Args:
+            identity: That of the registry whose clone it is; empty for a new one.
+        """
         make_folder(unlinked(self.store.root))
-        self._ignore_own_files()
-        self.index_file.create()
+        self.ignore_own_files()
+        self.index_file.create(identity)
         return self.folder
 
-    def _ignore_own_files(self) -> None:
+    def ignore_own_files(self) -> None:
         """Have git ignore the files that belong to this machine alone; other lines stay."""
         ignored = unlinked(self.store.root) / ".gitignore"
         try:

@@ -8,14 +8,19 @@ from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import size
 
-_USE = ("model=version.model", "version=version.label", "size=version.size", "needed", "alone")
+_USE = (
+    *("model=version.model", "version=version.label", "size=version.size"),
+    *("needed", "alone", "here"),
+)
 
 
 def usage_text(usage: Usage) -> str:
     """A table, one version a line, and the sum."""
-    headers = ["model", "version", "file", "in the store", "alone"]
+    is_partial = any(use.here < use.needed for use in usage.uses)
+    shown = _USE if is_partial else _USE[:-1]
+    headers = ["model", "version", "file", "in the store", "alone", "here"][: len(shown)]
     rows = [
-        [text if isinstance(text, str) else size(text) for text in fields(use, *_USE).values()]
+        [text if isinstance(text, str) else size(text) for text in fields(use, *shown).values()]
         for use in usage.uses
     ]
     lines = [table(rows, headers, right=headers[2:]), ""]

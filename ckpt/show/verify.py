@@ -16,11 +16,11 @@ def verified_text(verified: Verified) -> str:
     if not verified.damages:
         read = f"{size(verified.nbytes)} in {verified.seconds:.2f} s"
         verdict = f"{hashed}, registry.json: all good        {read}"
-        return "\n".join([verdict, *lost_lines(verified.lost)])
+        return "\n".join([verdict, *_elsewhere(verified), *lost_lines(verified.lost)])
     lines = [line for damage in verified.damages for line in _damage(damage)]
     lines.append(f"{hashed} read, {len(verified.damages):,} damaged")
     hints = {damage.hint: None for damage in verified.damages if damage.hurts}
-    lines += lost_lines(verified.lost)
+    lines += [*_elsewhere(verified), *lost_lines(verified.lost)]
     return "\n".join([*lines, "", *(hints or ["ckpt gc  removes them"])])
 
 
@@ -37,6 +37,7 @@ def verified_data(verified: Verified) -> dict[str, Any]:
     """The verdict for JSON."""
     return {
         **fields(verified, "objects", "manifests", "bytes=nbytes"),
+        "elsewhere": dict(verified.elsewhere),
         "lost": lost_data(verified.lost),
         "damages": [fields(damage, "message", "hurts", "digest") for damage in verified.damages],
     }
@@ -46,6 +47,12 @@ def repaired_data(repaired: Repaired) -> dict[str, Any]:
     """The same, and the repaired objects."""
     taken = [{"digest": damage.digest, "from": place} for damage, place in repaired.taken]
     return {**verified_data(repaired.left), "repaired": taken}
+
+
+def _elsewhere(verified: Verified) -> Iterator[str]:
+    for remote, number in verified.elsewhere.items():
+        are = "is" if number == 1 else "are"
+        yield f"{count(number, 'object')} {are} not here (on remote {remote})"
 
 
 def _damage(damage: Damage) -> Iterator[str]:

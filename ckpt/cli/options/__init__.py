@@ -103,6 +103,7 @@ def ckpt_command(
             registry = Registry(
                 registry_folder,
                 on_use=lambda found: terminal.remark(f"registry: {printable(str(found))}"),
+                on_fetch=lambda text: terminal.remark(printable(text)),
             )
             session = Session(terminal, as_json, registry)
             if not quiet:

@@ -1,13 +1,14 @@
 """Verify: hash all objects and manifests of a registry, and report damage and its users."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import ClassVar
 
-from ckpt.errors import CkptError, DiskError, IntegrityError
+from ckpt.errors import AbsentError, CkptError, DiskError, IntegrityError
 from ckpt.io.files import Told, untold
 from ckpt.io.threads import Threads
 from ckpt.printed import Printed
@@ -16,6 +17,7 @@ from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import needed
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import REPAIR, StoredObject
+from ckpt.remote.presence import objects_elsewhere
 
 UNREFERENCED = "no version"
 
@@ -43,7 +45,8 @@ class Damage:
 class Verified(Printed):
     """Numbers of hashed objects, manifests and bytes, the time, and the damage that was found.
 
-    `lost` are versions that only git's history has.
+    `lost` are versions that only git's history has; `elsewhere` counts the objects that are not
+    here, by the remote that has them.
     """
 
     VIEW: ClassVar = "ckpt.show.verify:verified_text"
@@ -54,6 +57,7 @@ class Verified(Printed):
     damages: tuple[Damage, ...]
     seconds: float
     lost: tuple[Lost, ...] = ()
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
 
 
 def verify(*, registry: InRegistry | None = None, told: Told = untold) -> Verified:
@@ -80,11 +84,13 @@ def _verified(registry: Registry, told: Told) -> Verified:
     began = perf_counter()
     damages: list[Damage] = []
     manifests: dict[str, Manifest] = {}
+    digests: dict[str, str] = {}
     stored, lost = list(registry.store.own_objects()), lost_versions(registry)
     for need in needed(registry, registry.index(), stored, lost):
         ref, digest = need.user, need.manifest
         try:
             manifests[ref] = registry.store.manifest(digest)
+            digests[ref] = digest
         except IntegrityError as error:
             damages.append(Damage(f"{ref}: {error}", (ref,), digest, None, error.hint or REPAIR))
     wanted = _wanted(stored, manifests)
@@ -96,13 +102,21 @@ def _verified(registry: Registry, told: Told) -> Verified:
             results.append(result)
             done += nbytes
             told(done, total)
+    known: Mapping[str, str] = {}
+    if any(isinstance(result, AbsentError) for result in results):
+        pairs = ((digests[ref], manifest) for ref, manifest in manifests.items())
+        known = objects_elsewhere(registry, registry.index(), pairs)
+    elsewhere: Counter[str] = Counter()
     for (name, (nbytes, _)), result in zip(wanted.items(), results, strict=True):
-        if isinstance(result, CkptError):
+        if isinstance(result, AbsentError) and name in known:
+            elsewhere[known[name]] += 1
+        elif isinstance(result, CkptError):
             hurts, hint = tuple(_hurt_by(name, manifests)), result.hint or REPAIR
             damages.append(Damage(str(result), hurts, name, nbytes, hint))
     good = sum(result for result in results if isinstance(result, int))
     seconds = perf_counter() - began
-    return Verified(len(wanted), len(manifests), good, tuple(damages), seconds, lost)
+    here = len(wanted) - elsewhere.total()
+    return Verified(here, len(manifests), good, tuple(damages), seconds, lost, elsewhere)
 
 
 def _wanted(

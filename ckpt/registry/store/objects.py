@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from ckpt.errors import CkptError, DiskError, IntegrityError
+from ckpt.errors import AbsentError, CkptError, DiskError, IntegrityError
 from ckpt.io import digest
 from ckpt.io.files import (
     disk_errors,
@@ -101,7 +101,9 @@ class ObjectStore:
         """Every manifest, and every object unless other registries put theirs there too."""
         return self.objects() if self.shared is None else self.manifests()
 
-    def put(self, chunks: Iterable[bytes], rights: Rights = EVERYBODY) -> Put:
+    def put(
+        self, chunks: Iterable[bytes], rights: Rights = EVERYBODY, *, name: str | None = None
+    ) -> Put:
         """Store the joined `chunks` under their digest, in one pass over the bytes.
 
         A power loss may take the name until `sync`, which `writing` and `put_manifest` call.
@@ -109,8 +111,16 @@ class ObjectStore:
         Args:
             chunks: The bytes.
             rights: Who may read their source, and so the object.
+            name: The digest that they must have.
+
+        Raises:
+            IntegrityError: They have another digest; nothing is stored then.
         """
-        return self._put("objects", chunks, rights)
+        return self._put("objects", chunks, rights, name)
+
+    def has(self, name: str, kind: str = "objects") -> bool:
+        """Whether there is a file for an object or manifest; its bytes are not read."""
+        return os.path.lexists(self._path(kind, name))
 
     def keep(self, name: str, rights: Rights = EVERYBODY) -> bool:
         """Whether the store has an object, whose bytes are verified; it counts as put again.
@@ -134,6 +144,14 @@ class ObjectStore:
         """
         chunks = other._stream("manifests", name, "manifest")
         return self._put_manifest(chunks, other.rights(name))
+
+    def put_fetched(self, data: bytes, name: str) -> Put:
+        """Store a manifest that came from a remote, whose objects may stay there.
+
+        Raises:
+            IntegrityError: It has another digest than `name`.
+        """
+        return self._put("manifests", [data], EVERYBODY, name)
 
     def _put_manifest(self, chunks: Iterable[bytes], rights: Rights) -> Put:
         self.sync()
@@ -179,7 +197,11 @@ class ObjectStore:
         Raises:
             IntegrityError: It is absent or damaged.
         """
-        return Manifest.from_bytes(b"".join(self._stream("manifests", name, "manifest")))
+        return Manifest.from_bytes(self.manifest_bytes(name))
+
+    def manifest_bytes(self, name: str) -> bytes:
+        """The verified bytes of a manifest."""
+        return b"".join(self._stream("manifests", name, "manifest"))
 
     def stream(self, name: str, nbytes: int, what: str) -> Iterator[bytes]:
         """The bytes of an object in chunks, hashed while they are read.
@@ -230,7 +252,9 @@ class ObjectStore:
             with disk_errors(folder):
                 sync_folder(folder)
 
-    def _put(self, kind: str, chunks: Iterable[bytes], rights: Rights) -> Put:
+    def _put(
+        self, kind: str, chunks: Iterable[bytes], rights: Rights, expected: str | None = None
+    ) -> Put:
         with self._disk_errors():
             temporaries = unlinked(self._root_of(kind), "tmp")
             make_folder(temporaries)
@@ -244,6 +268,8 @@ class ObjectStore:
                         nbytes += len(chunk)
                         out.write(chunk)
                 name = "sha256:" + hasher.hexdigest()
+                if expected not in (None, name):
+                    raise IntegrityError(f"{nbytes:,} bytes with the digest {digest.short(name)}")
                 if self._kept(kind, name, rights):
                     return Put(name, nbytes, new=False)
                 set_mode(out.fileno(), self._mode(kind, rights, os.fstat(out.fileno()).st_gid))
@@ -309,7 +335,7 @@ class ObjectStore:
         try:
             fd = open_plain(path)
         except FileNotFoundError as error:
-            raise IntegrityError(
+            raise AbsentError(
                 f"object {digest.short(name)} of {what} is missing", hint=REPAIR
             ) from error
         except (IntegrityError, IsADirectoryError, NotADirectoryError) as error:

@@ -5,10 +5,10 @@ The file is never written for this. The skeleton is read once; tensors are read 
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 
-from ckpt.errors import IntegrityError
+from ckpt.errors import AbsentError, IntegrityError
 from ckpt.io import digest
 from ckpt.io.rights import OWNER, Rights
 from ckpt.io.sources import ByteSource, Part
@@ -26,16 +26,23 @@ class VersionSource(ByteSource):
         manifest: Its manifest.
         store: Where its objects are.
         rights: Who may read its manifest.
+        fetch: Puts an object into the store that is absent, by its digest, its bytes and its
+            name in messages; False if it knows no other place.
     """
 
     def __init__(
-        self, name: str, manifest: Manifest, store: ObjectStore, rights: Rights = OWNER
+        self,
+        name: str,
+        manifest: Manifest,
+        store: ObjectStore,
+        rights: Rights = OWNER,
+        fetch: Callable[[str, int, str], bool] = lambda name, nbytes, what: False,
     ) -> None:
         self.name = name
         self.manifest = manifest
         self.size = manifest.skeleton.size
         self.parts = tuple(_parts(manifest))
-        self._store, self._rights = store, rights
+        self._store, self._rights, self._fetch = store, rights, fetch
         holes = manifest.skeleton.holes
         self._holes = (*holes, None)  # None for the bytes after the last one
         self._ends = [hole.end for hole in holes]
@@ -116,7 +123,12 @@ class VersionSource(ByteSource):
             yield inline
         else:
             what = f"{self.name}: {self._keys.get(name, 'skeleton')}"
-            yield from self._store.stream(name, nbytes, what)
+            try:
+                yield from self._store.stream(name, nbytes, what)
+            except AbsentError:  # raised before the first chunk
+                if not self._fetch(name, nbytes, what):
+                    raise
+                yield from self._store.stream(name, nbytes, what)
 
     def side_files(self) -> tuple[Readable, ...]:
         """What was registered beside the weights."""

@@ -1,0 +1,209 @@
+"""Push: objects, manifests, then the index, by compare-and-swap.
+
+Laws: the index of a remote never names what is not there; of several pushers none loses a version,
+whatever requests fail or are answered to nobody. A push that is repeated changes nothing: whether
+one has happened is seen in the index, never in a reply.
+"""
+
+import random
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from ckpt.errors import AbsentError, ConflictError, IntegrityError, RemoteError
+from ckpt.io.files import Told, untold
+from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.registry import Registry
+from ckpt.remote.bucket import Bucket
+from ckpt.remote.merging import PATH, Fetched, merge_theirs, read_theirs, to_publish
+from ckpt.remote.objects import absent_manifests, new_id, send_manifests, send_objects
+from ckpt.remote.remotes import (
+    Remote,
+    last_seen,
+    merging,
+    note_seen,
+    reserve_numbers,
+    reserved_numbers,
+)
+
+ATTEMPTS = 64
+_SECONDS = 0.05, 2.0  # of waiting after the first conflict, and at most
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push added to the remote.
+
+    Attributes:
+        remote: Its name.
+        new: The versions that are new there.
+        changed: Whether its index was changed.
+        objects: The number of objects that were sent.
+        nbytes: Their bytes.
+        fetched: What the remote had that was new here.
+    """
+
+    remote: str
+    new: tuple[Version, ...]
+    changed: bool
+    objects: int = 0
+    nbytes: int = 0
+    fetched: tuple[Fetched, ...] = ()
+
+
+@dataclass(slots=True)
+class _Sent:
+    """The manifests that are there, those that were not before, and the bytes of what was sent."""
+
+    manifests: set[str] = field(default_factory=set)
+    absent: set[str] = field(default_factory=set)
+    objects: dict[str, int] = field(default_factory=dict)
+
+
+def push_versions(
+    registry: Registry,
+    remote: Remote,
+    chosen: Iterable[Version] | None = None,
+    told: Told = untold,
+) -> Pushed:
+    """Add versions to a remote, with their aliases, tags and history.
+
+    Args:
+        registry: The registry.
+        remote: The remote.
+        chosen: The versions; None for all that are not removed.
+        told: Called with the bytes sent and in all.
+
+    Raises:
+        ConflictError: Both sides moved an alias, or too many others push at the same time.
+        RemoteError: The remote refuses a request or cannot be reached.
+        IntegrityError: An object is damaged or not here; the index there is as before.
+    """
+    bucket, sent = remote.bucket(), _Sent()
+    wanted = None if chosen is None else {(each.model, each.content) for each in chosen}
+    if remote.index == "git":
+        index = registry.index()
+        _send(registry, bucket, _live(index, wanted), sent, told)
+        sent.manifests &= sent.absent
+        return _result(remote, index, sent, [], changed=False)
+    fetched: list[Fetched] = []
+    failed: RemoteError | None = None
+    for attempt in range(ATTEMPTS):
+        _wait(attempt)
+        seen = last_seen(registry, remote)
+        found = read_theirs(remote, bucket) or _created(registry, remote, bucket)
+        if found is None:
+            continue
+        theirs, tag = found
+        fetched.append(merge_theirs(registry, remote, bucket, theirs, seen))
+        ours = registry.index()
+        index = to_publish(ours, theirs, wanted)
+        if (index.models, index.unknown) == (theirs.models, theirs.unknown):
+            return _result(remote, index, sent, fetched, changed=failed is not None)
+        _send(registry, bucket, _new(index, theirs), sent, told)
+        index = replace(index, serial=theirs.serial + 1, write_id=new_id(), id=theirs.id or ours.id)
+        try:
+            if _written(remote, bucket, index, tag):
+                with merging(registry, remote):
+                    note_seen(registry, remote, index)
+                    left_out = _left_out(registry, remote, ours, index, theirs)
+                    reserve_numbers(registry, remote, left_out)
+                return _result(remote, index, sent, fetched, changed=True)
+        except RemoteError as error:
+            failed = error  # whether it happened is seen by the next attempt
+    raise failed or ConflictError(
+        f"{remote.name}: others changed its registry.json {ATTEMPTS} times meanwhile",
+        hint="nothing is lost: push again",
+    )
+
+
+def _written(remote: Remote, bucket: Bucket, index: Index, tag: str) -> bool:
+    """Replace the index of the remote, if nobody else did; true if it is there."""
+    if bucket.replace(PATH, index.to_text().encode("utf-8"), tag):
+        return True
+    # The refusal may be the answer to a repeated request, whose first attempt succeeded.
+    found = read_theirs(remote, bucket)
+    return found is not None and found[0].write_id == index.write_id
+
+
+def _created(registry: Registry, remote: Remote, bucket: Bucket) -> tuple[Index, str] | None:
+    """The empty index that a remote without one gets, unless another process was faster."""
+    if last_seen(registry, remote).write_id:
+        raise IntegrityError(
+            f"{remote.name}: had a registry.json, which is gone now",
+            hint=f"ckpt remote rm {remote.name}  and  ckpt remote add  begin again",
+        )
+    index = Index(id=registry.index().id, write_id=new_id())
+    document = index.to_text().encode("utf-8")
+    bucket.put_new(PATH, [document], len(document))
+    return read_theirs(remote, bucket)
+
+
+def _send(
+    registry: Registry, bucket: Bucket, versions: Iterable[Version], sent: _Sent, told: Told
+) -> None:
+    """Send objects and manifests that the bucket lacks."""
+    refs = {each.manifest: each for each in versions if each.manifest not in sent.manifests}
+    absent = absent_manifests(bucket, refs)
+    objects = {}
+    with registry.store.writing():
+        for name in absent:
+            for digest, (nbytes, what) in registry.store.manifest(name).objects().items():
+                objects[digest] = nbytes, f"{refs[name].ref}: {what}"
+        try:
+            sent.objects |= send_objects(registry.store, bucket, objects, told)
+        except AbsentError as error:
+            raise AbsentError(
+                f"{error}, so it cannot be pushed", hint="ckpt pull REF  fetches it first"
+            ) from error
+        send_manifests(registry.store, bucket, absent)
+    sent.manifests |= refs.keys()
+    sent.absent |= absent
+
+
+def _live(index: Index, wanted: set[tuple[str, str]] | None) -> Iterator[Version]:
+    for model in index.models.values():
+        for version in model.versions.values():
+            if wanted is None or (version.model, version.content) in wanted:
+                yield version
+
+
+def _new(index: Index, theirs: Index) -> Iterator[Version]:
+    """The versions that a remote does not have."""
+    known = {version.manifest for version in theirs.every_version()}
+    return (each for each in index.every_version() if each.manifest not in known)
+
+
+def _left_out(
+    registry: Registry, remote: Remote, ours: Index, published: Index, theirs: Index
+) -> Index:
+    """Our versions whose numbers nobody can get any more, since a higher one is published."""
+    before = reserved_numbers(registry, remote)
+    models = {}
+    for name, model in published.models.items():
+        first = (theirs.models.get(name) or Model(name=name)).next_number
+        known = before.models.get(name) or Model(name=name)
+        versions = {
+            number: version
+            for number, version in ours.models[name].versions.items()
+            if number not in model.versions and number not in model.removed
+            if first <= number < model.next_number or number in known.versions
+        }
+        if versions:
+            models[name] = Model(name=name, next_number=model.next_number, versions=versions)
+    return Index(models=models)
+
+
+def _result(
+    remote: Remote, index: Index, sent: _Sent, fetched: Iterable[Fetched], *, changed: bool
+) -> Pushed:
+    new = (each for each in index.every_version() if each.manifest in sent.manifests)
+    happened = tuple(each for each in fetched if each.merged is not None)
+    nbytes = sum(sent.objects.values())
+    return Pushed(remote.name, tuple(new), changed, len(sent.objects), nbytes, happened)
+
+
+def _wait(attempt: int) -> None:
+    if attempt:
+        first, most = _SECONDS
+        time.sleep(random.uniform(first, min(most, first * 2**attempt)))

@@ -1,0 +1,26 @@
+"""What was evicted, as text and as JSON."""
+
+from typing import Any
+
+from ckpt.ops.evict import Evicted
+from ckpt.show.look.fields import fields
+from ckpt.show.look.words import count, printable, size
+
+
+def evicted_text(evicted: Evicted) -> str:
+    """One line, and one for each object that the remote lacks."""
+    freed = "freed" if evicted.removed else "would free"
+    refs = printable(", ".join(version.ref for version in evicted.versions))
+    what = f"{freed} {count(evicted.objects, 'object')}, {size(evicted.nbytes)}, of {refs}"
+    lines = [f"{what}; {evicted.remote} has them" if evicted.objects else f"{what}"]
+    lines += [f"kept {printable(each)}: {evicted.remote} lacks it" for each in evicted.kept]
+    return "\n".join([*lines, *(["ckpt push  sends it"] if evicted.kept else [])])
+
+
+def evicted_data(evicted: Evicted) -> dict[str, Any]:
+    """The same for JSON."""
+    refs = [version.ref for version in evicted.versions]
+    return {
+        "versions": refs,
+        **fields(evicted, "remote", "objects", "bytes=nbytes", "kept", "removed"),
+    }

@@ -1,0 +1,96 @@
+"""Checks a remote with the standard library alone: no code of ckpt takes part."""
+
+import base64
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+Get = Callable[[str], bytes | None]
+
+
+def get_of(url: str) -> Get:
+    """Reads the objects of a remote: a folder's files, or S3's by boto3."""
+    if not url.startswith("s3://"):
+        top = Path(unquote(url.removeprefix("file://")))
+        return lambda path: (top / path).read_bytes() if (top / path).exists() else None
+    import os
+
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+
+    def get(path: str) -> bytes | None:
+        try:
+            found = client.get_object(Bucket=bucket, Key=f"{prefix}/{path}")
+        except client.exceptions.NoSuchKey:
+            return None
+        return bytes(found["Body"].read())
+
+    return get
+
+
+def problems_of(ckpt: Any, folder: Path) -> list[str]:
+    """What is wrong on the remote `origin` of a registry."""
+    remotes = json.loads((folder / ".ckpt" / "remotes.json").read_bytes())["remotes"]
+    return problems(get_of(remotes["origin"]["url"]))
+
+
+def index_of(get: Get) -> dict[str, Any]:
+    document = get("registry.json")
+    assert document is not None
+    index: dict[str, Any] = json.loads(document)
+    return index
+
+
+def problems(get: Get) -> list[str]:
+    """What is wrong with a remote: an absent or damaged object, a number with two meanings."""
+    found = []
+    for name, model in index_of(get)["models"].items():
+        lines = {**model["versions"], **model.get("removed", {})}
+        contents = [line["content"] for line in lines.values()]
+        if len({*contents}) != len(contents):
+            found.append(f"{name}: a version is there twice")
+        if any(int(label[1:]) >= model["next"] for label in lines):
+            found.append(f"{name}: a number is not below next")
+        found += [f"{name}@{a}: {v}" for a, v in model["aliases"].items() if v not in lines]
+        for label, line in lines.items():
+            found += [f"{name}:{label}: {each}" for each in _of_version(get, line["manifest"])]
+    return found
+
+
+def _of_version(get: Get, manifest: str) -> list[str]:
+    data = get(_path("manifests", manifest))
+    if data is None or _digest(data) != manifest:
+        return ["manifest is absent or damaged"]
+    plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    found = []
+    for name in sorted({*_digests(json.loads(plain))}):
+        content = get(_path("objects", name))
+        if content is None or _digest(content) != name:
+            found.append(f"{name} is absent or damaged")
+    return found
+
+
+def _digests(manifest: dict[str, Any]) -> list[str]:
+    """The objects that a manifest of rows names and does not hold itself."""
+    assert manifest["schema"] == 1
+    for name, packed in manifest["inline"].items():
+        assert _digest(zlib.decompress(base64.b64decode(packed))) == name
+    named = [entry[3] for entry in manifest["entries"]]
+    named += [hole[2] for hole in manifest["skeleton"][2]] + [manifest["skeleton"][1]]
+    return [name for name in named if name not in manifest["inline"]]
+
+
+def _path(kind: str, name: str) -> str:
+    hexadecimal = name.removeprefix("sha256:")
+    return f"{kind}/{hexadecimal[:2]}/{hexadecimal[2:]}"
+
+
+def _digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -1,0 +1,87 @@
+"""Servers for the tests of remotes: a real S3 protocol over HTTP, and a bucket in memory."""
+
+import hashlib
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from ckpt.remote.bucket import Stat
+
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "AKIATEST",
+    "AWS_SECRET_ACCESS_KEY": "s3cr3t",
+    "AWS_REGION": "us-east-1",
+}
+
+
+class Memory:
+    """A bucket in memory, to compare others with."""
+
+    def __init__(self, url: str = "memory://") -> None:
+        self.url, self.objects = url, dict[str, tuple[bytes, float]]()
+        self._lock = threading.Lock()
+
+    def get(self, path: str, *, most: int) -> tuple[bytes, str] | None:
+        found = self.objects.get(path)
+        return None if found is None else (found[0], hashlib.md5(found[0]).hexdigest())
+
+    def stream(self, path: str, offset: int, nbytes: int) -> Iterator[bytes] | None:
+        found = self.objects.get(path)
+        return None if found is None else iter([found[0][offset : offset + nbytes]])
+
+    def head(self, path: str) -> Stat | None:
+        found = self.objects.get(path)
+        return None if found is None else Stat(path, len(found[0]), found[1])
+
+    def put_new(self, path: str, chunks: Iterable[bytes], nbytes: int) -> bool:
+        data = b"".join(chunks)
+        with self._lock:
+            return self.objects.setdefault(path, entry := (data, time.time())) is entry
+
+    def replace(self, path: str, data: bytes, tag: str) -> bool:
+        with self._lock:
+            found = self.get(path, most=1 << 40)
+            if found is None or found[1] != tag:
+                return False
+            self.objects[path] = data, time.time()
+            return True
+
+    def overwrite(self, path: str, chunks: Iterable[bytes], nbytes: int) -> None:
+        self.objects[path] = b"".join(chunks), time.time()
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        for path in [each for each in self.objects if each.startswith(f"{prefix}/")]:
+            yield Stat(path, len(self.objects[path][0]), self.objects[path][1])
+
+    def delete(self, path: str) -> None:
+        self.objects.pop(path, None)
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """The endpoint of moto's server."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def new_bucket(endpoint: str) -> str:
+    """The name of a new bucket, made by the SDK of the protocol's owner."""
+    import boto3
+
+    name = f"team-{uuid.uuid4().hex[:12]}"
+    keys = {"aws_access_key_id": "AKIATEST", "aws_secret_access_key": "s3cr3t"}
+    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys).create_bucket(
+        Bucket=name
+    )
+    return name
