@@ -20,8 +20,8 @@ A registry keeps every version, and an alias says which one counts:
     False
 
 Without a registry named, functions find one as the command does; `registry="folder"` names it.
-Results print as the command prints them, in notebooks too. Errors are `ckpt.errors.CkptError`,
-some also `ValueError`, `KeyError` or `FileNotFoundError`. docs/python.md has more.
+Results print as the command prints them, in notebooks too. Errors are `ckpt.errors.CkptError`, with
+a `hint`; some are `ValueError`, `KeyError` or `FileNotFoundError` as well. docs/python.md has more.
 
 Modules are imported on first use; torch only to return tensors, build a definition or train.
 """

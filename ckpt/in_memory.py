@@ -5,8 +5,6 @@ a copy. So whatever holds for files holds here: views, ties, extra state, what i
 Law: opened, it has the entries and the bytes of the file that `torch.save` writes.
 """
 
-import ctypes
-import pickle
 import sys
 from bisect import bisect_right
 from collections import OrderedDict
@@ -16,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import FormatError
 from ckpt.formats.opaque import LaidOut
-from ckpt.formats.zip.writer import ALIGNMENT, NewMember, lay_out_archive
 from ckpt.io import digest
 from ckpt.io.rights import EVERYBODY, Rights
 from ckpt.io.sources import CHUNK, ByteSource, Part
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
 
 STATE_DICT = "state_dict"  # the name of what has none of its own
 _PROTOCOL = 2  # of pickles, torch's default
-_ALIGNMENT = ".storage_alignment"  # a record that torch has written since 2.9
+_ALIGNMENT = ".storage_alignment"  # a record of newer torch: that of the others
 _FOLDER = "archive"  # torch's name for it where there is no file
 
 
@@ -65,6 +62,8 @@ def unsaved(
     Raises:
         FormatError: There is no torch tensor in it, or torch cannot save it.
     """
+    from ckpt.formats.zip.writer import ALIGNMENT, NewMember, lay_out_archive
+
     records = _records(_plain(state_of(value)), name)
     memory = _Memory(name, file_name, [_bytes_of(data) for _, data in records])
     members = (
@@ -95,6 +94,8 @@ def _records(state: Mapping[str, Any], name: str) -> "list[tuple[str, Any]]":
                 f"{name}: {key}: a sharded tensor, {type(value).__name__}",
                 hint="pass the result of its full_tensor()",
             )
+    import pickle
+
     found: list[tuple[str, Any]] = []
 
     class Archive:
@@ -126,6 +127,8 @@ def _bytes_of(data: "str | bytes | UntypedStorage") -> tuple[memoryview, object]
     nbytes = data.nbytes()
     if not nbytes:
         return memoryview(b""), data
+    import ctypes
+
     at = ctypes.c_char * nbytes
     return memoryview(at.from_address(data.data_ptr())).cast("B"), data
 

@@ -15,5 +15,5 @@ cd "$folder"
 python -c "import torch; print('torch', torch.__version__)"
 # Its `torch.load` warns of a default that has changed; it has no public `fully_shard`.
 python -m pytest -n 2 -q -W ignore::FutureWarning -k 'not fully_sharded and not torchvision' \
-    tests/test_definitions.py tests/migrate/test_hook.py tests/cli/test_migrate.py tests/prove \
+    tests/test_definitions.py tests/test_in_memory.py tests/migrate/test_hook.py tests/cli/test_migrate.py tests/prove \
     tests/oracles/test_fits.py

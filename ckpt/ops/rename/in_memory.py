@@ -15,7 +15,7 @@ from ckpt.errors import FormatError, UsageError
 from ckpt.formats.naming.modules import moved_modules
 from ckpt.in_memory import is_module, state_of
 from ckpt.opened import OpenedFile, OpenedState, Weights, nesting, open_state
-from ckpt.ops.rename.goal import Goal, expect_known
+from ckpt.ops.rename.goal import Goal
 from ckpt.ops.rename.plan import RenamePlan, plan_opened
 from ckpt.ops.rename.rule_order import Rules
 from ckpt.ops.rename.to_file import expect_proportion
@@ -49,7 +49,6 @@ def renamed_in_memory(
             f"{', '.join(sorted(others))}: the rename of a state_dict in memory is returned",
             hint="plan_rename  plans only; torch.save or register  saves what rename returns",
         )
-    expect_known(goal, Goal.__optional_keys__)
     state = state_of(source)
     with open_state(source, registry) as opened:
         _expect_flat(opened, state)
