@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ckpt.altered import settled
 from ckpt.errors import UsageError
 from ckpt.formats import expect_suffix, format_for, is_usual
 from ckpt.formats.checkpoint import Format
@@ -14,6 +13,7 @@ from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.rights import Rights
 from ckpt.io.sources import JoinedSource
 from ckpt.opened import OpenedFile, OpenedState, OpenedVersion, Weights, open_state
+from ckpt.opened.altered import settled
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.side_files import Readable
 from ckpt.writing.checkpoint import Written, write_checkpoint

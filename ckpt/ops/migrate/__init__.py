@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Unpack
 
-from ckpt.altered import numbered
 from ckpt.migrate.schema import other_numbers
 from ckpt.opened import Named, as_typed
+from ckpt.opened.altered import numbered
 from ckpt.ops.migrate.check import Finding, Listed, check_migrations, list_migrations
 from ckpt.ops.migrate.export import Exported, export_migrations
 from ckpt.ops.migrate.new import Drafted, new_migration

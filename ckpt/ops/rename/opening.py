@@ -7,7 +7,6 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ckpt.altered import with_copies
 from ckpt.errors import AmbiguousStateError, PlanError, UsageError
 from ckpt.formats import ALL, COPIES
 from ckpt.in_memory import is_module
@@ -24,6 +23,7 @@ from ckpt.opened import (
     opened_definition,
     parse_named,
 )
+from ckpt.opened.altered import with_copies
 from ckpt.ops.rename.training.optimizers import weights_in
 from ckpt.refs import DefinitionRef
 from ckpt.registry.registry import Registry

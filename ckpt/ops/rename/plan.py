@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
-from ckpt.altered import numbered
 from ckpt.compare.allowed import Allowed
 from ckpt.errors import CkptError, FitError, PlanError
 from ckpt.formats import COPIES
@@ -19,6 +18,7 @@ from ckpt.opened import (
     nesting,
     opened_definition,
 )
+from ckpt.opened.altered import numbered
 from ckpt.ops.rename.by_migrations import rules_of, way_to
 from ckpt.ops.rename.goal import Goal, allowed_by, expect_known, expect_sound
 from ckpt.ops.rename.opening import open_source, open_target

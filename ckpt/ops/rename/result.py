@@ -7,7 +7,6 @@ from os import PathLike
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from ckpt.altered import numbered, reordered, settled, without_optimizers
 from ckpt.errors import ConflictError, UsageError
 from ckpt.formats import is_usual, safetensors
 from ckpt.formats.folders import optimizers_in
@@ -21,6 +20,7 @@ from ckpt.opened import (
     Weights,
     parse_named,
 )
+from ckpt.opened.altered import numbered, reordered, settled, without_optimizers
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.goal import expect_known
 from ckpt.ops.rename.mentions import mentions

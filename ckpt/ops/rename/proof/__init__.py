@@ -13,7 +13,7 @@ from ckpt.errors import CkptError, PlanError, UsageError
 from ckpt.io.toml import text_of
 from ckpt.opened import OpenedState
 from ckpt.ops.load import load
-from ckpt.ops.rename.proof_input import read_inputs
+from ckpt.ops.rename.proof.given import read_inputs
 from ckpt.ops.rename.rule_order import Places
 from ckpt.prove.inputs import HINT
 from ckpt.prove.proving import prove
