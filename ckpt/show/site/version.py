@@ -73,7 +73,7 @@ def _neighbours(found: Described, site: Site) -> dict[str, Any]:
         return f"v{number}", f"v{number}.html"
 
     others = [number for number in numbers if number != version.number]
-    before = numbers[at - 1] if at else others[-1] if others else None
+    before = numbers[at - 1] if at else max(others, default=None)
     return {
         "older": link(numbers[at - 1]) if at else None,
         "newer": link(numbers[at + 1]) if at + 1 < len(numbers) else None,
