@@ -20,7 +20,7 @@ from ckpt.migrate.revision import PREFIX, Revision
 from ckpt.ops.guard.earlier import broken_ways, likely_former
 from ckpt.ops.guard.result import GuardedClass, file_of
 from ckpt.ops.guard.settings import Guarded
-from ckpt.ops.guard.verdicts import Ask, verdicts_on
+from ckpt.ops.guard.verdicts import Ask, Verdict, verdicts_on
 from ckpt.ops.guard.weights import Weights, snapshots_of, versions_of
 from ckpt.registry.registry import Registry
 
@@ -156,11 +156,17 @@ def of_revision(
             [_weights_of(before, former, revision)], after, place,
             ask=lambda state: now.ask(guarded.definition, state, arguments), fix=fix,
         )  # fmt: skip
-        if place and before.file:
-            was = place_of(before.file, before.name)
-            lost = tuple(broken_ways(before, was, after, place, revision))
-            found = replace(found, verdicts=(*found.verdicts, *lost))
-        return replace(found, former=former)
+        lost = _lost(before, after, place, revision)
+        return replace(found, verdicts=(*found.verdicts, *lost), former=former)
+
+
+def _lost(
+    before: Described, after: Described, place: Place | None, revision: Revision
+) -> tuple[Verdict, ...]:
+    """The verdicts on what loaded through migrations at the revision, and no longer does."""
+    if place is None or before.file is None:
+        return ()
+    return tuple(broken_ways(before, place_of(before.file, before.name), after, place, revision))
 
 
 def _weights_of(before: Described, former: str | None, revision: Revision) -> Weights:

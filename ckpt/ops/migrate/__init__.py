@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Unpack
 
 from ckpt.migrate.schema import other_numbers
-from ckpt.opened import Named, as_typed
+from ckpt.migrate.way import Way
+from ckpt.opened import Named, OpenedState, as_typed
 from ckpt.opened.altered import numbered
 from ckpt.ops.migrate.check import Finding, Listed, check_migrations, list_migrations
 from ckpt.ops.migrate.export import Exported, export_migrations
@@ -13,10 +14,11 @@ from ckpt.ops.migrate.new import Drafted, new_migration
 from ckpt.ops.migrate.run import Migrated, asks, made_for, rules_of, way_to
 from ckpt.ops.rename.goal import Goal, expect_known
 from ckpt.ops.rename.opening import open_source
-from ckpt.ops.rename.plan import plan_opened
+from ckpt.ops.rename.plan import RenamePlan, plan_opened
 from ckpt.ops.rename.result import alone, carry_out
 from ckpt.ops.rename.to_file import Output, expect_output
 from ckpt.registry.registry import InRegistry, Registry
+from ckpt.tensors import StateDict
 
 __all__ = [
     "Drafted",
@@ -77,14 +79,21 @@ def migrate(
         done = Migrated(opened.name, as_typed(text, arguments), way, None)
         if not way.steps and not way.unwraps and not asks(output):
             return done
-        rules = rules_of(way, opened, wanted)
-        versions = opened.state.versions
-        numbers = other_numbers(versions, wanted.versions) if way.steps else {}
-        opened = numbered(opened, numbers)
         goal["check"], goal["undo"] = text, way.back
-        if not rules.rules:  # it fits, and a copy was asked for
-            goal["to"] = text
-        plan = plan_opened(opened, rules, goal, registry)
-        former = other_numbers(wanted.versions, versions) if numbers else {}
-        plan = replace(plan, numbers=numbers, former=former)
+        plan, opened = _planned(opened, way, wanted, goal, registry)
         return replace(done, renamed=carry_out(plan, opened, output, registry, dry_run=dry_run))
+
+
+def _planned(
+    opened: OpenedState, way: Way, wanted: StateDict, goal: Goal, registry: Registry
+) -> tuple[RenamePlan, OpenedState]:
+    """The rename that a way is, and the checkpoint with the numbers of the class."""
+    rules = rules_of(way, opened, wanted)
+    versions = opened.state.versions
+    numbers = other_numbers(versions, wanted.versions) if way.steps else {}
+    former = other_numbers(wanted.versions, versions) if numbers else {}
+    opened = numbered(opened, numbers)
+    if not rules.rules:  # it fits, and a copy was asked for
+        goal["to"] = goal["check"]
+    plan = plan_opened(opened, rules, goal, registry)
+    return replace(plan, numbers=numbers, former=former), opened

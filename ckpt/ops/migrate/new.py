@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from ckpt.definitions import find_definition
 from ckpt.errors import CkptError, FitError, UsageError
@@ -21,7 +21,7 @@ from ckpt.migrate.migration import (
     write_migration,
 )
 from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema, differing, fold_all, schema_of
-from ckpt.opened import Named, Opened, OpenedDefinition, as_typed
+from ckpt.opened import Named, Opened, OpenedDefinition, opened_definition
 from ckpt.ops.migrate.old_form import old_form
 from ckpt.ops.migrate.proving import Ran, run_both
 from ckpt.ops.rename.rule_order import Rules, in_order
@@ -51,6 +51,10 @@ class Drafted(Printed):
     depths: str | None
     ran: Ran | None = None
     path: Path | None = None
+
+    def write(self, folder: Path) -> Self:
+        """The same, written to a new file of a folder."""
+        return replace(self, path=write_migration(folder, self.migration))
 
 
 def new_migration(
@@ -89,35 +93,39 @@ def new_migration(
         UsageError: It fits already, or migrations lead there already.
         PlanError: A key is ambiguous, or the rules do not lead to the class.
     """
-    present = find_definition(definition, arguments)
-    place = place_of_definition(present)
-    new = OpenedDefinition(as_typed(definition, arguments), present, present.state())
+    new = opened_definition(definition, arguments)
+    present, place = new.definition, place_of_definition(new.definition)
     registry = Registry.of(registry)
     with old_form(old, definition, arguments, registry, run_stored=run_stored) as form:
         opened = form.opened
         given: Sequence[Rule] = in_order(rules).rules
         before, after = schema_of(opened.state), schema_of(new.state)
         _expect_needed(place.graph(), before, after, new.name, given)
-        found = None
-        if not given or not _leads(before, given, after):
-            found = _found(opened, new, given, accept_likely=accept_likely)
-            given = found.rules
+        found = _found(opened, new, given, accept_likely=accept_likely)
+        given = found.rules if found else given
         migration = drafted(
             before, after, given, place=place, message=message, on=_built(opened, new.name),
             also=[schema_of(find_definition(ref).state()) for ref in also],
             taken=[it.name for it in place.migrations()], how="fitted",
         )  # fmt: skip
         ran = run_both(form, present, given) if prove else None
-    if ran is not None:
-        migration = replace(migration, checked=replace(migration.checked, how=ran.how))
-    path = None if dry_run else write_migration(place.folder, migration)
-    return Drafted(migration, found, _depths(migration), ran, path)
+    made = Drafted(_checked(migration, ran), found, _depths(migration), ran)
+    return made if dry_run else made.write(place.folder)
+
+
+def _checked(migration: Migration, ran: Ran | None) -> Migration:
+    """A migration that says how it was checked."""
+    if ran is None:
+        return migration
+    return replace(migration, checked=replace(migration.checked, how=ran.how))
 
 
 def _found(
     opened: Opened, new: OpenedDefinition, given: Sequence[Rule], *, accept_likely: bool
-) -> FoundRules:
-    """The rules that lead to the class, those that were given first."""
+) -> FoundRules | None:
+    """The rules that lead to the class, those that were given first; None if these suffice."""
+    if given and _leads(schema_of(opened.state), given, schema_of(new.state)):
+        return None
     found = rules_between(opened, new, given)
     expect_companions(found)
     if not accept_likely:
