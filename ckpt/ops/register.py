@@ -172,6 +172,11 @@ class _Files:
 def _opened_files(ref: Named) -> Iterator[_Files]:
     if isinstance(ref, str) and is_url(ref):
         url = parse_url(ref)
+        if isinstance(url, UrlRef) and url.version is not None:
+            raise UsageError(
+                "a version of a registry elsewhere is not a file",
+                hint="ckpt export URL#VERSION -o FILE  writes it here; register that",
+            )
         if isinstance(url, UrlRef):
             from ckpt.remote.elsewhere.opening import files_at
 
