@@ -32,6 +32,10 @@ _INDEX = re.compile(r"\.index(\.[A-Za-z0-9_-]{1,64})?\.json$", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"v[1-9][0-9]{0,8}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# What may be a credential in a URL, or in one that became a path: user and password, and a query.
+_SCHEME = r"([A-Za-z][A-Za-z0-9+.-]+:/{1,2})"
+_USER = re.compile(_SCHEME + r"""(?:[^\s/?#@'"]*|[^\s@'"]*:[^\s@'"]*)@""")
+_QUERY = re.compile(_SCHEME + r"""([^\s?#'"]*\?)[^\s#'"]+""")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -167,6 +171,11 @@ def parse_url(text: str) -> UrlRef | FileRef:
             return FileRef(path_of(url), inside or None)
         return UrlRef(url, inside or None)
     return UrlRef(url, version=version)
+
+
+def without_secrets(text: str) -> str:
+    """A text for people without what may be a credential in the URLs in it."""
+    return _QUERY.sub(r"\1\2…", _USER.sub(r"\1…@", text)) if ":/" in text else text
 
 
 def path_of(url: str) -> Path:

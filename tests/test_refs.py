@@ -9,6 +9,7 @@ from ckpt.refs import (
     DefinitionRef,
     DigestRef,
     FileRef,
+    UrlRef,
     VersionRef,
     expect_alias,
     expect_name,
@@ -17,6 +18,7 @@ from ckpt.refs import (
     is_version,
     parse_file_ref,
     parse_ref,
+    without_secrets,
 )
 
 
@@ -29,6 +31,14 @@ from ckpt.refs import (
         ("mnist-cnn@prod", VersionRef("mnist-cnn", "prod")),
         ("sha256:3fa9c1d2", DigestRef("sha256:3fa9c1d2")),
         ("old.pt", FileRef(Path("old.pt"))),
+        ("https://h/a.pt", UrlRef("https://h/a.pt")),
+        ("https://h/a.pt::ema", UrlRef("https://h/a.pt", "ema")),
+        ("http://[::1]:80/a.pt", UrlRef("http://[::1]:80/a.pt")),
+        ("http://[::1]/a.pt::ema", UrlRef("http://[::1]/a.pt", "ema")),
+        ("hf://org/repo@rev/a.pt", UrlRef("hf://org/repo@rev/a.pt")),
+        ("s3://b/team#net@prod", UrlRef("s3://b/team", version="net@prod")),
+        ("s3://b/team#net:v1::ema", UrlRef("s3://b/team", version="net:v1::ema")),
+        ("file:///a%20b/c.pt::ema", FileRef(Path("/a b/c.pt"), "ema")),
         ("./old", FileRef(Path("old"))),
         ("net:v1::ema", VersionRef("net", "v1", "ema")),
         ("net@prod::ema", VersionRef("net", "prod", "ema")),
@@ -136,3 +146,18 @@ def test_file_ref_with_a_path_longer_than_a_file_name(tmp_path: Path) -> None:
             assert torch.equal(found["w"], value["w"])
     with pytest.raises(FormatError, match="holds no state_dict"):
         ckpt.open(f"{file}::{long}{long}")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://ann:pw@host/x.pt: no such file", "https://…@host/x.pt: no such file"),
+        ("https://pw@host/x.pt?sig=pw#net names", "https://…@host/x.pt?…#net names"),
+        ("'s3://key:p/w@b/x' and http:/ann:pw@h", "'s3://…@b/x' and http:/…@h"),
+        ("hf://org/repo@rev/x.pt", "hf://org/repo@rev/x.pt"),
+        ("https://host:80/x.pt::ema", "https://host:80/x.pt::ema"),
+        ("net.py:Net(a=1) or mnist-cnn@prod?", "net.py:Net(a=1) or mnist-cnn@prod?"),
+    ],
+)
+def test_fault_41_no_credential_is_shown(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown

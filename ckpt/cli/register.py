@@ -10,6 +10,7 @@ from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.side_files import remark_on_left, side_file_options
 from ckpt.formats.opaque import OpaqueWord
 from ckpt.ops.register import register
+from ckpt.refs import without_secrets
 from ckpt.show.look.progress import progress_bar
 from ckpt.show.register import added_data, added_text
 
@@ -55,7 +56,7 @@ def command(
     except further weights and hidden files. FILE can be a URL (https://, hf://ORG/REPO, s3://): the
     version's record keeps where it came from, with its commit and digests.
     """
-    with progress_bar(session.terminal, f"registering {file}") as told:
+    with progress_bar(session.terminal, f"registering {without_secrets(file)}") as told:
         added = register(
             file,
             registry=session.registry,

@@ -18,7 +18,7 @@ from ckpt.io.strict_json import plain
 from ckpt.opened import expect_class, parse_named
 from ckpt.ops.register import register
 from ckpt.printed import Printed
-from ckpt.refs import FileRef, expect_new_name
+from ckpt.refs import FileRef, UrlRef, expect_new_name
 from ckpt.registry.registry import Added, InRegistry, Registry
 from ckpt.train import accumulate, doctor
 from ckpt.train.recipes.outputs import Outputs
@@ -235,7 +235,7 @@ class _Job:
 
     def _parent(self, init: str) -> str | None:
         """The version that the run started from, if it did from one."""
-        if not init or isinstance(parse_named(init, self.registry), FileRef):
+        if not init or isinstance(parse_named(init, self.registry), FileRef | UrlRef):
             return None
         try:
             return self.registry.version(init).ref

@@ -56,6 +56,11 @@ def opened(ref: Named | InMemory, name: str | None) -> Iterator[Given]:
         return
     url = parse_url(ref) if isinstance(ref, str) and is_url(ref) else None
     if isinstance(url, UrlRef):
+        if url.version is not None:
+            raise UsageError(
+                "a version of a registry elsewhere is not a file",
+                hint="ckpt export URL#VERSION -o FILE  writes it here; register that",
+            )
         from ckpt.remote.elsewhere.opening import files_at
 
         with files_at(url, whole=True) as found:

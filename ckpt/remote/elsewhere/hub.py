@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ckpt.errors import RefError, RemoteError, UsageError, excerpt
 from ckpt.io import strict_json
@@ -98,6 +98,7 @@ def place(url: str) -> tuple[HubPlace, str]:
             "hf://…: not a model of a hub", hint="hf://ORG/REPO, hf://ORG/REPO@REVISION/FILE"
         )
     org, repo, revision, path = found.groups()
+    revision = unquote(revision) if revision else None  # a branch may have a slash, as %2F
     name = f"hf://{org}/{repo}" + (f"@{revision}" if revision else "")
     endpoint, credentials, _ = parted(os.environ.get("HF_ENDPOINT") or _ENDPOINT)
     endpoint = endpoint.rstrip("/")

@@ -14,6 +14,7 @@ from os import fspath
 from typing import TextIO
 
 from ckpt.io.strict_json import plain
+from ckpt.refs import without_secrets
 from ckpt.show.look.words import printable
 
 # Replacements for symbols that the terminal's encoding lacks.
@@ -67,10 +68,10 @@ class Terminal:
 
     def error(self, message: str, hint: str | None = None) -> None:
         """Print an error in one line, and the hint below it."""
-        one_line = printable(message)
+        one_line = printable(without_secrets(message))
         _write(self.err, f"{_label('error:', 'red', self.err)} {one_line}")
         if hint:
-            lines = hint.split("\n")
+            lines = without_secrets(hint).split("\n")
             _write(self.err, f"{_label('hint:', 'yellow', self.err)}  {printable(lines[0])}")
             for line in lines[1:]:
                 _write(self.err, f"       {printable(line)}")

@@ -326,12 +326,13 @@ def test_fault_41_credentials_are_never_printed(
         ("show", with_password("http://127.0.0.1:9/x.pt")),
         ("show", with_password("http://host:port/x.pt")),
         ("show", f"http://ann:{SECRET}/more@host/x.pt"),
+        *((word, url) for word in ("log", "rm", "du", "repair", "alias prod", "verify")),
         ("show", f"s3://ann:{SECRET}@host/x.pt"),
         ("show", f"s3://ann:{SECRET}@host/x#net"),
         ("show", f"hf://ann:{SECRET}@host/x"),
         ("show", f"ftp://ann:{SECRET}@host/x.pt"),
     ):
-        ran = ckpt(*words)
+        ran = ckpt(*" ".join(words).split())
         assert SECRET not in ran.out + ran.err, words
     written = [path for path in folder.rglob("*") if path.is_file()]
     assert written

@@ -75,6 +75,11 @@ def test_rename_of_a_version_elsewhere_writes_a_file_here(ckpt: Run, url: str) -
     assert set(torch.load("x.pt")["model"]) == {f"blocks.{i}.weight" for i in range(6)}
 
 
+def test_version_elsewhere_is_no_file_to_register(ckpt: Run, url: str) -> None:
+    ran = ckpt("register", f"{url}#net:v1", "--name", "net")
+    assert (ran.code, "ckpt export" in ran.err, Path("registry.json").exists()) == (2, True, False)
+
+
 @pytest.mark.parametrize("ref", ["net:v9", "none", "net@none", "old.pt", "net.py:Net"])
 def test_ref_that_names_no_version_there(ckpt: Run, url: str, ref: str) -> None:
     ran = ckpt("show", f"{url}#{ref}")
