@@ -1,13 +1,13 @@
-"""A model of `ckpt push`: all orders of the steps of several clients, with crashes and lost replies.
+"""A model of `ckpt push`: all orders of the steps of clients that crash and lose replies.
 
 Each client pushes one version: it reads the index, sends the object, sends the manifest, and writes
 the index if that has not changed. At any moment a client may crash, and begin again with no memory
-or never; a reply may be lost, and the request may then happen at once, later, twice, or never. All
-clients together have one crash and two lost replies.
+or never; a reply may be lost, and the request may then happen at once, later, twice, or never.
+All clients together have one crash and two lost replies.
 
-Checked in every state: the index names no absent object; a number that it gave keeps its version; no
-version is there twice; a push that was acknowledged is there. In every last state, all clients that
-have not crashed for good are done. `python docs/remote_model.py` prints the result.
+Checked in every state: the index names no absent object; a number that it gave keeps its version;
+no version is there twice; a push that was acknowledged is there. In every last state, all clients
+that have not crashed for good are done. `python docs/remote_model.py` prints the result.
 
 It has no code in common with `ckpt`. `BROKEN` are protocols that look alike, in which the checker
 must find the fault.

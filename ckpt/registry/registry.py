@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
-from shlex import quote
 from typing import Any, ClassVar
 
-from ckpt.errors import IntegrityError, MissingFileError, RefError, UsageError
+from ckpt.errors import IntegrityError, RefError
 from ckpt.io.files import make_folder, read_plain, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import Rights
@@ -21,15 +20,15 @@ from ckpt.refs import Ref, expect_name, expect_no_path
 from ckpt.registry.events import Event, joined
 from ckpt.registry.history.newest import newest, newest_versions
 from ckpt.registry.index import Index, Model, Version
-from ckpt.registry.index_file import FILE_NAME, IndexFile, find_registry
+from ckpt.registry.index_file import FILE_NAME, IndexFile
 from ckpt.registry.labels import NO_LABELS, Labels
 from ckpt.registry.manifest import Manifest, read_record
+from ckpt.registry.places import expect_own, is_listed, locate
 from ckpt.registry.seen import saw
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.shared import shared_store
 from ckpt.registry.store.version import VersionSource
 
-SAFE = "CKPT_SAFE_REGISTRIES"  # folders, separated like those of PATH
 _LOCAL = "local"  # holds the name of the machine that alone writes to the disk
 _OWN_FILES = ("id", _LOCAL, "lock", "reflog", "remotes/", "tmp/", "writing")
 REMOTES = "remotes.json"  # in the store's folder
@@ -88,7 +87,7 @@ class Registry:
         on_use: Callable[[Path], object] = lambda folder: None,
         on_fetch: Callable[[str], object] = lambda text: None,
     ) -> None:
-        self.folder, self._is_named = _locate(folder)
+        self.folder, self._is_named = locate(folder)
         self._on_use = on_use
         self.on_fetch = on_fetch
 
@@ -120,10 +119,10 @@ class Registry:
             UsageError: The registry belongs to another user, and was found, not named.
         """
         store = self.folder / ".ckpt"
-        if _is_listed(self.folder):
+        if is_listed(self.folder):
             store = store.resolve()
         elif not self._is_named:
-            _expect_own(self.folder)
+            expect_own(self.folder)
         if not self._is_named and self.folder != Path.cwd():
             self._on_use(self.folder)
         return store
@@ -397,36 +396,3 @@ InRegistry = Registry | Path | str  # a registry, or its folder
 def now() -> str:
     """The time, UTC, ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _locate(folder: Path | str | None) -> tuple[Path, bool]:
-    """The folder of a registry, and whether it was named, not found."""
-    chosen = folder or os.environ.get("CKPT_REGISTRY")
-    if chosen is None:
-        here = Path.cwd()
-        return find_registry(here) or here, False
-    path = Path(chosen)
-    if path.name == FILE_NAME:
-        path = path.parent
-    if not path.is_dir():
-        raise MissingFileError(f"{path}: no such folder", hint="name the folder of a registry")
-    return path, True
-
-
-def _is_listed(folder: Path) -> bool:
-    """Whether the user trusts a registry whoever owns it, and wherever its `.ckpt` leads."""
-    listed = os.environ.get(SAFE, "").split(os.pathsep)
-    return any(
-        path == "*" or (path and Path(path).resolve() == folder.resolve()) for path in listed
-    )
-
-
-def _expect_own(folder: Path) -> None:
-    for path in (folder / FILE_NAME, folder / ".ckpt"):
-        owner = path.lstat().st_uid if os.path.lexists(path) else os.geteuid()
-        if owner != os.geteuid():
-            raise UsageError(
-                f"{path}: belongs to another user (uid {owner}), so this registry is not used",
-                hint=f"--registry {quote(str(folder))}  uses it once;\n"
-                f"export {SAFE}={quote(str(folder))}  uses it always",
-            )

@@ -1,6 +1,7 @@
 """`ckpt remote`, `push`, `fetch`, `pull`, `clone` and `evict`, to a folder and to S3 over HTTP."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import ckpt as ckpt_package
-from tests.cli.support import Run, register_seeds, save, tree
+from tests.cli.support import Git, Run, commit, register_seeds, save, tree
 from tests.effort import long_but
 from tests.remote.conftest import s3, s3_endpoint  # noqa: F401
 from tests.remote.plain_checker import problems_of
@@ -289,3 +290,50 @@ def test_credentials_in_a_url_are_refused_and_not_printed(ckpt: Run, secret: str
         refused = ckpt(*words)
         assert refused.code == 2
         assert "hunter2" not in refused.out + refused.err
+
+
+def test_git_keeps_the_index_and_the_remote_the_objects(
+    ckpt: Run, git: Git, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_seeds(ckpt, folder, 1)
+    (folder / ".gitignore").write_text("*.pt\n.ckpt/objects/\nremote/\nbob/\n")
+    commit(git)
+    added = ckpt("remote", "add", "origin", str(folder / "remote"), "--json")
+    assert added.data["index"] == "git"
+    assert ckpt("remote", "check").code == 4
+    assert ckpt("push").out == "pushed net:v1 to origin: 1 object, 8.0 kB\n"
+    assert ckpt("push").out == "origin has everything already\n"
+    assert ckpt("remote", "check").code == 0
+    assert not (folder / "remote" / "registry.json").exists()
+    commit(git)
+    git("clone", "-q", ".", "bob")
+    bob = enter(folder / "bob", ckpt, monkeypatch)
+    assert bob("ls").code == bob("verify").code == bob("fetch").code == 0
+    assert bob("export", "v1", "-o", "v1.pt").code == 0
+    assert (folder / "bob" / "v1.pt").read_bytes() == (folder / "net.pt").read_bytes()
+    assert bob("pull").out == "nothing to get from origin for net:v1\n"
+    assert bob("evict", "v1").out.startswith("freed 1 object")
+    refused = ckpt("clone", str(folder / "remote"), str(folder / "eve"))
+    assert (refused.code, "no registry there" in refused.err) == (2, True)
+
+
+def test_pre_push_hook_keeps_an_index_without_its_objects_from_being_published(
+    ckpt: Run, git: Git, folder: Path
+) -> None:
+    """The hook of docs/remotes.md."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "remotes.md").read_text()
+    (hook,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    git("init", "-q", "--bare", "there")
+    git("remote", "add", "there", "there")
+    path = folder / ".git" / "hooks" / "pre-push"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(hook)
+    path.chmod(0o755)
+    register_seeds(ckpt, folder, 1)
+    (folder / ".gitignore").write_text("*.pt\n.ckpt/objects/\nremote/\nthere/\n")
+    commit(git)
+    assert ckpt("remote", "add", "origin", str(folder / "remote")).code == 0
+    commit(git)
+    assert "origin lacks" in git("push", "-q", "there", "main", code=1).stdout
+    assert ckpt("push").code == 0
+    git("push", "-q", "there", "main")

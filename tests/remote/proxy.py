@@ -124,7 +124,7 @@ def proxy_before(server: str) -> Iterator[Proxy]:
             if cut is not None:
                 self.close_connection = True
 
-        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
+        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
             pass

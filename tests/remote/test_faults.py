@@ -102,7 +102,9 @@ def test_fault_40_push_that_fails_leaves_the_remote_as_it_was(
     for place in thinned(range(len(requests))):
         registered(ann.folder, 100 + place)
         proxy.seen.clear()
-        proxy.rule = lambda _: Fault(503, happens=False) if len(proxy.seen) > place else None
+        proxy.rule = lambda _, most=place: (
+            Fault(503, happens=False) if len(proxy.seen) > most else None
+        )
         with pytest.raises(RemoteError) as caught:
             ckpt.push(registry=ann)
         assert caught.value.exit_code == 7

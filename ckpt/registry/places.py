@@ -1,0 +1,51 @@
+"""Where a registry is, and whether it may be used: found like `.git`, or named.
+
+Law: a registry of another user is used only if its folder was named, or is listed as trusted.
+"""
+
+import os
+from pathlib import Path
+from shlex import quote
+
+from ckpt.errors import MissingFileError, UsageError
+from ckpt.registry.index_file import FILE_NAME, find_registry
+
+SAFE = "CKPT_SAFE_REGISTRIES"  # folders, separated like those of PATH
+
+
+def locate(folder: Path | str | None) -> tuple[Path, bool]:
+    """The folder of a registry, and whether it was named, not found."""
+    chosen = folder or os.environ.get("CKPT_REGISTRY")
+    if chosen is None:
+        here = Path.cwd()
+        return find_registry(here) or here, False
+    path = Path(chosen)
+    if path.name == FILE_NAME:
+        path = path.parent
+    if not path.is_dir():
+        raise MissingFileError(f"{path}: no such folder", hint="name the folder of a registry")
+    return path, True
+
+
+def is_listed(folder: Path) -> bool:
+    """Whether the user trusts a registry whoever owns it, and wherever its `.ckpt` leads."""
+    listed = os.environ.get(SAFE, "").split(os.pathsep)
+    return any(
+        path == "*" or (path and Path(path).resolve() == folder.resolve()) for path in listed
+    )
+
+
+def expect_own(folder: Path) -> None:
+    """Refuse a registry of another user.
+
+    Raises:
+        UsageError: A file of it belongs to somebody else.
+    """
+    for path in (folder / FILE_NAME, folder / ".ckpt"):
+        owner = path.lstat().st_uid if os.path.lexists(path) else os.geteuid()
+        if owner != os.geteuid():
+            raise UsageError(
+                f"{path}: belongs to another user (uid {owner}), so this registry is not used",
+                hint=f"--registry {quote(str(folder))}  uses it once;\n"
+                f"export {SAFE}={quote(str(folder))}  uses it always",
+            )
