@@ -107,8 +107,8 @@ def _verified(registry: Registry, told: Told) -> Verified:
             damages.append(Damage(str(result), hurts, name, nbytes, hint))
     good = sum(result for result in results if isinstance(result, int))
     seconds = perf_counter() - began
-    hashed = len(wanted) - elsewhere.total()
-    return Verified(hashed, len(manifests), good, tuple(damages), seconds, lost, elsewhere)
+    here = len(wanted) - elsewhere.total()
+    return Verified(here, len(manifests), good, tuple(damages), seconds, lost, elsewhere)
 
 
 def _wanted(
