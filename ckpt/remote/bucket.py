@@ -32,6 +32,10 @@ class Bucket(Protocol):
 
     url: str
 
+    @property
+    def doubt(self) -> str | None:
+        """Why conditions may not hold between machines, which no probe on one of them can see."""
+
     def get(self, path: str, *, most: int) -> tuple[bytes, str] | None:
         """The bytes of an object and their tag, read at once; None if it does not exist.
 

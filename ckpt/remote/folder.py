@@ -13,6 +13,7 @@ from ckpt.errors import DiskError, RemoteError, UsageError
 from ckpt.io import digest
 from ckpt.io.files import make_folder, open_plain, unlinked, write_whole
 from ckpt.io.lock import exclusive_lock
+from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.sources import CHUNK
 from ckpt.io.temporaries import is_temporary
 from ckpt.remote.bucket import Stat
@@ -30,6 +31,10 @@ class Folder:
 
     def __init__(self, path: Path, url: str) -> None:
         self.path, self.url = path, url
+
+    @property
+    def doubt(self) -> str | None:
+        return doubt_of_locks(self.path)
 
     def get(self, path: str, *, most: int) -> tuple[bytes, str] | None:
         with self._errors(path), self._opened(path) as fd:

@@ -32,6 +32,8 @@ class ObjectStoreBucket:
         url: ``s3://bucket/folder``, without credentials.
     """
 
+    doubt = None
+
     def __init__(self, url: str) -> None:
         self.url = url
         self._store = _store(url)

@@ -20,7 +20,8 @@ def ignored_conditions(bucket: Bucket) -> tuple[str, ...]:
     """
     path = f"ckpt/probe/{os.urandom(8).hex()}"
     try:
-        return tuple(_ignored(bucket, path))
+        ignored = _ignored(bucket, path)
+        return (*ignored, *([f"{REPLACES}, on {bucket.doubt}"] if bucket.doubt else []))
     finally:
         bucket.delete(path)
 

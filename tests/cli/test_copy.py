@@ -90,7 +90,7 @@ def test_damaged_version_is_not_copied(net: Run, folder: Path, damage: Damage) -
     (path,) = folder.glob(".ckpt/objects/*/*")
     damage(path)
     ran = net("copy", "v1", "there")
-    assert (ran.code, "w of net:v1" in ran.err) == (4, True), ran.err
+    assert (ran.code, "net:v1: w" in ran.err) == (4, True), ran.err
     assert there(net, "ls", "--json").data == []
 
 
@@ -112,7 +112,7 @@ def test_bad_words_create_nothing(net: Run, folder: Path, words, says) -> None:
 def test_first_copy_that_was_interrupted_before_the_index_can_be_done_again(
     net: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(self: IndexFile) -> None:
+    def stopped(self: IndexFile, identity: str = "") -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted:

@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 
 import ckpt as ckpt_package
 from tests.cli.support import Git, Run, commit, register_seeds, save, tree
@@ -15,7 +15,8 @@ from tests.effort import long_but
 from tests.remote.conftest import s3, s3_endpoint  # noqa: F401
 from tests.remote.plain_checker import problems_of
 
-Team = Callable[..., Any]
+DOCS = Path(__file__).parent.parent.parent / "docs"
+SCHEMA = DOCS / "schemas" / "remotes.schema.json"
 
 
 @pytest.fixture(params=long_but(["folder"], ["folder", "s3"]))
@@ -61,6 +62,7 @@ def test_remote_is_added_after_a_probe_and_listed(ckpt: Run, folder: Path, url: 
     assert (added.code, added.data["index"], added.data["ignores"]) == (0, "bucket", [])
     assert ckpt("remote", "ls", "--json").data == [added.data]
     document = json.loads((folder / ".ckpt" / "remotes.json").read_bytes())
+    Draft202012Validator(json.loads(SCHEMA.read_bytes())).validate(document)
     assert document["remotes"]["origin"]["url"] == added.data["url"]
     again = ckpt("remote", "add", "origin", url)
     assert (again.code, "already a remote" in again.err) == (2, True)
@@ -321,7 +323,7 @@ def test_pre_push_hook_keeps_an_index_without_its_objects_from_being_published(
     ckpt: Run, git: Git, folder: Path
 ) -> None:
     """The hook of docs/remotes.md."""
-    page = (Path(__file__).parent.parent.parent / "docs" / "remotes.md").read_text()
+    page = (DOCS / "remotes.md").read_text()
     (hook,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     git("init", "-q", "--bare", "there")
     git("remote", "add", "there", "there")
@@ -337,3 +339,20 @@ def test_pre_push_hook_keeps_an_index_without_its_objects_from_being_published(
     assert "origin lacks" in git("push", "-q", "there", "main", code=1).stdout
     assert ckpt("push").code == 0
     git("push", "-q", "there", "main")
+
+
+def test_what_cannot_be_fetched_is_not_here_and_named(bob: Run, folder: Path, url: str) -> None:
+    """Offline, or lost on the remote: never "damaged", and nothing is written."""
+    if url.startswith("s3"):
+        return
+    (folder / "remote" / "objects").rename(folder / "away")
+    refused = bob("export", "v1", "-o", "v1.pt")
+    assert refused.code == 4
+    line = refused.err.splitlines()[1]
+    assert line.startswith("error: net:v1: w is not here (on remote origin): origin: object ")
+    assert line.endswith(" of net:v1: w is missing there")
+    assert refused.err.splitlines()[2] == "hint:  ckpt pull net:v1"
+    assert not (folder / "bob" / "v1.pt").exists()
+    assert bob("show", "v1").code == bob("ls").code == 0
+    pulled = bob("pull", "v1")
+    assert (pulled.code, "is missing there" in pulled.err) == (4, True)

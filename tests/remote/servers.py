@@ -20,6 +20,8 @@ KEYS = {
 class Memory:
     """A bucket in memory, to compare others with."""
 
+    doubt = None
+
     def __init__(self, url: str = "memory://") -> None:
         self.url, self.objects = url, dict[str, tuple[bytes, float]]()
         self._lock = threading.Lock()

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from ckpt.errors import IntegrityError, RemoteError, UsageError
+from ckpt.io import mounts
 from ckpt.remote.address import checked_url, open_bucket, redacted
 from ckpt.remote.bucket import HELD, Bucket
+from ckpt.remote.probe import REPLACES, ignored_conditions
 from tests.remote.servers import Memory
 
 KINDS = ["memory", "folder_url", "s3"]
@@ -173,3 +175,16 @@ def test_url_of_a_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     assert checked_url("a remote") == (tmp_path / "a remote").as_uri()
     assert checked_url("s3://team/models/") == "s3://team/models"
+
+
+def test_folder_whose_locks_reach_no_other_machine_is_doubted(
+    folder_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount table as of a machine with sshfs."""
+    table = tmp_path / "mountinfo"
+    table.write_text(f"36 35 0:52 / {tmp_path!s} rw - fuse.sshfs host:/x rw\n")
+    assert ignored_conditions(open_bucket(folder_url)) == ()
+    monkeypatch.setattr(mounts, "MOUNTS", table)
+    (said,) = ignored_conditions(open_bucket(folder_url))
+    assert said == f"{REPLACES}, on fuse.sshfs: locks may hold on this machine only"
+    assert [*open_bucket(folder_url).list("ckpt/probe")] == []

@@ -15,7 +15,7 @@ import ckpt
 from ckpt.errors import CkptError, ConflictError, IntegrityError, RemoteError
 from ckpt.registry.registry import Registry
 from ckpt.remote.probe import CREATES, REPLACES
-from tests.effort import thinned
+from tests.effort import long_but, thinned
 from tests.remote.plain_checker import get_of, index_of, problems
 from tests.remote.proxy import Fault, Proxy, Request, proxy_before
 
@@ -73,7 +73,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", long_but(["registry.json"], PLACES))
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_40_one_failed_request_is_repeated(
     ann: Registry, proxy: Proxy, s3: str, place: str, fault: str
@@ -284,8 +284,11 @@ def test_fault_42_other_history_of_the_same_length_is_refused(
         ckpt.fetch(registry=ann)
 
 
-def test_errors_of_remotes_are_ours(ann: Registry, proxy: Proxy) -> None:
+def test_errors_of_remotes_are_ours(
+    ann: Registry, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever a server answers, it is a `CkptError` with a code of its own."""
+    monkeypatch.setenv("CKPT_REMOTE_SECONDS", "0.1")
     for status in (301, 400, 401, 403, 404, 418, 500):
         proxy.rule = lambda _, status=status: Fault(status=status, happens=False)
         with pytest.raises(CkptError) as caught:

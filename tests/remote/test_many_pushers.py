@@ -63,7 +63,7 @@ def pushed_by_all(url: str, folder: Path, processes: int, pushes: int) -> list[s
     ]
     acknowledged = []
     for each in running:
-        out, err = each.communicate(timeout=PATIENCE)
+        out, err = each.communicate(timeout=4 * PATIENCE)
         assert each.returncode == 0, err
         acknowledged += out.splitlines()
     return acknowledged

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.remote.pusher import write
 from tests.remote.servers import KEYS
 
@@ -17,6 +19,7 @@ _BLOCK = re.compile(r"^```team\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^([a-z]+)\$ (.*)\n", re.MULTILINE)
 
 
+@pytest.mark.long
 def test_page_shows_what_the_commands_print(s3_endpoint: str, tmp_path: Path) -> None:
     make_bucket(s3_endpoint)
     text = PAGE.read_text(encoding="utf-8")
