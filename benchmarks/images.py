@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ckpt.definitions import declare_torchvision_ops
+from ckpt.definitions.importing import declare_torchvision_ops
 from ckpt.train.data.dataset import Dataset, load_dataset
 
 QUICK = {"train": 256, "t10k": 64}  # images; 256 are four batches of 64

@@ -80,7 +80,7 @@ def keys_of(model: str) -> Keys:
     """Keys and shapes of a model of torchvision or torch."""
     import warnings
 
-    from ckpt.definitions import declare_torchvision_ops
+    from ckpt.definitions.importing import declare_torchvision_ops
 
     declare_torchvision_ops()
     import torch

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckpt.definitions import Definition, own_code
+from ckpt.definitions import Definition
+from ckpt.definitions.importing import own_code
 from ckpt.errors import CkptError
 from ckpt.tensors import StateDict, with_versions
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ckpt.definitions import DefinitionError, find_definition
+from ckpt.definitions import find_definition
+from ckpt.definitions.importing import DefinitionError
 from ckpt.errors import RefError
 from ckpt.refs import DefinitionRef, parse_ref
 from ckpt.tensors import TensorEntry

@@ -18,7 +18,7 @@ from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.files import Told, untold
 from ckpt.io.threads import Threads
-from ckpt.opened import OpenedFile, OpenedState
+from ckpt.opened.states import OpenedFile, OpenedState
 from ckpt.tensors import TensorEntry
 
 PIECE_ELEMENTS = 1 << 22

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ckpt.compare.numbers import has_numbers, numbers, parts_of
 from ckpt.dtypes import itemsize
 from ckpt.formats.stream import tensor_bytes
-from ckpt.opened import OpenedFile, OpenedState
+from ckpt.opened.states import OpenedFile, OpenedState
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from ckpt.opened import Opened, OpenedDefinition, OpenedVersion
+from ckpt.opened.states import Opened, OpenedDefinition, OpenedVersion
 from ckpt.registry.manifest import Manifest
 from ckpt.tensors import TensorEntry
 

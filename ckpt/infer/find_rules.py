@@ -28,7 +28,9 @@ from ckpt.infer.result import (
 )
 from ckpt.infer.rules.synthesis import synthesise
 from ckpt.io.files import Told, untold
-from ckpt.opened import Named, Opened, OpenedDefinition, OpenedFile, OpenedState, open_ref
+from ckpt.opened import open_ref
+from ckpt.opened.named import Named
+from ckpt.opened.states import Opened, OpenedDefinition, OpenedFile, OpenedState
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.choice import Choice
 from ckpt.rules.document import read_rules, typed

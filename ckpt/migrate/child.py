@@ -16,7 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ckpt.definitions import Definition, DefinitionError, find_definition
+from ckpt.definitions import Definition, find_definition
+from ckpt.definitions.importing import DefinitionError
 from ckpt.errors import CkptError, RefError
 from ckpt.loading import ask_torch
 from ckpt.tensors import StateDict, TensorEntry

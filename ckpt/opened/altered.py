@@ -9,7 +9,7 @@ from ckpt.errors import FormatError
 from ckpt.formats import COPIES, open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import OpaqueWord, without_opaque, without_optimizer
-from ckpt.opened import OpenedState, OpenedVersion
+from ckpt.opened.states import OpenedState, OpenedVersion
 
 if TYPE_CHECKING:
     from ckpt.formats.optimizers import Groups

@@ -6,7 +6,8 @@ from os import fspath
 
 from ckpt.errors import AmbiguousStateError, FormatError
 from ckpt.formats.opaque import ForeignGlobal, foreign_globals
-from ckpt.opened import Named, open_state
+from ckpt.opened import open_state
+from ckpt.opened.named import Named
 from ckpt.registry.registry import InRegistry, Registry
 
 

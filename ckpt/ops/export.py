@@ -12,8 +12,10 @@ from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
 from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.rights import Rights
 from ckpt.io.sources import JoinedSource
-from ckpt.opened import OpenedFile, OpenedState, OpenedVersion, Weights, open_state
+from ckpt.opened import open_state
 from ckpt.opened.altered import settled
+from ckpt.opened.named import Weights
+from ckpt.opened.states import OpenedFile, OpenedState, OpenedVersion
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.side_files import Readable
 from ckpt.writing.checkpoint import Written, write_checkpoint

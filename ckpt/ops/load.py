@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from ckpt.dtypes import itemsize
 from ckpt.errors import FormatError, RefError, UsageError
 from ckpt.formats.stream import reach_of, tensor_bytes
-from ckpt.opened import OpenedState, OpenedVersion, Weights, open_state
+from ckpt.opened import open_state
+from ckpt.opened.named import Weights
+from ckpt.opened.states import OpenedState, OpenedVersion
 from ckpt.printed import Printed
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.patterns import Pattern

@@ -92,7 +92,7 @@ class Influences:
         """Whether other values of these tensors change the outputs; they are restored."""
         import torch
 
-        from ckpt.definitions import DefinitionError
+        from ckpt.definitions.importing import DefinitionError
 
         generator = torch.Generator().manual_seed(2)
         before = [live[key].clone() for key in keys]

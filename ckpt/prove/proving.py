@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ckpt.definitions import Definition, DefinitionError
+from ckpt.definitions import Definition
+from ckpt.definitions.importing import DefinitionError
 from ckpt.prove.alternatives import alternatives
 from ckpt.prove.arguments import Inputs, renamed_arguments
 from ckpt.prove.influence import CLEAR, Influences

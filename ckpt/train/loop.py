@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from ckpt.definitions import own_code
+from ckpt.definitions.importing import own_code
 from ckpt.errors import FitError
 from ckpt.train.batches import Window
 from ckpt.train.data.normalisation import MicroBatch

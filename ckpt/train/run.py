@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ckpt.definitions import own_code
+from ckpt.definitions.importing import own_code
 from ckpt.errors import DivergedError
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.data.windows import epoch_seed

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ckpt.definitions import find_definition, load_strictly, own_code
+from ckpt.definitions import find_definition, load_strictly
+from ckpt.definitions.importing import own_code
 from ckpt.errors import DatasetError, FitError, UsageError
 from ckpt.train.batches import Batches
 from ckpt.train.data.dataset import Dataset, load_dataset

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import ckpt
-from ckpt.definitions import declare_torchvision_ops
+from ckpt.definitions.importing import declare_torchvision_ops
 from ckpt.registry.registry import Registry
 from tests.effort import PATIENCE
 
@@ -190,7 +190,7 @@ PROGRAM = """
 import sys, warnings
 warnings.simplefilter("ignore")
 from pathlib import Path
-from ckpt.definitions import declare_torchvision_ops
+from ckpt.definitions.importing import declare_torchvision_ops
 declare_torchvision_ops()
 import lightning.pytorch as pl
 from ckpt.lightning import Register

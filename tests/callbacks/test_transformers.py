@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import ckpt
-from ckpt.definitions import declare_torchvision_ops
+from ckpt.definitions.importing import declare_torchvision_ops
 from ckpt.registry.registry import Registry
 
 with warnings.catch_warnings():

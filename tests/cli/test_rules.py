@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ckpt.definitions import declare_torchvision_ops
+from ckpt.definitions.importing import declare_torchvision_ops
 from tests.cli.support import Run
 from tests.effort import long_but
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ckpt.definitions import declare_torchvision_ops
+from ckpt.definitions.importing import declare_torchvision_ops
 from tests.cli.support import Run
 
 pytestmark = pytest.mark.long

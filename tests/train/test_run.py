@@ -12,7 +12,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from ckpt.definitions import DefinitionError, find_definition
+from ckpt.definitions import find_definition
+from ckpt.definitions.importing import DefinitionError
 from ckpt.errors import FitError, UsageError
 from ckpt.train.data.windows import ORDER_RULE
 from ckpt.train.random_numbers import seed_all

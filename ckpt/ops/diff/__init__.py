@@ -15,14 +15,9 @@ from ckpt.formats.opaque import ForeignGlobal
 from ckpt.in_memory import STATE_DICT
 from ckpt.infer.fitting import Fitting
 from ckpt.io.files import Told, untold
-from ckpt.opened import (
-    OpenedDefinition,
-    OpenedFile,
-    OpenedMemory,
-    OpenedState,
-    WeightsOrClass,
-    open_ref,
-)
+from ckpt.opened import open_ref
+from ckpt.opened.named import WeightsOrClass
+from ckpt.opened.states import OpenedDefinition, OpenedFile, OpenedMemory, OpenedState
 from ckpt.ops.diff.no_tensors import entries_without_tensors
 from ckpt.ops.diff.records import Fact, differing_facts
 from ckpt.ops.diff.renamed import likely_renames

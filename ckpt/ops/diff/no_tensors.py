@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ckpt.formats.opaque import torch_file
 from ckpt.formats.pickle.find import EXTRA_STATE
-from ckpt.opened import OpenedState, OpenedVersion
+from ckpt.opened.states import OpenedState, OpenedVersion
 from ckpt.tensors import NOT_A_TENSOR, TensorEntry
 from ckpt.writing.outcome import followers
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckpt.compare.leaves import leaves
-from ckpt.opened import Opened, OpenedDefinition, OpenedState, OpenedVersion
+from ckpt.opened.states import Opened, OpenedDefinition, OpenedState, OpenedVersion
 from ckpt.ops.log import log
 
 # Shown elsewhere: curves by `ckpt plot`, keys by the diff itself, the rest by `ckpt log`.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ckpt.io import digest
-from ckpt.opened import Opened, OpenedDefinition, OpenedFile, OpenedState
+from ckpt.opened.states import Opened, OpenedDefinition, OpenedFile, OpenedState
 from ckpt.side_files import Readable
 
 _MOST_BYTES = 1 << 16  # of a text that is compared line by line

@@ -9,7 +9,7 @@ from ckpt.errors import FormatError, PlanError
 from ckpt.in_memory import STATE_DICT
 from ckpt.infer.fitting import Fitting, fitting
 from ckpt.loading import ask_torch
-from ckpt.opened import (
+from ckpt.opened.states import (
     Opened,
     OpenedDefinition,
     OpenedFile,

@@ -7,7 +7,8 @@ from pathlib import Path
 from ckpt.errors import RefError
 from ckpt.io.files import exists
 from ckpt.migrate.folder import Place
-from ckpt.opened import OpenedVersion, open_ref
+from ckpt.opened import open_ref
+from ckpt.opened.states import OpenedVersion
 from ckpt.ops.guard.settings import Guarded, same_definition
 from ckpt.ops.guard.snapshots import snapshots_in
 from ckpt.registry.index import Model, Version

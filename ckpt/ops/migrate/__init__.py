@@ -6,8 +6,10 @@ from typing import Unpack
 
 from ckpt.migrate.schema import other_numbers
 from ckpt.migrate.way import Way
-from ckpt.opened import Named, OpenedState, as_typed
+from ckpt.opened import as_typed
 from ckpt.opened.altered import numbered
+from ckpt.opened.named import Named
+from ckpt.opened.states import OpenedState
 from ckpt.ops.migrate.check import Finding, Listed, check_migrations, list_migrations
 from ckpt.ops.migrate.export import Exported, export_migrations
 from ckpt.ops.migrate.new import Drafted, new_migration

@@ -21,7 +21,9 @@ from ckpt.migrate.migration import (
     write_migration,
 )
 from ckpt.migrate.schema import NUMBER, FoldedSchema, Schema, differing, fold_all, schema_of
-from ckpt.opened import Named, Opened, OpenedDefinition, opened_definition
+from ckpt.opened import opened_definition
+from ckpt.opened.named import Named
+from ckpt.opened.states import Opened, OpenedDefinition
 from ckpt.ops.migrate.old_form import old_form
 from ckpt.ops.migrate.proving import Ran, run_both
 from ckpt.ops.rename.rule_order import Rules, in_order

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ckpt.definitions import Definition, DefinitionError
+from ckpt.definitions import Definition
+from ckpt.definitions.importing import DefinitionError
 from ckpt.migrate.child import Request, main
 from ckpt.ops.migrate.passed import put, put_inputs, taken, taken_inputs
 from ckpt.prove.runs import Side

@@ -12,7 +12,9 @@ from ckpt.errors import UsageError
 from ckpt.migrate.described import Builder, BuildError
 from ckpt.migrate.revision import PREFIX, at_revision
 from ckpt.migrate.schema import differing
-from ckpt.opened import Named, Opened, OpenedDefinition, OpenedVersion, open_ref
+from ckpt.opened import open_ref
+from ckpt.opened.named import Named
+from ckpt.opened.states import Opened, OpenedDefinition, OpenedVersion
 from ckpt.ops.migrate.old_model import PROGRAM, old_model
 from ckpt.ops.migrate.stored import stored_class
 from ckpt.prove.runs import Model, Side

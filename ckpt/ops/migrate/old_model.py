@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ckpt.definitions import DefinitionError
+from ckpt.definitions.importing import DefinitionError
 from ckpt.migrate.described import Builder
 from ckpt.ops.migrate.passed import put, put_inputs, taken, taken_inputs
 from ckpt.prove.arguments import Inputs

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ckpt.definitions import Definition, DefinitionError
+from ckpt.definitions import Definition
+from ckpt.definitions.importing import DefinitionError
 from ckpt.errors import PlanError, UsageError
 from ckpt.migrate.chain import begin, that_find
 from ckpt.migrate.described import BuildError

@@ -10,7 +10,8 @@ from ckpt.migrate.chain import begin, that_find
 from ckpt.migrate.folder import place_of_definition
 from ckpt.migrate.schema import Schema, schema_of
 from ckpt.migrate.way import Way
-from ckpt.opened import OpenedState, OpenedVersion, as_typed
+from ckpt.opened import as_typed
+from ckpt.opened.states import OpenedState, OpenedVersion
 from ckpt.ops.rename.result import Renamed
 from ckpt.ops.rename.rule_files import RuleFile
 from ckpt.ops.rename.to_file import Output

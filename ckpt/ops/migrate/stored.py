@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from ckpt.io.git import asked
 from ckpt.migrate.described import Builder, name_of
 from ckpt.migrate.revision import at_revision
-from ckpt.opened import OpenedVersion
+from ckpt.opened.states import OpenedVersion
 from ckpt.ops.migrate.old_model import PROGRAM
 from ckpt.ops.migrate.run import made_for
 

@@ -15,7 +15,7 @@ from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless, kind_of_
 from ckpt.formats.paths import checkpoint_name
 from ckpt.io.files import Told, untold
 from ckpt.io.sources import OpenSource
-from ckpt.opened import Named
+from ckpt.opened.named import Named
 from ckpt.ops.register.given import Given, InMemory, opened
 from ckpt.ops.register.storing import compared, store
 from ckpt.refs import SUFFIXES, expect_new_name

@@ -14,7 +14,7 @@ from ckpt.formats.pickle.describe import WEIGHTS_HINT
 from ckpt.in_memory import is_module, name_of, unsaved
 from ckpt.io.files import exists
 from ckpt.io.sources import ByteSource
-from ckpt.opened import Named
+from ckpt.opened.named import Named
 from ckpt.refs import UrlRef, is_url, parse_file_ref, parse_url
 from ckpt.side_files import Found, of_folder
 

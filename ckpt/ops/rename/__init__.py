@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from ckpt.errors import PlanError
-from ckpt.opened import Named
+from ckpt.opened.named import Named
 from ckpt.ops.rename.goal import Goal, expect_known
 from ckpt.ops.rename.in_memory import is_in_memory, renamed_in_memory
 from ckpt.ops.rename.opening import open_source

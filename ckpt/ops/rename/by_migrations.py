@@ -9,7 +9,7 @@ from ckpt.migrate.chain import begin, that_find
 from ckpt.migrate.folder import place_of_definition
 from ckpt.migrate.schema import schema_of
 from ckpt.migrate.way import AmbiguousEntryError, Way
-from ckpt.opened import Opened, OpenedDefinition
+from ckpt.opened.states import Opened, OpenedDefinition
 from ckpt.rules.expressions import Source
 from ckpt.rules.planned import Rule
 from ckpt.tensors import StateDict

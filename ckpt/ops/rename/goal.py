@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from ckpt.compare.allowed import Allowed, allowed
 from ckpt.errors import UsageError
-from ckpt.opened import Defined, WeightsOrClass
+from ckpt.opened.named import Defined, WeightsOrClass
 from ckpt.ops.rename.rule_files import RuleFile
 
 if TYPE_CHECKING:

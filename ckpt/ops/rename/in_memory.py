@@ -14,7 +14,9 @@ from ckpt.compare.ties import ties_of
 from ckpt.errors import FormatError, UsageError
 from ckpt.formats.naming.modules import moved_modules
 from ckpt.in_memory import is_module, state_of
-from ckpt.opened import OpenedFile, OpenedState, Weights, nesting, open_state
+from ckpt.opened import open_state
+from ckpt.opened.named import Weights
+from ckpt.opened.states import OpenedFile, OpenedState, nesting
 from ckpt.ops.rename.goal import Goal
 from ckpt.ops.rename.plan import RenamePlan, plan_opened
 from ckpt.ops.rename.rule_order import Rules

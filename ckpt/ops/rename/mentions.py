@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from ckpt.formats.sharded import INDEX_LIMIT
-from ckpt.opened import OpenedState
+from ckpt.opened.states import OpenedState
 from ckpt.refs import without_index
 from ckpt.rules.plan import KeyChange, Plan
 from ckpt.side_files import Readable

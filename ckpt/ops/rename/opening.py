@@ -10,20 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 from ckpt.errors import AmbiguousStateError, PlanError, UsageError
 from ckpt.formats import ALL, COPIES
 from ckpt.in_memory import is_module
-from ckpt.opened import (
-    Named,
-    Opened,
-    OpenedFile,
-    OpenedState,
-    Weights,
-    WeightsOrClass,
-    as_ref,
-    open_ref,
-    open_state,
-    opened_definition,
-    parse_named,
-)
+from ckpt.opened import as_ref, open_ref, open_state, opened_definition, parse_named
 from ckpt.opened.altered import with_copies
+from ckpt.opened.named import Named, Weights, WeightsOrClass
+from ckpt.opened.states import Opened, OpenedFile, OpenedState
 from ckpt.ops.rename.training.optimizers import weights_in
 from ckpt.refs import DefinitionRef
 from ckpt.registry.registry import Registry

@@ -10,15 +10,10 @@ from ckpt.formats import COPIES
 from ckpt.formats.opaque import holds_more
 from ckpt.infer.fitting import Fitting
 from ckpt.migrate.schema import other_numbers
-from ckpt.opened import (
-    Opened,
-    OpenedDefinition,
-    OpenedState,
-    Weights,
-    nesting,
-    opened_definition,
-)
+from ckpt.opened import opened_definition
 from ckpt.opened.altered import numbered
+from ckpt.opened.named import Weights
+from ckpt.opened.states import Opened, OpenedDefinition, OpenedState, nesting
 from ckpt.ops.rename.by_migrations import rules_of, way_to
 from ckpt.ops.rename.goal import Goal, allowed_by, expect_known, expect_sound
 from ckpt.ops.rename.opening import open_source, open_target

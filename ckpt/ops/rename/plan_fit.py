@@ -11,7 +11,7 @@ from ckpt.compare.keys import Pair, fit
 from ckpt.errors import CkptError, FitError
 from ckpt.infer.fitting import Ask, Fitting, fitting, fitting_in_part, unasked
 from ckpt.infer.rules.covering import patterns_for
-from ckpt.opened import Opened, OpenedDefinition
+from ckpt.opened.states import Opened, OpenedDefinition
 from ckpt.ops.rename.by_migrations import explained
 from ckpt.rules.choice import drop
 from ckpt.rules.expressions import Source

@@ -13,14 +13,10 @@ from ckpt.formats.folders import optimizers_in
 from ckpt.formats.opaque import OpaqueWord
 from ckpt.in_memory import is_module
 from ckpt.io.journal import overwriting
-from ckpt.opened import (
-    OpenedFile,
-    OpenedState,
-    OpenedVersion,
-    Weights,
-    parse_named,
-)
+from ckpt.opened import parse_named
 from ckpt.opened.altered import numbered, reordered, settled, without_optimizers
+from ckpt.opened.named import Weights
+from ckpt.opened.states import OpenedFile, OpenedState, OpenedVersion
 from ckpt.ops.register import model_name, register
 from ckpt.ops.rename.goal import expect_known
 from ckpt.ops.rename.mentions import mentions

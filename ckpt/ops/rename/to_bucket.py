@@ -8,7 +8,8 @@ from ckpt.formats import is_usual
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import expect_harmless, unopened
 from ckpt.io.sources import Part, PartSource
-from ckpt.opened import OpenedState, open_state
+from ckpt.opened import open_state
+from ckpt.opened.states import OpenedState
 from ckpt.ops.rename.plan import RenamePlan
 from ckpt.ops.rename.to_file import Output, Rest
 from ckpt.registry.registry import Registry

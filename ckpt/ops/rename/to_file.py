@@ -9,7 +9,7 @@ from ckpt.errors import PlanError, UsageError
 from ckpt.formats import format_for, format_of, is_usual
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import OpaqueWord, torch_file, without_tensors
-from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
+from ckpt.opened.states import OpenedFile, OpenedState, OpenedVersion
 from ckpt.ops.rename.plan import RenamePlan
 from ckpt.ops.rename.training.optimizers import DISTRIBUTED, folder_of
 from ckpt.ops.rename.training.trainer_files import with_trainer_files

@@ -14,7 +14,7 @@ from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import RUNS_CODE, OpaqueWord, expect_harmless
 from ckpt.io.temporaries import temporary_folder
-from ckpt.opened import OpenedVersion
+from ckpt.opened.states import OpenedVersion
 from ckpt.ops.register import register
 from ckpt.ops.rename.plan import RenamePlan
 from ckpt.ops.rename.rule_files import tensors_document

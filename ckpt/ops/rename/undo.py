@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ckpt.errors import PlanError, UsageError
 from ckpt.formats.opaque import torch_file
-from ckpt.opened import OpenedState, OpenedVersion
+from ckpt.opened.states import OpenedState, OpenedVersion
 from ckpt.ops.rename.rule_files import RuleFile, read_tensors
 from ckpt.ops.rename.training.optimizers import MovedOptimizer, read_optimizers
 from ckpt.registry.index import Version

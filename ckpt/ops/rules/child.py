@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from ckpt.definitions import DefinitionError, find_value, own_code
+from ckpt.definitions.importing import DefinitionError, find_value, own_code
 from ckpt.errors import CkptError, RefError
 from ckpt.ops.rules.reading import Step, steps_of
 

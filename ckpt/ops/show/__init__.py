@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ckpt.compare.ties import ties_of
 from ckpt.errors import RefError
 from ckpt.formats.opaque import ForeignGlobal, kind_of_file
-from ckpt.opened import (
-    Opened,
-    OpenedDefinition,
-    OpenedFile,
-    OpenedVersion,
-    WeightsOrClass,
-    open_ref,
-)
+from ckpt.opened import open_ref
+from ckpt.opened.named import WeightsOrClass
+from ckpt.opened.states import Opened, OpenedDefinition, OpenedFile, OpenedVersion
 from ckpt.printed import Printed
 from ckpt.registry.events import Event, about
 from ckpt.registry.index import Version

@@ -17,7 +17,7 @@ from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.sources import CHUNK
 from ckpt.io.threads import Threads
-from ckpt.opened import OpenedFile, OpenedState, OpenedVersion
+from ckpt.opened.states import OpenedFile, OpenedState, OpenedVersion
 
 PENDING_CHUNKS = 8  # waiting for the other thread; bounds the memory
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ckpt.errors import RefError
 from ckpt.io.rights import Rights
-from ckpt.opened import OpenedVersion
+from ckpt.opened.states import OpenedVersion
 from ckpt.ops.alias import AliasHistory, alias_history
 from ckpt.ops.diff import RefDiff, compared_entries, diff
 from ckpt.ops.diff.records import recorded_facts

@@ -20,7 +20,8 @@ from ckpt.io.files import is_base_name
 from ckpt.io.rights import EVERYBODY
 from ckpt.io.sources import JoinedSource, OpenSource
 from ckpt.io.threads import Threads
-from ckpt.opened import OpenedFile, OpenedState, open_version
+from ckpt.opened import open_version
+from ckpt.opened.states import OpenedFile, OpenedState
 from ckpt.refs import UrlRef, path_of, version_ref
 from ckpt.registry.registry import Registry
 from ckpt.remote.elsewhere.place import Opening, Place

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ckpt.definitions import declare_torchvision_ops
+from ckpt.definitions.importing import declare_torchvision_ops
 from ckpt.errors import UsageError
 from ckpt.train.data.windows import epoch_seed
 from ckpt.train.random_numbers import restored, seed_all

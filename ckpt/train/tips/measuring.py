@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ckpt.definitions import DefinitionError, own_code
+from ckpt.definitions.importing import DefinitionError, own_code
 from ckpt.errors import UsageError
 from ckpt.train.batches import Batches
 from ckpt.train.data.normalisation import MicroBatch

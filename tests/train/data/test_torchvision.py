@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from ckpt.definitions import declare_torchvision_ops
+from ckpt.definitions.importing import declare_torchvision_ops
 from ckpt.train.data.dataset import load_dataset
 from ckpt.train.data.normalisation import normalise
 from tests.train.data.test_dataset import layout

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ckpt.definitions import DefinitionError
+from ckpt.definitions.importing import DefinitionError
 from ckpt.errors import OutOfMemoryError, UsageError
 from ckpt.train.loop import Trainer
 from ckpt.train.memory.size import MicroBatchSize

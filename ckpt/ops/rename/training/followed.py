@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ckpt.errors import CkptError, PlanError
 from ckpt.formats.folders import optimizers_in
-from ckpt.opened import OpenedDefinition, OpenedFile, OpenedState
+from ckpt.opened.states import OpenedDefinition, OpenedFile, OpenedState
 from ckpt.ops.rename.training.listed import expect_no_lists
 from ckpt.ops.rename.training.optimizers import (
     MovedOptimizer,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ckpt.errors import PlanError
 from ckpt.formats.opaque import torch_file
-from ckpt.opened import OpenedState
+from ckpt.opened.states import OpenedState
 from ckpt.ops.rename.training.owners import candidates, may_be_parameter, old_parameters
 from ckpt.rules.plan import Plan
 

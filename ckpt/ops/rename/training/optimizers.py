@@ -13,7 +13,7 @@ from ckpt.errors import PlanError
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import kind_of_file, torch_file
 from ckpt.formats.pickle.describe import WEIGHTS_HINT
-from ckpt.opened import OpenedDefinition, OpenedState
+from ckpt.opened.states import OpenedDefinition, OpenedState
 from ckpt.ops.rename.training.listed import listed_by_place
 from ckpt.ops.rename.training.owners import GONE, Owners, belonging, candidates
 from ckpt.rules.choice import Choice

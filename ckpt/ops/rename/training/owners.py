@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckpt.opened import OpenedState
+from ckpt.opened.states import OpenedState
 from ckpt.rules.expressions import sources_of
 from ckpt.rules.plan import Plan
 from ckpt.tensors import StateDict, TensorEntry

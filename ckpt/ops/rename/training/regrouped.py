@@ -14,7 +14,7 @@ from ckpt.formats.optimizers import HeldOptimizer, Parameter, held_optimizers
 from ckpt.formats.pickle.keys import copied_keys
 from ckpt.formats.torch_state import TorchFile
 from ckpt.io.sources import ByteSource
-from ckpt.opened import OpenedState
+from ckpt.opened.states import OpenedState
 from ckpt.ops.rename.training.owners import Candidates, belonging, old_parameters
 from ckpt.rules.derived.other_tensors import with_sources
 from ckpt.rules.expressions import Expression, Source, sources_of

@@ -20,7 +20,7 @@ from ckpt.formats.opaque import torch_file
 from ckpt.formats.paths import open_path
 from ckpt.formats.stream import layout_bytes
 from ckpt.formats.zip.writer import length_of
-from ckpt.opened import OpenedFile, OpenedState
+from ckpt.opened.states import OpenedFile, OpenedState
 from ckpt.ops.rename.training.optimizers import (
     MovedOptimizer,
     moved_optimizers,
