@@ -170,3 +170,21 @@ def test_undo_gives_the_number_back(ckpt: Run, folder: Path, forms: tuple[Any, A
     root = {name: number for name, number in back._metadata[""].items() if number is not None}
     assert root == old.state_dict()._metadata[""]
     expect_same(old, forms[0], back)
+
+
+def test_undo_of_a_file_gives_the_number_back(
+    ckpt: Run, folder: Path, forms: tuple[Any, Any]
+) -> None:
+    old = made(folder, forms, ckpt)
+    torch.save(old.state_dict(), folder / "old.pt")
+    words = ["rename", "old.pt", "--to", "net.py:Net", "-o", "new.pt"]
+    ran = ckpt(*words, "--save-rules", "saved.toml")
+    if ran.code == 3:  # no number tells which of two ways it is
+        assert "two ways lead there" in ran.err
+        return
+    ran = ckpt("rename", "new.pt", "--undo", "--rules", "saved.toml", "-o", "back.pt")
+    assert ran.code == 0, ran.err
+    back = torch.load(folder / "back.pt", weights_only=False)
+    root = {name: number for name, number in back._metadata[""].items() if number is not None}
+    assert root == old.state_dict()._metadata[""]
+    expect_same(old, forms[0], back)

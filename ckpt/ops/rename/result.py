@@ -204,8 +204,10 @@ def _beside(plan: RenamePlan, source: OpenedState, path: Path | None, *, in_plac
 
 def _save_rules(plan: RenamePlan, path: Path) -> None:
     name = f"rename of {plan.name}"
-    rules = RuleFile(name, plan.applied, plan.entries, plan.tied, plan.optimizers)
-    write_rule_file(path, rules)
+    former = plan.former if plan.numbers else {}
+    write_rule_file(
+        path, RuleFile(name, plan.applied, plan.entries, plan.tied, plan.optimizers, former)
+    )
 
 
 def _without_unwanted(

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from ckpt.rules.key_map import KeyMap, key_map
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
-_FIELDS = {"name", "description", "rules", "source", "tied", "optimizers"}
+_FIELDS = {"name", "description", "rules", "source", "tied", "optimizers", "numbers"}
+_NO_NUMBER = "none"  # TOML has no null
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # not allowed in a comment
 _HEADS = (("old", "new"), ("from", "to"), ("source", "target"))  # of a CSV file's two columns
 
@@ -34,6 +35,7 @@ class RuleFile:
         source: The tensors to which the rules were applied, if a rename saved the file.
         aliases: The names of tied tensors stored under another key, likewise.
         optimizers: The optimizers whose parameters got another order, likewise.
+        numbers: What the metadata of the root module said before, where the rename changed it.
     """
 
     name: str
@@ -41,6 +43,7 @@ class RuleFile:
     source: Sequence[TensorEntry] = ()
     aliases: Sequence[str] = ()
     optimizers: Sequence[MovedOptimizer] = ()
+    numbers: Mapping[str, int | None] = field(default_factory=dict)
 
 
 def read_map(path: Path) -> KeyMap:
@@ -70,7 +73,16 @@ def read_rule_file(path: Path) -> RuleFile:
     except ValueError as error:
         raise RuleError(f"{path}: optimizers: {error}") from error
     rules = read_rules(document["rules"], name=str(path))
-    return RuleFile(name, rules, source, tied, optimizers)
+    numbers = _read_numbers(document.get("numbers", {}), name=str(path))
+    return RuleFile(name, rules, source, tied, optimizers, numbers)
+
+
+def _read_numbers(document: object, *, name: str) -> dict[str, int | None]:
+    if not isinstance(document, dict) or not all(
+        type(number) is int or number == _NO_NUMBER for number in document.values()
+    ):
+        raise RuleError(f"{name}: numbers is not a table of numbers")
+    return {key: None if it == _NO_NUMBER else it for key, it in document.items()}
 
 
 def write_rule_file(path: Path, saved: RuleFile, *, replace: bool = False) -> None:
@@ -81,6 +93,10 @@ def write_rule_file(path: Path, saved: RuleFile, *, replace: bool = False) -> No
         document["tied"] = list(saved.aliases)
     if saved.optimizers:
         document["optimizers"] = optimizers_document(saved.optimizers)
+    if saved.numbers:
+        document["numbers"] = {
+            name: _NO_NUMBER if number is None else number for name, number in saved.numbers.items()
+        }
     with write_whole(path, replace=replace) as out:
         out.write(text_of(document).encode("utf-8"))
 

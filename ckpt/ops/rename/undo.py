@@ -60,7 +60,9 @@ def undone_optimizers(opened: OpenedState, saved: RuleFile) -> tuple[MovedOptimi
 
 def former_numbers(opened: OpenedState, saved: RuleFile) -> dict[str, int | None]:
     """What the metadata of the root module said before a rename, where that changed it."""
-    if not isinstance(opened, OpenedVersion) or saved.rules:
+    if saved.rules:
+        return dict(saved.numbers)
+    if not isinstance(opened, OpenedVersion):
         return {}
     plan = opened.manifest.record.get("plan")
     return dict(plan.get("numbers", {})) if isinstance(plan, dict) else {}
