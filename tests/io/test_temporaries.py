@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ckpt.io.temporaries import temporary_folder
 from tests.effort import PATIENCE
 
 CKPT = [sys.executable, "-P", "-m", "ckpt"]
