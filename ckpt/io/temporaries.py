@@ -138,7 +138,12 @@ def _held(folder: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """A new temporary, made and locked before anybody takes it for a leftover."""
     while True:
         path = folder / f".ckpt-{os.urandom(8).hex()}.tmp"
-        fd = make(path)
+        try:
+            fd = make(path)
+        except FileNotFoundError:
+            if not folder.is_dir():
+                raise
+            continue  # a folder that another process took for a leftover before it was opened
         if not _is_held_by_others(fd) and os.fstat(fd).st_nlink:
             return path, fd
         os.close(fd)

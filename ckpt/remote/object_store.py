@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PATIENCE = "CKPT_REMOTE_SECONDS"  # the environment variable that says how long to repeat requests
 _PATIENCE_SECONDS = 60.0
 _RANGE = 16 << 20  # bytes of one request, which is repeated if it fails
-_PART = 16 << 20  # bytes; S3 takes 10,000 parts
-_AT_ONCE = 4  # parts of one object
+_PART = 8 << 20  # bytes; S3 takes 10,000 parts
+_AT_ONCE = 8  # parts of one object
 
 
 class ObjectStoreBucket:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ckpt.io.temporaries import temporary_folder
 from tests.effort import PATIENCE
 
 CKPT = [sys.executable, "-P", "-m", "ckpt"]
@@ -168,3 +169,23 @@ def test_fault_52_what_only_has_the_name_leads_nowhere(folder: Path, kind: str) 
     before = (folder / "a.pt").read_bytes()
     assert run(folder, *RENAME).returncode == 0
     assert (folder / "a.pt").read_bytes() == before
+
+
+def test_folder_that_is_swept_in_its_first_moment_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process removes it between the two calls that make and open it."""
+    removed: list[Path] = []
+
+    def late(path: Path, *arguments: int) -> int:
+        if not removed:
+            removed.append(path)
+            path.rmdir()
+        return real(path, *arguments)
+
+    real = os.open
+    monkeypatch.setattr(os, "open", late)
+    with temporary_folder(tmp_path) as folder:
+        assert folder.is_dir()
+        assert [folder] != removed
+    assert [*tmp_path.iterdir()] == []

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ckpt.remote.bucket import Stat
 
@@ -64,17 +65,30 @@ class Memory:
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """The endpoint of moto's server."""
-    from moto.server import ThreadedMotoServer
+    """The endpoint of moto's server, one request at a time.
+
+    moto checks the condition of a write and writes in two steps, between which another thread may
+    write, too; S3 does it in one.
+    """
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    app, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def in_turn(environ: Any, start_response: Any) -> list[bytes]:
+        with turn:
+            return [b"".join(app(environ, start_response))]
+
+    server = make_server("127.0.0.1", 0, in_turn, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        server.stop()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def new_bucket(endpoint: str) -> str:
