@@ -177,11 +177,11 @@ def test_folder_that_is_swept_in_its_first_moment_is_made_again(
     """Another process removes it between the two calls that make and open it."""
     removed: list[Path] = []
 
-    def late(path: Path, *arguments: int) -> int:
+    def late(path: Path, *arguments: int, **named: int) -> int:
         if not removed:
             removed.append(path)
             path.rmdir()
-        return real(path, *arguments)
+        return real(path, *arguments, **named)
 
     real = os.open
     monkeypatch.setattr(os, "open", late)
