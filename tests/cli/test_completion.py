@@ -108,6 +108,7 @@ def test_tab_completes(name: str, registry: Path) -> None:
         shell.close()
 
 
+@pytest.mark.long
 def test_fish_completes(registry: Path) -> None:
     if shutil.which("fish") is None:
         pytest.skip("fish is not installed")

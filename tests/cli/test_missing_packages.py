@@ -38,6 +38,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_files_are_read_renamed_and_stored_without_torch(folder: Path) -> None:
     assert run(folder, "show", "old.pt").startswith("0\nold.pt  torch-zip")
     assert run(folder, "rename", "old.pt", "--rule", "fc=head", "-o", "new.pt").startswith("0\n")

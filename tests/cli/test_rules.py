@@ -139,6 +139,7 @@ def test_mapper_of_vllm_is_read_by_its_attributes(mapped: Run, folder: Path) -> 
     assert not (folder / "more.toml").exists()
 
 
+@pytest.mark.long
 def test_what_no_rule_expresses_is_named(mapped: Run, folder: Path) -> None:
     words = ("rules", "import", "m.py:CODE", "-o", "r.toml")
     ran = mapped(*words)

@@ -145,7 +145,7 @@ def test_list_of_ignored_files_keeps_the_lines_of_others(doubted: Path) -> None:
     ignored = doubted / ".ckpt" / ".gitignore"
     ignored.write_text("mine\nid\nlock")
     assert within(doubted, *GC, "--local").code == 0
-    assert ignored.read_text() == "mine\nid\nlock\nlocal\nreflog\ntmp/\nwriting\n"
+    assert ignored.read_text() == "mine\nid\nlock\nlocal\nreflog\nremotes/\ntmp/\nwriting\n"
 
 
 @pytest.fixture

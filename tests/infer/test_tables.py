@@ -95,6 +95,7 @@ def test_rules_of_a_converter_are_readable_and_quick(path: Path) -> None:
     assert calls[0] <= MOST_CALLS
 
 
+@pytest.mark.long
 def test_a_rename_is_asked_about_in_at_most_two_questions() -> None:
     renames = [path for path in (DATA / "pairs").glob("*.json")
                if json.loads(path.read_text())["kind"] == "rename"]  # fmt: skip

@@ -313,6 +313,7 @@ def test_journal_that_is_longer_than_its_file_is_none(file: Path) -> None:
 CALLS = ["pwrite64", "fsync", "fdatasync", "link", "linkat", "rename", "unlink", "openat", "write"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_fault_27_kill_before_every_call_leaves_the_old_or_the_new(file: Path) -> None:
     """Every call that changes something, by its number in a clean run."""

@@ -91,6 +91,7 @@ def expect_typed(file: str, folder: Path, *options: str) -> None:
     tool("mypy", "--strict", "--cache-dir", "cache", *options, file, folder=folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(WALKS))
 def test_every_state_dict_of_a_walk_arrives_without_ckpt(tmp_path: Path, seed: int) -> None:
     history = History(tmp_path, seed)
@@ -233,6 +234,7 @@ exported.on_load_checkpoint(whole, checkpoint)
 """
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::ckpt.migrate.hook.MigratedWarning")
 @pytest.mark.parametrize("target", long_but(["torch"], ["torch", "lightning"]))
 def test_hook_loads_what_ckpt_migrating_loads(target: str, tmp_path: Path) -> None:
@@ -338,6 +340,7 @@ RENAMES: Sequence[Mapping[str, Any]] = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", long_but(["vllm"], ["transformers", "vllm"]))
 def test_mapping_renames_as_the_migrations_do(target: str, tmp_path: Path) -> None:
     pytest.importorskip("transformers" if target == "transformers" else "torch",

@@ -11,8 +11,8 @@ import torch
 from ckpt.errors import FormatError, RefError
 from ckpt.io import digest
 from ckpt.io.rights import Rights
-from ckpt.ops import register as registering
 from ckpt.ops.export import export
+from ckpt.ops.register import register, storing
 from ckpt.ops.verify import verify
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
@@ -33,17 +33,17 @@ def large(path: Path) -> Path:
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registering, "_WORTH_THREADS", 0)
+    monkeypatch.setattr(storing, "_WORTH_THREADS", 0)
 
 
 def test_threads_give_the_same_manifest(tmp_path: Path, threads: None, monkeypatch) -> None:
     path = large(tmp_path / "net.pt")
     found = []
     for name, worth in (("threads", 0), ("alone", 1 << 40)):
-        monkeypatch.setattr(registering, "_WORTH_THREADS", worth)
+        monkeypatch.setattr(storing, "_WORTH_THREADS", worth)
         folder = tmp_path / name
         folder.mkdir()
-        added = registering.register(path, registry=Registry(folder))
+        added = register(path, registry=Registry(folder))
         found.append((added.version.content, added.version.new_bytes))
         assert not verify(registry=Registry(folder)).damages
     assert found[0] == found[1]
@@ -57,7 +57,7 @@ def test_damaged_tensor_is_refused_by_threads_too(tmp_path: Path, threads: None)
     path.write_bytes(data)
     registry = Registry(tmp_path)
     with pytest.raises(FormatError, match="is damaged: its CRC-32 is"):
-        registering.register(path, registry=registry)
+        register(path, registry=registry)
     assert not registry.exists
     assert not list((tmp_path / ".ckpt" / "tmp").iterdir())
 
@@ -71,11 +71,11 @@ def test_whoever_was_slower_with_the_same_file_adds_nothing(
     faster = []
 
     def meanwhile(manifest: Manifest, rights: Rights) -> Put:
-        faster.append(registering.register(path, registry=Registry(tmp_path)))
+        faster.append(register(path, registry=Registry(tmp_path)))
         return put_manifest(manifest, rights)
 
     monkeypatch.setattr(registry.store, "put_manifest", meanwhile)
-    slower = registering.register(path, registry=registry)
+    slower = register(path, registry=registry)
     assert slower.version == faster[0].version
     assert (faster[0].new, slower.new) == (True, False)
 
@@ -107,7 +107,7 @@ def written_by(*words: str, folder: Path) -> tuple[str, int]:
 def test_only_new_bytes_are_written(tmp_path: Path, changed: int) -> None:
     """The index and the manifest are allowed 50 kB."""
     registry, path = Registry(tmp_path), tmp_path / "net.pt"
-    registering.register(big(path), registry=registry)
+    register(big(path), registry=registry)
     new = torch.load(big(path, changed=changed))[f"layer{changed}.weight"].nbytes
     _, written = written_by("register", "net.pt", folder=tmp_path)
     assert new <= written <= 1.1 * new + 50_000
@@ -117,7 +117,7 @@ def test_only_new_bytes_are_written(tmp_path: Path, changed: int) -> None:
 @needed
 def test_stored_file_with_a_transposed_view_is_not_written_again(tmp_path: Path) -> None:
     torch.save({"weight": torch.rand(500, 1200).t()}, tmp_path / "net.pt")
-    registering.register(tmp_path / "net.pt", registry=Registry(tmp_path))
+    register(tmp_path / "net.pt", registry=Registry(tmp_path))
     out, written = written_by("register", "net.pt", folder=tmp_path)
     assert out.startswith("already registered as net:v1")
     assert written < 50_000
@@ -126,7 +126,7 @@ def test_stored_file_with_a_transposed_view_is_not_written_again(tmp_path: Path)
 @needed
 def test_new_tensors_of_the_same_shapes_are_written_once(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
-    registering.register(big(path), registry=Registry(tmp_path))
+    register(big(path), registry=Registry(tmp_path))
     _, written = written_by("register", str(big(path, seed=1)), folder=tmp_path)
     assert written <= 1.1 * path.stat().st_size
 
@@ -135,17 +135,17 @@ def test_file_that_is_stored_needs_no_room(tmp_path: Path) -> None:
     """2.9 MB are free for a version of 24 MB, of which 2.4 MB are new."""
     with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=64m", "tmpfs") as disk:
         registry, path = Registry(disk), tmp_path / "net.pt"
-        registering.register(big(path), registry=registry)
+        register(big(path), registry=registry)
         big(path, changed=4)
         with nearly_full(disk, pages=700):
-            added = registering.register(path, registry=registry)
-            assert (added.new, registering.register(path, registry=registry).new) == (True, False)
+            added = register(path, registry=registry)
+            assert (added.new, register(path, registry=registry).new) == (True, False)
         assert verify(registry=registry).damages == ()
 
 
 def test_damaged_object_of_a_large_tensor_is_healed(tmp_path: Path) -> None:
     registry, path = Registry(tmp_path), big(tmp_path / "net.pt")
-    registering.register(path, registry=registry)
+    register(path, registry=registry)
     for each in registry.store.objects():
         if each.nbytes > 1 << 20:
             each.path.chmod(0o644)
@@ -153,18 +153,18 @@ def test_damaged_object_of_a_large_tensor_is_healed(tmp_path: Path) -> None:
                 file.seek(each.nbytes // 2)
                 file.write(b"rotten")
     assert len(verify(registry=registry).damages) == 10
-    assert not registering.register(path, registry=registry).new
+    assert not register(path, registry=registry).new
     assert verify(registry=registry).damages == ()
 
 
 def test_large_file_is_not_hashed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its version is found and exported by the digests of its tensors."""
     registry, path = Registry(tmp_path), big(tmp_path / "net.pt")
-    small = registering.register(path, registry=registry).version
+    small = register(path, registry=registry).version
     assert small.file == digest.of_bytes(path.read_bytes())
-    monkeypatch.setattr(registering, "HASHED_WHOLE", path.stat().st_size - 1)
-    assert registering.register(path, registry=registry).version == small
-    large = registering.register(path, registry=registry, name="other").version
+    monkeypatch.setattr(storing, "HASHED_WHOLE", path.stat().st_size - 1)
+    assert register(path, registry=registry).version == small
+    large = register(path, registry=registry, name="other").version
     assert (large.file, large.content, large.tensors) == (None, small.content, small.tensors)
     export(large.ref, tmp_path / "again.pt", registry=registry)
     assert (tmp_path / "again.pt").read_bytes() == path.read_bytes()
@@ -173,5 +173,5 @@ def test_large_file_is_not_hashed_twice(tmp_path: Path, monkeypatch: pytest.Monk
 def test_definition_is_not_registered(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text("class Net: ...\n")
     with pytest.raises(RefError, match=r"net\.py:Net is a definition and holds no weights"):
-        registering.register(f"{tmp_path}/net.py:Net", registry=Registry(tmp_path))
+        register(f"{tmp_path}/net.py:Net", registry=Registry(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["net.py"]

@@ -269,6 +269,7 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path, site: Path) -> Regi
     return Registry(tmp_path / "team")
 
 
+@pytest.mark.long
 def test_script_compares_as_the_command_does(open_page: Open, registry: Registry) -> None:
     folder = next(file.parent for file in registry.folder.glob("site/models/*/v2.html"))
     page = open_page(folder / "compare.html")

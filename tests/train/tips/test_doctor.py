@@ -140,6 +140,7 @@ def test_containers_of_a_module_are_counted_and_torchs_are_not() -> None:
     assert collections_of(nn.Sequential(Net())) == {"0.seen": 2}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "helps", "why"),
     [
