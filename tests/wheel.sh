@@ -42,7 +42,7 @@ if core train; then exit 1; fi
 
 install uv
 rm -r core
-uv pip install --quiet --target core --resolution lowest-direct "$wheel"
+uv pip install --quiet --target core --resolution lowest "$wheel"
 core rename old.pt --rule 'conv->layer' -o oldest.pt -q
 core ls
 core show old.safetensors >/dev/null

@@ -17,10 +17,14 @@ from ckpt.registry.registry import Registry
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    TextType = click.ParamType[str]
+else:
+    TextType = click.ParamType  # not generic before click 8.4
+
 Candidates = Callable[[Registry], Iterable[str]]
 
 
-class Completed(click.ParamType[str]):
+class Completed(TextType):
     """Text, for which a shell offers the candidates of the registry, and files.
 
     Args:
