@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 import ckpt
-from ckpt import opened
 from ckpt.errors import ConflictError, UsageError
+from ckpt.opened import states as opened
 from ckpt.ops.rename import RenamePlan, RuleOptions
 
 
