@@ -23,8 +23,11 @@ from ckpt.show.look.terminal import Terminal
 
 SYSTEM = 5
 _EXTRAS = {
-    **{"torch": "torch", "torchvision": "torch", "matplotlib": "plot"},
-    **{"jinja2": "site", "obstore": "remote"},
+    "torch": "torch",
+    "torchvision": "torch",
+    "matplotlib": "plot",
+    "jinja2": "site",
+    "obstore": "remote",
 }
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it for other tools
@@ -70,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(words: list[str]) -> int:
     terminal = Terminal()
     try:
-        if "rename" not in getattr(ckpt, "__all__", ()):
+        if "rename" not in getattr(ckpt, "__all__", ()):  # another package wrote its own over ours
             raise ModuleNotFoundError(name="ckpt.__init__")
         with Commands(name="ckpt").make_context("ckpt", words) as context:
             context.command.invoke(context)

@@ -105,8 +105,9 @@ def painted(word: str, colour: str) -> str:
 def folded(lines: Iterable[str], width: int) -> Iterator[str]:
     """The lines in at most `width` columns; what is there to be copied stays in one line."""
     for line in lines:
-        shown = len(_PAINT.sub("", line))
-        if shown <= width or "  ckpt " in line or "  --" in line:
+        # A command or an option that is there to be copied; also the rule below a table's head.
+        is_one = len(line) <= width or "  ckpt " in line or "  --" in line
+        if is_one or (shown := len(_PAINT.sub("", line))) <= width:
             yield line
             continue
         from textwrap import wrap
@@ -189,7 +190,7 @@ def table(
 
 def _narrow(widths: Sequence[int], room: int) -> list[int]:
     """The widths of the columns in that room: the widest ones get less, as even as can be."""
-    for most in range(max(widths), NARROWEST, -1):
+    for most in range(min(max(widths), room), NARROWEST, -1):
         if sum(min(each, most) for each in widths) <= room:
             return [min(each, most) for each in widths]
     return [min(each, NARROWEST) for each in widths]
