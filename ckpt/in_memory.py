@@ -17,7 +17,7 @@ from ckpt.formats.opaque import LaidOut
 from ckpt.io import digest
 from ckpt.io.rights import EVERYBODY, Rights
 from ckpt.io.sources import CHUNK, ByteSource, Part
-from ckpt.tensors import Span
+from ckpt.tensors import Span, with_versions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,10 +78,7 @@ def _plain(state: Mapping[str, Any]) -> Mapping[str, Any]:
     """The same as a mapping that every reader knows, with its `_metadata`."""
     if type(state) in (dict, OrderedDict):
         return state
-    plain = OrderedDict(state)
-    if hasattr(state, "_metadata"):
-        plain._metadata = state._metadata  # type: ignore[attr-defined]
-    return plain
+    return with_versions(OrderedDict(state), getattr(state, "_metadata", None))
 
 
 def _records(state: Mapping[str, Any], name: str) -> "list[tuple[str, Any]]":
@@ -104,7 +101,7 @@ def _records(state: Mapping[str, Any], name: str) -> "list[tuple[str, Any]]":
 
     try:
         torch.serialization._save(state, Archive(), pickle, _PROTOCOL, False)
-    except Exception as error:
+    except Exception as error:  # pickling runs the code of whatever object is in it
         text = " ".join(str(error).split())
         raise FormatError(f"{name}: torch cannot save it: {text}") from error
     is_tensor = (isinstance(value, torch.Tensor) for value in state.values())

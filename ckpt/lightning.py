@@ -27,6 +27,7 @@ pl = _trainer_package()
 _SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
+# Which of two packages `pl` is, is only known when this is imported: mypy knows no class of it.
 class Register(Registering, pl.Callback):  # type: ignore[misc, name-defined]
     """Register weights of a run: its best ones by a metric, every evaluation's, or the last.
 

@@ -64,7 +64,7 @@ def ask_torch(definition: Definition, state: StateDict, *, strict: bool = True) 
         with own_code(definition.ref), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _prepare(module)
-            module.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+            module.register_load_state_dict_post_hook(
                 lambda _, keys: lists.append((keys.missing_keys, keys.unexpected_keys))
             )
             module.load_state_dict(given, strict=strict)
@@ -89,7 +89,7 @@ def _prepare(module: "nn.Module") -> None:
     if any(not tensor.is_meta for tensor in tensors):
         module.to_empty(device="meta")
     for inner in module.modules():
-        inner.__dict__["set_extra_state"] = lambda _: None
+        vars(inner)["set_extra_state"] = lambda _: None  # goes before the class's own
 
 
 def _refusal(error: BaseException, missing: tuple[str, ...], unexpected: tuple[str, ...]) -> Answer:

@@ -83,7 +83,7 @@ class Definition:
                 return module(*places, **names)
             except RuntimeError:
                 raise
-            except Exception as error:
+            except Exception as error:  # the model's code may raise anything
                 text = " ".join(str(error).split())
                 shapes = ", ".join(str(tuple(it.shape)) for it in (*places, *names.values()))
                 raise DefinitionError(

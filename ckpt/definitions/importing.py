@@ -85,12 +85,12 @@ def declare_torchvision_ops() -> object:
         return None
     for library in Path(spec.origin).parent.glob("_C*"):
         with contextlib.suppress(OSError):
-            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+            torch.ops.load_library(str(library))
             return None
     schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-    fragment = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    fragment = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
-        fragment.define(operator + schema)  # type: ignore[no-untyped-call]
+        fragment.define(operator + schema)
     return fragment
 
 

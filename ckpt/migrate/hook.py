@@ -79,7 +79,7 @@ def _decorate(owner: "type[nn.Module]", folder: Path | None) -> None:
         _register(self)
 
     setattr(owner, _FOLDER, folder)
-    owner.__init__ = made  # type: ignore[method-assign]
+    owner.__init__ = made  # type: ignore[method-assign] # what a class decorator is for
 
 
 def _register(module: "nn.Module") -> None:

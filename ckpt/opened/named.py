@@ -15,4 +15,4 @@ Named = str | PathLike[str]  # a ref, or a `pathlib` path, which always names a 
 Weights = Union[Named, Mapping[str, Any], "nn.Module", Version, Added]
 # A class, or a function that returns a module, is a definition.
 Defined = Union["type[nn.Module]", "Callable[[], nn.Module]"]
-WeightsOrClass = Union[Weights, Defined]  # noqa: UP007
+WeightsOrClass = Weights | Defined

@@ -1,22 +1,18 @@
 """Amazon S3 and what speaks its protocol, Google Cloud Storage and Azure, by obstore.
 
-Credentials, region and endpoint come from the environment, as obstore reads it
-(`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …). obstore repeats requests that failed; so a reply may
+obstore repeats requests that failed; so a reply may
 be that of a second attempt, after the first one has succeeded.
 """
 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ckpt.errors import CkptError, RemoteError, UsageError, excerpt
+from ckpt.errors import CkptError, RemoteError, UsageError
 from ckpt.io.sources import CHUNK
 from ckpt.remote.bucket import HELD, Stat
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+from ckpt.remote.clouds import reason, store_of
 
 PATIENCE = "CKPT_REMOTE_SECONDS"  # the environment variable that says how long to repeat requests
 _PATIENCE_SECONDS = 60.0
@@ -36,7 +32,7 @@ class ObjectStoreBucket:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._store = _store(url)
+        self._store = store_of(url, seconds=patience(), repeats=8)
 
     def get(self, path: str, *, most: int) -> tuple[bytes, str] | None:
         import obstore
@@ -154,27 +150,7 @@ class ObjectStoreBucket:
         except CkptError:
             raise
         except (BaseError, OSError) as error:
-            raise RemoteError(f"{self.url}/{path}: {_reason(error)}", hint=_hint(error)) from error
-
-
-def _store(url: str) -> "ObjectStore":
-    from obstore.exceptions import BaseError
-    from obstore.store import from_url
-
-    seconds = patience()
-    make: Any = from_url  # its types are those of one store each
-    options: dict[str, Any] = {"timeout": timedelta(seconds=max(seconds, 30))}
-    if any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
-        options["allow_http"] = True
-    retry: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=seconds)}
-    try:
-        store: ObjectStore = make(url, client_options=options, retry_config=retry)
-    except (BaseError, ValueError, OSError) as error:
-        raise UsageError(f"{url}: {_reason(error)}") from error
-    return store
-
-
-_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+            raise RemoteError(f"{self.url}/{path}: {reason(error)}", hint=_hint(error)) from error
 
 
 def patience() -> float:
@@ -202,12 +178,6 @@ def _stat(found: Any) -> Stat:
 
 def _tag(found: Any) -> str:
     return f"{found['e_tag'] or ''}\n{found['version'] or ''}"
-
-
-def _reason(error: Exception) -> str:
-    """The first line of obstore's text, which names no credentials; some go on for pages."""
-    text = str(error).strip().partition("\n")[0]
-    return excerpt(text, 300)
 
 
 def _hint(error: Exception) -> str | None:

@@ -255,7 +255,7 @@ class Trainer:
                     output = (self.parallel or self.model)(images)
                 losses, scored = _score(self._loss, output, labels, smoothing=self._smoothing)
                 share = self.scaler.scale(losses * self.processes.count / samples)
-                share.backward()  # type: ignore[no-untyped-call]
+                share.backward()
             tally += scored
         if seen != mine:
             raise ValueError(f"window of {samples} samples holds {seen}")

@@ -133,7 +133,7 @@ def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     """
     if not recipe.ema:
         return None
-    decay = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+    decay = get_ema_multi_avg_fn(recipe.ema)
 
     def average(averages: Tensors, now: Tensors, steps: Tensor | int) -> None:
         if averages[0].is_floating_point() or averages[0].is_complex():  # all have one dtype

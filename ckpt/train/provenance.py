@@ -30,7 +30,7 @@ def environment(device: torch.device, *, devices: int = 1) -> dict[str, Any]:
             "count": devices,
             "capability": f"{major}.{minor}",  # of the chip, not of the driver
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            "cudnn": torch.backends.cudnn.version(),
         }
     return {
         "python": platform.python_version(),

@@ -265,13 +265,11 @@ def _wide(
         position += 4
         if kind == _ZIP64:  # the first decides
             values = extra[position : position + length // 8 * 8]
-            wide = (
-                int.from_bytes(values[at : at + 8], "little") for at in range(0, len(values) - 7, 8)
-            )
-            full = [next(wide, None) if value == _WIDE else value for value in narrow]
-            if None not in full:
-                return full[0], full[1], full[2]  # type: ignore[return-value]
-            break
+            wide = struct.iter_unpack("<Q", values)
+            if len(values) < 8 * narrow.count(_WIDE):
+                break
+            size, packed, header = (next(wide)[0] if it == _WIDE else it for it in narrow)
+            return size, packed, header
         position += length
     raise FormatError(f"{source.name}: {name}: its 64-bit sizes are missing", hint=_DAMAGED)
 

@@ -254,18 +254,18 @@ def _common(options: Mapping[str, Fields], values: "_InMemory") -> Fields:
     return own
 
 
-def _placed(value: Any, parameter: "Tensor") -> Any:
+def _placed(value: Any, parameter: Any) -> Any:
     """A tensor of the shape of a parameter that is sharded, sharded alike."""
     import torch
 
-    mesh = getattr(parameter, "device_mesh", None)
+    mesh = getattr(parameter, "device_mesh", None)  # only a DTensor has it, and placements
     whole = isinstance(value, torch.Tensor) and not hasattr(value, "device_mesh")
     if mesh is None or not whole or value.shape != parameter.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    placements = parameter.placements  # type: ignore[attr-defined]
-    return distribute_tensor(value.to(mesh.device_type), mesh, placements, src_data_rank=None)
+    moved = value.to(mesh.device_type)
+    return distribute_tensor(moved, mesh, parameter.placements, src_data_rank=None)
 
 
 class _InMemory:

@@ -134,7 +134,10 @@ class _Reading:
 
     def examined(self) -> Examined:
         """The results for a tensor that was read to its end."""
-        name = self._digest or f"sha256:{self._hasher.hexdigest()}"  # type: ignore[union-attr]
+        name = self._digest
+        if name is None:
+            assert self._hasher is not None  # what is examined is a tensor, and has a dtype
+            name = f"sha256:{self._hasher.hexdigest()}"
         if self._special is None:
             return Examined(name, None, None)
         return Examined(name, self._special.nan, self._special.inf)

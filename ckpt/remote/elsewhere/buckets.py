@@ -1,10 +1,8 @@
 """Objects in buckets, ``s3://``, ``gs://`` and ``az://``, by obstore.
 
-Credentials, region and endpoint come from the environment, as obstore reads it. A URL of an
-object is a file; any other is a folder, whose objects are listed.
+A URL of an object is a file; any other is a folder, whose objects are listed.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import CkptError, FormatError, RefError, RemoteError, UsageError, excerpt
 from ckpt.io.sources import OpenSource
+from ckpt.remote.clouds import reason, store_of
 from ckpt.remote.elsewhere.place import Opening, Place
 from ckpt.remote.elsewhere.ranges import BLOCK, RangedSource, TransientError, patiently
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20  # bytes
 _MOST_LISTED = 100_000  # objects below a folder
-_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+_SECONDS = 60  # of a request
 _FOR_GOOD = re.compile(r"status code: 4(?!08|29)\d\d")  # as obstore words it
 _HINT = "check the bucket, and the credentials in the environment, e.g. AWS_ACCESS_KEY_ID"
 
@@ -34,7 +33,8 @@ class BucketPlace(Place):
     """
 
     def __init__(self, url: str) -> None:
-        self.name, self.store = url, store_of(url)
+        # Requests are repeated by `patiently` and `RangedSource`, as for every scheme.
+        self.name, self.store = url, store_of(url, seconds=_SECONDS, repeats=0)
 
     def opened(self, name: str, opening: Opening) -> OpenSource:
         full = f"{self.name}/{name}"
@@ -139,25 +139,6 @@ def _checked(url: str) -> str:
     return f"{scheme.lower()}://{rest.rstrip('/')}"
 
 
-def store_of(url: str) -> "ObjectStore":
-    """The store whose paths are below a URL.
-
-    Raises:
-        UsageError: obstore does not know such a place.
-    """
-    from obstore.exceptions import BaseError
-    from obstore.store import from_url
-
-    options: dict[str, Any] = {"timeout": "60s", "connect_timeout": "20s"}
-    if any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
-        options["allow_http"] = True
-    try:
-        # Requests are repeated by `patiently` and `RangedSource`, as for every scheme.
-        return from_url(url, client_options=options, retry_config={"max_retries": 0})  # type: ignore[call-overload, no-any-return]
-    except (BaseError, ValueError, OSError) as error:
-        raise UsageError(f"{url}: {_reason(error)}") from error
-
-
 def head(store: "ObjectStore", path: str, name: str) -> Any:
     """What the store says about an object; None if there is none."""
     import obstore
@@ -200,15 +181,10 @@ def errors(name: str) -> Iterator[None]:
     except (CkptError, TransientError, AlreadyExistsError, PreconditionError):
         raise
     except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-        raise RemoteError(f"{name}: {_reason(error)}", hint=_HINT) from error
+        raise RemoteError(f"{name}: {reason(error)}", hint=_HINT) from error
     except (GenericError, TimeoutError) as error:
         if _FOR_GOOD.search(str(error)):
-            raise RemoteError(f"{name}: {_reason(error)}", hint=_HINT) from error
-        raise TransientError(_reason(error)) from error
+            raise RemoteError(f"{name}: {reason(error)}", hint=_HINT) from error
+        raise TransientError(reason(error)) from error
     except (BaseError, OSError, ValueError) as error:
-        raise RemoteError(f"{name}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of obstore's text, which names no credentials; some go on for pages."""
-    return excerpt(str(error).strip().partition("\n")[0], 300)
+        raise RemoteError(f"{name}: {reason(error)}") from error

@@ -238,7 +238,7 @@ def _gradient_error(patient: Patient, whole: MicroBatch, parts: Sequence[MicroBa
         model.zero_grad()
         for images, labels in batches:
             losses = loss_sum(patient.recipe.loss, scores_of(model(images.double())), labels)
-            (losses / len(whole[1])).backward()  # type: ignore[no-untyped-call]
+            (losses / len(whole[1])).backward()
         gradients.append([it.grad.clone() for it in model.parameters() if it.grad is not None])
     expected, found = (torch.cat([each.flatten() for each in both]) for both in gradients)
     return float((expected - found).norm() / expected.norm().clamp(min=1e-300))
