@@ -19,6 +19,7 @@ from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import EVERYBODY, Rights, restrict
 
 _SWAP = 2  # RENAME_EXCHANGE of Linux' renameat2(2), RENAME_SWAP of macOS' renamex_np(2)
+_MOST_SWEPT = 100  # times that other processes take a new temporary for a leftover
 _HERE = -100  # AT_FDCWD, Linux
 _NO_SWAP = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -136,14 +137,16 @@ def sweep(folder: Path, *, local: bool = False) -> None:
 
 def _held(folder: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """A new temporary, made and locked before anybody takes it for a leftover."""
+    swept = 0
     while True:
         path = folder / f".ckpt-{os.urandom(8).hex()}.tmp"
         try:
             fd = make(path)
         except FileNotFoundError:
-            if not folder.is_dir():
-                raise
-            continue  # a folder that another process took for a leftover before it was opened
+            swept += 1  # another process may take a folder for a leftover before it is opened
+            if swept == _MOST_SWEPT or not folder.is_dir():
+                raise  # /proc, for one, says so of every new file
+            continue
         if not _is_held_by_others(fd) and os.fstat(fd).st_nlink:
             return path, fd
         os.close(fd)

@@ -83,7 +83,7 @@ def log(ref: str | None = None, *, registry: InRegistry | None = None) -> list[S
     while version is not None:
         record, log = registry.manifest(version).record, registry.index().model(version.model).log
         steps.append(Step(version, record, about(log, version.manifests)))
-        version = registry.parent(record)
+        version = registry.parent(record, passed=[step.version.ref for step in steps])
     return steps
 
 
@@ -110,10 +110,13 @@ def touches(
 def _history(version: Version, registry: Registry) -> Iterator[tuple[Version, Manifest]]:
     """A version and its predecessors."""
     found: Version | None = version
-    while found is not None:
+    passed: set[str] = set()
+    while found is not None and found.ref not in passed:
+        passed.add(found.ref)
         manifest = registry.manifest(found)
         yield found, manifest
-        found = registry.parent(manifest.record) or registry.index().before(found)
+        parent = registry.parent(manifest.record, passed=passed)
+        found = parent or registry.index().before(found)
 
 
 def _matching_keys(key: str, manifest: Manifest, ref: str) -> list[str]:

@@ -1,7 +1,7 @@
 """A registry: the index and the object store of one folder."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -179,25 +179,32 @@ class Registry:
         index = self.index()
         return newest(index, index.find(ref))
 
-    def parent(self, record: Mapping[str, Any]) -> Version | None:
+    def parent(self, record: Mapping[str, Any], *, passed: Collection[str] = ()) -> Version | None:
         """The version that a record names as its parent; it may have been removed since.
 
         It is found by its manifest, since a merge may have given it another number. None if the
         record names none, or if gc has deleted it.
+
+        Args:
+            record: Of the version whose parent is wanted.
+            passed: Refs of versions that a way up has passed. None of them comes again: after a
+                merge two versions may name each other.
         """
         parent = record.get("parent")
         if parent is None:
             return None
         index, manifest = self.index(), parent["manifest"]
         found = (version for version in index.every_version() if manifest in version.manifests)
-        return next((newest(index, version) for version in found), None)
+        return next((newest(index, it) for it in found if it.ref not in passed), None)
 
     def measured(self, version: Version, record: Mapping[str, Any]) -> Version | None:
         """The version whose metrics are known: itself, or the nearest one that it was made from."""
         found: Version | None = version
+        passed: set[str] = set()
         with suppress(IntegrityError):
             while found is not None and not found.metrics:
-                found = self.parent(record) if "plan" in record else None
+                passed.add(found.ref)
+                found = self.parent(record, passed=passed) if "plan" in record else None
                 record = self.manifest(found).record if found else {}
         return found if found is not None and found.metrics else None
 

@@ -1,5 +1,6 @@
 """Lineage: how each version was made of the one before."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,29 @@ def test_metrics_stay_with_the_weights_that_they_describe(ckpt: Run, folder: Pat
         assert shown["measured"] == {"version": "net:v2", "metrics": {"accuracy": 0.9694}}
     assert "measured" not in ckpt("show", "v2", "--json").data
     assert "  metrics   accuracy 96.94%\n" in ckpt("show", "v2").out
+
+
+def test_versions_that_name_each_other_as_parents_come_once(ckpt: Run, folder: Path) -> None:
+    """As a merge can leave it: two people made the same two files, each from the other one."""
+    renamed = {key.replace("conv", "embed"): each for key, each in weights().items()}
+    lines = {}
+    for name, state, rule in (("a", weights(), "conv=embed"), ("b", renamed, "embed=conv")):
+        torch.save(state, folder / "net.pt")
+        assert ckpt("register", "net.pt", "--name", name).code == 0
+        assert ckpt("rename", f"{name}:v1", "--rule", rule).code == 0
+        lines[name] = json.loads((folder / "registry.json").read_text())["models"][name]["versions"]
+    index = json.loads((folder / "registry.json").read_text())
+    versions = index["models"]["a"]["versions"]
+    for number, other in (("v1", "v2"), ("v2", "v1")):
+        versions[number]["also"] = [lines["b"][other]["manifest"]]
+    versions["v1"]["manifest"], versions["v1"]["also"] = (
+        versions["v1"]["also"][0],
+        [versions["v1"]["manifest"]],
+    )
+    del index["models"]["b"]
+    (folder / "registry.json").write_text(json.dumps(index))
+    assert kinds(ckpt, "a:v2") == [("v2", "renamed"), ("v1", "renamed")]
+    assert kinds(ckpt, "a:v1") == [("v1", "renamed"), ("v2", "renamed")]
+    assert ckpt("show", "a:v1").code == 0
+    assert ckpt("log", "a:v1", "--", "conv1.bias").code == 0
+    assert ckpt("blame", "conv1.bias", "a:v1").code == 0

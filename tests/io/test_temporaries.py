@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt.io.temporaries import temporary_folder
+from ckpt.io.temporaries import temporary_file, temporary_folder
 from tests.effort import PATIENCE
 
 CKPT = [sys.executable, "-P", "-m", "ckpt"]
@@ -189,3 +189,9 @@ def test_folder_that_is_swept_in_its_first_moment_is_made_again(
         assert folder.is_dir()
         assert [folder] != removed
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc: Linux has it")
+def test_folder_that_takes_no_files_is_an_error_at_once() -> None:
+    with pytest.raises(FileNotFoundError), temporary_file(Path("/proc")):
+        pass
