@@ -38,23 +38,40 @@ class LazyStateDict(Printed, Mapping[str, "torch.Tensor"]):
         entries: Keys, dtypes and shapes, in file order; then the names of tied tensors that a
             safetensors file notes in its metadata and does not store.
         rest: The non-tensor part of the container.
-        opened: What `ckpt.diff` and the like compare, until the block ends.
         registry: Where it was looked up.
+        closed: Whether it was closed.
     """
 
     VIEW: ClassVar = "ckpt.show.show:opened_text"
 
     def __init__(self, ref: Weights, registry: Registry) -> None:
         self._stack = ExitStack()
-        self._closed = False
+        self.closed = False
         self.registry = registry
-        self.opened = opened = self._stack.enter_context(open_state(ref, registry))
+        self._opened = opened = self._stack.enter_context(open_state(ref, registry))
         container = opened.manifest if isinstance(opened, OpenedVersion) else opened.checkpoint
         self.name = opened.name
         self.format = container.format
         self.entries: Sequence[TensorEntry] = _named(opened, container.format)
         self.rest: Mapping[str, Any] = container.rest
         self._by_key = {entry.key: entry for entry in self.entries}
+
+    @property
+    def opened(self) -> OpenedState:
+        """What `ckpt.diff` and the like read.
+
+        Raises:
+            UsageError: It is closed; its descriptor may be another file's now.
+        """
+        if self.closed:
+            raise UsageError(f"{self.name}: already closed", hint="use it inside the `with` block")
+        return self._opened
+
+    @property
+    def _metadata(self) -> "OrderedDict[str, Any] | None":
+        """The versions of modules, where `load_state_dict` looks for them."""
+        versions = self.rest.get("_metadata")
+        return OrderedDict(versions) if isinstance(versions, Mapping) else None
 
     def __getitem__(self, key: str) -> "torch.Tensor":
         """The tensor, on the CPU; an `IntegrityError` if stored bytes are damaged."""
@@ -107,19 +124,15 @@ class LazyStateDict(Printed, Mapping[str, "torch.Tensor"]):
 
     def close(self) -> None:
         """Close the file; tensors read before stay valid."""
-        self._closed = True
+        self.closed = True
         self._stack.close()
 
     def _brief(self) -> str:
-        state = ", closed" if self._closed else ""
+        state = ", closed" if self.closed else ""
         return f"{self.name}: {len(self):,} keys, {self.format}{state}"
 
     def _memory(self, entry: TensorEntry) -> tuple[bytearray | memoryview, Sequence[int] | None]:
         """Writable memory that holds the tensor, and its stride there; None if contiguous."""
-        if self._closed:
-            raise UsageError(
-                f"{self.name}: already closed", hint="read tensors inside the `with` block"
-            )
         opened = self.opened
         if isinstance(opened, OpenedVersion):
             chunks = opened.source.stream_object(str(entry.digest), entry.nbytes)
@@ -200,8 +213,7 @@ def load(
         place = torch.device(device)
         chosen = lazy if keys is None else _chosen(lazy, keys)
         state_dict = OrderedDict((key, _copied(lazy[key], place)) for key in chosen)
-        versions = lazy.rest.get("_metadata")
-    with_versions(state_dict, versions if isinstance(versions, Mapping) else None)
+        with_versions(state_dict, lazy._metadata)
     if to is not None:
         from ckpt.migrate.hook import fitted
 

@@ -4,7 +4,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file, save_model
+from torch import nn
 
 import ckpt
 from ckpt.errors import FormatError, UsageError
@@ -209,11 +212,42 @@ def test_looking_for_a_key_reads_nothing(file: Path) -> None:
         assert "absent" not in lazy
 
 
-def test_closed_one_says_so(file: Path) -> None:
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda lazy: lazy["whole"],
+        lambda lazy: ckpt.diff(lazy, lazy),
+        ckpt.show,
+        lambda lazy: ckpt.export(lazy, "out.pt"),
+        lambda lazy: ckpt.rename(lazy, ["whole->w"]),
+        lambda lazy: ckpt.register(lazy, name="net"),
+    ],
+)
+def test_closed_one_says_so(use: Callable[[Any], Any], file: Path, tmp_path: Path) -> None:
+    """Another file may have its descriptor, which would be read in its place."""
     with ckpt.open(file) as lazy:
         pass
-    with pytest.raises(UsageError, match="already closed"):
-        lazy["whole"]
+    (tmp_path / "other.pt").write_bytes(b"")
+    with (tmp_path / "other.pt").open("rb"), pytest.raises(UsageError, match="already closed"):
+        use(lazy)
+    assert str(lazy) == f"{file}: closed"
+
+
+def test_open_one_has_its_module_versions_and_ties(tmp_path: Path) -> None:
+    one, path = nn.BatchNorm1d(2), tmp_path / "net.pt"
+    torch.save(nn.ModuleDict({"a": one, "b": one}).state_dict(), path)
+    with ckpt.open(path) as lazy:
+        renamed = ckpt.rename(lazy, ["a->c"])
+        assert renamed._metadata["c"] == {"version": 2}
+        assert nn.ModuleDict({"a": one, "b": one}).load_state_dict(lazy, strict=True)
+        added = ckpt.register(lazy, registry=tmp_path)
+    assert added.version.ref == "net:v1"
+    assert not ckpt.register(path, registry=tmp_path).new, "the very file"
+    with (
+        ckpt.open("net:v1", registry=tmp_path) as version,
+        pytest.raises(UsageError, match="expected a path"),
+    ):
+        ckpt.register(version, registry=tmp_path)
 
 
 def test_expanded_view_at_an_odd_place_stays_one(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ckpt.in_memory import is_module, name_of, unsaved
 from ckpt.io.files import exists
 from ckpt.io.sources import ByteSource
 from ckpt.opened.named import Named
+from ckpt.opened.states import OpenedFile, OpenedVersion
 from ckpt.refs import UrlRef, is_url, parse_file_ref, parse_url
 from ckpt.side_files import Found, of_folder
 
@@ -85,8 +86,11 @@ def opened(ref: Named | InMemory, name: str | None) -> Iterator[Given]:
 
 @contextmanager
 def _in_memory(value: InMemory, name: str | None) -> Iterator[Given]:
-    label = name_of(value)
-    if not isinstance(value, Mapping) and not is_module(value):
+    label, held = name_of(value), getattr(value, "opened", None)
+    if isinstance(held, OpenedFile):  # by `ckpt.open`
+        yield Given(held.checkpoint.source, held.path, held.inside, held.path.name)
+        return
+    if isinstance(held, OpenedVersion) or not (isinstance(value, Mapping) or is_module(value)):
         raise UsageError(
             f"{type(value).__name__}: expected a path, a state_dict or a module",
             hint="a version is registered already; ckpt alias or tag  marks it",

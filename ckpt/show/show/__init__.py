@@ -38,6 +38,8 @@ def shown_text(shown: Shown, *, width: int | None = None) -> str:
 
 def opened_text(opened: LazyStateDict) -> str:
     """The same of the result of `ckpt.open`."""
+    if opened.closed:
+        return f"{opened.name}: closed"
     return shown_text(show(opened, registry=opened.registry))
 
 
