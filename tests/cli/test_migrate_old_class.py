@@ -86,6 +86,21 @@ def test_class_of_a_version_is_run_as_the_history_has_it(
     assert "  proved: outputs agree on one input" in ran.out
 
 
+@pytest.mark.long
+def test_class_of_a_version_is_run_with_the_modules_of_its_commit(
+    net: Path, ckpt: Run, folder: Path, git: Git
+) -> None:
+    """The file is the same in both commits, and what it imports is not."""
+    (folder / "net.py").write_text(NET)
+    (folder / "layers.py").write_text(OTHER)
+    commit(git)
+    registered(folder, NET)
+    (folder / "net.py").write_text(NET.replace("conv", "embed"))
+    ran = ckpt(*NEW, "net")
+    assert ran.code == 0, ran.err
+    assert "  proved: outputs agree on one input" in ran.out
+
+
 def test_class_that_only_a_version_has_is_run_if_asked_for(
     net: Path, ckpt: Run, folder: Path
 ) -> None:

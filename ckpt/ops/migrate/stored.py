@@ -55,7 +55,8 @@ def stored_class(opened: OpenedVersion, *, run: bool) -> Iterator[Stored | str]:
         place = definition.partition("(")[0].rpartition(":")[0]
         file = Path(folder) / (place if place.endswith(".py") else f"{place}.py").split("/")[-1]
         file.write_bytes(data)
-        found = _in_history(Path.cwd(), file)
+        by = opened.manifest.record.get("by") or {}
+        found = _in_history(Path.cwd(), file, by.get("commit"))
         if found is not None:
             with _at(*found, definition) as stored:
                 yield stored
@@ -94,13 +95,24 @@ def _has_class(source: bytes, name: str) -> bool:
     return any(isinstance(node, ast.ClassDef) and node.name == name for node in body)
 
 
-def _in_history(folder: Path, file: Path) -> tuple[str, str] | None:
-    """A commit below HEAD that has the content of a file, and the path of it there."""
+def _in_history(folder: Path, file: Path, recorded: str | None) -> tuple[str, str] | None:
+    """A commit below HEAD that has the content of a file, and the path of it there.
+
+    Args:
+        folder: In the work tree.
+        file: The file.
+        recorded: The commit at which the version was made. It is preferred: the modules that the
+            file imports may have changed while the file did not.
+    """
     blob = asked(folder, "hash-object", "--no-filters", "--", str(file))
     if not blob:
         return None
     words = ("--format=%H", f"--max-count={_MOST_COMMITS}", f"--find-object={blob}")
-    for commit in (asked(folder, "log", *words, "HEAD") or "").split():
+    commits = (asked(folder, "log", *words, "HEAD") or "").split()
+    if recorded and recorded.isalnum():  # no option of git's: a registry may come from anybody
+        is_ancestor = asked(folder, "merge-base", "--is-ancestor", recorded, "HEAD") is not None
+        commits[:0] = [recorded] if is_ancestor else []
+    for commit in commits:
         # Without --full-tree git would list the folder alone; the removal of a file counts, too.
         listed = asked(folder, "ls-tree", "-r", "-z", "--full-tree", commit) or ""
         rows = (row.partition("\t") for row in listed.split("\0"))
