@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from ckpt.errors import UsageError
 from ckpt.remote.bucket import Bucket
 
-_CLOUDS = ("s3", "gs", "az")
+CLOUDS = ("s3", "gs", "az")
 _KINDS = "s3://BUCKET/FOLDER, gs://…, az://…, file:///FOLDER or a folder"
 _SECRET = re.compile(r"//[^/@]*@")
 
@@ -45,7 +45,7 @@ def checked_url(url: str) -> str:
         raise UsageError(f"{redacted(url)}: a URL of a remote has neither ? nor #")
     if scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return url.rstrip("/")
-    if scheme in _CLOUDS and is_named and ".." not in parts.path.split("/"):
+    if scheme in CLOUDS and is_named and ".." not in parts.path.split("/"):
         return url.rstrip("/")
     raise UsageError(f"{redacted(url)}: not the URL of a remote", hint=_KINDS)
 

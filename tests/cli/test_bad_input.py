@@ -266,3 +266,24 @@ def test_system_error_is_5_and_never_1(ckpt: Run, old: Path, folder: Path) -> No
     assert ran.returncode == 5
     assert ran.stderr.startswith("error: old.renamed.pt: ")
     assert sorted(path.name for path in folder.iterdir()) == ["old.pt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("export", "old.pt", "-o", "s3://b/x.pt"), "s3://b/x.pt is a URL, expected a path"),
+        (("site", "-o", "https://u:p@h/x"), "https://…@h/x is a URL, expected a path"),
+        (("rename", "old.pt", "--map", "https://h/x"), "https://h/x is a URL, expected a path"),
+        (
+            ("rename", "old.pt", "--rule", "conv->a", "-o", "https://h/x.pt"),
+            "https://h: not in a bucket (s3://, gs://, az://)",
+        ),
+    ],
+)
+def test_url_where_only_a_path_can_be(
+    words: tuple[str, ...], said: str, ckpt: Run, old: Path
+) -> None:
+    ran = ckpt(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert not list(Path.cwd().glob("*:*"))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from ckpt.errors import DiskWarning
-from ckpt.refs import is_url
+from ckpt.refs import is_url, without_secrets
 from ckpt.registry.index_file import FILE_NAME
 from ckpt.registry.registry import Added, Registry
 from ckpt.registry.seen import moved_numbers
@@ -20,7 +20,6 @@ from ckpt.show.look.terminal import Terminal
 from ckpt.show.look.words import printable
 
 T = TypeVar("T")
-PATH = click.Path(path_type=Path)
 
 
 class _PathOrUrl(click.Path):
@@ -33,6 +32,18 @@ class _PathOrUrl(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _PathHere(_PathOrUrl):
+    """A path of this machine."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse URLs."""
+        found = super().convert(value, param, ctx)
+        if isinstance(found, str):
+            self.fail(f"{without_secrets(found)} is a URL, expected a path", param, ctx)
+        return found
+
+
+PATH = _PathHere(path_type=Path)
 PATH_OR_URL = _PathOrUrl(path_type=Path)
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import CkptError, FormatError, RefError, RemoteError, UsageError, excerpt
 from ckpt.io.sources import OpenSource
+from ckpt.refs import without_secrets
+from ckpt.remote.address import CLOUDS
 from ckpt.remote.clouds import reason, store_of
 from ckpt.remote.elsewhere.place import Opening, Place
 from ckpt.remote.elsewhere.ranges import BLOCK, RangedSource, TransientError, patiently
@@ -128,6 +130,12 @@ def folder(url: str) -> BucketPlace:
 def _checked(url: str) -> str:
     """The URL without a slash at its end."""
     scheme, _, rest = url.partition("://")
+    if scheme.lower() not in CLOUDS:
+        known = ", ".join(f"{cloud}://" for cloud in CLOUDS)
+        raise UsageError(
+            f"{excerpt(without_secrets(url))}: not in a bucket ({known})",
+            hint="-o FILE  writes a file here",
+        )
     bucket, _, path = rest.partition("/")
     if "@" in bucket or "?" in url:
         raise UsageError(
