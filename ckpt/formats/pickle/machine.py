@@ -76,14 +76,14 @@ class Machine(Stack):
 
         Args:
             table: An operation for each opcode.
-            opcode_limit: More opcodes than this are refused.
+            opcode_limit: More opcodes than this are refused, and more slots of the memo.
 
         Raises:
             RefusedGlobalError: The pickle names a global that is not allowed.
             TruncatedError: It goes on after the data.
             FormatError: It is damaged, has unknown opcodes, or more of them than the limit.
         """
-        data, position = self.data, 0
+        data, position, self.most_slots = self.data, 0, opcode_limit
         if data[:1] != b"\x80":
             raise self._fault("does not begin with a protocol, as pickles of protocol 2 to 5 do")
         steps = [MethodType(operation, self) for operation in table]

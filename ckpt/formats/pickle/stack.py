@@ -5,7 +5,6 @@ import struct
 from ckpt.errors import FormatError
 from ckpt.formats.pickle.nodes import Text
 
-MEMO_LIMIT = 1_000_000
 # Each look-up of a text makes a new one; repeating a long one would fill the memory.
 RECALLED_LIMIT = 1 << 25  # characters
 _EMPTY = object()  # in a slot of the memo
@@ -23,13 +22,24 @@ class Stack:
         data: The pickle.
         name: Its name for messages.
         looked_up: Every text that came from the memo, in order.
+        most_slots: Of the memo. A pickler numbers them, so it needs no more than it has opcodes.
     """
 
-    __slots__ = ("_below", "_memo", "_recalled", "_stack", "data", "looked_up", "name")
+    __slots__ = (
+        "_below",
+        "_memo",
+        "_recalled",
+        "_stack",
+        "data",
+        "looked_up",
+        "most_slots",
+        "name",
+    )
 
     def __init__(self, data: bytes, name: str) -> None:
         self.data, self.name = data, name
         self.looked_up: list[Text] = []
+        self.most_slots = 0
         self._stack: list[object] = []
         self._below: list[list[object]] = []  # the stacks under each mark
         self._memo: list[object] = []
@@ -97,7 +107,7 @@ class Stack:
     def put(self, at: int) -> int:
         """LONG_BINPUT: picklers number the slots in order."""
         (slot,) = _u4(self.data, at)
-        if slot == len(self._memo) and slot < MEMO_LIMIT:
+        if slot == len(self._memo) and slot < self.most_slots:
             self._memo.append(self._stack[-1])
             return at + 4
         return self.remember(slot, at + 4)
@@ -105,16 +115,16 @@ class Stack:
     def remember(self, slot: int, end: int) -> int:
         """Put the topmost value into any slot."""
         value = self._stack[-1]
-        if slot >= MEMO_LIMIT:
-            raise self._fault(f"over {MEMO_LIMIT:,} memo entries")
+        if slot >= self.most_slots:
+            raise self._fault(f"over {self.most_slots:,} memo entries")
         self._memo += [_EMPTY] * (slot + 1 - len(self._memo))
         self._memo[slot] = value
         return end
 
     def memoize(self, at: int) -> int:
         """MEMOIZE: the next slot."""
-        if len(self._memo) >= MEMO_LIMIT:
-            raise self._fault(f"over {MEMO_LIMIT:,} memo entries")
+        if len(self._memo) >= self.most_slots:
+            raise self._fault(f"over {self.most_slots:,} memo entries")
         self._memo.append(self._stack[-1])
         return at
 
