@@ -14,7 +14,8 @@ from pathlib import Path
 from unicodedata import normalize
 
 from ckpt.errors import UsageError, excerpt
-from ckpt.io.files import disk_errors, is_base_name, new_file, sync_folder
+from ckpt.io.durable import sync_folder
+from ckpt.io.files import disk_errors, is_base_name, new_file
 from ckpt.io.rights import Rights
 from ckpt.io.sources import FileSource
 

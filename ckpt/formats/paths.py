@@ -10,9 +10,10 @@ from pathlib import Path
 from ckpt.errors import DiskError, FormatError
 from ckpt.formats import folders, sharded
 from ckpt.formats.distributed import metadata as distributed_metadata
+from ckpt.io.composed import JoinedSource
 from ckpt.io.files import exists
 from ckpt.io.journal import expect_settled
-from ckpt.io.sources import ByteSource, FileSource, JoinedSource, OpenSource
+from ckpt.io.sources import ByteSource, FileSource, OpenSource
 from ckpt.refs import FileRef, without_index
 from ckpt.side_files import homes
 

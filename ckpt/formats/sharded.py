@@ -19,8 +19,9 @@ from ckpt.formats import open_single
 from ckpt.formats.checkpoint import Checkpoint, Checksum, Pickled, expect_keys
 from ckpt.formats.zip.inflated import HINT
 from ckpt.io import strict_json
+from ckpt.io.composed import ExtendedSource, PartSource
 from ckpt.io.files import is_base_name
-from ckpt.io.sources import ByteSource, ExtendedSource, Part, PartSource
+from ckpt.io.sources import ByteSource, Part
 from ckpt.refs import without_index
 from ckpt.tensors import FileStart, Layout, Piece, Span, Summed, TensorEntry
 

@@ -21,7 +21,8 @@ from ckpt.formats.pickle.reader import ParsedPickle, read_first_pickle
 from ckpt.formats.pickle.stack import TruncatedError
 from ckpt.formats.pickle.tensors import Storage, Storages
 from ckpt.formats.pickle.writer import storage_numel
-from ckpt.formats.torch_state import TorchFile, expect_consistent, read_state
+from ckpt.formats.torch_read import expect_consistent, read_state
+from ckpt.formats.torch_state import TorchFile
 from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Piece, Span, TensorEntry
 

@@ -1,4 +1,4 @@
-"""The state_dict in a pickle of `torch.save`: its choice, its tensors, and the rest of the pickle.
+"""The state_dict in a pickle of `torch.save`: its tensors, their new names, and what is beside it.
 
 The containers differ only in where they keep a storage's bytes.
 """
@@ -14,11 +14,9 @@ from ckpt.formats.naming.rest import without
 from ckpt.formats.optimizers import (
     Groups,
     OptimizerState,
-    optimizers_of,
     reordering,
     with_groups,
 )
-from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
 from ckpt.formats.pickle.edit import (
     Edit,
     item_edits,
@@ -27,33 +25,21 @@ from ckpt.formats.pickle.edit import (
     rename_texts,
 )
 from ckpt.formats.pickle.find import (
-    ALL,
-    COPIES,
     EXTRA_STATE,
     Chosen,
-    Contents,
-    choose,
     dotted,
-    expect_independent,
-    find,
-    strangers_of,
 )
 from ckpt.formats.pickle.keys import copied_keys, filtered
 from ckpt.formats.pickle.nodes import DictNode, Text
 from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import (
-    Storages,
-    entries_of,
-    entry_of,
     metadata_of,
-    plain_of,
     texts_of,
 )
 from ckpt.formats.pickle.values import digest_of
 from ckpt.tensors import Layout, Span, TensorEntry, tensor_spans
 
 _MOST_HASHED = 1_000_000  # nodes of values that are compared
-_STEPS = 3  # for each opcode; a node that is not shared takes two at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,107 +282,6 @@ class TorchFile(ABC):
         """
 
 
-def read_state(
-    read: ParsedPickle, storages: Storages, *, name: str, where: str, inside: str | None
-) -> TorchState:
-    """The state_dict that a ref names, and the rest.
-
-    Args:
-        read: The pickle.
-        storages: Those that the pickle names.
-        name: Of the file, for messages.
-        where: Of the pickle, for messages.
-        inside: As after ``FILE::``.
-
-    Raises:
-        FormatError: The choice is ambiguous, or a tensor is not well-formed.
-    """
-    contents = find(read.root, name=where, step_limit=_STEPS * read.opcodes + 1000)
-    chosen = choose(contents, inside, name=name)
-    expect_independent(contents, chosen, name=name)
-    entries = entries_of(chosen.tensors, storages, name=name)
-    inside_it = {id(tensor) for _, tensor in chosen.tensors}
-    outside = {
-        id(tensor): entry_of(dotted(at), tensor, storages, name=name)
-        for at, tensor in (*contents.tensors, *contents.hidden)
-        if is_tensor(tensor) and id(tensor) not in inside_it
-    }
-    expect_consistent(read, storages, name=name)
-    optimizers = optimizers_of(contents)
-    return TorchState(
-        entries=entries,
-        others=chosen.others,
-        rest=_rest(read.root, chosen),
-        beside=dict(_beside_it(contents, chosen)),
-        lists={dotted(at): node for at, _, node in contents.names},
-        follows=inside in (None, ALL) or inside.endswith(COPIES),
-        pickled=Pickled(
-            read.named,
-            read.protocol,
-            dotted(chosen.path),
-            read.modules,
-            chosen.path if chosen.mapping else (),
-        ),
-        chosen=chosen,
-        outside=outside,
-        strangers=strangers_of(contents, chosen),
-        holders=[(dotted(path), node) for path, node in contents.optimizers],
-        optimizers=optimizers,
-        listed=_listed(contents, optimizers, outside),
-    )
-
-
-def _listed(
-    contents: Contents, optimizers: Sequence[OptimizerState], outside: Mapping[int, TensorEntry]
-) -> dict[str, list[TensorEntry]]:
-    found: dict[str, list[TensorEntry]] = {}
-    own = {optimizer.path for optimizer in optimizers}
-    for at, tensor in contents.tensors:
-        numbered = id(tensor) in outside and any(type(part) is int for part in at)
-        if numbered and not any(at[:end] in own for end in range(len(at))):
-            path = dotted(tuple("*" if type(part) is int else part for part in at))
-            found.setdefault(path, []).append(outside[id(tensor)])
-    return found
-
-
-def expect_consistent(read: ParsedPickle, storages: Storages, *, name: str) -> None:
-    """Check what may change other tensors, even where the pickle drops it: storages, attributes.
-
-    Raises:
-        FormatError: A storage differs from another one with its key, or is not a storage; or the
-            attributes of a tensor would change it.
-    """
-    for tensor in read.attributed:
-        plain_of(tensor, name)
-    try:
-        for persistent in read.persistents:
-            storages.read(persistent)
-    except ValueError as error:
-        raise FormatError(
-            f"{name}: {error}", hint="torch.save does not write such a file; do not trust it"
-        ) from error
-
-
-def _beside_it(contents: Contents, chosen: Chosen) -> Iterator[tuple[str, DictNode | list[object]]]:
-    """The path and the node of everything else that may name the tensors of the state_dict."""
-    keys = {*(key for key, _ in chosen.tensors), *chosen.others}
-    for at, names, _ in contents.names:
-        if len(copied_keys(names, keys)) == len(set(names)):
-            yield dotted(at), list[object](names)
-    for path, mapping, _ in contents.state_dicts:
-        if mapping is not chosen.mapping:
-            yield dotted(path), mapping
-    for at, optimizer in contents.optimizers:
-        fields = {str(key): value for key, value in optimizer.items}
-        if isinstance(fields["state"], DictNode):
-            yield dotted((*at, "state")), fields["state"]
-        groups = fields["param_groups"]
-        for number, group in enumerate(groups if isinstance(groups, list) else ()):
-            for key, value in group.items if isinstance(group, DictNode) else ():
-                if key in ("param_names", "params") and isinstance(value, list):
-                    yield dotted((*at, "param_groups", number, key)), value
-
-
 def _texts(beside: DictNode | list[object]) -> list[Text]:
     texts = texts_of(beside) if isinstance(beside, DictNode) else beside
     return [text for text in texts if isinstance(text, Text)]
@@ -416,29 +301,3 @@ def _followed(
     metadata = metadata_of(beside) if isinstance(beside, DictNode) else None
     modules = module_renames(metadata, new) if metadata is not None else []
     return [*((text, new[text]) for text in own if text in new), *modules]
-
-
-def _rest(root: object, chosen: Chosen) -> dict[str, Any]:
-    """Everything except the tensors of the state_dict, with all of its module versions."""
-    rest = _beside(root, chosen.path, chosen.mapping, [SHOWN_ITEMS])
-    metadata = metadata_of(chosen.mapping) if chosen.mapping else None
-    if metadata is not None:
-        rest["_metadata"] = describe(metadata, [len(metadata.items) * 10 + 10])
-    return rest
-
-
-def _beside(
-    node: object, path: Sequence[str], chosen: DictNode | None, budget: list[int]
-) -> dict[str, Any]:
-    """The values beside the path to the chosen state_dict; the path is bounded in length."""
-    shown: dict[str, Any] = {}
-    for key, value in node.items if isinstance(node, DictNode) else ():
-        if path and key == path[0]:
-            inner = _beside(value, path[1:], chosen, budget)
-            if inner:
-                shown[free_name(key, shown)] = inner
-        elif not (node is chosen and is_tensor(value)):
-            shown[free_name(key, shown)] = describe(value, budget)
-            if budget[0] < 0:
-                break
-    return shown

@@ -14,12 +14,14 @@ from ckpt.formats.pickle.plain import plain_pickle
 from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
 from ckpt.formats.pickle.tensors import Storage, Storages
 from ckpt.formats.pickle.writer import is_module_versions, pickle_state_dict
-from ckpt.formats.torch_state import TorchFile, read_state
+from ckpt.formats.torch_read import read_state
+from ckpt.formats.torch_state import TorchFile
 from ckpt.formats.zip.inflated import STORED, Inflated, expect_proportion
 from ckpt.formats.zip.reader import Member, read_members
 from ckpt.formats.zip.writer import ALIGNMENT, NewMember, lay_out_archive
 from ckpt.io import digest
-from ckpt.io.sources import ByteSource, ExtendedSource
+from ckpt.io.composed import ExtendedSource
+from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Span, Summed, TensorEntry
 
 NAME = "torch-zip"

@@ -18,7 +18,8 @@ from shlex import quote
 from typing import Self
 
 from ckpt.errors import CkptError, ConflictError, DiskError, IntegrityError
-from ckpt.io.files import disk_errors, open_plain, sync_folder, write_whole
+from ckpt.io.durable import sync_folder
+from ckpt.io.files import disk_errors, open_plain, write_whole
 from ckpt.io.lock import locked_file, other_rename
 from ckpt.io.rights import rights_of
 

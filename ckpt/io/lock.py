@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ckpt.errors import ConflictError, DiskError, UsageError
-from ckpt.io.files import disk_errors, make_folder, open_plain, unlinked
+from ckpt.io.durable import make_folder
+from ckpt.io.files import disk_errors, open_plain, unlinked
 
 POLL_SECONDS = 0.02
 PATIENCE = "CKPT_LOCK_SECONDS"  # the environment variable that says how long to wait

@@ -40,8 +40,8 @@ from ckpt.refs import (
     parse_ref,
     parse_url,
 )
-from ckpt.registry.index import Version
 from ckpt.registry.registry import Added, Registry
+from ckpt.registry.version import Version
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Union
 
-from ckpt.registry.index import Version
 from ckpt.registry.registry import Added
+from ckpt.registry.version import Version
 
 if TYPE_CHECKING:
     from torch import nn

@@ -19,10 +19,10 @@ from ckpt.formats.opaque import (
     unopened,
 )
 from ckpt.opened.named import Weights
-from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.version import VersionSource
+from ckpt.registry.version import Version
 from ckpt.side_files import MOST_BYTES, MOST_FILES, Found, of_folder
 from ckpt.tensors import StateDict, TensorEntry
 

@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 
 from ckpt.errors import RefError, UsageError
 from ckpt.io.files import Told, untold, write_folder
-from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 from ckpt.remote.address import checked_url
 from ckpt.remote.merging import read_theirs
 from ckpt.remote.pulling import fetch_index, receive_versions

@@ -13,8 +13,8 @@ from ckpt.printed import Printed
 from ckpt.refs import expect_new_name
 from ckpt.registry.events import WORDS, Event, Origin, about
 from ckpt.registry.history.newest import newest
-from ckpt.registry.index import Version
 from ckpt.registry.registry import InRegistry, Registry
+from ckpt.registry.version import Version
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from ckpt.errors import IntegrityError
 from ckpt.printed import Printed
-from ckpt.registry.index import Version
 from ckpt.registry.needs.lost import lost_versions
 from ckpt.registry.needs.needed import GIT, REFLOG, REMOVED, VERSION, Need, needed
 from ckpt.registry.registry import InRegistry, Registry
+from ckpt.registry.version import Version
 
 KINDS = (VERSION, REMOVED, GIT, REFLOG)
 

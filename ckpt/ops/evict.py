@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ckpt.errors import ConflictError, UsageError
-from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
+from ckpt.registry.version import Version
 from ckpt.remote.bucket import Bucket
 from ckpt.remote.merging import read_theirs
 from ckpt.remote.objects import absent_manifests, in_parallel, path_of

@@ -9,9 +9,9 @@ from ckpt.errors import UsageError
 from ckpt.formats import expect_suffix, format_for, is_usual
 from ckpt.formats.checkpoint import Format
 from ckpt.formats.opaque import OpaqueWord, expect_harmless, unopened
+from ckpt.io.composed import JoinedSource
 from ckpt.io.files import new_file, write_folder, write_whole
 from ckpt.io.rights import Rights
-from ckpt.io.sources import JoinedSource
 from ckpt.opened import open_state
 from ckpt.opened.altered import settled
 from ckpt.opened.named import Weights

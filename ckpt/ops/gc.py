@@ -15,13 +15,14 @@ from ckpt.errors import ConflictError, DiskError, IntegrityError, RefError
 from ckpt.io.files import disk_errors
 from ckpt.io.temporaries import Leftover, leftovers, sweep
 from ckpt.printed import Printed
-from ckpt.registry.index import Index, Version
+from ckpt.registry.index import Index
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED, needed, removed_at
 from ckpt.registry.needs.others import needed_of_shared
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import StoredObject
+from ckpt.registry.version import Version
 
 GRACE = timedelta(hours=1)
 _SLACK = timedelta(minutes=1)  # allowed difference of two clocks

@@ -15,9 +15,9 @@ from ckpt.io.who import By
 from ckpt.printed import Printed
 from ckpt.refs import VersionRef
 from ckpt.registry.events import Event, about
-from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import InRegistry, Registry
+from ckpt.registry.version import Version
 from ckpt.tensors import TensorEntry
 
 

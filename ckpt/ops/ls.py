@@ -8,8 +8,8 @@ import operator
 from collections.abc import Iterable
 
 from ckpt.registry.condition import expect_field, expect_fields, parse_condition, value
-from ckpt.registry.index import Version
 from ckpt.registry.registry import InRegistry, Registry
+from ckpt.registry.version import Version
 
 
 def ls(

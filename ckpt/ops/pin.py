@@ -1,7 +1,7 @@
 """Pin: the ref of a version that never means another one."""
 
-from ckpt.registry.index import Version
 from ckpt.registry.registry import InRegistry, Registry
+from ckpt.registry.version import Version
 
 
 def pin(ref: str, *, registry: InRegistry | None = None) -> Version:

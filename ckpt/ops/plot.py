@@ -6,8 +6,8 @@ from typing import Any
 
 from ckpt.errors import UsageError
 from ckpt.ops.log import log
-from ckpt.registry.index import Version
 from ckpt.registry.registry import InRegistry
+from ckpt.registry.version import Version
 
 _NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no numbers for them
 

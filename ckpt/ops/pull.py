@@ -1,8 +1,9 @@
 """Pull: fetch, then get the objects of versions."""
 
 from ckpt.io.files import Told, untold
-from ckpt.registry.index import Index, Version
+from ckpt.registry.index import Index
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 from ckpt.remote.pulling import Pulled, fetch_index, receive_versions
 from ckpt.remote.remotes import find_remote
 from ckpt.rules.patterns import Pattern

@@ -14,11 +14,12 @@ from typing import ClassVar
 from ckpt.errors import IntegrityError, RefError
 from ckpt.printed import Printed
 from ckpt.refs import DigestRef, VersionRef, expect_no_path, is_version, version_ref
-from ckpt.registry.index import Index, Model, Version, number_of, read_version
+from ckpt.registry.index import Index, Model
 from ckpt.registry.later_words import expect_short
 from ckpt.registry.numbers import readded
 from ckpt.registry.registry import InRegistry, Registry, now
 from ckpt.registry.store.objects import REPAIR
+from ckpt.registry.version import Version, number_of, read_version
 
 
 @dataclass(frozen=True, slots=True, repr=False)

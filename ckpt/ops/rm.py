@@ -5,9 +5,10 @@ The line and the bytes of a removed version are kept, and its number is never re
 
 from collections.abc import Iterable
 
-from ckpt.registry.index import Index, Version
+from ckpt.registry.index import Index
 from ckpt.registry.later_words import expect_short
 from ckpt.registry.registry import InRegistry, Registry, now
+from ckpt.registry.version import Version
 
 
 def rm(

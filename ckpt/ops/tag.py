@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 from ckpt.errors import RefError
 from ckpt.refs import expect_name
-from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index import Index, Model
 from ckpt.registry.later_words import expect_short
 from ckpt.registry.registry import InRegistry, Registry
+from ckpt.registry.version import Version
 
 
 def tag(

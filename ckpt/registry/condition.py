@@ -20,7 +20,8 @@ from typing import Any
 from ckpt.errors import UsageError
 from ckpt.refs import is_version
 from ckpt.registry.history.newest import newest
-from ckpt.registry.index import Index, Version, number_of
+from ckpt.registry.index import Index
+from ckpt.registry.version import Version, number_of
 
 Value = float | str | list[str]
 TEXTS = ("model", "made_by", "message", "created")

@@ -17,15 +17,8 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from ckpt.errors import DiskError, IndexDamageError, IntegrityError, UsageError
 from ckpt.io import strict_json
-from ckpt.io.files import (
-    disk_errors,
-    make_folder,
-    name_new,
-    read_plain,
-    sync_folder,
-    unlinked,
-    write_whole,
-)
+from ckpt.io.durable import make_folder, name_new, sync_folder
+from ckpt.io.files import disk_errors, read_plain, unlinked, write_whole
 from ckpt.io.lock import exclusive_lock
 from ckpt.io.typed_json import Count, Form, expect
 from ckpt.io.who import By, who
@@ -35,7 +28,8 @@ from ckpt.registry.events import read_event
 from ckpt.registry.history.logged import logged
 from ckpt.registry.history.reflog import Entry, Reflog
 from ckpt.registry.history.replay import replayed, write_entry
-from ckpt.registry.index import SCHEMA, Index, Model, Version, number_of, read_version
+from ckpt.registry.index import SCHEMA, Index, Model
+from ckpt.registry.version import Version, number_of, read_version
 
 FILE_NAME = "registry.json"
 MOST_BYTES = 1 << 28  # 10,000 versions take 7 MB

@@ -10,8 +10,9 @@ from ckpt.errors import UsageError
 from ckpt.io.typed_json import expect
 from ckpt.registry.events import Event, about
 from ckpt.registry.history.newest import Newest
-from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index import Index, Model
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 
 MOST_CHARACTERS = 10_000
 

@@ -17,8 +17,9 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from ckpt.registry.events import joined
-from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index import Index, Model
 from ckpt.registry.numbers import every_version, numbered, placed
+from ckpt.registry.version import Version
 
 _Value = TypeVar("_Value")
 _THERE, _REMOVED, _FORGOTTEN = "there", "removed", "forgotten"

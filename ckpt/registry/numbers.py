@@ -8,7 +8,8 @@ changes nothing.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index import Index, Model
+from ckpt.registry.version import Version
 
 _UNKNOWN = "~"  # after every time
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ckpt.errors import IntegrityError, RefError
-from ckpt.io.files import make_folder, read_plain, unlinked, write_whole
+from ckpt.io.durable import make_folder
+from ckpt.io.files import read_plain, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.rights import Rights
 from ckpt.io.who import By, who
@@ -19,7 +20,7 @@ from ckpt.printed import Printed
 from ckpt.refs import Ref, expect_name, expect_no_path
 from ckpt.registry.events import Event, joined
 from ckpt.registry.history.newest import newest, newest_versions
-from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index import Index, Model
 from ckpt.registry.index_file import FILE_NAME, IndexFile
 from ckpt.registry.labels import NO_LABELS, Labels
 from ckpt.registry.manifest import Manifest, read_record
@@ -28,6 +29,7 @@ from ckpt.registry.seen import saw
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.shared import shared_store
 from ckpt.registry.store.version import VersionSource
+from ckpt.registry.version import Version
 
 _LOCAL = "local"  # holds the name of the machine that alone writes to the disk
 _OWN_FILES = ("id", _LOCAL, "lock", "reflog", "remotes/", "tmp/", "writing")

@@ -13,8 +13,9 @@ from pathlib import Path
 from ckpt.errors import DiskError, IndexDamageError, IntegrityError
 from ckpt.io import digest
 from ckpt.io.files import open_plain, read_plain, write_whole
-from ckpt.registry.index import Index, Version
+from ckpt.registry.index import Index
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES, read_index
+from ckpt.registry.version import Version
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ckpt.errors import DiskError, RemoteError, UsageError
 from ckpt.io import digest
-from ckpt.io.files import make_folder, open_plain, unlinked, write_whole
+from ckpt.io.durable import make_folder
+from ckpt.io.files import open_plain, unlinked, write_whole
 from ckpt.io.lock import exclusive_lock
 from ckpt.io.mounts import doubt_of_locks
 from ckpt.io.sources import CHUNK

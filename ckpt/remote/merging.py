@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ckpt.errors import ConflictError, IndexDamageError, IntegrityError, UsageError
-from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index import Index, Model
 from ckpt.registry.index_file import read_index
 from ckpt.registry.merge import Conflict, Merged, merged
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 from ckpt.remote.bucket import Bucket
 from ckpt.remote.objects import receive_manifests
 from ckpt.remote.remotes import (

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from ckpt.errors import IntegrityError, RefError
 from ckpt.io.files import Told, untold
-from ckpt.registry.index import Version
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 from ckpt.remote.merging import Fetched, Side, merge_theirs, read_theirs
 from ckpt.remote.objects import receive_manifests, receive_objects
 from ckpt.remote.remotes import Remote, last_seen

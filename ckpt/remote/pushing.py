@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from ckpt.errors import AbsentError, ConflictError, IntegrityError, RemoteError
 from ckpt.io.files import Told, untold
-from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index import Index, Model
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 from ckpt.remote.bucket import Bucket
 from ckpt.remote.merging import PATH, Fetched, merge_theirs, read_theirs, to_publish
 from ckpt.remote.objects import absent_manifests, new_id, send_manifests, send_objects

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from ckpt.errors import IntegrityError, RefError, UsageError
 from ckpt.io import strict_json
-from ckpt.io.files import disk_errors, make_folder, read_plain, unlinked, write_whole
+from ckpt.io.durable import make_folder
+from ckpt.io.files import disk_errors, read_plain, unlinked, write_whole
 from ckpt.io.lock import exclusive_lock
 from ckpt.io.typed_json import Form, expect
 from ckpt.refs import expect_name, is_name

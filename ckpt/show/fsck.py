@@ -4,8 +4,9 @@ from typing import Any
 
 from ckpt.io import digest
 from ckpt.ops.fsck import FINE, NONE, Checked, Rebuilding, Recovered
-from ckpt.registry.index import Model, Version
+from ckpt.registry.index import Model
 from ckpt.registry.needs.needed import Need
+from ckpt.registry.version import Version
 from ckpt.show.look.fields import fields
 from ckpt.show.look.lost import lost_data, lost_lines
 from ckpt.show.look.words import count, printable

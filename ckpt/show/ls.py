@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ckpt.errors import UsageError, excerpt
-from ckpt.registry.index import Index, Version
+from ckpt.registry.index import Index
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 from ckpt.show.look.fields import fields
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, metric, metrics, size

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ckpt.registry.index import Version
+from ckpt.registry.version import Version
 from ckpt.show.ls import version_data
 
 

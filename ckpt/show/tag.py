@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ckpt.registry.index import Version
+from ckpt.registry.version import Version
 from ckpt.show.look.words import printable
 
 

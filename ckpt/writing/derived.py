@@ -14,7 +14,8 @@ from ckpt.dtypes import itemsize
 from ckpt.errors import PlanError
 from ckpt.formats.chunks import Chunk, ChunkedTensor
 from ckpt.formats.stream import tensor_bytes
-from ckpt.io.sources import CHUNK, ByteSource, ExtendedSource
+from ckpt.io.composed import ExtendedSource
+from ckpt.io.sources import CHUNK, ByteSource
 from ckpt.rules.expressions import (
     Averaged,
     Cast,

@@ -26,8 +26,9 @@ from ckpt.io.lock import exclusive_lock
 from ckpt.io.temporaries import is_temporary
 from ckpt.ops.gc import gc
 from ckpt.ops.verify import verify
-from ckpt.registry.index import Model, Version
+from ckpt.registry.index import Model
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 from tests.effort import EVERY
 
 CKPT = (sys.executable, "-P", "-m", "ckpt")

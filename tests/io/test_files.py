@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ckpt.errors import DiskError, FormatError, UsageError
-from ckpt.io.files import make_folder, write_whole
+from ckpt.io.durable import make_folder
+from ckpt.io.files import write_whole
 
 
 def test_file_appears_whole_and_replaces_nothing(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_early_sync_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "fdatasync", fail)
-    monkeypatch.setattr("ckpt.io.files.EARLY_SECONDS", 0.0)
+    monkeypatch.setattr("ckpt.io.durable.EARLY_SECONDS", 0.0)
     with pytest.raises(DiskError, match="Input/output error"), write_whole(tmp_path / "x") as out:
         while not synced:
             out.write(b"abc")

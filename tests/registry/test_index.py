@@ -17,8 +17,9 @@ from ckpt.errors import (
 )
 from ckpt.io import digest
 from ckpt.refs import VersionRef
-from ckpt.registry.index import Index, Version, version_line
+from ckpt.registry.index import Index
 from ckpt.registry.index_file import IndexFile, find_registry, parse_index
+from ckpt.registry.version import Version, version_line
 
 
 def version(number: int, model: str = "mnist-cnn", content: str = "") -> Version:

@@ -10,9 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckpt.io import digest
-from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index import Index, Model
 from ckpt.registry.index_file import parse_index
 from ckpt.registry.merge import Merged, merged
+from ckpt.registry.version import Version
 from tests.registry.history.test_changes import AT, written
 from tests.registry.test_index import version
 

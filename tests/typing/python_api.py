@@ -11,8 +11,8 @@ from ckpt.ops.diff import RefDiff
 from ckpt.ops.load import LazyStateDict
 from ckpt.ops.rename import Renamed, RenamePlan
 from ckpt.ops.show import Shown
-from ckpt.registry.index import Version
 from ckpt.registry.registry import Added
+from ckpt.registry.version import Version
 from ckpt.writing.checkpoint import Written
 
 State = OrderedDict[str, torch.Tensor]

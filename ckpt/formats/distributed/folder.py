@@ -32,8 +32,9 @@ from ckpt.formats.pickle.describe import describe, is_tensor
 from ckpt.formats.pickle.edit import rename_texts
 from ckpt.formats.pickle.find import ALL, COPIES
 from ckpt.formats.pickle.tensors import Storages, entry_of
-from ckpt.formats.torch_state import expect_consistent
-from ckpt.io.sources import ByteSource, ExtendedSource, JoinedSource, Part, PartSource
+from ckpt.formats.torch_read import expect_consistent
+from ckpt.io.composed import ExtendedSource, JoinedSource, PartSource
+from ckpt.io.sources import ByteSource, Part
 from ckpt.tensors import FileStart, Layout, Span, TensorEntry, tensor_spans
 
 NAME = "torch-distributed"

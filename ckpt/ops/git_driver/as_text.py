@@ -20,8 +20,9 @@ from ckpt.io.small_file import read_small
 from ckpt.io.sources import FileSource
 from ckpt.registry.events import WORDS, Event
 from ckpt.registry.history.newest import newest_versions
-from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index import Index, Model
 from ckpt.registry.index_file import MOST_BYTES, parse_index
+from ckpt.registry.version import Version
 
 _DIGITS = 16  # hexadecimal digits of a tensor's digest
 

@@ -11,8 +11,9 @@ from ckpt.opened import open_ref
 from ckpt.opened.states import OpenedVersion
 from ckpt.ops.guard.settings import Guarded, same_definition
 from ckpt.ops.guard.snapshots import snapshots_in
-from ckpt.registry.index import Model, Version
+from ckpt.registry.index import Model
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 from ckpt.tensors import StateDict
 
 

@@ -19,12 +19,12 @@ from ckpt.opened.named import Named
 from ckpt.ops.register.given import Given, InMemory, opened
 from ckpt.ops.register.storing import compared, store
 from ckpt.refs import SUFFIXES, expect_new_name
-from ckpt.registry.index import Version
 from ckpt.registry.labels import labels
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Manifest, read_record
 from ckpt.registry.registry import Added, InRegistry, Registry, parent_record
 from ckpt.registry.store.new_objects import NewObjects
+from ckpt.registry.version import Version
 from ckpt.side_files import (
     MOST_BYTES,
     Found,

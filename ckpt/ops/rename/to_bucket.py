@@ -7,7 +7,8 @@ from ckpt.errors import IntegrityError, UsageError
 from ckpt.formats import is_usual
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import expect_harmless, unopened
-from ckpt.io.sources import Part, PartSource
+from ckpt.io.composed import PartSource
+from ckpt.io.sources import Part
 from ckpt.opened import open_state
 from ckpt.opened.states import OpenedState
 from ckpt.ops.rename.plan import RenamePlan

@@ -11,8 +11,8 @@ from ckpt.formats.opaque import torch_file
 from ckpt.opened.states import OpenedState, OpenedVersion
 from ckpt.ops.rename.rule_files import RuleFile, read_tensors
 from ckpt.ops.rename.training.optimizers import MovedOptimizer, read_optimizers
-from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 from ckpt.rules.derived.inverse import inverse
 from ckpt.rules.document import read_rules
 from ckpt.rules.expressions import Source, sources_of

@@ -13,8 +13,8 @@ from ckpt.opened.named import WeightsOrClass
 from ckpt.opened.states import Opened, OpenedDefinition, OpenedFile, OpenedVersion
 from ckpt.printed import Printed
 from ckpt.registry.events import Event, about
-from ckpt.registry.index import Version
 from ckpt.registry.registry import InRegistry, Registry
+from ckpt.registry.version import Version
 from ckpt.side_files import Readable
 from ckpt.tensors import TensorEntry
 

@@ -16,8 +16,9 @@ from ckpt.ops.diff.records import recorded_facts
 from ckpt.ops.log import Step
 from ckpt.ops.plot import Curves, own_curves
 from ckpt.ops.show import Shown, shown_version
-from ckpt.registry.index import Index, Version
+from ckpt.registry.index import Index
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 from ckpt.tensors import TensorEntry
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ckpt.errors import IntegrityError, UsageError
 from ckpt.io import strict_json
-from ckpt.io.files import disk_errors, read_plain, sync_file, sync_folder, write_folder
+from ckpt.io.durable import sync_file, sync_folder
+from ckpt.io.files import disk_errors, read_plain, write_folder
 from ckpt.io.rights import Rights, restrict
 
 LIST = "ckpt-site.json"  # tells that a folder is a site, and lists its other files

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ckpt.errors import ConflictError
-from ckpt.registry.index import Index, Model, number_of
+from ckpt.registry.index import Index, Model
+from ckpt.registry.version import number_of
 
 Value = str | bool | tuple[str, ...] | None
 THERE, REMOVED = "there", "removed"

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ckpt.registry.events import Event
-from ckpt.registry.index import Index, Model, Version
+from ckpt.registry.index import Index, Model
+from ckpt.registry.version import Version
 
 
 class Newest:

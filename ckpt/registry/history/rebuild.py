@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt.refs import is_name
-from ckpt.registry.index import Index, Version
+from ckpt.registry.index import Index
 from ckpt.registry.manifest import Manifest
+from ckpt.registry.version import Version
 
 NAMELESS = "recovered"  # the model of versions whose record does not name one
 

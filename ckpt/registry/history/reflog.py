@@ -16,7 +16,8 @@ from typing import Any
 
 from ckpt.errors import DiskError, IntegrityError
 from ckpt.io import digest, strict_json
-from ckpt.io.files import disk_errors, open_plain, sync_folder, unlinked
+from ckpt.io.durable import sync_folder
+from ckpt.io.files import disk_errors, open_plain, unlinked
 from ckpt.registry.history.changes import Change
 
 _TAIL = 1 << 16  # bytes; if the last line is longer, all entries are read

@@ -13,7 +13,8 @@ from ckpt.refs import is_version
 from ckpt.registry.events import Event, event_line, joined, read_event
 from ckpt.registry.history.changes import REMOVED, THERE, Value, changes
 from ckpt.registry.history.reflog import Entry
-from ckpt.registry.index import Index, Model, Version, number_of, read_version, version_line
+from ckpt.registry.index import Index, Model
+from ckpt.registry.version import Version, number_of, read_version, version_line
 
 _Lines = dict[tuple[str, int], Version]
 _Values = dict[tuple[str, str], Value]  # by kind and name

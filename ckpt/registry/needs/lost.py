@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ckpt.errors import IndexDamageError, UsageError
 from ckpt.io.git import blobs, git
-from ckpt.registry.index import Index, Version
+from ckpt.registry.index import Index
 from ckpt.registry.index_file import FILE_NAME, read_index
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 
 _MANIFEST = re.compile(rb'"manifest": ?"(sha256:[0-9a-f]{64})"')
 

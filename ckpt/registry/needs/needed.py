@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 
 from ckpt.io import digest
 from ckpt.registry.history.roots import last_named
-from ckpt.registry.index import Index, Version
+from ckpt.registry.index import Index
 from ckpt.registry.needs.lost import Lost
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
+from ckpt.registry.version import Version
 
 KEEP_REMOVED = timedelta(days=30)
 KEEP_REFLOG = timedelta(days=90)

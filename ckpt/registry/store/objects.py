@@ -16,16 +16,8 @@ from pathlib import Path
 
 from ckpt.errors import AbsentError, CkptError, DiskError, IntegrityError
 from ckpt.io import digest
-from ckpt.io.files import (
-    disk_errors,
-    early_sync,
-    make_folder,
-    name_new,
-    open_plain,
-    sync_file,
-    sync_folder,
-    unlinked,
-)
+from ckpt.io.durable import early_sync, make_folder, name_new, sync_file, sync_folder
+from ckpt.io.files import disk_errors, open_plain, unlinked
 from ckpt.io.lock import exclusive_lock, shared_lock
 from ckpt.io.rights import EVERYBODY, OWNER, Rights, is_shared, set_mode
 from ckpt.io.sources import CHUNK

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ckpt.errors import DiskError, IntegrityError, UsageError
 from ckpt.io import digest
-from ckpt.io.files import make_folder, read_plain, unlinked, write_whole
+from ckpt.io.durable import make_folder
+from ckpt.io.files import read_plain, unlinked, write_whole
 
 FILE = "store"
 PLACE = "CKPT_STORE"  # where the folder is on this machine, if elsewhere

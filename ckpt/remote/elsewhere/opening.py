@@ -16,9 +16,10 @@ from ckpt.errors import FormatError, UsageError, excerpt
 from ckpt.formats import folders, open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.paths import shards_of
+from ckpt.io.composed import JoinedSource
 from ckpt.io.files import is_base_name
 from ckpt.io.rights import EVERYBODY
-from ckpt.io.sources import JoinedSource, OpenSource
+from ckpt.io.sources import OpenSource
 from ckpt.io.threads import Threads
 from ckpt.opened import open_version
 from ckpt.opened.states import OpenedFile, OpenedState

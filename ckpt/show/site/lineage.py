@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 from itertools import islice
 
 from ckpt.ops.site import Origin, Site, lineage
-from ckpt.registry.index import Version
+from ckpt.registry.version import Version
 from ckpt.show.look.words import metrics
 from ckpt.show.site.links import Links
 

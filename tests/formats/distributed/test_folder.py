@@ -19,7 +19,7 @@ from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import expect_harmless
 from ckpt.formats.paths import open_path
-from ckpt.io.sources import JoinedSource
+from ckpt.io.composed import JoinedSource
 from ckpt.tensors import FileStart, Span
 from tests.effort import PATIENCE
 from tests.formats.distributed.save_distributed import whole

@@ -15,8 +15,9 @@ from ckpt.errors import IndexDamageError
 from ckpt.registry.history.changes import Change, Value
 from ckpt.registry.history.reflog import Entry, Reflog
 from ckpt.registry.history.replay import happened, replayed, write_entry
-from ckpt.registry.index import Index, version_line
+from ckpt.registry.index import Index
 from ckpt.registry.index_file import IndexFile, find_registry
+from ckpt.registry.version import version_line
 from tests.registry.history.test_changes import written
 from tests.registry.test_index import version
 

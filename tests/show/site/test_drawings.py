@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ckpt.ops.plot import Curves
 from ckpt.ops.site import Origin, site
-from ckpt.registry.index import Version
 from ckpt.registry.registry import Registry
+from ckpt.registry.version import Version
 from ckpt.show.site.charts import charts
 from ckpt.show.site.lineage import family, graph
 from ckpt.show.site.links import Links
