@@ -68,6 +68,12 @@ class Commands(click.Group):
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )
         click.version_option(__version__, "-V", "--version", message="ckpt %(version)s")(self)
+        click.option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            help="When to use colours (auto: on a terminal).",
+        )(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the table."""

@@ -14,7 +14,6 @@ from ckpt.show.diff.page import diff_page
 from ckpt.show.diff.report import diff_report
 from ckpt.show.look.markdown import markdown
 from ckpt.show.look.progress import progress_bar
-from ckpt.show.look.terminal import coloured
 from ckpt.show.look.words import printable
 
 
@@ -137,7 +136,7 @@ def _show(
             terminal.data(diff_data(found))
             return
         case "text":
-            width, colour = terminal.width, coloured(terminal.out)
+            width, colour = terminal.width, terminal.coloured
             terminal.result(diff_text(found, width=width, colour=colour, **chosen))
             return
     report = diff_report(found, **chosen)

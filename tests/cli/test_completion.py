@@ -30,6 +30,7 @@ SET_UP = {
 }
 COMPLETED = {
     "ckpt expo": "ckpt export ",
+    "ckpt --color al": "ckpt --color always ",
     "ckpt show --de": "ckpt show --deep ",
     "ckpt log ne": "ckpt log net@prod ",
     "ckpt rm net:": "ckpt rm net:v1 ",

@@ -84,6 +84,11 @@ class Session:
         click.confirm(printable(question), abort=True, err=True)
 
 
+def terminal_of(root: click.Context, *, quiet: bool = False) -> Terminal:
+    """The terminal, as the options of `ckpt` itself say."""
+    return Terminal(quiet=quiet, colour={"always": True, "never": False}.get(root.params["color"]))
+
+
 def ckpt_command(
     *, examples: str, writes: bool = False, kind: type[click.Command] = click.Command
 ) -> Callable[[Callable[..., Any]], click.Command]:
@@ -99,7 +104,7 @@ def ckpt_command(
         def run(
             *, as_json: bool, quiet: bool, registry_folder: Path | None, **arguments: Any
         ) -> None:
-            terminal = Terminal(quiet=quiet)
+            terminal = terminal_of(click.get_current_context().find_root(), quiet=quiet)
             registry = Registry(
                 registry_folder,
                 on_use=lambda found: terminal.remark(f"registry: {printable(str(found))}"),
