@@ -21,7 +21,8 @@ from ckpt.show.look.words import printable
     examples="ckpt diff v1 v2\nckpt diff old.pt models/mnist_embed.py:Net\n"
     "ckpt diff v1 new.safetensors --exit-code\nckpt diff a.pt b.pt --tolerance 1e-6\n"
     "ckpt diff prod v3 --format html -o changes.html\n"
-    "ckpt diff hf://org/repo@v1.0 hf://org/repo"
+    "ckpt diff hf://org/repo@v1.0 hf://org/repo",
+    reads=True,
 )
 @click.argument("before", type=REF, metavar="A")
 @click.argument("after", type=REF, metavar="B")

@@ -32,6 +32,7 @@ COMPLETED = {
     "ckpt expo": "ckpt export ",
     "ckpt --color al": "ckpt --color always ",
     "ckpt show --de": "ckpt show --deep ",
+    "ckpt ls --wi": "ckpt ls --wide ",
     "ckpt log ne": "ckpt log net@prod ",
     "ckpt rm net:": "ckpt rm net:v1 ",
     "ckpt pin net@p": "ckpt pin net@prod ",

@@ -45,6 +45,7 @@ class Terminal:
         err: stderr by default.
         quiet: Whether remarks are left out.
         colour: Whether there is colour; None if each stream and the environment decide.
+        wide: Whether nothing is folded or cut, as in a pipe.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class Terminal:
         err: TextIO | None = None,
         quiet: bool = False,
         colour: bool | None = None,
+        wide: bool = False,
     ) -> None:
         self.out = out or sys.stdout
         self.err = err or sys.stderr
         self.quiet = quiet
         self._colour = colour
+        self._wide = wide
 
     def result(self, text: str) -> None:
         """Print a result, folded to the width of a terminal."""
@@ -93,8 +96,8 @@ class Terminal:
 
     @property
     def width(self) -> int | None:
-        """Columns of the terminal; None for a pipe, where nothing is folded."""
-        if not self.out.isatty():
+        """Columns of the terminal; None where nothing is folded: in a pipe, and if `wide`."""
+        if self._wide or not self.out.isatty():
             return None
         from shutil import get_terminal_size
 
