@@ -29,6 +29,7 @@ _EXTRAS = {
     "jinja2": "site",
     "obstore": "remote",
 }
+_OF_CKPT = ("--color", "--no-pager")
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it for other tools
 
@@ -145,12 +146,12 @@ def _missing(module: str, command: str) -> tuple[str, str]:
 
 def _at_front(error: click.UsageError, words: list[str]) -> str | None:
     """The command for somebody who typed an option of `ckpt` itself after the command's name."""
-    if not isinstance(error, click.NoSuchOption) or error.option_name != "--color":
+    if not isinstance(error, click.NoSuchOption) or error.option_name not in _OF_CKPT:
         return None
     from shlex import join
 
     at = next(at for at, word in enumerate(words) if word.startswith(error.option_name))
-    after = at + (1 if "=" in words[at] else 2)
+    after = at + (2 if words[at] == "--color" else 1)
     return join(["ckpt", *words[at:after], *words[:at], *words[after:]])
 
 

@@ -68,6 +68,7 @@ class Commands(click.Group):
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )
         click.version_option(__version__, "-V", "--version", message="ckpt %(version)s")(self)
+        click.option("--no-pager", is_flag=True, help="Print long results without a pager.")(self)
         click.option(
             "--color",
             type=click.Choice(["auto", "always", "never"]),

@@ -474,10 +474,11 @@ def test_option_decides_about_colour_before_the_environment(
     assert error.startswith("\x1b[31merror:" if is_coloured else "error:")
 
 
-def test_colour_after_the_command_is_a_mistake_with_a_hint(ckpt: Run) -> None:
+def test_option_of_ckpt_after_the_command_is_a_mistake_with_a_hint(ckpt: Run) -> None:
     for words, hint in (
         (("ls", "-q", "--color", "never"), "ckpt --color never ls -q"),
         (("ls", "--color=always", "net"), "ckpt --color=always ls net"),
+        (("show", "--no-pager", "old.pt"), "ckpt --no-pager show old.pt"),
     ):
         ran = ckpt(*words)
         assert ran.code == 2

@@ -84,10 +84,13 @@ class Session:
         click.confirm(printable(question), abort=True, err=True)
 
 
-def terminal_of(root: click.Context, *, quiet: bool = False, wide: bool = False) -> Terminal:
+def terminal_of(
+    root: click.Context, *, quiet: bool = False, wide: bool = False, reads: bool = False
+) -> Terminal:
     """The terminal, as the options of `ckpt` itself say."""
     colour = {"always": True, "never": False}.get(root.params["color"])
-    return Terminal(quiet=quiet, colour=colour, wide=wide)
+    pages = reads and not root.params["no_pager"]
+    return Terminal(quiet=quiet, colour=colour, wide=wide, pages=pages)
 
 
 def ckpt_command(
@@ -102,7 +105,7 @@ def ckpt_command(
     Args:
         examples: Command lines for the end of `--help`.
         writes: Whether it may write to the registry.
-        reads: Whether it only reads and prints; such commands have --wide.
+        reads: Whether it only reads and prints: it has --wide, and a pager on a terminal.
         kind: The class of the command.
     """
 
@@ -116,7 +119,7 @@ def ckpt_command(
             **arguments: Any,
         ) -> None:
             root = click.get_current_context().find_root()
-            terminal = terminal_of(root, quiet=quiet, wide=wide)
+            terminal = terminal_of(root, quiet=quiet, wide=wide, reads=reads)
             registry = Registry(
                 registry_folder,
                 on_use=lambda found: terminal.remark(f"registry: {printable(str(found))}"),

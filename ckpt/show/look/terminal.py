@@ -46,6 +46,7 @@ class Terminal:
         quiet: Whether remarks are left out.
         colour: Whether there is colour; None if each stream and the environment decide.
         wide: Whether nothing is folded or cut, as in a pipe.
+        pages: Whether a result that is longer than the screen goes through a pager.
     """
 
     def __init__(
@@ -56,18 +57,22 @@ class Terminal:
         quiet: bool = False,
         colour: bool | None = None,
         wide: bool = False,
+        pages: bool = False,
     ) -> None:
         self.out = out or sys.stdout
         self.err = err or sys.stderr
         self.quiet = quiet
         self._colour = colour
         self._wide = wide
+        self._pages = pages
 
     def result(self, text: str) -> None:
-        """Print a result, folded to the width of a terminal."""
+        """Print a result, folded to the width of a terminal, or show it in a pager."""
         width = self.width
         lines = text.split("\n") if width is None else folded(text.split("\n"), width)
-        self._write(self.out, "\n".join(lines))
+        text = "\n".join(lines)
+        if not self._paged(text):
+            self._write(self.out, text)
 
     def lines(self, lines: Iterable[str]) -> None:
         """Print a result whose lines contain text from files."""
@@ -123,7 +128,19 @@ class Terminal:
     def _label(self, word: str, colour: str) -> str:
         return painted(word, colour) if self._coloured(self.err) else word
 
+    def _paged(self, text: str) -> bool:
+        if not self._pages or self.quiet or not (self.out.isatty() and sys.stdin.isatty()):
+            return False
+        from ckpt.show.look.pager import paged
+
+        return paged(self._safe(self.out, text), self.out.encoding)
+
     def _write(self, stream: TextIO, text: str) -> None:
+        stream.write(self._safe(stream, text) + "\n")
+        stream.flush()
+
+    def _safe(self, stream: TextIO, text: str) -> str:
+        """The text as this stream can show it."""
         safe = _printable_but_paint if self._coloured(stream) else printable
         text = "\n".join(map(safe, text.split("\n")))
         encoding = stream.encoding or "utf-8"
@@ -131,8 +148,7 @@ class Terminal:
             text.encode(encoding)
         except UnicodeEncodeError:
             text = text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
-        stream.write(text + "\n")
-        stream.flush()
+        return text
 
 
 def painted(word: str, colour: str) -> str:
