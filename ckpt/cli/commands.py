@@ -48,6 +48,16 @@ COMMANDS = {
     "card": "Write a model card, as Hugging Face and other hubs read it.",
     "completion": "Print a script by which a shell completes commands and refs.",
     "train": "Train a model; --register adds it as the next version.",
+    "help": "Show the help of a command, or a text on a topic.",
+}
+# Name to its line; the texts are in `topics/`.
+TOPICS = {
+    "refs": "How to name a version, a file or a class.",
+    "rename-rules": "How rules change keys, and what they refuse.",
+    "verdicts": "What fits, same, certain, proved and other words claim.",
+    "exit-codes": "What a script learns from a command.",
+    "environment": "Environment variables that ckpt reads.",
+    "files": "Files of a registry.",
 }
 
 EPILOG = """\b
@@ -101,6 +111,8 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """From the table, so that --help imports no command."""
+        """From the table, so that --help imports no command; and the topics."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+        with formatter.section("Topics, for ckpt help TOPIC"):
+            formatter.write_dl(list(TOPICS.items()))
