@@ -50,7 +50,7 @@ COMMANDS = {
     "train": "Train a model; --register adds it as the next version.",
     "help": "Show the help of a command, or a text on a topic.",
 }
-# Name to its line; the texts are in `topics/`.
+# Name to its line; the texts are in `help/topics/`.
 TOPICS = {
     "refs": "How to name a version, a file or a class.",
     "rename-rules": "How rules change keys, and what they refuse.",

@@ -16,7 +16,9 @@ from tests.cli.support import Run, weights
 from tests.effort import long_but
 
 SOURCE = Path(package.__file__).parent
-TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in (SOURCE / "cli/topics").iterdir()}
+TEXTS = {
+    path.stem: path.read_text(encoding="utf-8") for path in (SOURCE / "cli/help/topics").iterdir()
+}
 # What other programs set, which nobody needs to know.
 UNTOLD = {"_CKPT_COMPLETE", "COMP_LINE", "COMP_WORDBREAKS"}
 
