@@ -22,7 +22,7 @@ def doors(folder: Path) -> set[str]:
 
 def test_every_command_has_its_modules_and_nothing_else_stands_among_them() -> None:
     assert doors(PACKAGE / "cli") == NAMES | {"commands", "options"}
-    names = NAMES - {"completion"}  # a matter of the command line alone
+    names = NAMES - {"completion", "help"}  # matters of the command line alone
     assert doors(PACKAGE / "ops") == names | {"load"}
     assert doors(PACKAGE / "show") == names | {"look", "pages"}
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 import click
 
 import ckpt
-from ckpt.cli.commands import Commands
+from ckpt.cli.commands import COMMANDS, Commands
 from ckpt.errors import CkptError
 from ckpt.show.look.terminal import Terminal
 
@@ -29,6 +29,7 @@ _EXTRAS = {
     "jinja2": "site",
     "obstore": "remote",
 }
+_OF_CKPT = ("--color", "--no-pager")
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it for other tools
 
@@ -76,6 +77,9 @@ def _run(words: list[str]) -> int:
         if "rename" not in getattr(ckpt, "__all__", ()):  # another package wrote its own over ours
             raise ModuleNotFoundError(name="ckpt.__init__")
         with Commands(name="ckpt").make_context("ckpt", words) as context:
+            from ckpt.cli.options import terminal_of  # --help goes without
+
+            terminal = terminal_of(context)
             context.command.invoke(context)
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -84,7 +88,8 @@ def _run(words: list[str]) -> int:
         return error.exit_code
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "ckpt"
-        terminal.error(error.format_message(), _as_output(error, words) or f"{where} --help")
+        meant = _at_front(error, words) or _as_output(error, _from_command(words))
+        terminal.error(error.format_message(), meant or f"{where} --help")
         return error.exit_code
     except CkptError as error:
         _trace_if_asked(terminal)
@@ -101,7 +106,7 @@ def _run(words: list[str]) -> int:
         raise
     except ModuleNotFoundError as error:
         _trace_if_asked(terminal)
-        terminal.error(*_missing(str(error.name), words[0]))
+        terminal.error(*_missing(str(error.name), _from_command(words)[0]))
         return SYSTEM
     except OSError as error:
         _trace_if_asked(terminal)
@@ -120,6 +125,12 @@ def _run(words: list[str]) -> int:
     return 0
 
 
+def _from_command(words: list[str]) -> list[str]:
+    """The words from the command's name on; before it are options of `ckpt` itself."""
+    at = next((at for at, word in enumerate(words) if word in COMMANDS), 0)
+    return words[at:]
+
+
 def _missing(module: str, command: str) -> tuple[str, str]:
     """What is not installed, and how it comes; the core has neither torch nor numpy."""
     name = module.partition(".")[0]
@@ -131,6 +142,17 @@ def _missing(module: str, command: str) -> tuple[str, str]:
     extra = "train" if command == "train" else _EXTRAS.get(name)
     what = name if extra is None else f"'ckpt-registry[{extra}]'"
     return f"ckpt {command} needs {name}, which is not installed", f"pip install {what}"
+
+
+def _at_front(error: click.UsageError, words: list[str]) -> str | None:
+    """The command for somebody who typed an option of `ckpt` itself after the command's name."""
+    if not isinstance(error, click.NoSuchOption) or error.option_name not in _OF_CKPT:
+        return None
+    from shlex import join
+
+    at = next(at for at, word in enumerate(words) if word.startswith(error.option_name))
+    after = at + (2 if words[at] == "--color" else 1)
+    return join(["ckpt", *words[at:after], *words[:at], *words[after:]])
 
 
 def _as_output(error: click.UsageError, words: list[str]) -> str | None:

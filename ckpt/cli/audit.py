@@ -9,7 +9,7 @@ from ckpt.ops.audit import audit
 from ckpt.show.audit import audited_data, audited_text
 
 
-@ckpt_command(examples="ckpt audit download.pt\nckpt audit *.pt && ./load-them-all")
+@ckpt_command(examples="ckpt audit download.pt\nckpt audit *.pt && ./load-them-all", reads=True)
 @click.argument("files", type=FILE, nargs=-1, required=True)
 def command(session: Session, files: tuple[str, ...]) -> None:
     """Tell whether unpickling a file may run code; exit with 3 if any file does.

@@ -10,7 +10,7 @@ from ckpt.ops.blame import blame
 from ckpt.show.blame import blame_data, blame_text
 
 
-@ckpt_command(examples="ckpt blame conv1.weight\nckpt blame fc1 mnist-cnn@prod")
+@ckpt_command(examples="ckpt blame conv1.weight\nckpt blame fc1 mnist-cnn@prod", reads=True)
 @click.argument("key", type=KEY)
 @click.argument("ref", type=VERSION, required=False)
 def command(session: Session, key: str, ref: str | None) -> None:

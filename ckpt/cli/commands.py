@@ -48,6 +48,16 @@ COMMANDS = {
     "card": "Write a model card, as Hugging Face and other hubs read it.",
     "completion": "Print a script by which a shell completes commands and refs.",
     "train": "Train a model; --register adds it as the next version.",
+    "help": "Show the help of a command, or a text on a topic.",
+}
+# Name to its line; the texts are in `help/topics/`.
+TOPICS = {
+    "refs": "How to name a version, a file or a class.",
+    "rename-rules": "How rules change keys, and what they refuse.",
+    "verdicts": "What fits, same, certain, proved and other words claim.",
+    "exit-codes": "What a script learns from a command.",
+    "environment": "Environment variables that ckpt reads.",
+    "files": "Files of a registry.",
 }
 
 EPILOG = """\b
@@ -68,6 +78,13 @@ class Commands(click.Group):
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )
         click.version_option(__version__, "-V", "--version", message="ckpt %(version)s")(self)
+        click.option("--no-pager", is_flag=True, help="Print long results without a pager.")(self)
+        click.option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            help="When to use colours (auto: on a terminal).",
+        )(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the table."""
@@ -94,6 +111,8 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """From the table, so that --help imports no command."""
+        """From the table, so that --help imports no command; and the topics."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+        with formatter.section("Topics, for ckpt help TOPIC"):
+            formatter.write_dl(list(TOPICS.items()))

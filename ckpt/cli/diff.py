@@ -14,7 +14,6 @@ from ckpt.show.diff.page import diff_page
 from ckpt.show.diff.report import diff_report
 from ckpt.show.look.markdown import markdown
 from ckpt.show.look.progress import progress_bar
-from ckpt.show.look.terminal import coloured
 from ckpt.show.look.words import printable
 
 
@@ -22,7 +21,8 @@ from ckpt.show.look.words import printable
     examples="ckpt diff v1 v2\nckpt diff old.pt models/mnist_embed.py:Net\n"
     "ckpt diff v1 new.safetensors --exit-code\nckpt diff a.pt b.pt --tolerance 1e-6\n"
     "ckpt diff prod v3 --format html -o changes.html\n"
-    "ckpt diff hf://org/repo@v1.0 hf://org/repo"
+    "ckpt diff hf://org/repo@v1.0 hf://org/repo",
+    reads=True,
 )
 @click.argument("before", type=REF, metavar="A")
 @click.argument("after", type=REF, metavar="B")
@@ -137,7 +137,7 @@ def _show(
             terminal.data(diff_data(found))
             return
         case "text":
-            width, colour = terminal.width, coloured(terminal.out)
+            width, colour = terminal.width, terminal.coloured
             terminal.result(diff_text(found, width=width, colour=colour, **chosen))
             return
     report = diff_report(found, **chosen)

@@ -8,7 +8,7 @@ from ckpt.ops.du import du
 from ckpt.show.du import usage_data, usage_text
 
 
-@ckpt_command(examples="ckpt du\nckpt du mnist-cnn --json")
+@ckpt_command(examples="ckpt du\nckpt du mnist-cnn --json", reads=True)
 @click.argument("model", type=MODEL, required=False)
 def command(session: Session, model: str | None) -> None:
     """Show the disk usage of each version.

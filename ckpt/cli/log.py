@@ -25,6 +25,7 @@ class _WithKeys(click.Command):
 @ckpt_command(
     examples="ckpt log\nckpt log v2\nckpt log mnist-cnn@prod --json\nckpt log v2 -- fc1.weight",
     kind=_WithKeys,
+    reads=True,
 )
 @click.argument("ref", type=VERSION, required=False, metavar="[REF] [-- KEY...]")
 def command(session: Session, ref: str | None) -> None:

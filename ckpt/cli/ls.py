@@ -16,7 +16,8 @@ from ckpt.show.ls import refs_text, versions_data, versions_text
     "ckpt ls --where 'accuracy>0.99' --sort -accuracy\n"
     "ckpt ls --where tag=golden -q\n"
     "ckpt ls --columns model,version,accuracy --limit 5\n"
-    "ckpt ls --where 'accuracy >= prod.accuracy and size < 10MB'"
+    "ckpt ls --where 'accuracy >= prod.accuracy and size < 10MB'",
+    reads=True,
 )
 @click.argument("model", type=MODEL, required=False)
 @click.option(
@@ -41,7 +42,8 @@ def command(
 ) -> None:
     """List the versions in the registry, newest first; with -q their refs alone.
 
-    On a narrow terminal columns are left out; --columns and a pipe show what is asked for.
+    On a narrow terminal columns are left out; --wide shows all, --columns those that you name. A
+    pipe gets all columns.
     """
     index = session.registry.index()
     every = session.registry.versions(model)

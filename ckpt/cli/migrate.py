@@ -92,7 +92,7 @@ def new(session: Session, definition: str, source: str, rules: RuleOptions, **op
     session.show(drafted, drafted_text, drafted_data)
 
 
-@ckpt_command(examples="ckpt migrate ls\nckpt migrate ls models/net.py:Net")
+@ckpt_command(examples="ckpt migrate ls\nckpt migrate ls models/net.py:Net", reads=True)
 @_where
 def ls(session: Session, where: str | None) -> None:
     """List the migrations of a class or a folder."""
@@ -100,7 +100,8 @@ def ls(session: Session, where: str | None) -> None:
 
 
 @ckpt_command(
-    examples="ckpt migrate show conv-to-embed\nckpt migrate show models/net.py:Net conv-to-embed"
+    examples="ckpt migrate show conv-to-embed\nckpt migrate show models/net.py:Net conv-to-embed",
+    reads=True,
 )
 @click.argument("words", metavar="[DEF|FOLDER] NAME", nargs=-1, required=True)
 def show(session: Session, words: tuple[str, ...]) -> None:

@@ -47,7 +47,7 @@ def add(session: Session, name: str, url: str, index: Authority | None, unsafe: 
     session.show(added, added_text, remote_data)
 
 
-@ckpt_command(examples="ckpt remote ls")
+@ckpt_command(examples="ckpt remote ls", reads=True)
 def ls(session: Session) -> None:
     """List the remotes."""
     session.show(remotes(registry=session.registry), remotes_text, remotes_data)

@@ -14,7 +14,8 @@ from ckpt.show.show import shown_data, shown_text
     examples="ckpt show v1\nckpt show old.pt\nckpt show run7.pt::model --json\n"
     "ckpt show llama.safetensors --tree\nckpt show download.pt --deep\n"
     "ckpt show models/mnist_cnn.py:Net\nckpt show hf://org/repo\n"
-    "ckpt show https://host/net.safetensors"
+    "ckpt show https://host/net.safetensors",
+    reads=True,
 )
 @click.argument("ref", type=REF)
 @click.option(

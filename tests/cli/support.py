@@ -86,8 +86,9 @@ def on_a_terminal(columns: int, *words: str) -> str:
     }
     command = [sys.executable, "-m", "ckpt", *words]
     with subprocess.Popen(
-        command, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm"}
-    ):
+        command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+        env={**environment, "TERM": "xterm"},
+    ):  # fmt: skip
         os.close(theirs)
         text = b""
         with contextlib.suppress(OSError):  # Linux says EIO when the other side is closed

@@ -30,7 +30,10 @@ SET_UP = {
 }
 COMPLETED = {
     "ckpt expo": "ckpt export ",
+    "ckpt --color al": "ckpt --color always ",
     "ckpt show --de": "ckpt show --deep ",
+    "ckpt ls --wi": "ckpt ls --wide ",
+    "ckpt help exi": "ckpt help exit-codes ",
     "ckpt log ne": "ckpt log net@prod ",
     "ckpt rm net:": "ckpt rm net:v1 ",
     "ckpt pin net@p": "ckpt pin net@prod ",

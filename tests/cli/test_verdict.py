@@ -448,3 +448,43 @@ def test_verdict_is_green_or_red(
     assert "\x1b" not in rest
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in ckpt("diff", "new.pt", "ckpt.models.mnist_embed:Net").out
+
+
+@pytest.mark.parametrize(
+    ("when", "variable", "is_coloured"),
+    [
+        ("auto", None, False),
+        ("auto", "FORCE_COLOR", True),
+        ("always", None, True),
+        ("always", "NO_COLOR", True),
+        ("never", "FORCE_COLOR", False),
+    ],
+)
+def test_option_decides_about_colour_before_the_environment(
+    ckpt: Run, old: Path, monkeypatch: pytest.MonkeyPatch,
+    when: str, variable: str | None, is_coloured: bool,
+) -> None:  # fmt: skip
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    verdict = ckpt("--color", when, "diff", "old.pt", "ckpt.models.mnist_cnn:Net").out
+    assert ("\x1b[32m" in verdict) == is_coloured
+    error = ckpt("--color", when, "show", "none.pt").err
+    assert error.startswith("\x1b[31merror:" if is_coloured else "error:")
+
+
+def test_option_of_ckpt_after_the_command_is_a_mistake_with_a_hint(ckpt: Run) -> None:
+    for words, hint in (
+        (("ls", "-q", "--color", "never"), "ckpt --color never ls -q"),
+        (("ls", "--color=always", "net"), "ckpt --color=always ls net"),
+        (("show", "--no-pager", "old.pt"), "ckpt --no-pager show old.pt"),
+    ):
+        ran = ckpt(*words)
+        assert ran.code == 2
+        assert ran.err.endswith(f"hint:  {hint}\n")
+
+
+def test_other_hints_know_the_command_behind_an_option(ckpt: Run, old: Path) -> None:
+    ran = ckpt("--color", "never", "rename", "old.pt", "new.pt")
+    assert ran.err.endswith("hint:  ckpt rename old.pt -o new.pt\n")

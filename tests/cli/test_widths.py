@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.cli.support import Run, on_a_terminal
+from tests.effort import long_but
 
 LONG = "a_rather_long_name_of_a_checkpoint.pt"
 COMMANDS = """\
@@ -41,6 +42,10 @@ registry --help
 rename --help
 train --help
 """
+
+
+def plain(printed: str) -> str:
+    return re.sub(r"\x1b\[\d*m|\r", "", printed)
 
 
 @pytest.fixture
@@ -78,9 +83,26 @@ def registry(ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("columns", [80, 120])
 def test_lines_fit_the_terminal(registry: Path, columns: int) -> None:
     for command in COMMANDS.format(long=LONG).splitlines():
-        printed = re.sub(r"\x1b\[\d*m", "", on_a_terminal(columns, *command.split()))
-        lines = printed.replace("\r", "").splitlines()
+        printed = plain(on_a_terminal(columns, *command.split()))
+        lines = printed.splitlines()
         assert lines, command
         assert "Traceback" not in printed
         too_long = [line for line in lines if len(line) > columns and "  ckpt " not in line]
         assert not too_long, (command, too_long)
+
+
+@pytest.mark.parametrize(
+    "command",
+    long_but(
+        ["ls"],
+        ["ls", "ls --columns model,version,message", "log v1", "log v2 -- head", "du",
+         f"show {LONG} --tree", "blame head.weight", "diff v1 v2", f"audit {LONG} b.pt"],
+    ),
+)  # fmt: skip
+def test_wide_prints_on_a_terminal_what_a_pipe_gets(
+    ckpt: Run, registry: Path, command: str
+) -> None:
+    name, *words = command.split()
+    piped = ckpt(name, *words).out
+    assert plain(on_a_terminal(40, name, "--wide", *words)) == piped
+    assert plain(on_a_terminal(40, name, *words)) != piped

@@ -95,22 +95,42 @@ class Session:
         click.confirm(printable(question), abort=True, err=True)
 
 
+def terminal_of(
+    root: click.Context, *, quiet: bool = False, wide: bool = False, reads: bool = False
+) -> Terminal:
+    """The terminal, as the options of `ckpt` itself say."""
+    colour = {"always": True, "never": False}.get(root.params["color"])
+    pages = reads and not root.params["no_pager"]
+    return Terminal(quiet=quiet, colour=colour, wide=wide, pages=pages)
+
+
 def ckpt_command(
-    *, examples: str, writes: bool = False, kind: type[click.Command] = click.Command
+    *,
+    examples: str,
+    writes: bool = False,
+    reads: bool = False,
+    kind: type[click.Command] = click.Command,
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Turn a function whose first argument is a `Session` into a command with the common options.
 
     Args:
         examples: Command lines for the end of `--help`.
         writes: Whether it may write to the registry.
+        reads: Whether it only reads and prints: it has --wide, and a pager on a terminal.
         kind: The class of the command.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         def run(
-            *, as_json: bool, quiet: bool, registry_folder: Path | None, **arguments: Any
+            *,
+            as_json: bool,
+            quiet: bool,
+            registry_folder: Path | None,
+            wide: bool = False,
+            **arguments: Any,
         ) -> None:
-            terminal = Terminal(quiet=quiet)
+            root = click.get_current_context().find_root()
+            terminal = terminal_of(root, quiet=quiet, wide=wide, reads=reads)
             registry = Registry(
                 registry_folder,
                 on_use=lambda found: terminal.remark(f"registry: {printable(str(found))}"),
@@ -125,7 +145,7 @@ def ckpt_command(
                 function(session, **arguments)
 
         wrapped = update_wrapper(run, function)
-        for option in reversed(_COMMON):
+        for option in reversed((_WIDE, *_COMMON) if reads else _COMMON):
             wrapped = option(wrapped)
         epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples.splitlines())
         return click.command(cls=kind, epilog=epilog)(wrapped)
@@ -133,6 +153,7 @@ def ckpt_command(
     return decorate
 
 
+_WIDE = click.option("--wide", is_flag=True, help="Show all columns, and fold no line.")
 _COMMON = (
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     click.option("-q", "--quiet", is_flag=True, help="Suppress remarks and progress bars."),

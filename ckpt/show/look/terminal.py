@@ -38,20 +38,41 @@ _PAINT = re.compile(r"(\x1b\[(?:0|31|32|33)m)")
 
 
 class Terminal:
-    """Prints results to `out`, remarks and progress, unless `quiet`, and errors to `err`."""
+    """Prints results to `out`, remarks and progress, unless `quiet`, and errors to `err`.
+
+    Args:
+        out: stdout by default.
+        err: stderr by default.
+        quiet: Whether remarks are left out.
+        colour: Whether there is colour; None if each stream and the environment decide.
+        wide: Whether nothing is folded or cut, as in a pipe.
+        pages: Whether a result that is longer than the screen goes through a pager.
+    """
 
     def __init__(
-        self, *, out: TextIO | None = None, err: TextIO | None = None, quiet: bool = False
+        self,
+        *,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
+        quiet: bool = False,
+        colour: bool | None = None,
+        wide: bool = False,
+        pages: bool = False,
     ) -> None:
         self.out = out or sys.stdout
         self.err = err or sys.stderr
         self.quiet = quiet
+        self._colour = colour
+        self._wide = wide
+        self._pages = pages
 
     def result(self, text: str) -> None:
-        """Print a result, folded to the width of a terminal."""
+        """Print a result, folded to the width of a terminal, or show it in a pager."""
         width = self.width
         lines = text.split("\n") if width is None else folded(text.split("\n"), width)
-        _write(self.out, "\n".join(lines))
+        text = "\n".join(lines)
+        if not self._paged(text):
+            self._write(self.out, text)
 
     def lines(self, lines: Iterable[str]) -> None:
         """Print a result whose lines contain text from files."""
@@ -59,42 +80,75 @@ class Terminal:
 
     def data(self, document: object) -> None:
         """Print a result as JSON: ASCII, no bare NaN, paths as text."""
-        _write(self.out, json.dumps(plain(document), indent=2, allow_nan=False, default=fspath))
+        self._write(
+            self.out, json.dumps(plain(document), indent=2, allow_nan=False, default=fspath)
+        )
 
     def remark(self, text: str) -> None:
         """Print a remark, unless quiet."""
         if not self.quiet:
-            _write(self.err, text)
+            self._write(self.err, text)
 
     def error(self, message: str, hint: str | None = None) -> None:
         """Print an error in one line, and the hint below it."""
         one_line = printable(without_secrets(message))
-        _write(self.err, f"{_label('error:', 'red', self.err)} {one_line}")
+        self._write(self.err, f"{self._label('error:', 'red')} {one_line}")
         if hint:
             lines = without_secrets(hint).split("\n")
-            _write(self.err, f"{_label('hint:', 'yellow', self.err)}  {printable(lines[0])}")
+            self._write(self.err, f"{self._label('hint:', 'yellow')}  {printable(lines[0])}")
             for line in lines[1:]:
-                _write(self.err, f"       {printable(line)}")
+                self._write(self.err, f"       {printable(line)}")
 
     @property
     def width(self) -> int | None:
-        """Columns of the terminal; None for a pipe, where nothing is folded."""
-        if not self.out.isatty():
+        """Columns of the terminal; None where nothing is folded: in a pipe, and if `wide`."""
+        if self._wide or not self.out.isatty():
             return None
         from shutil import get_terminal_size
 
         return get_terminal_size().columns
 
+    @property
+    def coloured(self) -> bool:
+        """Whether results have colours."""
+        return self._coloured(self.out)
 
-def coloured(stream: TextIO) -> bool:
-    """Whether `stream` takes colour: `NO_COLOR` is not set, and it is a terminal that is not dumb.
+    def _coloured(self, stream: TextIO) -> bool:
+        """As asked; else if `NO_COLOR` is not set, and the stream is a terminal that is not dumb.
 
-    `FORCE_COLOR` stands for such a terminal, as in a CI that shows colours.
-    """
-    if os.environ.get("NO_COLOR"):
-        return False
-    is_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-    return is_terminal or bool(os.environ.get("FORCE_COLOR"))
+        `FORCE_COLOR` stands for such a terminal, as in a CI that shows colours.
+        """
+        if self._colour is not None:
+            return self._colour
+        if os.environ.get("NO_COLOR"):
+            return False
+        is_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+        return is_terminal or bool(os.environ.get("FORCE_COLOR"))
+
+    def _label(self, word: str, colour: str) -> str:
+        return painted(word, colour) if self._coloured(self.err) else word
+
+    def _paged(self, text: str) -> bool:
+        if not self._pages or self.quiet or not (self.out.isatty() and sys.stdin.isatty()):
+            return False
+        from ckpt.show.look.pager import paged
+
+        return paged(self._safe(self.out, text), self.out.encoding)
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        stream.write(self._safe(stream, text) + "\n")
+        stream.flush()
+
+    def _safe(self, stream: TextIO, text: str) -> str:
+        """The text as this stream can show it."""
+        safe = _printable_but_paint if self._coloured(stream) else printable
+        text = "\n".join(map(safe, text.split("\n")))
+        encoding = stream.encoding or "utf-8"
+        try:
+            text.encode(encoding)
+        except UnicodeEncodeError:
+            text = text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+        return text
 
 
 def painted(word: str, colour: str) -> str:
@@ -117,22 +171,6 @@ def folded(lines: Iterable[str], width: int) -> Iterator[str]:
             line, width + len(line) - shown, subsequent_indent=further,
             break_on_hyphens=False, replace_whitespace=False,
         )  # fmt: skip
-
-
-def _label(word: str, colour: str, stream: TextIO) -> str:
-    return painted(word, colour) if coloured(stream) else word
-
-
-def _write(stream: TextIO, text: str) -> None:
-    safe = _printable_but_paint if coloured(stream) else printable
-    text = "\n".join(map(safe, text.split("\n")))
-    encoding = stream.encoding or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
-    stream.write(text + "\n")
-    stream.flush()
 
 
 def _printable_but_paint(line: str) -> str:
