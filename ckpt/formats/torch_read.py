@@ -9,18 +9,9 @@ from ckpt.formats.optimizers import (
     OptimizerState,
     optimizers_of,
 )
+from ckpt.formats.pickle.choose import choose, expect_independent, strangers_of
 from ckpt.formats.pickle.describe import SHOWN_ITEMS, describe, free_name, is_tensor
-from ckpt.formats.pickle.find import (
-    ALL,
-    COPIES,
-    Chosen,
-    Contents,
-    choose,
-    dotted,
-    expect_independent,
-    find,
-    strangers_of,
-)
+from ckpt.formats.pickle.find import ALL, COPIES, Chosen, Contents, dotted, find
 from ckpt.formats.pickle.keys import copied_keys
 from ckpt.formats.pickle.nodes import DictNode
 from ckpt.formats.pickle.reader import ParsedPickle

@@ -18,8 +18,9 @@ from ckpt.opened.named import Weights
 from ckpt.opened.states import OpenedFile, OpenedState, OpenedVersion
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.side_files import Readable
-from ckpt.writing.checkpoint import Written, write_checkpoint
+from ckpt.writing.checkpoint import write_checkpoint
 from ckpt.writing.with_files import is_file_name, write_with_files
+from ckpt.writing.written import Written
 
 
 def export(

@@ -5,7 +5,7 @@ from typing import Any
 
 from ckpt.show.look.fields import fields
 from ckpt.show.look.words import count, first_names, printable, size, tied_data, tied_text
-from ckpt.writing.checkpoint import Written
+from ckpt.writing.written import Written
 
 
 def written_text(written: Written) -> str:

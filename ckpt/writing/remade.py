@@ -27,9 +27,10 @@ from ckpt.rules.expressions import Expression, Source, sources_of, whole_source
 from ckpt.rules.plan import Plan
 from ckpt.rules.planned import Planned
 from ckpt.tensors import Layout, TensorEntry
-from ckpt.writing.checkpoint import Remaking, Written, reader_back
+from ckpt.writing.checkpoint import Remaking, reader_back
 from ckpt.writing.derived import Derived
 from ckpt.writing.moments import MadeTensor, Places, RegroupedOptimizer, state_after
+from ckpt.writing.written import Written
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from ckpt.rules.derived.other_tensors import with_sources
 from ckpt.rules.expressions import Expression, Source, sources_of
 from ckpt.rules.plan import Plan
 from ckpt.tensors import Layout, TensorEntry
-from ckpt.writing.checkpoint import Remaking, Written, reader_back, write_files, written_folder
+from ckpt.writing.checkpoint import Remaking, reader_back, write_files, written_folder
 from ckpt.writing.derived import Derived
 from ckpt.writing.moments import MadeTensor, Places, RegroupedOptimizer, state_after
+from ckpt.writing.written import Written
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from ckpt.errors import DiskError, UsageError
 from ckpt.io.files import write_folder
 from ckpt.refs import SUFFIXES
 from ckpt.side_files import Found, expect_names, write_files
-from ckpt.writing.checkpoint import Written
+from ckpt.writing.written import Written
 
 _SEVERAL = ".weights"  # where a checkpoint of several files is written first
 

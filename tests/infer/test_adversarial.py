@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import ckpt
-from ckpt.infer.find_rules import FoundRules, find_rules
+from ckpt.infer.find_rules import find_rules
 from ckpt.infer.questions import typed
 from ckpt.infer.result import Confidence, Match
+from ckpt.infer.settled import FoundRules
 from ckpt.rules.choice import drop
 from ckpt.rules.substitution import parse_rule
 

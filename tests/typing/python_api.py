@@ -13,7 +13,7 @@ from ckpt.ops.rename import Renamed, RenamePlan
 from ckpt.ops.show import Shown
 from ckpt.registry.registry import Added
 from ckpt.registry.version import Version
-from ckpt.writing.checkpoint import Written
+from ckpt.writing.written import Written
 
 State = OrderedDict[str, torch.Tensor]
 

@@ -16,8 +16,8 @@ def answered(session: Session, error: PlanError) -> Rule | None:
     None if the error is another one, or nobody can be asked; then the questions are printed as
     JSON.
     """
-    from ckpt.infer.find_rules import UnsettledError
     from ckpt.infer.questions import answer
+    from ckpt.infer.settled import UnsettledError
     from ckpt.show.diff.mapping import asked_lines, question_data
 
     if not isinstance(error, UnsettledError):

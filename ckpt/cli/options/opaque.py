@@ -7,7 +7,7 @@ import click
 
 from ckpt.cli.options import Session
 from ckpt.show.export import dropped_text, stored_once_text, unopened_text
-from ckpt.writing.checkpoint import Written
+from ckpt.writing.written import Written
 
 
 def opaque_options(function: Callable[..., Any]) -> Callable[..., Any]:

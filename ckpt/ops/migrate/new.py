@@ -7,7 +7,8 @@ from typing import ClassVar, Self
 
 from ckpt.definitions import find_definition
 from ckpt.errors import CkptError, FitError, UsageError
-from ckpt.infer.find_rules import FoundRules, expect_companions, expect_settled, rules_between
+from ckpt.infer.find_rules import rules_between
+from ckpt.infer.settled import FoundRules, expect_companions, expect_settled
 from ckpt.migrate.chain import begin, problem_of
 from ckpt.migrate.chain import ran as run_rules
 from ckpt.migrate.fold import COUNTER, Folded, marked, template_of

@@ -146,7 +146,7 @@ def rename(
 
 def _saved(error: PlanError, rules: Rules, path: Path) -> PlanError:
     """Save what is known of a mapping that is in part a guess; the error with where it is."""
-    from ckpt.infer.find_rules import UnsettledError, known_rules, open_questions
+    from ckpt.infer.settled import UnsettledError, known_rules, open_questions
 
     if not isinstance(error, UnsettledError):
         return error

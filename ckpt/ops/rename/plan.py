@@ -32,7 +32,7 @@ from ckpt.tensors import TensorEntry
 from ckpt.writing.outcome import followers, outcome
 
 if TYPE_CHECKING:
-    from ckpt.infer.find_rules import FoundRules
+    from ckpt.infer.settled import FoundRules
     from ckpt.migrate.way import Way
     from ckpt.prove.result import Proof
     from ckpt.writing.moments import RegroupedOptimizer
@@ -290,7 +290,8 @@ def _rules_to(
     may_differ: Allowed,
 ) -> "FoundRules":
     """The rules that lead to another state_dict, if none of them is a guess."""
-    from ckpt.infer.find_rules import expect_companions, expect_settled, rules_between
+    from ckpt.infer.find_rules import rules_between
+    from ckpt.infer.settled import expect_companions, expect_settled
 
     found = rules_between(opened, target, first, allowed=may_differ)
     expect_companions(found)

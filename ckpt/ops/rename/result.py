@@ -39,7 +39,7 @@ from ckpt.refs import FileRef, is_url
 from ckpt.registry.registry import Added, InRegistry, Registry
 from ckpt.rules.expressions import sources_of
 from ckpt.side_files import Readable, configs_beside
-from ckpt.writing.checkpoint import Written
+from ckpt.writing.written import Written
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -15,8 +15,9 @@ from ckpt.ops.rename.plan import RenamePlan
 from ckpt.ops.rename.to_file import Output, Rest
 from ckpt.registry.registry import Registry
 from ckpt.tensors import FileStart, Piece, Span
-from ckpt.writing.checkpoint import Remaking, Written
+from ckpt.writing.checkpoint import Remaking
 from ckpt.writing.with_files import is_file_name
+from ckpt.writing.written import Written
 
 
 def write_to_bucket(

@@ -16,8 +16,9 @@ from ckpt.ops.rename.training.trainer_files import with_trainer_files
 from ckpt.refs import expect_name
 from ckpt.rules.plan import Plan
 from ckpt.rules.sizes import in_memory
-from ckpt.writing.checkpoint import Remaking, Written, write_checkpoint, write_tensors
+from ckpt.writing.checkpoint import Remaking, write_checkpoint, write_tensors
 from ckpt.writing.with_files import is_file_name, write_with_files
+from ckpt.writing.written import Written
 
 if TYPE_CHECKING:
     from ckpt.formats.torch_state import TorchFile

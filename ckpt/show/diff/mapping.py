@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ckpt.infer.find_rules import FoundRules
 from ckpt.infer.questions import Question
 from ckpt.infer.result import DROPPED, Confidence, InferredOperation
+from ckpt.infer.settled import FoundRules
 from ckpt.rules.document import rules_document, typed
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import fold
