@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TEMPLATES = ROOT / "ckpt" / "show" / "pages" / "templates"
+TOPICS = ROOT / "ckpt" / "cli" / "help" / "topics"
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def test_wheel_brings_one_top_level_package(wheel: Path) -> None:
     templates = {f"ckpt/show/pages/templates/{path.name}" for path in TEMPLATES.iterdir()}
     assert len(templates) > 5
     assert templates <= set(names)
+    assert {f"ckpt/cli/help/topics/{path.name}" for path in TOPICS.iterdir()} <= set(names)
     assert all(f"ckpt/{path.name}/__init__.py" in names for path in packages())
 
 

@@ -321,11 +321,46 @@ def test_a_thousand_versions_are_there_at_once(
     ):
         (tmp_path / name).write_text(text)
     assert (tmp_path / "index.html").stat().st_size < 2_000_000
-    assert (tmp_path / "script.js").stat().st_size < 15_000
+    assert (tmp_path / "script.js").stat().st_size < 17_000
     page = open_page(tmp_path / "index.html")
     ready = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
     record_property("figure", f"a page of 1,000 versions is ready after {ready:.0f} ms")
     assert len(shown(page)) == 1000
     page.get_by_role("button", name="size").click()
+    page.get_by_role("button", name="version", exact=True).click()
+    assert shown(page)[:2] == ["net:v1", "net:v2"]
     page.get_by_label("Search versions").fill("v1000")
     assert shown(page) == ["net:v1000"]
+    assert page.get_by_role("link", name="net:v1000").is_visible()
+    page.get_by_label("Search versions").fill("")
+    page.wait_for_selector("tr.far", state="detached")
+    assert page.evaluate(DRAWN) == 1000
+
+
+DRAWN = "[...document.querySelectorAll('#versions tbody tr')].filter((e) => e.offsetHeight).length"
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_rows_far_down_come_last_and_never_without_a_script(
+    browser: Any, tmp_path: Path, scripts: bool
+) -> None:
+    make_many(tmp_path / "team", 150)
+    files = site_files(describe(registry=Registry(tmp_path / "team")))
+    for name, text in itertools.islice(files, 3):
+        if name == "script.js":  # a browser that is never idle
+            text = text.replace("window.requestIdleCallback ??", "() => {}; void")
+        (tmp_path / name).write_text(text)
+    context = browser.new_context(java_script_enabled=scripts)
+    page = context.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    page.get_by_role("link", name="net:v150").wait_for()
+    last = page.get_by_role("link", name="net:v1", exact=True)
+    assert last.is_visible() is not scripts
+    page.emulate_media(media="print")
+    assert last.is_visible()
+    page.emulate_media(media="screen")
+    if scripts:
+        page.get_by_role("button", name="version", exact=True).click()
+        assert last.is_visible()
+        assert page.evaluate(DRAWN) == 100
+    context.close()

@@ -8,6 +8,7 @@ const remembered = {
   set theme(name) { try { localStorage.setItem("theme", name); } catch { /* private window */ } },
 };
 if (["light", "dark"].includes(remembered.theme)) root.dataset.theme = remembered.theme;
+root.dataset.script = "on"; // before the first row: rows that are far down wait for `spread`
 
 function themes() {
   const button = document.querySelector(".theme");
@@ -26,16 +27,43 @@ function themes() {
 const thousands = (number) => number.toLocaleString("en-US");
 const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
 
+// Laying out a row costs more than all else: the first ones come at once, the others when idle.
+const FIRST = 100;
+const idle = window.requestIdleCallback ?? ((run) => setTimeout(run, 50));
+const waiting = new Set();
+
+function spread(table) {
+  let near = 0;
+  for (const row of table.tBodies[0].rows) {
+    if (!row.hidden) row.classList.toggle("far", near++ >= FIRST);
+  }
+  if (!waiting.has(table)) later(table);
+}
+function later(table) {
+  const far = [...table.querySelectorAll("tr.far:not([hidden])")];
+  waiting.delete(table);
+  if (!far.length) return;
+  waiting.add(table);
+  idle(() => {
+    for (const row of far.slice(0, 2 * FIRST)) row.classList.remove("far");
+    later(table);
+  });
+}
+
 // A row of a table is shown if it has every word and the labels chosen.
 function searched(table) {
   const inputs = [...document.querySelectorAll(`[data-rows="${table.id}"]`)];
   if (!inputs.length) return;
   const rows = [...table.tBodies[0].rows];
-  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const texts = new Map();
+  function textOf(row) {
+    if (!texts.has(row)) texts.set(row, row.textContent.toLowerCase());
+    return texts.get(row);
+  }
   const said = inputs[0].closest(".tools").querySelector("output");
   const matches = (row, input) => input.dataset.match
     ? !input.value || row.dataset[input.dataset.match].split(" ").includes(input.value)
-    : words(input.value).every((word) => texts.get(row).includes(word));
+    : words(input.value).every((word) => textOf(row).includes(word));
   function search() {
     let count = 0;
     for (const row of rows) {
@@ -43,6 +71,7 @@ function searched(table) {
       count += !row.hidden;
     }
     said.textContent = `${thousands(count)} of ${thousands(rows.length)}`;
+    spread(table);
   }
   for (const input of inputs) input.addEventListener("input", search);
   search();
@@ -61,12 +90,13 @@ function sorted(table) {
       const numbers = head.classList.contains("number");
       const value = (row) => row.cells[at].dataset.value;
       const order = (a, b) => numbers ? a - b : a < b ? -1 : a > b ? 1 : 0;
-      const rows = [...table.tBodies[0].rows].sort((a, b) => {
-        const [one, other] = [value(a), value(b)];
+      const rows = [...table.tBodies[0].rows].map((row) => [value(row), row]);
+      rows.sort(([one], [other]) => {
         if (!one || !other) return !one - !other; // without a value: last in any order
         return up ? order(one, other) : order(other, one);
       });
-      table.tBodies[0].append(...rows);
+      table.tBodies[0].append(...rows.map(([, row]) => row));
+      spread(table);
     });
   });
 }
