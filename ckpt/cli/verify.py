@@ -11,14 +11,15 @@ from ckpt.show.verify import repaired_data, repaired_text, verified_data, verifi
 
 
 @ckpt_command(
-    examples="ckpt verify\nckpt verify --json\nckpt verify --repair old.pt --repair ../backup"
+    examples="ckpt verify\nckpt verify --json\n"
+    "ckpt verify --repair old.pt --repair ../backup --repair origin"
 )
 @click.option(
     "--repair",
     "places",
     multiple=True,
     metavar="FROM",
-    help="Restore damaged objects from a file, or from the folder of another registry "
+    help="Restore damaged objects from a file, the folder of another registry, or a remote "
     "(repeatable).",
 )
 def command(session: Session, places: tuple[str, ...]) -> None:

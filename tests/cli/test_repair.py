@@ -65,6 +65,35 @@ def test_fault_37_all_is_taken_from_another_registry(
     assert tree(folder / "backup/.ckpt/objects") == before
 
 
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_fault_37_all_is_taken_from_a_remote(
+    damage: Damage, two: Run, folder: Path, tmp_path: Path
+) -> None:
+    assert two("remote", "add", "origin", (tmp_path / "remote").as_uri()).code == 0
+    assert two("push").code == 0
+    count = harm_all(folder, damage)
+    ran = two("verify")
+    assert (ran.code, "or a remote" in ran.out) == (4, True)
+    harm_all(folder / "backup", damage)
+    ran = two("verify", "--repair", "backup", "--repair", "origin", "--json")
+    assert (ran.code, len(ran.data["repaired"]), ran.data["damages"]) == (0, count, [])
+    assert {each["from"] for each in ran.data["repaired"]} == {"origin"}
+    assert two("export", "net:v1", "-o", "again.pt").code == 0
+    assert (folder / "again.pt").read_bytes() == (folder / "net.pt").read_bytes()
+
+
+def test_fault_37_remote_whose_objects_are_damaged_gives_none(
+    two: Run, folder: Path, tmp_path: Path
+) -> None:
+    assert two("remote", "add", "origin", (tmp_path / "remote").as_uri()).code == 0
+    assert two("push").code == 0
+    for path in (tmp_path / "remote/objects").rglob("*/*"):
+        flip(path)
+    count = harm_all(folder, flip, manifests=False)
+    ran = two("verify", "--repair", "origin", "--json")
+    assert (ran.code, ran.data["repaired"], len(ran.data["damages"])) == (4, [], count)
+
+
 @damages
 @pytest.mark.parametrize("place", ["net.pt", "other.safetensors"])
 def test_fault_37_tensors_are_taken_from_a_file(

@@ -1,4 +1,4 @@
-"""Repair: replace damaged objects by good copies from files and from other registries.
+"""Repair: replace damaged objects by good copies from files, other registries and remotes.
 
 Law: only bytes are copied whose SHA-256 is the name of the damaged object.
 """
@@ -24,6 +24,9 @@ from ckpt.refs import parse_file_ref
 from ckpt.registry.index_file import FILE_NAME
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import ObjectStore
+from ckpt.remote.bucket import Bucket
+from ckpt.remote.objects import MOST_MANIFEST, path_of
+from ckpt.remote.remotes import read_remotes
 from ckpt.side_files import Readable, named, of_folder
 
 Chunks = Callable[[], Iterable[bytes]]
@@ -35,7 +38,7 @@ class Repaired(Printed):
     """The repaired damage, and the damage that is left.
 
     Attributes:
-        taken: Each repaired damage, and the file or registry that had a good copy.
+        taken: Each repaired damage, and the place that had a good copy.
         left: The result of verifying again.
     """
 
@@ -49,7 +52,8 @@ def repair_store(places: Iterable[str], *, registry: InRegistry | None = None) -
     """Verify, and copy each damaged object from the first place that has a good copy.
 
     Args:
-        places: Checkpoint files, ``FILE::model``, or folders of other registries.
+        places: Checkpoint files, ``FILE::model``, folders of other registries, or names of
+            remotes.
         registry: The registry to repair; None finds it as the command line does.
     """
     registry = Registry.of(registry)
@@ -75,6 +79,10 @@ def _take(
     folder = Path(place)
     if (folder / FILE_NAME).is_file() or (folder / ".ckpt").is_dir():
         yield from _take_from_registry(Registry(folder).store, place, damages, registry)
+        return
+    remote = None if folder.exists() else read_remotes(registry).get(place)
+    if remote is not None:
+        yield from _take_from_remote(remote.bucket(), place, damages, registry.store)
         return
     ref = within(parse_file_ref(place))
     if ref.path.is_file() and ref.inside is None:
@@ -113,6 +121,24 @@ def _take_from_registry(
             else:
                 rights = other.rights(damage.digest, "objects")
                 registry.store.put(other.stream(damage.digest, damage.nbytes, place), rights)
+            yield damage, place
+
+
+def _take_from_remote(
+    bucket: Bucket, place: str, damages: Iterable[Damage], store: ObjectStore
+) -> Iterator[tuple[Damage, str]]:
+    for damage in damages:
+        with suppress(IntegrityError), store.writing():
+            if damage.nbytes is None:
+                found = bucket.get(path_of(damage.digest, "manifests"), most=MOST_MANIFEST)
+                if found is None:
+                    continue
+                store.put_fetched(found[0], damage.digest)
+            else:
+                chunks = bucket.stream(path_of(damage.digest), 0, damage.nbytes)
+                if chunks is None:
+                    continue
+                store.put(chunks, name=damage.digest)
             yield damage, place
 
 

@@ -28,7 +28,7 @@ from ckpt.registry.store.shared import SharedStore
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _SYNCED_IN_TURN = 8  # folders; of more, so many are synced side by side
 _SYNCED_AT_ONCE = 8 << 20  # bytes; for a smaller object a thread that syncs early takes longer
-REPAIR = "ckpt verify --repair FROM  restores it from a file or another registry"
+REPAIR = "ckpt verify --repair FROM  restores it from a file, another registry or a remote"
 
 
 @dataclass(frozen=True, slots=True)
