@@ -9,6 +9,7 @@ if [ -n "${CKPT_DATA:-}" ]; then
     export CKPT_DATA
 fi
 unset CKPT_REGISTRY
+export CKPT_PAGER=  # nobody waits at a pager
 cp "$examples/score.py" "$scratch"
 cd "$scratch"
 
