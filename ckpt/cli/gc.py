@@ -10,15 +10,19 @@ from typing import Any
 import click
 
 from ckpt.cli.options import PATH, Session, ckpt_command, yes_option
-from ckpt.ops.gc import GRACE, gc, gc_files
+from ckpt.ops.gc import GRACE, gc, gc_files, gc_remote
 from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED
 from ckpt.show.gc import garbage_data, garbage_text, leftovers_data, leftovers_text
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def _duration(_context: click.Context, _option: click.Parameter, text: str) -> timedelta:
+def _duration(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> timedelta | None:
     """``90s``, ``15m``, ``1h``, ``30d``, or ``0``."""
+    if text is None:
+        return None
     found = re.fullmatch(r"(\d{1,6})([smhd])|0", text)
     if not found:
         raise click.BadParameter(f"{text!r} is not a duration such as 15m, 1h, 30d or 0")
@@ -35,7 +39,7 @@ def _time(default: timedelta, text: str) -> dict[str, Any]:
 
 @ckpt_command(
     examples="ckpt gc\nckpt gc --yes\nckpt gc --keep-removed 0 --grace 0 --yes\n"
-    "ckpt gc --files runs/ --yes",
+    "ckpt gc --files runs/ --yes\nckpt gc --remote origin",
     writes=True,
 )
 @click.option(
@@ -45,7 +49,15 @@ def _time(default: timedelta, text: str) -> dict[str, Any]:
     "--keep-reflog",
     **_time(KEEP_REFLOG, "How long to keep versions that only the local log names"),
 )
-@click.option("--grace", **_time(GRACE, "Keep files that are younger than this"))
+@click.option(
+    "--grace",
+    metavar="TIME",
+    callback=_duration,
+    help="Keep what is younger than this (default: 1h; on a remote, 1d).",
+)
+@click.option(
+    "--remote", metavar="NAME", help="Remove what no version of this remote needs, there."
+)
 @click.option(
     "--files",
     type=PATH,
@@ -63,7 +75,8 @@ def command(
     session: Session,
     keep_removed: timedelta,
     keep_reflog: timedelta,
-    grace: timedelta,
+    grace: timedelta | None,
+    remote: str | None,
     files: Path | None,
     local: bool,
     dry_run: bool,
@@ -84,20 +97,19 @@ def command(
             partial(leftovers_data, removed=removes),
         )
         return
-    collect = partial(
-        gc,
-        keep_removed=keep_removed,
-        keep_reflog=keep_reflog,
-        grace=grace,
-        registry=session.registry,
-    )
+    collect = partial(gc, keep_reflog=keep_reflog, local=local and not dry_run, grace=GRACE)
+    if remote is not None:
+        collect = partial(gc_remote, remote)
+    collect = partial(collect, keep_removed=keep_removed, registry=session.registry)
+    collect = collect if grace is None else partial(collect, grace=grace)
     if not yes:
-        found = collect(dry_run=True, local=local and not dry_run)
+        found = collect(dry_run=True)
         session.show(found, garbage_text, garbage_data)
         if dry_run or found.is_empty or session.as_json:
             return
         if not sys.stdin.isatty():
-            session.terminal.remark("ckpt gc --yes  removes this")
+            where = "" if remote is None else f" --remote {remote}"
+            session.terminal.remark(f"ckpt gc{where} --yes  removes this")
             return
         session.confirm("remove this?")
-    session.show(collect(local=local), garbage_text, garbage_data)
+    session.show(collect(), garbage_text, garbage_data)

@@ -17,15 +17,17 @@ from ckpt.io.temporaries import Leftover, leftovers, sweep
 from ckpt.printed import Printed
 from ckpt.registry.index import Index
 from ckpt.registry.manifest import Manifest
+from ckpt.registry.needs.forgotten import SLACK, forgotten, from_the_future, without
 from ckpt.registry.needs.lost import Lost, lost_versions
-from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED, needed, removed_at
+from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED, needed
 from ckpt.registry.needs.others import needed_of_shared
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import StoredObject
 from ckpt.registry.version import Version
+from ckpt.remote import collecting
+from ckpt.remote.remotes import find_remote
 
 GRACE = timedelta(hours=1)
-_SLACK = timedelta(minutes=1)  # allowed difference of two clocks
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -116,7 +118,7 @@ def _collected(registry: Registry, asked: Garbage) -> Garbage:
         found = _find(registry, asked)
         # The index first: objects that it no longer names are no loss if this is interrupted.
         what = "gc " + ", ".join(version.ref for version in found.forgotten)
-        index = registry.index_file.commit(lambda index: _without(index, found.forgotten), what)
+        index = registry.index_file.commit(lambda index: without(index, found.forgotten), what)
         garbage = replace(_garbage(registry, index, found), removed=True)
         registry.store.remove(garbage.objects)
         for path in registry.store.temporaries():
@@ -125,6 +127,45 @@ def _collected(registry: Registry, asked: Garbage) -> Garbage:
             sweep(folder, local=registry.doubt_of_locks is None)
         # The commit may have removed some already.
         return replace(garbage, temporaries=found.temporaries)
+
+
+def gc_remote(
+    remote: str | None = None,
+    *,
+    keep_removed: timedelta = KEEP_REMOVED,
+    grace: timedelta = collecting.GRACE,
+    dry_run: bool = False,
+    registry: InRegistry | None = None,
+) -> Garbage:
+    """Remove objects and manifests of a remote that no version there needs, and return them.
+
+    Others may push meanwhile.
+
+    Args:
+        remote: Its name; None for ``origin``, or the only one.
+        keep_removed: How long removed versions can still be restored.
+        grace: The least age of what is removed, by the clock of the remote.
+        dry_run: Return what no version needs, and remove nothing.
+        registry: The registry; None finds it as the command line does.
+
+    Raises:
+        UsageError: Git keeps the index of the remote.
+        ConflictError: Another process collects there.
+        IntegrityError: A manifest that its index names is missing or damaged.
+        RemoteError: It refuses a request or cannot be reached.
+    """
+    registry = Registry.of(registry)
+    found = collecting.collect(
+        registry, find_remote(registry, remote), kept=keep_removed, grace=grace, dry_run=dry_run
+    )
+    return Garbage(
+        found.forgotten,
+        found.old,
+        young=found.young,
+        keep_removed=keep_removed,
+        grace=grace,
+        removed=not dry_run,
+    )
 
 
 def gc_files(folder: Path | str, *, dry_run: bool = False) -> tuple[Leftover, ...]:
@@ -146,9 +187,9 @@ def gc_files(folder: Path | str, *, dry_run: bool = False) -> tuple[Leftover, ..
 def _find(registry: Registry, asked: Garbage) -> Garbage:
     index = registry.index()
     _expect_own_store(registry, index)
-    forgotten = tuple(_forgotten(index, asked.keep_removed))
-    found = replace(asked, forgotten=forgotten, lost=lost_versions(registry))
-    return _garbage(registry, _without(index, forgotten), found)
+    gone = tuple(forgotten(index, asked.keep_removed, datetime.now().astimezone()))
+    found = replace(asked, forgotten=gone, lost=lost_versions(registry))
+    return _garbage(registry, without(index, gone), found)
 
 
 def _expect_own_store(registry: Registry, index: Index) -> None:
@@ -160,26 +201,6 @@ def _expect_own_store(registry: Registry, index: Index) -> None:
             f"that of registry.json is {index.id[:8] or 'missing'}",
             hint=f"nothing was removed; if they belong together, remove {registry.store.root}/id",
         )
-
-
-def _forgotten(index: Index, kept: timedelta) -> Iterator[Version]:
-    now = datetime.now().astimezone()
-    for model in index.models.values():
-        for version in model.removed.values():
-            removed = removed_at(version)
-            if removed > now + _SLACK:
-                raise _from_the_future(version.ref, "was removed", removed)
-            if now - removed >= kept:
-                yield version
-
-
-def _without(index: Index, forgotten: tuple[Version, ...]) -> Index:
-    """The index without these versions; one that was restored meanwhile stays."""
-    for version in forgotten:
-        model = index.model(version.model)
-        if model.removed.get(version.number) == version:
-            index = index.with_model(model.forgotten(version.number))
-    return index
 
 
 def _garbage(registry: Registry, index: Index, found: Garbage) -> Garbage:
@@ -243,24 +264,17 @@ def _written_beside(registry: Registry) -> list[Path]:
 
 def _is_old(path: Path, modified: float, grace: timedelta) -> bool:
     age = timedelta(seconds=time.time() - modified)
-    if age < -_SLACK:
-        raise _from_the_future(str(path), "is dated", datetime.fromtimestamp(modified).astimezone())
+    if age < -SLACK:
+        dated, now = datetime.fromtimestamp(modified).astimezone(), datetime.now().astimezone()
+        raise from_the_future(str(path), "is dated", dated, now)
     return age >= grace
-
-
-def _from_the_future(what: str, verb: str, when: datetime) -> DiskError:
-    now = datetime.now().astimezone()
-    return DiskError(
-        f"{what} {verb} {when:%Y-%m-%d %H:%M}, but the clock says {now:%Y-%m-%d %H:%M}",
-        hint="nothing was removed; correct the clock first",
-    )
 
 
 def _expect_one_clock(registry: Registry) -> None:
     """Refuse if the file system dates files by another clock than this machine's."""
     lock = registry.store.lock  # opened for writing a moment ago
     apart = timedelta(seconds=round(abs(lock.stat().st_mtime - time.time())))
-    if apart > _SLACK:
+    if apart > SLACK:
         raise DiskError(
             f"{lock}: the file system's clock and this machine's are {apart} apart",
             hint="nothing was removed; run  ckpt gc  where the disk is, or correct the clock",

@@ -65,6 +65,15 @@ def read_theirs(remote: Remote, bucket: Bucket) -> tuple[Index, str] | None:
         ) from error
 
 
+def written(remote: Remote, bucket: Bucket, index: Index, tag: str) -> bool:
+    """Replace the index of the remote, if nobody else did; true if it is there."""
+    if bucket.replace(PATH, index.to_text().encode("utf-8"), tag):
+        return True
+    # The refusal may be the answer to a repeated request, whose first attempt succeeded.
+    found = read_theirs(remote, bucket)
+    return found is not None and found[0].write_id == index.write_id
+
+
 def merge_theirs(
     registry: Registry,
     remote: Remote,

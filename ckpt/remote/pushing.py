@@ -7,7 +7,7 @@ one has happened is seen in the index, never in a reply.
 
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ckpt.errors import AbsentError, ConflictError, IntegrityError, RemoteError
@@ -16,7 +16,8 @@ from ckpt.registry.index import Index, Model
 from ckpt.registry.registry import Registry
 from ckpt.registry.version import Version
 from ckpt.remote.bucket import Bucket
-from ckpt.remote.merging import PATH, Fetched, merge_theirs, read_theirs, to_publish
+from ckpt.remote.collecting import wait_for_collection
+from ckpt.remote.merging import PATH, Fetched, merge_theirs, read_theirs, to_publish, written
 from ckpt.remote.objects import absent_manifests, new_id, send_manifests, send_objects
 from ckpt.remote.remotes import (
     Remote,
@@ -54,10 +55,9 @@ class Pushed:
 
 @dataclass(slots=True)
 class _Sent:
-    """The manifests that are there, those that were not before, and the bytes of what was sent."""
+    """The manifests that were sent or found there, and the bytes of the objects that were sent."""
 
     manifests: set[str] = field(default_factory=set)
-    absent: set[str] = field(default_factory=set)
     objects: dict[str, int] = field(default_factory=dict)
 
 
@@ -84,8 +84,9 @@ def push_versions(
     wanted = None if chosen is None else {(each.model, each.content) for each in chosen}
     if remote.index == "git":
         index = registry.index()
-        _send(registry, bucket, _live(index, wanted), sent, told)
-        sent.manifests &= sent.absent
+        live = {each.manifest: each for each in _live(index, wanted)}
+        absent = absent_manifests(bucket, live)  # nothing is collected there
+        _send(registry, bucket, {name: live[name] for name in absent}, sent, told)
         return _result(remote, index, sent, [], changed=False)
     fetched: list[Fetched] = []
     failed: RemoteError | None = None
@@ -95,16 +96,20 @@ def push_versions(
         found = read_theirs(remote, bucket) or _created(registry, remote, bucket)
         if found is None:
             continue
+        wait_for_collection(remote, bucket)
         theirs, tag = found
         fetched.append(merge_theirs(registry, remote, bucket, theirs, seen))
         ours = registry.index()
         index = to_publish(ours, theirs, wanted)
         if (index.models, index.unknown) == (theirs.models, theirs.unknown):
             return _result(remote, index, sent, fetched, changed=failed is not None)
-        _send(registry, bucket, _new(index, theirs), sent, told)
+        # A manifest that is there proves nothing: its objects may have been collected before it
+        # was sent.
+        new = {each.manifest: each for each in _new(index, theirs)}
+        _send(registry, bucket, new, sent, told)
         index = replace(index, serial=theirs.serial + 1, write_id=new_id(), id=theirs.id or ours.id)
         try:
-            if _written(remote, bucket, index, tag):
+            if written(remote, bucket, index, tag):
                 with merging(registry, remote):
                     note_seen(registry, remote, index)
                     left_out = _left_out(registry, remote, ours, index, theirs)
@@ -116,15 +121,6 @@ def push_versions(
         f"{remote.name}: others changed its registry.json {ATTEMPTS} times meanwhile",
         hint="nothing is lost: push again",
     )
-
-
-def _written(remote: Remote, bucket: Bucket, index: Index, tag: str) -> bool:
-    """Replace the index of the remote, if nobody else did; true if it is there."""
-    if bucket.replace(PATH, index.to_text().encode("utf-8"), tag):
-        return True
-    # The refusal may be the answer to a repeated request, whose first attempt succeeded.
-    found = read_theirs(remote, bucket)
-    return found is not None and found[0].write_id == index.write_id
 
 
 def _created(registry: Registry, remote: Remote, bucket: Bucket) -> tuple[Index, str] | None:
@@ -141,25 +137,22 @@ def _created(registry: Registry, remote: Remote, bucket: Bucket) -> tuple[Index,
 
 
 def _send(
-    registry: Registry, bucket: Bucket, versions: Iterable[Version], sent: _Sent, told: Told
+    registry: Registry, bucket: Bucket, versions: Mapping[str, Version], sent: _Sent, told: Told
 ) -> None:
-    """Send objects and manifests that the bucket lacks."""
-    refs = {each.manifest: each for each in versions if each.manifest not in sent.manifests}
-    absent = absent_manifests(bucket, refs)
+    """Send the objects of manifests, then the manifests, that the bucket lacks."""
     objects = {}
     with registry.store.writing():
-        for name in absent:
+        for name, version in versions.items():
             for digest, (nbytes, what) in registry.store.manifest(name).objects().items():
-                objects[digest] = nbytes, f"{refs[name].ref}: {what}"
+                objects[digest] = nbytes, f"{version.ref}: {what}"
         try:
             sent.objects |= send_objects(registry.store, bucket, objects, told)
         except AbsentError as error:
             raise AbsentError(
                 f"{error}, so it cannot be pushed", hint="ckpt pull REF  fetches it first"
             ) from error
-        send_manifests(registry.store, bucket, absent)
-    sent.manifests |= refs.keys()
-    sent.absent |= absent
+        send_manifests(registry.store, bucket, versions)
+    sent.manifests |= versions.keys()
 
 
 def _live(index: Index, wanted: set[tuple[str, str]] | None) -> Iterator[Version]:
