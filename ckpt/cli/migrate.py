@@ -6,9 +6,11 @@ from typing import Any
 import click
 
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
+from ckpt.cli.options.inputs import input_option
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.rules import rule_options
 from ckpt.errors import UsageError
+from ckpt.migrate.described import USUAL_SECONDS
 from ckpt.ops.migrate import (
     check_migrations,
     export_migrations,
@@ -75,11 +77,21 @@ def command() -> None:
     help="Run the old class and the new one where both can be built, and refuse to write a "
     "migration with which their outputs differ (default: --prove).",
 )
+@input_option
 @click.option(
     "--run-stored",
     is_flag=True,
     help="Run the class that a version was trained with, as the version stores it, although no "
     "commit here has its source. Whoever made the registry wrote that code.",
+)
+@click.option(
+    "--timeout",
+    "seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=USUAL_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the old class may take to build, where another process builds it.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the migration and write nothing.")
 @rule_options
@@ -88,6 +100,8 @@ def new(session: Session, definition: str, source: str, rules: RuleOptions, **op
 
     Without rules, they are inferred, as by ckpt rename --to.
     """
+    if options["inputs"] and not options["prove"]:
+        raise UsageError("--input is for a proof, which --no-prove leaves out")
     drafted = new_migration(definition, source, rules, registry=session.registry, **options)
     session.show(drafted, drafted_text, drafted_data)
 

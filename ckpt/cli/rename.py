@@ -8,12 +8,12 @@ import click
 from ckpt.cli.options import PATH, PATH_OR_URL, Session, arg_option, ckpt_command
 from ckpt.cli.options.asking import answered
 from ckpt.cli.options.completed import REF
+from ckpt.cli.options.inputs import input_option
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.partial import partial_options
 from ckpt.cli.options.rules import rule_options
 from ckpt.errors import PlanError, UsageError
 from ckpt.ops.rename import RuleOptions, UnfitError, rename
-from ckpt.prove.specs import InputSpec, parse_input
 from ckpt.show.rename import (
     optimizer_files_text,
     order_text,
@@ -21,15 +21,6 @@ from ckpt.show.rename import (
     renamed_data,
     renamed_text,
 )
-
-
-def _inputs(
-    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
-) -> tuple[InputSpec, ...]:
-    try:
-        return tuple(map(parse_input, texts))
-    except UsageError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 @ckpt_command(
@@ -80,16 +71,7 @@ def _inputs(
     "random ones, and write nothing unless their outputs agree. Lists the tensors that do not "
     "influence these outputs, which are not proved.",
 )
-@click.option(
-    "--input",
-    "inputs",
-    metavar="[NAME=]SHAPE",
-    multiple=True,
-    callback=_inputs,
-    help="An input of --prove: 1x3x224x224, or an argument of forward, input_ids=1x16. A dtype and "
-    "a limit of integers can follow: 'input_ids=1x16:int64<1000'. Repeatable. By default "
-    "derived from the model.",
-)
+@input_option
 @click.option(
     "--input-file",
     type=PATH,

@@ -18,10 +18,16 @@ def command() -> None:
 @ckpt_command(
     examples="ckpt rules import transformers:mixtral -o rules.toml\n"
     "ckpt rules import convert.py:MAPPING -o rules.toml\n"
+    "ckpt rules import timm:convnext_tiny --keys-of original.pth -o rules.toml\n"
     "ckpt rules import vllm:Qwen2VLForConditionalGeneration -o rules.toml"
 )
 @click.argument("source", metavar="SOURCE")
 @click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="The rule file.")
+@click.option(
+    "--keys-of",
+    metavar="FILE|REF",
+    help="The checkpoint that the rules are for; timm:MODEL needs it.",
+)
 @click.option("--partial", is_flag=True, help="Leave out what no rule can express, and name it.")
 @click.option("--force", "replace_out", is_flag=True, help="Replace an existing file.")
 @click.option(
@@ -32,10 +38,11 @@ def import_(session: Session, source: str, out: Path, **options: Any) -> None:
     """Write the key mapping of another library as a rule file.
 
     SOURCE is transformers:MODEL_TYPE, vllm:CLASS, or FILE.py:NAME: a dict from old to new, pairs
-    for re.sub, a WeightsMapper or a class that has one. It is imported, which runs its code, in a
+    for re.sub, a WeightsMapper or a class that has one. Or it is timm:MODEL, whose function for
+    original weights maps the keys of one checkpoint. SOURCE is imported, which runs its code, in a
     process of its own.
     """
-    done = import_rules(source, out, **options)
+    done = import_rules(source, out, registry=session.registry, **options)
     if text := left_text(done):
         session.terminal.remark(text)
     session.show(done, imported_text, imported_data)

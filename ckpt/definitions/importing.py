@@ -145,7 +145,8 @@ def own_code(ref: str, passes: Callable[[BaseException], bool] = lambda _: False
         if passes(error):
             raise
         text = " ".join(str(error).split())
-        hint = "name a file of a package package.module:Class" if "relative" in text else None
+        relative = isinstance(error, ImportError) and "relative" in text
+        hint = "name a file of a package package.module:Class" if relative else None
         if isinstance(error, TypeError) and "required positional argument" in text:
             hint = "--arg NAME=VALUE  passes an argument"
         if isinstance(error, ModuleNotFoundError):

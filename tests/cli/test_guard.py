@@ -244,6 +244,59 @@ def test_against_a_revision_needs_no_registry_and_no_snapshot(
     assert git("status", "--porcelain").stdout == " M models/net.py\n?? models/migrations/\n"
 
 
+RUNS = """
+    def forward(self, images):
+        return self.blocks[1](self.blocks[0](self.conv2(self.conv1(images)).{}((2, 3))[:, :4]))
+"""
+
+
+@pytest.mark.long
+def test_migration_against_a_revision_is_proved(
+    ckpt: Run, net: Path, git: Git, folder: Path
+) -> None:
+    net.write_text(NET + RUNS.format("mean"))
+    commit(git)
+    edit(net, "conv", "embed")
+    ran = ckpt("guard", "--against", "git:HEAD", "--fix")
+    assert (ran.code, ran.err) == (0, "")
+    assert FIXED in ran.out
+    written = (folder / "models" / "migrations" / "conv-to-embed.toml").read_text()
+    assert "how = 'proved'" in written
+    old = build_at(folder, git).state_dict()
+    torch.save(old, folder / "old.pt")
+    assert ckpt("migrate", "run", "old.pt", "--to", "models/net.py:Net", "-o", "new.pt").code == 0
+    new, images = build(net), torch.rand(2, 1, 9, 9)
+    new.load_state_dict(torch.load(folder / "new.pt"), strict=True)
+    before = build_at(folder, git)
+    before.load_state_dict(old)
+    assert torch.equal(new(images), before(images))
+
+
+@pytest.mark.long
+def test_migration_between_classes_that_compute_otherwise_is_not_written(
+    ckpt: Run, net: Path, git: Git, folder: Path
+) -> None:
+    net.write_text(NET + RUNS.format("mean"))
+    commit(git)
+    edit(net, "conv", "embed")
+    edit(net, ".mean(", ".amax(")
+    ran = ckpt("guard", "--against", "git:HEAD", "--fix")
+    assert (ran.code, ran.err) == (1, "")
+    assert "  no migration: models/net.py:Net at " in ran.out
+    assert "give different outputs" in ran.out
+    command = "ckpt migrate new models/net.py:Net --from git:HEAD --no-prove"
+    assert f"({command}  writes it all the same)" in ran.out
+    assert not (folder / "models" / "migrations").exists()
+    assert ckpt(*split(command)[1:]).code == 0
+    assert ckpt("guard", "--against", "git:HEAD").code == 0
+
+
+def build_at(folder: Path, git: Git) -> torch.nn.Module:
+    """The class as the last commit has it, by Python alone."""
+    (folder / "at_head.py").write_text(git("show", "HEAD:models/net.py").stdout)
+    return build(folder / "at_head.py")
+
+
 @pytest.mark.long
 def test_new_and_removed_classes_are_remarks(ckpt: Run, net: Path, git: Git, folder: Path) -> None:
     guarded(folder, '"models/net.py:Net", "models/net.py:Other"')

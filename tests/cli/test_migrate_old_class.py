@@ -152,3 +152,73 @@ def test_state_beside_the_tensors_does_not_hinder_a_proof(ckpt: Run, folder: Pat
     ran = ckpt(*NEW, "old.py:Net")
     assert ran.code == 0, ran.err
     assert "  proved: outputs agree on one input" in ran.out
+
+
+SMALL = NET.replace(
+    "        return self", "        assert images.shape == (2, 1, 9, 9)\n        return self"
+)
+
+
+@pytest.fixture
+def small(net: Path, git: Git) -> Path:
+    """Classes that run on one size of images alone."""
+    net.write_text(SMALL)
+    (net.parent / "layers.py").write_text(LAYERS)
+    commit(git)
+    net.write_text(SMALL.replace("conv", "embed"))
+    return net
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("source", ["git:HEAD", "old.py:Net"])
+def test_input_is_what_both_classes_run_on(
+    source: str, small: Path, ckpt: Run, folder: Path
+) -> None:
+    (folder / "old.py").write_text(SMALL)
+    ran = ckpt(*NEW, source, "--dry-run")
+    assert ran.code == 0, ran.err
+    (line,) = [line for line in ran.out.splitlines() if "proved" in line]
+    assert "  not proved: net.py:Net" in line or "  not proved: old.py:Net" in line
+    assert line.endswith("(2, 1, 28, 28):  --input 1x3x224x224  sets the shape of the input")
+    ran = ckpt(*NEW, source, "--input", "2x1x9x9")
+    assert ran.code == 0, ran.err
+    assert "  proved: outputs agree on one input" in ran.out
+    assert "how = 'proved'" in (folder / WRITTEN).read_text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("source", ["git:HEAD", "old.py:Net"])
+def test_input_that_a_class_refuses_is_an_error(
+    source: str, small: Path, ckpt: Run, folder: Path
+) -> None:
+    (folder / "old.py").write_text(SMALL)
+    ran = ckpt(*NEW, source, "--input", "1x1x8x8")
+    assert (ran.code, ran.out) == (3, "")
+    assert "AssertionError" in ran.err
+    ran = ckpt(*NEW, source, "--input", "images=2x1x9x9", "--input", "other=1x1")
+    assert (ran.code, ran.out) == (3, "")
+    assert "'other'" in ran.err
+    assert not (folder / WRITTEN).exists()
+
+
+def test_input_that_cannot_be_used_is_refused(net: Path, ckpt: Run, folder: Path) -> None:
+    ran = ckpt(*NEW, "git:HEAD", "--input", "2xlx9")
+    assert (ran.code, ran.out) == (2, "")
+    assert "'2xlx9' is not an input like 1x3x224x224" in ran.err
+    ran = ckpt(*NEW, "git:HEAD", "--input", "2x1x9x9", "--no-prove")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--input is for a proof, which --no-prove leaves out" in ran.err
+
+
+@pytest.mark.long
+def test_timeout_says_how_long_the_old_class_may_take(
+    net: Path, ckpt: Run, folder: Path, git: Git
+) -> None:
+    net.write_text(f"import time\ntime.sleep(600)\n{NET}")
+    commit(git)
+    net.write_text(NET.replace("conv", "embed"))
+    ran = ckpt(*NEW, "git:HEAD", "--timeout", "2")
+    assert (ran.code, ran.out) == (3, "")
+    assert "net.py:Net: takes more than 2 s to build" in ran.err
+    assert "hint:  --timeout SECONDS  gives it more time" in ran.err
+    assert not (folder / WRITTEN).exists()

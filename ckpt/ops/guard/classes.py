@@ -1,6 +1,6 @@
 """One definition, compared with what it must load."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +23,11 @@ from ckpt.ops.guard.settings import Guarded
 from ckpt.ops.guard.verdicts import Ask, Verdict, verdicts_on
 from ckpt.ops.guard.weights import Weights, snapshots_of, versions_of
 from ckpt.registry.registry import Registry
+from ckpt.rules.document import rules_document
 
 Arguments = Mapping[str, object] | None
+_PROGRAM = "ckpt.ops.guard.child"  # not imported: a module that is run should not be
+_PROOF_SECONDS = 1200.0  # both classes run some thirty times
 
 
 def of_weights(
@@ -71,16 +74,20 @@ def _judged(
     *,
     ask: Ask,
     fix: bool,
+    proved: Callable[[Verdict], Verdict] = lambda verdict: verdict,
 ) -> GuardedClass:
     """The verdicts on a class, after the migrations that it lacks were written if `fix` says so.
 
-    The newest form first: migrations that are there may lead to it from older ones.
+    The newest form first: migrations that are there may lead to it from older ones. A draft is
+    `proved` before it is written.
     """
     written: list[Path] = []
     before = len(weights) + 1
     while True:
         graph = graph or (place.graph() if place else Graph(()))
         verdicts = verdicts_on(weights, described, place, graph, ask)
+        if fix:
+            verdicts = tuple(proved(it) if it.draft else it for it in verdicts)
         drafts = [it.draft for it in verdicts if it.draft]
         broken = sum(it.broken for it in verdicts)
         if not fix or place is None or not drafts or broken >= before:
@@ -93,6 +100,25 @@ def _judged(
             )
         written.append(write_migration(place.folder, drafts[-1]))
         before, graph = broken, None
+
+
+def _proved(verdict: Verdict, guarded: Guarded, arguments: Arguments, builder: Builder) -> Verdict:
+    """A verdict whose draft says how running both classes checked it; without one if they differ.
+
+    Raises:
+        BuildError: The classes crash, or take too long.
+    """
+    definition, draft, weights = guarded.definition, verdict.draft, verdict.weights[0]
+    assert draft is not None
+    answer = builder.answer(
+        "prove", definition, arguments, seconds=_PROOF_SECONDS, old_seconds=guarded.seconds,
+        old=weights.source, rules=rules_document(draft.rules),
+    )  # fmt: skip
+    if "differs" in answer:
+        command = f"ckpt migrate new {as_called(definition, arguments)} --from {weights.source}"
+        reason = f"{answer['differs']} ({command} --no-prove  writes it all the same)"
+        return replace(verdict, draft=None, undrafted=reason)
+    return replace(verdict, draft=replace(draft, checked=replace(draft.checked, how=answer["how"])))
 
 
 def _nothing(guarded: Guarded, registry: Registry) -> UsageError:
@@ -136,7 +162,7 @@ def of_revision(
         place_of(file, name_of(ref)).graph()  # an invalid file is an error before anything runs
     with (
         Builder(revision.folder, seconds=guarded.seconds, revision=revision) as then,
-        Builder(folder, seconds=guarded.seconds) as now,
+        Builder(folder, seconds=guarded.seconds, program=_PROGRAM) as now,
     ):
         before: Described | None = None
         try:
@@ -155,6 +181,7 @@ def of_revision(
         found = _judged(
             [_weights_of(before, former, revision)], after, place,
             ask=lambda state: now.ask(guarded.definition, state, arguments), fix=fix,
+            proved=lambda verdict: _proved(verdict, guarded, arguments, now),
         )  # fmt: skip
         lost = _lost(before, after, place, revision)
         return replace(found, verdicts=(*found.verdicts, *lost), former=former)

@@ -11,6 +11,7 @@ from ckpt.infer.find_rules import rules_between
 from ckpt.infer.settled import FoundRules, expect_companions, expect_settled
 from ckpt.migrate.chain import begin, problem_of
 from ckpt.migrate.chain import ran as run_rules
+from ckpt.migrate.described import USUAL_SECONDS
 from ckpt.migrate.fold import COUNTER, Folded, marked, template_of
 from ckpt.migrate.folder import Place, place_of_definition
 from ckpt.migrate.graph import Graph
@@ -29,6 +30,7 @@ from ckpt.ops.migrate.old_form import old_form
 from ckpt.ops.migrate.proving import Ran, run_both
 from ckpt.ops.rename.rule_order import Rules, in_order
 from ckpt.printed import Printed
+from ckpt.prove.specs import InputSpec
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.expressions import sources_of
 from ckpt.rules.planned import Planned, Rule
@@ -70,6 +72,8 @@ def new_migration(
     also: Sequence[str] = (),
     accept_likely: bool = False,
     prove: bool = True,
+    inputs: Sequence[InputSpec | str] = (),
+    seconds: float = USUAL_SECONDS,
     run_stored: bool = False,
     dry_run: bool = False,
     registry: InRegistry | None = None,
@@ -88,6 +92,8 @@ def new_migration(
         accept_likely: Accept the best guess for ambiguous keys.
         prove: Run both classes where the old one is at hand, and refuse if their outputs differ.
             That of a version is, if a commit below HEAD has its source.
+        inputs: What to run them on, e.g. ``1x3x224x224``; by default derived from the old class.
+        seconds: How long the old class may take to build, where another process builds it.
         run_stored: Run the source that a version stores even if no commit has it.
         dry_run: Write nothing.
         registry: Where versions are looked up.
@@ -95,11 +101,15 @@ def new_migration(
     Raises:
         UsageError: It fits already, or migrations lead there already.
         PlanError: A key is ambiguous, or the rules do not lead to the class.
+        BuildError: The old class cannot be built, or takes too long.
+        DefinitionError: A class does not run on `inputs`.
     """
     new = opened_definition(definition, arguments)
     present, place = new.definition, place_of_definition(new.definition)
     registry = Registry.of(registry)
-    with old_form(old, definition, arguments, registry, run_stored=run_stored) as form:
+    with old_form(
+        old, definition, arguments, registry, run_stored=run_stored, seconds=seconds
+    ) as form:
         opened = form.opened
         given: Sequence[Rule] = in_order(rules).rules
         before, after = schema_of(opened.state), schema_of(new.state)
@@ -111,7 +121,7 @@ def new_migration(
             also=[schema_of(find_definition(ref).state()) for ref in also],
             taken=[it.name for it in place.migrations()], how="fitted",
         )  # fmt: skip
-        ran = run_both(form, present, given) if prove else None
+        ran = run_both(form, present, given, inputs) if prove else None
     made = Drafted(_checked(migration, ran), found, _depths(migration), ran)
     return made if dry_run else made.write(place.folder)
 

@@ -13,6 +13,7 @@ from ckpt.definitions.importing import DefinitionError
 from ckpt.migrate.child import Request, main
 from ckpt.ops.migrate.passed import put, put_inputs, taken, taken_inputs
 from ckpt.prove.runs import Side
+from ckpt.prove.specs import InputSpec
 
 _sides: list[Side] = []  # the one of this process
 
@@ -32,7 +33,8 @@ def _begin(definition: Definition, request: Request) -> dict[str, Any]:
 
 
 def _inputs(_definition: Definition, request: Request) -> dict[str, Any]:
-    found = enumerate(_sides[0].inputs(None))
+    given = [InputSpec(**{**it, "shape": tuple(it["shape"])}) for it in request["given"]]
+    found = enumerate(_sides[0].inputs(given or None))
     return {"inputs": [put_inputs(Path(f"{request['file']}-{at}"), it) for at, it in found]}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ckpt.definitions import Definition
 from ckpt.errors import UsageError
-from ckpt.migrate.described import Builder, BuildError
+from ckpt.migrate.described import USUAL_SECONDS, Builder, BuildError
 from ckpt.migrate.revision import PREFIX, at_revision
 from ckpt.migrate.schema import differing
 from ckpt.opened import open_ref
@@ -49,6 +49,7 @@ def old_form(
     registry: Registry,
     *,
     run_stored: bool,
+    seconds: float = USUAL_SECONDS,
 ) -> Iterator[OldForm]:
     """Open it.
 
@@ -58,6 +59,7 @@ def old_form(
         arguments: The arguments of both.
         registry: Where versions are looked up.
         run_stored: Whether the source that a version stores may run, whoever wrote it.
+        seconds: How long another process may take to build it.
 
     Raises:
         BuildError: The class cannot be built at the revision.
@@ -65,14 +67,14 @@ def old_form(
     text = fspath(old)
     if text.startswith(PREFIX):
         name, _, other = text.removeprefix(PREFIX).partition(":")
-        with _of_revision(name, other or definition, arguments) as form:
+        with _of_revision(name, other or definition, arguments, seconds) as form:
             yield form
         return
     with open_ref(old, registry, arguments) as opened:
         if isinstance(opened, OpenedDefinition) and opened.definition.path is not None:
             yield OldForm(opened, opened.state, partial(_here, opened.definition))
         elif isinstance(opened, OpenedVersion):
-            with _of_version(opened, run=run_stored) as form:
+            with _of_version(opened, run=run_stored, seconds=seconds) as form:
                 yield form
         else:
             why_not = "the old class is not at hand:  --from OLD.py:Class  runs both"
@@ -90,7 +92,7 @@ def _here(definition: Definition) -> AbstractContextManager[Model]:
 
 @contextmanager
 def _of_revision(
-    name: str, definition: str, arguments: Mapping[str, object] | None
+    name: str, definition: str, arguments: Mapping[str, object] | None, seconds: float
 ) -> Iterator[OldForm]:
     """The class as a revision has it."""
 
@@ -99,7 +101,7 @@ def _of_revision(
 
     with (
         at_revision(Path.cwd(), name) as revision,
-        Builder(revision.folder, revision=revision, program=PROGRAM) as builder,
+        Builder(revision.folder, seconds=seconds, revision=revision, program=PROGRAM) as builder,
     ):
         described = builder.describe(definition, arguments)
         called = f"{described.ref} at {revision.commit[:12]}"  # a branch moves on
@@ -109,9 +111,9 @@ def _of_revision(
 
 
 @contextmanager
-def _of_version(opened: OpenedVersion, *, run: bool) -> Iterator[OldForm]:
+def _of_version(opened: OpenedVersion, *, run: bool, seconds: float) -> Iterator[OldForm]:
     """The class that a version was trained with, if its keys are those of the version."""
-    with stored_class(opened, run=run) as stored:
+    with stored_class(opened, run=run, seconds=seconds) as stored:
         if isinstance(stored, str):
             yield OldForm(opened, opened.state, why_not=stored)
             return

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +15,13 @@ from ckpt.ops.migrate.passed import put, put_inputs, taken, taken_inputs
 from ckpt.prove.arguments import Inputs
 from ckpt.prove.outputs import Outputs
 from ckpt.prove.runs import State
+from ckpt.prove.specs import InputSpec, parse_input
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from ckpt.prove.inputs import Given
 
 PROGRAM = "ckpt.ops.migrate.old_child"
 _SECONDS = 600.0  # for one run
@@ -79,10 +83,12 @@ class OldModel:
         """The tensors of its state_dict, and the versions of its modules."""
         return self._weights
 
-    def inputs(self, given: object) -> list[Inputs]:
-        """What to run on, best first; nothing can be given."""
-        assert given is None
-        return [taken_inputs(file) for file in self._answer("inputs")["inputs"]]
+    def inputs(self, given: "Given") -> list[Inputs]:
+        """What to run on, best first; only specifications, or their texts, can be given."""
+        specs = [parse_input(it) if isinstance(it, str) else it for it in given or ()]  # type: ignore[union-attr]
+        asked = [asdict(it) for it in specs if isinstance(it, InputSpec)]
+        assert len(asked) == len(specs)
+        return [taken_inputs(file) for file in self._answer("inputs", given=asked)["inputs"]]
 
     def again(self) -> "OldModel":
         """With a new model: one that ran in another dtype may keep tensors of that."""

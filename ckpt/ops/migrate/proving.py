@@ -12,6 +12,7 @@ from ckpt.migrate.schema import other_numbers, schema_of
 from ckpt.ops.migrate.old_form import OldForm
 from ckpt.ops.rename.proof import refusal
 from ckpt.prove.result import Proof, UnprovableError
+from ckpt.prove.specs import InputSpec
 from ckpt.rules.plan import plan_tensors
 from ckpt.rules.planned import Rule
 
@@ -34,16 +35,20 @@ class Ran:
         return "proved" if self.proof is not None and self.proof.complete else "fitted"
 
 
-def run_both(old: OldForm, new: Definition, rules: Sequence[Rule]) -> Ran:
+def run_both(
+    old: OldForm, new: Definition, rules: Sequence[Rule], inputs: Sequence[InputSpec | str] = ()
+) -> Ran:
     """Run both classes on one input, the old one with new weights.
 
     Args:
         old: The old form.
         new: The class.
         rules: Lead from one to the other.
+        inputs: What to run them on; by default derived from the old class.
 
     Raises:
         PlanError: Their outputs differ.
+        DefinitionError: One does not run on `inputs`.
     """
     from ckpt.prove.proving import prove
 
@@ -55,9 +60,13 @@ def run_both(old: OldForm, new: Definition, rules: Sequence[Rule]) -> Ran:
     numbers = other_numbers(state.versions, new.state().versions)
     try:
         with old.runs() as model:
-            proof = prove(plan, model.weights(), model, new, numbers=numbers)
+            proof = prove(plan, model.weights(), model, new, [*inputs] or None, numbers=numbers)
     except (UnprovableError, DefinitionError, BuildError, UsageError) as error:
-        return Ran(why_not=str(error))
+        if inputs and not isinstance(error, UnprovableError):
+            raise  # somebody asked for this input
+        hint = (error.hint or "").partition("\n")[0]
+        text = str(error).rstrip(": ")  # an AssertionError has no text
+        return Ran(why_not=f"{text}:  {hint}" if hint.startswith("--") else text)
     if not proof.agrees:
         differs = refusal(proof, (model.ref, new.ref), None)
         hint = "mend the rules; or, if the class is meant to differ:  --no-prove"

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ckpt.io.git import asked
-from ckpt.migrate.described import Builder, name_of
+from ckpt.migrate.described import USUAL_SECONDS, Builder, name_of
 from ckpt.migrate.revision import at_revision
 from ckpt.opened.states import OpenedVersion
 from ckpt.ops.migrate.old_model import PROGRAM
@@ -35,12 +35,15 @@ class Stored:
 
 
 @contextmanager
-def stored_class(opened: OpenedVersion, *, run: bool) -> Iterator[Stored | str]:
+def stored_class(
+    opened: OpenedVersion, *, run: bool, seconds: float = USUAL_SECONDS
+) -> Iterator[Stored | str]:
     """The class of a version, or why it is not at hand.
 
     Args:
         opened: The version.
         run: Whether its source may run although the history does not have it.
+        seconds: How long it may take to build.
     """
     source = opened.manifest.record.get("definition")
     if source is None:
@@ -58,10 +61,10 @@ def stored_class(opened: OpenedVersion, *, run: bool) -> Iterator[Stored | str]:
         by = opened.manifest.record.get("by") or {}
         found = _in_history(Path.cwd(), file, by.get("commit"))
         if found is not None:
-            with _at(*found, definition) as stored:
+            with _at(*found, definition, seconds) as stored:
                 yield stored
         elif run:
-            with Builder(Path(folder), program=PROGRAM) as builder:
+            with Builder(Path(folder), seconds=seconds, program=PROGRAM) as builder:
                 yield Stored(builder, _called(file.name, definition))
         else:
             yield (
@@ -70,13 +73,13 @@ def stored_class(opened: OpenedVersion, *, run: bool) -> Iterator[Stored | str]:
 
 
 @contextmanager
-def _at(commit: str, path: str, definition: str) -> Iterator[Stored]:
+def _at(commit: str, path: str, definition: str, seconds: float) -> Iterator[Stored]:
     """The class as a commit has it, with the modules beside it."""
     with at_revision(Path.cwd(), commit) as revision:
         place = definition.partition("(")[0].rpartition(":")[0]
         is_module = not place.endswith(".py") and path.endswith(place.replace(".", "/") + ".py")
         called = definition if is_module else _called(path, definition)
-        with Builder(revision.tree, revision=revision, program=PROGRAM) as builder:
+        with Builder(revision.tree, seconds=seconds, revision=revision, program=PROGRAM) as builder:
             yield Stored(builder, called)
 
 

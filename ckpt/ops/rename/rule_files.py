@@ -85,8 +85,17 @@ def _read_numbers(document: object, *, name: str) -> dict[str, int | None]:
     return {key: None if it == _NO_NUMBER else it for key, it in document.items()}
 
 
-def write_rule_file(path: Path, saved: RuleFile, *, replace: bool = False) -> None:
-    """Write a rule file; with its `source` it can be undone."""
+def write_rule_file(
+    path: Path, saved: RuleFile, *, replace: bool = False, remarks: Sequence[str] = ()
+) -> None:
+    """Write a rule file; with its `source` it can be undone.
+
+    Args:
+        path: The file.
+        saved: What it holds.
+        replace: Replace an existing file.
+        remarks: Comments before all else, a line each.
+    """
     document: dict[str, Any] = {"name": saved.name, "rules": rules_document(saved.rules)}
     document["source"] = tensors_document(saved.source)
     if saved.aliases:
@@ -97,8 +106,9 @@ def write_rule_file(path: Path, saved: RuleFile, *, replace: bool = False) -> No
         document["numbers"] = {
             name: _NO_NUMBER if number is None else number for name, number in saved.numbers.items()
         }
+    comments = "".join(f"# {_CONTROL.sub('?', line)}\n" for line in remarks)
     with write_whole(path, replace=replace) as out:
-        out.write(text_of(document).encode("utf-8"))
+        out.write((comments + text_of(document)).encode("utf-8"))
 
 
 def write_open_rules(

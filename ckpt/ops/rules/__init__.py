@@ -1,42 +1,25 @@
 """Rules: those of other libraries as a rule file."""
 
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ckpt.errors import CkptError, RuleError
+from ckpt.errors import RuleError, UsageError
+from ckpt.opened import open_ref
+from ckpt.opened.named import Named
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
+from ckpt.ops.rules.for_file import Left, rules_for
+from ckpt.ops.rules.of_timm import PREFIX
+from ckpt.ops.rules.process import ImportedRulesError, answer_of
+from ckpt.ops.rules.reading import shifted
 from ckpt.printed import Printed
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.document import read_rules
 from ckpt.rules.planned import Rule
 
 USUAL_SECONDS = 60.0
-
-
-class ImportedRulesError(CkptError):
-    """A mapping cannot be read, or only in part."""
-
-    exit_code = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A part of a mapping that the rule language cannot express.
-
-    Attributes:
-        what: Its pattern.
-        why: Why not.
-    """
-
-    what: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -62,40 +45,74 @@ def import_rules(
     source: str,
     out: Path,
     *,
+    keys_of: Named | None = None,
     partial: bool = False,
     replace_out: bool = False,
     seconds: float = USUAL_SECONDS,
+    registry: InRegistry | None = None,
 ) -> ImportedRules:
     """Write the mapping of another library as a rule file.
 
     Its code runs in a process of its own, for a limited time.
 
     Args:
-        source: ``transformers:MODEL_TYPE``, ``vllm:Class`` or ``file.py:NAME``: a dict, pairs for
-            `re.sub`, a mapper like vLLM's, a class that has one, or transformers' conversions.
+        source: ``transformers:MODEL_TYPE``, ``vllm:Class``, ``timm:MODEL`` or ``file.py:NAME``: a
+            dict, pairs for `re.sub`, a mapper like vLLM's, a class that has one, or transformers'
+            conversions.
         out: The new rule file.
+        keys_of: The file or version that the rules are for; needed for ``timm:MODEL``, which maps
+            keys by code.
         partial: Write it even if something is left out.
         replace_out: Replace an existing file.
         seconds: How long the code may run.
+        registry: Where versions are looked up.
 
     Raises:
         ImportedRulesError: It cannot be read; or something would be left out.
+        UsageError: `keys_of` is missing, or is not needed.
     """
-    rules: list[Rule] = []
-    left: list[Left] = []
-    for step in _steps(source, seconds):
+    if source.startswith(PREFIX):
+        rules, left = _of_timm(source, keys_of, seconds, Registry.of(registry))
+    elif keys_of is not None:
+        raise UsageError(f"--keys-of is for {PREFIX}MODEL; {source} lists its keys or patterns")
+    else:
+        rules, left = rules_of_steps(answer_of(source, seconds)["steps"])
+    if not rules or (left and not partial):
+        shown = "; ".join(f"{it.what}: {it.why}" for it in left[:5]) or "it is empty"
+        more = f"; and {len(left) - 5} more" if len(left) > 5 else ""
+        hint = "--partial  writes the others" if rules else None
+        what = "incomplete:" if keys_of is not None else "no rule can express"
+        raise ImportedRulesError(f"{source}: {what} {shown}{more}", hint=hint)
+    remarks = [f"left out: {it.what}: {it.why}" for it in left]
+    write_rule_file(out, RuleFile(source, rules), replace=replace_out, remarks=remarks)
+    return ImportedRules(source, tuple(rules), tuple(left), out)
+
+
+def _of_timm(
+    source: str, keys_of: Named | None, seconds: float, registry: Registry
+) -> tuple[list[Rule], list[Left]]:
+    """The rules of a filter function for one file, and what they lack."""
+    if keys_of is None:
+        hint = f"ckpt rules import {source} --keys-of FILE  traces the keys of FILE through it"
+        raise UsageError(
+            f"{source}: timm maps keys by code, which needs those of a file", hint=hint
+        )
+    with open_ref(keys_of, registry) as opened:
+        entries, name = list(opened.entries), opened.name
+    given = [[it.key, it.dtype, list(it.shape)] for it in entries]
+    return rules_for(source, name, entries, answer_of(source, seconds, given))
+
+
+def rules_of_steps(steps: Iterable[Mapping[str, Any]]) -> tuple[list[Rule], list[Left]]:
+    """The rules of the steps of a mapping, and the steps that have none."""
+    rules, left = list[Rule](), list[Left]()
+    for step in steps:
         try:
             rules.append(_rule(step))
         except RuleError as error:
             what = next(iter(step.values()))
             left.append(Left(str(what), step.get("why") or str(error)))
-    if not rules or (left and not partial):
-        shown = "; ".join(f"{it.what}: {it.why}" for it in left[:5]) or "it is empty"
-        more = f"; and {len(left) - 5} more" if len(left) > 5 else ""
-        hint = "--partial  writes the others" if rules else None
-        raise ImportedRulesError(f"{source}: no rule can express {shown}{more}", hint=hint)
-    write_rule_file(out, RuleFile(source, rules), replace=replace_out)
-    return ImportedRules(source, tuple(rules), tuple(left), out)
+    return rules, left
 
 
 def _rule(step: Mapping[str, Any]) -> Rule:
@@ -128,39 +145,5 @@ def _substitution(old: str, new: str, *, first: bool) -> dict[str, Any]:
     begins = first and not old.startswith("^")
     if begins or new == "":  # a rule must leave something: the empty group does
         before = "^(.*?)" if begins else "()"
-        old, new = f"{before}{_shifted(old)}", f"\\1{_shifted(new)}"
+        old, new = f"{before}{shifted(old)}", f"\\1{shifted(new)}"
     return {"rename": f"{old}->{new}"}
-
-
-def _shifted(text: str) -> str:
-    """The same with a group before all others."""
-    return re.sub(r"\\(\d+)", lambda group: f"\\{int(group[1]) + 1}", text)
-
-
-def _steps(source: str, seconds: float) -> Sequence[Mapping[str, Any]]:
-    """The steps of a mapping, read by another process.
-
-    Raises:
-        ImportedRulesError: It fails, or takes too long.
-    """
-    # -P: no module beside the project's files may hide one of Python's own.
-    words = [sys.executable, "-P", "-m", "ckpt.ops.rules.child", source]
-    with subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
-    ) as process:
-        try:
-            printed, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise ImportedRulesError(
-                f"{source}: takes more than {seconds:g} s", hint="--timeout SECONDS"
-            ) from None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode or not printed:
-        raise ImportedRulesError(f"{source}: its code ended the process that reads it")
-    answer = json.loads(printed)
-    if "error" in answer:
-        raise ImportedRulesError(answer["error"], hint=answer["hint"])
-    steps: Sequence[Mapping[str, Any]] = answer["steps"]
-    return steps

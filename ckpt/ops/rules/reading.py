@@ -95,13 +95,16 @@ def _of_transforms(transforms: Iterable[Any]) -> Iterator[Step]:
     ordered = sorted(transforms, key=lambda it: hasattr(it, "operations"))
     for transform in ordered:
         kind, olds = type(transform).__name__, list(transform.source_patterns)
+        if getattr(transform, "scope_prefix", None) is not None:
+            yield _left(", ".join(olds), "it is for a part of a model")
+            continue
         if kind in ("WeightRenaming", "PrefixChange"):
             (new, *more) = transform.target_patterns
             if more or (len(olds) > 1 and "\\1" in new):
                 yield _left(", ".join(olds), f"a {kind} of several patterns with groups")
             else:
                 new = new.replace("\\.", ".")
-                old = "|".join(map(_pattern, olds))
+                old = "|".join(map(_pattern, sorted(olds, key=len, reverse=True)))
                 yield {"sub": f"(?:{old})" if len(olds) > 1 else old, "to": new, "first": True}
         elif kind == "WeightConverter":
             yield from _of_converter(transform, olds)
@@ -115,11 +118,26 @@ def _pattern(source: str) -> str:
     return pattern + r"(?!\w)" if re.search(r"[a-zA-Z0-9]$", pattern) else pattern
 
 
+def _first(pattern: str) -> str:
+    """The pattern, which then matches only where it does first in a key."""
+    return f"^(.*?){shifted(pattern)}"
+
+
+def _after_first(new: str) -> str:
+    """The new name for what `_first` matches."""
+    return f"\\1{shifted(new)}"
+
+
+def shifted(text: str) -> str:
+    """The same with a group before all others."""
+    return re.sub(r"\\(\d+)", lambda group: f"\\{int(group[1]) + 1}", text)
+
+
 def _of_converter(transform: Any, olds: list[str]) -> Iterator[Step]:
     """A conversion whose operations are stack, join, split and transpose."""
     news, operations = list(transform.target_patterns), list(transform.operations)
     kinds = [type(it).__name__ for it in operations]
-    numbered = [_pattern(old.replace("*", r"(\d+)", 1)) for old in olds]
+    numbered = [_pattern(old.replace("*.", r"(\d+)\.", 1)) for old in olds]
     match kinds:
         case ["MergeModulelist"] if len(olds) == len(news) == 1 and "*" in olds[0]:
             yield _table("stack", numbered[0], news[0], operations[0].dim)
@@ -130,9 +148,11 @@ def _of_converter(transform: Any, olds: list[str]) -> Iterator[Step]:
             found = [f"{re.escape(part)}$" for part in parts]
             yield _table("concat", found, news[0], operations[1].dim)
         case ["Concatenate"] if len(news) == 1 and not any("*" in old for old in olds):
-            yield _table("concat", [_pattern(old) for old in olds], news[0], operations[0].dim)
+            found = [_first(_pattern(old)) for old in olds]
+            yield _table("concat", found, _after_first(news[0]), operations[0].dim)
         case ["Chunk"] if len(olds) == 1 and not operations[0].num_shards_attribute:
-            yield _table("split", _pattern(olds[0]), news, operations[0].dim)
+            into = [_after_first(new) for new in news]
+            yield _table("split", _first(_pattern(olds[0])), into, operations[0].dim)
         case ["Transpose"] if len(olds) == len(news) == 1 and not operations[0].check_dims:
             dims = [operations[0].dim0, operations[0].dim1]
             yield {"table": {"transpose": _pattern(olds[0]), "dims": dims}}
