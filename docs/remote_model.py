@@ -164,6 +164,143 @@ def check(clients: int, protocol: Protocol = Protocol()) -> tuple[int, str | Non
     return len(known), None
 
 
+# A collection of garbage beside pushes: `python docs/remote_model.py` tries that, too.
+
+LOOK, FENCE, LIST, DELETE_MANIFEST, DELETE_OBJECT, UNLOCK = range(10, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What pushes and the collection take care of; without any of it the checker finds a fault."""
+
+    looks: bool = True  # a push looks for the lock after it has read the index
+    fences: bool = True  # the collection writes the index anew before it lists what is there
+    asks_again: bool = True  # a push does not believe a manifest whose objects it has not seen
+
+
+CARELESS = {
+    "a push does not look for the lock": Care(looks=False),
+    "the collection does not write the index": Care(fences=False),
+    "a push believes a manifest that is there": Care(asks_again=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pusher:
+    """One push: its next step, and the tag of the index that it has read."""
+
+    step: int = READ
+    tag: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A bucket that pushes and one collection use; all that is unneeded is old enough to go."""
+
+    pushers: tuple[Pusher, ...]
+    collector: int = LOOK  # its step; DEAD once it has crashed or is done
+    tag: int = 0
+    index: frozenset[int] = frozenset()
+    objects: frozenset[int] = frozenset()
+    manifests: frozenset[int] = frozenset()
+    locked: bool = False
+    listed: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
+    crashes: int = 1
+
+
+def shared_moves(state: Shared, care: Care) -> Iterator[Shared]:
+    """Every state that may come next."""
+    for number, pusher in enumerate(state.pushers):
+        if pusher.step not in (DONE, DEAD):
+            yield from _pushed(state, number, pusher, care)
+            if state.crashes:
+                crashed = replace(state, crashes=state.crashes - 1)
+                yield _at(crashed, number, Pusher())
+    if state.collector != DEAD:
+        yield from _collected(state, care)
+
+
+def _at(state: Shared, number: int, pusher: Pusher) -> Shared:
+    pushers = list(state.pushers)
+    pushers[number] = pusher
+    return replace(state, pushers=tuple(pushers))
+
+
+def _pushed(state: Shared, number: int, pusher: Pusher, care: Care) -> Iterator[Shared]:
+    if pusher.step == READ:
+        step = DONE if number in state.index else LOOK if care.looks else OBJECT
+        yield _at(state, number, Pusher(step, state.tag))
+    elif pusher.step == LOOK and not state.locked:
+        yield _at(state, number, replace(pusher, step=OBJECT))
+    elif pusher.step == OBJECT:  # what is there is not sent again
+        believes = not care.asks_again and number in state.manifests
+        sent = state.objects if believes else state.objects | {number}
+        yield _at(replace(state, objects=sent), number, replace(pusher, step=MANIFEST))
+    elif pusher.step == MANIFEST:
+        sent = replace(state, manifests=state.manifests | {number})
+        yield _at(sent, number, replace(pusher, step=WRITE))
+    elif pusher.step == WRITE and pusher.tag != state.tag:
+        yield _at(state, number, Pusher())
+    elif pusher.step == WRITE:
+        written = replace(state, tag=state.tag + 1, index=state.index | {number})
+        yield _at(written, number, Pusher(DONE))
+
+
+def _collected(state: Shared, care: Care) -> Iterator[Shared]:
+    """The next step of the collection, or its crash, after which the lock goes once it is old."""
+    if state.crashes:
+        yield replace(state, crashes=state.crashes - 1, collector=DEAD, locked=False)
+    manifests, objects = state.listed
+    match state.collector:
+        case 10:  # LOOK: the lock is free, as there is one collection
+            yield replace(state, locked=True, collector=FENCE)
+        case 11:  # FENCE
+            yield replace(state, tag=state.tag + care.fences, collector=LIST)
+        case 12:  # LIST
+            unneeded = state.manifests - state.index, state.objects - state.index
+            yield replace(state, listed=unneeded, collector=DELETE_MANIFEST)
+        case 13:  # DELETE_MANIFEST
+            for one in manifests:
+                left = replace(state, listed=(manifests - {one}, objects))
+                yield replace(left, manifests=state.manifests - {one})
+            if not manifests:
+                yield replace(state, collector=DELETE_OBJECT)
+        case 14:  # DELETE_OBJECT
+            for one in objects:
+                left = replace(state, listed=(manifests, objects - {one}))
+                yield replace(left, objects=state.objects - {one})
+            if not objects:
+                yield replace(state, collector=UNLOCK)
+        case _:
+            yield replace(state, locked=False, collector=DEAD)
+
+
+def check_collection(pushers: int, care: Care = Care()) -> tuple[int, str | None]:
+    """The number of states, and the first fault.
+
+    It begins with all that interrupted pushes of the same versions may have left.
+    """
+    everything = frozenset(range(pushers))
+    left_over = ((frozenset(), frozenset()), (everything, frozenset()), (everything, everything))
+    known = {
+        Shared((Pusher(),) * pushers, objects=objects, manifests=manifests)
+        for objects, manifests in left_over
+    }
+    left = [*known]
+    while left:
+        state = left.pop()
+        following = [*shared_moves(state, care)]
+        for after in following:
+            if not after.index <= after.objects & after.manifests:
+                return len(known), "the index names an absent object"
+            if after not in known:
+                known.add(after)
+                left.append(after)
+        if not following and any(each.step not in (DONE, DEAD) for each in state.pushers):
+            return len(known), "pushes wait for ever"
+    return len(known), None
+
+
 def report() -> Iterator[str]:
     """The result for people."""
     for clients in (1, 2, 3):
@@ -171,6 +308,12 @@ def report() -> Iterator[str]:
         yield f"{clients} clients: {states:,} states, {fault or 'no fault'}"
     for name, protocol in BROKEN.items():
         _, fault = check(2, protocol)
+        yield f"if {name}: {fault or 'no fault'}"
+    for clients in (1, 2, 3):
+        states, fault = check_collection(clients)
+        yield f"{clients} clients and a collection: {states:,} states, {fault or 'no fault'}"
+    for name, care in CARELESS.items():
+        _, fault = check_collection(2, care)
         yield f"if {name}: {fault or 'no fault'}"
 
 

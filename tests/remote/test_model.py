@@ -36,6 +36,17 @@ def test_model_finds_the_fault_of_every_broken_protocol(model: ModuleType) -> No
     assert None not in faults.values()
 
 
+def test_collection_beside_pushes_has_no_fault(model: ModuleType) -> None:
+    states, fault = model.check_collection(2)
+    assert (states > 1000, fault) == (True, None)
+
+
+def test_model_finds_the_fault_of_every_careless_collection(model: ModuleType) -> None:
+    faults = {name: model.check_collection(2, care)[1] for name, care in model.CARELESS.items()}
+    assert len(faults) == 3
+    assert None not in faults.values()
+
+
 @pytest.mark.long
 def test_page_shows_the_result_of_the_model(model: ModuleType) -> None:
     page = DOCS / "remotes.md"
