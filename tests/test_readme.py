@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 _PAGES = "comparing formats howto json pages registry renaming rules training"
 DOCUMENTS = [README, *(ROOT / "docs" / f"{name}.md" for name in _PAGES.split())]
-NOT_OF_A_PERSON = ("CKPT_DATA", "OMP_NUM_THREADS")
+NOT_OF_A_PERSON = ("CKPT_AUTHOR", "CKPT_DATA", "OMP_NUM_THREADS")
 _BLOCK = re.compile(r"^```console( vary)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -219,6 +219,7 @@ def drawn(screen: str) -> str:
     return console.export_svg(code_format=_SVG, theme=THEME, unique_id="ckpt")
 
 
+@pytest.mark.long
 def test_picture_of_the_first_screen_is_what_the_commands_print(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

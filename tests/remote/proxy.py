@@ -132,7 +132,7 @@ def proxy_before(server: str) -> Iterator[Proxy]:
     server_ = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server_.daemon_threads = True
     proxy = Proxy(f"http://127.0.0.1:{server_.server_address[1]}")
-    thread = threading.Thread(target=server_.serve_forever, daemon=True)
+    thread = threading.Thread(target=server_.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield proxy

@@ -78,7 +78,7 @@ def listed(one_or_more: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "path", long_but([*FILES[::6], FILES[1]], FILES), ids=lambda path: path.stem
+    "path", long_but([*FILES[::12], FILES[1]], FILES), ids=lambda path: path.stem
 )
 def test_rules_of_a_real_conversion_are_few_and_exact(path: Path, record_property) -> None:
     source, target, truth = truth_of(path)
