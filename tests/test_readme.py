@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -126,7 +126,14 @@ def shell(command: str, folder: Path) -> str:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUTF8": "1",
     }
-    done = subprocess.run(
+    return bash(command, folder, environment).stdout
+
+
+def bash(
+    command: str, folder: Path, environment: Mapping[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    """Run a line; its stdout has stderr, too."""
+    return subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
         env=environment,
@@ -134,7 +141,6 @@ def shell(command: str, folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    return done.stdout
 
 
 def refreshed(block: str, folder: Path, *, same: Callable[[str], str]) -> str:
