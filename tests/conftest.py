@@ -152,6 +152,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_registry_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests see no registry but their own, and no author of the machine."""
-    for name in ("CKPT_REGISTRY", "CKPT_SAFE_REGISTRIES", "CKPT_DEBUG", "CKPT_AUTHOR"):
+    """Tests see no registry but their own, and no author of the machine.
+
+    The author is named, since every write would ask git for it.
+    """
+    for name in ("CKPT_REGISTRY", "CKPT_SAFE_REGISTRIES", "CKPT_DEBUG"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CKPT_AUTHOR", "Ann <ann@example.org>")

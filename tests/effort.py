@@ -7,6 +7,7 @@ each fault, fewer rounds and examples, no test that is marked ``long``. ``all``
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any, TypeVar
 
 import pytest
@@ -41,6 +42,17 @@ def long_but(short: Sequence[T], values: Iterable[T]) -> list[Any]:
     ]
 
 
+def long_pairs(
+    short: Iterable[tuple[Any, ...]], firsts: Iterable[Any], seconds: Iterable[Any]
+) -> list[Any]:
+    """Two parameters of a test, each with each; all but the pairs in `short` marked ``long``."""
+    kept = {*short}
+    return [
+        pytest.param(*pair, marks=() if pair in kept else pytest.mark.long)
+        for pair in product(firsts, seconds)
+    ]
+
+
 def thinned(points: Sequence[T]) -> Sequence[T]:
-    """All points in `make faults`, each third in CI, in the short form each twelfth."""
-    return points[:: by_effort(12, 3, 1)]
+    """All points in `make faults`, each fourth in CI, in the short form each twentieth."""
+    return points[:: by_effort(20, 4, 1)]

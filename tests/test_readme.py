@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 _PAGES = "comparing formats howto json pages registry renaming rules training"
 DOCUMENTS = [README, *(ROOT / "docs" / f"{name}.md" for name in _PAGES.split())]
-NOT_OF_A_PERSON = ("CKPT_DATA", "OMP_NUM_THREADS")
+NOT_OF_A_PERSON = ("CKPT_AUTHOR", "CKPT_DATA", "OMP_NUM_THREADS")
 _BLOCK = re.compile(r"^```console( vary)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -126,7 +126,14 @@ def shell(command: str, folder: Path) -> str:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUTF8": "1",
     }
-    done = subprocess.run(
+    return bash(command, folder, environment).stdout
+
+
+def bash(
+    command: str, folder: Path, environment: Mapping[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    """Run a line; its stdout has stderr, too."""
+    return subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
         env=environment,
@@ -134,7 +141,6 @@ def shell(command: str, folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    return done.stdout
 
 
 def refreshed(block: str, folder: Path, *, same: Callable[[str], str]) -> str:
@@ -219,6 +225,7 @@ def drawn(screen: str) -> str:
     return console.export_svg(code_format=_SVG, theme=THEME, unique_id="ckpt")
 
 
+@pytest.mark.long
 def test_picture_of_the_first_screen_is_what_the_commands_print(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

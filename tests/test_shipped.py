@@ -41,11 +41,12 @@ def test_v2_is_v1_renamed_at_no_cost(shipped: Registry) -> None:
     model.load_state_dict(ckpt.load("mnist-cnn:v2", registry=shipped), strict=True)
 
 
+@pytest.mark.long
 @pytest.mark.skipif("CKPT_DATA" not in os.environ, reason="CKPT_DATA is not set: no real MNIST")
 @pytest.mark.parametrize(
     ("ref", "definition"),
     [
-        pytest.param("v1", "ckpt.models.mnist_cnn:Net", marks=pytest.mark.long),
+        ("v1", "ckpt.models.mnist_cnn:Net"),
         ("v2", "ckpt.models.mnist_embed:Net"),
     ],
 )

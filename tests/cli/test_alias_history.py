@@ -63,6 +63,7 @@ def test_show_log_and_blame_say_who_made_a_version(two: Run) -> None:
 def test_commit_of_the_work_tree_is_recorded_and_readers_ask_nobody(
     ckpt: Run, git: Git, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("CKPT_AUTHOR")
     (folder / "code.py").write_text("1")
     commit(git)
     register_seeds(ckpt, folder, 1)

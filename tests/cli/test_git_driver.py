@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.cli.support import Git, Run, commit, register_seeds, tree
-from tests.effort import long_but
+from tests.effort import long_but, long_pairs
 
 
 def publish(git: Git) -> None:
@@ -327,7 +327,9 @@ def test_git_shows_an_index_by_what_it_says(shared: Run, git: Git, folder: Path)
     assert [alias, moved] == ["-net@prod  v1", "+net@prod  v3"]
 
 
-@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"{", b""])
+@pytest.mark.parametrize(
+    "content", long_but([b"{"], [b"version https://git-lfs.github.com/spec/v1\n", b"{", b""])
+)
 def test_what_is_no_checkpoint_is_said_and_git_goes_on(
     content: bytes, ckpt: Run, git: Git, folder: Path
 ) -> None:
@@ -351,8 +353,14 @@ def test_same_tensors_in_any_order_and_container_are_the_same_text(ckpt: Run, fo
     assert one.startswith("a  float32  3  ")
 
 
-@pytest.mark.parametrize("python", ["moved away", "without ckpt"])
-@pytest.mark.parametrize("on_path", [True, False])
+@pytest.mark.parametrize(
+    ("on_path", "python"),
+    long_pairs(
+        [(True, "without ckpt"), (False, "moved away")],
+        [True, False],
+        ["moved away", "without ckpt"],
+    ),
+)
 def test_driver_that_cannot_run_leaves_markers_and_both_sides(
     shared: Run,
     git: Git,
@@ -405,21 +413,15 @@ def test_git_diff_goes_on_without_the_driver(ckpt: Run, git: Git, folder: Path) 
 
 
 @pytest.mark.parametrize(
-    "words",
-    long_but(
-        [("merge", "-q", "-m", "m"), ("rebase", "-q")],
-        [
-            ("merge", "-q", "-m", "m"),
-            ("rebase", "-q"),
-            ("cherry-pick",),
-            ("merge", "-q", "--squash"),
-        ],
+    ("how", "pushed"),
+    long_pairs(
+        [("merge -q -m m", "other"), ("rebase -q", "main")],
+        ["merge -q -m m", "rebase -q", "cherry-pick", "merge -q --squash"],
+        ["main", "other"],
     ),
-    ids=" ".join,
 )
-@pytest.mark.parametrize("pushed", ["main", "other"])
 def test_pushed_number_stays_in_every_kind_of_merge(
-    shared: Run, git: Git, folder: Path, words: tuple[str, ...], pushed: str
+    shared: Run, git: Git, folder: Path, how: str, pushed: str
 ) -> None:
     names = {}
     for branch, seed in (("main", 3), ("other", 4)):
@@ -428,7 +430,7 @@ def test_pushed_number_stays_in_every_kind_of_merge(
         names[branch] = contents(folder)["v3"]
         commit(git)
     git("update-ref", "refs/remotes/origin/x", pushed)
-    git(*words, "main")
+    git(*how.split(), "main")
     unpushed = {"main": "other", "other": "main"}[pushed]
     assert (contents(folder)["v3"], contents(folder)["v4"]) == (names[pushed], names[unpushed])
 
@@ -509,16 +511,20 @@ def test_git_runs_no_module_of_the_work_tree(shared: Run, git: Git, folder: Path
     assert not (folder / "ran").exists()
 
 
-@pytest.mark.parametrize("way", ["merge", "rebase"])
-@pytest.mark.parametrize("undone", [False, True], ids=["restore", "undo"])
+@pytest.mark.parametrize(
+    ("way", "how"),
+    long_pairs(
+        [("merge", "restore"), ("rebase", "undo")], ["merge", "rebase"], ["restore", "undo"]
+    ),
+)
 def test_restored_version_survives_a_branch_that_has_it_removed(
-    shared: Run, git: Git, folder: Path, way: str, undone: bool
+    shared: Run, git: Git, folder: Path, way: str, how: str
 ) -> None:
     assert shared("rm", "net:v2", "--yes").code == 0
     commit(git)
     removed = model(folder)["removed"]["v2"]
     git("branch", "-qf", "other")
-    assert shared(*(["undo"] if undone else ["restore", "net:v2"])).code == 0
+    assert shared(*(["undo"] if how == "undo" else ["restore", "net:v2"])).code == 0
     commit(git)
     git("checkout", "-q", "other")
     assert shared("alias", "other", "net:v1").code == 0

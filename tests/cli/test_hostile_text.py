@@ -76,7 +76,7 @@ def test_fault_24_every_text_of_the_index(ckpt: Run, folder: Path) -> None:
     for number, (where, mutant) in enumerate(hostile_documents(json.loads(file.read_text()))):
         file.write_text(json.dumps(mutant))
         short = COMMANDS[number % 5 :: 5] if ckpt("ls").code else COMMANDS
-        for words in by_effort(short[number % 3 :: 3], COMMANDS, COMMANDS):
+        for words in by_effort(short[number % 6 :: 6], COMMANDS[number % 2 :: 2], COMMANDS):
             expect_harmless(ckpt, words, where)
 
 
@@ -87,7 +87,7 @@ def test_fault_24_every_text_of_a_manifest(ckpt: Run, folder: Path, label: str) 
     old = json.loads(index)["models"]["net"]["versions"][label]["manifest"]
     for number, (where, mutant) in enumerate(hostile_documents(manifests(folder)[old])):
         replace_manifest(folder, index, old, mutant)
-        for words in by_effort(COMMANDS[number % 6 :: 6], COMMANDS, COMMANDS):
+        for words in by_effort(COMMANDS[number % 12 :: 12], COMMANDS[number % 3 :: 3], COMMANDS):
             expect_harmless(ckpt, words, where)
 
 

@@ -12,7 +12,7 @@ from ckpt.ops.ls import ls
 from ckpt.registry.registry import Registry
 from ckpt.show.ls import versions_text
 from tests.cli.support import Run, weights
-from tests.effort import PATIENCE
+from tests.effort import PATIENCE, by_effort
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_of_many_who_expect_the_same_one_version_wins(three: Run, folder: Path) 
             [*command, f"v{2 + at % 2}", "--expect", "v1"], cwd=folder, env=dict(os.environ),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for at in range(8)
+        for at in range(by_effort(4, 8, 8))
     ]  # fmt: skip
     ended = [(run.communicate(timeout=PATIENCE)[0], run.returncode) for run in runs]
     now = json.loads((folder / "registry.json").read_text())["models"]["net"]["aliases"]["prod"]

@@ -77,6 +77,7 @@ def test_class_of_a_revision_that_computes_otherwise_is_refused(
     assert not (folder / WRITTEN).exists()
 
 
+@pytest.mark.long
 def test_class_of_a_version_is_run_as_the_history_has_it(
     net: Path, ckpt: Run, folder: Path
 ) -> None:

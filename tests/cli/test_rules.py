@@ -73,6 +73,7 @@ def renamed(ckpt: Run, source: str, keys: Mapping[str, str | None], folder: Path
     assert [*new] == [key for key in keys.values() if key is not None]
 
 
+@pytest.mark.long
 def test_dict_lists_keys_and_modules(mapped: Run, folder: Path) -> None:
     names = {"conv1.weight": "stem.weight", "layers.0.attn.q.weight": "q.weight"}
     names |= {"head.weight": "fc.head.weight"}

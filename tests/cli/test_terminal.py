@@ -111,16 +111,19 @@ def test_fault_24_file_names_of_any_bytes(folder: Path) -> None:
     for number, name in enumerate((b"\xff\xfe.pt", b"\x1b[2J.pt", "\u202e.pt".encode())):
         torch.save({"a": torch.ones(1)}, folder / "a.pt")
         Path(os.fsdecode(bytes(folder) + b"/" + name)).write_bytes((folder / "a.pt").read_bytes())
-        for words in (
-            [b"show", name],
-            [b"show", name, b"--json"],
-            [b"rename", name, b"--rule", b"a=b"],
-            [b"rename", name, b"--rule", b"a=b"],  # its output stands there now
-            [b"register", name, b"--name", b"m%d" % number],
-            [b"export", name, b"-o", b"x" + name],
-            [b"show", b"absent" + name],
+        for place, words in enumerate(
+            (
+                [b"show", name],
+                [b"show", name, b"--json"],
+                [b"rename", name, b"--rule", b"a=b"],
+                [b"rename", name, b"--rule", b"a=b"],  # its output stands there now
+                [b"register", name, b"--name", b"m%d" % number],
+                [b"export", name, b"-o", b"x" + name],
+                [b"show", b"absent" + name],
+            )
         ):
-            for encoding in by_effort(["ascii"], ENCODINGS, ENCODINGS):
+            one = ENCODINGS[(number + place) % len(ENCODINGS)]
+            for encoding in by_effort([one], [one], ENCODINGS):
                 environment = {**os.environ, "PYTHONIOENCODING": encoding}
                 ran = subprocess.run(
                     [*(word.encode() for word in CKPT), *words],

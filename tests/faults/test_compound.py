@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.effort import EVERY, thinned
+from tests.effort import EVERY, by_effort, thinned
 from tests.faults import strace
 from tests.faults.stage import BY_NAME, Command, Scene, copy, record
 
@@ -60,12 +60,12 @@ def test_fault_32_killed_again(
 
 @strace.needed
 def test_fault_32_killed_again_and_again(scenes: Callable[[str], Scene], folder: Path) -> None:
-    """Each attempt comes one sync further than the one before; the last one is not killed."""
+    """Each attempt comes further than the one before, by a sync; the last one is not killed."""
     scene, attempt = scenes("register"), 1
     copy(scene.template, folder)
     while strace.killed(scene.command, folder, strace.Call("fsync", attempt, "")):
         scene.state(folder)
-        attempt += 1
+        attempt += by_effort(3, 1, 1)
     assert attempt > 4
     scene.recovers(folder)
 

@@ -14,8 +14,9 @@ from ckpt.registry.registry import Registry
 from tests.effort import PATIENCE, by_effort
 from tests.faults.stage import CKPT, ENVIRONMENT, Scene, copy, save
 
-PROCESSES = by_effort(16, 32, 32)
-EACH = by_effort(2, 5, 20)
+PROCESSES = by_effort(6, 24, 32)
+EACH = by_effort(3, 4, 20)
+OF_A_KIND = by_effort(2, 4, 4)  # commands
 PATIENT = {**ENVIRONMENT, "CKPT_LOCK_SECONDS": "600"}
 REGISTER = """
 import sys
@@ -116,19 +117,20 @@ def test_fault_33_different_commands_at_once_all_take_effect(
 ) -> None:
     copy(scenes("register").template, folder)
     lines = [
-        *(("register", "new.safetensors", "--name", f"net{number}") for number in range(4)),
-        *(("rename", "net:v1", "--rule", f"fc=head{number}") for number in range(4)),
-        *(("tag", "net:v1", f"t{number}") for number in range(4)),
-        *(("alias", f"a{number}", "net:v1") for number in range(4)),
-        *(("gc", "--grace", "0", "--yes"),) * 4,
+        *(("register", "new.safetensors", "--name", f"net{number}") for number in range(OF_A_KIND)),
+        *(("rename", "net:v1", "--rule", f"fc=head{number}") for number in range(OF_A_KIND)),
+        *(("tag", "net:v1", f"t{number}") for number in range(OF_A_KIND)),
+        *(("alias", f"a{number}", "net:v1") for number in range(OF_A_KIND)),
+        *(("gc", "--grace", "0", "--yes"),) * OF_A_KIND,
     ]
     running = [start(folder, *CKPT, *line) for line in lines]
     results = [ended(each) for each in running]
     assert [code for code, _, _ in results] == [0] * len(lines), results
     index = Registry(folder).index()
     net = index.models["net"]
-    assert sorted(net.versions) == [1, 2, 3, 4, 5, 6]
-    assert set(net.tags) == {"good", "t0", "t1", "t2", "t3"}
-    assert set(net.aliases) == {"prod", "a0", "a1", "a2", "a3"}
-    assert len(index.models) == 5
+    numbers = range(OF_A_KIND)
+    assert sorted(net.versions) == [1, 2, *(number + 3 for number in numbers)]
+    assert set(net.tags) == {"good", *(f"t{number}" for number in numbers)}
+    assert set(net.aliases) == {"prod", *(f"a{number}" for number in numbers)}
+    assert len(index.models) == 1 + OF_A_KIND
     assert not verify(registry=Registry(folder)).damages

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from tests.effort import EVERY, thinned
+from tests.effort import EVERY, long_pairs, thinned
 from tests.faults import strace
 from tests.faults.stage import COMMANDS, Ran, Scene, copy, record
 
@@ -39,16 +40,22 @@ def expect_no_second_sync(syncs: list[strace.Call]) -> None:
 
 
 @strace.needed
-@pytest.mark.parametrize("onwards", [False, True], ids=["once", "onwards"])
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize(
+    ("name", "how"),
+    long_pairs(
+        [*product(PLAIN, ["once"]), ("register", "onwards"), ("rename-file", "onwards")],
+        PLAIN,
+        ["once", "onwards"],
+    ),
+)
 def test_fault_29_call_that_fails(
     name: str,
-    onwards: bool,
+    how: str,
     scenes: Callable[[str], Scene],
     folder: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    scene = scenes(name)
+    scene, onwards = scenes(name), how == "onwards"
     names = tuple({*strace.WRITES, *strace.READS})
     found = strace.calls(scene.command, copy(scene.template, folder), names)
     points = [call for call in found if not closes_a_folder(call)]
@@ -69,5 +76,5 @@ def test_fault_29_call_that_fails(
             error.add_note(f"{ran}\nfailed from {call}")
             raise
         outcomes[f"exit {ran.code}, {state}"] += 1
-    how = "calls from which on all fail" if onwards else "calls of which one fails"
-    record(record_property, f"{how}, EIO", name, outcomes)
+    what = "calls from which on all fail" if onwards else "calls of which one fails"
+    record(record_property, f"{what}, EIO", name, outcomes)

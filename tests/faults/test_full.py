@@ -36,13 +36,13 @@ def test_fault_30_full_at_any_page(
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """One page more each time, until it succeeds."""
+    """One page more each time, or a few, until it succeeds."""
     scene, outcomes, pages = scenes(name), Counter[str](), 0
     with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=1m", "tmpfs") as disk:
         while outcomes["exit 0, after"] < 2:
             copy(scene.template, disk / "registry")
             outcomes[tried(scene, disk / "registry", pages)] += 1
-            pages += 1
+            pages += by_effort(4, 1, 1)
     record(record_property, "sizes of a full disk", name, outcomes)
 
 
@@ -64,7 +64,7 @@ def test_fault_30_full_at_any_file(
             state = scene.state(folder)
             assert ran.code in (0, DISK), ran
             outcomes[f"exit {ran.code}, {state}"] += 1
-        more += 1
+        more += by_effort(6, 1, 1)
     record(record_property, "sizes of a full disk", name, outcomes)
 
 

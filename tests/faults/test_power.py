@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from tests.effort import EVERY, thinned
+from tests.effort import EVERY, by_effort, long_but, long_pairs, thinned
 from tests.faults import strace
 from tests.faults.disk import ext4
 from tests.faults.stage import COMMANDS, Command, Scene, copy, record, run, save
@@ -16,8 +17,10 @@ DISKS = {"ordered": "data=ordered", "writeback": "data=writeback,noauto_da_alloc
 
 
 @strace.needed
-@pytest.mark.parametrize("options", DISKS.values(), ids=DISKS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    long_pairs([*product(NAMES, ["writeback"]), ("register", "ordered")], NAMES, DISKS),
+)
 def test_fault_28_power_goes_at_any_call(
     name: str,
     options: str,
@@ -26,7 +29,7 @@ def test_fault_28_power_goes_at_any_call(
     record_property: Callable[[str, object], None],
 ) -> None:
     scene = scenes(name)
-    with ext4(tmp_path, options) as disk:
+    with ext4(tmp_path, DISKS[options]) as disk:
         folder = disk.root / "registry"
         found = strace.calls(scene.command, copy(scene.template, folder))
         points = [call for call in found if call.changes]
@@ -48,12 +51,12 @@ def test_fault_28_power_goes_at_any_call(
     record(record_property, f"power cut at a call, {options}", name, states)
 
 
-@pytest.mark.parametrize("options", DISKS.values(), ids=DISKS)
+@pytest.mark.parametrize("options", long_but(["writeback"], DISKS))
 def test_fault_28_what_was_said_is_on_the_disk(
     options: str, scenes: Callable[[str], Scene], tmp_path: Path
 ) -> None:
     """P1: the power goes as soon as a command has ended well."""
-    with ext4(tmp_path, options) as disk:
+    with ext4(tmp_path, DISKS[options]) as disk:
         folder = disk.root / "registry"
         for name in NAMES if EVERY else ("begin", "register", "rename-file", "alias", "gc"):
             scene = scenes(name)
@@ -75,7 +78,7 @@ def test_fault_28_what_a_killed_process_left_is_on_the_disk_once_it_is_used(
     with ext4(tmp_path, DISKS["ordered"]) as disk:
         folder = disk.root / "registry"
         points = strace.calls(scene.command, copy(scene.template, folder))
-        for call in [call for call in points if call.changes][:: 1 if EVERY else 6]:
+        for call in [call for call in points if call.changes][:: by_effort(15, 8, 1)]:
             copy(scene.template, folder)
             disk.settle()
             strace.killed(scene.command, folder, call)

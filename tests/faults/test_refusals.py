@@ -4,12 +4,13 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from tests.cli.support import tree
-from tests.effort import EVERY, long_but, thinned
+from tests.effort import EVERY, by_effort, long_but, long_pairs, thinned
 from tests.faults import strace
 from tests.faults.disk import mounted
 from tests.faults.stage import CKPT, COMMANDS, Ran, Scene, copy, record, run
@@ -31,8 +32,14 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 
 @strace.needed
-@pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("name", PLAIN if EVERY else ["register", "gc", "rename-file"])
+@pytest.mark.parametrize(
+    ("name", "error"),
+    long_pairs(
+        [*product(["register"], ERRORS), ("gc", "EROFS"), ("rename-file", "EDQUOT")],
+        PLAIN if EVERY else ["register", "gc", "rename-file"],
+        ERRORS,
+    ),
+)
 def test_fault_31_call_that_is_refused(
     name: str,
     error: str,
@@ -62,7 +69,7 @@ def test_fault_31_call_that_is_refused(
 @pytest.mark.parametrize("name", NAMES if EVERY else long_but(["register"], ["register", "gc"]))
 def test_fault_31_few_open_files(name: str, scenes: Callable[[str], Scene], folder: Path) -> None:
     scene, codes = scenes(name), []
-    for most in range(4, 16):
+    for most in range(4, 16, by_effort(3, 1, 1)):
         copy(scene.template, folder)
         limit = ("prlimit", f"--nofile={most}")
         if run(folder, *CKPT, "--version", around=limit).code:
@@ -94,7 +101,7 @@ def test_fault_31_short_files(name: str, scenes: Callable[[str], Scene], folder:
             assert "File too large" in ran.err, ran
         scene.state(folder)
         scene.recovers(folder)
-        most = int(most * (1.15 if EVERY else 1.5)) + 40
+        most = int(most * by_effort(3, 1.5, 1.15)) + 40
     assert len(codes) > 4
 
 

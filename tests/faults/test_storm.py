@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.effort import by_effort
 from tests.faults.storm import storm
 
-WRITERS = by_effort(4, 8, 32)
-ROUNDS = by_effort(3, 12, 60)
+WRITERS = by_effort(3, 6, 32)
+ROUNDS = by_effort(2, 8, 60)
 EACH = by_effort(5, 8, 12)  # commands of a writer in a round
 
 

@@ -19,6 +19,7 @@ import ckpt
 from ckpt.errors import CkptError, ConflictError, IntegrityError
 from ckpt.io.journal import journal_of, overwrite_start
 from tests.effort import by_effort
+from tests.faults.stage import within
 
 STATE = {"conv1.weight": torch.arange(12.0), "fc.bias": torch.ones(3)}
 NEW = {"emb1.weight": STATE["conv1.weight"], "fc.bias": STATE["fc.bias"]}
@@ -147,10 +148,10 @@ def folder_of(file: Path) -> dict[str, tuple[bytes, int]]:
 def test_reader_refuses_a_torn_file_and_writes_nothing(file: Path, words: tuple[str, ...]) -> None:
     tear(file)
     before = folder_of(file)
-    ran = subprocess.run([*CKPT, *words], cwd=file.parent, capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout) == (4, "")
-    assert "a.safetensors: an in-place rename was interrupted" in ran.stderr
-    assert "ckpt repair a.safetensors" in ran.stderr
+    ran = within(file.parent, *words)
+    assert (ran.code, ran.out) == (4, "")
+    assert "a.safetensors: an in-place rename was interrupted" in ran.err
+    assert "ckpt repair a.safetensors" in ran.err
     assert folder_of(file) == before
 
 
@@ -185,10 +186,9 @@ def expect_untouched(file: Path) -> None:
     before, name = file.read_bytes(), journal_of(file)
     inode, written = name.lstat().st_ino, name.lstat().st_mtime_ns
     for words in (("show",), ("repair",), ("rename", "--rule", "conv=emb", "--in-place")):
-        line = [*CKPT, words[0], file.name, *words[1:]]
-        ran = subprocess.run(line, cwd=file.parent, capture_output=True, text=True)
+        ran = within(file.parent, words[0], file.name, *words[1:])
         if words[0] != "show":
-            assert ran.returncode in (3, 4, 6), ran.stderr
+            assert ran.code in (3, 4, 6), ran.err
         assert file.read_bytes() == before, words
         assert (name.lstat().st_ino, name.lstat().st_mtime_ns) == (inode, written), words
 

@@ -31,7 +31,7 @@ from tests.migrate.refactorings import model
 from tests.migrate.test_walk import SIZES, STEPS, History, schema_of
 
 State = dict[str, torch.Tensor]
-WALKS = by_effort(1, 3, 60)
+WALKS = by_effort(1, 2, 60)
 WITHOUT_CKPT = """
 import sys
 

@@ -288,6 +288,7 @@ for _ in range(5):
 """
 
 
+@pytest.mark.long
 def test_fault_33_writers_at_the_same_time_all_get_a_number(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parent)]
     writers = [subprocess.Popen(command) for _ in range(8)]

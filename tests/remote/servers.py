@@ -81,7 +81,7 @@ def s3_server() -> Iterator[str]:
             return [b"".join(app(environ, start_response))]
 
     server = make_server("127.0.0.1", 0, in_turn, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

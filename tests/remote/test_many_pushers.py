@@ -14,7 +14,7 @@ import pytest
 
 import ckpt
 from ckpt.registry.registry import Registry
-from tests.effort import PATIENCE
+from tests.effort import PATIENCE, by_effort
 from tests.remote.plain_checker import get_of, index_of, problems
 from tests.remote.proxy import Fault, Proxy, Request, proxy_before
 
@@ -80,7 +80,8 @@ def tensors_of(get: object, url: str, folder: Path) -> Counter[str]:
     return found
 
 
-SIZES = [(3, 4), pytest.param((16, 20), marks=pytest.mark.long)]
+MANY = by_effort((8, 10), (8, 10), (16, 20))
+SIZES = [(3, 3), pytest.param(MANY, marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]} x {size[1]}")

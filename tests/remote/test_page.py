@@ -5,7 +5,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from tests.remote.pusher import write
 from tests.remote.servers import KEYS
+from tests.test_readme import bash
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "remotes.md"
 _BLOCK = re.compile(r"^```team\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -63,14 +63,7 @@ def shell(command: str, folder: Path, endpoint: str, who: str) -> str:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONUTF8": "1",
     }
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    done = bash(command, folder, environment)
     assert done.returncode == 0, done.stdout
     return re.sub(r"created a registry: .*\n", "", done.stdout)
 

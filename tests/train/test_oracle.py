@@ -107,7 +107,7 @@ def settings_of(case: tuple[object, ...]) -> dict[str, object]:
 def test_whole_grid_in_float64_is_as_one_batch_by_hand(name: str, record_property) -> None:
     """Every optimizer, schedule, clip, decay, average and micro-batch."""
     epochs, worst = epochs_of(torch.float64), 0.0
-    cases = [case for case in GRID if case[0] == name][:: by_effort(5, 1, 1)]
+    cases = [case for case in GRID if case[0] == name][:: by_effort(13, 1, 1)]
     for case in cases:
         found, expected = pair(built(mlp), epochs, micro=case[-1], whole=True, **settings_of(case))
         worst = max(worst, error := furthest(found, expected))
@@ -119,7 +119,7 @@ def test_whole_grid_in_float64_is_as_one_batch_by_hand(name: str, record_propert
 def test_step_in_each_precision_is_as_by_hand(precision: str) -> None:
     """One step: after it a difference in float32's last bit may become one in bfloat16's."""
     epochs = [epochs_of(torch.float32)[0][:1]]
-    for case in [case for case in GRID if case[1] == "constant"][:: by_effort(5, 1, 1)]:
+    for case in [case for case in GRID if case[1] == "constant"][:: by_effort(7, 1, 1)]:
         found, expected = pair(
             built(mlp, torch.float32), epochs, micro=case[-1], precision=precision,
             **settings_of(case),
@@ -129,7 +129,7 @@ def test_step_in_each_precision_is_as_by_hand(precision: str) -> None:
 
 def test_grid_in_float32_is_as_by_hand() -> None:
     epochs = epochs_of(torch.float32)
-    for case in GRID[:: by_effort(11, 2, 1)]:
+    for case in GRID[:: by_effort(37, 5, 1)]:
         found, expected = pair(
             built(mlp, torch.float32), epochs, micro=case[-1], **settings_of(case)
         )
@@ -145,7 +145,7 @@ def test_steps_that_fp16_skips_are_skipped_by_hand_too(schedule: str, bad: tuple
         images, labels = epochs[place // 4][place % 4]
         wrong = images.clone().index_fill_(0, torch.tensor([1]), float("inf"))
         epochs[place // 4][place % 4] = (wrong, labels)
-    for case in [case for case in GRID if case[1] == schedule and case[4]][:: by_effort(5, 1, 1)]:
+    for case in [case for case in GRID if case[1] == schedule and case[4]][:: by_effort(11, 1, 1)]:
         found, expected = pair(
             built(mlp), epochs, micro=case[-1], precision="fp16", **settings_of(case)
         )

@@ -177,7 +177,8 @@ def test_fault_02_there_is_no_fallback() -> None:
     assert len(sources) > 20
     for path in sources:
         source = path.read_text()
-        calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+        parsed = ast.parse(source if "weights_only" in source else "")
+        calls = (node for node in ast.walk(parsed) if isinstance(node, ast.Call))
         words = [word for call in calls for word in call.keywords if word.arg == "weights_only"]
         assert all(ast.unparse(word.value) == "True" for word in words), path
         assert not re.search(r"\bpickle\.loads?\(", source), path

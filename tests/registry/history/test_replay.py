@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckpt.errors import IndexDamageError
@@ -18,6 +18,7 @@ from ckpt.registry.history.replay import happened, replayed, write_entry
 from ckpt.registry.index import Index
 from ckpt.registry.index_file import IndexFile, find_registry
 from ckpt.registry.version import version_line
+from tests.effort import examples
 from tests.registry.history.test_changes import written
 from tests.registry.test_index import version
 
@@ -28,6 +29,7 @@ def put(file: IndexFile, index: Index) -> None:
     file.path.write_text(there.to_text())
 
 
+@settings(max_examples=examples(40))
 @given(st.integers(0, 2**32))
 def test_index_is_what_the_reflog_says(seed: int) -> None:
     draw = random.Random(seed)

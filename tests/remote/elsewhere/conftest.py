@@ -1,14 +1,12 @@
 import logging
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ckpt.cli import main
 from ckpt.remote.elsewhere import ranges, web
-from tests.cli.support import Ran, Run
+from tests.cli.conftest import ckpt, folder  # noqa: F401 - fixtures
 from tests.remote.elsewhere.counted import Relay
 from tests.remote.elsewhere.web_server import WebServer
 
@@ -32,28 +30,6 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
 @pytest.fixture
 def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "SECONDS", 0.2)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that is the working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def ckpt(folder: Path, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in the empty folder."""
-
-    def run(*words: str) -> Ran:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as done:
-            main(words)
-        out, err = capfd.readouterr()
-        assert isinstance(done.value.code, int)
-        return Ran(done.value.code, out, err)
-
-    return run
 
 
 @pytest.fixture

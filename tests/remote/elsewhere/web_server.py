@@ -61,8 +61,8 @@ class WebServer:
         """The bytes of all bodies."""
         return sum(each.sent for each in self.asked)
 
-    def start(self) -> "ThreadingHTTPServer":
-        server = _Server(("127.0.0.1", 0), _handler(self))
+    def start(self) -> ThreadingHTTPServer:
+        server = _Server(self)
         server.daemon_threads = True
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -70,92 +70,103 @@ class WebServer:
 
 
 class _Server(ThreadingHTTPServer):
+    def __init__(self, web: WebServer) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.web = web
+
     def handle_error(self, *_: object) -> None:
         """Clients hang up whenever they like."""
 
 
-def _handler(web: WebServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 30
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+    server: _Server
 
-        def log_message(self, *_: object) -> None: ...
+    @property
+    def web(self) -> WebServer:
+        return self.server.web
 
-        def do_HEAD(self) -> None:
-            self.do_GET(body=False)
+    def log_message(self, *_: object) -> None: ...
 
-        def do_GET(self, *, body: bool = True) -> None:
-            path = unquote(urlsplit(self.path).path).removeprefix("/")
-            asked = Asked(self.path, {k.lower(): v for k, v in self.headers.items()})
-            web.asked.append(asked)
-            if not web.allowed(asked):
-                return self.plain(asked, 401)
-            if web.failures:
-                return self.plain(asked, web.failures.pop(0))
-            if path in web.redirects:
-                return self.plain(asked, 302, {"Location": web.redirects[path]})
-            if path in web.answers:
-                content = web.answers[path](asked)
-            elif path in web.files:
-                content = web.files[path]
-            else:
-                return self.plain(asked, 404, web.missing)
-            return self.content(asked, path, content, body=body)
+    def do_HEAD(self) -> None:
+        self.do_GET(body=False)
 
-        def plain(self, asked: Asked, status: int, headers: dict[str, str] | None = None) -> None:
-            asked.status = status
-            self.send_response(status)
-            own = web.headers.get(unquote(urlsplit(self.path).path).removeprefix("/"), {})
-            for name, value in {**web.extra, **own, **(headers or {})}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def do_GET(self, *, body: bool = True) -> None:
+        path = unquote(urlsplit(self.path).path).removeprefix("/")
+        asked = Asked(self.path, {k.lower(): v for k, v in self.headers.items()})
+        self.web.asked.append(asked)
+        if not self.web.allowed(asked):
+            return self.plain(asked, 401)
+        if self.web.failures:
+            return self.plain(asked, self.web.failures.pop(0))
+        if path in self.web.redirects:
+            return self.plain(asked, 302, {"Location": self.web.redirects[path]})
+        if path in self.web.answers:
+            content = self.web.answers[path](asked)
+        elif path in self.web.files:
+            content = self.web.files[path]
+        else:
+            return self.plain(asked, 404, self.web.missing)
+        return self.content(asked, path, content, body=body)
 
-        def content(self, asked: Asked, path: str, content: bytes, *, body: bool) -> None:
-            etag = web.etag(path)
-            wanted = self.headers.get("If-Match")
-            if wanted and wanted != etag:
-                return self.plain(asked, 412)
-            begin, end = 0, len(content)
-            found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-            ranged = bool(found) and web.ranges
-            if found and ranged:
-                begin = int(found[1])
-                end = min(end, int(found[2]) + 1 if found[2] else end)
-                if begin >= len(content):
-                    return self.plain(asked, 416, {"Content-Range": f"bytes */{len(content)}"})
-            asked.status = 206 if ranged else 200
-            self.send_response(asked.status)
-            if ranged:
-                self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
-            if etag:
-                self.send_header("ETag", etag)
-            for name, value in {**web.extra, **web.headers.get(path, {})}.items():
-                self.send_header(name, value)
-            if web.length:
-                self.send_header("Content-Length", str(end - begin + len(web.longer)))
-            else:
-                self.close_connection = True
-                self.send_header("Connection", "close")
-            self.end_headers()
-            if body:
-                self.body(asked, content[begin:end] + web.longer, begin)
+    def plain(self, asked: Asked, status: int, headers: dict[str, str] | None = None) -> None:
+        asked.status = status
+        self.send_response(status)
+        own = self.web.headers.get(unquote(urlsplit(self.path).path).removeprefix("/"), {})
+        for name, value in {**self.web.extra, **own, **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def content(self, asked: Asked, path: str, content: bytes, *, body: bool) -> None:
+        etag, part = self.web.etag(path), self.part(len(content))
+        if self.headers.get("If-Match") not in (None, "", etag):
+            return self.plain(asked, 412)
+        begin, end = part or (0, len(content))
+        if part and begin >= len(content):
+            return self.plain(asked, 416, {"Content-Range": f"bytes */{len(content)}"})
+        asked.status = 206 if part else 200
+        self.send_response(asked.status)
+        if part:
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
+        if etag:
+            self.send_header("ETag", etag)
+        for name, value in {**self.web.extra, **self.web.headers.get(path, {})}.items():
+            self.send_header(name, value)
+        self.end_headers_of(end - begin + len(self.web.longer))
+        if body:
+            self.body(asked, content[begin:end] + self.web.longer, begin)
+        return None
+
+    def part(self, size: int) -> tuple[int, int] | None:
+        """Where the range that is asked for begins and ends; None without one."""
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if found is None or not self.web.ranges:
             return None
+        return int(found[1]), min(size, int(found[2]) + 1 if found[2] else size)
 
-        def body(self, asked: Asked, data: bytes, begin: int) -> None:
-            if web.silent:
-                self.rfile.read(1)  # until the client hangs up
-                self.close_connection = True
-                return
-            cut = web.cut_at and begin <= web.cut_at[0] < begin + len(data)
-            if cut:
-                data = data[: web.cut_at.pop(0) - begin]
-                self.close_connection = True
-            try:
-                self.wfile.write(data)
-            except OSError:  # the client has hung up
-                self.close_connection = True
-                return
-            asked.sent += len(data)
+    def end_headers_of(self, nbytes: int) -> None:
+        """The last headers, before a body of so many bytes."""
+        if self.web.length:
+            self.send_header("Content-Length", str(nbytes))
+        else:
+            self.close_connection = True
+            self.send_header("Connection", "close")
+        self.end_headers()
 
-    return Handler
+    def body(self, asked: Asked, data: bytes, begin: int) -> None:
+        if self.web.silent:
+            self.rfile.read(1)  # until the client hangs up
+            self.close_connection = True
+            return
+        cut = self.web.cut_at and begin <= self.web.cut_at[0] < begin + len(data)
+        if cut:
+            data = data[: self.web.cut_at.pop(0) - begin]
+            self.close_connection = True
+        try:
+            self.wfile.write(data)
+        except OSError:  # the client has hung up
+            self.close_connection = True
+            return
+        asked.sent += len(data)
