@@ -28,6 +28,7 @@ _EXTRAS = {
     "matplotlib": "plot",
     "jinja2": "site",
     "obstore": "remote",
+    "paramiko": "ssh",
 }
 _OF_CKPT = ("--color", "--no-pager")
 INTERRUPTED = 130

@@ -37,7 +37,7 @@ def command() -> None:
 )
 @click.option("--unsafe", is_flag=True, help="Add a remote that does not keep writers apart.")
 def add(session: Session, name: str, url: str, index: Authority | None, unsafe: bool) -> None:
-    """Add a remote: s3://BUCKET/FOLDER, gs://…, az://… or a folder.
+    """Add a remote: s3://BUCKET/FOLDER, gs://…, az://…, ssh://HOST/FOLDER or a folder.
 
     A probe object is written and removed to test whether the remote refuses writes whose condition
     does not hold. Credentials come from the environment, such as AWS_ACCESS_KEY_ID, and never

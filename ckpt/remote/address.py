@@ -11,7 +11,7 @@ from ckpt.errors import UsageError
 from ckpt.remote.bucket import Bucket
 
 CLOUDS = ("s3", "gs", "az")
-_KINDS = "s3://BUCKET/FOLDER, gs://…, az://…, file:///FOLDER or a folder"
+_KINDS = "s3://BUCKET/FOLDER, gs://…, az://…, ssh://HOST/FOLDER, file:///FOLDER or a folder"
 _SECRET = re.compile(r"//[^/@]*@")
 
 
@@ -35,7 +35,7 @@ def checked_url(url: str) -> str:
         scheme, is_named = parts.scheme, parts.port is not None or bool(parts.hostname)
     except ValueError as error:
         raise UsageError(f"{redacted(url)}: not a URL", hint=_KINDS) from error
-    if parts.password is not None or parts.username is not None:
+    if parts.password is not None or (parts.username is not None and scheme != "ssh"):
         raise UsageError(
             f"{redacted(url)}: a URL must not have credentials",
             hint="remotes are kept in a file that others read; put them into the environment, e.g. "
@@ -45,7 +45,7 @@ def checked_url(url: str) -> str:
         raise UsageError(f"{redacted(url)}: a URL of a remote has neither ? nor #")
     if scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return url.rstrip("/")
-    if scheme in CLOUDS and is_named and ".." not in parts.path.split("/"):
+    if scheme in (*CLOUDS, "ssh") and is_named and ".." not in parts.path.split("/"):
         return url.rstrip("/")
     raise UsageError(f"{redacted(url)}: not the URL of a remote", hint=_KINDS)
 
@@ -54,7 +54,7 @@ def open_bucket(url: str) -> Bucket:
     """The bucket of a URL that `checked_url` gave; no request is sent yet.
 
     Raises:
-        UsageError: obstore has no such place.
+        UsageError: There can be no such place.
     """
     url = checked_url(url)
     parts = urlsplit(url)
@@ -62,6 +62,10 @@ def open_bucket(url: str) -> Bucket:
         from ckpt.remote.folder import Folder
 
         return Folder(Path(unquote(url.removeprefix("file://"))), url)
+    if parts.scheme == "ssh":
+        from ckpt.remote.sftp import Sftp
+
+        return Sftp(url)
     from ckpt.remote.object_store import ObjectStoreBucket
 
     return ObjectStoreBucket(url)

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote.servers import KEYS, new_bucket, s3_server
+from tests.cli.conftest import ckpt, folder, old  # noqa: F401 - fixtures
+from tests.remote.servers import KEYS, new_bucket, s3_server, ssh_server
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,21 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CKPT_REMOTE_SECONDS", "20")
     return f"s3://{new_bucket(s3_endpoint)}/registry"
+
+
+@pytest.fixture(scope="session")
+def ssh_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home whose keys and settings lead to a real sshd on this machine, as the host `lab`."""
+    with ssh_server(tmp_path_factory.mktemp("ssh")) as home:
+        yield home
+
+
+@pytest.fixture
+def sftp(ssh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a new, empty folder there."""
+    monkeypatch.setenv("HOME", str(ssh_home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return f"ssh://lab{tmp_path}/a%20remote"
 
 
 @pytest.fixture

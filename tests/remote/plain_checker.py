@@ -14,7 +14,10 @@ Get = Callable[[str], bytes | None]
 
 
 def get_of(url: str) -> Get:
-    """Reads the objects of a remote: a folder's files, or S3's by boto3."""
+    """Reads the objects of a remote: a folder's files, also of a server here, or S3's by boto3."""
+    if url.startswith("ssh://"):
+        _, _, path = url.removeprefix("ssh://").partition("/")
+        return _of_chains(Path("/", unquote(path)))
     if not url.startswith("s3://"):
         top = Path(unquote(url.removeprefix("file://")))
         return lambda path: (top / path).read_bytes() if (top / path).exists() else None
@@ -31,6 +34,19 @@ def get_of(url: str) -> Get:
         except client.exceptions.NoSuchKey:
             return None
         return bytes(found["Body"].read())
+
+    return get
+
+
+def _of_chains(top: Path) -> Get:
+    """Reads files each of which may be followed by another: ``ckpt/next/PATH/SHA256``."""
+
+    def get(path: str) -> bytes | None:
+        place, data = top / path, None
+        while place.exists():
+            data = place.read_bytes()
+            place = top / "ckpt/next" / path.replace("/", "+") / hashlib.sha256(data).hexdigest()
+        return data
 
     return get
 

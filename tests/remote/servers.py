@@ -1,13 +1,21 @@
-"""Servers for the tests of remotes: a real S3 protocol over HTTP, and a bucket in memory."""
+"""Servers for the tests of remotes: a real S3 protocol over HTTP, sshd, a bucket in memory."""
 
+import getpass
 import hashlib
 import logging
+import os
+import shutil
+import socket
+import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ckpt.remote.bucket import Stat
 
@@ -101,3 +109,44 @@ def new_bucket(endpoint: str) -> str:
         Bucket=name
     )
     return name
+
+
+@contextmanager
+def ssh_server(folder: Path) -> Iterator[Path]:
+    """A home from which `ssh lab` reaches OpenSSH's server, which runs as long as the block."""
+    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("sshd is not installed")
+    home = folder / "home"
+    (home / ".ssh").mkdir(parents=True)
+    folder.chmod(0o755)
+    for name in ("host", "user"):
+        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(key, check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
+        f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nPasswordAuthentication no\n"
+        "Subsystem sftp internal-sftp\n"
+    )
+    (home / ".ssh" / "config").write_text(
+        f"Host lab\n  HostName 127.0.0.1\n  Port {port}\n  IdentityFile {folder}/user\n"
+        f"  User {getpass.getuser()}\n"
+    )
+    public = (folder / "host.pub").read_text()
+    (home / ".ssh" / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # its separated processes live there
+    command = [program, "-D", "-e", "-f", str(folder / "sshd_config")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            line = server.stderr.readline()
+            if "listening" not in line:
+                server.terminate()
+                pytest.skip(f"sshd does not run here: {line.strip()}")
+            yield home
+        finally:
+            server.terminate()

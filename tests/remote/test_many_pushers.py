@@ -85,12 +85,14 @@ SIZES = [(3, 3), pytest.param(MANY, marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]} x {size[1]}")
-@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.parametrize("kind", ["folder", "s3", pytest.param("sftp", marks=pytest.mark.long)])
 def test_fault_40_many_pushers_lose_and_double_nothing(
     kind: str, size: tuple[int, int], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     if kind == "s3":
         proxy, url = request.getfixturevalue("proxy"), request.getfixturevalue("s3")
+    elif kind == "sftp":
+        proxy, url = None, request.getfixturevalue("sftp")
     else:
         proxy, url = None, (tmp_path / "remote").as_uri()
     (tmp_path / "first").mkdir()
