@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar o
 COMMA := ,
 EXTRAS := dev$(if $(CI),$(COMMA)interop)
 PYTEST := $(BIN)/python -m pytest
+# Tests start many processes, which leave no bytecode.
+COMPILED = $(BIN)/python -m compileall -q ckpt models
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all faults fuzz storm soak lint docs wheel oldest fresh-clone bench bench-peers mutants screenshots
@@ -16,9 +18,11 @@ demo: $(READY) ## Train, register, rename and score the MNIST network in a scrat
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: $(READY) ## Run the tests in their short form; a part with ARGS="-k rename".
+	@$(COMPILED)
 	$(PYTEST) -n auto --dist worksteal $(ARGS)
 
 test-all: $(READY) ## Run all tests, as CI does.
+	@$(COMPILED)
 	CKPT_TESTS=all $(PYTEST) -n auto --dist worksteal $(ARGS)
 
 faults: $(READY) ## Try every fault at every point.
@@ -76,5 +80,5 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@{ $(PIP) -c constraints.txt torch torchvision && $(PIP) -c constraints.txt -e '.[$(EXTRAS)]'; } \
 		>.venv/pip.log 2>&1 || { cat .venv/pip.log; exit 1; }
-	@$(BIN)/python -m compileall -q ckpt models
+	@$(COMPILED)
 	@touch $@

@@ -65,6 +65,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[BEGAN] = time.monotonic()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests wait for the disk a third of the time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The short form leaves out what is marked ``long``, unless files or tests are named.
 
@@ -156,8 +162,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _no_registry_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see no registry but their own, and no author of the machine.
 
-    The author is named, since every write would ask git for it.
+    The author is named, since every write would ask git for it. Python leaves no files beside
+    those that a test makes, which are compared.
     """
     for name in ("CKPT_REGISTRY", "CKPT_SAFE_REGISTRIES", "CKPT_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CKPT_AUTHOR", "Ann <ann@example.org>")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)

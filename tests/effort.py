@@ -1,8 +1,9 @@
 """How much the tests try: `CKPT_TESTS` is ``short``, ``all`` or ``every``.
 
-``short`` (`make test`, and pytest alone) takes about eight minutes on two cores: fewer points of
-each fault, fewer rounds and examples, no test that is marked ``long``. ``all``
-(`make test-all`, CI) runs everything. ``every`` (`make faults`) tries every point of every command.
+``short`` (`make test`, and pytest alone) takes about four minutes on two cores: fewer points of
+each fault, fewer rounds and examples, no test that is marked ``long``. ``all`` (`make test-all`,
+CI) runs everything, in 15 to 25 minutes. ``every`` (`make faults`) tries every point of every
+command.
 """
 
 import os

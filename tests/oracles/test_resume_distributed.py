@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from tests.cli.support import Run
-from tests.effort import PATIENCE
+from tests.effort import PATIENCE, long_pairs
 from tests.oracles.test_resume import (
     AFTER,
     BEFORE,
@@ -75,20 +75,22 @@ def loaded(folder: Path, name: str, groups: Groups, *, flat: bool = False) -> tu
     return net, optimizer
 
 
+WORDS = {
+    "to": ("run", "--to", "net.py:New"),
+    "all": ("run::model", "--to", "net.py:New", "--all"),
+    "rule": ("run", "--rule", "encoder=trunk"),
+}
+
+
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("run", "--to", "net.py:New"),
-        ("run::model", "--to", "net.py:New", "--all"),
-        ("run", "--rule", "encoder=trunk"),
-    ],
-    ids=["to", "all", "rule"],
+    ("form", "way"),
+    long_pairs([("nested", "to"), ("flat", "all"), ("nested", "rule")], ["nested", "flat"], WORDS),
 )
 @pytest.mark.parametrize(("name", "groups"), [("adamw", in_groups), ("momentum", all_alike)])
-@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
 def test_folder_is_renamed_with_its_optimizer(
-    flat: bool, name: str, groups: Groups, words: tuple[str, ...], nets: Run, folder: Path
+    name: str, groups: Groups, form: str, way: str, nets: Run, folder: Path
 ) -> None:
+    words, flat = WORDS[way], form == "flat"
     old, optimizer = first_part(OPTIMIZERS[name], groups)
     save(old, optimizer, folder / "run", flat=flat)
     before = {path.name: path.read_bytes() for path in (folder / "run").iterdir()}

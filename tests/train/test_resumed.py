@@ -12,6 +12,7 @@ from ckpt.train.recipes.outputs import Outputs
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.state import Keeper, read_state
+from tests.effort import long_but, long_pairs
 from tests.train.stopping import finished, stopped
 
 WINDOWS = 23  # of an epoch: 1,437 = 22 x 64 + 29
@@ -39,8 +40,14 @@ def torchs_rates(schedule: str, steps: int) -> list[float]:
     return rates
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
-@pytest.mark.parametrize("after", [5, WINDOWS, WINDOWS + 7])
+@pytest.mark.parametrize(
+    ("schedule", "after"),
+    long_pairs(
+        [("cosine", 5), ("onecycle", WINDOWS), ("onecycle", WINDOWS + 7)],
+        ["cosine", "onecycle"],
+        [5, WINDOWS, WINDOWS + 7],
+    ),
+)
 def test_learning_rate_in_the_curves_is_that_of_the_first_step_of_each_epoch(
     tmp_path: Path, linear: str, schedule: str, after: int
 ) -> None:
@@ -66,8 +73,10 @@ def test_finished_run_with_more_epochs_ends_as_one_that_had_them_from_the_start(
     assert again.record["recipe"]["epochs"] == 3
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
-@pytest.mark.parametrize("after", [None, 9], ids=["finished", "inside an epoch"])
+@pytest.mark.parametrize(
+    ("schedule", "after"),
+    long_pairs([("cosine", None), ("onecycle", 9)], ["cosine", "onecycle"], [None, 9]),
+)
 def test_more_epochs_move_to_the_longer_curve_of_the_learning_rate(
     tmp_path: Path, linear: str, schedule: str, after: int | None
 ) -> None:
@@ -143,7 +152,7 @@ def test_outputs_are_those_asked_for_first_but_for_new_ones() -> None:
     assert again == replace(first, out=Path("b.pt"), message="")
 
 
-@pytest.mark.parametrize("steps", range(1, 12))
+@pytest.mark.parametrize("steps", long_but([1, 4, 5, 11], range(1, 12)))
 def test_one_cycle_of_few_steps_reaches_its_top(tmp_path: Path, linear: str, steps: int) -> None:
     """torch's divides by zero with 4 steps, and takes a single one at a rate of 0."""
     size = -(-1437 // steps)
