@@ -94,7 +94,10 @@ def aliases(name: str | None = None, *, registry: InRegistry | None = None) -> l
         >>> [(alias.ref, alias.version) for alias in ckpt.aliases()]
         [('net@prod', 'v1')]
     """
-    models = Registry.of(registry).index().models
+    registry = Registry.of(registry)
+    if name is not None:
+        registry.expect_there()
+    models = registry.index().models
     every = [
         Alias(
             model.name, short, f"v{number}", f"v{number}", short in model.protected, changed=False

@@ -80,9 +80,7 @@ def restore(
                 before[back.ref] = version.label
         return index
 
-    registry.index()  # before the lock creates a folder
-    if not registry.exists:
-        raise RefError(f"{registry.folder}: no registry here")
+    registry.expect_there()  # before the lock creates a folder
     with registry.store.writing():  # no gc meanwhile, which does not know yet what is needed again
         registry.index_file.commit(restored, lambda: "restore " + ", ".join(done), message=message)
     return Restored(tuple(done.values()), tuple(present.values()), before)

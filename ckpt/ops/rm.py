@@ -33,6 +33,7 @@ def rm(
     """
     registry, refs = Registry.of(registry), several(refs)
     expect_short(message)
+    registry.expect_there()
     found: dict[str, Version] = {}
 
     def removed(index: Index) -> Index:

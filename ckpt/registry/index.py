@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ckpt.errors import ConflictError, RefError
+from ckpt.errors import ConflictError, NoModelError, RefError
 from ckpt.refs import DigestRef, Ref, VersionRef, expect_no_path, is_version, version_ref
 from ckpt.registry.events import Event, event_line
 from ckpt.registry.version import Version, number_of, version_line
@@ -192,14 +192,14 @@ class Index:
             if len(models) == 1:
                 return models[0]
             refs = [model.versions[max(model.versions)].ref for model in models if model.versions]
-            raise RefError(
+            raise (RefError if refs else NoModelError)(
                 f"the registry holds {len(refs)} models",
                 hint=f"name one: {', '.join(refs[:5])}"
                 if refs
                 else "add the first version:  ckpt register FILE  or  ckpt train --register",
             )
         if name not in self.models:
-            raise RefError(f"no model {name!r}", hint=_did_you_mean(name, [*self.present]))
+            raise NoModelError(f"no model {name!r}", hint=_did_you_mean(name, [*self.present]))
         return self.models[name]
 
     def before(self, version: Version) -> Version | None:
