@@ -14,7 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ckpt.errors import RefError, UsageError
+from ckpt.errors import NoModelError, RefError, UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.paths import open_path, within
 from ckpt.in_memory import is_module, name_of, unsaved
@@ -223,7 +223,11 @@ def _version(text: str, ref: Ref, registry: Registry) -> Version:
     try:
         return registry.version(ref)
     except RefError as error:
-        meant = _meant(text, registry)
+        bare, meant = text.partition("::")[0], _meant(text, registry)
+        if isinstance(error, NoModelError) and isinstance(ref, VersionRef) and ref.model == bare:
+            raise NoModelError(
+                f"no model, file or folder {bare!r}", hint=meant or error.hint
+            ) from error
         if meant is None:
             raise
         raise RefError(str(error), hint=meant) from error

@@ -182,3 +182,24 @@ def test_list_without_a_registry_is_empty(ckpt: Run, folder: Path) -> None:
     ran = ckpt("ls")
     first = "ckpt register FILE  or  ckpt train --register  adds the first"
     assert (ran.code, ran.err) == (0, f"no versions in {folder}: {first}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("diff", "net.pt", "nets"),
+        ("rename", "nets", "--strip", "x"),
+        ("export", "nets", "-o", "new.pt"),
+        ("show", "nets::ema"),
+        ("audit", "nets"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_missing_folder_is_not_only_a_missing_model(
+    words: tuple[str, ...], ckpt: Run, folder: Path
+) -> None:
+    save(folder / "net.pt", 1)
+    assert ckpt("register", "net.pt").code == 0
+    ran = ckpt(*words)
+    said = "error: no model, file or folder 'nets'\nhint:  the registry holds net\n"
+    assert (ran.code, ran.err) == (2, said)
