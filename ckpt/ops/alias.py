@@ -234,7 +234,7 @@ def _expect_sound(
             raise UsageError("-d takes only a name and --expect")
         return
     if ref is None and protect is None:
-        hint = "ckpt ls  lists versions"
+        hint = f"ckpt ls  lists versions; in Python, ckpt.aliases({name!r})  shows the alias"
         raise UsageError(f"no version given: ckpt alias {name} REF", hint=hint)
     if ref is None and condition is not None:
         raise UsageError("--if needs a version to move to", hint=f"ckpt alias {name} REF")
