@@ -42,6 +42,10 @@ class RefError(UsageError, KeyError):
     """A ref matches nothing, or more than one thing."""
 
 
+class NoModelError(RefError):
+    """The registry has no such model, or no model at all."""
+
+
 class MissingFileError(RefError, FileNotFoundError):
     """There is no such file."""
 

@@ -87,11 +87,11 @@ class Registry(Printed, _Registry):
 
     @property
     def models(self) -> list[str]:
-        """The names of its models."""
-        return list(self.index().models)
+        """The names of its models that have versions."""
+        return list(self.index().present)
 
     def _brief(self) -> str:
-        models = self.index().models.values()
+        models = self.index().present.values()
         versions = sum(len(model.versions) for model in models)
         return f"{self.folder}: {_count(len(models), 'model')}, {_count(versions, 'version')}"
 

@@ -12,9 +12,12 @@ whether a name without separator or suffix is a version; otherwise it is a path,
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from shlex import quote
+from typing import TypeVar, overload
 
 from ckpt.errors import RefError, UsageError
 from ckpt.io.files import exists
@@ -90,6 +93,18 @@ class UrlRef:
 
 
 Ref = FileRef | VersionRef | DigestRef | DefinitionRef | UrlRef
+Item = TypeVar("Item")
+
+
+@overload
+def several(given: Iterable[Item]) -> tuple[Item, ...]: ...
+@overload
+def several(given: Item | Iterable[Item]) -> tuple[Item, ...]: ...
+def several(given: object) -> tuple[object, ...]:
+    """One or several as a tuple. A text or a path is one, never its letters."""
+    if isinstance(given, str | PathLike) or not isinstance(given, Iterable):
+        return (given,)
+    return tuple(given)
 
 
 def parse_ref(text: str) -> Ref:

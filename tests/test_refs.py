@@ -1,10 +1,15 @@
+import inspect
+import typing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import UnionType
 
 import pytest
 import torch
 
 import ckpt
 from ckpt.errors import AmbiguousStateError, FormatError, UsageError
+from ckpt.ops.log import touches
 from ckpt.refs import (
     DefinitionRef,
     DigestRef,
@@ -18,6 +23,7 @@ from ckpt.refs import (
     is_version,
     parse_file_ref,
     parse_ref,
+    several,
     without_secrets,
 )
 
@@ -161,3 +167,44 @@ def test_file_ref_with_a_path_longer_than_a_file_name(tmp_path: Path) -> None:
 )
 def test_fault_41_no_credential_is_shown(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
+
+
+@pytest.mark.parametrize("one", ["net:v1", Path("old.pt"), 3])
+def test_one_text_or_path_is_not_its_letters(one: object) -> None:
+    assert several(one) == (one,)
+    assert several([one]) == several(iter([one])) == several({one: ""}) == (one,)
+
+
+def test_functions_of_several_take_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("a", "b", "ab")):
+        ckpt.register({"w": torch.full((3,), float(seed))}, name=name)
+    Path("config.json").write_text("{}")
+    torch.save({"w": torch.ones(3)}, "w.pt")
+    assert [version.ref for version in ckpt.rm("ab")] == ["ab:v1"]
+    assert [version.ref for version in ckpt.ls()] == ["a:v1", "b:v1"]
+    assert [version.ref for version in ckpt.restore("ab:v1").versions] == ["ab:v1"]
+    for file in ("w.pt", Path("w.pt")):
+        assert [audited.name for audited in ckpt.audit(file)] == ["w.pt"]
+        assert ckpt.repair_store(file).taken == ()
+    assert ckpt.tag("a:v1", "paper")[1] == ["paper"]
+    assert [version.ref for version in ckpt.ls(where="tag=paper")] == ["a:v1"]
+    assert list(touches("w", "a:v1")) == ["w"]
+    for files in ("config.json", Path("config.json")):
+        weights = {"w": torch.full((3,), float(len(ckpt.ls()) + 10))}
+        added = ckpt.register(weights, name="c", tags="golden", with_files=files)
+        assert (added.labels.tags, added.side_files) == (("golden",), ("config.json",))
+
+
+@pytest.mark.parametrize("name", ckpt.__all__)
+def test_no_function_takes_only_several(name: str) -> None:
+    """A parameter for several texts says that it takes one; a mapping, or `*refs`, is neither."""
+    function = getattr(ckpt, name)
+    if not inspect.isfunction(function):
+        return
+    for parameter in inspect.signature(function).parameters.values():
+        kind = parameter.annotation
+        is_union = typing.get_origin(kind) in (UnionType, typing.Union)
+        kinds = typing.get_args(kind) if is_union else (kind,)
+        if {typing.get_origin(each) for each in kinds} & {Iterable, Sequence}:
+            assert str in kinds, f"{name}({parameter.name}=)"

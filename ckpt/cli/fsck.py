@@ -5,7 +5,7 @@ import sys
 import click
 
 from ckpt.cli.options import Session, ckpt_command, yes_option
-from ckpt.errors import IntegrityError, UsageError
+from ckpt.errors import IntegrityError, RefError, UsageError
 from ckpt.ops.fsck import FINE, NONE, fsck, rebuild_index, recover
 from ckpt.show.fsck import (
     checked_data,
@@ -34,7 +34,7 @@ from ckpt.show.fsck import (
 )
 @yes_option
 def command(session: Session, rebuild: bool, lost: str | None, yes: bool) -> None:
-    """Check whether registry.json can be read; exit with 4 if it is damaged.
+    """Check whether registry.json can be read; exit with 4 if it is damaged, 2 if there is none.
 
     --rebuild-index rebuilds it from the local reflog and the manifests in .ckpt. Versions found
     only in manifests get new numbers; aliases, tags and removals are only in the reflog. The
@@ -50,8 +50,10 @@ def command(session: Session, rebuild: bool, lost: str | None, yes: bool) -> Non
     if not rebuild:
         checked = fsck(registry=session.registry)
         session.show(checked, checked_text, checked_data)
-        if checked.kind not in (FINE, NONE):
-            click.get_current_context().exit(IntegrityError.exit_code)
+        if checked.kind != FINE:
+            is_none = checked.kind == NONE
+            code = RefError.exit_code if is_none else IntegrityError.exit_code
+            click.get_current_context().exit(code)
         return
     if not yes:
         planned = rebuild_index(dry_run=True, registry=session.registry)

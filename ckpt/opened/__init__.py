@@ -14,7 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ckpt.errors import RefError, UsageError
+from ckpt.errors import NoModelError, RefError, UsageError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.paths import open_path, within
 from ckpt.in_memory import is_module, name_of, unsaved
@@ -92,7 +92,7 @@ def open_ref(
         with opening.open_url(text, ref, whole=whole) as elsewhere:
             yield elsewhere
     elif isinstance(ref, DefinitionRef) and not _is_model(ref, registry):
-        yield _described(text, _definition(ref, arguments), arguments)
+        yield _described(text, _definition(ref, arguments, registry), arguments)
     else:
         yield open_version(text, ref, registry)
 
@@ -201,7 +201,9 @@ def _described(
     return OpenedDefinition(as_typed(text, arguments), definition, definition.state())
 
 
-def _definition(ref: DefinitionRef, arguments: Mapping[str, object] | None) -> "Definition":
+def _definition(
+    ref: DefinitionRef, arguments: Mapping[str, object] | None, registry: Registry
+) -> "Definition":
     from ckpt.definitions import find_definition
 
     try:
@@ -209,10 +211,8 @@ def _definition(ref: DefinitionRef, arguments: Mapping[str, object] | None) -> "
     except RefError as error:
         if ref.version is None or "." in str(ref.version.model):
             raise
-        raise RefError(
-            f"{ref.text}: no model {ref.version.model} in the registry, and no such module",
-            hint=f"{error}",
-        ) from error
+        none = f"no model {ref.version.model} in the registry" if registry.exists else "no registry"
+        raise RefError(f"{ref.text}: {none}, and no such module", hint=f"{error}") from error
 
 
 def _is_model(ref: DefinitionRef, registry: Registry) -> bool:
@@ -223,7 +223,11 @@ def _version(text: str, ref: Ref, registry: Registry) -> Version:
     try:
         return registry.version(ref)
     except RefError as error:
-        meant = _meant(text, registry)
+        bare, meant = text.partition("::")[0], _meant(text, registry)
+        if isinstance(error, NoModelError) and isinstance(ref, VersionRef) and ref.model == bare:
+            raise NoModelError(
+                f"no model, file or folder {bare!r}", hint=meant or error.hint
+            ) from error
         if meant is None:
             raise
         raise RefError(str(error), hint=meant) from error

@@ -94,7 +94,10 @@ def aliases(name: str | None = None, *, registry: InRegistry | None = None) -> l
         >>> [(alias.ref, alias.version) for alias in ckpt.aliases()]
         [('net@prod', 'v1')]
     """
-    models = Registry.of(registry).index().models
+    registry = Registry.of(registry)
+    if name is not None:
+        registry.expect_there()
+    models = registry.index().models
     every = [
         Alias(
             model.name, short, f"v{number}", f"v{number}", short in model.protected, changed=False
@@ -231,7 +234,7 @@ def _expect_sound(
             raise UsageError("-d takes only a name and --expect")
         return
     if ref is None and protect is None:
-        hint = "ckpt ls  lists versions"
+        hint = f"ckpt ls  lists versions; in Python, ckpt.aliases({name!r})  shows the alias"
         raise UsageError(f"no version given: ckpt alias {name} REF", hint=hint)
     if ref is None and condition is not None:
         raise UsageError("--if needs a version to move to", hint=f"ckpt alias {name} REF")

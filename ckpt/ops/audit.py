@@ -8,6 +8,7 @@ from ckpt.errors import AmbiguousStateError, FormatError
 from ckpt.formats.opaque import ForeignGlobal, foreign_globals
 from ckpt.opened import open_state
 from ckpt.opened.named import Named
+from ckpt.refs import several
 from ckpt.registry.registry import InRegistry, Registry
 
 
@@ -36,14 +37,21 @@ class Audited:
         return self.reason is None and not self.code
 
 
-def audit(refs: Iterable[Named], *, registry: InRegistry | None = None) -> tuple[Audited, ...]:
+def audit(
+    refs: Named | Iterable[Named], *, registry: InRegistry | None = None
+) -> tuple[Audited, ...]:
     """Judge files and versions, reading their headers and pickles only.
+
+    Args:
+        refs: One or several.
+        registry: The registry; None finds it as the command line does.
 
     Raises:
         RefError: One of them does not exist.
     """
     registry = Registry.of(registry)
-    return tuple(_audited(fspath(ref), registry) for ref in refs)
+    names: tuple[Named, ...] = several(refs)
+    return tuple(_audited(fspath(name), registry) for name in names)
 
 
 def _audited(ref: str, registry: Registry) -> Audited:

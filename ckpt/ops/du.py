@@ -71,9 +71,11 @@ def du(model: str | None = None, *, registry: InRegistry | None = None) -> Usage
     With a model only its versions are listed, though they may share objects with any.
 
     Raises:
+        RefError: There is no registry.
         IntegrityError: The index, or a manifest that is needed, cannot be read.
     """
     registry = Registry.of(registry)
+    registry.expect_there()
     listed, versions = registry.versions(model), registry.versions()
     on_disk = list(registry.store.own_objects())
     sizes = {stored.digest: stored.nbytes for stored in on_disk}

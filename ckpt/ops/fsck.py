@@ -181,9 +181,7 @@ def _expect_broken(registry: Registry) -> None:
             f"{checked.path}: fine, so it is not rebuilt", hint="ckpt verify  checks its objects"
         )
     if checked.kind == NONE:
-        raise UsageError(
-            f"{registry.folder}: no registry here", hint="ckpt register FILE  creates one"
-        )
+        registry.expect_there()
     if checked.kind == "newer":
         registry.index()
 

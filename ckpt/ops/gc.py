@@ -90,6 +90,7 @@ def gc(
         registry: The registry; None finds it as the command line does.
 
     Raises:
+        RefError: There is no registry.
         ConflictError: A version is being written for longer than the lock's timeout, or locks do
             not keep other machines out.
         IntegrityError: The index, or a manifest that it names, cannot be read, so the referenced
@@ -97,12 +98,12 @@ def gc(
         DiskError: A file or a removal is dated in the future: the clock cannot be trusted.
     """
     registry = Registry.of(registry)
+    registry.expect_there()  # before the lock creates a folder
     if local:
         registry.claim_disk()
     asked = Garbage((), keep_removed=keep_removed, keep_reflog=keep_reflog, grace=grace)
     if dry_run:
         return _find(registry, asked)
-    registry.index()  # before the lock creates a folder
     if registry.doubt_of_locks:
         raise ConflictError(
             f"{registry.folder}: {registry.doubt_of_locks}, so other writers cannot be seen",

@@ -13,7 +13,7 @@ from ckpt.compare.keys import compare_entries
 from ckpt.errors import RefError
 from ckpt.io.who import By
 from ckpt.printed import Printed
-from ckpt.refs import VersionRef
+from ckpt.refs import VersionRef, several
 from ckpt.registry.events import Event, about
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import InRegistry, Registry
@@ -88,12 +88,15 @@ def log(ref: str | None = None, *, registry: InRegistry | None = None) -> list[S
 
 
 def touches(
-    keys: Iterable[str], ref: str | None = None, *, registry: InRegistry | None = None
+    keys: str | Iterable[str],
+    ref: str | None = None,
+    *,
+    registry: InRegistry | None = None,
 ) -> dict[str, list[Touch]]:
     """The history of each tensor of a version, newest first.
 
     Args:
-        keys: Its keys, or modules for all their tensors.
+        keys: Its keys, or modules for all their tensors, one or several.
         ref: The version; None takes the latest of the only model.
         registry: The registry; None finds it as the command line does.
 
@@ -103,7 +106,9 @@ def touches(
     registry = Registry.of(registry)
     version = registry.version(ref or VersionRef(None))
     history = list(_history(version, registry))
-    names = [name for key in keys for name in _matching_keys(key, history[0][1], version.ref)]
+    names = [
+        name for key in several(keys) for name in _matching_keys(key, history[0][1], version.ref)
+    ]
     return {name: list(_touches(name, history)) for name in names}
 
 

@@ -7,6 +7,7 @@ condition, and comes last in any order.
 import operator
 from collections.abc import Iterable
 
+from ckpt.refs import several
 from ckpt.registry.condition import expect_field, expect_fields, parse_condition, value
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.version import Version
@@ -15,7 +16,7 @@ from ckpt.registry.version import Version
 def ls(
     model: str | None = None,
     *,
-    where: Iterable[str] = (),
+    where: str | Iterable[str] = (),
     sort: str | None = None,
     registry: InRegistry | None = None,
 ) -> list[Version]:
@@ -23,7 +24,7 @@ def ls(
 
     Args:
         model: Their model; None for all models.
-        where: See `ckpt.registry.condition`.
+        where: One or several conditions; see `ckpt.registry.condition`.
         sort: A field, ascending; with ``-`` before it descending. Versions of equal value keep
             their order, newest first.
         registry: The registry; None finds it as the command line does.
@@ -37,7 +38,7 @@ def ls(
     """
     registry = Registry.of(registry)
     index, versions = registry.index(), registry.versions(model)
-    conditions = [parse_condition(text) for text in where]
+    conditions = [parse_condition(text) for text in several(where)]
     for condition in conditions:
         expect_fields(condition, versions, index)
     descending, field = (sort or "").startswith("-"), (sort or "").removeprefix("-")

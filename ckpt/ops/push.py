@@ -1,6 +1,5 @@
 """Push: add versions to a remote."""
 
-from ckpt.errors import RefError
 from ckpt.io.files import Told, untold
 from ckpt.registry.registry import Registry
 from ckpt.remote.pushing import Pushed, push_versions
@@ -30,7 +29,6 @@ def push(
     """
     registry = registry or Registry()
     found = find_remote(registry, remote)
-    if not registry.exists:
-        raise RefError(f"{registry.folder}: no registry here")
+    registry.expect_there()
     chosen = [registry.version(ref) for ref in refs] if refs else None
     return push_versions(registry, found, chosen, told)

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from ckpt.errors import IntegrityError, RefError
 from ckpt.printed import Printed
-from ckpt.refs import DigestRef, VersionRef, expect_no_path, is_version, version_ref
+from ckpt.refs import DigestRef, VersionRef, expect_no_path, is_version, several, version_ref
 from ckpt.registry.index import Index, Model
 from ckpt.registry.later_words import expect_short
 from ckpt.registry.numbers import readded
@@ -40,12 +40,12 @@ class Restored(Printed):
 
 
 def restore(
-    refs: Iterable[str], *, message: str = "", registry: InRegistry | None = None
+    refs: str | Iterable[str], *, message: str = "", registry: InRegistry | None = None
 ) -> Restored:
     """Restore removed versions, all or none.
 
     Args:
-        refs: ``net:v3``, or the beginning of a digest.
+        refs: ``net:v3``, or the beginning of a digest, one or several.
         message: Why, for their history.
         registry: The registry; None finds it as the command line does.
 
@@ -53,7 +53,7 @@ def restore(
         RefError: There is no registry, or no such version, or gc has deleted it.
         IntegrityError: The manifest or an object is missing, or the manifest is damaged.
     """
-    registry, refs = Registry.of(registry), tuple(refs)
+    registry, refs = Registry.of(registry), several(refs)
     expect_short(message)
     done: dict[str, Version] = {}
     present: dict[str, Version] = {}
@@ -80,9 +80,7 @@ def restore(
                 before[back.ref] = version.label
         return index
 
-    registry.index()  # before the lock creates a folder
-    if not registry.exists:
-        raise RefError(f"{registry.folder}: no registry here")
+    registry.expect_there()  # before the lock creates a folder
     with registry.store.writing():  # no gc meanwhile, which does not know yet what is needed again
         registry.index_file.commit(restored, lambda: "restore " + ", ".join(done), message=message)
     return Restored(tuple(done.values()), tuple(present.values()), before)

@@ -5,6 +5,7 @@ The line and the bytes of a removed version are kept, and its number is never re
 
 from collections.abc import Iterable
 
+from ckpt.refs import several
 from ckpt.registry.index import Index
 from ckpt.registry.later_words import expect_short
 from ckpt.registry.registry import InRegistry, Registry, now
@@ -12,12 +13,12 @@ from ckpt.registry.version import Version
 
 
 def rm(
-    refs: Iterable[str], *, message: str = "", registry: InRegistry | None = None
+    refs: str | Iterable[str], *, message: str = "", registry: InRegistry | None = None
 ) -> list[Version]:
     """Remove versions, all or none.
 
     Args:
-        refs: The versions.
+        refs: The versions, one or several.
         message: Why, for their history.
         registry: The registry; None finds it as the command line does.
 
@@ -30,8 +31,9 @@ def rm(
         >>> [version.ref for version in ckpt.rm([extra.ref])]
         ['extra:v1']
     """
-    registry, refs = Registry.of(registry), tuple(refs)
+    registry, refs = Registry.of(registry), several(refs)
     expect_short(message)
+    registry.expect_there()
     found: dict[str, Version] = {}
 
     def removed(index: Index) -> Index:

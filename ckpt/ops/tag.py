@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ckpt.errors import RefError
-from ckpt.refs import expect_name
+from ckpt.refs import expect_name, several
 from ckpt.registry.index import Index, Model
 from ckpt.registry.later_words import expect_short
 from ckpt.registry.registry import InRegistry, Registry
@@ -12,7 +12,7 @@ from ckpt.registry.version import Version
 
 def tag(
     ref: str,
-    names: Iterable[str],
+    names: str | Iterable[str],
     *,
     present: bool = True,
     message: str = "",
@@ -22,7 +22,7 @@ def tag(
 
     Args:
         ref: The version.
-        names: The tags.
+        names: The tags, one or several.
         present: Whether it has them from now on.
         message: Why, for the history.
         registry: The registry; None finds it as the command line does.
@@ -39,7 +39,7 @@ def tag(
     """
     registry = Registry.of(registry)
     expect_short(message)
-    chosen = [expect_name(name) for name in names]
+    chosen = [expect_name(name) for name in several(names)]
     done: list[tuple[Version, Model]] = []
 
     def tagged(index: Index) -> Model:

@@ -92,6 +92,7 @@ def revert(
         message: Why, for the history.
     """
     expect_short(message)
+    registry.expect_there()
     done: list[Undone] = []
 
     def reverted(index: Index) -> Index:

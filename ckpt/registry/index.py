@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ckpt.errors import ConflictError, RefError
+from ckpt.errors import ConflictError, NoModelError, RefError
 from ckpt.refs import DigestRef, Ref, VersionRef, expect_no_path, is_version, version_ref
 from ckpt.registry.events import Event, event_line
 from ckpt.registry.version import Version, number_of, version_line
@@ -119,6 +119,11 @@ class Index:
     models: Mapping[str, Model] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def present(self) -> Mapping[str, Model]:
+        """The models that have versions; others only keep the numbers that they gave out."""
+        return {name: model for name, model in self.models.items() if model.versions}
+
     def every_version(self) -> Iterator[Version]:
         """The versions of all models, removed ones included."""
         for model in self.models.values():
@@ -164,7 +169,7 @@ class Index:
         model = self.model(ref.model)
         if ref.label == "latest":
             if not model.versions:
-                raise RefError(f"{model.name} has no versions")
+                raise RefError(f"{model.name} has no versions", hint=_restores(model))
             return model.versions[max(model.versions)]
         number = number_of(ref.label) if is_version(ref.label) else model.aliases.get(ref.label)
         if number is None or number not in model.versions:
@@ -172,26 +177,29 @@ class Index:
                 gone = f"{model.name}:{ref.label}"
                 raise RefError(f"{gone} was removed", hint=f"ckpt restore {gone}  brings it back")
             known = [*(f"v{n}" for n in sorted(model.versions)[-5:]), *sorted(model.aliases)]
-            raise RefError(f"{model.name} has no {ref.label}", hint=f"it has {', '.join(known)}")
+            hint = f"it has {', '.join(known)}" if known else _restores(model)
+            raise RefError(f"{model.name} has no {ref.label}", hint=hint)
         return model.versions[number]
 
     def model(self, name: str | None) -> Model:
-        """The model called `name`, or the only one.
+        """The model called `name`, or the only one that has versions, or had some.
 
         Raises:
             RefError: There is none, or more than one.
         """
         if name is None:
-            if len(self.models) == 1:
-                return next(iter(self.models.values()))
-            raise RefError(
-                f"the registry holds {len(self.models)} models",
-                hint="name one: " + ", ".join(f"{model}:v1" for model in list(self.models)[:5])
-                if self.models
+            models = [*(self.present or self.models).values()]
+            if len(models) == 1:
+                return models[0]
+            refs = [model.versions[max(model.versions)].ref for model in models if model.versions]
+            raise (RefError if refs else NoModelError)(
+                f"the registry holds {len(refs)} models",
+                hint=f"name one: {', '.join(refs[:5])}"
+                if refs
                 else "add the first version:  ckpt register FILE  or  ckpt train --register",
             )
         if name not in self.models:
-            raise RefError(f"no model {name!r}", hint=_did_you_mean(name, list(self.models)))
+            raise NoModelError(f"no model {name!r}", hint=_did_you_mean(name, [*self.present]))
         return self.models[name]
 
     def before(self, version: Version) -> Version | None:
@@ -244,6 +252,13 @@ class Index:
             for key, value in {**head, **own, **self.unknown}.items()
         ]
         return "{\n" + ",\n".join(fields) + ',\n"models": {\n' + models + "\n}\n}\n"
+
+
+def _restores(model: Model) -> str | None:
+    """What brings the newest removed version of a model back; None if gc has deleted all."""
+    if not model.removed:
+        return None
+    return f"ckpt restore {model.removed[max(model.removed)].ref}  brings the last one back"
 
 
 def _did_you_mean(name: str, names: list[str]) -> str | None:

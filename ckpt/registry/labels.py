@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ckpt.errors import ConflictError
-from ckpt.refs import expect_alias, expect_name
+from ckpt.refs import expect_alias, expect_name, several
 from ckpt.registry.index import Model
 
 
@@ -41,13 +41,14 @@ class Labels:
 NO_LABELS = Labels()
 
 
-def labels(alias: str | None, tags: Iterable[str]) -> Labels:
+def labels(alias: str | None, tags: str | Iterable[str]) -> Labels:
     """The labels of these names.
 
     Raises:
         UsageError: A name is not valid.
     """
-    return Labels(expect_alias(expect_name(alias)) if alias else "", tuple(map(expect_name, tags)))
+    chosen = expect_alias(expect_name(alias)) if alias else ""
+    return Labels(chosen, tuple(map(expect_name, several(tags))))
 
 
 def expect_movable(model: Model, alias: str) -> None:

@@ -1,8 +1,8 @@
 """A registry: the index and the object store of one folder."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ckpt.errors import IntegrityError, RefError
+from ckpt.errors import IntegrityError, NoModelError, RefError
 from ckpt.io.durable import make_folder
 from ckpt.io.files import read_plain, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
@@ -145,14 +145,38 @@ class Registry:
             return False
         return claimed.decode("utf-8", "replace").strip() == os.uname().nodename
 
+    def expect_there(self) -> None:
+        """Refuse to go on without a registry.
+
+        Raises:
+            RefError: There is none.
+            IndexDamageError: Its index was lost, or is damaged.
+        """
+        self.index()
+        if not self.exists:
+            raise RefError(self._absence, hint="ckpt register FILE  creates one")
+
+    @property
+    def _absence(self) -> str:
+        return f"{self.folder}: no registry here{'' if self._is_named else ' or above'}"
+
+    @contextmanager
+    def _looking_up(self) -> Iterator[None]:
+        """Tell a model that is missing from a registry that is missing."""
+        try:
+            yield
+        except NoModelError as error:
+            if self.exists:
+                raise
+            raise NoModelError(str(error), hint=self._absence) from error
+
     def claim_disk(self) -> None:
         """Remember that no other machine than this one can write to the disk of the registry.
 
         Raises:
             RefError: There is no registry.
         """
-        if not self.exists:
-            raise RefError(f"{self.folder}: no registry here")
+        self.expect_there()
         if self._is_local:
             return
         with write_whole(unlinked(self.store.root) / _LOCAL, replace=True, shared=True) as out:
@@ -168,7 +192,8 @@ class Registry:
         index = self.index()
         if model is not None and model not in index.models:
             expect_no_path(model)
-        models = index.models.values() if model is None else [index.model(model)]
+        with self._looking_up():
+            models = index.models.values() if model is None else [index.model(model)]
         found = [version for model in models for version in newest_versions(model)]
         return sorted(found, key=lambda version: (version.model, -version.number))
 
@@ -179,7 +204,8 @@ class Registry:
             RefError: It names none, or more than one.
         """
         index = self.index()
-        return newest(index, index.find(ref))
+        with self._looking_up():
+            return newest(index, index.find(ref))
 
     def parent(self, record: Mapping[str, Any], *, passed: Collection[str] = ()) -> Version | None:
         """The version that a record names as its parent; it may have been removed since.
@@ -302,6 +328,7 @@ class Registry:
             model = operation(index)
             return index if model == index.models.get(model.name) else index.with_model(model)
 
+        self.expect_there()
         self.index_file.commit(changed, what, message=message)
 
     def create(self, identity: str = "") -> Path:

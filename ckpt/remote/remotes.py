@@ -105,6 +105,8 @@ def find_remote(registry: Registry, name: str | None = None) -> Remote:
         return next(iter(remotes.values()))
     if (wanted := name or DEFAULT) in remotes:
         return remotes[wanted]
+    if not remotes:
+        registry.expect_there()
     known = f"it has {', '.join(remotes)}" if remotes else None
     what = f"no remote {wanted!r}" if name or remotes else "no remote"
     raise RefError(

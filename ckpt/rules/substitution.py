@@ -31,6 +31,8 @@ _PART = regex.compile(
     r"|(?P<literal>[^\\{}]+)"
 )
 
+_DOLLAR = regex.compile(r"\$(?P<brace>\{)?(?P<group>[1-9]\d?)(?(brace)\})")
+
 
 @dataclass(frozen=True, slots=True)
 class RenameRule(Renaming):
@@ -163,6 +165,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _replacement(text: str, new: str, pattern: Pattern) -> tuple[Callable[[Match], str], ...]:
+    _expect_no_dollar(text, new, pattern)
     parts: list[Callable[[Match], str]] = []
     for part in _PART.finditer(new):
         if part["literal"]:
@@ -186,6 +189,18 @@ def _replacement(text: str, new: str, pattern: Pattern) -> tuple[Callable[[Match
             name = part["name"] or int(part["group"])
             parts.append(partial(_group, _known_group(text, name, pattern)))
     return tuple(parts)
+
+
+def _expect_no_dollar(text: str, new: str, pattern: Pattern) -> None:
+    """Refuse `$1`, which is a group in other languages and text here."""
+    found = _DOLLAR.search(new)
+    if found is None or int(found["group"]) > pattern.groups:
+        return
+    meant = _DOLLAR.sub(lambda match: rf"\{match['group']}", new)
+    raise RuleError(
+        f"rule '{text}': '{found[0]}' in '{new}' is not a group",
+        hint=rf"write \{found['group']} or {{{found['group']}}}:  {meant}",
+    )
 
 
 def _formula(text: str, formula: str, pattern: Pattern) -> Callable[[Match], str]:

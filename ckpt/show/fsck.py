@@ -18,9 +18,9 @@ SHOWN = 20  # versions; --json has all of them
 def checked_text(checked: Checked) -> str:
     """The verdict, and the commands that help."""
     if checked.kind == NONE:
-        return "no registry here: ckpt register FILE  creates one"
+        return "no registry here or above: ckpt register FILE  creates one"
     if checked.kind == FINE and checked.index is not None:
-        models = checked.index.models.values()
+        models = checked.index.present.values()
         versions = count(sum(len(model.versions) for model in models), "version")
         verdict = f"registry.json is fine: {count(len(models), 'model')}, {versions}"
         return "\n".join([verdict, *lost_lines(checked.lost), *_logged_lines(checked.logged)])

@@ -246,9 +246,12 @@ def test_lineage_ends_where_a_parent_went_for_good(three: Run) -> None:
     assert three("rename", "net:v2", "--undo").code == 0
 
 
-def test_where_there_is_no_registry_there_is_nothing(ckpt: Run, folder: Path) -> None:
-    assert ckpt("gc", "--yes").out == "nothing to remove\n"
+def test_where_there_is_no_registry_nothing_is_collected(ckpt: Run, folder: Path) -> None:
+    ran = ckpt("gc", "--yes")
+    error = f"error: {folder}: no registry here or above\n"
+    assert (ran.code, ran.err) == (2, f"{error}hint:  ckpt register FILE  creates one\n")
     assert ckpt("gc", "--grace", "soon").code == 2
+    assert not list(folder.iterdir())
 
 
 def test_collecting_waits_for_a_version_in_the_making(

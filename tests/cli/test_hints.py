@@ -135,3 +135,71 @@ def test_alias_and_version_the_other_way_round(shelf: Run, version: str) -> None
         ],
     )
     assert shelf("alias", "best", version).code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("verify",), ("verify", "--repair", "old.pt"), ("du",), ("undo",), ("redo",)),
+        *(("pull",), ("push",), ("fetch",), ("evict", "net:v1"), ("site", "-o", "pages")),
+        *(("alias", "prod"), ("alias", "prod", "net:v1"), ("tag", "net:v1", "x")),
+        *(("note", "net:v1", "-m", "x"), ("restore", "net:v1")),
+    ],
+    ids=" ".join,
+)
+def test_command_that_needs_a_registry_says_that_there_is_none(
+    words: tuple[str, ...], ckpt: Run, folder: Path
+) -> None:
+    ran = ckpt(*words)
+    error = f"error: {folder}: no registry here or above\n"
+    said = f"{error}hint:  ckpt register FILE  creates one\n"
+    assert (ran.code, ran.out, ran.err) == (2, "", said)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("export", "net@prod", "-o", "p.pt"), "no model 'net'"),
+        (("ls", "net"), "no model 'net'"),
+        (("log",), "the registry holds 0 models"),
+        (("show", "v1"), "the registry holds 0 models"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else None,
+)
+def test_ref_without_a_registry_says_that_there_is_none(
+    words: tuple[str, ...], error: str, ckpt: Run, folder: Path
+) -> None:
+    ran = ckpt(*words)
+    hint = f"{folder}: no registry here or above"
+    assert (ran.code, ran.out, ran.err) == (2, "", f"error: {error}\nhint:  {hint}\n")
+    named = ckpt(*words, "--registry", ".")
+    assert named.err == f"error: {error}\nhint:  .: no registry here\n"
+    assert not list(folder.iterdir())
+
+
+def test_list_without_a_registry_is_empty(ckpt: Run, folder: Path) -> None:
+    ran = ckpt("ls")
+    first = "ckpt register FILE  or  ckpt train --register  adds the first"
+    assert (ran.code, ran.err) == (0, f"no versions in {folder}: {first}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("diff", "net.pt", "nets"),
+        ("rename", "nets", "--strip", "x"),
+        ("export", "nets", "-o", "new.pt"),
+        ("show", "nets::ema"),
+        ("audit", "nets"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_missing_folder_is_not_only_a_missing_model(
+    words: tuple[str, ...], ckpt: Run, folder: Path
+) -> None:
+    save(folder / "net.pt", 1)
+    assert ckpt("register", "net.pt").code == 0
+    ran = ckpt(*words)
+    said = "error: no model, file or folder 'nets'\nhint:  the registry holds net\n"
+    assert (ran.code, ran.err) == (2, said)

@@ -184,3 +184,10 @@ def test_list_fits_the_terminal(three: Run, folder: Path, width: int) -> None:
     assert {"model", "version"} <= set(lines[0].split())
     assert ("message" in lines[0]) == (width >= 60)
     assert (message in text) == (width == 300)
+
+
+def test_alias_without_a_version_names_what_shows_it(ckpt: Run, folder: Path) -> None:
+    ran = ckpt("alias", "prod", "-m", "why")
+    hint = "ckpt ls  lists versions; in Python, ckpt.aliases('prod')  shows the alias"
+    said = f"error: no version given: ckpt alias prod REF\nhint:  {hint}\n"
+    assert (ran.code, ran.out, ran.err) == (2, "", said)

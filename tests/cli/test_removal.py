@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ckpt.in_python import Registry
 from tests.cli.support import Run, weights
 
 
@@ -42,6 +43,33 @@ def test_removed_version_is_gone_and_comes_back_byte_for_byte(two: Run, folder: 
     assert two("undo").code == 0  # the tag
     assert model(folder) == before
     assert two("verify").code == 0
+
+
+def test_model_whose_versions_are_removed_does_not_count(ckpt: Run, old: Path) -> None:
+    assert ckpt("register", "old.pt").code == ckpt("rm", "old:v1", "--yes").code == 0
+    assert ckpt("register", "old.pt", "--name", "digits").code == 0
+    assert ckpt("alias", "prod", "v1").out == "digits@prod points to v1\n"
+    gone = ckpt("log", "other:v1")
+    assert (gone.code, gone.err) == (
+        2,
+        "error: no model 'other'\nhint:  the registry holds digits\n",
+    )
+    assert Registry().models == ["digits"]
+    ran = ckpt("rm", "old", "--yes")
+    hint = "hint:  ckpt restore old:v1  brings the last one back\n"
+    assert (ran.code, ran.err) == (2, f"error: old has no versions\n{hint}")
+    assert ckpt("gc", "--keep-removed", "0", "--grace", "0", "--yes").code == 0
+    ran = ckpt("rm", "old:v1", "--yes")
+    assert (ran.code, ran.err) == (2, "error: old has no v1\n")
+    assert ckpt("register", "old.pt").out.startswith("registered old:v2 ")
+    ran = ckpt("log", "v1")
+    hint = "hint:  name one: digits:v1, old:v2\n"
+    assert (ran.code, ran.err) == (2, f"error: the registry holds 2 models\n{hint}")
+
+
+def test_short_ref_of_the_only_model_restores_it(ckpt: Run, old: Path) -> None:
+    assert ckpt("register", "old.pt").code == ckpt("rm", "v1", "--yes").code == 0
+    assert ckpt("restore", "v1").out == "restored: old:v1\n"
 
 
 def test_number_of_a_removed_version_is_not_given_out_again(two: Run, folder: Path) -> None:

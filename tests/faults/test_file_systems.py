@@ -137,7 +137,10 @@ def test_disk_of_another_machine_is_not(doubted: Path) -> None:
     empty = doubted / "empty"
     empty.mkdir()
     ran = within(empty, "gc", "--local", "--registry", ".")
-    assert (ran.code, ran.err) == (2, "error: .: no registry here\n")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: .: no registry here\nhint:  ckpt register FILE  creates one\n",
+    )
     assert not list(empty.iterdir())
 
 

@@ -382,7 +382,7 @@ def test_ref_that_finds_nothing_says_what_there_is() -> None:
         grown = grown.with_version(version(1, name))
     with pytest.raises(RefError, match="the registry holds 7 models") as caught:
         grown.model(None)
-    assert caught.value.hint == "name one: mnist-cnn:v1, f:v1, e:v1, d:v1, c:v1"
+    assert caught.value.hint == "name one: mnist-cnn:v7, f:v1, e:v1, d:v1, c:v1"
     with pytest.raises(RefError, match="no model 'mnist-cn'") as caught:
         grown.model("mnist-cn")
     assert caught.value.hint == "the registry holds mnist-cnn"

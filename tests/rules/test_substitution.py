@@ -52,7 +52,29 @@ def test_word_matches_whole_parts_and_their_number(key: str, new: str) -> None:
     assert parse_rule("conv->embed", word=True).apply(key) == new
 
 
+@pytest.mark.parametrize(
+    ("new", "found", "meant"),
+    [
+        ("attn.$1", "$1", r"attn.\1"),
+        ("attn.${1}x.$2", "${1}", r"attn.\1x.\2"),
+        (r"\1.$2", "$2", r"\1.\2"),
+    ],
+)
+def test_group_with_a_dollar_is_named(new: str, found: str, meant: str) -> None:
+    with pytest.raises(RuleError) as caught:
+        parse_rule(rf"(a)_(b)->{new}")
+    number = found.strip("${}")
+    assert str(caught.value) == f"rule '(a)_(b)->{new}': '{found}' in '{new}' is not a group"
+    assert caught.value.hint == rf"write \{number} or {{{number}}}:  {meant}"
+
+
+@pytest.mark.parametrize("text", ["a->$1", "(a)->$2", "(a)->b$", r"(a)$->\1$x"])
+def test_dollar_that_is_no_group_is_text(text: str) -> None:
+    assert parse_rule(text).apply("a") == text.partition("->")[2].replace(r"\1", "a")
+
+
 def test_literal_takes_both_sides_as_they_are() -> None:
+    assert parse_rule("(a)->$1", literal=True).apply("(a)") == "$1"
     rule = parse_rule(r"fc.1->a\1{1}", literal=True)
     assert rule.apply("fcx1.w") == "fcx1.w"
     assert rule.apply("fc.1.w") == r"a\1{1}.w"

@@ -72,7 +72,7 @@ def _checkpoints(incomplete: str) -> list[str]:
 
 def _refs(registry: Registry) -> Iterable[str]:
     """Aliases, then versions, newest first; without the model too if it is the only one."""
-    models = registry.index().models.values()
+    models = registry.index().present.values()
     for model in models:
         yield from (f"{model.name}@{alias}" for alias in model.aliases)
     versions = registry.versions()
@@ -82,7 +82,7 @@ def _refs(registry: Registry) -> Iterable[str]:
 
 
 def _models(registry: Registry) -> Iterable[str]:
-    return registry.index().models
+    return registry.index().present
 
 
 def _aliases(registry: Registry) -> Iterable[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import ClassVar
 
-from ckpt.compare.keys import KeyDiff, compare_entries
+from ckpt.compare.keys import KeyDiff, Pair, compare_entries
 from ckpt.compare.pairs import Sides, equal_bytes, hashed, measure
 from ckpt.compare.ties import ties_of
 from ckpt.compare.values import ValueDiff, comparable
@@ -97,6 +97,41 @@ class RefDiff(Printed):
             return f"{self.before} -> {self.after}: {'fits' if self.fitting.fit.fits else 'no fit'}"
         found = "differs" if self.differs else "not compared" if self.unread_bytes else "the same"
         return f"{self.before} -> {self.after}: {found}"
+
+    @property
+    def removed(self) -> tuple[TensorEntry, ...]:
+        """Entries whose key only the first side has."""
+        return self.diff.removed
+
+    @property
+    def added(self) -> tuple[TensorEntry, ...]:
+        """Entries whose key only the second side has."""
+        return self.diff.added
+
+    @property
+    def renamed(self) -> tuple[Pair, ...]:
+        """The same bytes, dtype and shape under another key."""
+        return self.diff.renamed
+
+    @property
+    def reshaped(self) -> tuple[Pair, ...]:
+        """The same key, another shape."""
+        return self.diff.reshaped
+
+    @property
+    def retyped(self) -> tuple[Pair, ...]:
+        """The same key, another dtype."""
+        return self.diff.retyped
+
+    @property
+    def changed(self) -> tuple[Pair, ...]:
+        """The same key, dtype and shape, other bytes."""
+        return self.diff.changed
+
+    @property
+    def same(self) -> tuple[Pair, ...]:
+        """The same key, dtype, shape and bytes."""
+        return self.diff.same
 
     @property
     def within(self) -> tuple[PairValues, ...]:

@@ -31,6 +31,7 @@ from ckpt.ops.migrate.proving import Ran, run_both
 from ckpt.ops.rename.rule_order import Rules, in_order
 from ckpt.printed import Printed
 from ckpt.prove.specs import InputSpec
+from ckpt.refs import several
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.expressions import sources_of
 from ckpt.rules.planned import Planned, Rule
@@ -69,10 +70,10 @@ def new_migration(
     *,
     message: str = "",
     arguments: Mapping[str, object] | None = None,
-    also: Sequence[str] = (),
+    also: str | Sequence[str] = (),
     accept_likely: bool = False,
     prove: bool = True,
-    inputs: Sequence[InputSpec | str] = (),
+    inputs: str | InputSpec | Sequence[InputSpec | str] = (),
     seconds: float = USUAL_SECONDS,
     run_stored: bool = False,
     dry_run: bool = False,
@@ -118,10 +119,10 @@ def new_migration(
         given = found.rules if found else given
         migration = drafted(
             before, after, given, place=place, message=message, on=_built(opened, new.name),
-            also=[schema_of(find_definition(ref).state()) for ref in also],
+            also=[schema_of(find_definition(ref).state()) for ref in several(also)],
             taken=[it.name for it in place.migrations()], how="fitted",
         )  # fmt: skip
-        ran = run_both(form, present, given, inputs) if prove else None
+        ran = run_both(form, present, given, several(inputs)) if prove else None
     made = Drafted(_checked(migration, ran), found, _depths(migration), ran)
     return made if dry_run else made.write(place.folder)
 

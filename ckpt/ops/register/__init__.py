@@ -18,7 +18,7 @@ from ckpt.io.sources import OpenSource
 from ckpt.opened.named import Named
 from ckpt.ops.register.given import Given, InMemory, opened
 from ckpt.ops.register.storing import compared, store
-from ckpt.refs import SUFFIXES, expect_new_name
+from ckpt.refs import SUFFIXES, expect_new_name, several
 from ckpt.registry.labels import labels
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Manifest, read_record
@@ -48,9 +48,9 @@ def register(
     definition_source: str | None = None,
     parent: str | None = None,
     alias: str | None = None,
-    tags: Iterable[str] = (),
+    tags: str | Iterable[str] = (),
     opaque: OpaqueWord | None = None,
-    with_files: Iterable[Path | str | Readable] = (),
+    with_files: Path | str | Readable | Iterable[Path | str | Readable] = (),
     folder_files: bool = True,
     most: int = MOST_BYTES,
     told: Told = untold,
@@ -74,10 +74,11 @@ def register(
         definition_source: Source text of the definition that it fits.
         parent: The version that it was made from, e.g. by fine-tuning.
         alias: An alias that points to the version from the moment on that it is there.
-        tags: Tags that it has from then on.
+        tags: Tags that it has from then on, one or several.
         opaque: ``keep`` stores objects of unknown classes byte for byte, ``drop`` stores the file
             without them; None refuses those that run code when unpickled.
-        with_files: Files and folders to keep beside the weights, such as ``config.json``.
+        with_files: Files and folders to keep beside the weights, one or several, such as
+            ``config.json``.
         folder_files: Whether the small files of a checkpoint's folder are kept too, if `ref` names
             the folder; a file of `with_files` goes before one of the same name.
         most: The limit of all these, in bytes.
@@ -109,7 +110,7 @@ def register(
         checkpoint, dropped = _checkpoint(given, opaque)
         notes |= expect_harmless(checkpoint, opaque)
         how += " --keep-opaque" if RUNS_CODE in notes else ""
-        beside = _side_files(given, with_files, folder_files, most)
+        beside = _side_files(given, several(with_files), folder_files, most)
         rights = reduce(and_, (each.rights for each in beside.files), given.source.rights)
         with registry.store.writing():
             objects = NewObjects(registry.store, rights)

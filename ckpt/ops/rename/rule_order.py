@@ -1,10 +1,13 @@
 """The rules of one rename, however they were given, as a list in the order in which they apply."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
+from ckpt.errors import RuleError
 from ckpt.ops.rename.rule_files import RuleFile, read_map, read_rule_file
 from ckpt.rules.at_once import parse_typed
 from ckpt.rules.choice import drop, keep
@@ -55,7 +58,7 @@ def in_order(rules: Rules) -> RuleFile:
         case Path():
             return read_rule_file(rules)
         case str():
-            listed: list[Rule] = [parse_typed(rules)]
+            listed: list[Rule] = [_rule(rules, 0)]
         case Mapping():
             listed = [key_map(rules, name="the map")]
         case _:
@@ -65,13 +68,22 @@ def in_order(rules: Rules) -> RuleFile:
 
 def _rule(rule: str | Rule | Table, number: int) -> Rule:
     if isinstance(rule, str):
+        _expect_no_file(rule, f"rules=Path({rule!r})  reads a rule file")
         return parse_typed(rule)
     if isinstance(rule, Mapping):
         return read_rule(dict(rule), name=f"rules[{number}]")
     return rule
 
 
+def _expect_no_file(rule: str, hint: str) -> None:
+    """Refuse the name of a rule file where a rule is expected."""
+    if rule.lower().endswith((".toml", ".json")) and not re.search("->|=", rule):
+        raise RuleError(f"rule '{rule}' has no arrow; it looks like a file", hint=hint)
+
+
 def _options_in_order(rules: RuleOptions) -> RuleFile:
+    for text in rules.rules:
+        _expect_no_file(text, f"--rules {quote(text)}  reads a rule file")
     saved = RuleFile("", ()) if rules.file is None else read_rule_file(rules.file)
     chosen: dict[str, list[Rule]] = {
         "strip": list(map(Strip, rules.strip)),

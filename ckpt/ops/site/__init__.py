@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ckpt.errors import RefError
 from ckpt.io.rights import Rights
 from ckpt.opened.states import OpenedVersion
 from ckpt.ops.alias import AliasHistory, alias_history
@@ -99,9 +98,7 @@ def site(*, registry: Registry | None = None) -> Site:
         IntegrityError: A manifest is missing or damaged.
     """
     registry = registry or Registry()
-    if not registry.exists:
-        hint = "add the first version:  ckpt register FILE"
-        raise RefError(f"{registry.folder}: no registry here", hint=hint)
+    registry.expect_there()
     index = registry.index()
     curves: dict[str, Curves] = {}
     origins = _origins(index, registry, curves)

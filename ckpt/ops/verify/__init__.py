@@ -66,11 +66,15 @@ def verify(*, registry: InRegistry | None = None, told: Told = untold) -> Verifi
     Needed is what `ckpt.registry.needs.needed` says. `told` is called with the bytes done
     and the bytes in all. Law: what `gc` removes meanwhile is no damage.
 
+    Raises:
+        RefError: There is no registry, so nothing was checked.
+
     Example:
         >>> ckpt.verify().damages
         ()
     """
     registry = Registry.of(registry)
+    registry.expect_there()
     found = _verified(registry, told)
     # A store that cannot be locked because it is read-only has no gc beside this either.
     with suppress(DiskError):

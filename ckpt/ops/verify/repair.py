@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from os import fspath
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,10 +18,11 @@ from ckpt.formats.paths import open_path, within
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.sources import ByteSource
+from ckpt.opened.named import Named
 from ckpt.ops.register.storing import skeleton_of
 from ckpt.ops.verify import Damage, Verified, verify
 from ckpt.printed import Printed
-from ckpt.refs import parse_file_ref
+from ckpt.refs import parse_file_ref, several
 from ckpt.registry.index_file import FILE_NAME
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import ObjectStore
@@ -48,24 +50,26 @@ class Repaired(Printed):
     left: Verified
 
 
-def repair_store(places: Iterable[str], *, registry: InRegistry | None = None) -> Repaired:
+def repair_store(
+    places: Named | Iterable[Named], *, registry: InRegistry | None = None
+) -> Repaired:
     """Verify, and copy each damaged object from the first place that has a good copy.
 
     Args:
         places: Checkpoint files, ``FILE::model``, folders of other registries, or names of
-            remotes.
+            remotes, one or several.
         registry: The registry to repair; None finds it as the command line does.
     """
+    given: tuple[Named, ...] = several(places)
     registry = Registry.of(registry)
-    places = list(places)
     taken: list[tuple[Damage, str]] = []
     left = verify(registry=registry)
     for again in range(_ROUNDS):
         found: list[tuple[Damage, str]] = []
-        for place in places:
+        for place in given:
             # A side file that has given its bytes is no checkpoint to look into.
             with suppress(FormatError) if again else nullcontext():
-                found += _take(place, left.damages, registry)
+                found += _take(fspath(place), left.damages, registry)
         if not found:
             break
         taken += found

@@ -38,7 +38,7 @@ def _index_page(site: Site, links: Links) -> str:
     labels = {
         name for model in site.index.models.values() for name in (*model.aliases, *model.tags)
     }
-    models = [_card(name, origins, site, links) for name in sorted(site.index.models)]
+    models = [_card(name, origins, site, links) for name in sorted(site.index.present)]
     return _page(
         "index.html",
         title=site.name,

@@ -103,3 +103,20 @@ def test_bool_does_not_call_equal_what_was_not_compared(tmp_path: Path) -> None:
     assert not ckpt.diff(tmp_path / "a.pt", {"w": torch.ones(2)}, unasked=0)
     more = ckpt.diff(tmp_path / "a.pt", {"w": torch.ones(2), "v": torch.ones(1)}, values=False)
     assert more
+
+
+def test_keys_are_at_the_top_as_in_json() -> None:
+    before = {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(3), "d": torch.ones(4)}
+    after = {"a": torch.zeros(2), "b": torch.ones(2).half(), "c": torch.ones(5), "e": torch.ones(6)}
+    found = ckpt.diff(before, after)
+    data = diff_data(found)
+    assert [entry.key for entry in found.removed] == [it["key"] for it in data["removed"]] == ["d"]
+    assert [entry.key for entry in found.added] == [it["key"] for it in data["added"]] == ["e"]
+    assert [a.key for a, _ in found.changed] == data["changed"] == ["a"]
+    assert [a.key for a, _ in found.retyped] == [it["key"] for it in data["retyped"]] == ["b"]
+    assert [a.key for a, _ in found.reshaped] == [it["key"] for it in data["reshaped"]] == ["c"]
+    moved = ckpt.diff(
+        {"a": torch.ones(2), "s": torch.arange(9)}, {"b": torch.ones(2), "s": torch.arange(9)}
+    )
+    assert [(a.key, b.key) for a, b in moved.renamed] == [("a", "b")]
+    assert [a.key for a, _ in moved.same] == ["s"]

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import ckpt
-from ckpt.errors import ConflictError, UsageError
+from ckpt.errors import ConflictError, RuleError, UsageError
 from ckpt.opened import states as opened
 from ckpt.ops.rename import RenamePlan, RuleOptions
 
@@ -69,6 +69,18 @@ def test_path_is_a_file_whatever_it_is_called(
     written = ckpt.apply(ckpt.plan_rename(Path("v1"), "conv->embed"), out="b.safetensors").written
     assert written is not None
     assert list(ckpt.load(written.path)) == ["embed.w"]
+
+
+@pytest.mark.parametrize("rules", ["hf.toml", ["conv->embed", "runs/hf.JSON"]])
+def test_name_of_a_rule_file_as_text_is_told(rules: str | list[str]) -> None:
+    name = rules if isinstance(rules, str) else rules[-1]
+    with pytest.raises(RuleError) as caught:
+        ckpt.plan_rename({"conv.w": torch.ones(2)}, rules)
+    assert str(caught.value) == f"rule '{name}' has no arrow; it looks like a file"
+    assert caught.value.hint == f"rules=Path('{name}')  reads a rule file"
+    with pytest.raises(RuleError) as caught:
+        ckpt.plan_rename({"conv.w": torch.ones(2)}, RuleOptions(rules=[name]))
+    assert caught.value.hint == f"--rules {name}  reads a rule file"
 
 
 def test_options_apply_in_their_order_and_not_in_that_of_the_command_line(file: Path) -> None:
