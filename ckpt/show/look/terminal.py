@@ -133,7 +133,7 @@ class Terminal:
             return False
         from ckpt.show.look.pager import paged
 
-        return paged(self._safe(self.out, text), self.out.encoding)
+        return paged(self._safe(self.out, text), self.out.encoding, sideways=self._wide)
 
     def _write(self, stream: TextIO, text: str) -> None:
         stream.write(self._safe(stream, text) + "\n")
