@@ -32,7 +32,7 @@ def command(
     """
     found = card(ref, license=license, task=task, registry=session.registry)
     if out is None:
-        session.show(found, lambda found: card_text(found).rstrip("\n"), card_data)
+        session.show(found, lambda found: card_text(found).rstrip("\n"), card_data, verbatim=True)
         return
     with write_whole(out, replace=force) as file:
         file.write(card_text(found).encode())

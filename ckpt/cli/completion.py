@@ -71,7 +71,12 @@ def command(session: Session, shell: str) -> None:
     made = class_of(shell)
     assert made is not None
     script = made(group, {}, "ckpt", ASKED).source()
-    session.show(script, lambda text: text.rstrip(), lambda text: {"shell": shell, "script": text})
+    session.show(
+        script,
+        lambda text: text.rstrip(),
+        lambda text: {"shell": shell, "script": text},
+        verbatim=True,
+    )
 
 
 def complete(group: click.Command, instruction: str) -> int:

@@ -143,7 +143,7 @@ def _show(
     report = diff_report(found, **chosen)
     text = markdown(report) if form == "markdown" else diff_page(report)
     if out is None:
-        terminal.result(text)
+        terminal.result(text, verbatim=True)
         return
     with write_whole(out, replace=replace) as file:
         file.write(f"{text}\n".encode())

@@ -14,6 +14,7 @@ def command(session: Session, model: str | None) -> None:
     """Show the disk usage of each version.
 
     "in the store" counts the tensors and the manifest that a version needs, "alone" the part of
-    them that no other version needs.
+    them that no other version needs. "here" is shown if something of it is not on this disk, after
+    `ckpt evict` or `ckpt clone`: the part that is.
     """
     session.show(du(model, registry=session.registry), usage_text, usage_data)

@@ -5,7 +5,8 @@ import click
 from ckpt.cli.options import Session, ckpt_command
 from ckpt.cli.options.completed import VERSION
 from ckpt.ops.evict import evict
-from ckpt.show.evict import evicted_data, evicted_text
+from ckpt.registry.needs.in_git import steps_out_of_git
+from ckpt.show.evict import evicted_data, evicted_text, tracked_text
 
 
 @ckpt_command(examples="ckpt evict v1 v2\nckpt evict v1 --dry-run", writes=True)
@@ -20,3 +21,5 @@ def command(session: Session, refs: tuple[str, ...], remote: str | None, dry_run
     """
     evicted = evict(*refs, remote=remote, dry_run=dry_run, registry=session.registry)
     session.show(evicted, evicted_text, evicted_data)
+    if evicted.tracked:
+        session.terminal.remark(tracked_text(evicted, steps_out_of_git(session.registry)))

@@ -100,10 +100,10 @@ def _show(session: Session, found: GuardResult, form: str) -> None:
         case "json":
             session.terminal.data(guard_data(found))
         case "markdown":
-            session.terminal.result(markdown(guard_report(found)))
+            session.terminal.result(markdown(guard_report(found)), verbatim=True)
         case _:
             if text := guard_text(found, width=session.terminal.width):
                 session.terminal.result(text)
     if form == "github":
         for line in annotations(found):
-            session.terminal.result(line)
+            session.terminal.result(line, verbatim=True)

@@ -103,7 +103,7 @@ def new(session: Session, definition: str, source: str, rules: RuleOptions, **op
     if options["inputs"] and not options["prove"]:
         raise UsageError("--input is for a proof, which --no-prove leaves out")
     drafted = new_migration(definition, source, rules, registry=session.registry, **options)
-    session.show(drafted, drafted_text, drafted_data)
+    session.show(drafted, drafted_text, drafted_data, verbatim=drafted.path is None)
 
 
 @ckpt_command(examples="ckpt migrate ls\nckpt migrate ls models/net.py:Net", reads=True)
@@ -202,7 +202,7 @@ def export(
     only rename. The file has a test of its own, which pytest runs.
     """
     done = export_migrations(definition, target, out=out, **options)
-    session.show(done, exported_text, exported_data)
+    session.show(done, exported_text, exported_data, verbatim=done.path is None)
 
 
 for subcommand in (new, ls, check, show, run, export):

@@ -5,11 +5,13 @@ import click
 from ckpt.cli.options import Session, ckpt_command
 from ckpt.errors import IntegrityError
 from ckpt.ops.remote import add_remote, check_remote, remotes, remove_remote
+from ckpt.registry.needs.in_git import steps_out_of_git
 from ckpt.remote.remotes import AUTHORITIES, Authority
 from ckpt.show.remote import (
     added_text,
     checked_data,
     checked_text,
+    in_git_text,
     remote_data,
     remotes_data,
     remotes_text,
@@ -45,6 +47,9 @@ def add(session: Session, name: str, url: str, index: Authority | None, unsafe: 
     """
     added = add_remote(name, url, index=index, unsafe=unsafe, registry=session.registry)
     session.show(added, added_text, remote_data)
+    steps = steps_out_of_git(session.registry) if added.index == "git" else ()
+    if steps:
+        session.terminal.remark(in_git_text(steps))
 
 
 @ckpt_command(examples="ckpt remote ls", reads=True)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 
 Given = TypeVar("Given")
+_REVISION = re.compile(r"git:.+|HEAD([~^].*)?", re.DOTALL)
 _CODE_BYTES = 1 << 20  # of Python code, in which classes are looked for
 
 
@@ -169,6 +170,8 @@ def parse_named(named: Named, registry: Registry) -> Ref:
     if is_url(text):
         return parse_url(text)
     is_there = bool(text) and exists(Path(text))
+    if not is_there and _REVISION.fullmatch(text) and "git" not in registry.index().models:
+        raise _is_revision(text)
     try:
         ref = parse_ref(text)
         if is_there and isinstance(ref, VersionRef):
@@ -178,6 +181,17 @@ def parse_named(named: Named, registry: Registry) -> Ref:
             raise
         return FileRef(Path(text))
     return ref
+
+
+def _is_revision(text: str) -> RefError:
+    name = text.removeprefix("git:")
+    return RefError(
+        f"{text}: a revision of git, expected a version, a file or a class",
+        hint="which versions it changed, after  ckpt git-driver install :\n"
+        f"git diff {quote(name)} -- registry.json\n"
+        "whether a class still loads the checkpoints of its earlier form:\n"
+        f"ckpt guard models/net.py:Net --against {quote(f'git:{name}')}",
+    )
 
 
 @contextmanager

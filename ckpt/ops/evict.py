@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ckpt.errors import ConflictError, UsageError
+from ckpt.registry.needs.in_git import tracked
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import StoredObject
 from ckpt.registry.version import Version
@@ -28,6 +29,7 @@ class Evicted:
         nbytes: Their bytes.
         kept: What the remote does not have, by its name in messages.
         removed: Whether they were removed, not only found.
+        tracked: The number of them that git tracks, so that it shows a deletion.
     """
 
     remote: str
@@ -36,6 +38,7 @@ class Evicted:
     nbytes: int
     kept: tuple[str, ...]
     removed: bool = True
+    tracked: int = 0
 
 
 def evict(
@@ -74,11 +77,12 @@ def evict(
         named = _alone(registry, _named(found, bucket, versions))
         there = _there(bucket, [each for each in stored if each.digest in named])
         gone = [each for each in stored if each.digest in there]
+        in_git = tracked(registry, (each.path for each in gone))
         if not dry_run:
             registry.store.remove(gone)
     kept = tuple(sizes[each.digest] for each in stored if each.digest not in there)
     nbytes = sum(each.nbytes for each in gone)
-    return Evicted(found.name, tuple(versions), len(gone), nbytes, kept, not dry_run)
+    return Evicted(found.name, tuple(versions), len(gone), nbytes, kept, not dry_run, len(in_git))
 
 
 def _alone(registry: Registry, versions: list[Version]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from ckpt.registry.index import Index
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.forgotten import SLACK, forgotten, from_the_future, without
 from ckpt.registry.needs.lost import Lost, lost_versions
-from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED, needed
+from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED, REMOVED, needed, removed_at
 from ckpt.registry.needs.others import needed_of_shared
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import StoredObject
@@ -28,6 +28,21 @@ from ckpt.remote import collecting
 from ckpt.remote.remotes import find_remote
 
 GRACE = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Restorable:
+    """Removed versions that `ckpt restore` can bring back.
+
+    Attributes:
+        versions: The versions.
+        nbytes: Bytes in the store that only they need.
+        since: When the first of them was removed; it is kept for `keep_removed` from then on.
+    """
+
+    versions: tuple[Version, ...] = ()
+    nbytes: int = 0
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -40,6 +55,7 @@ class Garbage(Printed):
         temporaries: Leftovers of interrupted writes.
         lost: Versions that only git's history has; their objects are kept.
         young: Unreferenced objects and manifests that are kept since they are recent.
+        restorable: Versions that were removed not so long ago; none for a remote.
         keep_removed: How long removed versions are kept.
         keep_reflog: How long manifests are kept that only the reflog names.
         grace: How long unreferenced files are kept.
@@ -53,6 +69,7 @@ class Garbage(Printed):
     temporaries: tuple[Path, ...] = ()
     lost: tuple[Lost, ...] = ()
     young: tuple[StoredObject, ...] = ()
+    restorable: Restorable = Restorable()
     keep_removed: timedelta = KEEP_REMOVED
     keep_reflog: timedelta = KEEP_REFLOG
     grace: timedelta = GRACE
@@ -207,7 +224,7 @@ def _expect_own_store(registry: Registry, index: Index) -> None:
 def _garbage(registry: Registry, index: Index, found: Garbage) -> Garbage:
     """The same, with the files that `index` does not reference."""
     everything = list(registry.store.objects())
-    manifests, objects = _needed(registry, index, everything, found)
+    manifests, objects, only_removed = _needed(registry, index, everything, found)
     old: list[StoredObject] = []
     young: list[StoredObject] = []
     for stored in everything:
@@ -220,7 +237,14 @@ def _garbage(registry: Registry, index: Index, found: Garbage) -> Garbage:
         objects=tuple(sorted(old, key=lambda stored: (not stored.is_manifest, stored.path))),
         temporaries=tuple(_temporaries(registry)),
         young=tuple(young),
+        restorable=_restorable(index, [it for it in everything if it.digest in only_removed]),
     )
+
+
+def _restorable(index: Index, alone: Iterable[StoredObject]) -> Restorable:
+    removed = tuple(each for model in index.models.values() for each in model.removed.values())
+    since = min(map(removed_at, removed), default=None)
+    return Restorable(removed, sum(stored.nbytes for stored in alone), since)
 
 
 def _needed(
@@ -228,9 +252,10 @@ def _needed(
     index: Index,
     everything: Iterable[StoredObject],
     found: Garbage,
-) -> tuple[set[str], set[str]]:
-    """Digests of the referenced manifests, and of the objects that these name."""
+) -> tuple[set[str], set[str], set[str]]:
+    """Digests of the needed manifests, of their objects, and of what only removed versions need."""
     manifests: dict[str, Manifest] = {}
+    kept: set[str] = set()  # manifests that not only removed versions need
     for need in needed(
         registry,
         index,
@@ -243,10 +268,13 @@ def _needed(
             manifests[need.manifest] = registry.store.manifest(need.manifest)
         except IntegrityError as error:
             raise IntegrityError(f"{need.user}: {error}", hint=error.hint) from error
+        kept |= set() if need.kind == REMOVED else {need.manifest}
     objects = {name for each in manifests.values() for name in each.objects()}
+    others = kept | {name for manifest in kept for name in manifests[manifest].objects()}
     if (shared := registry.store.shared) is not None:
-        objects |= needed_of_shared(registry, shared)
-    return {*manifests}, objects
+        of_others = needed_of_shared(registry, shared)
+        objects, others = objects | of_others, others | of_others
+    return {*manifests}, objects, {*manifests, *objects} - others
 
 
 def _temporaries(registry: Registry) -> Iterator[Path]:

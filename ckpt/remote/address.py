@@ -21,7 +21,7 @@ def redacted(url: str) -> str:
 
 
 def checked_url(url: str) -> str:
-    """The URL as it is kept: without credentials, a folder by its absolute path.
+    """The URL as it is kept: without credentials, a folder by its absolute path without ``..``.
 
     Raises:
         UsageError: It has credentials, or no remote can be there.
@@ -29,7 +29,8 @@ def checked_url(url: str) -> str:
     if not url or any(not char.isprintable() for char in url):
         raise UsageError("not the URL of a remote", hint=_KINDS)
     if "://" not in url:
-        return Path(url).absolute().as_uri()
+        path = Path(url).absolute()
+        return (path.resolve() if ".." in path.parts else path).as_uri()
     try:
         parts = urlsplit(url)
         scheme, is_named = parts.scheme, parts.port is not None or bool(parts.hostname)

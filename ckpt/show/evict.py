@@ -1,5 +1,6 @@
 """What was evicted, as text and as JSON."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ckpt.ops.evict import Evicted
@@ -17,10 +18,18 @@ def evicted_text(evicted: Evicted) -> str:
     return "\n".join([*lines, *(["ckpt push  sends it"] if evicted.kept else [])])
 
 
+def tracked_text(evicted: Evicted, steps: Sequence[str]) -> str:
+    """That git tracks what was evicted, and the commands after which it tracks no object."""
+    shows = "shows" if evicted.removed else "would show"
+    them = "it" if evicted.tracked == 1 else "them"
+    said = f"git tracks {evicted.tracked:,} of these objects and {shows} {them} as deleted"
+    return "\n".join([f"{said}; to keep objects out of git:", *(f"  {step}" for step in steps)])
+
+
 def evicted_data(evicted: Evicted) -> dict[str, Any]:
     """The same for JSON."""
     refs = [version.ref for version in evicted.versions]
     return {
         "versions": refs,
-        **fields(evicted, "remote", "objects", "bytes=nbytes", "kept", "removed"),
+        **fields(evicted, "remote", "objects", "bytes=nbytes", "kept", "removed", "tracked"),
     }

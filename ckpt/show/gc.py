@@ -1,6 +1,7 @@
 """The garbage that `ckpt gc` found or removed."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,29 @@ def garbage_text(garbage: Garbage) -> str:
     if garbage.young:
         under = f"under {_time(garbage.grace)} old"
         lines.append(f"kept {size(_young_bytes(garbage))}, unreferenced but {under}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_restorable(garbage)])
+
+
+def _restorable(garbage: Garbage) -> Iterator[str]:
+    """The removed versions that are kept, until when, and the command that deletes them."""
+    found = garbage.restorable
+    if not found.versions:
+        return
+    what = f"{count(len(found.versions), 'removed version')}, {size(found.nbytes)}"
+    day = _until(garbage)
+    until = f" until {day}" if day and len(found.versions) == 1 else ""
+    until = f" at least until {day}" if day and not until else until
+    yield f"{what}, can be restored{until}"
+    it = "it" if len(found.versions) == 1 else "them"
+    yield f"to delete {it} now:  ckpt gc --keep-removed 0 --grace 0"
+
+
+def _until(garbage: Garbage) -> str | None:
+    """The day from which the first removed version is no longer kept."""
+    with suppress(OverflowError):
+        since = garbage.restorable.since
+        return (since + garbage.keep_removed).date().isoformat() if since else None
+    return None
 
 
 def garbage_data(garbage: Garbage) -> dict[str, Any]:
@@ -30,6 +53,11 @@ def garbage_data(garbage: Garbage) -> dict[str, Any]:
         "bytes": garbage.nbytes,
         "young_bytes": _young_bytes(garbage),
         "lost": lost_data(garbage.lost),
+        "restorable": {
+            "versions": [version.ref for version in garbage.restorable.versions],
+            "bytes": garbage.restorable.nbytes,
+            "until": _until(garbage),
+        },
     }
 
 

@@ -19,6 +19,12 @@ def added_text(remote: Remote) -> str:
     return "\n".join([*lines, "ckpt push  adds the versions here to it"])
 
 
+def in_git_text(steps: Sequence[str]) -> str:
+    """That git takes objects as well as a remote, and the commands after which it takes none."""
+    said = "git takes the objects, too; to keep them out of it, once they are pushed:"
+    return "\n".join([said, *(f"  {step}" for step in steps)])
+
+
 def removed_text(remote: Remote) -> str:
     """The remote that was removed."""
     return f"removed {remote.name}: {printable(remote.url)}; what it holds stays there"

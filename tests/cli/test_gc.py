@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,15 @@ def test_nothing_goes_that_a_version_needs(three: Run, folder: Path) -> None:
 def test_removed_version_goes_after_its_time_and_not_before(three: Run, folder: Path) -> None:
     kept = stored(folder)
     assert three("rm", "net:v3", "--yes").code == 0
-    assert three("gc", "--grace", "0", "--yes").out == "nothing to remove\n"
+    ran = three("gc", "--grace", "0", "--yes")
+    restorable = three("gc", "--grace", "0", "--yes", "--json").data["restorable"]
+    day = restorable["until"]
+    assert ran.out == (
+        "nothing to remove\n"
+        f"1 removed version, {restorable['bytes'] / 1e6:.1f} MB, can be restored until {day}\n"
+        "to delete it now:  ckpt gc --keep-removed 0 --grace 0\n"
+    )
+    assert abs(datetime.fromisoformat(day) - datetime.now() - timedelta(30)) < timedelta(2)
     assert stored(folder) == kept
     shown = three("gc", "--keep-removed", "0", "--grace", "0")
     assert shown.out.startswith("would remove\n  net:v3  removed on ")
@@ -59,6 +67,9 @@ def test_removed_version_goes_after_its_time_and_not_before(three: Run, folder: 
     data = three("gc", *AT_ONCE, "--json").data
     assert (data["removed"], data["versions"], len(data["objects"])) == (True, ["net:v3"], 2)
     assert len(stored(folder)) == len(kept) - 3
+    freed = sum(map(len, kept.values())) - sum(map(len, stored(folder).values()))
+    assert restorable == {"versions": ["net:v3"], "bytes": freed, "until": day}
+    assert "restored" not in three("gc").out
     assert three("verify").code == 0
     assert three("export", "net:v2", "-o", "v2.pt").code == 0
     assert three("register", "net.pt", "--json").data["version"] == "v4", "its number stays taken"
@@ -67,6 +78,8 @@ def test_removed_version_goes_after_its_time_and_not_before(three: Run, folder: 
 def test_what_is_shared_stays(three: Run, folder: Path) -> None:
     """v1's tensors are v2's, under other names."""
     assert three("rm", "net:v1", "--yes").code == 0
+    alone = three("gc", "--json").data["restorable"]["bytes"]
+    assert alone == three("du", "--json").data["unneeded"] > 0, "its manifest"
     data = three("gc", *AT_ONCE, "--json").data
     assert (data["versions"], len(data["manifests"]), data["objects"]) == (["net:v1"], 1, [])
     assert three("verify").code == 0

@@ -180,15 +180,53 @@ def test_models_are_by_default_those_that_were_made_with_the_class(
 ) -> None:
     register()
     ran = ckpt("guard")
-    assert ran.code == 2
-    assert ran.err.startswith(
-        "error: models/net.py:Net: nothing to load: it has no snapshot, and no version was made"
+    guard = 'guard = [{definition = "models/net.py:Net", models = ["net"]}]'
+    assert (ran.code, ran.err) == (
+        2,
+        "error: models/net.py:Net: nothing to load: it has no snapshot, and no version was made "
+        "with it\n"
+        "hint:  to keep loading versions of the registry, in pyproject.toml:\n"
+        "       [tool.ckpt]\n"
+        f"       {guard}\n"
+        "       to keep loading the keys that it has now:\n"
+        "       ckpt guard --snapshot models/net.py:Net\n"
+        "       to compare it with another revision:\n"
+        "       ckpt guard models/net.py:Net --against git:origin/main\n",
     )
+    (folder / "pyproject.toml").write_text(f"[tool.ckpt]\n{guard}\n")
+    assert ckpt("guard").out.splitlines()[2:] == ["  models/net.py:Net  net:v1       fits"]
+    guarded(folder, '"models/net.py:Net"')
     edit(net, "conv", "embed")
     assert ckpt("rename", "net:v1", "--to", "models/net.py:Net").code == 0
     ran = ckpt("guard")
     assert (ran.code, "no longer loads net:v1" in ran.out) == (1, True)
     assert "net:v2" in ran.out
+
+
+@pytest.mark.long
+def test_version_in_the_place_of_a_revision(
+    ckpt: Run, git: Git, net: Path, folder: Path, register: Callable[..., None]
+) -> None:
+    register()
+    commit(git)
+    assert ckpt("alias", "prod", "net:v1").code == 0
+    for typed in ("net@prod", "git:net@prod", "v1"):
+        ran = ckpt("guard", "models/net.py:Net", "--against", typed)
+        ref = typed.removeprefix("git:")
+        assert (ran.code, ran.err) == (
+            2,
+            f"error: {typed}: a version, expected a revision of git, such as git:origin/main\n"
+            "hint:  to see whether the class loads it:\n"
+            f"       ckpt diff {ref} models/net.py:Net\n"
+            "       to keep loading versions of the registry, in pyproject.toml:\n"
+            "       [tool.ckpt]\n"
+            '       guard = [{definition = "models/net.py:Net", models = ["net"]}]\n',
+        )
+        assert "fits models/net.py:Net" in ckpt("diff", ref, "models/net.py:Net").out
+    git("tag", "v1")
+    assert ckpt("guard", "models/net.py:Net", "--against", "v1").code == 0
+    missing = ckpt("guard", "models/net.py:Net", "--against", "net@staging")
+    assert missing.err.startswith("error: git:net@staging: no such revision in ")
 
 
 @pytest.mark.long

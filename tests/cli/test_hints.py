@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.support import Run, save, weights
+from tests.cli.support import Git, Run, commit, save, weights
 
 
 @pytest.fixture
@@ -48,6 +48,32 @@ def test_alias_without_its_model(shelf: Run) -> None:
 def test_wrong_suffix(shelf: Run) -> None:
     ran = shelf("show", "old.ptt")
     assert (ran.code, ran.err.splitlines()[1]) == (2, "hint:  or the file old.pt?")
+
+
+def test_revision_of_git_gets_what_takes_one(shelf: Run, git: Git, folder: Path) -> None:
+    (folder / "models").mkdir()
+    (folder / "models/net.py").write_text("import torch\nNet = lambda: torch.nn.Linear(1, 1)\n")
+    commit(git)
+    git("branch", "other/main")
+    assert shelf("register", "old.pt", "--name", "second").code == 0
+    for words in (("diff", "git:other/main", "HEAD"), ("diff", "net:v1", "git:other/main")):
+        ran = shelf(*words)
+        assert (ran.code, ran.err) == (
+            2,
+            "error: git:other/main: a revision of git, expected a version, a file or a class\n"
+            "hint:  which versions it changed, after  ckpt git-driver install :\n"
+            "       git diff other/main -- registry.json\n"
+            "       whether a class still loads the checkpoints of its earlier form:\n"
+            "       ckpt guard models/net.py:Net --against git:other/main\n",
+        )
+    assert shelf("git-driver", "install").code == 0
+    assert "second" in git("diff", "other/main", "--", "registry.json").stdout
+    ran = shelf("show", "HEAD~1")
+    assert ran.err.startswith("error: HEAD~1: a revision of git, expected a version")
+    torch.save(weights(), folder / "HEAD")
+    assert shelf("show", "HEAD").code == 0
+    assert shelf("register", "old.pt", "--name", "git").code == 0
+    assert shelf("show", "git:v1").code == 0
 
 
 def test_code_without_a_class(shelf: Run, folder: Path) -> None:

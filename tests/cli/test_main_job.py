@@ -40,7 +40,7 @@ def test_diff_with_a_definition_answers_first_and_ends_with_the_command(
         == f"""\
 old.pt does not fit {EMBED}
 
-  only in old.pt    only in Net    shape
+  only in old.pt    only in Net    shape      match
   ----------------  -------------  ---------  -------
   conv1.weight      embed1.weight  32 1 3 3   certain
   conv1.bias        embed1.bias    32         certain

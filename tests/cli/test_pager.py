@@ -130,6 +130,35 @@ def test_reader_who_leaves_early_changes_no_exit_code(less: Start, tall: Path) -
     assert screen.end()[0] == 1
 
 
+@pytest.fixture
+def class_beside_it(tall: Path) -> Path:
+    """The command that makes a file with a long name fit it is wider than the screen."""
+    (tall / "net.py").write_text("import torch\nNet = lambda: torch.nn.Linear(1, 1)\n")
+    for name, more in (("short", {}), ("long", {f"layer{chr(97 + i)}": 1 for i in range(26)})):
+        weights = {"fc.weight": torch.ones(1, 1), "fc.bias": torch.ones(1)}
+        others = {key: torch.zeros(1) for key in more}
+        torch.save({**weights, **others}, tall / f"{name}-run-of-last-monday-with-its-best.pt")
+    return tall
+
+
+@pytest.mark.long
+def test_short_result_with_a_wide_command_needs_nobody(less: Start, class_beside_it: Path) -> None:
+    code, shown = less("diff", "short-run-of-last-monday-with-its-best.pt", "net.py:Net").end()
+    assert code == 0
+    assert shown.splitlines()[-1] == (
+        "To make it fit:  ckpt rename short-run-of-last-monday-with-its-best.pt "
+        "--strip fc. --check net.py:Net"
+    )
+
+
+@pytest.mark.long
+def test_wide_command_is_wrapped_in_the_pager(less: Start, class_beside_it: Path) -> None:
+    screen = less("diff", "long-run-of-last-monday-with-its-best.pt", "net.py:Net")
+    screen.wait_for(PROMPT)
+    shown = screen.wait_for(r"\(END\)$", keys=" ")
+    assert "--to net.py:Net" in shown.replace(" \b", "")  # between the two rows of a line
+
+
 def test_wide_table_is_scrolled_sideways(less: Start, ckpt: Run, tall: Path) -> None:
     why = "reason " * 20 + "end"
     assert ckpt("register", "one.pt", "--name", "net", "-m", why).code == 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,62 @@ def test_git_keeps_the_index_and_the_remote_the_objects(
     assert bob("evict", "v1").out.startswith("freed 1 object")
     refused = ckpt("clone", str(folder / "remote"), str(folder / "eve"))
     assert (refused.code, "no registry there" in refused.err) == (2, True)
+
+
+def test_objects_that_git_tracks_are_taken_out_of_it(
+    ckpt: Run, git: Git, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The printed commands are run: after them git has no object, and a clone has them all."""
+    register_seeds(ckpt, folder, 1)
+    (folder / ".gitignore").write_text("*.pt\nremote/\nbob/\nnotes/\n")
+    commit(git)
+    steps = "  echo objects/ >> .ckpt/.gitignore\n  git rm -r -q --cached .ckpt/objects\n"
+    added = ckpt("remote", "add", "origin", str(folder / "remote"))
+    assert (added.code, added.err) == (
+        0,
+        "git takes the objects, too; to keep them out of it, once they are pushed:\n" + steps,
+    )
+    assert ckpt("push").code == 0
+    said = "git tracks 1 of these objects and {} it as deleted; to keep objects out of git:\n"
+    dry = ckpt("evict", "v1", "--dry-run")
+    assert dry.err == said.format("would show") + steps
+    evicted = ckpt("evict", "v1", "--json")
+    assert (evicted.data["tracked"], evicted.err) == (1, said.format("shows") + steps)
+    for step in steps.splitlines():
+        subprocess.run(step, shell=True, cwd=folder, check=True)
+    commit(git)
+    assert "objects" not in git("ls-files").stdout
+    register_seeds(ckpt, folder, 2)
+    assert ckpt("push").code == 0
+    commit(git)
+    assert "objects" not in git("ls-files").stdout
+    again = ckpt("evict", "v2", "--json")
+    assert (again.data["objects"], again.data["tracked"], again.err) == (1, 0, "")
+    git("clone", "-q", ".", "bob")
+    bob = enter(folder / "bob", ckpt, monkeypatch)
+    for ref, seed in (("v1", 1), ("v2", 2)):
+        assert bob("export", ref, "-o", f"{ref}.pt").code == 0
+        assert torch.equal(
+            torch.load(folder / "bob" / f"{ref}.pt")["w"], torch.full((2000,), 1.0 * seed)
+        )
+
+
+def test_steps_out_of_git_are_for_the_current_folder_and_only_what_is_left_to_do(
+    ckpt: Run, git: Git, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = folder / "a b"
+    register_seeds(enter(below, ckpt, monkeypatch), below, 1)
+    commit(git)
+    here = enter(folder, ckpt, monkeypatch)
+    words = ("--registry", "a b", "-q")
+    added = here("remote", "add", "origin", str(folder / "remote"), *words[:2])
+    steps = ["echo objects/ >> 'a b/.ckpt/.gitignore'", "git rm -r -q --cached 'a b/.ckpt/objects'"]
+    for todo in (steps, steps[1:], []):
+        assert [line.strip() for line in added.err.splitlines()[1:]] == todo
+        for step in todo[:1]:
+            subprocess.run(step, shell=True, cwd=folder, check=True)
+        assert here("remote", "rm", "origin", *words).code == 0
+        added = here("remote", "add", "origin", str(folder / "remote"), *words[:2])
 
 
 def test_pre_push_hook_keeps_an_index_without_its_objects_from_being_published(

@@ -1,6 +1,7 @@
 """`ckpt help`: its texts say what the code does, and their examples run."""
 
 import ast
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import torch
 import ckpt as package
 from ckpt import cli, errors
 from ckpt.cli.commands import COMMANDS, TOPICS
+from ckpt.show.diff import values
 from tests.cli.support import Run, weights
 from tests.effort import long_but
 
@@ -97,6 +99,25 @@ def test_every_exit_code_is_told() -> None:
     codes |= {kind.exit_code for kind in kinds}
     words = [line.split() for line in TEXTS["exit-codes"].splitlines()]
     assert {int(line[0]) for line in words if line and line[0].isdigit()} == codes
+
+
+def test_commands_that_exit_with_1_are_those_that_are_told() -> None:
+    found = {
+        path.stem
+        for path in (SOURCE / "cli").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("exit")
+        for each in ast.walk(node)
+        if isinstance(each, ast.Constant) and each.value == 1
+    }
+    (told,) = re.findall(r"^ +1  (.*?)^ +2  ", TEXTS["exit-codes"], re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"ckpt (\w+)", told)) == found == {"diff", "guard"}
+
+
+def test_every_column_of_values_is_told() -> None:
+    _, _, text = TEXTS["verdicts"].partition("How far apart values are")
+    for head in values.HEADS[1:]:
+        assert re.search(rf"^  (.*, )?{head}\b", text, re.MULTILINE), head
 
 
 def variables() -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ckpt.registry.store.objects import ObjectStore
-from tests.cli.support import Run, weights
+from tests.cli.support import Run, on_a_terminal, weights
 
 # What getrusage says begins with what the parent had when it forked.
 from tests.effort import long_but
@@ -57,6 +57,19 @@ def test_table_has_what_changed_most_first(ckpt: Run, old: Path, folder: Path) -
     assert " 1  1.000000 " in lines[3], "doubled: a relative L2 of 1, and the same direction"
     assert "12 of 589,824" in lines[4]
     assert " 0.001 " in lines[4]
+
+
+def test_narrow_terminal_leaves_columns_out_before_it_breaks_keys(ckpt: Run, folder: Path) -> None:
+    torch.save({"blocks.0.attn.weight": torch.ones(600, 600)}, folder / "a.pt")
+    torch.save({"blocks.0.attn.weight": torch.full((600, 600), 1.5)}, folder / "b.pt")
+    words = ("diff", "a.pt", "b.pt", "--values")
+    heads = ["ulps", "mean abs", "max abs", "rel L2", "cosine"]
+    for columns, left in ((120, []), (93, ["ulps"]), (80, ["ulps", "mean abs"])):
+        head, rule, row = on_a_terminal(columns, *words).replace("\r", "").splitlines()[-3:]
+        assert [name for name in heads if name not in head] == left
+        assert row.startswith("  blocks.0.attn.weight  360,000 of 360,000  ")
+        assert max(len(head), len(rule), len(row)) <= columns
+    assert "ulps" in on_a_terminal(80, *words, "--wide")
 
 
 def test_json_has_every_figure_and_no_bare_constant(ckpt: Run, old: Path, folder: Path) -> None:

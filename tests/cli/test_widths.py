@@ -79,6 +79,24 @@ def registry(ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    "command",
+    long_but(
+        ["card v1"],
+        ["card v1", "diff v1 v2 --format markdown", "completion bash",
+         "diff b.pt net.py:Net --format markdown", "guard net.py:Net --format markdown"],
+    ),
+)  # fmt: skip
+def test_markdown_and_code_are_never_folded(ckpt: Run, registry: Path, command: str) -> None:
+    """Line feeds and spaces have a meaning there."""
+    words = command.split()
+    if words[0] == "guard":
+        assert ckpt("guard", "net.py:Net", "--snapshot").code == 0
+    piped = ckpt(*words).out
+    assert plain(on_a_terminal(40, *words)) == piped
+    assert max(map(len, piped.splitlines())) > 40
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("columns", [80, 120])
 def test_lines_fit_the_terminal(registry: Path, columns: int) -> None:

@@ -174,6 +174,12 @@ def test_url_of_no_remote_is_refused_without_its_secrets(url: str) -> None:
 def test_url_of_a_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert checked_url("a remote") == (tmp_path / "a remote").as_uri()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "deep")
+    assert checked_url("here/../shared") == (tmp_path / "shared").as_uri()
+    assert checked_url("link/../shared") == (tmp_path / "elsewhere" / "shared").as_uri()
+    assert checked_url("link") == (tmp_path / "link").as_uri()
     assert checked_url("s3://team/models/") == "s3://team/models"
 
 

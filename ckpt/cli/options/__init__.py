@@ -55,12 +55,19 @@ class Session:
     as_json: bool
     registry: Registry
 
-    def show(self, value: T, text: Callable[[T], str], data: Callable[[T], object]) -> None:
-        """Print a result, as text or as JSON."""
+    def show(
+        self,
+        value: T,
+        text: Callable[[T], str],
+        data: Callable[[T], object],
+        *,
+        verbatim: bool = False,
+    ) -> None:
+        """Print a result, as text or as JSON; a `verbatim` text is not folded."""
         if self.as_json:
             self.terminal.data(data(value))
         else:
-            self.terminal.result(text(value))
+            self.terminal.result(text(value), verbatim=verbatim)
 
     def remark_on_added(self, added: Added | None) -> None:
         """Print a remark if a registry was created for a version, or became large by it.

@@ -1,20 +1,23 @@
 """Guard: whether classes still load the weights that they must load."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
-from ckpt.errors import UsageError
+from ckpt.errors import CkptError, UsageError
 from ckpt.migrate.described import Builder, Described
 from ckpt.migrate.folder import place_of
-from ckpt.migrate.revision import at_revision
+from ckpt.migrate.revision import PREFIX, at_revision
 from ckpt.migrate.schema import schema_of
 from ckpt.ops.guard.classes import of_revision, of_weights
 from ckpt.ops.guard.earlier import no_longer_guarded
 from ckpt.ops.guard.result import GuardedClass, GuardResult
-from ckpt.ops.guard.settings import settings_of
+from ckpt.ops.guard.settings import Settings, settings_for, settings_of
 from ckpt.ops.guard.snapshots import snapshot_of, write_snapshot
 from ckpt.registry.registry import InRegistry, Registry
+from ckpt.registry.version import Version
 
 
 def guard(
@@ -51,7 +54,13 @@ def guard(
             of_weights(it, settings.folder, arguments, registry, fix=fix) for it in settings.guarded
         ]
         return GuardResult(tuple(found))
-    with at_revision(settings.folder, against) as revision:
+    with ExitStack() as opened:
+        try:
+            revision = opened.enter_context(at_revision(settings.folder, against))
+        except UsageError as error:
+            if version := _version_of(against, Registry.of(registry)):
+                raise _not_a_revision(against, version, settings) from error
+            raise
         gone = no_longer_guarded(revision, settings.guarded)
         found = [
             of_revision(it, settings.folder, arguments, revision, gone, fix=fix)
@@ -61,6 +70,27 @@ def guard(
         left = [it for it in gone if it not in renamed and not definitions]
         found += [GuardedClass(definition, remark=remark) for definition in left]
         return GuardResult(tuple(found), revision.name)
+
+
+def _version_of(against: str, registry: Registry) -> Version | None:
+    """The version that somebody named in the place of a revision."""
+    with suppress(CkptError):
+        return registry.version(against.removeprefix(PREFIX))
+    return None
+
+
+def _not_a_revision(against: str, version: Version, settings: Settings) -> UsageError:
+    """The error about a version in the place of a revision, with what takes versions."""
+    definition = settings.guarded[0].definition
+    steps = [
+        "to see whether the class loads it:",
+        f"ckpt diff {quote(against.removeprefix(PREFIX))} {quote(definition)}",
+        *settings_for(definition, [version.model]),
+    ]
+    return UsageError(
+        f"{against}: a version, expected a revision of git, such as git:origin/main",
+        hint="\n".join(steps),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from ckpt.errors import UsageError
 from ckpt.migrate.described import (
@@ -19,7 +20,7 @@ from ckpt.migrate.migration import write_migration
 from ckpt.migrate.revision import PREFIX, Revision
 from ckpt.ops.guard.earlier import broken_ways, likely_former
 from ckpt.ops.guard.result import GuardedClass, file_of
-from ckpt.ops.guard.settings import Guarded
+from ckpt.ops.guard.settings import Guarded, settings_for
 from ckpt.ops.guard.verdicts import Ask, Verdict, verdicts_on
 from ckpt.ops.guard.weights import Weights, snapshots_of, versions_of
 from ckpt.registry.registry import Registry
@@ -122,16 +123,19 @@ def _proved(verdict: Verdict, guarded: Guarded, arguments: Arguments, builder: B
 
 
 def _nothing(guarded: Guarded, registry: Registry) -> UsageError:
-    name = guarded.definition
+    name, listed = guarded.definition, guarded.models is not None
     why = "and no version was made with it" if registry.exists else "and there is no registry"
-    if guarded.models is not None:
+    if listed:
         why = "and its models have no versions"
-    return UsageError(
-        f"{name}: nothing to load: it has no snapshot, {why}",
-        hint=f"ckpt guard --snapshot {name}  writes a snapshot\n"
-        "ckpt guard --against git:origin/main  compares it with another revision\n"
-        f'guard = [{{definition = "{name}", models = ["NAME"]}}]  in pyproject.toml names models',
-    )
+    models = [] if listed else [*registry.index().models.values()]
+    steps = [
+        *settings_for(name, [model.name for model in models if model.versions]),
+        "to keep loading the keys that it has now:",
+        f"ckpt guard --snapshot {quote(name)}",
+        "to compare it with another revision:",
+        f"ckpt guard {quote(name)} --against git:origin/main",
+    ]
+    return UsageError(f"{name}: nothing to load: it has no snapshot, {why}", hint="\n".join(steps))
 
 
 def of_revision(

@@ -1,6 +1,7 @@
 """What is guarded: `guard` in the table ``[tool.ckpt]`` of pyproject.toml."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -13,6 +14,7 @@ from ckpt.migrate.migration import MigrationError
 
 CHOICES = ("all", "latest", "aliases")
 _EXAMPLE = ("[tool.ckpt]", 'guard = ["models/net.py:Net"]')  # two lines of TOML
+_MOST_NAMED = 8  # models in a hint
 _PROJECT = "pyproject.toml"
 
 _Seconds = Annotated[float, Form("a positive number of seconds", lambda number: number > 0)]
@@ -52,6 +54,17 @@ class Guarded:
     formerly: tuple[str, ...] | None = None
 
 
+def settings_for(definition: str, models: Sequence[str]) -> list[str]:
+    """Lines of a hint: the settings with which a class must load the versions of some models."""
+    if not models:
+        return []
+    names = json.dumps([*models[:_MOST_NAMED]])
+    table = f"{{definition = {json.dumps(definition, ensure_ascii=False)}, models = {names}}}"
+    what = "to keep loading versions of the registry, in pyproject.toml"
+    more = f" ({len(models) - _MOST_NAMED} more models)" if len(models) > _MOST_NAMED else ""
+    return [f"{what}{more}:", _EXAMPLE[0], f"guard = [{table}]"]
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The guarded definitions, and the folder from which their paths begin."""
@@ -80,8 +93,8 @@ def settings_of(
     known = _read(project / _PROJECT, settings, seconds)
     if not names:
         if not known:
-            hint = "ckpt guard models/net.py:Net  names one; or for good in pyproject.toml:"
-            raise UsageError("no definition is named", hint="\n".join((hint, *_EXAMPLE)))
+            hint = ("ckpt guard models/net.py:Net", "or for good, in pyproject.toml:", *_EXAMPLE)
+            raise UsageError("no definition is named", hint="\n".join(hint))
         return Settings(project, known)
     by_place = {_place(project, it.definition): it for it in known}
     usual = Guarded("", seconds=seconds or settings.get("timeout", USUAL_SECONDS))

@@ -36,7 +36,8 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
     tables = []
     if fit.missing or fit.unexpected:
         third, rows = _unmatched(fitting)
-        tables.append(Table([f"only in {mine}", f"only in {short}", third, ""], rows))
+        sure = "match" if any(word for *_, word in rows) else ""
+        tables.append(Table([f"only in {mine}", f"only in {short}", third, sure], rows))
     if fit.reshaped:
         rows = [[a.key, shape(a.shape), shape(b.shape)] for a, b in fit.reshaped]
         tables.append(Table(["key", mine, short], rows))

@@ -9,7 +9,7 @@ from ckpt.show.look.tables import Table
 from ckpt.show.look.words import count
 
 ROWS = 20  # unless --all
-_HEADS = ("key", "differ", "max abs", "mean abs", "rel L2", "cosine", "ulps", "NaN", "Inf", "cast")
+HEADS = ("key", "differ", "max abs", "mean abs", "rel L2", "cosine", "ulps", "NaN", "Inf", "cast")
 
 
 def values_table(diff: RefDiff, *, all_rows: bool) -> Table:
@@ -19,8 +19,8 @@ def values_table(diff: RefDiff, *, all_rows: bool) -> Table:
     """
     pairs = diff.values or ()
     rows = [_pair_row(pair) for pair in (pairs if all_rows else pairs[:ROWS])]
-    spare = ("mean abs", "cosine")
-    return Table(_HEADS, rows, right=_HEADS[1:], spare=spare).without_empty_columns()
+    spare = ("ulps", "mean abs", "cosine")
+    return Table(HEADS, rows, right=HEADS[1:], spare=spare).without_empty_columns()
 
 
 def values_notes(diff: RefDiff, *, all_rows: bool) -> Iterator[str]:

@@ -21,25 +21,28 @@ def pager_command() -> str | None:
     return "less" if which("less") else None
 
 
-def paged(text: str, encoding: str) -> bool:
+def paged(text: str, encoding: str, *, sideways: bool = False) -> bool:
     """Show a text in the pager, and wait until the reader leaves it.
 
     Args:
         text: Printable text with our own colours.
         encoding: Of the terminal.
+        sideways: Whether lines wider than the terminal are scrolled, not wrapped; a text with
+            one is then shown however short it is.
 
     Returns:
-        Whether it was shown; not if it fits the screen, or if there is no pager.
+        Whether it was shown; not if its rows, after wrapping, fit the screen, or if there is no
+        pager.
     """
     columns, rows = get_terminal_size()
     widths = [len(_PAINT.sub("", line)) for line in text.split("\n")]
     fits = sum(max(1, -(-width // columns)) for width in widths) < rows
-    is_wide = max(widths) > columns
+    scrolls = sideways and max(widths) > columns
     command = pager_command()
-    if (fits and not is_wide) or command is None or os.environ.get("TERM") == "dumb":
+    if (fits and not scrolls) or command is None or os.environ.get("TERM") == "dumb":
         return False
     # F: end if all fits; R: colours; X: leave the text on the screen; S: scroll long lines.
-    environment = {"LESS": "RXS" if is_wide else "FRX", "LV": "-c", **os.environ}
+    environment = {"LESS": "RXS" if scrolls else "FRX", "LV": "-c", **os.environ}
     with _interrupts_for_the_pager():
         process = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, env=environment)
         process.communicate(f"{text}\n".encode(encoding))  # a reader may leave before the end

@@ -14,7 +14,8 @@ class Table:
         heads: Of its columns.
         rows: Their cells.
         right: The heads of the columns that are aligned to the right.
-        spare: The heads of columns that a narrow terminal can do without, the first one first.
+        spare: The heads of columns that a narrow terminal can do without, the first one first;
+            they go before any cell is folded.
     """
 
     heads: Sequence[str]
@@ -28,14 +29,17 @@ class Table:
 
     def lines(self, width: int | None) -> list[str]:
         """Lines for a terminal of this width, indented by two."""
-        narrower = None if width is None else width - 2
-        text = terminal.table(self.rows, self.heads, right=self.right, width=narrower)
-        lines = [f"  {line}" for line in text.splitlines()]
-        less = [head for head in self.spare if head in self.heads]
-        if width is None or not less or max(map(len, lines)) <= width:
+        lines = self._lines(None)
+        if width is None or max(map(len, lines)) <= width:
             return lines
-        kept = [at for at, head in enumerate(self.heads) if head != less[0]]
-        return self._only(kept).lines(width)
+        if less := [head for head in self.spare if head in self.heads]:
+            kept = [at for at, head in enumerate(self.heads) if head != less[0]]
+            return self._only(kept).lines(width)
+        return self._lines(width - 2)
+
+    def _lines(self, width: int | None) -> list[str]:
+        text = terminal.table(self.rows, self.heads, right=self.right, width=width)
+        return [f"  {line}" for line in text.splitlines()]
 
     def _only(self, columns: Sequence[int]) -> "Table":
         rows = [[row[at] for at in columns] for row in self.rows]

@@ -66,11 +66,17 @@ class Terminal:
         self._wide = wide
         self._pages = pages
 
-    def result(self, text: str) -> None:
-        """Print a result, folded to the width of a terminal, or show it in a pager."""
+    def result(self, text: str, *, verbatim: bool = False) -> None:
+        """Print a result, folded to the width of a terminal, or show it in a pager.
+
+        Args:
+            text: The result.
+            verbatim: Whether it is in a language, such as Markdown, in which line feeds and
+                spaces have a meaning, so that nothing is folded.
+        """
         width = self.width
-        lines = text.split("\n") if width is None else folded(text.split("\n"), width)
-        text = "\n".join(lines)
+        if width is not None and not verbatim:
+            text = "\n".join(folded(text.split("\n"), width))
         if not self._paged(text):
             self._write(self.out, text)
 
@@ -133,7 +139,7 @@ class Terminal:
             return False
         from ckpt.show.look.pager import paged
 
-        return paged(self._safe(self.out, text), self.out.encoding)
+        return paged(self._safe(self.out, text), self.out.encoding, sideways=self._wide)
 
     def _write(self, stream: TextIO, text: str) -> None:
         stream.write(self._safe(stream, text) + "\n")
