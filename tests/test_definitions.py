@@ -133,7 +133,7 @@ def test_what_a_definition_prints_goes_to_stderr(tmp_path, capsys):
 
 
 REF_ERRORS = {
-    "no class part": ("{net}", "not a definition"),
+    "no class part": ("{net}", "Python code, and no class is named"),
     "no such file": ("{folder}/nett.py:Net", "no such file"),
     "no such class": ("{net}:Nett", "has no class Nett"),
     "not callable": ("{net}:__name__", "has no class __name__"),

@@ -13,9 +13,10 @@ from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ckpt.definitions.importing import expect_class
 from ckpt.errors import RefError, UsageError
 from ckpt.io.strict_json import plain
-from ckpt.opened import expect_class, parse_named
+from ckpt.opened import parse_named
 from ckpt.ops.register import register
 from ckpt.printed import Printed
 from ckpt.refs import FileRef, UrlRef, expect_new_name
