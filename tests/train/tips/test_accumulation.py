@@ -428,7 +428,7 @@ def test_wrong_values_are_refused_at_once(options: dict[str, Any], message: str)
 
 def test_fp16_asks_for_a_scaler_of_the_models_device() -> None:
     """With the scaler of the hint it trains; torch disables one for CUDA without a GPU."""
-    with pytest.raises(UsageError, match=r"fp16, which needs a scaler$") as missing:
+    with pytest.raises(UsageError, match=r"(?m)fp16, which needs a scaler$") as missing:
         run_window(net(), [], no_forward, precision="fp16")
     assert missing.value.hint == 'scaler = torch.amp.GradScaler("cpu")  once, before the epochs'
     disabled = torch.amp.GradScaler("cuda", enabled=False)
