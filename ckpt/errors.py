@@ -2,9 +2,12 @@
 
 An error's text names the thing first, then found against expected; its `hint` says what to do.
 Foreign exceptions are wrapped where we call out (`raise … from error`); only `ckpt.cli` catches
-and prints. Some are also what Python itself would raise, for callers who catch that: `ValueError`,
-`KeyError`, `FileNotFoundError`. So `except CkptError: raise` goes before a handler of these.
+and prints. Elsewhere a traceback shows the hint, as a note. Some are also what Python itself would
+raise, for callers who catch that: `ValueError`, `KeyError`, `FileNotFoundError`. So
+`except CkptError: raise` goes before a handler of these.
 """
+
+from typing import Any
 
 TRUNCATED = "the file is truncated; fetch it again"  # a hint
 
@@ -27,9 +30,24 @@ class CkptError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
 
     def __str__(self) -> str:
         return str(self.args[0])  # `KeyError` would quote it
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it with all attributes, also those that its class requires."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[CkptError], args: tuple[Any, ...], state: dict[str, Any]) -> CkptError:
+    # Python finds `ValueError.__new__` first, which makes no `OSError`.
+    maker = OSError if issubclass(kind, OSError) else kind
+    error = maker.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(CkptError, ValueError):

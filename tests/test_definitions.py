@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from ckpt.definitions import find_definition
+from ckpt.definitions import find_definition, importable_ref
 from ckpt.definitions.importing import DefinitionError
-from ckpt.errors import RefError
+from ckpt.errors import RefError, UsageError
 from ckpt.refs import DefinitionRef, parse_ref
 from ckpt.tensors import TensorEntry
 
@@ -133,7 +134,7 @@ def test_what_a_definition_prints_goes_to_stderr(tmp_path, capsys):
 
 
 REF_ERRORS = {
-    "no class part": ("{net}", "not a definition"),
+    "no class part": ("{net}", "Python code, and no class is named"),
     "no such file": ("{folder}/nett.py:Net", "no such file"),
     "no such class": ("{net}:Nett", "has no class Nett"),
     "not callable": ("{net}:__name__", "has no class __name__"),
@@ -209,3 +210,24 @@ def test_what_a_definition_raises_is_one_line(tmp_path, text, message):
     assert caught.value.exit_code == 3
     assert str(caught.value).startswith(f"{ref}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_and_a_function_have_a_ref_that_finds_them() -> None:
+    for ref in ("ckpt.models.mnist_cnn:Net", "torchvision.models.resnet:resnet18"):
+        factory = find_definition(ref).factory
+        assert importable_ref(factory) == ref
+
+
+def test_what_no_name_finds_has_no_ref() -> None:
+    class Local(nn.Linear):
+        pass
+
+    cases = {
+        "Local cannot be imported by its name": Local,
+        "<lambda> cannot be imported by its name": lambda: nn.Linear(1, 1),
+        "Linear is a module, expected its class": nn.Linear(1, 1),
+        "int: expected a torch.nn.Module, or a class of them": int,
+    }
+    for message, factory in cases.items():
+        with pytest.raises(UsageError, match=f"^{message}"):
+            importable_ref(factory)

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 differs (only with --exit-code), 2 usage, 3 input refused,
 """
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ def _run(words: list[str]) -> int:
         return error.exit_code
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "ckpt"
-        meant = _at_front(error, words) or _as_output(error, _from_command(words))
+        meant = _at_front(error, words) or _as_option(error, _from_command(words))
         terminal.error(error.format_message(), meant or f"{where} --help")
         return error.exit_code
     except CkptError as error:
@@ -156,10 +157,10 @@ def _at_front(error: click.UsageError, words: list[str]) -> str | None:
     return join(["ckpt", *words[at:after], *words[:at], *words[after:]])
 
 
-def _as_output(error: click.UsageError, words: list[str]) -> str | None:
-    """The command for somebody who typed it as one types `cp OLD NEW`."""
-    is_extra = "unexpected extra argument (" in error.format_message()
-    if not (is_extra or isinstance(error, click.MissingParameter)):
+def _as_option(error: click.UsageError, words: list[str]) -> str | None:
+    """The command for somebody who left out an option's name, as one types `cp OLD NEW`."""
+    extra = re.search(r"unexpected extra argument \((.*)\)", error.format_message(), re.DOTALL)
+    if not (extra or isinstance(error, click.MissingParameter)):
         return None
     from shlex import join
 
@@ -172,7 +173,24 @@ def _as_output(error: click.UsageError, words: list[str]) -> str | None:
             and not any(word.startswith(("-o", "--out")) for word in rest)
         ):
             return join(["ckpt", command, old, *rest, "-o", new])
+        case ["train", *rest] if (
+            extra
+            and rest.count(typed := extra[1]) == 1
+            and (option := _option_for(typed))
+            and not any(word.startswith(option) for word in rest)
+        ):
+            at = rest.index(typed)
+            return join(["ckpt", "train", *rest[:at], option, *rest[at:]])
     return None
+
+
+def _option_for(typed: str) -> str | None:
+    """The option of `ckpt train` that takes such a value: a definition or a dataset."""
+    from ckpt.train.recipes.recipe import DATASETS, is_path
+
+    if ":" in typed or typed.endswith(".py"):
+        return "--model"
+    return "--dataset" if typed in DATASETS or is_path(typed) else None
 
 
 def _end_tidily() -> None:

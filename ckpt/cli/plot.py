@@ -14,7 +14,7 @@ from ckpt.show.look.words import printable
 from ckpt.show.plot import curves_data, curves_text, picture
 
 
-@ckpt_command(examples="ckpt plot v1\nckpt plot v1 v3 -o curves.svg")
+@ckpt_command(examples="ckpt plot v1\nckpt plot v1 v3 -o curves.svg\nckpt plot run.jsonl")
 @click.argument("refs", type=VERSION, nargs=-1, required=True, metavar="REF...")
 @click.option("-o", "--out", type=PATH, help="Write a picture, .png or .svg.")
 @click.option("--lr", "rate", is_flag=True, help="Plot the learning rate too.")
@@ -33,7 +33,7 @@ def command(
     norm: bool,
     force: bool,
 ) -> None:
-    """Plot training loss and accuracy of versions by epoch: as text, or as a picture.
+    """Plot training loss and accuracy by epoch, of versions or of files that --metrics wrote.
 
     Both are measured on the training images during the epoch, with dropout, and on the hold-out
     after it. The score on the test images is that of the weights that were kept. A renamed version

@@ -222,11 +222,18 @@ def definition_of(model: object, arguments: Mapping[str, object] | None = None) 
 
     if isinstance(model, nn.Module):
         return Definition(_ref_of(type(model)), _file_of(type(model)), None, partial(_bare, model))
+    factory = _expect_factory(model)
+    called = partial(factory, **arguments) if arguments else factory
+    return Definition(_ref_of(factory), _file_of(factory), None, called)
+
+
+def _expect_factory(model: object) -> Callable[..., object]:
+    from torch import nn
+
     if not callable(model) or (isinstance(model, type) and not issubclass(model, nn.Module)):
         name = getattr(model, "__name__", type(model).__name__)
         raise UsageError(f"{name}: expected a torch.nn.Module, or a class of them")
-    called = partial(model, **arguments) if arguments else model
-    return Definition(_ref_of(model), _file_of(model), None, called)
+    return model
 
 
 def _bare(module: "nn.Module") -> "nn.Module":
@@ -253,6 +260,31 @@ def _ref_of(factory: object) -> str:
     place = getattr(factory, "__module__", None)
     can_import = place not in (None, "__main__", "builtins") and name.isidentifier()
     return f"{place}:{name}" if can_import else name
+
+
+def importable_ref(factory: object) -> str:
+    """The ref by which another process finds a class, or a function that returns a module.
+
+    Raises:
+        UsageError: It is something else, e.g. a module; or it cannot be imported by its name,
+            because it is in ``__main__``, as in a notebook, or within a function.
+    """
+    from torch import nn
+
+    if isinstance(factory, nn.Module):
+        raise UsageError(
+            f"{type(factory).__name__} is a module, expected its class",
+            hint="a run begins with new weights; init= takes those of a version or file",
+        )
+    _expect_factory(factory)
+    ref = _ref_of(factory)
+    place, colon, name = ref.rpartition(":")
+    if not colon or getattr(sys.modules.get(place), name, None) is not factory:
+        raise UsageError(
+            f"{name.rpartition('.')[2]} cannot be imported by its name",
+            hint='write it into a file of its own, and pass "net.py:Net"',
+        )
+    return ref
 
 
 def _file_of(factory: Any) -> Path | None:

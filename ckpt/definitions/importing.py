@@ -8,6 +8,7 @@ import ast
 import contextlib
 import hashlib
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 
 from ckpt.errors import CkptError, MissingFileError, RefError
+
+_CODE_BYTES = 1 << 20  # of Python code, in which classes are looked for
 
 
 class DefinitionError(CkptError):
@@ -40,11 +43,27 @@ def imported(ref: str, named: str) -> tuple[ModuleType, str]:
     """The module that a ref names, and the name within it."""
     place, colon, name = named.rpartition(":")
     if not colon or not place or not name.isidentifier():
+        expect_class(Path(named))
         hint = "write path/to/file.py:Class or package.module:Class"
         raise RefError(f"{ref}: not a definition", hint=hint)
     if is_path(place):
         return _import_file(ref, Path(place)), name
     return _import_module(ref, place), name
+
+
+def expect_class(path: Path) -> None:
+    """Refuse a file of Python code that is named without a class.
+
+    Raises:
+        RefError: Its hint has the first classes of the file.
+    """
+    if path.suffix != ".py" or not path.is_file():
+        return
+    with path.open("rb") as file:
+        text = file.read(_CODE_BYTES).decode("utf-8", "replace")
+    names = re.findall(r"^class (\w+)\(", text, re.MULTILINE)
+    shown = [f"{path}:{name}" for name in names[:5]] or [f"{path}:Class"]
+    raise RefError(f"{path}: Python code, and no class is named", hint="  ".join(shown))
 
 
 def is_path(place: str) -> bool:

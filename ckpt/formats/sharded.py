@@ -12,6 +12,7 @@ import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from shlex import quote
 from typing import Any
 
 from ckpt.errors import FormatError, excerpt
@@ -216,6 +217,10 @@ def _parse(data: bytes, name: str) -> dict[str, Any]:
     try:
         index: Any = strict_json.parse(data.decode("utf-8"))
     except ValueError as error:
+        if str(error).startswith("Extra data"):
+            hint = f"ckpt plot {quote(name)}  draws what ckpt train --metrics wrote"
+            hint = hint if name.endswith(".jsonl") else "name a checkpoint"
+            raise FormatError(f"{name}: JSON lines, not a checkpoint", hint=hint) from error
         raise FormatError(f"{name}: damaged: {error}", hint="fetch it again") from error
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict):

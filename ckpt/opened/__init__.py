@@ -4,7 +4,6 @@ All three have entries. In Python, a state_dict or module in memory is a file th
 and a class is a definition.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 
 Given = TypeVar("Given")
 _REVISION = re.compile(r"git:.+|HEAD([~^].*)?", re.DOTALL)
-_CODE_BYTES = 1 << 20  # of Python code, in which classes are looked for
 
 
 @contextmanager
@@ -83,7 +81,7 @@ def open_ref(
         return
     text, ref = fspath(named), parse_named(named, registry)
     if isinstance(ref, FileRef):
-        expect_class(ref.path)
+        _expect_class(ref.path)
         file = within(ref)
         with open_path(file.path) as source:
             checkpoint = open_checkpoint(source, inside=file.inside)
@@ -261,12 +259,8 @@ def _meant(text: str, registry: Registry) -> str | None:
     return f"or the file {near[0]}?" if near else None
 
 
-def expect_class(path: Path) -> None:
-    """Refuse a file of Python code that is named without a class."""
-    if path.suffix != ".py" or not path.is_file():
-        return
-    with path.open("rb") as file:
-        text = file.read(_CODE_BYTES).decode("utf-8", "replace")
-    names = re.findall(r"^class (\w+)\(", text, re.MULTILINE)
-    shown = [f"{path}:{name}" for name in names[:5]] or [f"{path}:Class"]
-    raise UsageError(f"{path}: Python code, and no class is named", hint="  ".join(shown))
+def _expect_class(path: Path) -> None:
+    if path.suffix == ".py":
+        from ckpt.definitions.importing import expect_class
+
+        expect_class(path)

@@ -1,22 +1,33 @@
-"""Curves: the figures of every epoch of the training that made a version."""
+"""Curves: the figures of every epoch of a training, from a version's record or a metrics file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from os import fspath
+from pathlib import Path
+from typing import Any, ClassVar
 
-from ckpt.errors import UsageError
+from ckpt.errors import RefError, UsageError
+from ckpt.io.files import exists
 from ckpt.ops.log import log
+from ckpt.printed import Printed
+from ckpt.refs import parse_file_ref
 from ckpt.registry.registry import InRegistry
 from ckpt.registry.version import Version
+from ckpt.train.watch.metrics_file import SUFFIX, read_curves
 
 _NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no numbers for them
+_HINT = (
+    "ckpt train --register  makes versions with curves;\n"
+    "ckpt plot FILE.jsonl  draws those that ckpt train --metrics FILE.jsonl wrote;\n"
+    'ckpt.register(net, curves={"loss": [...]})  keeps those of a loop of your own'
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Curves:
+@dataclass(frozen=True, slots=True, repr=False)
+class Curves(Printed):
     """The curves of `version`, from the run that made `trained`.
 
-    Both are the same version, or `version` was renamed from `trained`.
+    Both are the same version or metrics file, or `version` was renamed from `trained`.
 
     Attributes:
         series: A number for each epoch, not always a finite one, by quantity: ``loss`` in nats and
@@ -25,6 +36,8 @@ class Curves:
         epoch: The epoch whose weights were kept and tested, from 1; None if unknown.
         test: Their ``loss`` and ``accuracy`` on the test images, as far as known.
     """
+
+    VIEW: ClassVar = "ckpt.show.plot:one_text"
 
     version: str
     trained: str
@@ -38,21 +51,42 @@ class Curves:
         return len(self.series["loss"])
 
 
-def plot(ref: str, *, registry: InRegistry | None = None) -> Curves:
-    """The curves of a version, or of the one that it was renamed from.
+def plot(ref: Path | str, *, registry: InRegistry | None = None) -> Curves:
+    """The curves of a version, or of the one that it was renamed from, or of a metrics file.
+
+    Args:
+        ref: The version, or a ``.jsonl`` file of `ckpt train --metrics`.
+        registry: The registry; None finds it as the command line does.
 
     Raises:
         RefError: No such version.
-        UsageError: It was not trained by `ckpt train`.
+        UsageError: It has no curves.
     """
-    steps = log(ref, registry=registry)
+    text = fspath(ref)
+    if text.lower().endswith(SUFFIX):
+        return _of_file(Path(text))
+    try:
+        steps = log(text, registry=registry)
+    except RefError as error:
+        if text and exists(parse_file_ref(text).path):
+            raise RefError(f"{text}: weights in a file have no curves", hint=_HINT) from error
+        raise
     for step in steps:
         if own := own_curves(step.version, step.record):
             return replace(own, version=steps[0].version.ref)
-    raise UsageError(
-        f"{steps[0].version.ref} has no curves: it was not made by ckpt train",
-        hint="ckpt train --register  makes versions with curves",
-    )
+    raise UsageError(f"{steps[0].version.ref} has no curves", hint=_HINT)
+
+
+def _of_file(path: Path) -> Curves:
+    recorded, finished = read_curves(path)
+    series = _series(recorded)
+    if series is None:
+        raise UsageError(f"{path}: has values that are not numbers")
+    known = {name: finished.get(f"test_{name}") for name in ("loss", "accuracy")}
+    test = {name: _number(value) for name, value in known.items() if _is_number(value)}
+    epoch = finished.get("epoch")
+    tested = type(epoch) is int and 1 <= epoch <= len(series["loss"])
+    return Curves(str(path), str(path), series, *((epoch, test) if tested else ()))
 
 
 def own_curves(version: Version, record: Mapping[str, Any]) -> Curves | None:
@@ -72,7 +106,7 @@ def _series(recorded: Any) -> dict[str, list[float]] | None:
     if not all(isinstance(found, list) and len(found) == len(lists[0]) > 0 for found in lists):
         return None
     numbers = (number for found in lists for number in found)
-    if not all(type(number) in (int, float) or number in _NOT_FINITE for number in numbers):
+    if not all(map(_is_number, numbers)):
         return None
     return {str(name): [_number(each) for each in found] for name, found in recorded.items()}
 
@@ -92,6 +126,10 @@ def _tested(
         return None, {}
     metrics = record.get("metrics", {})
     return epoch, {name: metrics[name] for name in ("loss", "accuracy") if name in metrics}
+
+
+def _is_number(recorded: Any) -> bool:
+    return type(recorded) in (int, float) or recorded in _NOT_FINITE
 
 
 def _number(recorded: Any) -> float:

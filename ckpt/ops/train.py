@@ -13,9 +13,10 @@ from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ckpt.definitions.importing import expect_class
 from ckpt.errors import RefError, UsageError
 from ckpt.io.strict_json import plain
-from ckpt.opened import expect_class, parse_named
+from ckpt.opened import parse_named
 from ckpt.ops.register import register
 from ckpt.printed import Printed
 from ckpt.refs import FileRef, UrlRef, expect_new_name
@@ -23,7 +24,7 @@ from ckpt.registry.registry import Added, InRegistry, Registry
 from ckpt.train import accumulate, doctor
 from ckpt.train.recipes.outputs import Outputs
 from ckpt.train.recipes.recipe import Recipe, expect_changeable, kept
-from ckpt.train.recipes.recipe_file import make_recipe
+from ckpt.train.recipes.recipe_file import Asked, make_recipe, recipe_for
 from ckpt.train.watch.events import Callback, Trained, ignore
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Training(Printed):
 
 
 def train(
-    recipe: Recipe | str | None = None,
+    recipe: Asked | None = None,
     out: Path | str | None = None,
     *,
     registry: InRegistry | None = None,
@@ -70,12 +71,14 @@ def train(
 ) -> Training | None:
     """Train by a recipe; under torchrun the processes share every effective batch.
 
-    `recipe` is one, its name or its file, by default ``classic``; `settings` override it, e.g.
-    ``dataset="digits", epochs=1``. The weights go to `out`, by default a file named after the
-    model. With `register_result` they become the next version of the model `name`, by default
-    named after the definition, and go to a file only with `out`. The state of the run is in
-    `state_file`, by default ``MODEL.state.pt``: written every `save_minutes` (5) and when a
-    signal ends the run, removed when it is done unless `keep_state`.
+        ckpt.train(Net, dataset="digits", epochs=1)
+
+    `recipe` is a class, its ref (``net.py:Net``), or a recipe, its name or its file, by default
+    ``classic``, by which a class is trained; `settings` override it. The weights go to `out`, by
+    default a file named after the model. With `register_result` they become the next version of
+    the model `name`, by default named after the definition, and go to a file only with `out`. The
+    state of the run is in `state_file`, by default ``MODEL.state.pt``: written every
+    `save_minutes` (5) and when a signal ends the run, removed when it is done unless `keep_state`.
 
     `resume`, the state of a run or its file, continues that run: what is not given is as before,
     and of the `settings` it takes data_dir, device and epochs. `callback` gets every event of the
@@ -112,11 +115,11 @@ def _state(resume: "State | Path | str | None") -> "State | None":
 
 
 def _recipe_of(
-    recipe: Recipe | str | None, settings: Mapping[str, object], resumed: "State | None"
+    recipe: Asked | None, settings: Mapping[str, object], resumed: "State | None"
 ) -> Recipe:
     """The recipe with these settings; a run that goes on has its own, and may change a few."""
     if resumed is None:
-        return make_recipe("classic" if recipe is None else recipe, settings)
+        return recipe_for(recipe, settings)
     if recipe is not None:
         raise kept("recipe", "the run")
     expect_changeable(settings, "the run")

@@ -17,6 +17,11 @@ _HELD_OUT = {"loss": "holdout_loss", "accuracy": "holdout_accuracy"}
 _WORDS = {"lr": "learning rate", "gradient_norm": "gradient norm"}  # on demand
 
 
+def one_text(curves: Curves) -> str:
+    """The curves of one run."""
+    return curves_text([curves])
+
+
 def curves_text(several: Sequence[Curves], *, also: Sequence[str] = ()) -> str:
     """A line for each curve of each run, on one scale for all, and the score on the test images.
 

@@ -70,6 +70,11 @@ def test_the_table_is_one_line_a_way() -> None:
     assert lines[-2:] == ["workers        no   no gain", "kept graphs    yes  it keeps\\x0amuch"]
 
 
+def test_python_prints_it_as_the_command_does() -> None:
+    assert str(FOUND) == diagnosis_text(FOUND)
+    assert repr(FOUND) == "<Diagnosis net.py:Net on digits, 1 × 28 × 28, 2 threads, batch 64>"
+
+
 def test_the_same_figures_give_the_same_picture() -> None:
     rows = [Tried(tip, "one", "", 1.0, 1.0, 10) for tip in TIPS]
     found = Diagnosis("here", rows, [])

@@ -6,9 +6,71 @@ from pathlib import Path
 import pytest
 import torch
 
+from ckpt import plot
 from tests.cli.support import Run
 
 TRAIN = ["train", "--dataset", "digits", "--epochs", "3", "--precision", "fp32", "--register"]
+
+HINT = """\
+hint:  ckpt train --register  makes versions with curves;
+       ckpt plot FILE.jsonl  draws those that ckpt train --metrics FILE.jsonl wrote;
+       ckpt.register(net, curves={"loss": [...]})  keeps those of a loop of your own
+"""
+LINES = """\
+{"event": "started", "dataset": "digits", "epochs": 3}
+{"event": "epoch", "time": "t", "epoch": 1, "loss": 2.0, "accuracy": 0.25, "lr": 1.0}
+{"event": "epoch", "time": "t", "epoch": 2, "loss": 1.5, "accuracy": 0.5, "lr": 0.7}
+{"event": "epoch", "time": "t", "epo
+{"event": "started", "dataset": "digits", "epochs": 3, "resumed_at": {"epoch": 2, "images": 0}}
+{"event": "epoch", "time": "t", "epoch": 2, "loss": 1.0, "accuracy": 0.75, "lr": 0.7}
+{"event": "epoch", "time": "t", "epoch": 3, "loss": "nan", "accuracy": 0.5, "lr": 0.49}
+{"event": "finished", "epoch": 2, "test_accuracy": 0.875, "test_loss": 0.5}
+"""
+
+
+def test_a_metrics_file_is_plotted_without_a_registry(ckpt: Run, folder: Path) -> None:
+    (folder / "run.jsonl").write_text(LINES)
+    ran = ckpt("plot", "run.jsonl", "--lr")
+    assert (ran.code, ran.err) == (0, "")
+    assert (
+        ran.out
+        == """\
+run.jsonl  3 epochs
+  loss                  2  █▁   nan
+  accuracy         25.00%  ▁█▅  50.00%
+  learning rate         1  █▄▁  0.49
+  test           loss 0.5  accuracy 87.50%, of epoch 2
+"""
+    )
+    assert f"{plot(folder / 'run.jsonl')}\n".replace(f"{folder}/", "") == (
+        ckpt("plot", "run.jsonl").out
+    )
+    assert ckpt("plot", "run.jsonl", "-o", "run.svg").code == 0
+    assert not (folder / "registry.json").exists()
+
+
+def test_a_file_without_epochs_is_refused(ckpt: Run, folder: Path) -> None:
+    for text in ("", LINES.splitlines()[0], "[1]\nno JSON\n"):
+        (folder / "run.jsonl").write_text(text)
+        ran = ckpt("plot", "run.jsonl")
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err == (
+            "error: run.jsonl: has no line of an epoch\n"
+            "hint:  ckpt train --metrics FILE.jsonl  writes one line an epoch\n"
+        )
+    ran = ckpt("plot", "none.jsonl")
+    assert (ran.code, ran.err) == (2, "error: none.jsonl: no such file\n")
+
+
+def test_a_metrics_file_is_not_called_damaged(ckpt: Run, folder: Path) -> None:
+    (folder / "run.jsonl").write_text(LINES)
+    for command in ("register", "show"):
+        ran = ckpt(command, "run.jsonl")
+        assert (ran.code, ran.out) == (3, "")
+        assert ran.err == (
+            "error: run.jsonl: JSON lines, not a checkpoint\n"
+            "hint:  ckpt plot run.jsonl  draws what ckpt train --metrics wrote\n"
+        )
 
 
 @pytest.fixture
@@ -28,6 +90,13 @@ def test_curves_are_those_of_the_run(ckpt: Run, trained: list[str]) -> None:
     model = found[0]["trained"].rpartition(":")[0]
     assert [each["trained"] for each in found] == [f"{model}:v1"] * 2
     assert found[1]["version"] == f"{model}:v2"
+    assert ckpt(*TRAIN, "-o", "other.pt", "--metrics", "run.jsonl").code == 0
+    (again,) = json.loads(ckpt("plot", "run.jsonl", "--json").out)["curves"]
+    timed = {"seconds"}
+    assert {n: v for n, v in again["series"].items() if n not in timed} == {
+        n: v for n, v in recorded.items() if n not in timed
+    }
+    assert (again["epoch"], again["test"]) == (found[0]["epoch"], found[0]["test"])
     text = ckpt("plot", *trained).out
     assert f"{model}:v2  3 epochs, trained as {model}:v1" in text
     assert f"{recorded['loss'][-1]:.6g}" in text
@@ -81,6 +150,9 @@ def test_version_without_curves_says_so(ckpt: Run, folder: Path) -> None:
     assert ckpt("register", "a.pt").code == 0
     ran = ckpt("plot", "v1")
     assert ran.code == 2
-    assert "a:v1 has no curves" in ran.err
+    assert ran.err == f"error: a:v1 has no curves\n{HINT}"
+    ran = ckpt("plot", "a.pt")
+    assert ran.code == 2
+    assert ran.err == f"error: a.pt: weights in a file have no curves\n{HINT}"
     assert ckpt("plot", "v9").code == 2
     assert ckpt("plot", "v1", "-o", "a.pdf").code == 2

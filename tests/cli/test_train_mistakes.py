@@ -265,3 +265,35 @@ def test_option_is_refused_by_name(ckpt: Run, words: str, code: int, message: st
 @pytest.mark.parametrize(("words", "code", "message"), RESUMED, ids=[case[0] for case in RESUMED])
 def test_state_is_refused_by_name(ckpt: Run, words: str, code: int, message: str) -> None:
     expect_one_line(ckpt, tuple(words.split()), code, message)
+
+
+@pytest.mark.parametrize(
+    ("typed", "word", "hint"),
+    [
+        ("net.py:Net", "net.py:Net", "ckpt train --model net.py:Net"),
+        ("net.py:Net --epochs 3", "net.py:Net", "ckpt train --model net.py:Net --epochs 3"),
+        ("--epochs 3 torchvision.models:resnet18", "torchvision.models:resnet18",
+         "ckpt train --epochs 3 --model torchvision.models:resnet18"),
+        ("net.py", "net.py", "ckpt train --model net.py"),
+        ("digits", "digits", "ckpt train --dataset digits"),
+        ("./photos", "./photos", "ckpt train --dataset ./photos"),
+        ("net.py:Net --model net.py:Other", "net.py:Net", "ckpt train --help"),
+        ("v1", "v1", "ckpt train --help"),
+    ],
+)  # fmt: skip
+def test_a_value_without_its_option(ckpt: Run, typed: str, word: str, hint: str) -> None:
+    ran = ckpt("train", *typed.split())
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"error: Got unexpected extra argument ({word})\nhint:  {hint}\n"
+
+
+def test_a_file_without_its_class_is_one_message(ckpt: Run, folder: Path) -> None:
+    (folder / "net.py").write_text(NETS)
+    ran = ckpt("train", "--model", "net.py")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "error: net.py: Python code, and no class is named\n"
+        "hint:  net.py:Net  net.py:NeedsWidth  net.py:NotBuilt  net.py:NoParameters  "
+        "net.py:Frozen\n"
+    )
+    assert ckpt("train", "--doctor", "net.py") == ran

@@ -227,7 +227,7 @@ def test_fault_26_version_there_and_removed_is_refused() -> None:
 def test_fault_26_place_of_the_damage_is_told(mark: str) -> None:
     lines = index().to_text().splitlines()
     marked = "\n".join([*lines[:2], mark, *lines[2:]])
-    with pytest.raises(IndexDamageError, match=f"line 3 is a git conflict marker, {mark[:7]}$"):
+    with pytest.raises(IndexDamageError, match=f"(?m)line 3 is a git conflict marker, {mark[:7]}$"):
         parse_index(marked, name="r")
     with pytest.raises(IndexDamageError) as caught:
         parse_index("\n".join([lines[0], *lines[2:], "x"]), name="r")

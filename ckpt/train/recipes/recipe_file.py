@@ -1,17 +1,49 @@
 """Recipes as TOML files: the package's own by name, others by path. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources import files
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard, Union
 
 from ckpt.errors import RefError, UsageError
 from ckpt.io.small_file import parse_toml, read_small
 from ckpt.train.recipes.recipe import Recipe, Setting, settings
 
+if TYPE_CHECKING:
+    from torch import nn
+
 NAMES = ("classic", "fast")
+Asked = Union[Recipe, str, "PathLike[str]", "Callable[..., nn.Module]"]
+
+
+def recipe_for(asked: Asked | None, values: Mapping[str, object]) -> Recipe:
+    """The recipe that Python code asks for.
+
+    Args:
+        asked: As `make_recipe`; or a definition, its class or its ref, for ``classic`` with that
+            model; None for ``classic``.
+        values: By the names of `Recipe`; the model may be a class.
+
+    Raises:
+        UsageError: Two models are given; or as `make_recipe`.
+    """
+    if isinstance(asked, PathLike):
+        asked = fspath(asked)
+    if asked is None or isinstance(asked, Recipe) or _is_recipe(asked):
+        return make_recipe("classic" if asked is None else asked, values)
+    if "model" in values:
+        raise UsageError("two models: the first argument and model=", hint="leave one out")
+    return make_recipe("classic", {**values, "model": asked})
+
+
+def _is_recipe(asked: object) -> TypeGuard[str]:
+    """Whether it is a recipe's name or file; a definition has a colon, or is Python code."""
+    if not isinstance(asked, str) or asked.endswith(".py"):
+        return False
+    return ":" not in asked or Path(asked).is_file()
 
 
 def make_recipe(base: Recipe | str, values: Mapping[str, object]) -> Recipe:
@@ -57,6 +89,7 @@ def _load_toml(ref: str) -> dict[str, Any]:
         path = Path(ref)
         if not path.is_file():
             hint = f"recipes are {', '.join(NAMES)}, or a TOML file"
+            hint = f"--model {ref}  takes a definition" if ":" in ref else hint
             raise RefError(f"{ref}: no such recipe", hint=hint)
         text = read_small(path).decode("utf-8", "replace")
     try:
@@ -66,12 +99,19 @@ def _load_toml(ref: str) -> dict[str, Any]:
 
 
 def _typed(ref: str, setting: Setting, value: object) -> object:
-    """The value in the setting's type: text becomes a path, a whole number any number."""
+    """The value in the setting's type: text becomes a path, a whole number any number.
+
+    A class becomes its ref.
+    """
     if type(value) is setting.type or (setting.type is Path and isinstance(value, Path | None)):
         return value
     if setting.type is Path and isinstance(value, str):
         return Path(value)
     if setting.type is float and type(value) is int:
         return float(value)
+    if setting.name == "model" and callable(value):
+        from ckpt.definitions import importable_ref
+
+        return importable_ref(value)
     example = "a path" if setting.type is Path else f"a value like {setting.default!r}"
     raise UsageError(f"{ref}: {setting.name} is {value!r}, expected {example}")

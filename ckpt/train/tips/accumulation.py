@@ -75,7 +75,8 @@ def accumulate(
     Raises:
         UsageError: A value that is not allowed.
     """
-    _check(micro_batches, reduction, precision, clip, scaler)
+    _check(micro_batches, reduction, precision, clip)
+    _check_scaler(scaler, precision, model)
     parallel = _parallel_parts(model)
     stepping = _Stepping(
         model, parallel, optimizer, reduction, precision, clip, scaler, schedule, average
@@ -83,9 +84,7 @@ def accumulate(
     return Windows(batches, micro_batches, count or length_of, stepping)
 
 
-def _check(
-    micro_batches: int, reduction: str, precision: str, clip: float, scaler: "GradScaler | None"
-) -> None:
+def _check(micro_batches: int, reduction: str, precision: str, clip: float) -> None:
     if micro_batches < 1:
         raise UsageError(f"micro_batches is {micro_batches}, expected at least 1")
     if reduction not in ("mean", "sum"):
@@ -94,10 +93,16 @@ def _check(
         raise UsageError(f"precision is {precision}, expected fp32, bf16 or fp16")
     if not clip >= 0:
         raise UsageError(f"clip is {clip}, expected 0 or more")
+
+
+def _check_scaler(scaler: "GradScaler | None", precision: str, model: "nn.Module") -> None:
+    """fp16 needs a scaler that scales; torch disables one for CUDA where there is none."""
     scales = scaler is not None and scaler.is_enabled()
     if precision == "fp16" and not scales:
-        hint = 'scaler = torch.amp.GradScaler("cuda")  once, before the epochs'
-        raise UsageError("precision is fp16, which needs a scaler", hint=hint)
+        device = _parameter_of(model).device.type
+        hint = f'scaler = torch.amp.GradScaler("{device}")  once, before the epochs'
+        found = "a scaler" if scaler is None else "an enabled scaler; this one is disabled"
+        raise UsageError(f"precision is fp16, which needs {found}", hint=hint)
     if precision != "fp16" and scales:
         raise UsageError(f"precision is {precision}, which needs no scaler", hint="leave it out")
 
@@ -367,4 +372,9 @@ class _Stepping:
 
     @property
     def _parameter(self) -> "Tensor":
-        return next(self.model.parameters())
+        return _parameter_of(self.model)
+
+
+def _parameter_of(model: "nn.Module") -> "Tensor":
+    """The one that says where the model is."""
+    return next(model.parameters())

@@ -5,6 +5,9 @@ Every figure is measured in the same run; a ratio compares rows that were measur
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
+
+from ckpt.printed import Printed
 
 TIPS = ("workers", "largest batch", "16 bits", "accumulation", "kept graphs")
 
@@ -39,8 +42,8 @@ class Verdict:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+@dataclass(frozen=True, slots=True, repr=False)
+class Diagnosis(Printed):
     """The result of `doctor`.
 
     Attributes:
@@ -48,6 +51,8 @@ class Diagnosis:
         rows: By tip, in the order of `TIPS`.
         verdicts: One a tip.
     """
+
+    VIEW: ClassVar = "ckpt.show.train:diagnosis_text"
 
     where: str
     rows: Sequence[Tried]

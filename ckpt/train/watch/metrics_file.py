@@ -5,17 +5,20 @@ other lines. A resumed run appends to its file; no other run does.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from ckpt.errors import DiskError, UsageError
+from ckpt.errors import DiskError, MissingFileError, UsageError
 from ckpt.io.files import already_exists
-from ckpt.io.strict_json import plain
+from ckpt.io.strict_json import parse, plain
 from ckpt.train.watch.events import Epoch, Event, Started, StepDone, Trained
 
 SUFFIX = ".jsonl"
+_MOST_EPOCHS = 1_000_000
+_NO_CURVES = ("event", "time", "epoch", "images_per_second")
 
 
 class MetricsFile:
@@ -89,3 +92,49 @@ class MetricsFile:
     def _taken(self) -> UsageError:
         hint = "name another file with --metrics, or replace this one with --force"
         return already_exists(self._path, hint=hint)
+
+
+def read_curves(path: Path) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """The curves in a metrics file, as a record has them, and its last line about a finished run.
+
+    Of an epoch that a resumed run repeated, the later line counts. Lines that a crash truncated are
+    left out, and so are values that are missing: they are NaN.
+
+    Raises:
+        UsageError: It has no line of an epoch.
+        MissingFileError: There is none.
+        DiskError: The system refused to read.
+    """
+    epochs: dict[int, dict[str, Any]] = {}
+    finished: dict[str, Any] = {}
+    for line in _lines(path):
+        epoch = line.get("epoch")
+        if line.get("event") == "epoch" and type(epoch) is int and 1 <= epoch <= _MOST_EPOCHS:
+            epochs[epoch] = line
+        elif line.get("event") == "finished":
+            finished = line
+    if not epochs:
+        hint = "ckpt train --metrics FILE.jsonl  writes one line an epoch"
+        raise UsageError(f"{path}: has no line of an epoch", hint=hint)
+    names = dict.fromkeys(name for line in epochs.values() for name in line)
+    rows = [epochs.get(at, {}) for at in range(1, max(epochs) + 1)]
+    curves = {
+        name: [row.get(name, "nan") for row in rows] for name in names if name not in _NO_CURVES
+    }
+    return curves, finished
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for text in file:
+                try:
+                    line = parse(text)
+                except ValueError:
+                    continue  # truncated
+                if isinstance(line, dict):
+                    yield line
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: no such file") from error
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror}") from error

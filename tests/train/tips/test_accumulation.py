@@ -426,6 +426,18 @@ def test_wrong_values_are_refused_at_once(options: dict[str, Any], message: str)
         run_window(net(), [], no_forward, **options)
 
 
+def test_fp16_asks_for_a_scaler_of_the_models_device() -> None:
+    """With the scaler of the hint it trains; torch disables one for CUDA without a GPU."""
+    with pytest.raises(UsageError, match=r"(?m)fp16, which needs a scaler$") as missing:
+        run_window(net(), [], no_forward, precision="fp16")
+    assert missing.value.hint == 'scaler = torch.amp.GradScaler("cpu")  once, before the epochs'
+    disabled = torch.amp.GradScaler("cuda", enabled=False)
+    with pytest.raises(UsageError, match="which needs an enabled scaler; this one is") as found:
+        run_window(net(), [], no_forward, precision="fp16", scaler=disabled)
+    assert found.value.hint == missing.value.hint
+    run_window(net(), [], no_forward, precision="fp16", scaler=torch.amp.GradScaler("cpu"))
+
+
 @pytest.mark.parametrize(
     "batch",
     [

@@ -215,6 +215,8 @@ def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="--doctor needs a single process"):
         doctor(Recipe(dataset="digits"))
+    with pytest.raises(UsageError, match="--doctor needs a single process"):
+        doctor("ckpt.models.mnist_cnn:Net", dataset="digits")
 
 
 def test_a_ratio_is_of_the_same_turn() -> None:
