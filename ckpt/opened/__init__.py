@@ -4,6 +4,7 @@ All three have entries. In Python, a state_dict or module in memory is a file th
 and a class is a definition.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
