@@ -112,7 +112,6 @@ def test_other_mistakes_get_no_command_that_fails_again(shelf: Run, typed: str) 
         ("pin", "{}"),
         ("blame", "w", "{}"),
         ("copy", "{}", "."),
-        ("plot", "{}"),
         ("ls", "{}"),
         ("du", "{}"),
         ("register", "net.pt", "--parent", "{}"),
