@@ -268,7 +268,7 @@ def _pointed(
     if not is_move or model.aliases.get(name) != version.number:
         before = _checked(model, name, expect, moves_to=version.label)
         if condition is not None:
-            _expect_holds(condition, version, index)
+            _expect_holds(condition, version, index, name)
     model = model.with_alias(name, version.number, protect=protect)
     return model, Alias(model.name, name, version.label, before, name in model.protected)
 
@@ -297,11 +297,19 @@ def _checked(model: Model, name: str, expect: str | None, *, moves_to: str | Non
     return now
 
 
-def _expect_holds(condition: str, version: Version, index: Index) -> None:
+def _expect_holds(condition: str, version: Version, index: Index, name: str) -> None:
     """Refuse to move an alias to a version that does not meet a condition."""
     parsed = parse_condition(condition, option="--if")
-    versions = newest_versions(index.model(version.model))
-    expect_fields(parsed, versions, index, option="--if")
+    model = index.model(version.model)
+    try:
+        expect_fields(parsed, newest_versions(model), index, option="--if")
+    except UsageError as error:
+        fields = (field for each in parsed.comparisons() for field in each.fields())
+        own = [field for field in fields if field.startswith(f"{name}.")]
+        if name in model.aliases or not any(repr(field) in str(error) for field in own):
+            raise
+        hint = f"ckpt alias {name} {version.ref} --expect {NOTHING}  creates it"
+        raise UsageError(str(error), hint=hint) from error
     version = newest(index, version)
     if not parsed.holds(version, index):
         raise ConditionError(

@@ -1,6 +1,10 @@
 """Promotion as a pipeline does it: conditions, compare-and-swap, steps that run twice."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +59,34 @@ def test_refused_promotion_changes_nothing(net: Run, folder: Path, words, code, 
     ran = net("alias", "prod", *words)
     assert (ran.code, says in ran.err) == (code, True), ran.err
     assert index_of(folder) == before
+
+
+def test_first_promotion_has_nothing_to_compare_with(net: Run, folder: Path) -> None:
+    better = ("alias", "staging", "v1", "--if", "accuracy > staging.accuracy")
+    before = index_of(folder)
+    ran = net(*better)
+    error = "error: --if: 'staging.accuracy' is not a metric, nor 'staging' an alias\n"
+    create = "ckpt alias staging net:v1 --expect none"
+    assert (ran.code, ran.err) == (2, f"{error}hint:  {create}  creates it\n")
+    assert index_of(folder) == before
+    ran = net("alias", "staging", "v1", "--if", "acuracy > staging.accuracy and keys > 1")
+    assert (ran.code, "did you mean accuracy?" in ran.err) == (2, True)
+    assert net(*create.split()[1:]).out == "net@staging points to v1\n"
+
+
+def test_script_of_the_page_promotes_the_first_version_and_then_better_ones(
+    net: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "registry.md").read_text()
+    (script,) = re.findall(r"^ckpt alias staging .*(?:\n.*)?--if .*$", page, re.MULTILINE)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    for version, at in (("v1", "v1"), ("v1", "v1"), ("v2", "v2"), ("v1", "v2")):
+        done = subprocess.run(
+            ["sh", "-c", script], cwd=folder, env={**os.environ, "NEW": f"net:{version}"}
+        )
+        assert done.returncode == (0 if version == at else 3)
+        (alias,) = net("alias", "staging", "--json").data
+        assert alias["version"] == at
 
 
 def test_lists_take_the_same_conditions(net: Run) -> None:
