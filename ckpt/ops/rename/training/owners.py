@@ -31,10 +31,13 @@ class Candidates:
     Attributes:
         choices: Lists of them in the old order, with their shapes; an optimizer has one of these.
         named: All by their old names.
+        by_class: Whether the old order is that of a class, which an optimizer has by the places in
+            its lists; else it is that of the file's keys, which it has by its numbers.
     """
 
     choices: "Sequence[Sequence[tuple[Parameter, tuple[int, ...]]]]"
     named: "Mapping[str, Parameter]"
+    by_class: bool = False
 
     @property
     def in_order(self) -> bool:
@@ -71,7 +74,7 @@ def candidates(
     choices = [places, [it for it in places if it[0].trained]]
     if gone and old is None and new is not None:  # they may not be parameters
         choices += [[it for it in choice if it[0].place < GONE] for choice in choices]
-    return Candidates(choices, named)
+    return Candidates(choices, named, by_class=old is not None)
 
 
 def old_parameters(
@@ -123,7 +126,7 @@ def parameters_among(
     if old is None and new is not None:  # what is dropped may not be a parameter
         gone = {named[it.key].place for it in plan.dropped if it.key in named}
         choices += [[it for it in choice if it[0].place not in gone] for choice in choices]
-    return Candidates(choices, named)
+    return Candidates(choices, named, by_class=old is not None)
 
 
 def _trained_after(plan: Plan, new: "Sequence[Parameter] | None") -> dict[str, bool | None]:
@@ -270,7 +273,7 @@ def _dealt(optimizer: "OptimizerState", known: Candidates) -> Owners:
     for choice in known.choices:
         if len(choice) == len(numbers):
             try:
-                found.append(_dealt_in_order(optimizer, choice))
+                found.append(_dealt_in_order(optimizer, choice, by_class=known.by_class))
             except ValueError as error:
                 why = why or error
     if found and all(owners == found[0] for owners in found):
@@ -284,10 +287,13 @@ def _dealt(optimizer: "OptimizerState", known: Candidates) -> Owners:
 
 
 def _dealt_in_order(
-    optimizer: "OptimizerState", places: "Sequence[tuple[Parameter, tuple[int, ...]]]"
+    optimizer: "OptimizerState",
+    places: "Sequence[tuple[Parameter, tuple[int, ...]]]",
+    *,
+    by_class: bool,
 ) -> Owners:
     """Deal parameters to groups, each of which keeps their order, if there is only one way."""
-    groups = [sorted(group) for group in optimizer.groups]
+    groups = [list(group) if by_class else sorted(group) for group in optimizer.groups]
     start = (0,) * len(groups)
     levels: list[dict[tuple[int, ...], int]] = [{start: -1}]  # and the last group dealt to
     for _, shape in places:
