@@ -223,6 +223,25 @@ def _tie(entry: TensorEntry) -> Hashable:
     return (entry.offset, entry.shape, entry.stride) if entry.nbytes else entry.key
 
 
+def changes_order(opened: OpenedState, plan: Plan) -> bool:
+    """Whether old names come in another order, so that the new class cannot have the old order.
+
+    Keys keep their places in a file. A class that keeps its names in their order, as a list of
+    layers does, has the swapped parameters at other places.
+    """
+    entries = {it.key: it for it in opened.checkpoint.entries if may_be_parameter(it)}
+    place: dict[Hashable, int] = {}
+    for entry in entries.values():
+        place.setdefault(_tie(entry), len(place))
+    made_of = {
+        tensor.key: min(place[_tie(entries[key])] for key in sources)
+        for tensor in plan.tensors
+        if (sources := [key for key in sources_of(tensor.made_of) if key in entries])
+    }
+    places = list(dict.fromkeys(made_of[key] for key in entries if key in made_of))
+    return places != sorted(places)
+
+
 def may_be_parameter(entry: TensorEntry) -> bool:
     """Whether it has a dtype that torch trains, and is not a buffer that every network has."""
     return "float" in entry.dtype and entry.key.rpartition(".")[2] not in _BUFFERS
