@@ -160,3 +160,62 @@ def test_no_answer_is_invented(ckpt: Run, folder: Path, state: dict[str, Any]) -
     assert (ran.code, "give different outputs" in ran.err) == (3, True)
     assert "outputs agree" not in ran.err
     assert "first differ at layers.0.gate_up and layers.0.gate_up" in ran.err
+
+
+SPLIT = """
+import torch
+from torch import nn
+
+class {name}(nn.Module):
+    def __init__(self):
+        super().__init__()
+        {modules}
+        self.out = nn.Linear(8, 4)
+
+    def forward(self, x):
+        k, q, v = {called}
+        return self.out((q @ k.transpose(-1, -2)).softmax(-1) @ torch.tanh(v))
+"""
+FUSED = {"name": "Old", "modules": "self.fused = nn.Linear(8, 24)",
+         "called": "self.fused(x).chunk(3, -1)"}  # fmt: skip
+APART = {"name": "New",
+         "modules": "self.q, self.k, self.v = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)",
+         "called": "self.k(x), self.q(x), self.v(x)"}  # fmt: skip
+
+
+def test_answer_after_found_operations_is_a_whole_command(ckpt: Run, folder: Path) -> None:
+    """It gives the optimizer the order of the new class, too: torch loads each state by place."""
+    space: dict[str, Any] = {}
+    for words in (FUSED, APART):
+        text = SPLIT.format(**words)
+        (folder / f"{words['name'].lower()}.py").write_text(text)
+        exec(text, space)
+    torch.manual_seed(0)
+    old = space["Old"]()
+    adam = torch.optim.Adam(old.parameters())
+    old(torch.randn(5, 8)).square().sum().backward()
+    adam.step()
+    torch.save({"model": old.state_dict(), "optimizer": adam.state_dict()}, "run.pt")
+    ran = ckpt("rename", "run.pt", "--from", "old.py:Old", "--to", "new.py:New", "--prove")
+    assert ran.code == 3
+    hint = ran.err[ran.err.index("hint:") :]
+    assert hint == (
+        "hint:  outputs agree with q and k swapped:\n"
+        "       ckpt rename run.pt --from old.py:Old --check new.py:New --prove --rules FILE\n"
+        "       with these lines in FILE:\n"
+        "       rules = [\n"
+        "           { split = '^fused\\.(weight|bias)$', into = ['q.{1}', 'k.{1}', 'v.{1}'] },\n"
+        "           { rename = 'k<->q' },\n"
+        "       ]\n"
+    )
+    _, command, _, *lines = hint.splitlines()
+    (folder / "FILE").write_text("\n".join(lines))
+    again = ckpt(*command.split()[1:], "-o", "new.pt")
+    assert (again.code, "proved: outputs agree" in again.out) == (0, True), again
+    run, new = torch.load("new.pt"), space["New"]()
+    new.load_state_dict(run["model"], strict=True)
+    resumed = torch.optim.Adam(new.parameters())
+    resumed.load_state_dict(run["optimizer"])
+    state = adam.state[old.fused.weight]["exp_avg"].chunk(3)
+    for layer, wanted in zip((new.k, new.q, new.v), state, strict=True):
+        assert torch.equal(resumed.state[layer.weight]["exp_avg"], wanted)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from ckpt.compare.allowed import Allowed
@@ -10,7 +11,7 @@ from ckpt.formats import COPIES
 from ckpt.formats.opaque import holds_more
 from ckpt.infer.fitting import Fitting
 from ckpt.migrate.schema import other_numbers
-from ckpt.opened import opened_definition
+from ckpt.opened import as_typed, opened_definition
 from ckpt.opened.altered import numbered
 from ckpt.opened.named import Weights
 from ckpt.opened.states import Opened, OpenedDefinition, OpenedState, nesting
@@ -241,18 +242,21 @@ def _apart(goals: Sequence[Opened]) -> frozenset[str]:
 
 
 def _proof(
-    opened: OpenedState, plan: Plan, rules: Rules, goal: Goal, registry: Registry
+    opened: OpenedState, plan: RenamePlan, rules: Rules, goal: Goal, registry: Registry
 ) -> "Proof | None":
     if not goal.get("prove"):
         return None
-    from ckpt.ops.rename.proof import both_definitions, proved
+    from ckpt.ops.rename.proof import Asked, both_definitions, proved
 
     def replan(listed: Sequence[Rule]) -> Plan:
         return plan_opened(opened, listed, {**goal, "prove": False}, registry)
 
     new = goal.get("to") or goal.get("check")
     both = both_definitions(goal.get("saved_from"), new, goal.get("arguments"))
-    return proved(plan, opened, both, goal.get("prove_input"), places_in(rules), replan, registry)
+    refs = f"--from {quote(both[0].ref)} --check {quote(both[1].ref)}"
+    typed = as_typed(f"ckpt rename {quote(opened.name)} {refs}", goal.get("arguments"))
+    asked = Asked(places_in(rules), plan.applied, replan, f"{typed} --prove")
+    return proved(plan, opened, both, goal.get("prove_input"), asked, registry)
 
 
 def _saved_from(goal: Goal) -> OpenedDefinition | None:
