@@ -128,7 +128,13 @@ def regroup(
     if file is None or not file.state.holds_more or _is_copy(file):
         return ()
     if undoes and new is None and file.state.optimizers:
-        raise _unknown(opened, "the rules do not tell their order in the old class", new)
+        raise _unknown(
+            opened,
+            "the rules do not tell their order in the old class",
+            new,
+            named="--check OLD_DEF  names the class from before the rename, which tells its "
+            "parameters",
+        )
     if new is None:
         _expect_order_told(opened, plan)
     old = saved_from.definition if saved_from else None
@@ -359,9 +365,12 @@ def _numbered_in_folder(opened: OpenedState, paths: Sequence[str]) -> PlanError:
     )
 
 
-def _unknown(opened: OpenedState, why: str, new: "Definition | None") -> PlanError:
-    named = "--from OLD_DEF  names the class that the file was saved from"
-    if new is None:
+def _unknown(
+    opened: OpenedState, why: str, new: "Definition | None", *, named: str = ""
+) -> PlanError:
+    if new is not None:
+        named = "--from OLD_DEF  names the class that the file was saved from"
+    elif not named:
         named = "--check NEW_DEF  names the class of the result, which tells its parameters"
     return PlanError(
         f"{opened.name}: cannot tell which parameter the optimizer's state belongs to: {why}",
