@@ -240,8 +240,8 @@ def test_undo_gives_the_old_parameters_back(nets: Run, folder: Path) -> None:
     ran = nets(*words)
     assert (ran.code, ran.err) == (
         3,
-        "error: new.pt::*: cannot tell which parameter the optimizer's state belongs to: the rules do "
-        "not tell their order in the old class\n"
+        "error: new.pt::*: cannot tell which parameter the optimizer's state belongs to: the rules "
+        "do not tell their order in the old class\n"
         "hint:  --check OLD_DEF  names the class from before the rename, which tells its "
         "parameters\n"
         "       --drop-optimizer  writes the file without its optimizer\n",

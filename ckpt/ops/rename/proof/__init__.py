@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Replan = Callable[[Sequence[Rule]], Plan]
 Both = tuple[Definition, Definition]
+NO_ANSWER = "the mapping is wrong there, or the models compute different things"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def refusal(proof: Proof, names: tuple[str, str], answer: str | None) -> PlanErr
         parts.append("forward draws random numbers, which may be the reason")
     return PlanError(
         "; ".join(parts),
-        hint=answer or "the mapping is wrong there, or the models compute different things",
+        hint=answer or NO_ANSWER,
     )
 
 
