@@ -131,6 +131,13 @@ class Inference:
         """Whether nothing is ambiguous."""
         return not any(self.ambiguous())
 
+    @property
+    def certain(self) -> bool:
+        """Whether everything is."""
+        found = [it.confidence for it in self.matches]
+        found += [it.confidence for it in self.operations]
+        return all(it is Confidence.CERTAIN for it in found)
+
     def ambiguous(self) -> Iterator[Match | InferredOperation]:
         """The pairs and operations that only a person, or tensor values, can decide."""
         yield from (match for match in self.matches if match.confidence is Confidence.AMBIGUOUS)

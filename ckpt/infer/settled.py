@@ -1,7 +1,7 @@
 """Rules that were found, and what must be settled before they are used."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from ckpt.errors import PlanError, RuleError
@@ -20,6 +20,7 @@ from ckpt.rules.key_map import KeyMap
 from ckpt.rules.planned import Rule
 from ckpt.tensors import TensorEntry
 
+PROOF = "--from OLD_DEF --prove"
 _NAMED = 3  # ambiguous keys in a message
 
 
@@ -35,6 +36,7 @@ class FoundRules:
         wanted: The tensors of the target.
         questions: What is ambiguous.
         entries: The tensors of the source, after the rules that were given.
+        provable: Whether a proof that was not asked for could decide it.
     """
 
     source: str
@@ -44,6 +46,7 @@ class FoundRules:
     wanted: tuple[TensorEntry, ...]
     questions: tuple[Question, ...] = ()
     entries: tuple[TensorEntry, ...] = ()
+    provable: bool = False
 
 
 class UnsettledError(PlanError):
@@ -68,13 +71,27 @@ def expect_settled(found: FoundRules) -> None:
     more = f"; and {len(asked) - _NAMED:,} more" if len(asked) > _NAMED else ""
     rules = [rule for question in found.questions if (rule := question.rule) is not None]
     options = " ".join(filter(None, map(typed, rules[:_NAMED])))
-    answers = f"{options}  confirms the best guess\n" if options else ""
+    guesses = f"{options}  takes the best guess\n" if options else ""
+    proof = f"{PROOF}  decides, where the old class is there\n" if found.provable else ""
     raise UnsettledError(
         f"{found.source}: ambiguous: {named}{more}",
         found,
-        f"{answers}ckpt diff {found.source} {found.target} --map  shows all\n"
+        f"{proof}{guesses}ckpt diff {found.source} {found.target} --map  shows all\n"
         "decide with a --rule for one of them, or --ask; --accept-likely accepts the best guess",
     )
+
+
+def expect_decided(found: FoundRules, influential: Collection[str]) -> None:
+    """Refuse a mapping in which a guess moves no tensor that the outputs of a proof depend on.
+
+    Raises:
+        UnsettledError: A proof with these tensors does not decide a guess.
+    """
+    asked = [[match.target for match in it.matches] for it in found.questions]
+    doubtful = doubtful_operations(found.inference)
+    asked += [[key for it in group for key in it.targets] for group in doubtful]
+    if not all(any(key in influential for key in keys) for keys in asked):
+        expect_settled(found)
 
 
 def known_rules(found: FoundRules) -> list[Rule]:

@@ -144,9 +144,12 @@ def _regrouped(optimizer: "RegroupedOptimizer") -> str:
 def _found_rules(plan: RenamePlan) -> Iterator[str]:
     """How certain the mapping is, and the rules that were found."""
     if plan.found is not None:
+        from ckpt.infer.settled import PROOF
         from ckpt.show.diff.mapping import rules_lines, sureness
 
         yield f"  found for {printable(plan.found.target)}: {sureness(plan.found)}"
+        if plan.found.provable and not plan.found.inference.certain:
+            yield f"  to be sure:  {PROOF}"
         yield from rules_lines(plan.found)
 
 

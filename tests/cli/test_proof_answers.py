@@ -160,3 +160,151 @@ def test_no_answer_is_invented(ckpt: Run, folder: Path, state: dict[str, Any]) -
     assert (ran.code, "give different outputs" in ran.err) == (3, True)
     assert "outputs agree" not in ran.err
     assert "first differ at layers.0.gate_up and layers.0.gate_up" in ran.err
+
+
+SPLIT = """
+import torch
+from torch import nn
+
+class {name}(nn.Module):
+    def __init__(self):
+        super().__init__()
+        {modules}
+        self.out = nn.Linear(8, 4)
+
+    def forward(self, x):
+        k, q, v = {called}
+        return self.out((q @ k.transpose(-1, -2)).softmax(-1) @ torch.tanh(v))
+"""
+FUSED = {"name": "Old", "modules": "self.fused = nn.Linear(8, 24)",
+         "called": "self.fused(x).chunk(3, -1)"}  # fmt: skip
+APART = {"name": "New",
+         "modules": "self.q, self.k, self.v = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)",
+         "called": "self.k(x), self.q(x), self.v(x)"}  # fmt: skip
+
+
+def test_answer_after_found_operations_is_a_whole_command(ckpt: Run, folder: Path) -> None:
+    """It gives the optimizer the order of the new class, too: torch loads each state by place."""
+    space: dict[str, Any] = {}
+    for words in (FUSED, APART):
+        text = SPLIT.format(**words)
+        (folder / f"{words['name'].lower()}.py").write_text(text)
+        exec(text, space)
+    torch.manual_seed(0)
+    old = space["Old"]()
+    adam = torch.optim.Adam(old.parameters())
+    old(torch.randn(5, 8)).square().sum().backward()
+    adam.step()
+    torch.save({"model": old.state_dict(), "optimizer": adam.state_dict()}, "run.pt")
+    ran = ckpt("rename", "run.pt", "--from", "old.py:Old", "--to", "new.py:New", "--prove")
+    assert ran.code == 3
+    hint = ran.err[ran.err.index("hint:") :]
+    assert hint == (
+        "hint:  outputs agree with q and k swapped:\n"
+        "       ckpt rename run.pt --from old.py:Old --check new.py:New --prove --rules FILE\n"
+        "       with these lines in FILE:\n"
+        "       rules = [\n"
+        "           { split = '^fused\\.(weight|bias)$', into = ['q.{1}', 'k.{1}', 'v.{1}'] },\n"
+        "           { rename = 'k<->q' },\n"
+        "       ]\n"
+    )
+    _, command, _, *lines = hint.splitlines()
+    (folder / "FILE").write_text("\n".join(lines))
+    again = ckpt(*command.split()[1:], "-o", "new.pt")
+    assert (again.code, "proved: outputs agree" in again.out) == (0, True), again
+    run, new = torch.load("new.pt"), space["New"]()
+    new.load_state_dict(run["model"], strict=True)
+    resumed = torch.optim.Adam(new.parameters())
+    resumed.load_state_dict(run["optimizer"])
+    state = adam.state[old.fused.weight]["exp_avg"].chunk(3)
+    for layer, wanted in zip((new.k, new.q, new.v), state, strict=True):
+        assert torch.equal(resumed.state[layer.weight]["exp_avg"], wanted)
+
+
+PAIR = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.{one}, self.{two} = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.out = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.out({called})
+"""
+MIXED = "torch.relu(self.{}(torch.tanh(self.{}(x))))"
+AMBIGUOUS = "error: net.pt: ambiguous: query.weight could become "
+PROOF = ("rename", "net.pt", "--from", "a.py:Net", "--to", "b.py:Net", "--prove")
+
+
+def pair(folder: Path, new: tuple[str, str], called: tuple[str, str]) -> dict[str, Any]:
+    old = PAIR.format(one="query", two="mix", called=called[0])
+    (folder / "a.py").write_text(old)
+    (folder / "b.py").write_text(PAIR.format(one=new[0], two=new[1], called=called[1]))
+    space: dict[str, Any] = {}
+    exec(old, space)
+    state: dict[str, Any] = space["Net"]().state_dict()
+    torch.save(state, "net.pt")
+    return state
+
+
+@pytest.mark.parametrize("new", [("blend", "ask"), ("ask", "blend")], ids=["wrong", "right"])
+def test_proof_decides_what_names_do_not(new: tuple[str, str], ckpt: Run, folder: Path) -> None:
+    """With the order of the modules as the best guess, which is wrong in the first case."""
+    called = (MIXED.format("mix", "query"), MIXED.format("blend", "ask"))
+    state = pair(folder, new, called)
+    ran = ckpt(*PROOF[:2], *PROOF[4:6])
+    assert (ran.code, ran.err) == (
+        3,
+        f"{AMBIGUOUS}{new[0]}.weight or {new[1]}.weight (and 3 keys with it)\n"
+        "hint:  --from OLD_DEF --prove  decides, where the old class is there\n"
+        f"       --rule 'query->{new[0]}'  takes the best guess\n"
+        "       ckpt diff net.pt b.py:Net --map  shows all\n"
+        "       decide with a --rule for one of them, or --ask; --accept-likely accepts the best "
+        "guess\n",
+    )
+    ran = ckpt(*PROOF, "-o", "new.pt")
+    if new[0] == "blend":
+        assert (ran.code, "outputs agree with blend and ask swapped" in ran.err) == (3, True), ran
+        ran = ckpt(*PROOF, *answered(ran.err, folder), "-o", "new.pt")
+    assert (ran.code, "proved: outputs agree" in ran.out) == (0, True), ran
+    made = torch.load(folder / "new.pt")
+    assert torch.equal(made["ask.weight"], state["query.weight"])
+    assert torch.equal(made["blend.weight"], state["mix.weight"])
+
+
+@pytest.mark.parametrize(
+    "called",
+    [("x", "x"), (MIXED.format("mix", "query"), "self.ask(x) * self.blend(x)")],
+    ids=["no influence", "another function"],
+)
+def test_what_a_proof_does_not_decide_stays_a_question(
+    called: tuple[str, str], ckpt: Run, folder: Path
+) -> None:
+    pair(folder, ("blend", "ask"), called)
+    ran = ckpt(*PROOF, "-o", "new.pt")
+    assert (ran.code, ran.err.startswith(AMBIGUOUS)) == (3, True), ran
+    assert "--prove" not in ran.err
+    assert not (folder / "new.pt").exists()
+
+
+def test_names_alone_are_not_called_sure(ckpt: Run, folder: Path) -> None:
+    """Where rules are only likely, the line says how to be sure; and a split is for a file."""
+    (folder / "old.py").write_text(SPLIT.format(**FUSED))
+    (folder / "new.py").write_text(SPLIT.format(**APART))
+    space: dict[str, Any] = {}
+    exec((folder / "old.py").read_text(), space)
+    torch.save(space["Old"]().state_dict(), "old.pt")
+    ran = ckpt("rename", "old.pt", "--to", "new.py:New", "--dry-run")
+    assert ran.out.splitlines()[-7:-2] == [
+        "  found for new.py:New: 2 certain, 2 likely",
+        "  to be sure:  --from OLD_DEF --prove",
+        "  1 rule:",
+        r"    split '^fused\.(weight|bias)$'   (in a rule file; --save-rules FILE  writes it)",
+        "  0 keys renamed, 6 made, 2 kept · fits new.py:New",
+    ]
+    torch.save(space["Old"]().state_dict(), "other.pt")
+    ran = ckpt("rename", "old.pt", "--to", "other.pt", "--rule", "out=end", "--dry-run")
+    assert "to be sure" not in ran.out, "there is no class to run"

@@ -187,7 +187,8 @@ def test_training_goes_on_as_if_nothing_was_renamed(
     assert "state of 8 parameters moved to the new order" in ran.out
     train(old, optimizer, range(BEFORE, BEFORE + AFTER))
     assert same_weights(resumed(folder / "new.pt", make, groups), old)
-    for words in (("--undo", "--rules", "r.toml"), ("--to", "net.py:Old")):
+    to_old = ("--to", "net.py:Old")
+    for words in (("--undo", "--rules", "r.toml"), to_old, ("--from", "net.py:New", *to_old)):
         assert nets("rename", "new.pt", *words, "-o", "back.pt", "--force").code == 0
         assert (folder / "back.pt").read_bytes() == (folder / "run.pt").read_bytes()
 
@@ -458,6 +459,19 @@ def test_optimizer_in_a_file_of_its_own_follows_into_a_new_folder(
     train(old, optimizer, range(BEFORE, BEFORE + AFTER))
     train(new, after, range(BEFORE, BEFORE + AFTER))
     assert same_weights(new, old)
+    back = ("--to", "net.py:Old", "--from", "net.py:New")
+    assert nets("rename", "new", *back, "-o", "back").code == 0
+    expect_same_state(folder / "back" / name, folder / "run" / name)
+
+
+def expect_same_state(one: Path, other: Path) -> None:
+    """The state of two optimizers as torch loads it for one class."""
+    found = []
+    for path in (one, other):
+        optimizer = OPTIMIZERS["adamw"](in_groups(classes()[0]()))
+        optimizer.load_state_dict(torch.load(path))
+        found.append(str(optimizer.state_dict()))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(("weights", "name"), FOLDERS)

@@ -211,6 +211,8 @@ def test_numbered_parameters_in_a_folder_are_refused(nets: Run, folder: Path) ->
     ran = nets("rename", "run::model", "--rule", "encoder=trunk", "-o", "new")
     assert (ran.code, ran.err) == (0, "optimizer keeps its order; --check DEF  compares it with "
                                       "the new class\n")  # fmt: skip
+    ran = nets("rename", "run::model", "--rule", "first<->second", "-o", "swapped")
+    assert (ran.code, "may have them in another order" in ran.err) == (3, True), ran
 
 
 def test_optimizer_of_a_folder_is_dropped_by_name_alone(nets: Run, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from ckpt.compare.allowed import Allowed
@@ -10,7 +11,7 @@ from ckpt.formats import COPIES
 from ckpt.formats.opaque import holds_more
 from ckpt.infer.fitting import Fitting
 from ckpt.migrate.schema import other_numbers
-from ckpt.opened import opened_definition
+from ckpt.opened import as_typed, opened_definition
 from ckpt.opened.altered import numbered
 from ckpt.opened.named import Weights
 from ckpt.opened.states import Opened, OpenedDefinition, OpenedState, nesting
@@ -165,6 +166,7 @@ def plan_opened(opened: OpenedState, rules: Rules, goal: Goal, registry: Registr
             fitting = replace(fitting, under=nesting(opened)[0])
         plan = replace(plan, fitting=fitting)
         if not fitting.accepted:
+            _expect_settled(plan.found, goal)
             raise UnfitError(misfit(fitting, opened.state, wanted), plan)
     if plan.undoes and not operates(plan):
         plan = replace(plan, optimizers=undone_optimizers(opened, given))
@@ -241,18 +243,30 @@ def _apart(goals: Sequence[Opened]) -> frozenset[str]:
 
 
 def _proof(
-    opened: OpenedState, plan: Plan, rules: Rules, goal: Goal, registry: Registry
+    opened: OpenedState, plan: RenamePlan, rules: Rules, goal: Goal, registry: Registry
 ) -> "Proof | None":
     if not goal.get("prove"):
         return None
-    from ckpt.ops.rename.proof import both_definitions, proved
+    from ckpt.infer.settled import expect_decided
+    from ckpt.ops.rename.proof import NO_ANSWER, Asked, both_definitions, proved
 
     def replan(listed: Sequence[Rule]) -> Plan:
         return plan_opened(opened, listed, {**goal, "prove": False}, registry)
 
     new = goal.get("to") or goal.get("check")
     both = both_definitions(goal.get("saved_from"), new, goal.get("arguments"))
-    return proved(plan, opened, both, goal.get("prove_input"), places_in(rules), replan, registry)
+    refs = f"--from {quote(both[0].ref)} --check {quote(both[1].ref)}"
+    typed = as_typed(f"ckpt rename {quote(opened.name)} {refs}", goal.get("arguments"))
+    asked = Asked(places_in(rules), plan.applied, replan, f"{typed} --prove")
+    try:
+        proof = proved(plan, opened, both, goal.get("prove_input"), asked, registry)
+    except PlanError as error:
+        if error.hint == NO_ANSWER:
+            _expect_settled(plan.found, goal)
+        raise
+    if plan.found is not None and not goal.get("accept_likely"):
+        expect_decided(plan.found, proof.influential)
+    return proof
 
 
 def _saved_from(goal: Goal) -> OpenedDefinition | None:
@@ -289,12 +303,21 @@ def _rules_to(
     goal: Goal,
     may_differ: Allowed,
 ) -> "FoundRules":
-    """The rules that lead to another state_dict, if none of them is a guess."""
+    """The rules that lead to another state_dict, if none of them is a guess, or a proof follows."""
     from ckpt.infer.find_rules import rules_between
-    from ckpt.infer.settled import expect_companions, expect_settled
+    from ckpt.infer.settled import expect_companions
 
     found = rules_between(opened, target, first, allowed=may_differ)
+    provable = isinstance(target, OpenedDefinition) and not (goal.get("prove") or may_differ)
+    found = replace(found, provable=provable)
     expect_companions(found)
-    if not goal.get("accept_likely"):
-        expect_settled(found)
+    if not goal.get("prove"):  # a proof may decide
+        _expect_settled(found, goal)
     return found
+
+
+def _expect_settled(found: "FoundRules | None", goal: Goal) -> None:
+    if found is not None and not goal.get("accept_likely"):
+        from ckpt.infer.settled import expect_settled
+
+        expect_settled(found)

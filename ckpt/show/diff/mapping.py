@@ -9,6 +9,7 @@ from ckpt.infer.questions import Question
 from ckpt.infer.result import DROPPED, Confidence, InferredOperation
 from ckpt.infer.settled import FoundRules
 from ckpt.rules.document import rules_document, typed
+from ckpt.rules.planned import Rule
 from ckpt.show.look.fields import fields
 from ckpt.show.look.folding import fold
 from ckpt.show.look.words import count, printable
@@ -40,9 +41,13 @@ def rules_lines(found: FoundRules) -> Iterator[str]:
         yield "  no rules needed" if has_a_place else "  no rules: nothing has a place in the other"
         return
     yield f"  {count(len(rules), 'rule')}:"
-    yield from (f"    {printable(typed(rule) or rule.text)}" for rule in rules[:_LISTED])
+    yield from (f"    {printable(typed(rule) or _in_a_file(rule))}" for rule in rules[:_LISTED])
     if len(rules) > _LISTED:
         yield f"    and {len(rules) - _LISTED:,} more; ckpt rename --save-rules FILE  writes them"
+
+
+def _in_a_file(rule: Rule) -> str:
+    return f"{rule.text}   (in a rule file; --save-rules FILE  writes it)"
 
 
 def sureness(found: FoundRules) -> str:
@@ -70,7 +75,7 @@ def question_lines(question: Question) -> Iterator[str]:
     yield f"  {Confidence.AMBIGUOUS:<9} {printable(match.source)}  ->  {targets}{together}"
     yield f"            {printable(_reason(match.evidence))}; best guess: {printable(match.target)}"
     if question.rule is not None:
-        yield f"            {printable(typed(question.rule) or '')}  confirms it"
+        yield f"            {printable(typed(question.rule) or '')}  takes it"
 
 
 def _reason(evidence: str) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from shlex import quote
@@ -36,6 +37,24 @@ if TYPE_CHECKING:
 
 Replan = Callable[[Sequence[Rule]], Plan]
 Both = tuple[Definition, Definition]
+NO_ANSWER = "the mapping is wrong there, or the models compute different things"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a rename was asked for, which an answer changes.
+
+    Attributes:
+        places: The rules that were given, and where another one would go.
+        applied: All rules, with those that were found.
+        replan: The plan that other rules lead to.
+        typed: The command without rules, to the class that the result fits.
+    """
+
+    places: Places
+    applied: Sequence[Rule]
+    replan: Replan
+    typed: str
 
 
 def proved(
@@ -43,8 +62,7 @@ def proved(
     opened: OpenedState,
     both: Both,
     given: "Given | PathLike[str]",
-    places: Places,
-    replan: Replan,
+    asked: Asked,
     registry: Registry,
 ) -> Proof:
     """Run both classes with the tensors of a file or version; see `ckpt.prove`.
@@ -54,8 +72,7 @@ def proved(
         opened: The source.
         both: The definition that it fits, and the one that the result fits.
         given: As `ckpt.prove.proving.prove` takes it; or a file that holds the tensors.
-        places: The rules that were given, and where another one would go.
-        replan: The plan that other rules lead to.
+        asked: How the plan was asked for.
         registry: Where versions are looked up.
 
     Raises:
@@ -73,7 +90,7 @@ def proved(
         return proof
     hint = None
     if proof.alternative is not None:
-        hint = _answer(proof.alternative, plan, opened.entries, state, places, replan)
+        hint = _answer(proof.alternative, plan, opened.entries, state, asked)
     raise refusal(proof, (both[0].ref, both[1].ref), hint)
 
 
@@ -105,7 +122,7 @@ def refusal(proof: Proof, names: tuple[str, str], answer: str | None) -> PlanErr
         parts.append("forward draws random numbers, which may be the reason")
     return PlanError(
         "; ".join(parts),
-        hint=answer or "the mapping is wrong there, or the models compute different things",
+        hint=answer or NO_ANSWER,
     )
 
 
@@ -118,27 +135,33 @@ def _answer(
     plan: Plan,
     entries: Sequence[TensorEntry],
     state: State,
-    places: Places,
-    replan: Replan,
+    asked: Asked,
 ) -> str:
     """What to type for an alternative; the rule has been tried where it is to be typed."""
+
+    def agrees(rules: Sequence[Rule]) -> bool:
+        with contextlib.suppress(CkptError):  # it may not go with the other rules
+            made = {tensor.key: tensor.made_of for tensor in asked.replan(rules).tensors}
+            return same_result(made, wanted, state)
+        return False
+
     shapes = {key: made.shape for key, made in found.made.items()}
     wanted = {tensor.key: found.made[tensor.key] for tensor in plan.tensors}
+    places = asked.places
     is_option = bool(found.moves) and places.option is not None
     place = places.option if is_option and places.option is not None else places.table
     names, met = _names_at(plan, entries, places.rules[:place])
     if {*found.moves, *found.moves.values(), *found.keys} <= names.keys():
         for more in spelled(found, names, met, shapes):
-            with contextlib.suppress(CkptError):  # it may not go with the other rules
-                tried = replan([*places.rules[:place], *more, *places.rules[place:]])
-                made = {tensor.key: tensor.made_of for tensor in tried.tensors}
-                if same_result(made, wanted, state):
-                    option = is_option and isinstance(more[0], RenameRule | AtOnce)
-                    return f"outputs agree with {found.text}:  {_typed(more, option=option)}"
-    (*_, last) = spelled(found, {key: key for key in wanted}, [*wanted], shapes)
-    return f"outputs agree with {found.text}; rename the result of these rules with " + _typed(
-        last, option=False
-    )
+            if agrees([*places.rules[:place], *more, *places.rules[place:]]):
+                option = is_option and isinstance(more[0], RenameRule | AtOnce)
+                return f"outputs agree with {found.text}:  {_typed(more, option=option)}"
+    more = next(spelled(found, {key: key for key in wanted}, [*wanted], shapes))
+    text = f"outputs agree with {found.text}"
+    if asked.applied and agrees(every := [*asked.applied, *more]):
+        return f"{text}:\n{asked.typed} --rules FILE\nwith these lines in FILE:\n{_file(every)}"
+    then = "rename the result of these rules with --check NEW_DEF"
+    return f"{text}; {then} {_typed(more, option=False)}"
 
 
 def _names_at(
@@ -157,4 +180,8 @@ def _typed(rules: Sequence[Rule], *, option: bool) -> str:
     """The option, or the rule file."""
     if option:
         return " ".join(f"--rule {quote(rule.text)}" for rule in rules)
-    return f"--rules FILE:\n{text_of({'rules': rules_document(rules)}).rstrip()}"
+    return f"--rules FILE:\n{_file(rules)}"
+
+
+def _file(rules: Sequence[Rule]) -> str:
+    return text_of({"rules": rules_document(rules)}).rstrip()

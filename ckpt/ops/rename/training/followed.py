@@ -58,7 +58,7 @@ def followed(
         undoes: Whether the plan undoes another one.
 
     Raises:
-        PlanError: They cannot follow a plan that only renames.
+        PlanError: They cannot follow a plan that only renames, and leads to a class.
     """
     in_old_order = keep_their_order(opened, plan, applied) if new is None else ()
     if stuck_lists := lists_stuck(opened, plan, new, old):
@@ -73,7 +73,7 @@ def followed(
         else:
             moved = follow(opened, plan, new, saved_from=old)
     except PlanError as error:
-        if plan.is_rename and folder_of(opened) is None:
+        if plan.is_rename and folder_of(opened) is None and new is not None:
             raise
         stuck = error
     if new is None or not _holds_files(opened):

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 from ckpt.errors import PlanError
 from ckpt.formats.opaque import torch_file
 from ckpt.opened.states import OpenedState
-from ckpt.ops.rename.training.owners import candidates, may_be_parameter, old_parameters
+from ckpt.ops.rename.training.owners import (
+    candidates,
+    changes_order,
+    may_be_parameter,
+    old_parameters,
+)
 from ckpt.rules.plan import Plan
 
 if TYPE_CHECKING:
@@ -27,18 +32,21 @@ def expect_no_lists(
     Args:
         opened: The checkpoint.
         plan: The plan.
-        new: The class that the result fits; None keeps the order.
+        new: The class that the result fits; None keeps the order, unless names are swapped.
         old: The class that the file was saved from; None takes the order of its keys.
 
     Raises:
         PlanError: The file holds some.
     """
-    if (new is None and plan.is_rename) or not _lists(opened):
+    if not _lists(opened):
+        return
+    swapped = new is None and changes_order(opened, plan)
+    if new is None and plan.is_rename and not swapped:
         return
     try:
         if plan.keeps_tensors:
             known = candidates(opened, plan, new, old)
-            stays = known.in_order and not plan.dropped
+            stays = known.in_order and not plan.dropped and not swapped
         else:
             after = None if new is None else new.parameters()
             known, stays = old_parameters(opened, plan, after, old), False
@@ -49,7 +57,7 @@ def expect_no_lists(
     if found:
         raise PlanError(
             f"{opened.name}: {found[0]} holds tensors by the places of the parameters, "
-            "which the result has at other places",
+            f"which the result {'may have' if swapped else 'has'} at other places",
             hint="-o NEW.safetensors  writes the tensors of the state_dict alone",
         )
 

@@ -15,7 +15,13 @@ from ckpt.formats.opaque import kind_of_file, torch_file
 from ckpt.formats.pickle.describe import WEIGHTS_HINT
 from ckpt.opened.states import OpenedDefinition, OpenedState
 from ckpt.ops.rename.training.listed import listed_by_place
-from ckpt.ops.rename.training.owners import GONE, Owners, belonging, candidates
+from ckpt.ops.rename.training.owners import (
+    GONE,
+    Owners,
+    belonging,
+    candidates,
+    changes_order,
+)
 from ckpt.rules.choice import Choice
 from ckpt.rules.plan import Plan
 from ckpt.rules.planned import Rule
@@ -85,14 +91,12 @@ def follow(
     Raises:
         PlanError: They cannot follow.
     """
-    if target is None and not plan.dropped:
-        return ()
+    if target is None:
+        _expect_order_told(opened, plan)
+        if not plan.dropped:
+            return ()
     if plan.is_rename and plan.renamed and (paths := numbered_in_folder(opened)):
-        raise PlanError(
-            f"{opened.name}: {paths[0]} numbers its parameters, and the new class may have them in "
-            "another order",
-            hint=_ALONE,
-        )
+        raise _numbered_in_folder(opened, paths)
     new = target.definition if target else None
     return moved_optimizers(opened, plan, new, saved_from.definition if saved_from else None)
 
@@ -124,9 +128,31 @@ def regroup(
     if file is None or not file.state.holds_more or _is_copy(file):
         return ()
     if undoes and new is None and file.state.optimizers:
-        raise _unknown(opened, "the rules do not tell their order in the old class", new)
+        raise _unknown(
+            opened,
+            "the rules do not tell their order in the old class",
+            new,
+            named="--check OLD_DEF  names the class from before the rename, which tells its "
+            "parameters",
+        )
+    if new is None:
+        _expect_order_told(opened, plan)
     old = saved_from.definition if saved_from else None
     return regrouped_optimizers(opened, plan, new, old, of=opened.checkpoint)
+
+
+def _expect_order_told(opened: OpenedState, plan: Plan) -> None:
+    """Refuse rules that swap names of parameters, where no class tells what that means.
+
+    Raises:
+        PlanError: The new class may have them in the order of the file, or of their old names.
+    """
+    folder, optimizers = numbered_in_folder(opened), _optimizers(opened)
+    if not (folder or optimizers) or not changes_order(opened, plan):
+        return
+    if folder:
+        raise _numbered_in_folder(opened, folder)
+    raise _unknown(opened, "the rules do not tell their order in the new class", None)
 
 
 def regrouped_optimizers(
@@ -331,9 +357,20 @@ def _is_copy(file: "TorchFile") -> bool:
     return not file.state.follows and bool(words & _AVERAGES)
 
 
-def _unknown(opened: OpenedState, why: str, new: "Definition | None") -> PlanError:
-    named = "--from OLD_DEF  names the class that the file was saved from"
-    if new is None:
+def _numbered_in_folder(opened: OpenedState, paths: Sequence[str]) -> PlanError:
+    return PlanError(
+        f"{opened.name}: {paths[0]} numbers its parameters, and the new class may have them in "
+        "another order",
+        hint=_ALONE,
+    )
+
+
+def _unknown(
+    opened: OpenedState, why: str, new: "Definition | None", *, named: str = ""
+) -> PlanError:
+    if new is not None:
+        named = "--from OLD_DEF  names the class that the file was saved from"
+    elif not named:
         named = "--check NEW_DEF  names the class of the result, which tells its parameters"
     return PlanError(
         f"{opened.name}: cannot tell which parameter the optimizer's state belongs to: {why}",

@@ -31,10 +31,13 @@ class Candidates:
     Attributes:
         choices: Lists of them in the old order, with their shapes; an optimizer has one of these.
         named: All by their old names.
+        by_class: Whether the old order is that of a class, which an optimizer has by the places in
+            its lists; else it is that of the file's keys, which it has by its numbers.
     """
 
     choices: "Sequence[Sequence[tuple[Parameter, tuple[int, ...]]]]"
     named: "Mapping[str, Parameter]"
+    by_class: bool = False
 
     @property
     def in_order(self) -> bool:
@@ -71,7 +74,7 @@ def candidates(
     choices = [places, [it for it in places if it[0].trained]]
     if gone and old is None and new is not None:  # they may not be parameters
         choices += [[it for it in choice if it[0].place < GONE] for choice in choices]
-    return Candidates(choices, named)
+    return Candidates(choices, named, by_class=old is not None)
 
 
 def old_parameters(
@@ -123,7 +126,7 @@ def parameters_among(
     if old is None and new is not None:  # what is dropped may not be a parameter
         gone = {named[it.key].place for it in plan.dropped if it.key in named}
         choices += [[it for it in choice if it[0].place not in gone] for choice in choices]
-    return Candidates(choices, named)
+    return Candidates(choices, named, by_class=old is not None)
 
 
 def _trained_after(plan: Plan, new: "Sequence[Parameter] | None") -> dict[str, bool | None]:
@@ -220,6 +223,25 @@ def _tie(entry: TensorEntry) -> Hashable:
     return (entry.offset, entry.shape, entry.stride) if entry.nbytes else entry.key
 
 
+def changes_order(opened: OpenedState, plan: Plan) -> bool:
+    """Whether old names come in another order, so that the new class cannot have the old order.
+
+    Keys keep their places in a file. A class that keeps its names in their order, as a list of
+    layers does, has the swapped parameters at other places.
+    """
+    entries = {it.key: it for it in opened.checkpoint.entries if may_be_parameter(it)}
+    place: dict[Hashable, int] = {}
+    for entry in entries.values():
+        place.setdefault(_tie(entry), len(place))
+    made_of = {
+        tensor.key: min(place[_tie(entries[key])] for key in sources)
+        for tensor in plan.tensors
+        if (sources := [key for key in sources_of(tensor.made_of) if key in entries])
+    }
+    places = list(dict.fromkeys(made_of[key] for key in entries if key in made_of))
+    return places != sorted(places)
+
+
 def may_be_parameter(entry: TensorEntry) -> bool:
     """Whether it has a dtype that torch trains, and is not a buffer that every network has."""
     return "float" in entry.dtype and entry.key.rpartition(".")[2] not in _BUFFERS
@@ -270,7 +292,7 @@ def _dealt(optimizer: "OptimizerState", known: Candidates) -> Owners:
     for choice in known.choices:
         if len(choice) == len(numbers):
             try:
-                found.append(_dealt_in_order(optimizer, choice))
+                found.append(_dealt_in_order(optimizer, choice, by_class=known.by_class))
             except ValueError as error:
                 why = why or error
     if found and all(owners == found[0] for owners in found):
@@ -284,10 +306,13 @@ def _dealt(optimizer: "OptimizerState", known: Candidates) -> Owners:
 
 
 def _dealt_in_order(
-    optimizer: "OptimizerState", places: "Sequence[tuple[Parameter, tuple[int, ...]]]"
+    optimizer: "OptimizerState",
+    places: "Sequence[tuple[Parameter, tuple[int, ...]]]",
+    *,
+    by_class: bool,
 ) -> Owners:
     """Deal parameters to groups, each of which keeps their order, if there is only one way."""
-    groups = [sorted(group) for group in optimizer.groups]
+    groups = [list(group) if by_class else sorted(group) for group in optimizer.groups]
     start = (0,) * len(groups)
     levels: list[dict[tuple[int, ...], int]] = [{start: -1}]  # and the last group dealt to
     for _, shape in places:
