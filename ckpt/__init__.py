@@ -19,6 +19,10 @@ A registry keeps every version, and an alias says which one counts:
     >>> bool(registry.diff("net@prod", net))  # True if anything differs
     False
 
+For a training loop of your own, `ckpt.train.accumulate` is exact gradient accumulation, 16 bits and
+DDP in four lines; `ckpt.train.doctor(Net)` measures what makes a model train faster; and
+`ckpt.register(net, curves={"loss": [0.5, 0.2]})` keeps curves for `ckpt.plot`.
+
 Without a registry named, functions find one as the command does; `registry="folder"` names it.
 Results print as the command prints them, in notebooks too. Errors are `ckpt.errors.CkptError`, with
 a `hint`; some are `ValueError`, `KeyError` or `FileNotFoundError` as well. docs/python.md has more.

@@ -33,11 +33,12 @@ def command(
     norm: bool,
     force: bool,
 ) -> None:
-    """Plot training loss and accuracy by epoch, of versions or of files that --metrics wrote.
+    """Plot curves by epoch, of versions or of files that --metrics wrote.
 
-    Both are measured on the training images during the epoch, with dropout, and on the hold-out
-    after it. The score on the test images is that of the weights that were kept. A renamed version
-    has the curves of the version that was trained.
+    Loss and accuracy are measured on the training images during the epoch, with dropout, and on the
+    hold-out after it. The score on the test images is that of the weights that were kept. A renamed
+    version has the curves of the version that was trained. Curves of other loops come from
+    ckpt.register(…, curves=…) in Python.
     """
     form = None if out is None else picture_form(out, replace=force)
     also = [name for name, asked in (("lr", rate), ("gradient_norm", norm)) if asked]

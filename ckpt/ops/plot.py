@@ -15,6 +15,8 @@ from ckpt.registry.registry import InRegistry
 from ckpt.registry.version import Version
 from ckpt.train.watch.metrics_file import SUFFIX, read_curves
 
+ON_DEMAND = ("lr", "gradient_norm")  # recorded by `ckpt train`, and drawn if asked for
+_UNDRAWN = (*ON_DEMAND, "seconds", "skipped_steps")
 _NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no numbers for them
 _HINT = (
     "ckpt train --register  makes versions with curves;\n"
@@ -32,7 +34,8 @@ class Curves(Printed):
     Attributes:
         series: A number for each epoch, not always a finite one, by quantity: ``loss`` in nats and
             ``accuracy`` in [0, 1], both over the training images during the epoch; of the hold-out
-            ``holdout_loss`` and ``holdout_accuracy``; ``lr``, ``gradient_norm`` and more.
+            ``holdout_loss`` and ``holdout_accuracy``; ``lr``, ``gradient_norm`` and more. Those of
+            `ckpt.register` have names of their own.
         epoch: The epoch whose weights were kept and tested, from 1; None if unknown.
         test: Their ``loss`` and ``accuracy`` on the test images, as far as known.
     """
@@ -48,7 +51,15 @@ class Curves(Printed):
     @property
     def epochs(self) -> int:
         """Their number."""
-        return len(self.series["loss"])
+        return len(next(iter(self.series.values())))
+
+    @property
+    def quantities(self) -> list[str]:
+        """What is drawn: loss and accuracy, then others; ``holdout_X`` belongs to ``X``."""
+        first = [name for name in ("loss", "accuracy") if name in self.series]
+        held = [f"holdout_{name}" for name in self.series]
+        others = [it for it in self.series if it not in (*first, *held, *_UNDRAWN)]
+        return first + others or list(self.series)
 
 
 def plot(ref: Path | str, *, registry: InRegistry | None = None) -> Curves:
@@ -85,7 +96,7 @@ def _of_file(path: Path) -> Curves:
     known = {name: finished.get(f"test_{name}") for name in ("loss", "accuracy")}
     test = {name: _number(value) for name, value in known.items() if _is_number(value)}
     epoch = finished.get("epoch")
-    tested = type(epoch) is int and 1 <= epoch <= len(series["loss"])
+    tested = type(epoch) is int and 1 <= epoch <= len(next(iter(series.values())))
     return Curves(str(path), str(path), series, *((epoch, test) if tested else ()))
 
 
@@ -100,7 +111,7 @@ def own_curves(version: Version, record: Mapping[str, Any]) -> Curves | None:
 
 def _series(recorded: Any) -> dict[str, list[float]] | None:
     """The recorded curves, if they are lists of numbers of one length."""
-    if not isinstance(recorded, dict) or not {"loss", "accuracy"} <= recorded.keys():
+    if not isinstance(recorded, dict) or not recorded:
         return None
     lists = list(recorded.values())
     if not all(isinstance(found, list) and len(found) == len(lists[0]) > 0 for found in lists):
@@ -116,10 +127,13 @@ def _tested(
 ) -> tuple[int | None, dict[str, float]]:
     """The epoch that was tested and its score: what `ckpt train` records as metrics.
 
-    Without a hold-out it is the last one; early versions recorded no other.
+    Without a hold-out it is the last one; early versions recorded no other. Nobody knows what the
+    metrics of a version with curves of another loop were measured on.
     """
-    last = len(series["loss"])
-    epoch = record.get("training", {}).get("epoch")
+    if "training" not in record:
+        return None, {}
+    last = len(next(iter(series.values())))
+    epoch = record["training"].get("epoch")
     if epoch is None and "holdout_loss" not in series:
         epoch = last
     if type(epoch) is not int or not 1 <= epoch <= last:

@@ -84,6 +84,8 @@ def train(
     and of the `settings` it takes data_dir, device and epochs. `callback` gets every event of the
     run, and `note` a line about rescued weights or a parent that is gone.
 
+    `ckpt.train.accumulate` is for a loop of your own, `ckpt.train.doctor` measures a model.
+
     Returns:
         None in all processes of torchrun but rank 0.
 

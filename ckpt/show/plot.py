@@ -12,8 +12,6 @@ from ckpt.show.look.words import count, metric, metrics, printable
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDEST = 60  # columns; more epochs share one
-_QUANTITIES = ("loss", "accuracy")
-_HELD_OUT = {"loss": "holdout_loss", "accuracy": "holdout_accuracy"}
 _WORDS = {"lr": "learning rate", "gradient_norm": "gradient norm"}  # on demand
 
 
@@ -52,7 +50,7 @@ def curves_data(several: Sequence[Curves]) -> dict[str, Any]:
 
 
 def picture(several: Sequence[Curves], form: str, *, also: Sequence[str] = ()) -> bytes:
-    """Draw loss and accuracy by epoch, all runs in the same axes.
+    """Draw curves by epoch, all runs in the same axes.
 
     Training is a line, the hold-out a dashed one, and the score on the test images a star.
 
@@ -64,13 +62,16 @@ def picture(several: Sequence[Curves], form: str, *, also: Sequence[str] = ()) -
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    names = [*_QUANTITIES, *also]
+    names = [*dict.fromkeys(name for curves in several for name in curves.quantities), *also]
     # Text instead of outlines, no date and fixed ids: equal curves give equal bytes.
     with mpl.rc_context({"svg.hashsalt": "ckpt", "svg.fonttype": "none"}):
         figure = Figure(figsize=(4.5 * len(names), 3.6), layout="constrained", dpi=150)
-        for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
+        labelled: dict[str, Any] = {}
+        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             _draw(axes, name, several)
-        axes.legend(*figure.axes[0].get_legend_handles_labels())
+            handles, labels = axes.get_legend_handles_labels()
+            labelled |= dict(zip(labels, handles, strict=True))
+        axes.legend(labelled.values(), labelled)
         out = BytesIO()
         figure.savefig(out, format=form, metadata={"Date": None} if form == "svg" else None)
     return out.getvalue()
@@ -80,10 +81,12 @@ def _draw(axes: Any, name: str, several: Sequence[Curves]) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     for curves in several:
+        if name not in curves.series:
+            continue
         epochs = range(1, curves.epochs + 1)
-        label = printable(curves.version)
+        label = _plain(curves.version)
         (line,) = axes.plot(epochs, _values(curves, name), marker=".", label=label)
-        if held_out := _values(curves, _HELD_OUT.get(name, "")):
+        if held_out := _values(curves, f"holdout_{name}"):
             axes.plot(epochs, held_out, "--", color=line.get_color(), label=f"{label}, hold-out")
         if curves.epoch is not None and name in curves.test:
             score = curves.test[name]
@@ -92,11 +95,16 @@ def _draw(axes: Any, name: str, several: Sequence[Curves]) -> None:
                 label=f"{label}, test",
             )  # fmt: skip
     axes.set_xlabel("epoch")
-    axes.set_ylabel(_WORDS.get(name, name))
+    axes.set_ylabel(_plain(_WORDS.get(name, name)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if name == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
     axes.grid(visible=True, alpha=0.3)
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not read as mathematics."""
+    return printable(text).replace("$", r"\$")
 
 
 def _title(curves: Curves) -> str:
@@ -106,8 +114,8 @@ def _title(curves: Curves) -> str:
 
 def _lines(curves: Curves, several: Sequence[Curves], also: Sequence[str]) -> list[str]:
     rows = []
-    for name in (*_QUANTITIES, *also):
-        together = [name, _HELD_OUT.get(name, "")]
+    for name in (*curves.quantities, *also):
+        together = [name, f"holdout_{name}"]
         of_all = [
             value for one in several for each in together for value in _values(one, each)
             if isfinite(value)
@@ -117,6 +125,7 @@ def _lines(curves: Curves, several: Sequence[Curves], also: Sequence[str]) -> li
                 bars = _bars(values, min(of_all, default=0), max(of_all, default=0))
                 first, last = (metric(name, values[at]) for at in (0, -1))
                 words = f"hold-out {name}" if each != name else _WORDS.get(name, name)
+                words = printable(words)
                 rows.append((words, first, bars, last))
         if name not in curves.series:
             rows.append((_WORDS.get(name, name), "", "not recorded", ""))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt import plot
+from ckpt import plot, register
 from tests.cli.support import Run
 
 TRAIN = ["train", "--dataset", "digits", "--epochs", "3", "--precision", "fp32", "--register"]
@@ -47,6 +47,35 @@ run.jsonl  3 epochs
     )
     assert ckpt("plot", "run.jsonl", "-o", "run.svg").code == 0
     assert not (folder / "registry.json").exists()
+
+
+def test_curves_of_another_loop_are_drawn(ckpt: Run, folder: Path) -> None:
+    curves = {
+        "$train loss": [2.0, 1.0, 0.5],
+        "error": [0.5, 0.25, 0.125],
+        "holdout_error": [0.5, 0.5, 0.25],
+    }
+    register({"w": torch.ones(2)}, name="mine", curves=curves, metrics={"loss": 0.5})
+    ran = ckpt("plot", "mine:v1")
+    assert (ran.code, ran.err) == (0, "")
+    expected = """\
+mine:v1  3 epochs
+  $train loss            2  █▃▁  0.5
+  error                0.5  █▃▁  0.125
+  hold-out error       0.5  ██▃  0.25
+"""
+    assert ran.out == expected
+    register({"w": torch.zeros(2)}, name="mine", curves={"loss": [1.0, 2.0]})
+    assert ckpt("plot", "v1", "v2").out == expected + (
+        "\nmine:v2  2 epochs\n  loss         1  ▁█  2\n"
+    )
+    assert ckpt("plot", "v1", "v2", "-o", "a.svg").code == 0
+    svg = (folder / "a.svg").read_text()
+    assert all(f">{words}<" in svg for words in ("$train loss", "error", "loss", "mine:v2"))
+    assert ckpt("site", "-o", "pages").code == 0
+    page = (folder / "pages/models/mine/v1.html").read_text()
+    assert '<figcaption id="chart-curve-0">$train loss</figcaption>' in page
+    assert "Solid line, 0.5 to 0.125 in 3 epochs. Dashed line: hold-out, 0.5 to 0.25 in" in page
 
 
 def test_a_file_without_epochs_is_refused(ckpt: Run, folder: Path) -> None:

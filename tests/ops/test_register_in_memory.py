@@ -164,3 +164,33 @@ print((after - before) // 1024)
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert int(ran.stdout) < 50  # MB; the tensors have 100
+
+
+def test_curves_of_another_loop_are_kept(tmp_path: Path) -> None:
+    """Tensors and numpy scalars are numbers; the record spells NaN as text, as JSON needs."""
+    curves = {"train loss": [torch.tensor(2.0), np.float32(0.5), float("nan")], "lr": [1, 1, 0.5]}
+    added = ckpt.register({"w": torch.ones(2)}, name="net", curves=curves, registry=tmp_path)
+    found = ckpt.plot(added.version.ref, registry=tmp_path)
+    assert str(found.series) == "{'lr': [1.0, 1.0, 0.5], 'train loss': [2.0, 0.5, nan]}"
+    assert (found.epochs, found.quantities, found.test) == (3, ["train loss"], {})
+    record = Registry(tmp_path).manifest(added.version).record
+    assert record["curves"]["train loss"] == [2.0, 0.5, "nan"]
+    assert not ckpt.verify(registry=tmp_path).damages
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ({"loss": [1.0], "acc": []}, "curves: 1 of loss, 0 of acc; expected a number for each"),
+        ({"loss": []}, "curves: 0 of loss; expected a number for each epoch of each"),
+        ({"loss": 0.5}, "curves: loss is not a list of numbers"),
+        ({"loss": ["low"]}, "curves: loss is not a list of numbers"),
+        ({"loss": [[1.0, 2.0]]}, "curves: loss is not a list of numbers"),
+    ],
+)
+def test_wrong_curves_are_refused_before_anything_is_stored(
+    tmp_path: Path, curves: Any, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        ckpt.register({"w": torch.ones(2)}, name="net", curves=curves, registry=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ from ckpt.formats.paths import checkpoint_name
 from ckpt.io.files import Told, untold
 from ckpt.io.sources import OpenSource
 from ckpt.opened.named import Named
+from ckpt.ops.register.curves import recorded_curves
 from ckpt.ops.register.given import Given, InMemory, opened
 from ckpt.ops.register.storing import compared, store
 from ckpt.refs import SUFFIXES, expect_new_name, several
@@ -43,6 +44,7 @@ def register(
     name: str | None = None,
     message: str = "",
     metrics: Mapping[str, float] | None = None,
+    curves: Mapping[str, Sequence[float]] | None = None,
     made_by: str | None = None,
     record: Mapping[str, Any] | None = None,
     definition_source: str | None = None,
@@ -69,6 +71,8 @@ def register(
         name: The model; None takes the file's name without its suffix, or the module's class.
         message: The version's message.
         metrics: E.g. ``{"accuracy": 0.9921}``.
+        curves: A number for each epoch, by quantity, e.g. ``{"loss": [0.5, 0.2], "holdout_loss":
+            [0.6, 0.3]}``, for `ckpt.plot`; a version that is there already does not get them.
         made_by: How it was made, a few words for `ckpt ls`.
         record: More to keep: parent, plan, training config, environment.
         definition_source: Source text of the definition that it fits.
@@ -105,6 +109,7 @@ def register(
         model = model_name(given.path) if name is None else expect_new_name(name)
         how = f"register {given.label}" if made_by is None else made_by
         notes = {"model": model, "message": message, "metrics": metrics, **(record or {})}
+        notes |= recorded_curves(curves or {})
         notes |= {"source": given.origin} if given.origin else {}
         read_record({**notes, "made_by": how})  # before gigabytes are stored
         checkpoint, dropped = _checkpoint(given, opaque)

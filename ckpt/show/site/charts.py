@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from ckpt.ops.plot import Curves
-from ckpt.show.look.words import metric
+from ckpt.show.look.words import metric, printable
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 350, 12, 170
 _ROWS = 4
@@ -25,7 +25,7 @@ class Chart:
     """A drawing.
 
     Attributes:
-        name: Of the quantity.
+        name: Of the quantity, for ids: without spaces.
         title: The same as a heading.
         rows: (y, text) of the horizontal lines.
         columns: (x, text) below it.
@@ -44,8 +44,8 @@ class Chart:
 
 
 def charts(curves: Curves) -> list[Chart]:
-    """Loss and accuracy by epoch, as far as they are finite."""
-    return [chart for name in _TITLES if (chart := _chart(name, curves)) is not None]
+    """The curves by epoch, as far as they are finite."""
+    return [chart for name in curves.quantities if (chart := _chart(name, curves)) is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ def _chart(name: str, curves: Curves) -> Chart | None:
     finite += [] if test is None else [test]
     scale = _Scale(curves.epochs, min(finite), max(finite))
     return Chart(
-        name,
-        _TITLES[name],
+        name if name in _TITLES else f"curve-{curves.quantities.index(name)}",
+        _TITLES.get(name, printable(name)),
         [(scale.y(value), _mark(name, value)) for value in scale.marks],
         [(scale.x(epoch), str(epoch)) for epoch in _epochs(curves.epochs)],
         [Line(scale.path(values), each != name) for each, values in series.items() if values],
@@ -115,7 +115,8 @@ def _epochs(count: int) -> list[int]:
 
 
 def _said(name: str, curves: Curves, test: float | None) -> Iterator[str]:
-    words = (name, "solid line: training"), (f"holdout_{name}", "dashed line: hold-out")
+    line = "solid line: training" if name in _TITLES else "solid line"
+    words = (name, line), (f"holdout_{name}", "dashed line: hold-out")
     for each, what in words:
         if values := curves.series.get(each, ()):
             first, last = (metric(name, values[at]) for at in (0, -1))
