@@ -1,12 +1,15 @@
 """`ckpt export`."""
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePath
+from shlex import quote
 
 import click
 
 from ckpt.cli.options import PATH, Session, ckpt_command
 from ckpt.cli.options.completed import REF
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
+from ckpt.errors import UsageError
 from ckpt.formats.opaque import OpaqueWord
 from ckpt.ops.card import card
 from ckpt.ops.export import export
@@ -31,7 +34,7 @@ def _texts(
     "ckpt export s3://bucket/team#net@prod -o net.pt"
 )
 @click.argument("ref", type=REF)
-@click.option("-o", "--out", required=True, type=PATH, help="The file or folder to write.")
+@click.option("-o", "--out", type=PATH, help="The file or folder to write (required).")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option(
     "--meta",
@@ -51,7 +54,7 @@ def _texts(
 def command(
     session: Session,
     ref: str,
-    out: Path,
+    out: Path | None,
     force: bool,
     metadata: dict[str, str],
     with_card: bool,
@@ -64,6 +67,8 @@ def command(
     such a suffix. A version with side files is written with them into a new folder, unless OUT has
     such a suffix.
     """
+    if out is None:
+        raise UsageError("no output given", hint=f"ckpt export {quote(ref)} -o {_output(ref)}")
     text = card_text(card(ref, registry=session.registry)) if with_card else None
     written = export(
         ref,
@@ -79,3 +84,11 @@ def command(
         session.terminal.remark(left_out)
     remark_on_written(session, written, written.dropped)
     session.show(written, written_text, written_data)
+
+
+def _output(ref: str) -> str:
+    """A name for the output: that of the file in another format, or that of the version."""
+    name = PurePath(ref.rpartition("#")[2].partition("::")[0]).name
+    stem, dot, suffix = name.rpartition(".")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem if dot else name).strip("-.") or "out"
+    return f"{name}.safetensors" if dot and suffix != "safetensors" else f"{name}.pt"

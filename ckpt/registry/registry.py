@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar
 
-from ckpt.errors import IntegrityError, NoModelError, RefError
+from ckpt.errors import IntegrityError, NoModelError, RefError, UsageError
 from ckpt.io.durable import make_folder
 from ckpt.io.files import read_plain, unlinked, write_whole
 from ckpt.io.mounts import doubt_of_locks
@@ -192,6 +193,7 @@ class Registry:
         index = self.index()
         if model is not None and model not in index.models:
             expect_no_path(model)
+            _expect_no_version(model, index)
         with self._looking_up():
             models = index.models.values() if model is None else [index.model(model)]
         found = [version for model in models for version in newest_versions(model)]
@@ -391,6 +393,17 @@ class Registry:
         if added[-1].new:
             saw(self.folder, added[-1].version)
         return added[-1]
+
+
+def _expect_no_version(text: str, index: Index) -> None:
+    """Refuse the ref of a version where a model is expected."""
+    try:
+        version = index.find(text)
+    except UsageError:
+        return
+    raise RefError(
+        f"{text} is a version, expected a model: {version.model}", hint=f"ckpt show {quote(text)}"
+    )
 
 
 def _draft(

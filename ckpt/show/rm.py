@@ -9,8 +9,9 @@ from ckpt.show.ls import version_data
 
 def removed_text(versions: Sequence[Version]) -> str:
     """One line."""
-    names = ", ".join(version.ref for version in versions)
-    return f"removed {names}; ckpt restore  brings back what was removed"
+    refs = [version.ref for version in versions]
+    back = "it" if len(refs) == 1 else "them"
+    return f"removed {', '.join(refs)}; to bring {back} back:  ckpt restore {' '.join(refs)}"
 
 
 def removed_data(versions: Sequence[Version]) -> list[dict[str, Any]]:

@@ -228,3 +228,40 @@ def test_missing_folder_is_not_only_a_missing_model(
     ran = ckpt(*words)
     said = "error: no model, file or folder 'nets'\nhint:  the registry holds net\n"
     assert (ran.code, ran.err) == (2, said)
+
+
+@pytest.mark.parametrize(
+    ("ref", "out"),
+    [
+        ("net@prod", "net-prod.pt"),
+        ("net:v1", "net-v1.pt"),
+        ("net.pt", "net.safetensors"),
+        ("runs/a.safetensors", "a.pt"),
+        ("s3://b/team#net@prod", "net-prod.pt"),
+    ],
+)
+def test_export_without_an_output_shows_the_whole_line(ckpt: Run, ref: str, out: str) -> None:
+    ran = ckpt("export", ref)
+    typed = f"'{ref}'" if "#" in ref else ref
+    said = f"error: no output given\nhint:  ckpt export {typed} -o {out}\n"
+    assert (ran.code, ran.out, ran.err) == (2, "", said)
+
+
+@pytest.mark.parametrize("command", ["ls", "du"])
+def test_version_where_a_model_is_expected(ckpt: Run, folder: Path, command: str) -> None:
+    save(folder / "net.pt", 1)
+    assert ckpt("register", "net.pt", "--alias", "prod").code == 0
+    ran = ckpt(command, "net@prod")
+    error = "error: net@prod is a version, expected a model: net\n"
+    assert (ran.code, ran.err) == (2, f"{error}hint:  ckpt show net@prod\n")
+
+
+def test_every_part_of_a_file_that_holds_tensors_is_named(ckpt: Run, folder: Path) -> None:
+    moments = {"state": {0: {"exp_avg": torch.ones(2)}}}
+    parts = {"state_dict": {"w": torch.ones(2)}, "optimizer_states": [moments]}
+    torch.save({**parts, "hyper_parameters": {"lr": 0.1}}, "light.ckpt")
+    ran = ckpt("show", "light.ckpt::hyper_parameters")
+    error = "error: light.ckpt: holds no state_dict 'hyper_parameters'\n"
+    hint = "hint:  name one: light.ckpt::state_dict  or  light.ckpt::optimizer_states\n"
+    assert (ran.code, ran.err) == (3, error + hint)
+    assert ckpt("show", "light.ckpt::optimizer_states").code == 0

@@ -30,7 +30,7 @@ def test_removed_version_is_gone_and_comes_back_byte_for_byte(two: Run, folder: 
     before = model(folder)
     assert two("tag", "v2", "golden").code == 0
     assert two("rm", "v2", "--yes").out == (
-        "removed net:v2; ckpt restore  brings back what was removed\n"
+        "removed net:v2; to bring it back:  ckpt restore net:v2\n"
     )
     gone = two("show", "net:v2")
     assert (gone.code, "net:v2 was removed" in gone.err) == (2, True)

@@ -176,7 +176,12 @@ def _below(contents: Contents, inside: str, paths: list[str], name: str) -> Chos
             top = path[:length]
             if all(isinstance(part, str) for part in top) and dotted(top) == inside:
                 return _flattened(contents, tuple(map(str, top)), name)
-    raise FormatError(f"{name}: holds no state_dict {inside!r}", hint=_hint(name, paths))
+    tops = dict.fromkeys(str(path[0]) for path, _ in contents.tensors if len(path) > 1)
+    known = {path.partition(".")[0] for path in paths}
+    others = [top for top in tops if top not in known]
+    raise FormatError(
+        f"{name}: holds no state_dict {inside!r}", hint=_hint(name, [*paths, *others])
+    )
 
 
 def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
