@@ -47,7 +47,9 @@ def test_class_is_a_test_that_passes_and_then_fails(project: pytest.Pytester) ->
     result.assert_outcomes(passed=1)  # not asked for
     result = run(project, "--ckpt-guard")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*net.py:Net: nothing to load*", "ckpt guard --snapshot net.py:Net"])
+    result.stdout.fnmatch_lines(
+        ["*net.py:Net: nothing to load*", "ckpt guard --snapshot net.py:Net"]
+    )
     done = project.run(sys.executable, "-m", "ckpt", "guard", "--snapshot")
     assert done.ret == 0
     run(project, "--ckpt-guard").assert_outcomes(passed=2)

@@ -51,7 +51,7 @@ def plot(ref: str, *, registry: InRegistry | None = None) -> Curves:
             return replace(own, version=steps[0].version.ref)
     raise UsageError(
         f"{steps[0].version.ref} has no curves: it was not made by ckpt train",
-        hint="ckpt train --register  makes versions with curves",
+        hint="to make a version with curves:  ckpt train --register",
     )
 
 
