@@ -231,7 +231,7 @@ def expect_no_path(text: str) -> None:
     if text and exists(path):
         raise RefError(
             f"{text} is a {'folder' if path.is_dir() else 'file'}, not a version in the registry",
-            hint=f"ckpt register {quote(text)}  registers it first",
+            hint=f"to register it first:  ckpt register {quote(text)}",
         )
 
 

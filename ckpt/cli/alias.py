@@ -80,7 +80,7 @@ def command(
     if not changes:
         found = aliases(name, registry=session.registry)
         if not found:
-            session.terminal.remark("no aliases: ckpt alias prod v1  creates one")
+            session.terminal.remark("no aliases; create one:  ckpt alias prod v1")
         if found or session.as_json:
             session.show(found, aliases_text, aliases_data)
         return

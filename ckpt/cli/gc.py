@@ -109,7 +109,7 @@ def command(
             return
         if not sys.stdin.isatty():
             where = "" if remote is None else f" --remote {remote}"
-            session.terminal.remark(f"ckpt gc{where} --yes  removes this")
+            session.terminal.remark(f"to remove this:  ckpt gc{where} --yes")
             return
         session.confirm("remove this?")
     session.show(collect(), garbage_text, garbage_data)

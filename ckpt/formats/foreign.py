@@ -20,7 +20,7 @@ _KNOWN: tuple[tuple[bytes, str, str | None], ...] = (
     (
         rb"version https://git-lfs\.github\.com/spec/",
         "a Git-LFS pointer, not the file itself",
-        "git lfs pull  brings the file",
+        "to bring the file:  git lfs pull",
     ),
     (rb"\s*<\?xml[^>]*>\s*<net\s", "an OpenVINO model", _OURS),
     (rb"\s*<(!doctype html|html|head|\?xml)", "an HTML page", "the download failed; try again"),

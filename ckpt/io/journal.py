@@ -220,7 +220,7 @@ def _recover(path: Path, fd: int, is_start: IsStart) -> bool | None:
 
 
 def _repair(path: Path) -> str:
-    return f"ckpt repair {quote(str(path))}  restores the keys that it had before"
+    return f"to restore the keys that it had before:  ckpt repair {quote(str(path))}"
 
 
 def _remove(journal: Path) -> None:

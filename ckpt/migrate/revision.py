@@ -88,10 +88,10 @@ def _what_brings(repository: Path, name: str) -> str:
     remote, slash, branch = name.partition("/")
     if slash and branch and remote in (asked(repository, "remote") or "").split():
         # A clone of one branch has no name for the others, unless the fetch gives it.
-        return f"git fetch {remote} {branch}:refs/remotes/{name}  brings it"
+        return f"to bring it:  git fetch {remote} {branch}:refs/remotes/{name}"
     if asked(repository, "rev-parse", "--is-shallow-repository") == "true":
-        return "git fetch --unshallow  brings the commits that this shallow clone lacks"
-    return "git fetch --all  may bring it" if name else f"e.g.  {PREFIX}HEAD~1"
+        return "to bring the commits that this shallow clone lacks:  git fetch --unshallow"
+    return "this may bring it:  git fetch --all" if name else f"e.g.  {PREFIX}HEAD~1"
 
 
 def _check_out(repository: Path, commit: str, tree: Path, index: Path) -> None:

@@ -234,7 +234,7 @@ def _expect_sound(
             raise UsageError("-d takes only a name and --expect")
         return
     if ref is None and protect is None:
-        hint = f"ckpt ls  lists versions; in Python, ckpt.aliases({name!r})  shows the alias"
+        hint = f"in Python, to show it:  ckpt.aliases({name!r});\nto list versions:  ckpt ls"
         raise UsageError(f"no version given: ckpt alias {name} REF", hint=hint)
     if ref is None and condition is not None:
         raise UsageError("--if needs a version to move to", hint=f"ckpt alias {name} REF")
@@ -290,7 +290,7 @@ def _checked(model: Model, name: str, expect: str | None, *, moves_to: str | Non
     if expect is not None and expect != (now or NOTHING):
         raise ConflictError(
             f"{ref} {f'points to {now}' if now else 'does not exist'}, expected {expect}",
-            hint="it has moved;  ckpt alias  lists all aliases",
+            hint="it has moved; to list all aliases:  ckpt alias",
         )
     if expect is None and moves_to != now:
         expect_movable(model, name)

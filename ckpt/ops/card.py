@@ -55,7 +55,7 @@ def card(
     shown = show(ref, registry=registry)
     if shown.version is None:
         raise RefError(
-            f"{ref} is not a version, so it has no record", hint=f"ckpt register {ref}  adds one"
+            f"{ref} is not a version, so it has no record", hint=f"to add one:  ckpt register {ref}"
         )
     lineage = tuple(log(shown.version.ref, registry=registry))
     trained = next((step for step in lineage if "training" in step.record), None)

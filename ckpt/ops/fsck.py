@@ -116,7 +116,7 @@ def recover(prefix: str, *, registry: InRegistry | None = None) -> Recovered:
         names = ", ".join(version.ref for version in found)
         raise RefError(
             f"{prefix} names {names or 'no version that only git has'}",
-            hint="ckpt fsck  lists them",
+            hint="to list them:  ckpt fsck",
         )
     registry.manifest(found[0])
     done: list[Recovered] = []
@@ -178,7 +178,7 @@ def _expect_broken(registry: Registry) -> None:
     checked = fsck(registry=registry)
     if checked.kind == FINE:
         raise UsageError(
-            f"{checked.path}: fine, so it is not rebuilt", hint="ckpt verify  checks its objects"
+            f"{checked.path}: fine, so it is not rebuilt", hint="to check its objects:  ckpt verify"
         )
     if checked.kind == NONE:
         registry.expect_there()

@@ -133,7 +133,7 @@ def _matching_keys(key: str, manifest: Manifest, ref: str) -> list[str]:
         near = get_close_matches(key, keys, n=3)
         raise RefError(
             f"{ref} has no key {key!r}",
-            hint=f"did you mean {', '.join(near)}?" if near else f"ckpt show {ref}  lists them",
+            hint=f"did you mean {', '.join(near)}?" if near else f"to list them:  ckpt show {ref}",
         )
     return matching
 

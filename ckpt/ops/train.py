@@ -175,7 +175,9 @@ class _Job:
         from ckpt.train.state import Keeper
 
         if resumed is None and self.state_file.exists():
-            hint = f"ckpt train --resume {self.state_file}  continues it; remove it to start again"
+            hint = (
+                f"remove it to start again; to continue it:  ckpt train --resume {self.state_file}"
+            )
             raise UsageError(f"{self.state_file}: holds the state of a run", hint=hint)
         initial = None
         if recipe.init and resumed is None:

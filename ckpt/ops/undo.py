@@ -128,10 +128,11 @@ def _chosen(writes: list[Written], entry: str | None) -> list[Written]:
     found = [each for each in writes if each.entry.write_id.startswith(entry)]
     if len(entry) < _SHORTEST or len(found) != 1:
         number = "more than one change" if len(found) > 1 else "no change made on this machine"
-        raise RefError(f"{entry!r} names {number}", hint="ckpt undo --list  shows them")
+        raise RefError(f"{entry!r} names {number}", hint="to list them:  ckpt undo --list")
     if found[0].is_undone:
         raise RefError(
-            f"{found[0].entry.what} is undone already", hint="ckpt redo  brings the last one back"
+            f"{found[0].entry.what} is undone already",
+            hint="to bring the last one back:  ckpt redo",
         )
     if not found[0].entry.changes:
         raise RefError(
@@ -145,9 +146,9 @@ def _nothing(stepped_over: list[tuple[Entry, str]]) -> RefError:
     if stepped_over:
         entry, why = stepped_over[0]
         return RefError(
-            f"nothing to undo: {entry.what}: {why}", hint="ckpt undo --list  shows all changes"
+            f"nothing to undo: {entry.what}: {why}", hint="to list all changes:  ckpt undo --list"
         )
     return RefError(
         "nothing to undo: there is no earlier change, or it was made elsewhere",
-        hint="git log registry.json  shows changes from elsewhere",
+        hint="to see changes from elsewhere:  git log registry.json",
     )

@@ -8,7 +8,7 @@ from json import JSONDecodeError
 
 from ckpt.errors import IndexDamageError
 
-REBUILD = "ckpt fsck --rebuild-index  rebuilds it from .ckpt"
+REBUILD = "to rebuild it from .ckpt:  ckpt fsck --rebuild-index"
 _HINT = f"git checkout registry.json  restores the committed one;\n{REBUILD}"
 _CONFLICT_HINT = (
     "ckpt git-driver resolve  merges both sides; after  ckpt git-driver install  git does it;\n"

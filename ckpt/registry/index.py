@@ -175,7 +175,9 @@ class Index:
         if number is None or number not in model.versions:
             if number in model.removed:
                 gone = f"{model.name}:{ref.label}"
-                raise RefError(f"{gone} was removed", hint=f"ckpt restore {gone}  brings it back")
+                raise RefError(
+                    f"{gone} was removed", hint=f"to bring it back:  ckpt restore {gone}"
+                )
             known = [*(f"v{n}" for n in sorted(model.versions)[-5:]), *sorted(model.aliases)]
             hint = f"it has {', '.join(known)}" if known else _restores(model)
             raise RefError(f"{model.name} has no {ref.label}", hint=hint)

@@ -60,7 +60,7 @@ def fetch_index(registry: Registry, remote: Remote, *, side: Side | None = None)
     if found is None:
         raise RefError(
             f"{remote.name}: {remote.url}: no registry there yet",
-            hint=f"ckpt push --remote {remote.name}  adds the versions of this one",
+            hint=f"to add the versions of this one:  ckpt push --remote {remote.name}",
         )
     return merge_theirs(registry, remote, bucket, found[0], seen, side=side)
 

@@ -11,7 +11,7 @@ def cloned_text(cloned: Cloned) -> str:
     folder, versions = printable(str(cloned.folder)), count(len(cloned.versions), "version")
     if cloned.nbytes:
         return f"cloned {versions} into {folder}: {size(cloned.nbytes)}"
-    hint = "commands fetch tensors when they need them; ckpt pull  gets them now"
+    hint = "commands fetch tensors when they need them; to get them now:  ckpt pull"
     return f"cloned {versions} into {folder}, without tensors\n{hint}"
 
 

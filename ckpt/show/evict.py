@@ -15,7 +15,7 @@ def evicted_text(evicted: Evicted) -> str:
     what = f"{freed} {count(evicted.objects, 'object')}, {size(evicted.nbytes)}, of {refs}"
     lines = [f"{what}; {evicted.remote} has them" if evicted.objects else f"{what}"]
     lines += [f"kept {printable(each)}: {evicted.remote} lacks it" for each in evicted.kept]
-    return "\n".join([*lines, *(["ckpt push  sends it"] if evicted.kept else [])])
+    return "\n".join([*lines, *(["to send it:  ckpt push"] if evicted.kept else [])])
 
 
 def tracked_text(evicted: Evicted, steps: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ def unopened_text(written: Written | None) -> str | None:
     source = f"{path}::{printable(written.chosen)}" if written.chosen else f"{path} --drop-opaque"
     return (
         f"torch will need weights_only=False for this file because of {why}; "
-        f"ckpt export {source} -o NEW.pt  gives one that opens"
+        f"to get one that opens:  ckpt export {source} -o NEW.pt"
     )
 
 

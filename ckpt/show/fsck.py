@@ -18,7 +18,7 @@ SHOWN = 20  # versions; --json has all of them
 def checked_text(checked: Checked) -> str:
     """The verdict, and the commands that help."""
     if checked.kind == NONE:
-        return "no registry here or above: ckpt register FILE  creates one"
+        return "no registry here or above; to create one:  ckpt register FILE"
     if checked.kind == FINE and checked.index is not None:
         models = checked.index.present.values()
         versions = count(sum(len(model.versions) for model in models), "version")
@@ -45,7 +45,7 @@ def _logged_lines(needs: tuple[Need, ...]) -> list[str]:
         "in the reflog, but in no version here (registry.json was replaced by an older one):",
         *(f"  {digest.short(need.manifest)}  kept until {_day(need)}" for need in needs[:SHOWN]),
         *more,
-        "ckpt restore DIGEST  brings one back",
+        "to bring one back:  ckpt restore DIGEST",
     ]
 
 
@@ -76,7 +76,7 @@ def rebuilding_text(rebuilding: Rebuilding) -> str:
     lines += _some_versions("with unreadable manifests (ckpt verify --repair FROM):", result.unread)
     lines += [f"not read: {printable(text)}" for text in rebuilding.damages]
     if rebuilding.written:
-        lines.append(f"wrote {printable(str(rebuilding.path))}; ckpt verify  checks its objects")
+        lines.append(f"wrote {printable(str(rebuilding.path))}; to check its objects:  ckpt verify")
     if rebuilding.kept:
         lines.append(f"the damaged file is kept as {printable(str(rebuilding.kept))}")
     return "\n".join(lines)

@@ -129,8 +129,8 @@ def _next_steps(result: GuardResult) -> Iterator[str]:
     paths = [_near(_path(found, verdict)) for found, verdict in broken if verdict.draft]
     options = f" --against git:{result.against}" if result.against else ""
     if paths:
-        yield f"To keep old checkpoints loading:  ckpt guard --fix{options}  writes {paths[0]}"
-        yield from (f"  and {path}" for path in paths[1:])
+        yield f"To keep old checkpoints loading:  ckpt guard --fix{options}"
+        yield from (f"  it writes {path}" for path in paths)
     for found, verdict in broken:
         if verdict.questions and not verdict.draft:
             yield f"To keep old checkpoints loading:  {_by_hand(found, verdict)}"
@@ -193,7 +193,7 @@ def annotations(result: GuardResult) -> Iterator[str]:
             text = "\n".join(filter(None, (found.problem, found.hint)))
             yield _annotation("error", found, "cannot be built", text)
         if found.stale:
-            text = f"ckpt guard --snapshot {found.definition}  renews it"
+            text = f"to renew it:  ckpt guard --snapshot {found.definition}"
             yield _annotation("notice", found, "its snapshot is older", text)
 
 

@@ -16,7 +16,7 @@ def added_text(remote: Remote) -> str:
     """The remote, and the next command."""
     lines = [f"added {remote.name}: {printable(remote.url)}, {_kept_by(remote)}"]
     lines += [f"  it ignores: {condition}" for condition in remote.unsafe]
-    return "\n".join([*lines, "ckpt push  adds the versions here to it"])
+    return "\n".join([*lines, "to add the versions here to it:  ckpt push"])
 
 
 def in_git_text(steps: Sequence[str]) -> str:
@@ -48,7 +48,7 @@ def checked_text(checked: RemoteChecked) -> str:
         lines.append(f"and {len(checked.missing) - _MOST:,} more")
     refs = " ".join(dict.fromkeys(ref for ref, _ in checked.missing))
     lines.append(f"{checked.remote} lacks {len(checked.missing):,} of what {versions} need")
-    return "\n".join([*lines, f"ckpt push {printable(refs)}  sends it"])
+    return "\n".join([*lines, f"to send it:  ckpt push {printable(refs)}"])
 
 
 def remote_data(remote: Remote) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def verified_text(verified: Verified) -> str:
     lines.append(f"{hashed} read, {len(verified.damages):,} damaged")
     hints = {damage.hint: None for damage in verified.damages if damage.hurts}
     lines += [*_elsewhere(verified), *lost_lines(verified.lost)]
-    return "\n".join([*lines, "", *(hints or ["ckpt gc  removes them"])])
+    return "\n".join([*lines, "", *(hints or ["to remove them:  ckpt gc"])])
 
 
 def repaired_text(repaired: Repaired) -> str:

@@ -78,7 +78,7 @@ class Setup:
         _expect_parameters(built, recipe.model)
         self.model = built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if initial is not None:
-            hint = f"ckpt diff {recipe.init} {recipe.model}  shows both sides"
+            hint = f"to see both sides:  ckpt diff {recipe.init} {recipe.model}"
             load_strictly(self.model, initial, f"{recipe.init} does not fit {recipe.model}", hint)
         recipe = replace(recipe, loss=_choose_loss(self.model, self.batches, recipe))
         self.recipe = recipe

@@ -163,7 +163,7 @@ def read_state(path: Path) -> State:
     except Exception as error:  # foreign bytes, in a parser of torch's
         reason = f": {error}" if isinstance(error, ValueError) else ""
         raise FormatError(
-            f"{path}: not the state of a training run{reason}", hint="ckpt train  writes one"
+            f"{path}: not the state of a training run{reason}", hint="to write one:  ckpt train"
         ) from error
 
 

@@ -75,7 +75,7 @@ def test_card_of_a_file_is_refused(ckpt: Run, old: Path) -> None:
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
         "error: old.pt is not a version, so it has no record\n"
-        "hint:  ckpt register old.pt  adds one\n"
+        "hint:  to add one:  ckpt register old.pt\n"
     )
 
 

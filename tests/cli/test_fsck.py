@@ -219,7 +219,7 @@ def test_index_of_a_newer_schema_is_not_rebuilt(used: Run, folder: Path) -> None
 
 def test_folder_without_a_registry_has_none_to_check(ckpt: Run, folder: Path) -> None:
     ran = ckpt("fsck")
-    said = "no registry here or above: ckpt register FILE  creates one\n"
+    said = "no registry here or above; to create one:  ckpt register FILE\n"
     assert (ran.code, ran.out) == (2, said)
     assert ckpt("fsck", "--json").data["state"] == "none"
     assert ckpt("fsck", "--rebuild-index", "--yes").code == 2

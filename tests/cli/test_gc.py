@@ -180,7 +180,7 @@ def test_discarded_version_goes_after_its_time_and_not_before(three: Run, folder
     assert row["manifest"] == line["manifest"]
     listed = three("fsck").out.splitlines()
     assert f"  {row['manifest'][:15]}  kept until {row['until']}" in listed
-    assert "ckpt restore DIGEST  brings one back" in listed
+    assert "to bring one back:  ckpt restore DIGEST" in listed
     old = time.time() - 91 * 86_400
     day = time.strftime("%Y-%m-%d", time.gmtime(old))
     text = re.sub(r'"time":"[^T]*T', f'"time":"{day}T', reflog.read_text())

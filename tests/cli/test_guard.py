@@ -99,8 +99,8 @@ def test_versions_fit_then_break_then_fit_by_a_migration(
         "  conv2.bias    ->  embed2.bias\n"
         "  4 renamed\n"
         "\n"
-        "To keep old checkpoints loading:  ckpt guard --fix  writes "
-        "models/migrations/conv-to-embed.toml\n"
+        "To keep old checkpoints loading:  ckpt guard --fix\n"
+        "  it writes models/migrations/conv-to-embed.toml\n"
     )
     assert tree(folder) == before
 
@@ -276,7 +276,7 @@ def test_against_a_revision_needs_no_registry_and_no_snapshot(
     ran = ckpt("guard", "--against", "git:HEAD")
     assert (ran.code, ran.err) == (1, "")
     assert ran.out.startswith("models/net.py:Net no longer loads checkpoints of HEAD\n")
-    assert "ckpt guard --fix --against git:HEAD  writes models/migrations/conv" in ran.out
+    assert "ckpt guard --fix --against git:HEAD\n  it writes models/migrations/conv" in ran.out
     ran = ckpt("guard", "--against", "git:HEAD", "--fix")
     assert (ran.code, FIXED in ran.out) == (0, True)
     assert git("status", "--porcelain").stdout == " M models/net.py\n?? models/migrations/\n"
@@ -323,7 +323,7 @@ def test_migration_between_classes_that_compute_otherwise_is_not_written(
     assert "  no migration: models/net.py:Net at " in ran.out
     assert "give different outputs" in ran.out
     command = "ckpt migrate new models/net.py:Net --from git:HEAD --no-prove"
-    assert f"({command}  writes it all the same)" in ran.out
+    assert f"; to write it all the same:  {command}\n" in ran.out
     assert not (folder / "models" / "migrations").exists()
     assert ckpt(*split(command)[1:]).code == 0
     assert ckpt("guard", "--against", "git:HEAD").code == 0
@@ -424,7 +424,7 @@ def test_migration_that_is_gone_or_changed_is_missed(
     path = folder / "models" / "migrations" / "conv-to-embed.toml"
     text = path.read_text()
     for change, says in (
-        (None, "gone:  git checkout HEAD -- models/migrations/conv-to-embed.toml  brings it back"),
+        (None, "back:  git checkout HEAD -- models/migrations/conv-to-embed.toml\n"),
         (("'net.py:Net'\nrules", "'old.py:Net'\nrules"), "add 'net.py:Net' to its definition"),
         (("'conv->embed' }", "'conv->stem' }"), "changed, and no longer leads to the class"),
     ):
@@ -573,8 +573,9 @@ def test_comment_shows_what_became_of_the_keys(ckpt: Run, net: Path, git: Git) -
     assert ran.out.startswith("### Old checkpoints no longer load: models/net.py:Net\n")
     assert "| conv1.weight  -\\>  embed1.weight" in ran.out
     assert (
-        "    ckpt guard --fix --against git:HEAD  writes models/migrations/conv-to-embed" in ran.out
-    )
+        "    ckpt guard --fix --against git:HEAD\n\n"
+        "it writes models/migrations/conv-to-embed.toml\n"
+    ) in ran.out
 
 
 @pytest.mark.long

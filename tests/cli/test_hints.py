@@ -135,7 +135,7 @@ def test_file_where_a_version_is_expected_is_told_apart(
             2,
             "",
             f"error: {path} is a {kind}, not a version in the registry\n"
-            f"hint:  ckpt register {typed}  registers it first\n",
+            f"hint:  to register it first:  ckpt register {typed}\n",
         )
 
 

@@ -113,7 +113,7 @@ def test_what_cannot_be_done_is_one_line(migrated: Run, folder: Path) -> None:
     needless = migrated("migrate", "new", "net.py:Net", "--from", "old.pt")
     assert needless.code == 2
     assert "new-blocks leads there already" in needless.err
-    assert "ckpt migrate show net.py:Net new-blocks  explains it" in needless.err
+    assert "to see what it does:  ckpt migrate show net.py:Net new-blocks" in needless.err
     fits = migrated("migrate", "new", "net.py:Net", "--from", "net.py:Net")
     assert fits.code == 2
     assert "nothing to migrate" in fits.err
@@ -340,7 +340,9 @@ def test_rename_and_diff_use_the_migrations(migrated: Run, folder: Path) -> None
     (folder / "net.py").write_text(undecorated)
     ran = migrated("diff", "old.pt", "net.py:Net")
     assert ran.code == 0, ran.err
-    assert ran.out.endswith("ckpt migrate run old.pt --to net.py:Net  by new-blocks\n")
+    assert ran.out.endswith(
+        "To make it fit, by new-blocks:  ckpt migrate run old.pt --to net.py:Net\n"
+    )
     assert migrated("diff", "old.pt", "net.py:Net", "--json").data["fit"]["by"] == "new-blocks"
     ran = migrated("rename", "old.pt", "--rule", "fc->head", "--check", "net.py:Net")
     assert ran.code == 3

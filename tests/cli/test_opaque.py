@@ -132,7 +132,7 @@ def test_remark_says_whether_torch_will_refuse_the_file(
         refused = isinstance(weights_only(Path("b.pt").read_bytes()), Exception)
     assert refused == ("torch will need weights_only=False for this file" in ran.err)
     if refused:
-        assert "ckpt export b.pt::state_dict -o NEW.pt  gives one that opens" in ran.err
+        assert "to get one that opens:  ckpt export b.pt::state_dict -o NEW.pt" in ran.err
         assert ckpt("export", "b.pt::state_dict", "-o", "NEW.pt").code == 0
         loaded(Path("NEW.pt").read_bytes())
 

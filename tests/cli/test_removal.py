@@ -155,7 +155,7 @@ def test_restore_leaves_what_came_after(two: Run, folder: Path) -> None:
     before = model(folder)["versions"]["v2"]
     assert two("rm", "v2", "--yes").code == 0
     hint = two("show", "net:v2").err
-    assert hint.endswith("hint:  ckpt restore net:v2  brings it back\n")
+    assert hint.endswith("hint:  to bring it back:  ckpt restore net:v2\n")
     assert two("alias", "prod", "v1").code == two("tag", "v1", "golden").code == 0
     ran = two("restore", "net:v2")
     assert (ran.code, ran.out, ran.err) == (0, "restored: net:v2\n", "")
@@ -232,7 +232,7 @@ def test_change_that_was_overwritten_or_is_not_there_is_not_undone(two: Run, fol
     for name, code, message in (
         (ids(two)["alias net@prod v2"], 6, "net: alias prod has changed since: it is v1"),
         ("0" * 16, 2, "'0000000000000000' names no change made on this machine"),
-        (ids(two)["alias net@prod v1"][:3], 2, "ckpt undo --list  shows them"),
+        (ids(two)["alias net@prod v1"][:3], 2, "to list them:  ckpt undo --list"),
     ):
         ran = two("undo", name)
         assert (ran.code, message in ran.err) == (code, True), ran
@@ -247,7 +247,7 @@ def test_alias_is_not_put_back_on_a_version_that_was_removed(two: Run) -> None:
     for what, kind in (("alias net@prod v1", "alias prod"), ("tag net:v2 -d x", "tag x")):
         ran = two("undo", ids(two)[what])
         assert (ran.code, f"net: {kind} was on v2, which was removed" in ran.err) == (6, True)
-        assert ran.err.endswith("hint:  ckpt restore net:v2  brings it back first\n")
+        assert ran.err.endswith("hint:  to bring it back first:  ckpt restore net:v2\n")
     assert two("restore", "v2").code == 0
     assert two("undo", ids(two)["alias net@prod v1"]).code == 0
 

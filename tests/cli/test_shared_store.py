@@ -94,7 +94,7 @@ def test_clone_uses_the_store_once_it_is_told_to(
     for words in (["export", "v1", "-o", "x.pt"], ["register", "new.pt"], ["verify"], [*GC]):
         ran = sharing(*words)
         assert ran.code == 2, words
-        assert f"ckpt git-driver install --store {store}  uses it" in ran.err
+        assert f"to use it:  ckpt git-driver install --store {store}" in ran.err
     assert sharing("git-driver", "install", "--store", str(store)).code == 0
     assert sharing("export", "v1", "-o", "x.pt").code == 0
     assert sharing("register", "new.pt", "--name", "net").code == 0

@@ -113,7 +113,7 @@ def expect_collected(do: Callable[..., Ran], folder: Path) -> None:
     for words in (GC, ("gc", "--local", "--dry-run")):
         ran = do(folder, *words)
         assert DOUBT in ran.err
-        assert "if no other machine can: ckpt gc --local  remembers that" in ran.err
+        assert "to remember that no other machine can:  ckpt gc --local" in ran.err
     assert do(folder, *GC).code == 6
     assert left.exists()
     ran = do(folder, *GC, "--local")

@@ -61,9 +61,9 @@ def test_files_are_those_of_the_commit_and_go_with_the_block(
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("origin/mian", "git fetch --all  may bring it"),
-        ("v9", "git fetch --all  may bring it"),
-        ("--help", "git fetch --all  may bring it"),
+        ("origin/mian", "this may bring it:  git fetch --all"),
+        ("v9", "this may bring it:  git fetch --all"),
+        ("--help", "this may bring it:  git fetch --all"),
         ("", "e.g.  git:HEAD~1"),
     ],
 )
@@ -91,7 +91,7 @@ def test_what_a_shallow_clone_lacks_is_what_the_hint_brings(
             at_revision(clone, name),
         ):
             pass
-        command = str(refused.value.hint).partition("  ")[0]
+        command = str(refused.value.hint).partition("  ")[2]
         assert command.startswith("git fetch ")
         subprocess.run(split(command), cwd=clone, check=True, capture_output=True)
         with at_revision(clone, name):

@@ -245,7 +245,7 @@ def _remark_on_locks(session: Session) -> None:
     if doubt is not None:
         session.terminal.remark(
             f"{session.registry.folder}: {doubt}; write from one machine at a time\n"
-            "if no other machine can: ckpt gc --local  remembers that"
+            "to remember that no other machine can:  ckpt gc --local"
         )
 
 

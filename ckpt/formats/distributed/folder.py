@@ -176,7 +176,7 @@ class DistributedCheckpoint:
         weights = self.trained and f"{self.source.name}::{self.trained.removesuffix('.')}"
         return PlanError(
             f"{self.source.name}: the rules would name {key} {new}, but its parameter {expected}",
-            hint=f"ckpt rename {weights} --all  takes the optimizer along" if weights else None,
+            hint=f"to take the optimizer along:  ckpt rename {weights} --all" if weights else None,
         )
 
     def _names(self, new: Mapping[str, str]) -> dict[str, str]:

@@ -117,7 +117,7 @@ def _proved(verdict: Verdict, guarded: Guarded, arguments: Arguments, builder: B
     )  # fmt: skip
     if "differs" in answer:
         command = f"ckpt migrate new {as_called(definition, arguments)} --from {weights.source}"
-        reason = f"{answer['differs']} ({command} --no-prove  writes it all the same)"
+        reason = f"{answer['differs']}; to write it all the same:  {command} --no-prove"
         return replace(verdict, draft=None, undrafted=reason)
     return replace(verdict, draft=replace(draft, checked=replace(draft.checked, how=answer["how"])))
 

@@ -72,7 +72,7 @@ def _reason(migration: Migration, folder: Path, now: Place, revision: str) -> st
     if not same:
         path = folder / f"{migration.name}{SUFFIX}"
         back = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        return f"their migration is gone:  git checkout {revision} -- {back}  brings it back"
+        return f"their migration is gone; to bring it back:  git checkout {revision} -- {back}"
     if now.definition not in same[0].definitions:
         return f"their migration is not of this class: add {now.definition!r} to its definition"
     return "their migration was changed, and no longer leads to the class"

@@ -106,7 +106,7 @@ def read_snapshot(path: Path) -> Snapshot:
     except CkptError:
         raise
     except ValueError as error:
-        hint = "ckpt guard --snapshot  writes it again; after a merge, from the merged class"
+        hint = "to write it again, after a merge from the merged class:  ckpt guard --snapshot"
         raise MigrationError(f"{path}: {error}", hint=hint) from error
     return Snapshot(document["definition"], state)
 

@@ -71,7 +71,7 @@ def export_migrations(
     if not forms:
         raise UsageError(
             f"no migrations in {place.folder} lead to {definition}",
-            hint="ckpt migrate check  says why",
+            hint="to see why:  ckpt migrate check",
         )
     make = python_source if target in ("torch", "lightning") else mapping_source
     name = place.definition.rpartition(":")[2]

@@ -239,7 +239,7 @@ def _expect_needed(
 ) -> None:
     way = graph.way(before, after)
     if way is not None and way.steps:
-        hint = f"ckpt migrate show {name} {way.steps[0].name}  explains it"
+        hint = f"to see what it does:  ckpt migrate show {name} {way.steps[0].name}"
         raise UsageError(f"{way.names} leads there already", hint=hint)
     if way is not None and not rules:
         raise UsageError(f"it fits {name} already; nothing to migrate")

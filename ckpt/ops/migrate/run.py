@@ -70,7 +70,7 @@ def way_to(
     if way is None:
         name = as_typed(to, arguments)
         refusal = graph.refusal(mine, theirs, name=opened.name, owner=name)
-        hint = f"ckpt migrate new {name} --from {opened.name}  makes the one that is missing"
+        hint = f"to make the one that is missing:  ckpt migrate new {name} --from {opened.name}"
         raise FitError(f"{refusal}", hint=refusal.hint or hint)
     return way, wanted
 

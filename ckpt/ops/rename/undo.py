@@ -113,11 +113,12 @@ def _recorded(opened: OpenedVersion) -> tuple[Plan, Sequence[TensorEntry]]:
     record = opened.manifest.record.get("plan")
     if not isinstance(record, dict):
         raise UsageError(
-            f"{opened.name} was not made by a rename", hint="ckpt log  shows how it was made"
+            f"{opened.name} was not made by a rename", hint="to see how it was made:  ckpt log"
         )
     if record.get("undone"):
         raise UsageError(
-            f"{opened.name} was made by --undo itself", hint="ckpt log  shows what it was made from"
+            f"{opened.name} was made by --undo itself",
+            hint="to see what it was made from:  ckpt log",
         )
     if "document" in record:
         before = read_tensors(record.get("source"), name=opened.name)

@@ -69,7 +69,7 @@ def _expect_of_model(
     found, expected = _some([*made]) or "nothing", _some([*wanted])
     raise ImportedRulesError(
         f"{name}: not a file for {source}, which makes {found} of it, expected {expected}",
-        hint=f"ckpt show {name}  lists its keys; FILE::NAME is a state_dict in it",
+        hint=f"FILE::NAME is a state_dict in it; to list its keys:  ckpt show {name}",
     )
 
 

@@ -74,7 +74,7 @@ def undone(index: Index, done: Iterable[Change], *, at: str) -> Index:
             raise ConflictError(
                 f"{change.model}: {change.kind} {change.name} has changed since: it is "
                 f"{value_text(now)}, expected {value_text(change.after)}",
-                hint="ckpt undo --list  shows the changes",
+                hint="to list the changes:  ckpt undo --list",
             )
     # Versions first: an alias may point to a restored one. Deleted values are restored last.
     for change in sorted(done, key=lambda change: (change.kind != "version", change.after is None)):
@@ -121,7 +121,7 @@ def _expect_there(model: Model, change: Change) -> None:
         if isinstance(label, str) and number_of(label) not in model.versions:
             raise ConflictError(
                 f"{change.model}: {change.kind} {change.name} was on {label}, which was removed",
-                hint=f"ckpt restore {change.model}:{label}  brings it back first",
+                hint=f"to bring it back first:  ckpt restore {change.model}:{label}",
             )
 
 

@@ -50,7 +50,7 @@ class SharedStore:
         if not self.user.is_file():
             raise UsageError(
                 f"{self.registry}: its objects are in {self.path}, which it does not use yet",
-                hint=f"ckpt git-driver install --store {self.path}  uses it",
+                hint=f"to use it:  ckpt git-driver install --store {self.path}",
             )
         return self.path
 

@@ -89,7 +89,7 @@ def why_streamed(url: str, origin: str) -> str:
     """What is missing here to let the store copy; nothing if it can, or never does."""
     if not _both_on_s3(url, origin) or find_spec("botocore") is not None:
         return ""
-    return "pip install 'ckpt-registry[s3]'  lets S3 copy what it has"
+    return "to let S3 copy what it has:  pip install 'ckpt-registry[s3]'"
 
 
 def expect_absent(place: BucketPlace, name: str) -> None:

@@ -52,7 +52,7 @@ def fit_report(diff: RefDiff, fitting: Fitting) -> Report:
     if fitting.by:
         source = printable(quote(fitting.source))
         run = f"ckpt migrate run {source} --to {definition}"
-        notes.append(f"To make it fit:  {run}  by {printable(fitting.by)}")
+        notes.append(f"To make it fit, by {printable(fitting.by)}:  {run}")
     if fitting.in_part_by:
         source = printable(quote(fitting.source))
         by = printable(" ".join(fitting.in_part_by))

@@ -24,7 +24,7 @@ def lost_lines(found: Sequence[Lost]) -> list[str]:
         "in git's history, but in no version here (of another branch, or lost in a merge):",
         *map(printable, lines),
         *more,
-        "ckpt fsck --recover DIGEST  adds one",
+        "to add one:  ckpt fsck --recover DIGEST",
     ]
 
 

@@ -200,7 +200,7 @@ def expect_optimizer_named(opened: OpenedState, folder: "DistributedCheckpoint")
     hint = _ALONE
     if weights and weights not in folder.optimizers:
         place = opened.name if folder.prefix else f"{opened.name}::{weights.removesuffix('.')}"
-        hint = f"ckpt rename {place} --all  takes {held} along\n{hint}"
+        hint = f"to take {held} along:  ckpt rename {place} --all\n{hint}"
     raise PlanError(
         f"{opened.name}: rules that make or drop tensors change the parameters of {held}", hint=hint
     )
