@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 differs (only with --exit-code), 2 usage, 3 input refused,
 """
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -171,7 +172,14 @@ def _as_output(error: click.UsageError, words: list[str]) -> str | None:
             and not any(word.startswith(("-o", "--out")) for word in rest)
         ):
             return join(["ckpt", command, old, *rest, "-o", new])
+        case ["rename", old, new, *rest] if (
+            not old.startswith("-") and _CLASS.search(new) and "--to" not in rest
+        ):
+            return join(["ckpt", "rename", old, "--to", new, *rest])
     return None
+
+
+_CLASS = re.compile(r"\.py:\w+$")
 
 
 def _end_tidily() -> None:

@@ -234,6 +234,8 @@ def _meant(text: str, registry: Registry) -> str | None:
     if aliases := [f"{each.name}@{text}" for each in registry.index().models.values()
                    if text in each.aliases]:  # fmt: skip
         return f"{' or '.join(aliases)}  is the version with this alias"
+    if (named := _class_of(text)) is not None:
+        return f"or the class {named}?"
     files = sorted(path.name for path in Path.cwd().glob("*.*") if path.suffix in SUFFIXES)
     near = [name for name in files if name.startswith(f"{text}.")]
     if not near and "." in text:
@@ -241,6 +243,17 @@ def _meant(text: str, registry: Registry) -> str | None:
 
         near = get_close_matches(text, files, n=1)
     return f"or the file {near[0]}?" if near else None
+
+
+def _class_of(text: str) -> str | None:
+    """The ref of a class that is written as Python imports it, ``net.Net``."""
+    module, _, name = text.rpartition(".")
+    path = Path(f"{module.replace('.', '/')}.py")
+    if not path.is_file():
+        return None
+    code = path.read_bytes()[:_CODE_BYTES].decode("utf-8", "replace")
+    is_there = re.search(rf"^class {re.escape(name)}\b", code, re.MULTILINE)
+    return f"{path}:{name}" if is_there else None
 
 
 def expect_class(path: Path) -> None:
