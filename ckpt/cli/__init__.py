@@ -181,6 +181,10 @@ def _as_option(error: click.UsageError, words: list[str]) -> str | None:
         ):
             at = rest.index(typed)
             return join(["ckpt", "train", *rest[:at], option, *rest[at:]])
+        case ["rename", old, new, *rest] if (
+            not old.startswith("-") and _CLASS.search(new) and "--to" not in rest
+        ):
+            return join(["ckpt", "rename", old, "--to", new, *rest])
     return None
 
 
@@ -191,6 +195,9 @@ def _option_for(typed: str) -> str | None:
     if ":" in typed or typed.endswith(".py"):
         return "--model"
     return "--dataset" if typed in DATASETS or is_path(typed) else None
+
+
+_CLASS = re.compile(r"\.py:\w+$")
 
 
 def _end_tidily() -> None:

@@ -7,6 +7,7 @@ import click
 from ckpt import __version__
 
 # Name to the line of `ckpt --help`, in the order of that page. Short enough for 80 columns.
+_MEANT = {"convert": ["export"]}  # words of other tools
 COMMANDS = {
     "diff": "Compare two checkpoints, versions or model definitions.",
     "rename": "Rename the keys of a checkpoint, by rules or to fit a model.",
@@ -105,7 +106,7 @@ class Commands(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            near = get_close_matches(args[0], COMMANDS, n=1)
+            near = _MEANT.get(args[0]) or get_close_matches(args[0], COMMANDS, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"no command {args[0]!r}{meant}", ctx)
         return super().resolve_command(ctx, args)

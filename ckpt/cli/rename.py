@@ -1,6 +1,9 @@
 """`ckpt rename`."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -14,6 +17,7 @@ from ckpt.cli.options.partial import partial_options
 from ckpt.cli.options.rules import rule_options
 from ckpt.errors import PlanError, UsageError
 from ckpt.ops.rename import RuleOptions, UnfitError, rename
+from ckpt.show.look.terminal import folded
 from ckpt.show.rename import (
     optimizer_files_text,
     order_text,
@@ -138,6 +142,9 @@ def command(session: Session, source: str, rules: RuleOptions, **options: Any) -
     options["prove_input"] = file or inputs or None
     if options["prove_input"] and not options["prove"]:
         raise UsageError("--input is for a proof", hint="--from OLD --to NEW --prove")
+    if (to := options["to"]) and re.search(r"\.py:\w+$", source) and Path(to).is_file():
+        hint = f"ckpt rename {quote(to)} --to {quote(source)}"
+        raise UsageError(f"{source} is a definition and holds no weights", hint=hint)
     if options["saved_from"] is not None and not (options["to"] or options["check"]):
         raise UsageError("--from needs --to or --check")
     session.remark_on_shards(source)  # first, since a shard does not fit
@@ -147,7 +154,8 @@ def command(session: Session, source: str, rules: RuleOptions, **options: Any) -
             renamed = rename(source, rules, registry=session.registry, **options)
             break
         except UnfitError as error:
-            session.terminal.remark(plan_text(error.plan))
+            lines, width = plan_text(error.plan).split("\n"), session.terminal.width
+            session.terminal.remark("\n".join(lines if width is None else folded(lines, width)))
             raise
         except PlanError as error:
             if not ask or (rule := answered(session, error)) is None:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 
 Given = TypeVar("Given")
+_CODE_BYTES = 1 << 20  # of Python code, in which a class is looked for
 _REVISION = re.compile(r"git:.+|HEAD([~^].*)?", re.DOTALL)
 
 
@@ -251,6 +252,8 @@ def _meant(text: str, registry: Registry) -> str | None:
     if aliases := [f"{each.name}@{text}" for each in registry.index().models.values()
                    if text in each.aliases]:  # fmt: skip
         return f"{' or '.join(aliases)}  is the version with this alias"
+    if (named := _class_of(text)) is not None:
+        return f"or the class {named}?"
     files = sorted(path.name for path in Path.cwd().glob("*.*") if path.suffix in SUFFIXES)
     near = [name for name in files if name.startswith(f"{text}.")]
     if not near and "." in text:
@@ -265,3 +268,14 @@ def _expect_class(path: Path) -> None:
         from ckpt.definitions.importing import expect_class
 
         expect_class(path)
+
+
+def _class_of(text: str) -> str | None:
+    """The ref of a class that is written as Python imports it, ``net.Net``."""
+    module, _, name = text.rpartition(".")
+    path = Path(f"{module.replace('.', '/')}.py")
+    if not path.is_file():
+        return None
+    code = path.read_bytes()[:_CODE_BYTES].decode("utf-8", "replace")
+    is_there = re.search(rf"^class {re.escape(name)}\b", code, re.MULTILINE)
+    return f"{path}:{name}" if is_there else None

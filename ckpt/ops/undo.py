@@ -68,8 +68,14 @@ def undo(
         undid: alias net@candidate v1 ...
           net alias candidate  v1 -> absent
     """
+    registry = Registry.of(registry)
+    if not registry.exists:
+        raise RefError(
+            f"{registry.folder}: no registry here, and undo is for changes to a registry",
+            hint="ckpt rename FILE --to OLD_DEF  gives a renamed file its old keys back",
+        )
     return revert(
-        Registry.of(registry),
+        registry,
         lambda writes: _chosen(writes, entry),
         named=bool(entry),
         message=message,

@@ -165,7 +165,7 @@ def test_alias_and_version_the_other_way_round(shelf: Run, version: str) -> None
 @pytest.mark.parametrize(
     "words",
     [
-        *(("verify",), ("verify", "--repair", "old.pt"), ("du",), ("undo",), ("redo",)),
+        *(("verify",), ("verify", "--repair", "old.pt"), ("du",), ("redo",)),
         *(("pull",), ("push",), ("fetch",), ("evict", "net:v1"), ("site", "-o", "pages")),
         *(("alias", "prod"), ("alias", "prod", "net:v1"), ("tag", "net:v1", "x")),
         *(("note", "net:v1", "-m", "x"), ("restore", "net:v1")),
@@ -265,3 +265,38 @@ def test_every_part_of_a_file_that_holds_tensors_is_named(ckpt: Run, folder: Pat
     hint = "hint:  name one: light.ckpt::state_dict  or  light.ckpt::optimizer_states\n"
     assert (ran.code, ran.err) == (3, error + hint)
     assert ckpt("show", "light.ckpt::optimizer_states").code == 0
+
+
+NET = "from torch import nn\n\nclass Net(nn.Module):\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("rename old.pt net.py:Net", "ckpt rename old.pt --to net.py:Net"),
+        ("rename old.pt net.py:Net -o new.pt", "ckpt rename old.pt --to net.py:Net -o new.pt"),
+        ("rename net.py:Net --to old.pt", "ckpt rename old.pt --to net.py:Net"),
+        ("rename old.pt --to net.Net", "or the class net.py:Net?"),
+    ],
+)
+def test_class_in_the_wrong_place_is_put_into_the_right_one(
+    words: str, hint: str, old: Path, ckpt: Run
+) -> None:
+    (old.parent / "net.py").write_text(NET)
+    ran = ckpt(*words.split())
+    assert (ran.code, ran.err.splitlines()[1:]) == (2, [f"hint:  {hint}"])
+
+
+def test_word_of_another_tool_names_the_command(ckpt: Run) -> None:
+    ran = ckpt("convert", "old.pt")
+    assert ran.err.startswith("error: no command 'convert'; did you mean 'export'?\n")
+
+
+def test_undo_without_a_registry_says_what_it_is_for(ckpt: Run, folder: Path) -> None:
+    ran = ckpt("undo")
+    assert (ran.code, ran.err) == (
+        2,
+        f"error: {folder}: no registry here, and undo is for changes to a registry\n"
+        "hint:  ckpt rename FILE --to OLD_DEF  gives a renamed file its old keys back\n",
+    )
+    assert not (folder / ".ckpt").exists()

@@ -188,6 +188,6 @@ def test_list_fits_the_terminal(three: Run, folder: Path, width: int) -> None:
 
 def test_alias_without_a_version_names_what_shows_it(ckpt: Run, folder: Path) -> None:
     ran = ckpt("alias", "prod", "-m", "why")
-    hint = "in Python, to show it:  ckpt.aliases('prod');"
+    hint = "in Python, to show it:  ckpt.aliases('prod');\n       to list versions:  ckpt ls"
     said = f"error: no version given: ckpt alias prod REF\nhint:  {hint}\n"
     assert (ran.code, ran.out, ran.err) == (2, "", said)
