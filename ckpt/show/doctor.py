@@ -9,10 +9,10 @@ from ckpt.show.look.words import printable, size
 from ckpt.train.tips.diagnosis import TIPS, Diagnosis, Tried
 
 _LEGEND = """\
-× first: the ratio to the tip's first row in the same turn, the median of all turns.
+× first: the ratio to the tip's first row in the same turn, the median of turns.
 spread: the same without the lowest and highest quarter of the turns.
 img/s: of training steps: × first times the median of the first row.
-memory: what the graphs of a step hold for its backward pass, or what stays after it."""
+memory: what the graphs of a step hold for its backward pass, or keep after it."""
 
 
 def diagnosis_text(found: Diagnosis, *, width: int | None = None) -> str:

@@ -52,7 +52,7 @@ FOUND = Diagnosis(
     [
         Tried("workers", "DataLoader, 0 workers", "--loader workers", 1200.4, 1.0, None, 1.0, 1.0),
         Tried("workers", "images in memory", "--loader resident", 10500.0, 8.75, None, 0.5, 12.0),
-        Tried("kept graphs", "kept a validation step", "losses.append(loss)", bytes=570123),
+        Tried("kept graphs", "kept in validation", "losses.append(loss)", bytes=570123),
     ],
     [
         Verdict("workers", False, "no gain"),
@@ -61,10 +61,10 @@ FOUND = Diagnosis(
     ],
 )
 LEGEND = """\
-× first: the ratio to the tip's first row in the same turn, the median of all turns.
+× first: the ratio to the tip's first row in the same turn, the median of turns.
 spread: the same without the lowest and highest quarter of the turns.
 img/s: of training steps: × first times the median of the first row.
-memory: what the graphs of a step hold for its backward pass, or what stays after it."""
+memory: what the graphs of a step hold for its backward pass, or keep after it."""
 
 
 def test_the_table_is_one_line_a_way() -> None:
@@ -73,11 +73,11 @@ def test_the_table_is_one_line_a_way() -> None:
         == f"""\
 net.py:Net on digits, 1 × 28 × 28, 2 threads, batch 64
 
-  tip          tried                     img/s    × first      spread    memory  to choose it
-  -----------  ----------------------  -------  ---------  ----------  --------  -------------------
-  workers      DataLoader, 0 workers     1,200       1.00   1.00-1.00            --loader workers
-               images in memory         10,500       8.75  0.50-12.00            --loader resident
-  kept graphs  kept a validation step                                  570.1 kB  losses.append(loss)
+  tip          tried                    img/s    × first      spread    memory  to choose it
+  -----------  ---------------------  -------  ---------  ----------  --------  -------------------
+  workers      DataLoader, 0 workers    1,200       1.00   1.00-1.00            --loader workers
+               images in memory        10,500       8.75  0.50-12.00            --loader resident
+  kept graphs  kept in validation                                     570.1 kB  losses.append(loss)
 
 {LEGEND}
 
@@ -90,10 +90,10 @@ kept graphs    yes      it keeps\\x0amuch"""
 def test_a_narrow_terminal_leaves_out_how_to_choose_a_way() -> None:
     lines = diagnosis_text(FOUND, width=80).splitlines()
     assert lines[2] == (
-        "  tip          tried                     img/s    × first      spread    memory"
+        "  tip          tried                    img/s    × first      spread    memory"
     )
     assert lines[6] == (
-        "  kept graphs  kept a validation step                                  570.1 kB"
+        "  kept graphs  kept in validation                                     570.1 kB"
     )
     assert max(map(len, lines[:7])) <= 80
 

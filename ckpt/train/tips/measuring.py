@@ -286,8 +286,7 @@ def kept_graphs(patient: Patient) -> Found:
         held = graphs.now - before
         del loss
     rows = [
-        Tried(tip, f"kept a {name} step", "", bytes=growth.bytes)
-        for name, growth in growing.items()
+        Tried(tip, f"kept in {name}", "", bytes=growth.bytes) for name, growth in growing.items()
     ]
     rows.append(Tried(tip, "loss kept as a tensor", "losses.append(loss)", bytes=held))
     rows.append(Tried(tip, "loss kept as a float", "losses.append(loss.item())", bytes=0))
