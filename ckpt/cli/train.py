@@ -20,9 +20,9 @@ from ckpt.cli.options.recipe import (
 from ckpt.errors import InterruptedTrainingError
 from ckpt.io.files import write_whole
 from ckpt.ops.train import SAVE_MINUTES, train
-from ckpt.show.doctor import diagnosis_data, diagnosis_picture, diagnosis_text
 from ckpt.show.look.words import printable
 from ckpt.show.train import TrainingView, training_data, training_text
+from ckpt.show.train.doctor import diagnosis_data, diagnosis_picture, diagnosis_text
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.tips.doctor import doctor as examine
 from ckpt.train.watch.events import Callback, StepDone, call_each

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ckpt.show.doctor import diagnosis_data, diagnosis_picture, diagnosis_text
+from ckpt.show.train.doctor import diagnosis_data, diagnosis_picture, diagnosis_text
 from ckpt.train.tips.diagnosis import TIPS, Diagnosis, Tried, Verdict
 from tests.cli.support import Run
 

@@ -84,7 +84,7 @@ class Diagnosis(Printed):
         verdicts: One a tip.
     """
 
-    VIEW: ClassVar = "ckpt.show.doctor:diagnosis_text"
+    VIEW: ClassVar = "ckpt.show.train.doctor:diagnosis_text"
 
     where: str
     rows: Sequence[Tried]
