@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +21,8 @@ from ckpt.errors import InterruptedTrainingError
 from ckpt.io.files import write_whole
 from ckpt.ops.train import SAVE_MINUTES, train
 from ckpt.show.look.words import printable
-from ckpt.show.train import (
-    TrainingView,
-    diagnosis_data,
-    diagnosis_picture,
-    diagnosis_text,
-    training_data,
-    training_text,
-)
+from ckpt.show.train import TrainingView, training_data, training_text
+from ckpt.show.train.doctor import diagnosis_data, diagnosis_picture, diagnosis_text
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.tips.doctor import doctor as examine
 from ckpt.train.watch.events import Callback, StepDone, call_each
@@ -143,7 +138,7 @@ def command(
         )
     if done is not None:  # rank 0 has the result
         session.remark_on_added(done.added)
-        session.show(done, training_text, training_data)
+        session.show(done, partial(training_text, width=session.terminal.width), training_data)
 
 
 def _asked(
@@ -175,14 +170,15 @@ def _examine(session: Session, recipe: Recipe, out: Path | None, *, replace: boo
     """Measure, and draw it if `out` is given."""
     form = None if out is None else picture_form(out, replace=replace)
     found = examine(recipe, callback=TrainingView(session.terminal.remark, sys.stderr))
+    text = partial(diagnosis_text, width=session.terminal.width)
     if out is None or form is None:
-        session.show(found, diagnosis_text, diagnosis_data)
+        session.show(found, text, diagnosis_data)
         return
     with write_whole(out, replace=replace) as file:
         file.write(diagnosis_picture(found, form))
     session.show(
         found,
-        lambda found: f"{diagnosis_text(found)}\n\nwrote {printable(str(out))}",
+        lambda found: f"{text(found)}\n\nwrote {printable(str(out))}",
         lambda found: {**diagnosis_data(found), "path": str(out)},
     )
 

@@ -21,7 +21,7 @@ from ckpt.ops.register import register
 from ckpt.printed import Printed
 from ckpt.refs import FileRef, UrlRef, expect_new_name
 from ckpt.registry.registry import Added, InRegistry, Registry
-from ckpt.train import accumulate, doctor
+from ckpt.train import Progress, accumulate, doctor
 from ckpt.train.recipes.outputs import Outputs
 from ckpt.train.recipes.recipe import Recipe, expect_changeable, kept
 from ckpt.train.recipes.recipe_file import Asked, make_recipe, recipe_for
@@ -71,7 +71,7 @@ def train(
 ) -> Training | None:
     """Train by a recipe; under torchrun the processes share every effective batch.
 
-        ckpt.train(Net, dataset="digits", epochs=1)
+        ckpt.train(Net, dataset="digits", epochs=1, callback=ckpt.train.Progress())
 
     `recipe` is a class, its ref (``net.py:Net``), or a recipe, its name or its file, by default
     ``classic``, by which a class is trained; `settings` override it. The weights go to `out`, by
@@ -82,7 +82,8 @@ def train(
 
     `resume`, the state of a run or its file, continues that run: what is not given is as before,
     and of the `settings` it takes data_dir, device and epochs. `callback` gets every event of the
-    run, and `note` a line about rescued weights or a parent that is gone.
+    run: `ckpt.train.Progress()` prints a line an epoch, by default nothing is printed. `note` gets
+    a line about rescued weights or a parent that is gone.
 
     `ckpt.train.accumulate` is for a loop of your own, `ckpt.train.doctor` measures a model.
 
@@ -148,7 +149,7 @@ def _job(
 
 
 # ``ckpt.train`` is this function, and not the package of that name, which has these, too.
-vars(train).update(accumulate=accumulate, doctor=doctor)
+vars(train).update(accumulate=accumulate, doctor=doctor, Progress=Progress)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,24 @@ def test_summary_table_has_one_line_of_figures():
     )
 
 
+def test_summary_table_is_a_line_a_figure_on_a_narrow_terminal():
+    record = {"effective_batch": 64, "precision": {"name": "bf16"}}
+    trained = replace(TRAINED, record=record)
+    assert (
+        summary_table(trained, width=80)
+        == """\
+epochs           1
+effective batch  64
+precision        bf16
+train loss       0.2134
+test loss        0.0300
+test accuracy    99.21%
+images/s         2,715
+time             4 min 33 s"""
+    )
+    assert summary_table(trained, width=120) == summary_table(trained)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(8.24, "8.2 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (7500, "2 h 5 min")],

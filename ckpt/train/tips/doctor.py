@@ -29,7 +29,7 @@ def doctor(
         recipe: A class, its ref (``net.py:Net``), or a recipe. Its batch size, optimizer and
             device are the starting point; values of the settings in `TRIED` are tried, and those
             in `UNUSED` are not used.
-        callback: Gets notes on what is measured now.
+        callback: Gets notes on what is measured now; `ckpt.train.Progress()` prints them.
         **settings: Override those of the recipe.
 
     Raises:

@@ -27,9 +27,9 @@ from ckpt.train.processes import ALONE, started_by_torchrun
 from ckpt.train.random_numbers import restored
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.setup import Setup, find_device
-from ckpt.train.tips.diagnosis import Diagnosis, Tried, Verdict, fastest
+from ckpt.train.tips.diagnosis import Diagnosis, Spread, Tried, Verdict, fastest
 from ckpt.train.tips.kept import Graphs, alive, collections_of
-from ckpt.train.tips.patient import Patient, Speed, speeds
+from ckpt.train.tips.patient import Patient, Turns
 from ckpt.train.trials import WORTH_IT, lower_precision, step_seconds, take_step, wait
 from ckpt.train.watch.events import Callback, Note
 
@@ -65,8 +65,29 @@ def measure(recipe: Recipe, callback: Callback) -> Diagnosis:
 Found = tuple[Sequence[Tried], Verdict]
 
 
-def _tried(tip: str, name: str, typed: str, speed: Speed, held: int | None = None) -> Tried:
-    return Tried(tip, name, typed, speed.images_per_second, speed.ratio, held)
+def _tried(tip: str, name: str, typed: str, turns: Turns, held: int | None = None) -> Tried:
+    ratio, speed = turns.ratio(name), turns.images_per_second(name)
+    return Tried(tip, name, typed, speed, ratio.middle, held, ratio.low, ratio.high)
+
+
+def _verdict(
+    tip: str, gain: Spread, subject: str, beside: str, why: str = "", more: str = ""
+) -> Verdict:
+    """The verdict on a speed, by default with the gain as the reason; `more` is true anyway.
+
+    Args:
+        tip: The tip.
+        gain: Of the speed of `subject` beside that of `beside`.
+        subject: The way.
+        beside: The way that it is compared with.
+        why: The reason, if the turns agree.
+        more: What was found besides, after a semicolon.
+    """
+    apart, end = f"{subject} is {gain.times(WORTH_IT)} {beside}", f"; {more}" if more else ""
+    if gain.agrees(WORTH_IT):
+        return Verdict(tip, gain.middle >= WORTH_IT, f"{why or apart}{end}")
+    unclear = f"the turns disagree: {apart}; run it again on an idle machine"
+    return Verdict(tip, None, f"{unclear}{end}")
 
 
 def workers(patient: Patient) -> Found:
@@ -84,14 +105,12 @@ def workers(patient: Patient) -> Found:
         for name, (_, options) in ways.items()
     }
     blocks = [{name: block() for name, block in timed.items()} for _ in range(_BLOCKS)]
-    timings = speeds(blocks)
-    rows = [_tried(tip, name, typed, timings[name]) for name, (typed, _) in ways.items()]
-    best, resident = fastest(rows), rows[1]
-    gain = (best.ratio or 0) / (resident.ratio or 1)
-    if best is resident or gain < WORTH_IT:
-        others = ", ".join(f"{row.name} {row.ratio:.2f} ×" for row in rows if row is not rows[0])
-        return rows, Verdict(tip, False, f"beside {rows[0].name}: {others}")
-    return rows, Verdict(tip, True, f"{best.name}: {gain:.2f} × images in memory")
+    turns = Turns(blocks)
+    rows = [_tried(tip, name, typed, turns) for name, (typed, _) in ways.items()]
+    resident = rows[1].name
+    best = fastest([row for row in rows if row.name != resident])
+    gain = turns.ratio(best.name, resident)
+    return rows, _verdict(tip, gain, best.name, resident)
 
 
 def _loader(patient: Patient, recipe: Recipe) -> Callable[[], float]:
@@ -153,17 +172,15 @@ def largest_batch(patient: Patient) -> Found:
             ended = f"{size:,} ran out of memory"
             break
         size *= 2
-    timings = patient.in_turns({str(at): ("fp32", batches) for at, batches in ways.items()})
-    rows = [
-        _tried(tip, f"batch {at:,}", f"--batch-size {at}", timings[str(at)], held[at])
-        for at in ways
-    ]
-    best = fastest(rows)
-    gain = best.ratio or 0
-    why = f"{best.name} is {gain:.2f} × {rows[0].name}, with fewer steps an epoch"
-    if gain < WORTH_IT:
-        why = f"none is {WORTH_IT} × as fast as {rows[0].name}"
-    return rows, Verdict(tip, gain >= WORTH_IT, f"{why}; {ended}")
+    names = {at: f"batch {at:,}" for at in ways}
+    turns = patient.in_turns({names[at]: ("fp32", batches) for at, batches in ways.items()})
+    rows = [_tried(tip, names[at], f"--batch-size {at}", turns, held[at]) for at in ways]
+    best, first = fastest(rows[1:] or rows), rows[0].name
+    gain = turns.ratio(best.name)
+    why = f"{best.name} is {gain.times(WORTH_IT)} {first}, with fewer steps an epoch"
+    if gain.middle < WORTH_IT:
+        why = f"none is {WORTH_IT} × as fast as {first}"
+    return rows, _verdict(tip, gain, best.name, first, why, ended)
 
 
 def _free_bytes(device: torch.device) -> int | None:
@@ -175,15 +192,13 @@ def sixteen_bits(patient: Patient) -> Found:
     """Precisions."""
     tip, names = "16 bits", ("fp32", lower_precision(patient.setup.device))
     batch = [patient.images(patient.recipe.batch_size)]
-    timings = patient.in_turns({name: (name, batch) for name in names})
+    turns = patient.in_turns({name: (name, batch) for name in names})
     rows = [
-        _tried(tip, name, f"--precision {name}", timings[name], patient.held(batch, name))
-        for name in names
+        _tried(tip, name, f"--precision {name}", turns, patient.held(batch, name)) for name in names
     ]
-    lower = rows[1]
-    ratio, less = lower.ratio or 0, (lower.bytes or 0) / (rows[0].bytes or 1)
-    why = f"{lower.name} is {ratio:.2f} × fp32 and holds {less:.2f} × the memory"
-    return rows, Verdict(tip, ratio >= WORTH_IT, why)
+    lower, gain = rows[1], turns.ratio(names[1])
+    less = (lower.bytes or 0) / (rows[0].bytes or 1)
+    return rows, _verdict(tip, gain, lower.name, "fp32", more=f"it holds {less:.2f} × the memory")
 
 
 def accumulation(patient: Patient) -> Found:
@@ -202,14 +217,15 @@ def accumulation(patient: Patient) -> Found:
         f"{part:,} × {len(parts)}": parts,
     }
     typed = (f"--batch-size {size}", f"--batch-size {part} --accumulate {len(parts)}")
-    timings = patient.in_turns({name: ("fp32", batches) for name, batches in ways.items()})
+    turns = patient.in_turns({name: ("fp32", batches) for name, batches in ways.items()})
     rows = [
-        _tried(tip, name, option, timings[name], patient.held(batches))
+        _tried(tip, name, option, turns, patient.held(batches))
         for option, (name, batches) in zip(typed, ways.items(), strict=True)
     ]
     less = (rows[1].bytes or 0) / (rows[0].bytes or 1)
+    speed = turns.ratio(rows[1].name).times(WORTH_IT)
     why = (
-        f"{rows[1].name} holds {less:.2f} × the memory at {rows[1].ratio or 0:.2f} × the speed; "
+        f"{rows[1].name} holds {less:.2f} × the memory at {speed} the speed; "
         f"{_gradient_words(patient, whole, parts)}"
     )
     return rows, Verdict(tip, less < 1 / WORTH_IT, why)
@@ -270,11 +286,10 @@ def kept_graphs(patient: Patient) -> Found:
         held = graphs.now - before
         del loss
     rows = [
-        Tried(tip, f"{name}, kept by the model a step", "", bytes=growth.bytes)
-        for name, growth in growing.items()
+        Tried(tip, f"kept in {name}", "", bytes=growth.bytes) for name, growth in growing.items()
     ]
-    rows.append(Tried(tip, "validation loss kept as a tensor", "losses.append(loss)", bytes=held))
-    rows.append(Tried(tip, "the same as a float", "losses.append(loss.item())", bytes=0))
+    rows.append(Tried(tip, "loss kept as a tensor", "losses.append(loss)", bytes=held))
+    rows.append(Tried(tip, "loss kept as a float", "losses.append(loss.item())", bytes=0))
     leaks = [
         f"{growth.bytes:,} bytes a step of {name}"
         + (f", in {', '.join(growth.names)}" if growth.names else "")

@@ -12,6 +12,7 @@ from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.loop import Trainer
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.setup import Setup
+from ckpt.train.tips.diagnosis import Spread, spread
 from ckpt.train.tips.kept import Graphs
 from ckpt.train.trials import step_seconds, take_step
 
@@ -19,22 +20,25 @@ _ROUNDS, _WARM_UP = 7, 2  # steps of each way
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """Medians over turns: images a second, and the ratio to the first way in the same turn."""
+class Turns:
+    """Images a second of each way, in each turn.
 
-    images_per_second: float
-    ratio: float
+    Law: all figures come from the ratios of ways in the same turn, which a machine that is busy for
+    some turns changes little. Speeds are these ratios times the first way's median speed, so they
+    never contradict them.
+    """
 
+    figures: Sequence[Mapping[str, float]]
 
-def speeds(turns: Sequence[Mapping[str, float]]) -> dict[str, Speed]:
-    """The speed of each way, from its images a second in each turn."""
-    first = next(iter(turns[0]))
-    return {
-        name: Speed(
-            median(turn[name] for turn in turns), median(turn[name] / turn[first] for turn in turns)
-        )
-        for name in turns[0]
-    }
+    def ratio(self, name: str, beside: str | None = None) -> Spread:
+        """The ratios of a way to another one, by default the first."""
+        beside = next(iter(self.figures[0])) if beside is None else beside
+        return spread([turn[name] / turn[beside] for turn in self.figures])
+
+    def images_per_second(self, name: str) -> float:
+        """The speed of a way."""
+        first = next(iter(self.figures[0]))
+        return self.ratio(name).middle * median(turn[first] for turn in self.figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +69,14 @@ class Patient:
         model = copy.deepcopy(self.setup.model).train()
         return Trainer(model, precision, self.recipe, checks=False)
 
-    def in_turns(self, ways: Mapping[str, tuple[str, Sequence[MicroBatch]]]) -> dict[str, "Speed"]:
-        """The speed of each way, a precision and the micro-batches of a window."""
+    def in_turns(self, ways: Mapping[str, tuple[str, Sequence[MicroBatch]]]) -> Turns:
+        """The speeds of ways, each a precision and the micro-batches of a window."""
         steps = {
             name: partial(self._images_per_second, self.trainer(precision), batches)
             for name, (precision, batches) in ways.items()
         }
         turns = [{name: step() for name, step in steps.items()} for _ in range(_WARM_UP + _ROUNDS)]
-        return speeds(turns[_WARM_UP:])
+        return Turns(turns[_WARM_UP:])
 
     def _images_per_second(self, trainer: Trainer, batches: Sequence[MicroBatch]) -> float:
         return sum(len(labels) for _, labels in batches) / step_seconds(trainer, batches)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
@@ -15,10 +17,17 @@ from ckpt.errors import OutOfMemoryError, UsageError
 from ckpt.train.processes import ALONE
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.setup import Setup
+from ckpt.train.tips.diagnosis import Spread, Verdict, spread
 from ckpt.train.tips.doctor import doctor
 from ckpt.train.tips.kept import Graphs, alive, collections_of
-from ckpt.train.tips.measuring import accumulation, kept_graphs, largest_batch, sixteen_bits
-from ckpt.train.tips.patient import Patient, Speed, speeds
+from ckpt.train.tips.measuring import (
+    _verdict,
+    accumulation,
+    kept_graphs,
+    largest_batch,
+    sixteen_bits,
+)
+from ckpt.train.tips.patient import Patient, Turns
 
 DEFINITIONS = """
 import torch
@@ -199,7 +208,7 @@ def test_scores_that_are_not_finite_are_measured_too(definitions: Path) -> None:
 def test_bf16_holds_less(definitions: Path) -> None:
     rows, verdict = sixteen_bits(patient_of(definitions, "Good"))
     assert (rows[1].bytes or 0) < (rows[0].bytes or 0)
-    assert "bf16 is" in verdict.why
+    assert "bf16 is" in verdict.why, "clear or not"
 
 
 def test_batches_double_up_to_the_dataset(definitions: Path) -> None:
@@ -221,8 +230,48 @@ def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_ratio_is_of_the_same_turn() -> None:
     """A machine that becomes busy half way does not favour the way that was timed first."""
-    turns = [{"a": 100.0, "b": 150.0}, {"a": 10.0, "b": 15.0}, {"a": 20.0, "b": 40.0}]
-    assert speeds(turns) == {"a": Speed(20.0, 1.0), "b": Speed(40.0, 1.5)}
+    turns = Turns([{"a": 100.0, "b": 150.0}, {"a": 10.0, "b": 15.0}, {"a": 20.0, "b": 40.0}])
+    assert turns.ratio("b") == Spread(1.5, 1.5, 2.0)
+    assert turns.ratio("a") == turns.ratio("b", "b") == Spread(1.0, 1.0, 1.0)
+    assert (turns.images_per_second("a"), turns.images_per_second("b")) == (20.0, 30.0)
+
+
+@given(
+    st.lists(st.tuples(*[st.floats(1, 1e6)] * 3), min_size=1, max_size=9),
+    st.sampled_from(["a", "b", "c"]),
+)
+def test_speeds_never_contradict_ratios(figures: list[tuple[float, ...]], name: str) -> None:
+    turns = Turns([dict(zip("abc", turn, strict=True)) for turn in figures])
+    speed, ratio = turns.images_per_second(name), turns.ratio(name)
+    assert speed / turns.images_per_second("a") == pytest.approx(ratio.middle)
+    assert ratio.low <= ratio.middle <= ratio.high
+
+
+def test_a_spread_leaves_out_the_outermost_quarters() -> None:
+    assert spread([9.0, 1.0, 1.2, 1.1, 1.3, 1.4, 0.1]) == Spread(1.0, 1.2, 1.4)
+    assert spread([3.0, 1.0, 2.0]) == Spread(1.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("turns", "helps", "why"),
+    [
+        ([2.0] * 7, True, "bf16 is 2.00 × fp32"),
+        ([1.0] * 7, False, "bf16 is 1.00 × fp32"),
+        ([2.0, 2.1, 2.2, 1.9, 2.0, 0.3, 9.0], True, "bf16 is 1.90 to 2.20 × fp32"),
+        ([1.06, 1.07, 1.12, 1.08, 1.06, 1.07, 1.13], False, "bf16 is 1.07 × fp32"),
+        (
+            [0.5, 2.0, 0.7, 3.1, 1.4, 0.6, 2.9], None,
+            "the turns disagree: bf16 is 0.60 to 2.90 × fp32; run it again on an idle machine",
+        ),
+    ],
+    ids=["faster", "same", "two outliers", "quiet and near the limit", "busy"],
+)  # fmt: skip
+def test_turns_that_disagree_decide_nothing(
+    turns: list[float], helps: bool | None, why: str
+) -> None:
+    assert _verdict("16 bits", spread(turns), "bf16", "fp32", more="it fits") == (
+        Verdict("16 bits", helps, f"{why}; it fits")
+    )
 
 
 TENSOR = "x.new_empty(1 << 60)  # no system gives so much"

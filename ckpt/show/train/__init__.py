@@ -5,8 +5,6 @@ Functions return text; `TrainingView` writes it during the run. No torch.
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict
-from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -14,16 +12,11 @@ from ckpt.ops.train import Training
 from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, printable, size
 from ckpt.show.register import added_data, added_text
-from ckpt.train.tips.diagnosis import TIPS, Diagnosis
 from ckpt.train.watch.events import Ended, Epoch, Event, Loading, Note, Started, StepDone, Trained
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-_LEGEND = (
-    "images/s: of training steps, in turns. memory: what the graphs of a step hold for its\n"
-    "backward pass; under kept graphs, what stays after a step."
-)
 BAR_DELAY = 0.5  # seconds; a shorter epoch shows no bar
 SILENCE = 60.0  # seconds without a line, after which one says how far a run without a bar is
 
@@ -84,8 +77,8 @@ def summary(trained: Trained) -> str:
     )
 
 
-def summary_table(trained: Trained) -> str:
-    """The figures of the run, as a table of one line."""
+def summary_table(trained: Trained, *, width: int | None = None) -> str:
+    """The figures of the run, as a table of one line; on a narrow terminal as a line for each."""
     record, last = trained.record, trained.curves[-1]
     images = sum(epoch.images_per_second for epoch in trained.curves) / len(trained.curves)
     cells = {
@@ -98,7 +91,11 @@ def summary_table(trained: Trained) -> str:
         "images/s": f"{images:,.0f}",
         "time": duration(trained.seconds),
     }
-    return table([list(cells.values())], list(cells), right=list(cells))
+    drawn = table([list(cells.values())], list(cells), right=list(cells))
+    if width is None or max(map(len, drawn.splitlines())) <= width:
+        return drawn
+    wide = max(map(len, cells))
+    return "\n".join(f"{name:<{wide}}  {cell}" for name, cell in cells.items())
 
 
 def duration(seconds: float) -> str:
@@ -206,10 +203,10 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02}"
 
 
-def training_text(done: Training) -> str:
+def training_text(done: Training, *, width: int | None = None) -> str:
     """The summary of a run, and the files and the version with its weights."""
     trained, path, added = done.trained, done.path, done.added
-    lines = [summary_table(trained), ""]
+    lines = [summary_table(trained, width=width), ""]
     written = [file for file in (path, trained.last_path) if path and file]
     lines += [f"wrote {printable(str(file))}  {size(file.stat().st_size)}" for file in written]
     if added:
@@ -232,63 +229,3 @@ def training_data(done: Training) -> dict[str, Any]:
         "record": trained.record,
         "added": added_data(added) if added else None,
     }
-
-
-def diagnosis_text(found: Diagnosis) -> str:
-    """A line for each way that was tried, and the verdict on each tip."""
-    heads = ["tip", "tried", "images/s", "× first", "memory", "to choose it"]
-    rows, last = [], ""
-    for row in found.rows:
-        speed, ratio = row.images_per_second, row.ratio
-        rows.append(
-            [
-                "" if row.tip == last else row.tip,
-                row.name,
-                "" if speed is None else f"{speed:,.0f}",
-                "" if ratio is None else f"{ratio:.2f}",
-                "" if row.bytes is None else size(row.bytes),
-                row.type,
-            ]
-        )
-        last = row.tip
-    width = max(map(len, TIPS))
-    verdicts = [
-        f"{each.tip:<{width}}  {'yes' if each.helps else 'no '}  {each.why}"
-        for each in found.verdicts
-    ]
-    drawn = table(rows, heads, right=heads[2:5])
-    return "\n".join([printable(found.where), "", drawn, _LEGEND, "", *map(printable, verdicts)])
-
-
-def diagnosis_data(found: Diagnosis) -> dict[str, Any]:
-    """The same for JSON."""
-    return asdict(found)
-
-
-def diagnosis_picture(found: Diagnosis, form: str) -> bytes:
-    """Draw a bar for each way that was timed, one picture a tip.
-
-    Args:
-        found: The measurements.
-        form: ``png`` or ``svg``.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": "ckpt", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(9, 8), layout="constrained", dpi=150)
-        figure.suptitle(printable(found.where), fontsize="small")
-        for axes, tip in zip(figure.subplots(len(TIPS), 1), TIPS, strict=True):
-            rows = [row for row in found.rows if row.tip == tip][::-1]
-            is_speed = rows[0].ratio is not None
-            values = [(row.ratio if is_speed else (row.bytes or 0) / 1e6) or 0 for row in rows]
-            bars = axes.barh([row.name for row in rows], values, color="#4477aa")
-            axes.bar_label(bars, fmt="%.2f" if is_speed else "%.3g", padding=3)
-            axes.set_title(tip, loc="left", fontsize="medium")
-            axes.set_xlabel("images/s, × the first" if is_speed else "MB", fontsize="small")
-            axes.margins(x=0.1)
-            if is_speed:
-                axes.axvline(1, color="black", linewidth=0.8)
-        out = BytesIO()
-        figure.savefig(out, format=form, metadata={"Date": None} if form == "svg" else None)
-    return out.getvalue()
