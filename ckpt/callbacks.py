@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import ConditionError, ConflictError, UsageError
-from ckpt.io.strict_json import plain
+from ckpt.io.documents.strict_json import plain
 from ckpt.ops.alias import NOTHING, alias
 from ckpt.ops.register import register
 from ckpt.refs import expect_alias, expect_new_name

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ckpt.errors import CkptError, FormatError
-from ckpt.io import strict_json
+from ckpt.io.documents import strict_json
 from ckpt.io.files import is_base_name
 from ckpt.io.small_file import read_small
 from ckpt.refs import SUFFIXES, without_index

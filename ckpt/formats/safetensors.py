@@ -19,7 +19,7 @@ from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
 from ckpt.errors import TRUNCATED, FormatError, KeyCollisionError, excerpt
 from ckpt.formats.checkpoint import Checksum, Pickled, expect_keys
 from ckpt.formats.naming.metadata import keys_in, parted, with_new_names
-from ckpt.io import strict_json
+from ckpt.io.documents import strict_json
 from ckpt.io.rights import OWNER, Rights
 from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Piece, Span, TensorEntry, tensor_spans

@@ -19,8 +19,8 @@ from ckpt.errors import FormatError, excerpt
 from ckpt.formats import open_single
 from ckpt.formats.checkpoint import Checkpoint, Checksum, Pickled, expect_keys
 from ckpt.formats.zip.inflated import HINT
-from ckpt.io import strict_json
 from ckpt.io.composed import ExtendedSource, PartSource
+from ckpt.io.documents import strict_json
 from ckpt.io.files import is_base_name
 from ckpt.io.sources import ByteSource, Part
 from ckpt.refs import without_index
@@ -218,7 +218,7 @@ def _parse(data: bytes, name: str) -> dict[str, Any]:
         index: Any = strict_json.parse(data.decode("utf-8"))
     except ValueError as error:
         if str(error).startswith("Extra data"):
-            hint = f"ckpt plot {quote(name)}  draws what ckpt train --metrics wrote"
+            hint = f"to draw what ckpt train --metrics wrote:  ckpt plot {quote(name)}"
             hint = hint if name.endswith(".jsonl") else "name a checkpoint"
             raise FormatError(f"{name}: JSON lines, not a checkpoint", hint=hint) from error
         raise FormatError(f"{name}: damaged: {error}", hint="fetch it again") from error

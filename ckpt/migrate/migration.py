@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.errors import CkptError, RuleError
+from ckpt.io.documents.toml import text_of
 from ckpt.io.files import write_whole
 from ckpt.io.small_file import parse_toml, read_small
-from ckpt.io.toml import text_of
 from ckpt.migrate.lines import block_counts, read, written
 from ckpt.migrate.schema import NUMBER, FoldedSchema
 from ckpt.rules.document import read_rules, rules_document

@@ -308,7 +308,7 @@ def _expect_holds(condition: str, version: Version, index: Index, name: str) -> 
         own = [field for field in fields if field.startswith(f"{name}.")]
         if name in model.aliases or not any(repr(field) in str(error) for field in own):
             raise
-        hint = f"ckpt alias {name} {version.ref} --expect {NOTHING}  creates it"
+        hint = f"to create it:  ckpt alias {name} {version.ref} --expect {NOTHING}"
         raise UsageError(str(error), hint=hint) from error
     version = newest(index, version)
     if not parsed.holds(version, index):

@@ -19,7 +19,7 @@ ON_DEMAND = ("lr", "gradient_norm")  # recorded by `ckpt train`, and drawn if as
 _UNDRAWN = (*ON_DEMAND, "seconds", "skipped_steps")
 _NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no numbers for them
 _HINT = (
-    "ckpt train --register  makes versions with curves;\n"
+    "to make versions with curves:  ckpt train --register;\n"
     "ckpt plot FILE.jsonl  draws those that ckpt train --metrics FILE.jsonl wrote;\n"
     'ckpt.register(net, curves={"loss": [...]})  keeps those of a loop of your own'
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ckpt.definitions.importing import expect_class
 from ckpt.errors import RefError, UsageError
-from ckpt.io.strict_json import plain
+from ckpt.io.documents.strict_json import plain
 from ckpt.opened import parse_named
 from ckpt.ops.register import register
 from ckpt.printed import Printed

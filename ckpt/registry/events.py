@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, NotRequired, TypedDict, cast
 
-from ckpt.io.typed_json import Digest, Form, Time, expect
+from ckpt.io.documents.typed_json import Digest, Form, Time, expect
 from ckpt.io.who import By
 from ckpt.refs import is_name, is_version
 

@@ -260,7 +260,7 @@ def _restores(model: Model) -> str | None:
     """What brings the newest removed version of a model back; None if gc has deleted all."""
     if not model.removed:
         return None
-    return f"ckpt restore {model.removed[max(model.removed)].ref}  brings the last one back"
+    return f"to bring the last one back:  ckpt restore {model.removed[max(model.removed)].ref}"
 
 
 def _did_you_mean(name: str, names: list[str]) -> str | None:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from ckpt.errors import DiskError, IndexDamageError, IntegrityError, UsageError
-from ckpt.io import strict_json
+from ckpt.io.documents import strict_json
+from ckpt.io.documents.typed_json import Count, Form, expect
 from ckpt.io.durable import make_folder, name_new, sync_folder
 from ckpt.io.files import disk_errors, read_plain, unlinked, write_whole
 from ckpt.io.lock import exclusive_lock
-from ckpt.io.typed_json import Count, Form, expect
 from ckpt.io.who import By, who
 from ckpt.refs import is_alias, is_name, is_version
 from ckpt.registry import damage

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ckpt.errors import UsageError
-from ckpt.io.typed_json import expect
+from ckpt.io.documents.typed_json import expect
 from ckpt.registry.events import Event, about
 from ckpt.registry.history.newest import Newest
 from ckpt.registry.index import Index, Model

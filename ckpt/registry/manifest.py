@@ -17,9 +17,10 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from ckpt.dtypes import DTYPES
 from ckpt.errors import IntegrityError, UsageError
-from ckpt.io import digest, strict_json
+from ckpt.io import digest
+from ckpt.io.documents import strict_json
+from ckpt.io.documents.typed_json import Count, Digest, Form, Time, expect
 from ckpt.io.files import is_base_name
-from ckpt.io.typed_json import Count, Digest, Form, Time, expect
 from ckpt.io.who import By
 from ckpt.registry.columns import MOST_BYTES, deflated, inflated, to_columns, to_rows
 from ckpt.side_files import SideFile, expect_names

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NotRequired, TypedDict, cast
 
 from ckpt.errors import excerpt
-from ckpt.io.typed_json import Count, Digest, Time, TimeOrEmpty, expect
+from ckpt.io.documents.typed_json import Count, Digest, Time, TimeOrEmpty, expect
 from ckpt.printed import Printed
 from ckpt.refs import is_version
 

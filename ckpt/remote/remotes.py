@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 from ckpt.errors import IntegrityError, RefError, UsageError
-from ckpt.io import strict_json
+from ckpt.io.documents import strict_json
+from ckpt.io.documents.typed_json import Form, expect
 from ckpt.io.durable import make_folder
 from ckpt.io.files import disk_errors, read_plain, unlinked, write_whole
 from ckpt.io.lock import exclusive_lock
-from ckpt.io.typed_json import Form, expect
 from ckpt.refs import expect_name, is_name
 from ckpt.registry.index import Index
 from ckpt.registry.index_file import MOST_BYTES, read_index

@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import isfinite
 from typing import Any
 
-from ckpt.io.strict_json import plain
+from ckpt.io.documents.strict_json import plain
 from ckpt.ops.plot import Curves
 from ckpt.show.look.words import count, metric, metrics, printable
 

@@ -12,7 +12,7 @@ from tests.cli.support import Run
 TRAIN = ["train", "--dataset", "digits", "--epochs", "3", "--precision", "fp32", "--register"]
 
 HINT = """\
-hint:  ckpt train --register  makes versions with curves;
+hint:  to make versions with curves:  ckpt train --register;
        ckpt plot FILE.jsonl  draws those that ckpt train --metrics FILE.jsonl wrote;
        ckpt.register(net, curves={"loss": [...]})  keeps those of a loop of your own
 """
@@ -98,7 +98,7 @@ def test_a_metrics_file_is_not_called_damaged(ckpt: Run, folder: Path) -> None:
         assert (ran.code, ran.out) == (3, "")
         assert ran.err == (
             "error: run.jsonl: JSON lines, not a checkpoint\n"
-            "hint:  ckpt plot run.jsonl  draws what ckpt train --metrics wrote\n"
+            "hint:  to draw what ckpt train --metrics wrote:  ckpt plot run.jsonl\n"
         )
 
 

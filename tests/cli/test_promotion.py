@@ -67,7 +67,7 @@ def test_first_promotion_has_nothing_to_compare_with(net: Run, folder: Path) -> 
     ran = net(*better)
     error = "error: --if: 'staging.accuracy' is not a metric, nor 'staging' an alias\n"
     create = "ckpt alias staging net:v1 --expect none"
-    assert (ran.code, ran.err) == (2, f"{error}hint:  {create}  creates it\n")
+    assert (ran.code, ran.err) == (2, f"{error}hint:  to create it:  {create}\n")
     assert index_of(folder) == before
     ran = net("alias", "staging", "v1", "--if", "acuracy > staging.accuracy and keys > 1")
     assert (ran.code, "did you mean accuracy?" in ran.err) == (2, True)

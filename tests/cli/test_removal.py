@@ -56,7 +56,7 @@ def test_model_whose_versions_are_removed_does_not_count(ckpt: Run, old: Path) -
     )
     assert Registry().models == ["digits"]
     ran = ckpt("rm", "old", "--yes")
-    hint = "hint:  ckpt restore old:v1  brings the last one back\n"
+    hint = "hint:  to bring the last one back:  ckpt restore old:v1\n"
     assert (ran.code, ran.err) == (2, f"error: old has no versions\n{hint}")
     assert ckpt("gc", "--keep-removed", "0", "--grace", "0", "--yes").code == 0
     ran = ckpt("rm", "old:v1", "--yes")

@@ -1,6 +1,6 @@
 import pytest
 
-from ckpt.io.strict_json import parse
+from ckpt.io.documents.strict_json import parse
 
 
 def test_plain_json_is_parsed() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckpt.io.toml import text_of
+from ckpt.io.documents.toml import text_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 scalars = st.one_of(texts, st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats())

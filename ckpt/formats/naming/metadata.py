@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ckpt.io import strict_json
+from ckpt.io.documents import strict_json
 
 TORCHAO = "tensor_names"
 DISTRIBUTED = "DCP_SHARDING_INFO"

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from ckpt.errors import CkptError, UsageError
-from ckpt.io.typed_json import Form, expect
+from ckpt.io.documents.typed_json import Form, expect
 from ckpt.migrate.described import USUAL_SECONDS
 from ckpt.migrate.folder import settings_above
 from ckpt.migrate.migration import MigrationError

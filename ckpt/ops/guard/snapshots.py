@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from ckpt.errors import CkptError
-from ckpt.io import strict_json
+from ckpt.io.documents import strict_json
+from ckpt.io.documents.typed_json import Count, Form, expect
 from ckpt.io.files import write_whole
 from ckpt.io.small_file import read_small
-from ckpt.io.typed_json import Count, Form, expect
 from ckpt.migrate.described import Described
 from ckpt.migrate.folder import Place
 from ckpt.migrate.migration import MigrationError

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckpt.errors import UsageError
-from ckpt.io.strict_json import plain
+from ckpt.io.documents.strict_json import plain
 
 
 def recorded_curves(curves: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from ckpt.dtypes import DTYPES
 from ckpt.errors import CkptError, RuleError
-from ckpt.io import strict_json
+from ckpt.io.documents import strict_json
+from ckpt.io.documents.toml import text_of
 from ckpt.io.files import write_whole
 from ckpt.io.small_file import parse_toml, read_small
-from ckpt.io.toml import text_of
 from ckpt.ops.rename.training.optimizers import MovedOptimizer, optimizers_document, read_optimizers
 from ckpt.rules.document import read_rules, rules_document
 from ckpt.rules.key_map import KeyMap, key_map

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckpt.errors import IntegrityError, UsageError
-from ckpt.io import strict_json
+from ckpt.io.documents import strict_json
 from ckpt.io.durable import sync_file, sync_folder
 from ckpt.io.files import disk_errors, read_plain, write_folder
 from ckpt.io.rights import Rights, restrict

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.errors import DiskError, IntegrityError
-from ckpt.io import digest, strict_json
+from ckpt.io import digest
+from ckpt.io.documents import strict_json
 from ckpt.io.durable import sync_folder
 from ckpt.io.files import disk_errors, open_plain, unlinked
 from ckpt.registry.history.changes import Change

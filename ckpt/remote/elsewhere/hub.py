@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from ckpt.errors import RefError, RemoteError, UsageError, excerpt
-from ckpt.io import strict_json
+from ckpt.io.documents import strict_json
 from ckpt.io.sources import OpenSource
 from ckpt.remote.elsewhere.http import open_http, small
 from ckpt.remote.elsewhere.place import Opening, Place

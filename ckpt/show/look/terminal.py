@@ -13,7 +13,7 @@ from itertools import chain
 from os import fspath
 from typing import TextIO
 
-from ckpt.io.strict_json import plain
+from ckpt.io.documents.strict_json import plain
 from ckpt.refs import without_secrets
 from ckpt.show.look.words import printable
 

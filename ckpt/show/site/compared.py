@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ckpt.io.strict_json import plain
+from ckpt.io.documents.strict_json import plain
 from ckpt.ops.site import Described
 
 

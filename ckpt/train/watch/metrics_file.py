@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.errors import DiskError, MissingFileError, UsageError
+from ckpt.io.documents.strict_json import parse, plain
 from ckpt.io.files import already_exists
-from ckpt.io.strict_json import parse, plain
 from ckpt.train.watch.events import Epoch, Event, Started, StepDone, Trained
 
 SUFFIX = ".jsonl"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckpt.io.strict_json import plain
+from ckpt.io.documents.strict_json import plain
 from ckpt.show.look import terminal
 from ckpt.show.look.terminal import Terminal, table
 from ckpt.show.look.words import metric, printable, shape, size

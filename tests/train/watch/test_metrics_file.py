@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ckpt.errors import DiskError, UsageError
-from ckpt.io.strict_json import parse
+from ckpt.io.documents.strict_json import parse
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.run import train
 from ckpt.train.watch.events import Ended, Epoch, Event, Note, Started, StepDone, call_each

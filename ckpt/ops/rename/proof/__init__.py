@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ckpt.definitions import Definition, definition_of
 from ckpt.errors import CkptError, PlanError, UsageError
-from ckpt.io.toml import text_of
+from ckpt.io.documents.toml import text_of
 from ckpt.opened.states import OpenedState
 from ckpt.ops.load import load
 from ckpt.ops.rename.proof.given import read_inputs

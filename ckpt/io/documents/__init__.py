@@ -1,0 +1,1 @@
+"""Small documents, read strictly and by a schema."""
