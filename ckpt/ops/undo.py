@@ -69,6 +69,7 @@ def undo(
           net alias candidate  v1 -> absent
     """
     registry = Registry.of(registry)
+    registry.index()  # one that was lost is another matter
     if not registry.exists:
         raise RefError(
             f"{registry.folder}: no registry here, and undo is for changes to a registry",

@@ -77,7 +77,7 @@ def test_damaged_registry_leaves_the_old_site(team: Run, folder: Path) -> None:
 def test_without_a_registry_nothing_is_written(ckpt: Run, folder: Path) -> None:
     ran = ckpt("site", "-o", "out")
     assert (ran.code, ran.out, list(folder.iterdir())) == (2, "", [])
-    assert ran.err.endswith("hint:  add the first version:  ckpt register FILE\n")
+    assert ran.err.endswith("hint:  ckpt register FILE  creates one\n")
 
 
 def test_pages_are_for_those_who_may_read_the_manifests(team: Run, folder: Path) -> None:

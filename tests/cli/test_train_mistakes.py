@@ -217,7 +217,7 @@ TYPED = [
     ("--schedule linear", 2, "Invalid value for '--schedule': 'linear' is not one of"),
     ("--save-every -1", 2, "Invalid value for '--save-every': -1.0 is not in the range"),
     ("--init weights.pt", 3, "weights.pt: neither a torch file nor safetensors"),
-    ("--init nothing:v1", 2, "nothing:v1: no model nothing in the registry"),
+    ("--init nothing:v1", 2, "nothing:v1: no registry, and no such module"),
     ("--init no.pt", 2, "no.pt: no such file"),
     ("-o out.txt", 2, "out.txt: unknown suffix, expected one of"),
     ("-o no/out.pt", 2, "no: no such folder"),

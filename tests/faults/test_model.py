@@ -231,7 +231,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """P4: every version that stands is what it was when it was made."""
-        assert not verify(registry=self.registry).damages
+        assert not self.registry.exists or not verify(registry=self.registry).damages
         for name, number in self.refs:
             assert self.bytes_of(name, number) == self.known[name].files[number]
 

@@ -239,7 +239,7 @@ def test_pickled_object_is_answered_with_how_to_save_its_weights() -> None:
         (LINEAR, "model", "holds no state_dict 'model'", "name one: file"),
         ({"a.b": LINEAR, "a": {"b": LINEAR.copy()}}, None, "have the name 'a.b'", None),
         ({"a": LINEAR, "x": torch.ones(1)}, "x", "holds no state_dict 'x'", "name one: file::a"),
-        ({"a": [LINEAR]}, "a.0", "holds no state_dict 'a.0'", None),
+        ({"a": [LINEAR]}, "a.0", "holds no state_dict 'a.0'", "name one: file::a"),
         ([{"a.b": torch.ones(1), "a": {"b": torch.ones(1)}}], None, "the same path as text", None),
         ({"a": [{(b"x" * 2000,): torch.ones(1)}]}, None, "too many characters", None),
         (torch.ones(1), None, "a single tensor, not a state_dict", "give it a key"),

@@ -56,7 +56,7 @@ def alike(new: State, wanted: State) -> bool:
 OPERATIONS: dict[str, Callable[[Tensor, int], list[Tensor]]] = {
     "permute": lambda it, n: [it.permute(*range(1, it.dim()), 0)],
     "transpose": lambda it, n: [it.transpose(0, -1)],
-    "T": lambda it, n: [it.flatten(1).T],
+    "T": lambda it, n: [it.reshape(it.shape[0], -1).T],
     "reshape": lambda it, n: [it.reshape(-1, it.shape[0])],
     "flatten": lambda it, n: [it.flatten()],
     "unsqueeze": lambda it, n: [it.unsqueeze(n % (it.dim() + 1))],
