@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ckpt.cli.options import PATH, Session, arg_option, ckpt_command
+from ckpt.cli.options.asking import accept_option
 from ckpt.cli.options.inputs import input_option
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
 from ckpt.cli.options.rules import rule_options
@@ -70,7 +71,7 @@ def command() -> None:
     metavar="DEF",
     help="Another configuration of the class: keys that it lacks are optional (repeatable).",
 )
-@click.option("--accept-likely", is_flag=True, help="Accept the best guess for ambiguous keys.")
+@accept_option("Accept the best guess for ambiguous keys.")
 @click.option(
     "--prove/--no-prove",
     default=True,

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ckpt.cli.options import PATH, PATH_OR_URL, Session, arg_option, ckpt_command
-from ckpt.cli.options.asking import answered
+from ckpt.cli.options.asking import accept_option, answered
 from ckpt.cli.options.completed import REF
 from ckpt.cli.options.inputs import input_option
 from ckpt.cli.options.opaque import opaque_options, remark_on_written
@@ -48,9 +48,7 @@ from ckpt.show.rename import (
     help="Find the rules that make SRC fit a definition, or that give it the keys of a file or "
     "version.",
 )
-@click.option(
-    "--accept-likely", is_flag=True, help="With --to: accept the best guess for ambiguous keys."
-)
+@accept_option("With --to: accept the best guess for ambiguous keys.")
 @click.option(
     "--ask",
     is_flag=True,
@@ -134,8 +132,8 @@ def command(session: Session, source: str, rules: RuleOptions, **options: Any) -
     Rules apply in this order: --unwrap; --strip, --drop and --keep as typed; --map, --rules,
     --rule, --add; then those that --to finds.
     """
-    if options["ask"] and (options["to"] is None or options["accept_likely"]):
-        raise UsageError("--ask needs --to, and excludes --accept-likely")
+    if options["ask"] and (options["to"] is None or options["accept_ambiguous"]):
+        raise UsageError("--ask needs --to, and excludes --accept-ambiguous")
     inputs, file = options.pop("inputs"), options.pop("input_file")
     if inputs and file:
         raise UsageError("--input and --input-file exclude each other")

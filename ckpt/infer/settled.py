@@ -77,7 +77,7 @@ def expect_settled(found: FoundRules) -> None:
         f"{found.source}: ambiguous: {named}{more}",
         found,
         f"{proof}{guesses}ckpt diff {found.source} {found.target} --map  shows all\n"
-        "decide with a --rule for one of them, or --ask; --accept-likely accepts the best guess",
+        "decide with a --rule for one of them, or --ask; --accept-ambiguous accepts the best guess",
     )
 
 

@@ -151,7 +151,7 @@ def _by_hand(found: GuardedClass, verdict: Verdict) -> str:
     """The command for a migration that takes a decision."""
     source = verdict.weights[0].source or "git:HEAD"
     rules = [typed(question.rule) for question in verdict.questions if question.rule]
-    answers = " ".join(rule for rule in rules if rule) or "--accept-likely"
+    answers = " ".join(rule for rule in rules if rule) or "--accept-ambiguous"
     return f"ckpt migrate new {quote(found.definition)} --from {quote(source)} {answers}"
 
 

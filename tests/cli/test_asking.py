@@ -70,7 +70,9 @@ def test_ask_without_a_terminal_prints_the_questions(ckpt: Run, unsure: Path) ->
     assert ckpt(*WORDS, "--rule", "x9->zig").code == 0
 
 
-@pytest.mark.parametrize("words", [("--rule", "a->b"), ("--to", "net.py:Net", "--accept-likely")])
+@pytest.mark.parametrize(
+    "words", [("--rule", "a->b"), ("--to", "net.py:Net", "--accept-ambiguous")]
+)
 def test_ask_without_questions_is_refused(ckpt: Run, unsure: Path, words: tuple[str, ...]) -> None:
     assert ckpt("rename", "old.pt", "--ask", *words).code == 2
 
@@ -142,3 +144,19 @@ def test_saved_operations_that_are_a_guess_are_filled_in(ckpt: Run, folder: Path
         both = [old[f"blocks.{block}.{name}.weight"] for name in ("gate", "up")]
         assert torch.equal(new[f"layers.{block}.inputs.weight"], torch.cat(both))
         assert torch.equal(new[f"layers.{block}.down.bias"], old[f"blocks.{block}.down.bias"])
+
+
+def test_former_name_of_the_option_is_taken_with_a_note(ckpt: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.one = nn.Linear(2, 2)\n"
+        "        self.two = nn.Linear(2, 2)\n"
+    )
+    alike = {f"{name}.{part}": torch.ones(shape) for name in ("a", "b")
+             for part, shape in (("weight", (2, 2)), ("bias", (2,)))}  # fmt: skip
+    torch.save(alike, tmp_path / "old.pt")
+    words = ("rename", "old.pt", "--to", "net.py:Net", "-o", "new.pt")
+    assert ckpt(*words).code == 3, "it is ambiguous"
+    ran = ckpt(*words, "--accept-likely")
+    assert ran.code == 0, ran.err
+    assert "--accept-likely is called --accept-ambiguous now\n" in ran.err

@@ -118,12 +118,12 @@ def test_what_nothing_decides_is_not_written_unasked(ckpt: Run, folder: Path) ->
     ran = ckpt(*words)
     assert ran.code == 3
     assert "ambiguous: x9.weight could become zig.weight or zag.weight" in ran.err
-    assert "--accept-likely" in ran.err
+    assert "--accept-ambiguous" in ran.err
     assert not (folder / "new.pt").exists()
     assert "  ambiguous x9.weight  ->  " in ckpt("diff", "old.pt", "net.py:Net", "--map").out
     assert ckpt(*words, "--rule", "x9=zag").code == 0, "a rule settles it"
     assert torch.equal(torch.load(folder / "new.pt")["zag.weight"], torch.ones(8, 8))
-    assert ckpt(*words, "--force", "--accept-likely").code == 0
+    assert ckpt(*words, "--force", "--accept-ambiguous").code == 0
 
 
 def test_version_becomes_the_next_version(ckpt: Run, folder: Path) -> None:
@@ -154,7 +154,7 @@ def test_counters_that_old_files_lack_are_filled_with_zero(ckpt: Run, folder: Pa
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (("rename", "old.pt", "--accept-likely", "--rule", "a=b"), 2),
+        (("rename", "old.pt", "--accept-ambiguous", "--rule", "a=b"), 2),
         (("rename", "old.pt", "--to", "net.py:Gone"), 2),
         (("rename", "old.pt", "--to", "net.py:Net", "--undo"), 2),
     ],

@@ -262,8 +262,8 @@ def test_proof_decides_what_names_do_not(new: tuple[str, str], ckpt: Run, folder
         "hint:  --from OLD_DEF --prove  decides, where the old class is there\n"
         f"       --rule 'query->{new[0]}'  takes the best guess\n"
         "       ckpt diff net.pt b.py:Net --map  shows all\n"
-        "       decide with a --rule for one of them, or --ask; --accept-likely accepts the best "
-        "guess\n",
+        "       decide with a --rule for one of them, or --ask; --accept-ambiguous accepts the "
+        "best guess\n",
     )
     ran = ckpt(*PROOF, "-o", "new.pt")
     if new[0] == "blend":

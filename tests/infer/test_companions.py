@@ -27,7 +27,7 @@ def test_companion_is_not_dropped_unasked(tmp_path: Path, key: str) -> None:
     torch.save({"head.weight": torch.zeros(3, 4)}, tmp_path / "b.pt")
     out = tmp_path / "c.pt"
     with pytest.raises(PlanError) as refused:
-        ckpt.rename(tmp_path / "a.pt", to=tmp_path / "b.pt", accept_likely=True, out=out)
+        ckpt.rename(tmp_path / "a.pt", to=tmp_path / "b.pt", accept_ambiguous=True, out=out)
     assert f"has no place for {key}, which" in str(refused.value)
     assert not out.exists()
     (_, pattern, _) = str(refused.value.hint).split("'")

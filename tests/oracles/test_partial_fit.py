@@ -154,7 +154,7 @@ def test_shape_alone_does_not_give_a_new_key_its_tensor(net: Run, folder: Path) 
     assert loaded_in_part(folder / "new.pt", module) == (new, [])
     assert net(*words, "--force", "--allow-unexpected", "^old").code == 0
     assert loaded_in_part(folder / "new.pt", module) == (new, ["old.scale"])
-    assert net(*words, "--force", "--accept-likely").code == 0
+    assert net(*words, "--force", "--accept-ambiguous").code == 0
     assert loaded_in_part(folder / "new.pt", module) == (new[:1], [])
     # A module in the place of another one is asked about, too.
     state = of_class(more=True).state_dict()

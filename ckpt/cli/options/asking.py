@@ -1,6 +1,9 @@
 """The questions of a mapping that is in part a guess: asked on a terminal, or printed as JSON."""
 
 import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import click
 
@@ -8,6 +11,23 @@ from ckpt.cli.options import Session
 from ckpt.errors import PlanError
 from ckpt.rules.planned import Rule
 from ckpt.show.look.words import printable
+
+
+def accept_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option ``--accept-ambiguous``; under its former name with a note."""
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def run(session: Session, *given: Any, **options: Any) -> Any:
+            if options.pop("accept_likely"):
+                session.terminal.remark("--accept-likely is called --accept-ambiguous now")
+                options["accept_ambiguous"] = True
+            return function(session, *given, **options)
+
+        former = click.option("--accept-likely", is_flag=True, hidden=True)
+        return click.option("--accept-ambiguous", is_flag=True, help=help_text)(former(run))
+
+    return decorated
 
 
 def answered(session: Session, error: PlanError) -> Rule | None:

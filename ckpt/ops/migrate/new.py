@@ -71,7 +71,7 @@ def new_migration(
     message: str = "",
     arguments: Mapping[str, object] | None = None,
     also: str | Sequence[str] = (),
-    accept_likely: bool = False,
+    accept_ambiguous: bool = False,
     prove: bool = True,
     inputs: str | InputSpec | Sequence[InputSpec | str] = (),
     seconds: float = USUAL_SECONDS,
@@ -90,7 +90,7 @@ def new_migration(
         arguments: The arguments of the class.
         also: Other configurations of the class, ``net.py:Net(bias=False)``: keys that only some of
             them have are optional.
-        accept_likely: Accept the best guess for ambiguous keys.
+        accept_ambiguous: Accept the best guess for ambiguous keys.
         prove: Run both classes where the old one is at hand, and refuse if their outputs differ.
             That of a version is, if a commit below HEAD has its source.
         inputs: What to run them on, e.g. ``1x3x224x224``; by default derived from the old class.
@@ -115,7 +115,7 @@ def new_migration(
         given: Sequence[Rule] = in_order(rules).rules
         before, after = schema_of(opened.state), schema_of(new.state)
         _expect_needed(place.graph(), before, after, new.name, given)
-        found = _found(opened, new, given, accept_likely=accept_likely)
+        found = _found(opened, new, given, accept_ambiguous=accept_ambiguous)
         given = found.rules if found else given
         migration = drafted(
             before, after, given, place=place, message=message, on=_built(opened, new.name),
@@ -135,14 +135,14 @@ def _checked(migration: Migration, ran: Ran | None) -> Migration:
 
 
 def _found(
-    opened: Opened, new: OpenedDefinition, given: Sequence[Rule], *, accept_likely: bool
+    opened: Opened, new: OpenedDefinition, given: Sequence[Rule], *, accept_ambiguous: bool
 ) -> FoundRules | None:
     """The rules that lead to the class, those that were given first; None if these suffice."""
     if given and _leads(schema_of(opened.state), given, schema_of(new.state)):
         return None
     found = rules_between(opened, new, given)
     expect_companions(found)
-    if not accept_likely:
+    if not accept_ambiguous:
         expect_settled(found)
     return found
 

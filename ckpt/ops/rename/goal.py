@@ -23,7 +23,7 @@ class Goal(TypedDict, total=False):
         to: A definition, file or version that the result must fit strictly; the rules that lead
             there are found, and follow those that were given. In Python also a class, a module,
             which stands for its class, or a state_dict.
-        accept_likely: Accept the best guess for ambiguous keys.
+        accept_ambiguous: Accept the best guess for ambiguous keys.
         check: A definition that the result must fit strictly.
         allow_missing: Expressions for keys that `to` and `check` may have and the result lacks.
         allow_unexpected: Expressions for keys that the result may have and they lack.
@@ -42,7 +42,7 @@ class Goal(TypedDict, total=False):
     """
 
     to: WeightsOrClass | None
-    accept_likely: bool
+    accept_ambiguous: bool
     check: "str | Defined | nn.Module | None"
     allow_missing: str | Sequence[str]
     allow_unexpected: str | Sequence[str]
@@ -82,8 +82,8 @@ def expect_sound(goal: Goal, given: RuleFile, may_differ: Allowed) -> None:
                 f"--{'undo' if undo else 'prove'} and a partial fit exclude each other",
                 hint="leave --allow-missing, --allow-unexpected and --allow-shape out",
             )
-    if to is None and goal.get("accept_likely"):
-        raise UsageError("--accept-likely needs --to")
+    if to is None and goal.get("accept_ambiguous"):
+        raise UsageError("--accept-ambiguous needs --to")
     if to is not None and undo:
         raise UsageError("--undo and --to exclude each other")
     if not (given.rules or to is not None or undo or goal.get("prove")):

@@ -264,7 +264,7 @@ def _proof(
         if error.hint == NO_ANSWER:
             _expect_settled(plan.found, goal)
         raise
-    if plan.found is not None and not goal.get("accept_likely"):
+    if plan.found is not None and not goal.get("accept_ambiguous"):
         expect_decided(plan.found, proof.influential)
     return proof
 
@@ -317,7 +317,7 @@ def _rules_to(
 
 
 def _expect_settled(found: "FoundRules | None", goal: Goal) -> None:
-    if found is not None and not goal.get("accept_likely"):
+    if found is not None and not goal.get("accept_ambiguous"):
         from ckpt.infer.settled import expect_settled
 
         expect_settled(found)
