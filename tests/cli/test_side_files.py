@@ -157,6 +157,8 @@ def test_rename_of_a_folder_is_a_folder(ckpt: Run, folder: Path) -> None:
     assert ran.data["mentions"] == ["adapter_config.json (q_proj)"]
     assert ran.data["left_out"] == []
     assert ran.data["written"]["left_out"] == ["optimizer.pt"]
+    why = "its parameters are numbered in the order of a class"
+    assert ran.data["unfollowed"] == f"{why}; --check NEW_DEF --from OLD_DEF  takes it along"
     renamed = folder / "lora.renamed"
     assert set(load_file(renamed / "adapter_model.safetensors")) == {"a.query.weight"}
     assert sorted(path.name for path in renamed.iterdir()) == [

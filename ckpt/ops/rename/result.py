@@ -242,7 +242,8 @@ def _unfollowed(plan: RenamePlan) -> str | None:
     error = plan.files_stuck
     if error is None:
         return None
-    named = "; --from OLD_DEF  names the old class" if "--from" in (error.hint or "") else ""
+    first = (error.hint or "").partition("\n")[0]
+    named = f"; {first}" if first.startswith(("--from", "--check")) else ""
     return str(error).removeprefix(f"{plan.name}: ") + named
 
 

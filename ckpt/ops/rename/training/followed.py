@@ -76,8 +76,14 @@ def followed(
         if plan.is_rename and folder_of(opened) is None and new is not None:
             raise
         stuck = error
-    if new is None or not _holds_files(opened):
+    if not _holds_files(opened):
         return Followed(moved, made, in_old_order, stuck)
+    if new is None:
+        unknown = PlanError(
+            "its parameters are numbered in the order of a class",
+            hint="--check NEW_DEF --from OLD_DEF  takes it along",
+        )
+        return Followed(moved, made, in_old_order, stuck, files_stuck=unknown)
     return Followed(moved, made, in_old_order, stuck, *_files(opened, plan, new, old, in_part))
 
 
