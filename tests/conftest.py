@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.effort import LEVEL, SHORT, examples
+from tests.effort import CASES, LEVEL, SHORT, examples
 
 # A shell's background jobs ignore SIGINT, and so would all processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -72,18 +72,31 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The short form leaves out what is marked ``long``, unless files or tests are named.
+    """The short form leaves out what is marked ``long``, and most cases of a test with many.
 
-    All forms else begin with it, so that no long test runs alone at the end.
+    All forms else, and runs of named files or tests, begin with what is long, so that no long
+    test runs alone at the end.
     """
     if not SHORT or any(Path(word).name != "tests" for word in config.args):
         items.sort(key=lambda item: item.get_closest_marker("long") is None)
         return
-    kept, left_out = [], []
-    for item in items:
-        (left_out if item.get_closest_marker("long") else kept).append(item)
+    short = [item for item in items if not item.get_closest_marker("long")]
+    kept = short if config.option.keyword else few_of_each(short)
+    config.hook.pytest_deselected(items=[*({*items} - {*kept})])
     items[:] = kept
-    config.hook.pytest_deselected(items=left_out)
+
+
+def few_of_each(items: list[pytest.Item]) -> list[pytest.Item]:
+    """At most `CASES` cases of each test, spread evenly over its parameters."""
+    cases = Counter(item.nodeid.partition("[")[0] for item in items)
+    seen: Counter[str] = Counter()
+    kept = []
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        at, seen[name] = seen[name], seen[name] + 1
+        if cases[name] <= CASES or at * CASES // cases[name] != (at - 1) * CASES // cases[name]:
+            kept.append(item)
+    return kept
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

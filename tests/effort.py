@@ -1,7 +1,8 @@
 """How much the tests try: `CKPT_TESTS` is ``short``, ``all`` or ``every``.
 
-``short`` (`make test`, and pytest alone) takes about four minutes on two cores: fewer points of
-each fault, fewer rounds and examples, no test that is marked ``long``. ``all`` (`make test-all`,
+``short`` (`make test`, and pytest alone) takes about three minutes on two cores: fewer points of
+each fault, fewer rounds and examples, four cases of a test with more, no test that is marked
+``long``. ``all`` (`make test-all`,
 CI) runs everything, in 15 to 25 minutes. ``every`` (`make faults`) tries every point of every
 command.
 """
@@ -19,6 +20,9 @@ if LEVEL not in LEVELS:
     raise RuntimeError(f"CKPT_TESTS is {LEVEL!r}, expected one of {', '.join(LEVELS)}")
 SHORT = LEVEL == "short"
 EVERY = LEVEL == "every"
+
+# Of a test with more cases the short form of a whole run takes so many.
+CASES = 4
 
 # Seconds after which a process that hangs is given up; no test measures anything by it.
 PATIENCE = 900
@@ -55,5 +59,5 @@ def long_pairs(
 
 
 def thinned(points: Sequence[T]) -> Sequence[T]:
-    """All points in `make faults`, each fourth in CI, in the short form each twentieth."""
-    return points[:: by_effort(20, 4, 1)]
+    """All points in `make faults`, each fourth in CI, in the short form each fortieth."""
+    return points[:: by_effort(40, 4, 1)]

@@ -103,7 +103,7 @@ def test_tab_completes(name: str, registry: Path) -> None:
         pytest.skip(f"{name} is not installed")
     shell = Shell(name)
     try:
-        for begun, whole in [*COMPLETED.items()][:: by_effort(3, 1, 1)]:
+        for begun, whole in [*COMPLETED.items()][:: by_effort(6, 1, 1)]:
             whole = AMBIGUOUS[name].get(begun, whole)
             assert whole in shell.send(f"{begun}\t", until=re.escape(whole))
             shell.run("true")

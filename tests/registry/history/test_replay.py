@@ -18,7 +18,7 @@ from ckpt.registry.history.replay import happened, replayed, write_entry
 from ckpt.registry.index import Index
 from ckpt.registry.index_file import IndexFile, find_registry
 from ckpt.registry.version import version_line
-from tests.effort import examples
+from tests.effort import by_effort, examples
 from tests.registry.history.test_changes import written
 from tests.registry.test_index import version
 
@@ -36,7 +36,7 @@ def test_index_is_what_the_reflog_says(seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = IndexFile(Path(folder))
         earlier = [Index()]
-        for _ in range(12):
+        for _ in range(by_effort(6, 12, 12)):
             match draw.choice(["here", "here", "here", "elsewhere", "back"]):
                 case "elsewhere" if file.path.exists():
                     put(file, written(file.read(), draw))
