@@ -200,9 +200,7 @@ def test_push_that_waits_asks_once_whether_the_lock_is_stale(
             return self._bucket.put_new(path, chunks, nbytes)
 
     bucket.put_new(collecting.LOCK, [b"{}"], 2)
-    monkeypatch.setattr(
-        remotes, "open_bucket", lambda url: Watched(open_bucket(url), lambda: None)
-    )
+    monkeypatch.setattr(remotes, "open_bucket", lambda url: Watched(open_bucket(url), lambda: None))
     monkeypatch.setattr(collecting, "_POLL", 0.01)
     monkeypatch.setenv("CKPT_REMOTE_SECONDS", "0.2")
     with pytest.raises(ConflictError, match="being collected"):
