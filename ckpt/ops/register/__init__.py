@@ -23,9 +23,9 @@ from ckpt.refs import SUFFIXES, expect_new_name, several
 from ckpt.registry.labels import labels
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Manifest, read_record
-from ckpt.registry.registry import Added, InRegistry, Registry, parent_record
+from ckpt.registry.registry import Added, InRegistry, Registry
 from ckpt.registry.store.new_objects import NewObjects
-from ckpt.registry.version import Version
+from ckpt.registry.version import Version, parent_record
 from ckpt.side_files import (
     MOST_BYTES,
     Found,
