@@ -74,6 +74,10 @@ def test_revision_of_git_gets_what_takes_one(shelf: Run, git: Git, folder: Path)
     assert shelf("show", "HEAD").code == 0
     assert shelf("register", "old.pt", "--name", "git").code == 0
     assert shelf("show", "git:v1").code == 0
+    (folder / "HEAD").unlink()
+    assert shelf("show", "HEAD").code == 2
+    assert shelf("register", "old.pt", "--name", "HEAD").code == 0
+    assert shelf("show", "HEAD").out.startswith("HEAD:v1 ")
 
 
 def test_code_without_a_class(shelf: Run, folder: Path) -> None:

@@ -87,6 +87,12 @@ def test_a_file_without_epochs_is_refused(ckpt: Run, folder: Path) -> None:
             "error: run.jsonl: has no line of an epoch\n"
             "hint:  ckpt train --metrics FILE.jsonl  writes one line an epoch\n"
         )
+    ran = ckpt("plot", "https://me:secret@host/run.jsonl")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: https://…@host/run.jsonl: a URL, expected a metrics file on this machine\n"
+        "hint:  download it first\n",
+    )
     ran = ckpt("plot", "none.jsonl")
     assert (ran.code, ran.err) == (2, "error: none.jsonl: no such file\n")
 

@@ -109,7 +109,7 @@ def register(
         model = model_name(given.path) if name is None else expect_new_name(name)
         how = f"register {given.label}" if made_by is None else made_by
         notes = {"model": model, "message": message, "metrics": metrics, **(record or {})}
-        notes |= recorded_curves(curves or {})
+        notes |= recorded_curves({} if curves is None else curves)
         notes |= {"source": given.origin} if given.origin else {}
         read_record({**notes, "made_by": how})  # before gigabytes are stored
         checkpoint, dropped = _checkpoint(given, opaque)
