@@ -195,7 +195,7 @@ class Sftp:
             raise
 
     def _tidy(self, sftp: "SFTPClient", path: str, data: bytes) -> None:
-        """Let the path hold its last content, and remove links that nobody needs any more."""
+        """Let the path hold its last content, and remove old links."""
         self._put(sftp, self._place(path), [data])
         folder = posixpath.dirname(self._link(path, "x"))
         links = sftp.listdir_attr(folder)
