@@ -78,7 +78,7 @@ def _run(words: list[str]) -> int:
     try:
         if "rename" not in getattr(ckpt, "__all__", ()):  # another package wrote its own over ours
             raise ModuleNotFoundError(name="ckpt.__init__")
-        with Commands(name="ckpt").make_context("ckpt", words) as context:
+        with Commands(name="ckpt").make_context("ckpt", [*words]) as context:
             from ckpt.cli.options import terminal_of  # --help goes without
 
             terminal = terminal_of(context)
@@ -152,7 +152,7 @@ def _at_front(error: click.UsageError, words: list[str]) -> str | None:
         return None
     from shlex import join
 
-    at = next(at for at, word in enumerate(words) if word.startswith(error.option_name))
+    at = max(at for at, word in enumerate(words) if word.startswith(error.option_name))
     after = at + (2 if words[at] == "--color" else 1)
     return join(["ckpt", *words[at:after], *words[:at], *words[after:]])
 

@@ -478,6 +478,7 @@ def test_option_of_ckpt_after_the_command_is_a_mistake_with_a_hint(ckpt: Run) ->
     for words, hint in (
         (("ls", "-q", "--color", "never"), "ckpt --color never ls -q"),
         (("ls", "--color=always", "net"), "ckpt --color=always ls net"),
+        (("--color", "never", "ls", "--no-pager"), "ckpt --no-pager --color never ls"),
         (("show", "--no-pager", "old.pt"), "ckpt --no-pager show old.pt"),
     ):
         ran = ckpt(*words)
