@@ -64,6 +64,14 @@ class NoModelError(RefError):
     """The registry has no such model, or no model at all."""
 
 
+class NoAliasError(UsageError):
+    """A condition names `alias`, which no model has."""
+
+    def __init__(self, message: str, *, hint: str, alias: str) -> None:
+        super().__init__(message, hint=hint)
+        self.alias = alias
+
+
 class MissingFileError(RefError, FileNotFoundError):
     """There is no such file."""
 
@@ -98,6 +106,10 @@ class PlanError(CkptError):
     """Valid rules do not make a valid plan for these keys."""
 
     exit_code = 3
+
+
+class UnexplainedError(PlanError):
+    """The order of an optimizer's parameters is unknown without the class it was saved from."""
 
 
 class KeyCollisionError(PlanError, ValueError):

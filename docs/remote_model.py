@@ -174,7 +174,7 @@ class Care:
     """What pushes and the collection take care of; without any of it the checker finds a fault."""
 
     looks: bool = True  # a push looks for the lock after it has read the index
-    fences: bool = True  # the collection writes the index anew before it lists what is there
+    fences: bool = True  # the collection rewrites the index before it lists what is there
     asks_again: bool = True  # a push does not believe a manifest whose objects it has not seen
 
 

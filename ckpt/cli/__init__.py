@@ -78,7 +78,7 @@ def _run(words: list[str]) -> int:
     try:
         if "rename" not in getattr(ckpt, "__all__", ()):  # another package wrote its own over ours
             raise ModuleNotFoundError(name="ckpt.__init__")
-        with Commands(name="ckpt").make_context("ckpt", words) as context:
+        with Commands(name="ckpt").make_context("ckpt", [*words]) as context:
             from ckpt.cli.options import terminal_of  # --help goes without
 
             terminal = terminal_of(context)
@@ -90,7 +90,7 @@ def _run(words: list[str]) -> int:
         return error.exit_code
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "ckpt"
-        meant = _at_front(error, words) or _as_option(error, _from_command(words))
+        meant = _at_front(error, words) or _as_option(error, words)
         terminal.error(error.format_message(), meant or f"{where} --help")
         return error.exit_code
     except CkptError as error:
@@ -152,7 +152,7 @@ def _at_front(error: click.UsageError, words: list[str]) -> str | None:
         return None
     from shlex import join
 
-    at = next(at for at, word in enumerate(words) if word.startswith(error.option_name))
+    at = max(at for at, word in enumerate(words) if word.startswith(error.option_name))
     after = at + (2 if words[at] == "--color" else 1)
     return join(["ckpt", *words[at:after], *words[:at], *words[after:]])
 
@@ -166,13 +166,15 @@ def _as_option(error: click.UsageError, words: list[str]) -> str | None:
 
     from ckpt.refs import SUFFIXES
 
-    match words:
+    typed_words = _from_command(words)
+    front = ["ckpt", *words[: len(words) - len(typed_words)]]
+    match typed_words:
         case ["rename" | "export" as command, old, new, *rest] if (
             not old.startswith("-")
             and new.endswith((*SUFFIXES,))
             and not any(word.startswith(("-o", "--out")) for word in rest)
         ):
-            return join(["ckpt", command, old, *rest, "-o", new])
+            return join([*front, command, old, *rest, "-o", new])
         case ["train", *rest] if (
             extra
             and rest.count(typed := extra[1]) == 1
@@ -180,11 +182,11 @@ def _as_option(error: click.UsageError, words: list[str]) -> str | None:
             and not any(word.startswith(option) for word in rest)
         ):
             at = rest.index(typed)
-            return join(["ckpt", "train", *rest[:at], option, *rest[at:]])
+            return join([*front, "train", *rest[:at], option, *rest[at:]])
         case ["rename", old, new, *rest] if (
             not old.startswith("-") and _CLASS.search(new) and "--to" not in rest
         ):
-            return join(["ckpt", "rename", old, "--to", new, *rest])
+            return join([*front, "rename", old, "--to", new, *rest])
     return None
 
 

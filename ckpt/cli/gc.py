@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ckpt.cli.options import PATH, Session, ckpt_command, yes_option
+from ckpt.errors import UsageError
 from ckpt.ops.gc import GRACE, gc, gc_files, gc_remote
 from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED
 from ckpt.show.gc import garbage_data, garbage_text, leftovers_data, leftovers_text
@@ -88,6 +89,12 @@ def command(
     manifest cannot be read, nor where locks may not hold for other machines. Numbers of versions
     are never reused.
     """
+    if remote is not None and (local or files is not None):
+        other = "--local" if local else f"--files {files}"
+        raise UsageError(
+            f"--remote and {other.split()[0]} exclude each other",
+            hint=f"ckpt gc --remote {remote}  or  ckpt gc {other}",
+        )
     if files is not None:
         removes = yes and not dry_run
         left = gc_files(files, dry_run=not removes)
@@ -108,8 +115,7 @@ def command(
         if dry_run or found.is_empty or session.as_json:
             return
         if not sys.stdin.isatty():
-            where = "" if remote is None else f" --remote {remote}"
-            session.terminal.remark(f"to remove this:  ckpt gc{where} --yes")
+            session.terminal.remark("to remove this, run the same command with --yes")
             return
         session.confirm("remove this?")
     session.show(collect(), garbage_text, garbage_data)

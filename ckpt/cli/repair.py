@@ -14,7 +14,7 @@ from ckpt.show.repair import repaired_data, repaired_text
 )
 @click.argument("path", metavar="FILE", type=PATH)
 @click.option(
-    "-o", "--out", type=PATH, help="Write a malformed safetensors file anew to this path."
+    "-o", "--out", type=PATH, help="Write a corrected copy of a malformed safetensors file here."
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(session: Session, path: Path, out: Path | None, force: bool) -> None:
@@ -23,8 +23,8 @@ def command(session: Session, path: Path, out: Path | None, force: bool) -> None
     The journal beside the file holds the header from before the rename. It is used only if it
     belongs to the file and to its owner. Other commands never change such a file; they refuse it.
 
-    With -o a safetensors file that the format does not allow is written anew: with bytes after the
-    last tensor or between tensors, numbers in its metadata, padding around its header. Tensors
-    keep their bytes, and each difference is printed. FILE is not touched.
+    With -o, writes a corrected copy of a safetensors file that has what the format does not allow:
+    bytes after the last tensor or between tensors, numbers in its metadata, padding around its
+    header. Tensors keep their bytes, and each difference is printed. FILE is not touched.
     """
     session.show(repair(path, out, replace_out=force), repaired_text, repaired_data)

@@ -112,6 +112,6 @@ def _remark_gaps(name: str, entries: Sequence[TensorEntry], body: Span, changes:
     if holes:
         changes.append(f"left out {holes:,} bytes between the tensors")
     if shared:
-        changes.append(f"wrote anew the bytes that another tensor has too: {', '.join(shared)}")
+        changes.append(f"copied the bytes that another tensor has too: {', '.join(shared)}")
     if end < body.end:
         changes.append(f"left out {body.end - end:,} bytes after the last tensor")

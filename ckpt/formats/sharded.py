@@ -217,7 +217,7 @@ def _parse(data: bytes, name: str) -> dict[str, Any]:
     try:
         index: Any = strict_json.parse(data.decode("utf-8"))
     except ValueError as error:
-        if str(error).startswith("Extra data"):
+        if _is_lines(data):
             hint = f"to draw what ckpt train --metrics wrote:  ckpt plot {quote(name)}"
             hint = hint if name.endswith(".jsonl") else "name a checkpoint"
             raise FormatError(f"{name}: JSON lines, not a checkpoint", hint=hint) from error
@@ -228,6 +228,15 @@ def _parse(data: bytes, name: str) -> dict[str, Any]:
     if not weight_map or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise FormatError(f"{name}: its weight_map does not map keys to file names")
     return dict(index)
+
+
+def _is_lines(data: bytes) -> bool:
+    """Whether the first two lines are JSON documents."""
+    try:
+        first, second = (strict_json.parse(line.decode()) for line in data.split(b"\n", 2)[:2])
+    except ValueError:  # also if there is one line alone
+        return False
+    return isinstance(first, dict) and isinstance(second, dict)
 
 
 def _expect_mapped(

@@ -170,7 +170,8 @@ def parse_named(named: Named, registry: Registry) -> Ref:
     if is_url(text):
         return parse_url(text)
     is_there = bool(text) and exists(Path(text))
-    if not is_there and _REVISION.fullmatch(text) and "git" not in registry.index().models:
+    model = text.partition(":")[0]
+    if not is_there and _REVISION.fullmatch(text) and model not in registry.index().models:
         raise _is_revision(text)
     try:
         ref = parse_ref(text)

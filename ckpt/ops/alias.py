@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar
 
-from ckpt.errors import ConditionError, ConflictError, RefError, UsageError
+from ckpt.errors import ConditionError, ConflictError, NoAliasError, RefError, UsageError
 from ckpt.printed import Printed
 from ckpt.refs import expect_alias, is_alias, is_version
 from ckpt.registry.condition import expect_fields, parse_condition, values_text
@@ -303,10 +303,8 @@ def _expect_holds(condition: str, version: Version, index: Index, name: str) -> 
     model = index.model(version.model)
     try:
         expect_fields(parsed, newest_versions(model), index, option="--if")
-    except UsageError as error:
-        fields = (field for each in parsed.comparisons() for field in each.fields())
-        own = [field for field in fields if field.startswith(f"{name}.")]
-        if name in model.aliases or not any(repr(field) in str(error) for field in own):
+    except NoAliasError as error:
+        if name in model.aliases or error.alias != name:
             raise
         hint = f"to create it:  ckpt alias {name} {version.ref} --expect {NOTHING}"
         raise UsageError(str(error), hint=hint) from error

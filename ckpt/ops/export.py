@@ -163,7 +163,7 @@ def _converted(
     opaque: OpaqueWord | None,
     metadata: Mapping[str, str],
 ) -> Written:
-    """Write the state_dict into a container, or the file anew if that is None."""
+    """Write the state_dict into a container, or the file again if that is None."""
     return write_checkpoint(
         opened.checkpoint,
         path,

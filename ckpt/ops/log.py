@@ -15,6 +15,7 @@ from ckpt.io.who import By
 from ckpt.printed import Printed
 from ckpt.refs import VersionRef, several
 from ckpt.registry.events import Event, about
+from ckpt.registry.lineage import parent_of
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.version import Version
@@ -83,7 +84,7 @@ def log(ref: str | None = None, *, registry: InRegistry | None = None) -> list[S
     while version is not None:
         record, log = registry.manifest(version).record, registry.index().model(version.model).log
         steps.append(Step(version, record, about(log, version.manifests)))
-        version = registry.parent(record, passed=[step.version.ref for step in steps])
+        version = parent_of(registry, record, passed=[step.version.ref for step in steps])
     return steps
 
 
@@ -120,7 +121,7 @@ def _history(version: Version, registry: Registry) -> Iterator[tuple[Version, Ma
         passed.add(found.ref)
         manifest = registry.manifest(found)
         yield found, manifest
-        parent = registry.parent(manifest.record, passed=passed)
+        parent = parent_of(registry, manifest.record, passed=passed)
         found = parent or registry.index().before(found)
 
 

@@ -10,7 +10,7 @@ from ckpt.errors import RefError, UsageError
 from ckpt.io.files import exists
 from ckpt.ops.log import log
 from ckpt.printed import Printed
-from ckpt.refs import parse_file_ref
+from ckpt.refs import is_url, parse_file_ref
 from ckpt.registry.registry import InRegistry
 from ckpt.registry.version import Version
 from ckpt.train.watch.metrics_file import SUFFIX, read_curves
@@ -75,6 +75,10 @@ def plot(ref: Path | str, *, registry: InRegistry | None = None) -> Curves:
     """
     text = fspath(ref)
     if text.lower().endswith(SUFFIX):
+        if is_url(text):
+            raise UsageError(
+                f"{text}: a URL, expected a metrics file on this machine", hint="download it first"
+            )
         return _of_file(Path(text))
     try:
         steps = log(text, registry=registry)

@@ -17,7 +17,9 @@ def redo(*, message: str = "", registry: InRegistry | None = None) -> Undone:
         RefError: There is none.
         ConflictError: Something that it changed has changed again since.
     """
-    return revert(Registry.of(registry), _last_undo, named=True, message=message)
+    registry = Registry.of(registry)
+    registry.expect_there()
+    return revert(registry, _last_undo, named=True, message=message)
 
 
 def _last_undo(writes: list[Written]) -> list[Written]:

@@ -95,6 +95,9 @@ def train(
             setting is unknown, not allowed, or not one of those for `resume`.
         InterruptedTrainingError: A signal ended it; the state is in `state_file`.
     """
+    if isinstance(callback, type):
+        name = callback.__name__
+        raise UsageError(f"callback is the class {name} itself", hint=f"callback={name}()")
     resumed = _state(resume)
     made = _recipe_of(recipe, settings, resumed)
     asked = Outputs(

@@ -17,6 +17,10 @@ from ckpt.registry.later_words import expect_short
 from ckpt.registry.registry import InRegistry, Registry, now
 
 _SHORTEST = 4  # characters of an entry's name
+_OF_A_REGISTRY = (
+    "undo is for changes to a registry; to give a file its old keys back:  "
+    "ckpt rename FILE --to OLD_DEF"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -69,12 +73,7 @@ def undo(
           net alias candidate  v1 -> absent
     """
     registry = Registry.of(registry)
-    registry.index()  # one that was lost is another matter
-    if not registry.exists:
-        raise RefError(
-            f"{registry.folder}: no registry here, and undo is for changes to a registry",
-            hint="ckpt rename FILE --to OLD_DEF  gives a renamed file its old keys back",
-        )
+    registry.expect_there(hint=_OF_A_REGISTRY)
     return revert(
         registry,
         lambda writes: _chosen(writes, entry),
@@ -99,7 +98,6 @@ def revert(
         message: Why, for the history.
     """
     expect_short(message)
-    registry.expect_there()
     done: list[Undone] = []
 
     def reverted(index: Index) -> Index:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
-from ckpt.errors import UsageError
+from ckpt.errors import NoAliasError, UsageError
 from ckpt.refs import is_version
 from ckpt.registry.history.newest import newest
 from ckpt.registry.index import Index
@@ -190,7 +190,8 @@ def expect_field(
         aliases = [alias for name in models for alias in index.models[name].aliases]
         hint = f"aliases are {', '.join(aliases)}" if aliases else "there are no aliases yet"
         head = field.partition(".")[0]
-        raise UsageError(f"{option}: {field!r} is not a metric, nor {head!r} an alias", hint=hint)
+        text = f"{option}: {field!r} is not a metric, nor {head!r} an alias"
+        raise NoAliasError(text, hint=hint, alias=head)
     from difflib import get_close_matches
 
     near = get_close_matches(field, known, n=1)

@@ -1,8 +1,8 @@
 """A registry: the index and the object store of one folder."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -30,7 +30,7 @@ from ckpt.registry.seen import saw
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.shared import shared_store
 from ckpt.registry.store.version import VersionSource
-from ckpt.registry.version import Version
+from ckpt.registry.version import Version, parent_record
 
 _LOCAL = "local"  # holds the name of the machine that alone writes to the disk
 _OWN_FILES = ("id", _LOCAL, "lock", "reflog", "remotes/", "tmp/", "writing")
@@ -146,7 +146,7 @@ class Registry:
             return False
         return claimed.decode("utf-8", "replace").strip() == os.uname().nodename
 
-    def expect_there(self) -> None:
+    def expect_there(self, *, hint: str = "ckpt register FILE  creates one") -> None:
         """Refuse to go on without a registry.
 
         Raises:
@@ -155,7 +155,7 @@ class Registry:
         """
         self.index()
         if not self.exists:
-            raise RefError(self._absence, hint="ckpt register FILE  creates one")
+            raise RefError(self._absence, hint=hint)
 
     @property
     def _absence(self) -> str:
@@ -208,35 +208,6 @@ class Registry:
         index = self.index()
         with self._looking_up():
             return newest(index, index.find(ref))
-
-    def parent(self, record: Mapping[str, Any], *, passed: Collection[str] = ()) -> Version | None:
-        """The version that a record names as its parent; it may have been removed since.
-
-        It is found by its manifest, since a merge may have given it another number. None if the
-        record names none, or if gc has deleted it.
-
-        Args:
-            record: Of the version whose parent is wanted.
-            passed: Refs of versions that a way up has passed. None of them comes again: after a
-                merge two versions may name each other.
-        """
-        parent = record.get("parent")
-        if parent is None:
-            return None
-        index, manifest = self.index(), parent["manifest"]
-        found = (version for version in index.every_version() if manifest in version.manifests)
-        return next((newest(index, it) for it in found if it.ref not in passed), None)
-
-    def measured(self, version: Version, record: Mapping[str, Any]) -> Version | None:
-        """The version whose metrics are known: itself, or the nearest one that it was made from."""
-        found: Version | None = version
-        passed: set[str] = set()
-        with suppress(IntegrityError):
-            while found is not None and not found.metrics:
-                passed.add(found.ref)
-                found = self.parent(record, passed=passed) if "plan" in record else None
-                record = self.manifest(found).record if found else {}
-        return found if found is not None and found.metrics else None
 
     def manifest(self, version: Version) -> Manifest:
         """The manifest of `version`, verified."""
@@ -426,17 +397,6 @@ def _draft(
         message=record.get("message", ""),
         tensors=tensors,
     )
-
-
-def parent_record(parent: Version, tensors: str) -> dict[str, Any]:
-    """How the record of a version names its parent.
-
-    Args:
-        parent: The parent.
-        tensors: The `tensors_digest` of the new version.
-    """
-    same = {"same_tensors": True} if parent.tensors == tensors else {}
-    return {"version": parent.ref, "manifest": parent.manifest, **same}
 
 
 InRegistry = Registry | Path | str  # a registry, or its folder

@@ -131,3 +131,14 @@ def read_version(model: str, number: int, line: object, *, name: str = "") -> Ve
     known = {name: fields.pop(name) for name in VersionLine.__annotations__ if name in fields}
     also = tuple(known.pop("also", ()))
     return Version(model=model, number=number, unknown=fields, also=also, **known)
+
+
+def parent_record(parent: Version, tensors: str) -> dict[str, Any]:
+    """How the record of a version names its parent.
+
+    Args:
+        parent: The parent.
+        tensors: The `tensors_digest` of the new version.
+    """
+    same = {"same_tensors": True} if parent.tensors == tensors else {}
+    return {"version": parent.ref, "manifest": parent.manifest, **same}

@@ -1,6 +1,6 @@
 """Garbage of a remote: what no version there needs is removed, while others push.
 
-A collection creates `LOCK` if it is absent, then writes the index anew, which gives it another tag.
+A collection creates `LOCK` if it is absent, then rewrites the index, which gives it another tag.
 A push reads the index, then waits while there is a lock, and only then looks what is there. So
 whatever a push has seen and a collection removes, its write of the index is refused, or comes
 before that of the collection, which then keeps what the version needs. `docs/remote_model.py`
@@ -18,9 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from ckpt.errors import ConflictError, IntegrityError, RefError, RemoteError, UsageError
 from ckpt.io import digest
+from ckpt.io.documents.strict_json import parse
 from ckpt.io.who import who
 from ckpt.registry.index import Index
 from ckpt.registry.manifest import Manifest
@@ -114,13 +116,15 @@ def wait_for_collection(remote: Remote, bucket: Bucket) -> None:
         ConflictError: One runs for longer than requests are repeated.
     """
     end = time.monotonic() + patience()
-    while (found := bucket.get(LOCK, most=_MOST_LOCK)) is not None:
-        if _is_stale(bucket) and bucket.replace(LOCK, b"{}\n", found[1]):
+    found = bucket.get(LOCK, most=_MOST_LOCK)
+    if found is not None and _is_stale(bucket):  # asked once: no wait is as long
+        mine = _text({"id": new_id()})  # over SFTP no content may come twice
+        if bucket.replace(LOCK, mine, found[1]):
             bucket.delete(LOCK)  # and its collection, should it go on, cannot renew it
-        elif time.monotonic() > end:
+    while (found := bucket.get(LOCK, most=_MOST_LOCK)) is not None:
+        if time.monotonic() > end:
             raise _held(remote, found[0])
-        else:
-            time.sleep(_POLL)
+        time.sleep(_POLL)
 
 
 @dataclass(slots=True)
@@ -200,7 +204,7 @@ def _locked(remote: Remote, bucket: Bucket) -> Iterator[_Lock]:
 
 def _release(lock: _Lock) -> None:
     found = lock.bucket.get(LOCK, most=_MOST_LOCK)
-    if found is not None and json.loads(found[0]).get("id") == lock.text["id"]:
+    if found is not None and _fields(found[0]).get("id") == lock.text["id"]:
         lock.bucket.delete(LOCK)
 
 
@@ -216,11 +220,10 @@ def _is_stale(bucket: Bucket) -> bool:
 
 
 def _held(remote: Remote, data: bytes) -> ConflictError:
-    try:
-        text = json.loads(data)
+    text = _fields(data)
+    whose = ""
+    if {"author", "host", "began"} <= text.keys():
         whose = f" by {text['author']} on {text['host']} since {text['began']}"
-    except (ValueError, KeyError, TypeError):
-        whose = ""
     return ConflictError(
         f"{remote.name}: its garbage is being collected{whose}",
         hint="try again; after an hour the lock of a process that crashed does not count",
@@ -229,6 +232,15 @@ def _held(remote: Remote, data: bytes) -> ConflictError:
 
 def _text(fields: Mapping[str, str]) -> bytes:
     return json.dumps(fields).encode("ascii") + b"\n"
+
+
+def _fields(data: bytes) -> dict[str, Any]:
+    """The fields of a lock; none if its text is not a JSON object."""
+    try:
+        fields = parse(data.decode("utf-8"))
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _expect_index(remote: Remote, bucket: Bucket) -> tuple[Index, str]:
@@ -241,7 +253,7 @@ def _expect_index(remote: Remote, bucket: Bucket) -> tuple[Index, str]:
 def _forget(
     remote: Remote, bucket: Bucket, now: datetime, kept: timedelta
 ) -> tuple[Index, tuple[Version, ...]]:
-    """Write the index anew, without versions that were removed long ago.
+    """Rewrite the index without versions that were removed long ago.
 
     It is written even if it names the same: whoever has read it before is refused.
     """

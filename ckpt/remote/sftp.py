@@ -6,6 +6,9 @@ with the digest D is created, only if absent, as ``ckpt/next/PATH/D``. Whoever c
 end of the chain is what the path holds. The file at the path itself saves the way from the first
 link: it holds one of the contents, and need not be the last.
 
+Law for callers: no content comes twice at a path that is replaced, or its chain would be a circle.
+SFTP cannot sync a folder: after a power cut on the server, files created just before may be gone.
+
 Hosts, users, keys and jumps come from ``~/.ssh/config``, as `ssh` reads it; only known hosts are
 trusted.
 """
@@ -16,6 +19,7 @@ import posixpath
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -156,26 +160,24 @@ class Sftp:
 
     def _create(self, sftp: "SFTPClient", place: str, chunks: Iterable[bytes]) -> bool:
         """Create a file whole; False if there is one already."""
-        temporary = self._written(sftp, chunks)
         try:
-            _make_folder(sftp, posixpath.dirname(place))
-            sftp.rename(temporary, place)  # by OpenSSH a hard link, which replaces nothing
+            with self._written(sftp, chunks) as temporary:
+                _make_folder(sftp, posixpath.dirname(place))
+                sftp.rename(temporary, place)  # by OpenSSH a hard link, which replaces nothing
         except OSError:
             if _status(sftp, place) is None:
                 raise
             return False
-        finally:
-            with suppress(FileNotFoundError):
-                sftp.remove(temporary)
         return True
 
     def _put(self, sftp: "SFTPClient", place: str, chunks: Iterable[bytes]) -> None:
-        temporary = self._written(sftp, chunks)
-        _make_folder(sftp, posixpath.dirname(place))
-        sftp.posix_rename(temporary, place)
+        with self._written(sftp, chunks) as temporary:
+            _make_folder(sftp, posixpath.dirname(place))
+            sftp.posix_rename(temporary, place)
 
-    def _written(self, sftp: "SFTPClient", chunks: Iterable[bytes]) -> str:
-        """A temporary file with these bytes, on the disk of the server."""
+    @contextmanager
+    def _written(self, sftp: "SFTPClient", chunks: Iterable[bytes]) -> Iterator[str]:
+        """A temporary file with these bytes, on the disk of the server; removed on failure."""
         folder = self._place(_TEMPORARY)
         _make_folder(sftp, folder)
         temporary = posixpath.join(folder, os.urandom(8).hex())
@@ -184,16 +186,16 @@ class Sftp:
                 file.set_pipelined(True)  # without waiting for each answer
                 for chunk in chunks:
                     file.write(chunk)
-                file.flush()
+                _expect_written(sftp, file)
                 _sync(sftp, file)
+            yield temporary
         except BaseException:
             with suppress(OSError):
                 sftp.remove(temporary)
             raise
-        return temporary
 
     def _tidy(self, sftp: "SFTPClient", path: str, data: bytes) -> None:
-        """Let the path hold its last content, and remove links that nobody needs any more."""
+        """Let the path hold its last content, and remove old links."""
         self._put(sftp, self._place(path), [data])
         folder = posixpath.dirname(self._link(path, "x"))
         links = sftp.listdir_attr(folder)
@@ -219,7 +221,7 @@ class Sftp:
                 self._disconnect()
                 sftp = None
             text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            hint = _HINT if sftp is None and not self._was_connected else None
+            hint = None if self._was_connected else _HINT
             raise RemoteError(f"{self.url}/{path}: {excerpt(text)}", hint=hint) from error
         finally:
             if sftp is not None:
@@ -232,7 +234,7 @@ class Sftp:
             if self._connection is None:
                 self._connection = _connected(self._host, self._user, self._port)
                 self._was_connected = True
-            return self._connection.open_sftp()
+            return _client_class().from_transport(self._connection.get_transport())
 
     def _disconnect(self) -> None:
         with self._lock:
@@ -291,9 +293,36 @@ def _make_folder(sftp: "SFTPClient", folder: str) -> None:
                 raise
 
 
+def _expect_written(sftp: "SFTPClient", file: "SFTPFile") -> None:
+    """Read the answers to pipelined writes, whose errors paramiko would lose: a full disk, say."""
+    file.flush()
+    while file._reqs:
+        sftp._read_response(file._reqs.popleft())
+
+
 def _sync(sftp: "SFTPClient", file: "SFTPFile") -> None:
     """Have the server write a file to its disk, if it can (``fsync@openssh.com``)."""
     from paramiko.sftp import CMD_EXTENDED
 
-    with suppress(OSError):
+    try:
         sftp._request(CMD_EXTENDED, "fsync@openssh.com", file.handle)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+
+
+@cache
+def _client_class() -> "type[SFTPClient]":
+    """The client, which tells "unsupported" from "failed" by `errno`."""
+    from paramiko import SFTPClient
+    from paramiko.sftp import SFTP_OP_UNSUPPORTED
+
+    class Client(SFTPClient):  # type: ignore[misc] # paramiko has no types
+        def _convert_status(self, msg: Any) -> None:
+            at = msg.packet.tell()
+            if msg.get_int() == SFTP_OP_UNSUPPORTED:
+                raise OSError(errno.EOPNOTSUPP, msg.get_text())
+            msg.packet.seek(at)
+            super()._convert_status(msg)
+
+    return Client

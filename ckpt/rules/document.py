@@ -87,6 +87,10 @@ def _flags(rule: RenameRule) -> dict[str, bool]:
     return {name: True for name in ("literal", "word") if getattr(rule, name)}
 
 
+class _FieldError(RuleError):
+    """A field of a table is invalid; the message names the table."""
+
+
 class _Table:
     """One table of the document, and which of its fields were not read yet."""
 
@@ -112,9 +116,9 @@ class _Table:
             )
         try:
             made = _VERBS[verbs[0]](self)
+        except _FieldError:
+            raise
         except RuleError as error:
-            if str(error).startswith(self._where):
-                raise
             raise RuleError(f"{self._where}: {error}", hint=error.hint) from error
         if self._left:
             raise RuleError(f"{self._where}: {verbs[0]} has no {sorted(self._left)[0]!r}")
@@ -127,7 +131,7 @@ class _Table:
 
     def wrong(self, field: str, expected: str) -> RuleError:
         """An error about a field."""
-        return RuleError(f"{self._where}: {field} is {self._fields.get(field)!r:.80}, "
+        return _FieldError(f"{self._where}: {field} is {self._fields.get(field)!r:.80}, "
                          f"expected {expected}")  # fmt: skip
 
     def take(self, field: str) -> Any:

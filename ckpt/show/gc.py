@@ -68,7 +68,7 @@ def leftovers_text(found: Sequence[Leftover], *, removed: bool) -> str:
         did = f"kept: {left.kept}" if left.kept else "removed" if removed else "would remove"
         lines.append(f"{printable(str(left.path))}  {size(left.nbytes)}  {did}")
     if not removed and not all(left.kept for left in found):
-        lines.append("\nto remove them:  ckpt gc --files FOLDER --yes")
+        lines.append("\nto remove them, run the same command with --yes")
     return "\n".join(lines) or "nothing to remove"
 
 

@@ -74,6 +74,10 @@ def test_revision_of_git_gets_what_takes_one(shelf: Run, git: Git, folder: Path)
     assert shelf("show", "HEAD").code == 0
     assert shelf("register", "old.pt", "--name", "git").code == 0
     assert shelf("show", "git:v1").code == 0
+    (folder / "HEAD").unlink()
+    assert shelf("show", "HEAD").code == 2
+    assert shelf("register", "old.pt", "--name", "HEAD").code == 0
+    assert shelf("show", "HEAD").out.startswith("HEAD:v1 ")
 
 
 def test_code_without_a_class(shelf: Run, folder: Path) -> None:
@@ -296,7 +300,10 @@ def test_undo_without_a_registry_says_what_it_is_for(ckpt: Run, folder: Path) ->
     ran = ckpt("undo")
     assert (ran.code, ran.err) == (
         2,
-        f"error: {folder}: no registry here, and undo is for changes to a registry\n"
-        "hint:  ckpt rename FILE --to OLD_DEF  gives a renamed file its old keys back\n",
+        f"error: {folder}: no registry here or above\n"
+        "hint:  undo is for changes to a registry; to give a file its old keys back:  "
+        "ckpt rename FILE --to OLD_DEF\n",
     )
+    error = f"error: {folder}: no registry here or above\n"
+    assert ckpt("redo").err == f"{error}hint:  ckpt register FILE  creates one\n"
     assert not (folder / ".ckpt").exists()

@@ -16,6 +16,25 @@ CHECKS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--man", ""), "error: Invalid value for '--man': the path is empty\nhint:  "),
+        (
+            ("rename", "--man", "m"),
+            "error: --man writes all pages, not those of rename\nhint:  ckpt help --man m\n",
+        ),
+    ],
+    ids=["empty", "one command"],
+)
+def test_pages_go_into_a_folder_all_at_once(
+    words: tuple[str, ...], error: str, ckpt: Run, folder: Path
+) -> None:
+    ran = ckpt("help", *words)
+    assert (ran.code, ran.out, ran.err[: len(error)]) == (2, "", error)
+    assert [*folder.iterdir()] == []
+
+
 @pytest.fixture
 def man(ckpt: Run, folder: Path) -> Path:
     ran = ckpt("help", "--man", "man")

@@ -87,8 +87,31 @@ def test_a_file_without_epochs_is_refused(ckpt: Run, folder: Path) -> None:
             "error: run.jsonl: has no line of an epoch\n"
             "hint:  ckpt train --metrics FILE.jsonl  writes one line an epoch\n"
         )
+    ran = ckpt("plot", "https://me:secret@host/run.jsonl")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: https://…@host/run.jsonl: a URL, expected a metrics file on this machine\n"
+        "hint:  download it first\n",
+    )
     ran = ckpt("plot", "none.jsonl")
     assert (ran.code, ran.err) == (2, "error: none.jsonl: no such file\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_lines"),
+    [
+        ('{"a": 1}\n{"a": 2}\n', True),
+        ('{"a": 1}\n{"a": 2', False),
+        ('{"a": 1} {"a": 2}\n', False),
+        ('{"a": 1}\n], "b"\n', False),
+        ("1\n2\n", False),
+    ],
+    ids=["lines", "truncated", "one line", "not JSON", "numbers"],
+)
+def test_json_lines_are_two_documents(text: str, is_lines: bool, ckpt: Run, folder: Path) -> None:
+    (folder / "run.json").write_text(text)
+    said = "run.json: JSON lines, not a checkpoint" if is_lines else "run.json: damaged: "
+    assert ckpt("show", "run.json").err.startswith(f"error: {said}")
 
 
 def test_a_metrics_file_is_not_called_damaged(ckpt: Run, folder: Path) -> None:

@@ -230,6 +230,36 @@ def test_evict_frees_what_the_remote_has(ann: Run, folder: Path) -> None:
     assert torch.equal(torch.load(folder / "ann" / "v1.pt")["w"], torch.full((2000,), 1.0))
 
 
+def test_gc_of_a_remote_shows_what_goes_and_removes_it_once_told(
+    ann: Run, bob: Run, folder: Path
+) -> None:
+    assert ann("rm", "v2", "--yes").code == 0
+    assert ann("push").code == 0
+    asked = ("gc", "--remote", "origin", "--keep-removed", "0", "--grace", "0")
+    before = tree(folder)
+    shown = ann(*asked)
+    assert (shown.code, shown.err) == (0, "to remove this, run the same command with --yes\n")
+    assert shown.out.startswith("would remove\n  net:v2  removed on ")
+    assert "1 object, 1 manifest" in shown.out
+    assert ann(*asked, "--dry-run").err == ""
+    assert tree(folder) == before, "shown only"
+    removed = ann(*asked, "--yes", "--json")
+    assert (removed.code, removed.data["versions"]) == (0, ["net:v2"])
+    assert ann("gc", "--remote", "origin").out == "nothing to remove\n"
+    assert bob("pull", "--all").code == 0
+    assert labels(bob) == {"v1": "seed 1"}
+
+
+@pytest.mark.parametrize("other", [("--local",), ("--files", ".")], ids=["local", "files"])
+def test_gc_of_a_remote_is_of_nothing_else(other: tuple[str, ...], ckpt: Run) -> None:
+    ran = ckpt("gc", "--remote", "origin", *other)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"error: --remote and {other[0]} exclude each other\n"
+        f"hint:  ckpt gc --remote origin  or  ckpt gc {' '.join(other)}\n"
+    )
+
+
 def test_what_no_remote_has_is_missing(ann: Run, folder: Path) -> None:
     register_seeds(ann, folder / "ann", 3)
     for path in (folder / "ann" / ".ckpt" / "objects").rglob("?" * 62):

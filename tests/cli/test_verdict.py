@@ -478,6 +478,7 @@ def test_option_of_ckpt_after_the_command_is_a_mistake_with_a_hint(ckpt: Run) ->
     for words, hint in (
         (("ls", "-q", "--color", "never"), "ckpt --color never ls -q"),
         (("ls", "--color=always", "net"), "ckpt --color=always ls net"),
+        (("--color", "never", "ls", "--no-pager"), "ckpt --no-pager --color never ls"),
         (("show", "--no-pager", "old.pt"), "ckpt --no-pager show old.pt"),
     ):
         ran = ckpt(*words)
@@ -487,4 +488,4 @@ def test_option_of_ckpt_after_the_command_is_a_mistake_with_a_hint(ckpt: Run) ->
 
 def test_other_hints_know_the_command_behind_an_option(ckpt: Run, old: Path) -> None:
     ran = ckpt("--color", "never", "rename", "old.pt", "new.pt")
-    assert ran.err.endswith("hint:  ckpt rename old.pt -o new.pt\n")
+    assert ran.err.endswith("hint:  ckpt --color never rename old.pt -o new.pt\n")

@@ -146,7 +146,7 @@ def test_fault_52_gc_lists_leftovers_and_removes_them_if_asked(folder: Path) -> 
     assert within(folder, *GC).out == (
         ".ckpt-0123456789abcdef.tmp  4 B  would remove\n"
         ".ckpt-fedcba9876543210.tmp  5 B  would remove\n\n"
-        "to remove them:  ckpt gc --files FOLDER --yes\n"
+        "to remove them, run the same command with --yes\n"
     )
     assert names(folder) == {"a.pt", file.name, inner.name}
     assert within(folder, *GC, "--yes").out.count("  removed\n") == 2

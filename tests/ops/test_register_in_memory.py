@@ -183,6 +183,9 @@ def test_curves_of_another_loop_are_kept(tmp_path: Path) -> None:
     [
         ({"loss": [1.0], "acc": []}, "curves: 1 of loss, 0 of acc; expected a number for each"),
         ({"loss": []}, "curves: 0 of loss; expected a number for each epoch of each"),
+        ({"loss": "12"}, "curves: loss is not a list of numbers"),
+        ([1, 2], "curves: list, expected a dict of lists"),
+        ([], "curves: list, expected a dict of lists"),
         ({"loss": 0.5}, "curves: loss is not a list of numbers"),
         ({"loss": ["low"]}, "curves: loss is not a list of numbers"),
         ({"loss": [[1.0, 2.0]]}, "curves: loss is not a list of numbers"),

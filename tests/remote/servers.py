@@ -112,8 +112,13 @@ def new_bucket(endpoint: str) -> str:
 
 
 @contextmanager
-def ssh_server(folder: Path) -> Iterator[Path]:
-    """A home from which `ssh lab` reaches OpenSSH's server, which runs as long as the block."""
+def ssh_server(folder: Path, *, blocks: str = "unlimited") -> Iterator[Path]:
+    """A home from which `ssh lab` reaches OpenSSH's server, which runs as long as the block.
+
+    Args:
+        folder: For its files.
+        blocks: The most that it can write to one file, in units of 512 bytes.
+    """
     program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.skip("sshd is not installed")
@@ -140,7 +145,11 @@ def ssh_server(folder: Path) -> Iterator[Path]:
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # its separated processes live there
     command = [program, "-D", "-e", "-f", str(folder / "sshd_config")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    command = ["sh", "-c", f'ulimit -f {blocks} && exec "$@"', "sh", *command]
+    # Python ignores SIGXFSZ, and so must the server: its writes fail, and it goes on.
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, restore_signals=False
+    ) as server:
         try:
             assert server.stderr is not None
             line = server.stderr.readline()

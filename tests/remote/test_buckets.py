@@ -177,8 +177,8 @@ def test_url_of_a_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "here").mkdir()
     (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "deep")
-    assert checked_url("here/../shared") == (tmp_path / "shared").as_uri()
-    assert checked_url("link/../shared") == (tmp_path / "elsewhere" / "shared").as_uri()
+    assert checked_url("here/../team") == (tmp_path / "team").as_uri()
+    assert checked_url("link/../team") == (tmp_path / "elsewhere" / "team").as_uri()
     assert checked_url("link") == (tmp_path / "link").as_uri()
     assert checked_url("s3://team/models/") == "s3://team/models"
 

@@ -174,16 +174,55 @@ def test_one_collects_at_a_time_and_pushes_wait(
     assert len(ckpt.push(registry=registry).new) == 0, "it was pushed"
 
 
-@pytest.mark.parametrize("kind", ["folder_url"])
+@pytest.mark.parametrize("kind", ["folder_url", "sftp"])
 @pytest.mark.parametrize("by", [gc_remote, ckpt.push])
+@pytest.mark.parametrize("text", [b"{}\n", b"not JSON", b""], ids=["json", "text", "empty"])
 def test_lock_of_a_collection_that_crashed_is_taken_over(
-    by: Callable[..., object], bucket: Bucket, registry: Registry, tmp_path: Path
+    text: bytes, by: Callable[..., object], bucket: Bucket, registry: Registry, tmp_path: Path
 ) -> None:
-    bucket.put_new(collecting.LOCK, [b"{}"], 2)
+    bucket.put_new(collecting.LOCK, [text], len(text))
     old = time.time() - 4000
     os.utime(tmp_path / "a remote" / collecting.LOCK, (old, old))
     by(registry=registry)
     assert bucket.head(collecting.LOCK) is None
+
+
+@pytest.mark.parametrize("kind", ["folder_url"])
+def test_push_that_waits_asks_once_whether_the_lock_is_stale(
+    bucket: Bucket, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer costs a write, a look and a removal on the remote."""
+    asked = []
+
+    class Watched(Interrupted):
+        def put_new(self, path: str, chunks: Iterable[bytes], nbytes: int) -> bool:
+            asked.append(path)
+            return self._bucket.put_new(path, chunks, nbytes)
+
+    bucket.put_new(collecting.LOCK, [b"{}"], 2)
+    monkeypatch.setattr(remotes, "open_bucket", lambda url: Watched(open_bucket(url), lambda: None))
+    monkeypatch.setattr(collecting, "_POLL", 0.01)
+    monkeypatch.setenv("CKPT_REMOTE_SECONDS", "0.2")
+    with pytest.raises(ConflictError, match="being collected"):
+        ckpt.push(registry=registry)
+    assert [path.split("/")[1] for path in asked] == ["probe"]
+
+
+@pytest.mark.parametrize("kind", ["folder_url"])
+@pytest.mark.parametrize("text", [b"not JSON", b"", b"[]"], ids=["text", "empty", "list"])
+def test_lock_that_something_else_wrote_over_stays(
+    text: bytes, bucket: Bucket, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unneeded(*arguments: Any) -> Any:
+        bucket.overwrite(collecting.LOCK, [text], len(text))
+        return real(*arguments)
+
+    real = collecting._unneeded
+    monkeypatch.setattr(collecting, "_unneeded", unneeded)
+    assert gc_remote(registry=registry).removed
+    found = bucket.get(collecting.LOCK, most=100)
+    assert found is not None
+    assert found[0] == text
 
 
 @KINDS

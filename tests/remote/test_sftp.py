@@ -1,6 +1,10 @@
 """A remote on a machine that SSH reaches: a real sshd, and what is special to it."""
 
+import socket
+import struct
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
@@ -8,7 +12,9 @@ import pytest
 from ckpt.errors import RemoteError
 from ckpt.remote.address import open_bucket
 from ckpt.remote.probe import ignored_conditions
+from ckpt.remote.sftp import _client_class, _sync
 from tests.cli.support import Run, tree
+from tests.remote.servers import ssh_server
 
 
 def folder_of(url: str) -> Path:
@@ -44,6 +50,60 @@ def test_what_a_client_wrote_is_whole_or_not_there(sftp: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         bucket.put_new("objects/ab/cd", broken(), 10)
     assert tree(folder_of(sftp)) == {}
+
+
+def test_file_that_the_server_could_not_write_whole_is_not_there(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writes fail, as on a full disk; paramiko would lose the last hundred answers."""
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with ssh_server(tmp_path_factory.mktemp("full"), blocks="1000") as home:
+        monkeypatch.setenv("HOME", str(home))
+        bucket = open_bucket(f"ssh://lab{tmp_path}/r")
+        assert bucket.put_new("objects/ab/small", [bytes(400_000)], 400_000)
+        for write in (bucket.put_new, bucket.overwrite):
+            with pytest.raises(RemoteError, match="Failure") as caught:
+                write("objects/ab/large", [bytes(1_000_000)], 1_000_000)
+            assert caught.value.hint is None, "the connection works"
+    assert [*tree(tmp_path / "r")] == ["objects/ab/small"]
+
+
+@pytest.mark.parametrize(
+    ("code", "errors"),
+    [(0, []), (8, []), (4, ["no disk"]), (3, ["no disk"])],
+    ids=["ok", "unsupported", "failure", "denied"],
+)
+def test_sync_is_done_or_not_known_to_the_server(code: int, errors: list[str]) -> None:
+    """Codes of draft-ietf-secsh-filexfer-02, section 7; OpenSSH knows fsync and never fails."""
+    found = []
+    ours, theirs = socket.socketpair()
+    server = threading.Thread(target=answer, args=(theirs, code))
+    server.start()
+    with Named(fileno=ours.detach()) as sock, theirs:
+        try:
+            _sync(_client_class()(sock), SimpleNamespace(handle=b"h"))
+        except OSError as error:
+            found.append(error.strerror or str(error))
+        server.join()
+    assert found == errors
+
+
+class Named(socket.socket):
+    """A socket with a name for paramiko's log, which its own channels have."""
+
+    def get_name(self) -> str:
+        return "test"
+
+
+def answer(sock: socket.socket, code: int) -> None:
+    """Answer a client's greeting, and its one request with a status."""
+    for number in (2, 101):  # SSH_FXP_VERSION, SSH_FXP_STATUS
+        (length,) = struct.unpack(">I", sock.recv(4, socket.MSG_WAITALL))
+        asked = sock.recv(length, socket.MSG_WAITALL)
+        body = struct.pack(">I", 3)
+        if number == 101:
+            body = asked[1:5] + struct.pack(">II7sI", code, 7, b"no disk", 0)
+        sock.sendall(struct.pack(">IB", len(body) + 1, number) + body)
 
 
 def test_host_that_is_not_known_is_refused(sftp: str, ssh_home: Path) -> None:

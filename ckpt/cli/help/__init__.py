@@ -32,6 +32,10 @@ def command(session: Session, names: tuple[str, ...], man: Path | None) -> None:
 
     man finds the pages of --man in share/man beside each bin folder of PATH.
     """
+    if man is not None and names:
+        raise UsageError(
+            f"--man writes all pages, not those of {' '.join(names)}", hint=f"ckpt help --man {man}"
+        )
     if man is not None:
         _write_pages(session, man)
         return

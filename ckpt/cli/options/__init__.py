@@ -36,7 +36,9 @@ class _PathHere(_PathOrUrl):
     """A path of this machine."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse URLs."""
+        """Refuse URLs, and an empty text, which would be this folder."""
+        if value == "":
+            self.fail("the path is empty", param, ctx)
         found = super().convert(value, param, ctx)
         if isinstance(found, str):
             self.fail(f"{without_secrets(found)} is a URL, expected a path", param, ctx)

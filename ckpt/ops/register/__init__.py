@@ -23,9 +23,9 @@ from ckpt.refs import SUFFIXES, expect_new_name, several
 from ckpt.registry.labels import labels
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Manifest, read_record
-from ckpt.registry.registry import Added, InRegistry, Registry, parent_record
+from ckpt.registry.registry import Added, InRegistry, Registry
 from ckpt.registry.store.new_objects import NewObjects
-from ckpt.registry.version import Version
+from ckpt.registry.version import Version, parent_record
 from ckpt.side_files import (
     MOST_BYTES,
     Found,
@@ -109,7 +109,7 @@ def register(
         model = model_name(given.path) if name is None else expect_new_name(name)
         how = f"register {given.label}" if made_by is None else made_by
         notes = {"model": model, "message": message, "metrics": metrics, **(record or {})}
-        notes |= recorded_curves(curves or {})
+        notes |= recorded_curves({} if curves is None else curves)
         notes |= {"source": given.origin} if given.origin else {}
         read_record({**notes, "made_by": how})  # before gigabytes are stored
         checkpoint, dropped = _checkpoint(given, opaque)

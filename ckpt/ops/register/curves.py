@@ -1,21 +1,24 @@
 """Curves that somebody registers: numbers by epoch, as a record keeps them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ckpt.errors import UsageError
 from ckpt.io.documents.strict_json import plain
 
 
-def recorded_curves(curves: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+def recorded_curves(curves: object) -> dict[str, Any]:
     """The curves as the field of a record; none if there are none.
 
     Args:
-        curves: A number for each epoch, by quantity; also of tensors or arrays of one element.
+        curves: A dict of a number for each epoch, by quantity; also tensors or arrays of one.
 
     Raises:
         UsageError: They have different lengths, or something that is not a number.
     """
+    if not isinstance(curves, Mapping):
+        hint = 'curves={"loss": [0.5, 0.2]}'
+        raise UsageError(f"curves: {type(curves).__name__}, expected a dict of lists", hint=hint)
     if not curves:
         return {}
     lists = {str(name): _floats(name, values) for name, values in curves.items()}
@@ -28,6 +31,8 @@ def recorded_curves(curves: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 
 def _floats(name: str, values: Any) -> list[float]:
     try:
+        if isinstance(values, str | bytes):
+            raise TypeError("its characters are not epochs")
         return [float(value) for value in values]
     except (TypeError, ValueError) as error:
         hint = f'curves={{"{name}": [0.5, 0.2]}}'

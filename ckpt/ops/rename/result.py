@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from ckpt.errors import ConflictError, UsageError
+from ckpt.errors import ConflictError, UnexplainedError, UsageError
 from ckpt.formats import is_usual, safetensors
 from ckpt.formats.folders import optimizers_in
 from ckpt.formats.opaque import OpaqueWord
@@ -242,8 +242,8 @@ def _unfollowed(plan: RenamePlan) -> str | None:
     error = plan.files_stuck
     if error is None:
         return None
-    first = (error.hint or "").partition("\n")[0]
-    named = f"; {first}" if first.startswith(("--from", "--check")) else ""
+    explained = not isinstance(error, UnexplainedError)
+    named = "" if explained else "; --from OLD_DEF  names the old class"
     return str(error).removeprefix(f"{plan.name}: ") + named
 
 

@@ -11,6 +11,7 @@ from ckpt.formats.opaque import torch_file
 from ckpt.opened.states import OpenedState, OpenedVersion
 from ckpt.ops.rename.rule_files import RuleFile, read_tensors
 from ckpt.ops.rename.training.optimizers import MovedOptimizer, read_optimizers
+from ckpt.registry.lineage import parent_of
 from ckpt.registry.registry import Registry
 from ckpt.registry.version import Version
 from ckpt.rules.derived.inverse import inverse
@@ -101,7 +102,7 @@ def parent_name(opened: OpenedState) -> str:
 
 def known_parent(opened: OpenedVersion, plan: Plan, registry: Registry) -> Version | None:
     """The version that was renamed, if it still exists and undoing gives exactly that."""
-    parent = registry.parent(opened.manifest.record)
+    parent = parent_of(registry, opened.manifest.record)
     if parent is None or parent.removed or parent.model != opened.version.model:
         return None
     theirs = registry.manifest(parent).entries

@@ -111,8 +111,12 @@ def tables_of_steps(steps: Mapping[str, tuple[Step, ...]], keys: Sequence[str]) 
 def _table(step: Step, pattern: str) -> Table:
     match step:
         case ("slice", _, (dim, start, stop)):
-            fields = {"dim": dim, "start": start, "stop": stop}
-            return {"slice": pattern, **{name: it for name, it in fields.items() if it}}
+            fields = {
+                "dim": dim or None,
+                "start": start or None,
+                "stop": stop,
+            }  # not None: 0 is one
+            return {"slice": pattern, **{k: it for k, it in fields.items() if it is not None}}
         case (verb, None, _):
             return {verb: pattern}
         case (verb, field, tuple(value)):

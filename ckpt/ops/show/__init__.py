@@ -13,6 +13,7 @@ from ckpt.opened.named import WeightsOrClass
 from ckpt.opened.states import Opened, OpenedDefinition, OpenedFile, OpenedVersion
 from ckpt.printed import Printed
 from ckpt.registry.events import Event, about
+from ckpt.registry.lineage import measured
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.version import Version
 from ckpt.side_files import Readable
@@ -150,7 +151,7 @@ def shown_version(opened: OpenedVersion) -> Shown:
         version=version,
         aliases=tuple(model.aliases_of(version)),
         tags=tuple(model.tags_of(version)),
-        measured=registry.measured(version, manifest.record),
+        measured=measured(registry, version, manifest.record),
         record=manifest.record,
         history=about(model.log, version.manifests),
         foreign=opened.foreign,

@@ -80,8 +80,8 @@ def followed(
         return Followed(moved, made, in_old_order, stuck)
     if new is None:
         unknown = PlanError(
-            "its parameters are numbered in the order of a class",
-            hint="--check NEW_DEF --from OLD_DEF  takes it along",
+            "its parameters are numbered in the order of a class; "
+            "--check NEW_DEF --from OLD_DEF  takes it along"
         )
         return Followed(moved, made, in_old_order, stuck, files_stuck=unknown)
     return Followed(moved, made, in_old_order, stuck, *_files(opened, plan, new, old, in_part))

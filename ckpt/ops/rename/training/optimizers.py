@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ckpt.errors import PlanError
+from ckpt.errors import PlanError, UnexplainedError
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import kind_of_file, torch_file
 from ckpt.formats.pickle.describe import WEIGHTS_HINT
@@ -372,7 +372,7 @@ def _unknown(
         named = "--from OLD_DEF  names the class that the file was saved from"
     elif not named:
         named = "--check NEW_DEF  names the class of the result, which tells its parameters"
-    return PlanError(
+    return (PlanError if new is None else UnexplainedError)(
         f"{opened.name}: cannot tell which parameter the optimizer's state belongs to: {why}",
         hint=f"{named}\n--drop-optimizer  writes the file without its optimizer",
     )
