@@ -1,7 +1,7 @@
 """The batches of a run, all made here: windows to train on, hold-out and test images.
 
 Law: which samples a window holds depends on (seed, epoch) alone, and their bytes on nothing but
-the dataset; with either loader they are the same, bit for bit.
+the dataset; with each loader they are the same, bit for bit.
 """
 
 import sys
@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from ckpt.errors import DatasetError
 from ckpt.train.data.augmentation import Augmentation
-from ckpt.train.data.dataset import Dataset, Samples
+from ckpt.train.data.dataset import Dataset
 from ckpt.train.data.normalisation import MicroBatch, Raw, normalise
+from ckpt.train.data.on_disk import OnDisk
+from ckpt.train.data.samples import Samples
 from ckpt.train.data.windows import cut, epoch_seed, shares
 from ckpt.train.holdout import hold_out
 from ckpt.train.losses import IGNORED
@@ -78,7 +81,7 @@ class Batches:
         self.channels = len(dataset.mean)
         self._augmentation = Augmentation(recipe.augment, recipe.seed) if recipe.augment else None
         self.loader = choose_loader(recipe, train, device)
-        if self.loader.name == "resident":
+        if self.loader.name == "resident" and not isinstance(train.images, OnDisk):
             self._resident = Samples(train.images.to(device), train.labels.to(device))
         else:
             self._indices: list[Tensor] = []  # of the epoch's shares; the DataLoader's sampler
@@ -130,8 +133,10 @@ class Batches:
                 yield Samples(*self._resident[chosen])
         else:
             self._indices[:] = indices
-            for images, labels in self._workers:
-                yield Samples(images, labels)
+            for found in self._workers:
+                if isinstance(found, DatasetError):
+                    raise found
+                yield Samples(*found)
 
     def _in_order(self, split: Samples, size: int) -> Iterator[MicroBatch]:
         return (self._take(split, part) for part in cut(len(split), size))
@@ -162,7 +167,7 @@ def epoch_order(samples: int, *, seed: int, epoch: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """A choice: ``resident`` or ``workers``, and the reason in one phrase."""
+    """A choice: ``resident``, ``workers`` or ``disk``, and the reason in one phrase."""
 
     name: str
     why: str
@@ -170,21 +175,37 @@ class Loader:
 
 def choose_loader(recipe: Recipe, split: Samples, device: torch.device) -> Loader:
     """The recipe's loader, or for ``auto`` the one that suits the memory of the device."""
+    if isinstance(split.images, OnDisk):
+        large = f"{split.images.nbytes / 1e6:,.0f} MB are too much for the memory"
+        return Loader("disk", "as asked" if recipe.loader == "disk" else large)
     if recipe.loader != "auto":
         return Loader(recipe.loader, "as asked")
     if recipe.num_workers:
         return Loader("workers", f"{recipe.num_workers} were asked for")
     if device.type == "cpu":
         return Loader("resident", "in memory")
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in (split.images, split.labels))
+    needed = split.images.nbytes + split.labels.nbytes
     free, _ = torch.cuda.mem_get_info(device)
     place = f"{needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free on {device}"
     return Loader("resident" if needed < _FOR_IMAGES * free else "workers", place)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """The samples of shares; a failure is a value, for a DataLoader would put it into a text."""
+
+    split: Samples
+
+    def __getitem__(self, chosen: Tensor) -> Raw | DatasetError:
+        try:
+            return self.split[chosen]
+        except DatasetError as error:
+            return error
+
+
 def _data_loader(
     split: Samples, sampler: list[Tensor], recipe: Recipe, device: torch.device
-) -> "DataLoader[Raw]":
+) -> "DataLoader[Raw | DatasetError]":
     """A DataLoader that gathers whole shares, the samples of each tensor in `sampler`."""
     working: dict[str, Any] = {}
     if recipe.num_workers:
@@ -195,7 +216,7 @@ def _data_loader(
             "multiprocessing_context": "forkserver" if sys.platform == "linux" else "spawn",
         }
     return DataLoader(
-        cast("TorchDataset[Raw]", split),
+        cast("TorchDataset[Raw | DatasetError]", _Shares(split)),
         sampler=sampler,
         batch_size=None,
         num_workers=recipe.num_workers,

@@ -18,6 +18,7 @@ from ckpt.train.data.dataset import Dataset, load_dataset
 from ckpt.train.data.windows import ORDER_RULE
 from ckpt.train.loop import LOWER, batch_norms
 from ckpt.train.losses import chosen_loss, scores_of
+from ckpt.train.memory.room import available_bytes
 from ckpt.train.memory.size import MicroBatchSize
 from ckpt.train.processes import Processes
 from ckpt.train.provenance import environment, git_state
@@ -218,8 +219,9 @@ def _load(recipe: Recipe, processes: Processes, callback: Callback) -> Dataset:
     if not processes.is_first:
         processes.wait()
     dataset = load_dataset(
-        recipe.dataset, data_dir=recipe.data_dir, image_size=recipe.image_size, callback=callback
-    )
+        recipe.dataset, data_dir=recipe.data_dir, image_size=recipe.image_size, callback=callback,
+        loader=recipe.loader, room=available_bytes(),
+    )  # fmt: skip
     if processes.is_first:
         processes.wait()
     return dataset

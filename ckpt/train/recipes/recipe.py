@@ -322,9 +322,10 @@ class Recipe:
     )
     loader: str = _setting(
         "auto",
-        "resident keeps the images in the device's memory, workers uses a DataLoader; auto prints "
-        "its choice.",
-        one_of("auto", "resident", "workers"),
+        "resident keeps the images in the device's memory, workers in the machine's, with a "
+        "DataLoader; disk reads a folder's or an .npz file's when they are needed; auto prints its "
+        "choice.",
+        one_of("auto", "resident", "workers", "disk"),
     )
     num_workers: int = _setting(
         0, "Processes of the DataLoader; 1 or more selects it.", _ZERO_OR_MORE
