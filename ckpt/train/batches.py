@@ -23,6 +23,7 @@ from ckpt.train.data.normalisation import MicroBatch, Raw, normalise
 from ckpt.train.data.on_disk import OnDisk
 from ckpt.train.data.samples import Samples
 from ckpt.train.data.windows import cut, epoch_seed, shares
+from ckpt.train.data.windows import share as share_of
 from ckpt.train.holdout import hold_out
 from ckpt.train.losses import IGNORED
 from ckpt.train.processes import ALONE, Processes
@@ -35,24 +36,31 @@ _FOR_IMAGES = 0.25  # of the free memory; the rest is for the model and its acti
 class Window:
     """The samples of one optimizer step: their number in all processes, and in this one.
 
-    `take` returns a slice of those in this process.
+    `take` returns a slice of those in this process; `most` is the number in the one that has most,
+    if all processes have to have as many micro-batches.
     """
 
     samples: int
     here: int
     take: Callable[[slice], MicroBatch]
+    most: int = 0
 
     def micro_batches(self, size: int) -> Iterator[MicroBatch]:
-        """This process's samples, at most `size` at once.
-
-        A process that has none gets the window's first sample, without its label, for a gradient
-        of zeros: every process has to take part when gradients are averaged.
-        """
-        if not self.here:
+        """This process's samples, at most `size` at once, after the fillers."""
+        for _ in range(self.fillers(size)):
             images, labels = self.take(slice(1))
             yield images, torch.full_like(labels, IGNORED)
         for part in cut(self.here, size):
             yield self.take(part)
+
+    def fillers(self, size: int) -> int:
+        """Micro-batches of one sample without its label, for a gradient of zeros.
+
+        Every process has to take part when gradients are averaged, and with shards also in each
+        forward pass.
+        """
+        needed, own = (-(-samples // size) for samples in (max(1, self.most), self.here))
+        return max(needed - own, 0)
 
 
 class Batches:
@@ -112,7 +120,9 @@ class Batches:
             if self._augmentation is not None:
                 indices = order[part.start : part.stop]
                 take = partial(self._take_augmented, share, indices=indices, epoch=epoch)
-            yield Window(len(window), len(mine), take)
+            is_sharded = self._recipe.parallel == "fsdp"
+            most = len(share_of(window, rank=0, count=count)) if is_sharded else 0
+            yield Window(len(window), len(mine), take, most)
 
     def test(self, size: int = 250) -> Iterator[MicroBatch]:
         """All test images, once, in file order."""

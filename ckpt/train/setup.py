@@ -171,6 +171,11 @@ def check_processes(recipe: Recipe, resumed: State | None, processes: Processes)
             f"{began} as at the start of the run",
             hint=resume_command(began, "FILE"),
         )
+    if recipe.parallel == "fsdp" and processes.count == 1:
+        raise UsageError(
+            "parallel is fsdp, expected ddp in a single process",
+            hint="torchrun --nproc-per-node 2 -m ckpt train --parallel fsdp",
+        )
     if recipe.micro_batch == "auto" and processes.count > 1:
         raise UsageError(
             "--micro-batch auto needs a single process: the others would wait for the halving one",

@@ -320,6 +320,12 @@ class Recipe:
     device: str = _setting(
         "auto", "Device to train on: auto, cpu, cuda or cuda:N.", _DEVICE, "DEVICE"
     )
+    parallel: str = _setting(
+        "ddp",
+        "How processes of torchrun share a model: ddp has all of it in each, fsdp (FSDP2) a part "
+        "of its parameters, gradients and optimizer state.",
+        one_of("ddp", "fsdp"),
+    )
     loader: str = _setting(
         "auto",
         "resident keeps the images in the device's memory, workers in the machine's, with a "
