@@ -1,4 +1,4 @@
-"""Ways that take turns, each in a process of its own: A B C A B C …
+"""Ways that take turns, A B A B, each in a process of its own.
 
 What else the machine does then meets all of them alike, so a figure is the ratio of two ways in
 the same turn.
