@@ -58,7 +58,5 @@ def _serve(connection: Connection, function: Callable[..., Steps], arguments: An
 
 def _next(steps: Steps) -> Any:
     step = next(steps, None)
-    peak = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    )  # getrusage(2): kilobytes
-    return None if step is None else (step, peak)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # getrusage(2)
+    return None if step is None else (step, kilobytes * 1024 / 1e6)
