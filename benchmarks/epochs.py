@@ -6,9 +6,10 @@ from ckpt.train.batches import Window
 from ckpt.train.loop import Trainer
 
 
-def train_epoch(trainer: Trainer, windows: Iterable[Window]) -> None:
-    """Take a step for each window, and end the epoch."""
+def train_epoch(trainer: Trainer, windows: Iterable[Window]) -> int:
+    """Take a step for each window, and end the epoch: how many images it had."""
     progress = trainer.new_epoch()
     for _ in trainer.steps(windows, progress):
         pass
     trainer.end_epoch(progress)
+    return progress.samples

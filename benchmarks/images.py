@@ -66,9 +66,9 @@ def write_digits(folder: Path) -> None:
     raw = folder / "KMNIST" / "raw"
     raw.mkdir(parents=True)
     for part, split in (("train", digits.train), ("t10k", digits.test)):
-        count = QUICK[part]
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(split.images[:count, 0]))
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(split.labels[:count]))
+        images, labels = split[: QUICK[part]]
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(images[:, 0]))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
 
 
 def idx(tensor: Tensor) -> bytes:

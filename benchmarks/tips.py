@@ -33,8 +33,9 @@ from torch.utils.data import DataLoader, Subset
 
 from ckpt.definitions import find_definition
 from ckpt.train.batches import Batches
-from ckpt.train.data.dataset import Dataset, Samples
+from ckpt.train.data.dataset import Dataset
 from ckpt.train.data.normalisation import MicroBatch
+from ckpt.train.data.samples import Samples
 from ckpt.train.loop import Trainer, evaluate
 from ckpt.train.recipes.recipe import Recipe
 

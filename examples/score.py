@@ -21,7 +21,8 @@ model.load_state_dict(ckpt.load(ref))
 name = ckpt.log("v1")[0].record["training"]["dataset"]["name"]
 dataset = load_dataset(name)
 mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (dataset.mean, dataset.std))
-tests = TensorDataset(dataset.test.images, dataset.test.labels.long())
+images, labels = dataset.test[:]
+tests = TensorDataset(images, labels.long())
 correct, loss_sum, samples = 0, 0.0, len(tests)
 with torch.inference_mode():
     for images, labels in DataLoader(tests, batch_size=250):

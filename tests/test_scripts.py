@@ -153,6 +153,7 @@ def check_seeds(printed: str) -> None:
 def check_training(printed: str) -> None:
     rows = table(printed)
     names = {"(a) public example", "ckpt classic fp32", "ckpt classic auto", "ckpt fast auto"}
+    names |= {"(c) by hand, fp32", "(c) by hand, bf16"}
     assert names <= set(rows)
     assert all(0 < float(rows[name][-1].rstrip("%")) <= 100 for name in names)
     assert "(b) Fabric 32-true" in rows or "lightning-fabric is not installed" in printed

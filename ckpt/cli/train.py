@@ -110,8 +110,8 @@ def command(
 
     The test images are read once, at the end. Without --register and --out the weights are written
     to a file named after the model. Ctrl-C or SIGTERM stops the run after the current step and
-    leaves a state file for --resume; a second one stops it at once. Under torchrun (DDP) the
-    processes share every effective batch.
+    leaves a state file for --resume; a second one stops it at once. Under torchrun (DDP, or FSDP2
+    with --parallel fsdp) the processes share every effective batch.
     """
     if doctor is not None:
         examined = doctors_recipe(doctor, recipe_ref, settings, arguments)

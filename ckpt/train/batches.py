@@ -1,7 +1,7 @@
 """The batches of a run, all made here: windows to train on, hold-out and test images.
 
 Law: which samples a window holds depends on (seed, epoch) alone, and their bytes on nothing but
-the dataset; with either loader they are the same, bit for bit.
+the dataset; with each loader they are the same, bit for bit.
 """
 
 import sys
@@ -16,10 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from ckpt.errors import DatasetError
 from ckpt.train.data.augmentation import Augmentation
-from ckpt.train.data.dataset import Dataset, Samples
+from ckpt.train.data.dataset import Dataset
 from ckpt.train.data.normalisation import MicroBatch, Raw, normalise
+from ckpt.train.data.on_disk import OnDisk
+from ckpt.train.data.samples import Samples
 from ckpt.train.data.windows import cut, epoch_seed, shares
+from ckpt.train.data.windows import share as share_of
 from ckpt.train.holdout import hold_out
 from ckpt.train.losses import IGNORED
 from ckpt.train.processes import ALONE, Processes
@@ -32,24 +36,31 @@ _FOR_IMAGES = 0.25  # of the free memory; the rest is for the model and its acti
 class Window:
     """The samples of one optimizer step: their number in all processes, and in this one.
 
-    `take` returns a slice of those in this process.
+    `take` returns a slice of those in this process; `most` is the number in the one that has most,
+    if all processes have to have as many micro-batches.
     """
 
     samples: int
     here: int
     take: Callable[[slice], MicroBatch]
+    most: int = 0
 
     def micro_batches(self, size: int) -> Iterator[MicroBatch]:
-        """This process's samples, at most `size` at once.
-
-        A process that has none gets the window's first sample, without its label, for a gradient
-        of zeros: every process has to take part when gradients are averaged.
-        """
-        if not self.here:
+        """This process's samples, at most `size` at once, after the fillers."""
+        for _ in range(self.fillers(size)):
             images, labels = self.take(slice(1))
             yield images, torch.full_like(labels, IGNORED)
         for part in cut(self.here, size):
             yield self.take(part)
+
+    def fillers(self, size: int) -> int:
+        """Micro-batches of one sample without its label, for a gradient of zeros.
+
+        Every process has to take part when gradients are averaged, and with shards also in each
+        forward pass.
+        """
+        needed, own = (-(-samples // size) for samples in (max(1, self.most), self.here))
+        return max(needed - own, 0)
 
 
 class Batches:
@@ -78,7 +89,7 @@ class Batches:
         self.channels = len(dataset.mean)
         self._augmentation = Augmentation(recipe.augment, recipe.seed) if recipe.augment else None
         self.loader = choose_loader(recipe, train, device)
-        if self.loader.name == "resident":
+        if self.loader.name == "resident" and not isinstance(train.images, OnDisk):
             self._resident = Samples(train.images.to(device), train.labels.to(device))
         else:
             self._indices: list[Tensor] = []  # of the epoch's shares; the DataLoader's sampler
@@ -109,7 +120,9 @@ class Batches:
             if self._augmentation is not None:
                 indices = order[part.start : part.stop]
                 take = partial(self._take_augmented, share, indices=indices, epoch=epoch)
-            yield Window(len(window), len(mine), take)
+            is_sharded = self._recipe.parallel == "fsdp"
+            most = len(share_of(window, rank=0, count=count)) if is_sharded else 0
+            yield Window(len(window), len(mine), take, most)
 
     def test(self, size: int = 250) -> Iterator[MicroBatch]:
         """All test images, once, in file order."""
@@ -130,8 +143,10 @@ class Batches:
                 yield Samples(*self._resident[chosen])
         else:
             self._indices[:] = indices
-            for images, labels in self._workers:
-                yield Samples(images, labels)
+            for found in self._workers:
+                if isinstance(found, DatasetError):
+                    raise found
+                yield Samples(*found)
 
     def _in_order(self, split: Samples, size: int) -> Iterator[MicroBatch]:
         return (self._take(split, part) for part in cut(len(split), size))
@@ -162,7 +177,7 @@ def epoch_order(samples: int, *, seed: int, epoch: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """A choice: ``resident`` or ``workers``, and the reason in one phrase."""
+    """A choice: ``resident``, ``workers`` or ``disk``, and the reason in one phrase."""
 
     name: str
     why: str
@@ -170,21 +185,37 @@ class Loader:
 
 def choose_loader(recipe: Recipe, split: Samples, device: torch.device) -> Loader:
     """The recipe's loader, or for ``auto`` the one that suits the memory of the device."""
+    if isinstance(split.images, OnDisk):
+        large = f"{split.images.nbytes / 1e6:,.0f} MB are too much for the memory"
+        return Loader("disk", "as asked" if recipe.loader == "disk" else large)
     if recipe.loader != "auto":
         return Loader(recipe.loader, "as asked")
     if recipe.num_workers:
         return Loader("workers", f"{recipe.num_workers} were asked for")
     if device.type == "cpu":
         return Loader("resident", "in memory")
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in (split.images, split.labels))
+    needed = split.images.nbytes + split.labels.nbytes
     free, _ = torch.cuda.mem_get_info(device)
     place = f"{needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free on {device}"
     return Loader("resident" if needed < _FOR_IMAGES * free else "workers", place)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """The samples of shares; a failure is a value, for a DataLoader would put it into a text."""
+
+    split: Samples
+
+    def __getitem__(self, chosen: Tensor) -> Raw | DatasetError:
+        try:
+            return self.split[chosen]
+        except DatasetError as error:
+            return error
+
+
 def _data_loader(
     split: Samples, sampler: list[Tensor], recipe: Recipe, device: torch.device
-) -> "DataLoader[Raw]":
+) -> "DataLoader[Raw | DatasetError]":
     """A DataLoader that gathers whole shares, the samples of each tensor in `sampler`."""
     working: dict[str, Any] = {}
     if recipe.num_workers:
@@ -195,7 +226,7 @@ def _data_loader(
             "multiprocessing_context": "forkserver" if sys.platform == "linux" else "spawn",
         }
     return DataLoader(
-        cast("TorchDataset[Raw]", split),
+        cast("TorchDataset[Raw | DatasetError]", _Shares(split)),
         sampler=sampler,
         batch_size=None,
         num_workers=recipe.num_workers,

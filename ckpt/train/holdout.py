@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ckpt.errors import UsageError
-from ckpt.train.data.dataset import Samples
+from ckpt.train.data.samples import Samples
 from ckpt.train.data.windows import epoch_seed
 from ckpt.train.recipes.recipe import Recipe
 from ckpt.train.watch.events import Epoch
@@ -42,7 +42,7 @@ def hold_out(train: Samples, fraction: float, *, seed: int) -> tuple[Samples, Sa
     generator = torch.Generator().manual_seed(epoch_seed("hold-out", seed, 0))
     drawn = torch.zeros(len(train), dtype=torch.bool)
     drawn[torch.randperm(len(train), generator=generator)[:count]] = True
-    return (Samples(*train[~drawn]) if count else train), Samples(*train[drawn])
+    return (train.only(~drawn) if count else train), train.only(drawn)
 
 
 def best_epoch(curves: Sequence[Epoch]) -> int:

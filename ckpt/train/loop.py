@@ -11,7 +11,7 @@ micro-batch.
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import isfinite, nan
 
@@ -26,7 +26,7 @@ from ckpt.train.batches import Window
 from ckpt.train.data.normalisation import MicroBatch
 from ckpt.train.kernels import quicken
 from ckpt.train.losses import loss_sum, scores_of
-from ckpt.train.memory.recomputing import recompute_blocks
+from ckpt.train.memory.recomputing import blocks_of, recompute_blocks
 from ckpt.train.memory.size import SHORT, MicroBatchSize, is_out_of_memory
 from ckpt.train.optimisation import (
     apply_gradient,
@@ -38,6 +38,7 @@ from ckpt.train.optimisation import (
 from ckpt.train.processes import ALONE, Processes
 from ckpt.train.random_numbers import generators, restore
 from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.sharding import average_gradients, follow_first, shard
 
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SKIPS = 40  # steps in a row: a scale of 65,536, halved so often, is below any gradient
@@ -104,7 +105,8 @@ class Trainer:
         schedule: Advances once an epoch, or with every step that was not skipped.
         scaler: Disabled for fp32 and bf16, so that one path serves all precisions.
         average: Moving average of the weights; follows every step that was not skipped.
-        parallel: The model as DDP wraps it; None for one process.
+        parallel: The model as DDP wraps it; None for one process, and for shards.
+        is_sharded: Whether each process has a part of the model.
     """
 
     def __init__(
@@ -124,10 +126,15 @@ class Trainer:
             quicken(model)
         if recipe.gradient_checkpointing:
             recompute_blocks(model, self.device, recipe.model)
+        self.average = build_average(model, recipe)
+        self.is_sharded = processes.count > 1 and recipe.parallel == "fsdp"
+        if self.is_sharded:
+            for each in [model] if self.average is None else [model, self.average.module]:
+                shard(each, [block for _, block in blocks_of(each)], self.device)
+        several = processes.count > 1 and not self.is_sharded
+        self.parallel = DistributedDataParallel(model) if several else None
         self.optimizer = build_optimizer(model, recipe)
         self.schedule = build_schedule(self.optimizer, recipe, recipe.epochs * windows)
-        self.average = build_average(model, recipe)
-        self.parallel = DistributedDataParallel(model) if processes.count > 1 else None
         # bfloat16 has float32's range: its gradients need no scaling.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         lower = LOWER.get(precision)
@@ -211,11 +218,13 @@ class Trainer:
             OutOfMemoryError: The micro-batches must not, or cannot, be smaller.
         """
         undo = self._undoing() if self.size.adapts else None
+        if self.is_sharded:  # as DDP does
+            follow_first(self.model.buffers())
         while True:
             try:
-                return self.accumulate(
-                    window.micro_batches(self.size.now), window.samples, here=window.here
-                )
+                size = self.size.now
+                here = window.here + window.fillers(size)
+                return self.accumulate(window.micro_batches(size), window.samples, here=here)
             except SHORT as error:
                 if not is_out_of_memory(error):
                     raise
@@ -230,9 +239,9 @@ class Trainer:
         """Add a window's mean gradient, scaled by `scaler`, to the parameters' ``.grad``.
 
         Args:
-            micro_batches: Of this process; a single sample if it has no share.
+            micro_batches: Of this process.
             samples: Of the window, in all processes.
-            here: Those in this process; None if they are all.
+            here: Those in this process, with fillers; None if they are all.
 
         Returns:
             ``(2,)`` float64, detached, on the device: sum of losses, correct predictions.
@@ -242,15 +251,13 @@ class Trainer:
             DefinitionError: The model's own code fails.
         """
         tally, seen = self._zeros(2), 0
-        mine = samples if here is None else here or 1
+        mine = samples if here is None else here
         for images, labels in micro_batches:  # (b, c, h, w) float32, (b,) int64
             seen += len(labels)
             # One image has no variance: a last one, or what memory allows.
             alone = len(labels) == 1 and (self.size.now > 1 or self.size.adapts)
             self._freeze(self._frozen or alone)
-            # Gradients are averaged by the window's last pass alone.
-            local = self.parallel.no_sync() if self.parallel and seen < mine else nullcontext()
-            with local, own_code(self._ref, passes=is_out_of_memory):
+            with self._averaging(seen == mine), own_code(self._ref, passes=is_out_of_memory):
                 with self._autocast:
                     output = (self.parallel or self.model)(images)
                 losses, scored = _score(self._loss, output, labels, smoothing=self._smoothing)
@@ -260,6 +267,12 @@ class Trainer:
         if seen != mine:
             raise ValueError(f"window of {samples} samples holds {seen}")
         return tally
+
+    def _averaging(self, last: bool) -> AbstractContextManager[None]:
+        """Average gradients by the window's last pass alone."""
+        if self.is_sharded:
+            average_gradients(self.model, last)
+        return self.parallel.no_sync() if self.parallel and not last else nullcontext()
 
     def _freeze(self, frozen: bool) -> None:
         """Whether BatchNorm normalises by its running statistics, as in evaluation."""

@@ -11,6 +11,7 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.sharding import local, whole
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 EVERY_STEP = ("cosine", "onecycle")  # schedules that advance with every step; others by epoch
@@ -40,12 +41,12 @@ def apply_gradient(
         parameters = [it for group in optimizer.param_groups for it in group["params"]]
         norm = nn.utils.get_total_norm([it.grad for it in parameters if it.grad is not None])
         if check:
-            check(norm)
+            check(whole(norm))
         if clip:
             nn.utils.clip_grads_with_norm_(parameters, clip, norm)
     scaler.step(optimizer)
     scaler.update()
-    return norm
+    return None if norm is None else whole(norm)
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -136,6 +137,7 @@ def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     decay = get_ema_multi_avg_fn(recipe.ema)
 
     def average(averages: Tensors, now: Tensors, steps: Tensor | int) -> None:
+        averages, now = [*map(local, averages)], [*map(local, now)]
         if averages[0].is_floating_point() or averages[0].is_complex():  # all have one dtype
             decay(averages, now, steps)
         else:

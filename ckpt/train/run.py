@@ -82,7 +82,8 @@ def train(
             ready = perf_counter()
             run.train_epochs()
             clock = {"process": age, "warm_up": ready - began, "loop": perf_counter() - ready}
-            return run.finish(out, replace, began, clock) if processes.is_first else None
+            written = run.written()
+            return run.finish(out, written, replace, began, clock) if processes.is_first else None
     finally:
         callback(Ended())
 
@@ -188,14 +189,17 @@ class _Run:
             holdout_accuracy=held_out.accuracy if held_out else None,
         )
         self.curves.append(result)
-        if held_out and best_epoch(self.curves) == epoch:
+        # Rank 0 decides: with shards all take part in what the best epoch's weights are made of.
+        if held_out and self.setup.processes.of_first(best_epoch(self.curves) == epoch):
             self.best = self.last
         self.callback(result)
 
     def _score(self, model: nn.Module, batches: Callable[[int], Iterator[MicroBatch]]) -> Score:
         """Score a model on images of which as many at once as memory takes, at most 250."""
         setup = self.setup
-        size = MicroBatchSize(min(setup.size.now, _AT_ONCE), adapts=True, callback=self.callback)
+        # With shards all processes have to take part in every forward pass.
+        adapts = not self._trainer.is_sharded
+        size = MicroBatchSize(min(setup.size.now, _AT_ONCE), adapts, callback=self.callback)
         while True:
             try:
                 with own_code(setup.recipe.model, passes=is_out_of_memory):
@@ -225,10 +229,10 @@ class _Run:
         """The last epoch."""
         return Best(len(self.curves), portable(self._trainer.result))
 
-    @property
-    def kept(self) -> Best:
-        """The epoch to write: the best one on the hold-out, or the last."""
-        return self.last if self.setup.recipe.keep == "last" else self.best or self.last
+    def written(self) -> tuple[Best, Best]:
+        """The epoch to write, the best one on the hold-out or the last; and the last."""
+        last = self.last
+        return last if self.setup.recipe.keep == "last" else self.best or last, last
 
     def _keep(self, keeper: Keeper, epoch: int, progress: EpochProgress) -> None:
         """Write the state, for a resumed run to continue from."""
@@ -254,13 +258,19 @@ class _Run:
         )
 
     def finish(
-        self, out: Path, replace: bool, began: float, clock: Mapping[str, float | None]
+        self,
+        out: Path,
+        written: tuple[Best, Best],
+        replace: bool,
+        began: float,
+        clock: Mapping[str, float | None],
     ) -> Trained:
         """Write the weights, read the file back, and score the test images with it."""
-        setup, kept, last_out = self.setup, self.kept, _last_path(out, self.setup.recipe)
+        setup, last_out = self.setup, _last_path(out, self.setup.recipe)
+        kept, last = written
         write_weights(kept.weights, out, replace=replace)
         if last_out is not None:
-            write_weights(self.last.weights, last_out, replace=replace)
+            write_weights(last.weights, last_out, replace=replace)
         model = setup.definition.build()
         read_weights(model, out)
         score = self._score(model.to(setup.device), setup.batches.test)

@@ -18,6 +18,7 @@ from ckpt.train.data.dataset import Dataset, load_dataset
 from ckpt.train.data.windows import ORDER_RULE
 from ckpt.train.loop import LOWER, batch_norms
 from ckpt.train.losses import chosen_loss, scores_of
+from ckpt.train.memory.room import available_bytes
 from ckpt.train.memory.size import MicroBatchSize
 from ckpt.train.processes import Processes
 from ckpt.train.provenance import environment, git_state
@@ -170,6 +171,11 @@ def check_processes(recipe: Recipe, resumed: State | None, processes: Processes)
             f"{began} as at the start of the run",
             hint=resume_command(began, "FILE"),
         )
+    if recipe.parallel == "fsdp" and processes.count == 1:
+        raise UsageError(
+            "parallel is fsdp, expected ddp in a single process",
+            hint="torchrun --nproc-per-node 2 -m ckpt train --parallel fsdp",
+        )
     if recipe.micro_batch == "auto" and processes.count > 1:
         raise UsageError(
             "--micro-batch auto needs a single process: the others would wait for the halving one",
@@ -218,8 +224,9 @@ def _load(recipe: Recipe, processes: Processes, callback: Callback) -> Dataset:
     if not processes.is_first:
         processes.wait()
     dataset = load_dataset(
-        recipe.dataset, data_dir=recipe.data_dir, image_size=recipe.image_size, callback=callback
-    )
+        recipe.dataset, data_dir=recipe.data_dir, image_size=recipe.image_size, callback=callback,
+        loader=recipe.loader, room=available_bytes(),
+    )  # fmt: skip
     if processes.is_first:
         processes.wait()
     return dataset

@@ -29,6 +29,7 @@ from ckpt.train.processes import ALONE, Processes
 from ckpt.train.random_numbers import restore
 from ckpt.train.recipes.outputs import Outputs
 from ckpt.train.recipes.recipe import Recipe
+from ckpt.train.sharding import load_whole, whole
 from ckpt.train.trials import Precision
 from ckpt.train.watch.events import Epoch
 
@@ -80,7 +81,7 @@ class State:
         rates = _rates_after(trainer, self.parts["schedule"]["last_epoch"])
         for name, part in _parts(trainer).items():
             if name != "schedule":
-                part.load_state_dict(self.parts[name])
+                load_whole(part, self.parts[name])
         for group, rate in zip(trainer.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         restore(self.generators[trainer.processes.rank], trainer.device)
@@ -111,7 +112,7 @@ def _rates_after(trainer: Trainer, steps: int) -> list[float]:
 
 def states_of(trainer: Trainer) -> dict[str, Any]:
     """The value of `State.parts`."""
-    return {name: part.state_dict() for name, part in _parts(trainer).items()}
+    return {name: whole(part.state_dict()) for name, part in _parts(trainer).items()}
 
 
 def write_state(path: Path, state: State) -> None:

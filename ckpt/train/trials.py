@@ -6,7 +6,7 @@ generators, so that they change no weights.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
@@ -23,6 +23,7 @@ from ckpt.train.random_numbers import restored
 from ckpt.train.recipes.recipe import Recipe
 
 _ROUNDS, _WARM_UP = 9, 3  # steps of each; about a second in all on two CPU cores
+_HOPELESS = 3.0  # times as slow twice: a CPU without such arithmetic takes seconds for a step
 WORTH_IT = 1.1  # a speed-up below may be noise
 _FIRST = 8  # samples at most that memory is first tried with
 _FILLED = 0.8  # of the memory that is left; the rest is for what a trial does not meet
@@ -141,8 +142,17 @@ def _time(
             )
             for name in names
         }
-        rounds = [{name: next(clock) for name, clock in clocks.items()} for _ in range(_ROUNDS)]
+        rounds: list[dict[str, float]] = []
+        while len(rounds) < _ROUNDS and not _is_hopeless(rounds):
+            rounds.append({name: next(clock) for name, clock in clocks.items()})
     return {name: round(median(turn[name] for turn in rounds) * 1000, 3) for name in names}
+
+
+def _is_hopeless(rounds: Sequence[Mapping[str, float]]) -> bool:
+    """Whether each precision after the first was far slower in both of the first two rounds."""
+    return len(rounds) == 2 and all(
+        min(others) > _HOPELESS * first for first, *others in (turn.values() for turn in rounds)
+    )
 
 
 def _timed_steps(trainer: Trainer, batch: MicroBatch) -> Iterator[float]:

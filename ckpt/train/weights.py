@@ -15,6 +15,7 @@ from ckpt.definitions import load_strictly
 from ckpt.errors import UsageError
 from ckpt.io.files import already_exists, write_whole
 from ckpt.refs import SUFFIXES
+from ckpt.train.sharding import whole
 
 
 def check_destination(path: Path, *, replace: bool) -> None:
@@ -32,15 +33,16 @@ def check_destination(path: Path, *, replace: bool) -> None:
 
 
 def portable(model: nn.Module) -> dict[str, Any]:
-    """The state_dict, copied to the CPU, each tensor row-major and with a storage of its own.
+    """The state_dict, whole, copied to the CPU, each tensor row-major and in its own storage.
 
-    Of its own, because a view would take its whole storage into the file. Copied into a new one,
+    Its own, because a view would take its whole storage into the file. Copied into a new one,
     because `contiguous` keeps the strides of a channels-last tensor with one channel.
     """
     state = model.state_dict()
     for key, value in state.items():
         if isinstance(value, Tensor):
-            state[key] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+            value = whole(value.detach())
+            state[key] = torch.empty(value.shape, dtype=value.dtype).copy_(value)
     return state
 
 

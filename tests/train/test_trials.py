@@ -53,6 +53,26 @@ def test_timing_changes_neither_the_model_nor_the_generator():
     assert all(parameter.grad is None for parameter in tried.parameters())
 
 
+@pytest.mark.parametrize(
+    ("seconds", "steps"),
+    [([1.0, 3.1], 5), ([1.0, 2.9], 12), ([3.1, 1.0], 12)],
+    ids=["far slower", "slower", "far faster"],
+)
+def test_a_precision_that_is_far_slower_is_not_timed_to_the_end(monkeypatch, seconds, steps):
+    """Three steps warm up, and nine of each are timed; of the hopeless ones two."""
+    trainers, timed = [], []
+
+    def step_seconds(trainer, _):
+        if trainer not in trainers:
+            trainers.append(trainer)  # fp32's comes first
+        timed.append(trainer)
+        return seconds[trainers.index(trainer)]
+
+    monkeypatch.setattr(trials, "step_seconds", step_seconds)
+    choose_precision(Recipe(), model(), BATCH)
+    assert len(timed) == 2 * steps
+
+
 @pytest.mark.parametrize(("name", "scales"), [("fp32", False), ("bf16", False), ("fp16", True)])
 def test_only_fp16_scales_its_loss(name, scales):
     assert Trainer(model(), name, Recipe()).scaler.is_enabled() is scales

@@ -1,14 +1,13 @@
-"""Datasets as resident tensors, and where to look for them.
+"""Datasets, in memory or on disk, and where to look for them.
 
-A dataset is two splits of images of one size with a label each. A table names the module that
-reads it, imported when it is needed; a name that is not in the table is a path.
+A dataset is two splits of images of one size with a label each; labels are in memory. A table names
+the module that reads it, imported when it is needed; a name that is not in the table is a path.
 """
 
-import hashlib
 import importlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ import torch
 from torch import Tensor
 
 from ckpt.errors import DatasetError, UsageError
-from ckpt.train.data.normalisation import mean_and_std
-from ckpt.train.watch.events import Callback, Note, ignore
+from ckpt.train.data.normalisation import mean_and_std_of, pixel_counts
+from ckpt.train.data.on_disk import OnDisk
+from ckpt.train.data.samples import Samples, digest_of
+from ckpt.train.watch.events import Callback, Loading, Note, ignore
 
 _READERS = {
     "mnist": "ckpt.train.data.mnist",
@@ -25,26 +26,13 @@ _READERS = {
     "kmnist": "ckpt.train.data.mnist",
     "digits": "ckpt.train.data.digits",
 }
+_OF_ROOM = 1 / 3  # splitting images in memory copies them
 _FOLDERS, _ARRAYS = "ckpt.train.data.folder", "ckpt.train.data.npz"
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """Images ``(n, c, h, w)`` uint8 and labels ``(n,)``, whole numbers from 0."""
-
-    images: Tensor = field(repr=False)
-    labels: Tensor = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, chosen: Tensor | slice) -> tuple[Tensor, Tensor]:
-        return self.images[chosen], self.labels[chosen]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A dataset in memory.
+    """A dataset.
 
     Attributes:
         name: As in the recipe, never ``auto``; ``folder`` or ``npz`` for one's own data.
@@ -55,6 +43,7 @@ class Dataset:
         test_from: Origin of the test images: ``published``, ``every fifth``, or their folder or
             array.
         class_names: By label; empty if labels have no names.
+        content: Its digest, if that is known already.
     """
 
     name: str
@@ -68,14 +57,11 @@ class Dataset:
     std: tuple[float, ...]
     test_from: str
     class_names: tuple[str, ...] = ()
+    content: str = ""
 
     def digest(self) -> str:
-        """SHA-256 of the bytes of train images, train labels, test images, test labels."""
-        hasher = hashlib.sha256()
-        for split in (self.train, self.test):
-            for tensor in (split.images, split.labels):
-                hasher.update(tensor.contiguous().numpy().data)
-        return "sha256:" + hasher.hexdigest()
+        """Identifies the images and labels; see `samples.digest_of`."""
+        return self.content or digest_of(self.train, self.test)
 
     def describe(self) -> dict[str, Any]:
         """The dataset's part of a training record."""
@@ -101,12 +87,25 @@ class Wanted:
     data_dir: Path | None
     image_size: int
     callback: Callback
+    loader: str
+    room: int | None
+
+    def stays_on_disk(self, nbytes: int) -> bool:
+        """Whether images of so many bytes are read when they are needed."""
+        is_large = self.room is not None and nbytes > _OF_ROOM * self.room
+        return self.loader == "disk" or (self.loader == "auto" and is_large)
 
 
 def load_dataset(
-    name: str, *, data_dir: Path | None = None, image_size: int = 0, callback: Callback = ignore
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    image_size: int = 0,
+    callback: Callback = ignore,
+    loader: str = "auto",
+    room: int | None = None,
 ) -> Dataset:
-    """Bring a dataset into memory.
+    """Bring a dataset into memory, or find it on disk.
 
     Args:
         name: As in the recipe. ``auto`` is MNIST, or with a `Note` scikit-learn's digits if MNIST
@@ -114,13 +113,20 @@ def load_dataset(
         data_dir: Searched before ``CKPT_DATA`` and the cache.
         image_size: Height and width to resize a folder's images to; 0 keeps theirs.
         callback: Gets `Note` and `Loading`.
+        loader: As in the recipe: ``disk`` leaves the images there, and so does ``auto`` if they
+            take more than a third of the memory.
+        room: Bytes of memory that are left; None if that is not known.
 
     Raises:
         DatasetError: It is not available, or damaged; damaged files of MNIST are an error for
             ``auto`` too, never a reason to train on something else.
-        UsageError: `image_size` is not 0, and the dataset is not a folder of images.
+        UsageError: `image_size` is not 0, and the dataset is not a folder of images; or `loader`
+            is ``disk``, and it is not one's own data.
     """
-    wanted = Wanted(name=name, data_dir=data_dir, image_size=image_size, callback=callback)
+    wanted = Wanted(
+        name=name, data_dir=data_dir, image_size=image_size, callback=callback,
+        loader=loader, room=room,
+    )  # fmt: skip
     if name != "auto":
         return _read(wanted)
     try:
@@ -137,6 +143,11 @@ def _read(wanted: Wanted) -> Dataset:
             f"image-size is {wanted.image_size}, expected 0 with {wanted.name}",
             hint="only the images of a folder can be resized",
         )
+    if wanted.loader == "disk" and wanted.name in _READERS:
+        raise UsageError(
+            f"loader is disk, expected resident or workers with {wanted.name}",
+            hint="only folders of images and .npz files are read from disk",
+        )
     dataset: Dataset = importlib.import_module(module).read(wanted)
     return dataset
 
@@ -149,12 +160,6 @@ def _reader_of(path: Path) -> str:
     if path.suffix.lower() == ".npz":
         return _ARRAYS
     raise DatasetError(f"{path}: expected a folder of images or an .npz file")
-
-
-def every_fifth(whole: Samples) -> tuple[Samples, Samples]:
-    """Split off test images: every fifth, from the first on."""
-    tested = torch.arange(len(whole)) % 5 == 0
-    return Samples(*whole[~tested]), Samples(*whole[tested])
 
 
 class AbsentError(DatasetError):
@@ -170,23 +175,25 @@ def own_dataset(
     classes: int,
     test_from: str,
     class_names: tuple[str, ...] = (),
+    callback: Callback = ignore,
 ) -> Dataset:
-    """A dataset with the mean and deviation of its training images.
+    """A dataset with the mean and deviation of its training images, all of which are read.
 
     Its labels have the smallest type, so that equal labels are equal bytes.
 
     Raises:
         DatasetError: A channel has the same value in all training images.
     """
-    mean, std = mean_and_std(train.images)
+    dtype = torch.uint8 if classes <= 256 else torch.int64
+    train, test = (Samples(split.images, split.labels.to(dtype)) for split in (train, test))
+    counts, digest = _survey(path, train, test, callback)
+    mean, std = mean_and_std_of(counts)
     if min(std) == 0:
         number, channels = std.index(0) + 1, len(std)
         raise DatasetError(
             f"{path}: channel {number} of {channels} has the same value in all training images",
             hint="remove the channel: a network can learn nothing from it",
         )
-    dtype = torch.uint8 if classes <= 256 else torch.int64
-    train, test = (Samples(split.images, split.labels.to(dtype)) for split in (train, test))
     return Dataset(
         name=name,
         title=title(path),
@@ -199,7 +206,25 @@ def own_dataset(
         std=std,
         test_from=test_from,
         class_names=class_names,
+        content=digest,
     )
+
+
+def _survey(path: Path, train: Samples, test: Samples, callback: Callback) -> tuple[Tensor, str]:
+    """Read all images once: the counts of the training pixels, ``(c, 256)``, and the digest."""
+    # Added up at once: small results that are kept would keep the memory between them, too.
+    counts = torch.zeros((train.images.shape[1], 256), dtype=torch.int64)
+    done, total = 0, len(train) + len(test)
+
+    def seen(split: Samples, images: Tensor) -> None:
+        nonlocal done
+        done += len(images)
+        if split is train:
+            counts.add_(pixel_counts(images))
+        if isinstance(split.images, OnDisk):  # else they were reported as they came into memory
+            callback(Loading(title(path), done, total, " img"))
+
+    return counts, digest_of(train, test, seen)
 
 
 def title(path: Path) -> str:

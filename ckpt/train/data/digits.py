@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from ckpt.train.data.dataset import Dataset, Samples, Wanted, every_fifth
+from ckpt.train.data.dataset import Dataset, Wanted
 from ckpt.train.data.normalisation import mean_and_std
+from ckpt.train.data.samples import Samples, every_fifth
 
 
 def read(wanted: Wanted) -> Dataset:
@@ -24,7 +25,7 @@ def read(wanted: Wanted) -> Dataset:
     images = enlarge(torch.from_numpy(scans).float().view(-1, 8, 8))  # (1797, 1, 28, 28) uint8
     labels = torch.from_numpy(targets).to(torch.uint8)  # (1797,)
     train, test = every_fifth(Samples(images, labels))
-    mean, std = mean_and_std(train.images)
+    mean, std = mean_and_std(train[:][0])
     return Dataset(
         name=wanted.name,
         title="digits",

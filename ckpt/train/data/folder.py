@@ -10,6 +10,7 @@ Source: torchvision 0.28 `datasets/folder.py`, for the suffixes.
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,9 @@ import torch
 from torch import Tensor
 
 from ckpt.errors import DatasetError
-from ckpt.train.data.dataset import Dataset, Samples, Wanted, own_dataset, title
+from ckpt.train.data.dataset import Dataset, Wanted, own_dataset, title
+from ckpt.train.data.on_disk import OnDisk, expect_same, stamp
+from ckpt.train.data.samples import Samples
 from ckpt.train.watch.events import Loading, Note
 
 if TYPE_CHECKING:
@@ -50,17 +53,56 @@ def read(wanted: Wanted) -> Dataset:
             f"{folder}: one class, {next(iter(train))}, expected two or more", hint=_LAYOUT
         )
     paths = [*chain.from_iterable((*train.values(), *test.values()))]
-    images = _decode(paths, _common_shape(paths, wanted.image_size), wanted)
-    labels = _labels(train)
+    files = _image_files(folder, paths, wanted.image_size)
+    images = OnDisk(files, torch.arange(len(paths)), files.shape)
+    whole = Samples(
+        images if wanted.stays_on_disk(images.nbytes) else _decoded(images, wanted),
+        torch.cat((_labels(train), _labels(test))),
+    )
+    count = sum(map(len, train.values()))
     return own_dataset(
         name="folder",
         path=folder,
-        train=Samples(images[: len(labels)], labels),
-        test=Samples(images[len(labels) :], _labels(test)),
+        train=whole.only(slice(count)),
+        test=whole.only(slice(count, None)),
         classes=len(train),
         test_from=test_from,
         class_names=tuple(train),
+        callback=wanted.callback,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """Images of one shape, each in a file below `folder`.
+
+    Attributes:
+        names: Of the files; text, which takes less memory than paths.
+        stamps: ``(n, 2)`` int64, as `on_disk.Stamp`.
+        shape: ``(c, h, w)``.
+        resized: Whether to resize and crop them to that.
+    """
+
+    folder: str
+    names: tuple[str, ...]
+    stamps: Tensor
+    shape: tuple[int, int, int]
+    resized: bool
+
+    def read(self, row: int) -> Tensor:
+        """Decode an image; see `on_disk.Source`."""
+        path = Path(self.folder, self.names[row])
+        with _open_image(path) as image:
+            size, changed = self.stamps[row].tolist()
+            expect_same(path, path.stat(), (size, changed))
+            return _pixels(image, self.shape, resized=self.resized)
+
+
+def _image_files(folder: Path, paths: Sequence[Path], image_size: int) -> ImageFiles:
+    stamps = torch.tensor([stamp(path.stat()) for path in paths])
+    names = tuple(str(path.relative_to(folder)) for path in paths)
+    shape = _common_shape(paths, image_size)
+    return ImageFiles(str(folder), names, stamps, shape, resized=image_size > 0)
 
 
 def _list(folder: Path, wanted: Wanted) -> tuple[ByClass, ByClass, str]:
@@ -165,21 +207,20 @@ def _common_shape(paths: Sequence[Path], image_size: int) -> tuple[int, int, int
     return 1 if grey else 3, height, width
 
 
-def _decode(paths: Sequence[Path], shape: tuple[int, int, int], wanted: Wanted) -> Tensor:
+def _decoded(stored: OnDisk, wanted: Wanted) -> Tensor:
     """``(n, c, h, w)`` uint8."""
-    folder = Path(wanted.name)
+    folder, count = Path(wanted.name), len(stored)
     try:
-        images = torch.empty((len(paths), *shape), dtype=torch.uint8)
+        images = torch.empty((count, *stored.size), dtype=torch.uint8)
     except RuntimeError as error:  # torch's allocator got no memory from the system
-        gigabytes = len(paths) * shape[0] * shape[1] * shape[2] / 1e9
+        gigabytes = stored.nbytes / 1e9
         raise DatasetError(
-            f"{folder}: {len(paths):,} images take {gigabytes:,.1f} GB, more than the free memory",
-            hint="--image-size PIXELS  makes them smaller",
+            f"{folder}: {count:,} images take {gigabytes:,.1f} GB, more than the free memory",
+            hint="--loader disk  reads them when they are needed",
         ) from error
-    for at, path in enumerate(paths):
-        with _open_image(path) as image:
-            images[at] = _pixels(image, shape, resized=wanted.image_size > 0)
-        wanted.callback(Loading(title(folder), at + 1, len(paths), " img"))
+    for at in range(count):
+        images[at] = stored.source.read(at)
+        wanted.callback(Loading(title(folder), at + 1, count, " img"))
     return images
 
 

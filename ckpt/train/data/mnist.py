@@ -17,7 +17,6 @@ from ckpt.errors import DatasetError
 from ckpt.train.data.dataset import (
     AbsentError,
     Dataset,
-    Samples,
     Wanted,
     cache_folder,
     places,
@@ -26,6 +25,7 @@ from ckpt.train.data.dataset import (
 from ckpt.train.data.download import DownloadError, NotPublishedError, expect_digest, fetch
 from ckpt.train.data.normalisation import mean_and_std
 from ckpt.train.data.published import PUBLISHED, PublishedDataset
+from ckpt.train.data.samples import Samples
 from ckpt.train.watch.events import Note
 
 # Of MNIST's unpacked files, which have no checksum of their own; from the published archives.
@@ -50,7 +50,7 @@ def read(wanted: Wanted) -> Dataset:
     name, published = wanted.name, PUBLISHED[wanted.name]
     found, raw = _find(published, wanted.data_dir) or _download(published, wanted)
     train, test = (_read_split(raw, part, name) for part in ("train", "t10k"))
-    mean, std = ((0.1307,), (0.3081,)) if name == "mnist" else mean_and_std(train.images)
+    mean, std = ((0.1307,), (0.3081,)) if name == "mnist" else mean_and_std(train[:][0])
     return Dataset(
         name=name,
         title=published.title,

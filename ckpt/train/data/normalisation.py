@@ -9,13 +9,22 @@ MicroBatch = tuple[Tensor, Tensor]  # (b, c, h, w) float32 normalised, (b,) int6
 
 def mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of uint8 pixels taken as [0, 1], by channel, from exact integer sums."""
-    channels = [_mean_and_std(images[:, channel]) for channel in range(images.shape[1])]
-    means, deviations = zip(*channels, strict=True)
+    return mean_and_std_of(pixel_counts(images))
+
+
+def pixel_counts(images: Tensor) -> Tensor:
+    """How many pixels have each value, ``(c, 256)`` int64: those of parts of the images add up."""
+    channels = (images[:, channel].flatten() for channel in range(images.shape[1]))
+    return torch.stack([torch.bincount(pixels, minlength=256) for pixels in channels])
+
+
+def mean_and_std_of(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """As `mean_and_std`, from the counts of the pixels."""
+    means, deviations = zip(*map(_mean_and_std, counts.double()), strict=True)
     return means, deviations
 
 
-def _mean_and_std(pixels: Tensor) -> tuple[float, float]:
-    counts = torch.bincount(pixels.flatten(), minlength=256).double()
+def _mean_and_std(counts: Tensor) -> tuple[float, float]:
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = float((counts * values).sum() / counts.sum())
     return mean, float((counts * (values - mean) ** 2).sum() / counts.sum()) ** 0.5

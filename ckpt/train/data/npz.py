@@ -1,15 +1,10 @@
 """Images and labels in the arrays of an ``.npz`` file, by their usual names.
 
-Law: nothing is unpickled, and memory is bounded by the size of the file: an array is read only if
-its header, its size in the archive and its ratio to the file agree. numpy reads headers and values.
 Sources: keras' ``mnist.npz`` and MedMNIST, for the names.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import IO, Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -17,7 +12,10 @@ import torch
 from torch import Tensor
 
 from ckpt.errors import DatasetError
-from ckpt.train.data.dataset import Dataset, Samples, Wanted, every_fifth, own_dataset
+from ckpt.train.data.arrays import find_array, parsing, read_array, rows_on_disk
+from ckpt.train.data.dataset import Dataset, Wanted, own_dataset
+from ckpt.train.data.on_disk import OnDisk
+from ckpt.train.data.samples import Samples, every_fifth
 
 _LAYOUTS = (
     ("x_train", "y_train", "x_test", "y_test"),
@@ -25,14 +23,6 @@ _LAYOUTS = (
     ("x", "y"),
 )
 _LARGEST_LABEL = 2**31 - 1
-
-# DEFLATE reaches 1,032 to 1; images reach 100 to 1 only if they are blank.
-_RATIO_LIMIT = 100
-_FREE_BYTES = 64 << 20
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 def read(wanted: Wanted) -> Dataset:
@@ -44,11 +34,13 @@ def read(wanted: Wanted) -> Dataset:
         DatasetError: The file is damaged, or an array is missing, or has another type or shape.
     """
     path = Path(wanted.name)
-    with _parsing(str(path)):
+    with parsing(str(path)):
         archive = ZipFile(path)
     with archive:
         keys = _keys(archive)
-        train, *rest = (_split(archive, *keys[at : at + 2]) for at in range(0, len(keys), 2))
+        train, *rest = (
+            _split(archive, wanted, *keys[at : at + 2]) for at in range(0, len(keys), 2)
+        )
     train, test = (train, rest[0]) if rest else every_fifth(train)
     _expect_alike(path, train, test)
     return own_dataset(
@@ -58,6 +50,7 @@ def read(wanted: Wanted) -> Dataset:
         test=test,
         classes=int(train.labels.max()) + 1,
         test_from=keys[2] if rest else "every fifth",
+        callback=wanted.callback,
     )
 
 
@@ -75,8 +68,8 @@ def _keys(archive: ZipFile) -> tuple[str, ...]:
     return layout
 
 
-def _split(archive: ZipFile, images_key: str, labels_key: str) -> Samples:
-    images, labels = _read_images(archive, images_key), _read_labels(archive, labels_key)
+def _split(archive: ZipFile, wanted: Wanted, images_key: str, labels_key: str) -> Samples:
+    images, labels = _images(archive, images_key, wanted), _read_labels(archive, labels_key)
     if len(images) != len(labels):
         counts = f"{len(images):,} images, {labels_key} {len(labels):,} labels"
         raise DatasetError(f"{archive.filename}: {images_key} has {counts}")
@@ -85,22 +78,23 @@ def _split(archive: ZipFile, images_key: str, labels_key: str) -> Samples:
     return Samples(images, labels)
 
 
-def _read_images(archive: ZipFile, key: str) -> Tensor:
+def _images(archive: ZipFile, key: str, wanted: Wanted) -> Tensor | OnDisk:
     """``(n, c, h, w)`` uint8."""
-    hint = "store the pixels as uint8, from 0 to 255"
-    array = _read_array(archive, key, kinds="|u1", expected="uint8", hint=hint)
-    shape = array.shape
+    found = find_array(archive, key, "|u1", "uint8", "store the pixels as uint8, from 0 to 255")
+    shape = found.shape
     known = len(shape) == 3 or (len(shape) == 4 and 1 <= shape[3] <= 4)
     if not known or 0 in shape[1:]:
         expected = "(n, h, w) or (n, h, w, c), c from 1 to 4"
         raise DatasetError(f"{archive.filename}: {key} has shape {shape}, expected {expected}")
-    images = torch.from_numpy(array)
+    if wanted.stays_on_disk(prod(shape)) and (wanted.loader == "disk" or found.is_in_rows):
+        return rows_on_disk(archive, found)
+    images = torch.from_numpy(read_array(archive, found))
     return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
 
 
 def _read_labels(archive: ZipFile, key: str) -> Tensor:
     """``(n,)`` int64, from 0."""
-    array = _read_array(archive, key, kinds="iu", expected="whole numbers")
+    array = read_array(archive, find_array(archive, key, "iu", "whole numbers"))
     shape = array.shape
     if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
         raise DatasetError(f"{archive.filename}: {key} has shape {shape}, expected (n,) or (n, 1)")
@@ -131,53 +125,3 @@ def _expect_alike(path: Path, train: Samples, test: Samples) -> None:
 def _bad_label(path: object, owner: str, label: int) -> DatasetError:
     hint = "labels must number the classes from 0"
     return DatasetError(f"{path}: {owner} has label {label}", hint=hint)
-
-
-@contextmanager
-def _parsing(where: str) -> Iterator[None]:
-    """Turn any exception of a parser into a `DatasetError` about `where`."""
-    try:
-        yield
-    except DatasetError:
-        raise
-    except Exception as error:  # foreign bytes, in parsers of zipfile's and numpy's
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        hint = "write or fetch the file again"
-        raise DatasetError(f"{where}: damaged: {reason}", hint=hint) from error
-
-
-def _read_array(
-    archive: ZipFile, key: str, *, kinds: str, expected: str, hint: str | None = None
-) -> np.ndarray[Any, Any]:
-    """The array ``KEY.npy``, unless it is damaged or larger than the file can hold.
-
-    `kinds` has the allowed values of numpy's `dtype.kind`, or is a whole `dtype.str`.
-    """
-    where, info = f"{archive.filename}: {key}", archive.getinfo(f"{key}.npy")
-    with _parsing(where):
-        packed = min(info.compress_size, Path(str(archive.filename)).stat().st_size)
-        if info.file_size > max(_FREE_BYTES, _RATIO_LIMIT * packed):
-            raise DatasetError(
-                f"{where}: {packed:,} bytes would unpack to {info.file_size:,}",
-                hint="numpy.savez  writes uncompressed arrays",
-            )
-        with archive.open(info) as stream:
-            shape, dtype = _read_header(stream)
-            promised = stream.tell() + prod(shape) * dtype.itemsize
-        if dtype.kind not in kinds and dtype.str != kinds:
-            found = "Python objects" if dtype.hasobject else dtype.name
-            raise DatasetError(f"{where} holds {found}, expected {expected}", hint=hint)
-        if promised != info.file_size:
-            raise ValueError(
-                f"header promises {promised:,} bytes, the file holds {info.file_size:,}"
-            )
-        with archive.open(info) as stream:
-            return np.asarray(np.lib.format.read_array(stream, allow_pickle=False), order="C")
-
-
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    if version not in _HEADERS:
-        raise ValueError(f"NPY version {version[0]}.{version[1]}, expected 1.0 or 2.0")
-    shape, _, dtype = _HEADERS[version](stream)
-    return shape, dtype

@@ -25,13 +25,10 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 def recompute_blocks(model: nn.Module, device: torch.device, ref: str) -> None:
     """Let each block of `model` run its forward pass again in the backward pass.
 
-    A block is a module with parts of its own in an `nn.Sequential`, `nn.ModuleList` or
-    `nn.ModuleDict`, as a layer of a transformer or a residual block; not what is inside of one.
-
     Raises:
         FitError: There are none; or, in a forward pass, a block changes buffers.
     """
-    blocks = {block: name for name, block in _blocks(model)}
+    blocks = {block: name for name, block in blocks_of(model)}
     if not blocks:
         raise FitError(
             f"{ref}: has no blocks for --gradient-checkpointing",
@@ -41,13 +38,18 @@ def recompute_blocks(model: nn.Module, device: torch.device, ref: str) -> None:
         block.forward = _Recomputed(block, device, f"{ref}: {name}")
 
 
-def _blocks(module: nn.Module, before: str = "") -> Iterator[tuple[str, nn.Module]]:
+def blocks_of(module: nn.Module, before: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The blocks of a model, and their names.
+
+    A block is a module with parts of its own in an `nn.Sequential`, `nn.ModuleList` or
+    `nn.ModuleDict`, as a layer of a transformer or a residual block; not what is inside of one.
+    """
     for name, part in module.named_children():
         has_parts = type(part) not in _CONTAINERS and next(part.children(), None) is not None
         if has_parts and isinstance(module, _CONTAINERS):
             yield before + name, part
         else:
-            yield from _blocks(part, f"{before}{name}.")
+            yield from blocks_of(part, f"{before}{name}.")
 
 
 class _Recomputed:

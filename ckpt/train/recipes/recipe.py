@@ -320,11 +320,18 @@ class Recipe:
     device: str = _setting(
         "auto", "Device to train on: auto, cpu, cuda or cuda:N.", _DEVICE, "DEVICE"
     )
+    parallel: str = _setting(
+        "ddp",
+        "How processes of torchrun share a model: ddp has all of it in each, fsdp (FSDP2) a part "
+        "of its parameters, gradients and optimizer state.",
+        one_of("ddp", "fsdp"),
+    )
     loader: str = _setting(
         "auto",
-        "resident keeps the images in the device's memory, workers uses a DataLoader; auto prints "
-        "its choice.",
-        one_of("auto", "resident", "workers"),
+        "resident keeps the images in the device's memory, workers in the machine's, with a "
+        "DataLoader; disk reads a folder's or an .npz file's when they are needed; auto prints its "
+        "choice.",
+        one_of("auto", "resident", "workers", "disk"),
     )
     num_workers: int = _setting(
         0, "Processes of the DataLoader; 1 or more selects it.", _ZERO_OR_MORE

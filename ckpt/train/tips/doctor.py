@@ -10,7 +10,7 @@ from ckpt.train.watch.events import Callback, ignore
 TRIED = ("accumulate", "loader", "micro_batch", "num_workers", "precision", "prefetch_factor")
 UNUSED = (
     *("ema", "epochs", "holdout", "init", "keep"),
-    *("lr", "lr_decay", "patience", "schedule", "warmup"),
+    *("lr", "lr_decay", "parallel", "patience", "schedule", "warmup"),
 )
 
 

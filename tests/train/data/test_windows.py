@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt.train.batches import IGNORED, Batches, epoch_order
-from ckpt.train.data.dataset import Dataset, Samples
+from ckpt.train.data.dataset import Dataset
+from ckpt.train.data.samples import Samples
 from ckpt.train.data.windows import cut, epoch_seed, share, windows
 from ckpt.train.processes import Processes
 from ckpt.train.recipes.recipe import Recipe

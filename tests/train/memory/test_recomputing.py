@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from ckpt.definitions import find_definition
 from ckpt.errors import FitError
 from ckpt.train.loop import Trainer, evaluate
-from ckpt.train.memory.recomputing import _blocks
+from ckpt.train.memory.recomputing import blocks_of
 from ckpt.train.memory.size import MicroBatchSize
 from ckpt.train.random_numbers import generators, seed_all
 from ckpt.train.recipes.recipe import Recipe
@@ -190,7 +190,7 @@ NAMES = {
 def test_blocks_of_real_models_are_found(ref: str) -> None:
     with torch.device("meta"):
         model = find_definition(ref).build()
-    found = dict(_blocks(model))
+    found = dict(blocks_of(model))
     kinds = {type(block).__name__ for block in found.values()}
     if NAMES[ref] is not None:
         assert list(found) == NAMES[ref]
