@@ -22,7 +22,7 @@ from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED, REMOVED, needed, removed_at
 from ckpt.registry.needs.others import needed_of_shared
 from ckpt.registry.registry import InRegistry, Registry
-from ckpt.registry.store.objects import StoredObject
+from ckpt.registry.store.listing import StoredObject
 from ckpt.registry.version import Version
 from ckpt.remote import collecting
 from ckpt.remote.remotes import find_remote
