@@ -34,6 +34,7 @@ ALLOWED_SKIPS = {
     "chattr is not installed": sys.platform != "linux",
     "setpriv is not installed": sys.platform != "linux",
     "bindfs is not installed": True,
+    "fusefat is not installed": not os.access("/dev/fuse", os.W_OK),
     "torchao is not installed": sys.platform != "linux",
     "lightning is not installed": True,
     "pre-commit is not installed": True,

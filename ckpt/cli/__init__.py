@@ -52,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # file for reference cycles takes a third of the time and finds none. A training run is
         # long, and its cycles may hold tensors.
         stop_searching_cycles()
+        # The matrix library of numpy starts a thread for each core when it is imported, and
+        # interrupts the process if it gets none. These commands multiply no matrices in numpy.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if arguments is None:
         _end_tidily()
         if asked := os.environ.get("_CKPT_COMPLETE"):

@@ -3,9 +3,10 @@
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ckpt.errors import UsageError
+from ckpt.errors import DiskError, UsageError
 
 _HEAD = re.compile(rb"[0-9a-f]+ ([a-z]+) ([0-9]+)\n")
 
@@ -15,11 +16,10 @@ def git(folder: Path, *words: str) -> bytes:
 
     Raises:
         UsageError: Git is not installed, or fails.
+        DiskError: The system starts no more processes.
     """
-    try:
+    with _starting():
         done = subprocess.run(["git", *words], cwd=folder, capture_output=True)
-    except FileNotFoundError as error:
-        raise UsageError("git is not installed, or not on the PATH") from error
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         what = said[0] if said else f"exit code {done.returncode}"
@@ -45,17 +45,18 @@ def in_work_tree(folder: Path) -> bool:
 
 
 def is_ignored(folder: Path, path: str) -> bool:
-    """Whether git ignores a path, which need not exist."""
-    command = ["git", "check-ignore", "-q", "--", path]
-    return subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
+    """Whether git ignores a path, which need not exist; not if it cannot be asked."""
+    return asked(folder, "check-ignore", "-q", "--", path) is not None
 
 
 def blobs(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """The contents of files by git's names, such as ``main:./registry.json``; missing ones not."""
     command = ["git", "cat-file", "--batch"]
-    with subprocess.Popen(
-        command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    with _starting():
+        started = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+    with started as process:
         if process.stdin is None or process.stdout is None:
             raise ValueError("both are pipes")
         for name in names:
@@ -67,3 +68,13 @@ def blobs(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
                 process.stdout.read(1)
                 if found[1] == b"blob":
                     yield name, content
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UsageError("git is not installed, or not on the PATH") from error
+    except OSError as error:  # a limit on processes, as in a container
+        raise DiskError(f"git cannot be started: {error.strerror}") from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ckpt.errors import ConflictError, UsageError
 from ckpt.registry.needs.in_git import tracked
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.objects import StoredObject
+from ckpt.registry.store.listing import StoredObject
 from ckpt.registry.version import Version
 from ckpt.remote.bucket import Bucket
 from ckpt.remote.merging import read_theirs

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from ckpt.errors import ConflictError, DiskError, IntegrityError, RefError
 from ckpt.io.files import disk_errors
-from ckpt.io.temporaries import Leftover, leftovers, sweep
+from ckpt.io.temporaries import Leftover, leftovers, sweep, temporary_file
 from ckpt.printed import Printed
 from ckpt.registry.index import Index
 from ckpt.registry.manifest import Manifest
@@ -22,7 +22,7 @@ from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import KEEP_REFLOG, KEEP_REMOVED, REMOVED, needed, removed_at
 from ckpt.registry.needs.others import needed_of_shared
 from ckpt.registry.registry import InRegistry, Registry
-from ckpt.registry.store.objects import StoredObject
+from ckpt.registry.store.listing import StoredObject
 from ckpt.registry.version import Version
 from ckpt.remote import collecting
 from ckpt.remote.remotes import find_remote
@@ -302,9 +302,16 @@ def _is_old(path: Path, modified: float, grace: timedelta) -> bool:
 def _expect_one_clock(registry: Registry) -> None:
     """Refuse if the file system dates files by another clock than this machine's."""
     lock = registry.store.lock  # opened for writing a moment ago
-    apart = timedelta(seconds=round(abs(lock.stat().st_mtime - time.time())))
+    apart = _apart(lock)
+    if apart > SLACK:  # or it dates files only when they are made, as fusefat does
+        with temporary_file(registry.folder) as (new, _):
+            apart = _apart(new)
     if apart > SLACK:
         raise DiskError(
             f"{lock}: the file system's clock and this machine's are {apart} apart",
             hint="nothing was removed; run  ckpt gc  where the disk is, or correct the clock",
         )
+
+
+def _apart(path: Path) -> timedelta:
+    return timedelta(seconds=round(abs(path.stat().st_mtime - time.time())))

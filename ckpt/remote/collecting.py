@@ -28,7 +28,7 @@ from ckpt.registry.index import Index
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.forgotten import forgotten, without
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.objects import StoredObject
+from ckpt.registry.store.listing import StoredObject
 from ckpt.registry.version import Version
 from ckpt.remote.bucket import Bucket
 from ckpt.remote.merging import read_theirs, written

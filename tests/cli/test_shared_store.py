@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ckpt.registry.store import objects
-from ckpt.registry.store.objects import ObjectStore, StoredObject
+from ckpt.registry.store.listing import StoredObject
+from ckpt.registry.store.objects import ObjectStore
 from tests.cli.support import Git, Run, commit, save
 
 GC = ("gc", "--grace", "0", "--keep-removed", "0", "--yes")

@@ -12,7 +12,8 @@ import torch
 import ckpt as api
 from ckpt.io.temporaries import temporary_file
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.objects import ObjectStore, StoredObject
+from ckpt.registry.store.listing import StoredObject
+from ckpt.registry.store.objects import ObjectStore
 from tests.cli.support import Run, weights
 from tests.faults.checker import check
 

@@ -6,6 +6,7 @@ Real ones where they can be had; what they refuse is else refused by strace, at 
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from ckpt.io import mounts
 from tests.effort import long_but
 from tests.faults import checker, strace
-from tests.faults.disk import mounted
+from tests.faults.disk import mounted, unmount
 from tests.faults.stage import CKPT, Ran, run, save, within
 
 REGISTER = ("register", "0.safetensors", "--name", "net")
@@ -173,3 +174,44 @@ def test_registry_through_bindfs(bound: Path) -> None:
     assert kind is not None
     if kind.kind == "fuse":  # of bindfs before 1.16, as of anything else
         expect_collected(lambda folder, *words: run(folder, *CKPT, *words), bound)
+
+
+@pytest.fixture
+def fat(tmp_path: Path) -> Iterator[Path]:
+    """FAT by fusefat, which has neither hard links nor fchmod."""
+    if not shutil.which("fusefat") or not os.access("/dev/fuse", os.W_OK):
+        pytest.skip("fusefat is not installed")
+    image, root = tmp_path / "image", tmp_path / "fat"
+    root.mkdir()
+    with image.open("wb") as file:
+        file.truncate(40 << 20)
+    subprocess.run(["mkfs.vfat", image], capture_output=True, check=True)
+    subprocess.run(["fusefat", "-o", "rw+", image, root], capture_output=True, check=True)
+    try:
+        yield root
+    finally:
+        unmount(root)
+
+
+def test_registry_on_fat(fat: Path) -> None:
+    for seed in range(2):
+        save(fat / f"{seed}.safetensors", seed)
+    with pytest.raises(PermissionError):
+        (fat / "hard").hardlink_to(fat / "0.safetensors")
+    ran = run(fat, *CKPT, *REGISTER)
+    assert ran.code == 0
+    assert [said in ran.err for said in (NO_LINKS, NO_RIGHTS)] == [True, True]
+    original = (fat / "1.safetensors").read_bytes()
+    for line in (
+        *(("register", "1.safetensors", "--name", "net"), ("tag", "net:v2", "golden")),
+        *(("rename", "net:v1", "--rule", "conv=emb"), ("alias", "prod", "net:v3")),
+        ("rename", "0.safetensors", "--rule", "conv=emb", "-o", "out.safetensors"),
+        ("rename", "1.safetensors", "--rule", "conv=emb", "--in-place"),
+        *(("rm", "net:v2", "--yes"), ("undo",), ("verify",), ("fsck",)),
+        ("export", "net:v2", "-o", "back.safetensors"),
+    ):
+        ran = run(fat, *CKPT, *line)
+        assert ran.code == 0, ran
+    assert (fat / "back.safetensors").read_bytes() == original
+    assert checker.check(fat).versions.keys() == {"net:v1", "net:v2", "net:v3"}
+    expect_collected(lambda folder, *words: run(folder, *CKPT, *words), fat)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.objects import StoredObject
+from ckpt.registry.store.listing import StoredObject
 from tests.cli.support import tree
 from tests.faults.stage import Scene, copy, within
 

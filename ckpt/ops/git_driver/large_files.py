@@ -10,7 +10,8 @@ from pathlib import Path
 from ckpt.errors import IntegrityError, UsageError
 from ckpt.io.git import git
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.objects import ObjectStore, StoredObject
+from ckpt.registry.store.listing import StoredObject
+from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.shared import PLACE, SharedStore, name_store, shared_store
 
 LFS_ATTRIBUTES = {".ckpt/objects/**": ("filter=lfs", "diff=lfs", "merge=lfs", "-text")}

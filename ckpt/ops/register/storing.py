@@ -94,7 +94,7 @@ def _store_tensors(checkpoint: Checkpoint, objects: NewObjects, told: Told) -> l
         return Hole(span.offset, span.nbytes, objects.put(read, span.nbytes))
 
     holes, size = list[Hole](), checkpoint.source.size
-    with _side_by_side(size) as side:
+    with _side_by_side(size, objects.store) as side:
         for hole in side(stored, checkpoint.spans):
             holes.append(hole)
             told(hole.end, size)
@@ -115,7 +115,7 @@ def _digested(
 
 
 @contextmanager
-def _side_by_side(nbytes: int) -> Iterator[Map]:
+def _side_by_side(nbytes: int, store: ObjectStore) -> Iterator[Map]:
     """A `map` that works in threads if there are enough bytes for it.
 
     The first failure is raised, and calls that have not begun by then are dropped.
@@ -123,10 +123,10 @@ def _side_by_side(nbytes: int) -> Iterator[Map]:
     if nbytes < _WORTH_THREADS:
         yield map
         return
-    # hashlib and the disk work without the GIL. Most threads wait for a sync, and syncs that wait
-    # together share one write of the journal.
-    threads = Threads((os.cpu_count() or 1) + 8)
-    try:
-        yield threads.map
-    finally:
-        threads.shutdown(cancel_futures=True)
+    # hashlib and the disk work without the GIL. These threads do not wait for syncs.
+    threads = Threads(os.cpu_count() or 1)
+    with store.finishing_aside():
+        try:
+            yield threads.map
+        finally:
+            threads.shutdown(cancel_futures=True)

@@ -16,7 +16,8 @@ from ckpt.registry.manifest import Manifest
 from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import needed
 from ckpt.registry.registry import InRegistry, Registry
-from ckpt.registry.store.objects import REPAIR, StoredObject
+from ckpt.registry.store.listing import StoredObject
+from ckpt.registry.store.objects import REPAIR
 from ckpt.remote.presence import objects_elsewhere
 
 UNREFERENCED = "no version"

@@ -15,7 +15,7 @@ from ckpt.registry.history.roots import last_named
 from ckpt.registry.index import Index
 from ckpt.registry.needs.lost import Lost
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.objects import StoredObject
+from ckpt.registry.store.listing import StoredObject
 from ckpt.registry.version import Version
 
 KEEP_REMOVED = timedelta(days=30)

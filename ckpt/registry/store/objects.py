@@ -11,8 +11,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from ckpt.errors import AbsentError, CkptError, DiskError, IntegrityError
 from ckpt.io import digest
@@ -23,11 +25,15 @@ from ckpt.io.rights import EVERYBODY, OWNER, Rights, is_shared, set_mode
 from ckpt.io.sources import CHUNK
 from ckpt.io.temporaries import is_temporary, temporary_file
 from ckpt.registry.manifest import Manifest
+from ckpt.registry.store.listing import StoredObject, stored_in
 from ckpt.registry.store.shared import SharedStore
+
+if TYPE_CHECKING:
+    from ckpt.registry.store.finishing import Finishing
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _SYNCED_IN_TURN = 8  # folders; of more, so many are synced side by side
-_SYNCED_AT_ONCE = 8 << 20  # bytes; for a smaller object a thread that syncs early takes longer
+_SYNCED_AT_ONCE = 32 << 20  # bytes; for a smaller object a thread that syncs early takes longer
 REPAIR = "ckpt verify --repair FROM  restores it from a file, another registry or a remote"
 
 
@@ -38,22 +44,6 @@ class Put:
     digest: str
     nbytes: int
     new: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """An object or manifest in the store, by its name; its bytes are not read.
-
-    Attributes:
-        digest: The digest that its name says.
-        modified: Seconds since 1970, by the file system's clock.
-    """
-
-    digest: str
-    is_manifest: bool
-    path: Path
-    nbytes: int
-    modified: float
 
 
 class ObjectStore:
@@ -68,6 +58,7 @@ class ObjectStore:
         self.root = root
         self.shared = shared
         self._unsynced: set[Path] = set()  # folders of names that a power loss would take
+        self._finishing: Finishing | None = None
 
     @property
     def lock(self) -> Path:
@@ -84,6 +75,20 @@ class ObjectStore:
         with shared_lock(self.lock):
             yield
             self.sync()
+
+    @contextmanager
+    def finishing_aside(self) -> Iterator[None]:
+        """Sync the objects that are put in the block beside each other; they have names at its end.
+
+        Several threads may put objects in it.
+        """
+        from ckpt.registry.store.finishing import finishing
+
+        with finishing() as self._finishing:
+            try:
+                yield
+            finally:
+                self._finishing = None
 
     def collecting(self) -> AbstractContextManager[None]:
         """Hold this to remove objects: no version is written meanwhile."""
@@ -222,12 +227,12 @@ class ObjectStore:
         """Every object and manifest in the store with more than `larger_than` bytes."""
         # Of a shared store, older objects may still be in the registry's own folder.
         for folder in sorted({self._own("objects"), unlinked(self.root, "objects")}):
-            yield from _stored(folder, larger_than, is_manifest=False)
-        yield from _stored(self._own("manifests"), larger_than, is_manifest=True)
+            yield from stored_in(folder, larger_than, is_manifest=False)
+        yield from stored_in(self._own("manifests"), larger_than, is_manifest=True)
 
     def manifests(self) -> Iterator[StoredObject]:
         """Every manifest in the store."""
-        return _stored(self._own("manifests"), is_manifest=True)
+        return stored_in(self._own("manifests"), is_manifest=True)
 
     def temporaries(self) -> list[Path]:
         """Files that are being written; leftovers, if the caller holds `collecting`."""
@@ -247,27 +252,29 @@ class ObjectStore:
     def _put(
         self, kind: str, chunks: Iterable[bytes], rights: Rights, expected: str | None = None
     ) -> Put:
-        with self._disk_errors():
+        with self._disk_errors(), ExitStack() as held:
             temporaries = unlinked(self._root_of(kind), "tmp")
             make_folder(temporaries)
-            hasher, nbytes = hashlib.sha256(), 0
-            with temporary_file(temporaries, rights=OWNER) as (temporary, out):
-                with ExitStack() as syncing:
-                    for chunk in chunks:
-                        if nbytes <= _SYNCED_AT_ONCE < nbytes + len(chunk):
-                            syncing.enter_context(early_sync(out))
-                        hasher.update(chunk)
-                        nbytes += len(chunk)
-                        out.write(chunk)
-                name = "sha256:" + hasher.hexdigest()
-                if expected not in (None, name):
-                    raise IntegrityError(f"{nbytes:,} bytes with the digest {digest.short(name)}")
-                if self._kept(kind, name, rights):
-                    return Put(name, nbytes, new=False)
-                set_mode(out.fileno(), self._mode(kind, rights, os.fstat(out.fileno()).st_gid))
-                sync_file(out)
-                self._name(temporary, self._place(kind, name))
+            temporary, out = held.enter_context(temporary_file(temporaries, rights=OWNER))
+            name, nbytes = _written(out, chunks)
+            if expected not in (None, name):
+                raise IntegrityError(f"{nbytes:,} bytes with the digest {digest.short(name)}")
+            if self._kept(kind, name, rights):
+                return Put(name, nbytes, new=False)
+            set_mode(out.fileno(), self._mode(kind, rights, os.fstat(out.fileno()).st_gid))
+            place = self._place(kind, name)
+            finish = partial(self._finish, held.pop_all(), out, temporary, place)
+            if self._finishing is None:
+                finish()
+            else:
+                self._finishing.add(name, finish)
             return Put(name, nbytes, new=True)
+
+    def _finish(self, held: ExitStack, out: BinaryIO, temporary: Path, place: Path) -> None:
+        """Make a written object durable and give it its name; `held` is its temporary file."""
+        with self._disk_errors(), held:
+            sync_file(out)
+            self._name(temporary, place)
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -293,6 +300,8 @@ class ObjectStore:
 
         Who may read the same bytes elsewhere may also read the object.
         """
+        if self._finishing is not None:
+            self._finishing.wait_for(name)
         if not self._has_good(kind, name):
             return False
         path = self._path(kind, name)
@@ -383,25 +392,19 @@ class ObjectStore:
         return self.root
 
 
-def _files_in(folder: Path) -> Iterator[tuple[str, str, os.stat_result]]:
-    """Path and name of what can be listed in a folder, or could until just now."""
-    with (
-        suppress(FileNotFoundError, NotADirectoryError, PermissionError),
-        os.scandir(folder) as found,
-    ):
-        for each in found:
-            with suppress(FileNotFoundError):
-                yield each.path, each.name, each.stat(follow_symlinks=False)
+def _written(out: BinaryIO, chunks: Iterable[bytes]) -> tuple[str, int]:
+    """Write the chunks; their digest, and their bytes."""
+    hasher, nbytes = hashlib.sha256(), 0
+    with ExitStack() as syncing:
+        for chunk in chunks:
+            if nbytes <= _SYNCED_AT_ONCE < nbytes + len(chunk):
+                syncing.enter_context(early_sync(out))
+            hasher.update(chunk)
+            nbytes += len(chunk)
+            out.write(chunk)
+    return "sha256:" + hasher.hexdigest(), nbytes
 
 
 def _read(fd: int, path: Path) -> bytes:
     with disk_errors(path):
         return os.read(fd, CHUNK)
-
-
-def _stored(folder: Path, larger_than: int = -1, *, is_manifest: bool) -> Iterator[StoredObject]:
-    for prefix in [path.name for path in folder.glob("??")]:
-        for path, rest, status in _files_in(unlinked(folder, prefix)):
-            name, size = f"sha256:{prefix}{rest}", status.st_size
-            if size > larger_than and digest.is_digest(name):
-                yield StoredObject(name, is_manifest, Path(path), size, status.st_mtime)
