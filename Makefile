@@ -65,8 +65,9 @@ bench: $(READY) ## Measure the commands beside cp, import torch and hand-written
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/tips.py
 
-bench-peers: $(READY) ## Measure ckpt beside DVC, Git LFS, restic, borg and MLflow.
+bench-peers: $(READY) ## Measure ckpt beside DVC, Git LFS, restic, borg and MLflow, and its pushes beside uploads.
 	$(BIN)/python benchmarks/peers.py $(ARGS)
+	$(BIN)/python benchmarks/remotes.py
 
 screenshots: $(READY) ## Train some versions, and write the pictures of their pages into docs/pages.
 	$(BIN)/python -m tests.show.site.screenshots

@@ -1,9 +1,10 @@
 """A model of `ckpt push`: all orders of the steps of clients that crash and lose replies.
 
 Each client pushes one version: it reads the index, sends the object, sends the manifest, and writes
-the index if that has not changed. At any moment a client may crash, and begin again with no memory
-or never; a reply may be lost, and the request may then happen at once, later, twice, or never.
-All clients together have one crash and two lost replies.
+the index if that has not changed. The first two versions need the same object; a pack is an object
+here, since it is named by what it holds, written whole, and never changed. At any moment a client
+may crash, and begin again with no memory or never; a reply may be lost, and the request may then
+happen at once, later, twice, or never. All clients together have one crash and two lost replies.
 
 Checked in every state: the index names no absent object; a number that it gave keeps its version;
 no version is there twice; a push that was acknowledged is there. In every last state, all clients
@@ -13,7 +14,7 @@ It has no code in common with `ckpt`. `BROKEN` are protocols that look alike, in
 must find the fault.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 READ, OBJECT, MANIFEST, WRITE, DONE, DEAD = range(6)
@@ -33,6 +34,12 @@ BROKEN = {
     "the index is replaced whatever it is": Protocol(conditional=False),
     "a lost reply counts as success": Protocol(believes_silence=True),
 }
+
+
+def object_of(version: int) -> int:
+    """The object that a version needs; two share one."""
+    return version // 2
+
 
 Index = tuple[int, tuple[int, ...]]  # its tag, and the versions in the order of their numbers
 
@@ -95,7 +102,7 @@ def moves(state: State, protocol: Protocol) -> Iterator[State]:
                 seen = replace(client, seen=state.index)
                 yield _with(state, number, _next(seen, step))
             case 1:  # OBJECT; sent again if the reply is lost, which changes nothing
-                sent = replace(state, objects=state.objects | {number})
+                sent = replace(state, objects=state.objects | {object_of(number)})
                 yield _with(sent, number, _next(client, after))
             case 2:  # MANIFEST
                 sent = replace(state, manifests=state.manifests | {number})
@@ -128,10 +135,15 @@ def _next(client: Client, step: int) -> Client:
     return Client(step) if step in (READ, DONE) else replace(client, step=step)
 
 
+def _has_all(versions: Iterable[int], objects: frozenset[int], manifests: frozenset[int]) -> bool:
+    """Whether a bucket has what versions need."""
+    return all(number in manifests and object_of(number) in objects for number in versions)
+
+
 def fault_of(before: State, state: State) -> str | None:
     """What is wrong with a state that came after another one."""
     versions = state.index[1]
-    if not {*versions} <= state.objects & state.manifests:
+    if not _has_all(versions, state.objects, state.manifests):
         return "the index names an absent object"
     if versions[: len(before.index[1])] != before.index[1]:
         return "a number got another version"
@@ -234,7 +246,7 @@ def _pushed(state: Shared, number: int, pusher: Pusher, care: Care) -> Iterator[
         yield _at(state, number, replace(pusher, step=OBJECT))
     elif pusher.step == OBJECT:  # what is there is not sent again
         believes = not care.asks_again and number in state.manifests
-        sent = state.objects if believes else state.objects | {number}
+        sent = state.objects if believes else state.objects | {object_of(number)}
         yield _at(replace(state, objects=sent), number, replace(pusher, step=MANIFEST))
     elif pusher.step == MANIFEST:
         sent = replace(state, manifests=state.manifests | {number})
@@ -257,7 +269,8 @@ def _collected(state: Shared, care: Care) -> Iterator[Shared]:
         case 11:  # FENCE
             yield replace(state, tag=state.tag + care.fences, collector=LIST)
         case 12:  # LIST
-            unneeded = state.manifests - state.index, state.objects - state.index
+            objects = state.objects - {*map(object_of, state.index)}
+            unneeded = state.manifests - state.index, objects
             yield replace(state, listed=unneeded, collector=DELETE_MANIFEST)
         case 13:  # DELETE_MANIFEST
             for one in manifests:
@@ -280,8 +293,9 @@ def check_collection(pushers: int, care: Care = Care()) -> tuple[int, str | None
 
     It begins with all that interrupted pushes of the same versions may have left.
     """
-    everything = frozenset(range(pushers))
-    left_over = ((frozenset(), frozenset()), (everything, frozenset()), (everything, everything))
+    manifests = frozenset(range(pushers))
+    objects = frozenset(map(object_of, manifests))
+    left_over = ((frozenset(), frozenset()), (objects, frozenset()), (objects, manifests))
     known = {
         Shared((Pusher(),) * pushers, objects=objects, manifests=manifests)
         for objects, manifests in left_over
@@ -291,7 +305,7 @@ def check_collection(pushers: int, care: Care = Care()) -> tuple[int, str | None
         state = left.pop()
         following = [*shared_moves(state, care)]
         for after in following:
-            if not after.index <= after.objects & after.manifests:
+            if not _has_all(after.index, after.objects, after.manifests):
                 return len(known), "the index names an absent object"
             if after not in known:
                 known.add(after)

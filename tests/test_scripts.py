@@ -176,12 +176,23 @@ def check_sharing(printed: str) -> None:
     assert "Git LFS" in rows or "git-lfs is not installed" in printed
 
 
+def check_remotes(printed: str) -> None:
+    """Requests are no matter of time: a pack or two in place of 300 uploads."""
+    to_folder, to_s3, small_to_folder, small_to_s3, _ = printed.split("\n\n", 4)
+    assert {"obstore, one file", "ckpt push"} <= set(table(to_folder)) & set(table(small_to_folder))
+    for each in (to_s3, small_to_s3):
+        rows = table(each)
+        assert rows["obstore, one file"][-1] == rows["boto3, one file"][-1] == "1"
+        assert 0 < int(rows["ckpt push"][-1]) < 20
+
+
 CHECKS: dict[str, Callable[[str], None]] = {
     "startup": check_startup,
     "diff": check_diff,
     "large": check_large,
     "scale": check_scale,
     "registry": check_registry,
+    "remotes": check_remotes,
     "sharing": check_sharing,
     "peers": check_peers,
     "infer": check_infer,

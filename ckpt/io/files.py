@@ -131,14 +131,21 @@ def unlinked(folder: Path, *names: str) -> Path:
     Raises:
         IntegrityError: One is; nothing outside is read, written or removed.
     """
-    path = folder
+    place = os.fspath(folder)  # as text, since every access to every object comes here
     for name in ("", *names):
-        path /= name
-        if path.is_symlink():
+        place = f"{place}/{name}" if name else place
+        if _is_link(place):
             raise IntegrityError(
-                f"{path}: a symbolic link in a registry", hint="move its target to this place"
+                f"{place}: a symbolic link in a registry", hint="move its target to this place"
             )
-    return path
+    return Path(place)
+
+
+def _is_link(place: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(place).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 @contextmanager

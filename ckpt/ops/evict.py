@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from ckpt.errors import ConflictError, UsageError
 from ckpt.registry.needs.in_git import tracked
 from ckpt.registry.registry import Registry
-from ckpt.registry.store.listing import StoredObject
 from ckpt.registry.version import Version
 from ckpt.remote.bucket import Bucket
 from ckpt.remote.merging import read_theirs
-from ckpt.remote.objects import absent_manifests, in_parallel, path_of
+from ckpt.remote.objects.parallel import in_parallel
+from ckpt.remote.objects.parcels import Parcel, alone, parcels_of
+from ckpt.remote.objects.sending import absent_manifests, is_there
 from ckpt.remote.remotes import Remote, find_remote
 
 
@@ -74,8 +75,9 @@ def evict(
     with registry.store.collecting():
         sizes = _alone(registry, versions)
         stored = [each for each in registry.store.objects() if each.digest in sizes]
-        named = _alone(registry, _named(found, bucket, versions))
-        there = _there(bucket, [each for each in stored if each.digest in named])
+        named = _named(found, bucket, versions)
+        names = {each.digest for each in stored} & _alone(registry, named).keys()
+        there = _there(registry, bucket, named, names)
         gone = [each for each in stored if each.digest in there]
         in_git = tracked(registry, (each.path for each in gone))
         if not dry_run:
@@ -116,12 +118,26 @@ def _every(registry: Registry) -> Iterator[Version]:
     return registry.index().every_version()
 
 
-def _there(bucket: Bucket, stored: list[StoredObject]) -> set[str]:
-    """The objects that a bucket has in their size."""
-    sizes = {each.digest: each.nbytes for each in stored if not each.is_manifest}
+def _there(
+    registry: Registry, bucket: Bucket, versions: list[Version], names: set[str]
+) -> set[str]:
+    """Which of these objects of versions a bucket has in their size, in packs or alone."""
+    parcels = {
+        parcel.path: parcel
+        for version in versions
+        for parcel in parcels_of(registry.manifest(version).objects())
+        if not names.isdisjoint(parcel.objects)
+    }
+    found = _objects_there(bucket, parcels)
+    singly = [
+        alone(name, *each)
+        for parcel in parcels.values()
+        for name, each in parcel.objects.items()
+        if name in names - found
+    ]
+    return names & (found | _objects_there(bucket, {each.path: each for each in singly}))
 
-    def has(name: str) -> bool:
-        stat = bucket.head(path_of(name))
-        return stat is not None and stat.nbytes == sizes[name]
 
-    return {name for name, is_there in in_parallel(has, sizes).items() if is_there}
+def _objects_there(bucket: Bucket, parcels: dict[str, Parcel]) -> set[str]:
+    there = in_parallel(lambda path: is_there(bucket, parcels[path]), parcels)
+    return {name for path, has in there.items() if has for name in parcels[path].objects}

@@ -11,7 +11,7 @@ from ckpt.registry.registry import Registry
 from ckpt.remote.address import checked_url
 from ckpt.remote.bucket import Bucket
 from ckpt.remote.merging import PATH, read_theirs
-from ckpt.remote.objects import path_of
+from ckpt.remote.objects.parcels import parcels_of, path_of
 from ckpt.remote.probe import ignored_conditions
 from ckpt.remote.remotes import (
     Authority,
@@ -113,17 +113,19 @@ def check_remote(name: str | None = None, *, registry: Registry | None = None) -
     registry = registry or Registry()
     remote = find_remote(registry, name)
     bucket = remote.bucket()
-    sizes = {
-        each.path: each.nbytes for kind in ("manifests", "objects") for each in bucket.list(kind)
-    }
+    kinds = "manifests", "packs", "objects"
+    sizes = {each.path: each.nbytes for kind in kinds for each in bucket.list(kind)}
     versions = registry.versions()
     missing = []
     for version in versions:
         if path_of(version.manifest, "manifests") not in sizes:
             missing.append((version.ref, "manifest"))
-        for digest, (nbytes, what) in registry.manifest(version).objects().items():
-            if sizes.get(path_of(digest)) != nbytes:
-                missing.append((version.ref, what))
+        for parcel in parcels_of(registry.manifest(version).objects()):
+            if sizes.get(parcel.path) == parcel.nbytes:
+                continue
+            for digest, (nbytes, what) in parcel.objects.items():
+                if sizes.get(path_of(digest)) != nbytes:
+                    missing.append((version.ref, what))
     return RemoteChecked(remote.name, len(versions), tuple(missing))
 
 

@@ -13,7 +13,7 @@ from ckpt.refs import DigestRef, Ref, VersionRef, expect_no_path, is_version, ve
 from ckpt.registry.events import Event, event_line
 from ckpt.registry.version import Version, number_of, version_line
 
-SCHEMA = 1
+SCHEMA, PACKED = 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +111,14 @@ class Index:
     """All models. `serial` counts writes; `write_id` distinguishes writes of the same serial.
 
     `id` is the identity of the registry, which its store has too; empty in old indexes.
+    `packed` is for the index of a remote where objects are in packs: an earlier ckpt, which does
+    not look there, refuses it.
     """
 
     serial: int = 0
     write_id: str = ""
     id: str = ""
+    packed: bool = False
     models: Mapping[str, Model] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
@@ -247,7 +250,8 @@ class Index:
     def to_text(self) -> str:
         """The document: canonical JSON, laid out with one version a line."""
         models = ",\n".join(_model_text(self.models[name]) for name in sorted(self.models))
-        head = {"schema": SCHEMA, "serial": self.serial, "write_id": self.write_id}
+        schema = PACKED if self.packed else SCHEMA
+        head = {"schema": schema, "serial": self.serial, "write_id": self.write_id}
         own = {"id": self.id} if self.id else {}
         fields = [
             f"{_json(key)}: {_json(value)}"

@@ -28,7 +28,7 @@ from ckpt.registry.events import read_event
 from ckpt.registry.history.logged import logged
 from ckpt.registry.history.reflog import Entry, Reflog
 from ckpt.registry.history.replay import replayed, write_entry
-from ckpt.registry.index import SCHEMA, Index, Model
+from ckpt.registry.index import PACKED, Index, Model
 from ckpt.registry.version import Version, number_of, read_version
 
 FILE_NAME = "registry.json"
@@ -287,12 +287,12 @@ def parse_index(text: str, *, name: str) -> Index:
     try:
         document = strict_json.parse(text)
         expect(document, _Schema, name="")
-        if document["schema"] <= SCHEMA:
+        if document["schema"] <= PACKED:
             expect(document, _Document, name="")
             return _index(document)
     except ValueError as error:
         raise damage.damaged(name, text, error) from error
-    raise damage.newer(name, document["schema"], SCHEMA)
+    raise damage.newer(name, document["schema"], PACKED)
 
 
 _DIFFERENT = Form("different items", lambda items: len({*items}) == len(items))
@@ -326,8 +326,8 @@ class _Document(_Schema):
 
 
 def _index(document: dict[str, Any]) -> Index:
-    del document["schema"]
     return Index(
+        packed=document.pop("schema") == PACKED,
         serial=document.pop("serial"),
         write_id=document.pop("write_id"),
         id=document.pop("id", ""),

@@ -119,12 +119,16 @@ class Manifest:
         _, entries = self._content()
         return digest.of_bytes(canonical(sorted(entries)))
 
-    def objects(self) -> dict[str, tuple[int, str]]:
-        """Every object that the version needs: digest to (bytes, name in messages)."""
+    def objects(self, whose: str = "") -> dict[str, tuple[int, str]]:
+        """Every object that the version needs: digest to (bytes, name in messages).
+
+        Args:
+            whose: What comes before these names.
+        """
         found: dict[str, tuple[int, str]] = {}
         for name, nbytes, what in self.uses():
             if name not in self.inline:
-                found.setdefault(name, (nbytes, what))
+                found.setdefault(name, (nbytes, f"{whose}{what}"))
         return found
 
     def uses(self) -> Iterator[tuple[str, int, str]]:

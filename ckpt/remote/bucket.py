@@ -5,6 +5,7 @@ Paths are relative to the remote's URL, with ``/``: ``objects/ab/cdef…``. All 
 reached. After such an error a write may have happened or not; callers find out by reading.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -73,3 +74,8 @@ class Bucket(Protocol):
 
     def delete(self, path: str) -> None:
         """Remove an object, if it exists."""
+
+
+def new_id() -> str:
+    """A name that nobody else chooses."""
+    return os.urandom(8).hex()

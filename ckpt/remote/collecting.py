@@ -30,10 +30,12 @@ from ckpt.registry.needs.forgotten import forgotten, without
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.listing import StoredObject
 from ckpt.registry.version import Version
-from ckpt.remote.bucket import Bucket
+from ckpt.remote.bucket import Bucket, new_id
 from ckpt.remote.merging import read_theirs, written
 from ckpt.remote.object_store import patience
-from ckpt.remote.objects import MOST_MANIFEST, in_parallel, new_id, path_of
+from ckpt.remote.objects.parallel import in_parallel
+from ckpt.remote.objects.parcels import parcels_of, path_of
+from ckpt.remote.objects.receiving import MOST_MANIFEST
 from ckpt.remote.remotes import Remote
 
 LOCK = "ckpt/collecting"
@@ -43,7 +45,8 @@ _ATTEMPTS = 64
 _BATCH = 256  # objects; the lock is renewed before each batch
 _POLL = 0.5  # seconds
 _MOST_LOCK = 1 << 12  # bytes
-_STORED = re.compile(r"(objects|manifests)/([0-9a-f]{2})/([0-9a-f]{62})")
+_KINDS = "manifests", "packs", "objects"
+_STORED = re.compile(r"(objects|packs|manifests)/([0-9a-f]{2})/([0-9a-f]{62})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,7 @@ def _remove(bucket: Bucket, batch: Iterable[StoredObject]) -> None:
     """Remove manifests, then objects: no manifest is left without its objects."""
     paths: dict[bool, list[str]] = {True: [], False: []}
     for each in batch:
-        kind = "manifests" if each.is_manifest else "objects"
-        paths[each.is_manifest].append(path_of(each.digest, kind))
+        paths[each.is_manifest].append(each.path.as_posix())
     for some in paths.values():
         in_parallel(bucket.delete, some)
 
@@ -280,7 +282,7 @@ def _unneeded(
 
     What a push has just sent, whose index is yet to come, keeps its objects, however old.
     """
-    stored = [*_stored(bucket, "manifests"), *_stored(bucket, "objects")]
+    stored = [each for kind in _KINDS for each in _stored(bucket, kind)]
     young = {each.digest for each in stored if now - each.modified < grace.total_seconds()}
     there = {each.digest for each in stored if each.is_manifest}
     users: dict[str, str] = {}
@@ -306,7 +308,7 @@ def _stored(bucket: Bucket, kind: str) -> Iterator[StoredObject]:
 
 
 def _with_objects(registry: Registry, bucket: Bucket, users: Mapping[str, str]) -> set[str]:
-    """Manifests, and the objects that they name.
+    """Manifests, and the objects that they name, with the packs of these.
 
     Args:
         registry: What its store has is not read from the remote.
@@ -319,7 +321,7 @@ def _with_objects(registry: Registry, bucket: Bucket, users: Mapping[str, str]) 
 
     def named(name: str) -> set[str]:
         if registry.store.has(name, "manifests"):
-            return {*registry.store.manifest(name).objects()}
+            return _parts(registry.store.manifest(name))
         found = bucket.get(path_of(name, "manifests"), most=MOST_MANIFEST)
         if found is None or digest.of_bytes(found[0]) != name:
             raise IntegrityError(
@@ -327,6 +329,12 @@ def _with_objects(registry: Registry, bucket: Bucket, users: Mapping[str, str]) 
                 "removed",
                 hint="ckpt push  sends it again, where it is here",
             )
-        return {*Manifest.from_bytes(found[0]).objects()}
+        return _parts(Manifest.from_bytes(found[0]))
 
     return users.keys() | {each for some in in_parallel(named, users).values() for each in some}
+
+
+def _parts(manifest: Manifest) -> set[str]:
+    """Its objects, wherever they are, and its packs."""
+    objects = manifest.objects()
+    return {*objects, *(parcel.name for parcel in parcels_of(objects))}

@@ -16,7 +16,7 @@ from ckpt.registry.merge import Conflict, Merged, merged
 from ckpt.registry.registry import Registry
 from ckpt.registry.version import Version
 from ckpt.remote.bucket import Bucket
-from ckpt.remote.objects import receive_manifests
+from ckpt.remote.objects.receiving import receive_manifests
 from ckpt.remote.remotes import (
     Remote,
     last_seen,

@@ -1,4 +1,7 @@
-"""Fetch an object at the moment when something reads it and it is not here."""
+"""Fetch an object at the moment when something reads it and it is not here.
+
+A small one brings the others of its pack along, which are likely to be read next.
+"""
 
 from functools import cache
 
@@ -6,7 +9,8 @@ from ckpt.errors import AbsentError, CkptError, RemoteError
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 from ckpt.remote.bucket import Bucket
-from ckpt.remote.objects import receive_objects
+from ckpt.remote.objects.parcels import parcels_of
+from ckpt.remote.objects.receiving import receive_objects
 from ckpt.remote.presence import absent_objects
 from ckpt.remote.remotes import read_remotes
 
@@ -33,12 +37,13 @@ class OnDemand:
         if not self._remotes:
             return False
         self._say(ref, manifest)
+        objects = manifest.objects(f"{ref}: ")
+        parcels = [each for each in parcels_of(objects) if name in each.objects]
         failed: CkptError | None = None
         for remote in self._remotes:
             try:
                 with self._registry.store.writing():
-                    objects = {name: (nbytes, what)}
-                    receive_objects(self._registry, self._bucket(remote), objects, remote)
+                    receive_objects(self._registry, self._bucket(remote), parcels, remote)
             except (AbsentError, RemoteError) as error:
                 failed = failed if isinstance(failed, RemoteError) else error
             else:

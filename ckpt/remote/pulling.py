@@ -12,7 +12,8 @@ from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 from ckpt.registry.version import Version
 from ckpt.remote.merging import Fetched, Side, merge_theirs, read_theirs
-from ckpt.remote.objects import receive_manifests, receive_objects
+from ckpt.remote.objects.parcels import Parcel, parcels_of
+from ckpt.remote.objects.receiving import receive_manifests, receive_objects
 from ckpt.remote.remotes import Remote, last_seen
 
 
@@ -81,15 +82,15 @@ def receive_versions(
         wants: Whether a key's tensor is wanted; None for all objects.
         told: Called with the bytes received and in all.
     """
-    objects: dict[str, tuple[int, str]] = {}
+    parcels: list[Parcel] = []
+    wanted: set[str] | None = None if wants is None else set()
     for version in versions:
         manifest = registry.manifest(version)
-        wanted = None if wants is None else _wanted(manifest, wants)
-        for name, (nbytes, what) in manifest.objects().items():
-            if wanted is None or name in wanted:
-                objects[name] = nbytes, f"{version.ref}: {what}"
+        parcels += parcels_of(manifest.objects(f"{version.ref}: "))
+        if wanted is not None and wants is not None:
+            wanted |= _wanted(manifest, wants)
     with registry.store.writing():
-        return receive_objects(registry, remote.bucket(), objects, remote.name, told)
+        return receive_objects(registry, remote.bucket(), parcels, remote.name, told, wanted=wanted)
 
 
 def _wanted(manifest: Manifest, wants: Callable[[str], bool]) -> set[str]:

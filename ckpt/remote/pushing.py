@@ -15,10 +15,11 @@ from ckpt.io.files import Told, untold
 from ckpt.registry.index import Index, Model
 from ckpt.registry.registry import Registry
 from ckpt.registry.version import Version
-from ckpt.remote.bucket import Bucket
+from ckpt.remote.bucket import Bucket, new_id
 from ckpt.remote.collecting import wait_for_collection
 from ckpt.remote.merging import PATH, Fetched, merge_theirs, read_theirs, to_publish, written
-from ckpt.remote.objects import absent_manifests, new_id, send_manifests, send_objects
+from ckpt.remote.objects.parcels import Parcel, parcels_of
+from ckpt.remote.objects.sending import absent_manifests, send_manifests, send_objects
 from ckpt.remote.remotes import (
     Remote,
     last_seen,
@@ -59,6 +60,7 @@ class _Sent:
 
     manifests: set[str] = field(default_factory=set)
     objects: dict[str, int] = field(default_factory=dict)
+    packed: bool = False  # whether some objects of them are in packs
 
 
 def push_versions(
@@ -86,7 +88,7 @@ def push_versions(
         index = registry.index()
         live = {each.manifest: each for each in _live(index, wanted)}
         absent = absent_manifests(bucket, live)  # nothing is collected there
-        _send(registry, bucket, {name: live[name] for name in absent}, sent, told)
+        _send(registry, remote, bucket, {name: live[name] for name in absent}, sent, told)
         return _result(remote, index, sent, [], changed=False)
     fetched: list[Fetched] = []
     failed: RemoteError | None = None
@@ -106,8 +108,14 @@ def push_versions(
         # A manifest that is there proves nothing: its objects may have been collected before it
         # was sent.
         new = {each.manifest: each for each in _new(index, theirs)}
-        _send(registry, bucket, new, sent, told)
-        index = replace(index, serial=theirs.serial + 1, write_id=new_id(), id=theirs.id or ours.id)
+        _send(registry, remote, bucket, new, sent, told)
+        index = replace(
+            index,
+            serial=theirs.serial + 1,
+            write_id=new_id(),
+            id=theirs.id or ours.id,
+            packed=theirs.packed or sent.packed,
+        )
         try:
             if written(remote, bucket, index, tag):
                 with merging(registry, remote):
@@ -137,22 +145,27 @@ def _created(registry: Registry, remote: Remote, bucket: Bucket) -> tuple[Index,
 
 
 def _send(
-    registry: Registry, bucket: Bucket, versions: Mapping[str, Version], sent: _Sent, told: Told
+    registry: Registry,
+    remote: Remote,
+    bucket: Bucket,
+    versions: Mapping[str, Version],
+    sent: _Sent,
+    told: Told,
 ) -> None:
     """Send the objects of manifests, then the manifests, that the bucket lacks."""
-    objects = {}
+    parcels: list[Parcel] = []
     with registry.store.writing():
         for name, version in versions.items():
-            for digest, (nbytes, what) in registry.store.manifest(name).objects().items():
-                objects[digest] = nbytes, f"{version.ref}: {what}"
+            parcels += parcels_of(registry.store.manifest(name).objects(f"{version.ref}: "))
         try:
-            sent.objects |= send_objects(registry.store, bucket, objects, told)
+            sent.objects |= send_objects(registry, bucket, parcels, remote.name, told)
         except AbsentError as error:
             raise AbsentError(
                 f"{error}, so it cannot be pushed", hint="ckpt pull REF  fetches it first"
             ) from error
         send_manifests(registry.store, bucket, versions)
     sent.manifests |= versions.keys()
+    sent.packed |= any(parcel.is_pack for parcel in parcels)
 
 
 def _live(index: Index, wanted: set[tuple[str, str]] | None) -> Iterator[Version]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 20.0  # for the connection
 _NEXT, _TEMPORARY = "ckpt/next", "ckpt/tmp"
-_IMMUTABLE = ("objects/", "manifests/")  # named by their content, so never replaced
+_IMMUTABLE = ("objects/", "packs/", "manifests/")  # named by their content, so never replaced
 _MOST_LINKS = 50  # that nobody needs, before old ones are removed
 _OLD_SECONDS = 86_400.0  # no client is paused for longer between two requests
 _HINT = "ssh HOST  must work without a password, and the host be known"

@@ -48,7 +48,7 @@ DAMAGES: dict[str, Damage] = {
     "nested 10^5 deep": lambda text: text.replace('"ab"', "[" * 10**5 + "]" * 10**5),
     "digits without end": lambda text: text.replace('"serial": 7', f'"serial": {"7" * 10**5}'),
     "BOM": lambda text: "\ufeff" + text,
-    "newer schema": lambda text: text.replace('"schema": 1', '"schema": 2'),
+    "newer schema": lambda text: text.replace('"schema": 1', '"schema": 3'),
     "schema of words": lambda text: text.replace('"schema": 1', '"schema": "one"'),
     "digest without an algorithm": lambda text: text.replace("sha256:", "", 1),
     "digest in capitals": lambda text: text.replace("sha256:", "SHA256:", 1),

@@ -1,16 +1,20 @@
-"""Checks a remote with the standard library alone: no code of ckpt takes part."""
+"""Checks a remote with the standard library alone: no code of ckpt takes part.
+
+Where small objects are is computed as docs/remotes.md describes it.
+"""
 
 import base64
 import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 Get = Callable[[str], bytes | None]
+SMALL, MEAN, MOST = 65_536, 4_194_304, 8_388_608  # bytes
 
 
 def get_of(url: str) -> Get:
@@ -85,22 +89,54 @@ def _of_version(get: Get, manifest: str) -> list[str]:
     if data is None or _digest(data) != manifest:
         return ["manifest is absent or damaged"]
     plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    sizes = _sizes(json.loads(plain))
+    packed = {name: content for pack in packs_of(sizes) for name, content in _split(get, pack)}
     found = []
-    for name in sorted({*_digests(json.loads(plain))}):
-        content = get(_path("objects", name))
+    for name in sizes:
+        content = packed.get(name) or get(_path("objects", name))
         if content is None or _digest(content) != name:
             found.append(f"{name} is absent or damaged")
     return found
 
 
-def _digests(manifest: dict[str, Any]) -> list[str]:
-    """The objects that a manifest of rows names and does not hold itself."""
+def _sizes(manifest: dict[str, Any]) -> dict[str, int]:
+    """The objects that a manifest of rows names and does not hold itself, in its order."""
     assert manifest["schema"] == 1
     for name, packed in manifest["inline"].items():
         assert _digest(zlib.decompress(base64.b64decode(packed))) == name
-    named = [entry[3] for entry in manifest["entries"]]
-    named += [hole[2] for hole in manifest["skeleton"][2]] + [manifest["skeleton"][1]]
-    return [name for name in named if name not in manifest["inline"]]
+    size, skeleton, holes = manifest["skeleton"]
+    sizes = {name: nbytes for _, nbytes, name in holes}
+    sizes[skeleton] = size - sum(nbytes for _, nbytes, _ in holes)
+    named = [entry[3] for entry in manifest["entries"]] + [*sizes]
+    return {name: sizes[name] for name in named if name not in manifest["inline"]}
+
+
+def packs_of(sizes: dict[str, int]) -> list[dict[str, int]]:
+    """The packs of the objects of a version, each with the sizes of what it holds."""
+    packs: list[dict[str, int]] = [{}]
+    for name, nbytes in sizes.items():
+        if nbytes > SMALL:
+            continue
+        if sum(packs[-1].values()) + nbytes > MOST:
+            packs.append({})
+        packs[-1][name] = nbytes
+        if int(name[len("sha256:") :][:8], 16) / 2**32 < nbytes / MEAN:
+            packs.append({})
+    return [pack for pack in packs if len(pack) > 1]
+
+
+def path_of_pack(pack: dict[str, int]) -> str:
+    return _path("packs", _digest("".join(f"{name}\n" for name in pack).encode()))
+
+
+def _split(get: Get, pack: dict[str, int]) -> Iterator[tuple[str, bytes]]:
+    content = get(path_of_pack(pack))
+    if content is None:
+        return
+    assert len(content) == sum(pack.values())
+    for name, nbytes in pack.items():
+        yield name, content[:nbytes]
+        content = content[nbytes:]
 
 
 def _path(kind: str, name: str) -> str:

@@ -23,10 +23,11 @@ from ckpt.remote import collecting, remotes
 from ckpt.remote.address import open_bucket
 from ckpt.remote.bucket import Bucket
 from tests.remote.plain_checker import get_of, index_of, problems
-from tests.remote.pusher import write
+from tests.remote.pusher import shared, write
 from tests.remote.test_many_pushers import pushed_by_all, tensors_of
 
 NOW = timedelta()
+PLACES = "objects", "packs", "manifests", "ckpt"
 KINDS = pytest.mark.parametrize("kind", ["folder_url", "s3", "sftp"])
 
 
@@ -54,12 +55,12 @@ def registry(url: str, tmp_path: Path) -> Registry:
 
 def registered(registry: Registry, data: bytes) -> None:
     path = registry.folder / "net.safetensors"
-    write(path, data.ljust(5000))
+    write(path, *shared(), data.ljust(5000))
     ckpt.register(path, name="net", registry=registry)
 
 
 def paths(bucket: Bucket) -> set[str]:
-    listed = (stat.path for kind in ("objects", "manifests", "ckpt") for stat in bucket.list(kind))
+    listed = (stat.path for kind in PLACES for stat in bucket.list(kind))
     return {path for path in listed if not path.startswith("ckpt/next/")}  # the links of SFTP
 
 
@@ -98,7 +99,7 @@ def test_leftovers_of_a_push_go_once_they_are_old(
     url: str, bucket: Bucket, registry: Registry, leftover: set[str]
 ) -> None:
     before = paths(bucket)
-    assert len(leftover) == 2, "an object and its manifest"
+    assert len(leftover) == 2, "a pack and its manifest"
     young = gc_remote(registry=registry)
     assert (young.is_empty, len(young.young), paths(bucket)) == (True, 2, before)
     shown = gc_remote(grace=NOW, dry_run=True, registry=registry)

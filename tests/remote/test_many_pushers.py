@@ -14,6 +14,7 @@ import pytest
 
 import ckpt
 from ckpt.registry.registry import Registry
+from ckpt.remote.address import open_bucket
 from tests.effort import PATIENCE, by_effort
 from tests.remote.plain_checker import get_of, index_of, problems
 from tests.remote.proxy import Fault, Proxy, Request, proxy_before
@@ -112,3 +113,5 @@ def test_fault_40_many_pushers_lose_and_double_nothing(
     assert len(numbers) == processes * pushes == len({*acknowledged})
     tensors = tensors_of(get, url, tmp_path / "new")
     assert tensors == Counter(acknowledged)
+    packs = [stat.path for stat in open_bucket(url).list("packs")]
+    assert len(packs) >= len(numbers) + 1, "one of each version, and one of all"

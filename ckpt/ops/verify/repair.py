@@ -27,7 +27,8 @@ from ckpt.registry.index_file import FILE_NAME
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.remote.bucket import Bucket
-from ckpt.remote.objects import MOST_MANIFEST, path_of
+from ckpt.remote.objects.parcels import path_of
+from ckpt.remote.objects.receiving import MOST_MANIFEST, places_of
 from ckpt.remote.remotes import read_remotes
 from ckpt.side_files import Readable, named, of_folder
 
@@ -86,7 +87,7 @@ def _take(
         return
     remote = None if folder.exists() else read_remotes(registry).get(place)
     if remote is not None:
-        yield from _take_from_remote(remote.bucket(), place, damages, registry.store)
+        yield from _take_from_remote(remote.bucket(), place, damages, registry)
         return
     ref = within(parse_file_ref(place))
     if ref.path.is_file() and ref.inside is None:
@@ -129,21 +130,31 @@ def _take_from_registry(
 
 
 def _take_from_remote(
-    bucket: Bucket, place: str, damages: Iterable[Damage], store: ObjectStore
+    bucket: Bucket, place: str, damages: Iterable[Damage], registry: Registry
 ) -> Iterator[tuple[Damage, str]]:
     for damage in damages:
-        with suppress(IntegrityError), store.writing():
-            if damage.nbytes is None:
-                found = bucket.get(path_of(damage.digest, "manifests"), most=MOST_MANIFEST)
-                if found is None:
-                    continue
-                store.put_fetched(found[0], damage.digest)
-            else:
-                chunks = bucket.stream(path_of(damage.digest), 0, damage.nbytes)
-                if chunks is None:
-                    continue
-                store.put(chunks, name=damage.digest)
-            yield damage, place
+        with registry.store.writing():
+            if _is_taken(bucket, damage, registry):
+                yield damage, place
+
+
+def _is_taken(bucket: Bucket, damage: Damage, registry: Registry) -> bool:
+    """Whether a bucket has a good copy, which is stored then."""
+    store, name = registry.store, damage.digest
+    if damage.nbytes is None:
+        found = bucket.get(path_of(name, "manifests"), most=MOST_MANIFEST)
+        with suppress(IntegrityError):  # damaged there, too
+            if found is not None:
+                store.put_fetched(found[0], name)
+                return True
+        return False
+    for path, offset in places_of(registry, name, damage.nbytes):
+        chunks = bucket.stream(path, offset, damage.nbytes)
+        with suppress(IntegrityError):
+            if chunks is not None:
+                store.put(chunks, name=name)
+                return True
+    return False
 
 
 def _take_from_file(

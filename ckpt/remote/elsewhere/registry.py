@@ -1,8 +1,8 @@
 """A registry elsewhere, to read from: static files below a URL.
 
 They lie there as in `.ckpt`, with or without that folder: `registry.json`, `manifests/ab/cdef…`,
-`objects/ab/cdef…`. Laws: only what is needed is fetched; it is verified by its digest; nothing is
-kept here, and nothing is written there.
+`objects/ab/cdef…`; or as on a remote, where small objects are in packs. Laws: only what is needed
+is fetched; it is verified by its digest; nothing is kept here, and nothing is written there.
 """
 
 import hashlib
@@ -16,9 +16,11 @@ from ckpt.io.rights import EVERYBODY, Rights
 from ckpt.io.sources import OpenSource
 from ckpt.registry.index import Index
 from ckpt.registry.index_file import FILE_NAME, MOST_BYTES, read_index
+from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.remote.elsewhere.place import Opening, Place
+from ckpt.remote.objects.parcels import Parcel, parcels_of
 
 _MOST_MANIFEST = 1 << 28  # bytes; one of 100,000 tensors has some 20 MB
 _LAYOUTS = ("", ".ckpt/")
@@ -35,10 +37,19 @@ class StoreElsewhere(ObjectStore):
         super().__init__(Path("elsewhere:"))
         self._there = place
         self._layouts: tuple[str, ...] = _LAYOUTS  # the first is tried first
+        self._packs: dict[str, tuple[Parcel, int]] = {}  # of an object, and where it begins
+        self._read: tuple[str, bytes] = "", b""  # the last pack: its name and bytes
 
     def rights(self, name: str, kind: str = "manifests") -> Rights:
         """Nothing elsewhere says who may read a copy here."""
         return EVERYBODY
+
+    def manifest(self, name: str) -> Manifest:
+        """A manifest; it also says in which packs its small objects are."""
+        manifest = super().manifest(name)
+        packs = (each for each in parcels_of(manifest.objects()) if each.is_pack)
+        self._packs |= {name: (pack, at) for pack in packs for name, at, _ in pack.spans()}
+        return manifest
 
     def stream(self, name: str, nbytes: int, what: str) -> Iterator[bytes]:
         """The bytes of an object, which are verified when the stream ends; never more of them.
@@ -46,7 +57,33 @@ class StoreElsewhere(ObjectStore):
         Raises:
             IntegrityError: It is absent, or has other bytes.
         """
-        yield from self._verified("objects", name, what, nbytes, exact=True)
+        data = self._packed(name, nbytes, what)
+        if data is None:
+            yield from self._verified("objects", name, what, nbytes, exact=True)
+        else:
+            yield data
+
+    def _packed(self, name: str, nbytes: int, what: str) -> bytes | None:
+        """The bytes of an object by its pack, which is read whole; None if it is in none."""
+        if name not in self._packs:
+            return None
+        pack, at = self._packs[name]
+        read = self._read
+        if read[0] != pack.name:
+            try:
+                with self._opened("packs", pack.name, what) as file:
+                    read = pack.name, file.read(0, min(file.size, pack.nbytes))
+            except IntegrityError:  # as of a registry to which only an earlier ckpt has pushed
+                for each in pack.objects:
+                    self._packs.pop(each, None)
+                return None
+            self._read = read
+        data = read[1][at : at + nbytes]
+        if digest.of_bytes(data) != name:
+            raise IntegrityError(
+                f"{self._there.name}/{pack.path}: damaged: the digest of {what} differs"
+            )
+        return data
 
     def _stream(self, kind: str, name: str, what: str) -> Iterator[bytes]:
         return self._verified(kind, name, what, _MOST_MANIFEST, exact=False)

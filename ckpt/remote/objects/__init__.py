@@ -1,0 +1,1 @@
+"""What travels between a store and a bucket: objects, one by one or in packs, and manifests."""
