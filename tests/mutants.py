@@ -41,7 +41,6 @@ from queue import Queue
 from cosmic_ray.commands.init import init
 from cosmic_ray.mutating import mutate_and_test, mutate_code, use_mutation
 from cosmic_ray.plugins import get_operator
-from cosmic_ray.tools.filters.operators_filter import OperatorsFilter
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkItem
 from tabulate import tabulate
@@ -54,12 +53,7 @@ COPIED = ("ckpt", "models", "tests", "examples", "pyproject.toml")
 WORKERS = 2
 MOST_BASELINES = 4.0  # a mutant whose tests take longer than that and 10 s is killed
 PYTEST = "-x -q -p no:cacheprovider --hypothesis-seed=0"
-CONFIG = """
-[cosmic-ray.filters.operators-filter]
-exclude-operators = [
-    "core/ReplaceComparisonOperator_(Eq_Is|NotEq_IsNot|Is_Eq|IsNot_NotEq)$",
-]
-"""
+EXCLUDED = re.compile(r"core/ReplaceComparisonOperator_(Eq_Is|NotEq_IsNot|Is_Eq|IsNot_NotEq)")
 
 
 @dataclass(frozen=True)
@@ -240,19 +234,16 @@ def _sources(tree: Path, folder: Folder) -> list[Path]:
 
 def _sample(made: Path, folder: Folder, count: int, seed: str) -> list[WorkItem]:
     """`count` mutants in a random order that only the seed and the code decide."""
-    config, session = made / "config.toml", made / "session.sqlite"
-    config.write_text(CONFIG)
-    with closing(WorkDB(session, WorkDB.Mode.create)) as database:
+    with closing(WorkDB(made / "session.sqlite", WorkDB.Mode.create)) as database:
         init(_sources(Path(), folder), database, {})
-    OperatorsFilter().main([str(session), str(config)])
-    with closing(WorkDB(session, WorkDB.Mode.open)) as database:
         items = sorted(database.pending_work_items, key=lambda item: _identity(item.mutations[0]))
     random.Random(seed).shuffle(items)
     found: list[WorkItem] = []
     for item in items:
         if len(found) == count:
             break
-        if _matters(item.mutations[0]):
+        mutation = item.mutations[0]
+        if not EXCLUDED.fullmatch(mutation.operator_name) and _matters(mutation):
             found.append(item)
     return found
 
