@@ -30,9 +30,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import chdir, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 from multiprocessing import Manager
 from pathlib import Path
@@ -125,6 +126,7 @@ FOLDERS = {
 class Outcome:
     """One mutant, and whether the tests noticed it."""
 
+    item: WorkItem
     place: str
     diff: str
     killed: bool
@@ -164,8 +166,16 @@ def _run(name: str, count: int, seed: int) -> list[Outcome]:
         with chdir(trees[0]):  # so that nobody edits the code between the copy and the sample
             sample = _sample(Path(made), folder, count, f"{name} {seed}")
         print(f"{name}: {len(sample)} mutants, tests take {seconds:.0f} s", file=sys.stderr)
+        quick = [(item, _quick(item, runners)) for item in sample]
+        outcomes = _test_all(_try_quick, quick, trees)
         whole = (_all_tests(folder), seconds * MOST_BASELINES + 10)
-        return _test_all([(item, _quick(item, runners), whole) for item in sample], trees)
+        left = [(each, *whole) for each in outcomes if not each.killed]
+        print(f"{name}: quick tests let {len(left)} pass", file=sys.stderr)
+        tried = _test_all(_try_whole, left, trees)
+        for each in tried:
+            if not each.killed:
+                print(f"survived: {each.place}\n{each.diff}\n")
+        return [*(each for each in outcomes if each.killed), *tried]
 
 
 def _quick(item: WorkItem, runners: Runners) -> Quick:
@@ -313,7 +323,7 @@ def _is_dataclass(decorator: ast.expr) -> bool:
 
 
 def _test_all(
-    jobs: list[tuple[WorkItem, Quick, tuple[str, float]]], trees: list[Path]
+    test: Callable[..., Outcome], jobs: Sequence[tuple[object, ...]], trees: list[Path]
 ) -> list[Outcome]:
     with Manager() as manager:
         free: Queue[Path] = manager.Queue()
@@ -322,7 +332,7 @@ def _test_all(
         # A worker ends its mutant after Ctrl-C, so that no test outlives the copy of the tree.
         with ProcessPoolExecutor(len(trees), initializer=_enter, initargs=(free,)) as workers:
             try:
-                futures = [workers.submit(_test, *job) for job in jobs]
+                futures = [workers.submit(test, *job) for job in jobs]
                 done = tqdm(as_completed(futures), total=len(futures), unit=" mutants", leave=False)
                 return [_said(future.result()) for future in done]
             except KeyboardInterrupt:
@@ -332,7 +342,7 @@ def _test_all(
 
 def _said(outcome: Outcome) -> Outcome:
     if not outcome.killed:
-        tqdm.write(f"survived: {outcome.place}\n{outcome.diff}\n")
+        tqdm.write(f"passed: {outcome.place}\n{outcome.diff}\n", file=sys.stderr)
     return outcome
 
 
@@ -344,24 +354,32 @@ def _enter(free: "Queue[Path]") -> None:
     preload()
 
 
-def _test(item: WorkItem, quick: Quick, whole: tuple[str, float]) -> Outcome:
-    # Examples that Hypothesis noted for another mutant decide nothing about this one.
-    shutil.rmtree(".hypothesis", ignore_errors=True)
+def _try_quick(item: WorkItem, quick: Quick) -> Outcome:
+    """Test a mutant by the quick tests that run its line."""
+    _forget_examples()
     mutation = item.mutations[0]
     operator = get_operator(mutation.operator_name)()
     with use_mutation(mutation.module_path, operator, mutation.occurrence) as (old, new):
         late = quick.notice(PYTEST)
-    if late is None:
-        shutil.rmtree(".hypothesis", ignore_errors=True)
-        result = mutate_and_test(item.mutations, *whole)
-        if result.test_outcome is None or result.test_outcome is TestOutcome.INCOMPETENT:
-            raise RuntimeError(f"{mutation}: {result.worker_outcome}\n{result.output}")
-        if result.test_outcome is TestOutcome.KILLED:
-            late = result.output == "timeout"
     diff = unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm="")
     changed = [line for line in diff if not re.match(r"---|\+\+\+|@@", line)]
     place = f"{mutation.module_path}:{mutation.start_pos[0]}"
-    return Outcome(place, "\n".join(changed), late is not None, in_time=not late)
+    return Outcome(item, place, "\n".join(changed), late is not None, in_time=not late)
+
+
+def _try_whole(outcome: Outcome, command: str, limit: float) -> Outcome:
+    """Test a mutant that they let pass by all tests of its folder."""
+    _forget_examples()
+    result = mutate_and_test(outcome.item.mutations, command, limit)
+    if result.test_outcome is None or result.test_outcome is TestOutcome.INCOMPETENT:
+        raise RuntimeError(f"{outcome.place}: {result.worker_outcome}\n{result.output}")
+    killed = result.test_outcome is TestOutcome.KILLED
+    return replace(outcome, killed=killed, in_time=result.output != "timeout")
+
+
+def _forget_examples() -> None:
+    """Examples that Hypothesis noted for another mutant decide nothing about this one."""
+    shutil.rmtree(".hypothesis", ignore_errors=True)
 
 
 if __name__ == "__main__":
