@@ -74,7 +74,7 @@ screenshots: $(READY) ## Train some versions, and write the pictures of their pa
 
 mutants: $(READY) ## Break the code in small ways, and count what its tests notice.
 	@$(PIP) --quiet -c constraints.txt -e '.[mutants]'
-	$(BIN)/python tests/mutants.py $(ARGS)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up .venv: ckpt, its dependencies and the development tools"

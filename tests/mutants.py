@@ -2,6 +2,7 @@
 
 Cosmic Ray makes the mutants and runs the tests; this script picks a seeded sample of each folder,
 gives every worker a copy of the tree, and prints the score. The tree itself is never changed.
+The quick tests that run a broken line try it first, and if they pass, all tests of its folder.
 
 Not sampled, because no test could or should notice them:
 
@@ -29,33 +30,31 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import chdir, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import unified_diff
 from multiprocessing import Manager
 from pathlib import Path
 from queue import Queue
 
 from cosmic_ray.commands.init import init
-from cosmic_ray.mutating import mutate_and_test, mutate_code
+from cosmic_ray.mutating import mutate_and_test, mutate_code, use_mutation
 from cosmic_ray.plugins import get_operator
-from cosmic_ray.tools.filters.operators_filter import OperatorsFilter
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkItem
 from tabulate import tabulate
 from tqdm import tqdm
 
+from tests.mutants_by_line import MEASURED, OUTPUT, Quick, Runners, preload, read_runners
+
 TREE = Path(__file__).resolve().parent.parent
 COPIED = ("ckpt", "models", "tests", "examples", "pyproject.toml")
 WORKERS = 2
 MOST_BASELINES = 4.0  # a mutant whose tests take longer than that and 10 s is killed
-PYTEST = "-m pytest -x -q -p no:cacheprovider --hypothesis-seed=0"
-CONFIG = """
-[cosmic-ray.filters.operators-filter]
-exclude-operators = [
-    "core/ReplaceComparisonOperator_(Eq_Is|NotEq_IsNot|Is_Eq|IsNot_NotEq)$",
-]
-"""
+PYTEST = "-x -q -p no:cacheprovider --hypothesis-seed=0"
+EXCLUDED = re.compile(r"core/ReplaceComparisonOperator_(Eq_Is|NotEq_IsNot|Is_Eq|IsNot_NotEq)")
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,16 @@ class Folder:
     tests: tuple[str, ...]
 
 
+TESTS_OF_FORMATS = (
+    "tests/formats --ignore=tests/formats/distributed --ignore=tests/formats/fuzz "
+    "--ignore-glob=*test_inflated* --ignore-glob=*test_laws* --ignore-glob=*test_torch_l*",
+    "tests/formats/test_laws.py tests/formats/test_torch_legacy.py tests/formats/fuzz "
+    "tests/formats/zip/test_inflated.py tests/formats/distributed "
+    "-k 'not four_processes and not archive_is and not archive_of and not archive_without'",
+    "tests/cli/test_mend.py tests/cli/test_folders.py tests/cli/test_shards.py "
+    "tests/cli/test_opaque.py tests/cli/test_rename_to_copies.py tests/ops/rename "
+    "tests/oracles/test_load_optimizer.py",
+)
 FOLDERS = {
     "rules": Folder(
         ("ckpt/rules/*.py",),
@@ -103,25 +112,8 @@ FOLDERS = {
             "tests/cli/test_repair.py",
         ),
     ),
-    "formats": Folder(
-        ("ckpt/formats/*.py", "ckpt/formats/*/*.py"),
-        (
-            "tests/formats --ignore=tests/formats/distributed --ignore=tests/formats/fuzz "
-            "--ignore-glob=*test_inflated* --ignore-glob=*test_laws* --ignore-glob=*test_torch_l*",
-            "tests/formats/test_laws.py tests/formats/test_torch_legacy.py tests/formats/fuzz "
-            "tests/formats/zip/test_inflated.py tests/formats/distributed "
-            "-k 'not four_processes and not archive_is and not archive_of and not archive_without'",
-        ),
-    ),
-    "pickle": Folder(
-        ("ckpt/formats/pickle/machine.py", "ckpt/formats/pickle/tensors.py"),
-        (
-            "tests/formats/pickle/test_machine.py tests/formats/pickle/test_tensors.py",
-            "tests/formats/pickle --ignore-glob=*test_machine* --ignore-glob=*test_tensors*",
-            "tests/formats/test_torch_zip.py tests/formats/test_torch_legacy.py",
-            "tests/formats/test_laws.py",
-        ),
-    ),
+    "formats": Folder(("ckpt/formats/*.py", "ckpt/formats/*/*.py"), TESTS_OF_FORMATS),
+    "pickle": Folder(("ckpt/formats/pickle/*.py",), TESTS_OF_FORMATS),
     "loop": Folder(("ckpt/train/loop.py",), ("tests/train/test_loop.py",)),
     "values": Folder(
         ("ckpt/compare/values.py", "ckpt/compare/numbers.py"),
@@ -137,6 +129,7 @@ FOLDERS = {
 class Outcome:
     """One mutant, and whether the tests noticed it."""
 
+    item: WorkItem
     place: str
     diff: str
     killed: bool
@@ -170,18 +163,34 @@ def _run(name: str, count: int, seed: int) -> list[Outcome]:
     with tempfile.TemporaryDirectory(prefix="ckpt-mutants-") as made:
         trees = [Path(made, f"tree{number}") for number in range(WORKERS)]
         _copy_tree(trees[0])
-        seconds = _expect_controls(trees[0], folder)
+        seconds, runners = _expect_controls(trees[0], folder)
         for tree in trees[1:]:
             shutil.copytree(trees[0], tree, symlinks=True)
         with chdir(trees[0]):  # so that nobody edits the code between the copy and the sample
             sample = _sample(Path(made), folder, count, f"{name} {seed}")
-        limit = seconds * MOST_BASELINES + 10
         print(f"{name}: {len(sample)} mutants, tests take {seconds:.0f} s", file=sys.stderr)
-        return _test_all(sample, shlex.join(["sh", "-fc", _command(folder)]), limit, trees)
+        quick = [(item, _quick(item, runners)) for item in sample]
+        outcomes = _test_all(_try_quick, quick, trees)
+        whole = (_all_tests(folder), seconds * MOST_BASELINES + 10)
+        left = [(each, *whole) for each in outcomes if not each.killed]
+        print(f"{name}: quick tests let {len(left)} pass", file=sys.stderr)
+        tried = _test_all(_try_whole, left, trees)
+        for each in tried:
+            if not each.killed:
+                print(f"survived: {each.place}\n{each.diff}\n")
+        return [*(each for each in outcomes if each.killed), *tried]
 
 
-def _command(folder: Folder) -> str:
-    return " && ".join(f"{shlex.quote(sys.executable)} {PYTEST} {tests}" for tests in folder.tests)
+def _quick(item: WorkItem, runners: Runners) -> Quick:
+    mutation = item.mutations[0]
+    lines = range(mutation.start_pos[0], mutation.end_pos[0] + 1)
+    return runners.of(mutation.module_path, lines)
+
+
+def _all_tests(folder: Folder, options: str = "") -> str:
+    python = shlex.quote(sys.executable)
+    commands = (f"{python} -m pytest {PYTEST} {options} {tests}" for tests in folder.tests)
+    return shlex.join(["sh", "-fc", " && ".join(commands)])
 
 
 def _copy_tree(tree: Path) -> None:
@@ -195,26 +204,40 @@ def _copy_tree(tree: Path) -> None:
     (tree / "ckpt" / "models").symlink_to("../models")
 
 
-def _expect_controls(tree: Path, folder: Folder) -> float:
-    """Seconds of the tests; they must pass as the code is, and fail when all of it is broken."""
+def _expect_controls(tree: Path, folder: Folder) -> tuple[float, Runners]:
+    """Seconds of the tests, and which of them run a line.
+
+    They must pass as the code is, the quick ones in another order too, and fail when all of it is
+    broken.
+    """
     begin = time.monotonic()
-    passed = _pytest(tree, folder)
+    output = _expect_pass(tree, _all_tests(folder, MEASURED))
     seconds = time.monotonic() - begin
-    if passed.returncode:
-        sys.exit(f"the tests fail before anything is broken:\n{passed.stdout}")
+    runners = read_runners(tree, output)
+    preload()
+    with chdir(tree):
+        if runners.in_order(runners.seconds).notice(PYTEST) is not None:
+            sys.exit(f"the quick tests fail in another order:\n{OUTPUT.read_text()}")
     path = _sources(tree, folder)[0]
     whole = path.read_text(encoding="utf-8")
     path.write_text("raise RuntimeError('broken on purpose')\n", encoding="utf-8")
-    if not _pytest(tree, folder).returncode:
+    if not _pytest(tree, _all_tests(folder)).returncode:
         sys.exit(f"the tests do not notice that {path.relative_to(tree)} is broken")
     path.write_text(whole, encoding="utf-8")
-    return seconds
+    return seconds, runners
 
 
-def _pytest(tree: Path, folder: Folder) -> subprocess.CompletedProcess[str]:
+def _expect_pass(tree: Path, command: str) -> str:
+    passed = _pytest(tree, command)
+    if passed.returncode:
+        sys.exit(f"the tests fail before anything is broken:\n{passed.stdout}")
+    return passed.stdout
+
+
+def _pytest(tree: Path, command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     return subprocess.run(
-        ["sh", "-fc", _command(folder)], cwd=tree, env=environment, capture_output=True, text=True
+        shlex.split(command), cwd=tree, env=environment, capture_output=True, text=True
     )
 
 
@@ -224,19 +247,16 @@ def _sources(tree: Path, folder: Folder) -> list[Path]:
 
 def _sample(made: Path, folder: Folder, count: int, seed: str) -> list[WorkItem]:
     """`count` mutants in a random order that only the seed and the code decide."""
-    config, session = made / "config.toml", made / "session.sqlite"
-    config.write_text(CONFIG)
-    with closing(WorkDB(session, WorkDB.Mode.create)) as database:
+    with closing(WorkDB(made / "session.sqlite", WorkDB.Mode.create)) as database:
         init(_sources(Path(), folder), database, {})
-    OperatorsFilter().main([str(session), str(config)])
-    with closing(WorkDB(session, WorkDB.Mode.open)) as database:
         items = sorted(database.pending_work_items, key=lambda item: _identity(item.mutations[0]))
     random.Random(seed).shuffle(items)
     found: list[WorkItem] = []
     for item in items:
         if len(found) == count:
             break
-        if _matters(item.mutations[0]):
+        mutation = item.mutations[0]
+        if not EXCLUDED.fullmatch(mutation.operator_name) and _matters(mutation):
             found.append(item)
     return found
 
@@ -306,7 +326,7 @@ def _is_dataclass(decorator: ast.expr) -> bool:
 
 
 def _test_all(
-    sample: list[WorkItem], command: str, limit: float, trees: list[Path]
+    test: Callable[..., Outcome], jobs: Sequence[tuple[object, ...]], trees: list[Path]
 ) -> list[Outcome]:
     with Manager() as manager:
         free: Queue[Path] = manager.Queue()
@@ -315,9 +335,9 @@ def _test_all(
         # A worker ends its mutant after Ctrl-C, so that no test outlives the copy of the tree.
         with ProcessPoolExecutor(len(trees), initializer=_enter, initargs=(free,)) as workers:
             try:
-                jobs = [workers.submit(_test, each, command, limit) for each in sample]
-                done = tqdm(as_completed(jobs), total=len(jobs), unit=" mutants", leave=False)
-                return [_said(job.result()) for job in done]
+                futures = [workers.submit(test, *job) for job in jobs]
+                done = tqdm(as_completed(futures), total=len(futures), unit=" mutants", leave=False)
+                return [_said(future.result()) for future in done]
             except KeyboardInterrupt:
                 workers.shutdown(cancel_futures=True)
                 raise
@@ -325,7 +345,7 @@ def _test_all(
 
 def _said(outcome: Outcome) -> Outcome:
     if not outcome.killed:
-        tqdm.write(f"survived: {outcome.place}\n{outcome.diff}\n")
+        tqdm.write(f"passed: {outcome.place}\n{outcome.diff}\n", file=sys.stderr)
     return outcome
 
 
@@ -334,19 +354,35 @@ def _enter(free: "Queue[Path]") -> None:
     tree = free.get()
     os.chdir(tree)
     os.environ["PYTHONPATH"] = str(tree)
+    preload()
 
 
-def _test(item: WorkItem, command: str, limit: float) -> Outcome:
-    # Examples that Hypothesis noted for another mutant decide nothing about this one.
-    shutil.rmtree(".hypothesis", ignore_errors=True)
+def _try_quick(item: WorkItem, quick: Quick) -> Outcome:
+    """Test a mutant by the quick tests that run its line."""
+    _forget_examples()
     mutation = item.mutations[0]
-    result = mutate_and_test(item.mutations, command, limit)
-    if result.test_outcome is None or result.test_outcome is TestOutcome.INCOMPETENT:
-        raise RuntimeError(f"{mutation}: {result.worker_outcome}\n{result.output}")
-    changed = re.findall(r"^[-+](?![-+]{2} ).*", result.diff or "", re.MULTILINE)
+    operator = get_operator(mutation.operator_name)()
+    with use_mutation(mutation.module_path, operator, mutation.occurrence) as (old, new):
+        late = quick.notice(PYTEST)
+    diff = unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm="")
+    changed = [line for line in diff if not re.match(r"---|\+\+\+|@@", line)]
     place = f"{mutation.module_path}:{mutation.start_pos[0]}"
+    return Outcome(item, place, "\n".join(changed), late is not None, in_time=not late)
+
+
+def _try_whole(outcome: Outcome, command: str, limit: float) -> Outcome:
+    """Test a mutant that they let pass by all tests of its folder."""
+    _forget_examples()
+    result = mutate_and_test(outcome.item.mutations, command, limit)
+    if result.test_outcome is None or result.test_outcome is TestOutcome.INCOMPETENT:
+        raise RuntimeError(f"{outcome.place}: {result.worker_outcome}\n{result.output}")
     killed = result.test_outcome is TestOutcome.KILLED
-    return Outcome(place, "\n".join(changed), killed, in_time=result.output != "timeout")
+    return replace(outcome, killed=killed, in_time=result.output != "timeout")
+
+
+def _forget_examples() -> None:
+    """Examples that Hypothesis noted for another mutant decide nothing about this one."""
+    shutil.rmtree(".hypothesis", ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "arrays": ({"w": np.ones(3)}, "it: holds no torch tensors"),
     "without values": ({"w": torch.ones(3, device="meta")}, "it: w: a meta tensor without values"),
     "sparse": ({"w": torch.eye(3).to_sparse()}, "it: w: a sparse tensor"),
-    "of another class": ({"w": ONE.as_subclass(Own)}, "it: w: the tensor needs .*Own"),
+    "of another class": ({"w": ONE.as_subclass(Own)}, "it: w is a .*Own, expected a plain tensor"),
     "code": ({"w": ONE, "f": lambda: 1}, "it: torch cannot save it: "),
     "two dtypes in one memory": (
         {"w": ONE, "i": ONE.view(torch.int32)}, "it: torch cannot save it: "

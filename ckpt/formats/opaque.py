@@ -41,7 +41,11 @@ class ForeignGlobal:
 
 def foreign_globals(checkpoint: Checkpoint) -> tuple[ForeignGlobal, ...]:
     """All globals that torch's weights_only refuses, in the order of the file."""
-    named = checkpoint.pickled.globals if checkpoint.pickled else {}
+    return foreign_among(checkpoint.pickled.globals if checkpoint.pickled else {})
+
+
+def foreign_among(named: Mapping[str, int]) -> tuple[ForeignGlobal, ...]:
+    """Those of some globals with their offsets that torch's weights_only refuses."""
     return tuple(
         ForeignGlobal(name, offset, runs_code(name))
         for name, offset in named.items()

@@ -106,9 +106,8 @@ def read(source: ByteSource, *, inside: str | None = None) -> TorchLegacyFile:
     storages = Storages(lambda storage: places[storage.key])
     expect_consistent(value, storages, name=source.name)
     places |= _locate(source, _storage_keys(source.name, keys.root), storages.by_key, pickles.end)
-    state = read_state(
-        value, storages, name=source.name, where=f"{source.name}: its value", inside=inside
-    )
+    where = f"{source.name}: its value"
+    state = read_state(value, storages, source=source, container=NAME, where=where, inside=inside)
     return TorchLegacyFile(state, source, span, data, value, places)
 
 

@@ -22,28 +22,44 @@ from ckpt.formats.pickle.tensors import (
     metadata_of,
     plain_of,
 )
+from ckpt.formats.subclasses import SubclassError, expect_no_subclass, subclass_of
 from ckpt.formats.torch_state import TorchState
+from ckpt.io.sources import ByteSource
 from ckpt.tensors import TensorEntry
 
 _STEPS = 3  # for each opcode; a node that is not shared takes two at most
 
 
 def read_state(
-    read: ParsedPickle, storages: Storages, *, name: str, where: str, inside: str | None
+    read: ParsedPickle,
+    storages: Storages,
+    *,
+    source: ByteSource,
+    container: str,
+    where: str,
+    inside: str | None,
 ) -> TorchState:
     """The state_dict that a ref names, and the rest.
 
     Args:
         read: The pickle.
         storages: Those that the pickle names.
-        name: Of the file, for messages.
+        source: The file.
+        container: The name of its format.
         where: Of the pickle, for messages.
         inside: As after ``FILE::``.
 
     Raises:
+        SubclassError: A tensor is of a subclass, such as DTensor.
         FormatError: The choice is ambiguous, or a tensor is not well-formed.
     """
+    name = source.name
     contents = find(read.root, name=where, step_limit=_STEPS * read.opcodes + 1000)
+    try:
+        expect_no_subclass(contents, read, storages, name=name, where=where)
+    except SubclassError as error:
+        error.format, error.size = container, source.size
+        raise
     chosen = choose(contents, inside, name=name)
     expect_independent(contents, chosen, name=name)
     entries = entries_of(chosen.tensors, storages, name=name)
@@ -99,7 +115,8 @@ def expect_consistent(read: ParsedPickle, storages: Storages, *, name: str) -> N
             attributes of a tensor would change it.
     """
     for tensor in read.attributed:
-        plain_of(tensor, name)
+        if not subclass_of(tensor):  # else `expect_no_subclass` refuses it
+            plain_of(tensor, name)
     try:
         for persistent in read.persistents:
             storages.read(persistent)

@@ -162,7 +162,9 @@ def read(source: ByteSource, *, inside: str | None = None) -> TorchZipFile:
     archive = open_archive(source, opaque=True)
     where = f"{source.name}: data.pkl"
     storages = Storages(archive.storage)
-    state = read_state(archive.read, storages, name=source.name, where=where, inside=inside)
+    state = read_state(
+        archive.read, storages, source=source, container=NAME, where=where, inside=inside
+    )
     return TorchZipFile(state, archive)
 
 

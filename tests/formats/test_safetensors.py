@@ -120,6 +120,33 @@ def test_fault_18_refused_as_the_library_does(name: str) -> None:
     assert refused.value.exit_code == 3
 
 
+@pytest.mark.parametrize(
+    ("length", "theirs", "ours"),
+    [
+        (100_000_000, "invalid header length", "truncated"),
+        (100_000_001, "header too large", "the limit is 100,000,000"),
+    ],
+)
+def test_header_may_have_as_many_bytes_as_in_the_library(
+    length: int, theirs: str, ours: str
+) -> None:
+    data = length.to_bytes(8, "little") + b"{}"
+    with pytest.raises(SafetensorError, match=theirs):
+        load(data)
+    with pytest.raises(FormatError) as refused:
+        opened(data)
+    assert ours in f"{refused.value} {refused.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("begin", "says"), [(4, "b: overlaps another, at byte"), (12, "b: leaves a hole before it, at")]
+)
+def test_place_that_does_not_follow_the_one_before_is_named(begin: int, says: str) -> None:
+    other = f'{{"dtype":"F32","shape":[2],"data_offsets":[{begin},{begin + 8}]}}'
+    with pytest.raises(FormatError, match=says):
+        opened(made(f'{{"a":{A},"b":{other}}}', begin + 8))
+
+
 @pytest.mark.parametrize("name", REFUSED_BY_US)
 def test_fault_18_refused_where_the_library_is_silent(name: str) -> None:
     with pytest.raises(FormatError) as refused:

@@ -343,3 +343,12 @@ def test_errors_are_of_ckpt_for_every_cut(tmp_path: Path) -> None:
         index.write_bytes(data[:length])
         with pytest.raises(CkptError):
             read(index)
+
+
+def test_rest_is_what_the_index_says_beside_its_map(tmp_path: Path) -> None:
+    def change(document: dict[str, Any]) -> Any:
+        document["metadata"]["note"] = "kept"
+        return {"a": 1, **document, "z": [2]}
+
+    with open_path(write(tmp_path, weights(), change=change)) as source:
+        assert open_checkpoint(source).rest == {"a": 1, "z": [2], "note": "kept"}

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter, OrderedDict, defaultdict
 from io import BytesIO
 from pathlib import PurePosixPath
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from ckpt.errors import FormatError
+from ckpt.formats.opaque import unopened
 from tests.formats import hostile
 from tests.formats.support import contents, expected, loaded, opened, renamed, saved, torch_file
 
@@ -143,6 +145,29 @@ def test_rest_is_what_is_beside_the_tensors_and_fit_for_json() -> None:
         "history": [1.5, "inf"],
         "_metadata": {"": {"version": 1}, "0": {"version": 1}, "1": {"version": 2}},
     }
+
+
+def test_settings_that_name_a_weight_are_not_a_module() -> None:
+    statistics = {"mean": torch.ones(3), "weight_decay": 0.1}
+    checkpoint = opened(saved({"model": {"fc.weight": torch.ones(2)}, "statistics": statistics}))
+    assert [entry.key for entry in checkpoint.entries] == ["fc.weight"]
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_protocol_is_a_hindrance_where_torch_refuses_it(protocol: int) -> None:
+    data = saved(LINEAR, pickle_protocol=protocol)
+    try:
+        loaded(data)
+    except UnpicklingError:
+        assert unopened(opened(data)) == (f"pickle protocol {protocol}",)
+    else:
+        assert unopened(opened(data)) == ()
+
+
+def test_versions_of_one_module_are_shown_whole() -> None:
+    state = torch.nn.Linear(2, 2).state_dict()
+    assert opened(saved(state)).rest == {"_metadata": dict(state._metadata)}
 
 
 @pytest.mark.parametrize(

@@ -196,9 +196,9 @@ def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
         what = contents.kind or "a torch file"
         hint = WEIGHTS_HINT if contents.kind else None
         raise FormatError(f"{name}: {what}, which holds no tensors", hint=hint)
-    if below[0][0] == () and contents.kind:
+    if not below[0][0] and contents.kind:
         raise FormatError(f"{name}: {contents.kind}, not a state_dict", hint=WEIGHTS_HINT)
-    if below[0][0] == ():
+    if not below[0][0]:
         raise FormatError(
             f"{name}: a single tensor, not a state_dict",
             hint="give it a key: torch.save({'weight': tensor}, FILE)",

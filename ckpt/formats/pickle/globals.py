@@ -150,11 +150,17 @@ INERT = ALLOWED | {
 UNOPENED = TRAINERS | {"builtins.frozenset"}
 # Tensors and storages of torch that the allow-list does not hold; never opaque.
 _OF_TENSORS = re.compile(r"torch\.(.*\.)?(\w*Tensor|\w*Storage|\w*_rebuild\w*)")
+_OWN_SUBCLASS = re.compile(r"torch\.(.*\.)?\w*Tensor")
 
 
 def can_be_opaque(name: str) -> bool:
     """Whether an object of this global is certainly not a tensor that torch would read."""
     return name not in ALLOWED and not _OF_TENSORS.fullmatch(name)
+
+
+def is_own_subclass(name: str) -> bool:
+    """Whether it is a class of torch for tensors that are made of others, such as DTensor."""
+    return name not in ALLOWED and _OWN_SUBCLASS.fullmatch(name) is not None
 
 
 def runs_code(name: str) -> bool:

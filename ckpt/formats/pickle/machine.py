@@ -22,6 +22,7 @@ from ckpt.formats.pickle.globals import (
     FACTORIES,
     TENSORS,
     can_be_opaque,
+    is_own_subclass,
 )
 from ckpt.formats.pickle.nodes import Call, DictNode, Global, Opaque, Persistent
 from ckpt.formats.pickle.stack import Stack
@@ -41,7 +42,8 @@ class Machine(Stack):
         data: The pickle, possibly incomplete or with bytes after it.
         name: Of the pickle, for messages.
         allowed: The globals that it may name.
-        opaque: Whether others become opaque nodes.
+        opaque: Whether others become opaque nodes; so do torch's own subclasses of tensors, which
+            `subclasses` refuses.
 
     Attributes:
         opcodes: The number of opcodes so far.
@@ -243,13 +245,10 @@ class Machine(Stack):
         self.named.setdefault(name, start)
         if name in self.allowed and "." not in attribute:
             self._stack.append(Global(name))
-        elif self.opaque and can_be_opaque(name):
+        elif self.opaque and (can_be_opaque(name) or is_own_subclass(name)):
             self._stack.append(Opaque(name, start))
         else:
-            raise RefusedGlobalError(
-                f"{self.name}: refused global {excerpt(name, 100)} at offset {start:,}",
-                hint=_OTHERS,
-            )
+            raise refused_global(name, start, self.name)
 
     def reduce(self, at: int) -> int:
         """REDUCE: a call of a function or class."""
@@ -336,6 +335,13 @@ class Machine(Stack):
         self._stack[-1] = persistent = Persistent(self._stack[-1])
         self.persistents.append(persistent)
         return at
+
+
+def refused_global(name: str, start: int, where: str) -> RefusedGlobalError:
+    """The error about a global that is not allowed."""
+    return RefusedGlobalError(
+        f"{where}: refused global {excerpt(name, 100)} at offset {start:,}", hint=_OTHERS
+    )
 
 
 def _ordered_dict(arguments: tuple[object, ...]) -> DictNode:

@@ -34,7 +34,7 @@ _WAYS = {
     "Parameter": "load it with torch and save its state_dict again",
     "numbers": "save the tensor itself, which torch.save then describes by its storage",
 }
-_PLAIN = frozenset({TENSOR_V1, TENSOR_V2, TENSOR_V3})
+PLAIN = frozenset({TENSOR_V1, TENSOR_V2, TENSOR_V3})
 _CLASSES = frozenset({"torch.Tensor", "torch.nn.parameter.Parameter"})
 DIMENSIONS_LIMIT = 1000  # torch's own operations stop at 64
 _LARGEST = 2**63  # torch counts elements in an int64
@@ -138,7 +138,7 @@ def entry_of(key: str, tensor: Call, storages: Storages, *, name: str) -> Tensor
     where = f"{name}: {key}"
     if Opaque in map(type, tensor.arguments):
         raise _dependent(tensor, where)
-    if tensor.function not in _PLAIN:
+    if tensor.function not in PLAIN:
         tensor = plain_of(tensor, where)
     _expect_no_bits(tensor, where)
     try:
@@ -192,7 +192,7 @@ def plain_of(tensor: Call, where: str) -> Call:
         FormatError: It is of another kind, or its attributes would change it.
     """
     for _ in range(3):  # attributes of a Parameter of a tensor is as deep as torch nests
-        if tensor.function in _PLAIN:
+        if tensor.function in PLAIN:
             return tensor
         inner = _inner(tensor, where)
         if not isinstance(inner, Call):

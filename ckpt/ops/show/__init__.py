@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ckpt.compare.ties import ties_of
-from ckpt.errors import RefError
-from ckpt.formats.opaque import ForeignGlobal, kind_of_file
+from ckpt.errors import RefError, RefusedGlobalError
+from ckpt.formats.opaque import ForeignGlobal, foreign_among, kind_of_file
 from ckpt.opened import open_ref
 from ckpt.opened.named import WeightsOrClass
 from ckpt.opened.states import Opened, OpenedDefinition, OpenedFile, OpenedVersion
@@ -42,6 +42,9 @@ class Shown(Printed):
         deep: The result of reading everything, if asked for.
         side_files: What belongs to the weights besides them.
         origin: Where a file that is elsewhere comes from, such as its URL and commit.
+        subclasses: By path, the classes of tensors that are not plain. `entries` has the tensors
+            that they are made of, and no other command opens the file.
+        way: How to save plain tensors in place of those.
     """
 
     VIEW: ClassVar = "ckpt.show.show:shown_text"
@@ -65,6 +68,8 @@ class Shown(Printed):
     chosen: str | None = None
     kind: str | None = None
     origin: Mapping[str, Any] | None = None
+    subclasses: Mapping[str, str] = field(default_factory=dict)
+    way: str | None = None
 
     def totals(self) -> tuple[Mapping[str, int], int]:
         """Elements by dtype, and bytes stored contiguously; a tied tensor counts once."""
@@ -104,15 +109,37 @@ def show(
         (4, 'first')
     """
     registry = Registry.of(registry)
-    with open_ref(ref, registry, arguments) as opened:
-        shown = _shown(opened)
-        if not deep:
-            return shown
-        if isinstance(opened, OpenedDefinition):
-            raise RefError(f"{opened.name} is a definition, which has no weights to read")
-        from ckpt.ops.show.deep import examine
+    try:
+        with open_ref(ref, registry, arguments) as opened:
+            shown = _shown(opened)
+            if not deep:
+                return shown
+            if isinstance(opened, OpenedDefinition):
+                raise RefError(f"{opened.name} is a definition, which has no weights to read")
+            from ckpt.ops.show.deep import examine
 
-        return replace(shown, deep=examine(opened))
+            return replace(shown, deep=examine(opened))
+    except RefusedGlobalError as error:
+        if deep:
+            raise
+        return _subclassed(f"{ref}", error)
+
+
+def _subclassed(name: str, error: RefusedGlobalError) -> Shown:
+    """What tensors of subclasses are made of, though no other command opens their file."""
+    from ckpt.formats.subclasses import SubclassError
+
+    if not isinstance(error, SubclassError):
+        raise error
+    return Shown(
+        name,
+        error.format,
+        error.size,
+        error.entries,
+        foreign=foreign_among(error.named),
+        subclasses=error.classes,
+        way=error.way,
+    )
 
 
 def _shown(opened: Opened) -> Shown:

@@ -1,5 +1,6 @@
 """`ckpt show`: one checkpoint, version or definition."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ def shown_text(shown: Shown, *, width: int | None = None) -> str:
         parts.append("\n".join(["non-tensor part:", *_record_lines(shown.rest)]))
     if shown.foreign:
         parts.append("\n".join(foreign_text(shown.foreign)))
+    if shown.way:
+        parts.append(f"other commands need plain tensors:\n  {shown.way}")
     return "\n\n".join(parts)
 
 
@@ -51,9 +54,16 @@ def head_text(shown: Shown) -> str:
         lines.append(f"  {told}")
     if shown.kind:
         lines.append(f"  {shown.kind}, without the weights of a model")
+    lines += _subclass_lines(shown.subclasses)
     if shown.deep is not None:
         lines.append(f"  read in full: {' · '.join(_findings(shown.deep))}")
     return "\n".join([*lines, *_origin(shown)])
+
+
+def _subclass_lines(subclasses: Mapping[str, str]) -> Iterator[str]:
+    for kind, number in Counter(subclasses.values()).items():
+        inner = "its inner tensors are" if number == 1 else "their inner tensors are"
+        yield f"  {count(number, 'tensor')} of {printable(kind)}: {inner} shown"
 
 
 def _container(shown: Shown) -> Iterator[str]:
@@ -239,7 +249,8 @@ def tail_data(shown: Shown) -> dict[str, Any]:
     files = [fields(file, "name", "size=nbytes", "digest") for file in shown.side_files]
     own = {**fields(shown, "kind", "chosen", "rest"), "side_files": files, "version": version}
     origin = {"source": shown.origin} if shown.origin else {}
-    own |= {**inherited, **origin, "record": shown.record}
+    subclasses = fields(shown, "subclasses", "way") if shown.subclasses else {}
+    own |= {**inherited, **origin, **subclasses, "record": shown.record}
     history = {"history": history_data(shown.history)} if version else {}
     return {**own, **history, **foreign_data(shown.foreign)}
 

@@ -220,6 +220,12 @@ def test_refusal_tells_the_offset_of_the_opcode(name: str) -> None:
     assert f"at offset {data.rindex(opcode):,}" in str(refused.value)
 
 
+def test_bytes_after_the_end_are_counted() -> None:
+    data = hostile.PROTO2 + hostile.NONE + hostile.STOP
+    with pytest.raises(FormatError, match=r"^p: 3 bytes after its end$"):
+        read_pickle(data + b"abc", name="p", opcode_limit=100)
+
+
 def test_values_that_are_left_are_counted_with_their_marks() -> None:
     left = hostile.NONE * 2 + hostile.MARK + hostile.NONE + hostile.MARK
     with pytest.raises(FormatError, match="leaves 6 values, expected one"):

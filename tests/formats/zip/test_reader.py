@@ -301,3 +301,15 @@ def test_second_folder_is_refused() -> None:
     for name in ("Archive/data.pkl", "other/data.pkl", "data.pkl", "/archive/data.pkl"):
         with pytest.raises(FormatError, match=r"2 folders|same name"):
             opened(smuggled((name, PICKLE)))
+
+
+def test_descriptor_that_no_header_announces_is_refused() -> None:
+    """Python's zipfile writes sizes into the headers, and no descriptors."""
+    data = rewritten()
+    last = zipfile.ZipFile(BytesIO(data)).infolist()[-1]
+    end = data.rindex(b"PK\x05\x06")
+    (central,) = struct.unpack_from("<I", data, end + 16)
+    sums = struct.pack("<4sIII", b"PK\x07\x08", last.CRC, last.compress_size, last.file_size)
+    moved = struct.pack("<IH", central + len(sums), 0)
+    with pytest.raises(FormatError, match="16 bytes after it belong to no member"):
+        opened(data[:central] + sums + data[central : end + 16] + moved)
