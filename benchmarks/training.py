@@ -12,8 +12,8 @@ which is not counted in the times. Seconds to 99 % is the time from the start of
 an epoch ends with that score, start-up and epochs; the score is that of the last epoch. A training
 of ckpt itself reads the test images once; this is to compare.
 
-`--batches N` stops each epoch after N steps, to compare speeds where an epoch is too long; scores
-say nothing then. The machine's arithmetic decides: bfloat16 is fast with AVX-512 or AMX only.
+`--batches N` stops each epoch after N steps, without a score, to compare speeds where an epoch is
+too long. The machine's arithmetic decides: bfloat16 is fast with AVX-512 or AMX only.
 
 Source of (a): github.com/pytorch/examples, mnist/main.py, as of 2025, without CUDA.
 """
@@ -79,7 +79,8 @@ def public_example(
             optimizer.step()
             seen += len(labels)
         scheduler.step()
-        yield seen / (perf_counter() - began), accuracy(model, test)
+        speed = seen / (perf_counter() - began)
+        yield speed, 0.0 if batches else accuracy(model, test)
 
 
 def by_hand(images: Images, batches: int | None, precision: str) -> Epochs:
@@ -93,7 +94,8 @@ def by_hand(images: Images, batches: int | None, precision: str) -> Epochs:
         began = perf_counter()
         model.train()
         taken = sum(1 for _ in islice(steps, min(count, batches or count)))
-        yield min(64 * taken, len(found)) / (perf_counter() - began), accuracy(model, test)
+        speed = min(64 * taken, len(found)) / (perf_counter() - began)
+        yield speed, 0.0 if batches else accuracy(model, test)
 
 
 def accuracy(model: nn.Module, batches: Any) -> float:
@@ -117,7 +119,8 @@ def recipe_of_ckpt(images: Images, batches: int | None, name: str, precision: st
     for epoch in range(1, recipe.epochs + 1):
         began = perf_counter()
         seen = train_epoch(trainer, islice(made.windows(epoch), batches))
-        yield seen / (perf_counter() - began), evaluate(model, made.test()).accuracy
+        speed = seen / (perf_counter() - began)
+        yield speed, 0.0 if batches else evaluate(model, made.test()).accuracy
 
 
 WAYS: dict[str, tuple[Callable[..., Epochs], tuple[str, ...]]] = {
@@ -174,13 +177,14 @@ def print_table(found: dict[str, list[Any]], start_up: dict[str, float], count: 
         scores = [score for (_, score), _ in turns]
         ratios = [speed / other[0][0] for speed, other in zip(speeds, found[first], strict=False)]
         seconds, to_99 = start_up[name], None
+        last = f"{scores[-1]:.2%}" if scores[-1] else ""
         for speed, score in zip(speeds, scores, strict=True):
             seconds += count / speed
             to_99 = to_99 or (seconds if score >= 0.99 else None)
         rows.append([
             name, f"{median(speeds):,.0f}", f"{median(ratios):.2f}",
             f"{min(ratios):.2f}-{max(ratios):.2f}", f"{start_up[name]:.1f}", f"{turns[-1][1]:,.0f}",
-            f"{to_99:.0f}" if to_99 else f"> {seconds:.0f}", f"{scores[-1]:.2%}",
+            f"{to_99:.0f}" if to_99 else f"> {seconds:.0f}", last,
         ])  # fmt: skip
     heads = ["way", "images/s", "× first", "spread", "start s", "peak MB", "s to 99 %", "last"]
     print(tabulate(rows, heads, disable_numparse=True))
