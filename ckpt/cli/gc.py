@@ -93,7 +93,7 @@ def command(
         other = "--local" if local else f"--files {files}"
         raise UsageError(
             f"--remote and {other.split()[0]} exclude each other",
-            hint=f"ckpt gc --remote {remote}  or  ckpt gc {other}",
+            hint=f"ckpt gc --remote {remote}\nckpt gc {other}",
         )
     if files is not None:
         removes = yes and not dry_run

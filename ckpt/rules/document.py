@@ -87,10 +87,6 @@ def _flags(rule: RenameRule) -> dict[str, bool]:
     return {name: True for name in ("literal", "word") if getattr(rule, name)}
 
 
-class _FieldError(RuleError):
-    """A field of a table is invalid; the message names the table."""
-
-
 class _Table:
     """One table of the document, and which of its fields were not read yet."""
 
@@ -116,8 +112,6 @@ class _Table:
             )
         try:
             made = _VERBS[verbs[0]](self)
-        except _FieldError:
-            raise
         except RuleError as error:
             raise RuleError(f"{self._where}: {error}", hint=error.hint) from error
         if self._left:
@@ -130,9 +124,8 @@ class _Table:
         return dict(sorted(self._fields.items(), key=lambda item: item[0] not in _VERBS))
 
     def wrong(self, field: str, expected: str) -> RuleError:
-        """An error about a field."""
-        return _FieldError(f"{self._where}: {field} is {self._fields.get(field)!r:.80}, "
-                         f"expected {expected}")  # fmt: skip
+        """An error about a field; `rule` puts the name of the table before it."""
+        return RuleError(f"{field} is {self._fields.get(field)!r:.80}, expected {expected}")
 
     def take(self, field: str) -> Any:
         """A field; None if the table lacks it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ckpt.dtypes import itemsize
 from ckpt.errors import PlanError
-from ckpt.formats.chunks import Chunk, ChunkedTensor
+from ckpt.formats.distributed.chunks import Chunk, ChunkedTensor
 from ckpt.formats.stream import tensor_bytes
 from ckpt.io.composed import ExtendedSource
 from ckpt.io.sources import CHUNK, ByteSource

@@ -256,7 +256,7 @@ def test_gc_of_a_remote_is_of_nothing_else(other: tuple[str, ...], ckpt: Run) ->
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
         f"error: --remote and {other[0]} exclude each other\n"
-        f"hint:  ckpt gc --remote origin  or  ckpt gc {' '.join(other)}\n"
+        f"hint:  ckpt gc --remote origin\n       ckpt gc {' '.join(other)}\n"
     )
 
 

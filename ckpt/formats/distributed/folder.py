@@ -14,7 +14,7 @@ from ckpt.dtypes import DTYPES, itemsize
 from ckpt.errors import TRUNCATED, FormatError, PlanError, RefusedGlobalError
 from ckpt.formats import torch_zip
 from ckpt.formats.checkpoint import Checksum, Pickled, expect_keys
-from ckpt.formats.chunks import Chunk, ChunkedTensor, expect_filled
+from ckpt.formats.distributed.chunks import Chunk, ChunkedTensor, expect_filled
 from ckpt.formats.distributed.followers import (
     GROUPS,
     STATE,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt.errors import FormatError
-from ckpt.formats import chunks as module
-from ckpt.formats.chunks import Chunk, ChunkedTensor, expect_filled
+from ckpt.formats.distributed import chunks as module
+from ckpt.formats.distributed.chunks import Chunk, ChunkedTensor, expect_filled
 from tests.formats.support import Memory
 
 Cuts = list[list[int]]
