@@ -31,8 +31,6 @@ Fields = Mapping[str, object]  # the nodes of a parameter's state, such as ``exp
 LISTS = ("params", "param_names")
 _JOINT = "prev_flat_grad"  # of LBFGS: the gradients of all parameters, in their order
 
-_LARGEST = 1 << 31  # number of a parameter
-
 
 @dataclass(frozen=True, slots=True)
 class OptimizerState:
@@ -233,7 +231,7 @@ def _is_dict(node: object) -> bool:
 
 
 def _is_number(node: object) -> bool:
-    return type(node) is int and 0 <= node < _LARGEST
+    return type(node) is int and node >= 0
 
 
 def _shape(state: object) -> tuple[int, ...] | None:

@@ -19,6 +19,7 @@ from tests.formats.support import Memory, contents, expected, opened, saved, tor
         ([2**40], [0], "would expand to 4 TiB from 4 bytes"),
         ([2**20, 2**20], [0, 0], "would expand to 4 TiB from 4 bytes"),
         ([2**30, 2], [0, 1], "would expand to 8 GiB from 8 bytes"),
+        ([2**38], [0], "would expand to 1 TiB from 4 bytes"),
         ([2**60], [0], "would expand to 4 EiB from 4 bytes"),
     ],
 )
@@ -41,6 +42,16 @@ def test_fault_14_overlapping_strides_count_as_well() -> None:
     entry = TensorEntry("a", "float32", (side, side), 0, (1, 1))
     with pytest.raises(FormatError, match=r"would expand to 4 GiB from 262,140 bytes"):
         next(tensor_bytes(Memory(bytes(4 * 2 * side)), entry))
+
+
+@pytest.mark.parametrize(("numel", "read"), [(2**30, True), (2**30 + 1, False)])
+def test_fault_14_view_may_have_a_gibibyte(numel: int, read: bool) -> None:
+    entry = TensorEntry("a", "uint8", (numel,), 0, (0,))
+    if read:
+        assert set(next(tensor_bytes(Memory(b"a"), entry))) == set(b"a")
+        return
+    with pytest.raises(FormatError, match="would expand to 1 GiB from 1 bytes"):
+        tensor_bytes(Memory(b"a"), entry)
 
 
 VIEWS = {

@@ -368,3 +368,24 @@ def test_dict_that_is_copied_often_is_refused() -> None:
     with pytest.raises(FormatError, match="copies its own parts too often"):
         pickle = hostile.PROTO2 + pairs + made * 1000 + hostile.STOP
         read_pickle(pickle, name="p", opcode_limit=100_000)
+
+
+def test_date_of_another_length_is_named_alone() -> None:
+    when = [
+        b"C" + bytes([size]) + b"\x07\xe8\x01\x02\x03\x04\x05" + bytes(size - 7) for size in (9, 10)
+    ]
+    values = [hostile.call("datetime", "datetime", data) for data in when]
+    rest = opened(torch_file(hostile.state_dict(*values, proto=hostile.PROTO4), FLOATS)).rest
+    assert rest["value.0"] == "datetime.datetime(9 bytes)"
+    assert rest["value.1"] == "2024-01-02T03:04:05"
+
+
+def test_key_that_is_opaque_elsewhere_hinders_nothing() -> None:
+    """A tensor in an opaque object concerns the state_dict that holds the object."""
+    other = hostile.DICT + hostile.text("config") + hostile.call("os", "system", hostile.tensor())
+    model = hostile.DICT + hostile.MARK + hostile.text("config")
+    model += hostile.call("os", "system", hostile.text("a")) + hostile.text("w") + hostile.tensor()
+    items = hostile.text("a") + other + hostile.SETITEM
+    items += hostile.text("model") + model + hostile.SETITEMS
+    pickle = hostile.PROTO2 + hostile.DICT + hostile.MARK + items + hostile.SETITEMS + hostile.STOP
+    assert list(contents(opened(torch_file(pickle, FLOATS)))) == ["w"]

@@ -313,3 +313,9 @@ def test_descriptor_that_no_header_announces_is_refused() -> None:
     moved = struct.pack("<IH", central + len(sums), 0)
     with pytest.raises(FormatError, match="16 bytes after it belong to no member"):
         opened(data[:central] + sums + data[central : end + 16] + moved)
+
+
+def test_small_members_are_read_together() -> None:
+    source = Memory(saved({f"layer.{number}": torch.ones(2) for number in range(500)}))
+    assert len(read_members(source)) > 500
+    assert len(source.reads) < 20
