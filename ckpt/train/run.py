@@ -26,7 +26,7 @@ from ckpt.train.processes import ALONE, Processes, joined
 from ckpt.train.provenance import peak_bytes, process_age
 from ckpt.train.random_numbers import generators, restored, seed_all
 from ckpt.train.recipes.recipe import Recipe
-from ckpt.train.setup import Setup, check_epochs, check_processes, find_device
+from ckpt.train.setup import Setup, check_epochs, check_processes, check_torch, find_device
 from ckpt.train.state import Keeper, State, states_of
 from ckpt.train.watch.events import Callback, Ended, Epoch, StepDone, Trained, ignore
 from ckpt.train.weights import check_destination, portable, read_weights, write_weights
@@ -71,6 +71,7 @@ def train(
     callback = callback if processes.is_first else ignore
     began, age = perf_counter(), process_age()
     try:
+        check_torch()
         check_processes(recipe, resumed, processes)
         check_epochs(recipe, resumed)
         _check_files(recipe, out, resumed, replace=replace)

@@ -158,6 +158,19 @@ class Setup:
         }
 
 
+def check_torch() -> None:
+    """Refuse a torch without the functions that training needs.
+
+    Raises:
+        UsageError: It is older than 2.6.
+    """
+    if not hasattr(nn.utils, "get_total_norm"):
+        raise UsageError(
+            f"training needs torch 2.6 or newer, this is {torch.__version__}",
+            hint="pip install --upgrade 'ckpt-registry[train]'",
+        )
+
+
 def check_processes(recipe: Recipe, resumed: State | None, processes: Processes) -> None:
     """Refuse a number of processes that the run cannot have.
 

@@ -296,3 +296,9 @@ def test_random_numbers_of_the_caller_go_on_as_before(tmp_path, linear):
     seed_all(1)
     run(linear, tmp_path / "w.pt")
     assert drawn() == expected
+
+
+def test_an_old_torch_is_refused_before_anything_else(tmp_path, linear, monkeypatch):
+    monkeypatch.delattr(torch.nn.utils, "get_total_norm")
+    with pytest.raises(UsageError, match=r"^training needs torch 2\.6 or newer, this is 2\."):
+        run(linear, tmp_path / "w.pt")
