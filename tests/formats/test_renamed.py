@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.serialization import config
 
-from ckpt.errors import FormatError, KeyCollisionError
+from ckpt.errors import AmbiguousStateError, FormatError, KeyCollisionError
 from ckpt.formats.zip.reader import read_members
 from ckpt.formats.zip.writer import NewMember, lay_out_archive
 from ckpt.tensors import Span
@@ -110,6 +110,17 @@ def test_other_state_dicts_with_the_same_keys_are_kept(protocol: int) -> None:
         assert [entry.key for entry in opened(new, inside).entries] == [*EMBED.values(), "fc"]
         assert contents(opened(new, other)) == contents(opened(data, other))
         assert opened(new, inside).rest["names"] == list(STATE)
+
+
+def test_first_state_dict_of_which_all_others_are_copies_is_chosen() -> None:
+    """`AveragedModel` of torch adds a prefix and a counter."""
+    average = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 1)).state_dict()
+    model = torch.nn.Linear(2, 1).state_dict()
+    checkpoint = opened(saved({"ema": average, "model": model}), "*")
+    assert [entry.key for entry in checkpoint.entries] == [*model]
+    other = {"c.weight": torch.ones(2)}
+    with pytest.raises(AmbiguousStateError):
+        opened(saved({"ema": average, "model": model, "other": other}), "*")
 
 
 def test_one_state_dict_under_two_names_has_its_new_keys_under_both() -> None:

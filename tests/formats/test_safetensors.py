@@ -237,6 +237,18 @@ def test_fault_20_flood_is_refused_before_it_is_parsed(flood: bytes) -> None:
     assert time.process_time() - begun < 3
 
 
+@pytest.mark.parametrize("more", range(12))
+def test_new_header_takes_the_place_of_the_old_one_if_it_fits(more: int) -> None:
+    data = save({"w": torch.ones(2), "conv": torch.ones(3)})
+    room = 8 + int.from_bytes(data[:8], "little")
+    key = "conv" + "x" * more
+    start = opened(data).start_renamed({"conv": key})  # type: ignore[attr-defined]
+    fits = len(data[8:room].rstrip(b" ")) + more <= room - 8
+    assert (start is not None) == fits
+    if start is not None:
+        assert set(load(start + data[room:])) == {"w", key}
+
+
 def test_rename_keeps_order_metadata_and_body() -> None:
     data = save(STATE, {"format": "pt", "license": "mit"})
     new = renamed(data, {"conv.weight": "embed.weight", "conv.bias": "embed.bias"})

@@ -4,6 +4,7 @@ import pickle
 import pickletools
 import re
 import struct
+from itertools import pairwise
 
 import pytest
 
@@ -257,3 +258,22 @@ def test_number_knows_its_place(name: str) -> None:
     assert isinstance(root, Number)
     assert root == pickle.loads(data)  # noqa: S301 - made above
     assert data[root.start : root.end] == SAME[name]
+
+
+INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4"}
+
+
+def test_numbers_know_their_places() -> None:
+    values = [0, 255, 256, 65_535, 65_536, -1, 2**40, -(2**70), True, 7]
+    data = pickle.dumps(values, 2)
+    opcodes = [*pickletools.genops(data)]
+    places = [
+        (at, end)
+        for (opcode, _, at), (_, _, end) in pairwise(opcodes)
+        if opcode.name in INTEGERS and at is not None
+    ]
+    root = read_numbered(data, name="p")
+    assert isinstance(root, list)
+    assert root == values
+    assert [(it.start, it.end) for it in root if isinstance(it, Number)] == places
+    assert len(places) == len(values) - 1

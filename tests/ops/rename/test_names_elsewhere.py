@@ -103,6 +103,16 @@ def test_torchao_name_whose_parts_go_apart_is_named(quantized: Path) -> None:
     assert json.loads(metadata_of(out)["tensor_names"])[0] == "enc.q.weight"
 
 
+def test_torchao_name_of_which_nothing_is_left_is_named(tmp_path: Path) -> None:
+    described = json.dumps({"_tensor_data_names": ["ab", "cd"]})
+    parts = {"q._weight_ab": torch.ones(2), "q._weight_cd": torch.ones(2)}
+    metadata = {"q.weight": described, "tensor_names": json.dumps(["q.weight"])}
+    save_file(parts, tmp_path / "q.safetensors", metadata=metadata)
+    out = tmp_path / "out.safetensors"
+    ckpt.rename(tmp_path / "q.safetensors", ["_weight_->_"], out=out)
+    assert json.loads(metadata_of(out)["tensor_names"]) == ["q.weight"]
+
+
 @pytest.mark.long
 @pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
 def test_torchao_loads_a_renamed_file(quantized: Path) -> None:
