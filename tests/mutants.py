@@ -78,8 +78,9 @@ TESTS_OF_FORMATS = (
     "tests/formats/zip/test_inflated.py tests/formats/distributed "
     "-k 'not four_processes and not archive_is and not archive_of and not archive_without'",
     "tests/cli/test_mend.py tests/cli/test_folders.py tests/cli/test_shards.py "
-    "tests/cli/test_opaque.py tests/cli/test_rename_to_copies.py tests/ops/rename "
-    "tests/oracles/test_load_optimizer.py",
+    "tests/cli/test_opaque.py tests/cli/test_rename_to_copies.py tests/ops/rename tests/writing "
+    "tests/oracles/test_load_optimizer.py tests/oracles/test_resume.py "
+    "tests/oracles/test_resume_after_drop.py tests/cli/test_migrate_numbers.py",
 )
 FOLDERS = {
     "rules": Folder(

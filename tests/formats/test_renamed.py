@@ -112,6 +112,17 @@ def test_other_state_dicts_with_the_same_keys_are_kept(protocol: int) -> None:
         assert opened(new, inside).rest["names"] == list(STATE)
 
 
+def test_pickle_of_several_frames_is_renamed() -> None:
+    """Protocol 4 begins a frame every 64 KiB; a new pickle has none."""
+    state = {f"layer.{number}.weight": torch.full((1,), float(number)) for number in range(3000)}
+    data = saved(state, pickle_protocol=4)
+    new_keys = {key: key.replace("layer", "block") for key in state}
+    new = torch.load(BytesIO(renamed(data, new_keys)), weights_only=False)
+    assert {key: it.item() for key, it in new.items()} == {
+        new_keys[key]: it.item() for key, it in state.items()
+    }
+
+
 def test_first_state_dict_of_which_all_others_are_copies_is_chosen() -> None:
     """`AveragedModel` of torch adds a prefix and a counter."""
     average = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 1)).state_dict()

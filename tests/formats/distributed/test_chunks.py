@@ -58,6 +58,16 @@ def test_stream_of_any_range_is_the_row_major_tensor(
     assert b"".join(region.stream(first, count)) == whole[first : first + count]
 
 
+def test_every_range_of_rows_of_two_chunks() -> None:
+    whole = np.arange(24, dtype=np.uint8).tobytes()
+    region = ChunkedTensor(
+        Memory(whole), (12, 2), 1, [Chunk((0, 0), (5, 2), 0), Chunk((5, 0), (7, 2), 10)]
+    )
+    for begin in range(24):
+        for end in range(begin, 25):
+            assert b"".join(region.stream(begin, end - begin)) == whole[begin:end]
+
+
 def test_memory_stays_within_some_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ROWS_BYTES", 30)
     tensor = np.arange(1000, dtype=np.uint8).reshape(100, 10)

@@ -7,6 +7,7 @@ from ckpt.errors import AmbiguousStateError, FormatError
 from ckpt.formats.pickle.describe import brief, describe
 from ckpt.formats.pickle.find import find
 from ckpt.formats.pickle.nodes import Call, DictNode, Opaque
+from ckpt.formats.pickle.values import digest_of
 from tests.formats.support import opened, saved
 
 ONE, TWO = torch.ones(1), torch.ones(2)
@@ -90,3 +91,14 @@ def test_nine_levels_are_shown() -> None:
 )
 def test_node_in_a_few_words(node: object, shown: str) -> None:
     assert brief(node) == shown
+
+
+def test_digest_tells_values_apart_within_its_budget() -> None:
+    values = [[1, "1"], ["1", 1], [[1], "1"], [1, b"1"], (1, "1"), [True, "1"], {"1": 1}]
+    found = [opened(saved({"w": ONE, "v": value})).state.digests["v"] for value in values]  # type: ignore[attr-defined]
+    assert len(set(found)) == len(values)
+    again = opened(saved({"w": TWO, "v": [1, "1"]})).state.digests["v"]  # type: ignore[attr-defined]
+    assert again == found[0]
+    # Each value counts twice, as a part and by itself; nothing holds the list.
+    assert digest_of([0] * 10, [21]) is not None
+    assert digest_of([0] * 10, [20]) is None

@@ -222,8 +222,8 @@ def test_refusal_tells_the_offset_of_the_opcode(name: str) -> None:
 
 def test_bytes_after_the_end_are_counted() -> None:
     data = hostile.PROTO2 + hostile.NONE + hostile.STOP
-    with pytest.raises(FormatError, match=r"^p: 3 bytes after its end$"):
-        read_pickle(data + b"abc", name="p", opcode_limit=100)
+    with pytest.raises(FormatError, match=r"^p: 5 bytes after its end$"):
+        read_pickle(data + b"abcde", name="p", opcode_limit=100)
 
 
 def test_values_that_are_left_are_counted_with_their_marks() -> None:
