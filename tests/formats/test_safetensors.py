@@ -121,6 +121,24 @@ def test_fault_18_refused_as_the_library_does(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ("[[1],[2]]", "a: a list of 1 is not a size"),
+        ('[{"b":1}]', "a: an object of 1 is not a size"),
+        (f"[0,{2**62},2]", "a: 2"),
+        (f"[0,{2**62},1]", None),
+    ],
+)
+def test_shape_that_torch_cannot_have_is_named(shape: str, says: str | None) -> None:
+    data = made(one(shape=shape, offsets="[0,0]"))
+    if says is None:
+        assert opened(data).entries[0].numel == 0
+        return
+    with pytest.raises(FormatError, match=says):
+        opened(data)
+
+
+@pytest.mark.parametrize(
     ("length", "theirs", "ours"),
     [
         (100_000_000, "invalid header length", "truncated"),

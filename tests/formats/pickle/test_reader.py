@@ -380,6 +380,12 @@ def test_date_of_another_length_is_named_alone() -> None:
     assert rest["value.1"] == "2024-01-02T03:04:05"
 
 
+@pytest.mark.parametrize("kind", ["datetime", "date"])
+def test_date_of_nothing_is_named_alone(kind: str) -> None:
+    pickle = hostile.state_dict(hostile.call("datetime", kind))
+    assert opened(torch_file(pickle, FLOATS)).rest == {"value.0": f"datetime.{kind}()"}
+
+
 def test_key_that_is_opaque_elsewhere_hinders_nothing() -> None:
     """A tensor in an opaque object concerns the state_dict that holds the object."""
     other = hostile.DICT + hostile.text("config") + hostile.call("os", "system", hostile.tensor())
