@@ -395,3 +395,15 @@ def test_key_that_is_opaque_elsewhere_hinders_nothing() -> None:
     items += hostile.text("model") + model + hostile.SETITEMS
     pickle = hostile.PROTO2 + hostile.DICT + hostile.MARK + items + hostile.SETITEMS + hostile.STOP
     assert list(contents(opened(torch_file(pickle, FLOATS)))) == ["w"]
+
+
+def test_set_beside_other_values_is_filled() -> None:
+    data = saved({"w": torch.ones(2), "v": (7, {1})}, pickle_protocol=4)
+    assert opened(data).rest == {"v": [7, [1]]}
+
+
+def test_many_harmful_globals_are_counted() -> None:
+    calls = [hostile.call("os", f"f{number}") for number in range(7)]
+    checkpoint = opened(torch_file(hostile.state_dict(*calls), FLOATS))
+    with pytest.raises(RefusedGlobalError, match=r"os\.f4 at offset \d+ and 2 more"):
+        expect_harmless(checkpoint, None)
