@@ -15,8 +15,10 @@ from hypothesis import HealthCheck, settings
 
 from tests.effort import CASES, LEVEL, SHORT, examples
 
-# A shell's background jobs ignore SIGINT, and so would all processes that tests start.
+# A shell's background jobs ignore SIGINT, those of nohup SIGHUP, and so would all processes that
+# tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Timing never fails a test: machines differ and are noisy. Nor does luck: only `make soak` and
 # `make faults` draw other examples each time.

@@ -22,7 +22,7 @@ TEXTS = {
     path.stem: path.read_text(encoding="utf-8") for path in (SOURCE / "cli/help/topics").iterdir()
 }
 # What other programs set, which nobody needs to know.
-UNTOLD = {"_CKPT_COMPLETE", "COMP_LINE", "COMP_WORDBREAKS"}
+UNTOLD = {"_CKPT_COMPLETE", "COMP_LINE", "COMP_WORDBREAKS", "OPENBLAS_NUM_THREADS"}
 
 
 def test_every_topic_is_short_and_fits_80_columns(ckpt: Run) -> None:
