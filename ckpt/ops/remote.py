@@ -11,7 +11,7 @@ from ckpt.registry.registry import Registry
 from ckpt.remote.address import checked_url
 from ckpt.remote.bucket import Bucket
 from ckpt.remote.merging import PATH, read_theirs
-from ckpt.remote.objects.parcels import parcels_of, path_of
+from ckpt.remote.objects.parcels import KINDS, parcels_of, path_of
 from ckpt.remote.probe import ignored_conditions
 from ckpt.remote.remotes import (
     Authority,
@@ -113,8 +113,7 @@ def check_remote(name: str | None = None, *, registry: Registry | None = None) -
     registry = registry or Registry()
     remote = find_remote(registry, name)
     bucket = remote.bucket()
-    kinds = "manifests", "packs", "objects"
-    sizes = {each.path: each.nbytes for kind in kinds for each in bucket.list(kind)}
+    sizes = {each.path: each.nbytes for kind in KINDS for each in bucket.list(kind)}
     versions = registry.versions()
     missing = []
     for version in versions:

@@ -34,7 +34,7 @@ from ckpt.remote.bucket import Bucket, new_id
 from ckpt.remote.merging import read_theirs, written
 from ckpt.remote.object_store import patience
 from ckpt.remote.objects.parallel import in_parallel
-from ckpt.remote.objects.parcels import parcels_of, path_of
+from ckpt.remote.objects.parcels import KINDS, parcels_of, path_of
 from ckpt.remote.objects.receiving import MOST_MANIFEST
 from ckpt.remote.remotes import Remote
 
@@ -45,7 +45,6 @@ _ATTEMPTS = 64
 _BATCH = 256  # objects; the lock is renewed before each batch
 _POLL = 0.5  # seconds
 _MOST_LOCK = 1 << 12  # bytes
-_KINDS = "manifests", "packs", "objects"
 _STORED = re.compile(r"(objects|packs|manifests)/([0-9a-f]{2})/([0-9a-f]{62})")
 
 
@@ -123,10 +122,12 @@ def wait_for_collection(remote: Remote, bucket: Bucket) -> None:
         mine = _text({"id": new_id()})  # over SFTP no content may come twice
         if bucket.replace(LOCK, mine, found[1]):
             bucket.delete(LOCK)  # and its collection, should it go on, cannot renew it
-    while (found := bucket.get(LOCK, most=_MOST_LOCK)) is not None:
+        found = bucket.get(LOCK, most=_MOST_LOCK)
+    while found is not None:
         if time.monotonic() > end:
             raise _held(remote, found[0])
         time.sleep(_POLL)
+        found = bucket.get(LOCK, most=_MOST_LOCK)
 
 
 @dataclass(slots=True)
@@ -282,7 +283,7 @@ def _unneeded(
 
     What a push has just sent, whose index is yet to come, keeps its objects, however old.
     """
-    stored = [each for kind in _KINDS for each in _stored(bucket, kind)]
+    stored = [each for kind in KINDS for each in _stored(bucket, kind)]
     young = {each.digest for each in stored if now - each.modified < grace.total_seconds()}
     there = {each.digest for each in stored if each.is_manifest}
     users: dict[str, str] = {}

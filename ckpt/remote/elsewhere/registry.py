@@ -21,8 +21,8 @@ from ckpt.registry.registry import Registry
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.remote.elsewhere.place import Opening, Place
 from ckpt.remote.objects.parcels import Parcel, parcels_of
+from ckpt.remote.objects.receiving import MOST_MANIFEST
 
-_MOST_MANIFEST = 1 << 28  # bytes; one of 100,000 tensors has some 20 MB
 _LAYOUTS = ("", ".ckpt/")
 
 
@@ -86,7 +86,7 @@ class StoreElsewhere(ObjectStore):
         return data
 
     def _stream(self, kind: str, name: str, what: str) -> Iterator[bytes]:
-        return self._verified(kind, name, what, _MOST_MANIFEST, exact=False)
+        return self._verified(kind, name, what, MOST_MANIFEST, exact=False)
 
     def _verified(
         self, kind: str, name: str, what: str, nbytes: int, *, exact: bool

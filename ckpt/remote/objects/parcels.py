@@ -21,6 +21,8 @@ SMALL = 1 << 16  # bytes; a larger object is a parcel of its own
 MEAN = 4 << 20  # bytes of a pack, if there are enough small objects
 MOST = 8 << 20  # bytes of a pack; an object that changes brings all others of its pack along
 
+KINDS = "manifests", "packs", "objects"  # the folders of a remote
+
 Objects = Mapping[str, tuple[int, str]]  # digest to bytes and name in messages
 
 
