@@ -85,11 +85,7 @@ def push_versions(
     bucket, sent = remote.bucket(), _Sent()
     wanted = None if chosen is None else {(each.model, each.content) for each in chosen}
     if remote.index == "git":
-        index = registry.index()
-        live = {each.manifest: each for each in _live(index, wanted)}
-        absent = absent_manifests(bucket, live)  # nothing is collected there
-        _send(registry, remote, bucket, {name: live[name] for name in absent}, sent, told)
-        return _result(remote, index, sent, [], changed=False)
+        return _pushed_for_git(registry, remote, bucket, wanted, told)
     fetched: list[Fetched] = []
     failed: RemoteError | None = None
     for attempt in range(ATTEMPTS):
@@ -129,6 +125,21 @@ def push_versions(
         f"{remote.name}: others changed its registry.json {ATTEMPTS} times meanwhile",
         hint="nothing is lost: push again",
     )
+
+
+def _pushed_for_git(
+    registry: Registry,
+    remote: Remote,
+    bucket: Bucket,
+    wanted: set[tuple[str, str]] | None,
+    told: Told,
+) -> Pushed:
+    """Send what a remote lacks whose index git keeps; nothing is collected there."""
+    index, sent = registry.index(), _Sent()
+    live = {each.manifest: each for each in _live(index, wanted)}
+    absent = absent_manifests(bucket, live)
+    _send(registry, remote, bucket, {name: live[name] for name in absent}, sent, told)
+    return _result(remote, index, sent, [], changed=False)
 
 
 def _created(registry: Registry, remote: Remote, bucket: Bucket) -> tuple[Index, str] | None:
