@@ -16,6 +16,7 @@ from ckpt.formats.pickle.machine import refused_global
 from ckpt.formats.pickle.nodes import Call, Global, Opaque
 from ckpt.formats.pickle.reader import ParsedPickle
 from ckpt.formats.pickle.tensors import PLAIN, Storages, entries_of
+from ckpt.io.sources import ByteSource
 from ckpt.tensors import TensorEntry
 
 # How to get a plain tensor, by the beginning of the class.
@@ -57,7 +58,13 @@ def subclass_of(tensor: Call) -> Opaque | None:
 
 
 def expect_no_subclass(
-    contents: Contents, read: ParsedPickle, storages: Storages, *, name: str, where: str
+    contents: Contents,
+    read: ParsedPickle,
+    storages: Storages,
+    source: ByteSource,
+    *,
+    container: str,
+    where: str,
 ) -> None:
     """Make sure that no tensor is of a subclass.
 
@@ -65,7 +72,8 @@ def expect_no_subclass(
         contents: What the pickle holds.
         read: The pickle.
         storages: Those that it names.
-        name: Of the file, for messages.
+        source: The file.
+        container: The name of its format.
         where: Of the pickle, for messages.
 
     Raises:
@@ -79,7 +87,11 @@ def expect_no_subclass(
         if (kind := subclass_of(tensor))
     }
     if classes:
-        raise _refusal(classes, contents, read, storages, name)
+        error = _refusal(classes, source.name)
+        error.classes, error.named = classes, read.named
+        error.entries = entries_of(_plain(contents), storages, name=source.name)
+        error.format, error.size = container, source.size
+        raise error
     for tensor in read.attributed:
         if kind := subclass_of(tensor):
             raise refused_global(kind.name, kind.offset, where)
@@ -88,13 +100,7 @@ def expect_no_subclass(
             raise refused_global(own, offset, where)
 
 
-def _refusal(
-    classes: Mapping[str, str],
-    contents: Contents,
-    read: ParsedPickle,
-    storages: Storages,
-    name: str,
-) -> SubclassError:
+def _refusal(classes: Mapping[str, str], name: str) -> SubclassError:
     key, kind = next(iter(classes.items()))
     more = f" (one of {len(classes):,} such tensors)" if len(classes) > 1 else ""
     way = next((way for begin, way in _WAYS.items() if kind.startswith(begin)), _OTHERWISE)
@@ -102,8 +108,7 @@ def _refusal(
         f"{name}: {key} is a {kind}, expected a plain tensor{more}",
         hint=f"{way}\nckpt show FILE  shows what they are made of",
     )
-    error.classes, error.way, error.named = classes, way, read.named
-    error.entries = entries_of(_plain(contents), storages, name=name)
+    error.way = way
     return error
 
 

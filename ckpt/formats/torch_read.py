@@ -22,7 +22,7 @@ from ckpt.formats.pickle.tensors import (
     metadata_of,
     plain_of,
 )
-from ckpt.formats.subclasses import SubclassError, expect_no_subclass, subclass_of
+from ckpt.formats.subclasses import expect_no_subclass, subclass_of
 from ckpt.formats.torch_state import TorchState
 from ckpt.io.sources import ByteSource
 from ckpt.tensors import TensorEntry
@@ -55,11 +55,7 @@ def read_state(
     """
     name = source.name
     contents = find(read.root, name=where, step_limit=_STEPS * read.opcodes + 1000)
-    try:
-        expect_no_subclass(contents, read, storages, name=name, where=where)
-    except SubclassError as error:
-        error.format, error.size = container, source.size
-        raise
+    expect_no_subclass(contents, read, storages, source, container=container, where=where)
     chosen = choose(contents, inside, name=name)
     expect_independent(contents, chosen, name=name)
     entries = entries_of(chosen.tensors, storages, name=name)
