@@ -25,6 +25,7 @@ from ckpt.ops.rename.plan import RenamePlan
 from ckpt.ops.rename.rule_files import RuleFile, write_rule_file
 from ckpt.ops.rename.to_file import (
     Output,
+    Rest,
     expect_output,
     expect_proportion,
     is_folder_for,
@@ -155,13 +156,8 @@ def carry_out(
         if plan.is_rename:
             opened.checkpoint.renamed({**plan.new_keys, **plan.aliases})  # may refuse
         return result
-    if url is not None:
-        from ckpt.ops.rename.to_bucket import write_to_bucket
-
-        written = write_to_bucket(opened, plan, url, output, rest, registry)
-        result = replace(result, written=written)
-    elif path is not None:
-        result = replace(result, written=write_result(opened, plan, path, output, rest))
+    if path is not None:
+        result = replace(result, written=_written(opened, plan, path, output, rest, registry))
     elif isinstance(opened, OpenedVersion):
         if dropped:
             raise _leaves_out(source)
@@ -180,6 +176,23 @@ def _url_of(output: Output) -> str | None:
     """The URL of an object or folder in a bucket, if the result goes to one."""
     out = output.get("out")
     return out if isinstance(out, str) and is_url(out) else None
+
+
+def _written(
+    opened: OpenedState,
+    plan: RenamePlan,
+    path: Path,
+    output: Output,
+    rest: Rest,
+    registry: Registry,
+) -> Written:
+    """Write the result to a path of this machine, or to a bucket if that was asked for."""
+    url = _url_of(output)
+    if url is None:
+        return write_result(opened, plan, path, output, rest)
+    from ckpt.ops.rename.to_bucket import write_to_bucket
+
+    return write_to_bucket(opened, plan, url, output, rest, registry)
 
 
 def _leaves_out(version: OpenedState) -> UsageError:
