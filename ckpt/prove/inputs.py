@@ -54,7 +54,7 @@ def inputs_for(model: "nn.Module", given: "Given") -> Iterator[Inputs]:
         yield from _derived(model)
         return
     ready = _ready(given)
-    yield _drawn(model, _specs(given)) if ready is None else ready
+    yield _drawn(model, specs_of(given)) if ready is None else ready
 
 
 def _ready(given: "Given") -> Inputs | None:
@@ -72,7 +72,12 @@ def _ready(given: "Given") -> Inputs | None:
     return Inputs(placed) if placed and len(placed) == len(given) else None
 
 
-def _specs(given: "Given") -> list[InputSpec]:
+def specs_of(given: "Given") -> list[InputSpec]:
+    """The specifications that were given.
+
+    Raises:
+        UsageError: It is something else, or an argument is given twice.
+    """
     if isinstance(given, str | InputSpec):
         given = [given]
     listed = list(given) if isinstance(given, Sequence) else []

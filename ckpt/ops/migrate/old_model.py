@@ -13,9 +13,9 @@ from ckpt.definitions.importing import DefinitionError
 from ckpt.migrate.described import Builder
 from ckpt.ops.migrate.passed import put, put_inputs, taken, taken_inputs
 from ckpt.prove.arguments import Inputs
+from ckpt.prove.inputs import specs_of
 from ckpt.prove.outputs import Outputs
 from ckpt.prove.runs import State
-from ckpt.prove.specs import InputSpec, parse_input
 
 if TYPE_CHECKING:
     import torch
@@ -85,9 +85,7 @@ class OldModel:
 
     def inputs(self, given: "Given") -> list[Inputs]:
         """What to run on, best first; only specifications, or their texts, can be given."""
-        specs = [parse_input(it) if isinstance(it, str) else it for it in given or ()]  # type: ignore[union-attr]
-        asked = [asdict(it) for it in specs if isinstance(it, InputSpec)]
-        assert len(asked) == len(specs)
+        asked = [asdict(it) for it in (specs_of(given) if given else ())]
         return [taken_inputs(file) for file in self._answer("inputs", given=asked)["inputs"]]
 
     def again(self) -> "OldModel":
