@@ -23,7 +23,7 @@ def steps_by_hand(
         labels: ``(n,)`` int64.
         lower: Whether to autocast.
     """
-    model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload] # not in its stub
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
     yield model

@@ -161,7 +161,7 @@ def measure(index: int, images: Images, count: int) -> dict[str, Any]:
         dataset, train=Samples(dataset.train.images[:count], dataset.train.labels[:count])
     )
     torch.manual_seed(1)
-    model = NET.build().to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = NET.build().to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload] # not in its stub
     model.train()
     began = perf_counter()
     row.run(model, Given(images, some), *row.arguments)

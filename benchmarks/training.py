@@ -112,7 +112,7 @@ def recipe_of_ckpt(images: Images, batches: int | None, name: str, precision: st
     dataset = images.load()
     made = Batches(dataset, recipe, torch.device("cpu"))
     torch.manual_seed(recipe.seed)
-    model = NET.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = NET.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in its stub
     chosen = choose_precision(recipe, model, made.first_images(64)).name
     trainer = Trainer(model, chosen, recipe, windows=made.window_count)
     yield 0.0, 0.0

@@ -77,6 +77,7 @@ class Setup:
             with own_code(recipe.model), torch.no_grad():
                 built(self.batches.first_images(1)[0].cpu())
         _expect_parameters(built, recipe.model)
+        # Its stub lacks this overload.
         self.model = built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if initial is not None:
             hint = f"to see both sides:  ckpt diff {recipe.init} {recipe.model}"

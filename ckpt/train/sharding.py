@@ -25,7 +25,7 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # not in its stub
     follow_first(chain(model.parameters(), model.buffers()))
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
     for block in blocks:

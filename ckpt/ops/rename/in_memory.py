@@ -139,5 +139,5 @@ def _like(state: Values, items: list[tuple[str, Any]], plan: RenamePlan) -> Valu
         for name, number in plan.numbers.items():
             metadata[""].pop(name, None)
             metadata[""] |= {} if number is None else {name: number}
-        made._metadata = metadata  # type: ignore[attr-defined]
+        vars(made)["_metadata"] = metadata
     return made

@@ -111,12 +111,9 @@ def tables_of_steps(steps: Mapping[str, tuple[Step, ...]], keys: Sequence[str]) 
 def _table(step: Step, pattern: str) -> Table:
     match step:
         case ("slice", _, (dim, start, stop)):
-            fields = {
-                "dim": dim or None,
-                "start": start or None,
-                "stop": stop,
-            }  # not None: 0 is one
-            return {"slice": pattern, **{k: it for k, it in fields.items() if it is not None}}
+            fields = {"dim": dim, "start": start} | ({} if stop is None else {"stop": stop})
+            # A stop of 0 is another than none; the others are 0 if they are left out.
+            return {"slice": pattern, **{k: it for k, it in fields.items() if it or k == "stop"}}
         case (verb, None, _):
             return {verb: pattern}
         case (verb, field, tuple(value)):

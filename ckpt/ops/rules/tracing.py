@@ -34,7 +34,8 @@ class Traced(torch.Tensor):
     note: Note
 
     @staticmethod
-    def __new__(cls, meta: torch.Tensor, note: Note) -> "Traced":  # noqa: D102
+    def __new__(cls, meta: torch.Tensor, note: Note) -> "Traced":
+        """A tensor of the shape, strides and dtype of `meta`."""
         cpu = torch.device("cpu")
         made: Traced = torch.Tensor._make_wrapper_subclass(
             cls, meta.shape, strides=meta.stride(), dtype=meta.dtype, device=cpu
@@ -42,11 +43,11 @@ class Traced(torch.Tensor):
         made.meta, made.note = meta, note
         return made
 
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override] # torch gives a keyword
         return f"Traced({self.note})"
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
+    def __torch_dispatch__(  # type: ignore[override] # its stub has no types
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         name, kwargs = func.overloadpacket.__name__, dict(kwargs or {})

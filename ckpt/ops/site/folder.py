@@ -76,7 +76,7 @@ def _expect_own(path: Path) -> None:
         raise UsageError(f"{path}: not a folder", hint="name another one with -o")
     with disk_errors(path):
         found = {
-            os.path.relpath(os.path.join(folder, name), path)  # noqa: PTH118
+            str(Path(folder, name).relative_to(path))
             for folder, _, names in os.walk(path)
             for name in names
         }

@@ -98,7 +98,8 @@ def changed_keys(
 def _moved_modules(moves: Sequence[Move]) -> Iterator[ChangeRow]:
     counts = {(_all(move.old), _all(move.new)): move.count for move in moves}
     for folded in fold([*counts]):
-        one = counts.get(folded.cells[:2])  # type: ignore[arg-type]
+        old, new = folded.cells[:2]
+        one = counts.get((old, new))
         many = count(folded.count, "module") if one is None else count(one, "key")
         yield ChangeRow("moved", folded.text, f"{many}, same bytes")
 
