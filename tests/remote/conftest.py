@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import ckpt, folder, old  # noqa: F401 - fixtures
+from tests.remote.proxy import Proxy, proxy_before
 from tests.remote.servers import KEYS, new_bucket, s3_server, ssh_server
 
 
@@ -20,6 +21,15 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CKPT_REMOTE_SECONDS", "20")
     return f"s3://{new_bucket(s3_endpoint)}/registry"
+
+
+@pytest.fixture
+def proxy(s3_endpoint: str, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Stands between `ckpt` and the server; requests are repeated for five seconds."""
+    with proxy_before(s3_endpoint) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
+        monkeypatch.setenv("CKPT_REMOTE_SECONDS", "5")
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -79,10 +79,8 @@ class Interrupted:
         return self._bucket.replace(path, data, tag)
 
 
-@pytest.fixture
-def leftover(registry: Registry, url: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """What a push of v2 left that was killed before it wrote the index."""
-    before = paths(open_bucket(url))
+def kill_push(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Push, and end before the index is written."""
 
     def killed() -> None:
         raise KeyboardInterrupt
@@ -91,6 +89,13 @@ def leftover(registry: Registry, url: str, monkeypatch: pytest.MonkeyPatch) -> s
         patch.setattr(remotes, "open_bucket", lambda url: Interrupted(open_bucket(url), killed))
         with pytest.raises(KeyboardInterrupt):
             ckpt.push(registry=registry)
+
+
+@pytest.fixture
+def leftover(registry: Registry, url: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """What a push of v2 left that was killed before it wrote the index."""
+    before = paths(open_bucket(url))
+    kill_push(registry, monkeypatch)
     return paths(open_bucket(url)) - before
 
 
@@ -207,6 +212,22 @@ def test_push_that_waits_asks_once_whether_the_lock_is_stale(
     with pytest.raises(ConflictError, match="being collected"):
         ckpt.push(registry=registry)
     assert [path.split("/")[1] for path in asked] == ["probe"]
+
+
+@pytest.mark.parametrize("kind", ["folder_url"])
+def test_push_asks_once_for_a_lock_that_is_not_there(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Watched(Interrupted):
+        def get(self, path: str, most: int) -> Any:
+            asked.append(path)
+            return self._bucket.get(path, most=most)
+
+    monkeypatch.setattr(remotes, "open_bucket", lambda url: Watched(open_bucket(url), lambda: None))
+    ckpt.push(registry=registry)
+    assert asked.count(collecting.LOCK) == 1
 
 
 @pytest.mark.parametrize("kind", ["folder_url"])

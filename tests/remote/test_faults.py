@@ -5,7 +5,7 @@ The oracle is `tests.remote.plain_checker`, which shares no code with `ckpt`.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,15 +17,7 @@ from ckpt.registry.registry import Registry
 from ckpt.remote.probe import CREATES, REPLACES
 from tests.effort import long_but, thinned
 from tests.remote.plain_checker import get_of, index_of, problems
-from tests.remote.proxy import Fault, Proxy, Request, proxy_before
-
-
-@pytest.fixture
-def proxy(s3_endpoint: str, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with proxy_before(s3_endpoint) as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
-        monkeypatch.setenv("CKPT_REMOTE_SECONDS", "5")
-        yield running
+from tests.remote.proxy import Fault, Proxy, Request
 
 
 def registered(folder: Path, *seeds: int) -> Registry:

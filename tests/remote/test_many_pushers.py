@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from ckpt.registry.registry import Registry
 from ckpt.remote.address import open_bucket
 from tests.effort import PATIENCE, by_effort
 from tests.remote.plain_checker import get_of, index_of, problems
-from tests.remote.proxy import Fault, Proxy, Request, proxy_before
+from tests.remote.proxy import Fault, Proxy, Request
 
 PUSHER = Path(__file__).with_name("pusher.py")
 ROOT = Path(__file__).parent.parent.parent
@@ -42,11 +41,10 @@ def bad_network(request: Request) -> Fault | None:
 
 
 @pytest.fixture
-def proxy(s3_endpoint: str, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with proxy_before(s3_endpoint) as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
-        monkeypatch.setenv("CKPT_REMOTE_SECONDS", "20")
-        yield running
+def proxy(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    """As of all tests, but many pushers wait longer for each other."""
+    monkeypatch.setenv("CKPT_REMOTE_SECONDS", "20")
+    return proxy
 
 
 def pushed_by_all(url: str, folder: Path, processes: int, pushes: int) -> list[str]:

@@ -25,8 +25,8 @@ from ckpt.rules.document import read_rules
 from tests.effort import thinned
 from tests.remote import plain_checker
 from tests.remote.plain_checker import get_of, index_of, problems
-from tests.remote.proxy import Fault, Proxy, Request, proxy_before
-from tests.remote.test_collecting import Interrupted
+from tests.remote.proxy import Fault, Proxy, Request
+from tests.remote.test_collecting import Interrupted, kill_push
 
 NOW = timedelta()
 SHORTER = read_rules([{"drop": "layer059"}, {"rename": "layer060->other"}], name="shorter")
@@ -46,14 +46,6 @@ def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def url(kind: str, request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(kind))
-
-
-@pytest.fixture
-def proxy(s3_endpoint: str, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with proxy_before(s3_endpoint) as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
-        monkeypatch.setenv("CKPT_REMOTE_SECONDS", "5")
-        yield running
 
 
 def written(folder: Path, changed: int | None = None) -> Path:
@@ -198,14 +190,7 @@ def test_push_that_was_killed_goes_on(
     ann: Registry, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered(ann.folder, changed=60)
-
-    def killed() -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(remotes, "open_bucket", lambda url: Interrupted(open_bucket(url), killed))
-        with pytest.raises(KeyboardInterrupt):
-            ckpt.push(registry=ann)
+    kill_push(ann, monkeypatch)
     assert problems(get_of(url)) == []
     before = packs(url)
     assert ckpt.push(registry=ann).objects == 0, "all were there"
