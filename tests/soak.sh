@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run all tests three times beside eight busy processes, and once in random order: a test that
-# depends on luck fails here sooner or later. Takes two hours on two cores; half an hour with
+# depends on luck fails here sooner or later. Takes hours on two cores; less with
 # CKPT_TESTS=short.
 set -eu
 : "${CKPT_TESTS:=all}"
