@@ -12,18 +12,29 @@ import ckpt
 from ckpt.definitions.importing import declare_torchvision_ops
 from ckpt.registry.registry import Registry
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    declare_torchvision_ops()  # both import torchvision
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    pytest.importorskip("accelerate", reason="transformers is not installed with accelerate")
-    from ckpt.transformers import Register
-
 pytestmark = pytest.mark.filterwarnings("ignore")
 SCORES = [0.2, 0.6, 0.4]  # of the evaluation after each epoch
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _transformers() -> None:
+    """Import it for these tests alone: it takes seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        declare_torchvision_ops()  # both import torchvision
+        pytest.importorskip("transformers", reason="transformers is not installed")
+        pytest.importorskip("accelerate", reason="transformers is not installed with accelerate")
+
+
+def register(name: str, **options: Any) -> Any:
+    from ckpt.transformers import Register
+
+    return Register(name, **options)
+
+
 def new_model() -> Any:
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
@@ -32,17 +43,18 @@ def new_model() -> Any:
     return transformers.BertForSequenceClassification(config)
 
 
-class Copies(transformers.TrainerCallback):  # type: ignore[misc]
-    """The weights at each evaluation."""
-
-    def __init__(self) -> None:
-        self.states: list[dict[str, Tensor]] = []
-
-    def on_evaluate(self, *_: Any, model: Any, **kwargs: Any) -> None:
-        self.states.append({key: each.clone() for key, each in model.state_dict().items()})
-
-
 def fit(folder: Path, callback: Any, model: Any = None, **options: Any) -> Any:
+    import transformers
+
+    class Copies(transformers.TrainerCallback):  # type: ignore[misc] # it has no types
+        """The weights at each evaluation."""
+
+        def __init__(self) -> None:
+            self.states: list[dict[str, Tensor]] = []
+
+        def on_evaluate(self, *_: Any, model: Any, **kwargs: Any) -> None:
+            self.states.append({key: each.clone() for key, each in model.state_dict().items()})
+
     ids = torch.randint(0, 11, (8, 5), generator=torch.Generator().manual_seed(0))
     data = [{"input_ids": row, "labels": int(row[0] > 5)} for row in ids]
     scores = iter(SCORES)
@@ -70,6 +82,8 @@ def registry(tmp_path: Path) -> Registry:
 
 def loads(registry: Registry, ref: str, expected: dict[str, Tensor], folder: Path) -> None:
     """The exported version is a folder that `from_pretrained` takes."""
+    import transformers
+
     ckpt.export(ref, folder, registry=registry)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
     found = model.state_dict()
@@ -78,7 +92,7 @@ def loads(registry: Registry, ref: str, expected: dict[str, Tensor], folder: Pat
 
 
 def test_improvements_become_versions_and_best_follows(registry: Registry, tmp_path: Path) -> None:
-    callback = Register("bert", highest="eval_accuracy", registry=registry)
+    callback = register("bert", highest="eval_accuracy", registry=registry)
     states = fit(tmp_path, callback)
     assert callback.versions == ["bert:v1", "bert:v2"]
     for version, epoch in zip(callback.versions, (0, 1), strict=True):
@@ -97,7 +111,7 @@ def test_improvements_become_versions_and_best_follows(registry: Registry, tmp_p
 def test_without_a_metric_the_last_weights_are_registered(
     registry: Registry, tmp_path: Path
 ) -> None:
-    callback = Register("bert", registry=registry)
+    callback = register("bert", registry=registry)
     states = fit(tmp_path, callback)
     assert callback.versions == ["bert:v1"]
     assert registry.version("bert:v1").metrics["eval_accuracy"] == SCORES[-1]
@@ -107,7 +121,7 @@ def test_without_a_metric_the_last_weights_are_registered(
 def test_the_best_weights_at_the_end_have_their_own_metrics(
     registry: Registry, tmp_path: Path
 ) -> None:
-    callback = Register("bert", registry=registry)
+    callback = register("bert", registry=registry)
     states = fit(
         tmp_path, callback, save_strategy="epoch", load_best_model_at_end=True,
         metric_for_best_model="accuracy",
@@ -122,7 +136,7 @@ def test_a_registry_that_fails_is_a_warning_and_the_run_goes_on(
     registry: Registry, tmp_path: Path
 ) -> None:
     (registry.folder / "registry.json").write_text("{")
-    callback = Register("bert", highest="eval_accuracy", registry=registry)
+    callback = register("bert", highest="eval_accuracy", registry=registry)
     with pytest.warns(UserWarning, match="the weights were not registered: .*registry.json"):
         states = fit(tmp_path, callback)
     assert len(states) == 3
@@ -131,7 +145,9 @@ def test_a_registry_that_fails_is_a_warning_and_the_run_goes_on(
 
 def test_a_resumed_run_remembers_its_best(registry: Registry) -> None:
     """The trainer's own log says what was measured before."""
-    callback = Register("bert", highest="eval_accuracy", registry=registry)
+    import transformers
+
+    callback = register("bert", highest="eval_accuracy", registry=registry)
     state = transformers.TrainerState(
         log_history=[{"eval_accuracy": 0.7, "step": 4, "epoch": 2.0}], global_step=6
     )
@@ -156,7 +172,7 @@ class Plain(torch.nn.Module):
 
 
 def test_a_plain_module_is_registered_as_a_state_dict(registry: Registry, tmp_path: Path) -> None:
-    callback = Register("plain", registry=registry)
+    callback = register("plain", registry=registry)
     states = fit(tmp_path, callback, Plain())
     found = ckpt.load("plain:v1", registry=registry)
     assert all(torch.equal(found[key], value) for key, value in states[-1].items())

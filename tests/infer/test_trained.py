@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
@@ -97,6 +96,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 def trained(network: nn.Module, seed: int) -> State:
     """The weights after some steps on handwritten digits, from those that the network has."""
+    from sklearn.datasets import load_digits  # takes a second
+
     images, labels = load_digits(return_X_y=True)
     x = torch.tensor(images, dtype=torch.float32) / 16 - 0.3
     y = torch.tensor(labels, dtype=torch.int64)
