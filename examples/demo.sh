@@ -35,8 +35,8 @@ score() {
     cmp -s found expected || { echo "not the same as v1" >&2; exit 1; }
 }
 
-say "Train with mixed precision and gradient accumulation; the weights become v1"
-run ckpt train --register --epochs 2 --batch-size 32 --accumulate 2 --precision bf16
+say "Train with gradient accumulation, in 16 bits if that is faster here; the weights become v1"
+run ckpt train --register --epochs 2 --batch-size 32 --accumulate 2 --precision auto
 
 say "The class now says embed1, embed2 where v1 has conv1, conv2: v1 no longer loads"
 run ckpt diff v1 ckpt.models.mnist_embed:Net

@@ -1,7 +1,7 @@
 """How much the tests try: `CKPT_TESTS` is ``short``, ``all`` or ``every``.
 
 ``short`` (`make test`, and pytest alone) takes three to five minutes on two cores: fewer points of
-each fault, fewer rounds and examples, four cases of a test with more, no test that is marked
+each fault, fewer rounds and examples, two cases of a test with more, no test that is marked
 ``long``. ``all`` (`make test-all`,
 CI) runs everything, in 20 to 40 minutes. ``every`` (`make faults`) tries every point of every
 command.
@@ -22,7 +22,7 @@ SHORT = LEVEL == "short"
 EVERY = LEVEL == "every"
 
 # Of a test with more cases the short form of a whole run takes so many.
-CASES = 4
+CASES = 2
 
 # Seconds after which a process that hangs is given up; no test measures anything by it.
 PATIENCE = 900
@@ -36,8 +36,8 @@ def by_effort(short: T, normal: T, every: T) -> T:
 
 
 def examples(count: int) -> int:
-    """How many examples hypothesis draws; in the short form a fifth of them, and at least five."""
-    return max(count // 5, 5) if SHORT else count
+    """How many examples hypothesis draws; in the short form a tenth of them, and at least five."""
+    return max(count // 10, 5) if SHORT else count
 
 
 def long_but(short: Sequence[T], values: Iterable[T]) -> list[Any]:

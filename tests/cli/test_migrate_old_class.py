@@ -102,6 +102,7 @@ def test_class_of_a_version_is_run_with_the_modules_of_its_commit(
     assert "  proved: outputs agree on one input" in ran.out
 
 
+@pytest.mark.long
 def test_class_that_only_a_version_has_is_run_if_asked_for(
     net: Path, ckpt: Run, folder: Path
 ) -> None:

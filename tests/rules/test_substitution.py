@@ -132,6 +132,7 @@ def test_fault_25_result_that_explodes_is_refused() -> None:
         parse_rule("a->" + "b" * 1000).apply("a" * 1000)
 
 
+@pytest.mark.long
 def test_fault_25_pattern_that_is_slow_on_every_key_is_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -223,6 +224,7 @@ def test_time_that_others_take_does_not_count(monkeypatch: pytest.MonkeyPatch) -
     assert [pattern.sub(waits, "a") for _ in range(20)] == ["b"] * 20
 
 
+@pytest.mark.long
 def test_time_of_quick_keys_does_not_add_up(each_key_takes: Callable[[float], None]) -> None:
     each_key_takes(0.00005)
     rule = parse_rule("a->b")

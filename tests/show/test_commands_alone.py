@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import ckpt
 
 SOURCE = Path(ckpt.__file__).parent
@@ -36,6 +38,7 @@ def texts() -> Iterator[str]:
                 yield str(node.value)
 
 
+@pytest.mark.long
 def test_no_prose_after_a_command_that_can_be_pasted() -> None:
     found = [
         line

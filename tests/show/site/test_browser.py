@@ -340,6 +340,7 @@ def test_a_thousand_versions_are_there_at_once(
 DRAWN = "[...document.querySelectorAll('#versions tbody tr')].filter((e) => e.offsetHeight).length"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scripts", long_but([True], [True, False]))
 def test_rows_far_down_come_last_and_never_without_a_script(
     browser: Any, tmp_path: Path, scripts: bool

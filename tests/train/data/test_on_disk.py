@@ -269,6 +269,7 @@ def test_other_datasets_are_not_read_from_disk() -> None:
         load_dataset("digits", loader="disk")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is looked up in /proc")
 def test_memory_stays_far_below_the_size_of_the_images(
     tmp_path: Path, net: str, record_property: Callable[[str, object], None]
