@@ -13,7 +13,6 @@ from ckpt.opened.named import Weights
 from ckpt.opened.states import OpenedState, OpenedVersion
 from ckpt.printed import Printed
 from ckpt.registry.registry import InRegistry, Registry
-from ckpt.rules.patterns import Pattern
 from ckpt.tensors import TensorEntry, with_versions
 
 if TYPE_CHECKING:
@@ -228,6 +227,8 @@ def _chosen(lazy: LazyStateDict, keys: str | Iterable[str]) -> list[str]:
         RefError: One is missing, or none matches.
     """
     if isinstance(keys, str):
+        from ckpt.rules.patterns import Pattern  # which imports regex
+
         pattern = Pattern(keys, name="keys")
         if not (found := [key for key in lazy if pattern.search(key)]):
             raise RefError(f"{lazy.name}: keys={keys!r} matches none of its {len(lazy):,} keys")

@@ -2,24 +2,26 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ckpt.errors import excerpt
 from ckpt.formats.opaque import ForeignGlobal, safe_globals
-from ckpt.ops.audit import Audited
 from ckpt.show.look.fields import fields
 from ckpt.show.look.words import printable
+
+if TYPE_CHECKING:
+    from ckpt.ops.audit import Audited
 
 _LONG_NAME = 200  # characters
 
 
-def audited_text(audited: Sequence[Audited]) -> str:
+def audited_text(audited: "Sequence[Audited]") -> str:
     """A line for each file."""
     wide = max((len(printable(one.name)) for one in audited), default=0)
     return "\n".join(f"{printable(one.name):<{wide}}  {_verdict(one)}" for one in audited)
 
 
-def _verdict(audited: Audited) -> str:
+def _verdict(audited: "Audited") -> str:
     if audited.reason is not None:
         return f"cannot be judged: {printable(audited.reason)}"
     if audited.code:
@@ -57,7 +59,7 @@ def foreign_data(foreign: Sequence[ForeignGlobal]) -> dict[str, Any]:
     }
 
 
-def audited_data(audited: Sequence[Audited]) -> list[dict[str, Any]]:
+def audited_data(audited: "Sequence[Audited]") -> list[dict[str, Any]]:
     """The verdicts for JSON."""
     return [
         {

@@ -14,7 +14,6 @@ from os import fspath
 from typing import TextIO
 
 from ckpt.io.documents.strict_json import plain
-from ckpt.refs import without_secrets
 from ckpt.show.look.words import printable
 
 # Replacements for symbols that the terminal's encoding lacks.
@@ -97,6 +96,8 @@ class Terminal:
 
     def error(self, message: str, hint: str | None = None) -> None:
         """Print an error in one line, and the hint below it."""
+        from ckpt.refs import without_secrets  # most commands print no error
+
         one_line = printable(without_secrets(message))
         self._write(self.err, f"{self._label('error:', 'red')} {one_line}")
         if hint:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from ckpt.formats.pickle.describe import A_TENSOR
 from ckpt.io import digest
-from ckpt.ops.load import LazyStateDict
 from ckpt.ops.show import Shown, show
 from ckpt.registry.manifest import HASHED_WHOLE
 from ckpt.show.audit import foreign_data, foreign_text
@@ -19,6 +18,7 @@ from ckpt.side_files import Readable
 from ckpt.tensors import TensorEntry
 
 if TYPE_CHECKING:
+    from ckpt.ops.load import LazyStateDict
     from ckpt.ops.show.deep import Deep
 
 _MOST_FILES = 50
@@ -39,7 +39,7 @@ def shown_text(shown: Shown, *, width: int | None = None) -> str:
     return "\n\n".join(parts)
 
 
-def opened_text(opened: LazyStateDict) -> str:
+def opened_text(opened: "LazyStateDict") -> str:
     """The same of the result of `ckpt.open`."""
     if opened.closed:
         return f"{opened.name}: closed"
