@@ -105,6 +105,10 @@ class Builder:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
+    def begin(self) -> None:
+        """Start the process, so that it imports torch while the caller does something else."""
+        self._started()
+
     def close(self) -> None:
         """End the process, and those that it has started."""
         process, self._process, self._waiting = self._process, None, b""

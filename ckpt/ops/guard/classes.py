@@ -169,6 +169,7 @@ def of_revision(
         Builder(folder, seconds=guarded.seconds, program=_PROGRAM) as now,
     ):
         before: Described | None = None
+        now.begin()
         try:
             before, former = _at_revision(guarded, arguments, then, now, gone)
             after = now.describe(guarded.definition, arguments)
