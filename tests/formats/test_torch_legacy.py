@@ -96,10 +96,24 @@ def test_torch_loads_what_was_renamed(protocol: int) -> None:
 
 def test_many_keys_are_found_by_reading_on() -> None:
     """The pickle is longer than what is read of it at first."""
-    state = {f"layers.{number}.weight": torch.full((2,), float(number)) for number in range(3000)}
-    source = Memory(legacy(state))
+    state = {f"layers.{number}.weight": torch.full((2,), float(number)) for number in range(2000)}
+    data = legacy(state)
+    source = Memory(data)
     checkpoint = open_checkpoint(source)
     assert contents(checkpoint) == expected(state)
+    _, begin, end, *_ = boundaries(data)[1:]
+    assert 2**16 < end - begin <= 2**18
+    assert [nbytes for at, nbytes in source.reads if at == begin] == [2**16, 2**18]
+
+
+def test_fault_05_memo_has_a_slot_for_each_byte_at_most() -> None:
+    def with_slot(slot: int) -> bytes:
+        return made(ONE[:-1] + hostile.put(slot) + hostile.STOP)
+
+    left = len(with_slot(0)) - len(MAGIC + VERSION + SYSTEM)
+    assert contents(opened(with_slot(left - 1))) == contents(opened(made(ONE)))
+    with pytest.raises(FormatError, match=f"its value: over {left:,} memo entries"):
+        opened(with_slot(left))
 
 
 def test_reading_touches_no_tensor_of_a_large_file() -> None:

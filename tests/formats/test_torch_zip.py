@@ -5,6 +5,7 @@ import datetime
 import shlex
 import warnings
 from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import PurePosixPath
 from pickle import UnpicklingError
@@ -15,9 +16,21 @@ import pytest
 import torch
 
 from ckpt.errors import FormatError
-from ckpt.formats.opaque import unopened
+from ckpt.formats import open_checkpoint
+from ckpt.formats.opaque import LaidOut, unopened
+from ckpt.formats.zip.writer import NewMember, lay_out_archive
+from ckpt.tensors import Span
 from tests.formats import hostile
-from tests.formats.support import contents, expected, loaded, opened, renamed, saved, torch_file
+from tests.formats.support import (
+    Memory,
+    contents,
+    expected,
+    loaded,
+    opened,
+    renamed,
+    saved,
+    torch_file,
+)
 
 LINEAR = OrderedDict({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)})
 
@@ -533,3 +546,29 @@ def test_records_at_the_ends_of_their_ranges_are_read(small: dict[str, bytes]) -
 def test_old_file_without_small_records_is_read() -> None:
     data = torch_file(hostile.state_dict(), {"0": bytes(16)})
     assert contents(opened(data)) == {"good": ("float32", (4,), bytes(16))}
+
+
+class Zeros(Memory):
+    """A file of zeros, of any size."""
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        yield bytes(nbytes)
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "says"),
+    [
+        (2**28, "data.pkl: does not begin with a protocol"),
+        (2**28 + 1, "data.pkl of 268,435,457 bytes, the limit is 268,435,456"),
+    ],
+)
+def test_fault_04_pickle_has_256_mebibytes_at_most(nbytes: int, says: str) -> None:
+    record = NewMember("archive/data.pkl", nbytes, 0, Span(0, nbytes))
+    with pytest.raises(FormatError, match=says):
+        open_checkpoint(LaidOut(Zeros(b""), lay_out_archive([record])))
+
+
+def test_fault_05_pickle_has_a_million_opcodes_and_a_hundred_for_each_record() -> None:
+    pickle = hostile.PROTO2 + (hostile.NONE + hostile.POP) * 501_000 + hostile.DICT + hostile.STOP
+    with pytest.raises(FormatError, match="over 1,000,300 opcodes"):
+        opened(torch_file(pickle))
