@@ -41,6 +41,13 @@ class Memory(ByteSource):
             yield data[first : first + 1000]
 
 
+class Zeros(Memory):
+    """A file of zeros, of any size."""
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        yield bytes(nbytes)
+
+
 # Of a tensor: dtype, shape, contiguous bytes.
 Contents = dict[str, tuple[str, tuple[int, ...], bytes]]
 

@@ -5,7 +5,6 @@ import datetime
 import shlex
 import warnings
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import PurePosixPath
 from pickle import UnpicklingError
@@ -22,7 +21,7 @@ from ckpt.formats.zip.writer import NewMember, lay_out_archive
 from ckpt.tensors import Span
 from tests.formats import hostile
 from tests.formats.support import (
-    Memory,
+    Zeros,
     contents,
     expected,
     loaded,
@@ -546,13 +545,6 @@ def test_records_at_the_ends_of_their_ranges_are_read(small: dict[str, bytes]) -
 def test_old_file_without_small_records_is_read() -> None:
     data = torch_file(hostile.state_dict(), {"0": bytes(16)})
     assert contents(opened(data)) == {"good": ("float32", (4,), bytes(16))}
-
-
-class Zeros(Memory):
-    """A file of zeros, of any size."""
-
-    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        yield bytes(nbytes)
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
 _ZIP64 = 0x0001  # id of the extra field with 64-bit sizes
 _DESCRIPTOR = 0x0008  # a flag: CRC-32 and sizes follow the data
-_EFFORT = 0x0006  # compression level; zip sets it even on members that it stored
-_FLAGS = 0x0800 | _DESCRIPTOR | _EFFORT  # the first: names in UTF-8
+# Names in UTF-8, a descriptor, and the compression level, which zip sets even on stored members.
+_FLAGS = 0x080E
 _DESCRIPTORS = {
     kind.size: kind for kind in map(struct.Struct, ("<III", "<4sIII", "<IQQ", "<4sIQQ"))
 }
@@ -104,7 +104,7 @@ def read_members(source: ByteSource) -> list[Member]:
     listed.sort(key=lambda member: member.header)
     if listed and listed[-1].header >= begin:
         raise FormatError(f"{source.name}: {listed[-1].name}: begins after the last member")
-    if listed and listed[0].header != 0:
+    if listed and listed[0].header:
         raise FormatError(f"{source.name}: {listed[0].header:,} bytes before its first member")
     followers = [*(member.header for member in listed[1:]), begin]
     pairs = list(zip(listed, followers, strict=True))

@@ -8,7 +8,8 @@ from ckpt.formats.pickle.describe import brief, describe
 from ckpt.formats.pickle.find import find
 from ckpt.formats.pickle.nodes import Call, DictNode, Opaque
 from ckpt.formats.pickle.values import digest_of
-from tests.formats.support import opened, saved
+from tests.formats import hostile
+from tests.formats.support import opened, saved, torch_file
 
 ONE, TWO = torch.ones(1), torch.ones(2)
 
@@ -52,12 +53,44 @@ def test_half_of_a_state_dict_may_be_settings() -> None:
         opened(saved({"m": {"y": TWO}, "n": {"w": TWO, "a": 1}}))
 
 
-@pytest.mark.parametrize(("count", "more"), [(5, ""), (6, "  or 1 more")])
+@pytest.mark.parametrize(("count", "more"), [(5, ""), (11, "  or 6 more")])
 def test_hint_names_five(count: int, more: str) -> None:
     with pytest.raises(AmbiguousStateError) as refused:
         opened(saved({f"m{number}": {f"x{number}": TWO} for number in range(count)}))
     shown = "  or  ".join(f"file::m{number}" for number in range(5))
     assert refused.value.hint == f"name one: {shown}{more}"
+
+
+def test_hint_names_what_has_tensors_once() -> None:
+    value = {"a": {"model": {"x": TWO}, "b": [TWO]}, "parts": [TWO], "epoch": 3}
+    with pytest.raises(FormatError, match="holds no state_dict 'x'") as refused:
+        opened(saved(value), "x")
+    assert refused.value.hint == "name one: file::a.model  or  file::parts"
+
+
+@pytest.mark.parametrize("nbytes", [16, 5056])
+def test_state_of_a_random_generator_is_not_a_state_dict(nbytes: int) -> None:
+    """Of CUDA and of the CPU, as `torch.get_rng_state` gives it."""
+    assert torch.get_rng_state().shape == (5056,)
+    with pytest.raises(FormatError, match=r"^file: the state of a random generator, not a state"):
+        opened(saved(torch.zeros(nbytes, dtype=torch.uint8)))
+    for other in (torch.zeros(nbytes + 1, dtype=torch.uint8), torch.zeros(nbytes)):
+        with pytest.raises(FormatError, match=r"^file: a single tensor, not a state_dict"):
+            opened(saved(other))
+
+
+def test_first_global_that_hides_the_tensors_is_named() -> None:
+    calls = [hostile.call("os", name) for name in ("first", "second")]
+    pickle = hostile.PROTO2 + hostile.tuple_of(*calls) + hostile.STOP
+    with pytest.raises(FormatError, match=r"os\.first at offset 3: the file holds no tensors"):
+        opened(torch_file(pickle))
+
+
+def test_strangers_are_the_others_that_are_not_copies() -> None:
+    own, other = {"fc.weight": TWO, "fc.bias": ONE}, {"x.weight": TWO, "x.bias": TWO}
+    value = {"a": other, "m": own, "ema": own, "module": {"module.fc.bias": TWO}, "z": other}
+    state = opened(saved(value), "m").state  # type: ignore[attr-defined]
+    assert state.strangers == ["a", "z"]
 
 
 def test_thousand_nodes_are_shown() -> None:

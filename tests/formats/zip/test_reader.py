@@ -3,15 +3,17 @@
 import struct
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 
 import pytest
 import torch
 
 from ckpt.errors import FormatError
+from ckpt.formats.opaque import LaidOut
 from ckpt.formats.zip.reader import read_members
-from tests.formats.support import Memory, contents, expected, loaded, opened, saved
+from ckpt.tensors import Span
+from tests.formats.support import Memory, Zeros, contents, expected, loaded, opened, saved
 
 STATE = {"a": torch.arange(100.0), "b": torch.ones(3, dtype=torch.uint8)}
 GOOD = saved(STATE)
@@ -104,7 +106,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: patched(SECOND + 42, "I", 10), "data.pkl: no room for its header"
     ),
     "member past the directory": (
-        lambda: patched(SECOND + 42, "I", END), "begins after the last member"
+        lambda: patched(SECOND + 42, "I", END),
+        "archive/.format_version: begins after the last member",
     ),
     "size past the end": (
         lambda: both_sizes(2**31), "ends at byte"
@@ -188,6 +191,26 @@ def test_fault_09_million_members_are_refused_at_once() -> None:
     with pytest.raises(FormatError, match="1,000,000 members"):
         read_members(Memory(data))
     assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize(
+    ("count", "nbytes", "says"),
+    [
+        (999_999, 999_999 * 46, "its directory is damaged"),
+        (1_000_000, 1_000_000 * 46, "1,000,000 members in a directory of 46,000,000 bytes"),
+        (2, 2 * 46, "its directory is damaged"),
+        (2, 2 * 46 - 1, "2 members in a directory of 91 bytes"),
+        (2, 2**28, "its directory is damaged"),
+        (2, 2**28 + 1, "2 members in a directory of 268,435,457 bytes"),
+    ],
+)
+def test_fault_09_directory_has_limits(count: int, nbytes: int, says: str) -> None:
+    """Its content, here zeros, is looked at only within them."""
+    record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, nbytes, 0)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, nbytes, 1)
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0)
+    with pytest.raises(FormatError, match=f"^file: {says}"):
+        read_members(LaidOut(Zeros(b""), [Span(0, nbytes), record, locator, end]))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +338,39 @@ def test_descriptor_that_no_header_announces_is_refused() -> None:
         opened(data[:central] + sums + data[central : end + 16] + moved)
 
 
+@pytest.mark.parametrize("attributes", [0x01, 0x02, 0x04, 0x08, 0x20, 0o100644 << 16])
+def test_other_attribute_of_a_file_is_ignored(attributes: int) -> None:
+    """Read-only, hidden, of the system, a label, archived: DOS's; and a mode of Unix."""
+    data = smuggled(("archive/x", b"x"), attributes=attributes)
+    assert contents(opened(data)) == expected(loaded(data)) == expected(STATE)
+
+
 def test_small_members_are_read_together() -> None:
-    source = Memory(saved({f"layer.{number}": torch.ones(2) for number in range(500)}))
-    assert len(read_members(source)) > 500
-    assert len(source.reads) < 20
+    """Those of a KiB with their headers, 64 KiB at a time; of larger ones the headers alone."""
+    sizes = [*[1024] * 63, 500, 524, 1024, 1025, 1024]
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number, size in enumerate(sizes):
+            archive.writestr(f"a/{number:02}", bytes(size - 34))
+    source = Memory(out.getvalue())
+    assert len(read_members(source)) == len(sizes)
+    assert [it for it in source.reads if it[0] < sum(sizes)] == [
+        *((0, 65_536), (65_536, 1024)),
+        *((66_560, 34), (67_585, 1024)),
+    ]
+
+
+class Foreseen(Memory):
+    """A file that notes what is said to be read soon."""
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        self.foreseen = [*ranges]
+
+
+def test_bytes_around_each_header_are_foreseen() -> None:
+    """320 on either side, so that a file elsewhere is asked once for all of them."""
+    source = Foreseen(GOOD)
+    read_members(source)
+    archive = zipfile.ZipFile(BytesIO(GOOD))
+    places = [*(each.header_offset for each in archive.infolist()), archive.start_dir]
+    assert source.foreseen == [(max(0, at - 320), min(at + 320, len(GOOD))) for at in places]
