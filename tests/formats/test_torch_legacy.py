@@ -245,6 +245,7 @@ REDUCED = hostile.PROTO2 + hostile.call("builtins", "int", hostile.text("1")) + 
         (made(ONE, magic=pickle.dumps("x", 2)), "a bare pickle"),
         (made(ONE, magic=REDUCED), "a bare pickle"),
         (made(ONE, version=pickle.dumps(1002, 2)), "protocol 1002, expected 1001"),
+        (made(ONE, version=pickle.dumps(1000, 2)), "protocol 1000, expected 1001"),
         (made(ONE, version=pickle.dumps(True, 2)), "protocol True"),
         (made(ONE, version=pickle.dumps([1001], 2)), "protocol a list"),
         (made(ONE, version=REDUCED), "its protocol: calls builtins.int"),
@@ -273,12 +274,21 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
     "keys of numbers": (lambda: made(ONE, keys=(0,)), "malformed list of storages"),
     "no list": (lambda: made(ONE, keys="0"), "malformed list of storages"),
     "another length": (
-        lambda: made(ONE, storages=struct.pack("<q", 3) + bytes(16)), "has 3 elements"
+        lambda: made(ONE, storages=struct.pack("<q", 3) + bytes(16)),
+        "storage 0 has 3 elements, its tensors expect 4",
+    ),
+    "a greater length": (
+        lambda: made(ONE, storages=struct.pack("<q", 5) + bytes(16)),
+        "storage 0 has 5 elements, its tensors expect 4",
     ),
     "a negative length": (
         lambda: made(ONE, storages=struct.pack("<q", -4) + bytes(16)), "has -4 elements"
     ),
     "bytes that follow": (lambda: made(ONE) + b"x", "1 bytes after its last storage"),
+    "bytes that lack": (
+        lambda: made(ONE)[:-1],
+        f"storage 0 ends at byte {len(made(ONE)):,}, the file at {len(made(ONE)) - 1:,}",
+    ),
     "two sizes of a storage": (
         lambda: made(state_dict(
             a=hostile.tensor(of=storage()), b=hostile.tensor([2], of=storage(numel=2))

@@ -1,10 +1,10 @@
 """The zip container: what could be read in two ways is refused."""
 
 import struct
-import time
 import zipfile
 from collections.abc import Callable, Iterable
 from io import BytesIO
+from zlib import crc32
 
 import pytest
 import torch
@@ -60,22 +60,10 @@ def doubled() -> bytes:
     return out.getvalue()
 
 
-def many(count: int) -> bytes:
-    """A directory that lists the same member again and again."""
-    line = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0)
-    directory = (line + b"a/b") * count
-    local = struct.pack("<4s5HIIIHH", b"PK\x03\x04", 0, 0, 0, 0, 0, 0, 0, 0, 3, 0) + b"a/b"
-    record = struct.pack(
-        "<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(directory), len(local)
-    )
-    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, len(local) + len(directory), 1)
-    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0)
-    return local + directory + record + locator + end
-
-
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "local name differs": (lambda: patched(30, "s", b"X"), "its two headers differ in name"),
-    "local name is longer": (lambda: patched(26, "H", 13), "its two headers differ in name"),
+    "local name is longer": (lambda: patched(26, "H", 17), "its two headers differ in name"),
+    "local name is shorter": (lambda: patched(26, "H", 13), "its two headers differ in name"),
     "central name differs": (lambda: patched(CENTRAL + 46, "s", b"X"), "differ in name"),
     "local magic": (lambda: patched(2, "B", 0), "neither a torch file"),
     "central magic": (lambda: patched(CENTRAL, "B", 0), "its directory is damaged"),
@@ -140,9 +128,6 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "name with a backslash": (
         lambda: renamed("data/1", "data\\1"), "not a valid name of a member"
     ),
-    "first zip64 field too short": (
-        lambda: short_zip64(), "its 64-bit sizes are missing"
-    ),
     "end record alone": (lambda: GOOD[-22:], "zip archive without the data.pkl"),
 }  # fmt: skip
 
@@ -162,10 +147,8 @@ def renamed(record: str, name: str) -> bytes:
     return GOOD.replace(f"archive/{record}".encode(), f"archive/{name}".encode())
 
 
-def short_zip64() -> bytes:
-    """Two zip64 fields for the first member, of which the first lacks the packed size."""
-    size = int.from_bytes(GOOD[CENTRAL + 24 : CENTRAL + 28], "little")
-    extra = struct.pack("<HHQ", 1, 8, 9) + struct.pack("<HHQQ", 1, 16, size, size)
+def with_zip64(extra: bytes) -> bytes:
+    """The first member's sizes in these extra fields of the directory alone."""
     line = bytearray(GOOD[CENTRAL:SECOND])
     struct.pack_into("<II", line, 20, 2**32 - 1, 2**32 - 1)
     struct.pack_into("<H", line, 30, len(extra))
@@ -173,6 +156,89 @@ def short_zip64() -> bytes:
     count = struct.unpack_from("<H", GOOD, END + 10)[0]
     end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(grown) - CENTRAL, CENTRAL, 0)
     return grown + end
+
+
+SIZE = int.from_bytes(GOOD[CENTRAL + 24 : CENTRAL + 28], "little")
+SIZES = struct.pack("<QQ", SIZE, SIZE)
+FIELD, TIME = b"\1\0\x10\0" + SIZES, b"UT\5\0\1abcd"
+ZIP64 = {
+    "alone": FIELD,
+    "behind another": TIME + FIELD,
+    "before others": FIELD + TIME + TIME,
+    "with a place": b"\1\0\x18\0" + SIZES + bytes(8),
+    "twice": FIELD + b"\1\0\x10\0" + struct.pack("<QQ", 9, 9),
+}
+NO_ZIP64 = {
+    "no field": b"",
+    "another field": TIME,
+    "short fields": b"\1\0\x08\0" + SIZES[:8] + FIELD,
+    "seven bytes": b"\1\0\x0f\0" + SIZES,
+    "cut off": FIELD[:-1],
+    "cut off at its length": TIME + FIELD[:3],
+}
+
+
+@pytest.mark.parametrize("name", ZIP64)
+def test_64_bit_sizes_are_those_that_zipfile_finds(name: str) -> None:
+    data = with_zip64(ZIP64[name])
+    theirs = zipfile.ZipFile(BytesIO(data)).infolist()
+    found = read_members(Memory(data))
+    assert [(it.nbytes, it.packed) for it in found] == [
+        (it.file_size, it.compress_size) for it in theirs
+    ]
+    assert found[0].nbytes == SIZE
+
+
+@pytest.mark.parametrize("name", NO_ZIP64)
+def test_fault_09_missing_64_bit_sizes_are_refused(name: str) -> None:
+    with pytest.raises(FormatError, match=r"archive/data\.pkl: its 64-bit sizes are missing"):
+        read_members(Memory(with_zip64(NO_ZIP64[name])))
+
+
+@pytest.mark.parametrize(
+    ("at", "kind", "value"),
+    [
+        *((14, "I", 0), (14, "I", 2**32 - 1), (18, "I", 9), (22, "I", 9)),
+        *((6, "H", 0x0800), (6, "H", 2), (8, "H", 8)),
+    ],
+)
+def test_fault_09_local_header_without_descriptor_agrees(at: int, kind: str, value: int) -> None:
+    """Its checksum, sizes, flags and method, as zipfile writes them."""
+    data = bytearray(rewritten())
+    assert len(read_members(Memory(bytes(data)))) > 1
+    struct.pack_into(f"<{kind}", data, at, value)
+    with pytest.raises(FormatError, match="its two headers differ"):
+        read_members(Memory(bytes(data)))
+
+
+DESCRIPTORS = {
+    "short": "<III", "marked": "<4sIII", "long": "<IQQ", "long and marked": "<4sIQQ",
+}  # fmt: skip
+
+
+def described(kind: str, *sums: int, flags: int = 8) -> bytes:
+    """An archive of one member with three bytes and a descriptor behind them."""
+    named = struct.pack("<HH", 1, 0) + b"a"
+    stated = struct.pack("<5H3I", 20, flags, 0, 0, 0, crc32(b"xyz"), 3, 3)
+    mark = [b"PK\7\x08"] if "s" in kind else []
+    data = b"PK\3\4" + stated + named + b"xyz" + struct.pack(kind, *mark, *sums)
+    line = b"PK\1\2" + struct.pack("<H", 20) + stated + struct.pack("<HHHHHII", 1, *[0] * 6) + b"a"
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(line), len(data), 0)
+    return data + line + end
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
+def test_descriptor_has_one_of_four_forms_and_repeats_the_sums(name: str) -> None:
+    """APPNOTE 4.3.9."""
+    kind, sums = DESCRIPTORS[name], (crc32(b"xyz"), 3, 3)
+    data = described(kind, *sums)
+    assert zipfile.ZipFile(BytesIO(data)).read("a") == b"xyz"
+    (member,) = read_members(Memory(data))
+    assert data[member.offset :][: member.nbytes] == b"xyz"
+    wrong = [(sums[0] ^ 1, 3, 3), (sums[0], 2, 3), (sums[0], 3, 4)]
+    for bad in (described(kind, *sums, flags=0), *(described(kind, *it) for it in wrong)):
+        with pytest.raises(FormatError, match=r"a: \d\d bytes after it belong to no member"):
+            read_members(Memory(bad))
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -183,14 +249,6 @@ def test_fault_09_ambiguous_archive_is_refused(name: str) -> None:
     assert says in str(refused.value)
     assert str(refused.value).startswith("file: ")
     assert refused.value.exit_code == 3
-
-
-def test_fault_09_million_members_are_refused_at_once() -> None:
-    data = many(1_000_000)
-    begun = time.process_time()
-    with pytest.raises(FormatError, match="1,000,000 members"):
-        read_members(Memory(data))
-    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize(
