@@ -99,11 +99,13 @@ def read_members(source: ByteSource) -> list[Member]:
     """
     begin, size, count = _directory(source)
     listed = list(_listed(source, source.read(begin, size), count))
+    if not listed:
+        return []
     _expect_distinct(source.name, [member.name for member in listed])
     listed.sort(key=lambda member: member.header)
-    if listed and listed[-1].header >= begin:
+    if listed[-1].header >= begin:
         raise FormatError(f"{source.name}: {listed[-1].name}: begins after the last member")
-    if listed and listed[0].header:
+    if listed[0].header:
         raise FormatError(f"{source.name}: {listed[0].header:,} bytes before its first member")
     followers = [*(member.header for member in listed[1:]), begin]
     pairs = list(zip(listed, followers, strict=True))

@@ -21,6 +21,8 @@ END = len(GOOD) - 22
 END64 = END - 20 - 56
 CENTRAL = int.from_bytes(GOOD[END + 16 : END + 20], "little")
 SECOND = GOOD.index(b"PK\x01\x02", CENTRAL + 4)
+SIZE = int.from_bytes(GOOD[CENTRAL + 24 : CENTRAL + 28], "little")
+FIRST_END = 30 + sum(struct.unpack_from("<HH", GOOD, 26)) + SIZE
 
 
 def patched(offset: int, kind: str, value: int | bytes) -> bytes:
@@ -79,7 +81,9 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "trailing byte": (lambda: GOOD + b"\0", "does not end like a zip archive"),
     "trailing archive": (lambda: GOOD + GOOD, "its zip64 end record is not at the stated offset"),
     "comment": (lambda: patched(END + 20, "H", 1) + b"x", "does not end like a zip archive"),
-    "bytes before the directory": (lambda: inserted(CENTRAL, bytes(8)), "belong to no member"),
+    "bytes before the directory": (
+        lambda: inserted(CENTRAL, bytes(8)), "24 bytes after it belong to no member"
+    ),
     "other descriptor": (
         lambda: patched(GOOD.index(b"PK\x07\x08") + 8, "I", 7),
         "bytes after it belong to no member",
@@ -88,7 +92,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: patched(CENTRAL + 42, "I", 2), "2 bytes before its first member"
     ),
     "second member inside the first": (
-        lambda: patched(SECOND + 42, "I", 100), "data.pkl: ends at byte"
+        lambda: patched(SECOND + 42, "I", 100),
+        f"data.pkl: ends at byte {FIRST_END:,}, the next one begins at 100",
     ),
     "second member inside the first's header": (
         lambda: patched(SECOND + 42, "I", 10), "data.pkl: no room for its header"
@@ -101,13 +106,26 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: both_sizes(2**31), "ends at byte"
     ),
     "stored and yet of two sizes": (
-        lambda: patched(CENTRAL + 20, "I", 5), "stored, but"
+        lambda: patched(CENTRAL + 20, "I", 5), f"stored, but {SIZE:,} bytes take 5"
+    ),
+    "stored and yet expanded": (
+        lambda: patched(CENTRAL + 20, "I", 5000), f"stored, but {SIZE:,} bytes take 5,000"
+    ),
+    "comment of a member": (lambda: patched(CENTRAL + 32, "H", 1), "its directory is damaged"),
+    "member on another disk": (lambda: patched(CENTRAL + 34, "H", 1), "its directory is damaged"),
+    "name beyond the directory": (
+        lambda: patched(CENTRAL + 28, "H", 60_000), "its directory is damaged"
     ),
     "64-bit sizes that are missing": (
         lambda: both_sizes(2**32 - 1), "its 64-bit sizes are missing"
     ),
     "directory elsewhere": (
-        lambda: patched(END64 + 48, "Q", CENTRAL - 1), "its directory ends at byte"
+        lambda: patched(END64 + 48, "Q", CENTRAL - 1),
+        f"its directory ends at byte {END64 - 1:,}, expected {END64:,}",
+    ),
+    "directory a byte later": (
+        lambda: patched(END64 + 48, "Q", CENTRAL + 1),
+        f"its directory ends at byte {END64 + 1:,}, expected {END64:,}",
     ),
     "directory larger than the file": (
         lambda: patched(END64 + 40, "Q", 2**63), "its directory ends at byte"
@@ -115,14 +133,38 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "zip64 record elsewhere": (
         lambda: patched(END - 12, "Q", 0), "its zip64 end record is not at the stated offset"
     ),
+    "zip64 record a byte later": (
+        lambda: patched(END - 12, "Q", END64 + 1), "record is not at the stated offset"
+    ),
+    "zip64 record on another disk": (
+        lambda: patched(END - 16, "I", 1), "record is not at the stated offset"
+    ),
+    "two disks": (lambda: patched(END - 4, "I", 2), "record is not at the stated offset"),
+    "longer zip64 record": (
+        lambda: patched(END64 + 4, "Q", 45), "its zip64 end record is damaged"
+    ),
+    "shorter zip64 record": (
+        lambda: patched(END64 + 4, "Q", 43), "its zip64 end record is damaged"
+    ),
     "zip64 record damaged": (
         lambda: patched(END64, "B", 0), "its zip64 end record is damaged"
     ),
     "more members than lines": (
         lambda: counts(100), "members in a directory"
     ),
+    "one member more than lines": (
+        lambda: counts(len(zipfile.ZipFile(BytesIO(GOOD)).infolist()) + 1),
+        "its directory is truncated",
+    ),
+    "no members": (
+        lambda: GOOD[:CENTRAL] + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 0, 0, 0, CENTRAL, 0),
+        "0 folders, expected one",
+    ),
     "fewer members than lines": (lambda: counts(1), "bytes after its last member"),
     "several disks": (lambda: patched(END64 + 16, "I", 1), "of several parts"),
+    "directory on another disk": (lambda: patched(END64 + 20, "I", 1), "of several parts"),
+    "fewer members on this disk": (lambda: patched(END64 + 24, "Q", 1), "of several parts"),
+    "more members on this disk": (lambda: patched(END64 + 24, "Q", 99), "of several parts"),
     "name that is no utf-8": (lambda: patched(CENTRAL + 46, "s", b"\xff"), "is not UTF-8"),
     "name with a nul": (lambda: patched(CENTRAL + 47, "s", b"\0"), "not a valid name of a member"),
     "name with a backslash": (
@@ -158,7 +200,6 @@ def with_zip64(extra: bytes) -> bytes:
     return grown + end
 
 
-SIZE = int.from_bytes(GOOD[CENTRAL + 24 : CENTRAL + 28], "little")
 SIZES = struct.pack("<QQ", SIZE, SIZE)
 FIELD, TIME = b"\1\0\x10\0" + SIZES, b"UT\5\0\1abcd"
 ZIP64 = {
@@ -176,6 +217,25 @@ NO_ZIP64 = {
     "cut off": FIELD[:-1],
     "cut off at its length": TIME + FIELD[:3],
 }
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (bytes(21), "21 bytes, not a zip archive"),
+        (bytes(22), "does not end like a zip archive"),
+        (GOOD[-42:], "its zip64 end record is not at the stated offset"),
+    ],
+    ids=["short", "no end", "locator alone"],
+)
+def test_fault_09_few_bytes_are_refused(data: bytes, says: str) -> None:
+    with pytest.raises(FormatError, match=f"^file: {says}"):
+        read_members(Memory(data))
+
+
+def test_ends_of_an_archive_without_members_and_of_no_disks_are_read() -> None:
+    assert read_members(Memory(b"PK\5\6" + bytes(18))) == []
+    assert read_members(Memory(patched(END - 4, "I", 0))) == read_members(Memory(GOOD))
 
 
 @pytest.mark.parametrize("name", ZIP64)

@@ -1,5 +1,6 @@
 """New archives beyond 4 GiB, where zip needs fields of 64 bits; zipfile and torch read them."""
 
+import struct
 import zipfile
 from io import SEEK_CUR, SEEK_END, RawIOBase
 from typing import cast
@@ -10,9 +11,9 @@ import torch
 
 from ckpt.formats.opaque import LaidOut
 from ckpt.formats.zip.reader import read_members
-from ckpt.formats.zip.writer import NewMember, lay_out_archive
+from ckpt.formats.zip.writer import NewMember, _end, lay_out_archive, length_of
 from ckpt.io.sources import ByteSource
-from ckpt.tensors import Span
+from ckpt.tensors import FileStart, Span, Summed, TensorEntry
 from tests.formats.support import Zeros
 
 VERSION = b"3\n"
@@ -75,3 +76,32 @@ def test_large_archive_is_read_by_zipfile_and_torch(sizes: tuple[int, ...]) -> N
     for member in members:
         assert reader.get_record_offset(member.name.removeprefix("a/")) == member.offset
         assert member.offset % 64 == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "short", "long"),
+    [(65_534, 65_534, 65_534), (65_535, 65_535, 65_535), (65_536, 65_535, 65_536),
+     (2**32 - 1, 65_535, 2**32 - 1), (2**32, 65_535, 2**32)],
+)  # fmt: skip
+def test_end_records_state_what_fits(number: int, short: int, long: int) -> None:
+    """Members, bytes and place of a directory; APPNOTE 4.3.14 to 4.3.16."""
+    record = _end(number, number, number)
+    wide = struct.unpack("<4sQHHII4Q", record[:56])
+    assert wide == (b"PK\6\6", 44, 0x031E, 45, 0, 0, long, long, long, long)
+    assert struct.unpack("<4sIQI", record[56:76]) == (b"PK\6\7", 0, 2 * number, 1)
+    most = min(number, 2**32 - 1)
+    assert struct.unpack("<4s4H2IH", record[76:]) == (
+        *(b"PK\5\6", 0, 0, short, short, most, most, 0),
+    )
+
+
+def test_checksum_that_nobody_computes_is_a_mistake() -> None:
+    member = NewMember("a", 1, None, b"x")
+    with pytest.raises(ValueError, match="nobody computes its CRC-32"):
+        list(lay_out_archive([member]))
+
+
+def test_pieces_take_their_bytes() -> None:
+    entry = TensorEntry("a", "float32", (3,), 0)
+    pieces = [b"abc", Span(7, 4), entry, Summed(entry), FileStart("x")]
+    assert [length_of(piece) for piece in pieces] == [3, 4, 12, 12, 0]
