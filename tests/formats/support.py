@@ -44,8 +44,12 @@ class Memory(ByteSource):
 class Zeros(Memory):
     """A file of zeros, of any size."""
 
+    def read(self, offset: int, nbytes: int) -> bytes:
+        self.reads.append((offset, nbytes))
+        return bytes(nbytes)
+
     def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
-        yield bytes(nbytes)
+        yield self.read(offset, nbytes)
 
 
 # Of a tensor: dtype, shape, contiguous bytes.

@@ -10,7 +10,7 @@ from ckpt.formats import stream as writing
 from ckpt.formats.stream import reach_of, tensor_bytes
 from ckpt.tensors import TensorEntry
 from tests.formats import hostile
-from tests.formats.support import Memory, contents, expected, opened, saved, torch_file
+from tests.formats.support import Memory, Zeros, contents, expected, opened, saved, torch_file
 
 
 @pytest.mark.parametrize(
@@ -89,17 +89,22 @@ def test_parts_that_lie_apart_are_read_apart(monkeypatch: pytest.MonkeyPatch) ->
     assert source.reads == [(100_000 * row, 8) for row in range(10)]
 
 
-def test_rows_are_read_and_given_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("chunk", "given"), [(16, [16, 16, 8, 16, 16, 8, 16]), (8, [8] * 12), (7, [8] * 12)]
+)
+def test_rows_are_read_and_given_a_few_at_a_time(
+    chunk: int, given: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As many as have the bytes that may be read at once, with the gaps between them."""
     monkeypatch.setattr(writing, "GATHERED_BYTES", 1000)
-    monkeypatch.setattr(writing, "CHUNK", 16)
+    monkeypatch.setattr(writing, "CHUNK", chunk)
     data = bytes(range(256)) * 10
     source = Memory(data)
     entry = TensorEntry("a", "float32", (12, 2), 8, (50, 1))
     chunks = [*tensor_bytes(source, entry)]
     assert b"".join(chunks) == b"".join(data[8 + 200 * row :][:8] for row in range(12))
     assert source.reads == [(8, 808), (1008, 808), (2008, 208)]
-    assert [len(chunk) for chunk in chunks] == [16, 16, 8, 16, 16, 8, 16]
+    assert [len(each) for each in chunks] == given
 
 
 @pytest.mark.parametrize(("limit", "reads"), [(1008, 1), (1007, 2)])
@@ -110,6 +115,14 @@ def test_view_is_read_at_once_up_to_the_limit(
     source = Memory(bytes(1008))
     assert b"".join(tensor_bytes(source, TensorEntry("a", "float32", (6, 2), 0, (50, 1))))
     assert len(source.reads) == reads
+
+
+def test_64_mebibytes_are_read_at_once() -> None:
+    for stride, reads in ((2**26 - 1, [(0, 2**26)]), (2**26, [(0, 1), (2**26, 1)])):
+        source = Zeros(b"")
+        entry = TensorEntry("a", "uint8", (2,), 0, (stride,))
+        assert b"".join(tensor_bytes(source, entry)) == bytes(2)
+        assert source.reads == reads
 
 
 def test_rows_that_touch_do_not_interleave(monkeypatch: pytest.MonkeyPatch) -> None:

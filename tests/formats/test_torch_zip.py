@@ -242,6 +242,12 @@ CHOICES = [
         ["weight", "bias"],
     ),
     ({"state": {"w": {"m": torch.ones(2)}}, "param_groups": []}, None, ["state.w.m"]),
+    ({"model": LINEAR, "opt": {"state": 3, "param_groups": []}}, None, ["weight", "bias"]),
+    (
+        {"opt": {"state": {}, "param_groups": [], "more": {"m": {"w": torch.ones(2)}}}},
+        None,
+        ["w"],
+    ),
     ({"optimizer": {0: {"x": torch.ones(1)}}}, None, ["optimizer.0.x"]),
     ({"m": LINEAR, "optimizer": {0: {"x": torch.ones(1)}}}, "optimizer", ["0.x"]),
     ({"m": LINEAR, "parts": [torch.ones(1), [torch.ones(2)]]}, "parts", ["0", "1.0"]),
@@ -283,12 +289,18 @@ def test_pickled_object_is_answered_with_how_to_save_its_weights() -> None:
         ([{"a.b": torch.ones(1), "a": {"b": torch.ones(1)}}], None, "the same path as text", None),
         ({"a": [{(b"x" * 2000,): torch.ones(1)}]}, None, "too many characters", None),
         (torch.ones(1), None, "a single tensor, not a state_dict", "give it a key"),
-        (3, None, "holds no tensors", None),
-        ({"model": {}, "epoch": 3}, None, "holds no tensors", None),
+        (3, None, "a torch file, which holds no tensors", None),
+        ({"model": {}, "epoch": 3}, None, "a torch file, which holds no tensors", None),
+        (
+            {"state": {}, "param_groups": []},
+            None,
+            "the state of an optimizer, which holds no tensors",
+            "name the file that holds the weights",
+        ),
     ],
     ids=[
         *("two", "nine", "none such", "root", "twice", "a tensor", "below a list"),
-        *("same paths", "long key", "tensor", "number", "empty"),
+        *("same paths", "long key", "tensor", "number", "empty", "optimizer"),
     ],
 )
 def test_choice_that_cannot_be_made_is_refused(

@@ -38,6 +38,7 @@ def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
         named.setdefault(dotted(path), (path, mapping))
     likely = _likely(contents)
     paths = {dotted(path): named[dotted(path)] for path in likely}
+    only: str | None
     if inside is not None and inside != ALL:
         inside = inside.removesuffix(COPIES)
         if inside in twice:
@@ -49,8 +50,10 @@ def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
         return _flattened(contents, (), name)
     if "" in paths:
         return _direct(*paths[""], name)
-    only = _original(paths) if inside == ALL else next(iter(paths))
-    if only is None or (len(paths) > 1 and inside != ALL):
+    only, *others = paths
+    if others:
+        only = _original(paths) if inside == ALL else None
+    if only is None:
         raise AmbiguousStateError(
             f"{name}: holds {len(paths)} state_dicts",
             hint=_hint(name, list(paths)),

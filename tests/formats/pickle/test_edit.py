@@ -1,6 +1,7 @@
 """Texts and numbers that are replaced in a pickle; Python's pickle is the oracle."""
 
 import pickle
+from collections.abc import Callable
 
 import pytest
 
@@ -9,7 +10,7 @@ from ckpt.formats.pickle.edit import item_edits, rename_texts
 from ckpt.formats.pickle.nodes import DictNode
 from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
 from tests.formats import hostile
-from tests.formats.hostile import get, put, text
+from tests.formats.hostile import put, text
 
 NUMBERS = [0, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**62, None]
 # Pushed before the mapping, so that its keys get long numbers in the memo.
@@ -55,7 +56,12 @@ def test_mapping_of_other_things_than_numbers_is_refused() -> None:
         numbers_changed(pickle.dumps([{}], 2), {"a": 1})
 
 
-def test_text_changes_at_its_own_places_alone() -> None:
+def short_get(slot: int) -> bytes:
+    return b"h" + bytes([slot])
+
+
+@pytest.mark.parametrize("get", [hostile.get, short_get])
+def test_text_changes_at_its_own_places_alone(get: Callable[[int], bytes]) -> None:
     """The first is the literal that the second and third look up."""
     body = hostile.MARK + text("a") + put(0) + get(0) + get(0) + text("b") + put(1) + get(1) + b"t"
     data = hostile.PROTO2 + body + hostile.STOP

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +89,15 @@ def test_values_of_other_classes_are_made_plain_or_lose_their_attributes() -> No
         *("0 (argparse.Namespace, made plain)", "1 (datetime.date, made plain)"),
         *("2 (attributes of torch.device)", "3 (builtins.frozenset)"),
     )
+
+
+def test_array_of_numpy_is_dropped() -> None:
+    """Although its description would be a text."""
+    plain = plain_pickle(read(pickle.dumps([np.zeros(2), np.float64(0.5)], 2)))
+    assert pickle.loads(plain.data) == [None, 0.5]  # noqa: S301 - made above
+    first, second = plain.changed
+    assert first.endswith(".multiarray._reconstruct)")
+    assert second.endswith(".multiarray.scalar, made plain)")
 
 
 def test_nodes_are_left_out_replaced_or_kept_by_name() -> None:
