@@ -171,10 +171,10 @@ def _expect_known(name: str, pickles: _Pickles) -> None:
 
 def _storage_keys(name: str, node: object) -> list[str]:
     items = node if isinstance(node, list) else [None]
-    texts = [str(item) for item in items if isinstance(item, str)]
-    if len(texts) != len(items) or len(set(texts)) != len(texts):
+    texts = dict.fromkeys(str(item) for item in items if isinstance(item, str))
+    if len(texts) != len(items):
         raise FormatError(f"{name}: malformed list of storages")
-    return texts
+    return list(texts)
 
 
 def _locate(

@@ -173,7 +173,7 @@ class TorchState:
         mapping = self.chosen.mapping
         texts = {str(key) for key in texts_of(mapping)} if mapping else set[str]()
         fixed = [key for key in changed if key not in texts]
-        if mapping is None or (changed and fixed):
+        if mapping is None or fixed:
             raise FormatError(
                 f"{name}: {fixed[0]} is not a text key in this file, so it cannot be renamed",
                 hint="-o FILE.safetensors writes the tensors alone, under any names",

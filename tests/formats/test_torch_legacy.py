@@ -285,6 +285,9 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: made(ONE, storages=struct.pack("<q", -4) + bytes(16)), "has -4 elements"
     ),
     "bytes that follow": (lambda: made(ONE) + b"x", "1 bytes after its last storage"),
+    "many bytes that follow": (
+        lambda: made(ONE) + bytes(1023), "1,023 bytes after its last storage"
+    ),
     "bytes that lack": (
         lambda: made(ONE)[:-1],
         f"storage 0 ends at byte {len(made(ONE)):,}, the file at {len(made(ONE)) - 1:,}",
