@@ -7,7 +7,7 @@ import torch
 
 from ckpt.errors import FormatError
 from ckpt.formats.torch_state import TorchState
-from tests.formats.support import contents, expected, loaded, opened, renamed, saved
+from tests.formats.support import contents, expected, loaded, opened, renamed, saved, written
 
 ONE, TWO = torch.ones(1), torch.ones(2)
 MODEL = {"fc.w": TWO, "fc.b": ONE}
@@ -102,3 +102,16 @@ def test_rename_without_changes_keeps_the_file() -> None:
     data = saved(BESIDE, pickle_protocol=4)
     for new_keys in ({}, {"fc.w": "fc.w"}, {"none": "x"}):
         assert renamed(data, new_keys, "model::*") == data
+
+
+def test_numbers_of_the_root_module_change_in_copies_that_follow() -> None:
+    states: Any = {name: torch.nn.BatchNorm1d(2).state_dict() for name in ("model", "ema")}
+    data = saved(states)
+    for inside, copied in (("model", 2), ("model::*", 7)):
+        checkpoint: Any = opened(data, inside)
+        numbered = checkpoint.numbered({"version": 7, "layout": 300, "none": None})
+        assert numbered.rest["_metadata"] == {"": {"version": 7, "layout": 300}}
+        new = loaded(written(numbered.renamed({}), checkpoint))
+        assert new["model"]._metadata[""] == {"version": 7, "layout": 300}
+        assert new["ema"]._metadata[""]["version"] == copied
+        assert expected(new["ema"]) == expected(states["ema"])
