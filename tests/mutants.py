@@ -7,6 +7,7 @@ The quick tests that run a broken line try it first, and if they pass, all tests
 Not sampled, because no test could or should notice them:
 
 * what Python refuses to compile, which any test would notice,
+* `except (…, struct.error)` with another exception: Cosmic Ray fails on the dot,
 * annotations, type aliases (`Value = str | None`) and `@dataclass(...)`: nothing runs them,
   or everything breaks without them,
 * `==` against `is`, and `is` against `==`: equal for small numbers, None and interned strings,
@@ -269,10 +270,10 @@ def _identity(mutation: MutationSpec) -> tuple[str, str, int]:
 def _matters(mutation: MutationSpec) -> bool:
     """Whether the mutant compiles and is another program; see the module's docstring."""
     code = mutation.module_path.read_text(encoding="utf-8")
-    mutated = mutate_code(code, get_operator(mutation.operator_name)(), mutation.occurrence)
     try:
+        mutated = mutate_code(code, get_operator(mutation.operator_name)(), mutation.occurrence)
         return mutated is not None and meaning(code) != meaning(mutated)
-    except SyntaxError:
+    except (SyntaxError, AttributeError):
         return False
 
 

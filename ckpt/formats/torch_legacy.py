@@ -17,7 +17,7 @@ from ckpt.formats.checkpoint import Checksum
 from ckpt.formats.pickle.describe import brief
 from ckpt.formats.pickle.nodes import DictNode
 from ckpt.formats.pickle.plain import plain_pickle
-from ckpt.formats.pickle.reader import ParsedPickle, read_first_pickle
+from ckpt.formats.pickle.reader import PICKLE_LIMIT, ParsedPickle, read_first_pickle
 from ckpt.formats.pickle.stack import TruncatedError
 from ckpt.formats.pickle.tensors import Storage, Storages
 from ckpt.formats.pickle.writer import storage_numel
@@ -28,12 +28,10 @@ from ckpt.tensors import Layout, Piece, Span, TensorEntry
 
 NAME = "torch-legacy"
 PROTOCOL = 1001
-PICKLE_LIMIT = 1 << 28  # bytes of the value
 _SMALL_LIMIT = 4096  # bytes of each of the first three
 _FIRST_READ = 1 << 16  # bytes; 600 keys
 # The integer MAGIC_NUMBER as a pickle, of protocol 4 and 5 in a frame.
 _MAGIC = re.compile(rb"(?s)\x80[\x02-\x05](\x95.{8})?\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.")
-_OPCODES, _OPCODES_A_KB = 1_000_000, 1000  # an opcode has a byte or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,7 @@ class _Pickles:
                 read = read_first_pickle(
                     data,
                     name=f"{self._source.name}: {what}",
-                    opcode_limit=_OPCODES + _OPCODES_A_KB * (taken // 1024),
+                    opcode_limit=taken,  # each has a byte or more
                     opaque=opaque,
                 )
             except TruncatedError as error:
@@ -173,10 +171,10 @@ def _expect_known(name: str, pickles: _Pickles) -> None:
 
 def _storage_keys(name: str, node: object) -> list[str]:
     items = node if isinstance(node, list) else [None]
-    texts = [str(item) for item in items if isinstance(item, str)]
-    if len(texts) != len(items) or len(set(texts)) != len(texts):
+    texts = dict.fromkeys(str(item) for item in items if isinstance(item, str))
+    if len(texts) != len(items):
         raise FormatError(f"{name}: malformed list of storages")
-    return texts
+    return list(texts)
 
 
 def _locate(

@@ -92,10 +92,13 @@ class TorchState:
     @property
     def digests(self) -> dict[str, str]:
         """Those of `others` whose whole value the pickle holds, by key."""
-        items = self.chosen.mapping.items if self.chosen.mapping and self.others else ()
-        texts = {str(key): value for key, value in items if isinstance(key, str)}
-        budget = [_MOST_HASHED]
-        found = ((key, digest_of(texts[key], budget)) for key in self.others if key in texts)
+        items = self.chosen.mapping.items if self.chosen.mapping else ()
+        others, budget = {*self.others}, [_MOST_HASHED]
+        found = (
+            (str(key), digest_of(value, budget))
+            for key, value in items
+            if isinstance(key, str) and key in others
+        )
         return {key: digest for key, digest in found if digest is not None}
 
     def also_named(self, keys: Container[str]) -> Sequence[str]:
@@ -168,12 +171,12 @@ class TorchState:
         keys = [*(entry.key for entry in self.entries), *self.others]
         full = {key: new_keys.get(key, key) for key in keys}
         changed = [old for old, new in full.items() if old != new]
-        if not changed and not self.orders and not self.numbers:
+        if not (changed or self.orders or self.numbers):
             return pickle
         mapping = self.chosen.mapping
         texts = {str(key) for key in texts_of(mapping)} if mapping else set[str]()
         fixed = [key for key in changed if key not in texts]
-        if mapping is None or (changed and fixed):
+        if mapping is None or fixed:
             raise FormatError(
                 f"{name}: {fixed[0]} is not a text key in this file, so it cannot be renamed",
                 hint="-o FILE.safetensors writes the tensors alone, under any names",

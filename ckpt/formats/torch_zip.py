@@ -11,7 +11,7 @@ from typing import Any
 from ckpt.errors import FormatError
 from ckpt.formats.checkpoint import Checksum, expect_keys
 from ckpt.formats.pickle.plain import plain_pickle
-from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
+from ckpt.formats.pickle.reader import PICKLE_LIMIT, ParsedPickle, read_pickle
 from ckpt.formats.pickle.tensors import Storage, Storages
 from ckpt.formats.pickle.writer import is_module_versions, pickle_state_dict
 from ckpt.formats.torch_read import read_state
@@ -25,7 +25,6 @@ from ckpt.io.sources import ByteSource
 from ckpt.tensors import Layout, Span, Summed, TensorEntry
 
 NAME = "torch-zip"
-PICKLE_LIMIT = 1 << 28  # bytes of data.pkl; 100,000 keys take 12 MB
 # A tensor takes about 30 opcodes; the rest of a checkpoint may hold curves and settings.
 _OPCODES, _OPCODES_A_MEMBER = 1_000_000, 100
 _LARGEST_ALIGNMENT = 1 << 15  # bytes; the length of an extra field has 16 bits

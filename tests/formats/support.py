@@ -41,6 +41,17 @@ class Memory(ByteSource):
             yield data[first : first + 1000]
 
 
+class Zeros(Memory):
+    """A file of zeros, of any size."""
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        self.reads.append((offset, nbytes))
+        return bytes(nbytes)
+
+    def stream(self, offset: int, nbytes: int) -> Iterator[bytes]:
+        yield self.read(offset, nbytes)
+
+
 # Of a tensor: dtype, shape, contiguous bytes.
 Contents = dict[str, tuple[str, tuple[int, ...], bytes]]
 

@@ -1,14 +1,20 @@
 """Damage that a container's own checksums tell of is not handed on to what has none."""
 
+from io import BytesIO
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import torch
 
 import ckpt
 from ckpt.errors import FormatError, IntegrityError
+from ckpt.formats.checked import CheckedSource
+from ckpt.formats.checkpoint import Checksum
 from ckpt.rules.document import read_rules
+from ckpt.tensors import Span, TensorEntry
 from tests.cli.support import tree
+from tests.formats.support import Memory
 
 WHOLE = torch.arange(2_000_000.0)
 STATE = {
@@ -71,3 +77,75 @@ def test_rename_of_the_container_keeps_the_sums_that_tell(tmp_path: Path) -> Non
 
     with pytest.raises((FormatError, IntegrityError), match=r"p: .* is damaged"):
         show(f"{tmp_path / 'out.pt'}::model", deep=True)
+
+
+BYTES = bytes(range(100))
+RECORDS = [Span(10, 10), Span(30, 10), Span(40, 5)]
+
+
+def entry(key: str, offset: int, nbytes: int = 1) -> TensorEntry:
+    return TensorEntry(key, "uint8", (nbytes,), offset)
+
+
+def checked(*entries: TensorEntry, damaged: Span | None = None) -> tuple[CheckedSource, Memory]:
+    """A source with three records, given in another order, and one whose checksum is unknown."""
+    sums = [
+        Checksum(it, crc32(BYTES[it.offset : it.end]) ^ (it == damaged), f"data/{it.offset}")
+        for it in reversed(RECORDS)
+    ]
+    source = Memory(BYTES)
+    return CheckedSource(source, [*sums, Checksum(Span(60, 10), None, "data/60")], entries), source
+
+
+def test_records_that_were_not_read_whole_are_read_at_the_end() -> None:
+    source, memory = checked()
+    assert source.read(30, 10) == BYTES[30:40]
+    out = BytesIO()
+    seen: list[bytes] = []
+    source.copy(40, 5, out, seen.append)
+    assert out.getvalue() == b"".join(seen) == BYTES[40:45]
+    source.copy(11, 3, out)
+    memory.reads.clear()
+    source.finish()
+    assert memory.reads == [(10, 10)]
+    source.finish()
+    assert memory.reads == [(10, 10)]
+
+
+@pytest.mark.parametrize(
+    ("position", "nbytes", "reads"),
+    [
+        (0, 1, []), (9, 1, []), (10, 1, [(10, 10)]), (19, 1, [(10, 10)]), (20, 1, []),
+        (30, 10, [(30, 10)]), (39, 1, [(30, 10)]), (40, 1, [(40, 5)]), (45, 1, []), (99, 1, []),
+        (15, 0, []),
+    ],
+)  # fmt: skip
+def test_only_the_records_of_some_tensors_are_read(
+    position: int, nbytes: int, reads: list[tuple[int, int]]
+) -> None:
+    source, memory = checked()
+    source.finish([entry("a", position, nbytes)])
+    assert memory.reads == reads
+
+
+def test_records_of_several_tensors_are_read_once_in_order() -> None:
+    source, memory = checked()
+    source.finish([entry("a", 41), entry("b", 11), entry("c", 12)])
+    assert memory.reads == [(10, 10), (40, 5)]
+
+
+@pytest.mark.parametrize(
+    ("count", "named"),
+    [(0, ""), (1, "k0: "), (3, "k0, k1, k2: "), (5, "k0, k1, k2 and 2 more keys: ")],
+)
+def test_fault_08_damage_is_told_with_the_first_keys(count: int, named: str) -> None:
+    inside = [entry(f"k{number}", 30 + 2 * number) for number in range(count)]
+    others = [entry("before", 29), entry("after", 40), entry("empty", 33, 0)]
+    right = crc32(BYTES[30:40])
+    says = f"file: {named}data/30 is damaged: its CRC-32 is {right:08x}, expected {right ^ 1:08x}\n"
+    for read in (lambda it: it.read(30, 10), lambda it: it.copy(30, 10, BytesIO()),
+                 lambda it: it.finish(), lambda it: it.finish([entry("a", 35)])):  # fmt: skip
+        source, _ = checked(*others, *inside, damaged=RECORDS[1])
+        with pytest.raises(FormatError) as refused:
+            read(source)
+        assert f"{refused.value}\n".startswith(says)

@@ -11,6 +11,8 @@ from torch import nn
 from ckpt.definitions import find_definition
 from ckpt.errors import FormatError, RefusedGlobalError
 from ckpt.formats.opaque import expect_harmless, foreign_globals, without_opaque
+from ckpt.formats.pickle.modules import with_state_dicts
+from ckpt.formats.pickle.nodes import Call, DictNode, Opaque
 from tests.formats.support import contents, expected, loaded, opened, saved
 
 
@@ -102,3 +104,70 @@ def test_module_in_itself_is_refused() -> None:
         data = saved(module)
     with pytest.raises(FormatError):
         opened(data)
+
+
+TENSOR = Call("torch._utils._rebuild_tensor_v2", ())
+
+
+def module(tensors: dict[str, object], inner: dict[str, object] | None = None) -> Opaque:
+    """The node of a module with these parameters and modules."""
+    fields = {"_parameters": tensors, "_buffers": {}, "_modules": inner or {}}
+    items = [(name, DictNode([*field.items()])) for name, field in fields.items()]
+    return Opaque("a.Net", 0, [], DictNode([*items]))
+
+
+def keys_of(root: Opaque, limit: int = 1000) -> list[object]:
+    """The keys of its state_dict; of a module that is left as it is none."""
+    found, made = with_state_dicts(root, limit)
+    if found is root:
+        assert made == ()
+        return []
+    assert isinstance(found, DictNode)
+    assert found.ordered
+    assert made == ("the module (a.Net, made plain)",)
+    return [key for key, _ in found.items]
+
+
+def test_modules_are_nested_a_hundred_deep_at_most() -> None:
+    made = {depth: module({"w": TENSOR}) for depth in (100, 101)}
+    for depth in made:
+        for _ in range(depth):
+            made[depth] = module({}, {"m": made[depth]})
+    assert keys_of(made[100]) == ["m." * 100 + "w"]
+    assert keys_of(made[101]) == []
+
+
+def test_modules_and_tensors_are_as_many_as_opcodes_at_most() -> None:
+    root = module({"a": TENSOR, "none": None}, {"m": module({"b": TENSOR})})
+    assert keys_of(root, 4) == ["a", "m.b"]
+    assert keys_of(root, 3) == []
+
+
+def test_keys_have_33_million_characters_at_most() -> None:
+    """The names of modules count too."""
+    name = "m" * (2**24 - 2)
+    root = {more: module({"w" * more: TENSOR}, {name: module({"w": TENSOR})}) for more in (1, 2)}
+    assert keys_of(root[1]) == ["w", f"{name}.w"]
+    assert keys_of(root[2]) == []
+
+
+@pytest.mark.parametrize("field", ["_parameters", "_buffers", "_modules"])
+def test_object_that_lacks_a_field_of_modules_is_none(field: str) -> None:
+    for value in (None, [], DictNode([(1, TENSOR)]), DictNode([("w", 1)])):
+        root = module({"a": TENSOR})
+        assert isinstance(root.state, DictNode)
+        root.state.items = [(k, value if k == field else v) for k, v in root.state.items]
+        assert keys_of(root) == []
+
+
+def test_modules_in_a_mapping_are_told_by_their_keys() -> None:
+    other = Opaque("a.Other", 0)
+    root = DictNode([("net", module({"w": TENSOR})), ("epoch", 3), ("other", other)])
+    found, made = with_state_dicts(root, 9)
+    assert found is root
+    assert made == ("net (a.Net, made plain)",)
+    (_, net), epoch, kept = root.items
+    assert isinstance(net, DictNode)
+    assert (net.items, net.ordered) == ([("w", TENSOR)], True)
+    assert (epoch, kept) == (("epoch", 3), ("other", other))
+    assert with_state_dicts([other], 9) == ([other], ())

@@ -96,10 +96,24 @@ def test_torch_loads_what_was_renamed(protocol: int) -> None:
 
 def test_many_keys_are_found_by_reading_on() -> None:
     """The pickle is longer than what is read of it at first."""
-    state = {f"layers.{number}.weight": torch.full((2,), float(number)) for number in range(3000)}
-    source = Memory(legacy(state))
+    state = {f"layers.{number}.weight": torch.full((2,), float(number)) for number in range(2000)}
+    data = legacy(state)
+    source = Memory(data)
     checkpoint = open_checkpoint(source)
     assert contents(checkpoint) == expected(state)
+    _, begin, end, *_ = boundaries(data)[1:]
+    assert 2**16 < end - begin <= 2**18
+    assert [nbytes for at, nbytes in source.reads if at == begin] == [2**16, 2**18]
+
+
+def test_fault_05_memo_has_a_slot_for_each_byte_at_most() -> None:
+    def with_slot(slot: int) -> bytes:
+        return made(ONE[:-1] + hostile.put(slot) + hostile.STOP)
+
+    left = len(with_slot(0)) - len(MAGIC + VERSION + SYSTEM)
+    assert contents(opened(with_slot(left - 1))) == contents(opened(made(ONE)))
+    with pytest.raises(FormatError, match=f"its value: over {left:,} memo entries"):
+        opened(with_slot(left))
 
 
 def test_reading_touches_no_tensor_of_a_large_file() -> None:
@@ -231,6 +245,7 @@ REDUCED = hostile.PROTO2 + hostile.call("builtins", "int", hostile.text("1")) + 
         (made(ONE, magic=pickle.dumps("x", 2)), "a bare pickle"),
         (made(ONE, magic=REDUCED), "a bare pickle"),
         (made(ONE, version=pickle.dumps(1002, 2)), "protocol 1002, expected 1001"),
+        (made(ONE, version=pickle.dumps(1000, 2)), "protocol 1000, expected 1001"),
         (made(ONE, version=pickle.dumps(True, 2)), "protocol True"),
         (made(ONE, version=pickle.dumps([1001], 2)), "protocol a list"),
         (made(ONE, version=REDUCED), "its protocol: calls builtins.int"),
@@ -259,12 +274,24 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
     "keys of numbers": (lambda: made(ONE, keys=(0,)), "malformed list of storages"),
     "no list": (lambda: made(ONE, keys="0"), "malformed list of storages"),
     "another length": (
-        lambda: made(ONE, storages=struct.pack("<q", 3) + bytes(16)), "has 3 elements"
+        lambda: made(ONE, storages=struct.pack("<q", 3) + bytes(16)),
+        "storage 0 has 3 elements, its tensors expect 4",
+    ),
+    "a greater length": (
+        lambda: made(ONE, storages=struct.pack("<q", 5) + bytes(16)),
+        "storage 0 has 5 elements, its tensors expect 4",
     ),
     "a negative length": (
         lambda: made(ONE, storages=struct.pack("<q", -4) + bytes(16)), "has -4 elements"
     ),
     "bytes that follow": (lambda: made(ONE) + b"x", "1 bytes after its last storage"),
+    "many bytes that follow": (
+        lambda: made(ONE) + bytes(1023), "1,023 bytes after its last storage"
+    ),
+    "bytes that lack": (
+        lambda: made(ONE)[:-1],
+        f"storage 0 ends at byte {len(made(ONE)):,}, the file at {len(made(ONE)) - 1:,}",
+    ),
     "two sizes of a storage": (
         lambda: made(state_dict(
             a=hostile.tensor(of=storage()), b=hostile.tensor([2], of=storage(numel=2))

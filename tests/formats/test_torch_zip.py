@@ -3,7 +3,9 @@
 import argparse
 import datetime
 import shlex
+import struct
 import warnings
+import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from io import BytesIO
 from pathlib import PurePosixPath
@@ -15,9 +17,22 @@ import pytest
 import torch
 
 from ckpt.errors import FormatError
-from ckpt.formats.opaque import unopened
+from ckpt.formats import open_checkpoint
+from ckpt.formats.opaque import LaidOut, unopened
+from ckpt.formats.torch_zip import recognises
+from ckpt.formats.zip.writer import NewMember, lay_out_archive
+from ckpt.tensors import Span
 from tests.formats import hostile
-from tests.formats.support import contents, expected, loaded, opened, renamed, saved, torch_file
+from tests.formats.support import (
+    Zeros,
+    contents,
+    expected,
+    loaded,
+    opened,
+    renamed,
+    saved,
+    torch_file,
+)
 
 LINEAR = OrderedDict({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)})
 
@@ -227,6 +242,12 @@ CHOICES = [
         ["weight", "bias"],
     ),
     ({"state": {"w": {"m": torch.ones(2)}}, "param_groups": []}, None, ["state.w.m"]),
+    ({"model": LINEAR, "opt": {"state": 3, "param_groups": []}}, None, ["weight", "bias"]),
+    (
+        {"opt": {"state": {}, "param_groups": [], "more": {"m": {"w": torch.ones(2)}}}},
+        None,
+        ["w"],
+    ),
     ({"optimizer": {0: {"x": torch.ones(1)}}}, None, ["optimizer.0.x"]),
     ({"m": LINEAR, "optimizer": {0: {"x": torch.ones(1)}}}, "optimizer", ["0.x"]),
     ({"m": LINEAR, "parts": [torch.ones(1), [torch.ones(2)]]}, "parts", ["0", "1.0"]),
@@ -268,12 +289,18 @@ def test_pickled_object_is_answered_with_how_to_save_its_weights() -> None:
         ([{"a.b": torch.ones(1), "a": {"b": torch.ones(1)}}], None, "the same path as text", None),
         ({"a": [{(b"x" * 2000,): torch.ones(1)}]}, None, "too many characters", None),
         (torch.ones(1), None, "a single tensor, not a state_dict", "give it a key"),
-        (3, None, "holds no tensors", None),
-        ({"model": {}, "epoch": 3}, None, "holds no tensors", None),
+        (3, None, "a torch file, which holds no tensors", None),
+        ({"model": {}, "epoch": 3}, None, "a torch file, which holds no tensors", None),
+        (
+            {"state": {}, "param_groups": []},
+            None,
+            "the state of an optimizer, which holds no tensors",
+            "name the file that holds the weights",
+        ),
     ],
     ids=[
         *("two", "nine", "none such", "root", "twice", "a tensor", "below a list"),
-        *("same paths", "long key", "tensor", "number", "empty"),
+        *("same paths", "long key", "tensor", "number", "empty", "optimizer"),
     ],
 )
 def test_choice_that_cannot_be_made_is_refused(
@@ -533,3 +560,80 @@ def test_records_at_the_ends_of_their_ranges_are_read(small: dict[str, bytes]) -
 def test_old_file_without_small_records_is_read() -> None:
     data = torch_file(hostile.state_dict(), {"0": bytes(16)})
     assert contents(opened(data)) == {"good": ("float32", (4,), bytes(16))}
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "says"),
+    [
+        (2**28, "data.pkl: does not begin with a protocol"),
+        (2**28 + 1, "data.pkl of 268,435,457 bytes, the limit is 268,435,456"),
+    ],
+)
+def test_fault_04_pickle_has_256_mebibytes_at_most(nbytes: int, says: str) -> None:
+    record = NewMember("archive/data.pkl", nbytes, 0, Span(0, nbytes))
+    with pytest.raises(FormatError, match=says):
+        open_checkpoint(LaidOut(Zeros(b""), lay_out_archive([record])))
+
+
+def test_fault_05_pickle_has_a_million_opcodes_and_a_hundred_for_each_record() -> None:
+    pickle = hostile.PROTO2 + (hostile.NONE + hostile.POP) * 501_000 + hostile.DICT + hostile.STOP
+    with pytest.raises(FormatError, match="over 1,000,300 opcodes"):
+        opened(torch_file(pickle))
+
+
+def with_records(data: bytes, *without: str, **more: bytes) -> bytes:
+    """The archive without some records, and with others."""
+    out = BytesIO()
+    with zipfile.ZipFile(BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            if name.removeprefix("archive/") not in without:
+                new.writestr(name, old.read(name))
+        for name, content in more.items():
+            new.writestr(f"archive/{name}", content)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ("constants.pkl", "a TorchScript archive"),
+        ("code/a.py", "a TorchScript archive"),
+        ("archive_format", "a torch.export archive"),
+    ],
+)
+def test_fault_12_record_of_a_program_is_enough(record: str, says: str) -> None:
+    with pytest.raises(FormatError, match=says):
+        opened(with_records(saved(LINEAR), **{record: b"x"}))
+
+
+def test_container_tells_who_wrote_it_and_what_it_holds() -> None:
+    data = saved(LINEAR)
+    checkpoint = opened(data)
+    assert checkpoint.written_by == "torch.save of torch 2.1 or newer"
+    old = with_records(data, "byteorder")
+    assert opened(old).written_by == "torch.save of torch 1.6 to 2.0"
+    assert checkpoint.storage_names() == ["0", "1"]  # type: ignore[attr-defined]
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        members = [(it.filename, it.file_size, it.CRC) for it in archive.infolist()]
+    assert [(it.what, it.span.nbytes, it.crc32) for it in checkpoint.checksums] == members
+
+
+def test_number_of_nine_digits_is_read() -> None:
+    small = {"version": b"123456789"}
+    assert contents(opened(torch_file(hostile.state_dict(), {"0": bytes(16)}, **small)))
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "found"),
+    [
+        ("a/b", b"", True), ("a" * 299 + "/", b"", True), ("a" * 300, b"/", False),
+        ("/", b"", True), ("a", b"/", False), ("", b"/", False),
+    ],
+    ids=range(6),
+)  # fmt: skip
+def test_archive_is_one_of_torch_if_its_first_name_has_a_folder(
+    name: str, after: bytes, found: bool
+) -> None:
+    head = struct.pack("<4s22xHH", b"PK\3\4", len(name), 0) + name.encode() + after
+    assert recognises(head) is found
+    assert not recognises(b"PK\1\2" + head[4:])

@@ -11,6 +11,7 @@ from ckpt.formats.pickle.nodes import Call, DictNode, Opaque
 
 _COUNTER = "n_averaged"  # what AveragedModel counts
 _LISTED = 5  # state_dicts in a hint
+_ALONE_HINT = "give it a key: torch.save({'weight': tensor}, FILE)"
 # The keys of one layer of torch: ``weight``, ``weight_ih_l0``, ``in_proj_bias``.
 _OF_ONE_LAYER = re.compile(r"(^|_)(weight|bias)(_|$)")
 
@@ -37,6 +38,7 @@ def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
         named.setdefault(dotted(path), (path, mapping))
     likely = _likely(contents)
     paths = {dotted(path): named[dotted(path)] for path in likely}
+    only: str | None
     if inside is not None and inside != ALL:
         inside = inside.removesuffix(COPIES)
         if inside in twice:
@@ -48,8 +50,10 @@ def choose(contents: Contents, inside: str | None, *, name: str) -> Chosen:
         return _flattened(contents, (), name)
     if "" in paths:
         return _direct(*paths[""], name)
-    only = _original(paths) if inside == ALL else next(iter(paths))
-    if only is None or (len(paths) > 1 and inside != ALL):
+    only, *others = paths
+    if others:
+        only = _original(paths) if inside == ALL else None
+    if only is None:
         raise AmbiguousStateError(
             f"{name}: holds {len(paths)} state_dicts",
             hint=_hint(name, list(paths)),
@@ -93,10 +97,9 @@ def _likely(contents: Contents) -> list[tuple[str, ...]]:
     if any(path and _has_modules(mapping) for path, mapping, _ in found):
         found = [it for it in found if not it[0] or _is_of_module(it[1])]
     counts = {path: count for path, _, count in found}
-    if () in counts:
-        if counts[()] >= max(counts.values()):
-            return [()]
-        del counts[()]
+    own = counts.pop((), None)
+    if own is not None and all(own >= count for count in counts.values()):
+        return [()]
     return list(counts)
 
 
@@ -196,13 +199,10 @@ def _flattened(contents: Contents, top: tuple[str, ...], name: str) -> Chosen:
         what = contents.kind or "a torch file"
         hint = WEIGHTS_HINT if contents.kind else None
         raise FormatError(f"{name}: {what}, which holds no tensors", hint=hint)
-    if not below[0][0] and contents.kind:
-        raise FormatError(f"{name}: {contents.kind}, not a state_dict", hint=WEIGHTS_HINT)
-    if not below[0][0]:
-        raise FormatError(
-            f"{name}: a single tensor, not a state_dict",
-            hint="give it a key: torch.save({'weight': tensor}, FILE)",
-        )
+    if any(not path for path, _ in below):
+        hint = WEIGHTS_HINT if contents.kind else _ALONE_HINT
+        what = contents.kind or "a single tensor"
+        raise FormatError(f"{name}: {what}, not a state_dict", hint=hint)
     for with_types in (False, True):
         try:
             keys = [shown_path(path, with_types=with_types) for path, _ in below]

@@ -75,16 +75,13 @@ def rename_texts(
         renames: Texts of `read`, each with its new text.
         others: Further edits, at other places.
     """
-    renames = [(text, new) for text, new in renames if text != new]
-    others = list(others)
-    if not renames and not others:
-        return data
-    edits = {text.start: (text.end, literal(new)) for text, new in renames}
-    changed = {text.origin for text, _ in renames if text.start == text.origin in edits}
+    edits = {text.start: (text.end, literal(new)) for text, new in renames if text != new}
     for text in read.looked_up:
-        if text.origin in changed and text.start not in edits:
+        if text.origin in edits and text.start not in edits:
             edits[text.start] = (text.end, literal(text))
     edits |= {start: (end, new) for start, end, new in others}
+    if not edits:
+        return data
     edits |= {start: (start + _FRAME_BYTES, b"") for start in read.frames}
     parts, position = [], 0
     for start in sorted(edits):

@@ -154,8 +154,10 @@ def _unique_texts(mapping: DictNode, path: Path, name: str) -> set[str]:
     A pickled dict never has a key twice; readers differ in which of two they take.
     """
     texts = {key for key, _ in mapping.items if isinstance(key, str)}
+    if len(texts) == len(mapping.items):
+        return texts
     taken: set[str] = set()
-    for key, _ in mapping.items if len(texts) < len(mapping.items) else ():
+    for key, _ in mapping.items:
         try:
             text = identity(key)
         except ValueError as error:

@@ -65,12 +65,13 @@ def _walked(module: object, prefix: str, depth: int) -> Iterator[tuple[str, Call
     fields = {str(key): value for key, value in state.items if isinstance(key, str)}
     passing = _texts(fields.get("_non_persistent_buffers_set"))
     yield prefix, None
-    for field in ("_parameters", "_buffers"):
-        for name, tensor in _named(fields.get(field)):
-            if tensor is not None and not (field == "_buffers" and name in passing):
-                if not is_tensor(tensor):
-                    raise ValueError("not a tensor")
-                yield prefix + name, tensor
+    held = [*_named(fields.get("_parameters"))]
+    held += [item for item in _named(fields.get("_buffers")) if item[0] not in passing]
+    for name, tensor in held:
+        if tensor is not None:
+            if not is_tensor(tensor):
+                raise ValueError("not a tensor")
+            yield prefix + name, tensor
     for name, inner in _named(fields.get("_modules")):
         if inner is not None:
             yield from _walked(inner, f"{prefix}{name}.", depth + 1)

@@ -187,7 +187,7 @@ class _Writer:
     def _tensor(self, node: Call, path: Path) -> None:
         """A tensor in its usual form, without attributes of its own."""
         inner = plain_of(node, dotted(path))
-        storage, offset, size, stride, grad, *more = (*inner.arguments, False)[:7]
+        storage, offset, size, stride, grad, *more = (*inner.arguments, False)
         typed = inner.function != TENSOR_V3
         if node.function == PARAMETER:
             self._name(PARAMETER)

@@ -13,6 +13,8 @@ from ckpt.formats.pickle.modules import with_state_dicts
 from ckpt.formats.pickle.nodes import Call, Persistent, Text
 from ckpt.formats.pickle.opcodes import NUMBERED, TABLE
 
+PICKLE_LIMIT = 1 << 28  # bytes of a file's pickle; 100,000 keys take 12 MB
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedPickle:

@@ -287,7 +287,7 @@ def _farthest(read: _Geometry) -> int:
 def _expect_inside(read: _Geometry, farthest: int, where: str) -> None:
     """Make sure that the tensor does not reach beyond its storage, or its view of one."""
     storage = read.storage
-    key, _, numel = storage.view or (storage.key, 0, storage.numel)
+    key, *_, numel = storage.view or (storage.key, storage.numel)
     reach = (read.first + farthest + 1) * itemsize(read.dtype)
     nbytes = numel * itemsize(storage.dtype)
     if reach > nbytes:

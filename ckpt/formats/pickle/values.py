@@ -151,22 +151,20 @@ def _path(call: Call) -> str | None:
 
 
 def _datetime(call: Call) -> str | None:
-    """Ten packed bytes; a time zone that follows is ignored."""
-    data = bytes_of(call.arguments[0]) if len(call.arguments) == 1 else None
-    if data is None or len(data) != 10:
-        return None
-    year, month, day, hour, minute, second = struct.unpack(">H5B", data[:7])
-    micros = int.from_bytes(data[7:], "big")
-    fraction = f".{micros:06}" if micros else ""
-    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}"
+    """Ten packed bytes; with a time zone it is only named."""
+    match call.arguments:
+        case (data,):
+            *fields, micros = struct.unpack(">H5B3s", bytes_of(data) or b"")
+            shown = "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(*fields)
+            return shown + (f".{int.from_bytes(micros):06}" if any(micros) else "")
+    return None
 
 
 def _date(call: Call) -> str | None:
-    data = bytes_of(call.arguments[0]) if len(call.arguments) == 1 else None
-    if data is None or len(data) != 4:
-        return None
-    year, month, day = struct.unpack(">H2B", data)
-    return f"{year:04}-{month:02}-{day:02}"
+    match call.arguments:
+        case (data,):
+            return "{:04}-{:02}-{:02}".format(*struct.unpack(">H2B", bytes_of(data) or b""))
+    return None
 
 
 def _namespace(call: Call) -> DictNode | None:

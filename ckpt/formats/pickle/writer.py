@@ -6,6 +6,7 @@ Source: `torch.serialization._save` and `torch._tensor.Tensor._reduce_ex_interna
 
 import struct
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from ckpt.formats.pickle.globals import STORAGES, TENSOR_V2, TENSOR_V3, UNTYPED
 from ckpt.formats.pickle.nodes import Call, DictNode, Global, Persistent
@@ -49,12 +50,9 @@ def tensor_node(entry: TensorEntry, storage: str, location: str, *, legacy: bool
     """
     kind = TYPED.get(entry.dtype)
     of = ("storage", Global(kind or UNTYPED), storage, location, storage_numel(entry))
-    stride, step = list[int](), 1
-    for count in reversed(entry.shape):
-        stride.append(step)
-        step *= max(count, 1)
-    geometry = (Persistent((*of, None) if legacy else of), 0, entry.shape, tuple(stride[::-1]))
-    hooks = DictNode([], ordered=True)
+    storage_node = Persistent((*of, None) if legacy else of)
+    geometry = (storage_node, 0, entry.shape, _contiguous_stride(entry.shape))
+    hooks = DictNode([])
     if kind is not None:
         return Call(TENSOR_V2, (*geometry, False, hooks))
     return Call(TENSOR_V3, (*geometry, False, hooks, Global(f"torch.{entry.dtype}")))
@@ -95,10 +93,6 @@ def _versions(pickler: "_Pickler", versions: Versions) -> list[bytes]:
 
 def _tensor(pickler: "_Pickler", entry: TensorEntry, storage: str) -> list[bytes]:
     typed = TYPED.get(entry.dtype)
-    stride, step = [], 1
-    for count in reversed(entry.shape):
-        stride.append(step)
-        step *= max(count, 1)
     return [
         pickler.named(TENSOR_V2 if typed else TENSOR_V3),
         b"((",
@@ -110,13 +104,18 @@ def _tensor(pickler: "_Pickler", entry: TensorEntry, storage: str) -> list[bytes
         b"tQ",
         integer(0),
         pickler.numbers(entry.shape),
-        pickler.numbers(stride[::-1]),
+        pickler.numbers(_contiguous_stride(entry.shape)),
         b"\x89",  # requires_grad
         pickler.named("collections.OrderedDict"),  # backward_hooks
         b")R",
         b"" if typed else pickler.named(f"torch.{entry.dtype}"),
         b"tR",
     ]
+
+
+def _contiguous_stride(shape: Sequence[int]) -> tuple[int, ...]:
+    """The stride that torch gives to a new tensor, in elements."""
+    return tuple(prod(max(n, 1) for n in shape[at + 1 :]) for at in range(len(shape)))
 
 
 class _Pickler:

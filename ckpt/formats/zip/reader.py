@@ -27,12 +27,11 @@ _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
 _ZIP64 = 0x0001  # id of the extra field with 64-bit sizes
 _DESCRIPTOR = 0x0008  # a flag: CRC-32 and sizes follow the data
-_EFFORT = 0x0006  # compression level; zip sets it even on members that it stored
-_FLAGS = 0x0800 | _DESCRIPTOR | _EFFORT  # the first: names in UTF-8
+# Names in UTF-8, a descriptor, and the compression level, which zip sets even on stored members.
+_FLAGS = 0x080E
 _DESCRIPTORS = {
     kind.size: kind for kind in map(struct.Struct, ("<III", "<4sIII", "<IQQ", "<4sIQQ"))
 }
-_USUAL = struct.Struct("<4sIII").pack  # a descriptor as torch and zip write it
 _FOLDER = 0x10  # an external attribute, of DOS
 # The records that `torch.serialization` and `inline_container` look up by name.
 _RECORDS = frozenset(
@@ -100,11 +99,13 @@ def read_members(source: ByteSource) -> list[Member]:
     """
     begin, size, count = _directory(source)
     listed = list(_listed(source, source.read(begin, size), count))
+    if not listed:
+        return []
     _expect_distinct(source.name, [member.name for member in listed])
     listed.sort(key=lambda member: member.header)
-    if listed and listed[-1].header >= begin:
+    if listed[-1].header >= begin:
         raise FormatError(f"{source.name}: {listed[-1].name}: begins after the last member")
-    if listed and listed[0].header != 0:
+    if listed[0].header:
         raise FormatError(f"{source.name}: {listed[0].header:,} bytes before its first member")
     followers = [*(member.header for member in listed[1:]), begin]
     pairs = list(zip(listed, followers, strict=True))
@@ -264,11 +265,11 @@ def _wide(
         kind, length = struct.unpack_from("<HH", extra, position)
         position += 4
         if kind == _ZIP64:  # the first decides
-            values = extra[position : position + length // 8 * 8]
-            wide = struct.iter_unpack("<Q", values)
-            if len(values) < 8 * narrow.count(_WIDE):
+            count = narrow.count(_WIDE)
+            if min(length, len(extra) - position) < 8 * count:
                 break
-            size, packed, header = (next(wide)[0] if it == _WIDE else it for it in narrow)
+            wide = iter(struct.unpack_from(f"<{count}Q", extra, position))
+            size, packed, header = (next(wide) if it == _WIDE else it for it in narrow)
             return size, packed, header
         position += length
     raise FormatError(f"{source.name}: {name}: its 64-bit sizes are missing", hint=_DAMAGED)
@@ -308,9 +309,6 @@ def _located(source: _BatchReader, listed: _Listed, follower: int) -> Member:
             f"{source.name}: {name}: ends at byte {end:,}, the next one begins at {follower:,}",
             hint=_DAMAGED,
         )
-    usual = _USUAL(b"PK\x07\x08", crc32, packed, nbytes) if nbytes < _WIDE > packed else b""
-    if flags & _DESCRIPTOR and follower - end == len(usual) and source.read(end, 16) == usual:
-        return Member(name, begin + extra, packed, nbytes, crc32, method)
     if not _is_descriptor(source, end, follower - end, listed):
         raise FormatError(
             f"{source.name}: {name}: {follower - end:,} bytes after it belong to no member"
@@ -323,16 +321,11 @@ def _is_descriptor(source: _BatchReader, at: int, length: int, listed: _Listed) 
 
     APPNOTE 4.3.9: CRC-32 and both sizes, of 4 or 8 bytes each, optionally after a mark.
     """
-    described = bool(listed.flags & _DESCRIPTOR)
-    if not described or not length:
-        return not described and not length
+    if not listed.flags & _DESCRIPTOR:
+        return not length
     kind = _DESCRIPTORS.get(length)
-    if kind is None:
-        return False
-    *mark, crc32, packed, nbytes = kind.unpack(source.read(at, length))
-    return (
-        mark in ([], [b"PK\x07\x08"])
-        and crc32 == listed.crc32
-        and packed == listed.packed
-        and nbytes == listed.nbytes
+    sums = (listed.crc32, listed.packed, listed.nbytes)
+    return kind is not None and kind.unpack(source.read(at, length)) in (
+        sums,
+        (b"PK\x07\x08", *sums),
     )

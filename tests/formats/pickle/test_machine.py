@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from ckpt.errors import FormatError, RefusedGlobalError
-from ckpt.formats.pickle.nodes import Call, DictNode, Number
+from ckpt.formats.pickle.nodes import Call, DictNode, Number, Opaque
 from ckpt.formats.pickle.reader import (
     ParsedPickle,
     read_first_pickle,
@@ -100,6 +100,35 @@ def test_opcode_does_what_it_does_in_python(code: bytes) -> None:
         read(code, opcode_limit=found.opcodes - 1)
 
 
+CALLS = {
+    "REDUCE": CALL,
+    "STACK_GLOBAL": text("collections") + text("OrderedDict") + b"\x93)R",
+    "NEWOBJ": global_("collections", "OrderedDict") + b")\x81",
+    "BUILD": CALL + b"}" + text("x") + b"Nsb",
+}
+
+
+@pytest.mark.parametrize("name", [*SAME, *CALLS])
+def test_opcode_leaves_the_values_below_alone(name: str) -> None:
+    data = PROTO5 + b"K\x01K\x02" + (SAME | CALLS)[name] + b"\x87" + hostile.STOP
+    root = read(data[2:-1]).root
+    assert isinstance(root, tuple)
+    assert (*root[:2], value_of(root[2])) == pickle.loads(data)  # noqa: S301 - made above
+
+
+def test_opaque_objects_and_references_leave_the_values_below_alone() -> None:
+    foreign = global_("os", "system")
+    for code in (foreign + b")R", foreign + b")\x81", foreign + b")}\x92"):
+        root = read(b"K\x01K\x02" + code + b"\x87", opaque=True).root
+        assert isinstance(root, tuple)
+        assert root[:2] == (1, 2)
+        assert isinstance(root[2], Opaque)
+    found = read(b"K\x01K\x02" + hostile.storage() + b"\x87")
+    assert isinstance(found.root, tuple)
+    assert found.root[:2] == (1, 2)
+    assert found.persistents == [found.root[2]]
+
+
 @pytest.mark.parametrize("code", sorted({*range(256)} - KNOWN))
 def test_other_opcode_is_refused(code: int) -> None:
     says = f"p: opcode {bytes([code])!r} at offset 2, which torch.save does not write"
@@ -140,6 +169,7 @@ REFUSED = {
     "frame in a frame": (hostile.frame(hostile.frame(b"N")), "a frame inside a frame at offset 11"),
     "module of a number": (number(1) + text("a") + b"\x93", "a global whose name is not text"),
     "name of a number": (text("a") + number(1) + b"\x93", "a global whose name is not text"),
+    "empty name": (global_("m", "") + b"Nabc\n", "refused global m. at offset 2"),
     "long name": (
         global_("m", "x" * 200), f"refused global m.{'x' * 98}… at offset 2",
     ),

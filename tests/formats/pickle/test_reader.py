@@ -211,10 +211,11 @@ OFFSETS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("before", [b"", b"N\x850"], ids=["even", "odd"])
 @pytest.mark.parametrize("name", OFFSETS)
-def test_refusal_tells_the_offset_of_the_opcode(name: str) -> None:
+def test_refusal_tells_the_offset_of_the_opcode(name: str, before: bytes) -> None:
     code, opcode = OFFSETS[name]
-    data = hostile.PROTO4 + code + hostile.NONE * 30 + hostile.STOP
+    data = hostile.PROTO4 + before + code + hostile.NONE * 30 + hostile.STOP
     with pytest.raises(FormatError) as refused:
         read_pickle(data, name="p", opcode_limit=100)
     assert f"at offset {data.rindex(opcode):,}" in str(refused.value)

@@ -108,6 +108,8 @@ def test_view_that_ends_with_its_storage_is_read_and_one_beyond_refused(
     assert contents(opened(data)) == expected(loaded(data))
     says = refused(tensor(shape, stride, offset + 1))
     assert says == "file: a: reaches to byte 20 of storage 0, which has 16"
+    says = refused(tensor([6]))
+    assert says == "file: a: reaches to byte 24 of storage 0, which has 16"
 
 
 def test_tensor_without_elements_begins_with_its_storage() -> None:

@@ -4,9 +4,11 @@ import shutil
 import struct
 import subprocess
 import zipfile
+import zlib
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import torch
@@ -189,3 +191,30 @@ def test_fault_10_archive_expands_100_to_1_or_to_64_megabytes(total: int, size: 
     expect_proportion("file", members, size)
     with pytest.raises(FormatError, match=f"{size:,} bytes that would expand to {total + 1:,}"):
         expect_proportion("file", [*members, packed(1, 1)], size)
+
+
+CONTENT = bytes(range(256)) * 10
+_PACKER = zlib.compressobj(wbits=-15)
+WITHOUT_END = _PACKER.compress(CONTENT) + _PACKER.flush(zlib.Z_SYNC_FLUSH)
+WHOLE = WITHOUT_END + _PACKER.flush()
+
+
+@pytest.mark.parametrize(
+    ("packed", "nbytes", "says"),
+    [
+        (WHOLE, 2561, "inflates to 2,560 bytes, expected 2,561"),
+        (WHOLE, 2559, "inflates to more than 2,559 bytes"),
+        (WITHOUT_END, 2560, "inflates to 2,560 bytes, expected 2,560"),
+        (WHOLE + b"x", 2560, "bytes after the end of the stream"),
+        (b"", 2560, "inflates to 0 bytes, expected 2,560"),
+    ],
+    ids=["shorter", "longer", "without an end", "bytes behind", "nothing"],
+)
+def test_fault_10_content_and_stream_end_where_they_say(
+    packed: bytes, nbytes: int, says: str
+) -> None:
+    whole = Inflated(Memory(WHOLE), Member("a/0", 0, len(WHOLE), 2560, crc32(CONTENT), 8))
+    assert b"".join(whole.stream(0, 2560)) == CONTENT
+    inflated = Inflated(Memory(packed), Member("a/0", 0, len(packed), nbytes, 0, 8))
+    with pytest.raises(FormatError, match=f"^file: a/0: damaged: {says}"):
+        list(inflated.stream(0, nbytes))
