@@ -1,18 +1,15 @@
-"""torch.distributed.checkpoint folders, as torch writes them: from one process and from four."""
+"""torch.distributed.checkpoint folders, as torch writes them in one process."""
 
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.tensor._shards_wrapper import LocalShardsWrapper
 
 from ckpt.errors import CkptError, FormatError, KeyCollisionError, RefusedGlobalError
 from ckpt.formats import open_checkpoint
@@ -21,8 +18,7 @@ from ckpt.formats.opaque import expect_harmless
 from ckpt.formats.paths import open_path
 from ckpt.io.composed import JoinedSource
 from ckpt.tensors import FileStart, Span
-from tests.effort import PATIENCE
-from tests.formats.distributed.save_distributed import whole
+from tests.effort import by_effort
 from tests.formats.support import contents, expected
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -49,10 +45,10 @@ def state() -> State:
     }
 
 
-def save(value: State, folder: Path) -> Path:
+def save(value: State, folder: Path, **options: Any) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says that nothing is distributed here
-        dcp.save(value, checkpoint_id=folder)
+        dcp.save(value, storage_writer=dcp.FileSystemWriter(folder, **options))
     return folder
 
 
@@ -71,9 +67,15 @@ def flat(value: object, prefix: str = "") -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `state`, which no test changes."""
+    return save(state(), tmp_path_factory.mktemp("saved") / "step1")
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return save(state(), tmp_path / "step1")
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(saved, tmp_path / "step1")
 
 
 def read(folder: Path, inside: str | None = None) -> Any:
@@ -127,59 +129,39 @@ def test_part_of_the_state_has_its_own_keys(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that four processes have saved."""
-    root = tmp_path_factory.mktemp("four")
-    script = Path(__file__).with_name("save_distributed.py")
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}  # noqa: PTH109
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, script, root / "out", str(rank), root / "meeting"],
-            env=environment,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(4)
-    ]
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=PATIENCE)
-        assert rank.returncode == 0, errors.decode()
-    yield root / "out"
-    shutil.rmtree(root)
-
-
-@pytest.mark.long
-def test_tensors_cut_by_four_processes_are_whole_again(four: Path) -> None:
-    assert len(list(four.glob("*.distcp"))) > 1
-    assert read(four, "model") == expected(whole())
-
-
-@pytest.mark.long
-def test_renamed_to_the_same_keys_is_the_same_folder(four: Path, tmp_path: Path) -> None:
-    again = renamed(four, {}, tmp_path / "again")
-    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
-        path.name: path.read_bytes() for path in four.iterdir()
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three files, with tensors in chunks, from torch's own writer."""
+    turned = WHOLE["turned"].contiguous()
+    chunked = {
+        "turned": LocalShardsWrapper([turned[:, :2], turned[:, 2:]], [(0, 0), (0, 2)]),
+        "long": LocalShardsWrapper([WHOLE["long"][:5], WHOLE["long"][5:]], [(0,), (5,)]),
+        "small": WHOLE["small"],
     }
+    path = tmp_path_factory.mktemp("cut") / "step1"
+    return save({"model": chunked, "epoch": 3}, path, thread_count=3)
 
 
-@pytest.mark.long
-def test_torch_loads_what_was_renamed(four: Path, tmp_path: Path) -> None:
-    """By its own reader, whole and in place: keys, offsets and nested paths have all moved."""
-    new = {f"model.{key}": f"net.block.{key}" for key in whole()}
-    out = renamed(four, new, tmp_path / "out")
-    wanted = {key: torch.zeros_like(tensor) for key, tensor in whole().items()}
-    into = {"net": {f"block.{key}": tensor for key, tensor in wanted.items()}, "epoch": 0}
+WHOLE = {
+    "turned": torch.arange(12.0).reshape(3, 4).t(),
+    "long": torch.arange(8),
+    "small": torch.tensor(2.5),
+}
+
+
+def test_tensors_in_chunks_are_whole_again(cut: Path) -> None:
+    assert len(list(cut.glob("*.distcp"))) == 3
+    assert read(cut, "model") == expected(WHOLE)
+
+
+def test_torch_loads_renamed_chunks(cut: Path, tmp_path: Path) -> None:
+    out = renamed(cut, {"turned": "body.turned", "long": "b"}, tmp_path / "out", inside="model")
+    new = {"body.turned": WHOLE["turned"], "b": WHOLE["long"], "small": WHOLE["small"]}
+    into = {"model": {key: torch.zeros_like(it) for key, it in new.items()}, "epoch": 0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dcp.load(into, checkpoint_id=out)
-        from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-
-        dcp_to_torch_save(out, tmp_path / "one.pt")
-    assert expected(wanted) == expected(whole())
+    assert expected(into["model"]) == expected(new)
     assert into["epoch"] == 3
-    nested = torch.load(tmp_path / "one.pt", weights_only=True)
-    assert expected({k.removeprefix("block."): t for k, t in nested["net"].items()}) == expected(
-        whole()
-    )
 
 
 def test_part_is_renamed_below_its_prefix(folder: Path, tmp_path: Path) -> None:
@@ -294,7 +276,7 @@ def test_globals_of_the_metadata_are_refused_elsewhere(tmp_path: Path) -> None:
 def test_metadata_cut_or_flipped_anywhere_gives_an_error_or_the_same(folder: Path) -> None:
     data = (folder / ".metadata").read_bytes()
     before = read(folder)
-    for position in range(0, len(data), 53):
+    for position in range(0, len(data), by_effort(211, 53, 53)):
         for mutant in (
             data[:position],
             data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :],
