@@ -255,6 +255,48 @@ def test_fault_20_flood_is_refused_before_it_is_parsed(flood: bytes) -> None:
     assert time.process_time() - begun < 3
 
 
+@pytest.mark.parametrize(
+    ("mark", "most"), [("{", 250_002), ("[", 500_000), (",", 4_000_000)], ids=str
+)
+def test_fault_20_marks_of_as_many_tensors_as_the_limit_are_parsed(mark: str, most: int) -> None:
+    """Two braces are of the whole and its metadata; the JSON is wrong otherwise."""
+    before = "" if mark == "{" else "{"
+    with pytest.raises(FormatError, match="not valid JSON"):
+        opened(made(before + mark * most))
+    with pytest.raises(FormatError, match="a header of more than 250,000 tensors"):
+        opened(made(before + mark * (most + 1)))
+
+
+def test_shape_may_have_a_thousand_dimensions() -> None:
+    assert opened(made(one(shape=str([1] * 999 + [2])), 8)).entries[0].numel == 2
+    with pytest.raises(FormatError, match="a: 1,001 dimensions"):
+        opened(made(one(shape=str([1] * 1000 + [2])), 8))
+
+
+def test_size_is_below_two_to_the_63() -> None:
+    largest = 2**63 - 1
+    found = opened(made(one(shape=f"[0,{largest}]", offsets="[0,0]"))).entries[0]
+    assert found.shape == (0, largest)
+    with pytest.raises(FormatError, match="a: 9223372036854775808 is not a size or offset"):
+        opened(made(one(shape=f"[0,{largest + 1}]", offsets="[0,0]")))
+
+
+def test_tied_names_stay_apart() -> None:
+    """`save_model` notes a tied tensor in the metadata, under the key that it kept."""
+    data = save({"a": torch.ones(2)}, {"b": "a", "c": "a"})
+    assert opened(data).aliases == {"b": "a", "c": "a"}
+    assert opened(renamed(data, {"b": "x", "a": "y"})).aliases == {"x": "y", "c": "y"}
+    with pytest.raises(KeyCollisionError, match="two names of __metadata__ would be equal"):
+        renamed(data, {"b": "c"})
+
+
+def test_offsets_of_a_body_larger_than_its_header_are_kept() -> None:
+    state = {"a": torch.zeros(99), "b": torch.ones(99)}
+    assert expected(load(renamed(save(state), {"a": "c"}))) == expected(
+        {"c": state["a"], "b": state["b"]}
+    )
+
+
 @pytest.mark.parametrize("more", range(12))
 def test_new_header_takes_the_place_of_the_old_one_if_it_fits(more: int) -> None:
     data = save({"w": torch.ones(2), "conv": torch.ones(3)})
