@@ -50,7 +50,7 @@ def flat(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="module")
 def folder(flat: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(run(flat=flat), tmp_path_factory.mktemp("run") / "step3", thread_count=2)
+    return save(run(flat=flat), tmp_path_factory.mktemp("run") / "step3", thread_count=5)
 
 
 @pytest.fixture
@@ -133,6 +133,15 @@ def test_rules_that_rename_a_parameter_and_its_state_alike_are_taken(
     keys = [entry.key for entry in opened(folder).entries if "0.weight" in entry.key]
     out = renamed(folder, {it: it.replace("0.weight", "a.b") for it in keys}, tmp_path / "out")
     expect_same(loaded(out), with_names(run(flat=flat), {"0.weight": "a.b"}))
+
+
+def test_parameter_that_leaves_the_weights_leaves_its_state_behind(
+    folder: Path, flat: bool, tmp_path: Path
+) -> None:
+    out = renamed(folder, {"model.0.weight": "old.weight"}, tmp_path / "out")
+    whole = run(flat=flat)
+    old = whole["model"].pop("0.weight")
+    expect_same(loaded(out), {**whole, "old": {"weight": old}})
 
 
 def test_optimizer_without_its_weights_names_its_parameters(
