@@ -39,7 +39,9 @@ def pipeline(folder: Path) -> Path:
     adapter(folder / "unet", "diffusion_pytorch_model.safetensors")
     adapter(folder / "vae", "diffusion_pytorch_model.safetensors")
     (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
     parts = {"unet": ["diffusers", "UNet"], "vae": ["diffusers", "VAE"], "scheduler": ["a", "b"]}
+    parts["tokenizer"] = ["transformers", "not downloaded"]
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "P", **parts}))
     return folder
 
@@ -112,6 +114,7 @@ def test_pipeline_names_its_components(ckpt: Run, folder: Path) -> None:
     assert "sd: a pipeline of several models" in ran.err
     assert "sd::unet  or  sd::vae" in ran.err
     assert "scheduler" not in ran.err
+    assert "tokenizer" not in ran.err
     assert "2 keys" in ckpt("show", "sd::unet").out
     assert "registered vae:v1" in ckpt("register", "sd::vae").out
     assert ckpt("diff", "sd::vae", "vae:v1", "--exit-code").code == 0
@@ -157,6 +160,9 @@ def test_five_files_are_named_of_many(ckpt: Run, folder: Path) -> None:
     ran = ckpt("show", "it")
     assert "it: a folder with 6 checkpoints" in ran.err
     assert ran.err.endswith(f"name a file: {shown}\n")
+    for letter in "abcdef":
+        (folder / f"{letter}.pt").touch()
+    assert ckpt("show", ".").err.endswith(f"name a file: {shown.replace('it/', '')}\n")
 
 
 @pytest.mark.parametrize("name", ["net.pth.tar", "net.pkl", "net.bin", "epoch.7", "net.model"])

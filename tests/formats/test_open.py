@@ -118,7 +118,11 @@ FOREIGN = {
         "joblib.load",
     ),
     "joblib": (_joblib(), "a joblib file", "joblib.load"),
-    "tflite": (b"\x1c\0\0\0TFL3\x14\0 \0", "a TFLite model", "tf2onnx.convert --tflite"),
+    "tflite": (
+        b"\x1c\0\0\0TFL3\x14\0 \0",
+        "a TFLite model",
+        "--tflite  makes ONNX of it, onnx2torch.convert  a",
+    ),
     "executorch": (b"\x1c\0\0\0ET12\x14\0 \0", "an ExecuTorch program", ""),
     "onnx runtime": (b"\x1c\0\0\0ORTM\x14\0 \0", "an ONNX Runtime model", ".onnx"),
     "tensorflow index": (b"\0\0\x06\x08\x01\x1a\x02\x08\x01", "index of a TensorFlow", ""),
@@ -156,6 +160,11 @@ def test_fault_11_what_is_no_checkpoint_is_named(name: str) -> None:
     assert what in str(refused.value)
     assert hint in (refused.value.hint or "")
     assert refused.value.exit_code == 3
+
+
+def test_unknown_file_is_told_by_its_first_eight_bytes() -> None:
+    with pytest.raises(FormatError, match=r"it begins with b'what is '\n"):
+        opened(b"what is this")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """torch.distributed.checkpoint folders, as torch writes them in one process."""
 
+import dataclasses
+import fractions
 import pickle
 import shutil
 import warnings
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.tensor._shards_wrapper import LocalShardsWrapper
 
 from ckpt.errors import CkptError, FormatError, KeyCollisionError, RefusedGlobalError
@@ -17,9 +20,10 @@ from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.opaque import expect_harmless
 from ckpt.formats.paths import open_path
 from ckpt.io.composed import JoinedSource
+from ckpt.io.sources import Part
 from ckpt.tensors import FileStart, Span
 from tests.effort import by_effort
-from tests.formats.support import contents, expected
+from tests.formats.support import Memory, contents, expected
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -118,7 +122,43 @@ def test_values_are_the_rest(folder: Path) -> None:
     assert checkpoint.rest["epoch"] == 3
     assert checkpoint.rest["note"] == "hi"
     assert checkpoint.rest["optim.param_groups.0.lr"] == 0.001
-    assert "torch.distributed.checkpoint" in str(checkpoint.written_by)
+    version = pickled(folder).version
+    assert checkpoint.written_by == f"torch.distributed.checkpoint, metadata {version}"
+
+
+def test_metadata_may_lack_a_version(folder: Path) -> None:
+    metadata = pickled(folder)
+    del metadata.version
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    with open_path(folder) as source:
+        assert open_checkpoint(source).written_by == "torch.distributed.checkpoint"
+
+
+def joined(folder: Path, names: dict[str, str]) -> Memory:
+    """The files as a source that did not look into them, some under other names."""
+    source, parts = Memory(b""), []
+    for path in (folder / ".metadata", *sorted(folder.glob("*.distcp"))):
+        parts.append(Part(names.get(path.name, path.name), len(source.data), path.stat().st_size))
+        source.data += path.read_bytes()
+    source.parts, source.size = tuple(parts), len(source.data)
+    return source
+
+
+def test_files_of_a_version_put_together_are_read(cut: Path) -> None:
+    assert contents(open_checkpoint(joined(cut, {}))) == read(cut)
+
+
+@pytest.mark.parametrize("name", ["__0_00.distcp", "__0_4.distcp"])
+def test_files_that_the_metadata_does_not_list_are_refused(cut: Path, name: str) -> None:
+    with pytest.raises(FormatError, match=r"file: \.metadata lists other files than those beside"):
+        open_checkpoint(joined(cut, {"__0_1.distcp": name}))
+
+
+def test_value_that_is_not_plain_is_named(tmp_path: Path) -> None:
+    folder = save({"a": torch.ones(1), "half": fractions.Fraction(1, 2)}, tmp_path / "a")
+    with pytest.raises(RefusedGlobalError) as refused:
+        read(folder)
+    assert str(refused.value.hint).startswith("the value half is neither a tensor nor a plain")
 
 
 def test_part_of_the_state_has_its_own_keys(folder: Path) -> None:
@@ -215,8 +255,38 @@ def _reshaped(metadata: Any) -> None:
     metadata.state_dict_metadata["model.0.weight"].size = torch.Size([2, 6])
 
 
+def _larger(metadata: Any) -> None:
+    metadata.state_dict_metadata["model.0.weight"].size = torch.Size([3, 5])
+
+
 def _retyped(metadata: Any) -> None:
     metadata.state_dict_metadata["model.0.weight"].properties.dtype = torch.float64
+
+
+def _retyped_to_less(metadata: Any) -> None:
+    metadata.state_dict_metadata["model.0.weight"].properties.dtype = torch.bfloat16
+
+
+def _displaced(metadata: Any) -> None:
+    index = next(each for each in metadata.storage_data if each.fqn == "model.0.weight")
+    info = metadata.storage_data.pop(index)
+    metadata.storage_data[dataclasses.replace(index, offset=torch.Size([1, 0]))] = info
+
+
+def _without_chunks(metadata: Any) -> None:
+    _lost(metadata)
+    metadata.state_dict_metadata["model.0.weight"].chunks = []
+
+
+def _lost_value(metadata: Any) -> None:
+    del metadata.storage_data[next(each for each in metadata.storage_data if each.fqn == "epoch")]
+
+
+def _doubled_value(metadata: Any) -> None:
+    index = next(each for each in metadata.storage_data if each.fqn == "epoch")
+    metadata.storage_data[MetadataIndex("epoch", offset=torch.Size([1]))] = metadata.storage_data[
+        index
+    ]
 
 
 def _swapped(metadata: Any) -> None:
@@ -234,7 +304,10 @@ def _itself(metadata: Any) -> None:
     next(iter(metadata.storage_data.values())).relative_path = ".metadata"
 
 
-LIES = [_escape, _beyond, _compressed, _lost, _reshaped, _retyped, _swapped, _absent_file, _itself]
+LIES = [
+    *(_escape, _beyond, _compressed, _lost, _reshaped, _larger, _retyped, _retyped_to_less),
+    *(_displaced, _without_chunks, _lost_value, _doubled_value, _swapped, _absent_file, _itself),
+]
 
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__name__.strip("_"))
@@ -248,8 +321,6 @@ def test_metadata_that_lies_is_refused(folder: Path, lie: Any) -> None:
 
 class _Harmless:
     def __reduce__(self) -> Any:
-        import fractions
-
         return fractions.Fraction, (1, 2)
 
 
