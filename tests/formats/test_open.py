@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 
 from ckpt.errors import FormatError, UsageError
-from ckpt.formats import format_for, open_checkpoint
+from ckpt.formats import expect_suffix, format_for, format_of, open_checkpoint
 from ckpt.tensors import Span
 from tests.formats.support import Memory, contents, expected, opened, saved
 
@@ -182,6 +182,20 @@ def test_suffix_chooses_what_is_written(suffix: str) -> None:
     assert format_for(Path("a.safetensors")).NAME == "safetensors"
 
 
+@pytest.mark.parametrize(
+    "name", ["safetensors", "safetensors-sharded", "torch-zip", "torch-legacy"]
+)
+def test_content_of_a_container_is_written_in_the_nearest_format(name: str) -> None:
+    found = format_of(name).NAME
+    assert found == ("torch-zip" if "torch" in name else "safetensors")
+
+
+def test_nearest_suffix_is_named() -> None:
+    """One of those that are near."""
+    with pytest.raises(UsageError, match=r"^x\.pthh: unknown suffix, expected \.pth$"):
+        expect_suffix(Path("x.pthh"))
+
+
 def test_unknown_suffix_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match=r"a\.onnx: unknown suffix"):
         format_for(Path("a.onnx"))
@@ -209,7 +223,7 @@ def test_reading_and_renaming_load_neither_torch_nor_numpy(
 import io, sys
 from pathlib import Path
 from ckpt.io.sources import FileSource
-from ckpt.formats import format_for, open_checkpoint
+from ckpt.formats import expect_suffix, format_for, format_of, open_checkpoint
 from ckpt.formats.stream import tensor_bytes, write_layout
 
 with FileSource(Path(sys.argv[1])) as source:

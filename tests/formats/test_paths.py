@@ -25,6 +25,15 @@ def test_only_metadata_stands_for_its_folder(tmp_path: Path) -> None:
             assert contents(open_checkpoint(source)) == expected(STATE), name
 
 
+def test_source_has_the_name_that_was_given(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "net.safetensors")
+    index = tmp_path / "net.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "net.safetensors"}}')
+    for path in (tmp_path, index, tmp_path / "net.safetensors"):
+        with open_path(path) as source:
+            assert source.name == str(path)
+
+
 def test_metadata_is_at_most_256_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / ".metadata"
     path.write_bytes(b"\x80\x02}.")

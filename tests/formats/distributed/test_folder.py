@@ -17,6 +17,7 @@ from torch.distributed.tensor._shards_wrapper import LocalShardsWrapper
 from ckpt.errors import CkptError, FormatError, KeyCollisionError, RefusedGlobalError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.distributed import metadata as metadata_module
 from ckpt.formats.opaque import expect_harmless
 from ckpt.formats.paths import open_path
 from ckpt.io.composed import JoinedSource
@@ -317,6 +318,33 @@ def test_metadata_that_lies_is_refused(folder: Path, lie: Any) -> None:
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
     with pytest.raises(FormatError):
         read(folder)
+
+
+@pytest.mark.parametrize("name", ["../step1/__0_0.distcp", "/etc/passwd", ".metadata"])
+def test_file_elsewhere_is_named(folder: Path, name: str) -> None:
+    metadata = pickled(folder)
+    for info in metadata.storage_data.values():
+        info.relative_path = name
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(FormatError, match=f"lists '{name}', which is not a file beside it"):
+        read(folder)
+
+
+def test_file_may_have_a_name_that_sorts_before_the_metadata(folder: Path) -> None:
+    before, metadata = read(folder), pickled(folder)
+    for info in metadata.storage_data.values():
+        info.relative_path = "(1).distcp"
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    (folder / "__0_0.distcp").rename(folder / "(1).distcp")
+    assert read(folder) == before
+
+
+def test_files_are_limited(cut: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata_module, "FILE_LIMIT", 3)
+    assert read(cut, "model") == expected(WHOLE)
+    monkeypatch.setattr(metadata_module, "FILE_LIMIT", 2)
+    with pytest.raises(FormatError, match="3 files, the limit is 2"):
+        read(cut)
 
 
 class _Harmless:

@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from ckpt.errors import PlanError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.distributed.folder import DistributedCheckpoint
+from ckpt.formats.distributed.followers import named_by, optimizers_of
 from ckpt.formats.distributed.optimizers import folder_optimizers
 from ckpt.formats.paths import open_path
 from tests.formats.distributed.test_folder import renamed, save, state
@@ -25,8 +26,8 @@ from tests.zoo import flat as flattened
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
 Open = Callable[..., DistributedCheckpoint]
-# To a longer name that sorts later, and to a shorter one that sorts earlier.
-NEW = {"0.weight": "body.first.weight", "1.bias": "0.b"}
+# To a name that sorts later, so long that the files grow, and to a shorter one that sorts earlier.
+NEW = {"0.weight": f"body.{'first' * 50}.weight", "1.bias": "0.b"}
 
 
 def run(*, flat: bool) -> dict[str, Any]:
@@ -106,6 +107,16 @@ def without_tensors(value: Any) -> Any:
 def test_optimizer_and_copies_follow_a_rename(folder: Path, flat: bool, tmp_path: Path) -> None:
     out = renamed(folder, NEW, tmp_path / "out", inside="model::*")
     expect_same(loaded(out), with_names(run(flat=flat), NEW))
+
+
+def test_names_have_places_of_their_own() -> None:
+    prefixes = ("optim.", "")
+    assert optimizers_of(["optim.param_groups.0.lr", "param_groups.0.lr", "optim.x"]) == prefixes
+    assert optimizers_of(["my_param_groups.0.lr", "model.w", "odd."]) == ()
+    assert [it.key for it in named_by("optim.state.fc.w.step", ["optim."])] == ["fc.w"]
+    assert named_by("optim.state.step", ["optim."]) == named_by("optim.state..w", ["optim."]) == []
+    (follower,) = named_by("optim.state.w.step", ["optim."])
+    assert follower.path(["optim", "state.w.a.w"], "x") == ["optim", "state.x.a.w"]
 
 
 def test_nothing_follows_that_is_not_asked_for(folder: Path, flat: bool, tmp_path: Path) -> None:
