@@ -18,6 +18,7 @@ from ckpt.errors import CkptError, FormatError, KeyCollisionError, RefusedGlobal
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
 from ckpt.formats.distributed import metadata as metadata_module
+from ckpt.formats.distributed.metadata import Metadata, StoredItem, parts_of, read_metadata
 from ckpt.formats.opaque import expect_harmless
 from ckpt.formats.paths import open_path
 from ckpt.io.composed import JoinedSource
@@ -279,6 +280,19 @@ def _without_chunks(metadata: Any) -> None:
     metadata.state_dict_metadata["model.0.weight"].chunks = []
 
 
+def _chunks_in_a_tuple(metadata: Any) -> None:
+    of = metadata.state_dict_metadata["model.0.weight"]
+    of.chunks = tuple(of.chunks)
+
+
+def _doubled_chunk(metadata: Any) -> None:
+    metadata.state_dict_metadata["model.0.weight"].chunks *= 2
+
+
+def _dtype_as_text(metadata: Any) -> None:
+    metadata.state_dict_metadata["model.0.weight"].properties.dtype = "float32"
+
+
 def _lost_value(metadata: Any) -> None:
     del metadata.storage_data[next(each for each in metadata.storage_data if each.fqn == "epoch")]
 
@@ -307,7 +321,18 @@ def _itself(metadata: Any) -> None:
 
 LIES = [
     *(_escape, _beyond, _compressed, _lost, _reshaped, _larger, _retyped, _retyped_to_less),
-    *(_displaced, _without_chunks, _lost_value, _doubled_value, _swapped, _absent_file, _itself),
+    *(
+        _chunks_in_a_tuple,
+        _doubled_chunk,
+        _dtype_as_text,
+        _displaced,
+        _without_chunks,
+        _lost_value,
+        _doubled_value,
+        _swapped,
+        _absent_file,
+        _itself,
+    ),
 ]
 
 
@@ -318,6 +343,54 @@ def test_metadata_that_lies_is_refused(folder: Path, lie: Any) -> None:
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
     with pytest.raises(FormatError):
         read(folder)
+
+
+@pytest.mark.parametrize(("one", "two"), [("t1", "t2"), ("v1", "v2")], ids=["tensors", "values"])
+def test_key_that_appears_twice_is_refused(one: str, two: str, tmp_path: Path) -> None:
+    state = {"t1": torch.ones(1), "t2": torch.ones(1), "v1": 1, "v2": 2}
+    path = save(state, tmp_path / "a") / ".metadata"
+    path.write_bytes(path.read_bytes().replace(two.encode(), one.encode()))
+    with pytest.raises(FormatError, match=f"'{one}' appears twice"):
+        read(path.parent)
+
+
+AT, SIZE = 5000, 3000  # of an item that becomes 7 bytes longer
+
+
+@pytest.mark.parametrize(
+    ("file", "offset", "place"),
+    [
+        ("f", AT - SIZE, None),
+        ("f", AT + SIZE, Span(AT + SIZE + 7, SIZE)),
+        ("g", AT + SIZE, None),
+    ],
+    ids=["before", "after", "in another file"],
+)
+def test_items_after_a_longer_one_move(
+    cut: Path, file: str, offset: int, place: Span | None
+) -> None:
+    one, other = StoredItem((), "f", Span(AT, SIZE)), StoredItem((), file, Span(offset, SIZE))
+    metadata = dataclasses.replace(read_metadata_of(cut), items={"a": [other], "b": [one]})
+    moved = {one: Span(AT, SIZE + 7)} | ({} if place is None else {other: place})
+    assert metadata.moved({one: SIZE + 7}) == moved
+    assert metadata.moved({one: SIZE}) == metadata.moved({}) == {}
+
+
+@pytest.mark.parametrize("offset", [AT - SIZE + 1, AT + SIZE - 1, AT + 1])
+def test_item_that_overlaps_a_longer_one_cannot_move(cut: Path, offset: int) -> None:
+    one, other = StoredItem((), "f", Span(AT, SIZE)), StoredItem((), "f", Span(offset, SIZE))
+    metadata = dataclasses.replace(read_metadata_of(cut), items={"a": [other], "b": [one]})
+    with pytest.raises(FormatError, match="f: two items have the same place"):
+        metadata.moved({one: SIZE + 7})
+
+
+def read_metadata_of(folder: Path) -> Metadata:
+    return read_metadata((folder / ".metadata").read_bytes(), name="it")
+
+
+def test_elements_of_a_path_keep_their_number_of_parts() -> None:
+    new = parts_of(["model", "a.b", "c", "w"], "net.x.y.z.last.one")
+    assert new == ["net", "x.y", "z", "last.one"]
 
 
 @pytest.mark.parametrize("name", ["../step1/__0_0.distcp", "/etc/passwd", ".metadata"])
