@@ -151,6 +151,13 @@ def test_held_optimizer_has_what_is_set_for_each_group() -> None:
     assert (one.flat, one.is_numbered, one.is_joint) == (False, True, False)
 
 
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], None])
+def test_held_optimizer_has_all_names_or_none(names: object) -> None:
+    one = held(changed(0, param_names=names))
+    assert one is not None
+    assert (one.groups, one.names) == (((0, 1), (2,)), ())
+
+
 def test_flat_optimizer_has_a_group_for_each_parameter() -> None:
     one = held(FLAT, flat=True)
     assert one is not None
@@ -167,6 +174,7 @@ def test_flat_optimizer_has_a_group_for_each_parameter() -> None:
         (changed(0, params=None), False),
         ({**state(), "param_groups": [[0, 1]]}, False),
         ({**state(), "param_groups": []}, False),
+        ({**state(), "param_groups": [*state()["param_groups"], [3]]}, False),
         ({**state(), "state": []}, False),
         ({"state.a.step": 5}, True),
         ({**FLAT, "epoch": 3}, True),

@@ -222,8 +222,9 @@ def test_collisions_are_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_key_that_would_leave_a_list_is_refused(tmp_path: Path) -> None:
     folder = save({"parts": [torch.ones(2), torch.zeros(2)]}, tmp_path / "a")
-    with pytest.raises(FormatError, match="elsewhere in the nested state_dict"):
-        renamed(folder, {"parts.0": "parts.7"}, tmp_path / "b")
+    for old, new in (("parts.0", "parts.7"), ("parts.1", "parts.00")):
+        with pytest.raises(FormatError, match="elsewhere in the nested state_dict"):
+            renamed(folder, {old: new}, tmp_path / new)
     assert list(read(renamed(folder, {"parts.0": "bits.0"}, tmp_path / "c"))) == [
         "bits.0",
         "parts.1",

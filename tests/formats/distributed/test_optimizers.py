@@ -208,6 +208,14 @@ def test_numbers_of_parameters_are_told_and_kept(opened: Open, tmp_path: Path) -
         folder_optimizers(checkpoint)
 
 
+def test_state_of_a_parameter_in_no_group_is_refused(opened: Open, tmp_path: Path) -> None:
+    state = {"w": {"step": torch.ones(1)}, "x": {"step": torch.ones(1)}}
+    value = {"optim": {"state": state, "param_groups": [{"params": ["w"], "lr": 0.1}]}}
+    says = r"^optim\.state\.x\.step is not of a parameter that optim\.param_groups names$"
+    with pytest.raises(ValueError, match=says):
+        folder_optimizers(opened(save(value, tmp_path / "a")))
+
+
 def test_optimizer_is_read_as_torch_has_it(opened: Open, folder: Path, flat: bool) -> None:
     found = folder_optimizers(opened(folder))
     held, saved = found.held["optim."], run(flat=False)["optim"]
