@@ -290,6 +290,16 @@ def test_tied_names_stay_apart() -> None:
         renamed(data, {"b": "c"})
 
 
+def test_what_is_untouched_is_what_names_no_renamed_key() -> None:
+    """Whether its new name sorts before the old one or after."""
+    data = save({"f": torch.ones(2), "m": torch.ones(2)}, {"b": "f", "c": "m", "note": "kept"})
+    new_keys = {"f": "z", "m": "a"}
+    assert opened(data).untouched(new_keys) == {"__metadata__": [{"note": "kept"}, []]}
+    assert opened(data).untouched({}) == {
+        "__metadata__": [{"b": "f", "c": "m", "note": "kept"}, []]
+    }
+
+
 def test_offsets_of_a_body_larger_than_its_header_are_kept() -> None:
     state = {"a": torch.zeros(99), "b": torch.ones(99)}
     assert expected(load(renamed(save(state), {"a": "c"}))) == expected(
