@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from ckpt.errors import FormatError, KeyCollisionError
+from ckpt.formats.safetensors import is_start, recognises
 from tests.formats.support import contents, expected, opened, renamed
 
 F32 = '{"dtype":"F32","shape":[2],"data_offsets":[%d,%d]}'
@@ -288,6 +289,27 @@ def test_tied_names_stay_apart() -> None:
     assert opened(renamed(data, {"b": "x", "a": "y"})).aliases == {"x": "y", "c": "y"}
     with pytest.raises(KeyCollisionError, match="two names of __metadata__ would be equal"):
         renamed(data, {"b": "c"})
+
+
+def test_start_is_the_whole_header_of_a_file_of_its_size() -> None:
+    data = save({"a": torch.ones(2)})
+    start = data[:-8]
+    assert is_start(start, len(data))
+    for wrong, size in ((start[:-1], len(data)), (data, len(data)), (start, len(data) + 1)):
+        assert not is_start(wrong, size)
+
+
+def test_format_is_known_by_a_short_length_and_a_brace() -> None:
+    assert recognises(b"\2\0\0\0\0\0\0\0{}")
+    assert not recognises(b"\2\0\0\0\1\0\0\0{}")
+    assert not recognises(b"\2\0\0\0\0\0\0\0}{")
+
+
+def test_metadata_tells_the_writer_and_names_keys() -> None:
+    file = opened(save({"a": torch.ones(2)}, {"format": "pt", "b": "a"}))
+    assert file.written_by == "a PyTorch writer"
+    assert file.also_named({"a"}) == file.also_named({"b"}) == ("__metadata__",)
+    assert file.also_named({"format"}) == ()
 
 
 def test_what_is_untouched_is_what_names_no_renamed_key() -> None:
