@@ -87,7 +87,7 @@ def expect_suffix(path: Path) -> None:
 
     near = get_close_matches(suffix, SUFFIXES, n=1, cutoff=0.7)
     if near or not suffix or suffix in _OTHERS:
-        meant = near[0] if near else ", ".join(SUFFIXES)
+        meant = ", ".join(near or SUFFIXES)
         raise UsageError(f"{path}: unknown suffix, expected {'' if near else 'one of '}{meant}")
 
 

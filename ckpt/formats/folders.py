@@ -116,11 +116,13 @@ def checkpoint_among(folder: str, names: Sequence[str]) -> str | None:
         if name.lower().endswith(tuple(SUFFIXES)) and not _OF_TRAINERS.fullmatch(name)
     ]
     safe = [name for name in files if name.lower().endswith(".safetensors")]
-    for found in (indexes, safe, files):
-        if len(found) > 1:
-            raise _several(folder, found)
-        if found:
-            return found[0]
+    ways = (indexes, "indexes of shards"), (safe, "checkpoints"), (files, "checkpoints")
+    for found, kind in ways:
+        match found:
+            case [name]:
+                return name
+            case [_, *_]:
+                raise _several(folder, found, kind)
     return None
 
 
@@ -154,9 +156,8 @@ def _has_checkpoint(folder: Path) -> bool:
     )
 
 
-def _several(folder: str, found: Sequence[str]) -> FormatError:
-    kind = "indexes of shards" if without_index(found[0]) is not None else "checkpoints"
-    prefix = "" if folder == "." else f"{folder.rstrip('/')}/"
+def _several(folder: str, found: Sequence[str], kind: str) -> FormatError:
+    prefix = f"{folder.rstrip('/')}/".removeprefix("./")
     shown = "  or  ".join(prefix + name for name in found[:_LISTED])
     return FormatError(f"{folder}: a folder with {len(found)} {kind}", hint=f"name a file: {shown}")
 

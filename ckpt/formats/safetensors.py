@@ -18,7 +18,7 @@ from typing import Any
 from ckpt.dtypes import DTYPES, FROM_SAFETENSORS, DType
 from ckpt.errors import TRUNCATED, FormatError, KeyCollisionError, excerpt
 from ckpt.formats.checkpoint import Checksum, Pickled, expect_keys
-from ckpt.formats.naming.metadata import keys_in, parted, with_new_names
+from ckpt.formats.naming.metadata import keys_in, parted, unique, with_new_names
 from ckpt.io.documents import strict_json
 from ckpt.io.rights import OWNER, Rights
 from ckpt.io.sources import ByteSource
@@ -123,7 +123,7 @@ class SafetensorsFile:
         tied = set(self.aliases)
         metadata = with_new_names(self.metadata, new_keys)
         names = [new_keys.get(name, name) if name in tied else name for name in metadata]
-        if len(set(names)) < len(names):
+        if not unique(names):
             raise KeyCollisionError(f"{self.source.name}: two names of {_METADATA} would be equal")
         texts = [new_keys.get(text, text) if name in tied else text
                  for name, text in metadata.items()]  # fmt: skip
@@ -296,13 +296,13 @@ def entry(name: str, key: str, fields: Any, body: Span) -> TensorEntry:
     begin, end = offsets
     if prod(filter(None, shape)) >= 2**63:
         raise FormatError(f"{name}: {key}: 2^63 elements or more")
-    nbytes = prod(shape) * dtype.bits // 8
-    if end - begin != nbytes:
+    tensor = TensorEntry(key, dtype.name, shape, offset=body.offset + begin)
+    if end - begin != tensor.nbytes:
         raise FormatError(
             f"{name}: {key}: {end - begin:,} bytes for {dtype.name} of shape {list(shape)}, "
-            f"expected {nbytes:,}"
+            f"expected {tensor.nbytes:,}"
         )
-    return TensorEntry(key, dtype.name, shape, offset=body.offset + begin)
+    return tensor
 
 
 def _elements(name: str, key: str, dtype: DType, shape: tuple[int, ...]) -> tuple[int, ...]:

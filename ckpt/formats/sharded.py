@@ -117,7 +117,7 @@ class ShardedCheckpoint:
         expect_keys(self.source.name, keys)
         index, *_ = self.source.parts
         yield FileStart(index.name)
-        if all(entry.key == key for entry, key in zip(self.entries, keys, strict=True)):
+        if keys == [entry.key for entry in self.entries]:
             yield Span(0, index.nbytes)
         else:
             yield self._new_index(new_keys)

@@ -39,7 +39,9 @@ def pipeline(folder: Path) -> Path:
     adapter(folder / "unet", "diffusion_pytorch_model.safetensors")
     adapter(folder / "vae", "diffusion_pytorch_model.safetensors")
     (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
     parts = {"unet": ["diffusers", "UNet"], "vae": ["diffusers", "VAE"], "scheduler": ["a", "b"]}
+    parts["tokenizer"] = ["transformers", "not downloaded"]
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "P", **parts}))
     return folder
 
@@ -112,6 +114,7 @@ def test_pipeline_names_its_components(ckpt: Run, folder: Path) -> None:
     assert "sd: a pipeline of several models" in ran.err
     assert "sd::unet  or  sd::vae" in ran.err
     assert "scheduler" not in ran.err
+    assert "tokenizer" not in ran.err
     assert "2 keys" in ckpt("show", "sd::unet").out
     assert "registered vae:v1" in ckpt("register", "sd::vae").out
     assert ckpt("diff", "sd::vae", "vae:v1", "--exit-code").code == 0
@@ -123,6 +126,8 @@ def test_pipeline_names_its_components(ckpt: Run, folder: Path) -> None:
     [
         (["saved_model.pb", "variables/x"], "a TensorFlow SavedModel"),
         (["checkpoint", "ckpt-1.index", "ckpt-1.data-00000-of-00001"], "a TensorFlow checkpoint"),
+        (["checkpoint"], "a folder without a checkpoint"),
+        (["ckpt-1.index"], "a folder without a checkpoint"),
         (["_CHECKPOINT_METADATA", "default/manifest.ocdbt"], "an Orbax checkpoint of JAX"),
         (["manifest.ocdbt", "d/a"], "an Orbax checkpoint of JAX"),
         (["zero_to_fp32.py", "latest"], "a DeepSpeed checkpoint in parts"),
@@ -145,6 +150,19 @@ def test_other_folder_is_called_what_it_is(
     assert (ran.code, ran.out) == (3, "")
     assert says in ran.err
     assert "no model" not in ran.err
+
+
+def test_five_files_are_named_of_many(ckpt: Run, folder: Path) -> None:
+    (folder / "it").mkdir()
+    for letter in "abcdef":
+        (folder / "it" / f"{letter}.pt").touch()
+    shown = "  or  ".join(f"it/{letter}.pt" for letter in "abcde")
+    ran = ckpt("show", "it")
+    assert "it: a folder with 6 checkpoints" in ran.err
+    assert ran.err.endswith(f"name a file: {shown}\n")
+    for letter in "abcdef":
+        (folder / f"{letter}.pt").touch()
+    assert ckpt("show", ".").err.endswith(f"name a file: {shown.replace('it/', '')}\n")
 
 
 @pytest.mark.parametrize("name", ["net.pth.tar", "net.pkl", "net.bin", "epoch.7", "net.model"])

@@ -26,8 +26,8 @@ def file(header: Any, body: bytes = DATA, *, before: bytes = b"", after: bytes =
 
 MENDABLE = {
     "NUL after the header": (
-        file(GOOD, after=b"\0\0\0"),
-        "left out 3 bytes around the header's JSON",
+        file(GOOD, after=bytes(300)),
+        "left out 300 bytes around the header's JSON",
     ),
     "byte order mark": (
         file(GOOD, before=b"\xef\xbb\xbf"),
@@ -102,6 +102,13 @@ def test_tensors_that_share_bytes_get_their_own(ckpt: Run, folder: Path) -> None
     found = load_file(folder / "new.safetensors")
     assert torch.equal(found["tie"], found["fc.weight"])
     assert torch.equal(found["fc.bias"], TENSORS["fc.bias"])
+
+
+def test_tensor_without_elements_stays(ckpt: Run, folder: Path) -> None:
+    empty = {"dtype": "F32", "shape": [0, 2], "data_offsets": [0, 0]}
+    (folder / "bad.safetensors").write_bytes(file({**GOOD, "none": empty}, after=b"\0"))
+    assert ckpt("repair", "bad.safetensors", "-o", "new.safetensors").code == 0
+    assert load_file(folder / "new.safetensors")["none"].shape == (0, 2)
 
 
 # The name "fc.bi??" becomes the other's, and the length stays.

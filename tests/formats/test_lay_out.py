@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 
 from ckpt.errors import FormatError, KeyCollisionError
 from ckpt.formats import format_for
-from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.checkpoint import Checkpoint, expect_keys
 from ckpt.tensors import TensorEntry
 from tests.formats.support import contents, expected, loaded, opened, saved, written
 
@@ -129,6 +129,13 @@ def test_keys_that_no_file_can_hold_are_refused(
     checkpoint = opened(saved({"a": torch.ones(1)}))
     with pytest.raises(error):
         laid_out(checkpoint, suffix, [TensorEntry(key, "float32", (1,), 0) for key in keys])
+
+
+@pytest.mark.parametrize("point", [0xD800, 0xDBFF, 0xDFFF], ids=hex)
+def test_half_of_a_surrogate_pair_is_not_in_a_key(point: int) -> None:
+    expect_keys("new", ["\ud7ff", "\ue000", "ü"])
+    with pytest.raises(FormatError, match="is not valid Unicode"):
+        expect_keys("new", ["a", f"a{chr(point)}"])
 
 
 def test_key_that_safetensors_reserves_is_refused() -> None:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 
 from ckpt.errors import FormatError, UsageError
-from ckpt.formats import format_for, open_checkpoint
+from ckpt.formats import expect_suffix, format_for, format_of, open_checkpoint
 from ckpt.tensors import Span
 from tests.formats.support import Memory, contents, expected, opened, saved
 
@@ -118,7 +118,11 @@ FOREIGN = {
         "joblib.load",
     ),
     "joblib": (_joblib(), "a joblib file", "joblib.load"),
-    "tflite": (b"\x1c\0\0\0TFL3\x14\0 \0", "a TFLite model", "tf2onnx.convert --tflite"),
+    "tflite": (
+        b"\x1c\0\0\0TFL3\x14\0 \0",
+        "a TFLite model",
+        "--tflite  makes ONNX of it, onnx2torch.convert  a",
+    ),
     "executorch": (b"\x1c\0\0\0ET12\x14\0 \0", "an ExecuTorch program", ""),
     "onnx runtime": (b"\x1c\0\0\0ORTM\x14\0 \0", "an ONNX Runtime model", ".onnx"),
     "tensorflow index": (b"\0\0\x06\x08\x01\x1a\x02\x08\x01", "index of a TensorFlow", ""),
@@ -158,6 +162,11 @@ def test_fault_11_what_is_no_checkpoint_is_named(name: str) -> None:
     assert refused.value.exit_code == 3
 
 
+def test_unknown_file_is_told_by_its_first_eight_bytes() -> None:
+    with pytest.raises(FormatError, match=r"it begins with b'what is '\n"):
+        opened(b"what is this")
+
+
 @pytest.mark.parametrize(
     ("data", "name"), [(saved(STATE), "torch-zip"), (save(STATE), "safetensors")]
 )
@@ -171,6 +180,20 @@ def test_format_is_told_by_content(data: bytes, name: str) -> None:
 def test_suffix_chooses_what_is_written(suffix: str) -> None:
     assert format_for(Path("a" + suffix)).NAME == "torch-zip"
     assert format_for(Path("a.safetensors")).NAME == "safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", ["safetensors", "safetensors-sharded", "torch-zip", "torch-legacy"]
+)
+def test_content_of_a_container_is_written_in_the_nearest_format(name: str) -> None:
+    found = format_of(name).NAME
+    assert found == ("torch-zip" if "torch" in name else "safetensors")
+
+
+def test_nearest_suffix_is_named() -> None:
+    """One of those that are near."""
+    with pytest.raises(UsageError, match=r"^x\.pthh: unknown suffix, expected \.pth$"):
+        expect_suffix(Path("x.pthh"))
 
 
 def test_unknown_suffix_is_a_usage_error() -> None:
@@ -200,7 +223,7 @@ def test_reading_and_renaming_load_neither_torch_nor_numpy(
 import io, sys
 from pathlib import Path
 from ckpt.io.sources import FileSource
-from ckpt.formats import format_for, open_checkpoint
+from ckpt.formats import expect_suffix, format_for, format_of, open_checkpoint
 from ckpt.formats.stream import tensor_bytes, write_layout
 
 with FileSource(Path(sys.argv[1])) as source:

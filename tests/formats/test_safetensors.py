@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from ckpt.errors import FormatError, KeyCollisionError
+from ckpt.formats.safetensors import is_start, recognises
 from tests.formats.support import contents, expected, opened, renamed
 
 F32 = '{"dtype":"F32","shape":[2],"data_offsets":[%d,%d]}'
@@ -253,6 +254,79 @@ def test_fault_20_flood_is_refused_before_it_is_parsed(flood: bytes) -> None:
     with pytest.raises(FormatError, match="more than 250,000 tensors"):
         opened(data)
     assert time.process_time() - begun < 3
+
+
+@pytest.mark.parametrize(
+    ("mark", "most"), [("{", 250_002), ("[", 500_000), (",", 4_000_000)], ids=str
+)
+def test_fault_20_marks_of_as_many_tensors_as_the_limit_are_parsed(mark: str, most: int) -> None:
+    """Two braces are of the whole and its metadata; the JSON is wrong otherwise."""
+    before = "" if mark == "{" else "{"
+    with pytest.raises(FormatError, match="not valid JSON"):
+        opened(made(before + mark * most))
+    with pytest.raises(FormatError, match="a header of more than 250,000 tensors"):
+        opened(made(before + mark * (most + 1)))
+
+
+def test_shape_may_have_a_thousand_dimensions() -> None:
+    assert opened(made(one(shape=str([1] * 999 + [2])), 8)).entries[0].numel == 2
+    with pytest.raises(FormatError, match="a: 1,001 dimensions"):
+        opened(made(one(shape=str([1] * 1000 + [2])), 8))
+
+
+def test_size_is_below_two_to_the_63() -> None:
+    largest = 2**63 - 1
+    found = opened(made(one(shape=f"[0,{largest}]", offsets="[0,0]"))).entries[0]
+    assert found.shape == (0, largest)
+    with pytest.raises(FormatError, match="a: 9223372036854775808 is not a size or offset"):
+        opened(made(one(shape=f"[0,{largest + 1}]", offsets="[0,0]")))
+
+
+def test_tied_names_stay_apart() -> None:
+    """`save_model` notes a tied tensor in the metadata, under the key that it kept."""
+    data = save({"a": torch.ones(2)}, {"b": "a", "c": "a"})
+    assert opened(data).aliases == {"b": "a", "c": "a"}
+    assert opened(renamed(data, {"b": "x", "a": "y"})).aliases == {"x": "y", "c": "y"}
+    with pytest.raises(KeyCollisionError, match="two names of __metadata__ would be equal"):
+        renamed(data, {"b": "c"})
+
+
+def test_start_is_the_whole_header_of_a_file_of_its_size() -> None:
+    data = save({"a": torch.ones(2)})
+    start = data[:-8]
+    assert is_start(start, len(data))
+    for wrong, size in ((start[:-1], len(data)), (data, len(data)), (start, len(data) + 1)):
+        assert not is_start(wrong, size)
+
+
+def test_format_is_known_by_a_short_length_and_a_brace() -> None:
+    assert recognises(b"\2\0\0\0\0\0\0\0{}")
+    assert not recognises(b"\2\0\0\0\1\0\0\0{}")
+    assert not recognises(b"\2\0\0\0\0\0\0\0}{")
+
+
+def test_metadata_tells_the_writer_and_names_keys() -> None:
+    file = opened(save({"a": torch.ones(2)}, {"format": "pt", "b": "a"}))
+    assert file.written_by == "a PyTorch writer"
+    assert file.also_named({"a"}) == file.also_named({"b"}) == ("__metadata__",)
+    assert file.also_named({"format"}) == ()
+
+
+def test_what_is_untouched_is_what_names_no_renamed_key() -> None:
+    """Whether its new name sorts before the old one or after."""
+    data = save({"f": torch.ones(2), "m": torch.ones(2)}, {"b": "f", "c": "m", "note": "kept"})
+    new_keys = {"f": "z", "m": "a"}
+    assert opened(data).untouched(new_keys) == {"__metadata__": [{"note": "kept"}, []]}
+    assert opened(data).untouched({}) == {
+        "__metadata__": [{"b": "f", "c": "m", "note": "kept"}, []]
+    }
+
+
+def test_offsets_of_a_body_larger_than_its_header_are_kept() -> None:
+    state = {"a": torch.zeros(99), "b": torch.ones(99)}
+    assert expected(load(renamed(save(state), {"a": "c"}))) == expected(
+        {"c": state["a"], "b": state["b"]}
+    )
 
 
 @pytest.mark.parametrize("more", range(12))

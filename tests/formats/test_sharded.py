@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from ckpt.errors import CkptError, FormatError, KeyCollisionError, RefError
-from ckpt.formats import open_checkpoint
+from ckpt.formats import open_checkpoint, sharded
 from ckpt.formats.paths import checkpoint_name, open_path
+from ckpt.formats.sharded import shard_names
 from tests.formats.support import contents, expected
 
 INDEX = "model.safetensors.index.json"
@@ -106,6 +108,119 @@ def _files(layout: Any, source: Any) -> dict[str, bytes]:
         else:
             files[name] += piece
     return files
+
+
+STYLES: list[dict[str, Any]] = [
+    {"indent": 2, "sort_keys": True},
+    {"indent": 2, "sort_keys": False},
+    {"indent": 4, "sort_keys": False},
+    {"indent": None, "sort_keys": False},
+    {"indent": None, "sort_keys": False, "separators": (",", ":")},
+]
+
+
+@pytest.mark.parametrize("end", ["", "\n"], ids=["no end", "newline"])
+@pytest.mark.parametrize("style", STYLES, ids=str)
+def test_renamed_index_keeps_its_layout(tmp_path: Path, style: dict[str, Any], end: str) -> None:
+    index = write(tmp_path / "a", {"z": torch.ones(1), "b": torch.ones(1)}, **style)
+    document = json.loads(index.read_text())
+    index.write_text(json.dumps(document, **style) + end)
+    with open_path(index) as source:
+        new = _files(open_checkpoint(source).renamed({"z": "a"}), source)[INDEX].decode()
+    weight_map = {{"z": "a"}.get(key, key): name for key, name in document["weight_map"].items()}
+    assert new == json.dumps({**document, "weight_map": weight_map}, **style) + end
+
+
+def test_index_of_another_layout_gets_the_usual_one(tmp_path: Path) -> None:
+    index = write(tmp_path / "a", weights(), indent=3)
+    with open_path(index) as source:
+        checkpoint = open_checkpoint(source)
+        assert _files(checkpoint.renamed({}), source)[INDEX] == index.read_bytes()
+        new = _files(checkpoint.renamed({"norm.bias": "norm.c"}), source)[INDEX].decode()
+    assert new == json.dumps(json.loads(new), indent=2, sort_keys=True) + "\n"
+
+
+def test_shards_are_at_most_ten_thousand() -> None:
+    def index(count: int) -> bytes:
+        return json.dumps({"weight_map": {str(i): f"{i}.bin" for i in range(count)}}).encode()
+
+    assert len(shard_names("i.json", index(10_000), name="i")) == 10_000
+    with pytest.raises(FormatError, match="i: 10,001 shards, the limit is 10,000"):
+        shard_names("i.json", index(10_001), name="i")
+
+
+def test_index_is_at_most_256_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = write(tmp_path / "a", weights())
+    monkeypatch.setattr(sharded, "INDEX_LIMIT", index.stat().st_size)
+    assert read(index) == read(index.parent)
+    monkeypatch.undo()
+    os.truncate(index, (1 << 28) + 1)
+    with pytest.raises(FormatError, match="of 268,435,457 bytes, the limit is 268,435,456"):
+        read(index)
+
+
+@pytest.mark.parametrize(
+    ("index", "names", "says"),
+    [
+        (
+            INDEX,
+            ["a.bin", "b.safetensors"],
+            "suffixes .bin and .safetensors, expected .safetensors",
+        ),
+        (INDEX, ["a.bin"], "suffixes .bin, expected .safetensors"),
+        ("weights.json", ["a.bin", "b.pt"], "suffixes .bin and .pt"),
+        ("weights.json", ["a.bin"], None),
+    ],
+)
+def test_shards_have_the_suffix_of_their_index(
+    index: str, names: list[str], says: str | None
+) -> None:
+    data = json.dumps({"weight_map": {name: name for name in names}}).encode()
+    if says is None:
+        assert shard_names(index, data, name="it") == tuple(names)
+        return
+    with pytest.raises(FormatError) as refused:
+        shard_names(index, data, name="it")
+    assert str(refused.value) == f"it: lists shards with {says}"
+
+
+def test_globals_and_checksums_are_of_all_shards(tmp_path: Path) -> None:
+    """The highest protocol, and ranges that have the bytes of their sums."""
+    tensors = {**weights(), "norm.bias": torch.nn.Parameter(torch.ones(3))}
+    index = write(tmp_path / "a", tensors, suffix="bin", index="pytorch_model.bin.index.json")
+    first = index.parent / SHARDS[0].replace("safetensors", "bin")
+    torch.save(torch.load(first), first, pickle_protocol=4)
+    with open_path(index) as source:
+        checkpoint = open_checkpoint(source)
+        assert checkpoint.pickled is not None
+        assert checkpoint.pickled.protocol == 4
+        assert "torch._utils._rebuild_parameter" in checkpoint.pickled.globals
+        assert "collections.OrderedDict" in checkpoint.pickled.globals
+        for sum_ in checkpoint.checksums:
+            assert zlib.crc32(source.read(sum_.span.offset, sum_.span.nbytes)) == sum_.crc32
+        assert {sum_.what.partition(": ")[0] for sum_ in checkpoint.checksums} == {
+            name.replace("safetensors", "bin") for name in SHARDS
+        }
+        assert checkpoint.written_by == "torch.save of torch 2.1 or newer"
+    with open_path(write(tmp_path / "b", weights())) as source:
+        checkpoint = open_checkpoint(source)
+        assert (checkpoint.pickled, checkpoint.written_by) == (None, "a PyTorch writer")
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "hint"),
+    [
+        ('{"a": 1}\n{"a": 2}\n', "JSON lines, not a checkpoint", "name a checkpoint"),
+        ('{"a": 1}\n[2]\n', "damaged", "fetch it again"),
+        ('{"a": 1}\n{"a"', "damaged", "fetch it again"),
+        ('{"a": 1', "damaged", "fetch it again"),
+    ],
+)
+def test_other_json_is_called_what_it_is(tmp_path: Path, text: str, says: str, hint: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(FormatError, match=says) as refused:
+        read(tmp_path / "x.json")
+    assert refused.value.hint == hint
 
 
 def test_renamed_shards_keep_the_index_true(tmp_path: Path) -> None:
@@ -347,8 +462,14 @@ def test_errors_are_of_ckpt_for_every_cut(tmp_path: Path) -> None:
 
 def test_rest_is_what_the_index_says_beside_its_map(tmp_path: Path) -> None:
     def change(document: dict[str, Any]) -> Any:
-        document["metadata"]["note"] = "kept"
+        document["metadata"] |= {"note": "kept", "writer": "it"}
         return {"a": 1, **document, "z": [2]}
 
     with open_path(write(tmp_path, weights(), change=change)) as source:
-        assert open_checkpoint(source).rest == {"a": 1, "z": [2], "note": "kept"}
+        checkpoint = open_checkpoint(source)
+        assert checkpoint.rest == {"a": 1, "z": [2], "note": "kept", "writer": "it"}
+        total = {"total_size": sum(tensor.nbytes for tensor in weights().values())}
+        metadata = {**total, "note": "kept", "writer": "it"}
+        own, *of_shards = checkpoint.untouched({}).values()
+        assert own == {"a": 1, "metadata": metadata, "z": [2]}
+        assert of_shards == [shard.untouched({}) for shard in checkpoint.shards]  # type: ignore[attr-defined]

@@ -132,6 +132,11 @@ def test_plain_tensor_of_another_class_has_its_own_key(tmp_path: Path) -> None:
     assert shown.subclasses == {"w": f"{Own.__module__}.Own"}
     assert shown.way is not None
     assert "plain tensors" in shown.way
+    torch.save({"w": tensor, "v": tensor}, tmp_path / "two.pt")
+    for file, says in (("own", "plain tensor"), ("two", "plain tensor (one of 2 such tensors)")):
+        with pytest.raises(SubclassError) as refused:
+            ckpt.open(tmp_path / f"{file}.pt")
+        assert str(refused.value).endswith(f"w is a {Own.__module__}.Own, expected a {says}")
 
 
 def wrapper(kind: bytes, state: bytes) -> bytes:

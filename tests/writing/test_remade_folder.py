@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 import ckpt
 from ckpt.formats.distributed import rewritten
@@ -13,7 +14,7 @@ from ckpt.ops.rename.rule_files import read_rule_file
 
 RULES = """
 [[rules]]
-transpose = '^turned'
+transpose = '^(turned|pair|column)'
 [[rules]]
 concat = ['^one', '^two']
 into = 'both'
@@ -29,7 +30,7 @@ shape = []
 """
 
 
-@pytest.mark.parametrize("most", [None, 1, 30, 64], ids=lambda it: f"chunks of {it}")
+@pytest.mark.parametrize("most", [None, 1, 30, 64, 140], ids=lambda it: f"chunks of {it}")
 def test_new_tensors_are_loaded_by_torch(
     most: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,6 +40,8 @@ def test_new_tensors_are_loaded_by_torch(
     torch.manual_seed(0)
     old = {
         "turned": torch.randn(5, 7),
+        "pair": torch.randn(9, 2),
+        "column": torch.randn(1, 7),
         "one": torch.randn(2, 3),
         "two": torch.randn(4, 3),
         "kept": torch.randn(3).bfloat16(),
@@ -48,6 +51,8 @@ def test_new_tensors_are_loaded_by_torch(
     (tmp_path / "r.toml").write_text(RULES)
     new = {
         "turned": old["turned"].t(),
+        "pair": old["pair"].t(),
+        "column": old["column"].t(),
         "both": torch.cat([old["one"], old["two"]]),
         "kept": old["kept"],
         "again": old["kept"],
@@ -65,5 +70,23 @@ def test_new_tensors_are_loaded_by_torch(
     for key, it in new.items():
         assert torch.equal(found["model"][key], it), key
     metadata = dcp.FileSystemReader(tmp_path / "new").read_metadata()
-    turned = metadata.state_dict_metadata["model.turned"]
-    assert len(turned.chunks) == {None: 1, 1: 7, 30: 7, 64: 3}[most]
+    counts = {
+        key: len(metadata.state_dict_metadata[f"model.{key}"].chunks)
+        for key in ("turned", "pair", "column")
+    }
+    assert (
+        counts
+        == {
+            None: {"turned": 1, "pair": 1, "column": 1},
+            1: {"turned": 7, "pair": 2, "column": 7},
+            30: {"turned": 7, "pair": 2, "column": 1},
+            64: {"turned": 3, "pair": 2, "column": 1},
+            140: {"turned": 1, "pair": 1, "column": 1},
+        }[most]
+    )
+    places = {it.fqn: place.relative_path for it, place in metadata.storage_data.items()}
+    assert places["model.kept"] == "__0_0.distcp", "where it was"
+    assert places["model.again"] == places["model.both"] != "__0_0.distcp"
+    dcp_to_torch_save(tmp_path / "new", tmp_path / "one.pt")
+    nested = torch.load(tmp_path / "one.pt", weights_only=True)
+    assert nested["model"].keys() == new.keys(), "paths are noted as well"

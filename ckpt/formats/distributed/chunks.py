@@ -95,8 +95,6 @@ def expect_filled(where: str, shape: tuple[int, ...], chunks: Sequence[Chunk]) -
     # In the order of their first row, only chunks that have not ended can overlap the next one.
     open_chunks: list[Chunk] = []
     for chunk in sorted(full, key=lambda box: box.begin):
-        if not shape:
-            break
         open_chunks = [
             other for other in open_chunks if other.begin[0] + other.shape[0] > chunk.begin[0]
         ]

@@ -290,8 +290,9 @@ class _Items:
             raise FormatError(f"{where}: {len(items)} chunks saved, expected {len(stored.chunks)}")
         chunks = [self._chunk(key, items[at], stored, at) for at in stored.chunks]
         self.chunks += chunks
-        if len(chunks) == 1 and chunks[0].shape == stored.shape:
-            return chunks[0]
+        match chunks:
+            case [whole] if whole.shape == stored.shape:
+                return whole
         boxes = []
         for begin, chunk in zip(stored.chunks, chunks, strict=True):
             if chunk.span is None:
@@ -306,11 +307,11 @@ class _Items:
 
     def value(self, key: str) -> object:
         """The description of a value that is not a tensor."""
-        windows = [window for _, window in map(self._window, self._metadata.items.get(key, ()))]
-        if len(windows) != 1:
-            raise FormatError(f"{self.source.name}: {key}: saved {len(windows)} times, not once")
+        count = len(self._metadata.items.get(key, ()))
+        if count != 1:
+            raise FormatError(f"{self.source.name}: {key}: saved {count} times, not once")
         try:
-            return describe(torch_zip.open_archive(windows[0]).root)
+            return describe(self.root(key))
         except RefusedGlobalError as error:
             hint = (
                 f"the value {key} is neither a tensor nor a plain value; save the folder without it"
@@ -334,11 +335,17 @@ class _Items:
             renames = names_in(archive.root, names)
             if renames:
                 layout = archive.with_pickle(rename_texts(archive.pickle, archive.read, renames))
-                found[self._metadata.items[key][0]] = _bytes_of(layout, archive.source)
+                found[self._item(key)] = _bytes_of(layout, archive.source)
         return found
 
     def _archive(self, key: str) -> torch_zip.TorchArchive:
-        return torch_zip.open_archive(self._window(self._metadata.items[key][0])[1])
+        _, window = self._window(self._item(key))
+        return torch_zip.open_archive(window)
+
+    def _item(self, key: str) -> StoredItem:
+        """The one item of a value."""
+        (item,) = self._metadata.items[key]
+        return item
 
     def _chunk(
         self, key: str, item: StoredItem, stored: StoredTensor, begin: tuple[int, ...]

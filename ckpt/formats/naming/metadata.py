@@ -50,19 +50,24 @@ def with_new_names(metadata: Mapping[str, str], new_keys: Mapping[str, str]) -> 
     if any(old != name for old, name in new.items()):
         changed[TORCHAO] = json.dumps([new[name] for name in described])
     sharding = _sharding(metadata)
-    if any(new_keys.get(key, key) != key for key in sharding):
-        moved = {new_keys.get(key, key): value for key, value in sharding.items()}
-        if len(moved) == len(sharding):
-            changed[DISTRIBUTED] = json.dumps(moved)
+    moved = [new_keys.get(key, key) for key in sharding]
+    if moved != [*sharding] and unique(moved):
+        changed[DISTRIBUTED] = json.dumps(dict(zip(moved, sharding.values(), strict=True)))
     names = [new.get(name, name) for name in changed]
-    return dict(zip(names, changed.values(), strict=True)) if _unique(names) else dict(metadata)
+    return dict(zip(names, changed.values(), strict=True)) if unique(names) else dict(metadata)
+
+
+def unique(names: Sequence[str]) -> bool:
+    """Whether no two are equal."""
+    return len(set(names)) == len(names)
 
 
 def _torchao(metadata: Mapping[str, str]) -> Sequence[str]:
     names = _parsed(metadata.get(TORCHAO))
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list):
         return ()
-    return names if _unique(names) and metadata.keys() >= {*names} else ()
+    described = all(isinstance(name, str) and name in metadata for name in names)
+    return names if described and unique(names) else ()
 
 
 def _sharding(metadata: Mapping[str, str]) -> Mapping[str, Any]:
@@ -87,8 +92,8 @@ def _new_name(name: str, parts: Mapping[str, str], new_keys: Mapping[str, str]) 
         module, _, last = new_keys.get(part, part).rpartition(".")
         if not end:
             return new_keys.get(part, part)
-        whole = last.startswith("_") and last.endswith(end) and len(last) > len(end) + 1
-        found.add(f"{module}.{last[1 : -len(end)]}" if whole else name)
+        whole = last[1 : -len(end)] if last.startswith("_") and last.endswith(end) else ""
+        found.add(f"{module}.{whole}" if whole else name)
     return found.pop() if len(found) == 1 else name
 
 
@@ -97,7 +102,3 @@ def _parsed(text: str | None) -> Any:
         return None if text is None else strict_json.parse(text)
     except ValueError:
         return None
-
-
-def _unique(names: Sequence[str]) -> bool:
-    return len(set(names)) == len(names)

@@ -37,7 +37,6 @@ def _moved_modules(new_keys: Mapping[str, str]) -> dict[str, str]:
             around.setdefault(module, set()).add(outer)
     return {
         module: target
-        for module, targets in (around | own).items()
-        for target in targets
-        if len(targets) == 1 and target is not None
+        for module, (target, *others) in (around | own).items()
+        if target is not None and not others
     }

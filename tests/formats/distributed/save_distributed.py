@@ -1,11 +1,12 @@
 """Saves a checkpoint from four gloo processes, whose tensors are cut in several ways.
 
-    python save_distributed.py FOLDER RANK RENDEZVOUS
+    python save_distributed.py FOLDER RENDEZVOUS
 
-Run by `test_distributed.py`, once for each rank.
+Run by `test_four_processes.py`. The ranks are forks of one process, so torch is imported once.
 """
 
 import sys
+from multiprocessing import get_context
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,9 @@ from torch.distributed.tensor import (
     distribute_tensor,
     init_device_mesh,
 )
+
+RANKS = 4
+Process = get_context("fork").Process
 
 
 def whole() -> dict[str, torch.Tensor]:
@@ -42,16 +46,24 @@ CUTS: dict[str, list[Placement]] = {
 }
 
 
-def main() -> None:
-    folder, rank, rendezvous = sys.argv[1:]
-    dist.init_process_group(
-        "gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=4
-    )
+def save(folder: str, rendezvous: str, rank: int) -> None:
+    """What one rank does."""
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=RANKS)
     mesh = init_device_mesh("cpu", (2, 2))
     model = {key: distribute_tensor(each, mesh, CUTS[key]) for key, each in whole().items()}
     dcp.save({"model": model, "epoch": 3}, checkpoint_id=folder)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def main() -> None:
+    folder, rendezvous = sys.argv[1:]
+    ranks = [Process(target=save, args=(folder, rendezvous, rank)) for rank in range(RANKS)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    sys.exit(any(rank.exitcode for rank in ranks))
 
 
 if __name__ == "__main__":

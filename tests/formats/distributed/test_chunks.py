@@ -79,6 +79,12 @@ def test_memory_stays_within_some_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(nbytes for _, nbytes in source.reads) == 15
 
 
+def test_four_megabytes_are_put_together_at_a_time() -> None:
+    rows = (1 << 22) + 1
+    region = ChunkedTensor(Memory(bytes(rows)), (rows,), 1, [Chunk((0,), (rows,), 0)])
+    assert [len(part) for part in region.stream(0, rows)] == [1 << 22, 1]
+
+
 WRONG = {
     "a hole": ((4, 4), [Chunk((0, 0), (4, 2), 0)]),
     "an overlap": ((4, 4), [Chunk((0, 0), (4, 2), 0), Chunk((0, 1), (4, 2), 8)]),

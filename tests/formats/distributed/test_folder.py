@@ -1,29 +1,31 @@
-"""torch.distributed.checkpoint folders, as torch writes them: from one process and from four."""
+"""torch.distributed.checkpoint folders, as torch writes them in one process."""
 
-import os
+import dataclasses
+import fractions
 import pickle
 import shutil
-import subprocess
-import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed.tensor._shards_wrapper import LocalShardsWrapper
 
 from ckpt.errors import CkptError, FormatError, KeyCollisionError, RefusedGlobalError
 from ckpt.formats import open_checkpoint
 from ckpt.formats.checkpoint import Checkpoint
+from ckpt.formats.distributed import metadata as metadata_module
+from ckpt.formats.distributed.metadata import Metadata, StoredItem, parts_of, read_metadata
 from ckpt.formats.opaque import expect_harmless
 from ckpt.formats.paths import open_path
 from ckpt.io.composed import JoinedSource
+from ckpt.io.sources import Part
 from ckpt.tensors import FileStart, Span
-from tests.effort import PATIENCE
-from tests.formats.distributed.save_distributed import whole
-from tests.formats.support import contents, expected
+from tests.effort import by_effort
+from tests.formats.support import Memory, contents, expected
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -49,10 +51,10 @@ def state() -> State:
     }
 
 
-def save(value: State, folder: Path) -> Path:
+def save(value: State, folder: Path, **options: Any) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says that nothing is distributed here
-        dcp.save(value, checkpoint_id=folder)
+        dcp.save(value, storage_writer=dcp.FileSystemWriter(folder, **options))
     return folder
 
 
@@ -71,9 +73,15 @@ def flat(value: object, prefix: str = "") -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `state`, which no test changes."""
+    return save(state(), tmp_path_factory.mktemp("saved") / "step1")
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return save(state(), tmp_path / "step1")
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(saved, tmp_path / "step1")
 
 
 def read(folder: Path, inside: str | None = None) -> Any:
@@ -116,7 +124,43 @@ def test_values_are_the_rest(folder: Path) -> None:
     assert checkpoint.rest["epoch"] == 3
     assert checkpoint.rest["note"] == "hi"
     assert checkpoint.rest["optim.param_groups.0.lr"] == 0.001
-    assert "torch.distributed.checkpoint" in str(checkpoint.written_by)
+    version = pickled(folder).version
+    assert checkpoint.written_by == f"torch.distributed.checkpoint, metadata {version}"
+
+
+def test_metadata_may_lack_a_version(folder: Path) -> None:
+    metadata = pickled(folder)
+    del metadata.version
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    with open_path(folder) as source:
+        assert open_checkpoint(source).written_by == "torch.distributed.checkpoint"
+
+
+def joined(folder: Path, names: dict[str, str]) -> Memory:
+    """The files as a source that did not look into them, some under other names."""
+    source, parts = Memory(b""), []
+    for path in (folder / ".metadata", *sorted(folder.glob("*.distcp"))):
+        parts.append(Part(names.get(path.name, path.name), len(source.data), path.stat().st_size))
+        source.data += path.read_bytes()
+    source.parts, source.size = tuple(parts), len(source.data)
+    return source
+
+
+def test_files_of_a_version_put_together_are_read(cut: Path) -> None:
+    assert contents(open_checkpoint(joined(cut, {}))) == read(cut)
+
+
+@pytest.mark.parametrize("name", ["__0_00.distcp", "__0_4.distcp"])
+def test_files_that_the_metadata_does_not_list_are_refused(cut: Path, name: str) -> None:
+    with pytest.raises(FormatError, match=r"file: \.metadata lists other files than those beside"):
+        open_checkpoint(joined(cut, {"__0_1.distcp": name}))
+
+
+def test_value_that_is_not_plain_is_named(tmp_path: Path) -> None:
+    folder = save({"a": torch.ones(1), "half": fractions.Fraction(1, 2)}, tmp_path / "a")
+    with pytest.raises(RefusedGlobalError) as refused:
+        read(folder)
+    assert str(refused.value.hint).startswith("the value half is neither a tensor nor a plain")
 
 
 def test_part_of_the_state_has_its_own_keys(folder: Path) -> None:
@@ -127,59 +171,39 @@ def test_part_of_the_state_has_its_own_keys(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that four processes have saved."""
-    root = tmp_path_factory.mktemp("four")
-    script = Path(__file__).with_name("save_distributed.py")
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}  # noqa: PTH109
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, script, root / "out", str(rank), root / "meeting"],
-            env=environment,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(4)
-    ]
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=PATIENCE)
-        assert rank.returncode == 0, errors.decode()
-    yield root / "out"
-    shutil.rmtree(root)
-
-
-@pytest.mark.long
-def test_tensors_cut_by_four_processes_are_whole_again(four: Path) -> None:
-    assert len(list(four.glob("*.distcp"))) > 1
-    assert read(four, "model") == expected(whole())
-
-
-@pytest.mark.long
-def test_renamed_to_the_same_keys_is_the_same_folder(four: Path, tmp_path: Path) -> None:
-    again = renamed(four, {}, tmp_path / "again")
-    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
-        path.name: path.read_bytes() for path in four.iterdir()
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three files, with tensors in chunks, from torch's own writer."""
+    turned = WHOLE["turned"].contiguous()
+    chunked = {
+        "turned": LocalShardsWrapper([turned[:, :2], turned[:, 2:]], [(0, 0), (0, 2)]),
+        "long": LocalShardsWrapper([WHOLE["long"][:5], WHOLE["long"][5:]], [(0,), (5,)]),
+        "small": WHOLE["small"],
     }
+    path = tmp_path_factory.mktemp("cut") / "step1"
+    return save({"model": chunked, "epoch": 3}, path, thread_count=3)
 
 
-@pytest.mark.long
-def test_torch_loads_what_was_renamed(four: Path, tmp_path: Path) -> None:
-    """By its own reader, whole and in place: keys, offsets and nested paths have all moved."""
-    new = {f"model.{key}": f"net.block.{key}" for key in whole()}
-    out = renamed(four, new, tmp_path / "out")
-    wanted = {key: torch.zeros_like(tensor) for key, tensor in whole().items()}
-    into = {"net": {f"block.{key}": tensor for key, tensor in wanted.items()}, "epoch": 0}
+WHOLE = {
+    "turned": torch.arange(12.0).reshape(3, 4).t(),
+    "long": torch.arange(8),
+    "small": torch.tensor(2.5),
+}
+
+
+def test_tensors_in_chunks_are_whole_again(cut: Path) -> None:
+    assert len(list(cut.glob("*.distcp"))) == 3
+    assert read(cut, "model") == expected(WHOLE)
+
+
+def test_torch_loads_renamed_chunks(cut: Path, tmp_path: Path) -> None:
+    out = renamed(cut, {"turned": "body.turned", "long": "b"}, tmp_path / "out", inside="model")
+    new = {"body.turned": WHOLE["turned"], "b": WHOLE["long"], "small": WHOLE["small"]}
+    into = {"model": {key: torch.zeros_like(it) for key, it in new.items()}, "epoch": 0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dcp.load(into, checkpoint_id=out)
-        from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-
-        dcp_to_torch_save(out, tmp_path / "one.pt")
-    assert expected(wanted) == expected(whole())
+    assert expected(into["model"]) == expected(new)
     assert into["epoch"] == 3
-    nested = torch.load(tmp_path / "one.pt", weights_only=True)
-    assert expected({k.removeprefix("block."): t for k, t in nested["net"].items()}) == expected(
-        whole()
-    )
 
 
 def test_part_is_renamed_below_its_prefix(folder: Path, tmp_path: Path) -> None:
@@ -198,8 +222,9 @@ def test_collisions_are_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_key_that_would_leave_a_list_is_refused(tmp_path: Path) -> None:
     folder = save({"parts": [torch.ones(2), torch.zeros(2)]}, tmp_path / "a")
-    with pytest.raises(FormatError, match="elsewhere in the nested state_dict"):
-        renamed(folder, {"parts.0": "parts.7"}, tmp_path / "b")
+    for old, new in (("parts.0", "parts.7"), ("parts.1", "parts.00")):
+        with pytest.raises(FormatError, match="elsewhere in the nested state_dict"):
+            renamed(folder, {old: new}, tmp_path / new)
     assert list(read(renamed(folder, {"parts.0": "bits.0"}, tmp_path / "c"))) == [
         "bits.0",
         "parts.1",
@@ -233,8 +258,51 @@ def _reshaped(metadata: Any) -> None:
     metadata.state_dict_metadata["model.0.weight"].size = torch.Size([2, 6])
 
 
+def _larger(metadata: Any) -> None:
+    metadata.state_dict_metadata["model.0.weight"].size = torch.Size([3, 5])
+
+
 def _retyped(metadata: Any) -> None:
     metadata.state_dict_metadata["model.0.weight"].properties.dtype = torch.float64
+
+
+def _retyped_to_less(metadata: Any) -> None:
+    metadata.state_dict_metadata["model.0.weight"].properties.dtype = torch.bfloat16
+
+
+def _displaced(metadata: Any) -> None:
+    index = next(each for each in metadata.storage_data if each.fqn == "model.0.weight")
+    info = metadata.storage_data.pop(index)
+    metadata.storage_data[dataclasses.replace(index, offset=torch.Size([1, 0]))] = info
+
+
+def _without_chunks(metadata: Any) -> None:
+    _lost(metadata)
+    metadata.state_dict_metadata["model.0.weight"].chunks = []
+
+
+def _chunks_in_a_tuple(metadata: Any) -> None:
+    of = metadata.state_dict_metadata["model.0.weight"]
+    of.chunks = tuple(of.chunks)
+
+
+def _doubled_chunk(metadata: Any) -> None:
+    metadata.state_dict_metadata["model.0.weight"].chunks *= 2
+
+
+def _dtype_as_text(metadata: Any) -> None:
+    metadata.state_dict_metadata["model.0.weight"].properties.dtype = "float32"
+
+
+def _lost_value(metadata: Any) -> None:
+    del metadata.storage_data[next(each for each in metadata.storage_data if each.fqn == "epoch")]
+
+
+def _doubled_value(metadata: Any) -> None:
+    index = next(each for each in metadata.storage_data if each.fqn == "epoch")
+    metadata.storage_data[MetadataIndex("epoch", offset=torch.Size([1]))] = metadata.storage_data[
+        index
+    ]
 
 
 def _swapped(metadata: Any) -> None:
@@ -252,7 +320,21 @@ def _itself(metadata: Any) -> None:
     next(iter(metadata.storage_data.values())).relative_path = ".metadata"
 
 
-LIES = [_escape, _beyond, _compressed, _lost, _reshaped, _retyped, _swapped, _absent_file, _itself]
+LIES = [
+    *(_escape, _beyond, _compressed, _lost, _reshaped, _larger, _retyped, _retyped_to_less),
+    *(
+        _chunks_in_a_tuple,
+        _doubled_chunk,
+        _dtype_as_text,
+        _displaced,
+        _without_chunks,
+        _lost_value,
+        _doubled_value,
+        _swapped,
+        _absent_file,
+        _itself,
+    ),
+]
 
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__name__.strip("_"))
@@ -264,10 +346,83 @@ def test_metadata_that_lies_is_refused(folder: Path, lie: Any) -> None:
         read(folder)
 
 
+@pytest.mark.parametrize(("one", "two"), [("t1", "t2"), ("v1", "v2")], ids=["tensors", "values"])
+def test_key_that_appears_twice_is_refused(one: str, two: str, tmp_path: Path) -> None:
+    state = {"t1": torch.ones(1), "t2": torch.ones(1), "v1": 1, "v2": 2}
+    path = save(state, tmp_path / "a") / ".metadata"
+    path.write_bytes(path.read_bytes().replace(two.encode(), one.encode()))
+    with pytest.raises(FormatError, match=f"'{one}' appears twice"):
+        read(path.parent)
+
+
+AT, SIZE = 5000, 3000  # of an item that becomes 7 bytes longer
+
+
+@pytest.mark.parametrize(
+    ("file", "offset", "place"),
+    [
+        ("f", AT - SIZE, None),
+        ("f", AT + SIZE, Span(AT + SIZE + 7, SIZE)),
+        ("g", AT + SIZE, None),
+    ],
+    ids=["before", "after", "in another file"],
+)
+def test_items_after_a_longer_one_move(
+    cut: Path, file: str, offset: int, place: Span | None
+) -> None:
+    one, other = StoredItem((), "f", Span(AT, SIZE)), StoredItem((), file, Span(offset, SIZE))
+    metadata = dataclasses.replace(read_metadata_of(cut), items={"a": [other], "b": [one]})
+    moved = {one: Span(AT, SIZE + 7)} | ({} if place is None else {other: place})
+    assert metadata.moved({one: SIZE + 7}) == moved
+    assert metadata.moved({one: SIZE}) == metadata.moved({}) == {}
+
+
+@pytest.mark.parametrize("offset", [AT - SIZE + 1, AT + SIZE - 1, AT + 1])
+def test_item_that_overlaps_a_longer_one_cannot_move(cut: Path, offset: int) -> None:
+    one, other = StoredItem((), "f", Span(AT, SIZE)), StoredItem((), "f", Span(offset, SIZE))
+    metadata = dataclasses.replace(read_metadata_of(cut), items={"a": [other], "b": [one]})
+    with pytest.raises(FormatError, match="f: two items have the same place"):
+        metadata.moved({one: SIZE + 7})
+
+
+def read_metadata_of(folder: Path) -> Metadata:
+    return read_metadata((folder / ".metadata").read_bytes(), name="it")
+
+
+def test_elements_of_a_path_keep_their_number_of_parts() -> None:
+    new = parts_of(["model", "a.b", "c", "w"], "net.x.y.z.last.one")
+    assert new == ["net", "x.y", "z", "last.one"]
+
+
+@pytest.mark.parametrize("name", ["../step1/__0_0.distcp", "/etc/passwd", ".metadata"])
+def test_file_elsewhere_is_named(folder: Path, name: str) -> None:
+    metadata = pickled(folder)
+    for info in metadata.storage_data.values():
+        info.relative_path = name
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(FormatError, match=f"lists '{name}', which is not a file beside it"):
+        read(folder)
+
+
+def test_file_may_have_a_name_that_sorts_before_the_metadata(folder: Path) -> None:
+    before, metadata = read(folder), pickled(folder)
+    for info in metadata.storage_data.values():
+        info.relative_path = "(1).distcp"
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    (folder / "__0_0.distcp").rename(folder / "(1).distcp")
+    assert read(folder) == before
+
+
+def test_files_are_limited(cut: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata_module, "FILE_LIMIT", 3)
+    assert read(cut, "model") == expected(WHOLE)
+    monkeypatch.setattr(metadata_module, "FILE_LIMIT", 2)
+    with pytest.raises(FormatError, match="3 files, the limit is 2"):
+        read(cut)
+
+
 class _Harmless:
     def __reduce__(self) -> Any:
-        import fractions
-
         return fractions.Fraction, (1, 2)
 
 
@@ -294,7 +449,7 @@ def test_globals_of_the_metadata_are_refused_elsewhere(tmp_path: Path) -> None:
 def test_metadata_cut_or_flipped_anywhere_gives_an_error_or_the_same(folder: Path) -> None:
     data = (folder / ".metadata").read_bytes()
     before = read(folder)
-    for position in range(0, len(data), 53):
+    for position in range(0, len(data), by_effort(211, 53, 53)):
         for mutant in (
             data[:position],
             data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :],
