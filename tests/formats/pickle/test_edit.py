@@ -1,6 +1,7 @@
 """Texts and numbers that are replaced in a pickle; Python's pickle is the oracle."""
 
 import pickle
+import pickletools
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from ckpt.formats.pickle.reader import ParsedPickle, read_pickle
 from tests.formats import hostile
 from tests.formats.hostile import put, text
 
-NUMBERS = [0, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**62, None]
+NUMBERS = [0, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**45, 2**62, None]
 # Pushed before the mapping, so that its keys get long numbers in the memo.
 MANY = [f"{number}" for number in range(300)]
 
@@ -49,9 +50,17 @@ def test_items_that_a_mapping_lacks_follow_its_last_one(protocol: int, old: dict
     assert numbers_changed(data, {**old, "none": None}) is data
 
 
+def test_number_behind_a_key_that_nothing_notes_is_replaced() -> None:
+    data = pickletools.optimize(pickle.dumps([{"a": 1, "b": 2}], 2))
+    changed = numbers_changed(data, {"a": 300})
+    assert pickle.loads(changed) == [{"a": 300, "b": 2}]  # noqa: S301 - made above
+
+
 def test_mapping_of_other_things_than_numbers_is_refused() -> None:
     with pytest.raises(FormatError, match=r"^a is not a small number$"):
         numbers_changed(pickle.dumps([{"a": "text"}], 2), {"a": 1})
+    with pytest.raises(FormatError, match=r"^a is not a small number$"):
+        numbers_changed(pickle.dumps([{"a": "text"}], 4), {"a": 1})
     with pytest.raises(FormatError, match=r"^an empty mapping$"):
         numbers_changed(pickle.dumps([{}], 2), {"a": 1})
 
