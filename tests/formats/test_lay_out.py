@@ -118,6 +118,13 @@ def test_dtype_that_safetensors_lacks_is_refused_by_name(dtype: torch.dtype) -> 
     assert expected(loaded(laid_out(opened(saved(state)), ".pt"))) == expected(state)
 
 
+def test_two_numbers_in_an_element_need_a_dimension_in_safetensors() -> None:
+    form, dtype = format_for(Path("x.safetensors")), "float4_e2m1fn_x2"
+    assert list(form.lay_out([TensorEntry("a", dtype, (2,), 0)], name="x"))
+    with pytest.raises(FormatError, match=f"a: safetensors cannot hold {dtype} without dimensions"):
+        list(form.lay_out([TensorEntry("a", dtype, (), 0)], name="x"))
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize(
     ("keys", "error"),
