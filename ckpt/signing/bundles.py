@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ckpt.errors import IntegrityError, excerpt
@@ -237,6 +236,8 @@ def _hashing() -> Any:
 @contextmanager
 def _folder(claim: Claim, manifest: bytes) -> Iterator[tuple[Path, Path]]:
     """The folder that model-signing sees, named like the version, and a place for the bundle."""
+    from tempfile import TemporaryDirectory  # late: `ckpt show` imports this module too
+
     with TemporaryDirectory(prefix="ckpt-sign-") as temporary:
         folder = Path(temporary) / claim.ref
         file = folder / claim.path
