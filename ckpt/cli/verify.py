@@ -59,9 +59,9 @@ def command(
 ) -> None:
     """Check all stored data for damage by hashing it; exit with 4 if any is damaged.
 
-    With --signed, exit with 4 unless every version is signed with one of the keys. What is signed
-    is its model's name, its number and the digest of its manifest, which names the digest of every
-    tensor. So data is checked against it whenever it is read, and by `ckpt verify`.
+    With --signed, exit with 4 unless every version is signed with one of the keys. Signed are its
+    model's name, its number and the digest of its manifest. That names the digests of the tensors,
+    which are hashed whenever they are read, and by `ckpt verify`, but not with --signed.
     """
     _expect_fitting(refs, places, signed, keys)
     if signed:

@@ -41,12 +41,16 @@ def words_lines(history: Iterable[Event]) -> Iterator[str]:
             origin = ""
             if event.origin:
                 origin = f"{event.origin['version']} of registry {event.origin['registry'][:8]}"
-            signature = f"key {key_of(event.bundle)}, not checked here" if event.bundle else ""
-            parts = [event.name, metrics(event.metrics), event.text, origin, signature]
+            parts = [event.name, metrics(event.metrics), event.text, origin, signature_text(event)]
             said = printable(", ".join(filter(None, parts)))
             author = printable(event.by["author"]) if event.by else "somebody"
             did = _DID.get(event.did, event.did)
             yield f"{did:<8}  {event.at[:10]} by {author}" + (f": {said}" if said else "")
+
+
+def signature_text(event: Event) -> str:
+    """``key 3fa9c1d2, not checked here``; empty if the event is not a signature."""
+    return f"key {key_of(event.bundle)}, not checked here" if event.bundle else ""
 
 
 def history_data(history: Iterable[Event]) -> list[dict[str, Any]]:
