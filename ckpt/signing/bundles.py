@@ -73,7 +73,7 @@ class Checked:
 def key_of(bundle: Mapping[str, Any]) -> str:
     """The first digits of the key that a bundle names, unchecked, for people."""
     try:
-        return excerpt(_parts(bundle)[0], 8).removesuffix("…")
+        return _parts(bundle)[0][:8]
     except ValueError:
         return "unknown"
 
@@ -165,12 +165,11 @@ def _claim_fault(payload: bytes, claim: Claim) -> str | None:
         name = excerpt(str(statement["subject"][0]["name"]))
         found = statement["predicate"]["resources"]
         if name == claim.ref and found != resources:
-            other = excerpt(str(found[0]["digest"]), 8).removesuffix("…")
-            return f"the signature is for another manifest, {other}"
+            return f"the signature is for another manifest, {str(found[0]['digest'])[:8]}"
         if statement["subject"] != subject:
             return f"the signature is for {name}"
         known = (statement["_type"], statement["predicateType"]) == (_STATEMENT, _PREDICATE)
-        return None if known and found == resources else "the signature is for something else"
+        return None if known else "the signature is for something else"
     except (ValueError, KeyError, TypeError, IndexError):
         return "the signature is for something else"
 
