@@ -87,12 +87,14 @@ if TYPE_CHECKING:
     from ckpt.ops.rm import rm as rm
     from ckpt.ops.rules import import_rules as import_rules
     from ckpt.ops.show import show as show
+    from ckpt.ops.sign import sign as sign
     from ckpt.ops.site import site as site
     from ckpt.ops.tag import tag as tag
     from ckpt.ops.train import train as train
     from ckpt.ops.undo import undo as undo
     from ckpt.ops.verify import verify as verify
     from ckpt.ops.verify.repair import repair_store as repair_store
+    from ckpt.ops.verify.signed import verify_signatures as verify_signatures
 
 __version__ = "0.1.0"
 
@@ -120,6 +122,7 @@ _ELSEWHERE = {
     "remove_remote": "ckpt.ops.remote",
     "repair_store": "ckpt.ops.verify.repair",
     "take_snapshots": "ckpt.ops.guard",
+    "verify_signatures": "ckpt.ops.verify.signed",
 }
 _COMMANDS = (
     *(
@@ -156,7 +159,7 @@ _COMMANDS = (
         "restore",
         "rm",
     ),
-    *("show", "site", "tag", "train", "undo", "verify"),
+    *("show", "sign", "site", "tag", "train", "undo", "verify"),
 )
 __all__ = sorted([*_COMMANDS, *_ELSEWHERE])
 _CALLBACKS = ("lightning", "transformers")  # modules that need these packages

@@ -71,6 +71,7 @@ class Registry(Printed, _Registry):
     plot = _Method(lambda: ckpt.plot)
     show = _Method(lambda: ckpt.show)
     verify = _Method(lambda: ckpt.verify)
+    verify_signatures = _Method(lambda: ckpt.verify_signatures)
     # What writes.
     alias = _Method(lambda: ckpt.alias)
     copy = _Method(lambda: ckpt.copy)
@@ -82,6 +83,7 @@ class Registry(Printed, _Registry):
     rename = _Method(lambda: ckpt.rename)
     restore = _Method(lambda: ckpt.restore)
     rm = _Method(lambda: ckpt.rm)
+    sign = _Method(lambda: ckpt.sign)
     tag = _Method(lambda: ckpt.tag)
     undo = _Method(lambda: ckpt.undo)
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import ckpt
+from tests.signing.keys import write_pair
 
 
 def _classes() -> tuple[type[nn.Module], type[nn.Module]]:
@@ -32,7 +33,7 @@ def _classes() -> tuple[type[nn.Module], type[nn.Module]]:
 
 @contextmanager
 def prepared(folder: Path) -> Iterator[dict[str, Any]]:
-    """The names that examples use, in a folder with `old.pt` and a registry of `net:v1`."""
+    """The names that examples use, in a folder with `old.pt`, a registry of `net:v1`, and keys."""
     with chdir(folder):
         torch.manual_seed(0)
         old, net = _classes()
@@ -42,6 +43,7 @@ def prepared(folder: Path) -> Iterator[dict[str, Any]]:
             trained, name="net", metrics={"accuracy": 0.99}, alias="prod", message="first"
         )
         Path("models").mkdir()
+        write_pair(Path())
         yield {"ckpt": ckpt, "torch": torch, "nn": nn, "Old": old, "Net": net, "net": net()}
     del sys.modules["nets"]
 

@@ -30,6 +30,9 @@ _EXTRAS = {
     "jinja2": "site",
     "obstore": "remote",
     "paramiko": "ssh",
+    "model_signing": "sign",
+    "cryptography": "sign",
+    "OpenSSL": "sign",
 }
 _OF_CKPT = ("--color", "--no-pager")
 INTERRUPTED = 130

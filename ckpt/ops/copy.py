@@ -1,7 +1,8 @@
 """Copy: a version becomes the next one of a model in another registry.
 
 Its manifest is copied byte for byte, so its digest names it in both, and its parents are found
-there if they are copied too. Its notes and metrics go with it.
+there if they are copied too. Its notes and metrics go with it; signatures, which name the model and
+the number here, do not.
 """
 
 from dataclasses import dataclass, replace

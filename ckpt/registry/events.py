@@ -2,7 +2,7 @@
 
 Values only. An event never changes and refers to a version by its manifest, since a merge may
 renumber it. Laws: `joined` is commutative, associative and idempotent, so two branches that merge
-in any way have the same history; notes and metrics are never left out.
+in any way have the same history; notes, metrics and signatures are never left out.
 """
 
 import json
@@ -15,8 +15,9 @@ from ckpt.io.documents.typed_json import Digest, Form, Time, expect
 from ckpt.io.who import By
 from ckpt.refs import is_name, is_version
 
-MOST_CHANGES = 1000  # of a model that are kept; notes and metrics do not count
-WORDS = ("note", "metric")
+MOST_CHANGES = 1000  # of a model that are kept; what is in `KEPT` does not count
+WORDS = ("note", "metric")  # which a copy in another registry has too
+KEPT = (*WORDS, "sign")
 
 
 class Origin(TypedDict):
@@ -40,6 +41,7 @@ class EventLine(TypedDict):
     text: NotRequired[str]
     metrics: NotRequired[dict[str, float]]
     origin: NotRequired[Origin]
+    bundle: NotRequired[dict[str, Any]]  # `ckpt.signing.bundles` checks it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class Event:
     Attributes:
         at: When, UTC, ISO 8601 to the microsecond.
         did: ``alias``, ``unalias``, ``protect``, ``unprotect``, ``tag``, ``untag``, ``rm``,
-            ``restore``, ``copy``, ``note`` or ``metric``; a newer ckpt may know more.
+            ``restore``, ``copy``, ``note``, ``metric`` or ``sign``; a newer ckpt may know more.
         by: Who did it.
         name: The alias or tag.
         version: The label that the version had then.
@@ -58,6 +60,7 @@ class Event:
         text: Why, or the note.
         metrics: The values measured.
         origin: Where a copied version comes from.
+        bundle: The signature of the version.
     """
 
     did: str
@@ -70,6 +73,7 @@ class Event:
     text: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     origin: Origin | None = None
+    bundle: Mapping[str, Any] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -81,10 +85,10 @@ def joined(*histories: Iterable[Event]) -> tuple[Event, ...]:
     known = {_text(event): event for history in histories for event in history}
     ordered = sorted(known.items(), key=lambda pair: (datetime.fromisoformat(pair[1].at), pair[0]))
     events = [event for _, event in ordered]
-    left = sum(event.did not in WORDS for event in events) - MOST_CHANGES
+    left = sum(event.did not in KEPT for event in events) - MOST_CHANGES
     kept = []
     for event in events:
-        if event.did in WORDS or left <= 0:
+        if event.did in KEPT or left <= 0:
             kept.append(event)
         else:
             left -= 1

@@ -5,9 +5,12 @@ from typing import Any
 
 from ckpt.ops.verify import Damage, Verified
 from ckpt.ops.verify.repair import Repaired
+from ckpt.ops.verify.signed import Signature, Signatures
 from ckpt.show.look.fields import fields
 from ckpt.show.look.lost import lost_data, lost_lines
+from ckpt.show.look.terminal import table
 from ckpt.show.look.words import count, printable, size
+from ckpt.signing.bundles import SIGNED
 
 
 def verified_text(verified: Verified) -> str:
@@ -33,6 +36,27 @@ def repaired_text(repaired: Repaired) -> str:
     return "\n".join([*lines, verified_text(repaired.left)])
 
 
+def signatures_text(signatures: Signatures, *, width: int | None = None) -> str:
+    """The verdict on each version, and how many are signed."""
+    found = signatures.signatures
+    rows = [[each.version.ref, each.verdict, _key_or_why(each)] for each in found]
+    signed = sum(each.verdict == SIGNED for each in found)
+    last = f"{signed:,} of {count(len(found), 'version')} signed"
+    return f"{table(rows, ['version', 'signature', ''], width=width)}\n\n{last}"
+
+
+def signatures_data(signatures: Signatures) -> list[dict[str, Any]]:
+    """The same for JSON."""
+    names = ("model=version.model", "version=version.label", "manifest=version.manifest", "verdict")
+    return [
+        {
+            **fields(each, *names),
+            **{name: getattr(each, name) or None for name in ("key", "file", "why")},
+        }
+        for each in signatures.signatures
+    ]
+
+
 def verified_data(verified: Verified) -> dict[str, Any]:
     """The verdict for JSON."""
     return {
@@ -53,6 +77,12 @@ def _elsewhere(verified: Verified) -> Iterator[str]:
     for remote, number in verified.elsewhere.items():
         are = "is" if number == 1 else "are"
         yield f"{count(number, 'object')} {are} not here (on remote {remote})"
+
+
+def _key_or_why(signature: Signature) -> str:
+    if signature.verdict == SIGNED:
+        return f"with {signature.file}, key {signature.key[:8]}"
+    return signature.why
 
 
 def _damage(damage: Damage) -> Iterator[str]:

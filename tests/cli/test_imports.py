@@ -9,6 +9,7 @@ import torch
 
 from tests.cli.support import Run, weights
 from tests.effort import long_but
+from tests.signing.keys import write_pair
 
 PROGRAM = """
 import sys
@@ -34,6 +35,8 @@ COMMANDS = [
     ("alias", "--log"),
     ("copy", "v1", ".", "--name", "other"),
     ("pin", "v1"),
+    ("sign", "v1", "--key", "private.pem"),
+    ("verify", "--signed", "--key", "public.pem", "v2"),
     ("show", "v1"),
     ("show", "old.pt"),
     ("log", "v1"),
@@ -84,6 +87,9 @@ def test_fault_45_command_imports_no_torch_and_no_numpy(
         assert ckpt("guard", "--snapshot", "net.py:Net").code == 0
     assert ckpt("register", "old.pt", "--name", "mnist-cnn").code == 0
     assert ckpt("rename", "v1", "--rule", "conv=embed").code == 0
+    if "--key" in words:
+        write_pair(folder)
+        assert ckpt("sign", "v2", "--key", "private.pem").code == 0
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *words], cwd=folder, capture_output=True, text=True
     )

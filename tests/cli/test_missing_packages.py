@@ -11,6 +11,7 @@ import torch
 from ckpt.models.mnist_cnn import Net
 
 import ckpt
+from tests.signing.keys import write_pair
 
 PACKAGES = ("torch", "torchvision", "numpy")
 WITHOUT = (
@@ -74,6 +75,30 @@ def test_pages_need_a_package_and_other_reports_do_not(folder: Path) -> None:
         "hint:  pip install 'ckpt-registry[site]'\n"
     )
     assert run(folder, *words, "markdown", without=("jinja2",)).startswith("0\n### ")
+
+
+@pytest.mark.parametrize("without", [("model_signing",), ("OpenSSL",), ("cryptography",)])
+def test_signatures_need_a_package_and_plain_verification_does_not(
+    folder: Path, without: tuple[str, ...]
+) -> None:
+    write_pair(folder)
+    assert run(folder, "register", "old.pt", "--name", "net").startswith("0\n")
+    for words in (("sign", "v1", "--key", "private.pem"), ("show", "v1"), ("verify",)):
+        printed = run(folder, *words, without=without)
+        if words[0] != "sign":
+            assert printed.startswith("0\n"), printed
+            continue
+        (package,) = without
+        assert printed == (
+            f"5\nerror: ckpt sign needs {package}, which is not installed\n"
+            "hint:  pip install 'ckpt-registry[sign]'\n"
+        )
+    assert run(folder, "sign", "v1", "--key", "private.pem").startswith("0\nsigned ")
+    words = ("verify", "--signed", "--key", "public.pem")
+    assert run(folder, *words, without=without) == (
+        f"5\nerror: ckpt verify needs {package}, which is not installed\n"
+        "hint:  pip install 'ckpt-registry[sign]'\n"
+    )
 
 
 def test_keys_are_not_paired_where_values_cannot_contradict(folder: Path) -> None:

@@ -8,8 +8,10 @@ import torch
 
 from tests.cli.support import Run, on_a_terminal
 from tests.effort import long_but
+from tests.signing.keys import write_pair
 
 LONG = "a_rather_long_name_of_a_checkpoint.pt"
+KEY = "the-public-half-of-a-key."
 COMMANDS = """\
 ls
 ls --columns model,version,message
@@ -24,6 +26,8 @@ log v1 -- encoder.transformer.stages.0.blocks.0.self_attention.query_projection.
 blame head.weight
 du
 verify
+verify --signed --key the-public-half-of-a-key.public.pem
+sign v1 --key the-public-half-of-a-key.private.pem
 alias
 alias production --log
 diff {long} b.pt
@@ -69,11 +73,12 @@ def registry(ckpt: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     why = "A long message that says why this was done, by whom, and for what purpose, in one line"
     name = ("--name", "vision-transformer-large")
     metrics = ("--metric", "accuracy=0.99", "--metric", "validation_loss=0.12")
+    write_pair(folder, KEY)
     for words in (
         ("register", LONG, *name, "-m", why, *metrics), ("register", "b.pt", *name),
         ("register", "c.pt", *name), ("alias", "production", "v1", "-m", why),
         ("alias", "production", "v2"), ("tag", "v1", "golden", "candidate-for-release"),
-        ("note", "v1", "-m", why),
+        ("note", "v1", "-m", why), ("sign", "v1", "--key", f"{KEY}private.pem"),
     ):  # fmt: skip
         assert ckpt(*words).code == 0
     return folder

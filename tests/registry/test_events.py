@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ckpt.errors import IndexDamageError
 from ckpt.io import digest
 from ckpt.registry import events
-from ckpt.registry.events import WORDS, Event, joined
+from ckpt.registry.events import KEPT, Event, joined
 from ckpt.registry.history.newest import newest
 from ckpt.registry.index import Index
 from ckpt.registry.index_file import parse_index
@@ -31,7 +31,7 @@ def draws(seed: int) -> list[Event]:
     """Events of which several have one time, and some are equal."""
     draw = random.Random(seed)
     return [
-        event(draw.randrange(9), draw.choice(["alias", "tag", *WORDS]), text=draw.choice("ab"))
+        event(draw.randrange(9), draw.choice(["alias", "tag", *KEPT]), text=draw.choice("ab"))
         for _ in range(draw.randrange(12))
     ]
 
@@ -48,10 +48,10 @@ def test_join_is_commutative_associative_and_idempotent(seed: int, most: int) ->
         assert joined(a, b) == joined(b, a)
         assert joined(joined(a, b), c) == joined(a, joined(b, c))
         assert joined(a, a) == a == joined(a, ())
-        words = {text for text in (*keys(a), *keys(b)) if json.loads(text)["did"] in WORDS}
+        words = {text for text in (*keys(a), *keys(b)) if json.loads(text)["did"] in KEPT}
         result = joined(a, b)
-        assert words <= {*keys(result)}, "no note or metric is left out"
-        assert sum(each.did not in WORDS for each in result) <= most
+        assert words <= {*keys(result)}, "no note, metric or signature is left out"
+        assert sum(each.did not in KEPT for each in result) <= most
         if most == 1000:
             assert {*keys(result)} == {*keys(a), *keys(b)}
         assert [each.at for each in result] == sorted(each.at for each in result)
@@ -72,7 +72,7 @@ def test_merge_has_the_history_of_both_sides_whichever_is_ours(seed: int) -> Non
 
 def test_event_of_a_newer_ckpt_is_kept_whole() -> None:
     document = json.loads(BASE.to_text())
-    line = {"at": "2026-11-30T10:00:00Z", "did": "sign", "by": {**ANN, "key": "k"}, "seal": [1]}
+    line = {"at": "2026-11-30T10:00:00Z", "did": "seal", "by": {**ANN, "key": "k"}, "seal": [1]}
     document["models"]["mnist-cnn"]["log"] = [line]
     index = parse_index(json.dumps(document), name="x")
     assert json.loads(index.to_text())["models"]["mnist-cnn"]["log"] == [line]

@@ -18,11 +18,12 @@ from ckpt.formats.stream import tensor_bytes
 from ckpt.io import digest
 from ckpt.io.small_file import read_small
 from ckpt.io.sources import FileSource
-from ckpt.registry.events import WORDS, Event
+from ckpt.registry.events import KEPT, Event
 from ckpt.registry.history.newest import newest_versions
 from ckpt.registry.index import Index, Model
 from ckpt.registry.index_file import MOST_BYTES, parse_index
 from ckpt.registry.version import Version
+from ckpt.signing.bundles import key_of
 
 _DIGITS = 16  # hexadecimal digits of a tensor's digest
 
@@ -54,7 +55,7 @@ def _index_lines(index: Index) -> Iterator[str]:
         for alias, number in sorted(model.aliases.items()):
             protected = ", protected" if alias in model.protected else ""
             yield f"{name}@{alias}  v{number}{protected}"
-        yield from (_words_line(name, event) for event in model.log if event.did in WORDS)
+        yield from (_words_line(name, event) for event in model.log if event.did in KEPT)
 
 
 def _version_line(model: Model, version: Version) -> str:
@@ -68,7 +69,8 @@ def _words_line(model: str, event: Event) -> str:
     """``net:v3  note  Ann <ann@example.org>  fails on rotated images``."""
     author = event.by["author"] if event.by else ""
     metrics = [f"{name}={value:.6g}" for name, value in sorted(event.metrics.items())]
-    words = [f"{model}:{event.version}", event.did, author, *metrics, event.text]
+    key = f"key {key_of(event.bundle)}" if event.bundle else ""
+    words = [f"{model}:{event.version}", event.did, author, key, *metrics, event.text]
     return "  ".join(filter(None, words))
 
 

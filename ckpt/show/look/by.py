@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ckpt.registry.events import WORDS, Event
+from ckpt.registry.events import KEPT, Event
 from ckpt.show.look.fields import fields
 from ckpt.show.look.words import metrics, printable
+from ckpt.signing.bundles import key_of
 
-_ALWAYS = (*WORDS, "copy", "rm", "restore")
+_ALWAYS = (*KEPT, "copy", "rm", "restore")
 _DID = {"rm": "removed", "restore": "restored"}
 
 
@@ -32,19 +33,24 @@ def day_and_time(at: str) -> str:
 def words_lines(history: Iterable[Event]) -> Iterator[str]:
     """``note      2026-11-24 by Ann: …``, oldest first.
 
-    Of each note, measurement, copy, removal and restoration, and of a tag that came or went for
-    a reason.
+    Of each note, measurement, signature, copy, removal and restoration, and of a tag that came or
+    went for a reason.
     """
     for event in history:
         if event.did in _ALWAYS or (event.did in ("tag", "untag") and event.text):
             origin = ""
             if event.origin:
                 origin = f"{event.origin['version']} of registry {event.origin['registry'][:8]}"
-            parts = [event.name, metrics(event.metrics), printable(event.text), printable(origin)]
-            said = ", ".join(filter(None, parts))
+            parts = [event.name, metrics(event.metrics), event.text, origin, signature_text(event)]
+            said = printable(", ".join(filter(None, parts)))
             author = printable(event.by["author"]) if event.by else "somebody"
             did = _DID.get(event.did, event.did)
             yield f"{did:<8}  {event.at[:10]} by {author}" + (f": {said}" if said else "")
+
+
+def signature_text(event: Event) -> str:
+    """``key 3fa9c1d2, not checked here``; empty if the event is not a signature."""
+    return f"key {key_of(event.bundle)}, not checked here" if event.bundle else ""
 
 
 def history_data(history: Iterable[Event]) -> list[dict[str, Any]]:
@@ -55,6 +61,7 @@ def history_data(history: Iterable[Event]) -> list[dict[str, Any]]:
             "name": event.name or None,
             **fields(event, "message=text", "metrics"),
             **({"origin": event.origin} if event.origin else {}),
+            **({"bundle": event.bundle} if event.bundle else {}),
         }
         for event in history
     ]

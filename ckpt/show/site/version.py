@@ -11,7 +11,7 @@ from ckpt.ops.site import Described, Site
 from ckpt.registry.events import Event
 from ckpt.show.diff.page import shortened
 from ckpt.show.diff.report import diff_report
-from ckpt.show.look.by import by_text, day_and_time
+from ckpt.show.look.by import by_text, day_and_time, signature_text
 from ckpt.show.look.tables import Report, Table
 from ckpt.show.look.words import count, metric, metrics, size
 from ckpt.show.show import totals
@@ -101,7 +101,8 @@ def _uses(ref: str) -> list[tuple[str, str]]:
 def _history(history: Sequence[Event]) -> Table:
     rows = [
         [day_and_time(event.at), " ".join(filter(None, [event.did, event.name])),
-         by_text(event.by), "  ".join(filter(None, [metrics(event.metrics), event.text]))]
+         by_text(event.by),
+         "  ".join(filter(None, [metrics(event.metrics), event.text, signature_text(event)]))]
         for event in reversed(history)
     ]  # fmt: skip
     return Table(["when", "what", "by", "why"], rows)

@@ -1,0 +1,1 @@
+"""Signatures of versions: keys, and what model-signing makes with them."""
