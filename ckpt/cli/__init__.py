@@ -30,6 +30,9 @@ _EXTRAS = {
     "jinja2": "site",
     "obstore": "remote",
     "paramiko": "ssh",
+    "mlflow": "mlflow",
+    "sqlalchemy": "mlflow",
+    "alembic": "mlflow",
 }
 _OF_CKPT = ("--color", "--no-pager")
 INTERRUPTED = 130

@@ -3,7 +3,7 @@
 import click
 
 from ckpt.cli.options import Session, ckpt_command
-from ckpt.cli.options.completed import MODEL
+from ckpt.cli.options.completed import MODEL, SOURCE
 from ckpt.cli.options.opaque import opaque_options
 from ckpt.errors import FormatError
 from ckpt.formats.opaque import OpaqueWord
@@ -16,20 +16,30 @@ from ckpt.show.look.progress import progress_bar
 @ckpt_command(
     examples="ckpt import folder:runs --dry-run\n"
     "ckpt import folder:runs --name mnist-cnn\n"
-    "ckpt import folder:. --by-name --name mnist-cnn",
+    "ckpt import folder:. --by-name --name mnist-cnn\n"
+    "ckpt import mlflow:models/net --from sqlite:///mlflow.db",
     writes=True,
 )
-@click.argument("source")
+@click.argument("source", type=SOURCE)
+@click.option("--name", metavar="MODEL", type=MODEL, help="The model (default: the name there).")
 @click.option(
-    "--name", metavar="MODEL", type=MODEL, help="The model (default: the name of the folder)."
+    "--from",
+    "tracking",
+    metavar="URI",
+    help="MLflow's tracking store (default: MLFLOW_TRACKING_URI).",
 )
-@click.option("--by-name", is_flag=True, help="Order files by their names, not by their times.")
+@click.option(
+    "--by-name",
+    is_flag=True,
+    help="Order the files of a folder by their names, not by their times.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be added, and write nothing.")
 @opaque_options
 def command(
     session: Session,
     source: str,
     name: str | None,
+    tracking: str | None,
     by_name: bool,
     dry_run: bool,
     opaque: OpaqueWord | None,
@@ -40,13 +50,17 @@ def command(
     of shards is one checkpoint with its side files. The same bytes are one version: best.pt and
     last.pt become aliases. Each version has the time of its file.
 
-    Files that cannot be imported are listed; the exit code is 3 then. Nothing in a file is run: a
-    pickled module is stored as its state_dict, unless --keep-opaque is given.
+    mlflow:models/NAME takes the versions of a registered model, with their times, authors, metrics,
+    parameters, descriptions, tags and aliases. The number in MLflow is in the record of a version.
+
+    Checkpoints that cannot be imported are listed; the exit code is 3 then. Nothing in them is run:
+    a pickled module is stored as its state_dict, unless --keep-opaque is given.
     """
     with progress_bar(session.terminal, "importing") as told:
         imported = import_versions(
             source,
             name=name,
+            tracking=tracking,
             by_name=by_name,
             opaque=opaque,
             dry_run=dry_run,

@@ -49,7 +49,7 @@ class Adding:
     opaque: OpaqueWord | None = None
     dry_run: bool = False
     created_registry: Path | None = None
-    _labels: dict[str, str] = field(default_factory=dict)  # by content, of this import
+    _labels: dict[str, str] = field(default_factory=dict)  # of this import, by content or name
 
     @property
     def known(self) -> Model:
@@ -97,6 +97,11 @@ class Adding:
     def _twin(self, content: str) -> Version | None:
         versions = self.known.every_version()
         return next((version for version in versions if version.content == content), None)
+
+    def plan(self, name: str) -> str:
+        """The label that the next version would get, whose content is not known."""
+        label = self._labels[name] = self._planned()
+        return label
 
     def _planned(self) -> str:
         planned = sum(int(label[1:]) >= self.known.next_number for label in self._labels.values())
