@@ -5,8 +5,9 @@ was ever here stays where it is. Each version is a write of its own, so that an 
 interrupted goes on.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ckpt.errors import CkptError, FormatError, RefusedGlobalError
@@ -157,3 +158,15 @@ def left(found: Found, error: Exception) -> Item:
 def of_import(source: Mapping[str, object], at: str) -> dict[str, object]:
     """Where a version comes from, for its record."""
     return {"source": {**source, "imported": at}}
+
+
+def steps(sizes: Sequence[int], told: Told) -> Iterator[Told]:
+    """Tells the bytes done of all files, each of which is read twice."""
+    total, begun = 2 * sum(sizes), 0
+    for nbytes in (*sizes, *sizes):
+        yield partial(_told_of, told, begun, total)
+        begun += nbytes
+
+
+def _told_of(told: Told, begun: int, total: int, done: int, _of_file: int) -> None:
+    told(begun + done, total)

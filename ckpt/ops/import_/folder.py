@@ -8,14 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from ckpt.errors import FormatError, RefError
 from ckpt.formats.distributed.metadata import FILE_NAME as DISTRIBUTED
 from ckpt.formats.folders import checkpoint_among, components, is_of_trainers
 from ckpt.io.files import Told
-from ckpt.ops.import_.adding import Adding, Read, of_import
+from ckpt.ops.import_.adding import Adding, Read, of_import, steps
 from ckpt.ops.import_.imported import Found, Imported, Item
 from ckpt.refs import SUFFIXES, is_alias, without_index
 from ckpt.registry.registry import now
@@ -70,8 +69,8 @@ def _added(
     All are read first: ``best.pt`` is a version only if no other file has its bytes.
     """
     sizes = [_nbytes(each.path) for each in files]
-    steps = _steps(sizes, told)
-    read = [adding.read(each, next(steps)) for each in files]
+    telling = steps(sizes, told)
+    read = [adding.read(each, next(telling)) for each in files]
     plain = {_digest(it) for each, it in zip(files, read, strict=True) if not each.alias} - {""}
     numbers = range(len(files))
     is_copy = [
@@ -79,7 +78,7 @@ def _added(
     ]
     items: dict[int, Item] = {}
     for at in sorted(numbers, key=lambda at: is_copy[at]):
-        it, step = read[at], next(steps)
+        it, step = read[at], next(telling)
         items[at] = adding.add(files[at], it, step) if isinstance(it, Read) else it
     wanted = [
         (files[at].alias, version)
@@ -91,18 +90,6 @@ def _added(
 
 def _digest(it: Read | Item) -> str:
     return it.content.digest if isinstance(it, Read) else ""
-
-
-def _steps(sizes: Sequence[int], told: Told) -> Iterator[Told]:
-    """Tells the bytes done of all files, each of which is read twice."""
-    total, begun = 2 * sum(sizes), 0
-    for nbytes in (*sizes, *sizes):
-        yield partial(_told_of, told, begun, total)
-        begun += nbytes
-
-
-def _told_of(told: Told, begun: int, total: int, done: int, _of_file: int) -> None:
-    told(begun + done, total)
 
 
 def checkpoints_in(folder: Path) -> Iterator[Found | Item]:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from ckpt.errors import FormatError, RefError, UsageError, excerpt
 from ckpt.io.files import Told
 from ckpt.io.who import MOST_CHARACTERS
-from ckpt.ops.import_.adding import Adding, Read, of_import
+from ckpt.ops.import_.adding import Adding, Read, of_import, steps
 from ckpt.ops.import_.imported import Found, Imported, Item
 from ckpt.ops.import_.tracking import RefusedError, Tracking
 from ckpt.ops.tag import tag
@@ -52,7 +52,7 @@ def import_mlflow(
         source: As given.
         tracking: The tracking URI; None takes that of the environment.
         adding: The import.
-        told: Called with the versions that were looked at, and their number.
+        told: Called with the bytes done and the bytes in all, of each version.
 
     Raises:
         RefError: There is no such store or model, or it has no versions.
@@ -66,9 +66,8 @@ def import_mlflow(
         if not versions:
             raise RefError(f"{store.name}: registered model {name!r} has no versions")
         items: dict[int, Item] = {}
-        for at, each in enumerate(versions):
-            told(at, len(versions))
-            items[each.number] = known.get(each.key) or _imported(each, store, adding)
+        for each in versions:
+            items[each.number] = known.get(each.key) or _imported(each, store, adding, told)
     remarks = [*_remarks(versions, items), *_without_version(listed["aliases"], items)]
     if adding.dry_run and any(item.did == "new" for item in items.values()):
         remarks.append("nothing was downloaded; versions of the same bytes become one")
@@ -212,7 +211,7 @@ def _seconds(created: str) -> int:
         return -1
 
 
-def _imported(version: Listed, store: Tracking, adding: Adding) -> Item:
+def _imported(version: Listed, store: Tracking, adding: Adding, told: Told) -> Item:
     """What becomes of a version that was not imported before."""
     item = Item(version.name, "left", version.created)
     if version.status != "READY":
@@ -226,14 +225,15 @@ def _imported(version: Listed, store: Tracking, adding: Adding) -> Item:
             path = Path(store.ask("fetch", **which, path=file, to=folder))
             if not path.resolve().is_relative_to(Path(folder).resolve()):
                 return replace(item, why=f"{file} leads out of its folder")
-            return _added(version.found(path, file, now()), version, adding)
+            return _added(version.found(path, file, now()), version, adding, told)
     except (RefusedError, FormatError) as error:
         return replace(item, why=str(error).removeprefix(f"{store.name}: "))
 
 
-def _added(found: Found, version: Listed, adding: Adding) -> Item:
-    read = adding.read(found)
-    item = adding.add(found, read) if isinstance(read, Read) else read
+def _added(found: Found, version: Listed, adding: Adding, told: Told) -> Item:
+    telling = steps([found.path.stat().st_size], told)
+    read = adding.read(found, next(telling))
+    item = adding.add(found, read, next(telling)) if isinstance(read, Read) else read
     if item.did in ("same", "known") and item.version:  # another version has these bytes
         ref = f"{adding.model}:{item.version}"
         said = f": {version.description}" if version.description else ""

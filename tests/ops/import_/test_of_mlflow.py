@@ -15,7 +15,9 @@ import pytest
 import torch
 
 import ckpt as package
+from ckpt.errors import FormatError
 from ckpt.ops.import_ import tracking
+from ckpt.ops.import_.of_mlflow import chosen
 from tests.cli.support import Run, tree
 
 needed = pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow is not installed")
@@ -198,6 +200,33 @@ def test_server_that_does_not_answer_is_one_line(
     assert ran.err.startswith("error: http://…@127.0.0.1:9: ")
     assert ran.err.count("\n") == 1
     assert "secret" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("files", "file"),
+    [
+        (["MLmodel", "data/model.pth", "data/pickle_module_info.txt"], "data/model.pth"),
+        (["state_dict.pth"], "state_dict.pth"),
+        (["data/model.pth", "extra/best.pt"], "data/model.pth"),
+        (["model/model.safetensors", "model/config.json"], "model/model.safetensors"),
+        (["net.pth.tar"], "net.pth.tar"),
+    ],
+)
+def test_file_of_the_weights(files: list[str], file: str) -> None:
+    assert chosen(files) == file
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "no checkpoint among its artifacts, which are gone"),
+        (["a.pkl", *"bcdef"], "no checkpoint among its artifacts: a.pkl, b, c, d, e and 1 more"),
+        (["data/model.pth", "state_dict.pth"], "2 checkpoints among its artifacts"),
+    ],
+)
+def test_no_file_of_the_weights(files: list[str], said: str) -> None:
+    with pytest.raises(FormatError, match=said):
+        chosen(files)
 
 
 @pytest.mark.parametrize(
