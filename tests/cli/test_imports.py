@@ -50,6 +50,7 @@ COMMANDS = [
     ("export", "v1", "-o", "x.pt"),
     ("export", "v2", "-o", "x.safetensors"),
     ("register", "old.pt"),
+    ("import", "folder:.", "--name", "other"),
     ("verify",),
     ("verify", "--repair", "old.pt"),
     ("gc",),
