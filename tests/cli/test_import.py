@@ -239,7 +239,9 @@ def test_file_that_would_lose_something_needs_a_word(ckpt: Run, runs: Path) -> N
     [
         ("runs", "error: 'runs' is not a source of versions\nhint:  ckpt import folder:runs\n"),
         ("folder:", "error: 'folder:' is not a source of versions\n"
-         "hint:  ckpt import folder:PATH\n"),
+         "hint:  ckpt import folder:PATH  or  mlflow:models/NAME\n"),
+        ("mlflow:models/", "error: 'mlflow:models/' is not a source of versions\n"
+         "hint:  ckpt import folder:PATH  or  mlflow:models/NAME\n"),
         ("runs/run1/epoch_1.pt", "error: 'runs/run1/epoch_1.pt' is not a source of versions\n"
          "hint:  to register one file:  ckpt register runs/run1/epoch_1.pt\n"),
         ("folder:nothing", "error: nothing: no such folder\n"),
@@ -249,7 +251,7 @@ def test_file_that_would_lose_something_needs_a_word(ckpt: Run, runs: Path) -> N
          "hint:  wandb artifact get ENTITY/PROJECT/NAME:v0 --root runs/v0  for each version, then\n"
          "       ckpt import folder:runs --by-name --name NAME\n"),
     ],
-    ids=["path", "no-path", "file", "missing", "empty", "wandb"],
+    ids=["path", "no-path", "no-model", "file", "missing", "empty", "wandb"],
 )  # fmt: skip
 def test_source_that_holds_nothing(ckpt: Run, runs: Path, source: str, said: str) -> None:
     (runs.parent / "empty").mkdir()

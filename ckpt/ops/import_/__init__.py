@@ -17,6 +17,7 @@ from ckpt.ops.register import model_name
 from ckpt.refs import expect_new_name
 from ckpt.registry.registry import InRegistry, Registry
 
+_SCHEMES = ("mlflow", "models")  # the second is MLflow's own
 _WANDB = """\
 wandb artifact get ENTITY/PROJECT/NAME:v0 --root runs/v0  for each version, then
 ckpt import folder:runs --by-name --name NAME"""
@@ -84,9 +85,9 @@ def import_versions(
 
 def _not_a_source(source: str) -> UsageError:
     hint = f"ckpt import folder:PATH  or  {MLFLOW}NAME"
-    path, kind = Path(source), source.partition(":")[0]
-    if kind in ("mlflow", "models"):  # the second is MLflow's own scheme
-        hint = f"ckpt import {quote(MLFLOW + re.split('[/:]', source.rstrip('/:'))[-1])}"
+    path, words = Path(source), re.split("[/:]", source.rstrip("/:"))
+    if words[0] in _SCHEMES and words[-1] not in _SCHEMES:
+        hint = f"ckpt import {quote(f'{MLFLOW}{words[-1]}')}"
     elif path.is_dir():
         hint = f"ckpt import {quote(f'{FOLDER}{source}')}"
     elif path.is_file():
