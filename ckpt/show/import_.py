@@ -40,7 +40,7 @@ def _alias_line(imported: Imported, alias: Pointed) -> str:
         now = f"points to {alias.now} here" if alias.now else "was deleted here"
         expect = f" --expect {alias.now}" if alias.now else ""
         move = f"ckpt alias {ref} {alias.version}{expect}"
-        return f"{ref} {now}, and to {alias.version} there; to move it:  {move}"
+        return f"{ref} {now}, and points to {alias.version} there; to move it:  {move}"
     would = "would point" if imported.dry_run and alias.did == "new" else "points"
     return f"{ref} {would} to {alias.version}"
 

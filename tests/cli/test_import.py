@@ -153,10 +153,10 @@ def test_best_of_each_run_has_the_runs_name(ckpt: Run, runs: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("alias", "best", "v1"), "runs@best points to v1 here, and to v2 there; to move it:  "
-         "ckpt alias runs@best v2 --expect v1\n"),
-        (("alias", "-d", "runs@best"), "runs@best was deleted here, and to v2 there; to move it:  "
-         "ckpt alias runs@best v2\n"),
+        (("alias", "best", "v1"), "runs@best points to v1 here, and points to v2 there; "
+         "to move it:  ckpt alias runs@best v2 --expect v1\n"),
+        (("alias", "-d", "runs@best"), "runs@best was deleted here, and points to v2 there; "
+         "to move it:  ckpt alias runs@best v2\n"),
     ],
     ids=["moved", "deleted"],
 )  # fmt: skip
