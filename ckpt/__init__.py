@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ckpt.ops.gc import gc as gc
     from ckpt.ops.guard import guard as guard
     from ckpt.ops.guard import take_snapshots as take_snapshots
+    from ckpt.ops.import_ import import_versions as import_versions
     from ckpt.ops.load import load as load
     from ckpt.ops.load import load_into as load_into
     from ckpt.ops.load import open as open
@@ -109,6 +110,7 @@ _ELSEWHERE = {
     "check_remote": "ckpt.ops.remote",
     "export_migrations": "ckpt.ops.migrate",
     "import_rules": "ckpt.ops.rules",
+    "import_versions": "ckpt.ops.import_",
     "init_registry": "ckpt.ops.registry",
     "list_migrations": "ckpt.ops.migrate",
     "load_into": "ckpt.ops.load",

@@ -76,6 +76,7 @@ class Registry(Printed, _Registry):
     alias = _Method(lambda: ckpt.alias)
     copy = _Method(lambda: ckpt.copy)
     gc = _Method(lambda: ckpt.gc)
+    import_versions = _Method(lambda: ckpt.import_versions)
     metric = _Method(lambda: ckpt.metric)
     note = _Method(lambda: ckpt.note)
     redo = _Method(lambda: ckpt.redo)

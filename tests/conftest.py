@@ -41,6 +41,7 @@ ALLOWED_SKIPS = {
     "lightning is not installed": True,
     "pre-commit is not installed": True,
     "shellcheck is not installed": True,
+    "mlflow is not installed": True,
     "transformers is not installed": True,
     "timm is not installed": sys.platform != "linux",
     "zsh is not installed": sys.platform != "linux",

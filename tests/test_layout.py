@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import ckpt
-from ckpt.cli.commands import COMMANDS
+from ckpt.cli.commands import COMMANDS, module_of
 
 PACKAGE = Path(ckpt.__file__).parent
-NAMES = {name.replace("-", "_") for name in COMMANDS}
+NAMES = {*map(module_of, COMMANDS)}
 MOST_FILES = 16
 BY_COMMAND = {"cli", "ops", "show"}  # whose size is the number of commands
 

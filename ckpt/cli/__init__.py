@@ -33,6 +33,9 @@ _EXTRAS = {
     "model_signing": "sign",
     "cryptography": "sign",
     "OpenSSL": "sign",
+    "mlflow": "mlflow",
+    "sqlalchemy": "mlflow",
+    "alembic": "mlflow",
 }
 _OF_CKPT = ("--color", "--no-pager")
 INTERRUPTED = 130

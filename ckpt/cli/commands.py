@@ -1,6 +1,7 @@
 """The table of commands; each command is a module of this package, imported when it is called."""
 
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -19,6 +20,7 @@ COMMANDS = {
     "export": "Write a version to a file, or convert a checkpoint's format.",
     "register": "Add a checkpoint file as the next version of a model.",
     "copy": "Copy a version into another registry.",
+    "import": "Add the versions of an MLflow model, or of a folder of files.",
     "remote": "Add, list, check or remove remotes: buckets or folders.",
     "clone": "Create a registry from the one at a URL, without tensors.",
     "push": "Add versions to a remote.",
@@ -69,6 +71,12 @@ If a file no longer loads after a refactoring:
 """
 
 
+def module_of(name: str) -> str:
+    """The module of a command: `git_driver` of `git-driver`, `import_` of `import`."""
+    module = name.replace("-", "_")
+    return f"{module}_" if iskeyword(module) else module
+
+
 class Commands(click.Group):
     """The group `ckpt`."""
 
@@ -96,8 +104,7 @@ class Commands(click.Group):
         """Import the command's module."""
         if cmd_name not in COMMANDS:
             return None
-        module = f"ckpt.cli.{cmd_name.replace('-', '_')}"
-        command: click.Command = import_module(module).command
+        command: click.Command = import_module(f"ckpt.cli.{module_of(cmd_name)}").command
         return command
 
     def resolve_command(

@@ -133,7 +133,12 @@ def optimizers_in(folder: Path) -> tuple[str, ...]:
 
 def trainer_files_in(folder: Path) -> tuple[str, ...]:
     """The files of a folder that a trainer keeps beside the weights."""
-    return tuple(sorted(it.name for it in folder.iterdir() if _OF_TRAINERS.fullmatch(it.name)))
+    return tuple(sorted(it.name for it in folder.iterdir() if is_of_trainers(it.name)))
+
+
+def is_of_trainers(name: str) -> bool:
+    """Whether a file of this name is one that a trainer keeps beside the weights."""
+    return _OF_TRAINERS.fullmatch(name) is not None
 
 
 def components(folder: Path) -> tuple[str, ...]:

@@ -248,7 +248,8 @@ class Registry:
 
         Args:
             model: Its name.
-            manifest: The manifest; its record has the version's metrics and message.
+            manifest: The manifest; its record has the version's metrics and message, and the time
+                and author if these are not now and who runs this.
             new_bytes: Bytes of the objects that were added to the store for it.
             made_by: How it was made, a few words.
             rights: Who may read its source, and so the manifest.
@@ -266,7 +267,8 @@ class Registry:
         if known:
             return self._add_draft(known, who(), labels)
         by, tensors = who(), manifest.tensors_digest
-        notes = {"made_by": made_by, "created": now(), "by": by}
+        notes = {"created": now(), "by": by}
+        manifest = replace(manifest, record={**manifest.record, "made_by": made_by})
         manifest = replace(manifest, record=self._record(model, manifest, tensors, notes))
         created_registry = None if self.exists else self.create()
         stored = self.store.put_manifest(manifest, rights)
@@ -333,7 +335,7 @@ class Registry:
 
         A version of the same tensors becomes the parent if the record names none.
         """
-        record = read_record({"model": model, **manifest.record, **notes})
+        record = read_record({**notes, "model": model, **manifest.record})
         twin = self.index().same_tensors(model, tensors)
         if twin and "parent" not in record:
             record["parent"] = parent_record(twin, tensors)

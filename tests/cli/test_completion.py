@@ -42,6 +42,7 @@ COMPLETED = {
     "ckpt ls n": "ckpt ls net ",
     "ckpt alias pr": "ckpt alias prod ",
     "ckpt export net:v1 -o new": "ckpt export net:v1 -o newer/",
+    "ckpt import fo": "ckpt import folder:newer ",
 }
 AMBIGUOUS = {"bash": {"ckpt log ne": "ckpt log net"}, "zsh": {"ckpt log ne": "ckpt log net"}}
 

@@ -53,6 +53,7 @@ COMMANDS = [
     ("export", "v1", "-o", "x.pt"),
     ("export", "v2", "-o", "x.safetensors"),
     ("register", "old.pt"),
+    ("import", "folder:.", "--name", "other"),
     ("verify",),
     ("verify", "--repair", "old.pt"),
     ("gc",),
@@ -109,7 +110,7 @@ def test_package_has_each_commands_function_under_its_name() -> None:
     import ckpt
     from ckpt.cli.commands import COMMANDS
 
-    no_functions = {"git-driver", "registry", "remote", "rules", "completion", "help"}
+    no_functions = {"git-driver", "registry", "remote", "rules", "import", "completion", "help"}
     commands = COMMANDS.keys() - no_functions
     homes = {name: getattr(ckpt, name).__module__ for name in commands}
     assert homes == {name: f"ckpt.ops.{name}" for name in commands}

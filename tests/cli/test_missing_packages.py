@@ -101,6 +101,15 @@ def test_signatures_need_a_package_and_plain_verification_does_not(
     )
 
 
+def test_mlflow_is_needed_for_its_stores_alone(folder: Path) -> None:
+    words = ("import", "mlflow:models/net", "--from", "http://127.0.0.1:9")
+    assert run(folder, *words, without=("mlflow",)) == (
+        "5\nerror: ckpt import needs mlflow, which is not installed\n"
+        "hint:  pip install 'ckpt-registry[mlflow]'\n"
+    )
+    assert run(folder, "import", "folder:.", "--dry-run", without=("mlflow",)).startswith("0\n")
+
+
 def test_keys_are_not_paired_where_values_cannot_contradict(folder: Path) -> None:
     printed = run(folder, "diff", "b.pt", "strided.pt")
     assert printed.startswith("0\n")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt.errors import FormatError, RefError
+from ckpt.errors import FormatError, RefError, UsageError
 from ckpt.io import digest
 from ckpt.io.rights import Rights
 from ckpt.ops.export import export
-from ckpt.ops.register import register, storing
+from ckpt.ops.register import content_of, register, storing
 from ckpt.ops.verify import verify
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.registry import Registry
@@ -175,3 +175,23 @@ def test_definition_is_not_registered(tmp_path: Path) -> None:
     with pytest.raises(RefError, match=r"net\.py:Net is a definition and holds no weights"):
         register(f"{tmp_path}/net.py:Net", registry=Registry(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["net.py"]
+
+
+def test_content_is_known_before_anything_is_stored(tmp_path: Path, threads: None) -> None:
+    path = large(tmp_path / "net.pt")
+    (tmp_path / "store").mkdir()
+    content = content_of(path)
+    assert [each.name for each in tmp_path.iterdir() if each.name != "store"] == ["net.pt"]
+    added = register(path, registry=tmp_path / "store")
+    assert (content.digest, content.kind, content.dropped) == (added.version.content, None, ())
+
+
+def test_record_has_the_time_and_author_of_what_was_made_before(tmp_path: Path) -> None:
+    registry, path = Registry(tmp_path), large(tmp_path / "net.pt")
+    record = {"created": "2024-02-29T12:00:00+00:00", "by": {"author": "Bob", "host": ""}}
+    version = register(path, registry=registry, record=record).version
+    assert version.created == record["created"]
+    assert registry.manifest(version).record["by"] == record["by"]
+    with pytest.raises(UsageError, match=r"created: expected a time"):
+        register(path, registry=registry, name="other", record={"created": "yesterday"})
+    assert [each.ref for each in registry.versions()] == ["net:v1"]

@@ -95,9 +95,19 @@ def _keys(registry: Registry) -> Iterable[str]:
     return [entry.key for entry in registry.manifest(registry.version(VersionRef(None))).entries]
 
 
+def _sources(_registry: Registry) -> Iterable[str]:
+    """The folders here, and where the name of a model of MLflow begins."""
+    try:
+        folders = sorted(path.name for path in Path().iterdir() if path.is_dir())
+    except OSError:
+        folders = []
+    return [*(f"folder:{name}" for name in folders if name[0] != "."), "mlflow:models/"]
+
+
 REF = Completed(_refs, files=True)
 VERSION = Completed(_refs)
 FILE = Completed(lambda _registry: (), files=True)
 MODEL = Completed(_models)
+SOURCE = Completed(_sources)
 ALIAS = Completed(_aliases)
 KEY = Completed(_keys)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
 from pathlib import Path
@@ -24,7 +24,7 @@ from ckpt.registry.labels import labels
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Manifest, read_record
 from ckpt.registry.registry import Added, InRegistry, Registry
-from ckpt.registry.store.new_objects import NewObjects
+from ckpt.registry.store.new_objects import NewObjects, Objects, OnlyDigests
 from ckpt.registry.version import Version, parent_record
 from ckpt.side_files import (
     MOST_BYTES,
@@ -35,6 +35,35 @@ from ckpt.side_files import (
     expect_names,
     named,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What registering a file would give.
+
+    Attributes:
+        digest: Of its content; equal for equal bytes.
+        kind: What it holds instead of a model: ``the state of an optimizer``.
+        dropped: The opaque objects of the file that the version would not hold.
+    """
+
+    digest: str
+    kind: str | None
+    dropped: tuple[str, ...]
+
+
+def content_of(path: Path, *, opaque: OpaqueWord | None = None, told: Told = untold) -> Content:
+    """Read a file or folder as `register` does, and write nothing.
+
+    Raises:
+        CkptError: As of `register`.
+    """
+    with opened(path, None) as given:
+        checkpoint, dropped = _checkpoint(given, opaque)
+        expect_harmless(checkpoint, opaque)
+        beside = _side_files(given, (), of_its_folder=True, most=MOST_BYTES)
+        manifest = _stored_manifest(checkpoint, given, beside, OnlyDigests(), told)
+        return Content(manifest.content_digest, kind_of_file(checkpoint), tuple(dropped))
 
 
 def register(
@@ -74,7 +103,8 @@ def register(
         curves: A number for each epoch, by quantity, e.g. ``{"loss": [0.5, 0.2], "holdout_loss":
             [0.6, 0.3]}``, for `ckpt.plot`; a version that is there already does not get them.
         made_by: How it was made, a few words for `ckpt ls`.
-        record: More to keep: parent, plan, training config, environment.
+        record: More to keep: parent, plan, training config, environment. Its ``created`` and ``by``
+            replace the time and author of the registration, for what was made elsewhere before.
         definition_source: Source text of the definition that it fits.
         parent: The version that it was made from, e.g. by fine-tuning.
         alias: An alias that points to the version from the moment on that it is there.
@@ -120,8 +150,7 @@ def register(
         with registry.store.writing():
             objects = NewObjects(registry.store, rights)
             notes |= _store_definition(definition_source, objects)
-            manifest = store(checkpoint, given, objects, told)
-            manifest = replace(manifest, side_files=tuple(_stored(beside.files, objects)))
+            manifest = _stored_manifest(checkpoint, given, beside, objects, told)
             manifest = _with_notes(manifest, notes, origin, objects)
             if given.origin:
                 manifest = compared(manifest, registry.store, given)
@@ -175,7 +204,14 @@ def _side_files(
     return Found(tuple(sorted(files, key=lambda each: each.name)), found.left)
 
 
-def _stored(files: Iterable[Readable], objects: NewObjects) -> Iterator[SideFile]:
+def _stored_manifest(
+    checkpoint: Checkpoint, given: Given, beside: Found, objects: Objects, told: Told
+) -> Manifest:
+    manifest = store(checkpoint, given, objects, told)
+    return replace(manifest, side_files=tuple(_stored(beside.files, objects)))
+
+
+def _stored(files: Iterable[Readable], objects: Objects) -> Iterator[SideFile]:
     for file in files:
         yield SideFile(file.name, file.nbytes, objects.put(file.chunks, file.nbytes))
 

@@ -19,7 +19,7 @@ from ckpt.io.sources import ByteSource
 from ckpt.io.threads import Threads
 from ckpt.ops.register.given import Given
 from ckpt.registry.manifest import HASHED_WHOLE, Hole, Manifest, Skeleton
-from ckpt.registry.store.new_objects import NewObjects, Read
+from ckpt.registry.store.new_objects import Objects, Read
 from ckpt.registry.store.objects import ObjectStore
 from ckpt.registry.store.version import VersionSource
 from ckpt.tensors import Span, TensorEntry
@@ -28,7 +28,7 @@ Map = Callable[..., Iterator[Any]]
 _WORTH_THREADS = 32 << 20  # bytes; below, threads cost more time than they save
 
 
-def store(checkpoint: Checkpoint, given: Given, objects: NewObjects, told: Told) -> Manifest:
+def store(checkpoint: Checkpoint, given: Given, objects: Objects, told: Told) -> Manifest:
     """Store the file's tensors and skeleton; the manifest names them."""
     source = checkpoint.source
     holes = _store_tensors(checkpoint, objects, told)
@@ -85,7 +85,7 @@ def skeleton_of(source: ByteSource, spans: Iterable[Span]) -> tuple[Read, int]:
     return read, sum(gap.nbytes for gap in around)
 
 
-def _store_tensors(checkpoint: Checkpoint, objects: NewObjects, told: Told) -> list[Hole]:
+def _store_tensors(checkpoint: Checkpoint, objects: Objects, told: Told) -> list[Hole]:
     """Store the spans of tensors, checked against the file's own checksums."""
     checked = CheckedSource(checkpoint.source, checkpoint.checksums, checkpoint.entries)
 
@@ -94,7 +94,7 @@ def _store_tensors(checkpoint: Checkpoint, objects: NewObjects, told: Told) -> l
         return Hole(span.offset, span.nbytes, objects.put(read, span.nbytes))
 
     holes, size = list[Hole](), checkpoint.source.size
-    with _side_by_side(size, objects.store) as side:
+    with _side_by_side(size, objects) as side:
         for hole in side(stored, checkpoint.spans):
             holes.append(hole)
             told(hole.end, size)
@@ -102,9 +102,7 @@ def _store_tensors(checkpoint: Checkpoint, objects: NewObjects, told: Told) -> l
     return holes
 
 
-def _digested(
-    checkpoint: Checkpoint, holes: list[Hole], objects: NewObjects
-) -> Iterator[TensorEntry]:
+def _digested(checkpoint: Checkpoint, holes: list[Hole], objects: Objects) -> Iterator[TensorEntry]:
     """The entries with their digests; a tensor that fills no hole gets an object of its own."""
     filled = {Span(hole.offset, hole.nbytes): hole.digest for hole in holes}
     for entry in checkpoint.entries:
@@ -115,7 +113,7 @@ def _digested(
 
 
 @contextmanager
-def _side_by_side(nbytes: int, store: ObjectStore) -> Iterator[Map]:
+def _side_by_side(nbytes: int, objects: Objects) -> Iterator[Map]:
     """A `map` that works in threads if there are enough bytes for it.
 
     The first failure is raised, and calls that have not begun by then are dropped.
@@ -125,7 +123,7 @@ def _side_by_side(nbytes: int, store: ObjectStore) -> Iterator[Map]:
         return
     # hashlib and the disk work without the GIL. These threads do not wait for syncs.
     threads = Threads(os.cpu_count() or 1)
-    with store.finishing_aside():
+    with objects.aside():
         try:
             yield threads.map
         finally:

@@ -5,8 +5,10 @@ once.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Protocol
 
 from ckpt.io import digest
 from ckpt.io.rights import Rights
@@ -17,6 +19,35 @@ from ckpt.registry.store.twins import Twins, head_of
 # The bytes of an object from their beginning, in chunks, at each call.
 Read = Callable[[], Iterable[bytes]]
 _HELD = 1 << 20  # bytes; an object of so few is held in memory until its digest is known
+
+
+class Objects(Protocol):
+    """Where the objects of a version go."""
+
+    def put(self, read: Read, nbytes: int) -> str:
+        """Take the `nbytes` bytes that `read` gives, and return their digest."""
+
+    def put_skeleton(self, read: Read, nbytes: int) -> str:
+        """Take a skeleton, likewise."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """While several threads put objects."""
+
+
+class OnlyDigests:
+    """The digests of a version's objects; nothing is kept."""
+
+    def put(self, read: Read, nbytes: int) -> str:
+        """The digest."""
+        return digest.of_chunks(read())
+
+    def put_skeleton(self, read: Read, nbytes: int) -> str:
+        """The digest."""
+        return digest.of_chunks(read())
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Threads need nothing."""
+        return nullcontext()
 
 
 @dataclass(slots=True)
@@ -61,6 +92,10 @@ class NewObjects:
     def put_skeleton(self, read: Read, nbytes: int) -> str:
         """Keep a skeleton, which compresses well and may be larger inside a manifest."""
         return self.put(read, nbytes, inline_limit=INLINE_SKELETON_BYTES)
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Sync what several threads put beside each other."""
+        return self.store.finishing_aside()
 
     def _known(self, chunks: Iterable[bytes]) -> str | None:
         """The digest, if the store has the object."""

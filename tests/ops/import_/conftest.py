@@ -1,0 +1,2 @@
+from tests.cli.conftest import ckpt as ckpt
+from tests.cli.conftest import folder as folder
