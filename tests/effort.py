@@ -1,10 +1,9 @@
 """How much the tests try: `CKPT_TESTS` is ``short``, ``all`` or ``every``.
 
-``short`` (`make test`, and pytest alone) takes three to five minutes on two cores: fewer points of
+``short`` (`make test`, and pytest alone) takes about five minutes on two cores: fewer points of
 each fault, fewer rounds and examples, two cases of a test with more, no test that is marked
-``long``. ``all`` (`make test-all`,
-CI) runs everything, in 20 to 40 minutes. ``every`` (`make faults`) tries every point of every
-command.
+``long``. ``all`` (`make test-all`, CI) runs everything, in 20 to 60 minutes. ``every``
+(`make faults`) tries every point of every command.
 """
 
 import os
