@@ -186,8 +186,15 @@ def check_remotes(printed: str) -> None:
         assert 0 < int(rows["ckpt push"][-1]) < 20
 
 
+def check_before(printed: str) -> None:
+    rows = table(printed)
+    assert {"--version", "show 30 keys", "diff 30 keys", "rename 30 keys, .pt"} <= set(rows)
+    assert all(float(rows[name][-1]) > 0 for name in rows if name.endswith("keys"))
+
+
 CHECKS: dict[str, Callable[[str], None]] = {
     "startup": check_startup,
+    "before": check_before,
     "diff": check_diff,
     "large": check_large,
     "scale": check_scale,
