@@ -113,7 +113,7 @@ def checkpoint_among(folder: str, names: Sequence[str]) -> str | None:
     files = [
         name
         for name in names
-        if name.lower().endswith(tuple(SUFFIXES)) and not _OF_TRAINERS.fullmatch(name)
+        if name.lower().endswith(tuple(SUFFIXES)) and not is_of_trainers(name)
     ]
     safe = [name for name in files if name.lower().endswith(".safetensors")]
     ways = (indexes, "indexes of shards"), (safe, "checkpoints"), (files, "checkpoints")

@@ -15,7 +15,7 @@ from ckpt.formats.distributed.metadata import FILE_NAME as DISTRIBUTED
 from ckpt.formats.folders import checkpoint_among, components, is_of_trainers
 from ckpt.io.files import Told
 from ckpt.ops.import_.adding import Adding, Read, of_import, steps
-from ckpt.ops.import_.imported import Found, Imported, Item
+from ckpt.ops.import_.imported import Did, Found, Imported, Item, is_checkpoint
 from ckpt.refs import SUFFIXES, is_alias, without_index
 from ckpt.registry.registry import now
 from ckpt.side_files import homes
@@ -24,7 +24,7 @@ PREFIX = "folder:"
 Natural = tuple[tuple[bool, int, str], ...]
 _CONFIGS = {"config.json", "adapter_config.json"}  # beside the weights of one model
 _NAMED = ("best", "last")
-_ARCHIVE = re.compile(r"\.(pt|pth|ckpt)\.tar$", re.IGNORECASE)
+_OF_TRAINERS = "what a trainer keeps beside the weights"
 
 
 def import_folder(
@@ -100,7 +100,8 @@ def checkpoints_in(folder: Path) -> Iterator[Found | Item]:
     for path, why in found:
         name = folder.resolve().name if path == folder else path.relative_to(folder).as_posix()
         if why is not None:
-            yield Item(name, "skipped" if why.startswith("what a trainer") else "left", why=why)
+            did: Did = "skipped" if why == _OF_TRAINERS else "left"
+            yield Item(name, did, why=why)
             continue
         created = _time(path)
         record = of_import({"folder": str(folder), "file": name, "modified": created}, at)
@@ -129,7 +130,7 @@ def _below(folder: Path, root: Path) -> Iterator[tuple[Path, str | None]]:
         if path.is_dir():
             if not path.is_symlink():
                 yield from _below(path, root)
-        elif not whole and _is_checkpoint(name):
+        elif not whole and is_checkpoint(name):
             yield path, _refused(path, root)
 
 
@@ -143,13 +144,9 @@ def _is_one(folder: Path, names: Sequence[str]) -> bool:
         return False
 
 
-def _is_checkpoint(name: str) -> bool:
-    return name.lower().endswith(tuple(SUFFIXES)) or _ARCHIVE.search(name) is not None
-
-
 def _refused(path: Path, root: Path) -> str | None:
     if is_of_trainers(path.name):
-        return "what a trainer keeps beside the weights"
+        return _OF_TRAINERS
     if not path.exists():
         return "a link to nothing"
     if path.is_symlink() and not any(
@@ -185,7 +182,7 @@ def _files(path: Path) -> list[os.stat_result]:
     if not path.is_dir():
         return [path.stat()]
     inner = [each for each in path.iterdir() if each.is_file()]
-    weights = [each for each in inner if _is_checkpoint(each.name)]
+    weights = [each for each in inner if is_checkpoint(each.name)]
     return [each.stat() for each in weights or inner]
 
 

@@ -1,14 +1,23 @@
 """What an import finds, and what became of each file or version."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ckpt.printed import Printed
+from ckpt.refs import SUFFIXES
 
 # `same`: the bytes of another one of this import; `skipped`: nothing that a model is made of.
 Did = Literal["new", "same", "known", "removed", "skipped", "left"]
+
+_ARCHIVE = re.compile(r"\.(pt|pth|ckpt)\.tar$", re.IGNORECASE)
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a file of this name is a checkpoint; ``.pth.tar`` is what PyTorch's examples say."""
+    return name.lower().endswith(tuple(SUFFIXES)) or _ARCHIVE.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

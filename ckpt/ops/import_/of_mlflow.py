@@ -16,17 +16,16 @@ from ckpt.errors import FormatError, RefError, UsageError, excerpt
 from ckpt.io.files import Told
 from ckpt.io.who import MOST_CHARACTERS
 from ckpt.ops.import_.adding import Adding, Read, of_import, steps
-from ckpt.ops.import_.imported import Found, Imported, Item
+from ckpt.ops.import_.imported import Did, Found, Imported, Item, is_checkpoint
 from ckpt.ops.import_.tracking import RefusedError, Tracking
 from ckpt.ops.tag import tag
-from ckpt.refs import SUFFIXES, expect_new_name, is_alias, is_name
+from ckpt.refs import expect_new_name, is_alias, is_name
 from ckpt.registry.later_words import MOST_CHARACTERS as MOST_OF_A_NOTE
 from ckpt.registry.later_words import add_words
 from ckpt.registry.registry import now
 
 PREFIX = "mlflow:models/"
 _OURS = ("data/model.pth", "state_dict.pth")  # where `mlflow.pytorch` writes weights
-_ARCHIVE = re.compile(r"\.(pt|pth|ckpt)\.tar$", re.IGNORECASE)
 _NAMED = 5  # files in a message
 
 
@@ -61,7 +60,7 @@ def import_mlflow(
     with Tracking(tracking) as store:
         known = _known(adding, name)
         listed = store.versions(name, [*known])
-        versions = [Listed(name, store.name, **each) for each in listed["versions"]]
+        versions = [Listed(model=name, store=store.name, **each) for each in listed["versions"]]
         versions.sort(key=lambda each: each.number)
         if not versions:
             raise RefError(f"{store.name}: registered model {name!r} has no versions")
@@ -88,21 +87,7 @@ def import_mlflow(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Fields:
-    number: int
-    made: int
-    status: str
-    stage: str
-    description: str
-    tags: Mapping[str, str]
-    run: str
-    author: str
-    metrics: Mapping[str, str]
-    params: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Listed(_Fields):
+class Listed:
     """A version in MLflow, as `mlflow_child` lists it.
 
     Attributes:
@@ -114,6 +99,16 @@ class Listed(_Fields):
 
     model: str
     store: str
+    number: int
+    made: int
+    status: str
+    stage: str
+    description: str
+    tags: Mapping[str, str]
+    run: str
+    author: str
+    metrics: Mapping[str, str]
+    params: Mapping[str, str]
 
     @property
     def key(self) -> tuple[int, int]:
@@ -190,10 +185,9 @@ def _known(adding: Adding, name: str) -> dict[tuple[int, int], Item]:
     made = re.compile(re.escape(f"import {PREFIX}{name} version ") + r"([0-9]{1,18})( .*)?")
     for version in model.every_version():
         if its := made.fullmatch(version.made_by):
-            did = "removed" if version.number in model.removed else "known"
+            did: Did = "removed" if version.number in model.removed else "known"
             key = int(its[1]), _seconds(version.created)
-            item = Item(f"version {key[0]}", "known", version.created, version.label)
-            found[key] = replace(item, did="removed") if did == "removed" else item
+            found[key] = Item(f"version {key[0]}", did, version.created, version.label)
     noted = re.compile(re.escape(f"{PREFIX}{name} version ") + r"([0-9]{1,18}) of (\S+): .*", re.S)
     labels = {it: each.label for each in model.every_version() for it in each.manifests}
     for event in model.log:
@@ -252,8 +246,7 @@ def chosen(files: Sequence[str]) -> str:
         FormatError: None does, or several do.
     """
     own = [file for file in files if file in _OURS]
-    others = [it for it in files if it.lower().endswith(tuple(SUFFIXES)) or _ARCHIVE.search(it)]
-    for found in (own, others):
+    for found in (own, [file for file in files if is_checkpoint(file)]):
         if len(found) == 1:
             return found[0]
         if found:

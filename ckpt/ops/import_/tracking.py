@@ -134,10 +134,9 @@ def _expect_store(uri: str, name: str) -> None:
     if uri.startswith("sqlite:"):
         _expect_database(Path(uri.removeprefix("sqlite:///").partition("?")[0]), name)
         return
-    is_path = "://" not in uri and not uri.startswith("file:") and uri != "databricks"
-    if not is_path and not uri.startswith("file:"):
+    if uri == "databricks" or ("://" in uri and not uri.startswith("file:")):
         return
-    folder = Path(uri) if is_path else path_of(uri)
+    folder = path_of(uri) if uri.startswith("file:") else Path(uri)
     if not folder.is_dir():
         raise RefError(f"{name}: no tracking store here", hint=_hint(folder))
     if not any(folder.glob("*/meta.yaml")):
