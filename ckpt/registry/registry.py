@@ -267,9 +267,9 @@ class Registry:
         if known:
             return self._add_draft(known, who(), labels)
         by, tensors = who(), manifest.tensors_digest
-        notes = {"created": now(), "by": by}
-        manifest = replace(manifest, record={**manifest.record, "made_by": made_by})
-        manifest = replace(manifest, record=self._record(model, manifest, tensors, notes))
+        usual = {"created": now(), "by": by}
+        record = {**usual, "model": model, **manifest.record, "made_by": made_by}
+        manifest = replace(manifest, record=self._with_parent(record, model, tensors))
         created_registry = None if self.exists else self.create()
         stored = self.store.put_manifest(manifest, rights)
         new_bytes += stored.nbytes if stored.new else 0
@@ -328,14 +328,12 @@ class Registry:
             with write_whole(ignored, replace=True, shared=True) as out:
                 out.write(b"".join(line + b"\n" for line in [*lines, *map(str.encode, missing)]))
 
-    def _record(
-        self, model: str, manifest: Manifest, tensors: str, notes: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _with_parent(self, given: Mapping[str, Any], model: str, tensors: str) -> dict[str, Any]:
         """The record with the fields of the index line, so that a lost index can be rebuilt.
 
         A version of the same tensors becomes the parent if the record names none.
         """
-        record = read_record({**notes, "model": model, **manifest.record})
+        record = read_record(given)
         twin = self.index().same_tensors(model, tensors)
         if twin and "parent" not in record:
             record["parent"] = parent_record(twin, tensors)
