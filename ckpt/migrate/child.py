@@ -43,7 +43,7 @@ def main(words: list[str], others: Mapping[str, Answers] = MappingProxyType({}))
     trees = (Path(words[0]), Path(words[1])) if words else None
     if trees:
         _look_in(*trees)
-    with suppress(ImportError):  # which the answer to a request says
+    with suppress(ImportError, OSError):  # which the answer to a request says
         import torch  # noqa: F401 - before somebody waits for it
     with os.fdopen(requests, encoding="utf-8") as given, os.fdopen(answers, "w") as out:
         for line in given:

@@ -6,7 +6,6 @@ from typing import Any
 from ckpt.registry.events import KEPT, Event
 from ckpt.show.look.fields import fields
 from ckpt.show.look.words import metrics, printable
-from ckpt.signing.bundles import key_of
 
 _ALWAYS = (*KEPT, "copy", "rm", "restore")
 _DID = {"rm": "removed", "restore": "restored"}
@@ -50,7 +49,11 @@ def words_lines(history: Iterable[Event]) -> Iterator[str]:
 
 def signature_text(event: Event) -> str:
     """``key 3fa9c1d2, not checked here``; empty if the event is not a signature."""
-    return f"key {key_of(event.bundle)}, not checked here" if event.bundle else ""
+    if not event.bundle:
+        return ""
+    from ckpt.signing.bundles import key_of  # few versions have one
+
+    return f"key {key_of(event.bundle)}, not checked here"
 
 
 def history_data(history: Iterable[Event]) -> list[dict[str, Any]]:
