@@ -39,6 +39,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 # Cases without a plain loop: beside DDP.
 BESIDE: dict[str, tuple[str, dict[str, Any]]] = {
     "fp16": ("mlp", {"precision": "fp16", "clip": 0.05}),
+    "bf16": ("mlp", {"precision": "bf16", "clip": 0.05}),
     "BatchNorm": ("BatchNorm", {"ema": 0.5}),
     "BatchNorm, frozen": ("BatchNorm", {"batch_norm": "frozen"}),
     "dropout": ("dropout", {}),
@@ -86,7 +87,7 @@ def epochs(dtype: torch.dtype) -> list[list[tuple[Tensor, Tensor]]]:
 def network(name: str, precision: str = "fp32") -> nn.Module:
     torch.manual_seed(5)
     model = NETWORKS[name]().train()
-    return model if precision == "fp16" else model.double()
+    return model.double() if precision == "fp32" else model
 
 
 def share_of(images: Tensor, labels: Tensor) -> Window:
@@ -108,7 +109,7 @@ def trained(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     )
     norms = []
     torch.manual_seed(ME.rank)
-    for windows in epochs(torch.float32 if precision == "fp16" else torch.float64):
+    for windows in epochs(torch.float64 if precision == "fp32" else torch.float32):
         progress = trainer.new_epoch()
         for _ in trainer.steps([share_of(*window) for window in windows], progress):
             pass
