@@ -18,7 +18,7 @@ from ckpt.registry.index import Index, Model
 from ckpt.registry.later_words import expect_short
 from ckpt.registry.numbers import readded
 from ckpt.registry.registry import InRegistry, Registry, now
-from ckpt.registry.store.objects import REPAIR
+from ckpt.registry.store.verified import REPAIR
 from ckpt.registry.version import Version, number_of, read_version
 
 

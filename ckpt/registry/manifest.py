@@ -169,15 +169,18 @@ class Manifest:
             "record": self.record,
             "inline": self.inline,
         }
-        packed = {name: _packed(data) for name, data in self.inline.items()}
-        plain = canonical({**document, "inline": packed})
-        if len(plain) <= PLAIN_BYTES:
+        without = canonical({**document, "inline": {}})
+        if len(without) <= PLAIN_BYTES and len(plain := self._plain(document)) <= PLAIN_BYTES:
             return plain
         columns = to_columns(document)
         compact = canonical(columns)
         if max(len(compact), sum(map(len, self.inline.values()))) > MOST_BYTES:
-            return plain
+            return self._plain(document)
         return deflated(compact, digits=columns["digests"].encode("ascii"))
+
+    def _plain(self, document: dict[str, Any]) -> bytes:
+        packed = {name: _packed(data) for name, data in self.inline.items()}
+        return canonical({**document, "inline": packed})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":

@@ -17,7 +17,7 @@ from ckpt.registry.needs.lost import Lost, lost_versions
 from ckpt.registry.needs.needed import needed
 from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.store.listing import StoredObject
-from ckpt.registry.store.objects import REPAIR
+from ckpt.registry.store.verified import REPAIR
 from ckpt.remote.presence import objects_elsewhere
 
 UNREFERENCED = "no version"

@@ -16,25 +16,23 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ckpt.errors import AbsentError, CkptError, DiskError, IntegrityError
+from ckpt.errors import CkptError, DiskError, IntegrityError
 from ckpt.io import digest
 from ckpt.io.durable import early_sync, make_folder, name_new, sync_file, sync_folder
-from ckpt.io.files import disk_errors, open_plain, unlinked
+from ckpt.io.files import disk_errors, unlinked
 from ckpt.io.lock import exclusive_lock, shared_lock
 from ckpt.io.rights import EVERYBODY, OWNER, Rights, is_shared, set_mode
-from ckpt.io.sources import CHUNK
 from ckpt.io.temporaries import is_temporary, temporary_file
 from ckpt.registry.manifest import Manifest
 from ckpt.registry.store.listing import StoredObject, stored_in
 from ckpt.registry.store.shared import SharedStore
+from ckpt.registry.store.verified import REPAIR, verified
 
 if TYPE_CHECKING:
     from ckpt.registry.store.finishing import Finishing
 
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _SYNCED_IN_TURN = 8  # folders; of more, so many are synced side by side
 _SYNCED_AT_ONCE = 32 << 20  # bytes; for a smaller object a thread that syncs early takes longer
-REPAIR = "ckpt verify --repair FROM  restores it from a file, another registry or a remote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class ObjectStore:
     def __init__(self, root: Path, shared: SharedStore | None = None) -> None:
         self.root = root
         self.shared = shared
-        self._unsynced: set[Path] = set()  # folders of names that a power loss would take
+        self._unsynced: set[Path] = set()  # folders of objects that a power loss would take
         self._finishing: Finishing | None = None
 
     @property
@@ -161,7 +159,8 @@ class ObjectStore:
 
         Each folder once: hundreds of objects share them, and a sync of each waits for the disk.
         """
-        folders = sorted(self._unsynced)
+        # With the two above: another process may have made them and been killed before it synced.
+        folders = sorted({each for path in self._unsynced for each in (path, *path.parents[:2])})
         self._unsynced.clear()  # a sync that failed is not tried again
         with self._disk_errors():
             if len(folders) <= _SYNCED_IN_TURN:
@@ -172,13 +171,6 @@ class ObjectStore:
 
             with Threads(_SYNCED_IN_TURN) as waiting:
                 list(waiting.map(sync_folder, folders))
-
-    def _sync_later(self, path: Path) -> None:
-        """Note the folder of an object, and the two above it.
-
-        Another process may have made them and been killed before it synced them.
-        """
-        self._unsynced.update(path.parents[:3])
 
     def rights(self, name: str, kind: str = "manifests") -> Rights:
         """Who may read a manifest, or an object, besides its owner; nobody if it is missing."""
@@ -293,7 +285,7 @@ class ObjectStore:
             name_new(temporary, path, warns=False)  # it would be replaced by the same bytes
         except FileExistsError:
             temporary.replace(path)
-        self._sync_later(path)
+        self._unsynced.add(path.parent)
 
     def _kept(self, kind: str, name: str, rights: Rights) -> bool:
         """Make a good object young again; its first writer may not have finished its version.
@@ -302,26 +294,26 @@ class ObjectStore:
         """
         if self._finishing is not None:
             self._finishing.wait_for(name)
-        if not self._has_good(kind, name):
-            return False
         path = self._path(kind, name)
+        if not os.path.lexists(path) or not self._has_good(path, name):
+            return False
         with suppress(PermissionError):  # another user's; their gc keeps it while it is needed
             os.utime(path, follow_symlinks=False)
             before = path.lstat()
             mode = self._mode(kind, rights, before.st_gid)
             if mode & ~before.st_mode:
                 path.chmod(stat.S_IMODE(before.st_mode) | mode)
-        self._sync_later(path)
+        self._unsynced.add(path.parent)
         return True
 
     def _mode(self, kind: str, rights: Rights, group: int) -> int:
         """Permission bits of an object: who may read its source, and a group that shares it all."""
         return (0o444 & rights.mode(group)) | (0o040 if is_shared(self._root_of(kind)) else 0)
 
-    def _has_good(self, kind: str, name: str) -> bool:
+    def _has_good(self, path: Path, name: str) -> bool:
         """Whether the object exists, may be read, and its bytes match its name."""
         try:
-            for _ in self._stream(kind, name, "object"):
+            for _ in verified(path, name, "object"):
                 pass
         except IntegrityError:
             return False
@@ -332,40 +324,7 @@ class ObjectStore:
         return True
 
     def _stream(self, kind: str, name: str, what: str) -> Iterator[bytes]:
-        path = self._path(kind, name)
-        try:
-            fd = open_plain(path)
-        except FileNotFoundError as error:
-            raise AbsentError(
-                f"object {digest.short(name)} of {what} is missing", hint=REPAIR
-            ) from error
-        except (IntegrityError, IsADirectoryError, NotADirectoryError) as error:
-            raise IntegrityError(
-                f"object {digest.short(name)} of {what} is not a regular file: {path}", hint=REPAIR
-            ) from error
-        except OSError as error:
-            raise DiskError(f"{path}: {error.strerror}") from error
-        try:
-            hasher, nbytes, head = hashlib.sha256(), 0, b""
-            while chunk := _read(fd, path):
-                head = head or chunk[: len(_LFS_POINTER)]
-                hasher.update(chunk)
-                nbytes += len(chunk)
-                yield chunk
-        finally:
-            with disk_errors(path):
-                os.close(fd)
-        if "sha256:" + hasher.hexdigest() != name:
-            if head == _LFS_POINTER:
-                raise IntegrityError(
-                    f"object {digest.short(name)} of {what} is a Git-LFS pointer, not its bytes",
-                    hint=f"git lfs pull  fetches all of them;\n{REPAIR}",
-                )
-            raise IntegrityError(
-                f"object {digest.short(name)} of {what} is damaged: {nbytes:,} bytes, "
-                "digest differs",
-                hint=REPAIR,
-            )
+        return verified(self._path(kind, name), name, what)
 
     def _path(self, kind: str, name: str) -> Path:
         """Where an object is, or would be put."""
@@ -403,8 +362,3 @@ def _written(out: BinaryIO, chunks: Iterable[bytes]) -> tuple[str, int]:
             nbytes += len(chunk)
             out.write(chunk)
     return "sha256:" + hasher.hexdigest(), nbytes
-
-
-def _read(fd: int, path: Path) -> bytes:
-    with disk_errors(path):
-        return os.read(fd, CHUNK)
