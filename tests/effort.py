@@ -1,9 +1,9 @@
 """How much the tests try: `CKPT_TESTS` is ``short``, ``all`` or ``every``.
 
 ``short`` (`make test`, and pytest alone) takes about five minutes on two cores: fewer points of
-each fault, fewer rounds and examples, two cases of a test with more, no test that is marked
-``long``. ``all`` (`make test-all`, CI) runs everything, in 20 to 60 minutes. ``every``
-(`make faults`) tries every point of every command.
+each fault, fewer rounds and examples, one case of each test, no test that is marked ``long``.
+``all`` (`make test-all`, CI) runs everything, in 20 to 60 minutes. ``every`` (`make faults`)
+tries every point of every command.
 """
 
 import os
@@ -19,9 +19,6 @@ if LEVEL not in LEVELS:
     raise RuntimeError(f"CKPT_TESTS is {LEVEL!r}, expected one of {', '.join(LEVELS)}")
 SHORT = LEVEL == "short"
 EVERY = LEVEL == "every"
-
-# Of a test with more cases the short form of a whole run takes so many.
-CASES = 2
 
 # Seconds after which a process that hangs is given up; no test measures anything by it.
 PATIENCE = 900

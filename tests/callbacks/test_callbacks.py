@@ -12,7 +12,7 @@ import ckpt
 from ckpt.callbacks import Registering, settings
 from ckpt.errors import UsageError
 from ckpt.registry.registry import Registry
-from tests.effort import PATIENCE
+from tests.effort import PATIENCE, by_effort
 
 RACER = """
 import sys
@@ -54,7 +54,7 @@ def best_of(registry: Registry) -> float:
 def test_best_is_the_best_of_runs_that_end_together(
     registry: Registry, direction: str, best: float
 ) -> None:
-    values = [4.0, 1.0, 6.0, 3.0, 5.0, 2.0]
+    values = [4.0, 1.0, 6.0, 3.0, 5.0, 2.0][: by_effort(3, 6, 6)]
     for value in values:
         torch.save({"w": torch.tensor([value])}, registry.folder / f"{value}.pt")
     racers = [
@@ -73,8 +73,8 @@ def test_best_is_the_best_of_runs_that_end_together(
         racer.stdin.flush()
     for racer in racers:
         racer.communicate(timeout=PATIENCE)
-    assert [racer.returncode for racer in racers] == [0] * 6
-    assert len(registry.index().model("net").versions) == 6
+    assert [racer.returncode for racer in racers] == [0] * len(values)
+    assert len(registry.index().model("net").versions) == len(values)
     assert best_of(registry) == best
 
 

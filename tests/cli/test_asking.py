@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -42,18 +41,18 @@ def unsure(folder: Path) -> Path:
         pytest.param("", "zig.weight", marks=pytest.mark.long),
     ],
 )
-def test_ask_on_a_terminal_writes_what_was_chosen(unsure: Path, answer: str, target: str) -> None:
+def test_ask_on_a_terminal_writes_what_was_chosen(
+    ckpt: Run, unsure: Path, monkeypatch: pytest.MonkeyPatch, answer: str, target: str
+) -> None:
     ours, theirs = pty.openpty()
     os.write(ours, f"{answer}\n".encode())
-    ran = subprocess.run(
-        [sys.executable, "-m", "ckpt", *WORDS, "--ask"],
-        stdin=theirs, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    with os.fdopen(theirs) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        ran = ckpt(*WORDS, "--ask")
     os.close(ours)
-    os.close(theirs)
-    assert ran.returncode == 0, ran.stderr
-    assert "x9.weight and 1 key with it: order alone" in ran.stderr
-    assert "1  zig.weight   (best guess)" in ran.stderr
+    assert ran.code == 0, ran.err
+    assert "x9.weight and 1 key with it: order alone" in ran.err
+    assert "1  zig.weight   (best guess)" in ran.err
     new = torch.load("new.pt")
     assert {*new} == {"zig.weight", "zag.weight", "fc.weight", "fc.bias"}
     assert torch.equal(new[target], torch.load("old.pt")["x9.weight"])

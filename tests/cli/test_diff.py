@@ -217,10 +217,11 @@ def test_renames_of_unread_files_are_inferred_and_marked(two_files: Run) -> None
 LONG = "encoder.transformer.stages.2.blocks.11.self_attention.output_projection"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("columns", "lines"),
     [
-        pytest.param(
+        (
             80,
             [
                 "a.pt does not fit net.py:Net",
@@ -232,7 +233,6 @@ LONG = "encoder.transformer.stages.2.blocks.11.self_attention.output_projection"
                 "",
                 "  1 key agrees · 1 missing · 1 unexpected",
             ],
-            marks=pytest.mark.long,
         ),
         (
             120,

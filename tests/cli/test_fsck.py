@@ -83,7 +83,7 @@ def test_index_cut_anywhere_is_rebuilt_and_kept(used: Run, folder: Path, tmp_pat
     path = folder / "registry.json"
     whole, models = path.read_bytes(), index(folder)["models"]
     kept = []
-    for end in range(0, len(whole) - 1, by_effort(97, 31, 1)):
+    for end in range(0, len(whole) - 1, by_effort(211, 31, 1)):
         path.write_bytes(whole[:end])
         checked = used("fsck", "--json")
         assert (checked.code, checked.data["state"]) == (4, "damaged")

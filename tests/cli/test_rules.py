@@ -80,6 +80,7 @@ def test_dict_lists_keys_and_modules(mapped: Run, folder: Path) -> None:
     renamed(mapped, "m.py:PLAIN", {key: names.get(key, key) for key in KEYS}, folder)
 
 
+@pytest.mark.long
 def test_dict_with_dots_at_ends_lists_parts_of_keys(mapped: Run, folder: Path) -> None:
     made = {}
     for key in KEYS:

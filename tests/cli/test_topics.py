@@ -124,13 +124,15 @@ def variables() -> Iterator[str]:
     """The environment variables that the code reads: constants beside `environ`, or of our own."""
     for path in [*SOURCE.rglob("*.py"), *(SOURCE.parent / "models").rglob("*.py")]:
         text = path.read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(text)):
+        reads = "environ" in text
+        for node in ast.walk(ast.parse(text)) if reads or "CKPT_" in text else ():
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 is_ours = node.value.lstrip("_").startswith("CKPT_")
                 if is_ours and node.value.replace("_", "").isalnum():
                     yield node.value
             if (
-                isinstance(node, (ast.Call, ast.Subscript, ast.comprehension, ast.GeneratorExp))
+                reads
+                and isinstance(node, (ast.Call, ast.Subscript, ast.comprehension, ast.GeneratorExp))
                 and "environ" in (code := ast.unparse(node))
                 and len(code) < 200
             ):

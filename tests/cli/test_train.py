@@ -186,11 +186,13 @@ def test_fault_44_interrupted_training_registers_nothing(ckpt: Run, folder: Path
 
 
 def test_metrics_and_events_are_written_beside_what_is_shown(ckpt: Run, folder: Path) -> None:
-    ran = ckpt("train", *QUICK, "--json", "--metrics", "m.jsonl", "--tensorboard", "runs/1")
+    write_pets(folder)
+    words = ("train", "--dataset", "pets", *OF_PETS, "--epochs", "1", "--json")
+    ran = ckpt(*words, "--metrics", "m.jsonl", "--tensorboard", "runs/1")
     assert ran.code == 0, ran.err
     assert "epoch 1/1  loss" in ran.err
     started, epoch, finished = map(json.loads, Path("m.jsonl").read_text().splitlines())
-    assert (started["dataset"], finished["path"]) == ("digits", "mnist-cnn.pt")
+    assert (started["dataset"], finished["path"]) == ("pets", "net.pt")
     assert [epoch["loss"]] == ran.data["curves"]["loss"]
     assert all(path.name.startswith("events.") for path in Path("runs/1").iterdir())
 

@@ -12,7 +12,7 @@ from ckpt.registry.store.objects import ObjectStore
 from tests.cli.support import Run, on_a_terminal, weights
 
 # What getrusage says begins with what the parent had when it forked.
-from tests.effort import long_but
+from tests.effort import by_effort
 
 STATUS = Path("/proc/self/status")
 CHILD = """
@@ -64,7 +64,8 @@ def test_narrow_terminal_leaves_columns_out_before_it_breaks_keys(ckpt: Run, fol
     torch.save({"blocks.0.attn.weight": torch.full((600, 600), 1.5)}, folder / "b.pt")
     words = ("diff", "a.pt", "b.pt", "--values")
     heads = ["ulps", "mean abs", "max abs", "rel L2", "cosine"]
-    for columns, left in ((120, []), (93, ["ulps"]), (80, ["ulps", "mean abs"])):
+    widths = ((120, []), (93, ["ulps"]), (80, ["ulps", "mean abs"]))
+    for columns, left in by_effort(widths[2:], widths, widths):
         head, rule, row = on_a_terminal(columns, *words).replace("\r", "").splitlines()[-3:]
         assert [name for name in heads if name not in head] == left
         assert row.startswith("  blocks.0.attn.weight  360,000 of 360,000  ")
@@ -282,7 +283,8 @@ def test_fault_14_view_of_a_tebibyte_is_refused(ckpt: Run, folder: Path) -> None
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="the system does not say what the peak was")
-@pytest.mark.parametrize("key", long_but(["last"], ["first", "last"]))
+@pytest.mark.long
+@pytest.mark.parametrize("key", ["first", "last"])
 def test_memory_stays_bounded(folder: Path, key: str) -> None:
     """Two files of 200 MB, with one large tensor and many small ones."""
     before = {"first": torch.zeros(40_000_000)} | {f"n{n}": torch.zeros(10_000) for n in range(990)}

@@ -114,6 +114,7 @@ def test_lines_fit_the_terminal(registry: Path, columns: int) -> None:
         assert not too_long, (command, too_long)
 
 
+@pytest.mark.long
 def test_plan_of_a_rename_that_fails_fits_the_terminal(registry: Path) -> None:
     words = ("rename", LONG, "--rule", "self_attention=attn", "--check", "net.py:Net")
     plan, error, _ = plain(on_a_terminal(80, *words)).partition("error: ")

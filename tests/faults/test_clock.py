@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.effort import long_pairs
-from tests.faults.stage import CKPT, COMMANDS, Scene, copy, run
+from tests.faults.stage import CKPT, COMMANDS, Scene, copy, run, within
 
 NAMES = [command.name for command in COMMANDS if command.name != "gc"]
 CLOCKS = {"ten years ago": "-10y", "in ten years": "+10y"}
@@ -44,7 +44,7 @@ def test_fault_36_time_that_runs_backwards_changes_no_order(
     ):
         ran = run(folder, *CKPT, *words, around=("faketime", "-f", clock))
         assert ran.code == 0, ran
-    listed = json.loads(run(folder, *CKPT, "ls", "net", "--json").out)
+    listed = json.loads(within(folder, "ls", "net", "--json").out)
     assert [each["version"] for each in listed] == ["v4", "v3", "v2", "v1"]
     for taken in ("tag net:v4 odd", "alias net@best v4", "rename of v3 as net", "register new"):
-        assert f"undid: {taken}" in run(folder, *CKPT, "undo").out
+        assert f"undid: {taken}" in within(folder, "undo").out

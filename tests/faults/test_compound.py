@@ -46,7 +46,7 @@ def test_fault_32_killed_again(
         strace.killed(scene.command, folder, call)
         copy(folder, crashed)
         again = [each for each in strace.calls(command, folder) if each.changes]
-        for other in again[2 :: 4 if EVERY else 16]:
+        for other in again[2 :: by_effort(40, 16, 4)]:
             copy(crashed, folder)
             strace.killed(command, folder, other)
             try:
@@ -65,7 +65,7 @@ def test_fault_32_killed_again_and_again(scenes: Callable[[str], Scene], folder:
     copy(scene.template, folder)
     while strace.killed(scene.command, folder, strace.Call("fsync", attempt, "")):
         scene.state(folder)
-        attempt += by_effort(3, 1, 1)
+        attempt += by_effort(6, 1, 1)
     assert attempt > 4
     scene.recovers(folder)
 

@@ -14,7 +14,7 @@ from ckpt.registry.registry import Registry
 from tests.effort import PATIENCE, by_effort
 from tests.faults.stage import CKPT, ENVIRONMENT, Scene, copy, save
 
-PROCESSES = by_effort(6, 24, 32)
+PROCESSES = by_effort(4, 24, 32)
 EACH = by_effort(3, 4, 20)
 OF_A_KIND = by_effort(2, 4, 4)  # commands
 PATIENT = {**ENVIRONMENT, "CKPT_LOCK_SECONDS": "600"}

@@ -212,8 +212,8 @@ def test_registry_on_fat(fat: Path) -> None:
         *(("rm", "net:v2", "--yes"), ("undo",), ("verify",), ("fsck",)),
         ("export", "net:v2", "-o", "back.safetensors"),
     ):
-        ran = run(fat, *CKPT, *line)
+        ran = within(fat, *line)
         assert ran.code == 0, ran
     assert (fat / "back.safetensors").read_bytes() == original
     assert checker.check(fat).versions.keys() == {"net:v1", "net:v2", "net:v3"}
-    expect_collected(lambda folder, *words: run(folder, *CKPT, *words), fat)
+    expect_collected(within, fat)

@@ -42,7 +42,7 @@ def test_fault_30_full_at_any_page(
         while outcomes["exit 0, after"] < 2:
             copy(scene.template, disk / "registry")
             outcomes[tried(scene, disk / "registry", pages)] += 1
-            pages += by_effort(8, 1, 1)
+            pages += by_effort(16, 1, 1)
     record(record_property, "sizes of a full disk", name, outcomes)
 
 

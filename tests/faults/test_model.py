@@ -250,7 +250,7 @@ def test_registry_does_what_a_dictionary_does(tmp_path_factory: pytest.TempPathF
     run_state_machine_as_test(
         fresh,
         settings=settings(
-            max_examples=by_effort(3, 20, 300),
+            max_examples=by_effort(2, 20, 300),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

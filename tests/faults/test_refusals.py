@@ -101,7 +101,7 @@ def test_fault_31_short_files(name: str, scenes: Callable[[str], Scene], folder:
             assert "File too large" in ran.err, ran
         scene.state(folder)
         scene.recovers(folder)
-        most = int(most * by_effort(3, 1.5, 1.15)) + 40
+        most = int(most * by_effort(8, 1.5, 1.15)) + 40
     assert len(codes) > 4
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from tests.effort import by_effort
 from tests.faults.storm import storm
 
-WRITERS = by_effort(3, 6, 32)
+WRITERS = by_effort(2, 6, 32)
 ROUNDS = by_effort(2, 8, 60)
-EACH = by_effort(5, 8, 12)  # commands of a writer in a round
+EACH = by_effort(8, 8, 12)  # commands of a writer in a round
 
 
 def test_fault_33_storm_of_all_commands_loses_nothing(

@@ -76,7 +76,7 @@ KINDS = [
         ],
         id="torchao",
     ),
-    pytest.param(DTENSOR, ".full_tensor()", id="DTensor"),
+    pytest.param(DTENSOR, ".full_tensor()", marks=pytest.mark.long, id="DTensor"),
 ]
 
 

@@ -24,7 +24,7 @@ from tests.migrate import refactorings
 from tests.migrate.refactorings import Refactoring, State
 
 SIZES = ((3, 6), (1, 6), (5, 9))  # depth and width; migrations are made with the first
-STEPS = by_effort(12, 20, 20)
+STEPS = by_effort(9, 20, 20)
 WALKS = by_effort(1, 4, 200)
 
 

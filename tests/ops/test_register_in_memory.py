@@ -150,6 +150,7 @@ def test_what_cannot_be_registered_is_refused(value: Any, said: str, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_bytes_are_not_copied_into_memory(tmp_path: Path) -> None:
     """100 MB are registered in a process that takes less than half of that more."""
     code = """

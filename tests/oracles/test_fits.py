@@ -15,7 +15,7 @@ from tests.oracles import networks
 
 State = OrderedDict[str, Any]
 DEFINITION = f"{networks.__file__}:build"
-PAIRS = by_effort(40, 500, 2000)
+PAIRS = by_effort(25, 500, 2000)
 
 
 def tensor_key(state: State, draw: random.Random) -> str | None:

@@ -21,7 +21,7 @@ from tests.effort import by_effort
 from tests.oracles import networks
 from tests.oracles.test_fits import DEFINITION, State, file_of
 
-PAIRS = by_effort(40, 400, 2000)
+PAIRS = by_effort(25, 400, 2000)
 NAMES_ALONE = [Add("x."), Strip("x.")]  # any rules that give the same keys again
 
 NET = """

@@ -71,10 +71,16 @@ def registered(folder: Path, changed: int | None = None) -> Registry:
     return registry
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a registry of `net` v1."""
+    return registered(tmp_path_factory.mktemp("template")).folder
+
+
 @pytest.fixture
-def ann(url: str, tmp_path: Path) -> Registry:
+def ann(url: str, template: Path, tmp_path: Path) -> Registry:
     """`net` v1, which is on the remote."""
-    registry = registered(tmp_path / "ann")
+    registry = Registry(shutil.copytree(template, tmp_path / "ann"))
     ckpt.add_remote("origin", url, registry=registry)
     assert ckpt.push(registry=registry).objects == COUNT + 1
     return registry

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.effort import PATIENCE, by_effort
 
 SEED = 20261129
-CASES = by_effort(300, 4_000, 100_000)
+CASES = by_effort(100, 4_000, 100_000)
 
 
 def test_every_file_is_refused_or_read_as_torch_reads_it(tmp_path: Path) -> None:

@@ -7,7 +7,12 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Chromium's own sandbox does not start as root; the pages are ours.
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-software-rasterizer",
+    "--disable-dev-shm-usage",
+]
 
 
 def program() -> str | None:

@@ -118,6 +118,7 @@ def test_checkpointing_is_seen_to_hold_less() -> None:
     assert most[1] < most[0] or most[1] == 50 * 64 * 4
 
 
+@pytest.mark.long
 def test_tensors_without_bytes_are_not_counted() -> None:
     graphs = Graphs(nn.Linear(2, 2))
     before = alive(graphs)
