@@ -40,13 +40,13 @@ from ckpt.refs import (
     parse_ref,
     parse_url,
 )
-from ckpt.registry.registry import Added, Registry
-from ckpt.registry.version import Version
+from ckpt.registry.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ckpt.definitions import Definition
+    from ckpt.registry.version import Version
 
 
 Given = TypeVar("Given")
@@ -123,6 +123,11 @@ def open_version(text: str, ref: Ref, registry: Registry, place: str = "") -> Op
 
 def as_ref(named: Given) -> Given | str:
     """The ref of a version of the registry; all else as it is."""
+    if isinstance(named, str | PathLike):
+        return named
+    from ckpt.registry.adding import Added
+    from ckpt.registry.version import Version
+
     version = named.version if isinstance(named, Added) else named
     return version.ref if isinstance(version, Version) else named
 
@@ -234,7 +239,7 @@ def _is_model(ref: DefinitionRef, registry: Registry) -> bool:
     return ref.version is not None and ref.version.model in registry.index().models
 
 
-def _version(text: str, ref: Ref, registry: Registry) -> Version:
+def _version(text: str, ref: Ref, registry: Registry) -> "Version":
     try:
         return registry.version(ref)
     except RefError as error:

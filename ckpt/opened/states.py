@@ -19,10 +19,6 @@ from ckpt.formats.opaque import (
     unopened,
 )
 from ckpt.opened.named import Weights
-from ckpt.registry.manifest import Manifest
-from ckpt.registry.registry import Registry
-from ckpt.registry.store.version import VersionSource
-from ckpt.registry.version import Version
 from ckpt.side_files import MOST_BYTES, MOST_FILES, Found, of_folder
 from ckpt.tensors import StateDict, TensorEntry
 
@@ -30,6 +26,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ckpt.definitions import Definition
+    from ckpt.registry.manifest import Manifest
+    from ckpt.registry.registry import Registry
+    from ckpt.registry.store.version import VersionSource
+    from ckpt.registry.version import Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,9 @@ class OpenedVersion:
     """A registered version; its checkpoint is read from the skeleton when it is first needed."""
 
     name: str
-    version: Version
-    source: VersionSource
-    registry: Registry
+    version: "Version"
+    source: "VersionSource"
+    registry: "Registry"
 
     @property
     def ref(self) -> str:
@@ -166,7 +166,7 @@ class OpenedVersion:
         return Found(self.source.side_files())
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> "Manifest":
         """The version's manifest."""
         return self.source.manifest
 

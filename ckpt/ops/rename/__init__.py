@@ -25,7 +25,8 @@ from ckpt.ops.rename.result import Renamed, alone, apply, carry_out
 from ckpt.ops.rename.rule_files import write_open_rules
 from ckpt.ops.rename.rule_order import RuleOptions, Rules, in_order
 from ckpt.ops.rename.to_file import Output, expect_output
-from ckpt.registry.registry import Added, InRegistry, Registry
+from ckpt.registry.adding import Added
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.registry.version import Version
 
 if TYPE_CHECKING:

@@ -37,7 +37,8 @@ from ckpt.ops.rename.to_version import add_version, plan_record
 from ckpt.ops.rename.training.optimizers import folder_of, for_another_class
 from ckpt.printed import Printed
 from ckpt.refs import FileRef, is_url
-from ckpt.registry.registry import Added, InRegistry, Registry
+from ckpt.registry.adding import Added
+from ckpt.registry.registry import InRegistry, Registry
 from ckpt.rules.expressions import sources_of
 from ckpt.side_files import Readable, configs_beside
 from ckpt.writing.written import Written
