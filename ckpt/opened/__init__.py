@@ -25,6 +25,7 @@ from ckpt.opened.states import (
     OpenedDefinition,
     OpenedFile,
     OpenedMemory,
+    OpenedPart,
     OpenedState,
     OpenedVersion,
 )
@@ -118,7 +119,7 @@ def open_version(text: str, ref: Ref, registry: Registry, place: str = "") -> Op
     if inside in (None, source.manifest.inside):
         return OpenedVersion(name, version, source, registry)
     checkpoint = open_checkpoint(source, inside=inside)
-    return OpenedFile(f"{name}::{inside}", Path(version.ref), inside, checkpoint)
+    return OpenedPart(f"{name}::{inside}", Path(version.ref), inside, checkpoint)
 
 
 def as_ref(named: Given) -> Given | str:

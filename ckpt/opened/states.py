@@ -132,6 +132,12 @@ class OpenedMemory(OpenedFile):
         """No file holds it."""
 
 
+class OpenedPart(OpenedFile):
+    """Another state_dict of a version's file than the registered one."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)  # without slots, for `cached_property`
 class OpenedVersion:
     """A registered version; its checkpoint is read from the skeleton when it is first needed."""
