@@ -21,7 +21,7 @@ from ckpt.ops.register.given import Given, InMemory, opened
 from ckpt.ops.register.storing import compared, store
 from ckpt.refs import SUFFIXES, expect_new_name, several
 from ckpt.registry.adding import Added, add_manifest
-from ckpt.registry.labels import labels
+from ckpt.registry.adding.labels import labels
 from ckpt.registry.later_words import add_words
 from ckpt.registry.manifest import Manifest, read_record
 from ckpt.registry.registry import InRegistry, Registry

@@ -12,9 +12,9 @@ from ckpt.io.rights import Rights
 from ckpt.io.who import By, who
 from ckpt.printed import Printed
 from ckpt.refs import expect_name
+from ckpt.registry.adding.labels import NO_LABELS, Labels
 from ckpt.registry.events import Event, joined
 from ckpt.registry.index import Index
-from ckpt.registry.labels import NO_LABELS, Labels
 from ckpt.registry.manifest import Manifest, read_record
 from ckpt.registry.registry import Registry, now
 from ckpt.registry.seen import saw
