@@ -224,8 +224,8 @@ def _unwrapped(plan: Plan) -> Iterator[str]:
 
 
 def _counts(plan: RenamePlan) -> Iterator[str]:
-    changes, renamed = plan.changes, plan.renamed
-    yield f"{count(len(renamed), 'key')} renamed"
+    renamed, kept = len(plan.renamed), len(plan.tensors) - len(plan.made)
+    yield f"{count(renamed, 'key')} renamed"
     others = sum(name in plan.others for name in plan.aliases)
     if tied := len(plan.aliases) - others:
         yield f"{count(tied, 'tied name')} renamed"
@@ -235,7 +235,7 @@ def _counts(plan: RenamePlan) -> Iterator[str]:
         yield f"{len(plan.made):,} made"
     if plan.dropped:
         yield f"{len(plan.dropped):,} dropped"
-    yield f"{len(changes) - len(renamed):,} kept"
+    yield f"{kept - renamed:,} kept"
 
 
 def expression_text(made: Expression) -> str:
